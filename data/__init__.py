@@ -1,0 +1,1 @@
+"""TFDS builders and fetch scripts, one folder per data set; flamingo_jax itself never imports them."""

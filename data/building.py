@@ -1,0 +1,59 @@
+"""Builds a TFDS data set from a folder of fetched files into a folder of ArrayRecord, without TensorFlow."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import tensorflow_datasets as tfds
+from absl import logging
+
+T = TypeVar('T')
+
+
+def build(
+    builder_class: type[tfds.core.GeneratorBasedBuilder], config: str, raw: str, out: str, overwrite: bool = False
+) -> Path:
+    """Prepares `config` from `raw` under `out` and returns the folder, which `tfds.builder_from_directory` opens.
+
+    The folder appears when it is complete and not before: TFDS writes into one of another name and renames it. One that
+    is there already is left alone unless `overwrite`. Raises FileNotFoundError where `raw` does not exist; what it
+    lacks the builder itself must tell.
+    """
+    if not Path(raw).is_dir():
+        raise FileNotFoundError(f'{raw} is no folder. {builder_class.MANUAL_DOWNLOAD_INSTRUCTIONS}')
+    builder = builder_class(config=config, data_dir=out, file_format='array_record')
+    folder = Path(builder.data_path)
+    if folder.exists():
+        if not overwrite:
+            logging.info('%s is there already; --overwrite builds it again.', folder)
+            return folder
+        shutil.rmtree(folder)
+        builder = builder_class(config=config, data_dir=out, file_format='array_record')
+    for leftover in folder.parent.glob(f'incomplete.*_{folder.name}'):
+        shutil.rmtree(leftover)  # of a build that was killed
+    tfds.disable_progress_bar()  # it does not know how many records there will be
+    with tempfile.TemporaryDirectory() as downloads:  # nothing is downloaded, but TFDS makes the folder
+        # Statistics would need TensorFlow.
+        download_config = tfds.download.DownloadConfig(
+            manual_dir=raw, compute_stats=tfds.download.ComputeStatsMode.SKIP
+        )
+        builder.download_and_prepare(download_dir=downloads, download_config=download_config)
+    for split, info in builder.info.splits.items():
+        logging.info('%s: %d records, %.1f MB', split, info.num_examples, info.num_bytes / 1e6)
+    logging.info('Built %s', folder)
+    return folder
+
+
+def progress(items: Iterable[T], total: int, name: str, every: float = 5.0) -> Iterator[T]:
+    """Yields the items and logs how many are done, the rate and the time left, every few seconds and at the end."""
+    start = last = time.monotonic()
+    for done, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if now - last >= every or done == total:
+            last = now
+            rate = done / max(now - start, 1e-9)
+            logging.info('%s: %d of %d, %.0f/s, %.0f s left', name, done, total, rate, (total - done) / rate)

@@ -1,0 +1,219 @@
+"""The makers of documents: text on which a language model learns to copy in context.
+
+A Flamingo's language model is frozen, so whatever it does with its few-shot prompt it must know already. A model that
+has only seen plain text of this size does not copy from its context, and pictures do not teach it. So each document
+here is one few-shot task in text, `key Output: label` line by line, the analogue of `<image>Output: label<EOC>`:
+
+- Four kinds bind classes to labels anew in every document, so that only an earlier line tells the label. They climb
+  from matching a string to matching a meaning, as pictures will ask: the same invented word, the same name, another
+  name of the same thing, another thing of the same kind.
+- Three kinds keep what a label means in general: dictionaries, glosses, questions about the key.
+
+A document is a list of segments: a text with the weight of its loss. Segments follow one another without anything
+between them (a space belongs to the word after it) and a tokenizer encodes each by itself, so that a label is the same
+tokens wherever it stands. A maker is a function of a lexicon and a `random.Random`, and of nothing else.
+"""
+
+import itertools
+import random
+from collections.abc import Callable, Iterator, Sequence
+
+from data.dictionary_text.lexicon import Concept, Lexicon
+from flamingo_jax.inputs.nonce import nonces
+
+Segment = tuple[str, float]
+Document = list[Segment]
+
+# Weights of the loss. What the context tells is asked in full; what nothing can tell is asked gently.
+TOLD = 1.0  # a repeated label, a translation, a gloss, an answer
+UNTOLD = 0.1  # a first label, a key, ` Output:`
+TRANSLATED_KEY = 0.3  # the key of a dictionary is a word worth knowing
+LINE_END = 0.5
+
+# A document holds as many lines as fit into this many bytes of UTF-8: 86 to 128 tokens on average, by kind, of a BPE of
+# 4,096 pieces. A training sequence should hold it whole, since a window of it asks for labels that it does not show.
+# Bytes, because a token holds fewer characters of Japanese than of English.
+DOCUMENT_BYTES = 320
+FEWEST_CLASSES, MOST_CLASSES = 2, 6
+REAL_WORD_LABELS = 0.2
+LONGEST_LABEL = 10  # characters of a real word
+
+# Pairs of kinds of which a thing may well be both.
+NOT_ASKED = {('food', 'plant'), ('plant', 'food'), ('sport', 'garment'), ('heart', 'body part'), ('body part', 'heart')}
+
+
+def document(lexicon: Lexicon, rng: random.Random) -> tuple[str, Document]:
+    """Draws a kind by MIXTURE and a document of it: (name of the kind, segments)."""
+    (make,) = rng.choices(list(MIXTURE), weights=list(MIXTURE.values()))
+    return make.__name__, make(lexicon, rng)
+
+
+def nonce_keys(lexicon: Lexicon, rng: random.Random) -> Document:
+    """Each class is an invented word: `bodex Output: trusavi`."""
+    keys = nonces(rng, rng.randint(FEWEST_CLASSES, MOST_CLASSES))
+    return _binding([itertools.repeat(key) for key in keys], lexicon, rng)
+
+
+def same_surface(lexicon: Lexicon, rng: random.Random) -> Document:
+    """Each class is a name in some language, written the same way every time."""
+    names = _classes(lexicon.concepts, lambda concept: [rng.choice(list(concept.names.values()))], rng)
+    return _binding([itertools.repeat(name) for (name,) in names], lexicon, rng)
+
+
+def synonyms(lexicon: Lexicon, rng: random.Random) -> Document:
+    """Each class is a concept, called by another name or keyword, in whatever language, every time."""
+    return _binding(_shuffled(_classes(lexicon.concepts, lambda concept: concept.synonyms, rng), rng), lexicon, rng)
+
+
+def categories(lexicon: Lexicon, rng: random.Random) -> Document:
+    """Each class is a subcategory, for which another member stands every time; half of the time in one language."""
+    languages = _one_or_all(lexicon, rng)
+
+    def names(members: tuple[Concept, ...]) -> list[str]:
+        known = ([member.names[x] for x in languages if x in member.names] for member in members)
+        return [rng.choice(names) for names in known if names]
+
+    return _binding(_shuffled(_classes(lexicon.groups, names, rng), rng), lexicon, rng)
+
+
+def dictionary(lexicon: Lexicon, rng: random.Random) -> Document:
+    """Names in one language with their names in another: the language is told by the context, the word is not."""
+    source, target = rng.sample(lexicon.languages, 2)
+    lines = (
+        _line(concept.names[source], concept.names[target], TRANSLATED_KEY, TOLD)
+        for concept in _endless(lexicon.concepts, rng)
+        if source in concept.names and target in concept.names
+    )
+    return _as_many_as_fit(lines)
+
+
+def glosses(lexicon: Lexicon, rng: random.Random) -> Document:
+    """Words or phrases with their definitions in English."""
+    return _as_many_as_fit(_line(*rng.choice(lexicon.glosses), UNTOLD, TOLD) for _ in itertools.count())
+
+
+def questions(lexicon: Lexicon, rng: random.Random) -> Document:
+    """`dog Question: is it an animal? Answer: yes` (as often no) or `dog Question: what kind is it? Answer: animal`."""
+    languages = _one_or_all(lexicon, rng)
+
+    def lines() -> Iterator[Document]:
+        while True:
+            kind = rng.choice(list(lexicon.kinds))
+            names = rng.choice(lexicon.kinds[kind]).names
+            known = [names[language] for language in languages if language in names]
+            if not known:
+                continue
+            question, answer = _ask(kind, list(lexicon.kinds), rng)
+            asked = [' Question:', f' {question}', ' Answer:']
+            yield [(text, UNTOLD) for text in (rng.choice(known), *asked)] + [(f' {answer}', TOLD), ('\n', LINE_END)]
+
+    return _as_many_as_fit(lines())
+
+
+# Per cent of the documents.
+MIXTURE = {
+    nonce_keys: 12,
+    same_surface: 12,
+    synonyms: 21,
+    categories: 13,
+    dictionary: 24,
+    glosses: 12,
+    questions: 6,
+}
+
+
+def _ask(kind: str, kinds: list[str], rng: random.Random) -> tuple[str, str]:
+    if rng.random() < 1 / 3:
+        return 'what kind is it?', kind
+    if rng.random() < 0.5:
+        asked, answer = kind, 'yes'
+    else:
+        others = [other for other in kinds if other != kind and (kind, other) not in NOT_ASKED]
+        asked, answer = rng.choice(others), 'no'
+    article = '' if asked in ('food', 'sport') else 'an ' if asked[0] in 'aeiou' else 'a '
+    return f'is it {article}{asked}?', answer
+
+
+def _binding(surfaces: list[Iterator[str]], lexicon: Lexicon, rng: random.Random) -> Document:
+    """Lines of classes in random order. `surfaces` holds the keys of each class in turn; each class gets one label."""
+    labels = _labels(len(surfaces), lexicon, rng)
+
+    def lines() -> Iterator[Document]:
+        seen, left = set(), list(range(len(surfaces)))
+        while left:
+            chosen = rng.choice(left)
+            key = next(surfaces[chosen], None)
+            if key is None:
+                left.remove(chosen)
+                continue
+            yield _line(key, labels[chosen], UNTOLD, TOLD if chosen in seen else UNTOLD)
+            seen.add(chosen)
+
+    return _as_many_as_fit(lines())
+
+
+def _labels(number: int, lexicon: Lexicon, rng: random.Random) -> list[str]:
+    """Different labels, drawn anew: invented words, or in a fifth of the documents short names of one language."""
+    if rng.random() >= REAL_WORD_LABELS:
+        return nonces(rng, number)
+    language = rng.choice(lexicon.languages)
+    labels: dict[str, None] = {}
+    for concept in _endless(lexicon.concepts, rng):
+        name = concept.names.get(language, '')
+        if name and ' ' not in name and len(name) <= LONGEST_LABEL:
+            labels[name] = None
+        if len(labels) == number:
+            break
+    return list(labels)
+
+
+def _line(key: str, label: str, key_weight: float, label_weight: float) -> Document:
+    return [(key, key_weight), (' Output:', UNTOLD), (f' {label}', label_weight), ('\n', LINE_END)]
+
+
+def _as_many_as_fit(lines: Iterator[Document]) -> Document:
+    segments: Document = []
+    size = 0
+    for line in lines:
+        size += sum(len(text.encode()) for text, _ in line)
+        if size > DOCUMENT_BYTES:
+            break
+        segments += line
+    return segments
+
+
+def _endless(items: tuple, rng: random.Random) -> Iterator:
+    """All items in a random order without repetition, then again, lazily: a document takes a dozen of a thousand."""
+    while True:
+        order: dict[int, int] = {}
+        for first in range(len(items)):  # Fisher-Yates; `order` holds only the places that were swapped
+            other = rng.randrange(first, len(items))
+            order[first], order[other] = order.get(other, other), order.get(first, first)
+            yield items[order[first]]
+
+
+def _one_or_all(lexicon: Lexicon, rng: random.Random) -> tuple[str, ...]:
+    return (rng.choice(lexicon.languages),) if rng.random() < 0.5 else lexicon.languages
+
+
+def _classes(items: tuple, surfaces_of: Callable[..., Sequence[str]], rng: random.Random) -> list[list[str]]:
+    """Draws the classes of a document: for each its surfaces, of which no two classes share one."""
+    classes: list[list[str]] = []
+    while len(classes) < FEWEST_CLASSES:  # two classes may be called the same and drop out
+        drawn = rng.sample(items, rng.randint(FEWEST_CLASSES, min(MOST_CLASSES, len(items))))
+        classes = _distinct([surfaces_of(item) for item in drawn])
+    return classes
+
+
+def _distinct(classes: list[Sequence[str]]) -> list[list[str]]:
+    """Drops the surfaces that two classes share, whatever their case, and the classes of which nothing is left."""
+    once: dict[str, int] = {}
+    for number, surfaces in enumerate(classes):
+        for surface in surfaces:
+            once[surface.casefold()] = number if once.get(surface.casefold(), number) == number else -1
+    kept = [[s for s in dict.fromkeys(surfaces) if once[s.casefold()] == n] for n, surfaces in enumerate(classes)]
+    return [surfaces for surfaces in kept if surfaces]
+
+
+def _shuffled(classes: list[list[str]], rng: random.Random) -> list[Iterator[str]]:
+    return [iter(rng.sample(surfaces, len(surfaces))) for surfaces in classes]

@@ -1,0 +1,160 @@
+"""What the documents are made of: names and keywords of emoji concepts, their kinds, and the glosses of WordNet.
+
+Only permissively licensed sources are read, since a language model trained on the documents is meant to be published:
+Unicode CLDR annotations (Unicode-3.0), the categories of emoji-datasource (MIT) and WordNet 3.0 (WordNet licence).
+"""
+
+import collections
+import dataclasses
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+# Names longer than this are descriptions ('kiss: woman, man, medium skin tone'), not names.
+LONGEST_NAME = 24
+LONGEST_DEFINITION = 120
+# WordNet marks coarse words in their definitions; a published model need not learn them.
+COARSE = ('slur', 'offensive', 'obscene', 'vulgar', 'disparaging', 'derogatory', 'sexual', 'prostitut')
+# A keyword that more concepts share ('face', 'animal') says what kind a thing is, not what it is.
+CONCEPTS_PER_KEYWORD = 2
+# A flag's name is a country's; a component (skin tone, hair) is no thing.
+UNUSED_CATEGORIES = ('Flags', 'Component')
+
+# What kind of thing a concept is, in English, by the beginning of the subcategory. Kinds that overlap or name no thing
+# are left out. Unicode's groups are loose at the edges: a bus stop counts as a vehicle.
+KINDS = {
+    'animal': 'animal',
+    'plant': 'plant',
+    'food': 'food',
+    'drink': 'drink',
+    'transport-ground': 'vehicle',
+    'transport-water': 'vehicle',
+    'transport-air': 'vehicle',
+    'place-building': 'building',
+    'place-religious': 'building',
+    'clothing': 'garment',
+    'tool': 'tool',
+    'musical-instrument': 'instrument',
+    'person': 'person',
+    'body-parts': 'body part',
+    'face': 'face',
+    'sport': 'sport',
+    'heart': 'heart',
+}
+FEWEST_MEMBERS = 6  # of a subcategory that stands for a class
+
+
+@dataclasses.dataclass(frozen=True)
+class Concept:
+    """One emoji concept: its names by language, and every surface (name or keyword) that stands for it."""
+
+    id: str  # code points in lower case, '1f436'
+    category: str  # of Unicode, 'Animals & Nature'
+    subcategory: str  # 'animal-mammal'
+    names: dict[str, str]
+    synonyms: tuple[str, ...]
+
+    @property
+    def kind(self) -> str | None:
+        """The English word for what kind of thing it is, None where there is none."""
+        return next((kind for start, kind in KINDS.items() if self.subcategory.startswith(start)), None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lexicon:
+    """Everything that the makers of documents draw from, in an order that does not depend on the machine."""
+
+    languages: tuple[str, ...]
+    concepts: tuple[Concept, ...]
+    glosses: tuple[tuple[str, str], ...]  # (word or phrase, its definition)
+
+    @functools.cached_property
+    def groups(self) -> tuple[tuple[Concept, ...], ...]:
+        """The concepts by subcategory, without symbols and tiny groups."""
+        things = [concept for concept in self.concepts if concept.category != 'Symbols']
+        groups = _grouped(things, lambda concept: concept.subcategory).values()
+        return tuple(group for group in groups if len(group) >= FEWEST_MEMBERS)
+
+    @functools.cached_property
+    def kinds(self) -> dict[str, tuple[Concept, ...]]:
+        """The concepts by kind, without those that have none."""
+        return _grouped([concept for concept in self.concepts if concept.kind], lambda concept: concept.kind)
+
+
+def _grouped(concepts: list[Concept], key: Callable[[Concept], str]) -> dict[str, tuple[Concept, ...]]:
+    groups: dict[str, list[Concept]] = {}
+    for concept in concepts:
+        groups.setdefault(key(concept), []).append(concept)
+    return {name: tuple(group) for name, group in groups.items()}
+
+
+def read_lexicon(raw: str | Path, languages: tuple[str, ...]) -> Lexicon:
+    """Reads the folder that fetch.sh fills; FileNotFoundError names what is missing there."""
+    raw = Path(raw)
+    wordnet = _locate(raw, 'x/wordnet-base/usr/share/wordnet')
+    cldr = _locate(raw, 'n/cldr-annotations-full-*/package/annotations')
+    emoji = _locate(raw, 'n/emoji-datasource-[0-9]*/package/emoji.json')
+    missing = [language for language in languages if not (cldr / language).is_dir()]
+    if missing:
+        raise FileNotFoundError(f'{cldr} has no language {", ".join(missing)}; it has a folder for each that it knows.')
+    return Lexicon(tuple(languages), tuple(_read_concepts(emoji, cldr, languages)), tuple(_read_glosses(wordnet)))
+
+
+def _locate(raw: Path, pattern: str) -> Path:
+    found = sorted(raw.glob(pattern))
+    if not found:
+        raise FileNotFoundError(f'{raw / pattern} is missing: fetch it with `data/dictionary_text/fetch.sh {raw}`.')
+    return found[-1]
+
+
+def _read_concepts(emoji: Path, cldr: Path, languages: tuple[str, ...]) -> list[Concept]:
+    annotations = {
+        language: json.loads((cldr / language / 'annotations.json').read_text('utf-8'))['annotations']['annotations']
+        for language in languages
+    }
+    common = {language: _common_keywords(entries) for language, entries in annotations.items()}
+    concepts = []
+    for entry in sorted(json.loads(emoji.read_text('utf-8')), key=lambda entry: entry['sort_order']):
+        if entry['category'] in UNUSED_CATEGORIES:
+            continue
+        character = ''.join(chr(int(point, 16)) for point in entry['unified'].split('-')).replace('\ufe0f', '')
+        names, synonyms = {}, {}
+        for language in languages:
+            annotation = annotations[language].get(character, {})
+            keywords = [word for word in annotation.get('default', []) if word not in common[language]]
+            for name in filter(_is_name, annotation.get('tts', [])):
+                names[language] = name
+                keywords.append(name)
+            synonyms.update({word.casefold(): word for word in keywords if _is_name(word)})
+        if names:
+            id = entry['unified'].lower()
+            concepts.append(Concept(id, entry['category'], entry['subcategory'], names, tuple(synonyms.values())))
+    return concepts
+
+
+def _common_keywords(entries: dict[str, dict]) -> set[str]:
+    uses = collections.Counter(word for entry in entries.values() for word in entry.get('default', []))
+    return {word for word, count in uses.items() if count > CONCEPTS_PER_KEYWORD}
+
+
+def _is_name(text: str) -> bool:
+    # A mark of punctuation is listed among its own keywords, and some locales list several names with commas.
+    has_letters = any(character.isalpha() for character in text)
+    return has_letters and len(text) <= LONGEST_NAME and not any(mark in text for mark in ',،、:;\n↑')
+
+
+def _read_glosses(wordnet: Path) -> list[tuple[str, str]]:
+    """The first word of each synset with its definition, without the quoted examples (format: `man 5 wndb`)."""
+    glosses = []
+    for part in ('noun', 'verb', 'adj', 'adv'):
+        for line in (wordnet / f'data.{part}').read_text('utf-8').splitlines():
+            if line.startswith('  '):  # the licence
+                continue
+            synset, gloss = line.split(' | ', 1)
+            word = synset.split(' ')[4].split('(')[0].replace('_', ' ')  # adjectives: 'galore(ip)'
+            definition = gloss.split('; "')[0].strip().rstrip(';')
+            if not definition.startswith('"') and len(definition) <= LONGEST_DEFINITION:
+                if not any(mark in definition for mark in COARSE):
+                    glosses.append((word, definition))
+    return glosses

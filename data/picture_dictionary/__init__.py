@@ -1,0 +1,1 @@
+"""Pictures of things by many artists, each named in 36 languages."""

@@ -1,0 +1,79 @@
+"""Builds the picture dictionary from the raw packages:
+
+    bash data/picture_dictionary/fetch.sh RAW_DIR
+    python -m data.picture_dictionary.build --raw=RAW_DIR --out=DATA_DIR --config=full
+
+The data set appears at DATA_DIR/picture_dictionary/CONFIG/VERSION when it is complete, and not before: TFDS writes into
+a folder with another name and renames it. A built one is left alone unless --overwrite is given.
+"""
+
+import sys
+from pathlib import Path
+
+from absl import app, flags, logging
+from array_record.python import array_record_module
+from tensorflow_datasets.proto import tf_example_pb2
+
+from data import building
+from data.picture_dictionary import picture_dictionary_dataset_builder as dictionary
+
+_RAW = flags.DEFINE_string('raw', None, 'Folder that fetch.sh filled.', required=True)
+_OUT = flags.DEFINE_string('out', None, 'Folder to put data sets in.', required=True)
+_CONFIG = flags.DEFINE_enum('config', 'full', [config.name for config in dictionary.CONFIGS], 'Which data set.')
+_OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Build again what is built already.')
+
+
+def build(raw: Path, out: Path, config: dictionary.Config, overwrite: bool = False) -> Path:
+    """Builds a config and returns its folder. Raises FileNotFoundError if `raw` lacks something, before any work."""
+    lacking = dictionary.missing(raw, config)
+    if lacking:
+        listed = '\n  '.join(lacking)
+        raise FileNotFoundError(
+            f'{raw} lacks what the config {config.name!r} is built from:\n  {listed}\n'
+            f'Fetch it with: bash data/picture_dictionary/fetch.sh {raw}'
+        )
+    if 'fluent-anim' in config.styles and not dictionary.has_clips(raw):
+        logging.warning(
+            'No clips: %s lacks the animations. For them: bash data/picture_dictionary/fetch.sh --animations %s',
+            raw,
+            raw,
+        )
+    folder = Path(dictionary.Builder(config=config, data_dir=out, file_format='array_record').data_path)
+    if folder.exists() and not overwrite:
+        logging.info('%s is there already; --overwrite builds it again.', folder)
+        return folder
+    building.build(dictionary.Builder, config, raw, out, overwrite)
+    if config.records_per_group > 1:
+        for shard in sorted(folder.glob('*.array_record-*')):
+            pack(shard, config.records_per_group)
+    return folder
+
+
+def pack(shard: Path, records_per_group: int) -> None:
+    """Compresses the records of an ArrayRecord file in groups, so that what neighbours share (36 names) is stored once.
+
+    It makes the sample 1.7 times smaller. A reader then decompresses a group of some 30 kB for each record it picks;
+    for that Grain's reader logs an error about any group size but 1, and reads on.
+    """
+    packed = shard.with_name(shard.name + '.incomplete')
+    writer = array_record_module.ArrayRecordWriter(str(packed), f'group_size:{records_per_group},zstd:19')
+    for record in array_record_module.ArrayRecordReader(str(shard)).read_all():
+        # TFDS leaves the order of the features to chance; sorted, the same raw files give the same bytes.
+        writer.write(tf_example_pb2.Example.FromString(record).SerializeToString(deterministic=True))
+    writer.close()
+    packed.replace(shard)  # at once, so that an interrupted build still opens
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f'unknown arguments {argv[1:]}')
+    logging.set_verbosity(logging.INFO)
+    try:
+        config = next(config for config in dictionary.CONFIGS if config.name == _CONFIG.value)
+        build(Path(_RAW.value), Path(_OUT.value), config, _OVERWRITE.value)
+    except FileNotFoundError as error:
+        sys.exit(str(error))
+
+
+if __name__ == '__main__':
+    app.run(main)

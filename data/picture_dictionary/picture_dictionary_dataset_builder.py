@@ -1,0 +1,225 @@
+"""The picture dictionary as a TFDS data set in ArrayRecord: a record is a picture (or clip of 8 frames) and its names.
+
+Two configs. `full` is for training: every style that the raw packages hold. `sample` is small and holds only pictures
+that may be passed on, so it lies in the repository (`sample/`) for tests and demos. The splits are by concept: a test
+concept is a new word, that only the shots of a prompt can teach. Words that share their head noun ('dog', 'dog face',
+'guide dog', the stamp 'A dog.') go to one split together, or the test would ask for a word that training has shown.
+
+No TensorFlow: pictures are yielded as encoded bytes in `Sequence(Text)`, which readers get back as `list[bytes]`.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+from absl import logging
+
+from data.picture_dictionary import emoji, pixels, stamps
+
+LICENCES = {
+    'noto': 'Apache-2.0',
+    'noto-v1': 'Apache-2.0',
+    'fluent-flat': 'MIT',
+    'fluent-3d': 'MIT',
+    'fluent-anim': 'MIT',
+    'twemoji': 'CC-BY-4.0',
+    'openmoji-color': 'CC-BY-SA-4.0',
+    'openmoji-black': 'CC-BY-SA-4.0',
+    'tux-photo': 'GPL-2.0-or-later',
+    'tux-drawing': 'GPL-2.0-or-later',
+}
+SOURCES = {
+    'noto': 'npm emoji-datasource-google 16.0.0',
+    'noto-v1': 'npm @iconify-json/noto-v1 1.2.5',
+    'fluent-flat': 'npm @iconify-json/fluent-emoji-flat 1.2.6',
+    'fluent-3d': 'npm @lobehub/fluent-emoji-3d 1.1.0',
+    'fluent-anim': 'npm @lobehub/fluent-emoji-anim-1..4 1.0.0',
+    'twemoji': 'npm emoji-datasource-twitter 16.0.0',
+    'openmoji-color': 'npm openmoji 17.0.0',
+    'openmoji-black': 'npm openmoji 17.0.0',
+    'tux-photo': 'Debian tuxpaint-stamps-default 2025.03.31-1',
+    'tux-drawing': 'Debian tuxpaint-stamps-default 2025.03.31-1',
+}
+HELDOUT_LANGUAGES = ('gu', 'is', 'ka')
+
+
+@dataclasses.dataclass
+class Config(tfds.core.BuilderConfig):
+    """Which pictures, and how they are stored: `styles` of emoji; longer side `size` px; WebP `quality` 0 to 100."""
+
+    styles: tuple[str, ...] = ()
+    size: int = 128
+    quality: int = 90
+    enlarge: bool = False  # Bring smaller pictures to `size` too.
+    with_stamps: bool = False
+    records_per_group: int = 1  # Compressed together. More than 1 only where bytes are dear: see `build.pack`.
+    max_concepts: int | None = None  # Keep so many of the concepts that have every style. None: all, in any style.
+
+
+CONFIGS = [
+    Config(
+        name='full',
+        description='Every style of the raw packages, at most 128 px, with the Tux Paint stamps.',
+        styles=('noto', 'twemoji', 'openmoji-color', 'openmoji-black', 'fluent-flat', 'fluent-3d', 'fluent-anim'),
+        with_stamps=True,
+    ),
+    Config(
+        name='sample',
+        description='Concepts that have all four styles whose pictures may be passed on, at 72 px.',
+        styles=('noto', 'noto-v1', 'fluent-flat', 'fluent-3d'),
+        size=72,
+        quality=80,
+        enlarge=True,
+        max_concepts=500,
+        records_per_group=16,
+    ),
+]
+
+
+def fraction(purpose: str, concept: str) -> float:
+    """A number in [0, 1) that depends on nothing but its arguments: the same on every machine and in every release."""
+    return int(hashlib.sha1(f'{purpose}{concept}'.encode()).hexdigest()[:8], 16) / 2**32
+
+
+def split_of(family: str) -> str:
+    """'train' (80 %), 'validation' or 'test' (10 % each), by the sha1 of the concept id that heads the family."""
+    position = fraction('', family)
+    return 'train' if position < 0.8 else 'validation' if position < 0.9 else 'test'
+
+
+def heldout_languages(family: str) -> tuple[str, ...]:
+    """The languages whose name of these concepts training never shows: three for a third of the families, else none."""
+    return HELDOUT_LANGUAGES if fraction('heldout:', family) < 1 / 3 else ()
+
+
+def missing(raw: Path, config: Config) -> list[str]:
+    """The paths, relative to `raw`, that the config needs and that are not there. Clips are optional (`has_clips`)."""
+    needed = [emoji.TABLE, emoji.CLDR, emoji.CLDR_DERIVED]
+    paths = {
+        'noto': [emoji.GOOGLE],
+        'noto-v1': [f'{emoji.NOTO_V1}/icons.json', f'{emoji.FLUENT_FLAT}/chars.json'],
+        'fluent-flat': [f'{emoji.FLUENT_FLAT}/icons.json', f'{emoji.FLUENT_FLAT}/chars.json'],
+        'fluent-3d': [emoji.FLUENT_3D],
+        'twemoji': [emoji.TWITTER],
+        'openmoji-color': [f'{emoji.OPENMOJI}/color/svg'],
+        'openmoji-black': [f'{emoji.OPENMOJI}/black/svg'],
+        'fluent-anim': [],
+    }
+    for style in config.styles:
+        needed += paths[style]
+    if config.with_stamps:
+        needed.append(stamps.ROOT)
+    return [path for path in dict.fromkeys(needed) if not (raw / path).exists()]
+
+
+def has_clips(raw: Path) -> bool:
+    return all((raw / folder).exists() for folder in emoji.FLUENT_ANIM)
+
+
+class Builder(tfds.core.GeneratorBasedBuilder):
+    """Built by `python -m data.picture_dictionary.build`, which checks the raw folder first."""
+
+    VERSION = tfds.core.Version('1.0.0')
+    BUILDER_CONFIGS = CONFIGS
+    MANUAL_DOWNLOAD_INSTRUCTIONS = 'Fetch the raw packages: bash data/picture_dictionary/fetch.sh RAW_DIR'
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        text, texts = tfds.features.Text(), tfds.features.Sequence(tfds.features.Text())
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description='Pictures of things by many artists, each named in 36 languages. '
+            + (self.builder_config.description or ''),
+            features=tfds.features.FeaturesDict(
+                {
+                    'frames': texts,  # encoded pictures: one for a still, 8 for a clip
+                    'concept': text,
+                    'style': text,
+                    'category': text,
+                    'subcategory': text,
+                    'languages': texts,
+                    'names': texts,  # parallel to languages
+                    'heldout_languages': texts,
+                    'source': text,
+                    'licence': text,
+                }
+            ),
+            # Records of a concept stay side by side only where they are to be compressed together.
+            disable_shuffling=self.builder_config.records_per_group > 1,
+            license='per record, in the feature `licence`',
+        )
+
+    def _split_generators(self, dl_manager):
+        raw = Path(dl_manager.manual_dir)
+        records = collections.defaultdict(list)
+        for split, key, record in self._records(raw):
+            records[split].append((key, record))
+        return {split: records[split] for split in ('train', 'validation', 'test')}
+
+    def _generate_examples(self):
+        raise NotImplementedError('the splits are made together, in _split_generators')
+
+    def _records(self, raw: Path) -> Iterator[tuple[str, str, dict]]:
+        """All (split, key, record), in an order that depends on the raw files only."""
+        config = self.builder_config
+        concepts = emoji.read_concepts(raw)
+        families = stamps.Families({concept.code: concept.names['en'] for concept in concepts})
+        styles = [style for style in config.styles if style != 'fluent-anim' or has_clips(raw)]
+        drawers = {style: emoji.drawer(raw, style) for style in styles}
+        if config.max_concepts is not None:
+            concepts = [c for c in concepts if all(draw(c) is not None for draw in drawers.values())]
+            concepts = sorted(concepts, key=lambda c: fraction('sample:', c.code))[: config.max_concepts]
+            concepts.sort(key=lambda c: c.code)
+        started = time.monotonic()
+        for done, concept in enumerate(concepts, 1):
+            for style, draw in drawers.items():
+                picture = draw(concept)
+                if picture is None:
+                    continue
+                frames = pixels.clip_frames(picture) if style == 'fluent-anim' else [picture]
+                yield self._record(
+                    frames,
+                    concept.code,
+                    families.of_code(concept.code),
+                    style,
+                    concept.category,
+                    concept.subcategory,
+                    concept.names,
+                )
+            if done % 100 == 0 or done == len(concepts):
+                rate = done / (time.monotonic() - started)
+                left = (len(concepts) - done) / rate
+                logging.info('emoji %d of %d, %.0f a second, %.0f s left', done, len(concepts), rate, left)
+        if config.with_stamps:
+            for stamp in stamps.read_stamps(raw, families):
+                yield self._record(
+                    [stamp.picture()],
+                    stamp.concept,
+                    stamp.family,
+                    stamp.style,
+                    stamp.category,
+                    stamp.subcategory,
+                    stamp.captions,
+                    key=f'tux:{stamp.stem}',
+                )
+
+    def _record(self, frames, concept, family, style, category, subcategory, names, key=None):
+        config = self.builder_config
+        languages = sorted(names)
+        record = {
+            'frames': [pixels.webp(pixels.on_white(f, config.size, config.enlarge), config.quality) for f in frames],
+            'concept': concept,
+            'style': style,
+            'category': category,
+            'subcategory': subcategory,
+            'languages': languages,
+            'names': [names[language] for language in languages],
+            'heldout_languages': [language for language in heldout_languages(family) if language in names],
+            'source': SOURCES[style],
+            # Stamps bring their own captions; emoji are named by Unicode.
+            'licence': LICENCES[style] if style.startswith('tux-') else f'{LICENCES[style]} AND Unicode-3.0',
+        }
+        return split_of(family), key or f'{concept}/{style}', record

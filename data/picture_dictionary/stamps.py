@@ -1,0 +1,177 @@
+"""Tux Paint stamps: photographs and drawings with captions; and which words are one family, so that no split leaks.
+
+A stamp is a PNG (one object, its background removed) with a text file: line 1 the English caption, then
+`LL.utf8=caption`. What a stamp shows is read from its English caption: of "A red fire truck." the noun phrase 'red fire
+truck' is the concept, an emoji's if one has that English name; the head noun 'truck' gives the family.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from data.picture_dictionary import emoji
+
+ROOT = 'x/tuxpaint-stamps-default/usr/share/tuxpaint/stamps'
+# Letters, digits, coins and signs are no things with a name. (Mirrored twins have no caption and drop out by that.)
+LEFT_OUT = 'symbols'
+LOCALE = {'zh': 'zh_CN'}
+
+# A Tux Paint folder -> the category of the emoji that show such things; subcategory is 'tux-' and the folder's name.
+CATEGORIES = {
+    'animals': 'Animals & Nature',
+    'plants': 'Animals & Nature',
+    'food': 'Food & Drink',
+    'town': 'Travel & Places',
+    'vehicles': 'Travel & Places',
+    'space': 'Travel & Places',
+    'naturalforces': 'Travel & Places',
+    'hobbies': 'Activities',
+    'sports': 'Activities',
+    'seasonal': 'Activities',
+    'people': 'People & Body',
+    'clothes': 'Objects',
+    'household': 'Objects',
+    'medical': 'Objects',
+    'military': 'Objects',
+}
+
+# The `texture` above which a stamp is called a photograph: near the trough between the two humps of the 702 values. By
+# eye, a few are wrong both ways (shaded drawings; photographs of black, white or smooth things).
+PHOTO_TEXTURE = 0.5
+
+_CUT = re.compile(
+    r'[,.;:!?()–—]| (?:in|of|with|on|for|at|from|and|by|to|that|which|is|or|under|over|near|without'
+    r'|used|covered|dancing|inside|means|slice) '
+)
+_ARTICLE = re.compile(r'^(?:an?|the|some|two|three|four|several|(?:a )?(?:pair|bunch|piece|slice) of) ')
+
+
+def noun_phrase(english: str) -> str:
+    """'A red fire truck with a ladder.' -> 'red fire truck': lower case, no article, nothing after the noun."""
+    return _CUT.split(_without_article(english) + ' ')[0].strip()
+
+
+def _without_article(english: str) -> str:
+    phrase = re.sub('["“”]', '', english).strip().lower()
+    while (shorter := _ARTICLE.sub('', phrase)) != phrase:
+        phrase = shorter
+    return phrase
+
+
+def singular(word: str) -> str:
+    """A crude singular: enough to bring 'cherries' and 'cherry', 'socks' and 'sock' together, and never shown."""
+    if word.endswith('ies'):
+        return word[:-3] + 'y'
+    return word[:-1] if word.endswith('s') and not word.endswith('ss') else word
+
+
+class Families:
+    """Which concepts go to one split together: those whose English names share the head noun, an animal and its face.
+
+    `names` maps the ids of the emoji concepts to their English names. A family is called by an emoji concept's id: of
+    the bare head noun ('1f415', dog, heads 'dog face', 'guide dog' and 'hot dog'), else of its first member; a family
+    of stamps only by the noun itself. Synonyms ('car', 'automobile') are not known to be such.
+    """
+
+    def __init__(self, names: dict[str, str]):
+        self._heads_of = {code: self._head(noun_phrase(name)) for code, name in names.items()}
+        self._codes, self._families = {}, {}
+        for code in sorted(names):
+            # The whole name, not its noun phrase: 'fork and knife' is not the concept of a fork.
+            self._codes.setdefault(self._key(_without_article(names[code])), code)
+            self._families.setdefault(self._heads_of[code], code)
+        for phrase, code in self._codes.items():
+            if phrase in self._families:
+                self._families[phrase] = code
+
+    @staticmethod
+    def _key(phrase: str) -> str:
+        words = phrase.split()
+        return ' '.join(words[:-1] + [singular(word) for word in words[-1:]])
+
+    @staticmethod
+    def _head(phrase: str) -> str:
+        words = phrase.removesuffix(' face').split()
+        return singular(words[-1]) if words else phrase
+
+    def concept(self, english: str) -> str | None:
+        """The id of the emoji concept that has this English name, but for articles and the plural."""
+        return self._codes.get(self._key(noun_phrase(english)))
+
+    def of_english(self, english: str) -> str:
+        head = self._head(noun_phrase(english))
+        return self._families.get(head, head) or english
+
+    def of_code(self, code: str) -> str:
+        return self._families[self._heads_of[code]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stamp:
+    """One stamp. `stem` is its path without '.png' ('animals/mammals/cats/tiger'); `captions` may lack languages."""
+
+    path: Path
+    stem: str
+    concept: str
+    family: str
+    style: str
+    category: str
+    subcategory: str
+    captions: dict[str, str]
+
+    def picture(self) -> Image.Image:
+        return Image.open(self.path).convert('RGBA')
+
+
+def read_stamps(raw: Path, families: Families) -> Iterator[Stamp]:
+    """Every stamp with captions outside `symbols`, in the order of the paths."""
+    root = raw / ROOT
+    tux_concepts = {}
+    for path in sorted(root.rglob('*.png')):
+        stem = path.relative_to(root).with_suffix('').as_posix()
+        text = path.with_suffix('.txt')
+        folder, *middle, _ = stem.split('/')
+        if folder == LEFT_OUT or not text.exists():
+            continue
+        captions = read_captions(text.read_text(encoding='utf-8'))
+        english = captions['en']
+        # Two stamps of one thing are one concept, called by the first.
+        concept = families.concept(english) or tux_concepts.setdefault(noun_phrase(english), f'tux:{stem}')
+        with Image.open(path) as picture:
+            style = 'tux-photo' if is_photo(picture.convert('RGBA')) else 'tux-drawing'
+        subcategory = 'tux-' + (middle[-1] if middle else folder)
+        family = families.of_english(english)
+        yield Stamp(path, stem, concept, family, style, CATEGORIES[folder], subcategory, captions)
+
+
+def read_captions(text: str) -> dict[str, str]:
+    """Language -> caption without its final mark, for 'en' (line 1) and whatever else of LANGUAGES the file has."""
+    first, *lines = text.splitlines()
+    by_locale = dict(line.split('.utf8=', 1) for line in lines if '.utf8=' in line)
+    captions = {'en': first} | {
+        language: by_locale[LOCALE.get(language, language)]
+        for language in emoji.LANGUAGES
+        if LOCALE.get(language, language) in by_locale
+    }
+    stripped = {language: re.sub(r'\s*[.。|।]\s*$', '', caption).strip() for language, caption in captions.items()}
+    return {language: caption for language, caption in stripped.items() if caption}
+
+
+def texture(picture: Image.Image) -> float:
+    """Share of the object's horizontal neighbours whose brightness differs a little (by 1 to 24 of 255).
+
+    A drawing is made of flat areas and hard edges, where neighbours are equal or far apart; a photograph has grain.
+    """
+    pixels = np.asarray(picture.convert('RGBA'), np.int32)
+    solid = pixels[..., 3] > 250
+    grey = pixels[..., :3].sum(-1)
+    step = np.abs(np.diff(grey, axis=1))[solid[:, 1:] & solid[:, :-1]]
+    return float(((step >= 3) & (step <= 72)).mean()) if step.size else 0.0
+
+
+def is_photo(picture: Image.Image) -> bool:
+    return texture(picture) > PHOTO_TEXTURE

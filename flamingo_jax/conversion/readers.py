@@ -1,0 +1,268 @@
+"""Reads the files that published weights come in, as numpy arrays, without torch and without running what is in them.
+
+A torch checkpoint is a pickle, and a pickle is a program. Here it runs on a machine with nothing in it: the unpickler
+knows only the instructions that build strings, numbers, tuples, lists and dicts, and only the few constructors that a
+state dict needs. Each of these is a function of this file, and a tensor is first a description (dtype, shape, strides,
+which storage) that turns into an array once the pickle has ended. Any other name ends the reading with an error.
+Two container formats exist:
+
+    zip (torch >= 1.6)   <name>/data.pkl, and one uncompressed member <name>/data/<key> for each storage
+    legacy               pickles, one after another: a magic number, a version, the writer's types, the state dict, the
+                         storage keys; then for each key an int64 number of elements and the elements themselves
+
+The zip's checksums are verified. The legacy format has none: a changed weight goes unseen.
+"""
+
+import collections
+import dataclasses
+import io
+import math
+import mmap
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import safetensors
+
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+LEGACY_VERSION = 1001
+# Training checkpoints hold the weights under one of these names, next to the step and the optimizer.
+NESTED = ('state_dict', 'model_state_dict', 'model')
+
+DTYPES = {
+    'DoubleStorage': np.float64,
+    'FloatStorage': np.float32,
+    'HalfStorage': np.float16,
+    'BFloat16Storage': ml_dtypes.bfloat16,
+    'LongStorage': np.int64,
+    'IntStorage': np.int32,
+    'ShortStorage': np.int16,
+    'CharStorage': np.int8,
+    'ByteStorage': np.uint8,
+    'BoolStorage': np.bool_,
+}
+
+
+def read_torch_checkpoint(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The state dict in a .pth, .pt or .bin file, in its stored dtypes (bfloat16 as that of ml_dtypes).
+
+    Raises ValueError with the file, the fault and the remedy when the file is truncated, of another type, holds
+    anything but tensors in plain containers, or names code.
+    """
+    with open(path, 'rb') as file:
+        try:
+            state = _read_zip(file) if file.read(4) == b'PK\x03\x04' else _read_legacy(file)
+            return _weights(state)
+        except Exception as error:  # A damaged pickle or zip raises nearly any type, and all mean the same.
+            if isinstance(error, _Refused):
+                raise ValueError(f'{path}: {error}') from error
+            raise ValueError(
+                f'{path} is truncated or damaged ({type(error).__name__}: {error}). '
+                'Fetch it again and compare its checksum.'
+            ) from error
+
+
+def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The tensors of a .safetensors file, in their stored dtypes. Raises ValueError for any other or damaged file."""
+    with open(path, 'rb'):
+        pass  # A missing or unreadable file raises the error of the system, which names it.
+    try:
+        with safetensors.safe_open(path, framework='np') as file:
+            return {name: file.get_tensor(name) for name in file.keys()}
+    except Exception as error:  # The library's own error type, and others for a damaged header.
+        raise ValueError(
+            f'{path} is not a complete safetensors file ({error}). Fetch it again and compare its checksum; '
+            'a torch checkpoint (.pth, .pt, .bin) is read by read_torch_checkpoint.'
+        ) from error
+
+
+class _Refused(Exception):
+    """A fault whose message already says what is wrong and what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Storage:
+    key: str
+    dtype: np.dtype
+    size: int  # elements
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tensor:
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]  # elements, as everywhere in torch
+
+
+def _rebuild_tensor(storage, offset, shape, strides, *_):
+    numbers = (offset, *shape, *strides)
+    if not isinstance(storage, _Storage) or len(shape) != len(strides):
+        raise _Refused('a tensor in it has no storage, or strides that do not fit its shape. Fetch the file again.')
+    if any(type(number) is not int or number < 0 for number in numbers):
+        raise _Refused('a tensor in it has a negative size or stride. Fetch the file again.')
+    last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+    if 0 not in shape and last >= storage.size:
+        raise _Refused('a tensor in it reaches beyond its storage. Fetch the file again.')
+    # Strides of 0 could describe a terabyte in a few bytes.
+    if math.prod(shape) > max(storage.size, 1):
+        raise _Refused(
+            'a tensor in it is larger than its storage (an expanded view). Save a contiguous copy with torch.'
+        )
+    return _Tensor(storage, offset, tuple(shape), tuple(strides))
+
+
+def _rebuild_parameter(tensor, *_):
+    return tensor
+
+
+CONSTRUCTORS: dict[tuple[str, str], Callable] = {
+    ('collections', 'OrderedDict'): collections.OrderedDict,
+    ('torch._utils', '_rebuild_tensor_v2'): _rebuild_tensor,
+    ('torch._utils', '_rebuild_parameter'): _rebuild_parameter,
+    ('torch.nn.parameter', 'Parameter'): _rebuild_parameter,
+    ('torch', 'Size'): tuple,
+}
+
+# What torch.save writes for containers, text, numbers and the constructors above. Not in it: INST, OBJ, NEWOBJ and EXT,
+# which make objects in other ways, and everything of protocols 4 and 5, which torch does not use.
+INSTRUCTIONS = (
+    'MARK STOP POP POP_MARK DUP PROTO NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT '
+    'UNICODE BINUNICODE STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES '
+    'TUPLE EMPTY_TUPLE TUPLE1 TUPLE2 TUPLE3 LIST EMPTY_LIST APPEND APPENDS DICT EMPTY_DICT SETITEM SETITEMS '
+    'GET BINGET LONG_BINGET PUT BINPUT LONG_BINPUT GLOBAL REDUCE BUILD PERSID BINPERSID'
+).split()
+
+
+class _Unpickler(pickle._Unpickler):
+    """The standard library's unpickler in Python, because its C twin has no table to take instructions out of.
+
+    (And because the C twin makes room for 2 ** 32 entries if a damaged byte asks it to remember one under that number.)
+    """
+
+    dispatch = {
+        getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]]
+        for name in INSTRUCTIONS
+        if hasattr(pickle, name)
+    }
+
+    def load_build(self):
+        self.stack.pop()  # The attributes of an object, such as the _metadata of a state dict: nothing here has any.
+
+    dispatch[pickle.BUILD[0]] = load_build
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in CONSTRUCTORS:
+            return CONSTRUCTORS[module, name]
+        if module == 'torch' and name in DTYPES:
+            return np.dtype(DTYPES[name])
+        raise _Refused(
+            f'it asks for {module}.{name}, which is code or an object and not a weight, so nothing was loaded. '
+            'If you trust its source, open it with torch, and save model.state_dict() alone.'
+        )
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        kind, dtype, key, _, size, *view = pid
+        if (
+            kind != 'storage'
+            or not isinstance(dtype, np.dtype)
+            or type(key) is not str
+            or type(size) is not int
+            or size < 0
+        ):
+            raise _Refused('a storage in it is described wrongly. Fetch the file again.')
+        if view and view[0] is not None:
+            raise _Refused('its storages are views of each other (torch < 0.4). Save it again with a newer torch.')
+        return _Storage(key, dtype, size)
+
+
+def _read_zip(file) -> Any:
+    with zipfile.ZipFile(file) as archive:
+        pickles = [name for name in archive.namelist() if name.endswith('data.pkl')]
+        if len(pickles) != 1:
+            raise _Refused(
+                'it is a zip file, but not one of torch: it has no data.pkl. Give the .pth, .pt or .bin file itself.'
+            )
+        folder = pickles[0].removesuffix('data.pkl')
+        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+            raise _Refused('its members are compressed, which torch never does. Fetch the file again.')
+        if folder + 'byteorder' in archive.namelist() and archive.read(folder + 'byteorder') != b'little':
+            raise _Refused('it was written on a big-endian machine. Save it again on another.')
+        state = _Unpickler(io.BytesIO(archive.read(pickles[0]))).load()
+
+        def elements(storage: _Storage) -> np.ndarray:
+            return np.frombuffer(archive.read(f'{folder}data/{storage.key}'), storage.dtype)
+
+        return _materialize(state, elements)
+
+
+def _read_legacy(file) -> Any:
+    other_type = _Refused(
+        'it is not a torch checkpoint. Give a .pth, .pt or .bin file; .safetensors is read by read_safetensors.'
+    )
+    # A mapping, because its `read` gives what there is if a damaged length asks for more.
+    if not os.fstat(file.fileno()).st_size:
+        raise _Refused('it is empty. Fetch it again.')
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        try:
+            magic = _Unpickler(content).load()
+        except Exception:
+            raise other_type from None
+        if magic != LEGACY_MAGIC:
+            raise other_type
+        if _Unpickler(content).load() != LEGACY_VERSION or not _Unpickler(content).load().get('little_endian'):
+            raise _Refused('its version or byte order is unknown. Save it again with a newer torch.')
+        state = _Unpickler(content).load()
+        keys = _Unpickler(content).load()
+        storages = {tensor.storage.key: tensor.storage for tensor in _tensors(state)}
+        arrays = {}
+        for key in keys:
+            storage = storages.get(key)
+            size = int.from_bytes(content.read(8), 'little')
+            if storage is None or size != storage.size:
+                raise _Refused(f'it is damaged at storage {key!r}. Fetch it again and compare its checksum.')
+            data = content.read(size * storage.dtype.itemsize)
+            arrays[key] = np.frombuffer(data, storage.dtype)
+        return _materialize(state, lambda storage: arrays[storage.key])
+
+
+def _tensors(tree: Any):
+    if isinstance(tree, _Tensor):
+        yield tree
+    elif isinstance(tree, dict):
+        for value in tree.values():
+            yield from _tensors(value)
+    elif isinstance(tree, list | tuple):
+        for value in tree:
+            yield from _tensors(value)
+
+
+def _materialize(tree: Any, elements: Callable[[_Storage], np.ndarray]) -> Any:
+    """The dicts of `tree` with an array for each tensor. Lists (an optimizer's groups) are left as descriptions."""
+    if isinstance(tree, dict):
+        return {key: _materialize(value, elements) for key, value in tree.items()}
+    if not isinstance(tree, _Tensor):
+        return tree
+    data, itemsize = elements(tree.storage), tree.storage.dtype.itemsize
+    if data.size != tree.storage.size:
+        raise _Refused(f'its storage {tree.storage.key!r} is cut short. Fetch the file again.')
+    strides = tuple(stride * itemsize for stride in tree.strides)
+    view = np.lib.stride_tricks.as_strided(data[tree.offset :], tree.shape, strides, writeable=False)
+    return np.ascontiguousarray(view).reshape(tree.shape)  # `ascontiguousarray` makes a scalar one-dimensional.
+
+
+def _weights(state: Any) -> dict[str, np.ndarray]:
+    if not isinstance(state, dict):
+        raise _Refused(f'it holds a {type(state).__name__} and not a state dict. Save model.state_dict() with torch.')
+    for name in NESTED:
+        if isinstance(state.get(name), dict):
+            state = state[name]
+            break
+    odd = [name for name, value in state.items() if not (isinstance(name, str) and isinstance(value, np.ndarray))]
+    if odd or not state:
+        raise _Refused(f'not everything in it is a tensor: {odd[:5]}. Save model.state_dict() alone with torch.')
+    return dict(state)

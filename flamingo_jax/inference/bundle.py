@@ -1,0 +1,129 @@
+"""A bundle: a folder that holds a model, or a part of one (a language model, a vision trunk).
+
+    config.json        the model's config; checksums and dtypes of the trees
+    tokenizer.model    SentencePiece, in every bundle that has a language model
+    params/NAME        one Orbax checkpoint a component tree
+    README.md          the model card
+"""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import shutil
+import uuid
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from flamingo_jax.inputs.tokenizer import Tokenizer
+from flamingo_jax.model.config import FlamingoConfig
+from flamingo_jax.model.flamingo import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Bundle:
+    """What `read` found, without the parameters."""
+
+    path: pathlib.Path
+    config: FlamingoConfig
+    image_tag: str | None  # How the tokenizer writes <image>: 'text', 'token', or None in a bare language model.
+    checksums: dict[str, str]  # Component tree -> sha256 of its leaves.
+
+    def tokenizer(self, image_tag: str | None = None) -> Tokenizer:
+        """The bundle's tokenizer; FileNotFoundError names a bundle that lost its own."""
+        path = self.path / 'tokenizer.model'
+        if not path.is_file():
+            raise FileNotFoundError(f'The bundle {self.path} has no tokenizer.model: convert or export it again.')
+        return Tokenizer(path.read_bytes(), image_tag or self.image_tag)
+
+    def params(self, name: str, dtype: jnp.dtype | None = None, sharding: Any = None) -> Params:
+        """Reads one component tree, floating leaves cast to `dtype`, straight into the shards of `sharding`.
+
+        Args:
+          name: vision, lm, resampler, xattn or extra_tokens.
+          dtype: None keeps what is stored.
+          sharding: a tree of shardings, or None for the default device.
+
+        Raises:
+          ValueError: the bundle has no such tree.
+        """
+        folder = self.path / 'params' / name
+        if not folder.is_dir():
+            raise ValueError(f'The bundle {self.path} holds no {name!r}; it holds {sorted(self.checksums)}.')
+        shapes = ocp.pytree_metadata(folder).metadata
+
+        def abstract(leaf, where):
+            kind = dtype if dtype is not None and jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype
+            return jax.ShapeDtypeStruct(leaf.shape, kind, sharding=where)
+
+        if sharding is None:
+            device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+            sharding = jax.tree.map(lambda _: device, shapes)
+        return ocp.load_pytree(folder, jax.tree.map(abstract, shapes, sharding))
+
+
+def read(path: str | pathlib.Path) -> Bundle:
+    """Opens a bundle without reading its parameters.
+
+    Raises:
+      FileNotFoundError: no bundle is there.
+    """
+    path = pathlib.Path(path).expanduser().absolute()
+    if not (path / 'config.json').is_file():
+        raise FileNotFoundError(f'{path} is not a bundle (it has no config.json). `python -m flamingo_jax.convert` makes one.')
+    fields = json.loads((path / 'config.json').read_text())
+    return Bundle(path, FlamingoConfig.from_json(fields['model']), fields['image_tag'], fields['checksums'])
+
+
+def save(
+    path: str | pathlib.Path,
+    config: FlamingoConfig,
+    params: Params,
+    tokenizer: Tokenizer | None,
+    image_tag: str | None,
+    card: str,
+) -> None:
+    """Writes a bundle: aside first, then renamed, so that half a bundle never stands at `path`.
+
+    Args:
+      params: the component trees to store, unboxed, in the dtypes to store.
+      card: the model card, Markdown.
+
+    Raises:
+      FileExistsError: something is at `path` already.
+    """
+    path = pathlib.Path(path).expanduser().absolute()
+    if path.exists():
+        raise FileExistsError(f'{path} exists already. Remove it, or choose another folder.')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.parent / f'.{path.name}.{uuid.uuid4().hex[:8]}'
+    try:
+        (aside / 'params').mkdir(parents=True)
+        for name, tree in params.items():
+            ocp.save_pytree(aside / 'params' / name, tree)
+        fields = dict(
+            model=config.to_json(),
+            image_tag=image_tag,
+            checksums={name: checksum(tree) for name, tree in params.items()},
+        )
+        (aside / 'config.json').write_text(json.dumps(fields, indent=2) + '\n')
+        (aside / 'README.md').write_text(card)
+        if tokenizer is not None:
+            (aside / 'tokenizer.model').write_bytes(tokenizer.model)
+        aside.rename(path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def checksum(tree: Params) -> str:
+    """sha256 over the names, shapes, dtypes and bytes of a tree's leaves, in order of their names."""
+    digest = hashlib.sha256()
+    for path, leaf in sorted(jax.tree_util.tree_leaves_with_path(tree), key=lambda item: jax.tree_util.keystr(item[0])):
+        leaf = np.asarray(leaf)
+        digest.update(f'{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}'.encode())
+        digest.update(leaf.tobytes())
+    return digest.hexdigest()

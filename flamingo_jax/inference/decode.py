@@ -1,0 +1,146 @@
+"""Decoding with two caches, both explicit arguments and results.
+
+    media   the pictures' keys and values in every gated block: made once a prompt, never again
+    cache   the text's self-attention keys and values, which grow
+
+`encode_pictures` runs the trunk and the resampler once a picture; `prefill` reads the prompt; `extend` adds tokens. Prompts of
+different lengths are padded on the left, so that all rows write to the same place of the cache. Rows may be repeated for
+beams or candidates: their caches are copied, their media are not.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from flamingo_jax.inputs.interleave import Frames
+from flamingo_jax.model.flamingo import Flamingo, Media, Params
+from flamingo_jax.model.language_model import KeysValues
+
+
+class Text(NamedTuple):
+    """The text read so far."""
+
+    cache: KeysValues  # [depth b p g k], p places.
+    valid: Bool[Array, 'b p']  # Which places hold a token (not padding, not free).
+    end: Int[Array, '']  # The first free place.
+    position: Int[Array, 'b']  # Of each row's next token.
+    phi: Int[Array, 'b']  # The image that each row's next token sees.
+
+
+def encode_pictures(model: Flamingo, params: Params, pictures: Sequence[Sequence[Frames]]) -> Media | None:
+    """Pictures of each row -> keys and values of the media; trunk and resampler run once a picture.
+
+    Args:
+      pictures: for each row its pictures, uint8 [t height width 3] or features [t s d_v]; t may differ between them.
+
+    Returns:
+      Media of b rows of n images, n the most that a row has (rounded up to a power of two, to compile seldom); None if
+      no row has a picture.
+    """
+    n = max(len(row) for row in pictures)
+    if n == 0:
+        return None
+    n = _power_of_two(n)
+    media = jnp.zeros((len(pictures) * n, model.config.resampler.latents, model.config.lm.width), model.dtype)
+    by_shape: dict[tuple, list[tuple[int, Frames]]] = {}
+    for i, row in enumerate(pictures):
+        for j, picture in enumerate(row):
+            by_shape.setdefault(picture.shape, []).append((i * n + j, picture))
+    for group in by_shape.values():
+        for begin in range(0, len(group), 64):
+            places, frames = zip(*group[begin : begin + 64], strict=True)
+            padding = _power_of_two(len(places)) - len(places)
+            frames = np.stack(frames + (np.zeros_like(frames[0]),) * padding)[:, None]
+            tokens = _resample(model, params, frames)[: len(places)]
+            media = media.at[jnp.array(places)].set(tokens)
+    return _keys_values(model, params, Media(media.reshape(len(pictures), -1, media.shape[-1]), None, n))
+
+
+def _power_of_two(n: int) -> int:
+    return 1 << (n - 1).bit_length()
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _resample(model: Flamingo, params: Params, images: Array) -> Float[Array, 'b r d']:
+    return model.media(params, images).tokens
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _keys_values_of(model: Flamingo, params: Params, tokens: Array, images: int):
+    return model.keys_values(params, Media(tokens, None, images)).keys_values
+
+
+def _keys_values(model: Flamingo, params: Params, media: Media) -> Media:
+    return Media(None, _keys_values_of(model, params, media.tokens, media.images), media.images)
+
+
+def prefill(
+    model: Flamingo, params: Params, media: Media | None, tokens: Int[Array, 'b l'], valid: Bool[Array, 'b l'], room: int
+) -> tuple[Float[Array, 'b v'], Text]:
+    """Reads prompts that are padded on the left.
+
+    Args:
+      media: from `encode_pictures`.
+      tokens, valid: the prompts; valid is False on padding.
+      room: how many tokens may be added later.
+
+    Returns:
+      float32 logits of the token after each prompt, and the text.
+    """
+    b, l = tokens.shape
+    text = Text(
+        model.empty_cache(b, l + room),
+        jnp.zeros((b, l + room), bool),
+        jnp.zeros((), jnp.int32),
+        jnp.zeros((b,), jnp.int32),
+        jnp.zeros((b,), jnp.int32),
+    )
+    phi = model.phi(jnp.where(valid, tokens, -1))
+    logits, text = _advance(model, params, media, text, tokens, valid, phi, last_only=True)
+    return logits[:, 0], text
+
+
+def extend(
+    model: Flamingo, params: Params, media: Media | None, text: Text, tokens: Int[Array, 'b l']
+) -> tuple[Float[Array, 'b l v'], Text]:
+    """Adds tokens without <image> tags to each row: (logits after each of them, the new text)."""
+    phi = jnp.broadcast_to(text.phi[:, None], tokens.shape)
+    return _advance(model, params, media, text, tokens, jnp.ones(tokens.shape, bool), phi)
+
+
+def repeat(text: Text, times: int) -> Text:
+    """Each row `times` times, one after the other: for beams and candidates."""
+    return text._replace(
+        cache=jax.tree.map(lambda x: jnp.repeat(x, times, axis=1), text.cache),
+        valid=jnp.repeat(text.valid, times, axis=0),
+        position=jnp.repeat(text.position, times),
+        phi=jnp.repeat(text.phi, times),
+    )
+
+
+def take(text: Text, rows: Int[Array, 'b']) -> Text:
+    """The given rows: what beams do when some go on twice and others end."""
+    return text._replace(
+        cache=jax.tree.map(lambda x: jnp.take(x, rows, axis=1), text.cache),
+        valid=jnp.take(text.valid, rows, axis=0),
+        position=jnp.take(text.position, rows),
+        phi=jnp.take(text.phi, rows),
+    )
+
+
+def _advance(model, params, media, text: Text, tokens, valid, phi, last_only: bool = False):
+    l, places = tokens.shape[1], text.valid.shape[1]
+    all_valid = jax.lax.dynamic_update_slice(text.valid, valid, (0, text.end))
+    not_after = jnp.arange(places) <= (text.end + jnp.arange(l))[:, None]
+    positions = text.position[:, None] + jnp.maximum(jnp.cumsum(valid, axis=1, dtype=jnp.int32) - 1, 0)
+    y = model.embed(params, tokens)
+    mask = all_valid[:, None] & not_after
+    y, cache = model.decoder(params, y, positions, mask, media, phi, text.cache, text.end)
+    added = valid.sum(axis=1, dtype=jnp.int32)
+    text = Text(cache, all_valid, text.end + l, text.position + added, phi[:, -1])
+    return model.unembed(params, y[:, -1:] if last_only else y), text

@@ -1,0 +1,167 @@
+"""Choosing tokens: greedy, sampling, beams, and the likelihood of given continuations."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from flamingo_jax.inference.decode import Text, extend, repeat, take
+from flamingo_jax.model.flamingo import Flamingo, Media, Params
+
+NEVER = jnp.float32(-1e30)  # Log-probability of what must not be chosen; finite, so that sums stay ordered.
+
+
+class Sampling(NamedTuple):
+    """How `sample` draws; temperature 0 is greedy."""
+
+    temperature: float = 0.0
+    top_k: int = 0  # Only the k likeliest tokens; 0 = all.
+    top_p: float = 1.0  # Only the likeliest tokens that together reach this probability (Holtzman et al. 2020).
+
+
+def choose(logits: Float[Array, 'b v'], key: Key[Array, ''], how: Sampling) -> Int[Array, 'b']:
+    """One token a row."""
+    if how.temperature == 0:
+        return logits.argmax(axis=-1).astype(jnp.int32)
+    logits = logits / how.temperature
+    if how.top_k:
+        kth = jax.lax.top_k(logits, min(how.top_k, logits.shape[-1]))[0][:, -1:]
+        logits = jnp.where(logits >= kth, logits, NEVER)
+    if how.top_p < 1:
+        order = jnp.sort(logits, axis=-1)[:, ::-1]
+        p = jax.nn.softmax(order, axis=-1)
+        kept = jnp.cumsum(p, axis=-1) - p < how.top_p  # The token that crosses the bound is kept.
+        least = jnp.where(kept, order, jnp.inf).min(axis=-1, keepdims=True)
+        logits = jnp.where(logits >= least, logits, NEVER)
+    return jax.random.categorical(key, logits).astype(jnp.int32)
+
+
+@functools.partial(jax.jit, static_argnames=('model', 'steps', 'how', 'banned'))
+def sample(
+    model: Flamingo,
+    params: Params,
+    media: Media | None,
+    text: Text,
+    logits: Float[Array, 'b v'],
+    stops: Int[Array, 'e'],
+    key: Key[Array, ''],
+    steps: int,
+    how: Sampling,
+    banned: tuple[int, ...],
+) -> Int[Array, 'b {steps}']:
+    """Up to `steps` tokens a row after a prompt; ends when every row has met one of `stops`.
+
+    Args:
+      media, text, logits: of the prompt, from `decode`.
+      stops: tokens that end a row.
+      banned: tokens that are never chosen (an <image> tag, which would have no picture).
+
+    Returns:
+      The tokens; -1 from the stop token on.
+    """
+    banned = jnp.array(banned, jnp.int32)
+
+    def more(carry):
+        step, _, _, done, _ = carry
+        return (step < steps) & ~done.all()
+
+    def one(carry):
+        step, text, logits, done, out = carry
+        token = choose(logits.at[:, banned].set(NEVER), jax.random.fold_in(key, step), how)
+        done |= (token[:, None] == stops).any(axis=1)
+        out = out.at[:, step].set(jnp.where(done, -1, token))
+        logits, text = extend(model, params, media, text, token[:, None])
+        return step + 1, text, logits[:, 0], done, out
+
+    b = logits.shape[0]
+    out = jnp.full((b, steps), -1, jnp.int32)
+    return jax.lax.while_loop(more, one, (0, text, logits, jnp.zeros(b, bool), out))[-1]
+
+
+@functools.partial(jax.jit, static_argnames=('model', 'steps', 'beams', 'length_penalty', 'banned'))
+def beam_search(
+    model: Flamingo,
+    params: Params,
+    media: Media | None,
+    text: Text,
+    logits: Float[Array, 'b v'],
+    stops: Int[Array, 'e'],
+    steps: int,
+    beams: int,
+    length_penalty: float,
+    banned: tuple[int, ...],
+) -> Int[Array, 'b {steps}']:
+    """The best of `beams` beams a row (paper: 3), by summed log-probability / length ** length_penalty.
+
+    A hypothesis is finished by a stop token, whose log-probability and place count. At each step the 2 * beams likeliest
+    continuations are looked at, so that `beams` live ones remain if half of them finish; the search ends when no live
+    beam can still beat the worst finished one, or after `steps`. Arguments and result as `sample`.
+    """
+    banned = jnp.array(banned, jnp.int32)
+    b, v = logits.shape
+    row = jnp.arange(b)[:, None]
+
+    def more(carry):
+        step, _, _, live, _, finished, _ = carry
+        # A sum of log-probabilities only falls. Divided by a positive power of the length it is best at full length.
+        length = jnp.float32(steps) if length_penalty > 0 else step + 1.0
+        return (step < steps) & (live[:, 0] / length**length_penalty > finished.min(axis=1)).any()
+
+    def one(carry):
+        step, text, logits, live, live_tokens, finished, finished_tokens = carry
+        logp = jax.nn.log_softmax(logits.at[:, banned].set(NEVER), axis=-1).reshape(b, beams, v)
+        score, choice = jax.lax.top_k((live[..., None] + logp).reshape(b, beams * v), 2 * beams)
+        beam, token = choice // v, choice % v
+        tokens = live_tokens[row, beam].at[:, :, step].set(token)
+        stop = (token[..., None] == stops).any(axis=-1)
+
+        ended = jnp.where(stop, score / (step + 1.0) ** length_penalty, NEVER)
+        # As in the originals, a hypothesis may finish only from among the `beams` likeliest.
+        ended = ended.at[:, beams:].set(NEVER)
+        finished, kept = jax.lax.top_k(jnp.concatenate([finished, ended], axis=1), beams)
+        ended_tokens = tokens.at[:, :, step].set(-1)
+        finished_tokens = jnp.concatenate([finished_tokens, ended_tokens], axis=1)[row, kept]
+
+        live, kept = jax.lax.top_k(jnp.where(stop, NEVER, score), beams)
+        live_tokens, beam, token = tokens[row, kept], beam[row, kept], token[row, kept]
+        text = take(text, (row * beams + beam).reshape(-1))
+        logits, text = extend(model, params, media, text, token.reshape(-1, 1))
+        return step + 1, text, logits[:, 0], live, live_tokens, finished, finished_tokens
+
+    live = jnp.where(jnp.arange(beams) == 0, 0.0, NEVER) * jnp.ones((b, 1))  # All beams begin as one.
+    nothing = jnp.full((b, beams, steps), -1, jnp.int32)
+    carry = (0, repeat(text, beams), jnp.repeat(logits, beams, axis=0), live, nothing, jnp.full((b, beams), NEVER), nothing)
+    step, _, _, live, live_tokens, finished, finished_tokens = jax.lax.while_loop(more, one, carry)
+    # What is still live after the last step competes too.
+    scores = jnp.concatenate([finished, live / jnp.maximum(step, 1.0) ** length_penalty], axis=1)
+    tokens = jnp.concatenate([finished_tokens, live_tokens], axis=1)
+    return tokens[jnp.arange(b), scores.argmax(axis=1)]
+
+
+@functools.partial(jax.jit, static_argnames='model')
+def score(
+    model: Flamingo,
+    params: Params,
+    media: Media | None,
+    text: Text,
+    logits: Float[Array, 'b v'],
+    candidates: Int[Array, 'b c l'],
+    valid: Bool[Array, 'b c l'],
+) -> Float[Array, 'b c']:
+    """Log-likelihood of each candidate continuation of each row (close-ended tasks, paper appendix B.1.3).
+
+    Args:
+      media, text, logits: of the prompts; the text needs room for l tokens.
+      candidates, valid: tokens, padded on the right.
+    """
+    b, c, l = candidates.shape
+    first = jnp.take_along_axis(jax.nn.log_softmax(logits)[:, None], candidates[:, :, :1], axis=2)[..., 0]
+    total = jnp.where(valid[..., 0], first, 0.0)
+    if l > 1:
+        tokens = candidates.reshape(b * c, l)
+        after, _ = extend(model, params, media, repeat(text, c), tokens[:, :-1])
+        logp = jnp.take_along_axis(jax.nn.log_softmax(after), tokens[:, 1:, None], axis=2)[..., 0]
+        total += jnp.where(valid[..., 1:], logp.reshape(b, c, l - 1), 0.0).sum(axis=-1)
+    return total

@@ -1,0 +1,120 @@
+"""Any picture or video -> square uint8 RGB frames of one size, which is what a Flamingo takes.
+
+As in the paper (pictures are resized with their aspect ratio kept, and padded with the mean value), with one
+difference: a picture with transparent parts stands on white and is padded with white, because the mean of a cut-out on
+white is neither its own colour nor its background's. A padded picture lies in the middle.
+"""
+
+import io
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+from jaxtyping import UInt8
+
+# A still, or the frames of a video in order.
+Still: TypeAlias = PIL.Image.Image | np.ndarray | str | os.PathLike | bytes
+Picture: TypeAlias = Still | Sequence[Still]
+
+
+class PictureError(ValueError):
+    """A picture that cannot be read. The message names the file, or the frame, and what is wrong with it."""
+
+
+def to_frames(picture: Picture, size: int) -> UInt8[np.ndarray, 't {size} {size} 3']:
+    """The frames of a picture, fitted into squares.
+
+    picture: a PIL image; a uint8 array [height width], [height width 3] or [height width 4]; a path; an encoded file as
+      bytes; or, for a video, a list of these or a uint8 array [t height width 3]. Of an animated file, the first frame.
+    size: height and width of the result, in pixels. Smaller pictures are enlarged.
+
+    Orientation from EXIF is applied. Resizing is bicubic with antialiasing. Padding: see the head of this file.
+    Raises PictureError for anything unreadable, truncated, empty or of another type or dtype.
+    """
+    if _is_video(picture):
+        if not len(picture):
+            raise PictureError('A video has no frames: its list is empty.')
+        return np.stack([_frame(still, size, f'frame {number} of a video') for number, still in enumerate(picture)])
+    return _frame(picture, size, 'a picture')[None]
+
+
+def decode(data: bytes) -> PIL.Image.Image:
+    """An encoded PNG, WebP, JPEG, GIF, ... as an image, decoded whole. PictureError if it is none or is truncated."""
+    return _load(data, 'a picture', size=None)
+
+
+def _is_video(picture: Picture) -> bool:
+    return isinstance(picture, list | tuple) or (isinstance(picture, np.ndarray) and picture.ndim == 4)
+
+
+def _frame(still: Still, size: int, name: str) -> UInt8[np.ndarray, '{size} {size} 3']:
+    if isinstance(still, str | os.PathLike):
+        name = f'{name} ({os.fspath(still)})' if name.startswith('frame') else os.fspath(still)
+    image = _load(still, name, size)
+    background = None
+    if image.has_transparency_data:
+        image = image.convert('RGBA')
+        if image.getextrema()[3][0] < 255:  # An alpha channel that is opaque throughout is none.
+            white = PIL.Image.new('RGBA', image.size, 'white')
+            image, background = PIL.Image.alpha_composite(white, image), (255, 255, 255)
+    image = image.convert('RGB')
+
+    scale = size / max(image.size)
+    fitted = tuple(max(1, round(side * scale)) for side in image.size)
+    if fitted != image.size:
+        # `reducing_gap`: large pictures are first shrunk by a whole factor, to at least twice the size. Far quicker.
+        image = image.resize(fitted, PIL.Image.Resampling.BICUBIC, reducing_gap=2.0)
+    pixels = np.asarray(image)
+    if fitted == (size, size):
+        return pixels
+    frame = np.empty((size, size, 3), np.uint8)
+    frame[:] = np.round(pixels.mean((0, 1))) if background is None else background
+    top, left = (size - pixels.shape[0]) // 2, (size - pixels.shape[1]) // 2
+    frame[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
+    return frame
+
+
+def _load(still: Still, name: str, size: int | None) -> PIL.Image.Image:
+    """An upright image, decoded. With a size, a JPEG may be decoded at a fraction of its own, at least twice `size`."""
+    if isinstance(still, np.ndarray):
+        still = _from_array(still, name)
+    elif not isinstance(still, PIL.Image.Image | str | os.PathLike | bytes):
+        raise PictureError(
+            f'{name} is a {type(still).__name__}. '
+            'Give a PIL image, a uint8 array, a path, bytes, or a list of these for a video.'
+        )
+    try:
+        if isinstance(still, bytes):
+            image = PIL.Image.open(io.BytesIO(still))
+        elif isinstance(still, PIL.Image.Image):
+            image = still
+        else:
+            image = PIL.Image.open(io.BytesIO(pathlib.Path(still).read_bytes()))
+        if size is not None and image is not still:
+            image.draft(None, (2 * size, 2 * size))
+        image.load()
+        # Sixteen bits or floats a pixel: PIL's own conversion would clip at 255, not scale.
+        if image.mode.startswith('I'):
+            image = PIL.Image.fromarray((np.clip(np.asarray(image), 0, 65535) // 257).astype(np.uint8))
+        return PIL.ImageOps.exif_transpose(image)
+    except FileNotFoundError as error:
+        raise PictureError(f'{name}: there is no such file.') from error
+    except PIL.UnidentifiedImageError as error:
+        kind = f' ({len(still)} bytes)' if isinstance(still, bytes) else ''
+        raise PictureError(f'{name}{kind} is not a picture in a format that PIL reads.') from error
+    except Exception as error:  # Each of PIL's decoders has its own errors for damaged data.
+        raise PictureError(f'{name} cannot be decoded: {type(error).__name__}: {error}') from error
+
+
+def _from_array(array: np.ndarray, name: str) -> PIL.Image.Image:
+    if array.dtype != np.uint8:
+        raise PictureError(f'{name} is an array of {array.dtype}. Give uint8, 0 to 255.')
+    if 0 in array.shape or not (array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (3, 4))):
+        raise PictureError(
+            f'{name} is an array of shape {array.shape}. Give [height width], [height width 3] or [height width 4].'
+        )
+    return PIL.Image.fromarray(array)

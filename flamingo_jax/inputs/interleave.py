@@ -1,0 +1,119 @@
+"""Interleaved pictures and text -> one training sequence of fixed shape (paper section 2.3, appendix A.3).
+
+A document is a list of chunks; a chunk is at most one picture and the text after it:
+
+    <BOS>Cute pics of my pets!<EOC><image>My puppy sitting in the grass.<EOC><image> My cat looking very dignified.<EOC><EOS>
+         \\_______ chunk _______/   \\____________ chunk ______________/   \\_________________ chunk ______________/
+    phi: 0 0 0 0 0 0 0 0      0     1 1 1 1 1 1 1 1 1 1 1 1 1     1       2 2 2 2 2 2 2 2 2 2 2 2 2 2 2      2    2
+
+The tag's own tokens already have the new index, the <EOC> before a tag still has the old one. With probability p_next
+text is tied to the next picture instead, which shifts the index of everything but the tags by one; text that then has no
+picture gets 0.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from flamingo_jax.inputs.images import PictureError
+from flamingo_jax.inputs.tokenizer import Tokenizer
+
+Frames = np.ndarray  # uint8 [t height width 3], or the trunk's features [t s d_v].
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """At most one picture, then text in segments that each have a loss weight."""
+
+    picture: Callable[[], Frames] | None  # Called in the worker that needs it; may raise PictureError.
+    texts: Sequence[str]
+    weights: Sequence[float]
+
+
+def interleave(
+    chunks: Sequence[Chunk],
+    tokenizer: Tokenizer,
+    length: int,
+    images: int,
+    blank: Frames | None,
+    rng: np.random.Generator,
+    p_next: float = 0.0,
+) -> dict[str, Any]:
+    """One training sequence.
+
+    Args:
+      chunks: the document.
+      tokenizer: of the model that will be trained.
+      length: tokens in the sequence; a longer document gives a random window of it (paper: 256 of a web page).
+      images: pictures in the sequence; the window ends before one more (paper: 5). 0 = text alone.
+      blank: what stands where a sequence has fewer pictures; fixes shape and dtype of all. None without pictures.
+      rng: for the window and for p_next.
+      p_next: probability that text is tied to the next picture rather than to the previous one (paper: 0.5).
+
+    Returns:
+      tokens int32 [length]; phi int32 [length]; weights float32 [length], the loss weight of each token as a target
+      (0 for tags and padding); images [images, *blank.shape] if images > 0; unreadable, how many pictures could not
+      be read: such a chunk is left out.
+    """
+    tokens, weights, begins = [tokenizer.bos], [0.0], []  # begins: position of each tag, and its picture.
+    unreadable = 0
+    for chunk in chunks:
+        picture = None
+        if chunk.picture is not None:
+            try:
+                picture = chunk.picture()
+            except PictureError:
+                unreadable += 1
+                continue
+            if picture.shape != blank.shape:
+                raise ValueError(
+                    f'A picture has shape {picture.shape} where the data set is read as {blank.shape} '
+                    '(frames, then pixels or features): set `frames` and `image_size` of the data set to its own.'
+                )
+            begins.append((len(tokens), picture))
+            tokens += tokenizer.image_tag
+            weights += [0.0] * len(tokenizer.image_tag)
+        for text, weight in zip(chunk.texts, chunk.weights, strict=True):
+            ids = tokenizer.encode(text)
+            tokens += ids
+            weights += [float(weight)] * len(ids)
+        if tokenizer.eoc is not None:
+            tokens.append(tokenizer.eoc)
+            weights.append(float(chunk.weights[-1]) if len(chunk.weights) else 0.0)
+    tokens.append(tokenizer.eos)
+    weights.append(weights[-1])
+
+    start = int(rng.integers(0, len(tokens) - length + 1)) if len(tokens) > length else 0
+    begins = [(position - start, picture) for position, picture in begins if position >= start]
+    end = begins[images][0] if len(begins) > images else length
+    begins = [begin for begin in begins[:images] if begin[0] < end]
+    tokens, weights = tokens[start : start + end], weights[start : start + end]
+
+    tags = np.zeros(length, np.int32)
+    tags[[position for position, _ in begins]] = 1
+    phi = np.cumsum(tags, dtype=np.int32)
+    if begins and rng.random() < p_next:
+        is_tag = np.zeros(length + len(tokenizer.image_tag), bool)
+        for position, _ in begins:
+            is_tag[position : position + len(tokenizer.image_tag)] = True
+        shifted = np.where(is_tag[:length], phi, phi + 1)
+        phi = np.where(shifted > len(begins), 0, shifted).astype(np.int32)
+
+    out = dict(
+        tokens=_pad(tokens, length, tokenizer.pad, np.int32),
+        weights=_pad(weights, length, 0.0, np.float32),
+        phi=phi,
+        unreadable=np.int32(unreadable),
+    )
+    if images:
+        pictures = [picture for _, picture in begins]
+        out['images'] = np.stack(pictures + [blank] * (images - len(pictures)))
+    return out
+
+
+def _pad(values, length, fill, dtype):
+    out = np.full(length, fill, dtype)
+    out[: len(values)] = values
+    return out

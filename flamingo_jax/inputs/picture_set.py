@@ -1,0 +1,127 @@
+"""A prepared picture set (`data/picture_dictionary`): pictures of concepts, with their names in many languages.
+
+What describes the pictures is read once and kept; the pictures stay encoded on disk until one is asked for. Where the frozen
+trunk's features were computed before (`python -m flamingo_jax.features`), they are read instead of pixels.
+"""
+
+import collections
+import dataclasses
+import json
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from flamingo_jax.inputs.images import to_frames
+from flamingo_jax.inputs.interleave import Frames
+from flamingo_jax.inputs.source import open_split
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """What is known of one picture (or clip); `index` is its place in the split."""
+
+    index: int
+    concept: str
+    style: str
+    category: str
+    subcategory: str
+    names: dict[str, str]  # Language -> name.
+    heldout_languages: frozenset[str]  # Languages whose name of this concept is never shown in training.
+
+
+class PictureSet:
+    """Random access to the pictures of one split.
+
+    Attributes:
+      pictures: those of the styles asked for.
+      by_concept: concept -> its pictures.
+      blank: an empty picture, with the shape and dtype of what `frames` returns.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        split: str,
+        styles: Sequence[str] = (),
+        features: str = '',
+        image_size: int = 224,
+        frames: int = 1,
+        trunk: str = '',
+    ):
+        """Opens a split.
+
+        Args:
+          path, split: the prepared data set.
+          styles: keep only pictures of these; () keeps all.
+          features: folder written by the features command; '' reads pixels.
+          image_size: height and width of the pixels.
+          frames: keep only pictures with so many frames: all pictures of a sequence have one shape.
+          trunk: checksum of the frozen trunk that the features must come from; '' does not check.
+
+        Raises:
+          FileNotFoundError, ValueError: no such data set, split or style, or features of another data set or trunk.
+        """
+        self._records = open_split(path, split)
+        self._image_size = image_size
+        self._features = None
+        if features:
+            self._features = open_features(features, split, len(self._records), trunk)
+        self.pictures, seen = [], collections.Counter()
+        for index in range(len(self._records)):
+            record = self._records[index]
+            style = record['style'].decode()
+            seen[style] += 1
+            if (styles and style not in styles) or len(record['frames']) != frames:
+                continue
+            names = zip(record['languages'], record['names'], strict=True)
+            self.pictures.append(
+                Picture(
+                    index=index,
+                    concept=record['concept'].decode(),
+                    style=style,
+                    category=record['category'].decode(),
+                    subcategory=record['subcategory'].decode(),
+                    names={language.decode(): name.decode() for language, name in names},
+                    heldout_languages=frozenset(language.decode() for language in record['heldout_languages']),
+                )
+            )
+        if unknown := sorted(set(styles) - set(seen)):
+            raise ValueError(f'The split {split!r} of {path} has no pictures of style {unknown}; it has {dict(seen)}.')
+        self.by_concept: dict[str, list[Picture]] = collections.defaultdict(list)
+        for picture in self.pictures:
+            self.by_concept[picture.concept].append(picture)
+        if self._features is not None:
+            self.blank = np.zeros(self._features.shape[1:], self._features.dtype)
+        else:
+            self.blank = np.zeros((frames, image_size, image_size, 3), np.uint8)
+
+    def frames(self, picture: Picture) -> Frames:
+        """Pixels uint8 [t height width 3], or features [t s d_v]; PictureError if the picture cannot be read."""
+        if self._features is not None:
+            return np.asarray(self._features[picture.index])
+        return to_frames(list(self._records[picture.index]['frames']), self._image_size)
+
+    def encoded(self, picture: Picture) -> bytes:
+        """The first frame's encoded bytes, for reports."""
+        return self._records[picture.index]['frames'][0]
+
+
+def open_features(path: str, split: str, records: int, trunk: str = '') -> np.ndarray:
+    """Opens features computed once: float16 [records t s d_v], mapped into memory, never read whole.
+
+    Raises:
+      FileNotFoundError: they were not computed, or not to the end.
+      ValueError: they belong to another data set or to another trunk.
+    """
+    folder = pathlib.Path(path)
+    about = folder / f'{split}.json'
+    remedy = 'Compute them: python -m flamingo_jax.features --data=... --vision=... --out=...'
+    if not about.is_file():
+        raise FileNotFoundError(f'No features of the split {split!r} in {folder}. {remedy}')
+    about = json.loads(about.read_text())
+    if about['records'] != records:
+        raise ValueError(f'The features in {folder} are of {about["records"]} pictures, the data set has {records}. {remedy}')
+    if trunk and about['trunk'] != trunk:
+        raise ValueError(f'The features in {folder} were computed with another trunk than this model has. {remedy}')
+    return np.load(folder / f'{split}.npy', mmap_mode='r')

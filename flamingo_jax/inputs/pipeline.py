@@ -1,0 +1,123 @@
+"""Prepared data set -> sequences -> Grain -> batches on the mesh.
+
+A data set of a config is either a picture set, from which few-shot sequences are built on the fly (`few_shot` is set),
+or stored documents (texts and pictures in reading order). What comes out is the same.
+
+The data is a function of the seed and of the position alone: sequence i is drawn by a generator of its own, so that a
+run resumes in the middle of an epoch by its position, and no worker or process count changes what is trained on.
+"""
+
+import dataclasses
+from typing import Any
+
+import grain.python as grain
+import jax
+import numpy as np
+
+from flamingo_jax.inputs.few_shot import FewShot, FewShotConfig
+from flamingo_jax.inputs.images import to_frames
+from flamingo_jax.inputs.interleave import Chunk, interleave
+from flamingo_jax.inputs.picture_set import PictureSet
+from flamingo_jax.inputs.source import open_split
+from flamingo_jax.inputs.tokenizer import Tokenizer
+
+Batch = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetConfig:
+    """One data set of the mixture."""
+
+    path: str = ''  # Folder of the prepared data set.
+    split: str = 'train'
+    features: str = ''  # Folder of features computed once; '' reads pixels.
+    styles: tuple[str, ...] = ()  # Of a picture set; () is all.
+    few_shot: FewShotConfig | None = None  # None reads stored documents.
+    length: int = 256  # Tokens a sequence.
+    images: int = 5  # Pictures a sequence; 0 = text alone.
+    frames: int = 1  # Frames a picture; more is video.
+    p_next: float = 0.0  # Probability that text is tied to the next picture (paper: 0.5 on web pages).
+    batch_size: int = 32  # Sequences a step, over all devices.
+    loss_weight: float = 1.0  # lambda_m.
+    workers: int = 0  # Processes that decode and build; 0 does it in threads.
+
+
+class Documents:
+    """Stored interleaved documents: parallel lists of texts, encoded pictures and loss weights."""
+
+    def __init__(self, config: DatasetConfig, image_size: int):
+        """Opens the split; errors as `open_split`."""
+        self._records, self._config, self._image_size = open_split(config.path, config.split), config, image_size
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> list[Chunk]:
+        """Document `index` as chunks: each picture begins one. A text-only data set drops pictures."""
+        record = self._records[index]
+        chunks = [Chunk(None, [], [])]
+        for text, image, weight in zip(record['texts'], record['images'], record['weights'], strict=True):
+            if image and self._config.images:
+                chunks.append(Chunk(lambda image=image: to_frames(image, self._image_size), [], []))
+            elif text:
+                chunks[-1].texts.append(text.decode())
+                chunks[-1].weights.append(float(weight))
+        return [chunk for chunk in chunks if chunk.picture or chunk.texts]
+
+
+def sequences(
+    config: DatasetConfig, tokenizer: Tokenizer, image_size: int, seed: int, trunk: str = ''
+) -> grain.MapDataset:
+    """The endless training sequences of one data set, in their final order.
+
+    Args:
+      config: the data set.
+      tokenizer: the model's.
+      image_size: height and width of the pictures, in pixels: the model's.
+      seed: of order and drawing.
+      trunk: checksum of the frozen trunk, against which features are checked.
+
+    Raises:
+      FileNotFoundError, ValueError: as the data set's own; before anything is read.
+    """
+    shape = dict(tokenizer=tokenizer, length=config.length, images=config.images, p_next=config.p_next)
+    if config.few_shot is not None:
+        pictures = PictureSet(
+            config.path, config.split, config.styles, config.features, image_size, config.frames, trunk
+        )
+        few_shot = FewShot(pictures, config.few_shot)
+        source = grain.MapDataset.range(2**40).seed(seed)  # Endless: each position draws its own sequence.
+        return source.random_map(lambda _, rng: interleave(few_shot(rng), blank=pictures.blank, rng=rng, **shape))
+    blank = np.zeros((config.frames, image_size, image_size, 3), np.uint8) if config.images else None
+    source = grain.MapDataset.source(Documents(config, image_size)).seed(seed).shuffle().repeat()
+    return source.random_map(lambda chunks, rng: interleave(chunks, blank=blank, rng=rng, **shape))
+
+
+def batches(
+    configs: dict[str, DatasetConfig], tokenizer: Tokenizer, image_size: int, seed: int, trunk: str = ''
+) -> dict[str, grain.DatasetIterator]:
+    """One checkpointable iterator of this process's share of the batches for each data set.
+
+    Process p of P reads the sequences p, p + P, p + 2 P, ... : together the processes read what one would.
+
+    Raises:
+      ValueError: a batch size that the processes do not divide.
+    """
+    iterators = {}
+    p, processes = jax.process_index(), jax.process_count()
+    for number, (name, config) in enumerate(sorted(configs.items())):
+        if config.batch_size % processes:
+            raise ValueError(f'Data set {name}: batch_size {config.batch_size} is not divided by {processes} processes.')
+        dataset = sequences(config, tokenizer, image_size, seed + number, trunk)[p::processes]
+        dataset = dataset.batch(config.batch_size // processes, drop_remainder=True)
+        dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=8))
+        if config.workers:
+            dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.workers))
+        iterators[name] = iter(dataset)
+    return iterators
+
+
+def put(batch: Batch, sharding: jax.sharding.Sharding) -> Batch:
+    """This process's rows -> global arrays, sharded over the batch."""
+    return {key: jax.make_array_from_process_local_data(sharding, value) for key, value in batch.items()}
+

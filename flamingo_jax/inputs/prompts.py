@@ -1,0 +1,71 @@
+"""A prompt as its user writes it: strings and pictures in reading order -> tokens and pictures.
+
+    ['<image> is not written by hand: a picture stands for itself', picture, ' Output: dog<EOC>', picture, ' Output:']
+
+A string is text; '<EOC>' in it ends a chunk. Everything else is a picture: a PIL image, an array, a pathlib.Path, encoded
+bytes, or a list of those (the frames of a video), or an array [t s d_v] of features computed before.
+"""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from flamingo_jax.inputs.images import to_frames
+from flamingo_jax.inputs.interleave import Frames
+from flamingo_jax.inputs.tokenizer import EOC, IMAGE, Tokenizer
+
+Prompt = Sequence[Any]
+
+
+def is_picture(item: Any) -> bool:
+    """Whether an item of a prompt is a picture or the list of a video's frames."""
+    if isinstance(item, list | tuple):
+        return bool(item) and all(is_picture(frame) and not isinstance(frame, list | tuple) for frame in item)
+    return isinstance(item, Image.Image | np.ndarray | pathlib.Path | bytes)
+
+
+def as_batch(prompt: Prompt | Sequence[Prompt]) -> tuple[list[Prompt], bool]:
+    """One prompt or several -> (list of prompts, whether several were given).
+
+    Several prompts are a list of lists that each hold some text; [[a, b], [c, d]] of pictures alone is one prompt of two
+    videos.
+    """
+    if isinstance(prompt, str):
+        return [[prompt]], False
+    several = bool(prompt) and all(isinstance(item, list | tuple) for item in prompt)
+    several = several and any(isinstance(part, str) for item in prompt for part in item)
+    return (list(prompt), True) if several else ([prompt], False)
+
+
+def encode_prompt(prompt: Prompt, tokenizer: Tokenizer, image_size: int) -> tuple[list[int], list[Frames]]:
+    """Tokens (with <BOS>, and an <EOC> before each picture but the first thing) and pictures of one prompt.
+
+    Raises:
+      ValueError: an empty prompt, an <image> tag without a picture, or an item that is neither text nor picture.
+      PictureError: a picture that cannot be read.
+    """
+    if not prompt:
+        raise ValueError('The prompt is empty: give at least one string or picture.')
+    tokens, pictures, ended = [tokenizer.bos], [], True  # ended: no chunk is open.
+    for number, item in enumerate(prompt):
+        if isinstance(item, str):
+            if IMAGE in item and tokenizer.image_tag:
+                raise ValueError(
+                    f'Item {number} of the prompt has {item.count(IMAGE)} {IMAGE} tags more than pictures: put the picture '
+                    'itself into the list where the tag would stand.'
+                )
+            tokens += tokenizer.encode(item)
+            ended = item.endswith(EOC) if item else ended
+        elif is_picture(item):
+            if tokenizer.eoc is None:
+                raise ValueError(f'Item {number} of the prompt is a picture, but this bundle is a bare language model.')
+            tokens += ([] if ended else [tokenizer.eoc]) + list(tokenizer.image_tag)
+            is_features = isinstance(item, np.ndarray) and item.dtype in (np.float16, np.float32) and item.ndim == 3
+            pictures.append(item if is_features else to_frames(item, image_size))
+            ended = False
+        else:
+            raise ValueError(f'Item {number} of the prompt is a {type(item).__name__}: neither a string nor a picture.')
+    return tokens, pictures

@@ -1,0 +1,33 @@
+"""Prepared data sets, opened by path: ArrayRecord files that TFDS wrote, read at random without TensorFlow."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+
+def open_split(path: str | pathlib.Path, split: str) -> Sequence[dict[str, Any]]:
+    """Opens one split of a prepared data set as a random-access sequence of records.
+
+    Args:
+      path: the folder that holds `dataset_info.json` and the ArrayRecord files.
+      split: the name of a TFDS split.
+
+    Raises:
+      FileNotFoundError: nothing is there, or the data set is only half prepared.
+      ValueError: there is no such split, or the files are not ArrayRecord.
+    """
+    path = pathlib.Path(path).expanduser()
+    if not (path / 'dataset_info.json').is_file():
+        state = 'is not a prepared data set (it has no dataset_info.json)' if path.exists() else 'does not exist'
+        raise FileNotFoundError(f'The data set {path} {state}. Prepare it first: data/README.md has the command.')
+    builder = tfds.builder_from_directory(path)
+    if split not in builder.info.splits:
+        raise ValueError(f'The data set {path} has no split {split!r}; it has {sorted(builder.info.splits)}.')
+    missing = [file for file in builder.info.splits[split].filepaths if not pathlib.Path(file).is_file()]
+    if missing:
+        raise FileNotFoundError(f'The data set {path} is only half there: {missing[0]} is missing. Prepare it again.')
+    if not str(builder.info.splits[split].filepaths[0]).count('array_record'):
+        raise ValueError(f'The data set {path} is not in ArrayRecord files; prepare it with file_format="array_record".')
+    return builder.as_data_source(split)

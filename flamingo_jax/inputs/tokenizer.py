@@ -1,0 +1,147 @@
+"""SentencePiece, and the few tokens that a Flamingo adds to its language model's vocabulary.
+
+The paper writes `<image>` as plain text, so that only `<EOC>` (end of chunk) is new and learnt; OpenFlamingo makes both new
+tokens. Here the choice is `image_tag='text'` or `'token'`. New tokens have the ids after the language model's vocabulary,
+and rows of their own in the parameter tree `extra_tokens`.
+
+As a command this file trains a tokenizer on the text of a prepared data set:
+
+    python -m flamingo_jax.inputs.tokenizer --data=DATA_DIR --vocab_size=4096 --out=tokenizer.model
+"""
+
+import io
+import pathlib
+from collections.abc import Iterable, Iterator
+
+import sentencepiece
+from absl import app, flags
+from tqdm import tqdm
+
+EOC, IMAGE = '<EOC>', '<image>'
+
+
+class Tokenizer:
+    """Text <-> token ids. Segments of a text are encoded one by one and their ids concatenated.
+
+    Attributes:
+      vocab_size: of the language model; the extra tokens' ids begin there.
+      extra_tokens: names of the extra tokens, in the order of their ids.
+      bos, eos, pad, eoc: ids; eoc is None in a tokenizer for text alone.
+      image_tag: the ids of an image's tag, () in a tokenizer for text alone.
+    """
+
+    def __init__(self, model: bytes, image_tag: str | None = None):
+        """Args: model: the bytes of a SentencePiece model file. image_tag: 'text', 'token', or None for text alone."""
+        self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self.model = model
+        self.vocab_size = self._pieces.vocab_size()
+        self.bos, self.eos, self.pad = self._pieces.bos_id(), self._pieces.eos_id(), max(self._pieces.pad_id(), 0)
+        self.extra_tokens, self.image_tag, self.eoc = (), (), None
+        if image_tag is not None:
+            if image_tag not in ('text', 'token'):
+                raise ValueError(f"image_tag must be 'text', 'token' or None, not {image_tag!r}.")
+            self.extra_tokens = (EOC,) if image_tag == 'text' else (EOC, IMAGE)
+            self.eoc = self.vocab_size
+            self.image_tag = tuple(self._pieces.encode(IMAGE)) if image_tag == 'text' else (self.vocab_size + 1,)
+
+    @classmethod
+    def read(cls, path: str | pathlib.Path, image_tag: str | None = None) -> 'Tokenizer':
+        """Reads a SentencePiece model file; FileNotFoundError names it and the command that trains one."""
+        path = pathlib.Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f'No tokenizer at {path}. Train one: python -m flamingo_jax.inputs.tokenizer --data=... --out={path}'
+            )
+        return cls(path.read_bytes(), image_tag)
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, without <BOS> or <EOS>; '<EOC>' in it is the extra token."""
+        chunks = [self._pieces.encode(chunk) for chunk in text.split(EOC)]
+        if len(chunks) > 1 and self.eoc is None:
+            raise ValueError(f'{EOC} in a text for a language model without it: {text!r}.')
+        ids = chunks[0]
+        for chunk in chunks[1:]:
+            ids += [self.eoc, *chunk]
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of some ids; extra tokens by name, control tokens left out."""
+        text, run = '', []
+        for i in [int(i) for i in ids] + [None]:
+            if i is not None and i < self.vocab_size:
+                run.append(i)
+                continue
+            text, run = text + self._pieces.decode(run), []
+            if i is not None:
+                text += self.extra_tokens[i - self.vocab_size]
+        return text
+
+
+def train(texts: Iterator[str], vocab_size: int, symbols: Iterable[str] = ('\n',)) -> bytes:
+    """Trains a BPE SentencePiece model with byte fallback, and returns the bytes of its file.
+
+    Like Chinchilla's it has no NFKC normalisation. White space is kept as it is and no space is put before a text, so that
+    segments encoded one by one are the tokens of the whole text.
+
+    Args:
+      texts: what to train on.
+      vocab_size: pieces, among them 256 bytes and 4 control tokens.
+      symbols: texts that become one piece each whatever their frequency, such as a newline or a prompt's keyword.
+
+    Raises:
+      ValueError: the text is too little for the vocabulary; the message says which size is possible.
+    """
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=texts,
+            model_writer=model,
+            vocab_size=vocab_size,
+            model_type='bpe',
+            byte_fallback=True,
+            character_coverage=0.9995,
+            normalization_rule_name='identity',
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            user_defined_symbols=[symbol.replace(' ', '\u2581') for symbol in symbols],
+            pad_id=0,
+            unk_id=1,
+            bos_id=2,
+            eos_id=3,
+            num_threads=2,
+            input_sentence_size=200_000,
+            minloglevel=1,
+        )
+    except RuntimeError as error:
+        raise ValueError(f'SentencePiece could not train a vocabulary of {vocab_size}: {error}') from error
+    return model.getvalue()
+
+
+def main(argv):
+    """Trains a tokenizer on the texts (or, in a picture set, the names) of a data set's train split."""
+    del argv
+    from flamingo_jax.inputs.source import open_split  # Only the command reads data.
+
+    records = open_split(flags.FLAGS.data, 'train')
+
+    def texts():
+        for i in tqdm(range(min(len(records), flags.FLAGS.records)), unit=' records', desc='reading'):
+            record = records[i]
+            if 'texts' in record:
+                yield b''.join(record['texts']).decode()
+            else:
+                yield from (' ' + name.decode() for name in record['names'])
+
+    out = pathlib.Path(flags.FLAGS.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(train(texts(), flags.FLAGS.vocab_size, ['\n', *flags.FLAGS.symbols]))
+    print(f'{out}: {flags.FLAGS.vocab_size} pieces, {out.stat().st_size / 1e3:.0f} kB')
+
+
+if __name__ == '__main__':
+    flags.DEFINE_string('data', None, 'Folder of a prepared data set.', required=True)
+    flags.DEFINE_string('out', None, 'The model file to write.', required=True)
+    flags.DEFINE_integer('vocab_size', 4096, 'Pieces, among them 256 bytes and 4 control tokens.')
+    flags.DEFINE_list('symbols', [' Output:', ' Question:', ' Answer:'], 'Texts that become one piece each.')
+    flags.DEFINE_integer('records', 100_000, 'At most so many records are read.')
+    app.run(main)

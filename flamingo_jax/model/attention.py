@@ -1,0 +1,45 @@
+"""The one attention function: every attention in the model (resampler, gated cross-attention, language model) is this.
+
+Flamingo needs one thing that ready-made attention functions do not give: a query that may attend to nothing must get
+exactly nothing. A text token that precedes every image has an empty row in the cross-attention mask; a softmax over an
+empty row is the uniform average in `jax.nn.dot_product_attention`, which would leak every picture into it.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+
+def attend(
+    q: Float[Array, 'b l h k'],
+    k: Float[Array, 'b m g k'],
+    v: Float[Array, 'b m g k'],
+    mask: Bool[Array, '#b l m'] | None = None,
+) -> Float[Array, 'b l h k']:
+    """Scaled dot-product attention (Vaswani et al. 2017) with grouped keys and empty rows that give zero.
+
+    Args:
+      q: queries, h heads.
+      k, v: keys and values, g heads where g divides h; each serves h / g query heads (g = h is the usual attention).
+      mask: True = may attend. None attends to everything.
+
+    Returns:
+      The attended values in the dtype of `q`; a row whose mask is False everywhere is exactly zero.
+
+    The softmax is taken in float32 whatever the dtype of the inputs.
+    """
+    b, l, h, head_dim = q.shape
+    m, g = k.shape[1:3]
+    # Batch and heads are one leading dimension of plain batched products: XLA's CPU backend takes three times as long
+    # for the gradient of the same sums over dimensions in other places. The h / g query heads of a group are rows.
+    q = q.transpose(0, 2, 1, 3).reshape(b * g, h // g * l, head_dim)
+    k, v = (x.transpose(0, 2, 1, 3).reshape(b * g, m, head_dim) for x in (k, v))
+    logits = jnp.einsum('xlk,xmk->xlm', q, k, preferred_element_type=jnp.float32) * head_dim**-0.5
+    if mask is not None:
+        mask = jnp.broadcast_to(mask[:, None, None], (b, g, h // g, l, m)).reshape(logits.shape)
+        logits = jnp.where(mask, logits, jnp.finfo(logits.dtype).min)
+    weights = jax.nn.softmax(logits, axis=-1)
+    if mask is not None:
+        weights = jnp.where(mask, weights, 0)  # Also turns the uniform weights of an empty row into zeros.
+    out = jnp.einsum('xlm,xmk->xlk', weights.astype(v.dtype), v)
+    return out.reshape(b, h, l, head_dim).transpose(0, 2, 1, 3).astype(q.dtype)

@@ -1,0 +1,117 @@
+"""What a model is: frozen dataclasses, one a component, that a bundle stores as JSON.
+
+The paper's sizes (tables 4 and 5) differ from `TINY` in numbers only. Where the paper contradicts itself the field says
+which reading is the default.
+"""
+
+import dataclasses
+from typing import Any
+
+from flamingo_jax.model.vision.efficientnet import EfficientNetConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageModelConfig:
+    """A decoder-only language model; families differ by these fields."""
+
+    vocab_size: int = 32_000
+    width: int = 2048
+    depth: int = 24
+    heads: int = 16
+    kv_heads: int = 16
+    head_dim: int = 128
+    ffw_width: int = 8192
+    context: int = 2048  # The longest sequence, in tokens.
+    norm: str = 'rms'  # 'rms' or 'layer'.
+    norm_eps: float = 1e-5
+    activation: str = 'gelu_tanh'
+    gated_ffw: bool = False
+    bias: bool = False
+    positions: str = 'rotary'  # 'rotary' or 'learned'.
+    rotary_base: float = 10_000.0
+    tied: bool = True  # The output is the transpose of the token embedding.
+    scale_embeddings: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class ResamplerConfig:
+    """The Perceiver Resampler (paper: 6 layers, width 1536, 16 heads, 64 latents at every size)."""
+
+    latents: int = 64
+    width: int = 1536
+    depth: int = 6
+    heads: int = 16
+    head_dim: int = 96  # Paper v2; v1 says 128, which gives the printed 194M parameters.
+    ffw_multiplier: int = 4
+    frames: int = 8  # Time embeddings; other numbers of frames interpolate between them.
+
+
+@dataclasses.dataclass(frozen=True)
+class XattnConfig:
+    """The gated xattn-dense blocks: one before the language model's blocks 0, every, 2 every, ..."""
+
+    every: int = 1
+    heads: int = 16
+    head_dim: int = 128
+    ffw_multiplier: int = 4
+    initial_alpha: float = 0.0  # The paper's 0 leaves a new model equal to its language model.
+    only_last_image: bool = True  # False: a token sees all images before it (ablation, table 3 row vi).
+
+
+@dataclasses.dataclass(frozen=True)
+class FlamingoConfig:
+    """A whole model. A bundle that holds only a language model, or only a trunk, has None for the rest."""
+
+    lm: LanguageModelConfig | None = None
+    vision: EfficientNetConfig | None = None
+    resampler: ResamplerConfig | None = None
+    xattn: XattnConfig | None = None
+    image_tag: tuple[int, ...] = ()  # The tokens of '<image>': several pieces of plain text, or one extra token.
+    extra_tokens: tuple[str, ...] = ()  # Learnt tokens that the language model lacks; ids follow its vocabulary.
+    image_size: int = 320  # Height and width of the pictures, in pixels.
+
+    def __post_init__(self):
+        if self.xattn is not None:
+            missing = [name for name in ('lm', 'vision', 'resampler') if getattr(self, name) is None]
+            if missing:
+                raise ValueError(f'A model with gated cross-attention also needs: {", ".join(missing)}.')
+
+    @property
+    def xattn_blocks(self) -> int:
+        """How many gated blocks there are: ceil(depth / every), 0 in a bare language model."""
+        return -(-self.lm.depth // self.xattn.every) if self.xattn else 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Nested dicts and lists."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> 'FlamingoConfig':
+        """The inverse of `to_json`; an unknown or missing field raises ValueError with its name."""
+        parts = dict(lm=LanguageModelConfig, vision=EfficientNetConfig, resampler=ResamplerConfig, xattn=XattnConfig)
+        fields = dict(fields)
+        for name, part in parts.items():
+            if fields.get(name) is not None:
+                fields[name] = _build(part, fields[name], name)
+        return _build(cls, fields, 'the model')
+
+
+def _build(cls: type, fields: dict[str, Any], name: str):
+    known = {field.name for field in dataclasses.fields(cls)}
+    if unknown := sorted(set(fields) - known):
+        raise ValueError(f'Unknown fields in the config of {name}: {unknown}. Known: {sorted(known)}.')
+    return cls(**{key: _tuples(value) for key, value in fields.items()})
+
+
+def _tuples(value):
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+# For the quickstart, tests and CPUs. The language model is the one that `experiments/lm_dictionary.py` pretrains.
+TINY = dict(
+    lm=LanguageModelConfig(
+        vocab_size=4096, width=192, depth=4, heads=4, kv_heads=4, head_dim=48, ffw_width=768, context=512, norm='layer'
+    ),
+    resampler=ResamplerConfig(latents=8, width=256, depth=2, heads=4, head_dim=64),
+    xattn=XattnConfig(every=1, heads=4, head_dim=48),
+)

@@ -1,0 +1,252 @@
+"""Flamingo (Alayrac et al. 2022, figure 3): open this file first.
+
+    images uint8 [b n t height width 3] --vision trunk (frozen)--> features [b n t s d_v]
+    features                            --resampler, per image-->  media    [b n r d]
+    tokens int32 [b l] --phi = number of <image> tags up to here--> the one image that a token may see (0 = none)
+    y = lm.embed(tokens); before every k-th LM block: y = gated_xattn_dense(y, media, phi); y = block(y)    (LM frozen)
+    logits = lm.unembed(y) [b l v]
+
+One letter per dimension, everywhere in this project:
+    b batch    n images    t frames      s space (visual features a frame)   r latents an image    m media tokens = n r
+    l text     d width (d_v vision)      h heads      g key/value heads      k head dim            v vocabulary
+
+The parameters are one tree a component, so that what is frozen is a choice of top-level names:
+    vision, lm                        pretrained and frozen
+    resampler, xattn, extra_tokens    trained
+A model whose config has no `xattn` is its bare language model; text pretraining uses it.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key, UInt8
+
+from flamingo_jax.model.config import FlamingoConfig
+from flamingo_jax.model.gated_xattn import GatedXattnDense, media_mask
+from flamingo_jax.model.language_model import Block, Embedder, KeysValues
+from flamingo_jax.model.resampler import Resampler
+from flamingo_jax.model.vision.encoder import VisionEncoder
+
+Params = dict[str, Any]
+
+
+class Media(NamedTuple):
+    """What the text may attend to: the media tokens, or the keys and values that every gated block made of them."""
+
+    tokens: Float[Array, 'b m d'] | None
+    keys_values: Any  # KeysValues with a leading axis over the gated blocks, or None: made inside each block.
+    images: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Flamingo:
+    """The model: pure functions of a parameter tree. `dtype` is that of the computation, not of the parameters."""
+
+    config: FlamingoConfig
+    dtype: jnp.dtype = jnp.float32
+    remat: bool = False  # Recompute each group of blocks in the backward pass instead of keeping its activations.
+
+    def logits(
+        self,
+        params: Params,
+        images: Float[Array, 'b n t s d_v'] | UInt8[Array, 'b n t height width 3'] | Float[Array, 'b n t height width 3'] | None,
+        tokens: Int[Array, 'b l'],
+        phi: Int[Array, 'b l'] | None = None,
+        text_noise: Float[Array, 'b l d'] | None = None,
+    ) -> Float[Array, 'b l v']:
+        """The whole model, teacher-forced: the picture at the head of this file.
+
+        Args:
+          params: the component trees.
+          images: pixels 0..255 (uint8 or float), or the trunk's features computed before ([b n t s d_v], five
+            dimensions). Rows with fewer than n images are padded at the end; padding is never attended to. None for a
+            text without pictures.
+          tokens: text, padded at the end.
+          phi: which image each token may see; None counts the <image> tags.
+          text_noise: added to the embedded text, when a language model is pretrained (see `training/loss.py`).
+
+        Returns:
+          float32 logits over the language model's vocabulary and the extra tokens.
+        """
+        media = self.media(params, images)
+        if phi is None:
+            phi = self.phi(tokens)
+        positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+        y = self.embed(params, tokens)
+        if text_noise is not None:
+            y = y + text_noise
+        y, _ = self.decoder(params, y, positions, causal_mask(tokens.shape[1]), media, phi)
+        return self.unembed(params, y)
+
+    def features(
+        self, params: Params, images: UInt8[Array, 'b n t height width 3'] | Float[Array, 'b n t height width 3']
+    ) -> Float[Array, 'b n t s d_v']:
+        """The frozen trunk, once a frame. Its output has no gradient."""
+        b, n, t = images.shape[:3]
+        encoder = VisionEncoder(self.config.vision, self.dtype)
+        features = encoder.apply({'params': params['vision']}, images.reshape(b * n * t, *images.shape[3:]))
+        return jax.lax.stop_gradient(features).reshape(b, n, t, *features.shape[1:])
+
+    def media(self, params: Params, images: Float[Array, '...'] | UInt8[Array, '...'] | None) -> Media | None:
+        """Pixels or features -> media tokens [b n*r d], by trunk and resampler; None without images."""
+        if images is None or self.config.xattn is None:
+            return None
+        features = self.features(params, images) if images.ndim == 6 else images
+        resampler = Resampler(self.config.resampler, self.config.lm.width, self.dtype)
+        media = resampler.apply({'params': params['resampler']}, features)
+        b, n, r, d = media.shape
+        return Media(media.reshape(b, n * r, d), None, n)
+
+    def keys_values(self, params: Params, media: Media) -> Media:
+        """The media's keys and values in every gated block, [x b m h k]: computed once a prompt when decoding."""
+        block = GatedXattnDense(self.config.xattn, self.config.lm.width, self.dtype)
+        keys_values = jax.lax.map(
+            lambda p: block.apply({'params': p}, media.tokens, method='keys_values'), params['xattn']
+        )
+        return Media(None, keys_values, media.images)
+
+    def phi(self, tokens: Int[Array, 'b l']) -> Int[Array, 'b l']:
+        """phi of section 2.3: how many <image> tags have begun up to each token, the tag's own tokens included."""
+        if not self.config.image_tag:
+            return jnp.zeros_like(tokens)
+        begins = jnp.ones(tokens.shape, bool)
+        for i, piece in enumerate(self.config.image_tag):
+            begins &= jnp.pad(tokens[:, i:], ((0, 0), (0, i)), constant_values=-1) == piece
+        return jnp.cumsum(begins, axis=1, dtype=jnp.int32)
+
+    def embed(self, params: Params, tokens: Int[Array, 'b l']) -> Float[Array, 'b l d']:
+        """The language model's embeddings; tokens beyond its vocabulary have learnt rows of their own."""
+        embedder, v = self._embedder, self.config.lm.vocab_size
+        y = embedder.apply({'params': params['lm']['embedder']}, jnp.minimum(tokens, v - 1), method='embed')
+        if self.config.extra_tokens:
+            extra = jnp.take(params['extra_tokens']['input'], jnp.maximum(tokens - v, 0), axis=0)
+            y = jnp.where((tokens >= v)[..., None], extra.astype(self.dtype), y)
+        return y
+
+    def unembed(self, params: Params, y: Float[Array, 'b l d']) -> Float[Array, 'b l v']:
+        """Final norm and logits; the extra tokens' come last."""
+        embedder = {'params': params['lm']['embedder']}
+        y = self._embedder.apply(embedder, y, method='normalise')
+        logits = self._embedder.apply(embedder, y, method='logits')
+        if self.config.extra_tokens:
+            rows = params['extra_tokens']['output'].astype(self.dtype)
+            extra = jnp.einsum('bld,ed->ble', y, rows, preferred_element_type=jnp.float32)
+            logits = jnp.concatenate([logits, extra], axis=-1)
+        return logits
+
+    def decoder(
+        self,
+        params: Params,
+        y: Float[Array, 'b l d'],
+        positions: Int[Array, 'b l'],
+        mask: Bool[Array, '#b l p'],
+        media: Media | None,
+        phi: Int[Array, 'b l'],
+        cache: KeysValues | None = None,
+        index: Int[Array, ''] | int = 0,
+    ) -> tuple[Float[Array, 'b l d'], KeysValues | None]:
+        """The blocks: groups of one gated block and the `every` LM blocks after it, scanned.
+
+        Args:
+          y, positions: embedded text and its positions.
+          mask: self-attention mask; p = l without a cache.
+          media, phi: what may be seen, and by whom. None skips the gated blocks.
+          cache, index: self-attention keys and values of every block ([depth b p g k]) and where y begins in them.
+
+        Returns:
+          y after the last block, and the new cache.
+        """
+        c = self.config
+        block = Block(c.lm, self.dtype)
+        y = Embedder(c.lm, self.dtype).apply(
+            {'params': params['lm']['embedder']}, y, positions, method='add_positions'
+        )
+        if media is not None:
+            gated = GatedXattnDense(c.xattn, c.lm.width, self.dtype)
+            seen = media_mask(phi, media.images, self.config.resampler.latents, c.xattn.only_last_image)
+
+        def run_block(y, xs):
+            p, cache = xs
+            return block.apply({'params': p}, y, positions, mask, cache, index)
+
+        def run_group(y, xs):
+            gated_params, keys_values, blocks, cache = xs
+            if media is not None:
+                p = {'params': gated_params}
+                if keys_values is None:
+                    keys_values = gated.apply(p, media.tokens, method='keys_values')
+                y = gated.apply(p, y, keys_values, seen)
+            return jax.lax.scan(run_block, y, (blocks, cache))
+
+        if self.remat:
+            run_group = jax.checkpoint(run_group, prevent_cse=False)
+
+        # Whole groups are scanned, so that compile time does not grow with depth; a ragged last group (80 = 11 * 7 + 3)
+        # stands by itself. First reading: think of `for` loops.
+        every = c.xattn.every if c.xattn else c.lm.depth
+        whole = c.lm.depth // every
+        gated_xs = (params['xattn'], media.keys_values) if media is not None else (None, None)
+        block_xs = (params['lm']['blocks'], cache)
+        first_blocks = jax.tree.map(lambda x: x[: whole * every].reshape(whole, every, *x.shape[1:]), block_xs)
+        y, new_cache = jax.lax.scan(run_group, y, (*jax.tree.map(lambda x: x[:whole], gated_xs), *first_blocks))
+        new_cache = jax.tree.map(lambda x: x.reshape(whole * every, *x.shape[2:]), new_cache)
+        if whole * every < c.lm.depth:
+            last_gated = jax.tree.map(lambda x: x[whole], gated_xs)
+            last_blocks = jax.tree.map(lambda x: x[whole * every :], block_xs)
+            y, last_cache = run_group(y, (*last_gated, *last_blocks))
+            new_cache = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), new_cache, last_cache)
+        return y, new_cache
+
+    def empty_cache(self, b: int, length: int) -> KeysValues:
+        """Self-attention keys and values for `length` tokens of b rows, all zero: [depth b length g k]."""
+        lm = self.config.lm
+        shape = (lm.depth, b, length, lm.kv_heads, lm.head_dim)
+        return KeysValues(jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype))
+
+    def init(self, key: Key[Array, '']) -> Params:
+        """New parameters, float32, each boxed with its logical axis names (`flax.linen.meta.unbox` removes them)."""
+        c = self.config
+        keys = dict(zip(('vision', 'embedder', 'blocks', 'resampler', 'xattn', 'extra_tokens'), jax.random.split(key, 6)))
+        params = {}
+        if c.vision is not None:
+            pixels = jnp.zeros((1, c.image_size, c.image_size, 3), jnp.uint8)
+            params['vision'] = VisionEncoder(c.vision).init(keys['vision'], pixels)['params']
+        if c.lm is not None:
+            y, tokens = jnp.zeros((1, 1, c.lm.width)), jnp.zeros((1, 1), jnp.int32)
+            mask = jnp.ones((1, 1, 1), bool)
+            params['lm'] = {
+                'embedder': Embedder(c.lm).init(keys['embedder'], tokens)['params'],
+                'blocks': _init_stacked(Block(c.lm), c.lm.depth, keys['blocks'], y, tokens, mask),
+            }
+        if c.xattn is not None:
+            features = jnp.zeros((1, 1, 1, 1, c.vision.width))
+            resampler = Resampler(c.resampler, c.lm.width)
+            params['resampler'] = resampler.init(keys['resampler'], features)['params']
+            gated = GatedXattnDense(c.xattn, c.lm.width)
+            params['xattn'] = _init_stacked(gated, c.xattn_blocks, keys['xattn'], y, y, mask, method='touch')
+        if c.extra_tokens:
+            shape = (len(c.extra_tokens), c.lm.width)
+            scale = 1.0 if c.lm.scale_embeddings else c.lm.width**-0.5  # That of the language model's own rows.
+            for name, k, std in zip(('input', 'output'), jax.random.split(keys['extra_tokens']), (scale, c.lm.width**-0.5)):
+                rows = nn.with_logical_partitioning(nn.initializers.normal(std), ('extra_tokens', 'embed'))
+                params.setdefault('extra_tokens', {})[name] = rows(k, shape)
+        return params
+
+    @property
+    def _embedder(self) -> Embedder:
+        return Embedder(self.config.lm, self.dtype)
+
+
+def _init_stacked(module: nn.Module, n: int, key: Key[Array, ''], *args, method: str | None = None) -> Params:
+    params = jax.vmap(lambda k: module.init(k, *args, method=method)['params'])(jax.random.split(key, n))
+    return jax.tree.map(
+        lambda box: box.add_axis(0, {nn.PARTITION_NAME: 'layers'}), params, is_leaf=lambda x: isinstance(x, nn.meta.AxisMetadata)
+    )
+
+
+def causal_mask(l: int) -> Bool[Array, '1 l l']:
+    """True where the key is not after the query."""
+    return jnp.tril(jnp.ones((1, l, l), bool))

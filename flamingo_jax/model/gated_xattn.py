@@ -1,0 +1,98 @@
+"""The GATED XATTN-DENSE block (paper section 2.2, figure 4), put before blocks of the frozen language model.
+
+    y = y + tanh(alpha_xattn) * attention(q = LN(y), kv = LN(media))      each token sees only the image phi(token)
+    y = y + tanh(alpha_dense) * ffw(LN(y))
+
+Both alphas start at 0, so that a new Flamingo computes exactly what its language model computes. One layer norm is
+shared by keys and values (paper v1); linear maps have no biases.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from flamingo_jax.model.attention import attend
+from flamingo_jax.model.config import XattnConfig
+from flamingo_jax.model.layers import FeedForward, Linear, Norm
+
+
+def media_mask(phi: Int[Array, 'b l'], n: int, r: int, only_last_image: bool = True) -> Bool[Array, 'b l {n*r}']:
+    """Which media tokens each text token may see (paper section 2.3).
+
+    Args:
+      phi: the number, from 1, of the one image that a token may see; 0 = none.
+      n, r: images, and media tokens an image.
+      only_last_image: False lets a token see the images 1 to phi: the ablation of table 3, row (vi).
+
+    Returns:
+      Drawn for two images of two tokens, and a text with phi = 0 0 1 1 2 (# = may see):
+
+          image  1 1 2 2
+                 . . . .    before every image: nothing
+                 . . . .
+                 # # . .
+                 # # . .
+                 . . # #    `only_last_image=False` has # # # # here
+    """
+    image = jnp.repeat(jnp.arange(1, n + 1), r)
+    return phi[..., None] == image if only_last_image else phi[..., None] >= image
+
+
+class GatedXattnDense(nn.Module):
+    """One gated cross-attention and one gated feed-forward, at the language model's width d."""
+
+    config: XattnConfig
+    width: int
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self):
+        """Names the parameters; alphas are float32 scalars whatever the dtype."""
+        c, dtype = self.config, self.dtype
+        shape, axes = (self.width, c.heads, c.head_dim), ('heads', 'head_dim')
+        self.norm_text, self.norm_media, self.norm_ffw = Norm(dtype=dtype), Norm(axis='media', dtype=dtype), Norm(dtype=dtype)
+        self.query = Linear(shape, ('embed', *axes), dtype=dtype)
+        self.key = Linear(shape, ('media', *axes), dtype=dtype)
+        self.value = Linear(shape, ('media', *axes), dtype=dtype)
+        self.out = Linear(shape[1:] + shape[:1], (*axes, 'embed'), contracted=2, dtype=dtype)
+        self.ffw = FeedForward(c.ffw_multiplier * self.width, dtype=dtype)
+        gate = nn.with_logical_partitioning(nn.initializers.constant(c.initial_alpha), ())
+        self.alpha_xattn = self.param('alpha_xattn', gate, ())
+        self.alpha_dense = self.param('alpha_dense', gate, ())
+
+    def keys_values(
+        self, media: Float[Array, 'b m d']
+    ) -> tuple[Float[Array, 'b m h k'], Float[Array, 'b m h k']]:
+        """The block's keys and values of the media: they do not depend on the text, so decoding computes them once."""
+        media = self.norm_media(media)
+        return self.key(media), self.value(media)
+
+    def __call__(
+        self,
+        y: Float[Array, 'b l d'],
+        keys_values: tuple[Float[Array, 'c m h k'], Float[Array, 'c m h k']],
+        mask: Bool[Array, 'b l m'],
+    ) -> Float[Array, 'b l d']:
+        """The gated block.
+
+        Args:
+          y: text. Its batch b may be a multiple of the media's c: then b / c consecutive rows (the beams or the
+            candidates of one prompt) share one prompt's media, which are not copied.
+          keys_values: from `keys_values`.
+          mask: from `media_mask`; a token whose row is empty passes the cross-attention unchanged.
+
+        Returns:
+          y, changed by both gated residual branches.
+        """
+        shape, media_rows = y.shape, keys_values[0].shape[0]
+        y = y.reshape(media_rows, -1, shape[-1])
+        q = self.query(self.norm_text(y))
+        attended = self.out(attend(q, *keys_values, mask.reshape(media_rows, -1, mask.shape[-1])))
+        y = y + jnp.tanh(self.alpha_xattn).astype(self.dtype) * attended
+        y = y + jnp.tanh(self.alpha_dense).astype(self.dtype) * self.ffw(self.norm_ffw(y))
+        return y.reshape(shape)
+
+    def touch(
+        self, y: Float[Array, 'b l d'], media: Float[Array, 'b m d'], mask: Bool[Array, 'b l m']
+    ) -> Float[Array, 'b l d']:
+        """Uses every parameter, for `init`."""
+        return self(y, self.keys_values(media), mask)

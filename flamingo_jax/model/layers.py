@@ -1,0 +1,107 @@
+"""The few layers that all components share: linear maps with named axes, norms, and the feed-forward.
+
+Every parameter gets one logical axis name per dimension where it is made; `training/sharding.py` holds the one table
+that maps those names to mesh axes.
+"""
+
+import math
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def squared_relu(x: Float[Array, '...']) -> Float[Array, '...']:
+    """max(x, 0)^2 (So et al. 2021), the activation of the resampler and of the gated blocks (paper, table 4)."""
+    return jnp.square(jax.nn.relu(x))
+
+
+ACTIVATIONS = {
+    'squared_relu': squared_relu,
+    'gelu': lambda x: jax.nn.gelu(x, approximate=False),
+    'gelu_tanh': lambda x: jax.nn.gelu(x, approximate=True),
+    'relu': jax.nn.relu,
+    'silu': jax.nn.silu,
+}
+
+
+class Linear(nn.Module):
+    """A linear map that sums over the last `contracted` dimensions of x, and over the first of its kernel.
+
+    It is computed as one product of two matrices whatever the heads: XLA's CPU backend takes several times as long for the
+    gradient of the same map written as an einsum over more dimensions.
+
+    Attributes:
+      shape, axes: the kernel's shape and its logical axis names.
+      contracted: how many leading kernel dimensions are summed over (the initial variance is 1 / fan-in).
+      bias: whether a bias is added over the remaining kernel dimensions.
+    """
+
+    shape: Sequence[int]
+    axes: Sequence[str]
+    contracted: int = 1
+    bias: bool = False
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, '...']) -> Float[Array, '...']:
+        """x [..., *shape[:contracted]] -> [..., *shape[contracted:]], in `dtype`."""
+        c = self.contracted
+        inputs, outputs = tuple(range(c)), tuple(range(c, len(self.shape)))
+        init = nn.initializers.variance_scaling(1.0, 'fan_in', 'truncated_normal', in_axis=inputs, out_axis=outputs)
+        kernel = self.param('kernel', nn.with_logical_partitioning(init, self.axes), self.shape)
+        leading, fan_in = x.shape[: x.ndim - c], math.prod(self.shape[:c])
+        y = x.astype(self.dtype).reshape(-1, fan_in) @ kernel.astype(self.dtype).reshape(fan_in, -1)
+        y = y.reshape(*leading, *self.shape[c:])
+        if self.bias:
+            zeros = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[c:])
+            y = y + self.param('bias', zeros, self.shape[c:]).astype(self.dtype)
+        return y
+
+
+class Norm(nn.Module):
+    """Layer norm with scale and bias, or RMS norm with scale, over the last dimension; statistics in float32."""
+
+    kind: str = 'layer'  # 'layer' (Ba et al. 2016) or 'rms' (Zhang and Sennrich 2019).
+    eps: float = 1e-5
+    axis: str = 'embed'
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, '... d']) -> Float[Array, '... d']:
+        """Normalises x; the result has `dtype`."""
+        shape = x.shape[-1:]
+        scale = self.param('scale', nn.with_logical_partitioning(nn.initializers.ones, (self.axis,)), shape)
+        x = x.astype(jnp.float32)
+        if self.kind == 'layer':
+            x = x - x.mean(axis=-1, keepdims=True)
+        x = x * jax.lax.rsqrt(jnp.square(x).mean(axis=-1, keepdims=True) + self.eps) * scale.astype(jnp.float32)
+        if self.kind == 'layer':
+            bias = self.param('bias', nn.with_logical_partitioning(nn.initializers.zeros, (self.axis,)), shape)
+            x = x + bias.astype(jnp.float32)
+        return x.astype(self.dtype)
+
+
+class FeedForward(nn.Module):
+    """d -> hidden -> d with one activation between; `gated` multiplies by a second projection (Shazeer 2020)."""
+
+    hidden: int
+    activation: str = 'squared_relu'
+    gated: bool = False
+    bias: bool = False
+    axis: str = 'embed'
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, '... d']) -> Float[Array, '... d']:
+        """The feed-forward of x, without norm and without residual."""
+        d = x.shape[-1]
+        into = dict(shape=(d, self.hidden), axes=(self.axis, 'ffw'), bias=self.bias, dtype=self.dtype)
+        hidden = ACTIVATIONS[self.activation](Linear(**into, name='up')(x))
+        if self.gated:
+            hidden = hidden * Linear(**into, name='gate')(x)
+        return Linear((self.hidden, d), ('ffw', self.axis), bias=self.bias, dtype=self.dtype, name='down')(
+            hidden
+        )

@@ -1,0 +1,85 @@
+"""The Perceiver Resampler (paper section 2.1, appendix A.1.1, figure 5): any number of visual features -> R latents.
+
+Where the paper is silent this follows OpenFlamingo: separate layer norms for features and latents, linear maps without
+biases, a final layer norm, latents drawn from N(0, 1). Two maps are ours: the features are brought to the resampler's
+width once before the layers (the reading under which the paper's 194M parameters come out), and the latents are brought
+to the language model's width once after them.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from flamingo_jax.model.attention import attend
+from flamingo_jax.model.config import ResamplerConfig
+from flamingo_jax.model.layers import FeedForward, Linear, Norm
+
+
+class ResamplerLayer(nn.Module):
+    """Latents attend to features and latents, then a feed-forward; both residual."""
+
+    config: ResamplerConfig
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, latents: Float[Array, 'b r d'], features: Float[Array, 'b s d']) -> Float[Array, 'b r d']:
+        """One layer; the keys and values come from the features and the latents, concatenated (figure 5)."""
+        c = self.config
+        norm = dict(axis='resampler', dtype=self.dtype)
+        heads = dict(
+            shape=(c.width, c.heads, c.head_dim), axes=('resampler', 'resampler_heads', 'head_dim'), dtype=self.dtype
+        )
+        normed_latents = Norm(**norm, name='norm_latents')(latents)
+        normed_features = Norm(**norm, name='norm_features')(features)
+        x = jnp.concatenate([normed_features, normed_latents], axis=1)
+        q = Linear(**heads, name='query')(normed_latents)
+        k = Linear(**heads, name='key')(x)
+        v = Linear(**heads, name='value')(x)
+        back = dict(shape=heads['shape'][1:] + (c.width,), axes=heads['axes'][1:] + ('resampler',), contracted=2)
+        latents = latents + Linear(**back, dtype=self.dtype, name='out')(attend(q, k, v))
+        ffw = FeedForward(c.ffw_multiplier * c.width, axis='resampler', dtype=self.dtype, name='ffw')
+        return latents + ffw(Norm(**norm, name='norm_ffw')(latents))
+
+
+class Resampler(nn.Module):
+    """Features of an image (or of the frames of a video) -> `config.latents` media tokens at the width of the LM."""
+
+    config: ResamplerConfig
+    out_width: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: Float[Array, 'b n t s d_v']) -> Float[Array, 'b n r d']:
+        """Resamples each image by itself.
+
+        Args:
+          features: n images of t frames of s spatial features. t need not be the number of frames trained with: the
+            time embeddings are linearly interpolated (paper: 8 in training, 30 at inference).
+
+        Returns:
+          r latents an image, at the language model's width.
+        """
+        c = self.config
+        b, n, t, s, d_v = features.shape
+        x = Linear((d_v, c.width), ('vision_out', 'resampler'), dtype=self.dtype, name='project_in')(
+            features
+        )
+        unit_normal = nn.initializers.normal(1.0)
+        time = self.param(
+            'time', nn.with_logical_partitioning(unit_normal, ('frames', 'resampler')), (c.frames, c.width)
+        )
+        latents = self.param(
+            'latents', nn.with_logical_partitioning(unit_normal, ('latents', 'resampler')), (c.latents, c.width)
+        )
+        if t not in (1, c.frames):  # An image is a video of one frame: it has the first frame's time embedding.
+            time = jax.image.resize(time, (t, c.width), 'linear')
+        x = x + time[:t, None].astype(self.dtype)
+        x = x.reshape(b * n, t * s, c.width)
+        latents = jnp.broadcast_to(latents.astype(self.dtype), (b * n, c.latents, c.width))
+        for layer in range(c.depth):
+            latents = ResamplerLayer(c, self.dtype, name=f'layer_{layer}')(latents, x)
+        latents = Norm(axis='resampler', dtype=self.dtype, name='norm_out')(latents)
+        latents = Linear((c.width, self.out_width), ('resampler', 'media'), dtype=self.dtype, name='project_out'
+        )(latents)
+        return latents.reshape(b, n, c.latents, self.out_width)

@@ -1,0 +1,30 @@
+"""The frozen vision encoder: a published trunk, then a fixed standardisation of its output channels.
+
+The paper's NFNet was trained with the project's own data; an ImageNet trunk's rectified channels differ in scale by orders
+of magnitude, and a small resampler learns faster from standardised ones. Mean and deviation are part of the frozen `vision`
+tree: `python -m flamingo_jax.convert` measures them once on a data set (0 and 1 leave the trunk's output as it is).
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+
+from flamingo_jax.model.vision.efficientnet import EfficientNet, EfficientNetConfig
+
+
+class VisionEncoder(nn.Module):
+    """One picture or video frame -> s spatial features."""
+
+    config: EfficientNetConfig
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, images: UInt8[Array, 'b height width 3'] | Float[Array, 'b height width 3']
+    ) -> Float[Array, 'b s d_v']:
+        """Features of pixels in 0..255; the trunk does its own preprocessing."""
+        x = EfficientNet(self.config, self.dtype, name='trunk')(images.astype(jnp.float32))
+        d_v = x.shape[-1]
+        mean = self.param('mean', nn.with_logical_partitioning(nn.initializers.zeros, ('vision_out',)), (d_v,))
+        std = self.param('std', nn.with_logical_partitioning(nn.initializers.ones, ('vision_out',)), (d_v,))
+        return (x - mean.astype(x.dtype)) / std.astype(x.dtype)

@@ -1,0 +1,242 @@
+"""Trains a Flamingo, or pretrains its language model on text alone: one straight line.
+
+    python -m flamingo_jax.train --config=experiments/NAME.py --workdir=DIR [--config.KEY=VALUE ...]
+
+The run's folder holds run.json (what model this is), tokenizer.model, checkpoints/ and TensorBoard's files. The same
+command again resumes from the newest checkpoint, bit for bit.
+"""
+
+import dataclasses
+import json
+import math
+import pathlib
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+from tqdm import tqdm
+
+from flamingo_jax.inference import bundle
+from flamingo_jax.inputs import pipeline
+from flamingo_jax.inputs.tokenizer import Tokenizer
+from flamingo_jax.model.config import FlamingoConfig
+from flamingo_jax.model.flamingo import Flamingo, Params
+from flamingo_jax.training import sharding
+from flamingo_jax.training.checkpoint import Checkpoints
+from flamingo_jax.training.config import dataset_config
+from flamingo_jax.training.loss import NoiseConfig
+from flamingo_jax.training.optimizer import OptimizerConfig, make_optimizer
+from flamingo_jax.training.state import new_state
+from flamingo_jax.training.step import make_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What a run consists of before any training: the model, its tokenizer, and where the frozen trees come from."""
+
+    model: Flamingo
+    tokenizer: Tokenizer
+    frozen: dict[str, bundle.Bundle]  # Component tree -> the bundle that holds it.
+
+    def read_frozen(self, mesh: jax.sharding.Mesh) -> Params:
+        """The frozen trees, in the dtype of the computation, on the mesh."""
+        boxed = jax.eval_shape(self.model.init, jax.random.key(0))
+        return {
+            name: source.params(name, self.model.dtype, sharding.shardings(boxed[name], mesh))
+            for name, source in self.frozen.items()
+        }
+
+
+def build(config: ConfigDict) -> Parts:
+    """The model of a config, with the parts that its bundles bring.
+
+    Raises:
+      FileNotFoundError, ValueError: a bundle, a tokenizer or a field that is missing or does not fit.
+    """
+    fields, frozen, lm_bundle = config.model.to_dict(), {}, None
+    tag = config.image_tag if config.vision else None
+    if config.lm:
+        lm_bundle = frozen['lm'] = bundle.read(config.lm)
+        fields['lm'] = lm_bundle.config.to_json()['lm']
+        tokenizer = lm_bundle.tokenizer(tag)
+    else:
+        tokenizer = Tokenizer.read(config.tokenizer, tag)
+    if config.vision:
+        frozen['vision'] = bundle.read(config.vision)
+        fields['vision'] = frozen['vision'].config.to_json()['vision']
+        fields['image_size'] = frozen['vision'].config.image_size
+    fields |= dict(image_tag=tokenizer.image_tag, extra_tokens=tokenizer.extra_tokens)
+    model_config = FlamingoConfig.from_json(fields)
+    if model_config.lm is None:
+        raise ValueError('The config has no language model: set config.lm to a bundle, or config.model.lm to a dict.')
+    if model_config.lm.vocab_size != tokenizer.vocab_size:
+        raise ValueError(
+            f'The language model has {model_config.lm.vocab_size} tokens, its tokenizer {tokenizer.vocab_size}: '
+            'set config.model.lm.vocab_size to the tokenizer\'s.'
+        )
+    for name in config.trained:
+        frozen.pop(name, None)
+    dtype = jnp.dtype(config.dtype or ('bfloat16' if jax.default_backend() in ('tpu', 'gpu') else 'float32'))
+    parts = Parts(Flamingo(model_config, dtype, config.remat), tokenizer, frozen)
+    have = set(jax.eval_shape(parts.model.init, jax.random.key(0)))
+    if without := sorted(have - set(config.trained) - set(frozen)):
+        raise ValueError(f'Nothing gives the parameters of {without}: name a bundle, or add them to config.trained.')
+    for name, data in config.datasets.items():
+        if data.length > model_config.lm.context:
+            raise ValueError(
+                f'Data set {name}: sequences of {data.length} tokens exceed the context of {model_config.lm.context}.'
+            )
+    return parts
+
+
+def train(config: ConfigDict, workdir: str) -> dict[str, float]:
+    """Runs a config to its last step and returns the last logged metrics.
+
+    Raises:
+      FloatingPointError: the loss is not finite; the last good checkpoint stays.
+      ValueError, FileNotFoundError: bad input, before anything is computed.
+    """
+    parts = build(config)
+    model, tokenizer = parts.model, parts.tokenizer
+    mesh = sharding.make_mesh(**config.mesh)
+    datasets = {name: dataset_config(data) for name, data in config.datasets.items()}
+    for name, data in datasets.items():
+        sharding.check_batch(name, data.batch_size // config.micro_batches, mesh)
+    trunk = parts.frozen['vision'].checksums['vision'] if 'vision' in parts.frozen else ''
+    iterators = pipeline.batches(datasets, tokenizer, model.config.image_size, config.seed, trunk)
+
+    optimizer = make_optimizer(OptimizerConfig(**config.optimizer), config.steps)
+    state = new_state(model, optimizer, config.trained, config.seed, mesh)
+    frozen = parts.read_frozen(mesh)
+    about = _describe(config, parts, workdir)
+    checkpoints = Checkpoints(workdir, config.keep_checkpoints, about)
+    if restored := checkpoints.restore(state):
+        state, positions = restored
+        for name, iterator in iterators.items():
+            iterator.set_state(positions[name])
+
+    weights = {name: data.loss_weight for name, data in datasets.items()}
+    step_fn = make_step(model, optimizer, weights, config.micro_batches, NoiseConfig(**config.noise))
+    rows = sharding.batch_sharding(mesh)
+    first = int(state.step)
+    _print_sizes(state.params, frozen)
+    writer = _Writer(workdir, config, {name: data.images for name, data in datasets.items()}, first)
+    for step in range(first + 1, config.steps + 1):
+        waited = time.perf_counter()
+        batches = {name: pipeline.put(next(iterator), rows) for name, iterator in iterators.items()}
+        waited = time.perf_counter() - waited
+        state, metrics = step_fn(state, frozen, batches)
+        # Metrics are read one step late: reading this step's would wait for it, and leave the devices without work.
+        writer.add(step, metrics, waited)
+        if step % config.checkpoint_every == 0 or step == config.steps:
+            writer.flush()  # Raises if this step's loss is not finite: such a state is never saved.
+            checkpoints.save(state, {name: iterator.get_state() for name, iterator in iterators.items()})
+    writer.close()
+    checkpoints.close()
+    return writer.last
+
+
+def _describe(config: ConfigDict, parts: Parts, workdir: str) -> dict[str, Any]:
+    """Writes the run's run.json and tokenizer; returns what a checkpoint must agree with."""
+    folder = pathlib.Path(workdir)
+    about = dict(
+        model=json.loads(json.dumps(parts.model.config.to_json())),
+        image_tag=config.image_tag if config.vision else None,
+        trained=list(config.trained),
+        frozen={name: source.checksums[name] for name, source in parts.frozen.items()},
+    )
+    if jax.process_index() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = {name: str(source.path) for name, source in parts.frozen.items()}
+        (folder / 'run.json').write_text(json.dumps(about | dict(frozen_paths=paths), indent=2) + '\n')
+        (folder / 'tokenizer.model').write_bytes(parts.tokenizer.model)
+        (folder / 'config.yaml').write_text(config.to_yaml())
+    return about
+
+
+def _print_sizes(trained: Params, frozen: Params) -> None:
+    for label, trees in (('trained', trained), ('frozen', frozen)):
+        for name, tree in trees.items():
+            leaves = jax.tree.leaves(tree)
+            size = sum(leaf.size for leaf in leaves)
+            logging.info('%-8s %-13s %12s parameters, %s', label, name, f'{size:,}', leaves[0].dtype)
+
+
+class _Writer:
+    """Metrics to TensorBoard (clu) and to a progress bar, averaged over `log_every` steps."""
+
+    def __init__(self, workdir: str, config: ConfigDict, images: dict[str, int], first: int):
+        from clu import metric_writers  # Brings TensorFlow, which only this needs.
+
+        chief = jax.process_index() == 0
+        self._writer = metric_writers.AsyncWriter(metric_writers.SummaryWriter(workdir)) if chief else None
+        self._bar = tqdm(total=config.steps, initial=first, unit=' steps', disable=not chief, dynamic_ncols=True)
+        self._batch_images = sum(images[name] * data.batch_size for name, data in config.datasets.items())
+        self._config, self._pending, self._kept = config, None, []
+        self._since, self.last = time.perf_counter(), {}
+
+    def add(self, step: int, metrics: dict[str, jax.Array], waited: float) -> None:
+        """Takes a step's metrics, and reads those of the step before."""
+        previous, self._pending = self._pending, (step, metrics, waited)
+        if previous is not None:
+            self._read(*previous)
+
+    def flush(self) -> None:
+        """Reads what is still pending."""
+        if self._pending is not None:
+            self._read(*self._pending)
+            self._pending = None
+
+    def close(self) -> None:
+        self.flush()
+        self._bar.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def _read(self, step: int, metrics: dict[str, jax.Array], waited: float) -> None:
+        values = {name: float(np.asarray(value)) for name, value in metrics.items()}
+        if not math.isfinite(values['loss']):
+            raise FloatingPointError(
+                f'The loss is {values["loss"]} at step {step}. The last good checkpoint stays; the same command resumes '
+                'from it. Lower optimizer.learning_rate, raise optimizer.warmup_steps, or look at the data of this step.'
+            )
+        self._bar.update(1)
+        self._kept.append(values | dict(data_wait=waited))
+        if step % self._config.log_every and step != self._config.steps:
+            return
+        n, seconds = len(self._kept), time.perf_counter() - self._since
+        mean = {name: sum(kept[name] for kept in self._kept) / n for name in values}
+        mean['unreadable_pictures'] = sum(mean[f'{name}/unreadable'] * n for name in self._config.datasets)
+        tokens = sum(mean[f'{name}/tokens'] for name in self._config.datasets)
+        mean |= {
+            'speed/seconds_per_step': seconds / n,
+            'speed/data_wait_seconds': sum(kept['data_wait'] for kept in self._kept) / n,
+            'speed/tokens_per_second': tokens * n / seconds,
+            'speed/images_per_second': self._batch_images * n / seconds,
+        }
+        self.last, self._kept, self._since = mean, [], time.perf_counter()
+        accuracy = {name: f'{mean[f"{name}/accuracy"]:.3f}' for name in self._config.datasets}
+        self._bar.set_postfix_str(
+            f'loss {mean["loss"]:.3f}, right {accuracy}, {mean["speed/tokens_per_second"]:,.0f} tokens/s, '
+            f'{mean["speed/images_per_second"]:,.0f} images/s, data wait {mean["speed/data_wait_seconds"]:.3f} s'
+        )
+        if self._writer is not None:
+            self._writer.write_scalars(step, mean)
+
+
+def main(argv):
+    """Reads the flags and trains."""
+    del argv
+    logging.set_verbosity(logging.INFO)
+    train(_CONFIG.value, _WORKDIR.value)
+
+
+if __name__ == '__main__':
+    _CONFIG = config_flags.DEFINE_config_file('config', lock_config=True)
+    _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
+    flags.mark_flag_as_required('config')
+    app.run(main)

@@ -1,0 +1,63 @@
+"""The loss of one data set: mean negative log-likelihood of its targets (paper section 2.4)."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Key
+
+from flamingo_jax.inputs.pipeline import Batch
+from flamingo_jax.model.flamingo import Flamingo, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class NoiseConfig:
+    """Regularisation of small runs on few pictures; the paper's size needs none of it."""
+
+    feature_dropout: float = 0.0  # Share of the trunk's features set to zero.
+    text: float = 0.0  # Deviation of Gaussian noise on the embedded text, relative to the embedding's own.
+
+
+def loss_sum(
+    model: Flamingo, trained: Params, frozen: Params, batch: Batch, key: Key[Array, ''], noise: NoiseConfig
+) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
+    """The summed loss of a batch, to be divided by the batch's summed weights.
+
+    Args:
+      trained: component trees that the gradient is taken of.
+      frozen: the others. Being another argument, they have no gradient.
+      batch: tokens [b l], weights [b l] (of each token as a target), phi [b l] and, unless the data is text alone,
+        images (pixels or features).
+      key: for the noise.
+
+    Returns:
+      sum over targets of weight * -log p(token | tokens and pictures before it), and sums for the metrics.
+    """
+    params = {**frozen, **trained}
+    key_features, key_text, key_half = jax.random.split(key, 3)
+    images = batch['images'] if 'images' in batch else None
+    if images is not None and images.ndim == 6:
+        images = model.features(params, images)
+    if images is not None and noise.feature_dropout:
+        keep = jax.random.bernoulli(key_features, 1 - noise.feature_dropout, images.shape)
+        images = jnp.where(keep, images / (1 - noise.feature_dropout), 0).astype(images.dtype)
+    tokens, targets = batch['tokens'][:, :-1], batch['tokens'][:, 1:]
+    weights = batch['weights'][:, 1:]
+    text_noise = None
+    if noise.text:  # In half of the rows: a model that reads keys through noise copies by position and likeness.
+        rows = params['lm']['embedder']['tokens']
+        scale = noise.text * jnp.std(rows.astype(jnp.float32)) * (rows.shape[1] ** 0.5 if model.config.lm.scale_embeddings else 1)
+        text_noise = scale * jax.random.normal(key_text, (*tokens.shape, rows.shape[1]), model.dtype)
+        text_noise = text_noise * jax.random.bernoulli(key_half, 0.5, (tokens.shape[0], 1, 1))
+    logits = model.logits(params, images, tokens, batch['phi'][:, :-1], text_noise)
+    nll = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+    answers = weights >= 1.0  # Targets of full weight: the accuracy is of these.
+    sums = dict(
+        loss=jnp.sum(nll * weights),
+        answers=jnp.sum(answers, dtype=jnp.float32),
+        right=jnp.sum(answers & (logits.argmax(-1) == targets), dtype=jnp.float32),
+        tokens=jnp.sum(batch['tokens'] != 0, dtype=jnp.float32),
+        unreadable=jnp.sum(batch['unreadable'], dtype=jnp.float32),
+    )
+    return sums['loss'], sums

@@ -1,0 +1,54 @@
+"""AdamW as in the paper (appendix A.4.2): global-norm clip 1, decay 0.1 but not on the resampler, warm-up then constant."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from flamingo_jax.model.flamingo import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """The paper gives no betas and no epsilon; these are AdamW's usual ones."""
+
+    learning_rate: float = 1e-4
+    warmup_steps: int = 5000
+    final_fraction: float = 1.0  # Of the learning rate, reached by a cosine at the last step; 1 keeps it constant (paper).
+    weight_decay: float = 0.1
+    undecayed: tuple[str, ...] = ('resampler',)
+    clip: float = 1.0
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    gate_factor: float = 1.0  # Learning rate of the tanh gates' alphas, relative: short runs open them sooner.
+
+
+def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
+    """Linear warm-up from 0, then a cosine to `final_fraction` of the learning rate (constant if that is 1)."""
+    warmup = optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps)
+    after = optax.cosine_decay_schedule(
+        config.learning_rate, max(steps - config.warmup_steps, 1), alpha=config.final_fraction
+    )
+    return optax.join_schedules([warmup, after], [config.warmup_steps])
+
+
+def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+    """The optimizer of the trained trees; it has moments for nothing else."""
+
+    def decayed(params: Params) -> Params:
+        return {name: jax.tree.map(lambda _: name not in config.undecayed, tree) for name, tree in params.items()}
+
+    adamw = optax.adamw(
+        schedule(config, steps), config.b1, config.b2, config.eps, weight_decay=config.weight_decay, mask=decayed
+    )
+    return optax.chain(optax.clip_by_global_norm(config.clip), adamw, _scale_gates(config.gate_factor))
+
+
+def _scale_gates(factor: float) -> optax.GradientTransformation:
+    def scale(path, update):
+        name = jax.tree_util.keystr(path[-1:], simple=True)
+        return update * jnp.asarray(factor, update.dtype) if name.startswith('alpha_') else update
+
+    return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(scale, updates))

@@ -1,0 +1,107 @@
+"""Where everything lies on the mesh: three mesh axes, one rules table.
+
+    data     copies of the model, each with its share of the batch
+    fsdp     parameters, gradients and moments cut over their width; also a share of the batch
+    tensor   heads, feed-forward and vocabulary cut (Megatron)
+
+A mesh is data in a config: `mesh=dict(data=1, fsdp=8, tensor=1)`. Data parallelism, FSDP, tensor parallelism and mixtures
+are mesh shapes; no code path knows of them.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+AXES = ('data', 'fsdp', 'tensor')
+
+# Logical axis -> mesh axis. Every logical axis of every parameter is here.
+RULES = (
+    ('embed', 'fsdp'),
+    ('media', 'fsdp'),
+    ('resampler', 'fsdp'),
+    ('heads', 'tensor'),
+    ('kv_heads', 'tensor'),
+    ('resampler_heads', 'tensor'),
+    ('ffw', 'tensor'),
+    ('vocab', 'tensor'),
+    ('layers', None),
+    ('head_dim', None),
+    ('positions', None),
+    ('frames', None),
+    ('latents', None),
+    ('extra_tokens', None),
+    # The trunk is not cut over heads or channels (paper: "NFNet is not sharded"); it is small beside the rest.
+    ('conv_height', None),
+    ('conv_width', None),
+    ('vision_in', None),
+    ('vision_out', None),
+)
+
+
+def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
+    """A mesh over all devices; one axis may be -1, which takes what the others leave.
+
+    Raises:
+      ValueError: the axes do not multiply to the number of devices.
+    """
+    devices = jax.device_count()
+    shape = [data, fsdp, tensor]
+    rest = int(np.prod([size for size in shape if size != -1]))
+    if shape.count(-1) > 1 or devices % rest or (-1 not in shape and rest != devices):
+        raise ValueError(
+            f'The mesh data={data} fsdp={fsdp} tensor={tensor} does not fit {devices} devices: their product must be '
+            f'{devices}, and at most one may be -1.'
+        )
+    shape = tuple(devices // rest if size == -1 else size for size in shape)
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows of a batch over the data and fsdp axes."""
+    return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
+
+
+def check_batch(name: str, batch_size: int, mesh: Mesh) -> None:
+    """Raises ValueError if the mesh does not divide a data set's batch."""
+    rows = mesh.shape['data'] * mesh.shape['fsdp']
+    if batch_size % rows:
+        raise ValueError(
+            f'Data set {name}: batch_size {batch_size} is not divided by the {rows} rows of the mesh '
+            f'(data {mesh.shape["data"]} x fsdp {mesh.shape["fsdp"]}). Change the batch size or the mesh.'
+        )
+
+
+def shardings(boxed: Any, mesh: Mesh) -> Any:
+    """The sharding of every parameter of a tree that is boxed with logical axis names (shapes are enough).
+
+    Raises:
+      ValueError: a logical axis that is not in the table, or a dimension that its mesh axis does not divide; the message
+        names the parameter, the dimension and the mesh.
+    """
+    rules = dict(RULES)
+
+    def one(path, box):
+        name = jax.tree_util.keystr(path, simple=True, separator='/')
+        shape, axes = box.value.shape, box.names
+        spec = []
+        for size, axis in zip(shape, axes, strict=True):
+            if axis not in rules:
+                raise ValueError(f'{name}: the logical axis {axis!r} is not in the rules table of training/sharding.py.')
+            mesh_axis = rules[axis] if rules[axis] not in spec else None  # A mesh axis cuts one dimension only.
+            if mesh_axis and size % mesh.shape[mesh_axis]:
+                raise ValueError(
+                    f'{name}: its dimension {axis!r} of {size} is not divided by the mesh axis {mesh_axis!r} of '
+                    f'{mesh.shape[mesh_axis]} devices. Choose another mesh.'
+                )
+            spec.append(mesh_axis)
+        return NamedSharding(mesh, PartitionSpec(*spec))
+
+    return jax.tree_util.tree_map_with_path(one, boxed, is_leaf=lambda x: isinstance(x, nn.meta.AxisMetadata))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """A whole copy on every device."""
+    return NamedSharding(mesh, PartitionSpec())

@@ -1,0 +1,55 @@
+"""What a training step changes: the step, the trained trees, their moments, the random key."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import optax
+from jaxtyping import Array, Int, Key
+from jax.sharding import Mesh
+
+from flamingo_jax.model.flamingo import Flamingo, Params
+from flamingo_jax.training import sharding
+
+
+class TrainState(NamedTuple):
+    """Everything that a checkpoint holds beside the position in the data. Frozen trees are not part of it."""
+
+    step: Int[Array, '']
+    params: Params  # Trained trees only, float32.
+    opt_state: optax.OptState
+    key: Key[Array, '']
+
+
+def new_state(
+    model: Flamingo, optimizer: optax.GradientTransformation, trained: tuple[str, ...], seed: int, mesh: Mesh
+) -> TrainState:
+    """A new state, made sharded: no device ever holds the whole of it.
+
+    Args:
+      trained: the component trees to train; each is initialised afresh.
+
+    Raises:
+      ValueError: a component that the model has not, or a mesh that does not divide a parameter.
+    """
+    boxed = jax.eval_shape(model.init, jax.random.key(0))
+    if unknown := sorted(set(trained) - set(boxed)):
+        raise ValueError(f'Cannot train {unknown}: the model has the components {sorted(boxed)}.')
+
+    def make(key):
+        params_key, key = jax.random.split(key)
+        params = {name: tree for name, tree in nn.meta.unbox(model.init(params_key)).items() if name in trained}
+        return TrainState(jax.numpy.zeros((), jax.numpy.int32), params, optimizer.init(params), key)
+
+    params = sharding.shardings({name: boxed[name] for name in trained}, mesh)
+    replicated = sharding.replicated(mesh)
+    opt_state = optax.tree_map_params(  # Moments lie where their parameters lie.
+        optimizer,
+        lambda _, where: where,
+        jax.eval_shape(make, jax.random.key(0)).opt_state,
+        params,
+        transform_non_params=lambda _: replicated,
+    )
+    where = TrainState(replicated, params, opt_state, replicated)
+    return jax.jit(make, out_shardings=where)(jax.random.key(seed))
+

@@ -1,0 +1,71 @@
+"""One training step: gradients of every data set, accumulated, then one update (paper appendix A.4.2)."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from flamingo_jax.inputs.pipeline import Batch
+from flamingo_jax.model.flamingo import Flamingo, Params
+from flamingo_jax.training.loss import NoiseConfig, loss_sum
+from flamingo_jax.training.state import TrainState
+
+Metrics = dict[str, jax.Array]
+
+
+def make_step(
+    model: Flamingo,
+    optimizer: optax.GradientTransformation,
+    loss_weights: dict[str, float],
+    micro_batches: int,
+    noise: NoiseConfig,
+) -> Callable[[TrainState, Params, dict[str, Batch]], tuple[TrainState, Metrics]]:
+    """The jitted step.
+
+    Args:
+      loss_weights: lambda_m of each data set.
+      micro_batches: each batch is cut into so many, whose gradients are accumulated by a scan; the result is that of the
+        whole batch.
+
+    Returns:
+      step(state, frozen, batches) -> (new state, metrics). The old state's buffers are donated. Metrics are on the
+      devices; reading them waits for the step.
+    """
+
+    @functools.partial(jax.jit, donate_argnames='state')
+    def step(state: TrainState, frozen: Params, batches: dict[str, Batch]) -> tuple[TrainState, Metrics]:
+        grads = jax.tree.map(jnp.zeros_like, state.params)
+        metrics = {}
+        for number, (name, batch) in enumerate(sorted(batches.items())):
+            key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), number)
+            total = jnp.maximum(batch['weights'][:, 1:].sum(), 1e-6)
+
+            def weighted_loss(params, batch, key, weight=loss_weights[name], total=total):
+                loss, sums = loss_sum(model, params, frozen, batch, key, noise)
+                return weight * loss / total, sums
+
+            def accumulate(grads, xs, weighted_loss=weighted_loss):
+                new, sums = jax.grad(weighted_loss, has_aux=True)(state.params, *xs)
+                return jax.tree.map(jnp.add, grads, new), sums
+
+            micro = jax.tree.map(lambda x: x.reshape(micro_batches, -1, *x.shape[1:]), batch)
+            grads, sums = jax.lax.scan(accumulate, grads, (micro, jax.random.split(key, micro_batches)))
+            sums = jax.tree.map(jnp.sum, sums)
+            metrics |= {
+                f'{name}/loss': sums['loss'] / total,
+                f'{name}/accuracy': sums['right'] / jnp.maximum(sums['answers'], 1),
+                f'{name}/tokens': sums['tokens'],
+                f'{name}/unreadable': sums['unreadable'],
+            }
+        metrics['loss'] = sum(loss_weights[name] * metrics[f'{name}/loss'] for name in batches)
+        metrics['grad_norm'] = optax.global_norm(grads)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        if 'xattn' in params:
+            for alpha in ('alpha_xattn', 'alpha_dense'):  # Figure 6 of the paper: the gates open during training.
+                metrics[f'gates/{alpha}'] = jnp.abs(jnp.tanh(params['xattn'][alpha])).mean()
+        return TrainState(state.step + 1, params, opt_state, state.key), metrics
+
+    return step

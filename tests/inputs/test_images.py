@@ -1,0 +1,144 @@
+import io
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from flamingo_jax.inputs.images import PictureError, decode, to_frames
+
+RNG = np.random.default_rng(0)
+
+
+def encoded(image: PIL.Image.Image, kind: str = 'PNG', **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def smooth(height: int, width: int) -> np.ndarray:
+    y, x = np.mgrid[:height, :width]
+    return np.stack([y * 255 // height, x * 255 // width, (x + y) * 255 // (height + width)], -1).astype(np.uint8)
+
+
+def test_a_picture_of_the_right_size_is_unchanged(tmp_path):
+    array = RNG.integers(0, 256, (32, 32, 3), np.uint8)
+    image = PIL.Image.fromarray(array)
+    image.save(tmp_path / 'x.png')
+    data = encoded(image, 'WEBP', lossless=True)
+    for picture in (array, image, tmp_path / 'x.png', str(tmp_path / 'x.png'), data, [array], array[None]):
+        frames = to_frames(picture, 32)
+        assert frames.dtype == np.uint8
+        np.testing.assert_array_equal(frames, array[None])
+    np.testing.assert_array_equal(np.asarray(decode(data)), array)
+
+
+def test_a_video_is_its_frames_in_order(tmp_path):
+    arrays = RNG.integers(0, 256, (3, 16, 16, 3), np.uint8)
+    PIL.Image.fromarray(arrays[2]).save(tmp_path / 'x.png')
+    frames = [arrays[0], encoded(PIL.Image.fromarray(arrays[1])), tmp_path / 'x.png']
+    for video in (frames, tuple(frames), arrays):
+        np.testing.assert_array_equal(to_frames(video, 16), arrays)
+    mixed = to_frames([smooth(20, 40), smooth(40, 20)], 16)
+    assert mixed.shape == (2, 16, 16, 3)
+
+
+def test_of_an_animation_the_first_frame():
+    first, second = (PIL.Image.new('RGB', (8, 8), colour) for colour in ('red', 'blue'))
+    animation = encoded(first, 'WEBP', save_all=True, append_images=[second], lossless=True)
+    np.testing.assert_array_equal(to_frames(animation, 8), np.full((1, 8, 8, 3), (255, 0, 0)))
+
+
+@pytest.mark.parametrize('height, width', [(50, 100), (100, 50), (1, 300), (7, 14)])
+def test_aspect_is_kept_and_the_mean_is_padded(height, width):
+    (frame,) = to_frames(smooth(height, width), 64)
+    tall, wide = max(1, round(height * 64 / max(height, width))), max(1, round(width * 64 / max(height, width)))
+    top, left = (64 - tall) // 2, (64 - wide) // 2
+    inner = frame[top : top + tall, left : left + wide]
+    outside = np.ones((64, 64), bool)
+    outside[top : top + tall, left : left + wide] = False
+    np.testing.assert_array_equal(frame[outside], np.broadcast_to(np.round(inner.mean((0, 1))), (outside.sum(), 3)))
+    if min(height, width) > 32:
+        assert np.abs(inner.astype(int) - smooth(tall, wide)).mean() < 8
+
+
+def test_resizing_is_antialiased():
+    stripes = np.zeros((256, 256, 3), np.uint8)
+    stripes[:, ::2] = 255
+    assert np.abs(to_frames(stripes, 32).astype(int) - 127).max() < 12
+
+
+def test_transparent_parts_and_their_padding_are_white():
+    array = np.zeros((20, 40, 4), np.uint8)
+    array[5:15, 10:30] = (200, 0, 0, 255)
+    palette = PIL.Image.fromarray(array).quantize(8)
+    grey = PIL.Image.fromarray(array).convert('LA')
+    for picture in (array, PIL.Image.fromarray(array), encoded(palette), encoded(grey)):
+        (frame,) = to_frames(picture, 40)
+        assert (frame[:12] == 255).all() and (frame[-12:] == 255).all() and (frame[:, :8] == 255).all()
+        assert frame[20, 20, 1] < 100
+    array[..., 3] = 255
+    (frame,) = to_frames(array, 40)  # Opaque throughout: like a picture without alpha.
+    assert frame[0, 0, 1] == 0 and 0 < frame[0, 0, 0] < 200
+
+
+def test_greyscale_sixteen_bit_and_cmyk():
+    grey = np.tile(np.arange(16, dtype=np.uint8) * 17, (16, 1))
+    expected = np.repeat(grey[None, :, :, None], 3, -1)
+    sixteen = PIL.Image.fromarray(grey.astype(np.uint16) * 257)
+    for picture in (grey, PIL.Image.fromarray(grey), encoded(sixteen), sixteen):
+        np.testing.assert_array_equal(to_frames(picture, 16), expected)
+    cmyk = encoded(PIL.Image.new('RGB', (8, 8), (250, 10, 10)).convert('CMYK'), 'JPEG', quality=100)
+    assert np.abs(to_frames(cmyk, 8).astype(int) - (250, 10, 10)).max() < 8
+
+
+def test_orientation_is_applied():
+    image = PIL.Image.fromarray(smooth(64, 64))
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # To be turned clockwise by a quarter.
+    turned = to_frames(encoded(image, 'JPEG', quality=100, exif=exif), 64)
+    assert np.abs(turned[0].astype(int) - np.rot90(smooth(64, 64), -1)).max() < 12
+
+
+def test_a_large_jpeg_equals_a_large_png():
+    image = PIL.Image.fromarray(smooth(1500, 2000))
+    jpeg, png = (to_frames(encoded(image, kind), 128).astype(int) for kind in ('JPEG', 'PNG'))
+    assert np.abs(jpeg - png).max() < 8
+
+
+def test_faults_name_the_picture(tmp_path):
+    data = encoded(PIL.Image.fromarray(RNG.integers(0, 256, (64, 64, 3), np.uint8)), 'JPEG')
+    (tmp_path / 'short.jpg').write_bytes(data[:500])
+    (tmp_path / 'text.png').write_text('not a picture')
+    for picture, message in [
+        (tmp_path / 'short.jpg', 'short.jpg cannot be decoded'),
+        (tmp_path / 'text.png', 'text.png is not a picture'),
+        (tmp_path / 'none.png', 'none.png: there is no such file'),
+        (tmp_path, 'cannot be decoded'),
+        (b'', '0 bytes'),
+        ([data, data[:500]], 'frame 1 of a video cannot be decoded'),
+        ([data, tmp_path / 'none.png'], 'frame 1 of a video .*none.png'),
+        ([], 'no frames'),
+        (np.zeros((8, 8, 3), np.float32), 'array of float32'),
+        (np.zeros((8, 8, 2), np.uint8), r'shape \(8, 8, 2\)'),
+        (np.zeros((0, 8, 3), np.uint8), r'shape \(0, 8, 3\)'),
+        (None, 'NoneType'),
+    ]:
+        with pytest.raises(PictureError, match=message):
+            to_frames(picture, 32)
+    with pytest.raises(PictureError, match='cannot be decoded'):
+        decode(data[:500])
+
+
+def test_any_damage_is_a_picture_error():
+    image = PIL.Image.fromarray(smooth(40, 30))
+    files = [encoded(image, kind) for kind in ('PNG', 'JPEG', 'WEBP', 'GIF', 'TIFF', 'BMP')]
+    for content in files:
+        for number in range(100):
+            changed = bytearray(content)
+            for position in RNG.integers(len(content), size=3):
+                changed[position] ^= int(RNG.integers(1, 256))
+            try:
+                frames = to_frames(bytes(changed[: RNG.integers(len(content))] if number % 4 == 0 else changed), 16)
+            except PictureError:
+                continue
+            assert frames.shape == (1, 16, 16, 3)
