@@ -46,7 +46,8 @@ class Parts:
         """The frozen trees, in the dtype of the computation, on the mesh."""
         boxed = jax.eval_shape(self.model.init, jax.random.key(0))
         return {
-            name: source.params(name, self.model.dtype, sharding.shardings(boxed[name], mesh))
+            # The trunk stays float32: see `Flamingo.features`.
+            name: source.params(name, None if name == 'vision' else self.model.dtype, sharding.shardings(boxed[name], mesh))
             for name, source in self.frozen.items()
         }
 
@@ -116,6 +117,7 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
     checkpoints = Checkpoints(workdir, config.keep_checkpoints, about)
     if restored := checkpoints.restore(state):
         state, positions = restored
+        print(f'Resumed from step {int(state.step)}.')
         for name, iterator in iterators.items():
             iterator.set_state(positions[name])
 
@@ -163,7 +165,7 @@ def _print_sizes(trained: Params, frozen: Params) -> None:
         for name, tree in trees.items():
             leaves = jax.tree.leaves(tree)
             size = sum(leaf.size for leaf in leaves)
-            logging.info('%-8s %-13s %12s parameters, %s', label, name, f'{size:,}', leaves[0].dtype)
+            print(f'{label:8} {name:13} {size:14,} parameters, {leaves[0].dtype}')
 
 
 class _Writer:
@@ -231,7 +233,7 @@ class _Writer:
 def main(argv):
     """Reads the flags and trains."""
     del argv
-    logging.set_verbosity(logging.INFO)
+    logging.set_verbosity(logging.WARNING)  # Orbax tells its every step.
     train(_CONFIG.value, _WORKDIR.value)
 
 

@@ -1,11 +1,12 @@
 #!/bin/bash
-# Fetches the raw packages of the picture dictionary through their ordinary clients (npm, apt-get) and unpacks them; nothing is
-# installed. About 185 MB of packages, 600 MB unpacked; --animations adds 730 MB of clips. What is there already is not fetched
-# again, and an interrupted run is taken up where it stopped: a package counts as there when its last step, a rename, is done.
+# Fetches the raw packages of the picture dictionary through their ordinary clients (npm, apt-get) and unpacks them;
+# nothing is installed. 265 MB of packages, 845 MB in all with what is unpacked; --animations fetches 730 MB of clips too.
+# What is there already is not fetched again, and an interrupted run is taken up where it stopped: a package counts as
+# there when its last step, a rename, is done.
 #
 #   bash data/picture_dictionary/fetch.sh [--animations] RAW_DIR
 #
-# Needs npm, and apt-get and dpkg on a Debian that carries tuxpaint-stamps-default (any package list is enough, no root).
+# Needs npm, and apt-get and dpkg on a Debian that carries tuxpaint-stamps-default (no root).
 set -euo pipefail
 
 animations=no

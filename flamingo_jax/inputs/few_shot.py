@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from flamingo_jax.inputs.interleave import Chunk, Frames
-from flamingo_jax.inputs.nonce import nonce
+from flamingo_jax.inputs.nonce import nonce, nonces
 from flamingo_jax.inputs.picture_set import Picture, PictureSet
 
 
@@ -60,7 +60,7 @@ class FewShot:
         *classes, other = [self._concepts[i] for i in classes]
         language = c.languages[rng.integers(len(c.languages))]
         labels = [
-            self._any_name(rng, language) if rng.random() < c.real_words else nonce(rng) for _ in classes
+            self._any_name(rng, language) if rng.random() < c.real_words else word for word in nonces(rng, n)
         ]
         blended = {classes[0]: (other, rng.uniform(0.5, 0.8))} if rng.random() < c.blend else {}
         with_text = rng.random() < c.text_keys

@@ -4,9 +4,10 @@ Fast-mapping tests and the text on which the small language model is pretrained 
 space: an evaluation then asks for words of a familiar shape whose meaning is new each time.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Source(Protocol):
     """Anything that gives uniform floats in [0, 1): `random.Random` and `numpy.random.Generator` both do."""
 

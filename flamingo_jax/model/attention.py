@@ -30,6 +30,8 @@ def attend(
     """
     b, l, h, head_dim = q.shape
     m, g = k.shape[1:3]
+    if m == 0:  # A text without pictures: every row is empty.
+        return jnp.zeros_like(q)
     # Batch and heads are one leading dimension of plain batched products: XLA's CPU backend takes three times as long
     # for the gradient of the same sums over dimensions in other places. The h / g query heads of a group are rows.
     q = q.transpose(0, 2, 1, 3).reshape(b * g, h // g * l, head_dim)

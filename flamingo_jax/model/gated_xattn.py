@@ -86,7 +86,7 @@ class GatedXattnDense(nn.Module):
         shape, media_rows = y.shape, keys_values[0].shape[0]
         y = y.reshape(media_rows, -1, shape[-1])
         q = self.query(self.norm_text(y))
-        attended = self.out(attend(q, *keys_values, mask.reshape(media_rows, -1, mask.shape[-1])))
+        attended = self.out(attend(q, *keys_values, mask.reshape(*y.shape[:2], mask.shape[-1])))
         y = y + jnp.tanh(self.alpha_xattn).astype(self.dtype) * attended
         y = y + jnp.tanh(self.alpha_dense).astype(self.dtype) * self.ffw(self.norm_ffw(y))
         return y.reshape(shape)

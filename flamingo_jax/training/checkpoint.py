@@ -4,7 +4,6 @@ import pathlib
 from typing import Any
 
 import jax
-from absl import logging
 from orbax.checkpoint import v1 as ocp
 
 from flamingo_jax.training.state import TrainState
@@ -53,7 +52,6 @@ class Checkpoints:
         arrays = _as_arrays(state)
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), arrays)
         loaded = self._checkpointer.load(latest.step, abstract)
-        logging.info('Resumed from %s at step %d.', self._folder, latest.step)
         data = self._checkpointer.metadata(latest.step).custom_metadata['data']
         return loaded._replace(key=jax.random.wrap_key_data(loaded.key)), data
 

@@ -1,0 +1,100 @@
+"""The quickstart: a Flamingo that learns new words from its prompt, trained and evaluated on an ordinary CPU.
+
+    python experiments/quickstart.py [--workdir=runs/quickstart]
+
+It runs the project's own commands one after the other and prints each: the trunk is converted, its features are computed
+once, the resampler and the gated blocks are trained between the frozen trunk and the frozen language model of
+experiments/lm_dictionary/, and the result is evaluated on held-out concepts in a held-out style. Run again, it resumes.
+
+As the config of a training run: python -m flamingo_jax.train --config=experiments/quickstart.py --workdir=DIR
+"""
+
+import argparse
+import os
+import pathlib
+import shlex
+import subprocess
+import sys
+import time
+
+from ml_collections import ConfigDict
+
+from flamingo_jax.inputs.few_shot import FewShotConfig
+from flamingo_jax.model.config import TINY
+from flamingo_jax.training import config as training
+from flamingo_jax.training.optimizer import OptimizerConfig
+
+SAMPLE = 'data/picture_dictionary/sample'
+
+
+def get_config() -> ConfigDict:
+    """Binding of invented words to pictures, as in `data/dictionary_text` invented words are bound to text."""
+    c = training.base()
+    c.steps = 450
+    c.lm = 'experiments/lm_dictionary'
+    c.vision = 'runs/quickstart/trunk'
+    c.image_tag = 'token'
+    c.model.resampler = ConfigDict(vars(TINY['resampler']))
+    c.model.xattn = ConfigDict(vars(TINY['xattn']) | dict(initial_alpha=0.3))  # The paper's 0 takes about twice the steps.
+    c.datasets.words = training.dataset(
+        FewShotConfig(shots=8, text_keys=0.3, blend=0.5, first_label=0.0),
+        path=SAMPLE,
+        features='runs/quickstart/features',
+        styles=('noto', 'noto-v1', 'fluent-flat'),
+        length=64,
+        images=8,
+        batch_size=32,
+    )
+    c.noise.feature_dropout = 0.1
+    c.optimizer = ConfigDict(
+        vars(
+            OptimizerConfig(
+                learning_rate=1e-3, warmup_steps=60, final_fraction=0.05, weight_decay=0.05, b2=0.98, gate_factor=3.0
+            )
+        )
+    )
+    c.checkpoint_every = 150
+    return c
+
+
+def main() -> None:
+    """Runs the commands."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--workdir', type=pathlib.Path, default=pathlib.Path('runs/quickstart'))
+    parser.add_argument('--steps', type=int, default=get_config().steps, help='training steps')
+    parser.add_argument('--episodes', type=int, default=400, help='episodes a setting of the evaluation')
+    arguments = parser.parse_args()
+    work, start = arguments.workdir.absolute(), time.time()
+    os.chdir(pathlib.Path(__file__).parents[1])  # Paths of the configs begin at the project's root.
+    trunk, features, model = work / 'trunk', work / 'features', work / 'model'
+    if not (trunk / 'config.json').is_file():
+        run('convert', 'efficientnet', f'--standardise={SAMPLE}', '--image_size=160', f'--out={trunk}')
+    run('features', f'--data={SAMPLE}', f'--vision={trunk}', f'--out={features}')
+    run(
+        'train',
+        '--config=experiments/quickstart.py',
+        f'--workdir={model}',
+        f'--config.steps={arguments.steps}',
+        f'--config.vision={trunk}',
+        f'--config.datasets.words.features={features}',
+    )
+    run(
+        'evaluate',
+        '--config=experiments/evaluate/quickstart.py',
+        f'--checkpoint={model}',
+        f'--workdir={work / "evaluation"}',
+        f'--config.features={features}',
+        f'--config.episodes={arguments.episodes}',
+    )
+    print(f'Done in {(time.time() - start) / 60:.1f} minutes.')
+
+
+def run(command: str, *arguments: str) -> None:
+    """One command of the project, printed first; stops the quickstart where it fails."""
+    line = [sys.executable, '-m', f'flamingo_jax.{command}', *arguments]
+    print('\n$ ' + shlex.join(['python', *line[1:]]), flush=True)
+    subprocess.run(line, check=True)
+
+
+if __name__ == '__main__':
+    main()

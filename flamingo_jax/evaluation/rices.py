@@ -1,0 +1,48 @@
+"""Retrieval by the frozen trunk: the support of RICES prompts, and the baselines without a language model.
+
+RICES (Yang et al. 2021; paper section 4.2): the examples of a prompt are the support pictures most like the query, the
+most like last.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+from tqdm import tqdm
+
+from flamingo_jax.inference.pretrained import Pretrained
+from flamingo_jax.inputs.picture_set import Picture, PictureSet
+
+Pooled = Float[np.ndarray, 'n d_v']
+
+
+def pool(model: Pretrained, pictures: PictureSet, wanted: Sequence[Picture]) -> Pooled:
+    """Standardised frozen features, averaged over space and time, of length 1: their products are cosines."""
+    rows = []
+    for picture in tqdm(wanted, unit=' pictures', desc='features for RICES', leave=False):
+        frames = pictures.frames(picture)
+        if frames.ndim == 4:
+            frames = model.features(frames)
+        rows.append(frames.astype(np.float32).mean(axis=(0, 1)))
+    rows = np.stack(rows)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def most_similar(query: Float[np.ndarray, 'd_v'], support: Pooled, n: int) -> list[int]:
+    """The n support rows most like the query, the most like last."""
+    return [int(i) for i in np.argsort(support @ query, kind='stable')[len(support) - n :]]
+
+
+def nearest_neighbour(query: Float[np.ndarray, 'd_v'], support: Pooled, labels: Sequence[str]) -> str:
+    """The label of the support picture most like the query."""
+    return labels[int(np.argmax(support @ query))]
+
+
+def nearest_centroid(query: Float[np.ndarray, 'd_v'], support: Pooled, labels: Sequence[str]) -> str:
+    """The label whose support pictures are most like the query on average."""
+    classes = sorted(set(labels))
+    place = {label: i for i, label in enumerate(classes)}
+    sums = np.zeros((len(classes), support.shape[1]), np.float32)
+    np.add.at(sums, [place[label] for label in labels], support)
+    centroids = sums / np.linalg.norm(sums, axis=1, keepdims=True)
+    return classes[int(np.argmax(centroids @ query))]

@@ -1,0 +1,140 @@
+"""Few-shot tasks over a picture set, as episodes: a prompt of examples, a query, its answer, the candidates.
+
+    new words   n pictures of concepts never trained on get invented names in the prompt; another picture, in another
+                style, of one of them is to be named. Only the prompt can tell.
+    names       pictures with their true names in one language, then another picture.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from flamingo_jax.evaluation import rices
+from flamingo_jax.inference.pretrained import Pretrained
+from flamingo_jax.inputs.nonce import nonces
+from flamingo_jax.inputs.picture_set import Picture, PictureSet
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskConfig:
+    """One task; it is evaluated at every number of shots, with every kind of support and of answer."""
+
+    ways: int = 5  # Classes of a new-words episode; 0 asks for true names.
+    shots: tuple[int, ...] = (1, 2, 4)  # Examples in the prompt: of each class, where there are classes.
+    answers: tuple[str, ...] = ('ranked',)  # 'ranked' by likelihood among candidates, 'open-ended' by generation.
+    support: tuple[str, ...] = ('random',)  # 'random' or 'rices'; new words have no pool to retrieve from.
+    query_split: str = 'test'
+    query_styles: tuple[str, ...] = ()
+    support_split: str = 'test'
+    support_styles: tuple[str, ...] = ()
+    language: str = 'en'
+    prompt: str = ' Output:'
+
+
+@dataclasses.dataclass(frozen=True)
+class Episode:
+    """One question. Pictures are given by the picture set they belong to."""
+
+    support: tuple[tuple[Picture, str], ...]  # In the order of the prompt.
+    query: Picture
+    truth: str
+    candidates: tuple[str, ...]
+    nearest_neighbour: str  # What the frozen features alone would answer.
+    nearest_centroid: str
+
+
+class Task:
+    """A task's two picture sets and their pooled features."""
+
+    def __init__(self, name: str, config: TaskConfig, model: Pretrained, data: str, features: str):
+        """Opens the data.
+
+        Raises:
+          FileNotFoundError, ValueError: bad data, too few concepts, or a setting that makes no sense; before any work.
+        """
+        self.name, self.config = name, config
+        if bad := sorted(set(config.answers) - {'ranked', 'open-ended'}) + sorted(set(config.support) - {'random', 'rices'}):
+            raise ValueError(f'Task {name}: {bad} is no kind of answers or support.')
+        if config.ways and 'rices' in config.support:
+            raise ValueError(f'Task {name}: new words have no support pool, so no RICES. Use support=("random",).')
+        size, trunk = model.config.image_size, model.checksums.get('vision', '')
+        self.query_set, self.support_set = (
+            PictureSet(data, split, styles, features, size, trunk=trunk)
+            for split, styles in (
+                (config.query_split, config.query_styles),
+                (config.support_split, config.support_styles),
+            )
+        )
+        if config.ways:
+            self.concepts = sorted(set(self.query_set.by_concept) & set(self.support_set.by_concept))
+            most = max(config.shots)
+            self.concepts = [c for c in self.concepts if len(self._others(c, None)) >= most]
+            if len(self.concepts) < config.ways:
+                raise ValueError(
+                    f'Task {name}: {config.ways} classes of {most} shots need as many concepts with so many pictures in '
+                    f'{config.support_styles}; there are {len(self.concepts)}.'
+                )
+        else:
+            for pictures in (self.query_set, self.support_set):
+                if not any(config.language in picture.names for picture in pictures.pictures):
+                    raise ValueError(f'Task {name}: no picture has a name in {config.language!r}.')
+            self.named_queries = [p for p in self.query_set.pictures if config.language in p.names]
+            self.named_support = [p for p in self.support_set.pictures if config.language in p.names]
+            names = {p.names[config.language] for p in self.named_queries + self.named_support}
+            self.candidates = tuple(sorted(names))
+        self.pooled_queries = _by_index(self.query_set, rices.pool(model, self.query_set, self.query_set.pictures))
+        self.pooled_support = _by_index(self.support_set, rices.pool(model, self.support_set, self.support_set.pictures))
+
+    def episodes(self, number: int, shots: int, support: str, seed: int) -> Iterator[Episode]:
+        """So many episodes: the same for the same seed, whatever the model. Other shots ask the same queries."""
+        for i in range(number):
+            rng = np.random.default_rng((seed, i))
+            yield self._new_words(rng, shots) if self.config.ways else self._names(rng, shots, support)
+
+    @property
+    def chance(self) -> float:
+        """The score of a guess among the candidates."""
+        return 1 / (self.config.ways or len(self.candidates))
+
+    def _others(self, concept: str, query: Picture | None) -> list[Picture]:
+        return [p for p in self.support_set.by_concept[concept] if query is None or p.style != query.style]
+
+    def _new_words(self, rng: np.random.Generator, shots: int) -> Episode:
+        concepts = [self.concepts[i] for i in rng.choice(len(self.concepts), self.config.ways, replace=False)]
+        words = nonces(rng, self.config.ways)
+        asked = int(rng.integers(self.config.ways))
+        of = self.query_set.by_concept[concepts[asked]]
+        query = of[rng.integers(len(of))]
+        support = []
+        for concept, word in zip(concepts, words, strict=True):
+            pictures = self._others(concept, query) or self._others(concept, None)
+            support += [(pictures[i], word) for i in rng.permutation(len(pictures))[:shots]]
+        support = [support[i] for i in rng.permutation(len(support))]
+        return self._episode(support, query, words[asked], tuple(words), support)
+
+    def _names(self, rng: np.random.Generator, shots: int, support: str) -> Episode:
+        language = self.config.language
+        query = self.named_queries[rng.integers(len(self.named_queries))]
+        same = (query.index, self.config.query_split == self.config.support_split)
+        pool = [p for p in self.named_support if (p.index, True) != same]
+        if support == 'rices':
+            rows = np.stack([self.pooled_support[p.index] for p in pool])
+            chosen = rices.most_similar(self.pooled_queries[query.index], rows, shots)
+        else:
+            chosen = rng.choice(len(pool), shots, replace=False)
+        examples = [(pool[i], pool[i].names[language]) for i in chosen]
+        known = [(p, p.names[language]) for p in pool]
+        return self._episode(examples, query, query.names[language], self.candidates, known)
+
+    def _episode(self, support, query, truth, candidates, known) -> Episode:
+        nearest = ['', '']
+        if known:
+            rows, labels = np.stack([self.pooled_support[p.index] for p, _ in known]), [label for _, label in known]
+            vector = self.pooled_queries[query.index]
+            nearest = [rices.nearest_neighbour(vector, rows, labels), rices.nearest_centroid(vector, rows, labels)]
+        return Episode(tuple(support), query, truth, candidates, *nearest)
+
+
+def _by_index(pictures: PictureSet, rows: rices.Pooled) -> dict[int, np.ndarray]:
+    return {picture.index: row for picture, row in zip(pictures.pictures, rows, strict=True)}

@@ -1,0 +1,227 @@
+"""A model ready for use: parameters, tokenizer and config together, with the three things that one does with it."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, UInt8
+
+from flamingo_jax.inference import bundle, decode, search
+from flamingo_jax.inputs.prompts import Prompt, as_batch, encode_prompt
+from flamingo_jax.inputs.tokenizer import EOC, IMAGE, Tokenizer
+from flamingo_jax.model.config import FlamingoConfig
+from flamingo_jax.model.flamingo import Flamingo, Media, Params
+from flamingo_jax.training import sharding
+from flamingo_jax.training.checkpoint import read_latest
+
+
+def load(path: str | pathlib.Path, mesh: jax.sharding.Mesh | None = None, dtype: Any = None) -> 'Pretrained':
+    """Loads a bundle, or the newest checkpoint of a training run, ready for use.
+
+    Args:
+      path: a bundle or a run's workdir.
+      mesh: a mesh (see `flamingo_jax.training.sharding.make_mesh`) straight into whose shards the parameters are read; None is one device.
+      dtype: of computation and parameters (the trunk stays float32); None is bfloat16 on TPU and GPU, float32 on CPU.
+
+    Raises:
+      FileNotFoundError: there is neither, or a part is missing; the message names it.
+    """
+    path = pathlib.Path(path).expanduser()
+    dtype = jnp.dtype(dtype or (jnp.bfloat16 if jax.default_backend() in ('tpu', 'gpu') else jnp.float32))
+    is_run = (path / 'run.json').is_file()
+    if not is_run and not (path / 'config.json').is_file():
+        raise FileNotFoundError(f'{path} is neither a bundle (config.json) nor the workdir of a training run (run.json).')
+    if is_run:
+        run = json.loads((path / 'run.json').read_text())
+        about, trained, step = read_latest(path)
+        config, image_tag = FlamingoConfig.from_json(about['model']), about['image_tag']
+        tokenizer = Tokenizer.read(path / 'tokenizer.model', image_tag)
+        sources = {}
+        for name, source in run['frozen_paths'].items():
+            sources[name] = bundle.read(source)
+            if sources[name].checksums.get(name) != about['frozen'][name]:
+                raise ValueError(f'{source} no longer holds the {name!r} that the run {path} was trained with.')
+    else:
+        found = bundle.read(path)
+        config, image_tag, trained, step = found.config, found.image_tag, {}, None
+        if config.lm is None:
+            raise ValueError(f'The bundle {path} holds no language model: it can be named in a training config only.')
+        tokenizer = found.tokenizer()
+        sources = {name: found for name in found.checksums}
+    model = Flamingo(config, dtype)
+    where = dict.fromkeys(sources.keys() | trained.keys())
+    if mesh is not None:
+        boxed = jax.eval_shape(model.init, jax.random.key(0))
+        where = {name: sharding.shardings(boxed[name], mesh) for name in where}
+    params = {}
+    for name, source in sources.items():
+        params[name] = source.params(name, None if name == 'vision' else dtype, where[name])
+    for name, tree in trained.items():
+        params[name] = jax.device_put(jax.tree.map(lambda x: np.asarray(x, dtype), tree), where[name])
+    expected = jax.eval_shape(lambda: nn.meta.unbox(model.init(jax.random.key(0))))
+    if missing := sorted(set(expected) - set(params)):
+        raise ValueError(f'{path} has no parameters for {missing}.')
+    sums = {name: source.checksums[name] for name, source in sources.items()}
+    return Pretrained(model, params, tokenizer, image_tag, step, sums)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """A model with its parameters and tokenizer."""
+
+    model: Flamingo
+    params: Params
+    tokenizer: Tokenizer
+    image_tag: str | None
+    step: int | None  # Of the training run, None for a bundle.
+    checksums: dict[str, str]  # Of the trees that came from bundles, as stored.
+
+    @property
+    def config(self) -> FlamingoConfig:
+        """Of the model."""
+        return self.model.config
+
+    def features(self, frames: UInt8[np.ndarray, 't height width 3']) -> Float[np.ndarray, 't s d_v']:
+        """The frozen trunk's standardised features of one picture or video."""
+        return np.asarray(_features(self.model, self.params, frames[None, None]))[0, 0]
+
+    def logits(
+        self,
+        images: UInt8[Array, 'b n t height width 3'] | Float[Array, '...'] | None,
+        tokens: Int[Array, 'b l'],
+    ) -> Float[Array, 'b l v']:
+        """Teacher-forced float32 logits.
+
+        Args:
+          images: pixels uint8 or float in 0..255, or features [b n t s d_v]; None for text alone.
+          tokens: with <BOS> and the tags of the images, padded at the end.
+
+        Raises:
+          ValueError: a row has more <image> tags than there are images.
+        """
+        tokens = jnp.asarray(tokens)
+        tags, n = int(self.model.phi(tokens).max()), 0 if images is None else images.shape[1]
+        if tags > n:
+            raise ValueError(f'A text has {tags} {IMAGE} tags, but there are {n} pictures a row.')
+        if tokens.shape[1] > self.config.lm.context:
+            raise ValueError(f'{tokens.shape[1]} tokens exceed the context of {self.config.lm.context}.')
+        return _logits(self.model, self.params, None if images is None else jnp.asarray(images), tokens)
+
+    def generate(
+        self,
+        prompt: Prompt | Sequence[Prompt],
+        max_new_tokens: int = 32,
+        num_beams: int = 1,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        stop: Sequence[str] = (EOC,),
+        length_penalty: float = 0.0,
+        seed: int = 0,
+    ) -> str | list[str]:
+        """Continues a prompt, or each prompt of a batch; greedy unless told otherwise.
+
+        Args:
+          prompt: strings and pictures in reading order (see `inputs/prompts.py`), or a list of such lists.
+          max_new_tokens: at most so many.
+          num_beams: beam search if above 1 (paper: 3); excludes a temperature.
+          temperature, top_k, top_p: sampling.
+          stop: texts before which the answer ends. <EOC> and <EOS> always end it.
+          length_penalty: beams are compared by log-probability / length ** length_penalty.
+          seed: of sampling.
+
+        Returns:
+          The continuation without surrounding white space; a list of them for a list of prompts.
+
+        Raises:
+          ValueError: a bad prompt, or one that with the new tokens is longer than the context.
+        """
+        if num_beams > 1 and temperature:
+            raise ValueError('Beam search and sampling exclude each other: give num_beams or temperature.')
+        prompts, several = as_batch(prompt)
+        media, text, logits = self.read(prompts, max_new_tokens)
+        stops = jnp.array([self.tokenizer.eos] + ([] if self.tokenizer.eoc is None else [self.tokenizer.eoc]))
+        image = self.tokenizer.extra_tokens.index(IMAGE) if IMAGE in self.tokenizer.extra_tokens else None
+        banned = (self.tokenizer.pad, self.tokenizer.bos) + (() if image is None else (self.tokenizer.vocab_size + image,))
+        common = (self.model, self.params, media, text, logits, stops)
+        if num_beams > 1:
+            tokens = search.beam_search(*common, max_new_tokens, num_beams, length_penalty, banned)
+        else:
+            how = search.Sampling(temperature, top_k, top_p)
+            tokens = search.sample(*common, jax.random.key(seed), max_new_tokens, how, banned)
+        answers = [self._cut(self.tokenizer.decode(row[row >= 0]), stop) for row in np.asarray(tokens)]
+        return answers if several else answers[0]
+
+    def score(
+        self, prompt: Prompt | Sequence[Prompt], candidates: Sequence[str] | Sequence[Sequence[str]]
+    ) -> Float[np.ndarray, 'c'] | Float[np.ndarray, 'b c']:
+        """Log-likelihood of each candidate continuation, exactly as written (end it with '<EOC>' to score the end too).
+
+        Args:
+          prompt: as for `generate`.
+          candidates: the same for every prompt, or a list for each, of one length.
+
+        Returns:
+          Natural logarithms: [c] for one prompt, [b c] for a list of prompts.
+        """
+        prompts, several = as_batch(prompt)
+        rows = [candidates] * len(prompts) if isinstance(candidates[0], str) else candidates
+        if len(rows) != len(prompts) or len({len(row) for row in rows}) != 1:
+            raise ValueError(f'{len(prompts)} prompts need as many lists of candidates, all of one length.')
+        encoded: dict[str, list[int]] = {c: self.tokenizer.encode(c) for row in rows for c in row}
+        if empty := [c for c, ids in encoded.items() if not ids]:
+            raise ValueError(f'A candidate is empty: {empty[0]!r}.')
+        longest = _round_up(max(len(ids) for ids in encoded.values()), 4)
+        media, text, logits = self.read(prompts, longest)
+        tokens = np.zeros((len(rows), len(rows[0]), longest), np.int32)
+        valid = np.zeros(tokens.shape, bool)
+        for i, row in enumerate(rows):
+            for j, candidate in enumerate(row):
+                ids = encoded[candidate]
+                tokens[i, j, : len(ids)], valid[i, j, : len(ids)] = ids, True
+        # So many candidates at a time that their copies of the text's cache stay small.
+        part = max(1, 256 // len(rows))
+        scores = [
+            search.score(self.model, self.params, media, text, logits, tokens[:, begin : begin + part], valid[:, begin : begin + part])
+            for begin in range(0, tokens.shape[1], part)
+        ]
+        scores = np.concatenate([np.asarray(score) for score in scores], axis=1)
+        return scores if several else scores[0]
+
+    def read(self, prompts: Sequence[Prompt], room: int) -> tuple[Media | None, decode.Text, Float[Array, 'b v']]:
+        """Reads prompts: their media, their text with room for more tokens, and the logits after each."""
+        encoded = [encode_prompt(prompt, self.tokenizer, self.config.image_size) for prompt in prompts]
+        longest = max(len(tokens) for tokens, _ in encoded)
+        if longest + room > self.config.lm.context:
+            raise ValueError(
+                f'A prompt of {longest} tokens with {room} more exceeds the context of {self.config.lm.context} tokens: '
+                'use fewer examples, or fewer new tokens.'
+            )
+        length = min(_round_up(longest, 32), self.config.lm.context - room)  # Few lengths: to compile seldom.
+        tokens = np.full((len(prompts), length), self.tokenizer.pad, np.int32)
+        valid = np.zeros(tokens.shape, bool)
+        for row, (ids, _) in enumerate(encoded):
+            tokens[row, length - len(ids) :], valid[row, length - len(ids) :] = ids, True
+        media = decode.encode_pictures(self.model, self.params, [pictures for _, pictures in encoded])
+        logits, text = _prefill(self.model, self.params, media, tokens, valid, room)
+        return media, text, logits
+
+    def _cut(self, text: str, stop: Sequence[str]) -> str:
+        for mark in stop:
+            text = text.split(mark)[0]
+        return text.strip()
+
+
+def _round_up(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple
+
+
+_features = jax.jit(Flamingo.features, static_argnums=0)
+_logits = jax.jit(Flamingo.logits, static_argnums=0)
+_prefill = jax.jit(decode.prefill, static_argnums=(0, 5))

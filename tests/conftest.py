@@ -1,0 +1,80 @@
+"""Eight devices on the CPU, run-time checks of every shape annotation, and the tiny model that most tests share."""
+
+import dataclasses
+
+import jax
+
+jax.config.update('jax_num_cpu_devices', 8)
+
+import jaxtyping  # noqa: E402
+
+# Every function of the package that is imported after this line checks the shapes of its arguments and of its result.
+jaxtyping.install_import_hook('flamingo_jax', 'beartype.beartype')
+
+import flax.linen as nn  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+from flamingo_jax.inputs import tokenizer as tokenizers  # noqa: E402
+from flamingo_jax.inputs.nonce import nonces  # noqa: E402
+from flamingo_jax.model.config import TINY, FlamingoConfig, ResamplerConfig, XattnConfig  # noqa: E402
+from flamingo_jax.model.flamingo import Flamingo  # noqa: E402
+from flamingo_jax.model.vision.efficientnet import EfficientNetConfig  # noqa: E402
+
+
+@pytest.fixture(scope='session')
+def config() -> FlamingoConfig:
+    """Three blocks and a gated block before every second: the last group is ragged. The gates are open."""
+    lm = dict(vocab_size=304, width=32, depth=3, heads=4, kv_heads=2, head_dim=8, ffw_width=64, context=64)
+    return FlamingoConfig(
+        lm=dataclasses.replace(TINY['lm'], **lm),
+        vision=EfficientNetConfig(stages=((1, 3, 1, 1, 8), (1, 3, 2, 2, 8)), stem_width=8, head_width=24, resolution=16),
+        resampler=ResamplerConfig(latents=3, width=16, depth=2, heads=2, head_dim=8, frames=4),
+        xattn=XattnConfig(every=2, heads=4, head_dim=8, initial_alpha=0.5),
+        image_tag=(7, 8, 9),
+        extra_tokens=('<EOC>',),
+        image_size=16,
+    )
+
+
+@pytest.fixture(scope='session')
+def model(config) -> Flamingo:
+    return Flamingo(config)
+
+
+@pytest.fixture(scope='session')
+def params(model):
+    return nn.meta.unbox(jax.jit(model.init)(jax.random.key(0)))
+
+
+@pytest.fixture(scope='session')
+def tokens() -> np.ndarray:
+    """int32 [2 16], with tags at 2 and 9, and at 0 and 3; <EOC> (304) before all but the first thing."""
+    tokens = np.random.default_rng(0).integers(10, 304, (2, 16), np.int32)
+    for row, places in ((0, (2, 9)), (1, (0, 3))):
+        for place in places:
+            tokens[row, place : place + 3] = 7, 8, 9
+            if place:
+                tokens[row, place - 1] = 304
+    tokens[:, -1] = 304
+    return tokens
+
+
+@pytest.fixture(scope='session')
+def features() -> np.ndarray:
+    """float32 [2 2 1 4 24]: for two texts two pictures each, as features of the trunk."""
+    return np.random.default_rng(1).standard_normal((2, 2, 1, 4, 24), np.float32)
+
+
+@pytest.fixture(scope='session')
+def sentencepiece() -> bytes:
+    """A SentencePiece model of 400 pieces, trained on invented words."""
+    rng = np.random.default_rng(0)
+    lines = (f'{a} Output: {b}\n' for a, b in zip(nonces(rng, 3000), nonces(rng, 3000), strict=True))
+    return tokenizers.train(lines, 400, ['\n', ' Output:'])
+
+
+@pytest.fixture(scope='session')
+def tokenizer(sentencepiece) -> tokenizers.Tokenizer:
+    """With '<image>' in plain text, as in the paper."""
+    return tokenizers.Tokenizer(sentencepiece, 'text')

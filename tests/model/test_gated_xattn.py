@@ -1,0 +1,92 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flamingo_jax.model.config import XattnConfig
+from flamingo_jax.model.gated_xattn import GatedXattnDense, media_mask
+
+BLOCK = GatedXattnDense(XattnConfig(heads=2, head_dim=8, initial_alpha=0.5), width=16)
+PHI = np.array([[0, 0, 1, 1, 2], [0, 1, 2, 2, 2]], np.int32)
+
+
+@jax.jit
+def run(params, y, media, mask):
+    p = {'params': params}
+    return BLOCK.apply(p, y, BLOCK.apply(p, media, method='keys_values'), mask)
+
+
+@pytest.fixture(scope='module')
+def y():
+    return np.random.default_rng(0).standard_normal((2, 5, 16), np.float32)
+
+
+@pytest.fixture(scope='module')
+def media():
+    return np.random.default_rng(1).standard_normal((2, 6, 16), np.float32)  # Two images of three tokens.
+
+
+@pytest.fixture(scope='module')
+def params(y, media):
+    init = jax.jit(lambda key: BLOCK.init(key, y, media, media_mask(PHI, 2, 3), method='touch'))
+    return nn.meta.unbox(init(jax.random.key(0)))['params']
+
+
+def test_mask_is_as_drawn():
+    drawn = '. . . .   . . . .   # # . .   # # . .   . . # #'
+    rows = [[mark == '#' for mark in row.split()] for row in drawn.split('   ')]
+    np.testing.assert_array_equal(media_mask(PHI[:1], 2, 2), [rows])
+    rows[4] = [True] * 4
+    np.testing.assert_array_equal(media_mask(PHI[:1], 2, 2, only_last_image=False), [rows])
+
+
+def test_closed_gates_are_the_identity_bit_for_bit(params, y, media):
+    closed = params | {'alpha_xattn': jnp.zeros(()), 'alpha_dense': jnp.zeros(())}
+    np.testing.assert_array_equal(run(closed, y, media, media_mask(PHI, 2, 3)), y)
+    new = GatedXattnDense(XattnConfig(heads=2, head_dim=8), width=16)
+    new = nn.meta.unbox(new.init(jax.random.key(0), y, media, media_mask(PHI, 2, 3), method='touch'))['params']
+    assert new['alpha_xattn'] == new['alpha_dense'] == 0 and new['alpha_xattn'].shape == ()
+
+
+def test_closed_gates_learn(params, y, media):
+    """The alphas have a gradient at zero, which is what opens them."""
+    closed = params | {'alpha_xattn': jnp.zeros(()), 'alpha_dense': jnp.zeros(())}
+    grads = jax.grad(lambda p: jnp.sum(run(p, y, media, media_mask(PHI, 2, 3)) ** 2))(closed)
+    assert grads['alpha_xattn'] != 0 and grads['alpha_dense'] != 0
+
+
+@pytest.mark.parametrize('image', [1, 2])
+def test_an_image_matters_only_where_phi_names_it(params, y, media, image):
+    changed = media.copy()
+    changed[:, (image - 1) * 3 : image * 3] = np.random.default_rng(2).standard_normal((2, 3, 16), np.float32)
+    for only_last, sees in ((True, PHI == image), (False, PHI >= image)):
+        mask = media_mask(PHI, 2, 3, only_last)
+        difference = np.abs(run(params, y, changed, mask) - run(params, y, media, mask)).max(axis=-1)
+        assert (difference[sees] > 1e-3).all() and (difference[~sees] == 0).all()
+
+
+def test_equals_the_two_equations(params, y, media):
+    """y + tanh(a) attention, then y + tanh(b) ffw, in numpy; one norm of the media serves keys and values."""
+    p = jax.tree.map(np.asarray, params)
+
+    def norm(x):
+        return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+
+    q = np.einsum('bld,dhk->blhk', norm(y), p['query']['kernel'])
+    k, v = (np.einsum('bmd,dhk->bmhk', norm(media), p[name]['kernel']) for name in ('key', 'value'))
+    logits = np.einsum('blhk,bmhk->bhlm', q, k) / 8**0.5
+    weights = np.exp(logits) * np.asarray(media_mask(PHI, 2, 3))[:, None]
+    weights = weights / np.maximum(weights.sum(-1, keepdims=True), 1e-9)
+    attended = np.einsum('bhlm,bmhk,hkd->bld', weights, v, p['out']['kernel'])
+    x = y + np.tanh(0.5) * attended
+    x = x + np.tanh(0.5) * np.maximum(norm(x) @ p['ffw']['up']['kernel'], 0) ** 2 @ p['ffw']['down']['kernel']
+    np.testing.assert_allclose(run(params, y, media, media_mask(PHI, 2, 3)), x, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_share_media_without_a_copy(params, media):
+    """Three beams for each of two prompts."""
+    y = np.random.default_rng(3).standard_normal((6, 5, 16), np.float32)
+    mask = media_mask(np.repeat(PHI, 3, axis=0), 2, 3)
+    shared, copied = run(params, y, media, mask), run(params, y, np.repeat(media, 3, axis=0), mask)
+    np.testing.assert_allclose(shared, copied, rtol=1e-5, atol=1e-6)

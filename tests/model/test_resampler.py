@@ -1,0 +1,101 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flamingo_jax.model.config import ResamplerConfig
+from flamingo_jax.model.resampler import Resampler, ResamplerLayer
+
+CONFIG = ResamplerConfig(latents=3, width=16, depth=1, heads=2, head_dim=4, frames=8)
+resample = jax.jit(lambda params, features: Resampler(CONFIG, 12).apply({'params': params}, features))
+
+
+@pytest.fixture(scope='module')
+def features():
+    return np.random.default_rng(0).standard_normal((2, 2, 8, 5, 6), np.float32)  # [b n t s d_v]
+
+
+@pytest.fixture(scope='module')
+def params(features):
+    """With norms that do something: their scales and biases are drawn too."""
+    params = nn.meta.unbox(jax.jit(Resampler(CONFIG, 12).init)(jax.random.key(0), features))['params']
+    rng = np.random.default_rng(1)
+    return jax.tree.map(lambda x: x + 0.3 * rng.standard_normal(x.shape, np.float32) if x.ndim == 1 else x, params)
+
+
+def test_equals_the_words_of_the_paper(params, features):
+    """Each image by itself: time embeddings added, flattened, latents attend to features and latents, then the FFW."""
+
+    def norm(x, p):
+        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+        return x * np.asarray(p['scale']) + np.asarray(p['bias'])
+
+    p = jax.tree.map(np.asarray, params)
+    layer = p['layer_0']
+    expected = np.zeros((2, 2, 3, 12), np.float32)
+    for b, n in np.ndindex(2, 2):
+        x_f = features[b, n] @ p['project_in']['kernel']  # [t s d]
+        x_f = (x_f + p['time'][:, None]).reshape(-1, 16)  # [t*s d]
+        x = p['latents']  # [r d]
+        q_in, media = norm(x, layer['norm_latents']), norm(x_f, layer['norm_features'])
+        kv_in = np.concatenate([media, q_in])
+        heads = []
+        for h in range(2):
+            q, k, v = (a @ layer[name]['kernel'][:, h] for name, a in (('query', q_in), ('key', kv_in), ('value', kv_in)))
+            weights = np.exp(q @ k.T / 4**0.5)
+            heads.append(weights / weights.sum(-1, keepdims=True) @ v @ layer['out']['kernel'][h])
+        x = x + sum(heads)
+        hidden = np.maximum(norm(x, layer['norm_ffw']) @ layer['ffw']['up']['kernel'], 0) ** 2
+        x = x + hidden @ layer['ffw']['down']['kernel']
+        expected[b, n] = norm(x, p['norm_out']) @ p['project_out']['kernel']
+    np.testing.assert_allclose(resample(params, features), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_places_have_no_order_but_frames_have(params, features):
+    media = resample(params, features)
+    order = [3, 1, 4, 0, 2]
+    np.testing.assert_allclose(resample(params, features[:, :, :, order]), media, rtol=1e-4, atol=1e-5)
+    frames = features[:, :, ::-1]
+    assert np.abs(resample(params, frames) - media).max() > 1e-2
+
+
+def test_images_do_not_mix(params, features):
+    changed = features.copy()
+    changed[0, 1] += 1
+    media, after = resample(params, features), resample(params, changed)
+    same = np.ones((2, 2), bool)
+    same[0, 1] = False
+    np.testing.assert_allclose(after[same], media[same], rtol=1e-6, atol=1e-6)
+    assert np.abs(after[0, 1] - media[0, 1]).max() > 1e-2
+
+
+def test_an_image_is_the_first_frame_of_a_video(params, features):
+    one = features[:, :, :1]
+    first = jax.tree.map(lambda x: x, params) | {'time': jnp.broadcast_to(params['time'][:1], (8, 16))}
+    # Eight copies of the frame, all with the first embedding: the latents attend to the same mixture, and to themselves
+    # eight times less; so compare with a resampler that holds one frame instead.
+    np.testing.assert_allclose(resample(first, one), resample(params, one), rtol=1e-6, atol=1e-6)
+    other = params | {'time': params['time'].at[0].add(1.0)}
+    assert np.abs(resample(other, one) - resample(params, one)).max() > 1e-3
+    assert np.abs(resample(params | {'time': params['time'].at[1:].add(1.0)}, one) - resample(params, one)).max() == 0
+
+
+def test_thirty_frames_interpolate_between_eight(params, features):
+    long = np.random.default_rng(2).standard_normal((1, 1, 30, 5, 6), np.float32)
+    # The centre of frame i of 30 lies at (i + 1/2) * 8 / 30 - 1/2 among the 8; outside the ends, the ends.
+    place = np.clip((np.arange(30) + 0.5) * 8 / 30 - 0.5, 0, 7)
+    time = np.stack([np.interp(place, np.arange(8), column) for column in np.asarray(params['time']).T], axis=-1)
+    whole = ResamplerConfig(latents=3, width=16, depth=1, heads=2, head_dim=4, frames=30)
+    expected = Resampler(whole, 12).apply({'params': params | {'time': jnp.asarray(time, jnp.float32)}}, long)
+    np.testing.assert_allclose(resample(params, long), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_latents_are_keys_too(params):
+    """A latent reads the others even where the features say nothing."""
+    layer = ResamplerLayer(CONFIG)
+    latents = np.random.default_rng(3).standard_normal((1, 3, 16), np.float32)
+    changed = latents.copy()
+    changed[0, 2] = -changed[0, 2]
+    apply = jax.jit(lambda latents: layer.apply({'params': params['layer_0']}, latents, jnp.zeros((1, 5, 16))))
+    assert np.abs(apply(changed)[0, 0] - apply(latents)[0, 0]).max() > 1e-4
