@@ -9,6 +9,7 @@ distinct picture is embedded once, as the background of a CSS class: a support p
 """
 
 import base64
+import collections
 import dataclasses
 import hashlib
 import html
@@ -41,7 +42,7 @@ class Example:
 
 
 def page(examples: Sequence[Example], title: str = 'Contact sheet') -> str:
-    """The HTML document. Examples keep their order within a task and kind of answers.
+    """The HTML document. Within a task and kind of answers, the first example of every setting comes before any second.
 
     Raises `PictureError` if a picture is none.
     """
@@ -63,11 +64,22 @@ def page(examples: Sequence[Example], title: str = 'Contact sheet') -> str:
 
 def _section(task: str, answers: str, examples: list[Example]) -> str:
     sides = ''.join(
-        _side(name, [example for example in examples if example.right == right])
+        _side(name, _settings_in_turn([example for example in examples if example.right == right]))
         for name, right in (('right', True), ('wrong', False))
     )
     heading = f'<h2>{html.escape(task)} <small>{html.escape(answers)}</small></h2>'
     return f'<section>{heading}<div class="sides">{sides}</div></section>'
+
+
+def _settings_in_turn(examples: list[Example]) -> list[Example]:
+    """So that the few that show without unfolding are not all of one number of shots."""
+    met = collections.Counter()
+    turns = []
+    for example in examples:
+        setting = (example.support, example.shots)
+        turns.append(met[setting])
+        met[setting] += 1
+    return [example for _, example in sorted(zip(turns, examples, strict=True), key=lambda pair: pair[0])]
 
 
 def _side(name: str, examples: list[Example]) -> str:

@@ -9,7 +9,11 @@ Z = 1.96  # Normal quantile of a 95 % interval.
 
 
 def share(right: Sequence[bool]) -> Score:
-    """The share of episodes that were right, with the half-width of its Wilson interval (not 0 at a share of 0 or 1).
+    """The share of episodes that were right, with its 95 % interval.
+
+    Returns:
+      The share, and the larger distance from it to an end of its Wilson interval (Wilson 1927), which is not 0 where
+      every episode was right, or none.
 
     Raises:
       ValueError: no episodes.
@@ -18,7 +22,9 @@ def share(right: Sequence[bool]) -> Score:
     if not n:
         raise ValueError('No episodes to score.')
     p = sum(right) / n
-    return Score(p, Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2)))
+    centre = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
+    return Score(p, abs(centre - p) + half)
 
 
 def same_answer(answer: str, truth: str) -> bool:

@@ -94,7 +94,7 @@ class Task:
 
     @property
     def chance(self) -> float:
-        """The score of a guess among the candidates."""
+        """The score of a guess among the candidates; an open-ended answer that copies some word of the prompt does as well."""
         return 1 / (self.config.ways or len(self.candidates))
 
     def _others(self, concept: str, query: Picture | None) -> list[Picture]:

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from orbax.checkpoint import v1 as ocp
 
 from flamingo_jax.inputs.tokenizer import Tokenizer
@@ -40,7 +41,7 @@ class Bundle:
             raise FileNotFoundError(f'The bundle {self.path} has no tokenizer.model: convert or export it again.')
         return Tokenizer(path.read_bytes(), image_tag or self.image_tag)
 
-    def params(self, name: str, dtype: jnp.dtype | None = None, sharding: Any = None) -> Params:
+    def params(self, name: str, dtype: DTypeLike | None = None, sharding: Any = None) -> Params:
         """Reads one component tree, floating leaves cast to `dtype`, straight into the shards of `sharding`.
 
         Args:
@@ -54,7 +55,7 @@ class Bundle:
         folder = self.path / 'params' / name
         if not folder.is_dir():
             raise ValueError(f'The bundle {self.path} holds no {name!r}; it holds {sorted(self.checksums)}.')
-        shapes = ocp.pytree_metadata(folder).metadata
+        shapes = ocp.metadata(folder).metadata
 
         def abstract(leaf, where):
             kind = dtype if dtype is not None and jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype
@@ -63,7 +64,7 @@ class Bundle:
         if sharding is None:
             device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
             sharding = jax.tree.map(lambda _: device, shapes)
-        return ocp.load_pytree(folder, jax.tree.map(abstract, shapes, sharding))
+        return ocp.load(folder, jax.tree.map(abstract, shapes, sharding))
 
 
 def read(path: str | pathlib.Path) -> Bundle:
@@ -104,7 +105,7 @@ def save(
     try:
         (aside / 'params').mkdir(parents=True)
         for name, tree in params.items():
-            ocp.save_pytree(aside / 'params' / name, tree)
+            ocp.save(aside / 'params' / name, tree)
         fields = dict(
             model=config.to_json(),
             image_tag=image_tag,

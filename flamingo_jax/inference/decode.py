@@ -58,7 +58,7 @@ def encode_pictures(model: Flamingo, params: Params, pictures: Sequence[Sequence
             frames = np.stack(frames + (np.zeros_like(frames[0]),) * padding)[:, None]
             tokens = _resample(model, params, frames)[: len(places)]
             media = media.at[jnp.array(places)].set(tokens)
-    return _keys_values(model, params, Media(media.reshape(len(pictures), -1, media.shape[-1]), None, n))
+    return _keys_values(model, params, Media(media.reshape(len(pictures), -1, media.shape[-1]), None))
 
 
 def _power_of_two(n: int) -> int:
@@ -70,13 +70,7 @@ def _resample(model: Flamingo, params: Params, images: Array) -> Float[Array, 'b
     return model.media(params, images).tokens
 
 
-@functools.partial(jax.jit, static_argnums=(0, 3))
-def _keys_values_of(model: Flamingo, params: Params, tokens: Array, images: int):
-    return model.keys_values(params, Media(tokens, None, images)).keys_values
-
-
-def _keys_values(model: Flamingo, params: Params, media: Media) -> Media:
-    return Media(None, _keys_values_of(model, params, media.tokens, media.images), media.images)
+_keys_values = jax.jit(Flamingo.keys_values, static_argnums=0)
 
 
 def prefill(

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
 from flamingo_jax.model.config import FlamingoConfig
@@ -37,8 +38,12 @@ class Media(NamedTuple):
     """What the text may attend to: the media tokens, or the keys and values that every gated block made of them."""
 
     tokens: Float[Array, 'b m d'] | None
-    keys_values: Any  # KeysValues with a leading axis over the gated blocks, or None: made inside each block.
-    images: int
+    keys_values: Any  # Each [x b m h k] over the x gated blocks, or None: made inside each block.
+
+    @property
+    def length(self) -> int:
+        """m, the media tokens a row."""
+        return self.tokens.shape[1] if self.keys_values is None else self.keys_values[0].shape[2]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +51,7 @@ class Flamingo:
     """The model: pure functions of a parameter tree. `dtype` is that of the computation, not of the parameters."""
 
     config: FlamingoConfig
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     remat: bool = False  # Recompute each group of blocks in the backward pass instead of keeping its activations.
 
     def logits(
@@ -102,7 +107,7 @@ class Flamingo:
         resampler = Resampler(self.config.resampler, self.config.lm.width, self.dtype)
         media = resampler.apply({'params': params['resampler']}, features)
         b, n, r, d = media.shape
-        return Media(media.reshape(b, n * r, d), None, n)
+        return Media(media.reshape(b, n * r, d), None)
 
     def keys_values(self, params: Params, media: Media) -> Media:
         """The media's keys and values in every gated block, [x b m h k]: computed once a prompt when decoding."""
@@ -110,7 +115,7 @@ class Flamingo:
         keys_values = jax.lax.map(
             lambda p: block.apply({'params': p}, media.tokens, method='keys_values'), params['xattn']
         )
-        return Media(None, keys_values, media.images)
+        return Media(None, keys_values)
 
     def phi(self, tokens: Int[Array, 'b l']) -> Int[Array, 'b l']:
         """phi of section 2.3: how many <image> tags have begun up to each token, the tag's own tokens included."""
@@ -157,7 +162,7 @@ class Flamingo:
         Args:
           y, positions: embedded text and its positions.
           mask: self-attention mask; p = l without a cache.
-          media, phi: what may be seen, and by whom. None skips the gated blocks.
+          media, phi: what may be seen, and by whom; None is no picture.
           cache, index: self-attention keys and values of every block ([depth b p g k]) and where y begins in them.
 
         Returns:
@@ -168,9 +173,12 @@ class Flamingo:
         y = Embedder(c.lm, self.dtype).apply(
             {'params': params['lm']['embedder']}, y, positions, method='add_positions'
         )
+        if media is None and c.xattn is not None:  # The gated feed-forward does not depend on there being a picture.
+            media = Media(jnp.zeros((y.shape[0], 0, c.lm.width), self.dtype), None)
         if media is not None:
             gated = GatedXattnDense(c.xattn, c.lm.width, self.dtype)
-            seen = media_mask(phi, media.images, self.config.resampler.latents, c.xattn.only_last_image)
+            r = c.resampler.latents
+            seen = media_mask(phi, media.length // r, r, c.xattn.only_last_image)
 
         def run_block(y, xs):
             p, cache = xs

@@ -9,6 +9,7 @@ shared by keys and values (paper v1); linear maps have no biases.
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from flamingo_jax.model.attention import attend
@@ -43,7 +44,7 @@ class GatedXattnDense(nn.Module):
 
     config: XattnConfig
     width: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         """Names the parameters; alphas are float32 scalars whatever the dtype."""

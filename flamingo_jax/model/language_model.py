@@ -9,6 +9,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from flamingo_jax.model.attention import attend
@@ -39,7 +40,7 @@ class Embedder(nn.Module):
     """Everything of the language model outside its blocks: tokens -> y, and y -> logits."""
 
     config: LanguageModelConfig
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         """Names the parameters."""
@@ -84,7 +85,7 @@ class Block(nn.Module):
     """One pre-norm transformer block: self-attention, then feed-forward; both residual."""
 
     config: LanguageModelConfig
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(

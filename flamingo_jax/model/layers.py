@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 
@@ -43,7 +44,7 @@ class Linear(nn.Module):
     axes: Sequence[str]
     contracted: int = 1
     bias: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, '...']) -> Float[Array, '...']:
@@ -67,7 +68,7 @@ class Norm(nn.Module):
     kind: str = 'layer'  # 'layer' (Ba et al. 2016) or 'rms' (Zhang and Sennrich 2019).
     eps: float = 1e-5
     axis: str = 'embed'
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, '... d']) -> Float[Array, '... d']:
@@ -92,7 +93,7 @@ class FeedForward(nn.Module):
     gated: bool = False
     bias: bool = False
     axis: str = 'embed'
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, '... d']) -> Float[Array, '... d']:

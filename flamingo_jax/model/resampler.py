@@ -9,6 +9,7 @@ to the language model's width once after them.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from flamingo_jax.model.attention import attend
@@ -20,7 +21,7 @@ class ResamplerLayer(nn.Module):
     """Latents attend to features and latents, then a feed-forward; both residual."""
 
     config: ResamplerConfig
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, latents: Float[Array, 'b r d'], features: Float[Array, 'b s d']) -> Float[Array, 'b r d']:
@@ -47,7 +48,7 @@ class Resampler(nn.Module):
 
     config: ResamplerConfig
     out_width: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, features: Float[Array, 'b n t s d_v']) -> Float[Array, 'b n r d']:

@@ -65,7 +65,7 @@ def _as_arrays(state: TrainState) -> TrainState:
 
 
 def read_latest(workdir: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, Any], int]:
-    """The newest checkpoint of a run, for use: (about, trained trees as numpy arrays, step).
+    """The newest checkpoint of a run, for use: (about, trained trees on one device, step).
 
     Raises:
       FileNotFoundError: the run has no finished checkpoint.
@@ -77,9 +77,13 @@ def read_latest(workdir: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, 
         if checkpointer.latest is None:
             raise FileNotFoundError(f'{workdir} holds no finished checkpoint yet.')
         step = checkpointer.latest.step
-        metadata = checkpointer.metadata(step)
-        params = checkpointer.load(step)['params']
-        return metadata.custom_metadata['about'], params, step
+        found = checkpointer.metadata(step)
+        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        abstract = jax.tree.map(lambda _: ocp.PLACEHOLDER, found.metadata)  # The optimizer's state is not read.
+        abstract['params'] = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), found.metadata['params']
+        )
+        return found.custom_metadata['about'], checkpointer.load(step, abstract)['params'], step
 
 
 def _differences(before: Any, now: Any, path: str = '') -> list[str]:

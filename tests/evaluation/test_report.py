@@ -199,6 +199,17 @@ def test_the_contact_sheet_reads_as_the_prompt(tmp_path, records):
     assert seen.index('right') < seen.index('wug') < seen.index('wrong')
 
 
+def test_every_setting_has_its_turn(tmp_path):
+    examples = [
+        Example('names', 'ranked', 'random', shots, ((None, f'{shots}.{i}'),), 'x', 'x', True)
+        for shots in (0, 4, 16)
+        for i in range(3)
+    ]
+    seen = Reader(write(tmp_path, [], examples, {}).contact_sheet.read_text(encoding='utf-8')).seen
+    assert [text for text in seen if '.' in text[:3]] == [f'{shots}.{i}' for i in range(3) for shots in (0, 4, 16)]
+    assert seen.index('16.0') < seen.index('6 more') < seen.index('0.1')
+
+
 def test_a_broken_picture_loses_no_scores(tmp_path):
     broken = Example('names', 'ranked', 'random', 0, ((b'not a picture', 'Output:'),), 'a', 'b', False)
     with pytest.raises(PictureError):

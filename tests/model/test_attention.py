@@ -12,7 +12,7 @@ attend_jit = jax.jit(attend)
 def qkv():
     """q [2 5 4 8], and k, v [2 6 4 8]."""
     rng = np.random.default_rng(0)
-    return tuple(rng.standard_normal((2, length, 4, 8), np.float32) for length in (5, 6, 6))
+    return tuple(jnp.array(rng.standard_normal((2, length, 4, 8), np.float32)) for length in (5, 6, 6))
 
 
 @pytest.fixture(scope='module')
@@ -64,7 +64,7 @@ def test_empty_rows_are_exactly_zero_and_have_no_nan_gradient(qkv, mask, dtype):
     assert out.dtype == dtype and not np.any(out[~mask.any(axis=-1)])
     weights = np.random.default_rng(2).standard_normal(out.shape, np.float32)
     for mask in (mask, np.zeros_like(mask)):
-        grads = jax.grad(lambda *qkv, mask=mask: jnp.sum(attend(*qkv, mask) * weights), argnums=(0, 1, 2))(q, k, v)
+        grads = jax.grad(lambda *qkv, mask=jnp.array(mask): jnp.sum(attend(*qkv, mask) * weights), argnums=(0, 1, 2))(q, k, v)
         assert all(np.isfinite(g.astype(np.float32)).all() for g in grads)
         assert not np.any(grads[0][~mask.any(axis=-1)])
     assert not any(np.any(g) for g in grads)
@@ -77,4 +77,4 @@ def test_one_mask_serves_all_rows(qkv, mask):
 
 def test_no_keys_at_all_give_zero(qkv):
     q, k, v = qkv[0], *(x[:, :0] for x in qkv[1:])
-    np.testing.assert_array_equal(attend(q, k, v, np.zeros((2, 5, 0), bool)), np.zeros_like(q))
+    np.testing.assert_array_equal(attend(q, k, v, jnp.zeros((2, 5, 0), bool)), np.zeros_like(q))

@@ -17,6 +17,7 @@ import math
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
 EPSILON = 1e-3  # of every batch norm
@@ -99,7 +100,7 @@ class EfficientNet(nn.Module):
     """
 
     config: EfficientNetConfig
-    dtype: jnp.dtype | None = None
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(
@@ -133,7 +134,7 @@ class Block(nn.Module):
     kernel_size: int
     stride: int
     expansion: int
-    dtype: jnp.dtype | None = None
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, 'b height width d']) -> Float[Array, 'b height2 width2 d2']:
@@ -153,7 +154,7 @@ class ConvNorm(nn.Module):
     stride: int = 1
     depthwise: bool = False
     relu6: bool = True
-    dtype: jnp.dtype | None = None
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, 'b height width d']) -> Float[Array, 'b height2 width2 d2']:

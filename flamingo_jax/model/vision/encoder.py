@@ -7,6 +7,7 @@ tree: `python -m flamingo_jax.convert` measures them once on a data set (0 and 1
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
 from flamingo_jax.model.vision.efficientnet import EfficientNet, EfficientNetConfig
@@ -16,7 +17,7 @@ class VisionEncoder(nn.Module):
     """One picture or video frame -> s spatial features."""
 
     config: EfficientNetConfig
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(

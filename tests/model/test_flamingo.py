@@ -1,0 +1,197 @@
+"""The invariants that make the model a Flamingo."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flamingo_jax.model.config import FlamingoConfig
+from flamingo_jax.model.flamingo import Flamingo, Media, causal_mask
+from flamingo_jax.model.gated_xattn import GatedXattnDense, media_mask
+from flamingo_jax.model.language_model import Block
+from flamingo_jax.training.sharding import RULES
+
+logits = jax.jit(Flamingo.logits, static_argnums=0)
+
+
+def with_alphas(params, value):
+    xattn = {name: jnp.full_like(p, value) if name.startswith('alpha_') else p for name, p in params['xattn'].items()}
+    return params | {'xattn': xattn}
+
+
+def test_closed_gates_give_the_bare_language_model_bit_for_bit(model, params, features, tokens):
+    bare = Flamingo(FlamingoConfig(lm=model.config.lm))
+    plain = np.minimum(tokens, 303)
+    closed = logits(model, with_alphas(params, 0.0), features, plain)
+    np.testing.assert_array_equal(closed[..., :304], logits(bare, {'lm': params['lm']}, None, plain))
+    assert closed.shape == (2, 16, 305) and closed.dtype == np.float32
+    opened = logits(model, params, features, plain)
+    assert np.abs(opened - closed).max() > 1e-2
+
+
+def test_no_gradient_from_an_image_to_the_text_before_it(model, params, features, tokens):
+    """Row 0 has tags at 2 and 9: logits 0 and 1 come before both, logits 2 to 8 before the second."""
+
+    @jax.jit
+    def jacobian(features):  # [l n]: how much each logit row of text 0 depends on each of its images.
+        one = jnp.array(tokens[:1])
+        pull = jax.vjp(lambda f: model.logits(params, f, one)[0].sum(axis=-1), features)[1]
+        return jnp.abs(jax.vmap(lambda row: pull(row)[0])(jnp.eye(16))).sum(axis=(1, 4, 5, 6))[..., :]
+
+    depends = np.asarray(jacobian(features[:1])).reshape(16, 2)
+    assert (depends[:2] == 0).all() and (depends[:9, 1] == 0).all()
+    assert (depends[2:, 0] > 0).all() and (depends[9:, 1] > 0).all()  # The first reaches the end by self-attention.
+
+
+def test_an_image_matters_only_where_phi_names_it(model, params, features, tokens):
+    """With the language model's self-attention silent there is no other way."""
+    blocks = params['lm']['blocks']
+    silent = blocks | {'out': jax.tree.map(jnp.zeros_like, blocks['out'])}
+    silent = params | {'lm': params['lm'] | {'blocks': silent}}
+    phi = np.asarray(model.phi(jnp.array(tokens)))
+    before = logits(model, silent, features, tokens)
+    for image in (1, 2):
+        changed = features.copy()
+        changed[:, image - 1] *= -1
+        difference = np.abs(logits(model, silent, changed, tokens) - before).max(axis=-1)
+        assert (difference[phi == image] > 1e-4).all() and (difference[phi != image] == 0).all()
+
+
+def test_padding_images_change_nothing(model, params, features, tokens):
+    padded = np.concatenate([features, 3 * features[:, ::-1]], axis=1)
+    expected = logits(model, params, features, tokens)
+    np.testing.assert_allclose(logits(model, params, padded, tokens), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_text_without_pictures_does_not_depend_on_its_batch(model, params, features, tokens):
+    """Alone it has no images at all; beside a text that has some, its row has padding."""
+    text = np.where(tokens == 8, 10, tokens)  # No tag is whole.
+    assert not np.any(model.phi(jnp.array(text)))
+    alone, beside = logits(model, params, None, text), logits(model, params, features, text)
+    np.testing.assert_allclose(alone, beside, rtol=1e-5, atol=1e-5)
+
+
+def test_phi_counts_the_tag_that_has_begun(config):
+    """Figure 6 of the paper, where '<image>' is three pieces of plain text and phi is 8 + 11 + 10 long."""
+    bos, eoc, t = 2, 304, (7, 8, 9)
+    text = [bos, *range(20, 26), eoc, *t, *range(30, 37), eoc, *t, *range(40, 46), eoc]
+    figure = [0] * 8 + [1] * 11 + [2] * 10
+    phi = Flamingo(config).phi
+    np.testing.assert_array_equal(phi(jnp.array([text])), [figure])
+    broken = [bos, 7, 8, 20, 8, 9, 7, 7, 8, 9, 7, 8]  # Only one whole tag.
+    np.testing.assert_array_equal(phi(jnp.array([broken])), [[0] * 7 + [1] * 5])
+    one = Flamingo(dataclasses.replace(config, image_tag=(305,))).phi
+    np.testing.assert_array_equal(one(jnp.array([[305, 5, 305, 305, 5]])), [[1, 1, 2, 3, 3]])
+    none = Flamingo(dataclasses.replace(config, image_tag=())).phi
+    np.testing.assert_array_equal(none(jnp.array([text])), [[0] * 29])
+
+
+@pytest.fixture(scope='module')
+def loop(model, params):
+    """The head of flamingo.py, written as a loop over the blocks."""
+    c = model.config
+    gated, block = GatedXattnDense(c.xattn, c.lm.width), Block(c.lm)
+
+    @jax.jit
+    def run(features, tokens):
+        phi, media = model.phi(tokens), model.media(params, features)
+        positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+        y = model.embed(params, tokens)
+        for i in range(c.lm.depth):
+            if i % c.xattn.every == 0:
+                p = {'params': jax.tree.map(lambda x, i=i: x[i // c.xattn.every], params['xattn'])}
+                keys_values = gated.apply(p, media.tokens, method='keys_values')
+                y = gated.apply(p, y, keys_values, media_mask(phi, 2, c.resampler.latents))
+            p = {'params': jax.tree.map(lambda x, i=i: x[i], params['lm']['blocks'])}
+            y, _ = block.apply(p, y, positions, causal_mask(tokens.shape[1]))
+        return model.unembed(params, y)
+
+    return run
+
+
+def test_scanned_groups_are_a_loop_over_blocks(model, params, features, tokens, loop):
+    """Three blocks with a gated block before the first and the third: one whole group and a ragged one."""
+    np.testing.assert_array_equal(logits(model, params, features, tokens), loop(features, tokens))
+
+
+def test_rematerialisation_changes_nothing(model, params, features, tokens):
+    remat = dataclasses.replace(model, remat=True)
+    np.testing.assert_array_equal(logits(remat, params, features, tokens), logits(model, params, features, tokens))
+    grad = jax.jit(
+        jax.grad(lambda xattn, m: jnp.sum(m.logits(params | {'xattn': xattn}, jnp.array(features), jnp.array(tokens)) ** 2)),
+        static_argnums=1,
+    )
+    for a, b in zip(*(jax.tree.leaves(grad(params['xattn'], m)) for m in (model, remat)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * np.abs(a).max())
+
+
+def test_media_computed_ahead_are_the_same(model, params, features, tokens, loop):
+    """What decoding does: keys and values of the media once a prompt."""
+
+    @jax.jit
+    def ahead(features, tokens):
+        media = model.keys_values(params, model.media(params, features))
+        assert isinstance(media, Media) and media.tokens is None and media.length == 6
+        positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+        y = model.embed(params, tokens)
+        y, cache = model.decoder(params, y, positions, causal_mask(tokens.shape[1]), media, model.phi(tokens))
+        assert cache is None
+        return model.unembed(params, y)
+
+    np.testing.assert_allclose(ahead(features, tokens), loop(features, tokens), rtol=1e-5, atol=1e-5)
+
+
+def test_pixels_are_their_features_and_give_the_trunk_no_gradient(model, params, tokens):
+    pixels = np.random.default_rng(2).integers(0, 256, (2, 2, 1, 16, 16, 3), np.uint8)
+    features = jax.jit(lambda p, x: model.features(p, x))(params, pixels)
+    assert features.shape[:3] == (2, 2, 1) and features.shape[4] == 24
+    np.testing.assert_allclose(
+        logits(model, params, pixels, tokens), logits(model, params, features, tokens), rtol=1e-4, atol=1e-4
+    )
+    grads = jax.jit(jax.grad(lambda p: model.features(p, jnp.array(pixels)).sum()))(params)
+    assert not any(np.any(g) for g in jax.tree.leaves(grads))
+
+
+def test_extra_tokens_have_rows_of_their_own(model, params, features, tokens):
+    expected = logits(model, params, features, tokens)
+    extra = params['extra_tokens']
+    out = logits(model, params | {'extra_tokens': extra | {'output': -extra['output']}}, features, tokens)
+    np.testing.assert_array_equal(out[..., :304], expected[..., :304])
+    np.testing.assert_allclose(out[..., 304], -expected[..., 304], rtol=1e-6)
+    new = logits(model, params | {'extra_tokens': extra | {'input': -extra['input']}}, features, tokens)
+    np.testing.assert_array_equal(new[0, 0], expected[0, 0])  # The first <EOC> of text 0 is token 1.
+    assert np.abs(new[0, 1] - expected[0, 1]).max() > 1e-3
+    last = params['lm']['embedder'] | {'tokens': params['lm']['embedder']['tokens'].at[303].add(1.0)}
+    y = model.embed(params | {'lm': params['lm'] | {'embedder': last}}, jnp.full((1, 1), 304))
+    np.testing.assert_array_equal(y[0, 0], extra['input'][0])
+
+
+def test_every_dimension_of_every_parameter_has_a_rule_and_every_rule_a_parameter(config):
+    learned = dict(positions='learned', norm='layer', bias=True, gated_ffw=True, tied=False)
+    configs = [config, FlamingoConfig(lm=dataclasses.replace(config.lm, **learned))]
+    used = set()
+    for one in configs:
+        boxed = jax.eval_shape(Flamingo(one).init, jax.random.key(0))
+        leaves = jax.tree_util.tree_leaves_with_path(boxed, is_leaf=lambda x: isinstance(x, nn.meta.AxisMetadata))
+        for path, box in leaves:
+            assert isinstance(box, nn.meta.AxisMetadata), f'{path} has no logical axes'
+            assert len(box.names) == box.value.ndim, f'{path} {box.names} {box.value.shape}'
+            used |= set(box.names)
+    rules = [name for name, _ in RULES]
+    assert len(rules) == len(set(rules)) and used == set(rules)
+
+
+def test_the_trees_are_the_components(config):
+    trees = {name: jax.eval_shape(Flamingo(one).init, jax.random.key(0)) for name, one in (
+        ('whole', config), ('lm', FlamingoConfig(lm=config.lm)), ('vision', FlamingoConfig(vision=config.vision, image_size=16))
+    )}  # fmt: skip
+    assert set(trees['whole']) == {'vision', 'lm', 'resampler', 'xattn', 'extra_tokens'}
+    for part in ('lm', 'vision'):
+        assert set(trees[part]) == {part}
+        assert jax.tree.map(lambda x: (x.shape, x.dtype), trees[part][part]) == jax.tree.map(
+            lambda x: (x.shape, x.dtype), trees['whole'][part]
+        )
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(trees))

@@ -1,0 +1,110 @@
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flamingo_jax.model.config import FlamingoConfig
+from flamingo_jax.model.flamingo import Flamingo
+from flamingo_jax.model.language_model import rotate
+
+ROTARY = dict(positions='rotary', norm='rms', kv_heads=2)
+LEARNED = dict(
+    positions='learned', norm='layer', bias=True, gated_ffw=True, activation='silu', tied=False, scale_embeddings=False
+)
+
+
+@pytest.fixture(scope='module', params=[ROTARY, LEARNED], ids=['rotary', 'learned'])
+def lm(config, request):
+    """(model, params) of a bare language model of one family."""
+    model = Flamingo(FlamingoConfig(lm=dataclasses.replace(config.lm, **request.param)))
+    params = nn.meta.unbox(jax.jit(model.init)(jax.random.key(0)))
+    # Zero biases would hide a bias that is forgotten.
+    return model, jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(1), x.shape), params)
+
+
+@pytest.fixture(scope='module')
+def logits(lm):
+    """The language model as a jitted function of tokens."""
+    model, params = lm
+    return jax.jit(lambda tokens: model.logits(params, None, tokens))
+
+
+@pytest.fixture(scope='module')
+def advance(lm):
+    """One call of the decoder with a cache, jitted: (tokens, positions, mask, cache, index) -> (logits, cache)."""
+    model, params = lm
+
+    def run(tokens, positions, mask, cache, index):
+        y = model.embed(params, tokens)
+        y, cache = model.decoder(params, y, positions, mask, None, jnp.zeros_like(tokens), cache, index)
+        return model.unembed(params, y), cache
+
+    return jax.jit(run)
+
+
+def test_a_token_sees_nothing_after_it(logits, tokens):
+    tokens = np.minimum(tokens, 303)
+    changed = tokens.copy()
+    changed[:, 9] = (changed[:, 9] + 1) % 300
+    before, after = logits(tokens), logits(changed)
+    assert before.shape == (2, 16, 304) and before.dtype == np.float32
+    np.testing.assert_array_equal(after[:, :9], before[:, :9])
+    assert (np.abs(after[:, 9:] - before[:, 9:]).max(axis=-1) > 1e-3).all()
+
+
+def test_order_matters(logits, tokens):
+    tokens = np.minimum(tokens, 303)
+    swapped = tokens.copy()
+    swapped[:, [0, 1]] = swapped[:, [1, 0]]
+    assert np.abs(logits(swapped)[:, -1] - logits(tokens)[:, -1]).max() > 1e-3
+
+
+def test_prefix_and_extension_are_the_whole(lm, logits, advance, tokens):
+    tokens = np.minimum(tokens, 303)
+    model, places = lm[0], np.arange(20)
+    cache, parts = model.empty_cache(2, 20), []
+    for begin, end in ((0, 9), (9, 14), (14, 16)):
+        index = np.arange(begin, end)
+        mask = (places <= index[:, None])[None]
+        positions = np.broadcast_to(index, (2, end - begin))
+        part, cache = advance(tokens[:, begin:end], positions, mask, cache, jnp.int32(begin))
+        parts.append(part)
+    np.testing.assert_allclose(np.concatenate(parts, axis=1), logits(tokens), rtol=1e-4, atol=1e-5)
+
+
+def test_padding_on_the_left_changes_nothing(lm, logits, advance, tokens):
+    tokens = np.minimum(tokens, 303)
+    padded = np.pad(tokens, ((0, 0), (4, 0)), constant_values=1)
+    places = np.arange(20)
+    mask = ((places <= places[:, None]) & (places >= 4))[None]
+    positions = np.broadcast_to(np.maximum(places - 4, 0), (2, 20))
+    out, _ = advance(padded, positions, mask, lm[0].empty_cache(2, 20), jnp.int32(0))
+    np.testing.assert_allclose(out[:, 4:], logits(tokens), rtol=1e-4, atol=1e-5)
+    assert np.isfinite(out).all()
+
+
+def test_rotation_depends_on_the_distance_alone():
+    q, k = np.random.default_rng(0).standard_normal((2, 1, 1, 1, 8), np.float32)
+    q, k = jnp.array(q), jnp.array(k)
+
+    def product(i, j):
+        return float(jnp.sum(rotate(q, jnp.array([[i]]), 100.0) * rotate(k, jnp.array([[j]]), 100.0)))
+
+    assert product(0, 0) == pytest.approx(float(jnp.sum(q * k)), rel=1e-5)
+    assert product(12, 5) == pytest.approx(product(7, 0), rel=1e-3, abs=1e-4)
+    assert abs(product(7, 0) - product(6, 0)) > 1e-2
+    # Halves convention: number i and number i + 4 turn by position * base ** (-i / 4).
+    x = jnp.zeros((1, 1, 1, 8)).at[..., 1].set(1.0)
+    turned = np.asarray(rotate(x, jnp.array([[3]]), 100.0))[0, 0, 0]
+    np.testing.assert_allclose(turned[[1, 5]], [np.cos(3 * 100**-0.25), np.sin(3 * 100**-0.25)], rtol=1e-5)
+    assert np.count_nonzero(turned) == 2
+
+
+def test_a_tied_output_is_the_embedding(config):
+    for tied in (True, False):
+        model = Flamingo(FlamingoConfig(lm=dataclasses.replace(config.lm, tied=tied)))
+        embedder = jax.eval_shape(model.init, jax.random.key(0))['lm']['embedder']
+        assert ('output' in embedder) != tied

@@ -1,0 +1,59 @@
+import dataclasses
+
+import jax
+import pytest
+from jax.sharding import PartitionSpec
+
+from flamingo_jax.model.flamingo import Flamingo
+from flamingo_jax.training.sharding import AXES, batch_sharding, check_batch, make_mesh, shardings
+
+
+@pytest.mark.parametrize(
+    'sizes, shape', [((), (8, 1, 1)), ((-1, 2, 2), (2, 2, 2)), ((1, -1, 1), (1, 8, 1)), ((1, 2, 4), (1, 2, 4))]
+)
+def test_a_mesh_is_three_numbers(sizes, shape):
+    mesh = make_mesh(*sizes)
+    assert mesh.axis_names == AXES and mesh.devices.shape == shape
+    assert all(kind == jax.sharding.AxisType.Auto for kind in mesh.axis_types)
+
+
+@pytest.mark.parametrize('sizes', [(3, 1, 1), (-1, 3, 1), (-1, -1, 1), (4, 1, 1), (16, 1, 1), (0, 1, 1), (-2, -4, 1)])
+def test_a_mesh_that_does_not_fit_says_how_many_devices_there_are(sizes):
+    with pytest.raises(ValueError, match=f'data={sizes[0]} fsdp={sizes[1]} tensor={sizes[2]} does not fit 8 devices'):
+        make_mesh(*sizes)
+
+
+def test_a_batch_must_be_divided(config):
+    check_batch('web', 16, make_mesh(2, 4, 1))
+    with pytest.raises(ValueError, match='web: batch_size 12 .* 8 rows .*data 2 x fsdp 4'):
+        check_batch('web', 12, make_mesh(2, 4, 1))
+    assert batch_sharding(make_mesh(2, 2, 2)).shard_shape((16, 3)) == (4, 3)
+
+
+def test_a_parameter_lies_where_its_axes_say(config):
+    boxed = jax.eval_shape(Flamingo(config).init, jax.random.key(0))
+    where = jax.tree.map(lambda s: s.spec, shardings(boxed, make_mesh(2, 2, 2)))
+    assert where['lm']['blocks']['query']['kernel'] == PartitionSpec(None, 'fsdp', 'tensor', None)
+    assert where['lm']['blocks']['ffw']['down']['kernel'] == PartitionSpec(None, 'tensor', 'fsdp')
+    assert where['lm']['embedder']['tokens'] == PartitionSpec('tensor', 'fsdp')
+    assert where['xattn']['key']['kernel'] == PartitionSpec(None, 'fsdp', 'tensor', None)
+    assert where['xattn']['alpha_dense'] == PartitionSpec(None)
+    # Two axes that go to the same mesh axis: only the first is cut.
+    assert where['resampler']['project_out']['kernel'] == PartitionSpec('fsdp', None)
+    assert all(set(spec) <= {None} for spec in jax.tree.leaves(where['vision'], is_leaf=lambda x: isinstance(x, tuple)))
+
+
+def test_an_indivisible_dimension_names_the_parameter(config):
+    lm = dataclasses.replace(config.lm, vocab_size=301)
+    boxed = jax.eval_shape(Flamingo(dataclasses.replace(config, lm=lm)).init, jax.random.key(0))
+    with pytest.raises(ValueError, match="lm/embedder/tokens: its dimension 'vocab' of 301 .*'tensor' of 2"):
+        shardings(boxed, make_mesh(2, 2, 2))
+    with pytest.raises(ValueError, match="lm/.*: its dimension 'heads' of 4 .*'tensor' of 8|'kv_heads' of 2"):
+        shardings(jax.eval_shape(Flamingo(config).init, jax.random.key(0)), make_mesh(1, 1, 8))
+
+
+def test_an_unknown_axis_names_the_parameter(config, monkeypatch):
+    boxed = jax.eval_shape(Flamingo(config).init, jax.random.key(0))
+    boxed['lm']['embedder']['tokens'] = boxed['lm']['embedder']['tokens'].replace(names=('vocab', 'wdith'))
+    with pytest.raises(ValueError, match="lm/embedder/tokens: the logical axis 'wdith'"):
+        shardings(boxed, make_mesh())
