@@ -5,7 +5,7 @@
     python -m flamingo_jax.inputs.tokenizer --data=DATA/dictionary_text/small/1.2.0 --records=25000 --out=lm.model
     python -m flamingo_jax.train --config=experiments/lm_dictionary.py --workdir=lm \
         --config.tokenizer=lm.model --config.datasets.text.path=DATA/dictionary_text/small/1.2.0
-    python -m flamingo_jax.convert run --source=lm --out=experiments/lm_dictionary
+    python -m flamingo_jax.convert run --source=lm --card=experiments/lm_dictionary.md --out=experiments/lm_dictionary
 """
 
 from ml_collections import ConfigDict

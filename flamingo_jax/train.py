@@ -47,7 +47,9 @@ class Parts:
         boxed = jax.eval_shape(self.model.init, jax.random.key(0))
         return {
             # The trunk stays float32: see `Flamingo.features`.
-            name: source.params(name, None if name == 'vision' else self.model.dtype, sharding.shardings(boxed[name], mesh))
+            name: source.params(
+                name, None if name == 'vision' else self.model.dtype, sharding.shardings(boxed[name], mesh)
+            )
             for name, source in self.frozen.items()
         }
 
@@ -77,7 +79,7 @@ def build(config: ConfigDict) -> Parts:
     if model_config.lm.vocab_size != tokenizer.vocab_size:
         raise ValueError(
             f'The language model has {model_config.lm.vocab_size} tokens, its tokenizer {tokenizer.vocab_size}: '
-            'set config.model.lm.vocab_size to the tokenizer\'s.'
+            "set config.model.lm.vocab_size to the tokenizer's."
         )
     for name in config.trained:
         frozen.pop(name, None)
@@ -122,7 +124,8 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
             iterator.set_state(positions[name])
 
     weights = {name: data.loss_weight for name, data in datasets.items()}
-    step_fn = make_step(model, optimizer, weights, config.micro_batches, NoiseConfig(**config.noise))
+    where = jax.tree.map(lambda x: x.sharding, state)
+    step_fn = make_step(model, optimizer, weights, config.micro_batches, NoiseConfig(**config.noise), where)
     rows = sharding.batch_sharding(mesh)
     first = int(state.step)
     _print_sizes(state.params, frozen)

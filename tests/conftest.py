@@ -1,5 +1,6 @@
 """Eight devices on the CPU, run-time checks of every shape annotation, and the tiny model that most tests share."""
 
+import contextlib
 import dataclasses
 
 import jax
@@ -28,7 +29,9 @@ def config() -> FlamingoConfig:
     lm = dict(vocab_size=304, width=32, depth=3, heads=4, kv_heads=2, head_dim=8, ffw_width=64, context=64)
     return FlamingoConfig(
         lm=dataclasses.replace(TINY['lm'], **lm),
-        vision=EfficientNetConfig(stages=((1, 3, 1, 1, 8), (1, 3, 2, 2, 8)), stem_width=8, head_width=24, resolution=16),
+        vision=EfficientNetConfig(
+            stages=((1, 3, 1, 1, 8), (1, 3, 2, 2, 8)), stem_width=8, head_width=24, resolution=16
+        ),
         resampler=ResamplerConfig(latents=3, width=16, depth=2, heads=2, head_dim=8, frames=4),
         xattn=XattnConfig(every=2, heads=4, head_dim=8, initial_alpha=0.5),
         image_tag=(7, 8, 9),
@@ -42,9 +45,32 @@ def model(config) -> Flamingo:
     return Flamingo(config)
 
 
+@contextlib.contextmanager
+def _optimised(yes: bool):
+    before = not jax.config.read('jax_disable_most_optimizations')
+    jax.config.update('jax_disable_most_optimizations', not yes)
+    yield
+    jax.config.update('jax_disable_most_optimizations', not before)
+
+
+@pytest.fixture(scope='module')
+def quick_compilation():
+    """Halves the time to compile, for modules that compile much and compute little."""
+    with _optimised(False):
+        yield
+
+
+@pytest.fixture
+def full_optimisation():
+    """Undoes `quick_compilation` for one test: bit-for-bit equality must hold in what users run."""
+    with _optimised(True):
+        yield
+
+
 @pytest.fixture(scope='session')
 def params(model):
-    return nn.meta.unbox(jax.jit(model.init)(jax.random.key(0)))
+    with _optimised(False):
+        return nn.meta.unbox(jax.jit(model.init)(jax.random.key(0)))
 
 
 @pytest.fixture(scope='session')

@@ -1,6 +1,6 @@
 """Few-shot evaluation of the quickstart's model: concepts never trained on, queries in a style never trained on.
 
-    python -m flamingo_jax.evaluate --config=experiments/evaluate/quickstart.py --checkpoint=WORKDIR --workdir=DIR
+python -m flamingo_jax.evaluate --config=experiments/evaluate/quickstart.py --checkpoint=WORKDIR --workdir=DIR
 """
 
 from ml_collections import ConfigDict
@@ -15,9 +15,7 @@ def get_config() -> ConfigDict:
     c = evaluation.base()
     c.data = 'data/picture_dictionary/sample'
     c.episodes = 400
-    unseen = dict(
-        query_split='test', support_split='test', query_styles=('fluent-3d',), support_styles=TRAINED_STYLES
-    )
+    unseen = dict(query_split='test', support_split='test', query_styles=('fluent-3d',), support_styles=TRAINED_STYLES)
     c.tasks['2-way new words'] = evaluation.task(ways=2, shots=(1, 2), **unseen)
     c.tasks['5-way new words'] = evaluation.task(ways=5, shots=(1, 2), answers=('ranked', 'open-ended'), **unseen)
     return c

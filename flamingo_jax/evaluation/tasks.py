@@ -1,8 +1,8 @@
 """Few-shot tasks over a picture set, as episodes: a prompt of examples, a query, its answer, the candidates.
 
-    new words   n pictures of concepts never trained on get invented names in the prompt; another picture, in another
-                style, of one of them is to be named. Only the prompt can tell.
-    names       pictures with their true names in one language, then another picture.
+new words   n pictures of concepts never trained on get invented names in the prompt; another picture, in another
+            style, of one of them is to be named. Only the prompt can tell.
+names       pictures with their true names in one language, then another picture.
 """
 
 import dataclasses
@@ -54,7 +54,9 @@ class Task:
           FileNotFoundError, ValueError: bad data, too few concepts, or a setting that makes no sense; before any work.
         """
         self.name, self.config = name, config
-        if bad := sorted(set(config.answers) - {'ranked', 'open-ended'}) + sorted(set(config.support) - {'random', 'rices'}):
+        if bad := sorted(set(config.answers) - {'ranked', 'open-ended'}) + sorted(
+            set(config.support) - {'random', 'rices'}
+        ):
             raise ValueError(f'Task {name}: {bad} is no kind of answers or support.')
         if config.ways and 'rices' in config.support:
             raise ValueError(f'Task {name}: new words have no support pool, so no RICES. Use support=("random",).')
@@ -84,7 +86,9 @@ class Task:
             names = {p.names[config.language] for p in self.named_queries + self.named_support}
             self.candidates = tuple(sorted(names))
         self.pooled_queries = _by_index(self.query_set, rices.pool(model, self.query_set, self.query_set.pictures))
-        self.pooled_support = _by_index(self.support_set, rices.pool(model, self.support_set, self.support_set.pictures))
+        self.pooled_support = _by_index(
+            self.support_set, rices.pool(model, self.support_set, self.support_set.pictures)
+        )
 
     def episodes(self, number: int, shots: int, support: str, seed: int) -> Iterator[Episode]:
         """So many episodes: the same for the same seed, whatever the model. Other shots ask the same queries."""

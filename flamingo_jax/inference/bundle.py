@@ -1,9 +1,9 @@
 """A bundle: a folder that holds a model, or a part of one (a language model, a vision trunk).
 
-    config.json        the model's config; checksums and dtypes of the trees
-    tokenizer.model    SentencePiece, in every bundle that has a language model
-    params/NAME        one Orbax checkpoint a component tree
-    README.md          the model card
+config.json        the model's config; checksums and dtypes of the trees
+tokenizer.model    SentencePiece, in every bundle that has a language model
+params/NAME        one Orbax checkpoint a component tree
+README.md          the model card
 """
 
 import dataclasses
@@ -75,7 +75,9 @@ def read(path: str | pathlib.Path) -> Bundle:
     """
     path = pathlib.Path(path).expanduser().absolute()
     if not (path / 'config.json').is_file():
-        raise FileNotFoundError(f'{path} is not a bundle (it has no config.json). `python -m flamingo_jax.convert` makes one.')
+        raise FileNotFoundError(
+            f'{path} is not a bundle (it has no config.json). `python -m flamingo_jax.convert` makes one.'
+        )
     fields = json.loads((path / 'config.json').read_text())
     return Bundle(path, FlamingoConfig.from_json(fields['model']), fields['image_tag'], fields['checksums'])
 

@@ -74,7 +74,12 @@ _keys_values = jax.jit(Flamingo.keys_values, static_argnums=0)
 
 
 def prefill(
-    model: Flamingo, params: Params, media: Media | None, tokens: Int[Array, 'b l'], valid: Bool[Array, 'b l'], room: int
+    model: Flamingo,
+    params: Params,
+    media: Media | None,
+    tokens: Int[Array, 'b l'],
+    valid: Bool[Array, 'b l'],
+    room: int,
 ) -> tuple[Float[Array, 'b v'], Text]:
     """Reads prompts that are padded on the left.
 

@@ -36,7 +36,9 @@ def load(path: str | pathlib.Path, mesh: jax.sharding.Mesh | None = None, dtype:
     dtype = jnp.dtype(dtype or (jnp.bfloat16 if jax.default_backend() in ('tpu', 'gpu') else jnp.float32))
     is_run = (path / 'run.json').is_file()
     if not is_run and not (path / 'config.json').is_file():
-        raise FileNotFoundError(f'{path} is neither a bundle (config.json) nor the workdir of a training run (run.json).')
+        raise FileNotFoundError(
+            f'{path} is neither a bundle (config.json) nor the workdir of a training run (run.json).'
+        )
     if is_run:
         run = json.loads((path / 'run.json').read_text())
         about, trained, step = read_latest(path)
@@ -148,14 +150,16 @@ class Pretrained:
         media, text, logits = self.read(prompts, max_new_tokens)
         stops = jnp.array([self.tokenizer.eos] + ([] if self.tokenizer.eoc is None else [self.tokenizer.eoc]))
         image = self.tokenizer.extra_tokens.index(IMAGE) if IMAGE in self.tokenizer.extra_tokens else None
-        banned = (self.tokenizer.pad, self.tokenizer.bos) + (() if image is None else (self.tokenizer.vocab_size + image,))
+        banned = (self.tokenizer.pad, self.tokenizer.bos) + (
+            () if image is None else (self.tokenizer.vocab_size + image,)
+        )
         common = (self.model, self.params, media, text, logits, stops)
         if num_beams > 1:
             tokens = search.beam_search(*common, max_new_tokens, num_beams, length_penalty, banned)
         else:
             how = search.Sampling(temperature, top_k, top_p)
             tokens = search.sample(*common, jax.random.key(seed), max_new_tokens, how, banned)
-        answers = [self._cut(self.tokenizer.decode(row[row >= 0]), stop) for row in np.asarray(tokens)]
+        answers = [self._cut(self.tokenizer.decode(row[row >= 0].tolist()), stop) for row in np.asarray(tokens)]
         return answers if several else answers[0]
 
     def score(
@@ -188,7 +192,15 @@ class Pretrained:
         # So many candidates at a time that their copies of the text's cache stay small.
         part = max(1, 256 // len(rows))
         scores = [
-            search.score(self.model, self.params, media, text, logits, tokens[:, begin : begin + part], valid[:, begin : begin + part])
+            search.score(
+                self.model,
+                self.params,
+                media,
+                text,
+                logits,
+                tokens[:, begin : begin + part],
+                valid[:, begin : begin + part],
+            )
             for begin in range(0, tokens.shape[1], part)
         ]
         scores = np.concatenate([np.asarray(score) for score in scores], axis=1)

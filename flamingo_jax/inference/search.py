@@ -132,7 +132,15 @@ def beam_search(
 
     live = jnp.where(jnp.arange(beams) == 0, 0.0, NEVER) * jnp.ones((b, 1))  # All beams begin as one.
     nothing = jnp.full((b, beams, steps), -1, jnp.int32)
-    carry = (0, repeat(text, beams), jnp.repeat(logits, beams, axis=0), live, nothing, jnp.full((b, beams), NEVER), nothing)
+    carry = (
+        0,
+        repeat(text, beams),
+        jnp.repeat(logits, beams, axis=0),
+        live,
+        nothing,
+        jnp.full((b, beams), NEVER),
+        nothing,
+    )
     step, _, _, live, live_tokens, finished, finished_tokens = jax.lax.while_loop(more, one, carry)
     # What is still live after the last step competes too.
     scores = jnp.concatenate([finished, live / jnp.maximum(step, 1.0) ** length_penalty], axis=1)

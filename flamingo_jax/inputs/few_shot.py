@@ -44,6 +44,10 @@ class FewShot:
                 f'Sequences of {config.classes[1]} classes need at least {2 * config.classes[1]} concepts; '
                 f'the picture set has {len(self._concepts)}.'
             )
+        if config.bind < 1 and len(self._concepts) < config.shots:
+            raise ValueError(
+                f'Sequences of {config.shots} pictures of different concepts: the picture set has {len(self._concepts)} concepts.'
+            )
         named = {language for picture in pictures.pictures for language in picture.names}
         if unknown := sorted(set(config.languages) - named):
             raise ValueError(f'The picture set has no names in {unknown}; it has {sorted(named)}.')
@@ -59,9 +63,7 @@ class FewShot:
         classes = list(rng.choice(len(self._concepts), n + 1, replace=False))
         *classes, other = [self._concepts[i] for i in classes]
         language = c.languages[rng.integers(len(c.languages))]
-        labels = [
-            self._any_name(rng, language) if rng.random() < c.real_words else word for word in nonces(rng, n)
-        ]
+        labels = [self._any_name(rng, language) if rng.random() < c.real_words else word for word in nonces(rng, n)]
         blended = {classes[0]: (other, rng.uniform(0.5, 0.8))} if rng.random() < c.blend else {}
         with_text = rng.random() < c.text_keys
         chunks, seen, style = [], set(), None

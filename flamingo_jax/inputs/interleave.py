@@ -87,7 +87,7 @@ def interleave(
 
     start = int(rng.integers(0, len(tokens) - length + 1)) if len(tokens) > length else 0
     begins = [(position - start, picture) for position, picture in begins if position >= start]
-    end = begins[images][0] if len(begins) > images else length
+    end = min(length, begins[images][0]) if len(begins) > images else length
     begins = [begin for begin in begins[:images] if begin[0] < end]
     tokens, weights = tokens[start : start + end], weights[start : start + end]
 

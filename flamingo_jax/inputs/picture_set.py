@@ -121,7 +121,9 @@ def open_features(path: str, split: str, records: int, trunk: str = '') -> np.nd
         raise FileNotFoundError(f'No features of the split {split!r} in {folder}. {remedy}')
     about = json.loads(about.read_text())
     if about['records'] != records:
-        raise ValueError(f'The features in {folder} are of {about["records"]} pictures, the data set has {records}. {remedy}')
+        raise ValueError(
+            f'The features in {folder} are of {about["records"]} pictures, the data set has {records}. {remedy}'
+        )
     if trunk and about['trunk'] != trunk:
         raise ValueError(f'The features in {folder} were computed with another trunk than this model has. {remedy}')
     return np.load(folder / f'{split}.npy', mmap_mode='r')

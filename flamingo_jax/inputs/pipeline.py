@@ -107,7 +107,9 @@ def batches(
     p, processes = jax.process_index(), jax.process_count()
     for number, (name, config) in enumerate(sorted(configs.items())):
         if config.batch_size % processes:
-            raise ValueError(f'Data set {name}: batch_size {config.batch_size} is not divided by {processes} processes.')
+            raise ValueError(
+                f'Data set {name}: batch_size {config.batch_size} is not divided by {processes} processes.'
+            )
         dataset = sequences(config, tokenizer, image_size, seed + number, trunk)[p::processes]
         dataset = dataset.batch(config.batch_size // processes, drop_remainder=True)
         dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=8))
@@ -120,4 +122,3 @@ def batches(
 def put(batch: Batch, sharding: jax.sharding.Sharding) -> Batch:
     """This process's rows -> global arrays, sharded over the batch."""
     return {key: jax.make_array_from_process_local_data(sharding, value) for key, value in batch.items()}
-

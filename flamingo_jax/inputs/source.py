@@ -33,5 +33,7 @@ def open_split(path: str | pathlib.Path, split: str) -> Sequence[dict[str, Any]]
     if missing:
         raise FileNotFoundError(f'The data set {path} is only half there: {missing[0]} is missing. Prepare it again.')
     if not str(builder.info.splits[split].filepaths[0]).count('array_record'):
-        raise ValueError(f'The data set {path} is not in ArrayRecord files; prepare it with file_format="array_record".')
+        raise ValueError(
+            f'The data set {path} is not in ArrayRecord files; prepare it with file_format="array_record".'
+        )
     return builder.as_data_source(split)

@@ -12,6 +12,7 @@ As a command this file trains a tokenizer on the text of a prepared data set:
 import io
 import pathlib
 from collections.abc import Iterable, Iterator
+from typing import SupportsInt
 
 import sentencepiece
 from absl import app, flags
@@ -64,7 +65,7 @@ class Tokenizer:
             ids += [self.eoc, *chunk]
         return ids
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[SupportsInt]) -> str:
         """The text of some ids; extra tokens by name, control tokens left out."""
         text, run = '', []
         for i in [int(i) for i in ids] + [None]:

@@ -57,7 +57,10 @@ class Flamingo:
     def logits(
         self,
         params: Params,
-        images: Float[Array, 'b n t s d_v'] | UInt8[Array, 'b n t height width 3'] | Float[Array, 'b n t height width 3'] | None,
+        images: Float[Array, 'b n t s d_v']
+        | UInt8[Array, 'b n t height width 3']
+        | Float[Array, 'b n t height width 3']
+        | None,
         tokens: Int[Array, 'b l'],
         phi: Int[Array, 'b l'] | None = None,
         text_noise: Float[Array, 'b l d'] | None = None,
@@ -170,9 +173,7 @@ class Flamingo:
         """
         c = self.config
         block = Block(c.lm, self.dtype)
-        y = Embedder(c.lm, self.dtype).apply(
-            {'params': params['lm']['embedder']}, y, positions, method='add_positions'
-        )
+        y = Embedder(c.lm, self.dtype).apply({'params': params['lm']['embedder']}, y, positions, method='add_positions')
         if media is None and c.xattn is not None:  # The gated feed-forward does not depend on there being a picture.
             media = Media(jnp.zeros((y.shape[0], 0, c.lm.width), self.dtype), None)
         if media is not None:
@@ -221,7 +222,9 @@ class Flamingo:
     def init(self, key: Key[Array, '']) -> Params:
         """New parameters, float32, each boxed with its logical axis names (`flax.linen.meta.unbox` removes them)."""
         c = self.config
-        keys = dict(zip(('vision', 'embedder', 'blocks', 'resampler', 'xattn', 'extra_tokens'), jax.random.split(key, 6)))
+        keys = dict(
+            zip(('vision', 'embedder', 'blocks', 'resampler', 'xattn', 'extra_tokens'), jax.random.split(key, 6))
+        )
         params = {}
         if c.vision is not None:
             pixels = jnp.zeros((1, c.image_size, c.image_size, 3), jnp.uint8)
@@ -242,7 +245,9 @@ class Flamingo:
         if c.extra_tokens:
             shape = (len(c.extra_tokens), c.lm.width)
             scale = 1.0 if c.lm.scale_embeddings else c.lm.width**-0.5  # That of the language model's own rows.
-            for name, k, std in zip(('input', 'output'), jax.random.split(keys['extra_tokens']), (scale, c.lm.width**-0.5)):
+            for name, k, std in zip(
+                ('input', 'output'), jax.random.split(keys['extra_tokens']), (scale, c.lm.width**-0.5)
+            ):
                 rows = nn.with_logical_partitioning(nn.initializers.normal(std), ('extra_tokens', 'embed'))
                 params.setdefault('extra_tokens', {})[name] = rows(k, shape)
         return params
@@ -255,7 +260,9 @@ class Flamingo:
 def _init_stacked(module: nn.Module, n: int, key: Key[Array, ''], *args, method: str | None = None) -> Params:
     params = jax.vmap(lambda k: module.init(k, *args, method=method)['params'])(jax.random.split(key, n))
     return jax.tree.map(
-        lambda box: box.add_axis(0, {nn.PARTITION_NAME: 'layers'}), params, is_leaf=lambda x: isinstance(x, nn.meta.AxisMetadata)
+        lambda box: box.add_axis(0, {nn.PARTITION_NAME: 'layers'}),
+        params,
+        is_leaf=lambda x: isinstance(x, nn.meta.AxisMetadata),
     )
 
 

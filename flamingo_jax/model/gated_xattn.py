@@ -50,7 +50,11 @@ class GatedXattnDense(nn.Module):
         """Names the parameters; alphas are float32 scalars whatever the dtype."""
         c, dtype = self.config, self.dtype
         shape, axes = (self.width, c.heads, c.head_dim), ('heads', 'head_dim')
-        self.norm_text, self.norm_media, self.norm_ffw = Norm(dtype=dtype), Norm(axis='media', dtype=dtype), Norm(dtype=dtype)
+        self.norm_text, self.norm_media, self.norm_ffw = (
+            Norm(dtype=dtype),
+            Norm(axis='media', dtype=dtype),
+            Norm(dtype=dtype),
+        )
         self.query = Linear(shape, ('embed', *axes), dtype=dtype)
         self.key = Linear(shape, ('media', *axes), dtype=dtype)
         self.value = Linear(shape, ('media', *axes), dtype=dtype)
@@ -60,9 +64,7 @@ class GatedXattnDense(nn.Module):
         self.alpha_xattn = self.param('alpha_xattn', gate, ())
         self.alpha_dense = self.param('alpha_dense', gate, ())
 
-    def keys_values(
-        self, media: Float[Array, 'b m d']
-    ) -> tuple[Float[Array, 'b m h k'], Float[Array, 'b m h k']]:
+    def keys_values(self, media: Float[Array, 'b m d']) -> tuple[Float[Array, 'b m h k'], Float[Array, 'b m h k']]:
         """The block's keys and values of the media: they do not depend on the text, so decoding computes them once."""
         media = self.norm_media(media)
         return self.key(media), self.value(media)

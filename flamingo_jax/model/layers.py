@@ -103,6 +103,4 @@ class FeedForward(nn.Module):
         hidden = ACTIVATIONS[self.activation](Linear(**into, name='up')(x))
         if self.gated:
             hidden = hidden * Linear(**into, name='gate')(x)
-        return Linear((self.hidden, d), ('ffw', self.axis), bias=self.bias, dtype=self.dtype, name='down')(
-            hidden
-        )
+        return Linear((self.hidden, d), ('ffw', self.axis), bias=self.bias, dtype=self.dtype, name='down')(hidden)

@@ -63,9 +63,7 @@ class Resampler(nn.Module):
         """
         c = self.config
         b, n, t, s, d_v = features.shape
-        x = Linear((d_v, c.width), ('vision_out', 'resampler'), dtype=self.dtype, name='project_in')(
-            features
-        )
+        x = Linear((d_v, c.width), ('vision_out', 'resampler'), dtype=self.dtype, name='project_in')(features)
         unit_normal = nn.initializers.normal(1.0)
         time = self.param(
             'time', nn.with_logical_partitioning(unit_normal, ('frames', 'resampler')), (c.frames, c.width)
@@ -81,6 +79,7 @@ class Resampler(nn.Module):
         for layer in range(c.depth):
             latents = ResamplerLayer(c, self.dtype, name=f'layer_{layer}')(latents, x)
         latents = Norm(axis='resampler', dtype=self.dtype, name='norm_out')(latents)
-        latents = Linear((c.width, self.out_width), ('resampler', 'media'), dtype=self.dtype, name='project_out'
-        )(latents)
+        latents = Linear((c.width, self.out_width), ('resampler', 'media'), dtype=self.dtype, name='project_out')(
+            latents
+        )
         return latents.reshape(b, n, c.latents, self.out_width)

@@ -15,7 +15,7 @@ from flamingo_jax.model.flamingo import Flamingo, Params
 class NoiseConfig:
     """Regularisation of small runs on few pictures; the paper's size needs none of it."""
 
-    feature_dropout: float = 0.0  # Share of the trunk's features set to zero.
+    feature_dropout: float = 0.0  # Share of each picture's feature channels set to zero.
     text: float = 0.0  # Deviation of Gaussian noise on the embedded text, relative to the embedding's own.
 
 
@@ -40,14 +40,19 @@ def loss_sum(
     if images is not None and images.ndim == 6:
         images = model.features(params, images)
     if images is not None and noise.feature_dropout:
-        keep = jax.random.bernoulli(key_features, 1 - noise.feature_dropout, images.shape)
+        b, n, *_, d_v = images.shape
+        keep = jax.random.bernoulli(key_features, 1 - noise.feature_dropout, (b, n, 1, 1, d_v))
         images = jnp.where(keep, images / (1 - noise.feature_dropout), 0).astype(images.dtype)
     tokens, targets = batch['tokens'][:, :-1], batch['tokens'][:, 1:]
     weights = batch['weights'][:, 1:]
     text_noise = None
     if noise.text:  # In half of the rows: a model that reads keys through noise copies by position and likeness.
         rows = params['lm']['embedder']['tokens']
-        scale = noise.text * jnp.std(rows.astype(jnp.float32)) * (rows.shape[1] ** 0.5 if model.config.lm.scale_embeddings else 1)
+        scale = (
+            noise.text
+            * jnp.std(rows.astype(jnp.float32))
+            * (rows.shape[1] ** 0.5 if model.config.lm.scale_embeddings else 1)
+        )
         text_noise = scale * jax.random.normal(key_text, (*tokens.shape, rows.shape[1]), model.dtype)
         text_noise = text_noise * jax.random.bernoulli(key_half, 0.5, (tokens.shape[0], 1, 1))
     logits = model.logits(params, images, tokens, batch['phi'][:, :-1], text_noise)

@@ -15,7 +15,9 @@ class OptimizerConfig:
 
     learning_rate: float = 1e-4
     warmup_steps: int = 5000
-    final_fraction: float = 1.0  # Of the learning rate, reached by a cosine at the last step; 1 keeps it constant (paper).
+    final_fraction: float = (
+        1.0  # Of the learning rate, reached by a cosine at the last step; 1 keeps it constant (paper).
+    )
     weight_decay: float = 0.1
     undecayed: tuple[str, ...] = ('resampler',)
     clip: float = 1.0

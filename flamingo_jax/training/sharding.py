@@ -50,7 +50,8 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
     devices = jax.device_count()
     shape = [data, fsdp, tensor]
     rest = int(np.prod([size for size in shape if size != -1]))
-    if shape.count(-1) > 1 or devices % rest or (-1 not in shape and rest != devices):
+    bad = any(size == 0 or size < -1 for size in shape) or shape.count(-1) > 1
+    if bad or devices % rest or (-1 not in shape and rest != devices):
         raise ValueError(
             f'The mesh data={data} fsdp={fsdp} tensor={tensor} does not fit {devices} devices: their product must be '
             f'{devices}, and at most one may be -1.'
@@ -89,7 +90,9 @@ def shardings(boxed: Any, mesh: Mesh) -> Any:
         spec = []
         for size, axis in zip(shape, axes, strict=True):
             if axis not in rules:
-                raise ValueError(f'{name}: the logical axis {axis!r} is not in the rules table of training/sharding.py.')
+                raise ValueError(
+                    f'{name}: the logical axis {axis!r} is not in the rules table of training/sharding.py.'
+                )
             mesh_axis = rules[axis] if rules[axis] not in spec else None  # A mesh axis cuts one dimension only.
             if mesh_axis and size % mesh.shape[mesh_axis]:
                 raise ValueError(

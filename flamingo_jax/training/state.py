@@ -52,4 +52,3 @@ def new_state(
     )
     where = TrainState(replicated, params, opt_state, replicated)
     return jax.jit(make, out_shardings=where)(jax.random.key(seed))
-

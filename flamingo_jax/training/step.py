@@ -21,20 +21,23 @@ def make_step(
     loss_weights: dict[str, float],
     micro_batches: int,
     noise: NoiseConfig,
+    where: TrainState,
 ) -> Callable[[TrainState, Params, dict[str, Batch]], tuple[TrainState, Metrics]]:
     """The jitted step.
 
     Args:
       loss_weights: lambda_m of each data set.
-      micro_batches: each batch is cut into so many, whose gradients are accumulated by a scan; the result is that of the
-        whole batch.
+      micro_batches: each batch is cut into so many, whose gradients are accumulated by a scan; the result is that of
+        the whole batch.
+      where: the state's shardings. The new state lies as the old one did; left to the compiler it may not, and the
+        second step would be compiled anew.
 
     Returns:
       step(state, frozen, batches) -> (new state, metrics). The old state's buffers are donated. Metrics are on the
       devices; reading them waits for the step.
     """
 
-    @functools.partial(jax.jit, donate_argnames='state')
+    @functools.partial(jax.jit, donate_argnames='state', out_shardings=(where, None))
     def step(state: TrainState, frozen: Params, batches: dict[str, Batch]) -> tuple[TrainState, Metrics]:
         grads = jax.tree.map(jnp.zeros_like, state.params)
         metrics = {}
@@ -50,7 +53,8 @@ def make_step(
                 new, sums = jax.grad(weighted_loss, has_aux=True)(state.params, *xs)
                 return jax.tree.map(jnp.add, grads, new), sums
 
-            micro = jax.tree.map(lambda x: x.reshape(micro_batches, -1, *x.shape[1:]), batch)
+            # Every so many-th row, so that each device has rows of its own in each micro-batch, and none are moved.
+            micro = jax.tree.map(lambda x: x.reshape(-1, micro_batches, *x.shape[1:]).swapaxes(0, 1), batch)
             grads, sums = jax.lax.scan(accumulate, grads, (micro, jax.random.split(key, micro_batches)))
             sums = jax.tree.map(jnp.sum, sums)
             metrics |= {

@@ -25,7 +25,9 @@ def test_cross_attention_needs_the_other_parts(config):
         FlamingoConfig(lm=config.lm, xattn=config.xattn)
 
 
-@pytest.mark.parametrize('depth, every, blocks', [(24, 1, 24), (32, 4, 8), (40, 4, 10), (80, 7, 12), (3, 2, 2), (2, 3, 1)])
+@pytest.mark.parametrize(
+    'depth, every, blocks', [(24, 1, 24), (32, 4, 8), (40, 4, 10), (80, 7, 12), (3, 2, 2), (2, 3, 1)]
+)
 def test_gated_blocks_stand_before_every_kth(config, depth, every, blocks):
     """Tables 4 and 5 of the paper, and two small cases."""
     lm, xattn = dataclasses.replace(config.lm, depth=depth), dataclasses.replace(config.xattn, every=every)

@@ -14,7 +14,14 @@ from flamingo_jax.model.gated_xattn import GatedXattnDense, media_mask
 from flamingo_jax.model.language_model import Block
 from flamingo_jax.training.sharding import RULES
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
 logits = jax.jit(Flamingo.logits, static_argnums=0)
+
+
+@pytest.fixture
+def logits_as_run(full_optimisation):
+    """For bit-for-bit equality: `logits`, compiled as users compile it."""
+    return jax.jit(lambda *args: Flamingo.logits(*args), static_argnums=0)
 
 
 def with_alphas(params, value):
@@ -22,11 +29,11 @@ def with_alphas(params, value):
     return params | {'xattn': xattn}
 
 
-def test_closed_gates_give_the_bare_language_model_bit_for_bit(model, params, features, tokens):
+def test_closed_gates_give_the_bare_language_model_bit_for_bit(logits_as_run, model, params, features, tokens):
     bare = Flamingo(FlamingoConfig(lm=model.config.lm))
     plain = np.minimum(tokens, 303)
-    closed = logits(model, with_alphas(params, 0.0), features, plain)
-    np.testing.assert_array_equal(closed[..., :304], logits(bare, {'lm': params['lm']}, None, plain))
+    closed = logits_as_run(model, with_alphas(params, 0.0), features, plain)
+    np.testing.assert_array_equal(closed[..., :304], logits_as_run(bare, {'lm': params['lm']}, None, plain))
     assert closed.shape == (2, 16, 305) and closed.dtype == np.float32
     opened = logits(model, params, features, plain)
     assert np.abs(opened - closed).max() > 1e-2
@@ -39,9 +46,9 @@ def test_no_gradient_from_an_image_to_the_text_before_it(model, params, features
     def jacobian(features):  # [l n]: how much each logit row of text 0 depends on each of its images.
         one = jnp.array(tokens[:1])
         pull = jax.vjp(lambda f: model.logits(params, f, one)[0].sum(axis=-1), features)[1]
-        return jnp.abs(jax.vmap(lambda row: pull(row)[0])(jnp.eye(16))).sum(axis=(1, 4, 5, 6))[..., :]
+        return jnp.abs(jax.vmap(lambda row: pull(row)[0])(jnp.eye(16))).sum(axis=(1, 3, 4, 5))
 
-    depends = np.asarray(jacobian(features[:1])).reshape(16, 2)
+    depends = np.asarray(jacobian(features[:1]))
     assert (depends[:2] == 0).all() and (depends[:9, 1] == 0).all()
     assert (depends[2:, 0] > 0).all() and (depends[9:, 1] > 0).all()  # The first reaches the end by self-attention.
 
@@ -89,46 +96,54 @@ def test_phi_counts_the_tag_that_has_begun(config):
     np.testing.assert_array_equal(none(jnp.array([text])), [[0] * 29])
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture
 def loop(model, params):
     """The head of flamingo.py, written as a loop over the blocks."""
     c = model.config
-    gated, block = GatedXattnDense(c.xattn, c.lm.width), Block(c.lm)
+    gated = GatedXattnDense(c.xattn, c.lm.width)
+    run_block = jax.jit(Block(c.lm).apply)
 
     @jax.jit
+    def run_gated(p, y, media, mask):
+        return gated.apply(p, y, gated.apply(p, media, method='keys_values'), mask)
+
     def run(features, tokens):
-        phi, media = model.phi(tokens), model.media(params, features)
+        tokens = jnp.array(tokens)
+        media = jax.jit(model.media)(params, features).tokens
+        mask = media_mask(model.phi(tokens), 2, c.resampler.latents)
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
         y = model.embed(params, tokens)
         for i in range(c.lm.depth):
             if i % c.xattn.every == 0:
                 p = {'params': jax.tree.map(lambda x, i=i: x[i // c.xattn.every], params['xattn'])}
-                keys_values = gated.apply(p, media.tokens, method='keys_values')
-                y = gated.apply(p, y, keys_values, media_mask(phi, 2, c.resampler.latents))
+                y = run_gated(p, y, media, mask)
             p = {'params': jax.tree.map(lambda x, i=i: x[i], params['lm']['blocks'])}
-            y, _ = block.apply(p, y, positions, causal_mask(tokens.shape[1]))
-        return model.unembed(params, y)
+            y, _ = run_block(p, y, positions, causal_mask(tokens.shape[1]))
+        return jax.jit(model.unembed)(params, y)
 
     return run
 
 
-def test_scanned_groups_are_a_loop_over_blocks(model, params, features, tokens, loop):
+def test_scanned_groups_are_a_loop_over_blocks(logits_as_run, model, params, features, tokens, loop):
     """Three blocks with a gated block before the first and the third: one whole group and a ragged one."""
-    np.testing.assert_array_equal(logits(model, params, features, tokens), loop(features, tokens))
+    np.testing.assert_array_equal(logits_as_run(model, params, features, tokens), loop(features, tokens))
 
 
 def test_rematerialisation_changes_nothing(model, params, features, tokens):
     remat = dataclasses.replace(model, remat=True)
-    np.testing.assert_array_equal(logits(remat, params, features, tokens), logits(model, params, features, tokens))
+    expected = logits(model, params, features, tokens)
+    np.testing.assert_allclose(logits(remat, params, features, tokens), expected, rtol=1e-5, atol=1e-5)
     grad = jax.jit(
-        jax.grad(lambda xattn, m: jnp.sum(m.logits(params | {'xattn': xattn}, jnp.array(features), jnp.array(tokens)) ** 2)),
+        jax.grad(
+            lambda xattn, m: jnp.sum(m.logits(params | {'xattn': xattn}, jnp.array(features), jnp.array(tokens)) ** 2)
+        ),
         static_argnums=1,
     )
     for a, b in zip(*(jax.tree.leaves(grad(params['xattn'], m)) for m in (model, remat)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * np.abs(a).max())
 
 
-def test_media_computed_ahead_are_the_same(model, params, features, tokens, loop):
+def test_media_computed_ahead_are_the_same(model, params, features, tokens):
     """What decoding does: keys and values of the media once a prompt."""
 
     @jax.jit
@@ -141,7 +156,7 @@ def test_media_computed_ahead_are_the_same(model, params, features, tokens, loop
         assert cache is None
         return model.unembed(params, y)
 
-    np.testing.assert_allclose(ahead(features, tokens), loop(features, tokens), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(ahead(features, tokens), logits(model, params, features, tokens), rtol=1e-5, atol=1e-5)
 
 
 def test_pixels_are_their_features_and_give_the_trunk_no_gradient(model, params, tokens):
@@ -185,9 +200,11 @@ def test_every_dimension_of_every_parameter_has_a_rule_and_every_rule_a_paramete
 
 
 def test_the_trees_are_the_components(config):
-    trees = {name: jax.eval_shape(Flamingo(one).init, jax.random.key(0)) for name, one in (
-        ('whole', config), ('lm', FlamingoConfig(lm=config.lm)), ('vision', FlamingoConfig(vision=config.vision, image_size=16))
-    )}  # fmt: skip
+    lm, vision = FlamingoConfig(lm=config.lm), FlamingoConfig(vision=config.vision, image_size=16)
+    trees = {
+        name: jax.eval_shape(Flamingo(one).init, jax.random.key(0))
+        for name, one in (('whole', config), ('lm', lm), ('vision', vision))
+    }
     assert set(trees['whole']) == {'vision', 'lm', 'resampler', 'xattn', 'extra_tokens'}
     for part in ('lm', 'vision'):
         assert set(trees[part]) == {part}

@@ -7,6 +7,7 @@ import pytest
 from flamingo_jax.model.config import XattnConfig
 from flamingo_jax.model.gated_xattn import GatedXattnDense, media_mask
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
 BLOCK = GatedXattnDense(XattnConfig(heads=2, head_dim=8, initial_alpha=0.5), width=16)
 PHI = jnp.array([[0, 0, 1, 1, 2], [0, 1, 2, 2, 2]], jnp.int32)
 

@@ -10,6 +10,7 @@ from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.model.language_model import rotate
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
 ROTARY = dict(positions='rotary', norm='rms', kv_heads=2)
 LEARNED = dict(
     positions='learned', norm='layer', bias=True, gated_ffw=True, activation='silu', tied=False, scale_embeddings=False

@@ -7,6 +7,7 @@ import pytest
 from flamingo_jax.model.config import ResamplerConfig
 from flamingo_jax.model.resampler import Resampler, ResamplerLayer
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
 CONFIG = ResamplerConfig(latents=3, width=16, depth=1, heads=2, head_dim=4, frames=8)
 resample = jax.jit(lambda params, features: Resampler(CONFIG, 12).apply({'params': params}, features))
 
@@ -42,7 +43,9 @@ def test_equals_the_words_of_the_paper(params, features):
         kv_in = np.concatenate([media, q_in])
         heads = []
         for h in range(2):
-            q, k, v = (a @ layer[name]['kernel'][:, h] for name, a in (('query', q_in), ('key', kv_in), ('value', kv_in)))
+            q, k, v = (
+                a @ layer[name]['kernel'][:, h] for name, a in (('query', q_in), ('key', kv_in), ('value', kv_in))
+            )
             weights = np.exp(q @ k.T / 4**0.5)
             heads.append(weights / weights.sum(-1, keepdims=True) @ v @ layer['out']['kernel'][h])
         x = x + sum(heads)

@@ -1,0 +1,74 @@
+"""Bundles: what is saved is what is loaded, bit for bit; half a bundle never stands."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import flamingo_jax
+from flamingo_jax.inference import bundle
+from flamingo_jax.training.sharding import make_mesh
+
+
+@pytest.fixture(scope='module')
+def path(pretrained, tmp_path_factory):
+    path = tmp_path_factory.mktemp('bundle') / 'tiny'
+    bundle.save(path, pretrained.config, pretrained.params, pretrained.tokenizer, 'text', '# Tiny\n')
+    return path
+
+
+def test_round_trip_is_bit_identical(path, pretrained, pictures):
+    loaded = flamingo_jax.load(path)
+    assert loaded.config == pretrained.config
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, pretrained.params)
+    prompt = [pictures[0], ' Output:']
+    assert loaded.generate(prompt, max_new_tokens=4) == pretrained.generate(prompt, max_new_tokens=4)
+    assert bundle.read(path).checksums['lm'] == bundle.checksum(loaded.params['lm'])
+
+
+def test_loads_straight_into_the_shards_of_a_mesh(path, pretrained, pictures):
+    mesh = make_mesh(data=2, fsdp=2, tensor=2)
+    loaded = flamingo_jax.load(path, mesh=mesh)
+    kernel = loaded.params['lm']['blocks']['ffw']['up']['kernel']
+    assert kernel.sharding.shard_shape(kernel.shape) == (3, 16, 32)
+    prompt = [pictures[0], ' Output:']
+    scores = loaded.score(prompt, [' dax', ' wug'])
+    np.testing.assert_allclose(scores, pretrained.score(prompt, [' dax', ' wug']), rtol=1e-4)
+
+
+def test_dtype_spares_the_trunk(path):
+    loaded = flamingo_jax.load(path, dtype=jnp.bfloat16)
+    assert loaded.params['lm']['blocks']['ffw']['up']['kernel'].dtype == jnp.bfloat16
+    assert loaded.params['vision']['mean'].dtype == jnp.float32
+
+
+def test_errors_name_the_thing(path, pretrained, tmp_path):
+    with pytest.raises(FileNotFoundError, match='neither a bundle'):
+        flamingo_jax.load(tmp_path / 'nothing')
+    with pytest.raises(FileExistsError, match='exists already'):
+        bundle.save(path, pretrained.config, {}, None, None, '')
+    trunk = tmp_path / 'trunk'
+    config = flamingo_jax.FlamingoConfig(vision=pretrained.config.vision)
+    bundle.save(trunk, config, {'vision': pretrained.params['vision']}, None, None, '')
+    with pytest.raises(ValueError, match='no language model'):
+        flamingo_jax.load(trunk)
+    with pytest.raises(ValueError, match="holds no 'lm'"):
+        bundle.read(trunk).params('lm')
+    lost = tmp_path / 'lost'
+    bundle.save(lost, pretrained.config, pretrained.params, pretrained.tokenizer, 'text', '')
+    (lost / 'tokenizer.model').unlink()
+    with pytest.raises(FileNotFoundError, match='no tokenizer.model'):
+        flamingo_jax.load(lost)
+    fields = json.loads((lost / 'config.json').read_text())
+    fields['model']['lm']['widht'] = 3
+    (lost / 'config.json').write_text(json.dumps(fields))
+    with pytest.raises(ValueError, match='widht'):
+        flamingo_jax.load(lost)
+
+
+def test_a_failed_save_leaves_nothing(pretrained, tmp_path):
+    with pytest.raises(Exception, match='.'):
+        bundle.save(tmp_path / 'half', pretrained.config, {'lm': object()}, pretrained.tokenizer, 'text', '')
+    assert list(tmp_path.iterdir()) == []

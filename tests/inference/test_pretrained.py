@@ -1,0 +1,189 @@
+"""Generation and scoring against the plain teacher-forced model, for which there are no caches."""
+
+import pathlib
+
+import jax
+import numpy as np
+import PIL.Image
+import pytest
+
+from flamingo_jax.inference import decode
+from flamingo_jax.inputs.images import PictureError, to_frames
+from flamingo_jax.inputs.prompts import encode_prompt
+
+
+def forward(pretrained, prompt, continuation=()):
+    """Logits [l v] of a prompt and tokens after it, by the uncached model."""
+    tokens, pictures = encode_prompt(prompt, pretrained.tokenizer, pretrained.config.image_size)
+    tokens = np.array([[*tokens, *continuation]], np.int32)
+    images = np.stack(pictures)[None] if pictures else None
+    return np.asarray(pretrained.logits(images, tokens))[0], tokens.shape[1] - len(continuation)
+
+
+def greedy(pretrained, prompt, steps, banned):
+    """Greedy tokens, each from a whole forward pass."""
+    tokens = []
+    for _ in range(steps):
+        logits, _ = forward(pretrained, prompt, tokens)
+        logits[-1, banned] = -np.inf
+        tokens.append(int(logits[-1].argmax()))
+        if tokens[-1] in (pretrained.tokenizer.eos, pretrained.tokenizer.eoc):
+            return tokens[:-1]
+    return tokens
+
+
+def prompts_of(pictures):
+    """Different lengths, numbers of pictures, text before the first picture, and none at all."""
+    return [
+        [pictures[0], ' Output: dax<EOC>', pictures[1], ' Output:'],
+        ['lo lo lo mi<EOC>', pictures[2], ' Output:'],
+        ['only text Output:'],
+        [pictures[3], pictures[4], pictures[5], ' Output: a longer one that goes on'],
+    ]
+
+
+def test_greedy_is_that_of_the_uncached_model(pretrained, pictures):
+    banned = [pretrained.tokenizer.pad, pretrained.tokenizer.bos]
+    for prompt in prompts_of(pictures):
+        expected = pretrained.tokenizer.decode(greedy(pretrained, prompt, 6, banned)).strip()
+        assert pretrained.generate(prompt, max_new_tokens=6) == expected
+
+
+@pytest.mark.parametrize('how', [{}, dict(num_beams=3), dict(num_beams=2, length_penalty=1.0)])
+def test_a_batch_answers_as_each_prompt_alone(pretrained, pictures, how):
+    prompts = prompts_of(pictures)
+    together = pretrained.generate(prompts, max_new_tokens=5, **how)
+    assert together == [pretrained.generate(prompt, max_new_tokens=5, **how) for prompt in prompts]
+
+
+def test_score_is_the_likelihood_under_the_uncached_model(pretrained, pictures):
+    candidates = [' dax<EOC>', ' a wug', ' mi']
+    prompts = prompts_of(pictures)
+    scores = pretrained.score(prompts, candidates)
+    assert scores.shape == (4, 3)
+    for prompt, row in zip(prompts, scores, strict=True):
+        for candidate, score in zip(candidates, row, strict=True):
+            ids = pretrained.tokenizer.encode(candidate)
+            logits, length = forward(pretrained, prompt, ids)
+            logp = jax.nn.log_softmax(logits)[np.arange(length - 1, length - 1 + len(ids)), ids]
+            np.testing.assert_allclose(score, logp.sum(), rtol=1e-4)
+        np.testing.assert_allclose(pretrained.score(prompt, candidates), row, rtol=1e-4)
+
+
+def test_beam_search_finds_what_looking_at_everything_finds(pretrained, pictures):
+    """With as many beams as there are tokens, two steps of beam search see every continuation of two tokens."""
+    prompt = [pictures[0], ' Output:']
+    t = pretrained.tokenizer
+    v = t.vocab_size + 1
+    first, length = forward(pretrained, prompt)
+    first = np.array(jax.nn.log_softmax(_ban(first[-1], t)))
+    best, best_tokens = -np.inf, None
+    media, text, _ = pretrained.read([prompt], 2)
+    after, _ = decode.extend(pretrained.model, pretrained.params, media, decode.repeat(text, v), np.arange(v)[:, None])
+    after = np.asarray(after)[:, 0]
+    for token in range(v):
+        if token in (t.eos, t.eoc):
+            if first[token] > best:
+                best, best_tokens = first[token], []
+            continue
+        second = first[token] + np.array(jax.nn.log_softmax(_ban(after[token], t)))
+        if second.max() > best:
+            last = int(second.argmax())
+            best, best_tokens = second.max(), [token] + ([last] if last not in (t.eos, t.eoc) else [])
+    assert pretrained.generate(prompt, max_new_tokens=2, num_beams=v) == t.decode(best_tokens).strip()
+
+
+def _ban(logits, tokenizer):
+    logits = np.array(logits)
+    logits[[tokenizer.pad, tokenizer.bos]] = -1e30
+    return logits
+
+
+def test_sampling_follows_its_limits(pretrained, pictures):
+    prompt = [pictures[0], ' Output:']
+    greedy_answer = pretrained.generate(prompt, max_new_tokens=4)
+    assert pretrained.generate(prompt, max_new_tokens=4, temperature=1.0, top_k=1) == greedy_answer
+    assert pretrained.generate(prompt, max_new_tokens=4, temperature=1.0, top_p=1e-6) == greedy_answer
+    answers = {pretrained.generate(prompt, max_new_tokens=4, temperature=2.0, seed=seed) for seed in range(6)}
+    assert len(answers) > 1
+    again = [pretrained.generate(prompt, max_new_tokens=4, temperature=2.0, seed=3) for _ in range(2)]
+    assert again[0] == again[1]
+    with pytest.raises(ValueError, match='exclude'):
+        pretrained.generate(prompt, num_beams=2, temperature=1.0)
+
+
+def test_sampled_tokens_have_their_probabilities(pretrained):
+    from flamingo_jax.inference.search import Sampling, choose
+
+    logits = np.log(np.array([[0.5, 0.3, 0.15, 0.05]], np.float32)).repeat(4000, axis=0)
+    for how, expected in (
+        (Sampling(1.0), [0.5, 0.3, 0.15, 0.05]),
+        (Sampling(1.0, top_k=2), [0.625, 0.375, 0, 0]),
+        (Sampling(1.0, top_p=0.6), [0.625, 0.375, 0, 0]),
+        (Sampling(0.5), np.array([0.25, 0.09, 0.0225, 0.0025]) / 0.365),
+    ):
+        drawn = np.bincount(np.asarray(choose(logits, jax.random.key(0), how)), minlength=4) / 4000
+        np.testing.assert_allclose(drawn, expected, atol=0.03)
+
+
+def test_trunk_and_resampler_run_once_a_picture(pretrained, pictures, monkeypatch):
+    seen = []
+    resample = decode._resample
+    monkeypatch.setattr(decode, '_resample', lambda m, p, images: seen.append(len(images)) or resample(m, p, images))
+    prompt = [pictures[0], ' Output: dax<EOC>', pictures[1], ' Output:']
+    for how in (dict(), dict(num_beams=3), dict(temperature=1.0)):
+        seen.clear()
+        pretrained.generate(prompt, max_new_tokens=12, **how)
+        assert seen == [2], 'two pictures, whatever the number of tokens or beams'
+    seen.clear()
+    pretrained.score(prompt, [' dax', ' wug', ' mi mi mi'])
+    assert seen == [2]
+
+
+def test_frames_of_a_video_and_a_still_in_one_prompt(pretrained, pictures):
+    video = pictures[:3]
+    prompt = [video, ' Output: dax<EOC>', pictures[4], ' Output:']
+    alone = [[pictures[4], ' Output:'], [video, ' Output: dax']]
+    assert pretrained.generate([prompt, *alone], max_new_tokens=3)[1:] == [
+        pretrained.generate(p, max_new_tokens=3) for p in alone
+    ]
+    backwards = [video[::-1], *prompt[1:]]
+    assert not np.allclose(pretrained.score(prompt, [' dax']), pretrained.score(backwards, [' dax']), atol=1e-6)
+
+
+def test_pictures_come_in_any_form(pretrained, pictures, tmp_path):
+    path = tmp_path / 'a.png'
+    PIL.Image.fromarray(pictures[0]).save(path)
+    frames = to_frames(pictures[0], pretrained.config.image_size)
+    features = pretrained.features(frames)
+    forms = [pictures[0], PIL.Image.fromarray(pictures[0]), pathlib.Path(path), path.read_bytes(), features]
+    scores = [pretrained.score([form, ' Output:'], [' dax'])[0] for form in forms]
+    np.testing.assert_allclose(scores, scores[0], rtol=1e-5)
+
+
+def test_stop_cuts_the_answer(pretrained, pictures):
+    prompt = [pictures[0], ' Output:']
+    whole = pretrained.generate(prompt, max_new_tokens=6)
+    assert len(whole) > 2
+    assert pretrained.generate(prompt, max_new_tokens=6, stop=[whole[2]]) == whole.split(whole[2])[0].strip()
+
+
+def test_bad_prompts_say_what_is_wrong(pretrained, pictures, tmp_path):
+    with pytest.raises(ValueError, match='<image> tags more than pictures'):
+        pretrained.generate(['<image> Output:'])
+    with pytest.raises(ValueError, match='empty'):
+        pretrained.generate([])
+    with pytest.raises(ValueError, match='exceeds the context of 128'):
+        pretrained.generate(['word ' * 200])
+    with pytest.raises(ValueError, match='neither a string nor a picture'):
+        pretrained.generate([3, ' Output:'])
+    broken = tmp_path / 'broken.png'
+    PIL.Image.fromarray(pictures[0]).save(broken)
+    broken.write_bytes(broken.read_bytes()[:60])
+    with pytest.raises(PictureError, match='broken.png'):
+        pretrained.generate([broken, ' Output:'])
+    tags = list(pretrained.config.image_tag)
+    with pytest.raises(ValueError, match='2 <image> tags, but there are 1'):
+        pretrained.logits(np.zeros((1, 1, 1, 16, 16, 3), np.uint8), np.array([tags + tags]))
+    with pytest.raises(ValueError, match='as many lists'):
+        pretrained.score([[' a'], [' b']], [[' x'], [' y'], [' z']])

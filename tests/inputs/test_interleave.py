@@ -1,0 +1,147 @@
+"""Sequences by hand. The texts are symbols, one token each, so that positions can be counted."""
+
+import numpy as np
+import pytest
+
+from flamingo_jax.inputs import tokenizer as tokenizers
+from flamingo_jax.inputs.images import PictureError
+from flamingo_jax.inputs.interleave import Chunk, interleave
+
+BLANK = np.zeros((1, 2, 2, 3), np.uint8)
+
+
+@pytest.fixture(scope='module')
+def letters():
+    """'a' to 'h' are one token each; '<image>' is three, as in figure 6 of the paper."""
+    symbols = [*'abcdefgh', '<ima', 'ge', '>']
+    return tokenizers.Tokenizer(tokenizers.train(iter([' '.join(symbols)] * 20), 272, symbols), 'text')
+
+
+def picture(number):
+    return lambda: BLANK + np.uint8(number)
+
+
+def unreadable():
+    raise PictureError('broken')
+
+
+def build(chunks, letters, length=16, images=3, seed=0, **options):
+    return interleave(chunks, letters, length, images, BLANK, np.random.default_rng(seed), **options)
+
+
+def spelled(sequence, letters):
+    """A sequence as one string: . padding, ^ BOS, $ EOS, / EOC, i each piece of a tag."""
+    marks = {letters.pad: '.', letters.bos: '^', letters.eos: '$', letters.eoc: '/'} | dict.fromkeys(
+        letters.image_tag, 'i'
+    )
+    return ''.join(marks.get(int(token)) or letters.decode([token]) for token in sequence['tokens'])
+
+
+def digits(array):
+    return ''.join(str(int(x)) for x in array)
+
+
+TWO = [
+    Chunk(None, ['ab'], [1.0]),
+    Chunk(picture(1), ['c', 'd'], [0.0, 1.0]),
+    Chunk(picture(2), ['e', 'f'], [1.0, 0.0]),
+]
+
+
+def test_a_document(letters):
+    assert len(letters.image_tag) == 3
+    sequence = build(TWO, letters, length=20)
+    assert spelled(sequence, letters) == '^ab/iiicd/iiief/$...'
+    assert digits(sequence['phi']) ==    '00001111112222222222'  # fmt: skip  # noqa: E222
+    # Tags are no targets; a chunk's <EOC> weighs what its last segment does, and <EOS> what the last <EOC> does.
+    assert digits(sequence['weights']) == '01110000110001000000'
+    np.testing.assert_array_equal(sequence['images'], [BLANK + 1, BLANK + 2, BLANK])
+    assert sequence['unreadable'] == 0
+    kinds = {name: (value.dtype, value.shape) for name, value in sequence.items()}
+    assert kinds['tokens'] == (np.int32, (20,)) and kinds['phi'] == (np.int32, (20,))
+    assert kinds['weights'] == (np.float32, (20,)) and kinds['images'] == (np.uint8, (3, 1, 2, 2, 3))
+
+
+def test_the_model_counts_the_same_phi(letters, config):
+    """Where nothing is cut, phi of a sequence is what the model makes of its tokens alone."""
+    import dataclasses
+
+    import jax.numpy as jnp
+
+    from flamingo_jax.model.flamingo import Flamingo
+
+    model = Flamingo(dataclasses.replace(config, image_tag=letters.image_tag))
+    sequence = build(TWO, letters, length=20)
+    np.testing.assert_array_equal(model.phi(jnp.array(sequence['tokens'][None])), sequence['phi'][None])
+
+
+def test_text_tied_to_the_next_picture(letters):
+    """All but the tags moves on by one; what has no next picture sees none."""
+    sequence = build(TWO, letters, length=20, p_next=1.0)
+    assert spelled(sequence, letters) == '^ab/iiicd/iiief/$...'
+    assert digits(sequence['phi']) ==    '11111112222220000000'  # fmt: skip  # noqa: E222
+    drawn = {digits(build(TWO, letters, length=20, seed=seed, p_next=0.5)['phi']) for seed in range(20)}
+    assert drawn == {'00001111112222222222', digits(sequence['phi'])}
+
+
+def test_a_long_document_gives_a_window(letters):
+    """Every window of 10 of the 17 tokens comes; a tag that is cut at the front has lost its picture."""
+    whole, found = '^ab/iiicd/iiief/$', {}
+    for seed in range(100):
+        sequence = build(TWO, letters, length=10, seed=seed)
+        text = spelled(sequence, letters)
+        assert text in whole and len(text) == 10
+        found[text] = sequence
+    assert len(found) == 8
+    cut = found['iicd/iiief']
+    assert digits(cut['phi']) == '0000011111' and digits(cut['weights']) == '0001100010'
+    np.testing.assert_array_equal(cut['images'], [BLANK + 2, BLANK, BLANK])
+    first = found['^ab/iiicd/']
+    assert digits(first['phi']) == '0000111111'
+    np.testing.assert_array_equal(first['images'], [BLANK + 1, BLANK, BLANK])
+
+
+@pytest.mark.parametrize('length', [30, 12, 11, 10, 9, 8, 5])
+@pytest.mark.parametrize('images', [1, 2])
+def test_more_pictures_than_room(letters, length, images):
+    """The window ends before the first picture too many, or at its length, whichever comes first."""
+    chunks = [Chunk(picture(number), ['a'], [1.0]) for number in range(1, 7)]
+    whole = '^' + 'iiia/' * 6 + '$'
+    for seed in range(30):
+        sequence = build(chunks, letters, length=length, images=images, seed=seed)
+        text = spelled(sequence, letters).rstrip('.')
+        assert text in whole and len(sequence['tokens']) == length
+        assert sequence['images'].shape[0] == images and sequence['phi'].max() <= images
+        assert text.count('iiia') <= images
+        shown = [int(frame.max()) for frame in sequence['images'] if frame.max()]
+        assert shown == list(range(shown[0], shown[0] + len(shown))) if shown else True
+
+
+def test_room_for_no_more(letters):
+    chunks = [Chunk(picture(number), ['a'], [1.0]) for number in range(1, 4)]
+    sequence = build(chunks, letters, length=20, images=2)
+    assert spelled(sequence, letters) == '^iiia/iiia/.........'
+    assert digits(sequence['phi'][:11]) == '01111122222'
+
+
+def test_text_alone(letters):
+    sequence = interleave([Chunk(None, ['abc'], [1.0])], letters, 8, 0, None, np.random.default_rng(0))
+    assert spelled(sequence, letters) == '^abc/$..' and 'images' not in sequence and not sequence['phi'].any()
+    bare = tokenizers.Tokenizer(letters.model)
+    sequence = interleave([Chunk(None, ['abc'], [1.0])], bare, 8, 0, None, np.random.default_rng(0))
+    assert list(sequence['tokens']) == [2, *letters.encode('abc'), 3, 0, 0, 0]
+    assert digits(sequence['weights']) == '01111000'
+
+
+def test_an_unreadable_picture_takes_its_text_along(letters):
+    chunks = [TWO[0], Chunk(unreadable, ['g'], [1.0]), TWO[2]]
+    sequence = build(chunks, letters)
+    assert spelled(sequence, letters) == '^ab/iiief/$.....' and sequence['unreadable'] == 1
+    assert digits(sequence['phi'][:11]) == '00001111111'
+    nothing = build([Chunk(unreadable, ['g'], [1.0])], letters)
+    assert spelled(nothing, letters) == '^$' + 14 * '.' and not nothing['weights'].any()
+
+
+def test_a_picture_of_another_shape_is_an_error(letters):
+    with pytest.raises(ValueError, match=r'shape \(2, 2, 2, 3\).*read as \(1, 2, 2, 3\)'):
+        build([Chunk(lambda: np.zeros((2, 2, 2, 3), np.uint8), [], [])], letters)

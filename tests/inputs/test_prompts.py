@@ -1,0 +1,70 @@
+import io
+import pathlib
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from flamingo_jax.inputs.images import PictureError
+from flamingo_jax.inputs.prompts import as_batch, encode_prompt, is_picture
+from flamingo_jax.inputs.tokenizer import Tokenizer
+
+ARRAY = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+IMAGE = PIL.Image.fromarray(ARRAY)
+
+
+def encoded() -> bytes:
+    file = io.BytesIO()
+    IMAGE.save(file, 'PNG')
+    return file.getvalue()
+
+
+def test_pictures_stand_for_their_tags(tokenizer, tmp_path):
+    """<EOC> comes before every picture, unless nothing is open."""
+    IMAGE.save(tmp_path / 'x.png')
+    prompt = ['a', IMAGE, ' Output: b<EOC>', ARRAY, ' Output: c', tmp_path / 'x.png', encoded()]
+    tokens, pictures = encode_prompt(prompt, tokenizer, 16)
+    tag, e = tokenizer.image_tag, tokenizer.encode
+    end = tokenizer.eoc
+    expected = [tokenizer.bos, *e('a'), end, *tag, *e(' Output: b'), end, *tag, *e(' Output: c'), end, *tag, end, *tag]
+    assert tokens == expected
+    assert len(pictures) == 4
+    for frames in pictures:
+        np.testing.assert_array_equal(frames, ARRAY[None])
+
+
+def test_the_few_shot_prompt_of_the_paper(tokenizer):
+    tokens, _ = encode_prompt([IMAGE, ' Output: dog<EOC>', IMAGE, ' Output:'], tokenizer, 16)
+    by_hand = encode_prompt([IMAGE, ' Output: dog', IMAGE, ' Output:'], tokenizer, 16)[0]
+    text = tokenizer.decode(tokens)
+    assert tokens == by_hand and text == '<image> Output: dog<EOC><image> Output:' and tokens[0] == tokenizer.bos
+
+
+def test_videos_and_features(tokenizer):
+    features = np.zeros((2, 9, 5), np.float16)
+    _, (video, given) = encode_prompt([[ARRAY, IMAGE, ARRAY], features], tokenizer, 8)
+    assert video.shape == (3, 8, 8, 3) and given is features
+    assert is_picture([IMAGE, ARRAY]) and is_picture(pathlib.Path('x'))
+    assert not is_picture('x.png') and not is_picture([]) and not is_picture([[IMAGE]]) and not is_picture(None)
+
+
+def test_one_prompt_or_several():
+    assert as_batch('text') == ([['text']], False)
+    one = ['text', IMAGE]
+    assert as_batch(one) == ([one], False)
+    assert as_batch([one, ['more']]) == ([one, ['more']], True)
+    videos = [[IMAGE, IMAGE], [IMAGE]]
+    assert as_batch(videos) == ([videos], False)
+
+
+def test_errors(tokenizer, sentencepiece, tmp_path):
+    with pytest.raises(ValueError, match='empty'):
+        encode_prompt([], tokenizer, 16)
+    with pytest.raises(ValueError, match='Item 1 of the prompt has 2 <image> tags more than pictures'):
+        encode_prompt([IMAGE, '<image> and <image>'], tokenizer, 16)
+    with pytest.raises(ValueError, match='Item 1 of the prompt is a int'):
+        encode_prompt(['a', 3], tokenizer, 16)
+    with pytest.raises(ValueError, match='Item 0 .* bare language model'):
+        encode_prompt([IMAGE], Tokenizer(sentencepiece), 16)
+    with pytest.raises(PictureError, match='gone.png'):
+        encode_prompt(['a', tmp_path / 'gone.png'], tokenizer, 16)

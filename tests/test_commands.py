@@ -1,0 +1,89 @@
+"""The commands that a user gives after training, as real processes on a real run."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from flamingo_jax.train import train
+from tests.tiny_run import make_parts, tiny_config
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.fixture(scope='module')
+def parts(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('parts')
+    make_parts(folder)
+    config = tiny_config(folder)
+    config.steps = 2
+    train(config, str(folder / 'run'))
+    return folder
+
+
+def command(*arguments):
+    return subprocess.run([sys.executable, '-m', *map(str, arguments)], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_evaluate_writes_every_report(parts, tmp_path):
+    done = command(
+        'flamingo_jax.evaluate',
+        '--config=experiments/evaluate/quickstart.py',
+        f'--checkpoint={parts / "run"}',
+        f'--workdir={tmp_path}',
+        f'--config.features={parts / "features"}',
+        '--config.episodes=6',
+        '--config.max_new_tokens=3',
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert '5-way new words' in done.stdout
+    report = json.loads((tmp_path / 'report.json').read_text())
+    names = {'model', 'shuffled pictures', 'text only', 'nearest centroid', 'nearest neighbour', 'chance'}
+    assert len(report['rows']) == 6
+    for row in report['rows']:
+        assert set(row['scores']) == names
+        assert row['episodes'] == 6
+    for name in ('report.txt', 'report.png', 'contact_sheet.html'):
+        assert (tmp_path / name).stat().st_size > 100
+    again = command(
+        'flamingo_jax.evaluate',
+        '--config=experiments/evaluate/quickstart.py',
+        f'--checkpoint={parts / "nothing"}',
+        f'--workdir={tmp_path}',
+    )
+    assert again.returncode != 0
+    assert 'neither a bundle' in again.stderr
+
+
+def test_generate_keeps_the_order_of_its_arguments(parts, tmp_path):
+    for name, colour in (('a', 'red'), ('b', 'blue')):
+        PIL.Image.fromarray(np.full((30, 30, 3), 200 if colour == 'red' else 20, np.uint8)).save(
+            tmp_path / f'{name}.png'
+        )
+    prompt = [
+        f'--image={tmp_path / "a.png"}',
+        '--text= Output: dax<EOC>',
+        f'--image={tmp_path / "b.png"}',
+        '--text= Output:',
+    ]
+    done = command('flamingo_jax.generate', f'--checkpoint={parts / "run"}', '--max_new_tokens=4', *prompt)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+    import flamingo_jax
+
+    model = flamingo_jax.load(parts / 'run')
+    a, b = tmp_path / 'a.png', tmp_path / 'b.png'
+    assert done.stdout.strip() == model.generate([a, ' Output: dax<EOC>', b, ' Output:'], max_new_tokens=4)
+    done = command('flamingo_jax.generate', f'--checkpoint={parts / "run"}', '--image=missing.png', '--text= Output:')
+    assert done.returncode != 0
+    assert 'missing.png' in done.stderr
+
+
+@pytest.mark.parametrize('name', ['train', 'evaluate', 'generate', 'convert', 'features', 'inputs.tokenizer'])
+def test_every_command_has_help(name):
+    done = command(f'flamingo_jax.{name}', '--help')
+    assert 'python -m flamingo_jax' in done.stdout

@@ -1,0 +1,176 @@
+"""Training for real: a run, its resumption, a kill, bad input."""
+
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+import flamingo_jax
+from flamingo_jax import convert
+from flamingo_jax.train import train
+from flamingo_jax.training.checkpoint import read_latest
+from tests.tiny_run import make_parts, tiny_config
+
+
+@pytest.fixture(scope='module')
+def parts(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('parts')
+    make_parts(folder)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def run(parts, tmp_path_factory):
+    """A whole run of 6 steps."""
+    workdir = tmp_path_factory.mktemp('run')
+    metrics = train(tiny_config(parts), str(workdir))
+    return workdir, metrics
+
+
+def assert_same_parameters(a, b):
+    (about_a, params_a, step_a), (about_b, params_b, step_b) = read_latest(a), read_latest(b)
+    assert step_a == step_b
+    assert about_a == about_b
+    jax.tree.map(np.testing.assert_array_equal, params_a, params_b)
+
+
+def test_a_run_reports_what_it_does(run):
+    workdir, metrics = run
+    assert np.isfinite(metrics['loss'])
+    assert metrics['loss'] == pytest.approx(metrics['words/loss'] + 0.2 * metrics['names/loss'], rel=1e-5)
+    assert {'gates/alpha_xattn', 'grad_norm', 'speed/images_per_second', 'unreadable_pictures'} <= metrics.keys()
+    assert list(pathlib.Path(workdir).glob('events.out.tfevents*'))
+    assert sorted(p.name for p in (workdir / 'checkpoints').iterdir()) == ['2', '4', '6']
+
+
+def test_checkpoints_hold_the_trained_trees_only(run):
+    about, params, step = read_latest(run[0])
+    assert step == 6
+    assert set(params) == set(about['trained']) == {'resampler', 'xattn', 'extra_tokens'}
+    assert set(about['frozen']) == {'lm', 'vision'}
+
+
+def test_resumed_in_the_middle_is_bit_identical(parts, run, tmp_path):
+    config = tiny_config(parts)
+    config.steps = 4
+    train(config, str(tmp_path))
+    config.steps = 6
+    # A constant learning rate does not depend on the number of steps, so that the two halves are the whole.
+    train(config, str(tmp_path))
+    assert_same_parameters(run[0], tmp_path)
+
+
+def test_killed_and_resumed_is_bit_identical(parts, tmp_path):
+    """SIGKILL at a moment that nobody chose, in a real process; the same command then ends as if nothing had been."""
+    steps = 40
+    command = [sys.executable, str(pathlib.Path(__file__).parent / 'tiny_run.py'), str(parts)]
+
+    def start(workdir):
+        return subprocess.Popen([*command, str(workdir), str(steps)], cwd=pathlib.Path(__file__).parents[1])
+
+    whole = start(tmp_path / 'whole')
+    killed = start(tmp_path / 'killed')
+    while not list((tmp_path / 'killed' / 'checkpoints').glob('[0-9]*')):
+        assert killed.poll() is None, 'the run ended before its first checkpoint'
+        time.sleep(0.05)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert read_latest(tmp_path / 'killed')[2] < steps
+    assert start(tmp_path / 'killed').wait() == 0
+    assert whole.wait() == 0
+    assert_same_parameters(tmp_path / 'whole', tmp_path / 'killed')
+
+
+def test_a_run_becomes_a_bundle_that_stands_alone(run, tmp_path):
+    convert.run(str(run[0]), str(tmp_path / 'bundle'))
+    a, b = flamingo_jax.load(run[0]), flamingo_jax.load(tmp_path / 'bundle')
+    assert set(b.params) == {'vision', 'lm', 'resampler', 'xattn', 'extra_tokens'}
+    picture = np.zeros((20, 20, 3), np.uint8)
+    scores = [m.score([picture, ' Output:'], [' dax', ' wug']) for m in (a, b)]
+    np.testing.assert_allclose(scores[0], scores[1], rtol=2e-2)  # The bundle is bfloat16.
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(parts, tmp_path):
+    config = tiny_config(parts)
+    config.steps = 2
+    train(config, str(tmp_path))
+    config.steps = 12
+    config.optimizer.learning_rate = 1e30
+    with pytest.raises(FloatingPointError, match='optimizer.learning_rate'):
+        train(config, str(tmp_path))
+    _, params, _ = read_latest(tmp_path)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+
+
+def _set(config: ConfigDict, key: str, value):
+    *path, last = key.split('.')
+    for part in path:
+        config = config[part]
+    config[last] = value
+
+
+@pytest.mark.parametrize(
+    'key, value, error, says',
+    [
+        ('lm', '/nowhere', FileNotFoundError, '/nowhere is not a bundle'),
+        ('datasets.words.path', '/nowhere', FileNotFoundError, 'The data set /nowhere does not exist'),
+        ('datasets.words.features', '/nowhere', FileNotFoundError, 'flamingo_jax.features'),
+        ('datasets.words.styles', ('sketch',), ValueError, "no pictures of style \\['sketch'\\]"),
+        ('datasets.words.length', 5000, ValueError, '5000 tokens exceed the context'),
+        ('datasets.words.batch_size', 6, ValueError, 'Data set words: batch_size 6 is not divided by the 8 rows'),
+        ('datasets.names.few_shot.languages', ('xx',), ValueError, "no names in \\['xx'\\]"),
+        ('mesh.tensor', 3, ValueError, 'does not fit 8 devices'),
+        ('mesh', dict(data=1, fsdp=1, tensor=8), ValueError, 'query.*heads.*8'),
+        ('trained', ('resampler',), ValueError, "Nothing gives the parameters of \\['extra_tokens', 'xattn'\\]"),
+        ('image_tag', 'word', ValueError, 'image_tag'),
+    ],
+)
+def test_bad_input_is_an_error_before_any_work(parts, tmp_path, key, value, error, says):
+    config = tiny_config(parts)
+    _set(config, key, value)
+    with pytest.raises(error, match=says):
+        train(config, str(tmp_path))
+    assert not (tmp_path / 'checkpoints').exists() or not list((tmp_path / 'checkpoints').iterdir())
+
+
+def test_checkpoints_of_another_model_are_refused(parts, run):
+    config = tiny_config(parts)
+    config.model.resampler.latents = 4
+    with pytest.raises(ValueError, match=r'another model.*model.resampler.latents \(there 2, here 4\)'):
+        train(config, str(run[0]))
+
+
+def test_features_of_another_trunk_are_refused(parts, tmp_path):
+    other = tmp_path / 'features'
+    other.mkdir()
+    for file in (parts / 'features').iterdir():
+        (other / file.name).symlink_to(file)
+    about = json.loads((other / 'train.json').read_text())
+    (other / 'train.json').unlink()
+    (other / 'train.json').write_text(json.dumps(about | dict(trunk='of another model')))
+    config = tiny_config(parts)
+    config.datasets.words.features = str(other)
+    with pytest.raises(ValueError, match='another trunk'):
+        train(config, str(tmp_path / 'run'))
+
+
+def test_unknown_config_keys_are_refused(parts, tmp_path):
+    config = pathlib.Path(__file__).parents[1] / 'experiments/quickstart.py'
+    command = [
+        sys.executable,
+        '-m',
+        'flamingo_jax.train',
+        f'--config={config}',
+        f'--workdir={tmp_path}',
+        '--config.stpes=3',
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert 'stpes' in done.stderr

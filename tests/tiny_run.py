@@ -1,0 +1,64 @@
+"""The smallest real run: a random trunk of a few channels and a random language model, the committed sample, one config.
+
+python tests/tiny_run.py PARTS WORKDIR STEPS    trains, as the tests that kill it need it: in a process of its own
+"""
+
+import dataclasses
+import pathlib
+import sys
+
+import flax.linen as nn
+import jax
+from ml_collections import ConfigDict
+
+from flamingo_jax import features
+from flamingo_jax.inference import bundle
+from flamingo_jax.inputs.few_shot import FewShotConfig
+from flamingo_jax.inputs.tokenizer import Tokenizer
+from flamingo_jax.model.config import TINY, FlamingoConfig
+from flamingo_jax.model.flamingo import Flamingo
+from flamingo_jax.model.vision.efficientnet import EfficientNetConfig
+from flamingo_jax.training import config as training
+
+ROOT = pathlib.Path(__file__).parents[1]
+SAMPLE = str(ROOT / 'data/picture_dictionary/sample')
+TOKENIZER = ROOT / 'experiments/lm_dictionary/tokenizer.model'
+
+
+def make_parts(folder: pathlib.Path) -> None:
+    """Bundles FOLDER/trunk and FOLDER/lm, and FOLDER/features of the sample."""
+    vision = EfficientNetConfig(stages=((1, 3, 1, 1, 8), (1, 3, 2, 2, 8)), stem_width=8, head_width=24, resolution=16)
+    config = FlamingoConfig(vision=vision, image_size=16)
+    params = nn.meta.unbox(jax.jit(Flamingo(config).init)(jax.random.key(1)))
+    bundle.save(folder / 'trunk', config, params, None, None, '')
+    tokenizer = Tokenizer.read(TOKENIZER)
+    lm = dict(vocab_size=tokenizer.vocab_size, width=32, depth=3, heads=2, kv_heads=2, head_dim=16, ffw_width=64)
+    config = FlamingoConfig(lm=dataclasses.replace(TINY['lm'], **lm))
+    params = nn.meta.unbox(jax.jit(Flamingo(config).init)(jax.random.key(2)))
+    bundle.save(folder / 'lm', config, params, tokenizer, None, '')
+    features.compute(SAMPLE, bundle.read(folder / 'trunk'), str(folder / 'features'), ['train', 'test'])
+
+
+def tiny_config(parts: pathlib.Path) -> ConfigDict:
+    """Two data sets, one of pixels and one of features, 4 sequences each."""
+    c = training.base()
+    c.steps, c.checkpoint_every, c.log_every = 6, 2, 1
+    c.lm, c.vision, c.image_tag = str(parts / 'lm'), str(parts / 'trunk'), 'token'
+    c.model.resampler = ConfigDict(vars(TINY['resampler']) | dict(latents=2, width=16, heads=2, head_dim=8))
+    c.model.xattn = ConfigDict(vars(TINY['xattn']) | dict(every=2, heads=2, head_dim=16, initial_alpha=0.3))
+    common = dict(path=SAMPLE, length=48, images=4, batch_size=8)
+    words, names = FewShotConfig(shots=4, classes=(2, 3)), FewShotConfig(shots=4, bind=0.0, languages=('fr', 'ja'))
+    c.datasets.words = training.dataset(words, features=str(parts / 'features'), **common)
+    c.datasets.names = training.dataset(names, loss_weight=0.2, **common)
+    c.noise.feature_dropout = 0.1
+    c.optimizer.warmup_steps = 2
+    c.optimizer.learning_rate = 1e-2
+    return c
+
+
+if __name__ == '__main__':
+    from flamingo_jax.train import train
+
+    config = tiny_config(pathlib.Path(sys.argv[1]))
+    config.steps = int(sys.argv[3])
+    train(config, sys.argv[2])
