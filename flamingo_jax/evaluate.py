@@ -35,8 +35,9 @@ def evaluate(config: ConfigDict, checkpoint: str, workdir: str) -> list[report.R
     """
     start = time.time()
     model = pretrained.load(checkpoint)
+    trunk = model.checksums.get('vision', '')
     tasks = [
-        Task(name, TaskConfig(**fields), model, config.data, config.features)
+        Task(name, TaskConfig(**fields), config.data, config.features, model.config.image_size, trunk, model.features)
         for name, fields in config.tasks.to_dict().items()
     ]
     settings = [

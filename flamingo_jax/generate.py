@@ -1,6 +1,6 @@
 """Answers a prompt of pictures and text, in the order given.
 
-    python -m flamingo_jax.generate --checkpoint=BUNDLE --image=A.png --text=" Output: dax<EOC>" --image=B.png --text=" Output:"
+    python -m flamingo_jax.generate --checkpoint=BUNDLE --image=A.png --text=" dax<EOC>" --image=B.png
 
 An image of several frames is a video: --image=a.png,b.png,c.png.
 """

@@ -108,7 +108,7 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
     mesh = sharding.make_mesh(**config.mesh)
     datasets = {name: dataset_config(data) for name, data in config.datasets.items()}
     for name, data in datasets.items():
-        sharding.check_batch(name, data.batch_size // config.micro_batches, mesh)
+        sharding.check_batch(name, data.batch_size, config.micro_batches, mesh)
     trunk = parts.frozen['vision'].checksums['vision'] if 'vision' in parts.frozen else ''
     iterators = pipeline.batches(datasets, tokenizer, model.config.image_size, config.seed, trunk)
 
@@ -225,9 +225,12 @@ class _Writer:
         }
         self.last, self._kept, self._since = mean, [], time.perf_counter()
         accuracy = {name: f'{mean[f"{name}/accuracy"]:.3f}' for name in self._config.datasets}
+        unreadable = (
+            f', {mean["unreadable_pictures"]:.0f} unreadable pictures left out' if mean['unreadable_pictures'] else ''
+        )
         self._bar.set_postfix_str(
             f'loss {mean["loss"]:.3f}, right {accuracy}, {mean["speed/tokens_per_second"]:,.0f} tokens/s, '
-            f'{mean["speed/images_per_second"]:,.0f} images/s, data wait {mean["speed/data_wait_seconds"]:.3f} s'
+            f'{mean["speed/images_per_second"]:,.0f} images/s, data wait {mean["speed/data_wait_seconds"]:.3f} s{unreadable}'
         )
         if self._writer is not None:
             self._writer.write_scalars(step, mean)

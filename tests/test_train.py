@@ -124,7 +124,12 @@ def _set(config: ConfigDict, key: str, value):
         ('datasets.words.features', '/nowhere', FileNotFoundError, 'flamingo_jax.features'),
         ('datasets.words.styles', ('sketch',), ValueError, "no pictures of style \\['sketch'\\]"),
         ('datasets.words.length', 5000, ValueError, '5000 tokens exceed the context'),
-        ('datasets.words.batch_size', 6, ValueError, 'Data set words: batch_size 6 is not divided by the 8 rows'),
+        (
+            'datasets.words.batch_size',
+            6,
+            ValueError,
+            'Data set words: batch_size 6 is not divided by 1 micro-batches of the 8 rows',
+        ),
         ('datasets.names.few_shot.languages', ('xx',), ValueError, "no names in \\['xx'\\]"),
         ('mesh.tensor', 3, ValueError, 'does not fit 8 devices'),
         ('mesh', dict(data=1, fsdp=1, tensor=8), ValueError, 'query.*heads.*8'),

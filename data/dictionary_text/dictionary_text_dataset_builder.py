@@ -37,7 +37,7 @@ class Config(tfds.core.BuilderConfig):
 class Builder(tfds.core.GeneratorBasedBuilder):
     """Synthetic documents of few-shot tasks in text, see README.md."""
 
-    VERSION = tfds.core.Version('1.2.0')
+    VERSION = tfds.core.Version('1.4.0')
     BUILDER_CONFIGS = [
         Config(name='small', description='8 languages, 100,000 documents'),
         Config(
@@ -53,7 +53,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
-            description='Few-shot tasks in text, `key Output: label` line by line, for pretraining a language model.',
+            description='Few-shot tasks in text, `key label` line by line, for pretraining a language model.',
             features=tfds.features.FeaturesDict(
                 {
                     'texts': tfds.features.Sequence(tfds.features.Text()),

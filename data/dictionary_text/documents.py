@@ -2,12 +2,16 @@
 
 A Flamingo's language model is frozen, so whatever it does with its few-shot prompt it must know already. A model that
 has only seen plain text of this size does not copy from its context, and pictures do not teach it. So each document
-here is one few-shot task in text, `key Output: label` line by line, the analogue of `<image>Output: label<EOC>`:
+here is one few-shot task in text, `key label` line by line, the analogue of `<image> label<EOC>`:
 
 - Four kinds bind classes to labels anew in every document, so that only an earlier line tells the label. They climb
   from matching a string to matching a meaning, as pictures will ask: the same invented word, the same name, another
   name of the same thing, another thing of the same kind.
 - Three kinds keep what a label means in general: dictionaries, glosses, questions about the key.
+
+Between a key and its label stands nothing. With a constant ` Output:` between them a model of this size learnt the set of labels
+but not which belongs to which key (2,000 steps: 35 % of the first sub-words, where a guess among the labels is as good).
+Dictionaries and glosses have it.
 
 A document is a list of segments: a text with the weight of its loss. Segments follow one another without anything
 between them (a space belongs to the word after it) and a tokenizer encodes each by itself, so that a label is the same
@@ -26,7 +30,7 @@ Document = list[Segment]
 
 # Weights of the loss. What the context tells is asked in full; what nothing can tell is asked gently.
 TOLD = 1.0  # a repeated label, a translation, a gloss, an answer
-UNTOLD = 0.1  # a first label, a key, ` Output:`
+UNTOLD = 0.1  # a first label, a key, a question, ` Output:`
 TRANSLATED_KEY = 0.3  # the key of a dictionary is a word worth knowing
 LINE_END = 0.5
 
@@ -49,7 +53,7 @@ def document(lexicon: Lexicon, rng: random.Random) -> tuple[str, Document]:
 
 
 def nonce_keys(lexicon: Lexicon, rng: random.Random) -> Document:
-    """Each class is an invented word: `bodex Output: trusavi`."""
+    """Each class is an invented word: `bodkim rastul`."""
     keys = nonces(rng, rng.randint(FEWEST_CLASSES, MOST_CLASSES))
     return _binding([itertools.repeat(key) for key in keys], lexicon, rng)
 
@@ -112,12 +116,12 @@ def questions(lexicon: Lexicon, rng: random.Random) -> Document:
 
 # Per cent of the documents.
 MIXTURE = {
-    nonce_keys: 12,
-    same_surface: 12,
-    synonyms: 21,
-    categories: 13,
-    dictionary: 24,
-    glosses: 12,
+    nonce_keys: 25,
+    same_surface: 25,
+    synonyms: 18,
+    categories: 8,
+    dictionary: 12,
+    glosses: 6,
     questions: 6,
 }
 
@@ -146,7 +150,8 @@ def _binding(surfaces: list[Iterator[str]], lexicon: Lexicon, rng: random.Random
             if key is None:
                 left.remove(chosen)
                 continue
-            yield _line(key, labels[chosen], UNTOLD, TOLD if chosen in seen else UNTOLD)
+            label = (f' {labels[chosen]}', TOLD if chosen in seen else UNTOLD)
+            yield [(key, UNTOLD), label, ('\n', LINE_END)]
             seen.add(chosen)
 
     return _as_many_as_fit(lines())

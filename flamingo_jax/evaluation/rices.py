@@ -4,25 +4,28 @@ RICES (Yang et al. 2021; paper section 4.2): the examples of a prompt are the su
 most like last.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
-from flamingo_jax.inference.pretrained import Pretrained
+from flamingo_jax.inputs.interleave import Frames
 from flamingo_jax.inputs.picture_set import Picture, PictureSet
 
 Pooled = Float[np.ndarray, 'n d_v']
 
 
-def pool(model: Pretrained, pictures: PictureSet, wanted: Sequence[Picture]) -> Pooled:
-    """Standardised frozen features, averaged over space and time, of length 1: their products are cosines."""
+def pool(encode: Callable[[Frames], Frames], pictures: PictureSet, wanted: Sequence[Picture]) -> Pooled:
+    """Standardised frozen features, averaged over space and time, of length 1: their products are cosines.
+
+    `encode` makes features of pixels; it is not called where the picture set holds features.
+    """
     rows = []
     for picture in tqdm(wanted, unit=' pictures', desc='features for RICES', leave=False):
         frames = pictures.frames(picture)
-        if frames.ndim == 4:
-            frames = model.features(frames)
+        if frames.dtype == np.uint8:  # Pixels.
+            frames = encode(frames)
         rows.append(frames.astype(np.float32).mean(axis=(0, 1)))
     rows = np.stack(rows)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)

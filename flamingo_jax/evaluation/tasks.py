@@ -6,12 +6,12 @@ names       pictures with their true names in one language, then another picture
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from flamingo_jax.evaluation import rices
-from flamingo_jax.inference.pretrained import Pretrained
+from flamingo_jax.inputs.interleave import Frames
 from flamingo_jax.inputs.nonce import nonces
 from flamingo_jax.inputs.picture_set import Picture, PictureSet
 
@@ -29,7 +29,7 @@ class TaskConfig:
     support_split: str = 'test'
     support_styles: tuple[str, ...] = ()
     language: str = 'en'
-    prompt: str = ' Output:'
+    prompt: str = ''  # Between a picture and its answer, as in training.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +47,24 @@ class Episode:
 class Task:
     """A task's two picture sets and their pooled features."""
 
-    def __init__(self, name: str, config: TaskConfig, model: Pretrained, data: str, features: str):
+    def __init__(
+        self,
+        name: str,
+        config: TaskConfig,
+        data: str,
+        features: str,
+        image_size: int,
+        trunk: str,
+        encode: Callable[[Frames], Frames],
+    ):
         """Opens the data.
+
+        Args:
+          name, config: the task.
+          data: folder of a prepared picture set.
+          features: folder of its features, computed once; '' reads pixels.
+          image_size, trunk: of the model, and its trunk's checksum.
+          encode: pixels -> the frozen trunk's features, where `features` is ''.
 
         Raises:
           FileNotFoundError, ValueError: bad data, too few concepts, or a setting that makes no sense; before any work.
@@ -60,9 +76,8 @@ class Task:
             raise ValueError(f'Task {name}: {bad} is no kind of answers or support.')
         if config.ways and 'rices' in config.support:
             raise ValueError(f'Task {name}: new words have no support pool, so no RICES. Use support=("random",).')
-        size, trunk = model.config.image_size, model.checksums.get('vision', '')
         self.query_set, self.support_set = (
-            PictureSet(data, split, styles, features, size, trunk=trunk)
+            PictureSet(data, split, styles, features, image_size, trunk=trunk)
             for split, styles in (
                 (config.query_split, config.query_styles),
                 (config.support_split, config.support_styles),
@@ -85,9 +100,9 @@ class Task:
             self.named_support = [p for p in self.support_set.pictures if config.language in p.names]
             names = {p.names[config.language] for p in self.named_queries + self.named_support}
             self.candidates = tuple(sorted(names))
-        self.pooled_queries = _by_index(self.query_set, rices.pool(model, self.query_set, self.query_set.pictures))
+        self.pooled_queries = _by_index(self.query_set, rices.pool(encode, self.query_set, self.query_set.pictures))
         self.pooled_support = _by_index(
-            self.support_set, rices.pool(model, self.support_set, self.support_set.pictures)
+            self.support_set, rices.pool(encode, self.support_set, self.support_set.pictures)
         )
 
     def episodes(self, number: int, shots: int, support: str, seed: int) -> Iterator[Episode]:

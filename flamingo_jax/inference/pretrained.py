@@ -20,13 +20,16 @@ from flamingo_jax.model.flamingo import Flamingo, Media, Params
 from flamingo_jax.training import sharding
 from flamingo_jax.training.checkpoint import read_latest
 
+ArrayLike = Array | np.ndarray
+
 
 def load(path: str | pathlib.Path, mesh: jax.sharding.Mesh | None = None, dtype: Any = None) -> 'Pretrained':
     """Loads a bundle, or the newest checkpoint of a training run, ready for use.
 
     Args:
       path: a bundle or a run's workdir.
-      mesh: a mesh (see `flamingo_jax.training.sharding.make_mesh`) straight into whose shards the parameters are read; None is one device.
+      mesh: from `flamingo_jax.training.sharding.make_mesh`: the parameters are read straight into its shards; None is one
+        device.
       dtype: of computation and parameters (the trunk stays float32); None is bfloat16 on TPU and GPU, float32 on CPU.
 
     Raises:
@@ -95,8 +98,8 @@ class Pretrained:
 
     def logits(
         self,
-        images: UInt8[Array, 'b n t height width 3'] | Float[Array, '...'] | None,
-        tokens: Int[Array, 'b l'],
+        images: UInt8[ArrayLike, 'b n t height width 3'] | Float[ArrayLike, '...'] | None,
+        tokens: Int[ArrayLike, 'b l'],
     ) -> Float[Array, 'b l v']:
         """Teacher-forced float32 logits.
 

@@ -8,7 +8,7 @@ Two kinds. Both draw anew for every sequence, so that only the prompt can tell t
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -22,7 +22,7 @@ class FewShotConfig:
     """What sequences are drawn."""
 
     shots: int = 10  # Pictures (or text keys) a sequence.
-    prompt: str = ' Output:'  # Between a picture and its answer (paper B.1).
+    prompt: str = ''  # Between a picture and its answer: '' is the paper's training format, ' Output:' its prompt's.
     bind: float = 1.0  # Probability of a `bind` sequence; the others are `name`.
     classes: tuple[int, int] = (2, 5)  # Fewest and most concepts of a `bind` sequence.
     text_keys: float = 0.3  # Probability that a `bind` sequence has names in place of half of its pictures.
@@ -64,6 +64,8 @@ class FewShot:
         *classes, other = [self._concepts[i] for i in classes]
         language = c.languages[rng.integers(len(c.languages))]
         labels = [self._any_name(rng, language) if rng.random() < c.real_words else word for word in nonces(rng, n)]
+        if len(set(labels)) < n:  # Two classes drew the same real word.
+            labels = nonces(rng, n)
         blended = {classes[0]: (other, rng.uniform(0.5, 0.8))} if rng.random() < c.blend else {}
         with_text = rng.random() < c.text_keys
         chunks, seen, style = [], set(), None

@@ -8,6 +8,7 @@ run resumes in the middle of an epoch by its position, and no worker or process 
 """
 
 import dataclasses
+import zlib
 from typing import Any
 
 import grain.python as grain
@@ -105,18 +106,23 @@ def batches(
     """
     iterators = {}
     p, processes = jax.process_index(), jax.process_count()
-    for number, (name, config) in enumerate(sorted(configs.items())):
+    for name, config in configs.items():
         if config.batch_size % processes:
             raise ValueError(
                 f'Data set {name}: batch_size {config.batch_size} is not divided by {processes} processes.'
             )
-        dataset = sequences(config, tokenizer, image_size, seed + number, trunk)[p::processes]
+        dataset = sequences(config, tokenizer, image_size, _seed_of(seed, name), trunk)[p::processes]
         dataset = dataset.batch(config.batch_size // processes, drop_remainder=True)
         dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=8))
         if config.workers:
             dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.workers))
         iterators[name] = iter(dataset)
     return iterators
+
+
+def _seed_of(seed: int, name: str) -> int:
+    """A data set's own seed: it depends on no other data set of the mixture."""
+    return int(np.random.SeedSequence([seed, zlib.crc32(name.encode())]).generate_state(1)[0])
 
 
 def put(batch: Batch, sharding: jax.sharding.Sharding) -> Batch:

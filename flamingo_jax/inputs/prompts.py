@@ -1,8 +1,8 @@
 """A prompt as its user writes it: strings and pictures in reading order -> tokens and pictures.
 
-    ['<image> is not written by hand: a picture stands for itself', picture, ' Output: dog<EOC>', picture, ' Output:']
+    [picture, ' dog<EOC>', picture, ' cat<EOC>', picture]
 
-A string is text; '<EOC>' in it ends a chunk. Everything else is a picture: a PIL image, an array, a pathlib.Path, encoded
+A string is text; '<EOC>' in it ends a chunk. The tag <image> is not written: a picture stands for itself. Everything else is a picture: a PIL image, an array, a pathlib.Path, encoded
 bytes, or a list of those (the frames of a video), or an array [t s d_v] of features computed before.
 """
 

@@ -87,7 +87,7 @@ class FlamingoConfig:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> 'FlamingoConfig':
-        """The inverse of `to_json`; an unknown or missing field raises ValueError with its name."""
+        """The inverse of `to_json`; an unknown field raises ValueError with its name, a missing one has its default."""
         parts = dict(lm=LanguageModelConfig, vision=EfficientNetConfig, resampler=ResamplerConfig, xattn=XattnConfig)
         fields = dict(fields)
         for name, part in parts.items():

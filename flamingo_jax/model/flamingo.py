@@ -222,9 +222,8 @@ class Flamingo:
     def init(self, key: Key[Array, '']) -> Params:
         """New parameters, float32, each boxed with its logical axis names (`flax.linen.meta.unbox` removes them)."""
         c = self.config
-        keys = dict(
-            zip(('vision', 'embedder', 'blocks', 'resampler', 'xattn', 'extra_tokens'), jax.random.split(key, 6))
-        )
+        names = ('vision', 'embedder', 'blocks', 'resampler', 'xattn', 'extra_input', 'extra_output')
+        keys = dict(zip(names, jax.random.split(key, len(names)), strict=True))
         params = {}
         if c.vision is not None:
             pixels = jnp.zeros((1, c.image_size, c.image_size, 3), jnp.uint8)
@@ -245,11 +244,13 @@ class Flamingo:
         if c.extra_tokens:
             shape = (len(c.extra_tokens), c.lm.width)
             scale = 1.0 if c.lm.scale_embeddings else c.lm.width**-0.5  # That of the language model's own rows.
-            for name, k, std in zip(
-                ('input', 'output'), jax.random.split(keys['extra_tokens']), (scale, c.lm.width**-0.5)
-            ):
-                rows = nn.with_logical_partitioning(nn.initializers.normal(std), ('extra_tokens', 'embed'))
-                params.setdefault('extra_tokens', {})[name] = rows(k, shape)
+            axes = ('extra_tokens', 'embed')
+            rows_in = nn.with_logical_partitioning(nn.initializers.normal(scale), axes)
+            rows_out = nn.with_logical_partitioning(nn.initializers.normal(c.lm.width**-0.5), axes)
+            params['extra_tokens'] = {
+                'input': rows_in(keys['extra_input'], shape),
+                'output': rows_out(keys['extra_output'], shape),
+            }
         return params
 
     @property

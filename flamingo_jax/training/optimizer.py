@@ -39,8 +39,8 @@ def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     """The optimizer of the trained trees; it has moments for nothing else."""
 
-    def decayed(params: Params) -> Params:
-        return {name: jax.tree.map(lambda _: name not in config.undecayed, tree) for name, tree in params.items()}
+    def decayed(params: Params) -> dict[str, bool]:
+        return {name: name not in config.undecayed for name in params}
 
     adamw = optax.adamw(
         schedule(config, steps), config.b1, config.b2, config.eps, weight_decay=config.weight_decay, mask=decayed

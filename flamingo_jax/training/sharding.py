@@ -65,13 +65,13 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
 
 
-def check_batch(name: str, batch_size: int, mesh: Mesh) -> None:
-    """Raises ValueError if the mesh does not divide a data set's batch."""
+def check_batch(name: str, batch_size: int, micro_batches: int, mesh: Mesh) -> None:
+    """Raises ValueError if the micro-batches and the mesh do not divide a data set's batch."""
     rows = mesh.shape['data'] * mesh.shape['fsdp']
-    if batch_size % rows:
+    if batch_size % (rows * micro_batches):
         raise ValueError(
-            f'Data set {name}: batch_size {batch_size} is not divided by the {rows} rows of the mesh '
-            f'(data {mesh.shape["data"]} x fsdp {mesh.shape["fsdp"]}). Change the batch size or the mesh.'
+            f'Data set {name}: batch_size {batch_size} is not divided by {micro_batches} micro-batches of the {rows} rows '
+            f'of the mesh (data {mesh.shape["data"]} x fsdp {mesh.shape["fsdp"]}). Change the batch size or the mesh.'
         )
 
 

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import optax
-from jaxtyping import Array, Int, Key
 from jax.sharding import Mesh
+from jaxtyping import Array, Int, Key
 
 from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.training import sharding

@@ -89,9 +89,9 @@ def test_a_repeated_class_has_its_label_and_full_weight(make, lexicon):
     repeats = 0
     for lines in draws(make, lexicon):
         labels, keys = {}, []
-        for (key, key_weight), (output, output_weight), (label, label_weight), (end, end_weight) in lines:
-            assert (output, end) == (' Output:', '\n') and label.startswith(' ')
-            assert (key_weight, output_weight, end_weight) == (0.1, 0.1, 0.5)
+        for (key, key_weight), (label, label_weight), (end, end_weight) in lines:
+            assert end == '\n' and label.startswith(' ')
+            assert (key_weight, end_weight) == (0.1, 0.5)
             name = {'synonyms': class_of, 'categories': group_of}.get(make.__name__, {}).get(key, key)
             assert label_weight == (1.0 if name in labels else 0.1)
             assert labels.setdefault(name, label) == label
@@ -106,7 +106,7 @@ def test_a_repeated_class_has_its_label_and_full_weight(make, lexicon):
 
 def test_labels_are_real_words_in_a_fifth_of_the_documents(lexicon):
     words = {f' {name}' for concept in lexicon.concepts for name in concept.names.values()}
-    share = sum(lines[0][2][0] in words for lines in draws(documents.nonce_keys, lexicon, 2000)) / 2000
+    share = sum(lines[0][1][0] in words for lines in draws(documents.nonce_keys, lexicon, 2000)) / 2000
     assert share == pytest.approx(documents.REAL_WORD_LABELS, abs=0.03)
 
 

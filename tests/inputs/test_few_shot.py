@@ -45,7 +45,7 @@ def test_bind_gives_each_concept_one_word_in_a_document(pictures):
         words, seen = {}, set()
         for chunk, picture in zip(chunks, drawn, strict=True):
             prompt, label = chunk.texts
-            assert prompt == ' Output:' and label[0] == ' '
+            assert prompt == '' and label[0] == ' '
             assert words.setdefault(picture.concept, label) == label
             # Only a word that came before can be known.
             assert chunk.weights == (0.0, 1.0 if picture.concept in seen else 0.0)
@@ -79,7 +79,7 @@ def test_text_keys_are_names_with_the_same_words(pictures):
                 assert chunk.weights[:2] == (0.0, 0.0)
             else:
                 name, (prompt, label) = next(with_picture).names['en'], chunk.texts
-            assert prompt == ' Output:' and words.setdefault(name, label) == label
+            assert prompt == '' and words.setdefault(name, label) == label
     assert 500 < number < 1000  # About half of 1,500.
 
 
@@ -94,14 +94,15 @@ def test_held_out_languages_are_never_named(pictures, languages):
         for language, name in picture.names.items()
         if language not in picture.heldout_languages
     }
-    assert forbidden
-    for language in languages[::4]:
-        only = {name for spoken, name in forbidden if spoken == language}
-        only -= {name for spoken, name in allowed if spoken == language}
+    checked = 0
+    for language in sorted({language for language, _ in forbidden})[:8]:
+        only = {name for spoken, name in forbidden - allowed if spoken == language}
+        checked += len(only)
         fields = dict(languages=(language,), bind=0.5, text_keys=1.0, real_words=1.0)
-        for chunks, _ in documents(pictures, 40, **fields):
+        for chunks, _ in documents(pictures, 60, **fields):
             for chunk in chunks:
                 assert not only & {text.removeprefix(' ') for text in chunk.texts}
+    assert checked > 20
 
 
 def test_name_gives_the_true_names(pictures, languages):

@@ -5,18 +5,16 @@ import numpy as np
 from flamingo_jax.inputs.nonce import CODAS, ONSETS, VOWELS, nonce, nonces
 
 
-def test_words_are_pronounceable_lower_case_of_two_or_three_syllables():
+def test_words_are_two_syllables_of_lower_case_letters():
     rng = random.Random(0)
-    for word in (nonce(rng) for _ in range(5000)):
-        assert word.isascii() and word.isalpha() and word.islower()
-        assert sum(letter in VOWELS for letter in word) in (2, 3)
+    for word in (nonce(rng) for _ in range(1000)):
+        assert len(word) == 6
+        for place, letter in enumerate(word):
+            assert letter in (ONSETS, VOWELS, CODAS)[place % 3]
 
 
-def test_space_is_large_and_every_word_has_one_reading():
-    syllables = [onset + vowel for onset in ONSETS for vowel in VOWELS]
-    words = [first + second + coda for first in syllables for second in syllables for coda in CODAS]
-    assert len(words) >= 100_000
-    assert len(set(words)) == len(words)
+def test_space_is_large():
+    assert (len(set(ONSETS)) * len(set(VOWELS)) * len(set(CODAS))) ** 2 >= 100_000
 
 
 def test_draws_follow_the_generator_alone():

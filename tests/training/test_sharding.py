@@ -24,9 +24,9 @@ def test_a_mesh_that_does_not_fit_says_how_many_devices_there_are(sizes):
 
 
 def test_a_batch_must_be_divided(config):
-    check_batch('web', 16, make_mesh(2, 4, 1))
+    check_batch('web', 16, 2, make_mesh(2, 4, 1))
     with pytest.raises(ValueError, match='web: batch_size 12 .* 8 rows .*data 2 x fsdp 4'):
-        check_batch('web', 12, make_mesh(2, 4, 1))
+        check_batch('web', 12, 2, make_mesh(2, 4, 1))
     assert batch_sharding(make_mesh(2, 2, 2)).shard_shape((16, 3)) == (4, 3)
 
 
