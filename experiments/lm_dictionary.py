@@ -18,13 +18,13 @@ from flamingo_jax.training.optimizer import OptimizerConfig
 def get_config() -> ConfigDict:
     """A decoder of 2.6M parameters: 4 layers, width 192, 4,096 pieces."""
     c = training.base()
-    c.steps = 1500
+    c.steps = 1100
     c.model.lm = ConfigDict(vars(TINY['lm']))
     c.trained = ('lm',)
-    c.datasets.text = training.dataset(split='train', images=0, length=112, batch_size=32)
+    c.datasets.text = training.dataset(split='train', images=0, length=128, batch_size=32)
     c.noise.text = 0.2
     c.optimizer = ConfigDict(
         vars(OptimizerConfig(learning_rate=2e-3, warmup_steps=150, final_fraction=0.05, weight_decay=0.05, b2=0.98))
     )
-    c.checkpoint_every = 300
+    c.checkpoint_every = 200
     return c

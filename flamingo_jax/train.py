@@ -115,8 +115,9 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
     optimizer = make_optimizer(OptimizerConfig(**config.optimizer), config.steps)
     state = new_state(model, optimizer, config.trained, config.seed, mesh)
     frozen = parts.read_frozen(mesh)
-    about = _describe(config, parts, workdir)
-    checkpoints = Checkpoints(workdir, config.keep_checkpoints, about)
+    about = _about(config, parts)
+    checkpoints = Checkpoints(workdir, config.keep_checkpoints, about)  # Refuses a folder of another model.
+    _write_run(workdir, config, parts, about)
     if restored := checkpoints.restore(state):
         state, positions = restored
         print(f'Resumed from step {int(state.step)}.')
@@ -145,22 +146,25 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
     return writer.last
 
 
-def _describe(config: ConfigDict, parts: Parts, workdir: str) -> dict[str, Any]:
-    """Writes the run's run.json and tokenizer; returns what a checkpoint must agree with."""
-    folder = pathlib.Path(workdir)
-    about = dict(
+def _about(config: ConfigDict, parts: Parts) -> dict[str, Any]:
+    """What a checkpoint must agree with: the model, what is trained, and the frozen trees' checksums."""
+    return dict(
         model=json.loads(json.dumps(parts.model.config.to_json())),
         image_tag=config.image_tag if config.vision else None,
         trained=list(config.trained),
         frozen={name: source.checksums[name] for name, source in parts.frozen.items()},
     )
+
+
+def _write_run(workdir: str, config: ConfigDict, parts: Parts, about: dict[str, Any]) -> None:
+    """Writes run.json, the tokenizer and the config into the run's folder, by one process."""
     if jax.process_index() == 0:
+        folder = pathlib.Path(workdir)
         folder.mkdir(parents=True, exist_ok=True)
         paths = {name: str(source.path) for name, source in parts.frozen.items()}
         (folder / 'run.json').write_text(json.dumps(about | dict(frozen_paths=paths), indent=2) + '\n')
         (folder / 'tokenizer.model').write_bytes(parts.tokenizer.model)
         (folder / 'config.yaml').write_text(config.to_yaml())
-    return about
 
 
 def _print_sizes(trained: Params, frozen: Params) -> None:

@@ -26,7 +26,9 @@ from flamingo_jax.model.vision.efficientnet import EfficientNetConfig  # noqa: E
 @pytest.fixture(scope='session')
 def config() -> FlamingoConfig:
     """Three blocks and a gated block before every second: the last group is ragged. The gates are open."""
-    lm = dict(vocab_size=304, width=32, depth=3, heads=4, kv_heads=2, head_dim=8, ffw_width=64, context=64)
+    lm = dict(
+        positions='rotary', vocab_size=304, width=32, depth=3, heads=4, kv_heads=2, head_dim=8, ffw_width=64, context=64
+    )
     return FlamingoConfig(
         lm=dataclasses.replace(TINY['lm'], **lm),
         vision=EfficientNetConfig(

@@ -148,8 +148,10 @@ def test_bad_input_is_an_error_before_any_work(parts, tmp_path, key, value, erro
 def test_checkpoints_of_another_model_are_refused(parts, run):
     config = tiny_config(parts)
     config.model.resampler.latents = 4
+    before = (run[0] / 'run.json').read_bytes()
     with pytest.raises(ValueError, match=r'another model.*model.resampler.latents \(there 2, here 4\)'):
         train(config, str(run[0]))
+    assert (run[0] / 'run.json').read_bytes() == before
 
 
 def test_features_of_another_trunk_are_refused(parts, tmp_path):

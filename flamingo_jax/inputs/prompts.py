@@ -2,8 +2,9 @@
 
     [picture, ' dog<EOC>', picture, ' cat<EOC>', picture]
 
-A string is text; '<EOC>' in it ends a chunk. The tag <image> is not written: a picture stands for itself. Everything else is a picture: a PIL image, an array, a pathlib.Path, encoded
-bytes, or a list of those (the frames of a video), or an array [t s d_v] of features computed before.
+A string is text; '<EOC>' in it ends a chunk. The tag <image> is not written: a picture stands for itself. A picture is
+a PIL image, an array, a pathlib.Path, encoded bytes, or a list of those (the frames of a video), or an array [t s d_v] of
+features computed before.
 """
 
 import pathlib

@@ -107,10 +107,21 @@ def _tuples(value):
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-# For the quickstart, tests and CPUs. The language model is the one that `experiments/lm_dictionary.py` pretrains.
+# For the quickstart, tests and CPUs. The language model is the one that `experiments/lm_dictionary.py` pretrains. Its positions
+# are learned: at this size and in a thousand steps rotary ones, which have no bias to attend to the token before with, learnt no
+# copying from the context (55 % of the labels where learned ones had 97 %).
 TINY = dict(
     lm=LanguageModelConfig(
-        vocab_size=4096, width=192, depth=4, heads=4, kv_heads=4, head_dim=48, ffw_width=768, context=512, norm='layer'
+        vocab_size=4096,
+        width=192,
+        depth=4,
+        heads=4,
+        kv_heads=4,
+        head_dim=48,
+        ffw_width=768,
+        context=128,
+        norm='layer',
+        positions='learned',
     ),
     resampler=ResamplerConfig(latents=8, width=256, depth=2, heads=4, head_dim=64),
     xattn=XattnConfig(every=1, heads=4, head_dim=48),
