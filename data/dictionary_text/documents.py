@@ -46,9 +46,10 @@ LONGEST_LABEL = 10  # characters of a real word
 NOT_ASKED = {('food', 'plant'), ('plant', 'food'), ('sport', 'garment'), ('heart', 'body part'), ('body part', 'heart')}
 
 
-def document(lexicon: Lexicon, rng: random.Random) -> tuple[str, Document]:
-    """Draws a kind by MIXTURE and a document of it: (name of the kind, segments)."""
-    (make,) = rng.choices(list(MIXTURE), weights=list(MIXTURE.values()))
+def document(lexicon: Lexicon, rng: random.Random, copying: bool = False) -> tuple[str, Document]:
+    """Draws a kind by MIXTURE (by COPYING, if asked) and a document of it: (name of the kind, segments)."""
+    mixture = COPYING if copying else MIXTURE
+    (make,) = rng.choices(list(mixture), weights=list(mixture.values()))
     return make.__name__, make(lexicon, rng)
 
 
@@ -124,6 +125,9 @@ MIXTURE = {
     glosses: 6,
     questions: 6,
 }
+
+# What a model reads first: copying comes suddenly, and a thousand steps sooner where all documents ask for it.
+COPYING = {nonce_keys: 70, same_surface: 30}
 
 
 def _ask(kind: str, kinds: list[str], rng: random.Random) -> tuple[str, str]:
