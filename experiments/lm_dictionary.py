@@ -1,11 +1,14 @@
-"""Pretrains the quickstart's language model on text alone, so that it can copy in context before it ever sees a picture.
+"""Pretrains the quickstart's language model on text alone, so that it copies in context before it ever sees a picture.
 
     data/dictionary_text/fetch.sh RAW
     python -m data.dictionary_text.build --raw=RAW --out=DATA --config=small
-    python -m flamingo_jax.inputs.tokenizer --data=DATA/dictionary_text/small/1.4.0 --records=25000 --out=lm.model
+    python -m data.dictionary_text.build --raw=RAW --out=DATA --config=copying
+    python -m flamingo_jax.inputs.tokenizer --data=DATA/dictionary_text/small/1.4.0 --records=30000 --out=lm.model
     python -m flamingo_jax.train --config=experiments/lm_dictionary.py --workdir=lm \
-        --config.tokenizer=lm.model --config.datasets.text.path=DATA/dictionary_text/small/1.4.0
+        --config.tokenizer=lm.model --config.datasets.text.path=DATA/dictionary_text/copying/1.4.0
     python -m flamingo_jax.convert run --source=lm --card=experiments/lm_dictionary.md --out=experiments/lm_dictionary
+
+8 minutes on 2 cores. Copying comes suddenly: guessing among the labels until step 700, then understood within a few hundred.
 """
 
 from ml_collections import ConfigDict
@@ -18,13 +21,10 @@ from flamingo_jax.training.optimizer import OptimizerConfig
 def get_config() -> ConfigDict:
     """A decoder of 2.6M parameters: 4 layers, width 192, 4,096 pieces."""
     c = training.base()
-    c.steps = 1100
+    c.steps = 1500
     c.model.lm = ConfigDict(vars(TINY['lm']))
     c.trained = ('lm',)
-    c.datasets.text = training.dataset(split='train', images=0, length=128, batch_size=32)
-    c.noise.text = 0.2
-    c.optimizer = ConfigDict(
-        vars(OptimizerConfig(learning_rate=2e-3, warmup_steps=150, final_fraction=0.05, weight_decay=0.05, b2=0.98))
-    )
-    c.checkpoint_every = 200
+    c.datasets.text = training.dataset(split='train', images=0, length=64, batch_size=32)
+    c.optimizer = ConfigDict(vars(OptimizerConfig(learning_rate=2e-3, warmup_steps=150, weight_decay=0.05, b2=0.98)))
+    c.checkpoint_every = 300
     return c

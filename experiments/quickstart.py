@@ -28,7 +28,7 @@ SAMPLE = 'data/picture_dictionary/sample'
 
 
 def get_config() -> ConfigDict:
-    """Binding of invented words to pictures, as in `data/dictionary_text` invented words are bound to text."""
+    """Names of pictures in English, in sequences of eight examples."""
     c = training.base()
     c.steps = 450
     c.lm = 'experiments/lm_dictionary'
@@ -36,14 +36,14 @@ def get_config() -> ConfigDict:
     c.image_tag = 'token'
     c.model.resampler = ConfigDict(vars(TINY['resampler']))
     c.model.xattn = ConfigDict(
-        vars(TINY['xattn']) | dict(initial_alpha=0.3)
+        vars(TINY['xattn']) | dict(initial_alpha=0.5)
     )  # The paper's 0 takes about twice the steps.
-    c.datasets.words = training.dataset(
-        FewShotConfig(shots=8, text_keys=0.3, blend=0.5, first_label=0.0),
+    c.datasets.names = training.dataset(
+        FewShotConfig(shots=8, bind=0.0, languages=('en',)),
         path=SAMPLE,
         features='runs/quickstart/features',
         styles=('noto', 'noto-v1', 'fluent-flat'),
-        length=64,
+        length=48,
         images=8,
         batch_size=32,
     )
@@ -51,7 +51,7 @@ def get_config() -> ConfigDict:
     c.optimizer = ConfigDict(
         vars(
             OptimizerConfig(
-                learning_rate=1e-3, warmup_steps=60, final_fraction=0.05, weight_decay=0.05, b2=0.98, gate_factor=3.0
+                learning_rate=1.5e-3, warmup_steps=40, final_fraction=0.05, weight_decay=0.05, b2=0.98, gate_factor=3.0
             )
         )
     )
@@ -78,7 +78,7 @@ def main() -> None:
         f'--workdir={model}',
         f'--config.steps={arguments.steps}',
         f'--config.vision={trunk}',
-        f'--config.datasets.words.features={features}',
+        f'--config.datasets.names.features={features}',
     )
     run(
         'evaluate',

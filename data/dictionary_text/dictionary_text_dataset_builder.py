@@ -75,9 +75,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, lexicon: Lexicon, split: str, number: int) -> Iterator[tuple[int, dict[str, Any]]]:
         for index in progress(range(number), total=number, name=split):
-            yield index, example(
-                lexicon, f'{self.builder_config.seed}/{split}/{index}', self.builder_config.copying
-            )
+            yield index, example(lexicon, f'{self.builder_config.seed}/{split}/{index}', self.builder_config.copying)
 
 
 def example(lexicon: Lexicon, seed: str, copying: bool = False) -> dict[str, Any]:

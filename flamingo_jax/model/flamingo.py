@@ -243,7 +243,8 @@ class Flamingo:
             params['xattn'] = _init_stacked(gated, c.xattn_blocks, keys['xattn'], y, y, mask, method='touch')
         if c.extra_tokens:
             shape = (len(c.extra_tokens), c.lm.width)
-            scale = 1.0 if c.lm.scale_embeddings else c.lm.width**-0.5  # That of the language model's own rows.
+            # Small: at an <image> tag the frozen model should read the picture, which is added to the tag's own row.
+            scale = 0.02
             axes = ('extra_tokens', 'embed')
             rows_in = nn.with_logical_partitioning(nn.initializers.normal(scale), axes)
             rows_out = nn.with_logical_partitioning(nn.initializers.normal(c.lm.width**-0.5), axes)

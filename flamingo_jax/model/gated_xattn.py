@@ -61,8 +61,9 @@ class GatedXattnDense(nn.Module):
         self.out = Linear(shape[1:] + shape[:1], (*axes, 'embed'), contracted=2, dtype=dtype)
         self.ffw = FeedForward(c.ffw_multiplier * self.width, dtype=dtype)
         gate = nn.with_logical_partitioning(nn.initializers.constant(c.initial_alpha), ())
+        closed = nn.with_logical_partitioning(nn.initializers.zeros, ())
         self.alpha_xattn = self.param('alpha_xattn', gate, ())
-        self.alpha_dense = self.param('alpha_dense', gate, ())
+        self.alpha_dense = self.param('alpha_dense', closed, ())
 
     def keys_values(self, media: Float[Array, 'b m d']) -> tuple[Float[Array, 'b m h k'], Float[Array, 'b m h k']]:
         """The block's keys and values of the media: they do not depend on the text, so decoding computes them once."""

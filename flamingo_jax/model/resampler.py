@@ -1,7 +1,7 @@
 """The Perceiver Resampler (paper section 2.1, appendix A.1.1, figure 5): any number of visual features -> R latents.
 
 Where the paper is silent this follows OpenFlamingo: separate layer norms for features and latents, linear maps without
-biases, a final layer norm, latents drawn from N(0, 1). Two maps are ours: the features are brought to the resampler's
+biases, a final layer norm. Two maps are ours: the features are brought to the resampler's
 width once before the layers (the reading under which the paper's 194M parameters come out), and the latents are brought
 to the language model's width once after them.
 """
@@ -64,12 +64,12 @@ class Resampler(nn.Module):
         c = self.config
         b, n, t, s, d_v = features.shape
         x = Linear((d_v, c.width), ('vision_out', 'resampler'), dtype=self.dtype, name='project_in')(features)
-        unit_normal = nn.initializers.normal(1.0)
-        time = self.param(
-            'time', nn.with_logical_partitioning(unit_normal, ('frames', 'resampler')), (c.frames, c.width)
-        )
+        # Small beside the features: latents of N(0, 1) drown what they attend to, so that the media tokens of all pictures are
+        # nearly equal at first, and a short run never tells them apart.
+        small = nn.initializers.normal(0.02)
+        time = self.param('time', nn.with_logical_partitioning(small, ('frames', 'resampler')), (c.frames, c.width))
         latents = self.param(
-            'latents', nn.with_logical_partitioning(unit_normal, ('latents', 'resampler')), (c.latents, c.width)
+            'latents', nn.with_logical_partitioning(small, ('latents', 'resampler')), (c.latents, c.width)
         )
         if t not in (1, c.frames):  # An image is a video of one frame: it has the first frame's time embedding.
             time = jax.image.resize(time, (t, c.width), 'linear')
