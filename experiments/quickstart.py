@@ -30,7 +30,7 @@ SAMPLE = 'data/picture_dictionary/sample'
 def get_config() -> ConfigDict:
     """Names of pictures in English, in sequences of eight examples."""
     c = training.base()
-    c.steps = 450
+    c.steps = 250
     c.lm = 'experiments/lm_dictionary'
     c.vision = 'runs/quickstart/trunk'
     c.image_tag = 'token'
@@ -55,7 +55,7 @@ def get_config() -> ConfigDict:
             )
         )
     )
-    c.checkpoint_every = 150
+    c.checkpoint_every = 125
     return c
 
 
