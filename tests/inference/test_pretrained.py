@@ -3,6 +3,7 @@
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
@@ -15,9 +16,10 @@ from flamingo_jax.inputs.prompts import encode_prompt
 def forward(pretrained, prompt, continuation=()):
     """Logits [l v] of a prompt and tokens after it, by the uncached model."""
     tokens, pictures = encode_prompt(prompt, pretrained.tokenizer, pretrained.config.image_size)
-    tokens = np.array([[*tokens, *continuation]], np.int32)
+    row = [*tokens, *continuation]
+    padded = np.array([row + [pretrained.tokenizer.pad] * (64 - len(row))], np.int32)  # One length: to compile once.
     images = np.stack(pictures)[None] if pictures else None
-    return np.asarray(pretrained.logits(images, tokens))[0], tokens.shape[1] - len(continuation)
+    return np.array(pretrained.logits(images, padded))[0, : len(row)], len(tokens)
 
 
 def greedy(pretrained, prompt, steps, banned):
@@ -79,7 +81,7 @@ def test_beam_search_finds_what_looking_at_everything_finds(pretrained, pictures
     first = np.array(jax.nn.log_softmax(_ban(first[-1], t)))
     best, best_tokens = -np.inf, None
     media, text, _ = pretrained.read([prompt], 2)
-    after, _ = decode.extend(pretrained.model, pretrained.params, media, decode.repeat(text, v), np.arange(v)[:, None])
+    after, _ = decode.extend(pretrained.model, pretrained.params, media, decode.repeat(text, v), jnp.arange(v)[:, None])
     after = np.asarray(after)[:, 0]
     for token in range(v):
         if token in (t.eos, t.eoc):
@@ -122,7 +124,7 @@ def test_sampled_tokens_have_their_probabilities(pretrained):
         (Sampling(1.0, top_p=0.6), [0.625, 0.375, 0, 0]),
         (Sampling(0.5), np.array([0.25, 0.09, 0.0225, 0.0025]) / 0.365),
     ):
-        drawn = np.bincount(np.asarray(choose(logits, jax.random.key(0), how)), minlength=4) / 4000
+        drawn = np.bincount(np.asarray(choose(jnp.asarray(logits), jax.random.key(0), how)), minlength=4) / 4000
         np.testing.assert_allclose(drawn, expected, atol=0.03)
 
 
