@@ -121,7 +121,6 @@ def test_faults_name_the_picture(tmp_path):
         (np.zeros((8, 8, 3), np.float32), 'array of float32'),
         (np.zeros((8, 8, 2), np.uint8), r'shape \(8, 8, 2\)'),
         (np.zeros((0, 8, 3), np.uint8), r'shape \(0, 8, 3\)'),
-        (None, 'NoneType'),
     ]:
         with pytest.raises(PictureError, match=message):
             to_frames(picture, 32)
