@@ -77,7 +77,7 @@ def test_killed_and_resumed_is_bit_identical(parts, tmp_path):
 
     whole = start(tmp_path / 'whole')
     killed = start(tmp_path / 'killed')
-    while not list((tmp_path / 'killed' / 'checkpoints').glob('[0-9]*')):
+    while not list((tmp_path / 'killed' / 'checkpoints').glob('[0-9]*/commit_success.txt')):
         assert killed.poll() is None, 'the run ended before its first checkpoint'
         time.sleep(0.05)
     killed.send_signal(signal.SIGKILL)
@@ -132,7 +132,12 @@ def _set(config: ConfigDict, key: str, value):
         ),
         ('datasets.names.few_shot.languages', ('xx',), ValueError, "no names in \\['xx'\\]"),
         ('mesh.tensor', 3, ValueError, 'does not fit 8 devices'),
-        ('mesh', dict(data=1, fsdp=1, tensor=8), ValueError, 'query.*heads.*8'),
+        (
+            'mesh',
+            dict(data=1, fsdp=1, tensor=8),
+            ValueError,
+            "dimension '.*heads' of 2 is not divided by the mesh axis 'tensor' of 8",
+        ),
         ('trained', ('resampler',), ValueError, "Nothing gives the parameters of \\['extra_tokens', 'xattn'\\]"),
         ('image_tag', 'word', ValueError, 'image_tag'),
     ],
