@@ -3,8 +3,8 @@
     y = y + tanh(alpha_xattn) * attention(q = LN(y), kv = LN(media))      each token sees only the image phi(token)
     y = y + tanh(alpha_dense) * ffw(LN(y))
 
-Both alphas start at 0, so that a new Flamingo computes exactly what its language model computes. One layer norm is
-shared by keys and values (paper v1); linear maps have no biases.
+Both alphas start at 0 (`initial_alpha` may open the first), so that a new Flamingo computes exactly what its language
+model computes. One layer norm is shared by keys and values (paper v1); linear maps have no biases.
 """
 
 import flax.linen as nn
