@@ -72,7 +72,9 @@ def full_optimisation():
 @pytest.fixture(scope='session')
 def params(model):
     with _optimised(False):
-        return nn.meta.unbox(jax.jit(model.init)(jax.random.key(0)))
+        params = nn.meta.unbox(jax.jit(model.init)(jax.random.key(0)))
+    params['xattn']['alpha_dense'] += 0.5  # As open as `initial_alpha` makes the other gate.
+    return params
 
 
 @pytest.fixture(scope='session')

@@ -31,7 +31,7 @@ def media():
 @pytest.fixture(scope='module')
 def params(y, media):
     init = jax.jit(lambda key: BLOCK.init(key, y, media, media_mask(PHI, 2, 3), method='touch'))
-    return nn.meta.unbox(init(jax.random.key(0)))['params']
+    return nn.meta.unbox(init(jax.random.key(0)))['params'] | {'alpha_dense': jnp.full((), 0.5)}  # Both gates open.
 
 
 def test_mask_is_as_drawn():
