@@ -13,6 +13,7 @@ instead of one of a large activation.
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -34,7 +35,7 @@ class EfficientNetConfig:
     resolution: height and width of the training images, in pixels. Other sizes work; features are best near this one.
     """
 
-    stages: tuple[tuple[int, int, int, int, int], ...] = (
+    stages: Sequence[Sequence[int]] = (
         (1, 3, 1, 1, 16),
         (2, 3, 2, 6, 24),
         (2, 5, 2, 6, 40),
@@ -48,7 +49,7 @@ class EfficientNetConfig:
     resolution: int = 224
 
     def __post_init__(self):
-        # JSON has no tuples, and a module's field must hash.
+        # Tuples, whatever comes (JSON has lists): a module's field must hash.
         object.__setattr__(self, 'stages', tuple(tuple(stage) for stage in self.stages))
 
     @property
