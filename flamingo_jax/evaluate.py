@@ -6,6 +6,7 @@ Beside the model's score stand, over the same episodes: the same model with the 
 pictures, nearest centroid and nearest neighbour on the frozen features, and chance.
 """
 
+import functools
 import itertools
 import platform
 import time
@@ -19,7 +20,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
-from flamingo_jax.evaluation import metrics, report
+from flamingo_jax.evaluation import metrics, report, rices
 from flamingo_jax.evaluation.tasks import Episode, Task, TaskConfig
 from flamingo_jax.inference import pretrained
 from flamingo_jax.inference.pretrained import Pretrained
@@ -36,10 +37,15 @@ def evaluate(config: ConfigDict, checkpoint: str, workdir: str) -> list[report.R
     start = time.time()
     model = pretrained.load(checkpoint)
     trunk = model.checksums.get('vision', '')
-    tasks = [
-        Task(name, TaskConfig(**fields), config.data, config.features, model.config.image_size, trunk, model.features)
-        for name, fields in config.tasks.to_dict().items()
-    ]
+
+    @functools.cache
+    def open_split(split: str):
+        pictures = PictureSet(
+            config.data, split, features=config.features, image_size=model.config.image_size, trunk=trunk
+        )
+        return pictures, rices.pool(model.features, pictures)
+
+    tasks = [Task(name, TaskConfig(**fields), open_split) for name, fields in config.tasks.to_dict().items()]
     settings = [
         (task, shots, support, answers)
         for task in tasks

@@ -36,21 +36,28 @@ from flamingo_jax.training.step import make_step
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """What a run consists of before any training: the model, its tokenizer, and where the frozen trees come from."""
+    """What a run consists of before any training: the model, its tokenizer, and where pretrained trees come from."""
 
     model: Flamingo
     tokenizer: Tokenizer
     frozen: dict[str, bundle.Bundle]  # Component tree -> the bundle that holds it.
+    start: dict[str, bundle.Bundle]  # The same for trees that are trained on from there.
 
     def read_frozen(self, mesh: jax.sharding.Mesh) -> Params:
         """The frozen trees, in the dtype of the computation, on the mesh."""
+        # The trunk stays float32: see `Flamingo.features`.
+        dtypes = {name: None if name == 'vision' else self.model.dtype for name in self.frozen}
+        return self._read(self.frozen, dtypes, mesh)
+
+    def read_start(self, mesh: jax.sharding.Mesh) -> Params:
+        """The pretrained trees that are trained further, float32, on the mesh."""
+        return self._read(self.start, dict.fromkeys(self.start, jnp.float32), mesh)
+
+    def _read(self, sources: dict[str, bundle.Bundle], dtypes: dict[str, Any], mesh: jax.sharding.Mesh) -> Params:
         boxed = jax.eval_shape(self.model.init, jax.random.key(0))
         return {
-            # The trunk stays float32: see `Flamingo.features`.
-            name: source.params(
-                name, None if name == 'vision' else self.model.dtype, sharding.shardings(boxed[name], mesh)
-            )
-            for name, source in self.frozen.items()
+            name: source.params(name, dtypes[name], sharding.shardings(boxed[name], mesh))
+            for name, source in sources.items()
         }
 
 
@@ -81,10 +88,9 @@ def build(config: ConfigDict) -> Parts:
             f'The language model has {model_config.lm.vocab_size} tokens, its tokenizer {tokenizer.vocab_size}: '
             "set config.model.lm.vocab_size to the tokenizer's."
         )
-    for name in config.trained:
-        frozen.pop(name, None)
+    start = {name: frozen.pop(name) for name in config.trained if name in frozen}
     dtype = jnp.dtype(config.dtype or ('bfloat16' if jax.default_backend() in ('tpu', 'gpu') else 'float32'))
-    parts = Parts(Flamingo(model_config, dtype, config.remat), tokenizer, frozen)
+    parts = Parts(Flamingo(model_config, dtype, config.remat), tokenizer, frozen, start)
     have = set(jax.eval_shape(parts.model.init, jax.random.key(0)))
     if without := sorted(have - set(config.trained) - set(frozen)):
         raise ValueError(f'Nothing gives the parameters of {without}: name a bundle, or add them to config.trained.')
@@ -123,6 +129,8 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
         print(f'Resumed from step {int(state.step)}.')
         for name, iterator in iterators.items():
             iterator.set_state(positions[name])
+    else:
+        state = state._replace(params=state.params | parts.read_start(mesh))
 
     weights = {name: data.loss_weight for name, data in datasets.items()}
     where = jax.tree.map(lambda x: x.sharding, state)

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 import flamingo_jax
 from flamingo_jax import convert
+from flamingo_jax.inference import bundle
 from flamingo_jax.train import train
 from flamingo_jax.training.checkpoint import read_latest
 from tests.tiny_run import make_parts, tiny_config
@@ -95,6 +96,16 @@ def test_a_run_becomes_a_bundle_that_stands_alone(run, tmp_path):
     picture = np.zeros((20, 20, 3), np.uint8)
     scores = [m.score([picture, ' Output:'], [' dax', ' wug']) for m in (a, b)]
     np.testing.assert_allclose(scores[0], scores[1], rtol=2e-2)  # The bundle is bfloat16.
+
+
+def test_a_trained_language_model_starts_from_its_bundle(parts, tmp_path):
+    """The ablation of a language model that is not frozen (paper table 3, row ix) begins with the pretrained one."""
+    config = tiny_config(parts)
+    config.steps, config.optimizer.learning_rate = 1, 1e-12
+    config.trained = ('lm', *config.trained)
+    train(config, str(tmp_path))
+    start = bundle.read(parts / 'lm').params('lm', np.float32)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-9), read_latest(tmp_path)[1]['lm'], start)
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(parts, tmp_path):

@@ -38,7 +38,7 @@ class Config(tfds.core.BuilderConfig):
 class Builder(tfds.core.GeneratorBasedBuilder):
     """Synthetic documents of few-shot tasks in text, see README.md."""
 
-    VERSION = tfds.core.Version('1.4.0')
+    VERSION = tfds.core.Version('1.6.0')
     BUILDER_CONFIGS = [
         Config(name='copying', description='8 languages, the two simplest kinds', train=40_000, copying=True),
         Config(name='small', description='8 languages, 100,000 documents'),

@@ -54,7 +54,7 @@ def document(lexicon: Lexicon, rng: random.Random, copying: bool = False) -> tup
 
 
 def nonce_keys(lexicon: Lexicon, rng: random.Random) -> Document:
-    """Each class is an invented word: `bodkim rastul`."""
+    """Each class is an invented name: ` dax kuv zev gof`."""
     keys = nonces(rng, rng.randint(FEWEST_CLASSES, MOST_CLASSES))
     return _binding([itertools.repeat(key) for key in keys], lexicon, rng)
 
@@ -155,14 +155,14 @@ def _binding(surfaces: list[Iterator[str]], lexicon: Lexicon, rng: random.Random
                 left.remove(chosen)
                 continue
             label = (f' {labels[chosen]}', TOLD if chosen in seen else UNTOLD)
-            yield [(key, UNTOLD), label, ('\n', LINE_END)]
+            yield [(f' {key}', UNTOLD), label, ('\n', LINE_END)]
             seen.add(chosen)
 
     return _as_many_as_fit(lines())
 
 
 def _labels(number: int, lexicon: Lexicon, rng: random.Random) -> list[str]:
-    """Different labels, drawn anew: invented words, or in a fifth of the documents short names of one language."""
+    """Different labels, drawn anew: invented names, or in a fifth of the documents short names of one language."""
     if rng.random() >= REAL_WORD_LABELS:
         return nonces(rng, number)
     language = rng.choice(lexicon.languages)

@@ -11,18 +11,18 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from flamingo_jax.inputs.interleave import Frames
-from flamingo_jax.inputs.picture_set import Picture, PictureSet
+from flamingo_jax.inputs.picture_set import PictureSet
 
 Pooled = Float[np.ndarray, 'n d_v']
 
 
-def pool(encode: Callable[[Frames], Frames], pictures: PictureSet, wanted: Sequence[Picture]) -> Pooled:
+def pool(encode: Callable[[Frames], Frames], pictures: PictureSet) -> Pooled:
     """Standardised frozen features, averaged over space and time, of length 1: their products are cosines.
 
     `encode` makes features of pixels; it is not called where the picture set holds features.
     """
     rows = []
-    for picture in tqdm(wanted, unit=' pictures', desc='features for RICES', leave=False):
+    for picture in tqdm(pictures.pictures, unit=' pictures', desc='features for RICES', leave=False):
         frames = pictures.frames(picture)
         if frames.dtype == np.uint8:  # Pixels.
             frames = encode(frames)

@@ -6,12 +6,11 @@ names       pictures with their true names in one language, then another picture
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from flamingo_jax.evaluation import rices
-from flamingo_jax.inputs.interleave import Frames
 from flamingo_jax.inputs.nonce import nonces
 from flamingo_jax.inputs.picture_set import Picture, PictureSet
 
@@ -47,24 +46,13 @@ class Episode:
 class Task:
     """A task's two picture sets and their pooled features."""
 
-    def __init__(
-        self,
-        name: str,
-        config: TaskConfig,
-        data: str,
-        features: str,
-        image_size: int,
-        trunk: str,
-        encode: Callable[[Frames], Frames],
-    ):
-        """Opens the data.
+    def __init__(self, name: str, config: TaskConfig, open_split: Callable[[str], tuple[PictureSet, rices.Pooled]]):
+        """Makes a task.
 
         Args:
           name, config: the task.
-          data: folder of a prepared picture set.
-          features: folder of its features, computed once; '' reads pixels.
-          image_size, trunk: of the model, and its trunk's checksum.
-          encode: pixels -> the frozen trunk's features, where `features` is ''.
+          open_split: the name of a split -> its pictures, and a row of pooled features for each. Tasks may share what it
+            returns.
 
         Raises:
           FileNotFoundError, ValueError: bad data, too few concepts, or a setting that makes no sense; before any work.
@@ -76,13 +64,8 @@ class Task:
             raise ValueError(f'Task {name}: {bad} is no kind of answers or support.')
         if config.ways and 'rices' in config.support:
             raise ValueError(f'Task {name}: new words have no support pool, so no RICES. Use support=("random",).')
-        self.query_set, self.support_set = (
-            PictureSet(data, split, styles, features, image_size, trunk=trunk)
-            for split, styles in (
-                (config.query_split, config.query_styles),
-                (config.support_split, config.support_styles),
-            )
-        )
+        self.query_set, self._query_rows = _of_styles(*open_split(config.query_split), config.query_styles)
+        self.support_set, self._support_rows = _of_styles(*open_split(config.support_split), config.support_styles)
         if config.ways:
             self.concepts = sorted(set(self.query_set.by_concept) & set(self.support_set.by_concept))
             most = max(config.shots)
@@ -98,12 +81,9 @@ class Task:
                     raise ValueError(f'Task {name}: no picture has a name in {config.language!r}.')
             self.named_queries = [p for p in self.query_set.pictures if config.language in p.names]
             self.named_support = [p for p in self.support_set.pictures if config.language in p.names]
+            self._named_rows = np.stack([self._support_rows[p.index] for p in self.named_support])
             names = {p.names[config.language] for p in self.named_queries + self.named_support}
             self.candidates = tuple(sorted(names))
-        self.pooled_queries = _by_index(self.query_set, rices.pool(encode, self.query_set, self.query_set.pictures))
-        self.pooled_support = _by_index(
-            self.support_set, rices.pool(encode, self.support_set, self.support_set.pictures)
-        )
 
     def episodes(self, number: int, shots: int, support: str, seed: int) -> Iterator[Episode]:
         """So many episodes: the same for the same seed, whatever the model. Other shots ask the same queries."""
@@ -130,30 +110,31 @@ class Task:
             pictures = self._others(concept, query) or self._others(concept, None)
             support += [(pictures[i], word) for i in rng.permutation(len(pictures))[:shots]]
         support = [support[i] for i in rng.permutation(len(support))]
-        return self._episode(support, query, words[asked], tuple(words), support)
+        rows = [self._support_rows[picture.index] for picture, _ in support]
+        return self._episode(support, query, words[asked], tuple(words), np.array(rows), [word for _, word in support])
 
     def _names(self, rng: np.random.Generator, shots: int, support: str) -> Episode:
         language = self.config.language
         query = self.named_queries[rng.integers(len(self.named_queries))]
-        same = (query.index, self.config.query_split == self.config.support_split)
-        pool = [p for p in self.named_support if (p.index, True) != same]
+        itself = query.index if self.config.query_split == self.config.support_split else None
+        others = np.array([i for i, p in enumerate(self.named_support) if p.index != itself])
         if support == 'rices':
-            rows = np.stack([self.pooled_support[p.index] for p in pool])
-            chosen = rices.most_similar(self.pooled_queries[query.index], rows, shots)
+            chosen = rices.most_similar(self._query_rows[query.index], self._named_rows[others], shots)
         else:
-            chosen = rng.choice(len(pool), shots, replace=False)
-        examples = [(pool[i], pool[i].names[language]) for i in chosen]
-        known = [(p, p.names[language]) for p in pool]
-        return self._episode(examples, query, query.names[language], self.candidates, known)
+            chosen = rng.choice(len(others), shots, replace=False)
+        named = [(p, p.names[language]) for p in self.named_support]
+        examples = [named[i] for i in others[chosen]]
+        labels = [named[i][1] for i in others]
+        return self._episode(examples, query, query.names[language], self.candidates, self._named_rows[others], labels)
 
-    def _episode(self, support, query, truth, candidates, known) -> Episode:
+    def _episode(self, support, query, truth, candidates, rows, labels) -> Episode:
         nearest = ['', '']
-        if known:
-            rows, labels = np.stack([self.pooled_support[p.index] for p, _ in known]), [label for _, label in known]
-            vector = self.pooled_queries[query.index]
+        if len(rows):
+            vector = self._query_rows[query.index]
             nearest = [rices.nearest_neighbour(vector, rows, labels), rices.nearest_centroid(vector, rows, labels)]
         return Episode(tuple(support), query, truth, candidates, *nearest)
 
 
-def _by_index(pictures: PictureSet, rows: rices.Pooled) -> dict[int, np.ndarray]:
-    return {picture.index: row for picture, row in zip(pictures.pictures, rows, strict=True)}
+def _of_styles(pictures: PictureSet, rows: rices.Pooled, styles: Sequence[str]):
+    """The pictures of these styles, and picture's index -> pooled features."""
+    return pictures.only(styles), {picture.index: row for picture, row in zip(pictures.pictures, rows, strict=True)}

@@ -4,8 +4,8 @@
     cache   the text's self-attention keys and values, which grow
 
 `encode_pictures` runs the trunk and the resampler once a picture; `prefill` reads the prompt; `extend` adds tokens. Prompts of
-different lengths are padded on the left, so that all rows write to the same place of the cache. Rows may be repeated for
-beams or candidates: their caches are copied, their media are not.
+different lengths are padded on the left, so that all rows write to the same place of the cache. Beams repeat rows: their
+caches are copied, their media are not. Candidates branch off a row and copy nothing.
 """
 
 import functools
@@ -112,8 +112,34 @@ def extend(
     return _advance(model, params, media, text, tokens, jnp.ones(tokens.shape, bool), phi)
 
 
+def branch(
+    model: Flamingo, params: Params, media: Media | None, text: Text, tokens: Int[Array, 'b c l']
+) -> Float[Array, 'b c l v']:
+    """Logits after each token of c continuations of each row, which all read the row's text and not one another.
+
+    They stand side by side in one sequence, under a mask: attention then costs places * c * l a row, so few at a time.
+    """
+    b, c, l = tokens.shape
+    places = text.valid.shape[1]
+    cache = jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, c * l), (0, 0), (0, 0))), text.cache)
+    which, at = jnp.divmod(jnp.arange(c * l), l)
+    itself = (which[:, None] == which) & (at[:, None] >= at)
+    mask = jnp.concatenate(
+        [
+            jnp.broadcast_to(text.valid[:, None], (b, c * l, places)),
+            jnp.broadcast_to(itself, (b, c * l, c * l)),
+        ],
+        axis=2,
+    )
+    positions = text.position[:, None] + at
+    phi = jnp.broadcast_to(text.phi[:, None], positions.shape)
+    y = model.embed(params, tokens.reshape(b, c * l))
+    y, _ = model.decoder(params, y, positions, mask, media, phi, cache, places)
+    return model.unembed(params, y).reshape(b, c, l, -1)
+
+
 def repeat(text: Text, times: int) -> Text:
-    """Each row `times` times, one after the other: for beams and candidates."""
+    """Each row `times` times, one after the other: for beams."""
     return text._replace(
         cache=jax.tree.map(lambda x: jnp.repeat(x, times, axis=1), text.cache),
         valid=jnp.repeat(text.valid, times, axis=0),

@@ -192,8 +192,7 @@ class Pretrained:
             for j, candidate in enumerate(row):
                 ids = encoded[candidate]
                 tokens[i, j, : len(ids)], valid[i, j, : len(ids)] = ids, True
-        # So many candidates at a time that their copies of the text's cache stay small.
-        part = max(1, 256 // len(rows))
+        part = max(1, 256 // longest)  # Candidates at a time: so many that their attention to one another stays small.
         scores = [
             search.score(
                 self.model,

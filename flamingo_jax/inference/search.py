@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from flamingo_jax.inference.decode import Text, extend, repeat, take
+from flamingo_jax.inference.decode import Text, branch, extend, repeat, take
 from flamingo_jax.model.flamingo import Flamingo, Media, Params
 
 NEVER = jnp.float32(-1e30)  # Log-probability of what must not be chosen; finite, so that sums stay ordered.
@@ -161,15 +161,13 @@ def score(
     """Log-likelihood of each candidate continuation of each row (close-ended tasks, paper appendix B.1.3).
 
     Args:
-      media, text, logits: of the prompts; the text needs room for l tokens.
+      media, text, logits: of the prompts.
       candidates, valid: tokens, padded on the right.
     """
-    b, c, l = candidates.shape
     first = jnp.take_along_axis(jax.nn.log_softmax(logits)[:, None], candidates[:, :, :1], axis=2)[..., 0]
     total = jnp.where(valid[..., 0], first, 0.0)
-    if l > 1:
-        tokens = candidates.reshape(b * c, l)
-        after, _ = extend(model, params, media, repeat(text, c), tokens[:, :-1])
-        logp = jnp.take_along_axis(jax.nn.log_softmax(after), tokens[:, 1:, None], axis=2)[..., 0]
-        total += jnp.where(valid[..., 1:], logp.reshape(b, c, l - 1), 0.0).sum(axis=-1)
+    if candidates.shape[2] > 1:
+        after = branch(model, params, media, text, candidates[:, :, :-1])
+        logp = jnp.take_along_axis(jax.nn.log_softmax(after), candidates[:, :, 1:, None], axis=3)[..., 0]
+        total += jnp.where(valid[..., 1:], logp, 0.0).sum(axis=-1)
     return total

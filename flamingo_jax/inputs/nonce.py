@@ -1,4 +1,4 @@
-"""Invented words: labels that no model can know beforehand, so that they can only be learnt from the prompt.
+"""Invented names: labels that no model can know beforehand, so that they can only be learnt from the prompt.
 
 Fast-mapping tests and the text on which the small language model is pretrained draw their labels here, from the same
 space: an evaluation then asks for words of a familiar shape whose meaning is new each time.
@@ -14,22 +14,23 @@ class Source(Protocol):
     def random(self) -> float: ...
 
 
-ONSETS = 'bdfgklmnprstvz'
+ONSETS = 'bdgklmnprtvwyz'
 VOWELS = 'aeiou'
-CODAS = 'klmnrs'
+CODAS = 'fvxz'
 
 
 def nonce(rng: Source) -> str:
-    """Draws a pronounceable lower-case word of 2 syllables, such as 'bodkim' or 'rastul'.
+    """Draws a pronounceable lower-case name of two syllables, such as 'dax kuv': each is consonant, vowel, consonant.
 
-    A syllable is consonant, vowel, consonant: 420 of them, few enough that each becomes a sub-word of its own in a vocabulary
-    trained on such words, and 176,400 words. So two words seldom share a sub-word, and are told apart by their first.
+    There are 280 syllables, of which few are words of any language, and 78,400 names. So few, and as words, because each then
+    becomes one piece of a small vocabulary that was trained on them; and two, because a model finds out how to copy within
+    a name (`kuv` follows `dax` as it did before) and then copies from key to label by the same means.
     """
-    return ''.join(_pick(letters, rng) for letters in (ONSETS, VOWELS, CODAS) * 2)
+    return ' '.join(''.join(_pick(letters, rng) for letters in (ONSETS, VOWELS, CODAS)) for _ in range(2))
 
 
 def nonces(rng: Source, number: int) -> list[str]:
-    """Draws `number` different invented words."""
+    """Draws `number` different invented names."""
     words: dict[str, None] = {}
     while len(words) < number:
         words[nonce(rng)] = None

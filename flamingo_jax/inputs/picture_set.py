@@ -5,6 +5,7 @@ trunk's features were computed before (`python -m flamingo_jax.features`), they 
 """
 
 import collections
+import copy
 import dataclasses
 import json
 import pathlib
@@ -67,34 +68,44 @@ class PictureSet:
         self._features = None
         if features:
             self._features = open_features(features, split, len(self._records), trunk)
-        self.pictures, seen = [], collections.Counter()
+        pictures = []
         for index in range(len(self._records)):
             record = self._records[index]
-            style = record['style'].decode()
-            seen[style] += 1
-            if (styles and style not in styles) or len(record['frames']) != frames:
+            if len(record['frames']) != frames:
                 continue
             names = zip(record['languages'], record['names'], strict=True)
-            self.pictures.append(
+            pictures.append(
                 Picture(
                     index=index,
                     concept=record['concept'].decode(),
-                    style=style,
+                    style=record['style'].decode(),
                     category=record['category'].decode(),
                     subcategory=record['subcategory'].decode(),
                     names={language.decode(): name.decode() for language, name in names},
                     heldout_languages=frozenset(language.decode() for language in record['heldout_languages']),
                 )
             )
-        if unknown := sorted(set(styles) - set(seen)):
-            raise ValueError(f'The split {split!r} of {path} has no pictures of style {unknown}; it has {dict(seen)}.')
-        self.by_concept: dict[str, list[Picture]] = collections.defaultdict(list)
-        for picture in self.pictures:
-            self.by_concept[picture.concept].append(picture)
+        self._where = f'The split {split!r} of {path}'
+        self._keep(pictures, styles)
         if self._features is not None:
             self.blank = np.zeros(self._features.shape[1:], self._features.dtype)
         else:
             self.blank = np.zeros((frames, image_size, image_size, 3), np.uint8)
+
+    def only(self, styles: Sequence[str]) -> 'PictureSet':
+        """The pictures of these styles, without reading anything again; () is all. Raises ValueError for an unknown style."""
+        chosen = copy.copy(self)
+        chosen._keep(self.pictures, styles)
+        return chosen
+
+    def _keep(self, pictures: Sequence[Picture], styles: Sequence[str]) -> None:
+        have = collections.Counter(picture.style for picture in pictures)
+        if unknown := sorted(set(styles) - set(have)):
+            raise ValueError(f'{self._where} has no pictures of style {unknown}; it has {dict(have)}.')
+        self.pictures = [picture for picture in pictures if not styles or picture.style in styles]
+        self.by_concept: dict[str, list[Picture]] = collections.defaultdict(list)
+        for picture in self.pictures:
+            self.by_concept[picture.concept].append(picture)
 
     def frames(self, picture: Picture) -> Frames:
         """Pixels uint8 [t height width 3], or features [t s d_v]; PictureError if the picture cannot be read."""

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from flamingo_jax.inputs.pipeline import Batch
 from flamingo_jax.model.flamingo import Flamingo, Params
@@ -13,10 +13,14 @@ from flamingo_jax.model.flamingo import Flamingo, Params
 
 @dataclasses.dataclass(frozen=True)
 class NoiseConfig:
-    """Regularisation of small runs on few pictures; the paper's size needs none of it."""
+    """Regularisation of small runs on few pictures and little text; the paper's size needs none of it.
+
+    The two on text are for pretraining a language model, in half of the rows. Their unit is the embedding's own deviation.
+    """
 
     feature_dropout: float = 0.0  # Share of each picture's feature channels set to zero.
-    text: float = 0.0  # Deviation of Gaussian noise on the embedded text, relative to the embedding's own.
+    text: float = 0.0  # Gaussian noise on the embedded text, each token by itself.
+    vocabulary: float = 0.0  # The same wherever a row repeats a token: it must be recognised by likeness, not by heart.
 
 
 def loss_sum(
@@ -35,7 +39,7 @@ def loss_sum(
       sum over targets of weight * -log p(token | tokens and pictures before it), and sums for the metrics.
     """
     params = {**frozen, **trained}
-    key_features, key_text, key_half = jax.random.split(key, 3)
+    key_features, key_text = jax.random.split(key)
     images = batch['images'] if 'images' in batch else None
     if images is not None and images.ndim == 6:
         images = model.features(params, images)
@@ -46,15 +50,8 @@ def loss_sum(
     tokens, targets = batch['tokens'][:, :-1], batch['tokens'][:, 1:]
     weights = batch['weights'][:, 1:]
     text_noise = None
-    if noise.text:  # In half of the rows: a model that reads keys through noise copies by position and likeness.
-        rows = params['lm']['embedder']['tokens']
-        scale = (
-            noise.text
-            * jnp.std(rows.astype(jnp.float32))
-            * (rows.shape[1] ** 0.5 if model.config.lm.scale_embeddings else 1)
-        )
-        text_noise = scale * jax.random.normal(key_text, (*tokens.shape, rows.shape[1]), model.dtype)
-        text_noise = text_noise * jax.random.bernoulli(key_half, 0.5, (tokens.shape[0], 1, 1))
+    if noise.text or noise.vocabulary:
+        text_noise = _text_noise(params['lm']['embedder']['tokens'], tokens, key_text, noise, model)
     logits = model.logits(params, images, tokens, batch['phi'][:, :-1], text_noise)
     nll = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
     answers = weights >= 1.0  # Targets of full weight: the accuracy is of these.
@@ -66,3 +63,16 @@ def loss_sum(
         unreadable=jnp.sum(batch['unreadable'], dtype=jnp.float32),
     )
     return sums['loss'], sums
+
+
+def _text_noise(
+    embeddings: Float[Array, 'v d'], tokens: Int[Array, 'b l'], key: Key[Array, ''], noise: NoiseConfig, model: Flamingo
+) -> Float[Array, 'b l d']:
+    v, d = embeddings.shape
+    key_table, key_shift, key_tokens, key_rows = jax.random.split(key, 4)
+    table = jax.random.normal(key_table, (v, d), model.dtype)
+    shift = jax.random.randint(key_shift, (len(tokens), 1), 0, v)  # A table for every row, at the price of one.
+    total = noise.text * jax.random.normal(key_tokens, (*tokens.shape, d), model.dtype)
+    total += noise.vocabulary * table[(tokens + shift) % v]
+    scale = jnp.std(embeddings.astype(jnp.float32)) * (d**0.5 if model.config.lm.scale_embeddings else 1)
+    return (scale * total * jax.random.bernoulli(key_rows, 0.5, (len(tokens), 1, 1))).astype(model.dtype)

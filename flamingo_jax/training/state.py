@@ -27,7 +27,7 @@ def new_state(
     """A new state, made sharded: no device ever holds the whole of it.
 
     Args:
-      trained: the component trees to train; each is initialised afresh.
+      trained: the component trees to train; each is initialised afresh (pretrained ones are put in afterwards).
 
     Raises:
       ValueError: a component that the model has not, or a mesh that does not divide a parameter.

@@ -90,7 +90,8 @@ def test_a_repeated_class_has_its_label_and_full_weight(make, lexicon):
     for lines in draws(make, lexicon):
         labels, keys = {}, []
         for (key, key_weight), (label, label_weight), (end, end_weight) in lines:
-            assert end == '\n' and label.startswith(' ')
+            assert end == '\n' and label.startswith(' ') and key.startswith(' ')
+            key = key[1:]
             assert (key_weight, end_weight) == (0.1, 0.5)
             name = {'synonyms': class_of, 'categories': group_of}.get(make.__name__, {}).get(key, key)
             assert label_weight == (1.0 if name in labels else 0.1)
