@@ -14,6 +14,7 @@ instead of one of a large activation.
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -21,9 +22,9 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
+from flamingo_jax.model.vision.convolution import KERNEL_AXES, VECTOR_AXES, conv
+
 EPSILON = 1e-3  # of every batch norm
-KERNEL_AXES = ('conv_height', 'conv_width', 'vision_in', 'vision_out')
-VECTOR_AXES = ('vision_out',)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +48,9 @@ class EfficientNetConfig:
     stem_width: int = 32
     head_width: int = 1280
     resolution: int = 224
+
+    family: ClassVar[str] = 'efficientnet'  # How a bundle names it.
+    float32_only: ClassVar[bool] = True  # See `EfficientNet`.
 
     def __post_init__(self):
         # Tuples, whatever comes (JSON has lists): a module's field must hash.
@@ -185,16 +189,9 @@ class ConvNorm(nn.Module):
             # Measured: XLA's CPU convolution takes 2.7 times as long as the same sum written as a matrix product.
             x = jnp.einsum('bxyd,de->bxye', x, kernel[0, 0])
         else:
-            x = full_conv(x, kernel, self.stride)
+            x = conv(x, kernel, self.stride)
         x = x + offset
         return jnp.clip(x, 0, 6) if self.relu6 else x
-
-
-def full_conv(
-    x: Float[Array, 'b height width d'], kernel: Float[Array, 'k k d e'], stride: int
-) -> Float[Array, 'b height2 width2 e']:
-    """A convolution with TensorFlow's SAME padding, whose odd pixel goes to the bottom and the right."""
-    return lax.conv_general_dilated(x, kernel, (stride, stride), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
 
 
 def depthwise_conv(
@@ -217,14 +214,7 @@ def depthwise_by_library(
     x: Float[Array, 'b height width d'], kernel: Float[Array, 'k k 1 d'], stride: int
 ) -> Float[Array, 'b height2 width2 d']:
     """The grouped convolution of XLA. Right on GPU and TPU; about 30 times slower than the shifts on CPU."""
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        'SAME',
-        dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-        feature_group_count=x.shape[-1],
-    )
+    return conv(x, kernel, stride, groups=x.shape[-1])
 
 
 def depthwise_by_shifts(
