@@ -45,9 +45,7 @@ class Parts:
 
     def read_frozen(self, mesh: jax.sharding.Mesh) -> Params:
         """The frozen trees, in the dtype of the computation, on the mesh."""
-        # The trunk stays float32: see `Flamingo.features`.
-        dtypes = {name: None if name == 'vision' else self.model.dtype for name in self.frozen}
-        return self._read(self.frozen, dtypes, mesh)
+        return self._read(self.frozen, {name: self.model.dtype_of(name) for name in self.frozen}, mesh)
 
     def read_start(self, mesh: jax.sharding.Mesh) -> Params:
         """The pretrained trees that are trained further, float32, on the mesh."""
@@ -157,7 +155,7 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
 def _about(config: ConfigDict, parts: Parts) -> dict[str, Any]:
     """What a checkpoint must agree with: the model, what is trained, and the frozen trees' checksums."""
     return dict(
-        model=json.loads(json.dumps(parts.model.config.to_json())),
+        model=parts.model.config.to_json(),
         image_tag=config.image_tag if config.vision else None,
         trained=list(config.trained),
         frozen={name: source.checksums[name] for name, source in parts.frozen.items()},

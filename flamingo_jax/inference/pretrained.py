@@ -30,7 +30,7 @@ def load(path: str | pathlib.Path, mesh: jax.sharding.Mesh | None = None, dtype:
       path: a bundle or a run's workdir.
       mesh: from `flamingo_jax.training.sharding.make_mesh`: the parameters are read straight into its shards; None is one
         device.
-      dtype: of computation and parameters (the trunk stays float32); None is bfloat16 on TPU and GPU, float32 on CPU.
+      dtype: of computation and parameters (an EfficientNet stays float32); None is bfloat16 on TPU and GPU, float32 on CPU.
 
     Raises:
       FileNotFoundError: there is neither, or a part is missing; the message names it.
@@ -66,7 +66,7 @@ def load(path: str | pathlib.Path, mesh: jax.sharding.Mesh | None = None, dtype:
         where = {name: sharding.shardings(boxed[name], mesh) for name in where}
     params = {}
     for name, source in sources.items():
-        params[name] = source.params(name, None if name == 'vision' else dtype, where[name])
+        params[name] = source.params(name, model.dtype_of(name), where[name])
     for name, tree in trained.items():
         params[name] = jax.device_put(jax.tree.map(lambda x: np.asarray(x, dtype), tree), where[name])
     expected = jax.eval_shape(lambda: nn.meta.unbox(model.init(jax.random.key(0))))

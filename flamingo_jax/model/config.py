@@ -5,9 +5,10 @@ which reading is the default.
 """
 
 import dataclasses
+import json
 from typing import Any
 
-from flamingo_jax.model.vision.efficientnet import EfficientNetConfig
+from flamingo_jax.model.vision.encoder import TRUNKS, VisionConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +66,7 @@ class FlamingoConfig:
     """A whole model. A bundle that holds only a language model, or only a trunk, has None for the rest."""
 
     lm: LanguageModelConfig | None = None
-    vision: EfficientNetConfig | None = None
+    vision: VisionConfig | None = None
     resampler: ResamplerConfig | None = None
     xattn: XattnConfig | None = None
     image_tag: tuple[int, ...] = ()  # The tokens of '<image>': several pieces of plain text, or one extra token.
@@ -84,14 +85,24 @@ class FlamingoConfig:
         return -(-self.lm.depth // self.xattn.every) if self.xattn else 0
 
     def to_json(self) -> dict[str, Any]:
-        """Nested dicts and lists."""
-        return dataclasses.asdict(self)
+        """Nested dicts and lists; `family` says which trunk the vision config is of."""
+        fields = json.loads(json.dumps(dataclasses.asdict(self)))  # Tuples become lists.
+        if self.vision is not None:
+            fields['vision']['family'] = self.vision.family
+        return fields
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> 'FlamingoConfig':
         """The inverse of `to_json`; an unknown field raises ValueError with its name, a missing one has its default."""
-        parts = dict(lm=LanguageModelConfig, vision=EfficientNetConfig, resampler=ResamplerConfig, xattn=XattnConfig)
+        parts = dict(lm=LanguageModelConfig, resampler=ResamplerConfig, xattn=XattnConfig)
         fields = dict(fields)
+        if fields.get('vision') is not None:
+            families = {config.family: config for config in TRUNKS}
+            fields['vision'] = dict(fields['vision'])
+            family = fields['vision'].pop('family', 'efficientnet')  # Once the only one, and not named.
+            if family not in families:
+                raise ValueError(f'Unknown family of vision trunks: {family!r}. Known: {sorted(families)}.')
+            parts['vision'] = families[family]
         for name, part in parts.items():
             if fields.get(name) is not None:
                 fields[name] = _build(part, fields[name], name)

@@ -89,16 +89,19 @@ class Flamingo:
         y, _ = self.decoder(params, y, positions, causal_mask(tokens.shape[1]), media, phi)
         return self.unembed(params, y)
 
+    def dtype_of(self, tree: str) -> DTypeLike:
+        """What a frozen component tree is kept and computed in: `dtype`, except for a trunk that must stay float32."""
+        return jnp.float32 if tree == 'vision' and self.config.vision.float32_only else self.dtype
+
     def features(
         self, params: Params, images: UInt8[Array, 'b n t height width 3'] | Float[Array, 'b n t height width 3']
     ) -> Float[Array, 'b n t s d_v']:
         """The frozen trunk, once a frame. Its output has no gradient.
 
-        It is computed in float32 on every device: its batch norms fold into kernels whose rounding to bfloat16 would change
-        the features by a tenth, and it is small beside the rest.
+        Its computation is in `dtype_of('vision')`, its result in `dtype`.
         """
         b, n, t = images.shape[:3]
-        encoder = VisionEncoder(self.config.vision, jnp.float32)
+        encoder = VisionEncoder(self.config.vision, self.dtype_of('vision'))
         features = encoder.apply({'params': params['vision']}, images.reshape(b * n * t, *images.shape[3:]))
         return jax.lax.stop_gradient(features).astype(self.dtype).reshape(b, n, t, *features.shape[1:])
 

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.training.state import TrainState
 
 
@@ -32,6 +33,8 @@ class Checkpoints:
         )
         if self._checkpointer.latest is not None:
             before = self._checkpointer.metadata(self._checkpointer.latest.step).custom_metadata['about']
+            # A field of the config that is newer than the checkpoint has its default there.
+            before = before | dict(model=FlamingoConfig.from_json(before['model']).to_json())
             if different := _differences(before, about):
                 raise ValueError(
                     f'{self._folder} holds checkpoints of another model. Different are: {"; ".join(different)}. '

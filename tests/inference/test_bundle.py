@@ -1,7 +1,9 @@
 """Bundles: what is saved is what is loaded, bit for bit; half a bundle never stands."""
 
+import dataclasses
 import json
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 
 import flamingo_jax
 from flamingo_jax.inference import bundle
+from flamingo_jax.model.vision.nfnet import NFNetConfig
 from flamingo_jax.training.sharding import make_mesh
 
 
@@ -42,6 +45,18 @@ def test_dtype_spares_the_trunk(path):
     loaded = flamingo_jax.load(path, dtype=jnp.bfloat16)
     assert loaded.params['lm']['blocks']['ffw']['up']['kernel'].dtype == jnp.bfloat16
     assert loaded.params['vision']['mean'].dtype == jnp.float32
+
+
+def test_dtype_is_that_of_an_nfnet(pretrained, tmp_path):
+    """Which the paper keeps and computes in bfloat16."""
+    vision = NFNetConfig(depths=(1, 2), widths=(32, 32), group_width=8, final_width=24)
+    config = dataclasses.replace(pretrained.config, vision=vision)
+    shapes = nn.meta.unbox(jax.eval_shape(flamingo_jax.Flamingo(config).init, jax.random.key(0)))['vision']
+    params = pretrained.params | {'vision': jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)}
+    bundle.save(tmp_path / 'nfnet', config, params, pretrained.tokenizer, 'text', '')
+    loaded = flamingo_jax.load(tmp_path / 'nfnet', dtype=jnp.bfloat16)
+    assert loaded.config == config
+    assert {leaf.dtype for leaf in jax.tree.leaves(loaded.params['vision'])} == {jnp.dtype(jnp.bfloat16)}
 
 
 def test_errors_name_the_thing(path, pretrained, tmp_path):

@@ -4,12 +4,24 @@ import json
 import pytest
 
 from flamingo_jax.model.config import FlamingoConfig
+from flamingo_jax.model.vision.nfnet import NFNET_F6
 
 
 def test_json_and_back(config):
-    for one in (config, FlamingoConfig(lm=config.lm), FlamingoConfig(vision=config.vision), FlamingoConfig()):
+    parts = (dict(lm=config.lm), dict(vision=config.vision), dict(vision=NFNET_F6), dict())
+    for one in (config, *(FlamingoConfig(**part) for part in parts)):
         back = FlamingoConfig.from_json(json.loads(json.dumps(one.to_json())))
         assert back == one and hash(back) == hash(one)  # It is static under jit: a list in it would not hash.
+
+
+def test_a_trunk_says_of_which_family_it_is(config):
+    assert FlamingoConfig(vision=NFNET_F6).to_json()['vision']['family'] == 'nfnet'
+    fields = config.to_json()
+    assert fields['vision'].pop('family') == 'efficientnet'
+    assert FlamingoConfig.from_json(fields) == config  # As bundles were written when there was one family.
+    fields['vision']['family'] = 'resnet'
+    with pytest.raises(ValueError, match="'resnet'. Known: .*'efficientnet', 'nfnet'"):
+        FlamingoConfig.from_json(fields)
 
 
 def test_an_unknown_field_is_named(config):

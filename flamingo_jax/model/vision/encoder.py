@@ -1,7 +1,7 @@
 """The frozen vision encoder: a published trunk, then a fixed standardisation of its output channels.
 
-The paper's NFNet was trained with the project's own data; an ImageNet trunk's rectified channels differ in scale by orders
-of magnitude, and a small resampler learns faster from standardised ones. Mean and deviation are part of the frozen `vision`
+The paper's NFNet was trained with pictures and texts of its own; an ImageNet trunk's channels differ in scale by orders of
+magnitude, and a small resampler learns faster from standardised ones. Mean and deviation are part of the frozen `vision`
 tree: `python -m flamingo_jax.convert` measures them once on a data set (0 and 1 leave the trunk's output as it is).
 """
 
@@ -11,12 +11,17 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
 from flamingo_jax.model.vision.efficientnet import EfficientNet, EfficientNetConfig
+from flamingo_jax.model.vision.nfnet import NFNet, NFNetConfig
+
+VisionConfig = EfficientNetConfig | NFNetConfig
+# All trunks: what a bundle's JSON may name by its family, and the module that it configures.
+TRUNKS = {EfficientNetConfig: EfficientNet, NFNetConfig: NFNet}
 
 
 class VisionEncoder(nn.Module):
     """One picture or video frame -> s spatial features."""
 
-    config: EfficientNetConfig
+    config: VisionConfig
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -24,7 +29,7 @@ class VisionEncoder(nn.Module):
         self, images: UInt8[Array, 'b height width 3'] | Float[Array, 'b height width 3']
     ) -> Float[Array, 'b s d_v']:
         """Features of pixels in 0..255; the trunk does its own preprocessing."""
-        x = EfficientNet(self.config, self.dtype, name='trunk')(images.astype(jnp.float32))
+        x = TRUNKS[type(self.config)](self.config, self.dtype, name='trunk')(images.astype(jnp.float32))
         d_v = x.shape[-1]
         mean = self.param('mean', nn.with_logical_partitioning(nn.initializers.zeros, ('vision_out',)), (d_v,))
         std = self.param('std', nn.with_logical_partitioning(nn.initializers.ones, ('vision_out',)), (d_v,))
