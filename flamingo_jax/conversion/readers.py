@@ -47,6 +47,11 @@ DTYPES = {
 }
 
 
+def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The tensors of a .safetensors file or of a torch checkpoint, told apart by the name; errors as of these two."""
+    return read_safetensors(path) if str(path).endswith('.safetensors') else read_torch_checkpoint(path)
+
+
 def read_torch_checkpoint(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """The state dict in a .pth, .pt or .bin file, in its stored dtypes (bfloat16 as that of ml_dtypes).
 

