@@ -30,7 +30,7 @@ SAMPLE = 'data/picture_dictionary/sample'
 def get_config() -> ConfigDict:
     """Names of pictures in English, in sequences of eight examples."""
     c = training.base()
-    c.steps = 250
+    c.steps = 500
     c.lm = 'experiments/lm_dictionary'
     c.vision = 'runs/quickstart/trunk'
     c.image_tag = 'token'
@@ -39,7 +39,7 @@ def get_config() -> ConfigDict:
         vars(TINY['xattn']) | dict(initial_alpha=0.5)
     )  # The paper's 0 takes about twice the steps.
     c.datasets.names = training.dataset(
-        FewShotConfig(shots=8, bind=0.0, languages=('en',)),
+        FewShotConfig(shots=8, bind=0.6, languages=('en',)),
         path=SAMPLE,
         features='runs/quickstart/features',
         styles=('noto', 'noto-v1', 'fluent-flat'),
@@ -55,7 +55,7 @@ def get_config() -> ConfigDict:
             )
         )
     )
-    c.checkpoint_every = 125
+    c.checkpoint_every = 250
     return c
 
 
