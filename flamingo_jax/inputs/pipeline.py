@@ -9,6 +9,7 @@ run resumes in the middle of an epoch by its position, and no worker or process 
 
 import dataclasses
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import grain.python as grain
@@ -96,15 +97,16 @@ def sequences(
 
 def batches(
     configs: dict[str, DatasetConfig], tokenizer: Tokenizer, image_size: int, seed: int, trunk: str = ''
-) -> dict[str, grain.DatasetIterator]:
-    """One checkpointable iterator of this process's share of the batches for each data set.
+) -> dict[str, grain.MapDataset]:
+    """This process's share of the batches of each data set: element k is of the k-th batch of the run.
 
-    Process p of P reads the sequences p, p + P, p + 2 P, ... : together the processes read what one would.
+    Process p of P reads the sequences p, p + P, p + 2 P, ... : together the processes read what one would, batch for
+    batch, so that the number of batches read is a position that any number of processes can go on from.
 
     Raises:
       ValueError: a batch size that the processes do not divide.
     """
-    iterators = {}
+    datasets = {}
     p, processes = jax.process_index(), jax.process_count()
     for name, config in configs.items():
         if config.batch_size % processes:
@@ -112,12 +114,16 @@ def batches(
                 f'Data set {name}: batch_size {config.batch_size} is not divided by {processes} processes.'
             )
         dataset = sequences(config, tokenizer, image_size, _seed_of(seed, name), trunk)[p::processes]
-        dataset = dataset.batch(config.batch_size // processes, drop_remainder=True)
-        dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=8))
-        if config.workers:
-            dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.workers))
-        iterators[name] = iter(dataset)
-    return iterators
+        datasets[name] = dataset.batch(config.batch_size // processes, drop_remainder=True)
+    return datasets
+
+
+def read(dataset: grain.MapDataset, start: int, workers: int) -> Iterator[Batch]:
+    """Reads batches ahead, from batch `start` on, in threads or in `workers` processes."""
+    dataset = dataset[start:].to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=8))
+    if workers:
+        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+    return iter(dataset)
 
 
 def _seed_of(seed: int, name: str) -> int:
