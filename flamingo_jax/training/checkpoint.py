@@ -94,7 +94,7 @@ class Checkpoints:
             raise self._not_written(step, error) from error
         self._saved = step, self._thread.submit(self._finish, step, aside, writing)
 
-    def _finish(self, step: int, aside: pathlib.Path, writing: ocp.AsyncResponse) -> None:
+    def _finish(self, step: int, aside: pathlib.Path, writing: Any) -> None:
         writing.result()  # Every process has written its part.
         if jax.process_index() == 0:
             write_whole(aside / CHECKSUMS, json.dumps(_digests(aside), indent=1).encode())
