@@ -70,7 +70,7 @@ class Checkpoints:
                 aside = self._folder / f'damaged-{step}'
                 shutil.rmtree(aside, ignore_errors=True)
                 (self._folder / str(step)).rename(aside)
-        for left in [*self._folder.glob('writing-*'), *self._folder.glob('*.orbax-checkpoint-tmp*')]:
+        for left in {*self._folder.glob('writing-*'), *self._folder.glob('*.orbax-checkpoint-tmp*')}:
             shutil.rmtree(left)
 
     def save(self, state: TrainState, positions: dict[str, int]) -> None:
