@@ -56,18 +56,18 @@ def tiny_config(parts: pathlib.Path) -> ConfigDict:
     return c
 
 
-def losses(workdir: pathlib.Path) -> dict[int, float]:
-    """Step -> loss, as TensorBoard has it."""
+def losses(workdir: pathlib.Path) -> list[tuple[int, float]]:
+    """(step, loss) as TensorBoard has it, in the order of time: a step that was trained again is there again."""
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
     from tensorboard.util.tensor_util import make_ndarray
 
-    return {
-        event.step: make_ndarray(value.tensor).item()
-        for file in sorted(workdir.glob('events.out.tfevents*'))
+    return [
+        (event.step, make_ndarray(value.tensor).item())
+        for file in sorted(workdir.glob('events.out.tfevents*'), key=lambda file: file.stat().st_mtime)
         for event in EventFileLoader(str(file)).Load()
         for value in event.summary.value
         if value.tag == 'loss'
-    }
+    ]
 
 
 def main() -> None:
