@@ -122,7 +122,8 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
     for name, data in datasets.items():
         sharding.check_batch(name, data.batch_size, config.micro_batches, mesh)
     trunk = parts.frozen['vision'].checksums['vision'] if 'vision' in parts.frozen else ''
-    readable = pipeline.batches(datasets, tokenizer, model.config.image_size, config.seed, trunk)
+    rows = sharding.batch_sharding(mesh)
+    readable = pipeline.batches(datasets, tokenizer, model.config.image_size, config.seed, trunk, rows)
 
     optimizer = make_optimizer(OptimizerConfig(**config.optimizer), config.steps)
     state = new_state(model, optimizer, config.trained, config.seed, mesh)
@@ -141,7 +142,6 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
     weights = {name: data.loss_weight for name, data in datasets.items()}
     where = jax.tree.map(lambda x: x.sharding, state)
     step_fn = make_step(model, optimizer, weights, config.micro_batches, NoiseConfig(**config.noise), where)
-    rows = sharding.batch_sharding(mesh)
     first = step = int(state.step)
     _print_sizes(state.params, frozen)
     writer = _Writer(workdir, config, {name: data.images for name, data in datasets.items()}, first)
@@ -149,7 +149,9 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
         for step in range(first + 1, config.steps + 1):
             waited = time.perf_counter()
             # The step before still runs: its devices compute while the next batch is read and travels to them.
-            batches = {name: pipeline.put(next(iterator), rows) for name, iterator in iterators.items()}
+            batches = {
+                name: pipeline.put(next(iterators[name]), rows, data.batch_size) for name, data in datasets.items()
+            }
             waited = time.perf_counter() - waited
             state, metrics = step_fn(state, frozen, batches)
             positions = {name: position + 1 for name, position in positions.items()}

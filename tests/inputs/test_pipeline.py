@@ -5,6 +5,7 @@ import io
 import itertools
 import pathlib
 
+import grain.python as grain
 import jax
 import numpy as np
 import PIL.Image
@@ -13,7 +14,7 @@ import tensorflow_datasets as tfds
 from absl import flags
 
 from flamingo_jax.inputs.few_shot import FewShotConfig
-from flamingo_jax.inputs.pipeline import DatasetConfig, _seed_of, batches, put, read, sequences
+from flamingo_jax.inputs.pipeline import DatasetConfig, _Rows, _seed_of, batches, put, read, sequences
 from flamingo_jax.training.sharding import batch_sharding, make_mesh
 
 SAMPLE = str(pathlib.Path(__file__).parents[2] / 'data/picture_dictionary/sample')
@@ -98,15 +99,15 @@ def test_a_run_resumes_in_the_middle(config, tokenizer):
         equal(got, expected)
 
 
-def test_two_processes_read_what_one_reads(config, tokenizer):
+def test_processes_read_the_rows_that_their_devices_hold(config, tokenizer):
+    """The position counts batches of all processes together. That rows fit devices: tests/training/test_processes.py."""
     whole = sequences(config, tokenizer, 8, _seed_of(0, 'x'))
-    shares = [sequences(config, tokenizer, 8, _seed_of(0, 'x'))[p::2] for p in range(2)]
-    for i in range(8):
-        equal(shares[i % 2][i // 2], whole[i])
-    for start in (0, 5):  # The position counts batches of all processes together.
-        batch = next(iterator(config, tokenizer, start=start))
-        for i in range(4):
-            equal({key: value[i] for key, value in batch.items()}, whole[4 * start + i])
+    two_of_four = grain.MapDataset.source(_Rows(whole, 4, (1, 3))).batch(2)
+    for start in (0, 5):
+        batch, some = next(iterator(config, tokenizer, start=start)), next(read(two_of_four, start, 0))
+        for row in range(4):
+            equal({key: value[row] for key, value in batch.items()}, whole[4 * start + row])
+        equal(some, {key: value[1::2] for key, value in batch.items()})
 
 
 def test_workers_change_nothing(config, tokenizer, stored):
@@ -149,7 +150,7 @@ def test_documents_become_chunks(stored, tokenizer):
 def test_rows_are_put_on_the_mesh(config, tokenizer):
     mesh = make_mesh(2, 2, 2)
     batch = next(iterator(config, tokenizer))
-    on_mesh = put(batch, batch_sharding(mesh))
+    on_mesh = put(batch, batch_sharding(mesh), 4)
     equal(jax.tree.map(np.asarray, on_mesh), batch)
     assert {shard.data.shape[0] for shard in on_mesh['tokens'].addressable_shards} == {1}
 
