@@ -3,12 +3,19 @@
     python -m flamingo_jax.train --config=experiments/NAME.py --workdir=DIR [--config.KEY=VALUE ...]
 
 The run's folder holds run.json (what model this is), tokenizer.model, checkpoints/ and TensorBoard's files. The same
-command again resumes from the newest checkpoint, bit for bit.
+command again resumes from the newest checkpoint, bit for bit. SIGTERM writes a checkpoint after the step under way and
+ends with exit code 0.
+
+Several processes, one a host, each with the same command and the same shared workdir:
+
+    ... --coordinator=HOST:PORT --processes=4 --process_id=0     (or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID)
+    ... --coordinator=auto                                       (TPU pods, SLURM: JAX finds out the three by itself)
 """
 
 import dataclasses
 import json
 import math
+import os
 import pathlib
 import time
 from typing import Any
@@ -25,8 +32,8 @@ from flamingo_jax.inputs import pipeline
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo, Params
-from flamingo_jax.training import sharding
-from flamingo_jax.training.checkpoint import Checkpoints
+from flamingo_jax.training import processes, sharding
+from flamingo_jax.training.checkpoint import Checkpoints, write_whole
 from flamingo_jax.training.config import dataset_config
 from flamingo_jax.training.loss import NoiseConfig
 from flamingo_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -101,9 +108,10 @@ def build(config: ConfigDict) -> Parts:
 
 
 def train(config: ConfigDict, workdir: str) -> dict[str, float]:
-    """Runs a config to its last step and returns the last logged metrics.
+    """Runs a config to its last step, or until SIGTERM, and returns the last logged metrics.
 
     Raises:
+      OSError: a checkpoint cannot be written, or none there is whole.
       FloatingPointError: the loss is not finite; the last good checkpoint stays.
       ValueError, FileNotFoundError: bad input, before anything is computed.
     """
@@ -114,7 +122,8 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
     for name, data in datasets.items():
         sharding.check_batch(name, data.batch_size, config.micro_batches, mesh)
     trunk = parts.frozen['vision'].checksums['vision'] if 'vision' in parts.frozen else ''
-    iterators = pipeline.batches(datasets, tokenizer, model.config.image_size, config.seed, trunk)
+    rows = sharding.batch_sharding(mesh)
+    readable = pipeline.batches(datasets, tokenizer, model.config.image_size, config.seed, trunk, rows)
 
     optimizer = make_optimizer(OptimizerConfig(**config.optimizer), config.steps)
     state = new_state(model, optimizer, config.trained, config.seed, mesh)
@@ -122,33 +131,43 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
     about = _about(config, parts)
     checkpoints = Checkpoints(workdir, config.keep_checkpoints, about)  # Refuses a folder of another model.
     _write_run(workdir, config, parts, about)
+    positions = dict.fromkeys(datasets, 0)  # Batches trained on, of each data set. Those read ahead do not count.
     if restored := checkpoints.restore(state):
-        state, positions = restored
-        print(f'Resumed from step {int(state.step)}.')
-        for name, iterator in iterators.items():
-            iterator.set_state(positions[name])
+        state, positions = restored[0], positions | restored[1]
+        processes.say(f'Resumed from step {int(state.step)}.')
     else:
         state = state._replace(params=state.params | parts.read_start(mesh))
+    iterators = {name: pipeline.read(readable[name], positions[name], data.workers) for name, data in datasets.items()}
 
     weights = {name: data.loss_weight for name, data in datasets.items()}
     where = jax.tree.map(lambda x: x.sharding, state)
     step_fn = make_step(model, optimizer, weights, config.micro_batches, NoiseConfig(**config.noise), where)
-    rows = sharding.batch_sharding(mesh)
-    first = int(state.step)
+    first = step = int(state.step)
     _print_sizes(state.params, frozen)
     writer = _Writer(workdir, config, {name: data.images for name, data in datasets.items()}, first)
-    for step in range(first + 1, config.steps + 1):
-        waited = time.perf_counter()
-        batches = {name: pipeline.put(next(iterator), rows) for name, iterator in iterators.items()}
-        waited = time.perf_counter() - waited
-        state, metrics = step_fn(state, frozen, batches)
-        # Metrics are read one step late: reading this step's would wait for it, and leave the devices without work.
-        writer.add(step, metrics, waited)
-        if step % config.checkpoint_every == 0 or step == config.steps:
-            writer.flush()  # Raises if this step's loss is not finite: such a state is never saved.
-            checkpoints.save(state, {name: iterator.get_state() for name, iterator in iterators.items()})
+    with processes.Preemption() as preemption:
+        for step in range(first + 1, config.steps + 1):
+            waited = time.perf_counter()
+            # The step before still runs: its devices compute while the next batch is read and travels to them.
+            batches = {
+                name: pipeline.put(next(iterators[name]), rows, data.batch_size) for name, data in datasets.items()
+            }
+            waited = time.perf_counter() - waited
+            state, metrics = step_fn(state, frozen, batches)
+            positions = {name: position + 1 for name, position in positions.items()}
+            # Metrics are read one step late: reading this step's would wait for it, and leave the devices without work.
+            writer.add(step, metrics, waited)
+            checkpoints.raise_if_failed()
+            preempted = preemption.reached(step)
+            if step % config.checkpoint_every == 0 or step == config.steps or preempted:
+                writer.flush()  # Raises if this step's loss is not finite: such a state is never saved.
+                checkpoints.save(state, positions)
+            if preempted:
+                break
     writer.close()
     checkpoints.close()
+    if step < config.steps:
+        processes.say(f'Stopped by SIGTERM after step {step}, which is saved. The same command resumes from it.')
     return writer.last
 
 
@@ -168,9 +187,9 @@ def _write_run(workdir: str, config: ConfigDict, parts: Parts, about: dict[str, 
         folder = pathlib.Path(workdir)
         folder.mkdir(parents=True, exist_ok=True)
         paths = {name: str(source.path) for name, source in parts.frozen.items()}
-        (folder / 'run.json').write_text(json.dumps(about | dict(frozen_paths=paths), indent=2) + '\n')
-        (folder / 'tokenizer.model').write_bytes(parts.tokenizer.model)
-        (folder / 'config.yaml').write_text(config.to_yaml())
+        write_whole(folder / 'run.json', f'{json.dumps(about | dict(frozen_paths=paths), indent=2)}\n'.encode())
+        write_whole(folder / 'tokenizer.model', parts.tokenizer.model)
+        write_whole(folder / 'config.yaml', config.to_yaml().encode())
 
 
 def _print_sizes(trained: Params, frozen: Params) -> None:
@@ -178,7 +197,7 @@ def _print_sizes(trained: Params, frozen: Params) -> None:
         for name, tree in trees.items():
             leaves = jax.tree.leaves(tree)
             size = sum(leaf.size for leaf in leaves)
-            print(f'{label:8} {name:13} {size:14,} parameters, {leaves[0].dtype}')
+            processes.say(f'{label:8} {name:13} {size:14,} parameters, {leaves[0].dtype}')
 
 
 class _Writer:
@@ -250,11 +269,23 @@ def main(argv):
     """Reads the flags and trains."""
     del argv
     logging.set_verbosity(logging.WARNING)  # Orbax tells its every step.
+    processes.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
     train(_CONFIG.value, _WORKDIR.value)
+
+
+def _environment(name: str) -> int | None:
+    return int(os.environ[name]) if name in os.environ else None
 
 
 if __name__ == '__main__':
     _CONFIG = config_flags.DEFINE_config_file('config', lock_config=True)
     _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
+    _COORDINATOR = flags.DEFINE_string(
+        'coordinator',
+        os.environ.get('JAX_COORDINATOR_ADDRESS', ''),
+        "Of several processes: host:port of process 0, or 'auto' on TPU pods and SLURM.",
+    )
+    _PROCESSES = flags.DEFINE_integer('processes', _environment('JAX_NUM_PROCESSES'), 'How many processes there are.')
+    _PROCESS_ID = flags.DEFINE_integer('process_id', _environment('JAX_PROCESS_ID'), 'Which one this is, from 0.')
     flags.mark_flag_as_required('config')
     app.run(main)

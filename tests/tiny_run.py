@@ -1,11 +1,11 @@
 """The smallest real run: a random trunk of a few channels and a random language model, the committed sample, one config.
 
-python tests/tiny_run.py PARTS WORKDIR STEPS    trains, as the tests that kill it need it: in a process of its own
+python tests/tiny_run.py PARTS WORKDIR STEPS [--help]    trains, as the tests that kill it need it: in a process of its own
 """
 
+import argparse
 import dataclasses
 import pathlib
-import sys
 
 import flax.linen as nn
 import jax
@@ -56,9 +56,43 @@ def tiny_config(parts: pathlib.Path) -> ConfigDict:
     return c
 
 
-if __name__ == '__main__':
-    from flamingo_jax.train import train
+def losses(workdir: pathlib.Path) -> list[tuple[int, float]]:
+    """(step, loss) as TensorBoard has it, in the order of time: a step that was trained again is there again."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+    from tensorboard.util.tensor_util import make_ndarray
 
-    config = tiny_config(pathlib.Path(sys.argv[1]))
-    config.steps = int(sys.argv[3])
-    train(config, sys.argv[2])
+    return [
+        (event.step, make_ndarray(value.tensor).item())
+        for file in sorted(workdir.glob('events.out.tfevents*'), key=lambda file: file.stat().st_mtime)
+        for event in EventFileLoader(str(file)).Load()
+        for value in event.summary.value
+        if value.tag == 'loss'
+    ]
+
+
+def main() -> None:
+    """Reads the arguments and trains."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument('parts', type=pathlib.Path)
+    parser.add_argument('workdir')
+    parser.add_argument('steps', type=int)
+    parser.add_argument('--devices', type=int, default=1, help='of each process')
+    parser.add_argument('--mesh', type=int, nargs=3, default=(-1, 1, 1))
+    parser.add_argument('--checkpoint_every', type=int, default=2)
+    parser.add_argument('--coordinator', default='')
+    parser.add_argument('--processes', type=int)
+    parser.add_argument('--process_id', type=int)
+    arguments = parser.parse_args()
+    from flamingo_jax.train import train
+    from flamingo_jax.training import processes
+
+    jax.config.update('jax_num_cpu_devices', arguments.devices)
+    processes.join(arguments.coordinator, arguments.processes, arguments.process_id)
+    config = tiny_config(arguments.parts)
+    config.steps, config.checkpoint_every = arguments.steps, arguments.checkpoint_every
+    config.mesh = dict(zip(('data', 'fsdp', 'tensor'), arguments.mesh, strict=True))
+    train(config, arguments.workdir)
+
+
+if __name__ == '__main__':
+    main()

@@ -5,12 +5,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from flamingo_jax.inference.decode import Text, branch, extend, repeat, take
 from flamingo_jax.model.flamingo import Flamingo, Media, Params
 
-NEVER = jnp.float32(-1e30)  # Log-probability of what must not be chosen; finite, so that sums stay ordered.
+NEVER = np.float32(-1e30)  # Log-probability of what must not be chosen; finite, so that sums stay ordered.
 
 
 class Sampling(NamedTuple):

@@ -9,6 +9,7 @@ run resumes in the middle of an epoch by its position, and no worker or process 
 
 import dataclasses
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import grain.python as grain
@@ -94,30 +95,60 @@ def sequences(
     return source.random_map(lambda chunks, rng: interleave(chunks, blank=blank, rng=rng, **shape))
 
 
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """Some rows of each batch, one after the other."""
+
+    sequences: grain.MapDataset
+    batch_size: int
+    rows: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.sequences) // self.batch_size * len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        batch, row = divmod(index, len(self.rows))
+        return self.sequences[batch * self.batch_size + self.rows[row]]
+
+
 def batches(
-    configs: dict[str, DatasetConfig], tokenizer: Tokenizer, image_size: int, seed: int, trunk: str = ''
-) -> dict[str, grain.DatasetIterator]:
-    """One checkpointable iterator of this process's share of the batches for each data set.
+    configs: dict[str, DatasetConfig],
+    tokenizer: Tokenizer,
+    image_size: int,
+    seed: int,
+    trunk: str = '',
+    where: jax.sharding.Sharding | None = None,
+) -> dict[str, grain.MapDataset]:
+    """This process's share of the batches of each data set: element k has its rows of the k-th batch of the run.
 
-    Process p of P reads the sequences p, p + P, p + 2 P, ... : together the processes read what one would.
+    A process reads the rows that its devices hold, be they few, or all (where only the model is cut). Row r of batch k is
+    sequence k * batch_size + r whoever reads it, so that the number of batches read is a position from which any number
+    of processes can go on.
 
-    Raises:
-      ValueError: a batch size that the processes do not divide.
+    Args:
+      where: how batches lie on the mesh; None reads whole batches.
     """
-    iterators = {}
-    p, processes = jax.process_index(), jax.process_count()
+    datasets = {}
     for name, config in configs.items():
-        if config.batch_size % processes:
-            raise ValueError(
-                f'Data set {name}: batch_size {config.batch_size} is not divided by {processes} processes.'
-            )
-        dataset = sequences(config, tokenizer, image_size, _seed_of(seed, name), trunk)[p::processes]
-        dataset = dataset.batch(config.batch_size // processes, drop_remainder=True)
-        dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=8))
-        if config.workers:
-            dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.workers))
-        iterators[name] = iter(dataset)
-    return iterators
+        rows = _rows(config.batch_size, where) if where else range(config.batch_size)
+        source = sequences(config, tokenizer, image_size, _seed_of(seed, name), trunk)
+        dataset = grain.MapDataset.source(_Rows(source, config.batch_size, tuple(rows)))
+        datasets[name] = dataset.batch(len(rows), drop_remainder=True)
+    return datasets
+
+
+def _rows(batch_size: int, where: jax.sharding.Sharding) -> list[int]:
+    """The rows of a batch that this process's devices hold, in order."""
+    held = where.addressable_devices_indices_map((batch_size,)).values()
+    return sorted({row for (rows,) in held for row in range(*rows.indices(batch_size))})
+
+
+def read(dataset: grain.MapDataset, start: int, workers: int) -> Iterator[Batch]:
+    """Reads batches ahead, from batch `start` on, in threads or in `workers` processes."""
+    dataset = dataset[start:].to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=8))
+    if workers:
+        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+    return iter(dataset)
 
 
 def _seed_of(seed: int, name: str) -> int:
@@ -125,6 +156,15 @@ def _seed_of(seed: int, name: str) -> int:
     return int(np.random.SeedSequence([seed, zlib.crc32(name.encode())]).generate_state(1)[0])
 
 
-def put(batch: Batch, sharding: jax.sharding.Sharding) -> Batch:
-    """This process's rows -> global arrays, sharded over the batch."""
-    return {key: jax.make_array_from_process_local_data(sharding, value) for key, value in batch.items()}
+def put(batch: Batch, where: jax.sharding.Sharding, batch_size: int) -> Batch:
+    """This process's rows -> global arrays of `batch_size` rows, sharded over them."""
+    first = {row: i for i, row in enumerate(_rows(batch_size, where))}
+
+    def shard(value: np.ndarray) -> jax.Array:
+        def held(index: tuple[slice, ...]) -> np.ndarray:
+            start, stop, _ = index[0].indices(batch_size)
+            return value[first[start] :][: stop - start]
+
+        return jax.make_array_from_callback((batch_size, *value.shape[1:]), where, held)
+
+    return {key: shard(value) for key, value in batch.items()}

@@ -1,20 +1,36 @@
-"""Checkpoints of a training run: Orbax v1, trained trees only, with the position in the data beside them."""
+"""Checkpoints of a training run: Orbax, trained trees only, with the position in the data beside them.
 
+WORKDIR/checkpoints/STEP             finished: written aside, checksums added, then renamed
+WORKDIR/checkpoints/writing-STEP     under way, or what a killed process left; removed by the next run
+WORKDIR/checkpoints/damaged-STEP     was STEP, and differs from its checksums
+
+A checkpoint holds checksums.json, a SHA-256 of each of its files. None is read before its files agree with it. Retention is
+ours and not Orbax's, which deletes the old before the new has its checksums.
+"""
+
+import concurrent.futures
+import hashlib
+import json
+import os
 import pathlib
+import shutil
 from typing import Any
 
 import jax
 from orbax.checkpoint import v1 as ocp
 
 from flamingo_jax.model.config import FlamingoConfig
+from flamingo_jax.training import processes
 from flamingo_jax.training.state import TrainState
+
+CHECKSUMS = 'checksums.json'
 
 
 class Checkpoints:
-    """The checkpoints of one run, in WORKDIR/checkpoints/STEP. Each is written aside and then renamed, or not at all."""
+    """The checkpoints of one run. With several processes, each calls every method."""
 
     def __init__(self, workdir: str | pathlib.Path, keep: int, about: dict[str, Any]):
-        """Opens the folder, which may be empty.
+        """Opens the folder, which may be empty, and prints which checkpoints are damaged.
 
         Args:
           keep: the newest so many are kept.
@@ -22,17 +38,17 @@ class Checkpoints:
 
         Raises:
           ValueError: the folder holds checkpoints of another model; the message names what differs.
+          OSError: every checkpoint in the folder is damaged.
         """
         self._folder = pathlib.Path(workdir).absolute() / 'checkpoints'
-        self._about = about
-        self._checkpointer = ocp.training.Checkpointer(
-            self._folder,
-            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
-            cleanup_tmp_directories=True,
-        )
-        if self._checkpointer.latest is not None:
-            before = self._checkpointer.metadata(self._checkpointer.latest.step).custom_metadata['about']
+        self._keep, self._about = keep, about
+        self._thread = concurrent.futures.ThreadPoolExecutor(1)
+        self._saved: tuple[int, concurrent.futures.Future] | None = None
+        first = jax.process_index() == 0
+        # One process reads the files for all: a pod would read them a thousand times.
+        self._newest = processes.from_first((_newest_whole(self._folder) if first else 0) or 0)
+        if self._newest:
+            before = self._metadata()['about']
             # A field of the config that is newer than the checkpoint has its default there.
             before = before | dict(model=FlamingoConfig.from_json(before['model']).to_json())
             if different := _differences(before, about):
@@ -40,27 +56,87 @@ class Checkpoints:
                     f'{self._folder} holds checkpoints of another model. Different are: {"; ".join(different)}. '
                     'Give the config that they were made with, or another workdir.'
                 )
+        if first:
+            self._clear()
+        processes.wait_for_all('checkpoints')
 
-    def save(self, state: TrainState, data: dict[str, Any]) -> None:
-        """Saves in the background; `data` is the iterators' state as JSON. Waits for a save still under way."""
-        self._checkpointer.save_async(
-            int(state.step), _as_arrays(state), custom_metadata=dict(about=self._about, data=data), overwrite=True
+    def _metadata(self) -> dict[str, Any]:
+        return ocp.metadata(self._folder / str(self._newest)).custom_metadata
+
+    def _clear(self) -> None:
+        """Puts aside what is newer than the newest whole checkpoint, and removes what killed processes left."""
+        for step in _steps(self._folder):
+            if step > self._newest:
+                aside = self._folder / f'damaged-{step}'
+                shutil.rmtree(aside, ignore_errors=True)
+                (self._folder / str(step)).rename(aside)
+        for left in {*self._folder.glob('writing-*'), *self._folder.glob('*.orbax-checkpoint-tmp*')}:
+            shutil.rmtree(left)
+
+    def save(self, state: TrainState, positions: dict[str, int]) -> None:
+        """Saves in the background. Waits for a save still under way, and raises what went wrong in it.
+
+        Args:
+          positions: batches read of each data set.
+
+        Raises:
+          OSError: a checkpoint could not be written; older ones are whole.
+        """
+        self.wait()
+        step = int(state.step)
+        aside = self._folder / f'writing-{step}'
+        # 'checksums' tells that there must be a checksums.json.
+        about = dict(about=self._about, data=positions, checksums=True)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            writing = ocp.save_async(aside, _as_arrays(state), custom_metadata=about)
+        except Exception as error:
+            raise self._not_written(step, error) from error
+        self._saved = step, self._thread.submit(self._finish, step, aside, writing)
+
+    def _finish(self, step: int, aside: pathlib.Path, writing: Any) -> None:
+        writing.result()  # Every process has written its part.
+        if jax.process_index() == 0:
+            write_whole(aside / CHECKSUMS, json.dumps(_digests(aside), indent=1).encode())
+            aside.rename(self._folder / str(step))
+            for old in _steps(self._folder)[self._keep :]:
+                shutil.rmtree(self._folder / str(old))
+
+    def wait(self) -> None:
+        """Waits for the save under way; OSError if it failed."""
+        if self._saved is not None:
+            (step, future), self._saved = self._saved, None
+            try:
+                future.result()
+            except Exception as error:
+                raise self._not_written(step, error) from error
+
+    def raise_if_failed(self) -> None:
+        """OSError if the save under way has failed already; does not wait."""
+        if self._saved is not None and self._saved[1].done():
+            self.wait()
+
+    def _not_written(self, step: int, error: Exception) -> OSError:
+        return OSError(
+            f'The checkpoint of step {step} could not be written into {self._folder}: {error}\n'
+            f'Whole are those of the steps {_steps(self._folder)}. When there is room again, the same command resumes.'
         )
 
-    def restore(self, state: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-        """The newest checkpoint, laid out on the devices like `state`, and the data's position; None if there is none."""
-        latest = self._checkpointer.latest
-        if latest is None:
+    def restore(self, state: TrainState) -> tuple[TrainState, dict[str, int]] | None:
+        """The newest whole checkpoint, laid out on the devices like `state`, and the batches read; None if there is none."""
+        if not self._newest:
             return None
         arrays = _as_arrays(state)
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), arrays)
-        loaded = self._checkpointer.load(latest.step, abstract)
-        data = self._checkpointer.metadata(latest.step).custom_metadata['data']
-        return loaded._replace(key=jax.random.wrap_key_data(loaded.key)), data
+        loaded = ocp.load(self._folder / str(self._newest), abstract)
+        positions = self._metadata()['data']
+        return loaded._replace(key=jax.random.wrap_key_data(loaded.key)), positions
 
     def close(self) -> None:
-        """Waits for the save under way."""
-        self._checkpointer.close()
+        """Waits for the save under way, in every process."""
+        self.wait()
+        self._thread.shutdown()
+        processes.wait_for_all('saved')
 
 
 def _as_arrays(state: TrainState) -> TrainState:
@@ -68,25 +144,88 @@ def _as_arrays(state: TrainState) -> TrainState:
 
 
 def read_latest(workdir: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, Any], int]:
-    """The newest checkpoint of a run, for use: (about, trained trees on one device, step).
+    """The newest whole checkpoint of a run, for use: (about, trained trees on one device, step).
 
     Raises:
       FileNotFoundError: the run has no finished checkpoint.
+      OSError: every checkpoint is damaged.
     """
     folder = pathlib.Path(workdir).absolute() / 'checkpoints'
     if not folder.is_dir():
         raise FileNotFoundError(f'{workdir} holds no checkpoints.')
-    with ocp.training.Checkpointer(folder) as checkpointer:
-        if checkpointer.latest is None:
-            raise FileNotFoundError(f'{workdir} holds no finished checkpoint yet.')
-        step = checkpointer.latest.step
-        found = checkpointer.metadata(step)
-        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        abstract = jax.tree.map(lambda _: ocp.PLACEHOLDER, found.metadata)  # The optimizer's state is not read.
-        abstract['params'] = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), found.metadata['params']
+    if (step := _newest_whole(folder)) is None:
+        raise FileNotFoundError(f'{workdir} holds no finished checkpoint yet.')
+    found = ocp.metadata(folder / str(step))
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = jax.tree.map(lambda _: ocp.PLACEHOLDER, found.metadata)  # The optimizer's state is not read.
+    abstract['params'] = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), found.metadata['params']
+    )
+    return found.custom_metadata['about'], ocp.load(folder / str(step), abstract)['params'], step
+
+
+def write_whole(path: pathlib.Path, content: bytes) -> None:
+    """Writes a file so that at any moment, and on a full disk, either the old content or the new is there."""
+    aside = path.with_name(f'.{path.name}.writing')
+    with open(aside, 'wb') as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def _steps(folder: pathlib.Path) -> list[int]:
+    """Steps of the finished checkpoints, newest first."""
+    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+
+
+def _newest_whole(folder: pathlib.Path) -> int | None:
+    """The newest checkpoint that agrees with its checksums; tells of each newer one that does not."""
+    steps = _steps(folder)
+    for step in steps:
+        if (damage := _damage(folder / str(step))) is None:
+            return step
+        print(f'The checkpoint {folder / str(step)} is damaged: {damage}. Falling back to the one before.', flush=True)
+    if steps:
+        raise OSError(
+            f'Every checkpoint in {folder} is damaged: those of the steps {steps}. Nothing was started anew: bring back a '
+            'copy of one, or give another workdir.'
         )
-        return found.custom_metadata['about'], checkpointer.load(step, abstract)['params'], step
+    return None
+
+
+def _digests(folder: pathlib.Path) -> dict[str, str]:
+    """SHA-256 of every file below a folder but its checksums.json, by relative path."""
+    files = sorted(file for file in folder.rglob('*') if file.is_file() and file.name != CHECKSUMS)
+
+    def digest(file: pathlib.Path) -> str:
+        with open(file, 'rb') as content:
+            return hashlib.file_digest(content, 'sha256').hexdigest()
+
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        return {
+            str(file.relative_to(folder)): line for file, line in zip(files, threads.map(digest, files), strict=True)
+        }
+
+
+def _damage(folder: pathlib.Path) -> str | None:
+    """What is wrong with a checkpoint; None if nothing is."""
+    try:
+        if not (folder / CHECKSUMS).is_file():
+            if 'checksums' in ocp.metadata(folder).custom_metadata:
+                return f'{CHECKSUMS} is missing'
+            print(f'The checkpoint {folder} is from before there were checksums; it is used unchecked.', flush=True)
+            return None
+        recorded = json.loads((folder / CHECKSUMS).read_bytes())
+        there = _digests(folder)
+        different = [file for file, digest in recorded.items() if there.get(file) != digest]
+    except Exception as error:  # Orbax has many for metadata that is cut short.
+        return f'it cannot be read ({error})'
+    if different:
+        state = 'differs from its checksum' if different[0] in there else 'is missing'
+        return f'{different[0]} {state}'
+    return None if recorded else f'{CHECKSUMS} is empty'
 
 
 def _differences(before: Any, now: Any, path: str = '') -> list[str]:

@@ -1,23 +1,183 @@
+"""What is read back is what was written, or an error, or the checkpoint before."""
+
 import json
+import resource
+import subprocess
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from flamingo_jax.training.checkpoint import Checkpoints
+from flamingo_jax.training.checkpoint import Checkpoints, read_latest
 from flamingo_jax.training.state import TrainState
 
 
-def test_a_run_from_before_a_field_of_the_config_existed_resumes(config, tmp_path):
-    about = dict(model=config.to_json(), trained=['xattn'])
+def a_state(step, size=4):
+    params = dict(xattn=jax.random.normal(jax.random.key(step), (size,)))
+    return TrainState(jnp.int32(step), params, dict(mu=params), jax.random.key(step))
+
+
+def write(folder, about, steps, keep=3, size=4):
+    checkpoints = Checkpoints(folder, keep, about)
+    for step in steps:
+        checkpoints.save(a_state(step, size), dict(web=step))
+    checkpoints.close()
+
+
+def assert_restores(folder, about, step):
+    restored, positions = Checkpoints(folder, 3, about).restore(a_state(99))
+    assert positions == dict(web=step)
+    np.testing.assert_array_equal(restored.params['xattn'], a_state(step).params['xattn'])
+    assert (jax.random.key_data(restored.key) == jax.random.key_data(a_state(step).key)).all()
+
+
+@pytest.fixture
+def about(config):
+    return dict(model=config.to_json(), trained=['xattn'])
+
+
+@pytest.fixture(scope='module')
+def written(config, tmp_path_factory):
+    """Three checkpoints; tests that damage them copy the folder."""
+    folder = tmp_path_factory.mktemp('written')
+    write(folder, dict(model=config.to_json(), trained=['xattn']), (1, 2, 3))
+    return folder
+
+
+@pytest.fixture
+def run(written, tmp_path):
+    subprocess.run(['cp', '-r', f'{written}/checkpoints', str(tmp_path)], check=True)
+    return tmp_path
+
+
+def files(checkpoint):
+    return sorted(file for file in checkpoint.rglob('*') if file.is_file() and file.stat().st_size)
+
+
+def test_a_run_from_before_a_field_of_the_config_existed_resumes(config, about, tmp_path):
     old = json.loads(json.dumps(about))
     del old['model']['vision']['family'], old['model']['lm']['kv_heads']
-    state = TrainState(jnp.int32(1), dict(xattn=jnp.ones(2)), dict(), jax.random.key(0))
-    checkpoints = Checkpoints(tmp_path, 1, old)
-    checkpoints.save(state, {})
-    checkpoints.close()
+    write(tmp_path, old, [1])
     # The missing number of heads means today's default, which is not what this model has.
     with pytest.raises(ValueError, match=r'another model.* model.lm.kv_heads \(there 16, here 2\)\. '):
         Checkpoints(tmp_path, 1, about)
     about['model']['lm']['kv_heads'] = 16
-    assert Checkpoints(tmp_path, 1, about).restore(state)[0].step == 1
+    assert_restores(tmp_path, about, 1)
+
+
+def test_the_newest_are_kept(about, tmp_path):
+    write(tmp_path, about, (1, 2, 5, 7), keep=2)
+    assert sorted(entry.name for entry in (tmp_path / 'checkpoints').iterdir()) == ['5', '7']
+    assert_restores(tmp_path, about, 7)
+
+
+@pytest.mark.parametrize('damage', ['flip', 'cut', 'empty', 'delete'])
+def test_damage_to_any_file_falls_back_to_the_checkpoint_before(run, about, damage, capsys):
+    """A reader changes nothing, so that each file is damaged and mended in turn."""
+    seen = files(run / 'checkpoints/3')
+    assert {'checksums.json', '_METADATA', 'manifest.ocdbt'} <= {file.name for file in seen}
+    rng = np.random.default_rng(0)
+    for file in seen:
+        whole = file.read_bytes()
+        at = rng.integers(len(whole))
+        flipped = whole[:at] + bytes([whole[at] ^ 1 << rng.integers(8)]) + whole[at + 1 :]
+        file.unlink()
+        if damage != 'delete':
+            file.write_bytes(dict(flip=flipped, cut=whole[:-1], empty=b'')[damage])
+        assert read_latest(run)[2] == 2, file
+        assert f'The checkpoint {run}/checkpoints/3 is damaged' in capsys.readouterr().out
+        file.write_bytes(whole)
+    assert read_latest(run)[2] == 3
+
+
+def test_a_damaged_checkpoint_is_put_aside_and_the_run_goes_on(run, about, capsys):
+    (run / 'checkpoints/3/state/manifest.ocdbt').unlink()
+    assert_restores(run, about, 2)
+    out = capsys.readouterr().out
+    assert 'state/manifest.ocdbt is missing' in out and 'Falling back' in out
+    # keep=1: the damaged checkpoint, though newer, must not count as the one to keep.
+    write(run, about, [3], keep=1)
+    assert sorted(entry.name for entry in (run / 'checkpoints').iterdir()) == ['3', 'damaged-3']
+    assert_restores(run, about, 3)
+
+
+def test_if_none_is_whole_nothing_is_started_anew(run, about):
+    for step in (1, 2, 3):
+        (run / f'checkpoints/{step}/checksums.json').unlink()
+    for read in (lambda: Checkpoints(run, 3, about), lambda: read_latest(run)):
+        with pytest.raises(OSError, match=r'Every checkpoint in .* is damaged: those of the steps \[3, 2, 1\]'):
+            read()
+    assert sorted(entry.name for entry in (run / 'checkpoints').iterdir()) == ['1', '2', '3']
+
+
+def test_what_a_killed_process_left_is_removed(run, about):
+    left = run / 'checkpoints/writing-4'
+    left.mkdir()
+    (left / 'state').write_bytes(b'half')
+    assert read_latest(run)[2] == 3
+    assert_restores(run, about, 3)
+    assert not left.exists()
+
+
+def test_a_checkpoint_from_before_there_were_checksums_is_read(run, about, capsys):
+    for step in (1, 2, 3):
+        file = run / f'checkpoints/{step}/_CHECKPOINT_METADATA'
+        fields = json.loads(file.read_text())
+        del fields['custom_metadata']['checksums']
+        file.write_text(json.dumps(fields))
+        (run / f'checkpoints/{step}/checksums.json').unlink()
+    assert_restores(run, about, 3)
+    assert 'used unchecked' in capsys.readouterr().out
+
+
+@pytest.fixture(params=['tmpfs', 'limit'])
+def small_disk(request, tmp_path):
+    """A folder that takes two checkpoints of 300 kB and not four, or no file above 200 kB."""
+    if request.param == 'limit':
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        yield tmp_path, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    else:
+        if subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=1M', 'none', str(tmp_path)]).returncode:
+            pytest.skip('only root may mount a file system')
+        yield tmp_path, lambda: None
+        subprocess.run(['umount', '-l', str(tmp_path)], check=True)
+
+
+def test_a_full_disk_is_an_error_that_leaves_older_checkpoints_whole(small_disk, about):
+    folder, fill = small_disk
+    size = 35_000
+    checkpoints = Checkpoints(folder, 9, about)
+    checkpoints.save(a_state(1, size), dict(web=1))
+    checkpoints.wait()
+    fill()
+    with pytest.raises(
+        OSError, match=r'could not be written into .*[\s\S]*Whole are those of the steps \[(3, )?(2, )?1\]'
+    ):
+        for step in (2, 3, 4):
+            checkpoints.save(a_state(step, size), dict(web=step))
+        checkpoints.close()
+    step = read_latest(folder)[2]
+    assert step in (1, 2, 3)
+    restored, _ = Checkpoints(folder, 9, about).restore(a_state(99, size))
+    np.testing.assert_array_equal(restored.params['xattn'], a_state(step, size).params['xattn'])
+
+
+@pytest.mark.parametrize('devices', [4, 1])
+def test_a_checkpoint_goes_onto_other_devices(about, tmp_path, devices):
+    """Written by 8 devices; each reads only what it holds."""
+
+    def lay(state, devices):
+        mesh = jax.make_mesh((devices,), ('x',), devices=jax.devices()[:devices])
+        where = {64: jax.sharding.NamedSharding(mesh, jax.P('x'))}
+        whole = jax.sharding.NamedSharding(mesh, jax.P())
+        return jax.device_put(state, jax.tree.map(lambda x: where.get(x.size, whole), state))
+
+    checkpoints = Checkpoints(tmp_path, 1, about)
+    checkpoints.save(lay(a_state(1, 64), 8), dict(web=1))
+    checkpoints.close()
+    state = lay(a_state(99, 64), devices)
+    restored, _ = Checkpoints(tmp_path, 1, about).restore(state)
+    assert restored.params['xattn'].sharding == state.params['xattn'].sharding
+    np.testing.assert_array_equal(restored.params['xattn'], a_state(1, 64).params['xattn'])

@@ -77,7 +77,7 @@ def run(model, others, data, shape, micro_batches=1):
     for number, batch in enumerate(data):
         if number == 1:
             jax.monitoring.register_event_duration_secs_listener(listen)
-        state, new = step(state, frozen, {'web': put(batch, rows)})
+        state, new = step(state, frozen, {'web': put(batch, rows, len(batch['tokens']))})
         metrics.append({name: float(value) for name, value in new.items()})
     jax.monitoring.unregister_event_duration_listener(listen)
     return first, state, frozen, metrics, [event for event in compiled if 'backend_compile' in event]

@@ -1,0 +1,267 @@
+"""Kills a training run at random moments, with real processes and real signals, and shows what was lost.
+
+    python benchmarks/kills.py [--kills=50] [--seed=0] [--processes=1] [--workdir=DIR]
+
+The run is that of tests/tiny_run.py. A kill is SIGKILL at any moment (at the start, too), SIGKILL inside the write of a
+checkpoint, SIGKILL and then a bit flipped in the newest checkpoint, or SIGTERM; with several processes it hits one of them.
+The same command then goes on with the same folder. After each kill the run must resume from the newest checkpoint that was
+whole; SIGTERM must lose nothing; every loss that was ever logged, and the last parameters, must be those of a run that
+nobody touched, bit for bit. Ends with exit code 1 if anything is otherwise.
+"""
+
+import argparse
+import collections
+import dataclasses
+import os
+import pathlib
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).parents[1]
+KINDS = ('SIGKILL', 'SIGKILL in a write', 'SIGKILL and a flipped bit', 'SIGTERM')
+sys.path.insert(0, str(ROOT))
+
+
+@dataclasses.dataclass
+class Run:
+    """A training run, as processes that come and go over one folder."""
+
+    parts: pathlib.Path
+    workdir: pathlib.Path
+    arguments: argparse.Namespace
+    processes: list[subprocess.Popen] = dataclasses.field(default_factory=list)
+    damaged: set[int] = dataclasses.field(default_factory=set)  # Steps of checkpoints that the next start must refuse.
+
+    def start(self) -> None:
+        """The command of the run, in a process each."""
+        command = [sys.executable, ROOT / 'tests/tiny_run.py', self.parts, self.workdir, self.arguments.steps]
+        command += ['--checkpoint_every', self.arguments.checkpoint_every]
+        n = self.arguments.processes
+        several = ['--coordinator', f'localhost:{_free_port()}', '--processes', n, '--process_id'] if n > 1 else []
+        # Each start would compile for longer than it trains. What is compiled is the same.
+        cache = dict(
+            JAX_COMPILATION_CACHE_DIR=str(self.parts / 'compiled'), JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0'
+        )
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        for i in range(n):
+            line = [str(part) for part in (*command, *(several and [*several, i]))]
+            with open(self.log(i), 'w') as log:
+                environment = os.environ | cache | dict(PYTHONPATH=str(ROOT))
+                self.processes.append(subprocess.Popen(line, stdout=log, stderr=log, env=environment))
+
+    def log(self, process: int) -> pathlib.Path:
+        """What a process has printed since the last start."""
+        return self.workdir / f'process_{process}.log'
+
+    def wait(self) -> list[int]:
+        """Exit codes, when all have ended."""
+        codes = [process.wait() for process in self.processes]
+        self.processes = []
+        return codes
+
+    def alive(self) -> bool:
+        """None has ended."""
+        return all(process.poll() is None for process in self.processes)
+
+    def step(self) -> int:
+        """The last step that the progress bar told of; 0 before the first."""
+        steps = re.findall(rf'(\d+)/{self.arguments.steps} \[', self.log(0).read_text())
+        return int(steps[-1]) if steps else 0
+
+    def resumed(self) -> int:
+        """The step that the last start resumed from; 0 if it began anew."""
+        found = re.search(r'Resumed from step (\d+)', self.log(0).read_text())
+        return int(found[1]) if found else 0
+
+    def begun(self) -> bool:
+        """The last start has got as far as to open its checkpoints, or to train."""
+        return bool(self.step() or self.resumed())
+
+    def whole(self) -> list[int]:
+        """Steps of the finished checkpoints that nobody damaged, newest first."""
+        folder = self.workdir / 'checkpoints'
+        names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+        return sorted({int(name) for name in names if name.isdecimal()} - self.damaged, reverse=True)
+
+    def writes(self) -> set[str]:
+        """Folders of checkpoints under way."""
+        folder = self.workdir / 'checkpoints'
+        return (
+            {entry.name for entry in folder.iterdir() if entry.name.startswith('writing-')}
+            if folder.is_dir()
+            else set()
+        )
+
+
+@dataclasses.dataclass
+class Kill:
+    """A kill and what it left."""
+
+    number: int
+    kind: str
+    begun: bool  # False: it hit the start, before the run had resumed.
+    reached: int  # Step.
+    whole: int  # Step of the checkpoint from which the run must resume.
+    codes: list[int]  # Exit codes of the processes.
+    seconds: float  # From the signal to the end of all processes.
+
+    def wrong(self) -> list[str]:
+        """What must not be."""
+        if self.seconds > 60:
+            return [f'kill {self.number}: the processes went on for {self.seconds:.0f} s']
+        if self.kind == 'SIGTERM':
+            right = not any(self.codes) and self.reached == self.whole
+        else:
+            right = self.codes.count(-signal.SIGKILL) == 1 and all(self.codes)
+        return [] if right else [f'kill {self.number}: reached {self.reached}, exit codes {self.codes}']
+
+
+def kill(number: int, run: Run, kind: str, rng: random.Random) -> Kill:
+    """Starts the run and kills it."""
+    run.start()
+    if kind == 'SIGKILL in a write':
+        for _ in range(rng.randint(1, 3)):
+            left = run.writes()
+            while run.alive() and not run.writes() - left:
+                time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.1))
+    elif kind == 'SIGKILL' and rng.random() < 0.2:
+        time.sleep(rng.uniform(0, 5))
+    else:
+        while run.alive() and not run.step() > run.resumed():
+            time.sleep(0.05)
+        time.sleep(rng.uniform(0, run.arguments.seconds))
+    name = signal.SIGTERM if kind == 'SIGTERM' else signal.SIGKILL
+    run.processes[rng.randrange(len(run.processes))].send_signal(name)
+    since = time.perf_counter()
+    codes = run.wait()
+    seconds = time.perf_counter() - since
+    begun = run.begun()
+    if begun:
+        run.damaged.clear()  # They were put aside.
+    whole = run.whole()
+    reached = max([run.step(), *whole[:1]])
+    if kind == 'SIGKILL and a flipped bit' and len(whole) > 1 and any(codes):
+        run.damaged.add(whole.pop(0))
+        _flip_a_bit(run.workdir / f'checkpoints/{max(run.damaged)}', rng)
+    return Kill(number, kind, begun, reached, whole[0] if whole else 0, codes, seconds)
+
+
+def _flip_a_bit(folder: pathlib.Path, rng: random.Random) -> None:
+    file = rng.choice(sorted(file for file in folder.rglob('*') if file.is_file() and file.stat().st_size))
+    content = bytearray(file.read_bytes())
+    content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    file.write_bytes(content)
+
+
+def same(run: Run, whole: Run) -> list[str]:
+    """What differs between a run that was killed and one that was not."""
+    import jax
+    import numpy as np
+
+    from flamingo_jax.training.checkpoint import read_latest
+    from tests.tiny_run import losses
+
+    (_, a, step), (_, b, _) = read_latest(run.workdir), read_latest(whole.workdir)
+    expected, got = dict(losses(whole.workdir)), losses(run.workdir)
+    wrong = [f'the loss of step {step} is {loss}, not {expected[step]}' for step, loss in got if loss != expected[step]]
+    if step != run.arguments.steps:
+        wrong.append(f'the run ended at step {step}')
+    if not all(jax.tree.leaves(jax.tree.map(np.array_equal, a, b))):
+        wrong.append('the last parameters differ')
+    if not wrong:
+        again = len(got) - len(dict(got))
+        print(
+            f'{run.workdir.name}: parameters and {len(got)} logged losses ({again} of steps trained again) are equal.'
+        )
+    return wrong
+
+
+def main() -> int:
+    """Kills and compares; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--kills', type=int, default=50)
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--processes', type=int, default=1, help='of the run')
+    parser.add_argument('--steps', type=int, default=120)
+    parser.add_argument('--checkpoint_every', type=int, default=3)
+    parser.add_argument('--seconds', type=float, default=8.0, help='a kill comes so long after the first step at most')
+    parser.add_argument('--workdir', type=pathlib.Path, help='is emptied; a temporary folder if not given')
+    arguments = parser.parse_args()
+    from tests.tiny_run import make_parts
+
+    folder = arguments.workdir or pathlib.Path(tempfile.mkdtemp())
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    make_parts(folder)
+    rng = random.Random(arguments.seed)
+    whole = Run(folder, folder / 'whole', arguments)
+    whole.start()
+    if any(whole.wait()):
+        raise SystemExit(f'The run that nobody kills ends with an error: {whole.log(0).read_text()[-2000:]}')
+
+    wrong, runs, lost, kinds = [], 1, [], collections.deque()
+    run = Run(folder, folder / 'run_1', arguments)
+    print('  kill  what                       reached  whole  resumed  lost  ended after')
+    waiting: list[Kill] = []  # It is not known yet what they lost.
+    while len(lost) + len(waiting) < arguments.kills:
+        if not kinds:
+            kinds.extend(rng.sample(KINDS, len(KINDS)))  # Each kind equally often.
+        done = kill(len(lost) + len(waiting) + 1, run, kinds[0], rng)
+        if done.begun:
+            wrong += _tell(waiting, run.resumed(), lost)
+        if done.reached == arguments.steps and not any(done.codes):  # The run was faster than the kill.
+            wrong += same(run, whole)
+            runs += 1
+            run = Run(folder, folder / f'run_{runs}', arguments)
+        else:
+            kinds.popleft()
+            wrong += done.wrong()
+            waiting.append(done)
+    run.start()
+    if any(run.wait()):
+        raise SystemExit(f'The run does not resume: {run.log(0).read_text()[-2000:]}')
+    wrong += _tell(waiting, run.resumed(), lost) + same(run, whole)
+    print(
+        f'{len(lost)} kills over {runs} runs of {arguments.steps} steps, a checkpoint every {arguments.checkpoint_every}: '
+        f'{sum(lost)} steps trained again, at most {max(lost)} at once.'
+    )
+    for line in wrong:
+        print('WRONG:', line)
+    if not arguments.workdir:
+        shutil.rmtree(folder)
+    return bool(wrong)
+
+
+def _tell(waiting: list[Kill], resumed: int, lost: list[int]) -> list[str]:
+    """Prints the rows of the kills since the last resumption, now that it is known where the run resumed; -> what is wrong."""
+    wrong = []
+    for row in waiting:
+        steps = row.reached - resumed if row.begun else 0
+        lost.append(steps)
+        reached = row.reached if row.begun else 'start'
+        print(
+            f'{row.number:6}  {row.kind:25}  {reached:>7}  {row.whole:5}  {resumed:7}  {steps:4}  {row.seconds:9.1f} s',
+            flush=True,
+        )
+        if row.whole != resumed:
+            wrong.append(f'kill {row.number}: resumed from {resumed}, though {row.whole} was whole')
+    waiting.clear()
+    return wrong
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(('localhost', 0))
+        return s.getsockname()[1]
+
+
+if __name__ == '__main__':
+    sys.exit(main())

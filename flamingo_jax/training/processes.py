@@ -1,0 +1,102 @@
+"""Several processes as one run: they are joined, they print once, they stop at the same step.
+
+What JAX's coordination service gives is used as it is: SIGTERM to any process becomes a step at which all stop, and a
+process that dies ends the others, with a message that names it as a task.
+"""
+
+import signal
+import threading
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+# A process that has not been heard of for so long is dead, and the others stop. JAX's own default is 100 s.
+HEARTBEAT_SECONDS = 30
+
+
+def join(coordinator: str, processes: int | None, process_id: int | None) -> None:
+    """Makes this process one of several. To be called before anything is computed.
+
+    Args:
+      coordinator: 'host:port' of process 0; 'auto' where JAX can find out all three by itself (TPU pods, SLURM, Open
+        MPI, Kubernetes); '' for a process that is alone.
+      processes: how many there are.
+      process_id: which one this is, from 0.
+
+    Raises:
+      ValueError: the number or the index is missing or wrong.
+    """
+    if not coordinator:
+        if processes or process_id is not None:
+            raise ValueError('--processes and --process_id need --coordinator=HOST:PORT, where process 0 listens.')
+        return
+    auto = coordinator == 'auto'
+    if not auto and (processes is None or process_id is None or not 0 <= process_id < processes):
+        raise ValueError(
+            f'--coordinator={coordinator} needs --processes and --process_id, 0 <= process_id < processes; '
+            f'they are {processes} and {process_id}. On TPU pods and SLURM, --coordinator=auto finds them.'
+        )
+    jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+    jax.distributed.initialize(
+        None if auto else coordinator,
+        processes,
+        process_id,
+        cluster_detection_method=None if auto else 'deactivate',
+        heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        shutdown_timeout_seconds=HEARTBEAT_SECONDS,
+    )
+    say(
+        f'{jax.process_count()} processes with {jax.device_count()} devices. If one dies, the others stop within '
+        f'{2 * HEARTBEAT_SECONDS} s; the "task" of their message is its process_id.'
+    )
+
+
+def say(message: str) -> None:
+    """Prints once, not once a process."""
+    if jax.process_index() == 0:
+        print(message, flush=True)
+
+
+def from_first(number: int) -> int:
+    """Process 0's number, in every process."""
+    return int(multihost_utils.broadcast_one_to_all(np.int64(number))) if jax.process_count() > 1 else number
+
+
+def wait_for_all(name: str) -> None:
+    """Returns when every process is here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+class Preemption:
+    """SIGTERM, to one process or to all, as a step after which every process stops.
+
+    with Preemption() as preemption:
+        for step in ...:
+            ...
+            if preemption.reached(step): save and leave
+    """
+
+    def __init__(self):
+        self._asked = False
+        # With several processes JAX listens for the signal itself; a handler of Python's would take it away.
+        self._listens = threading.current_thread() is threading.main_thread() and not jax.distributed.is_initialized()
+
+    def __enter__(self):
+        if self._listens:
+            self._before = signal.signal(signal.SIGTERM, self._ask)
+        return self
+
+    def __exit__(self, *_):
+        if self._listens:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _ask(self, *_):
+        self._asked = True
+
+    def reached(self, step: int) -> bool:
+        """True after the step at which all stop. Every process asks after every step."""
+        if jax.distributed.is_initialized():
+            return multihost_utils.reached_preemption_sync_point(step)
+        return self._asked

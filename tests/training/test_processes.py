@@ -1,0 +1,100 @@
+"""Several real processes on one machine: equal to one with the same devices, stopped together, ended by a death.
+
+Each phase goes on from the checkpoint of the one before, so that few processes are started.
+"""
+
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from flamingo_jax.train import train
+from flamingo_jax.training.checkpoint import read_latest
+from flamingo_jax.training.processes import HEARTBEAT_SECONDS, join
+from tests.tiny_run import losses, make_parts, tiny_config
+
+ROOT = pathlib.Path(__file__).parents[2]
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
+
+def start(parts, workdir, processes, *mesh):
+    """The tiny run for ever, over 8 devices; what each prints is in WORKDIR.INDEX."""
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, ROOT / 'tests/tiny_run.py', parts, workdir, 10_000, '--mesh', *mesh]
+    command += ['--devices', 8 // processes, '--processes', processes, '--coordinator', f'localhost:{port}']
+    environment = os.environ | dict(PYTHONPATH=str(ROOT), JAX_DISABLE_MOST_OPTIMIZATIONS='1')
+    running = []
+    for i in range(processes):
+        with open(f'{workdir}.{i}', 'w') as log:
+            line = [str(part) for part in (*command, '--process_id', i)]
+            running.append(subprocess.Popen(line, stdout=log, stderr=log, env=environment))
+    return running
+
+
+def wait_for_a_checkpoint_after(step, workdir, running):
+    folder = workdir / 'checkpoints'
+    while not folder.is_dir() or not any(e.name.isdecimal() and int(e.name) > step for e in folder.iterdir()):
+        codes = [process.poll() for process in running]
+        assert codes == [None] * len(running), [pathlib.Path(f'{workdir}.{i}').read_text() for i in range(len(running))]
+        time.sleep(0.05)
+
+
+def test_several_processes_are_one_run(tmp_path):
+    parts, run, whole = tmp_path / 'parts', tmp_path / 'run', tmp_path / 'whole'
+    parts.mkdir()
+    make_parts(parts)
+
+    # Two, until SIGTERM to one: both stop after the same step, and it is saved.
+    running = start(parts, run, 2, 8, 1, 1)
+    wait_for_a_checkpoint_after(0, run, running)
+    running[1].send_signal(signal.SIGTERM)
+    assert [process.wait() for process in running] == [0, 0]
+    logs = [pathlib.Path(f'{run}.{i}').read_text() for i in range(2)]
+    step = read_latest(run)[2]
+    assert f'Stopped by SIGTERM after step {step}, which is saved' in logs[0]
+    assert 'Stopped' not in logs[1] and 'trained' not in logs[1] and 'steps/s' not in logs[1]
+    assert {f'process_{i}' for i in range(2)} == {
+        entry.name for entry in (run / f'checkpoints/{step}/state/array_metadatas').iterdir()
+    }
+
+    # Four go on from there on another mesh, until one is killed: the others stop, and say which it was.
+    running = start(parts, run, 4, 2, 2, 2)
+    wait_for_a_checkpoint_after(step, run, running)
+    running[2].send_signal(signal.SIGKILL)
+    since = time.monotonic()
+    assert all(process.wait() for process in running)
+    assert time.monotonic() - since < 2 * HEARTBEAT_SECONDS
+    for i in (0, 1, 3):
+        log = pathlib.Path(f'{run}.{i}').read_text()
+        assert re.search(r'tasks are unhealthy[^:]*:\n2\n', log), log[-3000:]
+    assert f'Resumed from step {step}.' in pathlib.Path(f'{run}.0').read_text()
+
+    # One goes on from there.
+    config = tiny_config(parts)
+    config.steps = read_latest(run)[2] + 1
+    train(config, str(run))
+    train(config, str(whole))
+    expected, got = dict(losses(whole)), dict(losses(run))
+    assert got.keys() >= {1, step, step + 1, config.steps}
+    for number, loss in got.items():
+        if number <= config.steps:  # The step after may have been logged before the kill.
+            assert loss == pytest.approx(expected[number], rel=1e-5), number
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), read_latest(run)[1], read_latest(whole)[1]
+    )
+
+
+@pytest.mark.parametrize('arguments', [('host:1', None, 0), ('host:1', 2, 2), ('', 2, 0)])
+def test_a_process_that_does_not_know_its_place_is_an_error(arguments):
+    with pytest.raises(ValueError, match='--processes and --process_id'):
+        join(*arguments)
