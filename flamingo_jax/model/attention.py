@@ -15,6 +15,7 @@ def attend(
     k: Float[Array, 'b m g k'],
     v: Float[Array, 'b m g k'],
     mask: Bool[Array, '#b l m'] | None = None,
+    bias: Float[Array, 'b h l m'] | None = None,
 ) -> Float[Array, 'b l h k']:
     """Scaled dot-product attention (Vaswani et al. 2017) with grouped keys and empty rows that give zero.
 
@@ -22,6 +23,7 @@ def attend(
       q: queries, h heads.
       k, v: keys and values, g heads where g divides h; each serves h / g query heads (g = h is the usual attention).
       mask: True = may attend. None attends to everything.
+      bias: added to the scaled products before the softmax (relative positions).
 
     Returns:
       The attended values in the dtype of `q`; a row whose mask is False everywhere is exactly zero.
@@ -37,6 +39,8 @@ def attend(
     q = q.transpose(0, 2, 1, 3).reshape(b * g, h // g * l, head_dim)
     k, v = (x.transpose(0, 2, 1, 3).reshape(b * g, m, head_dim) for x in (k, v))
     logits = jnp.einsum('xlk,xmk->xlm', q, k, preferred_element_type=jnp.float32) * head_dim**-0.5
+    if bias is not None:
+        logits = logits + bias.reshape(logits.shape)
     if mask is not None:
         mask = jnp.broadcast_to(mask[:, None, None], (b, g, h // g, l, m)).reshape(logits.shape)
         logits = jnp.where(mask, logits, jnp.finfo(logits.dtype).min)

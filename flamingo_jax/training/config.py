@@ -29,7 +29,7 @@ def base() -> ConfigDict:
     c.micro_batches = 1  # Gradients of a batch are accumulated over so many parts of it.
     c.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))
     c.dtype = ''  # Of the computation and of frozen parameters; '' is bfloat16 on TPU and GPU, float32 on CPU.
-    c.remat = False  # Recompute activations in the backward pass.
+    c.remat = ''  # What is recomputed in the backward pass: '' nothing, or a name of `REMAT` (model/flamingo.py).
     c.log_every = 10
     c.checkpoint_every = 1000
     c.keep_checkpoints = 3
