@@ -34,11 +34,12 @@ def attend(
     m, g = k.shape[1:3]
     if m == 0:  # A text without pictures: every row is empty.
         return jnp.zeros_like(q)
-    # Batch and heads are one leading dimension of plain batched products: XLA's CPU backend takes three times as long
-    # for the gradient of the same sums over dimensions in other places. The h / g query heads of a group are rows.
-    q = q.transpose(0, 2, 1, 3).reshape(b * g, h // g * l, head_dim)
-    k, v = (x.transpose(0, 2, 1, 3).reshape(b * g, m, head_dim) for x in (k, v))
-    logits = jnp.einsum('xlk,xmk->xlm', q, k, preferred_element_type=jnp.float32) * head_dim**-0.5
+    # Batch and heads lead, as in plain batched products: XLA's CPU backend takes three times as long for the gradient of the
+    # same sums over dimensions in other places. They stay two dimensions, because a mesh may cut both. The h / g query heads
+    # of a group are rows.
+    q = q.transpose(0, 2, 1, 3).reshape(b, g, h // g * l, head_dim)
+    k, v = (x.transpose(0, 2, 1, 3) for x in (k, v))
+    logits = jnp.einsum('bglk,bgmk->bglm', q, k, preferred_element_type=jnp.float32) * head_dim**-0.5
     if bias is not None:
         logits = logits + bias.reshape(logits.shape)
     if mask is not None:
@@ -47,5 +48,5 @@ def attend(
     weights = jax.nn.softmax(logits, axis=-1)
     if mask is not None:
         weights = jnp.where(mask, weights, 0)  # Also turns the uniform weights of an empty row into zeros.
-    out = jnp.einsum('xlm,xmk->xlk', weights.astype(v.dtype), v)
+    out = jnp.einsum('bglm,bgmk->bglk', weights.astype(v.dtype), v)
     return out.reshape(b, h, l, head_dim).transpose(0, 2, 1, 3).astype(q.dtype)

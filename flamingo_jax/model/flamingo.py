@@ -29,6 +29,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.gated_xattn import GatedXattnDense, media_mask
 from flamingo_jax.model.language_model import Block, Embedder, KeysValues
+from flamingo_jax.model.layers import constrain
 from flamingo_jax.model.resampler import Resampler
 from flamingo_jax.model.vision.encoder import VisionEncoder
 
@@ -114,8 +115,10 @@ class Flamingo:
         """
         b, n, t = images.shape[:3]
         encoder = VisionEncoder(self.config.vision, self.dtype_of('vision'))
-        features = encoder.apply({'params': params['vision']}, images.reshape(b * n * t, *images.shape[3:]))
-        return jax.lax.stop_gradient(features).astype(self.dtype).reshape(b, n, t, *features.shape[1:])
+        images = images.reshape(b * n * t, *images.shape[3:])
+        features = encoder.apply({'params': params['vision']}, constrain(images, 'images', None, None, None))
+        features = jax.lax.stop_gradient(features).astype(self.dtype).reshape(b, n, t, *features.shape[1:])
+        return constrain(features, 'batch', None, None, None, None)
 
     def media(self, params: Params, images: Float[Array, '...'] | UInt8[Array, '...'] | None) -> Media | None:
         """Pixels or features -> media tokens [b n*r d], by trunk and resampler; None without images."""
@@ -125,7 +128,7 @@ class Flamingo:
         resampler = Resampler(self.config.resampler, self.config.lm.width, self.dtype)
         media = self._checkpoint(resampler.apply)({'params': params['resampler']}, features)
         b, n, r, d = media.shape
-        return Media(media.reshape(b, n * r, d), None)
+        return Media(constrain(media.reshape(b, n * r, d), 'batch', None, 'media'), None)
 
     def keys_values(self, params: Params, media: Media) -> Media:
         """The media's keys and values in every gated block, [x b m h k]: computed once a prompt when decoding."""

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from flamingo_jax.model.attention import attend
 from flamingo_jax.model.config import LanguageModelConfig
-from flamingo_jax.model.layers import FeedForward, Linear, Norm
+from flamingo_jax.model.layers import FeedForward, Linear, Norm, constrain
 
 
 class KeysValues(NamedTuple):
@@ -89,7 +89,7 @@ class Embedder(nn.Module):
 
     def embed(self, tokens: Int[Array, 'b l']) -> Float[Array, 'b l d']:
         """Token embeddings (scaled by sqrt(d) if the config says so), without positions."""
-        y = jnp.take(self.tokens, tokens, axis=0).astype(self.dtype)
+        y = constrain(jnp.take(self.tokens, tokens, axis=0).astype(self.dtype), 'batch', None, 'embed')
         return y * self.config.width**0.5 if self.config.scale_embeddings else y
 
     def add_positions(self, y: Float[Array, 'b l d'], positions: Int[Array, 'b l']) -> Float[Array, 'b l d']:
@@ -160,9 +160,12 @@ class Block(nn.Module):
             v = jax.lax.dynamic_update_slice(cache.v, v.astype(cache.v.dtype), start)
             cache = KeysValues(k, v)
         out = Linear((c.heads, c.head_dim, c.width), axes[1:] + axes[:1], contracted=2, **linear, name='out')
-        y = y + out(attend(q, k, v, mask, bias))
+        q = constrain(q, 'batch', None, 'heads', None)
+        k, v = (constrain(x, 'batch', None, 'kv_heads', None) for x in (k, v))
+        y = constrain(y + out(attend(q, k, v, mask, bias)), 'batch', None, 'embed')
         ffw = FeedForward(c.ffw_width, c.activation, c.gated_ffw, c.bias, dtype=self.dtype, name='ffw')
-        return y + ffw(Norm(c.norm, c.norm_eps, dtype=self.dtype, name='norm_ffw')(y)), cache
+        y = y + ffw(Norm(c.norm, c.norm_eps, dtype=self.dtype, name='norm_ffw')(y))
+        return constrain(y, 'batch', None, 'embed'), cache
 
     def _relative(self, q, positions, key_positions):
         """Transformer-XL (Dai et al. 2019, section 3.3): logit(i, j) = (q_i + u) . k_j + (q_i + v) . (W wave(i - j)).

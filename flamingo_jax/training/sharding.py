@@ -5,9 +5,11 @@
     tensor   heads, feed-forward and vocabulary cut (Megatron)
 
 A mesh is data in a config: `mesh=dict(data=1, fsdp=8, tensor=1)`. Data parallelism, FSDP, tensor parallelism and mixtures
-are mesh shapes; no code path knows of them.
+are mesh shapes; no code path knows of them. The copies of the model share the optimizer's work (`over_data`, ZeRO-1).
 """
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -17,8 +19,14 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ('data', 'fsdp', 'tensor')
 
-# Logical axis -> mesh axis. Every logical axis of every parameter is here.
+# Logical axis -> mesh axis or axes. Every logical axis of every parameter and activation is here. A mesh axis cuts only one
+# dimension of an array: activations, whose batch has `fsdp`, keep their width whole.
 RULES = (
+    ('batch', ('data', 'fsdp')),
+    (
+        'images',
+        ('data', 'fsdp', 'tensor'),
+    ),  # Pictures inside the trunk: each device has whole ones, and the whole trunk.
     ('embed', 'fsdp'),
     ('media', 'fsdp'),
     ('resampler', 'fsdp'),
@@ -103,6 +111,28 @@ def shardings(boxed: Any, mesh: Mesh) -> Any:
         return NamedSharding(mesh, PartitionSpec(*spec))
 
     return jax.tree_util.tree_map_with_path(one, boxed, is_leaf=lambda x: isinstance(x, nn.meta.AxisMetadata))
+
+
+def over_data(where: NamedSharding, shape: Sequence[int]) -> NamedSharding:
+    """Where a parameter's moments and gradient lie: as itself, and cut over `data` too where that divides a dimension.
+
+    This is stage 1 of ZeRO (Rajbhandari et al. 2020; paper, section 3.1): each copy of the model updates its share.
+    """
+    mesh, spec = where.mesh, [*where.spec, *[None] * (len(shape) - len(where.spec))]
+    # Whole dimensions first, then large ones: layers are few, and scanned.
+    for i in sorted(range(len(shape)), key=lambda i: (spec[i] is not None, -shape[i])):
+        axes = (*([spec[i]] if spec[i] else []), 'data')
+        if shape[i] % np.prod([mesh.shape[axis] for axis in axes]) == 0:
+            spec[i] = axes if len(axes) > 1 else 'data'
+            return NamedSharding(mesh, PartitionSpec(*spec))
+    return where
+
+
+@contextlib.contextmanager
+def activations(mesh: Mesh) -> Iterator[None]:
+    """What is traced inside lays its activations on the mesh by the rules table."""
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), nn.logical_axis_rules(RULES):
+        yield
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -9,6 +9,7 @@ import optax
 
 from flamingo_jax.inputs.pipeline import Batch
 from flamingo_jax.model.flamingo import Flamingo, Params
+from flamingo_jax.training import sharding
 from flamingo_jax.training.loss import NoiseConfig, loss_sum
 from flamingo_jax.training.state import TrainState
 
@@ -37,9 +38,21 @@ def make_step(
       devices; reading them waits for the step.
     """
 
+    mesh = where.step.mesh
+
+    def share(grads: Params) -> Params:
+        """Each copy of the model keeps its share of the gradient, as it has its share of the moments."""
+        return jax.tree.map(
+            lambda x, w: jax.lax.with_sharding_constraint(x, sharding.over_data(w, x.shape)), grads, where.params
+        )
+
     @functools.partial(jax.jit, donate_argnames='state', out_shardings=(where, None))
     def step(state: TrainState, frozen: Params, batches: dict[str, Batch]) -> tuple[TrainState, Metrics]:
-        grads = jax.tree.map(jnp.zeros_like, state.params)
+        with sharding.activations(mesh):
+            return update(state, frozen, batches)
+
+    def update(state: TrainState, frozen: Params, batches: dict[str, Batch]) -> tuple[TrainState, Metrics]:
+        grads = share(jax.tree.map(jnp.zeros_like, state.params))
         metrics = {}
         for number, (name, batch) in enumerate(sorted(batches.items())):
             key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), number)
@@ -51,7 +64,7 @@ def make_step(
 
             def accumulate(grads, xs, weighted_loss=weighted_loss):
                 new, sums = jax.grad(weighted_loss, has_aux=True)(state.params, *xs)
-                return jax.tree.map(jnp.add, grads, new), sums
+                return jax.tree.map(jnp.add, grads, share(new)), sums
 
             # Every so many-th row, so that each device has rows of its own in each micro-batch, and none are moved.
             micro = jax.tree.map(lambda x: x.reshape(-1, micro_batches, *x.shape[1:]).swapaxes(0, 1), batch)
