@@ -15,6 +15,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ('data', 'fsdp', 'tensor')
@@ -49,13 +50,16 @@ RULES = (
 )
 
 
-def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
-    """A mesh over all devices; one axis may be -1, which takes what the others leave.
+def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh over all devices, or the given ones; one axis may be -1, which takes what the others leave.
+
+    Devices of several slices (pods joined by a slower network) are cut along `data`: only the sum of the gradients crosses.
 
     Raises:
-      ValueError: the axes do not multiply to the number of devices.
+      ValueError: the axes do not multiply to the number of devices, or the slices do not divide `data`.
     """
-    devices = jax.device_count()
+    every = list(jax.devices() if devices is None else devices)
+    devices = len(every)
     shape = [data, fsdp, tensor]
     rest = int(np.prod([size for size in shape if size != -1]))
     bad = any(size == 0 or size < -1 for size in shape) or shape.count(-1) > 1
@@ -65,7 +69,14 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
             f'{devices}, and at most one may be -1.'
         )
     shape = tuple(devices // rest if size == -1 else size for size in shape)
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3)
+    slices = len({getattr(device, 'slice_index', 0) for device in every})
+    if shape[0] % slices:
+        raise ValueError(f'The mesh data={shape[0]} is not divided by the {slices} slices of the devices.')
+    if slices > 1:
+        within = (shape[0] // slices, *shape[1:])
+        grid = mesh_utils.create_hybrid_device_mesh(within, (slices, 1, 1), every)
+        return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 3)
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=every)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
