@@ -45,6 +45,18 @@ class ResamplerLayer(nn.Module):
         return latents + ffw(Norm(**norm, name='norm_ffw')(latents))
 
 
+def _scan_layers(depth: int):
+    """All layers, their parameters stacked: what is compiled does not grow with depth."""
+    return nn.scan(
+        lambda layer, latents, features: (layer(latents, features), None),
+        variable_axes={'params': 0},
+        split_rngs={'params': True},
+        in_axes=nn.broadcast,
+        length=depth,
+        metadata_params={nn.PARTITION_NAME: 'layers'},
+    )
+
+
 class Resampler(nn.Module):
     """Features of an image (or of the frames of a video) -> `config.latents` media tokens at the width of the LM."""
 
@@ -78,8 +90,7 @@ class Resampler(nn.Module):
         x = x + time[:t, None].astype(self.dtype)
         x = constrain(x.reshape(b * n, t * s, c.width), 'batch', None, 'resampler')
         latents = jnp.broadcast_to(latents.astype(self.dtype), (b * n, c.latents, c.width))
-        for layer in range(c.depth):
-            latents = ResamplerLayer(c, self.dtype, name=f'layer_{layer}')(latents, x)
+        latents, _ = _scan_layers(c.depth)(ResamplerLayer(c, self.dtype, name='layers'), latents, x)
         latents = Norm(axis='resampler', dtype=self.dtype, name='norm_out')(latents)
         latents = Linear((c.width, self.out_width), ('resampler', 'media'), dtype=self.dtype, name='project_out')(
             latents
