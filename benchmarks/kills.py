@@ -18,7 +18,6 @@ import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -41,10 +40,12 @@ class Run:
 
     def start(self) -> None:
         """The command of the run, in a process each."""
+        from tests.tiny_run import free_port
+
         command = [sys.executable, ROOT / 'tests/tiny_run.py', self.parts, self.workdir, self.arguments.steps]
         command += ['--checkpoint_every', self.arguments.checkpoint_every]
         n = self.arguments.processes
-        several = ['--coordinator', f'localhost:{_free_port()}', '--processes', n, '--process_id'] if n > 1 else []
+        several = ['--coordinator', f'localhost:{free_port()}', '--processes', n, '--process_id'] if n > 1 else []
         # Each start would compile for longer than it trains. What is compiled is the same.
         cache = dict(
             JAX_COMPILATION_CACHE_DIR=str(self.parts / 'compiled'), JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0'
@@ -255,12 +256,6 @@ def _tell(waiting: list[Kill], resumed: int, lost: list[int]) -> list[str]:
             wrong.append(f'kill {row.number}: resumed from {resumed}, though {row.whole} was whole')
     waiting.clear()
     return wrong
-
-
-def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(('localhost', 0))
-        return s.getsockname()[1]
 
 
 if __name__ == '__main__':

@@ -2,7 +2,7 @@
 
     python -m flamingo_jax.plan --config=experiments/flamingo_3b.py --topology=v5e-16
 
-It needs bundles/lm (Chinchilla-1.4B's shape), bundles/nfnet_f6, and the four data sets. docs/tpu.md says how to start it.
+It needs bundles/lm (Chinchilla-1.4B's shape), bundles/nfnet_f6, and the four data sets.
 """
 
 from ml_collections import ConfigDict

@@ -2,7 +2,7 @@
 
     python -m flamingo_jax.plan --config=experiments/flamingo_9b.py --topology=v5e-64
 
-It needs bundles/lm (Gopher-7.1B's shape), bundles/nfnet_f6, and the four data sets. docs/tpu.md says how to start it.
+It needs bundles/lm (Gopher-7.1B's shape), bundles/nfnet_f6, and the four data sets.
 """
 
 from ml_collections import ConfigDict

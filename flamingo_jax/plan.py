@@ -11,6 +11,7 @@ lower bounds: peaks of the chip's data sheet, perfectly overlapped. No step is r
 """
 
 import json
+import math
 import pathlib
 import re
 import time
@@ -60,7 +61,7 @@ def plan(
         batch={name: data.batch_size for name, data in run.datasets.items()},
         parameters={
             name: dict(count=sum(x.size for x in jax.tree.leaves(tree)), trained=name in run.trained)
-            for name, tree in run.shapes().items()
+            for name, tree in run.shapes.items()
         },
     )
     lowered, state, frozen = _timed('Tracing the train step', lambda: programs.train_step(run))
@@ -169,10 +170,7 @@ def _speed(run, done: float, part: dict[str, Any], where: Topology, mesh, batch:
 
 
 def _size(where: jax.sharding.Sharding, shape: tuple[int, ...]) -> int:
-    size = 1
-    for n in where.shard_shape(shape):
-        size *= n
-    return size
+    return math.prod(where.shard_shape(shape))
 
 
 def _bytes(x: jax.ShapeDtypeStruct) -> int:

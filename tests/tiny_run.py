@@ -6,6 +6,7 @@ python tests/tiny_run.py PARTS WORKDIR STEPS [--help]    trains, as the tests th
 import argparse
 import dataclasses
 import pathlib
+import socket
 
 import flax.linen as nn
 import jax
@@ -68,6 +69,13 @@ def losses(workdir: pathlib.Path) -> list[tuple[int, float]]:
         for value in event.summary.value
         if value.tag == 'loss'
     ]
+
+
+def free_port() -> int:
+    """A port on which the first of several processes may listen."""
+    with socket.socket() as s:
+        s.bind(('localhost', 0))
+        return s.getsockname()[1]
 
 
 def main() -> None:

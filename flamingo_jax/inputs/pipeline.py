@@ -8,6 +8,7 @@ run resumes in the middle of an epoch by its position, and no worker or process 
 """
 
 import dataclasses
+import functools
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -137,10 +138,11 @@ def batches(
     return datasets
 
 
-def _rows(batch_size: int, where: jax.sharding.Sharding) -> list[int]:
+@functools.cache  # Asked for at every step.
+def _rows(batch_size: int, where: jax.sharding.Sharding) -> tuple[int, ...]:
     """The rows of a batch that this process's devices hold, in order."""
     held = where.addressable_devices_indices_map((batch_size,)).values()
-    return sorted({row for (rows,) in held for row in range(*rows.indices(batch_size))})
+    return tuple(sorted({row for (rows,) in held for row in range(*rows.indices(batch_size))}))
 
 
 def read(dataset: grain.MapDataset, start: int, workers: int) -> Iterator[Batch]:

@@ -1,6 +1,7 @@
 """The real train step and the real decode step of a config, lowered for a mesh from shapes alone: no weights, no data."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -36,24 +37,24 @@ class Run:
     @property
     def trained(self) -> tuple[str, ...]:
         """Names of the component trees that are trained."""
-        return tuple(name for name in self.config.trained if name in self.shapes())
+        return tuple(name for name in self.config.trained if name in self.shapes)
 
+    @functools.cached_property
     def shapes(self) -> Params:
         """The model's parameters, boxed with their logical axes."""
         return jax.eval_shape(self.model.init, jax.random.key(0))
 
     def frozen(self, names: tuple[str, ...] | None = None) -> Params:
         """The frozen trees (or those named) in the dtype that they are kept in, with their shardings."""
-        shapes = self.shapes()
-        names = tuple(name for name in shapes if name not in self.trained) if names is None else names
+        names = tuple(name for name in self.shapes if name not in self.trained) if names is None else names
         out = {}
         for name in names:
-            where = sharding.shardings(shapes[name], self.mesh)
+            where = sharding.shardings(self.shapes[name], self.mesh)
             dtype = self.model.dtype_of(name)
             out[name] = jax.tree.map(
                 lambda w, x, dtype=dtype: jax.ShapeDtypeStruct(x.shape, dtype, sharding=w),
                 where,
-                nn.meta.unbox(shapes[name]),
+                nn.meta.unbox(self.shapes[name]),
             )
         return out
 
@@ -86,7 +87,7 @@ def prepare(config: ConfigDict, mesh: Mesh, micro_batches: int, batch: float, bf
         datasets[name] = dataclasses.replace(data, batch_size=rows)
         sharding.check_batch(name, rows, micro_batches, mesh)
     run = Run(config, model, mesh, datasets, micro_batches)
-    run.frozen(tuple(run.shapes()))  # Raises if the mesh does not divide a parameter.
+    run.frozen(tuple(run.shapes))  # Raises if the mesh does not divide a parameter.
     return run
 
 
@@ -144,7 +145,7 @@ def decode_step(run: Run, pictures: int) -> tuple[jax.stages.Lowered, int]:
         keys = shape((c.xattn_blocks, b, m, c.xattn.heads, c.xattn.head_dim), dtype, None, rows, None, 'tensor')
         media = Media(None, (keys, keys))
     # What decoding reads: the trunk and the resampler are done with.
-    names = tuple(name for name in run.shapes() if name not in ('vision', 'resampler'))
+    names = tuple(name for name in run.shapes if name not in ('vision', 'resampler'))
 
     def step(params: Params, media: Media | None, text: decode.Text, tokens: Any) -> tuple[Any, decode.Text]:
         with sharding.activations(mesh):

@@ -24,10 +24,8 @@ AXES = ('data', 'fsdp', 'tensor')
 # dimension of an array: activations, whose batch has `fsdp`, keep their width whole.
 RULES = (
     ('batch', ('data', 'fsdp')),
-    (
-        'images',
-        ('data', 'fsdp', 'tensor'),
-    ),  # Pictures inside the trunk: each device has whole ones, and the whole trunk.
+    # Pictures inside the trunk: each device has whole ones, and the whole trunk.
+    ('images', ('data', 'fsdp', 'tensor')),
     ('embed', 'fsdp'),
     ('media', 'fsdp'),
     ('resampler', 'fsdp'),

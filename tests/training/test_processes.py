@@ -7,7 +7,6 @@ import os
 import pathlib
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ import pytest
 from flamingo_jax.train import train
 from flamingo_jax.training.checkpoint import read_latest
 from flamingo_jax.training.processes import HEARTBEAT_SECONDS, join
-from tests.tiny_run import losses, make_parts, tiny_config
+from tests.tiny_run import free_port, losses, make_parts, tiny_config
 
 ROOT = pathlib.Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures('quick_compilation')
@@ -27,11 +26,8 @@ pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 def start(parts, workdir, processes, *mesh):
     """The tiny run for ever, over 8 devices; what each prints is in WORKDIR.INDEX."""
-    with socket.socket() as free:
-        free.bind(('localhost', 0))
-        port = free.getsockname()[1]
     command = [sys.executable, ROOT / 'tests/tiny_run.py', parts, workdir, 10_000, '--mesh', *mesh]
-    command += ['--devices', 8 // processes, '--processes', processes, '--coordinator', f'localhost:{port}']
+    command += ['--devices', 8 // processes, '--processes', processes, '--coordinator', f'localhost:{free_port()}']
     environment = os.environ | dict(PYTHONPATH=str(ROOT), JAX_DISABLE_MOST_OPTIMIZATIONS='1')
     running = []
     for i in range(processes):
