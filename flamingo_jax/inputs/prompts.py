@@ -43,7 +43,9 @@ def as_batch(prompt: Prompt | Sequence[Prompt]) -> tuple[list[Prompt], bool]:
     return (list(prompt), True) if several else ([prompt], False)
 
 
-def encode_prompt(prompt: Prompt, tokenizer: Tokenizer, image_size: int) -> tuple[list[int], list[Frames]]:
+def encode_prompt(
+    prompt: Prompt, tokenizer: Tokenizer, image_size: int, fit: str = 'pad'
+) -> tuple[list[int], list[Frames]]:
     """Tokens (with <BOS>, and an <EOC> before each picture but the first thing) and pictures of one prompt.
 
     Raises:
@@ -73,7 +75,7 @@ def encode_prompt(prompt: Prompt, tokenizer: Tokenizer, image_size: int) -> tupl
                 raise ValueError(f'Item {number} of the prompt is a picture, but this bundle is a bare language model.')
             tokens += ([] if ended else [tokenizer.eoc]) + list(tokenizer.image_tag)
             is_features = isinstance(item, np.ndarray) and item.dtype in (np.float16, np.float32) and item.ndim == 3
-            pictures.append(item if is_features else to_frames(item, image_size))
+            pictures.append(item if is_features else to_frames(item, image_size, fit))
             ended = False
         else:
             raise ValueError(f'Item {number} of the prompt is a {type(item).__name__}: neither a string nor a picture.')

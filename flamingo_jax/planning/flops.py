@@ -12,6 +12,7 @@ from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.vision.efficientnet import EfficientNetConfig
 from flamingo_jax.model.vision.encoder import VisionConfig
 from flamingo_jax.model.vision.nfnet import NFNetConfig
+from flamingo_jax.model.vision.vit import ViTConfig
 
 
 class Cost(NamedTuple):
@@ -100,7 +101,8 @@ def resampler(config: FlamingoConfig, frames: int, spatial: int) -> Cost:
 
 def trunk(config: VisionConfig, image_size: int) -> tuple[int, int | float]:
     """(spatial features, operations of the forward pass) of one picture."""
-    return {NFNetConfig: _nfnet, EfficientNetConfig: _efficientnet}[type(config)](config, image_size)
+    counts = {NFNetConfig: _nfnet, EfficientNetConfig: _efficientnet, ViTConfig: _vit}
+    return counts[type(config)](config, image_size)
 
 
 def _nfnet(c: NFNetConfig, size: int) -> tuple[int, int | float]:
@@ -129,3 +131,11 @@ def _efficientnet(c: EfficientNetConfig, size: int) -> tuple[int, int | float]:
             total += before**2 * d * inner * (expansion > 1) + size**2 * inner * (kernel**2 + width)
             d = width
     return size**2, 2.0 * (total + size**2 * d * c.head_width)
+
+
+def _vit(c: ViTConfig, size: int) -> tuple[int, int | float]:
+    patches = (size // c.patch) ** 2
+    s = patches + c.class_token
+    total = patches * 3 * c.patch**2 * c.width
+    total += c.depth * s * c.width * (4 * c.width + 2 * c.ffw_width + 2 * s)
+    return c.spatial(size), 2.0 * total

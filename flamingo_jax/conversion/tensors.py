@@ -1,0 +1,129 @@
+"""A published model's tensors and the places of our tree where they go, as one list that is read in both directions.
+
+A `Tensor` says where one original tensor, or some rows of it, goes: transposed, then reshaped. That can be undone without
+rounding, so the same list converts a file into a tree (`to_tree`) and the tree back into the file (`to_state`), bit for bit.
+torch keeps matrices as [out in] and kernels as [out in height width]; ours are [in out] and [height width in out].
+"""
+
+import dataclasses
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Path = tuple[str | int, ...]
+State = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """One tensor, or one of several equal parts of its rows.
+
+    Attributes:
+      path: in our tree; a number is a place along a stacked axis, which is the first.
+      name: in the original.
+      shape: in the original, of the part.
+      ours: shape in our tree, without the stacked axis.
+      axes: the original's axes in our order, before the reshape.
+      part, parts: which part of the original's rows this is; (0, 1) is the whole.
+    """
+
+    path: Path
+    name: str
+    shape: tuple[int, ...]
+    ours: tuple[int, ...]
+    axes: tuple[int, ...]
+    part: int = 0
+    parts: int = 1
+
+    @property
+    def whole_shape(self) -> tuple[int, ...]:
+        """Of the original's whole tensor."""
+        return (self.shape[0] * self.parts, *self.shape[1:]) if self.parts > 1 else self.shape
+
+
+def vector(path: Path, name: str, *shape: int, ours: tuple[int, ...] | None = None) -> Tensor:
+    """A tensor that is the same array in both, up to a reshape."""
+    return Tensor(path, name, shape, shape if ours is None else ours, tuple(range(len(shape))))
+
+
+def matrix(
+    path: Path, name: str, inputs: int, outputs: int, ours: tuple[int, ...] = (), part: int = 0, parts: int = 1
+) -> Tensor:
+    """A linear map: [out in] there; [in out] here, or `ours`, whose product is the same (heads have axes of their own)."""
+    return Tensor(path, name, (outputs, inputs), ours or (inputs, outputs), (1, 0), part, parts)
+
+
+def norm(path: Path, name: str, width: int, bias: bool = True) -> Iterable[Tensor]:
+    """A layer norm, or without `bias` an RMS norm."""
+    yield vector((*path, 'scale'), f'{name}.weight', width)
+    if bias:
+        yield vector((*path, 'bias'), f'{name}.bias', width)
+
+
+def to_tree(tensors: Iterable[Tensor], state: State, leftover: Collection[str] = ()) -> dict[str, Any]:
+    """The tree of a state dict, in its stored dtypes.
+
+    leftover: names that may be in the state without being used.
+
+    Raises ValueError that lists the tensors that are missing, unused or of another shape.
+    """
+    tree: dict[Any, Any] = {}
+    wrong, used = [], set()
+    for tensor in tensors:
+        used.add(tensor.name)
+        if tensor.name not in state:
+            wrong.append(f'missing: {tensor.name} {tensor.whole_shape}')
+            continue
+        value = np.asarray(state[tensor.name])
+        if value.shape != tensor.whole_shape:
+            wrong.append(f'{tensor.name} has shape {value.shape} and not {tensor.whole_shape}')
+            continue
+        if tensor.parts > 1:
+            value = value[tensor.part * tensor.shape[0] :][: tensor.shape[0]]
+        *steps, leaf = tensor.path
+        at = tree
+        for step in steps:
+            at = at.setdefault(step, {})
+        at[leaf] = np.ascontiguousarray(value.transpose(tensor.axes)).reshape(tensor.ours)
+    wrong += [f'unused: {name}' for name in sorted(set(state) - used - set(leftover))]
+    if wrong:
+        wrong = list(dict.fromkeys(wrong))  # Parts of one tensor are missing once.
+        more = f' and {len(wrong) - 10} more' if len(wrong) > 10 else ''
+        raise ValueError('; '.join(wrong[:10]) + more)
+    return _stack(tree)
+
+
+def _stack(tree: Any) -> Any:
+    if not isinstance(tree, dict):
+        return tree
+    tree = {key: _stack(value) for key, value in tree.items()}
+    if tree and all(isinstance(key, int) for key in tree):
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *(tree[i] for i in range(len(tree))))
+    return tree
+
+
+def to_state(tensors: Iterable[Tensor], tree: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The inverse of `to_tree`: the original's tensors of a tree, by name."""
+    state: dict[str, Any] = {}
+    for tensor in tensors:
+        value: Any = tree
+        for step in tensor.path:
+            value = value[step] if isinstance(step, str) else jax.tree.map(lambda x, i=step: x[i], value)
+        before = tuple(tensor.shape[axis] for axis in tensor.axes)
+        value = np.asarray(value).reshape(before).transpose(np.argsort(tensor.axes))
+        state.setdefault(tensor.name, []).append(np.ascontiguousarray(value).reshape(tensor.shape))
+    return {name: parts[0] if len(parts) == 1 else np.concatenate(parts) for name, parts in state.items()}
+
+
+def sizes(state: State, beginning: str) -> int:
+    """How many numbered parts a list has: with 'layers.' the highest number after it plus one, 0 without any."""
+    numbers = [name[len(beginning) :].split('.')[0] for name in state if name.startswith(beginning)]
+    return max((int(number) + 1 for number in numbers if number.isdecimal()), default=0)
+
+
+def is_float(x: Any) -> bool:
+    """Whether a tensor holds floating-point numbers, bfloat16 among them."""
+    return bool(jnp.issubdtype(x.dtype, jnp.floating))

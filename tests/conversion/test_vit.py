@@ -1,0 +1,244 @@
+"""Small random CLIPs and SigLIPs with weights of realistic scale: our features against open_clip, transformers and timm."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from flamingo_jax import convert
+from flamingo_jax.conversion.tensors import to_state
+from flamingo_jax.conversion.vit import read_vit, vit_tensors
+from flamingo_jax.inference import bundle
+from flamingo_jax.inputs.images import to_frames
+from flamingo_jax.model.vision.vit import ViT, ViTConfig
+
+TOLERANCE = 1e-4  # Relative to the largest feature.
+CLIP = dict(image_size=42, layers=3, width=48, head_width=16, patch_size=14)
+CONFIG = ViTConfig(width=48, depth=3, heads=3, ffw_width=192, resolution=42)
+
+
+@pytest.fixture(scope='module')
+def images():
+    return np.random.default_rng(0).integers(0, 256, (2, 42, 42, 3)).astype(np.uint8)
+
+
+def standardised(images, config):
+    """What the originals take: [b 3 height width] as a torch tensor."""
+    torch = pytest.importorskip('torch')
+    x = (images.astype(np.float32) / 255 - np.float32(config.mean)) / np.float32(config.std)
+    return torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
+
+
+def features(config, params, images):
+    return np.asarray(jax.jit(lambda p, x: ViT(config).apply({'params': p}, x))(params, images))
+
+
+def assert_close(ours, theirs):
+    theirs = np.asarray(theirs)
+    assert ours.shape == theirs.shape
+    difference = np.abs(ours - theirs).max() / np.abs(theirs).max()
+    print(f'largest difference {difference:.1e}')
+    assert difference < TOLERANCE
+
+
+def randomise(module):
+    """Scales that published weights have: activations of order 1 and beyond, norms off 1, biases off 0."""
+    torch = pytest.importorskip('torch')
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            scale = 1.5 * parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.3
+            parameter.copy_(noise * scale + (parameter.ndim == 1) * (parameter.mean() > 0.5))
+    return module.eval()
+
+
+def open_clip_model(quick_gelu=True, **vision):
+    open_clip = pytest.importorskip('open_clip')
+    text = dict(context_length=16, vocab_size=64, width=32, heads=2, layers=1)
+    model = open_clip.model.CLIP(embed_dim=32, vision_cfg=CLIP | vision, text_cfg=text, quick_gelu=quick_gelu)
+    model.visual.output_tokens = True
+    return randomise(model)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize('quick_gelu', [True, False])
+@pytest.mark.parametrize('norm_features', [True, False])
+@pytest.mark.parametrize('file', ['clip.pt', 'clip.safetensors'])
+def test_open_clip(tmp_path, images, quick_gelu, norm_features, file):
+    torch = pytest.importorskip('torch')
+    model = open_clip_model(quick_gelu, final_ln_after_pool=not norm_features)
+    if file == 'clip.pt':
+        torch.save(model.state_dict(), tmp_path / file)
+    else:
+        safetensors.numpy.save_file({k: v.numpy() for k, v in model.state_dict().items()}, tmp_path / file)
+    config, params = read_vit(str(tmp_path / file), 'clip', 'quick_gelu' if quick_gelu else 'gelu', 3)
+    assert dataclasses.replace(config, activation='quick_gelu') == CONFIG
+    config = dataclasses.replace(config, norm_features=norm_features)
+    with torch.no_grad():
+        _, tokens = model.visual(standardised(images, config))
+    assert_close(features(config, params, images), tokens)
+
+
+@pytest.mark.parity
+def test_another_resolution_as_open_clip(tmp_path, images):
+    torch = pytest.importorskip('torch')
+    open_clip = pytest.importorskip('open_clip')
+    model, state = open_clip_model(), {}
+    torch.save(model.state_dict(), tmp_path / 'clip.pt')
+    config, params = read_vit(str(tmp_path / 'clip.pt'), 'clip', 'quick_gelu', 3)
+    config = dataclasses.replace(config, norm_features=True)
+    for size in (28, 70):
+        other = open_clip_model(image_size=size)
+        state = dict(model.state_dict())
+        open_clip.model.resize_pos_embed(state, other)
+        other.load_state_dict(state)
+        pixels = np.random.default_rng(1).integers(0, 256, (2, size, size, 3)).astype(np.uint8)
+        with torch.no_grad():
+            _, tokens = other.visual(standardised(pixels, config))
+        assert_close(features(config, params, pixels), tokens)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize('activation', ['quick_gelu', 'gelu'])
+@pytest.mark.parametrize('whole', [True, False])
+def test_transformers_clip(tmp_path, images, activation, whole):
+    torch = pytest.importorskip('torch')
+    transformers = pytest.importorskip('transformers')
+    vision = dict(hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=100, patch_size=14)
+    vision |= dict(image_size=42, hidden_act=activation)
+    if whole:
+        text = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, vocab_size=64)
+        fields = transformers.CLIPConfig(vision_config=vision, text_config=text, projection_dim=24)
+        model = randomise(transformers.CLIPModel(fields))
+    else:
+        model = randomise(transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**vision)))
+    model.save_pretrained(tmp_path / 'clip', max_shard_size='60KB')
+    config, params = read_vit(str(tmp_path / 'clip'), 'clip')
+    config = dataclasses.replace(config, class_feature=True)
+    assert config.activation == activation and config.heads == 4 and config.ffw_width == 100
+    with torch.no_grad():
+        vision_model = model.vision_model if hasattr(model, 'vision_model') else model
+        tokens = vision_model(standardised(images, config)).last_hidden_state
+    assert_close(features(config, params, images), tokens)
+
+
+@pytest.mark.parity
+def test_transformers_siglip(tmp_path, images):
+    torch = pytest.importorskip('torch')
+    transformers = pytest.importorskip('transformers')
+    vision = dict(hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=100, patch_size=16)
+    text = dict(hidden_size=48, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, vocab_size=64)
+    fields = transformers.SiglipConfig(vision_config=vision | dict(image_size=42), text_config=text)
+    model = randomise(transformers.SiglipModel(fields))
+    model.save_pretrained(tmp_path / 'siglip')
+    config, params = read_vit(str(tmp_path / 'siglip'), 'siglip')
+    with torch.no_grad():  # 42 is no multiple of 16: the last pixels are left out.
+        tokens = model.vision_model(standardised(images, config)).last_hidden_state
+    assert_close(features(config, params, images), tokens)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize('kind', ['clip', 'siglip'])
+def test_timm(tmp_path, images, kind):
+    torch = pytest.importorskip('torch')
+    timm = pytest.importorskip('timm')
+    siglip = kind == 'siglip'
+    shape = dict(img_size=42, patch_size=14, embed_dim=48, depth=3, num_heads=3, num_classes=0)
+    if siglip:
+        model = timm.models.VisionTransformer(**shape, class_token=False, global_pool='map', act_layer='gelu_tanh')
+    else:
+        norm = timm.layers.LayerNorm  # Its epsilon is CLIP's.
+        model = timm.models.VisionTransformer(**shape, pre_norm=True, norm_layer=norm, act_layer='quick_gelu')
+    torch.save(randomise(model).state_dict(), tmp_path / 'vit.pth')
+    config, params = read_vit(str(tmp_path / 'vit.pth'), kind, '' if siglip else 'quick_gelu', 3)
+    config = dataclasses.replace(config, norm_features=True, class_feature=not siglip)
+    with torch.no_grad():
+        tokens = model.forward_features(standardised(images, config))
+    assert_close(features(config, params, images), tokens)
+
+
+@pytest.mark.parity
+def test_pictures_are_prepared_as_by_the_originals():
+    transform = pytest.importorskip('open_clip.transform')
+    PIL = pytest.importorskip('PIL.Image')
+    transformers = pytest.importorskip('transformers')
+    rng = np.random.default_rng(0)
+    siglip = transformers.SiglipImageProcessorPil(size=dict(height=42, width=42), resample=3)
+    for shape in ((61, 130, 3), (200, 57, 3), (42, 42, 3), (20, 31, 3)):
+        picture = PIL.fromarray(rng.integers(0, 256, shape).astype(np.uint8))
+        config = CONFIG
+        theirs = transform.image_transform(42, is_train=False, mean=config.mean, std=config.std)(picture).numpy()
+        ours = standardised(to_frames(picture, 42, config.fit), config)[0].numpy()
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+        theirs = siglip(picture, return_tensors='np')['pixel_values'][0]
+        ours = to_frames(picture, 42, 'squash')[0].transpose(2, 0, 1) / np.float32(127.5) - 1
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+@pytest.fixture(scope='module')
+def params():
+    images = np.zeros((1, 42, 42, 3), np.uint8)
+    params = jax.jit(ViT(CONFIG).init)(jax.random.key(0), images)['params']
+    return jax.tree.map(np.asarray, jax.tree.map(lambda box: box.value, params, is_leaf=lambda x: hasattr(x, 'value')))
+
+
+@pytest.mark.parametrize(
+    'spelling, prefix', [('open_clip', 'visual.'), ('transformers', 'vision_model.'), ('timm', '')]
+)
+def test_every_spelling_converts_both_ways(tmp_path, params, spelling, prefix):
+    state = to_state(vit_tensors(CONFIG, spelling, prefix), params)
+    safetensors.numpy.save_file(state, tmp_path / 'vit.safetensors')
+    config, read = read_vit(str(tmp_path / 'vit.safetensors'), 'clip', 'quick_gelu', 3)
+    assert config == CONFIG
+    jax.tree.map(np.testing.assert_array_equal, read, params)
+
+
+def test_the_command_writes_a_bundle(tmp_path, params):
+    file, out = tmp_path / 'clip.safetensors', tmp_path / 'bundle'
+    state = to_state(vit_tensors(CONFIG, 'open_clip', 'visual.'), params)
+    safetensors.numpy.save_file(state | {'logit_scale': np.zeros(())}, file)
+    convert.vit('clip', str(file), '', 70, str(out), 'quick_gelu', 3, norm_features=True)
+    read = bundle.read(out)
+    assert read.config.vision == dataclasses.replace(CONFIG, norm_features=True) and read.config.image_size == 70
+    jax.tree.map(np.testing.assert_array_equal, read.params('vision')['trunk'], params)
+
+
+def test_bad_sources_are_named_and_leave_nothing(tmp_path, params):
+    state = to_state(vit_tensors(CONFIG, 'open_clip', 'visual.'), params)
+    file, out = tmp_path / 'clip.safetensors', tmp_path / 'bundle'
+
+    def refuses(match, state, activation='quick_gelu'):
+        safetensors.numpy.save_file(state, file)
+        with pytest.raises(ValueError, match=match) as error:
+            convert.vit('clip', str(file), '', 0, str(out), activation, 3)
+        assert str(file) in str(error.value) and not out.exists()
+
+    refuses('--activation=quick_gelu', state, '')
+    refuses('it has none of the tensors', {'layer1.weight': np.zeros(3)})
+    refuses(r'missing: visual.ln_post.bias \(48,\)', {k: v for k, v in state.items() if k != 'visual.ln_post.bias'})
+    refuses(
+        'unused: visual.transformer.resblocks.0.ls_1.gamma',
+        state | {'visual.transformer.resblocks.0.ls_1.gamma': np.zeros(48)},
+    )
+    refuses(r'ln_post.bias has shape \(47,\) and not \(48,\)', state | {'visual.ln_post.bias': np.zeros(47)})
+    folder = tmp_path / 'folder'
+    folder.mkdir()
+    with pytest.raises(FileNotFoundError, match='folder.*config.json'):
+        read_vit(str(folder), 'clip')
+    (folder / 'config.json').write_text(json.dumps(dict(model_type='siglip')))
+    with pytest.raises(FileNotFoundError, match='folder.*model.safetensors'):
+        read_vit(str(folder), 'clip')
+    (folder / 'model.safetensors.index.json').write_text(json.dumps(dict(weight_map={'a': 'model-1-of-2.safetensors'})))
+    with pytest.raises(FileNotFoundError, match='folder.*model-1-of-2.safetensors'):
+        read_vit(str(folder), 'clip')
+    (folder / 'model.safetensors.index.json').unlink()
+    safetensors.numpy.save_file(
+        {f'vision_model.{k}': v for k, v in {'embeddings.patch_embedding.weight': np.zeros(3)}.items()},
+        folder / 'model.safetensors',
+    )
+    with pytest.raises(ValueError, match="folder.*'siglip', which is no CLIP"):
+        read_vit(str(folder), 'clip')
