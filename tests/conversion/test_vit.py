@@ -151,8 +151,9 @@ def test_timm(tmp_path, images, kind):
     if siglip:
         model = timm.models.VisionTransformer(**shape, class_token=False, global_pool='map', act_layer='gelu_tanh')
     else:
-        norm = timm.layers.LayerNorm  # Its epsilon is CLIP's.
-        model = timm.models.VisionTransformer(**shape, pre_norm=True, norm_layer=norm, act_layer='quick_gelu')
+        model = timm.models.VisionTransformer(
+            **shape, pre_norm=True, norm_layer=torch.nn.LayerNorm, act_layer='quick_gelu'
+        )
     torch.save(randomise(model).state_dict(), tmp_path / 'vit.pth')
     config, params = read_vit(str(tmp_path / 'vit.pth'), kind, '' if siglip else 'quick_gelu', 3)
     config = dataclasses.replace(config, norm_features=True, class_feature=not siglip)
