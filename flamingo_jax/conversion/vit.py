@@ -10,12 +10,12 @@ Only a transformers folder says everything, in its config.json. A state dict doe
 given: OpenAI's weights under GELU are a little wrong everywhere, and nothing would tell.
 """
 
-import json
 import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from flamingo_jax.conversion.readers import read_folder, read_weights
+from flamingo_jax.conversion.hugging_face import open_tensors, read_json
+from flamingo_jax.conversion.readers import read_weights
 from flamingo_jax.conversion.tensors import State, Tensor, matrix, norm, sizes, to_tree, vector
 from flamingo_jax.model.vision.vit import SIGLIP_MEAN, SIGLIP_STD, ViTConfig
 
@@ -51,11 +51,12 @@ def read_vit(source: str, kind: str, activation: str = '', heads: int = 0) -> tu
       ValueError: the source is no whole such model; it is named, with the tensors that are wrong and a remedy.
     """
     path = pathlib.Path(source)
-    state = read_folder(path) if path.is_dir() else read_weights(path)
+    fields = read_json(path / 'config.json') if path.is_dir() else None
+    state = read_weights(path) if fields is None else open_tensors(path)
     try:
         spelling, prefix = _spelling(state)
-        if path.is_dir():
-            config = config_of_transformers(json.loads((path / 'config.json').read_text()), kind)
+        if fields is not None:
+            config = config_of_transformers(fields, kind)
         else:
             config = _config_of_state(state, spelling, prefix, kind, activation, heads)
         heads_of = tuple(prefix + name for name in HEADS)

@@ -1,17 +1,20 @@
 """A bundle: a folder that holds a model, or a part of one (a language model, a vision trunk).
 
 config.json        the model's config; checksums and dtypes of the trees
-tokenizer.model    SentencePiece, in every bundle that has a language model
+tokenizer.model    SentencePiece; a bundle that has a language model has this or
+tokenizer.json     that of the library `tokenizers`, with roles (see `inputs/tokenizer.py`)
 params/NAME        one Orbax checkpoint a component tree
 README.md          the model card
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import pathlib
 import shutil
 import uuid
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -23,6 +26,13 @@ from orbax.checkpoint import v1 as ocp
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Params
+
+# Leaves are written, and may be read, in pieces: none is in memory as a whole beside itself.
+CHUNKED = ocp.options.ArrayOptions(
+    saving=ocp.options.ArrayOptions.Saving(
+        storage_options=ocp.options.ArrayOptions.Saving.StorageOptions(chunk_byte_size=64 * 2**20)
+    )
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,10 +46,12 @@ class Bundle:
 
     def tokenizer(self, image_tag: str | None = None) -> Tokenizer:
         """The bundle's tokenizer; FileNotFoundError names a bundle that lost its own."""
-        path = self.path / 'tokenizer.model'
-        if not path.is_file():
-            raise FileNotFoundError(f'The bundle {self.path} has no tokenizer.model: convert or export it again.')
-        return Tokenizer(path.read_bytes(), image_tag or self.image_tag)
+        try:
+            return Tokenizer.read(self.path, image_tag or self.image_tag, self.config.lm.vocab_size)
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f'The bundle {self.path} has no tokenizer.model and no tokenizer.json: convert or export it again.'
+            ) from None
 
     def params(self, name: str, dtype: DTypeLike | None = None, sharding: Any = None) -> Params:
         """Reads one component tree, floating leaves cast to `dtype`, straight into the shards of `sharding`.
@@ -107,7 +119,8 @@ def save(
     try:
         (aside / 'params').mkdir(parents=True)
         for name, tree in params.items():
-            ocp.save(aside / 'params' / name, tree)
+            with ocp.Context(array_options=CHUNKED):
+                ocp.save(aside / 'params' / name, tree)
         fields = dict(
             model=config.to_json(),
             image_tag=image_tag,
@@ -116,8 +129,33 @@ def save(
         (aside / 'config.json').write_text(json.dumps(fields, indent=2) + '\n')
         (aside / 'README.md').write_text(card)
         if tokenizer is not None:
-            (aside / 'tokenizer.model').write_bytes(tokenizer.model)
+            (aside / tokenizer.file).write_bytes(tokenizer.model)
         aside.rename(path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+class _OnDisk(np.memmap):
+    """An array mapped to a file. Orbax copies arrays before it writes them; this one, which nobody changes, it need not."""
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+@contextlib.contextmanager
+def on_disk(path: str | pathlib.Path) -> Iterator[Callable[[tuple[str, ...], tuple[int, ...], Any], np.ndarray]]:
+    """Room beside the bundle to be written at `path`, for leaves that are larger than the memory; removed at the end.
+
+    Gives a function (path in the tree, shape, dtype) -> an array to be filled. Nothing stands at `path` itself.
+    """
+    path = pathlib.Path(path).expanduser().absolute()
+    if path.exists():
+        raise FileExistsError(f'{path} exists already. Remove it, or choose another folder.')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.parent / f'.{path.name}.{uuid.uuid4().hex[:8]}'
+    aside.mkdir()
+    try:
+        yield lambda name, shape, dtype: _OnDisk(aside / '.'.join(name), dtype, 'w+', shape=shape)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -128,5 +166,5 @@ def checksum(tree: Params) -> str:
     for path, leaf in sorted(jax.tree_util.tree_leaves_with_path(tree), key=lambda item: jax.tree_util.keystr(item[0])):
         leaf = np.asarray(leaf)
         digest.update(f'{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}'.encode())
-        digest.update(leaf.tobytes())
+        digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8))
     return digest.hexdigest()

@@ -57,7 +57,8 @@ def interleave(
       (0 for tags and padding); images [images, *blank.shape] if images > 0; unreadable, how many pictures could not
       be read: such a chunk is left out.
     """
-    tokens, weights, begins = [tokenizer.bos], [0.0], []  # begins: position of each tag, and its picture.
+    # begins: position of each tag, and its picture.
+    tokens, weights, begins = list(tokenizer.begin), [0.0] * len(tokenizer.begin), []
     unreadable = 0
     for chunk in chunks:
         picture = None
