@@ -73,9 +73,11 @@ def interleave(
                     f'A picture has shape {picture.shape} where the data set is read as {blank.shape} '
                     '(frames, then pixels or features): set `frames` and `image_size` of the data set to its own.'
                 )
+            around = [] if tokenizer.around is None else [tokenizer.around]
+            tokens += [] if tokens[-1:] == around else around
             begins.append((len(tokens), picture))
-            tokens += tokenizer.image_tag
-            weights += [0.0] * len(tokenizer.image_tag)
+            tokens += [*tokenizer.image_tag, *around]
+            weights += [0.0] * (len(tokens) - len(weights))
         for text, weight in zip(chunk.texts, chunk.weights, strict=True):
             ids = tokenizer.encode(text)
             tokens += ids

@@ -121,6 +121,7 @@ class FlamingoConfig:
     xattn: XattnConfig | None = None
     image_tag: tuple[int, ...] = ()  # The tokens of '<image>': several pieces of plain text, or one extra token.
     extra_tokens: tuple[str, ...] = ()  # Learnt tokens that the language model lacks; ids follow its vocabulary.
+    extra_tied: bool = False  # Their output rows are their input rows, as in OpenFlamingo where the LM's are.
     image_size: int = 320  # Height and width of the pictures, in pixels.
 
     def __post_init__(self):

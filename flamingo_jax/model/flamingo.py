@@ -166,7 +166,7 @@ class Flamingo:
         y = self._embedder.apply(embedder, y, method='normalise')
         logits = self._embedder.apply(embedder, y, method='logits')
         if self.config.extra_tokens:
-            rows = params['extra_tokens']['output'].astype(self.dtype)
+            rows = params['extra_tokens']['input' if self.config.extra_tied else 'output'].astype(self.dtype)
             extra = jnp.einsum('bld,ed->ble', y, rows, preferred_element_type=jnp.float32)
             logits = jnp.concatenate([logits, extra], axis=-1)
         return soft_cap(logits, self.config.lm.logit_cap)
@@ -293,10 +293,9 @@ class Flamingo:
             axes = ('extra_tokens', 'embed')
             rows_in = nn.with_logical_partitioning(nn.initializers.normal(scale), axes)
             rows_out = nn.with_logical_partitioning(nn.initializers.normal(c.lm.width**-0.5), axes)
-            params['extra_tokens'] = {
-                'input': rows_in(keys['extra_input'], shape),
-                'output': rows_out(keys['extra_output'], shape),
-            }
+            params['extra_tokens'] = {'input': rows_in(keys['extra_input'], shape)}
+            if not c.extra_tied:
+                params['extra_tokens']['output'] = rows_out(keys['extra_output'], shape)
         return params
 
     @property
