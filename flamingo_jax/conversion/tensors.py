@@ -119,7 +119,7 @@ def to_tree(
             stack = () if tensor.row is None else (rows[tensor.leaf],)
             leaves[tensor.leaf] = empty(tensor.leaf, (*stack, *tensor.ours), value.dtype)
         leaf = leaves[tensor.leaf]
-        place = leaf if tensor.row is None else leaf[tensor.row]
+        place = leaf if tensor.row is None else leaf[tensor.row, ...]
         new = value.transpose(tensor.axes).reshape(tensor.ours)
         if new.dtype.itemsize == 2:  # numpy transposes its own types an order of magnitude faster than bfloat16.
             place, new = place.view(np.uint16), new.view(np.uint16)

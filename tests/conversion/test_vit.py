@@ -14,22 +14,15 @@ from flamingo_jax.conversion.vit import read_vit, vit_tensors
 from flamingo_jax.inference import bundle
 from flamingo_jax.inputs.images import to_frames
 from flamingo_jax.model.vision.vit import ViT, ViTConfig
+from tests.peers import open_clip_model, randomise, standardised
 
 TOLERANCE = 1e-4  # Relative to the largest feature.
-CLIP = dict(image_size=42, layers=3, width=48, head_width=16, patch_size=14)
 CONFIG = ViTConfig(width=48, depth=3, heads=3, ffw_width=192, resolution=42)
 
 
 @pytest.fixture(scope='module')
 def images():
     return np.random.default_rng(0).integers(0, 256, (2, 42, 42, 3)).astype(np.uint8)
-
-
-def standardised(images, config):
-    """What the originals take: [b 3 height width] as a torch tensor."""
-    torch = pytest.importorskip('torch')
-    x = (images.astype(np.float32) / 255 - np.float32(config.mean)) / np.float32(config.std)
-    return torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
 
 
 def features(config, params, images):
@@ -44,32 +37,13 @@ def assert_close(ours, theirs):
     assert difference < TOLERANCE
 
 
-def randomise(module):
-    """Scales that published weights have: activations of order 1 and beyond, norms off 1, biases off 0."""
-    torch = pytest.importorskip('torch')
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            scale = 1.5 * parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.3
-            parameter.copy_(noise * scale + (parameter.ndim == 1) * (parameter.mean() > 0.5))
-    return module.eval()
-
-
-def open_clip_model(quick_gelu=True, **vision):
-    open_clip = pytest.importorskip('open_clip')
-    text = dict(context_length=16, vocab_size=64, width=32, heads=2, layers=1)
-    model = open_clip.model.CLIP(embed_dim=32, vision_cfg=CLIP | vision, text_cfg=text, quick_gelu=quick_gelu)
-    model.visual.output_tokens = True
-    return randomise(model)
-
-
 @pytest.mark.parity
 @pytest.mark.parametrize('quick_gelu', [True, False])
 @pytest.mark.parametrize('norm_features', [True, False])
 @pytest.mark.parametrize('file', ['clip.pt', 'clip.safetensors'])
 def test_open_clip(tmp_path, images, quick_gelu, norm_features, file):
     torch = pytest.importorskip('torch')
+    pytest.importorskip('open_clip')
     model = open_clip_model(quick_gelu, final_ln_after_pool=not norm_features)
     if file == 'clip.pt':
         torch.save(model.state_dict(), tmp_path / file)

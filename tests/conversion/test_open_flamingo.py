@@ -1,0 +1,127 @@
+"""OpenFlamingo 2.0 against its conversion: logits, greedy and beams, every kind of prompt; both ways; bad files."""
+
+import numpy as np
+import pytest
+
+from flamingo_jax import convert
+from flamingo_jax.conversion import open_flamingo
+from flamingo_jax.inference import pretrained
+from tests import peers
+
+TOLERANCE = 1e-4  # Relative to the largest logit.
+EOC, IMG = 94, 95
+KINDS = [('gpt_neox', 2, 4), ('llama', 4, 4), ('mpt', 1, 3), ('opt', 2, 5)]
+
+
+@pytest.fixture(scope='module', params=KINDS, ids=lambda kind: '-'.join(map(str, kind)))
+def both(request, tmp_path_factory):
+    """(the original, its trained tensors, ours, the folder)."""
+    for module in ('torch', 'transformers', 'open_clip', 'open_flamingo'):
+        pytest.importorskip(module)
+    kind, every, depth = request.param
+    folder = tmp_path_factory.mktemp(kind)
+    model, state = peers.open_flamingo(folder, kind, every, depth, pads=kind != 'opt')
+    convert.open_flamingo(*(str(folder / name) for name in ('checkpoint.pt', 'lm', 'clip.pt', 'bundle')), heads=3)
+    return model, state, pretrained.load(folder / 'bundle'), folder
+
+
+def pictures(b: int, n: int) -> np.ndarray:
+    return np.random.default_rng(3).integers(0, 256, (b, n, 1, 42, 42, 3)).astype(np.uint8)
+
+
+def theirs(model, ours, images, ids, mask=None):
+    import torch
+
+    x = peers.standardised(images, ours.config.vision)
+    mask = torch.ones_like(torch.tensor(ids)) if mask is None else torch.tensor(mask)
+    with torch.no_grad():
+        return model(vision_x=x, lang_x=torch.tensor(ids), attention_mask=mask).logits.numpy()
+
+
+SEQUENCES = {
+    'one image': [[IMG, 5, 6, 7, 8]],
+    'several images': [[IMG, 5, 6, EOC, IMG, 7, 8, 9, EOC, IMG, 10, 11]],
+    'text before the first image': [[5, 6, 7, EOC, IMG, 7, 8, 9]],
+    'different numbers of images': [[IMG, 5, 6, EOC, IMG, 7, 8, 9], [4, IMG, 15, 16, EOC, 17, 18, 19]],
+    'more images than in training': [[token for i in range(9) for token in (IMG, 20 + i, EOC)]],
+}
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize('case', SEQUENCES)
+def test_logits(both, case):
+    model, _, ours, _ = both
+    ids = np.array(SEQUENCES[case], np.int32)
+    images = pictures(len(ids), int((ids == IMG).sum(1).max()))
+    expected = theirs(model, ours, images, ids)
+    got = np.asarray(ours.logits(images, ids))
+    difference = np.abs(got - expected).max() / np.abs(expected).max()
+    print(f'{case}: largest difference {difference:.1e}')
+    assert got.shape == expected.shape and difference < TOLERANCE
+    blind = np.asarray(ours.logits(255 - images, ids))
+    assert np.abs(blind - got).max() > 100 * TOLERANCE * np.abs(expected).max()  # The images matter.
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize('beams', [1, 3])
+def test_generation(both, beams):
+    """Prompts of a batch differ in length and in images. The original stops and bans as ours does, else nothing is changed."""
+    import torch
+
+    model, _, ours, _ = both
+    frames = pictures(1, 4)[0, :, 0]
+    prompts = [
+        [frames[0], 'w1 w2<|endofchunk|>', frames[1], 'w3'],
+        ['w9 w8<EOC>', frames[2], 'w4 w5'],
+        [frames[3], 'w6 w7 w8'],
+        [frames[0], 'w10<EOC>', frames[1], 'w11<EOC>', frames[2], 'w12<EOC>', frames[3], 'w13'],
+    ]
+    got = ours.generate(prompts, max_new_tokens=12, num_beams=beams)
+    begin = list(ours.tokenizer.begin)
+    w = 4
+    ids = [
+        [*begin, IMG, w + 1, w + 2, EOC, IMG, w + 3],
+        [*begin, w + 9, w + 8, EOC, IMG, w + 4, w + 5],
+        [*begin, IMG, w + 6, w + 7, w + 8],
+        [*begin, IMG, w + 10, EOC, IMG, w + 11, EOC, IMG, w + 12, EOC, IMG, w + 13],
+    ]
+    images = np.zeros((4, 4, 1, 42, 42, 3), np.uint8)
+    for row, shown in enumerate(([0, 1], [2], [3], [0, 1, 2, 3])):
+        images[row, : len(shown), 0] = frames[shown]
+    longest = max(map(len, ids))
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in ids])
+    padded = torch.tensor([[0] * (longest - len(row)) + row for row in ids])
+    with torch.no_grad():
+        out = model.generate(
+            vision_x=peers.standardised(images, ours.config.vision),
+            lang_x=padded,
+            attention_mask=mask,
+            max_new_tokens=12,
+            num_beams=beams,
+            length_penalty=0.0,
+            eos_token_id=[2, EOC],
+            suppress_tokens=sorted(
+                {0, 1, IMG, *range(IMG, model.lang_encoder.get_input_embeddings().weight.shape[0])} - {2}
+            ),
+            pad_token_id=0,
+        )
+    expected = []
+    for row in out[:, longest:].tolist():
+        end = min([row.index(stop) for stop in (2, EOC) if stop in row], default=len(row))
+        expected.append(ours.tokenizer.decode(row[:end]).strip())
+    assert got == expected
+    assert len(set(got)) > 1
+
+
+@pytest.mark.parity
+def test_export_is_the_file_again(both):
+    _, state, ours, _ = both
+    exported = open_flamingo.export(ours.config, ours.params)
+    # What the frozen LM has too: OPT's positions, and the output where it is the embedding.
+    repeated = {
+        name for name in state if name.endswith('embed_positions.weight') or name == 'lang_encoder.lm_head.weight'
+    }
+    assert set(exported) == set(state) - repeated
+    for name, value in exported.items():
+        assert value.dtype == state[name].dtype
+        np.testing.assert_array_equal(value, state[name], err_msg=name)
