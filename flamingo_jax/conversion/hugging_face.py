@@ -77,7 +77,7 @@ def open_tokenizer(folder: pathlib.Path, fields: Mapping[str, Any], vocab_size: 
             continue
         content = path.read_bytes()
         if name == 'tokenizer.json':
-            content = json.dumps(dict(roles=_roles(folder, fields)) | read_json(path), ensure_ascii=False).encode()
+            content = json.dumps(dict(roles=roles(folder, fields)) | read_json(path), ensure_ascii=False).encode()
         try:
             tokenizer = Tokenizer(content)
         except Exception as error:  # Both libraries raise types of their own.
@@ -94,7 +94,7 @@ def open_tokenizer(folder: pathlib.Path, fields: Mapping[str, Any], vocab_size: 
     )
 
 
-def _roles(folder: pathlib.Path, fields: Mapping[str, Any]) -> dict[str, Any]:
+def roles(folder: pathlib.Path, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Which token begins, which end and which pads a text; generation_config.json knows best."""
     generation = folder / 'generation_config.json'
     both = [read_json(generation) if generation.is_file() else {}, fields]

@@ -58,7 +58,11 @@ def encode_prompt(
     """
     if not prompt:
         raise ValueError('The prompt is empty: give at least one string or picture.')
-    tokens, pictures, ended = list(tokenizer.begin), [], True  # ended: no chunk is open.
+    tokens, pictures, ended = (
+        list(tokenizer.begin) if tokenizer.around is None else [tokenizer.bos],
+        [],
+        True,
+    )  # ended: no chunk is open.
     for number, item in enumerate(prompt if tokenizer.around is None else _as_idefics(prompt, tokenizer)):
         if isinstance(item, str):
             if IMAGE in item and tokenizer.image_tag:
