@@ -56,7 +56,7 @@ class GatedXattnDense(nn.Module):
         if c.norm_media:
             self.norm_media = Norm(axis='media', dtype=dtype)
         if c.qk_norms:
-            self.norm_query, self.norm_key = (Norm('rms', c.norm_eps, 'head_dim', dtype) for _ in range(2))
+            self.norm_query, self.norm_key = (Norm('rms', c.norm_eps, 'head_dim', dtype=dtype) for _ in range(2))
         media_shape = (self.media_width, *shape[1:])
         self.query = Linear(shape, ('embed', *axes), dtype=dtype)
         self.key = Linear(media_shape, ('media', *axes), dtype=dtype)
