@@ -5,23 +5,46 @@ mixin below gives that argument a default, which is the only change.
 """
 
 import json
+import pathlib
+import zlib
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import safetensors.numpy
 import tokenizers
+
+from flamingo_jax.conversion.writers import write_torch_checkpoint
+from flamingo_jax.inference import decode, search
+
+GOLDEN = pathlib.Path(__file__).parent / 'golden'
 
 WORDS = 90  # In the tiny tokenizer, beside its four control tokens.
 
 
-def randomise(module, seed: int = 0):
-    """Scales that published weights have: activations of order 1 and beyond, norms off 1, biases off 0."""
+def value(name: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """Numbers that depend on a tensor's name alone, at the scale that published weights have.
+
+    Activations are of order 1 and beyond, norms off 1, biases off 0, gates open.
+    """
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    noise = np.asarray(rng.standard_normal(shape), np.float32)
+    if name.endswith(('attn_gate', 'alpha_cross_attn')):
+        return np.float32(0.7) + np.float32(0.2) * noise
+    if name.endswith(('ff_gate', 'alpha_dense')):
+        return np.float32(-0.4) + np.float32(0.1) * noise
+    if len(shape) > 1:
+        return noise * np.float32(1.5 * np.prod(shape[1:]) ** -0.5)
+    return np.asarray(np.float32(0.3) * noise + np.float32(name.endswith('weight')))
+
+
+def randomise(module, prefix: str = ''):
+    """A torch module with `value` of each of its parameters' names."""
     import torch
 
-    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in module.parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            scale = 1.5 * parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.3
-            parameter.copy_(noise * scale + (parameter.ndim == 1) * (parameter.mean() > 0.5))
+        for name, parameter in module.named_parameters():
+            parameter.copy_(torch.from_numpy(value(prefix + name, tuple(parameter.shape))))
     return module.eval()
 
 
@@ -100,19 +123,17 @@ def open_flamingo(folder, kind: str = 'gpt_neox', every: int = 2, depth: int = 4
     lm.set_decoder_layers_attr_name(_infer_decoder_layers_attr_name(lm))
     lm.resize_token_embeddings(size + 2 + pads)
     model = Flamingo(clip, lm, size, size + 1, vis_dim=48, cross_attn_every_n_layers=every)
-    randomise(model.perceiver, 1)
+    randomise(model.perceiver, 'perceiver.')
     for i, block in enumerate(model.lang_encoder.gated_cross_attn_layers):
         if block is not None:
-            randomise(block, i + 2)
-            with torch.no_grad():
-                block.attn_gate.fill_(0.9 - 0.2 * i)
-                block.ff_gate.fill_(-0.5 + 0.1 * i)
+            randomise(block, f'lang_encoder.{lm.decoder_layers_attr_name}.{i}.gated_cross_attn_layer.')
+    new = 2 + pads
     with torch.no_grad():
-        lm.get_input_embeddings().weight[size:] = 0.2 * torch.randn(
-            2 + pads, 64, generator=torch.Generator().manual_seed(9)
-        )
+        lm.get_input_embeddings().weight[size:] = torch.from_numpy(value('new rows', (new, 64)))
         if kind == 'llama':  # Not in a checkpoint, so that nobody can know it.
             lm.get_output_embeddings().weight[size:] = 0.0
+        if kind == 'gpt_neox':
+            lm.get_output_embeddings().weight[size:] = torch.from_numpy(value('new output rows', (new, 64)))
     model.requires_grad_(False)
     model.perceiver.requires_grad_(True)
     model.lang_encoder.gated_cross_attn_layers.requires_grad_(True)
@@ -140,7 +161,6 @@ def idefics(
     extra: int = 2,
 ):
     """An IDEFICS, saved in `folder` as its Hugging Face folder with a tokenizer."""
-    import torch
     import transformers
 
     size = WORDS + 4
@@ -173,13 +193,47 @@ def idefics(
         ),
     )
     model = randomise(transformers.IdeficsForVisionText2Text(config))
-    with torch.no_grad():
-        for i, block in enumerate(model.model.gated_cross_attn_layers):
-            block.alpha_cross_attn.add_(0.5 - 0.2 * i)
-            block.alpha_dense.sub_(0.5 - 0.1 * i)
     model.save_pretrained(folder, max_shard_size='200KB')
     names = ('<fake_token_around_image>', '<image>', '<end_of_utterance>')[:extra]
     write_tokenizer(folder, names)
-    fields = json.loads((folder / 'config.json').read_text())
-    assert fields['model_type'] == 'idefics'
     return model
+
+
+def golden() -> dict[str, np.ndarray]:
+    """What `tests/golden/make_peers.py` wrote."""
+    return dict(np.load(GOLDEN / 'peers.npz'))
+
+
+def write_golden(folder, name: str) -> dict[str, np.ndarray]:
+    """The files of the tiny 'open_flamingo' (returned: its checkpoint) or 'idefics' that peers.npz is of, made without them."""
+    shapes = json.loads(str(golden()[name]))
+    if name == 'idefics':
+        folder.mkdir()
+        (folder / 'config.json').write_text(str(golden()['idefics_config']))
+        state = {name: value(name, shape) for name, shape in shapes.items()}
+        safetensors.numpy.save_file(state, folder / 'model.safetensors')
+        write_tokenizer(folder, ('<fake_token_around_image>', '<image>'))
+        return state
+    (folder / 'lm').mkdir()
+    (folder / 'lm' / 'config.json').write_text(str(golden()['open_flamingo_lm']))
+    parts = {part: {name: value(name, shape) for name, shape in shapes[part].items()} for part in ('clip', 'lm')}
+    safetensors.numpy.save_file(parts['lm'], folder / 'lm' / 'model.safetensors')
+    safetensors.numpy.save_file(parts['clip'], folder / 'clip.safetensors')
+    write_tokenizer(folder / 'lm')
+    state = {name: value(name, shape) for name, shape in shapes['checkpoint'].items()}
+    rows = parts['lm']['model.embed_tokens.weight'][: WORDS + 4]
+    state['lang_encoder.model.embed_tokens.weight'] = np.concatenate([rows, value('new rows', (3, 64))])
+    write_torch_checkpoint(folder / 'checkpoint.pt', state)
+    return state
+
+
+def answers(model, params, images, ids, beams: int, stops: list[int], banned: tuple[int, ...]) -> np.ndarray:
+    """Ten new tokens a row after token ids [b l] of one length; -1 from a stop on."""
+    media = decode.encode_pictures(model, params, list(images))
+    logits, text = jax.jit(decode.prefill, static_argnums=(0, 5))(
+        model, params, media, ids, np.ones(ids.shape, bool), 10
+    )
+    common = (model, params, media, text, logits, jnp.array(stops))
+    if beams > 1:
+        return np.asarray(search.beam_search(*common, 10, beams, 0.0, banned))
+    return np.asarray(search.sample(*common, jax.random.key(0), 10, search.Sampling(), banned))

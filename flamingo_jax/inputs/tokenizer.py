@@ -121,9 +121,8 @@ class Tokenizer:
         self.eoc = ids[0] if ids else None
         self.around = self._id(AROUND) if AROUND in self.extra_tokens else None
         self.pad = self._id(PAD) if PAD in self.extra_tokens else self.pad
-        self._named = {name: self._id(name) for name in self.extra_tokens} | {
-            EOC: self.eoc
-        }  # <EOC> is understood whatever the model calls it.
+        # <EOC> is understood whatever the model calls it.
+        self._named = {name: self.eoc for name in (EOC, *self.extra_tokens) if name in ENDS_OF_CHUNK}
 
     def _id(self, name: str) -> int:
         return self.vocab_size + self.extra_tokens.index(name)
@@ -147,10 +146,10 @@ class Tokenizer:
         return cls(path.read_bytes(), image_tag, vocab_size, extra_tokens)
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, without <BOS> or <EOS>; '<EOC>' and the names of extra tokens in it are those tokens."""
+        """The ids of a text, without <BOS> or <EOS>; '<EOC>' in it, and the model's own name of that, is the extra token."""
         ids = []
         for part in re.split('(' + '|'.join(map(re.escape, self._named)) + ')', text):
-            if part == EOC and self.eoc is None:
+            if part in self._named and self.eoc is None:
                 raise ValueError(f'{EOC} in a text for a language model without it: {text!r}.')
             ids += [self._named[part]] if part in self._named else self._pieces.encode(part)
         return ids

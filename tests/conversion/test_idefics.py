@@ -1,15 +1,26 @@
 """transformers' IDEFICS against its conversion: logits, greedy and beams, every kind of prompt; both ways; bad folders."""
 
 import json
+import shutil
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
+import safetensors.numpy
 
 from flamingo_jax import convert
+from flamingo_jax.conversion import idefics
 from flamingo_jax.conversion.hugging_face import open_tensors
 from flamingo_jax.inference import bundle, pretrained
+from flamingo_jax.inputs.prompts import encode_prompt
+from flamingo_jax.model.flamingo import Flamingo
 from tests import peers
+from tests.golden.make_peers import SEQUENCES as GOLDEN_SEQUENCES
+from tests.golden.make_peers import pixels
+
+pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 TOLERANCE = 1e-4  # Relative to the largest logit.
 AROUND, IMG, EOU = 94, 95, 96
@@ -140,3 +151,83 @@ def test_export_is_the_folder_again(both):
     convert.idefics(str(out), str(folder / 'again'))
     assert bundle.read(folder / 'again').checksums == ours.checksums
     assert json.loads((folder / 'again' / 'config.json').read_text())['model'] == ours.config.to_json()
+
+
+@pytest.fixture(scope='module')
+def source(tmp_path_factory):
+    """(folder, tensors) of the IDEFICS in tests/golden/peers.npz."""
+    folder = tmp_path_factory.mktemp('golden') / 'idefics'
+    return folder, peers.write_golden(folder, 'idefics')
+
+
+def test_it_says_what_the_original_said(source):
+    config, params, _ = idefics.convert(str(source[0]))
+    golden, model, params = peers.golden(), Flamingo(config), jax.tree.map(jnp.asarray, params)
+    images, ids = pixels(), np.array(GOLDEN_SEQUENCES, np.int32)
+    logits = np.asarray(jax.jit(model.logits)(params, images, ids))
+    expected = golden['idefics_logits']
+    assert np.abs(logits - expected).max() < TOLERANCE * np.abs(expected).max()
+    for beams, kind in ((1, 'greedy'), (3, 'beams')):
+        got = peers.answers(model, params, images, ids, beams, [2], (0, 1, AROUND, IMG))
+        np.testing.assert_array_equal(got, golden[f'idefics_{kind}'])
+
+
+def test_the_command_and_its_inverse(source, tmp_path):
+    folder, state = source
+    convert.idefics(str(folder), str(tmp_path / 'bundle'))
+    convert.export('to_idefics', str(tmp_path / 'bundle'), str(tmp_path / 'again'))
+    again = open_tensors(tmp_path / 'again')
+    assert set(again) == set(state)
+    for name, value in state.items():
+        np.testing.assert_array_equal(again[name], value, err_msg=name)
+    before, after = (json.loads((path / 'config.json').read_text()) for path in (folder, tmp_path / 'again'))
+    assert idefics.config_of(before) == idefics.config_of(after)
+    names = [
+        [(t['id'], t['content']) for t in json.loads((p / 'tokenizer.json').read_text())['added_tokens']]
+        for p in (folder, tmp_path / 'again')
+    ]
+    assert names[0] == names[1]
+    tokenizer = bundle.read(tmp_path / 'bundle').tokenizer()
+    assert (tokenizer.around, tokenizer.image_tag, tokenizer.eoc) == (AROUND, (IMG,), None)
+    with pytest.raises(ValueError, match='This is no model that OpenFlamingo can hold: resampler.activation'):
+        convert.export('to_open_flamingo', str(tmp_path / 'bundle'), str(tmp_path / 'x.pt'))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['again', 'bundle']
+
+
+def test_prompts_are_written_as_by_the_original(source):
+    config, _, tokenizer = idefics.convert(str(source[0]))
+    a, b = pictures(1, 2)[0, :, 0]
+    tokens, frames = encode_prompt([' w1 ', a, b, 'w2', 'w3', a], tokenizer, 42, config.vision.fit)
+    assert tokens == [1, 5, AROUND, IMG, AROUND, IMG, AROUND, *tokenizer.encode('w2w3'), AROUND, IMG, AROUND]
+    assert len(frames) == 3
+
+
+def test_bad_folders_are_named_and_leave_nothing(source, tmp_path):
+    folder, state = source
+    bad = tmp_path / 'bad'
+    shutil.copytree(folder, bad)
+    fields = json.loads((bad / 'config.json').read_text())
+
+    def refuses(match, error=ValueError, state=state, **changed):
+        safetensors.numpy.save_file(state, bad / 'model.safetensors')
+        (bad / 'config.json').write_text(json.dumps(fields | changed))
+        with pytest.raises(error, match=match) as caught:
+            convert.idefics(str(bad), str(tmp_path / 'out'))
+        assert str(bad) in str(caught.value) and sorted(path.name for path in tmp_path.iterdir()) == ['bad']
+
+    refuses("model_type 'llama' and not 'idefics'.*Give a folder", model_type='llama')
+    refuses(
+        'missing: model.norm.weight',
+        state={name: value for name, value in state.items() if name != 'model.norm.weight'},
+    )
+    refuses('unused: model.norm.bias', state=state | {'model.norm.bias': np.zeros(64, np.float32)})
+    refuses(r'model.norm.weight has shape \(63,\)', state=state | {'model.norm.weight': np.zeros(63, np.float32)})
+    refuses('unused: model.perceiver_resampler', use_resampler=False)
+    refuses('not divided by cross_layer_interval = 3', cross_layer_interval=3)
+    refuses('additional_vocab_size = 3', additional_vocab_size=3)
+    one = 'model.layers.1.self_attn.q_proj.weight'
+    refuses(
+        f'{one} is of float16, but that of another block of float32', state=state | {one: state[one].astype(np.float16)}
+    )
+    (bad / 'tokenizer.json').unlink()
+    refuses('no tokenizer.json', FileNotFoundError)

@@ -1,12 +1,24 @@
 """OpenFlamingo 2.0 against its conversion: logits, greedy and beams, every kind of prompt; both ways; bad files."""
 
+import shutil
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from flamingo_jax import convert
 from flamingo_jax.conversion import open_flamingo
-from flamingo_jax.inference import pretrained
+from flamingo_jax.conversion.readers import read_torch_checkpoint
+from flamingo_jax.conversion.writers import write_torch_checkpoint
+from flamingo_jax.inference import bundle, pretrained
+from flamingo_jax.model.flamingo import Flamingo
 from tests import peers
+from tests.golden.make_peers import SEQUENCES as GOLDEN_SEQUENCES
+from tests.golden.make_peers import pixels
+
+pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 TOLERANCE = 1e-4  # Relative to the largest logit.
 EOC, IMG = 94, 95
@@ -125,3 +137,96 @@ def test_export_is_the_file_again(both):
     for name, value in exported.items():
         assert value.dtype == state[name].dtype
         np.testing.assert_array_equal(value, state[name], err_msg=name)
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory):
+    """(folder, checkpoint) of the OpenFlamingo in tests/golden/peers.npz."""
+    folder = tmp_path_factory.mktemp('golden')
+    return folder, peers.write_golden(folder, 'open_flamingo')
+
+
+def read(folder, checkpoint='checkpoint.pt', lm='lm', clip='clip.safetensors'):
+    return open_flamingo.convert(str(folder / checkpoint), str(folder / lm), str(folder / clip), heads=3)
+
+
+def test_it_says_what_the_original_said(files):
+    converted, golden = read(files[0]), peers.golden()
+    assert converted.report == (
+        f'{len(files[1])} trained tensors loaded, LM from {files[0] / "lm"}, trunk from {files[0] / "clip.safetensors"}, '
+        'nothing missing, nothing unused.'
+    )
+    model, params = Flamingo(converted.config), jax.tree.map(jnp.asarray, converted.params)
+    images, ids = pixels(), np.array(GOLDEN_SEQUENCES, np.int32)
+    logits = np.asarray(jax.jit(model.logits)(params, images, ids))
+    expected = golden['open_flamingo_logits']
+    assert np.abs(logits - expected).max() < TOLERANCE * np.abs(expected).max()
+    for beams, kind in ((1, 'greedy'), (3, 'beams')):
+        got = peers.answers(model, params, images, ids, beams, [2, 94], (0, 1, 95, 96))
+        np.testing.assert_array_equal(got, golden[f'open_flamingo_{kind}'])
+
+
+def test_the_command_and_its_inverse(files, tmp_path):
+    folder, state = files
+    paths = [str(folder / name) for name in ('checkpoint.pt', 'lm', 'clip.safetensors')]
+    convert.open_flamingo(*paths, str(tmp_path / 'bundle'), heads=3)
+    convert.export('to_open_flamingo', str(tmp_path / 'bundle'), str(tmp_path / 'again.pt'))
+    again = read_torch_checkpoint(tmp_path / 'again.pt')
+    assert set(again) == set(state)
+    for name, value in state.items():
+        np.testing.assert_array_equal(again[name], value, err_msg=name)
+    tokenizer = bundle.read(tmp_path / 'bundle').tokenizer()
+    assert tokenizer.encode('w1<|endofchunk|>') == tokenizer.encode('w1<EOC>') == [5, EOC]
+    assert tokenizer.image_tag == (IMG,) and tokenizer.pad == 96
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['again.pt', 'bundle']
+
+
+def test_bad_files_are_named_and_leave_nothing(files, tmp_path):
+    folder, state = files
+    bad = tmp_path / 'bad'
+    shutil.copytree(folder, bad)
+
+    def refuses(match, error=ValueError):
+        with pytest.raises(error, match=match) as caught:
+            convert.open_flamingo(
+                *(str(bad / name) for name in ('checkpoint.pt', 'lm', 'clip.safetensors')),
+                str(tmp_path / 'out'),
+                heads=3,
+            )
+        assert str(bad) in str(caught.value) and sorted(path.name for path in tmp_path.iterdir()) == ['bad']
+
+    def checkpoint(changed):
+        write_torch_checkpoint(bad / 'checkpoint.pt', changed)
+
+    gate = 'lang_encoder.model.layers.1.gated_cross_attn_layer.attn_gate'
+    checkpoint({name: value for name, value in state.items() if name != 'perceiver.norm.bias'})
+    refuses(r'missing: perceiver.norm.bias \(48,\).*Give the checkpoint.pt of an OpenFlamingo')
+    checkpoint(state | {'perceiver.media_time_embs': np.zeros((4, 1, 48), np.float32)})
+    refuses('unused: perceiver.media_time_embs')
+    checkpoint(state | {'lang_encoder.model.layers.0.decoder_layer.mlp.up_proj.weight': np.zeros((2, 2), np.float32)})
+    refuses('unused: lang_encoder.model.layers.0.decoder_layer')
+    checkpoint(state | {'perceiver.layers.3.0.to_kv.weight': np.zeros((1024, 47), np.float32)})
+    refuses(r'perceiver.layers.3.0.to_kv.weight has shape \(1024, 47\) and not \(1024, 48\)')
+    checkpoint({name: value for name, value in state.items() if name != gate})
+    refuses('gated blocks stand before the blocks .3. of the language model, which has 4')
+    checkpoint({name: value for name, value in state.items() if 'embed_tokens' not in name})
+    refuses('missing: lang_encoder.model.embed_tokens.weight')
+    rows = state['lang_encoder.model.embed_tokens.weight']
+    checkpoint(state | {'lang_encoder.model.embed_tokens.weight': np.concatenate([rows, rows])})
+    refuses('embedding has 194 rows, but the tokenizer has 94 tokens')
+    checkpoint({'layer1.weight': np.zeros(3, np.float32)})
+    refuses('missing: lang_encoder.model.embed_tokens.weight')
+    whole = (folder / 'checkpoint.pt').read_bytes()
+    (bad / 'checkpoint.pt').write_bytes(whole[: len(whole) // 2])
+    refuses('truncated or damaged')
+    (bad / 'checkpoint.pt').write_bytes(whole)
+    clip = (folder / 'clip.safetensors').read_bytes()
+    (bad / 'clip.safetensors').write_bytes(clip[:-9])
+    refuses('not a complete safetensors file')
+    safetensors.numpy.save_file({'conv1.weight': np.zeros((64, 3, 7, 7), np.float32)}, bad / 'clip.safetensors')
+    refuses('missing: positional_embedding')
+    (bad / 'clip.safetensors').write_bytes(clip)
+    (bad / 'lm' / 'model.safetensors').unlink()
+    refuses('neither model.safetensors', FileNotFoundError)
+    (bad / 'lm' / 'config.json').write_text('{"model_type": "bert"}')
+    refuses("'bert' is not known")
