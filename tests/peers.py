@@ -229,7 +229,7 @@ def write_golden(folder, name: str) -> dict[str, np.ndarray]:
 
 def answers(model, params, images, ids, beams: int, stops: list[int], banned: tuple[int, ...]) -> np.ndarray:
     """Ten new tokens a row after token ids [b l] of one length; -1 from a stop on."""
-    media = decode.encode_pictures(model, params, list(images))
+    media = decode.encode_pictures(model, params, [list(row) for row in images])
     logits, text = jax.jit(decode.prefill, static_argnums=(0, 5))(
         model, params, media, ids, np.ones(ids.shape, bool), 10
     )

@@ -167,9 +167,8 @@ def test_it_says_what_the_original_said(source):
     logits = np.asarray(jax.jit(model.logits)(params, images, ids))
     expected = golden['idefics_logits']
     assert np.abs(logits - expected).max() < TOLERANCE * np.abs(expected).max()
-    for beams, kind in ((1, 'greedy'), (3, 'beams')):
-        got = peers.answers(model, params, images, ids, beams, [2], (0, 1, AROUND, IMG))
-        np.testing.assert_array_equal(got, golden[f'idefics_{kind}'])
+    got = peers.answers(model, params, images, ids, 1, [2], (0, 1, AROUND, IMG))
+    np.testing.assert_array_equal(got, golden['idefics_greedy'])
 
 
 def test_the_command_and_its_inverse(source, tmp_path):
