@@ -44,6 +44,7 @@ from tqdm import tqdm
 from flamingo_jax.conversion import hugging_face, language_models
 from flamingo_jax.conversion import idefics as idefics_folder
 from flamingo_jax.conversion import open_flamingo as open_flamingo_file
+from flamingo_jax.conversion.language_model_configs import config_of
 from flamingo_jax.conversion.readers import read_weights
 from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file, efficientnet_params, nfnet_params
 from flamingo_jax.conversion.vit import read_vit
@@ -134,7 +135,7 @@ def lm(source: str, out: str, card: str = '') -> None:
     """
     folder = pathlib.Path(source).expanduser()
     fields = hugging_face.read_json(folder / 'config.json')
-    config = language_models.config_of(fields, folder / 'config.json')
+    config = config_of(fields, folder / 'config.json')
     tokenizer = hugging_face.open_tokenizer(folder, fields, config.vocab_size)
     tensors = hugging_face.open_tensors(folder)
     card = (
@@ -142,7 +143,10 @@ def lm(source: str, out: str, card: str = '') -> None:
         or f'# {folder.name}\n\nThe language model of a {fields["model_type"]!r} folder; its licence is that of its source.\n'
     )
     with bundle.on_disk(out) as empty:
-        config, params = language_models.convert(fields, tensors, empty, progress=True)
+        try:
+            config, params = language_models.convert(fields, tensors, empty, progress=True)
+        except ValueError as error:
+            raise ValueError(f'{folder}: {error}') from error
         bundle.save(out, FlamingoConfig(lm=config), {'lm': params}, tokenizer, None, card)
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from flamingo_jax.conversion import language_models
+from flamingo_jax.conversion import language_model_configs
 from flamingo_jax.conversion.hugging_face import open_tensors, read_json, roles
 from flamingo_jax.conversion.tensors import Empty, Tensor, matrix, norm, to_tree, vector
 from flamingo_jax.conversion.vit import ACTIVATIONS, vit_tensors
@@ -71,7 +71,7 @@ def config_of(fields: Mapping[str, Any]) -> FlamingoConfig:
     defaults = dict(vocab_size=32_000, hidden_size=4096, intermediate_size=11_008, num_hidden_layers=32)
     fields = defaults | dict(num_attention_heads=32) | dict(fields)
     # Of grouped queries, which transformers' IDEFICS has not, a LLaMA's config may speak.
-    lm = language_models.config_of(dict(fields, model_type='llama', num_key_value_heads=None, head_dim=None))
+    lm = language_model_configs.config_of(dict(fields, model_type='llama', num_key_value_heads=None, head_dim=None))
     seen, p = fields.get('vision_config') or {}, fields.get('perceiver_config') or {}
     width = seen.get('embed_dim', 768)
     activation = seen.get('hidden_act', 'gelu')
@@ -144,7 +144,7 @@ def fields_of(config: FlamingoConfig) -> dict[str, Any]:
         intermediate_size=lm.ffw_width,
         num_hidden_layers=lm.depth,
         num_attention_heads=lm.heads,
-        hidden_act={ours: theirs for theirs, ours in language_models.ACTIVATIONS.items()}[lm.activation],
+        hidden_act={ours: theirs for theirs, ours in language_model_configs.ACTIVATIONS.items()}[lm.activation],
         rms_norm_eps=lm.norm_eps,
         max_position_embeddings=lm.context,
         rope_theta=lm.rotary_base,

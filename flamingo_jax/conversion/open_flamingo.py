@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from flamingo_jax.conversion import language_models
+from flamingo_jax.conversion import language_model_configs, language_models
 from flamingo_jax.conversion.hugging_face import open_tensors, open_tokenizer, read_json
 from flamingo_jax.conversion.readers import read_weights
 from flamingo_jax.conversion.tensors import Empty, State, Tensor, matrix, norm, sizes, to_state, to_tree, vector
@@ -83,7 +83,7 @@ def convert(
     folder = pathlib.Path(lm).expanduser()
     fields = read_json(folder / 'config.json')
     where = folder / 'config.json'
-    lm_config = language_models.config_of(fields, where)
+    lm_config = language_model_configs.config_of(fields, where)
     model_type = fields['model_type']
     if model_type not in BLOCKS:
         raise ValueError(f'{where}: no OpenFlamingo has an LM of model_type {model_type!r}, only {", ".join(BLOCKS)}.')

@@ -27,12 +27,7 @@ from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Params
 
-# Leaves are written, and may be read, in pieces: none is in memory as a whole beside itself.
-CHUNKED = ocp.options.ArrayOptions(
-    saving=ocp.options.ArrayOptions.Saving(
-        storage_options=ocp.options.ArrayOptions.Saving.StorageOptions(chunk_byte_size=64 * 2**20)
-    )
-)
+LARGE, PIECE = 2**30, 2**26  # Bytes: of a tree that is written in pieces, and of a piece.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +115,7 @@ def save(
     try:
         (aside / 'params').mkdir(parents=True)
         for name, tree in params.items():
-            with ocp.Context(array_options=CHUNKED):
+            with _sparing(tree):
                 ocp.save(aside / 'params' / name, tree)
         fields = dict(
             model=config.to_json(),
@@ -136,13 +131,6 @@ def save(
         shutil.rmtree(aside, ignore_errors=True)
 
 
-class _OnDisk(np.memmap):
-    """An array mapped to a file. Orbax copies arrays before it writes them; this one, which nobody changes, it need not."""
-
-    def __deepcopy__(self, memo):
-        return self
-
-
 @contextlib.contextmanager
 def on_disk(path: str | pathlib.Path) -> Iterator[Callable[[tuple[str, ...], tuple[int, ...], Any], np.ndarray]]:
     """Room beside the bundle to be written at `path`, for leaves that are larger than the memory; removed at the end.
@@ -156,9 +144,21 @@ def on_disk(path: str | pathlib.Path) -> Iterator[Callable[[tuple[str, ...], tup
     aside = path.parent / f'.{path.name}.{uuid.uuid4().hex[:8]}'
     aside.mkdir()
     try:
-        yield lambda name, shape, dtype: _OnDisk(aside / '.'.join(name), dtype, 'w+', shape=shape)
+        yield lambda name, shape, dtype: np.memmap(aside / '.'.join(name), dtype, 'w+', shape=shape)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sparing(tree: Params) -> ocp.Context:
+    """How Orbax writes a tree, so that a large one needs little memory beside its leaves, which may be mapped."""
+    context = ocp.Context()
+    context.memory.deepcopy_host_arrays = False  # Nobody changes them meanwhile.
+    if sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) > LARGE:
+        # By default all of it is compressed, into few files, before any of it is written.
+        context.array.saving.use_ocdbt = False
+        pieces = ocp.options.ArrayOptions.Saving.StorageOptions(chunk_byte_size=PIECE, shard_axes=(0,))
+        context.array.saving.scoped_storage_options_creator = lambda _, leaf: pieces if leaf.nbytes > PIECE else None
+    return context
 
 
 def checksum(tree: Params) -> str:

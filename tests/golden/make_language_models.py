@@ -1,10 +1,17 @@
 """Tiny language models of every family with random weights: what the parity tests build.
 
-Run where transformers is installed: python tests/golden/make_language_models.py
+Run where transformers is installed, this writes two of them, float16, with their logits and continuations:
+
+    python tests/golden/make_language_models.py
 """
 
+import json
 import pathlib
+import re
 
+import numpy as np
+
+FOLDER = pathlib.Path(__file__).parent
 VOCABULARY = 96
 LLAMA = dict(
     vocab_size=VOCABULARY,
@@ -84,6 +91,7 @@ FAMILIES = {
             max_position_embeddings=64,
         ),
     ),
+    'mosaic_gpt': ('MptConfig', MPT | dict(n_heads=4)),
     'mpt_clipped': ('MptConfig', MPT | dict(n_heads=4, attn_config=dict(clip_qkv=1.5, softmax_scale=0.2))),
 }
 
@@ -95,6 +103,7 @@ def random_model(name: str, seed: int = 0):
 
     config_class, fields = FAMILIES[name]
     special = dict(bos_token_id=1, eos_token_id=2, pad_token_id=0)
+    torch.manual_seed(seed)
     config = getattr(transformers, config_class)(**fields, **special)
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation='eager').eval()
     generator = torch.Generator().manual_seed(seed)
@@ -117,7 +126,57 @@ def random_model(name: str, seed: int = 0):
                 normal(parameter, is_scale - stored * is_scale, 0.3)
             else:
                 normal(parameter, 0.0, 2.0 * parameter.shape[0 if 'GPT2' in config_class else 1] ** -0.5)
+    if name == 'mosaic_gpt':
+        for block in model.transformer.blocks:
+            block.attn.Wqkv = _normed(block.attn.Wqkv)
     return model
+
+
+def _normed(linear):
+    """MPT-1B's norms of queries and keys, which transformers' MPT lacks."""
+    import torch
+
+    class Normed(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = linear
+            width = linear.in_features
+            self.q_ln, self.k_ln = (torch.nn.LayerNorm(width, bias=False) for _ in range(2))
+            for norm in (self.q_ln, self.k_ln):
+                torch.nn.init.normal_(norm.weight, 1.0, 0.3)
+
+        def forward(self, x):
+            q, k, v = self.linear(x).chunk(3, dim=-1)
+            return torch.cat([self.q_ln(q), self.k_ln(k), v], dim=-1)
+
+    return Normed()
+
+
+def save(model, name: str, folder: pathlib.Path) -> None:
+    """Writes a case as a folder of Hugging Face, with a tokenizer."""
+    if name == 'mosaic_gpt':  # Whose own code is not in transformers: its names and its config, by hand.
+        import safetensors.torch
+
+        names = [
+            (r'attn\.Wqkv\.(q_ln|k_ln)', r'attn.\1'),
+            (r'attn\.Wqkv\.linear', 'attn.Wqkv'),
+            (r'norm_([12])', r'ln_\1'),
+            (r'norm_f', 'ln_f'),
+            (r'ffn\.(up|down)_proj', r'mlp.mlp_\1'),
+        ]
+        state = {}
+        for key, tensor in model.state_dict().items():
+            for pattern, new in names:
+                key = re.sub(pattern, new, key)
+            if key != 'lm_head.weight':
+                state[key] = tensor.contiguous()
+        folder.mkdir(parents=True)
+        safetensors.torch.save_file(state, folder / 'model.safetensors')
+        fields = dict(MPT, n_heads=4, model_type='mosaic_gpt', mlp_ratio=4, alibi=True, attn_qk_ln=True, no_bias=True)
+        (folder / 'config.json').write_text(json.dumps(fields | dict(eos_token_id=2)))
+    else:
+        model.save_pretrained(folder)
+    write_tokenizer(folder, model.config.get_text_config().vocab_size)
 
 
 def write_tokenizer(folder: pathlib.Path, size: int) -> None:
@@ -130,3 +189,62 @@ def write_tokenizer(folder: pathlib.Path, size: int) -> None:
     made.add_special_tokens(words[:3])
     made.post_processor = tokenizers.processors.TemplateProcessing('<s> $A', special_tokens=[('<s>', 1)])
     made.save(str(folder / 'tokenizer.json'))
+
+
+def left_padded(rows: int = 3, length: int = 24) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens int32 [rows length], and which of them are valid: later rows begin with more padding."""
+    tokens = np.random.default_rng(0).integers(3, 90, (rows, length), np.int32)
+    return tokens, np.arange(length) >= np.arange(rows)[:, None] * 6
+
+
+def logits_of(model, tokens: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """transformers' logits; positions count the valid tokens, as its own generation has it."""
+    import inspect
+
+    import torch
+
+    arguments = dict(input_ids=torch.tensor(tokens, dtype=torch.long), attention_mask=torch.tensor(valid.astype(int)))
+    if 'position_ids' in inspect.signature(model.forward).parameters:
+        arguments['position_ids'] = torch.tensor(np.maximum(valid.cumsum(1) - 1, 0))
+    with torch.no_grad():
+        return model(**arguments, use_cache=False).logits.numpy()
+
+
+def continuations_of(model, tokens: np.ndarray, valid: np.ndarray, steps: int = 16) -> np.ndarray:
+    """transformers' greedy continuations, which no token ends."""
+    import torch
+
+    model.generation_config.eos_token_id = None
+    rows = model.generate(
+        torch.tensor(tokens, dtype=torch.long),
+        attention_mask=torch.tensor(valid.astype(int)),
+        do_sample=False,
+        max_new_tokens=steps,
+        pad_token_id=0,
+    )
+    return rows[:, tokens.shape[1] :].numpy()
+
+
+GOLDEN = {
+    'golden_llama3': ('LlamaConfig', LLAMA | dict(hidden_size=24, num_hidden_layers=2, rope_parameters=LLAMA3)),
+    'golden_gemma3': (
+        'Gemma3TextConfig',
+        FAMILIES['gemma3'][1] | dict(hidden_size=24, num_hidden_layers=3, sliding_window_pattern=2),
+    ),
+}
+
+
+def main():
+    FAMILIES.update(GOLDEN)
+    tokens, valid = left_padded()
+    for name in GOLDEN:
+        model = random_model(name)
+        for parameter in model.parameters():  # And not `model.half()`, which would round the rotary frequencies too.
+            parameter.data = parameter.data.half().float()
+        expected = dict(logits=logits_of(model, tokens, valid), continuations=continuations_of(model, tokens, valid))
+        save(model.half(), name, FOLDER / name)
+        np.savez_compressed(FOLDER / name / 'expected.npz', **expected)
+
+
+if __name__ == '__main__':
+    main()
