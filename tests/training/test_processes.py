@@ -76,7 +76,8 @@ def test_several_processes_are_one_run(tmp_path):
     assert time.monotonic() - since < 2 * HEARTBEAT_SECONDS
     for i in (0, 1, 3):
         log = pathlib.Path(f'{run}.{i}').read_text()
-        assert re.search(r'tasks are unhealthy[^:]*:\n2\n', log), log[-3000:]
+        # One that waits is told; one whose collective breaks at once learns it as it leaves.
+        assert re.search(r'tasks are unhealthy[^:]*:\n2\n|Task 2 heartbeat timeout', log), log[-3000:]
     assert f'Resumed from step {step}.' in pathlib.Path(f'{run}.0').read_text()
 
     # One goes on from there.
