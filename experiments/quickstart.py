@@ -28,9 +28,13 @@ SAMPLE = 'data/picture_dictionary/sample'
 
 
 def get_config() -> ConfigDict:
-    """Names of pictures in English, in sequences of eight examples."""
+    """Sequences of eight examples: new words for pictures, and their true names in English.
+
+    The names are more than a second task: on new words alone the run stays where it guesses among the words of the prompt
+    (5-way .168 after 450 steps, where this mixture has .575 after 300).
+    """
     c = training.base()
-    c.steps = 250
+    c.steps = 500
     c.lm = 'experiments/lm_dictionary'
     c.vision = 'runs/quickstart/trunk'
     c.image_tag = 'token'
@@ -39,7 +43,7 @@ def get_config() -> ConfigDict:
         vars(TINY['xattn']) | dict(initial_alpha=0.5)
     )  # The paper's 0 takes about twice the steps.
     c.datasets.names = training.dataset(
-        FewShotConfig(shots=8, bind=0.0, languages=('en',)),
+        FewShotConfig(shots=8, bind=0.6, languages=('en',)),
         path=SAMPLE,
         features='runs/quickstart/features',
         styles=('noto', 'noto-v1', 'fluent-flat'),
@@ -55,7 +59,7 @@ def get_config() -> ConfigDict:
             )
         )
     )
-    c.checkpoint_every = 125
+    c.checkpoint_every = 250
     return c
 
 

@@ -132,9 +132,10 @@ def branch(
         axis=2,
     )
     positions = text.position[:, None] + at
+    key_positions = jnp.concatenate([_positions_of(text.valid), positions], axis=1)
     phi = jnp.broadcast_to(text.phi[:, None], positions.shape)
     y = model.embed(params, tokens.reshape(b, c * l))
-    y, _ = model.decoder(params, y, positions, mask, media, phi, cache, places)
+    y, _ = model.decoder(params, y, positions, mask, media, phi, cache, places, key_positions)
     return model.unembed(params, y).reshape(b, c, l, -1)
 
 
@@ -158,14 +159,19 @@ def take(text: Text, rows: Int[Array, 'b']) -> Text:
     )
 
 
+def _positions_of(valid: Bool[Array, 'b p']) -> Int[Array, 'b p']:
+    return jnp.maximum(jnp.cumsum(valid, axis=1, dtype=jnp.int32) - 1, 0)
+
+
 def _advance(model, params, media, text: Text, tokens, valid, phi, last_only: bool = False):
     l, places = tokens.shape[1], text.valid.shape[1]
     all_valid = jax.lax.dynamic_update_slice(text.valid, valid, (0, text.end))
     not_after = jnp.arange(places) <= (text.end + jnp.arange(l))[:, None]
-    positions = text.position[:, None] + jnp.maximum(jnp.cumsum(valid, axis=1, dtype=jnp.int32) - 1, 0)
+    positions = text.position[:, None] + _positions_of(valid)
     y = model.embed(params, tokens)
     mask = all_valid[:, None] & not_after
-    y, cache = model.decoder(params, y, positions, mask, media, phi, text.cache, text.end)
+    key_positions = _positions_of(all_valid)
+    y, cache = model.decoder(params, y, positions, mask, media, phi, text.cache, text.end, key_positions)
     added = valid.sum(axis=1, dtype=jnp.int32)
     text = Text(cache, all_valid, text.end + l, text.position + added, phi[:, -1])
     return model.unembed(params, y[:, -1:] if last_only else y), text

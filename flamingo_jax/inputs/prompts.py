@@ -7,6 +7,7 @@ a PIL image, an array, a pathlib.Path, encoded bytes, or a list of those (the fr
 features computed before.
 """
 
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +20,7 @@ from flamingo_jax.inputs.interleave import Frames
 from flamingo_jax.inputs.tokenizer import EOC, IMAGE, Tokenizer
 
 Prompt = Sequence[Any]
+PICTURE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.gif', '.bmp', '.tif', '.tiff')
 
 
 def is_picture(item: Any) -> bool:
@@ -45,7 +47,8 @@ def encode_prompt(prompt: Prompt, tokenizer: Tokenizer, image_size: int) -> tupl
     """Tokens (with <BOS>, and an <EOC> before each picture but the first thing) and pictures of one prompt.
 
     Raises:
-      ValueError: an empty prompt, an <image> tag without a picture, or an item that is neither text nor picture.
+      ValueError: an empty prompt, an <image> tag without a picture, an item that is neither text nor picture, or a text
+        that is the path of a picture.
       PictureError: a picture that cannot be read.
     """
     if not prompt:
@@ -57,6 +60,11 @@ def encode_prompt(prompt: Prompt, tokenizer: Tokenizer, image_size: int) -> tupl
                 raise ValueError(
                     f'Item {number} of the prompt has {item.count(IMAGE)} {IMAGE} tags more than pictures: put the picture '
                     'itself into the list where the tag would stand.'
+                )
+            if item.lower().endswith(PICTURE_SUFFIXES) and os.path.isfile(item):
+                raise ValueError(
+                    f'Item {number} of the prompt is the text {item!r}, which names a file: for the picture in it, give '
+                    f'pathlib.Path({item!r}).'
                 )
             tokens += tokenizer.encode(item)
             ended = item.endswith(EOC) if item else ended

@@ -15,6 +15,7 @@ def attend(
     k: Float[Array, 'b m g k'],
     v: Float[Array, 'b m g k'],
     mask: Bool[Array, '#b l m'] | None = None,
+    bias: Float[Array, 'b h l m'] | None = None,
 ) -> Float[Array, 'b l h k']:
     """Scaled dot-product attention (Vaswani et al. 2017) with grouped keys and empty rows that give zero.
 
@@ -22,6 +23,7 @@ def attend(
       q: queries, h heads.
       k, v: keys and values, g heads where g divides h; each serves h / g query heads (g = h is the usual attention).
       mask: True = may attend. None attends to everything.
+      bias: added to the scaled products before the softmax (relative positions).
 
     Returns:
       The attended values in the dtype of `q`; a row whose mask is False everywhere is exactly zero.
@@ -32,16 +34,19 @@ def attend(
     m, g = k.shape[1:3]
     if m == 0:  # A text without pictures: every row is empty.
         return jnp.zeros_like(q)
-    # Batch and heads are one leading dimension of plain batched products: XLA's CPU backend takes three times as long
-    # for the gradient of the same sums over dimensions in other places. The h / g query heads of a group are rows.
-    q = q.transpose(0, 2, 1, 3).reshape(b * g, h // g * l, head_dim)
-    k, v = (x.transpose(0, 2, 1, 3).reshape(b * g, m, head_dim) for x in (k, v))
-    logits = jnp.einsum('xlk,xmk->xlm', q, k, preferred_element_type=jnp.float32) * head_dim**-0.5
+    # Batch and heads lead, as in plain batched products: XLA's CPU backend takes three times as long for the gradient of the
+    # same sums over dimensions in other places. They stay two dimensions, because a mesh may cut both. The h / g query heads
+    # of a group are rows.
+    q = q.transpose(0, 2, 1, 3).reshape(b, g, h // g * l, head_dim)
+    k, v = (x.transpose(0, 2, 1, 3) for x in (k, v))
+    logits = jnp.einsum('bglk,bgmk->bglm', q, k, preferred_element_type=jnp.float32) * head_dim**-0.5
+    if bias is not None:
+        logits = logits + bias.reshape(logits.shape)
     if mask is not None:
         mask = jnp.broadcast_to(mask[:, None, None], (b, g, h // g, l, m)).reshape(logits.shape)
         logits = jnp.where(mask, logits, jnp.finfo(logits.dtype).min)
     weights = jax.nn.softmax(logits, axis=-1)
     if mask is not None:
         weights = jnp.where(mask, weights, 0)  # Also turns the uniform weights of an empty row into zeros.
-    out = jnp.einsum('xlm,xmk->xlk', weights.astype(v.dtype), v)
+    out = jnp.einsum('bglm,bgmk->bglk', weights.astype(v.dtype), v)
     return out.reshape(b, h, l, head_dim).transpose(0, 2, 1, 3).astype(q.dtype)

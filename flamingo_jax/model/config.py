@@ -1,14 +1,16 @@
 """What a model is: frozen dataclasses, one a component, that a bundle stores as JSON.
 
-The paper's sizes (tables 4 and 5) differ from `TINY` in numbers only. Where the paper contradicts itself the field says
-which reading is the default.
+`SIZES`, at the end, has the paper's (tables 4 and 5), which differ from `TINY` in numbers only. Where the paper contradicts
+itself the field says which reading is the default.
 """
 
 import dataclasses
 import json
 from typing import Any
 
+from flamingo_jax.model.vision.efficientnet import EfficientNetConfig
 from flamingo_jax.model.vision.encoder import TRUNKS, VisionConfig
+from flamingo_jax.model.vision.nfnet import NFNET_F6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +30,7 @@ class LanguageModelConfig:
     activation: str = 'gelu_tanh'
     gated_ffw: bool = False
     bias: bool = False
-    positions: str = 'rotary'  # 'rotary' or 'learned'.
+    positions: str = 'rotary'  # 'rotary', 'learned' or 'relative' (Transformer-XL, as in Gopher and Chinchilla).
     rotary_base: float = 10_000.0
     tied: bool = True  # The output is the transpose of the token embedding.
     scale_embeddings: bool = True
@@ -138,4 +140,26 @@ TINY = dict(
     ),
     resampler=ResamplerConfig(latents=8, width=256, depth=2, heads=4, head_dim=64),
     xattn=XattnConfig(every=1, heads=4, head_dim=48),
+    vision=EfficientNetConfig(),
 )
+
+
+def _paper(width: int, depth: int, heads: int, every: int) -> dict[str, Any]:
+    return dict(
+        lm=LanguageModelConfig(
+            width=width, depth=depth, heads=heads, kv_heads=heads, ffw_width=4 * width, positions='relative'
+        ),
+        resampler=ResamplerConfig(head_dim=128),  # As in v1: with the 96 of v2 it has 175M parameters, not 194M.
+        xattn=XattnConfig(every=every, heads=heads),
+        vision=NFNET_F6,
+    )
+
+
+# Size -> the parts of its FlamingoConfig.
+SIZES = {
+    'tiny': TINY,
+    '3b': _paper(width=2048, depth=24, heads=16, every=1),
+    # Table 4 says 40 layers and 10 gated blocks, but those have 8.9B and 2.0B parameters; 32 and 8 have table 5's 7.1B and 1.6B.
+    '9b': _paper(width=4096, depth=32, heads=32, every=4),
+    '80b': _paper(width=8192, depth=80, heads=64, every=7),
+}

@@ -17,6 +17,7 @@ A model whose config has no `xattn` is its bare language model; text pretraining
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -28,6 +29,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.gated_xattn import GatedXattnDense, media_mask
 from flamingo_jax.model.language_model import Block, Embedder, KeysValues
+from flamingo_jax.model.layers import constrain
 from flamingo_jax.model.resampler import Resampler
 from flamingo_jax.model.vision.encoder import VisionEncoder
 
@@ -46,13 +48,24 @@ class Media(NamedTuple):
         return self.tokens.shape[1] if self.keys_values is None else self.keys_values[0].shape[2]
 
 
+# What each block keeps for the backward pass beside its input; '' keeps everything.
+REMAT = {
+    'full': jax.checkpoint_policies.nothing_saveable,
+    'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # Products with a weight; attention is recomputed.
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Flamingo:
     """The model: pure functions of a parameter tree. `dtype` is that of the computation, not of the parameters."""
 
     config: FlamingoConfig
     dtype: DTypeLike = jnp.float32
-    remat: bool = False  # Recompute each group of blocks in the backward pass instead of keeping its activations.
+    remat: str = ''  # '', or a name of `REMAT`: recompute each block in the backward pass, keeping what it says.
+
+    def __post_init__(self):
+        if self.remat and self.remat not in REMAT:
+            raise ValueError(f"remat is one of '', {', '.join(map(repr, REMAT))}, and not {self.remat!r}.")
 
     def logits(
         self,
@@ -102,8 +115,10 @@ class Flamingo:
         """
         b, n, t = images.shape[:3]
         encoder = VisionEncoder(self.config.vision, self.dtype_of('vision'))
-        features = encoder.apply({'params': params['vision']}, images.reshape(b * n * t, *images.shape[3:]))
-        return jax.lax.stop_gradient(features).astype(self.dtype).reshape(b, n, t, *features.shape[1:])
+        images = images.reshape(b * n * t, *images.shape[3:])
+        features = encoder.apply({'params': params['vision']}, constrain(images, 'images', None, None, None))
+        features = jax.lax.stop_gradient(features).astype(self.dtype).reshape(b, n, t, *features.shape[1:])
+        return constrain(features, 'batch', None, None, None, None)
 
     def media(self, params: Params, images: Float[Array, '...'] | UInt8[Array, '...'] | None) -> Media | None:
         """Pixels or features -> media tokens [b n*r d], by trunk and resampler; None without images."""
@@ -111,9 +126,9 @@ class Flamingo:
             return None
         features = self.features(params, images) if images.ndim == 6 else images
         resampler = Resampler(self.config.resampler, self.config.lm.width, self.dtype)
-        media = resampler.apply({'params': params['resampler']}, features)
+        media = self._checkpoint(resampler.apply)({'params': params['resampler']}, features)
         b, n, r, d = media.shape
-        return Media(media.reshape(b, n * r, d), None)
+        return Media(constrain(media.reshape(b, n * r, d), 'batch', None, 'media'), None)
 
     def keys_values(self, params: Params, media: Media) -> Media:
         """The media's keys and values in every gated block, [x b m h k]: computed once a prompt when decoding."""
@@ -162,6 +177,7 @@ class Flamingo:
         phi: Int[Array, 'b l'],
         cache: KeysValues | None = None,
         index: Int[Array, ''] | int = 0,
+        key_positions: Int[Array, 'b p'] | None = None,
     ) -> tuple[Float[Array, 'b l d'], KeysValues | None]:
         """The blocks: groups of one gated block and the `every` LM blocks after it, scanned.
 
@@ -170,6 +186,7 @@ class Flamingo:
           mask: self-attention mask; p = l without a cache.
           media, phi: what may be seen, and by whom; None is no picture.
           cache, index: self-attention keys and values of every block ([depth b p g k]) and where y begins in them.
+          key_positions: of the cache's places.
 
         Returns:
           y after the last block, and the new cache.
@@ -186,19 +203,20 @@ class Flamingo:
 
         def run_block(y, xs):
             p, cache = xs
-            return block.apply({'params': p}, y, positions, mask, cache, index)
+            return block.apply({'params': p}, y, positions, mask, cache, index, key_positions)
+
+        def run_gated(y, p, keys_values):
+            if keys_values is None:
+                keys_values = gated.apply({'params': p}, media.tokens, method='keys_values')
+            return gated.apply({'params': p}, y, keys_values, seen)
+
+        run_block, run_gated = self._checkpoint(run_block), self._checkpoint(run_gated)
 
         def run_group(y, xs):
             gated_params, keys_values, blocks, cache = xs
             if media is not None:
-                p = {'params': gated_params}
-                if keys_values is None:
-                    keys_values = gated.apply(p, media.tokens, method='keys_values')
-                y = gated.apply(p, y, keys_values, seen)
+                y = run_gated(y, gated_params, keys_values)
             return jax.lax.scan(run_block, y, (blocks, cache))
-
-        if self.remat:
-            run_group = jax.checkpoint(run_group, prevent_cse=False)
 
         # Whole groups are scanned, so that compile time does not grow with depth; a ragged last group (80 = 11 * 7 + 3)
         # stands by itself. First reading: think of `for` loops.
@@ -215,6 +233,11 @@ class Flamingo:
             y, last_cache = run_group(y, (*last_gated, *last_blocks))
             new_cache = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), new_cache, last_cache)
         return y, new_cache
+
+    def _checkpoint(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        if not self.remat:
+            return function
+        return jax.checkpoint(function, policy=REMAT[self.remat], prevent_cse=False)
 
     def empty_cache(self, b: int, length: int) -> KeysValues:
         """Self-attention keys and values for `length` tokens of b rows, all zero: [depth b length g k]."""

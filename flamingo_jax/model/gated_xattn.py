@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from flamingo_jax.model.attention import attend
 from flamingo_jax.model.config import XattnConfig
-from flamingo_jax.model.layers import FeedForward, Linear, Norm
+from flamingo_jax.model.layers import FeedForward, Linear, Norm, constrain
 
 
 def media_mask(phi: Int[Array, 'b l'], n: int, r: int, only_last_image: bool = True) -> Bool[Array, 'b l {n*r}']:
@@ -68,7 +68,8 @@ class GatedXattnDense(nn.Module):
     def keys_values(self, media: Float[Array, 'b m d']) -> tuple[Float[Array, 'b m h k'], Float[Array, 'b m h k']]:
         """The block's keys and values of the media: they do not depend on the text, so decoding computes them once."""
         media = self.norm_media(media)
-        return self.key(media), self.value(media)
+        axes = ('batch', None, 'heads', None)
+        return constrain(self.key(media), *axes), constrain(self.value(media), *axes)
 
     def __call__(
         self,
@@ -89,11 +90,11 @@ class GatedXattnDense(nn.Module):
         """
         shape, media_rows = y.shape, keys_values[0].shape[0]
         y = y.reshape(media_rows, -1, shape[-1])
-        q = self.query(self.norm_text(y))
+        q = constrain(self.query(self.norm_text(y)), 'batch', None, 'heads', None)
         attended = self.out(attend(q, *keys_values, mask.reshape(*y.shape[:2], mask.shape[-1])))
-        y = y + jnp.tanh(self.alpha_xattn).astype(self.dtype) * attended
+        y = constrain(y + jnp.tanh(self.alpha_xattn).astype(self.dtype) * attended, 'batch', None, 'embed')
         y = y + jnp.tanh(self.alpha_dense).astype(self.dtype) * self.ffw(self.norm_ffw(y))
-        return y.reshape(shape)
+        return constrain(y.reshape(shape), 'batch', None, 'embed')
 
     def touch(
         self, y: Float[Array, 'b l d'], media: Float[Array, 'b m d'], mask: Bool[Array, 'b l m']

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from flamingo_jax.model.attention import attend
 from flamingo_jax.model.config import LanguageModelConfig
-from flamingo_jax.model.layers import FeedForward, Linear, Norm
+from flamingo_jax.model.layers import FeedForward, Linear, Norm, constrain
 
 
 class KeysValues(NamedTuple):
@@ -32,6 +32,41 @@ def rotate(x: Float[Array, 'b l h k'], positions: Int[Array, 'b l'], base: float
     a, b = x[..., :half].astype(jnp.float32), x[..., half:].astype(jnp.float32)
     out = jnp.concatenate([a * jnp.cos(angle) - b * jnp.sin(angle), b * jnp.cos(angle) + a * jnp.sin(angle)], axis=-1)
     return out.astype(x.dtype)
+
+
+def distance_waves(length: int, width: int) -> Float[Array, '{length} {width}']:
+    """Sinusoids of the distances 0, 1, ... (Dai et al. 2019, after Vaswani et al. 2017): sines, then cosines; float32."""
+    frequency = 10_000.0 ** (-jnp.arange(0, width, 2, dtype=jnp.float32) / width)
+    angle = jnp.arange(length, dtype=jnp.float32)[:, None] * frequency
+    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+
+
+def by_distance(
+    q: Float[Array, 'b l h k'], kernel: Float[Array, 'd h k'], length: int
+) -> Float[Array, 'b h l {length}']:
+    """q . (kernel^T wave(distance)) for the distances 0 to length - 1, float32.
+
+    The product is taken in the cheaper order: keys of the distances first where many queries share them, as in training;
+    queries first where a token at a time is decoded.
+    """
+    (b, l, h, k), d = q.shape, kernel.shape[0]
+    waves = distance_waves(length, d).astype(q.dtype)
+    if length * h * k * (d + b * l) <= b * l * h * d * (k + length):
+        keys = jnp.einsum('md,dhk->mhk', waves, kernel)
+        return jnp.einsum('blhk,mhk->bhlm', q, keys, preferred_element_type=jnp.float32)
+    q = jnp.einsum('blhk,dhk->blhd', q, kernel)
+    return jnp.einsum('blhd,md->bhlm', q, waves, preferred_element_type=jnp.float32)
+
+
+def relative_shift(x: Float[Array, 'b h l l']) -> Float[Array, 'b h l l']:
+    """x [.., i, i - j] -> [.., i, j] where j <= i; what stands above the diagonal means nothing.
+
+    Padded by a column and read again in rows of another length (Dai et al. 2019, appendix B): a gather that does the same
+    takes the TPU compiler many times as long.
+    """
+    b, h, l, _ = x.shape
+    x = jnp.pad(x[..., ::-1], ((0, 0), (0, 0), (0, 0), (1, 0)))
+    return x.reshape(b, h, l + 1, l)[:, :, 1:]
 
 
 class Embedder(nn.Module):
@@ -54,11 +89,11 @@ class Embedder(nn.Module):
 
     def embed(self, tokens: Int[Array, 'b l']) -> Float[Array, 'b l d']:
         """Token embeddings (scaled by sqrt(d) if the config says so), without positions."""
-        y = jnp.take(self.tokens, tokens, axis=0).astype(self.dtype)
+        y = constrain(jnp.take(self.tokens, tokens, axis=0).astype(self.dtype), 'batch', None, 'embed')
         return y * self.config.width**0.5 if self.config.scale_embeddings else y
 
     def add_positions(self, y: Float[Array, 'b l d'], positions: Int[Array, 'b l']) -> Float[Array, 'b l d']:
-        """Adds learned positions, where the family has them; rotary ones act inside the attention."""
+        """Adds learned positions, where the family has them; the others act inside the attention."""
         if self.config.positions == 'learned':
             y = y + jnp.take(self.learned_positions, positions, axis=0).astype(self.dtype)
         return y
@@ -93,6 +128,7 @@ class Block(nn.Module):
         mask: Bool[Array, '#b l m'],
         cache: KeysValues | None = None,
         index: Int[Array, ''] | int = 0,
+        key_positions: Int[Array, 'b m'] | None = None,
     ) -> tuple[Float[Array, 'b l d'], KeysValues | None]:
         """The block.
 
@@ -100,6 +136,7 @@ class Block(nn.Module):
           y, positions: text and its positions.
           mask: which of the m keys each token may attend to; m = l without a cache.
           cache: keys and values of m places; those of y are written at `index` to `index` + l before attending.
+          key_positions: of the m places of a cache; relative positions need them, and are causal.
 
         Returns:
           The new y, and the new cache (None without one).
@@ -114,12 +151,36 @@ class Block(nn.Module):
         v = Linear(**kv, name='value')(x)
         if c.positions == 'rotary':
             q, k = rotate(q, positions, c.rotary_base), rotate(k, positions, c.rotary_base)
+        bias = None
+        if c.positions == 'relative':
+            q, bias = self._relative(q, positions, key_positions)
         if cache is not None:
             start = (0, index, 0, 0)
             k = jax.lax.dynamic_update_slice(cache.k, k.astype(cache.k.dtype), start)
             v = jax.lax.dynamic_update_slice(cache.v, v.astype(cache.v.dtype), start)
             cache = KeysValues(k, v)
         out = Linear((c.heads, c.head_dim, c.width), axes[1:] + axes[:1], contracted=2, **linear, name='out')
-        y = y + out(attend(q, k, v, mask))
+        q = constrain(q, 'batch', None, 'heads', None)
+        k, v = (constrain(x, 'batch', None, 'kv_heads', None) for x in (k, v))
+        y = constrain(y + out(attend(q, k, v, mask, bias)), 'batch', None, 'embed')
         ffw = FeedForward(c.ffw_width, c.activation, c.gated_ffw, c.bias, dtype=self.dtype, name='ffw')
-        return y + ffw(Norm(c.norm, c.norm_eps, dtype=self.dtype, name='norm_ffw')(y)), cache
+        y = y + ffw(Norm(c.norm, c.norm_eps, dtype=self.dtype, name='norm_ffw')(y))
+        return constrain(y, 'batch', None, 'embed'), cache
+
+    def _relative(self, q, positions, key_positions):
+        """Transformer-XL (Dai et al. 2019, section 3.3): logit(i, j) = (q_i + u) . k_j + (q_i + v) . (W wave(i - j)).
+
+        Returns q + u, and the second term, scaled, as attention's bias.
+        """
+        c = self.config
+        init, axes = nn.initializers, ('embed', 'heads', 'head_dim')
+        waves = nn.with_logical_partitioning(init.variance_scaling(1.0, 'fan_in', 'normal', 0, (1, 2)), axes)
+        kernel = self.param('relative', waves, (c.width, c.heads, c.head_dim)).astype(self.dtype)
+        zeros = nn.with_logical_partitioning(init.zeros, axes[1:])
+        u, v = (self.param(name, zeros, q.shape[2:]).astype(self.dtype) for name in ('content_bias', 'relative_bias'))
+        scaled = (q + v) * c.head_dim**-0.5
+        if key_positions is None:
+            return q + u, relative_shift(by_distance(scaled, kernel, q.shape[1]))
+        length = key_positions.shape[1]
+        distance = jnp.clip(positions[:, :, None] - key_positions[:, None], 0, length - 1)
+        return q + u, jnp.take_along_axis(by_distance(scaled, kernel, length), distance[:, None], axis=-1)

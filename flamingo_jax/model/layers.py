@@ -1,7 +1,7 @@
 """The few layers that all components share: linear maps with named axes, norms, and the feed-forward.
 
-Every parameter gets one logical axis name per dimension where it is made; `training/sharding.py` holds the one table
-that maps those names to mesh axes.
+Every parameter gets one logical axis name per dimension where it is made, and activations are given theirs by `constrain`;
+`training/sharding.py` holds the one table that maps those names to mesh axes.
 """
 
 import math
@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 
 def squared_relu(x: Float[Array, '...']) -> Float[Array, '...']:
@@ -26,6 +26,14 @@ ACTIVATIONS = {
     'relu': jax.nn.relu,
     'silu': jax.nn.silu,
 }
+
+
+def constrain(x: Shaped[Array, '...'], *axes: str | None) -> Shaped[Array, '...']:
+    """Says by logical axis names where x lies on the mesh; nothing where no mesh is in use (`sharding.activations`).
+
+    Without it the compiler chooses, and with parameters cut over the batch's mesh axes it chooses copies of the whole batch.
+    """
+    return nn.with_logical_constraint(x, axes)
 
 
 class Linear(nn.Module):
@@ -103,4 +111,5 @@ class FeedForward(nn.Module):
         hidden = ACTIVATIONS[self.activation](Linear(**into, name='up')(x))
         if self.gated:
             hidden = hidden * Linear(**into, name='gate')(x)
+        hidden = constrain(hidden, 'batch', *[None] * (x.ndim - 2), 'ffw')
         return Linear((self.hidden, d), ('ffw', self.axis), bias=self.bias, dtype=self.dtype, name='down')(hidden)

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from flamingo_jax.model.attention import attend
 from flamingo_jax.model.config import ResamplerConfig
-from flamingo_jax.model.layers import FeedForward, Linear, Norm
+from flamingo_jax.model.layers import FeedForward, Linear, Norm, constrain
 
 
 class ResamplerLayer(nn.Module):
@@ -34,13 +34,27 @@ class ResamplerLayer(nn.Module):
         normed_latents = Norm(**norm, name='norm_latents')(latents)
         normed_features = Norm(**norm, name='norm_features')(features)
         x = jnp.concatenate([normed_features, normed_latents], axis=1)
-        q = Linear(**heads, name='query')(normed_latents)
-        k = Linear(**heads, name='key')(x)
-        v = Linear(**heads, name='value')(x)
+        q, k, v = (
+            constrain(Linear(**heads, name=name)(inputs), 'batch', None, 'resampler_heads', None)
+            for name, inputs in (('query', normed_latents), ('key', x), ('value', x))
+        )
         back = dict(shape=heads['shape'][1:] + (c.width,), axes=heads['axes'][1:] + ('resampler',), contracted=2)
         latents = latents + Linear(**back, dtype=self.dtype, name='out')(attend(q, k, v))
+        latents = constrain(latents, 'batch', None, 'resampler')
         ffw = FeedForward(c.ffw_multiplier * c.width, axis='resampler', dtype=self.dtype, name='ffw')
         return latents + ffw(Norm(**norm, name='norm_ffw')(latents))
+
+
+def _scan_layers(depth: int):
+    """All layers, their parameters stacked: what is compiled does not grow with depth."""
+    return nn.scan(
+        lambda layer, latents, features: (layer(latents, features), None),
+        variable_axes={'params': 0},
+        split_rngs={'params': True},
+        in_axes=nn.broadcast,
+        length=depth,
+        metadata_params={nn.PARTITION_NAME: 'layers'},
+    )
 
 
 class Resampler(nn.Module):
@@ -74,10 +88,9 @@ class Resampler(nn.Module):
         if t not in (1, c.frames):  # An image is a video of one frame: it has the first frame's time embedding.
             time = jax.image.resize(time, (t, c.width), 'linear')
         x = x + time[:t, None].astype(self.dtype)
-        x = x.reshape(b * n, t * s, c.width)
+        x = constrain(x.reshape(b * n, t * s, c.width), 'batch', None, 'resampler')
         latents = jnp.broadcast_to(latents.astype(self.dtype), (b * n, c.latents, c.width))
-        for layer in range(c.depth):
-            latents = ResamplerLayer(c, self.dtype, name=f'layer_{layer}')(latents, x)
+        latents, _ = _scan_layers(c.depth)(ResamplerLayer(c, self.dtype, name='layers'), latents, x)
         latents = Norm(axis='resampler', dtype=self.dtype, name='norm_out')(latents)
         latents = Linear((c.width, self.out_width), ('resampler', 'media'), dtype=self.dtype, name='project_out')(
             latents

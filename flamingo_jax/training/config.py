@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from flamingo_jax.inputs.few_shot import FewShotConfig
 from flamingo_jax.inputs.pipeline import DatasetConfig
-from flamingo_jax.model.config import FlamingoConfig
+from flamingo_jax.model.config import SIZES, FlamingoConfig
 from flamingo_jax.training.loss import NoiseConfig
 from flamingo_jax.training.optimizer import OptimizerConfig
 
@@ -28,11 +28,39 @@ def base() -> ConfigDict:
     c.optimizer = ConfigDict(dataclasses.asdict(OptimizerConfig()))
     c.micro_batches = 1  # Gradients of a batch are accumulated over so many parts of it.
     c.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))
+    c.machines = ConfigDict()  # Topology -> machine(...): what `plan` takes for it instead of the mesh above.
     c.dtype = ''  # Of the computation and of frozen parameters; '' is bfloat16 on TPU and GPU, float32 on CPU.
-    c.remat = False  # Recompute activations in the backward pass.
+    c.remat = ''  # What is recomputed in the backward pass: '' nothing, or a name of `REMAT` (model/flamingo.py).
     c.log_every = 10
     c.checkpoint_every = 1000
     c.keep_checkpoints = 3
+    return c
+
+
+def machine(data: int, fsdp: int, tensor: int, micro_batches: int = 1, batch: float = 1.0) -> ConfigDict:
+    """A mesh for `config.machines`, and how to train on it; every data set's batch size is multiplied by `batch`."""
+    return ConfigDict(dict(mesh=dict(data=data, fsdp=fsdp, tensor=tensor), micro_batches=micro_batches, batch=batch))
+
+
+def paper(size: str) -> ConfigDict:
+    """The paper's recipe for a size of `SIZES`: four data sets, NFNet-F6 at 320 pixels (section 3.2, appendix A).
+
+    Batch sizes are those of its ablations; the final models' are not printed. ALIGN's and VTP's texts are of 32 tokens and
+    LTIP's of 64, by the mean lengths of the data: the paper says 32 or 64.
+    """
+    c = base()
+    c.lm, c.vision = 'bundles/lm', 'bundles/nfnet_f6'
+    c.model = ConfigDict(FlamingoConfig(**SIZES[size], image_size=320).to_json())
+    c.remat = 'full'
+    page = dict(length=256, images=5, p_next=0.5, workers=16)
+    c.datasets.m3w = dataset(path='data/m3w', batch_size=256, loss_weight=1.0, **page)
+    for name, length, frames, batch_size, weight in (
+        ('align', 32, 1, 512, 0.2),
+        ('ltip', 64, 1, 512, 0.2),
+        ('vtp', 32, 8, 64, 0.03),
+    ):
+        pair = dict(length=length, images=1, frames=frames, batch_size=batch_size, loss_weight=weight, workers=16)
+        c.datasets[name] = dataset(path=f'data/{name}', **pair)
     return c
 
 

@@ -5,20 +5,29 @@
     tensor   heads, feed-forward and vocabulary cut (Megatron)
 
 A mesh is data in a config: `mesh=dict(data=1, fsdp=8, tensor=1)`. Data parallelism, FSDP, tensor parallelism and mixtures
-are mesh shapes; no code path knows of them.
+are mesh shapes; no code path knows of them. The copies of the model share the optimizer's work (`over_data`, ZeRO-1).
 """
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ('data', 'fsdp', 'tensor')
 
-# Logical axis -> mesh axis. Every logical axis of every parameter is here.
+# Logical axis -> mesh axis or axes. Every logical axis of every parameter and activation is here. A mesh axis cuts only one
+# dimension of an array: activations, whose batch has `fsdp`, keep their width whole.
 RULES = (
+    ('batch', ('data', 'fsdp')),
+    (
+        'images',
+        ('data', 'fsdp', 'tensor'),
+    ),  # Pictures inside the trunk: each device has whole ones, and the whole trunk.
     ('embed', 'fsdp'),
     ('media', 'fsdp'),
     ('resampler', 'fsdp'),
@@ -41,13 +50,16 @@ RULES = (
 )
 
 
-def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
-    """A mesh over all devices; one axis may be -1, which takes what the others leave.
+def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh over all devices, or the given ones; one axis may be -1, which takes what the others leave.
+
+    Devices of several slices (pods joined by a slower network) are cut along `data`: only the sum of the gradients crosses.
 
     Raises:
-      ValueError: the axes do not multiply to the number of devices.
+      ValueError: the axes do not multiply to the number of devices, or the slices do not divide `data`.
     """
-    devices = jax.device_count()
+    every = list(jax.devices() if devices is None else devices)
+    devices = len(every)
     shape = [data, fsdp, tensor]
     rest = int(np.prod([size for size in shape if size != -1]))
     bad = any(size == 0 or size < -1 for size in shape) or shape.count(-1) > 1
@@ -57,7 +69,14 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
             f'{devices}, and at most one may be -1.'
         )
     shape = tuple(devices // rest if size == -1 else size for size in shape)
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3)
+    slices = len({getattr(device, 'slice_index', 0) for device in every})
+    if shape[0] % slices:
+        raise ValueError(f'The mesh data={shape[0]} is not divided by the {slices} slices of the devices.')
+    if slices > 1:
+        within = (shape[0] // slices, *shape[1:])
+        grid = mesh_utils.create_hybrid_device_mesh(within, (slices, 1, 1), every)
+        return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 3)
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=every)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -103,6 +122,28 @@ def shardings(boxed: Any, mesh: Mesh) -> Any:
         return NamedSharding(mesh, PartitionSpec(*spec))
 
     return jax.tree_util.tree_map_with_path(one, boxed, is_leaf=lambda x: isinstance(x, nn.meta.AxisMetadata))
+
+
+def over_data(where: NamedSharding, shape: Sequence[int]) -> NamedSharding:
+    """Where a parameter's moments and gradient lie: as itself, and cut over `data` too where that divides a dimension.
+
+    This is stage 1 of ZeRO (Rajbhandari et al. 2020; paper, section 3.1): each copy of the model updates its share.
+    """
+    mesh, spec = where.mesh, [*where.spec, *[None] * (len(shape) - len(where.spec))]
+    # Whole dimensions first, then large ones: layers are few, and scanned.
+    for i in sorted(range(len(shape)), key=lambda i: (spec[i] is not None, -shape[i])):
+        axes = (*([spec[i]] if spec[i] else []), 'data')
+        if shape[i] % np.prod([mesh.shape[axis] for axis in axes]) == 0:
+            spec[i] = axes if len(axes) > 1 else 'data'
+            return NamedSharding(mesh, PartitionSpec(*spec))
+    return where
+
+
+@contextlib.contextmanager
+def activations(mesh: Mesh) -> Iterator[None]:
+    """What is traced inside lays its activations on the mesh by the rules table."""
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), nn.logical_axis_rules(RULES):
+        yield
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

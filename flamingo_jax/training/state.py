@@ -1,5 +1,6 @@
 """What a training step changes: the step, the trained trees, their moments, the random key."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -30,6 +31,18 @@ def new_state(
       trained: the component trees to train; each is initialised afresh (pretrained ones are put in afterwards).
 
     Raises:
+      ValueError: as `lay_out`.
+    """
+    make, shapes = lay_out(model, optimizer, trained, mesh)
+    return jax.jit(make, out_shardings=jax.tree.map(lambda x: x.sharding, shapes))(jax.random.key(seed))
+
+
+def lay_out(
+    model: Flamingo, optimizer: optax.GradientTransformation, trained: tuple[str, ...], mesh: Mesh
+) -> tuple[Callable[[Key[Array, '']], TrainState], TrainState]:
+    """How a state is made from a random key, and its shapes, each with its sharding; nothing is computed.
+
+    Raises:
       ValueError: a component that the model has not, or a mesh that does not divide a parameter.
     """
     boxed = jax.eval_shape(model.init, jax.random.key(0))
@@ -41,14 +54,15 @@ def new_state(
         params = {name: tree for name, tree in nn.meta.unbox(model.init(params_key)).items() if name in trained}
         return TrainState(jax.numpy.zeros((), jax.numpy.int32), params, optimizer.init(params), key)
 
+    shapes = jax.eval_shape(make, jax.random.key(0))
     params = sharding.shardings({name: boxed[name] for name in trained}, mesh)
     replicated = sharding.replicated(mesh)
-    opt_state = optax.tree_map_params(  # Moments lie where their parameters lie.
+    opt_state = optax.tree_map_params(
         optimizer,
-        lambda _, where: where,
-        jax.eval_shape(make, jax.random.key(0)).opt_state,
+        lambda moment, where: sharding.over_data(where, moment.shape),
+        shapes.opt_state,
         params,
         transform_non_params=lambda _: replicated,
     )
     where = TrainState(replicated, params, opt_state, replicated)
-    return jax.jit(make, out_shardings=where)(jax.random.key(seed))
+    return make, jax.tree.map(lambda x, w: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=w), shapes, where)

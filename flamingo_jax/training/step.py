@@ -5,10 +5,12 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from flamingo_jax.inputs.pipeline import Batch
 from flamingo_jax.model.flamingo import Flamingo, Params
+from flamingo_jax.training import sharding
 from flamingo_jax.training.loss import NoiseConfig, loss_sum
 from flamingo_jax.training.state import TrainState
 
@@ -37,31 +39,66 @@ def make_step(
       devices; reading them waits for the step.
     """
 
+    mesh = where.step.mesh
+
+    def share(grads: Params) -> Params:
+        """Each copy of the model keeps its share of the gradient, as it has its share of the moments."""
+        return jax.tree.map(
+            lambda x, w: jax.lax.with_sharding_constraint(x, sharding.over_data(w, x.shape)), grads, where.params
+        )
+
+    def encode(frozen: Params, batches: dict[str, Batch]) -> dict[str, Batch]:
+        """Pixels -> features, by one call of the trunk: it is slow to compile, and data sets differ in n and t only."""
+        pixels = {name: batch['images'] for name, batch in batches.items() if 'images' in batch}
+        pixels = {name: images for name, images in pixels.items() if images.ndim == 6}
+        if not pixels or model.config.xattn is None:
+            return batches
+        # Next to each other within the rows of each device, so that none are moved.
+        rows = mesh.shape['data'] * mesh.shape['fsdp']
+        side_by_side = [images.reshape(rows, -1, 1, *images.shape[3:]) for images in pixels.values()]
+        features = model.features(frozen, jnp.concatenate(side_by_side, axis=1))
+        parts = jnp.split(features, np.cumsum([images.shape[1] for images in side_by_side])[:-1], axis=1)
+        return batches | {
+            name: batches[name] | {'images': part.reshape(*images.shape[:3], *part.shape[3:])}
+            for (name, images), part in zip(pixels.items(), parts, strict=True)
+        }
+
     @functools.partial(jax.jit, donate_argnames='state', out_shardings=(where, None))
     def step(state: TrainState, frozen: Params, batches: dict[str, Batch]) -> tuple[TrainState, Metrics]:
-        grads = jax.tree.map(jnp.zeros_like, state.params)
+        with sharding.activations(mesh):
+            return update(state, frozen, batches)
+
+    def update(state: TrainState, frozen: Params, batches: dict[str, Batch]) -> tuple[TrainState, Metrics]:
+        grads = share(jax.tree.map(jnp.zeros_like, state.params))
+        totals = {name: jnp.maximum(batch['weights'][:, 1:].sum(), 1e-6) for name, batch in batches.items()}
+        keys = {
+            name: jax.random.split(jax.random.fold_in(jax.random.fold_in(state.key, state.step), number), micro_batches)
+            for number, name in enumerate(sorted(batches))
+        }
+
+        def accumulate(grads, xs):
+            micro, keys = xs
+            micro, sums = encode(frozen, micro), {}
+            for name, batch in micro.items():
+
+                def weighted_loss(params, name=name, batch=batch):
+                    loss, sums = loss_sum(model, params, frozen, batch, keys[name], noise)
+                    return loss_weights[name] * loss / totals[name], sums
+
+                new, sums[name] = jax.grad(weighted_loss, has_aux=True)(state.params)
+                grads = jax.tree.map(jnp.add, grads, share(new))
+            return grads, sums
+
+        # Every so many-th row, so that each device has rows of its own in each micro-batch, and none are moved.
+        micro = jax.tree.map(lambda x: x.reshape(-1, micro_batches, *x.shape[1:]).swapaxes(0, 1), batches)
+        grads, sums = jax.lax.scan(accumulate, grads, (micro, keys))
         metrics = {}
-        for number, (name, batch) in enumerate(sorted(batches.items())):
-            key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), number)
-            total = jnp.maximum(batch['weights'][:, 1:].sum(), 1e-6)
-
-            def weighted_loss(params, batch, key, weight=loss_weights[name], total=total):
-                loss, sums = loss_sum(model, params, frozen, batch, key, noise)
-                return weight * loss / total, sums
-
-            def accumulate(grads, xs, weighted_loss=weighted_loss):
-                new, sums = jax.grad(weighted_loss, has_aux=True)(state.params, *xs)
-                return jax.tree.map(jnp.add, grads, new), sums
-
-            # Every so many-th row, so that each device has rows of its own in each micro-batch, and none are moved.
-            micro = jax.tree.map(lambda x: x.reshape(-1, micro_batches, *x.shape[1:]).swapaxes(0, 1), batch)
-            grads, sums = jax.lax.scan(accumulate, grads, (micro, jax.random.split(key, micro_batches)))
-            sums = jax.tree.map(jnp.sum, sums)
+        for name, of in jax.tree.map(jnp.sum, sums).items():
             metrics |= {
-                f'{name}/loss': sums['loss'] / total,
-                f'{name}/accuracy': sums['right'] / jnp.maximum(sums['answers'], 1),
-                f'{name}/tokens': sums['tokens'],
-                f'{name}/unreadable': sums['unreadable'],
+                f'{name}/loss': of['loss'] / totals[name],
+                f'{name}/accuracy': of['right'] / jnp.maximum(of['answers'], 1),
+                f'{name}/tokens': of['tokens'],
+                f'{name}/unreadable': of['unreadable'],
             }
         metrics['loss'] = sum(loss_weights[name] * metrics[f'{name}/loss'] for name in batches)
         metrics['grad_norm'] = optax.global_norm(grads)

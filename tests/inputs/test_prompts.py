@@ -64,6 +64,11 @@ def test_errors(tokenizer, sentencepiece, tmp_path):
         encode_prompt([IMAGE, '<image> and <image>'], tokenizer, 16)
     with pytest.raises(ValueError, match='Item 1 of the prompt is a int'):
         encode_prompt(['a', 3], tokenizer, 16)
+    with pytest.raises(ValueError, match='Item 1 of the prompt is a NoneType'):
+        encode_prompt(['a', None], tokenizer, 16)
+    IMAGE.save(tmp_path / 'x.png')
+    with pytest.raises(ValueError, match='Item 0 .* give pathlib.Path'):
+        encode_prompt([str(tmp_path / 'x.png')], tokenizer, 16)
     with pytest.raises(ValueError, match='Item 0 .* bare language model'):
         encode_prompt([IMAGE], Tokenizer(sentencepiece), 16)
     with pytest.raises(PictureError, match='gone.png'):

@@ -24,7 +24,7 @@ def mask():
     return mask
 
 
-def reference(q, k, v, mask):
+def reference(q, k, v, mask, bias=None):
     """Attention as loops over everything, in float64."""
     q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
     out = np.zeros(q.shape)
@@ -32,7 +32,8 @@ def reference(q, k, v, mask):
         group = h // (q.shape[2] // k.shape[2])
         seen = np.flatnonzero(mask[b, l])
         if len(seen):
-            weights = np.exp(k[b, seen, group] @ q[b, l, h] / q.shape[3] ** 0.5)
+            logits = k[b, seen, group] @ q[b, l, h] / q.shape[3] ** 0.5
+            weights = np.exp(logits if bias is None else logits + bias[b, h, l, seen])
             out[b, l, h] = weights / weights.sum() @ v[b, seen, group]
     return out
 
@@ -50,6 +51,12 @@ def test_equals_jax_where_a_row_is_not_empty(qkv, mask):
     some = mask.any(axis=-1)
     np.testing.assert_allclose(ours[some], theirs[some], rtol=1e-5, atol=1e-6)
     assert np.abs(theirs[~some]).max() > 0.01  # Why the function exists: theirs leaks the average into an empty row.
+
+
+def test_a_bias_is_added_to_the_scaled_products(qkv, mask):
+    q, k, v = qkv[0], *(x[:, :, :2] for x in qkv[1:])
+    bias = np.random.default_rng(2).standard_normal((2, 4, 5, 6), np.float32)
+    np.testing.assert_allclose(attend_jit(q, k, v, mask, bias), reference(q, k, v, mask, bias), rtol=1e-5, atol=1e-6)
 
 
 def test_grouped_heads_are_repeated_heads(qkv, mask):

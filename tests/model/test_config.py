@@ -1,9 +1,11 @@
 import dataclasses
 import json
 
+import jax
 import pytest
 
-from flamingo_jax.model.config import FlamingoConfig
+from flamingo_jax.model.config import SIZES, FlamingoConfig
+from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.model.vision.nfnet import NFNET_F6
 
 
@@ -45,3 +47,29 @@ def test_gated_blocks_stand_before_every_kth(config, depth, every, blocks):
     lm, xattn = dataclasses.replace(config.lm, depth=depth), dataclasses.replace(config.xattn, every=every)
     assert dataclasses.replace(config, lm=lm, xattn=xattn).xattn_blocks == blocks
     assert FlamingoConfig(lm=lm).xattn_blocks == 0
+
+
+# Parameters of each component. The paper's sizes: 13 L D^2 + 32000 D of the language model, 12 D^2 of a gated block, the
+# printed 194M of the resampler, NFNet-F6 without its classifier.
+COUNTS = {
+    'tiny': dict(lm=2_583_936, xattn=1_774_088, resampler=1_957_376, vision=3_413_024),
+    '3b': dict(lm=13 * 24 * 2048**2 + 32_000 * 2048, xattn=24 * 12 * 2048**2, resampler=193.57e6, vision=435_286_116),
+    '9b': dict(lm=13 * 32 * 4096**2 + 32_000 * 4096, xattn=8 * 12 * 4096**2, resampler=193.57e6, vision=435_286_116),
+    '80b': dict(lm=13 * 80 * 8192**2 + 32_000 * 8192, xattn=12 * 12 * 8192**2, resampler=193.57e6, vision=435_286_116),
+}
+
+
+def test_parameter_counts_of_all_sizes():
+    """Within 0.5 % of the paper's. Its resampler has no map to the language model's width, ours has one."""
+    assert set(COUNTS) == set(SIZES)
+    for size, expected in COUNTS.items():
+        config = FlamingoConfig(**SIZES[size])
+        shapes = jax.eval_shape(Flamingo(config).init, jax.random.key(0))
+        counts = {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in shapes.items()}
+        if size != 'tiny':
+            counts['resampler'] -= config.resampler.width * config.lm.width
+        counts['vision'] -= 2 * config.vision.width  # The standardisation of the features is ours.
+        assert set(counts) == set(expected)
+        for name in counts:
+            assert counts[name] == pytest.approx(expected[name], rel=5e-3), (size, name)
+    assert round(sum(counts.values()) / 1e9, 1) == 80.4  # The paper's "80B".

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flamingo_jax.model.config import FlamingoConfig
+from flamingo_jax.model.config import SIZES, FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo, Media, causal_mask
 from flamingo_jax.model.gated_xattn import GatedXattnDense, media_mask
 from flamingo_jax.model.language_model import Block
@@ -124,13 +124,16 @@ def loop(model, params):
     return run
 
 
-def test_scanned_groups_are_a_loop_over_blocks(logits_as_run, model, params, features, tokens, loop):
+@pytest.mark.parametrize('remat', ['', 'full'])
+def test_scanned_groups_are_a_loop_over_blocks(logits_as_run, model, params, features, tokens, loop, remat):
     """Three blocks with a gated block before the first and the third: one whole group and a ragged one."""
-    np.testing.assert_array_equal(logits_as_run(model, params, features, tokens), loop(features, tokens))
+    scanned = dataclasses.replace(model, remat=remat)
+    np.testing.assert_array_equal(logits_as_run(scanned, params, features, tokens), loop(features, tokens))
 
 
-def test_rematerialisation_changes_nothing(model, params, features, tokens):
-    remat = dataclasses.replace(model, remat=True)
+@pytest.mark.parametrize('policy', ['full', 'dots'])
+def test_rematerialisation_changes_nothing(model, params, features, tokens, policy):
+    remat = dataclasses.replace(model, remat=policy)
     expected = logits(model, params, features, tokens)
     np.testing.assert_allclose(logits(remat, params, features, tokens), expected, rtol=1e-5, atol=1e-5)
     grad = jax.jit(
@@ -141,6 +144,11 @@ def test_rematerialisation_changes_nothing(model, params, features, tokens):
     )
     for a, b in zip(*(jax.tree.leaves(grad(params['xattn'], m)) for m in (model, remat)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * np.abs(a).max())
+
+
+def test_an_unknown_remat_policy_is_named(config):
+    with pytest.raises(ValueError, match="'', 'full', 'dots', and not 'everything'"):
+        Flamingo(config, remat='everything')
 
 
 def test_media_computed_ahead_are_the_same(model, params, features, tokens):
@@ -186,7 +194,8 @@ def test_extra_tokens_have_rows_of_their_own(model, params, features, tokens):
 
 def test_every_dimension_of_every_parameter_has_a_rule_and_every_rule_a_parameter(config):
     learned = dict(positions='learned', norm='layer', bias=True, gated_ffw=True, tied=False)
-    configs = [config, FlamingoConfig(lm=dataclasses.replace(config.lm, **learned))]
+    sizes = [FlamingoConfig(**size) for size in SIZES.values()]
+    configs = [config, FlamingoConfig(lm=dataclasses.replace(config.lm, **learned)), *sizes]
     used = set()
     for one in configs:
         boxed = jax.eval_shape(Flamingo(one).init, jax.random.key(0))
@@ -195,6 +204,7 @@ def test_every_dimension_of_every_parameter_has_a_rule_and_every_rule_a_paramete
             assert isinstance(box, nn.meta.AxisMetadata), f'{path} has no logical axes'
             assert len(box.names) == box.value.ndim, f'{path} {box.names} {box.value.shape}'
             used |= set(box.names)
+    used |= {'batch', 'images'}  # Of activations.
     rules = [name for name, _ in RULES]
     assert len(rules) == len(set(rules)) and used == set(rules)
 

@@ -8,7 +8,7 @@ import pytest
 
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo
-from flamingo_jax.model.language_model import rotate
+from flamingo_jax.model.language_model import Block, by_distance, distance_waves, rotate
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 ROTARY = dict(positions='rotary', norm='rms', kv_heads=2)
@@ -17,7 +17,10 @@ LEARNED = dict(
 )
 
 
-@pytest.fixture(scope='module', params=[ROTARY, LEARNED], ids=['rotary', 'learned'])
+RELATIVE = dict(positions='relative', norm='rms', kv_heads=2)
+
+
+@pytest.fixture(scope='module', params=[ROTARY, LEARNED, RELATIVE], ids=['rotary', 'learned', 'relative'])
 def lm(config, request):
     """(model, params) of a bare language model of one family."""
     model = Flamingo(FlamingoConfig(lm=dataclasses.replace(config.lm, **request.param)))
@@ -35,12 +38,12 @@ def logits(lm):
 
 @pytest.fixture(scope='module')
 def advance(lm):
-    """One call of the decoder with a cache, jitted: (tokens, positions, mask, cache, index) -> (logits, cache)."""
+    """One call of the decoder with a cache, jitted: (tokens, positions, mask, cache, index, key_positions) -> (logits, cache)."""
     model, params = lm
 
-    def run(tokens, positions, mask, cache, index):
+    def run(tokens, positions, mask, cache, index, key_positions):
         y = model.embed(params, tokens)
-        y, cache = model.decoder(params, y, positions, mask, None, jnp.zeros_like(tokens), cache, index)
+        y, cache = model.decoder(params, y, positions, mask, None, jnp.zeros_like(tokens), cache, index, key_positions)
         return model.unembed(params, y), cache
 
     return jax.jit(run)
@@ -71,7 +74,7 @@ def test_prefix_and_extension_are_the_whole(lm, logits, advance, tokens):
         index = np.arange(begin, end)
         mask = (places <= index[:, None])[None]
         positions = np.broadcast_to(index, (2, end - begin))
-        part, cache = advance(tokens[:, begin:end], positions, mask, cache, jnp.int32(begin))
+        part, cache = advance(tokens[:, begin:end], positions, mask, cache, jnp.int32(begin), np.tile(places, (2, 1)))
         parts.append(part)
     np.testing.assert_allclose(np.concatenate(parts, axis=1), logits(tokens), rtol=1e-4, atol=1e-5)
 
@@ -82,7 +85,7 @@ def test_padding_on_the_left_changes_nothing(lm, logits, advance, tokens):
     places = np.arange(20)
     mask = ((places <= places[:, None]) & (places >= 4))[None]
     positions = np.broadcast_to(np.maximum(places - 4, 0), (2, 20))
-    out, _ = advance(padded, positions, mask, lm[0].empty_cache(2, 20), jnp.int32(0))
+    out, _ = advance(padded, positions, mask, lm[0].empty_cache(2, 20), jnp.int32(0), positions)
     np.testing.assert_allclose(out[:, 4:], logits(tokens), rtol=1e-4, atol=1e-5)
     assert np.isfinite(out).all()
 
@@ -102,6 +105,54 @@ def test_rotation_depends_on_the_distance_alone():
     turned = np.asarray(rotate(x, jnp.array([[3]]), 100.0))[0, 0, 0]
     np.testing.assert_allclose(turned[[1, 5]], [np.cos(3 * 100**-0.25), np.sin(3 * 100**-0.25)], rtol=1e-5)
     assert np.count_nonzero(turned) == 2
+
+
+@pytest.fixture(scope='module')
+def relative_block(config):
+    """(config, block, its parameters, y [2 7 32]) with relative positions."""
+    c = dataclasses.replace(config.lm, **RELATIVE)
+    y = jnp.array(np.random.default_rng(0).standard_normal((2, 7, c.width), np.float32))
+    block = Block(c)
+    params = nn.meta.unbox(
+        block.init(jax.random.key(0), y, jnp.zeros((2, 7), int), jnp.ones((1, 7, 7), bool))['params']
+    )
+    return c, block, jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(1), x.shape), params), y
+
+
+def relative_attention(c, p, x):
+    """Equation (a) + (b) + (c) + (d) of Dai et al. 2019, section 3.3, as loops, in float64; x [l d] is normed."""
+    p = jax.tree.map(lambda a: np.asarray(a, np.float64), p)
+    out = np.zeros_like(x)
+    for i, h in np.ndindex(len(x), c.heads):
+        g = h // (c.heads // c.kv_heads)
+        q, logits = x[i] @ p['query']['kernel'][:, h], []
+        for j in range(i + 1):
+            frequency = [10_000 ** (-2 * f / c.width) for f in range(c.width // 2)]
+            wave = np.array([np.sin((i - j) * f) for f in frequency] + [np.cos((i - j) * f) for f in frequency])
+            key, distance = x[j] @ p['key']['kernel'][:, g], wave @ p['relative'][:, h]
+            u, v = p['content_bias'][h], p['relative_bias'][h]
+            logits.append((q @ key + q @ distance + u @ key + v @ distance) / c.head_dim**0.5)
+        weights = np.exp(logits) / np.exp(logits).sum()
+        value = sum(w * (x[j] @ p['value']['kernel'][:, g]) for j, w in enumerate(weights))
+        out[i] += value @ p['out']['kernel'][h]
+    return out
+
+
+def test_relative_positions_are_a_loop_over_queries_and_keys(relative_block):
+    c, block, p, y = relative_block
+    p = p | {'ffw': jax.tree.map(jnp.zeros_like, p['ffw'])}  # The attention alone.
+    got, _ = jax.jit(block.apply)({'params': p}, y, jnp.zeros((2, 7), int), jnp.tril(jnp.ones((1, 7, 7), bool)))
+    for row, new in zip(np.asarray(y, np.float64), got, strict=True):
+        normed = row / np.sqrt((row**2).mean(-1, keepdims=True) + c.norm_eps) * np.asarray(p['norm_attention']['scale'])
+        np.testing.assert_allclose(new, row + relative_attention(c, p, normed), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('queries', [1, 64])
+def test_both_orders_of_the_distance_product(queries):
+    rng = np.random.default_rng(0)
+    q, kernel = rng.standard_normal((2, queries, 3, 4), np.float32), rng.standard_normal((16, 3, 4), np.float32)
+    expected = np.einsum('blhk,dhk,md->bhlm', q, kernel, distance_waves(32, 16), optimize=True)
+    np.testing.assert_allclose(by_distance(jnp.array(q), jnp.array(kernel), 32), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_tied_output_is_the_embedding(config):

@@ -22,7 +22,10 @@ def params(features):
     """With norms that do something: their scales and biases are drawn too."""
     params = nn.meta.unbox(jax.jit(Resampler(CONFIG, 12).init)(jax.random.key(0), features))['params']
     rng = np.random.default_rng(1)
-    return jax.tree.map(lambda x: x + 0.3 * rng.standard_normal(x.shape, np.float32) if x.ndim == 1 else x, params)
+    return jax.tree.map(
+        lambda x: x + 0.3 * rng.standard_normal(x.shape, np.float32) if x.ndim == 1 or x.shape[:-1] == (1,) else x,
+        params,
+    )
 
 
 def test_equals_the_words_of_the_paper(params, features):
@@ -33,7 +36,7 @@ def test_equals_the_words_of_the_paper(params, features):
         return x * np.asarray(p['scale']) + np.asarray(p['bias'])
 
     p = jax.tree.map(np.asarray, params)
-    layer = p['layer_0']
+    layer = jax.tree.map(lambda x: x[0], p['layers'])
     expected = np.zeros((2, 2, 3, 12), np.float32)
     for b, n in np.ndindex(2, 2):
         x_f = features[b, n] @ p['project_in']['kernel']  # [t s d]
@@ -97,5 +100,9 @@ def test_the_latents_are_keys_too(params):
     latents = np.random.default_rng(3).standard_normal((1, 3, 16), np.float32)
     changed = latents.copy()
     changed[0, 2] = -changed[0, 2]
-    apply = jax.jit(lambda latents: layer.apply({'params': params['layer_0']}, latents, jnp.zeros((1, 5, 16))))
+    apply = jax.jit(
+        lambda latents: layer.apply(
+            {'params': jax.tree.map(lambda x: x[0], params['layers'])}, latents, jnp.zeros((1, 5, 16))
+        )
+    )
     assert np.abs(apply(changed)[0, 0] - apply(latents)[0, 0]).max() > 1e-4

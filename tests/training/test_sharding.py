@@ -2,10 +2,10 @@ import dataclasses
 
 import jax
 import pytest
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from flamingo_jax.model.flamingo import Flamingo
-from flamingo_jax.training.sharding import AXES, batch_sharding, check_batch, make_mesh, shardings
+from flamingo_jax.training.sharding import AXES, batch_sharding, check_batch, make_mesh, over_data, shardings
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,25 @@ def test_a_parameter_lies_where_its_axes_say(config):
     # Two axes that go to the same mesh axis: only the first is cut.
     assert where['resampler']['project_out']['kernel'] == PartitionSpec('fsdp', None)
     assert all(set(spec) <= {None} for spec in jax.tree.leaves(where['vision'], is_leaf=lambda x: isinstance(x, tuple)))
+
+
+@pytest.mark.parametrize(
+    'spec, shape, expected',
+    [
+        (
+            (None, 'fsdp', 'tensor'),
+            (8, 16, 32),
+            ('data', 'fsdp', 'tensor'),
+        ),  # The whole dimension, though the smallest.
+        ((None, 'fsdp', 'tensor'), (3, 16, 32), (None, 'fsdp', ('tensor', 'data'))),
+        ((None, 'fsdp', 'tensor'), (3, 16, 34), (None, ('fsdp', 'data'), 'tensor')),
+        ((None,), (3,), (None,)),
+        ((), (), ()),
+    ],
+)
+def test_moments_are_cut_over_the_copies_where_that_divides(spec, shape, expected):
+    where = over_data(NamedSharding(make_mesh(2, 2, 2), PartitionSpec(*spec)), shape)
+    assert where.spec == PartitionSpec(*expected)
 
 
 def test_an_indivisible_dimension_names_the_parameter(config):

@@ -1,0 +1,22 @@
+"""Flamingo-3B by the paper's recipe. Nobody has run it with this code; what it needs is planned ahead:
+
+    python -m flamingo_jax.plan --config=experiments/flamingo_3b.py --topology=v5e-16
+
+It needs bundles/lm (Chinchilla-1.4B's shape), bundles/nfnet_f6, and the four data sets. docs/tpu.md says how to start it.
+"""
+
+from ml_collections import ConfigDict
+
+from flamingo_jax.training import config as training
+
+
+def get_config() -> ConfigDict:
+    """1.4B frozen, 1.4B trained."""
+    c = training.paper('3b')
+    c.mesh = ConfigDict(dict(data=1, fsdp=-1, tensor=1))
+    c.machines['v4:2x2x4'] = training.machine(data=1, fsdp=16, tensor=1, micro_batches=2)
+    c.machines['v5e-16'] = training.machine(data=1, fsdp=16, tensor=1, micro_batches=4)
+    c.machines['v5p:2x2x4'] = training.machine(data=1, fsdp=16, tensor=1)
+    c.machines['v6e-16'] = training.machine(data=1, fsdp=16, tensor=1, micro_batches=2)
+    c.machines['h100:1'] = training.machine(data=1, fsdp=1, tensor=1, micro_batches=32)
+    return c

@@ -1,0 +1,23 @@
+"""Flamingo-80B by the paper's recipe. Nobody has run it with this code; what it needs is planned ahead:
+
+    python -m flamingo_jax.plan --config=experiments/flamingo_80b.py --topology=v4:8x12x16
+
+The paper trained it on 1,536 TPU v4 chips for 15 days (16-way tensor parallel, ZeRO stage 1), which is that topology.
+It needs bundles/lm (Chinchilla-70B's shape), bundles/nfnet_f6, and the four data sets. docs/tpu.md says how to start it.
+"""
+
+from ml_collections import ConfigDict
+
+from flamingo_jax.training import config as training
+
+
+def get_config() -> ConfigDict:
+    """70B frozen, 9.9B trained."""
+    c = training.paper('80b')
+    c.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=16))
+    # Batches are 1.5 times the ablations': the smallest multiple that the 96 copies of the paper's machine divide.
+    c.machines['v4:8x12x16'] = training.machine(data=96, fsdp=1, tensor=16, batch=1.5)
+    c.machines['v5p:8x8x16'] = training.machine(data=64, fsdp=1, tensor=16)
+    c.machines['v5e-256'] = training.machine(data=1, fsdp=16, tensor=16)
+    c.machines['v6e-256'] = training.machine(data=1, fsdp=16, tensor=16)
+    return c

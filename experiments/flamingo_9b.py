@@ -1,0 +1,22 @@
+"""Flamingo-9B by the paper's recipe. Nobody has run it with this code; what it needs is planned ahead:
+
+    python -m flamingo_jax.plan --config=experiments/flamingo_9b.py --topology=v5e-64
+
+It needs bundles/lm (Gopher-7.1B's shape), bundles/nfnet_f6, and the four data sets. docs/tpu.md says how to start it.
+"""
+
+from ml_collections import ConfigDict
+
+from flamingo_jax.training import config as training
+
+
+def get_config() -> ConfigDict:
+    """7.1B frozen, 1.8B trained."""
+    c = training.paper('9b')
+    c.mesh = ConfigDict(dict(data=1, fsdp=-1, tensor=1))
+    c.machines['v4:4x4x4'] = training.machine(data=1, fsdp=64, tensor=1)
+    c.machines['v5e-64'] = training.machine(data=1, fsdp=64, tensor=1)
+    c.machines['v5p:4x4x4'] = training.machine(data=1, fsdp=64, tensor=1)
+    c.machines['v6e-64'] = training.machine(data=1, fsdp=64, tensor=1)
+    c.machines['h100:8'] = training.machine(data=1, fsdp=8, tensor=1, micro_batches=4)
+    return c

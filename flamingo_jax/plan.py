@@ -1,0 +1,266 @@
+"""Compiles a config ahead for a machine that is not here: does it fit, how long does a step take at least, and why.
+
+    python -m flamingo_jax.plan --config=experiments/flamingo_80b.py --topology=v4:8x12x16 --out=plan.json
+
+The train step and the decode step are the real ones, compiled by the TPU's own compiler (pip install -e '.[plan]') from
+shapes alone: no TPU, no weights, no data. Topologies: v4, v5e, v5p, v6e as KIND:SHAPE (v5e-16 is v5e:4x4), h100:N, cpu:N.
+The mesh is the config's for that machine (`config.machines`), or its `mesh`, or --mesh.
+
+What is measured: bytes of memory and what is sent, by the compiler. What is computed: operations, by formula. The times are
+lower bounds: peaks of the chip's data sheet, perfectly overlapped. No step is run.
+"""
+
+import json
+import pathlib
+import re
+import time
+from typing import Any
+
+import jax
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+from flamingo_jax.planning import collectives, flops, programs, topology
+from flamingo_jax.planning.bounds import bounds
+from flamingo_jax.planning.topology import GIB, Topology
+from flamingo_jax.training import sharding
+
+PAPER_STEPS = 500_000
+
+
+class DoesNotFit(Exception):
+    """The compiler says that a program needs more memory than a chip has."""
+
+
+def plan(
+    config: ConfigDict, where: Topology, mesh: dict[str, int] | None = None, decode: bool = True
+) -> dict[str, Any]:
+    """Plans a config for a machine, and prints what it does.
+
+    Args:
+      mesh: instead of the config's for this machine.
+      decode: whether the decode step is compiled too.
+
+    Returns:
+      What `report` prints, as JSON has it.
+
+    Raises:
+      ValueError: a topology, mesh or batch that does not fit, before anything is compiled.
+    """
+    machine = config.machines.get(where.name) or ConfigDict(
+        dict(mesh=config.mesh.to_dict(), micro_batches=config.micro_batches, batch=1.0)
+    )
+    grid = sharding.make_mesh(**(mesh or machine.mesh.to_dict()), devices=where.devices())
+    run = programs.prepare(config, grid, machine.micro_batches, machine.batch, where.kind != 'cpu')
+    out = dict(
+        topology=where.name,
+        chips=where.chips,
+        mesh=dict(grid.shape),
+        micro_batches=machine.micro_batches,
+        batch={name: data.batch_size for name, data in run.datasets.items()},
+        parameters={
+            name: dict(count=sum(x.size for x in jax.tree.leaves(tree)), trained=name in run.trained)
+            for name, tree in run.shapes().items()
+        },
+    )
+    lowered, state, frozen = _timed('Tracing the train step', lambda: programs.train_step(run))
+    shards = dict(
+        {f'{name} (float32)': tree for name, tree in state.params.items()},
+        moments=state.opt_state,
+        **{f'{name} (frozen)': tree for name, tree in frozen.items()},
+    )
+    held = {name: sum(_bytes(x) for x in jax.tree.leaves(tree)) for name, tree in shards.items()}
+    held['gradients'] = sum(
+        x.dtype.itemsize * _size(sharding.over_data(x.sharding, x.shape), x.shape)
+        for x in jax.tree.leaves(state.params)
+    )
+    out['train'] = _compile('train step', lowered, where, grid) | dict(held_bytes=held)
+    counted = flops.train_step(run.model.config, run.trained, run.datasets, run.model.remat)
+    out['train'] |= dict(flops=counted)
+    if out['train']['fits']:
+        done = counted['total'] + counted['recomputed']
+        out['train'] |= _speed(run, done, out['train'], where, grid, out['batch'])
+    if decode and 'lm' in out['parameters']:
+        pictures = 33 if run.model.config.xattn else 0  # 32 shots and the question.
+        lowered, prompts = _timed('Tracing the decode step', lambda: programs.decode_step(run, pictures))
+        out['decode'] = _compile('decode step', lowered, where, grid) | dict(prompts=prompts, pictures=pictures)
+        places = run.model.config.lm.context
+        out['decode']['flops'] = flops.decode_step(run.model.config, prompts, places, pictures)
+        if out['decode']['fits']:
+            limit = bounds(
+                out['decode']['flops'], out['decode']['bytes']['arguments'], _sent(out['decode']), where, grid
+            )
+            out['decode'] |= dict(
+                bounds=limit._asdict(), bound_by=limit.bound_by, tokens_per_second=prompts / limit.seconds
+            )
+    return out
+
+
+def _timed(what: str, function):
+    print(f'{what} ...', end=' ', flush=True)
+    begin = time.perf_counter()
+    result = function()
+    print(f'{time.perf_counter() - begin:.0f} s', flush=True)
+    return result
+
+
+def _compile(name: str, lowered: jax.stages.Lowered, where: Topology, mesh: jax.sharding.Mesh) -> dict[str, Any]:
+    """Compiles, and reads from the program what it needs; `fits` is False where the compiler says so."""
+    begin = time.perf_counter()
+    try:
+        compiled = _timed(f'Compiling the {name} for {where.name}', lowered.compile)
+    except jax.errors.JaxRuntimeError as error:
+        if 'RESOURCE_EXHAUSTED' not in str(error) and 'Ran out of memory' not in str(error):
+            raise
+        return dict(fits=False, seconds_to_compile=time.perf_counter() - begin, **_exhausted(str(error), where))
+    memory = compiled.memory_analysis()
+    size = dict(
+        arguments=memory.argument_size_in_bytes,
+        temporaries=memory.temp_size_in_bytes,
+        outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        code=memory.generated_code_size_in_bytes,
+    )
+    # The compiler's own peak leaves the arguments out on some devices.
+    size['peak'] = sum(size.values())
+    sent = collectives.read(compiled.as_text(), mesh)
+    return dict(
+        fits=size['peak'] <= where.chip.memory,
+        seconds_to_compile=time.perf_counter() - begin,
+        bytes=size,
+        chip_memory=where.chip.memory,
+        collectives=[dict(one._asdict(), axes=list(one.axes)) for one in sent],
+    )
+
+
+def _exhausted(message: str, where: Topology) -> dict[str, Any]:
+    """What the compiler's message says: 'Used 20.66G of 15.75G hbm', and its largest allocations."""
+    used = re.search(r'Used ([\d.]+)([GM]) of ([\d.]+)([GM])', message)
+    unit = dict(G=GIB, M=2**20)
+    peak, limit = (float(used[i]) * unit[used[i + 1]] for i in (1, 3)) if used else (None, where.chip.memory)
+    largest = re.findall(
+        r'Size: ([\d.]+[GMK])\s+(?:Operator: op_name="([^"]*)"[^\n]*\s+)?(?:[^\n]*\n)*?\s*Shape: (\S+)', message
+    )
+    return dict(
+        bytes=dict(peak=peak),
+        chip_memory=limit,
+        largest=[dict(size=size, shape=shape, operation=name[-100:]) for size, name, shape in largest[:5]],
+    )
+
+
+def _sent(part: dict[str, Any]) -> list[collectives.Collective]:
+    return [collectives.Collective(**(one | dict(axes=tuple(one['axes'])))) for one in part['collectives']]
+
+
+def _speed(run, done: float, part: dict[str, Any], where: Topology, mesh, batch: dict[str, int]) -> dict[str, Any]:
+    # Arguments are read and the new state is written; each micro-batch reads the frozen trees and trained ones again.
+    read = part['bytes']['arguments'] * 2 + part['bytes']['temporaries']
+    limit = bounds(done, read, _sent(part), where, mesh)
+    tokens = sum(batch[name] * data.length for name, data in run.datasets.items())
+    images = sum(batch[name] * data.images * data.frames for name, data in run.datasets.items())
+    return dict(
+        bounds=limit._asdict(),
+        bound_by=limit.bound_by,
+        seconds=limit.seconds,
+        tokens_per_second=tokens / limit.seconds,
+        images_per_second=images / limit.seconds,
+        days_for_500k_steps=limit.seconds * PAPER_STEPS / 86_400,
+        mfu_at_bound=part['flops']['total'] / where.chips / where.chip.flops / limit.seconds,
+    )
+
+
+def _size(where: jax.sharding.Sharding, shape: tuple[int, ...]) -> int:
+    size = 1
+    for n in where.shard_shape(shape):
+        size *= n
+    return size
+
+
+def _bytes(x: jax.ShapeDtypeStruct) -> int:
+    return 0 if jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended) else x.dtype.itemsize * _size(x.sharding, x.shape)
+
+
+def report(out: dict[str, Any]) -> str:
+    """The plan in words."""
+    gib = lambda size: f'{size / GIB:8.2f} GiB'  # noqa: E731
+    mesh = ' x '.join(f'{name} {size}' for name, size in out['mesh'].items())
+    lines = [f'{out["topology"]}: {out["chips"]:,} chips, mesh {mesh}, {out["micro_batches"]} micro-batches']
+    lines += [f'batch: {", ".join(f"{name} {size:,}" for name, size in out["batch"].items())}', '', 'Parameters']
+    for name, part in out['parameters'].items():
+        lines.append(f'  {name:14} {part["count"]:16,} {"trained" if part["trained"] else "frozen"}')
+    for name in ('train', 'decode'):
+        if name not in out:
+            continue
+        part = out[name]
+        lines += ['', f'{name.capitalize()} step, each chip (compiled in {part["seconds_to_compile"]:.0f} s)']
+        for kind, size in part['bytes'].items():
+            if size is not None:
+                lines.append(
+                    f'  {kind:14} {gib(size)}' + (f'  of {gib(part["chip_memory"])}' if kind == 'peak' else '')
+                )
+        if not part['fits']:
+            lines += _does_not_fit(name, part, out, gib)
+            continue
+        for one in part['collectives']:
+            axes = ' and '.join(one['axes']) or 'one device'
+            lines.append(
+                f'  sends {one["bytes"] / 1e9:9.3f} GB  {one["kind"]:18} over {axes}, {one["times"]:,.0f} times'
+            )
+        bound = ', '.join(f'{kind} {1e3 * seconds:,.1f} ms' for kind, seconds in part['bounds'].items())
+        lines.append(f'  at least: {bound}. Bound by {part["bound_by"]}.')
+        if name == 'train':
+            counted = {kind: f'{value:.3g}' for kind, value in part['flops'].items()}
+            lines.append(f'  operations a step: {counted}')
+            lines.append(
+                f'  at that bound: {part["seconds"]:.3f} s a step, {part["tokens_per_second"]:,.0f} tokens/s, '
+                f'{part["images_per_second"]:,.0f} images/s, MFU {part["mfu_at_bound"]:.0%}, '
+                f'{part["days_for_500k_steps"]:.1f} days for {PAPER_STEPS:,} steps'
+            )
+        else:
+            lines.append(
+                f'  at that bound: {part["tokens_per_second"]:,.0f} tokens/s for {part["prompts"]} prompts of '
+                f'{part["pictures"]} pictures and a full context'
+            )
+    return '\n'.join(lines)
+
+
+def _does_not_fit(name: str, part: dict[str, Any], out: dict[str, Any], gib) -> list[str]:
+    lines = [f'  DOES NOT FIT: the {name} step needs more than the {gib(part["chip_memory"]).strip()} that a chip has.']
+    held = sorted(part.get('held_bytes', {}).items(), key=lambda item: -item[1])
+    lines += [f'    {gib(size)}  {kind}' for kind, size in held if size]
+    lines += [f'    {one["size"]:>10}  {one["shape"]}  {one["operation"]}' for one in part.get('largest', [])]
+    kept = sum(size for _, size in held)
+    advice = []
+    if kept > part['chip_memory'] / 2:
+        advice.append('a larger fsdp or tensor axis of the mesh (parameters and moments are most of it)')
+    if name == 'train':
+        advice.append(f'more micro-batches than {out["micro_batches"]}, or smaller batches (activations are the rest)')
+        advice.append("remat='full', if the config has another")
+    advice.append('more chips, or chips of more memory')
+    return [*lines, '    What helps: ' + '; '.join(advice) + '.']
+
+
+def main(argv):
+    """Reads the flags, plans, prints and writes."""
+    del argv
+    mesh = None
+    where = topology.parse(_TOPOLOGY.value, _SLICES.value)
+    if where.kind == 'cpu':
+        jax.config.update('jax_num_cpu_devices', where.chips)
+    jax.config.update('jax_platforms', 'cpu')  # This process computes nothing.
+    if _MESH.value:
+        mesh = dict(zip(sharding.AXES, map(int, _MESH.value), strict=True))
+    out = plan(_CONFIG.value, where, mesh, _DECODE.value)
+    print('\n' + report(out))
+    if _OUT.value:
+        pathlib.Path(_OUT.value).write_text(json.dumps(out, indent=2) + '\n')
+
+
+if __name__ == '__main__':
+    _CONFIG = config_flags.DEFINE_config_file('config', lock_config=True)
+    _TOPOLOGY = flags.DEFINE_string('topology', None, 'The machine: v4:8x12x16, v5e-16, h100:8, cpu:8.', required=True)
+    _SLICES = flags.DEFINE_integer('slices', 1, 'So many slices of it, joined by the data-centre network.')
+    _MESH = flags.DEFINE_list('mesh', None, 'data,fsdp,tensor instead of the mesh of the config for this machine.')
+    _DECODE = flags.DEFINE_bool('decode', True, 'Compile the decode step too.')
+    _OUT = flags.DEFINE_string('out', None, 'File for the plan as JSON.')
+    flags.mark_flag_as_required('config')
+    app.run(main)

@@ -1,0 +1,56 @@
+"""The least time that a step can take on given chips, and what sets it: arithmetic, memory or network."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jax.sharding import Mesh
+
+from flamingo_jax.planning.collectives import Collective
+from flamingo_jax.planning.topology import Topology
+
+
+class Bounds(NamedTuple):
+    """Seconds that each part of the machine needs by itself, were it never idle."""
+
+    compute: float
+    memory: float
+    network: float
+
+    @property
+    def seconds(self) -> float:
+        """The step's lower bound: all three at once, perfectly overlapped."""
+        return max(self)
+
+    @property
+    def bound_by(self) -> str:
+        """The part that needs longest."""
+        return max(zip(self, self._fields, strict=True))[1]
+
+
+def bounds(flops: float, read: float, sent: list[Collective], topology: Topology, mesh: Mesh) -> Bounds:
+    """Bounds of a program.
+
+    Args:
+      flops: over all chips.
+      read: bytes that each chip moves to and from its memory at least.
+      sent: collectives of each chip.
+    """
+    chip = topology.chip
+    network = sum(one.bytes / bandwidth(one.axes, topology, mesh) for one in sent)
+    return Bounds(flops / topology.chips / chip.flops, read / chip.memory_bandwidth, network)
+
+
+def bandwidth(axes: tuple[str, ...], topology: Topology, mesh: Mesh) -> float:
+    """Bytes a second that a chip can send along mesh axes: both directions of each dimension of the torus that they span.
+
+    Between slices it is the data-centre network's, which then bounds the whole collective.
+    """
+    chip = topology.chip
+    if not topology.slices == 1 and 'data' in axes:
+        return chip.host_bandwidth
+    if not chip.torus:
+        return chip.link_bandwidth
+    which = tuple(slice(None) if name in axes else 0 for name in mesh.axis_names)
+    coords = np.array([device.coords for device in mesh.devices[which].flat])
+    spanned = max(1, int((coords != coords[0]).any(axis=0).sum()))
+    return 2 * spanned * chip.link_bandwidth

@@ -1,0 +1,137 @@
+"""What a compiled program sends between devices: read from its HLO text, loops counted as often as they run."""
+
+import collections
+import math
+import re
+from typing import NamedTuple
+
+import numpy as np
+from jax.sharding import Mesh
+
+KINDS = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute')
+BYTES = dict(pred=1, s4=0.5, u4=0.5, s8=1, u8=1, s16=2, u16=2, bf16=2, f16=2, s32=4, u32=4, f32=4, s64=8, u64=8, f64=8)
+
+_COMPUTATION = re.compile(r'^(ENTRY )?%?([\w.\-]+) (?:\(.*\) -> .*)?\{\s*$')
+_OPERATION = re.compile(r'^\s+(?:ROOT )?%?[\w.\-]+ = (.*?) ([a-z][\w\-]*)\(')
+_ARRAY = re.compile(r'\b([a-z]\w*)\[([\d,]*)\]')
+_CALLS = re.compile(r'\b(?:calls|body|condition|to_apply|true_computation|false_computation)=%?([\w.\-]+)')
+_MANY_CALLS = re.compile(r'\b(?:branch_computations|called_computations)=\{([^}]*)\}')
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+_IOTA = re.compile(r'replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?')
+_GROUPS = re.compile(r'replica_groups=\{(\{[\d,]+\})')
+_PAIRS = re.compile(r'source_target_pairs=\{(\{\d+,\d+\}(?:,\{\d+,\d+\})*)\}')
+
+
+class Collective(NamedTuple):
+    """One kind over one set of mesh axes, in a whole step."""
+
+    kind: str
+    axes: tuple[str, ...]  # Of the mesh; () if the program names no groups that are axes.
+    bytes: float  # That a device sends.
+    times: float  # How often.
+
+
+def read(hlo: str, mesh: Mesh) -> list[Collective]:
+    """The collectives of a compiled program, most bytes first.
+
+    A device sends, by the usual ring algorithms, of n devices: (n - 1) / n of the whole for a gather or scatter, twice
+    that for a sum, the whole for a permutation. Loops without a known count of rounds (decoding's) count once.
+    """
+    computations, entry = _computations(hlo)
+    times = _times(computations, entry)
+    total = collections.defaultdict(lambda: [0.0, 0.0])
+    for name, lines in computations.items():
+        for line in lines:
+            operation = _OPERATION.match(line)
+            if not operation or not times[name]:
+                continue
+            kind = operation[2].removesuffix('-start')
+            if kind not in KINDS:
+                continue
+            group = _group(line)
+            axes = _axes(group, mesh)
+            size = _sent(kind, operation[1], operation[2].endswith('-start'), len(group) if kind != KINDS[-1] else 2)
+            entry_of = total[kind, axes]
+            entry_of[0] += size * times[name]
+            entry_of[1] += times[name]
+    found = (Collective(kind, axes, *counts) for (kind, axes), counts in total.items())
+    return sorted((one for one in found if one.bytes), key=lambda one: -one.bytes)
+
+
+def _computations(hlo: str) -> tuple[dict[str, list[str]], str]:
+    computations, entry, lines = {}, '', None
+    for line in hlo.splitlines():
+        if lines is None:
+            if header := _COMPUTATION.match(line):
+                lines = computations[header[2]] = []
+                entry = header[2] if header[1] else entry
+        elif line.startswith('}'):
+            lines = None
+        else:
+            lines.append(line)
+    return computations, entry
+
+
+def _times(computations: dict[str, list[str]], entry: str) -> dict[str, float]:
+    """How often each computation runs. HLO defines a computation before its caller, so callers come first in reverse."""
+    times = dict.fromkeys(computations, 0.0)
+    times[entry] = 1.0
+    for name in reversed(computations):
+        if not times[name]:
+            continue
+        for line in computations[name]:
+            called = _CALLS.findall(line)
+            for many in _MANY_CALLS.findall(line):
+                called += [one.strip().lstrip('%') for one in many.split(',') if one.strip()]
+            trips = _TRIPS.search(line) if ' while(' in line else None
+            for one in called:
+                if one in times:
+                    times[one] += times[name] * (int(trips[1]) if trips else 1)
+    return times
+
+
+def _group(line: str) -> list[int]:
+    """The devices of the first group, as positions in the mesh."""
+    if iota := _IOTA.search(line):
+        shape, dims = ([int(x) for x in text.split(',')] for text in iota.groups()[:2])
+        ids = np.arange(math.prod(dims)).reshape(dims)
+        if iota[3]:
+            ids = ids.transpose([int(x) for x in iota[3].split(',')])
+        return ids.reshape(shape)[0].tolist()
+    if groups := _GROUPS.search(line):
+        return [int(x) for x in groups[1].strip('{}').split(',')]
+    if pairs := _PAIRS.search(line):
+        return [int(x) for x in re.findall(r'\d+', pairs[1])]
+    return []
+
+
+def _axes(group: list[int], mesh: Mesh) -> tuple[str, ...]:
+    if not group:  # All devices.
+        return tuple(name for name in mesh.axis_names if mesh.shape[name] > 1)
+    places = np.stack(np.unravel_index(np.array(group) % mesh.devices.size, mesh.devices.shape))
+    if len(group) % 2 == 0 and len(set(group)) < len(group):  # Pairs of a permutation: which axes change within one.
+        places = places.reshape(len(mesh.axis_names), -1, 2)
+        changes = (places[..., 0] != places[..., 1]).any(axis=1)
+    else:
+        changes = (places != places[:, :1]).any(axis=1)
+    return tuple(name for name, changed in zip(mesh.axis_names, changes, strict=True) if changed)
+
+
+def _sent(kind: str, result: str, started: bool, n: int) -> float:
+    sizes = [
+        BYTES[dtype] * math.prod(int(x) for x in dims.split(',') if x)
+        for dtype, dims in _ARRAY.findall(result)
+        if dtype in BYTES
+    ]
+    if started and kind in ('all-gather', 'reduce-scatter', 'collective-permute', 'all-to-all'):
+        # The result names what goes in, then what comes out (and counters of no size).
+        sizes = [size for size in sizes if size > 8] if kind == 'collective-permute' else sizes
+        sizes = sizes[len(sizes) // 2 :]
+    size, share = sum(sizes), (n - 1) / max(n, 1)
+    return {
+        'all-reduce': 2 * size * share,
+        'all-gather': size * share,
+        'reduce-scatter': size * (n - 1),
+        'all-to-all': size * share,
+        'collective-permute': size,
+    }[kind]

@@ -1,0 +1,131 @@
+"""Floating-point operations of a training step, counted from the config: 2 for each multiply and add of a product.
+
+Norms, activations and softmaxes are left out, as in the usual MFU. The backward pass of what is trained costs twice its
+forward pass; of what is frozen but stands behind something trained, once (its inputs have gradients, its parameters
+do not); of the trunk, nothing. `tests/planning/test_flops.py` holds these counts against the compiler's.
+"""
+
+from typing import NamedTuple
+
+from flamingo_jax.inputs.pipeline import DatasetConfig
+from flamingo_jax.model.config import FlamingoConfig
+from flamingo_jax.model.vision.efficientnet import EfficientNetConfig
+from flamingo_jax.model.vision.encoder import VisionConfig
+from flamingo_jax.model.vision.nfnet import NFNetConfig
+
+
+class Cost(NamedTuple):
+    """Operations of a forward pass: of products with a parameter, and of products of two activations (attention)."""
+
+    weights: float
+    activations: float = 0.0
+
+    def __add__(self, other: 'Cost') -> 'Cost':
+        return Cost(self.weights + other.weights, self.activations + other.activations)
+
+    def __mul__(self, times: float) -> 'Cost':
+        return Cost(self.weights * times, self.activations * times)
+
+    def total(self, trained: bool, recomputed: bool = False) -> float:
+        """Of a forward and a backward pass; `recomputed` adds one more forward pass."""
+        return (3 if trained else 2) * self.weights + 3 * self.activations + recomputed * sum(self)
+
+
+def train_step(
+    config: FlamingoConfig, trained: tuple[str, ...], datasets: dict[str, DatasetConfig], remat: str = ''
+) -> dict[str, float]:
+    """Operations of one step over all data sets, by component; 'total' is the model's, 'recomputed' what `remat` adds."""
+    out = dict.fromkeys(('vision', 'resampler', 'xattn', 'lm'), 0.0)
+    recomputed = 0.0
+    for data in datasets.values():
+        b, l, n = data.batch_size, data.length - 1, data.images
+        pictures = b * n * data.frames
+        blocks = {'lm': lm_blocks(config, l, l) * b}
+        if config.xattn is not None:
+            m = n * config.resampler.latents
+            blocks['xattn'] = xattn_blocks(config, l, m) * b
+            if n:
+                spatial, trunk_cost = trunk(config.vision, config.image_size)
+                out['vision'] += 0 if data.features else trunk_cost * pictures
+                blocks['resampler'] = resampler(config, data.frames, spatial) * (b * n)
+        for name, cost in blocks.items():
+            out[name] += cost.total(name in trained)
+            recomputed += sum(cost) if remat else 0
+        out['lm'] += Cost(2 * l * config.lm.width * config.lm.vocab_size).total('lm' in trained) * b
+    return out | dict(total=sum(out.values()), recomputed=recomputed)
+
+
+def decode_step(config: FlamingoConfig, b: int, places: int, pictures: int) -> float:
+    """Operations of one more token for b rows, with `places` in the cache and so many pictures seen."""
+    cost = lm_blocks(config, 1, places)
+    if config.xattn is not None:
+        m = pictures * config.resampler.latents
+        cost = cost + xattn_blocks(config, 1, m) + xattn_keys_values(config, m) * -1
+    return b * (sum(cost) + 2 * config.lm.width * config.lm.vocab_size)
+
+
+def lm_blocks(config: FlamingoConfig, l: int, m: int) -> Cost:
+    """All blocks of the language model, for l tokens of one row that attend to m."""
+    c = config.lm
+    attention = 2 * l * c.width * c.head_dim * (2 * c.heads + 2 * c.kv_heads)
+    ffw = 2 * l * c.width * c.ffw_width * (3 if c.gated_ffw else 2)
+    products = 2 * 2 * l * m * c.heads * c.head_dim
+    if c.positions == 'relative':  # Queries with the keys of the distances; those keys are made once for a whole batch.
+        attention += 2 * l * m * c.heads * c.head_dim
+    return Cost(attention + ffw, products) * c.depth
+
+
+def xattn_blocks(config: FlamingoConfig, l: int, m: int) -> Cost:
+    """All gated blocks, for l tokens of one row that attend to m media tokens (computed for all, then masked)."""
+    c, d = config.xattn, config.lm.width
+    width = c.heads * c.head_dim
+    weights = 2 * l * d * (2 * width + 2 * c.ffw_multiplier * d)
+    return Cost(weights, 2 * 2 * l * m * width) * config.xattn_blocks + xattn_keys_values(config, m)
+
+
+def xattn_keys_values(config: FlamingoConfig, m: int) -> Cost:
+    """Keys and values of m media tokens in all gated blocks."""
+    c = config.xattn
+    return Cost(2 * m * config.lm.width * 2 * c.heads * c.head_dim) * config.xattn_blocks
+
+
+def resampler(config: FlamingoConfig, frames: int, spatial: int) -> Cost:
+    """One picture, or one video of so many frames of so many features."""
+    c, r, s = config.resampler, config.resampler.latents, frames * spatial
+    width = c.heads * c.head_dim
+    layer = 2 * c.width * (2 * r * width + 2 * (s + r) * width + 2 * r * c.ffw_multiplier * c.width)
+    ends = 2 * c.width * (s * config.vision.width + r * config.lm.width)
+    return Cost(layer * c.depth + ends, c.depth * 2 * 2 * r * (s + r) * width)
+
+
+def trunk(config: VisionConfig, image_size: int) -> tuple[int, float]:
+    """(spatial features, operations of the forward pass) of one picture."""
+    return {NFNetConfig: _nfnet, EfficientNetConfig: _efficientnet}[type(config)](config, image_size)
+
+
+def _nfnet(c: NFNetConfig, size: int) -> tuple[int, float]:
+    total, d = 0, 3
+    for width, stride in zip(c.stem_widths, (2, 1, 1, 2), strict=True):
+        size = -(-size // stride)
+        total, d = total + size**2 * 9 * d * width, width
+    for stage, (depth, width) in enumerate(zip(c.depths, c.widths, strict=True)):
+        inner = c.inner_width(width)
+        for block in range(depth):
+            before, size = size, -(-size // 2) if stage and not block else size
+            total += size**2 * d * width if not block else 0  # The shortcut.
+            total += before**2 * d * inner + size**2 * (2 * 9 * inner * c.group_width + inner * width)
+            total += 2 * width * int(width * c.squeeze)
+            d = width
+    return size**2, 2.0 * (total + size**2 * d * c.final_width)
+
+
+def _efficientnet(c: EfficientNetConfig, size: int) -> tuple[int, float]:
+    size = -(-size // 2)
+    total, d = size**2 * 27 * c.stem_width, c.stem_width
+    for repeats, kernel, stride, expansion, width in c.stages:
+        for block in range(repeats):
+            inner, before = d * expansion, size
+            size = -(-size // stride) if not block else size
+            total += before**2 * d * inner * (expansion > 1) + size**2 * inner * (kernel**2 + width)
+            d = width
+    return size**2, 2.0 * (total + size**2 * d * c.head_width)

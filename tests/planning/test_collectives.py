@@ -1,0 +1,60 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from flamingo_jax.planning.collectives import read
+from flamingo_jax.training.sharding import make_mesh
+
+
+def test_collectives_of_a_compiled_program():
+    """A scan of 5 layers, each cut over fsdp and gathered, whose products are summed over tensor."""
+    mesh = make_mesh(2, 2, 2)
+
+    def put(shape, *spec):
+        return jax.ShapeDtypeStruct(shape, jnp.float32, sharding=NamedSharding(mesh, PartitionSpec(*spec)))
+
+    def layer(x, w):
+        w = jax.lax.with_sharding_constraint(w, NamedSharding(mesh, PartitionSpec('tensor', None)))
+        x = jax.lax.with_sharding_constraint(x @ w, NamedSharding(mesh, PartitionSpec('data', None)))
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec('data', 'tensor'))), None
+
+    lowered = jax.jit(lambda x, w: jax.lax.scan(layer, x, w)[0]).lower(
+        put((16, 64), 'data', 'tensor'), put((5, 64, 64), None, 'tensor', 'fsdp')
+    )
+    found = {(one.kind, one.axes): one for one in read(lowered.compile().as_text(), mesh)}
+    gathered = found['all-gather', ('fsdp',)]
+    assert gathered.times == 5 and gathered.bytes == 5 * (32 * 64 * 4) / 2
+    summed = found['all-reduce', ('tensor',)]
+    assert summed.times == 5 and summed.bytes == 5 * 2 * (8 * 64 * 4) / 2
+    assert set(found) == {('all-gather', ('fsdp',)), ('all-reduce', ('tensor',))}
+
+
+def test_every_way_to_write_groups():
+    """As the TPU compiler writes them: started and finished apart, groups as lists and as an iota, pairs."""
+    mesh = make_mesh(2, 2, 2)  # Device = 4 data + 2 fsdp + tensor.
+    hlo = """HloModule test
+
+%body (p: f32[4]) -> f32[4] {
+  %p = f32[4]{0} parameter(0)
+  %a = (bf16[8,16]{1,0:T(8,128)(2,1)}, bf16[16,16]{1,0}) all-gather-start(%p), replica_groups=[4,2]<=[2,2,2]T(0,2,1), dimensions={0}
+  %b = bf16[16,16]{1,0} all-gather-done(%a)
+  ROOT %c = f32[4]{0} copy(%p)
+}
+
+ENTRY %main (x: f32[8]) -> f32[8] {
+  %x = f32[8]{0} parameter(0)
+  %s = f32[2]{0} reduce-scatter(%x), replica_groups={{0,2,4,6},{1,3,5,7}}, to_apply=%add
+  %q = (f32[8]{0}, f32[8]{0}, u32[], u32[]) collective-permute-start(%x), source_target_pairs={{0,4},{4,0},{1,5},{5,1}}
+  %w = f32[4]{0} while(%x), condition=%cond, body=%body, backend_config={"known_trip_count":{"n":"3"}}
+  ROOT %r = f32[8]{0} all-reduce(%x), replica_groups={}, to_apply=%add
+}
+"""
+    found = {(one.kind, one.axes): (one.bytes, one.times) for one in read(hlo, mesh)}
+    assert found == {
+        ('all-gather', ('fsdp',)): (3 * 16 * 16 * 2 / 2, 3),
+        ('reduce-scatter', ('data', 'fsdp')): (3 * 2 * 4, 1),
+        ('collective-permute', ('data',)): (8 * 4, 1),
+        ('all-reduce', ('data', 'fsdp', 'tensor')): (2 * 8 * 4 * 7 / 8, 1),
+    }
+    assert np.prod(list(mesh.shape.values())) == 8

@@ -1,0 +1,97 @@
+"""The formula against the compiler's own count, where that counts all: depth 1, so that no loop runs twice."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import pytest
+from ml_collections import ConfigDict
+
+from flamingo_jax.model.config import FlamingoConfig, LanguageModelConfig, ResamplerConfig, XattnConfig
+from flamingo_jax.model.flamingo import Flamingo
+from flamingo_jax.model.vision.efficientnet import EfficientNetConfig
+from flamingo_jax.model.vision.nfnet import NFNET_F0, NFNET_F6, NFNetConfig
+from flamingo_jax.planning import flops, programs
+from flamingo_jax.training import sharding
+
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+# The compiler also counts norms, activations and softmaxes; at these widths they are less than so much.
+TOLERANCE = 0.08
+
+
+def wide(positions: str, gated: bool) -> FlamingoConfig:
+    lm = LanguageModelConfig(
+        vocab_size=512, width=256, depth=1, heads=4, kv_heads=2, head_dim=64, ffw_width=1024, context=128
+    )
+    return FlamingoConfig(
+        lm=dataclasses.replace(lm, positions=positions, gated_ffw=gated),
+        vision=NFNetConfig(depths=(1, 1), widths=(256, 256), final_width=256),
+        resampler=ResamplerConfig(latents=16, width=256, depth=1, heads=4, head_dim=64),
+        xattn=XattnConfig(every=1, heads=4, head_dim=64),
+        image_size=32,
+    )
+
+
+@pytest.mark.parametrize('remat, positions, gated', [('', 'rotary', True), ('full', 'relative', False)])
+def test_a_train_step_has_the_operations_that_the_compiler_counts(tiny, remat, positions, gated):
+    config = wide(positions, gated)
+    tiny.model, tiny.remat = ConfigDict(config.to_json()), remat
+    tiny.datasets.pages.length, tiny.datasets.videos.length = 129, 65
+    mesh = sharding.make_mesh(1, 1, 1, devices=jax.devices()[:1])
+    run = programs.prepare(tiny, mesh, 1, 1.0, False)
+    lowered, _, _ = programs.train_step(run)
+    counted = flops.train_step(run.model.config, run.trained, run.datasets, remat)
+    parts = sum(counted[name] for name in ('vision', 'resampler', 'xattn', 'lm'))
+    assert counted['total'] == parts and (counted['recomputed'] > 0) == bool(remat)
+    compiler = lowered.compile().cost_analysis()['flops']
+    assert counted['total'] + counted['recomputed'] == pytest.approx(compiler, rel=TOLERANCE)
+
+
+def test_a_decode_step_has_the_operations_that_the_compiler_counts(tiny):
+    tiny.model = ConfigDict(wide('rotary', False).to_json())
+    run = programs.prepare(tiny, sharding.make_mesh(4, 1, 1, devices=jax.devices()[:4]), 1, 1.0, False)
+    lowered, prompts = programs.decode_step(run, 3)
+    assert prompts == 4
+    counted = flops.decode_step(run.model.config, prompts, 128, 3)
+    assert counted / 4 == pytest.approx(lowered.compile().cost_analysis()['flops'], rel=TOLERANCE)
+
+
+@pytest.mark.parametrize('config, size', [(NFNET_F0, 64), (EfficientNetConfig(), 224)])
+def test_a_trunk_has_the_operations_of_its_convolutions(config, size):
+    """Against a count over the traced program, whose loops are multiplied by their rounds."""
+    model = Flamingo(FlamingoConfig(vision=config, image_size=size))
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    images = jax.ShapeDtypeStruct((1, 1, 1, size, size, 3), jnp.uint8)
+    traced = jax.make_jaxpr(lambda p, x: model.features(jax.tree.map(lambda b: b.value, p, is_leaf=_boxed), x))
+    spatial, counted = flops.trunk(config, size)
+    assert counted == pytest.approx(_operations(traced(params, images).jaxpr), rel=1e-3)
+    assert spatial == (size // 32) ** 2
+
+
+def test_the_papers_trunk_at_the_papers_resolution():
+    """F6 has 377e9 multiply-adds at 576 pixels (Brock et al. 2021, table 3); grids are rounded up to whole places."""
+    spatial, counted = flops.trunk(NFNET_F6, 320)
+    assert spatial == 100
+    assert flops.trunk(NFNET_F6, 576)[1] / 2 == pytest.approx(377.28e9, rel=0.01)
+    assert counted == pytest.approx(2 * 377.28e9 * (320 / 576) ** 2, rel=0.02)
+
+
+def _boxed(x) -> bool:
+    return hasattr(x, 'names')
+
+
+def _operations(jaxpr) -> float:
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == 'conv_general_dilated':
+            kernel = equation.invars[1].aval.shape  # [k k d / groups e]
+            total += 2 * equation.outvars[0].aval.size * kernel[0] * kernel[1] * kernel[2]
+        elif equation.primitive.name == 'dot_general':
+            a, ((contracted, _), _) = equation.invars[0].aval, equation.params['dimension_numbers']
+            total += 2 * equation.outvars[0].aval.size * jnp.prod(jnp.array([a.shape[i] for i in contracted]))
+        inner = [equation.params[name] for name in ('jaxpr', 'call_jaxpr', 'fun_jaxpr') if name in equation.params]
+        if 'branches' in equation.params:  # One of several forms of the same, by platform.
+            inner = equation.params['branches'][:1]
+        for one in inner:
+            total += _operations(getattr(one, 'jaxpr', one)) * equation.params.get('length', 1)
+    return float(total)

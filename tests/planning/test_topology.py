@@ -1,0 +1,37 @@
+import pytest
+
+from flamingo_jax.planning.topology import CHIPS, parse
+
+
+@pytest.mark.parametrize(
+    'name, kind, shape, chips',
+    [
+        ('v4:8x12x16', 'v4', (8, 12, 16), 1536),
+        ('v5e-16', 'v5e', (4, 4), 16),
+        ('v6e:16x16', 'v6e', (16, 16), 256),
+        ('h100:8', 'h100', (8,), 8),
+        ('cpu:8', 'cpu', (8,), 8),
+    ],
+)
+def test_names_of_machines(name, kind, shape, chips):
+    topology = parse(name)
+    assert (topology.kind, topology.shape, topology.chips) == (kind, shape, chips)
+    assert topology.chip is CHIPS[kind] and topology.name == name
+
+
+def test_slices_multiply():
+    assert parse('v5e:16x16', 4).chips == 1024
+
+
+@pytest.mark.parametrize('name', ['v4', 'v9:2x2', 'v4:8x8', 'v4-16', 'v5e-17', 'v5e:0x4', 'cpu:2x2', 'v4:8x8x8x8', ''])
+def test_an_unknown_machine_says_what_there_is(name):
+    with pytest.raises(ValueError, match=f'{name!r}'):
+        parse(name)
+    with pytest.raises(ValueError, match='slices'):
+        parse('cpu:8', 2)
+
+
+def test_cpu_devices_are_those_of_this_process():
+    assert len(parse('cpu:4').devices()) == 4
+    with pytest.raises(ValueError, match='cpu:64 needs 64 CPU devices, and this process has 8'):
+        parse('cpu:64').devices()

@@ -1,0 +1,65 @@
+"""The plan command, on this machine's CPU; and with the TPU compiler where that is installed."""
+
+import importlib.util
+import json
+
+import pytest
+
+from flamingo_jax.plan import plan, report
+from flamingo_jax.planning import topology
+from flamingo_jax.training.config import machine
+from tests.planning.conftest import tiny  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
+
+@pytest.fixture
+def planned(tiny):  # noqa: F811
+    return plan(tiny, topology.parse('cpu:8'))
+
+
+def test_a_plan_says_what_fits_and_what_bounds_it(planned):
+    assert planned == json.loads(json.dumps(planned))
+    assert planned['mesh'] == dict(data=2, fsdp=2, tensor=2) and planned['batch'] == dict(pages=8, videos=8)
+    trained = {name for name, part in planned['parameters'].items() if part['trained']}
+    assert trained == {'resampler', 'xattn', 'extra_tokens'}
+    train, decode = planned['train'], planned['decode']
+    assert train['fits'] and decode['fits']
+    axes = {axis for one in train['collectives'] for axis in one['axes']}
+    assert axes == {'data', 'fsdp', 'tensor'}  # Gradients, parameters, activations.
+    assert train['seconds'] == max(train['bounds'].values()) == train['bounds'][train['bound_by']]
+    held = train['held_bytes']
+    moments = 2 * (held['xattn (float32)'] + held['resampler (float32)'] + held['extra_tokens (float32)'])
+    assert moments / 2 <= held['moments'] < 0.6 * moments  # Two a parameter, cut over the copies too.
+    words = report(planned)
+    for part in ('lm', 'frozen', 'peak', 'all-gather', 'Bound by', 'days for 500,000 steps', 'tokens/s'):
+        assert part in words
+
+
+def test_what_does_not_fit_is_said_with_its_largest_parts(tiny, monkeypatch):  # noqa: F811
+    small = topology.Chip(2**17, 1e12, 1e9, 1e9, 0, 1e9)
+    monkeypatch.setitem(topology.CHIPS, 'cpu', small)
+    out = plan(tiny, topology.parse('cpu:8'), decode=False)
+    assert not out['train']['fits']
+    words = report(out)
+    assert 'DOES NOT FIT: the train step needs more than the 0.00 GiB' in words
+    assert 'moments' in words and 'more micro-batches than 1' in words
+
+
+def test_what_cannot_be_is_said_before_anything_is_compiled(tiny, monkeypatch):  # noqa: F811
+    monkeypatch.setattr('flamingo_jax.plan._compile', None)
+    with pytest.raises(ValueError, match='data=3 fsdp=2 tensor=2 does not fit 8 devices'):
+        plan(tiny, topology.parse('cpu:8'), dict(data=3, fsdp=2, tensor=2))
+    with pytest.raises(ValueError, match="of 2 is not divided by the mesh axis 'tensor' of 8"):
+        plan(tiny, topology.parse('cpu:8'), dict(data=1, fsdp=1, tensor=8))
+    tiny.machines['cpu:8'] = machine(data=8, fsdp=1, tensor=1, micro_batches=2)
+    with pytest.raises(ValueError, match='pages: batch_size 8 .* 2 micro-batches'):
+        plan(tiny, topology.parse('cpu:8'))
+
+
+@pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason="needs libtpu: pip install -e '.[plan]'")
+@pytest.mark.parametrize('name, chips', [('v5e:2x4', 8), ('v4:2x2x2', 8)])
+def test_the_tpu_compiler(tiny, name, chips):  # noqa: F811
+    out = plan(tiny, topology.parse(name), decode=False)
+    assert out['chips'] == chips and out['train']['fits']
+    assert {axis for one in out['train']['collectives'] for axis in one['axes']} == {'data', 'fsdp', 'tensor'}
