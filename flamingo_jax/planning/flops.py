@@ -17,16 +17,16 @@ from flamingo_jax.model.vision.nfnet import NFNetConfig
 class Cost(NamedTuple):
     """Operations of a forward pass: of products with a parameter, and of products of two activations (attention)."""
 
-    weights: float
-    activations: float = 0.0
+    weights: int | float
+    activations: int | float = 0.0
 
     def __add__(self, other: 'Cost') -> 'Cost':
         return Cost(self.weights + other.weights, self.activations + other.activations)
 
-    def __mul__(self, times: float) -> 'Cost':
+    def __mul__(self, times: int | float) -> 'Cost':
         return Cost(self.weights * times, self.activations * times)
 
-    def total(self, trained: bool, recomputed: bool = False) -> float:
+    def total(self, trained: bool, recomputed: bool = False) -> int | float:
         """Of a forward and a backward pass; `recomputed` adds one more forward pass."""
         return (3 if trained else 2) * self.weights + 3 * self.activations + recomputed * sum(self)
 
@@ -55,7 +55,7 @@ def train_step(
     return out | dict(total=sum(out.values()), recomputed=recomputed)
 
 
-def decode_step(config: FlamingoConfig, b: int, places: int, pictures: int) -> float:
+def decode_step(config: FlamingoConfig, b: int, places: int, pictures: int) -> int | float:
     """Operations of one more token for b rows, with `places` in the cache and so many pictures seen."""
     cost = lm_blocks(config, 1, places)
     if config.xattn is not None:
@@ -98,12 +98,12 @@ def resampler(config: FlamingoConfig, frames: int, spatial: int) -> Cost:
     return Cost(layer * c.depth + ends, c.depth * 2 * 2 * r * (s + r) * width)
 
 
-def trunk(config: VisionConfig, image_size: int) -> tuple[int, float]:
+def trunk(config: VisionConfig, image_size: int) -> tuple[int, int | float]:
     """(spatial features, operations of the forward pass) of one picture."""
     return {NFNetConfig: _nfnet, EfficientNetConfig: _efficientnet}[type(config)](config, image_size)
 
 
-def _nfnet(c: NFNetConfig, size: int) -> tuple[int, float]:
+def _nfnet(c: NFNetConfig, size: int) -> tuple[int, int | float]:
     total, d = 0, 3
     for width, stride in zip(c.stem_widths, (2, 1, 1, 2), strict=True):
         size = -(-size // stride)
@@ -119,7 +119,7 @@ def _nfnet(c: NFNetConfig, size: int) -> tuple[int, float]:
     return size**2, 2.0 * (total + size**2 * d * c.final_width)
 
 
-def _efficientnet(c: EfficientNetConfig, size: int) -> tuple[int, float]:
+def _efficientnet(c: EfficientNetConfig, size: int) -> tuple[int, int | float]:
     size = -(-size // 2)
     total, d = size**2 * 27 * c.stem_width, c.stem_width
     for repeats, kernel, stride, expansion, width in c.stages:
