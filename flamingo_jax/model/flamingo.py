@@ -201,9 +201,28 @@ class Flamingo:
             r = c.resampler.latents
             seen = media_mask(phi, media.length // r, r, c.xattn.only_last_image)
 
-        def run_block(y, xs):
-            p, cache = xs
-            return block.apply({'params': p}, y, positions, mask, cache, index, key_positions)
+        # Groups are scanned, so that compile time does not grow with depth. First reading: think of `for` loops. Where the last
+        # group is ragged (80 = 11 * 7 + 3), it passes over the blocks that there are not, and each block is taken from the
+        # whole stack where it is used: cutting the stack into groups would copy the model.
+        every = c.xattn.every if c.xattn else c.lm.depth
+        groups, ragged = -(-c.lm.depth // every), c.lm.depth % every != 0
+        blocks = params['lm']['blocks']
+        grouped = None if ragged else jax.tree.map(lambda x: x.reshape(groups, every, *x.shape[1:]), blocks)
+
+        def run_block(y_cache, xs):
+            i, p = xs
+
+            def run(y, cache):
+                here = _at(blocks, i) if ragged else p
+                old = None if cache is None else _at(cache, i)
+                y, new = block.apply({'params': here}, y, positions, mask, old, index, key_positions)
+                if cache is not None:
+                    cache = jax.tree.map(lambda x, x_i: jax.lax.dynamic_update_index_in_dim(x, x_i, i, 0), cache, new)
+                return y, cache
+
+            if ragged:
+                return jax.lax.cond(i < c.lm.depth, run, lambda *same: same, *y_cache), None
+            return run(*y_cache), None
 
         def run_gated(y, p, keys_values):
             if keys_values is None:
@@ -212,27 +231,16 @@ class Flamingo:
 
         run_block, run_gated = self._checkpoint(run_block), self._checkpoint(run_gated)
 
-        def run_group(y, xs):
-            gated_params, keys_values, blocks, cache = xs
+        def run_group(y_cache, xs):
+            group, gated_params, keys_values, p = xs
+            y, cache = y_cache
             if media is not None:
                 y = run_gated(y, gated_params, keys_values)
-            return jax.lax.scan(run_block, y, (blocks, cache))
+            return jax.lax.scan(run_block, (y, cache), (group * every + jnp.arange(every), p))
 
-        # Whole groups are scanned, so that compile time does not grow with depth; a ragged last group (80 = 11 * 7 + 3)
-        # stands by itself. First reading: think of `for` loops.
-        every = c.xattn.every if c.xattn else c.lm.depth
-        whole = c.lm.depth // every
         gated_xs = (params['xattn'], media.keys_values) if media is not None else (None, None)
-        block_xs = (params['lm']['blocks'], cache)
-        first_blocks = jax.tree.map(lambda x: x[: whole * every].reshape(whole, every, *x.shape[1:]), block_xs)
-        y, new_cache = jax.lax.scan(run_group, y, (*jax.tree.map(lambda x: x[:whole], gated_xs), *first_blocks))
-        new_cache = jax.tree.map(lambda x: x.reshape(whole * every, *x.shape[2:]), new_cache)
-        if whole * every < c.lm.depth:
-            last_gated = jax.tree.map(lambda x: x[whole], gated_xs)
-            last_blocks = jax.tree.map(lambda x: x[whole * every :], block_xs)
-            y, last_cache = run_group(y, (*last_gated, *last_blocks))
-            new_cache = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), new_cache, last_cache)
-        return y, new_cache
+        (y, cache), _ = jax.lax.scan(run_group, (y, cache), (jnp.arange(groups), *gated_xs, grouped))
+        return y, cache
 
     def _checkpoint(self, function: Callable[..., Any]) -> Callable[..., Any]:
         if not self.remat:
@@ -283,6 +291,10 @@ class Flamingo:
     @property
     def _embedder(self) -> Embedder:
         return Embedder(self.config.lm, self.dtype)
+
+
+def _at(stacked: Any, i: Int[Array, '']) -> Any:
+    return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), stacked)
 
 
 def _init_stacked(module: nn.Module, n: int, key: Key[Array, ''], *args, method: str | None = None) -> Params:

@@ -12,12 +12,12 @@ from flamingo_jax.planning.topology import Topology
 class Bounds(NamedTuple):
     """Seconds that each part of the machine needs by itself, were it never idle."""
 
-    compute: float
-    memory: float
-    network: float
+    compute: int | float
+    memory: int | float
+    network: int | float
 
     @property
-    def seconds(self) -> float:
+    def seconds(self) -> int | float:
         """The step's lower bound: all three at once, perfectly overlapped."""
         return max(self)
 
@@ -27,7 +27,7 @@ class Bounds(NamedTuple):
         return max(zip(self, self._fields, strict=True))[1]
 
 
-def bounds(flops: float, read: float, sent: list[Collective], topology: Topology, mesh: Mesh) -> Bounds:
+def bounds(flops: int | float, read: int | float, sent: list[Collective], topology: Topology, mesh: Mesh) -> Bounds:
     """Bounds of a program.
 
     Args:
@@ -40,7 +40,7 @@ def bounds(flops: float, read: float, sent: list[Collective], topology: Topology
     return Bounds(flops / topology.chips / chip.flops, read / chip.memory_bandwidth, network)
 
 
-def bandwidth(axes: tuple[str, ...], topology: Topology, mesh: Mesh) -> float:
+def bandwidth(axes: tuple[str, ...], topology: Topology, mesh: Mesh) -> int | float:
     """Bytes a second that a chip can send along mesh axes: both directions of each dimension of the torus that they span.
 
     Between slices it is the data-centre network's, which then bounds the whole collective.

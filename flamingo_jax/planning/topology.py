@@ -21,7 +21,7 @@ GIB = 2**30
 class Chip:
     """Published figures of one chip (cloud.google.com/tpu/docs, jax-ml.github.io/scaling-book; NVIDIA's data sheet)."""
 
-    memory: float  # Bytes.
+    memory: int  # Bytes.
     flops: float  # bfloat16 a second, at most.
     memory_bandwidth: float  # Bytes a second.
     link_bandwidth: float  # Bytes a second in one direction of one link of the torus (of the GPU's whole NVLink).
@@ -34,7 +34,7 @@ CHIPS = {
     'v5e': Chip(16 * GIB, 197e12, 0.82e12, 45e9, 2, 3.125e9),
     'v5p': Chip(95 * GIB, 459e12, 2.765e12, 90e9, 3, 6.25e9),
     'v6e': Chip(32 * GIB, 918e12, 1.64e12, 90e9, 2, 12.5e9),
-    'h100': Chip(80e9, 989e12, 3.35e12, 450e9, 0, 50e9),
+    'h100': Chip(80 * 10**9, 989e12, 3.35e12, 450e9, 0, 50e9),
     'cpu': Chip(16 * GIB, 1e11, 2e10, 1e10, 0, 1e9),  # Nominal: a plan for cpu shows that a config works, not how fast.
 }
 # What the cloud calls v5e-16, and v6e-16.

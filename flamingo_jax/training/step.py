@@ -53,11 +53,14 @@ def make_step(
         pixels = {name: images for name, images in pixels.items() if images.ndim == 6}
         if not pixels or model.config.xattn is None:
             return batches
-        # Next to each other within the rows of each device, so that none are moved.
-        rows = mesh.shape['data'] * mesh.shape['fsdp']
+        # Next to each other within the rows of each device, so that none are moved; and blank ones, until the devices of a
+        # row (tensor) have equally many.
+        rows, tensor = mesh.shape['data'] * mesh.shape['fsdp'], mesh.shape['tensor']
         side_by_side = [images.reshape(rows, -1, 1, *images.shape[3:]) for images in pixels.values()]
-        features = model.features(frozen, jnp.concatenate(side_by_side, axis=1))
-        parts = jnp.split(features, np.cumsum([images.shape[1] for images in side_by_side])[:-1], axis=1)
+        together = jnp.concatenate(side_by_side, axis=1)
+        blank = -together.shape[1] % tensor
+        features = model.features(frozen, jnp.pad(together, ((0, 0), (0, blank), *[(0, 0)] * 4)))
+        parts = jnp.split(features, np.cumsum([images.shape[1] for images in side_by_side]), axis=1)[:-1]
         return batches | {
             name: batches[name] | {'images': part.reshape(*images.shape[:3], *part.shape[3:])}
             for (name, images), part in zip(pixels.items(), parts, strict=True)

@@ -1,6 +1,5 @@
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from flamingo_jax.planning.collectives import read
@@ -35,11 +34,27 @@ def test_every_way_to_write_groups():
     mesh = make_mesh(2, 2, 2)  # Device = 4 data + 2 fsdp + tensor.
     hlo = """HloModule test
 
+%cond (i: s32[]) -> pred[] {
+  %i = s32[]{:T(128)} parameter(0)
+  %n = s32[]{:T(128)} constant(7)
+  ROOT %lt = pred[]{:T(512)} compare(%i, %n), direction=LT
+}
+
+%all-reduce-scatter.1 (y: bf16[6]) -> bf16[3] {
+  %y = bf16[6]{0} parameter(0)
+  %m = bf16[6]{0} all-reduce(%y), replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_1'}, to_apply=%add
+  ROOT %d = bf16[3]{0} dynamic-slice(%m, %i), dynamic_slice_sizes={3}
+}
+
 %body (p: f32[4]) -> f32[4] {
   %p = f32[4]{0} parameter(0)
-  %a = (bf16[8,16]{1,0:T(8,128)(2,1)}, bf16[16,16]{1,0}) all-gather-start(%p), replica_groups=[4,2]<=[2,2,2]T(0,2,1), dimensions={0}
+  %a = (bf16[8,16]{1,0:T(8,128)(2,1)}, bf16[16,16]{1,0}) all-gather-start(%p), replica_groups=[4,2]<=[2,2,2]T(0,2,1)
   %b = bf16[16,16]{1,0} all-gather-done(%a)
   ROOT %c = f32[4]{0} copy(%p)
+}
+
+%body.2 (z: f32[4]) -> f32[4] {
+  ROOT %f = bf16[3]{0} fusion(%z), kind=kCustom, calls=%all-reduce-scatter.1
 }
 
 ENTRY %main (x: f32[8]) -> f32[8] {
@@ -47,6 +62,7 @@ ENTRY %main (x: f32[8]) -> f32[8] {
   %s = f32[2]{0} reduce-scatter(%x), replica_groups={{0,2,4,6},{1,3,5,7}}, to_apply=%add
   %q = (f32[8]{0}, f32[8]{0}, u32[], u32[]) collective-permute-start(%x), source_target_pairs={{0,4},{4,0},{1,5},{5,1}}
   %w = f32[4]{0} while(%x), condition=%cond, body=%body, backend_config={"known_trip_count":{"n":"3"}}
+  %u = f32[4]{0} while(%w), condition=%cond, body=%body.2
   ROOT %r = f32[8]{0} all-reduce(%x), replica_groups={}, to_apply=%add
 }
 """
@@ -54,7 +70,7 @@ ENTRY %main (x: f32[8]) -> f32[8] {
     assert found == {
         ('all-gather', ('fsdp',)): (3 * 16 * 16 * 2 / 2, 3),
         ('reduce-scatter', ('data', 'fsdp')): (3 * 2 * 4, 1),
+        ('reduce-scatter', ('tensor',)): (7 * 6 * 2 / 2, 7),
         ('collective-permute', ('data',)): (8 * 4, 1),
         ('all-reduce', ('data', 'fsdp', 'tensor')): (2 * 8 * 4 * 7 / 8, 1),
     }
-    assert np.prod(list(mesh.shape.values())) == 8

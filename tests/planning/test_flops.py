@@ -90,8 +90,11 @@ def _operations(jaxpr) -> float:
             a, ((contracted, _), _) = equation.invars[0].aval, equation.params['dimension_numbers']
             total += 2 * equation.outvars[0].aval.size * jnp.prod(jnp.array([a.shape[i] for i in contracted]))
         inner = [equation.params[name] for name in ('jaxpr', 'call_jaxpr', 'fun_jaxpr') if name in equation.params]
-        if 'branches' in equation.params:  # One of several forms of the same, by platform.
-            inner = equation.params['branches'][:1]
+        if (
+            'branches' in equation.params
+        ):  # Forms of the same by platform; one writes depthwise convolutions as plain sums.
+            total += max(_operations(branch.jaxpr) for branch in equation.params['branches'])
+            continue
         for one in inner:
             total += _operations(getattr(one, 'jaxpr', one)) * equation.params.get('length', 1)
     return float(total)
