@@ -30,7 +30,7 @@ def start(parts, workdir, processes, *mesh):
     with socket.socket() as free:
         free.bind(('localhost', 0))
         port = free.getsockname()[1]
-    command = [sys.executable, ROOT / 'tests/tiny_run.py', parts, workdir, 10_000, '--mesh', *mesh]
+    command = [sys.executable, ROOT / 'tests/tiny_run.py', parts, workdir, 10_000, '--one_data_set', '--mesh', *mesh]
     command += ['--devices', 8 // processes, '--processes', processes, '--coordinator', f'localhost:{port}']
     environment = os.environ | dict(PYTHONPATH=str(ROOT), JAX_DISABLE_MOST_OPTIMIZATIONS='1')
     running = []
@@ -73,7 +73,7 @@ def test_several_processes_are_one_run(tmp_path):
     running[2].send_signal(signal.SIGKILL)
     since = time.monotonic()
     assert all(process.wait() for process in running)
-    assert time.monotonic() - since < 2 * HEARTBEAT_SECONDS
+    assert time.monotonic() - since < 4 * HEARTBEAT_SECONDS  # A busy machine has its time, too.
     for i in (0, 1, 3):
         log = pathlib.Path(f'{run}.{i}').read_text()
         # One that waits is told; one whose collective breaks at once learns it as it leaves.
@@ -82,6 +82,7 @@ def test_several_processes_are_one_run(tmp_path):
 
     # One goes on from there.
     config = tiny_config(parts)
+    del config.datasets.names
     config.steps = read_latest(run)[2] + 1
     train(config, str(run))
     train(config, str(whole))
