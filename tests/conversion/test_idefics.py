@@ -42,6 +42,17 @@ def both(request, tmp_path_factory):
     return model, pretrained.load(folder / 'bundle'), folder
 
 
+def row_of(ours) -> str:
+    """Of docs/checkpoints.md."""
+    c = ours.config
+    parts = [
+        'resampler' if c.resampler else 'no resampler',
+        'vector alphas' if c.xattn.vector_alphas else 'scalar alphas',
+    ]
+    parts += ['q/k norms'] * c.xattn.qk_norms + ['end of utterance'] * (c.extra_tokens[-1] == '<end_of_utterance>')
+    return f'IDEFICS: {", ".join(parts)}'
+
+
 def pictures(b: int, n: int) -> np.ndarray:
     return np.random.default_rng(3).integers(0, 256, (b, n, 1, 42, 42, 3)).astype(np.uint8)
 
@@ -74,7 +85,7 @@ SEQUENCES = {
 
 @pytest.mark.parity
 @pytest.mark.parametrize('case', SEQUENCES)
-def test_logits(both, case):
+def test_logits(both, case, record_property):
     import torch
 
     model, ours, _ = both
@@ -85,6 +96,8 @@ def test_logits(both, case):
     got = np.asarray(ours.logits(images, ids))
     difference = np.abs(got - expected).max() / np.abs(expected).max()
     print(f'{case}: largest difference {difference:.1e}')
+    record_property('row', row_of(ours))
+    record_property('difference', float(difference))
     assert got.shape == expected.shape and difference < TOLERANCE
     blind = np.asarray(ours.logits(255 - images, ids))
     assert np.abs(blind - got).max() > 100 * TOLERANCE * np.abs(expected).max()  # The images matter.
@@ -92,7 +105,7 @@ def test_logits(both, case):
 
 @pytest.mark.parity
 @pytest.mark.parametrize('beams', [1, 3])
-def test_generation(both, beams):
+def test_generation(both, beams, record_property):
     """Prompts as a user writes them, through the original's own processor; they differ in length and in images."""
     import torch
     import transformers
@@ -109,6 +122,8 @@ def test_generation(both, beams):
         ['w9', 'w10', p[2], 'w11 w12'],
         ['w13 w14 w15 w16'],
     ]
+    record_property('row', row_of(ours))
+    record_property('generation', 'beams' if beams > 1 else 'greedy')
     got = ours.generate(prompts, max_new_tokens=12, num_beams=beams)
     names = list(ours.tokenizer.extra_tokens)
     fast = transformers.PreTrainedTokenizerFast(

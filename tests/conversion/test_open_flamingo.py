@@ -37,6 +37,13 @@ def both(request, tmp_path_factory):
     return model, state, pretrained.load(folder / 'bundle'), folder
 
 
+def row_of(ours) -> str:
+    """Of docs/checkpoints.md."""
+    lm = ours.config.lm
+    name = {'alibi': 'MPT', 'learned': 'OPT'}.get(lm.positions) or ('LLaMA' if lm.norm == 'rms' else 'GPT-NeoX')
+    return f'OpenFlamingo on {name}'
+
+
 def pictures(b: int, n: int) -> np.ndarray:
     return np.random.default_rng(3).integers(0, 256, (b, n, 1, 42, 42, 3)).astype(np.uint8)
 
@@ -61,7 +68,7 @@ SEQUENCES = {
 
 @pytest.mark.parity
 @pytest.mark.parametrize('case', SEQUENCES)
-def test_logits(both, case):
+def test_logits(both, case, record_property):
     model, _, ours, _ = both
     ids = np.array(SEQUENCES[case], np.int32)
     images = pictures(len(ids), int((ids == IMG).sum(1).max()))
@@ -69,6 +76,8 @@ def test_logits(both, case):
     got = np.asarray(ours.logits(images, ids))
     difference = np.abs(got - expected).max() / np.abs(expected).max()
     print(f'{case}: largest difference {difference:.1e}')
+    record_property('row', row_of(ours))
+    record_property('difference', float(difference))
     assert got.shape == expected.shape and difference < TOLERANCE
     blind = np.asarray(ours.logits(255 - images, ids))
     assert np.abs(blind - got).max() > 100 * TOLERANCE * np.abs(expected).max()  # The images matter.
@@ -76,7 +85,7 @@ def test_logits(both, case):
 
 @pytest.mark.parity
 @pytest.mark.parametrize('beams', [1, 3])
-def test_generation(both, beams):
+def test_generation(both, beams, record_property):
     """Prompts of a batch differ in length and in images. The original stops and bans as ours does, else nothing is changed."""
     import torch
 
@@ -88,6 +97,8 @@ def test_generation(both, beams):
         [frames[3], 'w6 w7 w8'],
         [frames[0], 'w10<EOC>', frames[1], 'w11<EOC>', frames[2], 'w12<EOC>', frames[3], 'w13'],
     ]
+    record_property('row', row_of(ours))
+    record_property('generation', 'beams' if beams > 1 else 'greedy')
     got = ours.generate(prompts, max_new_tokens=12, num_beams=beams)
     begin = list(ours.tokenizer.begin)
     w = 4

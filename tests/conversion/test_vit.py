@@ -29,11 +29,13 @@ def features(config, params, images):
     return np.asarray(jax.jit(lambda p, x: ViT(config).apply({'params': p}, x))(params, images))
 
 
-def assert_close(ours, theirs):
+def assert_close(ours, theirs, record=lambda name, value: None, row=''):
     theirs = np.asarray(theirs)
     assert ours.shape == theirs.shape
     difference = np.abs(ours - theirs).max() / np.abs(theirs).max()
     print(f'largest difference {difference:.1e}')
+    record('row', row)
+    record('difference', float(difference))
     assert difference < TOLERANCE
 
 
@@ -41,7 +43,7 @@ def assert_close(ours, theirs):
 @pytest.mark.parametrize('quick_gelu', [True, False])
 @pytest.mark.parametrize('norm_features', [True, False])
 @pytest.mark.parametrize('file', ['clip.pt', 'clip.safetensors'])
-def test_open_clip(tmp_path, images, quick_gelu, norm_features, file):
+def test_open_clip(tmp_path, images, quick_gelu, norm_features, file, record_property):
     torch = pytest.importorskip('torch')
     pytest.importorskip('open_clip')
     model = open_clip_model(quick_gelu, final_ln_after_pool=not norm_features)
@@ -54,11 +56,38 @@ def test_open_clip(tmp_path, images, quick_gelu, norm_features, file):
     config = dataclasses.replace(config, norm_features=norm_features)
     with torch.no_grad():
         _, tokens = model.visual(standardised(images, config))
-    assert_close(features(config, params, images), tokens)
+    assert_close(features(config, params, images), tokens, record_property, 'CLIP, open_clip')
 
 
 @pytest.mark.parity
-def test_another_resolution_as_open_clip(tmp_path, images):
+def test_openais_own_form_a_torchscript_archive(tmp_path, images, record_property):
+    """fp16, and with the three numbers by which OpenAI's files are known: nothing else needs to be said."""
+    torch = pytest.importorskip('torch')
+    pytest.importorskip('open_clip')
+    model = open_clip_model(final_ln_after_pool=True)
+
+    class Whole(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.visual, self.logit_scale = model.visual.half(), torch.nn.Parameter(torch.zeros(()))
+            for name, number in (('input_resolution', 42), ('context_length', 16), ('vocab_size', 64)):
+                self.register_buffer(name, torch.tensor(number))
+
+        def forward(self, x):
+            return self.visual(x)[0] * self.logit_scale
+
+    torch.jit.save(torch.jit.trace(Whole(), torch.zeros(1, 3, 42, 42).half()), str(tmp_path / 'ViT.pt'))
+    config, params = read_vit(str(tmp_path / 'ViT.pt'), 'clip', heads=3)
+    assert config == CONFIG and params['patches']['kernel'].dtype == np.float16
+    with torch.no_grad():
+        _, tokens = model.visual.float()(standardised(images, config))
+    assert_close(
+        features(config, jax.tree.map(np.float32, params), images), tokens, record_property, "CLIP, OpenAI's own file"
+    )
+
+
+@pytest.mark.parity
+def test_another_resolution_as_open_clip(tmp_path, images, record_property):
     torch = pytest.importorskip('torch')
     open_clip = pytest.importorskip('open_clip')
     model, state = open_clip_model(), {}
@@ -73,13 +102,13 @@ def test_another_resolution_as_open_clip(tmp_path, images):
         pixels = np.random.default_rng(1).integers(0, 256, (2, size, size, 3)).astype(np.uint8)
         with torch.no_grad():
             _, tokens = other.visual(standardised(pixels, config))
-        assert_close(features(config, params, pixels), tokens)
+        assert_close(features(config, params, pixels), tokens, record_property, 'CLIP at another resolution, open_clip')
 
 
 @pytest.mark.parity
 @pytest.mark.parametrize('activation', ['quick_gelu', 'gelu'])
 @pytest.mark.parametrize('whole', [True, False])
-def test_transformers_clip(tmp_path, images, activation, whole):
+def test_transformers_clip(tmp_path, images, activation, whole, record_property):
     torch = pytest.importorskip('torch')
     transformers = pytest.importorskip('transformers')
     vision = dict(hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=100, patch_size=14)
@@ -97,11 +126,11 @@ def test_transformers_clip(tmp_path, images, activation, whole):
     with torch.no_grad():
         vision_model = model.vision_model if hasattr(model, 'vision_model') else model
         tokens = vision_model(standardised(images, config)).last_hidden_state
-    assert_close(features(config, params, images), tokens)
+    assert_close(features(config, params, images), tokens, record_property, 'CLIP, transformers')
 
 
 @pytest.mark.parity
-def test_transformers_siglip(tmp_path, images):
+def test_transformers_siglip(tmp_path, images, record_property):
     torch = pytest.importorskip('torch')
     transformers = pytest.importorskip('transformers')
     vision = dict(hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=100, patch_size=16)
@@ -112,12 +141,12 @@ def test_transformers_siglip(tmp_path, images):
     config, params = read_vit(str(tmp_path / 'siglip'), 'siglip')
     with torch.no_grad():  # 42 is no multiple of 16: the last pixels are left out.
         tokens = model.vision_model(standardised(images, config)).last_hidden_state
-    assert_close(features(config, params, images), tokens)
+    assert_close(features(config, params, images), tokens, record_property, 'SigLIP, transformers')
 
 
 @pytest.mark.parity
 @pytest.mark.parametrize('kind', ['clip', 'siglip'])
-def test_timm(tmp_path, images, kind):
+def test_timm(tmp_path, images, kind, record_property):
     torch = pytest.importorskip('torch')
     timm = pytest.importorskip('timm')
     siglip = kind == 'siglip'
@@ -133,7 +162,7 @@ def test_timm(tmp_path, images, kind):
     config = dataclasses.replace(config, norm_features=True, class_feature=not siglip)
     with torch.no_grad():
         tokens = model.forward_features(standardised(images, config))
-    assert_close(features(config, params, images), tokens)
+    assert_close(features(config, params, images), tokens, record_property, f'{"SigLIP" if siglip else "CLIP"}, timm')
 
 
 @pytest.mark.parity
