@@ -22,7 +22,7 @@ lm: a language model in the layout of Hugging Face (config.json, weights, tokeni
     `conversion/language_models.py`. Its tensors go one by one from the mapped source into mapped files beside the bundle
     (as large as the model, removed at the end), so that no more than a few of them are in memory.
 open_flamingo: an OpenFlamingo: the published file with its trained part, the Hugging Face folder of its language model, and the
-    weights of its CLIP.
+    weights of its CLIP, whose features were not normed in training; --norm_features for a model of open_clip >= 2.23.
 idefics: an IDEFICS, from its Hugging Face folder.
 to_open_flamingo, to_idefics: back; what was converted and not trained is written bit for bit as it was. The file of an
     OpenFlamingo has the trained part alone, as its originals have; a run becomes a bundle first.
@@ -150,14 +150,16 @@ def lm(source: str, out: str, card: str = '') -> None:
         bundle.save(out, FlamingoConfig(lm=config), {'lm': params}, tokenizer, None, card)
 
 
-def open_flamingo(source: str, lm: str, clip: str, out: str, activation: str = '', heads: int = 0) -> None:
+def open_flamingo(
+    source: str, lm: str, clip: str, out: str, activation: str = '', heads: int = 0, norm_features: bool = False
+) -> None:
     """Writes the bundle of an OpenFlamingo; see `conversion/open_flamingo.py`.
 
     Raises:
       FileNotFoundError, ValueError: a file is missing, damaged or of another model; it is named, and nothing is written.
     """
     with bundle.on_disk(out) as empty:
-        read = open_flamingo_file.convert(source, lm, clip, activation or 'quick_gelu', heads, empty, progress=True)
+        read = open_flamingo_file.convert(source, lm, clip, activation, heads, norm_features, empty, progress=True)
         card = (
             f'# {pathlib.Path(source).name}, an OpenFlamingo\n\n{read.report}\nIts licences are those of its parts.\n'
         )
@@ -247,7 +249,7 @@ def main(argv):
         f = flags.FLAGS
         if not (f.lm and f.clip):
             raise app.UsageError('open_flamingo also needs --lm (a Hugging Face folder) and --clip (its weights).')
-        open_flamingo(f.source, f.lm, f.clip, f.out, f.activation, f.heads)
+        open_flamingo(f.source, f.lm, f.clip, f.out, f.activation, f.heads, bool(f.norm_features))
     elif argv[1] == 'idefics':
         idefics(flags.FLAGS.source, flags.FLAGS.out)
     elif argv[1] in ('to_open_flamingo', 'to_idefics'):

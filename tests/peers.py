@@ -38,13 +38,13 @@ def value(name: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     return np.asarray(np.float32(0.3) * noise + np.float32(name.endswith('weight')))
 
 
-def randomise(module, prefix: str = ''):
+def randomise(module, prefix: str = '', seed: int = 0):
     """A torch module with `value` of each of its parameters' names."""
     import torch
 
     with torch.no_grad():
         for name, parameter in module.named_parameters():
-            parameter.copy_(torch.from_numpy(value(prefix + name, tuple(parameter.shape))))
+            parameter.copy_(torch.from_numpy(value(prefix + name, tuple(parameter.shape), seed)))
     return module.eval()
 
 
@@ -95,7 +95,8 @@ def language_model(kind: str, vocab_size: int, depth: int = 4):
         config = transformers.MptConfig(d_model=64, n_layers=depth, n_heads=4, max_seq_len=128, **common)
     else:
         config = transformers.OPTConfig(ffn_dim=96, word_embed_proj_dim=64, **width)
-    return randomise(transformers.AutoModelForCausalLM.from_config(config))
+    # With the seed 0 this MPT says one word whatever it is shown.
+    return randomise(transformers.AutoModelForCausalLM.from_config(config), seed=int(kind == 'mpt'))
 
 
 def open_flamingo(folder, kind: str = 'gpt_neox', every: int = 2, depth: int = 4, spare: int = 5, pads: bool = True):
@@ -123,10 +124,11 @@ def open_flamingo(folder, kind: str = 'gpt_neox', every: int = 2, depth: int = 4
     lm.set_decoder_layers_attr_name(_infer_decoder_layers_attr_name(lm))
     lm.resize_token_embeddings(size + 2 + pads)
     model = Flamingo(clip, lm, size, size + 1, vis_dim=48, cross_attn_every_n_layers=every)
-    randomise(model.perceiver, 'perceiver.')
+    seed = int(kind == 'mpt')
+    randomise(model.perceiver, 'perceiver.', seed)
     for i, block in enumerate(model.lang_encoder.gated_cross_attn_layers):
         if block is not None:
-            randomise(block, f'lang_encoder.{lm.decoder_layers_attr_name}.{i}.gated_cross_attn_layer.')
+            randomise(block, f'lang_encoder.{lm.decoder_layers_attr_name}.{i}.gated_cross_attn_layer.', seed)
     new = 2 + pads
     with torch.no_grad():
         lm.get_input_embeddings().weight[size:] = torch.from_numpy(value('new rows', (new, 64)))

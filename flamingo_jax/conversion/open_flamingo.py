@@ -62,8 +62,9 @@ def convert(
     source: str,
     lm: str,
     clip: str,
-    activation: str = 'quick_gelu',
+    activation: str = '',
     heads: int = 0,
+    norm_features: bool = False,
     empty: Empty = lambda _, *like: np.empty(*like),
     progress: bool = False,
 ) -> Converted:
@@ -74,6 +75,7 @@ def convert(
       lm: the Hugging Face folder of its language model.
       clip: the weights of its CLIP, see `conversion/vit.py`.
       activation, heads: of the CLIP, where its file does not say.
+      norm_features: for a model that was trained with open_clip >= 2.23.
       empty: where the language model's arrays come from, see `language_models.convert`.
       progress: whether a bar shows bytes and time left.
 
@@ -87,7 +89,8 @@ def convert(
     model_type = fields['model_type']
     if model_type not in BLOCKS:
         raise ValueError(f'{where}: no OpenFlamingo has an LM of model_type {model_type!r}, only {", ".join(BLOCKS)}.')
-    vision, trunk = read_vit(clip, 'clip', activation, heads)
+    vision, trunk = read_vit(clip, 'clip', activation, heads, unsaid='quick_gelu')
+    vision = dataclasses.replace(vision, norm_features=norm_features)
     state = {name.removeprefix('module.'): value for name, value in read_weights(source).items()}
     tokenizer = open_tokenizer(folder, fields, lm_config.vocab_size)
     tokens, output = _embeddings(model_type, state)

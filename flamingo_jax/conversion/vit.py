@@ -6,10 +6,12 @@ Three spellings of the same tensors are in use, told apart by the patches' kerne
     transformers   vision_model.embeddings.patch_embedding   folders of CLIPModel, CLIPVisionModel, SiglipModel, and IDEFICS
     timm           patch_embed.proj.weight                   timm's ViTs, and as visual.trunk. open_clip's SigLIP
 
-Only a transformers folder says everything, in its config.json. A state dict does not say its activation, which must then be
-given: OpenAI's weights under GELU are a little wrong everywhere, and nothing would tell.
+A transformers folder says everything in its config.json, and so does an open_clip_config.json beside open_clip's file. A state
+dict alone does not say its activation, which must then be given: OpenAI's weights under GELU are a little wrong everywhere, and
+nothing would tell.
 """
 
+import dataclasses
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -38,7 +40,9 @@ HEAD_WIDTHS = {1280: 80, 1408: 88, 1664: 104, 1792: 112, 1152: 72}
 ACTIVATIONS = {'quick_gelu': 'quick_gelu', 'gelu': 'gelu', 'gelu_pytorch_tanh': 'gelu_tanh'}  # transformers' names.
 
 
-def read_vit(source: str, kind: str, activation: str = '', heads: int = 0) -> tuple[ViTConfig, dict[str, Any]]:
+def read_vit(
+    source: str, kind: str, activation: str = '', heads: int = 0, unsaid: str = ''
+) -> tuple[ViTConfig, dict[str, Any]]:
     """The config and the 'params' of `ViT(config)` of a published CLIP or SigLIP, in its stored dtype.
 
     Args:
@@ -46,11 +50,12 @@ def read_vit(source: str, kind: str, activation: str = '', heads: int = 0) -> tu
       kind: 'clip' or 'siglip'.
       activation: 'quick_gelu', 'gelu' or 'gelu_tanh', for a CLIP whose source does not say.
       heads: for a state dict of no published width.
+      unsaid: the activation where nobody says one; '' raises.
 
     Raises:
       ValueError: the source is no whole such model; it is named, with the tensors that are wrong and a remedy.
     """
-    path = pathlib.Path(source)
+    path = pathlib.Path(source).expanduser()
     fields = read_json(path / 'config.json') if path.is_dir() else None
     state = read_weights(path) if fields is None else open_tensors(path)
     try:
@@ -58,7 +63,10 @@ def read_vit(source: str, kind: str, activation: str = '', heads: int = 0) -> tu
         if fields is not None:
             config = config_of_transformers(fields, kind)
         else:
+            said = _said_beside(path)
+            activation, heads = activation or said.get('activation', unsaid), heads or said.get('heads', 0)
             config = _config_of_state(state, spelling, prefix, kind, activation, heads)
+            config = dataclasses.replace(config, **{name: said[name] for name in ('mean', 'std') if name in said})
         heads_of = tuple(prefix + name for name in HEADS)
         leftover = [name for name in state if name.startswith(heads_of) or (prefix and name.startswith(BESIDE))]
         return config, to_tree(vit_tensors(config, spelling, prefix), state, leftover)
@@ -103,6 +111,20 @@ _SIGLIP = dict(
 )
 
 
+def _said_beside(path: pathlib.Path) -> dict[str, Any]:
+    """What an open_clip_config.json in the same folder says that the weights do not."""
+    beside = path.parent / 'open_clip_config.json'
+    if not beside.is_file():
+        return {}
+    fields = read_json(beside)
+    model, said = fields.get('model_cfg', {}), dict(fields.get('preprocess_cfg', {}))
+    vision = model.get('vision_cfg', {})
+    if 'timm_model_name' not in vision:
+        said['activation'] = 'quick_gelu' if model.get('quick_gelu') else 'gelu'
+        said['heads'] = vision['width'] // vision.get('head_width', 64) if 'width' in vision else 0
+    return said
+
+
 def _spelling(state: State) -> tuple[str, str]:
     for spelling, patches in PATCHES.items():
         for prefix in PREFIXES:
@@ -135,6 +157,10 @@ def _config_of_state(state: State, spelling: str, prefix: str, kind: str, activa
                 'a state dict does not say its activation: give --activation=quick_gelu (weights of OpenAI, and those whose '
                 'open_clip model is named -quickgelu) or --activation=gelu (LAION and most others)'
             )
+    if not heads and width % HEAD_WIDTHS.get(width, 64):
+        raise ValueError(
+            f'a state dict does not say its number of heads, and of the width {width} none is known: give --heads'
+        )
     return ViTConfig(
         width=width,
         depth=depth,

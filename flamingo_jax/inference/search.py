@@ -113,7 +113,8 @@ def beam_search(
 
     def one(carry):
         step, text, logits, live, live_tokens, finished, finished_tokens = carry
-        logp = jax.nn.log_softmax(logits.at[:, banned].set(NEVER), axis=-1).reshape(b, beams, v)
+        # What is banned keeps its share of the probability, as in transformers, so that beams compare as in the originals.
+        logp = jax.nn.log_softmax(logits, axis=-1).at[:, banned].set(NEVER).reshape(b, beams, v)
         score, choice = jax.lax.top_k((live[..., None] + logp).reshape(b, beams * v), looked_at)
         beam, token = choice // v, choice % v
         tokens = live_tokens[row, beam].at[:, :, step].set(token)

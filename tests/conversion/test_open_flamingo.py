@@ -137,9 +137,19 @@ def test_generation(both, beams, record_property):
 
 
 @pytest.mark.parity
-def test_export_is_the_file_again(both):
-    _, state, ours, _ = both
-    exported = open_flamingo.export(ours.config, ours.params)
+def test_export_is_the_file_again(both, tmp_path):
+    import torch
+
+    model, state, ours, folder = both
+    convert.export('to_open_flamingo', str(folder / 'bundle'), str(tmp_path / 'again.pt'))
+    loaded = torch.load(tmp_path / 'again.pt', weights_only=True)
+    assert not model.load_state_dict(
+        {k: v for k, v in loaded.items() if 'embed_out' not in k}, strict=False
+    ).unexpected_keys
+    exported = {name: value.numpy() for name, value in loaded.items()}
+    assert {n: v.tobytes() for n, v in open_flamingo.export(ours.config, ours.params).items()} == {
+        n: v.tobytes() for n, v in exported.items()
+    }
     # What the frozen LM has too: OPT's positions, and the output where it is the embedding.
     repeated = {
         name for name in state if name.endswith('embed_positions.weight') or name == 'lang_encoder.lm_head.weight'

@@ -211,17 +211,30 @@ def test_the_command_writes_a_bundle(tmp_path, params):
     jax.tree.map(np.testing.assert_array_equal, read.params('vision')['trunk'], params)
 
 
+def test_what_open_clips_json_says_beside_the_file(tmp_path, params):
+    state = to_state(vit_tensors(CONFIG, 'open_clip', 'visual.'), params)
+    safetensors.numpy.save_file(state, tmp_path / 'open_clip_model.safetensors')
+    said = dict(
+        model_cfg=dict(quick_gelu=True, vision_cfg=dict(width=48, head_width=16)),
+        preprocess_cfg=dict(mean=[0.5, 0.5, 0.5], std=[0.25, 0.5, 1.0]),
+    )
+    (tmp_path / 'open_clip_config.json').write_text(json.dumps(said))
+    config, _ = read_vit(str(tmp_path / 'open_clip_model.safetensors'), 'clip')
+    assert config == dataclasses.replace(CONFIG, mean=(0.5, 0.5, 0.5), std=(0.25, 0.5, 1.0))
+
+
 def test_bad_sources_are_named_and_leave_nothing(tmp_path, params):
     state = to_state(vit_tensors(CONFIG, 'open_clip', 'visual.'), params)
     file, out = tmp_path / 'clip.safetensors', tmp_path / 'bundle'
 
-    def refuses(match, state, activation='quick_gelu'):
+    def refuses(match, state, activation='quick_gelu', heads=3):
         safetensors.numpy.save_file(state, file)
         with pytest.raises(ValueError, match=match) as error:
-            convert.vit('clip', str(file), '', 0, str(out), activation, 3)
+            convert.vit('clip', str(file), '', 0, str(out), activation, heads)
         assert str(file) in str(error.value) and not out.exists()
 
     refuses('--activation=quick_gelu', state, '')
+    refuses('number of heads.*--heads', state, heads=0)
     refuses('it has none of the tensors', {'layer1.weight': np.zeros(3)})
     refuses(r'missing: visual.ln_post.bias \(48,\)', {k: v for k, v in state.items() if k != 'visual.ln_post.bias'})
     refuses(
