@@ -30,6 +30,7 @@ setup(
         'sentencepiece>=0.2.1',
         'tensorboard',
         'tensorflow-datasets>=4.9.10',
+        'tokenizers',
         'tqdm',
         # Only clu's TensorBoard writer uses TensorFlow.
         "tensorflow-cpu>=2.20; platform_system == 'Linux' and platform_machine == 'x86_64'",
@@ -42,6 +43,6 @@ setup(
         'data': ['cairosvg'],  # To build data/picture_dictionary.
         'plan': ['jax[tpu]'],  # The TPU's compiler (libtpu) of the version that this JAX can read; it needs no TPU.
         'test': ['beartype', 'cairosvg', 'pytest', 'ruff'],
-        'parity': ['timm', 'torch', 'torchvision'],
+        'parity': ['timm', 'torch', 'torchvision', 'transformers'],
     },
 )

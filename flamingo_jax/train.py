@@ -193,7 +193,7 @@ def _write_run(workdir: str, config: ConfigDict, parts: Parts, about: dict[str, 
         folder.mkdir(parents=True, exist_ok=True)
         paths = {name: str(source.path) for name, source in parts.frozen.items()}
         write_whole(folder / 'run.json', f'{json.dumps(about | dict(frozen_paths=paths), indent=2)}\n'.encode())
-        write_whole(folder / 'tokenizer.model', parts.tokenizer.model)
+        write_whole(folder / parts.tokenizer.file, parts.tokenizer.model)
         write_whole(folder / 'config.yaml', config.to_yaml().encode())
 
 

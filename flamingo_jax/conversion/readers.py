@@ -11,16 +11,21 @@ Two container formats exist:
                          storage keys; then for each key an int64 number of elements and the elements themselves
 
 The zip's checksums are verified. The legacy format has none: a changed weight goes unseen.
+
+Arrays of a zip or a .safetensors file are mapped, not read: their bytes are the page cache's, and a file may be larger than
+the memory. Do not write to the file while they are in use.
 """
 
 import collections
 import dataclasses
 import io
+import json
 import math
 import mmap
 import os
 import pickle
 import zipfile
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -44,6 +49,18 @@ DTYPES = {
     'CharStorage': np.int8,
     'ByteStorage': np.uint8,
     'BoolStorage': np.bool_,
+}
+SAFETENSORS_DTYPES = {
+    'F64': np.float64,
+    'F32': np.float32,
+    'F16': np.float16,
+    'BF16': ml_dtypes.bfloat16,
+    'I64': np.int64,
+    'I32': np.int32,
+    'I16': np.int16,
+    'I8': np.int8,
+    'U8': np.uint8,
+    'BOOL': np.bool_,
 }
 
 
@@ -73,11 +90,21 @@ def read_torch_checkpoint(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """The tensors of a .safetensors file, in their stored dtypes. Raises ValueError for any other or damaged file."""
-    with open(path, 'rb'):
-        pass  # A missing or unreadable file raises the error of the system, which names it.
+    with open(path, 'rb') as file:  # A missing or unreadable file raises the error of the system, which names it.
+        length = int.from_bytes(file.read(8), 'little')
     try:
-        with safetensors.safe_open(path, framework='np') as file:
-            return {name: file.get_tensor(name) for name in file.keys()}
+        with safetensors.safe_open(path, framework='np') as checked:  # Proves that the header describes the whole file.
+            names = list(checked.keys())
+        content = np.memmap(path, np.uint8, 'r')
+        header, data = json.loads(content[8 : 8 + length].tobytes()), content[8 + length :]
+
+        def array(name):
+            about, (begin, end) = header[name], header[name]['data_offsets']
+            if about['dtype'] not in SAFETENSORS_DTYPES:
+                raise TypeError(f'the tensor {name} is of {about["dtype"]}, and not of {", ".join(SAFETENSORS_DTYPES)}')
+            return data[begin:end].view(np.ndarray).view(SAFETENSORS_DTYPES[about['dtype']]).reshape(about['shape'])
+
+        return {name: array(name) for name in names}
     except Exception as error:  # The library's own error type, and others for a damaged header.
         raise ValueError(
             f'{path} is not a complete safetensors file ({error}). Fetch it again and compare its checksum; '
@@ -199,10 +226,25 @@ def _read_zip(file) -> Any:
             raise _Refused('it was written on a big-endian machine. Save it again on another.')
         state = _Unpickler(io.BytesIO(archive.read(pickles[0]))).load()
 
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
         def elements(storage: _Storage) -> np.ndarray:
-            return np.frombuffer(archive.read(f'{folder}data/{storage.key}'), storage.dtype)
+            return np.frombuffer(_member(content, archive.getinfo(f'{folder}data/{storage.key}')), storage.dtype)
 
         return _materialize(state, elements)
+
+
+def _member(content: mmap.mmap, info: zipfile.ZipInfo) -> memoryview:
+    """The bytes of an uncompressed member where they stand in the file, after their checksum."""
+    begin = info.header_offset
+    signature, sizes = content[begin : begin + 4], content[begin + 26 : begin + 30]
+    if signature != b'PK\x03\x04' or info.file_size != info.compress_size:
+        raise zipfile.BadZipFile(f'{info.filename} does not begin where the directory says')
+    begin += 30 + int.from_bytes(sizes[:2], 'little') + int.from_bytes(sizes[2:], 'little')
+    data = memoryview(content)[begin : begin + info.file_size]
+    if len(data) != info.file_size or zlib.crc32(data) != info.CRC:
+        raise zipfile.BadZipFile(f'{info.filename} differs from its checksum')
+    return data
 
 
 def _read_legacy(file) -> Any:

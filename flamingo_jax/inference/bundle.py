@@ -1,17 +1,20 @@
 """A bundle: a folder that holds a model, or a part of one (a language model, a vision trunk).
 
 config.json        the model's config; checksums and dtypes of the trees
-tokenizer.model    SentencePiece, in every bundle that has a language model
+tokenizer.model    SentencePiece; a bundle that has a language model has this or
+tokenizer.json     that of the library `tokenizers`, with roles (see `inputs/tokenizer.py`)
 params/NAME        one Orbax checkpoint a component tree
 README.md          the model card
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import pathlib
 import shutil
 import uuid
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -23,6 +26,8 @@ from orbax.checkpoint import v1 as ocp
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Params
+
+LARGE, PIECE = 2**30, 2**26  # Bytes: of a tree that is written in pieces, and of a piece.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,10 +41,12 @@ class Bundle:
 
     def tokenizer(self, image_tag: str | None = None) -> Tokenizer:
         """The bundle's tokenizer; FileNotFoundError names a bundle that lost its own."""
-        path = self.path / 'tokenizer.model'
-        if not path.is_file():
-            raise FileNotFoundError(f'The bundle {self.path} has no tokenizer.model: convert or export it again.')
-        return Tokenizer(path.read_bytes(), image_tag or self.image_tag)
+        try:
+            return Tokenizer.read(self.path, image_tag or self.image_tag, self.config.lm.vocab_size)
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f'The bundle {self.path} has no tokenizer.model and no tokenizer.json: convert or export it again.'
+            ) from None
 
     def params(self, name: str, dtype: DTypeLike | None = None, sharding: Any = None) -> Params:
         """Reads one component tree, floating leaves cast to `dtype`, straight into the shards of `sharding`.
@@ -107,7 +114,8 @@ def save(
     try:
         (aside / 'params').mkdir(parents=True)
         for name, tree in params.items():
-            ocp.save(aside / 'params' / name, tree)
+            with _sparing(tree):
+                ocp.save(aside / 'params' / name, tree)
         fields = dict(
             model=config.to_json(),
             image_tag=image_tag,
@@ -116,10 +124,40 @@ def save(
         (aside / 'config.json').write_text(json.dumps(fields, indent=2) + '\n')
         (aside / 'README.md').write_text(card)
         if tokenizer is not None:
-            (aside / 'tokenizer.model').write_bytes(tokenizer.model)
+            (aside / tokenizer.file).write_bytes(tokenizer.model)
         aside.rename(path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def on_disk(path: str | pathlib.Path) -> Iterator[Callable[[tuple[str, ...], tuple[int, ...], Any], np.ndarray]]:
+    """Room beside the bundle to be written at `path`, for leaves that are larger than the memory; removed at the end.
+
+    Gives a function (path in the tree, shape, dtype) -> an array to be filled. Nothing stands at `path` itself.
+    """
+    path = pathlib.Path(path).expanduser().absolute()
+    if path.exists():
+        raise FileExistsError(f'{path} exists already. Remove it, or choose another folder.')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.parent / f'.{path.name}.{uuid.uuid4().hex[:8]}'
+    aside.mkdir()
+    try:
+        yield lambda name, shape, dtype: np.memmap(aside / '.'.join(name), dtype, 'w+', shape=shape)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sparing(tree: Params) -> ocp.Context:
+    """How Orbax writes a tree, so that a large one needs little memory beside its leaves, which may be mapped."""
+    context = ocp.Context()
+    context.memory.deepcopy_host_arrays = False  # Nobody changes them meanwhile.
+    if sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) > LARGE:
+        # By default all of it is compressed, into few files, before any of it is written.
+        context.array.saving.use_ocdbt = False
+        pieces = ocp.options.ArrayOptions.Saving.StorageOptions(chunk_byte_size=PIECE, shard_axes=(0,))
+        context.array.saving.scoped_storage_options_creator = lambda _, leaf: pieces if leaf.nbytes > PIECE else None
+    return context
 
 
 def checksum(tree: Params) -> str:
@@ -128,5 +166,5 @@ def checksum(tree: Params) -> str:
     for path, leaf in sorted(jax.tree_util.tree_leaves_with_path(tree), key=lambda item: jax.tree_util.keystr(item[0])):
         leaf = np.asarray(leaf)
         digest.update(f'{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}'.encode())
-        digest.update(leaf.tobytes())
+        digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8))
     return digest.hexdigest()

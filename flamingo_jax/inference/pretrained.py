@@ -46,7 +46,7 @@ def load(path: str | pathlib.Path, mesh: jax.sharding.Mesh | None = None, dtype:
         run = json.loads((path / 'run.json').read_text())
         about, trained, step = read_latest(path)
         config, image_tag = FlamingoConfig.from_json(about['model']), about['image_tag']
-        tokenizer = Tokenizer.read(path / 'tokenizer.model', image_tag)
+        tokenizer = Tokenizer.read(path, image_tag, config.lm.vocab_size)
         sources = {}
         for name, source in run['frozen_paths'].items():
             sources[name] = bundle.read(source)
@@ -151,12 +151,12 @@ class Pretrained:
             raise ValueError('Beam search and sampling exclude each other: give num_beams or temperature.')
         prompts, several = as_batch(prompt)
         media, text, logits = self.read(prompts, max_new_tokens)
-        stops = jnp.array([self.tokenizer.eos] + ([] if self.tokenizer.eoc is None else [self.tokenizer.eoc]))
+        stops = (*self.tokenizer.ends, *([] if self.tokenizer.eoc is None else [self.tokenizer.eoc]))
         image = self.tokenizer.extra_tokens.index(IMAGE) if IMAGE in self.tokenizer.extra_tokens else None
-        banned = (self.tokenizer.pad, self.tokenizer.bos) + (
-            () if image is None else (self.tokenizer.vocab_size + image,)
-        )
-        common = (self.model, self.params, media, text, logits, stops)
+        banned = () if image is None else (self.tokenizer.vocab_size + image,)
+        # In some vocabularies one token begins, ends and pads.
+        banned += tuple({self.tokenizer.pad, self.tokenizer.bos} - set(stops))
+        common = (self.model, self.params, media, text, logits, jnp.array(stops))
         if num_beams > 1:
             tokens = search.beam_search(*common, max_new_tokens, num_beams, length_penalty, banned)
         else:

@@ -95,7 +95,7 @@ def interleave(
 
 def _lay_out(chunks: Sequence[Chunk], tokenizer: Tokenizer) -> tuple[list[int], list[float], list[tuple[int, int]]]:
     """Tokens and weights of a whole document, and the position of each tag with the number of its chunk."""
-    tokens, weights, begins = [tokenizer.bos], [0.0], []
+    tokens, weights, begins = list(tokenizer.begin), [0.0] * len(tokenizer.begin), []
     for i, chunk in enumerate(chunks):
         if chunk.picture is not None:
             begins.append((len(tokens), i))

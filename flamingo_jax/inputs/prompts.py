@@ -44,7 +44,7 @@ def as_batch(prompt: Prompt | Sequence[Prompt]) -> tuple[list[Prompt], bool]:
 
 
 def encode_prompt(prompt: Prompt, tokenizer: Tokenizer, image_size: int) -> tuple[list[int], list[Frames]]:
-    """Tokens (with <BOS>, and an <EOC> before each picture but the first thing) and pictures of one prompt.
+    """Tokens and pictures of one prompt: <BOS> where the language model has it, an <EOC> before each picture but the first thing.
 
     Raises:
       ValueError: an empty prompt, an <image> tag without a picture, an item that is neither text nor picture, or a text
@@ -53,7 +53,7 @@ def encode_prompt(prompt: Prompt, tokenizer: Tokenizer, image_size: int) -> tupl
     """
     if not prompt:
         raise ValueError('The prompt is empty: give at least one string or picture.')
-    tokens, pictures, ended = [tokenizer.bos], [], True  # ended: no chunk is open.
+    tokens, pictures, ended = list(tokenizer.begin), [], True  # ended: no chunk is open.
     for number, item in enumerate(prompt):
         if isinstance(item, str):
             if IMAGE in item and tokenizer.image_tag:
@@ -77,4 +77,6 @@ def encode_prompt(prompt: Prompt, tokenizer: Tokenizer, image_size: int) -> tupl
             ended = False
         else:
             raise ValueError(f'Item {number} of the prompt is a {type(item).__name__}: neither a string nor a picture.')
+    if not tokens:
+        raise ValueError('The prompt is an empty text, which this language model cannot continue: give a first word.')
     return tokens, pictures

@@ -1,4 +1,9 @@
-"""SentencePiece, and the few tokens that a Flamingo adds to its language model's vocabulary.
+"""The language model's tokenizer, and the few tokens that a Flamingo adds to its vocabulary.
+
+It comes in one of two files: a SentencePiece model, or the tokenizer.json of Hugging Face's library `tokenizers`, to which
+the ids that it does not tell apart are added:
+
+    {"roles": {"bos": 1, "eos": [2, 7], "pad": 0}, "model": ..., ...}
 
 The paper writes `<image>` as plain text, so that only `<EOC>` (end of chunk) is new and learnt; OpenFlamingo makes both new
 tokens. Here the choice is `image_tag='text'` or `'token'`. New tokens have the ids after the language model's vocabulary,
@@ -10,15 +15,58 @@ As a command this file trains a tokenizer on the text of a prepared data set:
 """
 
 import io
+import json
 import pathlib
 from collections.abc import Iterable, Iterator
 from typing import SupportsInt
 
 import sentencepiece
+import tokenizers
 from absl import app, flags
 from tqdm import tqdm
 
 EOC, IMAGE = '<EOC>', '<image>'
+
+
+class _SentencePiece:
+    """A SentencePiece model; <BOS> stands before a text."""
+
+    file = 'tokenizer.model'
+
+    def __init__(self, model: bytes):
+        self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self.size = self._pieces.vocab_size()
+        self.bos, self.pad = self._pieces.bos_id(), max(self._pieces.pad_id(), 0)
+        self.begin, self.ends = (self.bos,), (self._pieces.eos_id(),)
+
+    def encode(self, text: str) -> list[int]:
+        return self._pieces.encode(text)
+
+    def decode(self, ids: list[int]) -> str:
+        return self._pieces.decode(ids)
+
+
+class _Json:
+    """A tokenizer.json with roles; what stands before a text is what its post-processor puts there."""
+
+    file = 'tokenizer.json'
+
+    def __init__(self, model: bytes):
+        fields = json.loads(model)
+        roles = fields.pop('roles')
+        self._pieces = tokenizers.Tokenizer.from_str(json.dumps(fields))
+        self._pieces.no_padding()
+        self._pieces.no_truncation()
+        self.size = max(self._pieces.get_vocab().values()) + 1
+        self.bos, self.ends, self.pad = roles['bos'], tuple(roles['eos']), roles['pad']
+        alone, whole = self.encode('a'), self._pieces.encode('a').ids
+        self.begin = tuple(whole[: whole.index(alone[0])])
+
+    def encode(self, text: str) -> list[int]:
+        return self._pieces.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: list[int]) -> str:
+        return self._pieces.decode(ids)
 
 
 class Tokenizer:
@@ -27,16 +75,28 @@ class Tokenizer:
     Attributes:
       vocab_size: of the language model; the extra tokens' ids begin there.
       extra_tokens: names of the extra tokens, in the order of their ids.
+      begin: ids before a text: <BOS>, or nothing where the language model was trained so.
       bos, eos, pad, eoc: ids; eoc is None in a tokenizer for text alone.
+      ends: ids that end an answer: <EOS>, and what else the language model ends with.
+      model, file: the tokenizer's file, as bytes, and its name in a bundle or run.
       image_tag: the ids of an image's tag, () in a tokenizer for text alone.
     """
 
-    def __init__(self, model: bytes, image_tag: str | None = None):
-        """Args: model: the bytes of a SentencePiece model file. image_tag: 'text', 'token', or None for text alone."""
-        self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
-        self.model = model
-        self.vocab_size = self._pieces.vocab_size()
-        self.bos, self.eos, self.pad = self._pieces.bos_id(), self._pieces.eos_id(), max(self._pieces.pad_id(), 0)
+    def __init__(self, model: bytes, image_tag: str | None = None, vocab_size: int | None = None):
+        """A tokenizer of either kind.
+
+        Args:
+          model: the bytes of a SentencePiece model file, or of a tokenizer.json with roles.
+          image_tag: 'text', 'token', or None for text alone.
+          vocab_size: of the language model, which may have more rows than there are tokens; None has as many.
+        """
+        self._pieces = _Json(model) if model[:1] == b'{' else _SentencePiece(model)
+        self.model, self.file = model, self._pieces.file
+        self.vocab_size = vocab_size or self._pieces.size
+        if self._pieces.size > self.vocab_size:
+            raise ValueError(f'The tokenizer has {self._pieces.size} tokens, its language model {self.vocab_size}.')
+        self.bos, self.pad, self.begin, self.ends = (getattr(self._pieces, n) for n in ('bos', 'pad', 'begin', 'ends'))
+        self.eos = self.ends[0]
         self.extra_tokens, self.image_tag, self.eoc = (), (), None
         if image_tag is not None:
             if image_tag not in ('text', 'token'):
@@ -46,14 +106,16 @@ class Tokenizer:
             self.image_tag = tuple(self._pieces.encode(IMAGE)) if image_tag == 'text' else (self.vocab_size + 1,)
 
     @classmethod
-    def read(cls, path: str | pathlib.Path, image_tag: str | None = None) -> 'Tokenizer':
-        """Reads a SentencePiece model file; FileNotFoundError names it and the command that trains one."""
+    def read(cls, path: str | pathlib.Path, image_tag: str | None = None, vocab_size: int | None = None) -> 'Tokenizer':
+        """Reads the tokenizer of a folder, or a file; FileNotFoundError names it and the command that trains one."""
         path = pathlib.Path(path)
+        if path.is_dir():
+            path = path / _Json.file if (path / _Json.file).is_file() else path / _SentencePiece.file
         if not path.is_file():
             raise FileNotFoundError(
                 f'No tokenizer at {path}. Train one: python -m flamingo_jax.inputs.tokenizer --data=... --out={path}'
             )
-        return cls(path.read_bytes(), image_tag)
+        return cls(path.read_bytes(), image_tag, vocab_size)
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without <BOS> or <EOS>; '<EOC>' in it is the extra token."""

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from flamingo_jax.model.layers import soft_cap
+
 
 def attend(
     q: Float[Array, 'b l h k'],
@@ -16,6 +18,8 @@ def attend(
     v: Float[Array, 'b m g k'],
     mask: Bool[Array, '#b l m'] | None = None,
     bias: Float[Array, 'b h l m'] | None = None,
+    scale: float | None = None,
+    cap: float = 0.0,
 ) -> Float[Array, 'b l h k']:
     """Scaled dot-product attention (Vaswani et al. 2017) with grouped keys and empty rows that give zero.
 
@@ -24,6 +28,8 @@ def attend(
       k, v: keys and values, g heads where g divides h; each serves h / g query heads (g = h is the usual attention).
       mask: True = may attend. None attends to everything.
       bias: added to the scaled products before the softmax (relative positions).
+      scale: of the products; None is head_dim ** -0.5.
+      cap: bounds the scaled products softly; 0 does not.
 
     Returns:
       The attended values in the dtype of `q`; a row whose mask is False everywhere is exactly zero.
@@ -39,7 +45,8 @@ def attend(
     # of a group are rows.
     q = q.transpose(0, 2, 1, 3).reshape(b, g, h // g * l, head_dim)
     k, v = (x.transpose(0, 2, 1, 3) for x in (k, v))
-    logits = jnp.einsum('bglk,bgmk->bglm', q, k, preferred_element_type=jnp.float32) * head_dim**-0.5
+    logits = jnp.einsum('bglk,bgmk->bglm', q, k, preferred_element_type=jnp.float32)
+    logits = soft_cap(logits * (head_dim**-0.5 if scale is None else scale), cap)
     if bias is not None:
         logits = logits + bias.reshape(logits.shape)
     if mask is not None:

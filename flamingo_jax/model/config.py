@@ -27,13 +27,42 @@ class LanguageModelConfig:
     context: int = 2048  # The longest sequence, in tokens.
     norm: str = 'rms'  # 'rms' or 'layer'.
     norm_eps: float = 1e-5
+    norm_bias: bool = True  # Of layer norms.
+    norm_offset: float = 0.0  # Added to the scales of the norms (Gemma: 1).
+    norm_embeddings: bool = False  # The embedded text is normed (BLOOM).
+    norm_after: bool = False  # What attention and feed-forward give is normed too (Gemma 2 and 3).
+    norm_query_key: str = (
+        ''  # '', 'head' (each head by itself: Qwen3, Gemma 3) or 'token' (all heads together: MPT-1B).
+    )
+    parallel: bool = False  # Attention and feed-forward both read the block's input (GPT-NeoX).
     activation: str = 'gelu_tanh'
     gated_ffw: bool = False
-    bias: bool = False
-    positions: str = 'rotary'  # 'rotary', 'learned' or 'relative' (Transformer-XL, as in Gopher and Chinchilla).
+    bias: bool = False  # Of every linear map in the blocks.
+    bias_qkv: bool = False  # Of queries, keys and values at least (Qwen2).
+    bias_out: bool = False  # Of the attention's output at least.
+    attention_scale: float | None = None  # Of queries times keys; None is head_dim ** -0.5.
+    attention_cap: float = 0.0  # Bounds them softly (Gemma 2: 50); 0 does not.
+    logit_cap: float = 0.0  # The same for the logits (Gemma 2: 30).
+    clip_qkv: float = 0.0  # Queries, keys and values are clipped to +- this (some MPT); 0 does not.
+    positions: str = (
+        'rotary'  # 'rotary', 'learned', 'alibi' or 'relative' (Transformer-XL, as in Gopher and Chinchilla).
+    )
+    alibi_max: float = 8.0  # The slopes of ALiBi go down to 2 ** -alibi_max.
     rotary_base: float = 10_000.0
+    rotary_share: float = 1.0  # Of each head's numbers, which turn (Pythia: a quarter).
+    rotary_factor: float = 1.0  # Divides the frequencies: positions are interpolated (Chen et al. 2023).
+    # LLaMA 3.1 divides only low frequencies: those that turn less than the first number of times within a context of the
+    # third; above the second they stay, and between the two it goes over smoothly. () divides all.
+    rotary_bands: tuple[float, ...] = ()
+    rotary_local_base: float | None = None  # In blocks with a window, where no factor applies either (Gemma 3).
+    # How many tokens each block's tokens see, themselves included; 0 is all. () is all in every block.
+    windows: tuple[int, ...] = ()
     tied: bool = True  # The output is the transpose of the token embedding.
     scale_embeddings: bool = True
+
+    def __post_init__(self):
+        if len(self.windows) not in (0, self.depth):
+            raise ValueError(f'{len(self.windows)} windows do not fit {self.depth} blocks: give one a block, or none.')
 
 
 @dataclasses.dataclass(frozen=True)

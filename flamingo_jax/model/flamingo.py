@@ -29,7 +29,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.gated_xattn import GatedXattnDense, media_mask
 from flamingo_jax.model.language_model import Block, Embedder, KeysValues
-from flamingo_jax.model.layers import constrain
+from flamingo_jax.model.layers import constrain, soft_cap
 from flamingo_jax.model.resampler import Resampler
 from flamingo_jax.model.vision.encoder import VisionEncoder
 
@@ -165,7 +165,7 @@ class Flamingo:
             rows = params['extra_tokens']['output'].astype(self.dtype)
             extra = jnp.einsum('bld,ed->ble', y, rows, preferred_element_type=jnp.float32)
             logits = jnp.concatenate([logits, extra], axis=-1)
-        return logits
+        return soft_cap(logits, self.config.lm.logit_cap)
 
     def decoder(
         self,
@@ -209,13 +209,17 @@ class Flamingo:
         blocks = params['lm']['blocks']
         grouped = None if ragged else jax.tree.map(lambda x: x.reshape(groups, every, *x.shape[1:]), blocks)
 
+        windows = c.lm.windows or (0,)
+        uniform = len(set(windows)) == 1
+
         def run_block(y_cache, xs):
             i, p = xs
 
             def run(y, cache):
                 here = _at(blocks, i) if ragged else p
                 old = None if cache is None else _at(cache, i)
-                y, new = block.apply({'params': here}, y, positions, mask, old, index, key_positions)
+                window = windows[0] if uniform else jnp.array(windows)[i]
+                y, new = block.apply({'params': here}, y, positions, mask, old, index, key_positions, window)
                 if cache is not None:
                     cache = jax.tree.map(lambda x, x_i: jax.lax.dynamic_update_index_in_dim(x, x_i, i, 0), cache, new)
                 return y, cache

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
@@ -24,14 +25,45 @@ class KeysValues(NamedTuple):
     v: Float[Array, '*depth b m g k']
 
 
-def rotate(x: Float[Array, 'b l h k'], positions: Int[Array, 'b l'], base: float) -> Float[Array, 'b l h k']:
-    """Rotary position embedding (Su et al. 2021), halves convention (GPT-NeoX, LLaMA), angles in float32."""
-    half = x.shape[-1] // 2
-    frequency = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
+def rotate(
+    x: Float[Array, 'b l h k'], positions: Int[Array, 'b l'], frequency: Float[Array, 'half']
+) -> Float[Array, 'b l h k']:
+    """Rotary position embedding (Su et al. 2021), halves convention (GPT-NeoX, LLaMA), angles in float32.
+
+    Number i turns with number i + half; those beyond the first 2 * half stay.
+    """
+    half = frequency.shape[0]
     angle = positions[..., None, None].astype(jnp.float32) * frequency
-    a, b = x[..., :half].astype(jnp.float32), x[..., half:].astype(jnp.float32)
-    out = jnp.concatenate([a * jnp.cos(angle) - b * jnp.sin(angle), b * jnp.cos(angle) + a * jnp.sin(angle)], axis=-1)
-    return out.astype(x.dtype)
+    a, b = x[..., :half].astype(jnp.float32), x[..., half : 2 * half].astype(jnp.float32)
+    turned = jnp.concatenate(
+        [a * jnp.cos(angle) - b * jnp.sin(angle), b * jnp.cos(angle) + a * jnp.sin(angle)], axis=-1
+    )
+    return jnp.concatenate([turned.astype(x.dtype), x[..., 2 * half :]], axis=-1)
+
+
+def rotary_frequencies(c: LanguageModelConfig, window: Int[Array, ''] | int) -> Float[Array, 'half']:
+    """Radians a position of each pair of numbers, in a block with this window."""
+    numbers = int(c.head_dim * c.rotary_share)
+    exponent = np.arange(0, numbers, 2) / numbers
+    frequency = c.rotary_base**-exponent
+    share = 1.0  # Of each frequency, which is divided.
+    if c.rotary_bands:
+        low, high, context = c.rotary_bands
+        share = np.clip((high - frequency * context / (2 * np.pi)) / (high - low), 0, 1)
+    frequency = jnp.asarray(frequency * (1 - share + share / c.rotary_factor), jnp.float32)
+    if c.rotary_local_base is None:
+        return frequency
+    return jnp.where(window > 0, jnp.asarray(c.rotary_local_base**-exponent, jnp.float32), frequency)
+
+
+def alibi_slopes(heads: int, largest: float) -> Float[np.ndarray, '{heads}']:
+    """What attention loses a token of distance in each head (Press et al. 2022): 2 ** -largest at the least.
+
+    Geometric for 2 ** n heads; where there are fewer, those of every second come first, then those between.
+    """
+    full = 1 << (heads - 1).bit_length()
+    slopes = 2.0 ** (-np.arange(1, full + 1) * largest / full)
+    return (slopes if full == heads else np.concatenate([slopes[1::2], slopes[::2]])[:heads]).astype(np.float32)
 
 
 def distance_waves(length: int, width: int) -> Float[Array, '{length} {width}']:
@@ -83,14 +115,17 @@ class Embedder(nn.Module):
         if c.positions == 'learned':
             init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ('positions', 'embed'))
             self.learned_positions = self.param('positions', init, (c.context, c.width))
-        self.norm_out = Norm(c.norm, c.norm_eps, dtype=self.dtype)
+        if c.norm_embeddings:
+            self.norm_in = _norm(c, self.dtype)
+        self.norm_out = _norm(c, self.dtype)
         if not c.tied:
             self.output = Linear((c.width, c.vocab_size), ('embed', 'vocab'), dtype=self.dtype)
 
     def embed(self, tokens: Int[Array, 'b l']) -> Float[Array, 'b l d']:
-        """Token embeddings (scaled by sqrt(d) if the config says so), without positions."""
+        """Token embeddings (scaled by sqrt(d), or normed, if the config says so), without positions."""
         y = constrain(jnp.take(self.tokens, tokens, axis=0).astype(self.dtype), 'batch', None, 'embed')
-        return y * self.config.width**0.5 if self.config.scale_embeddings else y
+        y = y * self.config.width**0.5 if self.config.scale_embeddings else y
+        return self.norm_in(y) if self.config.norm_embeddings else y
 
     def add_positions(self, y: Float[Array, 'b l d'], positions: Int[Array, 'b l']) -> Float[Array, 'b l d']:
         """Adds learned positions, where the family has them; the others act inside the attention."""
@@ -114,6 +149,10 @@ class Embedder(nn.Module):
         return self.logits(self.normalise(y))
 
 
+def _norm(c: LanguageModelConfig, dtype: DTypeLike, axis: str = 'embed', name: str | None = None) -> Norm:
+    return Norm(c.norm, c.norm_eps, axis, c.norm_bias, c.norm_offset, dtype, name=name)
+
+
 class Block(nn.Module):
     """One pre-norm transformer block: self-attention, then feed-forward; both residual."""
 
@@ -129,6 +168,7 @@ class Block(nn.Module):
         cache: KeysValues | None = None,
         index: Int[Array, ''] | int = 0,
         key_positions: Int[Array, 'b m'] | None = None,
+        window: Int[Array, ''] | int = 0,
     ) -> tuple[Float[Array, 'b l d'], KeysValues | None]:
         """The block.
 
@@ -136,36 +176,61 @@ class Block(nn.Module):
           y, positions: text and its positions.
           mask: which of the m keys each token may attend to; m = l without a cache.
           cache: keys and values of m places; those of y are written at `index` to `index` + l before attending.
-          key_positions: of the m places of a cache; relative positions need them, and are causal.
+          key_positions: of the m places of a cache; relative positions, ALiBi and windows need them, and are causal.
+          window: how many tokens a token sees, itself included; 0 is all.
 
         Returns:
           The new y, and the new cache (None without one).
         """
         c = self.config
-        linear = dict(bias=c.bias, dtype=self.dtype)
+        linear = dict(bias=c.bias or c.bias_qkv, dtype=self.dtype)
         axes = ('embed', 'heads', 'head_dim')
-        x = Norm(c.norm, c.norm_eps, dtype=self.dtype, name='norm_attention')(y)
+        x = _norm(c, self.dtype, name='norm_attention')(y)
         q = Linear((c.width, c.heads, c.head_dim), axes, **linear, name='query')(x)
         kv = dict(shape=(c.width, c.kv_heads, c.head_dim), axes=('embed', 'kv_heads', 'head_dim'), **linear)
         k = Linear(**kv, name='key')(x)
         v = Linear(**kv, name='value')(x)
+        if c.clip_qkv:
+            q, k, v = (jnp.clip(x, -c.clip_qkv, c.clip_qkv) for x in (q, k, v))
+        if c.norm_query_key:
+            q, k = self._norm_heads(q, 'norm_query', 'heads'), self._norm_heads(k, 'norm_key', 'kv_heads')
         if c.positions == 'rotary':
-            q, k = rotate(q, positions, c.rotary_base), rotate(k, positions, c.rotary_base)
+            frequency = rotary_frequencies(c, window)
+            q, k = rotate(q, positions, frequency), rotate(k, positions, frequency)
         bias = None
         if c.positions == 'relative':
             q, bias = self._relative(q, positions, key_positions)
+        if c.positions == 'alibi' or c.windows:
+            distance = positions[:, :, None] - (positions if key_positions is None else key_positions)[:, None]
+        if c.positions == 'alibi':
+            bias = -alibi_slopes(c.heads, c.alibi_max)[:, None, None] * distance[:, None]
+        if c.windows:
+            mask = mask & ((distance < window) | (window == 0))
         if cache is not None:
             start = (0, index, 0, 0)
             k = jax.lax.dynamic_update_slice(cache.k, k.astype(cache.k.dtype), start)
             v = jax.lax.dynamic_update_slice(cache.v, v.astype(cache.v.dtype), start)
             cache = KeysValues(k, v)
+        linear = dict(bias=c.bias or c.bias_out, dtype=self.dtype)
         out = Linear((c.heads, c.head_dim, c.width), axes[1:] + axes[:1], contracted=2, **linear, name='out')
         q = constrain(q, 'batch', None, 'heads', None)
         k, v = (constrain(x, 'batch', None, 'kv_heads', None) for x in (k, v))
-        y = constrain(y + out(attend(q, k, v, mask, bias)), 'batch', None, 'embed')
+        attended = out(attend(q, k, v, mask, bias, c.attention_scale, c.attention_cap))
+        if c.norm_after:
+            attended = _norm(c, self.dtype, name='norm_attended')(attended)
+        x, y = y, constrain(y + attended, 'batch', None, 'embed')
         ffw = FeedForward(c.ffw_width, c.activation, c.gated_ffw, c.bias, dtype=self.dtype, name='ffw')
-        y = y + ffw(Norm(c.norm, c.norm_eps, dtype=self.dtype, name='norm_ffw')(y))
-        return constrain(y, 'batch', None, 'embed'), cache
+        x = ffw(_norm(c, self.dtype, name='norm_ffw')(x if c.parallel else y))
+        if c.norm_after:
+            x = _norm(c, self.dtype, name='norm_fed')(x)
+        return constrain(y + x, 'batch', None, 'embed'), cache
+
+    def _norm_heads(self, x, name, axis):
+        """Norms queries or keys [b l h k], each head by itself or all heads of a token together."""
+        if self.config.norm_query_key == 'head':
+            return _norm(self.config, self.dtype, 'head_dim', name)(x)
+        b, l, *heads = x.shape
+        return _norm(self.config, self.dtype, axis, name)(x.reshape(b, l, -1)).reshape(b, l, *heads)
 
     def _relative(self, q, positions, key_positions):
         """Transformer-XL (Dai et al. 2019, section 3.3): logit(i, j) = (q_i + u) . k_j + (q_i + v) . (W wave(i - j)).

@@ -28,6 +28,11 @@ ACTIVATIONS = {
 }
 
 
+def soft_cap(x: Float[Array, '...'], cap: float) -> Float[Array, '...']:
+    """cap * tanh(x / cap), which bounds x by cap (Gemma 2); 0 leaves x as it is."""
+    return cap * jnp.tanh(x / cap) if cap else x
+
+
 def constrain(x: Shaped[Array, '...'], *axes: str | None) -> Shaped[Array, '...']:
     """Says by logical axis names where x lies on the mesh; nothing where no mesh is in use (`sharding.activations`).
 
@@ -76,18 +81,21 @@ class Norm(nn.Module):
     kind: str = 'layer'  # 'layer' (Ba et al. 2016) or 'rms' (Zhang and Sennrich 2019).
     eps: float = 1e-5
     axis: str = 'embed'
+    bias: bool = True  # Of a layer norm.
+    offset: float = 0.0  # Added to the scale: Gemma stores it less 1.
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, '... d']) -> Float[Array, '... d']:
         """Normalises x; the result has `dtype`."""
         shape = x.shape[-1:]
-        scale = self.param('scale', nn.with_logical_partitioning(nn.initializers.ones, (self.axis,)), shape)
+        ones = nn.with_logical_partitioning(nn.initializers.constant(1 - self.offset), (self.axis,))
+        scale = self.param('scale', ones, shape).astype(jnp.float32) + self.offset
         x = x.astype(jnp.float32)
         if self.kind == 'layer':
             x = x - x.mean(axis=-1, keepdims=True)
-        x = x * jax.lax.rsqrt(jnp.square(x).mean(axis=-1, keepdims=True) + self.eps) * scale.astype(jnp.float32)
-        if self.kind == 'layer':
+        x = x * jax.lax.rsqrt(jnp.square(x).mean(axis=-1, keepdims=True) + self.eps) * scale
+        if self.kind == 'layer' and self.bias:
             bias = self.param('bias', nn.with_logical_partitioning(nn.initializers.zeros, (self.axis,)), shape)
             x = x + bias.astype(jnp.float32)
         return x.astype(self.dtype)

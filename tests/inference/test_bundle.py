@@ -31,6 +31,23 @@ def test_round_trip_is_bit_identical(path, pretrained, pictures):
     assert bundle.read(path).checksums['lm'] == bundle.checksum(loaded.params['lm'])
 
 
+def test_a_tree_that_is_written_in_pieces_is_the_same(pretrained, path, tmp_path, monkeypatch):
+    monkeypatch.setattr(bundle, 'LARGE', 0)
+    monkeypatch.setattr(bundle, 'PIECE', 3000)
+    with bundle.on_disk(tmp_path / 'pieces') as empty:
+        lm = jax.tree_util.tree_map_with_path(
+            lambda keys, leaf: empty([key.key for key in keys], leaf.shape, leaf.dtype), pretrained.params['lm']
+        )
+        jax.tree.map(np.copyto, lm, pretrained.params['lm'])
+        bundle.save(tmp_path / 'pieces', pretrained.config, {'lm': lm}, None, None, '')
+    up = tmp_path / 'pieces/params/lm/state/blocks.ffw.up.kernel'
+    assert sum(file.is_file() for file in up.rglob('*')) > 3
+    assert [folder.name for folder in tmp_path.iterdir()] == ['pieces']
+    saved = bundle.read(tmp_path / 'pieces')
+    assert saved.checksums['lm'] == bundle.read(path).checksums['lm']
+    jax.tree.map(np.testing.assert_array_equal, saved.params('lm'), pretrained.params['lm'])
+
+
 def test_loads_straight_into_the_shards_of_a_mesh(path, pretrained, pictures):
     mesh = make_mesh(data=2, fsdp=2, tensor=2)
     loaded = flamingo_jax.load(path, mesh=mesh)

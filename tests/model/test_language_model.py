@@ -92,17 +92,17 @@ def test_padding_on_the_left_changes_nothing(lm, logits, advance, tokens):
 
 def test_rotation_depends_on_the_distance_alone():
     q, k = np.random.default_rng(0).standard_normal((2, 1, 1, 1, 8), np.float32)
-    q, k = jnp.array(q), jnp.array(k)
+    q, k, frequency = jnp.array(q), jnp.array(k), 100.0 ** (-jnp.arange(4) / 4)
 
     def product(i, j):
-        return float(jnp.sum(rotate(q, jnp.array([[i]]), 100.0) * rotate(k, jnp.array([[j]]), 100.0)))
+        return float(jnp.sum(rotate(q, jnp.array([[i]]), frequency) * rotate(k, jnp.array([[j]]), frequency)))
 
     assert product(0, 0) == pytest.approx(float(jnp.sum(q * k)), rel=1e-5)
     assert product(12, 5) == pytest.approx(product(7, 0), rel=1e-3, abs=1e-4)
     assert abs(product(7, 0) - product(6, 0)) > 1e-2
     # Halves convention: number i and number i + 4 turn by position * base ** (-i / 4).
     x = jnp.zeros((1, 1, 1, 8)).at[..., 1].set(1.0)
-    turned = np.asarray(rotate(x, jnp.array([[3]]), 100.0))[0, 0, 0]
+    turned = np.asarray(rotate(x, jnp.array([[3]]), frequency))[0, 0, 0]
     np.testing.assert_allclose(turned[[1, 5]], [np.cos(3 * 100**-0.25), np.sin(3 * 100**-0.25)], rtol=1e-5)
     assert np.count_nonzero(turned) == 2
 

@@ -1,0 +1,322 @@
+"""Published language models, in Hugging Face's layout, as the tree `lm` of this project.
+
+    config.json, names -> tensors    `convert`    LanguageModelConfig, {'embedder': ..., 'blocks': ...}
+
+The tensors are a mapping from names to arrays, mapped from files (`hugging_face.py`) or taken from anywhere else, such as the
+part of an OpenFlamingo checkpoint whose names begin with 'lang_encoder.'. A family is a row of `FAMILIES`: what it calls our
+parameters. Shapes follow from our own tree, so that no parameter can be forgotten. torch keeps a linear map as [out, in], we
+as [in..., out...]; blocks are stacked on a leading axis.
+
+Sources: the model files of transformers 5.24, and of mosaicml/examples for `mosaic_gpt`.
+"""
+
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from flamingo_jax.conversion.language_model_configs import Fields, config_of, text_fields
+from flamingo_jax.model.config import FlamingoConfig, LanguageModelConfig
+from flamingo_jax.model.flamingo import Flamingo, Params
+
+Tensors = Mapping[str, np.ndarray]
+Path = tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """A family of language models.
+
+    Attributes:
+      names: what stands in our tree above a 'kernel', 'scale' or 'bias' -> what stands above 'weight' or 'bias' in theirs;
+        '*' is the number of a block.
+      prefixes: what all names but the output's may begin with; the first is today's.
+      fused: '' or how one tensor holds queries, keys and values: 'thirds' (all queries first) or 'heads' (head after head).
+      input_first: linear maps are [in, out], and not [out, in] (GPT-2).
+      positions_from: the row of their table of positions that is our first.
+      made: our config -> tensors that their files lack because they are computed (XGLM's sinusoids).
+      buffers: a pattern of the ends of names that are no parameters, or not of the language model.
+    """
+
+    names: dict[str, str]
+    prefixes: tuple[str, ...]
+    fused: str = ''
+    input_first: bool = False
+    positions_from: int = 0
+    made: Callable[[LanguageModelConfig], dict[str, np.ndarray]] = lambda config: {}
+    buffers: str = r'rotary_emb\.inv_freq'
+
+
+class Weight(NamedTuple):
+    """Where one tensor, or a part of it, goes."""
+
+    path: Path  # Of the leaf in our tree.
+    block: int | None  # Which row of the leaf; None is the whole leaf.
+    name: str  # In theirs.
+    shape: tuple[int, ...]  # In theirs.
+    change: Callable[[np.ndarray], np.ndarray]
+
+
+# The names. Ours is act(up) * gate, so that LLaMA's gate_proj is our 'up'.
+LLAMA = {
+    'tokens': 'embed_tokens',
+    'norm_out': 'norm',
+    'output': 'lm_head',
+    'norm_attention': 'layers.*.input_layernorm',
+    'query': 'layers.*.self_attn.q_proj',
+    'key': 'layers.*.self_attn.k_proj',
+    'value': 'layers.*.self_attn.v_proj',
+    'out': 'layers.*.self_attn.o_proj',
+    'norm_ffw': 'layers.*.post_attention_layernorm',
+    'ffw/up': 'layers.*.mlp.gate_proj',
+    'ffw/gate': 'layers.*.mlp.up_proj',
+    'ffw/down': 'layers.*.mlp.down_proj',
+}
+QWEN3 = LLAMA | {'norm_query': 'layers.*.self_attn.q_norm', 'norm_key': 'layers.*.self_attn.k_norm'}
+GEMMA2 = QWEN3 | {
+    'norm_attended': 'layers.*.post_attention_layernorm',
+    'norm_ffw': 'layers.*.pre_feedforward_layernorm',
+    'norm_fed': 'layers.*.post_feedforward_layernorm',
+}
+OPT = {
+    'tokens': 'embed_tokens',
+    'positions': 'embed_positions',
+    'norm_out': 'final_layer_norm',
+    'output': 'lm_head',
+    'norm_attention': 'layers.*.self_attn_layer_norm',
+    'query': 'layers.*.self_attn.q_proj',
+    'key': 'layers.*.self_attn.k_proj',
+    'value': 'layers.*.self_attn.v_proj',
+    'out': 'layers.*.self_attn.out_proj',
+    'norm_ffw': 'layers.*.final_layer_norm',
+    'ffw/up': 'layers.*.fc1',
+    'ffw/down': 'layers.*.fc2',
+}
+GPT2 = {
+    'tokens': 'wte',
+    'positions': 'wpe',
+    'norm_out': 'ln_f',
+    'output': 'lm_head',
+    'norm_attention': 'h.*.ln_1',
+    'query': 'h.*.attn.c_attn',
+    'out': 'h.*.attn.c_proj',
+    'norm_ffw': 'h.*.ln_2',
+    'ffw/up': 'h.*.mlp.c_fc',
+    'ffw/down': 'h.*.mlp.c_proj',
+}
+BLOOM = {
+    'tokens': 'word_embeddings',
+    'norm_in': 'word_embeddings_layernorm',
+    'norm_out': 'ln_f',
+    'output': 'lm_head',
+    'norm_attention': 'h.*.input_layernorm',
+    'query': 'h.*.self_attention.query_key_value',
+    'out': 'h.*.self_attention.dense',
+    'norm_ffw': 'h.*.post_attention_layernorm',
+    'ffw/up': 'h.*.mlp.dense_h_to_4h',
+    'ffw/down': 'h.*.mlp.dense_4h_to_h',
+}
+GPT_NEOX = {
+    'tokens': 'embed_in',
+    'norm_out': 'final_layer_norm',
+    'output': 'embed_out',
+    'norm_attention': 'layers.*.input_layernorm',
+    'query': 'layers.*.attention.query_key_value',
+    'out': 'layers.*.attention.dense',
+    'norm_ffw': 'layers.*.post_attention_layernorm',
+    'ffw/up': 'layers.*.mlp.dense_h_to_4h',
+    'ffw/down': 'layers.*.mlp.dense_4h_to_h',
+}
+MPT = {
+    'tokens': 'wte',
+    'norm_out': 'norm_f',
+    'output': 'lm_head',
+    'norm_attention': 'blocks.*.norm_1',
+    'norm_query': 'blocks.*.attn.q_ln',
+    'norm_key': 'blocks.*.attn.k_ln',
+    'query': 'blocks.*.attn.Wqkv',
+    'out': 'blocks.*.attn.out_proj',
+    'norm_ffw': 'blocks.*.norm_2',
+    'ffw/up': 'blocks.*.ffn.up_proj',
+    'ffw/down': 'blocks.*.ffn.down_proj',
+}
+MOSAIC_GPT = MPT | {
+    'norm_out': 'ln_f',
+    'norm_attention': 'blocks.*.ln_1',
+    'norm_ffw': 'blocks.*.ln_2',
+    'ffw/up': 'blocks.*.mlp.mlp_up',
+    'ffw/down': 'blocks.*.mlp.mlp_down',
+}
+
+SEEING = r'(vision_tower|multi_modal_projector|lm_head)\..*'  # Of a Gemma 3 that also sees; its output is tied.
+GEMMA_PREFIXES = ('model.', 'language_model.model.', 'model.language_model.', '')
+
+
+def _xglm_positions(config: LanguageModelConfig) -> dict[str, np.ndarray]:
+    """Sines, then cosines, of positions that begin with 2; float32 throughout, as theirs."""
+    half = config.width // 2
+    frequency = np.exp(np.arange(half, dtype=np.float32) * np.float32(-math.log(10_000) / (half - 1)))
+    angle = np.arange(2, config.context + 2, dtype=np.float32)[:, None] * frequency
+    return {'embed_positions.weight': np.concatenate([np.sin(angle), np.cos(angle)], axis=1)}
+
+
+# model_type in config.json -> its family.
+FAMILIES = {
+    'llama': Family(LLAMA, ('model.', '')),
+    'mistral': Family(LLAMA, ('model.', '')),
+    'qwen2': Family(LLAMA, ('model.', '')),
+    'qwen3': Family(QWEN3, ('model.', '')),
+    'gemma': Family(LLAMA, ('model.', '')),
+    'gemma2': Family(GEMMA2, ('model.', '')),
+    'gemma3_text': Family(GEMMA2, GEMMA_PREFIXES, buffers=SEEING),
+    'gpt_neox': Family(
+        GPT_NEOX,
+        ('gpt_neox.', ''),
+        fused='heads',
+        buffers=r'attention\.(bias|masked_bias|rotary_emb\.inv_freq)',
+    ),
+    'mpt': Family(MPT, ('transformer.', ''), fused='thirds'),
+    'mosaic_gpt': Family(MOSAIC_GPT, ('transformer.', ''), fused='thirds'),
+    'opt': Family(OPT, ('model.decoder.', 'decoder.', ''), positions_from=2),
+    'xglm': Family(
+        OPT | {'norm_out': 'layer_norm'},
+        ('model.', ''),
+        made=_xglm_positions,
+        buffers=r'embed_positions\.weights',
+    ),
+    'gpt2': Family(
+        GPT2,
+        ('transformer.', ''),
+        fused='thirds',
+        input_first=True,
+        buffers=r'h\.\d+\.attn\.(bias|masked_bias)',
+    ),
+    'bloom': Family(BLOOM, ('transformer.', ''), fused='heads'),
+}
+
+
+def _check(family: Family, weights: list[Weight], tensors: Tensors, tied: bool, kind: str) -> None:
+    """Raises ValueError for tensors that are missing, of another shape or dtype, or of no use; they are named."""
+    wrong = []
+    for name, shape in {weight.name: weight.shape for weight in weights}.items():
+        if name not in tensors:
+            wrong.append(f'missing: {name} {shape}')
+        elif tensors[name].shape != shape:
+            wrong.append(f'{name} has the shape {tensors[name].shape} and not {shape}')
+        elif not jnp.issubdtype(tensors[name].dtype, jnp.floating):
+            wrong.append(f'{name} is of {tensors[name].dtype}')
+    dtypes: dict[Path, np.dtype] = {}
+    for weight in weights:
+        if weight.name in tensors and (here := tensors[weight.name].dtype) != dtypes.setdefault(weight.path, here):
+            wrong.append(f'{weight.name} is of {here}, in other blocks of {dtypes[weight.path]}')
+    buffers = re.compile(rf'.*({family.buffers})')
+    # Some files repeat a tied embedding.
+    used = {weight.name for weight in weights} | ({f'{family.names["output"]}.weight'} if tied else set())
+    wrong += [f'unused: {name}' for name in sorted(tensors) if name not in used and not buffers.fullmatch(name)]
+    if wrong:
+        more = f' and {len(wrong) - 10} more' if len(wrong) > 10 else ''
+        raise ValueError(
+            f'The tensors are not those of the {kind!r} that the config describes ({"; ".join(wrong[:10])}{more}). '
+            'Give the config.json and the weights of one and the same model, all of its files.'
+        )
+
+
+def _weights(family: Family, config: LanguageModelConfig, prefix: str) -> Iterator[Weight]:
+    tree = nn.meta.unbox(jax.eval_shape(Flamingo(FlamingoConfig(lm=config)).init, jax.random.key(0)))['lm']
+    for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        path = tuple(key.key for key in keys)
+        stacked, shape = path[0] == 'blocks', leaf.shape[path[0] == 'blocks' :]
+        ours, kind = ('/'.join(path[1:-1]), path[-1]) if len(path) > 2 else (path[1], 'table')
+        fused = family.fused if ours in ('query', 'key', 'value') else ''
+        theirs = family.names['query' if fused else ours]
+        name = f'{"" if ours == "output" else prefix}{theirs}.{"bias" if kind == "bias" else "weight"}'
+        if kind == 'table':
+            begin = family.positions_from if ours == 'positions' else 0
+            their_shape, change = (shape[0] + begin, shape[1]), functools.partial(_rows_from, begin=begin)
+        else:
+            inputs = (2 if ours == 'out' else 1) if kind == 'kernel' else 0  # How many of our dimensions.
+            flat = (math.prod(shape[inputs:]), *([math.prod(shape[:inputs])] if inputs else []))
+            their_shape = ((3 if fused else 1) * flat[0], *flat[1:])
+            their_shape = their_shape[::-1] if family.input_first else their_shape
+            split = {'': None, 'thirds': (3, config.heads, -1), 'heads': (config.heads, 3, -1)}[fused]
+            part = ('query', 'key', 'value').index(ours) if fused else 0
+            change = functools.partial(_ours, shape, flat, split, part, family.input_first)
+        for block in range(config.depth) if stacked else [None]:
+            yield Weight(path, block, name.replace('*', str(block)), their_shape, change)
+
+
+def _rows_from(table: np.ndarray, begin: int) -> np.ndarray:
+    return table[begin:]
+
+
+def _ours(shape, flat, split, part, input_first, tensor: np.ndarray) -> np.ndarray:
+    """Their linear map [out, in], bias or scale [out] as ours: of a fused one the part, the input first, in our shape."""
+    tensor = tensor.T if input_first else tensor
+    if split:
+        parts = tensor.reshape(*split, *flat[1:])
+        tensor = (parts[part] if split[0] == 3 else parts[:, part]).reshape(flat)
+    return tensor.T.reshape(shape)
+
+
+def convert(
+    fields: Fields,
+    tensors: Tensors,
+    empty: Callable[[Path, tuple[int, ...], np.dtype], np.ndarray] = lambda path, shape, dtype: np.empty(shape, dtype),
+    progress: bool = False,
+) -> tuple[LanguageModelConfig, Params]:
+    """A published language model as (our config, the tree `lm`), in the dtypes of its tensors.
+
+    Each tensor is read once, in the order of `tensors`, so that a file after the other is gone through.
+
+    Args:
+      fields: of its config.json.
+      tensors: names -> arrays, which may be mapped from files.
+      empty: (path, shape, dtype) -> an array to be filled, for a leaf of our tree. `np.empty` holds the model in memory;
+        an array that is mapped to a file does not.
+      progress: whether a bar shows bytes and time left.
+
+    Raises:
+      ValueError: the config or a tensor does not fit; nothing was read.
+    """
+    config, kind = config_of(fields), text_fields(fields)['model_type']
+    family = FAMILIES[kind]
+    prefix = next((p for p in family.prefixes if f'{p}{family.names["tokens"]}.weight' in tensors), family.prefixes[0])
+    tensors = {prefix + name: tensor for name, tensor in family.made(config).items()} | dict(tensors)
+    weights = list(_weights(family, config, prefix))
+    _check(family, weights, tensors, config.tied, kind)
+    by_name: dict[str, list[Weight]] = {}
+    for weight in weights:
+        by_name.setdefault(weight.name, []).append(weight)
+    leaves: dict[Path, np.ndarray] = {}
+    total = sum(tensors[name].nbytes for name in by_name)
+    with tqdm(total=total, unit='B', unit_scale=True, desc='language model', disable=not progress) as bar:
+        for name, tensor in tensors.items():
+            for weight in by_name.get(name, ()):
+                new = weight.change(tensor)
+                if weight.path not in leaves:
+                    rows = () if weight.block is None else (config.depth,)
+                    leaves[weight.path] = empty(weight.path, (*rows, *new.shape), tensor.dtype)
+                leaf = leaves[weight.path]
+                _copy(leaf if weight.block is None else leaf[weight.block], new)
+            bar.update(tensor.nbytes if name in by_name else 0)
+    params: Params = {}
+    for path, leaf in leaves.items():
+        tree = params
+        for step in path[:-1]:
+            tree = tree.setdefault(step, {})
+        tree[path[-1]] = leaf
+    return config, params
+
+
+def _copy(to: np.ndarray, new: np.ndarray) -> None:
+    if new.dtype.itemsize == 2:  # numpy transposes its own types an order of magnitude faster than bfloat16.
+        to, new = to.view(np.uint16), new.view(np.uint16)
+    np.copyto(to, new)
