@@ -6,6 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import tokenizers
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.processors import TemplateProcessing
 
 from flamingo_jax.conversion.readers import read_weights
 from flamingo_jax.inputs.tokenizer import Tokenizer
@@ -61,37 +66,60 @@ def _open_shards(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def open_tokenizer(folder: pathlib.Path, fields: Mapping[str, Any], vocab_size: int) -> Tokenizer:
-    """The tokenizer of a folder: tokenizer.json, or else tokenizer.model.
+    """The tokenizer of a folder: tokenizer.json, or else tokenizer.model, or else vocab.json and merges.txt (OPT).
 
     Args:
       fields: of config.json.
       vocab_size: of the language model.
 
     Raises:
-      FileNotFoundError: neither is there.
+      FileNotFoundError: none of them is there.
       ValueError: it cannot be read, does not fit the vocabulary, or no file says which token ends a text.
     """
-    for name in ('tokenizer.json', 'tokenizer.model'):
-        path = folder / name
-        if not path.is_file():
-            continue
-        content = path.read_bytes()
-        if name == 'tokenizer.json':
-            content = json.dumps(dict(roles=roles(folder, fields)) | read_json(path), ensure_ascii=False).encode()
-        try:
-            tokenizer = Tokenizer(content)
-        except Exception as error:  # Both libraries raise types of their own.
-            raise ValueError(f'{path} cannot be read ({error}). Fetch it again.') from error
-        if not 0 <= vocab_size - tokenizer.vocab_size < SPARE_ROWS:
-            raise ValueError(
-                f'{path} has {tokenizer.vocab_size} tokens, but the language model has {vocab_size}: they are not of one '
-                'model. Give the tokenizer that the language model was trained with.'
-            )
-        return Tokenizer(content, vocab_size=vocab_size)
-    raise FileNotFoundError(
-        f'{folder} has no tokenizer.json and no tokenizer.model. Fetch one; transformers writes a tokenizer.json with '
-        'AutoTokenizer.from_pretrained(...).save_pretrained(...).'
-    )
+    readers = {'tokenizer.json': _tokenizer_json, 'tokenizer.model': _sentencepiece, 'merges.txt': _byte_level}
+    name = next((name for name in readers if (folder / name).is_file()), None)
+    if name is None:
+        raise FileNotFoundError(
+            f'{folder} has no tokenizer.json and no tokenizer.model. Fetch one; transformers writes a tokenizer.json with '
+            'AutoTokenizer.from_pretrained(...).save_pretrained(...).'
+        )
+    content = readers[name](folder, fields)
+    try:
+        tokenizer = Tokenizer(content)
+    except Exception as error:  # Both libraries raise types of their own.
+        raise ValueError(f'{folder / name} cannot be read ({error}). Fetch it again.') from error
+    if not 0 <= vocab_size - tokenizer.vocab_size < SPARE_ROWS:
+        raise ValueError(
+            f'{folder / name} has {tokenizer.vocab_size} tokens, but the language model has {vocab_size}: they are not of '
+            'one model. Give the tokenizer that the language model was trained with.'
+        )
+    return Tokenizer(content, vocab_size=vocab_size)
+
+
+def _tokenizer_json(folder: pathlib.Path, fields: Mapping[str, Any]) -> bytes:
+    read = read_json(folder / 'tokenizer.json')
+    return json.dumps(dict(roles=roles(folder, fields)) | read, ensure_ascii=False).encode()
+
+
+def _sentencepiece(folder: pathlib.Path, fields: Mapping[str, Any]) -> bytes:
+    return (folder / 'tokenizer.model').read_bytes()
+
+
+def _byte_level(folder: pathlib.Path, fields: Mapping[str, Any]) -> bytes:
+    """The files of GPT-2's own code, which OPT still comes with."""
+    vocabulary, said = read_json(folder / 'vocab.json'), roles(folder, fields)
+    try:
+        made = tokenizers.Tokenizer(BPE.from_file(str(folder / 'vocab.json'), str(folder / 'merges.txt')))
+    except Exception as error:
+        raise ValueError(f'{folder / "merges.txt"} cannot be read ({error}). Fetch it again.') from error
+    made.pre_tokenizer, made.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
+    special = {token: i for token, i in vocabulary.items() if i in (said['bos'], said['pad'], *said['eos'])}
+    made.add_special_tokens(list(special))
+    settings = folder / 'tokenizer_config.json'
+    if settings.is_file() and read_json(settings).get('add_bos_token'):
+        begin = next(item for item in special.items() if item[1] == said['bos'])
+        made.post_processor = TemplateProcessing(f'{begin[0]} $A', special_tokens=[begin])
+    return json.dumps(dict(roles=said) | json.loads(made.to_str()), ensure_ascii=False).encode()
 
 
 def roles(folder: pathlib.Path, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -184,7 +184,7 @@ def _gpt_neox(fields: Fields) -> LanguageModelConfig:
         parallel=fields.get('use_parallel_residual', True),
         rotary_share=scaling.get('partial_rotary_factor', fields.get('rotary_pct', 0.25)),
         tied=fields.get('tie_word_embeddings', False),
-        **_rotary(fields, base=fields.get('rotary_emb_base', 10_000.0)),
+        **_rotary(fields, base=float(fields.get('rotary_emb_base', 10_000))),
     )
 
 

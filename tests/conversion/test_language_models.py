@@ -12,6 +12,7 @@ import safetensors.numpy
 
 import flamingo_jax
 from flamingo_jax import convert
+from flamingo_jax.conversion.hugging_face import open_tokenizer
 from flamingo_jax.inference import decode, search
 from tests.golden import make_language_models
 from tests.golden.make_language_models import FAMILIES, FOLDER, left_padded, logits_of
@@ -101,6 +102,13 @@ def golden_bundle(tmp_path_factory):
     return flamingo_jax.inference.bundle.read(folder / 'bundle')
 
 
+def test_words_in_and_words_out(golden_bundle):
+    ours = flamingo_jax.load(golden_bundle.path)
+    encoded = [1, 8, 9, 10]  # <s> comes first, and three special tokens have the ids before those of the words.
+    word = 2 + int(ours.logits(None, np.array([encoded]))[0, -1, 2:].argmax())  # Neither <pad> nor <s>.
+    assert ours.generate('w5 w6 w7', max_new_tokens=1) == ours.tokenizer.decode([word]) == f'w{word - 3}'
+
+
 def test_shards_are_the_whole(tmp_path, golden_bundle):
     """Names without their prefix, old buffers, a repeated tied output: as in files of other years."""
     source = tmp_path / 'source'
@@ -130,6 +138,26 @@ def test_torch_files_are_the_same(tmp_path, golden_bundle):
     torch.save({name: torch.tensor(tensor) for name, tensor in tensors.items()}, source / 'pytorch_model.bin')
     convert.lm(str(source), str(tmp_path / 'bundle'))
     assert flamingo_jax.inference.bundle.read(tmp_path / 'bundle').checksums == golden_bundle.checksums
+
+
+@pytest.mark.parity
+def test_the_tokenizer_of_opt_is_that_of_transformers(tmp_path):
+    """Which comes as vocab.json and merges.txt."""
+    transformers = pytest.importorskip('transformers')
+    from tokenizers import ByteLevelBPETokenizer
+
+    made = ByteLevelBPETokenizer()
+    special = ['<s>', '<pad>', '</s>', '<unk>']
+    made.train_from_iterator(['some words, and some more words'] * 9, 280, special_tokens=special, show_progress=False)
+    made.save_model(str(tmp_path))
+    settings = dict(add_bos_token=True, bos_token='</s>', eos_token='</s>', pad_token='<pad>', unk_token='</s>')
+    (tmp_path / 'tokenizer_config.json').write_text(json.dumps(settings | dict(tokenizer_class='GPT2Tokenizer')))
+    ours = open_tokenizer(tmp_path, dict(bos_token_id=2, eos_token_id=2, pad_token_id=1), 288)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    for text in ('some more words', ' and  Zwölf\n狐', 'words</s>words'):
+        assert ours.encode(text) == theirs(text, add_special_tokens=False).input_ids
+        assert ours.decode(ours.encode(text)) == text.replace('</s>', '')
+    assert (ours.begin, ours.ends, ours.pad, ours.vocab_size) == ((2,), (2,), 1, 288)
 
 
 def change_json(path: pathlib.Path, **fields):

@@ -1,8 +1,12 @@
+import json
+
 import numpy as np
 import pytest
 
 from flamingo_jax.inputs import tokenizer as tokenizers
+from flamingo_jax.inputs.interleave import Chunk, interleave
 from flamingo_jax.inputs.nonce import nonces
+from flamingo_jax.inputs.prompts import encode_prompt
 from flamingo_jax.inputs.tokenizer import Tokenizer
 
 TEXTS = [
@@ -50,6 +54,55 @@ def test_extra_tokens(sentencepiece, tokenizer):
     assert tokenizer.encode(text) == [*a, 400, *b, 400]
     assert tokenizer.decode([2, *tokenizer.encode(text), 3]) == text  # Control tokens are left out.
     assert Tokenizer(sentencepiece, 'token').decode([401, *a, 400]) == '<image>bodex<EOC>'
+
+
+@pytest.fixture(scope='module')
+def json_file() -> bytes:
+    """A byte-level tokenizer.json of 300 tokens and its roles: one token begins and pads, two end."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    special, alphabet = ['<|begin|>', '<|end|>', '<|turn|>'], pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    made.train_from_iterator((f'{word} Output:' for word in nonces(np.random.default_rng(0), 500)), trainer)
+    made.post_processor = processors.TemplateProcessing('<|begin|> $A', special_tokens=[('<|begin|>', 0)])
+    made.enable_truncation(3)
+    return json.dumps(dict(roles=dict(bos=0, eos=[1, 2], pad=0)) | json.loads(made.to_str())).encode()
+
+
+@pytest.mark.parametrize('text', TEXTS)
+def test_a_tokenizer_json_gives_text_and_back(json_file, text):
+    tokenizer = Tokenizer(json_file, 'text')
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_the_roles_of_a_tokenizer_json(json_file, tmp_path):
+    (tmp_path / 'tokenizer.json').write_bytes(json_file)
+    tokenizer = Tokenizer.read(tmp_path, 'token', 320)
+    assert (tokenizer.begin, tokenizer.bos, tokenizer.pad, tokenizer.eos, tokenizer.ends) == ((0,), 0, 0, 1, (1, 2))
+    # Rows of the language model that no token has come before the extra tokens.
+    assert (tokenizer.vocab_size, tokenizer.eoc, tokenizer.image_tag) == (320, 320, (321,))
+    assert tokenizer.encode('a<EOC>b')[1] == 320 and tokenizer.decode([0, *tokenizer.encode('a<EOC>b'), 2]) == 'a<EOC>b'
+    assert (tokenizer.file, tokenizer.model) == ('tokenizer.json', json_file)
+    with pytest.raises(ValueError, match='tokenizer has 300 tokens, its language model 200'):
+        Tokenizer(json_file, vocab_size=200)
+
+
+def test_nothing_before_a_text_where_the_model_was_trained_so(json_file):
+    fields = json.loads(json_file) | dict(post_processor=None)
+    tokenizer = Tokenizer(json.dumps(fields).encode())
+    assert tokenizer.begin == ()
+    assert encode_prompt(['dax'], tokenizer, 16)[0] == tokenizer.encode('dax')
+    with pytest.raises(ValueError, match='empty text'):
+        encode_prompt([''], tokenizer, 16)
+    chunk = Chunk(None, ('dax',), (1.0,))
+    row = interleave([chunk], tokenizer, 8, 0, None, np.random.default_rng(0))
+    ids = tokenizer.encode('dax')
+    assert row['tokens'].tolist() == [*ids, 1] + [0] * (7 - len(ids))
+    assert row['weights'].tolist() == [1.0] * (len(ids) + 1) + [0.0] * (7 - len(ids))
 
 
 def test_errors(sentencepiece, tmp_path):
