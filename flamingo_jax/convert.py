@@ -174,7 +174,7 @@ def idefics(source: str, out: str) -> None:
       FileNotFoundError, ValueError: a file is missing, damaged or of another model; it is named, and nothing is written.
     """
     with bundle.on_disk(out) as empty:
-        config, params, tokenizer = idefics_folder.convert(source, empty)
+        config, params, tokenizer = idefics_folder.convert(source, empty, progress=True)
         card = f'# {pathlib.Path(source).name}, an IDEFICS\n\nIts licence is that of its source.\n'
         bundle.save(out, config, params, tokenizer, 'token', card)
 

@@ -41,7 +41,11 @@ def compute(data: str, vision: bundle.Bundle, out: str, splits: list[str]) -> No
     folder.mkdir(parents=True, exist_ok=True)
     for split, source in records.items():
         about = dict(
-            data=str(data), records=len(source), trunk=vision.checksums['vision'], image_size=vision.config.image_size
+            data=str(data),
+            records=len(source),
+            trunk=vision.checksums['vision'],
+            image_size=vision.config.image_size,
+            vision=vision.config.to_json()['vision'],  # Which of the trunk's features: its parameters do not say.
         )
         done = folder / f'{split}.json'
         if done.is_file() and json.loads(done.read_text()) == about:

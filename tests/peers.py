@@ -16,6 +16,7 @@ import tokenizers
 
 from flamingo_jax.conversion.writers import write_torch_checkpoint
 from flamingo_jax.inference import decode, search
+from tests.golden import make_language_models
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
 
@@ -82,8 +83,11 @@ def write_tokenizer(folder, extra: tuple[str, ...] = (), begin: bool = True) -> 
 
 
 def language_model(kind: str, vocab_size: int, depth: int = 4):
-    """A tiny transformers LM: llama, gpt_neox, mpt or opt."""
+    """A tiny transformers LM: llama, gpt_neox, mpt, mosaic_gpt (MPT-1B; always of 96 tokens and 3 blocks) or opt."""
     import transformers
+
+    if kind == 'mosaic_gpt':
+        return make_language_models.random_model(kind)
 
     common = dict(vocab_size=vocab_size, bos_token_id=1, eos_token_id=2, pad_token_id=0)
     width = dict(hidden_size=64, num_hidden_layers=depth, num_attention_heads=4, max_position_embeddings=128) | common
@@ -118,7 +122,12 @@ def open_flamingo(folder, kind: str = 'gpt_neox', every: int = 2, depth: int = 4
     torch.save(clip.state_dict(), folder / 'clip.pt')
     size = WORDS + 4
     lm = language_model(kind, size + spare, depth)
-    lm.save_pretrained(folder / 'lm', max_shard_size='100KB')
+    if kind == 'mosaic_gpt':
+        make_language_models.save(lm, kind, folder / 'lm')
+        fields = json.loads((folder / 'lm' / 'config.json').read_text())
+        (folder / 'lm' / 'config.json').write_text(json.dumps(fields | dict(bos_token_id=1, pad_token_id=0)))
+    else:
+        lm.save_pretrained(folder / 'lm', max_shard_size='100KB')
     write_tokenizer(folder / 'lm', begin=kind in ('llama', 'opt'))
     extend_instance(lm, Mixin)
     lm.set_decoder_layers_attr_name(_infer_decoder_layers_attr_name(lm))
@@ -129,13 +138,13 @@ def open_flamingo(folder, kind: str = 'gpt_neox', every: int = 2, depth: int = 4
     for i, block in enumerate(model.lang_encoder.gated_cross_attn_layers):
         if block is not None:
             randomise(block, f'lang_encoder.{lm.decoder_layers_attr_name}.{i}.gated_cross_attn_layer.', seed)
-    new = 2 + pads
+    rows = 2 + pads, lm.get_input_embeddings().weight.shape[1]
     with torch.no_grad():
-        lm.get_input_embeddings().weight[size:] = torch.from_numpy(value('new rows', (new, 64)))
+        lm.get_input_embeddings().weight[size:] = torch.from_numpy(value('new rows', rows))
         if kind == 'llama':  # Not in a checkpoint, so that nobody can know it.
             lm.get_output_embeddings().weight[size:] = 0.0
         if kind == 'gpt_neox':
-            lm.get_output_embeddings().weight[size:] = torch.from_numpy(value('new output rows', (new, 64)))
+            lm.get_output_embeddings().weight[size:] = torch.from_numpy(value('new output rows', rows))
     model.requires_grad_(False)
     model.perceiver.requires_grad_(True)
     model.lang_encoder.gated_cross_attn_layers.requires_grad_(True)

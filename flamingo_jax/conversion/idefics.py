@@ -39,12 +39,14 @@ BUFFERS = re.compile(r'.*(rotary_emb\.inv_freq|embeddings\.position_ids)')
 REMEDY = 'Give a folder of HuggingFaceM4/idefics-9b, -80b, -9b-instruct or -80b-instruct, or one fine-tuned from these.'
 
 
-def convert(source: str, empty: Empty = lambda _, *like: np.empty(*like)) -> tuple[FlamingoConfig, Params, Tokenizer]:
+def convert(
+    source: str, empty: Empty = lambda _, *like: np.empty(*like), progress: bool = False
+) -> tuple[FlamingoConfig, Params, Tokenizer]:
     """Reads an IDEFICS from its Hugging Face folder, in the dtypes of its tensors.
 
     Args:
       source: the folder.
-      empty: where the arrays come from, see `tensors.to_tree`.
+      empty, progress: where the arrays come from, and whether a bar is shown, see `tensors.to_tree`.
 
     Raises:
       FileNotFoundError, ValueError: a file is missing, damaged or of another model; it is named, with the tensor and a remedy.
@@ -56,7 +58,8 @@ def convert(source: str, empty: Empty = lambda _, *like: np.empty(*like)) -> tup
         tokenizer = _open_tokenizer(folder, fields, config)
         config = dataclasses.replace(config, image_tag=tokenizer.image_tag, extra_tokens=tokenizer.extra_tokens)
         state = open_tensors(folder)
-        params = to_tree(idefics_tensors(config), state, [name for name in state if BUFFERS.fullmatch(name)], empty)
+        constants = [name for name in state if BUFFERS.fullmatch(name)]
+        params = to_tree(idefics_tensors(config), state, constants, empty, progress)
     except ValueError as error:
         raise ValueError(f'{folder} is not a whole IDEFICS: {error}. {REMEDY}') from error
     width = np.zeros(config.vision.width, np.float32)

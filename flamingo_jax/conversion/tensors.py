@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 Path = tuple[str | int, ...]
 State = Mapping[str, np.ndarray]
@@ -78,6 +79,7 @@ def to_tree(
     state: State,
     leftover: Collection[str] = (),
     empty: Empty = lambda _, *like: np.empty(*like),
+    progress: bool = False,
 ) -> dict[str, Any]:
     """The tree of a state dict, in its stored dtypes; each tensor is read once, in the order of the list.
 
@@ -86,6 +88,7 @@ def to_tree(
       state: names -> arrays, which may be mapped from files.
       leftover: names that may be in the state without being used.
       empty: (path, shape, dtype) -> an array to be filled, which may be mapped to a file (`bundle.on_disk`).
+      progress: whether a bar shows bytes and time left.
 
     Raises:
       ValueError: lists the tensors that are missing, unused, of another shape, or of another dtype than those they are stacked
@@ -111,6 +114,7 @@ def to_tree(
         raise ValueError('; '.join(wrong[:10]) + more)
 
     leaves: dict[tuple[str, ...], np.ndarray] = {}
+    bar = tqdm(total=sum(state[name].nbytes for name in used), unit='B', unit_scale=True, disable=not progress)
     for tensor in tensors:
         value = state[tensor.name]
         if tensor.parts > 1:
@@ -124,6 +128,8 @@ def to_tree(
         if new.dtype.itemsize == 2:  # numpy transposes its own types an order of magnitude faster than bfloat16.
             place, new = place.view(np.uint16), new.view(np.uint16)
         np.copyto(place, new)
+        bar.update(value.nbytes)
+    bar.close()
     tree: dict[str, Any] = {}
     for path, leaf in leaves.items():
         at = tree

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 TOLERANCE = 1e-4  # Relative to the largest logit.
 EOC, IMG = 94, 95
-KINDS = [('gpt_neox', 2, 4), ('llama', 4, 4), ('mpt', 1, 3), ('opt', 2, 5)]
+KINDS = [('gpt_neox', 2, 4), ('llama', 4, 4), ('mpt', 1, 3), ('mosaic_gpt', 1, 3), ('opt', 2, 5)]
 
 
 @pytest.fixture(scope='module', params=KINDS, ids=lambda kind: '-'.join(map(str, kind)))
@@ -32,7 +32,7 @@ def both(request, tmp_path_factory):
         pytest.importorskip(module)
     kind, every, depth = request.param
     folder = tmp_path_factory.mktemp(kind)
-    model, state = peers.open_flamingo(folder, kind, every, depth, pads=kind != 'opt')
+    model, state = peers.open_flamingo(folder, kind, every, depth, spare=2, pads=kind != 'opt')
     convert.open_flamingo(*(str(folder / name) for name in ('checkpoint.pt', 'lm', 'clip.pt', 'bundle')), heads=3)
     return model, state, pretrained.load(folder / 'bundle'), folder
 
@@ -40,6 +40,8 @@ def both(request, tmp_path_factory):
 def row_of(ours) -> str:
     """Of docs/checkpoints.md."""
     lm = ours.config.lm
+    if lm.norm_query_key:
+        return 'OpenFlamingo on MPT-1B'
     name = {'alibi': 'MPT', 'learned': 'OPT'}.get(lm.positions) or ('LLaMA' if lm.norm == 'rms' else 'GPT-NeoX')
     return f'OpenFlamingo on {name}'
 
