@@ -5,7 +5,7 @@
 
 Each original is built live with random weights of realistic scale, converted from the files that it writes, and compared in
 float32 on the CPU. A difference is the largest one, relative to the largest logit (of a trunk: feature). A test that fails or is
-skipped makes its row say so.
+skipped makes its row say so. `export` is the way back, bit for bit.
 """
 
 import collections
@@ -32,15 +32,17 @@ def main(files: list[str]):
             row['failed' if failed else 'passed'].append(case.get('name'))
             if 'difference' in found:
                 row['differences'].append(float(found['difference']))
-            if 'generation' in found:
-                row[found['generation']].append(not failed)
-    print('\n| model | largest difference | greedy | 3 beams | tests |')
-    print('|---|---|---|---|---|')
+            if 'equal' in found:
+                row[found['equal']].append(not failed)
+    print('\n| model | largest difference | greedy | 3 beams | export | tests |')
+    print('|---|---|---|---|---|---|')
     for name, row in rows.items():
         difference = f'{max(row["differences"]):.1e}' if row['differences'] else ''
-        equal = [('equal' if all(row[kind]) else 'NOT equal') if row[kind] else '' for kind in ('greedy', 'beams')]
+        equal = [
+            ('equal' if all(row[kind]) else 'NOT equal') if row[kind] else '' for kind in ('greedy', 'beams', 'export')
+        ]
         tests = f'{len(row["passed"])} passed' + (f', {len(row["failed"])} FAILED' if row['failed'] else '')
-        print(f'| {name} | {difference} | {equal[0]} | {equal[1]} | {tests} |')
+        print(f'| {name} | {difference} | {" | ".join(equal)} | {tests} |')
 
 
 if __name__ == '__main__':

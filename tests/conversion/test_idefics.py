@@ -123,7 +123,7 @@ def test_generation(both, beams, record_property):
         ['w13 w14 w15 w16'],
     ]
     record_property('row', row_of(ours))
-    record_property('generation', 'beams' if beams > 1 else 'greedy')
+    record_property('equal', 'beams' if beams > 1 else 'greedy')
     got = ours.generate(prompts, max_new_tokens=12, num_beams=beams)
     names = list(ours.tokenizer.extra_tokens)
     fast = transformers.PreTrainedTokenizerFast(
@@ -151,10 +151,12 @@ def test_generation(both, beams, record_property):
 
 
 @pytest.mark.parity
-def test_export_is_the_folder_again(both):
+def test_export_is_the_folder_again(both, record_property):
     import transformers
 
     _, ours, folder = both
+    record_property('row', row_of(ours))
+    record_property('equal', 'export')
     out = folder / 'exported'
     convert.export('to_idefics', str(folder / 'bundle'), str(out))
     before, after = open_tensors(folder / 'source'), open_tensors(out)

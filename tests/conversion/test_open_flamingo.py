@@ -100,7 +100,7 @@ def test_generation(both, beams, record_property):
         [frames[0], 'w10<EOC>', frames[1], 'w11<EOC>', frames[2], 'w12<EOC>', frames[3], 'w13'],
     ]
     record_property('row', row_of(ours))
-    record_property('generation', 'beams' if beams > 1 else 'greedy')
+    record_property('equal', 'beams' if beams > 1 else 'greedy')
     got = ours.generate(prompts, max_new_tokens=12, num_beams=beams)
     begin = list(ours.tokenizer.begin)
     w = 4
@@ -139,10 +139,12 @@ def test_generation(both, beams, record_property):
 
 
 @pytest.mark.parity
-def test_export_is_the_file_again(both, tmp_path):
+def test_export_is_the_file_again(both, tmp_path, record_property):
     import torch
 
     model, state, ours, folder = both
+    record_property('row', row_of(ours))
+    record_property('equal', 'export')
     convert.export('to_open_flamingo', str(folder / 'bundle'), str(tmp_path / 'again.pt'))
     loaded = torch.load(tmp_path / 'again.pt', weights_only=True)
     assert not model.load_state_dict(
