@@ -76,7 +76,7 @@ def convert(
       clip: the weights of its CLIP, see `conversion/vit.py`.
       activation, heads: of the CLIP, where its file does not say.
       norm_features: for a model that was trained with open_clip >= 2.23.
-      empty: where the language model's arrays come from, see `language_models.convert`.
+      empty: where the arrays of what is large come from, see `language_models.convert`.
       progress: whether a bar shows bytes and time left.
 
     Raises:
@@ -95,15 +95,13 @@ def convert(
     tokenizer = open_tokenizer(folder, fields, lm_config.vocab_size)
     tokens, output = _embeddings(model_type, state)
     try:
-        if tokens not in state:
-            raise ValueError(f'missing: {tokens}, with the rows of the new tokens')
-        vocab_size, new = _new_tokens(state[tokens].shape[0], tokenizer)
+        vocab_size, new = _new_tokens(_matrix_shape(state, tokens)[0], tokenizer)
         lm_config = dataclasses.replace(lm_config, vocab_size=vocab_size)
         config = _config(state, BLOCKS[model_type], lm_config, vision, new)
         trained = {
             name: value for name, value in state.items() if not name.startswith('lang_encoder.') or '.gated_' in name
         }
-        params = to_tree(_tensors(config, BLOCKS[model_type]), trained)
+        params = to_tree(_tensors(config, BLOCKS[model_type]), trained, empty=empty)
         rest = [name for name in state if name not in trained and name not in (tokens, output)]
         if rest := [name for name in rest if not _of_no_use(name, model_type)]:
             raise ValueError(f'unused: {", ".join(sorted(rest)[:10])}')
@@ -192,6 +190,14 @@ def _new_tokens(rows: int, tokenizer: Tokenizer) -> tuple[int, tuple[str, ...]]:
     return size, NEW_TOKENS[: rows - size]
 
 
+def _matrix_shape(state: State, name: str) -> tuple[int, int]:
+    if name not in state:
+        raise ValueError(f'missing: {name}')
+    if len(state[name].shape) != 2:
+        raise ValueError(f'{name} has shape {state[name].shape}, which is no matrix')
+    return state[name].shape
+
+
 def _config(state: State, blocks: str, lm: LanguageModelConfig, vision: Any, new: tuple[str, ...]) -> FlamingoConfig:
     gates = re.compile(rf'lang_encoder\.{re.escape(blocks)}\.(\d+)\.gated_cross_attn_layer\.attn_gate')
     places = sorted(int(match[1]) for match in map(gates.fullmatch, state) if match)
@@ -202,34 +208,27 @@ def _config(state: State, blocks: str, lm: LanguageModelConfig, vision: Any, new
         raise ValueError(
             f'its gated blocks stand before the blocks {places} of the language model, which has {lm.depth}: they do not fit'
         )
-    shapes = {}
-    for name in ('perceiver.latents', 'perceiver.layers.0.0.to_q.weight', 'perceiver.layers.0.1.1.weight'):
-        if name not in state:
-            raise ValueError(f'missing: {name}')
-        shapes[name] = state[name].shape
-    (latents, width), (inner, _), (ffw, _) = shapes.values()
+    latents, width = _matrix_shape(state, 'perceiver.latents')
     if width != vision.width:
         raise ValueError(f'its resampler has the width {width}, and the CLIP {vision.width}: the CLIP is another one')
     base = f'lang_encoder.{blocks}.{places[0]}.gated_cross_attn_layer.'
-    if missing := [name for name in ('attn.to_q.weight', 'ff.1.weight') if base + name not in state]:
-        raise ValueError(f'missing: {base}{missing[0]}')
-    frames = state['perceiver.frame_embs'].shape[0] if 'perceiver.frame_embs' in state else 0
+    frames = 'perceiver.frame_embs'
     resampler = ResamplerConfig(
         latents=latents,
         width=width,
         depth=sizes(state, 'perceiver.layers.'),
-        heads=inner // HEAD_DIM,
+        heads=_matrix_shape(state, 'perceiver.layers.0.0.to_q.weight')[0] // HEAD_DIM,
         head_dim=HEAD_DIM,
-        ffw_multiplier=ffw // width,
-        frames=frames,
+        ffw_multiplier=_matrix_shape(state, 'perceiver.layers.0.1.1.weight')[0] // width,
+        frames=_matrix_shape(state, frames)[0] if frames in state else 0,
     )
     xattn = XattnConfig(
         every=every,
-        heads=state[base + 'attn.to_q.weight'].shape[0] // HEAD_DIM,
+        heads=_matrix_shape(state, base + 'attn.to_q.weight')[0] // HEAD_DIM,
         head_dim=HEAD_DIM,
-        ffw_multiplier=state[base + 'ff.1.weight'].shape[0] // lm.width,
+        ffw_multiplier=_matrix_shape(state, base + 'ff.1.weight')[0] // lm.width,
     )
-    config = FlamingoConfig(
+    return FlamingoConfig(
         lm=lm,
         vision=vision,
         resampler=dataclasses.replace(resampler, **_RESAMPLER),
@@ -239,7 +238,6 @@ def _config(state: State, blocks: str, lm: LanguageModelConfig, vision: Any, new
         extra_tied=lm.tied,
         image_size=vision.resolution,
     )
-    return config
 
 
 # What all of OpenFlamingo's have, whatever their size.
@@ -270,11 +268,19 @@ def _with_embeddings(
         before = tensors[name][:v]
         tensors[name] = (state[theirs] if theirs in state else tensors[name])[:v]
         if before.shape == tensors[name].shape and theirs in state:
-            a, b = (np.asarray(x, np.float32) for x in (before, tensors[name]))
-            rows = int((np.abs(a - b).max(axis=1) > 0.01 * np.abs(a).max(axis=1) + 1e-6).sum())
+            rows = _rows_that_differ(before, tensors[name])
             if rows:
                 note += f' NOTE: {rows} of {v} rows of {theirs} are not those of the language model.'
     return tensors, note
+
+
+def _rows_that_differ(a: np.ndarray, b: np.ndarray, at_once: int = 4096) -> int:
+    """How many rows differ by more than the rounding of one to bfloat16."""
+    count = 0
+    for begin in range(0, len(a), at_once):
+        x, y = (np.asarray(part[begin : begin + at_once], np.float32) for part in (a, b))
+        count += int((np.abs(x - y).max(axis=1) > 0.01 * np.abs(x).max(axis=1) + 1e-6).sum())
+    return count
 
 
 def _extra_rows(state: State, config: FlamingoConfig, model_type: str) -> dict[str, np.ndarray]:

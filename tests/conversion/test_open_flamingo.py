@@ -238,6 +238,8 @@ def test_bad_files_are_named_and_leave_nothing(files, tmp_path):
     rows = state['lang_encoder.model.embed_tokens.weight']
     checkpoint(state | {'lang_encoder.model.embed_tokens.weight': np.concatenate([rows, rows])})
     refuses('embedding has 194 rows, but the tokenizer has 94 tokens')
+    checkpoint(state | {'perceiver.latents': np.zeros(3, np.float32)})
+    refuses(r'perceiver.latents has shape \(3,\), which is no matrix')
     checkpoint({'layer1.weight': np.zeros(3, np.float32)})
     refuses('missing: lang_encoder.model.embed_tokens.weight')
     whole = (folder / 'checkpoint.pt').read_bytes()
