@@ -103,10 +103,19 @@ def language_model(kind: str, vocab_size: int, depth: int = 4):
     return randomise(transformers.AutoModelForCausalLM.from_config(config), seed=int(kind == 'mpt'))
 
 
-def open_flamingo(folder, kind: str = 'gpt_neox', every: int = 2, depth: int = 4, spare: int = 5, pads: bool = True):
+def open_flamingo(
+    folder,
+    kind: str = 'gpt_neox',
+    every: int = 2,
+    depth: int = 4,
+    spare: int = 5,
+    pads: bool = True,
+    normed: bool = False,
+):
     """An OpenFlamingo, and in `folder` the three things that are published: checkpoint.pt, lm/, clip.pt.
 
-    spare: rows of the LM's embedding beyond its tokenizer's. pads: whether OpenFlamingo adds a <PAD>.
+    spare: rows of the LM's embedding beyond its tokenizer's. pads: whether OpenFlamingo adds a <PAD>. normed: whether it has the
+    CLIP's features as of open_clip >= 2.23, and not as when it was trained.
     """
     import torch
     from open_flamingo.src.factory import _infer_decoder_layers_attr_name
@@ -118,7 +127,7 @@ def open_flamingo(folder, kind: str = 'gpt_neox', every: int = 2, depth: int = 4
         def forward(self, input_ids=None, attention_mask=None, **kwargs):
             return FlamingoLMMixin.forward(self, input_ids, attention_mask, **kwargs)
 
-    clip = open_clip_model(final_ln_after_pool=True)  # What open_clip did when OpenFlamingo was trained.
+    clip = open_clip_model(final_ln_after_pool=not normed)
     torch.save(clip.state_dict(), folder / 'clip.pt')
     size = WORDS + 4
     lm = language_model(kind, size + spare, depth)

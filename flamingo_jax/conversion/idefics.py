@@ -54,7 +54,7 @@ def convert(
     folder = pathlib.Path(source).expanduser()
     fields = read_json(folder / 'config.json')
     try:
-        config = config_of(fields)
+        config = _read_config(fields)
         tokenizer = _open_tokenizer(folder, fields, config)
         config = dataclasses.replace(config, image_tag=tokenizer.image_tag, extra_tokens=tokenizer.extra_tokens)
         state = open_tensors(folder)
@@ -65,6 +65,13 @@ def convert(
     width = np.zeros(config.vision.width, np.float32)
     params['vision'] |= dict(mean=width, std=width + 1)
     return config, params, tokenizer
+
+
+def _read_config(fields: Mapping[str, Any]) -> FlamingoConfig:
+    try:
+        return config_of(fields)
+    except (ArithmeticError, AttributeError, TypeError) as error:  # A value of another type than is meant.
+        raise ValueError(f'its config.json has a value that cannot be ({error})') from error
 
 
 def config_of(fields: Mapping[str, Any]) -> FlamingoConfig:
@@ -211,7 +218,10 @@ def _open_tokenizer(folder: pathlib.Path, fields: Mapping[str, Any], config: Fla
         raise FileNotFoundError(f'{folder} has no tokenizer.json and no tokenizer.model. Fetch one.')
     if IMAGE not in names:
         raise ValueError(f'{path} has no token {IMAGE} among the {count} beyond its vocabulary of {v}')
-    return Tokenizer(model, 'token', v, names)
+    try:
+        return Tokenizer(model, 'token', v, names)
+    except Exception as error:  # Both libraries raise types of their own.
+        raise ValueError(f'{path} cannot be read ({error})') from error
 
 
 def roles_of(tokenizer: Tokenizer) -> dict[str, Any]:

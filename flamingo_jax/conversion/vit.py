@@ -70,7 +70,13 @@ def read_vit(
         heads_of = tuple(prefix + name for name in HEADS)
         leftover = [name for name in state if name.startswith(heads_of) or (prefix and name.startswith(BESIDE))]
         return config, to_tree(vit_tensors(config, spelling, prefix), state, leftover)
-    except ValueError as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as error:  # In JSON a value may be anything.
         raise ValueError(
             f'{source} is not a whole {kind.upper()} vision transformer: {error}. Give a folder of transformers (config.json '
             "and its weights), or a file of open_clip's, OpenAI's or timm's weights."

@@ -245,5 +245,14 @@ def test_bad_folders_are_named_and_leave_nothing(source, tmp_path):
     refuses(
         f'{one} is of float16, but that of another block of float32', state=state | {one: state[one].astype(np.float16)}
     )
+    for name in fields:
+        for value in ('x', -1, [], {'a': 1}):
+            (bad / 'config.json').write_text(json.dumps(fields | {name: value}))
+            try:
+                convert.idefics(str(bad), str(tmp_path / 'out'))
+            except ValueError as error:
+                assert str(bad) in str(error)
+            else:  # Of no meaning to the weights, such as transformers_version.
+                shutil.rmtree(tmp_path / 'out')
     (bad / 'tokenizer.json').unlink()
     refuses('no tokenizer.json', FileNotFoundError)

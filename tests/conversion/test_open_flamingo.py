@@ -86,6 +86,20 @@ def test_logits(both, case, record_property):
 
 
 @pytest.mark.parity
+def test_a_model_of_todays_open_clip(tmp_path):
+    for module in ('torch', 'transformers', 'open_clip', 'open_flamingo'):
+        pytest.importorskip(module)
+    model, _ = peers.open_flamingo(tmp_path, 'llama', normed=True)
+    files = [str(tmp_path / name) for name in ('checkpoint.pt', 'lm', 'clip.pt', 'bundle')]
+    convert.open_flamingo(*files, heads=3, norm_features=True)
+    ours = pretrained.load(tmp_path / 'bundle')
+    images, ids = pictures(1, 1), np.array(SEQUENCES['one image'], np.int32)
+    expected = theirs(model, ours, images, ids)
+    got = np.asarray(ours.logits(images, ids))
+    assert np.abs(got - expected).max() < TOLERANCE * np.abs(expected).max()
+
+
+@pytest.mark.parity
 @pytest.mark.parametrize('beams', [1, 3])
 def test_generation(both, beams, record_property):
     """Prompts of a batch differ in length and in images. The original stops and bans as ours does, else nothing is changed."""

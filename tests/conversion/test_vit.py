@@ -166,7 +166,8 @@ def test_timm(tmp_path, images, kind, record_property):
 
 
 @pytest.mark.parity
-def test_pictures_are_prepared_as_by_the_originals():
+def test_pictures_are_prepared_as_by_the_originals(record_property):
+    record_property('row', 'pictures, as prepared by open_clip and transformers')
     transform = pytest.importorskip('open_clip.transform')
     PIL = pytest.importorskip('PIL.Image')
     transformers = pytest.importorskip('transformers')
