@@ -41,7 +41,7 @@ setup(
         'tpu': ['jax[tpu]'],
         'cuda': ['jax[cuda13]'],
         'data': ['cairosvg'],  # To build data/picture_dictionary.
-        'plan': ['libtpu'],  # The TPU's compiler, which needs no TPU.
+        'plan': ['jax[tpu]'],  # The TPU's compiler (libtpu) of the version that this JAX can read; it needs no TPU.
         'test': ['beartype', 'cairosvg', 'pytest', 'ruff'],
         'parity': ['timm', 'torch', 'torchvision', 'transformers'],
     },

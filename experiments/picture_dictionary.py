@@ -2,12 +2,11 @@
 
     data/picture_dictionary/fetch.sh RAW
     python -m data.picture_dictionary.build --raw=RAW --out=DATA --config=full
-    python -m flamingo_jax.convert efficientnet --image_size=192 --out=runs/trunk \
+    python -m flamingo_jax.convert efficientnet --image_size=160 --out=runs/trunk \
         --standardise=DATA/picture_dictionary/full/1.0.0
     python -m flamingo_jax.features --data=DATA/picture_dictionary/full/1.0.0 --vision=runs/trunk --out=runs/features
     python -m flamingo_jax.train --config=experiments/picture_dictionary.py --workdir=runs/picture_dictionary \
-        --config.vision=runs/trunk --config.datasets.words.features=runs/features \
-        --config.datasets.names.features=runs/features --config.datasets.words.path=DATA/picture_dictionary/full/1.0.0 \
+        --config.vision=runs/trunk --config.datasets.names.features=runs/features \
         --config.datasets.names.path=DATA/picture_dictionary/full/1.0.0
 
 Build the data set without the clips (fetch.sh without --animations): features have one number of frames.
@@ -16,21 +15,21 @@ Build the data set without the clips (fetch.sh without --animations): features h
 from ml_collections import ConfigDict
 
 from experiments import quickstart
-from flamingo_jax.inputs.few_shot import FewShotConfig
-from flamingo_jax.training import config as training
 
 STYLES = ('noto', 'twemoji', 'openmoji-color', 'fluent-flat', 'tux-drawing')
 LANGUAGES = ('en', 'de', 'fr', 'es', 'it', 'ru', 'ja', 'ko')  # Those that the frozen language model knows.
 
 
 def get_config() -> ConfigDict:
-    """Two data sets, accumulated in each step: invented words, and true names in one language a sequence."""
+    """The quickstart's mixture, of invented words and true names in one language a sequence, over all pictures."""
     c = quickstart.get_config()
-    c.steps = 3000
-    common = dict(path='', features='', styles=STYLES, length=80, images=8, batch_size=32)
-    c.datasets = ConfigDict()
-    c.datasets.words = training.dataset(FewShotConfig(shots=8), **common)
-    names = FewShotConfig(shots=8, bind=0.0, languages=LANGUAGES)
-    c.datasets.names = training.dataset(names, **common, loss_weight=0.5)
+    c.steps = 1500
+    c.datasets.names.update(
+        path='',
+        features='',
+        styles=STYLES,
+        length=80,
+        few_shot=dict(languages=LANGUAGES),
+    )
     c.checkpoint_every = 500
     return c

@@ -123,7 +123,14 @@ def _compile(name: str, lowered: jax.stages.Lowered, where: Topology, mesh: jax.
     )
     # The compiler's own peak leaves the arguments out on some devices.
     size['peak'] = sum(size.values())
-    sent = collectives.read(compiled.as_text(), mesh)
+    try:
+        program = compiled.as_text()
+    except jax.errors.JaxRuntimeError as error:
+        raise ValueError(
+            f'JAX {jax.__version__} cannot read what the installed TPU compiler makes ({str(error).splitlines()[0]}). '
+            "Install the one that belongs to it: pip install -e '.[plan]'"
+        ) from error
+    sent = collectives.read(program, mesh)
     return dict(
         fits=size['peak'] <= where.chip.memory,
         seconds_to_compile=time.perf_counter() - begin,

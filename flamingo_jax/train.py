@@ -14,7 +14,6 @@ Several processes, one a host, each with the same command and the same shared wo
 
 import dataclasses
 import json
-import math
 import os
 import pathlib
 import time
@@ -22,21 +21,21 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
-from tqdm import tqdm
 
 from flamingo_jax.inference import bundle
 from flamingo_jax.inputs import pipeline
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo, Params
+from flamingo_jax.planning import flops, topology
 from flamingo_jax.training import processes, sharding
 from flamingo_jax.training.checkpoint import Checkpoints, write_whole
 from flamingo_jax.training.config import dataset_config
 from flamingo_jax.training.loss import NoiseConfig
 from flamingo_jax.training.optimizer import OptimizerConfig, make_optimizer
+from flamingo_jax.training.progress import Profile, Progress
 from flamingo_jax.training.state import new_state
 from flamingo_jax.training.step import make_step
 
@@ -117,6 +116,7 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
     """
     parts = build(config)
     model, tokenizer = parts.model, parts.tokenizer
+    profile = Profile(config.profile, workdir)
     mesh = sharding.make_mesh(**config.mesh)
     datasets = {name: dataset_config(data) for name, data in config.datasets.items()}
     for name, data in datasets.items():
@@ -144,7 +144,9 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
     step_fn = make_step(model, optimizer, weights, config.micro_batches, NoiseConfig(**config.noise), where)
     first = step = int(state.step)
     _print_sizes(state.params, frozen)
-    writer = _Writer(workdir, config, {name: data.images for name, data in datasets.items()}, first)
+    operations = flops.train_step(model.config, config.trained, datasets)['total']
+    peak = topology.peak_flops(jax.devices()[0].device_kind)
+    progress = Progress(workdir, config, first, operations, peak and peak * jax.device_count())
     with processes.Preemption() as preemption:
         for step in range(first + 1, config.steps + 1):
             waited = time.perf_counter()
@@ -153,22 +155,25 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
                 name: pipeline.put(next(iterators[name]), rows, data.batch_size) for name, data in datasets.items()
             }
             waited = time.perf_counter() - waited
-            state, metrics = step_fn(state, frozen, batches)
+            with profile.step(step):
+                state, metrics = step_fn(state, frozen, batches)
+            profile.stop_after(step, metrics)
             positions = {name: position + 1 for name, position in positions.items()}
             # Metrics are read one step late: reading this step's would wait for it, and leave the devices without work.
-            writer.add(step, metrics, waited)
+            progress.add(step, metrics, waited)
             checkpoints.raise_if_failed()
             preempted = preemption.reached(step)
             if step % config.checkpoint_every == 0 or step == config.steps or preempted:
-                writer.flush()  # Raises if this step's loss is not finite: such a state is never saved.
+                progress.flush()  # Raises if this step's loss is not finite: such a state is never saved.
                 checkpoints.save(state, positions)
             if preempted:
                 break
-    writer.close()
-    checkpoints.close()
+        profile.close()
+        progress.close()
+        checkpoints.close()  # Here, so that SIGTERM after the last step does not end the process in the last write.
     if step < config.steps:
         processes.say(f'Stopped by SIGTERM after step {step}, which is saved. The same command resumes from it.')
-    return writer.last
+    return progress.last
 
 
 def _about(config: ConfigDict, parts: Parts) -> dict[str, Any]:
@@ -198,71 +203,6 @@ def _print_sizes(trained: Params, frozen: Params) -> None:
             leaves = jax.tree.leaves(tree)
             size = sum(leaf.size for leaf in leaves)
             processes.say(f'{label:8} {name:13} {size:14,} parameters, {leaves[0].dtype}')
-
-
-class _Writer:
-    """Metrics to TensorBoard (clu) and to a progress bar, averaged over `log_every` steps."""
-
-    def __init__(self, workdir: str, config: ConfigDict, images: dict[str, int], first: int):
-        from clu import metric_writers  # Brings TensorFlow, which only this needs.
-
-        chief = jax.process_index() == 0
-        self._writer = metric_writers.AsyncWriter(metric_writers.SummaryWriter(workdir)) if chief else None
-        self._bar = tqdm(total=config.steps, initial=first, unit=' steps', disable=not chief, dynamic_ncols=True)
-        self._batch_images = sum(images[name] * data.batch_size for name, data in config.datasets.items())
-        self._config, self._pending, self._kept = config, None, []
-        self._since, self.last = time.perf_counter(), {}
-
-    def add(self, step: int, metrics: dict[str, jax.Array], waited: float) -> None:
-        """Takes a step's metrics, and reads those of the step before."""
-        previous, self._pending = self._pending, (step, metrics, waited)
-        if previous is not None:
-            self._read(*previous)
-
-    def flush(self) -> None:
-        """Reads what is still pending."""
-        if self._pending is not None:
-            self._read(*self._pending)
-            self._pending = None
-
-    def close(self) -> None:
-        self.flush()
-        self._bar.close()
-        if self._writer is not None:
-            self._writer.close()
-
-    def _read(self, step: int, metrics: dict[str, jax.Array], waited: float) -> None:
-        values = {name: float(np.asarray(value)) for name, value in metrics.items()}
-        if not math.isfinite(values['loss']):
-            raise FloatingPointError(
-                f'The loss is {values["loss"]} at step {step}. The last good checkpoint stays; the same command resumes '
-                'from it. Lower optimizer.learning_rate, raise optimizer.warmup_steps, or look at the data of this step.'
-            )
-        self._bar.update(1)
-        self._kept.append(values | dict(data_wait=waited))
-        if step % self._config.log_every and step != self._config.steps:
-            return
-        n, seconds = len(self._kept), time.perf_counter() - self._since
-        mean = {name: sum(kept[name] for kept in self._kept) / n for name in values}
-        mean['unreadable_pictures'] = sum(mean[f'{name}/unreadable'] * n for name in self._config.datasets)
-        tokens = sum(mean[f'{name}/tokens'] for name in self._config.datasets)
-        mean |= {
-            'speed/seconds_per_step': seconds / n,
-            'speed/data_wait_seconds': sum(kept['data_wait'] for kept in self._kept) / n,
-            'speed/tokens_per_second': tokens * n / seconds,
-            'speed/images_per_second': self._batch_images * n / seconds,
-        }
-        self.last, self._kept, self._since = mean, [], time.perf_counter()
-        accuracy = {name: f'{mean[f"{name}/accuracy"]:.3f}' for name in self._config.datasets}
-        unreadable = (
-            f', {mean["unreadable_pictures"]:.0f} unreadable pictures left out' if mean['unreadable_pictures'] else ''
-        )
-        self._bar.set_postfix_str(
-            f'loss {mean["loss"]:.3f}, right {accuracy}, {mean["speed/tokens_per_second"]:,.0f} tokens/s, '
-            f'{mean["speed/images_per_second"]:,.0f} images/s, data wait {mean["speed/data_wait_seconds"]:.3f} s{unreadable}'
-        )
-        if self._writer is not None:
-            self._writer.write_scalars(step, mean)
 
 
 def main(argv):

@@ -2,10 +2,8 @@
 
 import json
 import pathlib
-import signal
 import subprocess
 import sys
-import time
 
 import jax
 import numpy as np
@@ -17,7 +15,7 @@ from flamingo_jax import convert
 from flamingo_jax.inference import bundle
 from flamingo_jax.train import train
 from flamingo_jax.training.checkpoint import read_latest
-from tests.tiny_run import make_parts, tiny_config
+from tests.tiny_run import losses, make_parts, tiny_config
 
 
 @pytest.fixture(scope='module')
@@ -68,25 +66,16 @@ def test_resumed_in_the_middle_is_bit_identical(parts, run, tmp_path):
     assert_same_parameters(run[0], tmp_path)
 
 
-def test_killed_and_resumed_is_bit_identical(parts, tmp_path):
-    """SIGKILL at a moment that nobody chose, in a real process; the same command then ends as if nothing had been."""
-    steps = 40
-    command = [sys.executable, str(pathlib.Path(__file__).parent / 'tiny_run.py'), str(parts)]
-
-    def start(workdir):
-        return subprocess.Popen([*command, str(workdir), str(steps)], cwd=pathlib.Path(__file__).parents[1])
-
-    whole = start(tmp_path / 'whole')
-    killed = start(tmp_path / 'killed')
-    while not list((tmp_path / 'killed' / 'checkpoints').glob('[0-9]*/commit_success.txt')):
-        assert killed.poll() is None, 'the run ended before its first checkpoint'
-        time.sleep(0.05)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    assert read_latest(tmp_path / 'killed')[2] < steps
-    assert start(tmp_path / 'killed').wait() == 0
-    assert whole.wait() == 0
-    assert_same_parameters(tmp_path / 'whole', tmp_path / 'killed')
+def test_resumed_on_another_mesh_is_the_same_run(parts, run, tmp_path):
+    config = tiny_config(parts)
+    config.steps = 4
+    train(config, str(tmp_path))
+    config.steps, config.mesh = 6, dict(data=2, fsdp=2, tensor=2)
+    train(config, str(tmp_path))
+    got, expected = dict(losses(tmp_path)), dict(losses(run[0]))
+    assert got.keys() == expected.keys()
+    for step, loss in got.items():
+        assert loss == pytest.approx(expected[step], rel=1e-5), step
 
 
 def test_a_run_becomes_a_bundle_that_stands_alone(run, tmp_path):

@@ -87,6 +87,7 @@ def main() -> None:
     parser.add_argument('--devices', type=int, default=1, help='of each process')
     parser.add_argument('--mesh', type=int, nargs=3, default=(-1, 1, 1))
     parser.add_argument('--checkpoint_every', type=int, default=2)
+    parser.add_argument('--one_data_set', action='store_true', help='halves the time to compile')
     parser.add_argument('--coordinator', default='')
     parser.add_argument('--processes', type=int)
     parser.add_argument('--process_id', type=int)
@@ -99,6 +100,8 @@ def main() -> None:
     config = tiny_config(arguments.parts)
     config.steps, config.checkpoint_every = arguments.steps, arguments.checkpoint_every
     config.mesh = dict(zip(('data', 'fsdp', 'tensor'), arguments.mesh, strict=True))
+    if arguments.one_data_set:
+        del config.datasets.names
     train(config, arguments.workdir)
 
 

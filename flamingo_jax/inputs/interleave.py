@@ -57,39 +57,19 @@ def interleave(
       (0 for tags and padding); images [images, *blank.shape] if images > 0; unreadable, how many pictures could not
       be read: such a chunk is left out.
     """
-    # begins: position of each tag, and its picture.
-    tokens, weights, begins = list(tokenizer.begin), [0.0] * len(tokenizer.begin), []
-    unreadable = 0
-    for chunk in chunks:
-        picture = None
-        if chunk.picture is not None:
-            try:
-                picture = chunk.picture()
-            except PictureError:
-                unreadable += 1
-                continue
-            if picture.shape != blank.shape:
-                raise ValueError(
-                    f'A picture has shape {picture.shape} where the data set is read as {blank.shape} '
-                    '(frames, then pixels or features): set `frames` and `image_size` of the data set to its own.'
-                )
-            begins.append((len(tokens), picture))
-            tokens += tokenizer.image_tag
-            weights += [0.0] * len(tokenizer.image_tag)
-        for text, weight in zip(chunk.texts, chunk.weights, strict=True):
-            ids = tokenizer.encode(text)
-            tokens += ids
-            weights += [float(weight)] * len(ids)
-        if tokenizer.eoc is not None:
-            tokens.append(tokenizer.eoc)
-            weights.append(float(chunk.weights[-1]) if len(chunk.weights) else 0.0)
-    tokens.append(tokenizer.eos)
-    weights.append(weights[-1])
-
-    start = int(rng.integers(0, len(tokens) - length + 1)) if len(tokens) > length else 0
-    begins = [(position - start, picture) for position, picture in begins if position >= start]
-    end = min(length, begins[images][0]) if len(begins) > images else length
-    begins = [begin for begin in begins[:images] if begin[0] < end]
+    chunks, unreadable = list(chunks), 0
+    while True:  # Until every picture of the window can be read. Those outside are never decoded.
+        tokens, weights, begins = _lay_out(chunks, tokenizer)
+        start = int(rng.integers(0, len(tokens) - length + 1)) if len(tokens) > length else 0
+        begins = [(position - start, i) for position, i in begins if position >= start]
+        end = min(length, begins[images][0]) if len(begins) > images else length
+        begins = [begin for begin in begins[:images] if begin[0] < end]
+        pictures = [_read(chunks[i].picture, blank) for _, i in begins]
+        if not any(picture is None for picture in pictures):
+            break
+        bad = {i for (_, i), picture in zip(begins, pictures, strict=True) if picture is None}
+        unreadable += len(bad)
+        chunks = [chunk for i, chunk in enumerate(chunks) if i not in bad]
     tokens, weights = tokens[start : start + end], weights[start : start + end]
 
     tags = np.zeros(length, np.int32)
@@ -109,9 +89,42 @@ def interleave(
         unreadable=np.int32(unreadable),
     )
     if images:
-        pictures = [picture for _, picture in begins]
         out['images'] = np.stack(pictures + [blank] * (images - len(pictures)))
     return out
+
+
+def _lay_out(chunks: Sequence[Chunk], tokenizer: Tokenizer) -> tuple[list[int], list[float], list[tuple[int, int]]]:
+    """Tokens and weights of a whole document, and the position of each tag with the number of its chunk."""
+    tokens, weights, begins = list(tokenizer.begin), [0.0] * len(tokenizer.begin), []
+    for i, chunk in enumerate(chunks):
+        if chunk.picture is not None:
+            begins.append((len(tokens), i))
+            tokens += tokenizer.image_tag
+            weights += [0.0] * len(tokenizer.image_tag)
+        for text, weight in zip(chunk.texts, chunk.weights, strict=True):
+            ids = tokenizer.encode(text)
+            tokens += ids
+            weights += [float(weight)] * len(ids)
+        if tokenizer.eoc is not None:
+            tokens.append(tokenizer.eoc)
+            weights.append(float(chunk.weights[-1]) if len(chunk.weights) else 0.0)
+    tokens.append(tokenizer.eos)
+    weights.append(weights[-1])
+    return tokens, weights, begins
+
+
+def _read(picture: Callable[[], Frames], blank: Frames) -> Frames | None:
+    """A picture; None if it cannot be read."""
+    try:
+        frames = picture()
+    except PictureError:
+        return None
+    if frames.shape != blank.shape:
+        raise ValueError(
+            f'A picture has shape {frames.shape} where the data set is read as {blank.shape} '
+            '(frames, then pixels or features): set `frames` and `image_size` of the data set to its own.'
+        )
+    return frames
 
 
 def _pad(values, length, fill, dtype):

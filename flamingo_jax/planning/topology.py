@@ -27,14 +27,17 @@ class Chip:
     link_bandwidth: float  # Bytes a second in one direction of one link of the torus (of the GPU's whole NVLink).
     torus: int  # Dimensions of the torus; 0: every device reaches every other at `link_bandwidth`.
     host_bandwidth: float  # Bytes a second and chip between slices or hosts (data-centre network).
+    device_kinds: tuple[str, ...] = ()  # What JAX's `device_kind` begins with.
 
 
 CHIPS = {
-    'v4': Chip(32 * GIB, 275e12, 1.228e12, 45e9, 3, 6.25e9),
-    'v5e': Chip(16 * GIB, 197e12, 0.82e12, 45e9, 2, 3.125e9),
-    'v5p': Chip(95 * GIB, 459e12, 2.765e12, 90e9, 3, 6.25e9),
-    'v6e': Chip(32 * GIB, 918e12, 1.64e12, 90e9, 2, 12.5e9),
-    'h100': Chip(80 * 10**9, 989e12, 3.35e12, 450e9, 0, 50e9),
+    'v4': Chip(32 * GIB, 275e12, 1.228e12, 45e9, 3, 6.25e9, ('TPU v4',)),
+    'v5e': Chip(16 * GIB, 197e12, 0.82e12, 45e9, 2, 3.125e9, ('TPU v5 lite', 'TPU v5e')),
+    'v5p': Chip(95 * GIB, 459e12, 2.765e12, 90e9, 3, 6.25e9, ('TPU v5',)),
+    'v6e': Chip(32 * GIB, 918e12, 1.64e12, 90e9, 2, 12.5e9, ('TPU v6',)),
+    'a100': Chip(80 * 10**9, 312e12, 2.039e12, 300e9, 0, 25e9, ('NVIDIA A100',)),
+    'h100': Chip(80 * 10**9, 989e12, 3.35e12, 450e9, 0, 50e9, ('NVIDIA H100',)),
+    'h200': Chip(141 * 10**9, 989e12, 4.8e12, 450e9, 0, 50e9, ('NVIDIA H200',)),
     'cpu': Chip(16 * GIB, 1e11, 2e10, 1e10, 0, 1e9),  # Nominal: a plan for cpu shows that a config works, not how fast.
 }
 # What the cloud calls v5e-16, and v6e-16.
@@ -75,7 +78,7 @@ class Topology:
                     "jax.config.update('jax_num_cpu_devices', ...) comes too late."
                 )
             return jax.devices('cpu')[: self.chips]
-        kind, shape = (self.kind, self.shape) if self.kind != 'h100' else ('v5p', _stand_in(self.chips))
+        kind, shape = (self.kind, self.shape) if self.chip.torus else ('v5p', _stand_in(self.chips))
         host = tuple(min(a, b) for a, b in zip(shape + (1,) * (3 - len(shape)), (2, 2, 1), strict=True))
         options = dict(chips_per_host_bounds=host, num_slices=self.slices)
         if kind == 'v4':
@@ -91,6 +94,12 @@ class Topology:
                 f'The TPU compiler gives no topology {self.name}: {str(error).splitlines()[0]} '
                 "(It comes with: pip install -e '.[plan]')"
             ) from error
+
+
+def peak_flops(device_kind: str) -> float | None:
+    """bfloat16 operations a second of a device at most, by JAX's name for it; None where that is not known, as of a CPU."""
+    kinds = [(kind, chip) for chip in CHIPS.values() for kind in chip.device_kinds if device_kind.startswith(kind)]
+    return max(kinds, key=lambda one: len(one[0]))[1].flops if kinds else None
 
 
 def _stand_in(n: int) -> tuple[int, ...]:

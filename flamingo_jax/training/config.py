@@ -34,6 +34,7 @@ def base() -> ConfigDict:
     c.log_every = 10
     c.checkpoint_every = 1000
     c.keep_checkpoints = 3
+    c.profile = ()  # (first, last) step to trace for TensorBoard and Perfetto; () for none.
     return c
 
 

@@ -142,6 +142,28 @@ def test_an_unreadable_picture_takes_its_text_along(letters):
     assert spelled(nothing, letters) == '^$' + 14 * '.' and not nothing['weights'].any()
 
 
+def test_pictures_outside_the_window_are_not_decoded(letters):
+    read = []
+
+    def noted(i):
+        def decode():
+            read.append(i)
+            if i % 3 == 2:
+                raise PictureError('broken')
+            return BLANK + np.uint8(i)
+
+        return decode
+
+    page = [Chunk(noted(i), ['ab'], [1.0]) for i in range(100)]
+    for seed in range(20):
+        read.clear()
+        sequence = build(page, letters, seed=seed)
+        broken = {i for i in read if i % 3 == 2}
+        assert len(read) <= 3 * (1 + len(broken)) and sequence['unreadable'] == len(broken)
+        shown = sequence['images'][: sequence['phi'].max(), 0, 0, 0, 0] - BLANK.flat[0]
+        assert len(shown) and set(shown) <= set(read) - broken
+
+
 def test_a_picture_of_another_shape_is_an_error(letters):
     with pytest.raises(ValueError, match=r'shape \(2, 2, 2, 3\).*read as \(1, 2, 2, 3\)'):
         build([Chunk(lambda: np.zeros((2, 2, 2, 3), np.uint8), [], [])], letters)

@@ -1,6 +1,6 @@
 import pytest
 
-from flamingo_jax.planning.topology import CHIPS, parse
+from flamingo_jax.planning.topology import CHIPS, parse, peak_flops
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,20 @@ def test_cpu_devices_are_those_of_this_process():
     assert len(parse('cpu:4').devices()) == 4
     with pytest.raises(ValueError, match='cpu:64 needs 64 CPU devices, and this process has 8'):
         parse('cpu:64').devices()
+
+
+@pytest.mark.parametrize(
+    'kind, peak',
+    [
+        ('TPU v4', 275e12),
+        ('TPU v5 lite', 197e12),
+        ('TPU v5', 459e12),
+        ('TPU v6 lite', 918e12),
+        ('NVIDIA H100 80GB HBM3', 989e12),
+        ('NVIDIA A100-SXM4-80GB', 312e12),
+        ('NVIDIA H200', 989e12),
+        ('cpu', None),
+    ],
+)
+def test_the_peak_of_a_device(kind, peak):
+    assert peak_flops(kind) == peak

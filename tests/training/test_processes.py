@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 def start(parts, workdir, processes, *mesh):
     """The tiny run for ever, over 8 devices; what each prints is in WORKDIR.INDEX."""
-    command = [sys.executable, ROOT / 'tests/tiny_run.py', parts, workdir, 10_000, '--mesh', *mesh]
+    command = [sys.executable, ROOT / 'tests/tiny_run.py', parts, workdir, 10_000, '--one_data_set', '--mesh', *mesh]
     command += ['--devices', 8 // processes, '--processes', processes, '--coordinator', f'localhost:{free_port()}']
     environment = os.environ | dict(PYTHONPATH=str(ROOT), JAX_DISABLE_MOST_OPTIMIZATIONS='1')
     running = []
@@ -69,7 +69,7 @@ def test_several_processes_are_one_run(tmp_path):
     running[2].send_signal(signal.SIGKILL)
     since = time.monotonic()
     assert all(process.wait() for process in running)
-    assert time.monotonic() - since < 2 * HEARTBEAT_SECONDS
+    assert time.monotonic() - since < 4 * HEARTBEAT_SECONDS  # A busy machine has its time, too.
     for i in (0, 1, 3):
         log = pathlib.Path(f'{run}.{i}').read_text()
         # One that waits is told; one whose collective breaks at once learns it as it leaves.
@@ -78,6 +78,7 @@ def test_several_processes_are_one_run(tmp_path):
 
     # One goes on from there.
     config = tiny_config(parts)
+    del config.datasets.names
     config.steps = read_latest(run)[2] + 1
     train(config, str(run))
     train(config, str(whole))

@@ -1,0 +1,149 @@
+"""Plans the paper's sizes for many machines, and Flamingo-80B for 16 to 6,144 chips: the tables and plot of docs/scaling.md.
+
+    pip install -e '.[plan]' && python benchmarks/scaling.py [--out=runs/scaling] [--only=3b]
+
+Each row is what `python -m flamingo_jax.plan` says: compiled by the TPU's own compiler, with no TPU. A row that is in the
+folder already is not compiled again.
+"""
+
+import argparse
+import importlib
+import json
+import pathlib
+from typing import Any
+
+import jax
+import matplotlib
+
+from flamingo_jax.plan import plan
+from flamingo_jax.planning import topology
+from flamingo_jax.planning.topology import GIB
+from flamingo_jax.training.config import machine
+
+# What must fit; the other machines of the configs come last.
+GOALS = (('80b', 'v4:8x12x16'), ('3b', 'v5e-16'), ('3b', 'h100:1'), ('9b', 'v5e-64'), ('9b', 'h100:8'))
+# Slices of v5p whose chips are 16 (tensor) x the copies of the model.
+SWEEP = ('2x2x4', '4x4x4', '4x8x8', '8x8x16', '8x16x16', '16x16x24')
+TENSOR = 16
+# Sequences of the paper's four data sets in the proportion of its ablations; strong scaling has one batch for all machines,
+# the smallest that the 384 copies of the largest divide.
+STRONG_BATCH = 6.0
+
+
+def rows(only: str) -> list[tuple[str, str, Any, str]]:
+    """(size, machine, how to train on it or None for the config's own, table) of every row."""
+    others = []
+    for size in ('3b', '9b', '80b'):
+        machines = importlib.import_module(f'experiments.flamingo_{size}').get_config().machines
+        others += [(size, name) for name in machines if (size, name) not in GOALS]
+    table = [(*goal, None, 'machines') for goal in GOALS]
+    for shape in SWEEP:
+        where = topology.parse(f'v5p:{shape}')
+        copies = where.chips // TENSOR
+        weak = machine(copies, 1, TENSOR, batch=copies / 64)
+        strong = machine(copies, 1, TENSOR, micro_batches=max(1, 384 // copies // 2), batch=STRONG_BATCH)
+        table += [('80b', where.name, weak, 'weak'), ('80b', where.name, strong, 'strong')]
+    table += [(*other, None, 'machines') for other in others]
+    return [row for row in table if only in (row[0], row[3], '')]
+
+
+def planned(size: str, name: str, how: Any, table: str, out: pathlib.Path) -> dict[str, Any]:
+    """A row's plan: read from the folder, or made and written there."""
+    file = out / f'{table}_{size}_{name.replace(":", "-")}.json'
+    if not file.is_file():
+        print(f'\n{size} on {name}, {table}', flush=True)
+        config = importlib.import_module(f'experiments.flamingo_{size}').get_config()
+        if how is not None:
+            config.machines[name] = how
+        result = plan(config, topology.parse(name), decode=table == 'machines')
+        file.write_text(json.dumps(result, indent=1) + '\n')
+    return json.loads(file.read_text())
+
+
+def machines_table(plans: list[tuple[str, dict[str, Any]]]) -> str:
+    """Does it fit, and what bounds it."""
+    lines = [
+        '| size | machine | chips | mesh (data x fsdp x tensor), micro-batches | GiB a chip, train | decode | of '
+        '| step at least | bound by | MFU at that bound | days for 500,000 steps | compiled in |',
+        '|---|---|---|---|---|---|---|---|---|---|---|---|',
+    ]
+    for size, one in plans:
+        train, decode = one['train'], one['decode']
+        mesh = ' x '.join(map(str, one['mesh'].values())) + f', {one["micro_batches"]}'
+        held = f'{train["bytes"]["peak"] / GIB:.1f} | {decode["bytes"]["peak"] / GIB:.1f} | {train["chip_memory"] / GIB:.1f}'
+        speed = 'does not fit | | | '
+        if train['fits']:
+            speed = (
+                f'{train["seconds"]:.2f} s | {train["bound_by"]} | {train["mfu_at_bound"]:.0%} | '
+                f'{train["days_for_500k_steps"]:.1f}'
+            )
+        took = f'{train["seconds_to_compile"]:.0f} s'
+        lines.append(f'| {size} | {one["topology"]} | {one["chips"]:,} | {mesh} | {held} | {speed} | {took} |')
+    return '\n'.join(lines)
+
+
+def sweep_table(plans: list[dict[str, Any]]) -> str:
+    """Times of the three parts at growing numbers of chips."""
+    lines = [
+        '| chips | sequences a step | micro-batches | GiB a chip | arithmetic | memory | network | bound by | images/s '
+        '| images/s a chip, of the first row |',
+        '|---|---|---|---|---|---|---|---|---|---|',
+    ]
+    first = None
+    for one in plans:
+        train = one['train']
+        start = f'| {one["chips"]:,} | {sum(one["batch"].values()):,} | {one["micro_batches"]} | '
+        start += f'{train["bytes"]["peak"] / GIB:.1f} '
+        if not train['fits']:
+            lines.append(f'{start}| does not fit | | | | | |')
+            continue
+        a_chip = train['images_per_second'] / one['chips']
+        first = first or a_chip
+        parts = ' | '.join(f'{seconds:.3f} s' for seconds in train['bounds'].values())
+        lines.append(
+            f'{start}| {parts} | {train["bound_by"]} | {train["images_per_second"]:,.0f} | {a_chip / first:.0%} |'
+        )
+    return '\n'.join(lines)
+
+
+def plot(sweeps: dict[str, list[dict[str, Any]]], file: pathlib.Path) -> None:
+    """Images a second against chips, and the line of perfect scaling."""
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 4), layout='constrained')
+    for (name, plans), marker in zip(sweeps.items(), 'os', strict=True):
+        fits = [one for one in plans if one['train']['fits']]
+        chips, speed = [one['chips'] for one in fits], [one['train']['images_per_second'] for one in fits]
+        axes.loglog(chips, speed, marker=marker, label=f'{name} scaling')
+        axes.loglog(chips, [speed[0] * n / chips[0] for n in chips], ':', color='grey')
+    axes.set_xlabel('TPU v5p chips')
+    axes.set_ylabel('images a second at the bound')
+    axes.set_title('Flamingo-80B; dotted: in proportion to the chips')
+    axes.legend(frameon=False)
+    figure.savefig(file, dpi=130)
+
+
+def main() -> None:
+    """Makes what is missing, prints the tables and draws the plot."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--out', type=pathlib.Path, default=pathlib.Path('runs/scaling'))
+    parser.add_argument('--only', default='', help='3b, 9b, 80b, machines, weak or strong')
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    jax.config.update('jax_platforms', 'cpu')  # This process computes nothing.
+    plans = {'machines': [], 'weak': [], 'strong': []}
+    for size, name, how, table in rows(arguments.only):
+        plans[table].append((size, planned(size, name, how, table, arguments.out)))
+    if plans['machines']:
+        print('\n' + machines_table(plans['machines']))
+    sweeps = {table: [one for _, one in plans[table]] for table in ('weak', 'strong')}
+    for table, of in sweeps.items():
+        if of:
+            print(f'\n{table}\n{sweep_table(of)}')
+    if all(sweeps.values()):
+        plot(sweeps, arguments.out / 'scaling.png')
+
+
+if __name__ == '__main__':
+    main()

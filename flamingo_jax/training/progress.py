@@ -1,0 +1,129 @@
+"""What a run tells while it goes: losses, its speed and its share of the device's peak; and, if asked, a trace of some steps."""
+
+import contextlib
+import math
+import time
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+
+class Progress:
+    """Metrics to TensorBoard (clu) and to a progress bar, averaged over `log_every` steps, by process 0."""
+
+    def __init__(self, workdir: str, config: ConfigDict, first: int, flops: float, peak: float | None):
+        """Opens TensorBoard's file.
+
+        Args:
+          first: the step before the first.
+          flops: operations of a step, over all devices.
+          peak: operations a second of all devices at most; None where that is not known, and MFU is left out.
+        """
+        from clu import metric_writers  # Brings TensorFlow, which only this needs.
+
+        chief = jax.process_index() == 0
+        self._writer = metric_writers.AsyncWriter(metric_writers.SummaryWriter(workdir)) if chief else None
+        self._bar = tqdm(total=config.steps, initial=first, unit=' steps', disable=not chief, dynamic_ncols=True)
+        self._batch_images = sum(data.images * data.batch_size for data in config.datasets.values())
+        self._config, self._pending, self._kept = config, None, []
+        self._flops, self._peak = flops, peak
+        self._since, self.last = time.perf_counter(), {}
+
+    def add(self, step: int, metrics: dict[str, jax.Array], waited: float) -> None:
+        """Takes a step's metrics, and reads those of the step before.
+
+        Args:
+          waited: seconds that the step waited for its batch.
+        """
+        previous, self._pending = self._pending, (step, metrics, waited)
+        if previous is not None:
+            self._read(*previous)
+
+    def flush(self) -> None:
+        """Reads what is still pending."""
+        if self._pending is not None:
+            self._read(*self._pending)
+            self._pending = None
+
+    def close(self) -> None:
+        """Reads what is pending and closes the files."""
+        self.flush()
+        self._bar.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def _read(self, step: int, metrics: dict[str, jax.Array], waited: float) -> None:
+        values = {name: float(np.asarray(value)) for name, value in metrics.items()}
+        if not math.isfinite(values['loss']):
+            raise FloatingPointError(
+                f'The loss is {values["loss"]} at step {step}. The last good checkpoint stays; the same command resumes '
+                'from it. Lower optimizer.learning_rate, raise optimizer.warmup_steps, or look at the data of this step.'
+            )
+        self._bar.update(1)
+        self._kept.append(values | dict(data_wait=waited))
+        if step % self._config.log_every and step != self._config.steps:
+            return
+        n, seconds = len(self._kept), time.perf_counter() - self._since
+        mean = {name: sum(kept[name] for kept in self._kept) / n for name in values}
+        mean['unreadable_pictures'] = sum(mean[f'{name}/unreadable'] * n for name in self._config.datasets)
+        tokens = sum(mean[f'{name}/tokens'] for name in self._config.datasets)
+        mean |= {
+            'speed/seconds_per_step': seconds / n,
+            'speed/data_wait_seconds': sum(kept['data_wait'] for kept in self._kept) / n,
+            'speed/tokens_per_second': tokens * n / seconds,
+            'speed/images_per_second': self._batch_images * n / seconds,
+        }
+        if self._peak:  # Model FLOPs utilisation.
+            mean['speed/mfu'] = self._flops * n / seconds / self._peak
+        self.last, self._kept, self._since = mean, [], time.perf_counter()
+        accuracy = {name: f'{mean[f"{name}/accuracy"]:.3f}' for name in self._config.datasets}
+        unreadable = (
+            f', {mean["unreadable_pictures"]:.0f} unreadable pictures left out' if mean['unreadable_pictures'] else ''
+        )
+        self._bar.set_postfix_str(
+            f'loss {mean["loss"]:.3f}, right {accuracy}, {mean["speed/tokens_per_second"]:,.0f} tokens/s, '
+            f'{mean["speed/images_per_second"]:,.0f} images/s, '
+            + (f'MFU {mean["speed/mfu"]:.1%}, ' if self._peak else '')
+            + f'data wait {mean["speed/data_wait_seconds"]:.3f} s{unreadable}'
+        )
+        if self._writer is not None:
+            self._writer.write_scalars(step, mean)
+
+
+class Profile:
+    """A jax.profiler trace of some steps of process 0, for TensorBoard and Perfetto, in WORKDIR/plugins/profile/."""
+
+    def __init__(self, steps: tuple[int, ...], workdir: str):
+        """Starts nothing yet.
+
+        Args:
+          steps: the first and the last step to trace; () for none.
+
+        Raises:
+          ValueError: neither of the two.
+        """
+        if steps and (len(steps) != 2 or not 1 <= steps[0] <= steps[1]):
+            raise ValueError(f'config.profile is (first step, last step), or () for none; it is {steps}.')
+        self._steps = steps if jax.process_index() == 0 else ()
+        self._workdir, self._running = workdir, False
+
+    def step(self, step: int) -> contextlib.AbstractContextManager:
+        """Marks a step in the trace, and starts the trace before the first."""
+        if self._steps and step == self._steps[0]:
+            jax.profiler.start_trace(self._workdir, create_perfetto_trace=True)
+            self._running = True
+        return jax.profiler.StepTraceAnnotation('train', step_num=step)
+
+    def stop_after(self, step: int, results: dict[str, jax.Array]) -> None:
+        """Ends the trace after its last step, whose results it waits for."""
+        if self._running and step >= self._steps[1]:
+            jax.block_until_ready(results)
+            self.close()
+
+    def close(self) -> None:
+        """Ends a trace that still runs."""
+        if self._running:
+            jax.profiler.stop_trace()
+            self._running = False

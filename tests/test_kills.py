@@ -1,0 +1,16 @@
+"""Fault injection with few repeats; `python benchmarks/kills.py` does as many as one likes."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+KILLS = pathlib.Path(__file__).parents[1] / 'benchmarks/kills.py'
+
+
+@pytest.mark.faults
+def test_a_run_that_is_killed_ends_as_if_nothing_had_been():
+    done = subprocess.run([sys.executable, KILLS, '--kills=3', '--steps=30'], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    assert '3 kills over' in done.stdout
