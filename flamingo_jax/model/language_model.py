@@ -191,41 +191,9 @@ class Block(nn.Module):
           The new y, and the new cache (None without one).
         """
         c = self.config
-        linear = dict(bias=c.bias or c.bias_qkv, dtype=self.dtype)
-        axes = ('embed', 'heads', 'head_dim')
-        norm_attention = _norm(c, self.dtype, name='norm_attention')
-        norm_ffw = _norm(c, self.dtype, name='norm_ffw')
+        norm_attention, norm_ffw = (_norm(c, self.dtype, name=name) for name in ('norm_attention', 'norm_ffw'))
         x = y if c.norm_place == 'sum' else norm_attention(y)
-        q = Linear((c.width, c.heads, c.head_dim), axes, **linear, name='query')(x)
-        kv = dict(shape=(c.width, c.kv_heads, c.head_dim), axes=('embed', 'kv_heads', 'head_dim'), **linear)
-        k = Linear(**kv, name='key')(x)
-        v = Linear(**kv, name='value')(x)
-        if c.clip_qkv:
-            q, k, v = (jnp.clip(x, -c.clip_qkv, c.clip_qkv) for x in (q, k, v))
-        if c.norm_query_key:
-            q, k = self._norm_heads(q, 'norm_query', 'heads'), self._norm_heads(k, 'norm_key', 'kv_heads')
-        if c.positions == 'rotary':
-            frequency = rotary_frequencies(c, window)
-            q, k = rotate(q, positions, frequency), rotate(k, positions, frequency)
-        bias = None
-        if c.positions == 'relative':
-            q, bias = self._relative(q, positions, key_positions)
-        if c.positions == 'alibi' or c.windows:
-            distance = positions[:, :, None] - (positions if key_positions is None else key_positions)[:, None]
-        if c.positions == 'alibi':
-            bias = -alibi_slopes(c.heads, c.alibi_max)[:, None, None] * distance[:, None]
-        if c.windows:
-            mask = mask & ((distance < window) | (window == 0))
-        if cache is not None:
-            start = (0, index, 0, 0)
-            k = jax.lax.dynamic_update_slice(cache.k, k.astype(cache.k.dtype), start)
-            v = jax.lax.dynamic_update_slice(cache.v, v.astype(cache.v.dtype), start)
-            cache = KeysValues(k, v)
-        linear = dict(bias=c.bias or c.bias_out, dtype=self.dtype)
-        out = Linear((c.heads, c.head_dim, c.width), axes[1:] + axes[:1], contracted=2, **linear, name='out')
-        q = constrain(q, 'batch', None, 'heads', None)
-        k, v = (constrain(x, 'batch', None, 'kv_heads', None) for x in (k, v))
-        attended = out(attend(q, k, v, mask, bias, c.attention_scale, c.attention_cap))
+        attended, cache = self._attention(x, positions, mask, cache, index, key_positions, window)
         if c.norm_place == 'around':
             attended = _norm(c, self.dtype, name='norm_attended')(attended)
         block_input, y = y, constrain(y + attended, 'batch', None, 'embed')
@@ -240,6 +208,41 @@ class Block(nn.Module):
         if c.norm_place == 'sum':
             y = norm_ffw(y)
         return constrain(y, 'batch', None, 'embed'), cache
+
+    def _attention(self, x, positions, mask, cache, index, key_positions, window):
+        c = self.config
+        axes, kv_axes = ('embed', 'heads', 'head_dim'), ('embed', 'kv_heads', 'head_dim')
+        linear = dict(bias=c.bias or c.bias_qkv, dtype=self.dtype)
+        q = Linear((c.width, c.heads, c.head_dim), axes, **linear, name='query')(x)
+        k, v = (Linear((c.width, c.kv_heads, c.head_dim), kv_axes, **linear, name=n)(x) for n in ('key', 'value'))
+        if c.clip_qkv:
+            q, k, v = (jnp.clip(x, -c.clip_qkv, c.clip_qkv) for x in (q, k, v))
+        if c.norm_query_key:
+            q, k = self._norm_heads(q, 'norm_query', 'heads'), self._norm_heads(k, 'norm_key', 'kv_heads')
+
+        bias = None
+        if c.positions == 'rotary':
+            frequency = rotary_frequencies(c, window)
+            q, k = rotate(q, positions, frequency), rotate(k, positions, frequency)
+        if c.positions == 'relative':
+            q, bias = self._relative(q, positions, key_positions)
+        if c.positions == 'alibi' or c.windows:
+            distance = positions[:, :, None] - (positions if key_positions is None else key_positions)[:, None]
+        if c.positions == 'alibi':
+            bias = -alibi_slopes(c.heads, c.alibi_max)[:, None, None] * distance[:, None]
+        if c.windows:
+            mask = mask & ((distance < window) | (window == 0))
+
+        if cache is not None:
+            start = (0, index, 0, 0)
+            k = jax.lax.dynamic_update_slice(cache.k, k.astype(cache.k.dtype), start)
+            v = jax.lax.dynamic_update_slice(cache.v, v.astype(cache.v.dtype), start)
+            cache = KeysValues(k, v)
+        q = constrain(q, 'batch', None, 'heads', None)
+        k, v = (constrain(x, 'batch', None, 'kv_heads', None) for x in (k, v))
+        linear = dict(bias=c.bias or c.bias_out, dtype=self.dtype)
+        out = Linear((c.heads, c.head_dim, c.width), axes[1:] + axes[:1], contracted=2, **linear, name='out')
+        return out(attend(q, k, v, mask, bias, c.attention_scale, c.attention_cap)), cache
 
     def _norm_heads(self, x, name, axis):
         """Norms queries or keys [b l h k], each head by itself or all heads of a token together."""
