@@ -147,6 +147,7 @@ def lm(source: str, out: str, card: str = '') -> None:
             config, params = language_models.convert(fields, tensors, empty, progress=True)
         except ValueError as error:
             raise ValueError(f'{folder}: {error}') from error
+        print(f'Compressing {sum(leaf.nbytes for leaf in jax.tree.leaves(params)) / 1e9:.2f} GB ...', flush=True)
         bundle.save(out, FlamingoConfig(lm=config), {'lm': params}, tokenizer, None, card)
 
 
@@ -226,7 +227,7 @@ def run(source: str, out: str, card: str = '# A model of flamingo_jax\n') -> Non
 
 def main(argv):
     """Reads the kind and its flags."""
-    logging.set_verbosity(logging.WARNING)  # Orbax tells its every step.
+    logging.set_verbosity(logging.ERROR)  # Orbax tells its every step, and warns of what was asked for.
     sources = dict(efficientnet='', nfnet='a checkpoint file', lm='a Hugging Face folder', run='a workdir')
     sources |= dict.fromkeys(('clip', 'siglip'), 'a checkpoint file or a Hugging Face folder')
     sources |= dict(open_flamingo='a checkpoint file', idefics='a Hugging Face folder')

@@ -31,7 +31,9 @@ class LanguageModelConfig:
     norm_bias: bool = True  # Of layer norms.
     norm_offset: float = 0.0  # Added to the scales of the norms (Gemma: 1).
     norm_embeddings: bool = False  # The embedded text is normed (BLOOM).
-    norm_after: bool = False  # What attention and feed-forward give is normed too (Gemma 2 and 3).
+    # 'before' attention and feed-forward, 'around' (what they give is normed too: Gemma 2 and 3), or 'sum' (only the sum with
+    # the residual, as in Vaswani et al. 2017, and no norm at the end: OPT-350m).
+    norm_place: str = 'before'
     norm_query_key: str = (
         ''  # '', 'head' (each head by itself: Qwen3, Gemma 3) or 'token' (all heads together: MPT-1B).
     )
@@ -58,6 +60,7 @@ class LanguageModelConfig:
     rotary_local_base: float | None = None  # In blocks with a window, where no factor applies either (Gemma 3).
     # How many tokens each block's tokens see, themselves included; 0 is all. () is all in every block.
     windows: tuple[int, ...] = ()
+    embedding_width: int = 0  # Of token embedding and output; 0 is `width` (OPT-350m: half of it).
     tied: bool = True  # The output is the transpose of the token embedding.
     scale_embeddings: bool = True
 
