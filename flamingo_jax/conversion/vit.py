@@ -8,7 +8,8 @@ Three spellings of the same tensors are in use, told apart by the patches' kerne
 
 A transformers folder says everything in its config.json, and so does an open_clip_config.json beside open_clip's file. A state
 dict alone does not say its activation, which must then be given: OpenAI's weights under GELU are a little wrong everywhere, and
-nothing would tell.
+nothing would tell. A SigLIP has the GELU by tanh of its authors' code and of transformers; timm computes the first of them with
+the exact one.
 """
 
 import dataclasses

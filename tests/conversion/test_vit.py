@@ -145,20 +145,20 @@ def test_transformers_siglip(tmp_path, images, record_property):
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize('kind', ['clip', 'siglip'])
-def test_timm(tmp_path, images, kind, record_property):
+@pytest.mark.parametrize('kind, activation', [('clip', 'quick_gelu'), ('siglip', 'gelu_tanh'), ('siglip', 'gelu')])
+def test_timm(tmp_path, images, kind, activation, record_property):
     torch = pytest.importorskip('torch')
     timm = pytest.importorskip('timm')
     siglip = kind == 'siglip'
     shape = dict(img_size=42, patch_size=14, embed_dim=48, depth=3, num_heads=3, num_classes=0)
     if siglip:
-        model = timm.models.VisionTransformer(**shape, class_token=False, global_pool='map', act_layer='gelu_tanh')
+        model = timm.models.VisionTransformer(**shape, class_token=False, global_pool='map', act_layer=activation)
     else:
         model = timm.models.VisionTransformer(
             **shape, pre_norm=True, norm_layer=torch.nn.LayerNorm, act_layer='quick_gelu'
         )
     torch.save(randomise(model).state_dict(), tmp_path / 'vit.pth')
-    config, params = read_vit(str(tmp_path / 'vit.pth'), kind, '' if siglip else 'quick_gelu', 3)
+    config, params = read_vit(str(tmp_path / 'vit.pth'), kind, '' if activation == 'gelu_tanh' else activation, 3)
     config = dataclasses.replace(config, norm_features=True, class_feature=not siglip)
     with torch.no_grad():
         tokens = model.forward_features(standardised(images, config))
