@@ -142,7 +142,7 @@ def _gemma(fields: Fields, **more: Any) -> LanguageModelConfig:
 def _gemma2(fields: Fields, **more: Any) -> LanguageModelConfig:
     fields = dict(attn_logit_softcapping=50.0, final_logit_softcapping=30.0, query_pre_attn_scalar=256) | fields
     also = dict(
-        norm_after=True,
+        norm_place='around',
         attention_scale=fields['query_pre_attn_scalar'] ** -0.5,
         attention_cap=fields['attn_logit_softcapping'] or 0.0,
         logit_cap=fields['final_logit_softcapping'] or 0.0,
@@ -220,10 +220,8 @@ def _mosaic_gpt(fields: Fields) -> LanguageModelConfig:
 
 
 def _opt(fields: Fields) -> LanguageModelConfig:
-    """OPT, but for OPT-350m, which norms after its blocks and embeds in another width."""
-    width = fields['hidden_size']
-    _refuse(fields, do_layer_norm_before=True, _remove_final_layer_norm=False, word_embed_proj_dim=width)
-    _refuse(fields, enable_bias=True, layer_norm_elementwise_affine=True)
+    width, embedding_width = fields['hidden_size'], fields.get('word_embed_proj_dim') or fields['hidden_size']
+    _refuse(fields, _remove_final_layer_norm=False, enable_bias=True, layer_norm_elementwise_affine=True)
     return _gpt(
         fields['vocab_size'],
         width,
@@ -231,8 +229,10 @@ def _opt(fields: Fields) -> LanguageModelConfig:
         fields['num_attention_heads'],
         fields['ffn_dim'],
         context=fields.get('max_position_embeddings', 2048),
+        norm_place='before' if fields.get('do_layer_norm_before', True) else 'sum',
         activation=_activation(fields.get('activation_function', 'relu')),
         positions='learned',
+        embedding_width=embedding_width if embedding_width != width else 0,
         tied=fields.get('tie_word_embeddings', True),
     )
 

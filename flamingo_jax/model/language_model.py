@@ -110,22 +110,29 @@ class Embedder(nn.Module):
     def setup(self):
         """Names the parameters."""
         c = self.config
-        init = nn.with_logical_partitioning(nn.initializers.normal(c.width**-0.5), ('vocab', 'embed'))
-        self.tokens = self.param('tokens', init, (c.vocab_size, c.width))
+        width = c.embedding_width or c.width
+        init = nn.with_logical_partitioning(nn.initializers.normal(width**-0.5), ('vocab', 'embed'))
+        self.tokens = self.param('tokens', init, (c.vocab_size, width))
+        if c.embedding_width:
+            self.project_in = Linear((width, c.width), ('embed', 'head_dim'), dtype=self.dtype)
+            self.project_out = Linear((c.width, width), ('embed', 'head_dim'), dtype=self.dtype)
         if c.positions == 'learned':
             init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ('positions', 'embed'))
             self.learned_positions = self.param('positions', init, (c.context, c.width))
         if c.norm_embeddings:
             self.norm_in = _norm(c, self.dtype)
-        self.norm_out = _norm(c, self.dtype)
+        if c.norm_place != 'sum':
+            self.norm_out = _norm(c, self.dtype)
         if not c.tied:
-            self.output = Linear((c.width, c.vocab_size), ('embed', 'vocab'), dtype=self.dtype)
+            self.output = Linear((width, c.vocab_size), ('embed', 'vocab'), dtype=self.dtype)
 
     def embed(self, tokens: Int[Array, 'b l']) -> Float[Array, 'b l d']:
         """Token embeddings (scaled by sqrt(d), or normed, if the config says so), without positions."""
-        y = constrain(jnp.take(self.tokens, tokens, axis=0).astype(self.dtype), 'batch', None, 'embed')
-        y = y * self.config.width**0.5 if self.config.scale_embeddings else y
-        return self.norm_in(y) if self.config.norm_embeddings else y
+        c = self.config
+        y = jnp.take(self.tokens, tokens, axis=0).astype(self.dtype)
+        y = constrain(self.project_in(y) if c.embedding_width else y, 'batch', None, 'embed')
+        y = y * c.width**0.5 if c.scale_embeddings else y
+        return self.norm_in(y) if c.norm_embeddings else y
 
     def add_positions(self, y: Float[Array, 'b l d'], positions: Int[Array, 'b l']) -> Float[Array, 'b l d']:
         """Adds learned positions, where the family has them; the others act inside the attention."""
@@ -134,11 +141,12 @@ class Embedder(nn.Module):
         return y
 
     def normalise(self, y: Float[Array, 'b l d']) -> Float[Array, 'b l d']:
-        """The final norm."""
-        return self.norm_out(y)
+        """The final norm, where the family has one."""
+        return y if self.config.norm_place == 'sum' else self.norm_out(y)
 
     def logits(self, y: Float[Array, 'b l d']) -> Float[Array, 'b l v']:
         """float32 logits of the normalised y; a tied output is the embedding's transpose."""
+        y = self.project_out(y) if self.config.embedding_width else y
         if self.config.tied:
             return jnp.einsum('bld,vd->blv', y, self.tokens.astype(self.dtype), preferred_element_type=jnp.float32)
         return self.output(y).astype(jnp.float32)
@@ -154,7 +162,7 @@ def _norm(c: LanguageModelConfig, dtype: DTypeLike, axis: str = 'embed', name: s
 
 
 class Block(nn.Module):
-    """One pre-norm transformer block: self-attention, then feed-forward; both residual."""
+    """One transformer block: self-attention, then feed-forward; both residual, both after a norm unless the config differs."""
 
     config: LanguageModelConfig
     dtype: DTypeLike = jnp.float32
@@ -183,21 +191,39 @@ class Block(nn.Module):
           The new y, and the new cache (None without one).
         """
         c = self.config
+        norm_attention, norm_ffw = (_norm(c, self.dtype, name=name) for name in ('norm_attention', 'norm_ffw'))
+        x = y if c.norm_place == 'sum' else norm_attention(y)
+        attended, cache = self._attention(x, positions, mask, cache, index, key_positions, window)
+        if c.norm_place == 'around':
+            attended = _norm(c, self.dtype, name='norm_attended')(attended)
+        block_input, y = y, constrain(y + attended, 'batch', None, 'embed')
+        if c.norm_place == 'sum':
+            y = norm_attention(y)
+        x = block_input if c.parallel else y
+        x = x if c.norm_place == 'sum' else norm_ffw(x)
+        fed = FeedForward(c.ffw_width, c.activation, c.gated_ffw, c.bias, dtype=self.dtype, name='ffw')(x)
+        if c.norm_place == 'around':
+            fed = _norm(c, self.dtype, name='norm_fed')(fed)
+        y = y + fed
+        if c.norm_place == 'sum':
+            y = norm_ffw(y)
+        return constrain(y, 'batch', None, 'embed'), cache
+
+    def _attention(self, x, positions, mask, cache, index, key_positions, window):
+        c = self.config
+        axes, kv_axes = ('embed', 'heads', 'head_dim'), ('embed', 'kv_heads', 'head_dim')
         linear = dict(bias=c.bias or c.bias_qkv, dtype=self.dtype)
-        axes = ('embed', 'heads', 'head_dim')
-        x = _norm(c, self.dtype, name='norm_attention')(y)
         q = Linear((c.width, c.heads, c.head_dim), axes, **linear, name='query')(x)
-        kv = dict(shape=(c.width, c.kv_heads, c.head_dim), axes=('embed', 'kv_heads', 'head_dim'), **linear)
-        k = Linear(**kv, name='key')(x)
-        v = Linear(**kv, name='value')(x)
+        k, v = (Linear((c.width, c.kv_heads, c.head_dim), kv_axes, **linear, name=n)(x) for n in ('key', 'value'))
         if c.clip_qkv:
             q, k, v = (jnp.clip(x, -c.clip_qkv, c.clip_qkv) for x in (q, k, v))
         if c.norm_query_key:
             q, k = self._norm_heads(q, 'norm_query', 'heads'), self._norm_heads(k, 'norm_key', 'kv_heads')
+
+        bias = None
         if c.positions == 'rotary':
             frequency = rotary_frequencies(c, window)
             q, k = rotate(q, positions, frequency), rotate(k, positions, frequency)
-        bias = None
         if c.positions == 'relative':
             q, bias = self._relative(q, positions, key_positions)
         if c.positions == 'alibi' or c.windows:
@@ -206,24 +232,17 @@ class Block(nn.Module):
             bias = -alibi_slopes(c.heads, c.alibi_max)[:, None, None] * distance[:, None]
         if c.windows:
             mask = mask & ((distance < window) | (window == 0))
+
         if cache is not None:
             start = (0, index, 0, 0)
             k = jax.lax.dynamic_update_slice(cache.k, k.astype(cache.k.dtype), start)
             v = jax.lax.dynamic_update_slice(cache.v, v.astype(cache.v.dtype), start)
             cache = KeysValues(k, v)
-        linear = dict(bias=c.bias or c.bias_out, dtype=self.dtype)
-        out = Linear((c.heads, c.head_dim, c.width), axes[1:] + axes[:1], contracted=2, **linear, name='out')
         q = constrain(q, 'batch', None, 'heads', None)
         k, v = (constrain(x, 'batch', None, 'kv_heads', None) for x in (k, v))
-        attended = out(attend(q, k, v, mask, bias, c.attention_scale, c.attention_cap))
-        if c.norm_after:
-            attended = _norm(c, self.dtype, name='norm_attended')(attended)
-        x, y = y, constrain(y + attended, 'batch', None, 'embed')
-        ffw = FeedForward(c.ffw_width, c.activation, c.gated_ffw, c.bias, dtype=self.dtype, name='ffw')
-        x = ffw(_norm(c, self.dtype, name='norm_ffw')(x if c.parallel else y))
-        if c.norm_after:
-            x = _norm(c, self.dtype, name='norm_fed')(x)
-        return constrain(y + x, 'batch', None, 'embed'), cache
+        linear = dict(bias=c.bias or c.bias_out, dtype=self.dtype)
+        out = Linear((c.heads, c.head_dim, c.width), axes[1:] + axes[:1], contracted=2, **linear, name='out')
+        return out(attend(q, k, v, mask, bias, c.attention_scale, c.attention_cap)), cache
 
     def _norm_heads(self, x, name, axis):
         """Norms queries or keys [b l h k], each head by itself or all heads of a token together."""

@@ -38,6 +38,14 @@ GPT_NEOX = dict(
     num_attention_heads=4,
     max_position_embeddings=64,
 )
+OPT = dict(
+    vocab_size=VOCABULARY,
+    hidden_size=48,
+    ffn_dim=96,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    max_position_embeddings=64,
+)
 MPT = dict(vocab_size=VOCABULARY, d_model=48, n_heads=6, n_layers=3, max_seq_len=64)
 # Name of a case -> (transformers' config class, its fields).
 FAMILIES = {
@@ -77,7 +85,8 @@ FAMILIES = {
             ),
         ),
     ),
-    'opt': ('OPTConfig', {k: v for k, v in GPT_NEOX.items() if k != 'intermediate_size'} | dict(ffn_dim=96)),
+    'opt': ('OPTConfig', OPT),
+    'opt_350m': ('OPTConfig', OPT | dict(do_layer_norm_before=False, word_embed_proj_dim=24)),
     'gpt2': ('GPT2Config', dict(vocab_size=VOCABULARY, n_embd=48, n_layer=3, n_head=4, n_positions=64)),
     'bloom': ('BloomConfig', dict(vocab_size=VOCABULARY, hidden_size=48, n_layer=3, n_head=6)),
     'xglm': (
@@ -123,7 +132,7 @@ def random_model(name: str, seed: int = 0):
             elif is_scale and not any(part.isdecimal() for part in parameter_name.split('.')):
                 normal(parameter, 4.0 - stored, 0.5)
             elif parameter.ndim == 1:
-                normal(parameter, is_scale - stored * is_scale, 0.3)
+                normal(parameter, is_scale - stored * is_scale, 0.3 if is_scale else 0.1)
             else:
                 normal(parameter, 0.0, 2.0 * parameter.shape[0 if 'GPT2' in config_class else 1] ** -0.5)
     if name == 'mosaic_gpt':

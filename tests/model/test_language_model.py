@@ -8,7 +8,7 @@ import pytest
 
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo
-from flamingo_jax.model.language_model import Block, by_distance, distance_waves, rotate
+from flamingo_jax.model.language_model import Block, alibi_slopes, by_distance, distance_waves, rotate
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 ROTARY = dict(positions='rotary', norm='rms', kv_heads=2)
@@ -20,7 +20,33 @@ LEARNED = dict(
 RELATIVE = dict(positions='relative', norm='rms', kv_heads=2)
 
 
-@pytest.fixture(scope='module', params=[ROTARY, LEARNED, RELATIVE], ids=['rotary', 'learned', 'relative'])
+ALIBI = dict(
+    positions='alibi',
+    windows=(0, 5, 3),
+    norm='layer',
+    norm_bias=False,
+    norm_place='sum',
+    norm_query_key='token',
+    embedding_width=24,
+    clip_qkv=0.7,
+)
+WINDOWS = dict(
+    positions='rotary',
+    windows=(5, 0, 5),
+    rotary_local_base=100.0,
+    rotary_factor=4.0,
+    rotary_bands=(1.0, 4.0, 16.0),
+    norm_place='around',
+    norm_query_key='head',
+    norm_offset=1.0,
+    attention_scale=0.5,
+    attention_cap=2.0,
+    logit_cap=3.0,
+)
+FAMILIES = dict(rotary=ROTARY, learned=LEARNED, relative=RELATIVE, alibi=ALIBI, windows=WINDOWS)
+
+
+@pytest.fixture(scope='module', params=FAMILIES.values(), ids=FAMILIES)
 def lm(config, request):
     """(model, params) of a bare language model of one family."""
     model = Flamingo(FlamingoConfig(lm=dataclasses.replace(config.lm, **request.param)))
@@ -57,6 +83,28 @@ def test_a_token_sees_nothing_after_it(logits, tokens):
     assert before.shape == (2, 16, 304) and before.dtype == np.float32
     np.testing.assert_array_equal(after[:, :9], before[:, :9])
     assert (np.abs(after[:, 9:] - before[:, 9:]).max(axis=-1) > 1e-3).all()
+
+
+def test_a_window_ends(config, tokens):
+    """In two blocks of windows 4 and 2, token 9 depends on the tokens 5 to 9: 3 + 1 before it."""
+    lm = dataclasses.replace(config.lm, depth=2, windows=(4, 2))
+    model = Flamingo(FlamingoConfig(lm=lm))
+    params = nn.meta.unbox(jax.jit(model.init)(jax.random.key(0)))
+    logits = jax.jit(lambda tokens: model.logits(params, None, tokens))
+    tokens = np.minimum(tokens, 303)
+    changed = [np.array(tokens), np.array(tokens)]
+    changed[0][:, 4] = (tokens[:, 4] + 1) % 300
+    changed[1][:, 5] = (tokens[:, 5] + 1) % 300
+    same, other = (np.abs(logits(c) - logits(tokens))[:, 9].max() for c in changed)
+    assert same == 0 and other > 1e-4
+    with pytest.raises(ValueError, match='2 windows do not fit 3 blocks'):
+        dataclasses.replace(lm, depth=3)
+
+
+def test_slopes_of_alibi():
+    """Press et al. 2022, section 3; for 6 heads the 4 of every second of 8, then those between, as in its code."""
+    np.testing.assert_allclose(alibi_slopes(8, 8.0), [2.0**-n for n in range(1, 9)])
+    np.testing.assert_allclose(alibi_slopes(6, 8.0), [2.0**-n for n in (2, 4, 6, 8, 1, 3)])
 
 
 def test_order_matters(logits, tokens):
