@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import matplotlib
+from ml_collections import ConfigDict
 
 from flamingo_jax.plan import plan
 from flamingo_jax.planning import topology
@@ -25,8 +26,7 @@ GOALS = (('80b', 'v4:8x12x16'), ('3b', 'v5e-16'), ('3b', 'h100:1'), ('9b', 'v5e-
 # Slices of v5p whose chips are 16 (tensor) x the copies of the model.
 SWEEP = ('2x2x4', '4x8x8', '8x8x16', '16x16x24')
 TENSOR = 16
-# Sequences of the paper's four data sets in the proportion of its ablations; strong scaling has one batch for all machines,
-# the smallest that the 384 copies of the largest divide.
+# Times the 256 pages of the paper's ablations: four for each of the 384 copies of the largest machine.
 STRONG_BATCH = 6.0
 
 
@@ -55,6 +55,7 @@ def planned(size: str, name: str, how: Any, table: str, out: pathlib.Path) -> di
         config = importlib.import_module(f'experiments.flamingo_{size}').get_config()
         if how is not None:
             config.machines[name] = how
+            config.datasets = ConfigDict(dict(m3w=config.datasets.m3w))  # Web pages alone: a quarter to compile.
         result = plan(config, topology.parse(name), decode=table == 'machines')
         file.write_text(json.dumps(result, indent=1) + '\n')
     return json.loads(file.read_text())
