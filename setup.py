@@ -41,8 +41,9 @@ setup(
         'tpu': ['jax[tpu]'],
         'cuda': ['jax[cuda13]'],
         'data': ['cairosvg'],  # To build data/picture_dictionary.
-        'plan': ['jax[tpu]'],  # The TPU's compiler (libtpu) of the version that this JAX can read; it needs no TPU.
+        'plan': ['libtpu'],  # The TPU's compiler, which needs no TPU.
         'test': ['beartype', 'cairosvg', 'pytest', 'ruff'],
-        'parity': ['timm', 'torch', 'torchvision', 'transformers'],
+        # OpenFlamingo's own requirements are of 2023: pip install --no-deps open-flamingo==2.0.1
+        'parity': ['einops-exts', 'open-clip-torch', 'timm', 'torch', 'torchvision', 'transformers'],
     },
 )

@@ -1,13 +1,14 @@
-"""How much memory and time the conversion of a large language model takes.
+"""How much memory and time the conversion of a large model takes.
 
-    python benchmarks/conversion.py --folder=DIR [--depth=32]
+    python benchmarks/conversion.py --folder=DIR [--kind=idefics] [--depth=32]
 
-Writes a LLaMA-7B (of fewer blocks if --depth says so) with random bfloat16 weights, a shard a block, in the layout of Hugging
-Face; converts it with the function of `python -m flamingo_jax.convert lm`; prints seconds, and the peak of the memory that is
-not the page cache's (RssAnon of /proc/self/status, every 20 ms). Three times the model's size must be free on the disk.
+Writes a LLaMA-7B or an IDEFICS-9B (of fewer blocks if --depth says so) with random bfloat16 weights, in shards, in the layout of
+Hugging Face; converts it with the function of `python -m flamingo_jax.convert`; prints seconds, and the peak of the memory that
+is not the page cache's (RssAnon of /proc/self/status, every 20 ms). Three times the model's size must be free on the disk.
 """
 
 import json
+import math
 import pathlib
 import re
 import shutil
@@ -21,6 +22,7 @@ import tokenizers
 from absl import app, flags, logging
 
 from flamingo_jax import convert
+from flamingo_jax.conversion import idefics
 
 WIDTH, FFW, VOCABULARY = 4096, 11008, 32000
 
@@ -54,6 +56,36 @@ def write_checkpoint(folder: pathlib.Path, depth: int) -> int:
     return sum(tensor.nbytes for shard in shards for tensor in shard.values())
 
 
+def write_idefics(folder: pathlib.Path, depth: int) -> int:
+    """The same for an IDEFICS, whose tensors repeat the same random numbers."""
+    seen = dict(embed_dim=1280, num_hidden_layers=32, num_attention_heads=16, intermediate_size=5120, patch_size=14)
+    sizes = dict(hidden_size=WIDTH, intermediate_size=FFW, num_hidden_layers=depth, num_attention_heads=32)
+    fields = sizes | dict(model_type='idefics', vocab_size=VOCABULARY, additional_vocab_size=2, eos_token_id=2)
+    fields |= dict(cross_layer_interval=4, qk_layer_norms=True, use_resampler=True, vision_config=seen)
+    fields['perceiver_config'] = dict(qk_layer_norms_perceiver=True)
+    folder.mkdir(parents=True)
+    (folder / 'config.json').write_text(json.dumps(fields))
+    words = tokenizers.models.WordLevel({f'w{i}': i for i in range(VOCABULARY)}, 'w0')
+    tokenizer = tokenizers.Tokenizer(words)
+    tokenizer.add_special_tokens(list(idefics.NEW_TOKENS[:2]))
+    tokenizer.save(str(folder / 'tokenizer.json'))
+    shapes = {tensor.name: tensor.whole_shape for tensor in idefics.idefics_tensors(idefics.config_of(fields))}
+    numbers = (np.random.default_rng(0).standard_normal(VOCABULARY * WIDTH, np.float32) * 0.02).astype(
+        ml_dtypes.bfloat16
+    )
+    index, shard, total = {}, {}, 0
+    for name, shape in shapes.items():
+        shard[name] = numbers[: math.prod(shape)].reshape(shape)
+        total += shard[name].nbytes
+        if sum(tensor.nbytes for tensor in shard.values()) > 10**9 or name == next(reversed(shapes)):
+            file = f'model-{total}.safetensors'
+            safetensors.numpy.save_file(shard, folder / file)
+            index |= dict.fromkeys(shard, file)
+            shard = {}
+    (folder / 'model.safetensors.index.json').write_text(json.dumps(dict(weight_map=index)))
+    return total
+
+
 def watch(peak: list[int], end: threading.Event) -> None:
     """Keeps the highest RssAnon, in bytes, in peak[0]."""
     while not end.wait(0.02):
@@ -66,10 +98,11 @@ def main(argv):
     del argv
     logging.set_verbosity(logging.ERROR)
     folder = pathlib.Path(flags.FLAGS.folder)
-    size = write_checkpoint(folder / 'source', flags.FLAGS.depth)
+    is_idefics = flags.FLAGS.kind == 'idefics'
+    size = (write_idefics if is_idefics else write_checkpoint)(folder / 'source', flags.FLAGS.depth)
     peak, end, begin = [0], threading.Event(), time.perf_counter()
     threading.Thread(target=watch, args=(peak, end), daemon=True).start()
-    convert.lm(str(folder / 'source'), str(folder / 'bundle'))
+    (convert.idefics if is_idefics else convert.lm)(str(folder / 'source'), str(folder / 'bundle'))
     end.set()
     seconds = time.perf_counter() - begin
     print(f'{size / 1e9:.1f} GB converted in {seconds:.0f} s, {peak[0] / 2**30:.2f} GiB beside the page cache')
@@ -78,5 +111,6 @@ def main(argv):
 
 if __name__ == '__main__':
     flags.DEFINE_string('folder', None, 'Folder to work in; it must not exist, and is removed.', required=True)
-    flags.DEFINE_integer('depth', 32, 'Blocks; 32 are 13.5 GB.')
+    flags.DEFINE_enum('kind', 'lm', ['lm', 'idefics'], 'A LLaMA-7B, or an IDEFICS-9B.')
+    flags.DEFINE_integer('depth', 32, 'Blocks; 32 are 13.5 GB of a LLaMA, 18 GB of an IDEFICS.')
     app.run(main)

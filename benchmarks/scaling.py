@@ -23,7 +23,7 @@ from flamingo_jax.training.config import machine
 # What must fit; the other machines of the configs come last.
 GOALS = (('80b', 'v4:8x12x16'), ('3b', 'v5e-16'), ('3b', 'h100:1'), ('9b', 'v5e-64'), ('9b', 'h100:8'))
 # Slices of v5p whose chips are 16 (tensor) x the copies of the model.
-SWEEP = ('2x2x4', '4x4x4', '4x8x8', '8x8x16', '8x16x16', '16x16x24')
+SWEEP = ('2x2x4', '4x8x8', '8x8x16', '16x16x24')
 TENSOR = 16
 # Sequences of the paper's four data sets in the proportion of its ablations; strong scaling has one batch for all machines,
 # the smallest that the 384 copies of the largest divide.

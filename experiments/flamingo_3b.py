@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     c = training.paper('3b')
     c.mesh = ConfigDict(dict(data=1, fsdp=-1, tensor=1))
     c.machines['v4:2x2x4'] = training.machine(data=1, fsdp=16, tensor=1, micro_batches=2)
-    c.machines['v5e-16'] = training.machine(data=1, fsdp=16, tensor=1, micro_batches=4)
+    c.machines['v5e-16'] = training.machine(data=1, fsdp=16, tensor=1, micro_batches=2)
     c.machines['v5p:2x2x4'] = training.machine(data=1, fsdp=16, tensor=1)
     c.machines['v6e-16'] = training.machine(data=1, fsdp=16, tensor=1, micro_batches=2)
     c.machines['h100:1'] = training.machine(data=1, fsdp=1, tensor=1, micro_batches=32)

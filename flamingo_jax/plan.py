@@ -128,7 +128,7 @@ def _compile(name: str, lowered: jax.stages.Lowered, where: Topology, mesh: jax.
     except jax.errors.JaxRuntimeError as error:
         raise ValueError(
             f'JAX {jax.__version__} cannot read what the installed TPU compiler makes ({str(error).splitlines()[0]}). '
-            "Install the one that belongs to it: pip install -e '.[plan]'"
+            "Use a newer Python, whose JAX is newer, or the older compiler that belongs to this one: pip install 'jax[tpu]'"
         ) from error
     sent = collectives.read(program, mesh)
     return dict(

@@ -98,7 +98,7 @@ def open_tokenizer(folder: pathlib.Path, fields: Mapping[str, Any], vocab_size: 
 
 def _tokenizer_json(folder: pathlib.Path, fields: Mapping[str, Any]) -> bytes:
     read = read_json(folder / 'tokenizer.json')
-    return json.dumps(dict(roles=_roles(folder, fields)) | read, ensure_ascii=False).encode()
+    return json.dumps(dict(roles=roles(folder, fields)) | read, ensure_ascii=False).encode()
 
 
 def _sentencepiece(folder: pathlib.Path, fields: Mapping[str, Any]) -> bytes:
@@ -107,22 +107,22 @@ def _sentencepiece(folder: pathlib.Path, fields: Mapping[str, Any]) -> bytes:
 
 def _byte_level(folder: pathlib.Path, fields: Mapping[str, Any]) -> bytes:
     """The files of GPT-2's own code, which OPT still comes with."""
-    vocabulary, roles = read_json(folder / 'vocab.json'), _roles(folder, fields)
+    vocabulary, said = read_json(folder / 'vocab.json'), roles(folder, fields)
     try:
         made = tokenizers.Tokenizer(BPE.from_file(str(folder / 'vocab.json'), str(folder / 'merges.txt')))
     except Exception as error:
         raise ValueError(f'{folder / "merges.txt"} cannot be read ({error}). Fetch it again.') from error
     made.pre_tokenizer, made.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
-    special = {token: i for token, i in vocabulary.items() if i in (roles['bos'], roles['pad'], *roles['eos'])}
+    special = {token: i for token, i in vocabulary.items() if i in (said['bos'], said['pad'], *said['eos'])}
     made.add_special_tokens(list(special))
     settings = folder / 'tokenizer_config.json'
     if settings.is_file() and read_json(settings).get('add_bos_token'):
-        begin = next(item for item in special.items() if item[1] == roles['bos'])
+        begin = next(item for item in special.items() if item[1] == said['bos'])
         made.post_processor = TemplateProcessing(f'{begin[0]} $A', special_tokens=[begin])
-    return json.dumps(dict(roles=roles) | json.loads(made.to_str()), ensure_ascii=False).encode()
+    return json.dumps(dict(roles=said) | json.loads(made.to_str()), ensure_ascii=False).encode()
 
 
-def _roles(folder: pathlib.Path, fields: Mapping[str, Any]) -> dict[str, Any]:
+def roles(folder: pathlib.Path, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Which token begins, which end and which pads a text; generation_config.json knows best."""
     generation = folder / 'generation_config.json'
     both = [read_json(generation) if generation.is_file() else {}, fields]

@@ -148,6 +148,19 @@ def _rebuild_tensor(storage, offset, shape, strides, *_):
     return _Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
+class _Module(dict):
+    """A module of a TorchScript archive (the form of OpenAI's own CLIP files): its attributes, tensors and modules among them."""
+
+    def tensors(self, prefix: str = '') -> dict[str, np.ndarray]:
+        state = {}
+        for name, value in self.items():
+            if isinstance(value, _Module):
+                state |= value.tensors(f'{prefix}{name}.')
+            elif isinstance(value, np.ndarray):
+                state[prefix + name] = value
+        return state
+
+
 def _rebuild_parameter(tensor, *_):
     return tensor
 
@@ -160,8 +173,8 @@ CONSTRUCTORS: dict[tuple[str, str], Callable] = {
     ('torch', 'Size'): tuple,
 }
 
-# What torch.save writes for containers, text, numbers and the constructors above. Not in it: INST, OBJ, NEWOBJ and EXT,
-# which make objects in other ways, and everything of protocols 4 and 5, which torch does not use.
+# What torch.save writes for containers, text, numbers and the constructors above. Not in it: INST, OBJ and EXT, which make
+# objects in other ways, and everything of protocols 4 and 5, which torch does not use. NEWOBJ makes modules alone.
 INSTRUCTIONS = (
     'MARK STOP POP POP_MARK DUP PROTO NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT '
     'UNICODE BINUNICODE STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES '
@@ -182,14 +195,26 @@ class _Unpickler(pickle._Unpickler):
         if hasattr(pickle, name)
     }
 
-    def load_build(self):
-        self.stack.pop()  # The attributes of an object, such as the _metadata of a state dict: nothing here has any.
+    def load_newobj(self):
+        _, kind = self.stack.pop(), self.stack.pop()
+        if kind is not _Module:
+            raise _Refused('it makes an object that is no module. Save model.state_dict() alone with torch.')
+        self.append(_Module())
 
+    def load_build(self):
+        attributes = self.stack.pop()
+        if isinstance(self.stack[-1], _Module) and isinstance(attributes, dict):
+            self.stack[-1].update(attributes)
+        # Else the attributes of an object, such as the _metadata of a state dict: nothing here has any.
+
+    dispatch[pickle.NEWOBJ[0]] = load_newobj
     dispatch[pickle.BUILD[0]] = load_build
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in CONSTRUCTORS:
             return CONSTRUCTORS[module, name]
+        if module.startswith('__torch__.'):  # Whatever the class: only its attributes are looked at.
+            return _Module
         if module == 'torch' and name in DTYPES:
             return np.dtype(DTYPES[name])
         raise _Refused(
@@ -220,7 +245,8 @@ def _read_zip(file) -> Any:
                 'it is a zip file, but not one of torch: it has no data.pkl. Give the .pth, .pt or .bin file itself.'
             )
         folder = pickles[0].removesuffix('data.pkl')
-        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+        weights = (info for info in archive.infolist() if info.filename.startswith((pickles[0], folder + 'data/')))
+        if any(info.compress_type != zipfile.ZIP_STORED for info in weights):
             raise _Refused('its members are compressed, which torch never does. Fetch the file again.')
         if folder + 'byteorder' in archive.namelist() and archive.read(folder + 'byteorder') != b'little':
             raise _Refused('it was written on a big-endian machine. Save it again on another.')
@@ -291,7 +317,8 @@ def _tensors(tree: Any):
 def _materialize(tree: Any, elements: Callable[[_Storage], np.ndarray]) -> Any:
     """The dicts of `tree` with an array for each tensor. Lists (an optimizer's groups) are left as descriptions."""
     if isinstance(tree, dict):
-        return {key: _materialize(value, elements) for key, value in tree.items()}
+        kind = _Module if isinstance(tree, _Module) else dict
+        return kind({key: _materialize(value, elements) for key, value in tree.items()})
     if not isinstance(tree, _Tensor):
         return tree
     data, itemsize = elements(tree.storage), tree.storage.dtype.itemsize
@@ -305,6 +332,8 @@ def _materialize(tree: Any, elements: Callable[[_Storage], np.ndarray]) -> Any:
 def _weights(state: Any) -> dict[str, np.ndarray]:
     if not isinstance(state, dict):
         raise _Refused(f'it holds a {type(state).__name__} and not a state dict. Save model.state_dict() with torch.')
+    if isinstance(state, _Module):
+        state = state.tensors()
     for name in NESTED:
         if isinstance(state.get(name), dict):
             state = state[name]

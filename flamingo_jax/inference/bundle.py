@@ -42,7 +42,8 @@ class Bundle:
     def tokenizer(self, image_tag: str | None = None) -> Tokenizer:
         """The bundle's tokenizer; FileNotFoundError names a bundle that lost its own."""
         try:
-            return Tokenizer.read(self.path, image_tag or self.image_tag, self.config.lm.vocab_size)
+            extra_tokens = () if image_tag else self.config.extra_tokens
+            return Tokenizer.read(self.path, image_tag or self.image_tag, self.config.lm.vocab_size, extra_tokens)
         except FileNotFoundError:
             raise FileNotFoundError(
                 f'The bundle {self.path} has no tokenizer.model and no tokenizer.json: convert or export it again.'

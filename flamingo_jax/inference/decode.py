@@ -46,7 +46,7 @@ def encode_pictures(model: Flamingo, params: Params, pictures: Sequence[Sequence
     if n == 0:
         return None
     n = _power_of_two(n)
-    media = jnp.zeros((len(pictures) * n, model.config.resampler.latents, model.config.lm.width), model.dtype)
+    media = jnp.zeros((len(pictures) * n, model.config.media_tokens, model.config.media_width), model.dtype)
     by_shape: dict[tuple, list[tuple[int, Frames]]] = {}
     for i, row in enumerate(pictures):
         for j, picture in enumerate(row):

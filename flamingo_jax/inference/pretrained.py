@@ -46,7 +46,7 @@ def load(path: str | pathlib.Path, mesh: jax.sharding.Mesh | None = None, dtype:
         run = json.loads((path / 'run.json').read_text())
         about, trained, step = read_latest(path)
         config, image_tag = FlamingoConfig.from_json(about['model']), about['image_tag']
-        tokenizer = Tokenizer.read(path, image_tag, config.lm.vocab_size)
+        tokenizer = Tokenizer.read(path, image_tag, config.lm.vocab_size, config.extra_tokens)
         sources = {}
         for name, source in run['frozen_paths'].items():
             sources[name] = bundle.read(source)
@@ -152,8 +152,9 @@ class Pretrained:
         prompts, several = as_batch(prompt)
         media, text, logits = self.read(prompts, max_new_tokens)
         stops = (*self.tokenizer.ends, *([] if self.tokenizer.eoc is None else [self.tokenizer.eoc]))
-        image = self.tokenizer.extra_tokens.index(IMAGE) if IMAGE in self.tokenizer.extra_tokens else None
-        banned = () if image is None else (self.tokenizer.vocab_size + image,)
+        c = self.config
+        # An <image> tag would have no picture.
+        banned = tuple(c.lm.vocab_size + i for i in range(len(c.extra_tokens)) if c.lm.vocab_size + i not in stops)
         # In some vocabularies one token begins, ends and pads.
         banned += tuple({self.tokenizer.pad, self.tokenizer.bos} - set(stops))
         common = (self.model, self.params, media, text, logits, jnp.array(stops))
@@ -210,7 +211,9 @@ class Pretrained:
 
     def read(self, prompts: Sequence[Prompt], room: int) -> tuple[Media | None, decode.Text, Float[Array, 'b v']]:
         """Reads prompts: their media, their text with room for more tokens, and the logits after each."""
-        encoded = [encode_prompt(prompt, self.tokenizer, self.config.image_size) for prompt in prompts]
+        c = self.config
+        fit = c.vision.fit if c.vision else 'pad'
+        encoded = [encode_prompt(prompt, self.tokenizer, c.image_size, fit) for prompt in prompts]
         longest = max(len(tokens) for tokens, _ in encoded)
         if longest + room > self.config.lm.context:
             raise ValueError(

@@ -96,12 +96,13 @@ def beam_search(
 ) -> Int[Array, 'b {steps}']:
     """The best of `beams` beams a row (paper: 3), by summed log-probability / length ** length_penalty.
 
-    A hypothesis is finished by a stop token, whose log-probability and place count. At each step the 2 * beams likeliest
-    continuations are looked at, so that `beams` live ones remain if half of them finish; the search ends when no live
+    A hypothesis is finished by a stop token, whose log-probability and place count. At each step so many of the likeliest
+    continuations are looked at that `beams` live ones remain if all that can do finish; the search ends when no live
     beam can still beat the worst finished one, or after `steps`. Arguments and result as `sample`.
     """
     banned = jnp.array(banned, jnp.int32)
     b, v = logits.shape
+    looked_at = (1 + stops.shape[0]) * beams
     row = jnp.arange(b)[:, None]
 
     def more(carry):
@@ -112,8 +113,9 @@ def beam_search(
 
     def one(carry):
         step, text, logits, live, live_tokens, finished, finished_tokens = carry
-        logp = jax.nn.log_softmax(logits.at[:, banned].set(NEVER), axis=-1).reshape(b, beams, v)
-        score, choice = jax.lax.top_k((live[..., None] + logp).reshape(b, beams * v), 2 * beams)
+        # What is banned keeps its share of the probability, as in transformers, so that beams compare as in the originals.
+        logp = jax.nn.log_softmax(logits, axis=-1).at[:, banned].set(NEVER).reshape(b, beams, v)
+        score, choice = jax.lax.top_k((live[..., None] + logp).reshape(b, beams * v), looked_at)
         beam, token = choice // v, choice % v
         tokens = live_tokens[row, beam].at[:, :, step].set(token)
         stop = (token[..., None] == stops).any(axis=-1)

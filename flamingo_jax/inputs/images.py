@@ -1,8 +1,14 @@
 """Any picture or video -> square uint8 RGB frames of one size, which is what a Flamingo takes.
 
-As in the paper (pictures are resized with their aspect ratio kept, and padded with the mean value), with one
-difference: a picture with transparent parts stands on white and is padded with white, because the mean of a cut-out on
-white is neither its own colour nor its background's. A padded picture lies in the middle.
+A trunk says in its config how its pictures are made square:
+
+    pad      the longer side is made to fit, the rest padded: the paper's way
+    crop     the shorter side is made to fit, the middle is cut out: CLIP's way
+    squash   both sides are made to fit, the aspect ratio is lost: the way of SigLIP and IDEFICS
+
+Padding is with the mean value, as in the paper, with one difference: a picture with transparent parts stands on white and
+is padded with white, because the mean of a cut-out on white is neither its own colour nor its background's. A padded
+picture lies in the middle.
 """
 
 import io
@@ -16,6 +22,7 @@ import PIL.Image
 import PIL.ImageOps
 from jaxtyping import UInt8
 
+BICUBIC = PIL.Image.Resampling.BICUBIC
 # A still, or the frames of a video in order.
 Still: TypeAlias = PIL.Image.Image | np.ndarray | str | os.PathLike | bytes
 Picture: TypeAlias = Still | Sequence[Still]
@@ -25,21 +32,25 @@ class PictureError(ValueError):
     """A picture that cannot be read. The message names the file, or the frame, and what is wrong with it."""
 
 
-def to_frames(picture: Picture, size: int) -> UInt8[np.ndarray, 't {size} {size} 3']:
+def to_frames(picture: Picture, size: int, fit: str = 'pad') -> UInt8[np.ndarray, 't {size} {size} 3']:
     """The frames of a picture, fitted into squares.
 
     picture: a PIL image; a uint8 array [height width], [height width 3] or [height width 4]; a path; an encoded file as
       bytes; or, for a video, a list of these or a uint8 array [t height width 3]. Of an animated file, the first frame.
     size: height and width of the result, in pixels. Smaller pictures are enlarged.
+    fit: 'pad', 'crop' or 'squash', see the head of this file.
 
-    Orientation from EXIF is applied. Resizing is bicubic with antialiasing. Padding: see the head of this file.
+    Orientation from EXIF is applied. Resizing is bicubic with antialiasing; by 'crop' and 'squash' bit for bit as
+    open_clip and transformers do it with PIL.
     Raises PictureError for anything unreadable, truncated, empty or of another type or dtype.
     """
     if _is_video(picture):
         if not len(picture):
             raise PictureError('A video has no frames: its list is empty.')
-        return np.stack([_frame(still, size, f'frame {number} of a video') for number, still in enumerate(picture)])
-    return _frame(picture, size, 'a picture')[None]
+        return np.stack(
+            [_frame(still, size, fit, f'frame {number} of a video') for number, still in enumerate(picture)]
+        )
+    return _frame(picture, size, fit, 'a picture')[None]
 
 
 def decode(data: bytes) -> PIL.Image.Image:
@@ -51,10 +62,10 @@ def _is_video(picture: Picture) -> bool:
     return isinstance(picture, list | tuple) or (isinstance(picture, np.ndarray) and picture.ndim == 4)
 
 
-def _frame(still: Still, size: int, name: str) -> UInt8[np.ndarray, '{size} {size} 3']:
+def _frame(still: Still, size: int, fit: str, name: str) -> UInt8[np.ndarray, '{size} {size} 3']:
     if isinstance(still, str | os.PathLike):
         name = f'{name} ({os.fspath(still)})' if name.startswith('frame') else os.fspath(still)
-    image = _load(still, name, size)
+    image = _load(still, name, size if fit == 'pad' else None)
     background = None
     if image.has_transparency_data:
         image = image.convert('RGBA')
@@ -62,12 +73,14 @@ def _frame(still: Still, size: int, name: str) -> UInt8[np.ndarray, '{size} {siz
             white = PIL.Image.new('RGBA', image.size, 'white')
             image, background = PIL.Image.alpha_composite(white, image), (255, 255, 255)
     image = image.convert('RGB')
+    if fit != 'pad':
+        return np.asarray(_cropped(image, size) if fit == 'crop' else image.resize((size, size), BICUBIC))
 
     scale = size / max(image.size)
     fitted = tuple(max(1, round(side * scale)) for side in image.size)
     if fitted != image.size:
         # `reducing_gap`: large pictures are first shrunk by a whole factor, to at least twice the size. Far quicker.
-        image = image.resize(fitted, PIL.Image.Resampling.BICUBIC, reducing_gap=2.0)
+        image = image.resize(fitted, BICUBIC, reducing_gap=2.0)
     pixels = np.asarray(image)
     if fitted == (size, size):
         return pixels
@@ -76,6 +89,14 @@ def _frame(still: Still, size: int, name: str) -> UInt8[np.ndarray, '{size} {siz
     top, left = (size - pixels.shape[0]) // 2, (size - pixels.shape[1]) // 2
     frame[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
     return frame
+
+
+def _cropped(image: PIL.Image.Image, size: int) -> PIL.Image.Image:
+    """The middle of an image, with the roundings of torchvision's Resize and CenterCrop."""
+    shorter = min(image.size)
+    width, height = (size if side == shorter else int(size * side / shorter) for side in image.size)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return image.resize((width, height), BICUBIC).crop((left, top, left + size, top + size))
 
 
 def _load(still: Still, name: str, size: int | None) -> PIL.Image.Image:

@@ -98,9 +98,11 @@ def _lay_out(chunks: Sequence[Chunk], tokenizer: Tokenizer) -> tuple[list[int], 
     tokens, weights, begins = list(tokenizer.begin), [0.0] * len(tokenizer.begin), []
     for i, chunk in enumerate(chunks):
         if chunk.picture is not None:
+            around = [] if tokenizer.around is None else [tokenizer.around]
+            tokens += [] if tokens[-1:] == around else around
             begins.append((len(tokens), i))
-            tokens += tokenizer.image_tag
-            weights += [0.0] * len(tokenizer.image_tag)
+            tokens += [*tokenizer.image_tag, *around]
+            weights += [0.0] * (len(tokens) - len(weights))
         for text, weight in zip(chunk.texts, chunk.weights, strict=True):
             ids = tokenizer.encode(text)
             tokens += ids

@@ -49,6 +49,7 @@ class PictureSet:
         image_size: int = 224,
         frames: int = 1,
         trunk: str = '',
+        fit: str = 'pad',
     ):
         """Opens a split.
 
@@ -59,12 +60,13 @@ class PictureSet:
           image_size: height and width of the pixels.
           frames: keep only pictures with so many frames: all pictures of a sequence have one shape.
           trunk: checksum of the frozen trunk that the features must come from; '' does not check.
+          fit: how pictures are made square, the trunk's (`inputs/images.py`).
 
         Raises:
           FileNotFoundError, ValueError: no such data set, split or style, or features of another data set or trunk.
         """
         self._records = open_split(path, split)
-        self._image_size = image_size
+        self._image_size, self._fit = image_size, fit
         self._features = None
         if features:
             self._features = open_features(features, split, len(self._records), trunk)
@@ -111,7 +113,7 @@ class PictureSet:
         """Pixels uint8 [t height width 3], or features [t s d_v]; PictureError if the picture cannot be read."""
         if self._features is not None:
             return np.asarray(self._features[picture.index])
-        return to_frames(list(self._records[picture.index]['frames']), self._image_size)
+        return to_frames(list(self._records[picture.index]['frames']), self._image_size, self._fit)
 
     def encoded(self, picture: Picture) -> bytes:
         """The first frame's encoded bytes, for reports."""

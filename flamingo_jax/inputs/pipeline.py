@@ -48,9 +48,10 @@ class DatasetConfig:
 class Documents:
     """Stored interleaved documents: parallel lists of texts, encoded pictures and loss weights."""
 
-    def __init__(self, config: DatasetConfig, image_size: int):
+    def __init__(self, config: DatasetConfig, image_size: int, fit: str = 'pad'):
         """Opens the split; errors as `open_split`."""
-        self._records, self._config, self._image_size = open_split(config.path, config.split), config, image_size
+        self._records, self._config = open_split(config.path, config.split), config
+        self._image_size, self._fit = image_size, fit
 
     def __len__(self) -> int:
         return len(self._records)
@@ -61,7 +62,7 @@ class Documents:
         chunks = [Chunk(None, [], [])]
         for text, image, weight in zip(record['texts'], record['images'], record['weights'], strict=True):
             if image and self._config.images:
-                chunks.append(Chunk(lambda image=image: to_frames(image, self._image_size), [], []))
+                chunks.append(Chunk(lambda image=image: to_frames(image, self._image_size, self._fit), [], []))
             elif text:
                 chunks[-1].texts.append(text.decode())
                 chunks[-1].weights.append(float(weight))
@@ -69,7 +70,7 @@ class Documents:
 
 
 def sequences(
-    config: DatasetConfig, tokenizer: Tokenizer, image_size: int, seed: int, trunk: str = ''
+    config: DatasetConfig, tokenizer: Tokenizer, image_size: int, seed: int, trunk: str = '', fit: str = 'pad'
 ) -> grain.MapDataset:
     """The endless training sequences of one data set, in their final order.
 
@@ -79,6 +80,7 @@ def sequences(
       image_size: height and width of the pictures, in pixels: the model's.
       seed: of order and drawing.
       trunk: checksum of the frozen trunk, against which features are checked.
+      fit: how pictures are made square, the trunk's (`inputs/images.py`).
 
     Raises:
       FileNotFoundError, ValueError: as the data set's own; before anything is read.
@@ -86,13 +88,13 @@ def sequences(
     shape = dict(tokenizer=tokenizer, length=config.length, images=config.images, p_next=config.p_next)
     if config.few_shot is not None:
         pictures = PictureSet(
-            config.path, config.split, config.styles, config.features, image_size, config.frames, trunk
+            config.path, config.split, config.styles, config.features, image_size, config.frames, trunk, fit
         )
         few_shot = FewShot(pictures, config.few_shot)
         source = grain.MapDataset.range(2**40).seed(seed)  # Endless: each position draws its own sequence.
         return source.random_map(lambda _, rng: interleave(few_shot(rng), blank=pictures.blank, rng=rng, **shape))
     blank = np.zeros((config.frames, image_size, image_size, 3), np.uint8) if config.images else None
-    source = grain.MapDataset.source(Documents(config, image_size)).seed(seed).shuffle().repeat()
+    source = grain.MapDataset.source(Documents(config, image_size, fit)).seed(seed).shuffle().repeat()
     return source.random_map(lambda chunks, rng: interleave(chunks, blank=blank, rng=rng, **shape))
 
 
@@ -119,6 +121,7 @@ def batches(
     seed: int,
     trunk: str = '',
     where: jax.sharding.Sharding | None = None,
+    fit: str = 'pad',
 ) -> dict[str, grain.MapDataset]:
     """This process's share of the batches of each data set: element k has its rows of the k-th batch of the run.
 
@@ -132,7 +135,7 @@ def batches(
     datasets = {}
     for name, config in configs.items():
         rows = _rows(config.batch_size, where) if where else range(config.batch_size)
-        source = sequences(config, tokenizer, image_size, _seed_of(seed, name), trunk)
+        source = sequences(config, tokenizer, image_size, _seed_of(seed, name), trunk, fit)
         dataset = grain.MapDataset.source(_Rows(source, config.batch_size, tuple(rows)))
         datasets[name] = dataset.batch(len(rows), drop_remainder=True)
     return datasets

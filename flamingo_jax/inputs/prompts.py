@@ -17,9 +17,10 @@ from PIL import Image
 
 from flamingo_jax.inputs.images import to_frames
 from flamingo_jax.inputs.interleave import Frames
-from flamingo_jax.inputs.tokenizer import EOC, IMAGE, Tokenizer
+from flamingo_jax.inputs.tokenizer import ENDS_OF_CHUNK, IMAGE, Tokenizer
 
 Prompt = Sequence[Any]
+UTTERANCE_END = ENDS_OF_CHUNK[-1]
 PICTURE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.gif', '.bmp', '.tif', '.tiff')
 
 
@@ -43,8 +44,12 @@ def as_batch(prompt: Prompt | Sequence[Prompt]) -> tuple[list[Prompt], bool]:
     return (list(prompt), True) if several else ([prompt], False)
 
 
-def encode_prompt(prompt: Prompt, tokenizer: Tokenizer, image_size: int) -> tuple[list[int], list[Frames]]:
+def encode_prompt(
+    prompt: Prompt, tokenizer: Tokenizer, image_size: int, fit: str = 'pad'
+) -> tuple[list[int], list[Frames]]:
     """Tokens and pictures of one prompt: <BOS> where the language model has it, an <EOC> before each picture but the first thing.
+
+    A tokenizer of IDEFICS has no <EOC> there, but a token around each picture, of which neighbouring pictures share one.
 
     Raises:
       ValueError: an empty prompt, an <image> tag without a picture, an item that is neither text nor picture, or a text
@@ -53,8 +58,12 @@ def encode_prompt(prompt: Prompt, tokenizer: Tokenizer, image_size: int) -> tupl
     """
     if not prompt:
         raise ValueError('The prompt is empty: give at least one string or picture.')
-    tokens, pictures, ended = list(tokenizer.begin), [], True  # ended: no chunk is open.
-    for number, item in enumerate(prompt):
+    tokens, pictures, ended = (
+        list(tokenizer.begin) if tokenizer.around is None else [tokenizer.bos],
+        [],
+        True,
+    )  # ended: no chunk is open.
+    for number, item in enumerate(prompt if tokenizer.around is None else _as_idefics(prompt, tokenizer)):
         if isinstance(item, str):
             if IMAGE in item and tokenizer.image_tag:
                 raise ValueError(
@@ -67,16 +76,34 @@ def encode_prompt(prompt: Prompt, tokenizer: Tokenizer, image_size: int) -> tupl
                     f'pathlib.Path({item!r}).'
                 )
             tokens += tokenizer.encode(item)
-            ended = item.endswith(EOC) if item else ended
+            ended = item.endswith(ENDS_OF_CHUNK) if item else ended
         elif is_picture(item):
-            if tokenizer.eoc is None:
+            if not tokenizer.image_tag:
                 raise ValueError(f'Item {number} of the prompt is a picture, but this bundle is a bare language model.')
-            tokens += ([] if ended else [tokenizer.eoc]) + list(tokenizer.image_tag)
+            if tokenizer.around is not None:
+                tokens += ([] if tokens[-1:] == [tokenizer.around] else [tokenizer.around]) + [
+                    *tokenizer.image_tag,
+                    tokenizer.around,
+                ]
+            else:
+                tokens += ([] if ended else [tokenizer.eoc]) + list(tokenizer.image_tag)
             is_features = isinstance(item, np.ndarray) and item.dtype in (np.float16, np.float32) and item.ndim == 3
-            pictures.append(item if is_features else to_frames(item, image_size))
+            pictures.append(item if is_features else to_frames(item, image_size, fit))
             ended = False
         else:
             raise ValueError(f'Item {number} of the prompt is a {type(item).__name__}: neither a string nor a picture.')
     if not tokens:
         raise ValueError('The prompt is an empty text, which this language model cannot continue: give a first word.')
     return tokens, pictures
+
+
+def _as_idefics(prompt: Prompt, tokenizer: Tokenizer) -> Prompt:
+    """As IDEFICS's own processor prepares prompts: no spaces around texts, and one text, or utterance, after another joined."""
+    joined, between = [], UTTERANCE_END if UTTERANCE_END in tokenizer.extra_tokens else ''
+    for item in prompt:
+        item = item.strip(' ') if isinstance(item, str) else item
+        if isinstance(item, str) and joined and isinstance(joined[-1], str):
+            joined[-1] += between + item
+        else:
+            joined.append(item)
+    return joined

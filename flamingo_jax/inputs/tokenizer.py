@@ -17,7 +17,8 @@ As a command this file trains a tokenizer on the text of a prepared data set:
 import io
 import json
 import pathlib
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import SupportsInt
 
 import sentencepiece
@@ -26,6 +27,9 @@ from absl import app, flags
 from tqdm import tqdm
 
 EOC, IMAGE = '<EOC>', '<image>'
+# What published models call the end of a chunk (OpenFlamingo, IDEFICS-instruct); padding; what stands around each picture.
+ENDS_OF_CHUNK = (EOC, '<|endofchunk|>', '<end_of_utterance>')
+PAD, AROUND = '<PAD>', '<fake_token_around_image>'
 
 
 class _SentencePiece:
@@ -73,40 +77,64 @@ class Tokenizer:
     """Text <-> token ids. Segments of a text are encoded one by one and their ids concatenated.
 
     Attributes:
-      vocab_size: of the language model; the extra tokens' ids begin there.
+      size: tokens in the file.
+      vocab_size: of the language model, which may be more; the extra tokens' ids begin there.
       extra_tokens: names of the extra tokens, in the order of their ids.
       begin: ids before a text: <BOS>, or nothing where the language model was trained so.
-      bos, eos, pad, eoc: ids; eoc is None in a tokenizer for text alone.
+      bos, eos, pad, eoc: ids; eoc is None where no chunks are ended.
       ends: ids that end an answer: <EOS>, and what else the language model ends with.
       model, file: the tokenizer's file, as bytes, and its name in a bundle or run.
       image_tag: the ids of an image's tag, () in a tokenizer for text alone.
+      around: id of the token before and after each picture (IDEFICS), None where there is none.
     """
 
-    def __init__(self, model: bytes, image_tag: str | None = None, vocab_size: int | None = None):
+    def __init__(
+        self,
+        model: bytes,
+        image_tag: str | None = None,
+        vocab_size: int | None = None,
+        extra_tokens: Sequence[str] = (),
+    ):
         """A tokenizer of either kind.
 
         Args:
           model: the bytes of a SentencePiece model file, or of a tokenizer.json with roles.
           image_tag: 'text', 'token', or None for text alone.
           vocab_size: of the language model, which may have more rows than there are tokens; None has as many.
+          extra_tokens: names of the extra tokens of a published Flamingo; () are those of the image tag.
         """
         self._pieces = _Json(model) if model[:1] == b'{' else _SentencePiece(model)
         self.model, self.file = model, self._pieces.file
-        self.vocab_size = vocab_size or self._pieces.size
+        self.size = self._pieces.size
+        self.vocab_size = vocab_size or self.size
         if self._pieces.size > self.vocab_size:
             raise ValueError(f'The tokenizer has {self._pieces.size} tokens, its language model {self.vocab_size}.')
         self.bos, self.pad, self.begin, self.ends = (getattr(self._pieces, n) for n in ('bos', 'pad', 'begin', 'ends'))
         self.eos = self.ends[0]
-        self.extra_tokens, self.image_tag, self.eoc = (), (), None
+        self.extra_tokens, self.image_tag = (), ()
         if image_tag is not None:
             if image_tag not in ('text', 'token'):
                 raise ValueError(f"image_tag must be 'text', 'token' or None, not {image_tag!r}.")
-            self.extra_tokens = (EOC,) if image_tag == 'text' else (EOC, IMAGE)
-            self.eoc = self.vocab_size
-            self.image_tag = tuple(self._pieces.encode(IMAGE)) if image_tag == 'text' else (self.vocab_size + 1,)
+            self.extra_tokens = tuple(extra_tokens) or ((EOC,) if image_tag == 'text' else (EOC, IMAGE))
+            self.image_tag = tuple(self._pieces.encode(IMAGE)) if image_tag == 'text' else (self._id(IMAGE),)
+        ids = [self._id(name) for name in ENDS_OF_CHUNK if name in self.extra_tokens]
+        self.eoc = ids[0] if ids else None
+        self.around = self._id(AROUND) if AROUND in self.extra_tokens else None
+        self.pad = self._id(PAD) if PAD in self.extra_tokens else self.pad
+        # <EOC> is understood whatever the model calls it.
+        self._named = {name: self.eoc for name in (EOC, *self.extra_tokens) if name in ENDS_OF_CHUNK}
+
+    def _id(self, name: str) -> int:
+        return self.vocab_size + self.extra_tokens.index(name)
 
     @classmethod
-    def read(cls, path: str | pathlib.Path, image_tag: str | None = None, vocab_size: int | None = None) -> 'Tokenizer':
+    def read(
+        cls,
+        path: str | pathlib.Path,
+        image_tag: str | None = None,
+        vocab_size: int | None = None,
+        extra_tokens: Sequence[str] = (),
+    ) -> 'Tokenizer':
         """Reads the tokenizer of a folder, or a file; FileNotFoundError names it and the command that trains one."""
         path = pathlib.Path(path)
         if path.is_dir():
@@ -115,16 +143,15 @@ class Tokenizer:
             raise FileNotFoundError(
                 f'No tokenizer at {path}. Train one: python -m flamingo_jax.inputs.tokenizer --data=... --out={path}'
             )
-        return cls(path.read_bytes(), image_tag, vocab_size)
+        return cls(path.read_bytes(), image_tag, vocab_size, extra_tokens)
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, without <BOS> or <EOS>; '<EOC>' in it is the extra token."""
-        chunks = [self._pieces.encode(chunk) for chunk in text.split(EOC)]
-        if len(chunks) > 1 and self.eoc is None:
-            raise ValueError(f'{EOC} in a text for a language model without it: {text!r}.')
-        ids = chunks[0]
-        for chunk in chunks[1:]:
-            ids += [self.eoc, *chunk]
+        """The ids of a text, without <BOS> or <EOS>; '<EOC>' in it, and the model's own name of that, is the extra token."""
+        ids = []
+        for part in re.split('(' + '|'.join(map(re.escape, self._named)) + ')', text):
+            if part in self._named and self.eoc is None:
+                raise ValueError(f'{EOC} in a text for a language model without it: {text!r}.')
+            ids += [self._named[part]] if part in self._named else self._pieces.encode(part)
         return ids
 
     def decode(self, ids: Iterable[SupportsInt]) -> str:

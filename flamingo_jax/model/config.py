@@ -11,6 +11,7 @@ from typing import Any
 from flamingo_jax.model.vision.efficientnet import EfficientNetConfig
 from flamingo_jax.model.vision.encoder import TRUNKS, VisionConfig
 from flamingo_jax.model.vision.nfnet import NFNET_F6
+from flamingo_jax.model.vision.vit import ViTConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +71,10 @@ class LanguageModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ResamplerConfig:
-    """The Perceiver Resampler (paper: 6 layers, width 1536, 16 heads, 64 latents at every size)."""
+    """The Perceiver Resampler (paper: 6 layers, width 1536, 16 heads, 64 latents at every size).
+
+    OpenFlamingo and IDEFICS differ from the paper in the fields from `projects` on.
+    """
 
     latents: int = 64
     width: int = 1536
@@ -78,12 +82,18 @@ class ResamplerConfig:
     heads: int = 16
     head_dim: int = 96  # Paper v2; v1 says 128, which gives the printed 194M parameters.
     ffw_multiplier: int = 4
-    frames: int = 8  # Time embeddings; other numbers of frames interpolate between them.
+    frames: int = 8  # Time embeddings; other numbers of frames interpolate between them. 0: none, frames are a set.
+    projects: bool = True  # To its own width before, to the LM's after. False: all is at the trunk's width.
+    activation: str = 'squared_relu'
+    qk_norms: bool = False  # Layer norms of each head's queries and keys.
 
 
 @dataclasses.dataclass(frozen=True)
 class XattnConfig:
-    """The gated xattn-dense blocks: one before the language model's blocks 0, every, 2 every, ..."""
+    """The gated xattn-dense blocks: one before the language model's blocks first, first + every, first + 2 every, ...
+
+    OpenFlamingo and IDEFICS differ from the paper in the fields from `first` on.
+    """
 
     every: int = 1
     heads: int = 16
@@ -93,6 +103,15 @@ class XattnConfig:
         0.0  # Of alpha_xattn; alpha_dense starts at 0. The paper's 0 leaves a new model equal to its LM.
     )
     only_last_image: bool = True  # False: a token sees all images before it (ablation, table 3 row vi).
+    first: int = 0
+    norm: str = 'layer'  # Of the text: 'layer' or 'rms'.
+    norm_eps: float = 1e-5
+    norm_media: bool = True  # A layer norm of the media too.
+    qk_norms: bool = False  # RMS norms of each head's queries and keys.
+    activation: str = 'squared_relu'
+    gated_ffw: bool = False
+    ffw_width: int = 0  # 0: ffw_multiplier times the LM's width.
+    vector_alphas: bool = False  # An alpha for each channel, not one for all.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,18 +124,40 @@ class FlamingoConfig:
     xattn: XattnConfig | None = None
     image_tag: tuple[int, ...] = ()  # The tokens of '<image>': several pieces of plain text, or one extra token.
     extra_tokens: tuple[str, ...] = ()  # Learnt tokens that the language model lacks; ids follow its vocabulary.
+    extra_tied: bool = False  # Their output rows are their input rows, as in OpenFlamingo where the LM's are.
     image_size: int = 320  # Height and width of the pictures, in pixels.
 
     def __post_init__(self):
         if self.xattn is not None:
-            missing = [name for name in ('lm', 'vision', 'resampler') if getattr(self, name) is None]
+            missing = [name for name in ('lm', 'vision') if getattr(self, name) is None]
             if missing:
                 raise ValueError(f'A model with gated cross-attention also needs: {", ".join(missing)}.')
+            if not 0 <= self.xattn.first < self.lm.depth:
+                raise ValueError(
+                    f'There is no block {self.xattn.first} among {self.lm.depth}: xattn.first is below depth.'
+                )
+            if self.resampler is None and not isinstance(self.vision, ViTConfig):
+                raise ValueError('Without a resampler the trunk must be a vision transformer, whose features are few.')
+            if self.resampler and not self.resampler.projects and self.resampler.width != self.vision.width:
+                raise ValueError(
+                    f'A resampler that does not project has the width of the trunk, {self.vision.width}, and not '
+                    f'{self.resampler.width}.'
+                )
 
     @property
     def xattn_blocks(self) -> int:
-        """How many gated blocks there are: ceil(depth / every), 0 in a bare language model."""
-        return -(-self.lm.depth // self.xattn.every) if self.xattn else 0
+        """How many gated blocks there are: ceil((depth - first) / every), 0 in a bare language model."""
+        return -(-(self.lm.depth - self.xattn.first) // self.xattn.every) if self.xattn else 0
+
+    @property
+    def media_tokens(self) -> int:
+        """r, the media tokens an image: the resampler's latents, or without one all features of the trunk."""
+        return self.resampler.latents if self.resampler else self.vision.spatial(self.image_size)
+
+    @property
+    def media_width(self) -> int:
+        """The width of the media tokens: the language model's if a resampler projects to it, else the trunk's."""
+        return self.lm.width if self.resampler and self.resampler.projects else self.vision.width
 
     def to_json(self) -> dict[str, Any]:
         """Nested dicts and lists; `family` says which trunk the vision config is of."""

@@ -39,7 +39,7 @@ Params = dict[str, Any]
 class Media(NamedTuple):
     """What the text may attend to: the media tokens, or the keys and values that every gated block made of them."""
 
-    tokens: Float[Array, 'b m d'] | None
+    tokens: Float[Array, 'b m e'] | None  # e: `FlamingoConfig.media_width`.
     keys_values: Any  # Each [x b m h k] over the x gated blocks, or None: made inside each block.
 
     @property
@@ -121,18 +121,22 @@ class Flamingo:
         return constrain(features, 'batch', None, None, None, None)
 
     def media(self, params: Params, images: Float[Array, '...'] | UInt8[Array, '...'] | None) -> Media | None:
-        """Pixels or features -> media tokens [b n*r d], by trunk and resampler; None without images."""
+        """Pixels or features -> media tokens [b n*r e], by trunk and resampler (if there is one); None without images."""
         if images is None or self.config.xattn is None:
             return None
-        features = self.features(params, images) if images.ndim == 6 else images
-        resampler = Resampler(self.config.resampler, self.config.lm.width, self.dtype)
-        media = self._checkpoint(resampler.apply)({'params': params['resampler']}, features)
-        b, n, r, d = media.shape
-        return Media(constrain(media.reshape(b, n * r, d), 'batch', None, 'media'), None)
+        media = self.features(params, images) if images.ndim == 6 else images
+        b, n, t = media.shape[:3]
+        if self.config.resampler is not None:
+            resampler = Resampler(self.config.resampler, self.config.lm.width, self.dtype)
+            media = self._checkpoint(resampler.apply)({'params': params['resampler']}, media)
+        elif t > 1:
+            raise ValueError(f'Without a resampler a picture has one frame, and not {t}.')
+        media = media.astype(self.dtype).reshape(b, -1, media.shape[-1])
+        return Media(constrain(media, 'batch', None, 'media'), None)
 
     def keys_values(self, params: Params, media: Media) -> Media:
         """The media's keys and values in every gated block, [x b m h k]: computed once a prompt when decoding."""
-        block = GatedXattnDense(self.config.xattn, self.config.lm.width, self.dtype)
+        block = self._gated
         keys_values = jax.lax.map(
             lambda p: block.apply({'params': p}, media.tokens, method='keys_values'), params['xattn']
         )
@@ -162,7 +166,7 @@ class Flamingo:
         y = self._embedder.apply(embedder, y, method='normalise')
         logits = self._embedder.apply(embedder, y, method='logits')
         if self.config.extra_tokens:
-            rows = params['extra_tokens']['output'].astype(self.dtype)
+            rows = params['extra_tokens']['input' if self.config.extra_tied else 'output'].astype(self.dtype)
             extra = jnp.einsum('bld,ed->ble', y, rows, preferred_element_type=jnp.float32)
             logits = jnp.concatenate([logits, extra], axis=-1)
         return soft_cap(logits, self.config.lm.logit_cap)
@@ -195,17 +199,17 @@ class Flamingo:
         block = Block(c.lm, self.dtype)
         y = Embedder(c.lm, self.dtype).apply({'params': params['lm']['embedder']}, y, positions, method='add_positions')
         if media is None and c.xattn is not None:  # The gated feed-forward does not depend on there being a picture.
-            media = Media(jnp.zeros((y.shape[0], 0, c.lm.width), self.dtype), None)
+            media = Media(jnp.zeros((y.shape[0], 0, c.media_width), self.dtype), None)
         if media is not None:
-            gated = GatedXattnDense(c.xattn, c.lm.width, self.dtype)
-            r = c.resampler.latents
+            gated, r = self._gated, c.media_tokens
             seen = media_mask(phi, media.length // r, r, c.xattn.only_last_image)
 
         # Groups are scanned, so that compile time does not grow with depth. First reading: think of `for` loops. Where the last
         # group is ragged (80 = 11 * 7 + 3), it passes over the blocks that there are not, and each block is taken from the
-        # whole stack where it is used: cutting the stack into groups would copy the model.
-        every = c.xattn.every if c.xattn else c.lm.depth
-        groups, ragged = -(-c.lm.depth // every), c.lm.depth % every != 0
+        # whole stack where it is used: cutting the stack into groups would copy the model. The same holds where blocks stand
+        # before the first group.
+        first, every = (c.xattn.first, c.xattn.every) if c.xattn else (0, c.lm.depth)
+        groups, ragged = -(-(c.lm.depth - first) // every), first > 0 or c.lm.depth % every != 0
         blocks = params['lm']['blocks']
         grouped = None if ragged else jax.tree.map(lambda x: x.reshape(groups, every, *x.shape[1:]), blocks)
 
@@ -240,8 +244,10 @@ class Flamingo:
             y, cache = y_cache
             if media is not None:
                 y = run_gated(y, gated_params, keys_values)
-            return jax.lax.scan(run_block, (y, cache), (group * every + jnp.arange(every), p))
+            return jax.lax.scan(run_block, (y, cache), (first + group * every + jnp.arange(every), p))
 
+        if first:
+            (y, cache), _ = jax.lax.scan(run_block, (y, cache), (jnp.arange(first), None))
         gated_xs = (params['xattn'], media.keys_values) if media is not None else (None, None)
         (y, cache), _ = jax.lax.scan(run_group, (y, cache), (jnp.arange(groups), *gated_xs, grouped))
         return y, cache
@@ -274,11 +280,12 @@ class Flamingo:
                 'blocks': _init_stacked(Block(c.lm), c.lm.depth, keys['blocks'], y, tokens, mask),
             }
         if c.xattn is not None:
-            features = jnp.zeros((1, 1, 1, 1, c.vision.width))
-            resampler = Resampler(c.resampler, c.lm.width)
-            params['resampler'] = resampler.init(keys['resampler'], features)['params']
-            gated = GatedXattnDense(c.xattn, c.lm.width)
-            params['xattn'] = _init_stacked(gated, c.xattn_blocks, keys['xattn'], y, y, mask, method='touch')
+            if c.resampler is not None:
+                features = jnp.zeros((1, 1, 1, 1, c.vision.width))
+                resampler = Resampler(c.resampler, c.lm.width)
+                params['resampler'] = resampler.init(keys['resampler'], features)['params']
+            media = jnp.zeros((1, 1, c.media_width))
+            params['xattn'] = _init_stacked(self._gated, c.xattn_blocks, keys['xattn'], y, media, mask, method='touch')
         if c.extra_tokens:
             shape = (len(c.extra_tokens), c.lm.width)
             # Small: at an <image> tag the frozen model should read the picture, which is added to the tag's own row.
@@ -286,11 +293,14 @@ class Flamingo:
             axes = ('extra_tokens', 'embed')
             rows_in = nn.with_logical_partitioning(nn.initializers.normal(scale), axes)
             rows_out = nn.with_logical_partitioning(nn.initializers.normal(c.lm.width**-0.5), axes)
-            params['extra_tokens'] = {
-                'input': rows_in(keys['extra_input'], shape),
-                'output': rows_out(keys['extra_output'], shape),
-            }
+            params['extra_tokens'] = {'input': rows_in(keys['extra_input'], shape)}
+            if not c.extra_tied:
+                params['extra_tokens']['output'] = rows_out(keys['extra_output'], shape)
         return params
+
+    @property
+    def _gated(self) -> GatedXattnDense:
+        return GatedXattnDense(self.config.xattn, self.config.lm.width, self.config.media_width, self.dtype)
 
     @property
     def _embedder(self) -> Embedder:

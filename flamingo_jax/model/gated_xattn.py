@@ -4,7 +4,8 @@
     y = y + tanh(alpha_dense) * ffw(LN(y))
 
 Both alphas start at 0 (`initial_alpha` may open the first), so that a new Flamingo computes exactly what its language
-model computes. One layer norm is shared by keys and values (paper v1); linear maps have no biases.
+model computes. One layer norm is shared by keys and values (paper v1); linear maps have no biases. OpenFlamingo and IDEFICS
+take the media as they are, IDEFICS with RMS norms, norms of queries and keys, and a gated feed-forward: see `XattnConfig`.
 """
 
 import flax.linen as nn
@@ -40,36 +41,42 @@ def media_mask(phi: Int[Array, 'b l'], n: int, r: int, only_last_image: bool = T
 
 
 class GatedXattnDense(nn.Module):
-    """One gated cross-attention and one gated feed-forward, at the language model's width d."""
+    """One gated cross-attention and one gated feed-forward, at the language model's width d; the media have width e."""
 
     config: XattnConfig
     width: int
+    media_width: int
     dtype: DTypeLike = jnp.float32
 
     def setup(self):
-        """Names the parameters; alphas are float32 scalars whatever the dtype."""
+        """Names the parameters; alphas are float32 whatever the dtype, scalars unless the config says vectors."""
         c, dtype = self.config, self.dtype
         shape, axes = (self.width, c.heads, c.head_dim), ('heads', 'head_dim')
-        self.norm_text, self.norm_media, self.norm_ffw = (
-            Norm(dtype=dtype),
-            Norm(axis='media', dtype=dtype),
-            Norm(dtype=dtype),
-        )
+        self.norm_text, self.norm_ffw = (Norm(c.norm, c.norm_eps, dtype=dtype) for _ in range(2))
+        if c.norm_media:
+            self.norm_media = Norm(axis='media', dtype=dtype)
+        if c.qk_norms:
+            self.norm_query, self.norm_key = (Norm('rms', c.norm_eps, 'head_dim', dtype=dtype) for _ in range(2))
+        media_shape = (self.media_width, *shape[1:])
         self.query = Linear(shape, ('embed', *axes), dtype=dtype)
-        self.key = Linear(shape, ('media', *axes), dtype=dtype)
-        self.value = Linear(shape, ('media', *axes), dtype=dtype)
+        self.key = Linear(media_shape, ('media', *axes), dtype=dtype)
+        self.value = Linear(media_shape, ('media', *axes), dtype=dtype)
         self.out = Linear(shape[1:] + shape[:1], (*axes, 'embed'), contracted=2, dtype=dtype)
-        self.ffw = FeedForward(c.ffw_multiplier * self.width, dtype=dtype)
-        gate = nn.with_logical_partitioning(nn.initializers.constant(c.initial_alpha), ())
-        closed = nn.with_logical_partitioning(nn.initializers.zeros, ())
-        self.alpha_xattn = self.param('alpha_xattn', gate, ())
-        self.alpha_dense = self.param('alpha_dense', closed, ())
+        self.ffw = FeedForward(c.ffw_width or c.ffw_multiplier * self.width, c.activation, c.gated_ffw, dtype=dtype)
+        alpha_shape, alpha_axes = ((self.width,), ('embed',)) if c.vector_alphas else ((), ())
+        gate = nn.with_logical_partitioning(nn.initializers.constant(c.initial_alpha), alpha_axes)
+        closed = nn.with_logical_partitioning(nn.initializers.zeros, alpha_axes)
+        self.alpha_xattn = self.param('alpha_xattn', gate, alpha_shape)
+        self.alpha_dense = self.param('alpha_dense', closed, alpha_shape)
 
-    def keys_values(self, media: Float[Array, 'b m d']) -> tuple[Float[Array, 'b m h k'], Float[Array, 'b m h k']]:
+    def keys_values(self, media: Float[Array, 'b m e']) -> tuple[Float[Array, 'b m h k'], Float[Array, 'b m h k']]:
         """The block's keys and values of the media: they do not depend on the text, so decoding computes them once."""
-        media = self.norm_media(media)
-        axes = ('batch', None, 'heads', None)
-        return constrain(self.key(media), *axes), constrain(self.value(media), *axes)
+        if self.config.norm_media:
+            media = self.norm_media(media)
+        key, axes = self.key(media), ('batch', None, 'heads', None)
+        if self.config.qk_norms:
+            key = self.norm_key(key)
+        return constrain(key, *axes), constrain(self.value(media), *axes)
 
     def __call__(
         self,
@@ -90,14 +97,17 @@ class GatedXattnDense(nn.Module):
         """
         shape, media_rows = y.shape, keys_values[0].shape[0]
         y = y.reshape(media_rows, -1, shape[-1])
-        q = constrain(self.query(self.norm_text(y)), 'batch', None, 'heads', None)
+        q = self.query(self.norm_text(y))
+        if self.config.qk_norms:
+            q = self.norm_query(q)
+        q = constrain(q, 'batch', None, 'heads', None)
         attended = self.out(attend(q, *keys_values, mask.reshape(*y.shape[:2], mask.shape[-1])))
         y = constrain(y + jnp.tanh(self.alpha_xattn).astype(self.dtype) * attended, 'batch', None, 'embed')
         y = y + jnp.tanh(self.alpha_dense).astype(self.dtype) * self.ffw(self.norm_ffw(y))
         return constrain(y.reshape(shape), 'batch', None, 'embed')
 
     def touch(
-        self, y: Float[Array, 'b l d'], media: Float[Array, 'b m d'], mask: Bool[Array, 'b l m']
+        self, y: Float[Array, 'b l d'], media: Float[Array, 'b m e'], mask: Bool[Array, 'b l m']
     ) -> Float[Array, 'b l d']:
         """Uses every parameter, for `init`."""
         return self(y, self.keys_values(media), mask)

@@ -23,6 +23,7 @@ ACTIVATIONS = {
     'squared_relu': squared_relu,
     'gelu': lambda x: jax.nn.gelu(x, approximate=False),
     'gelu_tanh': lambda x: jax.nn.gelu(x, approximate=True),
+    'quick_gelu': lambda x: x * jax.nn.sigmoid(1.702 * x),  # OpenAI's CLIP.
     'relu': jax.nn.relu,
     'silu': jax.nn.silu,
 }

@@ -3,7 +3,8 @@
 Where the paper is silent this follows OpenFlamingo: separate layer norms for features and latents, linear maps without
 biases, a final layer norm. Two maps are ours: the features are brought to the resampler's
 width once before the layers (the reading under which the paper's 194M parameters come out), and the latents are brought
-to the language model's width once after them.
+to the language model's width once after them. OpenFlamingo's and IDEFICS's resamplers have neither (`projects=False`), and no
+time embeddings.
 """
 
 import flax.linen as nn
@@ -38,10 +39,13 @@ class ResamplerLayer(nn.Module):
             constrain(Linear(**heads, name=name)(inputs), 'batch', None, 'resampler_heads', None)
             for name, inputs in (('query', normed_latents), ('key', x), ('value', x))
         )
+        if c.qk_norms:
+            head = dict(axis='head_dim', dtype=self.dtype)
+            q, k = Norm(**head, name='norm_query')(q), Norm(**head, name='norm_key')(k)
         back = dict(shape=heads['shape'][1:] + (c.width,), axes=heads['axes'][1:] + ('resampler',), contracted=2)
         latents = latents + Linear(**back, dtype=self.dtype, name='out')(attend(q, k, v))
         latents = constrain(latents, 'batch', None, 'resampler')
-        ffw = FeedForward(c.ffw_multiplier * c.width, axis='resampler', dtype=self.dtype, name='ffw')
+        ffw = FeedForward(c.ffw_multiplier * c.width, c.activation, axis='resampler', dtype=self.dtype, name='ffw')
         return latents + ffw(Norm(**norm, name='norm_ffw')(latents))
 
 
@@ -58,7 +62,10 @@ def _scan_layers(depth: int):
 
 
 class Resampler(nn.Module):
-    """Features of an image (or of the frames of a video) -> `config.latents` media tokens at the width of the LM."""
+    """Features of an image (or of the frames of a video) -> `config.latents` media tokens.
+
+    out_width: of the media tokens, where the config projects to it: the language model's.
+    """
 
     config: ResamplerConfig
     out_width: int
@@ -73,26 +80,29 @@ class Resampler(nn.Module):
             time embeddings are linearly interpolated (paper: 8 in training, 30 at inference).
 
         Returns:
-          r latents an image, at the language model's width.
+          r latents an image.
         """
         c = self.config
         b, n, t, s, d_v = features.shape
-        x = Linear((d_v, c.width), ('vision_out', 'resampler'), dtype=self.dtype, name='project_in')(features)
+        x = features.astype(self.dtype)
+        if c.projects:
+            x = Linear((d_v, c.width), ('vision_out', 'resampler'), dtype=self.dtype, name='project_in')(x)
         # Small beside the features: latents of N(0, 1) drown what they attend to, so that the media tokens of all pictures are
         # nearly equal at first, and a short run never tells them apart.
         small = nn.initializers.normal(0.02)
-        time = self.param('time', nn.with_logical_partitioning(small, ('frames', 'resampler')), (c.frames, c.width))
         latents = self.param(
             'latents', nn.with_logical_partitioning(small, ('latents', 'resampler')), (c.latents, c.width)
         )
-        if t not in (1, c.frames):  # An image is a video of one frame: it has the first frame's time embedding.
-            time = jax.image.resize(time, (t, c.width), 'linear')
-        x = x + time[:t, None].astype(self.dtype)
+        if c.frames:
+            time = self.param('time', nn.with_logical_partitioning(small, ('frames', 'resampler')), (c.frames, c.width))
+            if t not in (1, c.frames):  # An image is a video of one frame: it has the first frame's time embedding.
+                time = jax.image.resize(time, (t, c.width), 'linear')
+            x = x + time[:t, None].astype(self.dtype)
         x = constrain(x.reshape(b * n, t * s, c.width), 'batch', None, 'resampler')
         latents = jnp.broadcast_to(latents.astype(self.dtype), (b * n, c.latents, c.width))
         latents, _ = _scan_layers(c.depth)(ResamplerLayer(c, self.dtype, name='layers'), latents, x)
         latents = Norm(axis='resampler', dtype=self.dtype, name='norm_out')(latents)
-        latents = Linear((c.width, self.out_width), ('resampler', 'media'), dtype=self.dtype, name='project_out')(
-            latents
-        )
-        return latents.reshape(b, n, c.latents, self.out_width)
+        if c.projects:
+            out = Linear((c.width, self.out_width), ('resampler', 'media'), dtype=self.dtype, name='project_out')
+            latents = out(latents)
+        return latents.reshape(b, n, c.latents, -1)

@@ -12,6 +12,7 @@ from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.vision.efficientnet import EfficientNetConfig
 from flamingo_jax.model.vision.encoder import VisionConfig
 from flamingo_jax.model.vision.nfnet import NFNetConfig
+from flamingo_jax.model.vision.vit import ViTConfig
 
 
 class Cost(NamedTuple):
@@ -42,12 +43,13 @@ def train_step(
         pictures = b * n * data.frames
         blocks = {'lm': lm_blocks(config, l, l) * b}
         if config.xattn is not None:
-            m = n * config.resampler.latents
+            m = n * config.media_tokens
             blocks['xattn'] = xattn_blocks(config, l, m) * b
             if n:
                 spatial, trunk_cost = trunk(config.vision, config.image_size)
                 out['vision'] += 0 if data.features else trunk_cost * pictures
-                blocks['resampler'] = resampler(config, data.frames, spatial) * (b * n)
+                if config.resampler is not None:
+                    blocks['resampler'] = resampler(config, data.frames, spatial) * (b * n)
         for name, cost in blocks.items():
             out[name] += cost.total(name in trained)
             recomputed += sum(cost) if remat else 0
@@ -59,7 +61,7 @@ def decode_step(config: FlamingoConfig, b: int, places: int, pictures: int) -> i
     """Operations of one more token for b rows, with `places` in the cache and so many pictures seen."""
     cost = lm_blocks(config, 1, places)
     if config.xattn is not None:
-        m = pictures * config.resampler.latents
+        m = pictures * config.media_tokens
         cost = cost + xattn_blocks(config, 1, m) + xattn_keys_values(config, m) * -1
     return b * (sum(cost) + 2 * config.lm.width * config.lm.vocab_size)
 
@@ -79,14 +81,15 @@ def xattn_blocks(config: FlamingoConfig, l: int, m: int) -> Cost:
     """All gated blocks, for l tokens of one row that attend to m media tokens (computed for all, then masked)."""
     c, d = config.xattn, config.lm.width
     width = c.heads * c.head_dim
-    weights = 2 * l * d * (2 * width + 2 * c.ffw_multiplier * d)
+    ffw = (c.ffw_width or c.ffw_multiplier * d) * (3 if c.gated_ffw else 2)
+    weights = 2 * l * d * (2 * width + ffw)
     return Cost(weights, 2 * 2 * l * m * width) * config.xattn_blocks + xattn_keys_values(config, m)
 
 
 def xattn_keys_values(config: FlamingoConfig, m: int) -> Cost:
     """Keys and values of m media tokens in all gated blocks."""
     c = config.xattn
-    return Cost(2 * m * config.lm.width * 2 * c.heads * c.head_dim) * config.xattn_blocks
+    return Cost(2 * m * config.media_width * 2 * c.heads * c.head_dim) * config.xattn_blocks
 
 
 def resampler(config: FlamingoConfig, frames: int, spatial: int) -> Cost:
@@ -94,13 +97,14 @@ def resampler(config: FlamingoConfig, frames: int, spatial: int) -> Cost:
     c, r, s = config.resampler, config.resampler.latents, frames * spatial
     width = c.heads * c.head_dim
     layer = 2 * c.width * (2 * r * width + 2 * (s + r) * width + 2 * r * c.ffw_multiplier * c.width)
-    ends = 2 * c.width * (s * config.vision.width + r * config.lm.width)
+    ends = 2 * c.width * (s * config.vision.width + r * config.lm.width) if c.projects else 0
     return Cost(layer * c.depth + ends, c.depth * 2 * 2 * r * (s + r) * width)
 
 
 def trunk(config: VisionConfig, image_size: int) -> tuple[int, int | float]:
     """(spatial features, operations of the forward pass) of one picture."""
-    return {NFNetConfig: _nfnet, EfficientNetConfig: _efficientnet}[type(config)](config, image_size)
+    counts = {NFNetConfig: _nfnet, EfficientNetConfig: _efficientnet, ViTConfig: _vit}
+    return counts[type(config)](config, image_size)
 
 
 def _nfnet(c: NFNetConfig, size: int) -> tuple[int, int | float]:
@@ -129,3 +133,11 @@ def _efficientnet(c: EfficientNetConfig, size: int) -> tuple[int, int | float]:
             total += before**2 * d * inner * (expansion > 1) + size**2 * inner * (kernel**2 + width)
             d = width
     return size**2, 2.0 * (total + size**2 * d * c.head_width)
+
+
+def _vit(c: ViTConfig, size: int) -> tuple[int, int | float]:
+    patches = (size // c.patch) ** 2
+    s = patches + c.class_token
+    total = patches * 3 * c.patch**2 * c.width
+    total += c.depth * s * c.width * (4 * c.width + 2 * c.ffw_width + 2 * s)
+    return c.spatial(size), 2.0 * total

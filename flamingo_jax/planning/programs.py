@@ -141,7 +141,7 @@ def decode_step(run: Run, pictures: int) -> tuple[jax.stages.Lowered, int]:
     )
     media = None
     if c.xattn is not None:
-        m = pictures * c.resampler.latents
+        m = pictures * c.media_tokens
         keys = shape((c.xattn_blocks, b, m, c.xattn.heads, c.xattn.head_dim), dtype, None, rows, None, 'tensor')
         media = Media(None, (keys, keys))
     # What decoding reads: the trunk and the resampler are done with.

@@ -86,6 +86,7 @@ class Topology:
         os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
         os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'v4-8')  # Of the machine that compiles; any will do.
         os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
+        os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', 'true')  # Several plans at once: none holds a TPU.
         try:
             name = f'{kind}:{"x".join(map(str, shape))}'
             return list(topologies.get_topology_desc(platform='tpu', topology_name=name, **options).devices)

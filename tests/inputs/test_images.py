@@ -32,6 +32,14 @@ def test_a_picture_of_the_right_size_is_unchanged(tmp_path):
     np.testing.assert_array_equal(np.asarray(decode(data)), array)
 
 
+def test_crop_keeps_the_middle_and_squash_keeps_all():
+    x = np.zeros((40, 80, 3), np.uint8)
+    x[:, :20], x[:, 60:] = (255, 0, 0), (0, 0, 255)
+    np.testing.assert_array_equal(to_frames(x, 40, 'crop')[0], 0)
+    squashed = to_frames(x, 40, 'squash')[0]
+    assert squashed[:, :9, 0].min() > 250 and squashed[:, 11:29].max() < 5 and squashed[:, 31:, 2].min() > 250
+
+
 def test_a_video_is_its_frames_in_order(tmp_path):
     arrays = RNG.integers(0, 256, (3, 16, 16, 3), np.uint8)
     PIL.Image.fromarray(arrays[2]).save(tmp_path / 'x.png')

@@ -35,8 +35,14 @@ def test_an_unknown_field_is_named(config):
 
 
 def test_cross_attention_needs_the_other_parts(config):
-    with pytest.raises(ValueError, match='vision, resampler'):
+    with pytest.raises(ValueError, match='also needs: vision'):
         FlamingoConfig(lm=config.lm, xattn=config.xattn)
+    with pytest.raises(ValueError, match='Without a resampler'):
+        dataclasses.replace(config, resampler=None)
+    with pytest.raises(ValueError, match='has the width of the trunk, 24, and not 16'):
+        dataclasses.replace(config, resampler=dataclasses.replace(config.resampler, projects=False))
+    with pytest.raises(ValueError, match='no block 3 among 3'):
+        dataclasses.replace(config, xattn=dataclasses.replace(config.xattn, first=3))
 
 
 @pytest.mark.parametrize(

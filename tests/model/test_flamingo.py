@@ -100,7 +100,7 @@ def test_phi_counts_the_tag_that_has_begun(config):
 def loop(model, params):
     """The head of flamingo.py, written as a loop over the blocks."""
     c = model.config
-    gated = GatedXattnDense(c.xattn, c.lm.width)
+    gated = GatedXattnDense(c.xattn, c.lm.width, c.media_width)
     run_block = jax.jit(Block(c.lm).apply)
 
     @jax.jit

@@ -8,7 +8,7 @@ from flamingo_jax.model.config import XattnConfig
 from flamingo_jax.model.gated_xattn import GatedXattnDense, media_mask
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
-BLOCK = GatedXattnDense(XattnConfig(heads=2, head_dim=8, initial_alpha=0.5), width=16)
+BLOCK = GatedXattnDense(XattnConfig(heads=2, head_dim=8, initial_alpha=0.5), 16, 16)
 PHI = jnp.array([[0, 0, 1, 1, 2], [0, 1, 2, 2, 2]], jnp.int32)
 
 
@@ -45,7 +45,7 @@ def test_mask_is_as_drawn():
 def test_closed_gates_are_the_identity_bit_for_bit(params, y, media):
     closed = params | {'alpha_xattn': jnp.zeros(()), 'alpha_dense': jnp.zeros(())}
     np.testing.assert_array_equal(run(closed, y, media, media_mask(PHI, 2, 3)), y)
-    new = GatedXattnDense(XattnConfig(heads=2, head_dim=8), width=16)
+    new = GatedXattnDense(XattnConfig(heads=2, head_dim=8), 16, 16)
     new = nn.meta.unbox(new.init(jax.random.key(0), y, media, media_mask(PHI, 2, 3), method='touch'))['params']
     assert new['alpha_xattn'] == new['alpha_dense'] == 0 and new['alpha_xattn'].shape == ()
 

@@ -11,6 +11,7 @@ from flamingo_jax.model.config import FlamingoConfig, LanguageModelConfig, Resam
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.model.vision.efficientnet import EfficientNetConfig
 from flamingo_jax.model.vision.nfnet import NFNET_F0, NFNET_F6, NFNetConfig
+from flamingo_jax.model.vision.vit import ViTConfig
 from flamingo_jax.planning import flops, programs
 from flamingo_jax.training import sharding
 
@@ -56,16 +57,20 @@ def test_a_decode_step_has_the_operations_that_the_compiler_counts(tiny):
     assert counted / 4 == pytest.approx(lowered.compile().cost_analysis()['flops'], rel=TOLERANCE)
 
 
-@pytest.mark.parametrize('config, size', [(NFNET_F0, 64), (EfficientNetConfig(), 224)])
-def test_a_trunk_has_the_operations_of_its_convolutions(config, size):
+VIT = ViTConfig(width=64, depth=2, heads=4, ffw_width=256, resolution=56, class_feature=True)
+
+
+@pytest.mark.parametrize('config, size', [(NFNET_F0, 64), (EfficientNetConfig(), 224), (VIT, 60)])
+def test_a_trunk_has_the_operations_of_its_products(config, size):
     """Against a count over the traced program, whose loops are multiplied by their rounds."""
     model = Flamingo(FlamingoConfig(vision=config, image_size=size))
     params = jax.eval_shape(model.init, jax.random.key(0))
     images = jax.ShapeDtypeStruct((1, 1, 1, size, size, 3), jnp.uint8)
     traced = jax.make_jaxpr(lambda p, x: model.features(jax.tree.map(lambda b: b.value, p, is_leaf=_boxed), x))
+    traced = traced(params, images)
     spatial, counted = flops.trunk(config, size)
-    assert counted == pytest.approx(_operations(traced(params, images).jaxpr), rel=1e-3)
-    assert spatial == (size // 32) ** 2
+    assert counted == pytest.approx(_operations(traced.jaxpr), rel=1e-3)
+    assert spatial == traced.out_avals[0].shape[3]
 
 
 def test_the_papers_trunk_at_the_papers_resolution():

@@ -51,6 +51,7 @@ class EfficientNetConfig:
 
     family: ClassVar[str] = 'efficientnet'  # How a bundle names it.
     float32_only: ClassVar[bool] = True  # See `EfficientNet`.
+    fit: ClassVar[str] = 'pad'  # How a picture is made square, see `inputs/images.py`.
 
     def __post_init__(self):
         # Tuples, whatever comes (JSON has lists): a module's field must hash.

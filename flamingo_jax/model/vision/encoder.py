@@ -12,10 +12,11 @@ from jaxtyping import Array, Float, UInt8
 
 from flamingo_jax.model.vision.efficientnet import EfficientNet, EfficientNetConfig
 from flamingo_jax.model.vision.nfnet import NFNet, NFNetConfig
+from flamingo_jax.model.vision.vit import ViT, ViTConfig
 
-VisionConfig = EfficientNetConfig | NFNetConfig
+VisionConfig = EfficientNetConfig | NFNetConfig | ViTConfig
 # All trunks: what a bundle's JSON may name by its family, and the module that it configures.
-TRUNKS = {EfficientNetConfig: EfficientNet, NFNetConfig: NFNet}
+TRUNKS = {EfficientNetConfig: EfficientNet, NFNetConfig: NFNet, ViTConfig: ViT}
 
 
 class VisionEncoder(nn.Module):

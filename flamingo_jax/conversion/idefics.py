@@ -1,0 +1,313 @@
+"""IDEFICS (HuggingFaceM4/idefics-9b, -80b and their -instruct; transformers' IdeficsForVisionText2Text), read and written.
+
+A folder of Hugging Face holds everything. What differs from the paper, and is said by the config:
+
+    the LM is a LLaMA; two or three new tokens have embeddings of their own         `extra_tokens`
+    text norms are RMS norms, the feed-forward is a SwiGLU of the LM's width         `XattnConfig.norm`, `gated_ffw`, `ffw_width`
+    queries and keys are normed: by RMS in the blocks, by layer norm in the resampler `qk_norms`
+    alphas may be vectors                                                            `vector_alphas`
+    no map into or out of the resampler, no time embeddings, ReLU; or no resampler   `projects`, `frames`, `activation`
+    the CLIP (ViT-H/14) gives all its tokens, the class token too, before its last norm
+    a picture is squashed to a square, and written <fake_token_around_image><image><fake_token_around_image>
+
+Text before the first picture gets nothing from the cross-attention, in both (of several pictures' tokens, the tag <image> is
+the first that sees its picture).
+"""
+
+import dataclasses
+import json
+import pathlib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from flamingo_jax.conversion import language_model_configs
+from flamingo_jax.conversion.hugging_face import open_tensors, read_json, roles
+from flamingo_jax.conversion.tensors import Empty, Tensor, matrix, norm, to_tree, vector
+from flamingo_jax.conversion.vit import ACTIVATIONS, vit_tensors
+from flamingo_jax.inputs.tokenizer import AROUND, IMAGE, Tokenizer
+from flamingo_jax.model.config import FlamingoConfig, LanguageModelConfig, ResamplerConfig, XattnConfig
+from flamingo_jax.model.flamingo import Params
+from flamingo_jax.model.vision.vit import ViTConfig
+
+NEW_TOKENS = (AROUND, IMAGE, '<end_of_utterance>')
+VISION = 'model.vision_model.'
+# Constants that old versions of transformers stored.
+BUFFERS = re.compile(r'.*(rotary_emb\.inv_freq|embeddings\.position_ids)')
+REMEDY = 'Give a folder of HuggingFaceM4/idefics-9b, -80b, -9b-instruct or -80b-instruct, or one fine-tuned from these.'
+
+
+def convert(
+    source: str, empty: Empty = lambda _, *like: np.empty(*like), progress: bool = False
+) -> tuple[FlamingoConfig, Params, Tokenizer]:
+    """Reads an IDEFICS from its Hugging Face folder, in the dtypes of its tensors.
+
+    Args:
+      source: the folder.
+      empty, progress: where the arrays come from, and whether a bar is shown, see `tensors.to_tree`.
+
+    Raises:
+      FileNotFoundError, ValueError: a file is missing, damaged or of another model; it is named, with the tensor and a remedy.
+    """
+    folder = pathlib.Path(source).expanduser()
+    fields = read_json(folder / 'config.json')
+    try:
+        config = _read_config(fields)
+        tokenizer = _open_tokenizer(folder, fields, config)
+        config = dataclasses.replace(config, image_tag=tokenizer.image_tag, extra_tokens=tokenizer.extra_tokens)
+        state = open_tensors(folder)
+        constants = [name for name in state if BUFFERS.fullmatch(name)]
+        params = to_tree(idefics_tensors(config), state, constants, empty, progress)
+    except ValueError as error:
+        raise ValueError(f'{folder} is not a whole IDEFICS: {error}. {REMEDY}') from error
+    width = np.zeros(config.vision.width, np.float32)
+    params['vision'] |= dict(mean=width, std=width + 1)
+    return config, params, tokenizer
+
+
+def _read_config(fields: Mapping[str, Any]) -> FlamingoConfig:
+    try:
+        return config_of(fields)
+    except (ArithmeticError, AttributeError, TypeError) as error:  # A value of another type than is meant.
+        raise ValueError(f'its config.json has a value that cannot be ({error})') from error
+
+
+def config_of(fields: Mapping[str, Any]) -> FlamingoConfig:
+    """The config of a config.json; the names of the extra tokens, which the tokenizer knows, are still missing."""
+    if fields.get('model_type') != 'idefics':
+        raise ValueError(f"its config.json has model_type {fields.get('model_type')!r} and not 'idefics'")
+    defaults = dict(vocab_size=32_000, hidden_size=4096, intermediate_size=11_008, num_hidden_layers=32)
+    fields = defaults | dict(num_attention_heads=32) | dict(fields)
+    # Of grouped queries, which transformers' IDEFICS has not, a LLaMA's config may speak.
+    lm = language_model_configs.config_of(dict(fields, model_type='llama', num_key_value_heads=None, head_dim=None))
+    seen, p = fields.get('vision_config') or {}, fields.get('perceiver_config') or {}
+    width = seen.get('embed_dim', 768)
+    activation = seen.get('hidden_act', 'gelu')
+    if activation not in ACTIVATIONS:
+        raise ValueError(f'its vision_config has hidden_act {activation!r}, which is none of {sorted(ACTIVATIONS)}')
+    vision = ViTConfig(
+        width=width,
+        depth=seen.get('num_hidden_layers', 32),
+        heads=seen.get('num_attention_heads', 16),
+        ffw_width=seen.get('intermediate_size', 5120),
+        patch=seen.get('patch_size', 14),
+        resolution=seen.get('image_size', 224),
+        activation=ACTIVATIONS[activation],
+        norm_eps=seen.get('layer_norm_eps', 1e-5),
+        class_feature=True,
+        fit='squash',
+    )
+    resampler = ResamplerConfig(
+        latents=p.get('resampler_n_latents', 64),
+        width=width,
+        depth=p.get('resampler_depth', 6),
+        heads=p.get('resampler_n_heads', 16),
+        head_dim=p.get('resampler_head_dim', 96),
+        frames=0,
+        projects=False,
+        activation='relu',
+        qk_norms=p.get('qk_layer_norms_perceiver', False),
+    )
+    every = fields.get('cross_layer_interval', 1)
+    if lm.depth % every:
+        raise ValueError(
+            f'{lm.depth} layers are not divided by cross_layer_interval = {every}, which IDEFICS cannot run'
+        )
+    xattn = XattnConfig(
+        every=every,
+        heads=lm.heads,
+        head_dim=lm.head_dim,
+        norm='rms',
+        norm_eps=lm.norm_eps,
+        norm_media=False,
+        qk_norms=fields.get('qk_layer_norms', False),
+        activation=lm.activation,
+        gated_ffw=True,
+        ffw_width=lm.ffw_width,
+        vector_alphas=fields.get('alpha_type', 'float') == 'vector',
+    )
+    return FlamingoConfig(
+        lm=lm,
+        vision=vision,
+        resampler=resampler if fields.get('use_resampler', False) else None,
+        xattn=xattn,
+        extra_tokens=tuple(f'<extra_{i}>' for i in range(fields.get('additional_vocab_size', 0))),
+        extra_tied=lm.tied,
+        image_size=vision.resolution,
+    )
+
+
+def fields_of(config: FlamingoConfig) -> dict[str, Any]:
+    """The config.json of a model, the inverse of `config_of`. ValueError says why a model is none that IDEFICS can hold."""
+    lm, vision, resampler, xattn = config.lm, config.vision, config.resampler, config.xattn
+    if not (isinstance(vision, ViTConfig) and xattn):
+        raise ValueError('This model is no IDEFICS: its trunk is no vision transformer, or it has no gated blocks.')
+    names = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
+    fields = dict(
+        architectures=['IdeficsForVisionText2Text'],
+        model_type='idefics',
+        vocab_size=lm.vocab_size,
+        additional_vocab_size=len(config.extra_tokens),
+        hidden_size=lm.width,
+        intermediate_size=lm.ffw_width,
+        num_hidden_layers=lm.depth,
+        num_attention_heads=lm.heads,
+        hidden_act={ours: theirs for theirs, ours in language_model_configs.ACTIVATIONS.items()}[lm.activation],
+        rms_norm_eps=lm.norm_eps,
+        max_position_embeddings=lm.context,
+        rope_theta=lm.rotary_base,
+        rope_parameters=dict(rope_type='default', rope_theta=lm.rotary_base),
+        tie_word_embeddings=lm.tied,
+        cross_layer_interval=xattn.every,
+        qk_layer_norms=xattn.qk_norms,
+        alpha_type='vector' if xattn.vector_alphas else 'float',
+        use_resampler=resampler is not None,
+        vision_config=dict(
+            model_type='idefics_vision',
+            embed_dim=vision.width,
+            num_hidden_layers=vision.depth,
+            num_attention_heads=vision.heads,
+            intermediate_size=vision.ffw_width,
+            patch_size=vision.patch,
+            image_size=vision.resolution,
+            hidden_act=names[vision.activation],
+            layer_norm_eps=vision.norm_eps,
+        ),
+    )
+    if resampler is not None:
+        fields['perceiver_config'] = dict(
+            use_resampler=True,
+            resampler_n_latents=resampler.latents,
+            resampler_depth=resampler.depth,
+            resampler_n_heads=resampler.heads,
+            resampler_head_dim=resampler.head_dim,
+            qk_layer_norms_perceiver=resampler.qk_norms,
+        )
+    same = dataclasses.replace(config_of(fields), image_tag=config.image_tag, extra_tokens=config.extra_tokens)
+    same = dataclasses.replace(same, image_size=config.image_size)
+    if same != config:
+        ours, theirs = config.to_json(), same.to_json()
+        wrong = [name for name in ours if ours[name] != theirs[name]]
+        raise ValueError(
+            f'This model is no IDEFICS: it differs in {", ".join(wrong)} from what IDEFICS can say of them.'
+        )
+    return fields
+
+
+def _open_tokenizer(folder: pathlib.Path, fields: Mapping[str, Any], config: FlamingoConfig) -> Tokenizer:
+    """The folder's tokenizer, whose tokens beyond the LM's vocabulary become the extra tokens."""
+    v, count = config.lm.vocab_size, len(config.extra_tokens)
+    path = folder / 'tokenizer.json'
+    if path.is_file():
+        content = read_json(path)
+        added = {token['id']: token['content'] for token in content.get('added_tokens') or () if token['id'] >= v}
+        if sorted(added) != list(range(v, v + count)):
+            raise ValueError(
+                f'{path} has the tokens {added} beyond the vocabulary of {v}, but config.json has '
+                f'additional_vocab_size = {count}'
+            )
+        names = [added[i] for i in sorted(added)]
+        content['added_tokens'] = [token for token in content['added_tokens'] if token['id'] < v]
+        model = json.dumps(dict(roles=roles(folder, fields)) | content, ensure_ascii=False).encode()
+    elif (folder / 'tokenizer.model').is_file():
+        path = folder / 'tokenizer.model'
+        names, model = NEW_TOKENS[:count], path.read_bytes()
+    else:
+        raise FileNotFoundError(f'{folder} has no tokenizer.json and no tokenizer.model. Fetch one.')
+    if IMAGE not in names:
+        raise ValueError(f'{path} has no token {IMAGE} among the {count} beyond its vocabulary of {v}')
+    try:
+        return Tokenizer(model, 'token', v, names)
+    except Exception as error:  # Both libraries raise types of their own.
+        raise ValueError(f'{path} cannot be read ({error})') from error
+
+
+def roles_of(tokenizer: Tokenizer) -> dict[str, Any]:
+    """What config.json says of a tokenizer."""
+    ends = list(tokenizer.ends)
+    ends = ends[0] if len(ends) == 1 else ends
+    return dict(bos_token_id=tokenizer.bos, eos_token_id=ends, pad_token_id=tokenizer.pad)
+
+
+def write_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer) -> None:
+    """The tokenizer's file, with the extra tokens again among its own."""
+    model = tokenizer.model
+    if tokenizer.file == 'tokenizer.json':
+        content = json.loads(model)
+        del content['roles']
+        common = dict(single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
+        ids = enumerate(tokenizer.extra_tokens, tokenizer.vocab_size)
+        content['added_tokens'] += [dict(id=i, content=name) | common for i, name in ids]
+        model = json.dumps(content, ensure_ascii=False).encode()
+    (folder / tokenizer.file).write_bytes(model)
+
+
+def idefics_tensors(config: FlamingoConfig) -> Iterator[Tensor]:
+    """All tensors of an IDEFICS."""
+    lm, d = config.lm, config.lm.width
+    extra = len(config.extra_tokens)
+    yield vector(('lm', 'embedder', 'tokens'), 'model.embed_tokens.weight', lm.vocab_size, d)
+    yield from norm(('lm', 'embedder', 'norm_out'), 'model.norm', d, bias=False)
+    if extra:
+        yield vector(('extra_tokens', 'input'), 'model.embed_tokens.additional_embedding.weight', extra, d)
+    if not lm.tied:
+        yield matrix(('lm', 'embedder', 'output', 'kernel'), 'lm_head.weight', d, lm.vocab_size)
+        if extra:
+            yield vector(('extra_tokens', 'output'), 'lm_head.additional_fc.weight', extra, d)
+    for i in range(lm.depth):
+        ours, theirs = ('lm', 'blocks', i), f'model.layers.{i}'
+        yield from _llama_block(ours, theirs, 'self_attn', 'norm_attention', lm, d)
+    for tensor in vit_tensors(config.vision, 'transformers', VISION):
+        yield dataclasses.replace(tensor, path=('vision', 'trunk', *tensor.path))
+    if config.resampler is not None:
+        yield from _resampler_tensors(config.resampler)
+    c = config.xattn
+    alpha = (1, 1, d) if c.vector_alphas else (1,)
+    for i in range(config.xattn_blocks):
+        ours, theirs = ('xattn', i), f'model.gated_cross_attn_layers.{i}'
+        for name, original in (('alpha_xattn', 'alpha_cross_attn'), ('alpha_dense', 'alpha_dense')):
+            yield vector((*ours, name), f'{theirs}.{original}', *alpha, ours=(d,) if c.vector_alphas else ())
+        yield from _llama_block(ours, theirs, 'cross_attn', 'norm_text', lm, config.media_width)
+        if c.qk_norms:
+            yield from norm((*ours, 'norm_query'), f'{theirs}.cross_attn.q_layer_norm', lm.head_dim, bias=False)
+            yield from norm((*ours, 'norm_key'), f'{theirs}.cross_attn.k_layer_norm', lm.head_dim, bias=False)
+
+
+def _llama_block(
+    ours: tuple[str | int, ...], theirs: str, attention: str, norm_name: str, lm: LanguageModelConfig, media: int
+) -> Iterator[Tensor]:
+    """What a block of LLaMA and a gated block of IDEFICS share; keys and values come from the width `media`."""
+    d, heads = lm.width, (lm.heads, lm.head_dim)
+    inner = lm.heads * lm.head_dim
+    yield from norm((*ours, norm_name), f'{theirs}.input_layernorm', d, bias=False)
+    yield from norm((*ours, 'norm_ffw'), f'{theirs}.post_attention_layernorm', d, bias=False)
+    for name, width in (('query', d), ('key', media), ('value', media)):
+        yield matrix(
+            (*ours, name, 'kernel'), f'{theirs}.{attention}.{name[0]}_proj.weight', width, inner, (width, *heads)
+        )
+    yield matrix((*ours, 'out', 'kernel'), f'{theirs}.{attention}.o_proj.weight', inner, d, (*heads, d))
+    # Ours is act(up) * gate, so that LLaMA's gate_proj is our 'up'.
+    for name, original in (('up', 'gate'), ('gate', 'up')):
+        yield matrix((*ours, 'ffw', name, 'kernel'), f'{theirs}.mlp.{original}_proj.weight', d, lm.ffw_width)
+    yield matrix((*ours, 'ffw', 'down', 'kernel'), f'{theirs}.mlp.down_proj.weight', lm.ffw_width, d)
+
+
+def _resampler_tensors(c: ResamplerConfig) -> Iterator[Tensor]:
+    d, heads, inner = c.width, (c.heads, c.head_dim), c.heads * c.head_dim
+    yield vector(('resampler', 'latents'), 'model.perceiver_resampler.latents', c.latents, d)
+    yield from norm(('resampler', 'norm_out'), 'model.perceiver_resampler.layer_norm', d)
+    for i in range(c.depth):
+        ours, theirs = ('resampler', 'layers', i), f'model.perceiver_resampler.blocks.{i}'
+        yield from norm((*ours, 'norm_features'), f'{theirs}.0.context_layer_norm', d)
+        yield from norm((*ours, 'norm_latents'), f'{theirs}.0.latents_layer_norm', d)
+        if c.qk_norms:
+            yield from norm((*ours, 'norm_query'), f'{theirs}.0.q_layer_norm', c.head_dim)
+            yield from norm((*ours, 'norm_key'), f'{theirs}.0.k_layer_norm', c.head_dim)
+        for name in ('query', 'key', 'value'):
+            yield matrix((*ours, name, 'kernel'), f'{theirs}.0.{name[0]}_proj.weight', d, inner, (d, *heads))
+        yield matrix((*ours, 'out', 'kernel'), f'{theirs}.0.output_proj.weight', inner, d, (*heads, d))
+        yield from norm((*ours, 'norm_ffw'), f'{theirs}.1.ln', d)
+        yield matrix((*ours, 'ffw', 'up', 'kernel'), f'{theirs}.1.fc.weight', d, c.ffw_multiplier * d)
+        yield matrix((*ours, 'ffw', 'down', 'kernel'), f'{theirs}.1.c_proj.weight', c.ffw_multiplier * d, d)

@@ -1,0 +1,327 @@
+"""OpenFlamingo checkpoints (mlfoundations/open_flamingo 2.0), read and written.
+
+A published file holds the trained part alone: the resampler, the gated blocks, and the embeddings with the rows of the new
+tokens. Its language model and its CLIP must be given beside it. What differs from the paper, and is said by the config:
+
+    the gated block stands before the LM's blocks every - 1, 2 every - 1, ...   `XattnConfig.first`
+    no map into or out of the resampler, no norm of the media                   `projects`, `norm_media`
+    no time embeddings, GELU, 8 heads of 64 at every size                       `frames`, `activation`, `heads`, `head_dim`
+    <|endofchunk|>, <image> and (if the LM has no padding) <PAD> are new        `extra_tokens`, their ids follow the tokenizer's
+
+The CLIP must be read as it was in training: patch tokens without the class token and before the last norm, QuickGELU (OpenAI's
+ViT-L/14). open_clip since 2.23 gives normed tokens, since 2.29 GELU, so that OpenFlamingo itself now computes something else.
+
+Of an untied LM (LLaMA, GPT-NeoX) the output's new rows were never trained. GPT-NeoX's are in a published file; LLaMA's are in
+none, and are other random numbers each time that OpenFlamingo loads it. Here they are zeros: those tokens' logits are 0.
+"""
+
+import dataclasses
+import pathlib
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from flamingo_jax.conversion import language_model_configs, language_models
+from flamingo_jax.conversion.hugging_face import open_tensors, open_tokenizer, read_json
+from flamingo_jax.conversion.readers import read_weights
+from flamingo_jax.conversion.tensors import Empty, State, Tensor, matrix, norm, sizes, to_state, to_tree, vector
+from flamingo_jax.conversion.vit import read_vit
+from flamingo_jax.inputs.tokenizer import PAD, Tokenizer
+from flamingo_jax.model.config import FlamingoConfig, LanguageModelConfig, ResamplerConfig, XattnConfig
+from flamingo_jax.model.flamingo import Params
+
+# Where the LM's blocks are, by model_type of its config.json.
+BLOCKS = {
+    'llama': 'model.layers',
+    'gpt_neox': 'gpt_neox.layers',
+    'mpt': 'transformer.blocks',
+    'mosaic_gpt': 'transformer.blocks',
+    'opt': 'model.decoder.layers',
+}
+HEAD_DIM = 64
+NEW_TOKENS = ('<|endofchunk|>', '<image>', PAD)
+REMEDY = (
+    'Give the checkpoint.pt of an OpenFlamingo 2.0 model, the folder of the language model that its page names, and the '
+    'weights of its CLIP.'
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Converted:
+    """An OpenFlamingo as a model of this project; `report` says in a line what was loaded from where."""
+
+    config: FlamingoConfig
+    params: Params
+    tokenizer: Tokenizer
+    report: str
+
+
+def convert(
+    source: str,
+    lm: str,
+    clip: str,
+    activation: str = '',
+    heads: int = 0,
+    norm_features: bool = False,
+    empty: Empty = lambda _, *like: np.empty(*like),
+    progress: bool = False,
+) -> Converted:
+    """Reads an OpenFlamingo.
+
+    Args:
+      source: the published file, .pt or .safetensors, or a checkpoint of OpenFlamingo's training.
+      lm: the Hugging Face folder of its language model.
+      clip: the weights of its CLIP, see `conversion/vit.py`.
+      activation, heads: of the CLIP, where its file does not say.
+      norm_features: for a model that was trained with open_clip >= 2.23.
+      empty: where the arrays of what is large come from, see `language_models.convert`.
+      progress: whether a bar shows bytes and time left.
+
+    Raises:
+      FileNotFoundError, ValueError: a file is missing, damaged or of another model; it is named, with the tensor and a remedy.
+    """
+    folder = pathlib.Path(lm).expanduser()
+    fields = read_json(folder / 'config.json')
+    where = folder / 'config.json'
+    lm_config = language_model_configs.config_of(fields, where)
+    model_type = fields['model_type']
+    if model_type not in BLOCKS:
+        raise ValueError(f'{where}: no OpenFlamingo has an LM of model_type {model_type!r}, only {", ".join(BLOCKS)}.')
+    vision, trunk = read_vit(clip, 'clip', activation, heads, unsaid='quick_gelu')
+    vision = dataclasses.replace(vision, norm_features=norm_features)
+    state = {name.removeprefix('module.'): value for name, value in read_weights(source).items()}
+    tokenizer = open_tokenizer(folder, fields, lm_config.vocab_size)
+    tokens, output = _embeddings(model_type, state)
+    try:
+        vocab_size, new = _new_tokens(_matrix_shape(state, tokens)[0], tokenizer)
+        lm_config = dataclasses.replace(lm_config, vocab_size=vocab_size)
+        config = _config(state, BLOCKS[model_type], lm_config, vision, new)
+        trained = {
+            name: value for name, value in state.items() if not name.startswith('lang_encoder.') or '.gated_' in name
+        }
+        params = to_tree(_tensors(config, BLOCKS[model_type]), trained, empty=empty)
+        rest = [name for name in state if name not in trained and name not in (tokens, output)]
+        if rest := [name for name in rest if not _of_no_use(name, model_type)]:
+            raise ValueError(f'unused: {", ".join(sorted(rest)[:10])}')
+        tensors, note = _with_embeddings(open_tensors(folder), state, model_type, config)
+        for name in (tokens, output):
+            if name in state and state[name].shape != (vocab_size + len(new), lm_config.width):
+                raise ValueError(
+                    f'{name} has shape {state[name].shape} and not {(vocab_size + len(new), lm_config.width)}'
+                )
+    except ValueError as error:
+        raise ValueError(
+            f'{source} with the language model {lm} is not a whole OpenFlamingo: {error}. {REMEDY}'
+        ) from error
+    try:
+        _, params['lm'] = language_models.convert(fields | dict(vocab_size=vocab_size), tensors, empty, progress)
+    except ValueError as error:
+        raise ValueError(f'{folder}: {error}') from error
+    width = np.zeros(vision.width, np.float32)
+    params['vision'] = dict(trunk=trunk, mean=width, std=width + 1)
+    params['extra_tokens'] = _extra_rows(state, config, model_type)
+    report = (
+        f'{len(state)} trained tensors loaded, LM from {lm}, trunk from {clip}, nothing missing, nothing unused.{note}'
+    )
+    return Converted(config, params, tokenizer_of(tokenizer, config), report)
+
+
+def tokenizer_of(tokenizer: Tokenizer, config: FlamingoConfig) -> Tokenizer:
+    """The language model's tokenizer with the new tokens of a Flamingo."""
+    return Tokenizer(tokenizer.model, 'token', config.lm.vocab_size, config.extra_tokens)
+
+
+def export(config: FlamingoConfig, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The trained part of a model as an OpenFlamingo state dict, the inverse of `convert` bit for bit.
+
+    Raises:
+      ValueError: the model is none that OpenFlamingo can hold; the message says in what it differs.
+    """
+    model_type = _model_type(config.lm)
+    expected = _config_like(config)
+    if wrong := [
+        f'{part}.{field.name} = {getattr(getattr(config, part), field.name)!r} and not {getattr(wanted, field.name)!r}'
+        for part, wanted in expected.items()
+        for field in dataclasses.fields(wanted)
+        if getattr(getattr(config, part), field.name) != getattr(wanted, field.name)
+    ]:
+        raise ValueError(f'This is no model that OpenFlamingo can hold: {"; ".join(wrong)}.')
+    if config.extra_tokens not in (NEW_TOKENS, NEW_TOKENS[:2]):
+        raise ValueError(f'OpenFlamingo adds the tokens {NEW_TOKENS[:2]}, and this model {config.extra_tokens}.')
+    state = to_state(_tensors(config, BLOCKS[model_type]), params)
+    tokens, output = _embeddings(model_type, ())
+    extra, embedder = params['extra_tokens'], params['lm']['embedder']
+    state[tokens] = np.concatenate([np.asarray(embedder['tokens']), np.asarray(extra['input'])])
+    if not config.lm.tied and np.asarray(extra['output']).any():
+        state[output] = np.concatenate([np.asarray(embedder['output']['kernel']).T, np.asarray(extra['output'])])
+    return state
+
+
+def _model_type(lm: LanguageModelConfig) -> str:
+    if lm.positions in ('alibi', 'learned'):
+        return 'mpt' if lm.positions == 'alibi' else 'opt'
+    return 'llama' if lm.norm == 'rms' else 'gpt_neox'
+
+
+def _embeddings(model_type: str, state: Collection[str]) -> tuple[str, str]:
+    """What a checkpoint calls the LM's input and output embedding; GPT-NeoX's output is lm_head since transformers 5."""
+    family = language_models.FAMILIES[model_type]
+    outputs = [f'lang_encoder.{name}.weight' for name in (family.names.get('output', 'lm_head'), 'lm_head')]
+    output = next((name for name in outputs if name in state), outputs[0])
+    return f'lang_encoder.{family.prefixes[0]}{family.names["tokens"]}.weight', output
+
+
+def _of_no_use(name: str, model_type: str) -> bool:
+    """Constants of old versions of transformers, and what the frozen LM has too: OPT's positions, a tied output."""
+    buffers = language_models.FAMILIES[model_type].buffers
+    return bool(re.fullmatch(rf'.*({buffers})', name)) or name.endswith('.embed_positions.weight')
+
+
+def _new_tokens(rows: int, tokenizer: Tokenizer) -> tuple[int, tuple[str, ...]]:
+    """(vocabulary of the LM, names of the new tokens): new ids follow the tokenizer's, and spare rows of the LM are gone."""
+    size = tokenizer.size
+    if rows - size not in (2, 3):
+        raise ValueError(
+            f'its embedding has {rows} rows, but the tokenizer has {size} tokens, to which OpenFlamingo adds 2 or 3: the '
+            'language model is not the one that it was trained with'
+        )
+    return size, NEW_TOKENS[: rows - size]
+
+
+def _matrix_shape(state: State, name: str) -> tuple[int, int]:
+    if name not in state:
+        raise ValueError(f'missing: {name}')
+    if len(state[name].shape) != 2:
+        raise ValueError(f'{name} has shape {state[name].shape}, which is no matrix')
+    return state[name].shape
+
+
+def _config(state: State, blocks: str, lm: LanguageModelConfig, vision: Any, new: tuple[str, ...]) -> FlamingoConfig:
+    gates = re.compile(rf'lang_encoder\.{re.escape(blocks)}\.(\d+)\.gated_cross_attn_layer\.attn_gate')
+    places = sorted(int(match[1]) for match in map(gates.fullmatch, state) if match)
+    if not places:
+        raise ValueError(f'missing: lang_encoder.{blocks}.*.gated_cross_attn_layer.attn_gate')
+    every = places[0] + 1
+    if places != list(range(every - 1, lm.depth, every)):
+        raise ValueError(
+            f'its gated blocks stand before the blocks {places} of the language model, which has {lm.depth}: they do not fit'
+        )
+    latents, width = _matrix_shape(state, 'perceiver.latents')
+    if width != vision.width:
+        raise ValueError(f'its resampler has the width {width}, and the CLIP {vision.width}: the CLIP is another one')
+    base = f'lang_encoder.{blocks}.{places[0]}.gated_cross_attn_layer.'
+    frames = 'perceiver.frame_embs'
+    resampler = ResamplerConfig(
+        latents=latents,
+        width=width,
+        depth=sizes(state, 'perceiver.layers.'),
+        heads=_matrix_shape(state, 'perceiver.layers.0.0.to_q.weight')[0] // HEAD_DIM,
+        head_dim=HEAD_DIM,
+        ffw_multiplier=_matrix_shape(state, 'perceiver.layers.0.1.1.weight')[0] // width,
+        frames=_matrix_shape(state, frames)[0] if frames in state else 0,
+    )
+    xattn = XattnConfig(
+        every=every,
+        heads=_matrix_shape(state, base + 'attn.to_q.weight')[0] // HEAD_DIM,
+        head_dim=HEAD_DIM,
+        ffw_multiplier=_matrix_shape(state, base + 'ff.1.weight')[0] // lm.width,
+    )
+    return FlamingoConfig(
+        lm=lm,
+        vision=vision,
+        resampler=dataclasses.replace(resampler, **_RESAMPLER),
+        xattn=dataclasses.replace(xattn, **_XATTN, first=every - 1),
+        image_tag=(lm.vocab_size + 1,),
+        extra_tokens=new,
+        extra_tied=lm.tied,
+        image_size=vision.resolution,
+    )
+
+
+# What all of OpenFlamingo's have, whatever their size.
+_RESAMPLER = dict(projects=False, activation='gelu', qk_norms=False)
+_XATTN = dict(norm='layer', norm_eps=1e-5, norm_media=False, qk_norms=False, activation='gelu')
+_XATTN |= dict(gated_ffw=False, ffw_width=0, vector_alphas=False, only_last_image=True)
+
+
+def _config_like(config: FlamingoConfig) -> dict[str, Any]:
+    xattn = dataclasses.replace(config.xattn, **_XATTN, first=config.xattn.every - 1)
+    return dict(resampler=dataclasses.replace(config.resampler, **_RESAMPLER), xattn=xattn)
+
+
+def _with_embeddings(
+    tensors: dict[str, np.ndarray], state: State, model_type: str, config: FlamingoConfig
+) -> tuple[dict[str, np.ndarray], str]:
+    """The LM's tensors with the checkpoint's embeddings, cut to the tokenizer's size; and a note if they differ in much."""
+    family, note, v = language_models.FAMILIES[model_type], '', config.lm.vocab_size
+    tensors = dict(tensors)
+    for ours, theirs in zip(('tokens', 'output'), _embeddings(model_type, state), strict=True):
+        names = [f'{prefix}{family.names.get(ours, "lm_head")}.weight' for prefix in (*family.prefixes, '')]
+        name = next((name for name in names if name in tensors), None)
+        if name is None:
+            continue
+        if ours == 'output' and config.lm.tied:
+            del tensors[name]  # The embedding once more.
+            continue
+        before = tensors[name][:v]
+        tensors[name] = (state[theirs] if theirs in state else tensors[name])[:v]
+        if before.shape == tensors[name].shape and theirs in state:
+            rows = _rows_that_differ(before, tensors[name])
+            if rows:
+                note += f' NOTE: {rows} of {v} rows of {theirs} are not those of the language model.'
+    return tensors, note
+
+
+def _rows_that_differ(a: np.ndarray, b: np.ndarray, at_once: int = 4096) -> int:
+    """How many rows differ by more than the rounding of one to bfloat16."""
+    count = 0
+    for begin in range(0, len(a), at_once):
+        x, y = (np.asarray(part[begin : begin + at_once], np.float32) for part in (a, b))
+        count += int((np.abs(x - y).max(axis=1) > 0.01 * np.abs(x).max(axis=1) + 1e-6).sum())
+    return count
+
+
+def _extra_rows(state: State, config: FlamingoConfig, model_type: str) -> dict[str, np.ndarray]:
+    tokens, output = _embeddings(model_type, state)
+    v = config.lm.vocab_size
+    rows = dict(input=np.array(state[tokens][v:]))
+    if not config.extra_tied:
+        rows['output'] = np.array(state[output][v:]) if output in state else np.zeros_like(rows['input'])
+    return rows
+
+
+def _tensors(config: FlamingoConfig, blocks: str) -> Iterator[Tensor]:
+    """The resampler and the gated blocks."""
+    c, d = config.resampler, config.resampler.width
+    heads, inner, ffw = (c.heads, c.head_dim), c.heads * c.head_dim, c.ffw_multiplier * d
+    yield vector(('resampler', 'latents'), 'perceiver.latents', c.latents, d)
+    if c.frames:
+        yield vector(('resampler', 'time'), 'perceiver.frame_embs', c.frames, d)
+    yield from norm(('resampler', 'norm_out'), 'perceiver.norm', d)
+    for i in range(c.depth):
+        ours, theirs = ('resampler', 'layers', i), f'perceiver.layers.{i}'
+        yield from norm((*ours, 'norm_features'), f'{theirs}.0.norm_media', d)
+        yield from norm((*ours, 'norm_latents'), f'{theirs}.0.norm_latents', d)
+        yield matrix((*ours, 'query', 'kernel'), f'{theirs}.0.to_q.weight', d, inner, (d, *heads))
+        yield matrix((*ours, 'key', 'kernel'), f'{theirs}.0.to_kv.weight', d, inner, (d, *heads), 0, 2)
+        yield matrix((*ours, 'value', 'kernel'), f'{theirs}.0.to_kv.weight', d, inner, (d, *heads), 1, 2)
+        yield matrix((*ours, 'out', 'kernel'), f'{theirs}.0.to_out.weight', inner, d, (*heads, d))
+        yield from norm((*ours, 'norm_ffw'), f'{theirs}.1.0', d)
+        yield matrix((*ours, 'ffw', 'up', 'kernel'), f'{theirs}.1.1.weight', d, ffw)
+        yield matrix((*ours, 'ffw', 'down', 'kernel'), f'{theirs}.1.3.weight', ffw, d)
+    x, d, d_v = config.xattn, config.lm.width, config.media_width
+    heads, inner, ffw = (x.heads, x.head_dim), x.heads * x.head_dim, x.ffw_multiplier * d
+    for i in range(config.xattn_blocks):
+        ours, theirs = ('xattn', i), f'lang_encoder.{blocks}.{x.first + i * x.every}.gated_cross_attn_layer'
+        yield vector((*ours, 'alpha_xattn'), f'{theirs}.attn_gate', 1, ours=())
+        yield vector((*ours, 'alpha_dense'), f'{theirs}.ff_gate', 1, ours=())
+        yield from norm((*ours, 'norm_text'), f'{theirs}.attn.norm', d)
+        yield matrix((*ours, 'query', 'kernel'), f'{theirs}.attn.to_q.weight', d, inner, (d, *heads))
+        yield matrix((*ours, 'key', 'kernel'), f'{theirs}.attn.to_kv.weight', d_v, inner, (d_v, *heads), 0, 2)
+        yield matrix((*ours, 'value', 'kernel'), f'{theirs}.attn.to_kv.weight', d_v, inner, (d_v, *heads), 1, 2)
+        yield matrix((*ours, 'out', 'kernel'), f'{theirs}.attn.to_out.weight', inner, d, (*heads, d))
+        yield from norm((*ours, 'norm_ffw'), f'{theirs}.ff.0', d)
+        yield matrix((*ours, 'ffw', 'up', 'kernel'), f'{theirs}.ff.1.weight', d, ffw)
+        yield matrix((*ours, 'ffw', 'down', 'kernel'), f'{theirs}.ff.3.weight', ffw, d)

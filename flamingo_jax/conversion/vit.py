@@ -1,0 +1,227 @@
+"""Published vision transformers of CLIP and SigLIP as trees for `model/vision/vit.py`.
+
+Three spellings of the same tensors are in use, told apart by the patches' kernel:
+
+    open_clip      visual.conv1.weight                       OpenAI's own files and open_clip's CLIP
+    transformers   vision_model.embeddings.patch_embedding   folders of CLIPModel, CLIPVisionModel, SiglipModel, and IDEFICS
+    timm           patch_embed.proj.weight                   timm's ViTs, and as visual.trunk. open_clip's SigLIP
+
+A transformers folder says everything in its config.json, and so does an open_clip_config.json beside open_clip's file. A state
+dict alone does not say its activation, which must then be given: OpenAI's weights under GELU are a little wrong everywhere, and
+nothing would tell. A SigLIP has the GELU by tanh of its authors' code and of transformers; timm computes the first of them with
+the exact one.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from flamingo_jax.conversion.hugging_face import open_tensors, read_json
+from flamingo_jax.conversion.readers import read_weights
+from flamingo_jax.conversion.tensors import State, Tensor, matrix, norm, sizes, to_tree, vector
+from flamingo_jax.model.vision.vit import SIGLIP_MEAN, SIGLIP_STD, ViTConfig
+
+# The patches' kernel, by which a spelling is known.
+PATCHES = {
+    'open_clip': 'conv1.weight',
+    'transformers': 'embeddings.patch_embedding.weight',
+    'timm': 'patch_embed.proj.weight',
+}
+PREFIXES = ('', 'visual.', 'visual.trunk.', 'vision_model.', 'trunk.')
+# What a trunk has no use for: beside it the text's side and the space shared with it, and in it pools and projections.
+BESIDE = (
+    ('text.', 'text_model.', 'transformer.', 'token_embedding.', 'positional_embedding', 'ln_final.', 'text_projection')
+    + ('visual_projection.', 'visual.head.', 'logit_scale', 'logit_bias')
+    + ('input_resolution', 'context_length', 'vocab_size', 'attn_mask')
+)
+HEADS = ('proj', 'head.', 'attn_pool.', 'embeddings.position_ids')
+# open_clip's head widths of the widths that have not 64.
+HEAD_WIDTHS = {1280: 80, 1408: 88, 1664: 104, 1792: 112, 1152: 72}
+ACTIVATIONS = {'quick_gelu': 'quick_gelu', 'gelu': 'gelu', 'gelu_pytorch_tanh': 'gelu_tanh'}  # transformers' names.
+
+
+def read_vit(
+    source: str, kind: str, activation: str = '', heads: int = 0, unsaid: str = ''
+) -> tuple[ViTConfig, dict[str, Any]]:
+    """The config and the 'params' of `ViT(config)` of a published CLIP or SigLIP, in its stored dtype.
+
+    Args:
+      source: a transformers folder, or a state dict's file (.safetensors, .pt, .bin) of open_clip, OpenAI or timm.
+      kind: 'clip' or 'siglip'.
+      activation: 'quick_gelu', 'gelu' or 'gelu_tanh', for a CLIP whose source does not say.
+      heads: for a state dict of no published width.
+      unsaid: the activation where nobody says one; '' raises.
+
+    Raises:
+      ValueError: the source is no whole such model; it is named, with the tensors that are wrong and a remedy.
+    """
+    path = pathlib.Path(source).expanduser()
+    fields = read_json(path / 'config.json') if path.is_dir() else None
+    state = read_weights(path) if fields is None else open_tensors(path)
+    try:
+        spelling, prefix = _spelling(state)
+        if fields is not None:
+            config = config_of_transformers(fields, kind)
+        else:
+            said = _said_beside(path)
+            activation, heads = activation or said.get('activation', unsaid), heads or said.get('heads', 0)
+            config = _config_of_state(state, spelling, prefix, kind, activation, heads)
+            config = dataclasses.replace(config, **{name: said[name] for name in ('mean', 'std') if name in said})
+        heads_of = tuple(prefix + name for name in HEADS)
+        leftover = [name for name in state if name.startswith(heads_of) or (prefix and name.startswith(BESIDE))]
+        return config, to_tree(vit_tensors(config, spelling, prefix), state, leftover)
+    except (
+        ArithmeticError,
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as error:  # In JSON a value may be anything.
+        raise ValueError(
+            f'{source} is not a whole {kind.upper()} vision transformer: {error}. Give a folder of transformers (config.json '
+            "and its weights), or a file of open_clip's, OpenAI's or timm's weights."
+        ) from error
+
+
+def config_of_transformers(fields: dict[str, Any], kind: str) -> ViTConfig:
+    """The config of a transformers CLIP or SigLIP from its config.json, or from the vision part of it."""
+    model_type = fields.get('model_type', '')
+    if not model_type.startswith(kind):
+        raise ValueError(f'its config.json has model_type {model_type!r}, which is no {kind.upper()}')
+    fields = fields.get('vision_config') or fields
+    siglip = kind == 'siglip'
+    activation = fields.get('hidden_act', 'gelu_pytorch_tanh' if siglip else 'quick_gelu')
+    if activation not in ACTIVATIONS:
+        raise ValueError(f'its config.json has hidden_act {activation!r}, which is none of {sorted(ACTIVATIONS)}')
+    return ViTConfig(
+        width=fields.get('hidden_size', 768),
+        depth=fields.get('num_hidden_layers', 12),
+        heads=fields.get('num_attention_heads', 12),
+        ffw_width=fields.get('intermediate_size', 3072),
+        patch=fields.get('patch_size', 16 if siglip else 32),
+        resolution=fields.get('image_size', 224),
+        activation=ACTIVATIONS[activation],
+        norm_eps=fields.get('layer_norm_eps', 1e-6 if siglip else 1e-5),
+        **(_SIGLIP if siglip else {}),
+    )
+
+
+_SIGLIP = dict(
+    class_token=False,
+    norm_in=False,
+    patch_bias=True,
+    norm_features=True,
+    mean=SIGLIP_MEAN,
+    std=SIGLIP_STD,
+    fit='squash',
+)
+
+
+def _said_beside(path: pathlib.Path) -> dict[str, Any]:
+    """What an open_clip_config.json in the same folder says that the weights do not."""
+    beside = path.parent / 'open_clip_config.json'
+    if not beside.is_file():
+        return {}
+    fields = read_json(beside)
+    model, said = fields.get('model_cfg', {}), dict(fields.get('preprocess_cfg', {}))
+    vision = model.get('vision_cfg', {})
+    if 'timm_model_name' not in vision:
+        said['activation'] = 'quick_gelu' if model.get('quick_gelu') else 'gelu'
+        said['heads'] = vision['width'] // vision.get('head_width', 64) if 'width' in vision else 0
+    return said
+
+
+def _spelling(state: State) -> tuple[str, str]:
+    for spelling, patches in PATCHES.items():
+        for prefix in PREFIXES:
+            if prefix + patches in state:
+                return spelling, prefix
+    raise ValueError(f'it has none of the tensors {sorted(PATCHES.values())}')
+
+
+def _config_of_state(state: State, spelling: str, prefix: str, kind: str, activation: str, heads: int) -> ViTConfig:
+    siglip = kind == 'siglip'
+    blocks, up, positions = {
+        'open_clip': ('transformer.resblocks.', 'mlp.c_fc.weight', 'positional_embedding'),
+        'transformers': ('encoder.layers.', 'mlp.fc1.weight', 'embeddings.position_embedding.weight'),
+        'timm': ('blocks.', 'mlp.fc1.weight', 'pos_embed'),
+    }[spelling]
+    depth = sizes(state, prefix + blocks)
+    needed = [prefix + PATCHES[spelling], prefix + positions, f'{prefix}{blocks}0.{up}']
+    if missing := [name for name in needed if name not in state]:
+        raise ValueError(f'missing: {", ".join(missing)}')
+    kernel, table, hidden = (state[name] for name in needed)
+    if kernel.ndim != 4 or kernel.shape[2] != kernel.shape[3] or hidden.ndim != 2:
+        raise ValueError(f'{needed[0]} has shape {kernel.shape}, {needed[2]} {hidden.shape}')
+    width, patch = kernel.shape[0], kernel.shape[2]
+    grid = int((table.shape[-2] - (not siglip)) ** 0.5)
+    if not siglip and not activation:
+        if 'input_resolution' in state:  # Only OpenAI's own files say this of themselves.
+            activation = 'quick_gelu'
+        else:
+            raise ValueError(
+                'a state dict does not say its activation: give --activation=quick_gelu (weights of OpenAI, and those whose '
+                'open_clip model is named -quickgelu) or --activation=gelu (LAION and most others)'
+            )
+    if not heads and width % HEAD_WIDTHS.get(width, 64):
+        raise ValueError(
+            f'a state dict does not say its number of heads, and of the width {width} none is known: give --heads'
+        )
+    return ViTConfig(
+        width=width,
+        depth=depth,
+        heads=heads or width // HEAD_WIDTHS.get(width, 64),
+        ffw_width=hidden.shape[0],
+        patch=patch,
+        resolution=grid * patch,
+        activation=activation or 'gelu_tanh',
+        norm_eps=1e-6 if siglip else 1e-5,
+        **(_SIGLIP if siglip else {}),
+    )
+
+
+def vit_tensors(c: ViTConfig, spelling: str, prefix: str) -> Iterator[Tensor]:
+    """All tensors of a trunk in one of the spellings."""
+    names = {
+        'open_clip': dict(
+            class_token='class_embedding', positions='positional_embedding', norm_in='ln_pre', norm_out='ln_post'
+        )
+        | dict(block='transformer.resblocks', norm_attention='ln_1', out='attn.out_proj', norm_ffw='ln_2')
+        | dict(up='mlp.c_fc', down='mlp.c_proj', fused='attn.in_proj_'),
+        'transformers': dict(class_token='embeddings.class_embedding', positions='embeddings.position_embedding.weight')
+        | dict(norm_in='pre_layrnorm', norm_out='post_layernorm', block='encoder.layers', norm_attention='layer_norm1')
+        | dict(out='self_attn.out_proj', norm_ffw='layer_norm2', up='mlp.fc1', down='mlp.fc2', fused=''),
+        'timm': dict(
+            class_token='cls_token', positions='pos_embed', norm_in='norm_pre', norm_out='norm', block='blocks'
+        )
+        | dict(norm_attention='norm1', out='attn.proj', norm_ffw='norm2', up='mlp.fc1', down='mlp.fc2')
+        | dict(fused='attn.qkv.'),
+    }[spelling]
+    d, head_dim = c.width, c.width // c.heads
+    ones = (1,) if spelling == 'timm' else ()  # timm's have a batch dimension.
+    kernel = prefix + PATCHES[spelling]
+    yield Tensor(('patches', 'kernel'), kernel, (d, 3, c.patch, c.patch), (c.patch, c.patch, 3, d), (2, 3, 1, 0))
+    if c.patch_bias:
+        yield vector(('patches', 'bias'), kernel.removesuffix('weight') + 'bias', d)
+    n = c.grid**2 + c.class_token
+    yield vector(('positions',), prefix + names['positions'], *ones, n, d, ours=(n, d))
+    if c.class_token:
+        yield vector(('class_token',), prefix + names['class_token'], *ones * 2, d, ours=(d,))
+    if c.norm_in:
+        yield from norm(('norm_in',), prefix + names['norm_in'], d)
+    yield from norm(('norm_out',), prefix + names['norm_out'], d)
+    for i in range(c.depth):
+        ours, theirs = ('layers', i), f'{prefix}{names["block"]}.{i}.'
+        yield from norm((*ours, 'norm_attention'), theirs + names['norm_attention'], d)
+        yield from norm((*ours, 'norm_ffw'), theirs + names['norm_ffw'], d)
+        for part, name in enumerate(('query', 'key', 'value')):
+            fused, parts = theirs + names['fused'], (part, 3)
+            if not names['fused']:
+                fused, parts = f'{theirs}self_attn.{name[0]}_proj.', (0, 1)
+            yield matrix((*ours, name, 'kernel'), fused + 'weight', d, d, (d, c.heads, head_dim), *parts)
+            yield Tensor((*ours, name, 'bias'), fused + 'bias', (d,), (c.heads, head_dim), (0,), *parts)
+        for name, inputs, outputs in (('out', d, d), ('up', d, c.ffw_width), ('down', c.ffw_width, d)):
+            kernel = (c.heads, head_dim, d) if name == 'out' else ()
+            yield matrix((*ours, name, 'kernel'), f'{theirs}{names[name]}.weight', inputs, outputs, kernel)
+            yield vector((*ours, name, 'bias'), f'{theirs}{names[name]}.bias', outputs)

@@ -1,0 +1,178 @@
+"""The vision transformer (Dosovitskiy et al. 2021) of CLIP and SigLIP: the trunks of OpenFlamingo, IDEFICS and most open models.
+
+One module by config. CLIP (Radford et al. 2021; OpenAI's weights have QuickGELU, OpenCLIP's mostly GELU) has a class token and a
+norm before its blocks; SigLIP (Zhai et al. 2023) has neither, and biased patches. What the resampler reads differs too:
+OpenFlamingo takes the patch tokens before the last norm without the class token, IDEFICS all tokens before the last norm,
+others the patch tokens after it.
+
+The trunk is frozen, and this file is inference only: no dropout, no pooling, no projection into the space shared with texts.
+Depth is scanned over stacked parameters.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, UInt8
+
+from flamingo_jax.model.attention import attend
+from flamingo_jax.model.layers import ACTIVATIONS, Linear, Norm
+from flamingo_jax.model.vision.convolution import KERNEL_AXES, VECTOR_AXES
+
+# Of pixels in 0..1.
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+SIGLIP_MEAN, SIGLIP_STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
+
+@dataclasses.dataclass(frozen=True)
+class ViTConfig:
+    """What distinguishes the models. The defaults are OpenAI's CLIP ViT-L/14, as OpenFlamingo reads it.
+
+    width, depth, heads, ffw_width: of the blocks.
+    patch: height and width of a patch, in pixels.
+    resolution: height and width of the training pictures, in pixels. At others the position embeddings are interpolated.
+    activation: 'quick_gelu', 'gelu' or 'gelu_tanh'.
+    norm_eps: of every layer norm.
+    class_token: whether there is one, before the patches.
+    norm_in: whether there is a norm before the blocks.
+    patch_bias: whether the patches' map has a bias.
+    norm_features: whether the features are taken after the last norm; it is kept in the parameters either way.
+    class_feature: whether the class token is the first of the features.
+    mean, std: of RGB in 0..1, by which pixels are standardised.
+    fit: how a picture is made square, see `inputs/images.py`.
+    """
+
+    width: int = 1024
+    depth: int = 24
+    heads: int = 16
+    ffw_width: int = 4096
+    patch: int = 14
+    resolution: int = 224
+    activation: str = 'quick_gelu'
+    norm_eps: float = 1e-5
+    class_token: bool = True
+    norm_in: bool = True
+    patch_bias: bool = False
+    norm_features: bool = False
+    class_feature: bool = False
+    mean: Sequence[float] = CLIP_MEAN
+    std: Sequence[float] = CLIP_STD
+    fit: str = 'crop'
+
+    family: ClassVar[str] = 'vit'  # How a bundle names it.
+    float32_only: ClassVar[bool] = False  # Stored and computed in the dtype of the model, as its originals are.
+
+    def __post_init__(self):
+        # Tuples, whatever comes (JSON has lists): a module's field must hash.
+        object.__setattr__(self, 'mean', tuple(self.mean))
+        object.__setattr__(self, 'std', tuple(self.std))
+        if self.width % self.heads:
+            raise ValueError(f'A ViT of width {self.width} cannot have {self.heads} heads: they do not divide it.')
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f'The activation of a ViT is one of {sorted(ACTIVATIONS)}, and not {self.activation!r}.')
+        if self.class_feature and not self.class_token:
+            raise ValueError('A ViT without a class token has no class feature: set class_feature=False.')
+
+    @property
+    def grid(self) -> int:
+        """Patches along a side at the training resolution."""
+        return self.resolution // self.patch
+
+    def spatial(self, image_size: int) -> int:
+        """s, the features of a picture of so many pixels a side."""
+        return (image_size // self.patch) ** 2 + self.class_feature
+
+
+class ViT(nn.Module):
+    """Pixels to the features of a grid of patches. dtype: of the computation."""
+
+    config: ViTConfig
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, 'b height width 3'] | UInt8[Array, 'b height width 3']
+    ) -> Float[Array, 'b s d']:
+        """Features of images.
+
+        images: RGB, 0 to 255. The preprocessing belongs to the trunk and happens here. Pixels beyond a whole number of
+          patches are left out, at the right and at the bottom, as by the originals' convolutions.
+        Returns the class token's feature first if the config has it, then the patches', row by row.
+        """
+        c, p = self.config, self.config.patch
+        x = (images.astype(jnp.float32) / 255 - np.float32(c.mean)) / np.float32(c.std)
+        b, height, width = x.shape[0], x.shape[1] // p, x.shape[2] // p
+        # A convolution whose stride is its size is a product of matrices.
+        x = x[:, : height * p, : width * p].reshape(b, height, p, width, p, 3).transpose(0, 1, 3, 2, 4, 5)
+        x = x.reshape(b, height * width, p, p, 3)
+        x = Linear((p, p, 3, c.width), KERNEL_AXES, 3, c.patch_bias, self.dtype, name='patches')(x)
+        positions = self.param(
+            'positions',
+            nn.with_logical_partitioning(nn.initializers.normal(0.02), ('positions', 'vision_out')),
+            (c.grid**2 + c.class_token, c.width),
+        )
+        if c.class_token:
+            init = nn.with_logical_partitioning(nn.initializers.normal(c.width**-0.5), VECTOR_AXES)
+            first = self.param('class_token', init, (c.width,)).astype(self.dtype)
+            x = jnp.concatenate([jnp.broadcast_to(first, (b, 1, c.width)), x], axis=1)
+        x = x + resize_positions(positions, c.grid, height, width).astype(self.dtype)
+        norm = dict(eps=c.norm_eps, axis='vision_out', dtype=self.dtype)
+        if c.norm_in:
+            x = Norm(**norm, name='norm_in')(x)
+        x, _ = _scan_layers(c.depth)(ViTLayer(c, self.dtype, name='layers'), x, None)
+        normed = Norm(**norm, name='norm_out')(x)
+        x = normed if c.norm_features else x
+        return x[:, 1:] if c.class_token and not c.class_feature else x
+
+
+def resize_positions(positions: Float[Array, 'n d'], grid: int, height: int, width: int) -> Float[Array, 'm d']:
+    """Position embeddings of grid * grid patches (after those of a class token) -> of height * width patches.
+
+    Bicubic with antialiasing, which is what open_clip and timm do when they load weights at another resolution.
+    (transformers' `interpolate_pos_encoding` has no antialiasing and another cubic, of coefficient -0.75.)
+    """
+    if (height, width) == (grid, grid):
+        return positions
+    before, patches = jnp.split(positions.astype(jnp.float32), [positions.shape[0] - grid**2])
+    patches = patches.reshape(grid, grid, -1)
+    patches = jax.image.resize(patches, (height, width, patches.shape[-1]), 'cubic')
+    return jnp.concatenate([before, patches.reshape(height * width, -1)])
+
+
+class ViTLayer(nn.Module):
+    """A pre-norm block: attention among all tokens, then a feed-forward; both residual, every map with a bias."""
+
+    config: ViTConfig
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, 'b s d']) -> Float[Array, 'b s d']:
+        c = self.config
+        head_dim = c.width // c.heads
+        norm = dict(eps=c.norm_eps, axis='vision_out', dtype=self.dtype)
+        linear = dict(bias=True, dtype=self.dtype)
+        into, out = (c.width, c.heads, head_dim), ('vision_in', 'vision_out', 'head_dim')
+        y = Norm(**norm, name='norm_attention')(x)
+        q, k, v = (Linear(into, out, **linear, name=name)(y) for name in ('query', 'key', 'value'))
+        back, axes = (c.heads, head_dim, c.width), ('vision_in', 'head_dim', 'vision_out')
+        x = x + Linear(back, axes, 2, **linear, name='out')(attend(q, k, v))
+        y = Norm(**norm, name='norm_ffw')(x)
+        # Not `layers.FeedForward`, which is cut over the mesh: pictures are (see `training/sharding.py`).
+        axes = ('vision_in', 'vision_out')
+        y = ACTIVATIONS[c.activation](Linear((c.width, c.ffw_width), axes, **linear, name='up')(y))
+        return x + Linear((c.ffw_width, c.width), axes, **linear, name='down')(y)
+
+
+def _scan_layers(depth: int):
+    return nn.scan(
+        lambda layer, x, _: (layer(x), None),
+        variable_axes={'params': 0},
+        split_rngs={'params': True},
+        length=depth,
+        metadata_params={nn.PARTITION_NAME: 'layers'},
+    )

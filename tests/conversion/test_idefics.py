@@ -1,0 +1,258 @@
+"""transformers' IDEFICS against its conversion: logits, greedy and beams, every kind of prompt; both ways; bad folders."""
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import PIL.Image
+import pytest
+import safetensors.numpy
+
+from flamingo_jax import convert
+from flamingo_jax.conversion import idefics
+from flamingo_jax.conversion.hugging_face import open_tensors
+from flamingo_jax.inference import bundle, pretrained
+from flamingo_jax.inputs.prompts import encode_prompt
+from flamingo_jax.model.flamingo import Flamingo
+from tests import peers
+from tests.golden.make_peers import SEQUENCES as GOLDEN_SEQUENCES
+from tests.golden.make_peers import pixels
+
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
+TOLERANCE = 1e-4  # Relative to the largest logit.
+AROUND, IMG, EOU = 94, 95, 96
+CASES = {
+    'published': dict(),
+    'no resampler, vector alphas': dict(resampler=False, alpha='vector'),
+    'no norms, instruct': dict(qk_norms=False, every=3, depth=3, extra=3),
+}
+
+
+@pytest.fixture(scope='module', params=CASES)
+def both(request, tmp_path_factory):
+    """(the original, ours, the folder)."""
+    pytest.importorskip('torch')
+    pytest.importorskip('transformers')
+    folder = tmp_path_factory.mktemp('idefics')
+    model = peers.idefics(folder / 'source', **CASES[request.param])
+    convert.idefics(str(folder / 'source'), str(folder / 'bundle'))
+    return model, pretrained.load(folder / 'bundle'), folder
+
+
+def row_of(ours) -> str:
+    """Of docs/checkpoints.md."""
+    c = ours.config
+    parts = [
+        'resampler' if c.resampler else 'no resampler',
+        'vector alphas' if c.xattn.vector_alphas else 'scalar alphas',
+    ]
+    parts += ['q/k norms'] * c.xattn.qk_norms + ['end of utterance'] * (c.extra_tokens[-1] == '<end_of_utterance>')
+    return f'IDEFICS: {", ".join(parts)}'
+
+
+def pictures(b: int, n: int) -> np.ndarray:
+    return np.random.default_rng(3).integers(0, 256, (b, n, 1, 42, 42, 3)).astype(np.uint8)
+
+
+def inputs(ours, images, ids, valid=None):
+    """What the original takes; its processor's mask shows each token the last image before it."""
+    import torch
+
+    ids = torch.tensor(ids).long()
+    seen = (ids == IMG).cumsum(1)
+    which = torch.arange(1, images.shape[1] + 1)
+    mask = torch.ones_like(ids) if valid is None else torch.tensor(valid)
+    return dict(
+        input_ids=ids,
+        attention_mask=mask,
+        pixel_values=peers.standardised(images[:, :, 0], ours.config.vision),
+        image_attention_mask=(seen[..., None] == which).long(),
+    )
+
+
+TAG = [AROUND, IMG, AROUND]
+SEQUENCES = {
+    'one image': [[1, *TAG, 5, 6, 7, 8]],
+    'several images': [[1, *TAG, 5, 6, *TAG, IMG, AROUND, 7, 8, 9, *TAG, 10, 11]],
+    'text before the first image': [[1, 5, 6, 7, *TAG, 7, 8, 9]],
+    'different numbers of images': [[1, *TAG, 5, 6, *TAG, 7, 8, 9], [1, 4, *TAG, 15, 16, 17, 18, 19, 20, 21]],
+    'more images than in training': [[1, *(token for i in range(9) for token in (*TAG, 20 + i))]],
+}
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize('case', SEQUENCES)
+def test_logits(both, case, record_property):
+    import torch
+
+    model, ours, _ = both
+    ids = np.array(SEQUENCES[case], np.int32)
+    images = pictures(len(ids), int((ids == IMG).sum(1).max()))
+    with torch.no_grad():
+        expected = model(**inputs(ours, images, ids)).logits.numpy()
+    got = np.asarray(ours.logits(images, ids))
+    difference = np.abs(got - expected).max() / np.abs(expected).max()
+    print(f'{case}: largest difference {difference:.1e}')
+    record_property('row', row_of(ours))
+    record_property('difference', float(difference))
+    assert got.shape == expected.shape and difference < TOLERANCE
+    blind = np.asarray(ours.logits(255 - images, ids))
+    assert np.abs(blind - got).max() > 100 * TOLERANCE * np.abs(expected).max()  # The images matter.
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize('beams', [1, 3])
+def test_generation(both, beams, record_property):
+    """Prompts as a user writes them, through the original's own processor; they differ in length and in images."""
+    import torch
+    import transformers
+
+    model, ours, folder = both
+    rng = np.random.default_rng(5)
+    p = [
+        PIL.Image.fromarray(rng.integers(0, 256, shape).astype(np.uint8))
+        for shape in ((60, 42, 3), (30, 50, 3), (42, 42, 3))
+    ]
+    prompts = [
+        ['w1 w2', p[0], 'w3 ', p[1], p[2], ' w4 w5'],
+        [p[1], 'w6 w7 w8'],
+        ['w9', 'w10', p[2], 'w11 w12'],
+        ['w13 w14 w15 w16'],
+    ]
+    record_property('row', row_of(ours))
+    record_property('equal', 'beams' if beams > 1 else 'greedy')
+    got = ours.generate(prompts, max_new_tokens=12, num_beams=beams)
+    names = list(ours.tokenizer.extra_tokens)
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_file=str(folder / 'source' / 'tokenizer.json'),
+        bos_token='<s>',
+        eos_token='</s>',
+        pad_token='<pad>',
+        unk_token='<unk>',
+        padding_side='left',
+        additional_special_tokens=names,
+    )
+    processor = transformers.IdeficsProcessor(transformers.IdeficsImageProcessorPil(image_size=42), fast)
+    x = processor(text=prompts, return_tensors='pt', add_end_of_utterance_token='<end_of_utterance>' in names)
+    stops = [2] + ([EOU] if EOU in range(94, 94 + len(names)) else [])
+    with torch.no_grad():
+        banned = sorted({0, 1, AROUND, IMG} - set(stops))
+        how = dict(num_beams=beams, length_penalty=0.0, eos_token_id=stops, suppress_tokens=banned, do_sample=False)
+        out = model.generate(**x, max_new_tokens=12, pad_token_id=0, **how)
+    expected = []
+    for row in out[:, x['input_ids'].shape[1] :].tolist():
+        end = min([row.index(stop) for stop in stops if stop in row], default=len(row))
+        expected.append(ours.tokenizer.decode(row[:end]).strip())
+    assert got == expected
+    assert len(set(got)) > 1
+
+
+@pytest.mark.parity
+def test_export_is_the_folder_again(both, record_property):
+    import transformers
+
+    _, ours, folder = both
+    record_property('row', row_of(ours))
+    record_property('equal', 'export')
+    out = folder / 'exported'
+    convert.export('to_idefics', str(folder / 'bundle'), str(out))
+    before, after = open_tensors(folder / 'source'), open_tensors(out)
+    assert set(before) == set(after)
+    for name, value in before.items():
+        assert after[name].dtype == value.dtype
+        np.testing.assert_array_equal(after[name], value, err_msg=name)
+    assert type(transformers.AutoModelForImageTextToText.from_pretrained(out)).__name__ == 'IdeficsForVisionText2Text'
+    convert.idefics(str(out), str(folder / 'again'))
+    assert bundle.read(folder / 'again').checksums == ours.checksums
+    assert json.loads((folder / 'again' / 'config.json').read_text())['model'] == ours.config.to_json()
+
+
+@pytest.fixture(scope='module')
+def source(tmp_path_factory):
+    """(folder, tensors) of the IDEFICS in tests/golden/peers.npz."""
+    folder = tmp_path_factory.mktemp('golden') / 'idefics'
+    return folder, peers.write_golden(folder, 'idefics')
+
+
+def test_it_says_what_the_original_said(source):
+    config, params, _ = idefics.convert(str(source[0]))
+    golden, model, params = peers.golden(), Flamingo(config), jax.tree.map(jnp.asarray, params)
+    images, ids = pixels(), np.array(GOLDEN_SEQUENCES, np.int32)
+    logits = np.asarray(jax.jit(model.logits)(params, images, ids))
+    expected = golden['idefics_logits']
+    assert np.abs(logits - expected).max() < TOLERANCE * np.abs(expected).max()
+    got = peers.answers(model, params, images, ids, 1, [2], (0, 1, AROUND, IMG))
+    np.testing.assert_array_equal(got, golden['idefics_greedy'])
+
+
+def test_the_command_and_its_inverse(source, tmp_path):
+    folder, state = source
+    convert.idefics(str(folder), str(tmp_path / 'bundle'))
+    convert.export('to_idefics', str(tmp_path / 'bundle'), str(tmp_path / 'again'))
+    again = open_tensors(tmp_path / 'again')
+    assert set(again) == set(state)
+    for name, value in state.items():
+        np.testing.assert_array_equal(again[name], value, err_msg=name)
+    before, after = (json.loads((path / 'config.json').read_text()) for path in (folder, tmp_path / 'again'))
+    assert idefics.config_of(before) == idefics.config_of(after)
+    names = [
+        [(t['id'], t['content']) for t in json.loads((p / 'tokenizer.json').read_text())['added_tokens']]
+        for p in (folder, tmp_path / 'again')
+    ]
+    assert names[0] == names[1]
+    tokenizer = bundle.read(tmp_path / 'bundle').tokenizer()
+    assert (tokenizer.around, tokenizer.image_tag, tokenizer.eoc) == (AROUND, (IMG,), None)
+    with pytest.raises(ValueError, match='This is no model that OpenFlamingo can hold: resampler.activation'):
+        convert.export('to_open_flamingo', str(tmp_path / 'bundle'), str(tmp_path / 'x.pt'))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['again', 'bundle']
+
+
+def test_prompts_are_written_as_by_the_original(source):
+    config, _, tokenizer = idefics.convert(str(source[0]))
+    a, b = pictures(1, 2)[0, :, 0]
+    tokens, frames = encode_prompt([' w1 ', a, b, 'w2', 'w3', a], tokenizer, 42, config.vision.fit)
+    assert tokens == [1, 5, AROUND, IMG, AROUND, IMG, AROUND, *tokenizer.encode('w2w3'), AROUND, IMG, AROUND]
+    assert len(frames) == 3
+
+
+def test_bad_folders_are_named_and_leave_nothing(source, tmp_path):
+    folder, state = source
+    bad = tmp_path / 'bad'
+    shutil.copytree(folder, bad)
+    fields = json.loads((bad / 'config.json').read_text())
+
+    def refuses(match, error=ValueError, state=state, **changed):
+        safetensors.numpy.save_file(state, bad / 'model.safetensors')
+        (bad / 'config.json').write_text(json.dumps(fields | changed))
+        with pytest.raises(error, match=match) as caught:
+            convert.idefics(str(bad), str(tmp_path / 'out'))
+        assert str(bad) in str(caught.value) and sorted(path.name for path in tmp_path.iterdir()) == ['bad']
+
+    refuses("model_type 'llama' and not 'idefics'.*Give a folder", model_type='llama')
+    refuses(
+        'missing: model.norm.weight',
+        state={name: value for name, value in state.items() if name != 'model.norm.weight'},
+    )
+    refuses('unused: model.norm.bias', state=state | {'model.norm.bias': np.zeros(64, np.float32)})
+    refuses(r'model.norm.weight has shape \(63,\)', state=state | {'model.norm.weight': np.zeros(63, np.float32)})
+    refuses('unused: model.perceiver_resampler', use_resampler=False)
+    refuses('not divided by cross_layer_interval = 3', cross_layer_interval=3)
+    refuses('additional_vocab_size = 3', additional_vocab_size=3)
+    one = 'model.layers.1.self_attn.q_proj.weight'
+    refuses(
+        f'{one} is of float16, but that of another block of float32', state=state | {one: state[one].astype(np.float16)}
+    )
+    for name in fields:
+        for value in ('x', -1, [], {'a': 1}):
+            (bad / 'config.json').write_text(json.dumps(fields | {name: value}))
+            try:
+                convert.idefics(str(bad), str(tmp_path / 'out'))
+            except ValueError as error:
+                assert str(bad) in str(error)
+            else:  # Of no meaning to the weights, such as transformers_version.
+                shutil.rmtree(tmp_path / 'out')
+    (bad / 'tokenizer.json').unlink()
+    refuses('no tokenizer.json', FileNotFoundError)

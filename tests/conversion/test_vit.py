@@ -1,0 +1,262 @@
+"""Small random CLIPs and SigLIPs with weights of realistic scale: our features against open_clip, transformers and timm."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from flamingo_jax import convert
+from flamingo_jax.conversion.tensors import to_state
+from flamingo_jax.conversion.vit import read_vit, vit_tensors
+from flamingo_jax.inference import bundle
+from flamingo_jax.inputs.images import to_frames
+from flamingo_jax.model.vision.vit import ViT, ViTConfig
+from tests.peers import open_clip_model, randomise, standardised
+
+TOLERANCE = 1e-4  # Relative to the largest feature.
+CONFIG = ViTConfig(width=48, depth=3, heads=3, ffw_width=192, resolution=42)
+
+
+@pytest.fixture(scope='module')
+def images():
+    return np.random.default_rng(0).integers(0, 256, (2, 42, 42, 3)).astype(np.uint8)
+
+
+def features(config, params, images):
+    return np.asarray(jax.jit(lambda p, x: ViT(config).apply({'params': p}, x))(params, images))
+
+
+def assert_close(ours, theirs, record=lambda name, value: None, row=''):
+    theirs = np.asarray(theirs)
+    assert ours.shape == theirs.shape
+    difference = np.abs(ours - theirs).max() / np.abs(theirs).max()
+    print(f'largest difference {difference:.1e}')
+    record('row', row)
+    record('difference', float(difference))
+    assert difference < TOLERANCE
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize('quick_gelu', [True, False])
+@pytest.mark.parametrize('norm_features', [True, False])
+@pytest.mark.parametrize('file', ['clip.pt', 'clip.safetensors'])
+def test_open_clip(tmp_path, images, quick_gelu, norm_features, file, record_property):
+    torch = pytest.importorskip('torch')
+    pytest.importorskip('open_clip')
+    model = open_clip_model(quick_gelu, final_ln_after_pool=not norm_features)
+    if file == 'clip.pt':
+        torch.save(model.state_dict(), tmp_path / file)
+    else:
+        safetensors.numpy.save_file({k: v.numpy() for k, v in model.state_dict().items()}, tmp_path / file)
+    config, params = read_vit(str(tmp_path / file), 'clip', 'quick_gelu' if quick_gelu else 'gelu', 3)
+    assert dataclasses.replace(config, activation='quick_gelu') == CONFIG
+    config = dataclasses.replace(config, norm_features=norm_features)
+    with torch.no_grad():
+        _, tokens = model.visual(standardised(images, config))
+    assert_close(features(config, params, images), tokens, record_property, 'CLIP, open_clip')
+
+
+@pytest.mark.parity
+def test_openais_own_form_a_torchscript_archive(tmp_path, images, record_property):
+    """fp16, and with the three numbers by which OpenAI's files are known: nothing else needs to be said."""
+    torch = pytest.importorskip('torch')
+    pytest.importorskip('open_clip')
+    model = open_clip_model(final_ln_after_pool=True)
+
+    class Whole(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.visual, self.logit_scale = model.visual.half(), torch.nn.Parameter(torch.zeros(()))
+            for name, number in (('input_resolution', 42), ('context_length', 16), ('vocab_size', 64)):
+                self.register_buffer(name, torch.tensor(number))
+
+        def forward(self, x):
+            return self.visual(x)[0] * self.logit_scale
+
+    torch.jit.save(torch.jit.trace(Whole(), torch.zeros(1, 3, 42, 42).half()), str(tmp_path / 'ViT.pt'))
+    config, params = read_vit(str(tmp_path / 'ViT.pt'), 'clip', heads=3)
+    assert config == CONFIG and params['patches']['kernel'].dtype == np.float16
+    with torch.no_grad():
+        _, tokens = model.visual.float()(standardised(images, config))
+    assert_close(
+        features(config, jax.tree.map(np.float32, params), images), tokens, record_property, "CLIP, OpenAI's own file"
+    )
+
+
+@pytest.mark.parity
+def test_another_resolution_as_open_clip(tmp_path, images, record_property):
+    torch = pytest.importorskip('torch')
+    open_clip = pytest.importorskip('open_clip')
+    model, state = open_clip_model(), {}
+    torch.save(model.state_dict(), tmp_path / 'clip.pt')
+    config, params = read_vit(str(tmp_path / 'clip.pt'), 'clip', 'quick_gelu', 3)
+    config = dataclasses.replace(config, norm_features=True)
+    for size in (28, 70):
+        other = open_clip_model(image_size=size)
+        state = dict(model.state_dict())
+        open_clip.model.resize_pos_embed(state, other)
+        other.load_state_dict(state)
+        pixels = np.random.default_rng(1).integers(0, 256, (2, size, size, 3)).astype(np.uint8)
+        with torch.no_grad():
+            _, tokens = other.visual(standardised(pixels, config))
+        assert_close(features(config, params, pixels), tokens, record_property, 'CLIP at another resolution, open_clip')
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize('activation', ['quick_gelu', 'gelu'])
+@pytest.mark.parametrize('whole', [True, False])
+def test_transformers_clip(tmp_path, images, activation, whole, record_property):
+    torch = pytest.importorskip('torch')
+    transformers = pytest.importorskip('transformers')
+    vision = dict(hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=100, patch_size=14)
+    vision |= dict(image_size=42, hidden_act=activation)
+    if whole:
+        text = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, vocab_size=64)
+        fields = transformers.CLIPConfig(vision_config=vision, text_config=text, projection_dim=24)
+        model = randomise(transformers.CLIPModel(fields))
+    else:
+        model = randomise(transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**vision)))
+    model.save_pretrained(tmp_path / 'clip', max_shard_size='60KB')
+    config, params = read_vit(str(tmp_path / 'clip'), 'clip')
+    config = dataclasses.replace(config, class_feature=True)
+    assert config.activation == activation and config.heads == 4 and config.ffw_width == 100
+    with torch.no_grad():
+        vision_model = model.vision_model if hasattr(model, 'vision_model') else model
+        tokens = vision_model(standardised(images, config)).last_hidden_state
+    assert_close(features(config, params, images), tokens, record_property, 'CLIP, transformers')
+
+
+@pytest.mark.parity
+def test_transformers_siglip(tmp_path, images, record_property):
+    torch = pytest.importorskip('torch')
+    transformers = pytest.importorskip('transformers')
+    vision = dict(hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=100, patch_size=16)
+    text = dict(hidden_size=48, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, vocab_size=64)
+    fields = transformers.SiglipConfig(vision_config=vision | dict(image_size=42), text_config=text)
+    model = randomise(transformers.SiglipModel(fields))
+    model.save_pretrained(tmp_path / 'siglip')
+    config, params = read_vit(str(tmp_path / 'siglip'), 'siglip')
+    with torch.no_grad():  # 42 is no multiple of 16: the last pixels are left out.
+        tokens = model.vision_model(standardised(images, config)).last_hidden_state
+    assert_close(features(config, params, images), tokens, record_property, 'SigLIP, transformers')
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize('kind, activation', [('clip', 'quick_gelu'), ('siglip', 'gelu_tanh'), ('siglip', 'gelu')])
+def test_timm(tmp_path, images, kind, activation, record_property):
+    torch = pytest.importorskip('torch')
+    timm = pytest.importorskip('timm')
+    siglip = kind == 'siglip'
+    shape = dict(img_size=42, patch_size=14, embed_dim=48, depth=3, num_heads=3, num_classes=0)
+    if siglip:
+        model = timm.models.VisionTransformer(**shape, class_token=False, global_pool='map', act_layer=activation)
+    else:
+        model = timm.models.VisionTransformer(
+            **shape, pre_norm=True, norm_layer=torch.nn.LayerNorm, act_layer='quick_gelu'
+        )
+    torch.save(randomise(model).state_dict(), tmp_path / 'vit.pth')
+    config, params = read_vit(str(tmp_path / 'vit.pth'), kind, '' if activation == 'gelu_tanh' else activation, 3)
+    config = dataclasses.replace(config, norm_features=True, class_feature=not siglip)
+    with torch.no_grad():
+        tokens = model.forward_features(standardised(images, config))
+    assert_close(features(config, params, images), tokens, record_property, f'{"SigLIP" if siglip else "CLIP"}, timm')
+
+
+@pytest.mark.parity
+def test_pictures_are_prepared_as_by_the_originals(record_property):
+    record_property('row', 'pictures, as prepared by open_clip and transformers')
+    transform = pytest.importorskip('open_clip.transform')
+    PIL = pytest.importorskip('PIL.Image')
+    transformers = pytest.importorskip('transformers')
+    rng = np.random.default_rng(0)
+    siglip = transformers.SiglipImageProcessorPil(size=dict(height=42, width=42), resample=3)
+    for shape in ((61, 130, 3), (200, 57, 3), (42, 42, 3), (20, 31, 3)):
+        picture = PIL.fromarray(rng.integers(0, 256, shape).astype(np.uint8))
+        config = CONFIG
+        theirs = transform.image_transform(42, is_train=False, mean=config.mean, std=config.std)(picture).numpy()
+        ours = standardised(to_frames(picture, 42, config.fit), config)[0].numpy()
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+        theirs = siglip(picture, return_tensors='np')['pixel_values'][0]
+        ours = to_frames(picture, 42, 'squash')[0].transpose(2, 0, 1) / np.float32(127.5) - 1
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+@pytest.fixture(scope='module')
+def params():
+    images = np.zeros((1, 42, 42, 3), np.uint8)
+    params = jax.jit(ViT(CONFIG).init)(jax.random.key(0), images)['params']
+    return jax.tree.map(np.asarray, jax.tree.map(lambda box: box.value, params, is_leaf=lambda x: hasattr(x, 'value')))
+
+
+@pytest.mark.parametrize(
+    'spelling, prefix', [('open_clip', 'visual.'), ('transformers', 'vision_model.'), ('timm', '')]
+)
+def test_every_spelling_converts_both_ways(tmp_path, params, spelling, prefix):
+    state = to_state(vit_tensors(CONFIG, spelling, prefix), params)
+    safetensors.numpy.save_file(state, tmp_path / 'vit.safetensors')
+    config, read = read_vit(str(tmp_path / 'vit.safetensors'), 'clip', 'quick_gelu', 3)
+    assert config == CONFIG
+    jax.tree.map(np.testing.assert_array_equal, read, params)
+
+
+def test_the_command_writes_a_bundle(tmp_path, params):
+    file, out = tmp_path / 'clip.safetensors', tmp_path / 'bundle'
+    state = to_state(vit_tensors(CONFIG, 'open_clip', 'visual.'), params)
+    safetensors.numpy.save_file(state | {'logit_scale': np.zeros(())}, file)
+    convert.vit('clip', str(file), '', 70, str(out), 'quick_gelu', 3, norm_features=True)
+    read = bundle.read(out)
+    assert read.config.vision == dataclasses.replace(CONFIG, norm_features=True) and read.config.image_size == 70
+    jax.tree.map(np.testing.assert_array_equal, read.params('vision')['trunk'], params)
+
+
+def test_what_open_clips_json_says_beside_the_file(tmp_path, params):
+    state = to_state(vit_tensors(CONFIG, 'open_clip', 'visual.'), params)
+    safetensors.numpy.save_file(state, tmp_path / 'open_clip_model.safetensors')
+    said = dict(
+        model_cfg=dict(quick_gelu=True, vision_cfg=dict(width=48, head_width=16)),
+        preprocess_cfg=dict(mean=[0.5, 0.5, 0.5], std=[0.25, 0.5, 1.0]),
+    )
+    (tmp_path / 'open_clip_config.json').write_text(json.dumps(said))
+    config, _ = read_vit(str(tmp_path / 'open_clip_model.safetensors'), 'clip')
+    assert config == dataclasses.replace(CONFIG, mean=(0.5, 0.5, 0.5), std=(0.25, 0.5, 1.0))
+
+
+def test_bad_sources_are_named_and_leave_nothing(tmp_path, params):
+    state = to_state(vit_tensors(CONFIG, 'open_clip', 'visual.'), params)
+    file, out = tmp_path / 'clip.safetensors', tmp_path / 'bundle'
+
+    def refuses(match, state, activation='quick_gelu', heads=3):
+        safetensors.numpy.save_file(state, file)
+        with pytest.raises(ValueError, match=match) as error:
+            convert.vit('clip', str(file), '', 0, str(out), activation, heads)
+        assert str(file) in str(error.value) and not out.exists()
+
+    refuses('--activation=quick_gelu', state, '')
+    refuses('number of heads.*--heads', state, heads=0)
+    refuses('it has none of the tensors', {'layer1.weight': np.zeros(3)})
+    refuses(r'missing: visual.ln_post.bias \(48,\)', {k: v for k, v in state.items() if k != 'visual.ln_post.bias'})
+    refuses(
+        'unused: visual.transformer.resblocks.0.ls_1.gamma',
+        state | {'visual.transformer.resblocks.0.ls_1.gamma': np.zeros(48)},
+    )
+    refuses(r'ln_post.bias has shape \(47,\) and not \(48,\)', state | {'visual.ln_post.bias': np.zeros(47)})
+    folder = tmp_path / 'folder'
+    folder.mkdir()
+    with pytest.raises(FileNotFoundError, match='folder.*config.json'):
+        read_vit(str(folder), 'clip')
+    (folder / 'config.json').write_text(json.dumps(dict(model_type='siglip')))
+    with pytest.raises(FileNotFoundError, match='folder has neither model.safetensors'):
+        read_vit(str(folder), 'clip')
+    (folder / 'model.safetensors.index.json').write_text(json.dumps(dict(weight_map={'a': 'model-1-of-2.safetensors'})))
+    with pytest.raises(FileNotFoundError, match='folder.*model-1-of-2.safetensors'):
+        read_vit(str(folder), 'clip')
+    (folder / 'model.safetensors.index.json').unlink()
+    safetensors.numpy.save_file(
+        {f'vision_model.{k}': v for k, v in {'embeddings.patch_embedding.weight': np.zeros(3)}.items()},
+        folder / 'model.safetensors',
+    )
+    with pytest.raises(ValueError, match="folder.*'siglip', which is no CLIP"):
+        read_vit(str(folder), 'clip')

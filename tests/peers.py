@@ -1,0 +1,259 @@
+"""The originals that parity tests compare with, tiny and with random weights of realistic scale: nothing is downloaded.
+
+OpenFlamingo's own `generate` fails with transformers 5 when no row is padded (it takes an attention mask of ones away); the
+mixin below gives that argument a default, which is the only change.
+"""
+
+import json
+import pathlib
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+import tokenizers
+
+from flamingo_jax.conversion.writers import write_torch_checkpoint
+from flamingo_jax.inference import decode, search
+from tests.golden import make_language_models
+
+GOLDEN = pathlib.Path(__file__).parent / 'golden'
+
+WORDS = 90  # In the tiny tokenizer, beside its four control tokens.
+
+
+def value(name: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """Numbers that depend on a tensor's name alone, at the scale that published weights have.
+
+    Activations are of order 1 and beyond, norms off 1, biases off 0, gates open.
+    """
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    noise = np.asarray(rng.standard_normal(shape), np.float32)
+    if name.endswith(('attn_gate', 'alpha_cross_attn')):
+        return np.float32(0.7) + np.float32(0.2) * noise
+    if name.endswith(('ff_gate', 'alpha_dense')):
+        return np.float32(-0.4) + np.float32(0.1) * noise
+    if len(shape) > 1:
+        return noise * np.float32(1.5 * np.prod(shape[1:]) ** -0.5)
+    return np.asarray(np.float32(0.3) * noise + np.float32(name.endswith('weight')))
+
+
+def randomise(module, prefix: str = '', seed: int = 0):
+    """A torch module with `value` of each of its parameters' names."""
+    import torch
+
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            parameter.copy_(torch.from_numpy(value(prefix + name, tuple(parameter.shape), seed)))
+    return module.eval()
+
+
+def open_clip_model(quick_gelu: bool = True, **vision):
+    """An open_clip CLIP with a tiny ViT of 3 heads and a tinier text tower."""
+    import open_clip
+
+    vision = dict(image_size=42, layers=3, width=48, head_width=16, patch_size=14) | vision
+    text = dict(context_length=16, vocab_size=64, width=32, heads=2, layers=1)
+    model = open_clip.model.CLIP(embed_dim=32, vision_cfg=vision, text_cfg=text, quick_gelu=quick_gelu)
+    model.visual.output_tokens = True
+    return randomise(model)
+
+
+def standardised(images: np.ndarray, config):
+    """What the originals take of uint8 [... height width 3]: a torch tensor [... 3 height width]."""
+    import torch
+
+    x = (images.astype(np.float32) / 255 - np.float32(config.mean)) / np.float32(config.std)
+    return torch.from_numpy(np.moveaxis(x, -1, -3).copy())
+
+
+def write_tokenizer(folder, extra: tuple[str, ...] = (), begin: bool = True) -> None:
+    """A tokenizer.json of whole words w0, w1, ... between spaces, after <pad>, <s>, </s> and <unk>."""
+    names = ['<pad>', '<s>', '</s>', '<unk>', *(f'w{i}' for i in range(WORDS))]
+    model = tokenizers.models.WordLevel({name: i for i, name in enumerate(names)}, '<unk>')
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    tokenizer.add_special_tokens(names[:4] + list(extra))
+    if begin:
+        tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+            single='<s> $A', special_tokens=[('<s>', 1)]
+        )
+    tokenizer.save(str(folder / 'tokenizer.json'))
+
+
+def language_model(kind: str, vocab_size: int, depth: int = 4):
+    """A tiny transformers LM: llama, gpt_neox, mpt, mosaic_gpt (MPT-1B; always of 96 tokens and 3 blocks) or opt."""
+    import transformers
+
+    if kind == 'mosaic_gpt':
+        return make_language_models.random_model(kind)
+
+    common = dict(vocab_size=vocab_size, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+    width = dict(hidden_size=64, num_hidden_layers=depth, num_attention_heads=4, max_position_embeddings=128) | common
+    if kind == 'llama':
+        config = transformers.LlamaConfig(intermediate_size=96, num_key_value_heads=2, **width)
+    elif kind == 'gpt_neox':
+        config = transformers.GPTNeoXConfig(intermediate_size=160, **width)
+    elif kind == 'mpt':
+        config = transformers.MptConfig(d_model=64, n_layers=depth, n_heads=4, max_seq_len=128, **common)
+    else:
+        config = transformers.OPTConfig(ffn_dim=96, word_embed_proj_dim=64, **width)
+    # With the seed 0 this MPT says one word whatever it is shown.
+    return randomise(transformers.AutoModelForCausalLM.from_config(config), seed=int(kind == 'mpt'))
+
+
+def open_flamingo(
+    folder,
+    kind: str = 'gpt_neox',
+    every: int = 2,
+    depth: int = 4,
+    spare: int = 5,
+    pads: bool = True,
+    normed: bool = False,
+):
+    """An OpenFlamingo, and in `folder` the three things that are published: checkpoint.pt, lm/, clip.pt.
+
+    spare: rows of the LM's embedding beyond its tokenizer's. pads: whether OpenFlamingo adds a <PAD>. normed: whether it has the
+    CLIP's features as of open_clip >= 2.23, and not as when it was trained.
+    """
+    import torch
+    from open_flamingo.src.factory import _infer_decoder_layers_attr_name
+    from open_flamingo.src.flamingo import Flamingo
+    from open_flamingo.src.flamingo_lm import FlamingoLMMixin
+    from open_flamingo.src.utils import extend_instance
+
+    class Mixin(FlamingoLMMixin):
+        def forward(self, input_ids=None, attention_mask=None, **kwargs):
+            return FlamingoLMMixin.forward(self, input_ids, attention_mask, **kwargs)
+
+    clip = open_clip_model(final_ln_after_pool=not normed)
+    torch.save(clip.state_dict(), folder / 'clip.pt')
+    size = WORDS + 4
+    lm = language_model(kind, size + spare, depth)
+    if kind == 'mosaic_gpt':
+        make_language_models.save(lm, kind, folder / 'lm')
+        fields = json.loads((folder / 'lm' / 'config.json').read_text())
+        (folder / 'lm' / 'config.json').write_text(json.dumps(fields | dict(bos_token_id=1, pad_token_id=0)))
+    else:
+        lm.save_pretrained(folder / 'lm', max_shard_size='100KB')
+    write_tokenizer(folder / 'lm', begin=kind in ('llama', 'opt'))
+    extend_instance(lm, Mixin)
+    lm.set_decoder_layers_attr_name(_infer_decoder_layers_attr_name(lm))
+    lm.resize_token_embeddings(size + 2 + pads)
+    model = Flamingo(clip, lm, size, size + 1, vis_dim=48, cross_attn_every_n_layers=every)
+    seed = int(kind == 'mpt')
+    randomise(model.perceiver, 'perceiver.', seed)
+    for i, block in enumerate(model.lang_encoder.gated_cross_attn_layers):
+        if block is not None:
+            randomise(block, f'lang_encoder.{lm.decoder_layers_attr_name}.{i}.gated_cross_attn_layer.', seed)
+    rows = 2 + pads, lm.get_input_embeddings().weight.shape[1]
+    with torch.no_grad():
+        lm.get_input_embeddings().weight[size:] = torch.from_numpy(value('new rows', rows))
+        if kind == 'llama':  # Not in a checkpoint, so that nobody can know it.
+            lm.get_output_embeddings().weight[size:] = 0.0
+        if kind == 'gpt_neox':
+            lm.get_output_embeddings().weight[size:] = torch.from_numpy(value('new output rows', rows))
+    model.requires_grad_(False)
+    model.perceiver.requires_grad_(True)
+    model.lang_encoder.gated_cross_attn_layers.requires_grad_(True)
+    model.lang_encoder.get_input_embeddings().requires_grad_(True)
+    # What its training saves: neither what is frozen, unless it is an embedding, nor the second names of the same tensors.
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad and 'embed' not in name}
+    twice = ('vision_encoder.', 'lang_encoder.old_decoder_blocks.', 'lang_encoder.gated_cross_attn_layers.')
+    state = {name: p for name, p in model.state_dict().items() if name not in frozen and not name.startswith(twice)}
+    if kind == 'gpt_neox':  # Its name when the published files were written.
+        state['lang_encoder.embed_out.weight'] = lm.get_output_embeddings().weight
+    torch.save(
+        dict(epoch=3, model_state_dict=state, optimizer_state_dict={'state': {}, 'param_groups': [{'lr': 1e-4}]}),
+        folder / 'checkpoint.pt',
+    )
+    return model.eval(), {name: value.detach().numpy() for name, value in state.items()}
+
+
+def idefics(
+    folder,
+    resampler: bool = True,
+    alpha: str = 'float',
+    qk_norms: bool = True,
+    every: int = 2,
+    depth: int = 4,
+    extra: int = 2,
+):
+    """An IDEFICS, saved in `folder` as its Hugging Face folder with a tokenizer."""
+    import transformers
+
+    size = WORDS + 4
+    config = transformers.IdeficsConfig(
+        vocab_size=size,
+        additional_vocab_size=extra,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=depth,
+        num_attention_heads=4,
+        cross_layer_interval=every,
+        qk_layer_norms=qk_norms,
+        use_resampler=resampler,
+        alpha_initializer='ones',
+        alpha_type=alpha,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        max_position_embeddings=128,
+        vision_config=dict(
+            embed_dim=48, image_size=42, intermediate_size=96, patch_size=14, num_hidden_layers=2, num_attention_heads=4
+        ),
+        perceiver_config=dict(
+            use_resampler=resampler,
+            resampler_n_latents=8,
+            resampler_depth=2,
+            resampler_n_heads=4,
+            resampler_head_dim=20,
+            qk_layer_norms_perceiver=qk_norms,
+        ),
+    )
+    model = randomise(transformers.IdeficsForVisionText2Text(config))
+    model.save_pretrained(folder, max_shard_size='200KB')
+    names = ('<fake_token_around_image>', '<image>', '<end_of_utterance>')[:extra]
+    write_tokenizer(folder, names)
+    return model
+
+
+def golden() -> dict[str, np.ndarray]:
+    """What `tests/golden/make_peers.py` wrote."""
+    return dict(np.load(GOLDEN / 'peers.npz'))
+
+
+def write_golden(folder, name: str) -> dict[str, np.ndarray]:
+    """The files of the tiny 'open_flamingo' (returned: its checkpoint) or 'idefics' that peers.npz is of, made without them."""
+    shapes = json.loads(str(golden()[name]))
+    if name == 'idefics':
+        folder.mkdir()
+        (folder / 'config.json').write_text(str(golden()['idefics_config']))
+        state = {name: value(name, shape) for name, shape in shapes.items()}
+        safetensors.numpy.save_file(state, folder / 'model.safetensors')
+        write_tokenizer(folder, ('<fake_token_around_image>', '<image>'))
+        return state
+    (folder / 'lm').mkdir()
+    (folder / 'lm' / 'config.json').write_text(str(golden()['open_flamingo_lm']))
+    parts = {part: {name: value(name, shape) for name, shape in shapes[part].items()} for part in ('clip', 'lm')}
+    safetensors.numpy.save_file(parts['lm'], folder / 'lm' / 'model.safetensors')
+    safetensors.numpy.save_file(parts['clip'], folder / 'clip.safetensors')
+    write_tokenizer(folder / 'lm')
+    state = {name: value(name, shape) for name, shape in shapes['checkpoint'].items()}
+    rows = parts['lm']['model.embed_tokens.weight'][: WORDS + 4]
+    state['lang_encoder.model.embed_tokens.weight'] = np.concatenate([rows, value('new rows', (3, 64))])
+    write_torch_checkpoint(folder / 'checkpoint.pt', state)
+    return state
+
+
+def answers(model, params, images, ids, beams: int, stops: list[int], banned: tuple[int, ...]) -> np.ndarray:
+    """Ten new tokens a row after token ids [b l] of one length; -1 from a stop on."""
+    media = decode.encode_pictures(model, params, [list(row) for row in images])
+    logits, text = jax.jit(decode.prefill, static_argnums=(0, 5))(
+        model, params, media, ids, np.ones(ids.shape, bool), 10
+    )
+    common = (model, params, media, text, logits, jnp.array(stops))
+    if beams > 1:
+        return np.asarray(search.beam_search(*common, 10, beams, 0.0, banned))
+    return np.asarray(search.sample(*common, jax.random.key(0), 10, search.Sampling(), banned))
