@@ -208,9 +208,24 @@ def without_a_shard(source):
     (source / 'model.safetensors.index.json').write_text(json.dumps(dict(weight_map=index)))
 
 
+def without_its_end(source):
+    (source / 'generation_config.json').unlink()
+    change_json(source / 'config.json', eos_token_id=None)
+
+
 def cut(source):
     content = (source / 'model.safetensors').read_bytes()
     (source / 'model.safetensors').write_bytes(content[:-1000])
+
+
+def test_roles_by_name(tmp_path):
+    """As in the files of MPT-1B, whose config.json tells no ids."""
+    source = tmp_path / 'source'
+    shutil.copytree(FOLDER / 'golden_llama3', source)
+    without_its_end(source)
+    (source / 'tokenizer_config.json').write_text(json.dumps(dict(eos_token=dict(content='</s>'), pad_token='<pad>')))
+    tokenizer = open_tokenizer(source, {}, 96)
+    assert (tokenizer.ends, tokenizer.pad, tokenizer.bos, tokenizer.begin) == ((2,), 0, 2, (1,))
 
 
 UP = 'model.layers.1.mlp.up_proj.weight'
@@ -226,6 +241,7 @@ UP = 'model.layers.1.mlp.up_proj.weight'
         (lambda s: (s / 'config.json').write_text('{'), 'config.json is not JSON.*Fetch'),
         (lambda s: (s / 'tokenizer.json').unlink(), 'no tokenizer.json and no tokenizer.model. Fetch'),
         (lambda s: (s / 'tokenizer.json').write_text('{}'), 'tokenizer.json cannot be read'),
+        (without_its_end, 'no eos_token_id in config.json.*Add it to config.json'),
         (
             lambda s: change_json(s / 'config.json', model_type='mamba'),
             "config.json: the model_type 'mamba' is not known",
