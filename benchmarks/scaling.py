@@ -14,48 +14,49 @@ from typing import Any
 
 import jax
 import matplotlib
+from ml_collections import ConfigDict
 
 from flamingo_jax.plan import plan
 from flamingo_jax.planning import topology
-from flamingo_jax.planning.topology import GIB
+from flamingo_jax.planning.topology import GIB, Topology
 from flamingo_jax.training.config import machine
 
 # What must fit; the other machines of the configs come last.
 GOALS = (('80b', 'v4:8x12x16'), ('3b', 'v5e-16'), ('3b', 'h100:1'), ('9b', 'v5e-64'), ('9b', 'h100:8'))
-# Slices of v5p whose chips are 16 (tensor) x the copies of the model.
-SWEEP = ('2x2x4', '4x8x8', '8x8x16', '16x16x24')
+# (Shape of a slice of TPU v4, slices); the third is the paper's machine. 16 chips (tensor) hold a copy of the model.
+SWEEP = (('2x2x4', 1), ('4x8x8', 1), ('8x12x16', 1), ('8x12x16', 4))
 TENSOR = 16
-# Sequences of the paper's four data sets in the proportion of its ablations; strong scaling has one batch for all machines,
-# the smallest that the 384 copies of the largest divide.
+# Times the 256 pages of the paper's ablations: four for each of the 384 copies of the largest machine.
 STRONG_BATCH = 6.0
 
 
-def rows(only: str) -> list[tuple[str, str, Any, str]]:
+def rows(only: str) -> list[tuple[str, Topology, Any, str]]:
     """(size, machine, how to train on it or None for the config's own, table) of every row."""
     others = []
     for size in ('3b', '9b', '80b'):
         machines = importlib.import_module(f'experiments.flamingo_{size}').get_config().machines
         others += [(size, name) for name in machines if (size, name) not in GOALS]
-    table = [(*goal, None, 'machines') for goal in GOALS]
-    for shape in SWEEP:
-        where = topology.parse(f'v5p:{shape}')
+    table = [(size, topology.parse(name), None, 'machines') for size, name in GOALS]
+    for shape, slices in SWEEP:
+        where = topology.parse(f'v4:{shape}', slices)
         copies = where.chips // TENSOR
         weak = machine(copies, 1, TENSOR, batch=copies / 64)
         strong = machine(copies, 1, TENSOR, micro_batches=max(1, 384 // copies // 2), batch=STRONG_BATCH)
-        table += [('80b', where.name, weak, 'weak'), ('80b', where.name, strong, 'strong')]
-    table += [(*other, None, 'machines') for other in others]
+        table += [('80b', where, weak, 'weak'), ('80b', where, strong, 'strong')]
+    table += [(size, topology.parse(name), None, 'machines') for size, name in others]
     return [row for row in table if only in (row[0], row[3], '')]
 
 
-def planned(size: str, name: str, how: Any, table: str, out: pathlib.Path) -> dict[str, Any]:
+def planned(size: str, where: Topology, how: Any, table: str, out: pathlib.Path) -> dict[str, Any]:
     """A row's plan: read from the folder, or made and written there."""
-    file = out / f'{table}_{size}_{name.replace(":", "-")}.json'
+    file = out / f'{table}_{size}_{where.name.replace(":", "-").replace(" ", "")}.json'
     if not file.is_file():
-        print(f'\n{size} on {name}, {table}', flush=True)
+        print(f'\n{size} on {where.name}, {table}', flush=True)
         config = importlib.import_module(f'experiments.flamingo_{size}').get_config()
         if how is not None:
-            config.machines[name] = how
-        result = plan(config, topology.parse(name), decode=table == 'machines')
+            config.machines[where.name] = how
+            config.datasets = ConfigDict(dict(m3w=config.datasets.m3w))  # Web pages alone: a quarter to compile.
+        result = plan(config, where, decode=table == 'machines')
         file.write_text(json.dumps(result, indent=1) + '\n')
     return json.loads(file.read_text())
 
@@ -117,7 +118,7 @@ def plot(sweeps: dict[str, list[dict[str, Any]]], file: pathlib.Path) -> None:
         chips, speed = [one['chips'] for one in fits], [one['train']['images_per_second'] for one in fits]
         axes.loglog(chips, speed, marker=marker, label=f'{name} scaling')
         axes.loglog(chips, [speed[0] * n / chips[0] for n in chips], ':', color='grey')
-    axes.set_xlabel('TPU v5p chips')
+    axes.set_xlabel('TPU v4 chips')
     axes.set_ylabel('images a second at the bound')
     axes.set_title('Flamingo-80B; dotted: in proportion to the chips')
     axes.legend(frameon=False)
@@ -133,8 +134,8 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     jax.config.update('jax_platforms', 'cpu')  # This process computes nothing.
     plans = {'machines': [], 'weak': [], 'strong': []}
-    for size, name, how, table in rows(arguments.only):
-        plans[table].append((size, planned(size, name, how, table, arguments.out)))
+    for size, where, how, table in rows(arguments.only):
+        plans[table].append((size, planned(size, where, how, table, arguments.out)))
     if plans['machines']:
         print('\n' + machines_table(plans['machines']))
     sweeps = {table: [one for _, one in plans[table]] for table in ('weak', 'strong')}

@@ -34,7 +34,7 @@ def get_config() -> ConfigDict:
     (5-way .168 after 450 steps, where this mixture has .575 after 300).
     """
     c = training.base()
-    c.steps = 600
+    c.steps = 500
     c.lm = 'experiments/lm_dictionary'
     c.vision = 'runs/quickstart/trunk'
     c.image_tag = 'token'

@@ -123,18 +123,30 @@ def _byte_level(folder: pathlib.Path, fields: Mapping[str, Any]) -> bytes:
 
 
 def roles(folder: pathlib.Path, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Which token begins, which end and which pads a text; generation_config.json knows best."""
-    generation = folder / 'generation_config.json'
-    both = [read_json(generation) if generation.is_file() else {}, fields]
+    """Which token begins, which end and which pads a text: ids in generation_config.json, which knows best, or in config.json,
+    or names in tokenizer_config.json."""
+    generation, settings = (
+        read_json(folder / name) if (folder / name).is_file() else {}
+        for name in ('generation_config.json', 'tokenizer_config.json')
+    )
+    named = {}
+    if (folder / 'tokenizer.json').is_file():
+        added = read_json(folder / 'tokenizer.json').get('added_tokens')
+        named = {token['content']: token['id'] for token in added or []}
 
-    def first(name):
-        return next((one[name] for one in both if one.get(name) is not None), None)
+    def first(role):
+        for one in (generation, fields):
+            if one.get(f'{role}_token_id') is not None:
+                return one[f'{role}_token_id']
+        name = settings.get(f'{role}_token')
+        return named.get(name['content'] if isinstance(name, dict) else name)
 
-    ends = first('eos_token_id')
+    ends = first('eos')
     if ends is None:
         raise ValueError(
-            f'{folder}: neither config.json nor generation_config.json has an eos_token_id. Add it to config.json.'
+            f'{folder}: no eos_token_id in config.json or generation_config.json, and no eos_token in tokenizer_config.json '
+            'that tokenizer.json has. Add it to config.json.'
         )
     ends = ends if isinstance(ends, list) else [ends]
-    bos, pad = first('bos_token_id'), first('pad_token_id')
+    bos, pad = first('bos'), first('pad')
     return dict(bos=ends[0] if bos is None else bos, eos=ends, pad=ends[0] if pad is None else pad)

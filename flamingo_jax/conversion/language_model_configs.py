@@ -34,21 +34,28 @@ def config_of(fields: Fields, where: Any = 'config.json') -> LanguageModelConfig
     """
     fields = text_fields(fields)
     kind = fields.get('model_type')
-    if kind not in CONFIGS:
+    if not isinstance(kind, str) or kind not in CONFIGS:
         raise ValueError(f'{where}: the model_type {kind!r} is not known. Known: {", ".join(sorted(CONFIGS))}.')
     try:
         if fields.get('quantization_config'):
             raise ValueError('its weights are quantized. Give the folder of the model before quantization.')
-        return CONFIGS[kind](fields)
+        config = CONFIGS[kind](fields)
     except KeyError as error:
         raise ValueError(f'{where} has no {error}, which the model_type {kind!r} needs.') from error
-    except (ValueError, TypeError, AttributeError) as error:
+    except Exception as error:  # A number where a list should be, and the like.
         raise ValueError(f'{where}: {error}') from error
+    sizes = ('vocab_size', 'width', 'depth', 'heads', 'kv_heads', 'head_dim', 'ffw_width', 'context')
+    wrong = [f'{name} = {size!r}' for name in sizes if not (type(size := getattr(config, name)) is int and size > 0)]
+    if wrong or config.heads % config.kv_heads:
+        heads = f'{config.heads} heads on {config.kv_heads} of keys'
+        raise ValueError(f'{where} describes no model: it has {", ".join(wrong) or heads}. Fetch it again.')
+    return config
 
 
 def text_fields(fields: Fields) -> Fields:
     """The language model's part of the config of a model that also sees."""
-    return dict(model_type='gemma3_text') | fields['text_config'] if fields.get('model_type') == 'gemma3' else fields
+    inner = fields.get('text_config') if fields.get('model_type') == 'gemma3' else None
+    return dict(model_type='gemma3_text') | inner if isinstance(inner, dict) else fields
 
 
 def _refuse(fields: Fields, **supported: Any) -> None:

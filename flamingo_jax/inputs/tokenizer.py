@@ -64,7 +64,7 @@ class _Json:
         self.size = max(self._pieces.get_vocab().values()) + 1
         self.bos, self.ends, self.pad = roles['bos'], tuple(roles['eos']), roles['pad']
         alone, whole = self.encode('a'), self._pieces.encode('a').ids
-        self.begin = tuple(whole[: whole.index(alone[0])])
+        self.begin = tuple(whole[: whole.index(alone[0])] if alone else whole)
 
     def encode(self, text: str) -> list[int]:
         return self._pieces.encode(text, add_special_tokens=False).ids

@@ -48,7 +48,7 @@ def join(coordinator: str, processes: int | None, process_id: int | None) -> Non
     )
     say(
         f'{jax.process_count()} processes with {jax.device_count()} devices. If one dies, the others stop within '
-        f'{2 * HEARTBEAT_SECONDS} s; the "task" of their message is its process_id.'
+        f'{2 * HEARTBEAT_SECONDS} s; the "task" of their message is its process_id. Without process 0 they lose their leader.'
     )
 
 

@@ -1,6 +1,7 @@
 import math
 
 import jax
+import numpy as np
 import pytest
 
 from flamingo_jax.conversion.language_model_configs import CONFIGS, config_of
@@ -30,6 +31,22 @@ def test_what_a_file_leaves_out_or_names_in_old_ways(name):
     theirs = transformers.AutoConfig.for_model(**fields)
     rewritten = theirs.to_dict() | dict(model_type=theirs.model_type)
     assert config_of(rewritten) == config_of(fields)
+
+
+def test_any_change_of_a_field_is_a_config_or_a_value_error():
+    rng, refused = np.random.default_rng(0), 0
+    values = [None, -1, 0, 7, 2.5, 1e30, 'gelu', '', [], [3], {}, {'rope_type': 'yarn'}, True]
+    for _, published in PUBLISHED.values():
+        for _ in range(10):
+            fields = dict(published)
+            for key in rng.choice(list(fields), 2):
+                fields[key] = values[rng.integers(len(values))]
+            try:
+                assert config_of(fields, 'here').width > 0
+            except ValueError as error:
+                assert str(error).startswith('here')
+                refused += 1
+    assert refused > 60
 
 
 def test_windows_and_bands():

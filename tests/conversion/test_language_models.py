@@ -141,6 +141,24 @@ def test_shards_are_the_whole(tmp_path, golden_bundle):
     assert flamingo_jax.inference.bundle.read(tmp_path / 'bundle').checksums == golden_bundle.checksums
 
 
+@pytest.mark.parametrize('inside', ['language_model.model.', 'model.language_model.'])
+def test_the_language_model_inside_a_gemma_that_sees(inside, tmp_path):
+    source = tmp_path / 'source'
+    shutil.copytree(FOLDER / 'golden_gemma3', source)
+    text = json.loads((source / 'config.json').read_text())
+    (source / 'config.json').write_text(json.dumps(dict(model_type='gemma3', text_config=text, eos_token_id=[1, 2])))
+    tensors = safetensors.numpy.load_file(source / 'model.safetensors')
+    tensors = {name.replace('model.', inside, 1): tensor for name, tensor in tensors.items()}
+    tensors['vision_tower.vision_model.post_layernorm.weight'] = np.ones(3, np.float16)
+    tensors['multi_modal_projector.mm_soft_emb_norm.weight'] = np.ones(3, np.float16)
+    safetensors.numpy.save_file(tensors, source / 'model.safetensors')
+    convert.lm(str(FOLDER / 'golden_gemma3'), str(tmp_path / 'alone'))
+    convert.lm(str(source), str(tmp_path / 'inside'))
+    bundles = [flamingo_jax.inference.bundle.read(tmp_path / name) for name in ('alone', 'inside')]
+    assert bundles[0].checksums == bundles[1].checksums and bundles[0].config == bundles[1].config
+    assert bundles[1].tokenizer().ends == (1, 2)
+
+
 @pytest.mark.parity
 def test_torch_files_are_the_same(tmp_path, golden_bundle):
     torch = pytest.importorskip('torch')
@@ -190,9 +208,24 @@ def without_a_shard(source):
     (source / 'model.safetensors.index.json').write_text(json.dumps(dict(weight_map=index)))
 
 
+def without_its_end(source):
+    (source / 'generation_config.json').unlink()
+    change_json(source / 'config.json', eos_token_id=None)
+
+
 def cut(source):
     content = (source / 'model.safetensors').read_bytes()
     (source / 'model.safetensors').write_bytes(content[:-1000])
+
+
+def test_roles_by_name(tmp_path):
+    """As in the files of MPT-1B, whose config.json tells no ids."""
+    source = tmp_path / 'source'
+    shutil.copytree(FOLDER / 'golden_llama3', source)
+    without_its_end(source)
+    (source / 'tokenizer_config.json').write_text(json.dumps(dict(eos_token=dict(content='</s>'), pad_token='<pad>')))
+    tokenizer = open_tokenizer(source, {}, 96)
+    assert (tokenizer.ends, tokenizer.pad, tokenizer.bos, tokenizer.begin) == ((2,), 0, 2, (1,))
 
 
 UP = 'model.layers.1.mlp.up_proj.weight'
@@ -208,6 +241,7 @@ UP = 'model.layers.1.mlp.up_proj.weight'
         (lambda s: (s / 'config.json').write_text('{'), 'config.json is not JSON.*Fetch'),
         (lambda s: (s / 'tokenizer.json').unlink(), 'no tokenizer.json and no tokenizer.model. Fetch'),
         (lambda s: (s / 'tokenizer.json').write_text('{}'), 'tokenizer.json cannot be read'),
+        (without_its_end, 'no eos_token_id in config.json.*Add it to config.json'),
         (
             lambda s: change_json(s / 'config.json', model_type='mamba'),
             "config.json: the model_type 'mamba' is not known",

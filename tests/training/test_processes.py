@@ -96,3 +96,23 @@ def test_several_processes_are_one_run(tmp_path):
 def test_a_process_that_does_not_know_its_place_is_an_error(arguments):
     with pytest.raises(ValueError, match='--processes and --process_id'):
         join(*arguments)
+
+
+def test_processes_find_each_other_where_the_scheduler_says_who_they_are(tmp_path):
+    """--coordinator=auto in what SLURM gives its tasks; a TPU pod needs TPUs."""
+    line = 'from flamingo_jax.training.processes import join; join("auto", None, None)'
+    line += '; import jax; print(jax.process_index(), "of", jax.process_count())'
+    slurm = dict(SLURM_JOB_ID=str(free_port()), SLURM_STEP_NODELIST='localhost', SLURM_NTASKS='2', JAX_PLATFORMS='cpu')
+    slurm |= dict(SLURM_STEP_NUM_TASKS='2', SLURM_STEP_NUM_NODES='1', PYTHONPATH=str(ROOT))
+    tasks = [
+        subprocess.Popen(
+            [sys.executable, '-c', line],
+            env=os.environ | slurm | dict(SLURM_PROCID=str(i), SLURM_LOCALID=str(i)),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    said = [task.communicate()[0] for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0]
+    assert '0 of 2' in said[0] and said[1] == '1 of 2\n'
