@@ -74,7 +74,9 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
         within = (shape[0] // slices, *shape[1:])
         grid = mesh_utils.create_hybrid_device_mesh(within, (slices, 1, 1), every)
         return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 3)
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=every)
+    # An axis of 16 fits into a torus of 4x8x8 only if one of its sides is split.
+    grid = mesh_utils.create_device_mesh(shape, every, allow_split_physical_axes=True)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
