@@ -179,3 +179,31 @@ def test_the_original_says_the_same_after_fine_tuning(own, tmp_path):
     expected, got = original(), np.asarray(tuned.logits(images, ids.astype(np.int32)))
     assert np.abs(got - expected).max() < TOLERANCE * np.abs(expected).max()
     assert np.abs(got - untuned).max() > 100 * TOLERANCE * np.abs(expected).max()
+
+
+@pytest.mark.parity
+def test_an_original_idefics_says_what_lora_taught(own, tmp_path):
+    """Its export holds the language model too."""
+    transformers = pytest.importorskip('transformers')
+    torch = pytest.importorskip('torch')
+    peers.idefics(tmp_path / 'original')
+    convert.idefics(str(tmp_path / 'original'), str(tmp_path / 'bundle'))
+    config = tiny_config(str(tmp_path / 'bundle'), own, rank=2, targets=('query', 'out', 'up'))
+    train(config, str(tmp_path / 'run'))
+    convert.run(str(tmp_path / 'run'), str(tmp_path / 'tuned'))
+    convert.export('to_idefics', str(tmp_path / 'tuned'), str(tmp_path / 'exported'))
+    images = np.random.default_rng(3).integers(0, 256, (1, 2, 1, 42, 42, 3)).astype(np.uint8)
+    ids = np.array([[1, 94, 95, 94, 5, 6, 94, 95, 94, 7, 8, 9]])
+    tuned = flamingo_jax.load(tmp_path / 'tuned')
+    x = peers.standardised(images, tuned.config.vision)[:, :, 0]
+    seen = ((torch.tensor(ids) == 95).cumsum(1)[..., None] == torch.arange(1, 3)).long()
+
+    def original(folder):
+        model = transformers.IdeficsForVisionText2Text.from_pretrained(tmp_path / folder).eval()
+        inputs = dict(input_ids=torch.tensor(ids), attention_mask=torch.ones(1, 12, dtype=torch.long))
+        with torch.no_grad():
+            return model(**inputs, pixel_values=x, image_attention_mask=seen).logits.numpy()
+
+    expected, got = original('exported'), np.asarray(tuned.logits(images, ids.astype(np.int32)))
+    assert np.abs(got - expected).max() < TOLERANCE * np.abs(expected).max()
+    assert np.abs(got - original('original')).max() > 100 * TOLERANCE * np.abs(expected).max()
