@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 import flamingo_jax
 from experiments import finetune_idefics, finetune_open_flamingo
@@ -25,6 +26,15 @@ from tests.tiny_run import losses
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 TRAINED = {'resampler', 'xattn', 'extra_tokens'}
 TOLERANCE = 1e-4  # Relative to the largest logit.
+
+
+@pytest.fixture(scope='module', autouse=True)
+def compile_once(tmp_path_factory):
+    """A run that is resumed has the step that was compiled before."""
+    jax.config.update('jax_compilation_cache_dir', str(tmp_path_factory.mktemp('compiled')))
+    yield
+    jax.config.update('jax_compilation_cache_dir', None)
+    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope='module')
@@ -56,6 +66,7 @@ def tiny_config(start, own, **lora):
     c = finetune_open_flamingo.get_config()
     c.start, c.datasets.own.path = start, own
     c.steps, c.checkpoint_every, c.log_every = 3, 2, 1
+    c.mesh.update(data=1, fsdp=8)
     c.datasets.own.update(length=20, images=2, batch_size=8)
     c.optimizer.update(learning_rate=1e-2, warmup_steps=1, final_fraction=1.0)
     c.remat = ''  # Compiles sooner.
