@@ -26,8 +26,8 @@ open_flamingo: an OpenFlamingo: the published file with its trained part, the Hu
 idefics: an IDEFICS, from its Hugging Face folder.
 to_open_flamingo, to_idefics: back; what was converted and not trained is written bit for bit as it was. The file of an
     OpenFlamingo has the trained part alone, as its originals have; a run becomes a bundle first.
-run: the newest checkpoint of a training run with its frozen trees, as one bundle that stands alone. --card is the head
-    of its model card: data, licences, intended use, limits.
+run: the newest checkpoint of a training run with its frozen trees, as one bundle that stands alone; LoRA is merged. --card is
+    the head of its model card: data, licences, intended use, limits.
 """
 
 import dataclasses
@@ -52,6 +52,7 @@ from flamingo_jax.conversion.writers import write_folder, write_torch_checkpoint
 from flamingo_jax.inference import bundle, pretrained
 from flamingo_jax.inputs.images import to_frames
 from flamingo_jax.inputs.source import open_split
+from flamingo_jax.model import lora
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.model.vision.encoder import VisionConfig
@@ -194,6 +195,11 @@ def export(kind: str, source: str, out: str) -> None:
     aside = path.parent / f'.{path.name}.{uuid.uuid4().hex[:8]}'
     try:
         if kind == 'to_open_flamingo':
+            if {'lm', 'lora'} & set(found.trained):
+                raise ValueError(
+                    f'The language model of {source} was trained, and an OpenFlamingo file has no place for one: '
+                    'it would be lost. Use the bundle itself, or fine-tune without LoRA.'
+                )
             parts = {name: found.params(name) for name in found.checksums if name != 'vision'}
             write_torch_checkpoint(aside, open_flamingo_file.export(found.config, parts))
         else:
@@ -207,22 +213,30 @@ def export(kind: str, source: str, out: str) -> None:
 
 
 def run(source: str, out: str, card: str = '# A model of flamingo_jax\n') -> None:
-    """Writes the newest checkpoint of a run as a bundle: bfloat16, except for a trunk that must stay float32.
+    """Writes the newest checkpoint of a run as a bundle, LoRA merged into its language model.
+
+    Frozen trees are written in the dtypes that they came in, trained ones in that of the frozen language model (bfloat16 if it
+    was trained too).
 
     Raises:
       FileNotFoundError: no run, no finished checkpoint, or a frozen tree's bundle that is gone.
     """
-    model = pretrained.load(source, dtype=jnp.float32)
-    stored = Flamingo(model.config, jnp.bfloat16)
-
-    def store(name, tree):
-        return jax.tree.map(lambda x: x.astype(stored.dtype_of(name)), tree)
-
-    params = {name: store(name, tree) for name, tree in model.params.items()}
+    folder = pathlib.Path(source).expanduser()
+    if not (folder / 'run.json').is_file():
+        raise FileNotFoundError(f'{folder} is not the workdir of a training run: it has no run.json.')
+    found = pretrained.open_run(folder)
+    config, trained = found.config, dict(found.trained)
+    params = {name: frozen.params(name) for name, frozen in found.frozen.items()}
+    if config.lora is not None:
+        params['lm'] = lora.merge(config.lora, params['lm'], trained.pop('lora'))
+    dtype = params['lm']['embedder']['tokens'].dtype if 'lm' in params else jnp.bfloat16
+    params |= jax.tree.map(lambda x: x.astype(dtype), trained)
     counts = {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in params.items()}
     lines = '\n'.join(f'| {name} | {count:,} |' for name, count in counts.items())
-    card += f'\nStep {model.step} of its run.\n\n| component | parameters |\n|---|---|\n{lines}\n'
-    bundle.save(out, model.config, params, model.tokenizer, model.image_tag, card)
+    card += f'\nStep {found.step} of its run.\n\n| component | parameters |\n|---|---|\n{lines}\n'
+    before = {name for frozen in found.frozen.values() for name in frozen.trained}
+    config = dataclasses.replace(config, lora=None)
+    bundle.save(out, config, params, found.tokenizer, found.image_tag, card, tuple(before | set(found.trained)))
 
 
 def main(argv):

@@ -32,7 +32,7 @@ from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.planning import flops, topology
 from flamingo_jax.training import processes, sharding
 from flamingo_jax.training.checkpoint import Checkpoints, write_whole
-from flamingo_jax.training.config import dataset_config
+from flamingo_jax.training.config import dataset_config, lora_fields, trained_trees
 from flamingo_jax.training.loss import NoiseConfig
 from flamingo_jax.training.optimizer import OptimizerConfig, make_optimizer
 from flamingo_jax.training.progress import Profile, Progress
@@ -48,6 +48,8 @@ class Parts:
     tokenizer: Tokenizer
     frozen: dict[str, bundle.Bundle]  # Component tree -> the bundle that holds it.
     start: dict[str, bundle.Bundle]  # The same for trees that are trained on from there.
+    trained: tuple[str, ...]
+    image_tag: str | None  # How the tokenizer writes <image>.
 
     def read_frozen(self, mesh: jax.sharding.Mesh) -> Params:
         """The frozen trees, in the dtype of the computation, on the mesh."""
@@ -71,19 +73,11 @@ def build(config: ConfigDict) -> Parts:
     Raises:
       FileNotFoundError, ValueError: a bundle, a tokenizer or a field that is missing or does not fit.
     """
-    fields, frozen, lm_bundle = config.model.to_dict(), {}, None
-    tag = config.image_tag if config.vision else None
-    if config.lm:
-        lm_bundle = frozen['lm'] = bundle.read(config.lm)
-        fields['lm'] = lm_bundle.config.to_json()['lm']
-        tokenizer = lm_bundle.tokenizer(tag)
+    if config.start:
+        fields, frozen, tokenizer, tag = _from_start(config)
     else:
-        tokenizer = Tokenizer.read(config.tokenizer, tag)
-    if config.vision:
-        frozen['vision'] = bundle.read(config.vision)
-        fields['vision'] = frozen['vision'].config.to_json()['vision']
-        fields['image_size'] = frozen['vision'].config.image_size
-    fields |= dict(image_tag=tokenizer.image_tag, extra_tokens=tokenizer.extra_tokens)
+        fields, frozen, tokenizer, tag = _from_parts(config)
+    fields |= dict(lora=lora_fields(config))
     model_config = FlamingoConfig.from_json(fields)
     if model_config.lm is None:
         raise ValueError('The config has no language model: set config.lm to a bundle, or config.model.lm to a dict.')
@@ -92,11 +86,12 @@ def build(config: ConfigDict) -> Parts:
             f'The language model has {model_config.lm.vocab_size} tokens, its tokenizer {tokenizer.vocab_size}: '
             "set config.model.lm.vocab_size to the tokenizer's."
         )
-    start = {name: frozen.pop(name) for name in config.trained if name in frozen}
+    trained = trained_trees(config)
+    start = {name: frozen.pop(name) for name in trained if name in frozen}
     dtype = jnp.dtype(config.dtype or ('bfloat16' if jax.default_backend() in ('tpu', 'gpu') else 'float32'))
-    parts = Parts(Flamingo(model_config, dtype, config.remat), tokenizer, frozen, start)
+    parts = Parts(Flamingo(model_config, dtype, config.remat), tokenizer, frozen, start, trained, tag)
     have = set(jax.eval_shape(parts.model.init, jax.random.key(0)))
-    if without := sorted(have - set(config.trained) - set(frozen)):
+    if without := sorted(have - set(trained) - set(frozen)):
         raise ValueError(f'Nothing gives the parameters of {without}: name a bundle, or add them to config.trained.')
     for name, data in config.datasets.items():
         if data.length > model_config.lm.context:
@@ -104,6 +99,39 @@ def build(config: ConfigDict) -> Parts:
                 f'Data set {name}: sequences of {data.length} tokens exceed the context of {model_config.lm.context}.'
             )
     return parts
+
+
+_Found = tuple[dict[str, Any], dict[str, bundle.Bundle], Tokenizer, str | None]
+
+
+def _from_start(config: ConfigDict) -> _Found:
+    """(fields of the model's config, tree -> bundle, tokenizer, image tag) of a whole model that is trained further."""
+    whole = bundle.read(config.start)
+    given = [name for name in ('lm', 'vision', 'tokenizer') if config[name]]
+    given += ['model'] if FlamingoConfig.from_json(config.model.to_dict()) != FlamingoConfig() else []
+    if given:
+        raise ValueError(f'config.start brings the whole model: leave {", ".join(given)} empty, or start.')
+    if whole.config.lm is None:
+        raise ValueError(f'The bundle {config.start} holds no language model: a trunk alone is named by config.vision.')
+    return whole.config.to_json(), dict.fromkeys(whole.checksums, whole), whole.tokenizer(), whole.image_tag
+
+
+def _from_parts(config: ConfigDict) -> _Found:
+    """The same of a new model, on a language model and a trunk that may be pretrained."""
+    fields, frozen = config.model.to_dict(), {}
+    tag = config.image_tag if config.vision else None
+    if config.lm:
+        frozen['lm'] = bundle.read(config.lm)
+        fields['lm'] = frozen['lm'].config.to_json()['lm']
+        tokenizer = frozen['lm'].tokenizer(tag)
+    else:
+        tokenizer = Tokenizer.read(config.tokenizer, tag)
+    if config.vision:
+        frozen['vision'] = bundle.read(config.vision)
+        fields['vision'] = frozen['vision'].config.to_json()['vision']
+        fields['image_size'] = frozen['vision'].config.image_size
+    fields |= dict(image_tag=tokenizer.image_tag, extra_tokens=tokenizer.extra_tokens)
+    return fields, frozen, tokenizer, tag
 
 
 def train(config: ConfigDict, workdir: str) -> dict[str, float]:
@@ -127,9 +155,9 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
     readable = pipeline.batches(datasets, tokenizer, model.config.image_size, config.seed, trunk, rows, fit)
 
     optimizer = make_optimizer(OptimizerConfig(**config.optimizer), config.steps)
-    state = new_state(model, optimizer, config.trained, config.seed, mesh)
+    state = new_state(model, optimizer, parts.trained, config.seed, mesh)
     frozen = parts.read_frozen(mesh)
-    about = _about(config, parts)
+    about = _about(parts)
     checkpoints = Checkpoints(workdir, config.keep_checkpoints, about)  # Refuses a folder of another model.
     _write_run(workdir, config, parts, about)
     positions = dict.fromkeys(datasets, 0)  # Batches trained on, of each data set. Those read ahead do not count.
@@ -145,7 +173,7 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
     step_fn = make_step(model, optimizer, weights, config.micro_batches, NoiseConfig(**config.noise), where)
     first = step = int(state.step)
     _print_sizes(state.params, frozen)
-    operations = flops.train_step(model.config, config.trained, datasets)['total']
+    operations = flops.train_step(model.config, parts.trained, datasets)['total']
     peak = topology.peak_flops(jax.devices()[0].device_kind)
     progress = Progress(workdir, config, first, operations, peak and peak * jax.device_count())
     with processes.Preemption() as preemption:
@@ -177,12 +205,12 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
     return progress.last
 
 
-def _about(config: ConfigDict, parts: Parts) -> dict[str, Any]:
+def _about(parts: Parts) -> dict[str, Any]:
     """What a checkpoint must agree with: the model, what is trained, and the frozen trees' checksums."""
     return dict(
         model=parts.model.config.to_json(),
-        image_tag=config.image_tag if config.vision else None,
-        trained=list(config.trained),
+        image_tag=parts.image_tag,
+        trained=list(parts.trained),
         frozen={name: source.checksums[name] for name, source in parts.frozen.items()},
     )
 

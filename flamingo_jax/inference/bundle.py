@@ -14,7 +14,7 @@ import json
 import pathlib
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -38,6 +38,7 @@ class Bundle:
     config: FlamingoConfig
     image_tag: str | None  # How the tokenizer writes <image>: 'text', 'token', or None in a bare language model.
     checksums: dict[str, str]  # Component tree -> sha256 of its leaves.
+    trained: tuple[str, ...] = ()  # Trees of a converted model that a run here trained further; 'lora' is in `lm`.
 
     def tokenizer(self, image_tag: str | None = None) -> Tokenizer:
         """The bundle's tokenizer; FileNotFoundError names a bundle that lost its own."""
@@ -87,7 +88,8 @@ def read(path: str | pathlib.Path) -> Bundle:
             f'{path} is not a bundle (it has no config.json). `python -m flamingo_jax.convert` makes one.'
         )
     fields = json.loads((path / 'config.json').read_text())
-    return Bundle(path, FlamingoConfig.from_json(fields['model']), fields['image_tag'], fields['checksums'])
+    config = FlamingoConfig.from_json(fields['model'])
+    return Bundle(path, config, fields['image_tag'], fields['checksums'], tuple(fields.get('trained', ())))
 
 
 def save(
@@ -97,12 +99,14 @@ def save(
     tokenizer: Tokenizer | None,
     image_tag: str | None,
     card: str,
+    trained: Sequence[str] = (),
 ) -> None:
     """Writes a bundle: aside first, then renamed, so that half a bundle never stands at `path`.
 
     Args:
       params: the component trees to store, unboxed, in the dtypes to store.
       card: the model card, Markdown.
+      trained: trees that were trained here, and not converted.
 
     Raises:
       FileExistsError: something is at `path` already.
@@ -121,6 +125,7 @@ def save(
             model=config.to_json(),
             image_tag=image_tag,
             checksums={name: checksum(tree) for name, tree in params.items()},
+            trained=sorted(trained),
         )
         (aside / 'config.json').write_text(json.dumps(fields, indent=2) + '\n')
         (aside / 'README.md').write_text(card)

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from flamingo_jax.inference import bundle, decode, search
 from flamingo_jax.inputs.prompts import Prompt, as_batch, encode_prompt
 from flamingo_jax.inputs.tokenizer import EOC, IMAGE, Tokenizer
+from flamingo_jax.model import lora
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo, Media, Params
 from flamingo_jax.training import sharding
@@ -37,28 +38,23 @@ def load(path: str | pathlib.Path, mesh: jax.sharding.Mesh | None = None, dtype:
     """
     path = pathlib.Path(path).expanduser()
     dtype = jnp.dtype(dtype or (jnp.bfloat16 if jax.default_backend() in ('tpu', 'gpu') else jnp.float32))
-    is_run = (path / 'run.json').is_file()
-    if not is_run and not (path / 'config.json').is_file():
-        raise FileNotFoundError(
-            f'{path} is neither a bundle (config.json) nor the workdir of a training run (run.json).'
-        )
-    if is_run:
-        run = json.loads((path / 'run.json').read_text())
-        about, trained, step = read_latest(path)
-        config, image_tag = FlamingoConfig.from_json(about['model']), about['image_tag']
-        tokenizer = Tokenizer.read(path, image_tag, config.lm.vocab_size, config.extra_tokens)
-        sources = {}
-        for name, source in run['frozen_paths'].items():
-            sources[name] = bundle.read(source)
-            if sources[name].checksums.get(name) != about['frozen'][name]:
-                raise ValueError(f'{source} no longer holds the {name!r} that the run {path} was trained with.')
-    else:
+    if (path / 'run.json').is_file():
+        run = open_run(path)
+        config, image_tag, tokenizer, step = run.config, run.image_tag, run.tokenizer, run.step
+        sources, trained = run.frozen, run.trained
+    elif (path / 'config.json').is_file():
         found = bundle.read(path)
         config, image_tag, trained, step = found.config, found.image_tag, {}, None
         if config.lm is None:
             raise ValueError(f'The bundle {path} holds no language model: it can be named in a training config only.')
         tokenizer = found.tokenizer()
         sources = {name: found for name in found.checksums}
+    else:
+        raise FileNotFoundError(
+            f'{path} is neither a bundle (config.json) nor the workdir of a training run (run.json).'
+        )
+    low_rank = config.lora, trained.pop('lora', None)
+    config = dataclasses.replace(config, lora=None)
     model = Flamingo(config, dtype)
     where = dict.fromkeys(sources.keys() | trained.keys())
     if mesh is not None:
@@ -68,12 +64,44 @@ def load(path: str | pathlib.Path, mesh: jax.sharding.Mesh | None = None, dtype:
     for name, source in sources.items():
         params[name] = source.params(name, model.dtype_of(name), where[name])
     for name, tree in trained.items():
-        params[name] = jax.device_put(jax.tree.map(lambda x: np.asarray(x, dtype), tree), where[name])
+        params[name] = jax.device_put(jax.tree.map(lambda x: x.astype(dtype), tree), where[name])
+    if low_rank[0] is not None:  # Decoding would make the effective weights anew for each token.
+        params['lm'] = jax.device_put(lora.merge(low_rank[0], params['lm'], low_rank[1]), where['lm'])
     expected = jax.eval_shape(lambda: nn.meta.unbox(model.init(jax.random.key(0))))
     if missing := sorted(set(expected) - set(params)):
         raise ValueError(f'{path} has no parameters for {missing}.')
     sums = {name: source.checksums[name] for name, source in sources.items()}
     return Pretrained(model, params, tokenizer, image_tag, step, sums)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The newest checkpoint of a training run, and where the trees that it did not train are."""
+
+    config: FlamingoConfig
+    image_tag: str | None
+    tokenizer: Tokenizer
+    frozen: dict[str, bundle.Bundle]
+    trained: Params  # On the host, float32.
+    step: int
+
+
+def open_run(path: pathlib.Path) -> Run:
+    """Reads what a run trained.
+
+    Raises:
+      FileNotFoundError: no finished checkpoint, or the bundle of a frozen tree is gone.
+      ValueError: a bundle is another one than in training.
+    """
+    run = json.loads((path / 'run.json').read_text())
+    about, trained, step = read_latest(path)
+    config, image_tag = FlamingoConfig.from_json(about['model']), about['image_tag']
+    tokenizer = Tokenizer.read(path, image_tag, config.lm.vocab_size, config.extra_tokens)
+    frozen = {name: bundle.read(source) for name, source in run['frozen_paths'].items()}
+    for name, source in frozen.items():
+        if source.checksums.get(name) != about['frozen'][name]:
+            raise ValueError(f'{source.path} no longer holds the {name!r} that the run {path} was trained with.')
+    return Run(config, image_tag, tokenizer, frozen, jax.tree.map(np.asarray, trained), step)
 
 
 @dataclasses.dataclass(frozen=True)

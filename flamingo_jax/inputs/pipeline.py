@@ -1,7 +1,7 @@
 """Prepared data set -> sequences -> Grain -> batches on the mesh.
 
 A data set of a config is either a picture set, from which few-shot sequences are built on the fly (`few_shot` is set),
-or stored documents (texts and pictures in reading order). What comes out is the same.
+or stored documents (texts and pictures in reading order; one's own stand in a .jsonl file). What comes out is the same.
 
 The data is a function of the seed and of the position alone: sequence i is drawn by a generator of its own, so that a
 run resumes in the middle of an epoch by its position, and no worker or process count changes what is trained on.
@@ -20,6 +20,7 @@ import numpy as np
 from flamingo_jax.inputs.few_shot import FewShot, FewShotConfig
 from flamingo_jax.inputs.images import to_frames
 from flamingo_jax.inputs.interleave import Chunk, interleave
+from flamingo_jax.inputs.json_lines import JsonLines
 from flamingo_jax.inputs.picture_set import PictureSet
 from flamingo_jax.inputs.source import open_split
 from flamingo_jax.inputs.tokenizer import Tokenizer
@@ -31,7 +32,7 @@ Batch = dict[str, Any]
 class DatasetConfig:
     """One data set of the mixture."""
 
-    path: str = ''  # Folder of the prepared data set.
+    path: str = ''  # Folder of the prepared data set, or the .jsonl file of one's own documents.
     split: str = 'train'
     features: str = ''  # Folder of features computed once; '' reads pixels.
     styles: tuple[str, ...] = ()  # Of a picture set; () is all.
@@ -46,11 +47,12 @@ class DatasetConfig:
 
 
 class Documents:
-    """Stored interleaved documents: parallel lists of texts, encoded pictures and loss weights."""
+    """Stored interleaved documents: parallel lists of texts, pictures (encoded, or paths) and loss weights."""
 
     def __init__(self, config: DatasetConfig, image_size: int, fit: str = 'pad'):
-        """Opens the split; errors as `open_split`."""
-        self._records, self._config = open_split(config.path, config.split), config
+        """Opens the split, or all of a .jsonl file; errors as `open_split` and `JsonLines`."""
+        own = config.path.endswith('.jsonl')
+        self._records, self._config = JsonLines(config.path) if own else open_split(config.path, config.split), config
         self._image_size, self._fit = image_size, fit
 
     def __len__(self) -> int:

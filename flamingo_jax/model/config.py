@@ -115,6 +115,19 @@ class XattnConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank additions to the language model's weights (`model/lora.py`)."""
+
+    rank: int = 8
+    alpha: float = 16.0  # The product counts alpha / rank times.
+    targets: tuple[str, ...] = ('query', 'value')  # Of query, key, value, out; up, gate, down of the feed-forward.
+
+    def __post_init__(self):
+        if self.rank < 1:
+            raise ValueError(f'lora.rank is {self.rank}: it must be 1 at least.')
+
+
+@dataclasses.dataclass(frozen=True)
 class FlamingoConfig:
     """A whole model. A bundle that holds only a language model, or only a trunk, has None for the rest."""
 
@@ -126,6 +139,7 @@ class FlamingoConfig:
     extra_tokens: tuple[str, ...] = ()  # Learnt tokens that the language model lacks; ids follow its vocabulary.
     extra_tied: bool = False  # Their output rows are their input rows, as in OpenFlamingo where the LM's are.
     image_size: int = 320  # Height and width of the pictures, in pixels.
+    lora: LoraConfig | None = None  # While a language model is fine-tuned by it; a bundle has it merged.
 
     def __post_init__(self):
         if self.xattn is not None:
@@ -169,7 +183,7 @@ class FlamingoConfig:
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> 'FlamingoConfig':
         """The inverse of `to_json`; an unknown field raises ValueError with its name, a missing one has its default."""
-        parts = dict(lm=LanguageModelConfig, resampler=ResamplerConfig, xattn=XattnConfig)
+        parts = dict(lm=LanguageModelConfig, resampler=ResamplerConfig, xattn=XattnConfig, lora=LoraConfig)
         fields = dict(fields)
         if fields.get('vision') is not None:
             families = {config.family: config for config in TRUNKS}

@@ -13,6 +13,7 @@ One letter per dimension, everywhere in this project:
 The parameters are one tree a component, so that what is frozen is a choice of top-level names:
     vision, lm                        pretrained and frozen
     resampler, xattn, extra_tokens    trained
+    lora                              trained in fine-tuning, if the config has it: low-rank additions to lm's blocks
 A model whose config has no `xattn` is its bare language model; text pretraining uses it.
 """
 
@@ -26,6 +27,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
+from flamingo_jax.model import lora
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.gated_xattn import GatedXattnDense, media_mask
 from flamingo_jax.model.language_model import Block, Embedder, KeysValues
@@ -210,7 +212,7 @@ class Flamingo:
         # before the first group.
         first, every = (c.xattn.first, c.xattn.every) if c.xattn else (0, c.lm.depth)
         groups, ragged = -(-(c.lm.depth - first) // every), first > 0 or c.lm.depth % every != 0
-        blocks = params['lm']['blocks']
+        blocks = params['lm']['blocks'], (params['lora'] if c.lora else None)
         grouped = None if ragged else jax.tree.map(lambda x: x.reshape(groups, every, *x.shape[1:]), blocks)
 
         windows = c.lm.windows or (0,)
@@ -220,7 +222,8 @@ class Flamingo:
             i, p = xs
 
             def run(y, cache):
-                here = _at(blocks, i) if ragged else p
+                here, low_rank = _at(blocks, i) if ragged else p
+                here = lora.effective(c.lora, here, low_rank) if c.lora else here
                 old = None if cache is None else _at(cache, i)
                 window = windows[0] if uniform else jnp.array(windows)[i]
                 y, new = block.apply({'params': here}, y, positions, mask, old, index, key_positions, window)
@@ -279,6 +282,8 @@ class Flamingo:
                 'embedder': Embedder(c.lm).init(keys['embedder'], tokens)['params'],
                 'blocks': _init_stacked(Block(c.lm), c.lm.depth, keys['blocks'], y, tokens, mask),
             }
+            if c.lora is not None:
+                params['lora'] = lora.init(c.lora, params['lm']['blocks'], keys['blocks'])
         if c.xattn is not None:
             if c.resampler is not None:
                 features = jnp.zeros((1, 1, 1, 1, c.vision.width))

@@ -36,7 +36,7 @@ def train_step(
     config: FlamingoConfig, trained: tuple[str, ...], datasets: dict[str, DatasetConfig], remat: str = ''
 ) -> dict[str, float]:
     """Operations of one step over all data sets, by component; 'total' is the model's, 'recomputed' what `remat` adds."""
-    out = dict.fromkeys(('vision', 'resampler', 'xattn', 'lm'), 0.0)
+    out = dict.fromkeys(('vision', 'resampler', 'xattn', 'lm', *(['lora'] if config.lora else [])), 0.0)
     recomputed = 0.0
     for data in datasets.values():
         b, l, n = data.batch_size, data.length - 1, data.images
@@ -53,6 +53,11 @@ def train_step(
         for name, cost in blocks.items():
             out[name] += cost.total(name in trained)
             recomputed += sum(cost) if remat else 0
+        if config.lora is not None:
+            targets, products = lora(config)
+            # The gradient of the effective weights: one more product with the rows. Theirs are as large whatever the batch.
+            out['lora'] += targets * b * l + 3 * products
+            recomputed += products if remat else 0
         out['lm'] += Cost(2 * l * config.lm.width * config.lm.vocab_size).total('lm' in trained) * b
     return out | dict(total=sum(out.values()), recomputed=recomputed)
 
@@ -75,6 +80,16 @@ def lm_blocks(config: FlamingoConfig, l: int, m: int) -> Cost:
     if c.positions == 'relative':  # Queries with the keys of the distances; those keys are made once for a whole batch.
         attention += 2 * l * m * c.heads * c.head_dim
     return Cost(attention + ffw, products) * c.depth
+
+
+def lora(config: FlamingoConfig) -> tuple[int, int]:
+    """(operations of a token in the kernels that LoRA is on, operations of making their low-rank products), of all blocks."""
+    c = config.lm
+    heads, kv_heads = c.width * c.heads * c.head_dim, c.width * c.kv_heads * c.head_dim
+    ffw = dict.fromkeys(('up', 'gate', 'down'), c.width * c.ffw_width)
+    sizes = dict(query=heads, key=kv_heads, value=kv_heads, out=heads) | ffw
+    numbers = 2 * c.depth * sum(sizes[name] for name in config.lora.targets)
+    return numbers, numbers * config.lora.rank
 
 
 def xattn_blocks(config: FlamingoConfig, l: int, m: int) -> Cost:

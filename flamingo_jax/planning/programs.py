@@ -17,7 +17,7 @@ from flamingo_jax.model.flamingo import Flamingo, Media, Params
 from flamingo_jax.model.language_model import KeysValues
 from flamingo_jax.planning import flops
 from flamingo_jax.training import sharding
-from flamingo_jax.training.config import dataset_config
+from flamingo_jax.training.config import dataset_config, lora_fields, trained_trees
 from flamingo_jax.training.loss import NoiseConfig
 from flamingo_jax.training.optimizer import OptimizerConfig, make_optimizer
 from flamingo_jax.training.state import TrainState, lay_out
@@ -37,7 +37,7 @@ class Run:
     @property
     def trained(self) -> tuple[str, ...]:
         """Names of the component trees that are trained."""
-        return tuple(name for name in self.config.trained if name in self.shapes)
+        return tuple(name for name in trained_trees(self.config) if name in self.shapes)
 
     @functools.cached_property
     def shapes(self) -> Params:
@@ -70,14 +70,11 @@ def prepare(config: ConfigDict, mesh: Mesh, micro_batches: int, batch: float, bf
     Raises:
       ValueError: a mesh that does not divide a parameter, a batch or its micro-batches, before anything is compiled.
     """
-    fields = config.model.to_dict()
-    for name in ('lm', 'vision'):  # A bundle need not be here yet, where the config says what it will hold.
-        if fields[name] is None and config[name]:
-            fields[name] = bundle.read(config[name]).config.to_json()[name]
-    token = config.image_tag == 'token'
-    fields['extra_tokens'] = ('<EOC>',) + (('<image>',) if token else ()) if fields['xattn'] else ()
-    v = fields['lm']['vocab_size']
-    fields['image_tag'] = ((v + 1,) if token else (1, 2, 3)) if fields['xattn'] else ()
+    if config.start:
+        fields = bundle.read(config.start).config.to_json()
+    else:
+        fields = _new_model(config)
+    fields['lora'] = lora_fields(config)
     dtype = jnp.dtype(config.dtype or ('bfloat16' if bfloat16 else 'float32'))
     model = Flamingo(FlamingoConfig.from_json(fields), dtype, config.remat)
     datasets = {}
@@ -89,6 +86,19 @@ def prepare(config: ConfigDict, mesh: Mesh, micro_batches: int, batch: float, bf
     run = Run(config, model, mesh, datasets, micro_batches)
     run.frozen(tuple(run.shapes))  # Raises if the mesh does not divide a parameter.
     return run
+
+
+def _new_model(config: ConfigDict) -> dict[str, Any]:
+    """The fields of a new model's config, its bundles and its tokenizer being there or not."""
+    fields = config.model.to_dict()
+    for name in ('lm', 'vision'):  # A bundle need not be here yet, where the config says what it will hold.
+        if fields[name] is None and config[name]:
+            fields[name] = bundle.read(config[name]).config.to_json()[name]
+    token = config.image_tag == 'token'
+    fields['extra_tokens'] = ('<EOC>',) + (('<image>',) if token else ()) if fields['xattn'] else ()
+    v = fields['lm']['vocab_size']
+    fields['image_tag'] = ((v + 1,) if token else (1, 2, 3)) if fields['xattn'] else ()
+    return fields
 
 
 def train_step(run: Run) -> tuple[jax.stages.Lowered, TrainState, Params]:
@@ -144,12 +154,13 @@ def decode_step(run: Run, pictures: int) -> tuple[jax.stages.Lowered, int]:
         m = pictures * c.media_tokens
         keys = shape((c.xattn_blocks, b, m, c.xattn.heads, c.xattn.head_dim), dtype, None, rows, None, 'tensor')
         media = Media(None, (keys, keys))
-    # What decoding reads: the trunk and the resampler are done with.
-    names = tuple(name for name in run.shapes if name not in ('vision', 'resampler'))
+    # What decoding reads: the trunk and the resampler are done with, LoRA is merged.
+    names = tuple(name for name in run.shapes if name not in ('vision', 'resampler', 'lora'))
+    model = dataclasses.replace(run.model, config=dataclasses.replace(c, lora=None))
 
     def step(params: Params, media: Media | None, text: decode.Text, tokens: Any) -> tuple[Any, decode.Text]:
         with sharding.activations(mesh):
-            return decode.extend(run.model, params, media, text, tokens)
+            return decode.extend(model, params, media, text, tokens)
 
     jitted = jax.jit(step, donate_argnums=2)
     return jitted.lower(run.frozen(names), media, text, shape((b, 1), jnp.int32, rows)), b

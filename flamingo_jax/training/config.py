@@ -1,6 +1,7 @@
 """The base config of a training run: every key there is, with what it means. An experiment changes some of them."""
 
 import dataclasses
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -16,6 +17,9 @@ def base() -> ConfigDict:
     c = ConfigDict()
     c.seed = 0
     c.steps = 500_000
+    # Bundle of a whole model to fine-tune: it brings config, tokenizer, frozen trees, and where the trained ones start. The
+    # fields of the next paragraph are then left alone.
+    c.start = ''
     # The model. Parts that a bundle brings are read from it: `lm` (with its tokenizer) and `vision`.
     c.lm = ''  # Bundle of the pretrained language model; '' trains one from nothing.
     c.vision = ''  # Bundle of the vision trunk; '' for text alone.
@@ -23,6 +27,8 @@ def base() -> ConfigDict:
     c.image_tag = 'text'  # '<image>' is 'text' (paper) or a 'token' with a learnt embedding (OpenFlamingo).
     c.model = ConfigDict(FlamingoConfig().to_json())  # lm, resampler, xattn: dicts of their config's fields, or None.
     c.trained = ('resampler', 'xattn', 'extra_tokens')
+    # LoRA on a frozen language model (model/lora.py): its tree is trained beside those above. A rank of 0 is none.
+    c.lora = ConfigDict(dict(rank=0, alpha=16.0, targets=('query', 'value')))
     c.datasets = ConfigDict()  # name -> dataset(...)
     c.noise = ConfigDict(dataclasses.asdict(NoiseConfig()))
     c.optimizer = ConfigDict(dataclasses.asdict(OptimizerConfig()))
@@ -36,6 +42,16 @@ def base() -> ConfigDict:
     c.keep_checkpoints = 3
     c.profile = ()  # (first, last) step to trace for TensorBoard and Perfetto; () for none.
     return c
+
+
+def lora_fields(c: ConfigDict) -> dict[str, Any] | None:
+    """`config.lora` as the model's config has it; None without it."""
+    return c.lora.to_dict() if c.lora.rank else None
+
+
+def trained_trees(c: ConfigDict) -> tuple[str, ...]:
+    """The component trees that a config trains."""
+    return (*c.trained, *(['lora'] if c.lora.rank else []))
 
 
 def machine(data: int, fsdp: int, tensor: int, micro_batches: int = 1, batch: float = 1.0) -> ConfigDict:

@@ -40,6 +40,7 @@ RULES = (
     ('frames', None),
     ('latents', None),
     ('extra_tokens', None),
+    ('rank', None),
     # The trunk is not cut over heads or channels (paper: "NFNet is not sharded"); it is small beside the rest.
     ('conv_height', None),
     ('conv_width', None),

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flamingo_jax.model.config import SIZES, FlamingoConfig
+from flamingo_jax.model.config import SIZES, FlamingoConfig, LoraConfig
 from flamingo_jax.model.flamingo import Flamingo, Media, causal_mask
 from flamingo_jax.model.gated_xattn import GatedXattnDense, media_mask
 from flamingo_jax.model.language_model import Block
@@ -195,7 +195,8 @@ def test_extra_tokens_have_rows_of_their_own(model, params, features, tokens):
 def test_every_dimension_of_every_parameter_has_a_rule_and_every_rule_a_parameter(config):
     learned = dict(positions='learned', norm='layer', bias=True, gated_ffw=True, tied=False)
     sizes = [FlamingoConfig(**size) for size in SIZES.values()]
-    configs = [config, FlamingoConfig(lm=dataclasses.replace(config.lm, **learned)), *sizes]
+    lm = dataclasses.replace(config.lm, **learned)
+    configs = [config, FlamingoConfig(lm=lm, lora=LoraConfig()), *sizes]
     used = set()
     for one in configs:
         boxed = jax.eval_shape(Flamingo(one).init, jax.random.key(0))

@@ -33,16 +33,17 @@ def wide(positions: str, gated: bool) -> FlamingoConfig:
     )
 
 
-@pytest.mark.parametrize('remat, positions, gated', [('', 'rotary', True), ('full', 'relative', False)])
-def test_a_train_step_has_the_operations_that_the_compiler_counts(tiny, remat, positions, gated):
+@pytest.mark.parametrize('remat, positions, gated, rank', [('', 'rotary', True, 64), ('full', 'relative', False, 0)])
+def test_a_train_step_has_the_operations_that_the_compiler_counts(tiny, remat, positions, gated, rank):
     config = wide(positions, gated)
     tiny.model, tiny.remat = ConfigDict(config.to_json()), remat
+    tiny.lora.update(rank=rank, targets=('query', 'key', 'out', 'up', 'gate', 'down'))
     tiny.datasets.pages.length, tiny.datasets.videos.length = 129, 65
     mesh = sharding.make_mesh(1, 1, 1, devices=jax.devices()[:1])
     run = programs.prepare(tiny, mesh, 1, 1.0, False)
     lowered, _, _ = programs.train_step(run)
     counted = flops.train_step(run.model.config, run.trained, run.datasets, remat)
-    parts = sum(counted[name] for name in ('vision', 'resampler', 'xattn', 'lm'))
+    parts = sum(counted[name] for name in ('vision', 'resampler', 'xattn', 'lm', *(['lora'] if rank else [])))
     assert counted['total'] == parts and (counted['recomputed'] > 0) == bool(remat)
     compiler = lowered.compile().cost_analysis()['flops']
     assert counted['total'] + counted['recomputed'] == pytest.approx(compiler, rel=TOLERANCE)

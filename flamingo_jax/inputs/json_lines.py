@@ -1,0 +1,127 @@
+"""One's own documents: a folder of pictures, and beside them a file of JSON lines that says what is read in which order.
+
+    ["Three weeks old.", {"image": "pets/a.jpg"}, "My puppy sitting in the grass.", {"image": "pets/b.jpg"}, "My cat."]
+    [{"image": "c.png"}, {"text": "Question: What is this? Answer:", "weight": 0}, " a wug"]
+
+A line is one document: its parts in reading order. A string is a text that is learnt; a text with a weight is learnt with that
+weight, 0 being only read. Pictures are named by their path from the file's folder.
+"""
+
+import json
+import math
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from flamingo_jax.inputs.tokenizer import IMAGE
+
+LINE = 'A line is a list of texts and pictures, such as [{"image": "a.png"}, "My cat."] (data/README.md).'
+
+
+class JsonLines(Sequence):
+    """The documents of a file, as records like those of a prepared data set; pictures are paths, read by whoever needs them.
+
+    In memory is where each line begins, and nothing else.
+    """
+
+    def __init__(self, path: str | pathlib.Path):
+        """Reads every line once and looks whether its pictures are there.
+
+        Raises:
+          FileNotFoundError: there is no such file, or a picture is missing; the message names file, line and picture.
+          ValueError: a line that is no document; the message names file and line, and says what is wrong with it.
+        """
+        self._path = pathlib.Path(path).expanduser().absolute()
+        if not self._path.is_file():
+            raise FileNotFoundError(f'There is no file {self._path}: give the .jsonl file of the documents.')
+        begins, at = [], 0
+        with open(self._path, 'rb') as file:
+            bar = tqdm(total=os.path.getsize(self._path), unit='B', unit_scale=True, desc=self._path.name, delay=2)
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    self._check(line, number)
+                    begins.append(at)
+                at += len(line)
+                bar.update(len(line))
+            bar.close()
+        if not begins:
+            raise ValueError(f'{self._path} holds no documents. {LINE}')
+        self._begins = np.array(begins)
+
+    def __len__(self) -> int:
+        return len(self._begins)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Document `index`: parallel `texts` (UTF-8), `images` (paths) and `weights`; at each place one of the first two."""
+        with open(self._path, 'rb') as file:  # Opened anew, so that threads and processes may read at once.
+            file.seek(self._begins[index])
+            parts = json.loads(file.readline())
+        record: dict[str, list[Any]] = dict(texts=[], images=[], weights=[])
+        for part in parts:
+            part = dict(text=part) if isinstance(part, str) else part
+            record['texts'].append(part.get('text', '').encode())
+            record['images'].append(self._path.parent / part['image'] if 'image' in part else b'')
+            record['weights'].append(part.get('weight', 1.0))
+        return record
+
+    def _check(self, line: bytes, number: int) -> None:
+        """Raises if a line is no document."""
+        where = f'{self._path}, line {number}'
+        try:
+            parts = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f'{where} is not JSON ({error}). {LINE}') from error
+        if not isinstance(parts, list):
+            raise ValueError(f'{where} is {_kind(parts)} and not a list. {LINE}')
+        learnt = False
+        for place, part in enumerate(parts, start=1):
+            part, which = dict(text=part) if isinstance(part, str) else part, f'{where}: part {place}'
+            if not isinstance(part, dict) or sorted(part) not in (['image'], ['text'], ['text', 'weight']):
+                found = f'has the keys {sorted(part)}' if isinstance(part, dict) else f'is {_kind(part)}'
+                raise ValueError(
+                    f'{which} {found}. It must be a text, {{"text": ...}} with or without "weight", or {{"image": ...}}.'
+                )
+            if 'image' in part:
+                self._check_picture(part['image'], which)
+            else:
+                learnt |= bool(_check_text(part, which) and part['text'])
+        if not learnt:
+            raise ValueError(f'{where} has no text with a weight above 0, so that there is nothing to learn from it.')
+
+    def _check_picture(self, name: Any, which: str) -> None:
+        if not isinstance(name, str) or not name:
+            raise ValueError(f'{which}: its "image" is {_kind(name)}, and must be the path of a picture file.')
+        if os.path.isabs(name) or '..' in pathlib.PurePath(name).parts:
+            raise ValueError(
+                f'{which}: the picture {name!r} lies outside of {self._path.parent}. Name it by its path from there; it may be '
+                'a link.'
+            )
+        if not (self._path.parent / name).is_file():
+            raise FileNotFoundError(
+                f'{which}: the picture {name!r} is not in {self._path.parent}. Put it there, or take the line out.'
+            )
+
+
+def _check_text(part: dict[str, Any], which: str) -> float:
+    """The weight of a text, or what is wrong with it as ValueError."""
+    text, weight = part['text'], part.get('weight', 1.0)
+    if not isinstance(text, str):
+        raise ValueError(f'{which}: its "text" is {_kind(text)} and not a string.')
+    if IMAGE in text:
+        raise ValueError(f'{which} has {IMAGE} in its text: put {{"image": ...}} where that stands.')
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f'{which} is no text in UTF-8 ({error}).') from error
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+        raise ValueError(f'{which}: its "weight" is {weight!r}, and must be a number from 0 on.')
+    return float(weight)
+
+
+def _kind(value: Any) -> str:
+    kinds = {dict: 'an object', list: 'a list', str: 'a string', bool: 'true or false', type(None): 'null'}
+    return kinds.get(type(value), 'a number') if value != '' else 'empty'

@@ -1,0 +1,64 @@
+"""LoRA (Hu et al. 2021): a frozen weight of the language model plus a trained product of low rank, W + alpha / rank * A B.
+
+A and B are a component tree of their own, `lora`, which has branches like `lm`'s blocks and is stacked over them as these are:
+beside a kernel [layers inputs outputs] stand a [layers inputs rank] and b [layers rank outputs]. A block is run with its
+effective weights, made where it is run, so that nothing inside a block knows of LoRA. B begins at zero: a new model is the one
+without it, bit for bit.
+"""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from flamingo_jax.model.config import LoraConfig
+
+ATTENTION, FFW = ('query', 'key', 'value', 'out'), ('up', 'gate', 'down')
+
+
+def init(config: LoraConfig, blocks: dict[str, Any], key: Key[Array, '']) -> dict[str, Any]:
+    """New A and B for the targets among the blocks' kernels (stacked and boxed), float32, boxed with their logical axis names.
+
+    Raises:
+      ValueError: no target, or one that these blocks have not.
+    """
+    there = {name: blocks[name] for name in ATTENTION} | {
+        name: blocks['ffw'][name] for name in FFW if name in blocks['ffw']
+    }
+    if not config.targets or set(config.targets) - set(there):
+        raise ValueError(f'lora.targets is {config.targets}: name some of {tuple(there)}, which the blocks have.')
+    out: dict[str, Any] = {}
+    for name, key_a in zip(config.targets, jax.random.split(key, len(config.targets)), strict=True):
+        box, inputs = there[name]['kernel'], 2 if name == 'out' else 1
+        (depth, *shape), (layers, *axes) = box.value.shape, box.names
+        normal = nn.initializers.normal(math.prod(shape[:inputs]) ** -0.5)
+        a = nn.with_logical_partitioning(normal, (layers, *axes[:inputs], 'rank'))
+        b = nn.with_logical_partitioning(nn.initializers.zeros, (layers, 'rank', *axes[inputs:]))
+        pair = dict(
+            a=a(key_a, (depth, *shape[:inputs], config.rank)), b=b(key_a, (depth, config.rank, *shape[inputs:]))
+        )
+        (out.setdefault('ffw', {}) if name in FFW else out)[name] = dict(kernel=pair)
+    return out
+
+
+def effective(config: LoraConfig, block: dict[str, Any], lora: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of one block with the products added: in float32, then rounded to the dtype that they had."""
+    out = dict(block)
+    for name, part in lora.items():
+        out[name] = _sum(config, block[name], **part) if 'a' in part else effective(config, block[name], part)
+    return out
+
+
+def merge(config: LoraConfig, lm: dict[str, Any], lora: dict[str, Any]) -> dict[str, Any]:
+    """The language model with its effective weights, which needs no LoRA any more."""
+    return lm | dict(blocks=jax.lax.map(lambda pair: effective(config, *pair), (lm['blocks'], lora)))
+
+
+def _sum(
+    config: LoraConfig, kernel: Float[Array, '...'], a: Float[Array, '... r'], b: Float[Array, 'r ...']
+) -> Float[Array, '...']:
+    product = jnp.tensordot(a.astype(jnp.float32), b.astype(jnp.float32), 1)
+    return (kernel.astype(jnp.float32) + config.alpha / config.rank * product).astype(kernel.dtype)
