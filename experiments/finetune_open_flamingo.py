@@ -20,12 +20,12 @@ from flamingo_jax.training.optimizer import OptimizerConfig
 
 
 def get_config() -> ConfigDict:
-    """Half of OpenFlamingo's own learning rate, over a cosine; what is trained in a block is recomputed, for the memory."""
+    """Half of OpenFlamingo's own learning rate, over a cosine; blocks are recomputed, for the memory."""
     c = training.base()
     c.steps = 1000
     c.start = 'bundles/open_flamingo'
     c.datasets.own = training.dataset(path='own.jsonl', length=256, images=5, batch_size=16)
     c.optimizer = ConfigDict(vars(OptimizerConfig(learning_rate=5e-5, warmup_steps=50, final_fraction=0.1)))
-    c.remat = 'full'  # Without it LoRA keeps a copy of every weight that it changes.
+    c.remat = 'full'  # Activations are not kept for the backward pass, and neither are LoRA's effective weights.
     c.checkpoint_every = 200
     return c
