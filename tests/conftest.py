@@ -2,10 +2,14 @@
 
 import contextlib
 import dataclasses
+import tempfile
 
 import jax
 
 jax.config.update('jax_num_cpu_devices', 8)
+# Many tests start the same run anew: its step is compiled by the first.
+_compiled = tempfile.TemporaryDirectory()
+jax.config.update('jax_compilation_cache_dir', _compiled.name)
 
 import jaxtyping  # noqa: E402
 
