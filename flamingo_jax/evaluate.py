@@ -46,7 +46,7 @@ def evaluate(config: ConfigDict, checkpoint: str, workdir: str) -> list[report.R
             features=config.features,
             image_size=model.config.image_size,
             trunk=trunk,
-            fit=model.config.vision.fit,
+            fit=model.config.fit,
         )
         return pictures, rices.pool(model.features, pictures)
 

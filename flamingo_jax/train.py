@@ -151,8 +151,8 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
         sharding.check_batch(name, data.batch_size, config.micro_batches, mesh)
     trunk = parts.frozen['vision'].checksums['vision'] if 'vision' in parts.frozen else ''
     rows = sharding.batch_sharding(mesh)
-    fit = model.config.vision.fit if model.config.vision else 'pad'
-    readable = pipeline.batches(datasets, tokenizer, model.config.image_size, config.seed, trunk, rows, fit)
+    size, fit = model.config.image_size, model.config.fit
+    readable = pipeline.batches(datasets, tokenizer, size, config.seed, trunk, rows, fit)
 
     optimizer = make_optimizer(OptimizerConfig(**config.optimizer), config.steps)
     state = new_state(model, optimizer, parts.trained, config.seed, mesh)

@@ -257,3 +257,18 @@ def answers(model, params, images, ids, beams: int, stops: list[int], banned: tu
     if beams > 1:
         return np.asarray(search.beam_search(*common, 10, beams, 0.0, banned))
     return np.asarray(search.sample(*common, jax.random.key(0), 10, search.Sampling(), banned))
+
+
+def pictures(b: int, n: int) -> np.ndarray:
+    """Pixels of n random stills in each of b rows."""
+    return np.random.default_rng(3).integers(0, 256, (b, n, 1, 42, 42, 3)).astype(np.uint8)
+
+
+def assert_same_logits(ours, images: np.ndarray, ids: np.ndarray, expected: np.ndarray, tolerance: float) -> float:
+    """The largest difference of our logits, as a share of the largest; also asserts that the images matter."""
+    got = np.asarray(ours.logits(images, ids))
+    difference = float(np.abs(got - expected).max() / np.abs(expected).max())
+    assert got.shape == expected.shape and difference < tolerance
+    blind = np.asarray(ours.logits(255 - images, ids))
+    assert np.abs(blind - got).max() > 100 * tolerance * np.abs(expected).max()
+    return difference

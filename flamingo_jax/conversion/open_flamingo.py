@@ -295,7 +295,6 @@ def _extra_rows(state: State, config: FlamingoConfig, model_type: str) -> dict[s
 def _tensors(config: FlamingoConfig, blocks: str) -> Iterator[Tensor]:
     """The resampler and the gated blocks."""
     c, d = config.resampler, config.resampler.width
-    heads, inner, ffw = (c.heads, c.head_dim), c.heads * c.head_dim, c.ffw_multiplier * d
     yield vector(('resampler', 'latents'), 'perceiver.latents', c.latents, d)
     if c.frames:
         yield vector(('resampler', 'time'), 'perceiver.frame_embs', c.frames, d)
@@ -304,24 +303,25 @@ def _tensors(config: FlamingoConfig, blocks: str) -> Iterator[Tensor]:
         ours, theirs = ('resampler', 'layers', i), f'perceiver.layers.{i}'
         yield from norm((*ours, 'norm_features'), f'{theirs}.0.norm_media', d)
         yield from norm((*ours, 'norm_latents'), f'{theirs}.0.norm_latents', d)
-        yield matrix((*ours, 'query', 'kernel'), f'{theirs}.0.to_q.weight', d, inner, (d, *heads))
-        yield matrix((*ours, 'key', 'kernel'), f'{theirs}.0.to_kv.weight', d, inner, (d, *heads), 0, 2)
-        yield matrix((*ours, 'value', 'kernel'), f'{theirs}.0.to_kv.weight', d, inner, (d, *heads), 1, 2)
-        yield matrix((*ours, 'out', 'kernel'), f'{theirs}.0.to_out.weight', inner, d, (*heads, d))
-        yield from norm((*ours, 'norm_ffw'), f'{theirs}.1.0', d)
-        yield matrix((*ours, 'ffw', 'up', 'kernel'), f'{theirs}.1.1.weight', d, ffw)
-        yield matrix((*ours, 'ffw', 'down', 'kernel'), f'{theirs}.1.3.weight', ffw, d)
-    x, d, d_v = config.xattn, config.lm.width, config.media_width
-    heads, inner, ffw = (x.heads, x.head_dim), x.heads * x.head_dim, x.ffw_multiplier * d
+        yield from _attention_and_ffw(ours, f'{theirs}.0', f'{theirs}.1', c, d, d)
+    x, d = config.xattn, config.lm.width
     for i in range(config.xattn_blocks):
         ours, theirs = ('xattn', i), f'lang_encoder.{blocks}.{x.first + i * x.every}.gated_cross_attn_layer'
         yield vector((*ours, 'alpha_xattn'), f'{theirs}.attn_gate', 1, ours=())
         yield vector((*ours, 'alpha_dense'), f'{theirs}.ff_gate', 1, ours=())
         yield from norm((*ours, 'norm_text'), f'{theirs}.attn.norm', d)
-        yield matrix((*ours, 'query', 'kernel'), f'{theirs}.attn.to_q.weight', d, inner, (d, *heads))
-        yield matrix((*ours, 'key', 'kernel'), f'{theirs}.attn.to_kv.weight', d_v, inner, (d_v, *heads), 0, 2)
-        yield matrix((*ours, 'value', 'kernel'), f'{theirs}.attn.to_kv.weight', d_v, inner, (d_v, *heads), 1, 2)
-        yield matrix((*ours, 'out', 'kernel'), f'{theirs}.attn.to_out.weight', inner, d, (*heads, d))
-        yield from norm((*ours, 'norm_ffw'), f'{theirs}.ff.0', d)
-        yield matrix((*ours, 'ffw', 'up', 'kernel'), f'{theirs}.ff.1.weight', d, ffw)
-        yield matrix((*ours, 'ffw', 'down', 'kernel'), f'{theirs}.ff.3.weight', ffw, d)
+        yield from _attention_and_ffw(ours, f'{theirs}.attn', f'{theirs}.ff', x, d, config.media_width)
+
+
+def _attention_and_ffw(
+    ours: tuple[str | int, ...], attention: str, ffw: str, c: ResamplerConfig | XattnConfig, d: int, media: int
+) -> Iterator[Tensor]:
+    """What a layer of the resampler and a gated block share: queries of width d, keys and values of the width `media`."""
+    heads, inner, hidden = (c.heads, c.head_dim), c.heads * c.head_dim, c.ffw_multiplier * d
+    yield matrix((*ours, 'query', 'kernel'), f'{attention}.to_q.weight', d, inner, (d, *heads))
+    yield matrix((*ours, 'key', 'kernel'), f'{attention}.to_kv.weight', media, inner, (media, *heads), 0, 2)
+    yield matrix((*ours, 'value', 'kernel'), f'{attention}.to_kv.weight', media, inner, (media, *heads), 1, 2)
+    yield matrix((*ours, 'out', 'kernel'), f'{attention}.to_out.weight', inner, d, (*heads, d))
+    yield from norm((*ours, 'norm_ffw'), f'{ffw}.0', d)
+    yield matrix((*ours, 'ffw', 'up', 'kernel'), f'{ffw}.1.weight', d, hidden)
+    yield matrix((*ours, 'ffw', 'down', 'kernel'), f'{ffw}.3.weight', hidden, d)

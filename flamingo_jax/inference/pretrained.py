@@ -240,8 +240,7 @@ class Pretrained:
     def read(self, prompts: Sequence[Prompt], room: int) -> tuple[Media | None, decode.Text, Float[Array, 'b v']]:
         """Reads prompts: their media, their text with room for more tokens, and the logits after each."""
         c = self.config
-        fit = c.vision.fit if c.vision else 'pad'
-        encoded = [encode_prompt(prompt, self.tokenizer, c.image_size, fit) for prompt in prompts]
+        encoded = [encode_prompt(prompt, self.tokenizer, c.image_size, c.fit) for prompt in prompts]
         longest = max(len(tokens) for tokens, _ in encoded)
         if longest + room > self.config.lm.context:
             raise ValueError(

@@ -164,6 +164,11 @@ class FlamingoConfig:
         return -(-(self.lm.depth - self.xattn.first) // self.xattn.every) if self.xattn else 0
 
     @property
+    def fit(self) -> str:
+        """How pictures are made square: the trunk's way (`inputs/images.py`); 'pad' where there is no trunk."""
+        return self.vision.fit if self.vision else 'pad'
+
+    @property
     def media_tokens(self) -> int:
         """r, the media tokens an image: the resampler's latents, or without one all features of the trunk."""
         return self.resampler.latents if self.resampler else self.vision.spatial(self.image_size)
