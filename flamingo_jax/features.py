@@ -15,6 +15,7 @@ import numpy as np
 from absl import app, flags, logging
 from tqdm import tqdm
 
+from flamingo_jax.files import write_whole
 from flamingo_jax.inference import bundle
 from flamingo_jax.inputs.images import to_frames
 from flamingo_jax.inputs.source import open_split
@@ -67,7 +68,7 @@ def compute(data: str, vision: bundle.Bundle, out: str, splits: list[str]) -> No
             progress.update(used)
         progress.close()
         features.flush()
-        done.write_text(json.dumps(about) + '\n')  # Last: what it stands beside is whole.
+        write_whole(done, f'{json.dumps(about)}\n'.encode())  # Last: what it stands beside is whole.
 
 
 def main(argv):

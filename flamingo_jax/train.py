@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from flamingo_jax.files import write_whole
 from flamingo_jax.inference import bundle
 from flamingo_jax.inputs import pipeline
 from flamingo_jax.inputs.tokenizer import Tokenizer
@@ -31,7 +32,7 @@ from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.planning import flops, topology
 from flamingo_jax.training import processes, sharding
-from flamingo_jax.training.checkpoint import Checkpoints, write_whole
+from flamingo_jax.training.checkpoint import Checkpoints
 from flamingo_jax.training.config import dataset_config, lora_fields, trained_trees
 from flamingo_jax.training.loss import NoiseConfig
 from flamingo_jax.training.optimizer import OptimizerConfig, make_optimizer

@@ -26,6 +26,7 @@ import matplotlib.lines
 
 from flamingo_jax.evaluation import contact_sheet
 from flamingo_jax.evaluation.contact_sheet import Example
+from flamingo_jax.files import write_whole
 
 # The scores in the order of the table, and their colours in the chart (told apart also by the colour-blind).
 COLOURS = {
@@ -112,10 +113,10 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     scores = {'about': about, 'rows': [dataclasses.asdict(row) for row in rows]}
     return Written(
-        json=_put(folder / 'report.json', _json(scores).encode()),
-        text=_put(folder / 'report.txt', table(rows).encode()),
-        chart=_put(folder / 'report.png', _chart(rows)),
-        contact_sheet=_put(folder / 'contact_sheet.html', contact_sheet.page(examples).encode()),
+        json=write_whole(folder / 'report.json', _json(scores).encode()),
+        text=write_whole(folder / 'report.txt', table(rows).encode()),
+        chart=write_whole(folder / 'report.png', _chart(rows)),
+        contact_sheet=write_whole(folder / 'contact_sheet.html', contact_sheet.page(examples).encode()),
     )
 
 
@@ -267,14 +268,3 @@ def _json(value: Any) -> str:
         return other.item() if hasattr(other, 'item') and getattr(other, 'ndim', 0) == 0 else str(other)
 
     return json.dumps(value, default=plain, indent=2, ensure_ascii=False) + '\n'
-
-
-def _put(path: pathlib.Path, data: bytes) -> pathlib.Path:
-    """Written beside its place and renamed into it: a reader never meets half a file."""
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path

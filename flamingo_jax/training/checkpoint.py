@@ -11,7 +11,6 @@ ours and not Orbax's, which deletes the old before the new has its checksums.
 import concurrent.futures
 import hashlib
 import json
-import os
 import pathlib
 import shutil
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from flamingo_jax.files import write_whole
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.training import processes
 from flamingo_jax.training.state import TrainState
@@ -162,16 +162,6 @@ def read_latest(workdir: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, 
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), found.metadata['params']
     )
     return found.custom_metadata['about'], ocp.load(folder / str(step), abstract)['params'], step
-
-
-def write_whole(path: pathlib.Path, content: bytes) -> None:
-    """Writes a file so that at any moment, and on a full disk, either the old content or the new is there."""
-    aside = path.with_name(f'.{path.name}.writing')
-    with open(aside, 'wb') as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
 
 
 def _steps(folder: pathlib.Path) -> list[int]:
