@@ -1,9 +1,10 @@
 """A model ready for use: parameters, tokenizer and config together, with the three things that one does with it."""
 
 import dataclasses
+import functools
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -13,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from flamingo_jax.inference import bundle, decode, search
-from flamingo_jax.inputs.prompts import Prompt, as_batch, encode_prompt
+from flamingo_jax.inputs.prompts import Prompt, as_batch, encode_prompt, is_continued
 from flamingo_jax.inputs.tokenizer import EOC, IMAGE, Tokenizer
 from flamingo_jax.model import lora
 from flamingo_jax.model.config import FlamingoConfig
@@ -210,16 +211,19 @@ class Pretrained:
         rows = [candidates] * len(prompts) if isinstance(candidates[0], str) else candidates
         if len(rows) != len(prompts) or len({len(row) for row in rows}) != 1:
             raise ValueError(f'{len(prompts)} prompts need as many lists of candidates, all of one length.')
-        encoded: dict[str, list[int]] = {c: self.tokenizer.encode(c) for row in rows for c in row}
-        if empty := [c for c, ids in encoded.items() if not ids]:
-            raise ValueError(f'A candidate is empty: {empty[0]!r}.')
-        longest = _round_up(max(len(ids) for ids in encoded.values()), 4)
+        encode = functools.cache(self.tokenizer.encode)
+        encoded = [
+            [encode(c, is_continued(prompt, self.tokenizer)) for c in row]
+            for prompt, row in zip(prompts, rows, strict=True)
+        ]
+        if not all(ids for row in encoded for ids in row):
+            raise ValueError('A candidate is empty.')
+        longest = _room(max(len(ids) for row in encoded for ids in row))
         media, text, logits = self.read(prompts, longest)
         tokens = np.zeros((len(rows), len(rows[0]), longest), np.int32)
         valid = np.zeros(tokens.shape, bool)
-        for i, row in enumerate(rows):
-            for j, candidate in enumerate(row):
-                ids = encoded[candidate]
+        for i, row in enumerate(encoded):
+            for j, ids in enumerate(row):
                 tokens[i, j, : len(ids)], valid[i, j, : len(ids)] = ids, True
         part = max(1, 256 // longest)  # Candidates at a time: so many that their attention to one another stays small.
         scores = [
@@ -236,6 +240,11 @@ class Pretrained:
         ]
         scores = np.concatenate([np.asarray(score) for score in scores], axis=1)
         return scores if several else scores[0]
+
+    def room(self, prompt: Prompt, candidates: Iterable[str]) -> int:
+        """Tokens of the context that `score` needs after a prompt."""
+        continues = is_continued(prompt, self.tokenizer)
+        return _room(max(len(self.tokenizer.encode(candidate, continues)) for candidate in candidates))
 
     def read(self, prompts: Sequence[Prompt], room: int) -> tuple[Media | None, decode.Text, Float[Array, 'b v']]:
         """Reads prompts: their media, their text with room for more tokens, and the logits after each."""
@@ -260,6 +269,10 @@ class Pretrained:
         for mark in stop:
             text = text.split(mark)[0]
         return text.strip()
+
+
+def _room(longest: int) -> int:
+    return _round_up(longest, 4)  # Few lengths: to compile seldom.
 
 
 def _round_up(n: int, multiple: int) -> int:

@@ -96,6 +96,7 @@ def interleave(
 def _lay_out(chunks: Sequence[Chunk], tokenizer: Tokenizer) -> tuple[list[int], list[float], list[tuple[int, int]]]:
     """Tokens and weights of a whole document, and the position of each tag with the number of its chunk."""
     tokens, weights, begins = list(tokenizer.begin), [0.0] * len(tokenizer.begin), []
+    continues = False  # Whether the next text goes on with one before it.
     for i, chunk in enumerate(chunks):
         if chunk.picture is not None:
             around = [] if tokenizer.around is None else [tokenizer.around]
@@ -103,12 +104,15 @@ def _lay_out(chunks: Sequence[Chunk], tokenizer: Tokenizer) -> tuple[list[int], 
             begins.append((len(tokens), i))
             tokens += [*tokenizer.image_tag, *around]
             weights += [0.0] * (len(tokens) - len(weights))
+            continues = tokenizer.prefix_once
         for text, weight in zip(chunk.texts, chunk.weights, strict=True):
-            ids = tokenizer.encode(text)
+            ids = tokenizer.encode(text, continues)
+            continues = continues or bool(ids)
             tokens += ids
             weights += [float(weight)] * len(ids)
         if tokenizer.eoc is not None:
             tokens.append(tokenizer.eoc)
+            continues = tokenizer.prefix_once
             weights.append(float(chunk.weights[-1]) if len(chunk.weights) else 0.0)
     tokens.append(tokenizer.eos)
     weights.append(weights[-1])

@@ -7,6 +7,7 @@ a PIL image, an array, a pathlib.Path, encoded bytes, or a list of those (the fr
 features computed before.
 """
 
+import itertools
 import os
 import pathlib
 from collections.abc import Sequence
@@ -44,6 +45,18 @@ def as_batch(prompt: Prompt | Sequence[Prompt]) -> tuple[list[Prompt], bool]:
     return (list(prompt), True) if several else ([prompt], False)
 
 
+def is_continued(prompt: Prompt, tokenizer: Tokenizer) -> bool:
+    """Whether a text after this prompt goes on with its last text: no picture and no <EOC> is between them.
+
+    True after whatever prompt for a tokenizer that tells only the first thing from what follows.
+    """
+    if tokenizer.prefix_once:
+        return bool(prompt)
+    texts = itertools.takewhile(lambda item: isinstance(item, str), reversed(prompt))
+    last = next(filter(None, texts), '')
+    return bool(last) and not last.endswith(ENDS_OF_CHUNK)
+
+
 def encode_prompt(
     prompt: Prompt, tokenizer: Tokenizer, image_size: int, fit: str = 'pad'
 ) -> tuple[list[int], list[Frames]]:
@@ -63,7 +76,8 @@ def encode_prompt(
         [],
         True,
     )  # ended: no chunk is open.
-    for number, item in enumerate(prompt if tokenizer.around is None else _as_idefics(prompt, tokenizer)):
+    prompt = prompt if tokenizer.around is None else _as_idefics(prompt, tokenizer)
+    for number, item in enumerate(prompt):
         if isinstance(item, str):
             if IMAGE in item and tokenizer.image_tag:
                 raise ValueError(
@@ -75,7 +89,7 @@ def encode_prompt(
                     f'Item {number} of the prompt is the text {item!r}, which names a file: for the picture in it, give '
                     f'pathlib.Path({item!r}).'
                 )
-            tokens += tokenizer.encode(item)
+            tokens += tokenizer.encode(item, is_continued(prompt[:number], tokenizer))
             ended = item.endswith(ENDS_OF_CHUNK) if item else ended
         elif is_picture(item):
             if not tokenizer.image_tag:

@@ -19,7 +19,7 @@ import json
 import pathlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import SupportsInt
+from typing import Any, SupportsInt
 
 import sentencepiece
 import tokenizers
@@ -36,15 +36,18 @@ class _SentencePiece:
     """A SentencePiece model; <BOS> stands before a text."""
 
     file = 'tokenizer.model'
+    prefix_once = False
 
     def __init__(self, model: bytes):
         self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
+        # Protobuf merges what stands behind a message into it: here normalizer_spec.add_dummy_prefix = false.
+        self._within = sentencepiece.SentencePieceProcessor(model_proto=model + b'\x1a\x02\x18\x00')
         self.size = self._pieces.vocab_size()
         self.bos, self.pad = self._pieces.bos_id(), max(self._pieces.pad_id(), 0)
         self.begin, self.ends = (self.bos,), (self._pieces.eos_id(),)
 
-    def encode(self, text: str) -> list[int]:
-        return self._pieces.encode(text)
+    def encode(self, text: str, continues: bool = False) -> list[int]:
+        return (self._within if continues else self._pieces).encode(text)
 
     def decode(self, ids: list[int]) -> str:
         return self._pieces.decode(ids)
@@ -58,23 +61,47 @@ class _Json:
     def __init__(self, model: bytes):
         fields = json.loads(model)
         roles = fields.pop('roles')
-        self._pieces = tokenizers.Tokenizer.from_str(json.dumps(fields))
-        self._pieces.no_padding()
-        self._pieces.no_truncation()
+        within = fields | {
+            name: _without_prefix(fields[name]) for name in ('normalizer', 'pre_tokenizer') if name in fields
+        }
+        self._pieces = self._library(fields)
+        self._within = self._pieces if within == fields else self._library(within)
+        self.prefix_once = '"prepend_scheme": "first"' in json.dumps(fields.get('pre_tokenizer'))
         self.size = max(self._pieces.get_vocab().values()) + 1
         self.bos, self.ends, self.pad = roles['bos'], tuple(roles['eos']), roles['pad']
         alone, whole = self.encode('a'), self._pieces.encode('a').ids
         self.begin = tuple(whole[: whole.index(alone[0])] if alone else whole)
 
-    def encode(self, text: str) -> list[int]:
-        return self._pieces.encode(text, add_special_tokens=False).ids
+    @staticmethod
+    def _library(fields: dict[str, Any]) -> tokenizers.Tokenizer:
+        made = tokenizers.Tokenizer.from_str(json.dumps(fields))
+        made.no_padding()
+        made.no_truncation()
+        return made
+
+    def encode(self, text: str, continues: bool = False) -> list[int]:
+        return (self._within if continues else self._pieces).encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: list[int]) -> str:
         return self._pieces.decode(ids)
 
 
+def _without_prefix(step: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A normalizer or pre-tokenizer of a tokenizer.json, but for the space that it puts before a text."""
+    if step is None or step['type'] == 'Prepend':
+        return None
+    for several in {'normalizers', 'pretokenizers'} & step.keys():
+        return step | {several: [one for one in map(_without_prefix, step[several]) if one]}
+    without = dict(prepend_scheme='never', add_prefix_space=False)
+    return step | {name: value for name, value in without.items() if name in step}
+
+
 class Tokenizer:
     """Text <-> token ids. Segments of a text are encoded one by one and their ids concatenated.
+
+    Some language models (LLaMA) were trained with a space before each text. It belongs before what follows a picture or an
+    <EOC>, as in the originals, but not between the segments of one text: what continues a text is encoded without it. Where
+    `prefix_once` is set, as in newer files, it belongs before the first thing alone, and everything after that continues it.
 
     Attributes:
       size: tokens in the file.
@@ -110,6 +137,7 @@ class Tokenizer:
         if self._pieces.size > self.vocab_size:
             raise ValueError(f'The tokenizer has {self._pieces.size} tokens, its language model {self.vocab_size}.')
         self.bos, self.pad, self.begin, self.ends = (getattr(self._pieces, n) for n in ('bos', 'pad', 'begin', 'ends'))
+        self.prefix_once = self._pieces.prefix_once
         self.eos = self.ends[0]
         self.extra_tokens, self.image_tag = (), ()
         if image_tag is not None:
@@ -145,13 +173,17 @@ class Tokenizer:
             )
         return cls(path.read_bytes(), image_tag, vocab_size, extra_tokens)
 
-    def encode(self, text: str) -> list[int]:
-        """The ids of a text, without <BOS> or <EOS>; '<EOC>' in it, and the model's own name of that, is the extra token."""
+    def encode(self, text: str, continues: bool = False) -> list[int]:
+        """The ids of a text, without <BOS> or <EOS>; '<EOC>' in it, and the model's own name of that, is the extra token.
+
+        continues: the text goes on where another ended, in the same chunk.
+        """
         ids = []
         for part in re.split('(' + '|'.join(map(re.escape, self._named)) + ')', text):
             if part in self._named and self.eoc is None:
                 raise ValueError(f'{EOC} in a text for a language model without it: {text!r}.')
-            ids += [self._named[part]] if part in self._named else self._pieces.encode(part)
+            ids += [self._named[part]] if part in self._named else self._pieces.encode(part, continues)
+            continues = self.prefix_once
         return ids
 
     def decode(self, ids: Iterable[SupportsInt]) -> str:

@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import pytest
 from flamingo_jax.inputs import tokenizer as tokenizers
 from flamingo_jax.inputs.interleave import Chunk, interleave
 from flamingo_jax.inputs.nonce import nonces
-from flamingo_jax.inputs.prompts import encode_prompt
+from flamingo_jax.inputs.prompts import encode_prompt, is_continued
 from flamingo_jax.inputs.tokenizer import Tokenizer
 
 TEXTS = [
@@ -103,6 +104,87 @@ def test_nothing_before_a_text_where_the_model_was_trained_so(json_file):
     ids = tokenizer.encode('dax')
     assert row['tokens'].tolist() == [*ids, 1] + [0] * (7 - len(ids))
     assert row['weights'].tolist() == [1.0] * (len(ids) + 1) + [0.0] * (7 - len(ids))
+
+
+def _sentencepiece_with_prefix():
+    """A SentencePiece model as LLaMA's, and its own ids of a text between two tags."""
+    import io
+
+    import sentencepiece
+
+    model = io.BytesIO()
+    how = dict(model_type='bpe', vocab_size=400, byte_fallback=True, remove_extra_whitespaces=False, minloglevel=2)
+    texts = (f'{word} Output: {word}' for word in nonces(np.random.default_rng(0), 2000))
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=texts, model_writer=model, **how)
+    pieces = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    return model.getvalue(), lambda text: [
+        i
+        for part in re.split('(<EOC>|<image>)', text)
+        for i in ({'<EOC>': [400], '<image>': [401]}.get(part) or pieces.encode(part))
+    ]
+
+
+def _json_with_prefix(normalizer, pre_tokenizer):
+    """A tokenizer.json as LLaMA's, and what the library makes of a text with the tags in it."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    made = Tokenizer(models.BPE())
+    made.normalizer, made.pre_tokenizer = normalizer, pre_tokenizers.Metaspace()
+    made.decoder = decoders.Metaspace()
+    texts = (f'{word} Output: {word}' for word in nonces(np.random.default_rng(0), 2000))
+    made.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=400, show_progress=False))
+    made.pre_tokenizer = pre_tokenizer
+    file = json.dumps(dict(roles=dict(bos=0, eos=[1], pad=0)) | json.loads(made.to_str())).encode()
+    made.add_special_tokens(['<EOC>', '<image>'])
+    return file, lambda text: made.encode(text).ids
+
+
+@pytest.mark.parametrize('kind', ['sentencepiece', 'prepend', 'always', 'first'])
+def test_a_space_before_each_text_is_not_between_its_segments(kind):
+    """As the originals, which encode a whole prompt at once."""
+    from tokenizers import normalizers, pre_tokenizers
+
+    if kind == 'sentencepiece':
+        file, whole = _sentencepiece_with_prefix()
+    elif kind == 'prepend':
+        steps = [normalizers.Prepend('\u2581'), normalizers.Replace(' ', '\u2581')]
+        file, whole = _json_with_prefix(normalizers.Sequence(steps), None)
+    else:
+        file, whole = _json_with_prefix(None, pre_tokenizers.Metaspace(prepend_scheme=kind))
+    tokenizer, picture = Tokenizer(file, 'token'), np.zeros((1, 1, 1), np.float32)
+    expected = [*tokenizer.begin, *whole('bodex<EOC><image>Output: trusavi<EOC><image>Output: bodex<EOC>')]
+    prompt = ['bodex<EOC>', picture, 'Output:', '', ' trusavi<EOC>', picture, 'Output:']
+    candidate = tokenizer.encode(' bodex<EOC>', is_continued(prompt, tokenizer))
+    assert encode_prompt(prompt, tokenizer, 16)[0] + candidate == expected
+    assert whole('a') == tokenizer.encode('a') != tokenizer.encode('a', continues=True)
+    chunks = [Chunk(None, ('bodex',), (1.0,))]
+    chunks += [Chunk(lambda: picture, ('Output:', f' {word}'), (0.0, 1.0)) for word in ('trusavi', 'bodex')]
+    row = interleave(chunks, tokenizer, 64, 2, picture, np.random.default_rng(0))
+    assert row['tokens'][: len(expected)].tolist() == expected
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize('legacy', [True, False])
+def test_llama_as_transformers_has_it(legacy, tmp_path):
+    """In the two ways of its spaces, which LLaMA's published folders choose between."""
+    transformers = pytest.importorskip('transformers')
+    (tmp_path / 'tokenizer.model').write_bytes(_sentencepiece_with_prefix()[0])
+    original = transformers.LlamaTokenizer.from_pretrained(tmp_path, legacy=legacy)
+    original.save_pretrained(tmp_path / 'saved')
+    names = ['<|endofchunk|>', '<image>']
+    original.add_special_tokens(dict(additional_special_tokens=names))
+    file = dict(roles=dict(bos=1, eos=[2], pad=0)) | json.loads((tmp_path / 'saved/tokenizer.json').read_text())
+    tokenizer = Tokenizer(json.dumps(file).encode(), 'token', extra_tokens=names)
+    picture = np.zeros((1, 1, 1), np.float32)
+    for prompt in (
+        [picture, 'Output:', ' trusavi<|endofchunk|>', picture, 'Output:'],
+        ['bodex', ' bodex<|endofchunk|>', picture, 'Output: trusavi'],
+    ):
+        text = ''.join(item if isinstance(item, str) else '<image>' for item in prompt)
+        candidate = tokenizer.encode(' bodex<|endofchunk|>', is_continued(prompt, tokenizer))
+        whole = original(f'{text} bodex<|endofchunk|>', add_special_tokens=False)['input_ids']
+        assert encode_prompt(prompt, tokenizer, 16)[0] == [*tokenizer.begin, *whole[: -len(candidate)]]
+        assert candidate == whole[-len(candidate) :]
 
 
 def test_errors(sentencepiece, tmp_path):
