@@ -25,6 +25,7 @@ from flamingo_jax.evaluation.tasks import Episode, Task, TaskConfig
 from flamingo_jax.inference import pretrained
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.inputs.picture_set import Picture, PictureSet
+from flamingo_jax.inputs.prompts import encode_prompt
 from flamingo_jax.inputs.tokenizer import EOC
 
 
@@ -56,6 +57,7 @@ def evaluate(config: ConfigDict, checkpoint: str, workdir: str) -> list[report.R
         for task in tasks
         for support, answers, shots in itertools.product(task.config.support, task.config.answers, task.config.shots)
     ]
+    _refuse_long_prompts(config, model, settings)
     rows, examples = [], []
     with tqdm(total=config.episodes * len(settings), unit=' episodes') as progress:
         for task, shots, support, answers in settings:
@@ -78,6 +80,38 @@ def evaluate(config: ConfigDict, checkpoint: str, workdir: str) -> list[report.R
     return rows
 
 
+def _refuse_long_prompts(config, model: Pretrained, settings: Sequence[tuple[Task, int, str, str]]) -> None:
+    """ValueError if some prompt and its answer exceed the context: all episodes are known before any is run."""
+    picture = np.zeros((1, 1, 1), np.float32)  # Stands for any: its tag takes as many tokens.
+    context, too_long = model.config.lm.context, []
+
+    @functools.cache  # Names have the same candidates in every episode.
+    def room(prompt: str, candidates: tuple[str, ...]) -> int:
+        return model.room([prompt], _continuations(candidates))
+
+    for task, shots, support, answers in tqdm(settings, unit=' settings', desc='lengths of prompts', leave=False):
+        needed = []
+        for batch in _batched(task.episodes(config.episodes, shots, support, config.seed), config.batch_size):
+            prompts = [_prompt(task, episode, [picture] * (len(episode.support) + 1)) for episode in batch]
+            tokens = max(len(encode_prompt(prompt, model.tokenizer, 1)[0]) for prompt in prompts)
+            ranked = answers == 'ranked'
+            needed.append(
+                (
+                    tokens,
+                    max(room(task.config.prompt, e.candidates) for e in batch) if ranked else config.max_new_tokens,
+                )
+            )
+        tokens, answer = max(needed, key=sum)
+        if tokens + answer > context:
+            too_long.append(
+                f'Task {task.name}, {shots} shots, {support}, {answers}: a prompt of {tokens} tokens and {answer} for the answer '
+                f'exceed the context of {context} tokens.'
+            )
+    if too_long:
+        remedy = 'Leave such shots out of the config, or evaluate a model whose language model has a longer context.'
+        raise ValueError('\n'.join([*too_long, remedy]))
+
+
 def _run(config, model: Pretrained, task: Task, shots: int, support: str, answers: str, progress):
     """One setting: its row of the table, and some examples."""
     right: dict[str, list[bool]] = {
@@ -98,8 +132,9 @@ def _run(config, model: Pretrained, task: Task, shots: int, support: str, answer
                     if len(shown[mark]) < config.examples:
                         shown[mark].append(_example(task, episode, answers, support, shots, answer, mark))
         for episode in batch:
-            right['nearest centroid'].append(metrics.same_answer(episode.nearest_centroid, episode.truth))
-            right['nearest neighbour'].append(metrics.same_answer(episode.nearest_neighbour, episode.truth))
+            neighbour, centroid = task.nearest(episode)
+            right['nearest centroid'].append(metrics.same_answer(centroid, episode.truth))
+            right['nearest neighbour'].append(metrics.same_answer(neighbour, episode.truth))
         progress.update(len(batch))
     scores = {name: metrics.share(marks) for name, marks in right.items()}
     scores['chance'] = report.Score(task.chance, 0.0)
@@ -109,8 +144,12 @@ def _run(config, model: Pretrained, task: Task, shots: int, support: str, answer
 def _answer(config, model: Pretrained, prompts: list, batch: Sequence[Episode], answers: str) -> list[str]:
     if answers == 'open-ended':
         return model.generate(prompts, config.max_new_tokens, config.num_beams)
-    scores = model.score(prompts, [[f' {candidate}{EOC}' for candidate in episode.candidates] for episode in batch])
+    scores = model.score(prompts, [_continuations(episode.candidates) for episode in batch])
     return [episode.candidates[i] for episode, i in zip(batch, scores.argmax(axis=1), strict=True)]
+
+
+def _continuations(candidates: Sequence[str]) -> list[str]:
+    return [f' {candidate}{EOC}' for candidate in candidates]
 
 
 def _prompt(task: Task, episode: Episode, pictures: list[np.ndarray] | None) -> list[Any]:

@@ -1,7 +1,9 @@
 """The commands that a user gives after training, as real processes on a real run."""
 
 import json
+import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -9,10 +11,13 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from experiments.evaluate import quickstart
+from flamingo_jax.evaluate import evaluate
 from flamingo_jax.train import train
 from tests.tiny_run import make_parts, tiny_config
 
 ROOT = pathlib.Path(__file__).parents[1]
+pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 
 @pytest.fixture(scope='module')
@@ -26,7 +31,9 @@ def parts(tmp_path_factory):
 
 
 def command(*arguments):
-    return subprocess.run([sys.executable, '-m', *map(str, arguments)], cwd=ROOT, capture_output=True, text=True)
+    environment = os.environ | dict(JAX_DISABLE_MOST_OPTIMIZATIONS='1')
+    line = [sys.executable, '-m', *map(str, arguments)]
+    return subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
 def test_evaluate_writes_every_report(parts, tmp_path):
@@ -57,6 +64,21 @@ def test_evaluate_writes_every_report(parts, tmp_path):
     )
     assert again.returncode != 0
     assert 'neither a bundle' in again.stderr
+
+
+def test_prompts_longer_than_the_context_are_refused_before_the_first_episode(parts, tmp_path, monkeypatch):
+    monkeypatch.setattr('flamingo_jax.evaluate._run', None)
+    config = quickstart.get_config()
+    config.features, config.episodes, config.max_new_tokens = str(parts / 'features'), 20, 3
+    config.tasks.names.update(shots=(4, 60), answers=('open-ended', 'ranked'))
+    with pytest.raises(ValueError, match='exceed the context of 128 tokens') as error:
+        evaluate(config, str(parts / 'run'), str(tmp_path / 'report'))
+    generated, ranked, remedy = str(error.value).splitlines()
+    assert re.match(
+        'Task names, 60 shots, random, open-ended: a prompt of [0-9]+ tokens and 3 for the answer', generated
+    )
+    assert ranked.startswith('Task names, 60 shots, random, ranked: ') and 'longer context' in remedy
+    assert not (tmp_path / 'report').exists()
 
 
 def test_generate_keeps_the_order_of_its_arguments(parts, tmp_path):

@@ -6,9 +6,11 @@ names       pictures with their true names in one language, then another picture
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from flamingo_jax.evaluation import rices
 from flamingo_jax.inputs.nonce import nonces
@@ -39,8 +41,6 @@ class Episode:
     query: Picture
     truth: str
     candidates: tuple[str, ...]
-    nearest_neighbour: str  # What the frozen features alone would answer.
-    nearest_centroid: str
 
 
 class Task:
@@ -81,12 +81,24 @@ class Task:
                     raise ValueError(f'Task {name}: no picture has a name in {config.language!r}.')
             self.named_queries = [p for p in self.query_set.pictures if config.language in p.names]
             self.named_support = [p for p in self.support_set.pictures if config.language in p.names]
+            if max(config.shots) >= len(self.named_support):
+                raise ValueError(
+                    f'Task {name}: {max(config.shots)} shots need more pictures than the {len(self.named_support)} that have a '
+                    f'name in {config.language!r}.'
+                )
             self._named_rows = np.stack([self._support_rows[p.index] for p in self.named_support])
+            self._labels = [p.names[config.language] for p in self.named_support]
+            self._indices = np.array([p.index for p in self.named_support])
+            # A query comes again at other shots and kinds of answers.
+            self._ranked, self._nearest_names = functools.cache(self._rank), functools.cache(self._nearest_of_all)
             names = {p.names[config.language] for p in self.named_queries + self.named_support}
             self.candidates = tuple(sorted(names))
 
     def episodes(self, number: int, shots: int, support: str, seed: int) -> Iterator[Episode]:
-        """So many episodes: the same for the same seed, whatever the model. Other shots ask the same queries."""
+        """So many episodes: the same for the same seed, whatever the model. Other shots ask the same queries.
+
+        Cheap beside what is done with them: no picture is read, and RICES ranks the support of a query once.
+        """
         for i in range(number):
             rng = np.random.default_rng((seed, i))
             yield self._new_words(rng, shots) if self.config.ways else self._names(rng, shots, support)
@@ -110,29 +122,49 @@ class Task:
             pictures = self._others(concept, query) or self._others(concept, None)
             support += [(pictures[i], word) for i in rng.permutation(len(pictures))[:shots]]
         support = [support[i] for i in rng.permutation(len(support))]
-        rows = [self._support_rows[picture.index] for picture, _ in support]
-        return self._episode(support, query, words[asked], tuple(words), np.array(rows), [word for _, word in support])
+        return Episode(tuple(support), query, words[asked], tuple(words))
 
     def _names(self, rng: np.random.Generator, shots: int, support: str) -> Episode:
-        language = self.config.language
         query = self.named_queries[rng.integers(len(self.named_queries))]
-        itself = query.index if self.config.query_split == self.config.support_split else None
-        others = np.array([i for i, p in enumerate(self.named_support) if p.index != itself])
         if support == 'rices':
-            chosen = rices.most_similar(self._query_rows[query.index], self._named_rows[others], shots)
+            ranked = self._ranked(query.index)
+            chosen = ranked[len(ranked) - shots :]
         else:
-            chosen = rng.choice(len(others), shots, replace=False)
-        named = [(p, p.names[language]) for p in self.named_support]
-        examples = [named[i] for i in others[chosen]]
-        labels = [named[i][1] for i in others]
-        return self._episode(examples, query, query.names[language], self.candidates, self._named_rows[others], labels)
+            others = self._all_but(query.index)
+            chosen = others[rng.choice(len(others), shots, replace=False)]
+        examples = tuple((self.named_support[i], self._labels[i]) for i in chosen)
+        return Episode(examples, query, query.names[self.config.language], self.candidates)
 
-    def _episode(self, support, query, truth, candidates, rows, labels) -> Episode:
-        nearest = ['', '']
-        if len(rows):
-            vector = self._query_rows[query.index]
-            nearest = [rices.nearest_neighbour(vector, rows, labels), rices.nearest_centroid(vector, rows, labels)]
-        return Episode(tuple(support), query, truth, candidates, *nearest)
+    def _all_but(self, query: int) -> Int[np.ndarray, 'n']:
+        """Places of the named support pictures other than the query itself."""
+        if self.config.query_split != self.config.support_split:
+            return np.arange(len(self.named_support))
+        return np.flatnonzero(self._indices != query)
+
+    def _rank(self, query: int) -> Int[np.ndarray, 'n']:
+        """Places of as many named support pictures as are ever shown, the most like the query last."""
+        others = self._all_but(query)
+        return others[rices.most_similar(self._query_rows[query], self._named_rows[others], max(self.config.shots))]
+
+    def nearest(self, episode: Episode) -> tuple[str, str]:
+        """What the frozen features alone would answer: the label of the nearest neighbour, and that of the nearest centroid.
+
+        Of new words, among the support of the episode; of names, among all support pictures but the query itself.
+        """
+        if not self.config.ways:
+            return self._nearest_names(episode.query.index)
+        rows = np.array([self._support_rows[picture.index] for picture, _ in episode.support])
+        return _nearest(self._query_rows[episode.query.index], rows, [word for _, word in episode.support])
+
+    def _nearest_of_all(self, query: int) -> tuple[str, str]:
+        others = self._all_but(query)
+        return _nearest(self._query_rows[query], self._named_rows[others], [self._labels[i] for i in others])
+
+
+def _nearest(query: Float[np.ndarray, 'd_v'], rows: np.ndarray, labels: Sequence[str]) -> tuple[str, str]:
+    if not labels:
+        return '', ''
+    return rices.nearest_neighbour(query, rows, labels), rices.nearest_centroid(query, rows, labels)
 
 
 def _of_styles(pictures: PictureSet, rows: rices.Pooled, styles: Sequence[str]):

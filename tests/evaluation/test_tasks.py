@@ -44,7 +44,7 @@ def test_new_words_are_bound_by_the_prompt_alone(open_split):
         assert labels[episode.query.concept] == episode.truth
         assert episode.query.style == 'fluent-3d'
         assert all(picture.style != 'fluent-3d' for picture, _ in episode.support)
-        assert episode.nearest_neighbour == episode.nearest_centroid == episode.truth
+        assert task.nearest(episode) == (episode.truth, episode.truth)
         words |= set(episode.candidates)
     assert len(words) > 100  # Drawn anew each time.
     assert task.chance == 0.2
@@ -69,12 +69,13 @@ def test_rices_puts_the_most_similar_last(open_split):
     task = names(open_split, query_split='validation', support_split='validation')
     for episode in task.episodes(30, 2, 'rices', seed=1):
         assert episode.support[-1][0].concept == episode.query.concept
-        assert episode.nearest_neighbour == episode.support[-1][1] == episode.truth
+        assert task.nearest(episode)[0] == episode.support[-1][1] == episode.truth
 
 
 def test_no_shots_have_baselines_of_the_whole_support(open_split):
-    (episode,) = names(open_split).episodes(1, 0, 'random', seed=0)
-    assert episode.support == () and episode.nearest_centroid in episode.candidates
+    task = names(open_split)
+    (episode,) = task.episodes(1, 0, 'random', seed=0)
+    assert episode.support == () and set(task.nearest(episode)) <= set(episode.candidates)
 
 
 @pytest.mark.parametrize(
@@ -84,6 +85,7 @@ def test_no_shots_have_baselines_of_the_whole_support(open_split):
         (dict(support=('rices',)), 'no support pool'),
         (dict(ways=500), '500 classes'),
         (dict(ways=0, language='xx'), "'xx'"),
+        (dict(ways=0, shots=(0, 5000)), '5000 shots need more pictures'),
         (dict(query_styles=('ntoo',)), 'ntoo'),
         (dict(query_split='tset'), 'tset'),
     ],
