@@ -2,14 +2,17 @@
 
 import contextlib
 import dataclasses
+import os
 import tempfile
 
-import jax
+# Many tests start the same run anew, some in processes of their own, which inherit this: its step is compiled by the first.
+if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+    _compiled = tempfile.TemporaryDirectory()
+    os.environ |= dict(JAX_COMPILATION_CACHE_DIR=_compiled.name, JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0.1')
+
+import jax  # noqa: E402
 
 jax.config.update('jax_num_cpu_devices', 8)
-# Many tests start the same run anew: its step is compiled by the first.
-_compiled = tempfile.TemporaryDirectory()
-jax.config.update('jax_compilation_cache_dir', _compiled.name)
 
 import jaxtyping  # noqa: E402
 
@@ -25,6 +28,21 @@ from flamingo_jax.inputs.nonce import nonces  # noqa: E402
 from flamingo_jax.model.config import TINY, FlamingoConfig, ResamplerConfig, XattnConfig  # noqa: E402
 from flamingo_jax.model.flamingo import Flamingo  # noqa: E402
 from flamingo_jax.model.vision.efficientnet import EfficientNetConfig  # noqa: E402
+
+# So that all workers end together: the last file must not be a long one.
+LONGEST = (
+    'test_processes.py',
+    'test_kills.py',
+    'test_step.py',
+    'test_pretrained.py',
+    'test_train.py',
+    'test_commands.py',
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope='session')

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 import flamingo_jax
 from experiments import finetune_idefics, finetune_open_flamingo
@@ -26,15 +25,6 @@ from tests.tiny_run import losses
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 TRAINED = {'resampler', 'xattn', 'extra_tokens'}
 TOLERANCE = 1e-4  # Relative to the largest logit.
-
-
-@pytest.fixture(scope='module', autouse=True)
-def compile_once(tmp_path_factory):
-    """A run that is resumed has the step that was compiled before."""
-    jax.config.update('jax_compilation_cache_dir', str(tmp_path_factory.mktemp('compiled')))
-    yield
-    jax.config.update('jax_compilation_cache_dir', None)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope='module')

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -17,6 +18,9 @@ from flamingo_jax.train import train
 from flamingo_jax.training.checkpoint import read_latest
 from tests.tiny_run import losses, make_parts, tiny_config
 
+# That a resumed run is bit-identical in what users compile, too, is for test_kills.py to show.
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 
 @pytest.fixture(scope='module')
 def parts(tmp_path_factory):
@@ -31,6 +35,11 @@ def run(parts, tmp_path_factory):
     workdir = tmp_path_factory.mktemp('run')
     metrics = train(tiny_config(parts), str(workdir))
     return workdir, metrics
+
+
+def killed_after(step, run, workdir):
+    """What a run is that was killed after some step: its checkpoint."""
+    shutil.copytree(run[0] / f'checkpoints/{step}', workdir / f'checkpoints/{step}')
 
 
 def assert_same_parameters(a, b):
@@ -57,23 +66,19 @@ def test_checkpoints_hold_the_trained_trees_only(run):
 
 
 def test_resumed_in_the_middle_is_bit_identical(parts, run, tmp_path):
-    config = tiny_config(parts)
-    config.steps = 4
-    train(config, str(tmp_path))
-    config.steps = 6
-    # A constant learning rate does not depend on the number of steps, so that the two halves are the whole.
-    train(config, str(tmp_path))
+    killed_after(4, run, tmp_path)
+    train(tiny_config(parts), str(tmp_path))
+    assert [step for step, _ in losses(tmp_path)] == [5, 6]
     assert_same_parameters(run[0], tmp_path)
 
 
 def test_resumed_on_another_mesh_is_the_same_run(parts, run, tmp_path):
+    killed_after(4, run, tmp_path)
     config = tiny_config(parts)
-    config.steps = 4
-    train(config, str(tmp_path))
-    config.steps, config.mesh = 6, dict(data=2, fsdp=2, tensor=2)
+    config.mesh = dict(data=2, fsdp=2, tensor=2)
     train(config, str(tmp_path))
     got, expected = dict(losses(tmp_path)), dict(losses(run[0]))
-    assert got.keys() == expected.keys()
+    assert got.keys() == {5, 6} and expected.keys() == {1, 2, 3, 4, 5, 6}
     for step, loss in got.items():
         assert loss == pytest.approx(expected[step], rel=1e-5), step
 
@@ -97,12 +102,10 @@ def test_a_trained_language_model_starts_from_its_bundle(parts, tmp_path):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-9), read_latest(tmp_path)[1]['lm'], start)
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(parts, tmp_path):
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(parts, run, tmp_path):
+    killed_after(2, run, tmp_path)
     config = tiny_config(parts)
-    config.steps = 2
-    train(config, str(tmp_path))
-    config.steps = 12
-    config.optimizer.learning_rate = 1e30
+    config.steps, config.optimizer.learning_rate = 12, 1e30
     with pytest.raises(FloatingPointError, match='optimizer.learning_rate'):
         train(config, str(tmp_path))
     _, params, _ = read_latest(tmp_path)

@@ -9,6 +9,7 @@ import pytest
 
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.model.flamingo import Flamingo
+from tests.tiny_run import QUICKLY
 
 
 @pytest.fixture(scope='session')
@@ -16,7 +17,7 @@ def pretrained(config, tokenizer) -> Pretrained:
     lm = dataclasses.replace(config.lm, vocab_size=tokenizer.vocab_size, context=128)
     config = dataclasses.replace(config, lm=lm, image_tag=tokenizer.image_tag, extra_tokens=tokenizer.extra_tokens)
     model = Flamingo(config)
-    params = nn.meta.unbox(jax.jit(model.init)(jax.random.key(3)))
+    params = nn.meta.unbox(jax.jit(model.init, compiler_options=QUICKLY)(jax.random.key(3)))
     # Larger rows make the distributions of a random model uneven enough that ties and rounding decide nothing.
     params['lm']['embedder']['tokens'] *= 4
     return Pretrained(model, params, tokenizer, 'text', None, {})

@@ -14,6 +14,8 @@ from flamingo_jax.inference import bundle
 from flamingo_jax.model.vision.nfnet import NFNetConfig
 from flamingo_jax.training.sharding import make_mesh
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 
 @pytest.fixture(scope='module')
 def path(pretrained, tmp_path_factory):

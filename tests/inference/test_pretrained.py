@@ -12,6 +12,8 @@ from flamingo_jax.inference import decode
 from flamingo_jax.inputs.images import PictureError, to_frames
 from flamingo_jax.inputs.prompts import encode_prompt
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 
 def forward(pretrained, prompt, continuation=()):
     """Logits [l v] of a prompt and tokens after it, by the uncached model."""
