@@ -21,10 +21,11 @@ class Progress:
           flops: operations of a step, over all devices.
           peak: operations a second of all devices at most; None where that is not known, and MFU is left out.
         """
-        from clu import metric_writers  # Brings TensorFlow, which only this needs.
+        chief, self._writer = jax.process_index() == 0, None
+        if chief:
+            from clu import metric_writers  # Brings TensorFlow, which only this needs.
 
-        chief = jax.process_index() == 0
-        self._writer = metric_writers.AsyncWriter(metric_writers.SummaryWriter(workdir)) if chief else None
+            self._writer = metric_writers.AsyncWriter(metric_writers.SummaryWriter(workdir))
         self._bar = tqdm(total=config.steps, initial=first, unit=' steps', disable=not chief, dynamic_ncols=True)
         self._batch_images = sum(data.images * data.batch_size for data in config.datasets.values())
         self._config, self._pending, self._kept = config, None, []
