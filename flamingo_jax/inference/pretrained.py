@@ -15,7 +15,6 @@ from jaxtyping import Array, Float, Int, UInt8
 from flamingo_jax.inference import bundle, decode, search
 from flamingo_jax.inputs.prompts import Prompt, as_batch, encode_prompt
 from flamingo_jax.inputs.tokenizer import EOC, IMAGE, Tokenizer
-from flamingo_jax.model import lora
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo, Media, Params
 from flamingo_jax.training import sharding
@@ -53,8 +52,6 @@ def load(path: str | pathlib.Path, mesh: jax.sharding.Mesh | None = None, dtype:
         raise FileNotFoundError(
             f'{path} is neither a bundle (config.json) nor the workdir of a training run (run.json).'
         )
-    low_rank = config.lora, trained.pop('lora', None)
-    config = dataclasses.replace(config, lora=None)
     model = Flamingo(config, dtype)
     where = dict.fromkeys(sources.keys() | trained.keys())
     if mesh is not None:
@@ -65,8 +62,6 @@ def load(path: str | pathlib.Path, mesh: jax.sharding.Mesh | None = None, dtype:
         params[name] = source.params(name, model.dtype_of(name), where[name])
     for name, tree in trained.items():
         params[name] = jax.device_put(jax.tree.map(lambda x: x.astype(dtype), tree), where[name])
-    if low_rank[0] is not None:  # Decoding would make the effective weights anew for each token.
-        params['lm'] = jax.device_put(lora.merge(low_rank[0], params['lm'], low_rank[1]), where['lm'])
     expected = jax.eval_shape(lambda: nn.meta.unbox(model.init(jax.random.key(0))))
     if missing := sorted(set(expected) - set(params)):
         raise ValueError(f'{path} has no parameters for {missing}.')

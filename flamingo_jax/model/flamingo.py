@@ -223,10 +223,10 @@ class Flamingo:
 
             def run(y, cache):
                 here, low_rank = _at(blocks, i) if ragged else p
-                here = lora.effective(c.lora, here, low_rank) if c.lora else here
+                variables = {'params': here} | ({'lora': lora.scaled(c.lora, low_rank)} if c.lora else {})
                 old = None if cache is None else _at(cache, i)
                 window = windows[0] if uniform else jnp.array(windows)[i]
-                y, new = block.apply({'params': here}, y, positions, mask, old, index, key_positions, window)
+                y, new = block.apply(variables, y, positions, mask, old, index, key_positions, window)
                 if cache is not None:
                     cache = jax.tree.map(lambda x, x_i: jax.lax.dynamic_update_index_in_dim(x, x_i, i, 0), cache, new)
                 return y, cache
