@@ -1,6 +1,7 @@
 """A model ready for use: parameters, tokenizer and config together, with the three things that one does with it."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 from collections.abc import Sequence
@@ -115,6 +116,13 @@ class Pretrained:
         """Of the model."""
         return self.model.config
 
+    @functools.cached_property
+    def token_params(self) -> Params:
+        """The parameters as they are best read a token at a time."""
+        devices = jax.tree.leaves(self.params)[0].devices()
+        on_one_cpu = len(devices) == 1 and next(iter(devices)).platform == 'cpu'
+        return decode.params_apart(self.params) if on_one_cpu else self.params
+
     def features(self, frames: UInt8[np.ndarray, 't height width 3']) -> Float[np.ndarray, 't s d_v']:
         """The frozen trunk's standardised features of one picture or video."""
         return np.asarray(_features(self.model, self.params, frames[None, None]))[0, 0]
@@ -180,7 +188,7 @@ class Pretrained:
         banned = tuple(c.lm.vocab_size + i for i in range(len(c.extra_tokens)) if c.lm.vocab_size + i not in stops)
         # In some vocabularies one token begins, ends and pads.
         banned += tuple({self.tokenizer.pad, self.tokenizer.bos} - set(stops))
-        common = (self.model, self.params, media, text, logits, jnp.array(stops))
+        common = (self.model, self.token_params, media, text, logits, jnp.array(stops))
         if num_beams > 1:
             tokens = search.beam_search(*common, max_new_tokens, num_beams, length_penalty, banned)
         else:
