@@ -146,8 +146,10 @@ def params_apart(params: Params) -> Params:
     price is that the time to compile grows with depth.
     """
 
+    (device,) = jax.tree.leaves(params)[0].devices()
+
     def views(stacks):
-        return jax.device_put(apart(jax.tree.map(np.asarray, stacks)))
+        return jax.device_put(apart(jax.tree.map(np.asarray, stacks)), device)
 
     new = {name: views(params[name]) for name in ('xattn', 'lora') if name in params}
     return params | new | {'lm': params['lm'] | {'blocks': views(params['lm']['blocks'])}}

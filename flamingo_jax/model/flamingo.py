@@ -225,7 +225,7 @@ class Flamingo:
             return gated.apply({'params': p}, y, keys_values, seen)
 
         first, every = (c.xattn.first, c.xattn.every) if c.xattn else (0, c.lm.depth)
-        if isinstance(blocks[0], list):
+        if isinstance(blocks[0], list):  # Only with a cache.
             cache = list(cache)
             for i, here in enumerate(blocks[0]):
                 group, rest = divmod(i - first, every)
@@ -234,10 +234,10 @@ class Flamingo:
                 y, cache[i] = run(y, i, here, blocks[1] and blocks[1][i], cache[i])
             return y, cache
 
-        # Groups are scanned, so that compile time does not grow with depth. First reading: think of `for` loops. Where the last
-        # group is ragged (80 = 11 * 7 + 3), it passes over the blocks that there are not, and each block is taken from the
-        # whole stack where it is used: cutting the stack into groups would copy the model. The same holds where blocks stand
-        # before the first group.
+        # The same for stacks. Groups are scanned, so that compile time does not grow with depth. Where the last group
+        # is ragged (80 = 11 * 7 + 3), it passes over the blocks that there are not, and each block is taken from the whole
+        # stack where it is used: cutting the stack into groups would copy the model. The same holds where blocks stand before
+        # the first group.
         groups, ragged = -(-(c.lm.depth - first) // every), first > 0 or c.lm.depth % every != 0
         grouped = None if ragged else jax.tree.map(lambda x: x.reshape(groups, every, *x.shape[1:]), blocks)
 
