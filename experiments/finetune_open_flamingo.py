@@ -26,6 +26,6 @@ def get_config() -> ConfigDict:
     c.start = 'bundles/open_flamingo'
     c.datasets.own = training.dataset(path='own.jsonl', length=256, images=5, batch_size=16)
     c.optimizer = ConfigDict(vars(OptimizerConfig(learning_rate=5e-5, warmup_steps=50, final_fraction=0.1)))
-    c.remat = 'full'  # Activations are not kept for the backward pass, and neither are LoRA's effective weights.
+    c.remat = 'full'  # Activations are not kept for the backward pass.
     c.checkpoint_every = 200
     return c

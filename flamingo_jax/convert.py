@@ -125,7 +125,7 @@ def _write_trunk(name: str, vision: VisionConfig, trunk: Params, standardise: st
         note = f'Output channels are standardised on {len(chosen)} pictures of {standardise}.\n'
     weights = '' if isinstance(vision, ViTConfig) else 'ImageNet weights, Apache-2.0. '
     card = f'# {name} vision trunk\n\n{weights}{config.image_size} pixels.\n{note}'
-    bundle.save(out, config, {'vision': params}, None, None, card)
+    bundle.save(out, config, {'vision': params}, None, None, card, progress=True)
 
 
 def lm(source: str, out: str, card: str = '') -> None:
@@ -148,8 +148,7 @@ def lm(source: str, out: str, card: str = '') -> None:
             config, params = language_models.convert(fields, tensors, empty, progress=True)
         except ValueError as error:
             raise ValueError(f'{folder}: {error}') from error
-        print(f'Compressing {sum(leaf.nbytes for leaf in jax.tree.leaves(params)) / 1e9:.2f} GB ...', flush=True)
-        bundle.save(out, FlamingoConfig(lm=config), {'lm': params}, tokenizer, None, card)
+        bundle.save(out, FlamingoConfig(lm=config), {'lm': params}, tokenizer, None, card, progress=True)
 
 
 def open_flamingo(
@@ -165,7 +164,7 @@ def open_flamingo(
         card = (
             f'# {pathlib.Path(source).name}, an OpenFlamingo\n\n{read.report}\nIts licences are those of its parts.\n'
         )
-        bundle.save(out, read.config, read.params, read.tokenizer, 'token', card)
+        bundle.save(out, read.config, read.params, read.tokenizer, 'token', card, progress=True)
     print(read.report)
 
 
@@ -178,7 +177,7 @@ def idefics(source: str, out: str) -> None:
     with bundle.on_disk(out) as empty:
         config, params, tokenizer = idefics_folder.convert(source, empty, progress=True)
         card = f'# {pathlib.Path(source).name}, an IDEFICS\n\nIts licence is that of its source.\n'
-        bundle.save(out, config, params, tokenizer, 'token', card)
+        bundle.save(out, config, params, tokenizer, 'token', card, progress=True)
 
 
 def export(kind: str, source: str, out: str) -> None:
@@ -236,7 +235,8 @@ def run(source: str, out: str, card: str = '# A model of flamingo_jax\n') -> Non
     card += f'\nStep {found.step} of its run.\n\n| component | parameters |\n|---|---|\n{lines}\n'
     before = {name for frozen in found.frozen.values() for name in frozen.trained}
     config = dataclasses.replace(config, lora=None)
-    bundle.save(out, config, params, found.tokenizer, found.image_tag, card, tuple(before | set(found.trained)))
+    trained = tuple(before | set(found.trained))
+    bundle.save(out, config, params, found.tokenizer, found.image_tag, card, trained, progress=True)
 
 
 def main(argv):

@@ -7,6 +7,8 @@ mixin below gives that argument a default, which is the only change.
 import json
 import pathlib
 import zlib
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
@@ -68,9 +70,9 @@ def standardised(images: np.ndarray, config):
     return torch.from_numpy(np.moveaxis(x, -1, -3).copy())
 
 
-def write_tokenizer(folder, extra: tuple[str, ...] = (), begin: bool = True) -> None:
+def write_tokenizer(folder, extra: tuple[str, ...] = (), begin: bool = True, words: int = WORDS) -> None:
     """A tokenizer.json of whole words w0, w1, ... between spaces, after <pad>, <s>, </s> and <unk>."""
-    names = ['<pad>', '<s>', '</s>', '<unk>', *(f'w{i}' for i in range(WORDS))]
+    names = ['<pad>', '<s>', '</s>', '<unk>', *(f'w{i}' for i in range(words))]
     model = tokenizers.models.WordLevel({name: i for i, name in enumerate(names)}, '<unk>')
     tokenizer = tokenizers.Tokenizer(model)
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
@@ -82,8 +84,8 @@ def write_tokenizer(folder, extra: tuple[str, ...] = (), begin: bool = True) -> 
     tokenizer.save(str(folder / 'tokenizer.json'))
 
 
-def language_model(kind: str, vocab_size: int, depth: int = 4):
-    """A tiny transformers LM: llama, gpt_neox, mpt, mosaic_gpt (MPT-1B; always of 96 tokens and 3 blocks) or opt."""
+def language_model(kind: str, vocab_size: int, depth: int = 4, **sizes):
+    """A tiny transformers LM: llama (of other `sizes`), gpt_neox, mpt, mosaic_gpt (MPT-1B; of 96 tokens and 3 blocks), opt."""
     import transformers
 
     if kind == 'mosaic_gpt':
@@ -92,7 +94,8 @@ def language_model(kind: str, vocab_size: int, depth: int = 4):
     common = dict(vocab_size=vocab_size, bos_token_id=1, eos_token_id=2, pad_token_id=0)
     width = dict(hidden_size=64, num_hidden_layers=depth, num_attention_heads=4, max_position_embeddings=128) | common
     if kind == 'llama':
-        config = transformers.LlamaConfig(intermediate_size=96, num_key_value_heads=2, **width)
+        sizes = dict(intermediate_size=96, num_key_value_heads=2) | width | sizes
+        config = transformers.LlamaConfig(**sizes)
     elif kind == 'gpt_neox':
         config = transformers.GPTNeoXConfig(intermediate_size=160, **width)
     elif kind == 'mpt':
@@ -111,11 +114,15 @@ def open_flamingo(
     spare: int = 5,
     pads: bool = True,
     normed: bool = False,
+    words: int = WORDS,
+    sizes: Mapping[str, int] = MappingProxyType({}),
+    vision: Mapping[str, int] = MappingProxyType({}),
 ):
     """An OpenFlamingo, and in `folder` the three things that are published: checkpoint.pt, lm/, clip.pt.
 
     spare: rows of the LM's embedding beyond its tokenizer's. pads: whether OpenFlamingo adds a <PAD>. normed: whether it has the
-    CLIP's features as of open_clip >= 2.23, and not as when it was trained.
+    CLIP's features as of open_clip >= 2.23, and not as when it was trained. sizes, vision: of a LLaMA's and of the ViT's config,
+    where they are not tiny.
     """
     import torch
     from open_flamingo.src.factory import _infer_decoder_layers_attr_name
@@ -127,21 +134,22 @@ def open_flamingo(
         def forward(self, input_ids=None, attention_mask=None, **kwargs):
             return FlamingoLMMixin.forward(self, input_ids, attention_mask, **kwargs)
 
-    clip = open_clip_model(final_ln_after_pool=not normed)
+    clip = open_clip_model(final_ln_after_pool=not normed, **vision)
     torch.save(clip.state_dict(), folder / 'clip.pt')
-    size = WORDS + 4
-    lm = language_model(kind, size + spare, depth)
+    size = words + 4
+    lm = language_model(kind, size + spare, depth, **sizes)
     if kind == 'mosaic_gpt':
         make_language_models.save(lm, kind, folder / 'lm')
         fields = json.loads((folder / 'lm' / 'config.json').read_text())
         (folder / 'lm' / 'config.json').write_text(json.dumps(fields | dict(bos_token_id=1, pad_token_id=0)))
     else:
         lm.save_pretrained(folder / 'lm', max_shard_size='100KB')
-    write_tokenizer(folder / 'lm', begin=kind in ('llama', 'opt'))
+    write_tokenizer(folder / 'lm', begin=kind in ('llama', 'opt'), words=words)
     extend_instance(lm, Mixin)
     lm.set_decoder_layers_attr_name(_infer_decoder_layers_attr_name(lm))
     lm.resize_token_embeddings(size + 2 + pads)
-    model = Flamingo(clip, lm, size, size + 1, vis_dim=48, cross_attn_every_n_layers=every)
+    vis_dim = clip.visual.class_embedding.shape[0]
+    model = Flamingo(clip, lm, size, size + 1, vis_dim=vis_dim, cross_attn_every_n_layers=every)
     seed = int(kind == 'mpt')
     randomise(model.perceiver, 'perceiver.', seed)
     for i, block in enumerate(model.lang_encoder.gated_cross_attn_layers):
@@ -179,12 +187,19 @@ def idefics(
     every: int = 2,
     depth: int = 4,
     extra: int = 2,
+    words: int = WORDS,
+    sizes: Mapping[str, int] = MappingProxyType({}),
+    vision: Mapping[str, int] = MappingProxyType({}),
+    perceiver: Mapping[str, int] = MappingProxyType({}),
 ):
-    """An IDEFICS, saved in `folder` as its Hugging Face folder with a tokenizer."""
+    """An IDEFICS, saved in `folder` as its Hugging Face folder with a tokenizer.
+
+    sizes, vision, perceiver: of its config and of the two inside it, where they are not tiny.
+    """
     import transformers
 
-    size = WORDS + 4
-    config = transformers.IdeficsConfig(
+    size = words + 4
+    fields = dict(
         vocab_size=size,
         additional_vocab_size=extra,
         hidden_size=64,
@@ -202,7 +217,8 @@ def idefics(
         max_position_embeddings=128,
         vision_config=dict(
             embed_dim=48, image_size=42, intermediate_size=96, patch_size=14, num_hidden_layers=2, num_attention_heads=4
-        ),
+        )
+        | dict(vision),
         perceiver_config=dict(
             use_resampler=resampler,
             resampler_n_latents=8,
@@ -210,12 +226,13 @@ def idefics(
             resampler_n_heads=4,
             resampler_head_dim=20,
             qk_layer_norms_perceiver=qk_norms,
-        ),
+        )
+        | dict(perceiver),
     )
-    model = randomise(transformers.IdeficsForVisionText2Text(config))
+    model = randomise(transformers.IdeficsForVisionText2Text(transformers.IdeficsConfig(**fields | dict(sizes))))
     model.save_pretrained(folder, max_shard_size='200KB')
     names = ('<fake_token_around_image>', '<image>', '<end_of_utterance>')[:extra]
-    write_tokenizer(folder, names)
+    write_tokenizer(folder, names, words=words)
     return model
 
 

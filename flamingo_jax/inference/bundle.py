@@ -13,6 +13,7 @@ import hashlib
 import json
 import pathlib
 import shutil
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -22,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 from orbax.checkpoint import v1 as ocp
+from tqdm import tqdm
 
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
@@ -100,6 +102,7 @@ def save(
     image_tag: str | None,
     card: str,
     trained: Sequence[str] = (),
+    progress: bool = False,
 ) -> None:
     """Writes a bundle: aside first, then renamed, so that half a bundle never stands at `path`.
 
@@ -107,6 +110,7 @@ def save(
       params: the component trees to store, unboxed, in the dtypes to store.
       card: the model card, Markdown.
       trained: trees that were trained here, and not converted.
+      progress: whether bars show bytes, rate and time left.
 
     Raises:
       FileExistsError: something is at `path` already.
@@ -118,15 +122,14 @@ def save(
     aside = path.parent / f'.{path.name}.{uuid.uuid4().hex[:8]}'
     try:
         (aside / 'params').mkdir(parents=True)
-        for name, tree in params.items():
-            with _sparing(tree):
-                ocp.save(aside / 'params' / name, tree)
-        fields = dict(
-            model=config.to_json(),
-            image_tag=image_tag,
-            checksums={name: checksum(tree) for name, tree in params.items()},
-            trained=sorted(trained),
-        )
+        size = sum(getattr(leaf, 'nbytes', 0) for leaf in jax.tree.leaves(params))
+        with _bar_of(aside, size, progress):
+            for name, tree in params.items():
+                with _sparing(tree):
+                    ocp.save(aside / 'params' / name, tree)
+        with tqdm(desc='checksums', total=size, unit='B', unit_scale=True, disable=not progress) as bar:
+            checksums = {name: checksum(tree, bar.update) for name, tree in params.items()}
+        fields = dict(model=config.to_json(), image_tag=image_tag, checksums=checksums, trained=sorted(trained))
         (aside / 'config.json').write_text(json.dumps(fields, indent=2) + '\n')
         (aside / 'README.md').write_text(card)
         if tokenizer is not None:
@@ -134,6 +137,27 @@ def save(
         aside.rename(path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _bar_of(folder: pathlib.Path, size: int, shown: bool) -> Iterator[None]:
+    """A bar of the bytes on the disk while `size` bytes are written. These are compressed, so that it ends before it is full."""
+    bar, end = tqdm(desc='write', total=size, unit='B', unit_scale=True, disable=not shown), threading.Event()
+
+    def watch():
+        while not end.wait(0.5):
+            with contextlib.suppress(FileNotFoundError):  # Orbax renames what it has finished.
+                written = sum(path.stat().st_size for path in folder.rglob('*'))
+                bar.update(max(0, min(written, size) - bar.n))
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()
+        bar.close()
 
 
 @contextlib.contextmanager
@@ -166,11 +190,14 @@ def _sparing(tree: Params) -> ocp.Context:
     return context
 
 
-def checksum(tree: Params) -> str:
-    """sha256 over the names, shapes, dtypes and bytes of a tree's leaves, in order of their names."""
+def checksum(tree: Params, done: Callable[[int], Any] = lambda _: None) -> str:
+    """sha256 over the names, shapes, dtypes and bytes of a tree's leaves, in order of their names; tells how many are `done`."""
     digest = hashlib.sha256()
     for path, leaf in sorted(jax.tree_util.tree_leaves_with_path(tree), key=lambda item: jax.tree_util.keystr(item[0])):
         leaf = np.asarray(leaf)
         digest.update(f'{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}'.encode())
-        digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8))
+        content = np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)
+        for begin in range(0, content.size, PIECE):
+            digest.update(content[begin : begin + PIECE])
+            done(content[begin : begin + PIECE].size)
     return digest.hexdigest()

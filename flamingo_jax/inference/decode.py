@@ -10,7 +10,7 @@ caches are copied, their media are not. Candidates branch off a row and copy not
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ from flamingo_jax.model.language_model import KeysValues
 class Text(NamedTuple):
     """The text read so far."""
 
-    cache: KeysValues  # [depth b p g k], p places.
+    cache: KeysValues | list[KeysValues]  # [depth b g p k], p places; or of each block.
     valid: Bool[Array, 'b p']  # Which places hold a token (not padding, not free).
     end: Int[Array, '']  # The first free place.
     position: Int[Array, 'b']  # Of each row's next token.
@@ -45,24 +45,19 @@ def encode_pictures(model: Flamingo, params: Params, pictures: Sequence[Sequence
     n = max(len(row) for row in pictures)
     if n == 0:
         return None
-    n = _power_of_two(n)
+    n = 1 << (n - 1).bit_length()
     media = jnp.zeros((len(pictures) * n, model.config.media_tokens, model.config.media_width), model.dtype)
     by_shape: dict[tuple, list[tuple[int, Frames]]] = {}
     for i, row in enumerate(pictures):
         for j, picture in enumerate(row):
             by_shape.setdefault(picture.shape, []).append((i * n + j, picture))
     for group in by_shape.values():
-        for begin in range(0, len(group), 64):
-            places, frames = zip(*group[begin : begin + 64], strict=True)
-            padding = _power_of_two(len(places)) - len(places)
-            frames = np.stack(frames + (np.zeros_like(frames[0]),) * padding)[:, None]
-            tokens = _resample(model, params, frames)[: len(places)]
-            media = media.at[jnp.array(places)].set(tokens)
+        while group:  # As many as are a power of two: few programs, and no picture in vain.
+            size = min(64, 1 << (len(group).bit_length() - 1))
+            places, frames = zip(*group[:size], strict=True)
+            media = media.at[jnp.array(places)].set(_resample(model, params, np.stack(frames)[:, None]))
+            group = group[size:]
     return _keys_values(model, params, Media(media.reshape(len(pictures), -1, media.shape[-1]), None))
-
-
-def _power_of_two(n: int) -> int:
-    return 1 << (n - 1).bit_length()
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -121,7 +116,7 @@ def branch(
     """
     b, c, l = tokens.shape
     places = text.valid.shape[1]
-    cache = jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, c * l), (0, 0), (0, 0))), text.cache)
+    cache = jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, c * l), (0, 0))), text.cache)
     which, at = jnp.divmod(jnp.arange(c * l), l)
     itself = (which[:, None] == which) & (at[:, None] >= at)
     mask = jnp.concatenate(
@@ -139,10 +134,49 @@ def branch(
     return model.unembed(params, y).reshape(b, c, l, -1)
 
 
+def apart(stacks: Any) -> list[Any]:
+    """The trees of the single blocks of a tree that is stacked over blocks."""
+    return [jax.tree.map(lambda x, i=i: x[i], stacks) for i in range(len(jax.tree.leaves(stacks)[0]))]
+
+
+def params_apart(params: Params) -> Params:
+    """Parameters whose stacks are lists of blocks, for tokens that are decoded one at a time on a CPU; views, not copies.
+
+    XLA's CPU backend copies what it takes from a stack: for each token all weights, which are all that a token reads. The
+    price is that the time to compile grows with depth.
+    """
+
+    (device,) = jax.tree.leaves(params)[0].devices()
+
+    def views(stacks):
+        return jax.device_put(apart(jax.tree.map(np.asarray, stacks)), device)
+
+    new = {name: views(params[name]) for name in ('xattn', 'lora') if name in params}
+    return params | new | {'lm': params['lm'] | {'blocks': views(params['lm']['blocks'])}}
+
+
+def begin(model: Flamingo, params: Params, media: Media | None, text: Text) -> tuple[Media | None, Text]:
+    """What tokens after a prompt read of it: of the pictures only the last, where only that is seen; apart if `params` are."""
+    r = model.config.media_tokens
+    if media is not None and model.config.xattn.only_last_image:
+
+        def last(x):
+            x = x.reshape(*x.shape[:3], -1, r, x.shape[-1])
+            image = jnp.maximum(text.phi - 1, 0).reshape(1, -1, 1, 1, 1, 1)
+            return jnp.take_along_axis(x, image, axis=3)[:, :, :, 0]
+
+        media = Media(None, jax.tree.map(last, media.keys_values))
+        text = text._replace(phi=jnp.minimum(text.phi, 1))
+    if isinstance(params['lm']['blocks'], list):
+        media = media and Media(None, apart(media.keys_values))
+        text = text._replace(cache=apart(text.cache))
+    return media, text
+
+
 def repeat(text: Text, times: int) -> Text:
     """Each row `times` times, one after the other: for beams."""
     return text._replace(
-        cache=jax.tree.map(lambda x: jnp.repeat(x, times, axis=1), text.cache),
+        cache=jax.tree.map(lambda x: jnp.repeat(x, times, axis=-4), text.cache),
         valid=jnp.repeat(text.valid, times, axis=0),
         position=jnp.repeat(text.position, times),
         phi=jnp.repeat(text.phi, times),
@@ -152,7 +186,7 @@ def repeat(text: Text, times: int) -> Text:
 def take(text: Text, rows: Int[Array, 'b']) -> Text:
     """The given rows: what beams do when some go on twice and others end."""
     return text._replace(
-        cache=jax.tree.map(lambda x: jnp.take(x, rows, axis=1), text.cache),
+        cache=jax.tree.map(lambda x: jnp.take(x, rows, axis=-4), text.cache),
         valid=jnp.take(text.valid, rows, axis=0),
         position=jnp.take(text.position, rows),
         phi=jnp.take(text.phi, rows),

@@ -16,7 +16,6 @@ from jaxtyping import Array, Float, Int, UInt8
 from flamingo_jax.inference import bundle, decode, search
 from flamingo_jax.inputs.prompts import Prompt, as_batch, encode_prompt, is_continued
 from flamingo_jax.inputs.tokenizer import EOC, IMAGE, Tokenizer
-from flamingo_jax.model import lora
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo, Media, Params
 from flamingo_jax.training import sharding
@@ -54,8 +53,6 @@ def load(path: str | pathlib.Path, mesh: jax.sharding.Mesh | None = None, dtype:
         raise FileNotFoundError(
             f'{path} is neither a bundle (config.json) nor the workdir of a training run (run.json).'
         )
-    low_rank = config.lora, trained.pop('lora', None)
-    config = dataclasses.replace(config, lora=None)
     model = Flamingo(config, dtype)
     where = dict.fromkeys(sources.keys() | trained.keys())
     if mesh is not None:
@@ -66,8 +63,6 @@ def load(path: str | pathlib.Path, mesh: jax.sharding.Mesh | None = None, dtype:
         params[name] = source.params(name, model.dtype_of(name), where[name])
     for name, tree in trained.items():
         params[name] = jax.device_put(jax.tree.map(lambda x: x.astype(dtype), tree), where[name])
-    if low_rank[0] is not None:  # Decoding would make the effective weights anew for each token.
-        params['lm'] = jax.device_put(lora.merge(low_rank[0], params['lm'], low_rank[1]), where['lm'])
     expected = jax.eval_shape(lambda: nn.meta.unbox(model.init(jax.random.key(0))))
     if missing := sorted(set(expected) - set(params)):
         raise ValueError(f'{path} has no parameters for {missing}.')
@@ -120,6 +115,13 @@ class Pretrained:
     def config(self) -> FlamingoConfig:
         """Of the model."""
         return self.model.config
+
+    @functools.cached_property
+    def token_params(self) -> Params:
+        """The parameters as they are best read a token at a time."""
+        devices = jax.tree.leaves(self.params)[0].devices()
+        on_one_cpu = len(devices) == 1 and next(iter(devices)).platform == 'cpu'
+        return decode.params_apart(self.params) if on_one_cpu else self.params
 
     def features(self, frames: UInt8[np.ndarray, 't height width 3']) -> Float[np.ndarray, 't s d_v']:
         """The frozen trunk's standardised features of one picture or video."""
@@ -186,7 +188,7 @@ class Pretrained:
         banned = tuple(c.lm.vocab_size + i for i in range(len(c.extra_tokens)) if c.lm.vocab_size + i not in stops)
         # In some vocabularies one token begins, ends and pads.
         banned += tuple({self.tokenizer.pad, self.tokenizer.bos} - set(stops))
-        common = (self.model, self.params, media, text, logits, jnp.array(stops))
+        common = (self.model, self.token_params, media, text, logits, jnp.array(stops))
         if num_beams > 1:
             tokens = search.beam_search(*common, max_new_tokens, num_beams, length_penalty, banned)
         else:

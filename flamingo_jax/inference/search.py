@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from flamingo_jax.inference.decode import Text, branch, extend, repeat, take
+from flamingo_jax.inference.decode import Text, begin, branch, extend, repeat, take
 from flamingo_jax.model.flamingo import Flamingo, Media, Params
 
 NEVER = np.float32(-1e30)  # Log-probability of what must not be chosen; finite, so that sums stay ordered.
@@ -55,6 +55,7 @@ def sample(
     """Up to `steps` tokens a row after a prompt; ends when every row has met one of `stops`.
 
     Args:
+      params: may be apart, as from `decode.params_apart`.
       media, text, logits: of the prompt, from `decode`.
       stops: tokens that end a row.
       banned: tokens that are never chosen (an <image> tag, which would have no picture).
@@ -63,22 +64,25 @@ def sample(
       The tokens; -1 from the stop token on.
     """
     banned = jnp.array(banned, jnp.int32)
+    media, text = begin(model, params, media, text)
+
+    def look(step, logits, done, out):
+        token = choose(logits.at[:, banned].set(NEVER), jax.random.fold_in(key, step), how)
+        done |= (token[:, None] == stops).any(axis=1)
+        return token, done, out.at[:, step].set(jnp.where(done, -1, token))
 
     def more(carry):
         step, _, _, done, _ = carry
         return (step < steps) & ~done.all()
 
     def one(carry):
-        step, text, logits, done, out = carry
-        token = choose(logits.at[:, banned].set(NEVER), jax.random.fold_in(key, step), how)
-        done |= (token[:, None] == stops).any(axis=1)
-        out = out.at[:, step].set(jnp.where(done, -1, token))
+        step, text, token, done, out = carry
         logits, text = extend(model, params, media, text, token[:, None])
-        return step + 1, text, logits[:, 0], done, out
+        return step + 1, text, *look(step, logits[:, 0], done, out)
 
     b = logits.shape[0]
-    out = jnp.full((b, steps), -1, jnp.int32)
-    return jax.lax.while_loop(more, one, (0, text, logits, jnp.zeros(b, bool), out))[-1]
+    token, done, out = look(0, logits, jnp.zeros(b, bool), jnp.full((b, steps), -1, jnp.int32))
+    return jax.lax.while_loop(more, one, (1, text, token, done, out))[-1]
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'steps', 'beams', 'length_penalty', 'banned'))
@@ -103,16 +107,16 @@ def beam_search(
     banned = jnp.array(banned, jnp.int32)
     b, v = logits.shape
     looked_at = (1 + stops.shape[0]) * beams
+    media, text = begin(model, params, media, text)
     row = jnp.arange(b)[:, None]
 
     def more(carry):
-        step, _, _, live, _, finished, _ = carry
+        step, _, _, _, live, _, finished, _ = carry
         # A sum of log-probabilities only falls. Divided by a positive power of the length it is best at full length.
         length = jnp.float32(steps) if length_penalty > 0 else step + 1.0
         return (step < steps) & (live[:, 0] / length**length_penalty > finished.min(axis=1)).any()
 
-    def one(carry):
-        step, text, logits, live, live_tokens, finished, finished_tokens = carry
+    def look(step, logits, live, live_tokens, finished, finished_tokens):
         # What is banned keeps its share of the probability, as in transformers, so that beams compare as in the originals.
         logp = jax.nn.log_softmax(logits, axis=-1).at[:, banned].set(NEVER).reshape(b, beams, v)
         score, choice = jax.lax.top_k((live[..., None] + logp).reshape(b, beams * v), looked_at)
@@ -129,22 +133,18 @@ def beam_search(
 
         live, kept = jax.lax.top_k(jnp.where(stop, NEVER, score), beams)
         live_tokens, beam, token = tokens[row, kept], beam[row, kept], token[row, kept]
-        text = take(text, (row * beams + beam).reshape(-1))
-        logits, text = extend(model, params, media, text, token.reshape(-1, 1))
-        return step + 1, text, logits[:, 0], live, live_tokens, finished, finished_tokens
+        return (row * beams + beam).reshape(-1), token.reshape(-1, 1), live, live_tokens, finished, finished_tokens
+
+    def one(carry):
+        step, text, rows, token, *beams_so_far = carry
+        logits, text = extend(model, params, media, take(text, rows), token)
+        return step + 1, text, *look(step, logits[:, 0], *beams_so_far)
 
     live = jnp.where(jnp.arange(beams) == 0, 0.0, NEVER) * jnp.ones((b, 1))  # All beams begin as one.
     nothing = jnp.full((b, beams, steps), -1, jnp.int32)
-    carry = (
-        0,
-        repeat(text, beams),
-        jnp.repeat(logits, beams, axis=0),
-        live,
-        nothing,
-        jnp.full((b, beams), NEVER),
-        nothing,
-    )
-    step, _, _, live, live_tokens, finished, finished_tokens = jax.lax.while_loop(more, one, carry)
+    first = look(0, jnp.repeat(logits, beams, axis=0), live, nothing, jnp.full((b, beams), NEVER), nothing)
+    carry = jax.lax.while_loop(more, one, (1, repeat(text, beams), *first))
+    step, _, _, _, live, live_tokens, finished, finished_tokens = carry
     # What is still live after the last step competes too.
     scores = jnp.concatenate([finished, live / jnp.maximum(step, 1.0) ** length_penalty], axis=1)
     tokens = jnp.concatenate([finished_tokens, live_tokens], axis=1)
@@ -167,6 +167,7 @@ def score(
       media, text, logits: of the prompts.
       candidates, valid: tokens, padded on the right.
     """
+    media, text = begin(model, params, media, text)
     first = jnp.take_along_axis(jax.nn.log_softmax(logits)[:, None], candidates[:, :, :1], axis=2)[..., 0]
     total = jnp.where(valid[..., 0], first, 0.0)
     if candidates.shape[2] > 1:

@@ -42,12 +42,12 @@ class Media(NamedTuple):
     """What the text may attend to: the media tokens, or the keys and values that every gated block made of them."""
 
     tokens: Float[Array, 'b m e'] | None  # e: `FlamingoConfig.media_width`.
-    keys_values: Any  # Each [x b m h k] over the x gated blocks, or None: made inside each block.
+    keys_values: Any  # Each [x b h m k] over the x gated blocks, or a list of [b h m k]; None: made inside each block.
 
     @property
     def length(self) -> int:
         """m, the media tokens a row."""
-        return self.tokens.shape[1] if self.keys_values is None else self.keys_values[0].shape[2]
+        return self.tokens.shape[1] if self.keys_values is None else jax.tree.leaves(self.keys_values)[0].shape[-2]
 
 
 # What each block keeps for the backward pass beside its input; '' keeps everything.
@@ -137,12 +137,13 @@ class Flamingo:
         return Media(constrain(media, 'batch', None, 'media'), None)
 
     def keys_values(self, params: Params, media: Media) -> Media:
-        """The media's keys and values in every gated block, [x b m h k]: computed once a prompt when decoding."""
-        block = self._gated
-        keys_values = jax.lax.map(
-            lambda p: block.apply({'params': p}, media.tokens, method='keys_values'), params['xattn']
-        )
-        return Media(None, keys_values)
+        """The media's keys and values in every gated block, [x b h m k]: computed once a prompt when decoding."""
+
+        def of_block(p):
+            keys_values = self._gated.apply({'params': p}, media.tokens, method='keys_values')
+            return tuple(x.swapaxes(1, 2) for x in keys_values)  # As attention reads them, for every token.
+
+        return Media(None, jax.lax.map(of_block, params['xattn']))
 
     def phi(self, tokens: Int[Array, 'b l']) -> Int[Array, 'b l']:
         """phi of section 2.3: how many <image> tags have begun up to each token, the tag's own tokens included."""
@@ -181,17 +182,18 @@ class Flamingo:
         mask: Bool[Array, '#b l p'],
         media: Media | None,
         phi: Int[Array, 'b l'],
-        cache: KeysValues | None = None,
+        cache: KeysValues | list[KeysValues] | None = None,
         index: Int[Array, ''] | int = 0,
         key_positions: Int[Array, 'b p'] | None = None,
-    ) -> tuple[Float[Array, 'b l d'], KeysValues | None]:
+    ) -> tuple[Float[Array, 'b l d'], KeysValues | list[KeysValues] | None]:
         """The blocks: groups of one gated block and the `every` LM blocks after it, scanned.
 
         Args:
+          params: their stacks may be lists of the blocks' trees, and then so are the media's and the cache (`decode.apart`).
           y, positions: embedded text and its positions.
           mask: self-attention mask; p = l without a cache.
           media, phi: what may be seen, and by whom; None is no picture.
-          cache, index: self-attention keys and values of every block ([depth b p g k]) and where y begins in them.
+          cache, index: self-attention keys and values of every block ([depth b g p k]) and where y begins in them.
           key_positions: of the cache's places.
 
         Returns:
@@ -206,39 +208,52 @@ class Flamingo:
             gated, r = self._gated, c.media_tokens
             seen = media_mask(phi, media.length // r, r, c.xattn.only_last_image)
 
-        # Groups are scanned, so that compile time does not grow with depth. First reading: think of `for` loops. Where the last
-        # group is ragged (80 = 11 * 7 + 3), it passes over the blocks that there are not, and each block is taken from the
-        # whole stack where it is used: cutting the stack into groups would copy the model. The same holds where blocks stand
-        # before the first group.
-        first, every = (c.xattn.first, c.xattn.every) if c.xattn else (0, c.lm.depth)
-        groups, ragged = -(-(c.lm.depth - first) // every), first > 0 or c.lm.depth % every != 0
         blocks = params['lm']['blocks'], (params['lora'] if c.lora else None)
-        grouped = None if ragged else jax.tree.map(lambda x: x.reshape(groups, every, *x.shape[1:]), blocks)
-
-        windows = c.lm.windows or (0,)
+        windows, length = c.lm.windows or (0,), y.shape[1]
         uniform = len(set(windows)) == 1
 
-        def run_block(y_cache, xs):
-            i, p = xs
-
-            def run(y, cache):
-                here, low_rank = _at(blocks, i) if ragged else p
-                here = lora.effective(c.lora, here, low_rank) if c.lora else here
-                old = None if cache is None else _at(cache, i)
-                window = windows[0] if uniform else jnp.array(windows)[i]
-                y, new = block.apply({'params': here}, y, positions, mask, old, index, key_positions, window)
-                if cache is not None:
-                    cache = jax.tree.map(lambda x, x_i: jax.lax.dynamic_update_index_in_dim(x, x_i, i, 0), cache, new)
-                return y, cache
-
-            if ragged:
-                return jax.lax.cond(i < c.lm.depth, run, lambda *same: same, *y_cache), None
-            return run(*y_cache), None
+        def run(y, i, here, low_rank, old):
+            variables = {'params': here} | ({'lora': lora.scaled(c.lora, low_rank)} if c.lora else {})
+            window = windows[0] if uniform else jnp.array(windows)[i]
+            return block.apply(variables, y, positions, mask, old, index, key_positions, window)
 
         def run_gated(y, p, keys_values):
             if keys_values is None:
                 keys_values = gated.apply({'params': p}, media.tokens, method='keys_values')
+            else:
+                keys_values = tuple(x.swapaxes(1, 2) for x in keys_values)
             return gated.apply({'params': p}, y, keys_values, seen)
+
+        first, every = (c.xattn.first, c.xattn.every) if c.xattn else (0, c.lm.depth)
+        if isinstance(blocks[0], list):  # Only with a cache.
+            cache = list(cache)
+            for i, here in enumerate(blocks[0]):
+                group, rest = divmod(i - first, every)
+                if media is not None and group >= 0 and rest == 0:
+                    y = run_gated(y, params['xattn'][group], media.keys_values and media.keys_values[group])
+                y, cache[i] = run(y, i, here, blocks[1] and blocks[1][i], cache[i])
+            return y, cache
+
+        # The same for stacks. Groups are scanned, so that compile time does not grow with depth. Where the last group
+        # is ragged (80 = 11 * 7 + 3), it passes over the blocks that there are not, and each block is taken from the whole
+        # stack where it is used: cutting the stack into groups would copy the model. The same holds where blocks stand before
+        # the first group.
+        groups, ragged = -(-(c.lm.depth - first) // every), first > 0 or c.lm.depth % every != 0
+        grouped = None if ragged else jax.tree.map(lambda x: x.reshape(groups, every, *x.shape[1:]), blocks)
+
+        def run_block(y_cache, xs):
+            i, p = xs
+
+            def go(y, cache):
+                here, low_rank = _at(blocks, i) if ragged else p
+                y, new = run(y, i, here, low_rank, None if cache is None else _at(cache, i))
+                if cache is not None:
+                    cache = jax.tree.map(lambda x, x_i: _put(x, x_i, i, index, length), cache, new)
+                return y, cache
+
+            if ragged:
+                return jax.lax.cond(i < c.lm.depth, go, lambda *same: same, *y_cache), None
+            return go(*y_cache), None
 
         run_block, run_gated = self._checkpoint(run_block), self._checkpoint(run_gated)
 
@@ -261,9 +276,9 @@ class Flamingo:
         return jax.checkpoint(function, policy=REMAT[self.remat], prevent_cse=False)
 
     def empty_cache(self, b: int, length: int) -> KeysValues:
-        """Self-attention keys and values for `length` tokens of b rows, all zero: [depth b length g k]."""
+        """Self-attention keys and values for `length` tokens of b rows, all zero: [depth b g length k]."""
         lm = self.config.lm
-        shape = (lm.depth, b, length, lm.kv_heads, lm.head_dim)
+        shape = (lm.depth, b, lm.kv_heads, length, lm.head_dim)
         return KeysValues(jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype))
 
     def init(self, key: Key[Array, '']) -> Params:
@@ -314,6 +329,12 @@ class Flamingo:
 
 def _at(stacked: Any, i: Int[Array, '']) -> Any:
     return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), stacked)
+
+
+def _put(stack, block, i, index, length):
+    """A block's cache into the stack of all: only the places that are new, at `index`."""
+    new = jax.lax.dynamic_slice_in_dim(block, index, length, axis=-2)
+    return jax.lax.dynamic_update_slice(stack, new[None], (i, 0, 0, index, 0))
 
 
 def _init_stacked(module: nn.Module, n: int, key: Key[Array, ''], *args, method: str | None = None) -> Params:

@@ -19,10 +19,10 @@ from flamingo_jax.model.layers import FeedForward, Linear, Norm, constrain
 
 
 class KeysValues(NamedTuple):
-    """Self-attention keys and values of one block, or of all blocks with a leading axis."""
+    """Self-attention keys and values of one block, or of all blocks with a leading axis; laid out as attention reads them."""
 
-    k: Float[Array, '*depth b m g k']
-    v: Float[Array, '*depth b m g k']
+    k: Float[Array, '*depth b g m k']
+    v: Float[Array, '*depth b g m k']
 
 
 def rotate(
@@ -183,7 +183,7 @@ class Block(nn.Module):
         Args:
           y, positions: text and its positions.
           mask: which of the m keys each token may attend to; m = l without a cache.
-          cache: keys and values of m places; those of y are written at `index` to `index` + l before attending.
+          cache: keys and values of m places; those of y take the places `index` to `index` + l.
           key_positions: of the m places of a cache; relative positions, ALiBi and windows need them, and are causal.
           window: how many tokens a token sees, itself included; 0 is all.
 
@@ -234,10 +234,11 @@ class Block(nn.Module):
             mask = mask & ((distance < window) | (window == 0))
 
         if cache is not None:
-            start = (0, index, 0, 0)
-            k = jax.lax.dynamic_update_slice(cache.k, k.astype(cache.k.dtype), start)
-            v = jax.lax.dynamic_update_slice(cache.v, v.astype(cache.v.dtype), start)
-            cache = KeysValues(k, v)
+            new = (x.swapaxes(1, 2).astype(cache.k.dtype) for x in (k, v))
+            cache = KeysValues(
+                *(jax.lax.dynamic_update_slice(*pair, (0, 0, index, 0)) for pair in zip(cache, new, strict=True))
+            )
+            k, v = (x.swapaxes(1, 2) for x in cache)
         q = constrain(q, 'batch', None, 'heads', None)
         k, v = (constrain(x, 'batch', None, 'kv_heads', None) for x in (k, v))
         linear = dict(bias=c.bias or c.bias_out, dtype=self.dtype)

@@ -4,6 +4,7 @@ Every parameter gets one logical axis name per dimension where it is made, and a
 `training/sharding.py` holds the one table that maps those names to mesh axes.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -48,6 +49,9 @@ class Linear(nn.Module):
     It is computed as one product of two matrices whatever the heads: XLA's CPU backend takes several times as long for the
     gradient of the same map written as an einsum over more dimensions.
 
+    Where a collection 'lora' has a pair for the kernel (`lora.py`), their product is added to the kernel's; in float32, because
+    a step of training changes the output by less than bfloat16 rounds it.
+
     Attributes:
       shape, axes: the kernel's shape and its logical axis names.
       contracted: how many leading kernel dimensions are summed over (the initial variance is 1 / fan-in).
@@ -68,7 +72,16 @@ class Linear(nn.Module):
         init = nn.initializers.variance_scaling(1.0, 'fan_in', 'truncated_normal', in_axis=inputs, out_axis=outputs)
         kernel = self.param('kernel', nn.with_logical_partitioning(init, self.axes), self.shape)
         leading, fan_in = x.shape[: x.ndim - c], math.prod(self.shape[:c])
-        y = x.astype(self.dtype).reshape(-1, fan_in) @ kernel.astype(self.dtype).reshape(fan_in, -1)
+        x = x.astype(self.dtype).reshape(-1, fan_in)
+        kernel = kernel.astype(self.dtype).reshape(fan_in, -1)
+        if self.has_variable('lora', 'kernel'):
+            pair = self.get_variable('lora', 'kernel')
+            a, b = pair['a'].reshape(fan_in, -1), pair['b'].reshape(-1, kernel.shape[1])
+            product = functools.partial(jnp.dot, preferred_element_type=jnp.float32)
+            low = product(x, a.astype(self.dtype)).astype(self.dtype)
+            y = (product(x, kernel) + product(low, b.astype(self.dtype))).astype(self.dtype)
+        else:
+            y = x @ kernel
         y = y.reshape(*leading, *self.shape[c:])
         if self.bias:
             zeros = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[c:])

@@ -1,9 +1,9 @@
 """LoRA (Hu et al. 2021): a frozen weight of the language model plus a trained product of low rank, W + alpha / rank * A B.
 
 A and B are a component tree of their own, `lora`, which has branches like `lm`'s blocks and is stacked over them as these are:
-beside a kernel [layers inputs outputs] stand a [layers inputs rank] and b [layers rank outputs]. A block is run with its
-effective weights, made where it is run, so that nothing inside a block knows of LoRA. B begins at zero: a new model is the one
-without it, bit for bit.
+beside a kernel [layers inputs outputs] stand a [layers inputs rank] and b [layers rank outputs]. A linear map computes
+x W + (x A) B: the effective weights, rounded to a frozen model's bfloat16, would lose what a step of training adds to them. B
+begins at zero: a new model is the one without it, bit for bit.
 """
 
 import math
@@ -44,21 +44,25 @@ def init(config: LoraConfig, blocks: dict[str, Any], key: Key[Array, '']) -> dic
     return out
 
 
-def effective(config: LoraConfig, block: dict[str, Any], lora: dict[str, Any]) -> dict[str, Any]:
-    """The parameters of one block with the products added: in float32, then rounded to the dtype that they had."""
-    out = dict(block)
-    for name, part in lora.items():
-        out[name] = _sum(config, block[name], **part) if 'a' in part else effective(config, block[name], part)
-    return out
+def scaled(config: LoraConfig, lora: dict[str, Any]) -> dict[str, Any]:
+    """The pairs of one block or of all with alpha / rank in B, as a block's collection 'lora' (`layers.Linear` reads it)."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, x: x * (config.alpha / config.rank) if path[-1].key == 'b' else x, lora
+    )
 
 
 def merge(config: LoraConfig, lm: dict[str, Any], lora: dict[str, Any]) -> dict[str, Any]:
-    """The language model with its effective weights, which needs no LoRA any more."""
-    return lm | dict(blocks=jax.lax.map(lambda pair: effective(config, *pair), (lm['blocks'], lora)))
+    """The language model with its effective weights, which needs no LoRA any more: float32 sums, rounded to its dtype."""
+
+    def add(block, lora):
+        block = dict(block)
+        for name, part in lora.items():
+            block[name] = add(block[name], part) if 'a' not in part else _sum(block[name], **part)
+        return block
+
+    return lm | dict(blocks=jax.lax.map(lambda pair: add(*pair), (lm['blocks'], scaled(config, lora))))
 
 
-def _sum(
-    config: LoraConfig, kernel: Float[Array, '...'], a: Float[Array, '... r'], b: Float[Array, 'r ...']
-) -> Float[Array, '...']:
+def _sum(kernel: Float[Array, '...'], a: Float[Array, '... r'], b: Float[Array, 'r ...']) -> Float[Array, '...']:
     product = jnp.tensordot(a.astype(jnp.float32), b.astype(jnp.float32), 1)
-    return (kernel.astype(jnp.float32) + config.alpha / config.rank * product).astype(kernel.dtype)
+    return (kernel.astype(jnp.float32) + product).astype(kernel.dtype)

@@ -50,14 +50,11 @@ def train_step(
                 out['vision'] += 0 if data.features else trunk_cost * pictures
                 if config.resampler is not None:
                     blocks['resampler'] = resampler(config, data.frames, spatial) * (b * n)
+        if config.lora is not None:
+            blocks['lora'] = lora(config, l) * b
         for name, cost in blocks.items():
             out[name] += cost.total(name in trained)
             recomputed += sum(cost) if remat else 0
-        if config.lora is not None:
-            targets, products = lora(config)
-            # The gradient of the effective weights: one more product with the rows. Theirs are as large whatever the batch.
-            out['lora'] += targets * b * l + 3 * products
-            recomputed += products if remat else 0
         out['lm'] += Cost(2 * l * config.lm.width * config.lm.vocab_size).total('lm' in trained) * b
     return out | dict(total=sum(out.values()), recomputed=recomputed)
 
@@ -82,14 +79,13 @@ def lm_blocks(config: FlamingoConfig, l: int, m: int) -> Cost:
     return Cost(attention + ffw, products) * c.depth
 
 
-def lora(config: FlamingoConfig) -> tuple[int, int]:
-    """(operations of a token in the kernels that LoRA is on, operations of making their low-rank products), of all blocks."""
+def lora(config: FlamingoConfig, l: int) -> Cost:
+    """The low-rank products of all blocks, for l tokens."""
     c = config.lm
-    heads, kv_heads = c.width * c.heads * c.head_dim, c.width * c.kv_heads * c.head_dim
-    ffw = dict.fromkeys(('up', 'gate', 'down'), c.width * c.ffw_width)
+    heads, kv_heads = c.width + c.heads * c.head_dim, c.width + c.kv_heads * c.head_dim
+    ffw = dict.fromkeys(('up', 'gate', 'down'), c.width + c.ffw_width)
     sizes = dict(query=heads, key=kv_heads, value=kv_heads, out=heads) | ffw
-    numbers = 2 * c.depth * sum(sizes[name] for name in config.lora.targets)
-    return numbers, numbers * config.lora.rank
+    return Cost(2 * l * config.lora.rank * sum(sizes[name] for name in config.lora.targets)) * c.depth
 
 
 def xattn_blocks(config: FlamingoConfig, l: int, m: int) -> Cost:

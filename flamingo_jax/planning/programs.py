@@ -141,7 +141,7 @@ def decode_step(run: Run, pictures: int) -> tuple[jax.stages.Lowered, int]:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, PartitionSpec(*spec)))
 
     rows = ('data', 'fsdp')
-    keys = shape((c.lm.depth, b, places, c.lm.kv_heads, c.lm.head_dim), dtype, None, rows, None, 'tensor')
+    keys = shape((c.lm.depth, b, c.lm.kv_heads, places, c.lm.head_dim), dtype, None, rows, 'tensor')
     text = decode.Text(
         KeysValues(keys, keys),
         shape((b, places), jnp.bool_, rows),
@@ -152,7 +152,7 @@ def decode_step(run: Run, pictures: int) -> tuple[jax.stages.Lowered, int]:
     media = None
     if c.xattn is not None:
         m = pictures * c.media_tokens
-        keys = shape((c.xattn_blocks, b, m, c.xattn.heads, c.xattn.head_dim), dtype, None, rows, None, 'tensor')
+        keys = shape((c.xattn_blocks, b, c.xattn.heads, m, c.xattn.head_dim), dtype, None, rows, 'tensor')
         media = Media(None, (keys, keys))
     # What decoding reads: the trunk and the resampler are done with, LoRA is merged.
     names = tuple(name for name in run.shapes if name not in ('vision', 'resampler', 'lora'))

@@ -33,7 +33,7 @@ def test_round_trip_is_bit_identical(path, pretrained, pictures):
     assert bundle.read(path).checksums['lm'] == bundle.checksum(loaded.params['lm'])
 
 
-def test_a_tree_that_is_written_in_pieces_is_the_same(pretrained, path, tmp_path, monkeypatch):
+def test_a_tree_that_is_written_in_pieces_is_the_same(pretrained, path, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bundle, 'LARGE', 0)
     monkeypatch.setattr(bundle, 'PIECE', 3000)
     with bundle.on_disk(tmp_path / 'pieces') as empty:
@@ -41,7 +41,9 @@ def test_a_tree_that_is_written_in_pieces_is_the_same(pretrained, path, tmp_path
             lambda keys, leaf: empty([key.key for key in keys], leaf.shape, leaf.dtype), pretrained.params['lm']
         )
         jax.tree.map(np.copyto, lm, pretrained.params['lm'])
-        bundle.save(tmp_path / 'pieces', pretrained.config, {'lm': lm}, None, None, '')
+        bundle.save(tmp_path / 'pieces', pretrained.config, {'lm': lm}, None, None, '', progress=True)
+    bars = capsys.readouterr().err
+    assert 'write:' in bars and 'checksums: 100%' in bars
     up = tmp_path / 'pieces/params/lm/state/blocks.ffw.up.kernel'
     assert sum(file.is_file() for file in up.rglob('*')) > 3
     assert [folder.name for folder in tmp_path.iterdir()] == ['pieces']

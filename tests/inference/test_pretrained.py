@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from flamingo_jax.inference import decode
+from flamingo_jax.inference import decode, search
 from flamingo_jax.inputs.images import PictureError, to_frames
 from flamingo_jax.inputs.prompts import encode_prompt
 
@@ -101,6 +101,22 @@ def _ban(logits, tokenizer):
     logits = np.array(logits)
     logits[[tokenizer.pad, tokenizer.bos]] = -1e30
     return logits
+
+
+def test_blocks_apart_say_what_their_stacks_say(pretrained, pictures):
+    """On a CPU tokens are decoded with views of each block's parameters, elsewhere with the stacks."""
+    media, text, logits = pretrained.read(prompts_of(pictures), 5)
+    stack = pretrained.params['lm']['blocks']['ffw']['up']['kernel']
+    apart = pretrained.token_params['lm']['blocks'][1]['ffw']['up']['kernel']
+    assert apart.unsafe_buffer_pointer() == stack.unsafe_buffer_pointer() + apart.nbytes
+    stops = jnp.array(pretrained.tokenizer.ends)
+    greedy, beams = [], []
+    for params in (pretrained.params, pretrained.token_params):
+        common = (pretrained.model, params, media, text, logits, stops)
+        greedy.append(search.sample(*common, jax.random.key(0), 5, search.Sampling(), ()))
+        beams.append(search.beam_search(*common, 5, 2, 0.0, ()))
+    np.testing.assert_array_equal(*greedy)
+    np.testing.assert_array_equal(*beams)
 
 
 def test_sampling_follows_its_limits(pretrained, pictures):

@@ -13,6 +13,7 @@ from flamingo_jax.inference import decode
 from flamingo_jax.model import lora
 from flamingo_jax.model.config import FlamingoConfig, LoraConfig
 from flamingo_jax.model.flamingo import Flamingo
+from flamingo_jax.model.layers import Linear
 from flamingo_jax.training.sharding import make_mesh, shardings
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
@@ -76,6 +77,32 @@ def test_the_products_are_those_of_the_paper(adapted):
             a, b = (np.asarray(pair['kernel'][name][i]) for name in 'ab')
             expected = w.reshape(np.prod(w.shape[:inputs]), -1) + 6 / 3 * a.reshape(-1, 3) @ b.reshape(3, -1)
             np.testing.assert_allclose(kernel['kernel'][i].reshape(expected.shape), expected, atol=1e-5)
+
+
+def test_what_bfloat16_weights_would_round_away_is_in_the_output(adapted, params, features, tokens):
+    """Steps of training change weights by less than half of what separates two bfloat16 numbers."""
+    rng = np.random.default_rng(1)
+    model, bfloat16 = dataclasses.replace(adapted[0], dtype=jnp.bfloat16), jnp.bfloat16
+    frozen = jax.tree.map(lambda x: x.astype(bfloat16), params)
+    low_rank = jax.tree_util.tree_map_with_path(
+        lambda path, x: x * (2e-4 if path[-1].key == 'b' else 1), adapted[1]['lora']
+    )
+    merged = lora.merge(EVERY, frozen['lm'], low_rank)['blocks']['query']['kernel']
+    assert (merged == frozen['lm']['blocks']['query']['kernel']).mean() > 0.9
+    nothing = jax.tree.map(jnp.zeros_like, low_rank)
+    before, after = (logits(model, frozen | {'lora': of}, features, tokens) for of in (nothing, low_rank))
+    assert (before != after).mean() > 0.5
+
+    kernel = jnp.asarray(rng.normal(0, 32**-0.5, (32, 32)), bfloat16)
+    pair = dict(a=rng.normal(0, 0.3, (32, 3)), b=rng.normal(0, 1e-3, (3, 32)))
+    x = jnp.asarray(rng.normal(0, 1, (1000, 32)), bfloat16)
+    linear = Linear((32, 32), ('embed', 'ffw'), dtype=bfloat16)
+    plain = {'params': {'kernel': kernel}}
+    more = linear.apply(plain | {'lora': {'kernel': jax.tree.map(jnp.asarray, pair)}}, x)
+    change = np.asarray(more.astype(float) - linear.apply(plain, x).astype(float))
+    expected = np.asarray(x, float) @ pair['a'] @ pair['b']
+    # Roundings average out: what is there is what was meant.
+    assert (change * expected).sum() / np.square(expected).sum() == pytest.approx(1, abs=0.1)
 
 
 def test_it_decodes(adapted, features, tokens):
