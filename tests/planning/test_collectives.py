@@ -57,13 +57,31 @@ def test_every_way_to_write_groups():
   ROOT %f = bf16[3]{0} fusion(%z), kind=kCustom, calls=%all-reduce-scatter.1
 }
 
+%cond.3 (r: (f32[4], u32[])) -> pred[] {
+  %r = (f32[4]{0}, u32[]{:T(128)}) parameter(0)
+  %j = u32[]{:T(128)} get-tuple-element(%r), index=1
+  %o = u32[]{:T(128)} constant(7)
+  ROOT %lt.3 = pred[]{:T(512)} compare(%j, %o), direction=LT
+}
+
+%body.3 (v: (f32[4], u32[])) -> (f32[4], u32[]) {
+  %v = (f32[4]{0}, u32[]{:T(128)}) parameter(0)
+  %two = u32[]{:T(128)} constant(2)
+  %e = f32[4]{0} get-tuple-element(%v), index=0
+  %k = u32[]{:T(128)} get-tuple-element(%v), index=1
+  %h = f32[4]{0} collective-permute(%e), source_target_pairs={{0,1},{1,0},{2,3},{3,2},{4,5},{5,4},{6,7},{7,6}}
+  %next = u32[]{:T(128)} add(%k, %two), metadata={op_name="windowed"}
+  ROOT %g = (f32[4]{0}, u32[]{:T(128)}) tuple(%h, %next), metadata={op_name="windowed"}
+}
+
 ENTRY %main (x: f32[8]) -> f32[8] {
   %x = f32[8]{0} parameter(0)
   %s = f32[2]{0} reduce-scatter(%x), replica_groups={{0,2,4,6},{1,3,5,7}}, to_apply=%add
   %q = (f32[8]{0}, f32[8]{0}, u32[], u32[]) collective-permute-start(%x), source_target_pairs={{0,4},{4,0},{1,5},{5,1}}
   %w = f32[4]{0} while(%x), condition=%cond, body=%body, backend_config={"known_trip_count":{"n":"3"}}
   %u = f32[4]{0} while(%w), condition=%cond, body=%body.2
-  ROOT %r = f32[8]{0} all-reduce(%x), replica_groups={}, to_apply=%add
+  %p.3 = (f32[4]{0}, u32[]{:T(128)}) while(%start), condition=%cond.3, body=%body.3
+  ROOT %r.1 = f32[8]{0} all-reduce(%x), replica_groups={}, to_apply=%add
 }
 """
     found = {(one.kind, one.axes): (one.bytes, one.times) for one in read(hlo, mesh)}
@@ -72,5 +90,6 @@ ENTRY %main (x: f32[8]) -> f32[8] {
         ('reduce-scatter', ('data', 'fsdp')): (3 * 2 * 4, 1),
         ('reduce-scatter', ('tensor',)): (7 * 6 * 2 / 2, 7),
         ('collective-permute', ('data',)): (8 * 4, 1),
+        ('collective-permute', ('tensor',)): (4 * 4 * 4, 4),  # A counter below 7 that grows by 2.
         ('all-reduce', ('data', 'fsdp', 'tensor')): (2 * 8 * 4 * 7 / 8, 1),
     }
