@@ -3,7 +3,7 @@
 import collections
 import math
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
@@ -22,6 +22,7 @@ _BODY = re.compile(r'\bbody=%?([\w.\-]+)')
 _CONSTANT = re.compile(r'%?([\w.\-]+) = [su]32\[\]\S* constant\((\d+)\)')
 _INDEX = re.compile(r' get-tuple-element\(.*\bindex=(\d+)')
 _OPERANDS = re.compile(r' (?:tuple|add)\((.*?)\)(?:,|$)')
+_CHANNEL = re.compile(r'\bchannel_id=(\d+)')
 _IOTA = re.compile(r'replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?')
 _MESH = re.compile(r'replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}')
 _GROUPS = re.compile(r'replica_groups=\{(\{[\d,]+\})')
@@ -46,7 +47,8 @@ def read(hlo: str, mesh: Mesh) -> list[Collective]:
     """
     computations, entry = _computations(hlo)
     times = _times(computations, entry)
-    total = collections.defaultdict(lambda: [0.0, 0.0])
+    # The TPU compiler starts, continues and ends a collective in fusions with other work: what has the same channel is one.
+    found: dict[Any, tuple[str, tuple[str, ...], float, float]] = {}
     for name, lines in computations.items():
         for line in lines:
             operation = _OPERATION.match(line)
@@ -59,11 +61,14 @@ def read(hlo: str, mesh: Mesh) -> list[Collective]:
             size = _sent(kind, operation[1], operation[2].endswith('-start'), len(group))
             if 'all-reduce-scatter' in name:  # A fusion of the TPU compiler's.
                 kind, size = 'reduce-scatter', size / 2
-            one = total[kind, _axes(group, mesh)]
-            one[0] += size * times[name]
-            one[1] += times[name]
-    found = (Collective(kind, axes, *counts) for (kind, axes), counts in total.items())
-    return sorted((one for one in found if one.bytes), key=lambda one: -one.bytes)
+            channel = _CHANNEL.search(line)
+            found[channel[1] if channel else (name, line)] = kind, _axes(group, mesh), size, times[name]
+    total = collections.defaultdict(lambda: [0.0, 0.0])
+    for kind, axes, size, often in found.values():
+        total[kind, axes][0] += size * often
+        total[kind, axes][1] += often
+    ordered = (Collective(kind, axes, *counts) for (kind, axes), counts in total.items())
+    return sorted((one for one in ordered if one.bytes), key=lambda one: -one.bytes)
 
 
 def _computations(hlo: str) -> tuple[dict[str, list[str]], str]:

@@ -46,10 +46,22 @@ def test_every_way_to_write_groups():
   ROOT %d = bf16[3]{0} dynamic-slice(%m, %i), dynamic_slice_sizes={3}
 }
 
+%start (p.1: bf16[8,16]) -> bf16[16,16] {
+  %p.1 = bf16[8,16]{1,0} parameter(0)
+  ROOT %a.1 = bf16[16,16]{1,0} all-gather(%p.1), channel_id=5, replica_groups=[4,2]<=[8], dimensions={0}
+}
+
+%end (p.2: bf16[8,16]) -> bf16[16,16] {
+  %p.2 = bf16[8,16]{1,0} parameter(0)
+  ROOT %a.2 = bf16[16,16]{1,0} all-gather(%p.2), channel_id=5, replica_groups=[4,2]<=[8], dimensions={0}
+}
+
 %body (p: f32[4]) -> f32[4] {
   %p = f32[4]{0} parameter(0)
   %a = (bf16[8,16]{1,0:T(8,128)(2,1)}, bf16[16,16]{1,0}) all-gather-start(%p), replica_groups=[4,2]<=[2,2,2]T(0,2,1)
   %b = bf16[16,16]{1,0} all-gather-done(%a)
+  %d.1 = bf16[16,16]{1,0} fusion(%p), kind=kCustom, calls=%start
+  %d.2 = bf16[16,16]{1,0} fusion(%p), kind=kCustom, calls=%end
   ROOT %c = f32[4]{0} copy(%p)
 }
 
@@ -87,6 +99,7 @@ ENTRY %main (x: f32[8]) -> f32[8] {
     found = {(one.kind, one.axes): (one.bytes, one.times) for one in read(hlo, mesh)}
     assert found == {
         ('all-gather', ('fsdp',)): (3 * 16 * 16 * 2 / 2, 3),
+        ('all-gather', ('tensor',)): (3 * 16 * 16 * 2 / 2, 3),  # Started and ended in fusions.
         ('reduce-scatter', ('data', 'fsdp')): (3 * 2 * 4, 1),
         ('reduce-scatter', ('tensor',)): (7 * 6 * 2 / 2, 7),
         ('collective-permute', ('data',)): (8 * 4, 1),
