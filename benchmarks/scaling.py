@@ -65,8 +65,8 @@ def machines_table(plans: list[tuple[str, dict[str, Any]]]) -> str:
     """Does it fit, and what bounds it."""
     lines = [
         '| size | machine | chips | mesh (data x fsdp x tensor), micro-batches | GiB a chip, train | decode | of '
-        '| step at least | bound by | MFU at that bound | days for 500,000 steps | compiled in |',
-        '|---|---|---|---|---|---|---|---|---|---|---|---|',
+        '| step at least | bound by | MFU at that bound | days for 500,000 steps |',
+        '|---|---|---|---|---|---|---|---|---|---|---|',
     ]
     for size, one in plans:
         train, decode = one['train'], one['decode']
@@ -78,8 +78,7 @@ def machines_table(plans: list[tuple[str, dict[str, Any]]]) -> str:
                 f'{train["seconds"]:.2f} s | {train["bound_by"]} | {train["mfu_at_bound"]:.0%} | '
                 f'{train["days_for_500k_steps"]:.1f}'
             )
-        took = f'{train["seconds_to_compile"]:.0f} s'
-        lines.append(f'| {size} | {one["topology"]} | {one["chips"]:,} | {mesh} | {held} | {speed} | {took} |')
+        lines.append(f'| {size} | {one["topology"]} | {one["chips"]:,} | {mesh} | {held} | {speed} |')
     return '\n'.join(lines)
 
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from flamingo_jax.plan import plan, report
+from flamingo_jax.plan import _exhausted, plan, report
 from flamingo_jax.planning import topology
 from flamingo_jax.training.config import machine
 from tests.planning.conftest import tiny  # noqa: F401
@@ -44,6 +44,18 @@ def test_what_does_not_fit_is_said_with_its_largest_parts(tiny, monkeypatch):  #
     words = report(out)
     assert 'DOES NOT FIT: the train step needs more than the 0.00 GiB' in words
     assert 'moments' in words and 'more micro-batches than 1' in words
+
+
+@pytest.mark.parametrize(
+    'message',
+    [
+        'Ran out of memory in memory space hbm. Used 20.66G of 15.75G hbm. Exceeded hbm capacity by 4.91G.',
+        'Ran out of memory on HBM, the total memory required for HLO temporaries (20.66G) exceeds available HBM (15.75G).',
+    ],
+)
+def test_both_ways_in_which_the_compiler_refuses_are_read(message):
+    found = _exhausted(message, topology.parse('v5e-16'))
+    assert found['bytes']['peak'] == 20.66 * topology.GIB and found['chip_memory'] == 15.75 * topology.GIB
 
 
 def test_what_cannot_be_is_said_before_anything_is_compiled(tiny, monkeypatch):  # noqa: F811

@@ -3,7 +3,7 @@
 import collections
 import math
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
@@ -18,7 +18,11 @@ _CALLS = re.compile(r'\b(?:calls|body|condition|to_apply|true_computation|false_
 _MANY_CALLS = re.compile(r'\b(?:branch_computations|called_computations)=\{([^}]*)\}')
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _CONDITION = re.compile(r'\bcondition=%?([\w.\-]+)')
-_CONSTANT = re.compile(r'= s32\[\]\S* constant\((\d+)\)')
+_BODY = re.compile(r'\bbody=%?([\w.\-]+)')
+_CONSTANT = re.compile(r'%?([\w.\-]+) = [su]32\[\]\S* constant\((\d+)\)')
+_INDEX = re.compile(r' get-tuple-element\(.*\bindex=(\d+)')
+_OPERANDS = re.compile(r' (?:tuple|add)\((.*?)\)(?:,|$)')
+_CHANNEL = re.compile(r'\bchannel_id=(\d+)')
 _IOTA = re.compile(r'replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?')
 _MESH = re.compile(r'replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}')
 _GROUPS = re.compile(r'replica_groups=\{(\{[\d,]+\})')
@@ -43,7 +47,8 @@ def read(hlo: str, mesh: Mesh) -> list[Collective]:
     """
     computations, entry = _computations(hlo)
     times = _times(computations, entry)
-    total = collections.defaultdict(lambda: [0.0, 0.0])
+    # The TPU compiler starts, continues and ends a collective in fusions with other work: what has the same channel is one.
+    found: dict[Any, tuple[str, tuple[str, ...], float, float]] = {}
     for name, lines in computations.items():
         for line in lines:
             operation = _OPERATION.match(line)
@@ -56,11 +61,14 @@ def read(hlo: str, mesh: Mesh) -> list[Collective]:
             size = _sent(kind, operation[1], operation[2].endswith('-start'), len(group))
             if 'all-reduce-scatter' in name:  # A fusion of the TPU compiler's.
                 kind, size = 'reduce-scatter', size / 2
-            one = total[kind, _axes(group, mesh)]
-            one[0] += size * times[name]
-            one[1] += times[name]
-    found = (Collective(kind, axes, *counts) for (kind, axes), counts in total.items())
-    return sorted((one for one in found if one.bytes), key=lambda one: -one.bytes)
+            channel = _CHANNEL.search(line)
+            found[channel[1] if channel else (name, line)] = kind, _axes(group, mesh), size, times[name]
+    total = collections.defaultdict(lambda: [0.0, 0.0])
+    for kind, axes, size, often in found.values():
+        total[kind, axes][0] += size * often
+        total[kind, axes][1] += often
+    ordered = (Collective(kind, axes, *counts) for (kind, axes), counts in total.items())
+    return sorted((one for one in ordered if one.bytes), key=lambda one: -one.bytes)
 
 
 def _computations(hlo: str) -> tuple[dict[str, list[str]], str]:
@@ -96,12 +104,27 @@ def _times(computations: dict[str, list[str]], entry: str) -> dict[str, float]:
 
 
 def _trips(line: str, computations: dict[str, list[str]]) -> int:
-    """Rounds of a loop: as the compiler notes them, or the number that its counter from 0 is compared with."""
+    """Rounds of a loop: as the compiler notes them, or by the number that its counter from 0 is compared with."""
     if known := _TRIPS.search(line):
         return int(known[1])
-    condition = computations.get(_CONDITION.search(line)[1], [])
-    limits = [int(found[1]) for found in map(_CONSTANT.search, condition) if found]
-    return limits[0] if len(limits) == 1 and any('direction=LT' in line for line in condition) else 1
+    condition, body = (computations.get(which.search(line)[1], []) for which in (_CONDITION, _BODY))
+    limits = [int(found[2]) for found in map(_CONSTANT.search, condition) if found]
+    if len(limits) != 1 or not any('direction=LT' in line for line in condition):
+        return 1
+    return -(-limits[0] // _step(condition, body))
+
+
+def _step(condition: list[str], body: list[str]) -> int:
+    """What a loop's counter grows by: where products are taken apart to send while they compute, two shards a round."""
+    counter = [int(found[1]) for found in map(_INDEX.search, condition) if found]
+    carried = [_OPERANDS.search(line) for line in body if line.lstrip().startswith('ROOT ')]
+    if len(counter) != 1 or not carried or not carried[0]:
+        return 1
+    name = re.findall(r'%([\w.\-]+)', carried[0][1])[counter[0]]
+    grown = [found for line in body if f'%{name} =' in line and (found := _OPERANDS.search(line))]
+    constants = {found[1]: int(found[2]) for found in map(_CONSTANT.search, body) if found}
+    steps = [constants[one] for found in grown for one in re.findall(r'%([\w.\-]+)', found[1]) if one in constants]
+    return steps[0] if steps else 1
 
 
 def _group(line: str) -> list[int]:

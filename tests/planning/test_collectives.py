@@ -46,15 +46,44 @@ def test_every_way_to_write_groups():
   ROOT %d = bf16[3]{0} dynamic-slice(%m, %i), dynamic_slice_sizes={3}
 }
 
+%start (p.1: bf16[8,16]) -> bf16[16,16] {
+  %p.1 = bf16[8,16]{1,0} parameter(0)
+  ROOT %a.1 = bf16[16,16]{1,0} all-gather(%p.1), channel_id=5, replica_groups=[4,2]<=[8], dimensions={0}
+}
+
+%end (p.2: bf16[8,16]) -> bf16[16,16] {
+  %p.2 = bf16[8,16]{1,0} parameter(0)
+  ROOT %a.2 = bf16[16,16]{1,0} all-gather(%p.2), channel_id=5, replica_groups=[4,2]<=[8], dimensions={0}
+}
+
 %body (p: f32[4]) -> f32[4] {
   %p = f32[4]{0} parameter(0)
   %a = (bf16[8,16]{1,0:T(8,128)(2,1)}, bf16[16,16]{1,0}) all-gather-start(%p), replica_groups=[4,2]<=[2,2,2]T(0,2,1)
   %b = bf16[16,16]{1,0} all-gather-done(%a)
+  %d.1 = bf16[16,16]{1,0} fusion(%p), kind=kCustom, calls=%start
+  %d.2 = bf16[16,16]{1,0} fusion(%p), kind=kCustom, calls=%end
   ROOT %c = f32[4]{0} copy(%p)
 }
 
 %body.2 (z: f32[4]) -> f32[4] {
   ROOT %f = bf16[3]{0} fusion(%z), kind=kCustom, calls=%all-reduce-scatter.1
+}
+
+%cond.3 (r: (f32[4], u32[])) -> pred[] {
+  %r = (f32[4]{0}, u32[]{:T(128)}) parameter(0)
+  %j = u32[]{:T(128)} get-tuple-element(%r), index=1
+  %o = u32[]{:T(128)} constant(7)
+  ROOT %lt.3 = pred[]{:T(512)} compare(%j, %o), direction=LT
+}
+
+%body.3 (v: (f32[4], u32[])) -> (f32[4], u32[]) {
+  %v = (f32[4]{0}, u32[]{:T(128)}) parameter(0)
+  %two = u32[]{:T(128)} constant(2)
+  %e = f32[4]{0} get-tuple-element(%v), index=0
+  %k = u32[]{:T(128)} get-tuple-element(%v), index=1
+  %h = f32[4]{0} collective-permute(%e), source_target_pairs={{0,1},{1,0},{2,3},{3,2},{4,5},{5,4},{6,7},{7,6}}
+  %next = u32[]{:T(128)} add(%k, %two), metadata={op_name="windowed"}
+  ROOT %g = (f32[4]{0}, u32[]{:T(128)}) tuple(%h, %next), metadata={op_name="windowed"}
 }
 
 ENTRY %main (x: f32[8]) -> f32[8] {
@@ -63,14 +92,17 @@ ENTRY %main (x: f32[8]) -> f32[8] {
   %q = (f32[8]{0}, f32[8]{0}, u32[], u32[]) collective-permute-start(%x), source_target_pairs={{0,4},{4,0},{1,5},{5,1}}
   %w = f32[4]{0} while(%x), condition=%cond, body=%body, backend_config={"known_trip_count":{"n":"3"}}
   %u = f32[4]{0} while(%w), condition=%cond, body=%body.2
-  ROOT %r = f32[8]{0} all-reduce(%x), replica_groups={}, to_apply=%add
+  %p.3 = (f32[4]{0}, u32[]{:T(128)}) while(%start), condition=%cond.3, body=%body.3
+  ROOT %r.1 = f32[8]{0} all-reduce(%x), replica_groups={}, to_apply=%add
 }
 """
     found = {(one.kind, one.axes): (one.bytes, one.times) for one in read(hlo, mesh)}
     assert found == {
         ('all-gather', ('fsdp',)): (3 * 16 * 16 * 2 / 2, 3),
+        ('all-gather', ('tensor',)): (3 * 16 * 16 * 2 / 2, 3),  # Started and ended in fusions.
         ('reduce-scatter', ('data', 'fsdp')): (3 * 2 * 4, 1),
         ('reduce-scatter', ('tensor',)): (7 * 6 * 2 / 2, 7),
         ('collective-permute', ('data',)): (8 * 4, 1),
+        ('collective-permute', ('tensor',)): (4 * 4 * 4, 4),  # A counter below 7 that grows by 2.
         ('all-reduce', ('data', 'fsdp', 'tensor')): (2 * 8 * 4 * 7 / 8, 1),
     }
