@@ -169,26 +169,26 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
         state = state._replace(params=state.params | parts.read_start(mesh))
     iterators = {name: pipeline.read(readable[name], positions[name], data.workers) for name, data in datasets.items()}
 
+    turns = [(name,) for name in datasets] if config.round_robin else [tuple(datasets)]
     weights = {name: data.loss_weight for name, data in datasets.items()}
     where = jax.tree.map(lambda x: x.sharding, state)
     step_fn = make_step(model, optimizer, weights, config.micro_batches, NoiseConfig(**config.noise), where)
     first = step = int(state.step)
     _print_sizes(state.params, frozen)
-    operations = flops.train_step(model.config, parts.trained, datasets)['total']
+    operations = flops.train_step(model.config, parts.trained, datasets)['total'] / len(turns)
     peak = topology.peak_flops(jax.devices()[0].device_kind)
     progress = Progress(workdir, config, first, operations, peak and peak * jax.device_count())
     with processes.Preemption() as preemption:
         for step in range(first + 1, config.steps + 1):
             waited = time.perf_counter()
             # The step before still runs: its devices compute while the next batch is read and travels to them.
-            batches = {
-                name: pipeline.put(next(iterators[name]), rows, data.batch_size) for name, data in datasets.items()
-            }
+            turn = turns[(step - 1) % len(turns)]
+            batches = {name: pipeline.put(next(iterators[name]), rows, datasets[name].batch_size) for name in turn}
             waited = time.perf_counter() - waited
             with profile.step(step):
                 state, metrics = step_fn(state, frozen, batches)
             profile.stop_after(step, metrics)
-            positions = {name: position + 1 for name, position in positions.items()}
+            positions = positions | {name: positions[name] + 1 for name in turn}
             # Metrics are read one step late: reading this step's would wait for it, and leave the devices without work.
             progress.add(step, metrics, waited)
             checkpoints.raise_if_failed()

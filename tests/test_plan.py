@@ -36,6 +36,12 @@ def test_a_plan_says_what_fits_and_what_bounds_it(planned):
         assert part in words
 
 
+def test_data_sets_in_turn_are_no_one_program(tiny):  # noqa: F811
+    tiny.round_robin = True
+    with pytest.raises(ValueError, match='--config.round_robin=False'):
+        plan(tiny, topology.parse('cpu:8'))
+
+
 def test_what_does_not_fit_is_said_with_its_largest_parts(tiny, monkeypatch):  # noqa: F811
     small = topology.Chip(2**17, 1e12, 1e9, 1e9, 0, 1e9)
     monkeypatch.setitem(topology.CHIPS, 'cpu', small)

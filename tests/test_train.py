@@ -93,7 +93,7 @@ def test_a_run_becomes_a_bundle_that_stands_alone(run, tmp_path):
 
 
 def test_a_trained_language_model_starts_from_its_bundle(parts, tmp_path):
-    """The ablation of a language model that is not frozen (paper table 3, row ix) begins with the pretrained one."""
+    """The ablation of a language model that is not frozen (paper table 3, row viii) begins with the pretrained one."""
     config = tiny_config(parts)
     config.steps, config.optimizer.learning_rate = 1, 1e-12
     config.trained = ('lm', *config.trained)

@@ -52,7 +52,10 @@ def tiny_config(parts: pathlib.Path) -> ConfigDict:
     c.model.resampler = ConfigDict(vars(TINY['resampler']) | dict(latents=2, width=16, heads=2, head_dim=8))
     c.model.xattn = ConfigDict(vars(TINY['xattn']) | dict(every=2, heads=2, head_dim=16, initial_alpha=0.3))
     common = dict(path=SAMPLE, length=48, images=4, batch_size=8)
-    words, names = FewShotConfig(shots=4, classes=(2, 3)), FewShotConfig(shots=4, bind=0.0, languages=('fr', 'ja'))
+    words, names = (
+        FewShotConfig(shots=4, classes=(2, 3)),
+        FewShotConfig(shots=4, mixture=dict(name=1.0), languages=('fr', 'ja')),
+    )
     c.datasets.words = training.dataset(words, features=str(parts / 'features'), **common)
     c.datasets.names = training.dataset(names, loss_weight=0.2, **common)
     c.noise.feature_dropout = 0.1

@@ -73,7 +73,7 @@ class LanguageModelConfig:
 class ResamplerConfig:
     """The Perceiver Resampler (paper: 6 layers, width 1536, 16 heads, 64 latents at every size).
 
-    OpenFlamingo and IDEFICS differ from the paper in the fields from `projects` on.
+    OpenFlamingo and IDEFICS differ from the paper in the fields from `projects` on. The last is for ablations.
     """
 
     latents: int = 64
@@ -86,6 +86,13 @@ class ResamplerConfig:
     projects: bool = True  # To its own width before, to the LM's after. False: all is at the trunk's width.
     activation: str = 'squared_relu'
     qk_norms: bool = False  # Layer norms of each head's queries and keys.
+    # Between the maps in and out stand the Perceiver's layers, or in their place (table 3 row vi) an 'mlp', which gives a media
+    # token for each place of the picture and uses no `latents`, or 'pooling', one attention of the latents to the features.
+    kind: str = 'perceiver'
+
+    def __post_init__(self):
+        if self.kind not in ('perceiver', 'mlp', 'pooling'):
+            raise ValueError(f"resampler.kind is 'perceiver', 'mlp' or 'pooling', and not {self.kind!r}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +109,8 @@ class XattnConfig:
     initial_alpha: float = (
         0.0  # Of alpha_xattn; alpha_dense starts at 0. The paper's 0 leaves a new model equal to its LM.
     )
-    only_last_image: bool = True  # False: a token sees all images before it (ablation, table 3 row vi).
+    only_last_image: bool = True  # False: a token sees all images before it (ablation, table 10 row ii).
+    gates: bool = True  # False: no alphas, both branches are added as they are (ablation, table 3 row iii).
     first: int = 0
     norm: str = 'layer'  # Of the text: 'layer' or 'rms'.
     norm_eps: float = 1e-5
@@ -170,8 +178,10 @@ class FlamingoConfig:
 
     @property
     def media_tokens(self) -> int:
-        """r, the media tokens an image: the resampler's latents, or without one all features of the trunk."""
-        return self.resampler.latents if self.resampler else self.vision.spatial(self.image_size)
+        """r, the media tokens an image: the resampler's latents, or without any all features of a frame."""
+        if self.resampler and self.resampler.kind != 'mlp':
+            return self.resampler.latents
+        return self.vision.spatial(self.image_size)
 
     @property
     def media_width(self) -> int:

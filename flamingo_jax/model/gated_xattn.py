@@ -4,8 +4,9 @@
     y = y + tanh(alpha_dense) * ffw(LN(y))
 
 Both alphas start at 0 (`initial_alpha` may open the first), so that a new Flamingo computes exactly what its language
-model computes. One layer norm is shared by keys and values (paper v1); linear maps have no biases. OpenFlamingo and IDEFICS
-take the media as they are, IDEFICS with RMS norms, norms of queries and keys, and a gated feed-forward: see `XattnConfig`.
+model computes; the ablation `gates=False` adds both branches as they are. One layer norm is shared by keys and values (paper
+v1); linear maps have no biases. OpenFlamingo and IDEFICS take the media as they are, IDEFICS with RMS norms, norms of queries
+and keys, and a gated feed-forward: see `XattnConfig`.
 """
 
 import flax.linen as nn
@@ -24,7 +25,7 @@ def media_mask(phi: Int[Array, 'b l'], n: int, r: int, only_last_image: bool = T
     Args:
       phi: the number, from 1, of the one image that a token may see; 0 = none.
       n, r: images, and media tokens an image.
-      only_last_image: False lets a token see the images 1 to phi: the ablation of table 3, row (vi).
+      only_last_image: False lets a token see the images 1 to phi: the ablation of table 10, row (ii).
 
     Returns:
       Drawn for two images of two tokens, and a text with phi = 0 0 1 1 2 (# = may see):
@@ -63,6 +64,8 @@ class GatedXattnDense(nn.Module):
         self.value = Linear(media_shape, ('media', *axes), dtype=dtype)
         self.out = Linear(shape[1:] + shape[:1], (*axes, 'embed'), contracted=2, dtype=dtype)
         self.ffw = FeedForward(c.ffw_width or c.ffw_multiplier * self.width, c.activation, c.gated_ffw, dtype=dtype)
+        if not c.gates:
+            return
         alpha_shape, alpha_axes = ((self.width,), ('embed',)) if c.vector_alphas else ((), ())
         gate = nn.with_logical_partitioning(nn.initializers.constant(c.initial_alpha), alpha_axes)
         closed = nn.with_logical_partitioning(nn.initializers.zeros, alpha_axes)
@@ -102,9 +105,13 @@ class GatedXattnDense(nn.Module):
             q = self.norm_query(q)
         q = constrain(q, 'batch', None, 'heads', None)
         attended = self.out(attend(q, *keys_values, mask.reshape(*y.shape[:2], mask.shape[-1])))
-        y = constrain(y + jnp.tanh(self.alpha_xattn).astype(self.dtype) * attended, 'batch', None, 'embed')
-        y = y + jnp.tanh(self.alpha_dense).astype(self.dtype) * self.ffw(self.norm_ffw(y))
-        return constrain(y.reshape(shape), 'batch', None, 'embed')
+        if self.config.gates:
+            attended = jnp.tanh(self.alpha_xattn).astype(self.dtype) * attended
+        y = constrain(y + attended, 'batch', None, 'embed')
+        fed = self.ffw(self.norm_ffw(y))
+        if self.config.gates:
+            fed = jnp.tanh(self.alpha_dense).astype(self.dtype) * fed
+        return constrain((y + fed).reshape(shape), 'batch', None, 'embed')
 
     def touch(
         self, y: Float[Array, 'b l d'], media: Float[Array, 'b m e'], mask: Bool[Array, 'b l m']

@@ -5,6 +5,9 @@ biases, a final layer norm. Two maps are ours: the features are brought to the r
 width once before the layers (the reading under which the paper's 194M parameters come out), and the latents are brought
 to the language model's width once after them. OpenFlamingo's and IDEFICS's resamplers have neither (`projects=False`), and no
 time embeddings.
+
+`ResamplerConfig.kind` puts something simpler in place of the layers (ablation, table 3 row vi); the paper does not say what
+exactly its own was.
 """
 
 import flax.linen as nn
@@ -61,8 +64,48 @@ def _scan_layers(depth: int):
     )
 
 
+class Mlp(nn.Module):
+    """In place of the layers, as an ablation: each feature by itself through two linear maps.
+
+    With ffw_multiplier = depth * (2 + theirs) it has as many parameters as `depth` layers with heads * head_dim = width.
+    """
+
+    config: ResamplerConfig
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: Float[Array, 'b s d']) -> Float[Array, 'b s d']:
+        """As many features as come in, which do not see each other."""
+        c = self.config
+        ffw = FeedForward(c.ffw_multiplier * c.width, c.activation, axis='resampler', dtype=self.dtype, name='ffw')
+        return ffw(Norm(axis='resampler', dtype=self.dtype, name='norm_features')(features))
+
+
+class Pooling(nn.Module):
+    """In place of the layers, as an ablation: the latents attend to the features once, and that is all."""
+
+    config: ResamplerConfig
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, latents: Float[Array, 'b r d'], features: Float[Array, 'b s d']) -> Float[Array, 'b r d']:
+        """What each latent attends to: neither are the latents keys, nor is anything added to them."""
+        c = self.config
+        heads = dict(
+            shape=(c.width, c.heads, c.head_dim), axes=('resampler', 'resampler_heads', 'head_dim'), dtype=self.dtype
+        )
+        latents = Norm(axis='resampler', dtype=self.dtype, name='norm_latents')(latents)
+        features = Norm(axis='resampler', dtype=self.dtype, name='norm_features')(features)
+        q, k, v = (
+            constrain(Linear(**heads, name=name)(inputs), 'batch', None, 'resampler_heads', None)
+            for name, inputs in (('query', latents), ('key', features), ('value', features))
+        )
+        back = dict(shape=heads['shape'][1:] + (c.width,), axes=heads['axes'][1:] + ('resampler',), contracted=2)
+        return Linear(**back, dtype=self.dtype, name='out')(attend(q, k, v))
+
+
 class Resampler(nn.Module):
-    """Features of an image (or of the frames of a video) -> `config.latents` media tokens.
+    """Features of an image (or of the frames of a video) -> media tokens, by default `config.latents`.
 
     out_width: of the media tokens, where the config projects to it: the language model's.
     """
@@ -80,7 +123,7 @@ class Resampler(nn.Module):
             time embeddings are linearly interpolated (paper: 8 in training, 30 at inference).
 
         Returns:
-          r latents an image.
+          r latents an image; of the kind 'mlp' r is s, each the mean over the frames.
         """
         c = self.config
         b, n, t, s, d_v = features.shape
@@ -90,19 +133,26 @@ class Resampler(nn.Module):
         # Small beside the features: latents of N(0, 1) drown what they attend to, so that the media tokens of all pictures are
         # nearly equal at first, and a short run never tells them apart.
         small = nn.initializers.normal(0.02)
-        latents = self.param(
-            'latents', nn.with_logical_partitioning(small, ('latents', 'resampler')), (c.latents, c.width)
-        )
+        if c.kind != 'mlp':
+            latents = self.param(
+                'latents', nn.with_logical_partitioning(small, ('latents', 'resampler')), (c.latents, c.width)
+            )
         if c.frames:
             time = self.param('time', nn.with_logical_partitioning(small, ('frames', 'resampler')), (c.frames, c.width))
             if t not in (1, c.frames):  # An image is a video of one frame: it has the first frame's time embedding.
                 time = jax.image.resize(time, (t, c.width), 'linear')
             x = x + time[:t, None].astype(self.dtype)
         x = constrain(x.reshape(b * n, t * s, c.width), 'batch', None, 'resampler')
-        latents = jnp.broadcast_to(latents.astype(self.dtype), (b * n, c.latents, c.width))
-        latents, _ = _scan_layers(c.depth)(ResamplerLayer(c, self.dtype, name='layers'), latents, x)
-        latents = Norm(axis='resampler', dtype=self.dtype, name='norm_out')(latents)
+        if c.kind == 'mlp':
+            media = Mlp(c, self.dtype, name='mlp')(x).reshape(b * n, t, s, c.width).mean(axis=1)
+        else:
+            media = jnp.broadcast_to(latents.astype(self.dtype), (b * n, c.latents, c.width))
+            if c.kind == 'pooling':
+                media = Pooling(c, self.dtype, name='pooling')(media, x)
+            else:
+                media, _ = _scan_layers(c.depth)(ResamplerLayer(c, self.dtype, name='layers'), media, x)
+        media = Norm(axis='resampler', dtype=self.dtype, name='norm_out')(media)
         if c.projects:
             out = Linear((c.width, self.out_width), ('resampler', 'media'), dtype=self.dtype, name='project_out')
-            latents = out(latents)
-        return latents.reshape(b, n, c.latents, -1)
+            media = out(media)
+        return media.reshape(b, n, -1, media.shape[-1])

@@ -105,10 +105,14 @@ def xattn_keys_values(config: FlamingoConfig, m: int) -> Cost:
 
 def resampler(config: FlamingoConfig, frames: int, spatial: int) -> Cost:
     """One picture, or one video of so many frames of so many features."""
-    c, r, s = config.resampler, config.resampler.latents, frames * spatial
+    c, r, s = config.resampler, config.media_tokens, frames * spatial
     width = c.heads * c.head_dim
-    layer = 2 * c.width * (2 * r * width + 2 * (s + r) * width + 2 * r * c.ffw_multiplier * c.width)
     ends = 2 * c.width * (s * config.vision.width + r * config.lm.width) if c.projects else 0
+    if c.kind == 'mlp':
+        return Cost(2 * 2 * s * c.width * c.ffw_multiplier * c.width + ends)
+    if c.kind == 'pooling':
+        return Cost(2 * c.width * 2 * (r + s) * width + ends, 2 * 2 * r * s * width)
+    layer = 2 * c.width * (2 * r * width + 2 * (s + r) * width + 2 * r * c.ffw_multiplier * c.width)
     return Cost(layer * c.depth + ends, c.depth * 2 * 2 * r * (s + r) * width)
 
 

@@ -68,8 +68,11 @@ def prepare(config: ConfigDict, mesh: Mesh, micro_batches: int, batch: float, bf
       bfloat16: whether the devices compute in it where the config does not say.
 
     Raises:
-      ValueError: a mesh that does not divide a parameter, a batch or its micro-batches, before anything is compiled.
+      ValueError: a mesh that does not divide a parameter, a batch or its micro-batches, or several programs in one config,
+        before anything is compiled.
     """
+    if config.round_robin and len(config.datasets) > 1:
+        raise ValueError('With config.round_robin there is a program a data set: plan with --config.round_robin=False.')
     if config.start:
         fields = bundle.read(config.start).config.to_json()
     else:

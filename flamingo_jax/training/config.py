@@ -32,6 +32,9 @@ def base() -> ConfigDict:
     c.datasets = ConfigDict()  # name -> dataset(...)
     c.noise = ConfigDict(dataclasses.asdict(NoiseConfig()))
     c.optimizer = ConfigDict(dataclasses.asdict(OptimizerConfig()))
+    # False: the gradients of all data sets are accumulated into one step (paper). True: each step is of one data set, in turn
+    # by name (ablation, table 3 row ii), so that as much data takes as many times the steps.
+    c.round_robin = False
     c.micro_batches = 1  # Gradients of a batch are accumulated over so many parts of it.
     c.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))
     c.machines = ConfigDict()  # Topology -> machine(...): what `plan` takes for it instead of the mesh above.

@@ -1,6 +1,8 @@
 """What a run tells while it goes: losses, its speed and its share of the device's peak; and, if asked, a trace of some steps."""
 
+import collections
 import contextlib
+import itertools
 import math
 import time
 
@@ -18,7 +20,7 @@ class Progress:
 
         Args:
           first: the step before the first.
-          flops: operations of a step, over all devices.
+          flops: operations of a step, over all devices; the mean where data sets take turns.
           peak: operations a second of all devices at most; None where that is not known, and MFU is left out.
         """
         chief, self._writer = jax.process_index() == 0, None
@@ -27,7 +29,7 @@ class Progress:
 
             self._writer = metric_writers.AsyncWriter(metric_writers.SummaryWriter(workdir))
         self._bar = tqdm(total=config.steps, initial=first, unit=' steps', disable=not chief, dynamic_ncols=True)
-        self._batch_images = sum(data.images * data.batch_size for data in config.datasets.values())
+        self._images = {name: data.images * data.batch_size for name, data in config.datasets.items()}
         self._config, self._pending, self._kept = config, None, []
         self._flops, self._peak = flops, peak
         self._since, self.last = time.perf_counter(), {}
@@ -67,19 +69,23 @@ class Progress:
         if step % self._config.log_every and step != self._config.steps:
             return
         n, seconds = len(self._kept), time.perf_counter() - self._since
-        mean = {name: sum(kept[name] for kept in self._kept) / n for name in values}
-        mean['unreadable_pictures'] = sum(mean[f'{name}/unreadable'] * n for name in self._config.datasets)
-        tokens = sum(mean[f'{name}/tokens'] for name in self._config.datasets)
+        # Of each data set, the steps that it was in: not all where they take turns.
+        every = collections.defaultdict(list)
+        for name, value in itertools.chain.from_iterable(kept.items() for kept in self._kept):
+            every[name].append(value)
+        mean = {name: sum(each) / len(each) for name, each in every.items() if name != 'data_wait'}
+        seen = [name for name in self._config.datasets if f'{name}/loss' in every]
+        mean['unreadable_pictures'] = sum(sum(every[f'{name}/unreadable']) for name in seen)
         mean |= {
             'speed/seconds_per_step': seconds / n,
-            'speed/data_wait_seconds': sum(kept['data_wait'] for kept in self._kept) / n,
-            'speed/tokens_per_second': tokens * n / seconds,
-            'speed/images_per_second': self._batch_images * n / seconds,
+            'speed/data_wait_seconds': sum(every['data_wait']) / n,
+            'speed/tokens_per_second': sum(sum(every[f'{name}/tokens']) for name in seen) / seconds,
+            'speed/images_per_second': sum(self._images[name] * len(every[f'{name}/loss']) for name in seen) / seconds,
         }
         if self._peak:  # Model FLOPs utilisation.
             mean['speed/mfu'] = self._flops * n / seconds / self._peak
         self.last, self._kept, self._since = mean, [], time.perf_counter()
-        accuracy = {name: f'{mean[f"{name}/accuracy"]:.3f}' for name in self._config.datasets}
+        accuracy = {name: f'{mean[f"{name}/accuracy"]:.3f}' for name in seen}
         unreadable = (
             f', {mean["unreadable_pictures"]:.0f} unreadable pictures left out' if mean['unreadable_pictures'] else ''
         )

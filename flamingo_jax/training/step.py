@@ -107,8 +107,8 @@ def make_step(
         metrics['grad_norm'] = optax.global_norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        if 'xattn' in params:
-            for alpha in ('alpha_xattn', 'alpha_dense'):  # Figure 6 of the paper: the gates open during training.
+        for alpha in ('alpha_xattn', 'alpha_dense'):  # Figure 6 of the paper: the gates open during training.
+            if alpha in params.get('xattn', {}):
                 metrics[f'gates/{alpha}'] = jnp.abs(jnp.tanh(params['xattn'][alpha])).mean()
         return TrainState(state.step + 1, params, opt_state, state.key), metrics
 

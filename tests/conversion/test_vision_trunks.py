@@ -19,6 +19,7 @@ from flamingo_jax.inference import bundle
 from flamingo_jax.model.vision.efficientnet import LITE0, LITE1, LITE2, EfficientNet
 from flamingo_jax.model.vision.nfnet import NFNETS, NFNet, NFNetConfig
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'
 
 
@@ -134,3 +135,15 @@ def test_a_safetensors_file_becomes_a_bundle_that_computes_as_timm(small, tmp_pa
     jax.tree.map(np.testing.assert_array_equal, read.params('vision')['trunk'], expected)
     card = (tmp_path / 'bundle' / 'README.md').read_text()
     assert card.startswith('# NFNet vision trunk') and 'EfficientNet' not in card
+
+
+def test_a_random_trunk_is_drawn_and_not_read(state, tmp_path):
+    convert.efficientnet('', '', 64, str(tmp_path / 'trunk'), random_seed=0)
+    found = bundle.read(tmp_path / 'trunk')
+    assert found.config.vision == LITE0 and found.config.image_size == 64
+    drawn, published = found.params('vision')['trunk'], efficientnet_params(state)[1]
+    assert jax.tree.map(jnp.shape, drawn) == jax.tree.map(jnp.shape, published)
+    assert np.any(drawn['head']['kernel'] != published['head']['kernel'])
+    # Were it scaled by all channels, 16 blocks would leave features of 1e-9, which standardisation takes for dead.
+    assert np.std(drawn['block_3']['depthwise']['kernel']) == pytest.approx((2 / 25) ** 0.5, rel=0.05)
+    assert 'Random weights of seed 0' in (tmp_path / 'trunk/README.md').read_text()

@@ -41,6 +41,8 @@ def test_cross_attention_needs_the_other_parts(config):
         dataclasses.replace(config, resampler=None)
     with pytest.raises(ValueError, match='has the width of the trunk, 24, and not 16'):
         dataclasses.replace(config, resampler=dataclasses.replace(config.resampler, projects=False))
+    with pytest.raises(ValueError, match="'pooling', and not 'average'"):
+        dataclasses.replace(config.resampler, kind='average')
     with pytest.raises(ValueError, match='no block 3 among 3'):
         dataclasses.replace(config, xattn=dataclasses.replace(config.xattn, first=3))
 

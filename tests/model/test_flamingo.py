@@ -67,6 +67,25 @@ def test_an_image_matters_only_where_phi_names_it(model, params, features, token
         assert (difference[phi == image] > 1e-4).all() and (difference[phi != image] == 0).all()
 
 
+def test_without_latents_the_features_are_the_media_tokens(model, params, tokens):
+    """The MLP of the ablation: 16 tokens a picture, and text still sees its own picture alone, no gate being there."""
+    c = model.config
+    c = dataclasses.replace(
+        c,
+        resampler=dataclasses.replace(c.resampler, kind='mlp'),
+        xattn=dataclasses.replace(c.xattn, every=3, gates=False),
+    )
+    mlp = Flamingo(c)
+    new = nn.meta.unbox(jax.jit(mlp.init)(jax.random.key(0)))
+    assert c.media_tokens == 16 and 'alpha_xattn' not in new['xattn']
+    features = np.random.default_rng(0).standard_normal((2, 2, 1, 16, 24), np.float32)
+    changed = features.copy()
+    changed[:, 1, :, 15] *= -1  # The last feature of the second picture.
+    difference = np.abs(logits(mlp, new, changed, tokens) - logits(mlp, new, features, tokens)).max(axis=-1)
+    phi = np.asarray(mlp.phi(jnp.array(tokens)))
+    assert (difference[phi == 2] > 1e-5).all() and (difference[phi < 2] == 0).all()
+
+
 def test_padding_images_change_nothing(model, params, features, tokens):
     padded = np.concatenate([features, 3 * features[:, ::-1]], axis=1)
     expected = logits(model, params, features, tokens)

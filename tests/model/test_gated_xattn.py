@@ -1,3 +1,5 @@
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -48,6 +50,18 @@ def test_closed_gates_are_the_identity_bit_for_bit(params, y, media):
     new = GatedXattnDense(XattnConfig(heads=2, head_dim=8), 16, 16)
     new = nn.meta.unbox(new.init(jax.random.key(0), y, media, media_mask(PHI, 2, 3), method='touch'))['params']
     assert new['alpha_xattn'] == new['alpha_dense'] == 0 and new['alpha_xattn'].shape == ()
+
+
+def test_without_gates_both_branches_are_added_as_they_are(params, y, media):
+    """As where they are open as wide as can be: tanh(20) is 1. There are no alphas."""
+    bare = GatedXattnDense(dataclasses.replace(BLOCK.config, gates=False), 16, 16)
+    mask, alphas = media_mask(PHI, 2, 3), ('alpha_xattn', 'alpha_dense')
+    shapes = jax.eval_shape(lambda: bare.init(jax.random.key(0), y, media, mask, method='touch'))['params']
+    assert set(shapes) == set(params) - set(alphas)
+    without = {name: params[name] for name in shapes}
+    y_bare = jax.jit(lambda p: bare.apply({'params': p}, y, media, mask, method='touch'))(without)
+    y_open = run(params | dict.fromkeys(alphas, jnp.full((), 20.0)), y, media, mask)
+    np.testing.assert_allclose(y_bare, y_open, rtol=1e-5, atol=1e-6)
 
 
 def test_closed_gates_learn(params, y, media):

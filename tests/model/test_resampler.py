@@ -1,10 +1,12 @@
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flamingo_jax.model.config import ResamplerConfig
+from flamingo_jax.model.config import TINY, ResamplerConfig
 from flamingo_jax.model.resampler import Resampler, ResamplerLayer
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
@@ -106,3 +108,44 @@ def test_the_latents_are_keys_too(params):
         )
     )
     assert np.abs(apply(changed)[0, 0] - apply(latents)[0, 0]).max() > 1e-4
+
+
+def simpler(kind, features, frames=8):
+    """(a function of features, its parameters) of an ablation."""
+    module = Resampler(dataclasses.replace(CONFIG, kind=kind, frames=frames), 12)
+    params = nn.meta.unbox(jax.jit(module.init)(jax.random.key(0), features))
+    return jax.jit(lambda features: module.apply(params, features)), params['params']
+
+
+def test_an_mlp_reads_each_place_by_itself(features):
+    mlp, params = simpler('mlp', features)
+    media = mlp(features)
+    assert media.shape == (2, 2, 5, 12) and mlp(features[:, :, :1]).shape == (2, 2, 5, 12)  # The same for a picture.
+    assert 'latents' not in params
+    changed = features.copy()
+    changed[0, 1, 3, 2] *= -1  # One place of one frame.
+    difference = np.abs(mlp(changed) - media).max(axis=-1)
+    assert difference[0, 1, 2] > 1e-2 and np.count_nonzero(difference) == 1
+    assert np.abs(mlp(features[:, :, ::-1]) - media).max() > 1e-4  # Frames have an order, by their embeddings.
+    unordered, _ = simpler('mlp', features, frames=0)
+    np.testing.assert_allclose(unordered(features[:, :, ::-1]), unordered(features), rtol=1e-4, atol=1e-5)
+
+
+def test_an_mlp_can_have_as_many_parameters_as_the_layers():
+    """With the multiplier that its docstring gives."""
+    tiny, count = TINY['resampler'], {}
+    for config in (tiny, dataclasses.replace(tiny, kind='mlp', ffw_multiplier=tiny.depth * (2 + tiny.ffw_multiplier))):
+        shapes = jax.eval_shape(Resampler(config, 192).init, jax.random.key(0), jnp.zeros((1, 1, 1, 1, 1280)))
+        count[config.kind] = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    assert count['mlp'] == pytest.approx(count['perceiver'], rel=5e-3)
+
+
+def test_pooling_gives_what_is_attended_to_and_nothing_else(features):
+    """Of features that are all the same every latent gets the same; and places have no order."""
+    pool, params = simpler('pooling', features)
+    media = pool(features)
+    assert media.shape == (2, 2, 3, 12) and 'layers' not in params
+    np.testing.assert_allclose(pool(features[:, :, :, [3, 1, 4, 0, 2]]), media, rtol=1e-4, atol=1e-5)
+    assert np.abs(media[..., 0, :] - media[..., 1, :]).max() > 1e-3
+    same = pool(np.broadcast_to(features[:, :, :1, :1], (2, 2, 1, 5, 6)))
+    np.testing.assert_allclose(same, np.broadcast_to(same[:, :, :1], same.shape), rtol=1e-5, atol=1e-5)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
@@ -9,6 +10,7 @@ from ml_collections import ConfigDict
 
 from flamingo_jax.model.config import FlamingoConfig, LanguageModelConfig, ResamplerConfig, XattnConfig
 from flamingo_jax.model.flamingo import Flamingo
+from flamingo_jax.model.resampler import Resampler
 from flamingo_jax.model.vision.efficientnet import EfficientNetConfig
 from flamingo_jax.model.vision.nfnet import NFNET_F0, NFNET_F6, NFNetConfig
 from flamingo_jax.model.vision.vit import ViTConfig
@@ -61,6 +63,17 @@ def test_a_decode_step_has_the_operations_that_the_compiler_counts(tiny):
 VIT = ViTConfig(width=64, depth=2, heads=4, ffw_width=256, resolution=56, class_feature=True)
 
 
+@pytest.mark.parametrize('kind', ['perceiver', 'mlp', 'pooling'])
+def test_a_resampler_has_the_operations_that_the_compiler_counts(kind):
+    config = wide('rotary', False)
+    config = dataclasses.replace(config, resampler=dataclasses.replace(config.resampler, kind=kind))
+    module, features = Resampler(config.resampler, 256), jnp.zeros((1, 1, 2, config.vision.spatial(32), 256))
+    params = jax.eval_shape(module.init, jax.random.key(0), features)
+    compiled = jax.jit(module.apply).lower(nn.meta.unbox(params), features).compile()
+    counted = sum(flops.resampler(config, 2, config.vision.spatial(32)))
+    assert counted == pytest.approx(compiled.cost_analysis()['flops'], rel=TOLERANCE)
+
+
 @pytest.mark.parametrize('config, size', [(NFNET_F0, 64), (EfficientNetConfig(), 224), (VIT, 60)])
 def test_a_trunk_has_the_operations_of_its_products(config, size):
     """Against a count over the traced program, whose loops are multiplied by their rounds."""
@@ -71,7 +84,7 @@ def test_a_trunk_has_the_operations_of_its_products(config, size):
     traced = traced(params, images)
     spatial, counted = flops.trunk(config, size)
     assert counted == pytest.approx(_operations(traced.jaxpr), rel=1e-3)
-    assert spatial == traced.out_avals[0].shape[3]
+    assert spatial == traced.out_avals[0].shape[3] == config.spatial(size)
 
 
 def test_the_papers_trunk_at_the_papers_resolution():

@@ -1,9 +1,14 @@
 import gzip
 import json
+import shutil
 
+import jax
+import numpy as np
 import pytest
+from orbax.checkpoint import v1 as ocp
 
 from flamingo_jax.train import train
+from flamingo_jax.training.checkpoint import read_latest
 from flamingo_jax.training.progress import Profile
 from tests.tiny_run import make_parts, tiny_config
 
@@ -16,9 +21,15 @@ def test_a_profile_is_two_steps(steps, tmp_path):
         Profile(steps, str(tmp_path))
 
 
-def test_a_trace_holds_the_steps_that_were_asked_for(tmp_path):
-    make_parts(tmp_path)
-    config = tiny_config(tmp_path)
+@pytest.fixture(scope='module')
+def parts(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('parts')
+    make_parts(folder)
+    return folder
+
+
+def test_a_trace_holds_the_steps_that_were_asked_for(parts, tmp_path):
+    config = tiny_config(parts)
     del config.datasets.names  # One data set is enough.
     config.steps, config.profile = 4, (2, 3)
     metrics = train(config, str(tmp_path / 'run'))
@@ -28,3 +39,27 @@ def test_a_trace_holds_the_steps_that_were_asked_for(tmp_path):
     trace = json.loads(gzip.decompress((folder / 'perfetto_trace.json.gz').read_bytes()))
     steps = {event['args']['step_num'] for event in trace['traceEvents'] if event.get('name') == 'train'}
     assert steps == {'2', '3'}
+
+
+def test_data_sets_in_turn(parts, tmp_path):
+    """The ablation of accumulation (paper table 3, row ii): each step is of one data set, after a stop too."""
+    config, compiled = tiny_config(parts), []
+    # What both steps compute is then the same, and compiled for the first alone.
+    config.datasets.names.update(features=config.datasets.words.features, loss_weight=1.0)
+    config.round_robin, config.steps, config.checkpoint_every, config.log_every = True, 5, 3, 5
+
+    def listen(event, seconds, **of):
+        if 'backend_compile' in event and of.get('fun_name') == 'jit(step)':
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    metrics = train(config, str(tmp_path / 'whole'))
+    jax.monitoring.unregister_event_duration_listener(listen)
+    assert len(compiled) == 2  # One program a data set, be it found in the cache.
+    # The mean over its own steps for each data set, over all for the whole.
+    assert metrics['loss'] == pytest.approx((2 * metrics['words/loss'] + 3 * metrics['names/loss']) / 5, rel=1e-5)
+    shutil.copytree(tmp_path / 'whole/checkpoints/3', tmp_path / 'resumed/checkpoints/3')
+    train(config, str(tmp_path / 'resumed'))
+    (_, whole, _), (_, resumed, _) = read_latest(tmp_path / 'whole'), read_latest(tmp_path / 'resumed')
+    jax.tree.map(np.testing.assert_array_equal, whole, resumed)
+    assert ocp.metadata(tmp_path / 'resumed/checkpoints/5').custom_metadata['data'] == dict(words=2, names=3)

@@ -67,6 +67,10 @@ class EfficientNetConfig:
         """Pixels between neighbouring features: 32 for every Lite."""
         return 2 * math.prod(stride for _, _, stride, _, _ in self.stages)
 
+    def spatial(self, image_size: int) -> int:
+        """s, the features of a picture of so many pixels a side."""
+        return (-(-image_size // self.stride)) ** 2
+
 
 LITE0 = EfficientNetConfig()
 LITE1 = EfficientNetConfig(
@@ -165,8 +169,9 @@ class ConvNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, 'b height width d']) -> Float[Array, 'b height2 width2 d2']:
         shape = (self.kernel_size, self.kernel_size, 1 if self.depthwise else x.shape[-1], self.width)
-        fan_out = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
-        kernel = self.param('kernel', nn.with_logical_partitioning(fan_out, KERNEL_AXES), shape)
+        # As the authors'. An output of a depthwise convolution has one channel of input, and an input one of output.
+        init = nn.initializers.variance_scaling(2.0, 'fan_in' if self.depthwise else 'fan_out', 'normal')
+        kernel = self.param('kernel', nn.with_logical_partitioning(init, KERNEL_AXES), shape)
         scale, bias, mean, var = (
             self.param(name, nn.with_logical_partitioning(init, VECTOR_AXES), (self.width,))
             for name, init in (

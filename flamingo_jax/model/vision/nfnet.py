@@ -88,6 +88,10 @@ class NFNetConfig:
         """Output channels of the stem's four convolutions."""
         return tuple(self.widths[0] // share for share in (16, 8, 4, 2))
 
+    def spatial(self, image_size: int) -> int:
+        """s, the features of a picture of so many pixels a side: the stem and each later stage halve it, the stem twice."""
+        return (-(-image_size // 2 ** (len(self.depths) + 1))) ** 2
+
     def inner_width(self, width: int) -> int:
         """Channels between the convolutions of a block of so many output channels: whole groups."""
         return int(width * self.bottleneck) // self.group_width * self.group_width

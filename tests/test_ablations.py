@@ -1,0 +1,42 @@
+"""Every config of experiments/ablations/ builds, on the committed language model, and changes something of the base."""
+
+import importlib
+import pathlib
+
+import pytest
+
+from experiments.ablations import base
+from flamingo_jax.inference import bundle
+from flamingo_jax.model.config import FlamingoConfig
+from flamingo_jax.train import build
+from flamingo_jax.training.config import dataset_config
+from flamingo_jax.training.optimizer import OptimizerConfig
+
+FOLDER = pathlib.Path(base.__file__).parent
+NAMES = sorted(file.stem for file in FOLDER.glob('*.py') if file.stem != 'base')
+
+
+@pytest.fixture(scope='module')
+def trunk(config, params, tmp_path_factory):
+    path = tmp_path_factory.mktemp('parts') / 'trunk'
+    vision = FlamingoConfig(vision=config.vision, image_size=config.image_size)
+    bundle.save(path, vision, {'vision': params['vision']}, None, None, '')
+    return path
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_an_ablation_builds_and_differs_from_the_base(name, trunk):
+    module = importlib.import_module(f'experiments.ablations.{name}')
+    c = module.get_config()
+    assert c.to_json() != base.get_config().to_json()
+    c.lm, c.vision = str(FOLDER.parent / 'lm_dictionary'), str(trunk)
+    parts = build(c)
+    assert set(parts.frozen) == {'lm', 'vision'} - set(c.trained)
+    assert set(parts.start) == {'lm'} & set(c.trained)  # Trained on from its bundle.
+    OptimizerConfig(**c.optimizer)
+    for data in c.datasets.values():
+        dataset_config(data)
+
+
+def test_the_docstring_of_the_base_names_them_all():
+    assert [name for name in NAMES if name not in base.__doc__] == []
