@@ -43,7 +43,7 @@ def get_config() -> ConfigDict:
         vars(TINY['xattn']) | dict(initial_alpha=0.5)
     )  # The paper's 0 takes about twice the steps.
     c.datasets.names = training.dataset(
-        FewShotConfig(shots=8, bind=0.6, languages=('en',)),
+        FewShotConfig(shots=8, mixture=dict(bind=0.6, name=0.4), languages=('en',)),
         path=SAMPLE,
         features='runs/quickstart/features',
         styles=('noto', 'noto-v1', 'fluent-flat'),

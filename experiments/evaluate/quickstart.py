@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     c.episodes = 200
     styles = dict(query_styles=('fluent-3d',), support_styles=TRAINED_STYLES)
     c.tasks['names'] = evaluation.task(
-        ways=0, shots=(0, 4), answers=('open-ended',), query_split='train', support_split='train', **styles
+        asks='names', shots=(0, 4), answers=('open-ended',), query_split='train', support_split='train', **styles
     )
     c.tasks['5-way new words'] = evaluation.task(
         ways=5, shots=(1, 2), query_split='test', support_split='test', **styles

@@ -4,7 +4,7 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
-from flamingo_jax.evaluation.tasks import TaskConfig
+from flamingo_jax.evaluation.task import TaskConfig
 
 
 def base() -> ConfigDict:
@@ -13,6 +13,8 @@ def base() -> ConfigDict:
     c.seed = 0
     c.data = ''  # Folder of a prepared picture set.
     c.features = ''  # Folder of features computed once; '' reads pixels.
+    c.frames = 1  # Frames a picture; more are clips.
+    c.stills = False  # Show the first frame of a clip alone.
     c.tasks = ConfigDict()  # name -> task(...)
     c.episodes = 1000  # A setting: task, shots, support and kind of answer.
     c.batch_size = 16  # Prompts at a time.

@@ -35,6 +35,7 @@ COLOURS = {
     'text only': '#dd9a2b',
     'nearest centroid': '#2f8f6b',
     'nearest neighbour': '#8b6bb1',
+    'majority answer': '#8a6d3b',
     'chance': '#77777c',
 }
 OTHER_COLOUR = '#a0a0a4'  # A score that the list above does not know.

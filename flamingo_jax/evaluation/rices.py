@@ -49,3 +49,10 @@ def nearest_centroid(query: Float[np.ndarray, 'd_v'], support: Pooled, labels: S
     np.add.at(sums, [place[label] for label in labels], support)
     centroids = sums / np.linalg.norm(sums, axis=1, keepdims=True)
     return classes[int(np.argmax(centroids @ query))]
+
+
+def nearest(query: Float[np.ndarray, 'd_v'], support: Pooled, labels: Sequence[str]) -> tuple[str, str]:
+    """What the nearest neighbour and the nearest centroid answer; '' without support."""
+    if not len(labels):
+        return '', ''
+    return nearest_neighbour(query, support, labels), nearest_centroid(query, support, labels)

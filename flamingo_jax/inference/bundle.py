@@ -5,6 +5,9 @@ tokenizer.model    SentencePiece; a bundle that has a language model has this or
 tokenizer.json     that of the library `tokenizers`, with roles (see `inputs/tokenizer.py`)
 params/NAME        one Orbax checkpoint a component tree
 README.md          the model card
+
+A small bundle may leave the weights of an EfficientNet-Lite0 out, since the package that they come in is installed anyway: then
+`params/vision` has only the means and deviations by which its output is standardised.
 """
 
 import contextlib
@@ -25,6 +28,8 @@ from jax.typing import DTypeLike
 from orbax.checkpoint import v1 as ocp
 from tqdm import tqdm
 
+from flamingo_jax.conversion.readers import read_weights
+from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file, efficientnet_params
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Params
@@ -41,6 +46,7 @@ class Bundle:
     image_tag: str | None  # How the tokenizer writes <image>: 'text', 'token', or None in a bare language model.
     checksums: dict[str, str]  # Component tree -> sha256 of its leaves.
     trained: tuple[str, ...] = ()  # Trees of a converted model that a run here trained further; 'lora' is in `lm`.
+    packaged_trunk: bool = False  # The trunk's weights are those of the installed package.
 
     def tokenizer(self, image_tag: str | None = None) -> Tokenizer:
         """The bundle's tokenizer; FileNotFoundError names a bundle that lost its own."""
@@ -62,20 +68,29 @@ class Bundle:
 
         Raises:
           ValueError: the bundle has no such tree.
+          FileNotFoundError: the trunk's weights are in a package that is not installed.
         """
         folder = self.path / 'params' / name
         if not folder.is_dir():
             raise ValueError(f'The bundle {self.path} holds no {name!r}; it holds {sorted(self.checksums)}.')
         shapes = ocp.metadata(folder).metadata
 
-        def abstract(leaf, where):
-            kind = dtype if dtype is not None and jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype
-            return jax.ShapeDtypeStruct(leaf.shape, kind, sharding=where)
+        def kind(leaf) -> DTypeLike:
+            return dtype if dtype is not None and jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype
 
+        def abstract(leaf, where):
+            return jax.ShapeDtypeStruct(leaf.shape, kind(leaf), sharding=where)
+
+        trunk = {}
+        if name == 'vision' and self.packaged_trunk:
+            weights = efficientnet_params(read_weights(efficientnet_lite0_file()))[1]
+            trunk['trunk'] = jax.tree.map(lambda x: x.astype(kind(x)), weights)
         if sharding is None:
             device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-            sharding = jax.tree.map(lambda _: device, shapes)
-        return ocp.load(folder, jax.tree.map(abstract, shapes, sharding))
+            sharding = jax.tree.map(lambda _: device, shapes | trunk)
+        trunk = jax.device_put(trunk, {key: sharding[key] for key in trunk})
+        sharding = {key: sharding[key] for key in shapes}
+        return trunk | ocp.load(folder, jax.tree.map(abstract, shapes, sharding))
 
 
 def read(path: str | pathlib.Path) -> Bundle:
@@ -91,7 +106,8 @@ def read(path: str | pathlib.Path) -> Bundle:
         )
     fields = json.loads((path / 'config.json').read_text())
     config = FlamingoConfig.from_json(fields['model'])
-    return Bundle(path, config, fields['image_tag'], fields['checksums'], tuple(fields.get('trained', ())))
+    trained, packaged = tuple(fields.get('trained', ())), fields.get('packaged_trunk', False)
+    return Bundle(path, config, fields['image_tag'], fields['checksums'], trained, packaged)
 
 
 def save(
@@ -102,6 +118,7 @@ def save(
     image_tag: str | None,
     card: str,
     trained: Sequence[str] = (),
+    packaged_trunk: bool = False,
     progress: bool = False,
 ) -> None:
     """Writes a bundle: aside first, then renamed, so that half a bundle never stands at `path`.
@@ -110,6 +127,7 @@ def save(
       params: the component trees to store, unboxed, in the dtypes to store.
       card: the model card, Markdown.
       trained: trees that were trained here, and not converted.
+      packaged_trunk: leave the trunk's weights out; they must be those of the installed EfficientNet-Lite0.
       progress: whether bars show bytes, rate and time left.
 
     Raises:
@@ -122,14 +140,24 @@ def save(
     aside = path.parent / f'.{path.name}.{uuid.uuid4().hex[:8]}'
     try:
         (aside / 'params').mkdir(parents=True)
-        size = sum(getattr(leaf, 'nbytes', 0) for leaf in jax.tree.leaves(params))
+        stored = dict(params)
+        if packaged_trunk:
+            stored['vision'] = {key: params['vision'][key] for key in ('mean', 'std')}
+        size = sum(getattr(leaf, 'nbytes', 0) for leaf in jax.tree.leaves(stored))
         with _bar_of(aside, size, progress):
-            for name, tree in params.items():
+            for name, tree in stored.items():
                 with _sparing(tree):
                     ocp.save(aside / 'params' / name, tree)
+        size = sum(getattr(leaf, 'nbytes', 0) for leaf in jax.tree.leaves(params))
         with tqdm(desc='checksums', total=size, unit='B', unit_scale=True, disable=not progress) as bar:
             checksums = {name: checksum(tree, bar.update) for name, tree in params.items()}
-        fields = dict(model=config.to_json(), image_tag=image_tag, checksums=checksums, trained=sorted(trained))
+        fields = dict(
+            model=config.to_json(),
+            image_tag=image_tag,
+            checksums=checksums,
+            trained=sorted(trained),
+            packaged_trunk=packaged_trunk,
+        )
         (aside / 'config.json').write_text(json.dumps(fields, indent=2) + '\n')
         (aside / 'README.md').write_text(card)
         if tokenizer is not None:

@@ -157,8 +157,8 @@ def params_apart(params: Params) -> Params:
 
 def begin(model: Flamingo, params: Params, media: Media | None, text: Text) -> tuple[Media | None, Text]:
     """What tokens after a prompt read of it: of the pictures only the last, where only that is seen; apart if `params` are."""
-    r = model.config.media_tokens
     if media is not None and model.config.xattn.only_last_image:
+        r = model.config.media_tokens
 
         def last(x):
             x = x.reshape(*x.shape[:3], -1, r, x.shape[-1])

@@ -1,10 +1,16 @@
 """Few-shot sequences, built on the fly from a picture set: what a Flamingo learns in-context learning from.
 
-Two kinds. Both draw anew for every sequence, so that only the prompt can tell the answer:
+They draw anew for every sequence, so that only the prompt can tell the task:
 
-    bind   n concepts get an invented word each; their pictures come in random order, never one style twice running.
-           Only the word of a concept that came before is a target: it can be copied from the prompt, and from nowhere else.
-    name   pictures of different concepts with their true names in one language, which the sequence must follow.
+    bind       n concepts get an invented word each; their pictures come in random order, never one style twice running.
+               Only the word of a concept that came before is a target: it can be copied from the prompt, and from nowhere
+               else.
+    name       pictures with their true names in one language, which the sequence must follow.
+    kind       pictures with the word for what kind of thing they show.
+    yes_or_no  pictures, each with a question such as `is it an animal?`.
+    which      two pictures at a time, and a question about the first or the second.
+    question   pictures with a question of their own and its answer.
+    direction  clips that play `forward` or `backward`.
 """
 
 import dataclasses
@@ -12,9 +18,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from flamingo_jax.inputs import kinds
 from flamingo_jax.inputs.interleave import Chunk, Frames
 from flamingo_jax.inputs.nonce import nonce, nonces
 from flamingo_jax.inputs.picture_set import Picture, PictureSet
+
+DIRECTIONS = ('forward', 'backward')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,38 +32,53 @@ class FewShotConfig:
 
     shots: int = 10  # Pictures (or text keys) a sequence.
     prompt: str = ''  # Between a picture and its answer: '' is the paper's training format, ' Output:' its prompt's.
-    bind: float = 1.0  # Probability of a `bind` sequence; the others are `name`.
+    # Kind of sequence -> its share.
+    mixture: dict[str, float] = dataclasses.field(default_factory=lambda: dict(bind=1.0))
     classes: tuple[int, int] = (2, 5)  # Fewest and most concepts of a `bind` sequence.
     text_keys: float = 0.3  # Probability that a `bind` sequence has names in place of half of its pictures.
     blend: float = 0.5  # Probability that a `bind` sequence has a blend of two concepts as one of its classes.
     real_words: float = 0.15  # Probability that a label of `bind` is the name of some other concept.
     languages: tuple[str, ...] = ('en',)  # Of names.
+    repeats: float = 0.0  # Probability that a `name` sequence shows few concepts again and again, as retrieval does.
     first_label: float = 0.0  # Loss weight of a label that came not before, which the prompt cannot tell.
+    # Beginning of a subcategory -> the word for that kind of thing (inputs/kinds.py).
+    kinds: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 class FewShot:
     """A random map from nothing to documents."""
 
     def __init__(self, pictures: PictureSet, config: FewShotConfig):
-        """Raises ValueError if the picture set has too few concepts or lacks a language."""
+        """Raises ValueError if the picture set lacks what some kind of sequence needs."""
         self._set, self._config = pictures, config
         self._concepts = sorted(pictures.by_concept)
-        if len(self._concepts) < 2 * config.classes[1]:
+        asked = {kind for kind, share in config.mixture.items() if share}
+        if unknown := sorted(asked - set(SEQUENCES)):
+            raise ValueError(f'few_shot.mixture has {unknown}; there are {sorted(SEQUENCES)}.')
+        self._kinds, shares = zip(*sorted(config.mixture.items()), strict=True)
+        self._shares = np.array(shares) / sum(shares)
+        if 'bind' in asked and len(self._concepts) < 2 * config.classes[1]:
             raise ValueError(
                 f'Sequences of {config.classes[1]} classes need at least {2 * config.classes[1]} concepts; '
                 f'the picture set has {len(self._concepts)}.'
             )
-        if config.bind < 1 and len(self._concepts) < config.shots:
+        if 'name' in asked and len(self._concepts) < config.shots:
             raise ValueError(
                 f'Sequences of {config.shots} pictures of different concepts: the picture set has {len(self._concepts)} concepts.'
             )
         named = {language for picture in pictures.pictures for language in picture.names}
-        if unknown := sorted(set(config.languages) - named):
+        if asked & {'bind', 'name'} and (unknown := sorted(set(config.languages) - named)):
             raise ValueError(f'The picture set has no names in {unknown}; it has {sorted(named)}.')
+        if asked & {'kind', 'yes_or_no', 'which'}:
+            self._of_kind = kinds.by_kind(pictures, config.kinds)
+        if 'question' in asked and not all(picture.questions for picture in pictures.pictures):
+            raise ValueError('Sequences of questions need pictures that have some; see data/README.md.')
+        if 'direction' in asked and pictures.blank.shape[0] < 2:
+            raise ValueError('Only clips have a direction: set `frames` of the data set.')
 
     def __call__(self, rng: np.random.Generator) -> list[Chunk]:
-        """One document of `shots` chunks."""
-        return self.bind(rng) if rng.random() < self._config.bind else self.name(rng)
+        """One document of `shots` pictures or keys."""
+        return SEQUENCES[self._kinds[rng.choice(len(self._kinds), p=self._shares)]](self, rng)
 
     def bind(self, rng: np.random.Generator) -> list[Chunk]:
         """Pictures with invented words."""
@@ -79,10 +103,10 @@ class FewShot:
                 continue
             picture = self._draw(rng, classes[i], style)
             style = picture.style
-            get = self._mirrored(rng, picture)
+            get = self._seen(rng, picture)
             if classes[i] in blended:
                 concept, share = blended[classes[i]]
-                get = _blend(get, self._mirrored(rng, self._draw(rng, concept, None, picture.style)), share)
+                get = _blend(get, self._seen(rng, self._draw(rng, concept, None, picture.style)), share)
             chunks.append(Chunk(get, (c.prompt, ' ' + labels[i]), (0.0, weight)))
         return chunks
 
@@ -90,15 +114,66 @@ class FewShot:
         """Pictures with true names in one language."""
         c = self._config
         language = c.languages[rng.integers(len(c.languages))]
+        few = int(rng.integers(2, c.shots)) if rng.random() < c.repeats else c.shots
+        concepts = rng.choice(len(self._concepts), few, replace=False)
         chunks, style = [], None
-        for i in rng.choice(len(self._concepts), c.shots, replace=False):
+        for i in concepts if few == c.shots else rng.choice(concepts, c.shots):
             picture = self._draw(rng, self._concepts[i], style)
             style = picture.style
             if language not in picture.names or language in picture.heldout_languages:
                 continue
             name = picture.names[language]
-            chunks.append(Chunk(self._mirrored(rng, picture), (c.prompt, ' ' + name), (0.0, 1.0)))
+            chunks.append(Chunk(self._seen(rng, picture), (c.prompt, ' ' + name), (0.0, 1.0)))
         return chunks
+
+    def kind(self, rng: np.random.Generator) -> list[Chunk]:
+        """Pictures with what kind of thing they show."""
+        drawn = [self._of_any_kind(rng) for _ in range(self._config.shots)]
+        return [
+            Chunk(self._seen(rng, picture), (self._config.prompt, ' ' + kind), (0.0, 1.0)) for kind, picture in drawn
+        ]
+
+    def yes_or_no(self, rng: np.random.Generator) -> list[Chunk]:
+        """Pictures with questions whether they show a kind of thing."""
+        chunks = []
+        for _ in range(self._config.shots):
+            kind, picture = self._of_any_kind(rng)
+            chunks.append(_asked(self._seen(rng, picture), *kinds.is_it(kind, list(self._of_kind), rng)))
+        return chunks
+
+    def which(self, rng: np.random.Generator) -> list[Chunk]:
+        """Two pictures of different kinds, ` first` and ` second`, then a question about one of them; and again."""
+        chunks = []
+        for _ in range(self._config.shots // 2):
+            two = [list(self._of_kind)[i] for i in rng.choice(len(self._of_kind), 2, replace=False)]
+            for kind, place in zip(two, (' first', ' second'), strict=True):
+                of = self._of_kind[kind]
+                chunks.append(Chunk(self._seen(rng, of[rng.integers(len(of))]), (place,), (0.0,)))
+            chunks.append(_asked(None, *kinds.of_two(tuple(two), rng)))
+        return chunks
+
+    def question(self, rng: np.random.Generator) -> list[Chunk]:
+        """Pictures with one of their own questions each. They are not mirrored: a question may ask for left and right."""
+        chunks = []
+        for i in rng.choice(len(self._set.pictures), self._config.shots):
+            picture = self._set.pictures[i]
+            question, answer = picture.questions[rng.integers(len(picture.questions))]
+            chunks.append(_asked(self._seen(rng, picture, mirrored=False), question, answer))
+        return chunks
+
+    def direction(self, rng: np.random.Generator) -> list[Chunk]:
+        """Clips that play forward or backward."""
+        chunks = []
+        for i in rng.choice(len(self._set.pictures), self._config.shots):
+            backward = rng.random() < 0.5
+            picture = dataclasses.replace(self._set.pictures[i], backward=bool(backward))
+            label = ' ' + DIRECTIONS[int(backward)]
+            chunks.append(Chunk(self._seen(rng, picture), (self._config.prompt, label), (0.0, 1.0)))
+        return chunks
+
+    def _of_any_kind(self, rng: np.random.Generator) -> tuple[str, Picture]:
+        kind = list(self._of_kind)[rng.integers(len(self._of_kind))]
+        return kind, self._of_kind[kind][rng.integers(len(self._of_kind[kind]))]
 
     def _draw(self, rng, concept: str, not_style: str | None, style: str | None = None) -> Picture:
         pictures = self._set.by_concept[concept]
@@ -113,14 +188,20 @@ class FewShot:
         concept = self._concepts[rng.integers(len(self._concepts))]
         return self._name_of(concept, language) or nonce(rng)
 
-    def _mirrored(self, rng, picture: Picture) -> Callable[[], Frames]:
-        mirror = rng.random() < 0.5  # Drawn now: a picture is read later, in whatever order.
+    def _seen(self, rng, picture: Picture, mirrored: bool = True) -> Callable[[], Frames]:
+        """One of the picture's views, by chance mirrored. Drawn now: a picture is read later, in whatever order."""
+        mirror = rng.random() < 0.5 and mirrored
+        view = int(rng.integers(self._set.views))
 
         def get():
-            frames = self._set.frames(picture)
+            frames = self._set.frames(picture, view)
             return mirror_frames(frames) if mirror else frames
 
         return get
+
+
+def _asked(picture: Callable[[], Frames] | None, question: str, answer: str) -> Chunk:
+    return Chunk(picture, (kinds.asked(question), f' {answer}'), (0.0, 1.0))
 
 
 def mirror_frames(frames: Frames) -> Frames:
@@ -140,3 +221,15 @@ def _blend(a: Callable[[], Frames], b: Callable[[], Frames], share: float) -> Ca
         return (share * x.astype(np.float32) + (1 - share) * b().astype(np.float32)).astype(x.dtype)
 
     return get
+
+
+# Kind of sequence, as the config names it -> how one is drawn.
+SEQUENCES: dict[str, Callable[[FewShot, np.random.Generator], list[Chunk]]] = dict(
+    bind=FewShot.bind,
+    name=FewShot.name,
+    kind=FewShot.kind,
+    yes_or_no=FewShot.yes_or_no,
+    which=FewShot.which,
+    question=FewShot.question,
+    direction=FewShot.direction,
+)

@@ -29,6 +29,8 @@ class Picture:
     subcategory: str
     names: dict[str, str]  # Language -> name.
     heldout_languages: frozenset[str]  # Languages whose name of this concept is never shown in training.
+    questions: tuple[tuple[str, str], ...] = ()  # What may be asked about it, with the answers.
+    backward: bool = False  # A clip that plays backward from its first frame.
 
 
 class PictureSet:
@@ -38,6 +40,7 @@ class PictureSet:
       pictures: those of the styles asked for.
       by_concept: concept -> its pictures.
       blank: an empty picture, with the shape and dtype of what `frames` returns.
+      views: of each picture: 1, or as many as were computed with its features.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class PictureSet:
         frames: int = 1,
         trunk: str = '',
         fit: str = 'pad',
+        stills: bool = False,
     ):
         """Opens a split.
 
@@ -61,12 +65,13 @@ class PictureSet:
           frames: keep only pictures with so many frames: all pictures of a sequence have one shape.
           trunk: checksum of the frozen trunk that the features must come from; '' does not check.
           fit: how pictures are made square, the trunk's (`inputs/images.py`).
+          stills: of clips, give the first frame alone.
 
         Raises:
           FileNotFoundError, ValueError: no such data set, split or style, or features of another data set or trunk.
         """
         self._records = open_split(path, split)
-        self._image_size, self._fit = image_size, fit
+        self._image_size, self._fit, self._shown = image_size, fit, slice(1 if stills else None)
         self._features = None
         if features:
             self._features = open_features(features, split, len(self._records), trunk)
@@ -85,14 +90,16 @@ class PictureSet:
                     subcategory=record['subcategory'].decode(),
                     names={language.decode(): name.decode() for language, name in names},
                     heldout_languages=frozenset(language.decode() for language in record['heldout_languages']),
+                    questions=_questions(record),
                 )
             )
+        self.views = 1 if self._features is None else self._features.shape[1]
         self._where = f'The split {split!r} of {path}'
         self._keep(pictures, styles)
         if self._features is not None:
-            self.blank = np.zeros(self._features.shape[1:], self._features.dtype)
+            self.blank = np.zeros(self._features.shape[2:], self._features.dtype)[self._shown]
         else:
-            self.blank = np.zeros((frames, image_size, image_size, 3), np.uint8)
+            self.blank = np.zeros((frames, image_size, image_size, 3), np.uint8)[self._shown]
 
     def only(self, styles: Sequence[str]) -> 'PictureSet':
         """The pictures of these styles, without reading anything again; () is all. Raises ValueError for an unknown style."""
@@ -109,19 +116,33 @@ class PictureSet:
         for picture in self.pictures:
             self.by_concept[picture.concept].append(picture)
 
-    def frames(self, picture: Picture) -> Frames:
-        """Pixels uint8 [t height width 3], or features [t s d_v]; PictureError if the picture cannot be read."""
+    def frames(self, picture: Picture, view: int = 0) -> Frames:
+        """Pixels uint8 [t height width 3], or features [t s d_v]; PictureError if the picture cannot be read.
+
+        view: 0 is the picture itself, the others random views of it (`inputs/augment.py`).
+        """
         if self._features is not None:
-            return np.asarray(self._features[picture.index])
-        return to_frames(list(self._records[picture.index]['frames']), self._image_size, self._fit)
+            frames = np.asarray(self._features[picture.index, view][self._shown])
+        else:
+            encoded = list(self._records[picture.index]['frames'])[self._shown]
+            frames = to_frames(encoded, self._image_size, self._fit)
+        # A loop that plays backward still begins where it rests: else its ends alone would tell.
+        return np.concatenate([frames[:1], frames[:0:-1]]) if picture.backward else frames
 
     def encoded(self, picture: Picture) -> bytes:
         """The first frame's encoded bytes, for reports."""
         return self._records[picture.index]['frames'][0]
 
 
+def _questions(record) -> tuple[tuple[str, str], ...]:
+    if 'questions' not in record:
+        return ()
+    pairs = zip(record['questions'], record['answers'], strict=True)
+    return tuple((question.decode(), answer.decode()) for question, answer in pairs)
+
+
 def open_features(path: str, split: str, records: int, trunk: str = '') -> np.ndarray:
-    """Opens features computed once: float16 [records t s d_v], mapped into memory, never read whole.
+    """Opens features computed once: float16 [records views t s d_v], mapped into memory, never read whole.
 
     Raises:
       FileNotFoundError: they were not computed, or not to the end.

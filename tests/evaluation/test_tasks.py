@@ -1,11 +1,14 @@
 """Episodes over the embedded sample: what a prompt may and may not contain."""
 
+import dataclasses
 import functools
 
 import numpy as np
 import pytest
 
-from flamingo_jax.evaluation.tasks import Task, TaskConfig
+from flamingo_jax.evaluation.task import TaskConfig
+from flamingo_jax.evaluation.tasks import make
+from flamingo_jax.inputs.kinds import kind_of
 from flamingo_jax.inputs.picture_set import PictureSet
 
 SAMPLE = 'data/picture_dictionary/sample'
@@ -27,69 +30,128 @@ def open_split():
 
 
 def new_words(open_split, **changes):
-    return Task('words', TaskConfig(query_styles=('fluent-3d',), **changes), open_split)
+    return make('words', TaskConfig(query_styles=('fluent-3d',), **changes), open_split)
 
 
 def names(open_split, **changes):
-    fields = dict(ways=0, shots=(0, 4), query_split='validation', support_split='train') | changes
-    return Task('names', TaskConfig(**fields), open_split)
+    fields = dict(asks='names', shots=(0, 4), query_split='validation', support_split='train') | changes
+    return make('names', TaskConfig(**fields), open_split)
 
 
 def test_new_words_are_bound_by_the_prompt_alone(open_split):
     task, words = new_words(open_split, ways=5, shots=(1, 2)), set()
-    for episode in task.episodes(50, 2, 'random', seed=0):
-        assert len(episode.support) == 10 and len(set(episode.candidates)) == 5
-        labels = {picture.concept: label for picture, label in episode.support}
+    for episode in task.episodes(50, 2, 'random', 'ranked', seed=0):
+        *support, query = episode.parts
+        assert len(support) == 10 and len(set(episode.candidates)) == 5
+        labels = {part.picture.concept: part.text[1:] for part in support}
         assert len(labels) == len(set(labels.values())) == 5
-        assert labels[episode.query.concept] == episode.truth
-        assert episode.query.style == 'fluent-3d'
-        assert all(picture.style != 'fluent-3d' for picture, _ in episode.support)
+        assert labels[query.picture.concept] == episode.truth
+        assert query.picture.style == 'fluent-3d' and query.text == ''
+        assert all(part.picture.style != 'fluent-3d' for part in support)
         assert task.nearest(episode) == (episode.truth, episode.truth)
         words |= set(episode.candidates)
     assert len(words) > 100  # Drawn anew each time.
-    assert task.chance == 0.2
 
 
 def test_other_shots_ask_the_same_queries_of_the_same_words(open_split):
     task = new_words(open_split, ways=3, shots=(1, 2))
-    for one, two in zip(task.episodes(20, 1, 'random', 5), task.episodes(20, 2, 'random', 5), strict=True):
-        assert (one.query, one.truth, one.candidates) == (two.query, two.truth, two.candidates)
+    for one, two in zip(
+        task.episodes(20, 1, 'random', 'ranked', 5), task.episodes(20, 2, 'random', 'ranked', 5), strict=True
+    ):
+        assert (one.parts[-1], one.truth, one.candidates) == (two.parts[-1], two.truth, two.candidates)
 
 
 def test_names_never_show_the_query_itself(open_split):
     task = names(open_split, query_split='validation', support_split='validation')
     for support in ('random', 'rices'):
-        for episode in task.episodes(30, 4, support, seed=1):
-            assert len(episode.support) == 4
-            assert episode.query not in [picture for picture, _ in episode.support]
-            assert episode.truth == episode.query.names['en'] and episode.truth in episode.candidates
+        for episode in task.episodes(30, 4, support, 'ranked', seed=1):
+            *shown, query = [part.picture for part in episode.parts]
+            assert len(shown) == 4 and query not in shown
+            assert episode.truth == query.names['en'] and episode.truth in episode.candidates
 
 
 def test_rices_puts_the_most_similar_last(open_split):
     task = names(open_split, query_split='validation', support_split='validation')
-    for episode in task.episodes(30, 2, 'rices', seed=1):
-        assert episode.support[-1][0].concept == episode.query.concept
-        assert task.nearest(episode)[0] == episode.support[-1][1] == episode.truth
+    for episode in task.episodes(30, 2, 'rices', 'ranked', seed=1):
+        *_, last, query = episode.parts
+        assert last.picture.concept == query.picture.concept
+        assert ' ' + task.nearest(episode)[0] == last.text == ' ' + episode.truth
 
 
 def test_no_shots_have_baselines_of_the_whole_support(open_split):
     task = names(open_split)
-    (episode,) = task.episodes(1, 0, 'random', seed=0)
-    assert episode.support == () and set(task.nearest(episode)) <= set(episode.candidates)
+    (episode,) = task.episodes(1, 0, 'random', 'ranked', seed=0)
+    assert len(episode.parts) == 1 and set(task.nearest(episode)) <= set(episode.candidates)
+
+
+def test_names_that_training_did_not_show(open_split):
+    for heldout in (True, False):
+        task = names(open_split, query_split='train', language='ka', heldout=heldout)
+        for episode in task.episodes(20, 2, 'random', 'language', seed=1):
+            *support, query = [part.picture for part in episode.parts]
+            assert ('ka' in query.heldout_languages) == heldout
+            assert not any('ka' in picture.heldout_languages for picture in support)
+            assert episode.truth == query.names['ka'] and set(episode.candidates) == set(query.names.values())
+
+
+KINDS = {'animal': 'animal', 'food': 'food', 'transport': 'vehicle'}
+
+
+@pytest.mark.parametrize('asks', ['kinds', 'yes_or_no', 'which'])
+def test_questions_about_kinds_are_answered_by_the_pictures(open_split, asks):
+    task, truths = make(asks, TaskConfig(asks=asks, kinds=KINDS, shots=(2,)), open_split), []
+    for episode in task.episodes(60, 2, 'random', 'ranked', seed=2):
+        assert episode.truth in episode.candidates
+        truths.append(episode.truth)
+        *earlier, last = episode.parts
+        shown = [kind_of(part.picture, KINDS) for part in episode.parts if part.picture]
+        if asks == 'kinds':
+            assert [part.text for part in earlier] == [f' {kind}' for kind in shown[:2]] and episode.truth == shown[2]
+        elif asks == 'yes_or_no':
+            assert episode.truth == ('yes' if shown[-1] in last.text else 'no')
+        else:
+            assert len(shown) == 6 and last.picture is None
+            two = dict(zip(('first', 'second'), shown[-2:], strict=True))
+            if 'which' in last.text:
+                assert two[episode.truth] in last.text
+            else:
+                assert two['first' if 'first' in last.text else 'second'] == episode.truth
+    assert len(set(truths)) >= 2
+
+
+def test_a_picture_with_questions_of_its_own(open_split):
+    def with_questions(split):
+        pictures, rows = open_split(split)
+        pictures = pictures.only(())
+        asked = (('how many?', 'one'), ('what is it?', 'a thing'))
+        pictures.pictures = [dataclasses.replace(picture, questions=asked) for picture in pictures.pictures]
+        return pictures, rows
+
+    task = make('count', TaskConfig(asks='questions', questions='how many', shots=(1,)), with_questions)
+    (episode,) = task.episodes(1, 1, 'random', 'ranked', seed=0)
+    assert [part.text for part in episode.parts] == [
+        ' Question: how many? Answer: one',
+        ' Question: how many? Answer:',
+    ]
+    assert episode.truth == task.majority == 'one'
 
 
 @pytest.mark.parametrize(
     'fields, message',
     [
         (dict(answers=('rankd',)), 'rankd'),
-        (dict(support=('rices',)), 'no support pool'),
+        (dict(support=('rices',)), 'rices'),
         (dict(ways=500), '500 classes'),
-        (dict(ways=0, language='xx'), "'xx'"),
-        (dict(ways=0, shots=(0, 5000)), '5000 shots need more pictures'),
+        (dict(asks='names', language='xx'), "'xx'"),
+        (dict(asks='names', shots=(0, 5000)), '5000 shots need more pictures'),
+        (dict(asks='nmaes'), 'nmaes'),
+        (dict(asks='kinds'), 'two kinds'),
+        (dict(asks='questions'), 'no picture has a question'),
+        (dict(asks='direction'), 'only clips'),
         (dict(query_styles=('ntoo',)), 'ntoo'),
         (dict(query_split='tset'), 'tset'),
     ],
 )
 def test_what_makes_no_sense_is_refused(open_split, fields, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        Task('bad', TaskConfig(**fields), open_split)
+        make('bad', TaskConfig(**fields), open_split)

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 import flamingo_jax
+from flamingo_jax.conversion.readers import read_weights
+from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file, efficientnet_params
 from flamingo_jax.inference import bundle
+from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.vision.nfnet import NFNetConfig
 from flamingo_jax.training.sharding import make_mesh
 
@@ -50,6 +53,24 @@ def test_a_tree_that_is_written_in_pieces_is_the_same(pretrained, path, tmp_path
     saved = bundle.read(tmp_path / 'pieces')
     assert saved.checksums['lm'] == bundle.read(path).checksums['lm']
     jax.tree.map(np.testing.assert_array_equal, saved.params('lm'), pretrained.params['lm'])
+
+
+def test_the_weights_of_the_installed_trunk_may_be_left_out(tmp_path):
+    vision, trunk = efficientnet_params(read_weights(efficientnet_lite0_file()))
+    rng = np.random.default_rng(0)
+    mean, std = (rng.normal(size=vision.width).astype(np.float32) for _ in range(2))
+    whole = {'vision': {'trunk': trunk, 'mean': mean, 'std': std}}
+    bundle.save(tmp_path / 'small', FlamingoConfig(vision=vision), whole, None, None, '', packaged_trunk=True)
+    assert sum(file.stat().st_size for file in (tmp_path / 'small').rglob('*')) < 100_000
+    small = bundle.read(tmp_path / 'small')
+    jax.tree.map(np.testing.assert_array_equal, small.params('vision'), whole['vision'])
+    assert small.checksums['vision'] == bundle.checksum(whole['vision'])
+    read = small.params('vision', jnp.bfloat16, jax.tree.map(lambda _: whole_mesh(), whole['vision']))
+    assert all(leaf.dtype == jnp.bfloat16 and len(leaf.devices()) == 8 for leaf in jax.tree.leaves(read))
+
+
+def whole_mesh():
+    return jax.sharding.NamedSharding(make_mesh(data=8), jax.sharding.PartitionSpec())
 
 
 def test_loads_straight_into_the_shards_of_a_mesh(path, pretrained, pictures):

@@ -9,8 +9,12 @@ import PIL.Image
 import pytest
 
 from flamingo_jax.inference import decode, search
+from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.inputs.images import PictureError, to_frames
 from flamingo_jax.inputs.prompts import encode_prompt
+from flamingo_jax.inputs.tokenizer import Tokenizer
+from flamingo_jax.model.config import FlamingoConfig
+from flamingo_jax.model.flamingo import Flamingo
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
@@ -72,6 +76,29 @@ def test_score_is_the_likelihood_under_the_uncached_model(pretrained, pictures):
             logp = jax.nn.log_softmax(logits)[np.arange(length - 1, length - 1 + len(ids)), ids]
             np.testing.assert_allclose(score, logp.sum(), rtol=1e-4)
         np.testing.assert_allclose(pretrained.score(prompt, candidates), row, rtol=1e-4)
+
+
+def test_a_bare_language_model_scores_and_generates(pretrained):
+    config = FlamingoConfig(lm=pretrained.config.lm)
+    tokenizer = Tokenizer(pretrained.tokenizer.model)
+    bare = Pretrained(Flamingo(config), {'lm': pretrained.params['lm']}, tokenizer, None, None, {})
+    prompt, candidates = 'only text Output:', [' dax', ' a wug']
+    row = np.array([[*tokenizer.begin, *tokenizer.encode(prompt)]], np.int32)
+    logp = jax.nn.log_softmax(bare.logits(None, row)[0, -1])
+    scores = bare.score([prompt], candidates)
+    assert scores[0] <= logp[tokenizer.encode(' dax')[0]] + 1e-5
+    assert bare.choose([[prompt]], [candidates]) == [int(scores.argmax())]
+    greedy = jnp.where(jnp.isin(jnp.arange(len(logp)), jnp.array([tokenizer.pad, tokenizer.bos])), -jnp.inf, logp)
+    assert bare.generate([prompt], max_new_tokens=1) == tokenizer.decode([int(greedy.argmax())]).strip()
+
+
+def test_the_likeliest_candidate_is_found_without_scoring_all(pretrained, pictures, monkeypatch):
+    prompts = prompts_of(pictures)
+    candidates = [f' {a}{b} {c}<EOC>' for a in 'dkgmv' for b in 'aeiou' for c in ('x', 'the dog')]
+    rows = [candidates[i:] for i in range(len(prompts))]
+    expected = [int(pretrained.score(p, row).argmax()) for p, row in zip(prompts, rows, strict=True)]
+    monkeypatch.setattr('flamingo_jax.inference.pretrained._TOGETHER', 32)
+    assert pretrained.choose(prompts, rows) == expected
 
 
 def test_beam_search_finds_what_looking_at_everything_finds(pretrained, pictures):

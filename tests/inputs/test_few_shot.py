@@ -61,9 +61,9 @@ def test_the_first_label_may_weigh(pictures):
     assert all(chunks[0].weights[-1] == 0.25 for chunks, _ in documents(pictures, 10, first_label=0.25))
 
 
-@pytest.mark.parametrize('bind', [0.0, 1.0])
-def test_no_style_twice_running(pictures, bind):
-    for _, drawn in documents(pictures, bind=bind, text_keys=0.0, blend=0.0):
+@pytest.mark.parametrize('kind', ['bind', 'name'])
+def test_no_style_twice_running(pictures, kind):
+    for _, drawn in documents(pictures, mixture={kind: 1.0}, text_keys=0.0, blend=0.0):
         assert all(a.style != b.style for a, b in zip(drawn, drawn[1:], strict=False))
 
 
@@ -98,7 +98,7 @@ def test_held_out_languages_are_never_named(pictures, languages):
     for language in sorted({language for language, _ in forbidden})[:8]:
         only = {name for spoken, name in forbidden - allowed if spoken == language}
         checked += len(only)
-        fields = dict(languages=(language,), bind=0.5, text_keys=1.0, real_words=1.0)
+        fields = dict(languages=(language,), mixture=dict(bind=0.5, name=0.5), text_keys=1.0, real_words=1.0)
         for chunks, _ in documents(pictures, 60, **fields):
             for chunk in chunks:
                 assert not only & {text.removeprefix(' ') for text in chunk.texts}
@@ -107,7 +107,7 @@ def test_held_out_languages_are_never_named(pictures, languages):
 
 def test_name_gives_the_true_names(pictures, languages):
     skipped = 0
-    for chunks, drawn in documents(pictures, 60, bind=0.0, languages=languages):
+    for chunks, drawn in documents(pictures, 60, mixture=dict(name=1.0), languages=languages):
         assert len(drawn) == 10 and len({picture.concept for picture in drawn}) == 10
         # The language is not said: it is one that fits every chunk.
         fitting = [
@@ -143,7 +143,9 @@ def test_a_blend_is_a_mixture_of_two_pictures(pictures):
 
 def test_the_generator_decides_everything(pictures, languages):
     def first(seed):
-        chunks = FewShot(pictures, FewShotConfig(bind=0.5, languages=languages))(np.random.default_rng(seed))
+        chunks = FewShot(pictures, FewShotConfig(mixture=dict(bind=0.5, name=0.5), languages=languages))(
+            np.random.default_rng(seed)
+        )
         return [(chunk.texts, chunk.weights) for chunk in chunks], [c.picture() for c in chunks if c.picture]
 
     one, again, other = first(3), first(3), first(4)
@@ -168,4 +170,42 @@ def test_errors(pictures):
     with pytest.raises(ValueError, match=r"no names in \['xx'\]; it has .*'en'"):
         FewShot(pictures, FewShotConfig(languages=('en', 'xx')))
     with pytest.raises(ValueError, match='5000 pictures .* concepts'):
-        FewShot(pictures, FewShotConfig(bind=0.5, shots=5000))
+        FewShot(pictures, FewShotConfig(mixture=dict(bind=0.5, name=0.5), shots=5000))
+
+
+KINDS = {'animal': 'animal', 'food': 'food', 'transport': 'vehicle'}
+
+
+def test_names_may_come_again(pictures):
+    repeated = 0
+    for _, drawn in documents(pictures, 30, mixture=dict(name=1.0), repeats=1.0, shots=6):
+        repeated += len({picture.concept for picture in drawn}) < len(drawn) == 6
+    assert repeated > 20
+
+
+def test_questions_ask_for_kinds_and_for_one_of_two(pictures):
+    for sequence in ('kind', 'yes_or_no', 'which'):
+        answers = set()
+        for chunks, _ in documents(pictures, 20, mixture={sequence: 1.0}, shots=6, kinds=KINDS):
+            assert sum(chunk.picture is not None for chunk in chunks) == 6
+            asked = [chunk for chunk in chunks if chunk.weights[-1]]
+            assert len(asked) == (3 if sequence == 'which' else 6)
+            answers |= {chunk.texts[-1] for chunk in asked}
+        expected = {' animal', ' food', ' vehicle'}
+        if sequence == 'yes_or_no':
+            expected = {' yes', ' no'}
+        assert answers == (expected | {' first', ' second'} if sequence == 'which' else expected)
+
+
+@pytest.mark.parametrize(
+    'mixture, message',
+    [
+        (dict(bnid=1.0), 'bnid'),
+        (dict(kind=1.0), 'two kinds'),
+        (dict(question=1.0), 'have some'),
+        (dict(direction=1.0), 'clips'),
+    ],
+)
+def test_sequences_that_the_pictures_do_not_allow_are_refused(pictures, mixture, message):
+    with pytest.raises(ValueError, match=message):
+        FewShot(pictures, FewShotConfig(mixture=mixture))

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pathlib
 
@@ -54,13 +55,23 @@ def test_no_such_data(tmp_path):
 def test_features_stand_for_pixels(pictures, tmp_path):
     with pytest.raises(FileNotFoundError, match="No features of the split 'validation'.*flamingo_jax.features"):
         PictureSet(SAMPLE, 'validation', features=str(tmp_path))
-    features = np.random.default_rng(0).standard_normal((len(pictures.pictures), 1, 4, 5)).astype(np.float16)
+    features = np.random.default_rng(0).standard_normal((len(pictures.pictures), 2, 1, 4, 5)).astype(np.float16)
     np.save(tmp_path / 'validation.npy', features)
     (tmp_path / 'validation.json').write_text(json.dumps(dict(records=len(features), trunk='abc')))
     read = PictureSet(SAMPLE, 'validation', features=str(tmp_path), styles=('noto',), trunk='abc')
     assert read.blank.shape == (1, 4, 5) and read.blank.dtype == np.float16
     for picture in read.pictures[:3]:
-        np.testing.assert_array_equal(read.frames(picture), features[picture.index])
+        np.testing.assert_array_equal(read.frames(picture), features[picture.index, 0])
+        np.testing.assert_array_equal(read.frames(picture, view=1), features[picture.index, 1])
+        backward = dataclasses.replace(picture, backward=True)
+        np.testing.assert_array_equal(read.frames(backward), features[picture.index, 0])
+    clip = np.arange(8).reshape(1, 1, 8, 1, 1).astype(np.float16).repeat(len(features), axis=0)
+    np.save(tmp_path / 'validation.npy', clip)
+    read = PictureSet(SAMPLE, 'validation', features=str(tmp_path), trunk='abc')
+    backward = dataclasses.replace(read.pictures[0], backward=True)
+    assert read.frames(backward).ravel().tolist() == [0, 7, 6, 5, 4, 3, 2, 1]
+    still = PictureSet(SAMPLE, 'validation', features=str(tmp_path), stills=True)
+    assert still.frames(still.pictures[0]).ravel().tolist() == [0] and still.blank.shape == (1, 1, 1)
     with pytest.raises(ValueError, match='another trunk'):
         PictureSet(SAMPLE, 'validation', features=str(tmp_path), trunk='abd')
     (tmp_path / 'validation.json').write_text(json.dumps(dict(records=3, trunk='abc')))
