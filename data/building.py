@@ -19,11 +19,11 @@ def build(
     """Prepares `config` from `raw` under `out` and returns the folder, which `tfds.builder_from_directory` opens.
 
     The folder appears when it is complete and not before: TFDS writes into one of another name and renames it. One that
-    is there already is left alone unless `overwrite`. Raises FileNotFoundError where `raw` does not exist; what it
-    lacks the builder itself must tell.
+    is there already is left alone unless `overwrite`. Raises FileNotFoundError where `raw` does not exist or is empty;
+    what it lacks the builder itself must tell.
     """
-    if not Path(raw).is_dir():
-        raise FileNotFoundError(f'{raw} is no folder. {builder_class.MANUAL_DOWNLOAD_INSTRUCTIONS}')
+    if not Path(raw).is_dir() or not any(Path(raw).iterdir()):
+        raise FileNotFoundError(f'{raw} is no folder, or empty. {builder_class.MANUAL_DOWNLOAD_INSTRUCTIONS}')
     builder = builder_class(config=config, data_dir=out, file_format='array_record')
     folder = Path(builder.data_path)
     if folder.exists():

@@ -6,14 +6,14 @@ ArrayRecord and TensorFlow is imported neither to write nor to read them.
 
 import dataclasses
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from data.building import progress
-from data.dictionary_text.documents import document
+from data.dictionary_text import documents
 from data.dictionary_text.lexicon import Lexicon, read_lexicon
 
 EIGHT_LANGUAGES = tuple('en de fr es it ru ja ko'.split())
@@ -26,28 +26,38 @@ ALL_LANGUAGES = (
 
 @dataclasses.dataclass(kw_only=True)
 class Config(tfds.core.BuilderConfig):
-    """Languages and sizes. `seed` tells every document, together with the split and the number within it."""
+    """Languages, kinds of documents and sizes. `seed` tells every document, together with the split and the number within it."""
 
     languages: tuple[str, ...] = EIGHT_LANGUAGES
     train: int = 100_000
     validation: int = 2_000
-    copying: bool = False  # Only the two simplest kinds.
+    mixture: dict[Callable[..., documents.Document], int] = dataclasses.field(default_factory=lambda: documents.MIXTURE)
     seed: int = 0
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
     """Synthetic documents of few-shot tasks in text, see README.md."""
 
-    VERSION = tfds.core.Version('1.6.0')
+    VERSION = tfds.core.Version('1.7.0')
     BUILDER_CONFIGS = [
-        Config(name='copying', description='8 languages, the two simplest kinds', train=40_000, copying=True),
+        Config(
+            name='copying', description='8 languages, the two simplest kinds', train=40_000, mixture=documents.COPYING
+        ),
         Config(name='small', description='8 languages, 100,000 documents'),
         Config(
+            name='copying_full',
+            description='36 languages, the two simplest kinds',
+            languages=ALL_LANGUAGES,
+            train=60_000,
+            mixture=documents.COPYING,
+        ),
+        Config(
             name='full',
-            description='36 languages, 300,000 documents',
+            description='36 languages, what pictures are asked, 300,000 documents',
             languages=ALL_LANGUAGES,
             train=300_000,
             validation=4_000,
+            mixture=documents.FOR_PICTURES,
         ),
     ]
     MANUAL_DOWNLOAD_INSTRUCTIONS = 'Fetch names, keywords and glosses with `data/dictionary_text/fetch.sh DIR`.'
@@ -75,11 +85,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, lexicon: Lexicon, split: str, number: int) -> Iterator[tuple[int, dict[str, Any]]]:
         for index in progress(range(number), total=number, name=split):
-            yield index, example(lexicon, f'{self.builder_config.seed}/{split}/{index}', self.builder_config.copying)
+            yield index, example(lexicon, f'{self.builder_config.seed}/{split}/{index}', self.builder_config.mixture)
 
 
-def example(lexicon: Lexicon, seed: str, copying: bool = False) -> dict[str, Any]:
+def example(lexicon: Lexicon, seed: str, mixture: dict = documents.MIXTURE) -> dict[str, Any]:
     """The record of one document; the same seed and lexicon give the same document."""
-    kind, segments = document(lexicon, random.Random(seed), copying)
+    kind, segments = documents.document(lexicon, random.Random(seed), mixture)
     texts, weights = zip(*segments, strict=True)
     return {'texts': texts, 'images': [''] * len(texts), 'weights': np.array(weights, np.float32), 'kind': kind}

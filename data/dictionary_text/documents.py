@@ -8,6 +8,8 @@ here is one few-shot task in text, `key label` line by line, the analogue of `<i
   from matching a string to matching a meaning, as pictures will ask: the same invented word, the same name, another
   name of the same thing, another thing of the same kind.
 - Three kinds keep what a label means in general: dictionaries, glosses, questions about the key.
+- Three are what pictures will be asked, in text: the names of things in one language however they are called, their
+  kinds, questions about one of two things.
 
 Between a key and its label stands nothing. With a constant ` Output:` between them a model of this size learnt the set of labels
 but not which belongs to which key (2,000 steps: 35 % of the first sub-words, where a guess among the labels is as good).
@@ -46,9 +48,8 @@ LONGEST_LABEL = 10  # characters of a real word
 NOT_ASKED = {('food', 'plant'), ('plant', 'food'), ('sport', 'garment'), ('heart', 'body part'), ('body part', 'heart')}
 
 
-def document(lexicon: Lexicon, rng: random.Random, copying: bool = False) -> tuple[str, Document]:
-    """Draws a kind by MIXTURE (by COPYING, if asked) and a document of it: (name of the kind, segments)."""
-    mixture = COPYING if copying else MIXTURE
+def document(lexicon: Lexicon, rng: random.Random, mixture: dict[Callable[..., Document], int]) -> tuple[str, Document]:
+    """Draws a kind by a mixture, such as MIXTURE, and a document of it: (name of the kind, segments)."""
     (make,) = rng.choices(list(mixture), weights=list(mixture.values()))
     return make.__name__, make(lexicon, rng)
 
@@ -108,9 +109,49 @@ def questions(lexicon: Lexicon, rng: random.Random) -> Document:
             known = [names[language] for language in languages if language in names]
             if not known:
                 continue
-            question, answer = _ask(kind, list(lexicon.kinds), rng)
-            asked = [' Question:', f' {question}', ' Answer:']
-            yield [(text, UNTOLD) for text in (rng.choice(known), *asked)] + [(f' {answer}', TOLD), ('\n', LINE_END)]
+            asked = _asked(*_ask(kind, list(lexicon.kinds), rng))
+            yield [(rng.choice(known), UNTOLD), *asked]
+
+    return _as_many_as_fit(lines())
+
+
+def names(lexicon: Lexicon, rng: random.Random) -> Document:
+    """Things by whatever name or keyword, and their names in one language; half of the time they come again."""
+    language = rng.choice(lexicon.languages)
+    known = [concept for concept in lexicon.concepts if language in concept.names]
+    few = rng.sample(known, MOST_CLASSES) if rng.random() < 0.5 else known
+
+    def lines() -> Iterator[Document]:
+        while True:
+            concept = rng.choice(few)
+            yield _named(rng.choice(concept.synonyms), concept.names[language])
+
+    return _as_many_as_fit(lines())
+
+
+def kinds(lexicon: Lexicon, rng: random.Random) -> Document:
+    """Things by whatever name, and the English word for what kind they are: ` Hund animal`."""
+
+    def lines() -> Iterator[Document]:
+        while True:
+            kind, thing = _thing(lexicon, rng)
+            yield _named(thing, kind)
+
+    return _as_many_as_fit(lines())
+
+
+def pairs(lexicon: Lexicon, rng: random.Random) -> Document:
+    """Two things, ` dog first`, ` apple second`, and a question: `which is an animal?` or `what kind is the first?`."""
+
+    def lines() -> Iterator[Document]:
+        while True:
+            (kind, thing), (other_kind, other) = _thing(lexicon, rng), _thing(lexicon, rng)
+            if kind == other_kind or (kind, other_kind) in NOT_ASKED:
+                continue
+            asked, which = rng.choice([(kind, 'first'), (other_kind, 'second')])
+            question = (f'which is {a(asked)}?', which) if rng.random() < 0.5 else (f'what kind is the {which}?', asked)
+            lines = (f' {thing}', ' first', '\n', f' {other}', ' second', '\n')
+            yield [(text, UNTOLD) for text in lines] + _asked(*question)
 
     return _as_many_as_fit(lines())
 
@@ -126,6 +167,18 @@ MIXTURE = {
     questions: 6,
 }
 
+# The same for a model that is to be asked about pictures.
+FOR_PICTURES = {
+    nonce_keys: 14,
+    same_surface: 14,
+    synonyms: 20,
+    categories: 8,
+    names: 26,
+    kinds: 5,
+    questions: 6,
+    pairs: 7,
+}
+
 # What a model reads first: copying comes suddenly, and a thousand steps sooner where all documents ask for it.
 COPYING = {nonce_keys: 70, same_surface: 30}
 
@@ -138,8 +191,31 @@ def _ask(kind: str, kinds: list[str], rng: random.Random) -> tuple[str, str]:
     else:
         others = [other for other in kinds if other != kind and (kind, other) not in NOT_ASKED]
         asked, answer = rng.choice(others), 'no'
-    article = '' if asked in ('food', 'sport') else 'an ' if asked[0] in 'aeiou' else 'a '
-    return f'is it {article}{asked}?', answer
+    return f'is it {a(asked)}?', answer
+
+
+def a(kind: str) -> str:
+    """`an animal`, `a tool`, `food`."""
+    article = '' if kind in ('food', 'sport') else 'an ' if kind[0] in 'aeiou' else 'a '
+    return article + kind
+
+
+def _asked(question: str, answer: str) -> Document:
+    return [
+        *((text, UNTOLD) for text in (' Question:', f' {question}', ' Answer:')),
+        (f' {answer}', TOLD),
+        ('\n', LINE_END),
+    ]
+
+
+def _named(thing: str, label: str) -> Document:
+    return [(f' {thing}', UNTOLD), (f' {label}', TOLD), ('\n', LINE_END)]
+
+
+def _thing(lexicon: Lexicon, rng: random.Random) -> tuple[str, str]:
+    """A kind, and something of that kind by one of its names."""
+    kind = rng.choice(list(lexicon.kinds))
+    return kind, rng.choice(list(rng.choice(lexicon.kinds[kind]).names.values()))
 
 
 def _binding(surfaces: list[Iterator[str]], lexicon: Lexicon, rng: random.Random) -> Document:

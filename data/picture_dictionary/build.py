@@ -15,6 +15,7 @@ from array_record.python import array_record_module
 from tensorflow_datasets.proto import tf_example_pb2
 
 from data import building
+from data.picture_dictionary import emoji
 from data.picture_dictionary import picture_dictionary_dataset_builder as dictionary
 
 _RAW = flags.DEFINE_string('raw', None, 'Folder that fetch.sh filled.', required=True)
@@ -28,15 +29,10 @@ def build(raw: Path, out: Path, config: dictionary.Config, overwrite: bool = Fal
     lacking = dictionary.missing(raw, config)
     if lacking:
         listed = '\n  '.join(lacking)
+        option = '--animations ' if set(lacking) & set(emoji.FLUENT_ANIM) else ''
         raise FileNotFoundError(
             f'{raw} lacks what the config {config.name!r} is built from:\n  {listed}\n'
-            f'Fetch it with: bash data/picture_dictionary/fetch.sh {raw}'
-        )
-    if 'fluent-anim' in config.styles and not dictionary.has_clips(raw):
-        logging.warning(
-            'No clips: %s lacks the animations. For them: bash data/picture_dictionary/fetch.sh --animations %s',
-            raw,
-            raw,
+            f'Fetch it with: bash data/picture_dictionary/fetch.sh {option}{raw}'
         )
     folder = Path(dictionary.Builder(config=config, data_dir=out, file_format='array_record').data_path)
     if folder.exists() and not overwrite:

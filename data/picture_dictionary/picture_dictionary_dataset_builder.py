@@ -1,9 +1,10 @@
 """The picture dictionary as a TFDS data set in ArrayRecord: a record is a picture (or clip of 8 frames) and its names.
 
-Two configs. `full` is for training: every style that the raw packages hold. `sample` is small and holds only pictures
-that may be passed on, so it lies in the repository (`sample/`) for tests and demos. The splits are by concept: a test
-concept is a new word, that only the shots of a prompt can teach. Words that share their head noun ('dog', 'dog face',
-'guide dog', the stamp 'A dog.') go to one split together, or the test would ask for a word that training has shown.
+Three configs. `full` is for training: every style that the raw packages hold. `clips` holds its clips alone. `sample` is
+small and holds only pictures that may be passed on, so it lies in the repository (`sample/`) for tests and demos. The
+splits are by concept: a test concept is a new word, that only the shots of a prompt can teach. Words that share their
+head noun ('dog', 'dog face', 'guide dog', the stamp 'A dog.') go to one split together, or the test would ask for a word
+that training has shown.
 
 No TensorFlow: pictures are yielded as encoded bytes in `Sequence(Text)`, which readers get back as `list[bytes]`.
 """
@@ -63,9 +64,15 @@ class Config(tfds.core.BuilderConfig):
 CONFIGS = [
     Config(
         name='full',
-        description='Every style of the raw packages, at most 128 px, with the Tux Paint stamps.',
-        styles=('noto', 'twemoji', 'openmoji-color', 'openmoji-black', 'fluent-flat', 'fluent-3d', 'fluent-anim'),
+        description='Every still of the raw packages, at most 128 px, with the Tux Paint stamps.',
+        styles=('noto', 'twemoji', 'openmoji-color', 'openmoji-black', 'fluent-flat', 'fluent-3d'),
         with_stamps=True,
+    ),
+    Config(
+        name='clips',
+        # Apart from the stills: the pictures of a sequence, and the features of a data set, have one number of frames.
+        description='The clips alone, 8 frames each, at most 128 px.',
+        styles=('fluent-anim',),
     ),
     Config(
         name='sample',
@@ -97,7 +104,7 @@ def heldout_languages(family: str) -> tuple[str, ...]:
 
 
 def missing(raw: Path, config: Config) -> list[str]:
-    """The paths, relative to `raw`, that the config needs and that are not there. Clips are optional (`has_clips`)."""
+    """The paths, relative to `raw`, that the config needs and that are not there."""
     needed = [emoji.TABLE, emoji.CLDR, emoji.CLDR_DERIVED]
     paths = {
         'noto': [emoji.GOOGLE],
@@ -107,17 +114,13 @@ def missing(raw: Path, config: Config) -> list[str]:
         'twemoji': [emoji.TWITTER],
         'openmoji-color': [f'{emoji.OPENMOJI}/color/svg'],
         'openmoji-black': [f'{emoji.OPENMOJI}/black/svg'],
-        'fluent-anim': [],
+        'fluent-anim': emoji.FLUENT_ANIM,
     }
     for style in config.styles:
         needed += paths[style]
     if config.with_stamps:
         needed.append(stamps.ROOT)
     return [path for path in dict.fromkeys(needed) if not (raw / path).exists()]
-
-
-def has_clips(raw: Path) -> bool:
-    return all((raw / folder).exists() for folder in emoji.FLUENT_ANIM)
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -167,8 +170,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         config = self.builder_config
         concepts = emoji.read_concepts(raw)
         families = stamps.Families({concept.code: concept.names['en'] for concept in concepts})
-        styles = [style for style in config.styles if style != 'fluent-anim' or has_clips(raw)]
-        drawers = {style: emoji.drawer(raw, style) for style in styles}
+        drawers = {style: emoji.drawer(raw, style) for style in config.styles}
         if config.max_concepts is not None:
             concepts = [c for c in concepts if all(draw(c) is not None for draw in drawers.values())]
             concepts = sorted(concepts, key=lambda c: fraction('sample:', c.code))[: config.max_concepts]

@@ -163,6 +163,21 @@ def test_builds_from_raw_files(tmp_path):
             assert picture.getpixel((32, 32))[0] > 200 > 50 > picture.getpixel((32, 32))[1]
     assert set(split_of) == set(names) - {'1f400'}
     assert split_of['1f415'] == split_of['1f436'], 'a dog and its face belong to one split'
+
+    clips = next(config for config in dictionary.CONFIGS if config.name == 'clips')
+    with pytest.raises(FileNotFoundError, match=r'anim-4.*\n.*fetch\.sh --animations'):
+        build.build(raw, tmp_path / 'out', clips)
+    for part in emoji.FLUENT_ANIM:
+        (raw / part).mkdir(parents=True)
+    for code in names:
+        frames = [Image.new('RGB', (16, 16), (i, 0, 0)) for i in range(0, 200, 20)]
+        frames[0].save(raw / emoji.FLUENT_ANIM[0] / f'{code}.webp', save_all=True, append_images=frames[1:])
+    opened = tfds.builder_from_directory(build.build(raw, tmp_path / 'out', clips))
+    moving = [record for split in SPLITS for record in opened.as_data_source(split)]
+    assert len(moving) == len(names)
+    assert all(len(record['frames']) == 8 and record['style'] == b'fluent-anim' for record in moving)
+    assert all(split_of.get(r['concept'].decode(), 'test') == 'test' for r in opened.as_data_source('test'))
+
     (raw / emoji.TABLE).unlink()
     with pytest.raises(FileNotFoundError, match=r'emoji\.json'):
         build.build(raw, tmp_path / 'out', config, overwrite=True)

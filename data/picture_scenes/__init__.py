@@ -1,0 +1,1 @@
+"""Drawings composed on one canvas, with questions about which, where and how many."""

@@ -1,0 +1,139 @@
+"""The scenes as a TFDS data set in ArrayRecord: a picture set whose pictures have questions. See scenes.py.
+
+The input is a prepared picture dictionary; no network, no TensorFlow. Scenes follow from the drawings and the numbers of the
+config alone.
+"""
+
+import dataclasses
+import io
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from data.building import progress
+from data.picture_dictionary import pixels
+from data.picture_scenes import scenes
+
+QUALITY = 90  # Of the WebP.
+
+
+@dataclasses.dataclass(kw_only=True)
+class Config(tfds.core.BuilderConfig):
+    """Styles to draw all splits in, one that only half of the test is drawn in, and numbers of scenes."""
+
+    styles: tuple[str, ...] = ('noto', 'twemoji', 'fluent-flat', 'openmoji-color')
+    heldout_style: str = 'fluent-3d'
+    train: int = 3_000
+    validation: int = 300
+    test: int = 700
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """A thing as one artist drew it, trimmed, and the record's fields on where it is from."""
+
+    picture: Image.Image
+    source: str
+    licence: str
+
+
+class Builder(tfds.core.GeneratorBasedBuilder):
+    """Built by `python -m data.picture_scenes.build`."""
+
+    VERSION = tfds.core.Version('1.0.0')
+    BUILDER_CONFIGS = [Config(name='full', description='60 things in four styles and a held-out one.')]
+    MANUAL_DOWNLOAD_INSTRUCTIONS = 'Prepare the picture dictionary first: data/picture_dictionary/README.md'
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        text, texts = tfds.features.Text(), tfds.features.Sequence(tfds.features.Text())
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description='A few drawings on one canvas, with questions about which, where and how many.',
+            features=tfds.features.FeaturesDict(
+                {
+                    'frames': texts,  # one encoded picture
+                    'concept': text,  # what stands where: 'top left dog + bottom left taxi'
+                    'style': text,
+                    'category': text,
+                    'subcategory': text,
+                    'languages': texts,  # none: a scene has no name
+                    'names': texts,
+                    'heldout_languages': texts,
+                    'questions': texts,
+                    'answers': texts,  # parallel to questions
+                    'source': text,
+                    'licence': text,
+                }
+            ),
+            license='per record, in the feature `licence`',
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+        config = self.builder_config
+        drawings = read_drawings(Path(dl_manager.manual_dir), (*config.styles, config.heldout_style))
+        half_heldout = tuple(drawn for style in config.styles for drawn in (style, config.heldout_style))
+        return {
+            'train': self._generate_examples(drawings, 'train', config.train, config.styles),
+            'validation': self._generate_examples(drawings, 'validation', config.validation, config.styles),
+            'test': self._generate_examples(drawings, 'test', config.test, half_heldout),
+        }
+
+    def _generate_examples(
+        self, drawings: dict[str, dict[str, Drawing]], split: str, number: int, styles: tuple[str, ...]
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        compositions = scenes.Compositions(sorted(drawings[styles[0]]), split)
+        drawn = set()
+        for i in progress(range(number), total=number, name=split):
+            rng = random.Random(f'{split}/{i}')
+            make = (compositions.place, compositions.count)[i % 2]
+            scene = make(rng)
+            while scene.composition in drawn:  # Each once: a test scene with its answer is no example for another.
+                scene = make(rng)
+            drawn.add(scene.composition)
+            yield i, _record(scene, styles[i // 2 % len(styles)], drawings)
+
+
+def read_drawings(dictionary: Path, styles: tuple[str, ...]) -> dict[str, dict[str, Drawing]]:
+    """Style -> thing -> drawing, of those THINGS of the dictionary's training split that every style has.
+
+    Raises FileNotFoundError if `dictionary` is no prepared data set, ValueError if it lacks a style.
+    """
+    if not (dictionary / 'dataset_info.json').is_file():
+        raise FileNotFoundError(f'{dictionary} is no prepared data set. {Builder.MANUAL_DOWNLOAD_INSTRUCTIONS}')
+    found: dict[str, dict[str, Drawing]] = {style: {} for style in styles}
+    for record in tfds.builder_from_directory(dictionary).as_data_source('train'):
+        if (style := record['style'].decode()) not in found:
+            continue
+        name = record['names'][list(record['languages']).index(b'en')].decode()
+        if name in scenes.THINGS:
+            picture = Image.open(io.BytesIO(record['frames'][0])).convert('RGB')
+            source, licence = record['source'].decode(), record['licence'].decode()
+            found[style][name] = Drawing(scenes.trimmed(picture), source, licence)
+    if lacking := [style for style, drawings in found.items() if not drawings]:
+        raise ValueError(f'{dictionary} has no drawings in {lacking}; build its config `full`.')
+    everywhere = set.intersection(*(set(drawings) for drawings in found.values()))
+    return {style: {name: drawings[name] for name in sorted(everywhere)} for style, drawings in found.items()}
+
+
+def _record(scene: scenes.Scene, style: str, drawings: dict[str, dict[str, Drawing]]) -> dict[str, Any]:
+    parts = {placed.thing: drawings[style][placed.thing] for placed in scene.placed}
+    picture = scenes.draw(scene, {thing: part.picture for thing, part in parts.items()})
+    questions, answers = zip(*scene.questions, strict=True)
+    return {
+        'frames': [pixels.webp(picture, QUALITY)],
+        'concept': scene.composition,
+        'style': style,
+        'category': 'scene',
+        'subcategory': 'scene',
+        'languages': [],
+        'names': [],
+        'heldout_languages': [],
+        'questions': questions,
+        'answers': answers,
+        'source': '; '.join(sorted({part.source for part in parts.values()})),
+        'licence': ' AND '.join(sorted({part.licence for part in parts.values()})),
+    }
