@@ -3,13 +3,16 @@
     python benchmarks/kills.py [--kills=50] [--seed=0] [--processes=1] [--workdir=DIR]
 
 The run is that of tests/tiny_run.py. A kill is SIGKILL at any moment (at the start, too), SIGKILL inside the write of a
-checkpoint, SIGKILL and then a bit flipped in the newest checkpoint, or SIGTERM; with several processes it hits one of them.
+checkpoint, SIGKILL and then a bit flipped in the newest checkpoint, or SIGTERM; with several processes it hits one of
+them, at the start all.
 The same command then goes on with the same folder. After each kill the run must resume from the newest checkpoint that was
 whole; SIGTERM must lose nothing; every loss that was ever logged, and the last parameters, must be those of a run that
 nobody touched, bit for bit. Ends with exit code 1 if anything is otherwise.
 
 Measured with --kills=50 --seed=11 --steps=60 --seconds=4 on a busy machine, November 2026: all 50 as it must be, over 4 runs; 136
 steps trained again, at most 8 at once (after a flipped bit, which costs a checkpoint more); every logged loss equal.
+With --kills=10 --seed=23 --processes=2 --steps=30 --seconds=4: 16 steps trained again, at most 6 at once, every logged loss
+equal.
 """
 
 import argparse
@@ -110,6 +113,7 @@ class Kill:
 
     number: int
     kind: str
+    struck: int  # Processes.
     begun: bool  # False: it hit the start, before the run had resumed.
     reached: int  # Step.
     whole: int  # Step of the checkpoint from which the run must resume.
@@ -124,13 +128,15 @@ class Kill:
             # After the last step the process may be on its way out, with everything saved.
             right = self.reached == self.whole and (not any(self.codes) or self.reached == steps)
         else:
-            right = self.codes.count(-signal.SIGKILL) == 1 and all(self.codes)
+            # After the last step the other processes may have ended well.
+            right = self.codes.count(-signal.SIGKILL) == self.struck and (all(self.codes) or self.reached == steps)
         return [] if right else [f'kill {self.number}: reached {self.reached}, exit codes {self.codes}']
 
 
 def kill(number: int, run: Run, kind: str, rng: random.Random) -> Kill:
     """Starts the run and kills it."""
     run.start()
+    struck = [run.processes[rng.randrange(len(run.processes))]]
     if kind == 'SIGKILL in a write':
         for _ in range(rng.randint(1, 3)):
             left = run.writes()
@@ -139,12 +145,15 @@ def kill(number: int, run: Run, kind: str, rng: random.Random) -> Kill:
         time.sleep(rng.uniform(0, 0.1))
     elif kind == 'SIGKILL' and rng.random() < 0.2:
         time.sleep(rng.uniform(0, 5))
+        # Before they have found each other the others would wait five minutes for one, since hosts may come up late.
+        struck = run.processes
     else:
         while run.alive() and not run.step() > run.resumed():
             time.sleep(0.05)
         time.sleep(rng.uniform(0, run.arguments.seconds))
     name = signal.SIGTERM if kind == 'SIGTERM' else signal.SIGKILL
-    run.processes[rng.randrange(len(run.processes))].send_signal(name)
+    for process in struck:
+        process.send_signal(name)
     since = time.perf_counter()
     codes = run.wait()
     seconds = time.perf_counter() - since
@@ -156,7 +165,7 @@ def kill(number: int, run: Run, kind: str, rng: random.Random) -> Kill:
     if kind == 'SIGKILL and a flipped bit' and len(whole) > 1 and any(codes):
         run.damaged.add(whole.pop(0))
         _flip_a_bit(run.workdir / f'checkpoints/{max(run.damaged)}', rng)
-    return Kill(number, kind, begun, reached, whole[0] if whole else 0, codes, seconds)
+    return Kill(number, kind, len(struck), begun, reached, whole[0] if whole else 0, codes, seconds)
 
 
 def _flip_a_bit(folder: pathlib.Path, rng: random.Random) -> None:
