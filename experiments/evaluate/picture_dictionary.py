@@ -1,33 +1,93 @@
-"""Few-shot evaluation over the whole picture dictionary: new words, and names with random and RICES support.
+"""In-context learning over the whole picture dictionary, on held-out concepts and in held-out styles.
 
     python -m flamingo_jax.evaluate --config=experiments/evaluate/picture_dictionary.py --checkpoint=WORKDIR \
         --workdir=DIR --config.data=DATA/picture_dictionary/full/1.0.0 --config.features=runs/features
+
+`:words`, `:names`, `:tasks` or `:languages` after the config's path evaluates that part alone, `:ablation` a little of two.
 """
 
 from ml_collections import ConfigDict
 
+from experiments.picture_dictionary import KINDS, LANGUAGES, STYLES
 from flamingo_jax.evaluation import config as evaluation
 
-STYLES = ('noto', 'twemoji', 'openmoji-color', 'fluent-flat')
+EMOJI_STYLES = STYLES[:4]  # Their concepts have names of Unicode's.
+HELD_OUT = dict(query_styles=('fluent-3d',), support_styles=STYLES)
 
 
-def get_config() -> ConfigDict:
-    """Held-out concepts for new words, a held-out style and photographs for names."""
+def get_config(part: str = '') -> ConfigDict:
+    """The tables of docs/results.md."""
     c = evaluation.base()
-    for ways in (2, 5):
-        c.tasks[f'{ways}-way new words'] = evaluation.task(
-            ways=ways, shots=(1, 2, 4), query_styles=('fluent-3d',), support_styles=STYLES
-        )
-    # More exceed the 128 tokens of the context of experiments/lm_dictionary; names of photographs have up to 64 of them.
-    for label, style, shots in (('drawings', 'fluent-3d', (0, 1, 2, 4, 8)), ('photographs', 'tux-photo', (0, 1, 2, 4))):
-        c.tasks[f'names of {label}'] = evaluation.task(
-            ways=0,
-            shots=shots,
-            support=('random', 'rices'),
-            answers=('ranked', 'open-ended'),
-            query_split='train',
-            query_styles=(style,),
-            support_split='train',
-            support_styles=STYLES,
-        )
+    parts = dict(words=words, names=names, tasks=tasks, languages=languages, ablation=ablation)
+    for add in [parts[part]] if part else list(parts.values())[:-1]:
+        add(c)
     return c
+
+
+def words(c: ConfigDict) -> None:
+    """New words for concepts that were never trained on; then the same in a style that was."""
+    for ways in (2, 5):
+        c.tasks[f'{ways}-way new words'] = evaluation.task(asks='words', ways=ways, shots=(1, 2, 4), **HELD_OUT)
+    c.tasks['5-way new words, photographs'] = evaluation.task(
+        asks='words', ways=5, shots=(1,), query_styles=('tux-photo',), support_styles=STYLES
+    )
+
+
+def names(c: ConfigDict) -> None:
+    """Names in English: of concepts that were trained on in other styles."""
+    for label, style in (('drawings', 'fluent-3d'), ('photographs', 'tux-photo')):
+        for answers, shots in (('ranked', (0, 1, 2, 4, 8, 16)), ('open-ended', (0, 4, 16))):
+            c.tasks[f'names of {label}, {answers}'] = evaluation.task(
+                asks='names',
+                shots=shots,
+                support=('random', 'rices'),
+                answers=(answers,),
+                query_split='train',
+                query_styles=(style,),
+                support_split='train',
+                support_styles=EMOJI_STYLES,
+                controls=False,
+            )
+
+
+def tasks(c: ConfigDict) -> None:
+    """The same held-out pictures, asked for their kind, for yes or no, and for one of two."""
+    common = dict(kinds=KINDS, **HELD_OUT)
+    c.tasks['what kind of thing'] = evaluation.task(asks='kinds', shots=(1, 4, 8), **common)
+    c.tasks['is it an animal?'] = evaluation.task(asks='yes_or_no', shots=(1, 4, 8), **common)
+    c.tasks['which is an animal?'] = evaluation.task(asks='which', questions='which', shots=(0, 1, 3), **common)
+    c.tasks['what kind is the first?'] = evaluation.task(asks='which', questions='what', shots=(0, 1, 3), **common)
+
+
+def languages(c: ConfigDict) -> None:
+    """Names at four shots in each language: is the answer in it, and is it right? And where the name was held out."""
+    for language in LANGUAGES:
+        for heldout in (False, True) if language in ('gu', 'is', 'ka') else (False,):
+            label = f'{language}, held out' if heldout else language
+            c.tasks[f'names in {label}'] = evaluation.task(
+                asks='names',
+                language=language,
+                heldout=heldout,
+                shots=(4,),
+                answers=('language', 'open-ended'),
+                query_split='train',
+                query_styles=('fluent-3d',),
+                support_split='train',
+                support_styles=EMOJI_STYLES,
+                controls=False,
+            )
+
+
+def ablation(c: ConfigDict) -> None:
+    """What the ablations are compared by."""
+    c.tasks['5-way new words'] = evaluation.task(asks='words', ways=5, shots=(1, 2), **HELD_OUT)
+    c.tasks['names of drawings'] = evaluation.task(
+        asks='names',
+        shots=(0, 4),
+        support=('rices',),
+        query_split='train',
+        query_styles=('fluent-3d',),
+        support_split='train',
+        support_styles=EMOJI_STYLES,
+        controls=False,
+    )

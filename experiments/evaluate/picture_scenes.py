@@ -1,0 +1,23 @@
+"""Questions about scenes whose compositions were held out, in styles that were trained on and in one that was not.
+
+python -m flamingo_jax.evaluate --config=experiments/evaluate/picture_scenes.py --checkpoint=WORKDIR --workdir=DIR \
+    --config.data=DATA/picture_scenes/full/1.0.0 --config.features=runs/features_scenes
+"""
+
+from ml_collections import ConfigDict
+
+from flamingo_jax.evaluation import config as evaluation
+
+
+def get_config() -> ConfigDict:
+    """What is there, where it is, how many there are."""
+    c = evaluation.base()
+    for question in ('what is in', 'where is', 'how many'):
+        for style, styles in (
+            ('trained styles', ('noto', 'twemoji', 'openmoji-color', 'fluent-flat')),
+            ('fluent-3d', ('fluent-3d',)),
+        ):
+            c.tasks[f'{question}, {style}'] = evaluation.task(
+                asks='questions', questions=question, shots=(0, 2), query_styles=styles, support_split='train'
+            )
+    return c

@@ -1,0 +1,33 @@
+"""Names and directions of animated clips of 8 frames: goes on from the model of experiments/picture_dictionary.py.
+
+    bash data/picture_dictionary/fetch.sh --animations RAW
+    python -m data.picture_dictionary.build --raw=RAW --out=DATA --config=clips
+    python -m flamingo_jax.features --data=DATA/picture_dictionary/clips/1.0.0 --vision=runs/trunk --out=runs/features_clips
+    python -m flamingo_jax.convert run --source=runs/picture_dictionary --out=runs/picture_dictionary_bundle
+    python -m flamingo_jax.train --config=experiments/picture_clips.py --workdir=runs/picture_clips \
+        --config.datasets.clips.path=DATA/picture_dictionary/clips/1.0.0
+"""
+
+from ml_collections import ConfigDict
+
+from experiments import picture_dictionary
+from flamingo_jax.inputs.few_shot import FewShotConfig
+from flamingo_jax.training import config as training
+
+
+def get_config() -> ConfigDict:
+    """Four clips a sequence, in either direction."""
+    c = training.base()
+    c.start = 'runs/picture_dictionary_bundle'
+    c.steps = c.checkpoint_every = 300
+    c.datasets.clips = training.dataset(
+        FewShotConfig(shots=4, mixture=dict(direction=1.0), languages=()),
+        features='runs/features_clips',
+        length=24,
+        images=4,
+        frames=8,
+        batch_size=16,
+    )
+    c.optimizer = picture_dictionary.get_config().optimizer
+    c.noise.feature_dropout = 0.1
+    return c

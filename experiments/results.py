@@ -1,0 +1,82 @@
+"""The tables of docs/results.md, from the reports that `experiments/results.sh` left: python experiments/results.py WORK."""
+
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+
+SCORES = (
+    'model',
+    'shuffled pictures',
+    'text only',
+    'nearest centroid',
+    'nearest neighbour',
+    'majority answer',
+    'chance',
+)
+
+
+def reports(work: pathlib.Path, part: str) -> dict[str, dict]:
+    """Run -> its report of this part of the evaluation."""
+    files = sorted(work.glob(f'evaluations/*/{part}/report.json'))
+    return {file.parents[1].name: json.loads(file.read_text()) for file in files}
+
+
+def table(rows: Sequence[dict]) -> str:
+    """The scores of one report, a line a setting."""
+    columns = [name for name in SCORES if any(name in row['scores'] for row in rows)]
+    lines = [
+        '| task | answers | support | shots | episodes | ' + ' | '.join(columns) + ' |',
+        '|---' * (5 + len(columns)) + '|',
+    ]
+    for row in rows:
+        cells = [_cell(row['scores'].get(name)) for name in columns]
+        head = [row['task'], row['answers'], row['support'], str(row['shots']), f'{row["episodes"]:,}']
+        lines.append('| ' + ' | '.join(head + cells) + ' |')
+    return '\n'.join(lines)
+
+
+def seeds_table(by_run: dict[str, dict]) -> str:
+    """The same setting of several runs side by side: the mean over the runs, each run, and the baselines of the first."""
+    others = SCORES[1:]
+    lines = [
+        '| task | shots | mean of the runs | each run | ' + ' | '.join(others) + ' |',
+        '|---' * (4 + len(others)) + '|',
+    ]
+    for rows in zip(*(report['rows'] for report in by_run.values()), strict=True):
+        models = [row['scores']['model'] for row in rows]
+        mean = sum(model['value'] for model in models) / len(models)
+        cells = [_cell(rows[0]['scores'].get(name)) for name in others]
+        each = ', '.join(map(_cell, models))
+        lines.append(
+            f'| {rows[0]["task"]} | {rows[0]["shots"]} | **{mean:.3f}** | {each} | ' + ' | '.join(cells) + ' |'
+        )
+    return '\n'.join(lines)
+
+
+def _cell(score: dict | None) -> str:
+    if score is None:
+        return ''
+    return f'{score["value"]:.3f}' + (f' ±{score["interval"]:.3f}' if score['interval'] else '')
+
+
+def main() -> None:
+    """Prints every table that there is a report for."""
+    work = pathlib.Path(sys.argv[1])
+    if seeds := {name: report for name, report in reports(work, 'words').items() if name.startswith('seed')}:
+        print(f'## New words: runs {", ".join(seeds)}\n\n{seeds_table(seeds)}\n')
+    for part in ('names', 'tasks', 'languages', 'scenes', 'clips'):
+        for name, report in reports(work, part).items():
+            about = report['about']
+            print(f'## {part}: {name}, step {about["step"]}, {about["seconds"]} s, {about["machine"]}\n')
+            print(table(report['rows']) + '\n')
+    if ablations := reports(work, 'ablation'):
+        print('## Ablations\n')
+        for name, report in ablations.items():
+            print(f'### {name}\n\n{table(report["rows"])}\n')
+    if (times := work / 'times.tsv').is_file():
+        print('## Seconds of each command\n\n```\n' + times.read_text() + '```')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# Makes every table of docs/results.md again, unattended: data, language model, training runs, evaluations.
+#
+#     bash data/picture_dictionary/fetch.sh --animations RAW; bash data/dictionary_text/fetch.sh RAW
+#     bash experiments/results.sh RAW WORK
+#
+# What stands in WORK is not made again, and a training run goes on where it stopped: after a stop, the same command.
+# WORK/times.tsv gets the wall time of each command; `python experiments/results.py WORK` prints the tables at any time.
+set -euo pipefail
+raw=${1:?usage: results.sh RAW WORK} work=${2:?usage: results.sh RAW WORK}
+mkdir -p "$work"
+raw=$(realpath "$raw") work=$(realpath "$work")
+cd "$(dirname "$0")/.."
+text=$work/data/dictionary_text pictures=$work/data/picture_dictionary/full/1.0.0
+
+# make FILE MODULE ARGUMENTS: runs the module, unless the FILE that it ends with is there.
+make() {
+  [ -e "$1" ] && return
+  printf '\n$ python -m %s\n' "${*:2}"
+  local start=$SECONDS
+  python -m "${@:2}"
+  printf '%s\t%s\n' "${1#"$work"/}" $((SECONDS - start)) >> "$work/times.tsv"
+}
+
+# Data, trunk, features.
+make "$text/copying_full" data.dictionary_text.build --raw="$raw" --out="$work/data" --config=copying_full
+make "$text/full" data.dictionary_text.build --raw="$raw" --out="$work/data" --config=full
+make "$pictures" data.picture_dictionary.build --raw="$raw" --out="$work/data" --config=full
+make "$work/trunk" flamingo_jax.convert efficientnet --image_size=160 --standardise="$pictures" --out="$work/trunk"
+for split in train,4 validation,1 test,1; do
+  make "$work/features/${split%,*}.json" flamingo_jax.features --data="$pictures" --vision="$work/trunk" --out="$work/features" \
+    --splits="${split%,*}" --views="${split#*,}"
+done
+
+# The language model, on text alone: first it learns to copy.
+make "$work/lm.model" flamingo_jax.inputs.tokenizer --data="$text/full/1.7.0" --records=60000 --vocab_size=8192 --out="$work/lm.model"
+lm() {
+  make "$work/lm/checkpoints/$1" flamingo_jax.train --config=experiments/lm_pictures.py --workdir="$work/lm" \
+    --config.tokenizer="$work/lm.model" --config.datasets.text.path="$text/$2/1.7.0" --config.steps="$1" "${@:3}"
+}
+[ -e "$work/lm/checkpoints/3000" ] || lm 1200 copying_full --config.noise.text=0 --config.noise.vocabulary=0
+lm 3000 full
+make "$work/lm_bundle" flamingo_jax.convert run --source="$work/lm" --out="$work/lm_bundle"
+
+# train NAME STEPS CONFIG DATASETS MORE: of the dictionary, with the trunk and the features of FROM. evaluate NAME CONFIG DATA FEATURES PART
+from=$work
+train() {
+  local data=()
+  for name in $4; do data+=("--config.datasets.$name.path=$pictures" "--config.datasets.$name.features=$from/features"); done
+  make "$work/runs/$1/checkpoints/$2" flamingo_jax.train --config="$3" --workdir="$work/runs/$1" --config.steps="$2" \
+    --config.lm="$work/lm_bundle" --config.vision="$from/trunk" "${data[@]}" "${@:5}"
+}
+evaluate() {
+  make "$work/evaluations/$1/$5/report.json" flamingo_jax.evaluate --config="experiments/evaluate/$2" \
+    --checkpoint="$work/runs/$1" --workdir="$work/evaluations/$1/$5" --config.data="$3" --config.features="$4" "${@:6}"
+}
+of_dictionary() { evaluate "$1" "picture_dictionary.py:$2" "$pictures" "$from/features" "$2"; }
+
+for seed in 0 1 2; do
+  [ -e "$work/runs/seed$seed/checkpoints/1200" ] ||
+    train "seed$seed" 450 experiments/picture_dictionary.py:begin pictures --config.seed="$seed"
+  train "seed$seed" 1200 experiments/picture_dictionary.py pictures --config.seed="$seed"
+  of_dictionary "seed$seed" words
+done
+for part in tasks names languages; do
+  of_dictionary seed0 "$part"
+done
+
+# Scenes and clips go on from there.
+make "$work/seed0_bundle" flamingo_jax.convert run --source="$work/runs/seed0" --out="$work/seed0_bundle"
+make "$work/data/picture_scenes" data.picture_scenes.build --pictures="$pictures" --out="$work/data"
+make "$work/data/picture_dictionary/clips" data.picture_dictionary.build --raw="$raw" --out="$work/data" --config=clips
+for kind in scenes clips; do
+  data=$work/data/picture_dictionary/clips/1.0.0 steps=300
+  [ "$kind" = scenes ] && data=$work/data/picture_scenes/full/1.0.0 steps=500
+  make "$work/features_$kind/test.json" flamingo_jax.features --data="$data" --vision="$work/trunk" --out="$work/features_$kind"
+  make "$work/runs/$kind/checkpoints/$steps" flamingo_jax.train --config="experiments/picture_$kind.py" --workdir="$work/runs/$kind" \
+    --config.start="$work/seed0_bundle" --config.datasets.$kind.path="$data" --config.datasets.$kind.features="$work/features_$kind"
+  evaluate "$kind" "picture_$kind.py" "$data" "$work/features_$kind" "$kind"
+done
+evaluate seed0 picture_clips.py "$data" "$work/features_clips" clips
+evaluate clips picture_clips.py "$data" "$work/features_clips" stills --config.stills
+
+# Ablations: one data set of new words and one of names.
+for name in base no_gates every_2 every_4 all_images mlp pooling lm_trained p_next_half p_next_1 latents_16 latents_64; do
+  train "$name" 400 "experiments/ablations/$name.py" 'bind name'
+  of_dictionary "$name" ablation
+done
+train round_robin 800 experiments/ablations/round_robin.py 'bind name'
+of_dictionary round_robin ablation
+from=$work/random
+make "$from/trunk" flamingo_jax.convert efficientnet --random_seed=0 --image_size=160 --standardise="$pictures" --out="$from/trunk"
+for split in train,4 validation,1 test,1; do
+  make "$from/features/${split%,*}.json" flamingo_jax.features --data="$pictures" --vision="$from/trunk" --out="$from/features" \
+    --splits="${split%,*}" --views="${split#*,}"
+done
+train random_trunk 400 experiments/ablations/random_trunk.py 'bind name'
+of_dictionary random_trunk ablation
+
+python experiments/results.py "$work" | tee "$work/tables.md"
