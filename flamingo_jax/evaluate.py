@@ -22,7 +22,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
-from flamingo_jax.evaluation import metrics, questions, report, rices, tasks
+from flamingo_jax.evaluation import metrics, report, rices, tasks
 from flamingo_jax.evaluation.task import Episode, Part, Task, TaskConfig
 from flamingo_jax.inference import pretrained
 from flamingo_jax.inference.pretrained import Pretrained
@@ -140,7 +140,7 @@ def _run(config, model: Pretrained, task: Task, shots: int, support: str, answer
             if answers != 'language' and (nearest := task.nearest(episode)):
                 for name, answer in zip(('nearest neighbour', 'nearest centroid'), nearest, strict=True):
                     right[name].append(metrics.same_answer(answer, episode.truth))
-            if isinstance(task, questions.Questions):
+            if task.majority is not None:
                 right['majority answer'].append(task.majority == episode.truth)
         progress.update(len(batch))
     scores = {name: metrics.share(marks) for name, marks in right.items()}

@@ -25,6 +25,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 
 from data.dictionary_text.lexicon import Concept, Lexicon
+from flamingo_jax.inputs.kinds import with_article
 from flamingo_jax.inputs.nonce import nonces
 
 Segment = tuple[str, float]
@@ -149,7 +150,11 @@ def pairs(lexicon: Lexicon, rng: random.Random) -> Document:
             if kind == other_kind or (kind, other_kind) in NOT_ASKED:
                 continue
             asked, which = rng.choice([(kind, 'first'), (other_kind, 'second')])
-            question = (f'which is {a(asked)}?', which) if rng.random() < 0.5 else (f'what kind is the {which}?', asked)
+            question = (
+                (f'which is {with_article(asked)}?', which)
+                if rng.random() < 0.5
+                else (f'what kind is the {which}?', asked)
+            )
             lines = (f' {thing}', ' first', '\n', f' {other}', ' second', '\n')
             yield [(text, UNTOLD) for text in lines] + _asked(*question)
 
@@ -191,13 +196,7 @@ def _ask(kind: str, kinds: list[str], rng: random.Random) -> tuple[str, str]:
     else:
         others = [other for other in kinds if other != kind and (kind, other) not in NOT_ASKED]
         asked, answer = rng.choice(others), 'no'
-    return f'is it {a(asked)}?', answer
-
-
-def a(kind: str) -> str:
-    """`an animal`, `a tool`, `food`."""
-    article = '' if kind in ('food', 'sport') else 'an ' if kind[0] in 'aeiou' else 'a '
-    return article + kind
+    return f'is it {with_article(asked)}?', answer
 
 
 def _asked(question: str, answer: str) -> Document:

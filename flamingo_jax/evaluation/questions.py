@@ -26,18 +26,17 @@ class Kinds(Task):
 
     def episode(self, rng: np.random.Generator, shots: int, support: str, answers: str) -> Episode:
         """`shots` pictures with their kinds, then another."""
-        kind, query = _any(rng, self.queries)
-        parts = [self.example(picture, label) for label, picture in (_any(rng, self.supports) for _ in range(shots))]
+        kind, query = kinds.draw(rng, self.queries)
+        parts = [
+            self.example(picture, label) for label, picture in (kinds.draw(rng, self.supports) for _ in range(shots))
+        ]
         return Episode((*parts, self.query(query)), kind, self.kinds)
 
     def nearest(self, episode: Episode) -> tuple[str, str] | None:
         """Among all of the support."""
         query = episode.parts[-1].picture
-        if self.config.query_split == self.config.support_split:
-            keep = self._indices != query.index
-            labels = [label for label, kept in zip(self._labels, keep, strict=True) if kept]
-            return rices.nearest(self.query_rows[query.index], self._rows[keep], labels)
-        return rices.nearest(self.query_rows[query.index], self._rows, self._labels)
+        others = self.others(self._indices, query)
+        return rices.nearest(self.query_rows[query.index], self._rows[others], [self._labels[i] for i in others])
 
 
 class YesOrNo(Kinds):
@@ -45,11 +44,11 @@ class YesOrNo(Kinds):
 
     def episode(self, rng: np.random.Generator, shots: int, support: str, answers: str) -> Episode:
         """`shots` pictures with a question and its answer each, then another."""
-        kind, query = _any(rng, self.queries)
+        kind, query = kinds.draw(rng, self.queries)
         question, truth = kinds.is_it(kind, self.kinds, rng)
         parts = []
         for _ in range(shots):
-            of, picture = _any(rng, self.supports)
+            of, picture = kinds.draw(rng, self.supports)
             asked, answer = kinds.is_it(of, self.kinds, rng)
             parts.append(Part(picture, self.support_set, f'{kinds.asked(asked)} {answer}'))
         return Episode((*parts, Part(query, self.query_set, kinds.asked(question))), truth, ('yes', 'no'))
@@ -62,6 +61,14 @@ class YesOrNo(Kinds):
 
 class Which(Kinds):
     """A question about one of two pictures of different kinds."""
+
+    def prepare(self) -> None:
+        """Pictures by kind, and a beginning that some question has: others would be drawn for ever."""
+        super().prepare()
+        if not any(begin.startswith(self.config.questions) for begin in kinds.OF_TWO):
+            raise ValueError(
+                f'Task {self.name}: `questions` begins one of {kinds.OF_TWO}, not {self.config.questions!r}.'
+            )
 
     def episode(self, rng: np.random.Generator, shots: int, support: str, answers: str) -> Episode:
         """`shots` pairs with question and answer, then another pair."""
@@ -101,6 +108,7 @@ class Questions(Task):
             return every
 
         self.queries, self.supports = asked(self.query_set), asked(self.support_set)
+        self._indices = np.array([picture.index for picture, _, _ in self.supports])
         answers = [answer for _, _, answer in self.queries]
         self.candidates = tuple(sorted(set(answers)))
         self.majority = max(self.candidates, key=answers.count)
@@ -108,10 +116,8 @@ class Questions(Task):
     def episode(self, rng: np.random.Generator, shots: int, support: str, answers: str) -> Episode:
         """`shots` pictures with a question and its answer each, then another."""
         picture, question, truth = self.queries[rng.integers(len(self.queries))]
-        others = self.supports
-        if self.config.query_split == self.config.support_split:
-            others = [one for one in others if one[0].index != picture.index]
-        chosen = [others[i] for i in rng.choice(len(others), shots, replace=False)]
+        others = self.others(self._indices, picture)
+        chosen = [self.supports[i] for i in others[rng.choice(len(others), shots, replace=False)]]
         parts = [Part(p, self.support_set, f'{kinds.asked(asked)} {answer}') for p, asked, answer in chosen]
         return Episode((*parts, Part(picture, self.query_set, kinds.asked(question))), truth, self.candidates)
 
@@ -135,8 +141,3 @@ class Direction(Task):
         parts = [self.example(*clip(self.support_set)) for _ in range(shots)]
         query, truth = clip(self.query_set)
         return Episode((*parts, self.query(query)), truth, DIRECTIONS)
-
-
-def _any(rng: np.random.Generator, by_kind: dict[str, list[Picture]]) -> tuple[str, Picture]:
-    kind = list(by_kind)[rng.integers(len(by_kind))]
-    return kind, by_kind[kind][rng.integers(len(by_kind[kind]))]

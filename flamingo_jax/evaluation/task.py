@@ -58,6 +58,7 @@ class Task:
 
     answers = ('ranked', 'open-ended')
     support = ('random',)
+    majority: str | None = None  # The most frequent answer, where the score of always giving it says something.
 
     def __init__(self, name: str, config: TaskConfig, open_split: OpenSplit):
         """Makes a task.
@@ -95,6 +96,12 @@ class Task:
 
     def nearest(self, episode: Episode) -> tuple[str, str] | None:
         """What nearest neighbour and nearest centroid on the frozen features would answer; None where they cannot."""
+
+    def others(self, indices: np.ndarray, query: Picture) -> np.ndarray:
+        """Places of the support pictures, of these indices in their split, that are not the query."""
+        if self.config.query_split != self.config.support_split:
+            return np.arange(len(indices))
+        return np.flatnonzero(indices != query.index)
 
     def example(self, picture: Picture, label: str) -> Part:
         return Part(picture, self.support_set, f'{self.config.prompt} {label}')

@@ -105,7 +105,7 @@ class Names(Task):
     def episode(self, rng: np.random.Generator, shots: int, support: str, answers: str) -> Episode:
         """`shots` named pictures, then another."""
         query = self.queries[rng.integers(len(self.queries))]
-        others = self._others(query)
+        others = self.others(self._indices, query)
         if support == 'rices':
             chosen = self._ranked(query.index)[len(others) - shots :]
         else:
@@ -119,19 +119,13 @@ class Names(Task):
     def nearest(self, episode: Episode) -> tuple[str, str] | None:
         """Among all of the support."""
         query = episode.parts[-1].picture
-        others = self._others(query)
+        others = self.others(self._indices, query)
         labels = [self._labels[i] for i in others]
         return rices.nearest(self.query_rows[query.index], self._named_rows[others], labels)
 
-    def _others(self, query: Picture) -> np.ndarray:
-        """Places of the support pictures that are not the query."""
-        if self.config.query_split != self.config.support_split:
-            return np.arange(len(self.named))
-        return np.flatnonzero(self._indices != query.index)
-
     def _rank(self, query: int) -> np.ndarray:
-        """The same, the most like the query last."""
-        others = self._others(self.query_of[query])
+        """Places of the support pictures that are not the query, the most like it last."""
+        others = self.others(self._indices, self.query_of[query])
         return others[rices.most_similar(self.query_rows[query], self._named_rows[others], len(others))]
 
 

@@ -128,7 +128,7 @@ class FewShot:
 
     def kind(self, rng: np.random.Generator) -> list[Chunk]:
         """Pictures with what kind of thing they show."""
-        drawn = [self._of_any_kind(rng) for _ in range(self._config.shots)]
+        drawn = [kinds.draw(rng, self._of_kind) for _ in range(self._config.shots)]
         return [
             Chunk(self._seen(rng, picture), (self._config.prompt, ' ' + kind), (0.0, 1.0)) for kind, picture in drawn
         ]
@@ -137,7 +137,7 @@ class FewShot:
         """Pictures with questions whether they show a kind of thing."""
         chunks = []
         for _ in range(self._config.shots):
-            kind, picture = self._of_any_kind(rng)
+            kind, picture = kinds.draw(rng, self._of_kind)
             chunks.append(_asked(self._seen(rng, picture), *kinds.is_it(kind, list(self._of_kind), rng)))
         return chunks
 
@@ -170,10 +170,6 @@ class FewShot:
             label = ' ' + DIRECTIONS[int(backward)]
             chunks.append(Chunk(self._seen(rng, picture), (self._config.prompt, label), (0.0, 1.0)))
         return chunks
-
-    def _of_any_kind(self, rng: np.random.Generator) -> tuple[str, Picture]:
-        kind = list(self._of_kind)[rng.integers(len(self._of_kind))]
-        return kind, self._of_kind[kind][rng.integers(len(self._of_kind[kind]))]
 
     def _draw(self, rng, concept: str, not_style: str | None, style: str | None = None) -> Picture:
         pictures = self._set.by_concept[concept]

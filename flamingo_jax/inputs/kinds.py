@@ -10,6 +10,8 @@ import numpy as np
 
 from flamingo_jax.inputs.picture_set import Picture, PictureSet
 
+# How the questions of `of_two` begin.
+OF_TWO = ('which is ', 'what kind is the ')
 UNCOUNTED = ('food', 'sport')  # No article stands before these words.
 
 
@@ -30,6 +32,12 @@ def by_kind(pictures: PictureSet, kinds: Mapping[str, str]) -> dict[str, list[Pi
     return dict(sorted(found.items()))
 
 
+def draw(rng: np.random.Generator, by_kind: Mapping[str, Sequence[Picture]]) -> tuple[str, Picture]:
+    """A kind, all equally often, and one of its pictures."""
+    kind = list(by_kind)[rng.integers(len(by_kind))]
+    return kind, by_kind[kind][rng.integers(len(by_kind[kind]))]
+
+
 def is_it(kind: str, kinds: Sequence[str], rng: np.random.Generator) -> tuple[str, str]:
     """A question about something of this kind, with its answer, as often yes as no."""
     if rng.random() < 0.5:
@@ -43,8 +51,8 @@ def of_two(kinds: tuple[str, str], rng: np.random.Generator) -> tuple[str, str]:
     which = int(rng.integers(2))
     place = ('first', 'second')[which]
     if rng.random() < 0.5:
-        return f'which is {with_article(kinds[which])}?', place
-    return f'what kind is the {place}?', kinds[which]
+        return f'{OF_TWO[0]}{with_article(kinds[which])}?', place
+    return f'{OF_TWO[1]}{place}?', kinds[which]
 
 
 def asked(question: str) -> str:

@@ -12,6 +12,7 @@ from flamingo_jax.inputs.kinds import kind_of
 from flamingo_jax.inputs.picture_set import PictureSet
 
 SAMPLE = 'data/picture_dictionary/sample'
+KINDS = {'animal': 'animal', 'food': 'food', 'transport': 'vehicle'}
 
 
 @pytest.fixture(scope='module')
@@ -94,9 +95,6 @@ def test_names_that_training_did_not_show(open_split):
             assert episode.truth == query.names['ka'] and set(episode.candidates) == set(query.names.values())
 
 
-KINDS = {'animal': 'animal', 'food': 'food', 'transport': 'vehicle'}
-
-
 @pytest.mark.parametrize('asks', ['kinds', 'yes_or_no', 'which'])
 def test_questions_about_kinds_are_answered_by_the_pictures(open_split, asks):
     task, truths = make(asks, TaskConfig(asks=asks, kinds=KINDS, shots=(2,)), open_split), []
@@ -147,6 +145,7 @@ def test_a_picture_with_questions_of_its_own(open_split):
         (dict(asks='nmaes'), 'nmaes'),
         (dict(asks='kinds'), 'two kinds'),
         (dict(asks='questions'), 'no picture has a question'),
+        (dict(asks='which', kinds=KINDS, questions='who'), "not 'who'"),
         (dict(asks='direction'), 'only clips'),
         (dict(query_styles=('ntoo',)), 'ntoo'),
         (dict(query_split='tset'), 'tset'),
