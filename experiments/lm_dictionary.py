@@ -3,12 +3,12 @@
     data/dictionary_text/fetch.sh RAW
     python -m data.dictionary_text.build --raw=RAW --out=DATA --config=small
     python -m data.dictionary_text.build --raw=RAW --out=DATA --config=copying
-    python -m flamingo_jax.inputs.tokenizer --data=DATA/dictionary_text/small/1.7.0 --records=30000 --out=lm.model
+    python -m flamingo_jax.inputs.tokenizer --data=DATA/dictionary_text/small/1.8.0 --records=30000 --out=lm.model
     python -m flamingo_jax.train --config=experiments/lm_dictionary.py --workdir=lm --config.tokenizer=lm.model \
-        --config.datasets.text.path=DATA/dictionary_text/copying/1.7.0 \
+        --config.datasets.text.path=DATA/dictionary_text/copying/1.8.0 \
         --config.steps=1800 --config.noise.text=0 --config.noise.vocabulary=0
     python -m flamingo_jax.train --config=experiments/lm_dictionary.py --workdir=lm --config.tokenizer=lm.model \
-        --config.datasets.text.path=DATA/dictionary_text/copying/1.7.0
+        --config.datasets.text.path=DATA/dictionary_text/copying/1.8.0
     python -m flamingo_jax.convert run --source=lm --card=experiments/lm_dictionary.md --out=experiments/lm_dictionary
 
 23 minutes on one core: 13:22 for the first 1,800 steps, 9:24 for those with noise. Copying comes suddenly: 8 % of the labels

@@ -33,10 +33,10 @@ for split in train,4 validation,1 test,1; do
 done
 
 # The language model, on text alone: first it learns to copy.
-make "$work/lm.model" flamingo_jax.inputs.tokenizer --data="$text/full/1.7.0" --records=60000 --vocab_size=8192 --out="$work/lm.model"
+make "$work/lm.model" flamingo_jax.inputs.tokenizer --data="$text/full/1.8.0" --records=60000 --vocab_size=8192 --out="$work/lm.model"
 lm() {
   make "$work/lm/checkpoints/$1" flamingo_jax.train --config=experiments/lm_pictures.py --workdir="$work/lm" \
-    --config.tokenizer="$work/lm.model" --config.datasets.text.path="$text/$2/1.7.0" --config.steps="$1" "${@:3}"
+    --config.tokenizer="$work/lm.model" --config.datasets.text.path="$text/$2/1.8.0" --config.steps="$1" "${@:3}"
 }
 [ -e "$work/lm/checkpoints/3000" ] || lm 1200 copying_full --config.noise.text=0 --config.noise.vocabulary=0
 lm 3000 full

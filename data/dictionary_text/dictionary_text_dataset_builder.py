@@ -38,7 +38,7 @@ class Config(tfds.core.BuilderConfig):
 class Builder(tfds.core.GeneratorBasedBuilder):
     """Synthetic documents of few-shot tasks in text, see README.md."""
 
-    VERSION = tfds.core.Version('1.7.0')
+    VERSION = tfds.core.Version('1.8.0')
     BUILDER_CONFIGS = [
         Config(
             name='copying', description='8 languages, the two simplest kinds', train=40_000, mixture=documents.COPYING

@@ -20,6 +20,7 @@ COARSE = ('slur', 'offensive', 'obscene', 'vulgar', 'disparaging', 'derogatory',
 CONCEPTS_PER_KEYWORD = 2
 # A flag's name is a country's; a component (skin tone, hair) is no thing.
 UNUSED_CATEGORIES = ('Flags', 'Component')
+NO_THINGS = ('Symbols', 'People & Body', 'Smileys & Emotion')
 
 # What kind of thing a concept is, in English, by the beginning of the subcategory. Kinds that overlap or name no thing
 # are left out. Unicode's groups are loose at the edges: a bus stop counts as a vehicle.
@@ -47,7 +48,7 @@ FEWEST_MEMBERS = 6  # of a subcategory that stands for a class
 
 @dataclasses.dataclass(frozen=True)
 class Concept:
-    """One emoji concept: its names by language, and every surface (name or keyword) that stands for it."""
+    """One emoji concept: its names by language, and every English surface (name or keyword) that stands for it."""
 
     id: str  # code points in lower case, '1f436'
     category: str  # of Unicode, 'Animals & Nature'
@@ -70,16 +71,22 @@ class Lexicon:
     glosses: tuple[tuple[str, str], ...]  # (word or phrase, its definition)
 
     @functools.cached_property
+    def things(self) -> tuple[Concept, ...]:
+        """The concepts with an English name that a picture shows as a thing: neither persons nor faces nor symbols."""
+        return tuple(c for c in self.concepts if 'en' in c.names and c.category not in NO_THINGS)
+
+    @functools.cached_property
     def groups(self) -> tuple[tuple[Concept, ...], ...]:
         """The concepts by subcategory, without symbols and tiny groups."""
-        things = [concept for concept in self.concepts if concept.category != 'Symbols']
-        groups = _grouped(things, lambda concept: concept.subcategory).values()
+        named = [concept for concept in self.concepts if 'en' in concept.names and concept.category != 'Symbols']
+        groups = _grouped(named, lambda concept: concept.subcategory).values()
         return tuple(group for group in groups if len(group) >= FEWEST_MEMBERS)
 
     @functools.cached_property
     def kinds(self) -> dict[str, tuple[Concept, ...]]:
-        """The concepts by kind, without those that have none."""
-        return _grouped([concept for concept in self.concepts if concept.kind], lambda concept: concept.kind)
+        """The concepts with an English name by kind, without those that have none."""
+        named = [concept for concept in self.concepts if 'en' in concept.names and concept.kind]
+        return _grouped(named, lambda concept: concept.kind)
 
 
 def _grouped(concepts: list[Concept], key: Callable[[Concept], str]) -> dict[str, tuple[Concept, ...]]:
@@ -90,7 +97,10 @@ def _grouped(concepts: list[Concept], key: Callable[[Concept], str]) -> dict[str
 
 
 def read_lexicon(raw: str | Path, languages: tuple[str, ...]) -> Lexicon:
-    """Reads the folder that fetch.sh fills; FileNotFoundError names what is missing there."""
+    """Reads the folder that fetch.sh fills; FileNotFoundError names what is missing there. English is always read.
+
+    `languages` are those that things are named in.
+    """
     raw = Path(raw)
     wordnet = _locate(raw, 'x/wordnet-base/usr/share/wordnet')
     cldr = _locate(raw, 'n/cldr-annotations-full-*/package/annotations')
@@ -111,23 +121,22 @@ def _locate(raw: Path, pattern: str) -> Path:
 def _read_concepts(emoji: Path, cldr: Path, languages: tuple[str, ...]) -> list[Concept]:
     annotations = {
         language: json.loads((cldr / language / 'annotations.json').read_text('utf-8'))['annotations']['annotations']
-        for language in languages
+        for language in {'en', *languages}
     }
-    common = {language: _common_keywords(entries) for language, entries in annotations.items()}
+    common = _common_keywords(annotations['en'])
     concepts = []
     for entry in sorted(json.loads(emoji.read_text('utf-8')), key=lambda entry: entry['sort_order']):
         if entry['category'] in UNUSED_CATEGORIES:
             continue
         character = ''.join(chr(int(point, 16)) for point in entry['unified'].split('-')).replace('\ufe0f', '')
-        names, synonyms = {}, {}
+        names = {}
         for language in languages:
-            annotation = annotations[language].get(character, {})
-            keywords = [word for word in annotation.get('default', []) if word not in common[language]]
-            for name in filter(_is_name, annotation.get('tts', [])):
+            for name in filter(_is_name, annotations[language].get(character, {}).get('tts', [])):
                 names[language] = name
-                keywords.append(name)
-            synonyms.update({word.casefold(): word for word in keywords if _is_name(word)})
+        keywords = [word for word in annotations['en'].get(character, {}).get('default', []) if word not in common]
+        words = filter(_is_name, [*keywords, *([names['en']] if 'en' in names else [])])
         if names:
+            synonyms = {word.casefold(): word for word in words}
             id = entry['unified'].lower()
             concepts.append(Concept(id, entry['category'], entry['subcategory'], names, tuple(synonyms.values())))
     return concepts

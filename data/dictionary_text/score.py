@@ -1,6 +1,6 @@
 """What a language model has learned of each kind of document: is the last label of a document likelier than its others?
 
-    python -m data.dictionary_text.score --lm=BUNDLE --data=DATA_DIR/dictionary_text/full/1.7.0 [--documents=100]
+    python -m data.dictionary_text.score --lm=BUNDLE --data=DATA_DIR/dictionary_text/full/1.8.0 [--documents=100]
 
 The candidates are the different labels of the document: words for the kinds that bind, yes, no and kinds for the questions, names
 of other things in the same language for `names`. Validation documents; prints the share right, the chance, and how many.
