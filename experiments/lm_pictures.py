@@ -5,15 +5,17 @@
     python -m data.dictionary_text.build --raw=RAW --out=DATA --config=full
     python -m flamingo_jax.inputs.tokenizer --data=DATA/dictionary_text/full/1.8.0 --records=60000 --vocab_size=8192 \
         --out=lm.model
-    python -m flamingo_jax.train --config=experiments/lm_pictures.py --workdir=runs/lm_pictures --config.tokenizer=lm.model \
-        --config.datasets.text.path=DATA/dictionary_text/copying_full/1.8.0 \
-        --config.steps=1200 --config.noise.text=0 --config.noise.vocabulary=0
-    python -m flamingo_jax.train --config=experiments/lm_pictures.py --workdir=runs/lm_pictures --config.tokenizer=lm.model \
-        --config.datasets.text.path=DATA/dictionary_text/full/1.8.0
+    python -m flamingo_jax.train --config=experiments/lm_pictures.py:copying --workdir=runs/lm_pictures \
+        --config.tokenizer=lm.model --config.datasets.text.path=DATA/dictionary_text/copying_full/1.8.0
+    python -m flamingo_jax.train --config=experiments/lm_pictures.py:likeness --workdir=runs/lm_pictures \
+        --config.tokenizer=lm.model --config.datasets.text.path=DATA/dictionary_text/copying_full/1.8.0
+    python -m flamingo_jax.train --config=experiments/lm_pictures.py --workdir=runs/lm_pictures \
+        --config.tokenizer=lm.model --config.datasets.text.path=DATA/dictionary_text/full/1.8.0
     python -m flamingo_jax.convert run --source=runs/lm_pictures --out=runs/lm_pictures_bundle
 
-The first 1,200 steps teach it to copy, which comes suddenly; the others, with noise in half of the rows, to copy from likeness,
-to follow the language of its context, to tell kinds, and to answer about one of two things.
+The first 1,200 steps teach it to copy, which comes suddenly; 800 more, with noise in half of the rows, to copy from likeness,
+since a picture is never the same key twice. The others teach it what it will be asked about pictures: names in the language
+of its context, kinds, questions. They have little noise, for a fact is learned of a key that can be recognised.
 """
 
 from ml_collections import ConfigDict
@@ -21,8 +23,19 @@ from ml_collections import ConfigDict
 from experiments import lm_dictionary
 
 
-def get_config() -> ConfigDict:
-    """A decoder of 3.3M parameters: that of the quickstart with 8,192 pieces, ALiBi and a context of 256."""
+def get_config(stage: str = '') -> ConfigDict:
+    """A decoder of 3.3M parameters: that of the quickstart with 8,192 pieces, ALiBi and a context of 256.
+
+    The stages, each of which goes on in the same workdir, are 'copying', 'likeness' and ''.
+    """
     c = lm_dictionary.get_config()
     c.model.lm.update(vocab_size=8192, positions='alibi', context=256)
+    if stage == 'copying':
+        c.steps, c.noise.text, c.noise.vocabulary = 1200, 0.0, 0.0
+    elif stage == 'likeness':
+        c.steps = 2000
+    elif stage == '':
+        c.steps, c.noise.text, c.noise.vocabulary, c.optimizer.final_fraction = 10_000, 0.2, 0.3, 0.05
+    else:
+        raise ValueError(f"The stages are 'copying', 'likeness' and '', and not {stage!r}.")
     return c
