@@ -63,7 +63,7 @@ def _cell(score: dict | None) -> str:
 def main() -> None:
     """Prints every table that there is a report for."""
     work = pathlib.Path(sys.argv[1])
-    if seeds := {name: report for name, report in reports(work, 'words').items() if name.startswith('seed')}:
+    if seeds := {name: report for name, report in reports(work, 'words').items() if name.startswith('words')}:
         print(f'## New words: runs {", ".join(seeds)}\n\n{seeds_table(seeds)}\n')
     for part in ('names', 'tasks', 'languages', 'scenes', 'clips'):
         for name, report in reports(work, part).items():

@@ -35,21 +35,25 @@ done
 # The language model, on text alone: first it learns to copy.
 make "$work/lm.model" flamingo_jax.inputs.tokenizer --data="$text/full/1.8.0" --records=60000 --vocab_size=8192 --out="$work/lm.model"
 lm() {
-  make "$work/lm/checkpoints/$1" flamingo_jax.train --config=experiments/lm_pictures.py --workdir="$work/lm" \
-    --config.tokenizer="$work/lm.model" --config.datasets.text.path="$text/$2/1.8.0" --config.steps="$1" "${@:3}"
+  make "$work/lm/checkpoints/$1" flamingo_jax.train --config="experiments/lm_pictures.py:${3-}" --workdir="$work/lm" \
+    --config.tokenizer="$work/lm.model" --config.datasets.text.path="$text/$2/1.8.0"
 }
-[ -e "$work/lm/checkpoints/3000" ] || lm 1200 copying_full --config.noise.text=0 --config.noise.vocabulary=0
-lm 3000 full
+done_with() { [ -e "$work/$1/checkpoints/$2" ]; }  # A finished run keeps the checkpoints of its last stage only.
+done_with lm 2000 || done_with lm 10000 || lm 1200 copying_full copying
+done_with lm 10000 || lm 2000 copying_full likeness
+lm 10000 full
 make "$work/lm_bundle" flamingo_jax.convert run --source="$work/lm" --out="$work/lm_bundle"
 
-# train NAME STEPS CONFIG DATASETS MORE: of the dictionary, with the trunk and the features of FROM. evaluate NAME CONFIG DATA FEATURES PART
+# train NAME STEPS CONFIG DATASETS MORE: of the dictionary, with the features of FROM; train_new: a new model, of its trunk.
+# evaluate NAME CONFIG DATA FEATURES PART
 from=$work
 train() {
   local data=()
   for name in $4; do data+=("--config.datasets.$name.path=$pictures" "--config.datasets.$name.features=$from/features"); done
   make "$work/runs/$1/checkpoints/$2" flamingo_jax.train --config="$3" --workdir="$work/runs/$1" --config.steps="$2" \
-    --config.lm="$work/lm_bundle" --config.vision="$from/trunk" "${data[@]}" "${@:5}"
+    "${data[@]}" "${@:5}"
 }
+train_new() { train "$@" --config.lm="$work/lm_bundle" --config.vision="$from/trunk"; }
 evaluate() {
   make "$work/evaluations/$1/$5/report.json" flamingo_jax.evaluate --config="experiments/evaluate/$2" \
     --checkpoint="$work/runs/$1" --workdir="$work/evaluations/$1/$5" --config.data="$3" --config.features="$4" "${@:6}"
@@ -57,17 +61,17 @@ evaluate() {
 of_dictionary() { evaluate "$1" "picture_dictionary.py:$2" "$pictures" "$from/features" "$2"; }
 
 for seed in 0 1 2; do
-  [ -e "$work/runs/seed$seed/checkpoints/1200" ] ||
-    train "seed$seed" 450 experiments/picture_dictionary.py:begin pictures --config.seed="$seed"
-  train "seed$seed" 1200 experiments/picture_dictionary.py pictures --config.seed="$seed"
-  of_dictionary "seed$seed" words
+  train_new "words$seed" 1500 experiments/picture_words.py pictures --config.seed="$seed"
+  of_dictionary "words$seed" words
 done
-for part in tasks names languages; do
-  of_dictionary seed0 "$part"
+make "$work/words0_bundle" flamingo_jax.convert run --source="$work/runs/words0" --out="$work/words0_bundle"
+train dictionary 1500 experiments/picture_dictionary.py pictures --config.start="$work/words0_bundle"
+for part in words tasks names languages; do
+  of_dictionary dictionary "$part"
 done
 
 # Scenes and clips go on from there.
-make "$work/seed0_bundle" flamingo_jax.convert run --source="$work/runs/seed0" --out="$work/seed0_bundle"
+make "$work/dictionary_bundle" flamingo_jax.convert run --source="$work/runs/dictionary" --out="$work/dictionary_bundle"
 make "$work/data/picture_scenes" data.picture_scenes.build --pictures="$pictures" --out="$work/data"
 make "$work/data/picture_dictionary/clips" data.picture_dictionary.build --raw="$raw" --out="$work/data" --config=clips
 for kind in scenes clips; do
@@ -75,18 +79,18 @@ for kind in scenes clips; do
   [ "$kind" = scenes ] && data=$work/data/picture_scenes/full/1.0.0 steps=500
   make "$work/features_$kind/test.json" flamingo_jax.features --data="$data" --vision="$work/trunk" --out="$work/features_$kind"
   make "$work/runs/$kind/checkpoints/$steps" flamingo_jax.train --config="experiments/picture_$kind.py" --workdir="$work/runs/$kind" \
-    --config.start="$work/seed0_bundle" --config.datasets.$kind.path="$data" --config.datasets.$kind.features="$work/features_$kind"
+    --config.start="$work/dictionary_bundle" --config.datasets.$kind.path="$data" --config.datasets.$kind.features="$work/features_$kind"
   evaluate "$kind" "picture_$kind.py" "$data" "$work/features_$kind" "$kind"
 done
-evaluate seed0 picture_clips.py "$data" "$work/features_clips" clips
+evaluate dictionary picture_clips.py "$data" "$work/features_clips" clips
 evaluate clips picture_clips.py "$data" "$work/features_clips" stills --config.stills
 
 # Ablations: one data set of new words and one of names.
 for name in base no_gates every_2 every_4 all_images mlp pooling lm_trained p_next_half p_next_1 latents_16 latents_64; do
-  train "$name" 400 "experiments/ablations/$name.py" 'bind name'
+  train_new "$name" 400 "experiments/ablations/$name.py" 'bind name'
   of_dictionary "$name" ablation
 done
-train round_robin 800 experiments/ablations/round_robin.py 'bind name'
+train_new round_robin 800 experiments/ablations/round_robin.py 'bind name'
 of_dictionary round_robin ablation
 from=$work/random
 make "$from/trunk" flamingo_jax.convert efficientnet --random_seed=0 --image_size=160 --standardise="$pictures" --out="$from/trunk"
@@ -94,7 +98,7 @@ for split in train,4 validation,1 test,1; do
   make "$from/features/${split%,*}.json" flamingo_jax.features --data="$pictures" --vision="$from/trunk" --out="$from/features" \
     --splits="${split%,*}" --views="${split#*,}"
 done
-train random_trunk 400 experiments/ablations/random_trunk.py 'bind name'
+train_new random_trunk 400 experiments/ablations/random_trunk.py 'bind name'
 of_dictionary random_trunk ablation
 
 python experiments/results.py "$work" | tee "$work/tables.md"

@@ -4,7 +4,7 @@
         --config.datasets.bind.path=DATA/picture_dictionary/full/1.0.0 \
         --config.datasets.name.path=DATA/picture_dictionary/full/1.0.0
 
-Data, features, trunk and language model are those of experiments/picture_dictionary.py. The paper's figures are its overall
+Data, features, trunk and language model are those of experiments/picture_words.py. The paper's figures are its overall
 score (version 2): the mean over five benchmarks, 4 shots, of the score as a share of the best published one in %, where
 its base has 70.7. Rows are those of its tables 3 and 10.
 
@@ -21,7 +21,7 @@ its base has 70.7. Rows are those of its tables 3 and 10.
 
 from ml_collections import ConfigDict
 
-from experiments import picture_dictionary, quickstart
+from experiments import picture_words, quickstart
 
 
 def get_config() -> ConfigDict:
@@ -30,7 +30,7 @@ def get_config() -> ConfigDict:
     c.steps = c.checkpoint_every = 400
     c.lm, c.vision = 'runs/lm_pictures_bundle', 'runs/trunk'
     both = c.datasets.names
-    both.update(path='', features='runs/features', styles=picture_dictionary.STYLES, batch_size=16)
+    both.update(path='', features='runs/features', styles=picture_words.STYLES, batch_size=16)
     c.datasets = ConfigDict()
     for kind in ('bind', 'name'):
         c.datasets[kind] = both.copy_and_resolve_references()

@@ -8,7 +8,8 @@
 
 from ml_collections import ConfigDict
 
-from experiments.picture_dictionary import KINDS, LANGUAGES, STYLES
+from experiments.picture_dictionary import LANGUAGES
+from experiments.picture_words import KINDS, STYLES
 from flamingo_jax.evaluation import config as evaluation
 
 EMOJI_STYLES = STYLES[:4]  # Their concepts have names of Unicode's.

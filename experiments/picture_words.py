@@ -1,0 +1,50 @@
+"""New words for pictures, their English names and kinds, over the whole picture dictionary, from frozen features.
+
+    data/picture_dictionary/fetch.sh RAW
+    python -m data.picture_dictionary.build --raw=RAW --out=DATA --config=full
+    python -m flamingo_jax.convert efficientnet --image_size=160 --out=runs/trunk \
+        --standardise=DATA/picture_dictionary/full/1.0.0
+    python -m flamingo_jax.features --data=DATA/picture_dictionary/full/1.0.0 --vision=runs/trunk --out=runs/features \
+        --splits=train --views=4
+    python -m flamingo_jax.features --data=DATA/picture_dictionary/full/1.0.0 --vision=runs/trunk --out=runs/features \
+        --splits=validation,test
+    python -m flamingo_jax.train --config=experiments/picture_words.py --workdir=runs/picture_words \
+        --config.datasets.pictures.path=DATA/picture_dictionary/full/1.0.0
+
+The language model is made by experiments/lm_pictures.py. experiments/picture_dictionary.py goes on from here.
+"""
+
+from ml_collections import ConfigDict
+
+from experiments import quickstart
+from flamingo_jax.inputs.few_shot import FewShotConfig
+from flamingo_jax.training import config as training
+
+STYLES = ('noto', 'twemoji', 'openmoji-color', 'fluent-flat', 'tux-drawing')
+# The word for what kind of thing a picture shows, by how its subcategory begins. Those of `tux-` are the stamps'.
+KINDS = {
+    **dict.fromkeys(
+        ('animal', 'tux-birds', 'tux-bovines', 'tux-mammals', 'tux-insects', 'tux-fish', 'tux-cats'), 'animal'
+    ),
+    **dict.fromkeys(('tux-rodents', 'tux-deer', 'tux-dogs', 'tux-marsupials', 'tux-apes', 'tux-equines'), 'animal'),
+    **dict.fromkeys(('plant', 'tux-flowers', 'tux-plants', 'tux-trees'), 'plant'),
+    **dict.fromkeys(('food', 'tux-fruit', 'tux-vegetables', 'tux-nuts', 'tux-food', 'tux-dessert'), 'food'),
+    **dict.fromkeys(('transport', 'tux-vehicles', 'tux-auto', 'tux-ship', 'tux-planes', 'tux-emergency'), 'vehicle'),
+    **dict.fromkeys(('place-building', 'place-religious'), 'building'),
+    **dict.fromkeys(('clothing', 'tux-clothes', 'tux-hats'), 'garment'),
+    **dict.fromkeys(('tool', 'tux-tools'), 'tool'),
+    **dict.fromkeys(('musical-instrument', 'tux-string', 'tux-percussion', 'tux-brass'), 'instrument'),
+}
+
+
+def get_config() -> ConfigDict:
+    """The quickstart's recipe, longer and with kinds."""
+    c = quickstart.get_config()
+    c.steps, c.checkpoint_every = 1500, 150
+    c.lm, c.vision = 'runs/lm_pictures_bundle', 'runs/trunk'
+    few_shot = FewShotConfig(shots=8, mixture=dict(bind=0.55, name=0.3, kind=0.15), kinds=KINDS)
+    c.datasets = ConfigDict()
+    c.datasets.pictures = training.dataset(
+        few_shot, features='runs/features', styles=STYLES, length=56, images=8, batch_size=32
+    )
+    return c
