@@ -20,7 +20,7 @@ from experiments import quickstart
 from flamingo_jax.inputs.few_shot import FewShotConfig
 from flamingo_jax.training import config as training
 
-STYLES = ('noto', 'twemoji', 'openmoji-color', 'fluent-flat', 'tux-drawing')
+STYLES = ('noto', 'twemoji', 'openmoji-color', 'fluent-flat')  # Whose pictures may be passed on.
 # The word for what kind of thing a picture shows, by how its subcategory begins. Those of `tux-` are the stamps'.
 KINDS = {
     **dict.fromkeys(
@@ -42,6 +42,7 @@ def get_config() -> ConfigDict:
     c = quickstart.get_config()
     c.steps, c.checkpoint_every = 1500, 150
     c.lm, c.vision = 'runs/lm_pictures_bundle', 'runs/trunk'
+    c.model.resampler.update(width=192, head_dim=48)  # As wide as the language model: a bundle has less than 10 MB.
     few_shot = FewShotConfig(shots=8, mixture=dict(bind=0.55, name=0.3, kind=0.15), kinds=KINDS)
     c.datasets = ConfigDict()
     c.datasets.pictures = training.dataset(

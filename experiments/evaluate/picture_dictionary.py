@@ -12,7 +12,6 @@ from experiments.picture_dictionary import LANGUAGES
 from experiments.picture_words import KINDS, STYLES
 from flamingo_jax.evaluation import config as evaluation
 
-EMOJI_STYLES = STYLES[:4]  # Their concepts have names of Unicode's.
 HELD_OUT = dict(query_styles=('fluent-3d',), support_styles=STYLES)
 
 
@@ -30,7 +29,7 @@ def words(c: ConfigDict) -> None:
     for ways in (2, 5):
         c.tasks[f'{ways}-way new words'] = evaluation.task(asks='words', ways=ways, shots=(1, 2, 4), **HELD_OUT)
     c.tasks['5-way new words, photographs'] = evaluation.task(
-        asks='words', ways=5, shots=(1,), query_styles=('tux-photo',), support_styles=STYLES
+        asks='words', ways=5, shots=(1,), query_styles=('tux-photo',), support_styles=(*STYLES, 'tux-drawing')
     )
 
 
@@ -46,7 +45,7 @@ def names(c: ConfigDict) -> None:
                 query_split='train',
                 query_styles=(style,),
                 support_split='train',
-                support_styles=EMOJI_STYLES,
+                support_styles=STYLES,
                 controls=False,
             )
 
@@ -74,7 +73,7 @@ def languages(c: ConfigDict) -> None:
                 query_split='train',
                 query_styles=('fluent-3d',),
                 support_split='train',
-                support_styles=EMOJI_STYLES,
+                support_styles=STYLES,
                 controls=False,
             )
 
@@ -89,6 +88,6 @@ def ablation(c: ConfigDict) -> None:
         query_split='train',
         query_styles=('fluent-3d',),
         support_split='train',
-        support_styles=EMOJI_STYLES,
+        support_styles=STYLES,
         controls=False,
     )
