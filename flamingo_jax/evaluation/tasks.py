@@ -95,7 +95,8 @@ class Names(Task):
         self._labels = [self._name(picture) for picture in self.named]
         self._named_rows = np.stack([self.support_rows[p.index] for p in self.named])
         self._indices = np.array([p.index for p in self.named])
-        self._ranked = functools.cache(self._rank)  # A query comes again at other shots and kinds of answers.
+        # A query comes again at other shots and kinds of answers.
+        self._ranked, self._nearest = functools.cache(self._rank), functools.cache(self._find_nearest)
         self.query_of = {picture.index: picture for picture in self.queries}
         self.candidates = tuple(sorted({names[c.language] for names in self._names.values()}))
 
@@ -118,10 +119,12 @@ class Names(Task):
 
     def nearest(self, episode: Episode) -> tuple[str, str] | None:
         """Among all of the support."""
-        query = episode.parts[-1].picture
-        others = self.others(self._indices, query)
+        return self._nearest(episode.parts[-1].picture.index)
+
+    def _find_nearest(self, query: int) -> tuple[str, str]:
+        others = self.others(self._indices, self.query_of[query])
         labels = [self._labels[i] for i in others]
-        return rices.nearest(self.query_rows[query.index], self._named_rows[others], labels)
+        return rices.nearest(self.query_rows[query], self._named_rows[others], labels)
 
     def _rank(self, query: int) -> np.ndarray:
         """Places of the support pictures that are not the query, the most like it last."""
