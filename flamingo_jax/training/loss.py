@@ -65,19 +65,14 @@ def loss_sum(
     return sums['loss'], sums
 
 
-# Different vectors of noise, which the tokens of a vocabulary share: one for each of 8,192, drawn anew in every step, took a third
-# of a small run's time on a CPU.
-_NOISES = 1021
-
-
 def _text_noise(
     embeddings: Float[Array, 'v d'], tokens: Int[Array, 'b l'], key: Key[Array, ''], noise: NoiseConfig, model: Flamingo
 ) -> Float[Array, 'b l d']:
-    d = embeddings.shape[-1]
+    v, d = embeddings.shape
     key_table, key_shift, key_tokens, key_rows = jax.random.split(key, 4)
-    table = jax.random.normal(key_table, (_NOISES, d), model.dtype)
-    shift = jax.random.randint(key_shift, (len(tokens), 1), 0, _NOISES)  # A table for every row, at the price of one.
+    table = jax.random.normal(key_table, (v, d), model.dtype)
+    shift = jax.random.randint(key_shift, (len(tokens), 1), 0, v)  # A table for every row, at the price of one.
     total = noise.text * jax.random.normal(key_tokens, (*tokens.shape, d), model.dtype)
-    total += noise.vocabulary * table[(tokens + shift) % _NOISES]
+    total += noise.vocabulary * table[(tokens + shift) % v]
     scale = jnp.std(embeddings.astype(jnp.float32)) * (d**0.5 if model.config.lm.scale_embeddings else 1)
     return (scale * total * jax.random.bernoulli(key_rows, 0.5, (len(tokens), 1, 1))).astype(model.dtype)
