@@ -22,6 +22,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
+from flamingo_jax import memory
 from flamingo_jax.evaluation import metrics, report, rices, tasks
 from flamingo_jax.evaluation.task import Episode, Part, Task, TaskConfig
 from flamingo_jax.inference import pretrained
@@ -194,6 +195,7 @@ def _batched(episodes: Iterator[Episode], n: int) -> Iterator[list[Episode]]:
 def main(argv):
     """Reads the flags and evaluates."""
     del argv
+    memory.keep_freed()
     logging.set_verbosity(logging.WARNING)  # Orbax tells its every step.
     evaluate(_CONFIG.value, flags.FLAGS.checkpoint, flags.FLAGS.workdir)
 

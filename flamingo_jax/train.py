@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from flamingo_jax import memory
 from flamingo_jax.files import write_whole
 from flamingo_jax.inference import bundle
 from flamingo_jax.inputs import pipeline
@@ -238,6 +239,7 @@ def _print_sizes(trained: Params, frozen: Params) -> None:
 def main(argv):
     """Reads the flags and trains."""
     del argv
+    memory.keep_freed()
     logging.set_verbosity(logging.WARNING)  # Orbax tells its every step.
     processes.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
     train(_CONFIG.value, _WORKDIR.value)
