@@ -3,6 +3,8 @@
     python -m flamingo_jax.convert run --source=runs/picture_words --out=runs/picture_words_bundle
     python -m flamingo_jax.train --config=experiments/picture_dictionary.py --workdir=runs/picture_dictionary \
         --config.datasets.pictures.path=DATA/picture_dictionary/full/1.0.0
+    python -m flamingo_jax.convert run --source=runs/picture_dictionary --packaged_trunk \
+        --card=experiments/picture_dictionary.md --out=experiments/picture_dictionary
 
 It does not begin with all of it: where all tasks and languages come at once, the pictures tell too little of the next word at
 first, the gates close (0.46 to 0.04 in 430 steps), and the run stays at guessing among the words of the prompt.
