@@ -229,8 +229,8 @@ class Pretrained:
     def choose(self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[str]]) -> list[int]:
         """The likeliest candidate of each prompt, by its place: that of the highest `score`, found without scoring all.
 
-        A candidate is no likelier than its first token. They are scored in the order of that bound, until none that is
-        left can be better than the best found: of a thousand names mostly a few dozen.
+        A candidate is no likelier than its first token. They are scored in the order of that bound, the short ones first, until
+        none that is left can be better than the best found: of a thousand names mostly a few dozen.
 
         Args:
           prompts: as for `generate`.
@@ -241,20 +241,27 @@ class Pretrained:
         read = self.read(prompts, longest)
         logp = np.asarray(jax.nn.log_softmax(read[2]))
         bounds = [logp[i, [ids[0] for ids in row]] for i, row in enumerate(encoded)]
-        order = [np.argsort(-bound, kind='stable') for bound in bounds]
-        part = max(1, min(_LIKELIEST // longest, max(map(len, encoded))))
+        rooms = [np.array([_room(len(ids)) for ids in row]) for row in encoded]
         best, chosen = np.full(len(prompts), -np.inf), [0] * len(prompts)
-        for begin in range(0, max(map(len, encoded)), part):
-            some = [places[begin : begin + part] for places in order]
-            left = [len(places) > 0 and bounds[i][places[0]] > best[i] for i, places in enumerate(some)]
-            if not any(left):
-                break
-            # A row that is done scores its first candidate again, so that all parts have one shape.
-            some = [np.resize(places if len(places) else [0], part) for places in some]
-            scores = self._score(read, [[encoded[i][j] for j in places] for i, places in enumerate(some)], longest)
-            for i, places in enumerate(some):
-                if left[i] and scores[i].max() > best[i]:
-                    best[i], chosen[i] = scores[i].max(), int(places[scores[i].argmax()])
+        for room in sorted({int(room) for row in rooms for room in row}):
+            order = [np.flatnonzero(row == room) for row in rooms]
+            order = [
+                places[np.argsort(-bound[places], kind='stable')] for places, bound in zip(order, bounds, strict=True)
+            ]
+            part = max(1, min(_LIKELIEST // room, max(map(len, order))))
+            for begin in range(0, max(map(len, order)), part):
+                some = [places[begin : begin + part] for places in order]
+                left = [len(places) > 0 and bounds[i][places[0]] > best[i] for i, places in enumerate(some)]
+                if not any(left):
+                    break
+                # A row that has fewer repeats them, one that has none scores the beginning of any: one shape for all.
+                some = [np.resize(places if len(places) else [0], part) for places in some]
+                scores = self._score(
+                    read, [[encoded[i][j][:room] for j in places] for i, places in enumerate(some)], room
+                )
+                for i, places in enumerate(some):
+                    if left[i] and scores[i].max() > best[i]:
+                        best[i], chosen[i] = scores[i].max(), int(places[scores[i].argmax()])
         return chosen
 
     def _encode_candidates(self, prompt: Prompt, candidates: Sequence[str]) -> list[list[int]]:

@@ -97,7 +97,7 @@ def test_the_likeliest_candidate_is_found_without_scoring_all(pretrained, pictur
     candidates = [f' {a}{b} {c}<EOC>' for a in 'dkgmv' for b in 'aeiou' for c in ('x', 'the dog')]
     rows = [candidates[i:] for i in range(len(prompts))]
     expected = [int(pretrained.score(p, row).argmax()) for p, row in zip(prompts, rows, strict=True)]
-    monkeypatch.setattr('flamingo_jax.inference.pretrained._TOGETHER', 32)
+    monkeypatch.setattr('flamingo_jax.inference.pretrained._LIKELIEST', 32)
     assert pretrained.choose(prompts, rows) == expected
 
 
