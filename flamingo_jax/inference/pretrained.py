@@ -248,7 +248,8 @@ class Pretrained:
             order = [
                 places[np.argsort(-bound[places], kind='stable')] for places, bound in zip(order, bounds, strict=True)
             ]
-            part = max(1, min(_LIKELIEST // room, max(map(len, order))))
+            most = max(map(len, order))
+            part = max(1, min(_LIKELIEST // room, 1 << (most - 1).bit_length()))  # Few sizes: to compile seldom.
             for begin in range(0, max(map(len, order)), part):
                 some = [places[begin : begin + part] for places in order]
                 left = [len(places) > 0 and bounds[i][places[0]] > best[i] for i, places in enumerate(some)]
