@@ -123,6 +123,11 @@ def _run(config, model: Pretrained, task: Task, shots: int, support: str, answer
     shown: dict[bool, list[report.Example]] = {True: [], False: []}
     rng = np.random.default_rng((config.seed, 1))
     chance = []
+
+    @functools.cache  # Names have the same candidates in every episode.
+    def normals(candidates: tuple[str, ...]) -> set[str]:
+        return {metrics.normal(candidate) for candidate in candidates}
+
     for batch in _batched(task.episodes(config.episodes, shots, support, answers, config.seed), config.batch_size):
         shown_as = dict(model=_frames)
         if task.config.controls:
@@ -132,6 +137,11 @@ def _run(config, model: Pretrained, task: Task, shots: int, support: str, answer
             marks = [metrics.same_answer(answer, episode.truth) for answer, episode in zip(given, batch, strict=True)]
             right[name] += marks
             if name == 'model':
+                if answers == 'open-ended':
+                    right['any candidate'] += [
+                        metrics.normal(answer) in normals(episode.candidates)
+                        for episode, answer in zip(batch, given, strict=True)
+                    ]
                 for episode, answer, mark in zip(batch, given, marks, strict=True):
                     if len(shown[mark]) < config.examples:
                         shown[mark].append(_example(task, episode, answers, support, shots, answer, mark))

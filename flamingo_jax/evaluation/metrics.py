@@ -29,4 +29,9 @@ def share(right: Sequence[bool]) -> Score:
 
 def same_answer(answer: str, truth: str) -> bool:
     """Exact match of open-ended answers, but for case, outer white space and a final full stop."""
-    return answer.strip().rstrip('.。|।').casefold() == truth.strip().rstrip('.。|।').casefold()
+    return normal(answer) == normal(truth)
+
+
+def normal(answer: str) -> str:
+    """An answer as it is compared."""
+    return answer.strip().rstrip('.。|।').casefold()

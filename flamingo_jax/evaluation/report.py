@@ -31,6 +31,7 @@ from flamingo_jax.files import write_whole
 # The scores in the order of the table, and their colours in the chart (told apart also by the colour-blind).
 COLOURS = {
     'model': '#0b5cad',
+    'any candidate': '#5a9bd8',  # Of open-ended answers: some name in the language of the prompt, right or wrong.
     'shuffled pictures': '#d1495b',
     'text only': '#dd9a2b',
     'nearest centroid': '#2f8f6b',

@@ -15,7 +15,12 @@ def picture(name):
 def test_it_learns_words_for_pictures_and_answers_questions_about_them():
     flamingo = flamingo_jax.load(BUNDLE)
     words = [picture('gorilla'), ' dax kuv<EOC>', picture('mushroom'), ' zev gof<EOC>']
-    two = [picture('gorilla'), ' first<EOC>', picture('mushroom_3d'), ' second<EOC> Question: which is a plant? Answer:']
+    two = [
+        picture('gorilla'),
+        ' first<EOC>',
+        picture('mushroom_3d'),
+        ' second<EOC> Question: which is a plant? Answer:',
+    ]
     assert flamingo.generate([*words, picture('mushroom_3d')]) == 'zev gof'
     assert flamingo.generate([*words, picture('gorilla_3d')]) == 'dax kuv'
     assert flamingo.generate(two) == 'second'
