@@ -87,7 +87,7 @@ for kind in scenes clips; do
   evaluate "$kind" "picture_$kind.py" "$data" "$work/features_$kind" "$kind" --config.batch_size=4
 done
 evaluate dictionary picture_clips.py "$data" "$work/features_clips" clips --config.batch_size=4
-evaluate clips picture_clips.py "$data" "$work/features_clips" stills --config.stills --config.batch_size=4
+evaluate dictionary picture_clips.py:stills "$data" "$work/features_clips" stills --config.batch_size=4
 
 # Ablations: one data set of new words and one of names.
 for name in base no_gates every_2 every_4 all_images mlp pooling lm_trained p_next_half p_next_1 latents_16 latents_64; do

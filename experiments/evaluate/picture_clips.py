@@ -3,7 +3,7 @@
 python -m flamingo_jax.evaluate --config=experiments/evaluate/picture_clips.py --checkpoint=WORKDIR --workdir=DIR \
     --config.data=DATA/picture_dictionary/clips/1.0.0 --config.features=runs/features_clips
 
-`--config.stills` shows their first frame alone.
+`:stills` after the config's path shows their first frame alone, which has no direction.
 """
 
 from ml_collections import ConfigDict
@@ -11,12 +11,13 @@ from ml_collections import ConfigDict
 from flamingo_jax.evaluation import config as evaluation
 
 
-def get_config() -> ConfigDict:
+def get_config(part: str = '') -> ConfigDict:
     """All are of one style, fluent-anim."""
     c = evaluation.base()
-    c.frames = 8
+    c.frames, c.stills = 8, part == 'stills'
     c.tasks['names of clips'] = evaluation.task(
         asks='names', shots=(0, 4), answers=('ranked',), query_split='train', support_split='train'
     )
-    c.tasks['direction of clips'] = evaluation.task(asks='direction', shots=(0, 4), support_split='train')
+    if not c.stills:
+        c.tasks['direction of clips'] = evaluation.task(asks='direction', shots=(0, 4), support_split='train')
     return c
