@@ -148,6 +148,8 @@ def save(
             for name, tree in stored.items():
                 with _sparing(tree):
                     ocp.save(aside / 'params' / name, tree)
+        for mark in aside.rglob('commit_success.txt'):
+            mark.write_text('Committed.\n')  # Orbax writes where: a path of this machine, which is no part of a model.
         size = sum(getattr(leaf, 'nbytes', 0) for leaf in jax.tree.leaves(params))
         with tqdm(desc='checksums', total=size, unit='B', unit_scale=True, disable=not progress) as bar:
             checksums = {name: checksum(tree, bar.update) for name, tree in params.items()}

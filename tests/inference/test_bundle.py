@@ -50,6 +50,9 @@ def test_a_tree_that_is_written_in_pieces_is_the_same(pretrained, path, tmp_path
     up = tmp_path / 'pieces/params/lm/state/blocks.ffw.up.kernel'
     assert sum(file.is_file() for file in up.rglob('*')) > 3
     assert [folder.name for folder in tmp_path.iterdir()] == ['pieces']
+    assert not any(
+        str(tmp_path).encode() in file.read_bytes() for file in (tmp_path / 'pieces').rglob('*') if file.is_file()
+    )
     saved = bundle.read(tmp_path / 'pieces')
     assert saved.checksums['lm'] == bundle.read(path).checksums['lm']
     jax.tree.map(np.testing.assert_array_equal, saved.params('lm'), pretrained.params['lm'])
