@@ -39,9 +39,9 @@ lm() {  # Half of a batch on each of two CPU devices.
     --config="experiments/lm_pictures.py:${3-}" --workdir="$work/lm" --config.tokenizer="$work/lm.model" \
     --config.datasets.text.path="$text/$2/1.8.0"
 }
-done_with() { [ -e "$work/$1/checkpoints/$2" ]; }  # A finished run keeps the checkpoints of its last stage only.
-done_with lm 2000 || done_with lm 10000 || lm 1200 copying_full copying
-done_with lm 10000 || lm 2000 copying_full likeness
+lm_is_at() { [ -e "$work/lm/checkpoints/$1" ]; }  # A finished run keeps the checkpoints of its last stage only.
+lm_is_at 2000 || lm_is_at 10000 || lm 1200 copying_full copying
+lm_is_at 10000 || lm 2000 copying_full likeness
 lm 10000 full
 make "$work/lm_bundle" flamingo_jax.convert run --source="$work/lm" --out="$work/lm_bundle"
 

@@ -71,22 +71,26 @@ class Lexicon:
     glosses: tuple[tuple[str, str], ...]  # (word or phrase, its definition)
 
     @functools.cached_property
+    def named(self) -> tuple[Concept, ...]:
+        """The concepts with an English name."""
+        return tuple(concept for concept in self.concepts if 'en' in concept.names)
+
+    @functools.cached_property
     def things(self) -> tuple[Concept, ...]:
-        """The concepts with an English name that a picture shows as a thing: neither persons nor faces nor symbols."""
-        return tuple(c for c in self.concepts if 'en' in c.names and c.category not in NO_THINGS)
+        """The named concepts that a picture shows as a thing: neither persons nor faces nor symbols."""
+        return tuple(concept for concept in self.named if concept.category not in NO_THINGS)
 
     @functools.cached_property
     def groups(self) -> tuple[tuple[Concept, ...], ...]:
-        """The concepts by subcategory, without symbols and tiny groups."""
-        named = [concept for concept in self.concepts if 'en' in concept.names and concept.category != 'Symbols']
-        groups = _grouped(named, lambda concept: concept.subcategory).values()
+        """The named concepts by subcategory, without symbols and tiny groups."""
+        no_symbols = [concept for concept in self.named if concept.category != 'Symbols']
+        groups = _grouped(no_symbols, lambda concept: concept.subcategory).values()
         return tuple(group for group in groups if len(group) >= FEWEST_MEMBERS)
 
     @functools.cached_property
     def kinds(self) -> dict[str, tuple[Concept, ...]]:
-        """The concepts with an English name by kind, without those that have none."""
-        named = [concept for concept in self.concepts if 'en' in concept.names and concept.kind]
-        return _grouped(named, lambda concept: concept.kind)
+        """The named concepts by kind, without those that have none."""
+        return _grouped([concept for concept in self.named if concept.kind], lambda concept: concept.kind)
 
 
 def _grouped(concepts: list[Concept], key: Callable[[Concept], str]) -> dict[str, tuple[Concept, ...]]:

@@ -45,7 +45,7 @@ def nearest_centroid(query: Float[np.ndarray, 'd_v'], support: Pooled, labels: S
     """The label whose support pictures are most like the query on average."""
     order = sorted(range(len(labels)), key=labels.__getitem__)
     classes, begins = np.unique([labels[i] for i in order], return_index=True)
-    sums = np.add.reduceat(support[order], begins, axis=0)  # np.add.at takes 5 times as long.
+    sums = np.add.reduceat(support[order], begins, axis=0)  # np.add.at takes half as long again.
     centroids = sums / np.linalg.norm(sums, axis=1, keepdims=True)
     return str(classes[int(np.argmax(centroids @ query))])
 

@@ -237,20 +237,20 @@ class Pretrained:
           candidates: a list for each prompt, of any length.
         """
         encoded = [self._encode_candidates(prompt, row) for prompt, row in zip(prompts, candidates, strict=True)]
-        longest = _room(max(len(ids) for row in encoded for ids in row))
-        read = self.read(prompts, longest)
+        rooms = [np.array([_room(len(ids)) for ids in row]) for row in encoded]
+        every = np.unique(np.concatenate(rooms)).tolist()
+        read = self.read(prompts, every[-1])
         logp = np.asarray(jax.nn.log_softmax(read[2]))
         bounds = [logp[i, [ids[0] for ids in row]] for i, row in enumerate(encoded)]
-        rooms = [np.array([_room(len(ids)) for ids in row]) for row in encoded]
         best, chosen = np.full(len(prompts), -np.inf), [0] * len(prompts)
-        for room in sorted({int(room) for row in rooms for room in row}):
+        for room in every:
             order = [np.flatnonzero(row == room) for row in rooms]
             order = [
                 places[np.argsort(-bound[places], kind='stable')] for places, bound in zip(order, bounds, strict=True)
             ]
             most = max(map(len, order))
             part = max(1, min(_LIKELIEST // room, 1 << (most - 1).bit_length()))  # Few sizes: to compile seldom.
-            for begin in range(0, max(map(len, order)), part):
+            for begin in range(0, most, part):
                 some = [places[begin : begin + part] for places in order]
                 left = [len(places) > 0 and bounds[i][places[0]] > best[i] for i, places in enumerate(some)]
                 if not any(left):
