@@ -38,6 +38,7 @@ RULES = (
     ('head_dim', None),
     ('positions', None),
     ('frames', None),
+    ('places', None),
     ('latents', None),
     ('extra_tokens', None),
     ('rank', None),
