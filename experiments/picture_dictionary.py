@@ -26,13 +26,12 @@ def get_config() -> ConfigDict:
     """All that one picture, or two, may be asked."""
     c = training.base()
     c.start = 'runs/picture_words_bundle'
-    c.steps, c.checkpoint_every = 3000, 300
+    c.steps, c.checkpoint_every = 1500, 150
     few_shot = FewShotConfig(
         shots=8,
         mixture=dict(bind=0.25, name=0.4, kind=0.05, yes_or_no=0.1, which=0.2),
-        languages=('en',) * 9 + LANGUAGES,
+        languages=LANGUAGES,
         repeats=0.5,
-        similar=0.5,
         kinds=KINDS,
     )
     c.datasets.pictures = training.dataset(

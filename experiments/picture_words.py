@@ -40,10 +40,10 @@ KINDS = {
 def get_config() -> ConfigDict:
     """The quickstart's recipe, longer and with kinds."""
     c = quickstart.get_config()
-    c.steps, c.checkpoint_every = 2000, 200
+    c.steps, c.checkpoint_every = 1500, 150
     c.lm, c.vision = 'runs/lm_pictures_bundle', 'runs/trunk'
-    c.model.resampler.update(width=192, head_dim=48, places=25)  # As wide as the language model: a bundle has less than 10 MB.
-    few_shot = FewShotConfig(shots=8, mixture=dict(bind=0.55, name=0.3, kind=0.15), similar=0.5, kinds=KINDS)
+    c.model.resampler.update(width=192, head_dim=48)  # As wide as the language model: a bundle has less than 10 MB.
+    few_shot = FewShotConfig(shots=8, mixture=dict(bind=0.55, name=0.3, kind=0.15), kinds=KINDS)
     c.datasets = ConfigDict()
     c.datasets.pictures = training.dataset(
         few_shot, features='runs/features', styles=STYLES, length=56, images=8, batch_size=32

@@ -55,6 +55,17 @@ def seeds_table(by_run: dict[str, dict]) -> str:
     return '\n'.join(lines)
 
 
+def ablations_table(by_run: dict[str, dict]) -> str:
+    """A line a run, `base` first: the model's score in each setting."""
+    names = ['base', *(name for name in by_run if name != 'base')]
+    settings = [f'{row["task"]}, {row["shots"]} shots' for row in by_run['base']['rows']]
+    lines = ['| run | ' + ' | '.join(settings) + ' |', '|---' * (1 + len(settings)) + '|']
+    for name in names:
+        cells = [_cell(row['scores']['model']) for row in by_run[name]['rows']]
+        lines.append(f'| {name} | ' + ' | '.join(cells) + ' |')
+    return '\n'.join(lines)
+
+
 def _cell(score: dict | None) -> str:
     if score is None:
         return ''
@@ -71,10 +82,8 @@ def main() -> None:
             about = report['about']
             print(f'## {part}: {name}, step {about["step"]}, {about["seconds"]} s, {about["machine"]}\n')
             print(table(report['rows']) + '\n')
-    if ablations := reports(work, 'ablation'):
-        print('## Ablations\n')
-        for name, report in ablations.items():
-            print(f'### {name}\n\n{table(report["rows"])}\n')
+    if 'base' in (ablations := reports(work, 'ablation')):
+        print(f'## Ablations\n\n{ablations_table(ablations)}\n')
     if (times := work / 'times.tsv').is_file():
         print('## Seconds of each command\n\n```\n' + times.read_text() + '```')
 

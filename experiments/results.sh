@@ -92,10 +92,10 @@ evaluate dictionary picture_clips.py:stills "$data" "$work/features_clips" still
 # Ablations: one data set of new words and one of names.
 for name in base no_gates every_2 every_4 all_images mlp pooling lm_trained p_next_half p_next_1 latents_16 latents_64; do
   train_new "$name" 400 "experiments/ablations/$name.py" 'bind name'
-  of_dictionary "$name" ablation
+  of_dictionary "$name" ablation --config.batch_size=1
 done
 train_new round_robin 800 experiments/ablations/round_robin.py 'bind name'
-of_dictionary round_robin ablation
+of_dictionary round_robin ablation --config.batch_size=1
 from=$work/random
 make "$from/trunk" flamingo_jax.convert efficientnet --random_seed=0 --image_size=160 --standardise="$pictures" --out="$from/trunk"
 for split in train,4 validation,1 test,1; do
@@ -103,6 +103,6 @@ for split in train,4 validation,1 test,1; do
     --splits="${split%,*}" --views="${split#*,}"
 done
 train_new random_trunk 400 experiments/ablations/random_trunk.py 'bind name'
-of_dictionary random_trunk ablation
+of_dictionary random_trunk ablation --config.batch_size=1
 
 python experiments/results.py "$work" | tee "$work/tables.md"

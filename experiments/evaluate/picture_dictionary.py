@@ -80,10 +80,10 @@ def languages(c: ConfigDict) -> None:
 
 def ablation(c: ConfigDict) -> None:
     """What the ablations are compared by."""
-    c.tasks['5-way new words'] = evaluation.task(asks='words', ways=5, shots=(1, 2), **HELD_OUT)
+    c.tasks['5-way new words'] = evaluation.task(asks='words', ways=5, shots=(1, 2), controls=False, **HELD_OUT)
     c.tasks['names of drawings'] = evaluation.task(
         asks='names',
-        shots=(0, 4),
+        shots=(4,),
         support=('rices',),
         query_split='train',
         query_styles=('fluent-3d',),

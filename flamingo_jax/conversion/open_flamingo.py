@@ -241,7 +241,7 @@ def _config(state: State, blocks: str, lm: LanguageModelConfig, vision: Any, new
 
 
 # What all of OpenFlamingo's have, whatever their size.
-_RESAMPLER = dict(projects=False, activation='gelu', qk_norms=False, kind='perceiver', places=0)
+_RESAMPLER = dict(projects=False, activation='gelu', qk_norms=False, kind='perceiver')
 _XATTN = dict(norm='layer', norm_eps=1e-5, norm_media=False, qk_norms=False, activation='gelu')
 _XATTN |= dict(gated_ffw=False, ffw_width=0, vector_alphas=False, only_last_image=True, gates=True)
 

@@ -13,7 +13,6 @@ They draw anew for every sequence, so that only the prompt can tell the task:
     direction  clips that play `forward` or `backward`.
 """
 
-import collections
 import dataclasses
 from collections.abc import Callable
 
@@ -41,8 +40,6 @@ class FewShotConfig:
     real_words: float = 0.15  # Probability that a label of `bind` is the name of some other concept.
     languages: tuple[str, ...] = ('en',)  # Of names.
     repeats: float = 0.0  # Probability that a `name` sequence shows few concepts again and again, as retrieval does.
-    # Probability that the concepts of a `bind` or such a `name` sequence are alike, of one subcategory, as retrieved ones are.
-    similar: float = 0.0
     first_label: float = 0.0  # Loss weight of a label that came not before, which the prompt cannot tell.
     # Beginning of a subcategory -> the word for that kind of thing (inputs/kinds.py).
     kinds: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -55,10 +52,6 @@ class FewShot:
         """Raises ValueError if the picture set lacks what some kind of sequence needs."""
         self._set, self._config = pictures, config
         self._concepts = sorted(pictures.by_concept)
-        alike = collections.defaultdict(list)
-        for i, concept in enumerate(self._concepts):
-            alike[pictures.by_concept[concept][0].subcategory].append(i)
-        self._alike = [of for of in alike.values() if len(of) > max(config.classes[1], config.shots - 1)]
         asked = {kind for kind, share in config.mixture.items() if share}
         if unknown := sorted(asked - set(SEQUENCES)):
             raise ValueError(f'few_shot.mixture has {unknown}; there are {sorted(SEQUENCES)}.')
@@ -72,10 +65,6 @@ class FewShot:
         if 'name' in asked and len(self._concepts) < config.shots:
             raise ValueError(
                 f'Sequences of {config.shots} pictures of different concepts: the picture set has {len(self._concepts)} concepts.'
-            )
-        if config.similar and not self._alike:
-            raise ValueError(
-                f'few_shot.similar needs a subcategory of {max(config.classes[1] + 1, config.shots)} concepts; there is none.'
             )
         named = {language for picture in pictures.pictures for language in picture.names}
         if asked & {'bind', 'name'} and (unknown := sorted(set(config.languages) - named)):
@@ -95,7 +84,8 @@ class FewShot:
         """Pictures with invented words."""
         c = self._config
         n = int(rng.integers(c.classes[0], c.classes[1] + 1))
-        *classes, other = [self._concepts[i] for i in self._some(rng, n + 1)]
+        classes = list(rng.choice(len(self._concepts), n + 1, replace=False))
+        *classes, other = [self._concepts[i] for i in classes]
         language = c.languages[rng.integers(len(c.languages))]
         labels = [self._any_name(rng, language) if rng.random() < c.real_words else word for word in nonces(rng, n)]
         if len(set(labels)) < n:  # Two classes drew the same real word.
@@ -125,7 +115,7 @@ class FewShot:
         c = self._config
         language = c.languages[rng.integers(len(c.languages))]
         few = int(rng.integers(2, c.shots)) if rng.random() < c.repeats else c.shots
-        concepts = self._some(rng, few) if few < c.shots else rng.choice(len(self._concepts), few, replace=False)
+        concepts = rng.choice(len(self._concepts), few, replace=False)
         chunks, style = [], None
         for i in concepts if few == c.shots else rng.choice(concepts, c.shots):
             picture = self._draw(rng, self._concepts[i], style)
@@ -180,12 +170,6 @@ class FewShot:
             label = ' ' + DIRECTIONS[int(backward)]
             chunks.append(Chunk(self._seen(rng, picture), (self._config.prompt, label), (0.0, 1.0)))
         return chunks
-
-    def _some(self, rng, n: int) -> np.ndarray:
-        """n concepts, which may be alike."""
-        if self._config.similar and rng.random() < self._config.similar:
-            return rng.choice(self._alike[rng.integers(len(self._alike))], n, replace=False)
-        return rng.choice(len(self._concepts), n, replace=False)
 
     def _draw(self, rng, concept: str, not_style: str | None, style: str | None = None) -> Picture:
         pictures = self._set.by_concept[concept]

@@ -5,7 +5,6 @@ itself the field says which reading is the default.
 """
 
 import dataclasses
-import math
 import json
 from typing import Any
 
@@ -84,9 +83,6 @@ class ResamplerConfig:
     head_dim: int = 96  # Paper v2; v1 says 128, which gives the printed 194M parameters.
     ffw_multiplier: int = 4
     frames: int = 8  # Time embeddings; other numbers of frames interpolate between them. 0: none, frames are a set.
-    # Learned embeddings of a square grid of places, which others interpolate: 25 are 5 x 5. The paper's 0: a picture is a set of
-    # features, and a trunk that pads its edges tells where each is. A small one tells too little (docs/results.md).
-    places: int = 0
     projects: bool = True  # To its own width before, to the LM's after. False: all is at the trunk's width.
     activation: str = 'squared_relu'
     qk_norms: bool = False  # Layer norms of each head's queries and keys.
@@ -97,8 +93,6 @@ class ResamplerConfig:
     def __post_init__(self):
         if self.kind not in ('perceiver', 'mlp', 'pooling'):
             raise ValueError(f"resampler.kind is 'perceiver', 'mlp' or 'pooling', and not {self.kind!r}.")
-        if math.isqrt(self.places) ** 2 != self.places:
-            raise ValueError(f'resampler.places is the number of places of a square grid, and not {self.places}.')
 
 
 @dataclasses.dataclass(frozen=True)

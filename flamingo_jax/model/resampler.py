@@ -4,13 +4,11 @@ Where the paper is silent this follows OpenFlamingo: separate layer norms for fe
 biases, a final layer norm. Two maps are ours: the features are brought to the resampler's
 width once before the layers (the reading under which the paper's 194M parameters come out), and the latents are brought
 to the language model's width once after them. OpenFlamingo's and IDEFICS's resamplers have neither (`projects=False`), and no
-time embeddings. Embeddings of places (`places`) are in none of them.
+time embeddings.
 
 `ResamplerConfig.kind` puts something simpler in place of the layers (ablation, table 3 row vi); the paper does not say what
 exactly its own was.
 """
-
-import math
 
 import flax.linen as nn
 import jax
@@ -106,15 +104,6 @@ class Pooling(nn.Module):
         return Linear(**back, dtype=self.dtype, name='out')(attend(q, k, v))
 
 
-def _resize_grid(place: Float[Array, 'p d'], places: int) -> Float[Array, 's d']:
-    have, want = math.isqrt(len(place)), math.isqrt(places)
-    if want * want != places:
-        raise ValueError(f'{places} features are no square grid: the resampler has embeddings of places (resampler.places).')
-    if have == want:
-        return place
-    return jax.image.resize(place.reshape(have, have, -1), (want, want, place.shape[1]), 'linear').reshape(places, -1)
-
-
 class Resampler(nn.Module):
     """Features of an image (or of the frames of a video) -> media tokens, by default `config.latents`.
 
@@ -131,13 +120,10 @@ class Resampler(nn.Module):
 
         Args:
           features: n images of t frames of s spatial features. t need not be the number of frames trained with: the
-            time embeddings are linearly interpolated (paper: 8 in training, 30 at inference). So are those of places.
+            time embeddings are linearly interpolated (paper: 8 in training, 30 at inference).
 
         Returns:
           r latents an image; of the kind 'mlp' r is s, each the mean over the frames.
-
-        Raises:
-          ValueError: there are embeddings of places, and s is no square.
         """
         c = self.config
         b, n, t, s, d_v = features.shape
@@ -156,9 +142,6 @@ class Resampler(nn.Module):
             if t not in (1, c.frames):  # An image is a video of one frame: it has the first frame's time embedding.
                 time = jax.image.resize(time, (t, c.width), 'linear')
             x = x + time[:t, None].astype(self.dtype)
-        if c.places:
-            place = self.param('place', nn.with_logical_partitioning(small, ('places', 'resampler')), (c.places, c.width))
-            x = x + _resize_grid(place, s).astype(self.dtype)
         x = constrain(x.reshape(b * n, t * s, c.width), 'batch', None, 'resampler')
         if c.kind == 'mlp':
             media = Mlp(c, self.dtype, name='mlp')(x).reshape(b * n, t, s, c.width).mean(axis=1)

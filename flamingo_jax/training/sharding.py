@@ -38,7 +38,6 @@ RULES = (
     ('head_dim', None),
     ('positions', None),
     ('frames', None),
-    ('places', None),
     ('latents', None),
     ('extra_tokens', None),
     ('rank', None),

@@ -183,17 +183,6 @@ def test_names_may_come_again(pictures):
     assert repeated > 20
 
 
-@pytest.mark.parametrize('kind', ['bind', 'name'])
-def test_concepts_may_be_alike(pictures, kind):
-    alike = 0
-    common = dict(mixture={kind: 1.0}, repeats=1.0, blend=0.0, text_keys=0.0, shots=5, classes=(2, 3))
-    for _, drawn in documents(pictures, 60, similar=0.5, **common):
-        alike += len({picture.subcategory for picture in drawn}) == 1
-    assert 20 < alike < 50
-    with pytest.raises(ValueError, match='few_shot.similar'):
-        FewShot(pictures, FewShotConfig(similar=0.5, shots=4000, mixture=dict(bind=1.0)))
-
-
 def test_questions_ask_for_kinds_and_for_one_of_two(pictures):
     for sequence in ('kind', 'yes_or_no', 'which'):
         answers = set()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from flamingo_jax.model.config import TINY, ResamplerConfig
-from flamingo_jax.model.resampler import Resampler, ResamplerLayer, _resize_grid
+from flamingo_jax.model.resampler import Resampler, ResamplerLayer
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 CONFIG = ResamplerConfig(latents=3, width=16, depth=1, heads=2, head_dim=4, frames=8)
@@ -66,34 +66,6 @@ def test_places_have_no_order_but_frames_have(params, features):
     np.testing.assert_allclose(resample(params, features[:, :, :, order]), media, rtol=1e-4, atol=1e-5)
     frames = features[:, :, ::-1]
     assert np.abs(resample(params, frames) - media).max() > 1e-2
-
-
-def test_places_have_an_order_where_they_have_embeddings(features):
-    config = dataclasses.replace(CONFIG, places=4)
-    features = jnp.tile(features[..., :1, :], (1, 1, 1, 4, 1)) + jnp.arange(4.0)[:, None]
-    module = Resampler(config, 12)
-    params = nn.meta.unbox(module.init(jax.random.key(0), features))['params']
-    params['place'] = jax.random.normal(jax.random.key(2), (4, 16))
-    media = module.apply({'params': params}, features)
-    assert np.abs(module.apply({'params': params}, features[:, :, :, ::-1]) - media).max() > 1e-2
-    # As the time embeddings they come to the features after the map in.
-    added = features @ params['project_in']['kernel'] + params['place']
-    without = {name: value for name, value in params.items() if name != 'place'}
-    same = dict(without, project_in=dict(kernel=np.eye(16, dtype=np.float32)))
-    np.testing.assert_allclose(Resampler(CONFIG, 12).apply({'params': same}, added), media, rtol=1e-4, atol=1e-5)
-
-
-def test_embeddings_of_places_fit_other_grids(features):
-    """A grid of 2 x 2 stands for 4 x 4 places; its corners are the corners' embeddings. 5 places are no grid."""
-    config = dataclasses.replace(CONFIG, places=4)
-    small = jnp.tile(features[..., :1, :], (1, 1, 1, 16, 1))
-    params = nn.meta.unbox(Resampler(config, 12).init(jax.random.key(0), small))['params']
-    grid = np.array(_resize_grid(params['place'], 16)).reshape(4, 4, 16)
-    np.testing.assert_allclose(grid[[0, 0, 3, 3], [0, 3, 0, 3]], params['place'], rtol=1e-6)
-    with pytest.raises(ValueError, match='5 features are no square'):
-        Resampler(config, 12).init(jax.random.key(0), jnp.asarray(features))
-    with pytest.raises(ValueError, match='resampler.places'):
-        dataclasses.replace(CONFIG, places=5)
 
 
 def test_images_do_not_mix(params, features):
