@@ -1,9 +1,10 @@
-"""What a language model has learned of each kind of document: is the last label of a document likelier than its others?
+"""What a language model has learned of each kind of document: does it know the last label of a document, does it write it?
 
     python -m data.dictionary_text.score --lm=BUNDLE --data=DATA_DIR/dictionary_text/full/1.8.0 [--documents=100]
 
-The candidates are the different labels of the document: words for the kinds that bind, yes, no and kinds for the questions, names
-of other things in the same language for `names`. Validation documents; prints the share right, the chance, and how many.
+Known: the label is likelier than the document's other labels, which are words for the kinds that bind, yes, no and kinds for the
+questions, names of other things in the same language for `names`. Written: it is what the model goes on with, greedily, to the
+letter. Validation documents; prints both shares, the chance of the first, and how many.
 """
 
 import collections
@@ -19,7 +20,7 @@ from data.dictionary_text.documents import TOLD
 _LM = flags.DEFINE_string('lm', None, 'Bundle of the language model, or the workdir of its run.', required=True)
 _DATA = flags.DEFINE_string('data', None, 'Folder of the prepared data set.', required=True)
 _DOCUMENTS = flags.DEFINE_integer('documents', 100, 'Of each kind.')
-BATCH = 16
+BATCH, NEW = 16, 24  # Documents at a time; tokens of an answer.
 
 
 def main(argv):
@@ -27,7 +28,7 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f'unknown arguments {argv[1:]}')
     lm = flamingo_jax.load(_LM.value)
-    chosen: dict[str, list[tuple[str, list[str]]]] = collections.defaultdict(list)
+    chosen: dict[str, list[tuple[list[str], list[str]]]] = collections.defaultdict(list)
     for record in tfds.builder_from_directory(_DATA.value).as_data_source('validation'):
         texts = [text.decode() for text in record['texts']]
         told = [i for i, weight in enumerate(record['weights']) if weight == TOLD]
@@ -35,15 +36,20 @@ def main(argv):
         if told and len(of_kind) < _DOCUMENTS.value:
             labels = dict.fromkeys([texts[told[-1]], *(texts[i] for i in told)])  # The right one first.
             if len(labels) > 1:
-                of_kind.append((''.join(texts[: told[-1]]), list(labels)))
+                of_kind.append((texts[: told[-1]], list(labels)))
     for kind, documents in sorted(chosen.items()):
-        right: list[bool] = []
+        known, written = [], []
         for begin in tqdm(range(0, len(documents), BATCH), desc=kind, leave=False):
             prompts, candidates = zip(*documents[begin : begin + BATCH], strict=True)
-            places = lm.choose([[prompt] for prompt in prompts], [[f'{c}\n' for c in row] for row in candidates])
-            right += [place == 0 for place in places]
+            places = lm.choose(prompts, [[f'{c}\n' for c in row] for row in candidates])
+            known += [place == 0 for place in places]
+            answers = lm.generate(prompts, max_new_tokens=NEW, num_beams=1, stop=('\n',))
+            written += [answer == row[0].strip() for answer, row in zip(answers, candidates, strict=True)]
         chance = np.mean([1 / len(labels) for _, labels in documents])
-        print(f'{kind:14} {np.mean(right):.3f}  chance {chance:.3f}  {len(right)} documents')
+        print(
+            f'{kind:14} known {np.mean(known):.3f} (chance {chance:.3f})  written {np.mean(written):.3f}  '
+            f'{len(known)} documents'
+        )
 
 
 if __name__ == '__main__':
