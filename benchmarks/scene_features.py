@@ -3,8 +3,8 @@
     python benchmarks/scene_features.py --data=DATA/picture_scenes/full/1.0.0 --features=WORK/features_scenes
 
 Ridge regression from features to things on the training scenes, tested on held-out compositions in a held-out style; on
-the four cells of the 5 x 5 grid that lie in the corner, and on the mean over the grid. It bounds what a model that reads the same
-features could answer to `what is in the top left?`.
+the four cells of the 5 x 5 grid that lie in the corner, and on the mean over the grid. As much of `what is in the top left?` is
+there for the reading.
 """
 
 import argparse
