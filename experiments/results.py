@@ -26,44 +26,37 @@ def reports(work: pathlib.Path, part: str) -> dict[str, dict]:
 def table(rows: Sequence[dict]) -> str:
     """The scores of one report, a line a setting."""
     columns = [name for name in SCORES if any(name in row['scores'] for row in rows)]
-    lines = [
-        '| task | answers | support | shots | episodes | ' + ' | '.join(columns) + ' |',
-        '|---' * (5 + len(columns)) + '|',
-    ]
+    lines = []
     for row in rows:
         cells = [_cell(row['scores'].get(name)) for name in columns]
-        head = [row['task'], row['answers'], row['support'], str(row['shots']), f'{row["episodes"]:,}']
-        lines.append('| ' + ' | '.join(head + cells) + ' |')
-    return '\n'.join(lines)
+        lines.append([row['task'], row['answers'], row['support'], str(row['shots']), f'{row["episodes"]:,}', *cells])
+    return _markdown(['task', 'answers', 'support', 'shots', 'episodes', *columns], lines)
 
 
 def seeds_table(by_run: dict[str, dict]) -> str:
     """The same setting of several runs side by side: the mean over the runs, each run, and the baselines of the first."""
     others = SCORES[2:]
-    lines = [
-        '| task | shots | mean of the runs | each run | ' + ' | '.join(others) + ' |',
-        '|---' * (4 + len(others)) + '|',
-    ]
+    lines = []
     for rows in zip(*(report['rows'] for report in by_run.values()), strict=True):
         models = [row['scores']['model'] for row in rows]
         mean = sum(model['value'] for model in models) / len(models)
         cells = [_cell(rows[0]['scores'].get(name)) for name in others]
         each = ', '.join(map(_cell, models))
-        lines.append(
-            f'| {rows[0]["task"]} | {rows[0]["shots"]} | **{mean:.3f}** | {each} | ' + ' | '.join(cells) + ' |'
-        )
-    return '\n'.join(lines)
+        lines.append([rows[0]['task'], str(rows[0]['shots']), f'**{mean:.3f}**', each, *cells])
+    return _markdown(['task', 'shots', 'mean of the runs', 'each run', *others], lines)
 
 
 def ablations_table(by_run: dict[str, dict]) -> str:
     """A line a run, `base` first: the model's score in each setting."""
     names = ['base', *(name for name in by_run if name != 'base')]
     settings = [f'{row["task"]}, {row["shots"]} shots' for row in by_run['base']['rows']]
-    lines = ['| run | ' + ' | '.join(settings) + ' |', '|---' * (1 + len(settings)) + '|']
-    for name in names:
-        cells = [_cell(row['scores']['model']) for row in by_run[name]['rows']]
-        lines.append(f'| {name} | ' + ' | '.join(cells) + ' |')
-    return '\n'.join(lines)
+    lines = [[name, *(_cell(row['scores']['model']) for row in by_run[name]['rows'])] for name in names]
+    return _markdown(['run', *settings], lines)
+
+
+def _markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = ['| ' + ' | '.join(cells) + ' |' for cells in (head, *lines)]
+    return '\n'.join([rows[0], '|---' * len(head) + '|', *rows[1:]])
 
 
 def _cell(score: dict | None) -> str:

@@ -49,7 +49,7 @@ make "$work/lm_bundle" flamingo_jax.convert run --source="$work/lm" --out="$work
 # evaluate NAME CONFIG DATA FEATURES PART
 from=$work
 train() {
-  local data=()
+  local data=() name
   for name in $4; do data+=("--config.datasets.$name.path=$pictures" "--config.datasets.$name.features=$from/features"); done
   make "$work/runs/$1/checkpoints/$2" flamingo_jax.train --config="$3" --workdir="$work/runs/$1" --config.steps="$2" \
     "${data[@]}" "${@:5}"
@@ -89,20 +89,21 @@ done
 evaluate dictionary picture_clips.py "$data" "$work/features_clips" clips --config.batch_size=4
 evaluate dictionary picture_clips.py:stills "$data" "$work/features_clips" stills --config.batch_size=4
 
-# Ablations: one data set of new words and one of names.
+# Ablations: one data set of new words and one of names. ablate NAME STEPS
+ablate() {
+  train_new "$1" "$2" "experiments/ablations/$1.py" 'bind name'
+  of_dictionary "$1" ablation --config.batch_size=1
+}
 for name in base no_gates every_2 every_4 all_images mlp pooling lm_trained p_next_half p_next_1 latents_16 latents_64; do
-  train_new "$name" 400 "experiments/ablations/$name.py" 'bind name'
-  of_dictionary "$name" ablation --config.batch_size=1
+  ablate "$name" 400
 done
-train_new round_robin 800 experiments/ablations/round_robin.py 'bind name'
-of_dictionary round_robin ablation --config.batch_size=1
+ablate round_robin 800
 from=$work/random
 make "$from/trunk" flamingo_jax.convert efficientnet --random_seed=0 --image_size=160 --standardise="$pictures" --out="$from/trunk"
 for split in train,4 validation,1 test,1; do
   make "$from/features/${split%,*}.json" flamingo_jax.features --data="$pictures" --vision="$from/trunk" --out="$from/features" \
     --splits="${split%,*}" --views="${split#*,}"
 done
-train_new random_trunk 400 experiments/ablations/random_trunk.py 'bind name'
-of_dictionary random_trunk ablation --config.batch_size=1
+ablate random_trunk 400
 
 python experiments/results.py "$work" | tee "$work/tables.md"

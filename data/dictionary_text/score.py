@@ -43,7 +43,7 @@ def main(argv):
             prompts, candidates = zip(*documents[begin : begin + BATCH], strict=True)
             places = lm.choose(prompts, [[f'{c}\n' for c in row] for row in candidates])
             known += [place == 0 for place in places]
-            answers = lm.generate(prompts, max_new_tokens=NEW, num_beams=1, stop=('\n',))
+            answers = lm.generate(prompts, max_new_tokens=NEW, stop=('\n',))
             written += [answer == row[0].strip() for answer, row in zip(answers, candidates, strict=True)]
         chance = np.mean([1 / len(labels) for _, labels in documents])
         print(
