@@ -16,14 +16,14 @@ from flamingo_jax.training import config as training
 
 
 def get_config() -> ConfigDict:
-    """Four clips a sequence, in either direction."""
+    """Four clips a sequence, in either direction, or with their names, lest they be forgotten."""
     c = training.base()
     c.start = 'runs/picture_dictionary_bundle'
-    c.steps = c.checkpoint_every = 300
+    c.steps = c.checkpoint_every = 1000
     c.datasets.clips = training.dataset(
-        FewShotConfig(shots=4, mixture=dict(direction=1.0), languages=()),
+        FewShotConfig(shots=4, mixture=dict(direction=0.5, name=0.5)),
         features='runs/features_clips',
-        length=24,
+        length=40,
         images=4,
         frames=8,
         batch_size=16,

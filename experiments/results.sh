@@ -66,7 +66,7 @@ for seed in 0 1 2; do
   of_dictionary "words$seed" words
 done
 make "$work/words0_bundle" flamingo_jax.convert run --source="$work/runs/words0" --out="$work/words0_bundle"
-train dictionary 1500 experiments/picture_dictionary.py pictures --config.start="$work/words0_bundle"
+train dictionary 2400 experiments/picture_dictionary.py pictures --config.start="$work/words0_bundle"
 for part in words tasks; do
   of_dictionary dictionary "$part"
 done
@@ -79,7 +79,7 @@ make "$work/dictionary_bundle" flamingo_jax.convert run --source="$work/runs/dic
 make "$work/data/picture_scenes" data.picture_scenes.build --pictures="$pictures" --out="$work/data"
 make "$work/data/picture_dictionary/clips" data.picture_dictionary.build --raw="$raw" --out="$work/data" --config=clips
 for kind in scenes clips; do
-  data=$work/data/picture_dictionary/clips/1.0.0 steps=300
+  data=$work/data/picture_dictionary/clips/1.0.0 steps=1000
   [ "$kind" = scenes ] && data=$work/data/picture_scenes/full/1.0.0 steps=500
   make "$work/features_$kind/test.json" flamingo_jax.features --data="$data" --vision="$work/trunk" --out="$work/features_$kind"
   make "$work/runs/$kind/checkpoints/$steps" flamingo_jax.train --config="experiments/picture_$kind.py" --workdir="$work/runs/$kind" \

@@ -34,8 +34,8 @@ def words(c: ConfigDict) -> None:
 
 
 def names(c: ConfigDict) -> None:
-    """Names in English: of concepts that were trained on in other styles."""
-    for label, style in (('drawings', 'fluent-3d'), ('photographs', 'tux-photo')):
+    """Names in English: of concepts that were trained on in other styles, as drawings, drawn stamps and photographs."""
+    for label, style in (('drawings', 'fluent-3d'), ('stamps', 'tux-drawing'), ('photographs', 'tux-photo')):
         for answers, shots in (('ranked', (0, 1, 2, 4, 8, 16)), ('open-ended', (0, 4, 16))):
             c.tasks[f'names of {label}, {answers}'] = evaluation.task(
                 asks='names',

@@ -68,7 +68,7 @@ class Names(Task):
     support = ('random', 'rices')
 
     def prepare(self) -> None:
-        """The pictures that have a name."""
+        """The pictures that have a name; asked for is what the support shows too, since no other name could be learned there."""
         c = self.config
         self._names = {
             picture.concept: picture.names
@@ -81,11 +81,14 @@ class Names(Task):
             named = [p for p in pictures.pictures if p.concept in self._names]
             return [p for p in named if (c.language in p.heldout_languages) == heldout]
 
-        self.queries, self.named = kept(self.query_set, c.heldout), kept(self.support_set, False)
+        self.named = kept(self.support_set, False)
+        shown = {picture.concept for picture in self.support_set.pictures}
+        self.queries = [picture for picture in kept(self.query_set, c.heldout) if picture.concept in shown]
         if not self.queries or not self.named:
             raise ValueError(
-                f'Task {self.name}: of the pictures asked for {len(self.queries)}, of the support {len(self.named)} have a '
-                f'name in {c.language!r} that is {"held out" if c.heldout else "shown in training"}.'
+                f'Task {self.name}: of the pictures asked for whose concept the support shows {len(self.queries)}, of the '
+                f'support {len(self.named)} have a name in {c.language!r} that is '
+                f'{"held out" if c.heldout else "shown in training"}.'
             )
         if max(c.shots) >= len(self.named):
             raise ValueError(

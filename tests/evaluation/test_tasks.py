@@ -35,7 +35,7 @@ def new_words(open_split, **changes):
 
 
 def names(open_split, **changes):
-    fields = dict(asks='names', shots=(0, 4), query_split='validation', support_split='train') | changes
+    fields = dict(asks='names', shots=(0, 4), query_split='train', support_split='train') | changes
     return make('names', TaskConfig(**fields), open_split)
 
 
@@ -142,6 +142,7 @@ def test_a_picture_with_questions_of_its_own(open_split):
         (dict(ways=500), '500 classes'),
         (dict(asks='names', language='xx'), "'xx'"),
         (dict(asks='names', shots=(0, 5000)), '5000 shots need more pictures'),
+        (dict(asks='names', query_split='validation', support_split='train'), 'concept the support shows 0'),
         (dict(asks='nmaes'), 'nmaes'),
         (dict(asks='kinds'), 'two kinds'),
         (dict(asks='questions'), 'no picture has a question'),
