@@ -62,31 +62,25 @@ class Words(Task):
 
 
 class Names(Task):
-    """True names. A concept is called as in the support, where it is there: a stamp says `A hammer`, a drawing `hammer`."""
+    """True names, as in the support: a stamp says `A hammer`, a drawing `hammer`."""
 
     answers = ('ranked', 'open-ended', 'language')
     support = ('random', 'rices')
 
     def prepare(self) -> None:
-        """The pictures that have a name; asked for is what the support shows too, since no other name could be learned there."""
+        """The pictures that have a name. Asked for is what the support shows too: no other name can be learned there."""
         c = self.config
-        self._names = {
-            picture.concept: picture.names
-            for pictures in (self.query_set, self.support_set)  # The later wins.
-            for picture in reversed(pictures.pictures)
-            if c.language in picture.names
-        }
+        support = self.support_set.pictures
+        self._names = {picture.concept: picture.names for picture in reversed(support) if c.language in picture.names}
 
         def kept(pictures: PictureSet, heldout: bool) -> list[Picture]:
             named = [p for p in pictures.pictures if p.concept in self._names]
             return [p for p in named if (c.language in p.heldout_languages) == heldout]
 
-        self.named = kept(self.support_set, False)
-        shown = {picture.concept for picture in self.support_set.pictures}
-        self.queries = [picture for picture in kept(self.query_set, c.heldout) if picture.concept in shown]
+        self.queries, self.named = kept(self.query_set, c.heldout), kept(self.support_set, False)
         if not self.queries or not self.named:
             raise ValueError(
-                f'Task {self.name}: of the pictures asked for whose concept the support shows {len(self.queries)}, of the '
+                f'Task {self.name}: of the pictures asked for {len(self.queries)} show what the support shows, and of the '
                 f'support {len(self.named)} have a name in {c.language!r} that is '
                 f'{"held out" if c.heldout else "shown in training"}.'
             )

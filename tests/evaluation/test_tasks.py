@@ -142,7 +142,10 @@ def test_a_picture_with_questions_of_its_own(open_split):
         (dict(ways=500), '500 classes'),
         (dict(asks='names', language='xx'), "'xx'"),
         (dict(asks='names', shots=(0, 5000)), '5000 shots need more pictures'),
-        (dict(asks='names', query_split='validation', support_split='train'), 'concept the support shows 0'),
+        (
+            dict(asks='names', query_split='validation', support_split='train'),
+            'asked for 0 show what the support shows',
+        ),
         (dict(asks='nmaes'), 'nmaes'),
         (dict(asks='kinds'), 'two kinds'),
         (dict(asks='questions'), 'no picture has a question'),
