@@ -34,20 +34,19 @@ def words(c: ConfigDict) -> None:
 
 
 def names(c: ConfigDict) -> None:
-    """Names in English: of concepts that were trained on in other styles, as drawings, drawn stamps and photographs."""
-    for label, style in (('drawings', 'fluent-3d'), ('stamps', 'tux-drawing'), ('photographs', 'tux-photo')):
+    """Names in English: of concepts that were trained on in other styles; as drawn stamps, once without examples, once with."""
+
+    def named(style: str, **fields) -> ConfigDict:
+        support = dict(support_split='train', support_styles=STYLES)
+        return evaluation.task(
+            asks='names', query_split='train', query_styles=(style,), controls=False, **support, **fields
+        )
+
+    for label, style in (('drawings', 'fluent-3d'), ('photographs', 'tux-photo')):
         for answers, shots in (('ranked', (0, 1, 2, 4, 8, 16)), ('open-ended', (0, 4, 16))):
-            c.tasks[f'names of {label}, {answers}'] = evaluation.task(
-                asks='names',
-                shots=shots,
-                support=('random', 'rices'),
-                answers=(answers,),
-                query_split='train',
-                query_styles=(style,),
-                support_split='train',
-                support_styles=STYLES,
-                controls=False,
-            )
+            task = named(style, shots=shots, support=('random', 'rices'), answers=(answers,))
+            c.tasks[f'names of {label}, {answers}'] = task
+    c.tasks['names of drawn stamps'] = named('tux-drawing', shots=(0, 8), support=('rices',))
 
 
 def tasks(c: ConfigDict) -> None:
