@@ -33,15 +33,16 @@ def words(c: ConfigDict) -> None:
     )
 
 
+def named(style: str, **fields) -> ConfigDict:
+    """Names of concepts that were trained on, in a style that was not, beside pictures of the styles that were."""
+    splits = dict(query_split='train', support_split='train')
+    return evaluation.task(
+        asks='names', query_styles=(style,), support_styles=STYLES, controls=False, **splits, **fields
+    )
+
+
 def names(c: ConfigDict) -> None:
-    """Names in English: of concepts that were trained on in other styles; as drawn stamps, once without examples, once with."""
-
-    def named(style: str, **fields) -> ConfigDict:
-        support = dict(support_split='train', support_styles=STYLES)
-        return evaluation.task(
-            asks='names', query_split='train', query_styles=(style,), controls=False, **support, **fields
-        )
-
+    """Names in English; those of drawn stamps once without examples, once with."""
     for label, style in (('drawings', 'fluent-3d'), ('photographs', 'tux-photo')):
         for answers, shots in (('ranked', (0, 1, 2, 4, 8, 16)), ('open-ended', (0, 4, 16))):
             task = named(style, shots=shots, support=('random', 'rices'), answers=(answers,))
@@ -63,30 +64,12 @@ def languages(c: ConfigDict) -> None:
     for language in LANGUAGES:
         for heldout in (False, True) if language in ('gu', 'is', 'ka') else (False,):
             label = f'{language}, held out' if heldout else language
-            c.tasks[f'names in {label}'] = evaluation.task(
-                asks='names',
-                language=language,
-                heldout=heldout,
-                shots=(4,),
-                answers=('language', 'open-ended'),
-                query_split='train',
-                query_styles=('fluent-3d',),
-                support_split='train',
-                support_styles=STYLES,
-                controls=False,
+            c.tasks[f'names in {label}'] = named(
+                'fluent-3d', language=language, heldout=heldout, shots=(4,), answers=('language', 'open-ended')
             )
 
 
 def ablation(c: ConfigDict) -> None:
     """What the ablations are compared by."""
     c.tasks['5-way new words'] = evaluation.task(asks='words', ways=5, shots=(1, 2), controls=False, **HELD_OUT)
-    c.tasks['names of drawings'] = evaluation.task(
-        asks='names',
-        shots=(4,),
-        support=('rices',),
-        query_split='train',
-        query_styles=('fluent-3d',),
-        support_split='train',
-        support_styles=STYLES,
-        controls=False,
-    )
+    c.tasks['names of drawings'] = named('fluent-3d', shots=(4,), support=('rices',))
