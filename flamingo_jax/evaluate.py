@@ -61,6 +61,7 @@ def evaluate(config: ConfigDict, checkpoint: str, workdir: str) -> list[report.R
         (task, shots, support, answers)
         for task in every
         for support, answers, shots in itertools.product(task.config.support, task.config.answers, task.config.shots)
+        if shots or support == task.config.support[0]  # Without examples they are the same prompts.
     ]
     _refuse_long_prompts(config, model, settings)
     rows, examples = [], []

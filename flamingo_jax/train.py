@@ -109,13 +109,20 @@ _Found = tuple[dict[str, Any], dict[str, bundle.Bundle], Tokenizer, str | None]
 def _from_start(config: ConfigDict) -> _Found:
     """(fields of the model's config, tree -> bundle, tokenizer, image tag) of a whole model that is trained further."""
     whole = bundle.read(config.start)
-    given = [name for name in ('lm', 'vision', 'tokenizer') if config[name]]
+    given = [name for name in ('vision', 'tokenizer') if config[name]]
     given += ['model'] if FlamingoConfig.from_json(config.model.to_dict()) != FlamingoConfig() else []
     if given:
         raise ValueError(f'config.start brings the whole model: leave {", ".join(given)} empty, or start.')
     if whole.config.lm is None:
         raise ValueError(f'The bundle {config.start} holds no language model: a trunk alone is named by config.vision.')
-    return whole.config.to_json(), dict.fromkeys(whole.checksums, whole), whole.tokenizer(), whole.image_tag
+    found, tokenizer = dict.fromkeys(whole.checksums, whole), whole.tokenizer()
+    if config.lm:
+        found['lm'] = bundle.read(config.lm)
+        if found['lm'].config.lm != whole.config.lm or found['lm'].tokenizer(whole.image_tag).model != tokenizer.model:
+            raise ValueError(
+                f'config.lm is to replace the language model of config.start, and {config.lm} has another shape or tokenizer.'
+            )
+    return whole.config.to_json(), found, tokenizer, whole.image_tag
 
 
 def _from_parts(config: ConfigDict) -> _Found:

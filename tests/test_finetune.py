@@ -104,6 +104,21 @@ def test_it_resumes(start, own, run, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, read_latest(tmp_path)[1], read_latest(run[0])[1])
 
 
+def test_the_language_model_may_be_replaced_by_one_that_was_trained_further(start, own, tmp_path):
+    whole = bundle.read(start)
+    params = {name: whole.params(name) for name in whole.checksums}
+    params['lm'] = jax.tree.map(lambda x: x * 1.01, params['lm'])
+    further = str(tmp_path / 'further')
+    bundle.save(further, whole.config, params, whole.tokenizer(), whole.image_tag, '# Trained further')
+    config = tiny_config(start, own)
+    config.lm, config.steps = further, 1
+    train(config, str(tmp_path / 'run'))
+    convert.run(str(tmp_path / 'run'), str(tmp_path / 'bundle'))
+    got = bundle.read(tmp_path / 'bundle').checksums
+    assert got['lm'] == bundle.read(further).checksums['lm'] != whole.checksums['lm']
+    assert got['vision'] == whole.checksums['vision']
+
+
 def test_it_becomes_a_plain_bundle(start, run, tmp_path):
     """Its language model is the effective one; what OpenFlamingo's format would lose is not exported."""
     convert.run(str(run[0]), str(tmp_path / 'bundle'))
@@ -126,7 +141,8 @@ def test_it_becomes_a_plain_bundle(start, run, tmp_path):
 @pytest.mark.parametrize(
     'key, value, says',
     [
-        ('lm', 'bundles/lm', 'config.start brings the whole model: leave lm empty'),
+        ('vision', 'bundles/trunk', 'config.start brings the whole model: leave vision empty'),
+        ('lm', 'experiments/lm_dictionary', 'experiments/lm_dictionary has another shape or tokenizer'),
         ('image_size', 64, 'config.start brings the whole model: leave model empty'),
         ('trained', ('xattn', 'decoder'), "Cannot train .'decoder'."),
         ('targets', ('querry',), "lora.targets is .*'querry'.*: name some of"),

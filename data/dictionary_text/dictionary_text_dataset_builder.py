@@ -59,6 +59,14 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             validation=4_000,
             mixture=documents.FOR_PICTURES,
         ),
+        Config(
+            name='names_full',
+            description='36 languages, the same but mostly names, 200,000 documents',
+            languages=ALL_LANGUAGES,
+            train=200_000,
+            mixture=documents.FOR_LANGUAGES,
+            seed=1,
+        ),
     ]
     MANUAL_DOWNLOAD_INSTRUCTIONS = 'Fetch names, keywords and glosses with `data/dictionary_text/fetch.sh DIR`.'
 

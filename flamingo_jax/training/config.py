@@ -18,7 +18,8 @@ def base() -> ConfigDict:
     c.seed = 0
     c.steps = 500_000
     # Bundle of a whole model to fine-tune: it brings config, tokenizer, frozen trees, and where the trained ones start. The
-    # fields of the next paragraph are then left alone.
+    # fields of the next paragraph are then left alone, but for `lm`: a bundle of the same shape and tokenizer, which was trained
+    # further, takes the place of the language model.
     c.start = ''
     # The model. Parts that a bundle brings are read from it: `lm` (with its tokenizer) and `vision`.
     c.lm = ''  # Bundle of the pretrained language model; '' trains one from nothing.
