@@ -2,16 +2,14 @@
 
     python -m flamingo_jax.convert run --source=runs/picture_words --out=runs/picture_words_bundle
     python -m flamingo_jax.train --config=experiments/picture_dictionary.py --workdir=runs/picture_dictionary \
-        --config.lm=runs/lm_names_bundle --config.datasets.pictures.path=DATA/picture_dictionary/full/1.0.0
+        --config.datasets.pictures.path=DATA/picture_dictionary/full/1.0.0
     python -m flamingo_jax.convert run --source=runs/picture_dictionary --packaged_trunk \
         --card=experiments/picture_dictionary.md --out=experiments/picture_dictionary
 
-Its language model is that of experiments/lm_names.py, which knows more names than the one that picture_words.py learned on.
-
 It does not begin with all of it: where all tasks and languages come at once, the pictures tell too little of the next word at
-first, the gates close (0.46 to 0.04 in 430 steps), and the run stays at guessing among the words of the prompt. And a third of the
-names is English: with all languages alike, and at twice the learning rate, it forgot what pictures are called (of 690 names the
-right one first for .48 of held-out drawings before, .08 after).
+first, the gates close (0.46 to 0.04 in 430 steps), and the run stays at guessing among the words of the prompt. And a third of
+the names is English: with all languages alike, and at twice the learning rate, it forgot what pictures are called (of 690 names
+the right one first for .48 of held-out drawings before, .08 after).
 """
 
 from ml_collections import ConfigDict
@@ -30,7 +28,7 @@ def get_config() -> ConfigDict:
     """All that one picture, or two, may be asked."""
     c = training.base()
     c.start = 'runs/picture_words_bundle'
-    c.steps, c.checkpoint_every = 2400, 200
+    c.steps, c.checkpoint_every = 1800, 200
     few_shot = FewShotConfig(
         shots=8,
         mixture=dict(bind=0.2, name=0.3, translate=0.25, kind=0.05, yes_or_no=0.08, which=0.12),

@@ -61,16 +61,23 @@ def evaluate(config: ConfigDict, checkpoint: str, workdir: str) -> list[report.R
         (task, shots, support, answers)
         for task in every
         for support, answers, shots in itertools.product(task.config.support, task.config.answers, task.config.shots)
-        if shots or support == task.config.support[0]  # Without examples they are the same prompts.
     ]
     _refuse_long_prompts(config, model, settings)
-    rows, examples = [], []
+    rows, examples, bare = [], [], {}
     with tqdm(total=config.episodes * len(settings), unit=' episodes') as progress:
         for task, shots, support, answers in settings:
             progress.set_postfix_str(f'{task.name}, {shots} shots, {support}, {answers}')
+            if (
+                shots == 0 and (task.name, answers) in bare
+            ):  # Without examples there are none to choose: the same prompts.
+                rows.append(dataclasses.replace(bare[task.name, answers], support=support))
+                progress.update(config.episodes)
+                continue
             row, shown = _run(config, model, task, shots, support, answers, progress)
             rows.append(row)
             examples += shown
+            if shots == 0:
+                bare[task.name, answers] = row
     about = dict(
         checkpoint=str(checkpoint),
         step=model.step,

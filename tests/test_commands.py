@@ -10,9 +10,10 @@ import sys
 import numpy as np
 import PIL.Image
 import pytest
+from ml_collections import ConfigDict
 
 from experiments.evaluate import quickstart
-from flamingo_jax.evaluate import evaluate
+from flamingo_jax.evaluate import _run, evaluate
 from flamingo_jax.train import train
 from tests.tiny_run import make_parts, tiny_config
 
@@ -79,6 +80,24 @@ def test_prompts_longer_than_the_context_are_refused_before_the_first_episode(pa
     )
     assert ranked.startswith('Task names, 60 shots, random, ranked: ') and 'longer context' in remedy
     assert not (tmp_path / 'report').exists()
+
+
+def test_without_examples_random_and_rices_are_asked_once(parts, tmp_path, monkeypatch):
+    ran = []
+
+    def run(config, model, task, shots, support, *more):
+        ran.append((shots, support))
+        return _run(config, model, task, shots, support, *more)
+
+    monkeypatch.setattr('flamingo_jax.evaluate._run', run)
+    config = quickstart.get_config()
+    config.features, config.episodes = str(parts / 'features'), 4
+    config.tasks = ConfigDict(dict(names=config.tasks.names))
+    config.tasks.names.update(shots=(0, 1), support=('random', 'rices'), answers=('ranked',))
+    rows = evaluate(config, str(parts / 'run'), str(tmp_path / 'report'))
+    assert ran == [(0, 'random'), (1, 'random'), (1, 'rices')]
+    assert [(row.shots, row.support) for row in rows] == [(0, 'random'), (1, 'random'), (0, 'rices'), (1, 'rices')]
+    assert rows[0].scores == rows[2].scores
 
 
 def test_generate_keeps_the_order_of_its_arguments(parts, tmp_path):

@@ -44,9 +44,9 @@ def named(style: str, **fields) -> ConfigDict:
 def names(c: ConfigDict) -> None:
     """Names in English; those of drawn stamps once without examples, once with."""
     for label, style in (('drawings', 'fluent-3d'), ('photographs', 'tux-photo')):
-        for answers, shots in (('ranked', (0, 1, 2, 4, 8, 16)), ('open-ended', (0, 4, 16))):
-            task = named(style, shots=shots, support=('random', 'rices'), answers=(answers,))
-            c.tasks[f'names of {label}, {answers}'] = task
+        c.tasks[f'names of {label}'] = named(
+            style, shots=(0, 1, 2, 4, 8, 16), support=('random', 'rices'), answers=('ranked', 'open-ended')
+        )
     c.tasks['names of drawn stamps'] = named('tux-drawing', shots=(0, 8), support=('rices',))
 
 
