@@ -25,7 +25,6 @@ make() {
 # Data, trunk, features.
 make "$text/copying_full" data.dictionary_text.build --raw="$raw" --out="$work/data" --config=copying_full
 make "$text/full" data.dictionary_text.build --raw="$raw" --out="$work/data" --config=full
-make "$text/names_full" data.dictionary_text.build --raw="$raw" --out="$work/data" --config=names_full
 make "$pictures" data.picture_dictionary.build --raw="$raw" --out="$work/data" --config=full
 make "$work/trunk" flamingo_jax.convert efficientnet --image_size=160 --standardise="$pictures" --out="$work/trunk"
 for split in train,4 validation,1 test,1; do
@@ -45,10 +44,6 @@ lm_is_at 2000 || lm_is_at 10000 || lm 1200 copying_full copying
 lm_is_at 10000 || lm 2000 copying_full likeness
 lm 10000 full
 make "$work/lm_bundle" flamingo_jax.convert run --source="$work/lm" --out="$work/lm_bundle"
-# It goes on with names in 36 languages.
-make "$work/lm_names/checkpoints/5000" flamingo_jax.train --config=experiments/lm_names.py --workdir="$work/lm_names" \
-  --config.start="$work/lm_bundle" --config.datasets.text.path="$text/names_full/1.8.0"
-make "$work/lm_names_bundle" flamingo_jax.convert run --source="$work/lm_names" --out="$work/lm_names_bundle"
 
 # train NAME STEPS CONFIG DATASETS MORE: of the dictionary, with the features of FROM; train_new: a new model, of its trunk.
 # evaluate NAME CONFIG DATA FEATURES PART
@@ -71,7 +66,7 @@ for seed in 0 1 2; do
   of_dictionary "words$seed" words
 done
 make "$work/words0_bundle" flamingo_jax.convert run --source="$work/runs/words0" --out="$work/words0_bundle"
-train dictionary 2400 experiments/picture_dictionary.py pictures --config.start="$work/words0_bundle" --config.lm="$work/lm_names_bundle"
+train dictionary 2400 experiments/picture_dictionary.py pictures --config.start="$work/words0_bundle"
 for part in words tasks; do
   of_dictionary dictionary "$part"
 done

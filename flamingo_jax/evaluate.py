@@ -142,7 +142,7 @@ def _run(config, model: Pretrained, task: Task, shots: int, support: str, answer
             shown_as |= {'shuffled pictures': functools.partial(_other_frames, rng), 'text only': None}
         for name, frames in shown_as.items():
             given = _answer(config, model, [_prompt(episode, frames) for episode in batch], batch, answers)
-            marks = [metrics.same_answer(answer, episode.truth) for answer, episode in zip(given, batch, strict=True)]
+            marks = [episode.is_right(answer) for answer, episode in zip(given, batch, strict=True)]
             right[name] += marks
             if name == 'model':
                 if answers == 'open-ended':
@@ -154,7 +154,7 @@ def _run(config, model: Pretrained, task: Task, shots: int, support: str, answer
                     if len(shown[mark]) < config.examples:
                         shown[mark].append(_example(task, episode, answers, support, shots, answer, mark))
         for episode in batch:
-            chance.append(1 / len(episode.candidates))
+            chance.append(len({episode.truth, *episode.also_right}) / len(episode.candidates))
             # They name the thing, in whatever language they are told.
             if answers != 'language' and (nearest := task.nearest(episode)):
                 for name, answer in zip(('nearest neighbour', 'nearest centroid'), nearest, strict=True):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from flamingo_jax.evaluation import rices
+from flamingo_jax.evaluation.metrics import same_answer
 from flamingo_jax.inputs.picture_set import Picture, PictureSet
 
 
@@ -15,8 +16,8 @@ class TaskConfig:
 
     asks: str = 'words'  # One of `TASKS` (tasks.py).
     shots: tuple[int, ...] = (1, 2, 4)  # Examples in the prompt: of each class, where there are classes.
-    # 'ranked' by likelihood among candidates, 'open-ended' by generation; 'language': ranked among the names that the query
-    # has in all languages.
+    # 'ranked' by likelihood among candidates, 'open-ended' by generation; 'language': ranked among the names that some things
+    # have in all languages, of which those in the language of the prompt are right.
     answers: tuple[str, ...] = ('ranked',)
     support: tuple[str, ...] = ('random',)  # 'random', or for names 'rices'.
     query_split: str = 'test'
@@ -48,6 +49,11 @@ class Episode:
     parts: tuple[Part, ...]
     truth: str
     candidates: tuple[str, ...]
+    also_right: tuple[str, ...] = ()  # Candidates that count as the truth.
+
+    def is_right(self, answer: str) -> bool:
+        """Whether an answer is the truth, or counts as it."""
+        return any(same_answer(answer, right) for right in (self.truth, *self.also_right))
 
 
 OpenSplit = Callable[[str], tuple[PictureSet, rices.Pooled]]

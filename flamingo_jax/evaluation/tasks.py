@@ -20,6 +20,8 @@ from flamingo_jax.evaluation.task import Episode, OpenSplit, Task, TaskConfig
 from flamingo_jax.inputs.nonce import nonces
 from flamingo_jax.inputs.picture_set import Picture, PictureSet
 
+OTHER_THINGS = 9  # Whose names in all languages stand beside those of the query, where the language is asked for.
+
 
 class Words(Task):
     """New words."""
@@ -109,10 +111,12 @@ class Names(Task):
         else:
             chosen = others[rng.choice(len(others), shots, replace=False)]
         parts = [self.example(self.named[i], self._labels[i]) for i in chosen] + [self.query(query)]
-        candidates = self.candidates
-        if answers == 'language':
-            candidates = tuple(dict.fromkeys(self._names[query.concept].values()))
-        return Episode(tuple(parts), self._name(query), candidates)
+        if answers != 'language':
+            return Episode(tuple(parts), self._name(query), self.candidates)
+        others = [self._names[c] for c in sorted(self._names) if c != query.concept]
+        some = [self._names[query.concept], *(others[i] for i in rng.choice(len(others), OTHER_THINGS, replace=False))]
+        every = tuple(dict.fromkeys(name for names in some for name in names.values()))
+        return Episode(tuple(parts), self._name(query), every, tuple(names[self.config.language] for names in some))
 
     def nearest(self, episode: Episode) -> tuple[str, str] | None:
         """Among all of the support."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from flamingo_jax.evaluation.task import TaskConfig
-from flamingo_jax.evaluation.tasks import make
+from flamingo_jax.evaluation.tasks import OTHER_THINGS, make
 from flamingo_jax.inputs.kinds import kind_of
 from flamingo_jax.inputs.picture_set import PictureSet
 
@@ -92,7 +92,10 @@ def test_names_that_training_did_not_show(open_split):
             *support, query = [part.picture for part in episode.parts]
             assert ('ka' in query.heldout_languages) == heldout
             assert not any('ka' in picture.heldout_languages for picture in support)
-            assert episode.truth == query.names['ka'] and set(episode.candidates) == set(query.names.values())
+            assert episode.truth == query.names['ka'] and set(query.names.values()) < set(episode.candidates)
+            # Some name of each thing is in the language, whichever thing it is.
+            assert len(episode.also_right) == 1 + OTHER_THINGS and set(episode.also_right) < set(episode.candidates)
+            assert all(map(episode.is_right, episode.also_right)) and not episode.is_right(query.names['en'])
 
 
 @pytest.mark.parametrize('asks', ['kinds', 'yes_or_no', 'which'])
