@@ -20,7 +20,7 @@ from flamingo_jax.evaluation.task import Episode, OpenSplit, Task, TaskConfig
 from flamingo_jax.inputs.nonce import nonces
 from flamingo_jax.inputs.picture_set import Picture, PictureSet
 
-OTHER_THINGS = 9  # Whose names in all languages stand beside those of the query, where the language is asked for.
+OTHER_THINGS = 4  # Whose names in all languages stand beside those of the query, where the language is asked for.
 
 
 class Words(Task):

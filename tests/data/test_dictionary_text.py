@@ -105,6 +105,20 @@ def test_a_repeated_class_has_its_label_and_full_weight(make, lexicon):
     assert repeats > 1000
 
 
+def test_a_thing_that_nobody_knows_has_a_name_in_the_language_of_the_document(lexicon):
+    invented = known = 0
+    for lines in draws(documents.unknown_keys, lexicon, 100):
+        fitting = set(lexicon.languages)
+        for (key, _), (label, label_weight), _ in lines:
+            assert label_weight == documents.TOLD
+            of_key = [concept for concept in lexicon.things if f' {concept.names["en"]}' == key]
+            among = of_key or lexicon.things
+            fitting &= {language for c in among for language, name in c.names.items() if f' {name}' == label}
+            known, invented = known + bool(of_key), invented + (not of_key)
+        assert fitting
+    assert 0.4 < known / (known + invented) < 0.6
+
+
 def test_labels_are_real_words_in_a_fifth_of_the_documents(lexicon):
     words = {f' {name}' for concept in lexicon.concepts for name in concept.names.values()}
     share = sum(lines[0][1][0] in words for lines in draws(documents.nonce_keys, lexicon, 2000)) / 2000
