@@ -67,9 +67,7 @@ def evaluate(config: ConfigDict, checkpoint: str, workdir: str) -> list[report.R
     with tqdm(total=config.episodes * len(settings), unit=' episodes') as progress:
         for task, shots, support, answers in settings:
             progress.set_postfix_str(f'{task.name}, {shots} shots, {support}, {answers}')
-            if (
-                shots == 0 and (task.name, answers) in bare
-            ):  # Without examples there are none to choose: the same prompts.
+            if shots == 0 and (task.name, answers) in bare:  # Whatever would have chosen examples: the same prompts.
                 rows.append(dataclasses.replace(bare[task.name, answers], support=support))
                 progress.update(config.episodes)
                 continue

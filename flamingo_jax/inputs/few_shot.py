@@ -6,8 +6,6 @@ They draw anew for every sequence, so that only the prompt can tell the task:
                Only the word of a concept that came before is a target: it can be copied from the prompt, and from nowhere
                else.
     name       pictures with their true names in one language, which the sequence must follow.
-    translate  the same, with English names in place of half of the pictures: a picture is to mean what its English name means
-               to the language model, which can name that in other languages.
     kind       pictures with the word for what kind of thing they show.
     yes_or_no  pictures, each with a question such as `is it an animal?`.
     which      two pictures at a time, and a question about the first or the second.
@@ -41,7 +39,7 @@ class FewShotConfig:
     blend: float = 0.5  # Probability that a `bind` sequence has a blend of two concepts as one of its classes.
     real_words: float = 0.15  # Probability that a label of `bind` is the name of some other concept.
     languages: tuple[str, ...] = ('en',)  # Of names.
-    repeats: float = 0.0  # Probability that a sequence of names shows few concepts again and again, as retrieval does.
+    repeats: float = 0.0  # Probability that a `name` sequence shows few concepts again and again, as retrieval does.
     first_label: float = 0.0  # Loss weight of a label that came not before, which the prompt cannot tell.
     # Beginning of a subcategory -> the word for that kind of thing (inputs/kinds.py).
     kinds: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -64,12 +62,12 @@ class FewShot:
                 f'Sequences of {config.classes[1]} classes need at least {2 * config.classes[1]} concepts; '
                 f'the picture set has {len(self._concepts)}.'
             )
-        if asked & {'name', 'translate'} and len(self._concepts) < config.shots:
+        if 'name' in asked and len(self._concepts) < config.shots:
             raise ValueError(
                 f'Sequences of {config.shots} pictures of different concepts: the picture set has {len(self._concepts)} concepts.'
             )
         named = {language for picture in pictures.pictures for language in picture.names}
-        if asked & {'bind', 'name', 'translate'} and (unknown := sorted(set(config.languages) - named)):
+        if asked & {'bind', 'name'} and (unknown := sorted(set(config.languages) - named)):
             raise ValueError(f'The picture set has no names in {unknown}; it has {sorted(named)}.')
         if asked & {'kind', 'yes_or_no', 'which'}:
             self._of_kind = kinds.by_kind(pictures, config.kinds)
@@ -114,13 +112,6 @@ class FewShot:
 
     def name(self, rng: np.random.Generator) -> list[Chunk]:
         """Pictures with true names in one language."""
-        return self._named(rng, text_keys=0.0)
-
-    def translate(self, rng: np.random.Generator) -> list[Chunk]:
-        """Pictures and English names with true names in one language."""
-        return self._named(rng, text_keys=0.5)
-
-    def _named(self, rng: np.random.Generator, text_keys: float) -> list[Chunk]:
         c = self._config
         language = c.languages[rng.integers(len(c.languages))]
         few = int(rng.integers(2, c.shots)) if rng.random() < c.repeats else c.shots
@@ -131,12 +122,8 @@ class FewShot:
             style = picture.style
             if language not in picture.names or language in picture.heldout_languages:
                 continue
-            label = ' ' + picture.names[language]
-            key = self._name_of(self._concepts[i], 'en')
-            if text_keys and key and rng.random() < text_keys:
-                chunks.append(Chunk(None, (' ' + key, c.prompt, label), (0.0, 0.0, 1.0)))
-            else:
-                chunks.append(Chunk(self._seen(rng, picture), (c.prompt, label), (0.0, 1.0)))
+            name = picture.names[language]
+            chunks.append(Chunk(self._seen(rng, picture), (c.prompt, ' ' + name), (0.0, 1.0)))
         return chunks
 
     def kind(self, rng: np.random.Generator) -> list[Chunk]:
@@ -236,7 +223,6 @@ def _blend(a: Callable[[], Frames], b: Callable[[], Frames], share: float) -> Ca
 SEQUENCES: dict[str, Callable[[FewShot, np.random.Generator], list[Chunk]]] = dict(
     bind=FewShot.bind,
     name=FewShot.name,
-    translate=FewShot.translate,
     kind=FewShot.kind,
     yes_or_no=FewShot.yes_or_no,
     which=FewShot.which,
