@@ -5,8 +5,8 @@
         --config.start=runs/lm_pictures_bundle --config.datasets.text.path=DATA/dictionary_text/names_full/1.8.0
     python -m flamingo_jax.convert run --source=runs/lm_names --out=runs/lm_names_bundle
 
-A picture's name in a language is one that the frozen language model must be able to write. After lm_pictures it wrote .480 of
-them in text, and each had come some 35 times.
+A picture's name in a language is one that the frozen language model must be able to write, whether it is sure of the thing or not.
+Of what was not known lm_pictures wrote no whole name (docs/results.md, "What limits it"; benchmarks/names_in_text.py).
 """
 
 from ml_collections import ConfigDict
@@ -18,5 +18,5 @@ def get_config() -> ConfigDict:
     """The last stage of lm_pictures, from a bundle."""
     c = lm_pictures.get_config()
     c.model.lm = None  # `start` brings it.
-    c.steps = 5000
+    c.steps = 6500
     return c
