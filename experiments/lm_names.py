@@ -5,8 +5,9 @@
         --config.start=runs/lm_pictures_bundle --config.datasets.text.path=DATA/dictionary_text/names_full/1.8.0
     python -m flamingo_jax.convert run --source=runs/lm_names --out=runs/lm_names_bundle
 
-A picture's name in a language is one that the frozen language model must be able to write, whether it is sure of the thing or not.
-Of what was not known lm_pictures wrote no whole name (docs/results.md, "What limits it"; benchmarks/names_in_text.py).
+A picture's name in a language is one that the frozen language model must be able to write, whether it is sure of the thing or
+not. Of a thing that it did not know lm_pictures mostly wrote no whole name (benchmarks/names_in_text.py; docs/results.md,
+"What limits it").
 """
 
 from ml_collections import ConfigDict
