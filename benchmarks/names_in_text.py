@@ -21,6 +21,20 @@ from flamingo_jax.inputs.picture_set import PictureSet  # noqa: E402
 SHOTS, BATCH, NEW = 4, 16, 24
 
 
+def questions(named: dict[str, dict[str, str]], number: int, invented: bool, rng: np.random.Generator) -> list[tuple]:
+    """So many of each language: (prompt, all names in that language, the right one)."""
+    asked = []
+    for language in LANGUAGES:
+        things = [names for _, names in sorted(named.items()) if language in names]
+        every = {names[language] for names in things}
+        for _ in range(number):
+            *shown, query = (things[i] for i in rng.choice(len(things), SHOTS + 1, replace=False))
+            key = nonces(rng, 1)[0] if invented else query['en']
+            lines = [text for names in shown for text in (f' {names["en"]}', f' {names[language]}', '\n')]
+            asked.append(([*lines, f' {key}'], every, query[language]))
+    return asked
+
+
 def main() -> None:
     """Asks and counts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -30,24 +44,18 @@ def main() -> None:
     arguments = parser.parse_args()
     lm, rng = flamingo_jax.load(arguments.lm), np.random.default_rng(0)
     named = {picture.concept: picture.names for picture in PictureSet(arguments.data, 'train', ('noto',)).pictures}
-    for kind in ('known', 'invented'):
-        asked = []
-        for language in LANGUAGES:
-            things = [names for _, names in sorted(named.items()) if language in names]
-            every = {names[language] for names in things}
-            for _ in range(arguments.prompts):
-                *shown, query = (things[i] for i in rng.choice(len(things), SHOTS + 1, replace=False))
-                key = query['en'] if kind == 'known' else nonces(rng, 1)[0]
-                lines = [text for names in shown for text in (f' {names["en"]}', f' {names[language]}', '\n')]
-                asked.append(([*lines, f' {key}'], every, query[language]))
-        written, right = [], []
-        for begin in range(0, len(asked), BATCH):
-            some = asked[begin : begin + BATCH]
-            answers = lm.generate([prompt for prompt, _, _ in some], max_new_tokens=NEW, stop=('\n',))
-            written += [answer in every for answer, (_, every, _) in zip(answers, some, strict=True)]
-            right += [answer == truth for answer, (_, _, truth) in zip(answers, some, strict=True)]
-        of = f', right {np.mean(right):.3f}' if kind == 'known' else ''
-        print(f'{kind:8} key: in the language {np.mean(written):.3f}{of}  ({len(asked)} prompts)')
+    for invented in (False, True):
+        prompts, every, right = zip(*questions(named, arguments.prompts, invented, rng), strict=True)
+        answers = []
+        for begin in range(0, len(prompts), BATCH):
+            answers += lm.generate(prompts[begin : begin + BATCH], max_new_tokens=NEW, stop=('\n',))
+        in_language = np.mean([answer in names for answer, names in zip(answers, every, strict=True)])
+        print(f'{"invented" if invented else "known"} key: in the language {in_language:.3f}', end='')
+        if not invented:
+            print(
+                f', right {np.mean([answer == name for answer, name in zip(answers, right, strict=True)]):.3f}', end=''
+            )
+        print(f'  ({len(prompts)} prompts)')
 
 
 if __name__ == '__main__':

@@ -63,19 +63,19 @@ def evaluate(config: ConfigDict, checkpoint: str, workdir: str) -> list[report.R
         for support, answers, shots in itertools.product(task.config.support, task.config.answers, task.config.shots)
     ]
     _refuse_long_prompts(config, model, settings)
-    rows, examples, bare = [], [], {}
+    rows, examples = [], []
     with tqdm(total=config.episodes * len(settings), unit=' episodes') as progress:
         for task, shots, support, answers in settings:
             progress.set_postfix_str(f'{task.name}, {shots} shots, {support}, {answers}')
-            if shots == 0 and (task.name, answers) in bare:  # Whatever would have chosen examples: the same prompts.
-                rows.append(dataclasses.replace(bare[task.name, answers], support=support))
+            # Without examples all kinds of support are the same prompts.
+            asked = [row for row in rows if row.shots == shots == 0 and (row.task, row.answers) == (task.name, answers)]
+            if asked:
+                rows.append(dataclasses.replace(asked[0], support=support))
                 progress.update(config.episodes)
                 continue
             row, shown = _run(config, model, task, shots, support, answers, progress)
             rows.append(row)
             examples += shown
-            if shots == 0:
-                bare[task.name, answers] = row
     about = dict(
         checkpoint=str(checkpoint),
         step=model.step,

@@ -114,16 +114,9 @@ def questions(lexicon: Lexicon, rng: random.Random) -> Document:
 
 def names(lexicon: Lexicon, rng: random.Random) -> Document:
     """Things by their English names, and their names in one language; in a quarter of the documents they come again."""
-    language = rng.choice(lexicon.languages)
-    known = [concept for concept in lexicon.things if language in concept.names]
+    language, known = _things_in_a_language(lexicon, rng)
     few = rng.sample(known, MOST_CLASSES) if rng.random() < 0.25 else known
-
-    def lines() -> Iterator[Document]:
-        while True:
-            names = rng.choice(few).names
-            yield _named(names['en'], names[language])
-
-    return _as_many_as_fit(lines())
+    return _as_many_as_fit(_names_of(few, language, rng, lambda thing: thing.names['en']))
 
 
 def unknown_keys(lexicon: Lexicon, rng: random.Random) -> Document:
@@ -132,15 +125,12 @@ def unknown_keys(lexicon: Lexicon, rng: random.Random) -> Document:
     What a picture shows is never sure, and a model that has read names of known things alone answers with pieces of several
     names where it does not know the thing. Half known, so that it does not unlearn to look at the key.
     """
-    language = rng.choice(lexicon.languages)
-    known = [concept for concept in lexicon.things if language in concept.names]
+    language, known = _things_in_a_language(lexicon, rng)
 
-    def lines() -> Iterator[Document]:
-        while True:
-            names = rng.choice(known).names
-            yield _named(nonces(rng, 1)[0] if rng.random() < 0.5 else names['en'], names[language])
+    def key(thing: Concept) -> str:
+        return nonces(rng, 1)[0] if rng.random() < 0.5 else thing.names['en']
 
-    return _as_many_as_fit(lines())
+    return _as_many_as_fit(_names_of(known, language, rng, key))
 
 
 def kinds(lexicon: Lexicon, rng: random.Random) -> Document:
@@ -235,6 +225,19 @@ def _asked(question: str, answer: str) -> Document:
 
 def _named(thing: str, label: str) -> Document:
     return [(f' {thing}', UNTOLD), (f' {label}', TOLD), ('\n', LINE_END)]
+
+
+def _things_in_a_language(lexicon: Lexicon, rng: random.Random) -> tuple[str, list[Concept]]:
+    language = rng.choice(lexicon.languages)
+    return language, [thing for thing in lexicon.things if language in thing.names]
+
+
+def _names_of(
+    things: list[Concept], language: str, rng: random.Random, key: Callable[[Concept], str]
+) -> Iterator[Document]:
+    while True:
+        thing = rng.choice(things)
+        yield _named(key(thing), thing.names[language])
 
 
 def _thing(lexicon: Lexicon, rng: random.Random) -> tuple[str, str]:

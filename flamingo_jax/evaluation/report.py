@@ -178,8 +178,8 @@ def _groups(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
 def _chart(rows: Sequence[Row]) -> bytes:
     """A PNG with a panel for each task and kind of answers. Colour says whose score, dashes say RICES."""
     groups = _groups(rows)
-    across = 2 if len(groups) == 4 else min(max(len(groups), 1), 3)
-    down = max(math.ceil(len(groups) / across), 1)
+    down = max(math.ceil(len(groups) / 3), 1)
+    across = max(math.ceil(len(groups) / down), 1)  # Rows as equal as can be.
     with matplotlib.rc_context({'font.size': 10, 'axes.spines.top': False, 'axes.spines.right': False}):
         # A Figure of its own, without pyplot: no display and no global state. It renders with Agg.
         figure = matplotlib.figure.Figure(

@@ -96,6 +96,7 @@ class Names(Task):
         self._indices = np.array([p.index for p in self.named])
         # A query comes again at other shots and kinds of answers.
         self._ranked, self._nearest = functools.cache(self._rank), functools.cache(self._find_nearest)
+        self._concepts = sorted(self._names)
         self.query_of = {picture.index: picture for picture in self.queries}
         self.candidates = tuple(sorted({names[c.language] for names in self._names.values()}))
 
@@ -113,10 +114,11 @@ class Names(Task):
         parts = [self.example(self.named[i], self._labels[i]) for i in chosen] + [self.query(query)]
         if answers != 'language':
             return Episode(tuple(parts), self._name(query), self.candidates)
-        others = [self._names[c] for c in sorted(self._names) if c != query.concept]
-        some = [self._names[query.concept], *(others[i] for i in rng.choice(len(others), OTHER_THINGS, replace=False))]
-        every = tuple(dict.fromkeys(name for names in some for name in names.values()))
-        return Episode(tuple(parts), self._name(query), every, tuple(names[self.config.language] for names in some))
+        concepts = [concept for concept in self._concepts if concept != query.concept]
+        chosen = [concepts[i] for i in rng.choice(len(concepts), OTHER_THINGS, replace=False)]
+        things = [self._names[concept] for concept in (query.concept, *chosen)]
+        every = tuple(dict.fromkeys(name for names in things for name in names.values()))
+        return Episode(tuple(parts), self._name(query), every, tuple(names[self.config.language] for names in things))
 
     def nearest(self, episode: Episode) -> tuple[str, str] | None:
         """Among all of the support."""
