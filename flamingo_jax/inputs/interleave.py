@@ -93,6 +93,37 @@ def interleave(
     return out
 
 
+def pair(chunks: Sequence[Chunk], tokenizer: Tokenizer, length: int, blank: Frames) -> dict[str, Any]:
+    """A document's first picture that has a text, by itself, and that text: what `training/loss.py` aligns.
+
+    Args:
+      chunks, tokenizer, blank: as of `interleave`.
+      length: tokens of the text, <BOS> included; a longer text is cut.
+
+    Returns:
+      tokens int32 [s]: <BOS>, the tag, what follows it; phi and weights [s], the weight being that of what follows the tag: 1, or 0 if
+      there is no picture that can be read; images [1, *blank.shape]; unreadable, 1 or 0; text int32 [length]: <BOS> and the text;
+      ends, the place of its last token.
+    """
+    chunk = next((chunk for chunk in chunks if chunk.picture is not None and any(chunk.texts)), None)
+    picture = _read(chunk.picture, blank) if chunk else None
+    (tokens, _, _), (text, _, _) = (
+        _lay_out([Chunk(shown, texts, (0.0,) * len(texts))], tokenizer)
+        for shown, texts in ((lambda: blank, ()), (None, chunk.texts if chunk else ()))
+    )
+    ends = 1 if tokenizer.eoc is None else 2  # <EOC>, <EOS>: nothing is to be said of them.
+    tokens, text = tokens[: len(tokens) - ends + 1], text[:-ends][:length]
+    return dict(
+        tokens=np.array(tokens, np.int32),
+        weights=np.array([0.0] * (len(tokens) - 1) + [picture is not None], np.float32),
+        phi=(np.arange(len(tokens)) >= len(tokenizer.begin)).astype(np.int32),
+        images=(blank if picture is None else picture)[None],
+        unreadable=np.int32(chunk is not None and picture is None),
+        text=_pad(text, length, tokenizer.pad, np.int32),
+        ends=np.int32(len(text) - 1),
+    )
+
+
 def _lay_out(chunks: Sequence[Chunk], tokenizer: Tokenizer) -> tuple[list[int], list[float], list[tuple[int, int]]]:
     """Tokens and weights of a whole document, and the position of each tag with the number of its chunk."""
     tokens, weights, begins = list(tokenizer.begin), [0.0] * len(tokenizer.begin), []

@@ -19,7 +19,7 @@ import numpy as np
 
 from flamingo_jax.inputs.few_shot import FewShot, FewShotConfig
 from flamingo_jax.inputs.images import to_frames
-from flamingo_jax.inputs.interleave import Chunk, interleave
+from flamingo_jax.inputs.interleave import Chunk, interleave, pair
 from flamingo_jax.inputs.json_lines import JsonLines
 from flamingo_jax.inputs.picture_set import PictureSet
 from flamingo_jax.inputs.source import open_split
@@ -43,6 +43,8 @@ class DatasetConfig:
     p_next: float = 0.0  # Probability that text is tied to the next picture (paper: 0.5 on web pages).
     batch_size: int = 32  # Sequences a step, over all devices.
     loss_weight: float = 1.0  # lambda_m.
+    # Not the next token is learned, but that each picture by itself means what its text says (`alignment_sum` in training/loss.py).
+    align: bool = False
     workers: int = 0  # Processes that decode and build; 0 does it in threads.
 
 
@@ -87,17 +89,24 @@ def sequences(
     Raises:
       FileNotFoundError, ValueError: as the data set's own; before anything is read.
     """
-    shape = dict(tokenizer=tokenizer, length=config.length, images=config.images, p_next=config.p_next)
+    if config.align and config.images != 1:
+        raise ValueError(f'A data set with `align` shows one picture at a time: set its images to 1, not {config.images}.')
     if config.few_shot is not None:
         pictures = PictureSet(
             config.path, config.split, config.styles, config.features, image_size, config.frames, trunk, fit
         )
         few_shot = FewShot(pictures, config.few_shot)
         source = grain.MapDataset.range(2**40).seed(seed)  # Endless: each position draws its own sequence.
-        return source.random_map(lambda _, rng: interleave(few_shot(rng), blank=pictures.blank, rng=rng, **shape))
+        return source.random_map(lambda _, rng: _row(few_shot(rng), pictures.blank, rng, config, tokenizer))
     blank = np.zeros((config.frames, image_size, image_size, 3), np.uint8) if config.images else None
     source = grain.MapDataset.source(Documents(config, image_size, fit)).seed(seed).shuffle().repeat()
-    return source.random_map(lambda chunks, rng: interleave(chunks, blank=blank, rng=rng, **shape))
+    return source.random_map(lambda chunks, rng: _row(chunks, blank, rng, config, tokenizer))
+
+
+def _row(chunks: list[Chunk], blank: Any, rng: np.random.Generator, config: DatasetConfig, tokenizer: Tokenizer) -> Batch:
+    if config.align:
+        return pair(chunks, tokenizer, config.length, blank)
+    return interleave(chunks, tokenizer, config.length, config.images, blank, rng, config.p_next)
 
 
 @dataclasses.dataclass(frozen=True)

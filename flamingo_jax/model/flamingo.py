@@ -94,15 +94,28 @@ class Flamingo:
         Returns:
           float32 logits over the language model's vocabulary and the extra tokens.
         """
+        y = self.embed(params, tokens)
+        if text_noise is not None:
+            y = y + text_noise
+        return self.unembed(params, self._decode(params, images, tokens, phi, y, every_block=False))
+
+    def states(
+        self,
+        params: Params,
+        images: Float[Array, 'b n t s d_v'] | None,
+        tokens: Int[Array, 'b l'],
+        phi: Int[Array, 'b l'] | None = None,
+    ) -> Float[Array, 'depth b l d']:
+        """The text after every block of the language model; arguments as of `logits`."""
+        return self._decode(params, images, tokens, phi, self.embed(params, tokens), every_block=True)
+
+    def _decode(self, params, images, tokens, phi, y, every_block):
         media = self.media(params, images)
         if phi is None:
             phi = self.phi(tokens)
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-        y = self.embed(params, tokens)
-        if text_noise is not None:
-            y = y + text_noise
-        y, _ = self.decoder(params, y, positions, causal_mask(tokens.shape[1]), media, phi)
-        return self.unembed(params, y)
+        mask = causal_mask(tokens.shape[1])
+        return self.decoder(params, y, positions, mask, media, phi, every_block=every_block)[0]
 
     def dtype_of(self, tree: str) -> DTypeLike:
         """What a frozen component tree is kept and computed in: `dtype`, except for a trunk that must stay float32."""
@@ -185,7 +198,8 @@ class Flamingo:
         cache: KeysValues | list[KeysValues] | None = None,
         index: Int[Array, ''] | int = 0,
         key_positions: Int[Array, 'b p'] | None = None,
-    ) -> tuple[Float[Array, 'b l d'], KeysValues | list[KeysValues] | None]:
+        every_block: bool = False,
+    ) -> tuple[Float[Array, '*depth b l d'], KeysValues | list[KeysValues] | None]:
         """The blocks: groups of one gated block and the `every` LM blocks after it, scanned.
 
         Args:
@@ -195,6 +209,7 @@ class Flamingo:
           media, phi: what may be seen, and by whom; None is no picture.
           cache, index: self-attention keys and values of every block ([depth b g p k]) and where y begins in them.
           key_positions: of the cache's places.
+          every_block: give y after every block, [depth b l d]; not with lists.
 
         Returns:
           y after the last block, and the new cache.
@@ -251,9 +266,8 @@ class Flamingo:
                     cache = jax.tree.map(lambda x, x_i: _put(x, x_i, i, index, length), cache, new)
                 return y, cache
 
-            if ragged:
-                return jax.lax.cond(i < c.lm.depth, go, lambda *same: same, *y_cache), None
-            return go(*y_cache), None
+            y_cache = jax.lax.cond(i < c.lm.depth, go, lambda *same: same, *y_cache) if ragged else go(*y_cache)
+            return y_cache, y_cache[0] if every_block else None
 
         run_block, run_gated = self._checkpoint(run_block), self._checkpoint(run_gated)
 
@@ -264,10 +278,14 @@ class Flamingo:
                 y = run_gated(y, gated_params, keys_values)
             return jax.lax.scan(run_block, (y, cache), (first + group * every + jnp.arange(every), p))
 
+        before = None
         if first:
-            (y, cache), _ = jax.lax.scan(run_block, (y, cache), (jnp.arange(first), None))
+            (y, cache), before = jax.lax.scan(run_block, (y, cache), (jnp.arange(first), None))
         gated_xs = (params['xattn'], media.keys_values) if media is not None else (None, None)
-        (y, cache), _ = jax.lax.scan(run_group, (y, cache), (jnp.arange(groups), *gated_xs, grouped))
+        (y, cache), states = jax.lax.scan(run_group, (y, cache), (jnp.arange(groups), *gated_xs, grouped))
+        if every_block:
+            states = states.reshape(-1, *y.shape)
+            y = (jnp.concatenate([before, states]) if first else states)[: c.lm.depth]
         return y, cache
 
     def _checkpoint(self, function: Callable[..., Any]) -> Callable[..., Any]:

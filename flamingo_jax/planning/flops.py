@@ -40,6 +40,9 @@ def train_step(
     recomputed = 0.0
     for data in datasets.values():
         b, l, n = data.batch_size, data.length - 1, data.images
+        if data.align:  # <BOS> and the tag. The text is read without a backward pass.
+            l = 1 + len(config.image_tag)
+            out['lm'] += sum(lm_blocks(config, data.length, data.length)) * b
         pictures = b * n * data.frames
         blocks = {'lm': lm_blocks(config, l, l) * b}
         if config.xattn is not None:
@@ -55,7 +58,8 @@ def train_step(
         for name, cost in blocks.items():
             out[name] += cost.total(name in trained)
             recomputed += sum(cost) if remat else 0
-        out['lm'] += Cost(2 * l * config.lm.width * config.lm.vocab_size).total('lm' in trained) * b
+        if not data.align:
+            out['lm'] += Cost(2 * l * config.lm.width * config.lm.vocab_size).total('lm' in trained) * b
     return out | dict(total=sum(out.values()), recomputed=recomputed)
 
 

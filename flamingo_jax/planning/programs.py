@@ -119,7 +119,10 @@ def train_step(run: Run) -> tuple[jax.stages.Lowered, TrainState, Params]:
 def batch_shapes(run: Run, data: DatasetConfig) -> Batch:
     """What `inputs/pipeline.py` gives of one data set, as shapes on the mesh."""
     b, l, size = data.batch_size, data.length, run.model.config.image_size
-    shapes = dict(tokens=((b, l), jnp.int32), weights=((b, l), jnp.float32), phi=((b, l), jnp.int32))
+    s = 2 + len(run.model.config.image_tag) if data.align else l
+    shapes = dict(tokens=((b, s), jnp.int32), weights=((b, s), jnp.float32), phi=((b, s), jnp.int32))
+    if data.align:
+        shapes |= dict(text=((b, l), jnp.int32), ends=((b,), jnp.int32))
     shapes['unreadable'] = ((b,), jnp.int32)
     if data.images:
         shapes['images'] = ((b, data.images, data.frames, size, size, 3), jnp.uint8)

@@ -1,4 +1,4 @@
-"""The loss of one data set: mean negative log-likelihood of its targets (paper section 2.4)."""
+"""The loss of one data set: mean negative log-likelihood of its targets (paper section 2.4), or what aligns pictures with texts."""
 
 import dataclasses
 
@@ -40,13 +40,7 @@ def loss_sum(
     """
     params = {**frozen, **trained}
     key_features, key_text = jax.random.split(key)
-    images = batch['images'] if 'images' in batch else None
-    if images is not None and images.ndim == 6:
-        images = model.features(params, images)
-    if images is not None and noise.feature_dropout:
-        b, n, *_, d_v = images.shape
-        keep = jax.random.bernoulli(key_features, 1 - noise.feature_dropout, (b, n, 1, 1, d_v))
-        images = jnp.where(keep, images / (1 - noise.feature_dropout), 0).astype(images.dtype)
+    images = _features(model, params, batch, key_features, noise) if 'images' in batch else None
     tokens, targets = batch['tokens'][:, :-1], batch['tokens'][:, 1:]
     weights = batch['weights'][:, 1:]
     text_noise = None
@@ -63,6 +57,55 @@ def loss_sum(
         unreadable=jnp.sum(batch['unreadable'], dtype=jnp.float32),
     )
     return sums['loss'], sums
+
+
+def alignment_sum(
+    model: Flamingo, trained: Params, frozen: Params, batch: Batch, key: Key[Array, ''], noise: NoiseConfig
+) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
+    """How far a picture is from meaning what its text says, summed over a batch; not in the paper.
+
+    After every block of the language model, the state at the picture's tag is to be what the frozen language model, which sees
+    no picture, has at the end of the picture's text. Then whatever it does with the text it does with the picture. Next tokens
+    alone do not lead there: they are told soonest by what is added after the last block, and the gates of the others close.
+
+    Args:
+      batch: tokens, weights and phi [b s], images [b 1 ...], text [b l] and ends [b], of `inputs/interleave.py: pair`.
+      (the others): as of `loss_sum`.
+
+    Returns:
+      sum over rows of weight * the mean over blocks of |state - text's state|^2 / |text's state|^2; and sums for the metrics,
+      `right` being the rows whose last state is nearest to that of their own text, of all texts in the (micro-)batch.
+    """
+    params = {**frozen, **trained}
+    weights = batch['weights'][:, -1]
+    images = _features(model, params, batch, key, noise)
+    shown = model.states(params, images, batch['tokens'][:, :-1], batch['phi'][:, :-1])[:, :, -1].astype(jnp.float32)
+    alone = dataclasses.replace(model.config, xattn=None, lora=None, extra_tokens=())
+    read = dataclasses.replace(model, config=alone).states({'lm': params['lm']}, None, batch['text'])
+    read = jnp.take_along_axis(read, batch['ends'][None, :, None, None], axis=2)[:, :, 0].astype(jnp.float32)
+    read = jax.lax.stop_gradient(read)
+    distance = jnp.mean(jnp.sum((shown - read) ** 2, axis=-1) / jnp.sum(read**2, axis=-1), axis=0)
+    between = jnp.sum((shown[-1][:, None] - read[-1]) ** 2, axis=-1)  # [picture text]
+    right = jnp.diagonal(between) <= between.min(axis=1)  # The same text may stand in several rows.
+    sums = dict(
+        loss=jnp.sum(distance * weights),
+        answers=weights.sum(),
+        right=jnp.sum(right * weights),
+        tokens=jnp.sum(batch['text'] != 0, dtype=jnp.float32),
+        unreadable=jnp.sum(batch['unreadable'], dtype=jnp.float32),
+    )
+    return sums['loss'], sums
+
+
+def _features(model: Flamingo, params: Params, batch: Batch, key: Key[Array, ''], noise: NoiseConfig) -> Float[Array, 'b n t s d_v']:
+    images = batch['images']
+    if images.ndim == 6:
+        images = model.features(params, images)
+    if noise.feature_dropout:
+        b, n, *_, d_v = images.shape
+        keep = jax.random.bernoulli(key, 1 - noise.feature_dropout, (b, n, 1, 1, d_v))
+        images = jnp.where(keep, images / (1 - noise.feature_dropout), 0).astype(images.dtype)
+    return images
 
 
 def _text_noise(

@@ -11,7 +11,7 @@ import optax
 from flamingo_jax.inputs.pipeline import Batch
 from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.training import sharding
-from flamingo_jax.training.loss import NoiseConfig, loss_sum
+from flamingo_jax.training.loss import NoiseConfig, alignment_sum, loss_sum
 from flamingo_jax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
@@ -85,7 +85,8 @@ def make_step(
             for name, batch in micro.items():
 
                 def weighted_loss(params, name=name, batch=batch):
-                    loss, sums = loss_sum(model, params, frozen, batch, keys[name], noise)
+                    of_batch = alignment_sum if 'text' in batch else loss_sum
+                    loss, sums = of_batch(model, params, frozen, batch, keys[name], noise)
                     return loss_weights[name] * loss / totals[name], sums
 
                 new, sums[name] = jax.grad(weighted_loss, has_aux=True)(state.params)

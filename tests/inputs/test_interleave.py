@@ -5,7 +5,7 @@ import pytest
 
 from flamingo_jax.inputs import tokenizer as tokenizers
 from flamingo_jax.inputs.images import PictureError
-from flamingo_jax.inputs.interleave import Chunk, interleave
+from flamingo_jax.inputs.interleave import Chunk, interleave, pair
 
 BLANK = np.zeros((1, 2, 2, 3), np.uint8)
 
@@ -167,3 +167,22 @@ def test_pictures_outside_the_window_are_not_decoded(letters):
 def test_a_picture_of_another_shape_is_an_error(letters):
     with pytest.raises(ValueError, match=r'shape \(2, 2, 2, 3\).*read as \(1, 2, 2, 3\)'):
         build([Chunk(lambda: np.zeros((2, 2, 2, 3), np.uint8), [], [])], letters)
+
+
+@pytest.mark.parametrize('document', [TWO, TWO[1:]])
+def test_a_pair(letters, document):
+    """The first picture by itself, and its text by itself, whatever stands around them."""
+    row = pair(document, letters, 6, BLANK)
+    assert spelled(row, letters) == '^iii/' and digits(row['phi']) == '01111' and digits(row['weights']) == '00001'
+    assert spelled(dict(tokens=row['text']), letters) == '^cd...' and row['ends'] == 2
+    np.testing.assert_array_equal(row['images'], [BLANK + 1])
+    cut = pair(document, letters, 2, BLANK)
+    assert spelled(dict(tokens=cut['text']), letters) == '^c' and cut['ends'] == 1
+
+
+@pytest.mark.parametrize('chunk, bad', [(Chunk(unreadable, ['g'], [1.0]), 1), (TWO[0], 0), (Chunk(picture(1), [], []), 0)])
+def test_no_pair_weighs_nothing(letters, chunk, bad):
+    row, whole = pair([chunk], letters, 6, BLANK), pair(TWO, letters, 6, BLANK)
+    assert {name: value.shape for name, value in row.items()} == {name: value.shape for name, value in whole.items()}
+    assert not row['weights'].any() and row['unreadable'] == bad and not row['images'].any()
+    np.testing.assert_array_equal(row['tokens'], whole['tokens'])

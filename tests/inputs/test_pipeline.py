@@ -57,11 +57,11 @@ def stored(tmp_path_factory):
     return str(builder.data_path)
 
 
-@pytest.fixture(params=['documents', 'few_shot'])
+@pytest.fixture(params=['documents', 'few_shot', 'align'])
 def config(request, stored):
     shape = dict(length=32, batch_size=4)
-    if request.param == 'documents':
-        return DatasetConfig(path=stored, images=1, **shape)
+    if request.param in ('documents', 'align'):
+        return DatasetConfig(path=stored, images=1, align=request.param == 'align', **shape)
     few_shot = FewShotConfig(shots=3, classes=(2, 3))
     return DatasetConfig(
         path=SAMPLE, split='train', styles=('noto', 'fluent-flat'), images=3, few_shot=few_shot, **shape
@@ -82,14 +82,15 @@ def test_one_seed_gives_the_same_batches(config, tokenizer):
     one, again, other = (list(itertools.islice(iterator(config, tokenizer, seed), 3)) for seed in (0, 0, 1))
     for a, b in zip(one, again, strict=True):
         equal(a, b)
-    assert not np.array_equal(one[0]['tokens'], other[0]['tokens'])
-    assert not np.array_equal(one[0]['tokens'], one[1]['tokens'])
+    drawn = 'text' if config.align else 'tokens'
+    assert not np.array_equal(one[0][drawn], other[0][drawn])
+    assert not np.array_equal(one[0][drawn], one[1][drawn])
     shapes = {key: (value.shape, value.dtype) for key, value in one[0].items()}
     images = (4, config.images, 1, 8, 8, 3)
-    row = ((4, 32), np.int32)
-    assert shapes == dict(
-        tokens=row, phi=row, weights=((4, 32), np.float32), images=(images, np.uint8), unreadable=((4,), np.int32)
-    )
+    places = len(one[0]['tokens'][0]) if config.align else 32
+    row, number = ((4, places), np.int32), ((4,), np.int32)
+    expected = dict(tokens=row, phi=row, weights=((4, places), np.float32), images=(images, np.uint8), unreadable=number)
+    assert shapes == expected | (dict(text=((4, 32), np.int32), ends=number) if config.align else {})
 
 
 def test_a_run_resumes_in_the_middle(config, tokenizer):
@@ -160,3 +161,5 @@ def test_errors(tokenizer, stored, tmp_path):
         iterator(DatasetConfig(path=str(tmp_path / 'x')), tokenizer)
     with pytest.raises(ValueError, match="no split 'test'"):
         iterator(DatasetConfig(path=stored, split='test'), tokenizer)
+    with pytest.raises(ValueError, match='set its images to 1, not 5'):
+        iterator(DatasetConfig(path=stored, align=True), tokenizer)

@@ -100,6 +100,23 @@ def test_a_text_without_pictures_does_not_depend_on_its_batch(model, params, fea
     np.testing.assert_allclose(alone, beside, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize('first', [0, 1])
+def test_states_are_those_after_each_block(model, params, features, tokens, first):
+    """The last gives the logits; the others are those of the model without the blocks after them. Ragged groups, and a first one."""
+    xattn = dataclasses.replace(model.config.xattn, first=first)
+    blocks, gated = params['lm']['blocks'], jax.tree.map(lambda x: x[: 2 - first], params['xattn'])
+    model, tokens, features = Flamingo(dataclasses.replace(model.config, xattn=xattn)), jnp.array(tokens), jnp.array(features)
+    states = model.states(params | {'xattn': gated}, features, tokens)
+    assert states.shape == (3, 2, 16, 32)
+    for depth in range(first + 1, 4):
+        lm = dataclasses.replace(model.config.lm, depth=depth)
+        cut = Flamingo(dataclasses.replace(model.config, lm=lm))
+        lm_cut = params['lm'] | {'blocks': jax.tree.map(lambda x, depth=depth: x[:depth], blocks)}
+        some = jax.tree.map(lambda x, n=cut.config.xattn_blocks: x[:n], gated)
+        expected = cut.logits(params | {'lm': lm_cut, 'xattn': some}, features, tokens)
+        np.testing.assert_allclose(model.unembed(params, states[depth - 1]), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_phi_counts_the_tag_that_has_begun(config):
     """Figure 6 of the paper, where '<image>' is three pieces of plain text and phi is 8 + 11 + 10 long."""
     bos, eoc, t = 2, 304, (7, 8, 9)

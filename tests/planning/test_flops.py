@@ -15,6 +15,7 @@ from flamingo_jax.model.vision.efficientnet import EfficientNetConfig
 from flamingo_jax.model.vision.nfnet import NFNET_F0, NFNET_F6, NFNetConfig
 from flamingo_jax.model.vision.vit import ViTConfig
 from flamingo_jax.planning import flops, programs
+from flamingo_jax.training import config as training
 from flamingo_jax.training import sharding
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
@@ -41,6 +42,7 @@ def test_a_train_step_has_the_operations_that_the_compiler_counts(tiny, remat, p
     tiny.model, tiny.remat = ConfigDict(config.to_json()), remat
     tiny.lora.update(rank=rank, targets=('query', 'key', 'out', 'up', 'gate', 'down'))
     tiny.datasets.pages.length, tiny.datasets.videos.length = 129, 65
+    tiny.datasets.pairs = training.dataset(length=64, images=1, batch_size=8, align=True)
     mesh = sharding.make_mesh(1, 1, 1, devices=jax.devices()[:1])
     run = programs.prepare(tiny, mesh, 1, 1.0, False)
     lowered, _, _ = programs.train_step(run)

@@ -10,9 +10,10 @@ import pytest
 from jax.sharding import AxisType
 
 from flamingo_jax.inputs.pipeline import put
+from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.training import sharding
-from flamingo_jax.training.loss import NoiseConfig, loss_sum
+from flamingo_jax.training.loss import NoiseConfig, alignment_sum, loss_sum
 from flamingo_jax.training.optimizer import OptimizerConfig, make_optimizer
 from flamingo_jax.training.state import new_state
 from flamingo_jax.training.step import make_step
@@ -173,6 +174,60 @@ def test_loss_by_hand(model, others, data):
     assert float(loss) == pytest.approx(float((nll * data[0]['weights'][:, 1:]).sum()), rel=1e-5)
     right = (logits[:, :-1].argmax(-1) == data[0]['tokens'][:, 1:]) & (data[0]['weights'][:, 1:] == 1)
     assert float(sums['right']) == right.sum() and float(sums['answers']) == (data[0]['weights'][:, 1:] == 1).sum()
+
+
+@pytest.fixture(scope='module')
+def pairs():
+    """One batch of 16 pictures, each with a text of one to four tokens after its <BOS>, some of them the same."""
+
+    def batch(step):
+        rng = np.random.default_rng(step)
+        ends = rng.integers(1, 5, 16, np.int32)
+        text = np.where(np.arange(6) <= ends[:, None], rng.integers(10, 300, (16, 6)), 0).astype(np.int32)
+        text[:, 0] = 2
+        text[9], ends[9] = text[8], ends[8]
+        weights = np.zeros((16, 5), np.float32)
+        weights[:, -1] = rng.random(16) < 0.8
+        return dict(
+            tokens=np.tile(np.int32([2, 7, 8, 9, 304]), (16, 1)),
+            phi=np.tile(np.int32([0, 1, 1, 1, 1]), (16, 1)),
+            weights=weights,
+            images=rng.standard_normal((16, 1, 1, 4, 24), np.float32),
+            unreadable=np.zeros(16, np.int32),
+            text=text,
+            ends=ends,
+        )
+
+    return [batch(step) for step in range(STEPS)]
+
+
+def test_alignment_by_hand(model, others, pairs):
+    """Each picture's state at the end of its tag, and its text's as the language model alone has it, block by block."""
+    loss, sums = jax.jit(lambda b: alignment_sum(model, others, {}, b, jax.random.key(0), NoiseConfig()))(pairs[0])
+    bare = Flamingo(FlamingoConfig(lm=model.config.lm))
+    expected, last = 0.0, []
+    columns = (jnp.array(pairs[0][name]) for name in ('tokens', 'images', 'text', 'ends'))
+    for row, (tokens, images, text, end) in enumerate(zip(*columns, strict=True)):
+        shown = model.states(others, images[None], tokens[None, :4])[:, 0, 3]
+        read = bare.states({'lm': others['lm']}, None, text[None, : end + 1])[:, 0, end]  # Nothing stands after it.
+        last.append((shown[-1], read[-1]))
+        distance = np.mean([float(((s - r) ** 2).sum() / (r**2).sum()) for s, r in zip(shown, read, strict=True)])
+        expected += distance * pairs[0]['weights'][row, -1]
+    assert float(loss) == pytest.approx(expected, rel=1e-4)
+    shown, read = (np.stack(states) for states in zip(*last, strict=True))
+    nearest = ((shown[:, None] - read) ** 2).sum(-1).argmin(1)
+    own = (nearest == np.arange(16)) | ((nearest == 8) & (np.arange(16) == 9))
+    assert float(sums['right']) == (own * pairs[0]['weights'][:, -1]).sum()
+
+
+def test_pictures_learn_to_mean_their_texts(model, others, pairs):
+    """The frozen trees do not move, several devices and micro-batches learn the same, and what is told apart is learned."""
+    alone = run(model, others, pairs, (1, 1, 1))
+    result = run(model, others, pairs, (2, 2, 2), micro_batches=2)
+    np.testing.assert_allclose(losses(result), losses(alone), rtol=1e-4)
+    jax.tree.map(np.testing.assert_array_equal, result[2], {name: others[name] for name in result[2]})
+    learned = run(model, others, pairs[:1] * 40, (1, 1, 1))[3]
+    assert learned[-1]['loss'] < 0.5 * learned[0]['loss'] and learned[-1]['web/accuracy'] > 0.9
 
 
 def test_an_unknown_component_is_named(model):
