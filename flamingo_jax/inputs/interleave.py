@@ -101,16 +101,15 @@ def pair(chunks: Sequence[Chunk], tokenizer: Tokenizer, length: int, blank: Fram
       length: tokens of the text, <BOS> included; a longer text is cut.
 
     Returns:
-      tokens int32 [s]: <BOS>, the tag, what follows it; phi and weights [s], the weight being that of what follows the tag: 1, or 0 if
-      there is no picture that can be read; images [1, *blank.shape]; unreadable, 1 or 0; text int32 [length]: <BOS> and the text;
-      ends, the place of its last token.
+      tokens int32 [s]: <BOS>, the tag, what follows it; phi int32 [s]; weights float32 [s]: 1 at the end, or 0 if there is no
+      picture that can be read; images [1, *blank.shape]; unreadable, 1 or 0; text int32 [length]: <BOS> and the text; ends, the
+      place of its last token.
     """
     chunk = next((chunk for chunk in chunks if chunk.picture is not None and any(chunk.texts)), None)
     picture = _read(chunk.picture, blank) if chunk else None
-    (tokens, _, _), (text, _, _) = (
-        _lay_out([Chunk(shown, texts, (0.0,) * len(texts))], tokenizer)
-        for shown, texts in ((lambda: blank, ()), (None, chunk.texts if chunk else ()))
-    )
+    texts = chunk.texts if chunk else ()
+    tokens, _, _ = _lay_out([Chunk(lambda: blank, (), ())], tokenizer)
+    text, _, _ = _lay_out([Chunk(None, texts, (0.0,) * len(texts))], tokenizer)
     ends = 1 if tokenizer.eoc is None else 2  # <EOC>, <EOS>: nothing is to be said of them.
     tokens, text = tokens[: len(tokens) - ends + 1], text[:-ends][:length]
     return dict(

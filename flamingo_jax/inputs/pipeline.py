@@ -43,7 +43,7 @@ class DatasetConfig:
     p_next: float = 0.0  # Probability that text is tied to the next picture (paper: 0.5 on web pages).
     batch_size: int = 32  # Sequences a step, over all devices.
     loss_weight: float = 1.0  # lambda_m.
-    # Not the next token is learned, but that each picture by itself means what its text says (`alignment_sum` in training/loss.py).
+    # Not next tokens are learned, but that each picture by itself means what its text says (training/loss.py: alignment_sum).
     align: bool = False
     workers: int = 0  # Processes that decode and build; 0 does it in threads.
 
@@ -90,7 +90,9 @@ def sequences(
       FileNotFoundError, ValueError: as the data set's own; before anything is read.
     """
     if config.align and config.images != 1:
-        raise ValueError(f'A data set with `align` shows one picture at a time: set its images to 1, not {config.images}.')
+        raise ValueError(
+            f'A data set with `align` shows one picture at a time: set its images to 1, not {config.images}.'
+        )
     if config.few_shot is not None:
         pictures = PictureSet(
             config.path, config.split, config.styles, config.features, image_size, config.frames, trunk, fit
@@ -103,7 +105,9 @@ def sequences(
     return source.random_map(lambda chunks, rng: _row(chunks, blank, rng, config, tokenizer))
 
 
-def _row(chunks: list[Chunk], blank: Any, rng: np.random.Generator, config: DatasetConfig, tokenizer: Tokenizer) -> Batch:
+def _row(
+    chunks: list[Chunk], blank: Any, rng: np.random.Generator, config: DatasetConfig, tokenizer: Tokenizer
+) -> Batch:
     if config.align:
         return pair(chunks, tokenizer, config.length, blank)
     return interleave(chunks, tokenizer, config.length, config.images, blank, rng, config.p_next)

@@ -1,4 +1,4 @@
-"""The loss of one data set: mean negative log-likelihood of its targets (paper section 2.4), or what aligns pictures with texts."""
+"""The loss of one data set: mean negative log-likelihood of its targets (paper section 2.4), or pictures aligned with texts."""
 
 import dataclasses
 
@@ -97,7 +97,9 @@ def alignment_sum(
     return sums['loss'], sums
 
 
-def _features(model: Flamingo, params: Params, batch: Batch, key: Key[Array, ''], noise: NoiseConfig) -> Float[Array, 'b n t s d_v']:
+def _features(
+    model: Flamingo, params: Params, batch: Batch, key: Key[Array, ''], noise: NoiseConfig
+) -> Float[Array, 'b n t s d_v']:
     images = batch['images']
     if images.ndim == 6:
         images = model.features(params, images)

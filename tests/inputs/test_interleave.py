@@ -180,7 +180,9 @@ def test_a_pair(letters, document):
     assert spelled(dict(tokens=cut['text']), letters) == '^c' and cut['ends'] == 1
 
 
-@pytest.mark.parametrize('chunk, bad', [(Chunk(unreadable, ['g'], [1.0]), 1), (TWO[0], 0), (Chunk(picture(1), [], []), 0)])
+@pytest.mark.parametrize(
+    'chunk, bad', [(Chunk(unreadable, ['g'], [1.0]), 1), (TWO[0], 0), (Chunk(picture(1), [], []), 0)]
+)
 def test_no_pair_weighs_nothing(letters, chunk, bad):
     row, whole = pair([chunk], letters, 6, BLANK), pair(TWO, letters, 6, BLANK)
     assert {name: value.shape for name, value in row.items()} == {name: value.shape for name, value in whole.items()}

@@ -89,7 +89,9 @@ def test_one_seed_gives_the_same_batches(config, tokenizer):
     images = (4, config.images, 1, 8, 8, 3)
     places = len(one[0]['tokens'][0]) if config.align else 32
     row, number = ((4, places), np.int32), ((4,), np.int32)
-    expected = dict(tokens=row, phi=row, weights=((4, places), np.float32), images=(images, np.uint8), unreadable=number)
+    expected = dict(
+        tokens=row, phi=row, weights=((4, places), np.float32), images=(images, np.uint8), unreadable=number
+    )
     assert shapes == expected | (dict(text=((4, 32), np.int32), ends=number) if config.align else {})
 
 

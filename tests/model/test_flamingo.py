@@ -102,10 +102,14 @@ def test_a_text_without_pictures_does_not_depend_on_its_batch(model, params, fea
 
 @pytest.mark.parametrize('first', [0, 1])
 def test_states_are_those_after_each_block(model, params, features, tokens, first):
-    """The last gives the logits; the others are those of the model without the blocks after them. Ragged groups, and a first one."""
+    """The last gives the logits, the others those of the model without the blocks after them. Groups are ragged."""
     xattn = dataclasses.replace(model.config.xattn, first=first)
     blocks, gated = params['lm']['blocks'], jax.tree.map(lambda x: x[: 2 - first], params['xattn'])
-    model, tokens, features = Flamingo(dataclasses.replace(model.config, xattn=xattn)), jnp.array(tokens), jnp.array(features)
+    model, tokens, features = (
+        Flamingo(dataclasses.replace(model.config, xattn=xattn)),
+        jnp.array(tokens),
+        jnp.array(features),
+    )
     states = model.states(params | {'xattn': gated}, features, tokens)
     assert states.shape == (3, 2, 16, 32)
     for depth in range(first + 1, 4):
