@@ -22,6 +22,7 @@ def get_config() -> ConfigDict:
     c.steps, c.checkpoint_every = 1000, 200
     c.lm = 'runs/lm_names_bundle'
     c.model.xattn.initial_alpha = 1.0
+    c.noise.blend = 0.5
     few_shot = FewShotConfig(shots=1, mixture=dict(name=1.0))
     c.datasets.pictures = training.dataset(
         few_shot, features='runs/features', styles=picture_words.STYLES, length=12, images=1, batch_size=256, align=True

@@ -24,7 +24,9 @@ make() {
 
 # Data, trunk, features.
 make "$text/copying_full" data.dictionary_text.build --raw="$raw" --out="$work/data" --config=copying_full
-make "$text/full" data.dictionary_text.build --raw="$raw" --out="$work/data" --config=full
+for config in full names_full; do
+  make "$text/$config" data.dictionary_text.build --raw="$raw" --out="$work/data" --config="$config"
+done
 make "$pictures" data.picture_dictionary.build --raw="$raw" --out="$work/data" --config=full
 make "$work/trunk" flamingo_jax.convert efficientnet --image_size=160 --standardise="$pictures" --out="$work/trunk"
 for split in train,4 validation,1 test,1; do
@@ -44,8 +46,12 @@ lm_is_at 2000 || lm_is_at 10000 || lm 1200 copying_full copying
 lm_is_at 10000 || lm 2000 copying_full likeness
 lm 10000 full
 make "$work/lm_bundle" flamingo_jax.convert run --source="$work/lm" --out="$work/lm_bundle"
+make "$work/lm_names/checkpoints/12500" flamingo_jax.train --config=experiments/lm_names.py --workdir="$work/lm_names" \
+  --config.start="$work/lm_bundle" --config.datasets.text.path="$text/names_full/1.8.0"
+make "$work/lm_names_bundle" flamingo_jax.convert run --source="$work/lm_names" --out="$work/lm_names_bundle"
 
 # train NAME STEPS CONFIG DATASETS MORE: of the dictionary, with the features of FROM; train_new: a new model, of its trunk.
+# bundle NAME
 # evaluate NAME CONFIG DATA FEATURES PART
 from=$work
 train() {
@@ -55,6 +61,7 @@ train() {
     "${data[@]}" "${@:5}"
 }
 train_new() { train "$@" --config.lm="$work/lm_bundle" --config.vision="$from/trunk"; }
+bundle() { make "$work/$1_bundle" flamingo_jax.convert run --source="$work/runs/$1" --out="$work/$1_bundle"; }
 evaluate() {
   make "$work/evaluations/$1/$5/report.json" flamingo_jax.evaluate --config="experiments/evaluate/$2" \
     --checkpoint="$work/runs/$1" --workdir="$work/evaluations/$1/$5" --config.data="$3" --config.features="$4" "${@:6}"
@@ -65,17 +72,22 @@ for seed in 0 1 2; do
   train_new "words$seed" 1500 experiments/picture_words.py pictures --config.seed="$seed"
   of_dictionary "words$seed" words
 done
-make "$work/words0_bundle" flamingo_jax.convert run --source="$work/runs/words0" --out="$work/words0_bundle"
+bundle words0
 train dictionary 2400 experiments/picture_dictionary.py pictures --config.start="$work/words0_bundle"
-for part in words tasks; do
-  of_dictionary dictionary "$part"
+train meanings 1000 experiments/picture_meanings.py pictures --config.lm="$work/lm_names_bundle" --config.vision="$work/trunk"
+bundle meanings
+train languages 1500 experiments/picture_languages.py pictures --config.start="$work/meanings_bundle"
+for name in dictionary languages; do
+  for part in words tasks; do
+    of_dictionary "$name" "$part"
+  done
+  # Of hundreds of names each question scores as many as it needs: on a CPU it should not wait for others.
+  of_dictionary "$name" names --config.batch_size=1
+  of_dictionary "$name" languages --config.episodes=300 --config.batch_size=4
 done
-# Of hundreds of names each question scores as many as it needs: on a CPU it should not wait for others.
-of_dictionary dictionary names --config.batch_size=1
-of_dictionary dictionary languages --config.episodes=300 --config.batch_size=4
 
 # Scenes and clips go on from there.
-make "$work/dictionary_bundle" flamingo_jax.convert run --source="$work/runs/dictionary" --out="$work/dictionary_bundle"
+bundle dictionary
 make "$work/data/picture_scenes" data.picture_scenes.build --pictures="$pictures" --out="$work/data"
 make "$work/data/picture_dictionary/clips" data.picture_dictionary.build --raw="$raw" --out="$work/data" --config=clips
 for kind in scenes clips; do

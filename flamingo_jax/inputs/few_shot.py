@@ -36,7 +36,7 @@ class FewShotConfig:
     mixture: dict[str, float] = dataclasses.field(default_factory=lambda: dict(bind=1.0))
     classes: tuple[int, int] = (2, 5)  # Fewest and most concepts of a `bind` sequence.
     text_keys: float = 0.3  # Probability that a `bind` sequence has English names for half of its pictures.
-    blend: float = 0.5  # Probability that a `bind` sequence has a blend of two concepts as one of its classes.
+    blend: float = 0.5  # Probability that a class of `bind` is a blend of two concepts: a thing that has no name.
     real_words: float = 0.15  # Probability that a label of `bind` is the name of some other concept.
     languages: tuple[str, ...] = ('en',)  # Of names.
     repeats: float = 0.0  # Probability that a `name` sequence shows few concepts again and again, as retrieval does.
@@ -84,13 +84,17 @@ class FewShot:
         """Pictures with invented words."""
         c = self._config
         n = int(rng.integers(c.classes[0], c.classes[1] + 1))
-        classes = list(rng.choice(len(self._concepts), n + 1, replace=False))
-        *classes, other = [self._concepts[i] for i in classes]
+        drawn = [self._concepts[i] for i in rng.choice(len(self._concepts), 2 * n, replace=False)]
+        classes, others = drawn[:n], drawn[n:]
         language = c.languages[rng.integers(len(c.languages))]
         labels = [self._any_name(rng, language) if rng.random() < c.real_words else word for word in nonces(rng, n)]
         if len(set(labels)) < n:  # Two classes drew the same real word.
             labels = nonces(rng, n)
-        blended = {classes[0]: (other, rng.uniform(0.5, 0.8))} if rng.random() < c.blend else {}
+        blended = {
+            concept: (other, rng.uniform(0.5, 0.8))
+            for concept, other in zip(classes, others, strict=True)
+            if rng.random() < c.blend
+        }
         with_text = rng.random() < c.text_keys
         chunks, seen, style = [], set(), None
         for _ in range(c.shots):

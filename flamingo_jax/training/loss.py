@@ -19,6 +19,8 @@ class NoiseConfig:
     """
 
     feature_dropout: float = 0.0  # Share of each picture's feature channels set to zero.
+    # Largest share of another picture in an aligned one, and of what that one means in what is learned (mixup, Zhang et al. 2018).
+    blend: float = 0.0
     text: float = 0.0  # Gaussian noise on the embedded text, each token by itself.
     vocabulary: float = 0.0  # The same wherever a row repeats a token: it must be recognised by likeness, not by heart.
 
@@ -78,14 +80,25 @@ def alignment_sum(
     """
     params = {**frozen, **trained}
     weights = batch['weights'][:, -1]
-    images = _features(model, params, batch, key, noise)
-    shown = model.states(params, images, batch['tokens'][:, :-1], batch['phi'][:, :-1])[:, :, -1].astype(jnp.float32)
+    key_features, key_blend = jax.random.split(key)
+    other = jax.random.uniform(key_blend, weights.shape, maxval=noise.blend)
+    other = jnp.where(jnp.roll(weights, 1) > 0, other, 0)
+
+    def blended(x: Float[Array, 'b ...']) -> Float[Array, 'b ...']:
+        if not noise.blend:
+            return x
+        share = other.reshape(-1, *[1] * (x.ndim - 1)).astype(x.dtype)
+        return x + share * (jnp.roll(x, 1, axis=0) - x)
+
+    images = blended(_features(model, params, batch, key_features, noise))
+    shown = model.states(params, images, batch['tokens'][:, :-1], batch['phi'][:, :-1])[:, :, -1]
     alone = dataclasses.replace(model.config, xattn=None, lora=None, extra_tokens=())
     read = dataclasses.replace(model, config=alone).states({'lm': params['lm']}, None, batch['text'])
-    read = jnp.take_along_axis(read, batch['ends'][None, :, None, None], axis=2)[:, :, 0].astype(jnp.float32)
-    read = jax.lax.stop_gradient(read)
-    distance = jnp.mean(jnp.sum((shown - read) ** 2, axis=-1) / jnp.sum(read**2, axis=-1), axis=0)
-    between = jnp.sum((shown[-1][:, None] - read[-1]) ** 2, axis=-1)  # [picture text]
+    read = jnp.take_along_axis(read, batch['ends'][None, :, None, None], axis=2)[:, :, 0]
+    shown, read = (x.swapaxes(0, 1).astype(jnp.float32) for x in (shown, read))  # [b depth d]
+    read = jax.lax.stop_gradient(blended(read))
+    distance = jnp.mean(jnp.sum((shown - read) ** 2, axis=-1) / jnp.sum(read**2, axis=-1), axis=1)
+    between = jnp.sum((shown[:, None, -1] - read[:, -1]) ** 2, axis=-1)  # [picture text]
     right = jnp.diagonal(between) <= between.min(axis=1)  # The same text may stand in several rows.
     sums = dict(
         loss=jnp.sum(distance * weights),

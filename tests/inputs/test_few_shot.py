@@ -1,3 +1,4 @@
+import collections
 import dataclasses
 import pathlib
 
@@ -130,15 +131,16 @@ def test_a_blend_is_a_mixture_of_two_pictures(pictures):
         drawn = iter(few_shot.drawn)
         extra = len(few_shot.drawn) - len(chunks)
         blends += extra
-        partners = set()
+        partners = collections.defaultdict(set)  # Of each class.
         for chunk in chunks:
             picture, frames = next(drawn), chunk.picture()
             assert frames.dtype == np.uint8 and frames.shape == (1, 8, 8, 3)
             own = pictures.frames(picture)
             if not any((frames == way).all() for way in (own, mirror_frames(own))):
-                partners.add(next(drawn).concept)
-        assert len(partners) <= 1 and next(drawn, None) is None
-    assert blends > 10
+                partners[picture.concept].add(next(drawn).concept)
+        assert all(len(others) == 1 for others in partners.values()) and next(drawn, None) is None
+        assert len(partners) == len({chunk.texts[-1] for chunk in chunks})
+    assert blends == 100
 
 
 def test_the_generator_decides_everything(pictures, languages):

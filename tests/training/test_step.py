@@ -220,6 +220,22 @@ def test_alignment_by_hand(model, others, pairs):
     assert float(sums['right']) == (own * pairs[0]['weights'][:, -1]).sum()
 
 
+def test_a_blend_is_to_mean_a_blend(model, others, pairs):
+    """It changes the loss, but not where both are the same, nor beside a picture that cannot be read."""
+
+    def loss(batch, blend):
+        batch = jax.tree.map(jnp.array, batch)
+        return float(alignment_sum(model, others, {}, batch, jax.random.key(0), NoiseConfig(blend=blend))[0])
+
+    batch, weights = pairs[0], np.zeros_like(pairs[0]['weights'])
+    weights[:, -1] = 1
+    assert loss(batch, 0.5) != pytest.approx(loss(batch, 0.0), rel=1e-3)
+    same = jax.tree.map(lambda x: np.repeat(x[:1], 16, axis=0), batch) | dict(weights=weights)
+    assert loss(same, 0.5) == pytest.approx(loss(same, 0.0), rel=1e-5)
+    alone = batch | dict(weights=weights * (np.arange(16) % 2)[:, None].astype(np.float32))
+    assert loss(alone, 0.5) == pytest.approx(loss(alone, 0.0), rel=1e-5)
+
+
 def test_pictures_learn_to_mean_their_texts(model, others, pairs):
     """The frozen trees do not move, several devices and micro-batches learn the same, and what is told apart is learned."""
     alone = run(model, others, pairs, (1, 1, 1))
