@@ -19,7 +19,7 @@ class NoiseConfig:
     """
 
     feature_dropout: float = 0.0  # Share of each picture's feature channels set to zero.
-    # Largest share of another picture in an aligned one, and of what that one means in what is learned (mixup, Zhang et al. 2018).
+    # Largest share of another picture in an aligned one, and of what that means in what is learned (mixup, Zhang et al. 2018).
     blend: float = 0.0
     text: float = 0.0  # Gaussian noise on the embedded text, each token by itself.
     vocabulary: float = 0.0  # The same wherever a row repeats a token: it must be recognised by likeness, not by heart.
