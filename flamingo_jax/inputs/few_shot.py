@@ -36,7 +36,7 @@ class FewShotConfig:
     mixture: dict[str, float] = dataclasses.field(default_factory=lambda: dict(bind=1.0))
     classes: tuple[int, int] = (2, 5)  # Fewest and most concepts of a `bind` sequence.
     text_keys: float = 0.3  # Probability that a `bind` sequence has English names for half of its pictures.
-    blend: float = 0.5  # Probability that a class of `bind` is a blend of two concepts: a thing that has no name.
+    blend: float = 0.15  # Probability that a class of `bind` is a blend of two concepts: a thing that has no name.
     real_words: float = 0.15  # Probability that a label of `bind` is the name of some other concept.
     languages: tuple[str, ...] = ('en',)  # Of names.
     repeats: float = 0.0  # Probability that a `name` sequence shows few concepts again and again, as retrieval does.
