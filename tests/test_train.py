@@ -102,6 +102,19 @@ def test_a_trained_language_model_starts_from_its_bundle(parts, tmp_path):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-9), read_latest(tmp_path)[1]['lm'], start)
 
 
+def test_pictures_are_aligned_with_their_names(parts, tmp_path):
+    """From pixels, blended, two rows a device."""
+    c = tiny_config(parts)
+    c.steps, c.checkpoint_every, c.noise.blend = 12, 12, 0.5
+    del c.datasets.words
+    c.datasets.names.update(length=12, images=1, align=True)
+    c.datasets.names.few_shot.update(shots=1, languages=('en',))
+    c.mesh.tensor = 2
+    train(c, str(tmp_path / 'run'))
+    recorded = losses(tmp_path / 'run')
+    assert len(recorded) == 12 and recorded[-1][1] < 0.9 * recorded[0][1]
+
+
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(parts, run, tmp_path):
     killed_after(2, run, tmp_path)
     config = tiny_config(parts)
