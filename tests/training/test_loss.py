@@ -12,7 +12,8 @@ def test_a_repeated_token_has_the_same_noise_only_where_it_is_of_the_vocabulary(
     v, d = model.config.lm.vocab_size, 256
     embeddings = jax.numpy.asarray(0.5 / d**0.5 * np.random.default_rng(0).standard_normal((v, d), np.float32))
     tokens = jax.numpy.tile(jax.numpy.array([5, 9, 5]), (200, 1))
-    noise = np.asarray(_text_noise(embeddings, tokens, jax.random.key(0), NoiseConfig(0.0, text, vocabulary), model))
+    config = NoiseConfig(text=text, vocabulary=vocabulary)
+    noise = np.asarray(_text_noise(embeddings, tokens, jax.random.key(0), config, model))
     noisy = np.abs(noise).max((1, 2)) > 0
     assert noisy.mean() == pytest.approx(0.5, abs=0.1)
     noise = noise[noisy]
