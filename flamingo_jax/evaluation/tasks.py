@@ -91,6 +91,11 @@ class Names(Task):
                 f'Task {self.name}: {max(c.shots)} shots need more pictures than the {len(self.named)} that have a name in '
                 f'{c.language!r}.'
             )
+        if 'language' in c.answers and len(self._names) <= OTHER_THINGS:
+            raise ValueError(
+                f"Task {self.name}: 'language' asks among the names of {OTHER_THINGS + 1} things, and the support shows "
+                f'{len(self._names)}: take more support, or other answers.'
+            )
         self._labels = [self._name(picture) for picture in self.named]
         self._named_rows = np.stack([self.support_rows[p.index] for p in self.named])
         self._indices = np.array([p.index for p in self.named])

@@ -161,3 +161,15 @@ def test_a_picture_with_questions_of_its_own(open_split):
 def test_what_makes_no_sense_is_refused(open_split, fields, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         make('bad', TaskConfig(**fields), open_split)
+
+
+def test_the_language_is_asked_among_the_names_of_five_things(open_split):
+    def with_four_things(split):
+        pictures, rows = open_split(split)
+        few = pictures.only(())
+        kept = sorted(pictures.by_concept)[:OTHER_THINGS]
+        few.pictures = [picture for picture in pictures.pictures if picture.concept in kept]
+        return few, rows[[picture.index for picture in few.pictures]]
+
+    with pytest.raises(ValueError, match='names of 5 things, and the support shows 4'):
+        names(with_four_things, shots=(0,), answers=('language',), query_split='test', support_split='test')
