@@ -19,5 +19,5 @@ def get_config() -> ConfigDict:
     """The last stage of lm_pictures, from a bundle."""
     c = lm_pictures.get_config()
     c.model.lm = None  # `start` brings it.
-    c.steps = 4200
+    c.steps = 12_500
     return c

@@ -1,12 +1,15 @@
-"""Names in 36 languages, kinds, questions about one picture and about two: goes on from experiments/picture_meanings.py.
+"""Names in 36 languages, kinds, questions about one picture and about two: goes on from experiments/picture_words.py.
 
+    python -m flamingo_jax.convert run --source=runs/picture_words --out=runs/picture_words_bundle
     python -m flamingo_jax.train --config=experiments/picture_dictionary.py --workdir=runs/picture_dictionary \
         --config.datasets.pictures.path=DATA/picture_dictionary/full/1.0.0
     python -m flamingo_jax.convert run --source=runs/picture_dictionary --packaged_trunk \
         --card=experiments/picture_dictionary.md --out=experiments/picture_dictionary
 
-Nine of ten new words are for blends of two things: the bridge knows each thing by its name by now, and what has none teaches it
-to look. Half of the names are English: where all languages came alike, a run forgot what pictures are called.
+It does not begin with all of it: where all tasks and languages come at once, the pictures tell too little of the next word at
+first, the gates close (0.46 to 0.04 in 430 steps), and the run stays at guessing among the words of the prompt. And half of the
+names are English: with all languages alike, and at twice the learning rate, it forgot what pictures are called (of 690 names the
+right one first for .48 of held-out drawings before, .08 after).
 """
 
 from ml_collections import ConfigDict
@@ -24,12 +27,11 @@ LANGUAGES = tuple(
 def get_config() -> ConfigDict:
     """All that one picture, or two, may be asked."""
     c = training.base()
-    c.start = 'runs/picture_meanings_bundle'
+    c.start = 'runs/picture_words_bundle'
     c.steps, c.checkpoint_every = 2400, 200
     few_shot = FewShotConfig(
         shots=8,
-        mixture=dict(bind=0.35, name=0.4, kind=0.05, yes_or_no=0.08, which=0.12),
-        blend=0.9,
+        mixture=dict(bind=0.25, name=0.45, kind=0.05, yes_or_no=0.1, which=0.15),
         languages=('en',) * len(LANGUAGES) + LANGUAGES,  # English as often as all together.
         repeats=0.5,
         kinds=KINDS,
@@ -39,5 +41,5 @@ def get_config() -> ConfigDict:
     )
     c.noise.feature_dropout = 0.1
     c.optimizer = quickstart.get_config().optimizer
-    c.optimizer.learning_rate = 1e-3
+    c.optimizer.learning_rate = 7.5e-4
     return c

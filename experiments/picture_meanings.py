@@ -4,9 +4,8 @@
         --config.datasets.pictures.path=DATA/picture_dictionary/full/1.0.0
     python -m flamingo_jax.convert run --source=runs/picture_meanings --out=runs/picture_meanings_bundle
 
-It cannot answer yet: experiments/picture_dictionary.py goes on from here. It finds gates that are open before every block, and a
-language model that translates what it sees: trained on answers alone, a picture is told to the last block only, as the English
-word to be written.
+It cannot answer yet. What goes on from it finds gates that are open before every block, and a language model that translates
+what it sees: trained on answers alone, a picture is told to the last block only, as the English word to be written.
 Data, trunk and features are those of experiments/picture_words.py, the language model that of experiments/lm_names.py.
 """
 

@@ -46,12 +46,11 @@ lm_is_at 2000 || lm_is_at 10000 || lm 1200 copying_full copying
 lm_is_at 10000 || lm 2000 copying_full likeness
 lm 10000 full
 make "$work/lm_bundle" flamingo_jax.convert run --source="$work/lm" --out="$work/lm_bundle"
-make "$work/lm_names/checkpoints/4200" flamingo_jax.train --config=experiments/lm_names.py --workdir="$work/lm_names" \
+make "$work/lm_names/checkpoints/12500" flamingo_jax.train --config=experiments/lm_names.py --workdir="$work/lm_names" \
   --config.start="$work/lm_bundle" --config.datasets.text.path="$text/names_full/1.8.0"
 make "$work/lm_names_bundle" flamingo_jax.convert run --source="$work/lm_names" --out="$work/lm_names_bundle"
 
-# train NAME STEPS CONFIG DATASETS MORE: of the dictionary, with the features of FROM.
-# train_new NAME STEPS CONFIG DATASETS LM MORE: a new model, of its trunk.
+# train NAME STEPS CONFIG DATASETS MORE: of the dictionary, with the features of FROM; train_new: a new model, of its trunk.
 # bundle NAME
 # evaluate NAME CONFIG DATA FEATURES PART
 from=$work
@@ -61,7 +60,7 @@ train() {
   make "$work/runs/$1/checkpoints/$2" flamingo_jax.train --config="$3" --workdir="$work/runs/$1" --config.steps="$2" \
     "${data[@]}" "${@:5}"
 }
-train_new() { train "${@:1:4}" --config.lm="$5" --config.vision="$from/trunk" "${@:6}"; }
+train_new() { train "$@" --config.lm="$work/lm_bundle" --config.vision="$from/trunk"; }
 bundle() { make "$work/$1_bundle" flamingo_jax.convert run --source="$work/runs/$1" --out="$work/$1_bundle"; }
 evaluate() {
   make "$work/evaluations/$1/$5/report.json" flamingo_jax.evaluate --config="experiments/evaluate/$2" \
@@ -70,18 +69,22 @@ evaluate() {
 of_dictionary() { evaluate "$1" "picture_dictionary.py:$2" "$pictures" "$from/features" "${@:2}"; }
 
 for seed in 0 1 2; do
-  train_new "words$seed" 1500 experiments/picture_words.py pictures "$work/lm_bundle" --config.seed="$seed"
+  train_new "words$seed" 1500 experiments/picture_words.py pictures --config.seed="$seed"
   of_dictionary "words$seed" words
 done
-train_new meanings 1000 experiments/picture_meanings.py pictures "$work/lm_names_bundle"
+bundle words0
+train dictionary 2400 experiments/picture_dictionary.py pictures --config.start="$work/words0_bundle"
+train meanings 1000 experiments/picture_meanings.py pictures --config.lm="$work/lm_names_bundle" --config.vision="$work/trunk"
 bundle meanings
-train dictionary 2400 experiments/picture_dictionary.py pictures --config.start="$work/meanings_bundle"
-for part in words tasks; do
-  of_dictionary dictionary "$part"
+train languages 1500 experiments/picture_languages.py pictures --config.start="$work/meanings_bundle"
+for name in dictionary languages; do
+  for part in words tasks; do
+    of_dictionary "$name" "$part"
+  done
+  # Of hundreds of names each question scores as many as it needs: on a CPU it should not wait for others.
+  of_dictionary "$name" names --config.batch_size=1
+  of_dictionary "$name" languages --config.episodes=300 --config.batch_size=4
 done
-# Of hundreds of names each question scores as many as it needs: on a CPU it should not wait for others.
-of_dictionary dictionary names --config.batch_size=1
-of_dictionary dictionary languages --config.episodes=300 --config.batch_size=4
 
 # Scenes and clips go on from there.
 bundle dictionary
@@ -100,7 +103,7 @@ evaluate dictionary picture_clips.py:stills "$data" "$work/features_clips" still
 
 # Ablations: one data set of new words and one of names. ablate NAME STEPS
 ablate() {
-  train_new "$1" "$2" "experiments/ablations/$1.py" 'bind name' "$work/lm_bundle"
+  train_new "$1" "$2" "experiments/ablations/$1.py" 'bind name'
   of_dictionary "$1" ablation --config.batch_size=1
 }
 for name in base no_gates every_2 every_4 all_images mlp pooling lm_trained p_next_half p_next_1 latents_16 latents_64; do
