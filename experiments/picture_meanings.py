@@ -6,7 +6,8 @@
 
 It cannot answer yet. What goes on from it finds gates that are open before every block, and a language model that translates
 what it sees: trained on answers alone, a picture is told to the last block only, as the English word to be written.
-Data, trunk and features are those of experiments/picture_words.py, the language model that of experiments/lm_names.py.
+Data, trunk and features are those of experiments/picture_words.py, the language model that of experiments/lm_names.py; one of a
+third of its steps lies in the repository (--config.lm=experiments/lm_names).
 """
 
 from ml_collections import ConfigDict
@@ -22,7 +23,6 @@ def get_config() -> ConfigDict:
     c.steps, c.checkpoint_every = 1000, 200
     c.lm = 'runs/lm_names_bundle'
     c.model.xattn.initial_alpha = 1.0
-    c.noise.blend = 0.5
     few_shot = FewShotConfig(shots=1, mixture=dict(name=1.0))
     c.datasets.pictures = training.dataset(
         few_shot, features='runs/features', styles=picture_words.STYLES, length=12, images=1, batch_size=256, align=True

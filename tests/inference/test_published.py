@@ -1,11 +1,14 @@
-"""The Flamingo that lies in the repository answers what the README says it does."""
+"""The Flamingo that lies in the repository answers what the README says it does, and the language model of names names things."""
 
 import pathlib
+
+import pytest
 
 import flamingo_jax
 
 ROOT = pathlib.Path(__file__).parents[2]
 BUNDLE = ROOT / 'experiments/picture_dictionary'
+LANGUAGE_MODEL = ROOT / 'experiments/lm_names'
 
 
 def picture(name):
@@ -27,5 +30,21 @@ def test_it_learns_words_for_pictures_and_answers_questions_about_them():
     assert flamingo.generate([picture('rooster_3d'), ' Question: is it an animal? Answer:']) == 'yes'
 
 
-def test_it_is_small():
-    assert sum(file.stat().st_size for file in BUNDLE.rglob('*') if file.is_file()) <= 10_000_000
+@pytest.mark.parametrize(
+    'shown, elephant, key',
+    [
+        (('Hund', 'Katze', 'Baum', 'Schiff'), 'Elefant', 'Schlüssel'),
+        (('chien', 'chat', 'arbre', 'bateau'), 'éléphant', 'clé'),
+        (('собака', 'кошка', 'дерево', 'корабль'), 'слон', 'ключ'),
+    ],
+)
+def test_the_language_model_takes_the_language_from_the_lines_before(shown, elephant, key):
+    english = ('dog', 'cat', 'tree', 'ship')
+    lines = [text for a, b in zip(english, shown, strict=True) for text in (f' {a}', f' {b}', '\n')]
+    model = flamingo_jax.load(LANGUAGE_MODEL)
+    assert model.generate([[*lines, ' elephant'], [*lines, ' key']], stop=('\n',)) == [elephant, key]
+
+
+@pytest.mark.parametrize('bundle', [BUNDLE, LANGUAGE_MODEL])
+def test_it_is_small(bundle):
+    assert sum(file.stat().st_size for file in bundle.rglob('*') if file.is_file()) <= 10_000_000
