@@ -30,19 +30,17 @@ def test_it_learns_words_for_pictures_and_answers_questions_about_them():
     assert flamingo.generate([picture('rooster_3d'), ' Question: is it an animal? Answer:']) == 'yes'
 
 
-@pytest.mark.parametrize(
-    'shown, elephant, key',
-    [
-        (('Hund', 'Katze', 'Baum', 'Schiff'), 'Elefant', 'Schlüssel'),
-        (('chien', 'chat', 'arbre', 'bateau'), 'éléphant', 'clé'),
-        (('собака', 'кошка', 'дерево', 'корабль'), 'слон', 'ключ'),
-    ],
-)
-def test_the_language_model_takes_the_language_from_the_lines_before(shown, elephant, key):
+def test_the_language_model_takes_the_language_from_the_lines_before():
     english = ('dog', 'cat', 'tree', 'ship')
-    lines = [text for a, b in zip(english, shown, strict=True) for text in (f' {a}', f' {b}', '\n')]
+    languages = {
+        ('Hund', 'Katze', 'Baum', 'Schiff'): ['Elefant', 'Schlüssel'],
+        ('chien', 'chat', 'arbre', 'bateau'): ['éléphant', 'clé'],
+        ('собака', 'кошка', 'дерево', 'корабль'): ['слон', 'ключ'],
+    }
     model = flamingo_jax.load(LANGUAGE_MODEL)
-    assert model.generate([[*lines, ' elephant'], [*lines, ' key']], stop=('\n',)) == [elephant, key]
+    for shown, answers in languages.items():
+        lines = [text for a, b in zip(english, shown, strict=True) for text in (f' {a}', f' {b}', '\n')]
+        assert model.generate([[*lines, ' elephant'], [*lines, ' key']], stop=('\n',)) == answers
 
 
 @pytest.mark.parametrize('bundle', [BUNDLE, LANGUAGE_MODEL])
