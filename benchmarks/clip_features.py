@@ -15,7 +15,7 @@ import sys
 import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-from flamingo_jax.inputs.picture_set import PictureSet  # noqa: E402
+from flamingo_jax.inputs.sources.picture_set import PictureSet  # noqa: E402
 
 PENALTY = 10.0  # From 1 to 1,000 no figure moves by more than two of the 55 clips.
 

@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 from experiments import finetune_open_flamingo  # noqa: E402
 from flamingo_jax import convert  # noqa: E402
-from flamingo_jax.inputs.source import open_split  # noqa: E402
+from flamingo_jax.inputs.sources.array_record import open_split  # noqa: E402
 from flamingo_jax.train import train  # noqa: E402
 from tests import peers  # noqa: E402
 from tests.tiny_run import losses  # noqa: E402

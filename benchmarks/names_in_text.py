@@ -15,8 +15,8 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 import flamingo_jax  # noqa: E402
 from experiments.picture_dictionary import LANGUAGES  # noqa: E402
-from flamingo_jax.inputs.nonce import nonces  # noqa: E402
-from flamingo_jax.inputs.picture_set import PictureSet  # noqa: E402
+from flamingo_jax.few_shot.nonce import nonces  # noqa: E402
+from flamingo_jax.inputs.sources.picture_set import PictureSet  # noqa: E402
 
 SHOTS, BATCH, NEW = 4, 16, 24
 

@@ -81,9 +81,10 @@ from flamingo_jax import convert  # noqa: E402
 from flamingo_jax.inference import pretrained, search  # noqa: E402
 from flamingo_jax.inputs.pipeline import DatasetConfig  # noqa: E402
 from flamingo_jax.inputs.prompts import encode_prompt  # noqa: E402
+from flamingo_jax.parallel import mesh as meshes  # noqa: E402
 from flamingo_jax.planning import flops  # noqa: E402
-from flamingo_jax.training import sharding, state  # noqa: E402
-from flamingo_jax.training.loss import NoiseConfig  # noqa: E402
+from flamingo_jax.training import state  # noqa: E402
+from flamingo_jax.training.losses.noise import NoiseConfig  # noqa: E402
 from flamingo_jax.training.optimizer import OptimizerConfig, make_optimizer  # noqa: E402
 from flamingo_jax.training.step import make_step  # noqa: E402
 from tests import peers  # noqa: E402
@@ -304,7 +305,7 @@ def training(pair: Pair, source: str, repeats: int) -> dict[str, Any]:
     rows, images = 4, 5
     ids, pixels = encoded(pair, prompts_of(pair, rows, images, True))
     c, model = pair.ours.config, pair.ours.model
-    mesh = sharding.make_mesh(1, 1, 1)
+    mesh = meshes.make_mesh(1, 1, 1)
     how = OptimizerConfig(warmup_steps=0)
     optimizer = make_optimizer(how, 1000)
     _, shapes = state.lay_out(model, optimizer, TRAINED, mesh)

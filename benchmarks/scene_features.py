@@ -15,7 +15,7 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from data.picture_scenes.scenes import PLACES  # noqa: E402
-from flamingo_jax.inputs.picture_set import PictureSet  # noqa: E402
+from flamingo_jax.inputs.sources.picture_set import PictureSet  # noqa: E402
 
 STYLE = 'fluent-3d'
 GRID = np.arange(25).reshape(5, 5)

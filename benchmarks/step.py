@@ -19,9 +19,9 @@ from ml_collections import ConfigDict
 
 from flamingo_jax.inputs.pipeline import Batch, DatasetConfig
 from flamingo_jax.model.config import SIZES, FlamingoConfig
+from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.planning import flops, programs, topology
 from flamingo_jax.training import config as training
-from flamingo_jax.training import sharding
 from flamingo_jax.training.optimizer import OptimizerConfig, make_optimizer
 from flamingo_jax.training.state import new_state
 
@@ -91,7 +91,7 @@ def random_batch(run: programs.Run, data: DatasetConfig) -> Batch:
 def measure(shape: Shape, steps: int) -> str:
     """A line of the table."""
     config = config_of(shape)
-    mesh = sharding.make_mesh(1, -1, 1)
+    mesh = meshes.make_mesh(1, -1, 1)
     run = programs.prepare(config, mesh, shape.micro_batches, 1.0, jax.default_backend() != 'cpu')
     since = time.perf_counter()
     step = programs.train_step(run)[0].compile()

@@ -11,7 +11,7 @@
 from ml_collections import ConfigDict
 
 from experiments import picture_dictionary
-from flamingo_jax.inputs.few_shot import FewShotConfig
+from flamingo_jax.few_shot.sequences import FewShotConfig
 from flamingo_jax.training import config as training
 
 

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from experiments import quickstart
 from experiments.picture_words import KINDS, STYLES
-from flamingo_jax.inputs.few_shot import FewShotConfig
+from flamingo_jax.few_shot.sequences import FewShotConfig
 from flamingo_jax.training import config as training
 
 LANGUAGES = tuple(

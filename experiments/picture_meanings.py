@@ -13,7 +13,7 @@ third of its steps lies in the repository (--config.lm=experiments/lm_names).
 from ml_collections import ConfigDict
 
 from experiments import picture_words
-from flamingo_jax.inputs.few_shot import FewShotConfig
+from flamingo_jax.few_shot.sequences import FewShotConfig
 from flamingo_jax.training import config as training
 
 

@@ -17,7 +17,7 @@ The language model is made by experiments/lm_pictures.py. experiments/picture_di
 from ml_collections import ConfigDict
 
 from experiments import quickstart
-from flamingo_jax.inputs.few_shot import FewShotConfig
+from flamingo_jax.few_shot.sequences import FewShotConfig
 from flamingo_jax.training import config as training
 
 STYLES = ('noto', 'twemoji', 'openmoji-color', 'fluent-flat')  # Whose pictures may be passed on.

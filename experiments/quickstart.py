@@ -19,7 +19,7 @@ import time
 
 from ml_collections import ConfigDict
 
-from flamingo_jax.inputs.few_shot import FewShotConfig
+from flamingo_jax.few_shot.sequences import FewShotConfig
 from flamingo_jax.model.config import TINY
 from flamingo_jax.training import config as training
 from flamingo_jax.training.optimizer import OptimizerConfig

@@ -51,9 +51,10 @@ from flamingo_jax.conversion.readers import read_weights
 from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file, efficientnet_params, nfnet_params
 from flamingo_jax.conversion.vit import read_vit
 from flamingo_jax.conversion.writers import write_folder, write_torch_checkpoint
-from flamingo_jax.inference import bundle, pretrained
+from flamingo_jax.inference import bundle
+from flamingo_jax.inference.run import open_run
 from flamingo_jax.inputs.images import to_frames
-from flamingo_jax.inputs.source import open_split
+from flamingo_jax.inputs.sources.array_record import open_split
 from flamingo_jax.model import lora
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo, Params
@@ -236,7 +237,7 @@ def run(source: str, out: str, card: str = '# A model of flamingo_jax\n', packag
     folder = pathlib.Path(source).expanduser()
     if not (folder / 'run.json').is_file():
         raise FileNotFoundError(f'{folder} is not the workdir of a training run: it has no run.json.')
-    found = pretrained.open_run(folder)
+    found = open_run(folder)
     config, trained = found.config, dict(found.trained)
     params = {name: frozen.params(name) for name, frozen in found.frozen.items()}
     if config.lora is not None:

@@ -27,8 +27,8 @@ from flamingo_jax.evaluation import metrics, report, rices, tasks
 from flamingo_jax.evaluation.task import Episode, Part, Task, TaskConfig
 from flamingo_jax.inference import pretrained
 from flamingo_jax.inference.pretrained import Pretrained
-from flamingo_jax.inputs.picture_set import PictureSet
 from flamingo_jax.inputs.prompts import encode_prompt
+from flamingo_jax.inputs.sources.picture_set import PictureSet
 from flamingo_jax.inputs.tokenizer import EOC
 
 

@@ -20,7 +20,7 @@ from flamingo_jax.files import write_whole
 from flamingo_jax.inference import bundle
 from flamingo_jax.inputs import augment
 from flamingo_jax.inputs.images import to_frames
-from flamingo_jax.inputs.source import open_split
+from flamingo_jax.inputs.sources.array_record import open_split
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo
 

@@ -21,10 +21,11 @@ import jax
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
+from flamingo_jax.parallel import mesh as meshes
+from flamingo_jax.parallel import rules
 from flamingo_jax.planning import collectives, flops, programs, topology
 from flamingo_jax.planning.bounds import bounds
 from flamingo_jax.planning.topology import GIB, Topology
-from flamingo_jax.training import sharding
 
 PAPER_STEPS = 500_000
 
@@ -51,7 +52,7 @@ def plan(
     machine = config.machines.get(where.name) or ConfigDict(
         dict(mesh=config.mesh.to_dict(), micro_batches=config.micro_batches, batch=1.0)
     )
-    grid = sharding.make_mesh(**(mesh or machine.mesh.to_dict()), devices=where.devices())
+    grid = meshes.make_mesh(**(mesh or machine.mesh.to_dict()), devices=where.devices())
     run = programs.prepare(config, grid, machine.micro_batches, machine.batch, where.kind != 'cpu')
     out = dict(
         topology=where.name,
@@ -72,8 +73,7 @@ def plan(
     )
     held = {name: sum(_bytes(x) for x in jax.tree.leaves(tree)) for name, tree in shards.items()}
     held['gradients'] = sum(
-        x.dtype.itemsize * _size(sharding.over_data(x.sharding, x.shape), x.shape)
-        for x in jax.tree.leaves(state.params)
+        x.dtype.itemsize * _size(rules.over_data(x.sharding, x.shape), x.shape) for x in jax.tree.leaves(state.params)
     )
     out['train'] = _compile('train step', lowered, where, grid) | dict(held_bytes=held)
     counted = flops.train_step(run.model.config, run.trained, run.datasets, run.model.remat)
@@ -260,7 +260,7 @@ def main(argv):
         jax.config.update('jax_num_cpu_devices', where.chips)
     jax.config.update('jax_platforms', 'cpu')  # This process computes nothing.
     if _MESH.value:
-        mesh = dict(zip(sharding.AXES, map(int, _MESH.value), strict=True))
+        mesh = dict(zip(meshes.AXES, map(int, _MESH.value), strict=True))
     out = plan(_CONFIG.value, where, mesh, _DECODE.value)
     print('\n' + report(out))
     if _OUT.value:

@@ -31,11 +31,12 @@ from flamingo_jax.inputs import pipeline
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo, Params
+from flamingo_jax.parallel import mesh as meshes
+from flamingo_jax.parallel import processes, rules
 from flamingo_jax.planning import flops, topology
-from flamingo_jax.training import processes, sharding
 from flamingo_jax.training.checkpoint import Checkpoints
 from flamingo_jax.training.config import dataset_config, lora_fields, trained_trees
-from flamingo_jax.training.loss import NoiseConfig
+from flamingo_jax.training.losses.noise import NoiseConfig
 from flamingo_jax.training.optimizer import OptimizerConfig, make_optimizer
 from flamingo_jax.training.progress import Profile, Progress
 from flamingo_jax.training.state import new_state
@@ -64,7 +65,7 @@ class Parts:
     def _read(self, sources: dict[str, bundle.Bundle], dtypes: dict[str, Any], mesh: jax.sharding.Mesh) -> Params:
         boxed = jax.eval_shape(self.model.init, jax.random.key(0))
         return {
-            name: source.params(name, dtypes[name], sharding.shardings(boxed[name], mesh))
+            name: source.params(name, dtypes[name], rules.shardings(boxed[name], mesh))
             for name, source in sources.items()
         }
 
@@ -154,12 +155,12 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
     parts = build(config)
     model, tokenizer = parts.model, parts.tokenizer
     profile = Profile(config.profile, workdir)
-    mesh = sharding.make_mesh(**config.mesh)
+    mesh = meshes.make_mesh(**config.mesh)
     datasets = {name: dataset_config(data) for name, data in config.datasets.items()}
     for name, data in datasets.items():
-        sharding.check_batch(name, data.batch_size, config.micro_batches, mesh)
+        meshes.check_batch(name, data.batch_size, config.micro_batches, mesh)
     trunk = parts.frozen['vision'].checksums['vision'] if 'vision' in parts.frozen else ''
-    rows = sharding.batch_sharding(mesh)
+    rows = meshes.batch_sharding(mesh)
     size, fit = model.config.image_size, model.config.fit
     readable = pipeline.batches(datasets, tokenizer, size, config.seed, trunk, rows, fit)
 

@@ -23,8 +23,8 @@ import flax.linen as nn  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
+from flamingo_jax.few_shot.nonce import nonces  # noqa: E402
 from flamingo_jax.inputs import tokenizer as tokenizers  # noqa: E402
-from flamingo_jax.inputs.nonce import nonces  # noqa: E402
 from flamingo_jax.model.config import TINY, FlamingoConfig, ResamplerConfig, XattnConfig  # noqa: E402
 from flamingo_jax.model.flamingo import Flamingo  # noqa: E402
 from flamingo_jax.model.vision.efficientnet import EfficientNetConfig  # noqa: E402

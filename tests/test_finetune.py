@@ -14,10 +14,10 @@ from experiments import finetune_idefics, finetune_open_flamingo
 from flamingo_jax import convert
 from flamingo_jax.conversion.readers import read_torch_checkpoint
 from flamingo_jax.inference import bundle
+from flamingo_jax.inference.run import read_latest
 from flamingo_jax.inputs import pipeline
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.train import build, train
-from flamingo_jax.training.checkpoint import read_latest
 from flamingo_jax.training.config import dataset_config
 from tests import peers
 from tests.tiny_run import losses

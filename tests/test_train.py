@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 import flamingo_jax
 from flamingo_jax import convert
 from flamingo_jax.inference import bundle
+from flamingo_jax.inference.run import read_latest
 from flamingo_jax.train import train
-from flamingo_jax.training.checkpoint import read_latest
 from tests.tiny_run import losses, make_parts, tiny_config
 
 # That a resumed run is bit-identical in what users compile, too, is for test_kills.py to show.

@@ -13,8 +13,8 @@ import jax
 from ml_collections import ConfigDict
 
 from flamingo_jax import features
+from flamingo_jax.few_shot.sequences import FewShotConfig
 from flamingo_jax.inference import bundle
-from flamingo_jax.inputs.few_shot import FewShotConfig
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import TINY, FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo
@@ -99,8 +99,8 @@ def main() -> None:
     parser.add_argument('--processes', type=int)
     parser.add_argument('--process_id', type=int)
     arguments = parser.parse_args()
+    from flamingo_jax.parallel import processes
     from flamingo_jax.train import train
-    from flamingo_jax.training import processes
 
     jax.config.update('jax_num_cpu_devices', arguments.devices)
     processes.join(arguments.coordinator, arguments.processes, arguments.process_id)

@@ -6,9 +6,9 @@ import numpy as np
 
 from flamingo_jax.evaluation import rices
 from flamingo_jax.evaluation.task import Episode, Part, Task
-from flamingo_jax.inputs import kinds
-from flamingo_jax.inputs.few_shot import DIRECTIONS
-from flamingo_jax.inputs.picture_set import Picture, PictureSet
+from flamingo_jax.few_shot import kinds
+from flamingo_jax.few_shot.sequences import DIRECTIONS
+from flamingo_jax.inputs.sources.picture_set import Picture, PictureSet
 
 
 class Kinds(Task):

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from flamingo_jax.inputs.interleave import Frames
-from flamingo_jax.inputs.picture_set import PictureSet
+from flamingo_jax.inputs.sources.picture_set import PictureSet
 
 Pooled = Float[np.ndarray, 'n d_v']
 

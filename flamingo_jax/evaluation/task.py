@@ -7,7 +7,7 @@ import numpy as np
 
 from flamingo_jax.evaluation import rices
 from flamingo_jax.evaluation.metrics import same_answer
-from flamingo_jax.inputs.picture_set import Picture, PictureSet
+from flamingo_jax.inputs.sources.picture_set import Picture, PictureSet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,7 @@ class TaskConfig:
     ways: int = 5  # Classes of an episode of words.
     language: str = 'en'  # Of names.
     heldout: bool = False  # Ask for those names that training never showed; else for the others.
-    kinds: dict[str, str] = dataclasses.field(default_factory=dict)  # As in training (inputs/kinds.py).
+    kinds: dict[str, str] = dataclasses.field(default_factory=dict)  # As in training (few_shot/kinds.py).
     questions: str = ''  # Ask only the questions that begin so.
     controls: bool = True  # Answer again with the pictures shuffled, and without.
 

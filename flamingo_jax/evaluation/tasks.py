@@ -17,8 +17,8 @@ import numpy as np
 from flamingo_jax.evaluation import rices
 from flamingo_jax.evaluation.questions import Direction, Kinds, Questions, Which, YesOrNo
 from flamingo_jax.evaluation.task import Episode, OpenSplit, Task, TaskConfig
-from flamingo_jax.inputs.nonce import nonces
-from flamingo_jax.inputs.picture_set import Picture, PictureSet
+from flamingo_jax.few_shot.nonce import nonces
+from flamingo_jax.inputs.sources.picture_set import Picture, PictureSet
 
 OTHER_THINGS = 4  # Whose names in all languages stand beside those of the query, where the language is asked for.
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -14,12 +13,12 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from flamingo_jax.inference import bundle, decode, search
+from flamingo_jax.inference.run import open_run
 from flamingo_jax.inputs.prompts import Prompt, as_batch, encode_prompt, is_continued
 from flamingo_jax.inputs.tokenizer import EOC, IMAGE, Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo, Media, Params
-from flamingo_jax.training import sharding
-from flamingo_jax.training.checkpoint import read_latest
+from flamingo_jax.parallel import rules
 
 ArrayLike = Array | np.ndarray
 _TOGETHER = 256  # Tokens of candidates scored at a time: so few that their attention to one another stays small.
@@ -31,7 +30,7 @@ def load(path: str | pathlib.Path, mesh: jax.sharding.Mesh | None = None, dtype:
 
     Args:
       path: a bundle or a run's workdir.
-      mesh: from `flamingo_jax.training.sharding.make_mesh`: the parameters are read straight into its shards; None is one
+      mesh: from `flamingo_jax.parallel.mesh.make_mesh`: the parameters are read straight into its shards; None is one
         device.
       dtype: of computation and parameters (an EfficientNet stays float32); None is bfloat16 on TPU and GPU, float32 on CPU.
 
@@ -59,7 +58,7 @@ def load(path: str | pathlib.Path, mesh: jax.sharding.Mesh | None = None, dtype:
     where = dict.fromkeys(sources.keys() | trained.keys())
     if mesh is not None:
         boxed = jax.eval_shape(model.init, jax.random.key(0))
-        where = {name: sharding.shardings(boxed[name], mesh) for name in where}
+        where = {name: rules.shardings(boxed[name], mesh) for name in where}
     params = {}
     for name, source in sources.items():
         params[name] = source.params(name, model.dtype_of(name), where[name])
@@ -70,36 +69,6 @@ def load(path: str | pathlib.Path, mesh: jax.sharding.Mesh | None = None, dtype:
         raise ValueError(f'{path} has no parameters for {missing}.')
     sums = {name: source.checksums[name] for name, source in sources.items()}
     return Pretrained(model, params, tokenizer, image_tag, step, sums)
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """The newest checkpoint of a training run, and where the trees that it did not train are."""
-
-    config: FlamingoConfig
-    image_tag: str | None
-    tokenizer: Tokenizer
-    frozen: dict[str, bundle.Bundle]
-    trained: Params  # On the host, float32.
-    step: int
-
-
-def open_run(path: pathlib.Path) -> Run:
-    """Reads what a run trained.
-
-    Raises:
-      FileNotFoundError: no finished checkpoint, or the bundle of a frozen tree is gone.
-      ValueError: a bundle is another one than in training.
-    """
-    run = json.loads((path / 'run.json').read_text())
-    about, trained, step = read_latest(path)
-    config, image_tag = FlamingoConfig.from_json(about['model']), about['image_tag']
-    tokenizer = Tokenizer.read(path, image_tag, config.lm.vocab_size, config.extra_tokens)
-    frozen = {name: bundle.read(source) for name, source in run['frozen_paths'].items()}
-    for name, source in frozen.items():
-        if source.checksums.get(name) != about['frozen'][name]:
-            raise ValueError(f'{source.path} no longer holds the {name!r} that the run {path} was trained with.')
-    return Run(config, image_tag, tokenizer, frozen, jax.tree.map(np.asarray, trained), step)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -94,7 +94,7 @@ def interleave(
 
 
 def pair(chunks: Sequence[Chunk], tokenizer: Tokenizer, length: int, blank: Frames) -> dict[str, Any]:
-    """A document's first picture that has a text, by itself, and that text: what `training/loss.py` aligns.
+    """A document's first picture that has a text, by itself, and that text: what `training/losses/` aligns.
 
     Args:
       chunks, tokenizer, blank: as of `interleave`.

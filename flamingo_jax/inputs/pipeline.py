@@ -17,12 +17,12 @@ import grain.python as grain
 import jax
 import numpy as np
 
-from flamingo_jax.inputs.few_shot import FewShot, FewShotConfig
+from flamingo_jax.few_shot.sequences import FewShot, FewShotConfig
 from flamingo_jax.inputs.images import to_frames
 from flamingo_jax.inputs.interleave import Chunk, interleave, pair
-from flamingo_jax.inputs.json_lines import JsonLines
-from flamingo_jax.inputs.picture_set import PictureSet
-from flamingo_jax.inputs.source import open_split
+from flamingo_jax.inputs.sources.array_record import open_split
+from flamingo_jax.inputs.sources.json_lines import JsonLines
+from flamingo_jax.inputs.sources.picture_set import PictureSet
 from flamingo_jax.inputs.tokenizer import Tokenizer
 
 Batch = dict[str, Any]
@@ -43,7 +43,7 @@ class DatasetConfig:
     p_next: float = 0.0  # Probability that text is tied to the next picture (paper: 0.5 on web pages).
     batch_size: int = 32  # Sequences a step, over all devices.
     loss_weight: float = 1.0  # lambda_m.
-    # Not next tokens are learned, but that each picture by itself means what its text says (training/loss.py: alignment_sum).
+    # Not next tokens are learned, but that each picture by itself means what its text says (training/losses/alignment.py).
     align: bool = False
     workers: int = 0  # Processes that decode and build; 0 does it in threads.
 

@@ -242,7 +242,7 @@ def train(texts: Iterator[str], vocab_size: int, symbols: Iterable[str] = ('\n',
 def main(argv):
     """Trains a tokenizer on the texts (or, in a picture set, the names) of a data set's train split."""
     del argv
-    from flamingo_jax.inputs.source import open_split  # Only the command reads data.
+    from flamingo_jax.inputs.sources.array_record import open_split  # Only the command reads data.
 
     records = open_split(flags.FLAGS.data, 'train')
 

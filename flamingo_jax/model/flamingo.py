@@ -89,7 +89,7 @@ class Flamingo:
             text without pictures.
           tokens: text, padded at the end.
           phi: which image each token may see; None counts the <image> tags.
-          text_noise: added to the embedded text, when a language model is pretrained (see `training/loss.py`).
+          text_noise: added to the embedded text, when a language model is pretrained (see `training/losses/`).
 
         Returns:
           float32 logits over the language model's vocabulary and the extra tokens.

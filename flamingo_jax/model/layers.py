@@ -1,7 +1,7 @@
 """The few layers that all components share: linear maps with named axes, norms, and the feed-forward.
 
 Every parameter gets one logical axis name per dimension where it is made, and activations are given theirs by `constrain`;
-`training/sharding.py` holds the one table that maps those names to mesh axes.
+`parallel/rules.py` holds the one table that maps those names to mesh axes.
 """
 
 import functools
@@ -36,7 +36,7 @@ def soft_cap(x: Float[Array, '...'], cap: float) -> Float[Array, '...']:
 
 
 def constrain(x: Shaped[Array, '...'], *axes: str | None) -> Shaped[Array, '...']:
-    """Says by logical axis names where x lies on the mesh; nothing where no mesh is in use (`sharding.activations`).
+    """Says by logical axis names where x lies on the mesh; nothing where no mesh is in use (`rules.activations`).
 
     Without it the compiler chooses, and with parameters cut over the batch's mesh axes it chooses copies of the whole batch.
     """

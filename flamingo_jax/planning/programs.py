@@ -15,10 +15,11 @@ from flamingo_jax.inputs.pipeline import Batch, DatasetConfig
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo, Media, Params
 from flamingo_jax.model.language_model import KeysValues
+from flamingo_jax.parallel import mesh as meshes
+from flamingo_jax.parallel import rules
 from flamingo_jax.planning import flops
-from flamingo_jax.training import sharding
 from flamingo_jax.training.config import dataset_config, lora_fields, trained_trees
-from flamingo_jax.training.loss import NoiseConfig
+from flamingo_jax.training.losses.noise import NoiseConfig
 from flamingo_jax.training.optimizer import OptimizerConfig, make_optimizer
 from flamingo_jax.training.state import TrainState, lay_out
 from flamingo_jax.training.step import make_step
@@ -49,7 +50,7 @@ class Run:
         names = tuple(name for name in self.shapes if name not in self.trained) if names is None else names
         out = {}
         for name in names:
-            where = sharding.shardings(self.shapes[name], self.mesh)
+            where = rules.shardings(self.shapes[name], self.mesh)
             dtype = self.model.dtype_of(name)
             out[name] = jax.tree.map(
                 lambda w, x, dtype=dtype: jax.ShapeDtypeStruct(x.shape, dtype, sharding=w),
@@ -85,7 +86,7 @@ def prepare(config: ConfigDict, mesh: Mesh, micro_batches: int, batch: float, bf
         data = dataset_config(data)
         rows = round(data.batch_size * batch)
         datasets[name] = dataclasses.replace(data, batch_size=rows)
-        sharding.check_batch(name, rows, micro_batches, mesh)
+        meshes.check_batch(name, rows, micro_batches, mesh)
     run = Run(config, model, mesh, datasets, micro_batches)
     run.frozen(tuple(run.shapes))  # Raises if the mesh does not divide a parameter.
     return run
@@ -130,7 +131,7 @@ def batch_shapes(run: Run, data: DatasetConfig) -> Batch:
             vision = run.model.config.vision
             spatial, _ = flops.trunk(vision, size)
             shapes['images'] = ((b, data.images, data.frames, spatial, vision.width), jnp.float32)
-    rows = sharding.batch_sharding(run.mesh)
+    rows = meshes.batch_sharding(run.mesh)
     return {name: jax.ShapeDtypeStruct(*shape, sharding=rows) for name, shape in shapes.items()}
 
 
@@ -165,7 +166,7 @@ def decode_step(run: Run, pictures: int) -> tuple[jax.stages.Lowered, int]:
     model = dataclasses.replace(run.model, config=dataclasses.replace(c, lora=None))
 
     def step(params: Params, media: Media | None, text: decode.Text, tokens: Any) -> tuple[Any, decode.Text]:
-        with sharding.activations(mesh):
+        with rules.activations(mesh):
             return decode.extend(model, params, media, text, tokens)
 
     jitted = jax.jit(step, donate_argnums=2)

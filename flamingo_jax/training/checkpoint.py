@@ -9,7 +9,6 @@ ours and not Orbax's, which deletes the old before the new has its checksums.
 """
 
 import concurrent.futures
-import hashlib
 import json
 import pathlib
 import shutil
@@ -19,11 +18,10 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from flamingo_jax.files import write_whole
+from flamingo_jax.inference.run import CHECKSUMS, digests, newest_whole, steps
 from flamingo_jax.model.config import FlamingoConfig
-from flamingo_jax.training import processes
+from flamingo_jax.parallel import processes
 from flamingo_jax.training.state import TrainState
-
-CHECKSUMS = 'checksums.json'
 
 
 class Checkpoints:
@@ -46,7 +44,7 @@ class Checkpoints:
         self._saved: tuple[int, concurrent.futures.Future] | None = None
         first = jax.process_index() == 0
         # One process reads the files for all: a pod would read them a thousand times.
-        self._newest = processes.from_first((_newest_whole(self._folder) if first else 0) or 0)
+        self._newest = processes.from_first((newest_whole(self._folder) if first else 0) or 0)
         if self._newest:
             before = self._metadata()['about']
             # A field of the config that is newer than the checkpoint has its default there.
@@ -65,7 +63,7 @@ class Checkpoints:
 
     def _clear(self) -> None:
         """Puts aside what is newer than the newest whole checkpoint, and removes what killed processes left."""
-        for step in _steps(self._folder):
+        for step in steps(self._folder):
             if step > self._newest:
                 aside = self._folder / f'damaged-{step}'
                 shutil.rmtree(aside, ignore_errors=True)
@@ -97,9 +95,9 @@ class Checkpoints:
     def _finish(self, step: int, aside: pathlib.Path, writing: Any) -> None:
         writing.result()  # Every process has written its part.
         if jax.process_index() == 0:
-            write_whole(aside / CHECKSUMS, json.dumps(_digests(aside), indent=1).encode())
+            write_whole(aside / CHECKSUMS, json.dumps(digests(aside), indent=1).encode())
             aside.rename(self._folder / str(step))
-            for old in _steps(self._folder)[self._keep :]:
+            for old in steps(self._folder)[self._keep :]:
                 shutil.rmtree(self._folder / str(old))
 
     def wait(self) -> None:
@@ -119,7 +117,7 @@ class Checkpoints:
     def _not_written(self, step: int, error: Exception) -> OSError:
         return OSError(
             f'The checkpoint of step {step} could not be written into {self._folder}: {error}\n'
-            f'Whole are those of the steps {_steps(self._folder)}. When there is room again, the same command resumes.'
+            f'Whole are those of the steps {steps(self._folder)}. When there is room again, the same command resumes.'
         )
 
     def restore(self, state: TrainState) -> tuple[TrainState, dict[str, int]] | None:
@@ -141,81 +139,6 @@ class Checkpoints:
 
 def _as_arrays(state: TrainState) -> TrainState:
     return state._replace(key=jax.random.key_data(state.key))
-
-
-def read_latest(workdir: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, Any], int]:
-    """The newest whole checkpoint of a run, for use: (about, trained trees on one device, step).
-
-    Raises:
-      FileNotFoundError: the run has no finished checkpoint.
-      OSError: every checkpoint is damaged.
-    """
-    folder = pathlib.Path(workdir).absolute() / 'checkpoints'
-    if not folder.is_dir():
-        raise FileNotFoundError(f'{workdir} holds no checkpoints.')
-    if (step := _newest_whole(folder)) is None:
-        raise FileNotFoundError(f'{workdir} holds no finished checkpoint yet.')
-    found = ocp.metadata(folder / str(step))
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    abstract = jax.tree.map(lambda _: ocp.PLACEHOLDER, found.metadata)  # The optimizer's state is not read.
-    abstract['params'] = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), found.metadata['params']
-    )
-    return found.custom_metadata['about'], ocp.load(folder / str(step), abstract)['params'], step
-
-
-def _steps(folder: pathlib.Path) -> list[int]:
-    """Steps of the finished checkpoints, newest first."""
-    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-    return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
-
-
-def _newest_whole(folder: pathlib.Path) -> int | None:
-    """The newest checkpoint that agrees with its checksums; tells of each newer one that does not."""
-    steps = _steps(folder)
-    for step in steps:
-        if (damage := _damage(folder / str(step))) is None:
-            return step
-        print(f'The checkpoint {folder / str(step)} is damaged: {damage}. Falling back to the one before.', flush=True)
-    if steps:
-        raise OSError(
-            f'Every checkpoint in {folder} is damaged: those of the steps {steps}. Nothing was started anew: bring back a '
-            'copy of one, or give another workdir.'
-        )
-    return None
-
-
-def _digests(folder: pathlib.Path) -> dict[str, str]:
-    """SHA-256 of every file below a folder but its checksums.json, by relative path."""
-    files = sorted(file for file in folder.rglob('*') if file.is_file() and file.name != CHECKSUMS)
-
-    def digest(file: pathlib.Path) -> str:
-        with open(file, 'rb') as content:
-            return hashlib.file_digest(content, 'sha256').hexdigest()
-
-    with concurrent.futures.ThreadPoolExecutor() as threads:
-        return {
-            str(file.relative_to(folder)): line for file, line in zip(files, threads.map(digest, files), strict=True)
-        }
-
-
-def _damage(folder: pathlib.Path) -> str | None:
-    """What is wrong with a checkpoint; None if nothing is."""
-    try:
-        if not (folder / CHECKSUMS).is_file():
-            if 'checksums' in ocp.metadata(folder).custom_metadata:
-                return f'{CHECKSUMS} is missing'
-            print(f'The checkpoint {folder} is from before there were checksums; it is used unchecked.', flush=True)
-            return None
-        recorded = json.loads((folder / CHECKSUMS).read_bytes())
-        there = _digests(folder)
-        different = [file for file, digest in recorded.items() if there.get(file) != digest]
-    except Exception as error:  # Orbax has many for metadata that is cut short.
-        return f'it cannot be read ({error})'
-    if different:
-        state = 'differs from its checksum' if different[0] in there else 'is missing'
-        return f'{different[0]} {state}'
-    return None if recorded else f'{CHECKSUMS} is empty'
 
 
 def _differences(before: Any, now: Any, path: str = '') -> list[str]:

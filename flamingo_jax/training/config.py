@@ -5,10 +5,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from flamingo_jax.inputs.few_shot import FewShotConfig
+from flamingo_jax.few_shot.sequences import FewShotConfig
 from flamingo_jax.inputs.pipeline import DatasetConfig
 from flamingo_jax.model.config import SIZES, FlamingoConfig
-from flamingo_jax.training.loss import NoiseConfig
+from flamingo_jax.training.losses.noise import NoiseConfig
 from flamingo_jax.training.optimizer import OptimizerConfig
 
 

@@ -10,7 +10,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int, Key
 
 from flamingo_jax.model.flamingo import Flamingo, Params
-from flamingo_jax.training import sharding
+from flamingo_jax.parallel import mesh as meshes
+from flamingo_jax.parallel import rules
 
 
 class TrainState(NamedTuple):
@@ -55,11 +56,11 @@ def lay_out(
         return TrainState(jax.numpy.zeros((), jax.numpy.int32), params, optimizer.init(params), key)
 
     shapes = jax.eval_shape(make, jax.random.key(0))
-    params = sharding.shardings({name: boxed[name] for name in trained}, mesh)
-    replicated = sharding.replicated(mesh)
+    params = rules.shardings({name: boxed[name] for name in trained}, mesh)
+    replicated = meshes.replicated(mesh)
     opt_state = optax.tree_map_params(
         optimizer,
-        lambda moment, where: sharding.over_data(where, moment.shape),
+        lambda moment, where: rules.over_data(where, moment.shape),
         shapes.opt_state,
         params,
         transform_non_params=lambda _: replicated,

@@ -10,8 +10,10 @@ import optax
 
 from flamingo_jax.inputs.pipeline import Batch
 from flamingo_jax.model.flamingo import Flamingo, Params
-from flamingo_jax.training import sharding
-from flamingo_jax.training.loss import NoiseConfig, alignment_sum, loss_sum
+from flamingo_jax.parallel import rules
+from flamingo_jax.training.losses.alignment import alignment_sum
+from flamingo_jax.training.losses.next_token import loss_sum
+from flamingo_jax.training.losses.noise import NoiseConfig
 from flamingo_jax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
@@ -44,7 +46,7 @@ def make_step(
     def share(grads: Params) -> Params:
         """Each copy of the model keeps its share of the gradient, as it has its share of the moments."""
         return jax.tree.map(
-            lambda x, w: jax.lax.with_sharding_constraint(x, sharding.over_data(w, x.shape)), grads, where.params
+            lambda x, w: jax.lax.with_sharding_constraint(x, rules.over_data(w, x.shape)), grads, where.params
         )
 
     def encode(frozen: Params, batches: dict[str, Batch]) -> dict[str, Batch]:
@@ -68,7 +70,7 @@ def make_step(
 
     @functools.partial(jax.jit, donate_argnames='state', out_shardings=(where, None))
     def step(state: TrainState, frozen: Params, batches: dict[str, Batch]) -> tuple[TrainState, Metrics]:
-        with sharding.activations(mesh):
+        with rules.activations(mesh):
             return update(state, frozen, batches)
 
     def update(state: TrainState, frozen: Params, batches: dict[str, Batch]) -> tuple[TrainState, Metrics]:

@@ -8,8 +8,8 @@ import pytest
 
 from flamingo_jax.evaluation.task import TaskConfig
 from flamingo_jax.evaluation.tasks import OTHER_THINGS, make
-from flamingo_jax.inputs.kinds import kind_of
-from flamingo_jax.inputs.picture_set import PictureSet
+from flamingo_jax.few_shot.kinds import kind_of
+from flamingo_jax.inputs.sources.picture_set import PictureSet
 
 SAMPLE = 'data/picture_dictionary/sample'
 KINDS = {'animal': 'animal', 'food': 'food', 'transport': 'vehicle'}

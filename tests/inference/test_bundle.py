@@ -15,7 +15,7 @@ from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file, effic
 from flamingo_jax.inference import bundle
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.vision.nfnet import NFNetConfig
-from flamingo_jax.training.sharding import make_mesh
+from flamingo_jax.parallel.mesh import make_mesh
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 

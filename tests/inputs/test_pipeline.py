@@ -13,9 +13,9 @@ import pytest
 import tensorflow_datasets as tfds
 from absl import flags
 
-from flamingo_jax.inputs.few_shot import FewShotConfig
+from flamingo_jax.few_shot.sequences import FewShotConfig
 from flamingo_jax.inputs.pipeline import DatasetConfig, _Rows, _seed_of, batches, put, read, sequences
-from flamingo_jax.training.sharding import batch_sharding, make_mesh
+from flamingo_jax.parallel.mesh import batch_sharding, make_mesh
 
 SAMPLE = str(pathlib.Path(__file__).parents[2] / 'data/picture_dictionary/sample')
 DOCUMENTS = 13

@@ -4,9 +4,9 @@ import re
 import numpy as np
 import pytest
 
+from flamingo_jax.few_shot.nonce import nonces
 from flamingo_jax.inputs import tokenizer as tokenizers
 from flamingo_jax.inputs.interleave import Chunk, interleave
-from flamingo_jax.inputs.nonce import nonces
 from flamingo_jax.inputs.prompts import encode_prompt, is_continued
 from flamingo_jax.inputs.tokenizer import Tokenizer
 

@@ -12,7 +12,7 @@ from flamingo_jax.model.config import SIZES, FlamingoConfig, LoraConfig
 from flamingo_jax.model.flamingo import Flamingo, Media, causal_mask
 from flamingo_jax.model.gated_xattn import GatedXattnDense, media_mask
 from flamingo_jax.model.language_model import Block
-from flamingo_jax.training.sharding import RULES
+from flamingo_jax.parallel.rules import RULES
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 logits = jax.jit(Flamingo.logits, static_argnums=0)

@@ -14,7 +14,8 @@ from flamingo_jax.model import lora
 from flamingo_jax.model.config import FlamingoConfig, LoraConfig
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.model.layers import Linear
-from flamingo_jax.training.sharding import make_mesh, shardings
+from flamingo_jax.parallel.mesh import make_mesh
+from flamingo_jax.parallel.rules import shardings
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 logits = jax.jit(Flamingo.logits, static_argnums=0)

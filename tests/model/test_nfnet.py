@@ -24,7 +24,8 @@ from flamingo_jax.model.vision.nfnet import (
     activation,
     standardise,
 )
-from flamingo_jax.training.sharding import make_mesh, shardings
+from flamingo_jax.parallel.mesh import make_mesh
+from flamingo_jax.parallel.rules import shardings
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'

@@ -2,8 +2,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
+from flamingo_jax.parallel.mesh import make_mesh
 from flamingo_jax.planning.collectives import read
-from flamingo_jax.training.sharding import make_mesh
 
 
 def test_collectives_of_a_compiled_program():

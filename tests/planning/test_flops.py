@@ -14,9 +14,9 @@ from flamingo_jax.model.resampler import Resampler
 from flamingo_jax.model.vision.efficientnet import EfficientNetConfig
 from flamingo_jax.model.vision.nfnet import NFNET_F0, NFNET_F6, NFNetConfig
 from flamingo_jax.model.vision.vit import ViTConfig
+from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.planning import flops, programs
 from flamingo_jax.training import config as training
-from flamingo_jax.training import sharding
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 # The compiler also counts norms, activations and softmaxes; at these widths they are less than so much.
@@ -43,7 +43,7 @@ def test_a_train_step_has_the_operations_that_the_compiler_counts(tiny, remat, p
     tiny.lora.update(rank=rank, targets=('query', 'key', 'out', 'up', 'gate', 'down'))
     tiny.datasets.pages.length, tiny.datasets.videos.length = 129, 65
     tiny.datasets.pairs = training.dataset(length=64, images=1, batch_size=8, align=True)
-    mesh = sharding.make_mesh(1, 1, 1, devices=jax.devices()[:1])
+    mesh = meshes.make_mesh(1, 1, 1, devices=jax.devices()[:1])
     run = programs.prepare(tiny, mesh, 1, 1.0, False)
     lowered, _, _ = programs.train_step(run)
     counted = flops.train_step(run.model.config, run.trained, run.datasets, remat)
@@ -55,7 +55,7 @@ def test_a_train_step_has_the_operations_that_the_compiler_counts(tiny, remat, p
 
 def test_a_decode_step_has_the_operations_that_the_compiler_counts(tiny):
     tiny.model = ConfigDict(wide('rotary', False).to_json())
-    run = programs.prepare(tiny, sharding.make_mesh(4, 1, 1, devices=jax.devices()[:4]), 1, 1.0, False)
+    run = programs.prepare(tiny, meshes.make_mesh(4, 1, 1, devices=jax.devices()[:4]), 1, 1.0, False)
     lowered, prompts = programs.decode_step(run, 3)
     assert prompts == 4
     counted = flops.decode_step(run.model.config, prompts, 128, 3)

@@ -12,8 +12,11 @@ from jax.sharding import AxisType
 from flamingo_jax.inputs.pipeline import put
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo
-from flamingo_jax.training import sharding
-from flamingo_jax.training.loss import NoiseConfig, alignment_sum, loss_sum
+from flamingo_jax.parallel import mesh as meshes
+from flamingo_jax.parallel import rules
+from flamingo_jax.training.losses.alignment import alignment_sum
+from flamingo_jax.training.losses.next_token import loss_sum
+from flamingo_jax.training.losses.noise import NoiseConfig
 from flamingo_jax.training.optimizer import OptimizerConfig, make_optimizer
 from flamingo_jax.training.state import new_state
 from flamingo_jax.training.step import make_step
@@ -54,7 +57,7 @@ def data(model):
 
 
 def mesh_of(shape):
-    return jax.make_mesh(shape, sharding.AXES, devices=jax.devices()[: np.prod(shape)], axis_types=(AxisType.Auto,) * 3)
+    return jax.make_mesh(shape, meshes.AXES, devices=jax.devices()[: np.prod(shape)], axis_types=(AxisType.Auto,) * 3)
 
 
 def where(state):
@@ -68,9 +71,9 @@ def run(model, others, data, shape, micro_batches=1):
     state = new_state(model, optimizer, TRAINED, 0, mesh)
     first = jax.tree.map(np.asarray, state._replace(key=0))
     boxed = jax.eval_shape(model.init, jax.random.key(0))
-    frozen = {name: jax.device_put(others[name], sharding.shardings(boxed[name], mesh)) for name in ('vision', 'lm')}
+    frozen = {name: jax.device_put(others[name], rules.shardings(boxed[name], mesh)) for name in ('vision', 'lm')}
     step = make_step(model, optimizer, {'web': 1.0}, micro_batches, NoiseConfig(), where(state))
-    rows, metrics, compiled = sharding.batch_sharding(mesh), [], []
+    rows, metrics, compiled = meshes.batch_sharding(mesh), [], []
 
     def listen(event, seconds, **_):
         compiled.append(event)

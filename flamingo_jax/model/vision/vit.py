@@ -162,7 +162,7 @@ class ViTLayer(nn.Module):
         back, axes = (c.heads, head_dim, c.width), ('vision_in', 'head_dim', 'vision_out')
         x = x + Linear(back, axes, 2, **linear, name='out')(attend(q, k, v))
         y = Norm(**norm, name='norm_ffw')(x)
-        # Not `layers.FeedForward`, which is cut over the mesh: pictures are (see `training/sharding.py`).
+        # Not `layers.FeedForward`, which is cut over the mesh: pictures are (see `parallel/rules.py`).
         axes = ('vision_in', 'vision_out')
         y = ACTIVATIONS[c.activation](Linear((c.width, c.ffw_width), axes, **linear, name='up')(y))
         return x + Linear((c.ffw_width, c.width), axes, **linear, name='down')(y)

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from flamingo_jax.training.loss import NoiseConfig, _text_noise
+from flamingo_jax.training.losses.noise import NoiseConfig, text_noise
 
 
 @pytest.mark.parametrize('text, vocabulary', [(0.0, 1.0), (0.3, 0.0)])
@@ -13,7 +13,7 @@ def test_a_repeated_token_has_the_same_noise_only_where_it_is_of_the_vocabulary(
     embeddings = jax.numpy.asarray(0.5 / d**0.5 * np.random.default_rng(0).standard_normal((v, d), np.float32))
     tokens = jax.numpy.tile(jax.numpy.array([5, 9, 5]), (200, 1))
     config = NoiseConfig(text=text, vocabulary=vocabulary)
-    noise = np.asarray(_text_noise(embeddings, tokens, jax.random.key(0), config, model))
+    noise = np.asarray(text_noise(embeddings, tokens, jax.random.key(0), config, model))
     noisy = np.abs(noise).max((1, 2)) > 0
     assert noisy.mean() == pytest.approx(0.5, abs=0.1)
     noise = noise[noisy]

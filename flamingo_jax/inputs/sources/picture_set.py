@@ -15,7 +15,7 @@ import numpy as np
 
 from flamingo_jax.inputs.images import to_frames
 from flamingo_jax.inputs.interleave import Frames
-from flamingo_jax.inputs.source import open_split
+from flamingo_jax.inputs.sources.array_record import open_split
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,8 +7,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from flamingo_jax.inputs.json_lines import JsonLines
 from flamingo_jax.inputs.pipeline import DatasetConfig, sequences
+from flamingo_jax.inputs.sources.json_lines import JsonLines
 
 LINES = [
     ['a title', {'image': 'pets/a.png'}, ' dax', {'image': 'pets/b.jpg'}, {'text': ' wug', 'weight': 0.5}],

@@ -18,10 +18,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from flamingo_jax.inputs import kinds
+from flamingo_jax.few_shot import kinds
+from flamingo_jax.few_shot.nonce import nonce, nonces
 from flamingo_jax.inputs.interleave import Chunk, Frames
-from flamingo_jax.inputs.nonce import nonce, nonces
-from flamingo_jax.inputs.picture_set import Picture, PictureSet
+from flamingo_jax.inputs.sources.picture_set import Picture, PictureSet
 
 DIRECTIONS = ('forward', 'backward')
 
@@ -41,7 +41,7 @@ class FewShotConfig:
     languages: tuple[str, ...] = ('en',)  # Of names.
     repeats: float = 0.0  # Probability that a `name` sequence shows few concepts again and again, as retrieval does.
     first_label: float = 0.0  # Loss weight of a label that came not before, which the prompt cannot tell.
-    # Beginning of a subcategory -> the word for that kind of thing (inputs/kinds.py).
+    # Beginning of a subcategory -> the word for that kind of thing (few_shot/kinds.py).
     kinds: dict[str, str] = dataclasses.field(default_factory=dict)
 
 

@@ -2,7 +2,7 @@ import random
 
 import numpy as np
 
-from flamingo_jax.inputs.nonce import CODAS, ONSETS, VOWELS, nonce, nonces
+from flamingo_jax.few_shot.nonce import CODAS, ONSETS, VOWELS, nonce, nonces
 
 
 def test_names_are_two_syllables_as_two_words():

@@ -15,9 +15,9 @@ import jax
 import numpy as np
 import pytest
 
+from flamingo_jax.inference.run import read_latest
+from flamingo_jax.parallel.processes import HEARTBEAT_SECONDS, join
 from flamingo_jax.train import train
-from flamingo_jax.training.checkpoint import read_latest
-from flamingo_jax.training.processes import HEARTBEAT_SECONDS, join
 from tests.tiny_run import free_port, losses, make_parts, tiny_config
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -102,7 +102,7 @@ def test_a_process_that_does_not_know_its_place_is_an_error(arguments):
 
 def test_processes_find_each_other_where_the_scheduler_says_who_they_are(tmp_path):
     """--coordinator=auto in what SLURM gives its tasks; a TPU pod needs TPUs."""
-    line = 'from flamingo_jax.training.processes import join; join("auto", None, None)'
+    line = 'from flamingo_jax.parallel.processes import join; join("auto", None, None)'
     line += '; import jax; print(jax.process_index(), "of", jax.process_count())'
     slurm = dict(SLURM_JOB_ID=str(free_port()), SLURM_STEP_NODELIST='localhost', SLURM_NTASKS='2', JAX_PLATFORMS='cpu')
     slurm |= dict(SLURM_STEP_NUM_TASKS='2', SLURM_STEP_NUM_NODES='1', PYTHONPATH=str(ROOT))

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from flamingo_jax.inputs.picture_set import Picture, PictureSet
+from flamingo_jax.inputs.sources.picture_set import Picture, PictureSet
 
 # How the questions of `of_two` begin.
 OF_TWO = ('which is ', 'what kind is the ')

@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from flamingo_jax.inputs.picture_set import PictureSet
+from flamingo_jax.inputs.sources.picture_set import PictureSet
 
 SAMPLE = str(pathlib.Path(__file__).parents[2] / 'data/picture_dictionary/sample')
 

@@ -5,7 +5,8 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from flamingo_jax.model.flamingo import Flamingo
-from flamingo_jax.training.sharding import AXES, batch_sharding, check_batch, make_mesh, over_data, shardings
+from flamingo_jax.parallel.mesh import AXES, batch_sharding, check_batch, make_mesh
+from flamingo_jax.parallel.rules import over_data, shardings
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,127 @@
+"""What a training run left in its folder, read for use: run.json, and the newest checkpoint that agrees with its checksums.
+
+`training/checkpoint.py` writes the checkpoints, and describes the folder.
+"""
+
+import concurrent.futures
+import dataclasses
+import hashlib
+import json
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from flamingo_jax.inference import bundle
+from flamingo_jax.inputs.tokenizer import Tokenizer
+from flamingo_jax.model.config import FlamingoConfig
+from flamingo_jax.model.flamingo import Params
+
+CHECKSUMS = 'checksums.json'
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The newest checkpoint of a training run, and where the trees that it did not train are."""
+
+    config: FlamingoConfig
+    image_tag: str | None
+    tokenizer: Tokenizer
+    frozen: dict[str, bundle.Bundle]
+    trained: Params  # On the host, float32.
+    step: int
+
+
+def open_run(path: pathlib.Path) -> Run:
+    """Reads what a run trained.
+
+    Raises:
+      FileNotFoundError: no finished checkpoint, or the bundle of a frozen tree is gone.
+      ValueError: a bundle is another one than in training.
+    """
+    run = json.loads((path / 'run.json').read_text())
+    about, trained, step = read_latest(path)
+    config, image_tag = FlamingoConfig.from_json(about['model']), about['image_tag']
+    tokenizer = Tokenizer.read(path, image_tag, config.lm.vocab_size, config.extra_tokens)
+    frozen = {name: bundle.read(source) for name, source in run['frozen_paths'].items()}
+    for name, source in frozen.items():
+        if source.checksums.get(name) != about['frozen'][name]:
+            raise ValueError(f'{source.path} no longer holds the {name!r} that the run {path} was trained with.')
+    return Run(config, image_tag, tokenizer, frozen, jax.tree.map(np.asarray, trained), step)
+
+
+def read_latest(workdir: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, Any], int]:
+    """The newest whole checkpoint of a run, for use: (about, trained trees on one device, step).
+
+    Raises:
+      FileNotFoundError: the run has no finished checkpoint.
+      OSError: every checkpoint is damaged.
+    """
+    folder = pathlib.Path(workdir).absolute() / 'checkpoints'
+    if not folder.is_dir():
+        raise FileNotFoundError(f'{workdir} holds no checkpoints.')
+    if (step := newest_whole(folder)) is None:
+        raise FileNotFoundError(f'{workdir} holds no finished checkpoint yet.')
+    found = ocp.metadata(folder / str(step))
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = jax.tree.map(lambda _: ocp.PLACEHOLDER, found.metadata)  # The optimizer's state is not read.
+    abstract['params'] = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), found.metadata['params']
+    )
+    return found.custom_metadata['about'], ocp.load(folder / str(step), abstract)['params'], step
+
+
+def steps(folder: pathlib.Path) -> list[int]:
+    """Steps of the finished checkpoints, newest first."""
+    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+
+
+def newest_whole(folder: pathlib.Path) -> int | None:
+    """The newest checkpoint that agrees with its checksums; tells of each newer one that does not."""
+    found = steps(folder)
+    for step in found:
+        if (damage := _damage(folder / str(step))) is None:
+            return step
+        print(f'The checkpoint {folder / str(step)} is damaged: {damage}. Falling back to the one before.', flush=True)
+    if found:
+        raise OSError(
+            f'Every checkpoint in {folder} is damaged: those of the steps {found}. Nothing was started anew: bring back a '
+            'copy of one, or give another workdir.'
+        )
+    return None
+
+
+def digests(folder: pathlib.Path) -> dict[str, str]:
+    """SHA-256 of every file below a folder but its checksums.json, by relative path."""
+    files = sorted(file for file in folder.rglob('*') if file.is_file() and file.name != CHECKSUMS)
+
+    def digest(file: pathlib.Path) -> str:
+        with open(file, 'rb') as content:
+            return hashlib.file_digest(content, 'sha256').hexdigest()
+
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        return {
+            str(file.relative_to(folder)): line for file, line in zip(files, threads.map(digest, files), strict=True)
+        }
+
+
+def _damage(folder: pathlib.Path) -> str | None:
+    """What is wrong with a checkpoint; None if nothing is."""
+    try:
+        if not (folder / CHECKSUMS).is_file():
+            if 'checksums' in ocp.metadata(folder).custom_metadata:
+                return f'{CHECKSUMS} is missing'
+            print(f'The checkpoint {folder} is from before there were checksums; it is used unchecked.', flush=True)
+            return None
+        recorded = json.loads((folder / CHECKSUMS).read_bytes())
+        there = digests(folder)
+        different = [file for file, digest in recorded.items() if there.get(file) != digest]
+    except Exception as error:  # Orbax has many for metadata that is cut short.
+        return f'it cannot be read ({error})'
+    if different:
+        state = 'differs from its checksum' if different[0] in there else 'is missing'
+        return f'{different[0]} {state}'
+    return None if recorded else f'{CHECKSUMS} is empty'
