@@ -40,9 +40,10 @@ setup(
     extras_require={
         'tpu': ['jax[tpu]'],
         'cuda': ['jax[cuda13]'],
+        'films': ['av'],  # Video files. Animated pictures need nothing.
         'data': ['cairosvg'],  # To build data/picture_dictionary.
         'plan': ['libtpu'],  # The TPU's compiler, which needs no TPU.
-        'test': ['beartype', 'cairosvg', 'pytest', 'pytest-xdist', 'ruff'],
+        'test': ['av', 'beartype', 'cairosvg', 'pytest', 'pytest-xdist', 'ruff'],
         # OpenFlamingo's own requirements are of 2023: pip install --no-deps open-flamingo==2.0.1
         'parity': ['einops-exts', 'open-clip-torch', 'timm', 'torch', 'torchvision', 'transformers'],
     },

@@ -20,6 +20,7 @@ import time
 from ml_collections import ConfigDict
 
 from flamingo_jax.few_shot.sequences import FewShotConfig
+from flamingo_jax.few_shot.source import FewShot
 from flamingo_jax.model.config import TINY
 from flamingo_jax.training import config as training
 from flamingo_jax.training.optimizer import OptimizerConfig
@@ -43,7 +44,8 @@ def get_config() -> ConfigDict:
         vars(TINY['xattn']) | dict(initial_alpha=0.5)
     )  # The paper's 0 takes about twice the steps.
     c.datasets.names = training.dataset(
-        FewShotConfig(shots=8, mixture=dict(bind=0.6, name=0.4), languages=('en',)),
+        FewShot,
+        few_shot=FewShotConfig(shots=8, mixture=dict(bind=0.6, name=0.4), languages=('en',)),
         path=SAMPLE,
         features='runs/quickstart/features',
         styles=('noto', 'noto-v1', 'fluent-flat'),

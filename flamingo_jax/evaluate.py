@@ -40,19 +40,16 @@ def evaluate(config: ConfigDict, checkpoint: str, workdir: str) -> list[report.R
     """
     start = time.time()
     model = pretrained.load(checkpoint)
-    trunk = model.checksums.get('vision', '')
 
     @functools.cache
     def open_split(split: str):
         pictures = PictureSet(
             config.data,
             split,
+            model.pictures,
             features=config.features,
-            image_size=model.config.image_size,
-            trunk=trunk,
             frames=config.frames,
             stills=config.stills,
-            fit=model.config.fit,
         )
         return pictures, rices.pool(model.features, pictures)
 
@@ -104,7 +101,7 @@ def _refuse_long_prompts(config, model: Pretrained, settings: Sequence[tuple[Tas
         needed = []
         for batch in _batched(task.episodes(config.episodes, shots, support, answers, config.seed), config.batch_size):
             prompts = [_prompt(episode, lambda _: picture) for episode in batch]
-            tokens = max(len(encode_prompt(prompt, model.tokenizer, 1)[0]) for prompt in prompts)
+            tokens = max(len(encode_prompt(prompt, model.tokenizer, model.pictures)[0]) for prompt in prompts)
             ranked = answers != 'open-ended'
             needed.append(
                 (

@@ -59,7 +59,7 @@ def plan(
         chips=where.chips,
         mesh=dict(grid.shape),
         micro_batches=machine.micro_batches,
-        batch={name: data.batch_size for name, data in run.datasets.items()},
+        batch={name: data.batch_size for name, data in run.sources.items()},
         parameters={
             name: dict(count=sum(x.size for x in jax.tree.leaves(tree)), trained=name in run.trained)
             for name, tree in run.shapes.items()
@@ -76,7 +76,7 @@ def plan(
         x.dtype.itemsize * _size(rules.over_data(x.sharding, x.shape), x.shape) for x in jax.tree.leaves(state.params)
     )
     out['train'] = _compile('train step', lowered, where, grid) | dict(held_bytes=held)
-    counted = flops.train_step(run.model.config, run.trained, run.datasets, run.model.remat)
+    counted = flops.train_step(run.model.config, run.trained, run.sources, run.model.remat)
     out['train'] |= dict(flops=counted)
     if out['train']['fits']:
         done = counted['total'] + counted['recomputed']
@@ -170,8 +170,8 @@ def _speed(run, done: float, part: dict[str, Any], where: Topology, mesh, batch:
     # Arguments are read and the new state is written; each micro-batch reads the frozen trees and trained ones again.
     read = part['bytes']['arguments'] * 2 + part['bytes']['temporaries']
     limit = bounds(done, read, _sent(part), where, mesh)
-    tokens = sum(batch[name] * data.length for name, data in run.datasets.items())
-    images = sum(batch[name] * data.images * data.frames for name, data in run.datasets.items())
+    tokens = sum(batch[name] * data.length for name, data in run.sources.items())
+    images = sum(batch[name] * data.images * data.frames for name, data in run.sources.items())
     return dict(
         bounds=limit._asdict(),
         bound_by=limit.bound_by,

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from flamingo_jax import features
 from flamingo_jax.few_shot.sequences import FewShotConfig
+from flamingo_jax.few_shot.source import FewShot
 from flamingo_jax.inference import bundle
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import TINY, FlamingoConfig
@@ -30,12 +31,18 @@ TOKENIZER = ROOT / 'experiments/lm_dictionary/tokenizer.model'
 QUICKLY = dict(xla_backend_optimization_level=0, xla_llvm_disable_expensive_passes=True)
 
 
-def make_parts(folder: pathlib.Path) -> None:
-    """Bundles FOLDER/trunk and FOLDER/lm, and FOLDER/features of the sample."""
+def make_trunk(path: pathlib.Path) -> bundle.Bundle:
+    """A random trunk of 4 features of 24 channels, for pictures of 16 pixels."""
     vision = EfficientNetConfig(stages=((1, 3, 1, 1, 8), (1, 3, 2, 2, 8)), stem_width=8, head_width=24, resolution=16)
     config = FlamingoConfig(vision=vision, image_size=16)
     params = nn.meta.unbox(jax.jit(Flamingo(config).init, compiler_options=QUICKLY)(jax.random.key(1)))
-    bundle.save(folder / 'trunk', config, params, None, None, '')
+    bundle.save(path, config, params, None, None, '')
+    return bundle.read(path)
+
+
+def make_parts(folder: pathlib.Path) -> None:
+    """Bundles FOLDER/trunk and FOLDER/lm, and FOLDER/features of the sample."""
+    make_trunk(folder / 'trunk')
     tokenizer = Tokenizer.read(TOKENIZER)
     lm = dict(vocab_size=tokenizer.vocab_size, width=32, depth=3, heads=2, kv_heads=2, head_dim=16, ffw_width=64)
     config = FlamingoConfig(lm=dataclasses.replace(TINY['lm'], **lm))
@@ -56,8 +63,8 @@ def tiny_config(parts: pathlib.Path) -> ConfigDict:
         FewShotConfig(shots=4, classes=(2, 3)),
         FewShotConfig(shots=4, mixture=dict(name=1.0), languages=('fr', 'ja')),
     )
-    c.datasets.words = training.dataset(words, features=str(parts / 'features'), **common)
-    c.datasets.names = training.dataset(names, loss_weight=0.2, **common)
+    c.datasets.words = training.dataset(FewShot, few_shot=words, features=str(parts / 'features'), **common)
+    c.datasets.names = training.dataset(FewShot, few_shot=names, loss_weight=0.2, **common)
     c.noise.feature_dropout = 0.1
     c.optimizer.warmup_steps = 2
     c.optimizer.learning_rate = 1e-2

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from flamingo_jax.inputs.interleave import Frames
+from flamingo_jax.inputs.images import Frames
 from flamingo_jax.model.flamingo import Flamingo, Media, Params
 from flamingo_jax.model.language_model import KeysValues
 

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from flamingo_jax.inference import bundle, decode, search
 from flamingo_jax.inference.run import open_run
+from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.prompts import Prompt, as_batch, encode_prompt, is_continued
 from flamingo_jax.inputs.tokenizer import EOC, IMAGE, Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
@@ -86,6 +87,11 @@ class Pretrained:
     def config(self) -> FlamingoConfig:
         """Of the model."""
         return self.model.config
+
+    @property
+    def pictures(self) -> PictureFormat:
+        """How the model takes its pictures."""
+        return PictureFormat.of(self.config, self.checksums.get('vision', ''))
 
     @functools.cached_property
     def token_params(self) -> Params:
@@ -256,8 +262,7 @@ class Pretrained:
 
     def read(self, prompts: Sequence[Prompt], room: int) -> tuple[Media | None, decode.Text, Float[Array, 'b v']]:
         """Reads prompts: their media, their text with room for more tokens, and the logits after each."""
-        c = self.config
-        encoded = [encode_prompt(prompt, self.tokenizer, c.image_size, c.fit) for prompt in prompts]
+        encoded = [encode_prompt(prompt, self.tokenizer, self.pictures) for prompt in prompts]
         longest = max(len(tokens) for tokens, _ in encoded)
         if longest + room > self.config.lm.context:
             raise ValueError(

@@ -7,7 +7,8 @@ do not); of the trunk, nothing. `tests/planning/test_flops.py` holds these count
 
 from typing import NamedTuple
 
-from flamingo_jax.inputs.pipeline import DatasetConfig
+from flamingo_jax.inputs.rows import Aligned
+from flamingo_jax.inputs.sources.source import Source
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.vision.efficientnet import EfficientNetConfig
 from flamingo_jax.model.vision.encoder import VisionConfig
@@ -33,14 +34,14 @@ class Cost(NamedTuple):
 
 
 def train_step(
-    config: FlamingoConfig, trained: tuple[str, ...], datasets: dict[str, DatasetConfig], remat: str = ''
+    config: FlamingoConfig, trained: tuple[str, ...], datasets: dict[str, Source], remat: str = ''
 ) -> dict[str, float]:
     """Operations of one step over all data sets, by component; 'total' is the model's, 'recomputed' what `remat` adds."""
     out = dict.fromkeys(('vision', 'resampler', 'xattn', 'lm', *(['lora'] if config.lora else [])), 0.0)
     recomputed = 0.0
     for data in datasets.values():
         b, l, n = data.batch_size, data.length - 1, data.images
-        if data.align:  # <BOS> and the tag. The text is read without a backward pass.
+        if data.row is Aligned:  # <BOS> and the tag. The text is read without a backward pass.
             l = 1 + len(config.image_tag)
             out['lm'] += sum(lm_blocks(config, data.length, data.length)) * b
         pictures = b * n * data.frames
@@ -58,7 +59,7 @@ def train_step(
         for name, cost in blocks.items():
             out[name] += cost.total(name in trained)
             recomputed += sum(cost) if remat else 0
-        if not data.align:
+        if data.row is not Aligned:
             out['lm'] += Cost(2 * l * config.lm.width * config.lm.vocab_size).total('lm' in trained) * b
     return out | dict(total=sum(out.values()), recomputed=recomputed)
 

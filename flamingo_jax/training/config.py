@@ -5,8 +5,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from flamingo_jax.few_shot.sequences import FewShotConfig
-from flamingo_jax.inputs.pipeline import DatasetConfig
+from flamingo_jax.inputs.sources.documents import Documents
+from flamingo_jax.inputs.sources.source import Source
 from flamingo_jax.model.config import SIZES, FlamingoConfig
 from flamingo_jax.training.losses.noise import NoiseConfig
 from flamingo_jax.training.optimizer import OptimizerConfig
@@ -30,7 +30,7 @@ def base() -> ConfigDict:
     c.trained = ('resampler', 'xattn', 'extra_tokens')
     # LoRA on a frozen language model (model/lora.py): its tree is trained beside those above. A rank of 0 is none.
     c.lora = ConfigDict(dict(rank=0, alpha=16.0, targets=('query', 'value')))
-    c.datasets = ConfigDict()  # name -> dataset(...)
+    c.datasets = ConfigDict()  # name -> dataset(KIND, ...): the kinds are in inputs/sources/ and few_shot/source.py.
     c.noise = ConfigDict(dataclasses.asdict(NoiseConfig()))
     c.optimizer = ConfigDict(dataclasses.asdict(OptimizerConfig()))
     # False: the gradients of all data sets are accumulated into one step (paper). True: each step is of one data set, in turn
@@ -73,29 +73,31 @@ def paper(size: str) -> ConfigDict:
     c.lm, c.vision = 'bundles/lm', 'bundles/nfnet_f6'
     c.model = ConfigDict(FlamingoConfig(**SIZES[size], image_size=320).to_json())
     c.remat = 'full'
-    page = dict(length=256, images=5, p_next=0.5, workers=16)
-    c.datasets.m3w = dataset(path='data/m3w', batch_size=256, loss_weight=1.0, **page)
+    augmented = dict(flip=True, recolour=True, workers=16)
+    c.datasets.m3w = dataset(
+        Documents, path='data/m3w', length=256, images=5, p_next=0.5, batch_size=256, loss_weight=1.0, **augmented
+    )
     for name, length, frames, batch_size, weight in (
         ('align', 32, 1, 512, 0.2),
         ('ltip', 64, 1, 512, 0.2),
         ('vtp', 32, 8, 64, 0.03),
     ):
-        pair = dict(length=length, images=1, frames=frames, batch_size=batch_size, loss_weight=weight, workers=16)
-        c.datasets[name] = dataset(path=f'data/{name}', **pair)
+        pair = dict(length=length, images=1, frames=frames, space=0.5, **augmented)
+        c.datasets[name] = dataset(Documents, path=f'data/{name}', batch_size=batch_size, loss_weight=weight, **pair)
     return c
 
 
-def dataset(few_shot: FewShotConfig | None = None, **fields) -> ConfigDict:
-    """A data set for `config.datasets`, as data; the fields are those of `DatasetConfig`."""
-    fields = dataclasses.asdict(DatasetConfig(**fields))
-    c = ConfigDict(fields, allow_dotted_keys=True)
-    c.few_shot = ConfigDict(dataclasses.asdict(few_shot)) if few_shot else None
-    return c
+def dataset(kind: type[Source], **fields: Any) -> ConfigDict:
+    """A data set for `config.datasets`: the class of its kind, and its fields as data."""
+    fields = dataclasses.asdict(kind(**fields))
+    return ConfigDict(fields | dict(kind=kind), allow_dotted_keys=True)
 
 
-def dataset_config(c: ConfigDict) -> DatasetConfig:
+def source_of(c: ConfigDict) -> Source:
     """The inverse of `dataset`; an unknown key raises TypeError with its name."""
-    fields = c.to_dict()
-    if fields['few_shot'] is not None:
-        fields['few_shot'] = FewShotConfig(**fields['few_shot'])
-    return DatasetConfig(**fields)
+    values = c.to_dict()
+    kind = values.pop('kind')
+    for field in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(field.default) and field.name in values:
+            values[field.name] = type(field.default)(**values[field.name])
+    return kind(**values)

@@ -8,11 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from flamingo_jax.inputs.pipeline import Batch
+from flamingo_jax.inputs.rows import Batch
 from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.parallel import rules
-from flamingo_jax.training.losses.alignment import alignment_sum
-from flamingo_jax.training.losses.next_token import loss_sum
+from flamingo_jax.training.losses import LOSSES
 from flamingo_jax.training.losses.noise import NoiseConfig
 from flamingo_jax.training.state import TrainState
 
@@ -51,8 +50,7 @@ def make_step(
 
     def encode(frozen: Params, batches: dict[str, Batch]) -> dict[str, Batch]:
         """Pixels -> features, by one call of the trunk: it is slow to compile, and data sets differ in n and t only."""
-        pixels = {name: batch['images'] for name, batch in batches.items() if 'images' in batch}
-        pixels = {name: images for name, images in pixels.items() if images.ndim == 6}
+        pixels = {name: batch.images for name, batch in batches.items() if batch.images is not None}
         if not pixels or model.config.xattn is None:
             return batches
         # Next to each other within the rows of each device, so that none are moved; and blank ones, until the devices of a
@@ -64,7 +62,7 @@ def make_step(
         features = model.features(frozen, jnp.pad(together, ((0, 0), (0, blank), *[(0, 0)] * 4)))
         parts = jnp.split(features, np.cumsum([images.shape[1] for images in side_by_side]), axis=1)[:-1]
         return batches | {
-            name: batches[name] | {'images': part.reshape(*images.shape[:3], *part.shape[3:])}
+            name: batches[name]._replace(images=None, features=part.reshape(*images.shape[:3], *part.shape[3:]))
             for (name, images), part in zip(pixels.items(), parts, strict=True)
         }
 
@@ -75,7 +73,7 @@ def make_step(
 
     def update(state: TrainState, frozen: Params, batches: dict[str, Batch]) -> tuple[TrainState, Metrics]:
         grads = share(jax.tree.map(jnp.zeros_like, state.params))
-        totals = {name: jnp.maximum(batch['weights'][:, 1:].sum(), 1e-6) for name, batch in batches.items()}
+        totals = {name: jnp.maximum(batch.total_weight(), 1e-6) for name, batch in batches.items()}
         keys = {
             name: jax.random.split(jax.random.fold_in(jax.random.fold_in(state.key, state.step), number), micro_batches)
             for number, name in enumerate(sorted(batches))
@@ -87,8 +85,7 @@ def make_step(
             for name, batch in micro.items():
 
                 def weighted_loss(params, name=name, batch=batch):
-                    of_batch = alignment_sum if 'text' in batch else loss_sum
-                    loss, sums = of_batch(model, params, frozen, batch, keys[name], noise)
+                    loss, sums = LOSSES[type(batch)](model, params, frozen, batch, keys[name], noise)
                     return loss_weights[name] * loss / totals[name], sums
 
                 new, sums[name] = jax.grad(weighted_loss, has_aux=True)(state.params)

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 def forward(pretrained, prompt, continuation=()):
     """Logits [l v] of a prompt and tokens after it, by the uncached model."""
-    tokens, pictures = encode_prompt(prompt, pretrained.tokenizer, pretrained.config.image_size)
+    tokens, pictures = encode_prompt(prompt, pretrained.tokenizer, pretrained.pictures)
     row = [*tokens, *continuation]
     padded = np.array([row + [pretrained.tokenizer.pad] * (64 - len(row))], np.int32)  # One length: to compile once.
     images = np.stack(pictures)[None] if pictures else None

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import pytest
 from ml_collections import ConfigDict
 
+from flamingo_jax.inputs.rows import Aligned
+from flamingo_jax.inputs.sources.documents import Documents
 from flamingo_jax.model.config import FlamingoConfig, LanguageModelConfig, ResamplerConfig, XattnConfig
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.model.resampler import Resampler
@@ -40,13 +42,14 @@ def wide(positions: str, gated: bool) -> FlamingoConfig:
 def test_a_train_step_has_the_operations_that_the_compiler_counts(tiny, remat, positions, gated, rank):
     config = wide(positions, gated)
     tiny.model, tiny.remat = ConfigDict(config.to_json()), remat
+    tiny.model.lm.context = 256
     tiny.lora.update(rank=rank, targets=('query', 'key', 'out', 'up', 'gate', 'down'))
     tiny.datasets.pages.length, tiny.datasets.videos.length = 129, 65
-    tiny.datasets.pairs = training.dataset(length=64, images=1, batch_size=8, align=True)
+    tiny.datasets.pairs = training.dataset(Documents, length=64, images=1, batch_size=8, row=Aligned)
     mesh = meshes.make_mesh(1, 1, 1, devices=jax.devices()[:1])
     run = programs.prepare(tiny, mesh, 1, 1.0, False)
     lowered, _, _ = programs.train_step(run)
-    counted = flops.train_step(run.model.config, run.trained, run.datasets, remat)
+    counted = flops.train_step(run.model.config, run.trained, run.sources, remat)
     parts = sum(counted[name] for name in ('vision', 'resampler', 'xattn', 'lm', *(['lora'] if rank else [])))
     assert counted['total'] == parts and (counted['recomputed'] > 0) == bool(remat)
     compiler = lowered.compile().cost_analysis()['flops']

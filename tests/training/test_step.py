@@ -10,12 +10,12 @@ import pytest
 from jax.sharding import AxisType
 
 from flamingo_jax.inputs.pipeline import put
+from flamingo_jax.inputs.rows import Aligned, Interleaved
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.parallel import rules
-from flamingo_jax.training.losses.alignment import alignment_sum
-from flamingo_jax.training.losses.next_token import loss_sum
+from flamingo_jax.training.losses import alignment, next_token
 from flamingo_jax.training.losses.noise import NoiseConfig
 from flamingo_jax.training.optimizer import OptimizerConfig, make_optimizer
 from flamingo_jax.training.state import new_state
@@ -45,11 +45,12 @@ def data(model):
         tokens = rng.integers(10, 304, (16, 12), np.int32)
         tokens[:, 1:4] = tokens[:, 6:9] = 7, 8, 9
         weights = rng.choice(np.float32([0, 0.5, 1]), (16, 12))
-        return dict(
+        return Interleaved(
             tokens=tokens,
             phi=np.asarray(model.phi(jnp.array(tokens))),
             weights=weights,
-            images=rng.standard_normal((16, 2, 1, 4, 24), np.float32),
+            used=np.full(16, 12, np.int32),
+            features=rng.standard_normal((16, 2, 1, 4, 24), np.float32),
             unreadable=rng.integers(0, 2, 16, np.int32),
         )
 
@@ -81,7 +82,7 @@ def run(model, others, data, shape, micro_batches=1):
     for number, batch in enumerate(data):
         if number == 1:
             jax.monitoring.register_event_duration_secs_listener(listen)
-        state, new = step(state, frozen, {'web': put(batch, rows, len(batch['tokens']))})
+        state, new = step(state, frozen, {'web': put(batch, rows, len(batch.tokens))})
         metrics.append({name: float(value) for name, value in new.items()})
     jax.monitoring.unregister_event_duration_listener(listen)
     return first, state, frozen, metrics, [event for event in compiled if 'backend_compile' in event]
@@ -151,7 +152,7 @@ def test_data_sets_are_weighted(one_device, model, others, data):
     mesh = mesh_of((1, 1, 1))
     frozen = {'lm': jax.tree.map(jnp.array, others['lm'])}
     halves = {'pairs': jax.tree.map(lambda x: x[:8], data[0]), 'web': jax.tree.map(lambda x: x[8:], data[0])}
-    total = {name: half['weights'][:, 1:].sum() for name, half in halves.items()}
+    total = {name: half.weights[:, 1:].sum() for name, half in halves.items()}
     share = {name: float(total[name] / sum(total.values())) for name in total}
 
     state = new_state(model, optimizer, TRAINED, 0, mesh)
@@ -163,20 +164,22 @@ def test_data_sets_are_weighted(one_device, model, others, data):
     assert float(metrics['loss']) == pytest.approx(whole['loss'], rel=1e-5)
     assert float(metrics['grad_norm']) == pytest.approx(whole['grad_norm'], rel=1e-4)
     for name, half in halves.items():
-        assert metrics[f'{name}/unreadable'] == half['unreadable'].sum() and metrics[f'{name}/tokens'] == 96
+        assert metrics[f'{name}/unreadable'] == half.unreadable.sum() and metrics[f'{name}/tokens'] == 96
 
 
 def test_loss_by_hand(model, others, data):
     """sum of weight * -log p(next token), each target seen from the token before it."""
     params = others
     batch = jax.tree.map(jnp.array, data[0])
-    loss, sums = jax.jit(lambda batch: loss_sum(model, params, {}, batch, jax.random.key(0), NoiseConfig()))(batch)
-    logits = np.asarray(jax.jit(model.logits)(params, batch['images'], batch['tokens']), np.float64)
+    loss, sums = jax.jit(lambda batch: next_token.loss_sum(model, params, {}, batch, jax.random.key(0), NoiseConfig()))(
+        batch
+    )
+    logits = np.asarray(jax.jit(model.logits)(params, batch.features, batch.tokens), np.float64)
     logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-    nll = -np.take_along_axis(logp[:, :-1], data[0]['tokens'][:, 1:, None], axis=-1)[..., 0]
-    assert float(loss) == pytest.approx(float((nll * data[0]['weights'][:, 1:]).sum()), rel=1e-5)
-    right = (logits[:, :-1].argmax(-1) == data[0]['tokens'][:, 1:]) & (data[0]['weights'][:, 1:] == 1)
-    assert float(sums['right']) == right.sum() and float(sums['answers']) == (data[0]['weights'][:, 1:] == 1).sum()
+    nll = -np.take_along_axis(logp[:, :-1], data[0].tokens[:, 1:, None], axis=-1)[..., 0]
+    assert float(loss) == pytest.approx(float((nll * data[0].weights[:, 1:]).sum()), rel=1e-5)
+    right = (logits[:, :-1].argmax(-1) == data[0].tokens[:, 1:]) & (data[0].weights[:, 1:] == 1)
+    assert float(sums['right']) == right.sum() and float(sums['answers']) == (data[0].weights[:, 1:] == 1).sum()
 
 
 @pytest.fixture(scope='module')
@@ -189,16 +192,14 @@ def pairs():
         text = np.where(np.arange(6) <= ends[:, None], rng.integers(10, 300, (16, 6)), 0).astype(np.int32)
         text[:, 0] = 2
         text[9], ends[9] = text[8], ends[8]
-        weights = np.zeros((16, 5), np.float32)
-        weights[:, -1] = rng.random(16) < 0.8
-        return dict(
+        return Aligned(
             tokens=np.tile(np.int32([2, 7, 8, 9, 304]), (16, 1)),
             phi=np.tile(np.int32([0, 1, 1, 1, 1]), (16, 1)),
-            weights=weights,
-            images=rng.standard_normal((16, 1, 1, 4, 24), np.float32),
+            weight=(rng.random(16) < 0.8).astype(np.float32),
+            features=rng.standard_normal((16, 1, 1, 4, 24), np.float32),
             unreadable=np.zeros(16, np.int32),
             text=text,
-            ends=ends,
+            used=ends + 1,
         )
 
     return [batch(step) for step in range(STEPS)]
@@ -206,21 +207,21 @@ def pairs():
 
 def test_alignment_by_hand(model, others, pairs):
     """Each picture's state at the end of its tag, and its text's as the language model alone has it, block by block."""
-    loss, sums = jax.jit(lambda b: alignment_sum(model, others, {}, b, jax.random.key(0), NoiseConfig()))(pairs[0])
+    loss, sums = jax.jit(lambda b: alignment.loss_sum(model, others, {}, b, jax.random.key(0), NoiseConfig()))(pairs[0])
     bare = Flamingo(FlamingoConfig(lm=model.config.lm))
     expected, last = 0.0, []
-    columns = (jnp.array(pairs[0][name]) for name in ('tokens', 'images', 'text', 'ends'))
-    for row, (tokens, images, text, end) in enumerate(zip(*columns, strict=True)):
-        shown = model.states(others, images[None], tokens[None, :4])[:, 0, 3]
-        read = bare.states({'lm': others['lm']}, None, text[None, : end + 1])[:, 0, end]  # Nothing stands after it.
+    columns = (jnp.array(getattr(pairs[0], name)) for name in ('tokens', 'features', 'text', 'used'))
+    for row, (tokens, features, text, used) in enumerate(zip(*columns, strict=True)):
+        shown = model.states(others, features[None], tokens[None, :4])[:, 0, 3]
+        read = bare.states({'lm': others['lm']}, None, text[None, :used])[:, 0, used - 1]  # Nothing stands after it.
         last.append((shown[-1], read[-1]))
         distance = np.mean([float(((s - r) ** 2).sum() / (r**2).sum()) for s, r in zip(shown, read, strict=True)])
-        expected += distance * pairs[0]['weights'][row, -1]
+        expected += distance * pairs[0].weight[row]
     assert float(loss) == pytest.approx(expected, rel=1e-4)
     shown, read = (np.stack(states) for states in zip(*last, strict=True))
     nearest = ((shown[:, None] - read) ** 2).sum(-1).argmin(1)
     own = (nearest == np.arange(16)) | ((nearest == 8) & (np.arange(16) == 9))
-    assert float(sums['right']) == (own * pairs[0]['weights'][:, -1]).sum()
+    assert float(sums['right']) == (own * pairs[0].weight).sum()
 
 
 def test_a_blend_is_to_mean_a_blend(model, others, pairs):
@@ -228,14 +229,13 @@ def test_a_blend_is_to_mean_a_blend(model, others, pairs):
 
     def loss(batch, blend):
         batch = jax.tree.map(jnp.array, batch)
-        return float(alignment_sum(model, others, {}, batch, jax.random.key(0), NoiseConfig(blend=blend))[0])
+        return float(alignment.loss_sum(model, others, {}, batch, jax.random.key(0), NoiseConfig(blend=blend))[0])
 
-    batch, weights = pairs[0], np.zeros_like(pairs[0]['weights'])
-    weights[:, -1] = 1
+    batch = pairs[0]
     assert loss(batch, 0.5) != pytest.approx(loss(batch, 0.0), rel=1e-3)
-    same = jax.tree.map(lambda x: np.repeat(x[:1], 16, axis=0), batch) | dict(weights=weights)
+    same = jax.tree.map(lambda x: np.repeat(x[:1], 16, axis=0), batch)._replace(weight=np.ones(16, np.float32))
     assert loss(same, 0.5) == pytest.approx(loss(same, 0.0), rel=1e-5)
-    alone = batch | dict(weights=weights * (np.arange(16) % 2)[:, None].astype(np.float32))
+    alone = batch._replace(weight=(np.arange(16) % 2).astype(np.float32))
     assert loss(alone, 0.5) == pytest.approx(loss(alone, 0.0), rel=1e-5)
 
 
