@@ -115,13 +115,15 @@ def test_pictures_are_aligned_with_their_names(parts, tmp_path):
     assert len(recorded) == 12 and recorded[-1][1] < 0.9 * recorded[0][1]
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(parts, run, tmp_path):
+def test_steps_that_are_never_finite_stop_and_keep_the_last_good_checkpoint(parts, run, tmp_path):
     killed_after(2, run, tmp_path)
     config = tiny_config(parts)
-    config.steps, config.optimizer.learning_rate = 12, 1e30
-    with pytest.raises(FloatingPointError, match='optimizer.learning_rate'):
+    # Step 3 is finite and makes parameters of 1e30, from which no step is.
+    config.steps, config.optimizer.learning_rate, config.max_skipped_steps = 12, 1e30, 3
+    with pytest.raises(FloatingPointError, match='3 steps in a row, the last of them step 6 .*optimizer.learning_rate'):
         train(config, str(tmp_path))
-    _, params, _ = read_latest(tmp_path)
+    _, params, step = read_latest(tmp_path)
+    assert step == 2
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
 
 
@@ -173,6 +175,25 @@ def test_checkpoints_of_another_model_are_refused(parts, run):
     with pytest.raises(ValueError, match=r'another model.*model.resampler.latents \(there 2, here 4\)'):
         train(config, str(run[0]))
     assert (run[0] / 'run.json').read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    'key, value, says',
+    [
+        ('seed', 1, r'seed \(there 0, here 1\)'),
+        ('datasets.words.batch_size', 16, r'datasets.words.batch_size \(there 8, here 16\)'),
+        ('datasets.words.split', 'test', "datasets.words.split \\(there 'train', here 'test'\\)"),
+        ('datasets.words.features', '', 'datasets.words.features'),
+        ('datasets.names.few_shot.mixture', dict(name=0.5, bind=0.5), 'datasets.names.few_shot.mixture'),
+        ('datasets.names.loss_weight', 0.3, r'datasets.names.loss_weight \(there 0.2, here 0.3\)'),
+        ('noise.feature_dropout', 0.0, 'noise.feature_dropout'),
+    ],
+)
+def test_a_run_whose_data_were_changed_is_not_resumed(parts, run, key, value, says):
+    config = tiny_config(parts)
+    _set(config, key, value)
+    with pytest.raises(ValueError, match=f'another recipe. Different are: {says}.*config.resume_changed'):
+        train(config, str(run[0]))
 
 
 def test_features_of_another_trunk_are_refused(parts, tmp_path):

@@ -38,7 +38,8 @@ def make_step(
 
     Returns:
       step(state, frozen, batches) -> (new state, metrics). The old state's buffers are donated. Metrics are on the
-      devices; reading them waits for the step.
+      devices; reading them waits for the step. A step whose loss or gradient is not finite is skipped: only the step
+      number goes on, so that the data does too, and the metric 'skipped' is 1.
     """
 
     mesh = where.step.mesh
@@ -110,6 +111,12 @@ def make_step(
         metrics['grad_norm'] = optax.global_norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
+        # The norm is finite only if every gradient is. Chosen element by element, so that no second copy is held.
+        finite = jnp.isfinite(metrics['loss']) & jnp.isfinite(metrics['grad_norm'])
+        params, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old), (params, opt_state), (state.params, state.opt_state)
+        )
+        metrics['skipped'] = 1 - finite.astype(jnp.float32)
         for alpha in ('alpha_xattn', 'alpha_dense'):  # Figure 6 of the paper: the gates open during training.
             if alpha in params.get('xattn', {}):
                 metrics[f'gates/{alpha}'] = jnp.abs(jnp.tanh(params['xattn'][alpha])).mean()

@@ -14,12 +14,14 @@ from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.parallel import rules
+from flamingo_jax.training import step as step_module
 from flamingo_jax.training.losses.alignment import alignment_sum
 from flamingo_jax.training.losses.next_token import loss_sum
 from flamingo_jax.training.losses.noise import NoiseConfig
 from flamingo_jax.training.optimizer import OptimizerConfig, make_optimizer
 from flamingo_jax.training.state import new_state
 from flamingo_jax.training.step import make_step
+from tests.tiny_run import break_gradients
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 TRAINED = ('resampler', 'xattn', 'extra_tokens')
@@ -164,6 +166,17 @@ def test_data_sets_are_weighted(one_device, model, others, data):
     assert float(metrics['grad_norm']) == pytest.approx(whole['grad_norm'], rel=1e-4)
     for name, half in halves.items():
         assert metrics[f'{name}/unreadable'] == half['unreadable'].sum() and metrics[f'{name}/tokens'] == 96
+
+
+def test_a_step_whose_gradient_is_not_finite_changes_nothing(one_device, model, others, data, monkeypatch):
+    """Neither parameters nor moments nor the schedule's count; the step's number goes on. The loss itself is finite."""
+    monkeypatch.setattr(step_module, 'loss_sum', step_module.loss_sum)  # Is put back after the test.
+    break_gradients(0, [1, 2])
+    first, state, _, metrics, _ = run(model, others, data[:2], (1, 1, 1))
+    assert all(np.isfinite(m['loss']) and np.isnan(m['grad_norm']) and m['skipped'] for m in metrics)
+    jax.tree.map(np.testing.assert_array_equal, (state.params, state.opt_state), (first.params, first.opt_state))
+    assert state.step == 2 and metrics[0]['loss'] == one_device[3][0]['loss']
+    assert not any(m['skipped'] for m in one_device[3])
 
 
 def test_loss_by_hand(model, others, data):
