@@ -317,6 +317,7 @@ def training(pair: Pair, source: str, repeats: int) -> dict[str, Any]:
     shown = pixels if source == 'pixels' else jax.jit(model.features)(pair.ours.params, pixels)
     batch = dict(tokens=jnp.asarray(ids), weights=jnp.ones(ids.shape), phi=model.phi(jnp.asarray(ids)))
     batch |= dict(images=jnp.asarray(shown), unreadable=jnp.zeros(rows, jnp.int32))
+    batch |= dict(length=jnp.full(rows, ids.shape[1], jnp.int32))
     step = make_step(model, optimizer, {'x': 1.0}, 1, NoiseConfig(), where)
 
     def ours() -> float:

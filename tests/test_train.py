@@ -102,6 +102,19 @@ def test_a_trained_language_model_starts_from_its_bundle(parts, tmp_path):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-9), read_latest(tmp_path)[1]['lm'], start)
 
 
+def test_a_trunk_is_trained_from_its_bundle(parts, tmp_path):
+    """One step moves it by no more than that step, and what was trained is what a user then loads."""
+    config = tiny_config(parts)
+    config.steps, config.trained, config.optimizer.warmup_steps = 1, ('vision', *config.trained), 0
+    del config.datasets.words
+    train(config, str(tmp_path))
+    start, vision = bundle.read(parts / 'trunk').params('vision', np.float32), read_latest(tmp_path)[1]['vision']
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=0.02), vision, start)
+    assert not np.array_equal(vision['trunk']['head']['kernel'], start['trunk']['head']['kernel'])
+    loaded = flamingo_jax.load(tmp_path).params['vision']
+    jax.tree.map(np.testing.assert_array_equal, loaded, vision)
+
+
 def test_pictures_are_aligned_with_their_names(parts, tmp_path):
     """From pixels, blended, two rows a device."""
     c = tiny_config(parts)
@@ -158,6 +171,12 @@ def _set(config: ConfigDict, key: str, value):
         ),
         ('trained', ('resampler',), ValueError, "Nothing gives the parameters of \\['extra_tokens', 'xattn'\\]"),
         ('image_tag', 'word', ValueError, 'image_tag'),
+        (
+            'trained',
+            ('vision', 'resampler', 'xattn', 'extra_tokens'),
+            ValueError,
+            "data sets \\['words'\\] read features",
+        ),
     ],
 )
 def test_bad_input_is_an_error_before_any_work(parts, tmp_path, key, value, error, says):

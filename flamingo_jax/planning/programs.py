@@ -122,8 +122,7 @@ def batch_shapes(run: Run, data: DatasetConfig) -> Batch:
     b, l, size = data.batch_size, data.length, run.model.config.image_size
     s = 2 + len(run.model.config.image_tag) if data.align else l
     shapes = dict(tokens=((b, s), jnp.int32), weights=((b, s), jnp.float32), phi=((b, s), jnp.int32))
-    if data.align:
-        shapes |= dict(text=((b, l), jnp.int32), ends=((b,), jnp.int32))
+    shapes |= dict(text=((b, l), jnp.int32), ends=((b,), jnp.int32)) if data.align else dict(length=((b,), jnp.int32))
     shapes['unreadable'] = ((b,), jnp.int32)
     if data.images:
         shapes['images'] = ((b, data.images, data.frames, size, size, 3), jnp.uint8)

@@ -24,7 +24,6 @@ from flamingo_jax.parallel import processes
 from flamingo_jax.training.progress import REMEDY, Skipped
 from flamingo_jax.training.state import TrainState, is_finite
 
-
 # Of a recipe, what may differ when a run resumes: a learning rate is often lowered on the way.
 MAY_CHANGE = 'optimizer.'
 

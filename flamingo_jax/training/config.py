@@ -28,6 +28,7 @@ def base() -> ConfigDict:
     c.tokenizer = ''  # SentencePiece file, where `lm` is ''.
     c.image_tag = 'text'  # '<image>' is 'text' (paper) or a 'token' with a learnt embedding (OpenFlamingo).
     c.model = ConfigDict(FlamingoConfig().to_json())  # lm, resampler, xattn: dicts of their config's fields, or None.
+    # The component trees that are trained. With 'vision' the trunk is trained end to end, from pixels.
     c.trained = ('resampler', 'xattn', 'extra_tokens')
     # LoRA on a frozen language model (model/lora.py): its tree is trained beside those above. A rank of 0 is none.
     c.lora = ConfigDict(dict(rank=0, alpha=16.0, targets=('query', 'value')))
@@ -60,8 +61,18 @@ def lora_fields(c: ConfigDict) -> dict[str, Any] | None:
 
 
 def trained_trees(c: ConfigDict) -> tuple[str, ...]:
-    """The component trees that a config trains."""
-    return (*c.trained, *(['lora'] if c.lora.rank else []))
+    """The component trees that a config trains.
+
+    Raises:
+      ValueError: the trunk is among them, and a data set has features of it that were computed before.
+    """
+    trained = (*c.trained, *(['lora'] if c.lora.rank else []))
+    if 'vision' in trained and (stale := [name for name, data in c.datasets.items() if data.features]):
+        raise ValueError(
+            f"config.trained has 'vision', and the data sets {stale} read features that the trunk gave before it was "
+            "trained. Set their features to '', so that they read pixels, or take 'vision' out."
+        )
+    return trained
 
 
 # Of a data set, what changes nothing in what is trained.

@@ -12,7 +12,6 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-
 REMEDY = (
     'The newest checkpoint is finite; the same command resumes from it. Lower config.optimizer.learning_rate, raise '
     'config.optimizer.warmup_steps, or look at the data of these steps. If the first steps after it fail again, move it '

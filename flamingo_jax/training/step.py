@@ -51,10 +51,13 @@ def make_step(
         )
 
     def encode(frozen: Params, batches: dict[str, Batch]) -> dict[str, Batch]:
-        """Pixels -> features, by one call of the trunk: it is slow to compile, and data sets differ in n and t only."""
+        """Pixels -> features, by one call of the trunk: it is slow to compile, and data sets differ in n and t only.
+
+        Not where the trunk is trained: pixels then go through it inside the loss.
+        """
         pixels = {name: batch['images'] for name, batch in batches.items() if 'images' in batch}
         pixels = {name: images for name, images in pixels.items() if images.ndim == 6}
-        if not pixels or model.config.xattn is None:
+        if not pixels or model.config.xattn is None or 'vision' not in frozen:
             return batches
         # Next to each other within the rows of each device, so that none are moved; and blank ones, until the devices of a
         # row (tensor) have equally many.

@@ -56,7 +56,7 @@ def test_a_document(letters):
     # Tags are no targets; a chunk's <EOC> weighs what its last segment does, and <EOS> what the last <EOC> does.
     assert digits(sequence['weights']) == '01110000110001000000'
     np.testing.assert_array_equal(sequence['images'], [BLANK + 1, BLANK + 2, BLANK])
-    assert sequence['unreadable'] == 0
+    assert sequence['unreadable'] == 0 and sequence['length'] == 17
     kinds = {name: (value.dtype, value.shape) for name, value in sequence.items()}
     assert kinds['tokens'] == (np.int32, (20,)) and kinds['phi'] == (np.int32, (20,))
     assert kinds['weights'] == (np.float32, (20,)) and kinds['images'] == (np.uint8, (3, 1, 2, 2, 3))

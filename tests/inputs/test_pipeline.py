@@ -92,7 +92,7 @@ def test_one_seed_gives_the_same_batches(config, tokenizer):
     expected = dict(
         tokens=row, phi=row, weights=((4, places), np.float32), images=(images, np.uint8), unreadable=number
     )
-    assert shapes == expected | (dict(text=((4, 32), np.int32), ends=number) if config.align else {})
+    assert shapes == expected | (dict(text=((4, 32), np.int32), ends=number) if config.align else dict(length=number))
 
 
 def test_a_run_resumes_in_the_middle(config, tokenizer):

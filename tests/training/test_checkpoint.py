@@ -14,7 +14,6 @@ from flamingo_jax.training.checkpoint import Checkpoints
 from flamingo_jax.training.progress import Skipped
 from flamingo_jax.training.state import TrainState
 
-
 RECIPE = {'seed': 0, 'datasets': ['web'], 'datasets.web.batch_size': 8, 'optimizer.learning_rate': 0.1}
 
 

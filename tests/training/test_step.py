@@ -53,6 +53,7 @@ def data(model):
             weights=weights,
             images=rng.standard_normal((16, 2, 1, 4, 24), np.float32),
             unreadable=rng.integers(0, 2, 16, np.int32),
+            length=rng.integers(6, 13, 16, np.int32),
         )
 
     return [batch(step) for step in range(STEPS)]
@@ -165,7 +166,10 @@ def test_data_sets_are_weighted(one_device, model, others, data):
     assert float(metrics['loss']) == pytest.approx(whole['loss'], rel=1e-5)
     assert float(metrics['grad_norm']) == pytest.approx(whole['grad_norm'], rel=1e-4)
     for name, half in halves.items():
-        assert metrics[f'{name}/unreadable'] == half['unreadable'].sum() and metrics[f'{name}/tokens'] == 96
+        assert (
+            metrics[f'{name}/unreadable'] == half['unreadable'].sum()
+            and metrics[f'{name}/tokens'] == half['length'].sum()
+        )
 
 
 def test_a_step_whose_gradient_is_not_finite_changes_nothing(one_device, model, others, data, monkeypatch):
@@ -189,6 +193,7 @@ def test_loss_by_hand(model, others, data):
     nll = -np.take_along_axis(logp[:, :-1], data[0]['tokens'][:, 1:, None], axis=-1)[..., 0]
     assert float(loss) == pytest.approx(float((nll * data[0]['weights'][:, 1:]).sum()), rel=1e-5)
     right = (logits[:, :-1].argmax(-1) == data[0]['tokens'][:, 1:]) & (data[0]['weights'][:, 1:] == 1)
+    assert float(sums['tokens']) == data[0]['length'].sum()
     assert float(sums['right']) == right.sum() and float(sums['answers']) == (data[0]['weights'][:, 1:] == 1).sum()
 
 
@@ -200,7 +205,7 @@ def pairs():
         rng = np.random.default_rng(step)
         ends = rng.integers(1, 5, 16, np.int32)
         text = np.where(np.arange(6) <= ends[:, None], rng.integers(10, 300, (16, 6)), 0).astype(np.int32)
-        text[:, 0] = 2
+        text[:, 0], text[0, 1] = 2, 0  # Padding's token may be a real one.
         text[9], ends[9] = text[8], ends[8]
         weights = np.zeros((16, 5), np.float32)
         weights[:, -1] = rng.random(16) < 0.8
@@ -232,6 +237,7 @@ def test_alignment_by_hand(model, others, pairs):
     assert float(loss) == pytest.approx(expected, rel=1e-4)
     shown, read = (np.stack(states) for states in zip(*last, strict=True))
     nearest = ((shown[:, None] - read) ** 2).sum(-1).argmin(1)
+    assert float(sums['tokens']) == sum(pairs[0]['ends'] + 1)
     own = (nearest == np.arange(16)) | ((nearest == 8) & (np.arange(16) == 9))
     assert float(sums['right']) == (own * pairs[0]['weights'][:, -1]).sum()
 
@@ -260,6 +266,37 @@ def test_pictures_learn_to_mean_their_texts(model, others, pairs):
     jax.tree.map(np.testing.assert_array_equal, result[2], {name: others[name] for name in result[2]})
     learned = run(model, others, pairs[:1] * 40, (1, 1, 1))[3]
     assert learned[-1]['loss'] < 0.5 * learned[0]['loss'] and learned[-1]['web/accuracy'] > 0.9
+
+
+@pytest.fixture(scope='module')
+def seen(model, data):
+    """The same rows as pixels, and one batch of pairs of them."""
+    rng = np.random.default_rng(0)
+    web = data[0] | dict(images=rng.integers(0, 256, (16, 2, 1, 16, 16, 3), np.uint8))
+    return [dict(web=web)] * 4
+
+
+def test_a_trunk_is_trained_end_to_end(model, others, seen):
+    """Its convolutions learn; what was measured of it stays, and does not decay."""
+    trained, mesh = ('vision', *TRAINED), mesh_of((2, 1, 1))
+    optimizer = make_optimizer(dataclasses.replace(OPTIMIZER, weight_decay=1.0), STEPS)
+    state = new_state(model, optimizer, trained, 0, mesh)
+    noisy = jax.tree.map(lambda x: x + 0.1, state.params['vision'])  # So that a mean of 0 could decay.
+    state = state._replace(params=state.params | dict(vision=noisy))
+    first = jax.tree.map(np.asarray, state.params['vision'])
+    boxed = jax.eval_shape(model.init, jax.random.key(0))
+    frozen = dict(lm=jax.device_put(others['lm'], rules.shardings(boxed['lm'], mesh)))
+    step = make_step(model, optimizer, {'web': 1.0}, 1, NoiseConfig(), where(state))
+    recorded, rows = [], meshes.batch_sharding(mesh)
+    for batches in seen:
+        state, metrics = step(state, frozen, {name: put(batch, rows, 16) for name, batch in batches.items()})
+        recorded.append(float(metrics['loss']))
+    assert recorded[-1] < recorded[1]
+    moved = jax.tree_util.tree_map_with_path(
+        lambda path, a, b: (path[-1].key, bool(np.any(a != b))), first, jax.tree.map(np.asarray, state.params['vision'])
+    )
+    for name, yes in jax.tree.leaves(moved, is_leaf=lambda x: isinstance(x, tuple)):
+        assert yes == (name not in ('mean', 'var', 'std')), name
 
 
 def test_an_unknown_component_is_named(model):

@@ -54,7 +54,7 @@ def alignment_sum(
         loss=jnp.sum(distance * weights),
         answers=weights.sum(),
         right=jnp.sum(right * weights),
-        tokens=jnp.sum(batch['text'] != 0, dtype=jnp.float32),
+        tokens=jnp.sum(batch['ends'] + 1, dtype=jnp.float32),
         unreadable=jnp.sum(batch['unreadable'], dtype=jnp.float32),
     )
     return sums['loss'], sums

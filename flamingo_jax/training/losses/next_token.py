@@ -18,8 +18,8 @@ def loss_sum(
     Args:
       trained: component trees that the gradient is taken of.
       frozen: the others. Being another argument, they have no gradient.
-      batch: tokens [b l], weights [b l] (of each token as a target), phi [b l] and, unless the data is text alone,
-        images (pixels or features).
+      batch: tokens [b l], weights [b l] (of each token as a target), phi [b l], length [b] (tokens that are not padding) and,
+        unless the data is text alone, images (pixels or features).
       key: for the noise.
 
     Returns:
@@ -40,7 +40,7 @@ def loss_sum(
         loss=jnp.sum(nll * weights),
         answers=jnp.sum(answers, dtype=jnp.float32),
         right=jnp.sum(answers & (logits.argmax(-1) == targets), dtype=jnp.float32),
-        tokens=jnp.sum(batch['tokens'] != 0, dtype=jnp.float32),
+        tokens=jnp.sum(batch['length'], dtype=jnp.float32),
         unreadable=jnp.sum(batch['unreadable'], dtype=jnp.float32),
     )
     return sums['loss'], sums
