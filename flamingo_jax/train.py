@@ -13,6 +13,7 @@ Several processes, one a host, each with the same command and the same shared wo
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -35,6 +36,7 @@ from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.parallel import processes, rules
 from flamingo_jax.planning import flops, topology
+from flamingo_jax.training import validation
 from flamingo_jax.training.checkpoint import Checkpoints
 from flamingo_jax.training.config import dataset_config, lora_fields, recipe, trained_trees
 from flamingo_jax.training.losses.noise import NoiseConfig
@@ -164,6 +166,8 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
     rows = meshes.batch_sharding(mesh)
     size, fit = model.config.image_size, model.config.fit
     readable = pipeline.batches(datasets, tokenizer, size, config.seed, trunk, rows, fit)
+    held_out = validation.held_out(datasets)
+    held_out_batches = pipeline.batches(held_out, tokenizer, size, validation.SEED, trunk, rows, fit)
 
     # Refuses a folder of another model or recipe.
     about, described = _about(parts), recipe(config) | dict(tokenizer=hashlib.sha256(tokenizer.model).hexdigest())
@@ -185,6 +189,9 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
     weights = {name: data.loss_weight for name, data in datasets.items()}
     where = jax.tree.map(lambda x: x.sharding, state)
     step_fn = make_step(model, optimizer, weights, config.micro_batches, NoiseConfig(**config.noise), where)
+    validate = validation.Validation(
+        model, held_out_batches, held_out, config.validation_batches, config.micro_batches, where
+    )
     first, due = int(state.step), False
     step = first
     _print_sizes(state.params, frozen)
@@ -206,6 +213,8 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
             progress.add(step, metrics, waited)
             checkpoints.raise_if_failed()
             preempted = preemption.reached(step)
+            if validate and not preempted and (step % config.validate_every == 0 or step == config.steps):
+                progress.validate(step, functools.partial(validate, state.params, frozen))
             due, ends = due or step % config.checkpoint_every == 0, step == config.steps or preempted
             if due or ends:
                 progress.flush()

@@ -72,6 +72,20 @@ def test_resumed_in_the_middle_is_bit_identical(parts, run, tmp_path):
     assert_same_parameters(run[0], tmp_path)
 
 
+def test_validation_disturbs_nothing_and_is_the_same_after_a_resumption(parts, run, tmp_path):
+    tag, of = 'validation/words/loss', {}
+    for step in (2, 4):
+        killed_after(step, run, tmp_path / str(step))
+        config = tiny_config(parts)
+        config.datasets.words.validation_split, config.validate_every, config.validation_batches = 'test', 2, 3
+        of[step] = train(config, str(tmp_path / str(step)))
+        assert dict(losses(tmp_path / str(step))).items() <= dict(losses(run[0])).items()
+        assert_same_parameters(run[0], tmp_path / str(step))
+    both, last = dict(losses(tmp_path / '2', tag)), dict(losses(tmp_path / '4', tag))
+    assert both.keys() == {4, 6} and last.keys() == {6} and both[6] == last[6] and both[4] != both[6]
+    assert of[4][tag] == of[2][tag] == pytest.approx(both[6]) and 'validation/names/loss' not in of[4]
+
+
 def test_resumed_on_another_mesh_is_the_same_run(parts, run, tmp_path):
     killed_after(4, run, tmp_path)
     config = tiny_config(parts)
@@ -171,6 +185,7 @@ def _set(config: ConfigDict, key: str, value):
         ),
         ('trained', ('resampler',), ValueError, "Nothing gives the parameters of \\['extra_tokens', 'xattn'\\]"),
         ('image_tag', 'word', ValueError, 'image_tag'),
+        ('datasets.words.validation_split', 'held_out', ValueError, "has no split 'held_out'; it has"),
         (
             'trained',
             ('vision', 'resampler', 'xattn', 'extra_tokens'),

@@ -34,6 +34,7 @@ class DatasetConfig:
 
     path: str = ''  # Folder of the prepared data set, or the .jsonl file of one's own documents.
     split: str = 'train'
+    validation_split: str = ''  # Held out: its loss is taken every `config.validate_every` steps; '' is none.
     features: str = ''  # Folder of features computed once; '' reads pixels.
     styles: tuple[str, ...] = ()  # Of a picture set; () is all.
     few_shot: FewShotConfig | None = None  # None reads stored documents.

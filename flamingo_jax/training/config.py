@@ -46,6 +46,9 @@ def base() -> ConfigDict:
     c.log_every = 10
     c.checkpoint_every = 1000
     c.keep_checkpoints = 3
+    # Every so many steps, and after the last, the loss of so many batches of each data set's `validation_split`, always the same.
+    c.validate_every = 1000
+    c.validation_batches = 8
     # True: a run whose seed, data sets or noise were changed resumes all the same. Parameters and moments go on, each data set
     # is read on after as many batches as were read of it, and one that is new from its beginning.
     c.resume_changed = False
@@ -76,7 +79,7 @@ def trained_trees(c: ConfigDict) -> tuple[str, ...]:
 
 
 # Of a data set, what changes nothing in what is trained.
-NOT_OF_THE_RECIPE = ('workers',)
+NOT_OF_THE_RECIPE = ('workers', 'validation_split')
 
 
 def recipe(c: ConfigDict) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import math
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -55,6 +56,7 @@ class Progress:
         self._config, self._pending, self._kept = config, None, []
         self._flops, self._peak, self.skipped = flops, peak, skipped
         self._since, self.last = time.perf_counter(), {}
+        self._said, self._validated = '', {}
 
     def add(self, step: int, metrics: dict[str, jax.Array], waited: float) -> None:
         """Takes a step's metrics, and reads those of the step before.
@@ -68,6 +70,25 @@ class Progress:
         previous, self._pending = self._pending, (step, metrics, waited)
         if previous is not None:
             self._read(*previous)
+
+    def validate(self, step: int, validation: Callable[[], dict[str, float]]) -> None:
+        """Runs a validation after a step and shows what it gives; its time is no part of the speed. Errors as `add`."""
+        self.flush()
+        begin = time.perf_counter()
+        self._validated = validation()
+        self._since += time.perf_counter() - begin
+        self.last = self.last | self._validated
+        self._show()
+        if self._writer is not None:
+            self._writer.write_scalars(step, self._validated)
+
+    def _show(self) -> None:
+        losses = ''.join(
+            f', {name.removesuffix("/loss")} {value:.3f}'
+            for name, value in self._validated.items()
+            if name.endswith('/loss')
+        )
+        self._bar.set_postfix_str(self._said + losses)
 
     def flush(self) -> None:
         """Reads what is still pending; errors as `add`."""
@@ -112,18 +133,19 @@ class Progress:
         }
         if self._peak:  # Model FLOPs utilisation.
             mean['speed/mfu'] = self._flops * n / seconds / self._peak
-        self.last, self._kept, self._since = mean, [], time.perf_counter()
+        self.last, self._kept, self._since = mean | self._validated, [], time.perf_counter()
         accuracy = {name: f'{mean[f"{name}/accuracy"]:.3f}' for name in seen}
         unreadable = (
             f', {mean["unreadable_pictures"]:.0f} unreadable pictures left out' if mean['unreadable_pictures'] else ''
         )
         skipped = f', {self.skipped.total} steps skipped (not finite)' if self.skipped.total else ''
-        self._bar.set_postfix_str(
+        self._said = (
             f'loss {mean["loss"]:.3f}, right {accuracy}, {mean["speed/tokens_per_second"]:,.0f} tokens/s, '
             f'{mean["speed/images_per_second"]:,.0f} images/s, '
             + (f'MFU {mean["speed/mfu"]:.1%}, ' if self._peak else '')
             + f'data wait {mean["speed/data_wait_seconds"]:.3f} s{unreadable}{skipped}'
         )
+        self._show()
         if self._writer is not None:
             self._writer.write_scalars(step, mean)
 

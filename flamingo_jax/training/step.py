@@ -2,11 +2,14 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Key
 
 from flamingo_jax.inputs.pipeline import Batch
 from flamingo_jax.model.flamingo import Flamingo, Params
@@ -50,28 +53,6 @@ def make_step(
             lambda x, w: jax.lax.with_sharding_constraint(x, rules.over_data(w, x.shape)), grads, where.params
         )
 
-    def encode(frozen: Params, batches: dict[str, Batch]) -> dict[str, Batch]:
-        """Pixels -> features, by one call of the trunk: it is slow to compile, and data sets differ in n and t only.
-
-        Not where the trunk is trained: pixels then go through it inside the loss.
-        """
-        pixels = {name: batch['images'] for name, batch in batches.items() if 'images' in batch}
-        pixels = {name: images for name, images in pixels.items() if images.ndim == 6}
-        if not pixels or model.config.xattn is None or 'vision' not in frozen:
-            return batches
-        # Next to each other within the rows of each device, so that none are moved; and blank ones, until the devices of a
-        # row (tensor) have equally many.
-        rows, tensor = mesh.shape['data'] * mesh.shape['fsdp'], mesh.shape['tensor']
-        side_by_side = [images.reshape(rows, -1, 1, *images.shape[3:]) for images in pixels.values()]
-        together = jnp.concatenate(side_by_side, axis=1)
-        blank = -together.shape[1] % tensor
-        features = model.features(frozen, jnp.pad(together, ((0, 0), (0, blank), *[(0, 0)] * 4)))
-        parts = jnp.split(features, np.cumsum([images.shape[1] for images in side_by_side]), axis=1)[:-1]
-        return batches | {
-            name: batches[name] | {'images': part.reshape(*images.shape[:3], *part.shape[3:])}
-            for (name, images), part in zip(pixels.items(), parts, strict=True)
-        }
-
     @functools.partial(jax.jit, donate_argnames='state', out_shardings=(where, None))
     def step(state: TrainState, frozen: Params, batches: dict[str, Batch]) -> tuple[TrainState, Metrics]:
         with rules.activations(mesh):
@@ -87,21 +68,18 @@ def make_step(
 
         def accumulate(grads, xs):
             micro, keys = xs
-            micro, sums = encode(frozen, micro), {}
+            micro, sums = encode(model, mesh, frozen, micro), {}
             for name, batch in micro.items():
 
                 def weighted_loss(params, name=name, batch=batch):
-                    of_batch = alignment_sum if 'text' in batch else loss_sum
-                    loss, sums = of_batch(model, params, frozen, batch, keys[name], noise)
+                    loss, sums = sums_of(model, params, frozen, batch, keys[name], noise)
                     return loss_weights[name] * loss / totals[name], sums
 
                 new, sums[name] = jax.grad(weighted_loss, has_aux=True)(state.params)
                 grads = jax.tree.map(jnp.add, grads, share(new))
             return grads, sums
 
-        # Every so many-th row, so that each device has rows of its own in each micro-batch, and none are moved.
-        micro = jax.tree.map(lambda x: x.reshape(-1, micro_batches, *x.shape[1:]).swapaxes(0, 1), batches)
-        grads, sums = jax.lax.scan(accumulate, grads, (micro, keys))
+        grads, sums = jax.lax.scan(accumulate, grads, (cut(batches, micro_batches), keys))
         metrics = {}
         for name, of in jax.tree.map(jnp.sum, sums).items():
             metrics |= {
@@ -126,3 +104,42 @@ def make_step(
         return TrainState(state.step + 1, params, opt_state, state.key), metrics
 
     return step
+
+
+def encode(model: Flamingo, mesh: Mesh, frozen: Params, batches: dict[str, Batch]) -> dict[str, Batch]:
+    """Pixels -> features, by one call of the trunk: it is slow to compile, and data sets differ in n and t only.
+
+    Not where the trunk is trained: pixels then go through it inside the loss.
+    """
+    pixels = {name: batch['images'] for name, batch in batches.items() if 'images' in batch}
+    pixels = {name: images for name, images in pixels.items() if images.ndim == 6}
+    if not pixels or model.config.xattn is None or 'vision' not in frozen:
+        return batches
+    # Next to each other within the rows of each device, so that none are moved; and blank ones, until the devices of a
+    # row (tensor) have equally many.
+    rows, tensor = mesh.shape['data'] * mesh.shape['fsdp'], mesh.shape['tensor']
+    side_by_side = [images.reshape(rows, -1, 1, *images.shape[3:]) for images in pixels.values()]
+    together = jnp.concatenate(side_by_side, axis=1)
+    blank = -together.shape[1] % tensor
+    features = model.features(frozen, jnp.pad(together, ((0, 0), (0, blank), *[(0, 0)] * 4)))
+    parts = jnp.split(features, np.cumsum([images.shape[1] for images in side_by_side]), axis=1)[:-1]
+    return batches | {
+        name: batches[name] | {'images': part.reshape(*images.shape[:3], *part.shape[3:])}
+        for (name, images), part in zip(pixels.items(), parts, strict=True)
+    }
+
+
+def cut(batches: Any, micro_batches: int) -> Any:
+    """Micro-batches along a new first dimension, of one batch or several: every so many-th row of each.
+
+    Each device so has rows of its own in each micro-batch, and none are moved.
+    """
+    return jax.tree.map(lambda x: x.reshape(-1, micro_batches, *x.shape[1:]).swapaxes(0, 1), batches)
+
+
+def sums_of(
+    model: Flamingo, trained: Params, frozen: Params, batch: Batch, key: Key[Array, ''], noise: NoiseConfig
+) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
+    """The summed loss of a batch, and sums for the metrics, by the loss that the batch is for (`training/losses/`)."""
+    of_batch = alignment_sum if 'text' in batch else loss_sum
+    return of_batch(model, trained, frozen, batch, key, noise)

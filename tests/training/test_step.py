@@ -3,13 +3,14 @@
 import dataclasses
 
 import flax.linen as nn
+import grain.python as grain
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from flamingo_jax.inputs.pipeline import put
+from flamingo_jax.inputs.pipeline import DatasetConfig, put
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.parallel import mesh as meshes
@@ -21,6 +22,7 @@ from flamingo_jax.training.losses.noise import NoiseConfig
 from flamingo_jax.training.optimizer import OptimizerConfig, make_optimizer
 from flamingo_jax.training.state import new_state
 from flamingo_jax.training.step import make_step
+from flamingo_jax.training.validation import Validation
 from tests.tiny_run import break_gradients
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
@@ -195,6 +197,22 @@ def test_loss_by_hand(model, others, data):
     right = (logits[:, :-1].argmax(-1) == data[0]['tokens'][:, 1:]) & (data[0]['weights'][:, 1:] == 1)
     assert float(sums['tokens']) == data[0]['length'].sum()
     assert float(sums['right']) == right.sum() and float(sums['answers']) == (data[0]['weights'][:, 1:] == 1).sum()
+
+
+def test_validation_is_the_mean_over_all_its_batches(model, others, data):
+    mesh = mesh_of((2, 2, 1))
+    state = new_state(model, make_optimizer(OPTIMIZER, 1), TRAINED, 0, mesh)
+    source = grain.MapDataset.source(data)
+    validate = Validation(model, dict(web=source), dict(web=DatasetConfig(batch_size=16)), 2, 2, where(state))
+    metrics = validate(state.params, {name: others[name] for name in ('lm', 'vision')})
+    params = others | jax.tree.map(np.asarray, state.params)
+    of = jax.jit(lambda batch: loss_sum(model, params, {}, batch, jax.random.key(0), NoiseConfig()))
+    sums = [of(jax.tree.map(jnp.array, batch))[1] for batch in data[:2]]
+    weights = sum(batch['weights'][:, 1:].sum() for batch in data[:2])
+    assert metrics['validation/web/loss'] == pytest.approx(float(sum(s['loss'] for s in sums) / weights), rel=1e-5)
+    right, answers = (float(sum(s[name] for s in sums)) for name in ('right', 'answers'))
+    assert metrics['validation/web/accuracy'] == pytest.approx(right / answers)
+    assert validate and not Validation(model, {}, {}, 2, 1, where(state))
 
 
 @pytest.fixture(scope='module')
