@@ -12,6 +12,8 @@ Several processes, one a host, each with the same command and the same shared wo
     ... --coordinator=auto                                       (TPU pods, SLURM: JAX finds out the three by itself)
 """
 
+import functools
+import hashlib
 import json
 import os
 import pathlib
@@ -29,11 +31,13 @@ from flamingo_jax.model.flamingo import Params
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.parallel import processes
 from flamingo_jax.planning import flops, topology
+from flamingo_jax.training import validation
 from flamingo_jax.training.assemble import Parts, assemble
 from flamingo_jax.training.checkpoint import Checkpoints
+from flamingo_jax.training.config import recipe
 from flamingo_jax.training.losses.noise import NoiseConfig
 from flamingo_jax.training.optimizer import OptimizerConfig, make_optimizer
-from flamingo_jax.training.progress import Profile, Progress
+from flamingo_jax.training.progress import Profile, Progress, Skipped
 from flamingo_jax.training.state import new_state
 from flamingo_jax.training.step import make_step
 
@@ -43,7 +47,7 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
 
     Raises:
       OSError: a checkpoint cannot be written, or none there is whole.
-      FloatingPointError: the loss is not finite; the last good checkpoint stays.
+      FloatingPointError: the loss, the gradient or the state is not finite, and stays so; the last good checkpoint stays.
       ValueError, FileNotFoundError: bad input, before anything is computed.
     """
     parts = assemble(config)
@@ -53,17 +57,22 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
     for name, source in sources.items():
         meshes.check_batch(name, source.batch_size, config.micro_batches, mesh)
     rows = meshes.batch_sharding(mesh)
-    readable = pipeline.batches(sources, parts.tokenizer, parts.pictures, config.seed, rows)
+    read = (parts.tokenizer, parts.pictures)
+    readable = pipeline.batches(sources, *read, config.seed, rows)
+    held_out = validation.held_out(sources)
+    held_out_batches = pipeline.batches(held_out, *read, validation.SEED, rows)
 
+    # Refuses a folder of another model or recipe.
+    about, described = _about(parts), recipe(config) | dict(tokenizer=hashlib.sha256(parts.tokenizer.model).hexdigest())
+    checkpoints = Checkpoints(workdir, config.keep_checkpoints, about, described, config.resume_changed)
     optimizer = make_optimizer(OptimizerConfig(**config.optimizer), config.steps)
     state = new_state(model, optimizer, parts.trained, config.seed, mesh)
     frozen = parts.read_frozen(mesh)
-    about = _about(parts)
-    checkpoints = Checkpoints(workdir, config.keep_checkpoints, about)  # Refuses a folder of another model.
     _write_run(workdir, config, parts, about)
     positions = dict.fromkeys(sources, 0)  # Batches trained on, of each data set. Those read ahead do not count.
+    skipped = Skipped()
     if restored := checkpoints.restore(state):
-        state, positions = restored[0], positions | restored[1]
+        state, positions, skipped = restored[0], positions | restored[1], restored[2]
         processes.say(f'Resumed from step {int(state.step)}.')
     else:
         state = state._replace(params=state.params | parts.read_start(mesh))
@@ -75,11 +84,15 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
     weights = {name: source.loss_weight for name, source in sources.items()}
     where = jax.tree.map(lambda x: x.sharding, state)
     step_fn = make_step(model, optimizer, weights, config.micro_batches, NoiseConfig(**config.noise), where)
-    first = step = int(state.step)
+    validate = validation.Validation(
+        model, held_out_batches, held_out, config.validation_batches, config.micro_batches, where
+    )
+    first, due = int(state.step), False
+    step = first
     _print_sizes(state.params, frozen)
     operations = flops.train_step(model.config, parts.trained, sources)['total'] / len(turns)
     peak = topology.peak_flops(jax.devices()[0].device_kind)
-    progress = Progress(workdir, config, first, operations, peak and peak * jax.device_count())
+    progress = Progress(workdir, config, first, operations, peak and peak * jax.device_count(), skipped)
     with processes.Preemption() as preemption:
         for step in range(first + 1, config.steps + 1):
             waited = time.perf_counter()
@@ -95,9 +108,16 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
             progress.add(step, metrics, waited)
             checkpoints.raise_if_failed()
             preempted = preemption.reached(step)
-            if step % config.checkpoint_every == 0 or step == config.steps or preempted:
-                progress.flush()  # Raises if this step's loss is not finite: such a state is never saved.
-                checkpoints.save(state, positions)
+            if validate and not preempted and (step % config.validate_every == 0 or step == config.steps):
+                progress.validate(step, functools.partial(validate, state.params, frozen))
+            due, ends = due or step % config.checkpoint_every == 0, step == config.steps or preempted
+            if due or ends:
+                progress.flush()
+                # While steps are skipped the state stays as it is, and may be one that no step follows: its copies must
+                # not take the places of older checkpoints.
+                if ends or not progress.skipped.in_a_row:
+                    checkpoints.save(state, positions, progress.skipped)
+                    due = False
             if preempted:
                 break
         profile.close()

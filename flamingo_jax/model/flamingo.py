@@ -124,7 +124,7 @@ class Flamingo:
     def features(
         self, params: Params, images: UInt8[Array, 'b n t height width 3'] | Float[Array, 'b n t height width 3']
     ) -> Float[Array, 'b n t s d_v']:
-        """The frozen trunk, once a frame. Its output has no gradient.
+        """The trunk, once a frame.
 
         Its computation is in `dtype_of('vision')`, its result in `dtype`.
         """
@@ -132,7 +132,7 @@ class Flamingo:
         encoder = VisionEncoder(self.config.vision, self.dtype_of('vision'))
         images = images.reshape(b * n * t, *images.shape[3:])
         features = encoder.apply({'params': params['vision']}, constrain(images, 'images', None, None, None))
-        features = jax.lax.stop_gradient(features).astype(self.dtype).reshape(b, n, t, *features.shape[1:])
+        features = features.astype(self.dtype).reshape(b, n, t, *features.shape[1:])
         return constrain(features, 'batch', None, None, None, None)
 
     def media(self, params: Params, images: Float[Array, '...'] | UInt8[Array, '...'] | None) -> Media | None:

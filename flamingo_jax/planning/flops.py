@@ -2,7 +2,7 @@
 
 Norms, activations and softmaxes are left out, as in the usual MFU. The backward pass of what is trained costs twice its
 forward pass; of what is frozen but stands behind something trained, once (its inputs have gradients, its parameters
-do not); of the trunk, nothing. `tests/planning/test_flops.py` holds these counts against the compiler's.
+do not); of a frozen trunk, nothing. `tests/planning/test_flops.py` holds these counts against the compiler's.
 """
 
 from typing import NamedTuple
@@ -51,7 +51,8 @@ def train_step(
             blocks['xattn'] = xattn_blocks(config, l, m) * b
             if n:
                 spatial, trunk_cost = trunk(config.vision, config.image_size)
-                out['vision'] += 0 if data.features else trunk_cost * pictures
+                if not data.features:
+                    out['vision'] += trunk_cost * pictures * (3 if 'vision' in trained else 1)
                 if config.resampler is not None:
                     blocks['resampler'] = resampler(config, data.frames, spatial) * (b * n)
         if config.lora is not None:

@@ -1,6 +1,7 @@
 """The base config of a training run: every key there is, with what it means. An experiment changes some of them."""
 
 import dataclasses
+import json
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -27,6 +28,7 @@ def base() -> ConfigDict:
     c.tokenizer = ''  # SentencePiece file, where `lm` is ''.
     c.image_tag = 'text'  # '<image>' is 'text' (paper) or a 'token' with a learnt embedding (OpenFlamingo).
     c.model = ConfigDict(FlamingoConfig().to_json())  # lm, resampler, xattn: dicts of their config's fields, or None.
+    # The component trees that are trained. With 'vision' the trunk is trained end to end, from pixels.
     c.trained = ('resampler', 'xattn', 'extra_tokens')
     # LoRA on a frozen language model (model/lora.py): its tree is trained beside those above. A rank of 0 is none.
     c.lora = ConfigDict(dict(rank=0, alpha=16.0, targets=('query', 'value')))
@@ -44,6 +46,14 @@ def base() -> ConfigDict:
     c.log_every = 10
     c.checkpoint_every = 1000
     c.keep_checkpoints = 3
+    # Every so many steps, and after the last, the loss of so many batches of each data set's `validation_split`, always the same.
+    c.validate_every = 1000
+    c.validation_batches = 8
+    # True: a run whose seed, data sets or noise were changed resumes all the same. Parameters and moments go on, each data set
+    # is read on after as many batches as were read of it, and one that is new from its beginning.
+    c.resume_changed = False
+    # A step whose loss or gradient is not finite changes nothing. Training stops after so many of them in a row.
+    c.max_skipped_steps = 10
     c.profile = ()  # (first, last) step to trace for TensorBoard and Perfetto; () for none.
     return c
 
@@ -54,8 +64,46 @@ def lora_fields(c: ConfigDict) -> dict[str, Any] | None:
 
 
 def trained_trees(c: ConfigDict) -> tuple[str, ...]:
-    """The component trees that a config trains."""
-    return (*c.trained, *(['lora'] if c.lora.rank else []))
+    """The component trees that a config trains.
+
+    Raises:
+      ValueError: the trunk is among them, and a data set has features of it that were computed before.
+    """
+    trained = (*c.trained, *(['lora'] if c.lora.rank else []))
+    if 'vision' in trained and (stale := [name for name, data in c.datasets.items() if data.features]):
+        raise ValueError(
+            f"config.trained has 'vision', and the data sets {stale} read features that the trunk gave before it was "
+            "trained. Set their features to '', so that they read pixels, or take 'vision' out."
+        )
+    return trained
+
+
+# Of a data set, what changes nothing in what is trained.
+NOT_OF_THE_RECIPE = ('workers', 'validation_split')
+
+
+def recipe(c: ConfigDict) -> dict[str, Any]:
+    """What decides on which numbers a run is trained: config key -> value, as JSON. A resumed run is compared by it.
+
+    The model is not part of it, nor is what may change on the way: steps, checkpoints, workers, mesh, micro-batches.
+    """
+
+    def flat(prefix: str, fields: Any) -> dict[str, Any]:
+        out = {}
+        for field in dataclasses.fields(fields):
+            key, value = f'{prefix}.{field.name}', getattr(fields, field.name)
+            if dataclasses.is_dataclass(value):
+                out |= flat(key, value)
+                value = type(value).__name__
+            out[key] = value
+        return out
+
+    out = dict(seed=c.seed, round_robin=c.round_robin, datasets=sorted(c.datasets))
+    for name, data in c.datasets.items():
+        of_data = flat(f'datasets.{name}', source_of(data)) | {f'datasets.{name}.kind': data.kind}
+        out |= {key: value for key, value in of_data.items() if not key.endswith(NOT_OF_THE_RECIPE)}
+    out |= flat('noise', NoiseConfig(**c.noise)) | flat('optimizer', OptimizerConfig(**c.optimizer))
+    return json.loads(json.dumps(out, default=lambda value: value.__name__))  # Classes by their names.
 
 
 def machine(data: int, fsdp: int, tensor: int, micro_batches: int = 1, batch: float = 1.0) -> ConfigDict:

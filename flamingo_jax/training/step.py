@@ -2,11 +2,13 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from flamingo_jax.inputs.rows import Batch
 from flamingo_jax.model.flamingo import Flamingo, Params
@@ -37,7 +39,8 @@ def make_step(
 
     Returns:
       step(state, frozen, batches) -> (new state, metrics). The old state's buffers are donated. Metrics are on the
-      devices; reading them waits for the step.
+      devices; reading them waits for the step. A step whose loss or gradient is not finite is skipped: only the step
+      number goes on, so that the data does too, and the metric 'skipped' is 1.
     """
 
     mesh = where.step.mesh
@@ -47,24 +50,6 @@ def make_step(
         return jax.tree.map(
             lambda x, w: jax.lax.with_sharding_constraint(x, rules.over_data(w, x.shape)), grads, where.params
         )
-
-    def encode(frozen: Params, batches: dict[str, Batch]) -> dict[str, Batch]:
-        """Pixels -> features, by one call of the trunk: it is slow to compile, and data sets differ in n and t only."""
-        pixels = {name: batch.images for name, batch in batches.items() if batch.images is not None}
-        if not pixels or model.config.xattn is None:
-            return batches
-        # Next to each other within the rows of each device, so that none are moved; and blank ones, until the devices of a
-        # row (tensor) have equally many.
-        rows, tensor = mesh.shape['data'] * mesh.shape['fsdp'], mesh.shape['tensor']
-        side_by_side = [images.reshape(rows, -1, 1, *images.shape[3:]) for images in pixels.values()]
-        together = jnp.concatenate(side_by_side, axis=1)
-        blank = -together.shape[1] % tensor
-        features = model.features(frozen, jnp.pad(together, ((0, 0), (0, blank), *[(0, 0)] * 4)))
-        parts = jnp.split(features, np.cumsum([images.shape[1] for images in side_by_side]), axis=1)[:-1]
-        return batches | {
-            name: batches[name]._replace(images=None, features=part.reshape(*images.shape[:3], *part.shape[3:]))
-            for (name, images), part in zip(pixels.items(), parts, strict=True)
-        }
 
     @functools.partial(jax.jit, donate_argnames='state', out_shardings=(where, None))
     def step(state: TrainState, frozen: Params, batches: dict[str, Batch]) -> tuple[TrainState, Metrics]:
@@ -81,7 +66,7 @@ def make_step(
 
         def accumulate(grads, xs):
             micro, keys = xs
-            micro, sums = encode(frozen, micro), {}
+            micro, sums = encode(model, mesh, frozen, micro), {}
             for name, batch in micro.items():
 
                 def weighted_loss(params, name=name, batch=batch):
@@ -92,9 +77,7 @@ def make_step(
                 grads = jax.tree.map(jnp.add, grads, share(new))
             return grads, sums
 
-        # Every so many-th row, so that each device has rows of its own in each micro-batch, and none are moved.
-        micro = jax.tree.map(lambda x: x.reshape(-1, micro_batches, *x.shape[1:]).swapaxes(0, 1), batches)
-        grads, sums = jax.lax.scan(accumulate, grads, (micro, keys))
+        grads, sums = jax.lax.scan(accumulate, grads, (cut(batches, micro_batches), keys))
         metrics = {}
         for name, of in jax.tree.map(jnp.sum, sums).items():
             metrics |= {
@@ -107,9 +90,45 @@ def make_step(
         metrics['grad_norm'] = optax.global_norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
+        # The norm is finite only if every gradient is. Chosen element by element, so that no second copy is held.
+        finite = jnp.isfinite(metrics['loss']) & jnp.isfinite(metrics['grad_norm'])
+        params, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old), (params, opt_state), (state.params, state.opt_state)
+        )
+        metrics['skipped'] = 1 - finite.astype(jnp.float32)
         for alpha in ('alpha_xattn', 'alpha_dense'):  # Figure 6 of the paper: the gates open during training.
             if alpha in params.get('xattn', {}):
                 metrics[f'gates/{alpha}'] = jnp.abs(jnp.tanh(params['xattn'][alpha])).mean()
         return TrainState(state.step + 1, params, opt_state, state.key), metrics
 
     return step
+
+
+def encode(model: Flamingo, mesh: Mesh, frozen: Params, batches: dict[str, Batch]) -> dict[str, Batch]:
+    """Pixels -> features, by one call of the trunk: it is slow to compile, and data sets differ in n and t only.
+
+    Not where the trunk is trained: pixels then go through it inside the loss.
+    """
+    pixels = {name: batch.images for name, batch in batches.items() if batch.images is not None}
+    if not pixels or model.config.xattn is None or 'vision' not in frozen:
+        return batches
+    # Next to each other within the rows of each device, so that none are moved; and blank ones, until the devices of a
+    # row (tensor) have equally many.
+    rows, tensor = mesh.shape['data'] * mesh.shape['fsdp'], mesh.shape['tensor']
+    side_by_side = [images.reshape(rows, -1, 1, *images.shape[3:]) for images in pixels.values()]
+    together = jnp.concatenate(side_by_side, axis=1)
+    blank = -together.shape[1] % tensor
+    features = model.features(frozen, jnp.pad(together, ((0, 0), (0, blank), *[(0, 0)] * 4)))
+    parts = jnp.split(features, np.cumsum([images.shape[1] for images in side_by_side]), axis=1)[:-1]
+    return batches | {
+        name: batches[name]._replace(images=None, features=part.reshape(*images.shape[:3], *part.shape[3:]))
+        for (name, images), part in zip(pixels.items(), parts, strict=True)
+    }
+
+
+def cut(batches: Any, micro_batches: int) -> Any:
+    """Micro-batches along a new first dimension, of one batch or several: every so many-th row of each.
+
+    Each device so has rows of its own in each micro-batch, and none are moved.
+    """
+    return jax.tree.map(lambda x: x.reshape(-1, micro_batches, *x.shape[1:]).swapaxes(0, 1), batches)

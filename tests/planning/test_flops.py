@@ -38,11 +38,15 @@ def wide(positions: str, gated: bool) -> FlamingoConfig:
     )
 
 
-@pytest.mark.parametrize('remat, positions, gated, rank', [('', 'rotary', True, 64), ('full', 'relative', False, 0)])
-def test_a_train_step_has_the_operations_that_the_compiler_counts(tiny, remat, positions, gated, rank):
+@pytest.mark.parametrize(
+    'remat, positions, gated, rank, trunk',
+    [('', 'rotary', True, 64, ()), ('full', 'relative', False, 0, ()), ('', 'rotary', False, 0, ('vision',))],
+)
+def test_a_train_step_has_the_operations_that_the_compiler_counts(tiny, remat, positions, gated, rank, trunk):
     config = wide(positions, gated)
     tiny.model, tiny.remat = ConfigDict(config.to_json()), remat
     tiny.model.lm.context = 256
+    tiny.trained = (*tiny.trained, *trunk)
     tiny.lora.update(rank=rank, targets=('query', 'key', 'out', 'up', 'gate', 'down'))
     tiny.datasets.pages.length, tiny.datasets.videos.length = 129, 65
     tiny.datasets.pairs = training.dataset(Documents, length=64, images=1, batch_size=8, row=Aligned)

@@ -4,7 +4,7 @@ A config names a kind by its class, `dataset(Documents, path=...)` (`training/co
 """
 
 import dataclasses
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -32,6 +32,7 @@ class Source:
 
     path: str = ''  # Where the data set is: the kinds say what may stand there.
     split: str = 'train'
+    validation_split: str = ''  # Held out: its loss is taken every `config.validate_every` steps; '' is none.
     features: str = ''  # Folder of features computed once (`python -m flamingo_jax.features`); '' reads pixels.
     row: type[Row] = (
         Interleaved  # The row that a document becomes, which says what is learned of it (`inputs/rows.py`).
@@ -65,9 +66,3 @@ class Source:
     def empty_row(self, tokenizer: Tokenizer, pictures: PictureFormat) -> Row:
         """The row of an empty document: every other has its shapes and dtypes. The data set need not be there."""
         return self.make_row([], tokenizer, self.blank(pictures), np.random.default_rng(0))
-
-    def identity(self) -> dict[str, Any]:
-        """What a run must agree with to go on: everything that says what is read, and not how fast."""
-        fields = dataclasses.asdict(self)
-        del fields['workers']
-        return fields | {'kind': type(self).__name__, 'row': self.row.__name__}
