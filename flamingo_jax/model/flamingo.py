@@ -118,21 +118,24 @@ class Flamingo:
         return self.decoder(params, y, positions, mask, media, phi, every_block=every_block)[0]
 
     def dtype_of(self, tree: str) -> DTypeLike:
-        """What a frozen component tree is kept and computed in: `dtype`, except for a trunk that must stay float32."""
+        """What a component tree is computed in, and kept in where it is frozen; a trained one is kept in float32.
+
+        It is `dtype`, except for a trunk that must stay float32.
+        """
         return jnp.float32 if tree == 'vision' and self.config.vision.float32_only else self.dtype
 
     def features(
         self, params: Params, images: UInt8[Array, 'b n t height width 3'] | Float[Array, 'b n t height width 3']
     ) -> Float[Array, 'b n t s d_v']:
-        """The frozen trunk, once a frame. Its output has no gradient.
+        """The trunk, once a frame, computed in `dtype_of('vision')`; the result has `dtype`.
 
-        Its computation is in `dtype_of('vision')`, its result in `dtype`.
+        It has a gradient, which costs nothing where the trunk is frozen: the loss is then no function of its parameters.
         """
         b, n, t = images.shape[:3]
         encoder = VisionEncoder(self.config.vision, self.dtype_of('vision'))
         images = images.reshape(b * n * t, *images.shape[3:])
         features = encoder.apply({'params': params['vision']}, constrain(images, 'images', None, None, None))
-        features = jax.lax.stop_gradient(features).astype(self.dtype).reshape(b, n, t, *features.shape[1:])
+        features = features.astype(self.dtype).reshape(b, n, t, *features.shape[1:])
         return constrain(features, 'batch', None, None, None, None)
 
     def media(self, params: Params, images: Float[Array, '...'] | UInt8[Array, '...'] | None) -> Media | None:

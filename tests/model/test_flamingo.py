@@ -13,6 +13,7 @@ from flamingo_jax.model.flamingo import Flamingo, Media, causal_mask
 from flamingo_jax.model.gated_xattn import GatedXattnDense, media_mask
 from flamingo_jax.model.language_model import Block
 from flamingo_jax.parallel.rules import RULES
+from tests.operations import operations
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 logits = jax.jit(Flamingo.logits, static_argnums=0)
@@ -207,15 +208,42 @@ def test_media_computed_ahead_are_the_same(model, params, features, tokens):
     np.testing.assert_allclose(ahead(features, tokens), logits(model, params, features, tokens), rtol=1e-5, atol=1e-5)
 
 
-def test_pixels_are_their_features_and_give_the_trunk_no_gradient(model, params, tokens):
+def test_pixels_are_their_features(model, params, tokens):
     pixels = np.random.default_rng(2).integers(0, 256, (2, 2, 1, 16, 16, 3), np.uint8)
     features = jax.jit(lambda p, x: model.features(p, x))(params, pixels)
     assert features.shape[:3] == (2, 2, 1) and features.shape[4] == 24
     np.testing.assert_allclose(
         logits(model, params, pixels, tokens), logits(model, params, features, tokens), rtol=1e-4, atol=1e-4
     )
-    grads = jax.jit(jax.grad(lambda p: model.features(p, jnp.array(pixels)).sum()))(params)
-    assert not any(np.any(g) for g in jax.tree.leaves(grads))
+
+
+def test_a_trained_trunk_has_a_gradient_and_its_statistics_have_none(model, params):
+    pixels = np.random.default_rng(2).integers(0, 256, (2, 2, 1, 16, 16, 3), np.uint8)
+    weights = np.random.default_rng(3).standard_normal((2, 2, 1, 16, 24), np.float32)
+    grads = jax.jit(jax.grad(lambda p: jnp.sum(model.features(p, jnp.array(pixels)) * weights)))(params)
+    assert not any(np.any(g) for name in params if name != 'vision' for g in jax.tree.leaves(grads[name]))
+    for path, g in jax.tree_util.tree_leaves_with_path(grads['vision']):
+        assert np.any(g) != (path[-1].key in ('mean', 'var', 'std')), jax.tree_util.keystr(path)
+
+
+def loss_of(model, images, tokens):
+    return lambda trained, frozen: jnp.sum(model.logits(frozen | trained, images, tokens) ** 2)
+
+
+@pytest.mark.parametrize('remat', ['', 'full'])
+def test_a_frozen_trunk_has_no_backward_pass(model, params, tokens, remat):
+    """Pixels cost as much more than features as the trunk's forward pass."""
+    model, tokens = dataclasses.replace(model, remat=remat), jnp.array(tokens)
+    pixels, features = jnp.zeros((2, 2, 1, 16, 16, 3), jnp.uint8), jnp.zeros((2, 2, 1, 16, 24))
+
+    def cost(images, *names):
+        trained = {name: params[name] for name in ('resampler', 'xattn', *names)}
+        frozen = {name: tree for name, tree in params.items() if name not in trained}
+        return operations(jax.grad(loss_of(model, images, tokens)), trained, frozen)
+
+    forward = operations(model.features, params, pixels)
+    assert forward > 0 and cost(pixels) == cost(features) + forward
+    assert cost(pixels, 'vision') > cost(pixels) + forward
 
 
 def test_extra_tokens_have_rows_of_their_own(model, params, features, tokens):
