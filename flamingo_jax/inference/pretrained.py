@@ -64,7 +64,8 @@ def load(path: str | pathlib.Path, mesh: jax.sharding.Mesh | None = None, dtype:
     for name, source in sources.items():
         params[name] = source.params(name, model.dtype_of(name), where[name])
     for name, tree in trained.items():
-        params[name] = jax.device_put(jax.tree.map(lambda x: x.astype(dtype), tree), where[name])
+        tree = jax.tree.map(functools.partial(np.asarray, dtype=model.dtype_of(name)), tree)
+        params[name] = jax.device_put(tree, where[name])
     expected = jax.eval_shape(lambda: nn.meta.unbox(model.init(jax.random.key(0))))
     if missing := sorted(set(expected) - set(params)):
         raise ValueError(f'{path} has no parameters for {missing}.')

@@ -19,6 +19,7 @@ from flamingo_jax.model.vision.vit import ViTConfig
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.planning import flops, programs
 from flamingo_jax.training import config as training
+from tests.operations import operations
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 # The compiler also counts norms, activations and softmaxes; at these widths they are less than so much.
@@ -89,11 +90,10 @@ def test_a_trunk_has_the_operations_of_its_products(config, size):
     model = Flamingo(FlamingoConfig(vision=config, image_size=size))
     params = jax.eval_shape(model.init, jax.random.key(0))
     images = jax.ShapeDtypeStruct((1, 1, 1, size, size, 3), jnp.uint8)
-    traced = jax.make_jaxpr(lambda p, x: model.features(jax.tree.map(lambda b: b.value, p, is_leaf=_boxed), x))
-    traced = traced(params, images)
+    params = nn.meta.unbox(params)
     spatial, counted = flops.trunk(config, size)
-    assert counted == pytest.approx(_operations(traced.jaxpr), rel=1e-3)
-    assert spatial == traced.out_avals[0].shape[3] == config.spatial(size)
+    assert counted == pytest.approx(operations(model.features, params, images), rel=1e-3)
+    assert spatial == jax.eval_shape(model.features, params, images).shape[3] == config.spatial(size)
 
 
 def test_the_papers_trunk_at_the_papers_resolution():
@@ -102,27 +102,3 @@ def test_the_papers_trunk_at_the_papers_resolution():
     assert spatial == 100
     assert flops.trunk(NFNET_F6, 576)[1] / 2 == pytest.approx(377.28e9, rel=0.01)
     assert counted == pytest.approx(2 * 377.28e9 * (320 / 576) ** 2, rel=0.02)
-
-
-def _boxed(x) -> bool:
-    return hasattr(x, 'names')
-
-
-def _operations(jaxpr) -> float:
-    total = 0
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == 'conv_general_dilated':
-            kernel = equation.invars[1].aval.shape  # [k k d / groups e]
-            total += 2 * equation.outvars[0].aval.size * kernel[0] * kernel[1] * kernel[2]
-        elif equation.primitive.name == 'dot_general':
-            a, ((contracted, _), _) = equation.invars[0].aval, equation.params['dimension_numbers']
-            total += 2 * equation.outvars[0].aval.size * jnp.prod(jnp.array([a.shape[i] for i in contracted]))
-        inner = [equation.params[name] for name in ('jaxpr', 'call_jaxpr', 'fun_jaxpr') if name in equation.params]
-        if (
-            'branches' in equation.params
-        ):  # Forms of the same by platform; one writes depthwise convolutions as plain sums.
-            total += max(_operations(branch.jaxpr) for branch in equation.params['branches'])
-            continue
-        for one in inner:
-            total += _operations(getattr(one, 'jaxpr', one)) * equation.params.get('length', 1)
-    return float(total)

@@ -186,9 +186,9 @@ class ConvNorm(nn.Module):
             )
         )
         dtype = self.dtype or kernel.dtype
-        mean, var = lax.stop_gradient((mean, var))
         # In float32, whatever the storage: 1 / sqrt(var) of a folded norm multiplies every later error.
         kernel, scale, bias, mean, var = (p.astype(jnp.float32) for p in (kernel, scale, bias, mean, var))
+        mean, var = lax.stop_gradient((mean, var))  # Statistics stay as they are where the trunk is trained.
         gain = scale * lax.rsqrt(var + EPSILON)
         kernel = (kernel * gain).astype(dtype)
         offset = (bias - mean * gain).astype(dtype)
