@@ -19,9 +19,11 @@ nfnet: an NFNet-F0 to F6, from a file (.safetensors, .pth, .bin) of timm's dm_nf
 clip, siglip: a vision transformer, from a folder of transformers or a file of open_clip's, OpenAI's or timm's weights. Features
     are the patch tokens: of a CLIP before its last norm as in OpenFlamingo, of a SigLIP after it, unless --norm_features
     says otherwise; --class_feature puts the class token before them.
-lm: a language model in the layout of Hugging Face (config.json, weights, tokenizer): one of the families in
-    `conversion/language_models.py`. Or a .gguf file of LLaMA, Qwen 2 or 3, or Gemma 1 to 3, which becomes bfloat16. Its tensors go one by one from the mapped source into mapped files beside the bundle
-    (as large as the model, removed at the end), so that no more than a few of them are in memory.
+lm: a language model, from a folder in the layout of Hugging Face (config.json, weights, tokenizer) of one of the families in
+    `conversion/language_models.py`, or from a .gguf file of LLaMA, Qwen 2 or 3, or Gemma 1 to 3, which becomes bfloat16.
+    --first_token puts a token such as '<|endoftext|>' before every text, for a model that was trained without one. The
+    tensors go one by one from the mapped source into mapped files beside the bundle (as large as the model, removed at the
+    end), so that no more than a few of them are in memory.
 open_flamingo: an OpenFlamingo: the published file with its trained part, the Hugging Face folder of its language model, and the
     weights of its CLIP, whose features were not normed in training; --norm_features for a model of open_clip >= 2.23.
 idefics: an IDEFICS, from its Hugging Face folder.

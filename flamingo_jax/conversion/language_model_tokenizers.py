@@ -1,8 +1,8 @@
 """The tokenizer that stands in the keys of a GGUF file, as a file of our `Tokenizer`; and another first token for any of them.
 
 `tokenizer.ggml.model` is 'gpt2' for byte-level BPE, which becomes a tokenizer.json with roles, or 'llama' for SentencePiece,
-which becomes the SentencePiece model that it was. A GGUF file names the rule by which text is split before BPE but does not hold it:
-the rules are here.
+which becomes the SentencePiece model that it was. A GGUF file names the rule by which text is split before byte-level BPE, but
+does not hold the rule: the known ones are in `SPLITS`.
 
 Sources: llama-vocab.cpp of llama.cpp; the tokenizer.json files of the models.
 """
@@ -25,7 +25,10 @@ from flamingo_jax.inputs.tokenizer import Tokenizer
 UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 2, 3, 4, 5
 ASCII_SPACE, SPACE = ' ', '\u2581'
 
-LLAMA3_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+LLAMA3_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r'| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+'
+)
 QWEN2_WORDS = LLAMA3_WORDS.replace('{1,3}', '')
 
 
@@ -105,7 +108,9 @@ def _byte_level(about: Mapping[str, Any], kinds: list[int]) -> bytes:
 
 
 def _sentencepiece(about: Mapping[str, Any], kinds: list[int]) -> bytes:
-    tokens, scores = about['tokens'], about['scores']
+    tokens, scores, kinds = about['tokens'], about['scores'], list(kinds)
+    unknown = about['unknown_token_id'] if 'unknown_token_id' in about else kinds.index(UNKNOWN)
+    kinds[unknown] = UNKNOWN  # Some writers call it a control token.
     model = sentencepiece_model_pb2.ModelProto()
     for token, score, kind in zip(tokens, scores, kinds, strict=True):
         # Writers of GGUF put plain spaces into what a user has defined.
@@ -114,7 +119,7 @@ def _sentencepiece(about: Mapping[str, Any], kinds: list[int]) -> bytes:
         )
     trainer, normalizer = model.trainer_spec, model.normalizer_spec
     trainer.model_type, trainer.vocab_size, trainer.byte_fallback = trainer.BPE, len(tokens), True
-    trainer.unk_piece = next(token for token, kind in zip(tokens, kinds, strict=True) if kind == UNKNOWN)
+    trainer.unk_piece = tokens[unknown]
     # A name that is no piece is no role.
     begins = about.get('add_bos_token', True)
     trainer.bos_piece = tokens[about['bos_token_id']] if begins else ''
