@@ -4,7 +4,7 @@
     python -m flamingo_jax.convert nfnet --source=FILE [--standardise=DATA_DIR] --out=BUNDLE
     python -m flamingo_jax.convert clip --source=FILE_OR_FOLDER [--activation=quick_gelu] [--norm_features] --out=BUNDLE
     python -m flamingo_jax.convert siglip --source=FILE_OR_FOLDER --out=BUNDLE
-    python -m flamingo_jax.convert lm --source=FOLDER [--card=FILE.md] --out=BUNDLE
+    python -m flamingo_jax.convert lm --source=FOLDER_OR_GGUF [--first_token=TOKEN] [--card=FILE.md] --out=BUNDLE
     python -m flamingo_jax.convert open_flamingo --source=FILE.pt --lm=FOLDER --clip=FILE --out=BUNDLE
     python -m flamingo_jax.convert idefics --source=FOLDER --out=BUNDLE
     python -m flamingo_jax.convert to_open_flamingo --source=BUNDLE --out=FILE.pt
@@ -19,9 +19,11 @@ nfnet: an NFNet-F0 to F6, from a file (.safetensors, .pth, .bin) of timm's dm_nf
 clip, siglip: a vision transformer, from a folder of transformers or a file of open_clip's, OpenAI's or timm's weights. Features
     are the patch tokens: of a CLIP before its last norm as in OpenFlamingo, of a SigLIP after it, unless --norm_features
     says otherwise; --class_feature puts the class token before them.
-lm: a language model in the layout of Hugging Face (config.json, weights, tokenizer): one of the families in
-    `conversion/language_models.py`. Its tensors go one by one from the mapped source into mapped files beside the bundle
-    (as large as the model, removed at the end), so that no more than a few of them are in memory.
+lm: a language model, from a folder in the layout of Hugging Face (config.json, weights, tokenizer) of one of the families in
+    `conversion/language_models.py`, or from a .gguf file of LLaMA, Qwen 2 or 3, or Gemma 1 to 3, which becomes bfloat16.
+    --first_token puts a token such as '<|endoftext|>' before every text, for a model that was trained without one. The
+    tensors go one by one from the mapped source into mapped files beside the bundle (as large as the model, removed at the
+    end), so that no more than a few of them are in memory.
 open_flamingo: an OpenFlamingo: the published file with its trained part, the Hugging Face folder of its language model, and the
     weights of its CLIP, whose features were not normed in training; --norm_features for a model of open_clip >= 2.23.
 idefics: an IDEFICS, from its Hugging Face folder.
@@ -43,7 +45,7 @@ import numpy as np
 from absl import app, flags, logging
 from tqdm import tqdm
 
-from flamingo_jax.conversion import hugging_face, language_models
+from flamingo_jax.conversion import gguf_models, hugging_face, language_model_tokenizers, language_models
 from flamingo_jax.conversion import idefics as idefics_folder
 from flamingo_jax.conversion import open_flamingo as open_flamingo_file
 from flamingo_jax.conversion.language_model_configs import config_of
@@ -139,27 +141,38 @@ def _write_trunk(
     bundle.save(out, config, {'vision': params}, None, None, card, progress=True)
 
 
-def lm(source: str, out: str, card: str = '') -> None:
-    """Writes a bundle that holds the language model of a Hugging Face folder, in the dtypes of its tensors.
+def lm(source: str, out: str, card: str = '', first_token: str = '') -> None:
+    """Writes a bundle that holds a language model: of a Hugging Face folder in the dtypes of its tensors, of a .gguf in bfloat16.
+
+    `first_token` stands before every text from now on, for a model that was trained without one.
 
     Raises:
-      FileNotFoundError, ValueError: a file is missing, damaged or does not fit; it is named, and nothing is written.
+      FileNotFoundError, ImportError, ValueError: a file is missing, damaged or does not fit, or the package `gguf` is not
+        installed; it is named, and nothing is written.
     """
-    folder = pathlib.Path(source).expanduser()
-    fields = hugging_face.read_json(folder / 'config.json')
-    config = config_of(fields, folder / 'config.json')
-    tokenizer = hugging_face.open_tokenizer(folder, fields, config.vocab_size)
-    tensors = hugging_face.open_tensors(folder)
-    card = (
-        card
-        or f'# {folder.name}\n\nThe language model of a {fields["model_type"]!r} folder; its licence is that of its source.\n'
-    )
+    path, family = pathlib.Path(source).expanduser(), None
+    if path.suffix == '.gguf':
+        model = gguf_models.read_model(path)
+        fields, tokenizer, tensors, family = model.fields, model.tokenizer, model.tensors, gguf_models.FAMILY
+        config = config_of(fields, path)
+        licence = model.licence or 'that of its source'
+        made = (
+            f'# {model.name or path.stem}\n\nThe language model of {path.name} in bfloat16. Its licence: {licence}.\n'
+        )
+    else:
+        fields = hugging_face.read_json(path / 'config.json')
+        config = config_of(fields, path / 'config.json')
+        tokenizer = hugging_face.open_tokenizer(path, fields, config.vocab_size)
+        tensors = hugging_face.open_tensors(path)
+        made = f'# {path.name}\n\nThe language model of a {fields["model_type"]!r} folder; its licence is that of its source.\n'
+    if first_token:
+        tokenizer = language_model_tokenizers.begin_with(tokenizer, first_token)
     with bundle.on_disk(out) as empty:
         try:
-            config, params = language_models.convert(fields, tensors, empty, progress=True)
+            config, params = language_models.convert(fields, tensors, empty, progress=True, family=family)
         except ValueError as error:
-            raise ValueError(f'{folder}: {error}') from error
-        bundle.save(out, FlamingoConfig(lm=config), {'lm': params}, tokenizer, None, card, progress=True)
+            raise ValueError(f'{path}: {error}') from error
+        bundle.save(out, FlamingoConfig(lm=config), {'lm': params}, tokenizer, None, card or made, progress=True)
 
 
 def open_flamingo(
@@ -292,7 +305,7 @@ def main(argv):
     elif argv[1] in ('to_open_flamingo', 'to_idefics'):
         export(argv[1], flags.FLAGS.source, flags.FLAGS.out)
     elif argv[1] == 'lm':
-        lm(flags.FLAGS.source, flags.FLAGS.out, card)
+        lm(flags.FLAGS.source, flags.FLAGS.out, card, flags.FLAGS.first_token)
     else:
         run(flags.FLAGS.source, flags.FLAGS.out, card or '# A model of flamingo_jax\n', flags.FLAGS.packaged_trunk)
     print(f'Wrote {flags.FLAGS.out}')
@@ -304,6 +317,7 @@ if __name__ == '__main__':
     flags.DEFINE_integer('image_size', 0, "Pixels; 0 is the trunk's own resolution.")
     flags.DEFINE_integer('random_seed', None, 'Draw the weights of an EfficientNet-Lite0.')
     flags.DEFINE_string('lm', '', 'Hugging Face folder of the language model of an OpenFlamingo.')
+    flags.DEFINE_string('first_token', '', 'Token to stand before every text of a language model.')
     flags.DEFINE_string('clip', '', 'Weights of the CLIP of an OpenFlamingo.')
     flags.DEFINE_string('activation', '', 'Of a CLIP that does not say: quick_gelu (OpenAI) or gelu.')
     flags.DEFINE_integer('heads', 0, 'Of a vision transformer of no published width.')

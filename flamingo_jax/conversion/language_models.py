@@ -273,6 +273,7 @@ def convert(
     tensors: Tensors,
     empty: Callable[[Path, tuple[int, ...], np.dtype], np.ndarray] = lambda path, shape, dtype: np.empty(shape, dtype),
     progress: bool = False,
+    family: Family | None = None,
 ) -> tuple[LanguageModelConfig, Params]:
     """A published language model as (our config, the tree `lm`), in the dtypes of its tensors.
 
@@ -280,16 +281,17 @@ def convert(
 
     Args:
       fields: of its config.json.
-      tensors: names -> arrays, which may be mapped from files.
+      tensors: names -> arrays, which may be mapped from files, or become arrays when `np.asarray` is called.
       empty: (path, shape, dtype) -> an array to be filled, for a leaf of our tree. `np.empty` holds the model in memory;
         an array that is mapped to a file does not.
       progress: whether a bar shows bytes and time left.
+      family: how the tensors are named, if not as in Hugging Face's files.
 
     Raises:
       ValueError: the config or a tensor does not fit; nothing was read.
     """
     config, kind = config_of(fields), text_fields(fields)['model_type']
-    family = FAMILIES[kind]
+    family = family or FAMILIES[kind]
     prefix = next((p for p in family.prefixes if f'{p}{family.names["tokens"]}.weight' in tensors), family.prefixes[0])
     tensors = {prefix + name: tensor for name, tensor in family.made(config).items()} | dict(tensors)
     weights = list(_weights(family, config, prefix))
@@ -301,14 +303,17 @@ def convert(
     total = sum(tensors[name].nbytes for name in by_name)
     with tqdm(total=total, unit='B', unit_scale=True, desc='language model', disable=not progress) as bar:
         for name, tensor in tensors.items():
-            for weight in by_name.get(name, ()):
+            if name not in by_name:
+                continue
+            tensor = np.asarray(tensor)
+            for weight in by_name[name]:
                 new = weight.change(tensor)
                 if weight.path not in leaves:
                     rows = () if weight.block is None else (config.depth,)
                     leaves[weight.path] = empty(weight.path, (*rows, *new.shape), tensor.dtype)
                 leaf = leaves[weight.path]
                 _copy(leaf if weight.block is None else leaf[weight.block], new)
-            bar.update(tensor.nbytes if name in by_name else 0)
+            bar.update(tensor.nbytes)
     params: Params = {}
     for path, leaf in leaves.items():
         tree = params

@@ -33,7 +33,7 @@ PAD, AROUND = '<PAD>', '<fake_token_around_image>'
 
 
 class _SentencePiece:
-    """A SentencePiece model; <BOS> stands before a text."""
+    """A SentencePiece model; its <BOS>, if it has one, stands before a text."""
 
     file = 'tokenizer.model'
     prefix_once = False
@@ -43,8 +43,9 @@ class _SentencePiece:
         # Protobuf merges what stands behind a message into it: here normalizer_spec.add_dummy_prefix = false.
         self._within = sentencepiece.SentencePieceProcessor(model_proto=model + b'\x1a\x02\x18\x00')
         self.size = self._pieces.vocab_size()
-        self.bos, self.pad = self._pieces.bos_id(), max(self._pieces.pad_id(), 0)
-        self.begin, self.ends = (self.bos,), (self._pieces.eos_id(),)
+        bos, eos, self.pad = self._pieces.bos_id(), self._pieces.eos_id(), max(self._pieces.pad_id(), 0)
+        self.begin, self.ends = (bos,) if bos >= 0 else (), (eos,)
+        self.bos = bos if bos >= 0 else eos
 
     def encode(self, text: str, continues: bool = False) -> list[int]:
         return (self._within if continues else self._pieces).encode(text)

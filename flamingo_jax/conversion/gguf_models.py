@@ -1,0 +1,193 @@
+"""A GGUF file as a language model: its keys as the fields of a config.json, its tensors as they were before it was written.
+
+    FILE.gguf    `read_model`    Model(fields, tensors, tokenizer)
+
+llama.cpp computes some things otherwise, and its writers change the tensors to fit: the rows of LLaMA's queries and keys are
+in the order of rotated pairs, and Gemma's norms have their 1 added. Both are undone. What is left out of the keys because
+llama.cpp knows it by heart is put in.
+
+Sources: convert_hf_to_gguf.py and the model files of llama.cpp; the fields are those of transformers 5.24.
+"""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from flamingo_jax.conversion.gguf_reader import Quantised, read_gguf
+from flamingo_jax.conversion.language_model_tokenizers import read_tokenizer
+from flamingo_jax.conversion.language_models import Family
+from flamingo_jax.inputs.tokenizer import Tokenizer
+
+# As in `language_models.FAMILIES`; a file has those of these that its model has.
+NAMES = {
+    'tokens': 'token_embd',
+    'norm_out': 'output_norm',
+    'output': 'output',
+    'norm_attention': 'blk.*.attn_norm',
+    'norm_query': 'blk.*.attn_q_norm',
+    'norm_key': 'blk.*.attn_k_norm',
+    'query': 'blk.*.attn_q',
+    'key': 'blk.*.attn_k',
+    'value': 'blk.*.attn_v',
+    'out': 'blk.*.attn_output',
+    'norm_attended': 'blk.*.post_attention_norm',
+    'norm_ffw': 'blk.*.ffn_norm',
+    'norm_fed': 'blk.*.post_ffw_norm',
+    'ffw/up': 'blk.*.ffn_gate',
+    'ffw/gate': 'blk.*.ffn_up',
+    'ffw/down': 'blk.*.ffn_down',
+}
+FAMILY = Family(NAMES, ('',), buffers=r'rope_freqs\.weight')
+
+# general.architecture -> model_type.
+KINDS = {
+    'llama': 'llama',
+    'qwen2': 'qwen2',
+    'qwen3': 'qwen3',
+    'gemma': 'gemma',
+    'gemma2': 'gemma2',
+    'gemma3': 'gemma3_text',
+}
+# Keys of models that descend from these and compute something else, with the value that changes nothing.
+NEUTRAL = {
+    'expert_count': 0,
+    'logit_scale': 1.0,
+    'embedding_scale': 1.0,
+    'residual_scale': 1.0,
+    'attention.clamp_kqv': 0.0,
+    'attention.causal': True,
+}
+# Depth of the Gemma 2 and 3 of 27B, whose queries have another scale.
+SCALED_BY_WIDTH = {('gemma2', 46), ('gemma3', 62)}
+# LLaMA 3.1 to 3.3: low_freq_factor, high_freq_factor, original_max_position_embeddings.
+LLAMA3_BANDS = (1.0, 4.0, 8192)
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """What a GGUF file holds.
+
+    Attributes:
+      fields: as of a config.json.
+      tensors: by their names in the file, `FAMILY`'s, in the values and the order of the originals.
+      tokenizer: with as many rows as the embedding has.
+      name, licence: what the file says of itself; '' where it does not.
+    """
+
+    fields: dict[str, Any]
+    tensors: dict[str, Quantised]
+    tokenizer: Tokenizer
+    name: str
+    licence: str
+
+
+def read_model(path: str | os.PathLike) -> Model:
+    """The language model of a GGUF file, with nothing dequantised yet.
+
+    Raises:
+      FileNotFoundError, ImportError, ValueError: as of `read_gguf`; or the architecture, a setting or the tokenizer is not
+        known; it is named.
+    """
+    keys, tensors = read_gguf(path)
+    try:
+        fields = _fields(keys, tensors)
+        tensors = {name: _as_before(name, tensor, fields) for name, tensor in tensors.items()}
+        tokenizer = read_tokenizer(keys, fields['vocab_size'])
+    except KeyError as error:
+        raise ValueError(f'{path} has no {error}, which its architecture needs. Fetch it again.') from error
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from error
+    return Model(fields, tensors, tokenizer, str(keys.get('general.name', '')), str(keys.get('general.license', '')))
+
+
+def _fields(keys: Mapping[str, Any], tensors: Mapping[str, Quantised]) -> dict[str, Any]:
+    """What the config.json of the model would say."""
+    kind = keys.get('general.architecture')
+    if kind not in KINDS:
+        raise ValueError(f'the architecture {kind!r} is not known. Known: {", ".join(KINDS)}.')
+    of = {name.removeprefix(f'{kind}.'): value for name, value in keys.items() if name.startswith(f'{kind}.')}
+    for name, neutral in NEUTRAL.items():
+        if of.get(name, neutral) != neutral:
+            raise ValueError(f'{kind}.{name} = {of[name]!r} is not supported.')
+    if 'token_embd.weight' not in tensors:
+        raise ValueError('it has no tensor token_embd.weight: it holds no language model. Give the file that does.')
+    width, heads = of['embedding_length'], of['attention.head_count']
+    head_dim = of.get('attention.key_length') or width // heads
+    if {of.get('attention.value_length', head_dim), of.get('rope.dimension_count', head_dim)} != {head_dim}:
+        raise ValueError(
+            f'heads that are not rotated whole, or whose values are not as wide as their keys ({head_dim}).'
+        )
+    fields = dict(
+        model_type=KINDS[kind],
+        vocab_size=tensors['token_embd.weight'].shape[0],
+        hidden_size=width,
+        num_hidden_layers=of['block_count'],
+        num_attention_heads=heads,
+        num_key_value_heads=of.get('attention.head_count_kv', heads),
+        head_dim=head_dim,
+        intermediate_size=of['feed_forward_length'],
+        max_position_embeddings=of['context_length'],
+        rms_norm_eps=of['attention.layer_norm_rms_epsilon'],
+        tie_word_embeddings='output.weight' not in tensors,
+        attention_bias='blk.0.attn_q.bias' in tensors,
+        rope_scaling=_scaling(of, tensors),
+    )
+    also = dict(
+        rope_theta='rope.freq_base',
+        rope_local_base_freq='rope.freq_base_swa',
+        attn_logit_softcapping='attn_logit_softcapping',
+        final_logit_softcapping='final_logit_softcapping',
+    )
+    fields |= {name: of[key] for name, key in also.items() if key in of}
+    if kind in ('gemma2', 'gemma3'):
+        fields['sliding_window'] = of['attention.sliding_window']
+        fields['query_pre_attn_scalar'] = width // heads if (kind, of['block_count']) in SCALED_BY_WIDTH else head_dim
+        if isinstance(local := of.get('attention.sliding_window_pattern'), list):
+            fields['layer_types'] = ['sliding_attention' if one else 'full_attention' for one in local]
+        elif local:
+            fields['sliding_window_pattern'] = local
+    return fields
+
+
+def _scaling(of: Mapping[str, Any], tensors: Mapping[str, Quantised]) -> dict[str, Any]:
+    """The scaling of rotary positions. LLaMA 3's stands in the file as a factor for each frequency."""
+    if 'rope_freqs.weight' in tensors:
+        factors = np.asarray(tensors['rope_freqs.weight'], np.float32)
+        low, high, context = LLAMA3_BANDS
+        base = of.get('rope.freq_base', 10_000.0)
+        turns = context / (2 * np.pi) * base ** -(np.arange(len(factors)) / len(factors))
+        share = np.clip((turns - low) / (high - low), 0, 1)
+        expected = 1 / ((1 - share) / factors.max() + share)
+        if not np.allclose(factors, expected, rtol=2e-2):
+            raise ValueError('its rope_freqs are not those of LLaMA 3.1 to 3.3, and no others are supported.')
+        bands = ('low_freq_factor', 'high_freq_factor', 'original_max_position_embeddings')
+        return dict(
+            rope_type='llama3', factor=round(float(factors.max()), 3), **dict(zip(bands, LLAMA3_BANDS, strict=True))
+        )
+    kind = of.get('rope.scaling.type', 'none')
+    return dict(rope_type='default' if kind == 'none' else kind, factor=of.get('rope.scaling.factor', 1.0))
+
+
+def _as_before(name: str, tensor: Quantised, fields: Mapping[str, Any]) -> Quantised:
+    """The tensor as it was before a writer of GGUF changed it."""
+    kind, part = fields['model_type'], name.split('.')[-2]
+    change = None
+    if kind == 'llama' and part in ('attn_q', 'attn_k'):
+        heads = fields['num_attention_heads' if part == 'attn_q' else 'num_key_value_heads']
+        change = functools.partial(_halves, heads=heads)
+    elif kind.startswith('gemma') and part.endswith('norm'):
+        change = _without_one
+    return dataclasses.replace(tensor, change=change)
+
+
+def _halves(tensor: np.ndarray, heads: int) -> np.ndarray:
+    """Rows of a head in the order of pairs (first of each, second of each) -> all firsts, then all seconds."""
+    return tensor.reshape(heads, -1, 2, *tensor.shape[1:]).swapaxes(1, 2).reshape(tensor.shape)
+
+
+def _without_one(scale: np.ndarray) -> np.ndarray:
+    return scale - 1

@@ -1,0 +1,199 @@
+"""Reads GGUF, the file format of llama.cpp: a header of keys and values, then tensors, most of them quantised.
+
+    magic 'GGUF', version, numbers of tensors and keys       little-endian throughout
+    keys                                                     a name, a type, a value; among them the whole tokenizer
+    tensors                                                  a name, a shape (innermost dimension first), a type, an offset
+    the tensors' bytes                                       each begins at a multiple of `general.alignment`
+
+The file is mapped. A tensor is dequantised when it is asked for, by the package `gguf` (the extra of that name); the header is
+read here, because that package makes several arrays of every word of a vocabulary, and trusts every size in the file.
+
+Source: docs/gguf.md of ggml.
+"""
+
+import dataclasses
+import math
+import mmap
+import os
+import pathlib
+import re
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+MAGIC = b'GGUF'
+VERSIONS = (2, 3)
+SHARD = re.compile(r'(.*)-(\d{5})-of-(\d{5})\.gguf')
+# The types of values in the header by number, 8 and 9 are a string and a list.
+SCALARS = dict(enumerate('<u1 <i1 <u2 <i2 <u4 <i4 <f4 ?'.split())) | {10: '<u8', 11: '<i8', 12: '<f8'}
+STRING, LIST = 8, 9
+AT_ONCE = 2**20  # Weights that are dequantised at once: in float32 they take four times as many bytes.
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantised:
+    """A tensor of a GGUF file, which `np.asarray` dequantises and gives in bfloat16.
+
+    Attributes:
+      stored: its bytes, mapped: uint8 [rows, bytes of a row].
+      kind: the number of its type.
+      shape: of the tensor, outermost dimension first, as torch has it.
+      change: what undoes a change that was made when the file was written: on the whole tensor, in float32.
+    """
+
+    stored: np.ndarray
+    kind: int
+    shape: tuple[int, ...]
+    change: Callable[[np.ndarray], np.ndarray] | None = None
+
+    dtype = np.dtype(ml_dtypes.bfloat16)
+
+    @property
+    def nbytes(self) -> int:
+        """Once it is dequantised."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        import gguf
+
+        kind = gguf.GGMLQuantizationType(self.kind)
+        if self.change:
+            out = self.change(gguf.quants.dequantize(self.stored, kind).reshape(self.shape)).astype(self.dtype)
+        else:
+            out = np.empty((len(self.stored), self.shape[-1]), self.dtype)
+            step = max(AT_ONCE // self.shape[-1], 1)
+            for begin in range(0, len(out), step):
+                out[begin : begin + step] = gguf.quants.dequantize(self.stored[begin : begin + step], kind)
+            out = out.reshape(self.shape)
+        return out if dtype is None else out.astype(dtype)
+
+
+def read_gguf(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Quantised]]:
+    """The keys and the tensors of a GGUF file, or of all shards of a model, of which `path` is one.
+
+    Raises:
+      FileNotFoundError: there is no such file, or a shard is missing.
+      ImportError: the package `gguf` is not installed.
+      ValueError: the file is truncated or damaged, is no GGUF, or holds a type of tensor that is not known.
+    """
+    path = pathlib.Path(path).expanduser()
+    fields, tensors = _read_file(path)
+    if (count := fields.get('split.count', 1)) > 1:
+        named = SHARD.fullmatch(path.name)
+        if not named:
+            raise ValueError(
+                f'{path} is one of {count} shards, but its name does not end in -00001-of-{count:05}.gguf. '
+                'Give the shards the names that they were published with.'
+            )
+        shards = [path.parent / f'{named[1]}-{number:05}-of-{count:05}.gguf' for number in range(1, count + 1)]
+        if missing := [shard.name for shard in shards if not shard.is_file()]:
+            raise FileNotFoundError(f'{path.parent} lacks {len(missing)} of {count} shards: {missing}. Fetch them.')
+        fields, tensors = _read_file(shards[0])  # The first has the keys of the model.
+        for shard in shards[1:]:
+            tensors |= _read_file(shard)[1]
+        if (said := fields.get('split.tensors.count', len(tensors))) != len(tensors):
+            raise ValueError(f'The shards of {path} have {len(tensors)} tensors and not {said}. Fetch them again.')
+    return fields, tensors
+
+
+def _read_file(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Quantised]]:
+    try:
+        import gguf
+    except ImportError as error:
+        raise ImportError("A GGUF file needs the package gguf: pip install 'flamingo_jax[gguf]'.") from error
+    with open(path, 'rb') as file:
+        begins, size = file.read(4), os.fstat(file.fileno()).st_size
+        if begins != MAGIC:
+            raise ValueError(f'{path} is not a GGUF file: it begins with {begins!r}. Give the .gguf file of a model.')
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    try:
+        header = _Header(content)
+        if (version := header.number('<u4')) not in VERSIONS:
+            raise _Refused(
+                f'it is of GGUF version {version}, and not of {VERSIONS}. Make it again with a newer llama.cpp.'
+            )
+        tensor_count, key_count = header.number('<u8'), header.number('<u8')
+        fields = {header.text(): header.value(header.number('<u4')) for _ in range(key_count)}
+        described = [header.tensor() for _ in range(tensor_count)]
+        alignment = fields.get('general.alignment', 32)
+        data = -(-header.at // alignment) * alignment
+        tensors = {}
+        for name, shape, kind, offset in described:
+            if kind not in gguf.GGML_QUANT_SIZES or not _known(kind):
+                raise _Refused(
+                    f'the tensor {name} is of type {kind}, which the installed package gguf does not dequantise. Update it, '
+                    'or take the file in another quantisation, such as Q8_0.'
+                )
+            block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+            if shape[-1] % block:
+                raise _Refused(f'the rows of {name} {shape} are not whole blocks of {block}. Fetch it again.')
+            row, rows = shape[-1] // block * block_bytes, math.prod(shape[:-1])
+            if data + offset + rows * row > size:
+                raise _Refused(f'it ends before its tensor {name} {shape}: it is cut short or damaged. Fetch it again.')
+            stored = np.frombuffer(content, np.uint8, rows * row, data + offset).reshape(rows, row)
+            tensors[name] = Quantised(stored, kind, shape)
+        return fields, tensors
+    except _Refused as error:
+        raise ValueError(f'{path}: {error}') from error
+    except Exception as error:  # A damaged header raises many types, and all mean the same.
+        raise ValueError(
+            f'{path} is truncated or damaged ({type(error).__name__}: {error}). Fetch it again and compare its checksum.'
+        ) from error
+
+
+def _known(kind: int) -> bool:
+    """Whether the package can dequantise a type: some are for computing alone."""
+    import gguf
+
+    block_bytes = gguf.GGML_QUANT_SIZES[kind][1]
+    try:
+        gguf.quants.dequantize(np.zeros((1, block_bytes), np.uint8), gguf.GGMLQuantizationType(kind))
+    except NotImplementedError:
+        return False
+    return True
+
+
+class _Refused(Exception):
+    """A fault whose message already says what is wrong and what to do."""
+
+
+class _Header:
+    """What stands before the tensors, read in order. Nothing is believed that the file has no bytes for."""
+
+    def __init__(self, content: mmap.mmap):
+        self.content, self.at = content, 4
+
+    def take(self, size: int) -> bytes:
+        taken = self.content[self.at : self.at + size]
+        if len(taken) < size:
+            raise ValueError(f'{size} bytes are to follow at byte {self.at}, and {len(taken)} do')
+        self.at += size
+        return taken
+
+    def number(self, kind: str) -> Any:
+        dtype = np.dtype(kind)
+        return np.frombuffer(self.take(dtype.itemsize), dtype)[0].item()
+
+    def text(self) -> str:
+        return self.take(struct.unpack('<Q', self.take(8))[0]).decode(errors='replace')
+
+    def value(self, kind: int) -> Any:
+        if kind == STRING:
+            return self.text()
+        if kind != LIST:
+            return self.number(SCALARS[kind])
+        kind, length = self.number('<u4'), self.number('<u8')
+        if kind == STRING:
+            return [self.text() for _ in range(length)]
+        dtype = np.dtype(SCALARS[kind])
+        return np.frombuffer(self.take(length * dtype.itemsize), dtype).tolist()
+
+    def tensor(self) -> tuple[str, tuple[int, ...], int, int]:
+        name, dims = self.text(), self.number('<u4')
+        if not 1 <= dims <= 4:
+            raise ValueError(f'the tensor {name!r} has {dims} dimensions')
+        shape = tuple(self.number('<u8') for _ in range(dims))[::-1]
+        return name, shape, self.number('<u4'), self.number('<u8')

@@ -1,0 +1,164 @@
+"""The tokenizer that stands in the keys of a GGUF file, as a file of our `Tokenizer`; and another first token for any of them.
+
+`tokenizer.ggml.model` is 'gpt2' for byte-level BPE, which becomes a tokenizer.json with roles, or 'llama' for SentencePiece,
+which becomes the SentencePiece model that it was. A GGUF file names the rule by which text is split before byte-level BPE, but
+does not hold the rule: the known ones are in `SPLITS`.
+
+Sources: llama-vocab.cpp of llama.cpp; the tokenizer.json files of the models.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import tokenizers
+from sentencepiece import sentencepiece_model_pb2
+from tokenizers import AddedToken, Regex, normalizers, pre_tokenizers
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel, Digits, Split
+from tokenizers.processors import TemplateProcessing
+
+from flamingo_jax.inputs.tokenizer import Tokenizer
+
+# Of `tokenizer.ggml.token_type`; those of SentencePiece have the same numbers.
+UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 2, 3, 4, 5
+ASCII_SPACE, SPACE = ' ', '\u2581'
+
+LLAMA3_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r'| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+'
+)
+QWEN2_WORDS = LLAMA3_WORDS.replace('{1,3}', '')
+
+
+def _split(words: str) -> list[pre_tokenizers.PreTokenizer]:
+    return [Split(Regex(words), 'isolated'), ByteLevel(add_prefix_space=False, use_regex=False)]
+
+
+# tokenizer.ggml.pre -> how text is split before BPE.
+SPLITS = {
+    'gpt-2': [ByteLevel(add_prefix_space=False)],
+    'smollm': [Digits(individual_digits=True), ByteLevel(add_prefix_space=False)],
+    'llama-bpe': _split(LLAMA3_WORDS),
+    'qwen2': _split(QWEN2_WORDS),
+    'deepseek-r1-qwen': _split(QWEN2_WORDS),
+}
+NFC = ('qwen2', 'deepseek-r1-qwen')
+
+
+def read_tokenizer(keys: Mapping[str, Any], vocab_size: int) -> Tokenizer:
+    """The tokenizer in the keys of a GGUF file.
+
+    Args:
+      keys: of the file.
+      vocab_size: of the language model.
+
+    Raises:
+      KeyError: a key is missing.
+      ValueError: a kind of tokenizer that is not known, or one that is damaged or does not fit the model.
+    """
+    about = {name.removeprefix('tokenizer.ggml.'): value for name, value in keys.items()}
+    kind, tokens = about['model'], about['tokens']
+    if len(tokens) != vocab_size:
+        raise ValueError(
+            f'its tokenizer has {len(tokens)} tokens, but its language model {vocab_size}. Fetch it again.'
+        )
+    readers = {'gpt2': _byte_level, 'llama': _sentencepiece}
+    if kind not in readers:
+        raise ValueError(f'the tokenizer {kind!r} is not known. Known: {", ".join(readers)}.')
+    if wrong := [name for name in about if name.endswith('token_id') and not 0 <= about[name] < vocab_size]:
+        raise ValueError(f'{wrong[0]} = {about[wrong[0]]} is no token of its {vocab_size}. Fetch it again.')
+    kinds = about.get('token_type') or [1] * vocab_size
+    if len(kinds) != vocab_size:
+        raise ValueError(f'its tokenizer has {len(kinds)} token types for {vocab_size} tokens. Fetch it again.')
+    try:
+        return Tokenizer(readers[kind](about, kinds), vocab_size=vocab_size)
+    except (KeyError, _Unsupported):
+        raise
+    except Exception as error:  # Both libraries raise types of their own.
+        raise ValueError(f'its tokenizer cannot be read ({error}). Fetch it again.') from error
+
+
+class _Unsupported(ValueError):
+    """A message that says all there is to say."""
+
+
+def _byte_level(about: Mapping[str, Any], kinds: list[int]) -> bytes:
+    tokens, split = about['tokens'], about.get('pre')
+    if split not in SPLITS:
+        raise _Unsupported(f'its rule for splitting text, {split!r}, is not known. Known: {", ".join(SPLITS)}.')
+    # A model with more rows than tokens has them filled up.
+    ids = {token: i for i, token in enumerate(tokens) if not (kinds[i] == UNUSED and token == f'[PAD{i}]')}
+    merges = [tuple(merge.split(' ')) for merge in about['merges']]
+    made = tokenizers.Tokenizer(BPE(ids, merges, ignore_merges=split == 'llama-bpe'))
+    made.normalizer = normalizers.NFC() if split in NFC else None
+    made.pre_tokenizer, made.decoder = pre_tokenizers.Sequence(SPLITS[split]), ByteLevelDecoder()
+    added = [i for i, kind in enumerate(kinds) if kind in (CONTROL, USER_DEFINED)]
+    made.add_tokens([AddedToken(tokens[i], special=kinds[i] == CONTROL, normalized=False) for i in added])
+    fields = json.loads(made.to_str())
+    if about.get('add_bos_token', split == 'llama-bpe'):
+        fields |= _beginning(tokens[about['bos_token_id']], about['bos_token_id'])
+    ends = [about[role] for role in ('eos_token_id', 'eot_token_id', 'eom_token_id') if role in about]
+    if not ends:
+        raise _Unsupported('it does not say which token ends a text: it has no tokenizer.ggml.eos_token_id.')
+    ends = list(dict.fromkeys(ends))
+    roles = dict(bos=about.get('bos_token_id', ends[0]), eos=ends, pad=about.get('padding_token_id', ends[0]))
+    return json.dumps(dict(roles=roles) | fields, ensure_ascii=False).encode()
+
+
+def _sentencepiece(about: Mapping[str, Any], kinds: list[int]) -> bytes:
+    tokens, scores, kinds = about['tokens'], about['scores'], list(kinds)
+    unknown = about['unknown_token_id'] if 'unknown_token_id' in about else kinds.index(UNKNOWN)
+    kinds[unknown] = UNKNOWN  # Some writers call it a control token.
+    model = sentencepiece_model_pb2.ModelProto()
+    for token, score, kind in zip(tokens, scores, kinds, strict=True):
+        # Writers of GGUF put plain spaces into what a user has defined.
+        model.pieces.add(
+            piece=token.replace(ASCII_SPACE, SPACE) if kind == USER_DEFINED else token, score=score, type=kind
+        )
+    trainer, normalizer = model.trainer_spec, model.normalizer_spec
+    trainer.model_type, trainer.vocab_size, trainer.byte_fallback = trainer.BPE, len(tokens), True
+    trainer.unk_piece = tokens[unknown]
+    # A name that is no piece is no role.
+    begins = about.get('add_bos_token', True)
+    trainer.bos_piece = tokens[about['bos_token_id']] if begins else ''
+    trainer.eos_piece = tokens[about['eos_token_id']]
+    trainer.pad_piece = tokens[about['padding_token_id']] if 'padding_token_id' in about else ''
+    normalizer.name = 'identity'
+    normalizer.add_dummy_prefix = about.get('add_space_prefix', True)
+    normalizer.remove_extra_whitespaces = about.get('remove_extra_whitespaces', False)
+    return model.SerializeToString()
+
+
+def begin_with(tokenizer: Tokenizer, token: str) -> Tokenizer:
+    """The same tokenizer with `token` before every text, in place of what stood there.
+
+    Many language models attend to the first token whenever there is nothing to attend to, whatever it is (the attention sink of
+    Xiao et al. 2023). One that was trained without a token before its texts would find a picture's tag there.
+
+    Raises:
+      ValueError: it is no token of the tokenizer, or an ordinary piece of text.
+    """
+    if tokenizer.file == 'tokenizer.json':
+        fields = json.loads(tokenizer.model)
+        ids = {added['content']: added['id'] for added in fields['added_tokens']}
+        if token in ids:
+            roles = dict(roles=fields['roles'] | dict(bos=ids[token]))
+            model = json.dumps(fields | roles | _beginning(token, ids[token]), ensure_ascii=False).encode()
+    else:
+        proto = sentencepiece_model_pb2.ModelProto.FromString(tokenizer.model)
+        ids = {piece.piece: i for i, piece in enumerate(proto.pieces) if piece.type == CONTROL}
+        if token in ids:
+            proto.trainer_spec.bos_piece = token
+            model = proto.SerializeToString()
+    if token not in ids:
+        raise ValueError(f'{token!r} cannot be the first token. Take one of {", ".join(map(repr, list(ids)[:20]))}.')
+    return Tokenizer(model, vocab_size=tokenizer.vocab_size)
+
+
+def _beginning(token: str, i: int) -> dict[str, Any]:
+    """The part of a tokenizer.json that puts a token before every text."""
+    return dict(
+        post_processor=json.loads(TemplateProcessing(f'{token} $A', special_tokens=[(token, i)]).__getstate__())
+    )
