@@ -99,8 +99,12 @@ def run(command: str, *arguments: str) -> None:
     """One command of the project, printed first; stops the quickstart where it fails."""
     line = [sys.executable, '-m', f'flamingo_jax.{command}', *arguments]
     print('\n$ ' + shlex.join(['python', *line[1:]]), flush=True)
-    subprocess.run(line, check=True)
+    if code := subprocess.run(line).returncode:
+        sys.exit(code)  # The command has said why.
 
 
 if __name__ == '__main__':
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)  # The command that ran says so.

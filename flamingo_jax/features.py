@@ -7,13 +7,24 @@ trunk. The first view of a picture is the picture; with `--views=4` three random
 on few pictures. A finished split is not computed again.
 """
 
+from absl import flags
+
+from flamingo_jax import commands
+
+if __name__ == '__main__':
+    flags.DEFINE_string('data', None, 'Folder of a prepared picture set.', required=True)
+    flags.DEFINE_string('vision', None, 'Bundle that holds the trunk.', required=True)
+    flags.DEFINE_string('out', None, 'Folder for the features.', required=True)
+    flags.DEFINE_list('splits', ['train', 'validation', 'test'], 'Splits to compute.')
+    flags.DEFINE_integer('views', 1, 'Views of each picture, itself included.', lower_bound=1)
+    commands.start(__doc__)
+
 import functools
 import json
 import pathlib
 
 import jax
 import numpy as np
-from absl import app, flags, logging
 from tqdm import tqdm
 
 from flamingo_jax.files import write_whole
@@ -80,17 +91,10 @@ def _view(source, record: int, number: int, config: FlamingoConfig) -> np.ndarra
     return augment.view(frames, np.random.default_rng((record, number))) if number else frames
 
 
-def main(argv):
-    """Reads the flags and computes."""
-    del argv
-    logging.set_verbosity(logging.WARNING)  # Orbax tells its every step.
+def main() -> None:
+    """Computes what the flags say."""
     compute(flags.FLAGS.data, bundle.read(flags.FLAGS.vision), flags.FLAGS.out, flags.FLAGS.splits, flags.FLAGS.views)
 
 
 if __name__ == '__main__':
-    flags.DEFINE_string('data', None, 'Folder of a prepared picture set.', required=True)
-    flags.DEFINE_string('vision', None, 'Bundle that holds the trunk.', required=True)
-    flags.DEFINE_string('out', None, 'Folder for the features.', required=True)
-    flags.DEFINE_list('splits', ['train', 'validation', 'test'], 'Splits to compute.')
-    flags.DEFINE_integer('views', 1, 'Views of each picture, itself included.', lower_bound=1)
-    app.run(main)
+    main()

@@ -11,9 +11,11 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from flamingo_jax.training.events import Events
+
 
 class Progress:
-    """Metrics to TensorBoard (clu) and to a progress bar, averaged over `log_every` steps, by process 0."""
+    """Metrics to TensorBoard and to a progress bar, averaged over `log_every` steps, by process 0."""
 
     def __init__(self, workdir: str, config: ConfigDict, first: int, flops: float, peak: float | None):
         """Opens TensorBoard's file.
@@ -25,9 +27,7 @@ class Progress:
         """
         chief, self._writer = jax.process_index() == 0, None
         if chief:
-            from clu import metric_writers  # Brings TensorFlow, which only this needs.
-
-            self._writer = metric_writers.AsyncWriter(metric_writers.SummaryWriter(workdir))
+            self._writer = Events(workdir)
         self._bar = tqdm(total=config.steps, initial=first, unit=' steps', disable=not chief, dynamic_ncols=True)
         self._images = {name: data.images * data.batch_size for name, data in config.datasets.items()}
         self._config, self._pending, self._kept = config, None, []
@@ -96,7 +96,7 @@ class Progress:
             + f'data wait {mean["speed/data_wait_seconds"]:.3f} s{unreadable}'
         )
         if self._writer is not None:
-            self._writer.write_scalars(step, mean)
+            self._writer.write(step, mean)
 
 
 class Profile:
