@@ -60,7 +60,7 @@ setup(
         'cuda': ['jax[cuda13]'],
         'data': ['cairosvg'],  # To build data/picture_dictionary.
         'plan': ['libtpu'],  # The TPU's compiler, which needs no TPU.
-        'test': ['beartype', 'cairosvg', 'pytest', 'pytest-xdist', 'ruff'],
+        'test': ['beartype', 'cairosvg', 'pytest', 'pytest-xdist', 'ruff', 'setuptools'],
         # OpenFlamingo's own requirements are of 2023: pip install --no-deps open-flamingo==2.0.1
         'parity': ['einops-exts', 'open-clip-torch', 'timm', 'torch', 'torchvision', 'transformers'],
     },

@@ -1,6 +1,7 @@
 """The quickstart: a Flamingo that learns new words from its prompt, trained and evaluated on an ordinary CPU.
 
     python experiments/quickstart.py [--workdir=runs/quickstart]
+    python -m flamingo_jax.quickstart [--workdir=runs/quickstart]     (the same from an installed package, without a clone)
 
 It runs the project's own commands one after the other and prints each: the trunk is converted, its features are computed
 once, the resampler and the gated blocks are trained between the frozen trunk and the frozen language model of

@@ -121,6 +121,8 @@ def _end(kind: type[BaseException], error: BaseException, where: TracebackType |
         sys.__excepthook__(kind, error, where)
     elif issubclass(kind, KeyboardInterrupt):
         _say('Stopped by Ctrl-C.')
+    elif isinstance(error, OSError) and error.filename:
+        _say(f'error: {error.strerror}: {error.filename}')
     elif is_mistake(error):
         _say(f'error: {error}')
     else:
@@ -186,7 +188,7 @@ def _config_mistake(error: Exception) -> str:
 
 def _config_file() -> str:
     """What --config names, as the command line has it: the flag has no value where the file cannot be read."""
-    for argument, following in zip(sys.argv[1:], [*sys.argv[2:], ''], strict=True):
+    for argument, following in zip(sys.argv, [*sys.argv[1:], ''], strict=True):
         name, equals, value = argument.lstrip('-').partition('=')
         if argument.startswith('-') and name == 'config':
             return value if equals else following

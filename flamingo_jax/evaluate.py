@@ -98,7 +98,7 @@ def evaluate(config: ConfigDict, checkpoint: str, workdir: str) -> list[report.R
     )
     written = report.write(workdir, rows, examples, about)
     print(report.table(rows))
-    print(written)
+    print('\n'.join(map(str, written)))
     return rows
 
 

@@ -45,6 +45,9 @@ def base() -> ConfigDict:
     c.checkpoint_every = 1000
     c.keep_checkpoints = 3
     c.profile = ()  # (first, last) step to trace for TensorBoard and Perfetto; () for none.
+    c.lock()  # A mistyped key is an error, and is not ignored.
+    for names in (c.datasets, c.machines):
+        names.unlock()
     return c
 
 
