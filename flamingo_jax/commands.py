@@ -161,8 +161,8 @@ def _help(doc: str) -> str:
     lines = [doc.strip(), '', 'Flags:']
     for flag in sorted(flags.FLAGS.get_key_flags_for_module(sys.argv[0]), key=lambda flag: flag.name):
         default = '' if flag.default in (None, '', [], False) else f' (default: {flag.default_as_str.strip(chr(39))})'
-        value = '' if flag.boolean else f'={flag.name.upper()}'
-        lines.append(f'  --{flag.name}{value}')
+        no = '[no]' if flag.boolean and flag.default is not False else ''
+        lines.append(f'  --{no}{flag.name}' + ('' if flag.boolean else f'={flag.name.upper()}'))
         lines += textwrap.wrap(flag.help + default, 100, initial_indent=' ' * 6, subsequent_indent=' ' * 6)
     return '\n'.join(lines)
 

@@ -2,7 +2,8 @@
 
     python -m flamingo_jax.train --config=experiments/NAME.py --workdir=DIR [--config.KEY=VALUE ...]
 
-Every key of a config, with its meaning and default, stands in flamingo_jax/training/config.py.
+Every key of a config, with its meaning and default, stands in flamingo_jax/training/config.py, or in the dataclass that is
+named there.
 
 The run's folder holds run.json (what model this is), tokenizer.model, checkpoints/ and TensorBoard's files. The same
 command again resumes from the newest checkpoint, bit for bit. SIGTERM writes a checkpoint after the step under way and
