@@ -1,6 +1,7 @@
 """The quickstart: a Flamingo that learns new words from its prompt, trained and evaluated on an ordinary CPU.
 
     python experiments/quickstart.py [--workdir=runs/quickstart]
+    python -m flamingo_jax.quickstart [--workdir=runs/quickstart]     (the same from an installed package, without a clone)
 
 It runs the project's own commands one after the other and prints each: the trunk is converted, its features are computed
 once, the resampler and the gated blocks are trained between the frozen trunk and the frozen language model of
@@ -101,8 +102,12 @@ def run(command: str, *arguments: str) -> None:
     """One command of the project, printed first; stops the quickstart where it fails."""
     line = [sys.executable, '-m', f'flamingo_jax.{command}', *arguments]
     print('\n$ ' + shlex.join(['python', *line[1:]]), flush=True)
-    subprocess.run(line, check=True)
+    if code := subprocess.run(line).returncode:
+        sys.exit(code)  # The command has said why.
 
 
 if __name__ == '__main__':
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)  # The command that ran says so.

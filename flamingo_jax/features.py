@@ -9,6 +9,19 @@ OUT/SPLIT.begins.npy, the number of each document's first picture. The first vie
 again.
 """
 
+from absl import flags
+
+from flamingo_jax import commands
+
+if __name__ == '__main__':
+    flags.DEFINE_string('data', None, 'Folder of a prepared data set, or the .jsonl file of documents.', required=True)
+    flags.DEFINE_string('vision', None, 'Bundle that holds the trunk.', required=True)
+    flags.DEFINE_string('out', None, 'Folder for the features.', required=True)
+    flags.DEFINE_list('splits', ['train', 'validation', 'test'], 'Splits to compute.')
+    flags.DEFINE_integer('frames', 1, 'Frames a picture of documents; more are films.', lower_bound=1)
+    flags.DEFINE_integer('views', 1, 'Views of each picture, itself included.', lower_bound=1)
+    commands.start(__doc__)
+
 import dataclasses
 import functools
 import json
@@ -18,7 +31,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import app, flags, logging
 from tqdm import tqdm
 
 from flamingo_jax.files import write_whole
@@ -131,25 +143,11 @@ def _view(read: Callable[[int], Frames | None], picture: int, number: int) -> Fr
     return frames
 
 
-def main(argv):
-    """Reads the flags and computes."""
-    del argv
-    logging.set_verbosity(logging.WARNING)  # Orbax tells its every step.
-    compute(
-        flags.FLAGS.data,
-        bundle.read(flags.FLAGS.vision),
-        flags.FLAGS.out,
-        flags.FLAGS.splits,
-        flags.FLAGS.views,
-        flags.FLAGS.frames,
-    )
+def main() -> None:
+    """Computes what the flags say."""
+    f = flags.FLAGS
+    compute(f.data, bundle.read(f.vision), f.out, f.splits, f.views, f.frames)
 
 
 if __name__ == '__main__':
-    flags.DEFINE_string('data', None, 'Folder of a prepared data set, or the .jsonl file of documents.', required=True)
-    flags.DEFINE_string('vision', None, 'Bundle that holds the trunk.', required=True)
-    flags.DEFINE_string('out', None, 'Folder for the features.', required=True)
-    flags.DEFINE_list('splits', ['train', 'validation', 'test'], 'Splits to compute.')
-    flags.DEFINE_integer('frames', 1, 'Frames a picture of documents; more are films.', lower_bound=1)
-    flags.DEFINE_integer('views', 1, 'Views of each picture, itself included.', lower_bound=1)
-    app.run(main)
+    main()

@@ -10,6 +10,18 @@ What is measured: bytes of memory and what is sent, by the compiler. What is com
 lower bounds: peaks of the chip's data sheet, perfectly overlapped. No step is run.
 """
 
+from absl import flags
+
+from flamingo_jax import commands
+
+if __name__ == '__main__':
+    flags.DEFINE_string('topology', None, 'The machine: v4:8x12x16, v5e-16, h100:8, cpu:8.', required=True)
+    flags.DEFINE_integer('slices', 1, 'So many slices of it, joined by the data-centre network.')
+    commands.define_mesh('Instead of the mesh of the config for this machine.')
+    flags.DEFINE_bool('decode', True, 'Compile the decode step too.')
+    flags.DEFINE_string('out', None, 'File for the plan as JSON.')
+    commands.start(__doc__, config=True)
+
 import json
 import math
 import pathlib
@@ -18,8 +30,7 @@ import time
 from typing import Any
 
 import jax
-from absl import app, flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.parallel import rules
@@ -251,28 +262,18 @@ def _does_not_fit(name: str, part: dict[str, Any], out: dict[str, Any], gib) -> 
     return [*lines, '    What helps: ' + '; '.join(advice) + '.']
 
 
-def main(argv):
-    """Reads the flags, plans, prints and writes."""
-    del argv
-    mesh = None
-    where = topology.parse(_TOPOLOGY.value, _SLICES.value)
+def main() -> None:
+    """Plans as the flags say, prints and writes."""
+    f = flags.FLAGS
+    where = topology.parse(f.topology, f.slices)
     if where.kind == 'cpu':
         jax.config.update('jax_num_cpu_devices', where.chips)
     jax.config.update('jax_platforms', 'cpu')  # This process computes nothing.
-    if _MESH.value:
-        mesh = dict(zip(meshes.AXES, map(int, _MESH.value), strict=True))
-    out = plan(_CONFIG.value, where, mesh, _DECODE.value)
+    out = plan(f.config, where, f.mesh and meshes.parse(f.mesh), f.decode)
     print('\n' + report(out))
-    if _OUT.value:
-        pathlib.Path(_OUT.value).write_text(json.dumps(out, indent=2) + '\n')
+    if f.out:
+        pathlib.Path(f.out).write_text(json.dumps(out, indent=2) + '\n')
 
 
 if __name__ == '__main__':
-    _CONFIG = config_flags.DEFINE_config_file('config', lock_config=True)
-    _TOPOLOGY = flags.DEFINE_string('topology', None, 'The machine: v4:8x12x16, v5e-16, h100:8, cpu:8.', required=True)
-    _SLICES = flags.DEFINE_integer('slices', 1, 'So many slices of it, joined by the data-centre network.')
-    _MESH = flags.DEFINE_list('mesh', None, 'data,fsdp,tensor instead of the mesh of the config for this machine.')
-    _DECODE = flags.DEFINE_bool('decode', True, 'Compile the decode step too.')
-    _OUT = flags.DEFINE_string('out', None, 'File for the plan as JSON.')
-    flags.mark_flag_as_required('config')
-    app.run(main)
+    main()

@@ -2,6 +2,9 @@
 
     python -m flamingo_jax.train --config=experiments/NAME.py --workdir=DIR [--config.KEY=VALUE ...]
 
+Every key of a config, with its meaning and default, stands in flamingo_jax/training/config.py, or in the dataclass that is
+named there.
+
 The run's folder holds run.json (what model this is), tokenizer.model, checkpoints/ and TensorBoard's files. The same
 command again resumes from the newest checkpoint, bit for bit. SIGTERM writes a checkpoint after the step under way and
 ends with exit code 0.
@@ -12,17 +15,24 @@ Several processes, one a host, each with the same command and the same shared wo
     ... --coordinator=auto                                       (TPU pods, SLURM: JAX finds out the three by itself)
 """
 
+from absl import flags
+
+from flamingo_jax import commands
+
+if __name__ == '__main__':
+    flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
+    commands.define_processes()
+    commands.start(__doc__, config=True)
+
 import functools
 import hashlib
 import json
-import os
 import pathlib
 import time
 from typing import Any
 
 import jax
-from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from flamingo_jax import memory
 from flamingo_jax.files import write_whole
@@ -157,28 +167,13 @@ def _print_sizes(trained: Params, frozen: Params) -> None:
             processes.say(f'{label:8} {name:13} {size:14,} parameters, {leaves[0].dtype}')
 
 
-def main(argv):
-    """Reads the flags and trains."""
-    del argv
+def main() -> None:
+    """Trains as the flags say."""
     memory.keep_freed()
-    logging.set_verbosity(logging.WARNING)  # Orbax tells its every step.
-    processes.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
-    train(_CONFIG.value, _WORKDIR.value)
-
-
-def _environment(name: str) -> int | None:
-    return int(os.environ[name]) if name in os.environ else None
+    f = flags.FLAGS
+    processes.join(f.coordinator, f.processes, f.process_id)
+    train(f.config, f.workdir)
 
 
 if __name__ == '__main__':
-    _CONFIG = config_flags.DEFINE_config_file('config', lock_config=True)
-    _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
-    _COORDINATOR = flags.DEFINE_string(
-        'coordinator',
-        os.environ.get('JAX_COORDINATOR_ADDRESS', ''),
-        "Of several processes: host:port of process 0, or 'auto' on TPU pods and SLURM.",
-    )
-    _PROCESSES = flags.DEFINE_integer('processes', _environment('JAX_NUM_PROCESSES'), 'How many processes there are.')
-    _PROCESS_ID = flags.DEFINE_integer('process_id', _environment('JAX_PROCESS_ID'), 'Which one this is, from 0.')
-    flags.mark_flag_as_required('config')
-    app.run(main)
+    main()

@@ -23,8 +23,10 @@ from typing import Any, SupportsInt
 
 import sentencepiece
 import tokenizers
-from absl import app, flags
+from absl import flags
 from tqdm import tqdm
+
+from flamingo_jax import commands
 
 EOC, IMAGE = '<EOC>', '<image>'
 # What published models call the end of a chunk (OpenFlamingo, IDEFICS-instruct); padding; what stands around each picture.
@@ -261,9 +263,8 @@ def train(texts: Iterator[str], vocab_size: int, symbols: Iterable[str] = ('\n',
     return model.getvalue()
 
 
-def main(argv):
+def main() -> None:
     """Trains a tokenizer on the texts (or, in a picture set, the names) of a data set's train split."""
-    del argv
     from flamingo_jax.inputs.sources.array_record import open_split  # Only the command reads data.
 
     records = open_split(flags.FLAGS.data, 'train')
@@ -288,4 +289,5 @@ if __name__ == '__main__':
     flags.DEFINE_integer('vocab_size', 4096, 'Pieces, among them 256 bytes and 4 control tokens.')
     flags.DEFINE_list('symbols', [' Output:', ' Question:', ' Answer:'], 'Texts that become one piece each.')
     flags.DEFINE_integer('records', 100_000, 'At most so many records are read.')
-    app.run(main)
+    commands.start(__doc__)
+    main()

@@ -55,6 +55,9 @@ def base() -> ConfigDict:
     # A step whose loss or gradient is not finite changes nothing. Training stops after so many of them in a row.
     c.max_skipped_steps = 10
     c.profile = ()  # (first, last) step to trace for TensorBoard and Perfetto; () for none.
+    c.lock()  # A mistyped key is an error, and is not ignored.
+    for names in (c.datasets, c.machines):
+        names.unlock()
     return c
 
 

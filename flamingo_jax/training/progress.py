@@ -13,6 +13,8 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from flamingo_jax.training.events import Events
+
 REMEDY = (
     'The newest checkpoint is finite; the same command resumes from it. Lower config.optimizer.learning_rate, raise '
     'config.optimizer.warmup_steps, or look at the data of these steps. If the first steps after it fail again, move it '
@@ -28,7 +30,7 @@ class Skipped(NamedTuple):
 
 
 class Progress:
-    """Metrics to TensorBoard (clu) and to a progress bar, averaged over `log_every` steps, by process 0.
+    """Metrics to TensorBoard and to a progress bar, averaged over `log_every` steps, by process 0.
 
     Attributes:
       last: the metrics that were logged last.
@@ -48,9 +50,7 @@ class Progress:
         """
         chief, self._writer = jax.process_index() == 0, None
         if chief:
-            from clu import metric_writers  # Brings TensorFlow, which only this needs.
-
-            self._writer = metric_writers.AsyncWriter(metric_writers.SummaryWriter(workdir))
+            self._writer = Events(workdir)
         self._bar = tqdm(total=config.steps, initial=first, unit=' steps', disable=not chief, dynamic_ncols=True)
         self._images = {name: data.images * data.batch_size for name, data in config.datasets.items()}
         self._config, self._pending, self._kept = config, None, []
@@ -80,7 +80,7 @@ class Progress:
         self.last = self.last | self._validated
         self._show()
         if self._writer is not None:
-            self._writer.write_scalars(step, self._validated)
+            self._writer.write(step, self._validated)
 
     def _show(self) -> None:
         losses = ''.join(
@@ -147,7 +147,7 @@ class Progress:
         )
         self._show()
         if self._writer is not None:
-            self._writer.write_scalars(step, mean)
+            self._writer.write(step, mean)
 
 
 def _mean(values: list[float]) -> float:
