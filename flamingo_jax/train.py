@@ -92,10 +92,10 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
 
     turns = [(name,) for name in sources] if config.round_robin else [tuple(sources)]
     weights = {name: source.loss_weight for name, source in sources.items()}
-    where = jax.tree.map(lambda x: x.sharding, state)
-    step_fn = make_step(model, optimizer, weights, config.micro_batches, NoiseConfig(**config.noise), where)
+    shardings = jax.tree.map(lambda x: x.sharding, state)
+    step_fn = make_step(model, optimizer, weights, config.micro_batches, NoiseConfig(**config.noise), shardings)
     validate = validation.Validation(
-        model, held_out_batches, held_out, config.validation_batches, config.micro_batches, where
+        model, held_out_batches, held_out, config.validation_batches, config.micro_batches, shardings
     )
     first, due = int(state.step), False
     step = first

@@ -56,16 +56,16 @@ def load(path: str | pathlib.Path, mesh: jax.sharding.Mesh | None = None, dtype:
             f'{path} is neither a bundle (config.json) nor the workdir of a training run (run.json).'
         )
     model = Flamingo(config, dtype)
-    where = dict.fromkeys(sources.keys() | trained.keys())
+    shardings = dict.fromkeys(sources.keys() | trained.keys())
     if mesh is not None:
         boxed = jax.eval_shape(model.init, jax.random.key(0))
-        where = {name: rules.shardings(boxed[name], mesh) for name in where}
+        shardings = {name: rules.shardings(boxed[name], mesh) for name in shardings}
     params = {}
     for name, source in sources.items():
-        params[name] = source.params(name, model.dtype_of(name), where[name])
+        params[name] = source.params(name, model.dtype_of(name), shardings[name])
     for name, tree in trained.items():
         tree = jax.tree.map(functools.partial(np.asarray, dtype=model.dtype_of(name)), tree)
-        params[name] = jax.device_put(tree, where[name])
+        params[name] = jax.device_put(tree, shardings[name])
     expected = jax.eval_shape(lambda: nn.meta.unbox(model.init(jax.random.key(0))))
     if missing := sorted(set(expected) - set(params)):
         raise ValueError(f'{path} has no parameters for {missing}.')

@@ -99,8 +99,8 @@ def train_step(run: Planned) -> tuple[jax.stages.Lowered, TrainState, Params]:
     _, state = lay_out(run.model, optimizer, run.trained, run.mesh)
     frozen = run.frozen()
     weights = {name: source.loss_weight for name, source in run.sources.items()}
-    where = jax.tree.map(lambda x: x.sharding, state)
-    step = make_step(run.model, optimizer, weights, run.micro_batches, NoiseConfig(**run.config.noise), where)
+    shardings = jax.tree.map(lambda x: x.sharding, state)
+    step = make_step(run.model, optimizer, weights, run.micro_batches, NoiseConfig(**run.config.noise), shardings)
     return step.lower(state, frozen, run.parts.batch_shapes(run.mesh)), state, frozen
 
 

@@ -68,10 +68,10 @@ def lay_out(
     replicated = meshes.replicated(mesh)
     opt_state = optax.tree_map_params(
         optimizer,
-        lambda moment, where: rules.over_data(where, moment.shape),
+        lambda moment, shardings: rules.over_data(shardings, moment.shape),
         shapes.opt_state,
         params,
         transform_non_params=lambda _: replicated,
     )
-    where = TrainState(replicated, params, opt_state, replicated)
-    return make, jax.tree.map(lambda x, w: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=w), shapes, where)
+    shardings = TrainState(replicated, params, opt_state, replicated)
+    return make, jax.tree.map(lambda x, w: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=w), shapes, shardings)

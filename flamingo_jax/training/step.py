@@ -26,7 +26,7 @@ def make_step(
     loss_weights: dict[str, float],
     micro_batches: int,
     noise: NoiseConfig,
-    where: TrainState,
+    shardings: TrainState,
 ) -> Callable[[TrainState, Params, dict[str, Batch]], tuple[TrainState, Metrics]]:
     """The jitted step.
 
@@ -34,7 +34,7 @@ def make_step(
       loss_weights: lambda_m of each data set.
       micro_batches: each batch is cut into so many, whose gradients are accumulated by a scan; the result is that of
         the whole batch.
-      where: the state's shardings. The new state lies as the old one did; left to the compiler it may not, and the
+      shardings: the state's shardings. The new state lies as the old one did; left to the compiler it may not, and the
         second step would be compiled anew.
 
     Returns:
@@ -43,15 +43,15 @@ def make_step(
       number goes on, so that the data does too, and the metric 'skipped' is 1.
     """
 
-    mesh = where.step.mesh
+    mesh = shardings.step.mesh
 
     def share(grads: Params) -> Params:
         """Each copy of the model keeps its share of the gradient, as it has its share of the moments."""
         return jax.tree.map(
-            lambda x, w: jax.lax.with_sharding_constraint(x, rules.over_data(w, x.shape)), grads, where.params
+            lambda x, w: jax.lax.with_sharding_constraint(x, rules.over_data(w, x.shape)), grads, shardings.params
         )
 
-    @functools.partial(jax.jit, donate_argnames='state', out_shardings=(where, None))
+    @functools.partial(jax.jit, donate_argnames='state', out_shardings=(shardings, None))
     def step(state: TrainState, frozen: Params, batches: dict[str, Batch]) -> tuple[TrainState, Metrics]:
         with rules.activations(mesh):
             return update(state, frozen, batches)

@@ -46,7 +46,7 @@ class Validation:
         datasets: dict[str, Source],
         number: int,
         micro_batches: int,
-        where: TrainState,
+        shardings: TrainState,
     ):
         """Reads nothing yet.
 
@@ -55,14 +55,14 @@ class Validation:
           datasets: their configs.
           number: so many batches of each.
           micro_batches: each batch is cut into so many, one after the other, as in training.
-          where: the state's shardings.
+          shardings: the state's shardings.
         """
         self._batches = {name: batches[name][:number] for name in batches}
         self._sizes = {name: data.batch_size for name, data in datasets.items()}
-        mesh = where.step.mesh
+        mesh = shardings.step.mesh
         self._rows = meshes.batch_sharding(mesh)
 
-        @functools.partial(jax.jit, out_shardings=where.step)
+        @functools.partial(jax.jit, out_shardings=shardings.step)
         def sums(params: Params, frozen: Params, batch: Batch) -> dict[str, jax.Array]:
             def of_micro_batch(micro):
                 micro = encode(model, mesh, frozen, dict(micro=micro))['micro']
