@@ -203,7 +203,7 @@ def test_sampling_follows_its_limits(pretrained, pictures):
 
 
 def test_sampled_tokens_have_their_probabilities(pretrained):
-    from flamingo_jax.inference.search import Sampling, choose
+    from flamingo_jax.inference.search import Sampling, next_token
 
     logits = np.log(np.array([[0.5, 0.3, 0.15, 0.05]], np.float32)).repeat(4000, axis=0)
     for how, expected in (
@@ -212,7 +212,7 @@ def test_sampled_tokens_have_their_probabilities(pretrained):
         (Sampling(1.0, top_p=0.6), [0.625, 0.375, 0, 0]),
         (Sampling(0.5), np.array([0.25, 0.09, 0.0225, 0.0025]) / 0.365),
     ):
-        drawn = np.bincount(np.asarray(choose(jnp.asarray(logits), jax.random.key(0), how)), minlength=4) / 4000
+        drawn = np.bincount(np.asarray(next_token(jnp.asarray(logits), jax.random.key(0), how)), minlength=4) / 4000
         np.testing.assert_allclose(drawn, expected, atol=0.03)
 
 
