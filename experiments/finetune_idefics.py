@@ -1,4 +1,4 @@
-"""Goes on training an IDEFICS on one's own pictures and texts: what it trained itself, and if wanted LoRA on its LM.
+"""Fine-tunes an IDEFICS on your own pictures and texts: the parts that it trained itself, and LoRA if wanted.
 
     python -m flamingo_jax.convert idefics --source=FOLDER --out=bundles/idefics
     python -m flamingo_jax.train --config=experiments/finetune_idefics.py --workdir=runs/finetuned \
@@ -6,7 +6,9 @@
     python -m flamingo_jax.convert run --source=runs/finetuned --out=bundles/finetuned
     python -m flamingo_jax.convert to_idefics --source=bundles/finetuned --out=finetuned
 
-own.jsonl: data/README.md. An IDEFICS without a resampler takes --config.trained="('xattn', 'extra_tokens')".
+data/README.md says what own.jsonl holds. An IDEFICS without a resampler needs this too:
+
+    --config.trained="('xattn', 'extra_tokens')"
 """
 
 from ml_collections import ConfigDict

@@ -1,16 +1,19 @@
-"""Goes on training an OpenFlamingo on one's own pictures and texts: what it trained itself, and if wanted LoRA on its LM.
+"""Fine-tunes an OpenFlamingo on your own pictures and texts: the parts that it trained itself, and LoRA if wanted.
 
-    python -m flamingo_jax.convert open_flamingo --source=checkpoint.pt --lm=FOLDER --clip=FILE --out=bundles/open_flamingo
+    python -m flamingo_jax.convert open_flamingo --source=checkpoint.pt --lm=FOLDER --clip=FILE \
+        --out=bundles/open_flamingo
     python -m flamingo_jax.train --config=experiments/finetune_open_flamingo.py --workdir=runs/finetuned \
         --config.start=bundles/open_flamingo --config.datasets.own.path=FOLDER/own.jsonl [--config.lora.rank=8]
     python -m flamingo_jax.convert run --source=runs/finetuned --out=bundles/finetuned
     python -m flamingo_jax.convert to_open_flamingo --source=bundles/finetuned --out=finetuned.pt
 
-own.jsonl: data/README.md. LoRA is merged into the bundle, and as OpenFlamingo's files hold no LM the last command then refuses.
+data/README.md says what own.jsonl holds. LoRA is merged into the language model of the bundle. OpenFlamingo's files
+hold no language model, so the last command then refuses.
 
-Expect the first loss to be that of the model as it was. Measured on a tiny OpenFlamingo alone (`benchmarks/finetune.py`: random
-weights, 32 pictures, learning rate 1e-3): loss 4.53 -> 0.85 in 100 steps, with LoRA of rank 8 4.51 -> 0.84 (means of ten steps;
-45 s each on one shared core). The values below were not tried on published weights, which were not at hand.
+Expect the first loss to be that of the model before training. Only a tiny OpenFlamingo was measured
+(`benchmarks/finetune.py`: random weights, 32 pictures, learning rate 1e-3). Its loss went from 4.53 to 0.85 in 100
+steps, and with LoRA of rank 8 from 4.51 to 0.84 (means of ten steps; 45 s each on one shared core). The values below
+were not tried on published weights, which were not at hand.
 """
 
 from ml_collections import ConfigDict

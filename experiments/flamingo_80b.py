@@ -1,4 +1,4 @@
-"""Flamingo-80B by the paper's recipe. Nobody has run it with this code; what it needs is planned ahead:
+"""Flamingo-80B by the paper's recipe. Nobody has run it with this code. `plan` says what it needs:
 
     python -m flamingo_jax.plan --config=experiments/flamingo_80b.py --topology=v4:8x12x16
 

@@ -1,4 +1,4 @@
-"""Flamingo-9B by the paper's recipe. Nobody has run it with this code; what it needs is planned ahead:
+"""Flamingo-9B by the paper's recipe. Nobody has run it with this code. `plan` says what it needs:
 
     python -m flamingo_jax.plan --config=experiments/flamingo_9b.py --topology=v5e-64
 

@@ -1,8 +1,9 @@
-"""Names and directions of animated clips of 8 frames: goes on from the model of experiments/picture_dictionary.py.
+"""Names and directions of animated clips of 8 frames; from the model of experiments/picture_dictionary.py.
 
     bash data/picture_dictionary/fetch.sh --animations RAW
     python -m data.picture_dictionary.build --raw=RAW --out=DATA --config=clips
-    python -m flamingo_jax.features --data=DATA/picture_dictionary/clips/1.0.0 --vision=runs/trunk --out=runs/features_clips
+    python -m flamingo_jax.features --data=DATA/picture_dictionary/clips/1.0.0 --vision=runs/trunk \
+        --out=runs/features_clips
     python -m flamingo_jax.convert run --source=runs/picture_dictionary --out=runs/picture_dictionary_bundle
     python -m flamingo_jax.train --config=experiments/picture_clips.py --workdir=runs/picture_clips \
         --config.datasets.clips.path=DATA/picture_dictionary/clips/1.0.0

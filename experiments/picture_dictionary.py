@@ -1,4 +1,4 @@
-"""Names in 36 languages, kinds, questions about one picture and about two: goes on from experiments/picture_words.py.
+"""Names in 36 languages, kinds, questions about one picture and about two; from experiments/picture_words.py.
 
     python -m flamingo_jax.convert run --source=runs/picture_words --out=runs/picture_words_bundle
     python -m flamingo_jax.train --config=experiments/picture_dictionary.py --workdir=runs/picture_dictionary \
@@ -6,10 +6,12 @@
     python -m flamingo_jax.convert run --source=runs/picture_dictionary --packaged_trunk \
         --card=experiments/picture_dictionary.md --out=experiments/picture_dictionary
 
-It does not begin with all of it: where all tasks and languages come at once, the pictures tell too little of the next word at
-first, the gates close (0.46 to 0.04 in 430 steps), and the run stays at guessing among the words of the prompt. And half of the
-names are English: with all languages alike, and at twice the learning rate, it forgot what pictures are called (of 690 names the
-right one first for .48 of held-out drawings before, .08 after).
+Why it does not begin with all tasks and languages at once: the pictures then tell too little about the next word at
+first, the gates close (0.46 to 0.04 in 430 steps), and the run stays at guessing among the words of the prompt.
+
+Why half of the names are English: with all languages alike, and at twice the learning rate, a run forgot what
+pictures are called. Of 690 names it ranked the right one first for .48 of held-out drawings before, and for .08
+after.
 """
 
 from ml_collections import ConfigDict

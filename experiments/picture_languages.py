@@ -1,10 +1,10 @@
-"""What experiments/picture_dictionary.py learns, from a bridge that experiments/picture_meanings.py began.
+"""The tasks of experiments/picture_dictionary.py, from the aligned bridge of experiments/picture_meanings.py.
 
     python -m flamingo_jax.train --config=experiments/picture_languages.py --workdir=runs/picture_languages \
         --config.datasets.pictures.path=DATA/picture_dictionary/full/1.0.0
 
-It names pictures in 36 languages, and binds new words worse than the model in experiments/picture_dictionary/, which began with
-answers (docs/results.md, "A picture that means its name").
+The result names pictures in 36 languages. It binds new words less well than the model in
+experiments/picture_dictionary/, whose bridge was not aligned (docs/results.md, "A picture that means its name").
 """
 
 from ml_collections import ConfigDict

@@ -1,13 +1,15 @@
-"""Begins a Flamingo: each picture by itself is to mean, to the frozen language model, what its English name means.
+"""Aligns a new bridge: a picture is to mean, to the frozen language model, what its English name means.
 
     python -m flamingo_jax.train --config=experiments/picture_meanings.py --workdir=runs/picture_meanings \
         --config.datasets.pictures.path=DATA/picture_dictionary/full/1.0.0
     python -m flamingo_jax.convert run --source=runs/picture_meanings --out=runs/picture_meanings_bundle
 
-It cannot answer yet. What goes on from it finds gates that are open before every block, and a language model that translates
-what it sees: trained on answers alone, a picture is told to the last block only, as the English word to be written.
-Data, trunk and features are those of experiments/picture_words.py, the language model that of experiments/lm_names.py; one of a
-third of its steps lies in the repository (--config.lm=experiments/lm_names).
+The result cannot answer yet. A run that starts from it has open gates before every block, and a language model that
+translates what it sees. A bridge that is trained on answers alone shows the picture to the last block only, as the
+English word to be written.
+
+Data, trunk and features are those of experiments/picture_words.py. The language model is that of
+experiments/lm_names.py. One with a third of its steps is in the repository (--config.lm=experiments/lm_names).
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""Questions about what stands where in a scene, and how many: goes on from the model of experiments/picture_dictionary.py.
+"""Questions about what stands where in a scene, and how many; from the model of experiments/picture_dictionary.py.
 
     python -m data.picture_scenes.build --pictures=DATA/picture_dictionary/full/1.0.0 --out=DATA
     python -m flamingo_jax.features --data=DATA/picture_scenes/full/1.0.0 --vision=runs/trunk --out=runs/features_scenes

@@ -11,7 +11,7 @@
     python -m flamingo_jax.train --config=experiments/picture_words.py --workdir=runs/picture_words \
         --config.datasets.pictures.path=DATA/picture_dictionary/full/1.0.0
 
-The language model is made by experiments/lm_pictures.py. experiments/picture_dictionary.py goes on from here.
+experiments/lm_pictures.py makes the language model. experiments/picture_dictionary.py starts from the result.
 """
 
 from ml_collections import ConfigDict

@@ -1,11 +1,12 @@
 """The quickstart: a Flamingo that learns new words from its prompt, trained and evaluated on an ordinary CPU.
 
     python experiments/quickstart.py [--workdir=runs/quickstart]
-    python -m flamingo_jax.quickstart [--workdir=runs/quickstart]     (the same from an installed package, without a clone)
+    python -m flamingo_jax.quickstart [--workdir=runs/quickstart]     (the same, from an installed package)
 
-It runs the project's own commands one after the other and prints each: the trunk is converted, its features are computed
-once, the resampler and the gated blocks are trained between the frozen trunk and the frozen language model of
-experiments/lm_dictionary/, and the result is evaluated on held-out concepts in a held-out style. Run again, it resumes.
+It runs the project's own commands one after the other, and prints each. It converts the trunk and computes its
+features once. It trains the resampler and the gated blocks between the frozen trunk and the frozen language model of
+experiments/lm_dictionary/. Last, it evaluates the result on held-out concepts in a held-out style. Run again, it
+resumes.
 
 As the config of a training run: python -m flamingo_jax.train --config=experiments/quickstart.py --workdir=DIR
 """

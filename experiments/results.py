@@ -1,4 +1,7 @@
-"""The tables of docs/results.md, from the reports that `experiments/results.sh` left: python experiments/results.py WORK."""
+"""The tables of docs/results.md, from the reports that `experiments/results.sh` left.
+
+python experiments/results.py WORK
+"""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""Text sees all images before it, not the last alone (table 10 row ii). The paper: 63.5, 7.2 below its base."""
+"""Text sees all images before it, and not only the last one (table 10 row ii). The paper: 63.5, 7.2 below its base."""
 
 from ml_collections import ConfigDict
 

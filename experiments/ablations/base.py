@@ -1,12 +1,12 @@
-"""The base of the ablations: each config beside this one changes one thing of it, and says what the paper found.
+"""The base of the ablations. Each config beside this one changes one thing of it, and says what the paper found.
 
     python -m flamingo_jax.train --config=experiments/ablations/NAME.py --workdir=runs/ablations/NAME \
         --config.datasets.bind.path=DATA/picture_dictionary/full/1.0.0 \
         --config.datasets.name.path=DATA/picture_dictionary/full/1.0.0
 
-Data, features, trunk and language model are those of experiments/picture_words.py. The paper's figures are its overall
-score (version 2): the mean over five benchmarks, 4 shots, of the score as a share of the best published one in %, where
-its base has 70.7. Rows are those of its tables 3 and 10.
+Data, features, trunk and language model are those of experiments/picture_words.py. The paper's figures are its
+overall score (version 2): the mean over five benchmarks, at 4 shots, of the score in % of the best published one. Its
+base has 70.7. The rows are those of its tables 3 and 10.
 
     table 3   (ii)    optimisation             round_robin
               (iii)   tanh gating              no_gates

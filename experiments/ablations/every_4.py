@@ -1,6 +1,7 @@
-"""A gated block before every fourth LM block, which is one (table 3 row v). The paper: 68.8 with six, 1.9 below its base.
+"""A gated block before every fourth LM block: one (table 3 row v). The paper: 68.8 with six, 1.9 below its base.
 
-With a single block, in the middle of its language model, the paper had 59.8; this one stands at the beginning.
+With a single block, in the middle of its language model, the paper has 59.8. The single block here is at the
+beginning.
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,6 @@
-"""The language model is trained on from its weights (table 3 row viii). The paper: 62.7, 8.0 below its base.
+"""The language model is trained too, from its weights (table 3 row viii). The paper: 62.7, 8.0 below its base.
 
-From random weights it had 57.8.
+From random weights the paper has 57.8.
 """
 
 from ml_collections import ConfigDict

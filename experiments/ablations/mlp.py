@@ -1,6 +1,7 @@
 """An MLP in place of the Perceiver (table 3 row vi). The paper: 66.6, 4.1 below its base.
 
-Each of the 25 features of a picture by itself, and so 25 media tokens where the base has 8; as many parameters.
+The MLP maps each of the 25 features of a picture by itself. So a picture has 25 media tokens, where the base has 8.
+The number of parameters is the same.
 """
 
 from ml_collections import ConfigDict

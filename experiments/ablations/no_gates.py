@@ -1,4 +1,7 @@
-"""No tanh gates: both branches are added as they are (table 3 row iii). The paper: 66.5, 4.2 below its base, and less stable."""
+"""No tanh gates: both branches are added as they are (table 3 row iii).
+
+The paper: 66.5, 4.2 below its base, and less stable.
+"""
 
 from ml_collections import ConfigDict
 

@@ -1,8 +1,10 @@
-"""Text is tied to the next picture in half of the sequences (table 10 row iii). The paper's base: 70.7; with 0, as here, 69.6.
+"""Text is tied to the next picture in half of the sequences (table 10 row iii).
 
-The paper drew it for web pages, where text may belong to either picture. Here text follows its picture, so that the next one is
-always the wrong one: what a label says of its own picture comes through the tag, which sees it. The first piece of a label is
-predicted at the tag; its other pieces are not, and the last label sees no picture.
+This is the paper's base, 70.7. With 0, as in the base here, it has 69.6.
+
+The paper draws it for web pages, where text may belong to either picture. Here text follows its picture, so the next
+picture is always the wrong one. A label can tell its own picture only through the tag, which sees it. The first piece
+of a label is predicted at the tag. Its other pieces are not, and the last label sees no picture.
 """
 
 from ml_collections import ConfigDict

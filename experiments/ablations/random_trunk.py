@@ -1,4 +1,4 @@
-"""A frozen trunk of random weights: what its pretraining gives.
+"""A frozen trunk of random weights, which shows what pretraining gives.
 
     python -m flamingo_jax.convert efficientnet --random_seed=0 --image_size=160 --out=runs/random_trunk \
         --standardise=DATA/picture_dictionary/full/1.0.0
@@ -7,7 +7,8 @@
     python -m flamingo_jax.features --data=DATA/picture_dictionary/full/1.0.0 --vision=runs/random_trunk \
         --out=runs/random_features --splits=validation,test
 
-The paper has no such row: its trunk of random weights was trained with the rest (table 10 row v: 61.4, 9.3 below its base).
+The paper has no such row. It trains its trunk of random weights with the rest (table 10 row v: 61.4, 9.3 below its
+base).
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,6 @@
 """Each step is of one data set, in turn (table 3 row ii). The paper: 62.9, 7.8 below its base, which accumulates.
 
-As many sequences of each data set take twice the steps; the warm-up is as long in sequences.
+The same number of sequences of each data set takes twice the steps. The warm-up is as long, in sequences.
 """
 
 from ml_collections import ConfigDict

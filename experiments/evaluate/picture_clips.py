@@ -1,9 +1,9 @@
-"""Clips: their names, of concepts whose stills were trained on, and their direction, of concepts that were not.
+"""Clips: names of concepts whose stills were trained on, and directions of clips of concepts that were not.
 
 python -m flamingo_jax.evaluate --config=experiments/evaluate/picture_clips.py --checkpoint=WORKDIR --workdir=DIR \
     --config.data=DATA/picture_dictionary/clips/1.0.0 --config.features=runs/features_clips
 
-`:stills` after the config's path shows their first frame alone, which has no direction.
+`:stills` after the config's path shows only their first frame, which has no direction.
 """
 
 from ml_collections import ConfigDict

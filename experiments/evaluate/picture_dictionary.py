@@ -3,7 +3,8 @@
     python -m flamingo_jax.evaluate --config=experiments/evaluate/picture_dictionary.py --checkpoint=WORKDIR \
         --workdir=DIR --config.data=DATA/picture_dictionary/full/1.0.0 --config.features=runs/features
 
-`:words`, `:names`, `:tasks` or `:languages` after the config's path evaluates that part alone, `:ablation` a little of two.
+`:words`, `:names`, `:tasks` or `:languages` after the config's path evaluates that part alone. `:ablation` evaluates
+a little of two parts.
 """
 
 from ml_collections import ConfigDict

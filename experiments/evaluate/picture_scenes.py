@@ -1,4 +1,4 @@
-"""Questions about scenes whose compositions were held out, in styles that were trained on and in one that was not.
+"""Questions about scenes with held-out compositions, in the styles that were trained on and in one that was not.
 
 python -m flamingo_jax.evaluate --config=experiments/evaluate/picture_scenes.py --checkpoint=WORKDIR --workdir=DIR \
     --config.data=DATA/picture_scenes/full/1.0.0 --config.features=runs/features_scenes
