@@ -29,6 +29,7 @@ class Chunk:
     picture: Callable[[], Frames] | None  # Called in the worker that needs it; may raise PictureError.
     texts: Sequence[str]
     weights: Sequence[float]
+    says: str = ''  # What the picture shows, in words that could stand in its place: what a teacher reads (`Told`).
 
 
 class Interleaved(NamedTuple):
@@ -41,6 +42,7 @@ class Interleaved(NamedTuple):
     unreadable: np.ndarray  # int32 []: pictures that could not be read. Their chunks are left out.
     images: Frames | None = None  # uint8 [images t height width 3]. Of these two a row has one, or none: text alone.
     features: Frames | None = None  # float16 [images t s d_v], of the frozen trunk.
+    at: np.ndarray | None = None  # int32 [targets]: the tokens before each target. None: logits are computed for all.
 
     def total_weight(self):
         """What the summed loss of a batch is divided by: the first token is no target."""
@@ -57,6 +59,7 @@ class Interleaved(NamedTuple):
         length: int,
         images: int,
         p_next: float = 0.0,
+        targets: int = 0,
     ) -> 'Interleaved':
         """The row of a document.
 
@@ -68,9 +71,10 @@ class Interleaved(NamedTuple):
           length: tokens in the row; a longer document gives a random window of it (paper: 256 of a web page).
           images: pictures in the row; the window ends before one more (paper: 5). 0 = text alone.
           p_next: probability that text is tied to the next picture rather than to the previous one (paper: 0.5).
+          targets: that a row has at most; 0 is any number.
 
         Raises:
-          ValueError: a picture of another shape than `blank`.
+          ValueError: a picture of another shape than `blank`, or more targets than `targets`.
         """
         chunks, unreadable = list(chunks), 0
         while True:  # Until every picture of the window can be read. Those outside are never decoded.
@@ -104,6 +108,7 @@ class Interleaved(NamedTuple):
             used=np.int32(len(tokens)),
             unreadable=np.int32(unreadable),
             **_shown(pictures + [blank] * (images - len(pictures)), blank),
+            at=_places(weights, targets) if targets else None,
         )
 
 
@@ -134,6 +139,7 @@ class Aligned(NamedTuple):
         length: int,
         images: int = 1,
         p_next: float = 0.0,
+        targets: int = 0,
     ) -> 'Aligned':
         """The row of a document's first picture that has a text; arguments as of `Interleaved.of`.
 
@@ -142,7 +148,7 @@ class Aligned(NamedTuple):
         Raises:
           ValueError: more than one picture a row is asked for.
         """
-        del rng, p_next
+        del rng, p_next, targets
         if images != 1:
             raise ValueError(f'An aligned row shows one picture: set images of the data set to 1, not {images}.')
         chunk = next((chunk for chunk in chunks if chunk.picture is not None and any(chunk.texts)), None)
@@ -166,7 +172,99 @@ class Aligned(NamedTuple):
         )
 
 
-Row = Interleaved | Aligned
+class Told(NamedTuple):
+    """A sequence, and the same with each picture told in words: the one is to be continued as the other is.
+
+    What is compared is the next token at `at` of the one and at `told_at` of the other (`training/losses/distillation.py`).
+    """
+
+    tokens: np.ndarray  # int32 [length].
+    phi: np.ndarray  # int32 [length].
+    told: np.ndarray  # int32 [length + TOLD * images]: words for pictures, a new line for <EOC>.
+    at: np.ndarray  # int32 [targets]: the ends of tags, and the tokens of texts.
+    told_at: np.ndarray  # int32 [targets].
+    weights: np.ndarray  # float32 [targets]: of each comparison; 0 is padding.
+    newline: np.ndarray  # int32 []: the token that stands for <EOC>.
+    used: np.ndarray  # int32 []: tokens that are not padding.
+    unreadable: np.ndarray  # int32 [].
+    images: Frames | None = None  # uint8 [images t height width 3] or
+    features: Frames | None = None  # float16 [images t s d_v].
+
+    def total_weight(self):
+        """What the summed loss of a batch is divided by."""
+        return self.weights.sum()
+
+    @classmethod
+    def of(
+        cls,
+        chunks: Sequence[Chunk],
+        tokenizer: Tokenizer,
+        blank: Frames,
+        rng: np.random.Generator,
+        *,
+        length: int,
+        images: int,
+        p_next: float = 0.0,
+        targets: int = 0,
+    ) -> 'Told':
+        """The row of a document whose pictures all say something; arguments as of `Interleaved.of`.
+
+        targets: comparisons a row; 0 is `length`. Of a longer document the beginning is taken.
+
+        Raises:
+          ValueError: a picture without words, or a model without <EOC>.
+        """
+        del rng, p_next
+        if tokenizer.eoc is None:
+            raise ValueError('A told row ends its chunks with <EOC>, which this tokenizer does not have.')
+        shown, told = Layout(tokenizer), Layout(tokenizer)
+        compared: list[tuple[int, int, float]] = []
+        frames: list[Frames] = []
+        unreadable = 0
+        for chunk in chunks:
+            if chunk.picture is not None:
+                if not chunk.says:
+                    raise ValueError('A picture of a told row has no words that could stand in its place.')
+                picture = _read(chunk.picture, blank) if len(frames) < images else None
+                unreadable += picture is None and len(frames) < images
+                if picture is None:
+                    continue
+                frames.append(picture)
+                shown.picture()
+                told.text(chunk.says, marks=False)
+            weight = max(chunk.weights, default=0.0)
+            for text, own in zip(chunk.texts, chunk.weights, strict=True):
+                before = len(shown.tokens), len(told.tokens)
+                shown.text(text, marks=False)
+                told.text(text, marks=False)
+                for i in range(len(shown.tokens) - before[0]):
+                    compared.append((before[0] + i - 1, before[1] + i - 1, float(own)))
+            compared.append((len(shown.tokens) - 1, len(told.tokens) - 1, float(weight)))
+            shown.end_chunk()
+            told.text('\n')
+        room = length + TOLD * images
+        k = targets or length
+        compared = [one for one in compared if 0 <= min(one[:2]) and one[0] < length and one[1] < room and one[2]][:k]
+        tokens, told_tokens = shown.tokens[:length], told.tokens[:room]
+        tags = np.zeros(length, np.int32)
+        tags[[at for at in shown.begins if at < length]] = 1
+        at, told_at, weights = zip(*compared, strict=True) if compared else ((), (), ())
+        return cls(
+            tokens=_pad(tokens, length, tokenizer.pad, np.int32),
+            phi=np.cumsum(tags, dtype=np.int32),
+            told=_pad(told_tokens, room, tokenizer.pad, np.int32),
+            at=_pad(at, k, 0, np.int32),
+            told_at=_pad(told_at, k, 0, np.int32),
+            weights=_pad(weights, k, 0.0, np.float32),
+            newline=np.int32(tokenizer.encode('\n')[-1]),
+            used=np.int32(len(tokens)),
+            unreadable=np.int32(unreadable),
+            **_shown(frames + [blank] * (images - len(frames)), blank),
+        )
+
+
+TOLD = 6  # Tokens that the words for a picture may take beyond its tag.
+Row = Interleaved | Aligned | Told
 Batch = Row  # The same fields, with rows before every shape.
 
 
@@ -201,6 +299,14 @@ def _read(picture: Callable[[], Frames], blank: Frames) -> Frames | None:
 def _shown(pictures: Sequence[Frames], blank: Frames | None) -> dict[str, Frames]:
     """The pictures of a row under the name that says what they are: pixels are bytes."""
     return {'images' if blank.dtype == np.uint8 else 'features': np.stack(pictures)} if pictures else {}
+
+
+def _places(weights: Sequence[float], targets: int) -> np.ndarray:
+    """The places before those with a weight, then -1 up to `targets`."""
+    places = np.flatnonzero(np.array(weights[1:]))
+    if len(places) > targets:
+        raise ValueError(f'A row has {len(places)} targets: raise `targets` of the data set, which is {targets}.')
+    return _pad(places, targets, -1, np.int32)
 
 
 def _pad(values, length, fill, dtype):

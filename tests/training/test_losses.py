@@ -1,9 +1,15 @@
-"""Noise on the text, as a language model's pretraining asks for it."""
+"""Noise on the text, as a language model's pretraining asks for it; and each loss by hand."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flamingo_jax.inputs.rows import Chunk, Interleaved, Told
+from flamingo_jax.inputs.tokenizer import MissingTokenizer
+from flamingo_jax.model.config import FlamingoConfig
+from flamingo_jax.model.flamingo import Flamingo
+from flamingo_jax.training.losses import distillation, next_token
 from flamingo_jax.training.losses.noise import NoiseConfig, text_noise
 
 
@@ -21,3 +27,77 @@ def test_a_repeated_token_has_the_same_noise_only_where_it_is_of_the_vocabulary(
     assert np.array_equal(noise[:, 0], noise[:, 2]) == bool(vocabulary)
     assert not np.array_equal(noise[:, 0], noise[:, 1])
     assert len(np.unique(noise[:, 0, 0])) > 0.7 * len(noise)  # Each row its own, by 304 shifts.
+
+
+LETTERS = {'a': 11, 'b': 12, 'c': 13, '\n': 14, 'dog': 15}
+
+
+class Letters(MissingTokenizer):
+    """One token a word."""
+
+    def __init__(self):
+        super().__init__(304, 'text')
+        self.begin, self.eos, self.image_tag = (2,), 3, (7, 8, 9)
+
+    def encode(self, text, continues=False, marks=True):
+        return [LETTERS[word] for word in text.split(' ')]
+
+
+def told_row(features, targets=0):
+    chunks = [
+        Chunk(lambda: features[0], ['a b'], [1.0], says='dog c'),
+        Chunk(lambda: features[1], ['c', 'a'], [0.0, 0.5], says='dog'),
+    ]
+    blank = np.zeros_like(features[0])
+    return Told.of(chunks, Letters(), blank, np.random.default_rng(0), length=16, images=2, targets=targets)
+
+
+def test_a_told_row_compares_what_follows_each_picture(features):
+    row = told_row(features[0].astype(np.float16))
+    assert row.tokens.tolist()[: row.used] == [2, 7, 8, 9, 11, 12, 304, 7, 8, 9, 13, 11, 304]
+    assert row.told.tolist()[:10] == [2, 15, 13, 11, 12, 14, 15, 13, 11, 14]
+    compared = [(int(a), int(b), float(w)) for a, b, w in zip(row.at, row.told_at, row.weights, strict=True) if w]
+    # After each tag or word: the next token of the text, or the end of the chunk, which weighs as its last text does.
+    assert compared == [(3, 2, 1.0), (4, 3, 1.0), (5, 4, 1.0), (10, 7, 0.5), (11, 8, 0.5)]
+    assert row.total_weight() == 4.0
+    cut = told_row(features[0].astype(np.float16), targets=3)
+    assert cut.at.tolist() == [3, 4, 5] and cut.weights.tolist() == [1.0] * 3
+
+
+def test_distillation_by_hand(model, params, features):
+    """KL of the two models' next tokens, one comparison at a time; the told one's new line is <EOC>."""
+    row = told_row(features[0].astype(np.float16))
+    batch = jax.tree.map(lambda x: jnp.asarray(x)[None], row)._replace(newline=jnp.array([14], jnp.int32))
+    loss, sums = jax.jit(lambda b: distillation.loss_sum(model, params, {}, b, jax.random.key(0), NoiseConfig()))(batch)
+    shown = jax.nn.log_softmax(model.logits(params, batch.features.astype(jnp.float32), batch.tokens))[0]
+    bare = Flamingo(FlamingoConfig(lm=model.config.lm))
+    told = np.array(jax.nn.softmax(bare.logits({'lm': params['lm']}, None, batch.told))[0], np.float64)
+    expected, right = 0.0, 0
+    for at, told_at, weight in zip(row.at, row.told_at, row.weights, strict=True):
+        if weight:
+            p = np.append(told[told_at], told[told_at, 14])
+            p[14] = 0.0
+            q = np.asarray(shown[at], np.float64)
+            expected += weight * sum(x * (np.log(x) - y) for x, y in zip(p, q, strict=True) if x > 0)
+            right += p.argmax() == q.argmax()
+    assert float(loss) == pytest.approx(expected, rel=1e-4)
+    assert float(sums['right']) == right and float(sums['answers']) == 5
+
+
+def test_logits_of_the_targets_alone_give_the_same_loss(model, params, features):
+    chunks = [Chunk(lambda: features[0, 0], ['a b', 'c'], [0.0, 1.0]), Chunk(lambda: features[0, 1], ['b'], [0.5])]
+
+    def row(targets):
+        rng, blank = np.random.default_rng(0), np.zeros_like(features[0, 0])
+        return Interleaved.of(chunks, Letters(), blank, rng, length=20, images=2, targets=targets)
+
+    def loss(row):
+        batch = jax.tree.map(lambda x: jnp.asarray(x)[None], row)
+        return next_token.loss_sum(model, params, {}, batch, jax.random.key(0), NoiseConfig())[1]
+
+    every, some = loss(row(0)), loss(row(8))
+    for name, value in every.items():
+        assert float(some[name]) == pytest.approx(float(value), rel=1e-6), name
+    assert row(8).at.tolist() == [5, 6, 10, 11, 12, -1, -1, -1]
+    with pytest.raises(ValueError, match='has 5 targets: raise `targets` of the data set, which is 4'):
+        row(4)

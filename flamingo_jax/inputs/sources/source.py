@@ -40,6 +40,7 @@ class Source:
     length: int = 256  # Tokens a row.
     images: int = 5  # Pictures a row; 0 = text alone.
     frames: int = 1  # Frames a picture; more is video.
+    targets: int = 0  # That a row has at most: logits are computed for so many. 0 is any number: for all tokens.
     p_next: float = 0.0  # Probability that text is tied to the next picture (paper: 0.5 on web pages).
     batch_size: int = 32  # Rows a step, over all devices.
     loss_weight: float = 1.0  # lambda_m.
@@ -61,7 +62,8 @@ class Source:
         self, chunks: list[Chunk], tokenizer: Tokenizer, blank: Frames | None, rng: np.random.Generator
     ) -> Row:
         """The row of a document."""
-        return self.row.of(chunks, tokenizer, blank, rng, length=self.length, images=self.images, p_next=self.p_next)
+        shape = dict(length=self.length, images=self.images, p_next=self.p_next, targets=self.targets)
+        return self.row.of(chunks, tokenizer, blank, rng, **shape)
 
     def empty_row(self, tokenizer: Tokenizer, pictures: PictureFormat) -> Row:
         """The row of an empty document: every other has its shapes and dtypes. The data set need not be there."""

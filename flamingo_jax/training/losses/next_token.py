@@ -32,7 +32,14 @@ def loss_sum(
     added = None
     if noise.text or noise.vocabulary:
         added = text_noise(params['lm']['embedder']['tokens'], tokens, key_text, noise, model)
-    logits = model.logits(params, shown, tokens, batch.phi[:, :-1], added)
+    y = model.hidden(params, shown, tokens, batch.phi[:, :-1], added)
+    if batch.at is not None:  # The product with the vocabulary is a large part of a small model's work.
+        unused = batch.at < 0
+        at = jnp.maximum(batch.at, 0)
+        y = jnp.take_along_axis(y, at[..., None], axis=1)
+        targets = jnp.take_along_axis(targets, at, axis=1)
+        weights = jnp.where(unused, 0, jnp.take_along_axis(weights, at, axis=1))
+    logits = model.unembed(params, y)
     nll = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
     answers = weights >= 1.0  # Targets of full weight: the accuracy is of these.
     sums = dict(

@@ -1,0 +1,55 @@
+"""The loss of a data set whose pictures are told in words to a teacher, the frozen language model itself; not in the paper.
+
+No answers are needed: any text after any captioned picture will do, and all that the language model makes of the caption is
+what the picture is to give it (compare Hinton et al. 2015).
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from flamingo_jax.inputs.rows import Told
+from flamingo_jax.inputs.tokenizer import ENDS_OF_CHUNK
+from flamingo_jax.model.flamingo import Flamingo, Params
+from flamingo_jax.training.losses.noise import NoiseConfig, features
+
+
+def loss_sum(
+    model: Flamingo, trained: Params, frozen: Params, batch: Told, key: Key[Array, ''], noise: NoiseConfig
+) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
+    """How unlike the told language model a Flamingo goes on, summed over a batch.
+
+    Args:
+      batch: rows of `inputs/rows.py`.
+      (the others): as of `next_token.loss_sum`.
+
+    Returns:
+      sum over comparisons of weight * KL(told || shown) of the next token, in nats, where the told model's new line is <EOC>;
+      and sums for the metrics, `right` being the comparisons in which both have the same likeliest token.
+    """
+    params = {**frozen, **trained}
+    shown = model.hidden(params, features(model, params, batch, key, noise), batch.tokens, batch.phi)
+    shown = jax.nn.log_softmax(model.unembed(params, _take(shown, batch.at)))
+    alone = dataclasses.replace(model, config=dataclasses.replace(model.config, xattn=None, lora=None, extra_tokens=()))
+    lm = {'lm': jax.lax.stop_gradient(params['lm'])}
+    told = jax.nn.softmax(alone.unembed(lm, _take(alone.hidden(lm, None, batch.told), batch.told_at)))
+    is_newline = jnp.arange(told.shape[-1]) == batch.newline[:, None, None]
+    ends = jnp.sum(jnp.where(is_newline, told, 0), axis=-1, keepdims=True)
+    extra = [ends if name in ENDS_OF_CHUNK else jnp.zeros_like(ends) for name in model.config.extra_tokens]
+    told = jnp.concatenate([jnp.where(is_newline, 0, told), *extra], axis=-1)
+    divergence = jnp.sum(told * (jnp.log(jnp.maximum(told, 1e-30)) - shown), axis=-1)
+    compared = batch.weights > 0
+    sums = dict(
+        loss=jnp.sum(divergence * batch.weights),
+        answers=jnp.sum(compared, dtype=jnp.float32),
+        right=jnp.sum(compared & (shown.argmax(-1) == told.argmax(-1)), dtype=jnp.float32),
+        tokens=jnp.sum(batch.used, dtype=jnp.float32),
+        unreadable=jnp.sum(batch.unreadable, dtype=jnp.float32),
+    )
+    return sums['loss'], sums
+
+
+def _take(y: Float[Array, 'b l d'], places: Int[Array, 'b k']) -> Float[Array, 'b k d']:
+    return jnp.take_along_axis(y, places[..., None], axis=1)
