@@ -139,8 +139,7 @@ def _say(message: str) -> None:
 
 def _silence() -> None:
     """Keeps the libraries' start-up lines and warnings, on which a user cannot act, from stderr."""
-    for name in ('TF_CPP_MIN_LOG_LEVEL', 'GLOG_minloglevel', 'ABSL_MIN_LOG_LEVEL'):
-        os.environ.setdefault(name, '2')  # C++ code: errors alone.
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # XLA, which still calls it that: errors alone.
     if not sys.warnoptions:
         warnings.simplefilter('ignore')
     logging.set_verbosity(logging.INFO)

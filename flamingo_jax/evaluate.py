@@ -95,7 +95,7 @@ def evaluate(config: ConfigDict, checkpoint: str, workdir: str) -> list[report.R
     )
     written = report.write(workdir, rows, examples, about)
     print(report.table(rows))
-    print('\n'.join(map(str, written)))
+    print(*dataclasses.asdict(written).values(), sep='\n')
     return rows
 
 
