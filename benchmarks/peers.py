@@ -261,7 +261,7 @@ def generation(pair: Pair, shots: int, batch: int, beams: int, repeats: int, pat
         begin = time.perf_counter()
         media, text, logits = jax.block_until_ready(pair.ours.read(prompts, NEW))
         first = time.perf_counter()
-        common = (pair.ours.model, pair.ours.token_params, media, text, logits, never)
+        common = (*pair.ours.by_token, media, text, logits, never)
         if beams > 1:
             tokens = search.beam_search(*common, NEW, beams, 0.0, tuple(banned))
         else:

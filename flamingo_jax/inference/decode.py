@@ -10,13 +10,14 @@ caches are copied, their media are not. Candidates branch off a row and copy not
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from flamingo_jax.inference.unrolled import Unrolled, apart
 from flamingo_jax.inputs.images import Frames
 from flamingo_jax.model.flamingo import Flamingo, Media, Params
 from flamingo_jax.model.language_model import KeysValues
@@ -25,7 +26,7 @@ from flamingo_jax.model.language_model import KeysValues
 class Text(NamedTuple):
     """The text read so far."""
 
-    cache: KeysValues | list[KeysValues]  # [depth b g p k], p places; or of each block.
+    cache: KeysValues  # Each [depth b g p k], p places; or a list of those of each block.
     valid: Bool[Array, 'b p']  # Which places hold a token (not padding, not free).
     end: Int[Array, '']  # The first free place.
     position: Int[Array, 'b']  # Of each row's next token.
@@ -134,29 +135,8 @@ def branch(
     return model.unembed(params, y).reshape(b, c, l, -1)
 
 
-def apart(stacks: Any) -> list[Any]:
-    """The trees of the single blocks of a tree that is stacked over blocks."""
-    return [jax.tree.map(lambda x, i=i: x[i], stacks) for i in range(len(jax.tree.leaves(stacks)[0]))]
-
-
-def params_apart(params: Params) -> Params:
-    """Parameters whose stacks are lists of blocks, for tokens that are decoded one at a time on a CPU; views, not copies.
-
-    XLA's CPU backend copies what it takes from a stack: for each token all weights, which are all that a token reads. The
-    price is that the time to compile grows with depth.
-    """
-
-    (device,) = jax.tree.leaves(params)[0].devices()
-
-    def views(stacks):
-        return jax.device_put(apart(jax.tree.map(np.asarray, stacks)), device)
-
-    new = {name: views(params[name]) for name in ('xattn', 'lora') if name in params}
-    return params | new | {'lm': params['lm'] | {'blocks': views(params['lm']['blocks'])}}
-
-
-def begin(model: Flamingo, params: Params, media: Media | None, text: Text) -> tuple[Media | None, Text]:
-    """What tokens after a prompt read of it; apart if `params` are.
+def begin(model: Flamingo, media: Media | None, text: Text) -> tuple[Media | None, Text]:
+    """What tokens after a prompt read of it; lists of blocks for a model that is unrolled.
 
     Of the pictures they read only the last, where only that is seen, and none where each is seen at its tag alone.
     """
@@ -172,7 +152,7 @@ def begin(model: Flamingo, params: Params, media: Media | None, text: Text) -> t
 
         media = Media(None, jax.tree.map(last, media.keys_values))
         text = text._replace(phi=jnp.minimum(text.phi, 1))
-    if isinstance(params['lm']['blocks'], list):
+    if isinstance(model, Unrolled):
         media = media and Media(None, apart(media.keys_values))
         text = text._replace(cache=apart(text.cache))
     return media, text

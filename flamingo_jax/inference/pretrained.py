@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from flamingo_jax.inference import bundle, decode, search
 from flamingo_jax.inference.run import open_run
+from flamingo_jax.inference.unrolled import unroll
 from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.prompts import Prompt, as_batch, encode_prompt, is_continued
 from flamingo_jax.inputs.tokenizer import EOC, IMAGE, Tokenizer
@@ -95,11 +96,11 @@ class Pretrained:
         return PictureFormat.of(self.config, self.checksums.get('vision', ''))
 
     @functools.cached_property
-    def token_params(self) -> Params:
-        """The parameters as they are best read a token at a time."""
+    def by_token(self) -> tuple[Flamingo, Params]:
+        """The model and its parameters as they are fastest a token at a time."""
         devices = jax.tree.leaves(self.params)[0].devices()
         on_one_cpu = len(devices) == 1 and next(iter(devices)).platform == 'cpu'
-        return decode.params_apart(self.params) if on_one_cpu else self.params
+        return unroll(self.model, self.params) if on_one_cpu else (self.model, self.params)
 
     def features(self, frames: UInt8[np.ndarray, 't height width 3']) -> Float[np.ndarray, 't s d_v']:
         """The frozen trunk's standardised features of one picture or video."""
@@ -166,7 +167,7 @@ class Pretrained:
         banned = tuple(c.lm.vocab_size + i for i in range(len(c.extra_tokens)) if c.lm.vocab_size + i not in stops)
         # In some vocabularies one token begins, ends and pads.
         banned += tuple({self.tokenizer.pad, self.tokenizer.bos} - set(stops))
-        common = (self.model, self.token_params, media, text, logits, jnp.array(stops))
+        common = (*self.by_token, media, text, logits, jnp.array(stops))
         if num_beams > 1:
             tokens = search.beam_search(*common, max_new_tokens, num_beams, length_penalty, banned)
         else:

@@ -55,7 +55,7 @@ def sample(
     """Up to `steps` tokens a row after a prompt; ends when every row has met one of `stops`.
 
     Args:
-      params: may be apart, as from `decode.params_apart`.
+      model, params: may be unrolled (`unrolled.unroll`).
       media, text, logits: of the prompt, from `decode`.
       stops: tokens that end a row.
       banned: tokens that are never chosen (an <image> tag, which would have no picture).
@@ -64,7 +64,7 @@ def sample(
       The tokens; -1 from the stop token on.
     """
     banned = jnp.array(banned, jnp.int32)
-    media, text = begin(model, params, media, text)
+    media, text = begin(model, media, text)
 
     def look(step, logits, done, out):
         token = next_token(logits.at[:, banned].set(NEVER), jax.random.fold_in(key, step), how)
@@ -107,7 +107,7 @@ def beam_search(
     banned = jnp.array(banned, jnp.int32)
     b, v = logits.shape
     looked_at = (1 + stops.shape[0]) * beams
-    media, text = begin(model, params, media, text)
+    media, text = begin(model, media, text)
     row = jnp.arange(b)[:, None]
 
     def more(carry):
@@ -167,7 +167,7 @@ def score(
       media, text, logits: of the prompts.
       candidates, valid: tokens, padded on the right.
     """
-    media, text = begin(model, params, media, text)
+    media, text = begin(model, media, text)
     first = jnp.take_along_axis(jax.nn.log_softmax(logits)[:, None], candidates[:, :, :1], axis=2)[..., 0]
     total = jnp.where(valid[..., 0], first, 0.0)
     if candidates.shape[2] > 1:

@@ -14,8 +14,8 @@ from flamingo_jax.model.layers import soft_cap
 
 def attend(
     q: Float[Array, 'b l h k'],
-    k: Float[Array, 'b m g k'],
-    v: Float[Array, 'b m g k'],
+    k: Float[Array, 'b g m k'],
+    v: Float[Array, 'b g m k'],
     mask: Bool[Array, '#b l m'] | None = None,
     bias: Float[Array, 'b h l m'] | None = None,
     scale: float | None = None,
@@ -25,7 +25,8 @@ def attend(
 
     Args:
       q: queries, h heads.
-      k, v: keys and values, g heads where g divides h; each serves h / g query heads (g = h is the usual attention).
+      k, v: keys and values, g heads where g divides h; each serves h / g query heads (g = h is the usual attention). They lie
+        as a cache keeps them, so that no token moves what was read before it.
       mask: True = may attend. None attends to everything.
       bias: added to the scaled products before the softmax (relative positions).
       scale: of the products; None is head_dim ** -0.5.
@@ -37,14 +38,13 @@ def attend(
     The softmax is taken in float32 whatever the dtype of the inputs.
     """
     b, l, h, head_dim = q.shape
-    m, g = k.shape[1:3]
+    g, m = k.shape[1:3]
     if m == 0:  # A text without pictures: every row is empty.
         return jnp.zeros_like(q)
     # Batch and heads lead, as in plain batched products: XLA's CPU backend takes three times as long for the gradient of the
     # same sums over dimensions in other places. They stay two dimensions, because a mesh may cut both. The h / g query heads
     # of a group are rows.
     q = q.transpose(0, 2, 1, 3).reshape(b, g, h // g * l, head_dim)
-    k, v = (x.transpose(0, 2, 1, 3) for x in (k, v))
     logits = jnp.einsum('bglk,bgmk->bglm', q, k, preferred_element_type=jnp.float32)
     logits = soft_cap(logits * (head_dim**-0.5 if scale is None else scale), cap)
     if bias is not None:

@@ -19,15 +19,14 @@ A model whose config has no `xattn` is its bare language model; text pretraining
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
-from flamingo_jax.model import lora
+from flamingo_jax.model import init, lora, stack
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.gated_xattn import GatedXattnDense, media_mask
 from flamingo_jax.model.language_model import Block, Embedder, KeysValues
@@ -42,19 +41,12 @@ class Media(NamedTuple):
     """What the text may attend to: the media tokens, or the keys and values that every gated block made of them."""
 
     tokens: Float[Array, 'b m e'] | None  # e: `FlamingoConfig.media_width`.
-    keys_values: Any  # Each [x b h m k] over the x gated blocks, or a list of [b h m k]; None: made inside each block.
+    keys_values: Any  # Each [x b h m k] over the x gated blocks; None: made inside each block.
 
     @property
     def length(self) -> int:
         """m, the media tokens a row."""
         return self.tokens.shape[1] if self.keys_values is None else jax.tree.leaves(self.keys_values)[0].shape[-2]
-
-
-# What each block keeps for the backward pass beside its input; '' keeps everything.
-REMAT = {
-    'full': jax.checkpoint_policies.nothing_saveable,
-    'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # Products with a weight; attention is recomputed.
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,11 +55,13 @@ class Flamingo:
 
     config: FlamingoConfig
     dtype: DTypeLike = jnp.float32
-    remat: str = ''  # '', or a name of `REMAT`: recompute each block in the backward pass, keeping what it says.
+    remat: str = ''  # '', or a name of `stack.REMAT`: recompute each block in the backward pass, keeping what it says.
+
+    loop: ClassVar[Callable[..., Any]] = staticmethod(stack.scan)  # Over the blocks.
 
     def __post_init__(self):
-        if self.remat and self.remat not in REMAT:
-            raise ValueError(f"remat is one of '', {', '.join(map(repr, REMAT))}, and not {self.remat!r}.")
+        if self.remat and self.remat not in stack.REMAT:
+            raise ValueError(f"remat is one of '', {', '.join(map(repr, stack.REMAT))}, and not {self.remat!r}.")
 
     def logits(
         self,
@@ -166,7 +160,7 @@ class Flamingo:
         b, n, t = media.shape[:3]
         if self.config.resampler is not None:
             resampler = Resampler(self.config.resampler, self.config.lm.width, self.dtype)
-            media = self._checkpoint(resampler.apply)({'params': params['resampler']}, media)
+            media = stack.checkpoint(resampler.apply, self.remat)({'params': params['resampler']}, media)
         elif t > 1:
             raise ValueError(f'Without a resampler a picture has one frame, and not {t}.')
         media = media.astype(self.dtype).reshape(b, -1, media.shape[-1])
@@ -176,8 +170,7 @@ class Flamingo:
         """The media's keys and values in every gated block, [x b h m k]: computed once a prompt when decoding."""
 
         def of_block(p):
-            keys_values = self._gated.apply({'params': p}, media.tokens, method='keys_values')
-            return tuple(x.swapaxes(1, 2) for x in keys_values)  # As attention reads them, for every token.
+            return self._gated.apply({'params': p}, media.tokens, method='keys_values')
 
         return Media(None, jax.lax.map(of_block, params['xattn']))
 
@@ -231,103 +224,58 @@ class Flamingo:
         mask: Bool[Array, '#b l p'],
         media: Media | None,
         phi: Int[Array, 'b l'],
-        cache: KeysValues | list[KeysValues] | None = None,
+        cache: KeysValues | None = None,
         index: Int[Array, ''] | int = 0,
         key_positions: Int[Array, 'b p'] | None = None,
         every_block: bool = False,
-    ) -> tuple[Float[Array, '*depth b l d'], KeysValues | list[KeysValues] | None]:
-        """The blocks: groups of one gated block and the `every` LM blocks after it, scanned.
+    ) -> tuple[Float[Array, '*depth b l d'], KeysValues | None]:
+        """The blocks: before every k-th of the language model's a gated one.
 
         Args:
-          params: their stacks may be lists of the blocks' trees, and then so are the media's and the cache (`decode.apart`).
           y, positions: embedded text and its positions.
           mask: self-attention mask; p = l without a cache.
           media, phi: what may be seen, and by whom; None is no picture.
           cache, index: self-attention keys and values of every block ([depth b g p k]) and where y begins in them.
           key_positions: of the cache's places.
-          every_block: give y after every block, [depth b l d]; not with lists.
+          every_block: give y after every block, [depth b l d].
 
         Returns:
           y after the last block, and the new cache.
         """
         c = self.config
-        block = Block(c.lm, self.dtype)
-        y = Embedder(c.lm, self.dtype).apply({'params': params['lm']['embedder']}, y, positions, method='add_positions')
+        y = self._embedder.apply({'params': params['lm']['embedder']}, y, positions, method='add_positions')
         if media is None and c.xattn is not None and not c.xattn.ffw_where_seen:  # The paper's acts on every text.
             media = Media(jnp.zeros((y.shape[0], 0, c.media_width), self.dtype), None)
         if media is not None:
-            gated, r = self._gated, c.media_tokens
+            r = c.media_tokens
             seen = media_mask(phi, media.length // r, r, c.xattn.only_last_image)
+        windows = c.lm.windows or (0,)
 
-        blocks = params['lm']['blocks'], (params['lora'] if c.lora else None)
-        windows, length = c.lm.windows or (0,), y.shape[1]
-        uniform = len(set(windows)) == 1
-
-        def run(y, i, here, low_rank, old):
-            variables = {'params': here} | ({'lora': lora.scaled(c.lora, low_rank)} if c.lora else {})
-            window = windows[0] if uniform else jnp.array(windows)[i]
-            return block.apply(variables, y, positions, mask, old, index, key_positions, window)
-
-        def run_gated(y, p, keys_values):
+        def gated(y, gate):
+            p, keys_values = gate
             if keys_values is None:
-                keys_values = gated.apply({'params': p}, media.tokens, method='keys_values')
-            else:
-                keys_values = tuple(x.swapaxes(1, 2) for x in keys_values)
-            return gated.apply({'params': p}, y, keys_values, seen)
+                keys_values = self._gated.apply({'params': p}, media.tokens, method='keys_values')
+            return self._gated.apply({'params': p}, y, keys_values, seen)
 
-        first, every = (c.xattn.first, c.xattn.every) if c.xattn else (0, c.lm.depth)
-        if isinstance(blocks[0], list):  # Only with a cache.
-            cache = list(cache)
-            for i, here in enumerate(blocks[0]):
-                group, rest = divmod(i - first, every)
-                if media is not None and group >= 0 and rest == 0:
-                    y = run_gated(y, params['xattn'][group], media.keys_values and media.keys_values[group])
-                y, cache[i] = run(y, i, here, blocks[1] and blocks[1][i], cache[i])
-            return y, cache
+        def block(y, p, i, old):
+            p, low_rank = p
+            variables = {'params': p} | ({'lora': lora.scaled(c.lora, low_rank)} if c.lora else {})
+            window = windows[0] if len(set(windows)) == 1 else jnp.array(windows)[i]
+            return Block(c.lm, self.dtype).apply(variables, y, positions, mask, old, index, key_positions, window)
 
-        # The same for stacks. Groups are scanned, so that compile time does not grow with depth. Where the last group
-        # is ragged (80 = 11 * 7 + 3), it passes over the blocks that there are not, and each block is taken from the whole
-        # stack where it is used: cutting the stack into groups would copy the model. The same holds where blocks stand before
-        # the first group.
-        groups, ragged = -(-(c.lm.depth - first) // every), first > 0 or c.lm.depth % every != 0
-        grouped = None if ragged else jax.tree.map(lambda x: x.reshape(groups, every, *x.shape[1:]), blocks)
-
-        def run_block(y_cache, xs):
-            i, p = xs
-
-            def go(y, cache):
-                here, low_rank = _at(blocks, i) if ragged else p
-                y, new = run(y, i, here, low_rank, None if cache is None else _at(cache, i))
-                if cache is not None:
-                    cache = jax.tree.map(lambda x, x_i: _put(x, x_i, i, index, length), cache, new)
-                return y, cache
-
-            y_cache = jax.lax.cond(i < c.lm.depth, go, lambda *same: same, *y_cache) if ragged else go(*y_cache)
-            return y_cache, y_cache[0] if every_block else None
-
-        run_block, run_gated = self._checkpoint(run_block), self._checkpoint(run_gated)
-
-        def run_group(y_cache, xs):
-            group, gated_params, keys_values, p = xs
-            y, cache = y_cache
-            if media is not None:
-                y = run_gated(y, gated_params, keys_values)
-            return jax.lax.scan(run_block, (y, cache), (first + group * every + jnp.arange(every), p))
-
-        before = None
-        if first:
-            (y, cache), before = jax.lax.scan(run_block, (y, cache), (jnp.arange(first), None))
-        gated_xs = (params['xattn'], media.keys_values) if media is not None else (None, None)
-        (y, cache), states = jax.lax.scan(run_group, (y, cache), (jnp.arange(groups), *gated_xs, grouped))
-        if every_block:
-            states = states.reshape(-1, *y.shape)
-            y = (jnp.concatenate([before, states]) if first else states)[: c.lm.depth]
-        return y, cache
-
-    def _checkpoint(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        if not self.remat:
-            return function
-        return jax.checkpoint(function, policy=REMAT[self.remat], prevent_cse=False)
+        return self.loop(
+            block,
+            gated,
+            y,
+            cache,
+            blocks=(params['lm']['blocks'], params['lora'] if c.lora else None),
+            gates=None if media is None else (params['xattn'], media.keys_values),
+            first=c.xattn.first if c.xattn else 0,
+            every=c.xattn.every if c.xattn else c.lm.depth,
+            index=index,
+            remat=self.remat,
+            every_block=every_block,
+        )
 
     def empty_cache(self, b: int, length: int) -> KeysValues:
         """Self-attention keys and values for `length` tokens of b rows, all zero: [depth b g length k]."""
@@ -337,40 +285,7 @@ class Flamingo:
 
     def init(self, key: Key[Array, '']) -> Params:
         """New parameters, float32, each boxed with its logical axis names (`flax.linen.meta.unbox` removes them)."""
-        c = self.config
-        names = ('vision', 'embedder', 'blocks', 'resampler', 'xattn', 'extra_input', 'extra_output')
-        keys = dict(zip(names, jax.random.split(key, len(names)), strict=True))
-        params = {}
-        if c.vision is not None:
-            pixels = jnp.zeros((1, c.image_size, c.image_size, 3), jnp.uint8)
-            params['vision'] = VisionEncoder(c.vision).init(keys['vision'], pixels)['params']
-        if c.lm is not None:
-            y, tokens = jnp.zeros((1, 1, c.lm.width)), jnp.zeros((1, 1), jnp.int32)
-            mask = jnp.ones((1, 1, 1), bool)
-            params['lm'] = {
-                'embedder': Embedder(c.lm).init(keys['embedder'], tokens)['params'],
-                'blocks': _init_stacked(Block(c.lm), c.lm.depth, keys['blocks'], y, tokens, mask),
-            }
-            if c.lora is not None:
-                params['lora'] = lora.init(c.lora, params['lm']['blocks'], keys['blocks'])
-        if c.xattn is not None:
-            if c.resampler is not None:
-                features = jnp.zeros((1, 1, 1, 1, c.vision.width))
-                resampler = Resampler(c.resampler, c.lm.width)
-                params['resampler'] = resampler.init(keys['resampler'], features)['params']
-            media = jnp.zeros((1, 1, c.media_width))
-            params['xattn'] = _init_stacked(self._gated, c.xattn_blocks, keys['xattn'], y, media, mask, method='touch')
-        if c.extra_tokens:
-            shape = (len(c.extra_tokens), c.lm.width)
-            # Small: at an <image> tag the frozen model should read the picture, which is added to the tag's own row.
-            scale = 0.02
-            axes = ('extra_tokens', 'embed')
-            rows_in = nn.with_logical_partitioning(nn.initializers.normal(scale), axes)
-            rows_out = nn.with_logical_partitioning(nn.initializers.normal(c.lm.width**-0.5), axes)
-            params['extra_tokens'] = {'input': rows_in(keys['extra_input'], shape)}
-            if not c.extra_tied:
-                params['extra_tokens']['output'] = rows_out(keys['extra_output'], shape)
-        return params
+        return init.init(self.config, key)
 
     @property
     def _gated(self) -> GatedXattnDense:
@@ -379,25 +294,6 @@ class Flamingo:
     @property
     def _embedder(self) -> Embedder:
         return Embedder(self.config.lm, self.dtype)
-
-
-def _at(stacked: Any, i: Int[Array, '']) -> Any:
-    return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), stacked)
-
-
-def _put(stack, block, i, index, length):
-    """A block's cache into the stack of all: only the places that are new, at `index`."""
-    new = jax.lax.dynamic_slice_in_dim(block, index, length, axis=-2)
-    return jax.lax.dynamic_update_slice(stack, new[None], (i, 0, 0, index, 0))
-
-
-def _init_stacked(module: nn.Module, n: int, key: Key[Array, ''], *args, method: str | None = None) -> Params:
-    params = jax.vmap(lambda k: module.init(k, *args, method=method)['params'])(jax.random.split(key, n))
-    return jax.tree.map(
-        lambda box: box.add_axis(0, {nn.PARTITION_NAME: 'layers'}),
-        params,
-        is_leaf=lambda x: isinstance(x, nn.meta.AxisMetadata),
-    )
 
 
 def causal_mask(l: int) -> Bool[Array, '1 l l']:

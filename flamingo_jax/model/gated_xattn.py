@@ -73,19 +73,19 @@ class GatedXattnDense(nn.Module):
         self.alpha_xattn = self.param('alpha_xattn', gate, alpha_shape)
         self.alpha_dense = self.param('alpha_dense', closed, alpha_shape)
 
-    def keys_values(self, media: Float[Array, 'b m e']) -> tuple[Float[Array, 'b m h k'], Float[Array, 'b m h k']]:
+    def keys_values(self, media: Float[Array, 'b m e']) -> tuple[Float[Array, 'b h m k'], Float[Array, 'b h m k']]:
         """The block's keys and values of the media: they do not depend on the text, so decoding computes them once."""
         if self.config.norm_media:
             media = self.norm_media(media)
-        key, axes = self.key(media), ('batch', None, 'heads', None)
+        key, value = self.key(media), self.value(media)
         if self.config.qk_norms:
             key = self.norm_key(key)
-        return constrain(key, *axes), constrain(self.value(media), *axes)
+        return tuple(constrain(x.swapaxes(1, 2), 'batch', 'heads', None, None) for x in (key, value))
 
     def __call__(
         self,
         y: Float[Array, 'b l d'],
-        keys_values: tuple[Float[Array, 'c m h k'], Float[Array, 'c m h k']],
+        keys_values: tuple[Float[Array, 'c h m k'], Float[Array, 'c h m k']],
         mask: Bool[Array, 'b l m'],
     ) -> Float[Array, 'b l d']:
         """The gated block.

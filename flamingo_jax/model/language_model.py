@@ -235,14 +235,15 @@ class Block(nn.Module):
         if c.windows:
             mask = mask & ((distance < window) | (window == 0))
 
+        k, v = (x.swapaxes(1, 2) for x in (k, v))
         if cache is not None:
-            new = (x.swapaxes(1, 2).astype(cache.k.dtype) for x in (k, v))
+            new = (x.astype(cache.k.dtype) for x in (k, v))
             cache = KeysValues(
                 *(jax.lax.dynamic_update_slice(*pair, (0, 0, index, 0)) for pair in zip(cache, new, strict=True))
             )
-            k, v = (x.swapaxes(1, 2) for x in cache)
+            k, v = cache
         q = constrain(q, 'batch', None, 'heads', None)
-        k, v = (constrain(x, 'batch', None, 'kv_heads', None) for x in (k, v))
+        k, v = (constrain(x, 'batch', 'kv_heads', None, None) for x in (k, v))
         linear = dict(bias=c.bias or c.bias_out, dtype=self.dtype)
         out = Linear((c.heads, c.head_dim, c.width), axes[1:] + axes[:1], contracted=2, **linear, name='out')
         return out(attend(q, k, v, mask, bias, c.attention_scale, c.attention_cap)), cache

@@ -46,6 +46,7 @@ class ResamplerLayer(nn.Module):
             head = dict(axis='head_dim', dtype=self.dtype)
             q, k = Norm(**head, name='norm_query')(q), Norm(**head, name='norm_key')(k)
         back = dict(shape=heads['shape'][1:] + (c.width,), axes=heads['axes'][1:] + ('resampler',), contracted=2)
+        k, v = (x.swapaxes(1, 2) for x in (k, v))
         latents = latents + Linear(**back, dtype=self.dtype, name='out')(attend(q, k, v))
         latents = constrain(latents, 'batch', None, 'resampler')
         ffw = FeedForward(c.ffw_multiplier * c.width, c.activation, axis='resampler', dtype=self.dtype, name='ffw')
@@ -101,6 +102,7 @@ class Pooling(nn.Module):
             for name, inputs in (('query', latents), ('key', features), ('value', features))
         )
         back = dict(shape=heads['shape'][1:] + (c.width,), axes=heads['axes'][1:] + ('resampler',), contracted=2)
+        k, v = (x.swapaxes(1, 2) for x in (k, v))
         return Linear(**back, dtype=self.dtype, name='out')(attend(q, k, v))
 
 

@@ -42,7 +42,7 @@ def base() -> ConfigDict:
     c.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))
     c.machines = ConfigDict()  # Topology -> machine(...): what `plan` takes for it instead of the mesh above.
     c.dtype = ''  # Of the computation and of frozen parameters; '' is bfloat16 on TPU and GPU, float32 on CPU.
-    c.remat = ''  # What is recomputed in the backward pass: '' nothing, or a name of `REMAT` (model/flamingo.py).
+    c.remat = ''  # What is recomputed in the backward pass: '' nothing, or a name of `REMAT` (model/stack.py).
     c.log_every = 10
     c.checkpoint_every = 1000
     c.keep_checkpoints = 3

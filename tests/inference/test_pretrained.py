@@ -177,12 +177,12 @@ def test_blocks_apart_say_what_their_stacks_say(pretrained, pictures):
     """On a CPU tokens are decoded with views of each block's parameters, elsewhere with the stacks."""
     media, text, logits = pretrained.read(prompts_of(pictures), 5)
     stack = pretrained.params['lm']['blocks']['ffw']['up']['kernel']
-    apart = pretrained.token_params['lm']['blocks'][1]['ffw']['up']['kernel']
+    apart = pretrained.by_token[1]['lm']['blocks']['ffw']['up']['kernel'][1]
     assert apart.unsafe_buffer_pointer() == stack.unsafe_buffer_pointer() + apart.nbytes
     stops = jnp.array(pretrained.tokenizer.ends)
     greedy, beams = [], []
-    for params in (pretrained.params, pretrained.token_params):
-        common = (pretrained.model, params, media, text, logits, stops)
+    for model_params in ((pretrained.model, pretrained.params), pretrained.by_token):
+        common = (*model_params, media, text, logits, stops)
         greedy.append(search.sample(*common, jax.random.key(0), 5, search.Sampling(), ()))
         beams.append(search.beam_search(*common, 5, 2, 0.0, ()))
     np.testing.assert_array_equal(*greedy)

@@ -160,6 +160,7 @@ class ViTLayer(nn.Module):
         y = Norm(**norm, name='norm_attention')(x)
         q, k, v = (Linear(into, out, **linear, name=name)(y) for name in ('query', 'key', 'value'))
         back, axes = (c.heads, head_dim, c.width), ('vision_in', 'head_dim', 'vision_out')
+        k, v = (x.swapaxes(1, 2) for x in (k, v))
         x = x + Linear(back, axes, 2, **linear, name='out')(attend(q, k, v))
         y = Norm(**norm, name='norm_ffw')(x)
         # Not `layers.FeedForward`, which is cut over the mesh: pictures are (see `parallel/rules.py`).

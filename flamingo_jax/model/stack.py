@@ -1,0 +1,104 @@
+"""The loop over the blocks, scanned over their stacks, so that compile time does not grow with depth. In plain Python it is
+
+    for i in range(depth):
+        if i >= first and (i - first) % every == 0:
+            y = gated(y, gates[(i - first) // every])
+        y, cache[i] = block(y, blocks[i], i, cache[i])
+
+which `inference/unrolled.py` has, for a CPU. A first reading may skip this file.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+# What each block keeps for the backward pass beside its input; '' keeps everything.
+REMAT = {
+    'full': jax.checkpoint_policies.nothing_saveable,
+    'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # Products with a weight; attention is recomputed.
+}
+
+
+def checkpoint(function: Callable[..., Any], remat: str) -> Callable[..., Any]:
+    """The function, recomputed in the backward pass as `remat` says: '' (not at all), or a name of `REMAT`."""
+    return jax.checkpoint(function, policy=REMAT[remat], prevent_cse=False) if remat else function
+
+
+def scan(
+    block: Callable[..., Any],
+    gated: Callable[..., Any],
+    y: Float[Array, 'b l d'],
+    cache: Any,
+    *,
+    blocks: Any,
+    gates: Any,
+    first: int,
+    every: int,
+    index: Int[Array, ''] | int,
+    remat: str,
+    every_block: bool,
+) -> tuple[Float[Array, '*depth b l d'], Any]:
+    """The loop at the head of this file.
+
+    Args:
+      block: (y, the block's entry of `blocks`, i, its cache or None) -> (new y, its new cache or None).
+      gated: (y, the gated block's entry of `gates`) -> new y.
+      y, cache: the text, and each block's keys and values [depth b g p k], or None.
+      blocks, gates: trees of stacks, [depth ...] and one for each group; gates None: no gated blocks are run.
+      first, every: where the groups begin, and how many blocks follow each gated one.
+      index: the place in the cache where y begins.
+      remat: see `checkpoint`.
+      every_block: give y after every block, [depth b l d], in place of the last.
+
+    Returns:
+      y, and the new cache.
+    """
+    # Groups are scanned. Where the last group is ragged (80 = 11 * 7 + 3), it passes over the blocks that there are not, and
+    # each block is taken from the whole stack where it is used: cutting the stack into groups would copy the model. The same
+    # holds where blocks stand before the first group.
+    depth, length = jax.tree.leaves(blocks)[0].shape[0], y.shape[1]
+    groups, ragged = -(-(depth - first) // every), first > 0 or depth % every != 0
+    grouped = None if ragged else jax.tree.map(lambda x: x.reshape(groups, every, *x.shape[1:]), blocks)
+
+    def run_block(y_cache, xs):
+        i, p = xs
+
+        def go(y, cache):
+            y, new = block(y, _at(blocks, i) if ragged else p, i, None if cache is None else _at(cache, i))
+            if cache is not None:
+                cache = jax.tree.map(lambda x, x_i: _put(x, x_i, i, index, length), cache, new)
+            return y, cache
+
+        y_cache = jax.lax.cond(i < depth, go, lambda *same: same, *y_cache) if ragged else go(*y_cache)
+        return y_cache, y_cache[0] if every_block else None
+
+    run_block, gated = checkpoint(run_block, remat), checkpoint(gated, remat)
+
+    def run_group(y_cache, xs):
+        group, gate, p = xs
+        y, cache = y_cache
+        if gate is not None:
+            y = gated(y, gate)
+        return jax.lax.scan(run_block, (y, cache), (first + group * every + jnp.arange(every), p))
+
+    before = None
+    if first:
+        (y, cache), before = jax.lax.scan(run_block, (y, cache), (jnp.arange(first), None))
+    (y, cache), states = jax.lax.scan(run_group, (y, cache), (jnp.arange(groups), gates, grouped))
+    if every_block:
+        states = states.reshape(-1, *y.shape)
+        y = (jnp.concatenate([before, states]) if first else states)[:depth]
+    return y, cache
+
+
+def _at(stacked: Any, i: Int[Array, '']) -> Any:
+    return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), stacked)
+
+
+def _put(stack, block, i, index, length):
+    """A block's cache into the stack of all: only the places that are new, at `index`."""
+    new = jax.lax.dynamic_slice_in_dim(block, index, length, axis=-2)
+    return jax.lax.dynamic_update_slice(stack, new[None], (i, 0, 0, index, 0))
