@@ -54,8 +54,8 @@ def interleave(
 
     Returns:
       tokens int32 [length]; phi int32 [length]; weights float32 [length], the loss weight of each token as a target
-      (0 for tags and padding); length, how many of the tokens are not padding; images [images, *blank.shape] if images > 0;
-      unreadable, how many pictures could not be read: such a chunk is left out.
+      (0 for tags and padding); length, how many of the tokens are not padding; images [images, *blank.shape] if
+      images > 0; unreadable, how many pictures could not be read: such a chunk is left out.
     """
     chunks, unreadable = list(chunks), 0
     while True:  # Until every picture of the window can be read. Those outside are never decoded.

@@ -90,8 +90,8 @@ def make_step(
             }
         metrics['loss'] = sum(loss_weights[name] * metrics[f'{name}/loss'] for name in batches)
         metrics['grad_norm'] = optax.global_norm(grads)
-        # The norm is finite only if every gradient is. A condition and not a choice element by element, which would hold new
-        # and old moments side by side.
+        # The norm is finite only if every gradient is. A condition and not a choice element by element, which would hold
+        # new and old moments side by side.
         finite = jnp.isfinite(metrics['loss']) & jnp.isfinite(metrics['grad_norm'])
 
         def learn(params: Params, opt_state: optax.OptState) -> tuple[Params, optax.OptState]:

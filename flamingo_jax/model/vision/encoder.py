@@ -2,8 +2,8 @@
 
 The paper's NFNet was trained with pictures and texts of its own; an ImageNet trunk's channels differ in scale by orders of
 magnitude, and a small resampler learns faster from standardised ones. Mean and deviation are part of the `vision`
-tree: `python -m flamingo_jax.convert` measures them once on a data set (0 and 1 leave the trunk's output as it is). They stay as
-they are where the trunk is trained.
+tree: `python -m flamingo_jax.convert` measures them once on a data set (0 and 1 leave the trunk's output as it is). They
+stay as they are where the trunk is trained.
 """
 
 import flax.linen as nn

@@ -18,8 +18,8 @@ def loss_sum(
     Args:
       trained: component trees that the gradient is taken of.
       frozen: the others. Being another argument, they have no gradient.
-      batch: tokens [b l], weights [b l] (of each token as a target), phi [b l], length [b] (tokens that are not padding) and,
-        unless the data is text alone, images (pixels or features).
+      batch: tokens [b l], weights [b l] (of each token as a target), phi [b l], length [b] (tokens that are not padding)
+        and, unless the data is text alone, images (pixels or features).
       key: for the noise.
 
     Returns:
