@@ -7,8 +7,9 @@ checkpoint, SIGKILL and then a bit flipped in the newest checkpoint, or SIGTERM;
 them, at the start all.
 The same command then goes on with the same folder. After each kill the run must resume from the newest checkpoint that was
 whole; SIGTERM must lose nothing; every loss that was ever logged, and the last parameters, must be those of a run that
-nobody touched, bit for bit. In both runs the gradient of some random steps is NaN: these must be skipped and counted once,
-however often they are trained again, and the last parameters must be finite. Ends with exit code 1 if anything is otherwise.
+nobody touched, bit for bit. In both runs the gradient of some random steps is NaN: these must be skipped and counted
+once, however often they are trained again, and the last parameters must be finite. Ends with exit code 1 if anything is
+otherwise.
 
 Measured with --kills=50 --seed=11 --steps=60 --seconds=4 on a busy machine, November 2026: all 50 as it must be, over 4 runs; 136
 steps trained again, at most 8 at once (after a flipped bit, which costs a checkpoint more); every logged loss equal.

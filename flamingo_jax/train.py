@@ -57,7 +57,7 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
 
     Raises:
       OSError: a checkpoint cannot be written, or none there is whole.
-      FloatingPointError: the loss, the gradient or the state is not finite, and stays so; the last good checkpoint stays.
+      FloatingPointError: the loss, the gradient or the state stays not finite; the last good checkpoint stays.
       ValueError, FileNotFoundError: bad input, before anything is computed.
     """
     parts = assemble(config)

@@ -81,8 +81,8 @@ class Checkpoints:
         refused = [line for key, line in different.items() if not key.startswith(MAY_CHANGE)]
         if refused and not resume_changed:
             raise ValueError(
-                f'The run in {self._folder} began with another recipe. Different are: {"; ".join(refused)}. Give the config '
-                'that it began with, or another workdir; or go on with the new recipe by --config.resume_changed=True.'
+                f'The run in {self._folder} began with another recipe. Different are: {"; ".join(refused)}. Give the '
+                'config that it began with, or another workdir; or add --config.resume_changed=True to go on with this one.'
             )
         if different:
             processes.say(f'Changed since the newest checkpoint: {"; ".join(different.values())}.')

@@ -46,11 +46,12 @@ def base() -> ConfigDict:
     c.log_every = 10
     c.checkpoint_every = 1000
     c.keep_checkpoints = 3
-    # Every so many steps, and after the last, the loss of so many batches of each data set's `validation_split`, always the same.
+    # Every so many steps, and after the last, the loss of so many batches of each data set's `validation_split`. They are
+    # always the same.
     c.validate_every = 1000
     c.validation_batches = 8
-    # True: a run whose seed, data sets or noise were changed resumes all the same. Parameters and moments go on, each data set
-    # is read on after as many batches as were read of it, and one that is new from its beginning.
+    # True: a run whose seed, data sets or noise were changed resumes all the same. Parameters and moments go on. Each data
+    # set is read on after as many batches as were read of it; a new one is read from its beginning.
     c.resume_changed = False
     # A step whose loss or gradient is not finite changes nothing. Training stops after so many of them in a row.
     c.max_skipped_steps = 10

@@ -88,13 +88,15 @@ def make_step(
             }
         metrics['loss'] = sum(loss_weights[name] * metrics[f'{name}/loss'] for name in batches)
         metrics['grad_norm'] = optax.global_norm(grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        # The norm is finite only if every gradient is. Chosen element by element, so that no second copy is held.
+        # The norm is finite only if every gradient is. A condition and not a choice element by element, which would hold
+        # new and old moments side by side.
         finite = jnp.isfinite(metrics['loss']) & jnp.isfinite(metrics['grad_norm'])
-        params, opt_state = jax.tree.map(
-            lambda new, old: jnp.where(finite, new, old), (params, opt_state), (state.params, state.opt_state)
-        )
+
+        def learn(params: Params, opt_state: optax.OptState) -> tuple[Params, optax.OptState]:
+            updates, opt_state = optimizer.update(grads, opt_state, params)
+            return optax.apply_updates(params, updates), opt_state
+
+        params, opt_state = jax.lax.cond(finite, learn, lambda *same: same, state.params, state.opt_state)
         metrics['skipped'] = 1 - finite.astype(jnp.float32)
         for alpha in ('alpha_xattn', 'alpha_dense'):  # Figure 6 of the paper: the gates open during training.
             if alpha in params.get('xattn', {}):

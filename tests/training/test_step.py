@@ -285,7 +285,7 @@ def test_pictures_learn_to_mean_their_texts(model, others, pairs):
 
 @pytest.fixture(scope='module')
 def seen(model, data):
-    """The same rows as pixels, and one batch of pairs of them."""
+    """The same rows with pixels, four times."""
     rng = np.random.default_rng(0)
     web = data[0]._replace(features=None, images=rng.integers(0, 256, (16, 2, 1, 16, 16, 3), np.uint8))
     return [dict(web=web)] * 4

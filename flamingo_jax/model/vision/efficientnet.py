@@ -159,8 +159,8 @@ class Block(nn.Module):
 class ConvNorm(nn.Module):
     """A convolution without a bias, its batch norm with stored statistics, and a ReLU6 unless told otherwise.
 
-    Where the trunk is trained, scale and bias of the norm are; its mean and variance stay those that are stored, as is usual in
-    fine-tuning on batches that are small or unlike ImageNet.
+    Where the trunk is trained, so are scale and bias of the norm. Its mean and variance stay those that are stored, as is
+    usual in fine-tuning on small batches.
     """
 
     width: int
