@@ -15,7 +15,7 @@ import functools
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -27,7 +27,7 @@ from flamingo_jax.conversion.language_model_configs import Fields, config_of, te
 from flamingo_jax.model.config import FlamingoConfig, LanguageModelConfig
 from flamingo_jax.model.flamingo import Flamingo, Params
 
-Tensors = Mapping[str, np.ndarray]
+Tensors = Mapping[str, Any]  # Arrays, or what has their shape and dtype and becomes one by `np.asarray`.
 Path = tuple[str, ...]
 
 
