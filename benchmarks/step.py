@@ -13,11 +13,12 @@ import time
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from flamingo_jax.inputs.pipeline import Batch, DatasetConfig
+from flamingo_jax.inputs.rows import Batch
+from flamingo_jax.inputs.sources.documents import Documents
+from flamingo_jax.inputs.sources.source import Source
 from flamingo_jax.model.config import SIZES, FlamingoConfig
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.planning import flops, programs, topology
@@ -61,6 +62,7 @@ def config_of(shape: Shape) -> ConfigDict:
     c.model = ConfigDict(FlamingoConfig(**parts, image_size=shape.image_size).to_json())
     c.remat, c.micro_batches = shape.remat, shape.micro_batches
     c.datasets.x = training.dataset(
+        Documents,
         length=shape.length,
         images=shape.images,
         batch_size=shape.batch_size * jax.device_count(),
@@ -69,7 +71,7 @@ def config_of(shape: Shape) -> ConfigDict:
     return c
 
 
-def random_batch(run: programs.Run, data: DatasetConfig) -> Batch:
+def random_batch(run: programs.Planned, data: Source) -> Batch:
     """Sequences of random tokens, with their pictures evenly among them."""
     rng, vocabulary = np.random.default_rng(0), run.model.config.lm.vocab_size
 
@@ -80,12 +82,15 @@ def random_batch(run: programs.Run, data: DatasetConfig) -> Batch:
         elif name == 'weights':
             value = np.ones(like.shape)
         elif name == 'images':
-            value = rng.integers(0, 256, like.shape) if like.dtype == jnp.uint8 else rng.random(like.shape, np.float32)
+            value = rng.integers(0, 256, like.shape)
+        elif name == 'features':
+            value = rng.random(like.shape, np.float32)
         else:
             value = rng.integers(0, vocabulary, like.shape) if name == 'tokens' else np.zeros(like.shape)
         return jax.device_put(value.astype(like.dtype), like.sharding)
 
-    return {name: draw(name, like) for name, like in programs.batch_shapes(run, data).items()}
+    shapes = run.parts.batch_shapes(run.mesh)['x']
+    return shapes._replace(**{name: draw(name, like) for name, like in shapes._asdict().items() if like is not None})
 
 
 def measure(shape: Shape, steps: int) -> str:
@@ -105,7 +110,7 @@ def measure(shape: Shape, steps: int) -> str:
         return jax.tree.map(lambda x, as_: x.astype(as_.dtype), {name: made[name] for name in like}, like)
 
     frozen = jax.jit(make_frozen, out_shardings=jax.tree.map(lambda x: x.sharding, like))(jax.random.key(1))
-    batches = {name: random_batch(run, data) for name, data in run.datasets.items()}
+    batches = {name: random_batch(run, data) for name, data in run.sources.items()}
     times = []
     for _ in range(steps + 2):  # The first two warm up.
         since = time.perf_counter()

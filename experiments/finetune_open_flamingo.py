@@ -15,6 +15,7 @@ weights, 32 pictures, learning rate 1e-3): loss 4.53 -> 0.85 in 100 steps, with 
 
 from ml_collections import ConfigDict
 
+from flamingo_jax.inputs.sources.documents import Documents
 from flamingo_jax.training import config as training
 from flamingo_jax.training.optimizer import OptimizerConfig
 
@@ -24,7 +25,7 @@ def get_config() -> ConfigDict:
     c = training.base()
     c.steps = 1000
     c.start = 'bundles/open_flamingo'
-    c.datasets.own = training.dataset(path='own.jsonl', length=256, images=5, batch_size=16)
+    c.datasets.own = training.dataset(Documents, path='own.jsonl', length=256, images=5, batch_size=16)
     c.optimizer = ConfigDict(vars(OptimizerConfig(learning_rate=5e-5, warmup_steps=50, final_fraction=0.1)))
     c.remat = 'full'  # Activations are not kept for the backward pass.
     c.checkpoint_every = 200

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from experiments import picture_dictionary
 from flamingo_jax.few_shot.sequences import FewShotConfig
+from flamingo_jax.few_shot.source import FewShot
 from flamingo_jax.training import config as training
 
 
@@ -21,7 +22,8 @@ def get_config() -> ConfigDict:
     c.start = 'runs/picture_dictionary_bundle'
     c.steps = c.checkpoint_every = 1000
     c.datasets.clips = training.dataset(
-        FewShotConfig(shots=4, mixture=dict(direction=0.5, name=0.5)),
+        FewShot,
+        few_shot=FewShotConfig(shots=4, mixture=dict(direction=0.5, name=0.5)),
         features='runs/features_clips',
         length=40,
         images=4,

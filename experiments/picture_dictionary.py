@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from experiments import quickstart
 from experiments.picture_words import KINDS, STYLES
 from flamingo_jax.few_shot.sequences import FewShotConfig
+from flamingo_jax.few_shot.source import FewShot
 from flamingo_jax.training import config as training
 
 LANGUAGES = tuple(
@@ -37,7 +38,7 @@ def get_config() -> ConfigDict:
         kinds=KINDS,
     )
     c.datasets.pictures = training.dataset(
-        few_shot, features='runs/features', styles=STYLES, length=88, images=8, batch_size=32
+        FewShot, few_shot=few_shot, features='runs/features', styles=STYLES, length=88, images=8, batch_size=32
     )
     c.noise.feature_dropout = 0.1
     c.optimizer = quickstart.get_config().optimizer

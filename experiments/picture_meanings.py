@@ -14,6 +14,8 @@ from ml_collections import ConfigDict
 
 from experiments import picture_words
 from flamingo_jax.few_shot.sequences import FewShotConfig
+from flamingo_jax.few_shot.source import FewShot
+from flamingo_jax.inputs.rows import Aligned
 from flamingo_jax.training import config as training
 
 
@@ -25,7 +27,14 @@ def get_config() -> ConfigDict:
     c.model.xattn.initial_alpha = 1.0
     few_shot = FewShotConfig(shots=1, mixture=dict(name=1.0))
     c.datasets.pictures = training.dataset(
-        few_shot, features='runs/features', styles=picture_words.STYLES, length=12, images=1, batch_size=256, align=True
+        FewShot,
+        few_shot=few_shot,
+        features='runs/features',
+        styles=picture_words.STYLES,
+        length=12,
+        images=1,
+        batch_size=256,
+        row=Aligned,
     )
     c.optimizer.update(learning_rate=2e-3, warmup_steps=30, final_fraction=0.05)
     return c

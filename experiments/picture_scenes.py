@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from experiments import picture_dictionary
 from flamingo_jax.few_shot.sequences import FewShotConfig
+from flamingo_jax.few_shot.source import FewShot
 from flamingo_jax.training import config as training
 
 
@@ -20,7 +21,8 @@ def get_config() -> ConfigDict:
     c.start = 'runs/picture_dictionary_bundle'
     c.steps = c.checkpoint_every = 500
     c.datasets.scenes = training.dataset(
-        FewShotConfig(shots=4, mixture=dict(question=1.0), languages=()),
+        FewShot,
+        few_shot=FewShotConfig(shots=4, mixture=dict(question=1.0), languages=()),
         features='runs/features_scenes',
         length=80,
         images=4,

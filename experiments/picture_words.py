@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from experiments import quickstart
 from flamingo_jax.few_shot.sequences import FewShotConfig
+from flamingo_jax.few_shot.source import FewShot
 from flamingo_jax.training import config as training
 
 STYLES = ('noto', 'twemoji', 'openmoji-color', 'fluent-flat')  # Whose pictures may be passed on.
@@ -46,6 +47,6 @@ def get_config() -> ConfigDict:
     few_shot = FewShotConfig(shots=8, mixture=dict(bind=0.55, name=0.3, kind=0.15), kinds=KINDS)
     c.datasets = ConfigDict()
     c.datasets.pictures = training.dataset(
-        few_shot, features='runs/features', styles=STYLES, length=56, images=8, batch_size=32
+        FewShot, few_shot=few_shot, features='runs/features', styles=STYLES, length=56, images=8, batch_size=32
     )
     return c

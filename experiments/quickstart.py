@@ -1,6 +1,7 @@
 """The quickstart: a Flamingo that learns new words from its prompt, trained and evaluated on an ordinary CPU.
 
     python experiments/quickstart.py [--workdir=runs/quickstart]
+    python -m flamingo_jax.quickstart [--workdir=runs/quickstart]     (the same from an installed package, without a clone)
 
 It runs the project's own commands one after the other and prints each: the trunk is converted, its features are computed
 once, the resampler and the gated blocks are trained between the frozen trunk and the frozen language model of
@@ -20,6 +21,7 @@ import time
 from ml_collections import ConfigDict
 
 from flamingo_jax.few_shot.sequences import FewShotConfig
+from flamingo_jax.few_shot.source import FewShot
 from flamingo_jax.model.config import TINY
 from flamingo_jax.training import config as training
 from flamingo_jax.training.optimizer import OptimizerConfig
@@ -43,7 +45,8 @@ def get_config() -> ConfigDict:
         vars(TINY['xattn']) | dict(initial_alpha=0.5)
     )  # The paper's 0 takes about twice the steps.
     c.datasets.names = training.dataset(
-        FewShotConfig(shots=8, mixture=dict(bind=0.6, name=0.4), languages=('en',)),
+        FewShot,
+        few_shot=FewShotConfig(shots=8, mixture=dict(bind=0.6, name=0.4), languages=('en',)),
         path=SAMPLE,
         features='runs/quickstart/features',
         styles=('noto', 'noto-v1', 'fluent-flat'),
@@ -99,8 +102,12 @@ def run(command: str, *arguments: str) -> None:
     """One command of the project, printed first; stops the quickstart where it fails."""
     line = [sys.executable, '-m', f'flamingo_jax.{command}', *arguments]
     print('\n$ ' + shlex.join(['python', *line[1:]]), flush=True)
-    subprocess.run(line, check=True)
+    if code := subprocess.run(line).returncode:
+        sys.exit(code)  # The command has said why.
 
 
 if __name__ == '__main__':
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)  # The command that ran says so.

@@ -6,8 +6,26 @@
 Read flamingo_jax/model/flamingo.py first.
 """
 
-from flamingo_jax.inference.pretrained import Pretrained, load
-from flamingo_jax.model.config import FlamingoConfig, LanguageModelConfig, ResamplerConfig, XattnConfig
-from flamingo_jax.model.flamingo import Flamingo
+import importlib
 
-__all__ = ['Flamingo', 'FlamingoConfig', 'LanguageModelConfig', 'Pretrained', 'ResamplerConfig', 'XattnConfig', 'load']
+# What the package offers, and where it stands. Imported when asked for: a command can then answer --help before JAX is imported.
+_HOMES = {
+    'Flamingo': 'flamingo_jax.model.flamingo',
+    'FlamingoConfig': 'flamingo_jax.model.config',
+    'LanguageModelConfig': 'flamingo_jax.model.config',
+    'Pretrained': 'flamingo_jax.inference.pretrained',
+    'ResamplerConfig': 'flamingo_jax.model.config',
+    'XattnConfig': 'flamingo_jax.model.config',
+    'load': 'flamingo_jax.inference.pretrained',
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

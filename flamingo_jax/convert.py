@@ -33,6 +33,27 @@ run: the newest checkpoint of a training run with its frozen trees, as one bundl
     the head of its model card: data, licences, intended use, limits.
 """
 
+from absl import flags
+
+from flamingo_jax import commands
+
+if __name__ == '__main__':
+    flags.DEFINE_string('source', '', 'A checkpoint file, or the folder of a model or run.')
+    flags.DEFINE_string('standardise', '', 'Picture set to measure the output channels on.')
+    flags.DEFINE_integer('image_size', 0, "Pixels; 0 is the trunk's own resolution.")
+    flags.DEFINE_integer('random_seed', None, 'Draw the weights of an EfficientNet-Lite0.')
+    flags.DEFINE_string('lm', '', 'Hugging Face folder of the language model of an OpenFlamingo.')
+    flags.DEFINE_string('first_token', '', 'Token to stand before every text of a language model.')
+    flags.DEFINE_string('clip', '', 'Weights of the CLIP of an OpenFlamingo.')
+    flags.DEFINE_string('activation', '', 'Of a CLIP that does not say: quick_gelu (OpenAI) or gelu.')
+    flags.DEFINE_integer('heads', 0, 'Of a vision transformer of no published width.')
+    flags.DEFINE_bool('norm_features', None, 'Take the features of a vision transformer after its last norm.')
+    flags.DEFINE_bool('class_feature', False, 'Keep the class token among the features.')
+    flags.DEFINE_bool('packaged_trunk', False, 'Leave out the weights of the installed EfficientNet-Lite0, of a run.')
+    flags.DEFINE_string('card', '', 'Markdown file: the head of the model card.')
+    flags.DEFINE_string('out', None, 'Folder of the bundle to write.', required=True)
+    ARGUMENTS = commands.start(__doc__, positional=True)
+
 import dataclasses
 import pathlib
 import shutil
@@ -42,7 +63,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags, logging
 from tqdm import tqdm
 
 from flamingo_jax.conversion import gguf_models, hugging_face, language_model_tokenizers, language_models
@@ -272,58 +292,41 @@ def run(source: str, out: str, card: str = '# A model of flamingo_jax\n', packag
     bundle.save(out, config, params, found.tokenizer, found.image_tag, card, trained, packaged_trunk, progress=True)
 
 
-def main(argv):
-    """Reads the kind and its flags."""
-    logging.set_verbosity(logging.ERROR)  # Orbax tells its every step, and warns of what was asked for.
-    sources = dict(efficientnet='', nfnet='a checkpoint file', lm='a Hugging Face folder', run='a workdir')
+def main(arguments: list[str]) -> None:
+    """Converts what the arguments say."""
+    sources = dict(efficientnet='', nfnet='a checkpoint file', lm='a Hugging Face folder or a .gguf file', run='a workdir')
     sources |= dict.fromkeys(('clip', 'siglip'), 'a checkpoint file or a Hugging Face folder')
     sources |= dict(open_flamingo='a checkpoint file', idefics='a Hugging Face folder')
     sources |= dict.fromkeys(('to_open_flamingo', 'to_idefics'), 'a bundle')
-    if len(argv) != 2 or argv[1] not in sources:
-        raise app.UsageError(f'Give one kind of source, {", ".join(sources)}; got {argv[1:]}.')
-    if sources[argv[1]] and not flags.FLAGS.source:
-        raise app.UsageError(f'{argv[1]} needs --source: {sources[argv[1]]}.')
-    card = pathlib.Path(flags.FLAGS.card).read_text() if flags.FLAGS.card else ''
-    if argv[1] == 'efficientnet':
-        f = flags.FLAGS
+    if len(arguments) != 1 or arguments[0] not in sources:
+        commands.refuse(f'Give one kind of source: {", ".join(sources)}. Given: {" ".join(arguments) or "none"}.')
+    kind, f = arguments[0], flags.FLAGS
+    if sources[kind] and not f.source:
+        commands.refuse(f'{kind} needs --source: {sources[kind]}.')
+    card = pathlib.Path(f.card).read_text() if f.card else ''
+    if kind == 'efficientnet':
         efficientnet(f.source, f.standardise, f.image_size, f.out, f.random_seed)
-    elif argv[1] == 'nfnet':
-        nfnet(flags.FLAGS.source, flags.FLAGS.standardise, flags.FLAGS.image_size, flags.FLAGS.out)
-    elif argv[1] in ('clip', 'siglip'):
-        f = flags.FLAGS
+    elif kind == 'nfnet':
+        nfnet(f.source, f.standardise, f.image_size, f.out)
+    elif kind in ('clip', 'siglip'):
         vit(
-            *(argv[1], f.source, f.standardise, f.image_size, f.out),
+            *(kind, f.source, f.standardise, f.image_size, f.out),
             *(f.activation, f.heads, f.norm_features, f.class_feature),
         )
-    elif argv[1] == 'open_flamingo':
-        f = flags.FLAGS
+    elif kind == 'open_flamingo':
         if not (f.lm and f.clip):
-            raise app.UsageError('open_flamingo also needs --lm (a Hugging Face folder) and --clip (its weights).')
+            commands.refuse('open_flamingo also needs --lm (a Hugging Face folder) and --clip (its weights).')
         open_flamingo(f.source, f.lm, f.clip, f.out, f.activation, f.heads, bool(f.norm_features))
-    elif argv[1] == 'idefics':
-        idefics(flags.FLAGS.source, flags.FLAGS.out)
-    elif argv[1] in ('to_open_flamingo', 'to_idefics'):
-        export(argv[1], flags.FLAGS.source, flags.FLAGS.out)
-    elif argv[1] == 'lm':
-        lm(flags.FLAGS.source, flags.FLAGS.out, card, flags.FLAGS.first_token)
+    elif kind == 'idefics':
+        idefics(f.source, f.out)
+    elif kind in ('to_open_flamingo', 'to_idefics'):
+        export(kind, f.source, f.out)
+    elif kind == 'lm':
+        lm(f.source, f.out, card, f.first_token)
     else:
-        run(flags.FLAGS.source, flags.FLAGS.out, card or '# A model of flamingo_jax\n', flags.FLAGS.packaged_trunk)
-    print(f'Wrote {flags.FLAGS.out}')
+        run(f.source, f.out, card or '# A model of flamingo_jax\n', f.packaged_trunk)
+    print(f'Wrote {f.out}')
 
 
 if __name__ == '__main__':
-    flags.DEFINE_string('source', '', 'A checkpoint file, or the folder of a model or run.')
-    flags.DEFINE_string('standardise', '', 'Picture set to measure the output channels on.')
-    flags.DEFINE_integer('image_size', 0, "Pixels; 0 is the trunk's own resolution.")
-    flags.DEFINE_integer('random_seed', None, 'Draw the weights of an EfficientNet-Lite0.')
-    flags.DEFINE_string('lm', '', 'Hugging Face folder of the language model of an OpenFlamingo.')
-    flags.DEFINE_string('first_token', '', 'Token to stand before every text of a language model.')
-    flags.DEFINE_string('clip', '', 'Weights of the CLIP of an OpenFlamingo.')
-    flags.DEFINE_string('activation', '', 'Of a CLIP that does not say: quick_gelu (OpenAI) or gelu.')
-    flags.DEFINE_integer('heads', 0, 'Of a vision transformer of no published width.')
-    flags.DEFINE_bool('norm_features', None, 'Take the features of a vision transformer after its last norm.')
-    flags.DEFINE_bool('class_feature', False, 'Keep the class token among the features.')
-    flags.DEFINE_bool('packaged_trunk', False, 'Leave out the weights of the installed EfficientNet-Lite0, of a run.')
-    flags.DEFINE_string('card', '', 'Markdown file: the head of the model card.')
-    flags.DEFINE_string('out', None, 'Folder of the bundle to write.', required=True)
-    app.run(main)
+    main(ARGUMENTS)

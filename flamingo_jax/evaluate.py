@@ -2,9 +2,21 @@
 
     python -m flamingo_jax.evaluate --config=experiments/evaluate/NAME.py --checkpoint=BUNDLE_OR_WORKDIR --workdir=DIR
 
+Every key of a config, with its meaning and default, stands in flamingo_jax/evaluation/config.py, those of a task in
+flamingo_jax/evaluation/task.py; --config.KEY=VALUE changes one.
+
 Beside the model's score stand, over the same episodes: the same model with the pictures shuffled, the same model with no
 pictures, nearest centroid and nearest neighbour on the frozen features, and chance.
 """
+
+from absl import flags
+
+from flamingo_jax import commands
+
+if __name__ == '__main__':
+    flags.DEFINE_string('checkpoint', None, 'A bundle, or the workdir of a training run.', required=True)
+    flags.DEFINE_string('workdir', None, 'Folder for the reports.', required=True)
+    commands.start(__doc__, config=True)
 
 import collections
 import dataclasses
@@ -18,8 +30,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from flamingo_jax import memory
@@ -40,19 +51,16 @@ def evaluate(config: ConfigDict, checkpoint: str, workdir: str) -> list[report.R
     """
     start = time.time()
     model = pretrained.load(checkpoint)
-    trunk = model.checksums.get('vision', '')
 
     @functools.cache
     def open_split(split: str):
         pictures = PictureSet(
             config.data,
             split,
+            model.pictures,
             features=config.features,
-            image_size=model.config.image_size,
-            trunk=trunk,
             frames=config.frames,
             stills=config.stills,
-            fit=model.config.fit,
         )
         return pictures, rices.pool(model.features, pictures)
 
@@ -87,7 +95,7 @@ def evaluate(config: ConfigDict, checkpoint: str, workdir: str) -> list[report.R
     )
     written = report.write(workdir, rows, examples, about)
     print(report.table(rows))
-    print(written)
+    print('\n'.join(map(str, written)))
     return rows
 
 
@@ -104,7 +112,7 @@ def _refuse_long_prompts(config, model: Pretrained, settings: Sequence[tuple[Tas
         needed = []
         for batch in _batched(task.episodes(config.episodes, shots, support, answers, config.seed), config.batch_size):
             prompts = [_prompt(episode, lambda _: picture) for episode in batch]
-            tokens = max(len(encode_prompt(prompt, model.tokenizer, 1)[0]) for prompt in prompts)
+            tokens = max(len(encode_prompt(prompt, model.tokenizer, model.pictures)[0]) for prompt in prompts)
             ranked = answers != 'open-ended'
             needed.append(
                 (
@@ -208,17 +216,11 @@ def _batched(episodes: Iterator[Episode], n: int) -> Iterator[list[Episode]]:
         yield batch
 
 
-def main(argv):
-    """Reads the flags and evaluates."""
-    del argv
+def main() -> None:
+    """Evaluates as the flags say."""
     memory.keep_freed()
-    logging.set_verbosity(logging.WARNING)  # Orbax tells its every step.
-    evaluate(_CONFIG.value, flags.FLAGS.checkpoint, flags.FLAGS.workdir)
+    evaluate(flags.FLAGS.config, flags.FLAGS.checkpoint, flags.FLAGS.workdir)
 
 
 if __name__ == '__main__':
-    _CONFIG = config_flags.DEFINE_config_file('config', lock_config=True)
-    flags.DEFINE_string('checkpoint', None, 'A bundle, or the workdir of a training run.', required=True)
-    flags.DEFINE_string('workdir', None, 'Folder for the reports.', required=True)
-    flags.mark_flag_as_required('config')
-    app.run(main)
+    main()

@@ -1,96 +1,153 @@
-"""Computes the frozen trunk's features of a picture set once, so that training and evaluation read them instead of pixels.
+"""Computes the frozen trunk's features of a data set once, so that training and evaluation read them instead of pixels.
 
     python -m flamingo_jax.features --data=DATA_DIR --vision=BUNDLE --out=DIR
 
-Writes for each split OUT/SPLIT.npy, float16 [records views t s d_v], and OUT/SPLIT.json, which says of what and by which
-trunk. The first view of a picture is the picture; with `--views=4` three random ones of `inputs/augment.py` follow, for training
-on few pictures. A finished split is not computed again.
+The data set is a picture set, or stored documents (a prepared folder, or a .jsonl file). Writes for each split OUT/SPLIT.npy,
+float16 [pictures views t s d_v], and OUT/SPLIT.json, which says of what and by which trunk; of documents also
+OUT/SPLIT.begins.npy, the number of each document's first picture. The first view of a picture is the picture; with
+`--views=4` three random ones of `inputs/augment.py` follow, for training on few pictures. A finished split is not computed
+again.
 """
 
+from absl import flags
+
+from flamingo_jax import commands
+
+if __name__ == '__main__':
+    flags.DEFINE_string('data', None, 'Folder of a prepared data set, or the .jsonl file of documents.', required=True)
+    flags.DEFINE_string('vision', None, 'Bundle that holds the trunk.', required=True)
+    flags.DEFINE_string('out', None, 'Folder for the features.', required=True)
+    flags.DEFINE_list('splits', ['train', 'validation', 'test'], 'Splits to compute.')
+    flags.DEFINE_integer('frames', 1, 'Frames a picture of documents; more are films.', lower_bound=1)
+    flags.DEFINE_integer('views', 1, 'Views of each picture, itself included.', lower_bound=1)
+    commands.start(__doc__)
+
+import dataclasses
 import functools
 import json
 import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
-from absl import app, flags, logging
 from tqdm import tqdm
 
 from flamingo_jax.files import write_whole
 from flamingo_jax.inference import bundle
 from flamingo_jax.inputs import augment
-from flamingo_jax.inputs.images import to_frames
-from flamingo_jax.inputs.sources.array_record import open_split
-from flamingo_jax.model.config import FlamingoConfig
+from flamingo_jax.inputs.films import to_film
+from flamingo_jax.inputs.images import Frames, PictureError, PictureFormat, to_frames
+from flamingo_jax.inputs.sources.documents import is_picture, open_records
+from flamingo_jax.inputs.sources.features import fingerprint
 from flamingo_jax.model.flamingo import Flamingo
 
 BATCH = 32
 
 
-def compute(data: str, vision: bundle.Bundle, out: str, splits: list[str], views: int = 1) -> None:
+def compute(data: str, vision: bundle.Bundle, out: str, splits: list[str], views: int = 1, frames: int = 1) -> None:
     """Writes the features of some splits.
 
     Args:
-      data: a prepared picture set; all pictures of a split must have one number of frames.
+      data: a prepared data set, or a .jsonl file; all pictures of a split must have one number of frames.
       vision: the trunk; pictures are read at its `image_size`.
       out: folder to write into.
+      splits: of a .jsonl file, the one name under which training will ask for it.
       views: of each picture, itself included.
+      frames: of each picture of documents; more are films. A picture set says its own.
 
     Raises:
-      FileNotFoundError, ValueError: no such data set or split, or pictures that cannot be read, by their number.
+      FileNotFoundError, ValueError: no such data set or split, or pictures of a picture set that cannot be read. Documents may
+        hold some: their features are NaN.
     """
-    records = {split: open_split(data, split) for split in splits}
+    pictures = PictureFormat.of(vision.config, vision.checksums['vision'])
+    found = {split: _open(open_records(data, split), pictures, frames) for split in splits}
     model, params = Flamingo(vision.config), {'vision': vision.params('vision')}
     trunk = jax.jit(functools.partial(model.features, params))
     folder = pathlib.Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    for split, source in records.items():
+    for split, source in found.items():
         about = dict(
-            data=str(data),
-            records=len(source),
+            data=fingerprint(source.records),
+            path=str(data),
             views=views,
-            trunk=vision.checksums['vision'],
-            image_size=vision.config.image_size,
+            trunk=pictures.trunk,
+            image_size=pictures.size,
+            fit=pictures.fit,
             vision=vision.config.to_json()['vision'],  # Which of the trunk's features: its parameters do not say.
         )
         done = folder / f'{split}.json'
         if done.is_file() and json.loads(done.read_text()) == about:
             continue
         done.unlink(missing_ok=True)
-        features, progress = None, tqdm(total=len(source) * views, unit=' pictures', desc=split)
-
-        for begin in range(0, len(source) * views, BATCH):
-            numbers = range(begin, min(begin + BATCH, len(source) * views))
-            frames = [_view(source, *divmod(number, views), vision.config) for number in numbers]
-            used, padding = len(frames), BATCH - len(frames)
-            batch = np.asarray(trunk(np.stack(frames + [frames[0]] * padding)[:, None]))[:used, 0]
+        features, total = None, source.pictures * views
+        progress = tqdm(total=total, unit=' pictures', desc=split)
+        for begin in range(0, total, BATCH):
+            numbers = range(begin, min(begin + BATCH, total))
+            shown = [_view(source.frames, *divmod(number, views)) for number in numbers]
+            used = len(shown)
+            blank = next((frames for frames in shown if frames is not None), pictures.blank(frames))
+            readable = np.array([frames is not None for frames in shown])
+            shown = [blank if frames is None else frames for frames in shown] + [blank] * (BATCH - used)
+            batch = np.array(trunk(np.stack(shown)[:, None]))[:used, 0]
+            batch[~readable] = np.nan
             if features is None:
-                features = np.lib.format.open_memmap(
-                    folder / f'{split}.npy', 'w+', np.float16, (len(source), views, *batch.shape[1:])
-                )
+                shape = (source.pictures, views, *batch.shape[1:])
+                features = np.lib.format.open_memmap(folder / f'{split}.npy', 'w+', np.float16, shape)
             features.reshape(-1, *batch.shape[1:])[begin : begin + used] = batch
             progress.update(used)
         progress.close()
+        if features is None:
+            raise ValueError(f'The split {split!r} of {data} has no pictures.')
         features.flush()
+        if source.begins is not None:
+            np.save(folder / f'{split}.begins.npy', source.begins)
         write_whole(done, f'{json.dumps(about)}\n'.encode())  # Last: what it stands beside is whole.
 
 
-def _view(source, record: int, number: int, config: FlamingoConfig) -> np.ndarray:
-    frames = to_frames(list(source[record]['frames']), config.image_size, config.vision.fit)
-    return augment.view(frames, np.random.default_rng((record, number))) if number else frames
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """The pictures of a split, by number."""
+
+    records: Sequence[dict[str, Any]]
+    pictures: int
+    frames: Callable[[int], Frames | None]  # None for one that cannot be read.
+    begins: np.ndarray | None  # Of documents: the number of each one's first picture.
 
 
-def main(argv):
-    """Reads the flags and computes."""
-    del argv
-    logging.set_verbosity(logging.WARNING)  # Orbax tells its every step.
-    compute(flags.FLAGS.data, bundle.read(flags.FLAGS.vision), flags.FLAGS.out, flags.FLAGS.splits, flags.FLAGS.views)
+def _open(records: Sequence[dict[str, Any]], pictures: PictureFormat, frames: int) -> _Found:
+    size, fit = pictures.size, pictures.fit
+    if 'images' not in records[0]:
+        return _Found(records, len(records), lambda i: to_frames(list(records[i]['frames']), size, fit), None)
+    counts = [
+        sum(map(is_picture, records[i]['images']))
+        for i in tqdm(range(len(records)), unit=' documents', desc='counting pictures', leave=False)
+    ]
+    begins = np.cumsum([0, *counts])
+
+    def read(number: int) -> Frames | None:
+        document = int(np.searchsorted(begins, number, side='right')) - 1
+        image = [image for image in records[document]['images'] if is_picture(image)][number - begins[document]]
+        try:
+            return to_frames(image, size, fit) if frames == 1 else to_film(image, frames, size, fit)
+        except PictureError:
+            return None
+
+    return _Found(records, int(begins[-1]), read, begins[:-1])
+
+
+def _view(read: Callable[[int], Frames | None], picture: int, number: int) -> Frames | None:
+    frames = read(picture)
+    if number and frames is not None:
+        return augment.view(frames, np.random.default_rng((picture, number)))
+    return frames
+
+
+def main() -> None:
+    """Computes what the flags say."""
+    f = flags.FLAGS
+    compute(f.data, bundle.read(f.vision), f.out, f.splits, f.views, f.frames)
 
 
 if __name__ == '__main__':
-    flags.DEFINE_string('data', None, 'Folder of a prepared picture set.', required=True)
-    flags.DEFINE_string('vision', None, 'Bundle that holds the trunk.', required=True)
-    flags.DEFINE_string('out', None, 'Folder for the features.', required=True)
-    flags.DEFINE_list('splits', ['train', 'validation', 'test'], 'Splits to compute.')
-    flags.DEFINE_integer('views', 1, 'Views of each picture, itself included.', lower_bound=1)
-    app.run(main)
+    main()

@@ -5,10 +5,24 @@
 An image of several frames is a video: --image=a.png,b.png,c.png.
 """
 
+from absl import flags
+
+from flamingo_jax import commands
+
+if __name__ == '__main__':
+    flags.DEFINE_string('checkpoint', None, 'A bundle, or the workdir of a run.', required=True)
+    flags.DEFINE_multi_string('image', [], 'A picture, or the frames of a video separated by commas. May be repeated.')
+    flags.DEFINE_multi_string('text', [], 'A piece of text. May be repeated; the order of all is kept.')
+    flags.DEFINE_integer('max_new_tokens', 32, 'At most so many tokens.')
+    flags.DEFINE_integer('num_beams', 1, 'Beam search with so many beams.')
+    flags.DEFINE_float('temperature', 0.0, '0 is greedy.')
+    flags.DEFINE_integer('top_k', 0, 'Sample from the k likeliest tokens; 0 is all.')
+    flags.DEFINE_float('top_p', 1.0, 'Sample from the likeliest tokens of this total probability.')
+    flags.DEFINE_integer('seed', 0, 'Of sampling.')
+    commands.start(__doc__)
+
 import pathlib
 import sys
-
-from absl import app, flags, logging
 
 from flamingo_jax.inference import pretrained
 
@@ -35,12 +49,11 @@ def ordered_prompt(argv: list[str]) -> list:
     return prompt
 
 
-def main(argv):
-    """Reads the flags and prints the answer."""
-    logging.set_verbosity(logging.WARNING)  # Orbax tells its every step.
+def main() -> None:
+    """Prints the answer."""
     prompt = ordered_prompt(sys.argv[1:])
-    if len(argv) > 1 or not prompt:
-        raise app.UsageError(f'Give a prompt with --image and --text; left over: {argv[1:]}.')
+    if not prompt:
+        commands.refuse('There is no prompt. Give pictures and texts in order, with --image=FILE and --text="...".')
     f = flags.FLAGS
     model = pretrained.load(f.checkpoint)
     print(
@@ -57,13 +70,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-    flags.DEFINE_string('checkpoint', None, 'A bundle, or the workdir of a run.', required=True)
-    flags.DEFINE_multi_string('image', [], 'A picture, or the frames of a video separated by commas. May be repeated.')
-    flags.DEFINE_multi_string('text', [], 'A piece of text. May be repeated; the order of all is kept.')
-    flags.DEFINE_integer('max_new_tokens', 32, 'At most so many tokens.')
-    flags.DEFINE_integer('num_beams', 1, 'Beam search with so many beams.')
-    flags.DEFINE_float('temperature', 0.0, '0 is greedy.')
-    flags.DEFINE_integer('top_k', 0, 'Sample from the k likeliest tokens; 0 is all.')
-    flags.DEFINE_float('top_p', 1.0, 'Sample from the likeliest tokens of this total probability.')
-    flags.DEFINE_integer('seed', 0, 'Of sampling.')
-    app.run(main)
+    main()

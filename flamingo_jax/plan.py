@@ -10,6 +10,18 @@ What is measured: bytes of memory and what is sent, by the compiler. What is com
 lower bounds: peaks of the chip's data sheet, perfectly overlapped. No step is run.
 """
 
+from absl import flags
+
+from flamingo_jax import commands
+
+if __name__ == '__main__':
+    flags.DEFINE_string('topology', None, 'The machine: v4:8x12x16, v5e-16, h100:8, cpu:8.', required=True)
+    flags.DEFINE_integer('slices', 1, 'So many slices of it, joined by the data-centre network.')
+    commands.define_mesh('Instead of the mesh of the config for this machine.')
+    flags.DEFINE_bool('decode', True, 'Compile the decode step too.')
+    flags.DEFINE_string('out', None, 'File for the plan as JSON.')
+    commands.start(__doc__, config=True)
+
 import json
 import math
 import pathlib
@@ -18,8 +30,7 @@ import time
 from typing import Any
 
 import jax
-from absl import app, flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.parallel import rules
@@ -35,7 +46,7 @@ class DoesNotFit(Exception):
 
 
 def plan(
-    config: ConfigDict, where: Topology, mesh: dict[str, int] | None = None, decode: bool = True
+    config: ConfigDict, hardware: Topology, mesh: dict[str, int] | None = None, decode: bool = True
 ) -> dict[str, Any]:
     """Plans a config for a machine, and prints what it does.
 
@@ -49,17 +60,17 @@ def plan(
     Raises:
       ValueError: a topology, mesh or batch that does not fit, before anything is compiled.
     """
-    machine = config.machines.get(where.name) or ConfigDict(
+    machine = config.machines.get(hardware.name) or ConfigDict(
         dict(mesh=config.mesh.to_dict(), micro_batches=config.micro_batches, batch=1.0)
     )
-    grid = meshes.make_mesh(**(mesh or machine.mesh.to_dict()), devices=where.devices())
-    run = programs.prepare(config, grid, machine.micro_batches, machine.batch, where.kind != 'cpu')
+    grid = meshes.make_mesh(**(mesh or machine.mesh.to_dict()), devices=hardware.devices())
+    run = programs.prepare(config, grid, machine.micro_batches, machine.batch, hardware.kind != 'cpu')
     out = dict(
-        topology=where.name,
-        chips=where.chips,
+        topology=hardware.name,
+        chips=hardware.chips,
         mesh=dict(grid.shape),
         micro_batches=machine.micro_batches,
-        batch={name: data.batch_size for name, data in run.datasets.items()},
+        batch={name: data.batch_size for name, data in run.sources.items()},
         parameters={
             name: dict(count=sum(x.size for x in jax.tree.leaves(tree)), trained=name in run.trained)
             for name, tree in run.shapes.items()
@@ -75,21 +86,21 @@ def plan(
     held['gradients'] = sum(
         x.dtype.itemsize * _size(rules.over_data(x.sharding, x.shape), x.shape) for x in jax.tree.leaves(state.params)
     )
-    out['train'] = _compile('train step', lowered, where, grid) | dict(held_bytes=held)
-    counted = flops.train_step(run.model.config, run.trained, run.datasets, run.model.remat)
+    out['train'] = _compile('train step', lowered, hardware, grid) | dict(held_bytes=held)
+    counted = flops.train_step(run.model.config, run.trained, run.sources, run.model.remat)
     out['train'] |= dict(flops=counted)
     if out['train']['fits']:
         done = counted['total'] + counted['recomputed']
-        out['train'] |= _speed(run, done, out['train'], where, grid, out['batch'])
+        out['train'] |= _speed(run, done, out['train'], hardware, grid, out['batch'])
     if decode and 'lm' in out['parameters']:
         pictures = 33 if run.model.config.xattn else 0  # 32 shots and the question.
         lowered, prompts = _timed('Tracing the decode step', lambda: programs.decode_step(run, pictures))
-        out['decode'] = _compile('decode step', lowered, where, grid) | dict(prompts=prompts, pictures=pictures)
+        out['decode'] = _compile('decode step', lowered, hardware, grid) | dict(prompts=prompts, pictures=pictures)
         places = run.model.config.lm.context
         out['decode']['flops'] = flops.decode_step(run.model.config, prompts, places, pictures)
         if out['decode']['fits']:
             limit = bounds(
-                out['decode']['flops'], out['decode']['bytes']['arguments'], _sent(out['decode']), where, grid
+                out['decode']['flops'], out['decode']['bytes']['arguments'], _sent(out['decode']), hardware, grid
             )
             out['decode'] |= dict(
                 bounds=limit._asdict(), bound_by=limit.bound_by, tokens_per_second=prompts / limit.seconds
@@ -105,17 +116,17 @@ def _timed(what: str, function):
     return result
 
 
-def _compile(name: str, lowered: jax.stages.Lowered, where: Topology, mesh: jax.sharding.Mesh) -> dict[str, Any]:
+def _compile(name: str, lowered: jax.stages.Lowered, hardware: Topology, mesh: jax.sharding.Mesh) -> dict[str, Any]:
     """Compiles, and reads from the program what it needs; `fits` is False where the compiler says so."""
     begin = time.perf_counter()
     # The TPU that stands in for a GPU need not be fast: a third of the time to compile, and a few GiB of temporaries less.
-    options = None if where.chip.torus or where.kind == 'cpu' else dict(optimization_level='O1')
+    options = None if hardware.chip.torus or hardware.kind == 'cpu' else dict(optimization_level='O1')
     try:
         compiled = _timed(f'Compiling the {name} for {where.name}', lambda: lowered.compile(options))
     except jax.errors.JaxRuntimeError as error:
         if 'RESOURCE_EXHAUSTED' not in str(error) and 'Ran out of memory' not in str(error):
             raise
-        return dict(fits=False, seconds_to_compile=time.perf_counter() - begin, **_exhausted(str(error), where))
+        return dict(fits=False, seconds_to_compile=time.perf_counter() - begin, **_exhausted(str(error), hardware))
     memory = compiled.memory_analysis()
     size = dict(
         arguments=memory.argument_size_in_bytes,
@@ -134,15 +145,15 @@ def _compile(name: str, lowered: jax.stages.Lowered, where: Topology, mesh: jax.
         ) from error
     sent = collectives.read(program, mesh)
     return dict(
-        fits=size['peak'] <= where.chip.memory,
+        fits=size['peak'] <= hardware.chip.memory,
         seconds_to_compile=time.perf_counter() - begin,
         bytes=size,
-        chip_memory=where.chip.memory,
+        chip_memory=hardware.chip.memory,
         collectives=[dict(one._asdict(), axes=list(one.axes)) for one in sent],
     )
 
 
-def _exhausted(message: str, where: Topology) -> dict[str, Any]:
+def _exhausted(message: str, hardware: Topology) -> dict[str, Any]:
     """What the compiler's message says: 'Used 20.66G of 15.75G hbm' and its largest allocations.
 
     Far beyond the memory it gives up early: 'HLO temporaries (47.96G) exceeds available HBM (30.75G)', a lower bound.
@@ -151,7 +162,7 @@ def _exhausted(message: str, where: Topology) -> dict[str, Any]:
         r'(?:Used|temporaries) \(?([\d.]+)([GM])\)? (?:of|exceeds available HBM) \(?([\d.]+)([GM])', message
     )
     unit = dict(G=GIB, M=2**20)
-    peak, limit = (float(used[i]) * unit[used[i + 1]] for i in (1, 3)) if used else (None, where.chip.memory)
+    peak, limit = (float(used[i]) * unit[used[i + 1]] for i in (1, 3)) if used else (None, hardware.chip.memory)
     largest = re.findall(
         r'Size: ([\d.]+[GMK])\s+(?:Operator: op_name="([^"]*)"[^\n]*\s+)?(?:[^\n]*\n)*?\s*Shape: (\S+)', message
     )
@@ -166,12 +177,12 @@ def _sent(part: dict[str, Any]) -> list[collectives.Collective]:
     return [collectives.Collective(**(one | dict(axes=tuple(one['axes'])))) for one in part['collectives']]
 
 
-def _speed(run, done: float, part: dict[str, Any], where: Topology, mesh, batch: dict[str, int]) -> dict[str, Any]:
+def _speed(run, done: float, part: dict[str, Any], hardware: Topology, mesh, batch: dict[str, int]) -> dict[str, Any]:
     # Arguments are read and the new state is written; each micro-batch reads the frozen trees and trained ones again.
     read = part['bytes']['arguments'] * 2 + part['bytes']['temporaries']
-    limit = bounds(done, read, _sent(part), where, mesh)
-    tokens = sum(batch[name] * data.length for name, data in run.datasets.items())
-    images = sum(batch[name] * data.images * data.frames for name, data in run.datasets.items())
+    limit = bounds(done, read, _sent(part), hardware, mesh)
+    tokens = sum(batch[name] * data.length for name, data in run.sources.items())
+    images = sum(batch[name] * data.images * data.frames for name, data in run.sources.items())
     return dict(
         bounds=limit._asdict(),
         bound_by=limit.bound_by,
@@ -179,12 +190,12 @@ def _speed(run, done: float, part: dict[str, Any], where: Topology, mesh, batch:
         tokens_per_second=tokens / limit.seconds,
         images_per_second=images / limit.seconds,
         days_for_500k_steps=limit.seconds * PAPER_STEPS / 86_400,
-        mfu_at_bound=part['flops']['total'] / where.chips / where.chip.flops / limit.seconds,
+        mfu_at_bound=part['flops']['total'] / hardware.chips / hardware.chip.flops / limit.seconds,
     )
 
 
-def _size(where: jax.sharding.Sharding, shape: tuple[int, ...]) -> int:
-    return math.prod(where.shard_shape(shape))
+def _size(hardware: jax.sharding.Sharding, shape: tuple[int, ...]) -> int:
+    return math.prod(hardware.shard_shape(shape))
 
 
 def _bytes(x: jax.ShapeDtypeStruct) -> int:
@@ -251,28 +262,18 @@ def _does_not_fit(name: str, part: dict[str, Any], out: dict[str, Any], gib) -> 
     return [*lines, '    What helps: ' + '; '.join(advice) + '.']
 
 
-def main(argv):
-    """Reads the flags, plans, prints and writes."""
-    del argv
-    mesh = None
-    where = topology.parse(_TOPOLOGY.value, _SLICES.value)
-    if where.kind == 'cpu':
-        jax.config.update('jax_num_cpu_devices', where.chips)
+def main() -> None:
+    """Plans as the flags say, prints and writes."""
+    f = flags.FLAGS
+    hardware = topology.parse(f.topology, f.slices)
+    if hardware.kind == 'cpu':
+        jax.config.update('jax_num_cpu_devices', hardware.chips)
     jax.config.update('jax_platforms', 'cpu')  # This process computes nothing.
-    if _MESH.value:
-        mesh = dict(zip(meshes.AXES, map(int, _MESH.value), strict=True))
-    out = plan(_CONFIG.value, where, mesh, _DECODE.value)
+    out = plan(f.config, hardware, f.mesh and meshes.parse(f.mesh), f.decode)
     print('\n' + report(out))
-    if _OUT.value:
-        pathlib.Path(_OUT.value).write_text(json.dumps(out, indent=2) + '\n')
+    if f.out:
+        pathlib.Path(f.out).write_text(json.dumps(out, indent=2) + '\n')
 
 
 if __name__ == '__main__':
-    _CONFIG = config_flags.DEFINE_config_file('config', lock_config=True)
-    _TOPOLOGY = flags.DEFINE_string('topology', None, 'The machine: v4:8x12x16, v5e-16, h100:8, cpu:8.', required=True)
-    _SLICES = flags.DEFINE_integer('slices', 1, 'So many slices of it, joined by the data-centre network.')
-    _MESH = flags.DEFINE_list('mesh', None, 'data,fsdp,tensor instead of the mesh of the config for this machine.')
-    _DECODE = flags.DEFINE_bool('decode', True, 'Compile the decode step too.')
-    _OUT = flags.DEFINE_string('out', None, 'File for the plan as JSON.')
-    flags.mark_flag_as_required('config')
-    app.run(main)
+    main()

@@ -2,6 +2,9 @@
 
     python -m flamingo_jax.train --config=experiments/NAME.py --workdir=DIR [--config.KEY=VALUE ...]
 
+Every key of a config, with its meaning and default, stands in flamingo_jax/training/config.py, or in the dataclass that is
+named there.
+
 The run's folder holds run.json (what model this is), tokenizer.model, checkpoints/ and TensorBoard's files. The same
 command again resumes from the newest checkpoint, bit for bit. SIGTERM writes a checkpoint after the step under way and
 ends with exit code 0.
@@ -12,136 +15,41 @@ Several processes, one a host, each with the same command and the same shared wo
     ... --coordinator=auto                                       (TPU pods, SLURM: JAX finds out the three by itself)
 """
 
-import dataclasses
+from absl import flags
+
+from flamingo_jax import commands
+
+if __name__ == '__main__':
+    flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
+    commands.define_processes()
+    commands.start(__doc__, config=True)
+
+import functools
+import hashlib
 import json
-import os
 import pathlib
 import time
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from flamingo_jax import memory
 from flamingo_jax.files import write_whole
-from flamingo_jax.inference import bundle
 from flamingo_jax.inputs import pipeline
-from flamingo_jax.inputs.tokenizer import Tokenizer
-from flamingo_jax.model.config import FlamingoConfig
-from flamingo_jax.model.flamingo import Flamingo, Params
+from flamingo_jax.model.flamingo import Params
 from flamingo_jax.parallel import mesh as meshes
-from flamingo_jax.parallel import processes, rules
+from flamingo_jax.parallel import processes
 from flamingo_jax.planning import flops, topology
+from flamingo_jax.training import validation
+from flamingo_jax.training.assemble import Parts, assemble
 from flamingo_jax.training.checkpoint import Checkpoints
-from flamingo_jax.training.config import dataset_config, lora_fields, trained_trees
+from flamingo_jax.training.config import recipe
 from flamingo_jax.training.losses.noise import NoiseConfig
 from flamingo_jax.training.optimizer import OptimizerConfig, make_optimizer
-from flamingo_jax.training.progress import Profile, Progress
+from flamingo_jax.training.progress import Profile, Progress, Skipped
 from flamingo_jax.training.state import new_state
 from flamingo_jax.training.step import make_step
-
-
-@dataclasses.dataclass(frozen=True)
-class Parts:
-    """What a run consists of before any training: the model, its tokenizer, and where pretrained trees come from."""
-
-    model: Flamingo
-    tokenizer: Tokenizer
-    frozen: dict[str, bundle.Bundle]  # Component tree -> the bundle that holds it.
-    start: dict[str, bundle.Bundle]  # The same for trees that are trained on from there.
-    trained: tuple[str, ...]
-    image_tag: str | None  # How the tokenizer writes <image>.
-
-    def read_frozen(self, mesh: jax.sharding.Mesh) -> Params:
-        """The frozen trees, in the dtype of the computation, on the mesh."""
-        return self._read(self.frozen, {name: self.model.dtype_of(name) for name in self.frozen}, mesh)
-
-    def read_start(self, mesh: jax.sharding.Mesh) -> Params:
-        """The pretrained trees that are trained further, float32, on the mesh."""
-        return self._read(self.start, dict.fromkeys(self.start, jnp.float32), mesh)
-
-    def _read(self, sources: dict[str, bundle.Bundle], dtypes: dict[str, Any], mesh: jax.sharding.Mesh) -> Params:
-        boxed = jax.eval_shape(self.model.init, jax.random.key(0))
-        return {
-            name: source.params(name, dtypes[name], rules.shardings(boxed[name], mesh))
-            for name, source in sources.items()
-        }
-
-
-def build(config: ConfigDict) -> Parts:
-    """The model of a config, with the parts that its bundles bring.
-
-    Raises:
-      FileNotFoundError, ValueError: a bundle, a tokenizer or a field that is missing or does not fit.
-    """
-    if config.start:
-        fields, frozen, tokenizer, tag = _from_start(config)
-    else:
-        fields, frozen, tokenizer, tag = _from_parts(config)
-    fields |= dict(lora=lora_fields(config))
-    model_config = FlamingoConfig.from_json(fields)
-    if model_config.lm is None:
-        raise ValueError('The config has no language model: set config.lm to a bundle, or config.model.lm to a dict.')
-    if model_config.lm.vocab_size != tokenizer.vocab_size:
-        raise ValueError(
-            f'The language model has {model_config.lm.vocab_size} tokens, its tokenizer {tokenizer.vocab_size}: '
-            "set config.model.lm.vocab_size to the tokenizer's."
-        )
-    trained = trained_trees(config)
-    start = {name: frozen.pop(name) for name in trained if name in frozen}
-    dtype = jnp.dtype(config.dtype or ('bfloat16' if jax.default_backend() in ('tpu', 'gpu') else 'float32'))
-    parts = Parts(Flamingo(model_config, dtype, config.remat), tokenizer, frozen, start, trained, tag)
-    have = set(jax.eval_shape(parts.model.init, jax.random.key(0)))
-    if without := sorted(have - set(trained) - set(frozen)):
-        raise ValueError(f'Nothing gives the parameters of {without}: name a bundle, or add them to config.trained.')
-    for name, data in config.datasets.items():
-        if data.length > model_config.lm.context:
-            raise ValueError(
-                f'Data set {name}: sequences of {data.length} tokens exceed the context of {model_config.lm.context}.'
-            )
-    return parts
-
-
-_Found = tuple[dict[str, Any], dict[str, bundle.Bundle], Tokenizer, str | None]
-
-
-def _from_start(config: ConfigDict) -> _Found:
-    """(fields of the model's config, tree -> bundle, tokenizer, image tag) of a whole model that is trained further."""
-    whole = bundle.read(config.start)
-    given = [name for name in ('vision', 'tokenizer') if config[name]]
-    given += ['model'] if FlamingoConfig.from_json(config.model.to_dict()) != FlamingoConfig() else []
-    if given:
-        raise ValueError(f'config.start brings the whole model: leave {", ".join(given)} empty, or start.')
-    if whole.config.lm is None:
-        raise ValueError(f'The bundle {config.start} holds no language model: a trunk alone is named by config.vision.')
-    found, tokenizer = dict.fromkeys(whole.checksums, whole), whole.tokenizer()
-    if config.lm:
-        found['lm'] = bundle.read(config.lm)
-        if found['lm'].config.lm != whole.config.lm or found['lm'].tokenizer(whole.image_tag).model != tokenizer.model:
-            raise ValueError(
-                f'config.lm is to replace the language model of config.start, and {config.lm} has another shape or tokenizer.'
-            )
-    return whole.config.to_json(), found, tokenizer, whole.image_tag
-
-
-def _from_parts(config: ConfigDict) -> _Found:
-    """The same of a new model, on a language model and a trunk that may be pretrained."""
-    fields, frozen = config.model.to_dict(), {}
-    tag = config.image_tag if config.vision else None
-    if config.lm:
-        frozen['lm'] = bundle.read(config.lm)
-        fields['lm'] = frozen['lm'].config.to_json()['lm']
-        tokenizer = frozen['lm'].tokenizer(tag)
-    else:
-        tokenizer = Tokenizer.read(config.tokenizer, tag)
-    if config.vision:
-        frozen['vision'] = bundle.read(config.vision)
-        fields['vision'] = frozen['vision'].config.to_json()['vision']
-        fields['image_size'] = frozen['vision'].config.image_size
-    fields |= dict(image_tag=tokenizer.image_tag, extra_tokens=tokenizer.extra_tokens)
-    return fields, frozen, tokenizer, tag
 
 
 def train(config: ConfigDict, workdir: str) -> dict[str, float]:
@@ -149,50 +57,58 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
 
     Raises:
       OSError: a checkpoint cannot be written, or none there is whole.
-      FloatingPointError: the loss is not finite; the last good checkpoint stays.
+      FloatingPointError: the loss, the gradient or the state is not finite, and stays so; the last good checkpoint stays.
       ValueError, FileNotFoundError: bad input, before anything is computed.
     """
-    parts = build(config)
-    model, tokenizer = parts.model, parts.tokenizer
+    parts = assemble(config)
+    model, sources = parts.model, parts.sources
     profile = Profile(config.profile, workdir)
     mesh = meshes.make_mesh(**config.mesh)
-    datasets = {name: dataset_config(data) for name, data in config.datasets.items()}
-    for name, data in datasets.items():
-        meshes.check_batch(name, data.batch_size, config.micro_batches, mesh)
-    trunk = parts.frozen['vision'].checksums['vision'] if 'vision' in parts.frozen else ''
+    for name, source in sources.items():
+        meshes.check_batch(name, source.batch_size, config.micro_batches, mesh)
     rows = meshes.batch_sharding(mesh)
-    size, fit = model.config.image_size, model.config.fit
-    readable = pipeline.batches(datasets, tokenizer, size, config.seed, trunk, rows, fit)
+    read = (parts.tokenizer, parts.pictures)
+    readable = pipeline.batches(sources, *read, config.seed, rows)
+    held_out = validation.held_out(sources)
+    held_out_batches = pipeline.batches(held_out, *read, validation.SEED, rows)
 
+    # Refuses a folder of another model or recipe.
+    about, described = _about(parts), recipe(config) | dict(tokenizer=hashlib.sha256(parts.tokenizer.model).hexdigest())
+    checkpoints = Checkpoints(workdir, config.keep_checkpoints, about, described, config.resume_changed)
     optimizer = make_optimizer(OptimizerConfig(**config.optimizer), config.steps)
     state = new_state(model, optimizer, parts.trained, config.seed, mesh)
     frozen = parts.read_frozen(mesh)
-    about = _about(parts)
-    checkpoints = Checkpoints(workdir, config.keep_checkpoints, about)  # Refuses a folder of another model.
     _write_run(workdir, config, parts, about)
-    positions = dict.fromkeys(datasets, 0)  # Batches trained on, of each data set. Those read ahead do not count.
+    positions = dict.fromkeys(sources, 0)  # Batches trained on, of each data set. Those read ahead do not count.
+    skipped = Skipped()
     if restored := checkpoints.restore(state):
-        state, positions = restored[0], positions | restored[1]
+        state, positions, skipped = restored[0], positions | restored[1], restored[2]
         processes.say(f'Resumed from step {int(state.step)}.')
     else:
         state = state._replace(params=state.params | parts.read_start(mesh))
-    iterators = {name: pipeline.read(readable[name], positions[name], data.workers) for name, data in datasets.items()}
+    iterators = {
+        name: pipeline.read(readable[name], positions[name], source.workers) for name, source in sources.items()
+    }
 
-    turns = [(name,) for name in datasets] if config.round_robin else [tuple(datasets)]
-    weights = {name: data.loss_weight for name, data in datasets.items()}
-    where = jax.tree.map(lambda x: x.sharding, state)
-    step_fn = make_step(model, optimizer, weights, config.micro_batches, NoiseConfig(**config.noise), where)
-    first = step = int(state.step)
+    turns = [(name,) for name in sources] if config.round_robin else [tuple(sources)]
+    weights = {name: source.loss_weight for name, source in sources.items()}
+    shardings = jax.tree.map(lambda x: x.sharding, state)
+    step_fn = make_step(model, optimizer, weights, config.micro_batches, NoiseConfig(**config.noise), shardings)
+    validate = validation.Validation(
+        model, held_out_batches, held_out, config.validation_batches, config.micro_batches, shardings
+    )
+    first, due = int(state.step), False
+    step = first
     _print_sizes(state.params, frozen)
-    operations = flops.train_step(model.config, parts.trained, datasets)['total'] / len(turns)
+    operations = flops.train_step(model.config, parts.trained, sources)['total'] / len(turns)
     peak = topology.peak_flops(jax.devices()[0].device_kind)
-    progress = Progress(workdir, config, first, operations, peak and peak * jax.device_count())
+    progress = Progress(workdir, config, first, operations, peak and peak * jax.device_count(), skipped)
     with processes.Preemption() as preemption:
         for step in range(first + 1, config.steps + 1):
             waited = time.perf_counter()
             # The step before still runs: its devices compute while the next batch is read and travels to them.
             turn = turns[(step - 1) % len(turns)]
-            batches = {name: pipeline.put(next(iterators[name]), rows, datasets[name].batch_size) for name in turn}
+            batches = {name: pipeline.put(next(iterators[name]), rows, sources[name].batch_size) for name in turn}
             waited = time.perf_counter() - waited
             with profile.step(step):
                 state, metrics = step_fn(state, frozen, batches)
@@ -202,9 +118,16 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
             progress.add(step, metrics, waited)
             checkpoints.raise_if_failed()
             preempted = preemption.reached(step)
-            if step % config.checkpoint_every == 0 or step == config.steps or preempted:
-                progress.flush()  # Raises if this step's loss is not finite: such a state is never saved.
-                checkpoints.save(state, positions)
+            if validate and not preempted and (step % config.validate_every == 0 or step == config.steps):
+                progress.validate(step, functools.partial(validate, state.params, frozen))
+            due, ends = due or step % config.checkpoint_every == 0, step == config.steps or preempted
+            if due or ends:
+                progress.flush()
+                # While steps are skipped the state stays as it is, and may be one that no step follows: its copies must
+                # not take the places of older checkpoints.
+                if ends or not progress.skipped.in_a_row:
+                    checkpoints.save(state, positions, progress.skipped)
+                    due = False
             if preempted:
                 break
         profile.close()
@@ -244,28 +167,13 @@ def _print_sizes(trained: Params, frozen: Params) -> None:
             processes.say(f'{label:8} {name:13} {size:14,} parameters, {leaves[0].dtype}')
 
 
-def main(argv):
-    """Reads the flags and trains."""
-    del argv
+def main() -> None:
+    """Trains as the flags say."""
     memory.keep_freed()
-    logging.set_verbosity(logging.WARNING)  # Orbax tells its every step.
-    processes.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
-    train(_CONFIG.value, _WORKDIR.value)
-
-
-def _environment(name: str) -> int | None:
-    return int(os.environ[name]) if name in os.environ else None
+    f = flags.FLAGS
+    processes.join(f.coordinator, f.processes, f.process_id)
+    train(f.config, f.workdir)
 
 
 if __name__ == '__main__':
-    _CONFIG = config_flags.DEFINE_config_file('config', lock_config=True)
-    _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
-    _COORDINATOR = flags.DEFINE_string(
-        'coordinator',
-        os.environ.get('JAX_COORDINATOR_ADDRESS', ''),
-        "Of several processes: host:port of process 0, or 'auto' on TPU pods and SLURM.",
-    )
-    _PROCESSES = flags.DEFINE_integer('processes', _environment('JAX_NUM_PROCESSES'), 'How many processes there are.')
-    _PROCESS_ID = flags.DEFINE_integer('process_id', _environment('JAX_PROCESS_ID'), 'Which one this is, from 0.')
-    flags.mark_flag_as_required('config')
-    app.run(main)
+    main()

@@ -8,8 +8,8 @@ import pytest
 from experiments.ablations import base
 from flamingo_jax.inference import bundle
 from flamingo_jax.model.config import FlamingoConfig
-from flamingo_jax.train import build
-from flamingo_jax.training.config import dataset_config
+from flamingo_jax.training.assemble import assemble
+from flamingo_jax.training.config import source_of
 from flamingo_jax.training.optimizer import OptimizerConfig
 
 FOLDER = pathlib.Path(base.__file__).parent
@@ -28,14 +28,14 @@ def trunk(config, params, tmp_path_factory):
 def test_an_ablation_builds_and_differs_from_the_base(name, trunk):
     module = importlib.import_module(f'experiments.ablations.{name}')
     c = module.get_config()
-    assert c.to_json() != base.get_config().to_json()
+    assert c.to_dict() != base.get_config().to_dict()
     c.lm, c.vision = str(FOLDER.parent / 'lm_dictionary'), str(trunk)
-    parts = build(c)
+    parts = assemble(c)
     assert set(parts.frozen) == {'lm', 'vision'} - set(c.trained)
     assert set(parts.start) == {'lm'} & set(c.trained)  # Trained on from its bundle.
     OptimizerConfig(**c.optimizer)
     for data in c.datasets.values():
-        dataset_config(data)
+        source_of(data)
 
 
 def test_the_docstring_of_the_base_names_them_all():

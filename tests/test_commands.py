@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 
@@ -13,8 +14,11 @@ import pytest
 from ml_collections import ConfigDict
 
 from experiments.evaluate import quickstart
+from flamingo_jax import commands
 from flamingo_jax.evaluate import _run, evaluate
+from flamingo_jax.evaluation import config as evaluation
 from flamingo_jax.train import train
+from flamingo_jax.training import config as training
 from tests.tiny_run import make_parts, tiny_config
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -31,9 +35,9 @@ def parts(tmp_path_factory):
     return folder
 
 
-def command(*arguments):
+def command(*arguments, python=()):
     environment = os.environ | dict(JAX_DISABLE_MOST_OPTIMIZATIONS='1')
-    line = [sys.executable, '-m', *map(str, arguments)]
+    line = [sys.executable, *python, '-m', *map(str, arguments)]
     return subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
@@ -49,6 +53,10 @@ def test_evaluate_writes_every_report(parts, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert '5-way new words' in done.stdout
+    said = [line for line in re.split('[\\r\\n]', done.stderr) if line.strip()]
+    assert all(re.search('[0-9]%|[0-9] (settings|pictures)', line) for line in said), (
+        said
+    )  # Progress, and nothing else.
     report = json.loads((tmp_path / 'report.json').read_text())
     names = {'model', 'shuffled pictures', 'text only', 'nearest centroid', 'nearest neighbour', 'chance'}
     assert len(report['rows']) == 4
@@ -112,7 +120,7 @@ def test_generate_keeps_the_order_of_its_arguments(parts, tmp_path):
         '--text= Output:',
     ]
     done = command('flamingo_jax.generate', f'--checkpoint={parts / "run"}', '--max_new_tokens=4', *prompt)
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert (done.returncode, done.stderr) == (0, '')
 
     import flamingo_jax
 
@@ -124,7 +132,124 @@ def test_generate_keeps_the_order_of_its_arguments(parts, tmp_path):
     assert 'missing.png' in done.stderr
 
 
-@pytest.mark.parametrize('name', ['train', 'evaluate', 'generate', 'convert', 'features', 'inputs.tokenizer'])
-def test_every_command_has_help(name):
-    done = command(f'flamingo_jax.{name}', '--help')
-    assert 'python -m flamingo_jax' in done.stdout
+NAMES = ('train', 'evaluate', 'generate', 'convert', 'features', 'plan', 'inputs.tokenizer')
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_help_shows_how_a_command_is_used_and_needs_no_jax(name):
+    done = command('flamingo_jax.' + name, '--help', python=('-X', 'importtime'))
+    assert done.returncode == 0 and f'python -m flamingo_jax.{name}' in done.stdout
+    imported = {line.split('|')[-1].strip() for line in done.stderr.splitlines()}
+    assert 'absl' in imported and not imported & {'jax', 'tensorflow', 'tensorflow_datasets', 'orbax'}
+    assert '--debug' in done.stdout
+    assert '--alsologtostderr' not in done.stdout  # The command's own flags, not every library's.
+    if name in ('train', 'evaluate'):
+        package = {'train': 'training', 'evaluate': 'evaluation'}[name]
+        assert f'flamingo_jax/{package}/config.py' in done.stdout  # Where the keys of a config stand.
+
+
+CONFIG = 'from ml_collections import ConfigDict\n\n\ndef get_config():\n    return ConfigDict(dict(steps={steps}))\n'
+
+
+@pytest.mark.parametrize(
+    'arguments, code, said',
+    [
+        (['train'], 2, '--workdir is missing.'),
+        (['train', '--wrkdir=w'], 2, "Unknown command line flag 'wrkdir'. Did you mean: workdir ?"),
+        (['train', '--config=CONFIG', '--workdir=w', 'steps=3'], 2, 'A flag begins with --. Not understood: steps=3.'),
+        (
+            ['train', '--config=none.py', '--workdir=w'],
+            2,
+            'There is no config at none.py. It is a Python file, such as ',
+        ),
+        (['train', '--config=BROKEN', '--workdir=w'], 2, "BROKEN, line 5: NameError: name 'oops' is not defined"),
+        (['train', '--config=CONFIG', '--workdir=w', '--config.stepps=3'], 2, "The config has no such key: 'stepps'."),
+        (['train', '--config=CONFIG', '--workdir=w', '--config.steps=x'], 2, 'flag --config.steps=x: invalid literal'),
+        (['generate', '--checkpoint=none', '--text=a'], 1, 'none is neither a bundle (config.json) nor the workdir of'),
+        (
+            ['plan', '--config=CONFIG', '--topology=cpu:2', '--mesh=2,2'],
+            1,
+            '--mesh=2,2 is not three sizes. Give data,f',
+        ),
+    ],
+    ids=lambda value: '-'.join(value) if isinstance(value, list) else '',
+)
+def test_a_mistake_ends_with_one_line(arguments, code, said, tmp_path):
+    files = dict(CONFIG=CONFIG.format(steps=1), BROKEN=CONFIG.format(steps='oops'))
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+        arguments = [argument.replace(name, str(tmp_path / name)) for argument in arguments]
+        said = said.replace(name, str(tmp_path / name))
+    done = command(f'flamingo_jax.{arguments[0]}', *arguments[1:])
+    assert (done.returncode, done.stdout) == (code, '')
+    assert done.stderr.startswith(f'error: {said}') and done.stderr.count('\n') == 1
+
+
+def test_debug_shows_the_traceback_of_a_mistake():
+    done = command('flamingo_jax.generate', '--checkpoint=none', '--text=a', '--debug')
+    assert done.returncode == 1 and 'Traceback' in done.stderr and 'neither a bundle' in done.stderr
+
+
+def test_ctrl_c_ends_with_one_line(tmp_path):
+    os.mkfifo(tmp_path / 'card')
+    line = [
+        sys.executable,
+        '-m',
+        'flamingo_jax.convert',
+        'run',
+        '--source=none',
+        '--out=none',
+        f'--card={tmp_path}/card',
+    ]
+    with subprocess.Popen(line, cwd=ROOT, stderr=subprocess.PIPE, text=True) as running:
+        with open(tmp_path / 'card', 'w'):  # Returns when the command has opened it, and now waits for a text.
+            running.send_signal(signal.SIGINT)
+            _, said = running.communicate()
+    assert running.returncode == -signal.SIGINT and said == 'Stopped by Ctrl-C.\n'
+
+
+def test_a_bug_is_not_taken_for_a_mistake():
+    def raised(code: str, file: pathlib.Path) -> bool:
+        try:
+            exec(compile(code, str(file), 'exec'), dict(np=np))
+        except Exception as error:
+            return commands.is_mistake(error)
+
+    ours, other = ROOT / 'flamingo_jax/any.py', ROOT / 'tests/any.py'
+    assert raised("raise ValueError('say')", ours)
+    assert raised("open('/nothing/there')", other)  # The operating system refused it.
+    assert not raised("raise ValueError('say')", other)
+    assert not raised('np.zeros(2) + np.zeros(3)', ours)  # A ValueError too.
+    assert not raised("int('x')", ours)
+    assert not raised('raise NotImplementedError', ours)
+
+
+def test_a_mistyped_key_in_a_config_is_refused():
+    for config in (training.base(), evaluation.base()):
+        with pytest.raises(AttributeError, match='stepps'):
+            config.stepps = 3
+
+
+def test_training_and_evaluation_load_neither_tensorflow_nor_what_they_do_not_use_yet():
+    heavy = ['tensorflow', 'tensorflow_datasets', 'matplotlib', 'torch']
+    code = (
+        'import sys, flamingo_jax.train, flamingo_jax.evaluate, flamingo_jax.generate\n'
+        'from flamingo_jax.training.events import Events\n'
+        f'print([name for name in {heavy} if name in sys.modules])'
+    )
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == '[]', done.stderr
+
+
+def test_an_installed_package_brings_the_quickstart(tmp_path):
+    """A wheel is what `build_py` leaves, zipped."""
+    build = [sys.executable, 'setup.py', '-q', 'build_py', f'--build-lib={tmp_path}']
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, '-m', 'flamingo_jax.quickstart', '--where'], cwd=tmp_path, capture_output=True, text=True
+    )
+    where = pathlib.Path(done.stdout.strip())
+    assert where == tmp_path / 'flamingo_jax/embedded'
+    files = 'git', 'ls-files', 'experiments', 'data/picture_dictionary/sample'
+    for file in subprocess.run(files, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split():
+        assert (where / file).is_file(), file

@@ -18,7 +18,7 @@ from flamingo_jax.inference.run import read_latest
 from flamingo_jax.inputs import pipeline
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.train import build, train
-from flamingo_jax.training.config import dataset_config
+from flamingo_jax.training.config import source_of
 from tests import peers
 from tests.tiny_run import losses
 
@@ -75,11 +75,11 @@ def run(start, own, tmp_path_factory):
 def test_the_first_loss_is_that_of_the_model_itself(start, own, run):
     """Of the model as users load it, which knows neither the run's config nor LoRA."""
     config, model = tiny_config(start, own), flamingo_jax.load(start)
-    data = pipeline.batches({'own': dataset_config(config.datasets.own)}, model.tokenizer, 42, 0, fit='crop')['own']
+    data = pipeline.batches({'own': source_of(config.datasets.own)}, model.tokenizer, model.pictures, 0)['own']
     batch = data[0]
-    logits = np.asarray(model.logits(batch['images'], batch['tokens']))[:, :-1]
-    nll = jax.nn.logsumexp(logits, axis=-1) - np.take_along_axis(logits, batch['tokens'][:, 1:, None], 2)[..., 0]
-    weights = batch['weights'][:, 1:]
+    logits = np.asarray(model.logits(batch.images, batch.tokens))[:, :-1]
+    nll = jax.nn.logsumexp(logits, axis=-1) - np.take_along_axis(logits, batch.tokens[:, 1:, None], 2)[..., 0]
+    weights = batch.weights[:, 1:]
     assert losses(run[0])[0] == (1, pytest.approx(float((nll * weights).sum() / weights.sum()), rel=1e-5))
     assert losses(run[0])[-1][1] < losses(run[0])[0][1]
     assert run[1]['unreadable_pictures'] > 0

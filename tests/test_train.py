@@ -72,6 +72,20 @@ def test_resumed_in_the_middle_is_bit_identical(parts, run, tmp_path):
     assert_same_parameters(run[0], tmp_path)
 
 
+def test_validation_disturbs_nothing_and_is_the_same_after_a_resumption(parts, run, tmp_path):
+    tag, of = 'validation/words/loss', {}
+    for step in (2, 4):
+        killed_after(step, run, tmp_path / str(step))
+        config = tiny_config(parts)
+        config.datasets.words.validation_split, config.validate_every, config.validation_batches = 'test', 2, 3
+        of[step] = train(config, str(tmp_path / str(step)))
+        assert dict(losses(tmp_path / str(step))).items() <= dict(losses(run[0])).items()
+        assert_same_parameters(run[0], tmp_path / str(step))
+    both, last = dict(losses(tmp_path / '2', tag)), dict(losses(tmp_path / '4', tag))
+    assert both.keys() == {4, 6} and last.keys() == {6} and both[6] == last[6] and both[4] != both[6]
+    assert of[4][tag] == of[2][tag] == pytest.approx(both[6]) and 'validation/names/loss' not in of[4]
+
+
 def test_resumed_on_another_mesh_is_the_same_run(parts, run, tmp_path):
     killed_after(4, run, tmp_path)
     config = tiny_config(parts)
@@ -102,6 +116,19 @@ def test_a_trained_language_model_starts_from_its_bundle(parts, tmp_path):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-9), read_latest(tmp_path)[1]['lm'], start)
 
 
+def test_a_trunk_is_trained_from_its_bundle(parts, tmp_path):
+    """One step moves it by no more than that step, and what was trained is what a user then loads."""
+    config = tiny_config(parts)
+    config.steps, config.trained, config.optimizer.warmup_steps = 1, ('vision', *config.trained), 0
+    del config.datasets.words
+    train(config, str(tmp_path))
+    start, vision = bundle.read(parts / 'trunk').params('vision', np.float32), read_latest(tmp_path)[1]['vision']
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=0.02), vision, start)
+    assert not np.array_equal(vision['trunk']['head']['kernel'], start['trunk']['head']['kernel'])
+    loaded = flamingo_jax.load(tmp_path).params['vision']
+    jax.tree.map(np.testing.assert_array_equal, loaded, vision)
+
+
 def test_pictures_are_aligned_with_their_names(parts, tmp_path):
     """From pixels, blended, two rows a device."""
     c = tiny_config(parts)
@@ -115,13 +142,15 @@ def test_pictures_are_aligned_with_their_names(parts, tmp_path):
     assert len(recorded) == 12 and recorded[-1][1] < 0.9 * recorded[0][1]
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(parts, run, tmp_path):
+def test_steps_that_are_never_finite_stop_and_keep_the_last_good_checkpoint(parts, run, tmp_path):
     killed_after(2, run, tmp_path)
     config = tiny_config(parts)
-    config.steps, config.optimizer.learning_rate = 12, 1e30
-    with pytest.raises(FloatingPointError, match='optimizer.learning_rate'):
+    # Step 3 is finite and makes parameters of 1e30, from which no step is.
+    config.steps, config.optimizer.learning_rate, config.max_skipped_steps = 12, 1e30, 3
+    with pytest.raises(FloatingPointError, match='3 steps in a row, the last of them step 6 .*optimizer.learning_rate'):
         train(config, str(tmp_path))
-    _, params, _ = read_latest(tmp_path)
+    _, params, step = read_latest(tmp_path)
+    assert step == 2
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
 
 
@@ -156,6 +185,13 @@ def _set(config: ConfigDict, key: str, value):
         ),
         ('trained', ('resampler',), ValueError, "Nothing gives the parameters of \\['extra_tokens', 'xattn'\\]"),
         ('image_tag', 'word', ValueError, 'image_tag'),
+        ('datasets.words.validation_split', 'held_out', ValueError, "has no split 'held_out'; it has"),
+        (
+            'trained',
+            ('vision', 'resampler', 'xattn', 'extra_tokens'),
+            ValueError,
+            "data sets \\['words'\\] read features",
+        ),
     ],
 )
 def test_bad_input_is_an_error_before_any_work(parts, tmp_path, key, value, error, says):
@@ -173,6 +209,25 @@ def test_checkpoints_of_another_model_are_refused(parts, run):
     with pytest.raises(ValueError, match=r'another model.*model.resampler.latents \(there 2, here 4\)'):
         train(config, str(run[0]))
     assert (run[0] / 'run.json').read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    'key, value, says',
+    [
+        ('seed', 1, r'seed \(there 0, here 1\)'),
+        ('datasets.words.batch_size', 16, r'datasets.words.batch_size \(there 8, here 16\)'),
+        ('datasets.words.split', 'test', "datasets.words.split \\(there 'train', here 'test'\\)"),
+        ('datasets.words.features', '', 'datasets.words.features'),
+        ('datasets.names.few_shot.mixture', dict(name=0.5, bind=0.5), 'datasets.names.few_shot.mixture'),
+        ('datasets.names.loss_weight', 0.3, r'datasets.names.loss_weight \(there 0.2, here 0.3\)'),
+        ('noise.feature_dropout', 0.0, 'noise.feature_dropout'),
+    ],
+)
+def test_a_run_whose_data_were_changed_is_not_resumed(parts, run, key, value, says):
+    config = tiny_config(parts)
+    _set(config, key, value)
+    with pytest.raises(ValueError, match=f'another recipe. Different are: {says}.*config.resume_changed'):
+        train(config, str(run[0]))
 
 
 def test_features_of_another_trunk_are_refused(parts, tmp_path):

@@ -7,19 +7,25 @@ import argparse
 import dataclasses
 import pathlib
 import socket
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from flamingo_jax import features
 from flamingo_jax.few_shot.sequences import FewShotConfig
+from flamingo_jax.few_shot.source import FewShot
 from flamingo_jax.inference import bundle
+from flamingo_jax.inputs.rows import Interleaved
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import TINY, FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.model.vision.efficientnet import EfficientNetConfig
 from flamingo_jax.training import config as training
+from flamingo_jax.training.losses import LOSSES
 
 ROOT = pathlib.Path(__file__).parents[1]
 SAMPLE = str(ROOT / 'data/picture_dictionary/sample')
@@ -30,12 +36,18 @@ TOKENIZER = ROOT / 'experiments/lm_dictionary/tokenizer.model'
 QUICKLY = dict(xla_backend_optimization_level=0, xla_llvm_disable_expensive_passes=True)
 
 
-def make_parts(folder: pathlib.Path) -> None:
-    """Bundles FOLDER/trunk and FOLDER/lm, and FOLDER/features of the sample."""
+def make_trunk(path: pathlib.Path) -> bundle.Bundle:
+    """A random trunk of 4 features of 24 channels, for pictures of 16 pixels."""
     vision = EfficientNetConfig(stages=((1, 3, 1, 1, 8), (1, 3, 2, 2, 8)), stem_width=8, head_width=24, resolution=16)
     config = FlamingoConfig(vision=vision, image_size=16)
     params = nn.meta.unbox(jax.jit(Flamingo(config).init, compiler_options=QUICKLY)(jax.random.key(1)))
-    bundle.save(folder / 'trunk', config, params, None, None, '')
+    bundle.save(path, config, params, None, None, '')
+    return bundle.read(path)
+
+
+def make_parts(folder: pathlib.Path) -> None:
+    """Bundles FOLDER/trunk and FOLDER/lm, and FOLDER/features of the sample."""
+    make_trunk(folder / 'trunk')
     tokenizer = Tokenizer.read(TOKENIZER)
     lm = dict(vocab_size=tokenizer.vocab_size, width=32, depth=3, heads=2, kv_heads=2, head_dim=16, ffw_width=64)
     config = FlamingoConfig(lm=dataclasses.replace(TINY['lm'], **lm))
@@ -56,15 +68,15 @@ def tiny_config(parts: pathlib.Path) -> ConfigDict:
         FewShotConfig(shots=4, classes=(2, 3)),
         FewShotConfig(shots=4, mixture=dict(name=1.0), languages=('fr', 'ja')),
     )
-    c.datasets.words = training.dataset(words, features=str(parts / 'features'), **common)
-    c.datasets.names = training.dataset(names, loss_weight=0.2, **common)
+    c.datasets.words = training.dataset(FewShot, few_shot=words, features=str(parts / 'features'), **common)
+    c.datasets.names = training.dataset(FewShot, few_shot=names, loss_weight=0.2, **common)
     c.noise.feature_dropout = 0.1
     c.optimizer.warmup_steps = 2
     c.optimizer.learning_rate = 1e-2
     return c
 
 
-def losses(workdir: pathlib.Path) -> list[tuple[int, float]]:
+def losses(workdir: pathlib.Path, tag: str = 'loss') -> list[tuple[int, float]]:
     """(step, loss) as TensorBoard has it, in the order of time: a step that was trained again is there again."""
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
     from tensorboard.util.tensor_util import make_ndarray
@@ -74,8 +86,25 @@ def losses(workdir: pathlib.Path) -> list[tuple[int, float]]:
         for file in sorted(workdir.glob('events.out.tfevents*'), key=lambda file: file.stat().st_mtime)
         for event in EventFileLoader(str(file)).Load()
         for value in event.summary.value
-        if value.tag == 'loss'
+        if value.tag == tag
     ]
+
+
+def break_gradients(seed: int, steps: Sequence[int]) -> None:
+    """Makes the gradient of these steps NaN in every run of this process, though their loss is finite."""
+    honest, key = LOSSES[Interleaved], jax.random.split(jax.random.key(seed))[1]
+    # What a step draws from: its first data set's key tells it.
+    keys = [jax.random.split(jax.random.fold_in(jax.random.fold_in(key, step - 1), 0), 1)[0] for step in steps]
+    broken = np.stack([jax.random.key_data(key) for key in keys])
+
+    def loss_sum(model, trained, frozen, batch, key, noise):
+        loss, sums = honest(model, trained, frozen, batch, key, noise)
+        now = (jax.random.key_data(key) == broken).all(axis=1).any()
+        x = sum(leaf.sum() for leaf in jax.tree.leaves(trained))
+        # The square root is 0, and its slope is 0 * inf.
+        return loss + jnp.sqrt(jnp.where(now, 0 * x, 1.0)) - jnp.where(now, 0.0, 1.0), sums
+
+    LOSSES[Interleaved] = loss_sum
 
 
 def free_port() -> int:
@@ -95,6 +124,7 @@ def main() -> None:
     parser.add_argument('--mesh', type=int, nargs=3, default=(-1, 1, 1))
     parser.add_argument('--checkpoint_every', type=int, default=2)
     parser.add_argument('--one_data_set', action='store_true', help='halves the time to compile')
+    parser.add_argument('--broken', type=int, nargs='*', default=(), help='steps whose gradient is NaN')
     parser.add_argument('--coordinator', default='')
     parser.add_argument('--processes', type=int)
     parser.add_argument('--process_id', type=int)
@@ -109,6 +139,8 @@ def main() -> None:
     config.mesh = dict(zip(('data', 'fsdp', 'tensor'), arguments.mesh, strict=True))
     if arguments.one_data_set:
         del config.datasets.names
+    if arguments.broken:
+        break_gradients(config.seed, arguments.broken)
     train(config, arguments.workdir)
 
 

@@ -11,29 +11,25 @@ import collections
 
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import app, flags
+from absl import flags
 from tqdm import tqdm
 
 import flamingo_jax
 from data.dictionary_text.documents import TOLD
+from flamingo_jax import commands
 
-_LM = flags.DEFINE_string('lm', None, 'Bundle of the language model, or the workdir of its run.', required=True)
-_DATA = flags.DEFINE_string('data', None, 'Folder of the prepared data set.', required=True)
-_DOCUMENTS = flags.DEFINE_integer('documents', 100, 'Of each kind.')
 BATCH, NEW = 16, 24  # Documents at a time; tokens of an answer.
 
 
-def main(argv):
+def main() -> None:
     """Reads the documents and scores them."""
-    if len(argv) > 1:
-        raise app.UsageError(f'unknown arguments {argv[1:]}')
-    lm = flamingo_jax.load(_LM.value)
+    lm = flamingo_jax.load(flags.FLAGS.lm)
     chosen: dict[str, list[tuple[list[str], list[str]]]] = collections.defaultdict(list)
-    for record in tfds.builder_from_directory(_DATA.value).as_data_source('validation'):
+    for record in tfds.builder_from_directory(flags.FLAGS.data).as_data_source('validation'):
         texts = [text.decode() for text in record['texts']]
         told = [i for i, weight in enumerate(record['weights']) if weight == TOLD]
         of_kind = chosen[record['kind'].decode()]
-        if told and len(of_kind) < _DOCUMENTS.value:
+        if told and len(of_kind) < flags.FLAGS.documents:
             labels = dict.fromkeys([texts[told[-1]], *(texts[i] for i in told)])  # The right one first.
             if len(labels) > 1:
                 of_kind.append((texts[: told[-1]], list(labels)))
@@ -53,4 +49,8 @@ def main(argv):
 
 
 if __name__ == '__main__':
-    app.run(main)
+    flags.DEFINE_string('lm', None, 'Bundle of the language model, or the workdir of its run.', required=True)
+    flags.DEFINE_string('data', None, 'Folder of the prepared data set.', required=True)
+    flags.DEFINE_integer('documents', 100, 'Of each kind.')
+    commands.start(__doc__)
+    main()

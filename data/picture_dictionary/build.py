@@ -7,21 +7,16 @@ The data set appears at DATA_DIR/picture_dictionary/CONFIG/VERSION when it is co
 a folder with another name and renames it. A built one is left alone unless --overwrite is given.
 """
 
-import sys
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import flags, logging
 from array_record.python import array_record_module
 from tensorflow_datasets.proto import tf_example_pb2
 
 from data import building
 from data.picture_dictionary import emoji
 from data.picture_dictionary import picture_dictionary_dataset_builder as dictionary
-
-_RAW = flags.DEFINE_string('raw', None, 'Folder that fetch.sh filled.', required=True)
-_OUT = flags.DEFINE_string('out', None, 'Folder to put data sets in.', required=True)
-_CONFIG = flags.DEFINE_enum('config', 'full', [config.name for config in dictionary.CONFIGS], 'Which data set.')
-_OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Build again what is built already.')
+from flamingo_jax import commands
 
 
 def build(raw: Path, out: Path, config: dictionary.Config, overwrite: bool = False) -> Path:
@@ -60,16 +55,17 @@ def pack(shard: Path, records_per_group: int) -> None:
     packed.replace(shard)  # at once, so that an interrupted build still opens
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f'unknown arguments {argv[1:]}')
-    logging.set_verbosity(logging.INFO)
-    try:
-        config = next(config for config in dictionary.CONFIGS if config.name == _CONFIG.value)
-        build(Path(_RAW.value), Path(_OUT.value), config, _OVERWRITE.value)
-    except FileNotFoundError as error:
-        sys.exit(str(error))
+def main() -> None:
+    """Builds what the flags say."""
+    f = flags.FLAGS
+    config = next(config for config in dictionary.CONFIGS if config.name == f.config)
+    build(Path(f.raw), Path(f.out), config, f.overwrite)
 
 
 if __name__ == '__main__':
-    app.run(main)
+    flags.DEFINE_string('raw', None, 'Folder that fetch.sh filled.', required=True)
+    flags.DEFINE_string('out', None, 'Folder to put data sets in.', required=True)
+    flags.DEFINE_enum('config', 'full', [config.name for config in dictionary.CONFIGS], 'Which data set.')
+    flags.DEFINE_bool('overwrite', False, 'Build again what is built already.')
+    commands.start(__doc__)
+    main()

@@ -21,6 +21,8 @@ def base() -> ConfigDict:
     c.max_new_tokens = 16  # Of an open-ended answer.
     c.num_beams = 3  # Of an open-ended answer (paper: 3).
     c.examples = 6  # Right and wrong answers a setting that the contact sheet shows, of each.
+    c.lock()  # A mistyped key is an error, and is not ignored.
+    c.tasks.unlock()
     return c
 
 

@@ -20,10 +20,6 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
-import matplotlib.figure
-import matplotlib.lines
-
 from flamingo_jax.evaluation import contact_sheet
 from flamingo_jax.evaluation.contact_sheet import Example
 from flamingo_jax.files import write_whole
@@ -177,6 +173,8 @@ def _groups(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
 
 def _chart(rows: Sequence[Row]) -> bytes:
     """A PNG with a panel for each task and kind of answers. Colour says whose score, dashes say RICES."""
+    import matplotlib.figure  # Takes a second, which who writes no report does not spend.
+
     groups = _groups(rows)
     down = max(math.ceil(len(groups) / 3), 1)
     across = max(math.ceil(len(groups) / down), 1)  # Rows as equal as can be.
@@ -252,14 +250,16 @@ def _look(name: str, support: str) -> dict[str, Any]:
     }
 
 
-def _legend(rows: Sequence[Row]) -> list[matplotlib.lines.Line2D]:
+def _legend(rows: Sequence[Row]) -> list[Any]:
+    from matplotlib.lines import Line2D
+
     supports = {row.support for row in rows}
     names = _score_names(rows)
-    lines = [matplotlib.lines.Line2D([], [], label=name, **_look(name, 'random')) for name in names]
+    lines = [Line2D([], [], label=name, **_look(name, 'random')) for name in names]
     if 'rices' in supports:
         # The dashes are explained once, with the line of the first.
         first = names[0] if names else 'model'
-        dashed = matplotlib.lines.Line2D([], [], label=f'{first}, RICES (dashed)', **_look(first, 'rices'))
+        dashed = Line2D([], [], label=f'{first}, RICES (dashed)', **_look(first, 'rices'))
         lines.insert(1, dashed)
     return lines
 

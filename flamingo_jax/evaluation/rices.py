@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
-from flamingo_jax.inputs.interleave import Frames
+from flamingo_jax.inputs.images import Frames
 from flamingo_jax.inputs.sources.picture_set import PictureSet
 
 Pooled = Float[np.ndarray, 'n d_v']

@@ -20,7 +20,9 @@ import numpy as np
 
 from flamingo_jax.few_shot import kinds
 from flamingo_jax.few_shot.nonce import nonce, nonces
-from flamingo_jax.inputs.interleave import Chunk, Frames
+from flamingo_jax.inputs.augment import mirror
+from flamingo_jax.inputs.images import Frames
+from flamingo_jax.inputs.rows import Chunk
 from flamingo_jax.inputs.sources.picture_set import Picture, PictureSet
 
 DIRECTIONS = ('forward', 'backward')
@@ -45,7 +47,7 @@ class FewShotConfig:
     kinds: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-class FewShot:
+class Sequences:
     """A random map from nothing to documents."""
 
     def __init__(self, pictures: PictureSet, config: FewShotConfig):
@@ -190,29 +192,18 @@ class FewShot:
 
     def _seen(self, rng, picture: Picture, mirrored: bool = True) -> Callable[[], Frames]:
         """One of the picture's views, by chance mirrored. Drawn now: a picture is read later, in whatever order."""
-        mirror = rng.random() < 0.5 and mirrored
+        flipped = rng.random() < 0.5 and mirrored
         view = int(rng.integers(self._set.views))
 
         def get():
             frames = self._set.frames(picture, view)
-            return mirror_frames(frames) if mirror else frames
+            return mirror(frames) if flipped else frames
 
         return get
 
 
 def _asked(picture: Callable[[], Frames] | None, question: str, answer: str) -> Chunk:
     return Chunk(picture, (kinds.asked(question), f' {answer}'), (0.0, 1.0))
-
-
-def mirror_frames(frames: Frames) -> Frames:
-    """Left-right flip of pixels [t height width 3], or of features [t s d_v] on their square grid."""
-    if frames.ndim == 4:
-        return frames[:, :, ::-1]
-    t, s, d_v = frames.shape
-    side = int(round(s**0.5))
-    if side * side != s:
-        raise ValueError(f'{s} features are no square grid: they cannot be mirrored.')
-    return frames.reshape(t, side, side, d_v)[:, :, ::-1].reshape(t, s, d_v)
 
 
 def _blend(a: Callable[[], Frames], b: Callable[[], Frames], share: float) -> Callable[[], Frames]:
@@ -224,12 +215,12 @@ def _blend(a: Callable[[], Frames], b: Callable[[], Frames], share: float) -> Ca
 
 
 # Kind of sequence, as the config names it -> how one is drawn.
-SEQUENCES: dict[str, Callable[[FewShot, np.random.Generator], list[Chunk]]] = dict(
-    bind=FewShot.bind,
-    name=FewShot.name,
-    kind=FewShot.kind,
-    yes_or_no=FewShot.yes_or_no,
-    which=FewShot.which,
-    question=FewShot.question,
-    direction=FewShot.direction,
+SEQUENCES: dict[str, Callable[[Sequences, np.random.Generator], list[Chunk]]] = dict(
+    bind=Sequences.bind,
+    name=Sequences.name,
+    kind=Sequences.kind,
+    yes_or_no=Sequences.yes_or_no,
+    which=Sequences.which,
+    question=Sequences.question,
+    direction=Sequences.direction,
 )

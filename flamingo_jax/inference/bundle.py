@@ -78,8 +78,8 @@ class Bundle:
         def kind(leaf) -> DTypeLike:
             return dtype if dtype is not None and jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype
 
-        def abstract(leaf, where):
-            return jax.ShapeDtypeStruct(leaf.shape, kind(leaf), sharding=where)
+        def abstract(leaf, sharding):
+            return jax.ShapeDtypeStruct(leaf.shape, kind(leaf), sharding=sharding)
 
         trunk = {}
         if name == 'vision' and self.packaged_trunk:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from flamingo_jax.inputs.interleave import Frames
+from flamingo_jax.inputs.images import Frames
 from flamingo_jax.model.flamingo import Flamingo, Media, Params
 from flamingo_jax.model.language_model import KeysValues
 
@@ -29,7 +29,7 @@ class Text(NamedTuple):
     valid: Bool[Array, 'b p']  # Which places hold a token (not padding, not free).
     end: Int[Array, '']  # The first free place.
     position: Int[Array, 'b']  # Of each row's next token.
-    phi: Int[Array, 'b']  # The image that each row's next token sees.
+    phi: Int[Array, 'b']  # The image that each row's next token sees; 0 where a picture is seen at its tag alone.
 
 
 def encode_pictures(model: Flamingo, params: Params, pictures: Sequence[Sequence[Frames]]) -> Media | None:
@@ -156,7 +156,12 @@ def params_apart(params: Params) -> Params:
 
 
 def begin(model: Flamingo, params: Params, media: Media | None, text: Text) -> tuple[Media | None, Text]:
-    """What tokens after a prompt read of it: of the pictures only the last, where only that is seen; apart if `params` are."""
+    """What tokens after a prompt read of it; apart if `params` are.
+
+    Of the pictures they read only the last, where only that is seen, and none where each is seen at its tag alone.
+    """
+    if media is not None and model.config.xattn.only_at_tag:
+        media = None
     if media is not None and model.config.xattn.only_last_image:
         r = model.config.media_tokens
 
@@ -207,5 +212,7 @@ def _advance(model, params, media, text: Text, tokens, valid, phi, last_only: bo
     key_positions = _positions_of(all_valid)
     y, cache = model.decoder(params, y, positions, mask, media, phi, text.cache, text.end, key_positions)
     added = valid.sum(axis=1, dtype=jnp.int32)
-    text = Text(cache, all_valid, text.end + l, text.position + added, phi[:, -1])
+    at_tag = model.config.xattn is not None and model.config.xattn.only_at_tag  # The next token is after it.
+    seen = jnp.zeros_like(text.phi) if at_tag else phi[:, -1]
+    text = Text(cache, all_valid, text.end + l, text.position + added, seen)
     return model.unembed(params, y[:, -1:] if last_only else y), text

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from flamingo_jax.inference import bundle, decode, search
 from flamingo_jax.inference.run import open_run
+from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.prompts import Prompt, as_batch, encode_prompt, is_continued
 from flamingo_jax.inputs.tokenizer import EOC, IMAGE, Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
@@ -55,15 +56,16 @@ def load(path: str | pathlib.Path, mesh: jax.sharding.Mesh | None = None, dtype:
             f'{path} is neither a bundle (config.json) nor the workdir of a training run (run.json).'
         )
     model = Flamingo(config, dtype)
-    where = dict.fromkeys(sources.keys() | trained.keys())
+    shardings = dict.fromkeys(sources.keys() | trained.keys())
     if mesh is not None:
         boxed = jax.eval_shape(model.init, jax.random.key(0))
-        where = {name: rules.shardings(boxed[name], mesh) for name in where}
+        shardings = {name: rules.shardings(boxed[name], mesh) for name in shardings}
     params = {}
     for name, source in sources.items():
-        params[name] = source.params(name, model.dtype_of(name), where[name])
+        params[name] = source.params(name, model.dtype_of(name), shardings[name])
     for name, tree in trained.items():
-        params[name] = jax.device_put(jax.tree.map(lambda x: x.astype(dtype), tree), where[name])
+        tree = jax.tree.map(functools.partial(np.asarray, dtype=model.dtype_of(name)), tree)
+        params[name] = jax.device_put(tree, shardings[name])
     expected = jax.eval_shape(lambda: nn.meta.unbox(model.init(jax.random.key(0))))
     if missing := sorted(set(expected) - set(params)):
         raise ValueError(f'{path} has no parameters for {missing}.')
@@ -86,6 +88,11 @@ class Pretrained:
     def config(self) -> FlamingoConfig:
         """Of the model."""
         return self.model.config
+
+    @property
+    def pictures(self) -> PictureFormat:
+        """How the model takes its pictures."""
+        return PictureFormat.of(self.config, self.checksums.get('vision', ''))
 
     @functools.cached_property
     def token_params(self) -> Params:
@@ -256,8 +263,7 @@ class Pretrained:
 
     def read(self, prompts: Sequence[Prompt], room: int) -> tuple[Media | None, decode.Text, Float[Array, 'b v']]:
         """Reads prompts: their media, their text with room for more tokens, and the logits after each."""
-        c = self.config
-        encoded = [encode_prompt(prompt, self.tokenizer, c.image_size, c.fit) for prompt in prompts]
+        encoded = [encode_prompt(prompt, self.tokenizer, self.pictures) for prompt in prompts]
         longest = max(len(tokens) for tokens, _ in encoded)
         if longest + room > self.config.lm.context:
             raise ValueError(

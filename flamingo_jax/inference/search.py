@@ -22,7 +22,7 @@ class Sampling(NamedTuple):
     top_p: float = 1.0  # Only the likeliest tokens that together reach this probability (Holtzman et al. 2020).
 
 
-def choose(logits: Float[Array, 'b v'], key: Key[Array, ''], how: Sampling) -> Int[Array, 'b']:
+def next_token(logits: Float[Array, 'b v'], key: Key[Array, ''], how: Sampling) -> Int[Array, 'b']:
     """One token a row."""
     if how.temperature == 0:
         return logits.argmax(axis=-1).astype(jnp.int32)
@@ -67,7 +67,7 @@ def sample(
     media, text = begin(model, params, media, text)
 
     def look(step, logits, done, out):
-        token = choose(logits.at[:, banned].set(NEVER), jax.random.fold_in(key, step), how)
+        token = next_token(logits.at[:, banned].set(NEVER), jax.random.fold_in(key, step), how)
         done |= (token[:, None] == stops).any(axis=1)
         return token, done, out.at[:, step].set(jnp.where(done, -1, token))
 

@@ -1,8 +1,11 @@
-"""Other views of a picture: what frozen features, computed once, can be trained on without learning four drawings by heart.
+"""What pictures are changed by in training: the paper's mirroring and colours, and whole other views of a picture.
 
-A view is turned, moved, brought nearer or further off, recoloured; one in six loses its colour, one in six is a sketch of
-its outlines, half of them stand on another background than white.
+Views are for frozen features that are computed once, so that few drawings are not learnt by heart. A view is turned, moved,
+brought nearer or further off, recoloured; one in six loses its colour, one in six is a sketch of its outlines, half of them
+stand on another background than white.
 """
+
+from collections.abc import Iterable
 
 import numpy as np
 import PIL.Image
@@ -11,10 +14,45 @@ import PIL.ImageFilter
 import PIL.ImageOps
 from jaxtyping import UInt8
 
+from flamingo_jax.inputs.images import Frames
+
 LARGEST_TURN = 20  # Degrees.
 SIZES = (0.6, 1.1)  # Of the picture's side.
 LARGEST_SHIFT = 0.1
 GREY, SKETCH, BACKGROUND = 1 / 6, 1 / 6, 1 / 2
+# Brightness, contrast and saturation: factors of a view, and of `recolour`. The paper does not give its own.
+ENHANCERS = (PIL.ImageEnhance.Brightness, PIL.ImageEnhance.Contrast, PIL.ImageEnhance.Color)
+VIEW_COLOURS = ((0.6, 0.7, 0.4), (1.3, 1.3, 1.6))
+COLOURS = ((0.8, 0.8, 0.8), (1.2, 1.2, 1.2))
+
+
+def mirror(frames: Frames) -> Frames:
+    """Left-right flip of pixels [t height width 3], or of features [t s d_v] on their square grid."""
+    if frames.ndim == 4:
+        return frames[:, :, ::-1]
+    t, s, d_v = frames.shape
+    side = int(round(s**0.5))
+    if side * side != s:
+        raise ValueError(f'{s} features are no square grid: they cannot be mirrored.')
+    return frames.reshape(t, side, side, d_v)[:, :, ::-1].reshape(t, s, d_v)
+
+
+def draw_colours(rng: np.random.Generator) -> tuple[float, ...]:
+    """Factors for `recolour`."""
+    return tuple(float(x) for x in rng.uniform(*COLOURS))
+
+
+def recolour(
+    frames: UInt8[np.ndarray, 't size size 3'], factors: tuple[float, ...]
+) -> UInt8[np.ndarray, 't size size 3']:
+    """Brightness, contrast and saturation multiplied, the same of every frame of a film."""
+    return np.stack([np.asarray(_enhanced(PIL.Image.fromarray(frame), factors)) for frame in frames])
+
+
+def _enhanced(image: PIL.Image.Image, factors: Iterable[float]) -> PIL.Image.Image:
+    for enhance, factor in zip(ENHANCERS, factors, strict=True):
+        image = enhance(image).enhance(float(factor))
+    return image
 
 
 def view(frames: UInt8[np.ndarray, 't size size 3'], rng: np.random.Generator) -> UInt8[np.ndarray, 't size size 3']:
@@ -22,16 +60,12 @@ def view(frames: UInt8[np.ndarray, 't size size 3'], rng: np.random.Generator) -
     side = frames.shape[1]
     turn, size = rng.uniform(-LARGEST_TURN, LARGEST_TURN), rng.uniform(*SIZES)
     shift = tuple(int(x) for x in rng.uniform(-LARGEST_SHIFT, LARGEST_SHIFT, 2) * side)
-    colours = rng.uniform((0.6, 0.7, 0.4), (1.3, 1.3, 1.6))
+    colours = rng.uniform(*VIEW_COLOURS)
     look = rng.random()
     background = tuple(int(x) for x in rng.integers(128, 256, 3)) if rng.random() < BACKGROUND else (255, 255, 255)
 
     def one(frame: np.ndarray) -> np.ndarray:
-        image = PIL.Image.fromarray(frame)
-        for enhance, factor in zip(
-            (PIL.ImageEnhance.Brightness, PIL.ImageEnhance.Contrast, PIL.ImageEnhance.Color), colours, strict=True
-        ):
-            image = enhance(image).enhance(float(factor))
+        image = _enhanced(PIL.Image.fromarray(frame), colours)
         if look < SKETCH:
             image = PIL.ImageOps.invert(image.convert('L').filter(PIL.ImageFilter.FIND_EDGES)).convert('RGB')
         elif look < SKETCH + GREY:

@@ -2,15 +2,16 @@
 
 A trunk says in its config how its pictures are made square:
 
-    pad      the longer side is made to fit, the rest padded: the paper's way
+    pad      the longer side is made to fit, the rest padded with the picture's own mean
+    mean     the same, padded with the mean of the trunk's training pictures, which it reads as 0: the paper's way
     crop     the shorter side is made to fit, the middle is cut out: CLIP's way
     squash   both sides are made to fit, the aspect ratio is lost: the way of SigLIP and IDEFICS
 
-Padding is with the mean value, as in the paper, with one difference: a picture with transparent parts stands on white and
-is padded with white, because the mean of a cut-out on white is neither its own colour nor its background's. A padded
-picture lies in the middle.
+A picture with transparent parts stands on white, and by 'pad' is padded with white: the mean of a cut-out on white is
+neither its own colour nor its background's. A padded picture lies in the middle.
 """
 
+import dataclasses
 import io
 import os
 import pathlib
@@ -22,10 +23,41 @@ import PIL.Image
 import PIL.ImageOps
 from jaxtyping import UInt8
 
+from flamingo_jax.model.config import FlamingoConfig
+
+# The frames of one picture: pixels uint8 [t height width 3], or the trunk's features [t s d_v].
+Frames: TypeAlias = np.ndarray
+PADDED = ('pad', 'mean')
+MEAN = (123.675, 116.28, 103.53)  # Of ImageNet's pixels, which NFNet subtracts.
 BICUBIC = PIL.Image.Resampling.BICUBIC
 # A still, or the frames of a video in order.
 Still: TypeAlias = PIL.Image.Image | np.ndarray | str | os.PathLike | bytes
 Picture: TypeAlias = Still | Sequence[Still]
+
+
+@dataclasses.dataclass(frozen=True)
+class PictureFormat:
+    """How a model takes its pictures; every source of pictures is opened with one."""
+
+    size: int  # Height and width, in pixels.
+    fit: str = 'pad'  # How pictures are made square: see the head of this file.
+    spatial: int = 0  # s and d_v of its trunk's features, where these may stand for pixels.
+    width: int = 0
+    trunk: str = ''  # Checksum of the trunk that features must come from; '' does not check.
+
+    @classmethod
+    def of(cls, config: FlamingoConfig, trunk: str = '') -> 'PictureFormat':
+        """That of a model. trunk: the checksum of its trunk."""
+        if config.vision is None:
+            return cls(config.image_size)
+        spatial, width = config.vision.spatial(config.image_size), config.vision.width
+        return cls(config.image_size, config.fit, spatial, width, trunk)
+
+    def blank(self, frames: int, features: bool = False) -> Frames:
+        """An empty picture of so many frames, with the shape and dtype of every other."""
+        if features:
+            return np.zeros((frames, self.spatial, self.width), np.float16)
+        return np.zeros((frames, self.size, self.size, 3), np.uint8)
 
 
 class PictureError(ValueError):
@@ -38,7 +70,7 @@ def to_frames(picture: Picture, size: int, fit: str = 'pad') -> UInt8[np.ndarray
     picture: a PIL image; a uint8 array [height width], [height width 3] or [height width 4]; a path; an encoded file as
       bytes; or, for a video, a list of these or a uint8 array [t height width 3]. Of an animated file, the first frame.
     size: height and width of the result, in pixels. Smaller pictures are enlarged.
-    fit: 'pad', 'crop' or 'squash', see the head of this file.
+    fit: 'pad', 'mean', 'crop' or 'squash', see the head of this file.
 
     Orientation from EXIF is applied. Resizing is bicubic with antialiasing; by 'crop' and 'squash' bit for bit as
     open_clip and transformers do it with PIL.
@@ -65,7 +97,7 @@ def _is_video(picture: Picture) -> bool:
 def _frame(still: Still, size: int, fit: str, name: str) -> UInt8[np.ndarray, '{size} {size} 3']:
     if isinstance(still, str | os.PathLike):
         name = f'{name} ({os.fspath(still)})' if name.startswith('frame') else os.fspath(still)
-    image = _load(still, name, size if fit == 'pad' else None)
+    image = _load(still, name, size if fit in PADDED else None)
     background = None
     if image.has_transparency_data:
         image = image.convert('RGBA')
@@ -73,7 +105,7 @@ def _frame(still: Still, size: int, fit: str, name: str) -> UInt8[np.ndarray, '{
             white = PIL.Image.new('RGBA', image.size, 'white')
             image, background = PIL.Image.alpha_composite(white, image), (255, 255, 255)
     image = image.convert('RGB')
-    if fit != 'pad':
+    if fit not in PADDED:
         return np.asarray(_cropped(image, size) if fit == 'crop' else image.resize((size, size), BICUBIC))
 
     scale = size / max(image.size)
@@ -85,7 +117,8 @@ def _frame(still: Still, size: int, fit: str, name: str) -> UInt8[np.ndarray, '{
     if fitted == (size, size):
         return pixels
     frame = np.empty((size, size, 3), np.uint8)
-    frame[:] = np.round(pixels.mean((0, 1))) if background is None else background
+    own = pixels.mean((0, 1)) if background is None else background
+    frame[:] = np.round(MEAN if fit == 'mean' else own)
     top, left = (size - pixels.shape[0]) // 2, (size - pixels.shape[1]) // 2
     frame[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
     return frame

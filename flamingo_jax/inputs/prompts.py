@@ -7,7 +7,6 @@ a PIL image, an array, a pathlib.Path, encoded bytes, or a list of those (the fr
 features computed before.
 """
 
-import itertools
 import os
 import pathlib
 from collections.abc import Sequence
@@ -16,8 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from flamingo_jax.inputs.images import to_frames
-from flamingo_jax.inputs.interleave import Frames
+from flamingo_jax.inputs.images import Frames, PictureFormat, to_frames
+from flamingo_jax.inputs.layout import Layout
 from flamingo_jax.inputs.tokenizer import ENDS_OF_CHUNK, IMAGE, Tokenizer
 
 Prompt = Sequence[Any]
@@ -50,19 +49,14 @@ def is_continued(prompt: Prompt, tokenizer: Tokenizer) -> bool:
 
     True after whatever prompt for a tokenizer that tells only the first thing from what follows.
     """
-    if tokenizer.prefix_once:
-        return bool(prompt)
-    texts = itertools.takewhile(lambda item: isinstance(item, str), reversed(prompt))
-    last = next(filter(None, texts), '')
-    return bool(last) and not last.endswith(ENDS_OF_CHUNK)
+    layout = Layout(tokenizer)
+    for item in prompt:
+        layout.text(item) if isinstance(item, str) else layout.picture()
+    return layout.continues
 
 
-def encode_prompt(
-    prompt: Prompt, tokenizer: Tokenizer, image_size: int, fit: str = 'pad'
-) -> tuple[list[int], list[Frames]]:
-    """Tokens and pictures of one prompt: <BOS> where the language model has it, an <EOC> before each picture but the first thing.
-
-    A tokenizer of IDEFICS has no <EOC> there, but a token around each picture, of which neighbouring pictures share one.
+def encode_prompt(prompt: Prompt, tokenizer: Tokenizer, pictures: PictureFormat) -> tuple[list[int], list[Frames]]:
+    """The tokens of one prompt, written as `inputs/layout.py` says, and its pictures as the model takes them.
 
     Raises:
       ValueError: an empty prompt, an <image> tag without a picture, an item that is neither text nor picture, or a text
@@ -71,13 +65,8 @@ def encode_prompt(
     """
     if not prompt:
         raise ValueError('The prompt is empty: give at least one string or picture.')
-    tokens, pictures, ended = (
-        list(tokenizer.begin) if tokenizer.around is None else [tokenizer.bos],
-        [],
-        True,
-    )  # ended: no chunk is open.
-    prompt = prompt if tokenizer.around is None else _as_idefics(prompt, tokenizer)
-    for number, item in enumerate(prompt):
+    layout, frames = Layout(tokenizer), []
+    for number, item in enumerate(prompt if tokenizer.around is None else _as_idefics(prompt, tokenizer)):
         if isinstance(item, str):
             if IMAGE in item and tokenizer.image_tag:
                 raise ValueError(
@@ -86,29 +75,21 @@ def encode_prompt(
                 )
             if item.lower().endswith(PICTURE_SUFFIXES) and os.path.isfile(item):
                 raise ValueError(
-                    f'Item {number} of the prompt is the text {item!r}, which names a file: for the picture in it, give '
+                    f'Item {number} of the prompt is the text {item!r}, which names a file. For the picture in it, give '
                     f'pathlib.Path({item!r}).'
                 )
-            tokens += tokenizer.encode(item, is_continued(prompt[:number], tokenizer))
-            ended = item.endswith(ENDS_OF_CHUNK) if item else ended
+            layout.text(item)
         elif is_picture(item):
             if not tokenizer.image_tag:
                 raise ValueError(f'Item {number} of the prompt is a picture, but this bundle is a bare language model.')
-            if tokenizer.around is not None:
-                tokens += ([] if tokens[-1:] == [tokenizer.around] else [tokenizer.around]) + [
-                    *tokenizer.image_tag,
-                    tokenizer.around,
-                ]
-            else:
-                tokens += ([] if ended else [tokenizer.eoc]) + list(tokenizer.image_tag)
+            layout.picture()
             is_features = isinstance(item, np.ndarray) and item.dtype in (np.float16, np.float32) and item.ndim == 3
-            pictures.append(item if is_features else to_frames(item, image_size, fit))
-            ended = False
+            frames.append(item if is_features else to_frames(item, pictures.size, pictures.fit))
         else:
             raise ValueError(f'Item {number} of the prompt is a {type(item).__name__}: neither a string nor a picture.')
-    if not tokens:
+    if not layout.tokens:
         raise ValueError('The prompt is an empty text, which this language model cannot continue: give a first word.')
-    return tokens, pictures
+    return layout.tokens, frames
 
 
 def _as_idefics(prompt: Prompt, tokenizer: Tokenizer) -> Prompt:

@@ -23,8 +23,10 @@ from typing import Any, SupportsInt
 
 import sentencepiece
 import tokenizers
-from absl import app, flags
+from absl import flags
 from tqdm import tqdm
+
+from flamingo_jax import commands
 
 EOC, IMAGE = '<EOC>', '<image>'
 # What published models call the end of a chunk (OpenFlamingo, IDEFICS-instruct); padding; what stands around each picture.
@@ -149,6 +151,7 @@ class Tokenizer:
         ids = [self._id(name) for name in ENDS_OF_CHUNK if name in self.extra_tokens]
         self.eoc = ids[0] if ids else None
         self.around = self._id(AROUND) if AROUND in self.extra_tokens else None
+        self.begin = self.begin if self.around is None else (self.bos,)  # As IDEFICS's own processor begins.
         self.pad = self._id(PAD) if PAD in self.extra_tokens else self.pad
         # <EOC> is understood whatever the model calls it.
         self._named = {name: self.eoc for name in (EOC, *self.extra_tokens) if name in ENDS_OF_CHUNK}
@@ -174,11 +177,18 @@ class Tokenizer:
             )
         return cls(path.read_bytes(), image_tag, vocab_size, extra_tokens)
 
-    def encode(self, text: str, continues: bool = False) -> list[int]:
-        """The ids of a text, without <BOS> or <EOS>; '<EOC>' in it, and the model's own name of that, is the extra token.
+    def encode(self, text: str, continues: bool = False, marks: bool = True) -> list[int]:
+        """The ids of a text, without <BOS> or <EOS>.
 
-        continues: the text goes on where another ended, in the same chunk.
+        Args:
+          continues: the text goes on where another ended, in the same chunk.
+          marks: '<EOC>' in the text, or the model's own name of that, is the extra token; else it is text like any other.
+
+        Raises:
+          ValueError: a mark, where the language model has no such token.
         """
+        if not marks:
+            return self._pieces.encode(text, continues)
         ids = []
         for part in re.split('(' + '|'.join(map(re.escape, self._named)) + ')', text):
             if part in self._named and self.eoc is None:
@@ -198,6 +208,19 @@ class Tokenizer:
             if i is not None:
                 text += self.extra_tokens[i - self.vocab_size]
         return text
+
+
+class MissingTokenizer(Tokenizer):
+    """Stands for a tokenizer that is not here: it writes empty documents, which have the shapes of all others."""
+
+    def __init__(self, vocab_size: int, image_tag: str | None):
+        """As a SentencePiece model with <BOS>, where '<image>' in plain text is three pieces."""
+        self.vocab_size, self.begin, self.ends = vocab_size, (0,), (0,)
+        self.bos = self.eos = self.pad = 0
+        self.prefix_once, self.around = False, None
+        self.extra_tokens = {None: (), 'text': (EOC,), 'token': (EOC, IMAGE)}[image_tag]
+        self.image_tag = {None: (), 'text': (1, 2, 3), 'token': (vocab_size + 1,)}[image_tag]
+        self.eoc = self._id(EOC) if self.extra_tokens else None
 
 
 def train(texts: Iterator[str], vocab_size: int, symbols: Iterable[str] = ('\n',)) -> bytes:
@@ -240,9 +263,8 @@ def train(texts: Iterator[str], vocab_size: int, symbols: Iterable[str] = ('\n',
     return model.getvalue()
 
 
-def main(argv):
+def main() -> None:
     """Trains a tokenizer on the texts (or, in a picture set, the names) of a data set's train split."""
-    del argv
     from flamingo_jax.inputs.sources.array_record import open_split  # Only the command reads data.
 
     records = open_split(flags.FLAGS.data, 'train')
@@ -267,4 +289,5 @@ if __name__ == '__main__':
     flags.DEFINE_integer('vocab_size', 4096, 'Pieces, among them 256 bytes and 4 control tokens.')
     flags.DEFINE_list('symbols', [' Output:', ' Question:', ' Answer:'], 'Texts that become one piece each.')
     flags.DEFINE_integer('records', 100_000, 'At most so many records are read.')
-    app.run(main)
+    commands.start(__doc__)
+    main()

@@ -99,7 +99,8 @@ class ResamplerConfig:
 class XattnConfig:
     """The gated xattn-dense blocks: one before the language model's blocks first, first + every, first + 2 every, ...
 
-    OpenFlamingo and IDEFICS differ from the paper in the fields from `first` on.
+    OpenFlamingo and IDEFICS differ from the paper in the fields from `first` on. The last two, which are not in the paper,
+    leave a language model's own text as it is: with both, no token but a picture's tag is changed.
     """
 
     every: int = 1
@@ -120,6 +121,9 @@ class XattnConfig:
     gated_ffw: bool = False
     ffw_width: int = 0  # 0: ffw_multiplier times the LM's width.
     vector_alphas: bool = False  # An alpha for each channel, not one for all.
+    # A picture is seen by its tag's own tokens alone; the text after it sees the tag, by the language model's self-attention.
+    only_at_tag: bool = False
+    ffw_where_seen: bool = False  # The gated feed-forward acts only on tokens that may see a picture.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,6 +162,8 @@ class FlamingoConfig:
                 raise ValueError(
                     f'There is no block {self.xattn.first} among {self.lm.depth}: xattn.first is below depth.'
                 )
+            if self.xattn.only_at_tag and not self.image_tag:
+                raise ValueError('xattn.only_at_tag needs an image_tag: without one no token would see a picture.')
             if self.resampler is None and not isinstance(self.vision, ViTConfig):
                 raise ValueError('Without a resampler the trunk must be a vision transformer, whose features are few.')
             if self.resampler and not self.resampler.projects and self.resampler.width != self.vision.width:

@@ -80,7 +80,28 @@ class Flamingo:
         phi: Int[Array, 'b l'] | None = None,
         text_noise: Float[Array, 'b l d'] | None = None,
     ) -> Float[Array, 'b l v']:
-        """The whole model, teacher-forced: the picture at the head of this file.
+        """The whole model, teacher-forced; arguments as of `hidden`.
+
+        Returns:
+          float32 logits over the language model's vocabulary and the extra tokens.
+        """
+        return self.unembed(params, self.hidden(params, images, tokens, phi, text_noise))
+
+    def hidden(
+        self,
+        params: Params,
+        images: Float[Array, 'b n t s d_v']
+        | UInt8[Array, 'b n t height width 3']
+        | Float[Array, 'b n t height width 3']
+        | None,
+        tokens: Int[Array, 'b l'],
+        phi: Int[Array, 'b l'] | None = None,
+        text_noise: Float[Array, 'b l d'] | None = None,
+    ) -> Float[Array, 'b l d']:
+        """The text after the last block: the picture at the head of this file, but for its last line.
+
+        A loss takes the places that have a target before `unembed`, whose product with the vocabulary is a large part of a
+        small model's work.
 
         Args:
           params: the component trees.
@@ -88,16 +109,16 @@ class Flamingo:
             dimensions). Rows with fewer than n images are padded at the end; padding is never attended to. None for a
             text without pictures.
           tokens: text, padded at the end.
-          phi: which image each token may see; None counts the <image> tags.
+          phi: which image each token may see, where the data says so; None counts the <image> tags.
           text_noise: added to the embedded text, when a language model is pretrained (see `training/losses/`).
 
         Returns:
-          float32 logits over the language model's vocabulary and the extra tokens.
+          What `unembed` makes logits of, in `dtype`.
         """
         y = self.embed(params, tokens)
         if text_noise is not None:
             y = y + text_noise
-        return self.unembed(params, self._decode(params, images, tokens, phi, y, every_block=False))
+        return self._decode(params, images, tokens, phi, y, every_block=False)
 
     def states(
         self,
@@ -106,33 +127,35 @@ class Flamingo:
         tokens: Int[Array, 'b l'],
         phi: Int[Array, 'b l'] | None = None,
     ) -> Float[Array, 'depth b l d']:
-        """The text after every block of the language model; arguments as of `logits`."""
+        """The text after every block of the language model; arguments as of `hidden`."""
         return self._decode(params, images, tokens, phi, self.embed(params, tokens), every_block=True)
 
     def _decode(self, params, images, tokens, phi, y, every_block):
         media = self.media(params, images)
-        if phi is None:
-            phi = self.phi(tokens)
+        phi = self.phi(tokens, phi)
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
         mask = causal_mask(tokens.shape[1])
         return self.decoder(params, y, positions, mask, media, phi, every_block=every_block)[0]
 
     def dtype_of(self, tree: str) -> DTypeLike:
-        """What a frozen component tree is kept and computed in: `dtype`, except for a trunk that must stay float32."""
+        """What a component tree is computed in, and kept in where it is frozen; a trained one is kept in float32.
+
+        It is `dtype`, except for a trunk that must stay float32.
+        """
         return jnp.float32 if tree == 'vision' and self.config.vision.float32_only else self.dtype
 
     def features(
         self, params: Params, images: UInt8[Array, 'b n t height width 3'] | Float[Array, 'b n t height width 3']
     ) -> Float[Array, 'b n t s d_v']:
-        """The frozen trunk, once a frame. Its output has no gradient.
+        """The trunk, once a frame, computed in `dtype_of('vision')`; the result has `dtype`.
 
-        Its computation is in `dtype_of('vision')`, its result in `dtype`.
+        It has a gradient, which costs nothing where the trunk is frozen: the loss is then no function of its parameters.
         """
         b, n, t = images.shape[:3]
         encoder = VisionEncoder(self.config.vision, self.dtype_of('vision'))
         images = images.reshape(b * n * t, *images.shape[3:])
         features = encoder.apply({'params': params['vision']}, constrain(images, 'images', None, None, None))
-        features = jax.lax.stop_gradient(features).astype(self.dtype).reshape(b, n, t, *features.shape[1:])
+        features = features.astype(self.dtype).reshape(b, n, t, *features.shape[1:])
         return constrain(features, 'batch', None, None, None, None)
 
     def media(self, params: Params, images: Float[Array, '...'] | UInt8[Array, '...'] | None) -> Media | None:
@@ -158,14 +181,27 @@ class Flamingo:
 
         return Media(None, jax.lax.map(of_block, params['xattn']))
 
-    def phi(self, tokens: Int[Array, 'b l']) -> Int[Array, 'b l']:
-        """phi of section 2.3: how many <image> tags have begun up to each token, the tag's own tokens included."""
-        if not self.config.image_tag:
-            return jnp.zeros_like(tokens)
+    def phi(self, tokens: Int[Array, 'b l'], counted: Int[Array, 'b l'] | None = None) -> Int[Array, 'b l']:
+        """phi of section 2.3: the image that each token may see, 0 = none.
+
+        Args:
+          counted: phi as the data has it, which may tie text to the next picture; None counts the <image> tags that have
+            begun up to each token, the tag's own tokens included.
+
+        Returns:
+          `counted`; with `xattn.only_at_tag` 0 everywhere but at the tags' own tokens.
+        """
+        c = self.config
+        if not c.image_tag:
+            return jnp.zeros_like(tokens) if counted is None else counted
         begins = jnp.ones(tokens.shape, bool)
-        for i, piece in enumerate(self.config.image_tag):
+        for i, piece in enumerate(c.image_tag):
             begins &= jnp.pad(tokens[:, i:], ((0, 0), (0, i)), constant_values=-1) == piece
-        return jnp.cumsum(begins, axis=1, dtype=jnp.int32)
+        phi = jnp.cumsum(begins, axis=1, dtype=jnp.int32) if counted is None else counted
+        if c.xattn is None or not c.xattn.only_at_tag:
+            return phi
+        behind = [jnp.pad(begins, ((0, 0), (i, 0)))[:, : tokens.shape[1]] for i in range(len(c.image_tag))]
+        return jnp.where(jnp.stack(behind).any(axis=0), phi, 0)
 
     def embed(self, params: Params, tokens: Int[Array, 'b l']) -> Float[Array, 'b l d']:
         """The language model's embeddings; tokens beyond its vocabulary have learnt rows of their own."""
@@ -217,7 +253,7 @@ class Flamingo:
         c = self.config
         block = Block(c.lm, self.dtype)
         y = Embedder(c.lm, self.dtype).apply({'params': params['lm']['embedder']}, y, positions, method='add_positions')
-        if media is None and c.xattn is not None:  # The gated feed-forward does not depend on there being a picture.
+        if media is None and c.xattn is not None and not c.xattn.ffw_where_seen:  # The paper's acts on every text.
             media = Media(jnp.zeros((y.shape[0], 0, c.media_width), self.dtype), None)
         if media is not None:
             gated, r = self._gated, c.media_tokens

@@ -6,7 +6,8 @@
 Both alphas start at 0 (`initial_alpha` may open the first), so that a new Flamingo computes exactly what its language
 model computes; the ablation `gates=False` adds both branches as they are. One layer norm is shared by keys and values (paper
 v1); linear maps have no biases. OpenFlamingo and IDEFICS take the media as they are, IDEFICS with RMS norms, norms of queries
-and keys, and a gated feed-forward: see `XattnConfig`.
+and keys, and a gated feed-forward: see `XattnConfig`. With `ffw_where_seen` a token that may see no picture passes the
+whole block unchanged, and not only its cross-attention.
 """
 
 import flax.linen as nn
@@ -93,24 +94,28 @@ class GatedXattnDense(nn.Module):
           y: text. Its batch b may be a multiple of the media's c: then b / c consecutive rows (the beams or the
             candidates of one prompt) share one prompt's media, which are not copied.
           keys_values: from `keys_values`.
-          mask: from `media_mask`; a token whose row is empty passes the cross-attention unchanged.
+          mask: from `media_mask`; a token whose row is empty passes the cross-attention unchanged, and with
+            `ffw_where_seen` the feed-forward too.
 
         Returns:
           y, changed by both gated residual branches.
         """
         shape, media_rows = y.shape, keys_values[0].shape[0]
         y = y.reshape(media_rows, -1, shape[-1])
+        mask = mask.reshape(*y.shape[:2], mask.shape[-1])
         q = self.query(self.norm_text(y))
         if self.config.qk_norms:
             q = self.norm_query(q)
         q = constrain(q, 'batch', None, 'heads', None)
-        attended = self.out(attend(q, *keys_values, mask.reshape(*y.shape[:2], mask.shape[-1])))
+        attended = self.out(attend(q, *keys_values, mask))
         if self.config.gates:
             attended = jnp.tanh(self.alpha_xattn).astype(self.dtype) * attended
         y = constrain(y + attended, 'batch', None, 'embed')
         fed = self.ffw(self.norm_ffw(y))
         if self.config.gates:
             fed = jnp.tanh(self.alpha_dense).astype(self.dtype) * fed
+        if self.config.ffw_where_seen:
+            fed = jnp.where(mask.any(axis=-1, keepdims=True), fed, 0)
         return constrain((y + fed).reshape(shape), 'batch', None, 'embed')
 
     def touch(

@@ -124,7 +124,9 @@ class Embedder(nn.Module):
         if c.norm_place != 'sum':
             self.norm_out = _norm(c, self.dtype)
         if not c.tied:
-            self.output = Linear((width, c.vocab_size), ('embed', 'vocab'), dtype=self.dtype)
+            # float32 logits: bfloat16 rounds those near 16 to multiples of 1/16, a factor of 1.06 between probabilities.
+            exact = dict(dtype=self.dtype, result_dtype=jnp.float32)
+            self.output = Linear((width, c.vocab_size), ('embed', 'vocab'), **exact)
 
     def embed(self, tokens: Int[Array, 'b l']) -> Float[Array, 'b l d']:
         """Token embeddings (scaled by sqrt(d), or normed, if the config says so), without positions."""
@@ -149,7 +151,7 @@ class Embedder(nn.Module):
         y = self.project_out(y) if self.config.embedding_width else y
         if self.config.tied:
             return jnp.einsum('bld,vd->blv', y, self.tokens.astype(self.dtype), preferred_element_type=jnp.float32)
-        return self.output(y).astype(jnp.float32)
+        return self.output(y)
 
     def __call__(self, tokens: Int[Array, 'b l']) -> Float[Array, 'b l v']:
         """Touches every parameter, for `init`."""

@@ -56,6 +56,8 @@ class Linear(nn.Module):
       shape, axes: the kernel's shape and its logical axis names.
       contracted: how many leading kernel dimensions are summed over (the initial variance is 1 / fan-in).
       bias: whether a bias is added over the remaining kernel dimensions.
+      dtype: of the operands.
+      result_dtype: of the product, which is summed in float32 and rounded once; None is `dtype`.
     """
 
     shape: Sequence[int]
@@ -63,11 +65,12 @@ class Linear(nn.Module):
     contracted: int = 1
     bias: bool = False
     dtype: DTypeLike = jnp.float32
+    result_dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, '...']) -> Float[Array, '...']:
-        """x [..., *shape[:contracted]] -> [..., *shape[contracted:]], in `dtype`."""
-        c = self.contracted
+        """x [..., *shape[:contracted]] -> [..., *shape[contracted:]], in `result_dtype`."""
+        c, dtype = self.contracted, self.result_dtype or self.dtype
         inputs, outputs = tuple(range(c)), tuple(range(c, len(self.shape)))
         init = nn.initializers.variance_scaling(1.0, 'fan_in', 'truncated_normal', in_axis=inputs, out_axis=outputs)
         kernel = self.param('kernel', nn.with_logical_partitioning(init, self.axes), self.shape)
@@ -79,13 +82,13 @@ class Linear(nn.Module):
             a, b = pair['a'].reshape(fan_in, -1), pair['b'].reshape(-1, kernel.shape[1])
             product = functools.partial(jnp.dot, preferred_element_type=jnp.float32)
             low = product(x, a.astype(self.dtype)).astype(self.dtype)
-            y = (product(x, kernel) + product(low, b.astype(self.dtype))).astype(self.dtype)
+            y = (product(x, kernel) + product(low, b.astype(self.dtype))).astype(dtype)
         else:
-            y = x @ kernel
+            y = jnp.dot(x, kernel, preferred_element_type=dtype)
         y = y.reshape(*leading, *self.shape[c:])
         if self.bias:
             zeros = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[c:])
-            y = y + self.param('bias', zeros, self.shape[c:]).astype(self.dtype)
+            y = y + self.param('bias', zeros, self.shape[c:]).astype(dtype)
         return y
 
 

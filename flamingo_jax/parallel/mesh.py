@@ -8,6 +8,7 @@ A mesh is data in a config: `mesh=dict(data=1, fsdp=8, tensor=1)`. Data parallel
 are mesh shapes; no code path knows of them.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,18 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ('data', 'fsdp', 'tensor')
+
+
+def parse(sizes: str) -> dict[str, int]:
+    """The sizes of a command's flag, 'DATA,FSDP,TENSOR', as `make_mesh` takes them.
+
+    Raises:
+      ValueError: not three whole numbers.
+    """
+    found = re.fullmatch(r'(-?\d+),(-?\d+),(-?\d+)', sizes)
+    if not found:
+        raise ValueError(f'--mesh={sizes} is not three sizes. Give {",".join(AXES)}, for example --mesh=2,2,1.')
+    return dict(zip(AXES, map(int, found.groups()), strict=True))
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None = None) -> Mesh:

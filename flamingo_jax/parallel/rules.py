@@ -69,19 +69,19 @@ def shardings(boxed: Any, mesh: Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(one, boxed, is_leaf=lambda x: isinstance(x, nn.meta.AxisMetadata))
 
 
-def over_data(where: NamedSharding, shape: Sequence[int]) -> NamedSharding:
+def over_data(sharding: NamedSharding, shape: Sequence[int]) -> NamedSharding:
     """Where a parameter's moments and gradient lie: as itself, and cut over `data` too where that divides a dimension.
 
     This is stage 1 of ZeRO (Rajbhandari et al. 2020; paper, section 3.1): each copy of the model updates its share.
     """
-    mesh, spec = where.mesh, [*where.spec, *[None] * (len(shape) - len(where.spec))]
+    mesh, spec = sharding.mesh, [*sharding.spec, *[None] * (len(shape) - len(sharding.spec))]
     # Whole dimensions first, then large ones: layers are few, and scanned.
     for i in sorted(range(len(shape)), key=lambda i: (spec[i] is not None, -shape[i])):
         axes = (*([spec[i]] if spec[i] else []), 'data')
         if shape[i] % np.prod([mesh.shape[axis] for axis in axes]) == 0:
             spec[i] = axes if len(axes) > 1 else 'data'
             return NamedSharding(mesh, PartitionSpec(*spec))
-    return where
+    return sharding
 
 
 @contextlib.contextmanager

@@ -2,12 +2,13 @@
 
 Norms, activations and softmaxes are left out, as in the usual MFU. The backward pass of what is trained costs twice its
 forward pass; of what is frozen but stands behind something trained, once (its inputs have gradients, its parameters
-do not); of the trunk, nothing. `tests/planning/test_flops.py` holds these counts against the compiler's.
+do not); of a frozen trunk, nothing. `tests/planning/test_flops.py` holds these counts against the compiler's.
 """
 
 from typing import NamedTuple
 
-from flamingo_jax.inputs.pipeline import DatasetConfig
+from flamingo_jax.inputs.rows import Aligned
+from flamingo_jax.inputs.sources.source import Source
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.vision.efficientnet import EfficientNetConfig
 from flamingo_jax.model.vision.encoder import VisionConfig
@@ -33,14 +34,14 @@ class Cost(NamedTuple):
 
 
 def train_step(
-    config: FlamingoConfig, trained: tuple[str, ...], datasets: dict[str, DatasetConfig], remat: str = ''
+    config: FlamingoConfig, trained: tuple[str, ...], datasets: dict[str, Source], remat: str = ''
 ) -> dict[str, float]:
     """Operations of one step over all data sets, by component; 'total' is the model's, 'recomputed' what `remat` adds."""
     out = dict.fromkeys(('vision', 'resampler', 'xattn', 'lm', *(['lora'] if config.lora else [])), 0.0)
     recomputed = 0.0
     for data in datasets.values():
         b, l, n = data.batch_size, data.length - 1, data.images
-        if data.align:  # <BOS> and the tag. The text is read without a backward pass.
+        if data.row is Aligned:  # <BOS> and the tag. The text is read without a backward pass.
             l = 1 + len(config.image_tag)
             out['lm'] += sum(lm_blocks(config, data.length, data.length)) * b
         pictures = b * n * data.frames
@@ -50,7 +51,8 @@ def train_step(
             blocks['xattn'] = xattn_blocks(config, l, m) * b
             if n:
                 spatial, trunk_cost = trunk(config.vision, config.image_size)
-                out['vision'] += 0 if data.features else trunk_cost * pictures
+                if not data.features:
+                    out['vision'] += trunk_cost * pictures * (3 if 'vision' in trained else 1)
                 if config.resampler is not None:
                     blocks['resampler'] = resampler(config, data.frames, spatial) * (b * n)
         if config.lora is not None:
@@ -58,7 +60,7 @@ def train_step(
         for name, cost in blocks.items():
             out[name] += cost.total(name in trained)
             recomputed += sum(cost) if remat else 0
-        if not data.align:
+        if data.row is not Aligned:
             out['lm'] += Cost(2 * l * config.lm.width * config.lm.vocab_size).total('lm' in trained) * b
     return out | dict(total=sum(out.values()), recomputed=recomputed)
 

@@ -10,15 +10,13 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from flamingo_jax.inference import bundle, decode
-from flamingo_jax.inputs.pipeline import Batch, DatasetConfig
-from flamingo_jax.model.config import FlamingoConfig
+from flamingo_jax.inference import decode
+from flamingo_jax.inputs.sources.source import Source
 from flamingo_jax.model.flamingo import Flamingo, Media, Params
 from flamingo_jax.model.language_model import KeysValues
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.parallel import rules
-from flamingo_jax.planning import flops
-from flamingo_jax.training.config import dataset_config, lora_fields, trained_trees
+from flamingo_jax.training.assemble import Parts, assemble
 from flamingo_jax.training.losses.noise import NoiseConfig
 from flamingo_jax.training.optimizer import OptimizerConfig, make_optimizer
 from flamingo_jax.training.state import TrainState, lay_out
@@ -26,19 +24,28 @@ from flamingo_jax.training.step import make_step
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class Planned:
     """A config on a mesh: everything of a run except its arrays."""
 
     config: ConfigDict
-    model: Flamingo
+    parts: Parts
     mesh: Mesh
-    datasets: dict[str, DatasetConfig]
     micro_batches: int
+
+    @property
+    def model(self) -> Flamingo:
+        """The model."""
+        return self.parts.model
+
+    @property
+    def sources(self) -> dict[str, Source]:
+        """The data sets, with the batch sizes of this machine."""
+        return self.parts.sources
 
     @property
     def trained(self) -> tuple[str, ...]:
         """Names of the component trees that are trained."""
-        return tuple(name for name in trained_trees(self.config) if name in self.shapes)
+        return tuple(name for name in self.parts.trained if name in self.shapes)
 
     @functools.cached_property
     def shapes(self) -> Params:
@@ -50,17 +57,17 @@ class Run:
         names = tuple(name for name in self.shapes if name not in self.trained) if names is None else names
         out = {}
         for name in names:
-            where = rules.shardings(self.shapes[name], self.mesh)
+            shardings = rules.shardings(self.shapes[name], self.mesh)
             dtype = self.model.dtype_of(name)
             out[name] = jax.tree.map(
-                lambda w, x, dtype=dtype: jax.ShapeDtypeStruct(x.shape, dtype, sharding=w),
-                where,
+                lambda sharding, x, dtype=dtype: jax.ShapeDtypeStruct(x.shape, dtype, sharding=sharding),
+                shardings,
                 nn.meta.unbox(self.shapes[name]),
             )
         return out
 
 
-def prepare(config: ConfigDict, mesh: Mesh, micro_batches: int, batch: float, bfloat16: bool) -> Run:
+def prepare(config: ConfigDict, mesh: Mesh, micro_batches: int, batch: float, bfloat16: bool) -> Planned:
     """The run of a config.
 
     Args:
@@ -74,68 +81,30 @@ def prepare(config: ConfigDict, mesh: Mesh, micro_batches: int, batch: float, bf
     """
     if config.round_robin and len(config.datasets) > 1:
         raise ValueError('With config.round_robin there is a program a data set: plan with --config.round_robin=False.')
-    if config.start:
-        fields = bundle.read(config.start).config.to_json()
-    else:
-        fields = _new_model(config)
-    fields['lora'] = lora_fields(config)
-    dtype = jnp.dtype(config.dtype or ('bfloat16' if bfloat16 else 'float32'))
-    model = Flamingo(FlamingoConfig.from_json(fields), dtype, config.remat)
-    datasets = {}
-    for name, data in config.datasets.items():
-        data = dataset_config(data)
-        rows = round(data.batch_size * batch)
-        datasets[name] = dataclasses.replace(data, batch_size=rows)
-        meshes.check_batch(name, rows, micro_batches, mesh)
-    run = Run(config, model, mesh, datasets, micro_batches)
+    parts = assemble(config, bfloat16, all_here=False)
+    sources = {
+        name: dataclasses.replace(source, batch_size=round(source.batch_size * batch))
+        for name, source in parts.sources.items()
+    }
+    for name, source in sources.items():
+        meshes.check_batch(name, source.batch_size, micro_batches, mesh)
+    run = Planned(config, dataclasses.replace(parts, sources=sources), mesh, micro_batches)
     run.frozen(tuple(run.shapes))  # Raises if the mesh does not divide a parameter.
     return run
 
 
-def _new_model(config: ConfigDict) -> dict[str, Any]:
-    """The fields of a new model's config, its bundles and its tokenizer being there or not."""
-    fields = config.model.to_dict()
-    for name in ('lm', 'vision'):  # A bundle need not be here yet, where the config says what it will hold.
-        if fields[name] is None and config[name]:
-            fields[name] = bundle.read(config[name]).config.to_json()[name]
-    token = config.image_tag == 'token'
-    fields['extra_tokens'] = ('<EOC>',) + (('<image>',) if token else ()) if fields['xattn'] else ()
-    v = fields['lm']['vocab_size']
-    fields['image_tag'] = ((v + 1,) if token else (1, 2, 3)) if fields['xattn'] else ()
-    return fields
-
-
-def train_step(run: Run) -> tuple[jax.stages.Lowered, TrainState, Params]:
+def train_step(run: Planned) -> tuple[jax.stages.Lowered, TrainState, Params]:
     """The step of `training/step.py`, lowered; and the shapes of its state and of the frozen trees."""
     optimizer = make_optimizer(OptimizerConfig(**run.config.optimizer), run.config.steps)
     _, state = lay_out(run.model, optimizer, run.trained, run.mesh)
     frozen = run.frozen()
-    weights = {name: data.loss_weight for name, data in run.datasets.items()}
-    where = jax.tree.map(lambda x: x.sharding, state)
-    step = make_step(run.model, optimizer, weights, run.micro_batches, NoiseConfig(**run.config.noise), where)
-    batches = {name: batch_shapes(run, data) for name, data in run.datasets.items()}
-    return step.lower(state, frozen, batches), state, frozen
+    weights = {name: source.loss_weight for name, source in run.sources.items()}
+    shardings = jax.tree.map(lambda x: x.sharding, state)
+    step = make_step(run.model, optimizer, weights, run.micro_batches, NoiseConfig(**run.config.noise), shardings)
+    return step.lower(state, frozen, run.parts.batch_shapes(run.mesh)), state, frozen
 
 
-def batch_shapes(run: Run, data: DatasetConfig) -> Batch:
-    """What `inputs/pipeline.py` gives of one data set, as shapes on the mesh."""
-    b, l, size = data.batch_size, data.length, run.model.config.image_size
-    s = 2 + len(run.model.config.image_tag) if data.align else l
-    shapes = dict(tokens=((b, s), jnp.int32), weights=((b, s), jnp.float32), phi=((b, s), jnp.int32))
-    if data.align:
-        shapes |= dict(text=((b, l), jnp.int32), ends=((b,), jnp.int32))
-    shapes['unreadable'] = ((b,), jnp.int32)
-    if data.images:
-        shapes['images'] = ((b, data.images, data.frames, size, size, 3), jnp.uint8)
-        if data.features:
-            vision = run.model.config.vision
-            spatial, _ = flops.trunk(vision, size)
-            shapes['images'] = ((b, data.images, data.frames, spatial, vision.width), jnp.float32)
-    rows = meshes.batch_sharding(run.mesh)
-    return {name: jax.ShapeDtypeStruct(*shape, sharding=rows) for name, shape in shapes.items()}
-
-
-def decode_step(run: Run, pictures: int) -> tuple[jax.stages.Lowered, int]:
+def decode_step(run: Planned, pictures: int) -> tuple[jax.stages.Lowered, int]:
     """One token more for each prompt (`inference/decode.py`), lowered, with a full cache; and the number of prompts.
 
     Args:

@@ -1,12 +1,13 @@
 """The base config of a training run: every key there is, with what it means. An experiment changes some of them."""
 
 import dataclasses
+import json
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from flamingo_jax.few_shot.sequences import FewShotConfig
-from flamingo_jax.inputs.pipeline import DatasetConfig
+from flamingo_jax.inputs.sources.documents import Documents
+from flamingo_jax.inputs.sources.source import Source
 from flamingo_jax.model.config import SIZES, FlamingoConfig
 from flamingo_jax.training.losses.noise import NoiseConfig
 from flamingo_jax.training.optimizer import OptimizerConfig
@@ -27,10 +28,11 @@ def base() -> ConfigDict:
     c.tokenizer = ''  # SentencePiece file, where `lm` is ''.
     c.image_tag = 'text'  # '<image>' is 'text' (paper) or a 'token' with a learnt embedding (OpenFlamingo).
     c.model = ConfigDict(FlamingoConfig().to_json())  # lm, resampler, xattn: dicts of their config's fields, or None.
+    # The component trees that are trained. With 'vision' the trunk is trained end to end, from pixels.
     c.trained = ('resampler', 'xattn', 'extra_tokens')
     # LoRA on a frozen language model (model/lora.py): its tree is trained beside those above. A rank of 0 is none.
     c.lora = ConfigDict(dict(rank=0, alpha=16.0, targets=('query', 'value')))
-    c.datasets = ConfigDict()  # name -> dataset(...)
+    c.datasets = ConfigDict()  # name -> dataset(KIND, ...): the kinds are in inputs/sources/ and few_shot/source.py.
     c.noise = ConfigDict(dataclasses.asdict(NoiseConfig()))
     c.optimizer = ConfigDict(dataclasses.asdict(OptimizerConfig()))
     # False: the gradients of all data sets are accumulated into one step (paper). True: each step is of one data set, in turn
@@ -44,7 +46,18 @@ def base() -> ConfigDict:
     c.log_every = 10
     c.checkpoint_every = 1000
     c.keep_checkpoints = 3
+    # Every so many steps, and after the last, the loss of so many batches of each data set's `validation_split`, always the same.
+    c.validate_every = 1000
+    c.validation_batches = 8
+    # True: a run whose seed, data sets or noise were changed resumes all the same. Parameters and moments go on, each data set
+    # is read on after as many batches as were read of it, and one that is new from its beginning.
+    c.resume_changed = False
+    # A step whose loss or gradient is not finite changes nothing. Training stops after so many of them in a row.
+    c.max_skipped_steps = 10
     c.profile = ()  # (first, last) step to trace for TensorBoard and Perfetto; () for none.
+    c.lock()  # A mistyped key is an error, and is not ignored.
+    for names in (c.datasets, c.machines):
+        names.unlock()
     return c
 
 
@@ -54,8 +67,46 @@ def lora_fields(c: ConfigDict) -> dict[str, Any] | None:
 
 
 def trained_trees(c: ConfigDict) -> tuple[str, ...]:
-    """The component trees that a config trains."""
-    return (*c.trained, *(['lora'] if c.lora.rank else []))
+    """The component trees that a config trains.
+
+    Raises:
+      ValueError: the trunk is among them, and a data set has features of it that were computed before.
+    """
+    trained = (*c.trained, *(['lora'] if c.lora.rank else []))
+    if 'vision' in trained and (stale := [name for name, data in c.datasets.items() if data.features]):
+        raise ValueError(
+            f"config.trained has 'vision', and the data sets {stale} read features that the trunk gave before it was "
+            "trained. Set their features to '', so that they read pixels, or take 'vision' out."
+        )
+    return trained
+
+
+# Of a data set, what changes nothing in what is trained.
+NOT_OF_THE_RECIPE = ('workers', 'validation_split')
+
+
+def recipe(c: ConfigDict) -> dict[str, Any]:
+    """What decides on which numbers a run is trained: config key -> value, as JSON. A resumed run is compared by it.
+
+    The model is not part of it, nor is what may change on the way: steps, checkpoints, workers, mesh, micro-batches.
+    """
+
+    def flat(prefix: str, fields: Any) -> dict[str, Any]:
+        out = {}
+        for field in dataclasses.fields(fields):
+            key, value = f'{prefix}.{field.name}', getattr(fields, field.name)
+            if dataclasses.is_dataclass(value):
+                out |= flat(key, value)
+                value = type(value).__name__
+            out[key] = value
+        return out
+
+    out = dict(seed=c.seed, round_robin=c.round_robin, datasets=sorted(c.datasets))
+    for name, data in c.datasets.items():
+        of_data = flat(f'datasets.{name}', source_of(data)) | {f'datasets.{name}.kind': data.kind}
+        out |= {key: value for key, value in of_data.items() if not key.endswith(NOT_OF_THE_RECIPE)}
+    out |= flat('noise', NoiseConfig(**c.noise)) | flat('optimizer', OptimizerConfig(**c.optimizer))
+    return json.loads(json.dumps(out, default=lambda value: value.__name__))  # Classes by their names.
 
 
 def machine(data: int, fsdp: int, tensor: int, micro_batches: int = 1, batch: float = 1.0) -> ConfigDict:
@@ -73,29 +124,31 @@ def paper(size: str) -> ConfigDict:
     c.lm, c.vision = 'bundles/lm', 'bundles/nfnet_f6'
     c.model = ConfigDict(FlamingoConfig(**SIZES[size], image_size=320).to_json())
     c.remat = 'full'
-    page = dict(length=256, images=5, p_next=0.5, workers=16)
-    c.datasets.m3w = dataset(path='data/m3w', batch_size=256, loss_weight=1.0, **page)
+    augmented = dict(flip=True, recolour=True, workers=16)
+    c.datasets.m3w = dataset(
+        Documents, path='data/m3w', length=256, images=5, p_next=0.5, batch_size=256, loss_weight=1.0, **augmented
+    )
     for name, length, frames, batch_size, weight in (
         ('align', 32, 1, 512, 0.2),
         ('ltip', 64, 1, 512, 0.2),
         ('vtp', 32, 8, 64, 0.03),
     ):
-        pair = dict(length=length, images=1, frames=frames, batch_size=batch_size, loss_weight=weight, workers=16)
-        c.datasets[name] = dataset(path=f'data/{name}', **pair)
+        pair = dict(length=length, images=1, frames=frames, space=0.5, **augmented)
+        c.datasets[name] = dataset(Documents, path=f'data/{name}', batch_size=batch_size, loss_weight=weight, **pair)
     return c
 
 
-def dataset(few_shot: FewShotConfig | None = None, **fields) -> ConfigDict:
-    """A data set for `config.datasets`, as data; the fields are those of `DatasetConfig`."""
-    fields = dataclasses.asdict(DatasetConfig(**fields))
-    c = ConfigDict(fields, allow_dotted_keys=True)
-    c.few_shot = ConfigDict(dataclasses.asdict(few_shot)) if few_shot else None
-    return c
+def dataset(kind: type[Source], **fields: Any) -> ConfigDict:
+    """A data set for `config.datasets`: the class of its kind, and its fields as data."""
+    fields = dataclasses.asdict(kind(**fields))
+    return ConfigDict(fields | dict(kind=kind), allow_dotted_keys=True)
 
 
-def dataset_config(c: ConfigDict) -> DatasetConfig:
+def source_of(c: ConfigDict) -> Source:
     """The inverse of `dataset`; an unknown key raises TypeError with its name."""
-    fields = c.to_dict()
-    if fields['few_shot'] is not None:
-        fields['few_shot'] = FewShotConfig(**fields['few_shot'])
-    return DatasetConfig(**fields)
+    values = c.to_dict()
+    kind = values.pop('kind')
+    for field in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(field.default) and field.name in values:
+            values[field.name] = type(field.default)(**values[field.name])
+    return kind(**values)

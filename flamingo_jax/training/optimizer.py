@@ -8,6 +8,9 @@ import optax
 
 from flamingo_jax.model.flamingo import Params
 
+# Leaves of a trunk that were measured and are not learnt (`model/vision/`): they have no gradient, and do not decay.
+STATISTICS = ('mean', 'var', 'std')
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
@@ -39,8 +42,12 @@ def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     """The optimizer of the trained trees; it has moments for nothing else."""
 
-    def decayed(params: Params) -> dict[str, bool]:
-        return {name: name not in config.undecayed for name in params}
+    def decayed(params: Params) -> Params:
+        def of(path, _):
+            tree, leaf = (jax.tree_util.keystr(part, simple=True) for part in (path[:1], path[-1:]))
+            return tree not in config.undecayed and leaf not in STATISTICS
+
+        return jax.tree_util.tree_map_with_path(of, params)
 
     adamw = optax.adamw(
         schedule(config, steps), config.b1, config.b2, config.eps, weight_decay=config.weight_decay, mask=decayed

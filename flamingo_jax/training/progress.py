@@ -5,47 +5,93 @@ import contextlib
 import itertools
 import math
 import time
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from flamingo_jax.training.events import Events
+
+REMEDY = (
+    'The newest checkpoint is finite; the same command resumes from it. Lower config.optimizer.learning_rate, raise '
+    'config.optimizer.warmup_steps, or look at the data of these steps. If the first steps after it fail again, move it '
+    'away: the run then resumes from the checkpoint before.'
+)
+
+
+class Skipped(NamedTuple):
+    """How many steps were skipped because their loss or gradient was not finite."""
+
+    total: int = 0
+    in_a_row: int = 0  # The newest steps.
+
 
 class Progress:
-    """Metrics to TensorBoard (clu) and to a progress bar, averaged over `log_every` steps, by process 0."""
+    """Metrics to TensorBoard and to a progress bar, averaged over `log_every` steps, by process 0.
 
-    def __init__(self, workdir: str, config: ConfigDict, first: int, flops: float, peak: float | None):
+    Attributes:
+      last: the metrics that were logged last.
+      skipped: the skipped steps of the whole run, up to the last step that was read.
+    """
+
+    def __init__(
+        self, workdir: str, config: ConfigDict, first: int, flops: float, peak: float | None, skipped: Skipped
+    ):
         """Opens TensorBoard's file.
 
         Args:
           first: the step before the first.
           flops: operations of a step, over all devices; the mean where data sets take turns.
           peak: operations a second of all devices at most; None where that is not known, and MFU is left out.
+          skipped: the skipped steps up to `first`.
         """
         chief, self._writer = jax.process_index() == 0, None
         if chief:
-            from clu import metric_writers  # Brings TensorFlow, which only this needs.
-
-            self._writer = metric_writers.AsyncWriter(metric_writers.SummaryWriter(workdir))
+            self._writer = Events(workdir)
         self._bar = tqdm(total=config.steps, initial=first, unit=' steps', disable=not chief, dynamic_ncols=True)
         self._images = {name: data.images * data.batch_size for name, data in config.datasets.items()}
         self._config, self._pending, self._kept = config, None, []
-        self._flops, self._peak = flops, peak
+        self._flops, self._peak, self.skipped = flops, peak, skipped
         self._since, self.last = time.perf_counter(), {}
+        self._said, self._validated = '', {}
 
     def add(self, step: int, metrics: dict[str, jax.Array], waited: float) -> None:
         """Takes a step's metrics, and reads those of the step before.
 
         Args:
           waited: seconds that the step waited for its batch.
+
+        Raises:
+          FloatingPointError: the step before was the last of `config.max_skipped_steps` in a row that were skipped.
         """
         previous, self._pending = self._pending, (step, metrics, waited)
         if previous is not None:
             self._read(*previous)
 
+    def validate(self, step: int, validation: Callable[[], dict[str, float]]) -> None:
+        """Runs a validation after a step and shows what it gives; its time is no part of the speed. Errors as `add`."""
+        self.flush()
+        begin = time.perf_counter()
+        self._validated = validation()
+        self._since += time.perf_counter() - begin
+        self.last = self.last | self._validated
+        self._show()
+        if self._writer is not None:
+            self._writer.write(step, self._validated)
+
+    def _show(self) -> None:
+        losses = ''.join(
+            f', {name.removesuffix("/loss")} {value:.3f}'
+            for name, value in self._validated.items()
+            if name.endswith('/loss')
+        )
+        self._bar.set_postfix_str(self._said + losses)
+
     def flush(self) -> None:
-        """Reads what is still pending."""
+        """Reads what is still pending; errors as `add`."""
         if self._pending is not None:
             self._read(*self._pending)
             self._pending = None
@@ -59,10 +105,12 @@ class Progress:
 
     def _read(self, step: int, metrics: dict[str, jax.Array], waited: float) -> None:
         values = {name: float(np.asarray(value)) for name, value in metrics.items()}
-        if not math.isfinite(values['loss']):
+        skipped = int(values.pop('skipped'))
+        self.skipped = Skipped(self.skipped.total + skipped, (self.skipped.in_a_row + 1) * skipped)
+        if self.skipped.in_a_row >= self._config.max_skipped_steps:
             raise FloatingPointError(
-                f'The loss is {values["loss"]} at step {step}. The last good checkpoint stays; the same command resumes '
-                'from it. Lower optimizer.learning_rate, raise optimizer.warmup_steps, or look at the data of this step.'
+                f'The loss or the gradient was not finite in {self.skipped.in_a_row} steps in a row, the last of them '
+                f'step {step} (loss {values["loss"]}, grad_norm {values["grad_norm"]}). {REMEDY}'
             )
         self._bar.update(1)
         self._kept.append(values | dict(data_wait=waited))
@@ -73,9 +121,10 @@ class Progress:
         every = collections.defaultdict(list)
         for name, value in itertools.chain.from_iterable(kept.items() for kept in self._kept):
             every[name].append(value)
-        mean = {name: sum(each) / len(each) for name, each in every.items() if name != 'data_wait'}
+        mean = {name: _mean(each) for name, each in every.items() if name != 'data_wait'}
         seen = [name for name in self._config.datasets if f'{name}/loss' in every]
         mean['unreadable_pictures'] = sum(sum(every[f'{name}/unreadable']) for name in seen)
+        mean['skipped_steps'] = float(self.skipped.total)
         mean |= {
             'speed/seconds_per_step': seconds / n,
             'speed/data_wait_seconds': sum(every['data_wait']) / n,
@@ -84,19 +133,27 @@ class Progress:
         }
         if self._peak:  # Model FLOPs utilisation.
             mean['speed/mfu'] = self._flops * n / seconds / self._peak
-        self.last, self._kept, self._since = mean, [], time.perf_counter()
+        self.last, self._kept, self._since = mean | self._validated, [], time.perf_counter()
         accuracy = {name: f'{mean[f"{name}/accuracy"]:.3f}' for name in seen}
         unreadable = (
             f', {mean["unreadable_pictures"]:.0f} unreadable pictures left out' if mean['unreadable_pictures'] else ''
         )
-        self._bar.set_postfix_str(
+        skipped = f', {self.skipped.total} steps skipped (not finite)' if self.skipped.total else ''
+        self._said = (
             f'loss {mean["loss"]:.3f}, right {accuracy}, {mean["speed/tokens_per_second"]:,.0f} tokens/s, '
             f'{mean["speed/images_per_second"]:,.0f} images/s, '
             + (f'MFU {mean["speed/mfu"]:.1%}, ' if self._peak else '')
-            + f'data wait {mean["speed/data_wait_seconds"]:.3f} s{unreadable}'
+            + f'data wait {mean["speed/data_wait_seconds"]:.3f} s{unreadable}{skipped}'
         )
+        self._show()
         if self._writer is not None:
-            self._writer.write_scalars(step, mean)
+            self._writer.write(step, mean)
+
+
+def _mean(values: list[float]) -> float:
+    """Of the finite ones: one skipped step does not hide the others. NaN if there are none."""
+    finite = [value for value in values if math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else math.nan
 
 
 class Profile:

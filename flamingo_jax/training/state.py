@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Bool, Int, Key
 
 from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.parallel import mesh as meshes
@@ -21,6 +22,13 @@ class TrainState(NamedTuple):
     params: Params  # Trained trees only, float32.
     opt_state: optax.OptState
     key: Key[Array, '']
+
+
+@jax.jit
+def is_finite(state: TrainState) -> Bool[Array, '']:
+    """Whether every parameter and moment is finite."""
+    leaves = jax.tree.leaves((state.params, state.opt_state))
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
 
 
 def new_state(
@@ -53,17 +61,17 @@ def lay_out(
     def make(key):
         params_key, key = jax.random.split(key)
         params = {name: tree for name, tree in nn.meta.unbox(model.init(params_key)).items() if name in trained}
-        return TrainState(jax.numpy.zeros((), jax.numpy.int32), params, optimizer.init(params), key)
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), key)
 
     shapes = jax.eval_shape(make, jax.random.key(0))
     params = rules.shardings({name: boxed[name] for name in trained}, mesh)
     replicated = meshes.replicated(mesh)
     opt_state = optax.tree_map_params(
         optimizer,
-        lambda moment, where: rules.over_data(where, moment.shape),
+        lambda moment, shardings: rules.over_data(shardings, moment.shape),
         shapes.opt_state,
         params,
         transform_non_params=lambda _: replicated,
     )
-    where = TrainState(replicated, params, opt_state, replicated)
-    return make, jax.tree.map(lambda x, w: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=w), shapes, where)
+    shardings = TrainState(replicated, params, opt_state, replicated)
+    return make, jax.tree.map(lambda x, w: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=w), shapes, shardings)

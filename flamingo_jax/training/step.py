@@ -2,17 +2,18 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
-from flamingo_jax.inputs.pipeline import Batch
+from flamingo_jax.inputs.rows import Batch
 from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.parallel import rules
-from flamingo_jax.training.losses.alignment import alignment_sum
-from flamingo_jax.training.losses.next_token import loss_sum
+from flamingo_jax.training.losses import LOSSES
 from flamingo_jax.training.losses.noise import NoiseConfig
 from flamingo_jax.training.state import TrainState
 
@@ -25,7 +26,7 @@ def make_step(
     loss_weights: dict[str, float],
     micro_batches: int,
     noise: NoiseConfig,
-    where: TrainState,
+    shardings: TrainState,
 ) -> Callable[[TrainState, Params, dict[str, Batch]], tuple[TrainState, Metrics]]:
     """The jitted step.
 
@@ -33,49 +34,31 @@ def make_step(
       loss_weights: lambda_m of each data set.
       micro_batches: each batch is cut into so many, whose gradients are accumulated by a scan; the result is that of
         the whole batch.
-      where: the state's shardings. The new state lies as the old one did; left to the compiler it may not, and the
+      shardings: the state's shardings. The new state lies as the old one did; left to the compiler it may not, and the
         second step would be compiled anew.
 
     Returns:
       step(state, frozen, batches) -> (new state, metrics). The old state's buffers are donated. Metrics are on the
-      devices; reading them waits for the step.
+      devices; reading them waits for the step. A step whose loss or gradient is not finite is skipped: only the step
+      number goes on, so that the data does too, and the metric 'skipped' is 1.
     """
 
-    mesh = where.step.mesh
+    mesh = shardings.step.mesh
 
     def share(grads: Params) -> Params:
         """Each copy of the model keeps its share of the gradient, as it has its share of the moments."""
         return jax.tree.map(
-            lambda x, w: jax.lax.with_sharding_constraint(x, rules.over_data(w, x.shape)), grads, where.params
+            lambda x, w: jax.lax.with_sharding_constraint(x, rules.over_data(w, x.shape)), grads, shardings.params
         )
 
-    def encode(frozen: Params, batches: dict[str, Batch]) -> dict[str, Batch]:
-        """Pixels -> features, by one call of the trunk: it is slow to compile, and data sets differ in n and t only."""
-        pixels = {name: batch['images'] for name, batch in batches.items() if 'images' in batch}
-        pixels = {name: images for name, images in pixels.items() if images.ndim == 6}
-        if not pixels or model.config.xattn is None:
-            return batches
-        # Next to each other within the rows of each device, so that none are moved; and blank ones, until the devices of a
-        # row (tensor) have equally many.
-        rows, tensor = mesh.shape['data'] * mesh.shape['fsdp'], mesh.shape['tensor']
-        side_by_side = [images.reshape(rows, -1, 1, *images.shape[3:]) for images in pixels.values()]
-        together = jnp.concatenate(side_by_side, axis=1)
-        blank = -together.shape[1] % tensor
-        features = model.features(frozen, jnp.pad(together, ((0, 0), (0, blank), *[(0, 0)] * 4)))
-        parts = jnp.split(features, np.cumsum([images.shape[1] for images in side_by_side]), axis=1)[:-1]
-        return batches | {
-            name: batches[name] | {'images': part.reshape(*images.shape[:3], *part.shape[3:])}
-            for (name, images), part in zip(pixels.items(), parts, strict=True)
-        }
-
-    @functools.partial(jax.jit, donate_argnames='state', out_shardings=(where, None))
+    @functools.partial(jax.jit, donate_argnames='state', out_shardings=(shardings, None))
     def step(state: TrainState, frozen: Params, batches: dict[str, Batch]) -> tuple[TrainState, Metrics]:
         with rules.activations(mesh):
             return update(state, frozen, batches)
 
     def update(state: TrainState, frozen: Params, batches: dict[str, Batch]) -> tuple[TrainState, Metrics]:
         grads = share(jax.tree.map(jnp.zeros_like, state.params))
-        totals = {name: jnp.maximum(batch['weights'][:, 1:].sum(), 1e-6) for name, batch in batches.items()}
+        totals = {name: jnp.maximum(batch.total_weight(), 1e-6) for name, batch in batches.items()}
         keys = {
             name: jax.random.split(jax.random.fold_in(jax.random.fold_in(state.key, state.step), number), micro_batches)
             for number, name in enumerate(sorted(batches))
@@ -83,21 +66,18 @@ def make_step(
 
         def accumulate(grads, xs):
             micro, keys = xs
-            micro, sums = encode(frozen, micro), {}
+            micro, sums = encode(model, mesh, frozen, micro), {}
             for name, batch in micro.items():
 
                 def weighted_loss(params, name=name, batch=batch):
-                    of_batch = alignment_sum if 'text' in batch else loss_sum
-                    loss, sums = of_batch(model, params, frozen, batch, keys[name], noise)
+                    loss, sums = LOSSES[type(batch)](model, params, frozen, batch, keys[name], noise)
                     return loss_weights[name] * loss / totals[name], sums
 
                 new, sums[name] = jax.grad(weighted_loss, has_aux=True)(state.params)
                 grads = jax.tree.map(jnp.add, grads, share(new))
             return grads, sums
 
-        # Every so many-th row, so that each device has rows of its own in each micro-batch, and none are moved.
-        micro = jax.tree.map(lambda x: x.reshape(-1, micro_batches, *x.shape[1:]).swapaxes(0, 1), batches)
-        grads, sums = jax.lax.scan(accumulate, grads, (micro, keys))
+        grads, sums = jax.lax.scan(accumulate, grads, (cut(batches, micro_batches), keys))
         metrics = {}
         for name, of in jax.tree.map(jnp.sum, sums).items():
             metrics |= {
@@ -110,9 +90,45 @@ def make_step(
         metrics['grad_norm'] = optax.global_norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
+        # The norm is finite only if every gradient is. Chosen element by element, so that no second copy is held.
+        finite = jnp.isfinite(metrics['loss']) & jnp.isfinite(metrics['grad_norm'])
+        params, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old), (params, opt_state), (state.params, state.opt_state)
+        )
+        metrics['skipped'] = 1 - finite.astype(jnp.float32)
         for alpha in ('alpha_xattn', 'alpha_dense'):  # Figure 6 of the paper: the gates open during training.
             if alpha in params.get('xattn', {}):
                 metrics[f'gates/{alpha}'] = jnp.abs(jnp.tanh(params['xattn'][alpha])).mean()
         return TrainState(state.step + 1, params, opt_state, state.key), metrics
 
     return step
+
+
+def encode(model: Flamingo, mesh: Mesh, frozen: Params, batches: dict[str, Batch]) -> dict[str, Batch]:
+    """Pixels -> features, by one call of the trunk: it is slow to compile, and data sets differ in n and t only.
+
+    Not where the trunk is trained: pixels then go through it inside the loss.
+    """
+    pixels = {name: batch.images for name, batch in batches.items() if batch.images is not None}
+    if not pixels or model.config.xattn is None or 'vision' not in frozen:
+        return batches
+    # Next to each other within the rows of each device, so that none are moved; and blank ones, until the devices of a
+    # row (tensor) have equally many.
+    rows, tensor = mesh.shape['data'] * mesh.shape['fsdp'], mesh.shape['tensor']
+    side_by_side = [images.reshape(rows, -1, 1, *images.shape[3:]) for images in pixels.values()]
+    together = jnp.concatenate(side_by_side, axis=1)
+    blank = -together.shape[1] % tensor
+    features = model.features(frozen, jnp.pad(together, ((0, 0), (0, blank), *[(0, 0)] * 4)))
+    parts = jnp.split(features, np.cumsum([images.shape[1] for images in side_by_side]), axis=1)[:-1]
+    return batches | {
+        name: batches[name]._replace(images=None, features=part.reshape(*images.shape[:3], *part.shape[3:]))
+        for (name, images), part in zip(pixels.items(), parts, strict=True)
+    }
+
+
+def cut(batches: Any, micro_batches: int) -> Any:
+    """Micro-batches along a new first dimension, of one batch or several: every so many-th row of each.
+
+    Each device so has rows of its own in each micro-batch, and none are moved.
+    """
+    return jax.tree.map(lambda x: x.reshape(-1, micro_batches, *x.shape[1:]).swapaxes(0, 1), batches)

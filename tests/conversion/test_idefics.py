@@ -14,6 +14,7 @@ from flamingo_jax import convert
 from flamingo_jax.conversion import idefics
 from flamingo_jax.conversion.hugging_face import open_tensors
 from flamingo_jax.inference import bundle, pretrained
+from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.prompts import encode_prompt
 from flamingo_jax.model.flamingo import Flamingo
 from tests import peers
@@ -205,7 +206,7 @@ def test_the_command_and_its_inverse(source, tmp_path):
 def test_prompts_are_written_as_by_the_original(source):
     config, _, tokenizer = idefics.convert(str(source[0]))
     a, b = peers.pictures(1, 2)[0, :, 0]
-    tokens, frames = encode_prompt([' w1 ', a, b, 'w2', 'w3', a], tokenizer, 42, config.vision.fit)
+    tokens, frames = encode_prompt([' w1 ', a, b, 'w2', 'w3', a], tokenizer, PictureFormat(42, config.vision.fit))
     assert tokens == [1, 5, AROUND, IMG, AROUND, IMG, AROUND, *tokenizer.encode('w2w3'), AROUND, IMG, AROUND]
     assert len(frames) == 3
 

@@ -1,5 +1,6 @@
 """Generation and scoring against the plain teacher-forced model, for which there are no caches."""
 
+import dataclasses
 import pathlib
 
 import jax
@@ -11,7 +12,7 @@ import pytest
 from flamingo_jax.inference import decode, search
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.inputs.images import PictureError, to_frames
-from flamingo_jax.inputs.prompts import encode_prompt
+from flamingo_jax.inputs.prompts import encode_prompt, is_continued
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 def forward(pretrained, prompt, continuation=()):
     """Logits [l v] of a prompt and tokens after it, by the uncached model."""
-    tokens, pictures = encode_prompt(prompt, pretrained.tokenizer, pretrained.config.image_size)
+    tokens, pictures = encode_prompt(prompt, pretrained.tokenizer, pretrained.pictures)
     row = [*tokens, *continuation]
     padded = np.array([row + [pretrained.tokenizer.pad] * (64 - len(row))], np.int32)  # One length: to compile once.
     images = np.stack(pictures)[None] if pictures else None
@@ -130,6 +131,48 @@ def _ban(logits, tokenizer):
     return logits
 
 
+@pytest.mark.parametrize('fields', [dict(only_at_tag=True, ffw_where_seen=True), dict(ffw_where_seen=True)])
+def test_decoding_equals_teacher_forcing_where_gated_blocks_act_at_the_tag(pretrained, pictures, fields):
+    """Prefill, tokens one at a time, candidates side by side and beams, with stacks of blocks and with lists."""
+    xattn = dataclasses.replace(pretrained.config.xattn, **fields)
+    model = dataclasses.replace(pretrained.model, config=dataclasses.replace(pretrained.config, xattn=xattn))
+    params = pretrained.params | {'xattn': pretrained.params['xattn'] | {'alpha_dense': jnp.full(2, 0.5)}}
+    at_tag = dataclasses.replace(pretrained, model=model, params=params)
+    t, candidates = at_tag.tokenizer, [' dax<EOC>', ' a wug']
+    banned = [t.pad, t.bos]
+    prompts = [*prompts_of(pictures), [pictures[0]]]  # The last ends with the tag.
+    scores, answers = at_tag.score(prompts, candidates), at_tag.generate(prompts, max_new_tokens=4)
+    for prompt, row, answer in zip(prompts, scores, answers, strict=True):
+        for candidate, score in zip(candidates, row, strict=True):
+            ids = t.encode(candidate, is_continued(prompt, t))
+            logits, length = forward(at_tag, prompt, ids)
+            logp = jax.nn.log_softmax(logits)[np.arange(length - 1, length - 1 + len(ids)), ids]
+            np.testing.assert_allclose(score, logp.sum(), rtol=1e-4)
+        assert answer == t.decode(greedy(at_tag, prompt, 4, banned)).strip()
+    beams = at_tag.generate(prompts, max_new_tokens=3, num_beams=2)
+    for prompt, beam in zip(prompts, beams, strict=True):
+        assert beam == beams_of_the_uncached_model(at_tag, prompt, 3, 2, banned)
+    other = dataclasses.replace(pretrained, params=params).score(prompts, candidates)
+    assert (np.abs(other - scores)[[0, 1, 3, 4]] > 1e-3).all()  # The paper's model says something else.
+
+
+def beams_of_the_uncached_model(pretrained, prompt, steps, beams, banned):
+    """Beam search by summed log-probability, each step from whole forward passes."""
+    t = pretrained.tokenizer
+    live, finished = [(0.0, [])], []
+    for _ in range(steps):
+        new = []
+        for score, tokens in live:
+            logits, _ = forward(pretrained, prompt, tokens)
+            logp = np.array(jax.nn.log_softmax(logits[-1]))
+            logp[banned] = -1e30
+            new += [(score + logp[i], [*tokens, int(i)]) for i in np.argsort(-logp)[: 3 * beams]]
+        new.sort(key=lambda one: -one[0])
+        finished += [(score, tokens[:-1]) for score, tokens in new[:beams] if tokens[-1] in (t.eos, t.eoc)]
+        live = [one for one in new if one[1][-1] not in (t.eos, t.eoc)][:beams]
+    return t.decode(max(finished + live, key=lambda one: one[0])[1]).strip()
+
+
 def test_blocks_apart_say_what_their_stacks_say(pretrained, pictures):
     """On a CPU tokens are decoded with views of each block's parameters, elsewhere with the stacks."""
     media, text, logits = pretrained.read(prompts_of(pictures), 5)
@@ -160,7 +203,7 @@ def test_sampling_follows_its_limits(pretrained, pictures):
 
 
 def test_sampled_tokens_have_their_probabilities(pretrained):
-    from flamingo_jax.inference.search import Sampling, choose
+    from flamingo_jax.inference.search import Sampling, next_token
 
     logits = np.log(np.array([[0.5, 0.3, 0.15, 0.05]], np.float32)).repeat(4000, axis=0)
     for how, expected in (
@@ -169,7 +212,7 @@ def test_sampled_tokens_have_their_probabilities(pretrained):
         (Sampling(1.0, top_p=0.6), [0.625, 0.375, 0, 0]),
         (Sampling(0.5), np.array([0.25, 0.09, 0.0225, 0.0025]) / 0.365),
     ):
-        drawn = np.bincount(np.asarray(choose(jnp.asarray(logits), jax.random.key(0), how)), minlength=4) / 4000
+        drawn = np.bincount(np.asarray(next_token(jnp.asarray(logits), jax.random.key(0), how)), minlength=4) / 4000
         np.testing.assert_allclose(drawn, expected, atol=0.03)
 
 

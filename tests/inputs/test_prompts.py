@@ -5,7 +5,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from flamingo_jax.inputs.images import PictureError
+from flamingo_jax.inputs.images import PictureError, PictureFormat
 from flamingo_jax.inputs.prompts import as_batch, encode_prompt, is_picture
 from flamingo_jax.inputs.tokenizer import Tokenizer
 
@@ -23,7 +23,7 @@ def test_pictures_stand_for_their_tags(tokenizer, tmp_path):
     """<EOC> comes before every picture, unless nothing is open."""
     IMAGE.save(tmp_path / 'x.png')
     prompt = ['a', IMAGE, ' Output: b<EOC>', ARRAY, ' Output: c', tmp_path / 'x.png', encoded()]
-    tokens, pictures = encode_prompt(prompt, tokenizer, 16)
+    tokens, pictures = encode_prompt(prompt, tokenizer, PictureFormat(16))
     tag, e = tokenizer.image_tag, tokenizer.encode
     end = tokenizer.eoc
     expected = [tokenizer.bos, *e('a'), end, *tag, *e(' Output: b'), end, *tag, *e(' Output: c'), end, *tag, end, *tag]
@@ -34,15 +34,15 @@ def test_pictures_stand_for_their_tags(tokenizer, tmp_path):
 
 
 def test_the_few_shot_prompt_of_the_paper(tokenizer):
-    tokens, _ = encode_prompt([IMAGE, ' Output: dog<EOC>', IMAGE, ' Output:'], tokenizer, 16)
-    by_hand = encode_prompt([IMAGE, ' Output: dog', IMAGE, ' Output:'], tokenizer, 16)[0]
+    tokens, _ = encode_prompt([IMAGE, ' Output: dog<EOC>', IMAGE, ' Output:'], tokenizer, PictureFormat(16))
+    by_hand = encode_prompt([IMAGE, ' Output: dog', IMAGE, ' Output:'], tokenizer, PictureFormat(16))[0]
     text = tokenizer.decode(tokens)
     assert tokens == by_hand and text == '<image> Output: dog<EOC><image> Output:' and tokens[0] == tokenizer.bos
 
 
 def test_videos_and_features(tokenizer):
     features = np.zeros((2, 9, 5), np.float16)
-    _, (video, given) = encode_prompt([[ARRAY, IMAGE, ARRAY], features], tokenizer, 8)
+    _, (video, given) = encode_prompt([[ARRAY, IMAGE, ARRAY], features], tokenizer, PictureFormat(8))
     assert video.shape == (3, 8, 8, 3) and given is features
     assert is_picture([IMAGE, ARRAY]) and is_picture(pathlib.Path('x'))
     assert not is_picture('x.png') and not is_picture([]) and not is_picture([[IMAGE]]) and not is_picture(None)
@@ -59,17 +59,17 @@ def test_one_prompt_or_several():
 
 def test_errors(tokenizer, sentencepiece, tmp_path):
     with pytest.raises(ValueError, match='empty'):
-        encode_prompt([], tokenizer, 16)
+        encode_prompt([], tokenizer, PictureFormat(16))
     with pytest.raises(ValueError, match='Item 1 of the prompt has 2 <image> tags more than pictures'):
-        encode_prompt([IMAGE, '<image> and <image>'], tokenizer, 16)
+        encode_prompt([IMAGE, '<image> and <image>'], tokenizer, PictureFormat(16))
     with pytest.raises(ValueError, match='Item 1 of the prompt is a int'):
-        encode_prompt(['a', 3], tokenizer, 16)
+        encode_prompt(['a', 3], tokenizer, PictureFormat(16))
     with pytest.raises(ValueError, match='Item 1 of the prompt is a NoneType'):
-        encode_prompt(['a', None], tokenizer, 16)
+        encode_prompt(['a', None], tokenizer, PictureFormat(16))
     IMAGE.save(tmp_path / 'x.png')
     with pytest.raises(ValueError, match='Item 0 .* give pathlib.Path'):
-        encode_prompt([str(tmp_path / 'x.png')], tokenizer, 16)
+        encode_prompt([str(tmp_path / 'x.png')], tokenizer, PictureFormat(16))
     with pytest.raises(ValueError, match='Item 0 .* bare language model'):
-        encode_prompt([IMAGE], Tokenizer(sentencepiece), 16)
+        encode_prompt([IMAGE], Tokenizer(sentencepiece), PictureFormat(16))
     with pytest.raises(PictureError, match='gone.png'):
-        encode_prompt(['a', tmp_path / 'gone.png'], tokenizer, 16)
+        encode_prompt(['a', tmp_path / 'gone.png'], tokenizer, PictureFormat(16))

@@ -6,8 +6,9 @@ import pytest
 
 from flamingo_jax.few_shot.nonce import nonces
 from flamingo_jax.inputs import tokenizer as tokenizers
-from flamingo_jax.inputs.interleave import Chunk, interleave
+from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.prompts import encode_prompt, is_continued
+from flamingo_jax.inputs.rows import Chunk, Interleaved
 from flamingo_jax.inputs.tokenizer import Tokenizer
 
 TEXTS = [
@@ -96,14 +97,14 @@ def test_nothing_before_a_text_where_the_model_was_trained_so(json_file):
     fields = json.loads(json_file) | dict(post_processor=None)
     tokenizer = Tokenizer(json.dumps(fields).encode())
     assert tokenizer.begin == ()
-    assert encode_prompt(['dax'], tokenizer, 16)[0] == tokenizer.encode('dax')
+    assert encode_prompt(['dax'], tokenizer, PictureFormat(16))[0] == tokenizer.encode('dax')
     with pytest.raises(ValueError, match='empty text'):
-        encode_prompt([''], tokenizer, 16)
+        encode_prompt([''], tokenizer, PictureFormat(16))
     chunk = Chunk(None, ('dax',), (1.0,))
-    row = interleave([chunk], tokenizer, 8, 0, None, np.random.default_rng(0))
+    row = Interleaved.of([chunk], tokenizer, None, np.random.default_rng(0), length=8, images=0)
     ids = tokenizer.encode('dax')
-    assert row['tokens'].tolist() == [*ids, 1] + [0] * (7 - len(ids))
-    assert row['weights'].tolist() == [1.0] * (len(ids) + 1) + [0.0] * (7 - len(ids))
+    assert row.tokens.tolist() == [*ids, 1] + [0] * (7 - len(ids))
+    assert row.weights.tolist() == [1.0] * (len(ids) + 1) + [0.0] * (7 - len(ids))
 
 
 def _sentencepiece_with_prefix():
@@ -155,12 +156,12 @@ def test_a_space_before_each_text_is_not_between_its_segments(kind):
     expected = [*tokenizer.begin, *whole('bodex<EOC><image>Output: trusavi<EOC><image>Output: bodex<EOC>')]
     prompt = ['bodex<EOC>', picture, 'Output:', '', ' trusavi<EOC>', picture, 'Output:']
     candidate = tokenizer.encode(' bodex<EOC>', is_continued(prompt, tokenizer))
-    assert encode_prompt(prompt, tokenizer, 16)[0] + candidate == expected
+    assert encode_prompt(prompt, tokenizer, PictureFormat(16))[0] + candidate == expected
     assert whole('a') == tokenizer.encode('a') != tokenizer.encode('a', continues=True)
     chunks = [Chunk(None, ('bodex',), (1.0,))]
     chunks += [Chunk(lambda: picture, ('Output:', f' {word}'), (0.0, 1.0)) for word in ('trusavi', 'bodex')]
-    row = interleave(chunks, tokenizer, 64, 2, picture, np.random.default_rng(0))
-    assert row['tokens'][: len(expected)].tolist() == expected
+    row = Interleaved.of(chunks, tokenizer, picture, np.random.default_rng(0), length=64, images=2)
+    assert row.tokens[: len(expected)].tolist() == expected
 
 
 @pytest.mark.parity
@@ -183,7 +184,7 @@ def test_llama_as_transformers_has_it(legacy, tmp_path):
         text = ''.join(item if isinstance(item, str) else '<image>' for item in prompt)
         candidate = tokenizer.encode(' bodex<|endofchunk|>', is_continued(prompt, tokenizer))
         whole = original(f'{text} bodex<|endofchunk|>', add_special_tokens=False)['input_ids']
-        assert encode_prompt(prompt, tokenizer, 16)[0] == [*tokenizer.begin, *whole[: -len(candidate)]]
+        assert encode_prompt(prompt, tokenizer, PictureFormat(16))[0] == [*tokenizer.begin, *whole[: -len(candidate)]]
         assert candidate == whole[-len(candidate) :]
 
 

@@ -26,6 +26,12 @@ def test_a_trunk_says_of_which_family_it_is(config):
         FlamingoConfig.from_json(fields)
 
 
+def test_a_bundle_that_lacks_a_choice_has_the_papers(config):
+    fields = config.to_json()
+    assert not fields['xattn'].pop('only_at_tag') and not fields['xattn'].pop('ffw_where_seen')
+    assert FlamingoConfig.from_json(fields) == config
+
+
 def test_an_unknown_field_is_named(config):
     for part in (None, 'lm', 'vision', 'resampler', 'xattn'):
         fields = json.loads(json.dumps(config.to_json()))
@@ -43,6 +49,8 @@ def test_cross_attention_needs_the_other_parts(config):
         dataclasses.replace(config, resampler=dataclasses.replace(config.resampler, projects=False))
     with pytest.raises(ValueError, match="'pooling', and not 'average'"):
         dataclasses.replace(config.resampler, kind='average')
+    with pytest.raises(ValueError, match='only_at_tag needs an image_tag'):
+        dataclasses.replace(config, image_tag=(), xattn=dataclasses.replace(config.xattn, only_at_tag=True))
     with pytest.raises(ValueError, match='no block 3 among 3'):
         dataclasses.replace(config, xattn=dataclasses.replace(config.xattn, first=3))
 

@@ -13,6 +13,7 @@ from flamingo_jax.model.flamingo import Flamingo, Media, causal_mask
 from flamingo_jax.model.gated_xattn import GatedXattnDense, media_mask
 from flamingo_jax.model.language_model import Block
 from flamingo_jax.parallel.rules import RULES
+from tests.operations import operations
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 logits = jax.jit(Flamingo.logits, static_argnums=0)
@@ -136,6 +137,95 @@ def test_phi_counts_the_tag_that_has_begun(config):
     np.testing.assert_array_equal(none(jnp.array([text])), [[0] * 29])
 
 
+def test_phi_may_count_at_the_tags_own_tokens_alone(config):
+    """The same text; what the data says of phi counts there too, as where text is tied to the next picture."""
+    config = dataclasses.replace(config, xattn=dataclasses.replace(config.xattn, only_at_tag=True))
+    bos, eoc, t = 2, 304, (7, 8, 9)
+    text = jnp.array([[bos, *range(20, 26), eoc, *t, *range(30, 37), eoc, *t, *range(40, 46), eoc]])
+    expected = np.array([[0] * 8 + [1] * 3 + [0] * 8 + [2] * 3 + [0] * 7])
+    phi = Flamingo(config).phi
+    np.testing.assert_array_equal(phi(text), expected)
+    np.testing.assert_array_equal(phi(text, jnp.full_like(text, 2)), 2 * (expected > 0))
+    broken = [bos, 7, 8, 20, 8, 9, 7, 7, 8, 9, 7, 8]
+    np.testing.assert_array_equal(phi(jnp.array([broken])), [[0] * 7 + [1] * 3 + [0] * 2])
+    np.testing.assert_array_equal(phi(jnp.array([[7, 8]])), [[0, 0]])  # Shorter than a tag.
+    one = Flamingo(dataclasses.replace(config, image_tag=(305,))).phi
+    np.testing.assert_array_equal(one(jnp.array([[305, 5, 305, 305, 5]])), [[1, 0, 2, 3, 0]])
+
+
+@pytest.fixture(scope='module')
+def at_tag(model) -> Flamingo:
+    """With both choices that leave a language model's own text as it is."""
+    xattn = dataclasses.replace(model.config.xattn, only_at_tag=True, ffw_where_seen=True)
+    return dataclasses.replace(model, config=dataclasses.replace(model.config, xattn=xattn))
+
+
+def test_text_without_pictures_passes_unchanged_bit_for_bit(logits_as_run, model, at_tag, params, features, tokens):
+    """The gates are open; alone, and beside a row that has pictures. The paper's block changes it."""
+    bare, without = Flamingo(FlamingoConfig(lm=model.config.lm)), np.minimum(tokens, 303)
+    without[1] = np.where(without[1] == 8, 10, without[1])  # No tag of this row is whole.
+    expected = logits_as_run(bare, {'lm': params['lm']}, None, without)
+    alone = logits_as_run(at_tag, params, None, without)
+    np.testing.assert_array_equal(alone[..., :304], expected)
+    beside = logits_as_run(at_tag, params, features, without)
+    np.testing.assert_array_equal(beside[1, :, :304], expected[1])
+    np.testing.assert_array_equal(beside[0, :2, :304], expected[0, :2])  # Before its first tag.
+    assert (np.abs(beside[0, 2:, :304] - expected[0, 2:]).max(axis=-1) > 1e-4).all()  # Its text sees the tag.
+    assert np.abs(logits(model, params, features, without)[1, :, :304] - expected[1]).max() > 1e-2
+
+
+def test_a_picture_may_be_seen_at_its_tag_alone(at_tag, params, features, tokens):
+    """With the language model's self-attention silent nothing after the tag depends on it."""
+    blocks = params['lm']['blocks']
+    silent = blocks | {'out': jax.tree.map(jnp.zeros_like, blocks['out'])}
+    silent = params | {'lm': params['lm'] | {'blocks': silent}}
+    changed = logits(at_tag, silent, -features, tokens) != logits(at_tag, silent, features, tokens)
+    at = [[2, 3, 4, 9, 10, 11], [3, 4, 5]]
+    for row in range(2):
+        np.testing.assert_array_equal(np.flatnonzero(changed[row].any(axis=-1)), at[row])
+    nowhere = np.zeros_like(tokens)
+    nowhere[0, 6:9] = 1  # The data's phi does not open the text after a tag.
+    states = [at_tag.states(params, jnp.array(f), jnp.array(tokens), jnp.array(nowhere)) for f in (features, -features)]
+    np.testing.assert_array_equal(*states)
+
+
+def test_logits_can_be_had_of_some_places_only(model, params, features, tokens):
+    """As a loss does that takes the targets first: the product with the vocabulary is of these rows alone."""
+    places = jnp.array([[3, 9, 15], [0, 1, 14]])
+
+    def some(params, features, tokens):
+        y = model.hidden(params, features, tokens)
+        return model.unembed(params, jnp.take_along_axis(y, places[..., None], axis=1))
+
+    expected = np.take_along_axis(np.asarray(logits(model, params, features, tokens)), places[..., None], axis=1)
+    np.testing.assert_allclose(jax.jit(some)(params, features, tokens), expected, rtol=1e-5, atol=1e-5)
+    saved = operations(lambda *args: model.logits(*args), params, features, tokens) - operations(
+        some, params, features, tokens
+    )
+    assert saved == 2 * 2 * (16 - 3) * 32 * 305
+
+
+@pytest.mark.parametrize('remat', ['', 'full'])
+def test_nothing_below_the_first_gated_block_is_differentiated(model, params, tokens, remat):
+    """Four blocks, of which two stand below. Input rows of extra tokens that are trained stand below all of them."""
+
+    def backward(first, *names):
+        lm = dataclasses.replace(model.config.lm, depth=4)
+        xattn = dataclasses.replace(model.config.xattn, every=2, first=first)
+        one = Flamingo(dataclasses.replace(model.config, lm=lm, xattn=xattn), remat=remat)
+        new = nn.meta.unbox(jax.eval_shape(one.init, jax.random.key(0)))
+        trained = {name: new[name] for name in ('resampler', 'xattn', *names)}
+        frozen = {name: tree for name, tree in new.items() if name not in trained}
+        loss = loss_of(one, jnp.zeros((2, 2, 1, 4, 24)), jnp.array(tokens))
+        return operations(jax.grad(loss), trained, frozen) - operations(loss, trained, frozen)
+
+    block = 2 * 32 * 16 * 2 * (2 * 32 + 2 * 16 + 2 * 64)  # Products of a block with its weights, forward.
+    attention = 2 * 2 * 2 * 16 * 16 * 32
+    two_blocks = 2 * (block + 2 * attention)  # At least: with remat they would be computed again too.
+    assert backward(0) - backward(2) >= two_blocks
+    assert backward(2, 'extra_tokens') - backward(2) >= two_blocks
+
+
 @pytest.fixture
 def loop(model, params):
     """The head of flamingo.py, written as a loop over the blocks."""
@@ -207,15 +297,42 @@ def test_media_computed_ahead_are_the_same(model, params, features, tokens):
     np.testing.assert_allclose(ahead(features, tokens), logits(model, params, features, tokens), rtol=1e-5, atol=1e-5)
 
 
-def test_pixels_are_their_features_and_give_the_trunk_no_gradient(model, params, tokens):
+def test_pixels_are_their_features(model, params, tokens):
     pixels = np.random.default_rng(2).integers(0, 256, (2, 2, 1, 16, 16, 3), np.uint8)
     features = jax.jit(lambda p, x: model.features(p, x))(params, pixels)
     assert features.shape[:3] == (2, 2, 1) and features.shape[4] == 24
     np.testing.assert_allclose(
         logits(model, params, pixels, tokens), logits(model, params, features, tokens), rtol=1e-4, atol=1e-4
     )
-    grads = jax.jit(jax.grad(lambda p: model.features(p, jnp.array(pixels)).sum()))(params)
-    assert not any(np.any(g) for g in jax.tree.leaves(grads))
+
+
+def test_a_trained_trunk_has_a_gradient_and_its_statistics_have_none(model, params):
+    pixels = np.random.default_rng(2).integers(0, 256, (2, 2, 1, 16, 16, 3), np.uint8)
+    weights = np.random.default_rng(3).standard_normal((2, 2, 1, 16, 24), np.float32)
+    grads = jax.jit(jax.grad(lambda p: jnp.sum(model.features(p, jnp.array(pixels)) * weights)))(params)
+    assert not any(np.any(g) for name in params if name != 'vision' for g in jax.tree.leaves(grads[name]))
+    for path, g in jax.tree_util.tree_leaves_with_path(grads['vision']):
+        assert np.any(g) != (path[-1].key in ('mean', 'var', 'std')), jax.tree_util.keystr(path)
+
+
+def loss_of(model, images, tokens):
+    return lambda trained, frozen: jnp.sum(model.logits(frozen | trained, images, tokens) ** 2)
+
+
+@pytest.mark.parametrize('remat', ['', 'full'])
+def test_a_frozen_trunk_has_no_backward_pass(model, params, tokens, remat):
+    """Pixels cost as much more than features as the trunk's forward pass."""
+    model, tokens = dataclasses.replace(model, remat=remat), jnp.array(tokens)
+    pixels, features = jnp.zeros((2, 2, 1, 16, 16, 3), jnp.uint8), jnp.zeros((2, 2, 1, 16, 24))
+
+    def cost(images, *names):
+        trained = {name: params[name] for name in ('resampler', 'xattn', *names)}
+        frozen = {name: tree for name, tree in params.items() if name not in trained}
+        return operations(jax.grad(loss_of(model, images, tokens)), trained, frozen)
+
+    forward = operations(model.features, params, pixels)
+    assert forward > 0 and cost(pixels) == cost(features) + forward
+    assert cost(pixels, 'vision') > cost(pixels) + forward
 
 
 def test_extra_tokens_have_rows_of_their_own(model, params, features, tokens):

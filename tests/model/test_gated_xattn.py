@@ -80,6 +80,18 @@ def test_an_image_matters_only_where_phi_names_it(params, y, media, image):
         assert (difference[sees] > 1e-3).all() and (difference[~sees] == 0).all()
 
 
+@pytest.mark.parametrize('only_last', [True, False])
+def test_a_feed_forward_may_act_only_where_a_picture_may_be_seen(params, y, media, only_last):
+    """Whatever the gates: bit for bit unchanged where none may, the paper's block elsewhere."""
+    block = GatedXattnDense(dataclasses.replace(BLOCK.config, ffw_where_seen=True), 16, 16)
+    mask = media_mask(PHI, 2, 3, only_last)
+    out = jax.jit(lambda p: block.apply({'params': p}, y, media, mask, method='touch'))(params)
+    seen = np.asarray(PHI > 0)
+    np.testing.assert_array_equal(out[~seen], y[~seen])
+    np.testing.assert_allclose(out[seen], run(params, y, media, mask)[seen], rtol=1e-5, atol=1e-6)
+    assert (np.abs(out - y).max(axis=-1)[seen] > 1e-3).all()
+
+
 def test_equals_the_two_equations(params, y, media):
     """y + tanh(a) attention, then y + tanh(b) ffw, in numpy; one norm of the media serves keys and values."""
     p = jax.tree.map(np.asarray, params)

@@ -208,3 +208,20 @@ def test_a_tied_output_is_the_embedding(config):
         model = Flamingo(FlamingoConfig(lm=dataclasses.replace(config.lm, tied=tied)))
         embedder = jax.eval_shape(model.init, jax.random.key(0))['lm']['embedder']
         assert ('output' in embedder) != tied
+
+
+@pytest.mark.parametrize('fields', [dict(tied=True), dict(tied=False), dict(tied=False, logit_cap=2.0)])
+def test_logits_in_bfloat16_are_a_product_in_float32(config, fields):
+    """Tied or not, capped or not, those of extra tokens too. `sum` has no norm at the end, whose rounding would count."""
+    lm = dataclasses.replace(config.lm, norm_place='sum', **fields)
+    model = Flamingo(FlamingoConfig(lm=lm, extra_tokens=('<EOC>', '<image>')), jnp.bfloat16)
+    params = nn.meta.unbox(jax.jit(model.init)(jax.random.key(0)))
+    y = jax.random.normal(jax.random.key(1), (2, 5, 32), jnp.bfloat16) * 3
+    embedder = params['lm']['embedder']
+    rows = embedder['tokens'] if lm.tied else embedder['output']['kernel'].T
+    rows = jnp.concatenate([rows, params['extra_tokens']['output']]).astype(jnp.bfloat16)
+    expected = np.asarray(y, np.float32) @ np.asarray(rows, np.float32).T
+    expected = lm.logit_cap * np.tanh(expected / lm.logit_cap) if lm.logit_cap else expected
+    logits = jax.jit(model.unembed)(params, y)
+    assert logits.dtype == np.float32
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)

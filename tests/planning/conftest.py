@@ -1,6 +1,7 @@
 import pytest
 from ml_collections import ConfigDict
 
+from flamingo_jax.inputs.sources.documents import Documents
 from flamingo_jax.training import config as training
 
 
@@ -11,6 +12,6 @@ def tiny(config) -> ConfigDict:
     c.model = ConfigDict(config.to_json())
     c.image_tag, c.remat = 'text', 'full'
     c.mesh = ConfigDict(dict(data=2, fsdp=2, tensor=2))
-    c.datasets.pages = training.dataset(length=24, images=2, batch_size=8)
-    c.datasets.videos = training.dataset(length=12, images=1, frames=4, batch_size=8, loss_weight=0.1)
+    c.datasets.pages = training.dataset(Documents, length=24, images=2, batch_size=8)
+    c.datasets.videos = training.dataset(Documents, length=12, images=1, frames=4, batch_size=8, loss_weight=0.1)
     return c

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import pytest
 from ml_collections import ConfigDict
 
+from flamingo_jax.inputs.rows import Aligned
+from flamingo_jax.inputs.sources.documents import Documents
 from flamingo_jax.model.config import FlamingoConfig, LanguageModelConfig, ResamplerConfig, XattnConfig
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.model.resampler import Resampler
@@ -17,6 +19,7 @@ from flamingo_jax.model.vision.vit import ViTConfig
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.planning import flops, programs
 from flamingo_jax.training import config as training
+from tests.operations import operations
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 # The compiler also counts norms, activations and softmaxes; at these widths they are less than so much.
@@ -36,17 +39,22 @@ def wide(positions: str, gated: bool) -> FlamingoConfig:
     )
 
 
-@pytest.mark.parametrize('remat, positions, gated, rank', [('', 'rotary', True, 64), ('full', 'relative', False, 0)])
-def test_a_train_step_has_the_operations_that_the_compiler_counts(tiny, remat, positions, gated, rank):
+@pytest.mark.parametrize(
+    'remat, positions, gated, rank, trunk',
+    [('', 'rotary', True, 64, ()), ('full', 'relative', False, 0, ()), ('', 'rotary', False, 0, ('vision',))],
+)
+def test_a_train_step_has_the_operations_that_the_compiler_counts(tiny, remat, positions, gated, rank, trunk):
     config = wide(positions, gated)
     tiny.model, tiny.remat = ConfigDict(config.to_json()), remat
+    tiny.model.lm.context = 256
+    tiny.trained = (*tiny.trained, *trunk)
     tiny.lora.update(rank=rank, targets=('query', 'key', 'out', 'up', 'gate', 'down'))
     tiny.datasets.pages.length, tiny.datasets.videos.length = 129, 65
-    tiny.datasets.pairs = training.dataset(length=64, images=1, batch_size=8, align=True)
+    tiny.datasets.pairs = training.dataset(Documents, length=64, images=1, batch_size=8, row=Aligned)
     mesh = meshes.make_mesh(1, 1, 1, devices=jax.devices()[:1])
     run = programs.prepare(tiny, mesh, 1, 1.0, False)
     lowered, _, _ = programs.train_step(run)
-    counted = flops.train_step(run.model.config, run.trained, run.datasets, remat)
+    counted = flops.train_step(run.model.config, run.trained, run.sources, remat)
     parts = sum(counted[name] for name in ('vision', 'resampler', 'xattn', 'lm', *(['lora'] if rank else [])))
     assert counted['total'] == parts and (counted['recomputed'] > 0) == bool(remat)
     compiler = lowered.compile().cost_analysis()['flops']
@@ -82,11 +90,10 @@ def test_a_trunk_has_the_operations_of_its_products(config, size):
     model = Flamingo(FlamingoConfig(vision=config, image_size=size))
     params = jax.eval_shape(model.init, jax.random.key(0))
     images = jax.ShapeDtypeStruct((1, 1, 1, size, size, 3), jnp.uint8)
-    traced = jax.make_jaxpr(lambda p, x: model.features(jax.tree.map(lambda b: b.value, p, is_leaf=_boxed), x))
-    traced = traced(params, images)
+    params = nn.meta.unbox(params)
     spatial, counted = flops.trunk(config, size)
-    assert counted == pytest.approx(_operations(traced.jaxpr), rel=1e-3)
-    assert spatial == traced.out_avals[0].shape[3] == config.spatial(size)
+    assert counted == pytest.approx(operations(model.features, params, images), rel=1e-3)
+    assert spatial == jax.eval_shape(model.features, params, images).shape[3] == config.spatial(size)
 
 
 def test_the_papers_trunk_at_the_papers_resolution():
@@ -95,27 +102,3 @@ def test_the_papers_trunk_at_the_papers_resolution():
     assert spatial == 100
     assert flops.trunk(NFNET_F6, 576)[1] / 2 == pytest.approx(377.28e9, rel=0.01)
     assert counted == pytest.approx(2 * 377.28e9 * (320 / 576) ** 2, rel=0.02)
-
-
-def _boxed(x) -> bool:
-    return hasattr(x, 'names')
-
-
-def _operations(jaxpr) -> float:
-    total = 0
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == 'conv_general_dilated':
-            kernel = equation.invars[1].aval.shape  # [k k d / groups e]
-            total += 2 * equation.outvars[0].aval.size * kernel[0] * kernel[1] * kernel[2]
-        elif equation.primitive.name == 'dot_general':
-            a, ((contracted, _), _) = equation.invars[0].aval, equation.params['dimension_numbers']
-            total += 2 * equation.outvars[0].aval.size * jnp.prod(jnp.array([a.shape[i] for i in contracted]))
-        inner = [equation.params[name] for name in ('jaxpr', 'call_jaxpr', 'fun_jaxpr') if name in equation.params]
-        if (
-            'branches' in equation.params
-        ):  # Forms of the same by platform; one writes depthwise convolutions as plain sums.
-            total += max(_operations(branch.jaxpr) for branch in equation.params['branches'])
-            continue
-        for one in inner:
-            total += _operations(getattr(one, 'jaxpr', one)) * equation.params.get('length', 1)
-    return float(total)

@@ -11,7 +11,10 @@ import pytest
 
 from flamingo_jax.inference.run import read_latest
 from flamingo_jax.training.checkpoint import Checkpoints
+from flamingo_jax.training.progress import Skipped
 from flamingo_jax.training.state import TrainState
+
+RECIPE = {'seed': 0, 'datasets': ['web'], 'datasets.web.batch_size': 8, 'optimizer.learning_rate': 0.1}
 
 
 def a_state(step, size=4):
@@ -19,16 +22,16 @@ def a_state(step, size=4):
     return TrainState(jnp.int32(step), params, dict(mu=params), jax.random.key(step))
 
 
-def write(folder, about, steps, keep=3, size=4):
-    checkpoints = Checkpoints(folder, keep, about)
+def write(folder, about, steps, keep=3, size=4, recipe=RECIPE):
+    checkpoints = Checkpoints(folder, keep, about, recipe)
     for step in steps:
-        checkpoints.save(a_state(step, size), dict(web=step))
+        checkpoints.save(a_state(step, size), dict(web=step), Skipped(step, 1))
     checkpoints.close()
 
 
 def assert_restores(folder, about, step):
-    restored, positions = Checkpoints(folder, 3, about).restore(a_state(99))
-    assert positions == dict(web=step)
+    restored, positions, skipped = Checkpoints(folder, 3, about, RECIPE).restore(a_state(99))
+    assert positions == dict(web=step) and skipped == Skipped(step, 1)
     np.testing.assert_array_equal(restored.params['xattn'], a_state(step).params['xattn'])
     assert (jax.random.key_data(restored.key) == jax.random.key_data(a_state(step).key)).all()
 
@@ -62,7 +65,7 @@ def test_a_run_from_before_a_field_of_the_config_existed_resumes(config, about, 
     write(tmp_path, old, [1])
     # The missing number of heads means today's default, which is not what this model has.
     with pytest.raises(ValueError, match=r'another model.* model.lm.kv_heads \(there 16, here 2\)\. '):
-        Checkpoints(tmp_path, 1, about)
+        Checkpoints(tmp_path, 1, about, RECIPE)
     about['model']['lm']['kv_heads'] = 16
     assert_restores(tmp_path, about, 1)
 
@@ -106,7 +109,7 @@ def test_a_damaged_checkpoint_is_put_aside_and_the_run_goes_on(run, about, capsy
 def test_if_none_is_whole_nothing_is_started_anew(run, about):
     for step in (1, 2, 3):
         (run / f'checkpoints/{step}/checksums.json').unlink()
-    for read in (lambda: Checkpoints(run, 3, about), lambda: read_latest(run)):
+    for read in (lambda: Checkpoints(run, 3, about, RECIPE), lambda: read_latest(run)):
         with pytest.raises(OSError, match=r'Every checkpoint in .* is damaged: those of the steps \[3, 2, 1\]'):
             read()
     assert sorted(entry.name for entry in (run / 'checkpoints').iterdir()) == ['1', '2', '3']
@@ -119,6 +122,47 @@ def test_what_a_killed_process_left_is_removed(run, about):
     assert read_latest(run)[2] == 3
     assert_restores(run, about, 3)
     assert not left.exists()
+
+
+def test_another_recipe_is_refused_unless_it_is_wanted(run, about, capsys):
+    other = RECIPE | {
+        'seed': 1,
+        'datasets': ['pairs', 'web'],
+        'datasets.web.batch_size': 4,
+        'optimizer.learning_rate': 0.2,
+    }
+    with pytest.raises(ValueError, match='another recipe') as error:
+        Checkpoints(run, 3, about, other)
+    for line in (
+        "datasets (there ['web'], here ['pairs', 'web'])",
+        'web.batch_size (there 8, here 4)',
+        'seed (there 0',
+    ):
+        assert line in str(error.value)
+    assert 'optimizer' not in str(error.value) and 'config.resume_changed=True' in str(error.value)
+    for changed, allowed in ((other, True), (RECIPE | {'optimizer.learning_rate': 0.2}, False)):
+        assert Checkpoints(run, 3, about, changed, allowed).restore(a_state(99))[1] == dict(web=3)
+        assert 'optimizer.learning_rate (there 0.1, here 0.2)' in capsys.readouterr().out
+
+
+def test_a_checkpoint_from_before_recipes_resumes(about, tmp_path, capsys):
+    write(tmp_path, about, [1], recipe={})
+    assert_restores(tmp_path, about, 1)
+    write(tmp_path, about, [2], recipe=RECIPE)
+    # A key that the checkpoint does not know is not compared.
+    Checkpoints(tmp_path, 3, about, RECIPE | dict(round_robin=True))
+    assert 'Changed' not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('where', ['params', 'opt_state'])
+def test_a_state_that_is_not_finite_is_never_saved(about, tmp_path, where):
+    checkpoints = Checkpoints(tmp_path, 3, about, RECIPE)
+    checkpoints.save(a_state(1), dict(web=1), Skipped())
+    bad = jax.tree.map(lambda x: x.at[2].set(jnp.inf), getattr(a_state(2), where))
+    with pytest.raises(FloatingPointError, match='not finite after step 2.*optimizer.learning_rate'):
+        checkpoints.save(a_state(2)._replace(**{where: bad}), dict(web=2), Skipped())
+    checkpoints.close()
+    assert [entry.name for entry in (tmp_path / 'checkpoints').iterdir()] == ['1']
 
 
 def test_a_checkpoint_from_before_there_were_checksums_is_read(run, about, capsys):
@@ -149,19 +193,19 @@ def small_disk(request, tmp_path):
 def test_a_full_disk_is_an_error_that_leaves_older_checkpoints_whole(small_disk, about):
     folder, fill = small_disk
     size = 35_000
-    checkpoints = Checkpoints(folder, 9, about)
-    checkpoints.save(a_state(1, size), dict(web=1))
+    checkpoints = Checkpoints(folder, 9, about, RECIPE)
+    checkpoints.save(a_state(1, size), dict(web=1), Skipped())
     checkpoints.wait()
     fill()
     with pytest.raises(
         OSError, match=r'could not be written into .*[\s\S]*Whole are those of the steps \[(3, )?(2, )?1\]'
     ):
         for step in (2, 3, 4):
-            checkpoints.save(a_state(step, size), dict(web=step))
+            checkpoints.save(a_state(step, size), dict(web=step), Skipped())
         checkpoints.close()
     step = read_latest(folder)[2]
     assert step in (1, 2, 3)
-    restored, _ = Checkpoints(folder, 9, about).restore(a_state(99, size))
+    restored, *_ = Checkpoints(folder, 9, about, RECIPE).restore(a_state(99, size))
     np.testing.assert_array_equal(restored.params['xattn'], a_state(step, size).params['xattn'])
 
 
@@ -175,10 +219,10 @@ def test_a_checkpoint_goes_onto_other_devices(about, tmp_path, devices):
         whole = jax.sharding.NamedSharding(mesh, jax.P())
         return jax.device_put(state, jax.tree.map(lambda x: where.get(x.size, whole), state))
 
-    checkpoints = Checkpoints(tmp_path, 1, about)
-    checkpoints.save(lay(a_state(1, 64), 8), dict(web=1))
+    checkpoints = Checkpoints(tmp_path, 1, about, RECIPE)
+    checkpoints.save(lay(a_state(1, 64), 8), dict(web=1), Skipped())
     checkpoints.close()
     state = lay(a_state(99, 64), devices)
-    restored, _ = Checkpoints(tmp_path, 1, about).restore(state)
+    restored, *_ = Checkpoints(tmp_path, 1, about, RECIPE).restore(state)
     assert restored.params['xattn'].sharding == state.params['xattn'].sharding
     np.testing.assert_array_equal(restored.params['xattn'], a_state(1, 64).params['xattn'])

@@ -3,6 +3,7 @@
 import dataclasses
 
 import flax.linen as nn
+import grain.python as grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,16 +11,19 @@ import pytest
 from jax.sharding import AxisType
 
 from flamingo_jax.inputs.pipeline import put
+from flamingo_jax.inputs.rows import Aligned, Interleaved
+from flamingo_jax.inputs.sources.source import Source
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.parallel import rules
-from flamingo_jax.training.losses.alignment import alignment_sum
-from flamingo_jax.training.losses.next_token import loss_sum
+from flamingo_jax.training.losses import LOSSES, alignment, next_token
 from flamingo_jax.training.losses.noise import NoiseConfig
 from flamingo_jax.training.optimizer import OptimizerConfig, make_optimizer
 from flamingo_jax.training.state import new_state
 from flamingo_jax.training.step import make_step
+from flamingo_jax.training.validation import Validation
+from tests.tiny_run import break_gradients
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 TRAINED = ('resampler', 'xattn', 'extra_tokens')
@@ -45,11 +49,12 @@ def data(model):
         tokens = rng.integers(10, 304, (16, 12), np.int32)
         tokens[:, 1:4] = tokens[:, 6:9] = 7, 8, 9
         weights = rng.choice(np.float32([0, 0.5, 1]), (16, 12))
-        return dict(
+        return Interleaved(
             tokens=tokens,
             phi=np.asarray(model.phi(jnp.array(tokens))),
             weights=weights,
-            images=rng.standard_normal((16, 2, 1, 4, 24), np.float32),
+            used=rng.integers(6, 13, 16, np.int32),
+            features=rng.standard_normal((16, 2, 1, 4, 24), np.float32),
             unreadable=rng.integers(0, 2, 16, np.int32),
         )
 
@@ -81,7 +86,7 @@ def run(model, others, data, shape, micro_batches=1):
     for number, batch in enumerate(data):
         if number == 1:
             jax.monitoring.register_event_duration_secs_listener(listen)
-        state, new = step(state, frozen, {'web': put(batch, rows, len(batch['tokens']))})
+        state, new = step(state, frozen, {'web': put(batch, rows, len(batch.tokens))})
         metrics.append({name: float(value) for name, value in new.items()})
     jax.monitoring.unregister_event_duration_listener(listen)
     return first, state, frozen, metrics, [event for event in compiled if 'backend_compile' in event]
@@ -151,7 +156,7 @@ def test_data_sets_are_weighted(one_device, model, others, data):
     mesh = mesh_of((1, 1, 1))
     frozen = {'lm': jax.tree.map(jnp.array, others['lm'])}
     halves = {'pairs': jax.tree.map(lambda x: x[:8], data[0]), 'web': jax.tree.map(lambda x: x[8:], data[0])}
-    total = {name: half['weights'][:, 1:].sum() for name, half in halves.items()}
+    total = {name: half.weights[:, 1:].sum() for name, half in halves.items()}
     share = {name: float(total[name] / sum(total.values())) for name in total}
 
     state = new_state(model, optimizer, TRAINED, 0, mesh)
@@ -163,20 +168,51 @@ def test_data_sets_are_weighted(one_device, model, others, data):
     assert float(metrics['loss']) == pytest.approx(whole['loss'], rel=1e-5)
     assert float(metrics['grad_norm']) == pytest.approx(whole['grad_norm'], rel=1e-4)
     for name, half in halves.items():
-        assert metrics[f'{name}/unreadable'] == half['unreadable'].sum() and metrics[f'{name}/tokens'] == 96
+        assert metrics[f'{name}/unreadable'] == half.unreadable.sum()
+        assert metrics[f'{name}/tokens'] == half.used.sum()
+
+
+def test_a_step_whose_gradient_is_not_finite_changes_nothing(one_device, model, others, data, monkeypatch):
+    """Neither parameters nor moments nor the schedule's count; the step's number goes on. The loss itself is finite."""
+    monkeypatch.setitem(LOSSES, Interleaved, LOSSES[Interleaved])  # Is put back after the test.
+    break_gradients(0, [1, 2])
+    first, state, _, metrics, _ = run(model, others, data[:2], (1, 1, 1))
+    assert all(np.isfinite(m['loss']) and np.isnan(m['grad_norm']) and m['skipped'] for m in metrics)
+    jax.tree.map(np.testing.assert_array_equal, (state.params, state.opt_state), (first.params, first.opt_state))
+    assert state.step == 2 and metrics[0]['loss'] == one_device[3][0]['loss']
+    assert not any(m['skipped'] for m in one_device[3])
 
 
 def test_loss_by_hand(model, others, data):
     """sum of weight * -log p(next token), each target seen from the token before it."""
     params = others
     batch = jax.tree.map(jnp.array, data[0])
-    loss, sums = jax.jit(lambda batch: loss_sum(model, params, {}, batch, jax.random.key(0), NoiseConfig()))(batch)
-    logits = np.asarray(jax.jit(model.logits)(params, batch['images'], batch['tokens']), np.float64)
+    loss, sums = jax.jit(lambda batch: next_token.loss_sum(model, params, {}, batch, jax.random.key(0), NoiseConfig()))(
+        batch
+    )
+    logits = np.asarray(jax.jit(model.logits)(params, batch.features, batch.tokens), np.float64)
     logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-    nll = -np.take_along_axis(logp[:, :-1], data[0]['tokens'][:, 1:, None], axis=-1)[..., 0]
-    assert float(loss) == pytest.approx(float((nll * data[0]['weights'][:, 1:]).sum()), rel=1e-5)
-    right = (logits[:, :-1].argmax(-1) == data[0]['tokens'][:, 1:]) & (data[0]['weights'][:, 1:] == 1)
-    assert float(sums['right']) == right.sum() and float(sums['answers']) == (data[0]['weights'][:, 1:] == 1).sum()
+    nll = -np.take_along_axis(logp[:, :-1], data[0].tokens[:, 1:, None], axis=-1)[..., 0]
+    assert float(loss) == pytest.approx(float((nll * data[0].weights[:, 1:]).sum()), rel=1e-5)
+    right = (logits[:, :-1].argmax(-1) == data[0].tokens[:, 1:]) & (data[0].weights[:, 1:] == 1)
+    assert float(sums['tokens']) == data[0].used.sum()
+    assert float(sums['right']) == right.sum() and float(sums['answers']) == (data[0].weights[:, 1:] == 1).sum()
+
+
+def test_validation_is_the_mean_over_all_its_batches(model, others, data):
+    mesh = mesh_of((2, 2, 1))
+    state = new_state(model, make_optimizer(OPTIMIZER, 1), TRAINED, 0, mesh)
+    source = grain.MapDataset.source(data)
+    validate = Validation(model, dict(web=source), dict(web=Source(batch_size=16)), 2, 2, where(state))
+    metrics = validate(state.params, {name: others[name] for name in ('lm', 'vision')})
+    params = others | jax.tree.map(np.asarray, state.params)
+    of = jax.jit(lambda batch: next_token.loss_sum(model, params, {}, batch, jax.random.key(0), NoiseConfig()))
+    sums = [of(jax.tree.map(jnp.array, batch))[1] for batch in data[:2]]
+    weights = sum(batch.total_weight() for batch in data[:2])
+    assert metrics['validation/web/loss'] == pytest.approx(float(sum(s['loss'] for s in sums) / weights), rel=1e-5)
+    right, answers = (float(sum(s[name] for s in sums)) for name in ('right', 'answers'))
+    assert metrics['validation/web/accuracy'] == pytest.approx(right / answers)
+    assert validate and not Validation(model, {}, {}, 2, 1, where(state))
 
 
 @pytest.fixture(scope='module')
@@ -187,18 +223,16 @@ def pairs():
         rng = np.random.default_rng(step)
         ends = rng.integers(1, 5, 16, np.int32)
         text = np.where(np.arange(6) <= ends[:, None], rng.integers(10, 300, (16, 6)), 0).astype(np.int32)
-        text[:, 0] = 2
+        text[:, 0], text[0, 1] = 2, 0  # Padding's token may be a real one.
         text[9], ends[9] = text[8], ends[8]
-        weights = np.zeros((16, 5), np.float32)
-        weights[:, -1] = rng.random(16) < 0.8
-        return dict(
+        return Aligned(
             tokens=np.tile(np.int32([2, 7, 8, 9, 304]), (16, 1)),
             phi=np.tile(np.int32([0, 1, 1, 1, 1]), (16, 1)),
-            weights=weights,
-            images=rng.standard_normal((16, 1, 1, 4, 24), np.float32),
+            weight=(rng.random(16) < 0.8).astype(np.float32),
+            features=rng.standard_normal((16, 1, 1, 4, 24), np.float32),
             unreadable=np.zeros(16, np.int32),
             text=text,
-            ends=ends,
+            used=ends + 1,
         )
 
     return [batch(step) for step in range(STEPS)]
@@ -206,21 +240,22 @@ def pairs():
 
 def test_alignment_by_hand(model, others, pairs):
     """Each picture's state at the end of its tag, and its text's as the language model alone has it, block by block."""
-    loss, sums = jax.jit(lambda b: alignment_sum(model, others, {}, b, jax.random.key(0), NoiseConfig()))(pairs[0])
+    loss, sums = jax.jit(lambda b: alignment.loss_sum(model, others, {}, b, jax.random.key(0), NoiseConfig()))(pairs[0])
     bare = Flamingo(FlamingoConfig(lm=model.config.lm))
     expected, last = 0.0, []
-    columns = (jnp.array(pairs[0][name]) for name in ('tokens', 'images', 'text', 'ends'))
-    for row, (tokens, images, text, end) in enumerate(zip(*columns, strict=True)):
-        shown = model.states(others, images[None], tokens[None, :4])[:, 0, 3]
-        read = bare.states({'lm': others['lm']}, None, text[None, : end + 1])[:, 0, end]  # Nothing stands after it.
+    columns = (jnp.array(getattr(pairs[0], name)) for name in ('tokens', 'features', 'text', 'used'))
+    for row, (tokens, features, text, used) in enumerate(zip(*columns, strict=True)):
+        shown = model.states(others, features[None], tokens[None, :4])[:, 0, 3]
+        read = bare.states({'lm': others['lm']}, None, text[None, :used])[:, 0, used - 1]  # Nothing stands after it.
         last.append((shown[-1], read[-1]))
         distance = np.mean([float(((s - r) ** 2).sum() / (r**2).sum()) for s, r in zip(shown, read, strict=True)])
-        expected += distance * pairs[0]['weights'][row, -1]
+        expected += distance * pairs[0].weight[row]
     assert float(loss) == pytest.approx(expected, rel=1e-4)
     shown, read = (np.stack(states) for states in zip(*last, strict=True))
     nearest = ((shown[:, None] - read) ** 2).sum(-1).argmin(1)
+    assert float(sums['tokens']) == sum(pairs[0].used)
     own = (nearest == np.arange(16)) | ((nearest == 8) & (np.arange(16) == 9))
-    assert float(sums['right']) == (own * pairs[0]['weights'][:, -1]).sum()
+    assert float(sums['right']) == (own * pairs[0].weight).sum()
 
 
 def test_a_blend_is_to_mean_a_blend(model, others, pairs):
@@ -228,14 +263,13 @@ def test_a_blend_is_to_mean_a_blend(model, others, pairs):
 
     def loss(batch, blend):
         batch = jax.tree.map(jnp.array, batch)
-        return float(alignment_sum(model, others, {}, batch, jax.random.key(0), NoiseConfig(blend=blend))[0])
+        return float(alignment.loss_sum(model, others, {}, batch, jax.random.key(0), NoiseConfig(blend=blend))[0])
 
-    batch, weights = pairs[0], np.zeros_like(pairs[0]['weights'])
-    weights[:, -1] = 1
+    batch = pairs[0]
     assert loss(batch, 0.5) != pytest.approx(loss(batch, 0.0), rel=1e-3)
-    same = jax.tree.map(lambda x: np.repeat(x[:1], 16, axis=0), batch) | dict(weights=weights)
+    same = jax.tree.map(lambda x: np.repeat(x[:1], 16, axis=0), batch)._replace(weight=np.ones(16, np.float32))
     assert loss(same, 0.5) == pytest.approx(loss(same, 0.0), rel=1e-5)
-    alone = batch | dict(weights=weights * (np.arange(16) % 2)[:, None].astype(np.float32))
+    alone = batch._replace(weight=(np.arange(16) % 2).astype(np.float32))
     assert loss(alone, 0.5) == pytest.approx(loss(alone, 0.0), rel=1e-5)
 
 
@@ -247,6 +281,37 @@ def test_pictures_learn_to_mean_their_texts(model, others, pairs):
     jax.tree.map(np.testing.assert_array_equal, result[2], {name: others[name] for name in result[2]})
     learned = run(model, others, pairs[:1] * 40, (1, 1, 1))[3]
     assert learned[-1]['loss'] < 0.5 * learned[0]['loss'] and learned[-1]['web/accuracy'] > 0.9
+
+
+@pytest.fixture(scope='module')
+def seen(model, data):
+    """The same rows as pixels, and one batch of pairs of them."""
+    rng = np.random.default_rng(0)
+    web = data[0]._replace(features=None, images=rng.integers(0, 256, (16, 2, 1, 16, 16, 3), np.uint8))
+    return [dict(web=web)] * 4
+
+
+def test_a_trunk_is_trained_end_to_end(model, others, seen):
+    """Its convolutions learn; what was measured of it stays, and does not decay."""
+    trained, mesh = ('vision', *TRAINED), mesh_of((2, 1, 1))
+    optimizer = make_optimizer(dataclasses.replace(OPTIMIZER, weight_decay=1.0), STEPS)
+    state = new_state(model, optimizer, trained, 0, mesh)
+    noisy = jax.tree.map(lambda x: x + 0.1, state.params['vision'])  # So that a mean of 0 could decay.
+    state = state._replace(params=state.params | dict(vision=noisy))
+    first = jax.tree.map(np.asarray, state.params['vision'])
+    boxed = jax.eval_shape(model.init, jax.random.key(0))
+    frozen = dict(lm=jax.device_put(others['lm'], rules.shardings(boxed['lm'], mesh)))
+    step = make_step(model, optimizer, {'web': 1.0}, 1, NoiseConfig(), where(state))
+    recorded, rows = [], meshes.batch_sharding(mesh)
+    for batches in seen:
+        state, metrics = step(state, frozen, {name: put(batch, rows, 16) for name, batch in batches.items()})
+        recorded.append(float(metrics['loss']))
+    assert recorded[-1] < recorded[1]
+    moved = jax.tree_util.tree_map_with_path(
+        lambda path, a, b: (path[-1].key, bool(np.any(a != b))), first, jax.tree.map(np.asarray, state.params['vision'])
+    )
+    for name, yes in jax.tree.leaves(moved, is_leaf=lambda x: isinstance(x, tuple)):
+        assert yes == (name not in ('mean', 'var', 'std')), name
 
 
 def test_an_unknown_component_is_named(model):

@@ -4,7 +4,6 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import tensorflow_datasets as tfds
 from absl import logging as absl_logging
 
 # Grain wants one record a group, for speed. The sample in the repository is packed by 16, for size, and warns each time.
@@ -26,6 +25,8 @@ def open_split(path: str | pathlib.Path, split: str) -> Sequence[dict[str, Any]]
     if not (path / 'dataset_info.json').is_file():
         state = 'is not a prepared data set (it has no dataset_info.json)' if path.exists() else 'does not exist'
         raise FileNotFoundError(f'The data set {path} {state}. Prepare it first: data/README.md has the command.')
+    import tensorflow_datasets as tfds  # Takes half a second, which who opens no data set does not spend.
+
     builder = tfds.builder_from_directory(path)
     if split not in builder.info.splits:
         raise ValueError(f'The data set {path} has no split {split!r}; it has {sorted(builder.info.splits)}.')

@@ -2,9 +2,10 @@
 
     ["Three weeks old.", {"image": "pets/a.jpg"}, "My puppy sitting in the grass.", {"image": "pets/b.jpg"}, "My cat."]
     [{"image": "c.png"}, {"text": "Question: What is this? Answer:", "weight": 0}, " a wug"]
+    [{"film": "hop.webp"}, "A rabbit hops.", {"film": ["fall/1.png", "fall/2.png"]}, "A leaf falls."]
 
 A line is one document: its parts in reading order. A string is a text that is learnt; a text with a weight is learnt with that
-weight, 0 being only read. Pictures are named by their path from the file's folder.
+weight, 0 being only read. Pictures are named by their path from the file's folder. A film is a clip, or a list of frames.
 """
 
 import json
@@ -20,6 +21,9 @@ from tqdm import tqdm
 from flamingo_jax.inputs.tokenizer import IMAGE
 
 LINE = 'A line is a list of texts and pictures, such as [{"image": "a.png"}, "My cat."] (data/README.md).'
+
+
+KEYS = (['image'], ['film'], ['text'], ['text', 'weight'])
 
 
 class JsonLines(Sequence):
@@ -64,7 +68,11 @@ class JsonLines(Sequence):
         for part in parts:
             part = dict(text=part) if isinstance(part, str) else part
             record['texts'].append(part.get('text', '').encode())
-            record['images'].append(self._path.parent / part['image'] if 'image' in part else b'')
+            shown = part.get('image', part.get('film'))
+            if isinstance(shown, list):
+                record['images'].append([self._path.parent / name for name in shown])
+            else:
+                record['images'].append(self._path.parent / shown if shown else b'')
             record['weights'].append(part.get('weight', 1.0))
         return record
 
@@ -80,13 +88,16 @@ class JsonLines(Sequence):
         learnt = False
         for place, part in enumerate(parts, start=1):
             part, which = dict(text=part) if isinstance(part, str) else part, f'{where}: part {place}'
-            if not isinstance(part, dict) or sorted(part) not in (['image'], ['text'], ['text', 'weight']):
+            if not isinstance(part, dict) or sorted(part) not in KEYS:
                 found = f'has the keys {sorted(part)}' if isinstance(part, dict) else f'is {_kind(part)}'
                 raise ValueError(
-                    f'{which} {found}. It must be a text, {{"text": ...}} with or without "weight", or {{"image": ...}}.'
+                    f'{which} {found}. It must be a text, {{"text": ...}} with or without "weight", '
+                    '{"image": ...} or {"film": ...}.'
                 )
-            if 'image' in part:
-                self._check_picture(part['image'], which)
+            if 'text' not in part:
+                shown = part.get('image', part.get('film'))
+                for name in shown if isinstance(shown, list) and shown and 'film' in part else [shown]:
+                    self._check_picture(name, which)
             else:
                 learnt |= bool(_check_text(part, which) and part['text'])
         if not learnt:
@@ -94,7 +105,7 @@ class JsonLines(Sequence):
 
     def _check_picture(self, name: Any, which: str) -> None:
         if not isinstance(name, str) or not name:
-            raise ValueError(f'{which}: its "image" is {_kind(name)}, and must be the path of a picture file.')
+            raise ValueError(f'{which}: its picture is {_kind(name)}, and must be the path of a file.')
         if os.path.isabs(name) or '..' in pathlib.PurePath(name).parts:
             raise ValueError(
                 f'{which}: the picture {name!r} lies outside of {self._path.parent}. Name it by its path from there; it may be '

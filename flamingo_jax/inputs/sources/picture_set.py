@@ -7,15 +7,13 @@ trunk's features were computed before (`python -m flamingo_jax.features`), they 
 import collections
 import copy
 import dataclasses
-import json
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 
-from flamingo_jax.inputs.images import to_frames
-from flamingo_jax.inputs.interleave import Frames
+from flamingo_jax.inputs.images import Frames, PictureFormat, to_frames
 from flamingo_jax.inputs.sources.array_record import open_split
+from flamingo_jax.inputs.sources.features import Features
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,41 +45,38 @@ class PictureSet:
         self,
         path: str,
         split: str,
+        pictures: PictureFormat,
+        *,
         styles: Sequence[str] = (),
         features: str = '',
-        image_size: int = 224,
         frames: int = 1,
-        trunk: str = '',
-        fit: str = 'pad',
         stills: bool = False,
     ):
         """Opens a split.
 
         Args:
           path, split: the prepared data set.
+          pictures: how they are read.
           styles: keep only pictures of these; () keeps all.
           features: folder written by the features command; '' reads pixels.
-          image_size: height and width of the pixels.
-          frames: keep only pictures with so many frames: all pictures of a sequence have one shape.
-          trunk: checksum of the frozen trunk that the features must come from; '' does not check.
-          fit: how pictures are made square, the trunk's (`inputs/images.py`).
+          frames: keep only pictures with so many frames: all pictures of a row have one shape.
           stills: of clips, give the first frame alone.
 
         Raises:
           FileNotFoundError, ValueError: no such data set, split or style, or features of another data set or trunk.
         """
-        self._records = open_split(path, split)
-        self._image_size, self._fit, self._shown = image_size, fit, slice(1 if stills else None)
-        self._features = None
-        if features:
-            self._features = open_features(features, split, len(self._records), trunk)
-        pictures = []
+        self._records, self._format = open_split(path, split), pictures
+        self._shown = slice(1 if stills else None)
+        self._features = Features(features, split, self._records, pictures, frames) if features else None
+        self.blank = pictures.blank(frames, bool(features))[self._shown]
+        self.views = self._features.views if self._features else 1
+        found = []
         for index in range(len(self._records)):
             record = self._records[index]
             if len(record['frames']) != frames:
                 continue
             names = zip(record['languages'], record['names'], strict=True)
-            pictures.append(
+            found.append(
                 Picture(
                     index=index,
                     concept=record['concept'].decode(),
@@ -93,13 +88,8 @@ class PictureSet:
                     questions=_questions(record),
                 )
             )
-        self.views = 1 if self._features is None else self._features.shape[1]
         self._where = f'The split {split!r} of {path}'
-        self._keep(pictures, styles)
-        if self._features is not None:
-            self.blank = np.zeros(self._features.shape[2:], self._features.dtype)[self._shown]
-        else:
-            self.blank = np.zeros((frames, image_size, image_size, 3), np.uint8)[self._shown]
+        self._keep(found, styles)
 
     def only(self, styles: Sequence[str]) -> 'PictureSet':
         """The pictures of these styles, without reading anything again; () is all. Raises ValueError for an unknown style."""
@@ -122,10 +112,10 @@ class PictureSet:
         view: 0 is the picture itself, the others random views of it (`inputs/augment.py`).
         """
         if self._features is not None:
-            frames = np.asarray(self._features[picture.index, view][self._shown])
+            frames = self._features.frames(picture.index, view)[self._shown]
         else:
             encoded = list(self._records[picture.index]['frames'])[self._shown]
-            frames = to_frames(encoded, self._image_size, self._fit)
+            frames = to_frames(encoded, self._format.size, self._format.fit)
         # A loop that plays backward still begins where it rests: else its ends alone would tell.
         return np.concatenate([frames[:1], frames[:0:-1]]) if picture.backward else frames
 
@@ -139,25 +129,3 @@ def _questions(record) -> tuple[tuple[str, str], ...]:
         return ()
     pairs = zip(record['questions'], record['answers'], strict=True)
     return tuple((question.decode(), answer.decode()) for question, answer in pairs)
-
-
-def open_features(path: str, split: str, records: int, trunk: str = '') -> np.ndarray:
-    """Opens features computed once: float16 [records views t s d_v], mapped into memory, never read whole.
-
-    Raises:
-      FileNotFoundError: they were not computed, or not to the end.
-      ValueError: they belong to another data set or to another trunk.
-    """
-    folder = pathlib.Path(path)
-    about = folder / f'{split}.json'
-    remedy = 'Compute them: python -m flamingo_jax.features --data=... --vision=... --out=...'
-    if not about.is_file():
-        raise FileNotFoundError(f'No features of the split {split!r} in {folder}. {remedy}')
-    about = json.loads(about.read_text())
-    if about['records'] != records:
-        raise ValueError(
-            f'The features in {folder} are of {about["records"]} pictures, the data set has {records}. {remedy}'
-        )
-    if trunk and about['trunk'] != trunk:
-        raise ValueError(f'The features in {folder} were computed with another trunk than this model has. {remedy}')
-    return np.load(folder / f'{split}.npy', mmap_mode='r')

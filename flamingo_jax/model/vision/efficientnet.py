@@ -157,7 +157,11 @@ class Block(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """A convolution without a bias, its batch norm with stored statistics, and a ReLU6 unless told otherwise."""
+    """A convolution without a bias, its batch norm with stored statistics, and a ReLU6 unless told otherwise.
+
+    Where the trunk is trained, scale and bias of the norm are; its mean and variance stay those that are stored, as is usual in
+    fine-tuning on batches that are small or unlike ImageNet.
+    """
 
     width: int
     kernel_size: int = 1
@@ -184,6 +188,7 @@ class ConvNorm(nn.Module):
         dtype = self.dtype or kernel.dtype
         # In float32, whatever the storage: 1 / sqrt(var) of a folded norm multiplies every later error.
         kernel, scale, bias, mean, var = (p.astype(jnp.float32) for p in (kernel, scale, bias, mean, var))
+        mean, var = lax.stop_gradient((mean, var))  # Statistics stay as they are where the trunk is trained.
         gain = scale * lax.rsqrt(var + EPSILON)
         kernel = (kernel * gain).astype(dtype)
         offset = (bias - mean * gain).astype(dtype)

@@ -63,7 +63,7 @@ class NFNetConfig:
 
     family: ClassVar[str] = 'nfnet'  # How a bundle names it.
     float32_only: ClassVar[bool] = False  # Stored and computed in the dtype of the model, as in the paper.
-    fit: ClassVar[str] = 'pad'  # How a picture is made square, see `inputs/images.py`.
+    fit: ClassVar[str] = 'mean'  # How a picture is made square (the paper's way), see `inputs/images.py`.
 
     def __post_init__(self):
         # Tuples, whatever comes (JSON has lists): a module's field must hash.

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from flamingo_jax.inputs.pipeline import Batch
+from flamingo_jax.inputs.rows import Aligned
 from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.training.losses.noise import NoiseConfig, features
 
 
-def alignment_sum(
-    model: Flamingo, trained: Params, frozen: Params, batch: Batch, key: Key[Array, ''], noise: NoiseConfig
+def loss_sum(
+    model: Flamingo, trained: Params, frozen: Params, batch: Aligned, key: Key[Array, ''], noise: NoiseConfig
 ) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
     """How far a picture is from meaning what its text says, summed over a batch; not in the paper.
 
@@ -21,15 +21,15 @@ def alignment_sum(
     alone do not lead there: they are told soonest by what is added after the last block, and the gates of the others close.
 
     Args:
-      batch: tokens, weights and phi [b s], images [b 1 ...], text [b l] and ends [b], of `inputs/interleave.py: pair`.
-      (the others): as of `loss_sum`.
+      batch: rows of `inputs/rows.py`.
+      (the others): as of `next_token.loss_sum`.
 
     Returns:
       sum over rows of weight * the mean over blocks of |state - text's state|^2 / |text's state|^2; and sums for the metrics,
       `right` being the rows whose last state is nearest to that of their own text, of all texts in the (micro-)batch.
     """
     params = {**frozen, **trained}
-    weights = batch['weights'][:, -1]
+    weights = batch.weight
     key_features, key_blend = jax.random.split(key)
     other = jax.random.uniform(key_blend, weights.shape, maxval=noise.blend)
     other = jnp.where(jnp.roll(weights, 1) > 0, other, 0)
@@ -41,10 +41,10 @@ def alignment_sum(
         return x + share * (jnp.roll(x, 1, axis=0) - x)
 
     images = blended(features(model, params, batch, key_features, noise))
-    shown = model.states(params, images, batch['tokens'][:, :-1], batch['phi'][:, :-1])[:, :, -1]
+    shown = model.states(params, images, batch.tokens[:, :-1], batch.phi[:, :-1])[:, :, -1]
     alone = dataclasses.replace(model.config, xattn=None, lora=None, extra_tokens=())
-    read = dataclasses.replace(model, config=alone).states({'lm': params['lm']}, None, batch['text'])
-    read = jnp.take_along_axis(read, batch['ends'][None, :, None, None], axis=2)[:, :, 0]
+    read = dataclasses.replace(model, config=alone).states({'lm': params['lm']}, None, batch.text)
+    read = jnp.take_along_axis(read, (batch.used - 1)[None, :, None, None], axis=2)[:, :, 0]
     shown, read = (x.swapaxes(0, 1).astype(jnp.float32) for x in (shown, read))  # [b depth d]
     read = jax.lax.stop_gradient(blended(read))
     distance = jnp.mean(jnp.sum((shown - read) ** 2, axis=-1) / jnp.sum(read**2, axis=-1), axis=1)
@@ -54,7 +54,7 @@ def alignment_sum(
         loss=jnp.sum(distance * weights),
         answers=weights.sum(),
         right=jnp.sum(right * weights),
-        tokens=jnp.sum(batch['text'] != 0, dtype=jnp.float32),
-        unreadable=jnp.sum(batch['unreadable'], dtype=jnp.float32),
+        tokens=jnp.sum(batch.used, dtype=jnp.float32),
+        unreadable=jnp.sum(batch.unreadable, dtype=jnp.float32),
     )
     return sums['loss'], sums

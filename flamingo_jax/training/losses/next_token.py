@@ -5,21 +5,20 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
-from flamingo_jax.inputs.pipeline import Batch
+from flamingo_jax.inputs.rows import Interleaved
 from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.training.losses.noise import NoiseConfig, features, text_noise
 
 
 def loss_sum(
-    model: Flamingo, trained: Params, frozen: Params, batch: Batch, key: Key[Array, ''], noise: NoiseConfig
+    model: Flamingo, trained: Params, frozen: Params, batch: Interleaved, key: Key[Array, ''], noise: NoiseConfig
 ) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
     """The summed loss of a batch, to be divided by the batch's summed weights.
 
     Args:
       trained: component trees that the gradient is taken of.
       frozen: the others. Being another argument, they have no gradient.
-      batch: tokens [b l], weights [b l] (of each token as a target), phi [b l] and, unless the data is text alone,
-        images (pixels or features).
+      batch: rows of `inputs/rows.py`.
       key: for the noise.
 
     Returns:
@@ -27,20 +26,20 @@ def loss_sum(
     """
     params = {**frozen, **trained}
     key_features, key_text = jax.random.split(key)
-    images = features(model, params, batch, key_features, noise) if 'images' in batch else None
-    tokens, targets = batch['tokens'][:, :-1], batch['tokens'][:, 1:]
-    weights = batch['weights'][:, 1:]
+    shown = features(model, params, batch, key_features, noise)
+    tokens, targets = batch.tokens[:, :-1], batch.tokens[:, 1:]
+    weights = batch.weights[:, 1:]
     added = None
     if noise.text or noise.vocabulary:
         added = text_noise(params['lm']['embedder']['tokens'], tokens, key_text, noise, model)
-    logits = model.logits(params, images, tokens, batch['phi'][:, :-1], added)
+    logits = model.logits(params, shown, tokens, batch.phi[:, :-1], added)
     nll = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
     answers = weights >= 1.0  # Targets of full weight: the accuracy is of these.
     sums = dict(
         loss=jnp.sum(nll * weights),
         answers=jnp.sum(answers, dtype=jnp.float32),
         right=jnp.sum(answers & (logits.argmax(-1) == targets), dtype=jnp.float32),
-        tokens=jnp.sum(batch['tokens'] != 0, dtype=jnp.float32),
-        unreadable=jnp.sum(batch['unreadable'], dtype=jnp.float32),
+        tokens=jnp.sum(batch.used, dtype=jnp.float32),
+        unreadable=jnp.sum(batch.unreadable, dtype=jnp.float32),
     )
     return sums['loss'], sums

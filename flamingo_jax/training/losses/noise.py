@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from flamingo_jax.inputs.pipeline import Batch
+from flamingo_jax.inputs.rows import Batch
 from flamingo_jax.model.flamingo import Flamingo, Params
 
 
@@ -26,15 +26,16 @@ class NoiseConfig:
 
 def features(
     model: Flamingo, params: Params, batch: Batch, key: Key[Array, ''], noise: NoiseConfig
-) -> Float[Array, 'b n t s d_v']:
-    images = batch['images']
-    if images.ndim == 6:
-        images = model.features(params, images)
-    if noise.feature_dropout:
-        b, n, *_, d_v = images.shape
+) -> Float[Array, 'b n t s d_v'] | None:
+    """The features of a batch's pictures, of the trunk or computed before, some channels dropped; None for text alone."""
+    features = batch.features
+    if batch.images is not None:
+        features = model.features(params, batch.images)
+    if features is not None and noise.feature_dropout:
+        b, n, *_, d_v = features.shape
         keep = jax.random.bernoulli(key, 1 - noise.feature_dropout, (b, n, 1, 1, d_v))
-        images = jnp.where(keep, images / (1 - noise.feature_dropout), 0).astype(images.dtype)
-    return images
+        features = jnp.where(keep, features / (1 - noise.feature_dropout), 0).astype(features.dtype)
+    return features
 
 
 def text_noise(

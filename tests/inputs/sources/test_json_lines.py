@@ -7,7 +7,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from flamingo_jax.inputs.pipeline import DatasetConfig, sequences
+from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.pipeline import rows
+from flamingo_jax.inputs.sources.documents import Documents
 from flamingo_jax.inputs.sources.json_lines import JsonLines
 
 LINES = [
@@ -41,15 +43,15 @@ def test_records_name_their_pictures(folder):
 
 
 def test_documents_become_sequences_and_damaged_pictures_are_counted(folder, tokenizer):
-    config = DatasetConfig(path=str(folder / 'own.jsonl'), length=60, images=2, batch_size=2)
-    rows = sequences(config, tokenizer, 8, 0)
-    both = {int(row['unreadable']): row for row in (rows[0], rows[1])}
+    config = Documents(path=str(folder / 'own.jsonl'), length=60, images=2, batch_size=2)
+    every = rows(config, tokenizer, PictureFormat(8), 0)
+    both = {int(row.unreadable): row for row in (every[0], every[1])}
     whole, damaged = both[0], both[1]
-    text = tokenizer.decode(whole['tokens'][whole['tokens'] != tokenizer.pad])
+    text = tokenizer.decode(whole.tokens[: whole.used])
     assert text.startswith('a title<EOC><image> dax<EOC><image> wug<EOC>')
-    assert [int(value) for value in whole['images'][:, 0, 4, 4, 0]] == [200, 90]
-    assert set(whole['weights']) == {0.0, 0.5, 1.0}
-    assert not damaged['images'].any() and not damaged['phi'].any()
+    assert [int(value) for value in whole.images[:, 0, 4, 4, 0]] == [200, 90]
+    assert set(whole.weights) == {0.0, 0.5, 1.0}
+    assert not damaged.images.any() and not damaged.phi.any()
 
 
 def refused(folder, line, error=ValueError):
@@ -82,8 +84,11 @@ def refused(folder, line, error=ValueError):
         ([{'text': 'a', 'weight': True}], 'its "weight" is True'),
         (['<image> a'], 'put {"image": ...} where that stands'),
         (b'["\\ud800"]', 'no text in UTF-8'),
-        (['a', {'image': 3}], 'its "image" is a number'),
-        (['a', {'image': ''}], 'its "image" is empty'),
+        (['a', {'image': 3}], 'its picture is a number'),
+        (['a', {'image': ''}], 'its picture is empty'),
+        (['a', {'film': []}], 'its picture is a list'),
+        (['a', {'image': ['pets/a.png']}], 'its picture is a list'),
+        (['a', {'film': ['pets/a.png', 3]}], 'its picture is a number'),
         (['a', {'image': '../own.jsonl'}], 'lies outside of'),
         (['a', {'image': '/etc/hostname'}], 'lies outside of'),
     ],

@@ -1,18 +1,23 @@
 import dataclasses
 import json
 import pathlib
+import pickle
 
 import numpy as np
 import pytest
 
+from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.sources import picture_set
+from flamingo_jax.inputs.sources.array_record import open_split
+from flamingo_jax.inputs.sources.features import fingerprint
 from flamingo_jax.inputs.sources.picture_set import PictureSet
 
-SAMPLE = str(pathlib.Path(__file__).parents[2] / 'data/picture_dictionary/sample')
+SAMPLE = str(pathlib.Path(__file__).parents[3] / 'data/picture_dictionary/sample')
 
 
 @pytest.fixture(scope='module')
 def pictures():
-    return PictureSet(SAMPLE, 'validation', image_size=24)
+    return PictureSet(SAMPLE, 'validation', PictureFormat(24))
 
 
 def test_what_is_known_of_each_picture(pictures):
@@ -33,47 +38,95 @@ def test_pixels(pictures):
 
 
 def test_styles_are_chosen(pictures):
-    noto = PictureSet(SAMPLE, 'validation', styles=('noto',), image_size=24)
+    noto = PictureSet(SAMPLE, 'validation', PictureFormat(24), styles=('noto',))
     assert {picture.style for picture in noto.pictures} == {'noto'}
     assert len(noto.pictures) == len(pictures.by_concept)
     same = next(picture for picture in pictures.pictures if picture.index == noto.pictures[2].index)
     assert same == noto.pictures[2]  # An index is a place in the split, whatever is kept of it.
     np.testing.assert_array_equal(noto.frames(noto.pictures[2]), pictures.frames(same))
     with pytest.raises(ValueError, match=r"no pictures of style \['ntoo'\]; it has .*noto-v1"):
-        PictureSet(SAMPLE, 'validation', styles=('ntoo',))
+        PictureSet(SAMPLE, 'validation', PictureFormat(24), styles=('ntoo',))
 
 
 def test_no_such_data(tmp_path):
     with pytest.raises(ValueError, match="no split 'valid'; it has \\['test', 'train', 'validation'\\]"):
-        PictureSet(SAMPLE, 'valid')
+        PictureSet(SAMPLE, 'valid', PictureFormat(24))
     with pytest.raises(FileNotFoundError, match='does not exist. Prepare it'):
-        PictureSet(str(tmp_path / 'nothing'), 'train')
+        PictureSet(str(tmp_path / 'nothing'), 'train', PictureFormat(24))
     with pytest.raises(FileNotFoundError, match='no dataset_info.json'):
-        PictureSet(str(tmp_path), 'train')
+        PictureSet(str(tmp_path), 'train', PictureFormat(24))
+
+
+TRUNK = PictureFormat(24, 'pad', 4, 5, 'abc')
+
+
+def write_features(folder, features, **about):
+    np.save(folder / 'validation.npy', features)
+    about = dict(data=fingerprint(open_split(SAMPLE, 'validation')), trunk='abc', image_size=24, fit='pad') | about
+    (folder / 'validation.json').write_text(json.dumps(about))
+
+
+def read_features(folder, pictures=TRUNK, **options):
+    return PictureSet(SAMPLE, 'validation', pictures, features=str(folder), **options)
 
 
 def test_features_stand_for_pixels(pictures, tmp_path):
-    with pytest.raises(FileNotFoundError, match="No features of the split 'validation'.*flamingo_jax.features"):
-        PictureSet(SAMPLE, 'validation', features=str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="no features of the split 'validation'.*flamingo_jax.features"):
+        read_features(tmp_path)
     features = np.random.default_rng(0).standard_normal((len(pictures.pictures), 2, 1, 4, 5)).astype(np.float16)
-    np.save(tmp_path / 'validation.npy', features)
-    (tmp_path / 'validation.json').write_text(json.dumps(dict(records=len(features), trunk='abc')))
-    read = PictureSet(SAMPLE, 'validation', features=str(tmp_path), styles=('noto',), trunk='abc')
-    assert read.blank.shape == (1, 4, 5) and read.blank.dtype == np.float16
+    write_features(tmp_path, features)
+    read = read_features(tmp_path, styles=('noto',))
+    assert read.blank.shape == (1, 4, 5) and read.blank.dtype == np.float16 and read.views == 2
     for picture in read.pictures[:3]:
         np.testing.assert_array_equal(read.frames(picture), features[picture.index, 0])
         np.testing.assert_array_equal(read.frames(picture, view=1), features[picture.index, 1])
         backward = dataclasses.replace(picture, backward=True)
         np.testing.assert_array_equal(read.frames(backward), features[picture.index, 0])
-    clip = np.arange(8).reshape(1, 1, 8, 1, 1).astype(np.float16).repeat(len(features), axis=0)
-    np.save(tmp_path / 'validation.npy', clip)
-    read = PictureSet(SAMPLE, 'validation', features=str(tmp_path), trunk='abc')
+
+
+def test_features_are_mapped_by_each_worker_and_not_sent_to_it(pictures, tmp_path):
+    features = np.zeros((len(pictures.pictures), 40, 1, 4, 5), np.float16)
+    features[3] = 7
+    write_features(tmp_path, features)
+    read = read_features(tmp_path)
+    sent = pickle.dumps(read)
+    assert len(sent) - len(pickle.dumps(pictures)) < 10_000 < features.nbytes
+    np.testing.assert_array_equal(pickle.loads(sent).frames(read.pictures[3]), features[3, 0])
+
+
+def test_a_clip_plays_backward_from_its_first_frame(pictures, tmp_path, monkeypatch):
+    records = [record | dict(frames=list(record['frames']) * 8) for record in open_split(SAMPLE, 'validation')]
+    monkeypatch.setattr(picture_set, 'open_split', lambda path, split: records)  # The sample has no clips.
+    clip = np.arange(8).reshape(1, 1, 8, 1, 1).astype(np.float16).repeat(len(records), axis=0)
+    write_features(tmp_path, clip, data=fingerprint(records))
+    one = PictureFormat(24, 'pad', 1, 1, 'abc')
+    read = read_features(tmp_path, one, frames=8)
     backward = dataclasses.replace(read.pictures[0], backward=True)
     assert read.frames(backward).ravel().tolist() == [0, 7, 6, 5, 4, 3, 2, 1]
-    still = PictureSet(SAMPLE, 'validation', features=str(tmp_path), stills=True)
+    still = read_features(tmp_path, one, frames=8, stills=True)
     assert still.frames(still.pictures[0]).ravel().tolist() == [0] and still.blank.shape == (1, 1, 1)
-    with pytest.raises(ValueError, match='another trunk'):
-        PictureSet(SAMPLE, 'validation', features=str(tmp_path), trunk='abd')
-    (tmp_path / 'validation.json').write_text(json.dumps(dict(records=3, trunk='abc')))
-    with pytest.raises(ValueError, match='are of 3 pictures, the data set has'):
-        PictureSet(SAMPLE, 'validation', features=str(tmp_path))
+    with pytest.raises(ValueError, match=r'have the shape \(8, 1, 1\).*and not \(4, 1, 1\)'):
+        read_features(tmp_path, one, frames=4)
+
+
+@pytest.mark.parametrize(
+    'about, says',
+    [
+        (dict(data='another'), 'not of this data set'),
+        (dict(trunk='abd'), 'another trunk'),
+        (dict(image_size=32), 'image_size 32 and not 24'),
+        (dict(fit='crop'), 'fit crop and not pad'),
+    ],
+)
+def test_features_of_something_else_are_refused(pictures, tmp_path, about, says):
+    write_features(tmp_path, np.zeros((len(pictures.pictures), 1, 1, 4, 5), np.float16), **about)
+    with pytest.raises(ValueError, match=f'{says}.*Compute them anew'):
+        read_features(tmp_path)
+
+
+def test_a_fingerprint_tells_records_apart():
+    records = [dict(name=str(i).encode(), frames=[bytes([i])]) for i in range(100)]
+    same = fingerprint(records)
+    assert fingerprint(records) == same != fingerprint(records[:-1])
+    records[0]['frames'][0] = b'other'
+    assert fingerprint(records) != same

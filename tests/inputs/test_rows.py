@@ -1,11 +1,12 @@
 """Sequences by hand. The texts are symbols, one token each, so that positions can be counted."""
 
+import jax
 import numpy as np
 import pytest
 
 from flamingo_jax.inputs import tokenizer as tokenizers
 from flamingo_jax.inputs.images import PictureError
-from flamingo_jax.inputs.interleave import Chunk, interleave, pair
+from flamingo_jax.inputs.rows import Aligned, Chunk, Interleaved
 
 BLANK = np.zeros((1, 2, 2, 3), np.uint8)
 
@@ -26,7 +27,8 @@ def unreadable():
 
 
 def build(chunks, letters, length=16, images=3, seed=0, **options):
-    return interleave(chunks, letters, length, images, BLANK, np.random.default_rng(seed), **options)
+    rng = np.random.default_rng(seed)
+    return Interleaved.of(chunks, letters, BLANK, rng, length=length, images=images, **options)
 
 
 def spelled(sequence, letters):
@@ -34,7 +36,7 @@ def spelled(sequence, letters):
     marks = {letters.pad: '.', letters.bos: '^', letters.eos: '$', letters.eoc: '/'} | dict.fromkeys(
         letters.image_tag, 'i'
     )
-    return ''.join(marks.get(int(token)) or letters.decode([token]) for token in sequence['tokens'])
+    return ''.join(marks.get(int(token)) or letters.decode([token]) for token in sequence.tokens)
 
 
 def digits(array):
@@ -52,12 +54,12 @@ def test_a_document(letters):
     assert len(letters.image_tag) == 3
     sequence = build(TWO, letters, length=20)
     assert spelled(sequence, letters) == '^ab/iiicd/iiief/$...'
-    assert digits(sequence['phi']) ==    '00001111112222222222'  # fmt: skip  # noqa: E222
+    assert digits(sequence.phi) ==    '00001111112222222222'  # fmt: skip  # noqa: E222
     # Tags are no targets; a chunk's <EOC> weighs what its last segment does, and <EOS> what the last <EOC> does.
-    assert digits(sequence['weights']) == '01110000110001000000'
-    np.testing.assert_array_equal(sequence['images'], [BLANK + 1, BLANK + 2, BLANK])
-    assert sequence['unreadable'] == 0
-    kinds = {name: (value.dtype, value.shape) for name, value in sequence.items()}
+    assert digits(sequence.weights) == '01110000110001000000'
+    np.testing.assert_array_equal(sequence.images, [BLANK + 1, BLANK + 2, BLANK])
+    assert sequence.unreadable == 0
+    kinds = {name: (value.dtype, value.shape) for name, value in sequence._asdict().items() if value is not None}
     assert kinds['tokens'] == (np.int32, (20,)) and kinds['phi'] == (np.int32, (20,))
     assert kinds['weights'] == (np.float32, (20,)) and kinds['images'] == (np.uint8, (3, 1, 2, 2, 3))
 
@@ -72,16 +74,16 @@ def test_the_model_counts_the_same_phi(letters, config):
 
     model = Flamingo(dataclasses.replace(config, image_tag=letters.image_tag))
     sequence = build(TWO, letters, length=20)
-    np.testing.assert_array_equal(model.phi(jnp.array(sequence['tokens'][None])), sequence['phi'][None])
+    np.testing.assert_array_equal(model.phi(jnp.array(sequence.tokens[None])), sequence.phi[None])
 
 
 def test_text_tied_to_the_next_picture(letters):
     """All but the tags moves on by one; what has no next picture sees none."""
     sequence = build(TWO, letters, length=20, p_next=1.0)
     assert spelled(sequence, letters) == '^ab/iiicd/iiief/$...'
-    assert digits(sequence['phi']) ==    '11111112222220000000'  # fmt: skip  # noqa: E222
-    drawn = {digits(build(TWO, letters, length=20, seed=seed, p_next=0.5)['phi']) for seed in range(20)}
-    assert drawn == {'00001111112222222222', digits(sequence['phi'])}
+    assert digits(sequence.phi) ==    '11111112222220000000'  # fmt: skip  # noqa: E222
+    drawn = {digits(build(TWO, letters, length=20, seed=seed, p_next=0.5).phi) for seed in range(20)}
+    assert drawn == {'00001111112222222222', digits(sequence.phi)}
 
 
 def test_a_long_document_gives_a_window(letters):
@@ -94,11 +96,11 @@ def test_a_long_document_gives_a_window(letters):
         found[text] = sequence
     assert len(found) == 8
     cut = found['iicd/iiief']
-    assert digits(cut['phi']) == '0000011111' and digits(cut['weights']) == '0001100010'
-    np.testing.assert_array_equal(cut['images'], [BLANK + 2, BLANK, BLANK])
+    assert digits(cut.phi) == '0000011111' and digits(cut.weights) == '0001100010'
+    np.testing.assert_array_equal(cut.images, [BLANK + 2, BLANK, BLANK])
     first = found['^ab/iiicd/']
-    assert digits(first['phi']) == '0000111111'
-    np.testing.assert_array_equal(first['images'], [BLANK + 1, BLANK, BLANK])
+    assert digits(first.phi) == '0000111111'
+    np.testing.assert_array_equal(first.images, [BLANK + 1, BLANK, BLANK])
 
 
 @pytest.mark.parametrize('length', [30, 12, 11, 10, 9, 8, 5])
@@ -110,10 +112,10 @@ def test_more_pictures_than_room(letters, length, images):
     for seed in range(30):
         sequence = build(chunks, letters, length=length, images=images, seed=seed)
         text = spelled(sequence, letters).rstrip('.')
-        assert text in whole and len(sequence['tokens']) == length
-        assert sequence['images'].shape[0] == images and sequence['phi'].max() <= images
+        assert text in whole and len(sequence.tokens) == length
+        assert sequence.images.shape[0] == images and sequence.phi.max() <= images
         assert text.count('iiia') <= images
-        shown = [int(frame.max()) for frame in sequence['images'] if frame.max()]
+        shown = [int(frame.max()) for frame in sequence.images if frame.max()]
         assert shown == list(range(shown[0], shown[0] + len(shown))) if shown else True
 
 
@@ -121,25 +123,25 @@ def test_room_for_no_more(letters):
     chunks = [Chunk(picture(number), ['a'], [1.0]) for number in range(1, 4)]
     sequence = build(chunks, letters, length=20, images=2)
     assert spelled(sequence, letters) == '^iiia/iiia/.........'
-    assert digits(sequence['phi'][:11]) == '01111122222'
+    assert digits(sequence.phi[:11]) == '01111122222'
 
 
 def test_text_alone(letters):
-    sequence = interleave([Chunk(None, ['abc'], [1.0])], letters, 8, 0, None, np.random.default_rng(0))
-    assert spelled(sequence, letters) == '^abc/$..' and 'images' not in sequence and not sequence['phi'].any()
+    sequence = build([Chunk(None, ['abc'], [1.0])], letters, length=8, images=0)
+    assert spelled(sequence, letters) == '^abc/$..' and sequence.images is None and not sequence.phi.any()
     bare = tokenizers.Tokenizer(letters.model)
-    sequence = interleave([Chunk(None, ['abc'], [1.0])], bare, 8, 0, None, np.random.default_rng(0))
-    assert list(sequence['tokens']) == [2, *letters.encode('abc'), 3, 0, 0, 0]
-    assert digits(sequence['weights']) == '01111000'
+    sequence = build([Chunk(None, ['abc'], [1.0])], bare, length=8, images=0)
+    assert list(sequence.tokens) == [2, *letters.encode('abc'), 3, 0, 0, 0]
+    assert digits(sequence.weights) == '01111000'
 
 
 def test_an_unreadable_picture_takes_its_text_along(letters):
     chunks = [TWO[0], Chunk(unreadable, ['g'], [1.0]), TWO[2]]
     sequence = build(chunks, letters)
-    assert spelled(sequence, letters) == '^ab/iiief/$.....' and sequence['unreadable'] == 1
-    assert digits(sequence['phi'][:11]) == '00001111111'
+    assert spelled(sequence, letters) == '^ab/iiief/$.....' and sequence.unreadable == 1
+    assert digits(sequence.phi[:11]) == '00001111111'
     nothing = build([Chunk(unreadable, ['g'], [1.0])], letters)
-    assert spelled(nothing, letters) == '^$' + 14 * '.' and not nothing['weights'].any()
+    assert spelled(nothing, letters) == '^$' + 14 * '.' and not nothing.weights.any()
 
 
 def test_pictures_outside_the_window_are_not_decoded(letters):
@@ -159,8 +161,8 @@ def test_pictures_outside_the_window_are_not_decoded(letters):
         read.clear()
         sequence = build(page, letters, seed=seed)
         broken = {i for i in read if i % 3 == 2}
-        assert len(read) <= 3 * (1 + len(broken)) and sequence['unreadable'] == len(broken)
-        shown = sequence['images'][: sequence['phi'].max(), 0, 0, 0, 0] - BLANK.flat[0]
+        assert len(read) <= 3 * (1 + len(broken)) and sequence.unreadable == len(broken)
+        shown = sequence.images[: sequence.phi.max(), 0, 0, 0, 0] - BLANK.flat[0]
         assert len(shown) and set(shown) <= set(read) - broken
 
 
@@ -169,22 +171,26 @@ def test_a_picture_of_another_shape_is_an_error(letters):
         build([Chunk(lambda: np.zeros((2, 2, 2, 3), np.uint8), [], [])], letters)
 
 
+def aligned(chunks, letters, length):
+    return Aligned.of(chunks, letters, BLANK, np.random.default_rng(0), length=length)
+
+
 @pytest.mark.parametrize('document', [TWO, TWO[1:]])
 def test_a_pair(letters, document):
     """The first picture by itself, and its text by itself, whatever stands around them."""
-    row = pair(document, letters, 6, BLANK)
-    assert spelled(row, letters) == '^iii/' and digits(row['phi']) == '01111' and digits(row['weights']) == '00001'
-    assert spelled(dict(tokens=row['text']), letters) == '^cd...' and row['ends'] == 2
-    np.testing.assert_array_equal(row['images'], [BLANK + 1])
-    cut = pair(document, letters, 2, BLANK)
-    assert spelled(dict(tokens=cut['text']), letters) == '^c' and cut['ends'] == 1
+    row = aligned(document, letters, 6)
+    assert spelled(row, letters) == '^iii/' and digits(row.phi) == '01111' and row.weight == 1
+    assert spelled(row._replace(tokens=row.text), letters) == '^cd...' and row.used == 3
+    np.testing.assert_array_equal(row.images, [BLANK + 1])
+    cut = aligned(document, letters, 2)
+    assert spelled(cut._replace(tokens=cut.text), letters) == '^c' and cut.used == 2
 
 
 @pytest.mark.parametrize(
     'chunk, bad', [(Chunk(unreadable, ['g'], [1.0]), 1), (TWO[0], 0), (Chunk(picture(1), [], []), 0)]
 )
 def test_no_pair_weighs_nothing(letters, chunk, bad):
-    row, whole = pair([chunk], letters, 6, BLANK), pair(TWO, letters, 6, BLANK)
-    assert {name: value.shape for name, value in row.items()} == {name: value.shape for name, value in whole.items()}
-    assert not row['weights'].any() and row['unreadable'] == bad and not row['images'].any()
-    np.testing.assert_array_equal(row['tokens'], whole['tokens'])
+    row, whole = aligned([chunk], letters, 6), aligned(TWO, letters, 6)
+    assert jax.tree.map(np.shape, row) == jax.tree.map(np.shape, whole)
+    assert not row.weight and row.unreadable == bad and not row.images.any()
+    np.testing.assert_array_equal(row.tokens, whole.tokens)

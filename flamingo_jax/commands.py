@@ -1,0 +1,195 @@
+"""How every command begins, speaks and ends.
+
+A command defines its flags and starts before it imports JAX, so that --help and a mistyped flag are answered at once:
+
+    if __name__ == '__main__':
+        flags.DEFINE_string('out', None, 'Folder to write.', required=True)
+        commands.start(__doc__)
+
+    import jax
+    ...
+    if __name__ == '__main__':
+        main()
+
+This file imports nothing else of the project. Exit code 2 is a wrong command line or config, 1 any other error, and
+Ctrl-C ends a command as SIGINT does (130 in a shell). A user's mistake ends with its message and no traceback; --debug
+shows the traceback. What is a mistake, and what a bug: see `is_mistake`.
+"""
+
+import dis
+import os
+import pathlib
+import re
+import sys
+import textwrap
+import traceback
+import warnings
+from logging import ERROR, WARNING, LogRecord
+from types import TracebackType
+from typing import NoReturn
+
+from absl import flags, logging
+
+flags.disclaim_key_flags()  # A flag that is defined here belongs to the command that asks for it.
+OURS = pathlib.Path(__file__).parents[1]
+OUR_ROOMS = tuple(str(OURS / name) + os.sep for name in ('flamingo_jax', 'data'))
+
+
+def start(doc: str, config: bool = False, positional: bool = False) -> list[str]:
+    """Makes the process a command: reads its flags, silences the libraries, and lets errors end as they should.
+
+    Args:
+      doc: what --help shows above the flags.
+      config: whether there is a flag --config=FILE.py, whose keys --config.KEY=VALUE changes.
+      positional: whether arguments that are no flags are allowed.
+
+    Returns:
+      The arguments that are no flags.
+    """
+    flags.DEFINE_bool('debug', False, 'Show the traceback of an error.')
+    if config:
+        from ml_collections import config_flags
+
+        meaning = 'Python file with get_config(). --config.KEY=VALUE changes a key.'
+        config_flags.DEFINE_config_file('config', None, meaning, lock_config=True)
+        flags.mark_flag_as_required('config')
+    if {'--help', '-h', '-help'} & set(sys.argv[1:]):
+        print(_help(doc))
+        sys.exit(0)
+    _silence()
+    sys.excepthook = _end
+    if config and _config_file() and not pathlib.Path(_config_file()).is_file():
+        refuse(f'There is no config at {_config_file()}. It is a Python file, such as experiments/quickstart.py.')
+    try:
+        _, *rest = flags.FLAGS(sys.argv)
+    except flags.Error as error:
+        missing = re.match(r'flag --(\S+)=None: ', str(error))
+        refuse(f'--{missing[1]} is missing.' if missing else str(error))
+    except Exception as error:  # The config is Python: anything may be wrong with it.
+        if message := _config_mistake(error):
+            refuse(message)
+        raise
+    if rest and not positional:
+        refuse(f'A flag begins with --. Not understood: {" ".join(rest)}.')
+    return rest
+
+
+def define_processes() -> None:
+    """The flags of one process among several, for `parallel.processes.join`; by default JAX's environment variables."""
+    flags.DEFINE_string(
+        'coordinator',
+        os.environ.get('JAX_COORDINATOR_ADDRESS', ''),
+        "Of several processes: host:port of process 0, or 'auto' on TPU pods and SLURM.",
+    )
+    flags.DEFINE_integer('processes', os.environ.get('JAX_NUM_PROCESSES'), 'How many processes there are.')
+    flags.DEFINE_integer('process_id', os.environ.get('JAX_PROCESS_ID'), 'Which one this is, from 0.')
+
+
+def define_mesh(meaning: str) -> None:
+    """The flag --mesh=DATA,FSDP,TENSOR, which `parallel.mesh.parse` reads; `meaning` is its help."""
+    flags.DEFINE_string('mesh', None, f'{meaning} Three sizes, DATA,FSDP,TENSOR; -1 is what the others leave.')
+
+
+def is_mistake(error: BaseException) -> bool:
+    """Whether an error is the user's mistake (bad input, a full disk) and not a bug.
+
+    It is if a `raise` statement of this project raised it, since each of those says what is wrong and what to do, or if the
+    operating system refused something. A ValueError that came out of NumPy or JAX is a bug of ours.
+    """
+    if isinstance(error, OSError) and error.errno:
+        return True
+    if isinstance(error, (AssertionError, NotImplementedError)) or not error.__traceback__:
+        return False
+    innermost = error.__traceback__
+    while innermost.tb_next:
+        innermost = innermost.tb_next
+    code = innermost.tb_frame.f_code
+    return code.co_filename.startswith(OUR_ROOMS) and code.co_code[innermost.tb_lasti] == dis.opmap['RAISE_VARARGS']
+
+
+def refuse(message: str) -> NoReturn:
+    """Ends a command whose command line or config is wrong."""
+    if '--debug' in sys.argv and sys.exc_info()[0]:
+        traceback.print_exc()
+    _say(f'error: {message}')
+    sys.exit(2)
+
+
+def _end(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
+    """Stands in for `sys.excepthook`: Python exits with 1 after it, or by SIGINT after Ctrl-C."""
+    if '--debug' in sys.argv:
+        sys.__excepthook__(kind, error, where)
+    elif issubclass(kind, KeyboardInterrupt):
+        _say('Stopped by Ctrl-C.')
+    elif isinstance(error, OSError) and error.filename:
+        _say(f'error: {error.strerror}: {error.filename}')
+    elif is_mistake(error):
+        _say(f'error: {error}')
+    else:
+        sys.__excepthook__(kind, error, where)
+
+
+def _say(message: str) -> None:
+    """One message on stderr, below a progress bar that may stand there."""
+    if 'tqdm' in sys.modules:
+        sys.modules['tqdm'].tqdm.write(message, file=sys.stderr)
+    else:
+        print(message, file=sys.stderr)
+
+
+def _silence() -> None:
+    """Keeps the libraries' start-up lines and warnings, on which a user cannot act, from stderr."""
+    for name in ('TF_CPP_MIN_LOG_LEVEL', 'GLOG_minloglevel', 'ABSL_MIN_LOG_LEVEL'):
+        os.environ.setdefault(name, '2')  # C++ code: errors alone.
+    if not sys.warnoptions:
+        warnings.simplefilter('ignore')
+    logging.set_verbosity(logging.INFO)
+    logging.use_absl_handler()
+    logging.get_absl_handler().setFormatter(None)  # The message alone.
+    logging.get_absl_handler().addFilter(_worth_reading)
+
+
+def _worth_reading(record: LogRecord) -> bool:
+    """What this project logs; of the libraries errors, and JAX's warnings: that it leaves a GPU unused, for example.
+
+    Orbax and TFDS tell their every step, and warn of what was asked for.
+    """
+    return record.pathname.startswith(OUR_ROOMS) or record.levelno >= (WARNING if record.name[:3] == 'jax' else ERROR)
+
+
+def _help(doc: str) -> str:
+    lines = [doc.strip(), '', 'Flags:']
+    for flag in sorted(flags.FLAGS.get_key_flags_for_module(sys.argv[0]), key=lambda flag: flag.name):
+        default = '' if flag.default in (None, '', [], False) else f' (default: {flag.default_as_str.strip(chr(39))})'
+        no = '[no]' if flag.boolean and flag.default is not False else ''
+        lines.append(f'  --{no}{flag.name}' + ('' if flag.boolean else f'={flag.name.upper()}'))
+        lines += textwrap.wrap(flag.help + default, 100, initial_indent=' ' * 6, subsequent_indent=' ' * 6)
+    return '\n'.join(lines)
+
+
+def _config_mistake(error: Exception) -> str:
+    """What is wrong with --config or --config.KEY, in a line; '' if the error is of neither."""
+    text: object = error
+    while isinstance(text, Exception):
+        text = text.args[0] if text.args else type(text).__name__
+    text = re.sub(r' Other fields present: ".*"\n', ' ', str(text), flags=re.DOTALL).replace('\n', '. ')
+    file = pathlib.Path(_config_file()).absolute()
+    if isinstance(error, SyntaxError):
+        return f'{error.filename}, line {error.lineno}: {error.msg}.'
+    lines = [
+        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if pathlib.Path(frame.filename) == file
+    ]
+    if lines:
+        return f'{file}, line {lines[-1]}: {type(error).__name__}: {text}'
+    if 'get_config' in text:
+        return f'{file} is no config: it has no function get_config().'
+    return f'The config has no such key: {text}' if isinstance(error, (AttributeError, KeyError)) else ''
+
+
+def _config_file() -> str:
+    """What --config names, as the command line has it: the flag has no value where the file cannot be read."""
+    for argument, following in zip(sys.argv, [*sys.argv[1:], ''], strict=True):
+        name, equals, value = argument.lstrip('-').partition('=')
+        if argument.startswith('-') and name == 'config':
+            return value if equals else following
+    return ''

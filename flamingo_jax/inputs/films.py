@@ -1,0 +1,109 @@
+"""A film -> so many frames of it, evenly, at least one a second (paper: 8 in training, at 1 a second).
+
+A film is a list of pictures, which are taken to be a second apart at most, or an encoded clip: an animated WebP, GIF or PNG
+(PIL), or a video file (PyAV: pip install 'flamingo_jax[films]'). A still is a film in which nothing moves.
+"""
+
+import io
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import PIL.Image
+import PIL.ImageSequence
+from jaxtyping import UInt8
+
+from flamingo_jax.inputs.images import PictureError, Still, to_frames
+
+APART = 1.0  # Seconds between frames at most.
+ENCODED = bytes | str | os.PathLike
+
+
+def to_film(
+    film: Still | Sequence[Still], frames: int, size: int, fit: str, start: float = 0.5
+) -> UInt8[np.ndarray, '{frames} {size} {size} 3']:
+    """Frames of a film, fitted into squares as pictures are (`inputs/images.py`).
+
+    Args:
+      film: encoded, or a list of pictures.
+      frames: how many.
+      size, fit: as of `to_frames`.
+      start: of a film of more than `frames` seconds a piece of that length is taken, from here: 0 is its beginning, 1 the
+        last one possible.
+
+    Raises:
+      PictureError: it cannot be read, or PyAV is needed and not installed.
+    """
+    if not isinstance(film, ENCODED | PIL.Image.Image) and not (isinstance(film, np.ndarray) and film.ndim == 3):
+        if not len(film):
+            raise PictureError('A film has no frames: its list is empty.')
+        chosen = times(float(len(film)), frames, start).astype(int)
+        return to_frames([film[i] for i in chosen], size, fit)
+    if not isinstance(film, ENCODED):
+        return np.repeat(to_frames(film, size, fit), frames, axis=0)
+    data = film if isinstance(film, bytes) else _content(film)
+    name = 'a film' if isinstance(film, bytes) else os.fspath(film)
+    try:
+        animation = PIL.Image.open(io.BytesIO(data))
+        if getattr(animation, 'n_frames', 1) > 1:
+            return to_frames(list(_animation(animation, frames, start)), size, fit)
+        return np.repeat(to_frames(data, size, fit), frames, axis=0)
+    except PIL.UnidentifiedImageError:
+        return to_frames(list(_video(data, name, frames, start)), size, fit)
+    except PictureError:
+        raise
+    except Exception as error:  # Each of PIL's decoders has its own errors for damaged data.
+        raise PictureError(f'{name} cannot be decoded: {type(error).__name__}: {error}') from error
+
+
+def times(seconds: float, frames: int, start: float) -> np.ndarray:
+    """When the frames of a film are taken, in seconds: the middles of equal parts, of a second at most."""
+    length = min(seconds, frames * APART)
+    return start * (seconds - length) + (np.arange(frames) + 0.5) * length / frames
+
+
+def _content(path: str | os.PathLike) -> bytes:
+    try:
+        return pathlib.Path(path).read_bytes()
+    except OSError as error:
+        raise PictureError(f'{os.fspath(path)} cannot be read: {error.strerror}.') from error
+
+
+def _animation(image: PIL.Image.Image, frames: int, start: float) -> Iterator[PIL.Image.Image]:
+    seconds = []
+    for frame in PIL.ImageSequence.Iterator(image):
+        frame.load()  # A WebP knows a frame's duration only then.
+        seconds.append((frame.info.get('duration') or 100) / 1000)  # A GIF's 0 is shown as a tenth of a second.
+    ends = np.cumsum(seconds)
+    for at in np.searchsorted(ends, times(ends[-1], frames, start), side='right'):
+        image.seek(min(int(at), len(ends) - 1))
+        yield image.convert('RGBA' if image.has_transparency_data else 'RGB')
+
+
+def _video(data: bytes, name: str, frames: int, start: float) -> Iterator[PIL.Image.Image]:
+    try:
+        import av  # Large, and for films alone.
+    except ImportError as error:
+        raise PictureError(f"{name} is a video file: pip install 'flamingo_jax[films]' to read it.") from error
+    try:
+        with av.open(io.BytesIO(data)) as container:
+            stream = container.streams.video[0]
+            shown = sorted(float(p.pts * p.time_base) for p in container.demux(stream) if p.pts is not None)
+            if not shown:
+                raise PictureError(f'{name} holds no frames.')
+            step = (shown[-1] - shown[0]) / max(len(shown) - 1, 1) or APART
+            wanted = shown[0] + times(shown[-1] - shown[0] + step, frames, start)
+            left = [shown[i] for i in (np.searchsorted(shown, wanted, side='right') - 1).clip(0)]
+            container.seek(int(left[0] / stream.time_base), stream=stream)  # To the key frame before it.
+            for frame in container.decode(stream):
+                while left and frame.time is not None and frame.time >= left[0] - 1e-6:
+                    yield frame.to_image()
+                    left.pop(0)
+                if not left:
+                    return
+            raise PictureError(f'{name} ends before its last frame: it is cut short.')
+    except PictureError:
+        raise
+    except Exception as error:  # FFmpeg has an error for each way to be damaged.
+        raise PictureError(f'{name} cannot be decoded: {type(error).__name__}: {error}') from error

@@ -1,0 +1,99 @@
+"""Stored documents: texts and pictures in reading order, as builders write them (ArrayRecord), or one's own (.jsonl).
+
+A record has three parallel lists, `texts`, `images` and `weights`; at each place stands a text or a picture. A picture is
+an encoded file, or a path; a film is a list of those, its frames, or an encoded clip (`inputs/films.py`).
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from flamingo_jax.inputs import augment
+from flamingo_jax.inputs.films import to_film
+from flamingo_jax.inputs.images import Frames, PictureError, PictureFormat, to_frames
+from flamingo_jax.inputs.rows import Chunk
+from flamingo_jax.inputs.sources.array_record import open_split
+from flamingo_jax.inputs.sources.features import Features
+from flamingo_jax.inputs.sources.json_lines import JsonLines
+from flamingo_jax.inputs.sources.source import Opened, Source
+
+
+@dataclasses.dataclass(frozen=True)
+class Documents(Source):
+    """A folder that a builder prepared, or the .jsonl file of one's own documents, which is one split whatever its name."""
+
+    flip: bool = False  # Pictures are mirrored by chance (paper, appendix A.4.2). Not where texts tell left from right.
+    recolour: bool = False  # Brightness, contrast and saturation are changed by chance (paper, there).
+    space: float = (
+        0.0  # Probability that the first text after a picture begins with a space (paper: 0.5 of paired texts).
+    )
+
+    def open(self, pictures: PictureFormat) -> Opened:
+        """Opens the documents; errors as `open_split`, `JsonLines` and `Features`."""
+        return _Opened(self, pictures)
+
+
+def open_records(path: str, split: str) -> Sequence[dict[str, Any]]:
+    """The records of stored documents; errors as `open_split` and `JsonLines`."""
+    return JsonLines(path) if path.endswith('.jsonl') else open_split(path, split)
+
+
+def is_picture(place: Any) -> bool:
+    """Whether a place of a record's `images` holds a picture or a film."""
+    return len(place) > 0 if isinstance(place, bytes | Sequence | np.ndarray) else True
+
+
+class _Opened:
+    def __init__(self, source: Documents, pictures: PictureFormat):
+        self._source, self._pictures = source, pictures
+        self._records = open_records(source.path, source.split)
+        self._features = None
+        if source.features and source.images:
+            self._features = Features(source.features, source.split, self._records, pictures, source.frames)
+            self._begins = np.load(f'{source.features}/{source.split}.begins.npy')
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def document(self, index: int, rng: np.random.Generator) -> list[Chunk]:
+        """Document `index` as chunks: each picture begins one. A text-only data set drops pictures."""
+        record, source = self._records[index], self._source
+        chunks, number = [Chunk(None, [], [])], 0
+        for text, image, weight in zip(record['texts'], record['images'], record['weights'], strict=True):
+            if is_picture(image) and source.images:
+                chunks.append(Chunk(self._picture(image, index, number, rng), [], []))
+                number += 1
+            elif text:
+                text = text.decode()
+                first = chunks[-1].picture is not None and not chunks[-1].texts
+                if source.space and first and rng.random() < source.space:
+                    text = f' {text}'
+                chunks[-1].texts.append(text)
+                chunks[-1].weights.append(float(weight))
+        return [chunk for chunk in chunks if chunk.picture or chunk.texts]
+
+    def _picture(self, image: Any, index: int, number: int, rng: np.random.Generator) -> Callable[[], Frames]:
+        """How picture `number` of a document is read. What is left to chance is drawn now: it is read later."""
+        source = self._source
+        flip = source.flip and rng.random() < 0.5
+        if self._features is not None:
+            view = int(rng.integers(self._features.views)) if self._features.views > 1 else 0
+            return functools.partial(self._read_features, int(self._begins[index]) + number, view, flip)
+        start = float(rng.random()) if source.frames > 1 else 0.0
+        colours = augment.draw_colours(rng) if source.recolour else None
+        return functools.partial(self._read_pixels, image, start, flip, colours)
+
+    def _read_features(self, picture: int, view: int, flip: bool) -> Frames:
+        frames = self._features.frames(picture, view)
+        if np.isnan(frames).any():
+            raise PictureError('A picture could not be read when features were computed.')
+        return augment.mirror(frames) if flip else frames
+
+    def _read_pixels(self, image: Any, start: float, flip: bool, colours: tuple[float, ...] | None) -> Frames:
+        fit, frames = (self._pictures.size, self._pictures.fit), self._source.frames
+        pixels = to_frames(image, *fit) if frames == 1 else to_film(image, frames, *fit, start=start)
+        pixels = augment.mirror(pixels) if flip else pixels
+        return augment.recolour(pixels, colours) if colours else pixels

@@ -1,0 +1,96 @@
+"""The frozen trunk's features of a split, computed once by `python -m flamingo_jax.features`.
+
+FOLDER/SPLIT.npy     float16 [pictures views t s d_v]
+FOLDER/SPLIT.json    of what, and by which trunk
+"""
+
+import functools
+import hashlib
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from flamingo_jax.inputs.images import Frames, PictureFormat
+
+LOOKED_AT = 64  # Records that tell one data set from another.
+
+
+def fingerprint(records: Sequence[dict[str, Any]]) -> str:
+    """What tells the records of a split from those of another, wherever they lie: their number, and the bytes of some."""
+    digest = hashlib.sha256(f'{len(records)}'.encode())
+    for i in np.unique(np.linspace(0, len(records) - 1, min(LOOKED_AT, len(records))).astype(int)):
+        for name, value in sorted(records[int(i)].items()):
+            digest.update(f'{name} {_plain(value)}'.encode())
+    return digest.hexdigest()
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bytes):
+        return hashlib.sha256(value).hexdigest()
+    if isinstance(value, pathlib.Path):
+        return value.name
+    if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray):
+        return str(value)
+    return ' '.join(_plain(item) for item in value)
+
+
+class Features:
+    """Features of the pictures of a split, mapped into memory by each process that reads them, and never copied to it.
+
+    Attributes:
+      views: of each picture, itself included.
+    """
+
+    def __init__(
+        self, folder: str, split: str, records: Sequence[dict[str, Any]], pictures: PictureFormat, frames: int
+    ):
+        """Opens the file.
+
+        Args:
+          folder, split: where the features command wrote.
+          records: the split itself.
+          pictures: how the model takes pictures.
+          frames: of each picture.
+
+        Raises:
+          FileNotFoundError: they were not computed, or not to the end.
+          ValueError: they are of another data set, of another trunk, or of pictures read in another way.
+        """
+        self._path = pathlib.Path(folder) / f'{split}.npy'
+        about = self._path.with_suffix('.json')
+        remedy = 'Compute them anew: python -m flamingo_jax.features --data=... --vision=... --out=...'
+        if not about.is_file():
+            raise FileNotFoundError(f'There are no features of the split {split!r} in {folder}. {remedy}')
+        about = json.loads(about.read_text())
+        if about.get('data') != fingerprint(records):
+            raise ValueError(
+                f'The features in {folder} are not of this data set, or of an earlier form of it. {remedy}'
+            )
+        expected = dict(trunk=pictures.trunk, image_size=pictures.size, fit=pictures.fit)
+        wrong = {name: value for name, value in expected.items() if value and about[name] != value}
+        if 'trunk' in wrong:
+            raise ValueError(f'The features in {folder} are those of another trunk than this model has. {remedy}')
+        if wrong:
+            found = ', '.join(f'{name} {about[name]} and not {value}' for name, value in wrong.items())
+            raise ValueError(f'The features in {folder} are of pictures read in another way: {found}. {remedy}')
+        _, self.views, *shape = self._map.shape
+        if tuple(shape) != pictures.blank(frames, features=True).shape:
+            raise ValueError(
+                f'The features in {folder} have the shape {tuple(shape)} (frames, features, channels) and not '
+                f'{pictures.blank(frames, features=True).shape}: set `frames` of the data set to theirs. {remedy}'
+            )
+
+    @functools.cached_property
+    def _map(self) -> np.ndarray:
+        return np.load(self._path, mmap_mode='r')
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A worker maps the file anew: pickled, the map would be the whole file."""
+        return {name: value for name, value in vars(self).items() if name != '_map'}
+
+    def frames(self, index: int, view: int = 0) -> Frames:
+        """float16 [t s d_v] of one view of picture `index`."""
+        return np.asarray(self._map[index, view])

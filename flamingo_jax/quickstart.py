@@ -1,0 +1,21 @@
+"""The quickstart, from any folder: experiments/quickstart.py of the clone, or of the installed package.
+
+    python -m flamingo_jax.quickstart [--workdir=runs/quickstart] [--steps=500] [--episodes=400]
+    python -m flamingo_jax.quickstart --where
+
+--where prints the folder that holds the experiments, the sample and the trained models: its experiments/picture_dictionary
+is a --checkpoint for `generate`.
+"""
+
+import pathlib
+import runpy
+import sys
+
+PACKAGE = pathlib.Path(__file__).parent
+ROOT = PACKAGE / 'embedded' if (PACKAGE / 'embedded').is_dir() else PACKAGE.parent
+
+if __name__ == '__main__':
+    if sys.argv[1:] == ['--where']:
+        print(ROOT)
+    else:
+        runpy.run_path(str(ROOT / 'experiments' / 'quickstart.py'), run_name='__main__')

@@ -1,0 +1,155 @@
+"""A config -> the parts of a run, before anything is computed: for training and for its plan alike."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jax.typing import DTypeLike
+from ml_collections import ConfigDict
+
+from flamingo_jax.inference import bundle
+from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.rows import Batch
+from flamingo_jax.inputs.sources.source import Source
+from flamingo_jax.inputs.tokenizer import MissingTokenizer, Tokenizer
+from flamingo_jax.model.config import FlamingoConfig
+from flamingo_jax.model.flamingo import Flamingo, Params
+from flamingo_jax.parallel import mesh as meshes
+from flamingo_jax.parallel import rules
+from flamingo_jax.training.config import lora_fields, source_of, trained_trees
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """The model, its tokenizer, its data sets, and where its pretrained trees come from."""
+
+    model: Flamingo
+    tokenizer: Tokenizer
+    frozen: dict[str, bundle.Bundle]  # Component tree -> the bundle that holds it.
+    start: dict[str, bundle.Bundle]  # The same for trees that are trained on from there.
+    trained: tuple[str, ...]
+    image_tag: str | None  # How the tokenizer writes <image>.
+    sources: dict[str, Source]
+
+    @property
+    def pictures(self) -> PictureFormat:
+        """How the model takes its pictures."""
+        trunk = self.frozen['vision'].checksums['vision'] if 'vision' in self.frozen else ''
+        return PictureFormat.of(self.model.config, trunk)
+
+    def batch_shapes(self, mesh: Mesh) -> dict[str, Batch]:
+        """What `inputs/pipeline.py` gives of each data set, as shapes on the mesh. No data set need be there."""
+        sharding = meshes.batch_sharding(mesh)
+
+        def shapes(source: Source) -> Batch:
+            row = source.empty_row(self.tokenizer, self.pictures)
+            return jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct((source.batch_size, *x.shape), x.dtype, sharding=sharding), row
+            )
+
+        return {name: shapes(source) for name, source in self.sources.items()}
+
+    def read_frozen(self, mesh: Mesh) -> Params:
+        """The frozen trees, in the dtype of the computation, on the mesh."""
+        return self._read(self.frozen, {name: self.model.dtype_of(name) for name in self.frozen}, mesh)
+
+    def read_start(self, mesh: Mesh) -> Params:
+        """The pretrained trees that are trained further, float32, on the mesh."""
+        return self._read(self.start, dict.fromkeys(self.start, jnp.float32), mesh)
+
+    def _read(self, sources: dict[str, bundle.Bundle], dtypes: dict[str, DTypeLike], mesh: Mesh) -> Params:
+        boxed = jax.eval_shape(self.model.init, jax.random.key(0))
+        return {
+            name: source.params(name, dtypes[name], rules.shardings(boxed[name], mesh))
+            for name, source in sources.items()
+        }
+
+
+def assemble(config: ConfigDict, bfloat16: bool | None = None, all_here: bool = True) -> Parts:
+    """The parts of a run.
+
+    Args:
+      bfloat16: whether the devices compute in it where the config does not say; None asks the devices that are here.
+      all_here: False lets a bundle be missing whose shape the config tells.
+
+    Raises:
+      FileNotFoundError, ValueError: a bundle, a tokenizer or a field that is missing or does not fit.
+    """
+    sources = {name: source_of(data) for name, data in config.datasets.items()}
+    if config.start:
+        fields, found, tokenizer, tag = _from_start(config)
+    else:
+        fields, found, tokenizer, tag = _from_parts(config, all_here)
+    fields |= dict(lora=lora_fields(config))
+    model_config = FlamingoConfig.from_json(fields)
+    if model_config.lm is None:
+        raise ValueError('The config has no language model: set config.lm to a bundle, or config.model.lm to a dict.')
+    if model_config.lm.vocab_size != tokenizer.vocab_size:
+        raise ValueError(
+            f'The language model has {model_config.lm.vocab_size} tokens, its tokenizer {tokenizer.vocab_size}: '
+            "set config.model.lm.vocab_size to the tokenizer's."
+        )
+    trained = trained_trees(config)
+    start = {name: found.pop(name) for name in trained if name in found}
+    bfloat16 = jax.default_backend() in ('tpu', 'gpu') if bfloat16 is None else bfloat16
+    dtype = jnp.dtype(config.dtype or ('bfloat16' if bfloat16 else 'float32'))
+    model = Flamingo(model_config, dtype, config.remat)
+    if all_here and (without := sorted(set(jax.eval_shape(model.init, jax.random.key(0))) - set(trained) - set(found))):
+        raise ValueError(f'Nothing gives the parameters of {without}: name a bundle, or add them to config.trained.')
+    for name, source in sources.items():
+        if source.length > model_config.lm.context:
+            raise ValueError(
+                f'Data set {name}: rows of {source.length} tokens exceed the context of {model_config.lm.context}.'
+            )
+    return Parts(model, tokenizer, found, start, trained, tag, sources)
+
+
+_Found = tuple[dict[str, Any], dict[str, bundle.Bundle], Tokenizer, str | None]
+
+
+def _from_start(config: ConfigDict) -> _Found:
+    """(fields of the model's config, tree -> bundle, tokenizer, image tag) of a whole model that is trained further."""
+    whole = bundle.read(config.start)
+    given = [name for name in ('vision', 'tokenizer') if config[name]]
+    given += ['model'] if FlamingoConfig.from_json(config.model.to_dict()) != FlamingoConfig() else []
+    if given:
+        raise ValueError(f'config.start brings the whole model: leave {", ".join(given)} empty, or start.')
+    if whole.config.lm is None:
+        raise ValueError(f'The bundle {config.start} holds no language model: a trunk alone is named by config.vision.')
+    found, tokenizer = dict.fromkeys(whole.checksums, whole), whole.tokenizer()
+    if config.lm:
+        found['lm'] = bundle.read(config.lm)
+        if found['lm'].config.lm != whole.config.lm or found['lm'].tokenizer(whole.image_tag).model != tokenizer.model:
+            raise ValueError(
+                f'config.lm is to replace the language model of config.start, but {config.lm} has another shape or '
+                'another tokenizer.'
+            )
+    return whole.config.to_json(), found, tokenizer, whole.image_tag
+
+
+def _from_parts(config: ConfigDict, all_here: bool) -> _Found:
+    """The same of a new model, on a language model and a trunk that may be pretrained."""
+    fields, found = config.model.to_dict(), {}
+    tag = config.image_tag if config.vision or fields['xattn'] else None
+    for name in ('lm', 'vision'):
+        if not config[name]:
+            continue
+        try:
+            found[name] = bundle.read(config[name])
+        except FileNotFoundError:
+            if all_here or fields[name] is None:
+                raise
+            continue
+        fields[name] = found[name].config.to_json()[name]
+    if 'vision' in found:
+        fields['image_size'] = found['vision'].config.image_size
+    if 'lm' in found:
+        tokenizer = found['lm'].tokenizer(tag)
+    elif all_here or config.tokenizer:
+        tokenizer = Tokenizer.read(config.tokenizer, tag)
+    else:
+        tokenizer = MissingTokenizer(fields['lm']['vocab_size'], tag)
+    fields |= dict(image_tag=tokenizer.image_tag, extra_tokens=tokenizer.extra_tokens)
+    return fields, found, tokenizer, tag

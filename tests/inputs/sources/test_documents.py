@@ -1,0 +1,112 @@
+"""Stored documents: films, what is left to chance, and features in place of pixels."""
+
+import io
+import json
+
+import jax
+import numpy as np
+import PIL.Image
+import pytest
+
+from flamingo_jax import features
+from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.pipeline import rows
+from flamingo_jax.inputs.sources.documents import Documents, is_picture
+from tests.tiny_run import make_trunk
+
+
+def save(path, value, half=None):
+    pixels = np.full((16, 16, 3), value, np.uint8)
+    pixels[:, 8:] = value if half is None else half
+    PIL.Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A picture that is darker on its right, a clip of four frames, and one that cannot be read."""
+    save(tmp_path / 'a.png', 200, 100)
+    for i in range(4):
+        save(tmp_path / f'{i}.png', 40 * i)
+    frames = [PIL.Image.open(tmp_path / f'{i}.png') for i in range(4)]
+    frames[0].save(tmp_path / 'b.webp', save_all=True, append_images=frames[1:], duration=250, lossless=True)
+    (tmp_path / 'bad.png').write_bytes(b'no picture')
+    return tmp_path
+
+
+def write(folder, *lines):
+    (folder / 'own.jsonl').write_text('\n'.join(map(json.dumps, lines)))
+    return str(folder / 'own.jsonl')
+
+
+PICTURES = PictureFormat(8)
+
+
+def drawn(tokenizer, pictures=PICTURES, number=40, **fields):
+    every = rows(Documents(length=40, batch_size=1, **fields), tokenizer, pictures, 0)
+    return [every[i] for i in range(number)]
+
+
+def test_films_are_films(folder, tokenizer):
+    """Encoded, as frames, and a still in which nothing moves."""
+    path = write(folder, [{'film': 'b.webp'}, ' dax', {'film': ['0.png', '3.png']}, ' wug', {'image': '2.png'}, ' zup'])
+    (row,) = drawn(tokenizer, path=path, images=3, frames=4, number=1)
+    assert row.images.shape == (3, 4, 8, 8, 3)
+    assert row.images[:, :, 4, 4, 0].tolist() == [[0, 40, 80, 120], [0, 0, 120, 120], [80] * 4]
+
+
+def test_pictures_are_mirrored_and_recoloured_by_chance(folder, tokenizer):
+    path = write(folder, [{'image': 'a.png'}, ' dax'])
+    plain = drawn(tokenizer, path=path, images=1, number=4)
+    assert {int(row.images[0, 0, 4, 1, 0]) for row in plain} == {200}
+    left = [int(row.images[0, 0, 4, 1, 0]) for row in drawn(tokenizer, path=path, images=1, flip=True)]
+    assert set(left) == {200, 100} and 8 < left.count(100) < 32
+    colours = {int(row.images[0, 0, 4, 1, 0]) for row in drawn(tokenizer, path=path, images=1, recolour=True)}
+    assert len(colours) > 10 and min(colours) < 190
+    again = drawn(tokenizer, path=path, images=1, flip=True, recolour=True)
+    for a, b in zip(again, drawn(tokenizer, path=path, images=1, flip=True, recolour=True), strict=True):
+        np.testing.assert_array_equal(a.images, b.images)  # Chance is a function of seed and position.
+
+
+def test_half_of_paired_texts_begin_with_a_space(folder, tokenizer):
+    path = write(folder, [{'image': 'a.png'}, 'dax', ' wug'])
+    texts = [tokenizer.decode(row.tokens[: row.used]) for row in drawn(tokenizer, path=path, images=1, space=0.5)]
+    assert set(texts) == {'<image>dax wug<EOC>', '<image> dax wug<EOC>'}
+    assert 8 < texts.count('<image> dax wug<EOC>') < 32
+
+
+@pytest.mark.parametrize('kind', ['stills', 'films'])
+def test_features_are_read_in_place_of_pixels(folder, tokenizer, tmp_path_factory, kind):
+    """Each picture has its own, by document and place; one that cannot be read is left out, as its pixels would be."""
+    frames = 4 if kind == 'films' else 1
+    path = write(
+        folder,
+        [{'image': 'a.png'}, ' dax', {'image': 'bad.png'}, ' zup', {'image': '3.png'}, ' wug'],
+        ['title', {'image': '2.png'}, ' bim'],
+    )
+    work = tmp_path_factory.mktemp('features')
+    trunk = make_trunk(work / 'trunk')
+    features.compute(path, trunk, str(work), ['train'], frames=frames)
+    pictures = PictureFormat.of(trunk.config, trunk.checksums['vision'])
+    common = dict(path=path, images=3, frames=frames, number=4)
+    of_pixels = drawn(tokenizer, pictures, **common)
+    of_features = drawn(tokenizer, pictures, features=str(work), **common)
+    model, params = features.Flamingo(trunk.config), {'vision': trunk.params('vision')}
+    for a, b in zip(of_pixels, of_features, strict=True):
+        np.testing.assert_array_equal(a.tokens, b.tokens)
+        assert b.images is None and b.features.dtype == np.float16 and a.unreadable == b.unreadable
+        used = int(a.phi.max())
+        expected = np.asarray(model.features(params, jax.numpy.asarray(a.images[None, :used])))[0]
+        np.testing.assert_allclose(b.features[:used], expected, rtol=2e-3, atol=2e-3)
+    assert {int(row.unreadable) for row in of_features} == {0, 1}
+    (folder / 'own.jsonl').write_text(json.dumps([{'image': 'a.png'}, ' dax']))
+    with pytest.raises(ValueError, match='not of this data set'):
+        drawn(tokenizer, pictures, features=str(work), **common)
+
+
+def test_a_record_of_a_builder_may_hold_frames():
+    """As ArrayRecord gives them: bytes, or a list of bytes."""
+    file = io.BytesIO()
+    PIL.Image.new('RGB', (4, 4)).save(file, 'PNG')
+    data = file.getvalue()
+    assert is_picture(data) and is_picture([data]) and is_picture(np.array([data], object))
+    assert not is_picture(b'') and not is_picture([]) and not is_picture(np.array([], object))

@@ -1,0 +1,86 @@
+"""Films of each kind, made here: frame i of n is of the grey 10 i."""
+
+import io
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from flamingo_jax.inputs.films import times, to_film
+from flamingo_jax.inputs.images import PictureError
+
+
+def still(value):
+    return PIL.Image.new('RGB', (16, 16), (value,) * 3)
+
+
+def encoded(image, kind='PNG', **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def animation(kind, frames, milliseconds):
+    rest = [still(10 * i) for i in range(1, frames)]
+    return encoded(still(0), kind, save_all=True, append_images=rest, duration=milliseconds, lossless=True)
+
+
+def video(frames, rate):
+    av = pytest.importorskip('av')
+    file = io.BytesIO()
+    with av.open(file, 'w', format='mp4') as container:
+        stream = container.add_stream('mpeg4', rate=rate, options={'qscale': '1'})
+        stream.width = stream.height = 16
+        for i in range(frames):
+            frame = av.VideoFrame.from_image(still(10 * i))
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return file.getvalue()
+
+
+def greys(film):
+    return [int(round(frame.mean() / 10)) for frame in film.astype(float)]
+
+
+def test_when_frames_are_taken():
+    np.testing.assert_allclose(times(4.0, 8, 0.9), np.arange(0.25, 4, 0.5))  # All of a short one, evenly.
+    np.testing.assert_allclose(times(22.0, 8, 0.0), np.arange(0.5, 8))  # Of a long one 8 seconds, one a second.
+    np.testing.assert_allclose(times(22.0, 8, 1.0), np.arange(14.5, 22))
+
+
+@pytest.mark.parametrize('make', [animation, video])
+def test_an_encoded_clip(make):
+    """Of 20 frames, 4 a second: 5 seconds."""
+    clip = animation('WEBP', 20, 250) if make is animation else video(20, 4)
+    assert greys(to_film(clip, 4, 8, 'pad', start=0.0)) == [2, 6, 10, 14]
+    assert greys(to_film(clip, 4, 8, 'pad', start=1.0)) == [6, 10, 14, 18]
+    assert greys(to_film(clip, 10, 8, 'pad')) == list(range(1, 20, 2))
+    assert greys(to_film(clip, 40, 8, 'pad')) == [i // 2 for i in range(40)]
+
+
+def test_a_gif_a_list_of_frames_a_path_and_a_still(tmp_path):
+    assert greys(to_film(animation('GIF', 8, 1000), 4, 8, 'pad', start=0.0)) == [0, 1, 2, 3]
+    frames = [encoded(still(10 * i)) for i in range(8)]
+    assert greys(to_film(frames, 8, 8, 'pad')) == list(range(8))
+    assert greys(to_film(frames, 4, 8, 'pad', start=1.0)) == [4, 5, 6, 7]
+    assert greys(to_film(frames[:2], 4, 8, 'pad')) == [0, 0, 1, 1]
+    (tmp_path / 'a.webp').write_bytes(animation('WEBP', 4, 1000))
+    assert greys(to_film(tmp_path / 'a.webp', 4, 8, 'pad')) == [0, 1, 2, 3]
+    assert greys(to_film(encoded(still(50)), 3, 8, 'pad')) == greys(to_film(still(50), 3, 8, 'pad')) == [5, 5, 5]
+
+
+def test_damage_is_a_picture_error(tmp_path):
+    """Cut short, scrambled, empty or missing: never another error, and never less frames than asked for."""
+    rng = np.random.default_rng(0)
+    for clip in (animation('WEBP', 6, 250), animation('GIF', 6, 250), video(12, 4)):
+        for _ in range(40):
+            bad = bytearray(clip[: rng.integers(1, len(clip))] if rng.random() < 0.5 else clip)
+            for at in rng.integers(0, len(bad), 6):
+                bad[at] = rng.integers(256)
+            try:
+                assert to_film(bytes(bad), 4, 8, 'pad').shape == (4, 8, 8, 3)
+            except PictureError:
+                pass
+    for nothing in ([], b'', b'no film', tmp_path / 'missing.mp4'):
+        with pytest.raises(PictureError):
+            to_film(nothing, 4, 8, 'pad')

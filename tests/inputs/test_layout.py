@@ -1,0 +1,69 @@
+"""A document as it is trained on and the same as a prompt are the same tokens: one `Layout` writes both."""
+
+import numpy as np
+import pytest
+
+from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.layout import Layout
+from flamingo_jax.inputs.prompts import encode_prompt, is_continued
+from flamingo_jax.inputs.rows import Chunk, Interleaved
+from flamingo_jax.inputs.tokenizer import AROUND, IMAGE, Tokenizer
+
+PICTURE = np.zeros((1, 1, 1), np.float32)
+IDEFICS = (AROUND, IMAGE, '<end_of_utterance>')
+KINDS = {
+    'text': dict(image_tag='text'),
+    'token': dict(image_tag='token'),
+    'idefics': dict(image_tag='token', extra_tokens=IDEFICS[:2]),
+    'idefics-instruct': dict(image_tag='token', extra_tokens=IDEFICS),
+}
+
+
+def documents():
+    """Up to four chunks, with and without a picture, with and without a text."""
+    segments = ([], ['bodex'], ['Output: trusavi'])
+    for number in (1, 2, 3, 4):
+        rng = np.random.default_rng(number)
+        for _ in range(20):
+            shown, said = rng.random(number) < 0.6, rng.integers(0, 3, number)
+            chunks = [(bool(p), segments[s]) for p, s in zip(shown, said, strict=True) if p or s]
+            if chunks:
+                yield chunks
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_training_and_prompts_can_not_differ(sentencepiece, kind):
+    tokenizer = Tokenizer(sentencepiece, **KINDS[kind])
+    end = '' if tokenizer.eoc is None else '<EOC>'
+    for document in documents():
+        chunks = [Chunk((lambda: PICTURE) if shown else None, said, [1.0] * len(said)) for shown, said in document]
+        row = Interleaved.of(chunks, tokenizer, PICTURE, np.random.default_rng(0), length=256, images=4)
+        prompt = []
+        for shown, said in document:
+            prompt += [PICTURE] * shown
+            text = ''.join(said) + end
+            if prompt and isinstance(prompt[-1], str):
+                prompt[-1] += text
+            elif text:
+                prompt.append(text)
+        if prompt:
+            tokens, pictures = encode_prompt(prompt, tokenizer, PictureFormat(8))
+            assert row.tokens[: row.used].tolist() == [*tokens, tokenizer.eos], document
+            assert len(pictures) == row.phi.max() == sum(shown for shown, _ in document)
+
+
+def test_what_goes_on_with_what(tokenizer):
+    """`is_continued` tells how the next text is encoded, before it is there."""
+    for prompt in (['a'], ['a', PICTURE], ['a<EOC>'], [PICTURE, 'a', ''], [PICTURE, '']):
+        layout = Layout(tokenizer)
+        for item in prompt:
+            layout.text(item) if isinstance(item, str) else layout.picture()
+        assert layout.continues == is_continued(prompt, tokenizer) == (prompt[-1] in ('a', '') and 'a' in prompt)
+
+
+def test_marks_in_somebodys_text_are_text(tokenizer):
+    """A web page that says <EOC> ends no chunk, and one that says <image> shows no picture."""
+    page = Chunk(lambda: PICTURE, ['the tags <EOC> and <image>'], [1.0])
+    row = Interleaved.of([page], tokenizer, PICTURE, np.random.default_rng(0), length=64, images=2)
+    assert (row.tokens == tokenizer.eoc).sum() == 1 and row.phi.max() == 1  # The chunk's own.
+    assert '<EOC> and <image>' in tokenizer.decode(row.tokens[: row.used - 2])

@@ -1,0 +1,103 @@
+"""What a plan compiles is what a run compiles: both are assembled by one function, for every config that there is."""
+
+import dataclasses
+import importlib
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from flamingo_jax.few_shot.source import FewShot
+from flamingo_jax.inputs.rows import Interleaved
+from flamingo_jax.inputs.sources.documents import Documents
+from flamingo_jax.model.config import FlamingoConfig
+from flamingo_jax.model.vision.efficientnet import EfficientNetConfig
+from flamingo_jax.model.vision.vit import ViTConfig
+from flamingo_jax.parallel.mesh import make_mesh
+from flamingo_jax.planning import programs
+from flamingo_jax.training import config as training
+from flamingo_jax.training.assemble import assemble
+
+ROOT = pathlib.Path(__file__).parents[2]
+CONFIGS = [path for path in sorted((ROOT / 'experiments').glob('*.py')) if path.name != 'results.py']
+CONFIGS += sorted((ROOT / 'experiments/ablations').glob('*.py'))
+TOKENIZER = ROOT / 'experiments/lm_names/tokenizer.model'
+
+
+def stub(folder, config, tag=None):
+    """A bundle without parameters: what is assembled reads none."""
+    folder.mkdir(parents=True)
+    trees = [name for name in ('lm', 'vision', 'resampler', 'xattn') if getattr(config, name) is not None]
+    trees += ['extra_tokens'] if config.extra_tokens else []
+    fields = dict(model=config.to_json(), image_tag=tag, checksums=dict.fromkeys(trees, 'x'))
+    (folder / 'config.json').write_text(json.dumps(fields))
+    if config.lm:
+        (folder / 'tokenizer.model').write_bytes(TOKENIZER.read_bytes())
+    return str(folder)
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_a_plan_has_the_shapes_of_the_run(path, tmp_path, monkeypatch):
+    """With a trunk of another size than the config's, as converted ones have: the bundle's is what runs."""
+    monkeypatch.chdir(ROOT)
+    config = importlib.import_module('.'.join(path.relative_to(ROOT).with_suffix('').parts)).get_config()
+    published = json.loads((ROOT / 'experiments/picture_dictionary/config.json').read_text())['model']
+    whole = FlamingoConfig.from_json(published)
+    if config.start or not (config.lm or config.model.lm):  # Given on the command line.
+        config.start = stub(tmp_path / 'start', dataclasses.replace(whole, image_size=160), 'token')
+    if config.lm:
+        lm = config.model.lm and FlamingoConfig.from_json(dict(lm=config.model.lm.to_dict())).lm or whole.lm
+        config.lm = stub(tmp_path / 'lm', FlamingoConfig(lm=dataclasses.replace(lm, vocab_size=8192)))
+    if config.vision:
+        vision = config.model.vision and FlamingoConfig.from_json(dict(vision=config.model.vision.to_dict())).vision
+        config.vision = stub(tmp_path / 'vision', FlamingoConfig(vision=vision or EfficientNetConfig(), image_size=96))
+    if config.model.lm and not config.lm:
+        config.tokenizer, config.model.lm.vocab_size = str(TOKENIZER), 8192
+    mesh = make_mesh(1, 1, 1, devices=jax.devices()[:1])
+    run = assemble(config, bfloat16=True)
+    config.round_robin = False  # Then there is a program a data set; their shapes are the same.
+    planned = programs.prepare(config, mesh, 1, 1.0, bfloat16=True)
+    assert planned.model == run.model and planned.parts.trained == run.trained
+    assert planned.parts.batch_shapes(mesh) == run.batch_shapes(mesh)
+    frozen = planned.frozen()
+    assert set(frozen) == set(run.frozen)
+    for name, tree in frozen.items():
+        assert {leaf.dtype for leaf in jax.tree.leaves(tree)} == {np.dtype(run.model.dtype_of(name))}
+    if config.vision and run.model.config.image_size != 96:
+        raise AssertionError('The trunk of the bundle says how large pictures are.')
+
+
+@pytest.mark.parametrize('features, dtype', [('', np.uint8), ('x', np.float16)])
+def test_the_rows_of_a_plan_are_those_that_are_read(tokenizer, features, dtype):
+    """Where the bundles are not here yet, the stand-in of their tokenizer writes rows of the same shapes."""
+    vision = ViTConfig(width=64, depth=1, heads=4, ffw_width=64, resolution=28)
+    fields = FlamingoConfig(vision=vision, image_size=28).to_json()
+    for tag in ('text', 'token'):
+        c = training.base()
+        c.image_tag, c.lm, c.vision = tag, 'not/here', 'not/here/either'
+        c.model = ConfigDict(fields | dict(lm=dict(vocab_size=tokenizer.vocab_size), xattn=dict(), resampler=dict()))
+        for kind in (Documents, FewShot):
+            c.datasets[kind.__name__] = training.dataset(kind, features=features, length=40, images=2)
+        parts = assemble(c, bfloat16=True, all_here=False)
+        for name, source in parts.sources.items():
+            row = source.empty_row(parts.tokenizer, parts.pictures)
+            real = source.empty_row(tokenizer, parts.pictures)
+            kinds = [jax.tree.map(lambda x: (np.shape(x), x.dtype), part) for part in (row, real)]
+            assert kinds[0] == kinds[1] and isinstance(row, Interleaved), name
+            shown = row.features if features else row.images
+            assert shown.dtype == dtype and shown.shape == ((2, 1, 4, 64) if features else (2, 1, 28, 28, 3))
+
+
+def test_what_is_missing_is_named(tmp_path):
+    c = training.base()
+    c.datasets.own = training.dataset(Documents, path='own.jsonl')
+    c.lm = str(tmp_path / 'nothing')
+    c.model.lm = ConfigDict(vars(FlamingoConfig().lm) if FlamingoConfig().lm else dict(vocab_size=100))
+    with pytest.raises(FileNotFoundError, match='nothing is not a bundle'):
+        assemble(c)
+    c.datasets.own.lenght = 3
+    with pytest.raises(TypeError, match='lenght'):
+        assemble(c)
