@@ -101,7 +101,7 @@ def _read_file(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Quantised]
     try:
         import gguf
     except ImportError as error:
-        raise ImportError("A GGUF file needs the package gguf: pip install gguf.") from error
+        raise ImportError('A GGUF file needs the package gguf: pip install gguf.') from error
     with open(path, 'rb') as file:
         begins, size = file.read(4), os.fstat(file.fileno()).st_size
         if begins != MAGIC:
