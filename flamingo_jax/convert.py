@@ -1,6 +1,6 @@
 """Published checkpoints, and runs of this project, -> bundles.
 
-    python -m flamingo_jax.convert efficientnet [--source=FILE.pth] [--random_seed=0] [--standardise=DATA [--styles=A,B]] --out=BUNDLE
+    python -m flamingo_jax.convert efficientnet [--source=FILE.pth] [--random_seed=0] [--standardise=DATA [--styles=A,B]]
     python -m flamingo_jax.convert nfnet --source=FILE [--standardise=DATA [--styles=A,B]] --out=BUNDLE
     python -m flamingo_jax.convert clip --source=FILE_OR_FOLDER [--activation=quick_gelu] [--norm_features] --out=BUNDLE
     python -m flamingo_jax.convert siglip --source=FILE_OR_FOLDER --out=BUNDLE
