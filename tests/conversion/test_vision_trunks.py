@@ -49,7 +49,7 @@ def _depthwise(state):
 @pytest.mark.parametrize('config', [LITE0, LITE1, LITE2])
 def test_sizes_are_told_apart(config):
     tensors = vision_trunks._tensors(config)
-    state = {name: np.zeros(shape) for _, name, _, shape in tensors}
+    state = {tensor.name: np.zeros(tensor.shape) for tensor in tensors}
     assert efficientnet_params(state)[0] == config
 
 
@@ -105,7 +105,7 @@ def test_nfnet_tree_is_that_of_the_module_with_blocks_stacked(small):
 @pytest.mark.parametrize('config', NFNETS)
 def test_sizes_of_nfnet_are_told_apart(config):
     # Zeros that take no memory: only shapes are looked at.
-    names = {name for _, name, _, _ in vision_trunks._nfnet_tensors(config)}
+    names = {tensor.name for tensor in vision_trunks._nfnet_tensors(config)}
     assert vision_trunks._nfnet_size({name: np.zeros(()) for name in names}) == config
 
 
