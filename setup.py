@@ -60,9 +60,10 @@ setup(
         'cuda': ['jax[cuda13]'],
         'films': ['av'],  # Video files. Animated pictures need nothing.
         'data': ['cairosvg'],  # To build data/picture_dictionary.
+        'gguf': ['gguf'],  # To convert language models in llama.cpp's format.
         'plan': ['libtpu'],  # The TPU's compiler, which needs no TPU.
-        'test': ['av', 'beartype', 'cairosvg', 'pytest', 'pytest-xdist', 'ruff', 'setuptools'],
+        'test': ['av', 'beartype', 'cairosvg', 'gguf', 'pytest', 'pytest-xdist', 'ruff', 'setuptools'],
         # OpenFlamingo's own requirements are of 2023: pip install --no-deps open-flamingo==2.0.1
-        'parity': ['einops-exts', 'open-clip-torch', 'timm', 'torch', 'torchvision', 'transformers'],
+        'parity': ['accelerate', 'einops-exts', 'open-clip-torch', 'timm', 'torch', 'torchvision', 'transformers'],
     },
 )

@@ -3,7 +3,7 @@
     data/picture_dictionary/fetch.sh RAW
     python -m data.picture_dictionary.build --raw=RAW --out=DATA --config=full
     python -m flamingo_jax.convert efficientnet --image_size=160 --out=runs/trunk \
-        --standardise=DATA/picture_dictionary/full/1.0.0
+        --standardise=DATA/picture_dictionary/full/1.0.0 --styles=noto,twemoji,openmoji-color,fluent-flat
     python -m flamingo_jax.features --data=DATA/picture_dictionary/full/1.0.0 --vision=runs/trunk --out=runs/features \
         --splits=train --views=4
     python -m flamingo_jax.features --data=DATA/picture_dictionary/full/1.0.0 --vision=runs/trunk --out=runs/features \

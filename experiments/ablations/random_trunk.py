@@ -1,7 +1,7 @@
 """A frozen trunk of random weights, which shows what pretraining gives.
 
     python -m flamingo_jax.convert efficientnet --random_seed=0 --image_size=160 --out=runs/random_trunk \
-        --standardise=DATA/picture_dictionary/full/1.0.0
+        --standardise=DATA/picture_dictionary/full/1.0.0 --styles=noto,twemoji,openmoji-color,fluent-flat
     python -m flamingo_jax.features --data=DATA/picture_dictionary/full/1.0.0 --vision=runs/random_trunk \
         --out=runs/random_features --splits=train --views=4
     python -m flamingo_jax.features --data=DATA/picture_dictionary/full/1.0.0 --vision=runs/random_trunk \

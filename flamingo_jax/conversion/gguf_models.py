@@ -61,10 +61,11 @@ NEUTRAL = {
     'attention.clamp_kqv': 0.0,
     'attention.causal': True,
 }
-# Depth of the Gemma 2 and 3 of 27B, whose queries have another scale.
+SCALED = ('gemma2', 'gemma3')  # Whose queries have a scale of their own, and whose blocks have windows.
+# Depth of the Gemma 2 and 3 of 27B, whose scale follows from the width.
 SCALED_BY_WIDTH = {('gemma2', 46), ('gemma3', 62)}
-# LLaMA 3.1 to 3.3: low_freq_factor, high_freq_factor, original_max_position_embeddings.
-LLAMA3_BANDS = (1.0, 4.0, 8192)
+# LLaMA 3.1 to 3.3: low_freq_factor and high_freq_factor, which no file says, and the original context.
+LLAMA3_BANDS, LLAMA3_CONTEXT = (1.0, 4.0), 8192
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +99,7 @@ def read_model(path: str | os.PathLike) -> Model:
         tensors = {name: _as_before(name, tensor, fields) for name, tensor in tensors.items()}
         tokenizer = read_tokenizer(keys, fields['vocab_size'])
     except KeyError as error:
-        raise ValueError(f'{path} has no {error}, which its architecture needs. Fetch it again.') from error
+        raise ValueError(f'{path} has no key for {error}. Fetch it again.') from error
     except ValueError as error:
         raise ValueError(f'{path}: {error}') from error
     return Model(fields, tensors, tokenizer, str(keys.get('general.name', '')), str(keys.get('general.license', '')))
@@ -113,6 +114,8 @@ def _fields(keys: Mapping[str, Any], tensors: Mapping[str, Quantised]) -> dict[s
     for name, neutral in NEUTRAL.items():
         if of.get(name, neutral) != neutral:
             raise ValueError(f'{kind}.{name} = {of[name]!r} is not supported.')
+    if 'attention.scale' in of and kind not in SCALED:
+        raise ValueError(f'{kind}.attention.scale = {of["attention.scale"]!r} is not supported.')
     if 'token_embd.weight' not in tensors:
         raise ValueError('it has no tensor token_embd.weight: it holds no language model. Give the file that does.')
     width, heads = of['embedding_length'], of['attention.head_count']
@@ -133,7 +136,7 @@ def _fields(keys: Mapping[str, Any], tensors: Mapping[str, Quantised]) -> dict[s
         max_position_embeddings=of['context_length'],
         rms_norm_eps=of['attention.layer_norm_rms_epsilon'],
         tie_word_embeddings='output.weight' not in tensors,
-        attention_bias='blk.0.attn_q.bias' in tensors,
+        attention_bias='blk.0.attn_output.bias' in tensors,
         rope_scaling=_scaling(of, tensors),
     )
     also = dict(
@@ -143,9 +146,12 @@ def _fields(keys: Mapping[str, Any], tensors: Mapping[str, Quantised]) -> dict[s
         final_logit_softcapping='final_logit_softcapping',
     )
     fields |= {name: of[key] for name, key in also.items() if key in of}
-    if kind in ('gemma2', 'gemma3'):
+    if kind in SCALED:
         fields['sliding_window'] = of['attention.sliding_window']
-        fields['query_pre_attn_scalar'] = width // heads if (kind, of['block_count']) in SCALED_BY_WIDTH else head_dim
+        by_width = (kind, of['block_count']) in SCALED_BY_WIDTH
+        fields['query_pre_attn_scalar'] = width // heads if by_width else head_dim
+        if scale := of.get('attention.scale'):
+            fields['query_pre_attn_scalar'] = round(scale**-2, 3)
         if isinstance(local := of.get('attention.sliding_window_pattern'), list):
             fields['layer_types'] = ['sliding_attention' if one else 'full_attention' for one in local]
         elif local:
@@ -154,22 +160,26 @@ def _fields(keys: Mapping[str, Any], tensors: Mapping[str, Quantised]) -> dict[s
 
 
 def _scaling(of: Mapping[str, Any], tensors: Mapping[str, Quantised]) -> dict[str, Any]:
-    """The scaling of rotary positions. LLaMA 3's stands in the file as a factor for each frequency."""
+    """The scaling of rotary positions."""
     if 'rope_freqs.weight' in tensors:
-        factors = np.asarray(tensors['rope_freqs.weight'], np.float32)
-        low, high, context = LLAMA3_BANDS
-        base = of.get('rope.freq_base', 10_000.0)
-        turns = context / (2 * np.pi) * base ** -(np.arange(len(factors)) / len(factors))
-        share = np.clip((turns - low) / (high - low), 0, 1)
-        expected = 1 / ((1 - share) / factors.max() + share)
-        if not np.allclose(factors, expected, rtol=2e-2):
-            raise ValueError('its rope_freqs are not those of LLaMA 3.1 to 3.3, and no others are supported.')
-        bands = ('low_freq_factor', 'high_freq_factor', 'original_max_position_embeddings')
-        return dict(
-            rope_type='llama3', factor=round(float(factors.max()), 3), **dict(zip(bands, LLAMA3_BANDS, strict=True))
-        )
+        return _llama3_scaling(np.asarray(tensors['rope_freqs.weight'], np.float32), of.get('rope.freq_base', 10_000.0))
     kind = of.get('rope.scaling.type', 'none')
     return dict(rope_type='default' if kind == 'none' else kind, factor=of.get('rope.scaling.factor', 1.0))
+
+
+def _llama3_scaling(divisors: np.ndarray, base: float) -> dict[str, Any]:
+    """The scaling of LLaMA 3 from what it divides each frequency by: 1, the factor, or something between."""
+    factor, (low, high) = float(divisors.max()), LLAMA3_BANDS
+    frequency = base ** -(np.arange(len(divisors)) / len(divisors)) / (2 * np.pi)  # Turns a position.
+    between = (divisors > 1.001) & (divisors < 0.999 * factor)
+    share = (1 / divisors[between] - 1 / factor) / (1 - 1 / factor)  # Of a frequency, that is kept.
+    contexts = (low + share * (high - low)) / frequency[between]
+    context = round(float(np.median(contexts))) if between.any() else LLAMA3_CONTEXT
+    kept = np.clip((context * frequency - low) / (high - low), 0, 1)
+    if not np.allclose(divisors, 1 / ((1 - kept) / factor + kept), rtol=1e-3):
+        raise ValueError('its rope_freqs are not those of LLaMA 3, and no others are supported.')
+    names = ('low_freq_factor', 'high_freq_factor', 'original_max_position_embeddings')
+    return dict(rope_type='llama3', factor=factor, **dict(zip(names, (low, high, context), strict=True)))
 
 
 def _as_before(name: str, tensor: Quantised, fields: Mapping[str, Any]) -> Quantised:

@@ -59,16 +59,14 @@ class Quantised:
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         import gguf
 
-        kind = gguf.GGMLQuantizationType(self.kind)
+        kind, dtype = gguf.GGMLQuantizationType(self.kind), dtype or self.dtype
         if self.change:
-            out = self.change(gguf.quants.dequantize(self.stored, kind).reshape(self.shape)).astype(self.dtype)
-        else:
-            out = np.empty((len(self.stored), self.shape[-1]), self.dtype)
-            step = max(AT_ONCE // self.shape[-1], 1)
-            for begin in range(0, len(out), step):
-                out[begin : begin + step] = gguf.quants.dequantize(self.stored[begin : begin + step], kind)
-            out = out.reshape(self.shape)
-        return out if dtype is None else out.astype(dtype)
+            return self.change(gguf.quants.dequantize(self.stored, kind).reshape(self.shape)).astype(dtype)
+        out = np.empty((len(self.stored), self.shape[-1]), dtype)
+        step = max(AT_ONCE // self.shape[-1], 1)
+        for begin in range(0, len(out), step):
+            out[begin : begin + step] = gguf.quants.dequantize(self.stored[begin : begin + step], kind)
+        return out.reshape(self.shape)
 
 
 def read_gguf(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Quantised]]:
@@ -103,7 +101,7 @@ def _read_file(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Quantised]
     try:
         import gguf
     except ImportError as error:
-        raise ImportError("A GGUF file needs the package gguf: pip install 'flamingo_jax[gguf]'.") from error
+        raise ImportError('A GGUF file needs the package gguf: pip install gguf.') from error
     with open(path, 'rb') as file:
         begins, size = file.read(4), os.fstat(file.fileno()).st_size
         if begins != MAGIC:
@@ -175,7 +173,8 @@ class _Header:
 
     def number(self, kind: str) -> Any:
         dtype = np.dtype(kind)
-        return np.frombuffer(self.take(dtype.itemsize), dtype)[0].item()
+        read = np.frombuffer(self.take(dtype.itemsize), dtype)[0]
+        return float(str(read)) if dtype == np.float32 else read.item()  # 1e-06, and not 9.999999974752427e-07.
 
     def text(self) -> str:
         return self.take(struct.unpack('<Q', self.take(8))[0]).decode(errors='replace')

@@ -24,6 +24,7 @@ from flamingo_jax.inputs.tokenizer import Tokenizer
 # Of `tokenizer.ggml.token_type`; those of SentencePiece have the same numbers.
 UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 2, 3, 4, 5
 ASCII_SPACE, SPACE = ' ', '\u2581'
+NO_PIECE = 'no piece'  # Whose space no piece has: SentencePiece then has no token of the role.
 
 LLAMA3_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -120,11 +121,9 @@ def _sentencepiece(about: Mapping[str, Any], kinds: list[int]) -> bytes:
     trainer, normalizer = model.trainer_spec, model.normalizer_spec
     trainer.model_type, trainer.vocab_size, trainer.byte_fallback = trainer.BPE, len(tokens), True
     trainer.unk_piece = tokens[unknown]
-    # A name that is no piece is no role.
-    begins = about.get('add_bos_token', True)
-    trainer.bos_piece = tokens[about['bos_token_id']] if begins else ''
+    trainer.bos_piece = tokens[about['bos_token_id']] if about.get('add_bos_token', True) else NO_PIECE
     trainer.eos_piece = tokens[about['eos_token_id']]
-    trainer.pad_piece = tokens[about['padding_token_id']] if 'padding_token_id' in about else ''
+    trainer.pad_piece = tokens[about['padding_token_id']] if 'padding_token_id' in about else NO_PIECE
     normalizer.name = 'identity'
     normalizer.add_dummy_prefix = about.get('add_space_prefix', True)
     normalizer.remove_extra_whitespaces = about.get('remove_extra_whitespaces', False)

@@ -11,24 +11,19 @@ Sources: the model files of transformers 5.24, and of mosaicml/examples for `mos
 """
 
 import dataclasses
-import functools
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from flamingo_jax.conversion.language_model_configs import Fields, config_of, text_fields
+from flamingo_jax.conversion.tensors import Empty, State, Tensor, to_tree
 from flamingo_jax.model.config import FlamingoConfig, LanguageModelConfig
 from flamingo_jax.model.flamingo import Flamingo, Params
-
-Tensors = Mapping[str, np.ndarray]
-Path = tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,16 +48,6 @@ class Family:
     positions_from: int = 0
     made: Callable[[LanguageModelConfig], dict[str, np.ndarray]] = lambda config: {}
     buffers: str = r'rotary_emb\.inv_freq'
-
-
-class Weight(NamedTuple):
-    """Where one tensor, or a part of it, goes."""
-
-    path: Path  # Of the leaf in our tree.
-    block: int | None  # Which row of the leaf; None is the whole leaf.
-    name: str  # In theirs.
-    shape: tuple[int, ...]  # In theirs.
-    change: Callable[[np.ndarray], np.ndarray]
 
 
 # The names. Ours is act(up) * gate, so that LLaMA's gate_proj is our 'up'.
@@ -205,73 +190,51 @@ FAMILIES = {
 }
 
 
-def _check(family: Family, weights: list[Weight], tensors: Tensors, tied: bool, kind: str) -> None:
-    """Raises ValueError for tensors that are missing, of another shape or dtype, or of no use; they are named."""
-    wrong = []
-    for name, shape in {weight.name: weight.shape for weight in weights}.items():
-        if name not in tensors:
-            wrong.append(f'missing: {name} {shape}')
-        elif tensors[name].shape != shape:
-            wrong.append(f'{name} has the shape {tensors[name].shape} and not {shape}')
-        elif not jnp.issubdtype(tensors[name].dtype, jnp.floating):
-            wrong.append(f'{name} is of {tensors[name].dtype}')
-    dtypes: dict[Path, np.dtype] = {}
-    for weight in weights:
-        if weight.name in tensors and (here := tensors[weight.name].dtype) != dtypes.setdefault(weight.path, here):
-            wrong.append(f'{weight.name} is of {here}, in other blocks of {dtypes[weight.path]}')
-    buffers = re.compile(rf'.*({family.buffers})')
-    # Some files repeat a tied embedding.
-    used = {weight.name for weight in weights} | ({f'{family.names["output"]}.weight'} if tied else set())
-    wrong += [f'unused: {name}' for name in sorted(tensors) if name not in used and not buffers.fullmatch(name)]
-    if wrong:
-        more = f' and {len(wrong) - 10} more' if len(wrong) > 10 else ''
-        raise ValueError(
-            f'The tensors are not those of the {kind!r} that the config describes ({"; ".join(wrong[:10])}{more}). '
-            'Give the config.json and the weights of one and the same model, all of its files.'
-        )
-
-
-def _weights(family: Family, config: LanguageModelConfig, prefix: str) -> Iterator[Weight]:
+def _tensors(family: Family, config: LanguageModelConfig, prefix: str) -> Iterator[Tensor]:
+    """Where each tensor of a model of this family goes."""
     tree = nn.meta.unbox(jax.eval_shape(Flamingo(FlamingoConfig(lm=config)).init, jax.random.key(0)))['lm']
     for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
         path = tuple(key.key for key in keys)
-        stacked, shape = path[0] == 'blocks', leaf.shape[path[0] == 'blocks' :]
-        ours, kind = ('/'.join(path[1:-1]), path[-1]) if len(path) > 2 else (path[1], 'table')
-        fused = family.fused if ours in ('query', 'key', 'value') else ''
-        theirs = family.names['query' if fused else ours]
-        name = f'{"" if ours == "output" else prefix}{theirs}.{"bias" if kind == "bias" else "weight"}'
+        stacked, ours = path[0] == 'blocks', leaf.shape[path[0] == 'blocks' :]
+        part, kind = ('/'.join(path[1:-1]), path[-1]) if len(path) > 2 else (path[1], 'table')
+        fused = family.fused if part in ('query', 'key', 'value') else ''
+        theirs = family.names['query' if fused else part]
+        name = f'{"" if part == "output" else prefix}{theirs}.{"bias" if kind == "bias" else "weight"}'
         if kind == 'table':
-            begin = family.positions_from if ours == 'positions' else 0
-            their_shape, change = (shape[0] + begin, shape[1]), functools.partial(_rows_from, begin=begin)
+            begin = family.positions_from if part == 'positions' else 0
+            how = dict(shape=(ours[0] + begin, ours[1]), axes=(0, 1), at=(slice(begin, None),))
         else:
-            inputs = (2 if ours == 'out' else 1) if kind == 'kernel' else 0  # How many of our dimensions.
-            flat = (math.prod(shape[inputs:]), *([math.prod(shape[:inputs])] if inputs else []))
-            their_shape = ((3 if fused else 1) * flat[0], *flat[1:])
-            their_shape = their_shape[::-1] if family.input_first else their_shape
-            split = {'': None, 'thirds': (3, config.heads, -1), 'heads': (config.heads, 3, -1)}[fused]
-            part = ('query', 'key', 'value').index(ours) if fused else 0
-            change = functools.partial(_ours, shape, flat, split, part, family.input_first)
+            inputs = (2 if part == 'out' else 1) if kind == 'kernel' else 0  # How many of our dimensions.
+            how = _linear(
+                outputs=math.prod(ours[inputs:]),
+                inputs=math.prod(ours[:inputs]) if inputs else None,
+                heads={'': None, 'thirds': 1, 'heads': config.heads}[fused],
+                part=('query', 'key', 'value').index(part) if fused else 0,
+                input_first=family.input_first and inputs > 0,
+            )
         for block in range(config.depth) if stacked else [None]:
-            yield Weight(path, block, name.replace('*', str(block)), their_shape, change)
+            row = () if block is None else (block,)
+            yield Tensor((path[0], *row, *path[1:]), name.replace('*', str(block)), ours=ours, **how)
 
 
-def _rows_from(table: np.ndarray, begin: int) -> np.ndarray:
-    return table[begin:]
+def _linear(outputs: int, inputs: int | None, heads: int | None, part: int, input_first: bool) -> dict[str, Any]:
+    """How a linear map, or without inputs a bias or scale, stands in their files.
 
-
-def _ours(shape, flat, split, part, input_first, tensor: np.ndarray) -> np.ndarray:
-    """Their linear map [out, in], bias or scale [out] as ours: of a fused one the part, the input first, in our shape."""
-    tensor = tensor.T if input_first else tensor
-    if split:
-        parts = tensor.reshape(*split, *flat[1:])
-        tensor = (parts[part] if split[0] == 3 else parts[:, part]).reshape(flat)
-    return tensor.T.reshape(shape)
+    heads: of a tensor that holds queries, keys and values for each so many heads one after the other; None is a map of its own.
+    """
+    view, at = ((outputs,), ()) if heads is None else ((heads, 3, outputs // heads), (slice(None), part))
+    rest = () if inputs is None else (inputs,)
+    count = outputs * (1 if heads is None else 3)
+    rows = tuple(range(1 if heads is None else 2))  # The axes of the part that are its outputs.
+    if input_first:
+        return dict(shape=(*rest, count), view=(*rest, *view), at=(slice(None), *at), axes=tuple(range(len(rows) + 1)))
+    return dict(shape=(count, *rest), view=(*view, *rest), at=at, axes=(*([len(rows)] if rest else []), *rows))
 
 
 def convert(
     fields: Fields,
-    tensors: Tensors,
-    empty: Callable[[Path, tuple[int, ...], np.dtype], np.ndarray] = lambda path, shape, dtype: np.empty(shape, dtype),
+    tensors: State,
+    empty: Empty = lambda _, *like: np.empty(*like),
     progress: bool = False,
     family: Family | None = None,
 ) -> tuple[LanguageModelConfig, Params]:
@@ -294,36 +257,14 @@ def convert(
     family = family or FAMILIES[kind]
     prefix = next((p for p in family.prefixes if f'{p}{family.names["tokens"]}.weight' in tensors), family.prefixes[0])
     tensors = {prefix + name: tensor for name, tensor in family.made(config).items()} | dict(tensors)
-    weights = list(_weights(family, config, prefix))
-    _check(family, weights, tensors, config.tied, kind)
-    by_name: dict[str, list[Weight]] = {}
-    for weight in weights:
-        by_name.setdefault(weight.name, []).append(weight)
-    leaves: dict[Path, np.ndarray] = {}
-    total = sum(tensors[name].nbytes for name in by_name)
-    with tqdm(total=total, unit='B', unit_scale=True, desc='language model', disable=not progress) as bar:
-        for name, tensor in tensors.items():
-            if name not in by_name:
-                continue
-            tensor = np.asarray(tensor)
-            for weight in by_name[name]:
-                new = weight.change(tensor)
-                if weight.path not in leaves:
-                    rows = () if weight.block is None else (config.depth,)
-                    leaves[weight.path] = empty(weight.path, (*rows, *new.shape), tensor.dtype)
-                leaf = leaves[weight.path]
-                _copy(leaf if weight.block is None else leaf[weight.block], new)
-            bar.update(tensor.nbytes)
-    params: Params = {}
-    for path, leaf in leaves.items():
-        tree = params
-        for step in path[:-1]:
-            tree = tree.setdefault(step, {})
-        tree[path[-1]] = leaf
-    return config, params
-
-
-def _copy(to: np.ndarray, new: np.ndarray) -> None:
-    if new.dtype.itemsize == 2:  # numpy transposes its own types an order of magnitude faster than bfloat16.
-        to, new = to.view(np.uint16), new.view(np.uint16)
-    np.copyto(to, new)
+    # Some files repeat a tied embedding.
+    repeated = f'{family.names["output"]}.weight' if config.tied else ''
+    buffers = re.compile(rf'.*({family.buffers})')
+    leftover = [name for name in tensors if name == repeated or buffers.fullmatch(name)]
+    try:
+        return config, to_tree(_tensors(family, config, prefix), tensors, leftover, empty, progress)
+    except ValueError as error:
+        raise ValueError(
+            f'The tensors are not those of the {kind!r} that the config describes ({error}). '
+            'Give the config.json and the weights of one and the same model, all of its files.'
+        ) from error

@@ -1,8 +1,9 @@
 """A published model's tensors and the places of our tree where they go, as one list that is read in both directions.
 
-A `Tensor` says where one original tensor, or some rows of it, goes: transposed, then reshaped. That can be undone without
-rounding, so the same list converts a file into a tree (`to_tree`) and the tree back into the file (`to_state`), bit for bit.
-torch keeps matrices as [out in] and kernels as [out in height width]; ours are [in out] and [height width in out].
+A `Tensor` says where one original tensor, or a part of it, goes: seen in another shape, a part taken, transposed, reshaped.
+That can be undone without rounding, so the same list converts a file into a tree (`to_tree`) and the tree back into the file
+(`to_state`), bit for bit. torch keeps matrices as [out in] and kernels as [out in height width]; ours are [in out] and
+[height width in out].
 """
 
 import collections
@@ -10,25 +11,27 @@ import dataclasses
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
 Path = tuple[str | int, ...]
-State = Mapping[str, np.ndarray]
+State = Mapping[str, Any]  # Arrays, or what has their shape and dtype and becomes one by `np.asarray`.
 Empty = Callable[[tuple[str, ...], tuple[int, ...], Any], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """One tensor, or one of several equal parts of its rows.
+    """One tensor, or a part of one.
 
     Attributes:
       path: in our tree; a number is a place along a stacked axis, which is the first.
       name: in the original.
-      shape: in the original, of the part.
+      shape: in the original, of the whole tensor.
       ours: shape in our tree, without the stacked axis.
-      axes: the original's axes in our order, before the reshape.
-      part, parts: which part of the original's rows this is; (0, 1) is the whole.
+      axes: the original's axes, or those of the part, in our order, before the reshape to `ours`.
+      view, at: the shape to see the original in, and the index of the part there: of queries, keys and values in one tensor
+        [3 d d], the keys are view (3, d, d), at (1,). () is the whole as it is.
     """
 
     path: Path
@@ -36,8 +39,8 @@ class Tensor:
     shape: tuple[int, ...]
     ours: tuple[int, ...]
     axes: tuple[int, ...]
-    part: int = 0
-    parts: int = 1
+    view: tuple[int, ...] = ()
+    at: tuple[int | slice, ...] = ()
 
     @property
     def leaf(self) -> tuple[str, ...]:
@@ -49,10 +52,18 @@ class Tensor:
         """The place along the stacked axis, None without one."""
         return next((step for step in self.path if isinstance(step, int)), None)
 
-    @property
-    def whole_shape(self) -> tuple[int, ...]:
-        """Of the original's whole tensor."""
-        return (self.shape[0] * self.parts, *self.shape[1:]) if self.parts > 1 else self.shape
+    def part(self, whole: np.ndarray) -> np.ndarray:
+        """The part of an original tensor, which need not be contiguous and is not copied where it is."""
+        return whole.reshape(self.view or self.shape)[(*self.at, ...)]
+
+    def to_ours(self, whole: np.ndarray) -> np.ndarray:
+        """What an original tensor is in our tree."""
+        return self.part(whole).transpose(self.axes).reshape(self.ours)
+
+    def to_theirs(self, ours: np.ndarray, whole: np.ndarray) -> None:
+        """Writes what stands in our tree into its part of an original tensor."""
+        part = self.part(whole)
+        part[...] = ours.reshape([part.shape[axis] for axis in self.axes]).transpose(np.argsort(self.axes))
 
 
 def vector(path: Path, name: str, *shape: int, ours: tuple[int, ...] | None = None) -> Tensor:
@@ -63,8 +74,17 @@ def vector(path: Path, name: str, *shape: int, ours: tuple[int, ...] | None = No
 def matrix(
     path: Path, name: str, inputs: int, outputs: int, ours: tuple[int, ...] = (), part: int = 0, parts: int = 1
 ) -> Tensor:
-    """A linear map: [out in] there; [in out] here, or `ours`, whose product is the same (heads have axes of their own)."""
-    return Tensor(path, name, (outputs, inputs), ours or (inputs, outputs), (1, 0), part, parts)
+    """A linear map: [out in] there; [in out] here, or `ours`, whose product is the same (heads have axes of their own).
+
+    part, parts: which of several equal parts of the original's rows it is.
+    """
+    ours, shape = ours or (inputs, outputs), (parts * outputs, inputs)
+    return Tensor(path, name, shape, ours, (1, 0), (parts, outputs, inputs), (part,))
+
+
+def kernel(path: Path, name: str, inputs: int, outputs: int, height: int, width: int) -> Tensor:
+    """A convolution: [out in height width] there, [height width in out] here."""
+    return Tensor(path, name, (outputs, inputs, height, width), (height, width, inputs, outputs), (2, 3, 1, 0))
 
 
 def norm(path: Path, name: str, width: int, bias: bool = True) -> Iterable[Tensor]:
@@ -81,7 +101,7 @@ def to_tree(
     empty: Empty = lambda _, *like: np.empty(*like),
     progress: bool = False,
 ) -> dict[str, Any]:
-    """The tree of a state dict, in its stored dtypes; each tensor is read once, in the order of the list.
+    """The tree of a state dict, in its stored dtypes; each tensor is read once, in the order of the state.
 
     Args:
       tensors: all that belong into the tree.
@@ -91,45 +111,45 @@ def to_tree(
       progress: whether a bar shows bytes and time left.
 
     Raises:
-      ValueError: lists the tensors that are missing, unused, of another shape, or of another dtype than those they are stacked
-        with; nothing was read.
+      ValueError: lists the tensors that are missing, unused, of another shape, not of a floating dtype, or of another dtype than
+        those they are stacked with; nothing was read.
     """
-    tensors = list(tensors)
+    by_name: dict[str, list[Tensor]] = {}
+    for tensor in tensors:
+        by_name.setdefault(tensor.name, []).append(tensor)
+    tensors = [tensor for several in by_name.values() for tensor in several]
     rows = collections.Counter(tensor.leaf for tensor in tensors)
-    wrong, dtypes = [], {}
+    wrong, dtypes = {}, {}  # Keys in order: parts of one tensor are missing once.
     for tensor in tensors:
         if tensor.name not in state:
-            wrong.append(f'missing: {tensor.name} {tensor.whole_shape}')
+            wrong[f'missing: {tensor.name} {tensor.shape}'] = None
             continue
         shape, dtype = state[tensor.name].shape, state[tensor.name].dtype
-        if shape != tensor.whole_shape:
-            wrong.append(f'{tensor.name} has shape {shape} and not {tensor.whole_shape}')
+        if shape != tensor.shape:
+            wrong[f'{tensor.name} has shape {shape} and not {tensor.shape}'] = None
+        elif not jnp.issubdtype(dtype, jnp.floating):
+            wrong[f'{tensor.name} is of {dtype}'] = None
         elif dtypes.setdefault(tensor.leaf, dtype) != dtype:
-            wrong.append(f'{tensor.name} is of {dtype}, but that of another block of {dtypes[tensor.leaf]}')
-    used = {tensor.name for tensor in tensors}
-    wrong += [f'unused: {name}' for name in sorted(set(state) - used - set(leftover))]
+            wrong[f'{tensor.name} is of {dtype}, but that of another block of {dtypes[tensor.leaf]}'] = None
+    wrong |= {f'unused: {name}': None for name in sorted(set(state) - set(by_name) - set(leftover))}
     if wrong:
-        wrong = list(dict.fromkeys(wrong))  # Parts of one tensor are missing once.
         more = f' and {len(wrong) - 10} more' if len(wrong) > 10 else ''
-        raise ValueError('; '.join(wrong[:10]) + more)
+        raise ValueError('; '.join(list(wrong)[:10]) + more)
 
     leaves: dict[tuple[str, ...], np.ndarray] = {}
-    bar = tqdm(total=sum(state[name].nbytes for name in used), unit='B', unit_scale=True, disable=not progress)
-    for tensor in tensors:
-        value = state[tensor.name]
-        if tensor.parts > 1:
-            value = value[tensor.part * tensor.shape[0] :][: tensor.shape[0]]
-        if tensor.leaf not in leaves:
-            stack = () if tensor.row is None else (rows[tensor.leaf],)
-            leaves[tensor.leaf] = empty(tensor.leaf, (*stack, *tensor.ours), value.dtype)
-        leaf = leaves[tensor.leaf]
-        place = leaf if tensor.row is None else leaf[tensor.row, ...]
-        new = value.transpose(tensor.axes).reshape(tensor.ours)
-        if new.dtype.itemsize == 2:  # numpy transposes its own types an order of magnitude faster than bfloat16.
-            place, new = place.view(np.uint16), new.view(np.uint16)
-        np.copyto(place, new)
-        bar.update(value.nbytes)
-    bar.close()
+    total = sum(state[name].nbytes for name in by_name)
+    with tqdm(total=total, unit='B', unit_scale=True, desc='convert', disable=not progress) as bar:
+        for name in state:  # In the order of the files.
+            if name not in by_name:
+                continue
+            whole = np.asarray(state[name])
+            for tensor in by_name[name]:
+                if tensor.leaf not in leaves:
+                    stack = () if tensor.row is None else (rows[tensor.leaf],)
+                    leaves[tensor.leaf] = empty(tensor.leaf, (*stack, *tensor.ours), whole.dtype)
+                leaf = leaves[tensor.leaf]
+                _copy(leaf if tensor.row is None else leaf[tensor.row, ...], tensor.to_ours(whole))
+            bar.update(whole.nbytes)
     tree: dict[str, Any] = {}
     for path, leaf in leaves.items():
         at = tree
@@ -139,18 +159,24 @@ def to_tree(
     return tree
 
 
+def _copy(to: np.ndarray, new: np.ndarray) -> None:
+    if new.dtype.itemsize == 2:  # numpy transposes its own types an order of magnitude faster than bfloat16.
+        to, new = to.view(np.uint16), new.view(np.uint16)
+    np.copyto(to, new)
+
+
 def to_state(tensors: Iterable[Tensor], tree: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The inverse of `to_tree`: the original's tensors of a tree, by name."""
-    state: dict[str, Any] = {}
+    """The inverse of `to_tree`: the original's tensors of a tree, by name; what no part fills is zero."""
+    state: dict[str, np.ndarray] = {}
     for tensor in tensors:
         value: Any = tree
         for step in tensor.leaf:
             value = value[step]
-        value = value if tensor.row is None else value[tensor.row]
-        before = tuple(tensor.shape[axis] for axis in tensor.axes)
-        value = np.asarray(value).reshape(before).transpose(np.argsort(tensor.axes))
-        state.setdefault(tensor.name, []).append(np.ascontiguousarray(value).reshape(tensor.shape))
-    return {name: parts[0] if len(parts) == 1 else np.concatenate(parts) for name, parts in state.items()}
+        value = np.asarray(value if tensor.row is None else value[tensor.row])
+        if tensor.name not in state:
+            state[tensor.name] = np.zeros(tensor.shape, value.dtype)
+        tensor.to_theirs(value, state[tensor.name])
+    return state
 
 
 def sizes(state: State, beginning: str) -> int:

@@ -8,19 +8,15 @@ torch keeps kernels as [out in height width], the modules here as [height width 
 import dataclasses
 import importlib.util
 import pathlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
+from flamingo_jax.conversion.tensors import Path, State, Tensor, kernel, to_tree, vector
 from flamingo_jax.model.vision.efficientnet import LITE0, LITE1, LITE2, EfficientNetConfig
 from flamingo_jax.model.vision.nfnet import NFNETS, NFNetConfig
-
-State = dict[str, np.ndarray]
-Path = tuple[str | int, ...]
-# Where a tensor goes in the tree, its name in torch, how its array becomes ours, its shape in torch.
-Tensor = tuple[Path, str, Callable[[np.ndarray], np.ndarray], tuple[int, ...]]
 
 # The ImageNet classifier. A trunk has none; it may be left over.
 CLASSIFIER = ('_fc.weight', '_fc.bias')
@@ -67,34 +63,15 @@ def nfnet_params(state: State, config: NFNetConfig | None = None) -> tuple[NFNet
     Raises ValueError that lists the tensors that are missing, unused or of another shape.
     """
     config = config or dataclasses.replace(_nfnet_size(state), activation='gelu', epsilon=1e-5)
-    params = _tree(state, _nfnet_tensors(config), NFNET_CLASSIFIER, 'an NFNet-F', NFNET_REMEDY)
-    for name in [name for name in params if name.startswith('rest_')]:
-        blocks = params[name]
-        params[name] = jax.tree.map(lambda *leaves: np.stack(leaves), *(blocks[k] for k in sorted(blocks)))
-    return config, params
+    return config, _tree(state, _nfnet_tensors(config), NFNET_CLASSIFIER, 'an NFNet-F', NFNET_REMEDY)
 
 
-def _tree(state: State, tensors: Iterator[Tensor], leftover: Collection[str], kind: str, remedy: str) -> dict[Any, Any]:
-    params, wrong, used = {}, [], set()
-    for path, name, change, shape in tensors:
-        used.add(name)
-        if name not in state:
-            wrong.append(f'missing: {name} {shape}')
-            continue
-        tensor = np.asarray(state[name])
-        if tensor.shape != shape:
-            wrong.append(f'{name} has shape {tensor.shape} and not {shape}')
-            continue
-        *steps, leaf = path
-        tree = params
-        for step in steps:
-            tree = tree.setdefault(step, {})
-        tree[leaf] = np.asarray(change(tensor), np.float32, order='C')
-    wrong += [f'unused: {name}' for name in sorted(set(state) - used - set(leftover))]
-    if wrong:
-        more = f' and {len(wrong) - 10} more' if len(wrong) > 10 else ''
-        raise ValueError(f'This is not a whole state dict of {kind} ({"; ".join(wrong[:10])}{more}). {remedy}')
-    return params
+def _tree(state: State, tensors: Iterator[Tensor], leftover: Collection[str], kind: str, remedy: str) -> dict[str, Any]:
+    try:
+        tree = to_tree(tensors, state, leftover)
+    except ValueError as error:
+        raise ValueError(f'This is not a whole state dict of {kind} ({error}). {remedy}') from error
+    return jax.tree.map(lambda leaf: leaf.astype(np.float32, copy=False), tree)
 
 
 def _size(state: State) -> EfficientNetConfig:
@@ -113,26 +90,24 @@ def _size(state: State) -> EfficientNetConfig:
 
 def _tensors(config: EfficientNetConfig) -> Iterator[Tensor]:
 
-    def conv_norm(path: tuple[str, ...], conv: str, norm: str, kernel_shape: tuple[int, int, int, int]):
-        yield (*path, 'kernel'), f'{conv}.weight', _kernel, kernel_shape
+    def conv_norm(path: Path, conv: str, norm: str, inputs: int, outputs: int, size: int):
+        yield kernel((*path, 'kernel'), f'{conv}.weight', inputs, outputs, size, size)
         for leaf, suffix in (('scale', 'weight'), ('bias', 'bias'), ('mean', 'running_mean'), ('var', 'running_var')):
-            yield (*path, leaf), f'{norm}.{suffix}', np.ravel, kernel_shape[:1]
+            yield vector((*path, leaf), f'{norm}.{suffix}', outputs)
 
-    yield from conv_norm(('stem',), '_conv_stem', '_bn0', (config.stem_width, 3, 3, 3))
+    yield from conv_norm(('stem',), '_conv_stem', '_bn0', 3, config.stem_width, 3)
     number, width = 0, config.stem_width
     for repeats, kernel_size, _, expansion, stage_width in config.stages:
         for _ in range(repeats):
             block, theirs, inner = f'block_{number}', f'_blocks.{number}', width * expansion
             if expansion != 1:
-                yield from conv_norm(
-                    (block, 'expand'), f'{theirs}._expand_conv', f'{theirs}._bn0', (inner, width, 1, 1)
-                )
-            depthwise = (inner, 1, kernel_size, kernel_size)
-            yield from conv_norm((block, 'depthwise'), f'{theirs}._depthwise_conv', f'{theirs}._bn1', depthwise)
-            project = (stage_width, inner, 1, 1)
-            yield from conv_norm((block, 'project'), f'{theirs}._project_conv', f'{theirs}._bn2', project)
+                yield from conv_norm((block, 'expand'), f'{theirs}._expand_conv', f'{theirs}._bn0', width, inner, 1)
+            depthwise = (1, inner, kernel_size)
+            yield from conv_norm((block, 'depthwise'), f'{theirs}._depthwise_conv', f'{theirs}._bn1', *depthwise)
+            project = (inner, stage_width, 1)
+            yield from conv_norm((block, 'project'), f'{theirs}._project_conv', f'{theirs}._bn2', *project)
             number, width = number + 1, stage_width
-    yield from conv_norm(('head',), '_conv_head', '_bn1', (config.head_width, width, 1, 1))
+    yield from conv_norm(('head',), '_conv_head', '_bn1', width, config.head_width, 1)
 
 
 def _nfnet_size(state: State) -> NFNetConfig:
@@ -146,16 +121,17 @@ def _nfnet_size(state: State) -> NFNetConfig:
 
 
 def _nfnet_tensors(config: NFNetConfig) -> Iterator[Tensor]:
-    """Blocks of a stage but its first have the path (rest_STAGE, number from 0, ...), to be stacked."""
+    """Blocks of a stage but its first have the path (rest_STAGE, number from 0, ...): they are stacked."""
 
     def conv(path: Path, name: str, inputs: int, outputs: int, size: int = 1):
-        yield (*path, 'kernel'), f'{name}.weight', _kernel, (outputs, inputs, size, size)
-        yield (*path, 'gain'), f'{name}.gain', np.ravel, (outputs, 1, 1, 1)
-        yield (*path, 'bias'), f'{name}.bias', np.ravel, (outputs,)
+        yield kernel((*path, 'kernel'), f'{name}.weight', inputs, outputs, size, size)
+        yield vector((*path, 'gain'), f'{name}.gain', outputs, 1, 1, 1, ours=(outputs,))
+        yield vector((*path, 'bias'), f'{name}.bias', outputs)
 
     def linear(path: Path, name: str, inputs: int, outputs: int):
-        yield (*path, 'kernel'), f'{name}.weight', _matrix, (outputs, inputs, 1, 1)
-        yield (*path, 'bias'), f'{name}.bias', np.ravel, (outputs,)
+        shape = (outputs, inputs, 1, 1)  # A convolution of one pixel.
+        yield Tensor((*path, 'kernel'), f'{name}.weight', shape, (inputs, outputs), (1, 0, 2, 3))
+        yield vector((*path, 'bias'), f'{name}.bias', outputs)
 
     inputs = 3
     for i, width in enumerate(config.stem_widths):
@@ -174,14 +150,6 @@ def _nfnet_tensors(config: NFNetConfig) -> Iterator[Tensor]:
             yield from conv((*path, 'conv_3'), f'{block}.conv3', inner, width)
             yield from linear((*path, 'squeeze_excite', 'squeeze'), f'{block}.attn_last.fc1', width, hidden)
             yield from linear((*path, 'squeeze_excite', 'excite'), f'{block}.attn_last.fc2', hidden, width)
-            yield (*path, 'skip_gain'), f'{block}.skipinit_gain', np.asarray, ()
+            yield vector((*path, 'skip_gain'), f'{block}.skipinit_gain')
             inputs = width
     yield from conv(('final',), 'final_conv', inputs, config.final_width)
-
-
-def _kernel(tensor: np.ndarray) -> np.ndarray:
-    return tensor.transpose(2, 3, 1, 0)
-
-
-def _matrix(tensor: np.ndarray) -> np.ndarray:
-    return tensor[:, :, 0, 0].T

@@ -19,7 +19,7 @@ from typing import Any
 
 from flamingo_jax.conversion.hugging_face import open_tensors, read_json
 from flamingo_jax.conversion.readers import read_weights
-from flamingo_jax.conversion.tensors import State, Tensor, matrix, norm, sizes, to_tree, vector
+from flamingo_jax.conversion.tensors import State, Tensor, kernel, matrix, norm, sizes, to_tree, vector
 from flamingo_jax.model.vision.vit import SIGLIP_MEAN, SIGLIP_STD, ViTConfig
 
 # The patches' kernel, by which a spelling is known.
@@ -200,10 +200,10 @@ def vit_tensors(c: ViTConfig, spelling: str, prefix: str) -> Iterator[Tensor]:
     }[spelling]
     d, head_dim = c.width, c.width // c.heads
     ones = (1,) if spelling == 'timm' else ()  # timm's have a batch dimension.
-    kernel = prefix + PATCHES[spelling]
-    yield Tensor(('patches', 'kernel'), kernel, (d, 3, c.patch, c.patch), (c.patch, c.patch, 3, d), (2, 3, 1, 0))
+    patches = prefix + PATCHES[spelling]
+    yield kernel(('patches', 'kernel'), patches, 3, d, c.patch, c.patch)
     if c.patch_bias:
-        yield vector(('patches', 'bias'), kernel.removesuffix('weight') + 'bias', d)
+        yield vector(('patches', 'bias'), patches.removesuffix('weight') + 'bias', d)
     n = c.grid**2 + c.class_token
     yield vector(('positions',), prefix + names['positions'], *ones, n, d, ours=(n, d))
     if c.class_token:
@@ -220,8 +220,9 @@ def vit_tensors(c: ViTConfig, spelling: str, prefix: str) -> Iterator[Tensor]:
             if not names['fused']:
                 fused, parts = f'{theirs}self_attn.{name[0]}_proj.', (0, 1)
             yield matrix((*ours, name, 'kernel'), fused + 'weight', d, d, (d, c.heads, head_dim), *parts)
-            yield Tensor((*ours, name, 'bias'), fused + 'bias', (d,), (c.heads, head_dim), (0,), *parts)
+            bias = Tensor((*ours, name, 'bias'), fused + 'bias', (parts[1] * d,), (c.heads, head_dim), (0,))
+            yield dataclasses.replace(bias, view=(parts[1], d), at=(parts[0],))
         for name, inputs, outputs in (('out', d, d), ('up', d, c.ffw_width), ('down', c.ffw_width, d)):
-            kernel = (c.heads, head_dim, d) if name == 'out' else ()
-            yield matrix((*ours, name, 'kernel'), f'{theirs}{names[name]}.weight', inputs, outputs, kernel)
+            split = (c.heads, head_dim, d) if name == 'out' else ()
+            yield matrix((*ours, name, 'kernel'), f'{theirs}{names[name]}.weight', inputs, outputs, split)
             yield vector((*ours, name, 'bias'), f'{theirs}{names[name]}.bias', outputs)

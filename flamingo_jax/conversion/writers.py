@@ -108,10 +108,10 @@ def _shards(tensors: Iterable[Tensor], tree: Any) -> Iterator[list[Tensor]]:
         leaf = tree
         for step in tensor.leaf:
             leaf = leaf[step]
-        size += int(np.prod(tensor.shape)) * leaf.dtype.itemsize
+        size += int(np.prod(tensor.ours)) * leaf.dtype.itemsize
         if size > SHARD_BYTES and shard and tensor.name != last:  # Parts of one tensor stay together.
             yield shard
-            shard, size = [], int(np.prod(tensor.shape)) * leaf.dtype.itemsize
+            shard, size = [], int(np.prod(tensor.ours)) * leaf.dtype.itemsize
         shard.append(tensor)
         last = tensor.name
     yield shard

@@ -259,7 +259,7 @@ UP = 'model.layers.1.mlp.up_proj.weight'
         ),
         (
             lambda s: change_json(s / 'config.json', intermediate_size=88),
-            r'source.*mlp.down_proj.weight has the shape \(24, 80\) and not \(24, 88\).*Give the config.json',
+            r'source.*mlp.down_proj.weight has shape \(24, 80\) and not \(24, 88\).*Give the config.json',
         ),
         (
             lambda s: change_json(s / 'config.json', num_hidden_layers=1),
@@ -268,7 +268,7 @@ UP = 'model.layers.1.mlp.up_proj.weight'
         (lambda s: change_tensors(s, lambda t: t.pop(UP)), rf'missing: {UP} \(80, 24\)'),
         (
             lambda s: change_tensors(s, lambda t: t.update({UP: t[UP].astype(np.float32)})),
-            f'{UP} is of float32, in other blocks of float16',
+            f'{UP} is of float32, but that of another block of float16',
         ),
         (lambda s: change_tensors(s, lambda t: t.update({UP: t[UP].astype(np.int8)})), f'{UP} is of int8'),
     ],

@@ -11,13 +11,18 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from experiments import quickstart
 from flamingo_jax import convert
 from flamingo_jax.conversion import vision_trunks
 from flamingo_jax.conversion.readers import read_torch_checkpoint
 from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file, efficientnet_params, nfnet_params
 from flamingo_jax.inference import bundle
+from flamingo_jax.inputs.images import to_frames
+from flamingo_jax.inputs.sources.array_record import open_split
+from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.model.vision.efficientnet import LITE0, LITE1, LITE2, EfficientNet
 from flamingo_jax.model.vision.nfnet import NFNETS, NFNet, NFNetConfig
+from tests import tiny_run
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'
@@ -44,7 +49,7 @@ def _depthwise(state):
 @pytest.mark.parametrize('config', [LITE0, LITE1, LITE2])
 def test_sizes_are_told_apart(config):
     tensors = vision_trunks._tensors(config)
-    state = {name: np.zeros(shape) for _, name, _, shape in tensors}
+    state = {tensor.name: np.zeros(tensor.shape) for tensor in tensors}
     assert efficientnet_params(state)[0] == config
 
 
@@ -100,7 +105,7 @@ def test_nfnet_tree_is_that_of_the_module_with_blocks_stacked(small):
 @pytest.mark.parametrize('config', NFNETS)
 def test_sizes_of_nfnet_are_told_apart(config):
     # Zeros that take no memory: only shapes are looked at.
-    names = {name for _, name, _, _ in vision_trunks._nfnet_tensors(config)}
+    names = {tensor.name for tensor in vision_trunks._nfnet_tensors(config)}
     assert vision_trunks._nfnet_size({name: np.zeros(()) for name in names}) == config
 
 
@@ -147,3 +152,38 @@ def test_a_random_trunk_is_drawn_and_not_read(state, tmp_path):
     # Were it scaled by all channels, 16 blocks would leave features of 1e-9, which standardisation takes for dead.
     assert np.std(drawn['block_3']['depthwise']['kernel']) == pytest.approx((2 / 25) ** 0.5, rel=0.05)
     assert 'Random weights of seed 0' in (tmp_path / 'trunk/README.md').read_text()
+
+
+def test_channels_are_measured_on_training_pictures_of_the_styles_trained_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(convert, 'STANDARDISE_ON', 64)
+    trunk = tiny_run.make_trunk(tmp_path / 'random')
+    vision, params = trunk.config.vision, trunk.params('vision')['trunk']
+    convert._write_trunk('Tiny', vision, params, tiny_run.SAMPLE, ('noto', 'fluent-flat'), 16, str(tmp_path / 'trunk'))
+    found = bundle.read(tmp_path / 'trunk').params('vision')
+    records = open_split(tiny_run.SAMPLE, 'train')
+    records = [records[i] for i in range(len(records))]
+    allowed = {record['frames'][0] for record in records if record['style'] in (b'noto', b'fluent-flat')}
+    assert len(allowed) < len({record['frames'][0] for record in records})
+    measured = convert._to_measure(tiny_run.SAMPLE, ('noto', 'fluent-flat'))
+    assert set(measured) <= allowed and len(measured) == min(len(allowed), convert.STANDARDISE_ON)
+    frames = np.stack([to_frames(picture, 16, vision.fit) for picture in measured])
+    raw = dict(trunk=params, mean=np.zeros(vision.width, np.float32), std=np.ones(vision.width, np.float32))
+    rows = jax.jit(Flamingo(trunk.config).features)({'vision': raw}, frames[:, None]).reshape(-1, vision.width)
+    np.testing.assert_allclose(found['mean'], rows.mean(0), atol=1e-5)
+    np.testing.assert_allclose(found['std'], np.maximum(rows.std(0), 1e-3), atol=1e-5)
+    assert 'of noto, fluent-flat alone' in (tmp_path / 'trunk/README.md').read_text()
+
+
+def test_a_style_that_no_training_picture_has_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"train split .* has no pictures of style \['notto'\]; it has .*'noto': "):
+        convert._to_measure(tiny_run.SAMPLE, ('noto', 'notto'))
+
+
+def test_the_quickstart_measures_on_what_it_trains_on(monkeypatch, tmp_path):
+    """And not on the style that it is asked about."""
+    commands = []
+    monkeypatch.setattr(quickstart, 'run', lambda *command: commands.append(command))
+    monkeypatch.setattr(sys, 'argv', ['quickstart.py', f'--workdir={tmp_path}'])
+    monkeypatch.chdir(tmp_path)
+    quickstart.main()
+    assert f'--styles={",".join(quickstart.get_config().datasets.names.styles)}' in commands[0]
