@@ -11,7 +11,9 @@
 from ml_collections import ConfigDict
 
 from experiments import picture_dictionary
-from flamingo_jax.few_shot.sequences import FewShotConfig
+from flamingo_jax.few_shot.direction import Direction
+from flamingo_jax.few_shot.names import Names
+from flamingo_jax.few_shot.sequences import FewShotConfig, game
 from flamingo_jax.training import config as training
 
 
@@ -21,7 +23,7 @@ def get_config() -> ConfigDict:
     c.start = 'runs/picture_dictionary_bundle'
     c.steps = c.checkpoint_every = 1000
     c.datasets.clips = training.dataset(
-        FewShotConfig(shots=4, mixture=dict(direction=0.5, name=0.5)),
+        FewShotConfig(shots=4, games=dict(direction=game(Direction, share=0.5), name=game(Names, share=0.5))),
         features='runs/features_clips',
         length=40,
         images=4,

@@ -13,7 +13,8 @@ third of its steps lies in the repository (--config.lm=experiments/lm_names).
 from ml_collections import ConfigDict
 
 from experiments import picture_words
-from flamingo_jax.few_shot.sequences import FewShotConfig
+from flamingo_jax.few_shot.names import Names
+from flamingo_jax.few_shot.sequences import FewShotConfig, game
 from flamingo_jax.training import config as training
 
 
@@ -23,7 +24,7 @@ def get_config() -> ConfigDict:
     c.steps, c.checkpoint_every = 1000, 200
     c.lm = 'runs/lm_names_bundle'
     c.model.xattn.initial_alpha = 1.0
-    few_shot = FewShotConfig(shots=1, mixture=dict(name=1.0))
+    few_shot = FewShotConfig(shots=1, games=dict(name=game(Names)))
     c.datasets.pictures = training.dataset(
         few_shot, features='runs/features', styles=picture_words.STYLES, length=12, images=1, batch_size=256, align=True
     )

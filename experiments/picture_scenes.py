@@ -10,7 +10,8 @@
 from ml_collections import ConfigDict
 
 from experiments import picture_dictionary
-from flamingo_jax.few_shot.sequences import FewShotConfig
+from flamingo_jax.few_shot.questions import Questions
+from flamingo_jax.few_shot.sequences import FewShotConfig, game
 from flamingo_jax.training import config as training
 
 
@@ -20,7 +21,7 @@ def get_config() -> ConfigDict:
     c.start = 'runs/picture_dictionary_bundle'
     c.steps = c.checkpoint_every = 500
     c.datasets.scenes = training.dataset(
-        FewShotConfig(shots=4, mixture=dict(question=1.0), languages=()),
+        FewShotConfig(shots=4, games=dict(question=game(Questions))),
         features='runs/features_scenes',
         length=80,
         images=4,

@@ -17,7 +17,10 @@ The language model is made by experiments/lm_pictures.py. experiments/picture_di
 from ml_collections import ConfigDict
 
 from experiments import quickstart
-from flamingo_jax.few_shot.sequences import FewShotConfig
+from flamingo_jax.few_shot.kinds import Kinds
+from flamingo_jax.few_shot.names import Names
+from flamingo_jax.few_shot.sequences import FewShotConfig, game
+from flamingo_jax.few_shot.words import Words
 from flamingo_jax.training import config as training
 
 STYLES = ('noto', 'twemoji', 'openmoji-color', 'fluent-flat')  # Whose pictures may be passed on.
@@ -43,7 +46,12 @@ def get_config() -> ConfigDict:
     c.steps, c.checkpoint_every = 1500, 150
     c.lm, c.vision = 'runs/lm_pictures_bundle', 'runs/trunk'
     c.model.resampler.update(width=192, head_dim=48)  # As wide as the language model: a bundle has less than 10 MB.
-    few_shot = FewShotConfig(shots=8, mixture=dict(bind=0.55, name=0.3, kind=0.15), kinds=KINDS)
+    few_shot = FewShotConfig(
+        shots=8,
+        games=dict(
+            bind=game(Words, share=0.55), name=game(Names, share=0.3), kind=game(Kinds, share=0.15, kinds=KINDS)
+        ),
+    )
     c.datasets = ConfigDict()
     c.datasets.pictures = training.dataset(
         few_shot, features='runs/features', styles=STYLES, length=56, images=8, batch_size=32

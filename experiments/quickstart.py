@@ -19,7 +19,9 @@ import time
 
 from ml_collections import ConfigDict
 
-from flamingo_jax.few_shot.sequences import FewShotConfig
+from flamingo_jax.few_shot.names import Names
+from flamingo_jax.few_shot.sequences import FewShotConfig, game
+from flamingo_jax.few_shot.words import Words
 from flamingo_jax.model.config import TINY
 from flamingo_jax.training import config as training
 from flamingo_jax.training.optimizer import OptimizerConfig
@@ -43,7 +45,7 @@ def get_config() -> ConfigDict:
         vars(TINY['xattn']) | dict(initial_alpha=0.5)
     )  # The paper's 0 takes about twice the steps.
     c.datasets.names = training.dataset(
-        FewShotConfig(shots=8, mixture=dict(bind=0.6, name=0.4), languages=('en',)),
+        FewShotConfig(shots=8, games=dict(bind=game(Words, share=0.6), name=game(Names, share=0.4))),
         path=SAMPLE,
         features='runs/quickstart/features',
         styles=('noto', 'noto-v1', 'fluent-flat'),

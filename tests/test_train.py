@@ -108,7 +108,7 @@ def test_pictures_are_aligned_with_their_names(parts, tmp_path):
     c.steps, c.checkpoint_every, c.noise.blend = 12, 12, 0.5
     del c.datasets.words
     c.datasets.names.update(length=12, images=1, align=True)
-    c.datasets.names.few_shot.update(shots=1, languages=('en',))
+    c.datasets.names.few_shot.shots, c.datasets.names.few_shot.games.name.languages = 1, ('en',)
     c.mesh.tensor = 2
     train(c, str(tmp_path / 'run'))
     recorded = losses(tmp_path / 'run')
@@ -146,7 +146,7 @@ def _set(config: ConfigDict, key: str, value):
             ValueError,
             'Data set words: batch_size 6 is not divided by 1 micro-batches of the 8 rows',
         ),
-        ('datasets.names.few_shot.languages', ('xx',), ValueError, "no names in \\['xx'\\]"),
+        ('datasets.names.few_shot.games.name.languages', ('xx',), ValueError, "no names in \\['xx'\\]"),
         ('mesh.tensor', 3, ValueError, 'does not fit 8 devices'),
         (
             'mesh',

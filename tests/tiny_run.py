@@ -13,7 +13,9 @@ import jax
 from ml_collections import ConfigDict
 
 from flamingo_jax import features
-from flamingo_jax.few_shot.sequences import FewShotConfig
+from flamingo_jax.few_shot.names import Names
+from flamingo_jax.few_shot.sequences import FewShotConfig, game
+from flamingo_jax.few_shot.words import Words
 from flamingo_jax.inference import bundle
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import TINY, FlamingoConfig
@@ -53,8 +55,8 @@ def tiny_config(parts: pathlib.Path) -> ConfigDict:
     c.model.xattn = ConfigDict(vars(TINY['xattn']) | dict(every=2, heads=2, head_dim=16, initial_alpha=0.3))
     common = dict(path=SAMPLE, length=48, images=4, batch_size=8)
     words, names = (
-        FewShotConfig(shots=4, classes=(2, 3)),
-        FewShotConfig(shots=4, mixture=dict(name=1.0), languages=('fr', 'ja')),
+        FewShotConfig(shots=4, games=dict(bind=game(Words, classes=(2, 3)))),
+        FewShotConfig(shots=4, games=dict(name=game(Names, languages=('fr', 'ja')))),
     )
     c.datasets.words = training.dataset(words, features=str(parts / 'features'), **common)
     c.datasets.names = training.dataset(names, loss_weight=0.2, **common)

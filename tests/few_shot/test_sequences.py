@@ -1,23 +1,25 @@
+"""Training sequences of every game, over the embedded sample: what they show and what they ask to be learnt."""
+
 import collections
 import dataclasses
+import hashlib
 import pathlib
 
 import numpy as np
 import pytest
 
-from flamingo_jax.few_shot.sequences import FewShot, FewShotConfig, mirror_frames
+from flamingo_jax.few_shot.direction import Direction
+from flamingo_jax.few_shot.game import Sequences, mirror_frames
+from flamingo_jax.few_shot.kinds import Kinds, by_kind
+from flamingo_jax.few_shot.names import Names
+from flamingo_jax.few_shot.questions import Questions
+from flamingo_jax.few_shot.sequences import FewShot, FewShotConfig, game
+from flamingo_jax.few_shot.which import Which
+from flamingo_jax.few_shot.words import Words
+from flamingo_jax.few_shot.yes_or_no import YesOrNo
 from flamingo_jax.inputs.sources.picture_set import PictureSet
 
 SAMPLE = str(pathlib.Path(__file__).parents[2] / 'data/picture_dictionary/sample')
-
-
-class Watched(FewShot):
-    """Remembers which pictures were drawn, in order."""
-
-    def _draw(self, *args):
-        picture = super()._draw(*args)
-        self.drawn.append(picture)
-        return picture
 
 
 @pytest.fixture(scope='module')
@@ -31,17 +33,29 @@ def languages(pictures):
     return tuple(sorted(pictures.pictures[0].names))
 
 
-def documents(pictures, number=150, **fields):
-    """(chunks, pictures drawn) of some documents."""
-    few_shot = Watched(pictures, FewShotConfig(**fields))
-    for seed in range(number):
-        few_shot.drawn = []
-        yield few_shot(np.random.default_rng(seed)), few_shot.drawn
+@pytest.fixture
+def documents(pictures, monkeypatch):
+    """A function that gives (chunks, pictures drawn of a concept, in order) of some documents."""
+    drawn, of_concept = [], Sequences.of_concept
+
+    def watched(self, *args):
+        drawn.append(of_concept(self, *args))
+        return drawn[-1]
+
+    monkeypatch.setattr(Sequences, 'of_concept', watched)
+
+    def documents(*games, shots=10, number=150):
+        few_shot = FewShot(pictures, FewShotConfig(shots, {str(i): game for i, game in enumerate(games)}))
+        for seed in range(number):
+            drawn.clear()
+            yield few_shot(np.random.default_rng(seed)), list(drawn)
+
+    return documents
 
 
-def test_bind_gives_each_concept_one_word_in_a_document(pictures):
+def test_words_give_each_concept_one_word_in_a_document(documents):
     labels_of = {}
-    for chunks, drawn in documents(pictures, text_keys=0.0, blend=0.0, real_words=0.0):
+    for chunks, drawn in documents(game(Words, text_keys=0.0, blend=0.0, real_words=0.0)):
         assert len(chunks) == len(drawn) == 10
         words, seen = {}, set()
         for chunk, picture in zip(chunks, drawn, strict=True):
@@ -56,21 +70,21 @@ def test_bind_gives_each_concept_one_word_in_a_document(pictures):
     assert max(map(len, labels_of.values())) > 1  # The next document calls it otherwise.
 
 
-def test_the_first_label_may_weigh(pictures):
-    weights = {chunk.weights[-1] for chunks, _ in documents(pictures, 10, first_label=0.25) for chunk in chunks}
-    assert weights == {0.25, 1.0}
-    assert all(chunks[0].weights[-1] == 0.25 for chunks, _ in documents(pictures, 10, first_label=0.25))
+def test_the_first_label_may_weigh(documents):
+    made = [chunks for chunks, _ in documents(game(Words, first_label=0.25), number=10)]
+    assert {chunk.weights[-1] for chunks in made for chunk in chunks} == {0.25, 1.0}
+    assert all(chunks[0].weights[-1] == 0.25 for chunks in made)
 
 
-@pytest.mark.parametrize('kind', ['bind', 'name'])
-def test_no_style_twice_running(pictures, kind):
-    for _, drawn in documents(pictures, mixture={kind: 1.0}, text_keys=0.0, blend=0.0):
+@pytest.mark.parametrize('one', [game(Words, text_keys=0.0, blend=0.0), game(Names)])
+def test_no_style_twice_running(documents, one):
+    for _, drawn in documents(one):
         assert all(a.style != b.style for a, b in zip(drawn, drawn[1:], strict=False))
 
 
-def test_text_keys_are_names_with_the_same_words(pictures):
+def test_text_keys_are_names_with_the_same_words(documents):
     number = 0
-    for chunks, drawn in documents(pictures, text_keys=1.0, blend=0.0, real_words=0.0):
+    for chunks, drawn in documents(game(Words, text_keys=1.0, blend=0.0, real_words=0.0)):
         with_picture = iter(drawn)
         words = {}
         for chunk in chunks:
@@ -84,7 +98,7 @@ def test_text_keys_are_names_with_the_same_words(pictures):
     assert 500 < number < 1000  # About half of 1,500.
 
 
-def test_held_out_languages_are_never_named(pictures, languages):
+def test_held_out_languages_are_never_named(documents, pictures):
     """Neither as an answer, nor as a key, nor as a label borrowed from another concept."""
     forbidden = {
         (language, picture.names[language]) for picture in pictures.pictures for language in picture.heldout_languages
@@ -99,16 +113,19 @@ def test_held_out_languages_are_never_named(pictures, languages):
     for language in sorted({language for language, _ in forbidden})[:8]:
         only = {name for spoken, name in forbidden - allowed if spoken == language}
         checked += len(only)
-        fields = dict(languages=(language,), mixture=dict(bind=0.5, name=0.5), text_keys=1.0, real_words=1.0)
-        for chunks, _ in documents(pictures, 60, **fields):
+        games = [
+            game(Words, languages=(language,), text_keys=1.0, real_words=1.0),
+            game(Names, languages=(language,)),
+        ]
+        for chunks, _ in documents(*games, number=60):
             for chunk in chunks:
                 assert not only & {text.removeprefix(' ') for text in chunk.texts}
     assert checked > 20
 
 
-def test_name_gives_the_true_names(pictures, languages):
+def test_names_are_true(documents, languages):
     skipped = 0
-    for chunks, drawn in documents(pictures, 60, mixture=dict(name=1.0), languages=languages):
+    for chunks, drawn in documents(game(Names, languages=languages), number=60):
         assert len(drawn) == 10 and len({picture.concept for picture in drawn}) == 10
         # The language is not said: it is one that fits every chunk.
         fitting = [
@@ -122,15 +139,11 @@ def test_name_gives_the_true_names(pictures, languages):
     assert skipped > 0
 
 
-def test_a_blend_is_a_mixture_of_two_pictures(pictures):
-    few_shot = Watched(pictures, FewShotConfig(blend=1.0, text_keys=0.0, real_words=0.0))
+def test_a_blend_is_a_mixture_of_two_pictures(documents, pictures):
     blends = 0
-    for seed in range(10):
-        few_shot.drawn = []
-        chunks = few_shot(np.random.default_rng(seed))
-        drawn = iter(few_shot.drawn)
-        extra = len(few_shot.drawn) - len(chunks)
-        blends += extra
+    for chunks, shown in documents(game(Words, blend=1.0, text_keys=0.0, real_words=0.0), number=10):
+        drawn = iter(shown)
+        blends += len(shown) - len(chunks)
         partners = collections.defaultdict(set)  # Of each class.
         for chunk in chunks:
             picture, frames = next(drawn), chunk.picture()
@@ -145,9 +158,8 @@ def test_a_blend_is_a_mixture_of_two_pictures(pictures):
 
 def test_the_generator_decides_everything(pictures, languages):
     def first(seed):
-        chunks = FewShot(pictures, FewShotConfig(mixture=dict(bind=0.5, name=0.5), languages=languages))(
-            np.random.default_rng(seed)
-        )
+        games = dict(bind=game(Words, languages=languages), name=game(Names, languages=languages))
+        chunks = FewShot(pictures, FewShotConfig(games=games))(np.random.default_rng(seed))
         return [(chunk.texts, chunk.weights) for chunk in chunks], [c.picture() for c in chunks if c.picture]
 
     one, again, other = first(3), first(3), first(4)
@@ -165,49 +177,125 @@ def test_mirrored_pixels_and_features():
         mirror_frames(np.zeros((1, 8, 2)))
 
 
-def test_errors(pictures):
-    few = dataclasses.replace(FewShotConfig(), classes=(2, 500))
-    with pytest.raises(ValueError, match='500 classes need at least 1000 concepts; the picture set has'):
-        FewShot(pictures, few)
-    with pytest.raises(ValueError, match=r"no names in \['xx'\]; it has .*'en'"):
-        FewShot(pictures, FewShotConfig(languages=('en', 'xx')))
-    with pytest.raises(ValueError, match='5000 pictures .* concepts'):
-        FewShot(pictures, FewShotConfig(mixture=dict(bind=0.5, name=0.5), shots=5000))
-
-
 KINDS = {'animal': 'animal', 'food': 'food', 'transport': 'vehicle'}
 
 
-def test_names_may_come_again(pictures):
-    repeated = 0
-    for _, drawn in documents(pictures, 30, mixture=dict(name=1.0), repeats=1.0, shots=6):
-        repeated += len({picture.concept for picture in drawn}) < len(drawn) == 6
-    assert repeated > 20
-
-
-def test_questions_ask_for_kinds_and_for_one_of_two(pictures):
-    for sequence in ('kind', 'yes_or_no', 'which'):
-        answers = set()
-        for chunks, _ in documents(pictures, 20, mixture={sequence: 1.0}, shots=6, kinds=KINDS):
-            assert sum(chunk.picture is not None for chunk in chunks) == 6
-            asked = [chunk for chunk in chunks if chunk.weights[-1]]
-            assert len(asked) == (3 if sequence == 'which' else 6)
-            answers |= {chunk.texts[-1] for chunk in asked}
-        expected = {' animal', ' food', ' vehicle'}
-        if sequence == 'yes_or_no':
-            expected = {' yes', ' no'}
-        assert answers == (expected | {' first', ' second'} if sequence == 'which' else expected)
-
-
 @pytest.mark.parametrize(
-    'mixture, message',
+    'one, shots, message',
     [
-        (dict(bnid=1.0), 'bnid'),
-        (dict(kind=1.0), 'two kinds'),
-        (dict(question=1.0), 'have some'),
-        (dict(direction=1.0), 'clips'),
+        (game(Words, classes=(2, 500)), 10, '500 classes need at least 1000 concepts; the picture set has'),
+        (game(Words, languages=('en', 'xx')), 10, r"no names in \['xx'\]; it has .*'en'"),
+        (game(Names), 5000, '5000 pictures .* concepts'),
+        (game(Names, share=0.0), 10, 'no game'),
+        (game(Kinds), 10, 'two kinds'),
+        (game(Kinds, kinds={'food': 'food', 'plant': 'plant'}), 10, 'two kinds at least that exclude each other'),
+        (game(Questions), 10, 'have some'),
+        (game(Direction), 10, 'clips'),
     ],
 )
-def test_sequences_that_the_pictures_do_not_allow_are_refused(pictures, mixture, message):
+def test_sequences_that_the_pictures_do_not_allow_are_refused(pictures, one, shots, message):
     with pytest.raises(ValueError, match=message):
-        FewShot(pictures, FewShotConfig(mixture=mixture))
+        FewShot(pictures, FewShotConfig(shots, dict(one=one)))
+
+
+def test_a_field_that_a_game_does_not_have_is_refused():
+    with pytest.raises(TypeError, match='ways'):
+        game(Words, ways=5)
+
+
+@pytest.mark.parametrize('shots', [1, 2, 6])
+def test_names_may_come_again(documents, shots):
+    """As few pictures as two may be of one concept; one alone cannot come again."""
+    repeated = 0
+    for _, drawn in documents(game(Names, repeats=1.0), shots=shots, number=30):
+        repeated += len({picture.concept for picture in drawn}) < len(drawn) == shots
+    assert repeated > 20 if shots > 1 else repeated == 0
+
+
+def test_questions_ask_for_kinds_and_for_one_of_two(documents):
+    for one in (Kinds, YesOrNo, Which):
+        answers = set()
+        for chunks, _ in documents(game(one, kinds=KINDS), shots=6, number=20):
+            assert sum(chunk.picture is not None for chunk in chunks) == 6
+            asked = [chunk for chunk in chunks if chunk.weights[-1]]
+            assert len(asked) == (3 if one is Which else 6)
+            answers |= {chunk.texts[-1] for chunk in asked}
+        expected = {' animal', ' food', ' vehicle'}
+        if one is YesOrNo:
+            expected = {' yes', ' no'}
+        assert answers == (expected | {' first', ' second'} if one is Which else expected)
+
+
+def test_no_question_has_two_right_answers(documents, pictures):
+    """A tomato is a food and a plant."""
+    kinds = KINDS | {'plant': 'plant'}
+    of_kind = by_kind(pictures, kinds)
+    kind_of_frames = {pictures.frames(p).tobytes(): kind for kind, of in of_kind.items() for p in of}
+    met = set()
+    for chunks, _ in documents(game(YesOrNo, kinds=kinds), number=30):
+        for chunk in chunks:
+            frames = chunk.picture()
+            own = {kind_of_frames.get(f.tobytes()) for f in (frames, mirror_frames(frames))} - {None}
+            met |= {(kind, chunk.texts) for kind in own}
+    asked = {(kind, question, answer) for kind, (question, answer) in met}
+    food, plant = ' Question: is it food? Answer:', ' Question: is it a plant? Answer:'
+    assert {('food', food, ' yes'), ('plant', plant, ' yes'), ('animal', plant, ' no')} <= asked
+    assert not {('food', plant, ' no'), ('plant', food, ' no')} & asked
+    pairs = set()
+    for chunks, _ in documents(game(Which, kinds=kinds), number=60):
+        for one, other, _ in zip(*[iter(chunks)] * 3, strict=True):
+            shown = [
+                {kind_of_frames.get(f.tobytes()) for f in (c.picture(), mirror_frames(c.picture()))} - {None}
+                for c in (one, other)
+            ]
+            pairs |= {frozenset((a, b)) for a in shown[0] for b in shown[1]}
+    assert frozenset(('food', 'animal')) in pairs and frozenset(('food', 'plant')) not in pairs
+
+
+# What these games drew before each had a file of its own.
+DRAWN = dict(
+    words=('9f45c976a29eb95b', 8, game(Words)),
+    names=('5ad7a61e5348498f', 10, game(Names, repeats=0.5, prompt=' Output:')),
+    kinds=('401ef4909a805234', 10, game(Kinds, kinds=KINDS)),
+    yes_or_no=('abe12a6b15de4561', 10, game(YesOrNo, kinds=KINDS)),
+    which=('258e509b75e0b78e', 10, game(Which, kinds=KINDS)),
+    questions=('65bce9a5aecd4b63', 10, game(Questions)),
+    direction=('c5d5c8b7f82c6156', 10, game(Direction)),
+)
+
+
+@pytest.mark.parametrize('name', DRAWN)
+def test_a_seed_draws_the_same_sequences_for_ever(pictures, languages, name):
+    """Texts, weights and pixels, bit for bit: published losses can be had again."""
+    expected, shots, one = DRAWN[name]
+    if name in ('words', 'names'):
+        one.languages = languages
+    few = pictures.only(())
+    if name == 'questions':
+        few.pictures = [
+            dataclasses.replace(p, questions=((f'what is in {p.style}?', p.names['en']), ('how many?', 'one')))
+            for p in few.pictures
+        ]
+    elif name == 'direction':
+        few.blank = np.zeros((2, 8, 8, 3), np.uint8)  # Clips, for all that it knows.
+    few_shot, digest = FewShot(few, FewShotConfig(shots, {name: one})), hashlib.sha256()
+    for seed in range(40):
+        for chunk in few_shot(np.random.default_rng(seed)):
+            digest.update(repr((tuple(chunk.texts), tuple(map(float, chunk.weights)))).encode())
+            if chunk.picture:
+                digest.update(np.ascontiguousarray(chunk.picture()).tobytes())
+    assert digest.hexdigest()[:16] == expected
+
+
+def test_a_mixture_is_drawn_by_name_and_share(pictures):
+    """In whatever order a config lists its games, and whatever has no share."""
+    one = dict(bind=game(Words, share=0.6), name=game(Names, share=0.4))
+    other = dict(name=game(Names, share=4.0), bind=game(Words, share=6.0), kind=game(Kinds, share=0.0))
+    texts = [
+        [
+            [chunk.texts for chunk in FewShot(pictures, FewShotConfig(4, games))(np.random.default_rng(i))]
+            for i in range(9)
+        ]
+        for games in (one, other)
+    ]
+    assert texts[0] == texts[1]

@@ -13,7 +13,8 @@ import pytest
 import tensorflow_datasets as tfds
 from absl import flags
 
-from flamingo_jax.few_shot.sequences import FewShotConfig
+from flamingo_jax.few_shot.sequences import FewShotConfig, game
+from flamingo_jax.few_shot.words import Words
 from flamingo_jax.inputs.pipeline import DatasetConfig, _Rows, _seed_of, batches, put, read, sequences
 from flamingo_jax.parallel.mesh import batch_sharding, make_mesh
 
@@ -62,7 +63,7 @@ def config(request, stored):
     shape = dict(length=32, batch_size=4)
     if request.param in ('documents', 'align'):
         return DatasetConfig(path=stored, images=1, align=request.param == 'align', **shape)
-    few_shot = FewShotConfig(shots=3, classes=(2, 3))
+    few_shot = FewShotConfig(shots=3, games=dict(bind=game(Words, classes=(2, 3))))
     return DatasetConfig(
         path=SAMPLE, split='train', styles=('noto', 'fluent-flat'), images=3, few_shot=few_shot, **shape
     )
