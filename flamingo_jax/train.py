@@ -14,7 +14,6 @@ Several processes, one a host, each with the same command and the same shared wo
 
 import dataclasses
 import json
-import os
 import pathlib
 import time
 from typing import Any
@@ -249,23 +248,13 @@ def main(argv):
     del argv
     memory.keep_freed()
     logging.set_verbosity(logging.WARNING)  # Orbax tells its every step.
-    processes.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
+    processes.join_as_told(flags.FLAGS)
     train(_CONFIG.value, _WORKDIR.value)
-
-
-def _environment(name: str) -> int | None:
-    return int(os.environ[name]) if name in os.environ else None
 
 
 if __name__ == '__main__':
     _CONFIG = config_flags.DEFINE_config_file('config', lock_config=True)
     _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
-    _COORDINATOR = flags.DEFINE_string(
-        'coordinator',
-        os.environ.get('JAX_COORDINATOR_ADDRESS', ''),
-        "Of several processes: host:port of process 0, or 'auto' on TPU pods and SLURM.",
-    )
-    _PROCESSES = flags.DEFINE_integer('processes', _environment('JAX_NUM_PROCESSES'), 'How many processes there are.')
-    _PROCESS_ID = flags.DEFINE_integer('process_id', _environment('JAX_PROCESS_ID'), 'Which one this is, from 0.')
+    processes.define_flags()
     flags.mark_flag_as_required('config')
     app.run(main)

@@ -4,15 +4,39 @@ What JAX's coordination service gives is used as it is: SIGTERM to any process b
 process that dies ends the others, with a message that names it as a task.
 """
 
+import json
+import os
 import signal
 import threading
+from typing import Any
 
 import jax
 import numpy as np
+from absl import flags
 from jax.experimental import multihost_utils
 
 # A process that has not been heard of for so long is dead, and the others stop. JAX's own default is 100 s.
 HEARTBEAT_SECONDS = 30
+
+
+def define_flags() -> None:
+    """The flags of a command that may be one of several processes; without them the environment is asked."""
+    flags.DEFINE_string(
+        'coordinator',
+        os.environ.get('JAX_COORDINATOR_ADDRESS', ''),
+        "Of several processes: host:port of process 0, or 'auto' on TPU pods and SLURM.",
+    )
+    flags.DEFINE_integer('processes', _environment('JAX_NUM_PROCESSES'), 'How many processes there are.')
+    flags.DEFINE_integer('process_id', _environment('JAX_PROCESS_ID'), 'Which one this is, from 0.')
+
+
+def _environment(name: str) -> int | None:
+    return int(os.environ[name]) if name in os.environ else None
+
+
+def join_as_told(values: flags.FlagValues) -> None:
+    """Joins as the flags say; see `join`."""
+    join(values.coordinator, values.processes, values.process_id)
 
 
 def join(coordinator: str, processes: int | None, process_id: int | None) -> None:
@@ -61,6 +85,18 @@ def say(message: str) -> None:
 def from_first(number: int) -> int:
     """Process 0's number, in every process."""
     return int(multihost_utils.broadcast_one_to_all(np.int64(number))) if jax.process_count() > 1 else number
+
+
+def gather(value: Any) -> list[Any]:
+    """What every process has, in the order of the processes, in every process; anything that JSON can say."""
+    if jax.process_count() == 1:
+        return [value]
+    data = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    sizes = np.asarray(multihost_utils.process_allgather(np.int64(data.size))).reshape(-1)
+    padded = np.zeros(int(sizes.max()), np.uint8)
+    padded[: data.size] = data
+    every = np.asarray(multihost_utils.process_allgather(padded)).reshape(len(sizes), -1)
+    return [json.loads(row[:size].tobytes()) for row, size in zip(every, sizes, strict=True)]
 
 
 def wait_for_all(name: str) -> None:
