@@ -23,7 +23,7 @@ class Source(Protocol):
         """What tells it from all other pictures, whichever source shows it."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Pool:
     """The pictures of one split that a game asks about, or takes its examples from: a `Source`."""
 
