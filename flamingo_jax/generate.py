@@ -2,15 +2,18 @@
 
     python -m flamingo_jax.generate --checkpoint=BUNDLE --image=A.png --text=" dax<EOC>" --image=B.png
 
-An image of several frames is a video: --image=a.png,b.png,c.png.
+An image of several frames is a video: --image=a.png,b.png,c.png. A model that one device cannot hold is cut over several:
+--mesh=data,fsdp,tensor, as --mesh=1,4,1.
 """
 
 import pathlib
 import sys
 
+import jax
 from absl import app, flags, logging
 
 from flamingo_jax.inference import pretrained
+from flamingo_jax.parallel import mesh as meshes
 
 
 def ordered_prompt(argv: list[str]) -> list:
@@ -35,6 +38,15 @@ def ordered_prompt(argv: list[str]) -> list:
     return prompt
 
 
+def mesh_of(sizes: list[str]) -> jax.sharding.Mesh | None:
+    """The mesh of --mesh, None without; ValueError if these are not three numbers, or not of the devices there are."""
+    if not sizes:
+        return None
+    if len(sizes) != len(meshes.AXES) or not all(size.lstrip('-').isdecimal() for size in sizes):
+        raise ValueError(f'--mesh is {",".join(meshes.AXES)}, three numbers such as 1,4,1, and not {",".join(sizes)}.')
+    return meshes.make_mesh(*map(int, sizes))
+
+
 def main(argv):
     """Reads the flags and prints the answer."""
     logging.set_verbosity(logging.WARNING)  # Orbax tells its every step.
@@ -42,7 +54,7 @@ def main(argv):
     if len(argv) > 1 or not prompt:
         raise app.UsageError(f'Give a prompt with --image and --text; left over: {argv[1:]}.')
     f = flags.FLAGS
-    model = pretrained.load(f.checkpoint)
+    model = pretrained.load(f.checkpoint, mesh_of(f.mesh))
     print(
         model.generate(
             prompt,
@@ -60,6 +72,7 @@ if __name__ == '__main__':
     flags.DEFINE_string('checkpoint', None, 'A bundle, or the workdir of a run.', required=True)
     flags.DEFINE_multi_string('image', [], 'A picture, or the frames of a video separated by commas. May be repeated.')
     flags.DEFINE_multi_string('text', [], 'A piece of text. May be repeated; the order of all is kept.')
+    flags.DEFINE_list('mesh', [], 'Devices along data, fsdp and tensor; one may be -1. Without it, one device.')
     flags.DEFINE_integer('max_new_tokens', 32, 'At most so many tokens.')
     flags.DEFINE_integer('num_beams', 1, 'Beam search with so many beams.')
     flags.DEFINE_float('temperature', 0.0, '0 is greedy.')

@@ -4,7 +4,7 @@ RICES (Yang et al. 2021; paper section 4.2): the examples are the support pictur
 (`few_shot/nearest.py`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -48,5 +48,5 @@ def pool(encode: Encode, pictures: Iterator[np.ndarray], number: int) -> Pooled:
     return pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
 
 
-def _mean(features: Sequence) -> np.ndarray:
+def _mean(features: np.ndarray) -> np.ndarray:
     return features.astype(np.float32).mean(axis=(0, 1))
