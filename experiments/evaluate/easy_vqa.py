@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     """The answer is ranked among the 13, and written freely."""
     c = evaluation.base()
     c.max_new_tokens = 5
-    c.tasks['easy-VQA'] = evaluation.task(
+    c.tasks.easy_vqa = evaluation.task(
         EasyVQA, shots=(0, 4), answers=('ranked', 'open-ended'), support=('random', 'rices'), text_examples=2
     )
     return c

@@ -15,7 +15,9 @@ def base() -> ConfigDict:
     c.features = ''  # Folder of features computed once; '' reads pixels.
     c.frames = 1  # Frames a picture; more are clips.
     c.stills = False  # Show the first frame of a clip alone.
-    c.tasks = ConfigDict()  # name -> task(CLASS, ...)
+    c.tasks = (
+        ConfigDict()
+    )  # name -> task(CLASS, ...); a name of one word can be followed by a field: --config.tasks.NAME.shots=4,8
     c.episodes = 1000  # A setting: task, shots, support and kind of answer. A benchmark has no more than its queries.
     c.batch_size = 16  # Prompts at a time, in each process.
     c.max_new_tokens = 16  # Of an open-ended answer.

@@ -43,7 +43,7 @@ def config(data, **fields) -> ConfigDict:
     c = easy_vqa.get_config()
     c.data = str(data)
     c.episodes, c.batch_size, c.max_new_tokens = 100, 3, 2
-    c.tasks['easy-VQA'].update(fields)
+    c.tasks.easy_vqa.update(fields)
     return c
 
 
@@ -53,7 +53,7 @@ def pools(pretrained, data):
 
 
 def easy(pools, **fields):
-    return make('easy-VQA', task(EasyVQA, **dict(shots=(0, 2)) | fields).to_dict(), pools)
+    return make('easy_vqa', task(EasyVQA, **dict(shots=(0, 2)) | fields).to_dict(), pools)
 
 
 def test_every_question_is_asked_once_with_examples_of_other_pictures(pools):
