@@ -12,8 +12,9 @@
 from ml_collections import ConfigDict
 
 from experiments import picture_dictionary
-from flamingo_jax.few_shot.sequences import FewShotConfig
-from flamingo_jax.few_shot.source import FewShot
+from flamingo_jax.few_shot.direction import Direction
+from flamingo_jax.few_shot.names import Names
+from flamingo_jax.few_shot.source import FewShot, game
 from flamingo_jax.training import config as training
 
 
@@ -24,7 +25,8 @@ def get_config() -> ConfigDict:
     c.steps = c.checkpoint_every = 1000
     c.datasets.clips = training.dataset(
         FewShot,
-        few_shot=FewShotConfig(shots=4, mixture=dict(direction=0.5, name=0.5)),
+        shots=4,
+        games=dict(direction=game(Direction, share=0.5), name=game(Names, share=0.5)),
         features='runs/features_clips',
         length=40,
         images=4,

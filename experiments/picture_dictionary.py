@@ -18,8 +18,12 @@ from ml_collections import ConfigDict
 
 from experiments import quickstart
 from experiments.picture_words import KINDS, STYLES
-from flamingo_jax.few_shot.sequences import FewShotConfig
-from flamingo_jax.few_shot.source import FewShot
+from flamingo_jax.few_shot.kinds import Kinds
+from flamingo_jax.few_shot.names import Names
+from flamingo_jax.few_shot.source import FewShot, game
+from flamingo_jax.few_shot.which import Which
+from flamingo_jax.few_shot.words import Words
+from flamingo_jax.few_shot.yes_or_no import YesOrNo
 from flamingo_jax.training import config as training
 
 LANGUAGES = tuple(
@@ -32,15 +36,16 @@ def get_config() -> ConfigDict:
     c = training.base()
     c.start = 'runs/picture_words_bundle'
     c.steps, c.checkpoint_every = 2400, 200
-    few_shot = FewShotConfig(
-        shots=8,
-        mixture=dict(bind=0.25, name=0.45, kind=0.05, yes_or_no=0.1, which=0.15),
-        languages=('en',) * len(LANGUAGES) + LANGUAGES,  # English as often as all together.
-        repeats=0.5,
-        kinds=KINDS,
+    languages = ('en',) * len(LANGUAGES) + LANGUAGES  # English as often as all together.
+    games = dict(
+        bind=game(Words, share=0.25, languages=languages),
+        name=game(Names, share=0.45, languages=languages, repeats=0.5),
+        kind=game(Kinds, share=0.05, kinds=KINDS),
+        yes_or_no=game(YesOrNo, share=0.1, kinds=KINDS),
+        which=game(Which, share=0.15, kinds=KINDS),
     )
     c.datasets.pictures = training.dataset(
-        FewShot, few_shot=few_shot, features='runs/features', styles=STYLES, length=88, images=8, batch_size=32
+        FewShot, shots=8, games=games, features='runs/features', styles=STYLES, length=88, images=8, batch_size=32
     )
     c.noise.feature_dropout = 0.1
     c.optimizer = quickstart.get_config().optimizer

@@ -15,8 +15,8 @@ experiments/lm_names.py. One with a third of its steps is in the repository (--c
 from ml_collections import ConfigDict
 
 from experiments import picture_words
-from flamingo_jax.few_shot.sequences import FewShotConfig
-from flamingo_jax.few_shot.source import FewShot
+from flamingo_jax.few_shot.names import Names
+from flamingo_jax.few_shot.source import FewShot, game
 from flamingo_jax.inputs.rows import Aligned
 from flamingo_jax.training import config as training
 
@@ -27,10 +27,10 @@ def get_config() -> ConfigDict:
     c.steps, c.checkpoint_every = 1000, 200
     c.lm = 'runs/lm_names_bundle'
     c.model.xattn.initial_alpha = 1.0
-    few_shot = FewShotConfig(shots=1, mixture=dict(name=1.0))
     c.datasets.pictures = training.dataset(
         FewShot,
-        few_shot=few_shot,
+        shots=1,
+        games=dict(name=game(Names)),
         features='runs/features',
         styles=picture_words.STYLES,
         length=12,

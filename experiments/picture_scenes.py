@@ -10,8 +10,8 @@
 from ml_collections import ConfigDict
 
 from experiments import picture_dictionary
-from flamingo_jax.few_shot.sequences import FewShotConfig
-from flamingo_jax.few_shot.source import FewShot
+from flamingo_jax.few_shot.questions import Questions
+from flamingo_jax.few_shot.source import FewShot, game
 from flamingo_jax.training import config as training
 
 
@@ -22,7 +22,8 @@ def get_config() -> ConfigDict:
     c.steps = c.checkpoint_every = 500
     c.datasets.scenes = training.dataset(
         FewShot,
-        few_shot=FewShotConfig(shots=4, mixture=dict(question=1.0), languages=()),
+        shots=4,
+        games=dict(question=game(Questions)),
         features='runs/features_scenes',
         length=80,
         images=4,

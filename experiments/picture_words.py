@@ -17,8 +17,10 @@ experiments/lm_pictures.py makes the language model. experiments/picture_diction
 from ml_collections import ConfigDict
 
 from experiments import quickstart
-from flamingo_jax.few_shot.sequences import FewShotConfig
-from flamingo_jax.few_shot.source import FewShot
+from flamingo_jax.few_shot.kinds import Kinds
+from flamingo_jax.few_shot.names import Names
+from flamingo_jax.few_shot.source import FewShot, game
+from flamingo_jax.few_shot.words import Words
 from flamingo_jax.training import config as training
 
 STYLES = ('noto', 'twemoji', 'openmoji-color', 'fluent-flat')  # Whose pictures may be passed on.
@@ -44,9 +46,9 @@ def get_config() -> ConfigDict:
     c.steps, c.checkpoint_every = 1500, 150
     c.lm, c.vision = 'runs/lm_pictures_bundle', 'runs/trunk'
     c.model.resampler.update(width=192, head_dim=48)  # As wide as the language model: a bundle has less than 10 MB.
-    few_shot = FewShotConfig(shots=8, mixture=dict(bind=0.55, name=0.3, kind=0.15), kinds=KINDS)
+    games = dict(bind=game(Words, share=0.55), name=game(Names, share=0.3), kind=game(Kinds, share=0.15, kinds=KINDS))
     c.datasets = ConfigDict()
     c.datasets.pictures = training.dataset(
-        FewShot, few_shot=few_shot, features='runs/features', styles=STYLES, length=56, images=8, batch_size=32
+        FewShot, shots=8, games=games, features='runs/features', styles=STYLES, length=56, images=8, batch_size=32
     )
     return c

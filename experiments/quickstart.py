@@ -21,8 +21,9 @@ import time
 
 from ml_collections import ConfigDict
 
-from flamingo_jax.few_shot.sequences import FewShotConfig
-from flamingo_jax.few_shot.source import FewShot
+from flamingo_jax.few_shot.names import Names
+from flamingo_jax.few_shot.source import FewShot, game
+from flamingo_jax.few_shot.words import Words
 from flamingo_jax.model.config import TINY
 from flamingo_jax.training import config as training
 from flamingo_jax.training.optimizer import OptimizerConfig
@@ -48,7 +49,8 @@ def get_config() -> ConfigDict:
     )  # The paper's 0 takes about twice the steps.
     c.datasets.names = training.dataset(
         FewShot,
-        few_shot=FewShotConfig(shots=8, mixture=dict(bind=0.6, name=0.4), languages=('en',)),
+        shots=8,
+        games=dict(bind=game(Words, share=0.6), name=game(Names, share=0.4)),
         path=SAMPLE,
         features='runs/quickstart/features',
         styles=STYLES,

@@ -2,7 +2,8 @@
 
     python -m flamingo_jax.generate --checkpoint=BUNDLE --image=A.png --text=" dax<EOC>" --image=B.png
 
-An image of several frames is a video: --image=a.png,b.png,c.png.
+An image of several frames is a video: --image=a.png,b.png,c.png. A model that one device cannot hold is cut over several:
+--mesh=data,fsdp,tensor, as --mesh=1,4,1.
 """
 
 from absl import flags
@@ -19,12 +20,14 @@ if __name__ == '__main__':
     flags.DEFINE_integer('top_k', 0, 'Sample from the k likeliest tokens; 0 is all.')
     flags.DEFINE_float('top_p', 1.0, 'Sample from the likeliest tokens of this total probability.')
     flags.DEFINE_integer('seed', 0, 'Of sampling.')
+    commands.define_mesh('Devices to cut the model and its prompts over; without it, one device.')
     commands.start(__doc__)
 
 import pathlib
 import sys
 
 from flamingo_jax.inference import pretrained
+from flamingo_jax.parallel import mesh as meshes
 
 
 def ordered_prompt(argv: list[str]) -> list:
@@ -55,7 +58,7 @@ def main() -> None:
     if not prompt:
         commands.refuse('There is no prompt. Give pictures and texts in order, with --image=FILE and --text="...".')
     f = flags.FLAGS
-    model = pretrained.load(f.checkpoint)
+    model = pretrained.load(f.checkpoint, meshes.make_mesh(**meshes.parse(f.mesh)) if f.mesh else None)
     print(
         model.generate(
             prompt,

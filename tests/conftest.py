@@ -24,6 +24,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 from flamingo_jax.few_shot.nonce import nonces  # noqa: E402
+from flamingo_jax.inference.pretrained import Pretrained  # noqa: E402
 from flamingo_jax.inputs import tokenizer as tokenizers  # noqa: E402
 from flamingo_jax.model.config import TINY, FlamingoConfig, ResamplerConfig, XattnConfig  # noqa: E402
 from flamingo_jax.model.flamingo import Flamingo  # noqa: E402
@@ -130,3 +131,16 @@ def sentencepiece() -> bytes:
 def tokenizer(sentencepiece) -> tokenizers.Tokenizer:
     """With '<image>' in plain text, as in the paper."""
     return tokenizers.Tokenizer(sentencepiece, 'text')
+
+
+@pytest.fixture(scope='session')
+def pretrained(config, tokenizer) -> Pretrained:
+    """A tiny model with its tokenizer, ready for use."""
+    lm = dataclasses.replace(config.lm, vocab_size=tokenizer.vocab_size, context=128)
+    config = dataclasses.replace(config, lm=lm, image_tag=tokenizer.image_tag, extra_tokens=tokenizer.extra_tokens)
+    model = Flamingo(config)
+    with _optimised(False):
+        params = nn.meta.unbox(jax.jit(model.init)(jax.random.key(3)))
+    # Larger rows make the distributions of a random model uneven enough that ties and rounding decide nothing.
+    params['lm']['embedder']['tokens'] *= 4
+    return Pretrained(model, params, tokenizer, 'text', None, {})

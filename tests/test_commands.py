@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from experiments.evaluate import quickstart
 from flamingo_jax import commands
-from flamingo_jax.evaluate import _run, evaluate
+from flamingo_jax.evaluate import evaluate, measure
 from flamingo_jax.evaluation import config as evaluation
 from flamingo_jax.train import train
 from flamingo_jax.training import config as training
@@ -76,7 +76,7 @@ def test_evaluate_writes_every_report(parts, tmp_path):
 
 
 def test_prompts_longer_than_the_context_are_refused_before_the_first_episode(parts, tmp_path, monkeypatch):
-    monkeypatch.setattr('flamingo_jax.evaluate._run', None)
+    monkeypatch.setattr('flamingo_jax.evaluate.measure', None)
     config = quickstart.get_config()
     config.features, config.episodes, config.max_new_tokens = str(parts / 'features'), 20, 3
     config.tasks.names.update(shots=(4, 60), answers=('open-ended', 'ranked'))
@@ -95,9 +95,9 @@ def test_without_examples_random_and_rices_are_asked_once(parts, tmp_path, monke
 
     def run(config, model, task, shots, support, *more):
         ran.append((shots, support))
-        return _run(config, model, task, shots, support, *more)
+        return measure(config, model, task, shots, support, *more)
 
-    monkeypatch.setattr('flamingo_jax.evaluate._run', run)
+    monkeypatch.setattr('flamingo_jax.evaluate.measure', run)
     config = quickstart.get_config()
     config.features, config.episodes = str(parts / 'features'), 4
     config.tasks = ConfigDict(dict(names=config.tasks.names))

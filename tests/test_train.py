@@ -135,7 +135,7 @@ def test_pictures_are_aligned_with_their_names(parts, tmp_path):
     c.steps, c.checkpoint_every, c.noise.blend = 12, 12, 0.5
     del c.datasets.words
     c.datasets.names.update(length=12, images=1, align=True)
-    c.datasets.names.few_shot.update(shots=1, languages=('en',))
+    c.datasets.names.shots, c.datasets.names.games.name.languages = 1, ('en',)
     c.mesh.tensor = 2
     train(c, str(tmp_path / 'run'))
     recorded = losses(tmp_path / 'run')
@@ -175,7 +175,7 @@ def _set(config: ConfigDict, key: str, value):
             ValueError,
             'Data set words: batch_size 6 is not divided by 1 micro-batches of the 8 rows',
         ),
-        ('datasets.names.few_shot.languages', ('xx',), ValueError, "no names in \\['xx'\\]"),
+        ('datasets.names.games.name.languages', ('xx',), ValueError, "no names in \\['xx'\\]"),
         ('mesh.tensor', 3, ValueError, 'does not fit 8 devices'),
         (
             'mesh',
@@ -218,7 +218,7 @@ def test_checkpoints_of_another_model_are_refused(parts, run):
         ('datasets.words.batch_size', 16, r'datasets.words.batch_size \(there 8, here 16\)'),
         ('datasets.words.split', 'test', "datasets.words.split \\(there 'train', here 'test'\\)"),
         ('datasets.words.features', '', 'datasets.words.features'),
-        ('datasets.names.few_shot.mixture', dict(name=0.5, bind=0.5), 'datasets.names.few_shot.mixture'),
+        ('datasets.names.shots', 5, 'datasets.names.shots'),
         ('datasets.names.loss_weight', 0.3, r'datasets.names.loss_weight \(there 0.2, here 0.3\)'),
         ('noise.feature_dropout', 0.0, 'noise.feature_dropout'),
     ],

@@ -16,8 +16,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from flamingo_jax import features
-from flamingo_jax.few_shot.sequences import FewShotConfig
-from flamingo_jax.few_shot.source import FewShot
+from flamingo_jax.few_shot.names import Names
+from flamingo_jax.few_shot.source import FewShot, game
+from flamingo_jax.few_shot.words import Words
 from flamingo_jax.inference import bundle
 from flamingo_jax.inputs.rows import Interleaved
 from flamingo_jax.inputs.tokenizer import Tokenizer
@@ -64,12 +65,10 @@ def tiny_config(parts: pathlib.Path) -> ConfigDict:
     c.model.resampler = ConfigDict(vars(TINY['resampler']) | dict(latents=2, width=16, heads=2, head_dim=8))
     c.model.xattn = ConfigDict(vars(TINY['xattn']) | dict(every=2, heads=2, head_dim=16, initial_alpha=0.3))
     common = dict(path=SAMPLE, length=48, images=4, batch_size=8)
-    words, names = (
-        FewShotConfig(shots=4, classes=(2, 3)),
-        FewShotConfig(shots=4, mixture=dict(name=1.0), languages=('fr', 'ja')),
-    )
-    c.datasets.words = training.dataset(FewShot, few_shot=words, features=str(parts / 'features'), **common)
-    c.datasets.names = training.dataset(FewShot, few_shot=names, loss_weight=0.2, **common)
+    words = dict(shots=4, games=dict(bind=game(Words, classes=(2, 3))))
+    names = dict(shots=4, games=dict(name=game(Names, languages=('fr', 'ja'))))
+    c.datasets.words = training.dataset(FewShot, **words, features=str(parts / 'features'), **common)
+    c.datasets.names = training.dataset(FewShot, **names, loss_weight=0.2, **common)
     c.noise.feature_dropout = 0.1
     c.optimizer.warmup_steps = 2
     c.optimizer.learning_rate = 1e-2

@@ -29,7 +29,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 
 from data.dictionary_text.lexicon import Concept, Lexicon
-from flamingo_jax.few_shot.kinds import with_article
+from flamingo_jax.few_shot.kinds import exclude, with_article
 from flamingo_jax.few_shot.nonce import nonces
 
 Segment = tuple[str, float]
@@ -48,9 +48,6 @@ DOCUMENT_BYTES = 320
 FEWEST_CLASSES, MOST_CLASSES = 2, 6
 REAL_WORD_LABELS = 0.2
 LONGEST_LABEL = 10  # characters of a real word
-
-# Pairs of kinds of which a thing may well be both.
-NOT_ASKED = {('food', 'plant'), ('plant', 'food'), ('sport', 'garment'), ('heart', 'body part'), ('body part', 'heart')}
 
 
 def document(lexicon: Lexicon, rng: random.Random, mixture: dict[Callable[..., Document], int]) -> tuple[str, Document]:
@@ -150,7 +147,7 @@ def pairs(lexicon: Lexicon, rng: random.Random) -> Document:
     def lines() -> Iterator[Document]:
         while True:
             (kind, thing), (other_kind, other) = _thing(lexicon, rng), _thing(lexicon, rng)
-            if kind == other_kind or (kind, other_kind) in NOT_ASKED:
+            if not exclude(kind, other_kind):
                 continue
             asked, which = rng.choice([(kind, 'first'), (other_kind, 'second')])
             question = (
@@ -210,7 +207,7 @@ def _ask(kind: str, kinds: list[str], rng: random.Random) -> tuple[str, str]:
     if rng.random() < 0.5:
         asked, answer = kind, 'yes'
     else:
-        others = [other for other in kinds if other != kind and (kind, other) not in NOT_ASKED]
+        others = [other for other in kinds if exclude(kind, other)]
         asked, answer = rng.choice(others), 'no'
     return f'is it {with_article(asked)}?', answer
 

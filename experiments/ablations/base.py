@@ -34,5 +34,5 @@ def get_config() -> ConfigDict:
     c.datasets = ConfigDict()
     for kind in ('bind', 'name'):
         c.datasets[kind] = both.copy_and_resolve_references()
-        c.datasets[kind].few_shot.mixture = ConfigDict({kind: 1.0})
+        c.datasets[kind].games = ConfigDict({kind: both.games[kind]})
     return c

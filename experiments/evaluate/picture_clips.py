@@ -9,6 +9,8 @@ python -m flamingo_jax.evaluate --config=experiments/evaluate/picture_clips.py -
 from ml_collections import ConfigDict
 
 from flamingo_jax.evaluation import config as evaluation
+from flamingo_jax.few_shot.direction import Direction
+from flamingo_jax.few_shot.names import Names
 
 
 def get_config(part: str = '') -> ConfigDict:
@@ -16,8 +18,8 @@ def get_config(part: str = '') -> ConfigDict:
     c = evaluation.base()
     c.frames, c.stills = 8, part == 'stills'
     c.tasks['names of clips'] = evaluation.task(
-        asks='names', shots=(0, 4), answers=('ranked',), query_split='train', support_split='train'
+        Names, shots=(0, 4), answers=('ranked',), query_split='train', support_split='train'
     )
     if not c.stills:
-        c.tasks['direction of clips'] = evaluation.task(asks='direction', shots=(0, 4), support_split='train')
+        c.tasks['direction of clips'] = evaluation.task(Direction, shots=(0, 4), support_split='train')
     return c

@@ -12,6 +12,11 @@ from ml_collections import ConfigDict
 from experiments.picture_dictionary import LANGUAGES
 from experiments.picture_words import KINDS, STYLES
 from flamingo_jax.evaluation import config as evaluation
+from flamingo_jax.few_shot.kinds import Kinds
+from flamingo_jax.few_shot.names import Names
+from flamingo_jax.few_shot.which import Which
+from flamingo_jax.few_shot.words import Words
+from flamingo_jax.few_shot.yes_or_no import YesOrNo
 
 HELD_OUT = dict(query_styles=('fluent-3d',), support_styles=STYLES)
 
@@ -28,18 +33,16 @@ def get_config(part: str = '') -> ConfigDict:
 def words(c: ConfigDict) -> None:
     """New words for concepts that were never trained on; then the same in a style that was."""
     for ways in (2, 5):
-        c.tasks[f'{ways}-way new words'] = evaluation.task(asks='words', ways=ways, shots=(1, 2, 4), **HELD_OUT)
+        c.tasks[f'{ways}-way new words'] = evaluation.task(Words, ways=ways, shots=(1, 2, 4), **HELD_OUT)
     c.tasks['5-way new words, photographs'] = evaluation.task(
-        asks='words', ways=5, shots=(1,), query_styles=('tux-photo',), support_styles=(*STYLES, 'tux-drawing')
+        Words, ways=5, shots=(1,), query_styles=('tux-photo',), support_styles=(*STYLES, 'tux-drawing')
     )
 
 
 def named(style: str, **fields) -> ConfigDict:
     """Names of concepts that were trained on, in a style that was not, beside pictures of the styles that were."""
     splits = dict(query_split='train', support_split='train')
-    return evaluation.task(
-        asks='names', query_styles=(style,), support_styles=STYLES, controls=False, **splits, **fields
-    )
+    return evaluation.task(Names, query_styles=(style,), support_styles=STYLES, controls=False, **splits, **fields)
 
 
 def names(c: ConfigDict) -> None:
@@ -54,10 +57,10 @@ def names(c: ConfigDict) -> None:
 def tasks(c: ConfigDict) -> None:
     """The same held-out pictures, asked for their kind, for yes or no, and for one of two."""
     common = dict(kinds=KINDS, **HELD_OUT)
-    c.tasks['what kind of thing'] = evaluation.task(asks='kinds', shots=(1, 4, 8), **common)
-    c.tasks['is it an animal?'] = evaluation.task(asks='yes_or_no', shots=(1, 4, 8), **common)
-    c.tasks['which is an animal?'] = evaluation.task(asks='which', questions='which', shots=(0, 1, 3), **common)
-    c.tasks['what kind is the first?'] = evaluation.task(asks='which', questions='what', shots=(0, 1, 3), **common)
+    c.tasks['what kind of thing'] = evaluation.task(Kinds, shots=(1, 4, 8), **common)
+    c.tasks['is it an animal?'] = evaluation.task(YesOrNo, shots=(1, 4, 8), **common)
+    c.tasks['which is an animal?'] = evaluation.task(Which, questions='which', shots=(0, 1, 3), **common)
+    c.tasks['what kind is the first?'] = evaluation.task(Which, questions='what', shots=(0, 1, 3), **common)
 
 
 def languages(c: ConfigDict) -> None:
@@ -72,5 +75,5 @@ def languages(c: ConfigDict) -> None:
 
 def ablation(c: ConfigDict) -> None:
     """What the ablations are compared by."""
-    c.tasks['5-way new words'] = evaluation.task(asks='words', ways=5, shots=(1, 2), controls=False, **HELD_OUT)
+    c.tasks['5-way new words'] = evaluation.task(Words, ways=5, shots=(1, 2), controls=False, **HELD_OUT)
     c.tasks['names of drawings'] = named('fluent-3d', shots=(4,), support=('rices',))

@@ -7,6 +7,7 @@ python -m flamingo_jax.evaluate --config=experiments/evaluate/picture_scenes.py 
 from ml_collections import ConfigDict
 
 from flamingo_jax.evaluation import config as evaluation
+from flamingo_jax.few_shot.questions import Questions
 
 
 def get_config() -> ConfigDict:
@@ -18,6 +19,6 @@ def get_config() -> ConfigDict:
             ('fluent-3d', ('fluent-3d',)),
         ):
             c.tasks[f'{question}, {style}'] = evaluation.task(
-                asks='questions', questions=question, shots=(0, 2), query_styles=styles, support_split='train'
+                Questions, questions=question, shots=(0, 2), query_styles=styles, support_split='train'
             )
     return c

@@ -6,6 +6,8 @@ python -m flamingo_jax.evaluate --config=experiments/evaluate/quickstart.py --ch
 from ml_collections import ConfigDict
 
 from flamingo_jax.evaluation import config as evaluation
+from flamingo_jax.few_shot.names import Names
+from flamingo_jax.few_shot.words import Words
 
 TRAINED_STYLES = ('noto', 'noto-v1', 'fluent-flat')
 
@@ -17,9 +19,9 @@ def get_config() -> ConfigDict:
     c.episodes = 200
     styles = dict(query_styles=('fluent-3d',), support_styles=TRAINED_STYLES)
     c.tasks['names'] = evaluation.task(
-        asks='names', shots=(0, 4), answers=('open-ended',), query_split='train', support_split='train', **styles
+        Names, shots=(0, 4), answers=('open-ended',), query_split='train', support_split='train', **styles
     )
     c.tasks['5-way new words'] = evaluation.task(
-        ways=5, shots=(1, 2), query_split='test', support_split='test', **styles
+        Words, ways=5, shots=(1, 2), query_split='test', support_split='test', **styles
     )
     return c

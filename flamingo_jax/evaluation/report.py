@@ -40,18 +40,19 @@ OTHER_COLOUR = '#a0a0a4'  # A score that the list above does not know.
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """A mean over episodes and the half-width of its 95 % interval, both as fractions (0 to 1).
+    """What a metric says of a set, and the half-width of its 95 % interval; ValueError if either is not finite.
 
-    Raises ValueError for anything else: a percentage, NaN.
+    Shares are fractions of 1. CIDEr exceeds 1.
     """
 
     value: float
     interval: float  # 0.0 where there is none (chance)
 
     def __post_init__(self):
-        for name, number in (('value', self.value), ('interval', self.interval)):
-            if not 0 <= number <= 1:
-                raise ValueError(f'The {name} of a score is a fraction between 0 and 1, not {number}.')
+        if not math.isfinite(self.value) or not 0 <= self.interval < math.inf:
+            raise ValueError(
+                f'A score is a number with an interval that is not negative, not {self.value} ±{self.interval}.'
+            )
 
     @property
     def low(self) -> float:
@@ -67,7 +68,7 @@ class Row:
     """All scores of one task at one number of shots."""
 
     task: str
-    answers: str  # 'ranked' (close-ended, by log-likelihood) or 'open-ended' (generated, exact match)
+    answers: str  # 'ranked' (close-ended, by log-likelihood), 'open-ended' (generated), or as the task calls it.
     support: str  # 'random' or 'rices'
     shots: int  # For n-way tasks, per class.
     episodes: int
@@ -111,7 +112,7 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     scores = {'about': about, 'rows': [dataclasses.asdict(row) for row in rows]}
     return Written(
-        json=write_whole(folder / 'report.json', _json(scores).encode()),
+        json=write_whole(folder / 'report.json', as_json(scores).encode()),
         text=write_whole(folder / 'report.txt', table(rows).encode()),
         chart=write_whole(folder / 'report.png', _chart(rows)),
         contact_sheet=write_whole(folder / 'contact_sheet.html', contact_sheet.page(examples).encode()),
@@ -216,9 +217,9 @@ def _panel(axes, group: list[Row]) -> None:
                 continue
             # Moved a little sideways, so that error bars do not hide each other.
             nudge = 0 if name == 'model' else 0.04 * (i - len(names) / 2)
-            # The interval is symmetric and may reach beyond 0 and 1, where no score can be.
-            below = [min(score.interval, score.value) for score in scores]
-            beyond = [min(score.interval, 1 - score.value) for score in scores]
+            # The interval is symmetric and may reach beyond 0 and 1, where no share can be.
+            below = [min(score.interval, max(score.value, 0)) for score in scores]
+            beyond = [score.interval if score.value > 1 else min(score.interval, 1 - score.value) for score in scores]
             axes.errorbar(
                 [place + nudge for place in at],
                 [score.value for score in scores],
@@ -230,8 +231,12 @@ def _panel(axes, group: list[Row]) -> None:
             )
     axes.set_xticks(list(places.values()), [str(shots) for shots in places])
     axes.set_xlim(-0.35, len(places) - 0.65)
-    axes.set_ylim(0, 1)
-    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ['0', '.25', '.5', '.75', '1'])
+    highest = max((score.value for row in group for score in row.scores.values()), default=0)
+    if highest <= 1:
+        axes.set_ylim(0, 1)
+        axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ['0', '.25', '.5', '.75', '1'])
+    else:  # CIDEr.
+        axes.set_ylim(0, 1.1 * highest)
     axes.grid(axis='y', color='#e6e6e6', linewidth=0.8)
     axes.set_axisbelow(True)
 
@@ -264,8 +269,12 @@ def _legend(rows: Sequence[Row]) -> list[Any]:
     return lines
 
 
-def _json(value: Any) -> str:
+def as_json(value: Any) -> str:
+    """What may be written of a config or a score; a class by its name."""
+
     def plain(other):
+        if isinstance(other, type):
+            return f'{other.__module__}.{other.__qualname__}'
         # Scalars of numpy and jax; paths, dtypes and whatever else a config may hold.
         return other.item() if hasattr(other, 'item') and getattr(other, 'ndim', 0) == 0 else str(other)
 

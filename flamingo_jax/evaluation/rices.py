@@ -1,57 +1,52 @@
-"""Retrieval by the frozen trunk: the support of RICES prompts, and the baselines without a language model.
+"""Retrieval by the frozen trunk: its features of every picture, from which RICES takes the examples of a prompt.
 
-RICES (Yang et al. 2021; paper section 4.2): the examples of a prompt are the support pictures most like the query, the
-most like last.
+RICES (Yang et al. 2021; paper section 4.2): the examples are the support pictures most like the query, the most like last
+(`few_shot/nearest.py`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
-from flamingo_jax.inputs.images import Frames
-from flamingo_jax.inputs.sources.picture_set import PictureSet
+from flamingo_jax.few_shot.nearest import Pooled
 
-Pooled = Float[np.ndarray, 'n d_v']
+TOGETHER = 32  # Pictures that the trunk encodes at a time.
+Encode = Callable[[UInt8[np.ndarray, 'b t height width 3']], Float[np.ndarray, 'b t s d_v']]
 
 
-def pool(encode: Callable[[Frames], Frames], pictures: PictureSet) -> Pooled:
-    """Standardised frozen features, averaged over space and time, of length 1: their products are cosines.
+def pool(encode: Encode, pictures: Iterator[np.ndarray], number: int) -> Pooled:
+    """Standardised frozen features of some pictures, averaged over space and time, of length 1.
 
-    `encode` makes features of pixels; it is not called where the picture set holds features.
+    Args:
+      encode: makes features of a batch of pixels; it is not called for pictures that are features already.
+      pictures: uint8 [t height width 3], or features [t s d_v].
+      number: how many there are.
     """
-    rows = []
-    for picture in tqdm(pictures.pictures, unit=' pictures', desc='features for RICES', leave=False):
-        frames = pictures.frames(picture)
-        if frames.dtype == np.uint8:  # Pixels.
-            frames = encode(frames)
-        rows.append(frames.astype(np.float32).mean(axis=(0, 1)))
-    rows = np.stack(rows)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    rows: list[np.ndarray] = []
+    waiting: list[np.ndarray] = []  # Pixels of one shape.
+
+    def encode_waiting():
+        if waiting:
+            # The last batch is filled up: one program for all.
+            batch = np.stack(waiting + waiting[:1] * (TOGETHER - len(waiting)))
+            rows.extend(_mean(features) for features in encode(batch)[: len(waiting)])
+            waiting.clear()
+
+    for frames in tqdm(pictures, total=number, unit=' pictures', desc='features for RICES', leave=False):
+        if waiting and (frames.dtype != np.uint8 or frames.shape != waiting[0].shape):
+            encode_waiting()
+        if frames.dtype == np.uint8:
+            waiting.append(frames)
+            if len(waiting) == TOGETHER:
+                encode_waiting()
+        else:
+            rows.append(_mean(frames))
+    encode_waiting()
+    pooled = np.stack(rows)
+    return pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
 
 
-def most_similar(query: Float[np.ndarray, 'd_v'], support: Pooled, n: int) -> list[int]:
-    """The n support rows most like the query, the most like last."""
-    return [int(i) for i in np.argsort(support @ query, kind='stable')[len(support) - n :]]
-
-
-def nearest_neighbour(query: Float[np.ndarray, 'd_v'], support: Pooled, labels: Sequence[str]) -> str:
-    """The label of the support picture most like the query."""
-    return labels[int(np.argmax(support @ query))]
-
-
-def nearest_centroid(query: Float[np.ndarray, 'd_v'], support: Pooled, labels: Sequence[str]) -> str:
-    """The label whose support pictures are most like the query on average."""
-    order = sorted(range(len(labels)), key=labels.__getitem__)
-    classes, begins = np.unique([labels[i] for i in order], return_index=True)
-    sums = np.add.reduceat(support[order], begins, axis=0)  # np.add.at takes half as long again.
-    centroids = sums / np.linalg.norm(sums, axis=1, keepdims=True)
-    return str(classes[int(np.argmax(centroids @ query))])
-
-
-def nearest(query: Float[np.ndarray, 'd_v'], support: Pooled, labels: Sequence[str]) -> tuple[str, str]:
-    """What the nearest neighbour and the nearest centroid answer; '' without support."""
-    if not len(labels):
-        return '', ''
-    return nearest_neighbour(query, support, labels), nearest_centroid(query, support, labels)
+def _mean(features: np.ndarray) -> np.ndarray:
+    return features.astype(np.float32).mean(axis=(0, 1))

@@ -1,121 +1,206 @@
-"""What a few-shot task is: two picture sets, and episodes drawn from them. The tasks are in `tasks.py` and `questions.py`."""
+"""What an evaluation asks: episodes of a game of few_shot/, or the questions of a benchmark (benchmark.py).
+
+A task says what is asked (`episode`), how it is answered (`answering`, answers.py) and how it is scored (`metric`, metrics/).
+What holds for every task stands here alone: examples never show the query's picture, and prompts without examples may
+have some without pictures.
+"""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
+from ml_collections import ConfigDict
 
-from flamingo_jax.evaluation import rices
-from flamingo_jax.evaluation.metrics import same_answer
-from flamingo_jax.inputs.sources.picture_set import Picture, PictureSet
+from flamingo_jax.evaluation.answers import Generated, Ranked
+from flamingo_jax.evaluation.metrics import Metric, exact
+from flamingo_jax.evaluation.pools import Pools, of_styles
+from flamingo_jax.few_shot.episode import Episode, Part
+from flamingo_jax.few_shot.game import Episodes, Game
 
-
-@dataclasses.dataclass(frozen=True)
-class TaskConfig:
-    """One task; it is evaluated at every number of shots, with every kind of support and of answer."""
-
-    asks: str = 'words'  # One of `TASKS` (tasks.py).
-    shots: tuple[int, ...] = (1, 2, 4)  # Examples in the prompt: of each class, where there are classes.
-    # 'ranked' by likelihood among candidates, 'open-ended' by generation; 'language': ranked among the names that some things
-    # have in all languages, of which those in the language of the prompt are right.
-    answers: tuple[str, ...] = ('ranked',)
-    support: tuple[str, ...] = ('random',)  # 'random', or for names 'rices'.
-    query_split: str = 'test'
-    query_styles: tuple[str, ...] = ()
-    support_split: str = 'test'
-    support_styles: tuple[str, ...] = ()
-    prompt: str = ''  # Between a picture and its answer, as in training.
-    ways: int = 5  # Classes of an episode of words.
-    language: str = 'en'  # Of names.
-    heldout: bool = False  # Ask for those names that training never showed; else for the others.
-    kinds: dict[str, str] = dataclasses.field(default_factory=dict)  # As in training (few_shot/kinds.py).
-    questions: str = ''  # Ask only the questions that begin so.
-    controls: bool = True  # Answer again with the pictures shuffled, and without.
+OPEN_ENDED = 'open-ended'
+BY_LENGTH = 'ranked by length'
 
 
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """A picture, if any, and the text after it."""
-
-    picture: Picture | None
-    of: PictureSet
-    text: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Episode:
-    """One question: the last part ends where the answer begins."""
-
-    parts: tuple[Part, ...]
-    truth: str
-    candidates: tuple[str, ...]
-    also_right: tuple[str, ...] = ()  # Candidates that count as the truth.
-
-    def is_right(self, answer: str) -> bool:
-        """Whether an answer is the truth, or counts as it."""
-        return any(same_answer(answer, right) for right in (self.truth, *self.also_right))
-
-
-OpenSplit = Callable[[str], tuple[PictureSet, rices.Pooled]]
-
-
+@dataclasses.dataclass
 class Task:
-    """A task's two picture sets, and its episodes."""
+    """The fields of every task, and its episodes."""
 
-    answers = ('ranked', 'open-ended')
-    support = ('random',)
-    majority: str | None = None  # The most frequent answer, where the score of always giving it says something.
+    shots: tuple[int, ...] = (1, 2, 4)  # Examples in the prompt: of each class, where there are classes.
+    # 'ranked' by likelihood among candidates ('ranked by length': divided by the number of tokens), 'open-ended' by generation,
+    # or as the task says.
+    answers: tuple[str, ...] = ('ranked',)
+    support: tuple[str, ...] = ('random',)  # 'random' or 'rices'.
+    query_split: str = 'test'
+    support_split: str = 'test'
+    data: str = ''  # Folder of the data set; '' is the evaluation's.
+    support_data: str = ''  # Of the examples, if another.
+    controls: bool = True  # Answer again with the pictures shuffled, and without.
+    text_examples: int = 0  # Examples without their pictures where an open-ended answer has none with (paper: 2).
+    max_new_tokens: int = 0  # Of an open-ended answer; 0 is the evaluation's.
+    clip: int = 0  # Frames of a clip, of a film that is ranked clip by clip; 0 shows films whole.
 
-    def __init__(self, name: str, config: TaskConfig, open_split: OpenSplit):
-        """Makes a task.
+    may_answer: ClassVar[tuple[str, ...]] = ('ranked', OPEN_ENDED)
+    retrieval: ClassVar[bool] = False  # Whether there is 'rices'.
+    likelihoods: ClassVar[bool] = False  # Whether the metric takes the likelihoods of all candidates.
+    metric: ClassVar[Metric] = staticmethod(exact.score)
 
-        Args:
-          name, config: the task.
-          open_split: the name of a split -> its pictures, and a row of pooled features for each. Tasks may share what it
-            returns.
+    def open(self, name: str, pools: Pools) -> 'Task':
+        """Opens the data and finds what can be asked.
 
         Raises:
           FileNotFoundError, ValueError: bad data, too few pictures, or a setting that makes no sense; before any work.
         """
-        self.name, self.config = name, config
-        for field in ('answers', 'support'):
-            if bad := sorted(set(getattr(config, field)) - set(getattr(self, field))):
-                raise ValueError(f'Task {name}: {field} may be {getattr(self, field)}, and not {bad}.')
-        self.query_set, self.query_rows = _of_styles(*open_split(config.query_split), config.query_styles)
-        self.support_set, self.support_rows = _of_styles(*open_split(config.support_split), config.support_styles)
-        self.prepare()
+        self.name = name
+        may = dict(
+            answers=(*self.may_answer, *([BY_LENGTH] if 'ranked' in self.may_answer else [])),
+            support=('random', 'rices') if self.retrieval else ('random',),
+        )
+        for field, known in may.items():
+            if bad := sorted(set(getattr(self, field)) - set(known)):
+                raise ValueError(f'Task {name}: {field} may be {known}, and not {bad}.')
+        if not self.shots or min(self.shots) < 0 or self.text_examples < 0:
+            raise ValueError(f'Task {name}: shots are some numbers from 0 on, not {self.shots}.')
+        try:
+            self.prepare(pools)
+        except ValueError as error:
+            raise ValueError(f'Task {name}: {error}') from error
+        return self
 
-    def prepare(self) -> None:
-        """Finds what can be asked; raises ValueError if that is nothing."""
+    def prepare(self, pools: Pools) -> None:
+        """Opens the data; ValueError says what is wrong with it."""
+        raise NotImplementedError
 
-    def episode(self, rng: np.random.Generator, shots: int, support: str, answers: str) -> Episode:
-        """One episode."""
+    @property
+    def most(self) -> int:
+        """Examples of the longest prompt."""
+        return max(*self.shots, self.text_examples)
+
+    def number(self, episodes: int) -> int:
+        """How many episodes there are, if so many are asked for."""
+        return episodes
+
+    def episode(self, i: int, shots: int, support: str, answers: str, seed: int) -> Episode:
+        """Episode i: the same for the same seed, whatever the model, and wherever and with whatever others it is asked."""
         raise NotImplementedError
 
     def episodes(self, number: int, shots: int, support: str, answers: str, seed: int) -> Iterator[Episode]:
-        """So many episodes: the same for the same seed, whatever the model. Other shots ask the same queries.
+        """So many episodes. Cheap beside what is done with them: no picture is read."""
+        bare = shots == 0 and self.text_examples and answers == OPEN_ENDED
+        for i in range(self.number(number)):
+            if bare:
+                episode = self.episode(i, self.text_examples, 'random', answers, seed)
+            else:
+                episode = self.episode(i, shots, support, answers, seed)
+            shown = {part.key for part in episode.support} - {None}
+            if shown & {part.key for part in episode.query}:
+                raise RuntimeError(
+                    f'Task {self.name}: episode {i} shows the picture that it asks about among its examples.'
+                )
+            if bare:
+                without = tuple(dataclasses.replace(part, picture=None) for part in episode.support)
+                episode = dataclasses.replace(episode, support=without)
+            yield episode if episode.id else dataclasses.replace(episode, id=str(i))
 
-        Cheap beside what is done with them: no picture is read, and RICES ranks the support of a query once.
-        """
-        for i in range(number):
-            yield self.episode(np.random.default_rng((seed, i)), shots, support, answers)
+    def answering(self, answers: str, max_new_tokens: int, num_beams: int) -> Generated | Ranked:
+        """How such answers are given; the numbers are the evaluation's."""
+        if answers == OPEN_ENDED:
+            return Generated(self.max_new_tokens or max_new_tokens, num_beams)
+        return Ranked(answers == BY_LENGTH, self.likelihoods, self.clip)
 
-    def nearest(self, episode: Episode) -> tuple[str, str] | None:
-        """What nearest neighbour and nearest centroid on the frozen features would answer; None where they cannot."""
+    def read_answer(self, text: str) -> str:
+        """What counts of an open-ended answer."""
+        return text
 
-    def others(self, indices: np.ndarray, query: Picture) -> np.ndarray:
-        """Places of the support pictures, of these indices in their split, that are not the query."""
-        if self.config.query_split != self.config.support_split:
-            return np.arange(len(indices))
-        return np.flatnonzero(indices != query.index)
-
-    def example(self, picture: Picture, label: str) -> Part:
-        return Part(picture, self.support_set, f'{self.config.prompt} {label}')
-
-    def query(self, picture: Picture) -> Part:
-        return Part(picture, self.query_set, self.config.prompt)
+    def baselines(self, episode: Episode) -> dict[str, Any]:
+        """What would be answered without the language model, by name."""
+        return {}
 
 
-def _of_styles(pictures: PictureSet, rows: rices.Pooled, styles: Sequence[str]):
-    """The pictures of these styles, and picture's index -> pooled features."""
-    return pictures.only(styles), {picture.index: row for picture, row in zip(pictures.pictures, rows, strict=True)}
+@dataclasses.dataclass
+class GameTask(Task):
+    """A game asked of picture sets."""
+
+    query_styles: tuple[str, ...] = ()  # Styles of the pictures asked about; () is all.
+    support_styles: tuple[str, ...] = ()
+
+    def of(self, game: Episodes) -> 'GameTask':
+        """The same, of this game."""
+        self._game, self.may_answer, self.retrieval = game, game.answers, game.retrieval
+        return self
+
+    def prepare(self, pools: Pools) -> None:
+        """Opens both splits, and lets the game say what it can ask."""
+        queries = of_styles(pools.open(self.query_split, self.data), self.query_styles)
+        support = of_styles(pools.open(self.support_split, self.support_data or self.data), self.support_styles)
+        self._game.open(queries, support, self.most, self.answers)
+
+    def episode(self, i: int, shots: int, support: str, answers: str, seed: int) -> Episode:
+        return self._game.episode(np.random.default_rng((seed, i)), shots, support, answers)
+
+    def baselines(self, episode: Episode) -> dict[str, str]:
+        """Nearest neighbour and centroid on the frozen features, and the most frequent answer, where they make sense."""
+        found = {}
+        if nearest := self._game.nearest(episode):
+            found |= dict(zip(('nearest neighbour', 'nearest centroid'), nearest, strict=True))
+        if self._game.majority is not None:
+            found['majority answer'] = self._game.majority
+        return found
+
+
+def task(of: type, **fields) -> ConfigDict:
+    """A task for `config.tasks`, as data: its class (a game, or a benchmark) and all of its fields.
+
+    Raises TypeError for a field that it does not have.
+    """
+    made = _make(of, fields)
+    own = dataclasses.asdict(made._game) if isinstance(made, GameTask) else {}
+    return ConfigDict(dict(asks=of, **dataclasses.asdict(made), **own))
+
+
+def make(name: str, fields: dict[str, Any], pools: Pools) -> Task:
+    """The task that `task` described, opened; errors as `Task.open`."""
+    fields = dict(fields)
+    return _make(fields.pop('asks'), fields).open(name, pools)
+
+
+def _make(of: type, fields: dict[str, Any]) -> Task:
+    if not issubclass(of, Game):
+        return of(**fields)
+    common = {field.name for field in dataclasses.fields(GameTask)}
+    game = of.Episodes(**{key: value for key, value in fields.items() if key not in common})
+    return GameTask(**{key: value for key, value in fields.items() if key in common}).of(game)
+
+
+def shuffled(episodes: Sequence[Episode], seed: int) -> list[Episode]:
+    """The same texts with each other's pictures: those of queries change places, and those of examples.
+
+    No picture stays in its place, unless there is but one. A random order of all places is one cycle, by a generator of its
+    own: neither the batch size nor the number of processes changes it.
+    """
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
+    shown: dict[tuple[str, int, int], Part] = {}
+    for side in ('support', 'query'):
+        places = [
+            (side, i, j)
+            for i, episode in enumerate(episodes)
+            for j, part in enumerate(getattr(episode, side))
+            if part.picture is not None
+        ]
+        order = rng.permutation(len(places))
+        for here, there in zip(order, np.roll(order, -1), strict=True):
+            _, i, j = places[there]
+            shown[places[here]] = getattr(episodes[i], side)[j]
+
+    def parts(side: str, i: int, episode: Episode) -> tuple[Part, ...]:
+        return tuple(
+            dataclasses.replace(part, picture=shown[side, i, j].picture, of=shown[side, i, j].of)
+            if (side, i, j) in shown
+            else part
+            for j, part in enumerate(getattr(episode, side))
+        )
+
+    return [
+        dataclasses.replace(episode, support=parts('support', i, episode), query=parts('query', i, episode))
+        for i, episode in enumerate(episodes)
+    ]

@@ -1,18 +1,32 @@
-"""What kind of thing a picture shows, and questions about that: `is it an animal?`, `which is a plant?`.
+"""Kinds: pictures with the word for what kind of thing they show, and what questions about kinds have in common.
 
 A picture set has subcategories (`animal-mammal`, `food-fruit`); which word each of them is asked by, if any, is said by the
 config: `{'animal': 'animal', 'food': 'food'}`, from the beginning of a subcategory to its word.
+
+A question must have one right answer, and some kinds do not exclude one another: a tomato is a food and a plant. Such kinds
+(`MAY_BE_BOTH`) are never held against each other: no tomato is asked whether it is a plant, none is shown beside a flower with
+`which is a plant?`, and where the kind of a tomato is to be told, `plant` is not among the candidates. That is decided by
+kind and not by thing, since no list says which foods are plants.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from flamingo_jax.few_shot import game
+from flamingo_jax.few_shot.episode import Episode, Pool
+from flamingo_jax.few_shot.nearest import nearest
+from flamingo_jax.inputs.rows import Chunk
 from flamingo_jax.inputs.sources.picture_set import Picture, PictureSet
 
-# How the questions of `of_two` begin.
-OF_TWO = ('which is ', 'what kind is the ')
 UNCOUNTED = ('food', 'sport')  # No article stands before these words.
+MAY_BE_BOTH = {frozenset(pair) for pair in (('food', 'plant'), ('sport', 'garment'), ('heart', 'body part'))}
+
+
+def exclude(kind: str, other: str) -> bool:
+    """Whether nothing is of both kinds."""
+    return kind != other and frozenset((kind, other)) not in MAY_BE_BOTH
 
 
 def kind_of(picture: Picture, kinds: Mapping[str, str]) -> str | None:
@@ -22,13 +36,15 @@ def kind_of(picture: Picture, kinds: Mapping[str, str]) -> str | None:
 
 
 def by_kind(pictures: PictureSet, kinds: Mapping[str, str]) -> dict[str, list[Picture]]:
-    """Kind -> its pictures. Raises ValueError if there are fewer than two kinds: nothing could be asked."""
+    """Kind -> its pictures. Raises ValueError if some kind excludes no other: nothing could be asked about it."""
     found: dict[str, list[Picture]] = {}
     for picture in pictures.pictures:
         if kind := kind_of(picture, kinds):
             found.setdefault(kind, []).append(picture)
-    if len(found) < 2:
-        raise ValueError(f'Questions need pictures of two kinds at least; these are of {sorted(found)}. Set `kinds`.')
+    if len(found) < 2 or not all(any(exclude(kind, other) for other in found) for kind in found):
+        raise ValueError(
+            f'Questions need pictures of two kinds at least that exclude each other; these are of {sorted(found)}. Set `kinds`.'
+        )
     return dict(sorted(found.items()))
 
 
@@ -36,23 +52,6 @@ def draw(rng: np.random.Generator, by_kind: Mapping[str, Sequence[Picture]]) -> 
     """A kind, all equally often, and one of its pictures."""
     kind = list(by_kind)[rng.integers(len(by_kind))]
     return kind, by_kind[kind][rng.integers(len(by_kind[kind]))]
-
-
-def is_it(kind: str, kinds: Sequence[str], rng: np.random.Generator) -> tuple[str, str]:
-    """A question about something of this kind, with its answer, as often yes as no."""
-    if rng.random() < 0.5:
-        return f'is it {with_article(kind)}?', 'yes'
-    others = [other for other in kinds if other != kind]
-    return f'is it {with_article(others[rng.integers(len(others))])}?', 'no'
-
-
-def of_two(kinds: tuple[str, str], rng: np.random.Generator) -> tuple[str, str]:
-    """A question about the first or the second of two things of different kinds, with its answer."""
-    which = int(rng.integers(2))
-    place = ('first', 'second')[which]
-    if rng.random() < 0.5:
-        return f'{OF_TWO[0]}{with_article(kinds[which])}?', place
-    return f'{OF_TWO[1]}{place}?', kinds[which]
 
 
 def asked(question: str) -> str:
@@ -64,3 +63,78 @@ def with_article(kind: str) -> str:
     """`an animal`, `a tool`, `food`."""
     article = '' if kind in UNCOUNTED else 'an ' if kind[0] in 'aeiou' else 'a '
     return article + kind
+
+
+class Kinds(game.Game):
+    """What kind of thing a picture shows."""
+
+    @dataclasses.dataclass
+    class Sequences(game.Sequences):
+        """Pictures with the word for their kind."""
+
+        kinds: dict[str, str] = dataclasses.field(default_factory=dict)  # Beginning of a subcategory -> its word.
+
+        def open(self, pictures: PictureSet, shots: int) -> None:
+            """Pictures by kind."""
+            super().open(pictures, shots)
+            self.of_kind = by_kind(pictures, self.kinds)
+
+        def draw(self, rng: np.random.Generator) -> list[Chunk]:
+            """The kinds equally often."""
+            drawn = [draw(rng, self.of_kind) for _ in range(self.shots)]
+            return [Chunk(self.seen(rng, picture), (self.prompt, f' {kind}'), (0.0, 1.0)) for kind, picture in drawn]
+
+    @dataclasses.dataclass
+    class Episodes(game.Episodes):
+        """What kind of thing a picture shows, the kinds equally often."""
+
+        kinds: dict[str, str] = dataclasses.field(default_factory=dict)  # As in training.
+
+        def open(self, queries: Pool, support: Pool, shots: int, answers: Sequence[str]) -> None:
+            """Pictures by kind; of each kind one beside the query, of all together as many as there are shots."""
+            super().open(queries, support, shots, answers)
+            self.asked, self.shown = by_kind(queries.pictures, self.kinds), by_kind(support.pictures, self.kinds)
+            rows = [(kind, picture) for kind, of in self.shown.items() for picture in of]
+            self._labels = [kind for kind, _ in rows]
+            self._indices = np.array([picture.index for _, picture in rows])
+            self._rows = np.stack([support.rows[picture.index] for _, picture in rows])
+            if not shots:
+                return
+            every = [picture for of in self.asked.values() for picture in of]
+            # The query is at most one of a kind's pictures.
+            beside = {kind: min(len(self.unlike(of, [query])) for query in every) for kind, of in self.shown.items()}
+            if empty := sorted(kind for kind, number in beside.items() if not number):
+                raise ValueError(
+                    f'of {empty} there is no picture beside the query to show as an example: take more styles or another '
+                    'split as support.'
+                )
+            self.require(
+                min(len(self.unlike([p for _, p in rows], [query])) for query in every), 'pictures of some kind'
+            )
+
+        def example_of(self, rng: np.random.Generator, *shown: Picture) -> tuple[str, Picture]:
+            """A kind and a picture of the support that is not among those shown."""
+            kind = list(self.shown)[rng.integers(len(self.shown))]
+            of = self.unlike(self.shown[kind], shown)
+            return kind, of[rng.integers(len(of))]
+
+        def episode(self, rng: np.random.Generator, shots: int, support: str, answers: str) -> Episode:
+            """`shots` pictures with their kinds, then another."""
+            kind, query = draw(rng, self.asked)
+            drawn = [self.example_of(rng, query) for _ in range(shots)]
+            candidates = tuple(other for other in self.asked if other == kind or exclude(kind, other))
+            shown = tuple(self.example(picture, label) for label, picture in drawn)
+            return Episode(shown, (self.query(query),), kind, candidates)
+
+        def nearest(self, episode: Episode) -> tuple[str, str] | None:
+            """Among all of the support that is of a candidate's kind."""
+            query = episode.query[-1].picture
+            return self.nearest_kind(query, episode.candidates)
+
+        def nearest_kind(self, query: Picture, kinds: Sequence[str]) -> tuple[str, str]:
+            """The kind of the nearest neighbour and of the nearest centroid, of these kinds."""
+            places = np.array([label in kinds for label in self._labels])
+            if self.one_split:
+                places &= self._indices != query.index
+            found = np.flatnonzero(places)
+            return nearest(self.queries.rows[query.index], self._rows[found], [self._labels[i] for i in found])

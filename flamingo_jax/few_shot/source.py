@@ -1,14 +1,31 @@
-"""Few-shot sequences as a data set: drawn anew for every row from a prepared picture set, without end."""
+"""Few-shot sequences as a data set: what a Flamingo learns in-context learning from.
+
+They are drawn anew for every row from a prepared picture set, without end, so that only the prompt can tell the task. The
+config says which games they are of, and how often:
+
+    dataset(FewShot, shots=8, games=dict(bind=game(Words, share=0.6, classes=(2, 5)), name=game(Names, share=0.4)), ...)
+"""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
-from flamingo_jax.few_shot.sequences import FewShotConfig, Sequences
+from flamingo_jax.few_shot.game import Game
 from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.rows import Chunk
 from flamingo_jax.inputs.sources.picture_set import PictureSet
 from flamingo_jax.inputs.sources.source import ENDLESS, Opened, Source
+
+
+def game(of: type[Game], share: float = 1.0, **fields) -> ConfigDict:
+    """A game for `FewShot.games`, as data: its class, its share of the sequences, the fields of its `Sequences`.
+
+    Raises TypeError for a field that the game does not have.
+    """
+    return ConfigDict(dict(game=of, share=share, **dataclasses.asdict(of.Sequences(**fields))))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,28 +33,37 @@ class FewShot(Source):
     """The pictures of some styles of a picture set, and the games that are played with them."""
 
     styles: tuple[str, ...] = ()  # () is all.
-    few_shot: FewShotConfig = FewShotConfig()
+    shots: int = 10  # Pictures (or text keys) a sequence.
+    games: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # Name -> game(...).
 
     def open(self, pictures: PictureFormat) -> Opened:
-        """Opens the picture set; errors as `PictureSet` and `Sequences`."""
-        return _Opened(self, pictures)
+        """Opens the picture set; errors as `PictureSet` and `Drawing`."""
+        options = dict(styles=self.styles, features=self.features, frames=self.frames)
+        return Drawing(PictureSet(self.path, self.split, pictures, **options), self.shots, self.games)
 
 
-class _Opened:
-    def __init__(self, source: FewShot, pictures: PictureFormat):
-        of = PictureSet(
-            source.path,
-            source.split,
-            pictures,
-            styles=source.styles,
-            features=source.features,
-            frames=source.frames,
-        )
-        self._sequences = Sequences(of, source.few_shot)
+class Drawing:
+    """A random map from nothing to documents, each of one of the games."""
+
+    def __init__(self, pictures: PictureSet, shots: int, games: Mapping[str, Any]):
+        """Raises ValueError if there is no game, or the picture set lacks what one needs."""
+        # By name, so that the order in which a config lists them changes nothing.
+        self._games, shares = [], []
+        for _, fields in sorted(games.items()):
+            fields = fields.to_dict() if isinstance(fields, ConfigDict) else dict(fields)
+            of, share = fields.pop('game'), fields.pop('share')
+            one = of.Sequences(**fields)
+            if share:
+                one.open(pictures, shots)
+            self._games.append(one)
+            shares.append(share)
+        if not sum(shares):
+            raise ValueError('There is no game to draw sequences of: give `games` one with a share above 0.')
+        self._shares = np.array(shares) / sum(shares)
 
     def __len__(self) -> int:
         return ENDLESS
 
     def document(self, index: int, rng: np.random.Generator) -> list[Chunk]:
-        """One drawn by `rng`."""
-        return self._sequences(rng)
+        """One document, drawn by `rng`."""
+        return self._games[rng.choice(len(self._games), p=self._shares)].draw(rng)

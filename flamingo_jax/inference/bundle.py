@@ -86,7 +86,7 @@ class Bundle:
             weights = efficientnet_params(read_weights(efficientnet_lite0_file()))[1]
             trunk['trunk'] = jax.tree.map(lambda x: x.astype(kind(x)), weights)
         if sharding is None:
-            device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+            device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
             sharding = jax.tree.map(lambda _: device, shapes | trunk)
         trunk = jax.device_put(trunk, {key: sharding[key] for key in trunk})
         sharding = {key: sharding[key] for key in shapes}

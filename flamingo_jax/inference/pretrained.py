@@ -1,5 +1,6 @@
 """A model ready for use: parameters, tokenizer and config together, with the three things that one does with it."""
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -20,6 +21,7 @@ from flamingo_jax.inputs.prompts import Prompt, as_batch, encode_prompt, is_cont
 from flamingo_jax.inputs.tokenizer import EOC, IMAGE, Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo, Media, Params
+from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.parallel import rules
 
 ArrayLike = Array | np.ndarray
@@ -71,7 +73,7 @@ def load(path: str | pathlib.Path, mesh: jax.sharding.Mesh | None = None, dtype:
     if missing := sorted(set(expected) - set(params)):
         raise ValueError(f'{path} has no parameters for {missing}.')
     sums = {name: source.checksums[name] for name, source in sources.items()}
-    return Pretrained(model, params, tokenizer, image_tag, step, sums)
+    return Pretrained(model, params, tokenizer, image_tag, step, sums, mesh)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +86,7 @@ class Pretrained:
     image_tag: str | None
     step: int | None  # Of the training run, None for a bundle.
     checksums: dict[str, str]  # Of the trees that came from bundles, as stored.
+    mesh: jax.sharding.Mesh | None = None  # Where the parameters lie; rows of a batch lie over its data and fsdp axes.
 
     @property
     def config(self) -> FlamingoConfig:
@@ -104,7 +107,27 @@ class Pretrained:
 
     def features(self, frames: UInt8[np.ndarray, 't height width 3']) -> Float[np.ndarray, 't s d_v']:
         """The frozen trunk's standardised features of one picture or video."""
-        return np.asarray(_features(self.model, self.params, frames[None, None]))[0, 0]
+        return self.encode(frames[None])[0]
+
+    def encode(self, frames: UInt8[np.ndarray, 'b t height width 3']) -> Float[np.ndarray, 'b t s d_v']:
+        """The same of several pictures or videos of one length."""
+        (rows,), cut = self._in_rows(frames)
+        with self._on_mesh():
+            return np.asarray(_features(self.model, self.params, rows[:, None]))[:cut, 0]
+
+    def _on_mesh(self) -> contextlib.AbstractContextManager[None]:
+        """Activations lie on the mesh as in training."""
+        return contextlib.nullcontext() if self.mesh is None else rules.activations(self.mesh)
+
+    def _in_rows(self, *arrays: np.ndarray) -> tuple[list[ArrayLike], int]:
+        """Arrays with their rows over the mesh, and how many rows they had: repeated rows make them divisible."""
+        b = len(arrays[0])
+        if self.mesh is None:
+            return list(arrays), b
+        where = meshes.batch_sharding(self.mesh)
+        rest = -b % (self.mesh.shape['data'] * self.mesh.shape['fsdp'])
+        filled = [np.concatenate([array, np.repeat(array[-1:], rest, axis=0)]) for array in arrays]
+        return [jax.device_put(array, where) for array in filled], b
 
     def logits(
         self,
@@ -126,7 +149,9 @@ class Pretrained:
             raise ValueError(f'A text has {tags} {IMAGE} tags, but there are {n} pictures a row.')
         if tokens.shape[1] > self.config.lm.context:
             raise ValueError(f'{tokens.shape[1]} tokens exceed the context of {self.config.lm.context}.')
-        return _logits(self.model, self.params, None if images is None else jnp.asarray(images), tokens)
+        (tokens, *images), cut = self._in_rows(tokens, *([] if images is None else [images]))
+        with self._on_mesh():
+            return _logits(self.model, self.params, jnp.asarray(images[0]) if images else None, tokens)[:cut]
 
     def generate(
         self,
@@ -160,7 +185,8 @@ class Pretrained:
         if num_beams > 1 and temperature:
             raise ValueError('Beam search and sampling exclude each other: give num_beams or temperature.')
         prompts, several = as_batch(prompt)
-        media, text, logits = self.read(prompts, max_new_tokens)
+        number = len(prompts)
+        media, text, logits = self.read(self._fill(prompts), max_new_tokens)
         stops = (*self.tokenizer.ends, *([] if self.tokenizer.eoc is None else [self.tokenizer.eoc]))
         c = self.config
         # An <image> tag would have no picture.
@@ -168,12 +194,14 @@ class Pretrained:
         # In some vocabularies one token begins, ends and pads.
         banned += tuple({self.tokenizer.pad, self.tokenizer.bos} - set(stops))
         common = (*self.by_token, media, text, logits, jnp.array(stops))
-        if num_beams > 1:
-            tokens = search.beam_search(*common, max_new_tokens, num_beams, length_penalty, banned)
-        else:
-            how = search.Sampling(temperature, top_k, top_p)
-            tokens = search.sample(*common, jax.random.key(seed), max_new_tokens, how, banned)
-        answers = [self._cut(self.tokenizer.decode(row[row >= 0].tolist()), stop) for row in np.asarray(tokens)]
+        with self._on_mesh():
+            if num_beams > 1:
+                tokens = search.beam_search(*common, max_new_tokens, num_beams, length_penalty, banned)
+            else:
+                how = search.Sampling(temperature, top_k, top_p)
+                tokens = search.sample(*common, jax.random.key(seed), max_new_tokens, how, banned)
+        tokens = np.asarray(tokens)[:number]
+        answers = [self._cut(self.tokenizer.decode(row[row >= 0].tolist()), stop) for row in tokens]
         return answers if several else answers[0]
 
     def score(
@@ -192,6 +220,8 @@ class Pretrained:
         rows = [candidates] * len(prompts) if isinstance(candidates[0], str) else candidates
         if len(rows) != len(prompts) or len({len(row) for row in rows}) != 1:
             raise ValueError(f'{len(prompts)} prompts need as many lists of candidates, all of one length.')
+        number = len(prompts)
+        prompts, rows = self._fill(prompts), self._fill(rows)
         encoded = [self._encode_candidates(prompt, row) for prompt, row in zip(prompts, rows, strict=True)]
         longest = _room(max(len(ids) for row in encoded for ids in row))
         read = self.read(prompts, longest)
@@ -200,7 +230,7 @@ class Pretrained:
             self._score(read, [row[begin : begin + part] for row in encoded], longest)
             for begin in range(0, len(rows[0]), part)
         ]
-        scores = np.concatenate(scores, axis=1)
+        scores = np.concatenate(scores, axis=1)[:number]
         return scores if several else scores[0]
 
     def choose(self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[str]]) -> list[int]:
@@ -213,6 +243,8 @@ class Pretrained:
           prompts: as for `generate`.
           candidates: a list for each prompt, of any length.
         """
+        number = len(prompts)
+        prompts, candidates = self._fill(prompts), self._fill(candidates)
         encoded = [self._encode_candidates(prompt, row) for prompt, row in zip(prompts, candidates, strict=True)]
         rooms = [np.array([_room(len(ids)) for ids in row]) for row in encoded]
         every = np.unique(np.concatenate(rooms)).tolist()
@@ -240,7 +272,7 @@ class Pretrained:
                 for i, places in enumerate(some):
                     if left[i] and scores[i].max() > best[i]:
                         best[i], chosen[i] = scores[i].max(), int(places[scores[i].argmax()])
-        return chosen
+        return chosen[:number]
 
     def _encode_candidates(self, prompt: Prompt, candidates: Sequence[str]) -> list[list[int]]:
         continues = is_continued(prompt, self.tokenizer)
@@ -255,12 +287,23 @@ class Pretrained:
         for i, row in enumerate(candidates):
             for j, ids in enumerate(row):
                 tokens[i, j, : len(ids)], valid[i, j, : len(ids)] = ids, True
-        return np.asarray(search.score(self.model, self.params, *read, tokens, valid))
+        (tokens, valid), _ = self._in_rows(tokens, valid)
+        with self._on_mesh():
+            return np.asarray(search.score(self.model, self.params, *read, tokens, valid))
 
     def room(self, prompt: Prompt, candidates: Iterable[str]) -> int:
         """Tokens of the context that `score` needs after a prompt."""
         continues = is_continued(prompt, self.tokenizer)
         return _room(max(len(self.tokenizer.encode(candidate, continues)) for candidate in candidates))
+
+    def lengths(self, prompt: Prompt, candidates: Sequence[str]) -> Int[np.ndarray, 'c']:
+        """Tokens of each candidate after a prompt: what its `score` is a sum over."""
+        return np.array([len(ids) for ids in self._encode_candidates(prompt, candidates)])
+
+    def _fill(self, rows: Sequence[Any]) -> list[Any]:
+        """Rows of a batch, the last repeated until the mesh divides them."""
+        times = 1 if self.mesh is None else self.mesh.shape['data'] * self.mesh.shape['fsdp']
+        return [*rows, *[rows[-1]] * (-len(rows) % times)]
 
     def read(self, prompts: Sequence[Prompt], room: int) -> tuple[Media | None, decode.Text, Float[Array, 'b v']]:
         """Reads prompts: their media, their text with room for more tokens, and the logits after each."""
@@ -276,8 +319,10 @@ class Pretrained:
         valid = np.zeros(tokens.shape, bool)
         for row, (ids, _) in enumerate(encoded):
             tokens[row, length - len(ids) :], valid[row, length - len(ids) :] = ids, True
-        media = decode.encode_pictures(self.model, self.params, [pictures for _, pictures in encoded])
-        logits, text = _prefill(self.model, self.params, media, tokens, valid, room)
+        (tokens, valid), _ = self._in_rows(tokens, valid)
+        with self._on_mesh():
+            media = decode.encode_pictures(self.model, self.params, [pictures for _, pictures in encoded])
+            logits, text = _prefill(self.model, self.params, media, tokens, valid, room)
         return media, text, logits
 
     def _cut(self, text: str, stop: Sequence[str]) -> str:

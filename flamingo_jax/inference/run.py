@@ -65,7 +65,7 @@ def read_latest(workdir: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, 
     if (step := newest_whole(folder)) is None:
         raise FileNotFoundError(f'{workdir} holds no finished checkpoint yet.')
     found = ocp.metadata(folder / str(step))
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(lambda _: ocp.PLACEHOLDER, found.metadata)  # The optimizer's state is not read.
     abstract['params'] = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), found.metadata['params']

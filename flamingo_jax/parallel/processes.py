@@ -4,8 +4,10 @@ What JAX's coordination service gives is used as it is: SIGTERM to any process b
 process that dies ends the others, with a message that names it as a task.
 """
 
+import json
 import signal
 import threading
+from typing import Any
 
 import jax
 import numpy as np
@@ -61,6 +63,18 @@ def say(message: str) -> None:
 def from_first(number: int) -> int:
     """Process 0's number, in every process."""
     return int(multihost_utils.broadcast_one_to_all(np.int64(number))) if jax.process_count() > 1 else number
+
+
+def gather(value: Any) -> list[Any]:
+    """What every process has, in the order of the processes, in every process; anything that JSON can say."""
+    if jax.process_count() == 1:
+        return [value]
+    data = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    sizes = np.asarray(multihost_utils.process_allgather(np.int64(data.size))).reshape(-1)
+    padded = np.zeros(int(sizes.max()), np.uint8)
+    padded[: data.size] = data
+    every = np.asarray(multihost_utils.process_allgather(padded)).reshape(len(sizes), -1)
+    return [json.loads(row[:size].tobytes()) for row, size in zip(every, sizes, strict=True)]
 
 
 def wait_for_all(name: str) -> None:

@@ -136,11 +136,18 @@ def test_the_mark(model, shuffled, chance, marked):
     assert ('.500 ±.100*' in table([row])) == marked
 
 
-def test_percentages_are_refused():
-    with pytest.raises(ValueError, match='79.5'):
-        Score(79.5, 2.0)
+def test_what_is_no_score_is_refused():
     with pytest.raises(ValueError, match='nan'):
-        Score(0.5, float('nan'))
+        Score(float('nan'), 0.0)
+    with pytest.raises(ValueError, match='-0.1'):
+        Score(0.5, -0.1)
+
+
+def test_a_score_may_exceed_1(tmp_path):
+    """CIDEr does."""
+    row = Row('captions', 'open-ended', 'random', 4, 100, {'model': Score(1.104, 0.05), 'text only': Score(0.2, 0.02)})
+    assert '1.104 ±.050' in table([row])
+    assert PIL.Image.open(write(tmp_path, [row], [], {}).chart).format == 'PNG'
 
 
 def test_nothing_and_little(tmp_path):

@@ -1,114 +1,150 @@
-"""Episodes over the embedded sample: what a prompt may and may not contain."""
+"""Episodes of games over the embedded sample: what a prompt may and may not contain."""
 
+import collections
 import dataclasses
 import functools
+import hashlib
+import json
 
 import numpy as np
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
-from flamingo_jax.evaluation.task import TaskConfig
-from flamingo_jax.evaluation.tasks import OTHER_THINGS, make
-from flamingo_jax.few_shot.kinds import kind_of
+from experiments.evaluate import picture_dictionary
+from flamingo_jax.evaluation import pools as pools_module
+from flamingo_jax.evaluation.metrics import exact
+from flamingo_jax.evaluation.report import as_json
+from flamingo_jax.evaluation.task import make, shuffled, task
+from flamingo_jax.few_shot.direction import Direction
+from flamingo_jax.few_shot.episode import Pool
+from flamingo_jax.few_shot.kinds import Kinds, kind_of
+from flamingo_jax.few_shot.names import OTHER_THINGS, Names
+from flamingo_jax.few_shot.questions import Questions
+from flamingo_jax.few_shot.which import Which
+from flamingo_jax.few_shot.words import Words
+from flamingo_jax.few_shot.yes_or_no import YesOrNo
 from flamingo_jax.inputs.sources.picture_set import PictureSet
 
 SAMPLE = 'data/picture_dictionary/sample'
 KINDS = {'animal': 'animal', 'food': 'food', 'transport': 'vehicle'}
 
 
-@pytest.fixture(scope='module')
-def open_split():
+class Pools(pools_module.Pools):
     """Pictures of a split, with random features in which all pictures of a concept are near each other."""
 
-    @functools.cache
-    def open_split(split):
+    data = SAMPLE
+
+    def __init__(self, change=None):
+        self._change = change
+        self.open = functools.cache(self._open)
+
+    def _open(self, split, data=''):
         pictures = PictureSet(SAMPLE, split, image_size=8)
         rng = np.random.default_rng(0)
         of_concept = {concept: rng.normal(size=32) for concept in sorted(pictures.by_concept)}
         rows = np.stack([of_concept[p.concept] + 0.1 * rng.normal(size=32) for p in pictures.pictures])
-        return pictures, (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-
-    return open_split
-
-
-def new_words(open_split, **changes):
-    return make('words', TaskConfig(query_styles=('fluent-3d',), **changes), open_split)
+        rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+        by_index = {picture.index: row for picture, row in zip(pictures.pictures, rows, strict=True)}
+        if self._change:
+            self._change(pictures)
+        return Pool(pictures, by_index, split)
 
 
-def names(open_split, **changes):
-    fields = dict(asks='names', shots=(0, 4), query_split='train', support_split='train') | changes
-    return make('names', TaskConfig(**fields), open_split)
+def with_questions(pictures):
+    """Two questions a picture."""
+    pictures.pictures = [
+        dataclasses.replace(p, questions=((f'what is in {p.style}?', p.names['en']), ('how many?', 'one')))
+        for p in pictures.pictures
+    ]
 
 
-def test_new_words_are_bound_by_the_prompt_alone(open_split):
-    task, words = new_words(open_split, ways=5, shots=(1, 2)), set()
-    for episode in task.episodes(50, 2, 'random', 'ranked', seed=0):
-        *support, query = episode.parts
+def as_clips(pictures):
+    """Clips of two frames, for all that a task knows."""
+    pictures.blank = np.zeros((2, 8, 8, 3), np.uint8)
+
+
+@pytest.fixture(scope='module')
+def pools():
+    return Pools()
+
+
+def new_words(pools, **changes):
+    return make('words', task(Words, query_styles=('fluent-3d',), **changes).to_dict(), pools)
+
+
+def names(pools, **changes):
+    fields = dict(shots=(0, 4), support=('random', 'rices'), query_split='train', support_split='train') | changes
+    return make('names', task(Names, **fields).to_dict(), pools)
+
+
+def nearest(task, episode):
+    found = task.baselines(episode)
+    return found['nearest neighbour'], found['nearest centroid']
+
+
+def test_new_words_are_bound_by_the_prompt_alone(pools):
+    words_task, words = new_words(pools, ways=5, shots=(1, 2)), set()
+    for episode in words_task.episodes(50, 2, 'random', 'ranked', seed=0):
+        support, (query,) = episode.support, episode.query
         assert len(support) == 10 and len(set(episode.candidates)) == 5
         labels = {part.picture.concept: part.text[1:] for part in support}
         assert len(labels) == len(set(labels.values())) == 5
         assert labels[query.picture.concept] == episode.truth
         assert query.picture.style == 'fluent-3d' and query.text == ''
         assert all(part.picture.style != 'fluent-3d' for part in support)
-        assert task.nearest(episode) == (episode.truth, episode.truth)
+        assert nearest(words_task, episode) == (episode.truth, episode.truth)
         words |= set(episode.candidates)
     assert len(words) > 100  # Drawn anew each time.
 
 
-def test_other_shots_ask_the_same_queries_of_the_same_words(open_split):
-    task = new_words(open_split, ways=3, shots=(1, 2))
-    for one, two in zip(
-        task.episodes(20, 1, 'random', 'ranked', 5), task.episodes(20, 2, 'random', 'ranked', 5), strict=True
-    ):
-        assert (one.parts[-1], one.truth, one.candidates) == (two.parts[-1], two.truth, two.candidates)
+def test_other_shots_ask_the_same_queries_of_the_same_words(pools):
+    asked = new_words(pools, ways=3, shots=(1, 2))
+    one, two = (list(asked.episodes(20, shots, 'random', 'ranked', 5)) for shots in (1, 2))
+    assert [(e.query, e.truth, e.candidates) for e in one] == [(e.query, e.truth, e.candidates) for e in two]
 
 
-def test_names_never_show_the_query_itself(open_split):
-    task = names(open_split, query_split='validation', support_split='validation')
-    for support in ('random', 'rices'):
-        for episode in task.episodes(30, 4, support, 'ranked', seed=1):
-            *shown, query = [part.picture for part in episode.parts]
-            assert len(shown) == 4 and query not in shown
-            assert episode.truth == query.names['en'] and episode.truth in episode.candidates
-
-
-def test_rices_puts_the_most_similar_last(open_split):
-    task = names(open_split, query_split='validation', support_split='validation')
-    for episode in task.episodes(30, 2, 'rices', 'ranked', seed=1):
+def test_rices_puts_the_most_similar_last(pools):
+    named = names(pools, query_split='validation', support_split='validation')
+    for episode in named.episodes(30, 2, 'rices', 'ranked', seed=1):
         *_, last, query = episode.parts
         assert last.picture.concept == query.picture.concept
-        assert ' ' + task.nearest(episode)[0] == last.text == ' ' + episode.truth
+        assert ' ' + nearest(named, episode)[0] == last.text == ' ' + episode.truth
 
 
-def test_no_shots_have_baselines_of_the_whole_support(open_split):
-    task = names(open_split)
-    (episode,) = task.episodes(1, 0, 'random', 'ranked', seed=0)
-    assert len(episode.parts) == 1 and set(task.nearest(episode)) <= set(episode.candidates)
+def test_no_shots_have_baselines_of_the_whole_support(pools):
+    named = names(pools)
+    (episode,) = named.episodes(1, 0, 'random', 'ranked', seed=0)
+    assert len(episode.parts) == 1 and set(nearest(named, episode)) <= set(episode.candidates)
 
 
-def test_names_that_training_did_not_show(open_split):
+def test_names_that_training_did_not_show(pools):
     for heldout in (True, False):
-        task = names(open_split, query_split='train', language='ka', heldout=heldout)
-        for episode in task.episodes(20, 2, 'random', 'language', seed=1):
+        named = names(pools, language='ka', heldout=heldout, answers=('language',))
+        for episode in named.episodes(20, 2, 'random', 'language', seed=1):
             *support, query = [part.picture for part in episode.parts]
             assert ('ka' in query.heldout_languages) == heldout
             assert not any('ka' in picture.heldout_languages for picture in support)
             assert episode.truth == query.names['ka'] and set(query.names.values()) < set(episode.candidates)
             # Some name of each thing is in the language, whichever thing it is.
-            assert len(episode.also_right) == 1 + OTHER_THINGS and set(episode.also_right) < set(episode.candidates)
-            assert all(map(episode.is_right, episode.also_right)) and not episode.is_right(query.names['en'])
+            right = episode.references
+            assert len(right) == 1 + OTHER_THINGS and set(right) < set(episode.candidates)
+            for answer in (*right, query.names['en']):
+                value, _ = exact.score({episode.id: answer}, {episode.id: right})
+                assert value == (answer in right)
 
 
-@pytest.mark.parametrize('asks', ['kinds', 'yes_or_no', 'which'])
-def test_questions_about_kinds_are_answered_by_the_pictures(open_split, asks):
-    task, truths = make(asks, TaskConfig(asks=asks, kinds=KINDS, shots=(2,)), open_split), []
-    for episode in task.episodes(60, 2, 'random', 'ranked', seed=2):
+@pytest.mark.parametrize('asks', [Kinds, YesOrNo, Which])
+def test_questions_about_kinds_are_answered_by_the_pictures(pools, asks):
+    about, truths = make('kinds', task(asks, kinds=KINDS, shots=(2,)).to_dict(), pools), []
+    for episode in about.episodes(60, 2, 'random', 'ranked', seed=2):
         assert episode.truth in episode.candidates
         truths.append(episode.truth)
         *earlier, last = episode.parts
         shown = [kind_of(part.picture, KINDS) for part in episode.parts if part.picture]
-        if asks == 'kinds':
+        if asks is Kinds:
             assert [part.text for part in earlier] == [f' {kind}' for kind in shown[:2]] and episode.truth == shown[2]
-        elif asks == 'yes_or_no':
+        elif asks is YesOrNo:
             assert episode.truth == ('yes' if shown[-1] in last.text else 'no')
         else:
             assert len(shown) == 6 and last.picture is None
@@ -120,56 +156,214 @@ def test_questions_about_kinds_are_answered_by_the_pictures(open_split, asks):
     assert len(set(truths)) >= 2
 
 
-def test_a_picture_with_questions_of_its_own(open_split):
-    def with_questions(split):
-        pictures, rows = open_split(split)
-        pictures = pictures.only(())
-        asked = (('how many?', 'one'), ('what is it?', 'a thing'))
-        pictures.pictures = [dataclasses.replace(picture, questions=asked) for picture in pictures.pictures]
-        return pictures, rows
+def test_food_and_plant_do_not_exclude_one_another(pools):
+    """A tomato is both: no question has two right answers, and no candidate is another right answer."""
+    kinds = KINDS | {'plant': 'plant'}
+    for asks in (Kinds, YesOrNo, Which):
+        about, met = make('kinds', task(asks, kinds=kinds, shots=(2,), query_split='train').to_dict(), pools), set()
+        for episode in about.episodes(150, 2, 'random', 'ranked', seed=2):
+            shown = [kind_of(part.picture, kinds) for part in episode.query if part.picture]
+            met |= set(shown)
+            both = {'food', 'plant'}
+            assert not both <= set(shown)
+            if asks is Kinds:
+                assert (both <= set(episode.candidates)) == (shown[0] not in both) and shown[0] in episode.candidates
+            if asks is YesOrNo and shown[0] in both:
+                (other,) = both - set(shown)
+                assert other not in episode.query[0].text
+        assert met == {'animal', 'food', 'plant', 'vehicle'}
 
-    task = make('count', TaskConfig(asks='questions', questions='how many', shots=(1,)), with_questions)
-    (episode,) = task.episodes(1, 1, 'random', 'ranked', seed=0)
+
+def test_a_picture_with_questions_of_its_own():
+    asked = task(Questions, questions='how many', shots=(1,)).to_dict()
+    one = make('count', asked, Pools(with_questions))
+    (episode,) = one.episodes(1, 1, 'random', 'ranked', seed=0)
     assert [part.text for part in episode.parts] == [
         ' Question: how many? Answer: one',
         ' Question: how many? Answer:',
     ]
-    assert episode.truth == task.majority == 'one'
+    assert episode.truth == one.baselines(episode)['majority answer'] == 'one'
+
+
+ONE_SPLIT = [
+    (Words, dict(ways=3, shots=(1, 2)), None),
+    (Names, dict(support=('random', 'rices')), None),
+    (Kinds, dict(kinds=KINDS), None),
+    (YesOrNo, dict(kinds=KINDS), None),
+    (Which, dict(kinds=KINDS), None),
+    (Questions, dict(questions='what'), with_questions),
+    (Direction, {}, as_clips),
+]
+
+
+@pytest.mark.parametrize('asks, fields, change', ONE_SPLIT)
+def test_examples_never_show_the_picture_that_is_asked_about(asks, fields, change):
+    """Though queries and examples are of one split and one style, and few; and there are as many as the label says."""
+
+    def few(pictures):
+        if change:
+            change(pictures)
+        if asks is Words:  # Concepts need several pictures of the one style.
+            pictures.pictures = [dataclasses.replace(p, concept=p.subcategory, style='noto') for p in pictures.pictures]
+        else:
+            kept = collections.Counter()
+            chosen = [p for p in pictures.pictures if p.style == 'noto' and kind_of(p, KINDS)]
+            pictures.pictures = []
+            for picture in chosen:  # Four of each kind.
+                if kept[kind_of(picture, KINDS)] < 4:
+                    kept[kind_of(picture, KINDS)] += 1
+                    pictures.pictures.append(picture)
+
+    common = dict(shots=(0, 3), query_styles=('noto',), support_styles=('noto',), query_split='train')
+    one = make('one', task(asks, **common | dict(support_split='train') | fields).to_dict(), Pools(few))
+    for shots in one.shots:
+        for support in one.support:
+            for episode in one.episodes(60, shots, support, 'ranked', seed=0):
+                asked = {part.picture.index for part in episode.query if part.picture}
+                shown = [part.picture.index for part in episode.support if part.picture]
+                assert asked and not asked & set(shown)
+                classes = one._game.ways if asks is Words else 2 if asks is Which else 1
+                assert len(shown) == shots * classes
+    with pytest.raises(ValueError, match='Task one: .*beside the query|Task one: .*the query must be another'):
+        make(
+            'one',
+            task(asks, **common | dict(support_split='train') | fields | dict(shots=(100,))).to_dict(),
+            Pools(few),
+        )
+
+
+def test_new_words_may_show_the_thing_itself_in_another_style(pools):
+    asked = new_words(pools, ways=3, shots=(1,), support_styles=('noto', 'noto-v1'))
+    assert all(
+        episode.query[0].picture.concept in {part.picture.concept for part in episode.support}
+        for episode in asked.episodes(10, 1, 'random', 'ranked', 0)
+    )
+
+
+def test_an_episode_that_shows_its_own_answer_is_never_asked(pools):
+    """Where a game forgets it, the task does not."""
+    named = names(pools, query_split='validation', support_split='validation')
+    named._game._others = lambda query: np.flatnonzero(named._game._indices == query.index)
+    with pytest.raises(RuntimeError, match='shows the picture that it asks about'):
+        list(named.episodes(1, 1, 'random', 'ranked', 0))
+
+
+# What these tasks asked before their games had files of their own: parts, truth, candidates, also right, nearest, majority.
+HELD_OUT = dict(query_styles=('fluent-3d',), support_styles=('noto', 'noto-v1', 'fluent-flat'))
+ASKED = dict(
+    words=('25f323100b2681f4', Words, dict(ways=5, shots=(1, 2)), [(1, 'random', 'ranked'), (2, 'random', 'ranked')]),
+    names=(
+        'f0eddf3240ad65b3',
+        Names,
+        dict(shots=(0, 4), support=('random', 'rices'), query_split='train', support_split='train'),
+        [(0, 'random', 'ranked'), (4, 'random', 'open-ended'), (4, 'rices', 'ranked')],
+    ),
+    kinds=(
+        'b40ddd73e5dbb2b0',
+        Kinds,
+        dict(kinds=KINDS, shots=(0, 4)),
+        [(0, 'random', 'ranked'), (4, 'random', 'ranked')],
+    ),
+    yes_or_no=(
+        '60b3a6bb7d0d5bf5',
+        YesOrNo,
+        dict(kinds=KINDS, shots=(0, 4)),
+        [(0, 'random', 'ranked'), (4, 'random', 'ranked')],
+    ),
+    which=(
+        'e3d3dbaf745ee84c',
+        Which,
+        dict(kinds=KINDS, questions='which', shots=(0, 3)),
+        [(0, 'random', 'ranked'), (3, 'random', 'ranked')],
+    ),
+)
+
+
+@pytest.mark.parametrize('name', ASKED)
+def test_a_seed_asks_the_same_for_ever(pools, name):
+    """Published figures can be had again."""
+    expected, asks, fields, settings = ASKED[name]
+    one, digest = make(name, task(asks, **fields, **HELD_OUT).to_dict(), pools), hashlib.sha256()
+    for shots, support, answers in settings:
+        for e in one.episodes(30, shots, support, answers, 3):
+            parts = [(p.picture and (p.picture.index, p.picture.backward), p.text) for p in e.parts]
+            found = one._game.nearest(e), one._game.majority
+            digest.update(repr((parts, e.truth, e.candidates, (), *found)).encode())
+    assert digest.hexdigest()[:16] == expected
+
+
+def test_shuffled_pictures_are_those_of_other_prompts(pools):
+    named = names(pools, query_styles=('fluent-3d',), support_styles=('noto',))
+    episodes = list(named.episodes(30, 4, 'random', 'ranked', seed=0))
+    other = shuffled(episodes, 0)
+    for side in ('support', 'query'):
+        before, after = ([part for e in some for part in getattr(e, side)] for some in (episodes, other))
+        assert [part.text for part in before] == [part.text for part in after]
+        assert sorted(p.picture.index for p in before) == sorted(p.picture.index for p in after)
+        assert sum(a.picture == b.picture for a, b in zip(before, after, strict=True)) <= len(before) // 10
+    assert [e.truth for e in other] == [e.truth for e in episodes]
+    assert shuffled(episodes, 0) == other != shuffled(episodes, 1)
+
+
+def test_examples_without_pictures_where_there_are_none_with(pools):
+    """The paper's prompts at zero shots (appendix B.1.2): two examples of text alone, where the answer is written."""
+    plain, named = names(pools), names(pools, text_examples=2)
+
+    def asked(one, shots, answers):
+        return [[(p.key, p.text) for p in e.parts] for e in one.episodes(9, shots, 'random', answers, 0)]
+
+    for bare, told in zip(asked(plain, 0, 'open-ended'), asked(named, 0, 'open-ended'), strict=True):
+        assert told[-1:] == bare
+        assert len(told) == 3 and all(key is None and len(text) > 1 for key, text in told[:-1])
+    assert asked(named, 0, 'ranked') == asked(plain, 0, 'ranked')
+    assert asked(named, 4, 'open-ended') == asked(plain, 4, 'open-ended')
 
 
 @pytest.mark.parametrize(
-    'fields, message',
+    'asks, fields, message',
     [
-        (dict(answers=('rankd',)), 'rankd'),
-        (dict(support=('rices',)), 'rices'),
-        (dict(ways=500), '500 classes'),
-        (dict(asks='names', language='xx'), "'xx'"),
-        (dict(asks='names', shots=(0, 5000)), '5000 shots need more pictures'),
-        (
-            dict(asks='names', query_split='validation', support_split='train'),
-            'asked for 0 show what the support shows',
-        ),
-        (dict(asks='nmaes'), 'nmaes'),
-        (dict(asks='kinds'), 'two kinds'),
-        (dict(asks='questions'), 'no picture has a question'),
-        (dict(asks='which', kinds=KINDS, questions='who'), "not 'who'"),
-        (dict(asks='direction'), 'only clips'),
-        (dict(query_styles=('ntoo',)), 'ntoo'),
-        (dict(query_split='tset'), 'tset'),
+        (Words, dict(answers=('rankd',)), 'rankd'),
+        (Words, dict(support=('rices',)), 'rices'),
+        (Words, dict(shots=()), 'shots are'),
+        (Words, dict(ways=500), '500 classes'),
+        (Names, dict(language='xx'), "'xx'"),
+        (Names, dict(shots=(0, 5000)), '5000 shots need as many pictures that have a name'),
+        (Names, dict(query_split='validation', support_split='train'), 'asked for 0 show what the support shows'),
+        (Kinds, {}, 'two kinds'),
+        (Questions, {}, 'no picture has a question'),
+        (Which, dict(kinds=KINDS, questions='who'), "not 'who'"),
+        (Direction, {}, 'only clips'),
+        (Names, dict(query_styles=('ntoo',)), 'ntoo'),
+        (Names, dict(query_split='tset'), 'tset'),
     ],
 )
-def test_what_makes_no_sense_is_refused(open_split, fields, message):
+def test_what_makes_no_sense_is_refused(pools, asks, fields, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        make('bad', TaskConfig(**fields), open_split)
+        make('bad', task(asks, **fields).to_dict(), pools)
 
 
-def test_the_language_is_asked_among_the_names_of_five_things(open_split):
-    def with_four_things(split):
-        pictures, rows = open_split(split)
-        few = pictures.only(())
+def test_a_field_that_a_task_does_not_have_is_refused():
+    with pytest.raises(TypeError, match='blend'):
+        task(Words, blend=0.5)
+
+
+def test_the_language_is_asked_among_the_names_of_five_things():
+    def four_things(pictures):
         kept = sorted(pictures.by_concept)[:OTHER_THINGS]
-        few.pictures = [picture for picture in pictures.pictures if picture.concept in kept]
-        return few, rows[[picture.index for picture in few.pictures]]
+        pictures.pictures = [picture for picture in pictures.pictures if picture.concept in kept]
 
     with pytest.raises(ValueError, match='names of 5 things, and the support shows 4'):
-        names(with_four_things, shots=(0,), answers=('language',), query_split='test', support_split='test')
+        names(Pools(four_things), shots=(0,), answers=('language',), query_split='test', support_split='test')
+
+
+def test_a_config_names_a_task_by_its_class_and_can_be_written_and_overridden(monkeypatch):
+    c = picture_dictionary.get_config('tasks')
+    written = json.loads(as_json(c.to_dict()))['tasks']['is it an animal?']
+    assert written['asks'] == 'flamingo_jax.few_shot.yes_or_no.YesOrNo' and written['shots'] == [1, 4, 8]
+    assert 'YesOrNo' in c.to_yaml()
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file('config', lock_config=True, flag_values=values)
+    line = ['', '--config=experiments/evaluate/quickstart.py', '--config.tasks.names.shots=1,2']
+    monkeypatch.setattr('sys.argv', line)
+    values(line)
+    assert values.config.tasks.names.shots == (1, 2) and values.config.tasks.names.asks is Names

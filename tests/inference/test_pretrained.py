@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +17,8 @@ from flamingo_jax.inputs.prompts import encode_prompt, is_continued
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo
+from flamingo_jax.parallel import rules
+from flamingo_jax.parallel.mesh import make_mesh
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
@@ -249,6 +252,44 @@ def test_pictures_come_in_any_form(pretrained, pictures, tmp_path):
     forms = [pictures[0], PIL.Image.fromarray(pictures[0]), pathlib.Path(path), path.read_bytes(), features]
     scores = [pretrained.score([form, ' Output:'], [' dax'])[0] for form in forms]
     np.testing.assert_allclose(scores, scores[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize('shape', [(2, 2, 2), (4, 1, 1)])
+def test_a_mesh_answers_as_one_device(pretrained, pictures, shape, monkeypatch):
+    """Three prompts, which no mesh divides; what is traced lays its activations on the mesh, as `plan` counts them."""
+    mesh = make_mesh(*shape, devices=jax.devices()[: np.prod(shape)])
+    boxed = jax.eval_shape(pretrained.model.init, jax.random.key(0))
+    where = {name: rules.shardings(boxed[name], mesh) for name in pretrained.params}
+    on_mesh = dataclasses.replace(pretrained, params=jax.device_put(pretrained.params, where), mesh=mesh)
+    traced, constraint = [], nn.with_logical_constraint
+
+    def watched(*args):
+        traced.append(bool(nn.get_logical_axis_rules()))
+        return constraint(*args)
+
+    prompts, candidates = prompts_of(pictures)[:3], [' dax<EOC>', ' a wug', ' mi']
+    frames = to_frames(pictures[0], pretrained.config.image_size)
+    tokens = np.array([[*pretrained.tokenizer.image_tag, 20, 21, 22]] * 3)
+    images = np.stack([frames[None]] * 3)
+    monkeypatch.setattr(nn, 'with_logical_constraint', watched)
+    generated = [
+        on_mesh.generate(prompts, 5),
+        on_mesh.generate(prompts, 5, num_beams=3),
+        on_mesh.generate(prompts[0], 5),
+    ]
+    scores = on_mesh.score(prompts, candidates)
+    chosen = on_mesh.choose(prompts, [candidates] * 3)
+    logits, features = on_mesh.logits(images, tokens), on_mesh.features(frames)
+    monkeypatch.undo()
+    assert traced and all(traced)
+    expected = [pretrained.generate(prompts, 5), pretrained.generate(prompts, 5, num_beams=3)]
+    assert generated == [*expected, expected[0][0]]
+    np.testing.assert_allclose(scores, pretrained.score(prompts, candidates), rtol=1e-4)
+    assert chosen == scores.argmax(axis=1).tolist()
+    np.testing.assert_allclose(logits, pretrained.logits(images, tokens), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(features, pretrained.features(frames), rtol=1e-4, atol=1e-4)
+    rows = on_mesh.read(on_mesh._fill(prompts), 4)[2]
+    assert {shard.data.shape[0] for shard in rows.addressable_shards} == {1}  # Each device has its rows.
 
 
 def test_stop_cuts_the_answer(pretrained, pictures):

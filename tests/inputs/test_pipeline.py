@@ -13,8 +13,8 @@ import pytest
 import tensorflow_datasets as tfds
 from absl import flags
 
-from flamingo_jax.few_shot.sequences import FewShotConfig
-from flamingo_jax.few_shot.source import FewShot
+from flamingo_jax.few_shot.source import FewShot, game
+from flamingo_jax.few_shot.words import Words
 from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.pipeline import _Rows, _seed_of, batches, put, read, rows
 from flamingo_jax.inputs.rows import Aligned, Interleaved
@@ -68,8 +68,8 @@ def config(request, stored):
     if request.param in ('documents', 'align'):
         row = Aligned if request.param == 'align' else Interleaved
         return Documents(path=stored, images=1, row=row, **shape)
-    few_shot = FewShotConfig(shots=3, classes=(2, 3))
-    return FewShot(path=SAMPLE, styles=('noto', 'fluent-flat'), images=3, few_shot=few_shot, **shape)
+    games = dict(bind=game(Words, classes=(2, 3)))
+    return FewShot(path=SAMPLE, styles=('noto', 'fluent-flat'), images=3, shots=3, games=games, **shape)
 
 
 def equal(a, b):

@@ -1,0 +1,23 @@
+"""Exact match with any of the references, but for case, outer white space and a final full stop."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+
+def score(predictions: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> tuple[float, dict[str, float]]:
+    """The share of answers that match; each reference is a sequence of right answers."""
+    each = {
+        id: float(any(same_answer(predictions[id], reference) for reference in references[id])) for id in references
+    }
+    return float(np.mean(list(each.values()))), each
+
+
+def same_answer(answer: str, truth: str) -> bool:
+    """Whether two answers match."""
+    return normal(answer) == normal(truth)
+
+
+def normal(answer: str) -> str:
+    """An answer as it is compared."""
+    return answer.strip().rstrip('.。|।').casefold()

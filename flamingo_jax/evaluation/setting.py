@@ -1,0 +1,138 @@
+"""One row of the table: a task at one number of shots, with one kind of support and of answers, beside its controls."""
+
+import collections
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from flamingo_jax.evaluation import intervals
+from flamingo_jax.evaluation.contact_sheet import Example
+from flamingo_jax.evaluation.metrics import exact
+from flamingo_jax.evaluation.report import Row, Score
+from flamingo_jax.evaluation.task import OPEN_ENDED, Task, shuffled
+from flamingo_jax.few_shot.episode import Episode, Part
+from flamingo_jax.inference.pretrained import Pretrained
+from flamingo_jax.inputs.tokenizer import EOC, Tokenizer
+from flamingo_jax.parallel import processes
+
+Frames = Callable[[Part], Any]
+
+
+def measure(
+    config: ConfigDict,
+    model: Pretrained,
+    task: Task,
+    shots: int,
+    support: str,
+    answers: str,
+    progress: Callable[[int], Any],
+) -> tuple[Row, list[Example]]:
+    """The scores of one setting, and some examples; the same in every process.
+
+    Each process answers every n-th batch. Which batch an episode is in changes nothing.
+
+    progress: is told of episodes that were answered, by all processes together.
+    """
+    episodes = list(task.episodes(config.episodes, shots, support, answers, config.seed))
+    ways: dict[str, tuple[Sequence[Episode], Frames | None]] = dict(model=(episodes, frames))
+    if task.controls:
+        ways |= {'shuffled pictures': (shuffled(episodes, config.seed), frames), 'text only': (episodes, None)}
+    answering = task.answering(answers, config.max_new_tokens, config.num_beams)
+    given: dict[str, dict[str, Any]] = collections.defaultdict(dict)
+    n, here = jax.process_count(), jax.process_index()
+    for begin in range(here * config.batch_size, len(episodes), n * config.batch_size):
+        for name, (asked, shown) in ways.items():
+            some = asked[begin : begin + config.batch_size]
+            found = answering(model, [prompt_of(episode, shown, model.tokenizer) for episode in some], some)
+            if answers == OPEN_ENDED:
+                found = [task.read_answer(text) for text in found]
+            given[name] |= {episode.id: answer for episode, answer in zip(some, found, strict=True)}
+        progress(min(n * config.batch_size, len(episodes) - begin + here * config.batch_size))
+    for one in processes.gather(given):
+        for name, found in one.items():
+            given[name] |= found
+
+    for episode in episodes:
+        for name, answer in task.baselines(episode).items():
+            given[name][episode.id] = answer
+    references = {episode.id: episode.references for episode in episodes}
+    groups = {episode.id: episode.group for episode in episodes}
+    scores, marks = {}, {}
+    for name, found in given.items():
+        ids = [id for id in references if id in found]  # A baseline may have nothing to say of some.
+        if not ids:
+            continue
+        metric = task.metric if name in ways else exact.score if task.likelihoods else task.metric
+        scores[name], each = intervals.scored(
+            metric, {id: found[id] for id in ids}, {id: references[id] for id in ids}, groups
+        )
+        marks[name] = each
+        if name == 'model' and answers == OPEN_ENDED and all(episode.candidates for episode in episodes):
+            scores['any candidate'] = _any_candidate(episodes, found)
+    if chances := [_chance(episode) for episode in episodes if episode.candidates]:
+        # An open-ended answer that copies some word of the prompt does as well as a guess among the candidates.
+        scores['chance'] = Score(float(np.mean(chances)), 0.0)
+    return Row(task.name, answers, support, shots, len(episodes), scores), _examples(
+        config, task, shots, support, answers, episodes, given['model'], marks['model']
+    )
+
+
+def prompt_of(episode: Episode, shown: Frames | None, tokenizer: Tokenizer) -> list[Any]:
+    """Pictures, as `shown` shows them (None leaves them out), and texts in reading order."""
+    prompt: list[Any] = []
+    for part in episode.parts:
+        if part.picture is not None and shown is not None:
+            prompt.append(shown(part))
+        prompt.append(part.text if part is episode.parts[-1] else f'{part.text}{EOC}')
+    # Without its picture nothing may be left of a prompt, and some language models have no token to begin with.
+    if not tokenizer.begin and all(isinstance(item, str) and not item for item in prompt):
+        prompt = [EOC]
+    return prompt
+
+
+def frames(part: Part) -> Any:
+    """The picture of a part, as its source shows it."""
+    return part.of.frames(part.picture)
+
+
+def _any_candidate(episodes: Sequence[Episode], answers: dict[str, str]) -> Score:
+    @functools.cache  # Names have the same candidates in every episode.
+    def normals(candidates: tuple[str, ...]) -> set[str]:
+        return {exact.normal(candidate) for candidate in candidates}
+
+    return intervals.share([exact.normal(answers[e.id]) in normals(e.candidates) for e in episodes])
+
+
+def _chance(episode: Episode) -> float:
+    """That a guess among the candidates is right."""
+    right = episode.references if isinstance(episode.references, tuple) else (episode.truth,)
+    return len({*right} & {*episode.candidates}) / len(episode.candidates)
+
+
+def _examples(config, task, shots, support, answers, episodes, given, marks) -> list[Example]:
+    """The first right and the first wrong answers."""
+    shown: dict[bool, list[Example]] = {True: [], False: []}
+    for episode in episodes:
+        right = marks.get(episode.id, 0.0) >= 0.5
+        if len(shown[right]) < config.examples:
+            parts = [(part.of.encoded(part.picture) if part.picture else None, part.text) for part in episode.parts]
+            answer = given[episode.id]
+            answer = answer if isinstance(answer, str) else max(answer, key=answer.__getitem__)
+            shown[right].append(Example(task.name, answers, support, shots, tuple(parts), answer, episode.truth, right))
+    return shown[True] + shown[False]
+
+
+def batched(episodes: Iterator[Episode], n: int) -> Iterator[list[Episode]]:
+    """Lists of n."""
+    some: list[Episode] = []
+    for episode in episodes:
+        some.append(episode)
+        if len(some) == n:
+            yield some
+            some = []
+    if some:
+        yield some

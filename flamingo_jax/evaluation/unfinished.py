@@ -1,0 +1,101 @@
+"""What an evaluation has measured so far, beside the reports to come: a stop in the middle loses nothing.
+
+    unfinished.jsonl    first what is evaluated, then a line for each finished row of the table, with its examples
+
+It is removed when the reports are written. The same command finds it and goes on.
+"""
+
+import base64
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+from flamingo_jax.evaluation.contact_sheet import Example
+from flamingo_jax.evaluation.report import Row, Score, as_json
+
+FILE = 'unfinished.jsonl'
+
+
+class Unfinished:
+    """The rows of an evaluation that were measured, by an earlier command or by this one."""
+
+    def __init__(self, workdir: str, about: dict[str, Any]):
+        """Reads what an earlier command left.
+
+        about: all that a row depends on.
+
+        Raises ValueError if what it left is of another evaluation; the message names the first difference.
+        """
+        self._file = pathlib.Path(workdir) / FILE
+        self._about = json.loads(as_json(about))
+        self._done: dict[str, tuple[Row, list[Example]]] = {}
+        if not self._file.is_file():
+            return
+        head, *lines = self._file.read_text(encoding='utf-8').splitlines(keepends=True) or ['']
+        lines = [line for line in lines if line.endswith('\n')]  # The last may be cut short.
+        try:
+            before = json.loads(head)
+        except ValueError:  # Stopped before anything was measured.
+            return
+        if different := _difference(before, self._about):
+            raise ValueError(
+                f'{self._file} holds an unfinished evaluation that differs in {different}. Finish that one, remove the file, or '
+                'give another --workdir.'
+            )
+        for line in lines:
+            row, examples = _read(json.loads(line))
+            self._done[_key(row.task, row.shots, row.support, row.answers)] = row, examples
+
+    def __len__(self) -> int:
+        return len(self._done)
+
+    def get(self, task: str, shots: int, support: str, answers: str) -> tuple[Row, list[Example]] | None:
+        """A row with its examples, if it was measured."""
+        return self._done.get(_key(task, shots, support, answers))
+
+    def add(self, row: Row, examples: list[Example]) -> None:
+        """Writes a row down."""
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        if not self._done:
+            self._file.write_text(json.dumps(self._about) + '\n', encoding='utf-8')
+        elif not self._file.read_bytes().endswith(b'\n'):
+            self._file.write_bytes(self._file.read_bytes().rpartition(b'\n')[0] + b'\n')
+        self._done[_key(row.task, row.shots, row.support, row.answers)] = row, examples
+        fields = [dataclasses.asdict(example) for example in examples]
+        for example in fields:
+            example['chunks'] = [(data and base64.b64encode(data).decode(), text) for data, text in example['chunks']]
+        with open(self._file, 'a', encoding='utf-8') as file:
+            file.write(json.dumps(dict(row=dataclasses.asdict(row), examples=fields)) + '\n')
+
+    def remove(self) -> None:
+        """The reports are written."""
+        self._file.unlink(missing_ok=True)
+
+
+def _key(*setting: Any) -> str:
+    return json.dumps(setting)
+
+
+def _read(line: dict[str, Any]) -> tuple[Row, list[Example]]:
+    scores = {name: Score(**score) for name, score in line['row']['scores'].items()}
+    examples = []
+    for example in line['examples']:
+        chunks = tuple((data and base64.b64decode(data), text) for data, text in example['chunks'])
+        examples.append(Example(**example | dict(chunks=chunks)))
+    return Row(**line['row'] | dict(scores=scores)), examples
+
+
+def _difference(there: Any, here: Any, name: str = '') -> str:
+    """The first place in which two trees of JSON differ; '' if they are equal."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        nothing = object()
+        for key in sorted(there.keys() | here.keys()):
+            if found := _difference(there.get(key, nothing), here.get(key, nothing), f'{name}.{key}'.lstrip('.')):
+                return found
+        return ''
+    return '' if there == here else f'{name} (there {_shown(there)}, here {_shown(here)})'
+
+
+def _shown(value: Any) -> str:
+    return 'nothing' if type(value) is object else repr(value)

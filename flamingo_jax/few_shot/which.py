@@ -1,0 +1,97 @@
+"""Which: two pictures of different kinds at a time, ` first` and ` second`, then a question about one of them."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from flamingo_jax.few_shot import game
+from flamingo_jax.few_shot.episode import Episode, Part, Pool
+from flamingo_jax.few_shot.kinds import Kinds, asked, exclude, with_article
+from flamingo_jax.inputs.rows import Chunk
+from flamingo_jax.inputs.sources.picture_set import Picture
+
+BEGINNINGS = ('which is ', 'what kind is the ')
+PLACES = ('first', 'second')
+
+
+def two_kinds(rng: np.random.Generator, kinds: Sequence[str]) -> tuple[str, str]:
+    """Two kinds that exclude each other."""
+    while True:
+        one, other = (kinds[i] for i in rng.choice(len(kinds), 2, replace=False))
+        if exclude(one, other):
+            return one, other
+
+
+def of_two(kinds: tuple[str, str], rng: np.random.Generator) -> tuple[str, str]:
+    """A question about the first or the second of two things of different kinds, with its answer."""
+    which = int(rng.integers(2))
+    place = PLACES[which]
+    if rng.random() < 0.5:
+        return f'{BEGINNINGS[0]}{with_article(kinds[which])}?', place
+    return f'{BEGINNINGS[1]}{place}?', kinds[which]
+
+
+class Which(game.Game):
+    """A question about one of two pictures."""
+
+    @dataclasses.dataclass
+    class Sequences(Kinds.Sequences):
+        """Pairs, each with its question."""
+
+        def draw(self, rng: np.random.Generator) -> list[Chunk]:
+            """Half as many pairs as there are pictures in a sequence."""
+            chunks = []
+            for _ in range(self.shots // 2):
+                two = two_kinds(rng, list(self.of_kind))
+                for kind, place in zip(two, PLACES, strict=True):
+                    of = self.of_kind[kind]
+                    chunks.append(Chunk(self.seen(rng, of[rng.integers(len(of))]), (f' {place}',), (0.0,)))
+                question, answer = of_two(two, rng)
+                chunks.append(Chunk(None, (asked(question), f' {answer}'), (0.0, 1.0)))
+            return chunks
+
+    @dataclasses.dataclass
+    class Episodes(Kinds.Episodes):
+        """A question about one of two pictures; a shot is a pair."""
+
+        questions: str = ''  # Ask only the questions that begin so.
+
+        def open(self, queries: Pool, support: Pool, shots: int, answers: Sequence[str]) -> None:
+            """Pictures by kind, and a beginning that some question has: others would be drawn for ever."""
+            super().open(queries, support, shots, answers)
+            if not any(begin.startswith(self.questions) for begin in BEGINNINGS):
+                raise ValueError(f'`questions` begins one of {BEGINNINGS}, not {self.questions!r}.')
+            # The query is drawn last, from what the examples do not show: each shows one picture of a kind at most.
+            shown = {picture.index for of in self.shown.values() for picture in of} if self.one_split else set()
+            for kind, of in self.asked.items():
+                free = sum(picture.index not in shown for picture in of)
+                if free == 0 and len(of) <= shots:
+                    raise ValueError(
+                        f'{shots} shots may show all {len(of)} pictures of {kind!r}, and the query must be another: ask for '
+                        'fewer shots, or take other styles or another split as support.'
+                    )
+
+        def episode(self, rng: np.random.Generator, shots: int, support: str, answers: str) -> Episode:
+            """`shots` pairs with question and answer, then another pair."""
+            examples: list[Part] = []
+            for _ in range(shots):
+                pair, question, answer, _ = self._pair(rng, self.support, self.shown, ())
+                examples += [*pair, Part(None, self.support, f'{asked(question)} {answer}')]
+            shown = [part.picture for part in examples if part.picture is not None]
+            pair, question, truth, candidates = self._pair(rng, self.queries, self.asked, shown)
+            return Episode(tuple(examples), (*pair, Part(None, self.queries, asked(question))), truth, candidates)
+
+        def nearest(self, episode: Episode) -> None:
+            """They know no first and second."""
+
+        def _pair(self, rng, pool: Pool, of_kind: dict[str, list[Picture]], shown: Sequence[Picture]):
+            two = two_kinds(rng, list(of_kind))
+            pair = []
+            for kind, place in zip(two, PLACES, strict=True):
+                of = self.unlike(of_kind[kind], shown)
+                pair.append(Part(of[rng.integers(len(of))], pool, f' {place}'))
+            question, answer = of_two(two, rng)
+            while not question.startswith(self.questions):
+                question, answer = of_two(two, rng)
+            return pair, question, answer, two if answer in two else PLACES

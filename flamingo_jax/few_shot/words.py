@@ -1,0 +1,151 @@
+"""New words: pictures get invented names in the prompt, so that nothing else can tell them.
+
+Trained: n concepts get a word each; their pictures come in random order, never one style twice running. Only the word of a
+concept that came before is a target: it can be copied from the prompt, and from nowhere else.
+
+Asked: n pictures of concepts never trained on, each with its word; another picture, in another style, of one of them is to be
+named.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from flamingo_jax.few_shot import game
+from flamingo_jax.few_shot.episode import Episode, Pool
+from flamingo_jax.few_shot.nearest import nearest
+from flamingo_jax.few_shot.nonce import nonce, nonces
+from flamingo_jax.inputs.images import Frames
+from flamingo_jax.inputs.rows import Chunk
+from flamingo_jax.inputs.sources.picture_set import Picture, PictureSet
+
+
+class Words(game.Game):
+    """New words for pictures."""
+
+    @dataclasses.dataclass
+    class Sequences(game.Sequences):
+        """Pictures with invented words."""
+
+        classes: tuple[int, int] = (2, 5)  # Fewest and most concepts of a sequence.
+        text_keys: float = 0.3  # Probability that a sequence has English names for half of its pictures.
+        blend: float = 0.15  # Probability that a class is a blend of two concepts: a thing that has no name.
+        real_words: float = 0.15  # Probability that a label is the name of some other concept.
+        languages: tuple[str, ...] = ('en',)  # Of those names.
+        first_label: float = 0.0  # Loss weight of a label that came not before, which the prompt cannot tell.
+
+        def open(self, pictures: PictureSet, shots: int) -> None:
+            """Two concepts a class, since any may be a blend."""
+            super().open(pictures, shots)
+            self.named_in(self.languages)
+            if len(self.concepts) < 2 * self.classes[1]:
+                raise ValueError(
+                    f'Sequences of {self.classes[1]} classes need at least {2 * self.classes[1]} concepts; '
+                    f'the picture set has {len(self.concepts)}.'
+                )
+
+        def draw(self, rng: np.random.Generator) -> list[Chunk]:
+            """Pictures, or English names, each with the word of its class."""
+            n = int(rng.integers(self.classes[0], self.classes[1] + 1))
+            drawn = [self.concepts[i] for i in rng.choice(len(self.concepts), 2 * n, replace=False)]
+            classes, others = drawn[:n], drawn[n:]
+            language = self.languages[rng.integers(len(self.languages))]
+            labels = [
+                self._any_name(rng, language) if rng.random() < self.real_words else word for word in nonces(rng, n)
+            ]
+            if len(set(labels)) < n:  # Two classes drew the same real word.
+                labels = nonces(rng, n)
+            blended = {
+                concept: (other, rng.uniform(0.5, 0.8))
+                for concept, other in zip(classes, others, strict=True)
+                if rng.random() < self.blend
+            }
+            with_text = rng.random() < self.text_keys
+            chunks, came, style = [], set(), None
+            for _ in range(self.shots):
+                i = int(rng.integers(n))
+                weight = 1.0 if i in came else self.first_label
+                came.add(i)
+                name = self._name_of(classes[i], 'en')
+                if with_text and name and classes[i] not in blended and rng.random() < 0.5:
+                    chunks.append(Chunk(None, (' ' + name, self.prompt, ' ' + labels[i]), (0.0, 0.0, weight)))
+                    continue
+                picture = self.of_concept(rng, classes[i], style)
+                style = picture.style
+                get = self.seen(rng, picture)
+                if classes[i] in blended:
+                    concept, share = blended[classes[i]]
+                    get = _blend(get, self.seen(rng, self.of_concept(rng, concept, None, picture.style)), share)
+                chunks.append(Chunk(get, (self.prompt, ' ' + labels[i]), (0.0, weight)))
+            return chunks
+
+        def _name_of(self, concept: str, language: str) -> str | None:
+            picture = self.pictures.by_concept[concept][0]
+            return None if language in picture.heldout_languages else picture.names.get(language)
+
+        def _any_name(self, rng, language: str) -> str:
+            concept = self.concepts[rng.integers(len(self.concepts))]
+            return self._name_of(concept, language) or nonce(rng)
+
+    @dataclasses.dataclass
+    class Episodes(game.Episodes):
+        """Which of the words of the prompt another picture is called by. Shots are per class."""
+
+        ways: int = 5  # Classes.
+
+        def open(self, queries: Pool, support: Pool, shots: int, answers: Sequence[str]) -> None:
+            """Concepts with pictures enough for the most shots, whichever is asked."""
+            super().open(queries, support, shots, answers)
+            both = sorted(set(queries.pictures.by_concept) & set(support.pictures.by_concept))
+            self.styles = {picture.style for picture in queries.pictures.pictures}
+            self.concepts = [concept for concept in both if self._suffices(concept)]
+            if len(self.concepts) < self.ways:
+                styles = sorted({picture.style for picture in support.pictures.pictures})
+                raise ValueError(
+                    f'{self.ways} classes of {shots} shots need as many concepts with so many pictures in {styles} beside '
+                    f'the query; there are {len(self.concepts)}. Ask for fewer shots or ways, or take more styles.'
+                )
+
+        def _suffices(self, concept: str) -> bool:
+            pictures = self.support.pictures.by_concept[concept]
+            of_query = self.queries.pictures.by_concept[concept]
+            least = min(len(self.unlike(pictures, [query])) for query in of_query)
+            return all(
+                max(least, sum(picture.style != style for picture in pictures)) >= self.shots for style in self.styles
+            )
+
+        def _examples_of(self, concept: str, query: Picture, shots: int) -> list[Picture]:
+            """In other styles than the query's where there are so many; the query in another style is an example, too."""
+            pictures = self.support.pictures.by_concept[concept]
+            other_styles = [picture for picture in pictures if picture.style != query.style]
+            return other_styles if len(other_styles) >= shots else self.unlike(pictures, [query])
+
+        def episode(self, rng: np.random.Generator, shots: int, support: str, answers: str) -> Episode:
+            """`shots` pictures of each class, in random order, then another of one of them."""
+            concepts = [self.concepts[i] for i in rng.choice(len(self.concepts), self.ways, replace=False)]
+            words = nonces(rng, self.ways)
+            asked = int(rng.integers(self.ways))
+            of = self.queries.pictures.by_concept[concepts[asked]]
+            query = of[rng.integers(len(of))]
+            examples = []
+            for concept, word in zip(concepts, words, strict=True):
+                pictures = self._examples_of(concept, query, shots)
+                examples += [(pictures[i], word) for i in rng.permutation(len(pictures))[:shots]]
+            examples = [self.example(*examples[i]) for i in rng.permutation(len(examples))]
+            return Episode(tuple(examples), (self.query(query),), words[asked], tuple(words))
+
+        def nearest(self, episode: Episode) -> tuple[str, str] | None:
+            """Among the pictures of the prompt."""
+            (query,) = episode.query
+            rows = np.array([self.support.rows[part.picture.index] for part in episode.support])
+            labels = [part.text.removeprefix(f'{self.prompt} ') for part in episode.support]
+            return nearest(self.queries.rows[query.picture.index], rows, labels)
+
+
+def _blend(a: Callable[[], Frames], b: Callable[[], Frames], share: float) -> Callable[[], Frames]:
+    def get():
+        x = a()
+        return (share * x.astype(np.float32) + (1 - share) * b().astype(np.float32)).astype(x.dtype)
+
+    return get

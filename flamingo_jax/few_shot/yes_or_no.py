@@ -1,0 +1,59 @@
+"""Yes or no: pictures, each with a question such as `is it an animal?`, as often yes as no."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from flamingo_jax.few_shot import game
+from flamingo_jax.few_shot.episode import Episode, Part
+from flamingo_jax.few_shot.kinds import Kinds, asked, draw, exclude, with_article
+from flamingo_jax.inputs.rows import Chunk
+
+
+def is_it(kind: str, kinds: Sequence[str], rng: np.random.Generator) -> tuple[str, str]:
+    """A question about something of this kind, with its answer, as often yes as no."""
+    if rng.random() < 0.5:
+        return f'is it {with_article(kind)}?', 'yes'
+    others = [other for other in kinds if exclude(kind, other)]
+    return f'is it {with_article(others[rng.integers(len(others))])}?', 'no'
+
+
+class YesOrNo(game.Game):
+    """Whether a picture shows a kind of thing."""
+
+    @dataclasses.dataclass
+    class Sequences(Kinds.Sequences):
+        """Pictures, each with its own question."""
+
+        def draw(self, rng: np.random.Generator) -> list[Chunk]:
+            """The kinds equally often."""
+            chunks = []
+            for _ in range(self.shots):
+                kind, picture = draw(rng, self.of_kind)
+                seen = self.seen(rng, picture)
+                question, answer = is_it(kind, list(self.of_kind), rng)
+                chunks.append(Chunk(seen, (asked(question), f' {answer}'), (0.0, 1.0)))
+            return chunks
+
+    @dataclasses.dataclass
+    class Episodes(Kinds.Episodes):
+        """Whether a picture shows a kind of thing."""
+
+        def episode(self, rng: np.random.Generator, shots: int, support: str, answers: str) -> Episode:
+            """`shots` pictures with a question and its answer each, then another."""
+            kinds = tuple(self.asked)
+            kind, query = draw(rng, self.asked)
+            question, truth = is_it(kind, kinds, rng)
+            shown = []
+            for _ in range(shots):
+                of, picture = self.example_of(rng, query)
+                about, answer = is_it(of, kinds, rng)
+                shown.append(Part(picture, self.support, f'{asked(about)} {answer}'))
+            return Episode(tuple(shown), (Part(query, self.queries, asked(question)),), truth, ('yes', 'no'))
+
+        def nearest(self, episode: Episode) -> tuple[str, str] | None:
+            """Whether the kind that they find is the one asked for."""
+            (query,) = episode.query
+            found = self.nearest_kind(query.picture, tuple(self.shown))
+            return tuple('yes' if f' {with_article(kind)}?' in query.text else 'no' for kind in found)

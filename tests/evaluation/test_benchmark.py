@@ -1,0 +1,129 @@
+"""A benchmark from its own files: easy-VQA's, six pictures of them, in the format of the package."""
+
+import json
+
+import numpy as np
+import PIL.Image
+import pytest
+from ml_collections import ConfigDict
+
+from experiments.evaluate import easy_vqa
+from flamingo_jax.evaluation.benchmarks.easy_vqa import EasyVQA
+from flamingo_jax.evaluation.pools import Pools
+from flamingo_jax.evaluation.setting import measure
+from flamingo_jax.evaluation.task import make, task
+
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
+# As in the package: answers.txt, and the first questions of its pictures.
+ANSWERS = 'circle green red gray yes teal black rectangle yellow triangle brown blue no'.split()
+COLOURS = dict(red=(200, 20, 20), blue=(20, 20, 200), green=(20, 160, 20))
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    """Six pictures to learn from, four to be asked about; two questions each."""
+    folder = tmp_path_factory.mktemp('easy_vqa')
+    (folder / 'answers.txt').write_text('\n'.join(ANSWERS))
+    for split, number in (('train', 6), ('test', 4)):
+        (folder / split / 'images').mkdir(parents=True)
+        questions = []
+        for i in range(number):
+            colour = list(COLOURS)[i % 3]
+            pixels = np.full((64, 64, 3), 250, np.uint8)
+            pixels[8 + i : 40, 8:40] = COLOURS[colour]
+            PIL.Image.fromarray(pixels).save(folder / split / 'images' / f'{i}.png')
+            questions.append(['what color is the shape?', colour, i])
+            questions.append(['is there a red shape?', 'yes' if colour == 'red' else 'no', i])
+        (folder / split / 'questions.json').write_text(json.dumps(questions))
+    return folder
+
+
+def config(data, **fields) -> ConfigDict:
+    c = easy_vqa.get_config()
+    c.data = str(data)
+    c.episodes, c.batch_size, c.max_new_tokens = 100, 3, 2
+    c.tasks.easy_vqa.update(fields)
+    return c
+
+
+@pytest.fixture
+def pools(pretrained, data):
+    return Pools(pretrained, config(data))
+
+
+def easy(pools, **fields):
+    return make('easy_vqa', task(EasyVQA, **dict(shots=(0, 2)) | fields).to_dict(), pools)
+
+
+def test_every_question_is_asked_once_with_examples_of_other_pictures(pools):
+    for splits in (dict(), dict(support_split='test')):
+        asked = easy(pools, **splits)
+        episodes = list(asked.episodes(100, 2, 'random', 'ranked', 0))
+        assert sorted(e.id for e in episodes) == sorted(map(str, range(8)))
+        for e in episodes:
+            (query,) = e.query
+            assert query.text in (
+                ' Question: what color is the shape? Answer:',
+                ' Question: is there a red shape? Answer:',
+            )
+            assert e.candidates == tuple(ANSWERS) and e.references == (e.truth,) and e.group == str(query.picture)
+            assert len(e.support) == 2 and query.picture not in [part.picture for part in e.support]
+            for part in e.support:
+                assert part.text.rsplit(' ', 1)[1] in ANSWERS
+    few = list(asked.episodes(3, 2, 'random', 'ranked', 0))
+    assert few == episodes[:3]
+    zero = list(asked.episodes(100, 0, 'random', 'ranked', 0))
+    assert [e.query for e in zero] == [e.query for e in episodes]
+
+
+def test_rices_shows_the_pictures_most_like_the_query(pools):
+    asked = easy(pools, support=('rices',))
+    for episode in asked.episodes(8, 2, 'rices', 'ranked', 0):
+        rows = pools.pooled([episode.query[0].picture, *(part.picture for part in episode.support)])
+        all_rows = pools.pooled([item.picture for item in asked._support])
+        likeness = np.sort(all_rows @ rows[0])
+        np.testing.assert_allclose(rows[1:] @ rows[0], likeness[-2:], atol=1e-5)
+
+
+def test_a_benchmark_is_measured_as_any_task(pretrained, data, pools):
+    asked = easy(pools, answers=('ranked', 'ranked by length', 'open-ended'), shots=(1,))
+    for answers in asked.answers:
+        row, examples = measure(config(data), pretrained, asked, 1, 'random', answers, lambda _: None)
+        assert row.episodes == 8 and {'model', 'shuffled pictures', 'text only', 'majority answer'} <= set(row.scores)
+        assert row.scores['chance'].value == pytest.approx(1 / 13)
+        assert 0 <= row.scores['model'].value <= 1 and row.scores['majority answer'].value >= 0.5
+        assert all(example.chunks[-1][0][:4] == b'\x89PNG' for example in examples)
+
+
+def test_answers_by_length_are_those_of_the_likelihood_of_a_token(pretrained, pools):
+    asked = easy(pools, shots=(1,), answers=('ranked by length',))
+    episodes = list(asked.episodes(3, 1, 'random', 'ranked by length', 0))
+    prompts = [
+        [e.support[0].picture, f'{e.support[0].text}<EOC>', e.query[0].picture, e.query[0].text] for e in episodes
+    ]
+    found = asked.answering('ranked by length', 5, 3)(pretrained, prompts, episodes)
+    for prompt, answer in zip(prompts, found, strict=True):
+        texts = [f' {candidate}<EOC>' for candidate in ANSWERS]
+        lengths = [len(pretrained.tokenizer.encode(text, True)) for text in texts]
+        assert answer == ANSWERS[int(np.argmax(pretrained.score(prompt, texts) / lengths))]
+
+
+@pytest.mark.parametrize(
+    'spoil, message',
+    [
+        (lambda f: (f / 'answers.txt').unlink(), 'pip download'),
+        (lambda f: (f / 'test/images/2.png').unlink(), '2.png of question 4 is missing'),
+        (lambda f: (f / 'test/questions.json').write_text('[["is it?", "maybe", 0]]'), "question 0 is .*'maybe'"),
+        (lambda f: (f / 'test/questions.json').write_text('[]'), 'has no questions'),
+        (lambda f: (f / 'train/questions.json').write_text('[["is it?", "no", 0]]'), '2 shots need as many examples'),
+    ],
+)
+def test_files_that_are_not_as_the_set_has_them_are_refused(pretrained, data, tmp_path, spoil, message):
+    for file in data.rglob('*'):
+        if file.is_file():
+            (tmp_path / file.relative_to(data)).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / file.relative_to(data)).write_bytes(file.read_bytes())
+    spoil(tmp_path)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        easy(Pools(pretrained, config(tmp_path)))

@@ -1,0 +1,60 @@
+"""Scores with their intervals, of metrics that are means and of one that is not."""
+
+import numpy as np
+import pytest
+
+from flamingo_jax.evaluation import intervals, metrics
+from flamingo_jax.evaluation.metrics import exact
+
+
+def exactly(right, groups=None):
+    ids = [str(i) for i in range(len(right))]
+    predictions = {id: 'dog' if mark else 'cat' for id, mark in zip(ids, right, strict=True)}
+    groups = dict(zip(ids, groups or [''] * len(ids), strict=True))
+    return intervals.scored(exact.score, predictions, {id: ('Dog.', 'hound') for id in ids}, groups)
+
+
+def test_any_reference_counts_but_for_case_white_space_and_a_full_stop():
+    predictions = dict(a=' DOG. ', b='hound', c='a dog', d='')
+    value, each = metrics.score('exact', predictions, {id: ('dog', 'hound') for id in predictions})
+    assert each == dict(a=1.0, b=1.0, c=0.0, d=0.0) and value == 0.5
+
+
+@pytest.mark.parametrize('predictions', [dict(a='x'), dict(a='x', b='y', c='z')])
+def test_predictions_of_other_ids_are_refused(predictions):
+    with pytest.raises(ValueError, match="'[bc]' has no"):
+        metrics.score('exact', predictions, dict(a=('x',), b=('y',)))
+    with pytest.raises(ValueError, match="no metric 'bleu'; there are .*'exact'"):
+        metrics.score('bleu', {}, {})
+
+
+def test_the_interval_of_a_share_is_wilsons():
+    score, each = exactly([True] * 8 + [False] * 2)
+    assert score.value == 0.8 and sum(each.values()) == 8
+    # By hand: centre (.8 + 1.96² / 20) / (1 + 1.96² / 10) = .7167, half-width .2266; the lower end is .4901.
+    assert score.interval == pytest.approx(0.8 - 0.4901, abs=2e-4)
+    assert exactly([True] * 10)[0].interval > 0.2
+
+
+def test_questions_about_one_picture_are_not_independent():
+    right = [True, False] * 50
+    alone, _ = exactly(right)
+    of_one_mind, _ = exactly([mark for mark in right for _ in range(4)], [str(i) for i in range(100) for _ in range(4)])
+    assert of_one_mind.value == alone.value and of_one_mind.interval == pytest.approx(alone.interval, rel=0.05)
+    alone_again, _ = exactly([mark for mark in right for _ in range(4)])
+    assert alone_again.interval == pytest.approx(alone.interval / 2, rel=0.05)
+
+
+def test_a_score_that_is_no_mean_has_an_interval_too():
+    """The root of the share of right answers, of which the delta method knows the interval."""
+
+    def root(predictions, references):
+        value, each = exact.score(predictions, references)
+        return value**0.5, each
+
+    rng = np.random.default_rng(0)
+    ids = [str(i) for i in range(400)]
+    predictions = {id: 'dog' if rng.random() < 0.5 else 'cat' for id in ids}
+    score, _ = intervals.scored(root, predictions, dict.fromkeys(ids, ('dog',)), dict.fromkeys(ids, ''))
+    p = score.value**2
+    assert score.interval == pytest.approx(1.96 * (p * (1 - p) / 400) ** 0.5 / (2 * score.value), rel=0.3)

@@ -1,0 +1,71 @@
+"""How an episode becomes a prompt: as it is, and without its pictures."""
+
+import copy
+
+import numpy as np
+
+from flamingo_jax.evaluation.answers import clips
+from flamingo_jax.evaluation.rices import TOGETHER, pool
+from flamingo_jax.evaluation.setting import frames, prompt_of
+from flamingo_jax.few_shot.episode import Episode, Part
+from flamingo_jax.inputs.prompts import encode_prompt
+
+PICTURE = np.zeros((1, 2, 3), np.float32)  # Features.
+
+
+class Source:
+    """Pictures that are themselves."""
+
+    def frames(self, picture):
+        return picture
+
+    encoded = key = frames
+
+
+def episode(*texts):
+    parts = tuple(Part(PICTURE, Source(), text) for text in texts)
+    return Episode(parts[:-1], parts[-1:], 'dax')
+
+
+def test_pictures_and_texts_are_in_reading_order(tokenizer):
+    one = episode(' dax', ' wug', '')
+    assert prompt_of(one, None, tokenizer) == [' dax<EOC>', ' wug<EOC>', '']
+    shown = prompt_of(one, frames, tokenizer)
+    assert shown[1::2] == [' dax<EOC>', ' wug<EOC>', ''] and all(picture is PICTURE for picture in shown[::2])
+
+
+def test_a_prompt_of_nothing_has_a_first_token(tokenizer):
+    """Without its picture nothing is left of a prompt at zero shots, and some language models begin with no token."""
+    without = copy.copy(tokenizer)
+    without.begin = ()
+    one = episode('')
+    tokens, _ = encode_prompt(prompt_of(one, None, without), without, 8)
+    assert tokens == [tokenizer.eoc]
+    assert prompt_of(one, None, tokenizer) == ['']
+    assert prompt_of(episode(' Output:'), None, without) == [' Output:']
+
+
+def test_a_film_is_cut_into_clips():
+    film = np.arange(7)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
+    prompt = [PICTURE, ' a<EOC>', film, ' b']
+    assert [len(clip[2]) for clip in clips(prompt, 3)] == [3, 3, 1]
+    assert all(clip[:2] == prompt[:2] and clip[3] == ' b' for clip in clips(prompt, 3))
+    assert np.concatenate([clip[2] for clip in clips(prompt, 3)]).tolist() == film.tolist()
+    assert len(clips(prompt, 0)) == len(clips(['a'], 3)) == 1
+
+
+def test_features_are_pooled_in_batches_whatever_their_shapes():
+    """The rows of one at a time, in their order."""
+    rng, asked = np.random.default_rng(0), []
+
+    def encode(batch):
+        asked.append(batch.shape[:2])
+        return batch.reshape(*batch.shape[:2], -1, 3).astype(np.float32) + 1
+
+    pixels = [rng.integers(0, 256, (1 + (i > 40), 2, 2, 3), np.uint8) for i in range(50)]
+    pictures = [*pixels[:3], rng.normal(size=(1, 4, 3)).astype(np.float16), *pixels[3:]]
+    rows = pool(encode, iter(pictures), len(pictures))
+    assert {shape for shape in asked} == {(TOGETHER, 1), (TOGETHER, 2)} and len(asked) == 4
+    for picture, row in zip(pictures, rows, strict=True):
+        mean = (picture.astype(np.float32) + (picture.dtype == np.uint8)).reshape(-1, 3).mean(axis=0)
+        np.testing.assert_allclose(row, mean / np.linalg.norm(mean), rtol=1e-5)

@@ -1,0 +1,299 @@
+"""Training sequences of every game, over the embedded sample: what they show and what they ask to be learnt."""
+
+import collections
+import dataclasses
+import hashlib
+import pathlib
+
+import numpy as np
+import pytest
+
+from flamingo_jax.few_shot.direction import Direction
+from flamingo_jax.few_shot.game import Sequences
+from flamingo_jax.few_shot.kinds import Kinds, by_kind
+from flamingo_jax.few_shot.names import Names
+from flamingo_jax.few_shot.questions import Questions
+from flamingo_jax.few_shot.source import Drawing, game
+from flamingo_jax.few_shot.which import Which
+from flamingo_jax.few_shot.words import Words
+from flamingo_jax.few_shot.yes_or_no import YesOrNo
+from flamingo_jax.inputs.augment import mirror
+from flamingo_jax.inputs.sources.picture_set import PictureSet
+
+SAMPLE = str(pathlib.Path(__file__).parents[2] / 'data/picture_dictionary/sample')
+
+
+@pytest.fixture(scope='module')
+def pictures():
+    return PictureSet(SAMPLE, 'train', image_size=8)
+
+
+@pytest.fixture(scope='module')
+def languages(pictures):
+    """All languages, so that held-out ones come up."""
+    return tuple(sorted(pictures.pictures[0].names))
+
+
+@pytest.fixture
+def documents(pictures, monkeypatch):
+    """A function that gives (chunks, pictures drawn of a concept, in order) of some documents."""
+    drawn, of_concept = [], Sequences.of_concept
+
+    def watched(self, *args):
+        drawn.append(of_concept(self, *args))
+        return drawn[-1]
+
+    monkeypatch.setattr(Sequences, 'of_concept', watched)
+
+    def documents(*games, shots=10, number=150):
+        few_shot = Drawing(pictures, shots, {str(i): game for i, game in enumerate(games)})
+        for seed in range(number):
+            drawn.clear()
+            yield few_shot.document(0, np.random.default_rng(seed)), list(drawn)
+
+    return documents
+
+
+def test_words_give_each_concept_one_word_in_a_document(documents):
+    labels_of = {}
+    for chunks, drawn in documents(game(Words, text_keys=0.0, blend=0.0, real_words=0.0)):
+        assert len(chunks) == len(drawn) == 10
+        words, seen = {}, set()
+        for chunk, picture in zip(chunks, drawn, strict=True):
+            prompt, label = chunk.texts
+            assert prompt == '' and label[0] == ' '
+            assert words.setdefault(picture.concept, label) == label
+            # Only a word that came before can be known.
+            assert chunk.weights == (0.0, 1.0 if picture.concept in seen else 0.0)
+            seen.add(picture.concept)
+            labels_of.setdefault(picture.concept, set()).add(label)
+        assert len(set(words.values())) == len(words) <= 5
+    assert max(map(len, labels_of.values())) > 1  # The next document calls it otherwise.
+
+
+def test_the_first_label_may_weigh(documents):
+    made = [chunks for chunks, _ in documents(game(Words, first_label=0.25), number=10)]
+    assert {chunk.weights[-1] for chunks in made for chunk in chunks} == {0.25, 1.0}
+    assert all(chunks[0].weights[-1] == 0.25 for chunks in made)
+
+
+@pytest.mark.parametrize('one', [game(Words, text_keys=0.0, blend=0.0), game(Names)])
+def test_no_style_twice_running(documents, one):
+    for _, drawn in documents(one):
+        assert all(a.style != b.style for a, b in zip(drawn, drawn[1:], strict=False))
+
+
+def test_text_keys_are_names_with_the_same_words(documents):
+    number = 0
+    for chunks, drawn in documents(game(Words, text_keys=1.0, blend=0.0, real_words=0.0)):
+        with_picture = iter(drawn)
+        words = {}
+        for chunk in chunks:
+            if chunk.picture is None:
+                name, prompt, label = chunk.texts
+                number += 1
+                assert chunk.weights[:2] == (0.0, 0.0)
+            else:
+                name, (prompt, label) = ' ' + next(with_picture).names['en'], chunk.texts
+            assert prompt == '' and words.setdefault(name, label) == label
+    assert 500 < number < 1000  # About half of 1,500.
+
+
+def test_held_out_languages_are_never_named(documents, pictures):
+    """Neither as an answer, nor as a key, nor as a label borrowed from another concept."""
+    forbidden = {
+        (language, picture.names[language]) for picture in pictures.pictures for language in picture.heldout_languages
+    }
+    allowed = {
+        (language, name)
+        for picture in pictures.pictures
+        for language, name in picture.names.items()
+        if language not in picture.heldout_languages
+    }
+    checked = 0
+    for language in sorted({language for language, _ in forbidden})[:8]:
+        only = {name for spoken, name in forbidden - allowed if spoken == language}
+        checked += len(only)
+        games = [
+            game(Words, languages=(language,), text_keys=1.0, real_words=1.0),
+            game(Names, languages=(language,)),
+        ]
+        for chunks, _ in documents(*games, number=60):
+            for chunk in chunks:
+                assert not only & {text.removeprefix(' ') for text in chunk.texts}
+    assert checked > 20
+
+
+def test_names_are_true(documents, languages):
+    skipped = 0
+    for chunks, drawn in documents(game(Names, languages=languages), number=60):
+        assert len(drawn) == 10 and len({picture.concept for picture in drawn}) == 10
+        # The language is not said: it is one that fits every chunk.
+        fitting = [
+            language
+            for language in languages
+            if [' ' + p.names[language] for p in drawn if language not in p.heldout_languages]
+            == [chunk.texts[1] for chunk in chunks]
+        ]
+        assert fitting and all(chunk.weights == (0.0, 1.0) for chunk in chunks)
+        skipped += 10 - len(chunks)
+    assert skipped > 0
+
+
+def test_a_blend_is_a_mixture_of_two_pictures(documents, pictures):
+    blends = 0
+    for chunks, shown in documents(game(Words, blend=1.0, text_keys=0.0, real_words=0.0), number=10):
+        drawn = iter(shown)
+        blends += len(shown) - len(chunks)
+        partners = collections.defaultdict(set)  # Of each class.
+        for chunk in chunks:
+            picture, frames = next(drawn), chunk.picture()
+            assert frames.dtype == np.uint8 and frames.shape == (1, 8, 8, 3)
+            own = pictures.frames(picture)
+            if not any((frames == way).all() for way in (own, mirror(own))):
+                partners[picture.concept].add(next(drawn).concept)
+        assert all(len(others) == 1 for others in partners.values()) and next(drawn, None) is None
+        assert len(partners) == len({chunk.texts[-1] for chunk in chunks})
+    assert blends == 100
+
+
+def test_the_generator_decides_everything(pictures, languages):
+    def first(seed):
+        games = dict(bind=game(Words, languages=languages), name=game(Names, languages=languages))
+        chunks = Drawing(pictures, 10, games).document(0, np.random.default_rng(seed))
+        return [(chunk.texts, chunk.weights) for chunk in chunks], [c.picture() for c in chunks if c.picture]
+
+    one, again, other = first(3), first(3), first(4)
+    assert one[0] == again[0] != other[0]
+    for a, b in zip(one[1], again[1], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_mirrored_pixels_and_features():
+    pixels = np.arange(24).reshape(1, 2, 4, 3)
+    np.testing.assert_array_equal(mirror(pixels)[0, :, 0], pixels[0, :, 3])
+    features = np.arange(9 * 2).reshape(1, 9, 2)  # A square of three by three.
+    np.testing.assert_array_equal(mirror(features)[0, [0, 1, 5]], features[0, [2, 1, 3]])
+    with pytest.raises(ValueError, match='8 features are no square'):
+        mirror(np.zeros((1, 8, 2)))
+
+
+KINDS = {'animal': 'animal', 'food': 'food', 'transport': 'vehicle'}
+
+
+@pytest.mark.parametrize(
+    'one, shots, message',
+    [
+        (game(Words, classes=(2, 500)), 10, '500 classes need at least 1000 concepts; the picture set has'),
+        (game(Words, languages=('en', 'xx')), 10, r"no names in \['xx'\]; it has .*'en'"),
+        (game(Names), 5000, '5000 pictures .* concepts'),
+        (game(Names, share=0.0), 10, 'no game'),
+        (game(Kinds), 10, 'two kinds'),
+        (game(Kinds, kinds={'food': 'food', 'plant': 'plant'}), 10, 'two kinds at least that exclude each other'),
+        (game(Questions), 10, 'have some'),
+        (game(Direction), 10, 'clips'),
+    ],
+)
+def test_sequences_that_the_pictures_do_not_allow_are_refused(pictures, one, shots, message):
+    with pytest.raises(ValueError, match=message):
+        Drawing(pictures, shots, dict(one=one))
+
+
+def test_a_field_that_a_game_does_not_have_is_refused():
+    with pytest.raises(TypeError, match='ways'):
+        game(Words, ways=5)
+
+
+@pytest.mark.parametrize('shots', [1, 2, 6])
+def test_names_may_come_again(documents, shots):
+    """As few pictures as two may be of one concept; one alone cannot come again."""
+    repeated = 0
+    for _, drawn in documents(game(Names, repeats=1.0), shots=shots, number=30):
+        repeated += len({picture.concept for picture in drawn}) < len(drawn) == shots
+    assert repeated > 20 if shots > 1 else repeated == 0
+
+
+def test_questions_ask_for_kinds_and_for_one_of_two(documents):
+    for one in (Kinds, YesOrNo, Which):
+        answers = set()
+        for chunks, _ in documents(game(one, kinds=KINDS), shots=6, number=20):
+            assert sum(chunk.picture is not None for chunk in chunks) == 6
+            asked = [chunk for chunk in chunks if chunk.weights[-1]]
+            assert len(asked) == (3 if one is Which else 6)
+            answers |= {chunk.texts[-1] for chunk in asked}
+        expected = {' animal', ' food', ' vehicle'}
+        if one is YesOrNo:
+            expected = {' yes', ' no'}
+        assert answers == (expected | {' first', ' second'} if one is Which else expected)
+
+
+def test_no_question_has_two_right_answers(documents, pictures):
+    """A tomato is a food and a plant."""
+    kinds = KINDS | {'plant': 'plant'}
+    of_kind = by_kind(pictures, kinds)
+    kind_of_frames = {pictures.frames(p).tobytes(): kind for kind, of in of_kind.items() for p in of}
+    met = set()
+    for chunks, _ in documents(game(YesOrNo, kinds=kinds), number=30):
+        for chunk in chunks:
+            frames = chunk.picture()
+            own = {kind_of_frames.get(f.tobytes()) for f in (frames, mirror(frames))} - {None}
+            met |= {(kind, chunk.texts) for kind in own}
+    asked = {(kind, question, answer) for kind, (question, answer) in met}
+    food, plant = ' Question: is it food? Answer:', ' Question: is it a plant? Answer:'
+    assert {('food', food, ' yes'), ('plant', plant, ' yes'), ('animal', plant, ' no')} <= asked
+    assert not {('food', plant, ' no'), ('plant', food, ' no')} & asked
+    pairs = set()
+    for chunks, _ in documents(game(Which, kinds=kinds), number=60):
+        for one, other, _ in zip(*[iter(chunks)] * 3, strict=True):
+            shown = [
+                {kind_of_frames.get(f.tobytes()) for f in (c.picture(), mirror(c.picture()))} - {None}
+                for c in (one, other)
+            ]
+            pairs |= {frozenset((a, b)) for a in shown[0] for b in shown[1]}
+    assert frozenset(('food', 'animal')) in pairs and frozenset(('food', 'plant')) not in pairs
+
+
+# What these games drew before each had a file of its own.
+DRAWN = dict(
+    words=('9f45c976a29eb95b', 8, game(Words)),
+    names=('5ad7a61e5348498f', 10, game(Names, repeats=0.5, prompt=' Output:')),
+    kinds=('401ef4909a805234', 10, game(Kinds, kinds=KINDS)),
+    yes_or_no=('abe12a6b15de4561', 10, game(YesOrNo, kinds=KINDS)),
+    which=('258e509b75e0b78e', 10, game(Which, kinds=KINDS)),
+    questions=('65bce9a5aecd4b63', 10, game(Questions)),
+    direction=('c5d5c8b7f82c6156', 10, game(Direction)),
+)
+
+
+@pytest.mark.parametrize('name', DRAWN)
+def test_a_seed_draws_the_same_sequences_for_ever(pictures, languages, name):
+    """Texts, weights and pixels, bit for bit: published losses can be had again."""
+    expected, shots, one = DRAWN[name]
+    if name in ('words', 'names'):
+        one.languages = languages
+    few = pictures.only(())
+    if name == 'questions':
+        few.pictures = [
+            dataclasses.replace(p, questions=((f'what is in {p.style}?', p.names['en']), ('how many?', 'one')))
+            for p in few.pictures
+        ]
+    elif name == 'direction':
+        few.blank = np.zeros((2, 8, 8, 3), np.uint8)  # Clips, for all that it knows.
+    few_shot, digest = Drawing(few, shots, {name: one}), hashlib.sha256()
+    for seed in range(40):
+        for chunk in few_shot.document(0, np.random.default_rng(seed)):
+            digest.update(repr((tuple(chunk.texts), tuple(map(float, chunk.weights)))).encode())
+            if chunk.picture:
+                digest.update(np.ascontiguousarray(chunk.picture()).tobytes())
+    assert digest.hexdigest()[:16] == expected
+
+
+def test_a_mixture_is_drawn_by_name_and_share(pictures):
+    """In whatever order a config lists its games, and whatever has no share."""
+    one = dict(bind=game(Words, share=0.6), name=game(Names, share=0.4))
+    other = dict(name=game(Names, share=4.0), bind=game(Words, share=6.0), kind=game(Kinds, share=0.0))
+    texts = [
+        [[chunk.texts for chunk in Drawing(pictures, 4, games).document(0, np.random.default_rng(i))] for i in range(9)]
+        for games in (one, other)
+    ]
+    assert texts[0] == texts[1]

@@ -1,0 +1,152 @@
+"""Evaluations of a tiny run: the same report whatever the machine, and nothing lost where one is stopped."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from ml_collections import ConfigDict
+
+from flamingo_jax.evaluate import evaluate, measure
+from flamingo_jax.evaluation import config as evaluation
+from flamingo_jax.evaluation.unfinished import FILE
+from flamingo_jax.few_shot.names import Names
+from flamingo_jax.few_shot.words import Words
+from flamingo_jax.train import train
+from tests.tiny_run import SAMPLE, free_port, make_parts, tiny_config
+
+ROOT = pathlib.Path(__file__).parents[1]
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
+
+@pytest.fixture(scope='module')
+def parts(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('parts')
+    make_parts(folder)
+    config = tiny_config(folder)
+    config.steps = 1
+    train(config, str(folder / 'run'))
+    return folder
+
+
+def small(parts, **changes) -> ConfigDict:
+    """Two tasks, both kinds of answers, 9 episodes: no batch divides them."""
+    c = evaluation.base()
+    c.data, c.features, c.episodes, c.batch_size, c.max_new_tokens = SAMPLE, str(parts / 'features'), 9, 4, 3
+    styles = dict(query_styles=('fluent-3d',), support_styles=('noto',))
+    c.tasks['words'] = evaluation.task(Words, ways=2, shots=(1,), **styles)
+    c.tasks['names'] = evaluation.task(
+        Names, shots=(0, 2), answers=('open-ended',), query_split='train', support_split='train', **styles
+    )
+    c.update(changes)
+    return c
+
+
+def rows_and_examples(folder):
+    report = json.loads((folder / 'report.json').read_text())
+    return report['rows'], (folder / 'contact_sheet.html').read_text()
+
+
+@pytest.fixture(scope='module')
+def whole(parts, tmp_path_factory):
+    """The report of one device."""
+    folder = tmp_path_factory.mktemp('whole')
+    evaluate(small(parts), str(parts / 'run'), str(folder))
+    return rows_and_examples(folder)
+
+
+@pytest.mark.parametrize('changes', [dict(batch_size=16), dict(mesh=dict(data=-1, fsdp=2, tensor=2))])
+def test_neither_batch_size_nor_mesh_changes_an_answer(parts, whole, tmp_path, changes):
+    evaluate(small(parts, **changes), str(parts / 'run'), str(tmp_path))
+    assert rows_and_examples(tmp_path) == whole
+
+
+def test_two_processes_write_the_report_of_one(parts, whole, tmp_path):
+    (tmp_path / 'config.py').write_text(
+        'import pathlib\nfrom tests.test_evaluate import small\n'
+        f'def get_config():\n    return small(pathlib.Path({str(parts)!r}))\n'
+    )
+    line = [sys.executable, '-m', 'flamingo_jax.evaluate', f'--config={tmp_path / "config.py"}']
+    line += [f'--checkpoint={parts / "run"}', f'--workdir={tmp_path / "report"}', '--processes=2']
+    line += [f'--coordinator=localhost:{free_port()}']
+    environment = os.environ | dict(JAX_DISABLE_MOST_OPTIMIZATIONS='1', PYTHONPATH=str(ROOT))
+    running = [
+        subprocess.Popen(
+            [*line, f'--process_id={i}'],
+            cwd=ROOT,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for i in range(2)
+    ]
+    said = [process.communicate() for process in running]
+    assert [process.returncode for process in running] == [0, 0], said[0][1][-3000:] + said[1][1][-3000:]
+    assert '2-way' in said[0][0] or 'words, ranked' in said[0][0]
+    assert said[1][0] == ''
+    assert rows_and_examples(tmp_path / 'report') == whole
+
+
+def test_an_evaluation_that_is_stopped_goes_on(parts, whole, tmp_path, monkeypatch):
+    ran = []
+
+    def failing(config, model, task, shots, *more):
+        if len(ran) == 1:
+            raise OSError('The disk is full.')
+        ran.append((task.name, shots))
+        return measure(config, model, task, shots, *more)
+
+    monkeypatch.setattr('flamingo_jax.evaluate.measure', failing)
+    with pytest.raises(OSError, match='disk'):
+        evaluate(small(parts), str(parts / 'run'), str(tmp_path))
+    file = tmp_path / FILE
+    assert len(file.read_text().splitlines()) == 2 and not (tmp_path / 'report.json').exists()
+
+    # Not with another config: some rows would be of one, some of the other.
+    with pytest.raises(ValueError, match=r'differs in config.episodes \(there 9, here 5\)'):
+        evaluate(small(parts, episodes=5), str(parts / 'run'), str(tmp_path))
+    other = small(parts)
+    other.tasks.words.shots = (1, 2)
+    with pytest.raises(ValueError, match=r'differs in config.tasks.words.shots \(there \[1\], here \[1, 2\]\)'):
+        evaluate(other, str(parts / 'run'), str(tmp_path))
+
+    # A line that was cut short is measured again.
+    with open(file, 'a') as cut:
+        cut.write('{"row": {"task"')
+    first = list(ran)
+
+    def run(config, model, task, shots, *more):
+        ran.append((task.name, shots))
+        return measure(config, model, task, shots, *more)
+
+    monkeypatch.setattr('flamingo_jax.evaluate.measure', run)
+    evaluate(small(parts, batch_size=3), str(parts / 'run'), str(tmp_path))
+    assert rows_and_examples(tmp_path) == whole
+    assert len(ran) == 3 and ran[0] == first[0] and len(set(ran)) == 3
+    assert not file.exists()
+
+
+def test_a_checkpoint_that_went_on_is_another(parts, tmp_path, monkeypatch):
+    """The same path, a later step: what was measured is of the step before."""
+    from flamingo_jax.inference import pretrained
+
+    load = pretrained.load
+    monkeypatch.setattr('flamingo_jax.evaluate.measure', None)
+    (tmp_path / FILE).write_text('')
+    with pytest.raises(TypeError):
+        evaluate(small(parts), str(parts / 'run'), str(tmp_path))
+    from flamingo_jax.evaluation.report import Row, Score
+    from flamingo_jax.evaluation.unfinished import Unfinished
+
+    c = small(parts)
+    model = load(parts / 'run')
+    asked = {key: value for key, value in c.to_dict().items() if key not in ('batch_size', 'mesh')}
+    about = dict(checkpoint=str(parts / 'run'), step=model.step, checksums=model.checksums, config=asked)
+    Unfinished(str(tmp_path), about).add(Row('words', 'ranked', 'random', 1, 9, {'model': Score(0.5, 0.1)}), [])
+    monkeypatch.setattr(pretrained, 'load', lambda *args: dataclasses.replace(load(*args), step=2))
+    with pytest.raises(ValueError, match=r'differs in step \(there 1, here 2\)'):
+        evaluate(c, str(parts / 'run'), str(tmp_path))
