@@ -28,12 +28,10 @@ class Pools:
         pictures = PictureSet(
             data or c.data,
             split,
+            model.pictures,
             features=c.features,
-            image_size=model.config.image_size,
-            trunk=model.checksums.get('vision', ''),
             frames=c.frames,
             stills=c.stills,
-            fit=model.config.fit,
         )
         frames = (pictures.frames(picture) for picture in pictures.pictures)
         rows = rices.pool(model.encode, frames, len(pictures.pictures))

@@ -1,0 +1,59 @@
+"""Real text about what a picture shows. It is for rows that are told (`inputs/rows.py: Told`): no answer is asked.
+
+The texts stand in a file of JSON lines, which data/picture_texts/build.py writes: a thing's English name, words that could
+stand in the place of its picture, and what follows them.
+
+    {"name": "tornado", "says": "A tornado", "text": " is a violent storm in which the wind turns."}
+"""
+
+import collections
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+
+from flamingo_jax.few_shot import game
+from flamingo_jax.inputs.rows import Chunk
+from flamingo_jax.inputs.sources.picture_set import PictureSet
+
+
+class Texts(game.Game):
+    """Pictures of different things, each with a text about it."""
+
+    @dataclasses.dataclass
+    class Sequences(game.Sequences):
+        """What the language model has to say of the things in the pictures."""
+
+        path: str = ''  # The file of texts.
+
+        def open(self, pictures: PictureSet, shots: int) -> None:
+            """Things with pictures and texts; FileNotFoundError or ValueError if there are too few."""
+            super().open(pictures, shots)
+            path = pathlib.Path(self.path)
+            if not path.is_file():
+                raise FileNotFoundError(f'There are no texts at {path}. data/picture_texts/README.md has the command.')
+            texts: dict[str, list[tuple[str, str]]] = collections.defaultdict(list)
+            with open(path, encoding='utf-8') as lines:
+                for line in lines:
+                    about = json.loads(line)
+                    texts[about['name']].append((about['says'], about['text']))
+            self.texts = {concept: texts[name] for concept in self.concepts if (name := self._name(concept)) in texts}
+            self.concepts = sorted(self.texts)
+            if len(self.concepts) < shots:
+                raise ValueError(
+                    f'{path} has texts about {len(self.concepts)} of the things shown; {shots} are needed.'
+                )
+
+        def _name(self, concept: str) -> str | None:
+            return self.pictures.by_concept[concept][0].names.get('en')
+
+        def draw(self, rng: np.random.Generator) -> list[Chunk]:
+            """`shots` pictures of different things, each in a style of its own choice, with one of the thing's texts."""
+            chunks = []
+            for i in rng.choice(len(self.concepts), self.shots, replace=False):
+                of = self.texts[self.concepts[i]]
+                says, text = of[rng.integers(len(of))]
+                picture = self.of_concept(rng, self.concepts[i], None)
+                chunks.append(Chunk(self.seen(rng, picture), (text,), (1.0,), says))
+            return chunks
