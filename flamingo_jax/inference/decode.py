@@ -48,6 +48,7 @@ def encode_pictures(model: Flamingo, params: Params, pictures: Sequence[Sequence
         return None
     n = 1 << (n - 1).bit_length()
     media = jnp.zeros((len(pictures) * n, model.config.media_tokens, model.config.media_width), model.dtype)
+    devices = max(1, jax.sharding.get_abstract_mesh().size)  # Of the mesh in use (`parallel.rules.activations`).
     by_shape: dict[tuple, list[tuple[int, Frames]]] = {}
     for i, row in enumerate(pictures):
         for j, picture in enumerate(row):
@@ -56,7 +57,8 @@ def encode_pictures(model: Flamingo, params: Params, pictures: Sequence[Sequence
         while group:  # As many as are a power of two: few programs, and no picture in vain.
             size = min(64, 1 << (len(group).bit_length() - 1))
             places, frames = zip(*group[:size], strict=True)
-            media = media.at[jnp.array(places)].set(_resample(model, params, np.stack(frames)[:, None]))
+            frames += frames[-1:] * (-size % devices)  # Whole pictures on each device.
+            media = media.at[jnp.array(places)].set(_resample(model, params, np.stack(frames)[:, None])[:size])
             group = group[size:]
     return _keys_values(model, params, Media(media.reshape(len(pictures), -1, media.shape[-1]), None))
 

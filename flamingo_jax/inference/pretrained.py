@@ -119,7 +119,7 @@ class Pretrained:
         """Activations lie on the mesh as in training."""
         return contextlib.nullcontext() if self.mesh is None else rules.activations(self.mesh)
 
-    def _in_rows(self, *arrays: np.ndarray) -> tuple[list[ArrayLike], int]:
+    def _in_rows(self, *arrays: ArrayLike) -> tuple[list[ArrayLike], int]:
         """Arrays with their rows over the mesh, and how many rows they had: repeated rows make them divisible."""
         b = len(arrays[0])
         if self.mesh is None:
