@@ -1,0 +1,98 @@
+"""A Flamingo on a real language model: SmolLM2-135M learns to see the picture dictionary.
+
+    data/language_models/fetch.sh LMS smollm2
+    python -m data.picture_texts.build --pictures=DATA/picture_dictionary/full/1.0.0 --lm=LMS/smollm2 --out=DATA/texts.jsonl
+    python -m flamingo_jax.train --config=experiments/smollm_pictures.py:meanings --workdir=runs/smollm_meanings \
+        --config.lm=LMS/smollm2 --config.datasets.names.path=DATA/picture_dictionary/full/1.0.0
+    python -m flamingo_jax.convert run --source=runs/smollm_meanings --out=runs/smollm_meanings_bundle
+    python -m flamingo_jax.train --config=experiments/smollm_pictures.py --workdir=runs/smollm_pictures \
+        --config.start=runs/smollm_meanings_bundle --config.datasets.told.games.texts.path=DATA/texts.jsonl \
+        --config.datasets.told.path=DATA/picture_dictionary/full/1.0.0 \
+        --config.datasets.games.path=DATA/picture_dictionary/full/1.0.0
+
+Trunk and features are those of experiments/picture_words.py. The bridge leaves the language model's text as it is: a picture
+is seen at its tag alone, where it becomes a soft word, and both gated branches act there and nowhere else.
+
+First a picture is to mean its name: after every block the state at its tag is to be that at the end of the name (`meanings`).
+Then the language model goes on after a picture as it does after the thing's name (`told`), and plays the few-shot games, which
+no name can help with: words are invented, and some things are blends of two.
+"""
+
+from ml_collections import ConfigDict
+
+from experiments.picture_words import KINDS, STYLES
+from flamingo_jax.few_shot.kinds import Kinds
+from flamingo_jax.few_shot.names import Names
+from flamingo_jax.few_shot.source import FewShot, game
+from flamingo_jax.few_shot.texts import Texts
+from flamingo_jax.few_shot.words import Words
+from flamingo_jax.few_shot.yes_or_no import YesOrNo
+from flamingo_jax.inputs.rows import Aligned, Told
+from flamingo_jax.model.config import ResamplerConfig, XattnConfig
+from flamingo_jax.training import config as training
+from flamingo_jax.training.optimizer import OptimizerConfig
+
+
+def get_config(stage: str = '') -> ConfigDict:
+    """The stages are 'meanings', which makes the bridge, and '', which goes on from it."""
+    if stage not in ('meanings', ''):
+        raise ValueError(f"The stages are 'meanings' and '', and not {stage!r}.")
+    c = training.base()
+    common = dict(features='runs/features', styles=STYLES)
+    held_out = dict(validation_split='validation')  # Of things that training never shows.
+    if stage == 'meanings':
+        c.lm, c.vision, c.image_tag = 'runs/smollm2', 'runs/trunk', 'token'
+        # Ten million parameters: in bfloat16 they are less than 20 MB.
+        resampler = ResamplerConfig(latents=8, width=256, depth=2, heads=4, head_dim=64)
+        xattn = XattnConfig(every=6, heads=6, head_dim=64, ffw_multiplier=1, initial_alpha=0.5)
+        c.model.resampler = ConfigDict(vars(resampler))
+        c.model.xattn = ConfigDict(vars(xattn) | dict(only_at_tag=True, ffw_where_seen=True))
+        c.datasets.names = training.dataset(
+            FewShot,
+            shots=1,
+            games=dict(name=game(Names)),
+            row=Aligned,
+            length=8,
+            images=1,
+            batch_size=128,
+            **common,
+            **held_out,
+        )
+        c.steps, learning_rate = 1200, 1.5e-3
+    else:
+        c.datasets.told = training.dataset(
+            FewShot,
+            shots=2,
+            games=dict(texts=game(Texts)),
+            row=Told,
+            length=48,
+            targets=40,
+            images=2,
+            batch_size=16,
+            **common,
+        )
+        games = dict(
+            bind=game(Words, share=0.6, prompt=':'),
+            name=game(Names, share=0.2, prompt=':'),
+            kind=game(Kinds, share=0.1, prompt=':', kinds=KINDS),
+            yes_or_no=game(YesOrNo, share=0.1, kinds=KINDS),
+        )
+        c.datasets.games = training.dataset(
+            FewShot, shots=8, games=games, length=88, targets=48, images=8, batch_size=8, **common, **held_out
+        )
+        c.steps, learning_rate = 4000, 7e-4
+    c.noise.feature_dropout = 0.1
+    c.optimizer = ConfigDict(
+        vars(
+            OptimizerConfig(
+                learning_rate=learning_rate,
+                warmup_steps=50,
+                final_fraction=0.1,
+                weight_decay=0.05,
+                b2=0.98,
+                gate_factor=3.0,
+            )
+        )
+    )
+    c.checkpoint_every, c.validate_every, c.validation_batches = 100, 200, 4
+    return c
