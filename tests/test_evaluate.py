@@ -108,8 +108,8 @@ def test_an_evaluation_that_is_stopped_goes_on(parts, whole, tmp_path, monkeypat
     with pytest.raises(ValueError, match=r'differs in config.episodes \(there 9, here 5\)'):
         evaluate(small(parts, episodes=5), str(parts / 'run'), str(tmp_path))
     other = small(parts)
-    other.tasks.words.shots = (1, 2)
-    with pytest.raises(ValueError, match=r'differs in config.tasks.words.shots \(there \[1\], here \[1, 2\]\)'):
+    other.tasks.words.ways = 3
+    with pytest.raises(ValueError, match=r'differs in config.tasks.words.ways \(there 2, here 3\)'):
         evaluate(other, str(parts / 'run'), str(tmp_path))
 
     # A line that was cut short is measured again.
