@@ -9,9 +9,8 @@ import json
 from typing import Any
 
 from flamingo_jax.model.vision.efficientnet import EfficientNetConfig
-from flamingo_jax.model.vision.encoder import TRUNKS, VisionConfig
 from flamingo_jax.model.vision.nfnet import NFNET_F6
-from flamingo_jax.model.vision.vit import ViTConfig
+from flamingo_jax.model.vision.trunk import VisionConfig, family
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +163,7 @@ class FlamingoConfig:
                 )
             if self.xattn.only_at_tag and not self.image_tag:
                 raise ValueError('xattn.only_at_tag needs an image_tag: without one no token would see a picture.')
-            if self.resampler is None and not isinstance(self.vision, ViTConfig):
+            if self.resampler is None and not self.vision.without_resampler:
                 raise ValueError('Without a resampler the trunk must be a vision transformer, whose features are few.')
             if self.resampler and not self.resampler.projects and self.resampler.width != self.vision.width:
                 raise ValueError(
@@ -207,12 +206,9 @@ class FlamingoConfig:
         parts = dict(lm=LanguageModelConfig, resampler=ResamplerConfig, xattn=XattnConfig, lora=LoraConfig)
         fields = dict(fields)
         if fields.get('vision') is not None:
-            families = {config.family: config for config in TRUNKS}
             fields['vision'] = dict(fields['vision'])
-            family = fields['vision'].pop('family', 'efficientnet')  # Once the only one, and not named.
-            if family not in families:
-                raise ValueError(f'Unknown family of vision trunks: {family!r}. Known: {sorted(families)}.')
-            parts['vision'] = families[family]
+            # A bundle that names no family holds an EfficientNet.
+            parts['vision'] = family(fields['vision'].pop('family', 'efficientnet'))
         for name, part in parts.items():
             if fields.get(name) is not None:
                 fields[name] = _build(part, fields[name], name)

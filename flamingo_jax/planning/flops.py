@@ -10,10 +10,7 @@ from typing import NamedTuple
 from flamingo_jax.inputs.rows import Aligned
 from flamingo_jax.inputs.sources.source import Source
 from flamingo_jax.model.config import FlamingoConfig
-from flamingo_jax.model.vision.efficientnet import EfficientNetConfig
-from flamingo_jax.model.vision.encoder import VisionConfig
-from flamingo_jax.model.vision.nfnet import NFNetConfig
-from flamingo_jax.model.vision.vit import ViTConfig
+from flamingo_jax.model.vision.trunk import VisionConfig
 
 
 class Cost(NamedTuple):
@@ -122,43 +119,6 @@ def resampler(config: FlamingoConfig, frames: int, spatial: int) -> Cost:
     return Cost(layer * c.depth + ends, c.depth * 2 * 2 * r * (s + r) * width)
 
 
-def trunk(config: VisionConfig, image_size: int) -> tuple[int, int | float]:
+def trunk(config: VisionConfig, image_size: int) -> tuple[int, float]:
     """(spatial features, operations of the forward pass) of one picture."""
-    counts = {NFNetConfig: _nfnet, EfficientNetConfig: _efficientnet, ViTConfig: _vit}
-    return counts[type(config)](config, image_size)
-
-
-def _nfnet(c: NFNetConfig, size: int) -> tuple[int, int | float]:
-    total, d = 0, 3
-    for width, stride in zip(c.stem_widths, (2, 1, 1, 2), strict=True):
-        size = -(-size // stride)
-        total, d = total + size**2 * 9 * d * width, width
-    for stage, (depth, width) in enumerate(zip(c.depths, c.widths, strict=True)):
-        inner = c.inner_width(width)
-        for block in range(depth):
-            before, size = size, -(-size // 2) if stage and not block else size
-            total += size**2 * d * width if not block else 0  # The shortcut.
-            total += before**2 * d * inner + size**2 * (2 * 9 * inner * c.group_width + inner * width)
-            total += 2 * width * int(width * c.squeeze)
-            d = width
-    return size**2, 2.0 * (total + size**2 * d * c.final_width)
-
-
-def _efficientnet(c: EfficientNetConfig, size: int) -> tuple[int, int | float]:
-    size = -(-size // 2)
-    total, d = size**2 * 27 * c.stem_width, c.stem_width
-    for repeats, kernel, stride, expansion, width in c.stages:
-        for block in range(repeats):
-            inner, before = d * expansion, size
-            size = -(-size // stride) if not block else size
-            total += before**2 * d * inner * (expansion > 1) + size**2 * inner * (kernel**2 + width)
-            d = width
-    return size**2, 2.0 * (total + size**2 * d * c.head_width)
-
-
-def _vit(c: ViTConfig, size: int) -> tuple[int, int | float]:
-    patches = (size // c.patch) ** 2
-    s = patches + c.class_token
-    total = patches * 3 * c.patch**2 * c.width
-    total += c.depth * s * c.width * (4 * c.width + 2 * c.ffw_width + 2 * s)
-    return c.spatial(size), 2.0 * total
+    return config.spatial(image_size), config.operations(image_size)

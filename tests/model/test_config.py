@@ -1,12 +1,19 @@
 import dataclasses
 import json
+import sys
+import types
+from typing import ClassVar
 
+import flax.linen as nn
 import jax
+import numpy as np
 import pytest
 
 from flamingo_jax.model.config import SIZES, FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.model.vision.nfnet import NFNET_F6
+from flamingo_jax.model.vision.trunk import VisionConfig
+from flamingo_jax.planning import flops
 
 
 def test_json_and_back(config):
@@ -20,9 +27,9 @@ def test_a_trunk_says_of_which_family_it_is(config):
     assert FlamingoConfig(vision=NFNET_F6).to_json()['vision']['family'] == 'nfnet'
     fields = config.to_json()
     assert fields['vision'].pop('family') == 'efficientnet'
-    assert FlamingoConfig.from_json(fields) == config  # As bundles were written when there was one family.
+    assert FlamingoConfig.from_json(fields) == config  # A bundle that names none.
     fields['vision']['family'] = 'resnet'
-    with pytest.raises(ValueError, match="'resnet'. Known: .*'efficientnet', 'nfnet'"):
+    with pytest.raises(ValueError, match="no vision trunk of the family 'resnet'"):
         FlamingoConfig.from_json(fields)
 
 
@@ -89,3 +96,47 @@ def test_parameter_counts_of_all_sizes():
         for name in counts:
             assert counts[name] == pytest.approx(expected[name], rel=5e-3), (size, name)
     assert round(sum(counts.values()) / 1e9, 1) == 80.4  # The paper's "80B".
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid(VisionConfig):
+    """A trunk that is no more than this: the mean colour of each quarter of a picture."""
+
+    family: ClassVar[str] = 'grid'
+
+    width: ClassVar[int] = 3
+
+    def spatial(self, image_size):
+        return 4
+
+    def operations(self, image_size):
+        return 3.0 * image_size**2
+
+    def trunk(self, dtype, name):
+        return GridTrunk(name=name)
+
+
+class GridTrunk(nn.Module):
+    @nn.compact
+    def __call__(self, images):
+        b, height, width, _ = images.shape
+        quarters = images.reshape(b, 2, height // 2, 2, width // 2, 3)
+        return quarters.mean((2, 4)).reshape(b, 4, 3)
+
+
+def test_a_new_trunk_is_one_file(config, tokens, monkeypatch):
+    """Here the file is this one. Nothing else of the package is told of it."""
+    module = types.ModuleType('flamingo_jax.model.vision.grid')
+    module.Grid = Grid
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    whole = dataclasses.replace(config, vision=Grid())
+    assert FlamingoConfig.from_json(json.loads(json.dumps(whole.to_json()))) == whole
+    model = Flamingo(whole)
+    params = nn.meta.unbox(jax.jit(model.init)(jax.random.key(0)))
+    images = np.random.default_rng(0).integers(0, 256, (2, 2, 1, 16, 16, 3), np.uint8)
+    logits = jax.jit(model.logits)(params, images, tokens)
+    assert np.isfinite(logits).all()
+    np.testing.assert_allclose(
+        model.features(params, images)[0, 0, 0, 0], images[0, 0, 0, :8, :8].mean((0, 1)), rtol=1e-5
+    )
+    assert flops.trunk(whole.vision, 16) == (4, 768.0)

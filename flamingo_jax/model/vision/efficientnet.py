@@ -23,12 +23,13 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
 from flamingo_jax.model.vision.convolution import KERNEL_AXES, VECTOR_AXES, conv
+from flamingo_jax.model.vision.trunk import VisionConfig
 
 EPSILON = 1e-3  # of every batch norm
 
 
 @dataclasses.dataclass(frozen=True)
-class EfficientNetConfig:
+class EfficientNetConfig(VisionConfig):
     """What distinguishes the Lite sizes. The defaults are Lite0.
 
     stages: (repeats, kernel size, stride of the first block, expansion, output channels) of each stage of blocks.
@@ -70,6 +71,23 @@ class EfficientNetConfig:
     def spatial(self, image_size: int) -> int:
         """s, the features of a picture of so many pixels a side."""
         return (-(-image_size // self.stride)) ** 2
+
+    def operations(self, image_size: int) -> float:
+        """Operations of the forward pass; see `VisionConfig`."""
+        size = image_size
+        size = -(-size // 2)
+        total, d = size**2 * 27 * self.stem_width, self.stem_width
+        for repeats, kernel, stride, expansion, width in self.stages:
+            for block in range(repeats):
+                inner, before = d * expansion, size
+                size = -(-size // stride) if not block else size
+                total += before**2 * d * inner * (expansion > 1) + size**2 * inner * (kernel**2 + width)
+                d = width
+        return 2.0 * (total + size**2 * d * self.head_width)
+
+    def trunk(self, dtype: DTypeLike, name: str) -> nn.Module:
+        """The module; see `VisionConfig`."""
+        return EfficientNet(self, dtype, name=name)
 
 
 LITE0 = EfficientNetConfig()

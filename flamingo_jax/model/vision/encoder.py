@@ -12,13 +12,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
-from flamingo_jax.model.vision.efficientnet import EfficientNet, EfficientNetConfig
-from flamingo_jax.model.vision.nfnet import NFNet, NFNetConfig
-from flamingo_jax.model.vision.vit import ViT, ViTConfig
-
-VisionConfig = EfficientNetConfig | NFNetConfig | ViTConfig
-# All trunks: what a bundle's JSON may name by its family, and the module that it configures.
-TRUNKS = {EfficientNetConfig: EfficientNet, NFNetConfig: NFNet, ViTConfig: ViT}
+from flamingo_jax.model.vision.trunk import VisionConfig
 
 
 class VisionEncoder(nn.Module):
@@ -32,7 +26,7 @@ class VisionEncoder(nn.Module):
         self, images: UInt8[Array, 'b height width 3'] | Float[Array, 'b height width 3']
     ) -> Float[Array, 'b s d_v']:
         """Features of pixels in 0..255; the trunk does its own preprocessing."""
-        x = TRUNKS[type(self.config)](self.config, self.dtype, name='trunk')(images.astype(jnp.float32))
+        x = self.config.trunk(self.dtype, name='trunk')(images.astype(jnp.float32))
         d_v = x.shape[-1]
         mean = self.param('mean', nn.with_logical_partitioning(nn.initializers.zeros, ('vision_out',)), (d_v,))
         std = self.param('std', nn.with_logical_partitioning(nn.initializers.ones, ('vision_out',)), (d_v,))

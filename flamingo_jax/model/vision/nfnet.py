@@ -24,6 +24,7 @@ from jaxtyping import Array, Float, UInt8
 
 from flamingo_jax.model.layers import ACTIVATIONS, Linear
 from flamingo_jax.model.vision.convolution import KERNEL_AXES, VECTOR_AXES, conv, grouped_conv
+from flamingo_jax.model.vision.trunk import VisionConfig
 
 # ImageNet's, of pixels in 0..255: what the published weights were trained with.
 PIXEL_MEAN = 255 * np.array([0.485, 0.456, 0.406], np.float32)
@@ -33,7 +34,7 @@ GAINS = {'gelu': 1.7015043497085571, 'gelu_tanh': 1.7015043497085571}
 
 
 @dataclasses.dataclass(frozen=True)
-class NFNetConfig:
+class NFNetConfig(VisionConfig):
     """What distinguishes the sizes. The defaults are F0.
 
     The arithmetic is that of the authors' own code. timm's port of it has the exact GELU and adds an epsilon to the kernels'
@@ -104,6 +105,27 @@ class NFNetConfig:
         """
         before = self.depths[stage - 1] if stage else 0
         return [(1 + blocks * self.alpha**2) ** -0.5 for blocks in (before, *range(1, self.depths[stage]))]
+
+    def operations(self, image_size: int) -> float:
+        """Operations of the forward pass; see `VisionConfig`."""
+        size = image_size
+        total, d = 0, 3
+        for width, stride in zip(self.stem_widths, (2, 1, 1, 2), strict=True):
+            size = -(-size // stride)
+            total, d = total + size**2 * 9 * d * width, width
+        for stage, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
+            inner = self.inner_width(width)
+            for block in range(depth):
+                before, size = size, -(-size // 2) if stage and not block else size
+                total += size**2 * d * width if not block else 0  # The shortcut.
+                total += before**2 * d * inner + size**2 * (2 * 9 * inner * self.group_width + inner * width)
+                total += 2 * width * int(width * self.squeeze)
+                d = width
+        return 2.0 * (total + size**2 * d * self.final_width)
+
+    def trunk(self, dtype: DTypeLike, name: str) -> nn.Module:
+        """The module; see `VisionConfig`."""
+        return NFNet(self, dtype, name=name)
 
 
 NFNET_F0 = NFNetConfig(depths=(1, 2, 6, 3), resolution=192)

@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, UInt8
 from flamingo_jax.model.attention import attend
 from flamingo_jax.model.layers import ACTIVATIONS, Linear, Norm
 from flamingo_jax.model.vision.convolution import KERNEL_AXES, VECTOR_AXES
+from flamingo_jax.model.vision.trunk import VisionConfig
 
 # Of pixels in 0..1.
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -30,7 +31,7 @@ SIGLIP_MEAN, SIGLIP_STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
 
 @dataclasses.dataclass(frozen=True)
-class ViTConfig:
+class ViTConfig(VisionConfig):
     """What distinguishes the models. The defaults are OpenAI's CLIP ViT-L/14, as OpenFlamingo reads it.
 
     width, depth, heads, ffw_width: of the blocks.
@@ -65,6 +66,7 @@ class ViTConfig:
     fit: str = 'crop'
 
     family: ClassVar[str] = 'vit'  # How a bundle names it.
+    without_resampler: ClassVar[bool] = True
     float32_only: ClassVar[bool] = False  # Stored and computed in the dtype of the model, as its originals are.
 
     def __post_init__(self):
@@ -86,6 +88,19 @@ class ViTConfig:
     def spatial(self, image_size: int) -> int:
         """s, the features of a picture of so many pixels a side."""
         return (image_size // self.patch) ** 2 + self.class_feature
+
+    def operations(self, image_size: int) -> float:
+        """Operations of the forward pass; see `VisionConfig`."""
+        size = image_size
+        patches = (size // self.patch) ** 2
+        s = patches + self.class_token
+        total = patches * 3 * self.patch**2 * self.width
+        total += self.depth * s * self.width * (4 * self.width + 2 * self.ffw_width + 2 * s)
+        return 2.0 * total
+
+    def trunk(self, dtype: DTypeLike, name: str) -> nn.Module:
+        """The module; see `VisionConfig`."""
+        return ViT(self, dtype, name=name)
 
 
 class ViT(nn.Module):

@@ -1,0 +1,47 @@
+"""What every vision trunk gives. A new one is one file beside this, whose config is found by the name of the file."""
+
+import dataclasses
+import importlib
+from typing import ClassVar
+
+import flax.linen as nn
+from jax.typing import DTypeLike
+
+
+@dataclasses.dataclass(frozen=True)
+class VisionConfig:
+    """The config of a trunk: a frozen dataclass with fields of its own, and what is below."""
+
+    family: ClassVar[str]  # The name of its file, by which a bundle finds it.
+    fit: ClassVar[str] = 'pad'  # How a picture is made square, see `inputs/images.py`.
+    float32_only: ClassVar[bool] = False  # Whether it is stored and computed in float32 whatever the model's dtype.
+    without_resampler: ClassVar[bool] = False  # Whether its features are few enough to be media tokens themselves.
+
+    @property
+    def width(self) -> int:
+        """d_v, the channels of the features."""
+        raise NotImplementedError
+
+    def spatial(self, image_size: int) -> int:
+        """s, the features of a picture of so many pixels a side."""
+        raise NotImplementedError
+
+    def operations(self, image_size: int) -> float:
+        """Floating-point operations of the forward pass of one picture: 2 for each multiply and add."""
+        raise NotImplementedError
+
+    def trunk(self, dtype: DTypeLike, name: str) -> nn.Module:
+        """The module: pixels float32 [b height width 3], 0 to 255 -> features [b s d_v] in `dtype`."""
+        raise NotImplementedError
+
+
+def family(name: str) -> type[VisionConfig]:
+    """The config of a family of trunks; ValueError if there is no such file beside this."""
+    try:
+        module = importlib.import_module(f'flamingo_jax.model.vision.{name}')
+    except ImportError as error:
+        raise ValueError(f'There is no vision trunk of the family {name!r} in flamingo_jax/model/vision/.') from error
+    for value in vars(module).values():
+        if isinstance(value, type) and issubclass(value, VisionConfig) and getattr(value, 'family', '') == name:
+            return value
+    raise ValueError(f'flamingo_jax/model/vision/{name}.py holds no vision trunk.')
