@@ -137,6 +137,6 @@ def test_a_new_trunk_is_one_file(config, tokens, monkeypatch):
     logits = jax.jit(model.logits)(params, images, tokens)
     assert np.isfinite(logits).all()
     np.testing.assert_allclose(
-        model.features(params, images)[0, 0, 0, 0], images[0, 0, 0, :8, :8].mean((0, 1)), rtol=1e-5
+        model.features(params, jax.numpy.asarray(images))[0, 0, 0, 0], images[0, 0, 0, :8, :8].mean((0, 1)), rtol=1e-5
     )
     assert flops.trunk(whole.vision, 16) == (4, 768.0)
