@@ -64,7 +64,10 @@ def start(doc: str, config: bool = False, positional: bool = False) -> list[str]
         _, *rest = flags.FLAGS(sys.argv)
     except flags.Error as error:
         missing = re.match(r'flag --(\S+)=None: ', str(error))
-        refuse(f'--{missing[1]} is missing.' if missing else str(error))
+        said = str(error)
+        if 'Traceback' in said:  # Of get_config(), with the argument after FILE.py:
+            said = f'{_config_file()}: {said.strip().splitlines()[-1]}'
+        refuse(f'--{missing[1]} is missing.' if missing else said)
     except Exception as error:  # The config is Python: anything may be wrong with it.
         if message := _config_mistake(error):
             refuse(message)
@@ -190,5 +193,5 @@ def _config_file() -> str:
     for argument, following in zip(sys.argv, [*sys.argv[1:], ''], strict=True):
         name, equals, value = argument.lstrip('-').partition('=')
         if argument.startswith('-') and name == 'config':
-            return value if equals else following
+            return (value if equals else following).partition(':')[0]  # FILE.py:ARGUMENT calls get_config(ARGUMENT).
     return ''

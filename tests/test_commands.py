@@ -163,6 +163,7 @@ CONFIG = 'from ml_collections import ConfigDict\n\n\ndef get_config():\n    retu
             'There is no config at none.py. It is a Python file, such as ',
         ),
         (['train', '--config=BROKEN', '--workdir=w'], 2, "BROKEN, line 5: NameError: name 'oops' is not defined"),
+        (['train', '--config=CONFIG:stage', '--workdir=w'], 2, 'CONFIG: TypeError: get_config() takes'),
         (['train', '--config=CONFIG', '--workdir=w', '--config.stepps=3'], 2, "The config has no such key: 'stepps'."),
         (['train', '--config=CONFIG', '--workdir=w', '--config.steps=x'], 2, 'flag --config.steps=x: invalid literal'),
         (['generate', '--checkpoint=none', '--text=a'], 1, 'none is neither a bundle (config.json) nor the workdir of'),
