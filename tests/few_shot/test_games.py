@@ -174,7 +174,7 @@ def test_mirrored_pixels_and_features():
     np.testing.assert_array_equal(mirror(pixels)[0, :, 0], pixels[0, :, 3])
     features = np.arange(9 * 2).reshape(1, 9, 2)  # A square of three by three.
     np.testing.assert_array_equal(mirror(features)[0, [0, 1, 5]], features[0, [2, 1, 3]])
-    with pytest.raises(ValueError, match='8 features are no square'):
+    with pytest.raises(ValueError, match='8 features do not form a square'):
         mirror(np.zeros((1, 8, 2)))
 
 

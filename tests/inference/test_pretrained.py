@@ -302,13 +302,13 @@ def test_stop_cuts_the_answer(pretrained, pictures):
 
 
 def test_bad_prompts_say_what_is_wrong(pretrained, pictures, tmp_path):
-    with pytest.raises(ValueError, match='<image> tags more than pictures'):
+    with pytest.raises(ValueError, match='Item 0 .* contains the tag <image> .* Replace each tag by the picture'):
         pretrained.generate(['<image> Output:'])
     with pytest.raises(ValueError, match='empty'):
         pretrained.generate([])
     with pytest.raises(ValueError, match='exceeds the context of 128'):
         pretrained.generate(['word ' * 200])
-    with pytest.raises(ValueError, match='neither a string nor a picture'):
+    with pytest.raises(ValueError, match='Give a string or a picture'):
         pretrained.generate([3, ' Output:'])
     broken = tmp_path / 'broken.png'
     PIL.Image.fromarray(pictures[0]).save(broken)
