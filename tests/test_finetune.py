@@ -141,10 +141,10 @@ def test_it_becomes_a_plain_bundle(start, run, tmp_path):
 @pytest.mark.parametrize(
     'key, value, says',
     [
-        ('vision', 'bundles/trunk', 'config.start brings the whole model: leave vision empty'),
+        ('vision', 'bundles/trunk', 'config.start names a whole model, so that vision must not be set'),
         ('lm', 'experiments/lm_dictionary', 'experiments/lm_dictionary has another shape or tokenizer'),
-        ('image_size', 64, 'config.start brings the whole model: leave model empty'),
-        ('trained', ('xattn', 'decoder'), "Cannot train .'decoder'."),
+        ('image_size', 64, 'config.start names a whole model, so that model must not be set'),
+        ('trained', ('xattn', 'decoder'), "config.trained has .'decoder'."),
         ('targets', ('querry',), "lora.targets is .*'querry'.*: name some of"),
         ('rank', -1, 'lora.rank is -1'),
         ('start', '/nowhere', '/nowhere is not a bundle'),

@@ -173,7 +173,7 @@ def _set(config: ConfigDict, key: str, value):
             'datasets.words.batch_size',
             6,
             ValueError,
-            'Data set words: batch_size 6 is not divided by 1 micro-batches of the 8 rows',
+            'Data set words: batch_size 6 is not a multiple of 1 micro-batches x 8 rows',
         ),
         ('datasets.names.games.name.languages', ('xx',), ValueError, "no names in \\['xx'\\]"),
         ('mesh.tensor', 3, ValueError, 'does not fit 8 devices'),
@@ -181,9 +181,9 @@ def _set(config: ConfigDict, key: str, value):
             'mesh',
             dict(data=1, fsdp=1, tensor=8),
             ValueError,
-            "dimension '.*heads' of 2 is not divided by the mesh axis 'tensor' of 8",
+            "dimension '.*heads' has size 2, .* the 8 devices of the mesh axis 'tensor'",
         ),
-        ('trained', ('resampler',), ValueError, "Nothing gives the parameters of \\['extra_tokens', 'xattn'\\]"),
+        ('trained', ('resampler',), ValueError, "No bundle gives the parameters of \\['extra_tokens', 'xattn'\\]"),
         ('image_tag', 'word', ValueError, 'image_tag'),
         ('datasets.words.validation_split', 'held_out', ValueError, "has no split 'held_out'; it has"),
         (
@@ -226,7 +226,7 @@ def test_checkpoints_of_another_model_are_refused(parts, run):
 def test_a_run_whose_data_were_changed_is_not_resumed(parts, run, key, value, says):
     config = tiny_config(parts)
     _set(config, key, value)
-    with pytest.raises(ValueError, match=f'another recipe. Different are: {says}.*config.resume_changed'):
+    with pytest.raises(ValueError, match=f'another recipe. These fields differ: {says}.*config.resume_changed'):
         train(config, str(run[0]))
 
 

@@ -198,7 +198,7 @@ def test_a_full_disk_is_an_error_that_leaves_older_checkpoints_whole(small_disk,
     checkpoints.wait()
     fill()
     with pytest.raises(
-        OSError, match=r'could not be written into .*[\s\S]*Whole are those of the steps \[(3, )?(2, )?1\]'
+        OSError, match=r'could not be written to .*[\s\S]*The checkpoints of the steps \[(3, )?(2, )?1\] are whole'
     ):
         for step in (2, 3, 4):
             checkpoints.save(a_state(step, size), dict(web=step), Skipped())
