@@ -184,13 +184,13 @@ KINDS = {'animal': 'animal', 'food': 'food', 'transport': 'vehicle'}
 @pytest.mark.parametrize(
     'one, shots, message',
     [
-        (game(Words, classes=(2, 500)), 10, '500 classes need at least 1000 concepts; the picture set has'),
-        (game(Words, languages=('en', 'xx')), 10, r"no names in \['xx'\]; it has .*'en'"),
-        (game(Names), 5000, '5000 pictures .* concepts'),
+        (game(Words, classes=(2, 500)), 10, '500 classes need at least 1000 concepts; the picture set has .* Reduce `classes`'),
+        (game(Words, languages=('en', 'xx')), 10, r"no names in \['xx'\]. Its languages are .*'en'"),
+        (game(Names), 5000, '5000 pictures need 5000 concepts'),
         (game(Names, share=0.0), 10, 'no game'),
         (game(Kinds), 10, 'two kinds'),
-        (game(Kinds, kinds={'food': 'food', 'plant': 'plant'}), 10, 'two kinds at least that exclude each other'),
-        (game(Questions), 10, 'have some'),
+        (game(Kinds, kinds={'food': 'food', 'plant': 'plant'}), 10, 'at least two kinds that exclude each other'),
+        (game(Questions), 10, 'need pictures that have questions'),
         (game(Direction), 10, 'clips'),
     ],
 )
