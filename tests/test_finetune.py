@@ -145,7 +145,7 @@ def test_it_becomes_a_plain_bundle(start, run, tmp_path):
         ('lm', 'experiments/lm_dictionary', 'experiments/lm_dictionary has another shape or tokenizer'),
         ('image_size', 64, 'config.start names a whole model, so that model must not be set'),
         ('trained', ('xattn', 'decoder'), "config.trained has .'decoder'."),
-        ('targets', ('querry',), "lora.targets is .*'querry'.*: name some of"),
+        ('targets', ('querry',), "lora.targets is .*'querry'.*. Name some of"),
         ('rank', -1, 'lora.rank is -1'),
         ('start', '/nowhere', '/nowhere is not a bundle'),
     ],
