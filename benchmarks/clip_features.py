@@ -15,6 +15,7 @@ import sys
 import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+from flamingo_jax.inputs.sources.features import format_of  # noqa: E402
 from flamingo_jax.inputs.sources.picture_set import PictureSet  # noqa: E402
 
 PENALTY = 10.0  # From 1 to 1,000 no figure moves by more than two of the 55 clips.
@@ -22,7 +23,7 @@ PENALTY = 10.0  # From 1 to 1,000 no figure moves by more than two of the 55 cli
 
 def clips(data: str, features: str, *splits: str) -> np.ndarray:
     """Features [clips t s d_v] of all clips of these splits."""
-    sets = [PictureSet(data, split, features=features, frames=8) for split in splits]
+    sets = [PictureSet(data, split, format_of(features, split), features=features, frames=8) for split in splits]
     return np.array([s.frames(picture) for s in sets for picture in s.pictures], np.float32)
 
 

@@ -16,6 +16,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 import flamingo_jax  # noqa: E402
 from experiments.picture_dictionary import LANGUAGES  # noqa: E402
 from flamingo_jax.few_shot.nonce import nonces  # noqa: E402
+from flamingo_jax.inputs.images import PictureFormat  # noqa: E402
 from flamingo_jax.inputs.sources.picture_set import PictureSet  # noqa: E402
 
 SHOTS, BATCH, NEW = 4, 16, 24
@@ -43,7 +44,10 @@ def main() -> None:
     parser.add_argument('--prompts', type=int, default=10, help='of each language and kind of key')
     arguments = parser.parse_args()
     lm, rng = flamingo_jax.load(arguments.lm), np.random.default_rng(0)
-    named = {picture.concept: picture.names for picture in PictureSet(arguments.data, 'train', ('noto',)).pictures}
+    named = {
+        picture.concept: picture.names
+        for picture in PictureSet(arguments.data, 'train', PictureFormat(32), styles=('noto',)).pictures
+    }
     for invented in (False, True):
         prompts, every, right = zip(*questions(named, arguments.prompts, invented, rng), strict=True)
         answers = []

@@ -15,6 +15,7 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from data.picture_scenes.scenes import PLACES  # noqa: E402
+from flamingo_jax.inputs.sources.features import format_of  # noqa: E402
 from flamingo_jax.inputs.sources.picture_set import PictureSet  # noqa: E402
 
 STYLE = 'fluent-3d'
@@ -44,8 +45,14 @@ def main() -> None:
     parser.add_argument('--data', required=True, help='the prepared scenes')
     parser.add_argument('--features', required=True, help='folder of the features command')
     arguments = parser.parse_args()
-    train = PictureSet(arguments.data, 'train', features=arguments.features)
-    test = PictureSet(arguments.data, 'test', (STYLE,), arguments.features)
+    train = PictureSet(arguments.data, 'train', format_of(arguments.features, 'train'), features=arguments.features)
+    test = PictureSet(
+        arguments.data,
+        'test',
+        format_of(arguments.features, 'test'),
+        styles=(STYLE,),
+        features=arguments.features,
+    )
     print('| place | scenes | its four cells | mean of all cells |\n|---|---|---|---|')
     for place, cells in CORNERS.items():
         (x, things), (query, expected) = questions(train, place), questions(test, place)

@@ -122,7 +122,7 @@ def _compile(name: str, lowered: jax.stages.Lowered, hardware: Topology, mesh: j
     # The TPU that stands in for a GPU need not be fast: a third of the time to compile, and a few GiB of temporaries less.
     options = None if hardware.chip.torus or hardware.kind == 'cpu' else dict(optimization_level='O1')
     try:
-        compiled = _timed(f'Compiling the {name} for {where.name}', lambda: lowered.compile(options))
+        compiled = _timed(f'Compiling the {name} for {hardware.name}', lambda: lowered.compile(options))
     except jax.errors.JaxRuntimeError as error:
         if 'RESOURCE_EXHAUSTED' not in str(error) and 'Ran out of memory' not in str(error):
             raise

@@ -17,7 +17,8 @@ from flamingo_jax.inference import bundle
 from flamingo_jax.inference.run import read_latest
 from flamingo_jax.inputs import pipeline
 from flamingo_jax.model.flamingo import Flamingo
-from flamingo_jax.train import build, train
+from flamingo_jax.train import train
+from flamingo_jax.training.assemble import assemble
 from flamingo_jax.training.config import source_of
 from tests import peers
 from tests.tiny_run import losses
@@ -125,7 +126,7 @@ def test_it_becomes_a_plain_bundle(start, run, tmp_path):
     merged, unmerged = bundle.read(tmp_path / 'bundle'), read_latest(run[0])[1]
     assert set(merged.checksums) == TRAINED | {'lm', 'vision'} and merged.config == bundle.read(start).config
     assert merged.checksums['vision'] == bundle.read(start).checksums['vision']
-    config = build(tiny_config(start, '', rank=2, alpha=4.0, targets=('query', 'value', 'down'))).model.config
+    config = assemble(tiny_config(start, '', rank=2, alpha=4.0, targets=('query', 'value', 'down'))).model.config
     trees = unmerged | {name: bundle.read(start).params(name) for name in ('lm', 'vision')}
     images = np.random.default_rng(3).integers(0, 256, (1, 2, 1, 42, 42, 3)).astype(np.uint8)
     tokens = np.array([[95, 5, 6, 94, 95, 7, 8]], np.int32)
@@ -141,11 +142,11 @@ def test_it_becomes_a_plain_bundle(start, run, tmp_path):
 @pytest.mark.parametrize(
     'key, value, says',
     [
-        ('vision', 'bundles/trunk', 'config.start brings the whole model: leave vision empty'),
+        ('vision', 'bundles/trunk', 'config.start names a whole model, so that vision must not be set'),
         ('lm', 'experiments/lm_dictionary', 'experiments/lm_dictionary has another shape or tokenizer'),
-        ('image_size', 64, 'config.start brings the whole model: leave model empty'),
-        ('trained', ('xattn', 'decoder'), "Cannot train .'decoder'."),
-        ('targets', ('querry',), "lora.targets is .*'querry'.*: name some of"),
+        ('image_size', 64, 'config.start names a whole model, so that model must not be set'),
+        ('trained', ('xattn', 'decoder'), "config.trained has .'decoder'."),
+        ('targets', ('querry',), "lora.targets is .*'querry'.*. Name some of"),
         ('rank', -1, 'lora.rank is -1'),
         ('start', '/nowhere', '/nowhere is not a bundle'),
     ],

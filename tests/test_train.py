@@ -15,6 +15,7 @@ import flamingo_jax
 from flamingo_jax import convert
 from flamingo_jax.inference import bundle
 from flamingo_jax.inference.run import read_latest
+from flamingo_jax.inputs.rows import Aligned
 from flamingo_jax.train import train
 from tests.tiny_run import losses, make_parts, tiny_config
 
@@ -134,7 +135,7 @@ def test_pictures_are_aligned_with_their_names(parts, tmp_path):
     c = tiny_config(parts)
     c.steps, c.checkpoint_every, c.noise.blend = 12, 12, 0.5
     del c.datasets.words
-    c.datasets.names.update(length=12, images=1, align=True)
+    c.datasets.names.update(length=12, images=1, row=Aligned)
     c.datasets.names.shots, c.datasets.names.games.name.languages = 1, ('en',)
     c.mesh.tensor = 2
     train(c, str(tmp_path / 'run'))
@@ -173,7 +174,7 @@ def _set(config: ConfigDict, key: str, value):
             'datasets.words.batch_size',
             6,
             ValueError,
-            'Data set words: batch_size 6 is not divided by 1 micro-batches of the 8 rows',
+            'Data set words: batch_size 6 is not a multiple of 1 micro-batches x 8 rows',
         ),
         ('datasets.names.games.name.languages', ('xx',), ValueError, "no names in \\['xx'\\]"),
         ('mesh.tensor', 3, ValueError, 'does not fit 8 devices'),
@@ -181,9 +182,9 @@ def _set(config: ConfigDict, key: str, value):
             'mesh',
             dict(data=1, fsdp=1, tensor=8),
             ValueError,
-            "dimension '.*heads' of 2 is not divided by the mesh axis 'tensor' of 8",
+            "dimension '.*heads' has size 2, .* the 8 devices of the mesh axis 'tensor'",
         ),
-        ('trained', ('resampler',), ValueError, "Nothing gives the parameters of \\['extra_tokens', 'xattn'\\]"),
+        ('trained', ('resampler',), ValueError, "No bundle gives the parameters of \\['extra_tokens', 'xattn'\\]"),
         ('image_tag', 'word', ValueError, 'image_tag'),
         ('datasets.words.validation_split', 'held_out', ValueError, "has no split 'held_out'; it has"),
         (
@@ -226,7 +227,7 @@ def test_checkpoints_of_another_model_are_refused(parts, run):
 def test_a_run_whose_data_were_changed_is_not_resumed(parts, run, key, value, says):
     config = tiny_config(parts)
     _set(config, key, value)
-    with pytest.raises(ValueError, match=f'another recipe. Different are: {says}.*config.resume_changed'):
+    with pytest.raises(ValueError, match=f'another recipe. These fields differ: {says}.*config.resume_changed'):
         train(config, str(run[0]))
 
 

@@ -1,4 +1,4 @@
-"""How a model answers: by what it writes, or by the likelihood of what it might say (paper section 3.1, appendix B.1.3)."""
+"""How a model answers: by generation, or by the likelihoods of candidates (paper, section 3.1 and appendix B.1.3)."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,28 +14,28 @@ from flamingo_jax.inputs.tokenizer import EOC
 
 @dataclasses.dataclass(frozen=True)
 class Generated:
-    """What the model writes after the prompt, up to <EOC>."""
+    """The text that the model generates after the prompt, up to <EOC>."""
 
     max_new_tokens: int
     num_beams: int
 
     def __call__(self, model: Pretrained, prompts: Sequence[Prompt], episodes: Sequence[Episode]) -> list[str]:
-        """One text a prompt."""
+        """One text per prompt."""
         return model.generate(prompts, self.max_new_tokens, self.num_beams)
 
     def room(self, model: Pretrained, prompt: Prompt, episode: Episode) -> int:
-        """Tokens of the context that an answer may take."""
+        """The number of tokens that an answer may take."""
         return self.max_new_tokens
 
 
 @dataclasses.dataclass(frozen=True)
 class Ranked:
-    """The candidate that is the likeliest continuation, or the log-likelihoods of all.
+    """The candidate that is the likeliest continuation, or the log-likelihoods of all candidates.
 
     Attributes:
-      by_length: likelihoods are divided by the number of tokens.
-      likelihoods: answer with {candidate: log-likelihood}, for metrics that need more than the best.
-      clip: a film of more frames is answered clip by clip of so many, and the likelihoods are averaged; 0 shows it whole.
+      by_length: whether to divide log-likelihoods by the number of tokens.
+      likelihoods: whether to answer with {candidate: log-likelihood}, for metrics that need all of them.
+      clip: frames per clip: a longer film is cut into clips, and their likelihoods are averaged; 0 shows it whole.
     """
 
     by_length: bool = False
@@ -45,18 +45,18 @@ class Ranked:
     def __call__(
         self, model: Pretrained, prompts: Sequence[Prompt], episodes: Sequence[Episode]
     ) -> list[str] | list[dict[str, float]]:
-        """One candidate, or the likelihoods of all, a prompt."""
+        """For each prompt one candidate, or the likelihoods of all."""
         if not (self.by_length or self.likelihoods or self.clip or any(episode.written for episode in episodes)):
             chosen = model.choose(prompts, [continuations(episode.candidates) for episode in episodes])
             return [episode.candidates[i] for episode, i in zip(episodes, chosen, strict=True)]
-        # A row is one clip of one episode, with all that may be said after it.
+        # A row is one clip of one episode, with all its candidates.
         rows = [(i, clip) for i, prompt in enumerate(prompts) for clip in clips(prompt, self.clip)]
         texts = [[text for c in e.candidates for text in written(e, c)] for e in episodes]
         most = max(map(len, texts))
         sums = np.zeros((len(episodes), most))
         for begin in range(0, len(rows), len(prompts)):
             some = rows[begin : begin + len(prompts)]
-            # Rows of one length: those of fewer candidates repeat their first.
+            # Rows have one length: those with fewer candidates repeat the first.
             asked = [texts[i] + texts[i][:1] * (most - len(texts[i])) for i, _ in some]
             scores = model.score([clip for _, clip in some], asked)
             for (i, clip), row, those in zip(some, scores, asked, strict=True):
@@ -70,22 +70,22 @@ class Ranked:
         return answers
 
     def room(self, model: Pretrained, prompt: Prompt, episode: Episode) -> int:
-        """Tokens of the context that the longest candidate takes."""
+        """The number of tokens of the longest candidate."""
         return model.room(prompt, [text for candidate in episode.candidates for text in written(episode, candidate)])
 
 
 def written(episode: Episode, candidate: str) -> list[str]:
-    """The ways in which a candidate may be written, each as the continuation of a prompt."""
+    """The spellings of a candidate, each as the continuation of a prompt."""
     return continuations(episode.written.get(candidate, (candidate,)))
 
 
 def continuations(candidates: Sequence[str]) -> list[str]:
-    """Answers as they stand in a prompt."""
+    """Answers as continuations of a prompt."""
     return [f' {candidate}{EOC}' for candidate in candidates]
 
 
 def clips(prompt: Prompt, frames: int) -> list[list[Any]]:
-    """A prompt for each clip of so many frames of its last film, the last clip with what is left; 0 leaves it whole."""
+    """Cuts the last film into clips: one prompt per clip. The last clip has the remaining frames. 0 leaves it whole."""
     films = [
         i for i, item in enumerate(prompt) if is_picture(item) and not isinstance(item, bytes) and _length(item) > 1
     ]
@@ -100,7 +100,7 @@ def clips(prompt: Prompt, frames: int) -> list[list[Any]]:
 
 
 def _length(item: Any) -> int:
-    """Frames of a film; 1 of a picture."""
+    """The number of frames; 1 for a picture."""
     if isinstance(item, np.ndarray):
         is_features = item.ndim == 3 and item.dtype in (np.float16, np.float32)
         return len(item) if item.ndim == 4 or is_features else 1

@@ -1,12 +1,12 @@
-"""A benchmark: questions about pictures in files, each with its references. One file a benchmark, in benchmarks/.
+"""A benchmark: questions about pictures in files, each with its references. Each benchmark is one file in benchmarks/.
 
     @dataclasses.dataclass
     class COCO(Benchmark):
         metric = staticmethod(cider.score)
         def read(self, folder, split): ...yields an Item for each picture
 
-and a config file in experiments/evaluate/ that says `task(COCO, shots=(0, 4, 8, 16, 32), ...)`. How examples are drawn, how
-they are written into the prompt, and how the answers are scored is the same for all.
+A config file in experiments/evaluate/ then has `task(COCO, shots=(0, 4, 8, 16, 32), ...)`. All benchmarks share the
+code that draws examples, writes prompts and scores answers.
 """
 
 import dataclasses
@@ -24,14 +24,14 @@ from flamingo_jax.few_shot.nearest import most_similar
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """One question of a benchmark, or one of its examples.
+    """One question of a benchmark, or one example.
 
     Attributes:
-      id: of the question, as the set's own files have it.
-      picture: a file, or the files of a film's frames; None is a question about nothing that is shown.
-      text: between the picture and the answer, without spaces around it: `Question: what is it? Answer:`.
-      answer: what an example shows, and a report as the truth.
-      references: as the metric takes them; None is the answer alone.
+      id: identifies the question, as in the benchmark's own files.
+      picture: a file, or the files of a film's frames; None for a question without a picture.
+      text: the text between picture and answer, without spaces around it: `Question: what is it? Answer:`.
+      answer: the right answer, as examples and reports show it.
+      references: what the metric compares answers with; None is the answer alone.
       candidates, written: as in `few_shot.episode.Episode`.
     """
 
@@ -59,26 +59,26 @@ class Files:
 
 @dataclasses.dataclass
 class Benchmark(Task):
-    """Every query once, in random order, or as many as the evaluation asks for; examples from the support split."""
+    """Asks each query once, in random order, up to the evaluation's number. Examples come from the support split."""
 
     support_split: str = 'train'
     answers: tuple[str, ...] = (OPEN_ENDED,)
     shots: tuple[int, ...] = (0, 4, 8)
-    support_size: int = 2048  # Examples are drawn from so many of the support split (paper, appendix B.1); 0 is all.
-    support_seed: int = 0  # Of the choice of those.
+    support_size: int = 2048  # Number of support items to draw examples from (paper, appendix B.1); 0 is all.
+    support_seed: int = 0  # Seed of the choice of these items.
 
     retrieval: ClassVar[bool] = True
 
     def read(self, folder: pathlib.Path, split: str) -> Iterable[Item]:
-        """The items of a split, from the set's own files.
+        """The items of a split, from the benchmark's own files.
 
         Raises:
-          FileNotFoundError, ValueError: a file that is not there, or that is not as the set's files are; the message names it.
+          FileNotFoundError, ValueError: a file is missing or has another format; the message names it.
         """
         raise NotImplementedError
 
     def prepare(self, pools: Pools) -> None:
-        """Reads both splits, and looks whether every picture is there."""
+        """Reads both splits, and checks that every picture exists."""
         folder = pathlib.Path(self.data or pools.data).expanduser()
         support_folder = pathlib.Path(self.support_data or folder).expanduser()
         self._queries = self._read(folder, self.query_split)
@@ -88,17 +88,17 @@ class Benchmark(Task):
             rng = np.random.default_rng(self.support_seed)
             support = [support[i] for i in sorted(rng.choice(len(support), self.support_size, replace=False))]
         self._support = support
-        # A picture has several questions, and the others may tell the answer to one.
+        # A picture can have several questions, and the others may reveal the answer to one.
         self._key = np.array([self._place(item.picture) for item in support])
         asked = {self._place(item.picture) for item in self._queries}
         often = max((int(np.sum(self._key == key)) for key in asked if key), default=0)
         if len(support) - often < self.most:
             raise ValueError(
-                f'{self.most} shots need as many examples, and beside the query there are {len(support) - often} in the split '
-                f'{self.support_split!r} of {support_folder}.'
+                f'{self.most} shots need {self.most} examples, but besides the query there are only '
+                f'{len(support) - often} in the split {self.support_split!r} of {support_folder}. Use fewer shots.'
             )
         if set(self.answers) - {OPEN_ENDED} and not all(item.candidates for item in self._queries):
-            raise ValueError(f'it has no candidates to rank: answers can be {OPEN_ENDED!r} alone.')
+            raise ValueError(f'it has no candidates to rank. Set its answers to ({OPEN_ENDED!r},).')
         self._files = Files()
         if 'rices' in self.support:
             self._rows = self._pooled(pools, self._queries), self._pooled(pools, support)
@@ -110,13 +110,13 @@ class Benchmark(Task):
         ids = [item.id for item in items]
         if len(set(ids)) < len(ids):
             twice = next(id for i, id in enumerate(ids) if id in ids[:i])
-            raise ValueError(f'the split {split!r} of {folder} has the question {twice!r} twice.')
+            raise ValueError(f'the split {split!r} of {folder} has the question {twice!r} twice. Remove one.')
         for item in items:
             for file in item.picture if isinstance(item.picture, tuple) else [item.picture] if item.picture else []:
                 if not file.is_file():
                     raise FileNotFoundError(
-                        f'Task {self.name}: the picture {file} of question {item.id} is missing. Put it there, or take the '
-                        'question out.'
+                        f'Task {self.name}: the picture {file} of question {item.id} is missing. Put it there, or '
+                        'remove the question.'
                     )
         return items
 
@@ -125,9 +125,9 @@ class Benchmark(Task):
         return '' if picture is None else str(picture)
 
     def _pooled(self, pools: Pools, items: Sequence[Item]) -> np.ndarray:
-        """A row for each item; the picture of several is encoded once."""
+        """A row for each item. A picture of several items is encoded once."""
         if any(item.picture is None for item in items):
-            raise ValueError("'rices' compares pictures, and some question has none: take 'random'.")
+            raise ValueError("support 'rices' compares pictures, but some questions have none. Use 'random'.")
         pictures = list(dict.fromkeys(item.picture for item in items))
         rows = dict(zip(pictures, pools.pooled([Files().frames(p) for p in pictures]), strict=True))
         return np.stack([rows[item.picture] for item in items])
@@ -136,7 +136,7 @@ class Benchmark(Task):
         return min(episodes, len(self._queries))
 
     def episode(self, i: int, shots: int, support: str, answers: str, seed: int) -> Episode:
-        """The i-th query of a random order, with examples of other pictures."""
+        """The i-th query in random order, with examples of other pictures."""
         place = int(
             np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(2,))).permutation(len(self._queries))[i]
         )

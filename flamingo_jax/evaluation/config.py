@@ -1,4 +1,4 @@
-"""The base config of an evaluation: every key there is. Those of a task are in task.py, and with its game or benchmark."""
+"""The base config of an evaluation: every key. The keys of a task are in task.py, and with its game or benchmark."""
 
 from ml_collections import ConfigDict
 
@@ -13,18 +13,19 @@ def base() -> ConfigDict:
     c.seed = 0
     c.data = ''  # Folder of a prepared picture set, or of a benchmark's own files.
     c.features = ''  # Folder of features computed once; '' reads pixels.
-    c.frames = 1  # Frames a picture; more are clips.
-    c.stills = False  # Show the first frame of a clip alone.
+    c.frames = 1  # Frames per picture; more than 1 are clips.
+    c.stills = False  # True shows only the first frame of a clip.
     c.tasks = (
         ConfigDict()
-    )  # name -> task(CLASS, ...); a name of one word can be followed by a field: --config.tasks.NAME.shots=4,8
-    c.episodes = 1000  # A setting: task, shots, support and kind of answer. A benchmark has no more than its queries.
-    c.batch_size = 16  # Prompts at a time, in each process.
-    c.max_new_tokens = 16  # Of an open-ended answer.
-    c.num_beams = 3  # Of an open-ended answer (paper: 3).
-    c.examples = 6  # Right and wrong answers a setting that the contact sheet shows, of each.
-    # Of the devices of each process; -1 takes those that are left. The rows of a batch lie over data x fsdp.
+    )  # name -> task(CLASS, ...). Flags can set fields of a task whose name is one word: --config.tasks.NAME.shots=4,8
+    c.episodes = 1000  # Per task, shots, support and kind of answers. At most the queries of a benchmark.
+    c.batch_size = 16  # Prompts at a time in each process.
+    c.max_new_tokens = 16  # Most tokens of an open-ended answer.
+    c.num_beams = 3  # Beams for an open-ended answer (paper: 3).
+    c.examples = 6  # Right answers, and as many wrong ones, on the contact sheet for each setting.
+    # Mesh of the devices of each process; -1 takes the remaining ones. The rows of a batch are sharded over data x
+    # fsdp.
     c.mesh = ConfigDict(dict(data=1, fsdp=1, tensor=1))
-    c.lock()  # A mistyped key is an error, and is not ignored.
+    c.lock()  # A mistyped key is an error.
     c.tasks.unlock()
     return c

@@ -1,11 +1,10 @@
-"""The contact sheet of an evaluation: prompts as the model saw them, in one HTML file that needs nothing beside it.
+"""The contact sheet of an evaluation: prompts as the model saw them, in one self-contained HTML file.
 
-A score says how often; this page shows what. Each example reads as its prompt does (picture, text, picture, text, ...,
-the query), then what the model answered and what was true. Right and wrong answers stand side by side, because a page
-of successes teaches little.
+Each example shows its prompt in reading order (picture, text, picture, text, ..., the query), then the model's answer
+and the truth. Right and wrong answers are side by side, because a page of successes teaches little.
 
-It is HTML rather than a picture because names come in every script, and a browser shapes and orders all of them. Each
-distinct picture is embedded once, as the background of a CSS class: a support picture is often in many prompts.
+It is HTML rather than a picture because names are in every script, which a browser can display. Each distinct picture
+is embedded once, as the background of a CSS class, because many prompts can share a support picture.
 """
 
 import base64
@@ -20,14 +19,14 @@ import PIL.Image
 
 from flamingo_jax.inputs import images
 
-THUMBNAIL = 72  # Pixels of an embedded picture's longer side; shown at 52, so that it stays sharp on dense screens.
-AT_FIRST = 3  # Examples of each side of a task that show without unfolding.
-LONG_PROMPT = 12  # A prompt of more pictures than this is folded after its first few.
+THUMBNAIL = 72  # Pixels of an embedded picture's longer side. It is shown at 52, sharp on high-density screens.
+AT_FIRST = 3  # Examples on each side of a task that are not folded.
+LONG_PROMPT = 12  # A prompt of more pictures is folded after its first few.
 
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """One question put to the model, and its answer."""
+    """One question to the model, with its answer."""
 
     task: str
     answers: str  # 'ranked' or 'open-ended'
@@ -42,9 +41,11 @@ class Example:
 
 
 def page(examples: Sequence[Example], title: str = 'Contact sheet') -> str:
-    """The HTML document. Within a task and kind of answers, the first example of every setting comes before any second.
+    """The HTML document.
 
-    Raises `PictureError` if a picture is none.
+    Within a task and kind of answers, the first example of each setting comes before any second one.
+
+    PictureError if a picture cannot be read.
     """
     pictures = {data for example in examples for data, _ in example.chunks if data is not None}
     classes = ''.join(
@@ -72,7 +73,7 @@ def _section(task: str, answers: str, examples: list[Example]) -> str:
 
 
 def _settings_in_turn(examples: list[Example]) -> list[Example]:
-    """So that the few that show without unfolding are not all of one number of shots."""
+    """Orders examples so that those not folded have different numbers of shots."""
     met = collections.Counter()
     turns = []
     for example in examples:
@@ -113,7 +114,7 @@ def _chunk(data: bytes | None, text: str) -> str:
 
 
 def _text(text: str) -> str:
-    """Escaped, and isolated from the direction of its surroundings: an Arabic name must not turn its neighbours."""
+    """Escapes text and isolates its direction: an Arabic name must not reverse its neighbours."""
     return f'<bdi>{html.escape(text.strip())}</bdi>' if text.strip() else ''
 
 
@@ -141,13 +142,13 @@ _PAGE = """<!doctype html>
 <style>
 {style}</style>
 <h1>{title}</h1>
-<p class="lead">{count}: each prompt in reading order, the query outlined, then the model's answer and the truth.
-Both sides are shown whatever the score: how often each happens is in report.txt.</p>
+<p class="lead">{count}: each prompt in reading order with the query outlined, then the model's answer and the truth.
+Both sides are shown whatever the score. The scores are in report.txt.</p>
 {sections}
 </html>
 """
 
-# Pictures stand on white in both schemes: that is the background on which the model sees them.
+# Pictures have a white background in both schemes, since the model sees them so.
 _STYLE = """:root { color-scheme: light dark; --page: #f6f6f4; --card: #fff; --ink: #1d1d1f; --soft: #6a6a70;
   --line: #dededa; --right: #1b7f4d; --wrong: #b8322a; --query: #0b5cad; }
 @media (prefers-color-scheme: dark) { :root { --page: #161618; --card: #212124; --ink: #ececee; --soft: #9c9ca4;

@@ -1,8 +1,8 @@
-"""A metric with its 95 % interval, whatever the metric is.
+"""The score of a metric with its 95 % interval.
 
-Shares of right answers have Wilson's interval (Wilson 1927), which is not 0 where every answer was right, or none. Where
-answers share a picture, or are right in part, the interval is that of a mean of clusters. A score that is no mean (CIDEr,
-ROC AUC) is computed again on clusters drawn with replacement (bootstrap; Efron 1979).
+Shares of right answers get Wilson's interval (Wilson 1927), which is not 0 if all answers or none are right. If
+answers share a picture or are partly right, the interval is that of a mean over clusters. For a score that is not a
+mean (CIDEr, ROC AUC), it comes from clusters drawn with replacement (bootstrap; Efron 1979).
 """
 
 import math
@@ -15,7 +15,7 @@ from flamingo_jax.evaluation.metrics import Metric
 from flamingo_jax.evaluation.report import Score
 
 Z = 1.96  # Normal quantile of a 95 % interval.
-DRAWS = 200  # Of the bootstrap.
+DRAWS = 200  # Number of bootstrap samples.
 
 
 def scored(
@@ -25,7 +25,7 @@ def scored(
 
     Args:
       metric, predictions, references: as in `metrics/`.
-      groups: id -> what it shares with others; ids of one group are drawn together. '' is a group by itself.
+      groups: id -> its group, whose ids are drawn together. '' is a group of its own.
     """
     value, each = metric(predictions, references)
     clusters: dict[str, list[str]] = {}
@@ -40,10 +40,10 @@ def scored(
 
 
 def share(right: Sequence[bool]) -> Score:
-    """The share of answers that were right, with its 95 % interval.
+    """The share of right answers, with its 95 % interval.
 
     Returns:
-      The share, and the larger distance from it to an end of its Wilson interval.
+      The share, and its larger distance to an end of its Wilson interval.
 
     Raises:
       ValueError: no answers.
@@ -58,7 +58,7 @@ def share(right: Sequence[bool]) -> Score:
 
 
 def _of_clusters(clusters: Sequence[Sequence[float]], mean: float) -> float:
-    """Half-width for a mean over all of several clusters: a ratio of two sums over clusters."""
+    """Half-width of the interval of a mean over clusters, which is a ratio of two sums over clusters."""
     k = len(clusters)
     if k < 2:
         return 0.0
@@ -77,7 +77,7 @@ def _bootstrap(metric: Metric, predictions, references, clusters: Sequence[Seque
             one, _ = metric(
                 {k: predictions[id] for k, id in again.items()}, {k: references[id] for k, id in again.items()}
             )
-        except ValueError:  # ROC AUC of a draw that has one class only.
+        except ValueError:  # ROC AUC of a sample with one class only.
             continue
         values.append(one)
     if not values:

@@ -1,4 +1,4 @@
-"""The pictures of an evaluation, opened once whatever the number of tasks, with their pooled frozen features."""
+"""The pictures of an evaluation, opened once for all tasks, with their pooled frozen features."""
 
 import functools
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from flamingo_jax.inputs.sources.picture_set import PictureSet
 
 
 class Pools:
-    """Opens splits of prepared picture sets, and encodes pictures in files, as one model sees them."""
+    """Opens splits of prepared picture sets, and encodes picture files, for one model."""
 
     def __init__(self, model: Pretrained, config: ConfigDict):
-        """config: of the evaluation (`evaluation/config.py`)."""
+        """config: the evaluation's (`evaluation/config.py`)."""
         self._model, self._config = model, config
-        self.data = config.data  # Where a task's data set is, unless it says otherwise.
+        self.data = config.data  # Folder of a task's data set, unless the task has its own.
         self.open = functools.cache(self._open)
 
     def _open(self, split: str, data: str = '') -> Pool:
@@ -39,12 +39,12 @@ class Pools:
         return Pool(pictures, by_index, f'{data}:{split}')
 
     def pooled(self, pictures: Sequence[Any]) -> Pooled:
-        """Pooled frozen features of pictures in files, a row for each; PictureError names one that cannot be read."""
+        """Pooled frozen features of picture files, a row each. PictureError names a file that cannot be read."""
         c = self._model.config
         frames = (to_frames(picture, c.image_size, c.fit) for picture in pictures)
         return rices.pool(self._model.encode, frames, len(pictures))
 
 
 def of_styles(pool: Pool, styles: Sequence[str]) -> Pool:
-    """The pictures of these styles, () of all; ValueError for a style that there is not."""
+    """The pictures of these styles, () is all. ValueError for an unknown style."""
     return Pool(pool.pictures.only(styles), pool.rows, pool.split)

@@ -1,14 +1,14 @@
-"""What an evaluation leaves behind: the same scores for a reader, for a program and for the eye, and the prompts.
+"""The report of an evaluation: its scores as text, as data and as a chart, and examples of prompts.
 
-    report.txt           the table that the terminal shows
-    report.json          the scores, and all that is needed to say where they came from
+    report.txt           the table printed by the command
+    report.json          the scores, and how they were obtained
     report.png           score against shots, as in figure 2 (right) of the paper
     contact_sheet.html   examples, right and wrong (see `contact_sheet.py`)
 
-A score of few-shot learning means little alone. The model may know the task from its language model (text only), or
-profit from the words of the support alone (shuffled pictures), or do no better than its frozen trunk (nearest centroid,
-nearest neighbour). So every line stands beside its baselines, and is marked only where it is above those of chance and
-of shuffled pictures beyond the 95 % interval.
+A few-shot score means little alone. The language model may know the task (text only), the words of the support may
+suffice (shuffled pictures), or the frozen trunk alone may do as well (nearest centroid, nearest neighbour). So every
+row shows these baselines, and is marked only if its 95 % interval lies above chance and above the interval of shuffled
+pictures.
 """
 
 import dataclasses
@@ -24,10 +24,10 @@ from flamingo_jax.evaluation import contact_sheet
 from flamingo_jax.evaluation.contact_sheet import Example
 from flamingo_jax.files import write_whole
 
-# The scores in the order of the table, and their colours in the chart (told apart also by the colour-blind).
+# The scores in the order of the table, with their colours in the chart, which are safe for colour-blind readers.
 COLOURS = {
     'model': '#0b5cad',
-    'any candidate': '#5a9bd8',  # Of open-ended answers: some name in the language of the prompt, right or wrong.
+    'any candidate': '#5a9bd8',  # Open-ended answers that are some name in the prompt's language, right or wrong.
     'shuffled pictures': '#d1495b',
     'text only': '#dd9a2b',
     'nearest centroid': '#2f8f6b',
@@ -35,23 +35,24 @@ COLOURS = {
     'majority answer': '#8a6d3b',
     'chance': '#77777c',
 }
-OTHER_COLOUR = '#a0a0a4'  # A score that the list above does not know.
+OTHER_COLOUR = '#a0a0a4'  # Scores that are not in the list above.
 
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """What a metric says of a set, and the half-width of its 95 % interval; ValueError if either is not finite.
+    """The value of a metric on a set, with the half-width of its 95 % interval; ValueError if either is not finite.
 
     Shares are fractions of 1. CIDEr exceeds 1.
     """
 
     value: float
-    interval: float  # 0.0 where there is none (chance)
+    interval: float  # 0.0 if there is none (chance).
 
     def __post_init__(self):
         if not math.isfinite(self.value) or not 0 <= self.interval < math.inf:
             raise ValueError(
-                f'A score is a number with an interval that is not negative, not {self.value} ±{self.interval}.'
+                f'A score must be a finite number with a finite interval, 0 or more; it is {self.value} '
+                f'±{self.interval}.'
             )
 
     @property
@@ -68,17 +69,17 @@ class Row:
     """All scores of one task at one number of shots."""
 
     task: str
-    answers: str  # 'ranked' (close-ended, by log-likelihood), 'open-ended' (generated), or as the task calls it.
+    answers: str  # 'ranked' (close-ended, by log-likelihood), 'open-ended' (generated), or the task's own kind.
     support: str  # 'random' or 'rices'
-    shots: int  # For n-way tasks, per class.
+    shots: int  # Per class in n-way tasks.
     episodes: int
-    scores: dict[str, Score]  # Names as in COLOURS; some may be absent.
+    scores: dict[str, Score]  # Names as in COLOURS; some may be missing.
 
     @property
     def above(self) -> bool:
         """Whether the model's interval lies above chance and above the interval of shuffled pictures.
 
-        False where one of the three was not measured.
+        False if one of the three was not measured.
         """
         try:
             model, shuffled, chance = (self.scores[name] for name in ('model', 'shuffled pictures', 'chance'))
@@ -89,7 +90,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Written:
-    """Where the four files are."""
+    """The paths of the four files."""
 
     json: pathlib.Path
     text: pathlib.Path
@@ -100,13 +101,14 @@ class Written:
 def write(
     folder: str | os.PathLike, rows: Sequence[Row], examples: Sequence[Example], about: dict[str, Any]
 ) -> Written:
-    """Writes the four files into `folder`, which is made if need be.
+    """Writes the four files into `folder`, which is created if needed.
 
-    about: checkpoint, config, seed, wall seconds, machine kind, versions, ...: goes into report.json as it is; numpy
-      scalars become numbers, and what JSON does not know becomes its `str`.
+    about: checkpoint, config, seed, wall seconds, machine kind, versions and so on, for report.json. Numpy scalars
+    become
+      numbers, and what JSON cannot hold becomes its `str`.
 
-    Each file appears whole or not at all; files of an earlier evaluation are replaced. The scores are written first, so
-    that nothing that goes wrong with a picture can lose them. Raises `PictureError` if a picture of an example is none.
+    Each file appears whole or not at all; files of an earlier evaluation are replaced. The scores are written first,
+    so that an error in a picture cannot lose them. Raises `PictureError` if a picture of an example cannot be read.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -120,15 +122,15 @@ def write(
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The scores as text: a line for each support and number of shots under its task, a column for each score.
+    """The scores as text: under each task a line for each support and number of shots, with a column for each score.
 
-    Tasks keep the order in which they first appear. A score that no row has gets no column; one that some rows lack
-    shows as a dash. About 110 columns wide with all six scores.
+    Tasks keep the order in which they first appear. A score that no row has gets no column; a missing score is a dash.
+    The table is about 110 characters wide with all six scores.
     """
     if not rows:
         return 'Nothing was evaluated.\n'
     columns = _score_names(rows)
-    # Names of two words take two lines, so that a column is as narrow as its numbers.
+    # Names of two words take two lines, which makes a column as narrow as its numbers.
     heads = [name.rsplit(' ', 1) if ' ' in name else ['', name] for name in columns]
     bare = [name for name in columns if not any(name in row.scores and row.scores[name].interval for row in rows)]
     lines = [
@@ -149,7 +151,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _cell(score: Score | None, no_interval: str) -> str:
-    """'.795 ±.025', or a dash. `no_interval` stands for the interval where there is none, so that digits align."""
+    """'.795 ±.025', or a dash. `no_interval` replaces a missing interval, so that digits align."""
     if score is None:
         return '–' + no_interval
     return _decimals(score.value) + (f' ±{_decimals(score.interval)}' if score.interval else no_interval)
@@ -173,12 +175,12 @@ def _groups(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
 
 
 def _chart(rows: Sequence[Row]) -> bytes:
-    """A PNG with a panel for each task and kind of answers. Colour says whose score, dashes say RICES."""
-    import matplotlib.figure  # Takes a second, which who writes no report does not spend.
+    """A PNG with a panel for each task and kind of answers. Colours show the kind of score, dashes RICES."""
+    import matplotlib.figure  # Takes a second, so it is imported only for a report.
 
     groups = _groups(rows)
     down = max(math.ceil(len(groups) / 3), 1)
-    across = max(math.ceil(len(groups) / down), 1)  # Rows as equal as can be.
+    across = max(math.ceil(len(groups) / down), 1)  # Makes the rows as equal as possible.
     with matplotlib.rc_context({'font.size': 10, 'axes.spines.top': False, 'axes.spines.right': False}):
         # A Figure of its own, without pyplot: no display and no global state. It renders with Agg.
         figure = matplotlib.figure.Figure(
@@ -202,7 +204,7 @@ def _chart(rows: Sequence[Row]) -> bytes:
 
 
 def _panel(axes, group: list[Row]) -> None:
-    # Numbers of shots double; as categories they stand evenly, and 0 has a place.
+    # Numbers of shots double. As categories they are evenly spaced, and 0 has a place.
     places = {shots: place for place, shots in enumerate(sorted({row.shots for row in group}))}
     names = _score_names(group)
     for support in dict.fromkeys(row.support for row in group):
@@ -215,9 +217,9 @@ def _panel(axes, group: list[Row]) -> None:
                 values = [score.value for score in scores]
                 axes.plot([at[0] - 0.35, *at, at[-1] + 0.35], [values[0], *values, values[-1]], **_look(name, support))
                 continue
-            # Moved a little sideways, so that error bars do not hide each other.
+            # Shifted a little, so that error bars do not hide each other.
             nudge = 0 if name == 'model' else 0.04 * (i - len(names) / 2)
-            # The interval is symmetric and may reach beyond 0 and 1, where no share can be.
+            # The interval is symmetric and may go beyond 0 and 1, where no share can be.
             below = [min(score.interval, max(score.value, 0)) for score in scores]
             beyond = [score.interval if score.value > 1 else min(score.interval, 1 - score.value) for score in scores]
             axes.errorbar(
@@ -262,7 +264,7 @@ def _legend(rows: Sequence[Row]) -> list[Any]:
     names = _score_names(rows)
     lines = [Line2D([], [], label=name, **_look(name, 'random')) for name in names]
     if 'rices' in supports:
-        # The dashes are explained once, with the line of the first.
+        # The legend explains the dashes once, with the first score's line.
         first = names[0] if names else 'model'
         dashed = Line2D([], [], label=f'{first}, RICES (dashed)', **_look(first, 'rices'))
         lines.insert(1, dashed)
@@ -270,12 +272,12 @@ def _legend(rows: Sequence[Row]) -> list[Any]:
 
 
 def as_json(value: Any) -> str:
-    """What may be written of a config or a score; a class by its name."""
+    """A config or score as JSON values; a class becomes its name."""
 
     def plain(other):
         if isinstance(other, type):
             return f'{other.__module__}.{other.__qualname__}'
-        # Scalars of numpy and jax; paths, dtypes and whatever else a config may hold.
+        # Scalars of numpy and jax; paths, dtypes and whatever else a config holds.
         return other.item() if hasattr(other, 'item') and getattr(other, 'ndim', 0) == 0 else str(other)
 
     return json.dumps(value, default=plain, indent=2, ensure_ascii=False) + '\n'

@@ -1,7 +1,7 @@
-"""Retrieval by the frozen trunk: its features of every picture, from which RICES takes the examples of a prompt.
+"""Pooled features of the frozen trunk, with which RICES retrieves the examples of a prompt.
 
-RICES (Yang et al. 2021; paper section 4.2): the examples are the support pictures most like the query, the most like last
-(`few_shot/nearest.py`).
+RICES (Yang et al. 2021; paper, section 4.2): the examples are the support pictures most similar to the query, the most
+similar last (`few_shot/nearest.py`).
 """
 
 from collections.abc import Callable, Iterator
@@ -17,10 +17,10 @@ Encode = Callable[[UInt8[np.ndarray, 'b t height width 3']], Float[np.ndarray, '
 
 
 def pool(encode: Encode, pictures: Iterator[np.ndarray], number: int) -> Pooled:
-    """Standardised frozen features of some pictures, averaged over space and time, of length 1.
+    """Standardised frozen features of pictures, averaged over space and time, of length 1.
 
     Args:
-      encode: makes features of a batch of pixels; it is not called for pictures that are features already.
+      encode: pixels of a batch -> features; not called for pictures that are features already.
       pictures: uint8 [t height width 3], or features [t s d_v].
       number: how many there are.
     """
@@ -29,7 +29,7 @@ def pool(encode: Encode, pictures: Iterator[np.ndarray], number: int) -> Pooled:
 
     def encode_waiting():
         if waiting:
-            # The last batch is filled up: one program for all.
+            # The last batch is padded, so that one program serves all.
             batch = np.stack(waiting + waiting[:1] * (TOGETHER - len(waiting)))
             rows.extend(_mean(features) for features in encode(batch)[: len(waiting)])
             waiting.clear()

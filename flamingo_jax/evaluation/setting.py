@@ -1,4 +1,4 @@
-"""One row of the table: a task at one number of shots, with one kind of support and of answers, beside its controls."""
+"""One row of the table: a task at one number of shots, with one kind of support and of answers, and its controls."""
 
 import collections
 import functools
@@ -31,11 +31,11 @@ def measure(
     answers: str,
     progress: Callable[[int], Any],
 ) -> tuple[Row, list[Example]]:
-    """The scores of one setting, and some examples; the same in every process.
+    """The scores of one setting, and some examples. Every process returns the same.
 
-    Each process answers every n-th batch. Which batch an episode is in changes nothing.
+    Each process answers every n-th batch. The batch of an episode does not change its answer.
 
-    progress: is told of episodes that were answered, by all processes together.
+    progress: called with the number of episodes that all processes answered.
     """
     episodes = list(task.episodes(config.episodes, shots, support, answers, config.seed))
     ways: dict[str, tuple[Sequence[Episode], Frames | None]] = dict(model=(episodes, frames))
@@ -63,7 +63,7 @@ def measure(
     groups = {episode.id: episode.group for episode in episodes}
     scores, marks = {}, {}
     for name, found in given.items():
-        ids = [id for id in references if id in found]  # A baseline may have nothing to say of some.
+        ids = [id for id in references if id in found]  # A baseline may not answer all of them.
         if not ids:
             continue
         metric = task.metric if name in ways else exact.score if task.likelihoods else task.metric
@@ -74,7 +74,7 @@ def measure(
         if name == 'model' and answers == OPEN_ENDED and all(episode.candidates for episode in episodes):
             scores['any candidate'] = _any_candidate(episodes, found)
     if chances := [_chance(episode) for episode in episodes if episode.candidates]:
-        # An open-ended answer that copies some word of the prompt does as well as a guess among the candidates.
+        # Copying a word of the prompt as an open-ended answer is as good as a guess among the candidates.
         scores['chance'] = Score(float(np.mean(chances)), 0.0)
     return Row(task.name, answers, support, shots, len(episodes), scores), _examples(
         config, task, shots, support, answers, episodes, given['model'], marks['model']
@@ -82,25 +82,25 @@ def measure(
 
 
 def prompt_of(episode: Episode, shown: Frames | None, tokenizer: Tokenizer) -> list[Any]:
-    """Pictures, as `shown` shows them (None leaves them out), and texts in reading order."""
+    """Pictures, read by `shown` (None leaves them out), and texts in reading order."""
     prompt: list[Any] = []
     for part in episode.parts:
         if part.picture is not None and shown is not None:
             prompt.append(shown(part))
         prompt.append(part.text if part is episode.parts[-1] else f'{part.text}{EOC}')
-    # Without its picture nothing may be left of a prompt, and some language models have no token to begin with.
+    # Without pictures a prompt may be empty, and some language models have no token to begin with.
     if not tokenizer.begin and all(isinstance(item, str) and not item for item in prompt):
         prompt = [EOC]
     return prompt
 
 
 def frames(part: Part) -> Any:
-    """The picture of a part, as its source shows it."""
+    """The picture of a part, read from its source."""
     return part.of.frames(part.picture)
 
 
 def _any_candidate(episodes: Sequence[Episode], answers: dict[str, str]) -> Score:
-    @functools.cache  # Names have the same candidates in every episode.
+    @functools.cache  # Many episodes have the same candidates.
     def normals(candidates: tuple[str, ...]) -> set[str]:
         return {exact.normal(candidate) for candidate in candidates}
 
@@ -108,7 +108,7 @@ def _any_candidate(episodes: Sequence[Episode], answers: dict[str, str]) -> Scor
 
 
 def _chance(episode: Episode) -> float:
-    """That a guess among the candidates is right."""
+    """The probability that a guess among the candidates is right."""
     right = episode.references if isinstance(episode.references, tuple) else (episode.truth,)
     return len({*right} & {*episode.candidates}) / len(episode.candidates)
 
@@ -127,7 +127,7 @@ def _examples(config, task, shots, support, answers, episodes, given, marks) -> 
 
 
 def batched(episodes: Iterator[Episode], n: int) -> Iterator[list[Episode]]:
-    """Lists of n."""
+    """Lists of n episodes."""
     some: list[Episode] = []
     for episode in episodes:
         some.append(episode)

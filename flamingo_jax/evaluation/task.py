@@ -1,8 +1,8 @@
-"""What an evaluation asks: episodes of a game of few_shot/, or the questions of a benchmark (benchmark.py).
+"""A task of an evaluation: episodes of a game in few_shot/, or the questions of a benchmark (benchmark.py).
 
-A task says what is asked (`episode`), how it is answered (`answering`, answers.py) and how it is scored (`metric`, metrics/).
-What holds for every task stands here alone: examples never show the query's picture, and prompts without examples may
-have some without pictures.
+A task defines what is asked (`episode`), how it is answered (`answering`, answers.py) and how it is scored (`metric`,
+metrics/). This file ensures what holds for every task: examples never show the query's picture, and 0-shot prompts can
+have examples without pictures.
 """
 
 import dataclasses
@@ -26,30 +26,31 @@ BY_LENGTH = 'ranked by length'
 class Task:
     """The fields of every task, and its episodes."""
 
-    shots: tuple[int, ...] = (1, 2, 4)  # Examples in the prompt: of each class, where there are classes.
-    # 'ranked' by likelihood among candidates ('ranked by length': divided by the number of tokens), 'open-ended' by generation,
-    # or as the task says.
+    shots: tuple[int, ...] = (1, 2, 4)  # Examples in the prompt; per class in n-way tasks.
+    # 'ranked' by likelihood among candidates ('ranked by length' divides it by the number of tokens), 'open-ended' by
+    # generation, or the task's own kinds.
     answers: tuple[str, ...] = ('ranked',)
     support: tuple[str, ...] = ('random',)  # 'random' or 'rices'.
     query_split: str = 'test'
     support_split: str = 'test'
     data: str = ''  # Folder of the data set; '' is the evaluation's.
-    support_data: str = ''  # Of the examples, if another.
-    controls: bool = True  # Answer again with the pictures shuffled, and without.
-    text_examples: int = 0  # Examples without their pictures where an open-ended answer has none with (paper: 2).
-    max_new_tokens: int = 0  # Of an open-ended answer; 0 is the evaluation's.
-    clip: int = 0  # Frames of a clip, of a film that is ranked clip by clip; 0 shows films whole.
+    support_data: str = ''  # Folder of the examples, if another.
+    controls: bool = True  # Also measure with shuffled pictures, and without pictures.
+    text_examples: int = 0  # Examples without pictures in 0-shot prompts for open-ended answers (paper: 2).
+    max_new_tokens: int = 0  # Most tokens of an open-ended answer; 0 is the evaluation's.
+    clip: int = 0  # Frames per clip, if films are ranked clip by clip; 0 shows whole films.
 
     may_answer: ClassVar[tuple[str, ...]] = ('ranked', OPEN_ENDED)
-    retrieval: ClassVar[bool] = False  # Whether there is 'rices'.
-    likelihoods: ClassVar[bool] = False  # Whether the metric takes the likelihoods of all candidates.
+    retrieval: ClassVar[bool] = False  # Whether support may be 'rices'.
+    likelihoods: ClassVar[bool] = False  # Whether the metric needs the likelihoods of all candidates.
     metric: ClassVar[Metric] = staticmethod(exact.score)
 
     def open(self, name: str, pools: Pools) -> 'Task':
-        """Opens the data and finds what can be asked.
+        """Opens the data and finds the possible questions.
 
         Raises:
-          FileNotFoundError, ValueError: bad data, too few pictures, or a setting that makes no sense; before any work.
+          FileNotFoundError, ValueError: data are missing or wrong, there are too few pictures, or a setting is not
+            possible. Raised before any work.
         """
         self.name = name
         may = dict(
@@ -58,9 +59,9 @@ class Task:
         )
         for field, known in may.items():
             if bad := sorted(set(getattr(self, field)) - set(known)):
-                raise ValueError(f'Task {name}: {field} may be {known}, and not {bad}.')
+                raise ValueError(f'Task {name}: {field} has {bad}. Possible are {known}.')
         if not self.shots or min(self.shots) < 0 or self.text_examples < 0:
-            raise ValueError(f'Task {name}: shots are some numbers from 0 on, not {self.shots}.')
+            raise ValueError(f'Task {name}: shots are {self.shots}. They must be one or more numbers, each 0 or more.')
         try:
             self.prepare(pools)
         except ValueError as error:
@@ -68,24 +69,24 @@ class Task:
         return self
 
     def prepare(self, pools: Pools) -> None:
-        """Opens the data; ValueError says what is wrong with it."""
+        """Opens the data; ValueError says what is wrong."""
         raise NotImplementedError
 
     @property
     def most(self) -> int:
-        """Examples of the longest prompt."""
+        """The number of examples in the longest prompt."""
         return max(*self.shots, self.text_examples)
 
     def number(self, episodes: int) -> int:
-        """How many episodes there are, if so many are asked for."""
+        """The number of episodes, if `episodes` are wanted."""
         return episodes
 
     def episode(self, i: int, shots: int, support: str, answers: str, seed: int) -> Episode:
-        """Episode i: the same for the same seed, whatever the model, and wherever and with whatever others it is asked."""
+        """Episode i. It depends on the arguments alone, not on the model, the process or the other episodes."""
         raise NotImplementedError
 
     def episodes(self, number: int, shots: int, support: str, answers: str, seed: int) -> Iterator[Episode]:
-        """So many episodes. Cheap beside what is done with them: no picture is read."""
+        """The first episodes. This is cheap, since no picture is read."""
         bare = shots == 0 and self.text_examples and answers == OPEN_ENDED
         for i in range(self.number(number)):
             if bare:
@@ -95,7 +96,7 @@ class Task:
             shown = {part.key for part in episode.support} - {None}
             if shown & {part.key for part in episode.query}:
                 raise RuntimeError(
-                    f'Task {self.name}: episode {i} shows the picture that it asks about among its examples.'
+                    f'Task {self.name}: the examples of episode {i} show the picture that it asks about.'
                 )
             if bare:
                 without = tuple(dataclasses.replace(part, picture=None) for part in episode.support)
@@ -103,34 +104,34 @@ class Task:
             yield episode if episode.id else dataclasses.replace(episode, id=str(i))
 
     def answering(self, answers: str, max_new_tokens: int, num_beams: int) -> Generated | Ranked:
-        """How such answers are given; the numbers are the evaluation's."""
+        """How answers of this kind are given. The numbers are the evaluation's defaults."""
         if answers == OPEN_ENDED:
             return Generated(self.max_new_tokens or max_new_tokens, num_beams)
         return Ranked(answers == BY_LENGTH, self.likelihoods, self.clip)
 
     def read_answer(self, text: str) -> str:
-        """What counts of an open-ended answer."""
+        """The part of an open-ended answer that is scored."""
         return text
 
     def baselines(self, episode: Episode) -> dict[str, Any]:
-        """What would be answered without the language model, by name."""
+        """Answers that need no language model, by name."""
         return {}
 
 
 @dataclasses.dataclass
 class GameTask(Task):
-    """A game asked of picture sets."""
+    """A game on picture sets."""
 
-    query_styles: tuple[str, ...] = ()  # Styles of the pictures asked about; () is all.
+    query_styles: tuple[str, ...] = ()  # Styles of the query pictures; () is all.
     support_styles: tuple[str, ...] = ()
 
     def of(self, game: Episodes) -> 'GameTask':
-        """The same, of this game."""
+        """The same task with this game."""
         self._game, self.may_answer, self.retrieval = game, game.answers, game.retrieval
         return self
 
     def prepare(self, pools: Pools) -> None:
-        """Opens both splits, and lets the game say what it can ask."""
+        """Opens both splits, and lets the game find its questions."""
         queries = of_styles(pools.open(self.query_split, self.data), self.query_styles)
         support = of_styles(pools.open(self.support_split, self.support_data or self.data), self.support_styles)
         self._game.open(queries, support, self.most, self.answers)
@@ -139,7 +140,7 @@ class GameTask(Task):
         return self._game.episode(np.random.default_rng((seed, i)), shots, support, answers)
 
     def baselines(self, episode: Episode) -> dict[str, str]:
-        """Nearest neighbour and centroid on the frozen features, and the most frequent answer, where they make sense."""
+        """Nearest neighbour and centroid on the frozen features, and the most frequent answer, if the game has them."""
         found = {}
         if nearest := self._game.nearest(episode):
             found |= dict(zip(('nearest neighbour', 'nearest centroid'), nearest, strict=True))
@@ -149,9 +150,9 @@ class GameTask(Task):
 
 
 def task(of: type, **fields) -> ConfigDict:
-    """A task for `config.tasks`, as data: its class (a game, or a benchmark) and all of its fields.
+    """A task for `config.tasks`, as data: its class (a game or a benchmark) and all of its fields.
 
-    Raises TypeError for a field that it does not have.
+    TypeError for a field that it does not have.
     """
     made = _make(of, fields)
     own = dataclasses.asdict(made._game) if isinstance(made, GameTask) else {}
@@ -159,7 +160,7 @@ def task(of: type, **fields) -> ConfigDict:
 
 
 def make(name: str, fields: dict[str, Any], pools: Pools) -> Task:
-    """The task that `task` described, opened; errors as `Task.open`."""
+    """Opens the task that `task` describes; errors as for `Task.open`."""
     fields = dict(fields)
     return _make(fields.pop('asks'), fields).open(name, pools)
 
@@ -173,10 +174,10 @@ def _make(of: type, fields: dict[str, Any]) -> Task:
 
 
 def shuffled(episodes: Sequence[Episode], seed: int) -> list[Episode]:
-    """The same texts with each other's pictures: those of queries change places, and those of examples.
+    """The same texts with permuted pictures: those of queries among themselves, and those of examples among themselves.
 
-    No picture stays in its place, unless there is but one. A random order of all places is one cycle, by a generator of its
-    own: neither the batch size nor the number of processes changes it.
+    No picture stays in its place, unless there is only one. The permutation is one random cycle with its own
+    generator, so that neither the batch size nor the number of processes changes it.
     """
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
     shown: dict[tuple[str, int, int], Part] = {}

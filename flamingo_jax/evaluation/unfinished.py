@@ -1,4 +1,4 @@
-"""What an evaluation has measured so far, beside the reports to come: a stop in the middle loses nothing.
+"""The finished rows of an evaluation, kept on disk so that an interrupted evaluation can go on.
 
     unfinished.jsonl    first what is evaluated, then a line for each finished row of the table, with its examples
 
@@ -18,14 +18,14 @@ FILE = 'unfinished.jsonl'
 
 
 class Unfinished:
-    """The rows of an evaluation that were measured, by an earlier command or by this one."""
+    """The finished rows of an evaluation, by an earlier command or by this one."""
 
     def __init__(self, workdir: str, about: dict[str, Any]):
-        """Reads what an earlier command left.
+        """Reads the rows of an earlier command.
 
-        about: all that a row depends on.
+        about: everything that a row depends on.
 
-        Raises ValueError if what it left is of another evaluation; the message names the first difference.
+        ValueError if they are of another evaluation; the message names the first difference.
         """
         self._file = pathlib.Path(workdir) / FILE
         self._about = json.loads(as_json(about))
@@ -33,15 +33,15 @@ class Unfinished:
         if not self._file.is_file():
             return
         head, *lines = self._file.read_text(encoding='utf-8').splitlines(keepends=True) or ['']
-        lines = [line for line in lines if line.endswith('\n')]  # The last may be cut short.
+        lines = [line for line in lines if line.endswith('\n')]  # The last line may be cut short.
         try:
             before = json.loads(head)
         except ValueError:  # Stopped before anything was measured.
             return
         if different := _difference(before, self._about):
             raise ValueError(
-                f'{self._file} holds an unfinished evaluation that differs in {different}. Finish that one, remove the file, or '
-                'give another --workdir.'
+                f'{self._file} has an unfinished evaluation, which differs in {different}. Finish it, remove the '
+                'file, or give another --workdir.'
             )
         for line in lines:
             row, examples = _read(json.loads(line))
@@ -51,11 +51,11 @@ class Unfinished:
         return len(self._done)
 
     def get(self, task: str, shots: int, support: str, answers: str) -> tuple[Row, list[Example]] | None:
-        """A row with its examples, if it was measured."""
+        """A finished row with its examples, or None."""
         return self._done.get(_key(task, shots, support, answers))
 
     def add(self, row: Row, examples: list[Example]) -> None:
-        """Writes a row down."""
+        """Writes a row to disk."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
         if not self._done:
             self._file.write_text(json.dumps(self._about) + '\n', encoding='utf-8')
@@ -69,7 +69,7 @@ class Unfinished:
             file.write(json.dumps(dict(row=dataclasses.asdict(row), examples=fields)) + '\n')
 
     def remove(self) -> None:
-        """The reports are written."""
+        """Removes the file. Call it when the reports are written."""
         self._file.unlink(missing_ok=True)
 
 
@@ -87,7 +87,7 @@ def _read(line: dict[str, Any]) -> tuple[Row, list[Example]]:
 
 
 def _difference(there: Any, here: Any, name: str = '') -> str:
-    """The first place in which two trees of JSON differ; '' if they are equal."""
+    """The first difference of two JSON trees; '' if they are equal."""
     if isinstance(there, dict) and isinstance(here, dict):
         nothing = object()
         for key in sorted(there.keys() | here.keys()):

@@ -15,7 +15,7 @@ DIRECTIONS = ('forward', 'backward')
 
 def _only_clips(pictures: PictureSet) -> None:
     if pictures.blank.shape[0] < 2:
-        raise ValueError('only clips have a direction: set `frames` to more than 1.')
+        raise ValueError('only clips have a direction. Set `frames` to more than 1.')
 
 
 class Direction(game.Game):
@@ -31,7 +31,7 @@ class Direction(game.Game):
             _only_clips(pictures)
 
         def draw(self, rng: np.random.Generator) -> list[Chunk]:
-            """Any clips, as often forward as backward."""
+            """Any clips; half of them play backward."""
             chunks = []
             for i in rng.choice(len(self.pictures.pictures), self.shots):
                 backward = rng.random() < 0.5
@@ -45,7 +45,7 @@ class Direction(game.Game):
         """Whether a clip plays forward or backward."""
 
         def open(self, queries: Pool, support: Pool, shots: int, answers: Sequence[str]) -> None:
-            """Clips only, and more of them than the examples may show: the query is drawn last, from the rest."""
+            """Takes clips only. There must be more of them than examples: the query is drawn last, from the rest."""
             super().open(queries, support, shots, answers)
             _only_clips(queries.pictures)
             clips, examples = queries.pictures.pictures, support.pictures.pictures

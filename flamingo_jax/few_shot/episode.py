@@ -1,4 +1,4 @@
-"""What an evaluation puts to a model: a prompt of examples, then a query that ends where the answer begins."""
+"""One question of an evaluation: a prompt of examples, then a query that ends where the answer begins."""
 
 import dataclasses
 from collections.abc import Hashable, Mapping, Sequence
@@ -11,21 +11,21 @@ from flamingo_jax.inputs.sources.picture_set import Picture, PictureSet
 
 @runtime_checkable
 class Source(Protocol):
-    """Where the pictures of a prompt come from."""
+    """The source of a prompt's pictures."""
 
     def frames(self, picture: Any) -> Any:
-        """The picture as a prompt holds it: frames, features, a path or encoded bytes (inputs/prompts.py)."""
+        """The picture as an item of a prompt: frames, features, a path or encoded bytes (inputs/prompts.py)."""
 
     def encoded(self, picture: Any) -> bytes:
         """The encoded bytes of its first frame, for reports."""
 
     def key(self, picture: Any) -> Hashable:
-        """What tells it from all other pictures, whichever source shows it."""
+        """Identifies the picture among the pictures of all sources."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pool:
-    """The pictures of one split that a game asks about, or takes its examples from: a `Source`."""
+    """The pictures of one split, for queries or examples of a game: a `Source`."""
 
     pictures: PictureSet
     rows: Mapping[int, np.ndarray]  # Index of a picture -> its pooled frozen features, of length 1.
@@ -51,23 +51,24 @@ class Part:
 
     @property
     def key(self) -> Hashable | None:
-        """Which picture it shows."""
+        """The key of its picture."""
         return None if self.picture is None else self.of.key(self.picture)
 
 
 @dataclasses.dataclass(frozen=True)
 class Episode:
-    """One question put to the model.
+    """One question to the model.
 
     Attributes:
       support: the examples, in the order in which they are shown; each but the query ends with <EOC>.
-      query: its last part ends where the answer begins.
-      truth: the answer that a report shows.
-      candidates: what the model may answer, where it chooses; () where it cannot.
-      references: what the metric compares with; None is the truth alone.
-      id: of the question in its set.
-      group: episodes of one group share a picture: they are not independent, and the interval says so. '' is a group by itself.
-      written: candidate -> how it may be written, where not as itself; the likelihoods of all its ways are averaged.
+      query: the parts of the query; the last one ends where the answer begins.
+      truth: the right answer, as a report shows it.
+      candidates: the answers to rank; () if there are none.
+      references: what the metric compares answers with; None is the truth alone.
+      id: identifies the question in its set.
+      group: episodes of one group share a picture, so that they are not independent; the interval allows for this. ''
+        is a group of its own.
+      written: candidate -> its spellings, if it has others than itself; the likelihoods of all spellings are averaged.
     """
 
     support: tuple[Part, ...]

@@ -1,15 +1,15 @@
-"""What a game is: a task that only the prompt can tell, in one file with both of its sides.
+"""A game: a task that only the prompt can tell. One file per game has its training and its evaluation.
 
     class Words(Game):
         class Sequences    what a model is trained on:  `game(Words, share=0.6, classes=(2, 5))` in a training config
         class Episodes     what a model is asked:       `task(Words, shots=(1, 2, 4), ways=5)` in an evaluation config
 
-Both are dataclasses whose fields are what a config may say. `open` gets the pictures and refuses what cannot be done with
-them; `draw` and `episode` then take a random generator and nothing else that changes.
+Both are dataclasses, and a config can set their fields. `open` takes the pictures and raises an error if they do not
+suffice. After that, `draw` and `episode` depend on their arguments alone.
 
-The language model meets the same tasks in text first (data/dictionary_text/documents.py). Those texts are not here: they
-draw from a lexicon of 36 languages and from WordNet, which need no pictures and come from other packages, and a document ends
-by its bytes. What both must agree on is here: the invented words, the questions, and which kinds exclude one another.
+The language model is first trained on the same tasks in text (data/dictionary_text/documents.py). That text needs no
+pictures; it comes from a lexicon of 36 languages and from WordNet. What both must agree on is in this folder: the
+invented words, the questions, and which kinds exclude one another.
 """
 
 import dataclasses
@@ -27,12 +27,13 @@ from flamingo_jax.inputs.sources.picture_set import Picture, PictureSet
 
 @dataclasses.dataclass
 class Sequences:
-    """Training sequences of one game: a random map from nothing to documents."""
+    """Training sequences of one game: random documents."""
 
-    prompt: str = ''  # Between a picture and its answer: '' is the paper's training format, ' Output:' its prompt's.
+    # Text between a picture and its answer: '' as in the paper's training data, ' Output:' as in its prompts.
+    prompt: str = ''
 
     def open(self, pictures: PictureSet, shots: int) -> None:
-        """Takes the pictures to draw from, and how many a sequence shows; ValueError if they lack what the game needs."""
+        """Takes the pictures, and how many a sequence shows. ValueError if they do not suffice for the game."""
         self.pictures, self.shots = pictures, shots
         self.concepts = sorted(pictures.by_concept)
 
@@ -41,7 +42,7 @@ class Sequences:
         raise NotImplementedError
 
     def seen(self, rng: np.random.Generator, picture: Picture, mirrored: bool = True) -> Callable[[], Frames]:
-        """One of the picture's views, by chance mirrored. Drawn now: a picture is read later, in whatever order."""
+        """A function that reads a random view of the picture, perhaps mirrored. Random choices are made now."""
         flipped = rng.random() < 0.5 and mirrored
         view = int(rng.integers(self.pictures.views))
 
@@ -52,46 +53,47 @@ class Sequences:
         return get
 
     def of_concept(self, rng, concept: str, not_style: str | None, style: str | None = None) -> Picture:
-        """A picture of a concept: in this style, or not in that one, where there is such a picture."""
+        """A picture of a concept: of style `style`, or not of `not_style`, if there is one."""
         pictures = self.pictures.by_concept[concept]
         wanted = [p for p in pictures if (p.style == style if style else p.style != not_style)] or pictures
         return wanted[rng.integers(len(wanted))]
 
     def named_in(self, languages: Sequence[str]) -> None:
-        """ValueError if no picture has a name in one of these languages."""
+        """ValueError if no picture has a name in some of these languages."""
         named = {language for picture in self.pictures.pictures for language in picture.names}
         if unknown := sorted(set(languages) - named):
-            raise ValueError(f'The picture set has no names in {unknown}; it has {sorted(named)}.')
+            raise ValueError(f'The picture set has no names in {unknown}. Its languages are {sorted(named)}.')
 
 
 @dataclasses.dataclass
 class Episodes:
-    """What one game asks: a query, and examples that never show the query's picture."""
+    """The questions of one game: a query, and examples that never show the query's picture."""
 
-    prompt: str = ''  # Between a picture and its answer, as in training.
+    prompt: str = ''  # Text between a picture and its answer, as in training.
 
-    # How an answer may be given: 'ranked' by likelihood among the candidates, 'open-ended' by generation, or as the game says.
+    # The possible kinds of answers: 'ranked' by likelihood among candidates, 'open-ended' by generation, or the game's
+    # own.
     answers: ClassVar[tuple[str, ...]] = ('ranked', 'open-ended')
-    retrieval: ClassVar[bool] = False  # Whether `episode` can take the examples most like the query ('rices').
-    majority: ClassVar[str | None] = None  # The most frequent answer, where always giving it says something.
+    retrieval: ClassVar[bool] = False  # Whether `episode` can take the examples most similar to the query ('rices').
+    majority: ClassVar[str | None] = None  # The most frequent answer, if it is a useful baseline.
 
     def open(self, queries: Pool, support: Pool, shots: int, answers: Sequence[str]) -> None:
-        """Takes the pictures to ask about and those of the examples, of which `shots` at most are shown.
+        """Takes the pictures of queries and of examples. A prompt shows at most `shots` examples.
 
-        Raises ValueError if they do not suffice for every query, with the query's picture left out.
+        ValueError if they do not suffice for every query, with the query's picture left out.
         """
         self.queries, self.support, self.shots = queries, support, shots
         self.one_split = queries.split == support.split
 
     def episode(self, rng: np.random.Generator, shots: int, support: str, answers: str) -> Episode:
-        """One question with `shots` examples; support is 'random' or 'rices', answers one of `answers`."""
+        """One question with `shots` examples. `support` is 'random' or 'rices'; `answers` is one of the class's."""
         raise NotImplementedError
 
     def nearest(self, episode: Episode) -> tuple[str, str] | None:
-        """What nearest neighbour and nearest centroid on the frozen features would answer; None where they cannot."""
+        """The answers of nearest neighbour and nearest centroid on the frozen features; None if they have none."""
 
     def unlike(self, pictures: Sequence[Picture], shown: Sequence[Picture]) -> list[Picture]:
-        """Pictures without those that are shown elsewhere in the episode. Another split never holds the same."""
+        """The pictures without those shown elsewhere in the episode. Splits have no picture in common."""
         if not self.one_split:
             return list(pictures)
         indices = {picture.index for picture in shown}
@@ -101,8 +103,8 @@ class Episodes:
         """ValueError if there are fewer pictures than examples."""
         if have < self.shots:
             raise ValueError(
-                f'{self.shots} shots need as many {what}, and beside the query there are {have}: '
-                'ask for fewer shots, or take more styles or another split as support.'
+                f'{self.shots} shots need {self.shots} {what}, but besides the query there are only {have}. Use fewer '
+                'shots, or more styles or another split for the support.'
             )
 
     def example(self, picture: Picture, label: str) -> Part:
@@ -113,7 +115,7 @@ class Episodes:
 
 
 class Game:
-    """A game; each one's file says what it is."""
+    """A game. The file of each one describes it."""
 
     Sequences: ClassVar[type[Sequences]]
     Episodes: ClassVar[type[Episodes]]

@@ -1,12 +1,12 @@
-"""Kinds: pictures with the word for what kind of thing they show, and what questions about kinds have in common.
+"""Kinds: pictures with the word for the kind of thing that they show; and code for all games about kinds.
 
-A picture set has subcategories (`animal-mammal`, `food-fruit`); which word each of them is asked by, if any, is said by the
-config: `{'animal': 'animal', 'food': 'food'}`, from the beginning of a subcategory to its word.
+A picture set has subcategories (`animal-mammal`, `food-fruit`). The config maps the beginning of a subcategory to the
+word for its kind: `{'animal': 'animal', 'food': 'food'}`. Other subcategories are not asked about.
 
-A question must have one right answer, and some kinds do not exclude one another: a tomato is a food and a plant. Such kinds
-(`MAY_BE_BOTH`) are never held against each other: no tomato is asked whether it is a plant, none is shown beside a flower with
-`which is a plant?`, and where the kind of a tomato is to be told, `plant` is not among the candidates. That is decided by
-kind and not by thing, since no list says which foods are plants.
+A question must have one right answer, but a thing can be of two kinds: a tomato is a food and a plant. Such kinds
+(`MAY_BE_BOTH`) are never alternatives: no question asks whether a tomato is a plant; no tomato is shown with a flower
+and `which is a plant?`; and `plant` is not a candidate for the kind of a tomato. The rule is about kinds, not things,
+since no list says which foods are plants.
 """
 
 import dataclasses
@@ -30,26 +30,27 @@ def exclude(kind: str, other: str) -> bool:
 
 
 def kind_of(picture: Picture, kinds: Mapping[str, str]) -> str | None:
-    """The word for what kind of thing a picture shows, None where there is none; the longest beginning decides."""
+    """The word for a picture's kind, or None if its subcategory has no word; the longest beginning decides."""
     begins = [begin for begin in kinds if picture.subcategory.startswith(begin)]
     return kinds[max(begins, key=len)] if begins else None
 
 
 def by_kind(pictures: PictureSet, kinds: Mapping[str, str]) -> dict[str, list[Picture]]:
-    """Kind -> its pictures. Raises ValueError if some kind excludes no other: nothing could be asked about it."""
+    """Kind -> its pictures. ValueError if a kind excludes no other, so that nothing can be asked about it."""
     found: dict[str, list[Picture]] = {}
     for picture in pictures.pictures:
         if kind := kind_of(picture, kinds):
             found.setdefault(kind, []).append(picture)
     if len(found) < 2 or not all(any(exclude(kind, other) for other in found) for kind in found):
         raise ValueError(
-            f'Questions need pictures of two kinds at least that exclude each other; these are of {sorted(found)}. Set `kinds`.'
+            'Questions need pictures of at least two kinds that exclude each other; these pictures are of '
+            f'{sorted(found)}. Set `kinds`.'
         )
     return dict(sorted(found.items()))
 
 
 def draw(rng: np.random.Generator, by_kind: Mapping[str, Sequence[Picture]]) -> tuple[str, Picture]:
-    """A kind, all equally often, and one of its pictures."""
+    """A random kind, all equally often, and one of its pictures."""
     kind = list(by_kind)[rng.integers(len(by_kind))]
     return kind, by_kind[kind][rng.integers(len(by_kind[kind]))]
 
@@ -72,7 +73,7 @@ class Kinds(game.Game):
     class Sequences(game.Sequences):
         """Pictures with the word for their kind."""
 
-        kinds: dict[str, str] = dataclasses.field(default_factory=dict)  # Beginning of a subcategory -> its word.
+        kinds: dict[str, str] = dataclasses.field(default_factory=dict)  # Beginning of a subcategory -> word.
 
         def open(self, pictures: PictureSet, shots: int) -> None:
             """Pictures by kind."""
@@ -91,7 +92,10 @@ class Kinds(game.Game):
         kinds: dict[str, str] = dataclasses.field(default_factory=dict)  # As in training.
 
         def open(self, queries: Pool, support: Pool, shots: int, answers: Sequence[str]) -> None:
-            """Pictures by kind; of each kind one beside the query, of all together as many as there are shots."""
+            """Sorts pictures by kind.
+
+            Without the query, there must be one of each kind, and as many in all as shots.
+            """
             super().open(queries, support, shots, answers)
             self.asked, self.shown = by_kind(queries.pictures, self.kinds), by_kind(support.pictures, self.kinds)
             rows = [(kind, picture) for kind, of in self.shown.items() for picture in of]
@@ -101,12 +105,12 @@ class Kinds(game.Game):
             if not shots:
                 return
             every = [picture for of in self.asked.values() for picture in of]
-            # The query is at most one of a kind's pictures.
+            # The query is at most one picture of a kind.
             beside = {kind: min(len(self.unlike(of, [query])) for query in every) for kind, of in self.shown.items()}
             if empty := sorted(kind for kind, number in beside.items() if not number):
                 raise ValueError(
-                    f'of {empty} there is no picture beside the query to show as an example: take more styles or another '
-                    'split as support.'
+                    f'the kinds {empty} have no picture besides the query to show as an example. Use more styles or '
+                    'another split for the support.'
                 )
             self.require(
                 min(len(self.unlike([p for _, p in rows], [query])) for query in every), 'pictures of some kind'
@@ -127,12 +131,12 @@ class Kinds(game.Game):
             return Episode(shown, (self.query(query),), kind, candidates)
 
         def nearest(self, episode: Episode) -> tuple[str, str] | None:
-            """Among all of the support that is of a candidate's kind."""
+            """Searches in all pictures of the support that are of a candidate's kind."""
             query = episode.query[-1].picture
             return self.nearest_kind(query, episode.candidates)
 
         def nearest_kind(self, query: Picture, kinds: Sequence[str]) -> tuple[str, str]:
-            """The kind of the nearest neighbour and of the nearest centroid, of these kinds."""
+            """The kinds of the nearest neighbour and of the nearest centroid, among these kinds."""
             places = np.array([label in kinds for label in self._labels])
             if self.one_split:
                 places &= self._indices != query.index

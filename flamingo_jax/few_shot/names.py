@@ -1,4 +1,4 @@
-"""True names: pictures with what they are called in one language, which the prompt must tell."""
+"""True names: pictures with their names in one language. Only the prompt tells which language."""
 
 import dataclasses
 import functools
@@ -12,7 +12,7 @@ from flamingo_jax.few_shot.nearest import most_similar, nearest
 from flamingo_jax.inputs.rows import Chunk
 from flamingo_jax.inputs.sources.picture_set import Picture, PictureSet
 
-OTHER_THINGS = 4  # Whose names in all languages stand beside those of the query, where the language is asked for.
+OTHER_THINGS = 4  # Their names in all languages are candidates too, when answers are 'language'.
 
 
 class Names(game.Game):
@@ -20,22 +20,23 @@ class Names(game.Game):
 
     @dataclasses.dataclass
     class Sequences(game.Sequences):
-        """Pictures with their names in a language that the sequence must follow."""
+        """Pictures with their names in one language."""
 
         languages: tuple[str, ...] = ('en',)
-        repeats: float = 0.0  # Probability that a sequence shows few concepts again and again, as retrieval does.
+        repeats: float = 0.0  # Probability that a sequence repeats a few concepts, as retrieval does.
 
         def open(self, pictures: PictureSet, shots: int) -> None:
-            """A concept a picture, unless they come again."""
+            """Takes the concepts. There must be one for each picture, unless concepts are always repeated."""
             super().open(pictures, shots)
             self.named_in(self.languages)
             if len(self.concepts) < shots:
                 raise ValueError(
-                    f'Sequences of {shots} pictures of different concepts: the picture set has {len(self.concepts)} concepts.'
+                    f'Sequences of {shots} pictures need {shots} concepts, but the picture set has '
+                    f'{len(self.concepts)} concepts. Reduce shots.'
                 )
 
         def draw(self, rng: np.random.Generator) -> list[Chunk]:
-            """Pictures with true names in one language; what has none in it is left out."""
+            """Pictures with true names in one language. Pictures without such a name are left out."""
             language = self.languages[rng.integers(len(self.languages))]
             few = self.shots
             if rng.random() < self.repeats and self.shots > 1:
@@ -53,20 +54,22 @@ class Names(game.Game):
 
     @dataclasses.dataclass
     class Episodes(game.Episodes):
-        """What a picture is called. The names are those of the support: a stamp says `A hammer`, a drawing `hammer`.
+        """The name of a picture.
 
-        Answers of 'language' are ranked among the names that the query and some other things have in all languages; those in
-        the language of the prompt are right.
+        Names are those of the support's pictures: a stamp says `A hammer`, a drawing `hammer`.
+
+        For 'language', the candidates are the names of the query and of some other things in all languages. All names
+        in the language of the prompt are right.
         """
 
         language: str = 'en'
-        heldout: bool = False  # Ask for those names that training never showed; else for the others.
+        heldout: bool = False  # True asks for the names that training never showed, False for the others.
 
         answers = ('ranked', 'open-ended', 'language')
         retrieval = True
 
         def open(self, queries: Pool, support: Pool, shots: int, answers: Sequence[str]) -> None:
-            """The pictures that have a name. Asked for is what the support shows too: no other name can be learned there."""
+            """Finds the pictures that have a name. The query's concept must be in the support, which gives its name."""
             super().open(queries, support, shots, answers)
             pictures = support.pictures.pictures
             self._names = {p.concept: p.names for p in reversed(pictures) if self.language in p.names}
@@ -78,21 +81,21 @@ class Names(game.Game):
             self.asked, self.named = kept(queries, self.heldout), kept(support, False)
             if not self.asked or not self.named:
                 raise ValueError(
-                    f'of the pictures asked for {len(self.asked)} show what the support shows, and of the support '
-                    f'{len(self.named)} have a name in {self.language!r} that is '
-                    f'{"held out" if self.heldout else "shown in training"}.'
+                    f'there are {len(self.asked)} pictures to ask about that show what the support shows, and '
+                    f'{len(self.named)} pictures in the support with a name in {self.language!r} that is '
+                    f'{"held out" if self.heldout else "shown in training"}. Change language, heldout, styles or split.'
                 )
             self._indices = np.array([p.index for p in self.named])
             least = min(len(self._others(query)) for query in self.asked)
             self.require(least, f'pictures that have a name in {self.language!r}')
             if 'language' in answers and len(self._names) <= OTHER_THINGS:
                 raise ValueError(
-                    f"'language' asks among the names of {OTHER_THINGS + 1} things, and the support shows "
-                    f'{len(self._names)}: take more support, or other answers.'
+                    f"answers 'language' need {OTHER_THINGS + 1} things with names, but the support shows only "
+                    f'{len(self._names)}. Use a larger support, or other answers.'
                 )
             self._labels = [self._name(picture) for picture in self.named]
             self._rows = np.stack([support.rows[p.index] for p in self.named])
-            # A query comes again at other shots and kinds of answers.
+            # The same query is asked at each number of shots and kind of answer.
             self._ranked, self._nearest = functools.cache(self._rank), functools.cache(self._find_nearest)
             self._concepts = sorted(self._names)
             self._query_of = {picture.index: picture for picture in self.asked}
@@ -102,7 +105,7 @@ class Names(game.Game):
             return self._names[picture.concept][self.language]
 
         def _others(self, query: Picture) -> np.ndarray:
-            """Places of the named pictures that are not the query."""
+            """Indices of the named pictures that are not the query."""
             return np.flatnonzero(self._indices != query.index) if self.one_split else np.arange(len(self._indices))
 
         def episode(self, rng: np.random.Generator, shots: int, support: str, answers: str) -> Episode:
@@ -124,7 +127,7 @@ class Names(game.Game):
             return Episode(shown, (self.query(query),), self._name(query), every, right)
 
         def nearest(self, episode: Episode) -> tuple[str, str] | None:
-            """Among all of the support. They name the thing, in whatever language they are told."""
+            """Searches in all of the support. The answer names the thing in the language of the prompt."""
             if episode.candidates != self.candidates:
                 return None
             return self._nearest(episode.query[0].picture.index)
@@ -134,6 +137,6 @@ class Names(game.Game):
             return nearest(self.queries.rows[query], self._rows[others], [self._labels[i] for i in others])
 
         def _rank(self, query: int) -> np.ndarray:
-            """Places of the support pictures that are not the query, the most like it last."""
+            """Indices of the support pictures that are not the query, the most similar last."""
             others = self._others(self._query_of[query])
             return others[most_similar(self.queries.rows[query], self._rows[others], len(others))]

@@ -1,7 +1,7 @@
 """Invented names: labels that no model can know beforehand, so that they can only be learnt from the prompt.
 
-Fast-mapping tests and the text on which the small language model is pretrained draw their labels here, from the same
-space: an evaluation then asks for words of a familiar shape whose meaning is new each time.
+Few-shot tests and the pretraining text of the small language model draw their labels here. So the words of an
+evaluation have a familiar form and a new meaning.
 """
 
 from typing import Protocol, runtime_checkable
@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class Source(Protocol):
-    """Anything that gives uniform floats in [0, 1): `random.Random` and `numpy.random.Generator` both do."""
+    """A source of uniform floats in [0, 1), such as `random.Random` or `numpy.random.Generator`."""
 
     def random(self) -> float: ...
 
@@ -22,9 +22,9 @@ CODAS = 'fvxz'
 def nonce(rng: Source) -> str:
     """Draws a pronounceable lower-case name of two syllables, such as 'dax kuv': each is consonant, vowel, consonant.
 
-    There are 280 syllables, of which few are words of any language, and 78,400 names. So few, and as words, because each then
-    becomes one piece of a small vocabulary that was trained on them; and two, because a model finds out how to copy within
-    a name (`kuv` follows `dax` as it did before) and then copies from key to label by the same means.
+    There are 280 syllables, few of them real words, and 78,400 names. The number is small so that each syllable
+    becomes one piece of a small vocabulary trained on them. A name has two syllables because a model first learns to
+    copy within a name (`kuv` follows `dax` again) and then copies from key to label in the same way.
     """
     return ' '.join(''.join(_pick(letters, rng) for letters in (ONSETS, VOWELS, CODAS)) for _ in range(2))
 

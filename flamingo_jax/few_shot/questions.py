@@ -1,4 +1,4 @@
-"""Questions: pictures with a question of their own and its answer, as their data set has them."""
+"""Questions: pictures with a question and its answer, both from the data set."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,13 +17,19 @@ class Questions(game.Game):
 
     @dataclasses.dataclass
     class Sequences(game.Sequences):
-        """Pictures with one of their own questions each. They are not mirrored: a question may ask for left and right."""
+        """Pictures, each with one of its questions.
+
+        They are not mirrored, since a question may be about left and right.
+        """
 
         def open(self, pictures: PictureSet, shots: int) -> None:
-            """Every picture has a question."""
+            """Takes the pictures that have a question."""
             super().open(pictures, shots)
             if not all(picture.questions for picture in pictures.pictures):
-                raise ValueError('Sequences of questions need pictures that have some; see data/README.md.')
+                raise ValueError(
+                    'Sequences of questions need pictures that have questions, and this data set has '
+                    'none. data/README.md says which data sets have them.'
+                )
 
         def draw(self, rng: np.random.Generator) -> list[Chunk]:
             """Any pictures."""
@@ -37,12 +43,12 @@ class Questions(game.Game):
 
     @dataclasses.dataclass
     class Episodes(game.Episodes):
-        """The pictures' own questions; a guess is one of the answers that such questions have."""
+        """The pictures' own questions. Candidates are the answers that such questions have."""
 
         questions: str = ''  # Ask only the questions that begin so.
 
         def open(self, queries: Pool, support: Pool, shots: int, answers: Sequence[str]) -> None:
-            """Pictures by what may be asked of them."""
+            """Sorts pictures by their questions."""
             super().open(queries, support, shots, answers)
             self.asked, self.shown = self._asked(queries.pictures), self._asked(support.pictures)
             self._indices = np.array([picture.index for picture, _, _ in self.shown])
@@ -55,11 +61,11 @@ class Questions(game.Game):
         def _asked(self, pictures: PictureSet) -> list[tuple[Picture, str, str]]:
             every = [(p, q, a) for p in pictures.pictures for q, a in p.questions if q.startswith(self.questions)]
             if not every:
-                raise ValueError(f'no picture has a question that begins with {self.questions!r}.')
+                raise ValueError(f'no picture has a question that begins with {self.questions!r}. Change `questions`.')
             return every
 
         def _others(self, query: Picture) -> np.ndarray:
-            """Places of the questions about other pictures."""
+            """Indices of the questions about other pictures."""
             return np.flatnonzero(self._indices != query.index) if self.one_split else np.arange(len(self._indices))
 
         def episode(self, rng: np.random.Generator, shots: int, support: str, answers: str) -> Episode:

@@ -1,7 +1,7 @@
-"""Few-shot sequences as a data set: what a Flamingo learns in-context learning from.
+"""Few-shot sequences as a data set, from which a Flamingo learns in-context learning.
 
-They are drawn anew for every row from a prepared picture set, without end, so that only the prompt can tell the task. The
-config says which games they are of, and how often:
+Each row is a new random sequence of a game, with pictures of a prepared picture set, so that only the prompt tells the
+answer. The config says which games are played, and how often:
 
     dataset(FewShot, shots=8, games=dict(bind=game(Words, share=0.6, classes=(2, 5)), name=game(Names, share=0.4)), ...)
 """
@@ -30,24 +30,24 @@ def game(of: type[Game], share: float = 1.0, **fields) -> ConfigDict:
 
 @dataclasses.dataclass(frozen=True)
 class FewShot(Source):
-    """The pictures of some styles of a picture set, and the games that are played with them."""
+    """Pictures of a picture set, and the games that are played with them."""
 
     styles: tuple[str, ...] = ()  # () is all.
-    shots: int = 10  # Pictures (or text keys) a sequence.
+    shots: int = 10  # Pictures (or text keys) per sequence.
     games: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # Name -> game(...).
 
     def open(self, pictures: PictureFormat) -> Opened:
-        """Opens the picture set; errors as `PictureSet` and `Drawing`."""
+        """Opens the picture set; errors as for `PictureSet` and `Drawing`."""
         options = dict(styles=self.styles, features=self.features, frames=self.frames)
         return Drawing(PictureSet(self.path, self.split, pictures, **options), self.shots, self.games)
 
 
 class Drawing:
-    """A random map from nothing to documents, each of one of the games."""
+    """Draws random documents, each of one of the games."""
 
     def __init__(self, pictures: PictureSet, shots: int, games: Mapping[str, Any]):
-        """Raises ValueError if there is no game, or the picture set lacks what one needs."""
-        # By name, so that the order in which a config lists them changes nothing.
+        """ValueError if there is no game, or the picture set does not have what a game needs."""
+        # Sorted by name, so that their order in the config does not matter.
         self._games, shares = [], []
         for _, fields in sorted(games.items()):
             fields = fields.to_dict() if isinstance(fields, ConfigDict) else dict(fields)
@@ -58,7 +58,9 @@ class Drawing:
             self._games.append(one)
             shares.append(share)
         if not sum(shares):
-            raise ValueError('There is no game to draw sequences of: give `games` one with a share above 0.')
+            raise ValueError(
+                'There is no game to draw sequences of. Give `games` at least one game with a share above 0.'
+            )
         self._shares = np.array(shares) / sum(shares)
 
     def __len__(self) -> int:

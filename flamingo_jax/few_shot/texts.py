@@ -1,7 +1,9 @@
-"""Real text about what a picture shows. It is for rows that are told (`inputs/rows.py: Told`): no answer is asked.
+"""Texts: pictures with real text about what they show.
 
-The texts stand in a file of JSON lines, which data/picture_texts/build.py writes: a thing's English name, words that could
-stand in the place of its picture, and what follows them.
+They are for rows of class `Told` (`inputs/rows.py`): no answer is asked.
+
+data/picture_texts/build.py writes the texts as JSON lines: the English name of a thing, words that can replace its
+picture, and the text that follows them.
 
     {"name": "tornado", "says": "A tornado", "text": " is a violent storm in which the wind turns."}
 """
@@ -23,12 +25,12 @@ class Texts(game.Game):
 
     @dataclasses.dataclass
     class Sequences(game.Sequences):
-        """What the language model has to say of the things in the pictures."""
+        """Pictures with texts that the language model wrote about them."""
 
         path: str = ''  # The file of texts.
 
         def open(self, pictures: PictureSet, shots: int) -> None:
-            """Things with pictures and texts; FileNotFoundError or ValueError if there are too few."""
+            """Finds things that have pictures and texts; FileNotFoundError or ValueError if there are too few."""
             super().open(pictures, shots)
             path = pathlib.Path(self.path)
             if not path.is_file():
@@ -42,14 +44,15 @@ class Texts(game.Game):
             self.concepts = sorted(self.texts)
             if len(self.concepts) < shots:
                 raise ValueError(
-                    f'{path} has texts about {len(self.concepts)} of the things shown; {shots} are needed.'
+                    f'{path} has texts about only {len(self.concepts)} of the things in the pictures, but {shots} '
+                    f'shots need {shots}. Reduce shots, or write more texts.'
                 )
 
         def _name(self, concept: str) -> str | None:
             return self.pictures.by_concept[concept][0].names.get('en')
 
         def draw(self, rng: np.random.Generator) -> list[Chunk]:
-            """`shots` pictures of different things, each in a style of its own choice, with one of the thing's texts."""
+            """`shots` pictures of different things, each in a random style, with one of the thing's texts."""
             chunks = []
             for i in rng.choice(len(self.concepts), self.shots, replace=False):
                 of = self.texts[self.concepts[i]]

@@ -1,4 +1,4 @@
-"""Which: two pictures of different kinds at a time, ` first` and ` second`, then a question about one of them."""
+"""Which: two pictures of different kinds, labelled ` first` and ` second`, then a question about one of them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -58,18 +58,25 @@ class Which(game.Game):
         questions: str = ''  # Ask only the questions that begin so.
 
         def open(self, queries: Pool, support: Pool, shots: int, answers: Sequence[str]) -> None:
-            """Pictures by kind, and a beginning that some question has: others would be drawn for ever."""
+            """Sorts pictures by kind.
+
+            ValueError if no question begins with `questions`, since drawing one would never end.
+            """
             super().open(queries, support, shots, answers)
             if not any(begin.startswith(self.questions) for begin in BEGINNINGS):
-                raise ValueError(f'`questions` begins one of {BEGINNINGS}, not {self.questions!r}.')
-            # The query is drawn last, from what the examples do not show: each shows one picture of a kind at most.
+                raise ValueError(
+                    f'`questions` is {self.questions!r}, but no question begins so. Give a beginning of '
+                    f'one of {BEGINNINGS}.'
+                )
+            # The query is drawn last, from pictures that no example shows. An example shows at most one picture of a
+            # kind.
             shown = {picture.index for of in self.shown.values() for picture in of} if self.one_split else set()
             for kind, of in self.asked.items():
                 free = sum(picture.index not in shown for picture in of)
                 if free == 0 and len(of) <= shots:
                     raise ValueError(
-                        f'{shots} shots may show all {len(of)} pictures of {kind!r}, and the query must be another: ask for '
-                        'fewer shots, or take other styles or another split as support.'
+                        f'{shots} shots can show all {len(of)} pictures of {kind!r}, which leaves none for the query. '
+                        'Use fewer shots, or other styles or another split for the support.'
                     )
 
         def episode(self, rng: np.random.Generator, shots: int, support: str, answers: str) -> Episode:
@@ -83,7 +90,7 @@ class Which(game.Game):
             return Episode(tuple(examples), (*pair, Part(None, self.queries, asked(question))), truth, candidates)
 
         def nearest(self, episode: Episode) -> None:
-            """They know no first and second."""
+            """None: nearest neighbours do not know first from second."""
 
         def _pair(self, rng, pool: Pool, of_kind: dict[str, list[Picture]], shown: Sequence[Picture]):
             two = two_kinds(rng, list(of_kind))

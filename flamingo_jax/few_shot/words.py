@@ -1,10 +1,10 @@
-"""New words: pictures get invented names in the prompt, so that nothing else can tell them.
+"""New words: pictures get invented names, which only the prompt can tell.
 
-Trained: n concepts get a word each; their pictures come in random order, never one style twice running. Only the word of a
-concept that came before is a target: it can be copied from the prompt, and from nowhere else.
+Training: n concepts get a word each. Their pictures come in random order, never twice in a row in one style. A word is
+a target only if its concept has come before, so that the word can be copied from the prompt, and from nowhere else.
 
-Asked: n pictures of concepts never trained on, each with its word; another picture, in another style, of one of them is to be
-named.
+Evaluation: pictures of n concepts, none of them in the training data, each with its word. The model must name another
+picture of one of them, in another style.
 """
 
 import dataclasses
@@ -28,21 +28,21 @@ class Words(game.Game):
     class Sequences(game.Sequences):
         """Pictures with invented words."""
 
-        classes: tuple[int, int] = (2, 5)  # Fewest and most concepts of a sequence.
+        classes: tuple[int, int] = (2, 5)  # Fewest and most concepts in a sequence.
         text_keys: float = 0.3  # Probability that a sequence has English names for half of its pictures.
-        blend: float = 0.15  # Probability that a class is a blend of two concepts: a thing that has no name.
+        blend: float = 0.15  # Probability that a class is a blend of two concepts, which has no name.
         real_words: float = 0.15  # Probability that a label is the name of some other concept.
-        languages: tuple[str, ...] = ('en',)  # Of those names.
-        first_label: float = 0.0  # Loss weight of a label that came not before, which the prompt cannot tell.
+        languages: tuple[str, ...] = ('en',)  # Languages of these names.
+        first_label: float = 0.0  # Loss weight of a label's first occurrence, which the prompt cannot tell.
 
         def open(self, pictures: PictureSet, shots: int) -> None:
-            """Two concepts a class, since any may be a blend."""
+            """Takes the concepts. There must be two for each class, since any class may be a blend."""
             super().open(pictures, shots)
             self.named_in(self.languages)
             if len(self.concepts) < 2 * self.classes[1]:
                 raise ValueError(
-                    f'Sequences of {self.classes[1]} classes need at least {2 * self.classes[1]} concepts; '
-                    f'the picture set has {len(self.concepts)}.'
+                    f'Sequences of {self.classes[1]} classes need at least {2 * self.classes[1]} concepts; the '
+                    f'picture set has {len(self.concepts)}. Reduce `classes`.'
                 )
 
         def draw(self, rng: np.random.Generator) -> list[Chunk]:
@@ -90,12 +90,12 @@ class Words(game.Game):
 
     @dataclasses.dataclass
     class Episodes(game.Episodes):
-        """Which of the words of the prompt another picture is called by. Shots are per class."""
+        """Which word of the prompt names another picture. Shots are per class."""
 
-        ways: int = 5  # Classes.
+        ways: int = 5  # Number of classes.
 
         def open(self, queries: Pool, support: Pool, shots: int, answers: Sequence[str]) -> None:
-            """Concepts with pictures enough for the most shots, whichever is asked."""
+            """Finds concepts that have enough pictures for the most shots, whichever picture is the query."""
             super().open(queries, support, shots, answers)
             both = sorted(set(queries.pictures.by_concept) & set(support.pictures.by_concept))
             self.styles = {picture.style for picture in queries.pictures.pictures}
@@ -103,8 +103,9 @@ class Words(game.Game):
             if len(self.concepts) < self.ways:
                 styles = sorted({picture.style for picture in support.pictures.pictures})
                 raise ValueError(
-                    f'{self.ways} classes of {shots} shots need as many concepts with so many pictures in {styles} beside '
-                    f'the query; there are {len(self.concepts)}. Ask for fewer shots or ways, or take more styles.'
+                    f'{self.ways} classes of {shots} shots need {self.ways} concepts that have {shots} pictures in '
+                    f'{styles} besides the query, but there are only {len(self.concepts)}. Use fewer shots or ways, '
+                    'or more styles.'
                 )
 
         def _suffices(self, concept: str) -> bool:
@@ -116,13 +117,13 @@ class Words(game.Game):
             )
 
         def _examples_of(self, concept: str, query: Picture, shots: int) -> list[Picture]:
-            """In other styles than the query's where there are so many; the query in another style is an example, too."""
+            """Examples of a concept, in other styles than the query's if there are enough."""
             pictures = self.support.pictures.by_concept[concept]
             other_styles = [picture for picture in pictures if picture.style != query.style]
             return other_styles if len(other_styles) >= shots else self.unlike(pictures, [query])
 
         def episode(self, rng: np.random.Generator, shots: int, support: str, answers: str) -> Episode:
-            """`shots` pictures of each class, in random order, then another of one of them."""
+            """`shots` pictures of each class, in random order, then another picture of one class."""
             concepts = [self.concepts[i] for i in rng.choice(len(self.concepts), self.ways, replace=False)]
             words = nonces(rng, self.ways)
             asked = int(rng.integers(self.ways))
@@ -136,7 +137,7 @@ class Words(game.Game):
             return Episode(tuple(examples), (self.query(query),), words[asked], tuple(words))
 
         def nearest(self, episode: Episode) -> tuple[str, str] | None:
-            """Among the pictures of the prompt."""
+            """Searches among the pictures of the prompt."""
             (query,) = episode.query
             rows = np.array([self.support.rows[part.picture.index] for part in episode.support])
             labels = [part.text.removeprefix(f'{self.prompt} ') for part in episode.support]

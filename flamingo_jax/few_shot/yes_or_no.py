@@ -1,4 +1,4 @@
-"""Yes or no: pictures, each with a question such as `is it an animal?`, as often yes as no."""
+"""Yes or no: pictures, each with a question such as `is it an animal?`. Half of the answers are yes."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from flamingo_jax.inputs.rows import Chunk
 
 
 def is_it(kind: str, kinds: Sequence[str], rng: np.random.Generator) -> tuple[str, str]:
-    """A question about something of this kind, with its answer, as often yes as no."""
+    """A question about something of this kind, with its answer, which is yes half of the time."""
     if rng.random() < 0.5:
         return f'is it {with_article(kind)}?', 'yes'
     others = [other for other in kinds if exclude(kind, other)]
@@ -53,7 +53,7 @@ class YesOrNo(game.Game):
             return Episode(tuple(shown), (Part(query, self.queries, asked(question)),), truth, ('yes', 'no'))
 
         def nearest(self, episode: Episode) -> tuple[str, str] | None:
-            """Whether the kind that they find is the one asked for."""
+            """Whether the nearest kind is the one in the question."""
             (query,) = episode.query
             found = self.nearest_kind(query.picture, tuple(self.shown))
             return tuple('yes' if f' {with_article(kind)}?' in query.text else 'no' for kind in found)

@@ -1,13 +1,13 @@
-"""A bundle: a folder that holds a model, or a part of one (a language model, a vision trunk).
+"""A bundle: a folder with a model, or with a part of one (a language model, a vision trunk).
 
 config.json        the model's config; checksums and dtypes of the trees
-tokenizer.model    SentencePiece; a bundle that has a language model has this or
-tokenizer.json     that of the library `tokenizers`, with roles (see `inputs/tokenizer.py`)
-params/NAME        one Orbax checkpoint a component tree
+tokenizer.model    of SentencePiece; a bundle with a language model has this or
+tokenizer.json     of the library `tokenizers`, with roles (see `inputs/tokenizer.py`)
+params/NAME        one Orbax checkpoint for each component tree
 README.md          the model card
 
-A small bundle may leave the weights of an EfficientNet-Lite0 out, since the package that they come in is installed anyway: then
-`params/vision` has only the means and deviations by which its output is standardised.
+A small bundle may omit the weights of an EfficientNet-Lite0, which come with an installed package. Its `params/vision`
+then has only the means and deviations that standardise the features.
 """
 
 import contextlib
@@ -34,36 +34,36 @@ from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Params
 
-LARGE, PIECE = 2**30, 2**26  # Bytes: of a tree that is written in pieces, and of a piece.
+LARGE, PIECE = 2**30, 2**26  # Bytes: a tree of this size is written in pieces of that size.
 
 
 @dataclasses.dataclass(frozen=True)
 class Bundle:
-    """What `read` found, without the parameters."""
+    """An open bundle, without its parameters."""
 
     path: pathlib.Path
     config: FlamingoConfig
-    image_tag: str | None  # How the tokenizer writes <image>: 'text', 'token', or None in a bare language model.
+    image_tag: str | None  # How the tokenizer writes <image>: 'text', 'token', or None without vision.
     checksums: dict[str, str]  # Component tree -> sha256 of its leaves.
-    trained: tuple[str, ...] = ()  # Trees of a converted model that a run here trained further; 'lora' is in `lm`.
-    packaged_trunk: bool = False  # The trunk's weights are those of the installed package.
+    trained: tuple[str, ...] = ()  # Trees that were trained further after conversion; 'lora' is merged into `lm`.
+    packaged_trunk: bool = False  # Whether the trunk's weights are in the installed package.
 
     def tokenizer(self, image_tag: str | None = None) -> Tokenizer:
-        """The bundle's tokenizer; FileNotFoundError names a bundle that lost its own."""
+        """The bundle's tokenizer; FileNotFoundError if it is missing."""
         try:
             extra_tokens = () if image_tag else self.config.extra_tokens
             return Tokenizer.read(self.path, image_tag or self.image_tag, self.config.lm.vocab_size, extra_tokens)
         except FileNotFoundError:
             raise FileNotFoundError(
-                f'The bundle {self.path} has no tokenizer.model and no tokenizer.json: convert or export it again.'
+                f'The bundle {self.path} has no tokenizer.model and no tokenizer.json. Convert or export it again.'
             ) from None
 
     def params(self, name: str, dtype: DTypeLike | None = None, sharding: Any = None) -> Params:
-        """Reads one component tree, floating leaves cast to `dtype`, straight into the shards of `sharding`.
+        """Reads one component tree, with floating leaves cast to `dtype`, directly into the shards of `sharding`.
 
         Args:
           name: vision, lm, resampler, xattn or extra_tokens.
-          dtype: None keeps what is stored.
+          dtype: None keeps the stored dtypes.
           sharding: a tree of shardings, or None for the default device.
 
         Raises:
@@ -72,7 +72,7 @@ class Bundle:
         """
         folder = self.path / 'params' / name
         if not folder.is_dir():
-            raise ValueError(f'The bundle {self.path} holds no {name!r}; it holds {sorted(self.checksums)}.')
+            raise ValueError(f'The bundle {self.path} has no tree {name!r}. Its trees are {sorted(self.checksums)}.')
         shapes = ocp.metadata(folder).metadata
 
         def kind(leaf) -> DTypeLike:
@@ -97,7 +97,7 @@ def read(path: str | pathlib.Path) -> Bundle:
     """Opens a bundle without reading its parameters.
 
     Raises:
-      FileNotFoundError: no bundle is there.
+      FileNotFoundError: there is no bundle.
     """
     path = pathlib.Path(path).expanduser().absolute()
     if not (path / 'config.json').is_file():
@@ -121,17 +121,17 @@ def save(
     packaged_trunk: bool = False,
     progress: bool = False,
 ) -> None:
-    """Writes a bundle: aside first, then renamed, so that half a bundle never stands at `path`.
+    """Writes a bundle under another name, then renames it, so that `path` never has half a bundle.
 
     Args:
       params: the component trees to store, unboxed, in the dtypes to store.
       card: the model card, Markdown.
-      trained: trees that were trained here, and not converted.
-      packaged_trunk: leave the trunk's weights out; they must be those of the installed EfficientNet-Lite0.
-      progress: whether bars show bytes, rate and time left.
+      trained: trees that were trained here, not converted.
+      packaged_trunk: whether to omit the trunk's weights, which must be those of the installed EfficientNet-Lite0.
+      progress: whether to show bars with bytes, rate and time left.
 
     Raises:
-      FileExistsError: something is at `path` already.
+      FileExistsError: `path` exists.
     """
     path = pathlib.Path(path).expanduser().absolute()
     if path.exists():
@@ -149,7 +149,7 @@ def save(
                 with _sparing(tree):
                     ocp.save(aside / 'params' / name, tree)
         for mark in aside.rglob('commit_success.txt'):
-            mark.write_text('Committed.\n')  # Orbax writes where: a path of this machine, which is no part of a model.
+            mark.write_text('Committed.\n')  # Orbax writes a path of this machine, which does not belong in a model.
         size = sum(getattr(leaf, 'nbytes', 0) for leaf in jax.tree.leaves(params))
         with tqdm(desc='checksums', total=size, unit='B', unit_scale=True, disable=not progress) as bar:
             checksums = {name: checksum(tree, bar.update) for name, tree in params.items()}
@@ -171,12 +171,12 @@ def save(
 
 @contextlib.contextmanager
 def _bar_of(folder: pathlib.Path, size: int, shown: bool) -> Iterator[None]:
-    """A bar of the bytes on the disk while `size` bytes are written. These are compressed, so that it ends before it is full."""
+    """A bar of the bytes on disk while `size` bytes are written. Compression makes it end before it is full."""
     bar, end = tqdm(desc='write', total=size, unit='B', unit_scale=True, disable=not shown), threading.Event()
 
     def watch():
         while not end.wait(0.5):
-            with contextlib.suppress(FileNotFoundError):  # Orbax renames what it has finished.
+            with contextlib.suppress(FileNotFoundError):  # Orbax renames finished files.
                 written = sum(path.stat().st_size for path in folder.rglob('*'))
                 bar.update(max(0, min(written, size) - bar.n))
 
@@ -192,9 +192,9 @@ def _bar_of(folder: pathlib.Path, size: int, shown: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def on_disk(path: str | pathlib.Path) -> Iterator[Callable[[tuple[str, ...], tuple[int, ...], Any], np.ndarray]]:
-    """Room beside the bundle to be written at `path`, for leaves that are larger than the memory; removed at the end.
+    """Arrays on disk, next to `path`, for the leaves of a bundle that is larger than memory; removed at the end.
 
-    Gives a function (path in the tree, shape, dtype) -> an array to be filled. Nothing stands at `path` itself.
+    Gives a function (path in the tree, shape, dtype) -> an array to fill. `path` itself is not written.
     """
     path = pathlib.Path(path).expanduser().absolute()
     if path.exists():
@@ -209,11 +209,11 @@ def on_disk(path: str | pathlib.Path) -> Iterator[Callable[[tuple[str, ...], tup
 
 
 def _sparing(tree: Params) -> ocp.Context:
-    """How Orbax writes a tree, so that a large one needs little memory beside its leaves, which may be mapped."""
+    """Orbax options with which a large tree needs little memory in addition to its leaves, which may be mapped."""
     context = ocp.Context()
-    context.memory.deepcopy_host_arrays = False  # Nobody changes them meanwhile.
+    context.memory.deepcopy_host_arrays = False  # Nothing changes them meanwhile.
     if sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) > LARGE:
-        # By default all of it is compressed, into few files, before any of it is written.
+        # By default the whole tree is compressed into few files before anything is written.
         context.array.saving.use_ocdbt = False
         pieces = ocp.options.ArrayOptions.Saving.StorageOptions(chunk_byte_size=PIECE, shard_axes=(0,))
         context.array.saving.scoped_storage_options_creator = lambda _, leaf: pieces if leaf.nbytes > PIECE else None
@@ -221,7 +221,10 @@ def _sparing(tree: Params) -> ocp.Context:
 
 
 def checksum(tree: Params, done: Callable[[int], Any] = lambda _: None) -> str:
-    """sha256 over the names, shapes, dtypes and bytes of a tree's leaves, in order of their names; tells how many are `done`."""
+    """sha256 of the names, shapes, dtypes and bytes of a tree's leaves, sorted by name.
+
+    Calls `done` with bytes read.
+    """
     digest = hashlib.sha256()
     for path, leaf in sorted(jax.tree_util.tree_leaves_with_path(tree), key=lambda item: jax.tree_util.keystr(item[0])):
         leaf = np.asarray(leaf)

@@ -1,11 +1,11 @@
 """Decoding with two caches, both explicit arguments and results.
 
-    media   the pictures' keys and values in every gated block: made once a prompt, never again
+    media   the pictures' keys and values in every gated block, computed once per prompt
     cache   the text's self-attention keys and values, which grow
 
-`encode_pictures` runs the trunk and the resampler once a picture; `prefill` reads the prompt; `extend` adds tokens. Prompts of
-different lengths are padded on the left, so that all rows write to the same place of the cache. Beams repeat rows: their
-caches are copied, their media are not. Candidates branch off a row and copy nothing.
+`encode_pictures` runs the trunk and the resampler once per picture; `prefill` reads the prompt; `extend` adds tokens.
+Prompts of different lengths are padded on the left, so that all rows write to the same place in the cache. Beams repeat
+rows: this copies their caches, but not their media. Candidates branch off a row without a copy.
 """
 
 import functools
@@ -26,35 +26,35 @@ from flamingo_jax.model.language_model import KeysValues
 class Text(NamedTuple):
     """The text read so far."""
 
-    cache: KeysValues  # Each [depth b g p k], p places; or a list of those of each block.
-    valid: Bool[Array, 'b p']  # Which places hold a token (not padding, not free).
+    cache: KeysValues  # Each [depth b g p k] with p places; or a list over blocks.
+    valid: Bool[Array, 'b p']  # Which places have a token (not padding, not free).
     end: Int[Array, '']  # The first free place.
-    position: Int[Array, 'b']  # Of each row's next token.
-    phi: Int[Array, 'b']  # The image that each row's next token sees; 0 where a picture is seen at its tag alone.
+    position: Int[Array, 'b']  # Position of each row's next token.
+    phi: Int[Array, 'b']  # The image that each row's next token sees; 0 if only the tags see pictures.
 
 
 def encode_pictures(model: Flamingo, params: Params, pictures: Sequence[Sequence[Frames]]) -> Media | None:
-    """Pictures of each row -> keys and values of the media; trunk and resampler run once a picture.
+    """Pictures of each row -> keys and values of the media. Trunk and resampler run once per picture.
 
     Args:
       pictures: for each row its pictures, uint8 [t height width 3] or features [t s d_v]; t may differ between them.
 
     Returns:
-      Media of b rows of n images, n the most that a row has (rounded up to a power of two, to compile seldom); None if
-      no row has a picture.
+      Media of b rows of n images, where n is the most pictures of a row, rounded up to a power of two to compile
+      rarely; None if no row has a picture.
     """
     n = max(len(row) for row in pictures)
     if n == 0:
         return None
     n = 1 << (n - 1).bit_length()
     media = jnp.zeros((len(pictures) * n, model.config.media_tokens, model.config.media_width), model.dtype)
-    devices = max(1, jax.sharding.get_abstract_mesh().size)  # Of the mesh in use (`parallel.rules.activations`).
+    devices = max(1, jax.sharding.get_abstract_mesh().size)  # Of the current mesh (`parallel.rules.activations`).
     by_shape: dict[tuple, list[tuple[int, Frames]]] = {}
     for i, row in enumerate(pictures):
         for j, picture in enumerate(row):
             by_shape.setdefault(picture.shape, []).append((i * n + j, picture))
     for group in by_shape.values():
-        while group:  # As many as are a power of two: few programs, and no picture in vain.
+        while group:  # Powers of two: few programs, and no padding pictures.
             size = min(64, 1 << (len(group).bit_length() - 1))
             places, frames = zip(*group[:size], strict=True)
             frames += frames[-1:] * (-size % devices)  # Whole pictures on each device.
@@ -79,12 +79,12 @@ def prefill(
     valid: Bool[Array, 'b l'],
     room: int,
 ) -> tuple[Float[Array, 'b v'], Text]:
-    """Reads prompts that are padded on the left.
+    """Reads prompts, which are padded on the left.
 
     Args:
       media: from `encode_pictures`.
       tokens, valid: the prompts; valid is False on padding.
-      room: how many tokens may be added later.
+      room: the number of tokens that can be added later.
 
     Returns:
       float32 logits of the token after each prompt, and the text.
@@ -105,7 +105,7 @@ def prefill(
 def extend(
     model: Flamingo, params: Params, media: Media | None, text: Text, tokens: Int[Array, 'b l']
 ) -> tuple[Float[Array, 'b l v'], Text]:
-    """Adds tokens without <image> tags to each row: (logits after each of them, the new text)."""
+    """Adds tokens without <image> tags to each row -> (logits after each of them, the new text)."""
     phi = jnp.broadcast_to(text.phi[:, None], tokens.shape)
     return _advance(model, params, media, text, tokens, jnp.ones(tokens.shape, bool), phi)
 
@@ -113,9 +113,9 @@ def extend(
 def branch(
     model: Flamingo, params: Params, media: Media | None, text: Text, tokens: Int[Array, 'b c l']
 ) -> Float[Array, 'b c l v']:
-    """Logits after each token of c continuations of each row, which all read the row's text and not one another.
+    """Logits after each token of c continuations of each row. They read the row's text, but not one another.
 
-    They stand side by side in one sequence, under a mask: attention then costs places * c * l a row, so few at a time.
+    They are side by side in one sequence with a mask. Attention costs places * c * l per row, so give few at a time.
     """
     b, c, l = tokens.shape
     places = text.valid.shape[1]
@@ -138,9 +138,10 @@ def branch(
 
 
 def begin(model: Flamingo, media: Media | None, text: Text) -> tuple[Media | None, Text]:
-    """What tokens after a prompt read of it; lists of blocks for a model that is unrolled.
+    """The media and the text that tokens after a prompt read, as lists over blocks for an unrolled model.
 
-    Of the pictures they read only the last, where only that is seen, and none where each is seen at its tag alone.
+    Of the pictures, these tokens read only the last one if `only_last_image` is set, and none if only the tags see
+    pictures.
     """
     if media is not None and model.config.xattn.only_at_tag:
         media = None
@@ -161,7 +162,7 @@ def begin(model: Flamingo, media: Media | None, text: Text) -> tuple[Media | Non
 
 
 def repeat(text: Text, times: int) -> Text:
-    """Each row `times` times, one after the other: for beams."""
+    """Repeats each row `times` times in place, for beams."""
     return text._replace(
         cache=jax.tree.map(lambda x: jnp.repeat(x, times, axis=-4), text.cache),
         valid=jnp.repeat(text.valid, times, axis=0),
@@ -171,7 +172,7 @@ def repeat(text: Text, times: int) -> Text:
 
 
 def take(text: Text, rows: Int[Array, 'b']) -> Text:
-    """The given rows: what beams do when some go on twice and others end."""
+    """Selects rows, since a beam may continue in several or in none."""
     return text._replace(
         cache=jax.tree.map(lambda x: jnp.take(x, rows, axis=-4), text.cache),
         valid=jnp.take(text.valid, rows, axis=0),

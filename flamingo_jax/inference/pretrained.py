@@ -1,4 +1,4 @@
-"""A model ready for use: parameters, tokenizer and config together, with the three things that one does with it."""
+"""A model ready for use: parameters, tokenizer and config, with logits, generation and scores."""
 
 import contextlib
 import dataclasses
@@ -25,8 +25,8 @@ from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.parallel import rules
 
 ArrayLike = Array | np.ndarray
-_TOGETHER = 256  # Tokens of candidates scored at a time: so few that their attention to one another stays small.
-_LIKELIEST = 96  # The same where the likeliest are scored first, and often the first few decide.
+_TOGETHER = 256  # Tokens of candidates that are scored at a time. More would make their attention to one another large.
+_LIKELIEST = 96  # The same for `choose`, which scores the likeliest first and often needs few.
 
 
 def load(path: str | pathlib.Path, mesh: jax.sharding.Mesh | None = None, dtype: Any = None) -> 'Pretrained':
@@ -34,12 +34,13 @@ def load(path: str | pathlib.Path, mesh: jax.sharding.Mesh | None = None, dtype:
 
     Args:
       path: a bundle or a run's workdir.
-      mesh: from `flamingo_jax.parallel.mesh.make_mesh`: the parameters are read straight into its shards; None is one
+      mesh: from `flamingo_jax.parallel.mesh.make_mesh`. Parameters are read directly into its shards. None is one
         device.
-      dtype: of computation and parameters (an EfficientNet stays float32); None is bfloat16 on TPU and GPU, float32 on CPU.
+      dtype: of computation and parameters (an EfficientNet stays float32); None is bfloat16 on TPU and GPU, float32 on
+        CPU.
 
     Raises:
-      FileNotFoundError: there is neither, or a part is missing; the message names it.
+      FileNotFoundError: `path` is neither, or a part is missing; the message names it.
     """
     path = pathlib.Path(path).expanduser()
     dtype = jnp.dtype(dtype or (jnp.bfloat16 if jax.default_backend() in ('tpu', 'gpu') else jnp.float32))
@@ -51,7 +52,7 @@ def load(path: str | pathlib.Path, mesh: jax.sharding.Mesh | None = None, dtype:
         found = bundle.read(path)
         config, image_tag, trained, step = found.config, found.image_tag, {}, None
         if config.lm is None:
-            raise ValueError(f'The bundle {path} holds no language model: it can be named in a training config only.')
+            raise ValueError(f'The bundle {path} has no language model. It can only be used in a training config.')
         tokenizer = found.tokenizer()
         sources = {name: found for name in found.checksums}
     else:
@@ -71,7 +72,7 @@ def load(path: str | pathlib.Path, mesh: jax.sharding.Mesh | None = None, dtype:
         params[name] = jax.device_put(tree, shardings[name])
     expected = jax.eval_shape(lambda: nn.meta.unbox(model.init(jax.random.key(0))))
     if missing := sorted(set(expected) - set(params)):
-        raise ValueError(f'{path} has no parameters for {missing}.')
+        raise ValueError(f'{path} has no parameters for {missing}. Convert or export it again.')
     sums = {name: source.checksums[name] for name, source in sources.items()}
     return Pretrained(model, params, tokenizer, image_tag, step, sums, mesh)
 
@@ -84,13 +85,13 @@ class Pretrained:
     params: Params
     tokenizer: Tokenizer
     image_tag: str | None
-    step: int | None  # Of the training run, None for a bundle.
-    checksums: dict[str, str]  # Of the trees that came from bundles, as stored.
-    mesh: jax.sharding.Mesh | None = None  # Where the parameters lie; rows of a batch lie over its data and fsdp axes.
+    step: int | None  # Step of the training run; None for a bundle.
+    checksums: dict[str, str]  # Of the trees that were read from bundles, as stored.
+    mesh: jax.sharding.Mesh | None = None  # The mesh of the parameters. Rows of a batch are sharded over data and fsdp.
 
     @property
     def config(self) -> FlamingoConfig:
-        """Of the model."""
+        """The model's config."""
         return self.model.config
 
     @property
@@ -100,7 +101,7 @@ class Pretrained:
 
     @functools.cached_property
     def by_token(self) -> tuple[Flamingo, Params]:
-        """The model and its parameters as they are fastest a token at a time."""
+        """The model and its parameters in the form that decodes fastest."""
         devices = jax.tree.leaves(self.params)[0].devices()
         on_one_cpu = len(devices) == 1 and next(iter(devices)).platform == 'cpu'
         return unroll(self.model, self.params) if on_one_cpu else (self.model, self.params)
@@ -110,17 +111,17 @@ class Pretrained:
         return self.encode(frames[None])[0]
 
     def encode(self, frames: UInt8[np.ndarray, 'b t height width 3']) -> Float[np.ndarray, 'b t s d_v']:
-        """The same of several pictures or videos of one length."""
+        """The features of several pictures, or of videos of one length."""
         (rows,), cut = self._in_rows(frames)
         with self._on_mesh():
             return np.asarray(_features(self.model, self.params, rows[:, None]))[:cut, 0]
 
     def _on_mesh(self) -> contextlib.AbstractContextManager[None]:
-        """Activations lie on the mesh as in training."""
+        """Shards activations on the mesh, as in training."""
         return contextlib.nullcontext() if self.mesh is None else rules.activations(self.mesh)
 
     def _in_rows(self, *arrays: ArrayLike) -> tuple[list[ArrayLike], int]:
-        """Arrays with their rows over the mesh, and how many rows they had: repeated rows make them divisible."""
+        """Arrays with rows sharded over the mesh, and their number of rows before padding: the last row is repeated."""
         b = len(arrays[0])
         if self.mesh is None:
             return list(arrays), b
@@ -138,7 +139,7 @@ class Pretrained:
 
         Args:
           images: pixels uint8 or float in 0..255, or features [b n t s d_v]; None for text alone.
-          tokens: with <BOS> and the tags of the images, padded at the end.
+          tokens: text with <BOS> and the tags of the images, padded at the end.
 
         Raises:
           ValueError: a row has more <image> tags than there are images.
@@ -146,9 +147,13 @@ class Pretrained:
         tokens = jnp.asarray(tokens)
         tags, n = int(self.model.phi(tokens).max()), 0 if images is None else images.shape[1]
         if tags > n:
-            raise ValueError(f'A text has {tags} {IMAGE} tags, but there are {n} pictures a row.')
+            raise ValueError(
+                f'A text has {tags} {IMAGE} tags, but there are {n} pictures per row. Give a picture for each tag.'
+            )
         if tokens.shape[1] > self.config.lm.context:
-            raise ValueError(f'{tokens.shape[1]} tokens exceed the context of {self.config.lm.context}.')
+            raise ValueError(
+                f'{tokens.shape[1]} tokens exceed the context of {self.config.lm.context}. Shorten the text.'
+            )
         (tokens, *images), cut = self._in_rows(tokens, *([] if images is None else [images]))
         with self._on_mesh():
             return _logits(self.model, self.params, jnp.asarray(images[0]) if images else None, tokens)[:cut]
@@ -165,33 +170,33 @@ class Pretrained:
         length_penalty: float = 0.0,
         seed: int = 0,
     ) -> str | list[str]:
-        """Continues a prompt, or each prompt of a batch; greedy unless told otherwise.
+        """Continues a prompt, or each prompt of a batch. The default is greedy decoding.
 
         Args:
           prompt: strings and pictures in reading order (see `inputs/prompts.py`), or a list of such lists.
-          max_new_tokens: at most so many.
-          num_beams: beam search if above 1 (paper: 3); excludes a temperature.
+          max_new_tokens: most tokens to generate.
+          num_beams: beam search if above 1 (paper: 3); not together with a temperature.
           temperature, top_k, top_p: sampling.
           stop: texts before which the answer ends. <EOC> and <EOS> always end it.
           length_penalty: beams are compared by log-probability / length ** length_penalty.
-          seed: of sampling.
+          seed: seed for sampling.
 
         Returns:
           The continuation without surrounding white space; a list of them for a list of prompts.
 
         Raises:
-          ValueError: a bad prompt, or one that with the new tokens is longer than the context.
+          ValueError: the prompt is not valid, or together with the new tokens exceeds the context.
         """
         if num_beams > 1 and temperature:
-            raise ValueError('Beam search and sampling exclude each other: give num_beams or temperature.')
+            raise ValueError('Beam search and sampling exclude each other. Give num_beams or temperature, not both.')
         prompts, several = as_batch(prompt)
         number = len(prompts)
         media, text, logits = self.read(self._fill(prompts), max_new_tokens)
         stops = (*self.tokenizer.ends, *([] if self.tokenizer.eoc is None else [self.tokenizer.eoc]))
         c = self.config
-        # An <image> tag would have no picture.
+        # A generated <image> tag would have no picture.
         banned = tuple(c.lm.vocab_size + i for i in range(len(c.extra_tokens)) if c.lm.vocab_size + i not in stops)
-        # In some vocabularies one token begins, ends and pads.
+        # In some vocabularies one token is <BOS>, <EOS> and padding.
         banned += tuple({self.tokenizer.pad, self.tokenizer.bos} - set(stops))
         common = (*self.by_token, media, text, logits, jnp.array(stops))
         with self._on_mesh():
@@ -207,11 +212,11 @@ class Pretrained:
     def score(
         self, prompt: Prompt | Sequence[Prompt], candidates: Sequence[str] | Sequence[Sequence[str]]
     ) -> Float[np.ndarray, 'c'] | Float[np.ndarray, 'b c']:
-        """Log-likelihood of each candidate continuation, exactly as written (end it with '<EOC>' to score the end too).
+        """Log-likelihood of each candidate continuation, exactly as written. End it with '<EOC>' to score the end too.
 
         Args:
           prompt: as for `generate`.
-          candidates: the same for every prompt, or a list for each, of one length.
+          candidates: one list for all prompts, or a list for each prompt, all of one length.
 
         Returns:
           Natural logarithms: [c] for one prompt, [b c] for a list of prompts.
@@ -219,7 +224,10 @@ class Pretrained:
         prompts, several = as_batch(prompt)
         rows = [candidates] * len(prompts) if isinstance(candidates[0], str) else candidates
         if len(rows) != len(prompts) or len({len(row) for row in rows}) != 1:
-            raise ValueError(f'{len(prompts)} prompts need as many lists of candidates, all of one length.')
+            raise ValueError(
+                f'{len(prompts)} prompts need {len(prompts)} lists of candidates, all of one length. For '
+                'other lengths, use `choose`.'
+            )
         number = len(prompts)
         prompts, rows = self._fill(prompts), self._fill(rows)
         encoded = [self._encode_candidates(prompt, row) for prompt, row in zip(prompts, rows, strict=True)]
@@ -234,10 +242,10 @@ class Pretrained:
         return scores if several else scores[0]
 
     def choose(self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[str]]) -> list[int]:
-        """The likeliest candidate of each prompt, by its place: that of the highest `score`, found without scoring all.
+        """The index of the candidate with the highest `score` for each prompt, found without scoring all.
 
-        A candidate is no likelier than its first token. They are scored in the order of that bound, the short ones first, until
-        none that is left can be better than the best found: of a thousand names mostly a few dozen.
+        A candidate is at most as likely as its first token. Candidates are scored in the order of this bound, short
+        ones first, until no other can beat the best. Of a thousand names, usually a few dozen are scored.
 
         Args:
           prompts: as for `generate`.
@@ -258,13 +266,13 @@ class Pretrained:
                 places[np.argsort(-bound[places], kind='stable')] for places, bound in zip(order, bounds, strict=True)
             ]
             most = max(map(len, order))
-            part = max(1, min(_LIKELIEST // room, 1 << (most - 1).bit_length()))  # Few sizes: to compile seldom.
+            part = max(1, min(_LIKELIEST // room, 1 << (most - 1).bit_length()))  # Few sizes, to compile rarely.
             for begin in range(0, most, part):
                 some = [places[begin : begin + part] for places in order]
                 left = [len(places) > 0 and bounds[i][places[0]] > best[i] for i, places in enumerate(some)]
                 if not any(left):
                     break
-                # A row that has fewer repeats them, one that has none scores the beginning of any: one shape for all.
+                # All rows have one shape: a row with fewer candidates repeats them; one with none left scores any.
                 some = [np.resize(places if len(places) else [0], part) for places in some]
                 scores = self._score(
                     read, [[encoded[i][j][:room] for j in places] for i, places in enumerate(some)], room
@@ -278,7 +286,7 @@ class Pretrained:
         continues = is_continued(prompt, self.tokenizer)
         encoded = [self.tokenizer.encode(candidate, continues) for candidate in candidates]
         if empty := [c for c, ids in zip(candidates, encoded, strict=True) if not ids]:
-            raise ValueError(f'A candidate is empty: {empty[0]!r}.')
+            raise ValueError(f'The candidate {empty[0]!r} is empty. Give at least one token.')
         return encoded
 
     def _score(self, read, candidates: Sequence[Sequence[list[int]]], longest: int) -> Float[np.ndarray, 'b c']:
@@ -292,12 +300,12 @@ class Pretrained:
             return np.asarray(search.score(self.model, self.params, *read, tokens, valid))
 
     def room(self, prompt: Prompt, candidates: Iterable[str]) -> int:
-        """Tokens of the context that `score` needs after a prompt."""
+        """The number of tokens that `score` needs after a prompt."""
         continues = is_continued(prompt, self.tokenizer)
         return _room(max(len(self.tokenizer.encode(candidate, continues)) for candidate in candidates))
 
     def lengths(self, prompt: Prompt, candidates: Sequence[str]) -> Int[np.ndarray, 'c']:
-        """Tokens of each candidate after a prompt: what its `score` is a sum over."""
+        """The number of tokens of each candidate after a prompt, over which `score` sums."""
         return np.array([len(ids) for ids in self._encode_candidates(prompt, candidates)])
 
     def _fill(self, rows: Sequence[Any]) -> list[Any]:
@@ -311,10 +319,10 @@ class Pretrained:
         longest = max(len(tokens) for tokens, _ in encoded)
         if longest + room > self.config.lm.context:
             raise ValueError(
-                f'A prompt of {longest} tokens with {room} more exceeds the context of {self.config.lm.context} tokens: '
-                'use fewer examples, or fewer new tokens.'
+                f'A prompt of {longest} tokens and {room} new ones exceeds the context of {self.config.lm.context} '
+                'tokens. Use fewer examples or fewer new tokens.'
             )
-        length = min(_round_up(longest, 32), self.config.lm.context - room)  # Few lengths: to compile seldom.
+        length = min(_round_up(longest, 32), self.config.lm.context - room)  # Few lengths, to compile rarely.
         tokens = np.full((len(prompts), length), self.tokenizer.pad, np.int32)
         valid = np.zeros(tokens.shape, bool)
         for row, (ids, _) in enumerate(encoded):
@@ -332,7 +340,7 @@ class Pretrained:
 
 
 def _room(longest: int) -> int:
-    return _round_up(longest, 4)  # Few lengths: to compile seldom.
+    return _round_up(longest, 4)  # Few lengths, to compile rarely.
 
 
 def _round_up(n: int, multiple: int) -> int:

@@ -1,4 +1,4 @@
-"""What a training run left in its folder, read for use: run.json, and the newest checkpoint that agrees with its checksums.
+"""Reads a training run's folder: run.json, and the newest checkpoint that agrees with its checksums.
 
 `training/checkpoint.py` writes the checkpoints, and describes the folder.
 """
@@ -24,7 +24,7 @@ CHECKSUMS = 'checksums.json'
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """The newest checkpoint of a training run, and where the trees that it did not train are."""
+    """The newest checkpoint of a training run, and the bundles of the trees that it did not train."""
 
     config: FlamingoConfig
     image_tag: str | None
@@ -38,8 +38,8 @@ def open_run(path: pathlib.Path) -> Run:
     """Reads what a run trained.
 
     Raises:
-      FileNotFoundError: no finished checkpoint, or the bundle of a frozen tree is gone.
-      ValueError: a bundle is another one than in training.
+      FileNotFoundError: there is no finished checkpoint, or the bundle of a frozen tree is missing.
+      ValueError: a bundle has changed since the training.
     """
     run = json.loads((path / 'run.json').read_text())
     about, trained, step = read_latest(path)
@@ -48,12 +48,14 @@ def open_run(path: pathlib.Path) -> Run:
     frozen = {name: bundle.read(source) for name, source in run['frozen_paths'].items()}
     for name, source in frozen.items():
         if source.checksums.get(name) != about['frozen'][name]:
-            raise ValueError(f'{source.path} no longer holds the {name!r} that the run {path} was trained with.')
+            raise ValueError(
+                f'{source.path} no longer has the {name!r} with which the run {path} was trained. Restore that bundle.'
+            )
     return Run(config, image_tag, tokenizer, frozen, jax.tree.map(np.asarray, trained), step)
 
 
 def read_latest(workdir: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, Any], int]:
-    """The newest whole checkpoint of a run, for use: (about, trained trees on one device, step).
+    """The newest whole checkpoint of a run: (about, trained trees on one device, step).
 
     Raises:
       FileNotFoundError: the run has no finished checkpoint.
@@ -61,9 +63,9 @@ def read_latest(workdir: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, 
     """
     folder = pathlib.Path(workdir).absolute() / 'checkpoints'
     if not folder.is_dir():
-        raise FileNotFoundError(f'{workdir} holds no checkpoints.')
+        raise FileNotFoundError(f'{workdir} has no checkpoints. Give the workdir of a training run, or a bundle.')
     if (step := newest_whole(folder)) is None:
-        raise FileNotFoundError(f'{workdir} holds no finished checkpoint yet.')
+        raise FileNotFoundError(f'{workdir} has no finished checkpoint yet. Wait for one, or train further.')
     found = ocp.metadata(folder / str(step))
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(lambda _: ocp.PLACEHOLDER, found.metadata)  # The optimizer's state is not read.
@@ -80,22 +82,22 @@ def steps(folder: pathlib.Path) -> list[int]:
 
 
 def newest_whole(folder: pathlib.Path) -> int | None:
-    """The newest checkpoint that agrees with its checksums; tells of each newer one that does not."""
+    """The newest checkpoint that agrees with its checksums. Prints each newer one that does not."""
     found = steps(folder)
     for step in found:
         if (damage := _damage(folder / str(step))) is None:
             return step
-        print(f'The checkpoint {folder / str(step)} is damaged: {damage}. Falling back to the one before.', flush=True)
+        print(f'The checkpoint {folder / str(step)} is damaged: {damage}. Using the one before.', flush=True)
     if found:
         raise OSError(
-            f'Every checkpoint in {folder} is damaged: those of the steps {found}. Nothing was started anew: bring back a '
-            'copy of one, or give another workdir.'
+            f'All checkpoints in {folder} are damaged: those of the steps {found}. Restore a copy of one, or give '
+            'another --workdir to start from the beginning.'
         )
     return None
 
 
 def digests(folder: pathlib.Path) -> dict[str, str]:
-    """SHA-256 of every file below a folder but its checksums.json, by relative path."""
+    """SHA-256 of every file in a folder and below, except checksums.json, by relative path."""
     files = sorted(file for file in folder.rglob('*') if file.is_file() and file.name != CHECKSUMS)
 
     def digest(file: pathlib.Path) -> str:
@@ -114,12 +116,12 @@ def _damage(folder: pathlib.Path) -> str | None:
         if not (folder / CHECKSUMS).is_file():
             if 'checksums' in ocp.metadata(folder).custom_metadata:
                 return f'{CHECKSUMS} is missing'
-            print(f'The checkpoint {folder} is from before there were checksums; it is used unchecked.', flush=True)
+            print(f'The checkpoint {folder} has no checksums; it is used unchecked.', flush=True)
             return None
         recorded = json.loads((folder / CHECKSUMS).read_bytes())
         there = digests(folder)
         different = [file for file, digest in recorded.items() if there.get(file) != digest]
-    except Exception as error:  # Orbax has many for metadata that is cut short.
+    except Exception as error:  # Orbax has many errors for metadata that is cut short.
         return f'it cannot be read ({error})'
     if different:
         state = 'differs from its checksum' if different[0] in there else 'is missing'

@@ -1,4 +1,4 @@
-"""Choosing tokens: greedy, sampling, beams, and the likelihood of given continuations."""
+"""Decoding methods: greedy, sampling, beam search; and the likelihood of given continuations."""
 
 import functools
 from typing import NamedTuple
@@ -11,19 +11,19 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from flamingo_jax.inference.decode import Text, begin, branch, extend, repeat, take
 from flamingo_jax.model.flamingo import Flamingo, Media, Params
 
-NEVER = np.float32(-1e30)  # Log-probability of what must not be chosen; finite, so that sums stay ordered.
+NEVER = np.float32(-1e30)  # Log-probability of a token that must not be chosen; finite, so that sums stay ordered.
 
 
 class Sampling(NamedTuple):
     """How `sample` draws; temperature 0 is greedy."""
 
     temperature: float = 0.0
-    top_k: int = 0  # Only the k likeliest tokens; 0 = all.
+    top_k: int = 0  # Only the k likeliest tokens; 0 is all.
     top_p: float = 1.0  # Only the likeliest tokens that together reach this probability (Holtzman et al. 2020).
 
 
 def next_token(logits: Float[Array, 'b v'], key: Key[Array, ''], how: Sampling) -> Int[Array, 'b']:
-    """One token a row."""
+    """One token per row."""
     if how.temperature == 0:
         return logits.argmax(axis=-1).astype(jnp.int32)
     logits = logits / how.temperature
@@ -52,11 +52,11 @@ def sample(
     how: Sampling,
     banned: tuple[int, ...],
 ) -> Int[Array, 'b {steps}']:
-    """Up to `steps` tokens a row after a prompt; ends when every row has met one of `stops`.
+    """Up to `steps` tokens per row after a prompt; ends when every row has one of `stops`.
 
     Args:
       model, params: may be unrolled (`unrolled.unroll`).
-      media, text, logits: of the prompt, from `decode`.
+      media, text, logits: those of the prompt, from `decode`.
       stops: tokens that end a row.
       banned: tokens that are never chosen (an <image> tag, which would have no picture).
 
@@ -98,11 +98,11 @@ def beam_search(
     length_penalty: float,
     banned: tuple[int, ...],
 ) -> Int[Array, 'b {steps}']:
-    """The best of `beams` beams a row (paper: 3), by summed log-probability / length ** length_penalty.
+    """The best of `beams` beams per row (paper: 3), by summed log-probability / length ** length_penalty.
 
-    A hypothesis is finished by a stop token, whose log-probability and place count. At each step so many of the likeliest
-    continuations are looked at that `beams` live ones remain if all that can do finish; the search ends when no live
-    beam can still beat the worst finished one, or after `steps`. Arguments and result as `sample`.
+    A stop token ends a hypothesis; its log-probability and its position count. At each step enough of the likeliest
+    continuations are kept that `beams` live ones remain, however many end. The search ends when no live beam can beat
+    the worst finished one, or after `steps`. Arguments and result as for `sample`.
     """
     banned = jnp.array(banned, jnp.int32)
     b, v = logits.shape
@@ -112,12 +112,14 @@ def beam_search(
 
     def more(carry):
         step, _, _, _, live, _, finished, _ = carry
-        # A sum of log-probabilities only falls. Divided by a positive power of the length it is best at full length.
+        # A sum of log-probabilities can only fall. Divided by a positive power of the length, it is best at full
+        # length.
         length = jnp.float32(steps) if length_penalty > 0 else step + 1.0
         return (step < steps) & (live[:, 0] / length**length_penalty > finished.min(axis=1)).any()
 
     def look(step, logits, live, live_tokens, finished, finished_tokens):
-        # What is banned keeps its share of the probability, as in transformers, so that beams compare as in the originals.
+        # Banned tokens keep their share of the probability, as in transformers, so that beams compare as in the
+        # originals.
         logp = jax.nn.log_softmax(logits, axis=-1).at[:, banned].set(NEVER).reshape(b, beams, v)
         score, choice = jax.lax.top_k((live[..., None] + logp).reshape(b, beams * v), looked_at)
         beam, token = choice // v, choice % v
@@ -140,12 +142,12 @@ def beam_search(
         logits, text = extend(model, params, media, take(text, rows), token)
         return step + 1, text, *look(step, logits[:, 0], *beams_so_far)
 
-    live = jnp.where(jnp.arange(beams) == 0, 0.0, NEVER) * jnp.ones((b, 1))  # All beams begin as one.
+    live = jnp.where(jnp.arange(beams) == 0, 0.0, NEVER) * jnp.ones((b, 1))  # At first only one beam counts.
     nothing = jnp.full((b, beams, steps), -1, jnp.int32)
     first = look(0, jnp.repeat(logits, beams, axis=0), live, nothing, jnp.full((b, beams), NEVER), nothing)
     carry = jax.lax.while_loop(more, one, (1, repeat(text, beams), *first))
     step, _, _, _, live, live_tokens, finished, finished_tokens = carry
-    # What is still live after the last step competes too.
+    # Beams still live after the last step compete too.
     scores = jnp.concatenate([finished, live / jnp.maximum(step, 1.0) ** length_penalty], axis=1)
     tokens = jnp.concatenate([finished_tokens, live_tokens], axis=1)
     return tokens[jnp.arange(b), scores.argmax(axis=1)]
@@ -161,10 +163,10 @@ def score(
     candidates: Int[Array, 'b c l'],
     valid: Bool[Array, 'b c l'],
 ) -> Float[Array, 'b c']:
-    """Log-likelihood of each candidate continuation of each row (close-ended tasks, paper appendix B.1.3).
+    """Log-likelihood of each candidate continuation of each row (close-ended tasks; paper, appendix B.1.3).
 
     Args:
-      media, text, logits: of the prompts.
+      media, text, logits: those of the prompts.
       candidates, valid: tokens, padded on the right.
     """
     media, text = begin(model, media, text)

@@ -1,7 +1,7 @@
-"""The model for tokens that are decoded one at a time on one CPU device: its blocks one by one, and no stacks of them.
+"""The model for decoding one token at a time on one CPU device: a Python loop over the blocks instead of a scan.
 
-XLA's CPU backend copies what a scan takes from a stack: for each token all weights, which are all that a token reads. So each
-stack is a list of what the blocks have (`apart`). The price is that the time to compile grows with depth.
+XLA's CPU backend copies each slice that a scan takes from a stack, which are all weights, for each token. So each stack
+becomes a list with an entry per block (`apart`). The price is a compile time that grows with depth.
 """
 
 import dataclasses
@@ -29,9 +29,9 @@ def run_one_by_one(
     remat: str,
     every_block: bool,
 ) -> tuple[Float[Array, 'b l d'], Any]:
-    """What `stack.scan` computes, with lists in place of stacks; only with a cache.
+    """Computes `stack.scan` with lists in place of stacks; only with a cache.
 
-    `remat` and `every_block` mean nothing to decoding, and `index` is known to `block`.
+    Decoding does not use `remat` and `every_block`, and `block` already has `index`.
     """
     depth, news = len(jax.tree.leaves(cache, is_leaf=_is_list)[0]), []
     for i in range(depth):
@@ -44,13 +44,13 @@ def run_one_by_one(
 
 @dataclasses.dataclass(frozen=True)
 class Unrolled(Flamingo):
-    """A Flamingo that runs its blocks one by one, on parameters, media and a cache that are `apart`."""
+    """A Flamingo that loops over its blocks in Python. Parameters, media and cache must be `apart`."""
 
     loop: ClassVar[Callable[..., Any]] = staticmethod(run_one_by_one)
 
 
 def unroll(model: Flamingo, params: Params) -> tuple[Unrolled, Params]:
-    """The model, unrolled, and its parameters with their stacks apart: views, not copies."""
+    """The unrolled model, and its parameters with their stacks apart, as views."""
     (device,) = jax.tree.leaves(params)[0].devices()
 
     def views(stacks):
@@ -62,7 +62,7 @@ def unroll(model: Flamingo, params: Params) -> tuple[Unrolled, Params]:
 
 
 def apart(stacks: Any) -> Any:
-    """A tree of stacks over blocks -> the same tree, each stack a list of what the blocks have."""
+    """A tree of stacks over blocks -> the same tree, with each stack as a list with an entry per block."""
     return jax.tree.map(lambda x: [x[i] for i in range(len(x))], stacks)
 
 

@@ -1,8 +1,8 @@
-"""What pictures are changed by in training: the paper's mirroring and colours, and whole other views of a picture.
+"""Augmentation of pictures in training: the paper's flip and colour jitter, and random views of a picture.
 
-Views are for frozen features that are computed once, so that few drawings are not learnt by heart. A view is turned, moved,
-brought nearer or further off, recoloured; one in six loses its colour, one in six is a sketch of its outlines, half of them
-stand on another background than white.
+Views are for frozen features, which are computed once: they keep a model from memorising a small set of drawings.
+A view is rotated, shifted, scaled and recoloured. One in six is grey, one in six is a sketch of the outlines, and half
+of them have a background that is not white.
 """
 
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ LARGEST_TURN = 20  # Degrees.
 SIZES = (0.6, 1.1)  # Of the picture's side.
 LARGEST_SHIFT = 0.1
 GREY, SKETCH, BACKGROUND = 1 / 6, 1 / 6, 1 / 2
-# Brightness, contrast and saturation: factors of a view, and of `recolour`. The paper does not give its own.
+# Factors of brightness, contrast and saturation, for a view and for `recolour`. The paper does not give its own.
 ENHANCERS = (PIL.ImageEnhance.Brightness, PIL.ImageEnhance.Contrast, PIL.ImageEnhance.Color)
 VIEW_COLOURS = ((0.6, 0.7, 0.4), (1.3, 1.3, 1.6))
 COLOURS = ((0.8, 0.8, 0.8), (1.2, 1.2, 1.2))
@@ -33,7 +33,7 @@ def mirror(frames: Frames) -> Frames:
     t, s, d_v = frames.shape
     side = int(round(s**0.5))
     if side * side != s:
-        raise ValueError(f'{s} features are no square grid: they cannot be mirrored.')
+        raise ValueError(f'{s} features do not form a square grid, so they cannot be mirrored.')
     return frames.reshape(t, side, side, d_v)[:, :, ::-1].reshape(t, s, d_v)
 
 
@@ -45,7 +45,7 @@ def draw_colours(rng: np.random.Generator) -> tuple[float, ...]:
 def recolour(
     frames: UInt8[np.ndarray, 't size size 3'], factors: tuple[float, ...]
 ) -> UInt8[np.ndarray, 't size size 3']:
-    """Brightness, contrast and saturation multiplied, the same of every frame of a film."""
+    """Multiplies brightness, contrast and saturation; every frame of a film gets the same factors."""
     return np.stack([np.asarray(_enhanced(PIL.Image.fromarray(frame), factors)) for frame in frames])
 
 
@@ -56,7 +56,7 @@ def _enhanced(image: PIL.Image.Image, factors: Iterable[float]) -> PIL.Image.Ima
 
 
 def view(frames: UInt8[np.ndarray, 't size size 3'], rng: np.random.Generator) -> UInt8[np.ndarray, 't size size 3']:
-    """One random view, the same of every frame of a video."""
+    """One random view; every frame of a video gets the same one."""
     side = frames.shape[1]
     turn, size = rng.uniform(-LARGEST_TURN, LARGEST_TURN), rng.uniform(*SIZES)
     shift = tuple(int(x) for x in rng.uniform(-LARGEST_SHIFT, LARGEST_SHIFT, 2) * side)
@@ -70,7 +70,7 @@ def view(frames: UInt8[np.ndarray, 't size size 3'], rng: np.random.Generator) -
             image = PIL.ImageOps.invert(image.convert('L').filter(PIL.ImageFilter.FIND_EDGES)).convert('RGB')
         elif look < SKETCH + GREY:
             image = image.convert('L').convert('RGB')
-        # White is what pictures stand on: where it was, the background shows.
+        # Pictures stand on white. The new background replaces the white.
         mask = PIL.Image.fromarray((frame.min(axis=-1) < 250).astype(np.uint8) * 255)
         small = (max(1, round(side * size)),) * 2
         image, mask = (

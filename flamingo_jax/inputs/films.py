@@ -1,6 +1,6 @@
-"""A film -> so many frames of it, evenly, at least one a second (paper: 8 in training, at 1 a second).
+"""A film -> a fixed number of its frames, evenly spaced, at least one a second (paper: 8 in training, 1 a second).
 
-A film is a list of pictures, which are taken to be a second apart at most, or an encoded clip: an animated WebP, GIF or PNG
+A film is a list of pictures, assumed to be at most a second apart, or an encoded clip: an animated WebP, GIF or PNG
 (PIL), or a video file (PyAV: pip install 'flamingo_jax[films]'). A still is a film in which nothing moves.
 """
 
@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 
 from flamingo_jax.inputs.images import PictureError, Still, to_frames
 
-APART = 1.0  # Seconds between frames at most.
+APART = 1.0  # Most seconds between two frames.
 ENCODED = bytes | str | os.PathLike
 
 
@@ -28,16 +28,16 @@ def to_film(
     Args:
       film: encoded, or a list of pictures.
       frames: how many.
-      size, fit: as of `to_frames`.
-      start: of a film of more than `frames` seconds a piece of that length is taken, from here: 0 is its beginning, 1 the
-        last one possible.
+      size, fit: as for `to_frames`.
+      start: where in a film longer than `frames` seconds the piece of that length is taken: 0 is the beginning of the
+        film, 1 its end.
 
     Raises:
-      PictureError: it cannot be read, or PyAV is needed and not installed.
+      PictureError: the film cannot be read, or it needs PyAV, which is not installed.
     """
     if not isinstance(film, ENCODED | PIL.Image.Image) and not (isinstance(film, np.ndarray) and film.ndim == 3):
         if not len(film):
-            raise PictureError('A film has no frames: its list is empty.')
+            raise PictureError('A film is an empty list. Give at least one frame.')
         chosen = times(float(len(film)), frames, start).astype(int)
         return to_frames([film[i] for i in chosen], size, fit)
     if not isinstance(film, ENCODED):
@@ -58,7 +58,7 @@ def to_film(
 
 
 def times(seconds: float, frames: int, start: float) -> np.ndarray:
-    """When the frames of a film are taken, in seconds: the middles of equal parts, of a second at most."""
+    """The times of a film's frames, in seconds: the middles of equal parts of at most a second."""
     length = min(seconds, frames * APART)
     return start * (seconds - length) + (np.arange(frames) + 0.5) * length / frames
 
@@ -73,7 +73,7 @@ def _content(path: str | os.PathLike) -> bytes:
 def _animation(image: PIL.Image.Image, frames: int, start: float) -> Iterator[PIL.Image.Image]:
     seconds = []
     for frame in PIL.ImageSequence.Iterator(image):
-        frame.load()  # A WebP knows a frame's duration only then.
+        frame.load()  # PIL knows the duration of a WebP's frame only then.
         seconds.append((frame.info.get('duration') or 100) / 1000)  # A GIF's 0 is shown as a tenth of a second.
     ends = np.cumsum(seconds)
     for at in np.searchsorted(ends, times(ends[-1], frames, start), side='right'):
@@ -83,9 +83,9 @@ def _animation(image: PIL.Image.Image, frames: int, start: float) -> Iterator[PI
 
 def _video(data: bytes, name: str, frames: int, start: float) -> Iterator[PIL.Image.Image]:
     try:
-        import av  # Large, and for films alone.
+        import av  # Large; only films need it.
     except ImportError as error:
-        raise PictureError(f"{name} is a video file: pip install 'flamingo_jax[films]' to read it.") from error
+        raise PictureError(f"{name} is a video file. To read it: pip install 'flamingo_jax[films]'.") from error
     try:
         with av.open(io.BytesIO(data)) as container:
             stream = container.streams.video[0]
@@ -102,8 +102,8 @@ def _video(data: bytes, name: str, frames: int, start: float) -> Iterator[PIL.Im
                     left.pop(0)
                 if not left:
                     return
-            raise PictureError(f'{name} ends before its last frame: it is cut short.')
+            raise PictureError(f'{name} is cut short: it ends before its last frame.')
     except PictureError:
         raise
-    except Exception as error:  # FFmpeg has an error for each way to be damaged.
+    except Exception as error:  # FFmpeg has many errors for damaged data.
         raise PictureError(f'{name} cannot be decoded: {type(error).__name__}: {error}') from error

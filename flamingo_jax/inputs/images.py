@@ -1,14 +1,14 @@
-"""Any picture or video -> square uint8 RGB frames of one size, which is what a Flamingo takes.
+"""Any picture or video -> the square uint8 RGB frames of one size that a Flamingo takes.
 
-A trunk says in its config how its pictures are made square:
+The config of a trunk says how pictures are made square:
 
-    pad      the longer side is made to fit, the rest padded with the picture's own mean
-    mean     the same, padded with the mean of the trunk's training pictures, which it reads as 0: the paper's way
-    crop     the shorter side is made to fit, the middle is cut out: CLIP's way
-    squash   both sides are made to fit, the aspect ratio is lost: the way of SigLIP and IDEFICS
+    pad      the longer side is resized to fit, the rest is padded with the picture's own mean
+    mean     the same, padded with the mean of the trunk's training pictures, which normalises to 0 (paper)
+    crop     the shorter side is resized to fit, the centre is cut out (CLIP)
+    squash   both sides are resized to fit, the aspect ratio is lost (SigLIP, IDEFICS)
 
-A picture with transparent parts stands on white, and by 'pad' is padded with white: the mean of a cut-out on white is
-neither its own colour nor its background's. A padded picture lies in the middle.
+A picture with transparent parts is put on white, and 'pad' pads it with white: the mean of a cut-out on white is
+neither the colour of the cut-out nor of its background. A padded picture is centred.
 """
 
 import dataclasses
@@ -41,44 +41,45 @@ class PictureFormat:
 
     size: int  # Height and width, in pixels.
     fit: str = 'pad'  # How pictures are made square: see the head of this file.
-    spatial: int = 0  # s and d_v of its trunk's features, where these may stand for pixels.
+    spatial: int = 0  # s and d_v of the trunk's features, if features may replace pixels.
     width: int = 0
-    trunk: str = ''  # Checksum of the trunk that features must come from; '' does not check.
+    trunk: str = ''  # Checksum of the trunk that features must come from; '' skips the check.
 
     @classmethod
     def of(cls, config: FlamingoConfig, trunk: str = '') -> 'PictureFormat':
-        """That of a model. trunk: the checksum of its trunk."""
+        """The picture format of a model. trunk: the checksum of its trunk."""
         if config.vision is None:
             return cls(config.image_size)
         spatial, width = config.vision.spatial(config.image_size), config.vision.width
         return cls(config.image_size, config.fit, spatial, width, trunk)
 
     def blank(self, frames: int, features: bool = False) -> Frames:
-        """An empty picture of so many frames, with the shape and dtype of every other."""
+        """An empty picture of `frames` frames, with the shape and dtype of every other picture."""
         if features:
             return np.zeros((frames, self.spatial, self.width), np.float16)
         return np.zeros((frames, self.size, self.size, 3), np.uint8)
 
 
 class PictureError(ValueError):
-    """A picture that cannot be read. The message names the file, or the frame, and what is wrong with it."""
+    """A picture that cannot be read. The message names the file or the frame, and says what is wrong."""
 
 
 def to_frames(picture: Picture, size: int, fit: str = 'pad') -> UInt8[np.ndarray, 't {size} {size} 3']:
     """The frames of a picture, fitted into squares.
 
-    picture: a PIL image; a uint8 array [height width], [height width 3] or [height width 4]; a path; an encoded file as
-      bytes; or, for a video, a list of these or a uint8 array [t height width 3]. Of an animated file, the first frame.
+    picture: a PIL image; a uint8 array [height width], [height width 3] or [height width 4]; a path; an encoded file
+    as bytes; or, for a video, a list of these or a uint8 array [t height width 3]. An animated file gives its first
+    frame.
     size: height and width of the result, in pixels. Smaller pictures are enlarged.
     fit: 'pad', 'mean', 'crop' or 'squash', see the head of this file.
 
-    Orientation from EXIF is applied. Resizing is bicubic with antialiasing; by 'crop' and 'squash' bit for bit as
-    open_clip and transformers do it with PIL.
+    Orientation from EXIF is applied. Resizing is bicubic with antialiasing. 'crop' and 'squash' are bit for bit those
+    of open_clip and transformers with PIL.
     Raises PictureError for anything unreadable, truncated, empty or of another type or dtype.
     """
     if _is_video(picture):
         if not len(picture):
-            raise PictureError('A video has no frames: its list is empty.')
+            raise PictureError('A video is an empty list. Give at least one frame.')
         return np.stack(
             [_frame(still, size, fit, f'frame {number} of a video') for number, still in enumerate(picture)]
         )
@@ -86,7 +87,7 @@ def to_frames(picture: Picture, size: int, fit: str = 'pad') -> UInt8[np.ndarray
 
 
 def decode(data: bytes) -> PIL.Image.Image:
-    """An encoded PNG, WebP, JPEG, GIF, ... as an image, decoded whole. PictureError if it is none or is truncated."""
+    """An encoded PNG, WebP, JPEG, GIF, ... as a decoded image. PictureError if it is not a picture or is truncated."""
     return _load(data, 'a picture', size=None)
 
 
@@ -101,7 +102,7 @@ def _frame(still: Still, size: int, fit: str, name: str) -> UInt8[np.ndarray, '{
     background = None
     if image.has_transparency_data:
         image = image.convert('RGBA')
-        if image.getextrema()[3][0] < 255:  # An alpha channel that is opaque throughout is none.
+        if image.getextrema()[3][0] < 255:  # A channel that is opaque everywhere does not count.
             white = PIL.Image.new('RGBA', image.size, 'white')
             image, background = PIL.Image.alpha_composite(white, image), (255, 255, 255)
     image = image.convert('RGB')
@@ -111,7 +112,7 @@ def _frame(still: Still, size: int, fit: str, name: str) -> UInt8[np.ndarray, '{
     scale = size / max(image.size)
     fitted = tuple(max(1, round(side * scale)) for side in image.size)
     if fitted != image.size:
-        # `reducing_gap`: large pictures are first shrunk by a whole factor, to at least twice the size. Far quicker.
+        # `reducing_gap` first shrinks a large picture by a whole factor, to at least twice the size: far faster.
         image = image.resize(fitted, BICUBIC, reducing_gap=2.0)
     pixels = np.asarray(image)
     if fitted == (size, size):
@@ -133,12 +134,12 @@ def _cropped(image: PIL.Image.Image, size: int) -> PIL.Image.Image:
 
 
 def _load(still: Still, name: str, size: int | None) -> PIL.Image.Image:
-    """An upright image, decoded. With a size, a JPEG may be decoded at a fraction of its own, at least twice `size`."""
+    """An upright image, decoded. With `size`, a JPEG may be decoded at reduced scale, at least twice `size`."""
     if isinstance(still, np.ndarray):
         still = _from_array(still, name)
     elif not isinstance(still, PIL.Image.Image | str | os.PathLike | bytes):
         raise PictureError(
-            f'{name} is a {type(still).__name__}. '
+            f'{name} is of type {type(still).__name__}. '
             'Give a PIL image, a uint8 array, a path, bytes, or a list of these for a video.'
         )
     try:
@@ -151,7 +152,7 @@ def _load(still: Still, name: str, size: int | None) -> PIL.Image.Image:
         if size is not None and image is not still:
             image.draft(None, (2 * size, 2 * size))
         image.load()
-        # Sixteen bits or floats a pixel: PIL's own conversion would clip at 255, not scale.
+        # PIL's own conversion of 16-bit or float pixels would clip at 255, not scale.
         if image.mode.startswith('I'):
             image = PIL.Image.fromarray((np.clip(np.asarray(image), 0, 65535) // 257).astype(np.uint8))
         return PIL.ImageOps.exif_transpose(image)
@@ -159,14 +160,14 @@ def _load(still: Still, name: str, size: int | None) -> PIL.Image.Image:
         raise PictureError(f'{name}: there is no such file.') from error
     except PIL.UnidentifiedImageError as error:
         kind = f' ({len(still)} bytes)' if isinstance(still, bytes) else ''
-        raise PictureError(f'{name}{kind} is not a picture in a format that PIL reads.') from error
+        raise PictureError(f'{name}{kind} is not a picture that PIL can read.') from error
     except Exception as error:  # Each of PIL's decoders has its own errors for damaged data.
         raise PictureError(f'{name} cannot be decoded: {type(error).__name__}: {error}') from error
 
 
 def _from_array(array: np.ndarray, name: str) -> PIL.Image.Image:
     if array.dtype != np.uint8:
-        raise PictureError(f'{name} is an array of {array.dtype}. Give uint8, 0 to 255.')
+        raise PictureError(f'{name} is an array of dtype {array.dtype}. Give uint8, from 0 to 255.')
     if 0 in array.shape or not (array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (3, 4))):
         raise PictureError(
             f'{name} is an array of shape {array.shape}. Give [height width], [height width 3] or [height width 4].'

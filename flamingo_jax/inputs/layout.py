@@ -1,9 +1,9 @@
-"""The one way in which pictures and texts become a sequence of tokens, in training and in a prompt alike.
+"""How pictures and texts become a sequence of tokens. Training and prompts both use this code.
 
     <BOS>Cute pics of my pets!<EOC><image>My puppy sitting in the grass.<EOC><image> My cat looking very dignified.<EOC>
 
-A chunk is at most one picture and the text after it; an <EOC> ends it (paper, section 2.3 and appendix A.3). OpenFlamingo's
-models are written in the same way. IDEFICS puts a token before and after each picture, which neighbouring pictures share.
+A chunk is at most one picture and the text after it; an <EOC> ends it (paper, section 2.3 and appendix A.3).
+OpenFlamingo has the same layout. IDEFICS puts a token before and after each picture; neighbouring pictures share it.
 """
 
 from flamingo_jax.inputs.tokenizer import ENDS_OF_CHUNK, Tokenizer
@@ -14,22 +14,22 @@ class Layout:
 
     Attributes:
       tokens: ids.
-      weights: of each token as a target of the loss.
-      begins: where the tag of each picture begins.
+      weights: loss weight of each token as a target.
+      begins: position of the first token of each picture's tag.
     """
 
     def __init__(self, tokenizer: Tokenizer):
-        """Begins with what stands before every text, if the language model has that."""
+        """Begins with the tokens that the language model puts before every text, if any."""
         self._tokenizer = tokenizer
         self.tokens: list[int] = list(tokenizer.begin)
         self.weights: list[float] = [0.0] * len(self.tokens)
         self.begins: list[int] = []
-        self.continues = False  # Whether a text would go on with one before it.
-        self._open = False  # Whether something stands after the last <EOC>.
-        self._weight = 0.0  # Of the chunk's last text.
+        self.continues = False  # Whether the next text continues the text before it.
+        self._open = False  # Whether there is anything after the last <EOC>.
+        self._weight = 0.0  # Loss weight of the chunk's last text.
 
     def picture(self) -> None:
-        """Writes a picture's tag; before it the <EOC> of what was not ended. IDEFICS ends nothing there."""
+        """Writes a picture's tag, after the <EOC> of an open chunk. IDEFICS writes no <EOC> there."""
         t = self._tokenizer
         if self._open and t.around is None:
             self.end_chunk()
@@ -44,8 +44,9 @@ class Layout:
         """Writes a text, or the next segment of one.
 
         Args:
-          weight: of its tokens as targets.
-          marks: '<EOC>' in the text is the token. False where the text is somebody's: then it is the five letters.
+          weight: loss weight of its tokens as targets.
+          marks: True reads '<EOC>' in the text as the token. False, for text from a data set, reads it as five
+            characters.
         """
         if not text:
             return
@@ -56,7 +57,7 @@ class Layout:
         self._open, self._weight = not ended, weight
 
     def end_chunk(self) -> None:
-        """Writes <EOC>, which weighs what the chunk's last text does; nothing where the model has none."""
+        """Writes <EOC> with the weight of the chunk's last text. Writes nothing if the model has no <EOC>."""
         if self._tokenizer.eoc is not None:
             self.tokens.append(self._tokenizer.eoc)
             self._pad_weights(self._weight)
@@ -64,7 +65,7 @@ class Layout:
         self._open, self._weight = False, 0.0
 
     def end(self) -> None:
-        """Writes <EOS>, which weighs what stands before it does."""
+        """Writes <EOS> with the weight of the token before it."""
         self.tokens.append(self._tokenizer.eos)
         self._pad_weights(self.weights[-1] if self.weights else 0.0)
 

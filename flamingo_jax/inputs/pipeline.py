@@ -1,7 +1,7 @@
 """Sources -> rows -> Grain -> batches on the mesh.
 
-The data is a function of the seed and of the position alone: row i is made with a generator of its own, so that a run
-resumes in the middle of an epoch by its position, and no worker or process count changes what is trained on.
+The data depends on the seed and the position alone: row i has its own random generator. So a run can resume in the
+middle of an epoch, and the number of workers or processes does not change what is trained on.
 """
 
 import dataclasses
@@ -26,12 +26,12 @@ def rows(source: Source, tokenizer: Tokenizer, pictures: PictureFormat, seed: in
       source: the data set.
       tokenizer: the model's.
       pictures: how the model takes pictures.
-      seed: of order and drawing.
+      seed: for the order and for random choices.
 
     Raises:
-      FileNotFoundError, ValueError: as the data set's own; before anything is read.
+      FileNotFoundError, ValueError: those of the data set, before anything is read.
     """
-    source.empty_row(tokenizer, pictures)  # Raises what is wrong with the config alone.
+    source.empty_row(tokenizer, pictures)  # Raises if the config itself is wrong.
     opened, blank = source.open(pictures), source.blank(pictures)
     documents = grain.MapDataset.range(len(opened)).seed(seed)
     if len(opened) != ENDLESS:
@@ -62,11 +62,11 @@ def batches(
     seed: int,
     sharding: jax.sharding.Sharding | None = None,
 ) -> dict[str, grain.MapDataset]:
-    """This process's share of the batches of each data set: element k has its rows of the k-th batch of the run.
+    """This process's share of each data set's batches: element k holds its rows of batch k of the run.
 
-    A process reads the rows that its devices hold, be they few, or all (where only the model is cut). Row r of batch k is
-    sequence k * batch_size + r whoever reads it, so that the number of batches read is a position from which any number
-    of processes can go on.
+    A process reads the rows that its devices hold; these are all rows if only the model is cut. Row r of batch k is
+    sequence k * batch_size + r in every process. So the number of batches read is a position from which any number of
+    processes can resume.
 
     Args:
       sharding: how batches lie on the mesh; None reads whole batches.
@@ -80,7 +80,7 @@ def batches(
     return datasets
 
 
-@functools.cache  # Asked for at every step.
+@functools.cache  # Called at every step.
 def _held(batch_size: int, sharding: jax.sharding.Sharding) -> tuple[int, ...]:
     """The rows of a batch that this process's devices hold, in order."""
     held = sharding.addressable_devices_indices_map((batch_size,)).values()

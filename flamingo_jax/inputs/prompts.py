@@ -1,10 +1,10 @@
-"""A prompt as its user writes it: strings and pictures in reading order -> tokens and pictures.
+"""A prompt as a user writes it, strings and pictures in reading order -> tokens and pictures.
 
     [picture, ' dog<EOC>', picture, ' cat<EOC>', picture]
 
-A string is text; '<EOC>' in it ends a chunk. The tag <image> is not written: a picture stands for itself. A picture is
-a PIL image, an array, a pathlib.Path, encoded bytes, or a list of those (the frames of a video), or an array [t s d_v] of
-features computed before.
+A string is text; '<EOC>' in it ends a chunk. Do not write the tag <image>: put the picture there. A picture is a PIL
+image, an array, a pathlib.Path, encoded bytes, a list of those (the frames of a video), or an array [t s d_v] of
+features that were computed before.
 """
 
 import os
@@ -34,8 +34,8 @@ def is_picture(item: Any) -> bool:
 def as_batch(prompt: Prompt | Sequence[Prompt]) -> tuple[list[Prompt], bool]:
     """One prompt or several -> (list of prompts, whether several were given).
 
-    Several prompts are a list of lists that each hold some text; [[a, b], [c, d]] of pictures alone is one prompt of two
-    videos.
+    Several prompts are a list of lists, at least one of which holds text. Without text, [[a, b], [c, d]] is one prompt
+    of two videos.
     """
     if isinstance(prompt, str):
         return [[prompt]], False
@@ -45,9 +45,9 @@ def as_batch(prompt: Prompt | Sequence[Prompt]) -> tuple[list[Prompt], bool]:
 
 
 def is_continued(prompt: Prompt, tokenizer: Tokenizer) -> bool:
-    """Whether a text after this prompt goes on with its last text: no picture and no <EOC> is between them.
+    """Whether a text after this prompt continues its last text, with no picture and no <EOC> between them.
 
-    True after whatever prompt for a tokenizer that tells only the first thing from what follows.
+    Always True for a tokenizer with `prefix_once`, where everything but the first item is a continuation.
     """
     layout = Layout(tokenizer)
     for item in prompt:
@@ -60,40 +60,46 @@ def encode_prompt(prompt: Prompt, tokenizer: Tokenizer, pictures: PictureFormat)
 
     Raises:
       ValueError: an empty prompt, an <image> tag without a picture, an item that is neither text nor picture, or a text
-        that is the path of a picture.
+        that is the path of a picture file.
       PictureError: a picture that cannot be read.
     """
     if not prompt:
-        raise ValueError('The prompt is empty: give at least one string or picture.')
+        raise ValueError('The prompt is empty. Give at least one string or picture.')
     layout, frames = Layout(tokenizer), []
     for number, item in enumerate(prompt if tokenizer.around is None else _as_idefics(prompt, tokenizer)):
         if isinstance(item, str):
             if IMAGE in item and tokenizer.image_tag:
                 raise ValueError(
-                    f'Item {number} of the prompt has {item.count(IMAGE)} {IMAGE} tags more than pictures: put the picture '
-                    'itself into the list where the tag would stand.'
+                    f'Item {number} of the prompt is text that contains the tag {IMAGE} ({item.count(IMAGE)} times). '
+                    'Replace each tag by the picture itself, as an item of the list.'
                 )
             if item.lower().endswith(PICTURE_SUFFIXES) and os.path.isfile(item):
                 raise ValueError(
-                    f'Item {number} of the prompt is the text {item!r}, which names a file. For the picture in it, give '
-                    f'pathlib.Path({item!r}).'
+                    f'Item {number} of the prompt is the text {item!r}, which is the name of a picture file. To show '
+                    f'the picture, give pathlib.Path({item!r}).'
                 )
             layout.text(item)
         elif is_picture(item):
             if not tokenizer.image_tag:
-                raise ValueError(f'Item {number} of the prompt is a picture, but this bundle is a bare language model.')
+                raise ValueError(
+                    f'Item {number} of the prompt is a picture, but this bundle is a language model without vision.'
+                )
             layout.picture()
             is_features = isinstance(item, np.ndarray) and item.dtype in (np.float16, np.float32) and item.ndim == 3
             frames.append(item if is_features else to_frames(item, pictures.size, pictures.fit))
         else:
-            raise ValueError(f'Item {number} of the prompt is a {type(item).__name__}: neither a string nor a picture.')
+            raise ValueError(
+                f'Item {number} of the prompt is of type {type(item).__name__}. Give a string or a picture.'
+            )
     if not layout.tokens:
-        raise ValueError('The prompt is an empty text, which this language model cannot continue: give a first word.')
+        raise ValueError(
+            'The prompt is an empty text, which this language model cannot continue. Give at least one word.'
+        )
     return layout.tokens, frames
 
 
 def _as_idefics(prompt: Prompt, tokenizer: Tokenizer) -> Prompt:
-    """As IDEFICS's own processor prepares prompts: no spaces around texts, and one text, or utterance, after another joined."""
+    """Prepares a prompt as IDEFICS's own processor does: strips spaces, and joins neighbouring texts or utterances."""
     joined, between = [], UTTERANCE_END if UTTERANCE_END in tokenizer.extra_tokens else ''
     for item in prompt:
         item = item.strip(' ') if isinstance(item, str) else item

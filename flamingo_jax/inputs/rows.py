@@ -1,14 +1,14 @@
-"""Documents -> rows of a batch, of fixed shape. The class of a row says which loss it is for (`training/losses`).
+"""Documents -> rows of a batch, of fixed shape. The class of a row determines its loss (`training/losses`).
 
 A document is a list of chunks; a chunk is at most one picture and the text after it:
 
-    <BOS>Cute pics of my pets!<EOC><image>My puppy sitting in the grass.<EOC><image> My cat looking very dignified.<EOC><EOS>
-         \\_______ chunk _______/   \\____________ chunk ______________/   \\_________________ chunk ______________/
-    phi: 0 0 0 0 0 0 0 0      0     1 1 1 1 1 1 1 1 1 1 1 1 1     1       2 2 2 2 2 2 2 2 2 2 2 2 2 2 2      2    2
+    <BOS>Cute pics of my pets!<EOC><image>My puppy sitting in grass.<EOC><image>My cat looking very dignified.<EOC><EOS>
+         \\_______ chunk _______/   \\___________ chunk ___________/   \\________________ chunk ______________/
+    phi: 0 0 0 0 0 0 0 0      0     1 1 1 1 1 1 1 1 1 1 1 1     1       2 2 2 2 2 2 2 2 2 2 2 2 2 2      2    2
 
-The tag's own tokens already have the new index, the <EOC> before a tag still has the old one. With probability p_next
-text is tied to the next picture instead, which shifts the index of everything but the tags by one; text that then has no
-picture gets 0.
+The tokens of a tag have the new index; the <EOC> before a tag has the old one. With probability p_next, text is tied
+to the next picture instead: the index of everything but the tags rises by one, and text after the last picture
+gets 0.
 """
 
 import dataclasses
@@ -29,23 +29,23 @@ class Chunk:
     picture: Callable[[], Frames] | None  # Called in the worker that needs it; may raise PictureError.
     texts: Sequence[str]
     weights: Sequence[float]
-    says: str = ''  # What the picture shows, in words that could stand in its place: what a teacher reads (`Told`).
+    says: str = ''  # What the picture shows, in words that can replace it; the teacher of `Told` reads them.
 
 
 class Interleaved(NamedTuple):
-    """A sequence whose next tokens are learned (paper, section 2.4). A batch is the same with rows before every shape."""
+    """A sequence whose next tokens are learned (paper, section 2.4). A batch has a leading dimension of rows."""
 
     tokens: np.ndarray  # int32 [length].
-    phi: np.ndarray  # int32 [length]: the picture that each token sees, from 1; 0 is none.
-    weights: np.ndarray  # float32 [length]: of each token as a target; 0 for tags and padding.
-    used: np.ndarray  # int32 []: the tokens that are not padding, which come first.
-    unreadable: np.ndarray  # int32 []: pictures that could not be read. Their chunks are left out.
-    images: Frames | None = None  # uint8 [images t height width 3]. Of these two a row has one, or none: text alone.
+    phi: np.ndarray  # int32 [length]: the picture that each token sees, counted from 1; 0 is none.
+    weights: np.ndarray  # float32 [length]: loss weight of each token as a target; 0 for tags and padding.
+    used: np.ndarray  # int32 []: number of tokens before the padding.
+    unreadable: np.ndarray  # int32 []: number of pictures that could not be read; their chunks are left out.
+    images: Frames | None = None  # uint8 [images t height width 3]. A row has images or features, or neither.
     features: Frames | None = None  # float16 [images t s d_v], of the frozen trunk.
-    at: np.ndarray | None = None  # int32 [targets]: the tokens before each target. None: logits are computed for all.
+    at: np.ndarray | None = None  # int32 [targets]: the tokens before each target. None computes all logits.
 
     def total_weight(self):
-        """What the summed loss of a batch is divided by: the first token is no target."""
+        """What the summed loss of a batch is divided by. The first token is not a target."""
         return self.weights[:, 1:].sum()
 
     @classmethod
@@ -66,18 +66,19 @@ class Interleaved(NamedTuple):
         Args:
           chunks: the document.
           tokenizer: of the model that will be trained.
-          blank: what stands where a row has fewer pictures; fixes shape and dtype of all. None without pictures.
+          blank: an empty picture, which fills up a row and fixes the shape and dtype of its pictures. None for text
+            alone.
           rng: for the window and for p_next.
-          length: tokens in the row; a longer document gives a random window of it (paper: 256 of a web page).
-          images: pictures in the row; the window ends before one more (paper: 5). 0 = text alone.
+          length: tokens in the row; of a longer document, a random window is taken (paper: 256 of a web page).
+          images: most pictures in the row; the window ends before the next one (paper: 5). 0 is text alone.
           p_next: probability that text is tied to the next picture rather than to the previous one (paper: 0.5).
-          targets: that a row has at most; 0 is any number.
+          targets: most targets in a row; 0 sets no limit.
 
         Raises:
-          ValueError: a picture of another shape than `blank`, or more targets than `targets`.
+          ValueError: a picture's shape differs from that of `blank`, or the row has more than `targets` targets.
         """
         chunks, unreadable = list(chunks), 0
-        while True:  # Until every picture of the window can be read. Those outside are never decoded.
+        while True:  # Until every picture in the window can be read. Pictures outside it are never decoded.
             layout, shown = _lay_out(chunks, tokenizer)
             start = int(rng.integers(0, len(layout.tokens) - length + 1)) if len(layout.tokens) > length else 0
             begins = [(at - start, i) for at, i in zip(layout.begins, shown, strict=True) if at >= start]
@@ -113,13 +114,13 @@ class Interleaved(NamedTuple):
 
 
 class Aligned(NamedTuple):
-    """A picture by itself, and its text by itself: the one is to mean what the other does (`training/losses/alignment.py`)."""
+    """A picture alone and its text alone, which must come to mean the same (`training/losses/alignment.py`)."""
 
-    tokens: np.ndarray  # int32 [s]: what stands before a text, the tag, and what follows it.
+    tokens: np.ndarray  # int32 [s]: the picture's tag with the tokens before and after it.
     phi: np.ndarray  # int32 [s].
-    weight: np.ndarray  # float32 []: 1, or 0 if there is no picture that can be read.
+    weight: np.ndarray  # float32 []: 1, or 0 if no picture could be read.
     text: np.ndarray  # int32 [length]: <BOS> and the text.
-    used: np.ndarray  # int32 []: the tokens of the text that are not padding.
+    used: np.ndarray  # int32 []: number of the text's tokens before the padding.
     unreadable: np.ndarray  # int32 []: 1 or 0.
     images: Frames | None = None  # [1 t height width 3] or
     features: Frames | None = None  # [1 t s d_v].
@@ -141,22 +142,24 @@ class Aligned(NamedTuple):
         p_next: float = 0.0,
         targets: int = 0,
     ) -> 'Aligned':
-        """The row of a document's first picture that has a text; arguments as of `Interleaved.of`.
+        """The row of the first picture in a document that has a text; arguments as for `Interleaved.of`.
 
-        length: tokens of the text, <BOS> included; a longer text is cut.
+        length: most tokens of the text, <BOS> included; a longer text is cut.
 
         Raises:
-          ValueError: more than one picture a row is asked for.
+          ValueError: `images` is not 1.
         """
         del rng, p_next, targets
         if images != 1:
-            raise ValueError(f'An aligned row shows one picture: set images of the data set to 1, not {images}.')
+            raise ValueError(
+                f'An aligned row shows one picture, but the data set has images={images}. Set its images to 1.'
+            )
         chunk = next((chunk for chunk in chunks if chunk.picture is not None and any(chunk.texts)), None)
         picture = _read(chunk.picture, blank) if chunk else None
         shown, text = Layout(tokenizer), Layout(tokenizer)
         shown.picture()
         shown.end_chunk()
-        if tokenizer.eoc is None:  # The state at the tag is read where the next token is foretold.
+        if tokenizer.eoc is None:  # The state is read at the token that predicts the next one.
             shown.end()
         for segment in chunk.texts if chunk else ():
             text.text(segment, marks=False)
@@ -173,19 +176,22 @@ class Aligned(NamedTuple):
 
 
 class Told(NamedTuple):
-    """A sequence, and the same with each picture told in words: the one is to be continued as the other is.
+    """A sequence, and the same sequence with words in place of its pictures.
 
-    What is compared is the next token at `at` of the one and at `told_at` of the other (`training/losses/distillation.py`).
+    The model must continue both in the same way.
+
+    The loss compares the next token at `at` of the first with that at `told_at` of the second
+    (`training/losses/distillation.py`).
     """
 
     tokens: np.ndarray  # int32 [length].
     phi: np.ndarray  # int32 [length].
-    told: np.ndarray  # int32 [length + TOLD * images]: words for pictures, a new line for <EOC>.
-    at: np.ndarray  # int32 [targets]: the ends of tags, and the tokens of texts.
-    told_at: np.ndarray  # int32 [targets].
-    weights: np.ndarray  # float32 [targets]: of each comparison; 0 is padding.
-    newline: np.ndarray  # int32 []: the token that stands for <EOC>.
-    used: np.ndarray  # int32 []: tokens that are not padding.
+    told: np.ndarray  # int32 [length + TOLD * images]: words in place of pictures, a newline in place of <EOC>.
+    at: np.ndarray  # int32 [targets]: positions in `tokens`: the ends of tags, and the tokens of texts.
+    told_at: np.ndarray  # int32 [targets]: the same positions in `told`.
+    weights: np.ndarray  # float32 [targets]: loss weight of each comparison; 0 is padding.
+    newline: np.ndarray  # int32 []: the token that replaces <EOC>.
+    used: np.ndarray  # int32 []: number of tokens before the padding.
     unreadable: np.ndarray  # int32 [].
     images: Frames | None = None  # uint8 [images t height width 3] or
     features: Frames | None = None  # float16 [images t s d_v].
@@ -207,16 +213,19 @@ class Told(NamedTuple):
         p_next: float = 0.0,
         targets: int = 0,
     ) -> 'Told':
-        """The row of a document whose pictures all say something; arguments as of `Interleaved.of`.
+        """The row of a document in which every picture has words (`Chunk.says`); arguments as for `Interleaved.of`.
 
-        targets: comparisons a row; 0 is `length`. Of a longer document the beginning is taken.
+        targets: most comparisons in a row; 0 is `length`. Of a longer document, the beginning is taken.
 
         Raises:
-          ValueError: a picture without words, or a model without <EOC>.
+          ValueError: a picture has no words, or the tokenizer has no <EOC>.
         """
         del rng, p_next
         if tokenizer.eoc is None:
-            raise ValueError('A told row ends its chunks with <EOC>, which this tokenizer does not have.')
+            raise ValueError(
+                'A told row needs the token <EOC>, which this tokenizer does not have. Use another row for this data '
+                'set.'
+            )
         shown, told = Layout(tokenizer), Layout(tokenizer)
         compared: list[tuple[int, int, float]] = []
         frames: list[Frames] = []
@@ -224,7 +233,10 @@ class Told(NamedTuple):
         for chunk in chunks:
             if chunk.picture is not None:
                 if not chunk.says:
-                    raise ValueError('A picture of a told row has no words that could stand in its place.')
+                    raise ValueError(
+                        'A picture of a told row has no words to replace it. Give words to each picture '
+                        '(`Chunk.says`), or use another row.'
+                    )
                 picture = _read(chunk.picture, blank) if len(frames) < images else None
                 unreadable += picture is None and len(frames) < images
                 if picture is None:
@@ -263,7 +275,7 @@ class Told(NamedTuple):
         )
 
 
-TOLD = 6  # Tokens that the words for a picture may take beyond its tag.
+TOLD = 6  # Tokens by which the words for a picture may exceed its tag.
 Row = Interleaved | Aligned | Told
 Batch = Row  # The same fields, with rows before every shape.
 
@@ -290,22 +302,22 @@ def _read(picture: Callable[[], Frames], blank: Frames) -> Frames | None:
         return None
     if frames.shape != blank.shape:
         raise ValueError(
-            f'A picture has shape {frames.shape} where the data set is read as {blank.shape} '
-            '(frames, then pixels or features): set `frames` and `image_size` of the data set to its own.'
+            f'A picture has the shape {frames.shape} (frames, then pixels or features), but the data set is read as '
+            f'{blank.shape}. Set `frames` and `image_size` of the data set to match.'
         )
     return frames
 
 
 def _shown(pictures: Sequence[Frames], blank: Frames | None) -> dict[str, Frames]:
-    """The pictures of a row under the name that says what they are: pixels are bytes."""
+    """The pictures of a row as `images` if they are pixels, which are bytes, and as `features` if not."""
     return {'images' if blank.dtype == np.uint8 else 'features': np.stack(pictures)} if pictures else {}
 
 
 def _places(weights: Sequence[float], targets: int) -> np.ndarray:
-    """The places before those with a weight, then -1 up to `targets`."""
+    """The positions before those with a weight, padded with -1 to `targets`."""
     places = np.flatnonzero(np.array(weights[1:]))
     if len(places) > targets:
-        raise ValueError(f'A row has {len(places)} targets: raise `targets` of the data set, which is {targets}.')
+        raise ValueError(f'A row has {len(places)} targets, but `targets` of the data set is {targets}. Raise it.')
     return _pad(places, targets, -1, np.int32)
 
 

@@ -1,13 +1,13 @@
-"""The language model's tokenizer, and the few tokens that a Flamingo adds to its vocabulary.
+"""The tokenizer of the language model, with the few tokens that a Flamingo adds to its vocabulary.
 
-It comes in one of two files: a SentencePiece model, or the tokenizer.json of Hugging Face's library `tokenizers`, to which
-the ids that it does not tell apart are added:
+Its file is a SentencePiece model, or the tokenizer.json of Hugging Face's library `tokenizers`. The latter does not
+say which ids have a role, so they are added to it:
 
     {"roles": {"bos": 1, "eos": [2, 7], "pad": 0}, "model": ..., ...}
 
-The paper writes `<image>` as plain text, so that only `<EOC>` (end of chunk) is new and learnt; OpenFlamingo makes both new
-tokens. Here the choice is `image_tag='text'` or `'token'`. New tokens have the ids after the language model's vocabulary,
-and rows of their own in the parameter tree `extra_tokens`.
+The paper writes `<image>` as plain text and learns one new token, `<EOC>` (end of chunk). OpenFlamingo learns a token
+for both. `image_tag='text'` or `'token'` chooses. New tokens get the ids after the language model's vocabulary; their
+rows are in the parameter tree `extra_tokens`.
 
 As a command this file trains a tokenizer on the text of a prepared data set:
 
@@ -29,20 +29,21 @@ from tqdm import tqdm
 from flamingo_jax import commands
 
 EOC, IMAGE = '<EOC>', '<image>'
-# What published models call the end of a chunk (OpenFlamingo, IDEFICS-instruct); padding; what stands around each picture.
+# Names in published models: of the end of a chunk (OpenFlamingo, IDEFICS-instruct), of padding, of the token around
+# pictures.
 ENDS_OF_CHUNK = (EOC, '<|endofchunk|>', '<end_of_utterance>')
 PAD, AROUND = '<PAD>', '<fake_token_around_image>'
 
 
 class _SentencePiece:
-    """A SentencePiece model; its <BOS>, if it has one, stands before a text."""
+    """A SentencePiece model. A text begins with its <BOS>, if it has one."""
 
     file = 'tokenizer.model'
     prefix_once = False
 
     def __init__(self, model: bytes):
         self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
-        # Protobuf merges what stands behind a message into it: here normalizer_spec.add_dummy_prefix = false.
+        # Protobuf merges bytes after a message into it. These set normalizer_spec.add_dummy_prefix to false.
         self._within = sentencepiece.SentencePieceProcessor(model_proto=model + b'\x1a\x02\x18\x00')
         self.size = self._pieces.vocab_size()
         bos, eos, self.pad = self._pieces.bos_id(), self._pieces.eos_id(), max(self._pieces.pad_id(), 0)
@@ -57,7 +58,7 @@ class _SentencePiece:
 
 
 class _Json:
-    """A tokenizer.json with roles; what stands before a text is what its post-processor puts there."""
+    """A tokenizer.json with roles. A text begins with the tokens that its post-processor adds."""
 
     file = 'tokenizer.json'
 
@@ -90,7 +91,7 @@ class _Json:
 
 
 def _without_prefix(step: dict[str, Any] | None) -> dict[str, Any] | None:
-    """A normalizer or pre-tokenizer of a tokenizer.json, but for the space that it puts before a text."""
+    """A normalizer or pre-tokenizer of a tokenizer.json, without the space that it puts before a text."""
     if step is None or step['type'] == 'Prepend':
         return None
     for several in {'normalizers', 'pretokenizers'} & step.keys():
@@ -102,20 +103,20 @@ def _without_prefix(step: dict[str, Any] | None) -> dict[str, Any] | None:
 class Tokenizer:
     """Text <-> token ids. Segments of a text are encoded one by one and their ids concatenated.
 
-    Some language models (LLaMA) were trained with a space before each text. It belongs before what follows a picture or an
-    <EOC>, as in the originals, but not between the segments of one text: what continues a text is encoded without it. Where
-    `prefix_once` is set, as in newer files, it belongs before the first thing alone, and everything after that continues it.
+    Some language models (LLaMA) were trained with a space before each text. As in the original models, the space
+    stands before a text that follows a picture or an <EOC>, but not before a segment that continues a text. If
+    `prefix_once` is set, as in newer files, it stands before the first segment only.
 
     Attributes:
       size: tokens in the file.
-      vocab_size: of the language model, which may be more; the extra tokens' ids begin there.
+      vocab_size: of the language model, which may be larger; the ids of the extra tokens begin there.
       extra_tokens: names of the extra tokens, in the order of their ids.
-      begin: ids before a text: <BOS>, or nothing where the language model was trained so.
-      bos, eos, pad, eoc: ids; eoc is None where no chunks are ended.
-      ends: ids that end an answer: <EOS>, and what else the language model ends with.
+      begin: ids before a text: <BOS>, or none if the language model was trained without it.
+      bos, eos, pad, eoc: ids; eoc is None if the model has no <EOC>.
+      ends: ids that end an answer: <EOS>, and any others of the language model.
       model, file: the tokenizer's file, as bytes, and its name in a bundle or run.
       image_tag: the ids of an image's tag, () in a tokenizer for text alone.
-      around: id of the token before and after each picture (IDEFICS), None where there is none.
+      around: id of the token before and after each picture (IDEFICS); None in other models.
     """
 
     def __init__(
@@ -130,15 +131,19 @@ class Tokenizer:
         Args:
           model: the bytes of a SentencePiece model file, or of a tokenizer.json with roles.
           image_tag: 'text', 'token', or None for text alone.
-          vocab_size: of the language model, which may have more rows than there are tokens; None has as many.
-          extra_tokens: names of the extra tokens of a published Flamingo; () are those of the image tag.
+          vocab_size: of the language model, which may have more rows than the tokenizer has tokens; None: the same
+            number.
+          extra_tokens: names of the extra tokens of a published Flamingo; () follows from the image tag.
         """
         self._pieces = _Json(model) if model[:1] == b'{' else _SentencePiece(model)
         self.model, self.file = model, self._pieces.file
         self.size = self._pieces.size
         self.vocab_size = vocab_size or self.size
         if self._pieces.size > self.vocab_size:
-            raise ValueError(f'The tokenizer has {self._pieces.size} tokens, its language model {self.vocab_size}.')
+            raise ValueError(
+                f'The tokenizer has {self._pieces.size} tokens, but the language model only {self.vocab_size}. Give '
+                'the tokenizer of this language model.'
+            )
         self.bos, self.pad, self.begin, self.ends = (getattr(self._pieces, n) for n in ('bos', 'pad', 'begin', 'ends'))
         self.prefix_once = self._pieces.prefix_once
         self.eos = self.ends[0]
@@ -151,9 +156,9 @@ class Tokenizer:
         ids = [self._id(name) for name in ENDS_OF_CHUNK if name in self.extra_tokens]
         self.eoc = ids[0] if ids else None
         self.around = self._id(AROUND) if AROUND in self.extra_tokens else None
-        self.begin = self.begin if self.around is None else (self.bos,)  # As IDEFICS's own processor begins.
+        self.begin = self.begin if self.around is None else (self.bos,)  # Like IDEFICS's own processor.
         self.pad = self._id(PAD) if PAD in self.extra_tokens else self.pad
-        # <EOC> is understood whatever the model calls it.
+        # The text '<EOC>' works whatever the model's name for the token.
         self._named = {name: self.eoc for name in (EOC, *self.extra_tokens) if name in ENDS_OF_CHUNK}
 
     def _id(self, name: str) -> int:
@@ -167,13 +172,14 @@ class Tokenizer:
         vocab_size: int | None = None,
         extra_tokens: Sequence[str] = (),
     ) -> 'Tokenizer':
-        """Reads the tokenizer of a folder, or a file; FileNotFoundError names it and the command that trains one."""
+        """Reads a tokenizer from a folder or a file. FileNotFoundError names the command that trains one."""
         path = pathlib.Path(path)
         if path.is_dir():
             path = path / _Json.file if (path / _Json.file).is_file() else path / _SentencePiece.file
         if not path.is_file():
             raise FileNotFoundError(
-                f'No tokenizer at {path}. Train one: python -m flamingo_jax.inputs.tokenizer --data=... --out={path}'
+                f'There is no tokenizer at {path}. Train one: python -m flamingo_jax.inputs.tokenizer --data=... '
+                f'--out={path}'
             )
         return cls(path.read_bytes(), image_tag, vocab_size, extra_tokens)
 
@@ -181,24 +187,28 @@ class Tokenizer:
         """The ids of a text, without <BOS> or <EOS>.
 
         Args:
-          continues: the text goes on where another ended, in the same chunk.
-          marks: '<EOC>' in the text, or the model's own name of that, is the extra token; else it is text like any other.
+          continues: the text continues another one in the same chunk.
+          marks: True reads '<EOC>' in the text, or the model's own name for it, as the extra token; False reads it as
+            text.
 
         Raises:
-          ValueError: a mark, where the language model has no such token.
+          ValueError: the text has a mark, but the model has no such token.
         """
         if not marks:
             return self._pieces.encode(text, continues)
         ids = []
         for part in re.split('(' + '|'.join(map(re.escape, self._named)) + ')', text):
             if part in self._named and self.eoc is None:
-                raise ValueError(f'{EOC} in a text for a language model without it: {text!r}.')
+                raise ValueError(
+                    f'The text {text!r} contains {EOC}, but this language model has no such token. Remove it from the '
+                    'text.'
+                )
             ids += [self._named[part]] if part in self._named else self._pieces.encode(part, continues)
             continues = self.prefix_once
         return ids
 
     def decode(self, ids: Iterable[SupportsInt]) -> str:
-        """The text of some ids; extra tokens by name, control tokens left out."""
+        """The text of some ids. Extra tokens are written by name; control tokens are left out."""
         text, run = '', []
         for i in [int(i) for i in ids] + [None]:
             if i is not None and i < self.vocab_size:
@@ -211,10 +221,10 @@ class Tokenizer:
 
 
 class MissingTokenizer(Tokenizer):
-    """Stands for a tokenizer that is not here: it writes empty documents, which have the shapes of all others."""
+    """Replaces a tokenizer that is not here. It can write empty documents, which have the shapes of all others."""
 
     def __init__(self, vocab_size: int, image_tag: str | None):
-        """As a SentencePiece model with <BOS>, where '<image>' in plain text is three pieces."""
+        """Like a SentencePiece model with <BOS> in which the text '<image>' is three pieces."""
         self.vocab_size, self.begin, self.ends = vocab_size, (0,), (0,)
         self.bos = self.eos = self.pad = 0
         self.prefix_once, self.around = False, None
@@ -228,18 +238,18 @@ class MissingTokenizer(Tokenizer):
 
 
 def train(texts: Iterator[str], vocab_size: int, symbols: Iterable[str] = ('\n',)) -> bytes:
-    """Trains a BPE SentencePiece model with byte fallback, and returns the bytes of its file.
+    """Trains a BPE SentencePiece model with byte fallback and returns the bytes of its file.
 
-    Like Chinchilla's it has no NFKC normalisation. White space is kept as it is and no space is put before a text, so that
-    segments encoded one by one are the tokens of the whole text.
+    Like Chinchilla's, it has no NFKC normalisation. It keeps white space and adds no space before a text, so that
+    segments encoded one by one give the tokens of the whole text.
 
     Args:
       texts: what to train on.
-      vocab_size: pieces, among them 256 bytes and 4 control tokens.
-      symbols: texts that become one piece each whatever their frequency, such as a newline or a prompt's keyword.
+      vocab_size: number of pieces, with 256 bytes and 4 control tokens among them.
+      symbols: texts that become one piece each, however rare, such as a newline or a keyword of prompts.
 
     Raises:
-      ValueError: the text is too little for the vocabulary; the message says which size is possible.
+      ValueError: there is too little text for the vocabulary; the message says which size is possible.
     """
     model = io.BytesIO()
     try:
@@ -269,7 +279,7 @@ def train(texts: Iterator[str], vocab_size: int, symbols: Iterable[str] = ('\n',
 
 def main() -> None:
     """Trains a tokenizer on the texts (or, in a picture set, the names) of a data set's train split."""
-    from flamingo_jax.inputs.sources.array_record import open_split  # Only the command reads data.
+    from flamingo_jax.inputs.sources.array_record import open_split  # Only this command reads data.
 
     records = open_split(flags.FLAGS.data, 'train')
 
@@ -290,8 +300,8 @@ def main() -> None:
 if __name__ == '__main__':
     flags.DEFINE_string('data', None, 'Folder of a prepared data set.', required=True)
     flags.DEFINE_string('out', None, 'The model file to write.', required=True)
-    flags.DEFINE_integer('vocab_size', 4096, 'Pieces, among them 256 bytes and 4 control tokens.')
+    flags.DEFINE_integer('vocab_size', 4096, 'Number of pieces, with 256 bytes and 4 control tokens among them.')
     flags.DEFINE_list('symbols', [' Output:', ' Question:', ' Answer:'], 'Texts that become one piece each.')
-    flags.DEFINE_integer('records', 100_000, 'At most so many records are read.')
+    flags.DEFINE_integer('records', 100_000, 'Most records to read.')
     commands.start(__doc__)
     main()

@@ -1,8 +1,8 @@
-"""The one attention function: every attention in the model (resampler, gated cross-attention, language model) is this.
+"""The attention function of the whole model: resampler, gated cross-attention and language model.
 
-Flamingo needs one thing that ready-made attention functions do not give: a query that may attend to nothing must get
-exactly nothing. A text token that precedes every image has an empty row in the cross-attention mask; a softmax over an
-empty row is the uniform average in `jax.nn.dot_product_attention`, which would leak every picture into it.
+Flamingo needs what ready-made attention functions do not have: a query that may attend to nothing must get exactly
+zero. A text token before every image has an empty row in the cross-attention mask. `jax.nn.dot_product_attention`
+returns the uniform average for an empty row, which would leak every picture into that token.
 """
 
 import jax
@@ -25,12 +25,12 @@ def attend(
 
     Args:
       q: queries, h heads.
-      k, v: keys and values, g heads where g divides h; each serves h / g query heads (g = h is the usual attention). They lie
-        as a cache keeps them, so that no token moves what was read before it.
+      k, v: keys and values, g heads where g divides h; each serves h / g query heads (g = h is the usual attention).
+        Their layout is that of a cache, so that a new token does not move the earlier ones.
       mask: True = may attend. None attends to everything.
       bias: added to the scaled products before the softmax (relative positions).
-      scale: of the products; None is head_dim ** -0.5.
-      cap: bounds the scaled products softly; 0 does not.
+      scale: factor of the products; None is head_dim ** -0.5.
+      cap: soft bound of the scaled products; 0 is none.
 
     Returns:
       The attended values in the dtype of `q`; a row whose mask is False everywhere is exactly zero.
@@ -41,9 +41,9 @@ def attend(
     g, m = k.shape[1:3]
     if m == 0:  # A text without pictures: every row is empty.
         return jnp.zeros_like(q)
-    # Batch and heads lead, as in plain batched products: XLA's CPU backend takes three times as long for the gradient of the
-    # same sums over dimensions in other places. They stay two dimensions, because a mesh may cut both. The h / g query heads
-    # of a group are rows.
+    # Batch and heads come first, as in batched products: XLA's CPU backend takes three times as long for the gradient
+    # with another order. They stay two dimensions, because a mesh may shard both. The h / g query heads of a group are
+    # rows.
     q = q.transpose(0, 2, 1, 3).reshape(b, g, h // g * l, head_dim)
     logits = jnp.einsum('bglk,bgmk->bglm', q, k, preferred_element_type=jnp.float32)
     logits = soft_cap(logits * (head_dim**-0.5 if scale is None else scale), cap)

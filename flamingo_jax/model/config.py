@@ -1,7 +1,7 @@
-"""What a model is: frozen dataclasses, one a component, that a bundle stores as JSON.
+"""The config of a model: frozen dataclasses, one per component, which a bundle stores as JSON.
 
-`SIZES`, at the end, has the paper's (tables 4 and 5), which differ from `TINY` in numbers only. Where the paper contradicts
-itself the field says which reading is the default.
+`SIZES`, at the end, has the paper's models (tables 4 and 5), which differ from `TINY` in numbers only. Where the paper
+contradicts itself, a comment says which reading is the default.
 """
 
 import dataclasses
@@ -27,45 +27,47 @@ class LanguageModelConfig:
     context: int = 2048  # The longest sequence, in tokens.
     norm: str = 'rms'  # 'rms' or 'layer'.
     norm_eps: float = 1e-5
-    norm_bias: bool = True  # Of layer norms.
+    norm_bias: bool = True  # Whether layer norms have a bias.
     norm_offset: float = 0.0  # Added to the scales of the norms (Gemma: 1).
-    norm_embeddings: bool = False  # The embedded text is normed (BLOOM).
-    # 'before' attention and feed-forward, 'around' (what they give is normed too: Gemma 2 and 3), or 'sum' (only the sum with
-    # the residual, as in Vaswani et al. 2017, and no norm at the end: OPT-350m).
+    norm_embeddings: bool = False  # Whether the embedded text is normed (BLOOM).
+    # 'before' attention and feed-forward, 'around' (their outputs are normed too: Gemma 2 and 3), or 'sum' (only the
+    # sum with the residual is, as in Vaswani et al. 2017, and there is no final norm: OPT-350m).
     norm_place: str = 'before'
     norm_query_key: str = (
         ''  # '', 'head' (each head by itself: Qwen3, Gemma 3) or 'token' (all heads together: MPT-1B).
     )
-    parallel: bool = False  # Attention and feed-forward both read the block's input (GPT-NeoX).
+    parallel: bool = False  # Whether attention and feed-forward both read the block's input (GPT-NeoX).
     activation: str = 'gelu_tanh'
     gated_ffw: bool = False
-    bias: bool = False  # Of every linear map in the blocks.
-    bias_qkv: bool = False  # Of queries, keys and values at least (Qwen2).
-    bias_out: bool = False  # Of the attention's output at least.
-    attention_scale: float | None = None  # Of queries times keys; None is head_dim ** -0.5.
-    attention_cap: float = 0.0  # Bounds them softly (Gemma 2: 50); 0 does not.
+    bias: bool = False  # Whether every linear map in the blocks has a bias.
+    bias_qkv: bool = False  # Whether at least queries, keys and values have one (Qwen2).
+    bias_out: bool = False  # Whether at least the attention's output has one.
+    attention_scale: float | None = None  # Factor of queries times keys; None is head_dim ** -0.5.
+    attention_cap: float = 0.0  # Soft bound of queries times keys (Gemma 2: 50); 0 is none.
     logit_cap: float = 0.0  # The same for the logits (Gemma 2: 30).
     clip_qkv: float = 0.0  # Queries, keys and values are clipped to +- this (some MPT); 0 does not.
     positions: str = (
         'rotary'  # 'rotary', 'learned', 'alibi' or 'relative' (Transformer-XL, as in Gopher and Chinchilla).
     )
-    alibi_max: float = 8.0  # The slopes of ALiBi go down to 2 ** -alibi_max.
+    alibi_max: float = 8.0  # The smallest slope of ALiBi is 2 ** -alibi_max.
     rotary_base: float = 10_000.0
-    rotary_share: float = 1.0  # Of each head's numbers, which turn (Pythia: a quarter).
+    rotary_share: float = 1.0  # Share of each head's dimensions that rotate (Pythia: a quarter).
     rotary_factor: float = 1.0  # Divides the frequencies: positions are interpolated (Chen et al. 2023).
-    # LLaMA 3.1 divides only low frequencies: those that turn less than the first number of times within a context of the
-    # third; above the second they stay, and between the two it goes over smoothly. () divides all.
+    # (low, high, context): LLaMA 3.1 divides only frequencies with fewer than `low` turns in `context` tokens, none
+    # with more than `high` turns, and interpolates in between. () divides all.
     rotary_bands: tuple[float, ...] = ()
-    rotary_local_base: float | None = None  # In blocks with a window, where no factor applies either (Gemma 3).
-    # How many tokens each block's tokens see, themselves included; 0 is all. () is all in every block.
+    rotary_local_base: float | None = None  # Base in blocks with a window, which use no factor (Gemma 3).
+    # For each block, how many tokens a token sees, itself included; 0 is all. () is all in every block.
     windows: tuple[int, ...] = ()
-    embedding_width: int = 0  # Of token embedding and output; 0 is `width` (OPT-350m: half of it).
-    tied: bool = True  # The output is the transpose of the token embedding.
+    embedding_width: int = 0  # Width of token embedding and output; 0 is `width` (OPT-350m: half of it).
+    tied: bool = True  # Whether the output is the transpose of the token embedding.
     scale_embeddings: bool = True
 
     def __post_init__(self):
         if len(self.windows) not in (0, self.depth):
-            raise ValueError(f'{len(self.windows)} windows do not fit {self.depth} blocks: give one a block, or none.')
+            raise ValueError(
+                f'{len(self.windows)} windows do not fit {self.depth} blocks. Give one window per block, or none.'
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,25 +83,25 @@ class ResamplerConfig:
     heads: int = 16
     head_dim: int = 96  # Paper v2; v1 says 128, which gives the printed 194M parameters.
     ffw_multiplier: int = 4
-    frames: int = 8  # Time embeddings; other numbers of frames interpolate between them. 0: none, frames are a set.
-    projects: bool = True  # To its own width before, to the LM's after. False: all is at the trunk's width.
+    frames: int = 8  # Number of time embeddings; other numbers of frames interpolate. 0: none, frames have no order.
+    projects: bool = True  # Maps to its own width before, to the LM's after. False keeps the trunk's width.
     activation: str = 'squared_relu'
-    qk_norms: bool = False  # Layer norms of each head's queries and keys.
-    # Between the maps in and out stand the Perceiver's layers, or in their place (table 3 row vi) an 'mlp', which gives a media
-    # token for each place of the picture and uses no `latents`, or 'pooling', one attention of the latents to the features.
+    qk_norms: bool = False  # Whether each head's queries and keys have layer norms.
+    # The layers: the 'perceiver', or for an ablation (table 3 row vi) an 'mlp', which gives a media token for each
+    # place in the picture and uses no `latents`, or 'pooling', one attention of the latents to the features.
     kind: str = 'perceiver'
 
     def __post_init__(self):
         if self.kind not in ('perceiver', 'mlp', 'pooling'):
-            raise ValueError(f"resampler.kind is 'perceiver', 'mlp' or 'pooling', and not {self.kind!r}.")
+            raise ValueError(f"resampler.kind must be 'perceiver', 'mlp' or 'pooling', not {self.kind!r}.")
 
 
 @dataclasses.dataclass(frozen=True)
 class XattnConfig:
     """The gated xattn-dense blocks: one before the language model's blocks first, first + every, first + 2 every, ...
 
-    OpenFlamingo and IDEFICS differ from the paper in the fields from `first` on. The last two, which are not in the paper,
-    leave a language model's own text as it is: with both, no token but a picture's tag is changed.
+    OpenFlamingo and IDEFICS differ from the paper in the fields from `first` on. The last two, which are not in the
+    paper, leave a language model's own text as it is: with both, no token but a picture's tag is changed.
     """
 
     every: int = 1
@@ -107,22 +109,22 @@ class XattnConfig:
     head_dim: int = 128
     ffw_multiplier: int = 4
     initial_alpha: float = (
-        0.0  # Of alpha_xattn; alpha_dense starts at 0. The paper's 0 leaves a new model equal to its LM.
+        0.0  # Initial alpha_xattn; alpha_dense starts at 0. With the paper's 0, a new model equals its LM.
     )
     only_last_image: bool = True  # False: a token sees all images before it (ablation, table 10 row ii).
-    gates: bool = True  # False: no alphas, both branches are added as they are (ablation, table 3 row iii).
+    gates: bool = True  # False: no alphas, both branches are added directly (ablation, table 3 row iii).
     first: int = 0
-    norm: str = 'layer'  # Of the text: 'layer' or 'rms'.
+    norm: str = 'layer'  # Norm of the text: 'layer' or 'rms'.
     norm_eps: float = 1e-5
-    norm_media: bool = True  # A layer norm of the media too.
-    qk_norms: bool = False  # RMS norms of each head's queries and keys.
+    norm_media: bool = True  # Whether the media have a layer norm too.
+    qk_norms: bool = False  # Whether each head's queries and keys have RMS norms.
     activation: str = 'squared_relu'
     gated_ffw: bool = False
     ffw_width: int = 0  # 0: ffw_multiplier times the LM's width.
-    vector_alphas: bool = False  # An alpha for each channel, not one for all.
-    # A picture is seen by its tag's own tokens alone; the text after it sees the tag, by the language model's self-attention.
+    vector_alphas: bool = False  # Whether each channel has its own alpha.
+    # True: only the tokens of its tag see a picture; the text after it sees the tag through self-attention.
     only_at_tag: bool = False
-    ffw_where_seen: bool = False  # The gated feed-forward acts only on tokens that may see a picture.
+    ffw_where_seen: bool = False  # True: the gated feed-forward acts only on tokens that may see a picture.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,12 +132,12 @@ class LoraConfig:
     """Low-rank additions to the language model's weights (`model/lora.py`)."""
 
     rank: int = 8
-    alpha: float = 16.0  # The product counts alpha / rank times.
-    targets: tuple[str, ...] = ('query', 'value')  # Of query, key, value, out; up, gate, down of the feed-forward.
+    alpha: float = 16.0  # The product is scaled by alpha / rank.
+    targets: tuple[str, ...] = ('query', 'value')  # Some of query, key, value, out; up, gate, down of the feed-forward.
 
     def __post_init__(self):
         if self.rank < 1:
-            raise ValueError(f'lora.rank is {self.rank}: it must be 1 at least.')
+            raise ValueError(f'lora.rank is {self.rank}. It must be at least 1.')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,10 +149,10 @@ class FlamingoConfig:
     resampler: ResamplerConfig | None = None
     xattn: XattnConfig | None = None
     image_tag: tuple[int, ...] = ()  # The tokens of '<image>': several pieces of plain text, or one extra token.
-    extra_tokens: tuple[str, ...] = ()  # Learnt tokens that the language model lacks; ids follow its vocabulary.
-    extra_tied: bool = False  # Their output rows are their input rows, as in OpenFlamingo where the LM's are.
+    extra_tokens: tuple[str, ...] = ()  # Learnt tokens beyond the language model's; ids follow its vocabulary.
+    extra_tied: bool = False  # Whether their output rows are their input rows (OpenFlamingo with a tied LM).
     image_size: int = 320  # Height and width of the pictures, in pixels.
-    lora: LoraConfig | None = None  # While a language model is fine-tuned by it; a bundle has it merged.
+    lora: LoraConfig | None = None  # Only during fine-tuning; a bundle has it merged into the language model.
 
     def __post_init__(self):
         if self.xattn is not None:
@@ -159,31 +161,35 @@ class FlamingoConfig:
                 raise ValueError(f'A model with gated cross-attention also needs: {", ".join(missing)}.')
             if not 0 <= self.xattn.first < self.lm.depth:
                 raise ValueError(
-                    f'There is no block {self.xattn.first} among {self.lm.depth}: xattn.first is below depth.'
+                    f'xattn.first is {self.xattn.first}, but there are only {self.lm.depth} blocks. It must be below '
+                    'the depth.'
                 )
             if self.xattn.only_at_tag and not self.image_tag:
-                raise ValueError('xattn.only_at_tag needs an image_tag: without one no token would see a picture.')
+                raise ValueError('xattn.only_at_tag needs an image_tag. Without one, no token would see a picture.')
             if self.resampler is None and not self.vision.without_resampler:
-                raise ValueError('Without a resampler the trunk must be a vision transformer, whose features are few.')
+                raise ValueError(
+                    'A model without a resampler needs a vision transformer as its trunk, which has few '
+                    'features. Change the trunk, or add a resampler.'
+                )
             if self.resampler and not self.resampler.projects and self.resampler.width != self.vision.width:
                 raise ValueError(
-                    f'A resampler that does not project has the width of the trunk, {self.vision.width}, and not '
+                    f'A resampler that does not project has the width of the trunk, {self.vision.width}, not '
                     f'{self.resampler.width}.'
                 )
 
     @property
     def xattn_blocks(self) -> int:
-        """How many gated blocks there are: ceil((depth - first) / every), 0 in a bare language model."""
+        """The number of gated blocks: ceil((depth - first) / every), 0 in a language model alone."""
         return -(-(self.lm.depth - self.xattn.first) // self.xattn.every) if self.xattn else 0
 
     @property
     def fit(self) -> str:
-        """How pictures are made square: the trunk's way (`inputs/images.py`); 'pad' where there is no trunk."""
+        """How the trunk's pictures are made square (`inputs/images.py`); 'pad' without a trunk."""
         return self.vision.fit if self.vision else 'pad'
 
     @property
     def media_tokens(self) -> int:
-        """r, the media tokens an image: the resampler's latents, or without any all features of a frame."""
+        """r, the media tokens per image: the resampler's latents, or without a resampler all features of a frame."""
         if self.resampler and self.resampler.kind != 'mlp':
             return self.resampler.latents
         return self.vision.spatial(self.image_size)
@@ -194,7 +200,7 @@ class FlamingoConfig:
         return self.lm.width if self.resampler and self.resampler.projects else self.vision.width
 
     def to_json(self) -> dict[str, Any]:
-        """Nested dicts and lists; `family` says which trunk the vision config is of."""
+        """Nested dicts and lists; `family` names the kind of trunk."""
         fields = json.loads(json.dumps(dataclasses.asdict(self)))  # Tuples become lists.
         if self.vision is not None:
             fields['vision']['family'] = self.vision.family
@@ -226,9 +232,9 @@ def _tuples(value):
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-# For the quickstart, tests and CPUs. The language model is the one that `experiments/lm_dictionary.py` pretrains. Its positions
-# are learned: on a toy of its text (width 64, 3 layers, 1,000 steps) rotary ones, which have no bias to attend to the token
-# before with, reached 55 % of the labels where learned ones had 97 %.
+# For the quickstart, tests and CPUs. `experiments/lm_dictionary.py` pretrains the language model. Its positions are
+# learned: on a small version of its text (width 64, 3 layers, 1,000 steps) they predicted 97 % of the labels, rotary
+# positions 55 %. Rotary positions have no bias with which to attend to the previous token.
 TINY = dict(
     lm=LanguageModelConfig(
         vocab_size=4096,
@@ -253,17 +259,18 @@ def _paper(width: int, depth: int, heads: int, every: int) -> dict[str, Any]:
         lm=LanguageModelConfig(
             width=width, depth=depth, heads=heads, kv_heads=heads, ffw_width=4 * width, positions='relative'
         ),
-        resampler=ResamplerConfig(head_dim=128),  # As in v1: with the 96 of v2 it has 175M parameters, not 194M.
+        resampler=ResamplerConfig(head_dim=128),  # As in v1. The 96 of v2 gives 175M parameters, not 194M.
         xattn=XattnConfig(every=every, heads=heads),
         vision=NFNET_F6,
     )
 
 
-# Size -> the parts of its FlamingoConfig.
+# Size -> fields of its FlamingoConfig.
 SIZES = {
     'tiny': TINY,
     '3b': _paper(width=2048, depth=24, heads=16, every=1),
-    # Table 4 says 40 layers and 10 gated blocks, but those have 8.9B and 2.0B parameters; 32 and 8 have table 5's 7.1B and 1.6B.
+    # Table 4 says 40 layers and 10 gated blocks, but these have 8.9B and 2.0B parameters. 32 and 8 have the 7.1B and
+    # 1.6B of table 5.
     '9b': _paper(width=4096, depth=32, heads=32, every=4),
     '80b': _paper(width=8192, depth=80, heads=64, every=7),
 }

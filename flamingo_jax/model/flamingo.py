@@ -10,11 +10,11 @@ One letter per dimension, everywhere in this project:
     b batch    n images    t frames      s space (visual features a frame)   r latents an image    m media tokens = n r
     l text     d width (d_v vision)      h heads      g key/value heads      k head dim            v vocabulary
 
-The parameters are one tree a component, so that what is frozen is a choice of top-level names:
+The parameters are one tree per component, so that a choice of top-level names says what is frozen:
     vision, lm                        pretrained and frozen
     resampler, xattn, extra_tokens    trained
     lora                              trained in fine-tuning, if the config has it: low-rank additions to lm's blocks
-A model whose config has no `xattn` is its bare language model; text pretraining uses it.
+A model whose config has no `xattn` is a language model alone, as in text pretraining.
 """
 
 import dataclasses
@@ -38,30 +38,30 @@ Params = dict[str, Any]
 
 
 class Media(NamedTuple):
-    """What the text may attend to: the media tokens, or the keys and values that every gated block made of them."""
+    """What the text can attend to: the media tokens, or their keys and values in every gated block."""
 
     tokens: Float[Array, 'b m e'] | None  # e: `FlamingoConfig.media_width`.
-    keys_values: Any  # Each [x b h m k] over the x gated blocks; None: made inside each block.
+    keys_values: Any  # Each [x b h m k] over the x gated blocks; None: computed in each block.
 
     @property
     def length(self) -> int:
-        """m, the media tokens a row."""
+        """m, the number of media tokens per row."""
         return self.tokens.shape[1] if self.keys_values is None else jax.tree.leaves(self.keys_values)[0].shape[-2]
 
 
 @dataclasses.dataclass(frozen=True)
 class Flamingo:
-    """The model: pure functions of a parameter tree. `dtype` is that of the computation, not of the parameters."""
+    """The model: pure functions of a parameter tree. `dtype` is the computation's, not the parameters'."""
 
     config: FlamingoConfig
     dtype: DTypeLike = jnp.float32
-    remat: str = ''  # '', or a name of `stack.REMAT`: recompute each block in the backward pass, keeping what it says.
+    remat: str = ''  # What the backward pass recomputes: '' is nothing; else a name in `stack.REMAT`.
 
     loop: ClassVar[Callable[..., Any]] = staticmethod(stack.scan)  # Over the blocks.
 
     def __post_init__(self):
         if self.remat and self.remat not in stack.REMAT:
-            raise ValueError(f"remat is one of '', {', '.join(map(repr, stack.REMAT))}, and not {self.remat!r}.")
+            raise ValueError(f"remat must be one of '', {', '.join(map(repr, stack.REMAT))}, not {self.remat!r}.")
 
     def logits(
         self,
@@ -74,7 +74,7 @@ class Flamingo:
         phi: Int[Array, 'b l'] | None = None,
         text_noise: Float[Array, 'b l d'] | None = None,
     ) -> Float[Array, 'b l v']:
-        """The whole model, teacher-forced; arguments as of `hidden`.
+        """The whole model, teacher-forced; arguments as for `hidden`.
 
         Returns:
           float32 logits over the language model's vocabulary and the extra tokens.
@@ -92,22 +92,22 @@ class Flamingo:
         phi: Int[Array, 'b l'] | None = None,
         text_noise: Float[Array, 'b l d'] | None = None,
     ) -> Float[Array, 'b l d']:
-        """The text after the last block: the picture at the head of this file, but for its last line.
+        """The text after the last block: the picture at the head of this file without its last line.
 
-        A loss takes the places that have a target before `unembed`, whose product with the vocabulary is a large part of a
-        small model's work.
+        A loss selects the positions that have a target before `unembed`, since the product with the vocabulary is a
+        large part of a small model's cost.
 
         Args:
           params: the component trees.
-          images: pixels 0..255 (uint8 or float), or the trunk's features computed before ([b n t s d_v], five
-            dimensions). Rows with fewer than n images are padded at the end; padding is never attended to. None for a
+          images: pixels 0..255 (uint8 or float), or features that the trunk computed before ([b n t s d_v], five
+            dimensions). Rows with fewer than n images are padded at the end; padding is never attended to. None for
             text without pictures.
           tokens: text, padded at the end.
-          phi: which image each token may see, where the data says so; None counts the <image> tags.
-          text_noise: added to the embedded text, when a language model is pretrained (see `training/losses/`).
+          phi: which image each token may see, if the data say so; None counts the <image> tags.
+          text_noise: added to the embedded text in the pretraining of a language model (see `training/losses/`).
 
         Returns:
-          What `unembed` makes logits of, in `dtype`.
+          The input of `unembed`, in `dtype`.
         """
         y = self.embed(params, tokens)
         if text_noise is not None:
@@ -121,7 +121,7 @@ class Flamingo:
         tokens: Int[Array, 'b l'],
         phi: Int[Array, 'b l'] | None = None,
     ) -> Float[Array, 'depth b l d']:
-        """The text after every block of the language model; arguments as of `hidden`."""
+        """The text after every block of the language model; arguments as for `hidden`."""
         return self._decode(params, images, tokens, phi, self.embed(params, tokens), every_block=True)
 
     def _decode(self, params, images, tokens, phi, y, every_block):
@@ -132,7 +132,9 @@ class Flamingo:
         return self.decoder(params, y, positions, mask, media, phi, every_block=every_block)[0]
 
     def dtype_of(self, tree: str) -> DTypeLike:
-        """What a component tree is computed in, and kept in where it is frozen; a trained one is kept in float32.
+        """The dtype in which a component tree is computed, and stored if it is frozen.
+
+        A trained tree is stored in float32.
 
         It is `dtype`, except for a trunk that must stay float32.
         """
@@ -141,9 +143,10 @@ class Flamingo:
     def features(
         self, params: Params, images: UInt8[Array, 'b n t height width 3'] | Float[Array, 'b n t height width 3']
     ) -> Float[Array, 'b n t s d_v']:
-        """The trunk, once a frame, computed in `dtype_of('vision')`; the result has `dtype`.
+        """The trunk, applied to each frame and computed in `dtype_of('vision')`; the result has `dtype`.
 
-        It has a gradient, which costs nothing where the trunk is frozen: the loss is then no function of its parameters.
+        It has a gradient, which costs nothing if the trunk is frozen: its parameters are then not an argument of the
+        gradient.
         """
         b, n, t = images.shape[:3]
         encoder = VisionEncoder(self.config.vision, self.dtype_of('vision'))
@@ -153,7 +156,7 @@ class Flamingo:
         return constrain(features, 'batch', None, None, None, None)
 
     def media(self, params: Params, images: Float[Array, '...'] | UInt8[Array, '...'] | None) -> Media | None:
-        """Pixels or features -> media tokens [b n*r e], by trunk and resampler (if there is one); None without images."""
+        """Pixels or features -> media tokens [b n*r e], by trunk and resampler (if any); None without images."""
         if images is None or self.config.xattn is None:
             return None
         media = self.features(params, images) if images.ndim == 6 else images
@@ -162,12 +165,12 @@ class Flamingo:
             resampler = Resampler(self.config.resampler, self.config.lm.width, self.dtype)
             media = stack.checkpoint(resampler.apply, self.remat)({'params': params['resampler']}, media)
         elif t > 1:
-            raise ValueError(f'Without a resampler a picture has one frame, and not {t}.')
+            raise ValueError(f'A model without a resampler takes pictures of one frame, not {t}. Set frames to 1.')
         media = media.astype(self.dtype).reshape(b, -1, media.shape[-1])
         return Media(constrain(media, 'batch', None, 'media'), None)
 
     def keys_values(self, params: Params, media: Media) -> Media:
-        """The media's keys and values in every gated block, [x b h m k]: computed once a prompt when decoding."""
+        """The media's keys and values in every gated block, [x b h m k]. Decoding computes them once per prompt."""
 
         def of_block(p):
             return self._gated.apply({'params': p}, media.tokens, method='keys_values')
@@ -178,11 +181,11 @@ class Flamingo:
         """phi of section 2.3: the image that each token may see, 0 = none.
 
         Args:
-          counted: phi as the data has it, which may tie text to the next picture; None counts the <image> tags that have
-            begun up to each token, the tag's own tokens included.
+          counted: phi from the data, which may tie text to the next picture. None counts the <image> tags that begin
+            at or before each token.
 
         Returns:
-          `counted`; with `xattn.only_at_tag` 0 everywhere but at the tags' own tokens.
+          phi. With `xattn.only_at_tag` it is 0 except at the tags' own tokens.
         """
         c = self.config
         if not c.image_tag:
@@ -229,22 +232,23 @@ class Flamingo:
         key_positions: Int[Array, 'b p'] | None = None,
         every_block: bool = False,
     ) -> tuple[Float[Array, '*depth b l d'], KeysValues | None]:
-        """The blocks: before every k-th of the language model's a gated one.
+        """The blocks of the language model, with a gated block before every k-th.
 
         Args:
           y, positions: embedded text and its positions.
           mask: self-attention mask; p = l without a cache.
-          media, phi: what may be seen, and by whom; None is no picture.
-          cache, index: self-attention keys and values of every block ([depth b g p k]) and where y begins in them.
-          key_positions: of the cache's places.
-          every_block: give y after every block, [depth b l d].
+          media, phi: the media, and which of them each token may see; None is no picture.
+          cache, index: self-attention keys and values of every block ([depth b g p k]), and where y begins in them.
+          key_positions: positions of the cache's places.
+          every_block: return y after every block, [depth b l d].
 
         Returns:
           y after the last block, and the new cache.
         """
         c = self.config
         y = self._embedder.apply({'params': params['lm']['embedder']}, y, positions, method='add_positions')
-        if media is None and c.xattn is not None and not c.xattn.ffw_where_seen:  # The paper's acts on every text.
+        # The paper's feed-forward acts on every text.
+        if media is None and c.xattn is not None and not c.xattn.ffw_where_seen:
             media = Media(jnp.zeros((y.shape[0], 0, c.media_width), self.dtype), None)
         if media is not None:
             r = c.media_tokens
@@ -297,5 +301,5 @@ class Flamingo:
 
 
 def causal_mask(l: int) -> Bool[Array, '1 l l']:
-    """True where the key is not after the query."""
+    """True where the key does not come after the query."""
     return jnp.tril(jnp.ones((1, l, l), bool))

@@ -1,13 +1,13 @@
-"""The GATED XATTN-DENSE block (paper section 2.2, figure 4), put before blocks of the frozen language model.
+"""The GATED XATTN-DENSE block (paper, section 2.2, figure 4), inserted before blocks of the frozen language model.
 
     y = y + tanh(alpha_xattn) * attention(q = LN(y), kv = LN(media))      each token sees only the image phi(token)
     y = y + tanh(alpha_dense) * ffw(LN(y))
 
 Both alphas start at 0 (`initial_alpha` may open the first), so that a new Flamingo computes exactly what its language
-model computes; the ablation `gates=False` adds both branches as they are. One layer norm is shared by keys and values (paper
-v1); linear maps have no biases. OpenFlamingo and IDEFICS take the media as they are, IDEFICS with RMS norms, norms of queries
-and keys, and a gated feed-forward: see `XattnConfig`. With `ffw_where_seen` a token that may see no picture passes the
-whole block unchanged, and not only its cross-attention.
+model does. The ablation `gates=False` adds both branches directly. Keys and values share one layer norm (paper v1);
+linear maps have no biases. OpenFlamingo and IDEFICS do not norm the media; IDEFICS has RMS norms, norms of queries and
+keys, and a gated feed-forward: see `XattnConfig`. With `ffw_where_seen`, a token that may see no picture passes the
+whole block unchanged, not only its cross-attention.
 """
 
 import flax.linen as nn
@@ -25,11 +25,11 @@ def media_mask(phi: Int[Array, 'b l'], n: int, r: int, only_last_image: bool = T
 
     Args:
       phi: the number, from 1, of the one image that a token may see; 0 = none.
-      n, r: images, and media tokens an image.
+      n, r: the number of images, and of media tokens per image.
       only_last_image: False lets a token see the images 1 to phi: the ablation of table 10, row (ii).
 
     Returns:
-      Drawn for two images of two tokens, and a text with phi = 0 0 1 1 2 (# = may see):
+      The mask. For two images of two tokens and a text with phi = 0 0 1 1 2 (# = may see):
 
           image  1 1 2 2
                  . . . .    before every image: nothing
@@ -51,7 +51,7 @@ class GatedXattnDense(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     def setup(self):
-        """Names the parameters; alphas are float32 whatever the dtype, scalars unless the config says vectors."""
+        """Creates the parameters. Alphas are always float32, and scalars unless the config says vectors."""
         c, dtype = self.config, self.dtype
         shape, axes = (self.width, c.heads, c.head_dim), ('heads', 'head_dim')
         self.norm_text, self.norm_ffw = (Norm(c.norm, c.norm_eps, dtype=dtype) for _ in range(2))
@@ -74,7 +74,7 @@ class GatedXattnDense(nn.Module):
         self.alpha_dense = self.param('alpha_dense', closed, alpha_shape)
 
     def keys_values(self, media: Float[Array, 'b m e']) -> tuple[Float[Array, 'b h m k'], Float[Array, 'b h m k']]:
-        """The block's keys and values of the media: they do not depend on the text, so decoding computes them once."""
+        """The block's keys and values of the media. They do not depend on the text, so decoding computes them once."""
         if self.config.norm_media:
             media = self.norm_media(media)
         key, value = self.key(media), self.value(media)

@@ -1,4 +1,4 @@
-"""New parameters of a model: one tree a component, the blocks' stacked over them."""
+"""New parameters of a model: one tree per component, with blocks stacked."""
 
 from typing import Any
 
@@ -40,7 +40,8 @@ def init(c: FlamingoConfig, key: Key[Array, '']) -> dict[str, Any]:
         params['xattn'] = _init_stacked(gated, c.xattn_blocks, keys['xattn'], y, media, mask, method='touch')
     if c.extra_tokens:
         shape, axes = (len(c.extra_tokens), c.lm.width), ('extra_tokens', 'embed')
-        # Small: at an <image> tag the frozen model should read the picture, which is added to the tag's own row.
+        # Small, since at an <image> tag the picture is added to the tag's row, and the frozen model should read the
+        # picture.
         rows_in = nn.with_logical_partitioning(nn.initializers.normal(0.02), axes)
         rows_out = nn.with_logical_partitioning(nn.initializers.normal(c.lm.width**-0.5), axes)
         params['extra_tokens'] = {'input': rows_in(keys['extra_input'], shape)}

@@ -1,7 +1,8 @@
-"""The decoder-only language model that is frozen inside a Flamingo: one decoder, families differ by `LanguageModelConfig`.
+"""The frozen decoder-only language model of a Flamingo. Families differ by `LanguageModelConfig`.
 
-The parameters are two trees: `embedder` (embeddings, final norm, output) and `blocks` (every block, stacked on a leading
-axis 'layers' so that the depth can be scanned). It is the same tree whether the model stands alone or inside a Flamingo.
+The parameters are two trees: `embedder` (embeddings, final norm, output) and `blocks` (every block, stacked on a
+leading axis 'layers' so that the depth can be scanned). It is the same tree whether the model stands alone or inside a
+Flamingo.
 """
 
 from typing import NamedTuple
@@ -19,7 +20,7 @@ from flamingo_jax.model.layers import FeedForward, Linear, Norm, constrain
 
 
 class KeysValues(NamedTuple):
-    """Self-attention keys and values of one block, or of all blocks with a leading axis; laid out as attention reads them."""
+    """Self-attention keys and values of one block, or of all with a leading axis, in the layout of attention."""
 
     k: Float[Array, '*depth b g m k']
     v: Float[Array, '*depth b g m k']
@@ -30,7 +31,7 @@ def rotate(
 ) -> Float[Array, 'b l h k']:
     """Rotary position embedding (Su et al. 2021), halves convention (GPT-NeoX, LLaMA), angles in float32.
 
-    Number i turns with number i + half; those beyond the first 2 * half stay.
+    Dimension i rotates with dimension i + half; those beyond the first 2 * half do not rotate.
     """
     half = frequency.shape[0]
     angle = positions[..., None, None].astype(jnp.float32) * frequency
@@ -42,11 +43,11 @@ def rotate(
 
 
 def rotary_frequencies(c: LanguageModelConfig, window: Int[Array, ''] | int) -> Float[Array, 'half']:
-    """Radians a position of each pair of numbers, in a block with this window."""
+    """Radians per position of each pair of dimensions, in a block with this window."""
     numbers = int(c.head_dim * c.rotary_share)
     exponent = np.arange(0, numbers, 2) / numbers
     frequency = c.rotary_base**-exponent
-    share = 1.0  # Of each frequency, which is divided.
+    share = 1.0  # Share of each frequency that is divided.
     if c.rotary_bands:
         low, high, context = c.rotary_bands
         share = np.clip((high - frequency * context / (2 * np.pi)) / (high - low), 0, 1)
@@ -57,9 +58,11 @@ def rotary_frequencies(c: LanguageModelConfig, window: Int[Array, ''] | int) -> 
 
 
 def alibi_slopes(heads: int, largest: float) -> Float[np.ndarray, '{heads}']:
-    """What attention loses a token of distance in each head (Press et al. 2022): 2 ** -largest at the least.
+    """The slopes of ALiBi, attention's loss per token of distance, of each head (Press et al.
 
-    Geometric for 2 ** n heads; where there are fewer, those of every second come first, then those between.
+    2022): at least 2 ** -largest.
+
+    Geometric for 2 ** n heads. For fewer, every second slope of 2 ** n comes first, then those between.
     """
     full = 1 << (heads - 1).bit_length()
     slopes = 2.0 ** (-np.arange(1, full + 1) * largest / full)
@@ -67,7 +70,10 @@ def alibi_slopes(heads: int, largest: float) -> Float[np.ndarray, '{heads}']:
 
 
 def distance_waves(length: int, width: int) -> Float[Array, '{length} {width}']:
-    """Sinusoids of the distances 0, 1, ... (Dai et al. 2019, after Vaswani et al. 2017): sines, then cosines; float32."""
+    """Sinusoids of the distances 0, 1, ... (Dai et al.
+
+    2019, after Vaswani et al. 2017): sines, then cosines; float32.
+    """
     frequency = 10_000.0 ** (-jnp.arange(0, width, 2, dtype=jnp.float32) / width)
     angle = jnp.arange(length, dtype=jnp.float32)[:, None] * frequency
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
@@ -78,8 +84,8 @@ def by_distance(
 ) -> Float[Array, 'b h l {length}']:
     """q . (kernel^T wave(distance)) for the distances 0 to length - 1, float32.
 
-    The product is taken in the cheaper order: keys of the distances first where many queries share them, as in training;
-    queries first where a token at a time is decoded.
+    The product is computed in the cheaper order: keys of distances first if many queries share them, as in training;
+    queries first when decoding a token at a time.
     """
     (b, l, h, k), d = q.shape, kernel.shape[0]
     waves = distance_waves(length, d).astype(q.dtype)
@@ -91,10 +97,10 @@ def by_distance(
 
 
 def relative_shift(x: Float[Array, 'b h l l']) -> Float[Array, 'b h l l']:
-    """x [.., i, i - j] -> [.., i, j] where j <= i; what stands above the diagonal means nothing.
+    """x [.., i, i - j] -> [.., i, j] for j <= i; values above the diagonal are meaningless.
 
-    Padded by a column and read again in rows of another length (Dai et al. 2019, appendix B): a gather that does the same
-    takes the TPU compiler many times as long.
+    Pads a column and reshapes (Dai et al. 2019, appendix B). The TPU compiler takes many times as long for a gather
+    that does the same.
     """
     b, h, l, _ = x.shape
     x = jnp.pad(x[..., ::-1], ((0, 0), (0, 0), (0, 0), (1, 0)))
@@ -124,7 +130,8 @@ class Embedder(nn.Module):
         if c.norm_place != 'sum':
             self.norm_out = _norm(c, self.dtype)
         if not c.tied:
-            # float32 logits: bfloat16 rounds those near 16 to multiples of 1/16, a factor of 1.06 between probabilities.
+            # float32 logits: bfloat16 rounds values near 16 to multiples of 1/16, which changes probabilities by a
+            # factor of 1.06.
             exact = dict(dtype=self.dtype, result_dtype=jnp.float32)
             self.output = Linear((width, c.vocab_size), ('embed', 'vocab'), **exact)
 
@@ -137,13 +144,13 @@ class Embedder(nn.Module):
         return self.norm_in(y) if c.norm_embeddings else y
 
     def add_positions(self, y: Float[Array, 'b l d'], positions: Int[Array, 'b l']) -> Float[Array, 'b l d']:
-        """Adds learned positions, where the family has them; the others act inside the attention."""
+        """Adds learned positions if the family has them. Other positions act in the attention."""
         if self.config.positions == 'learned':
             y = y + jnp.take(self.learned_positions, positions, axis=0).astype(self.dtype)
         return y
 
     def normalise(self, y: Float[Array, 'b l d']) -> Float[Array, 'b l d']:
-        """The final norm, where the family has one."""
+        """The final norm, if the family has one."""
         return y if self.config.norm_place == 'sum' else self.norm_out(y)
 
     def logits(self, y: Float[Array, 'b l d']) -> Float[Array, 'b l v']:
@@ -164,7 +171,7 @@ def _norm(c: LanguageModelConfig, dtype: DTypeLike, axis: str = 'embed', name: s
 
 
 class Block(nn.Module):
-    """One transformer block: self-attention, then feed-forward; both residual, both after a norm unless the config differs."""
+    """One transformer block: self-attention, then feed-forward; both residual, by default both after a norm."""
 
     config: LanguageModelConfig
     dtype: DTypeLike = jnp.float32
@@ -185,8 +192,9 @@ class Block(nn.Module):
         Args:
           y, positions: text and its positions.
           mask: which of the m keys each token may attend to; m = l without a cache.
-          cache: keys and values of m places; those of y take the places `index` to `index` + l.
-          key_positions: of the m places of a cache; relative positions, ALiBi and windows need them, and are causal.
+          cache: keys and values of m places; those of y go to the places `index` to `index` + l.
+          key_positions: positions of the m places of a cache. Relative positions, ALiBi and windows need them, and are
+            causal.
           window: how many tokens a token sees, itself included; 0 is all.
 
         Returns:
@@ -249,7 +257,7 @@ class Block(nn.Module):
         return out(attend(q, k, v, mask, bias, c.attention_scale, c.attention_cap)), cache
 
     def _norm_heads(self, x, name, axis):
-        """Norms queries or keys [b l h k], each head by itself or all heads of a token together."""
+        """Normalises queries or keys [b l h k], each head by itself or all heads of a token together."""
         if self.config.norm_query_key == 'head':
             return _norm(self.config, self.dtype, 'head_dim', name)(x)
         b, l, *heads = x.shape

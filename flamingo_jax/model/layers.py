@@ -1,7 +1,7 @@
 """The few layers that all components share: linear maps with named axes, norms, and the feed-forward.
 
-Every parameter gets one logical axis name per dimension where it is made, and activations are given theirs by `constrain`;
-`parallel/rules.py` holds the one table that maps those names to mesh axes.
+Every parameter gets a logical axis name for each dimension where it is created; `constrain` gives them to activations.
+The table in `parallel/rules.py` maps these names to mesh axes.
 """
 
 import functools
@@ -36,9 +36,10 @@ def soft_cap(x: Float[Array, '...'], cap: float) -> Float[Array, '...']:
 
 
 def constrain(x: Shaped[Array, '...'], *axes: str | None) -> Shaped[Array, '...']:
-    """Says by logical axis names where x lies on the mesh; nothing where no mesh is in use (`rules.activations`).
+    """Shards x on the mesh by logical axis names; does nothing without a mesh (`rules.activations`).
 
-    Without it the compiler chooses, and with parameters cut over the batch's mesh axes it chooses copies of the whole batch.
+    Without it the compiler chooses, and if parameters are sharded over the batch's mesh axes, it copies the whole
+    batch.
     """
     return nn.with_logical_constraint(x, axes)
 
@@ -46,18 +47,18 @@ def constrain(x: Shaped[Array, '...'], *axes: str | None) -> Shaped[Array, '...'
 class Linear(nn.Module):
     """A linear map that sums over the last `contracted` dimensions of x, and over the first of its kernel.
 
-    It is computed as one product of two matrices whatever the heads: XLA's CPU backend takes several times as long for the
-    gradient of the same map written as an einsum over more dimensions.
+    It is computed as one product of two matrices, with heads merged: XLA's CPU backend takes several times as long for
+    the gradient of an einsum over more dimensions.
 
-    Where a collection 'lora' has a pair for the kernel (`lora.py`), their product is added to the kernel's; in float32, because
-    a step of training changes the output by less than bfloat16 rounds it.
+    If a collection 'lora' has a pair for the kernel (`lora.py`), its product is added in float32: a training step
+    changes the output by less than bfloat16's rounding.
 
     Attributes:
       shape, axes: the kernel's shape and its logical axis names.
-      contracted: how many leading kernel dimensions are summed over (the initial variance is 1 / fan-in).
+      contracted: the number of leading kernel dimensions to sum over (the initial variance is 1 / fan-in).
       bias: whether a bias is added over the remaining kernel dimensions.
-      dtype: of the operands.
-      result_dtype: of the product, which is summed in float32 and rounded once; None is `dtype`.
+      dtype: dtype of the operands.
+      result_dtype: dtype of the product, which is summed in float32 and rounded once; None is `dtype`.
     """
 
     shape: Sequence[int]
@@ -98,8 +99,8 @@ class Norm(nn.Module):
     kind: str = 'layer'  # 'layer' (Ba et al. 2016) or 'rms' (Zhang and Sennrich 2019).
     eps: float = 1e-5
     axis: str = 'embed'
-    bias: bool = True  # Of a layer norm.
-    offset: float = 0.0  # Added to the scale: Gemma stores it less 1.
+    bias: bool = True  # Whether a layer norm has a bias.
+    offset: float = 0.0  # Added to the scale: Gemma stores scale - 1.
     dtype: DTypeLike = jnp.float32
 
     @nn.compact

@@ -1,9 +1,9 @@
-"""LoRA (Hu et al. 2021): a frozen weight of the language model plus a trained product of low rank, W + alpha / rank * A B.
+"""LoRA (Hu et al. 2021): frozen weights plus a trained product of low rank, W + alpha / rank * A B.
 
-A and B are a component tree of their own, `lora`, which has branches like `lm`'s blocks and is stacked over them as these are:
-beside a kernel [layers inputs outputs] stand a [layers inputs rank] and b [layers rank outputs]. A linear map computes
-x W + (x A) B: the effective weights, rounded to a frozen model's bfloat16, would lose what a step of training adds to them. B
-begins at zero: a new model is the one without it, bit for bit.
+A and B are a component tree, `lora`, with the structure of `lm`'s blocks: a kernel [layers inputs outputs] has a
+[layers inputs rank] and b [layers rank outputs]. A linear map computes x W + (x A) B, since adding A B to a bfloat16
+weight would round a training step's change away. B is zero at first: a new model equals the one without LoRA bit for
+bit.
 """
 
 import math
@@ -20,16 +20,16 @@ ATTENTION, FFW = ('query', 'key', 'value', 'out'), ('up', 'gate', 'down')
 
 
 def init(config: LoraConfig, blocks: dict[str, Any], key: Key[Array, '']) -> dict[str, Any]:
-    """New A and B for the targets among the blocks' kernels (stacked and boxed), float32, boxed with their logical axis names.
+    """New A and B, float32, boxed, for the targets among the blocks' kernels (stacked and boxed).
 
     Raises:
-      ValueError: no target, or one that these blocks have not.
+      ValueError: there is no target, or these blocks do not have it.
     """
     there = {name: blocks[name] for name in ATTENTION} | {
         name: blocks['ffw'][name] for name in FFW if name in blocks['ffw']
     }
     if not config.targets or set(config.targets) - set(there):
-        raise ValueError(f'lora.targets is {config.targets}: name some of {tuple(there)}, which the blocks have.')
+        raise ValueError(f'lora.targets is {config.targets}. Name some of {tuple(there)}, which the blocks have.')
     out: dict[str, Any] = {}
     for name, key_a in zip(config.targets, jax.random.split(key, len(config.targets)), strict=True):
         box, inputs = there[name]['kernel'], 2 if name == 'out' else 1
@@ -45,14 +45,14 @@ def init(config: LoraConfig, blocks: dict[str, Any], key: Key[Array, '']) -> dic
 
 
 def scaled(config: LoraConfig, lora: dict[str, Any]) -> dict[str, Any]:
-    """The pairs of one block or of all with alpha / rank in B, as a block's collection 'lora' (`layers.Linear` reads it)."""
+    """The pairs of one block or of all, with B scaled by alpha / rank, as the collection 'lora' of `layers.Linear`."""
     return jax.tree_util.tree_map_with_path(
         lambda path, x: x * (config.alpha / config.rank) if path[-1].key == 'b' else x, lora
     )
 
 
 def merge(config: LoraConfig, lm: dict[str, Any], lora: dict[str, Any]) -> dict[str, Any]:
-    """The language model with its effective weights, which needs no LoRA any more: float32 sums, rounded to its dtype."""
+    """The language model with LoRA merged into its weights: sums in float32, rounded to its dtype."""
 
     def add(block, lora):
         block = dict(block)

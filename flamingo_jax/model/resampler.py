@@ -1,13 +1,12 @@
 """The Perceiver Resampler (paper section 2.1, appendix A.1.1, figure 5): any number of visual features -> R latents.
 
-Where the paper is silent this follows OpenFlamingo: separate layer norms for features and latents, linear maps without
-biases, a final layer norm. Two maps are ours: the features are brought to the resampler's
-width once before the layers (the reading under which the paper's 194M parameters come out), and the latents are brought
-to the language model's width once after them. OpenFlamingo's and IDEFICS's resamplers have neither (`projects=False`), and no
-time embeddings.
+Where the paper gives no detail, this follows OpenFlamingo: separate layer norms for features and latents, linear maps
+without biases, a final layer norm. Two linear maps are our reading: one from features to the resampler's width before
+the layers (which gives the paper's 194M parameters), and one from the latents to the language model's width after
+them. The resamplers of OpenFlamingo and IDEFICS have neither (`projects=False`), and no time embeddings.
 
-`ResamplerConfig.kind` puts something simpler in place of the layers (ablation, table 3 row vi); the paper does not say what
-exactly its own was.
+`ResamplerConfig.kind` replaces the layers by something simpler (ablation, table 3 row vi); the paper gives no details
+of its own.
 """
 
 import flax.linen as nn
@@ -54,7 +53,7 @@ class ResamplerLayer(nn.Module):
 
 
 def _scan_layers(depth: int):
-    """All layers, their parameters stacked: what is compiled does not grow with depth."""
+    """All layers, scanned over stacked parameters, so that compile time does not grow with depth."""
     return nn.scan(
         lambda layer, latents, features: (layer(latents, features), None),
         variable_axes={'params': 0},
@@ -66,9 +65,10 @@ def _scan_layers(depth: int):
 
 
 class Mlp(nn.Module):
-    """In place of the layers, as an ablation: each feature by itself through two linear maps.
+    """An ablation of the layers: two linear maps, applied to each feature.
 
-    With ffw_multiplier = depth * (2 + theirs) it has as many parameters as `depth` layers with heads * head_dim = width.
+    With ffw_multiplier = depth * (2 + that of the layers) it has as many parameters as `depth` layers with heads *
+    head_dim = width.
     """
 
     config: ResamplerConfig
@@ -76,21 +76,21 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, features: Float[Array, 'b s d']) -> Float[Array, 'b s d']:
-        """As many features as come in, which do not see each other."""
+        """Maps each feature by itself."""
         c = self.config
         ffw = FeedForward(c.ffw_multiplier * c.width, c.activation, axis='resampler', dtype=self.dtype, name='ffw')
         return ffw(Norm(axis='resampler', dtype=self.dtype, name='norm_features')(features))
 
 
 class Pooling(nn.Module):
-    """In place of the layers, as an ablation: the latents attend to the features once, and that is all."""
+    """An ablation of the layers: the latents attend to the features once."""
 
     config: ResamplerConfig
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, latents: Float[Array, 'b r d'], features: Float[Array, 'b s d']) -> Float[Array, 'b r d']:
-        """What each latent attends to: neither are the latents keys, nor is anything added to them."""
+        """The attended values, with features alone as keys and without a residual."""
         c = self.config
         heads = dict(
             shape=(c.width, c.heads, c.head_dim), axes=('resampler', 'resampler_heads', 'head_dim'), dtype=self.dtype
@@ -109,7 +109,7 @@ class Pooling(nn.Module):
 class Resampler(nn.Module):
     """Features of an image (or of the frames of a video) -> media tokens, by default `config.latents`.
 
-    out_width: of the media tokens, where the config projects to it: the language model's.
+    out_width: width of the media tokens, if the config projects to it: the language model's.
     """
 
     config: ResamplerConfig
@@ -121,19 +121,19 @@ class Resampler(nn.Module):
         """Resamples each image by itself.
 
         Args:
-          features: n images of t frames of s spatial features. t need not be the number of frames trained with: the
-            time embeddings are linearly interpolated (paper: 8 in training, 30 at inference).
+          features: n images of t frames of s spatial features. t may differ from the number of frames in training: time
+            embeddings are linearly interpolated (paper: 8 frames in training, 30 at inference).
 
         Returns:
-          r latents an image; of the kind 'mlp' r is s, each the mean over the frames.
+          r latents per image. For the kind 'mlp', r is s, and each is the mean over frames.
         """
         c = self.config
         b, n, t, s, d_v = features.shape
         x = features.astype(self.dtype)
         if c.projects:
             x = Linear((d_v, c.width), ('vision_out', 'resampler'), dtype=self.dtype, name='project_in')(x)
-        # Small beside the features: latents of N(0, 1) drown what they attend to, so that the media tokens of all pictures are
-        # nearly equal at first, and a short run never tells them apart.
+        # Small compared with the features. With latents of N(0, 1) the media tokens of all pictures are nearly equal
+        # at first, and a short run never learns to tell them apart.
         small = nn.initializers.normal(0.02)
         if c.kind != 'mlp':
             latents = self.param(
@@ -141,7 +141,7 @@ class Resampler(nn.Module):
             )
         if c.frames:
             time = self.param('time', nn.with_logical_partitioning(small, ('frames', 'resampler')), (c.frames, c.width))
-            if t not in (1, c.frames):  # An image is a video of one frame: it has the first frame's time embedding.
+            if t not in (1, c.frames):  # An image is a video of one frame and gets the first time embedding.
                 time = jax.image.resize(time, (t, c.width), 'linear')
             x = x + time[:t, None].astype(self.dtype)
         x = constrain(x.reshape(b * n, t * s, c.width), 'batch', None, 'resampler')

@@ -1,11 +1,13 @@
-"""The loop over the blocks, scanned over their stacks, so that compile time does not grow with depth. In plain Python it is
+"""The loop over the blocks as a scan over their stacks, so that compile time does not grow with depth.
+
+In plain Python it is
 
     for i in range(depth):
         if i >= first and (i - first) % every == 0:
             y = gated(y, gates[(i - first) // every])
         y, cache[i] = block(y, blocks[i], i, cache[i])
 
-which `inference/unrolled.py` has, for a CPU. A first reading may skip this file.
+`inference/unrolled.py` has that loop, for a CPU. Skip this file at first reading.
 """
 
 from collections.abc import Callable
@@ -15,15 +17,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-# What each block keeps for the backward pass beside its input; '' keeps everything.
+# What each block keeps for the backward pass in addition to its input; '' keeps everything.
 REMAT = {
     'full': jax.checkpoint_policies.nothing_saveable,
-    'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # Products with a weight; attention is recomputed.
+    'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # Products with weights; attention is recomputed.
 }
 
 
 def checkpoint(function: Callable[..., Any], remat: str) -> Callable[..., Any]:
-    """The function, recomputed in the backward pass as `remat` says: '' (not at all), or a name of `REMAT`."""
+    """The function, recomputed in the backward pass as `remat` says: '' (not at all), or a name in `REMAT`."""
     return jax.checkpoint(function, policy=REMAT[remat], prevent_cse=False) if remat else function
 
 
@@ -47,18 +49,18 @@ def scan(
       block: (y, the block's entry of `blocks`, i, its cache or None) -> (new y, its new cache or None).
       gated: (y, the gated block's entry of `gates`) -> new y.
       y, cache: the text, and each block's keys and values [depth b g p k], or None.
-      blocks, gates: trees of stacks, [depth ...] and one for each group; gates None: no gated blocks are run.
+      blocks, gates: trees of stacks, [depth ...] and [groups ...]; without gates, no gated blocks run.
       first, every: where the groups begin, and how many blocks follow each gated one.
       index: the place in the cache where y begins.
       remat: see `checkpoint`.
-      every_block: give y after every block, [depth b l d], in place of the last.
+      every_block: return y after every block, [depth b l d], not only after the last.
 
     Returns:
       y, and the new cache.
     """
-    # Groups are scanned. Where the last group is ragged (80 = 11 * 7 + 3), it passes over the blocks that there are not, and
-    # each block is taken from the whole stack where it is used: cutting the stack into groups would copy the model. The same
-    # holds where blocks stand before the first group.
+    # Groups are scanned. If the last group is ragged (80 = 11 * 7 + 3), it skips the missing blocks, and each block is
+    # taken from the whole stack when it is used, since cutting the stack into groups would copy the model. The same
+    # holds if blocks come before the first group.
     depth, length = jax.tree.leaves(blocks)[0].shape[0], y.shape[1]
     groups, ragged = -(-(depth - first) // every), first > 0 or depth % every != 0
     grouped = None if ragged else jax.tree.map(lambda x: x.reshape(groups, every, *x.shape[1:]), blocks)
@@ -99,6 +101,6 @@ def _at(stacked: Any, i: Int[Array, '']) -> Any:
 
 
 def _put(stack, block, i, index, length):
-    """A block's cache into the stack of all: only the places that are new, at `index`."""
+    """Writes a block's new places, at `index`, into the stack of all caches."""
     new = jax.lax.dynamic_slice_in_dim(block, index, length, axis=-2)
     return jax.lax.dynamic_update_slice(stack, new[None], (i, 0, 0, index, 0))

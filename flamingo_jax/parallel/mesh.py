@@ -1,11 +1,11 @@
-"""The mesh: every device of a run on three axes. What lies where on them is said by `rules.py`.
+"""The mesh: all devices of a run on three axes. `rules.py` says how arrays are sharded over them.
 
     data     copies of the model, each with its share of the batch
-    fsdp     parameters, gradients and moments cut over their width; also a share of the batch
-    tensor   heads, feed-forward and vocabulary cut (Megatron)
+    fsdp     shards of the width of parameters, gradients and moments; also shares of the batch
+    tensor   shards of heads, feed-forward and vocabulary (Megatron)
 
-A mesh is data in a config: `mesh=dict(data=1, fsdp=8, tensor=1)`. Data parallelism, FSDP, tensor parallelism and mixtures
-are mesh shapes; no code path knows of them.
+A mesh is data in a config: `mesh=dict(data=1, fsdp=8, tensor=1)`. Data parallelism, FSDP, tensor parallelism and their
+mixtures are mesh shapes, not code paths.
 """
 
 import re
@@ -21,10 +21,10 @@ AXES = ('data', 'fsdp', 'tensor')
 
 
 def parse(sizes: str) -> dict[str, int]:
-    """The sizes of a command's flag, 'DATA,FSDP,TENSOR', as `make_mesh` takes them.
+    """A command's flag 'DATA,FSDP,TENSOR' -> the arguments of `make_mesh`.
 
     Raises:
-      ValueError: not three whole numbers.
+      ValueError: the flag is not three whole numbers.
     """
     found = re.fullmatch(r'(-?\d+),(-?\d+),(-?\d+)', sizes)
     if not found:
@@ -33,12 +33,13 @@ def parse(sizes: str) -> dict[str, int]:
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh over all devices, or the given ones; one axis may be -1, which takes what the others leave.
+    """A mesh over all devices, or over the given ones. One axis may be -1, which takes the remaining devices.
 
-    Devices of several slices (pods joined by a slower network) are cut along `data`: only the sum of the gradients crosses.
+    Several slices (pods joined by a slower network) are split along `data`, so that only the sum of the gradients
+    crosses that network.
 
     Raises:
-      ValueError: the axes do not multiply to the number of devices, or the slices do not divide `data`.
+      ValueError: the product of the axes is not the number of devices, or the slices do not divide `data`.
     """
     every = list(jax.devices() if devices is None else devices)
     devices = len(every)
@@ -47,24 +48,27 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
     bad = any(size == 0 or size < -1 for size in shape) or shape.count(-1) > 1
     if bad or devices % rest or (-1 not in shape and rest != devices):
         raise ValueError(
-            f'The mesh data={data} fsdp={fsdp} tensor={tensor} does not fit {devices} devices: their product must be '
-            f'{devices}, and at most one may be -1.'
+            f'The mesh data={data} fsdp={fsdp} tensor={tensor} does not fit {devices} devices. The product of its '
+            f'sizes must be {devices}; one of them may be -1.'
         )
     shape = tuple(devices // rest if size == -1 else size for size in shape)
     slices = len({getattr(device, 'slice_index', 0) for device in every})
     if shape[0] % slices:
-        raise ValueError(f'The mesh data={shape[0]} is not divided by the {slices} slices of the devices.')
+        raise ValueError(
+            f'The mesh has data={shape[0]}, which is not a multiple of the {slices} slices of the devices. Choose '
+            'another mesh.'
+        )
     if slices > 1:
         within = (shape[0] // slices, *shape[1:])
         grid = mesh_utils.create_hybrid_device_mesh(within, (slices, 1, 1), every)
         return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 3)
-    # An axis of 16 fits into a torus of 4x8x8 only if one of its sides is split.
+    # An axis of 16 fits a torus of 4x8x8 only if one side of the torus is split.
     grid = mesh_utils.create_device_mesh(shape, every, allow_split_physical_axes=True)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows of a batch over the data and fsdp axes."""
+    """Shards the rows of a batch over the data and fsdp axes."""
     return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
 
 
@@ -73,8 +77,9 @@ def check_batch(name: str, batch_size: int, micro_batches: int, mesh: Mesh) -> N
     rows = mesh.shape['data'] * mesh.shape['fsdp']
     if batch_size % (rows * micro_batches):
         raise ValueError(
-            f'Data set {name}: batch_size {batch_size} is not divided by {micro_batches} micro-batches of the {rows} rows '
-            f'of the mesh (data {mesh.shape["data"]} x fsdp {mesh.shape["fsdp"]}). Change the batch size or the mesh.'
+            f'Data set {name}: batch_size {batch_size} is not a multiple of {micro_batches} micro-batches x {rows} '
+            f'rows of the mesh (data {mesh.shape["data"]} x fsdp {mesh.shape["fsdp"]}). Change the batch size or the '
+            'mesh.'
         )
 
 

@@ -1,7 +1,7 @@
-"""Several processes as one run: they are joined, they print once, they stop at the same step.
+"""Several processes as one run: they join, they print once, they stop at the same step.
 
-What JAX's coordination service gives is used as it is: SIGTERM to any process becomes a step at which all stop, and a
-process that dies ends the others, with a message that names it as a task.
+JAX's coordination service does the work: a SIGTERM to any process becomes a step at which all stop. If a process dies,
+the others end with a message that names it as a task.
 """
 
 import json
@@ -13,31 +13,31 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-# A process that has not been heard of for so long is dead, and the others stop. JAX's own default is 100 s.
+# A process that has been silent for this long is dead, and the others stop. JAX's default is 100 s.
 HEARTBEAT_SECONDS = 30
 
 
 def join(coordinator: str, processes: int | None, process_id: int | None) -> None:
-    """Makes this process one of several. To be called before anything is computed.
+    """Joins this process to the others. Must be called before anything is computed.
 
     Args:
-      coordinator: 'host:port' of process 0; 'auto' where JAX can find out all three by itself (TPU pods, SLURM, Open
-        MPI, Kubernetes); '' for a process that is alone.
-      processes: how many there are.
-      process_id: which one this is, from 0.
+      coordinator: 'host:port' of process 0; 'auto' if JAX can find all three arguments itself (TPU pods, SLURM, Open
+        MPI, Kubernetes); '' for a single process.
+      processes: the number of processes.
+      process_id: the number of this one, from 0.
 
     Raises:
-      ValueError: the number or the index is missing or wrong.
+      ValueError: `processes` or `process_id` is missing or wrong.
     """
     if not coordinator:
         if processes or process_id is not None:
-            raise ValueError('--processes and --process_id need --coordinator=HOST:PORT, where process 0 listens.')
+            raise ValueError('--processes and --process_id need --coordinator=HOST:PORT, the address of process 0.')
         return
     auto = coordinator == 'auto'
     if not auto and (processes is None or process_id is None or not 0 <= process_id < processes):
         raise ValueError(
-            f'--coordinator={coordinator} needs --processes and --process_id, 0 <= process_id < processes; '
-            f'they are {processes} and {process_id}. On TPU pods and SLURM, --coordinator=auto finds them.'
+            f'--coordinator={coordinator} needs --processes and --process_id with 0 <= process_id < processes; they '
+            f'are {processes} and {process_id}. On TPU pods and SLURM, --coordinator=auto finds both.'
         )
     jax.config.update('jax_cpu_collectives_implementation', 'gloo')
     jax.distributed.initialize(
@@ -50,23 +50,24 @@ def join(coordinator: str, processes: int | None, process_id: int | None) -> Non
     )
     say(
         f'{jax.process_count()} processes with {jax.device_count()} devices. If one dies, the others stop within '
-        f'{2 * HEARTBEAT_SECONDS} s; the "task" of their message is its process_id. Without process 0 they lose their leader.'
+        f'{2 * HEARTBEAT_SECONDS} s; the "task" in their message is its process_id. If process 0 dies, they report a '
+        'lost leader.'
     )
 
 
 def say(message: str) -> None:
-    """Prints once, not once a process."""
+    """Prints a message in process 0 only."""
     if jax.process_index() == 0:
         print(message, flush=True)
 
 
 def from_first(number: int) -> int:
-    """Process 0's number, in every process."""
+    """Returns process 0's number in every process."""
     return int(multihost_utils.broadcast_one_to_all(np.int64(number))) if jax.process_count() > 1 else number
 
 
 def gather(value: Any) -> list[Any]:
-    """What every process has, in the order of the processes, in every process; anything that JSON can say."""
+    """Returns the values of all processes, by process number, in every process. A value is anything JSON can hold."""
     if jax.process_count() == 1:
         return [value]
     data = np.frombuffer(json.dumps(value).encode(), np.uint8)
@@ -78,13 +79,13 @@ def gather(value: Any) -> list[Any]:
 
 
 def wait_for_all(name: str) -> None:
-    """Returns when every process is here."""
+    """Returns when all processes have called this."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
 class Preemption:
-    """SIGTERM, to one process or to all, as a step after which every process stops.
+    """Turns a SIGTERM, to one process or to all, into a step after which every process stops.
 
     with Preemption() as preemption:
         for step in ...:
@@ -94,7 +95,7 @@ class Preemption:
 
     def __init__(self):
         self._asked = False
-        # With several processes JAX listens for the signal itself; a handler of Python's would take it away.
+        # With several processes, JAX listens for the signal; a Python handler would replace it.
         self._listens = threading.current_thread() is threading.main_thread() and not jax.distributed.is_initialized()
 
     def __enter__(self):
@@ -110,7 +111,7 @@ class Preemption:
         self._asked = True
 
     def reached(self, step: int) -> bool:
-        """True after the step at which all stop. Every process asks after every step."""
+        """True after the step at which all stop. Every process must call this after every step."""
         if jax.distributed.is_initialized():
             return multihost_utils.reached_preemption_sync_point(step)
         return self._asked

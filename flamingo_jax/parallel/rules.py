@@ -1,6 +1,6 @@
-"""Where everything lies on the mesh: logical axis names -> mesh axes, by one table.
+"""The sharding of every array: one table from logical axis names to mesh axes.
 
-The copies of the model share the optimizer's work (`over_data`, ZeRO-1).
+Copies of the model share the work of the optimizer (`over_data`, ZeRO-1).
 """
 
 import contextlib
@@ -12,11 +12,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-# Logical axis -> mesh axis or axes. Every logical axis of every parameter and activation is here. A mesh axis cuts only one
-# dimension of an array: activations, whose batch has `fsdp`, keep their width whole.
+# Logical axis -> mesh axis or axes, for every parameter and activation. A mesh axis shards only one dimension of an
+# array: activations, whose batch uses `fsdp`, keep their whole width.
 RULES = (
     ('batch', ('data', 'fsdp')),
-    # Pictures inside the trunk: each device has whole ones, and the whole trunk.
+    # Pictures in the trunk: each device has whole pictures and the whole trunk.
     ('images', ('data', 'fsdp', 'tensor')),
     ('embed', 'fsdp'),
     ('media', 'fsdp'),
@@ -33,7 +33,7 @@ RULES = (
     ('latents', None),
     ('extra_tokens', None),
     ('rank', None),
-    # The trunk is not cut over heads or channels (paper: "NFNet is not sharded"); it is small beside the rest.
+    # The trunk's heads and channels are not sharded (paper: "NFNet is not sharded"): it is small.
     ('conv_height', None),
     ('conv_width', None),
     ('vision_in', None),
@@ -42,11 +42,11 @@ RULES = (
 
 
 def shardings(boxed: Any, mesh: Mesh) -> Any:
-    """The sharding of every parameter of a tree that is boxed with logical axis names (shapes are enough).
+    """The shardings of a tree of parameters or shapes that are boxed with logical axis names.
 
     Raises:
-      ValueError: a logical axis that is not in the table, or a dimension that its mesh axis does not divide; the message
-        names the parameter, the dimension and the mesh.
+      ValueError: a logical axis is not in the table, or a mesh axis does not divide its dimension; the message names
+        the parameter, the dimension and the mesh.
     """
     rules = dict(RULES)
 
@@ -57,11 +57,11 @@ def shardings(boxed: Any, mesh: Mesh) -> Any:
         for size, axis in zip(shape, axes, strict=True):
             if axis not in rules:
                 raise ValueError(f'{name}: the logical axis {axis!r} is not in the rules table of parallel/rules.py.')
-            mesh_axis = rules[axis] if rules[axis] not in spec else None  # A mesh axis cuts one dimension only.
+            mesh_axis = rules[axis] if rules[axis] not in spec else None  # A mesh axis shards one dimension only.
             if mesh_axis and size % mesh.shape[mesh_axis]:
                 raise ValueError(
-                    f'{name}: its dimension {axis!r} of {size} is not divided by the mesh axis {mesh_axis!r} of '
-                    f'{mesh.shape[mesh_axis]} devices. Choose another mesh.'
+                    f'{name}: the dimension {axis!r} has size {size}, which is not a multiple of the '
+                    f'{mesh.shape[mesh_axis]} devices of the mesh axis {mesh_axis!r}. Choose another mesh.'
                 )
             spec.append(mesh_axis)
         return NamedSharding(mesh, PartitionSpec(*spec))
@@ -70,12 +70,12 @@ def shardings(boxed: Any, mesh: Mesh) -> Any:
 
 
 def over_data(sharding: NamedSharding, shape: Sequence[int]) -> NamedSharding:
-    """Where a parameter's moments and gradient lie: as itself, and cut over `data` too where that divides a dimension.
+    """The sharding of a parameter's moments and gradient: its own, and also over `data` if that divides a dimension.
 
     This is stage 1 of ZeRO (Rajbhandari et al. 2020; paper, section 3.1): each copy of the model updates its share.
     """
     mesh, spec = sharding.mesh, [*sharding.spec, *[None] * (len(shape) - len(sharding.spec))]
-    # Whole dimensions first, then large ones: layers are few, and scanned.
+    # Dimensions that are not sharded yet come first, then large ones: layers are few, and scanned.
     for i in sorted(range(len(shape)), key=lambda i: (spec[i] is not None, -shape[i])):
         axes = (*([spec[i]] if spec[i] else []), 'data')
         if shape[i] % np.prod([mesh.shape[axis] for axis in axes]) == 0:
@@ -86,6 +86,6 @@ def over_data(sharding: NamedSharding, shape: Sequence[int]) -> NamedSharding:
 
 @contextlib.contextmanager
 def activations(mesh: Mesh) -> Iterator[None]:
-    """What is traced inside lays its activations on the mesh by the rules table."""
+    """Activations of what is traced inside are sharded on the mesh by the rules table."""
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), nn.logical_axis_rules(RULES):
         yield

@@ -1,4 +1,4 @@
-"""A config -> the parts of a run, before anything is computed: for training and for its plan alike."""
+"""A config -> the parts of a run, before anything is computed. Training and planning both use this code."""
 
 import dataclasses
 from typing import Any
@@ -27,8 +27,8 @@ class Parts:
 
     model: Flamingo
     tokenizer: Tokenizer
-    frozen: dict[str, bundle.Bundle]  # Component tree -> the bundle that holds it.
-    start: dict[str, bundle.Bundle]  # The same for trees that are trained on from there.
+    frozen: dict[str, bundle.Bundle]  # Component tree -> the bundle that has it.
+    start: dict[str, bundle.Bundle]  # The same for pretrained trees that are trained further.
     trained: tuple[str, ...]
     image_tag: str | None  # How the tokenizer writes <image>.
     sources: dict[str, Source]
@@ -40,7 +40,7 @@ class Parts:
         return PictureFormat.of(self.model.config, trunk)
 
     def batch_shapes(self, mesh: Mesh) -> dict[str, Batch]:
-        """What `inputs/pipeline.py` gives of each data set, as shapes on the mesh. No data set need be there."""
+        """The shapes on the mesh of each data set's batches (`inputs/pipeline.py`). The data sets may be missing."""
         sharding = meshes.batch_sharding(mesh)
 
         def shapes(source: Source) -> Batch:
@@ -71,11 +71,12 @@ def assemble(config: ConfigDict, bfloat16: bool | None = None, all_here: bool = 
     """The parts of a run.
 
     Args:
-      bfloat16: whether the devices compute in it where the config does not say; None asks the devices that are here.
-      all_here: False lets a bundle be missing whose shape the config tells.
+      bfloat16: whether the devices compute in bfloat16, if the config does not say; None asks the devices of this
+        machine.
+      all_here: False allows a bundle to be missing if the config gives its shape.
 
     Raises:
-      FileNotFoundError, ValueError: a bundle, a tokenizer or a field that is missing or does not fit.
+      FileNotFoundError, ValueError: a bundle, a tokenizer or a field is missing or does not fit.
     """
     sources = {name: source_of(data) for name, data in config.datasets.items()}
     if config.start:
@@ -85,11 +86,11 @@ def assemble(config: ConfigDict, bfloat16: bool | None = None, all_here: bool = 
     fields |= dict(lora=lora_fields(config))
     model_config = FlamingoConfig.from_json(fields)
     if model_config.lm is None:
-        raise ValueError('The config has no language model: set config.lm to a bundle, or config.model.lm to a dict.')
+        raise ValueError('The config has no language model. Set config.lm to a bundle, or config.model.lm to a dict.')
     if model_config.lm.vocab_size != tokenizer.vocab_size:
         raise ValueError(
-            f'The language model has {model_config.lm.vocab_size} tokens, its tokenizer {tokenizer.vocab_size}: '
-            "set config.model.lm.vocab_size to the tokenizer's."
+            f'The language model has {model_config.lm.vocab_size} tokens, but its tokenizer has '
+            f'{tokenizer.vocab_size}. Set config.model.lm.vocab_size to {tokenizer.vocab_size}.'
         )
     trained = trained_trees(config)
     start = {name: found.pop(name) for name in trained if name in found}
@@ -97,11 +98,14 @@ def assemble(config: ConfigDict, bfloat16: bool | None = None, all_here: bool = 
     dtype = jnp.dtype(config.dtype or ('bfloat16' if bfloat16 else 'float32'))
     model = Flamingo(model_config, dtype, config.remat)
     if all_here and (without := sorted(set(jax.eval_shape(model.init, jax.random.key(0))) - set(trained) - set(found))):
-        raise ValueError(f'Nothing gives the parameters of {without}: name a bundle, or add them to config.trained.')
+        raise ValueError(
+            f'No bundle gives the parameters of {without}. Name a bundle that has them, or add them to config.trained.'
+        )
     for name, source in sources.items():
         if source.length > model_config.lm.context:
             raise ValueError(
-                f'Data set {name}: rows of {source.length} tokens exceed the context of {model_config.lm.context}.'
+                f'Data set {name}: its rows of {source.length} tokens exceed the context of '
+                f'{model_config.lm.context}. Reduce its length.'
             )
     return Parts(model, tokenizer, found, start, trained, tag, sources)
 
@@ -115,22 +119,28 @@ def _from_start(config: ConfigDict) -> _Found:
     given = [name for name in ('vision', 'tokenizer') if config[name]]
     given += ['model'] if FlamingoConfig.from_json(config.model.to_dict()) != FlamingoConfig() else []
     if given:
-        raise ValueError(f'config.start brings the whole model: leave {", ".join(given)} empty, or start.')
+        raise ValueError(
+            f'config.start names a whole model, so that {", ".join(given)} must not be set too. Remove one or the '
+            'other.'
+        )
     if whole.config.lm is None:
-        raise ValueError(f'The bundle {config.start} holds no language model: a trunk alone is named by config.vision.')
+        raise ValueError(
+            f'The bundle {config.start} of config.start has no language model. If it is a trunk, name it in '
+            'config.vision.'
+        )
     found, tokenizer = dict.fromkeys(whole.checksums, whole), whole.tokenizer()
     if config.lm:
         found['lm'] = bundle.read(config.lm)
         if found['lm'].config.lm != whole.config.lm or found['lm'].tokenizer(whole.image_tag).model != tokenizer.model:
             raise ValueError(
-                f'config.lm is to replace the language model of config.start, but {config.lm} has another shape or '
-                'another tokenizer.'
+                f'config.lm cannot replace the language model of config.start: {config.lm} has another shape or '
+                'tokenizer.'
             )
     return whole.config.to_json(), found, tokenizer, whole.image_tag
 
 
 def _from_parts(config: ConfigDict, all_here: bool) -> _Found:
-    """The same of a new model, on a language model and a trunk that may be pretrained."""
+    """The same for a new model, whose language model and trunk may be pretrained."""
     fields, found = config.model.to_dict(), {}
     tag = config.image_tag if config.vision or fields['xattn'] else None
     for name in ('lm', 'vision'):

@@ -1,11 +1,11 @@
-"""Checkpoints of a training run: Orbax, trained trees only, with the position in the data beside them.
+"""Checkpoints of a training run, by Orbax: the trained trees, the moments and the position in the data.
 
-WORKDIR/checkpoints/STEP             finished: written aside, checksums added, then renamed
-WORKDIR/checkpoints/writing-STEP     under way, or what a killed process left; removed by the next run
-WORKDIR/checkpoints/damaged-STEP     was STEP, and differs from its checksums
+WORKDIR/checkpoints/STEP             finished: written under another name, given checksums, then renamed
+WORKDIR/checkpoints/writing-STEP     being written, or left by a killed process; the next run removes it
+WORKDIR/checkpoints/damaged-STEP     a checkpoint that differs from its checksums
 
-A checkpoint holds checksums.json, a SHA-256 of each of its files. None is read before its files agree with it. Retention is
-ours and not Orbax's, which deletes the old before the new has its checksums.
+checksums.json in a checkpoint has a SHA-256 of each of its files. A checkpoint is read only if they agree. Old
+checkpoints are not deleted by Orbax, which would do so before the new one has its checksums.
 """
 
 import concurrent.futures
@@ -24,12 +24,12 @@ from flamingo_jax.parallel import processes
 from flamingo_jax.training.progress import REMEDY, Skipped
 from flamingo_jax.training.state import TrainState, is_finite
 
-# Of a recipe, what may differ when a run resumes: a learning rate is often lowered on the way.
+# Keys of a recipe that may change when a run resumes: the learning rate is often lowered.
 MAY_CHANGE = 'optimizer.'
 
 
 class Checkpoints:
-    """The checkpoints of one run. With several processes, each calls every method."""
+    """The checkpoints of one run. If there are several processes, all of them must call every method."""
 
     def __init__(
         self,
@@ -39,16 +39,16 @@ class Checkpoints:
         recipe: dict[str, Any],
         resume_changed: bool = False,
     ):
-        """Opens the folder, which may be empty, and prints which checkpoints are damaged.
+        """Opens the folder, which may be empty, and prints damaged checkpoints.
 
         Args:
-          keep: the newest so many are kept.
-          about: JSON that says what model this is: its config, what is trained, the frozen trees' checksums.
-          recipe: what it is trained on (`training/config.py`).
-          resume_changed: go on with another recipe than that of the newest checkpoint.
+          keep: how many of the newest checkpoints to keep.
+          about: JSON that describes the model: its config, the trained trees, the checksums of the frozen trees.
+          recipe: what determines the training (`training/config.py`).
+          resume_changed: resume although the recipe differs from that of the newest checkpoint.
 
         Raises:
-          ValueError: the folder holds checkpoints of another model or recipe; the message names what differs.
+          ValueError: the folder has checkpoints of another model or recipe; the message says what differs.
           OSError: every checkpoint in the folder is damaged.
         """
         self._folder = pathlib.Path(workdir).absolute() / 'checkpoints'
@@ -56,16 +56,16 @@ class Checkpoints:
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
         self._saved: tuple[int, concurrent.futures.Future] | None = None
         first = jax.process_index() == 0
-        # One process reads the files for all: a pod would read them a thousand times.
+        # One process checks the files for all; on a pod they would be read a thousand times.
         self._newest = processes.from_first((newest_whole(self._folder) if first else 0) or 0)
         if self._newest:
             before = self._metadata()['about']
-            # A field of the config that is newer than the checkpoint has its default there.
+            # A config field that is newer than the checkpoint gets its default.
             before = before | dict(model=FlamingoConfig.from_json(before['model']).to_json())
             if different := _differences(before, about):
                 raise ValueError(
-                    f'{self._folder} holds checkpoints of another model. Different are: {"; ".join(different)}. '
-                    'Give the config that they were made with, or another workdir.'
+                    f'{self._folder} has checkpoints of another model. These fields differ: {"; ".join(different)}. '
+                    'Use the config of these checkpoints, or another --workdir.'
                 )
             self._compare(self._metadata().get('recipe', {}), resume_changed)
         if first:
@@ -73,16 +73,20 @@ class Checkpoints:
         processes.wait_for_all('checkpoints')
 
     def _compare(self, before: dict[str, Any], resume_changed: bool) -> None:
-        """Raises ValueError for another recipe, unless `resume_changed`; tells what changed. {} is not known."""
-        # A key that only one side has is older or newer than the other.
+        """Compares recipes and prints what changed.
+
+        ValueError if they differ, unless `resume_changed`. {} is unknown.
+        """
+        # A key that only one side has was added or removed in between.
         shared = sorted(before.keys() & self._recipe.keys())
         different = {key: f'{key} (there {before[key]!r}, here {self._recipe[key]!r})' for key in shared}
         different = {key: line for key, line in different.items() if before[key] != self._recipe[key]}
         refused = [line for key, line in different.items() if not key.startswith(MAY_CHANGE)]
         if refused and not resume_changed:
             raise ValueError(
-                f'The run in {self._folder} began with another recipe. Different are: {"; ".join(refused)}. Give the '
-                'config that it began with, or another workdir; or add --config.resume_changed=True to go on with this one.'
+                f'The run in {self._folder} began with another recipe. These fields differ: {"; ".join(refused)}. Use '
+                'the config that it began with, or another --workdir, or resume with the new recipe by '
+                '--config.resume_changed=True.'
             )
         if different:
             processes.say(f'Changed since the newest checkpoint: {"; ".join(different.values())}.')
@@ -91,7 +95,7 @@ class Checkpoints:
         return ocp.metadata(self._folder / str(self._newest)).custom_metadata
 
     def _clear(self) -> None:
-        """Puts aside what is newer than the newest whole checkpoint, and removes what killed processes left."""
+        """Renames damaged checkpoints newer than the newest whole one, and removes what killed processes left."""
         for step in steps(self._folder):
             if step > self._newest:
                 aside = self._folder / f'damaged-{step}'
@@ -101,22 +105,22 @@ class Checkpoints:
             shutil.rmtree(left)
 
     def save(self, state: TrainState, positions: dict[str, int], skipped: Skipped) -> None:
-        """Saves in the background. Waits for a save still under way, and raises what went wrong in it.
+        """Saves in the background. First waits for the previous save, and raises its error if it failed.
 
         Args:
-          positions: batches read of each data set.
-          skipped: the steps that were skipped so far.
+          positions: the number of batches read of each data set.
+          skipped: the skipped steps so far.
 
         Raises:
           OSError: a checkpoint could not be written; older ones are whole.
-          FloatingPointError: the state is not finite, and is not saved.
+          FloatingPointError: the state is not finite; it is not saved.
         """
         self.wait()
         step = int(state.step)
         if not is_finite(state):
             raise FloatingPointError(f'The parameters or moments are not finite after step {step}. {REMEDY}')
         aside = self._folder / f'writing-{step}'
-        # 'checksums' tells that there must be a checksums.json.
+        # 'checksums' records that there must be a checksums.json.
         about = dict(about=self._about, recipe=self._recipe, data=positions, skipped=skipped._asdict(), checksums=True)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -134,7 +138,7 @@ class Checkpoints:
                 shutil.rmtree(self._folder / str(old))
 
     def wait(self) -> None:
-        """Waits for the save under way; OSError if it failed."""
+        """Waits for the current save; OSError if it failed."""
         if self._saved is not None:
             (step, future), self._saved = self._saved, None
             try:
@@ -143,21 +147,21 @@ class Checkpoints:
                 raise self._not_written(step, error) from error
 
     def raise_if_failed(self) -> None:
-        """OSError if the save under way has failed already; does not wait."""
+        """OSError if the current save has already failed; does not wait."""
         if self._saved is not None and self._saved[1].done():
             self.wait()
 
     def _not_written(self, step: int, error: Exception) -> OSError:
         return OSError(
-            f'The checkpoint of step {step} could not be written into {self._folder}: {error}\n'
-            f'Whole are those of the steps {steps(self._folder)}. When there is room again, the same command resumes.'
+            f'The checkpoint of step {step} could not be written to {self._folder}: {error}\nThe checkpoints of the '
+            f'steps {steps(self._folder)} are whole. Make room, then resume with the same command.'
         )
 
     def restore(self, state: TrainState) -> tuple[TrainState, dict[str, int], Skipped] | None:
-        """The newest whole checkpoint, laid out on the devices like `state`; None if there is none.
+        """The newest whole checkpoint, sharded like `state`; None if there is none.
 
         Returns:
-          the state, the batches read of each data set, and the steps skipped.
+          The state, the number of batches read of each data set, and the skipped steps.
         """
         if not self._newest:
             return None
@@ -165,11 +169,11 @@ class Checkpoints:
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), arrays)
         loaded = ocp.load(self._folder / str(self._newest), abstract)
         beside = self._metadata()
-        skipped = Skipped(**beside.get('skipped', {}))  # Checkpoints from before do not count them.
+        skipped = Skipped(**beside.get('skipped', {}))  # Absent in older checkpoints.
         return loaded._replace(key=jax.random.wrap_key_data(loaded.key)), beside['data'], skipped
 
     def close(self) -> None:
-        """Waits for the save under way, in every process."""
+        """Waits for the current save in every process."""
         self.wait()
         self._thread.shutdown()
         processes.wait_for_all('saved')

@@ -1,4 +1,4 @@
-"""The base config of a training run: every key there is, with what it means. An experiment changes some of them."""
+"""The base config of a training run: every key and its meaning. An experiment changes some of them."""
 
 import dataclasses
 import json
@@ -14,56 +14,57 @@ from flamingo_jax.training.optimizer import OptimizerConfig
 
 
 def base() -> ConfigDict:
-    """The paper's values where it gives them."""
+    """The base config. Values are the paper's where it gives them."""
     c = ConfigDict()
     c.seed = 0
     c.steps = 500_000
-    # Bundle of a whole model to fine-tune: it brings config, tokenizer, frozen trees, and where the trained ones start. The
-    # fields of the next paragraph are then left alone, but for `lm`: a bundle of the same shape and tokenizer, which was trained
-    # further, takes the place of the language model.
+    # Bundle of a whole model to fine-tune. It gives the config, the tokenizer, the frozen trees, and the initial
+    # values of the trained trees. The fields of the next paragraph must then not be set, except `lm`: a bundle of the
+    # same shape and tokenizer, which replaces the language model.
     c.start = ''
-    # The model. Parts that a bundle brings are read from it: `lm` (with its tokenizer) and `vision`.
-    c.lm = ''  # Bundle of the pretrained language model; '' trains one from nothing.
+    # The model. `lm` (with its tokenizer) and `vision` can be read from bundles.
+    c.lm = ''  # Bundle of the pretrained language model; '' trains one from scratch.
     c.vision = ''  # Bundle of the vision trunk; '' for text alone.
-    c.tokenizer = ''  # SentencePiece file, where `lm` is ''.
+    c.tokenizer = ''  # SentencePiece file, if `lm` is ''.
     c.image_tag = 'text'  # '<image>' is 'text' (paper) or a 'token' with a learnt embedding (OpenFlamingo).
     c.model = ConfigDict(FlamingoConfig().to_json())  # lm, resampler, xattn: dicts of their config's fields, or None.
-    # The component trees that are trained. With 'vision' the trunk is trained end to end, from pixels.
+    # The component trees to train. 'vision' trains the trunk end to end, from pixels.
     c.trained = ('resampler', 'xattn', 'extra_tokens')
-    # LoRA on a frozen language model (model/lora.py): its tree is trained beside those above. A rank of 0 is none.
+    # LoRA on a frozen language model (model/lora.py). Its tree is trained together with those above. A rank of 0 is
+    # none.
     c.lora = ConfigDict(dict(rank=0, alpha=16.0, targets=('query', 'value')))
-    c.datasets = ConfigDict()  # name -> dataset(KIND, ...): the kinds are in inputs/sources/ and few_shot/source.py.
+    c.datasets = ConfigDict()  # name -> dataset(KIND, ...). The kinds are in inputs/sources/ and few_shot/source.py.
     c.noise = ConfigDict(dataclasses.asdict(NoiseConfig()))
     c.optimizer = ConfigDict(dataclasses.asdict(OptimizerConfig()))
-    # False: the gradients of all data sets are accumulated into one step (paper). True: each step is of one data set, in turn
-    # by name (ablation, table 3 row ii), so that as much data takes as many times the steps.
+    # False: each step accumulates the gradients of all data sets (paper). True: each step uses one data set, in turn
+    # by name (ablation, table 3 row ii); n data sets then take n times the steps for the same data.
     c.round_robin = False
-    c.micro_batches = 1  # Gradients of a batch are accumulated over so many parts of it.
+    c.micro_batches = 1  # Number of parts of a batch over which gradients are accumulated.
     c.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))
-    c.machines = ConfigDict()  # Topology -> machine(...): what `plan` takes for it instead of the mesh above.
-    c.dtype = ''  # Of the computation and of frozen parameters; '' is bfloat16 on TPU and GPU, float32 on CPU.
-    c.remat = ''  # What is recomputed in the backward pass: '' nothing, or a name of `REMAT` (model/stack.py).
+    c.machines = ConfigDict()  # Topology -> machine(...), which `plan` uses instead of the mesh above.
+    c.dtype = ''  # Of computation and frozen parameters; '' is bfloat16 on TPU and GPU, float32 on CPU.
+    c.remat = ''  # What the backward pass recomputes: '' is nothing; else a name in `REMAT` (model/stack.py).
     c.log_every = 10
     c.checkpoint_every = 1000
     c.keep_checkpoints = 3
-    # Every so many steps, and after the last, the loss of so many batches of each data set's `validation_split`. They are
-    # always the same.
+    # Every `validate_every` steps and after the last step, the loss of the first batches of each data set's
+    # `validation_split` is computed. The batches are always the same.
     c.validate_every = 1000
     c.validation_batches = 8
-    # True: a run whose seed, data sets or noise were changed resumes all the same. Parameters and moments go on. Each data
-    # set is read on after as many batches as were read of it; a new one is read from its beginning.
+    # True resumes a run although its seed, data sets or noise have changed. Parameters and moments are kept. Each data
+    # set continues after the batches already read of it; a new one starts at its beginning.
     c.resume_changed = False
-    # A step whose loss or gradient is not finite changes nothing. Training stops after so many of them in a row.
+    # A step whose loss or gradient is not finite changes nothing. Training stops after this many such steps in a row.
     c.max_skipped_steps = 10
     c.profile = ()  # (first, last) step to trace for TensorBoard and Perfetto; () for none.
-    c.lock()  # A mistyped key is an error, and is not ignored.
+    c.lock()  # A mistyped key is an error.
     for names in (c.datasets, c.machines):
         names.unlock()
     return c
 
 
 def lora_fields(c: ConfigDict) -> dict[str, Any] | None:
-    """`config.lora` as the model's config has it; None without it."""
+    """`config.lora` as the model's config takes it; None without LoRA."""
     return c.lora.to_dict() if c.lora.rank else None
 
 
@@ -71,25 +72,28 @@ def trained_trees(c: ConfigDict) -> tuple[str, ...]:
     """The component trees that a config trains.
 
     Raises:
-      ValueError: the trunk is among them, and a data set has features of it that were computed before.
+      ValueError: the trunk is among them, but a data set reads features that were computed before.
     """
     trained = (*c.trained, *(['lora'] if c.lora.rank else []))
     if 'vision' in trained and (stale := [name for name, data in c.datasets.items() if data.features]):
         raise ValueError(
-            f"config.trained has 'vision', and the data sets {stale} read features that the trunk gave before it was "
-            "trained. Set their features to '', so that they read pixels, or take 'vision' out."
+            f"config.trained has 'vision', but the data sets {stale} read features, which were computed with the "
+            "trunk before this training. Set their features to '' to read pixels, or remove 'vision'."
         )
     return trained
 
 
-# Of a data set, what changes nothing in what is trained.
+# Fields of a data set that do not change the training.
 NOT_OF_THE_RECIPE = ('workers', 'validation_split')
 
 
 def recipe(c: ConfigDict) -> dict[str, Any]:
-    """What decides on which numbers a run is trained: config key -> value, as JSON. A resumed run is compared by it.
+    """The part of a config that determines the numbers of a run: config key -> value, as JSON.
 
-    The model is not part of it, nor is what may change on the way: steps, checkpoints, workers, mesh, micro-batches.
+    A resumed run must match it.
+
+    The model is not part of it, nor are the fields that may change on resuming: steps, checkpoints, workers, mesh,
+    micro-batches.
     """
 
     def flat(prefix: str, fields: Any) -> dict[str, Any]:
@@ -111,15 +115,15 @@ def recipe(c: ConfigDict) -> dict[str, Any]:
 
 
 def machine(data: int, fsdp: int, tensor: int, micro_batches: int = 1, batch: float = 1.0) -> ConfigDict:
-    """A mesh for `config.machines`, and how to train on it; every data set's batch size is multiplied by `batch`."""
+    """A mesh for `config.machines`, with its micro-batches. Every data set's batch size is multiplied by `batch`."""
     return ConfigDict(dict(mesh=dict(data=data, fsdp=fsdp, tensor=tensor), micro_batches=micro_batches, batch=batch))
 
 
 def paper(size: str) -> ConfigDict:
     """The paper's recipe for a size of `SIZES`: four data sets, NFNet-F6 at 320 pixels (section 3.2, appendix A).
 
-    Batch sizes are those of its ablations; the final models' are not printed. ALIGN's and VTP's texts are of 32 tokens and
-    LTIP's of 64, by the mean lengths of the data: the paper says 32 or 64.
+    Batch sizes are those of its ablations; it does not give those of the final models. The paper gives 32 or 64 tokens
+    for paired data: here the shorter texts, of ALIGN and VTP, get 32 and those of LTIP 64.
     """
     c = base()
     c.lm, c.vision = 'bundles/lm', 'bundles/nfnet_f6'

@@ -1,4 +1,4 @@
-"""TensorBoard's files, written with TensorBoard's own record format and without TensorFlow."""
+"""TensorBoard's event files, written without TensorFlow."""
 
 import os
 import pathlib
@@ -14,17 +14,18 @@ class Events:
     """A new event file in a run's folder; TensorBoard shows all files of a folder as one run."""
 
     def __init__(self, workdir: str | os.PathLike[str]):
-        """Makes the file, and the folder if need be."""
+        """Creates the file, and the folder if needed."""
         folder = pathlib.Path(workdir)
         folder.mkdir(parents=True, exist_ok=True)
-        # The name begins as TensorBoard wants it, and is a new one: a resumed run must not write over the file before.
+        # TensorBoard expects this beginning. The name is new, so that a resumed run does not overwrite the earlier
+        # file.
         path = folder / f'events.out.tfevents.{time.time():.6f}.{os.getpid()}'
-        # EventFileWriter, one layer up, would import TensorFlow if it is installed.
+        # EventFileWriter, which wraps this class, would import TensorFlow if it is installed.
         self._records = RecordWriter(path.open('xb'))
         self._write(Event(wall_time=time.time(), file_version='brain.Event:2'))
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Writes the scalars of a step to the disk."""
+        """Writes the scalars of a step to disk."""
         values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
         self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
 

@@ -1,4 +1,4 @@
-"""AdamW as in the paper (appendix A.4.2): global-norm clip 1, decay 0.1 but not on the resampler, warm-up then constant."""
+"""AdamW as in the paper (appendix A.4.2): global-norm clip 1, decay 0.1 except the resampler, warm-up then constant."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ import optax
 
 from flamingo_jax.model.flamingo import Params
 
-# Leaves of a trunk that were measured and are not learnt (`model/vision/`): they have no gradient, and do not decay.
+# Parameters of a trunk that were measured, not learnt (`model/vision/`). They have no gradient and do not decay.
 STATISTICS = ('mean', 'var', 'std')
 
 
@@ -19,7 +19,7 @@ class OptimizerConfig:
     learning_rate: float = 1e-4
     warmup_steps: int = 5000
     final_fraction: float = (
-        1.0  # Of the learning rate, reached by a cosine at the last step; 1 keeps it constant (paper).
+        1.0  # Share of the learning rate that a cosine reaches at the last step; 1 keeps it constant (paper).
     )
     weight_decay: float = 0.1
     undecayed: tuple[str, ...] = ('resampler',)
@@ -27,7 +27,7 @@ class OptimizerConfig:
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-8
-    gate_factor: float = 1.0  # Learning rate of the tanh gates' alphas, relative: short runs open them sooner.
+    gate_factor: float = 1.0  # Factor of the learning rate for the tanh gates' alphas. Short runs need faster gates.
 
 
 def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
@@ -40,7 +40,7 @@ def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """The optimizer of the trained trees; it has moments for nothing else."""
+    """The optimizer of the trained trees. It has moments for these alone."""
 
     def decayed(params: Params) -> Params:
         def of(path, _):

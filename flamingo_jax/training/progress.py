@@ -1,4 +1,4 @@
-"""What a run tells while it goes: losses, its speed and its share of the device's peak; and, if asked, a trace of some steps."""
+"""The progress of a run: losses, speed and share of the device's peak; and on request a trace of some steps."""
 
 import collections
 import contextlib
@@ -16,9 +16,10 @@ from tqdm import tqdm
 from flamingo_jax.training.events import Events
 
 REMEDY = (
-    'The newest checkpoint is finite; the same command resumes from it. Lower config.optimizer.learning_rate, raise '
-    'config.optimizer.warmup_steps, or look at the data of these steps. If the first steps after it fail again, move it '
-    'away: the run then resumes from the checkpoint before.'
+    'The newest checkpoint is finite, and the same command resumes from it. Lower config.optimizer.learning_rate, '
+    'raise '
+    'config.optimizer.warmup_steps, or look at the data of these steps. If the first steps after the checkpoint fail '
+    'again, move it away: the run then resumes from the one before.'
 )
 
 
@@ -26,15 +27,15 @@ class Skipped(NamedTuple):
     """How many steps were skipped because their loss or gradient was not finite."""
 
     total: int = 0
-    in_a_row: int = 0  # The newest steps.
+    in_a_row: int = 0  # Up to the newest step.
 
 
 class Progress:
-    """Metrics to TensorBoard and to a progress bar, averaged over `log_every` steps, by process 0.
+    """Process 0 writes metrics to TensorBoard and to a progress bar, averaged over `log_every` steps.
 
     Attributes:
-      last: the metrics that were logged last.
-      skipped: the skipped steps of the whole run, up to the last step that was read.
+      last: the newest metrics.
+      skipped: the skipped steps of the whole run, up to the newest step whose metrics were read.
     """
 
     def __init__(
@@ -44,8 +45,8 @@ class Progress:
 
         Args:
           first: the step before the first.
-          flops: operations of a step, over all devices; the mean where data sets take turns.
-          peak: operations a second of all devices at most; None where that is not known, and MFU is left out.
+          flops: operations of a step, over all devices; the mean if data sets take turns.
+          peak: most operations per second of all devices together; None if unknown, which leaves MFU out.
           skipped: the skipped steps up to `first`.
         """
         chief, self._writer = jax.process_index() == 0, None
@@ -59,20 +60,23 @@ class Progress:
         self._said, self._validated = '', {}
 
     def add(self, step: int, metrics: dict[str, jax.Array], waited: float) -> None:
-        """Takes a step's metrics, and reads those of the step before.
+        """Takes the metrics of a step and reads those of the step before.
 
         Args:
           waited: seconds that the step waited for its batch.
 
         Raises:
-          FloatingPointError: the step before was the last of `config.max_skipped_steps` in a row that were skipped.
+          FloatingPointError: `config.max_skipped_steps` steps in a row, up to the one before, were skipped.
         """
         previous, self._pending = self._pending, (step, metrics, waited)
         if previous is not None:
             self._read(*previous)
 
     def validate(self, step: int, validation: Callable[[], dict[str, float]]) -> None:
-        """Runs a validation after a step and shows what it gives; its time is no part of the speed. Errors as `add`."""
+        """Runs a validation after a step and shows its results.
+
+        Its time does not count in the speed. Errors as for `add`.
+        """
         self.flush()
         begin = time.perf_counter()
         self._validated = validation()
@@ -91,13 +95,13 @@ class Progress:
         self._bar.set_postfix_str(self._said + losses)
 
     def flush(self) -> None:
-        """Reads what is still pending; errors as `add`."""
+        """Reads pending metrics; errors as for `add`."""
         if self._pending is not None:
             self._read(*self._pending)
             self._pending = None
 
     def close(self) -> None:
-        """Reads what is pending and closes the files."""
+        """Reads pending metrics and closes the files."""
         self.flush()
         self._bar.close()
         if self._writer is not None:
@@ -117,7 +121,7 @@ class Progress:
         if step % self._config.log_every and step != self._config.steps:
             return
         n, seconds = len(self._kept), time.perf_counter() - self._since
-        # Of each data set, the steps that it was in: not all where they take turns.
+        # Each data set averages over its own steps, which are not all if data sets take turns.
         every = collections.defaultdict(list)
         for name, value in itertools.chain.from_iterable(kept.items() for kept in self._kept):
             every[name].append(value)
@@ -151,7 +155,7 @@ class Progress:
 
 
 def _mean(values: list[float]) -> float:
-    """Of the finite ones: one skipped step does not hide the others. NaN if there are none."""
+    """The mean of the finite values, so that a skipped step does not hide the others. NaN if none is finite."""
     finite = [value for value in values if math.isfinite(value)]
     return sum(finite) / len(finite) if finite else math.nan
 
@@ -169,25 +173,25 @@ class Profile:
           ValueError: neither of the two.
         """
         if steps and (len(steps) != 2 or not 1 <= steps[0] <= steps[1]):
-            raise ValueError(f'config.profile is (first step, last step), or () for none; it is {steps}.')
+            raise ValueError(f'config.profile is {steps}. It must be (first step, last step), or () for none.')
         self._steps = steps if jax.process_index() == 0 else ()
         self._workdir, self._running = workdir, False
 
     def step(self, step: int) -> contextlib.AbstractContextManager:
-        """Marks a step in the trace, and starts the trace before the first."""
+        """Marks a step in the trace. Before the first step it starts the trace."""
         if self._steps and step == self._steps[0]:
             jax.profiler.start_trace(self._workdir, create_perfetto_trace=True)
             self._running = True
         return jax.profiler.StepTraceAnnotation('train', step_num=step)
 
     def stop_after(self, step: int, results: dict[str, jax.Array]) -> None:
-        """Ends the trace after its last step, whose results it waits for."""
+        """Ends the trace after its last step, once that step's results are ready."""
         if self._running and step >= self._steps[1]:
             jax.block_until_ready(results)
             self.close()
 
     def close(self) -> None:
-        """Ends a trace that still runs."""
+        """Ends a trace that is still running."""
         if self._running:
             jax.profiler.stop_trace()
             self._running = False

@@ -16,7 +16,7 @@ from flamingo_jax.parallel import rules
 
 
 class TrainState(NamedTuple):
-    """Everything that a checkpoint holds beside the position in the data. Frozen trees are not part of it."""
+    """Everything in a checkpoint except the position in the data. Frozen trees are not part of it."""
 
     step: Int[Array, '']
     params: Params  # Trained trees only, float32.
@@ -34,13 +34,13 @@ def is_finite(state: TrainState) -> Bool[Array, '']:
 def new_state(
     model: Flamingo, optimizer: optax.GradientTransformation, trained: tuple[str, ...], seed: int, mesh: Mesh
 ) -> TrainState:
-    """A new state, made sharded: no device ever holds the whole of it.
+    """A new state, created in shards: no device ever holds all of it.
 
     Args:
-      trained: the component trees to train; each is initialised afresh (pretrained ones are put in afterwards).
+      trained: the component trees to train. All are initialised at random; pretrained ones are put in afterwards.
 
     Raises:
-      ValueError: as `lay_out`.
+      ValueError: as for `lay_out`.
     """
     make, shapes = lay_out(model, optimizer, trained, mesh)
     return jax.jit(make, out_shardings=jax.tree.map(lambda x: x.sharding, shapes))(jax.random.key(seed))
@@ -49,14 +49,18 @@ def new_state(
 def lay_out(
     model: Flamingo, optimizer: optax.GradientTransformation, trained: tuple[str, ...], mesh: Mesh
 ) -> tuple[Callable[[Key[Array, '']], TrainState], TrainState]:
-    """How a state is made from a random key, and its shapes, each with its sharding; nothing is computed.
+    """A function that makes a state from a random key, and the state's shapes with their shardings.
+
+    Nothing is computed.
 
     Raises:
-      ValueError: a component that the model has not, or a mesh that does not divide a parameter.
+      ValueError: the model does not have a component, or the mesh does not divide a parameter.
     """
     boxed = jax.eval_shape(model.init, jax.random.key(0))
     if unknown := sorted(set(trained) - set(boxed)):
-        raise ValueError(f'Cannot train {unknown}: the model has the components {sorted(boxed)}.')
+        raise ValueError(
+            f'config.trained has {unknown}, which this model does not have. Its components are {sorted(boxed)}.'
+        )
 
     def make(key):
         params_key, key = jax.random.split(key)

@@ -1,4 +1,4 @@
-"""One training step: gradients of every data set, accumulated, then one update (paper appendix A.4.2)."""
+"""One training step: the accumulated gradients of all data sets, then one update (paper, appendix A.4.2)."""
 
 import functools
 from collections.abc import Callable
@@ -32,21 +32,21 @@ def make_step(
 
     Args:
       loss_weights: lambda_m of each data set.
-      micro_batches: each batch is cut into so many, whose gradients are accumulated by a scan; the result is that of
-        the whole batch.
-      shardings: the state's shardings. The new state lies as the old one did; left to the compiler it may not, and the
-        second step would be compiled anew.
+      micro_batches: the number of parts into which each batch is cut. A scan accumulates their gradients; the result is
+        that of the whole batch.
+      shardings: the state's shardings. The new state keeps them. If the compiler chose others, the second step would
+        have to be compiled again.
 
     Returns:
       step(state, frozen, batches) -> (new state, metrics). The old state's buffers are donated. Metrics are on the
       devices; reading them waits for the step. A step whose loss or gradient is not finite is skipped: only the step
-      number goes on, so that the data does too, and the metric 'skipped' is 1.
+      number, and with it the position in the data, advances, and the metric 'skipped' is 1.
     """
 
     mesh = shardings.step.mesh
 
     def share(grads: Params) -> Params:
-        """Each copy of the model keeps its share of the gradient, as it has its share of the moments."""
+        """Each copy of the model keeps its share of the gradient, as it does of the moments."""
         return jax.tree.map(
             lambda x, w: jax.lax.with_sharding_constraint(x, rules.over_data(w, x.shape)), grads, shardings.params
         )
@@ -88,8 +88,8 @@ def make_step(
             }
         metrics['loss'] = sum(loss_weights[name] * metrics[f'{name}/loss'] for name in batches)
         metrics['grad_norm'] = optax.global_norm(grads)
-        # The norm is finite only if every gradient is. A condition and not a choice element by element, which would hold
-        # new and old moments side by side.
+        # The norm is finite only if every gradient is. `where` instead of a condition would keep the old moments in
+        # memory beside the new ones.
         finite = jnp.isfinite(metrics['loss']) & jnp.isfinite(metrics['grad_norm'])
 
         def learn(params: Params, opt_state: optax.OptState) -> tuple[Params, optax.OptState]:
@@ -107,15 +107,17 @@ def make_step(
 
 
 def encode(model: Flamingo, mesh: Mesh, frozen: Params, batches: dict[str, Batch]) -> dict[str, Batch]:
-    """Pixels -> features, by one call of the trunk: it is slow to compile, and data sets differ in n and t only.
+    """Pixels -> features, in one call of the trunk for all data sets.
 
-    Not where the trunk is trained: pixels then go through it inside the loss.
+    They differ in n and t only, and the trunk compiles slowly.
+
+    If the trunk is trained, it runs inside the loss instead.
     """
     pixels = {name: batch.images for name, batch in batches.items() if batch.images is not None}
     if not pixels or model.config.xattn is None or 'vision' not in frozen:
         return batches
-    # Next to each other within the rows of each device, so that none are moved; and blank ones, until the devices of a
-    # row (tensor) have equally many.
+    # Pictures are joined within the rows of each device, so that none moves to another device. Blank ones are added
+    # until all devices of a row (tensor) have the same number.
     rows, tensor = mesh.shape['data'] * mesh.shape['fsdp'], mesh.shape['tensor']
     side_by_side = [images.reshape(rows, -1, 1, *images.shape[3:]) for images in pixels.values()]
     together = jnp.concatenate(side_by_side, axis=1)
@@ -129,8 +131,8 @@ def encode(model: Flamingo, mesh: Mesh, frozen: Params, batches: dict[str, Batch
 
 
 def cut(batches: Any, micro_batches: int) -> Any:
-    """Micro-batches along a new first dimension, of one batch or several: every so many-th row of each.
+    """Cuts one batch or several into m micro-batches along a new first dimension: number i has rows i, i + m, ...
 
-    Each device so has rows of its own in each micro-batch, and none are moved.
+    So each device has rows of its own in every micro-batch, and no row moves to another device.
     """
     return jax.tree.map(lambda x: x.reshape(-1, micro_batches, *x.shape[1:]).swapaxes(0, 1), batches)

@@ -1,4 +1,4 @@
-"""The loss on held-out data during training: what is learnt by heart shows in the training loss, and not here."""
+"""The loss on held-out data during training. Memorised data lowers the training loss, but not this one."""
 
 import dataclasses
 import functools
@@ -18,26 +18,26 @@ from flamingo_jax.training.losses.noise import NoiseConfig
 from flamingo_jax.training.state import TrainState
 from flamingo_jax.training.step import cut, encode
 
-# Of the order of the held-out data: runs of other seeds are validated on the same batches.
+# Seed of the order of held-out data. All runs are validated on the same batches, whatever their seed.
 SEED = 0
 
 
 def held_out(datasets: dict[str, Source]) -> dict[str, Source]:
-    """The data sets that have a `validation_split`, with that split in the place of their own.
+    """The data sets that have a `validation_split`, each opened at that split.
 
     Raises:
-      ValueError: a file of documents, which has no splits.
+      ValueError: a data set is a .jsonl file, which has no splits.
     """
     chosen = {name: data for name, data in datasets.items() if data.validation_split}
     if files := [name for name, data in chosen.items() if data.path.endswith('.jsonl')]:
         raise ValueError(
-            f"The data sets {files} are .jsonl files, which have no splits: set their validation_split to ''."
+            f"The data sets {files} are .jsonl files, which have no splits. Set their validation_split to ''."
         )
     return {name: dataclasses.replace(data, split=data.validation_split) for name, data in chosen.items()}
 
 
 class Validation:
-    """The mean loss and accuracy over the first batches of every held-out split, without noise."""
+    """The mean loss and accuracy, without noise, over the first batches of every held-out split."""
 
     def __init__(
         self,
@@ -51,10 +51,10 @@ class Validation:
         """Reads nothing yet.
 
         Args:
-          batches: of every held-out data set (`pipeline.batches`).
+          batches: the batches of every held-out data set (`pipeline.batches`).
           datasets: their configs.
-          number: so many batches of each.
-          micro_batches: each batch is cut into so many, one after the other, as in training.
+          number: how many batches of each to use.
+          micro_batches: the number of parts into which each batch is cut, as in training.
           shardings: the state's shardings.
         """
         self._batches = {name: batches[name][:number] for name in batches}
@@ -72,7 +72,7 @@ class Validation:
                 parts = jax.lax.map(of_micro_batch, cut(batch, micro_batches))
             return jax.tree.map(jnp.sum, parts) | dict(weights=batch.total_weight())
 
-        self._sums = sums  # Compiled once for each data set.
+        self._sums = sums  # Compiled once per data set.
 
     def __bool__(self) -> bool:
         """Whether any data set has a held-out split."""

@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT))  # `data` is a folder of builders beside the packa
 from data import building  # noqa: E402
 from data.picture_scenes import scenes  # noqa: E402
 from data.picture_scenes.picture_scenes_dataset_builder import Builder, Config, read_drawings  # noqa: E402
+from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.sources.picture_set import PictureSet  # noqa: E402
 
 SAMPLE = ROOT / 'data/picture_dictionary/sample'
@@ -125,7 +126,7 @@ def test_the_same_input_gives_the_same_scenes(built, tmp_path):
 
 
 def test_a_picture_set_reads_scenes_with_their_questions(built):
-    pictures = PictureSet(str(built), 'test', styles=('fluent-3d',), image_size=160)
+    pictures = PictureSet(str(built), 'test', PictureFormat(160), styles=('fluent-3d',))
     assert len(pictures.pictures) == 20 and all(picture.questions for picture in pictures.pictures)
     frames = pictures.frames(pictures.pictures[0])
     assert frames.shape == (1, 160, 160, 3) and frames.min() < 100 and frames.max() == 255

@@ -116,7 +116,7 @@ def test_answers_by_length_are_those_of_the_likelihood_of_a_token(pretrained, po
         (lambda f: (f / 'test/images/2.png').unlink(), '2.png of question 4 is missing'),
         (lambda f: (f / 'test/questions.json').write_text('[["is it?", "maybe", 0]]'), "question 0 is .*'maybe'"),
         (lambda f: (f / 'test/questions.json').write_text('[]'), 'has no questions'),
-        (lambda f: (f / 'train/questions.json').write_text('[["is it?", "no", 0]]'), '2 shots need as many examples'),
+        (lambda f: (f / 'train/questions.json').write_text('[["is it?", "no", 0]]'), '2 shots need 2 examples'),
     ],
 )
 def test_files_that_are_not_as_the_set_has_them_are_refused(pretrained, data, tmp_path, spoil, message):

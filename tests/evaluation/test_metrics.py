@@ -24,7 +24,7 @@ def test_any_reference_counts_but_for_case_white_space_and_a_full_stop():
 def test_predictions_of_other_ids_are_refused(predictions):
     with pytest.raises(ValueError, match="'[bc]' has no"):
         metrics.score('exact', predictions, dict(a=('x',), b=('y',)))
-    with pytest.raises(ValueError, match="no metric 'bleu'; there are .*'exact'"):
+    with pytest.raises(ValueError, match="no metric 'bleu'. The metrics are .*'exact'"):
         metrics.score('bleu', {}, {})
 
 

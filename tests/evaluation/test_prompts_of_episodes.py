@@ -8,6 +8,7 @@ from flamingo_jax.evaluation.answers import clips
 from flamingo_jax.evaluation.rices import TOGETHER, pool
 from flamingo_jax.evaluation.setting import frames, prompt_of
 from flamingo_jax.few_shot.episode import Episode, Part
+from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.prompts import encode_prompt
 
 PICTURE = np.zeros((1, 2, 3), np.float32)  # Features.
@@ -39,7 +40,7 @@ def test_a_prompt_of_nothing_has_a_first_token(tokenizer):
     without = copy.copy(tokenizer)
     without.begin = ()
     one = episode('')
-    tokens, _ = encode_prompt(prompt_of(one, None, without), without, 8)
+    tokens, _ = encode_prompt(prompt_of(one, None, without), without, PictureFormat(8))
     assert tokens == [tokenizer.eoc]
     assert prompt_of(one, None, tokenizer) == ['']
     assert prompt_of(episode(' Output:'), None, without) == [' Output:']

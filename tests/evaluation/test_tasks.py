@@ -24,6 +24,7 @@ from flamingo_jax.few_shot.questions import Questions
 from flamingo_jax.few_shot.which import Which
 from flamingo_jax.few_shot.words import Words
 from flamingo_jax.few_shot.yes_or_no import YesOrNo
+from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.sources.picture_set import PictureSet
 
 SAMPLE = 'data/picture_dictionary/sample'
@@ -40,7 +41,7 @@ class Pools(pools_module.Pools):
         self.open = functools.cache(self._open)
 
     def _open(self, split, data=''):
-        pictures = PictureSet(SAMPLE, split, image_size=8)
+        pictures = PictureSet(SAMPLE, split, PictureFormat(8))
         rng = np.random.default_rng(0)
         of_concept = {concept: rng.normal(size=32) for concept in sorted(pictures.by_concept)}
         rows = np.stack([of_concept[p.concept] + 0.1 * rng.normal(size=32) for p in pictures.pictures])
@@ -224,7 +225,7 @@ def test_examples_never_show_the_picture_that_is_asked_about(asks, fields, chang
                 assert asked and not asked & set(shown)
                 classes = one._game.ways if asks is Words else 2 if asks is Which else 1
                 assert len(shown) == shots * classes
-    with pytest.raises(ValueError, match='Task one: .*beside the query|Task one: .*the query must be another'):
+    with pytest.raises(ValueError, match='Task one: .*besides the query|Task one: .*leaves none for the query'):
         make(
             'one',
             task(asks, **common | dict(support_split='train') | fields | dict(shots=(100,))).to_dict(),
@@ -244,7 +245,7 @@ def test_an_episode_that_shows_its_own_answer_is_never_asked(pools):
     """Where a game forgets it, the task does not."""
     named = names(pools, query_split='validation', support_split='validation')
     named._game._others = lambda query: np.flatnonzero(named._game._indices == query.index)
-    with pytest.raises(RuntimeError, match='shows the picture that it asks about'):
+    with pytest.raises(RuntimeError, match='the examples of episode 0 show the picture that it asks about'):
         list(named.episodes(1, 1, 'random', 'ranked', 0))
 
 
@@ -327,11 +328,15 @@ def test_examples_without_pictures_where_there_are_none_with(pools):
         (Words, dict(shots=()), 'shots are'),
         (Words, dict(ways=500), '500 classes'),
         (Names, dict(language='xx'), "'xx'"),
-        (Names, dict(shots=(0, 5000)), '5000 shots need as many pictures that have a name'),
-        (Names, dict(query_split='validation', support_split='train'), 'asked for 0 show what the support shows'),
+        (Names, dict(shots=(0, 5000)), '5000 shots need 5000 pictures that have a name'),
+        (
+            Names,
+            dict(query_split='validation', support_split='train'),
+            '0 pictures to ask about that show what the support shows',
+        ),
         (Kinds, {}, 'two kinds'),
         (Questions, {}, 'no picture has a question'),
-        (Which, dict(kinds=KINDS, questions='who'), "not 'who'"),
+        (Which, dict(kinds=KINDS, questions='who'), "`questions` is 'who', but no question begins so"),
         (Direction, {}, 'only clips'),
         (Names, dict(query_styles=('ntoo',)), 'ntoo'),
         (Names, dict(query_split='tset'), 'tset'),
@@ -352,7 +357,7 @@ def test_the_language_is_asked_among_the_names_of_five_things():
         kept = sorted(pictures.by_concept)[:OTHER_THINGS]
         pictures.pictures = [picture for picture in pictures.pictures if picture.concept in kept]
 
-    with pytest.raises(ValueError, match='names of 5 things, and the support shows 4'):
+    with pytest.raises(ValueError, match='need 5 things with names, but the support shows only 4'):
         names(Pools(four_things), shots=(0,), answers=('language',), query_split='test', support_split='test')
 
 

@@ -18,6 +18,7 @@ from flamingo_jax.few_shot.which import Which
 from flamingo_jax.few_shot.words import Words
 from flamingo_jax.few_shot.yes_or_no import YesOrNo
 from flamingo_jax.inputs.augment import mirror
+from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.sources.picture_set import PictureSet
 
 SAMPLE = str(pathlib.Path(__file__).parents[2] / 'data/picture_dictionary/sample')
@@ -25,7 +26,7 @@ SAMPLE = str(pathlib.Path(__file__).parents[2] / 'data/picture_dictionary/sample
 
 @pytest.fixture(scope='module')
 def pictures():
-    return PictureSet(SAMPLE, 'train', image_size=8)
+    return PictureSet(SAMPLE, 'train', PictureFormat(8))
 
 
 @pytest.fixture(scope='module')
@@ -174,7 +175,7 @@ def test_mirrored_pixels_and_features():
     np.testing.assert_array_equal(mirror(pixels)[0, :, 0], pixels[0, :, 3])
     features = np.arange(9 * 2).reshape(1, 9, 2)  # A square of three by three.
     np.testing.assert_array_equal(mirror(features)[0, [0, 1, 5]], features[0, [2, 1, 3]])
-    with pytest.raises(ValueError, match='8 features are no square'):
+    with pytest.raises(ValueError, match='8 features do not form a square'):
         mirror(np.zeros((1, 8, 2)))
 
 
@@ -184,13 +185,17 @@ KINDS = {'animal': 'animal', 'food': 'food', 'transport': 'vehicle'}
 @pytest.mark.parametrize(
     'one, shots, message',
     [
-        (game(Words, classes=(2, 500)), 10, '500 classes need at least 1000 concepts; the picture set has'),
-        (game(Words, languages=('en', 'xx')), 10, r"no names in \['xx'\]; it has .*'en'"),
-        (game(Names), 5000, '5000 pictures .* concepts'),
+        (
+            game(Words, classes=(2, 500)),
+            10,
+            '500 classes need at least 1000 concepts; the picture set has .* Reduce `classes`',
+        ),
+        (game(Words, languages=('en', 'xx')), 10, r"no names in \['xx'\]. Its languages are .*'en'"),
+        (game(Names), 5000, '5000 pictures need 5000 concepts'),
         (game(Names, share=0.0), 10, 'no game'),
         (game(Kinds), 10, 'two kinds'),
-        (game(Kinds, kinds={'food': 'food', 'plant': 'plant'}), 10, 'two kinds at least that exclude each other'),
-        (game(Questions), 10, 'have some'),
+        (game(Kinds, kinds={'food': 'food', 'plant': 'plant'}), 10, 'at least two kinds that exclude each other'),
+        (game(Questions), 10, 'need pictures that have questions'),
         (game(Direction), 10, 'clips'),
     ],
 )

@@ -114,7 +114,7 @@ def test_errors_name_the_thing(path, pretrained, tmp_path):
     bundle.save(trunk, config, {'vision': pretrained.params['vision']}, None, None, '')
     with pytest.raises(ValueError, match='no language model'):
         flamingo_jax.load(trunk)
-    with pytest.raises(ValueError, match="holds no 'lm'"):
+    with pytest.raises(ValueError, match="has no tree 'lm'"):
         bundle.read(trunk).params('lm')
     lost = tmp_path / 'lost'
     bundle.save(lost, pretrained.config, pretrained.params, pretrained.tokenizer, 'text', '')

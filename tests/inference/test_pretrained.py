@@ -203,7 +203,7 @@ def test_sampling_follows_its_limits(pretrained, pictures):
     assert len(answers) > 1
     again = [pretrained.generate(prompt, max_new_tokens=4, temperature=2.0, seed=3) for _ in range(2)]
     assert again[0] == again[1]
-    with pytest.raises(ValueError, match='exclude'):
+    with pytest.raises(ValueError, match='exclude each other. Give num_beams or temperature'):
         pretrained.generate(prompt, num_beams=2, temperature=1.0)
 
 
@@ -302,13 +302,13 @@ def test_stop_cuts_the_answer(pretrained, pictures):
 
 
 def test_bad_prompts_say_what_is_wrong(pretrained, pictures, tmp_path):
-    with pytest.raises(ValueError, match='<image> tags more than pictures'):
+    with pytest.raises(ValueError, match='Item 0 .* contains the tag <image> .* Replace each tag by the picture'):
         pretrained.generate(['<image> Output:'])
     with pytest.raises(ValueError, match='empty'):
         pretrained.generate([])
     with pytest.raises(ValueError, match='exceeds the context of 128'):
         pretrained.generate(['word ' * 200])
-    with pytest.raises(ValueError, match='neither a string nor a picture'):
+    with pytest.raises(ValueError, match='Give a string or a picture'):
         pretrained.generate([3, ' Output:'])
     broken = tmp_path / 'broken.png'
     PIL.Image.fromarray(pictures[0]).save(broken)
@@ -318,5 +318,5 @@ def test_bad_prompts_say_what_is_wrong(pretrained, pictures, tmp_path):
     tags = list(pretrained.config.image_tag)
     with pytest.raises(ValueError, match='2 <image> tags, but there are 1'):
         pretrained.logits(np.zeros((1, 1, 1, 16, 16, 3), np.uint8), np.array([tags + tags]))
-    with pytest.raises(ValueError, match='as many lists'):
+    with pytest.raises(ValueError, match='need 2 lists of candidates'):
         pretrained.score([[' a'], [' b']], [[' x'], [' y'], [' z']])

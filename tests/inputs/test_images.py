@@ -125,8 +125,8 @@ def test_faults_name_the_picture(tmp_path):
         (b'', '0 bytes'),
         ([data, data[:500]], 'frame 1 of a video cannot be decoded'),
         ([data, tmp_path / 'none.png'], 'frame 1 of a video .*none.png'),
-        ([], 'no frames'),
-        (np.zeros((8, 8, 3), np.float32), 'array of float32'),
+        ([], 'empty list'),
+        (np.zeros((8, 8, 3), np.float32), 'array of dtype float32'),
         (np.zeros((8, 8, 2), np.uint8), r'shape \(8, 8, 2\)'),
         (np.zeros((0, 8, 3), np.uint8), r'shape \(0, 8, 3\)'),
     ]:

@@ -159,5 +159,5 @@ def test_errors(tokenizer, stored, tmp_path):
         iterator(Documents(path=str(tmp_path / 'x')), tokenizer)
     with pytest.raises(ValueError, match="no split 'test'"):
         iterator(Documents(path=stored, split='test'), tokenizer)
-    with pytest.raises(ValueError, match='set images of the data set to 1, not 5'):
+    with pytest.raises(ValueError, match='has images=5. Set its images to 1'):
         iterator(Documents(path=stored, row=Aligned), tokenizer)

@@ -60,16 +60,18 @@ def test_one_prompt_or_several():
 def test_errors(tokenizer, sentencepiece, tmp_path):
     with pytest.raises(ValueError, match='empty'):
         encode_prompt([], tokenizer, PictureFormat(16))
-    with pytest.raises(ValueError, match='Item 1 of the prompt has 2 <image> tags more than pictures'):
+    with pytest.raises(
+        ValueError, match='Item 1 .* contains the tag <image> .2 times.*Replace each tag by the picture'
+    ):
         encode_prompt([IMAGE, '<image> and <image>'], tokenizer, PictureFormat(16))
-    with pytest.raises(ValueError, match='Item 1 of the prompt is a int'):
+    with pytest.raises(ValueError, match='Item 1 of the prompt is of type int'):
         encode_prompt(['a', 3], tokenizer, PictureFormat(16))
-    with pytest.raises(ValueError, match='Item 1 of the prompt is a NoneType'):
+    with pytest.raises(ValueError, match='Item 1 of the prompt is of type NoneType'):
         encode_prompt(['a', None], tokenizer, PictureFormat(16))
     IMAGE.save(tmp_path / 'x.png')
     with pytest.raises(ValueError, match='Item 0 .* give pathlib.Path'):
         encode_prompt([str(tmp_path / 'x.png')], tokenizer, PictureFormat(16))
-    with pytest.raises(ValueError, match='Item 0 .* bare language model'):
+    with pytest.raises(ValueError, match='Item 0 .* a language model without vision'):
         encode_prompt([IMAGE], Tokenizer(sentencepiece), PictureFormat(16))
     with pytest.raises(PictureError, match='gone.png'):
         encode_prompt(['a', tmp_path / 'gone.png'], tokenizer, PictureFormat(16))

@@ -89,7 +89,7 @@ def test_the_roles_of_a_tokenizer_json(json_file, tmp_path):
     assert (tokenizer.vocab_size, tokenizer.eoc, tokenizer.image_tag) == (320, 320, (321,))
     assert tokenizer.encode('a<EOC>b')[1] == 320 and tokenizer.decode([0, *tokenizer.encode('a<EOC>b'), 2]) == 'a<EOC>b'
     assert (tokenizer.file, tokenizer.model) == ('tokenizer.json', json_file)
-    with pytest.raises(ValueError, match='tokenizer has 300 tokens, its language model 200'):
+    with pytest.raises(ValueError, match='tokenizer has 300 tokens, but the language model only 200'):
         Tokenizer(json_file, vocab_size=200)
 
 
@@ -189,11 +189,11 @@ def test_llama_as_transformers_has_it(legacy, tmp_path):
 
 
 def test_errors(sentencepiece, tmp_path):
-    with pytest.raises(ValueError, match='<EOC>.*without it'):
+    with pytest.raises(ValueError, match='<EOC>.*has no such token'):
         Tokenizer(sentencepiece).encode('a<EOC>')
     with pytest.raises(ValueError, match="image_tag must be 'text', 'token' or None, not 'tag'"):
         Tokenizer(sentencepiece, 'tag')
-    with pytest.raises(FileNotFoundError, match='No tokenizer at .*missing.model. Train one'):
+    with pytest.raises(FileNotFoundError, match='There is no tokenizer at .*missing.model. Train one'):
         Tokenizer.read(tmp_path / 'missing.model')
     with pytest.raises(ValueError, match='vocabulary of 4000'):
         tokenizers.train(iter(['a b c'] * 10), 4000)

@@ -50,15 +50,15 @@ def test_an_unknown_field_is_named(config):
 def test_cross_attention_needs_the_other_parts(config):
     with pytest.raises(ValueError, match='also needs: vision'):
         FlamingoConfig(lm=config.lm, xattn=config.xattn)
-    with pytest.raises(ValueError, match='Without a resampler'):
+    with pytest.raises(ValueError, match='A model without a resampler needs'):
         dataclasses.replace(config, resampler=None)
-    with pytest.raises(ValueError, match='has the width of the trunk, 24, and not 16'):
+    with pytest.raises(ValueError, match='has the width of the trunk, 24, not 16'):
         dataclasses.replace(config, resampler=dataclasses.replace(config.resampler, projects=False))
-    with pytest.raises(ValueError, match="'pooling', and not 'average'"):
+    with pytest.raises(ValueError, match="'pooling', not 'average'"):
         dataclasses.replace(config.resampler, kind='average')
     with pytest.raises(ValueError, match='only_at_tag needs an image_tag'):
         dataclasses.replace(config, image_tag=(), xattn=dataclasses.replace(config.xattn, only_at_tag=True))
-    with pytest.raises(ValueError, match='no block 3 among 3'):
+    with pytest.raises(ValueError, match='xattn.first is 3, but there are only 3 blocks'):
         dataclasses.replace(config, xattn=dataclasses.replace(config.xattn, first=3))
 
 

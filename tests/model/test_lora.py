@@ -131,9 +131,9 @@ def test_what_makes_no_sense_is_refused(config):
         model = Flamingo(FlamingoConfig(lm=config.lm, lora=LoraConfig(**fields)))
         return jax.eval_shape(model.init, jax.random.key(0))
 
-    with pytest.raises(ValueError, match="name some of .'query', 'key', 'value', 'out', 'up', 'down'."):
+    with pytest.raises(ValueError, match="Name some of .'query', 'key', 'value', 'out', 'up', 'down'."):
         init(targets=('query', 'gate'))  # This feed-forward has none.
-    with pytest.raises(ValueError, match='name some of'):
+    with pytest.raises(ValueError, match='Name some of'):
         init(targets=())
     with pytest.raises(ValueError, match='rank is -1'):
         init(rank=-1)

@@ -99,7 +99,7 @@ def test_a_damaged_checkpoint_is_put_aside_and_the_run_goes_on(run, about, capsy
     (run / 'checkpoints/3/state/manifest.ocdbt').unlink()
     assert_restores(run, about, 2)
     out = capsys.readouterr().out
-    assert 'state/manifest.ocdbt is missing' in out and 'Falling back' in out
+    assert 'state/manifest.ocdbt is missing' in out and 'Using the one before' in out
     # keep=1: the damaged checkpoint, though newer, must not count as the one to keep.
     write(run, about, [3], keep=1)
     assert sorted(entry.name for entry in (run / 'checkpoints').iterdir()) == ['3', 'damaged-3']
@@ -110,7 +110,7 @@ def test_if_none_is_whole_nothing_is_started_anew(run, about):
     for step in (1, 2, 3):
         (run / f'checkpoints/{step}/checksums.json').unlink()
     for read in (lambda: Checkpoints(run, 3, about, RECIPE), lambda: read_latest(run)):
-        with pytest.raises(OSError, match=r'Every checkpoint in .* is damaged: those of the steps \[3, 2, 1\]'):
+        with pytest.raises(OSError, match=r'All checkpoints in .* are damaged: those of the steps \[3, 2, 1\]'):
             read()
     assert sorted(entry.name for entry in (run / 'checkpoints').iterdir()) == ['1', '2', '3']
 
@@ -198,7 +198,7 @@ def test_a_full_disk_is_an_error_that_leaves_older_checkpoints_whole(small_disk,
     checkpoints.wait()
     fill()
     with pytest.raises(
-        OSError, match=r'could not be written into .*[\s\S]*Whole are those of the steps \[(3, )?(2, )?1\]'
+        OSError, match=r'could not be written to .*[\s\S]*The checkpoints of the steps \[(3, )?(2, )?1\] are whole'
     ):
         for step in (2, 3, 4):
             checkpoints.save(a_state(step, size), dict(web=step), Skipped())

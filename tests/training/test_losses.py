@@ -99,5 +99,5 @@ def test_logits_of_the_targets_alone_give_the_same_loss(model, params, features)
     for name, value in every.items():
         assert float(some[name]) == pytest.approx(float(value), rel=1e-6), name
     assert row(8).at.tolist() == [5, 6, 10, 11, 12, -1, -1, -1]
-    with pytest.raises(ValueError, match='has 5 targets: raise `targets` of the data set, which is 4'):
+    with pytest.raises(ValueError, match='has 5 targets, but `targets` of the data set is 4. Raise it'):
         row(4)

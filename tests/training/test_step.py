@@ -315,5 +315,5 @@ def test_a_trunk_is_trained_end_to_end(model, others, seen):
 
 
 def test_an_unknown_component_is_named(model):
-    with pytest.raises(ValueError, match="Cannot train \\['resmapler'\\]"):
+    with pytest.raises(ValueError, match="config.trained has \\['resmapler'\\]"):
         new_state(model, make_optimizer(OPTIMIZER, 1), ('resmapler',), 0, mesh_of((1, 1, 1)))

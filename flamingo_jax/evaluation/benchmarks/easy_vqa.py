@@ -1,10 +1,11 @@
 """easy-VQA (Zhou 2019; PyPI `easy-vqa`, MIT): questions about one coloured shape, such as `what color is the circle?`.
 
-4,000 pictures of 64 x 64 with 38,575 questions to train on, 1,000 with 9,673 to test; 13 answers. Always the most frequent
-answer is right for .373, the most frequent answer to each question for .678: what sees the picture is above that.
+The train split has 4,000 pictures of 64 x 64 with 38,575 questions, the test split 1,000 with 9,673; there are 13
+answers. The most frequent answer is right for .373 of the questions, the most frequent answer to each question for
+.678. A model that sees the picture must score higher.
 
-Its folder is the package's `data`: `train` and `test`, each with `questions.json` ([[question, answer, picture], ...]) and
-`images/PICTURE.png`, and `answers.txt`.
+The folder is the package's `data`: `train` and `test`, each with `questions.json` ([[question, answer, picture], ...])
+and `images/PICTURE.png`, and `answers.txt`.
 """
 
 import collections
@@ -25,19 +26,19 @@ class EasyVQA(Benchmark):
     answers: tuple[str, ...] = ('ranked',)
 
     def read(self, folder: pathlib.Path, split: str) -> Iterator[Item]:
-        """The questions in their order; their ids are their places."""
+        """The questions in order; an id is the number of the question."""
         questions, answers = folder / split / 'questions.json', folder / 'answers.txt'
         for file in (questions, answers):
             if not file.is_file():
                 raise FileNotFoundError(
-                    f'There is no {file}. config.data is the folder `easy_vqa/data` of the unpacked package: '
+                    f'There is no {file}. config.data must be the folder `easy_vqa/data` of the unpacked package: '
                     'pip download --no-deps easy-vqa==1.0, then unzip it.'
                 )
         candidates = tuple(answers.read_text().split())
         for number, row in enumerate(json.loads(questions.read_text())):
             if not isinstance(row, list) or len(row) != 3 or row[1] not in candidates:
                 raise ValueError(
-                    f'{questions}, question {number} is {row!r}, and must be [question, one of {answers.name}, picture].'
+                    f'{questions}, question {number} is {row!r}. It must be [question, one of {answers.name}, picture].'
                 )
             question, answer, picture = row
             file = folder / split / 'images' / f'{picture}.png'
@@ -52,5 +53,5 @@ class EasyVQA(Benchmark):
         self._frequent = {text: counts.most_common(1)[0][0] for text, counts in seen.items()}
 
     def baselines(self, episode: Episode) -> dict[str, str]:
-        """The most frequent answer to the same question: what can be told without the picture."""
+        """The most frequent answer to the same question, which needs no picture."""
         return {'majority answer': self._frequent.get(episode.query[-1].text.strip(), '')}

@@ -1,9 +1,9 @@
-"""How answers are scored: one file a metric, each with one function `score`.
+"""Metrics: one file each, with one function `score`.
 
     score(predictions, references) -> (score of the set, {id: score of one})
 
-Both arguments are dicts by the same ids. A prediction is a text, or where the metric asks for it the log-likelihood of every
-candidate. The score of the set need not be the mean of the others (CIDEr, ROC AUC), nor lie below 1 (CIDEr).
+Both arguments are dicts with the same ids. A prediction is a text, or the log-likelihood of every candidate, as the
+metric requires. The score of the set may differ from the mean of the others (CIDEr, ROC AUC) and exceed 1 (CIDEr).
 """
 
 import importlib
@@ -16,14 +16,14 @@ Metric = Callable[[Mapping[str, Any], Mapping[str, Any]], Scored]
 
 
 def score(name: str, predictions: Mapping[str, Any], references: Mapping[str, Any]) -> Scored:
-    """The score of a set, and of each of its ids, by the metric of that name.
+    """The score of a set and of each of its ids, by the metric of this name.
 
     Raises:
-      ValueError: there is no such metric, no predictions, or they are not of the same ids as the references.
+      ValueError: there is no such metric, there are no predictions, or predictions and references have different ids.
     """
     there = sorted(path.stem for path in pathlib.Path(__file__).parent.glob('*.py') if path.stem != '__init__')
     if name not in there:
-        raise ValueError(f'There is no metric {name!r}; there are {there}.')
+        raise ValueError(f'There is no metric {name!r}. The metrics are {there}.')
     check(predictions, references)
     return importlib.import_module(f'{__name__}.{name}').score(predictions, references)
 
@@ -35,5 +35,6 @@ def check(predictions: Mapping[str, Any], references: Mapping[str, Any]) -> None
     if different := sorted(predictions.keys() ^ references.keys()):
         which = 'prediction' if different[0] in references else 'reference'
         raise ValueError(
-            f'{len(different)} ids have only one of prediction and reference; {different[0]!r} has no {which}.'
+            f'Predictions and references must have the same ids, but {len(different)} ids have only one of the two; '
+            f'{different[0]!r} has no {which}.'
         )

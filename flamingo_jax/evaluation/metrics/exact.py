@@ -1,4 +1,4 @@
-"""Exact match with any of the references, but for case, outer white space and a final full stop."""
+"""Exact match with any of the references, ignoring case, outer white space and a final full stop."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,5 +19,5 @@ def same_answer(answer: str, truth: str) -> bool:
 
 
 def normal(answer: str) -> str:
-    """An answer as it is compared."""
+    """An answer in the form that is compared."""
     return answer.strip().rstrip('.。|।').casefold()

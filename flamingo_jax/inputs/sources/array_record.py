@@ -1,4 +1,4 @@
-"""Prepared data sets, opened by path: ArrayRecord files that TFDS wrote, read at random without TensorFlow."""
+"""Opens prepared data sets by path: ArrayRecord files written by TFDS, read in random access without TensorFlow."""
 
 import pathlib
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 from absl import logging as absl_logging
 
-# Grain wants one record a group, for speed. The sample in the repository is packed by 16, for size, and warns each time.
+# Grain warns about files with more than one record a group. The sample in the repository has 16, to be small.
 absl_logging.get_absl_logger().addFilter(lambda record: 'group size' not in record.getMessage())
 
 
@@ -18,23 +18,23 @@ def open_split(path: str | pathlib.Path, split: str) -> Sequence[dict[str, Any]]
       split: the name of a TFDS split.
 
     Raises:
-      FileNotFoundError: nothing is there, or the data set is only half prepared.
+      FileNotFoundError: the folder is missing, or the data set is incomplete.
       ValueError: there is no such split, or the files are not ArrayRecord.
     """
     path = pathlib.Path(path).expanduser()
     if not (path / 'dataset_info.json').is_file():
         state = 'is not a prepared data set (it has no dataset_info.json)' if path.exists() else 'does not exist'
         raise FileNotFoundError(f'The data set {path} {state}. Prepare it first: data/README.md has the command.')
-    import tensorflow_datasets as tfds  # Takes half a second, which who opens no data set does not spend.
+    import tensorflow_datasets as tfds  # Takes half a second, so it is imported only when a data set is opened.
 
     builder = tfds.builder_from_directory(path)
     if split not in builder.info.splits:
         raise ValueError(f'The data set {path} has no split {split!r}; it has {sorted(builder.info.splits)}.')
     missing = [file for file in builder.info.splits[split].filepaths if not pathlib.Path(file).is_file()]
     if missing:
-        raise FileNotFoundError(f'The data set {path} is only half there: {missing[0]} is missing. Prepare it again.')
+        raise FileNotFoundError(f'The data set {path} is incomplete: {missing[0]} is missing. Prepare it again.')
     if not str(builder.info.splits[split].filepaths[0]).count('array_record'):
         raise ValueError(
-            f'The data set {path} is not in ArrayRecord files; prepare it with file_format="array_record".'
+            f'The data set {path} is not in ArrayRecord files. Prepare it again with file_format="array_record".'
         )
     return builder.as_data_source(split)

@@ -1,7 +1,7 @@
-"""Stored documents: texts and pictures in reading order, as builders write them (ArrayRecord), or one's own (.jsonl).
+"""Stored documents: texts and pictures in reading order, written by a builder (ArrayRecord) or by a user (.jsonl).
 
-A record has three parallel lists, `texts`, `images` and `weights`; at each place stands a text or a picture. A picture is
-an encoded file, or a path; a film is a list of those, its frames, or an encoded clip (`inputs/films.py`).
+A record has three parallel lists, `texts`, `images` and `weights`; each place holds a text or a picture. A picture is
+an encoded file or a path; a film is a list of those, its frames, or an encoded clip (`inputs/films.py`).
 """
 
 import dataclasses
@@ -23,21 +23,24 @@ from flamingo_jax.inputs.sources.source import Opened, Source
 
 @dataclasses.dataclass(frozen=True)
 class Documents(Source):
-    """A folder that a builder prepared, or the .jsonl file of one's own documents, which is one split whatever its name."""
+    """A folder written by a builder, or a .jsonl file of your own documents.
 
-    flip: bool = False  # Pictures are mirrored by chance (paper, appendix A.4.2). Not where texts tell left from right.
-    recolour: bool = False  # Brightness, contrast and saturation are changed by chance (paper, there).
+    A .jsonl file has one split, of any name.
+    """
+
+    flip: bool = False  # Mirror pictures at random (paper, appendix A.4.2). Not for texts that tell left from right.
+    recolour: bool = False  # Change brightness, contrast and saturation at random (paper, appendix A.4.2).
     space: float = (
         0.0  # Probability that the first text after a picture begins with a space (paper: 0.5 of paired texts).
     )
 
     def open(self, pictures: PictureFormat) -> Opened:
-        """Opens the documents; errors as `open_split`, `JsonLines` and `Features`."""
+        """Opens the documents; errors as for `open_split`, `JsonLines` and `Features`."""
         return _Opened(self, pictures)
 
 
 def open_records(path: str, split: str) -> Sequence[dict[str, Any]]:
-    """The records of stored documents; errors as `open_split` and `JsonLines`."""
+    """The records of stored documents; errors as for `open_split` and `JsonLines`."""
     return JsonLines(path) if path.endswith('.jsonl') else open_split(path, split)
 
 
@@ -59,7 +62,7 @@ class _Opened:
         return len(self._records)
 
     def document(self, index: int, rng: np.random.Generator) -> list[Chunk]:
-        """Document `index` as chunks: each picture begins one. A text-only data set drops pictures."""
+        """Document `index` as chunks. Each picture begins a chunk. A text-only data set drops pictures."""
         record, source = self._records[index], self._source
         chunks, number = [Chunk(None, [], [])], 0
         for text, image, weight in zip(record['texts'], record['images'], record['weights'], strict=True):
@@ -76,7 +79,7 @@ class _Opened:
         return [chunk for chunk in chunks if chunk.picture or chunk.texts]
 
     def _picture(self, image: Any, index: int, number: int, rng: np.random.Generator) -> Callable[[], Frames]:
-        """How picture `number` of a document is read. What is left to chance is drawn now: it is read later."""
+        """A function that reads picture `number` of a document. Random choices are made now, before it is called."""
         source = self._source
         flip = source.flip and rng.random() < 0.5
         if self._features is not None:

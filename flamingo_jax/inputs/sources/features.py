@@ -1,7 +1,7 @@
-"""The frozen trunk's features of a split, computed once by `python -m flamingo_jax.features`.
+"""The frozen trunk's features of a split, which `python -m flamingo_jax.features` computes once.
 
 FOLDER/SPLIT.npy     float16 [pictures views t s d_v]
-FOLDER/SPLIT.json    of what, and by which trunk
+FOLDER/SPLIT.json    the data set and the trunk
 """
 
 import functools
@@ -15,11 +15,11 @@ import numpy as np
 
 from flamingo_jax.inputs.images import Frames, PictureFormat
 
-LOOKED_AT = 64  # Records that tell one data set from another.
+LOOKED_AT = 64  # Records that identify a data set.
 
 
 def fingerprint(records: Sequence[dict[str, Any]]) -> str:
-    """What tells the records of a split from those of another, wherever they lie: their number, and the bytes of some."""
+    """Identifies the records of a split, wherever they are stored, by their number and the bytes of some of them."""
     digest = hashlib.sha256(f'{len(records)}'.encode())
     for i in np.unique(np.linspace(0, len(records) - 1, min(LOOKED_AT, len(records))).astype(int)):
         for name, value in sorted(records[int(i)].items()):
@@ -37,11 +37,19 @@ def _plain(value: Any) -> str:
     return ' '.join(_plain(item) for item in value)
 
 
+def format_of(folder: str, split: str) -> PictureFormat:
+    """The format of the pictures that features were computed from, for whoever has no model at hand."""
+    path = pathlib.Path(folder) / f'{split}.npy'
+    about = json.loads(path.with_suffix('.json').read_text())
+    spatial, width = np.load(path, mmap_mode='r').shape[-2:]
+    return PictureFormat(about['image_size'], about['fit'], spatial, width, about['trunk'])
+
+
 class Features:
-    """Features of the pictures of a split, mapped into memory by each process that reads them, and never copied to it.
+    """Features of the pictures of a split. Each process maps the file into memory; it is never copied between them.
 
     Attributes:
-      views: of each picture, itself included.
+      views: number of views of each picture, itself included.
     """
 
     def __init__(
@@ -51,36 +59,36 @@ class Features:
 
         Args:
           folder, split: where the features command wrote.
-          records: the split itself.
+          records: the records of the split.
           pictures: how the model takes pictures.
-          frames: of each picture.
+          frames: frames of each picture.
 
         Raises:
-          FileNotFoundError: they were not computed, or not to the end.
-          ValueError: they are of another data set, of another trunk, or of pictures read in another way.
+          FileNotFoundError: the features were not computed, or not completely.
+          ValueError: the features are of another data set, of another trunk, or of pictures read in another way.
         """
         self._path = pathlib.Path(folder) / f'{split}.npy'
         about = self._path.with_suffix('.json')
-        remedy = 'Compute them anew: python -m flamingo_jax.features --data=... --vision=... --out=...'
+        remedy = 'Compute them again: python -m flamingo_jax.features --data=... --vision=... --out=...'
         if not about.is_file():
             raise FileNotFoundError(f'There are no features of the split {split!r} in {folder}. {remedy}')
         about = json.loads(about.read_text())
         if about.get('data') != fingerprint(records):
             raise ValueError(
-                f'The features in {folder} are not of this data set, or of an earlier form of it. {remedy}'
+                f'The features in {folder} are of another data set, or of an older version of this one. {remedy}'
             )
         expected = dict(trunk=pictures.trunk, image_size=pictures.size, fit=pictures.fit)
         wrong = {name: value for name, value in expected.items() if value and about[name] != value}
         if 'trunk' in wrong:
-            raise ValueError(f'The features in {folder} are those of another trunk than this model has. {remedy}')
+            raise ValueError(f'The features in {folder} are from another trunk than that of this model. {remedy}')
         if wrong:
-            found = ', '.join(f'{name} {about[name]} and not {value}' for name, value in wrong.items())
+            found = ', '.join(f'{name} is {about[name]}, not {value}' for name, value in wrong.items())
             raise ValueError(f'The features in {folder} are of pictures read in another way: {found}. {remedy}')
         _, self.views, *shape = self._map.shape
         if tuple(shape) != pictures.blank(frames, features=True).shape:
             raise ValueError(
-                f'The features in {folder} have the shape {tuple(shape)} (frames, features, channels) and not '
-                f'{pictures.blank(frames, features=True).shape}: set `frames` of the data set to theirs. {remedy}'
+                f'The features in {folder} have the shape {tuple(shape)} (frames, features, channels), not '
+                f'{pictures.blank(frames, features=True).shape}. Set `frames` of the data set to match. {remedy}'
             )
 
     @functools.cached_property
@@ -88,7 +96,7 @@ class Features:
         return np.load(self._path, mmap_mode='r')
 
     def __getstate__(self) -> dict[str, Any]:
-        """A worker maps the file anew: pickled, the map would be the whole file."""
+        """Leaves the map out, since pickling it would copy the whole file. A worker maps the file itself."""
         return {name: value for name, value in vars(self).items() if name != '_map'}
 
     def frames(self, index: int, view: int = 0) -> Frames:

@@ -1,11 +1,12 @@
-"""One's own documents: a folder of pictures, and beside them a file of JSON lines that says what is read in which order.
+"""Your own documents: a folder of pictures with a file of JSON lines that gives the reading order.
 
     ["Three weeks old.", {"image": "pets/a.jpg"}, "My puppy sitting in the grass.", {"image": "pets/b.jpg"}, "My cat."]
     [{"image": "c.png"}, {"text": "Question: What is this? Answer:", "weight": 0}, " a wug"]
     [{"film": "hop.webp"}, "A rabbit hops.", {"film": ["fall/1.png", "fall/2.png"]}, "A leaf falls."]
 
-A line is one document: its parts in reading order. A string is a text that is learnt; a text with a weight is learnt with that
-weight, 0 being only read. Pictures are named by their path from the file's folder. A film is a clip, or a list of frames.
+A line is one document: its parts in reading order. A string is a text that is learnt. A text with a weight is learnt
+with that weight; 0 means that it is read but not learnt. Paths of pictures are relative to the file's folder. A film
+is a clip, or a list of frames.
 """
 
 import json
@@ -27,21 +28,21 @@ KEYS = (['image'], ['film'], ['text'], ['text', 'weight'])
 
 
 class JsonLines(Sequence):
-    """The documents of a file, as records like those of a prepared data set; pictures are paths, read by whoever needs them.
+    """The documents of a file, as records like those of a prepared data set. Pictures are paths.
 
-    In memory is where each line begins, and nothing else.
+    Only the position of each line is kept in memory.
     """
 
     def __init__(self, path: str | pathlib.Path):
-        """Reads every line once and looks whether its pictures are there.
+        """Reads every line once and checks that its pictures exist.
 
         Raises:
           FileNotFoundError: there is no such file, or a picture is missing; the message names file, line and picture.
-          ValueError: a line that is no document; the message names file and line, and says what is wrong with it.
+          ValueError: a line is not a document; the message names file and line, and says what is wrong.
         """
         self._path = pathlib.Path(path).expanduser().absolute()
         if not self._path.is_file():
-            raise FileNotFoundError(f'There is no file {self._path}: give the .jsonl file of the documents.')
+            raise FileNotFoundError(f'There is no file {self._path}. Give the .jsonl file of the documents.')
         begins, at = [], 0
         with open(self._path, 'rb') as file:
             bar = tqdm(total=os.path.getsize(self._path), unit='B', unit_scale=True, desc=self._path.name, delay=2)
@@ -53,15 +54,18 @@ class JsonLines(Sequence):
                 bar.update(len(line))
             bar.close()
         if not begins:
-            raise ValueError(f'{self._path} holds no documents. {LINE}')
+            raise ValueError(f'{self._path} has no documents. {LINE}')
         self._begins = np.array(begins)
 
     def __len__(self) -> int:
         return len(self._begins)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Document `index`: parallel `texts` (UTF-8), `images` (paths) and `weights`; at each place one of the first two."""
-        with open(self._path, 'rb') as file:  # Opened anew, so that threads and processes may read at once.
+        """Document `index`: parallel `texts` (UTF-8), `images` (paths) and `weights`.
+
+        Each place has a text or an image.
+        """
+        with open(self._path, 'rb') as file:  # Opened each time, so that threads and processes can read at once.
             file.seek(self._begins[index])
             parts = json.loads(file.readline())
         record: dict[str, list[Any]] = dict(texts=[], images=[], weights=[])
@@ -77,14 +81,14 @@ class JsonLines(Sequence):
         return record
 
     def _check(self, line: bytes, number: int) -> None:
-        """Raises if a line is no document."""
+        """Raises if a line is not a document."""
         where = f'{self._path}, line {number}'
         try:
             parts = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise ValueError(f'{where} is not JSON ({error}). {LINE}') from error
         if not isinstance(parts, list):
-            raise ValueError(f'{where} is {_kind(parts)} and not a list. {LINE}')
+            raise ValueError(f'{where} is {_kind(parts)}, not a list. {LINE}')
         learnt = False
         for place, part in enumerate(parts, start=1):
             part, which = dict(text=part) if isinstance(part, str) else part, f'{where}: part {place}'
@@ -101,35 +105,37 @@ class JsonLines(Sequence):
             else:
                 learnt |= bool(_check_text(part, which) and part['text'])
         if not learnt:
-            raise ValueError(f'{where} has no text with a weight above 0, so that there is nothing to learn from it.')
+            raise ValueError(
+                f'{where} has no text with a weight above 0: there is nothing to learn. Add a text, or delete the line.'
+            )
 
     def _check_picture(self, name: Any, which: str) -> None:
         if not isinstance(name, str) or not name:
-            raise ValueError(f'{which}: its picture is {_kind(name)}, and must be the path of a file.')
+            raise ValueError(f'{which}: its picture is {_kind(name)}. It must be the path of a file.')
         if os.path.isabs(name) or '..' in pathlib.PurePath(name).parts:
             raise ValueError(
-                f'{which}: the picture {name!r} lies outside of {self._path.parent}. Name it by its path from there; it may be '
-                'a link.'
+                f'{which}: the picture {name!r} is outside {self._path.parent}. Give its path relative to that '
+                'folder, or link to it from there.'
             )
         if not (self._path.parent / name).is_file():
             raise FileNotFoundError(
-                f'{which}: the picture {name!r} is not in {self._path.parent}. Put it there, or take the line out.'
+                f'{which}: the picture {name!r} is not in {self._path.parent}. Put it there, or delete the line.'
             )
 
 
 def _check_text(part: dict[str, Any], which: str) -> float:
-    """The weight of a text, or what is wrong with it as ValueError."""
+    """The weight of a text. ValueError says what is wrong with it."""
     text, weight = part['text'], part.get('weight', 1.0)
     if not isinstance(text, str):
-        raise ValueError(f'{which}: its "text" is {_kind(text)} and not a string.')
+        raise ValueError(f'{which}: its "text" is {_kind(text)}, not a string.')
     if IMAGE in text:
-        raise ValueError(f'{which} has {IMAGE} in its text: put {{"image": ...}} where that stands.')
+        raise ValueError(f'{which} has {IMAGE} in its text. Replace it by a part {{"image": ...}}.')
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f'{which} is no text in UTF-8 ({error}).') from error
+        raise ValueError(f'{which} is not valid UTF-8 ({error}).') from error
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
-        raise ValueError(f'{which}: its "weight" is {weight!r}, and must be a number from 0 on.')
+        raise ValueError(f'{which}: its "weight" is {weight!r}. It must be a number, 0 or more.')
     return float(weight)
 
 

@@ -1,7 +1,7 @@
 """A prepared picture set (`data/picture_dictionary`): pictures of concepts, with their names in many languages.
 
-What describes the pictures is read once and kept; the pictures stay encoded on disk until one is asked for. Where the frozen
-trunk's features were computed before (`python -m flamingo_jax.features`), they are read instead of pixels.
+The descriptions of the pictures are read once and kept; the pictures stay encoded on disk until they are needed. If the
+frozen trunk's features were computed before (`python -m flamingo_jax.features`), they are read instead of pixels.
 """
 
 import collections
@@ -26,19 +26,19 @@ class Picture:
     category: str
     subcategory: str
     names: dict[str, str]  # Language -> name.
-    heldout_languages: frozenset[str]  # Languages whose name of this concept is never shown in training.
-    questions: tuple[tuple[str, str], ...] = ()  # What may be asked about it, with the answers.
-    backward: bool = False  # A clip that plays backward from its first frame.
+    heldout_languages: frozenset[str]  # Languages whose name for this concept training never shows.
+    questions: tuple[tuple[str, str], ...] = ()  # Questions about it, with their answers.
+    backward: bool = False  # Whether a clip plays backward from its first frame.
 
 
 class PictureSet:
     """Random access to the pictures of one split.
 
     Attributes:
-      pictures: those of the styles asked for.
+      pictures: the pictures of the chosen styles.
       by_concept: concept -> its pictures.
       blank: an empty picture, with the shape and dtype of what `frames` returns.
-      views: of each picture: 1, or as many as were computed with its features.
+      views: number of views of each picture; 1 unless features of more were computed.
     """
 
     def __init__(
@@ -56,14 +56,15 @@ class PictureSet:
 
         Args:
           path, split: the prepared data set.
-          pictures: how they are read.
+          pictures: how pictures are read.
           styles: keep only pictures of these; () keeps all.
           features: folder written by the features command; '' reads pixels.
-          frames: keep only pictures with so many frames: all pictures of a row have one shape.
-          stills: of clips, give the first frame alone.
+          frames: keep only pictures with this number of frames: all pictures of a row have one shape.
+          stills: show only the first frame of a clip.
 
         Raises:
-          FileNotFoundError, ValueError: no such data set, split or style, or features of another data set or trunk.
+          FileNotFoundError, ValueError: there is no such data set, split or style, or the features are of another data
+            set or trunk.
         """
         self._records, self._format = open_split(path, split), pictures
         self._shown = slice(1 if stills else None)
@@ -92,7 +93,7 @@ class PictureSet:
         self._keep(found, styles)
 
     def only(self, styles: Sequence[str]) -> 'PictureSet':
-        """The pictures of these styles, without reading anything again; () is all. Raises ValueError for an unknown style."""
+        """The pictures of these styles, () is all. Nothing is read again. ValueError for an unknown style."""
         chosen = copy.copy(self)
         chosen._keep(self.pictures, styles)
         return chosen
@@ -100,7 +101,7 @@ class PictureSet:
     def _keep(self, pictures: Sequence[Picture], styles: Sequence[str]) -> None:
         have = collections.Counter(picture.style for picture in pictures)
         if unknown := sorted(set(styles) - set(have)):
-            raise ValueError(f'{self._where} has no pictures of style {unknown}; it has {dict(have)}.')
+            raise ValueError(f'{self._where} has no pictures of style {unknown}. Its styles are {dict(have)}.')
         self.pictures = [picture for picture in pictures if not styles or picture.style in styles]
         self.by_concept: dict[str, list[Picture]] = collections.defaultdict(list)
         for picture in self.pictures:
@@ -109,14 +110,14 @@ class PictureSet:
     def frames(self, picture: Picture, view: int = 0) -> Frames:
         """Pixels uint8 [t height width 3], or features [t s d_v]; PictureError if the picture cannot be read.
 
-        view: 0 is the picture itself, the others random views of it (`inputs/augment.py`).
+        view: 0 is the picture itself; the others are random views of it (`inputs/augment.py`).
         """
         if self._features is not None:
             frames = self._features.frames(picture.index, view)[self._shown]
         else:
             encoded = list(self._records[picture.index]['frames'])[self._shown]
             frames = to_frames(encoded, self._format.size, self._format.fit)
-        # A loop that plays backward still begins where it rests: else its ends alone would tell.
+        # A reversed loop still begins with the first frame, so that its ends do not reveal the direction.
         return np.concatenate([frames[:1], frames[:0:-1]]) if picture.backward else frames
 
     def encoded(self, picture: Picture) -> bytes:

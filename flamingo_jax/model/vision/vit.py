@@ -1,12 +1,14 @@
-"""The vision transformer (Dosovitskiy et al. 2021) of CLIP and SigLIP: the trunks of OpenFlamingo, IDEFICS and most open models.
+"""The vision transformer (Dosovitskiy et al.
 
-One module by config. CLIP (Radford et al. 2021; OpenAI's weights have QuickGELU, OpenCLIP's mostly GELU) has a class token and a
-norm before its blocks; SigLIP (Zhai et al. 2023) has neither, and biased patches. What the resampler reads differs too:
-OpenFlamingo takes the patch tokens before the last norm without the class token, IDEFICS all tokens before the last norm,
-others the patch tokens after it.
+2021) of CLIP and SigLIP, the trunk of OpenFlamingo, IDEFICS and many others.
 
-The trunk is frozen, and this file is inference only: no dropout, no pooling, no projection into the space shared with texts.
-Depth is scanned over stacked parameters.
+One module serves all. CLIP (Radford et al. 2021; OpenAI's weights have QuickGELU, OpenCLIP's mostly GELU) has a class
+token and a norm before its blocks; SigLIP (Zhai et al. 2023) has neither, but a bias in the patches' map. The features
+differ too: OpenFlamingo takes the patch tokens before the last norm without the class token, IDEFICS all tokens before
+the last norm, others the patch tokens after it.
+
+There is no dropout, no pooling, and no projection into the space shared with texts. Depth is scanned over stacked
+parameters.
 """
 
 import dataclasses
@@ -32,12 +34,12 @@ SIGLIP_MEAN, SIGLIP_STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
 @dataclasses.dataclass(frozen=True)
 class ViTConfig(VisionConfig):
-    """What distinguishes the models. The defaults are OpenAI's CLIP ViT-L/14, as OpenFlamingo reads it.
+    """The fields in which models differ. The defaults are OpenAI's CLIP ViT-L/14, as OpenFlamingo reads it.
 
     width, depth, heads, ffw_width: of the blocks.
     patch: height and width of a patch, in pixels.
-    resolution: height and width of the training pictures, in pixels. At others the position embeddings are interpolated.
-    activation: 'quick_gelu', 'gelu' or 'gelu_tanh'.
+    resolution: height and width of the training pictures, in pixels. At others the position embeddings are
+    interpolated. activation: 'quick_gelu', 'gelu' or 'gelu_tanh'.
     norm_eps: of every layer norm.
     class_token: whether there is one, before the patches.
     norm_in: whether there is a norm before the blocks.
@@ -65,20 +67,20 @@ class ViTConfig(VisionConfig):
     std: Sequence[float] = CLIP_STD
     fit: str = 'crop'
 
-    family: ClassVar[str] = 'vit'  # How a bundle names it.
+    family: ClassVar[str] = 'vit'  # Its name in a bundle.
     without_resampler: ClassVar[bool] = True
-    float32_only: ClassVar[bool] = False  # Stored and computed in the dtype of the model, as its originals are.
+    float32_only: ClassVar[bool] = False  # Stored and computed in the dtype of the model, as in the originals.
 
     def __post_init__(self):
-        # Tuples, whatever comes (JSON has lists): a module's field must hash.
+        # JSON has lists, but a module's field must be hashable.
         object.__setattr__(self, 'mean', tuple(self.mean))
         object.__setattr__(self, 'std', tuple(self.std))
         if self.width % self.heads:
-            raise ValueError(f'A ViT of width {self.width} cannot have {self.heads} heads: they do not divide it.')
+            raise ValueError(f'A ViT of width {self.width} cannot have {self.heads} heads, which do not divide it.')
         if self.activation not in ACTIVATIONS:
-            raise ValueError(f'The activation of a ViT is one of {sorted(ACTIVATIONS)}, and not {self.activation!r}.')
+            raise ValueError(f'The activation of a ViT must be one of {sorted(ACTIVATIONS)}, not {self.activation!r}.')
         if self.class_feature and not self.class_token:
-            raise ValueError('A ViT without a class token has no class feature: set class_feature=False.')
+            raise ValueError('A ViT without a class token has no class feature. Set class_feature=False.')
 
     @property
     def grid(self) -> int:
@@ -86,7 +88,7 @@ class ViTConfig(VisionConfig):
         return self.resolution // self.patch
 
     def spatial(self, image_size: int) -> int:
-        """s, the features of a picture of so many pixels a side."""
+        """s, the number of features of a picture with sides of image_size pixels."""
         return (image_size // self.patch) ** 2 + self.class_feature
 
     def operations(self, image_size: int) -> float:
@@ -104,7 +106,7 @@ class ViTConfig(VisionConfig):
 
 
 class ViT(nn.Module):
-    """Pixels to the features of a grid of patches. dtype: of the computation."""
+    """Pixels to the features of a grid of patches. dtype: the computation's."""
 
     config: ViTConfig
     dtype: DTypeLike = jnp.float32
@@ -178,7 +180,7 @@ class ViTLayer(nn.Module):
         k, v = (x.swapaxes(1, 2) for x in (k, v))
         x = x + Linear(back, axes, 2, **linear, name='out')(attend(q, k, v))
         y = Norm(**norm, name='norm_ffw')(x)
-        # Not `layers.FeedForward`, which is cut over the mesh: pictures are (see `parallel/rules.py`).
+        # Not `layers.FeedForward`, which is sharded over the mesh. Here pictures are sharded (see `parallel/rules.py`).
         axes = ('vision_in', 'vision_out')
         y = ACTIVATIONS[c.activation](Linear((c.width, c.ffw_width), axes, **linear, name='up')(y))
         return x + Linear((c.ffw_width, c.width), axes, **linear, name='down')(y)

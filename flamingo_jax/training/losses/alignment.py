@@ -14,19 +14,21 @@ from flamingo_jax.training.losses.noise import NoiseConfig, features
 def loss_sum(
     model: Flamingo, trained: Params, frozen: Params, batch: Aligned, key: Key[Array, ''], noise: NoiseConfig
 ) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
-    """How far a picture is from meaning what its text says, summed over a batch; not in the paper.
+    """The distance of each picture's states from those of its text, summed over a batch; not in the paper.
 
-    After every block of the language model, the state at the picture's tag is to be what the frozen language model, which sees
-    no picture, has at the end of the picture's text. Then whatever it does with the text it does with the picture. Next tokens
-    alone do not lead there: they are told soonest by what is added after the last block, and the gates of the others close.
+    After every block of the language model, the state at the picture's tag is compared with the state of the frozen
+    language model, which sees no picture, at the end of the picture's text. If they agree, the language model treats
+    the picture like its text. The next-token loss alone does not lead there: the quickest way to predict the next
+    token is to change the last state, and the gates of earlier blocks close.
 
     Args:
       batch: rows of `inputs/rows.py`.
-      (the others): as of `next_token.loss_sum`.
+      (the others): as for `next_token.loss_sum`.
 
     Returns:
-      sum over rows of weight * the mean over blocks of |state - text's state|^2 / |text's state|^2; and sums for the metrics,
-      `right` being the rows whose last state is nearest to that of their own text, of all texts in the (micro-)batch.
+      sum over rows of weight * the mean over blocks of |state - text's state|^2 / |text's state|^2; and sums for the
+      metrics, `right` counts the rows whose last state is nearest to that of their own text, among all texts in the
+      (micro-)batch.
     """
     params = {**frozen, **trained}
     weights = batch.weight
@@ -49,7 +51,7 @@ def loss_sum(
     read = jax.lax.stop_gradient(blended(read))
     distance = jnp.mean(jnp.sum((shown - read) ** 2, axis=-1) / jnp.sum(read**2, axis=-1), axis=1)
     between = jnp.sum((shown[:, None, -1] - read[:, -1]) ** 2, axis=-1)  # [picture text]
-    right = jnp.diagonal(between) <= between.min(axis=1)  # The same text may stand in several rows.
+    right = jnp.diagonal(between) <= between.min(axis=1)  # Several rows may have the same text.
     sums = dict(
         loss=jnp.sum(distance * weights),
         answers=weights.sum(),

@@ -1,7 +1,7 @@
-"""The loss of a data set whose pictures are told in words to a teacher, the frozen language model itself; not in the paper.
+"""Distillation from the frozen language model, which reads words in place of each picture; not in the paper.
 
-No answers are needed: any text after any captioned picture will do, and all that the language model makes of the caption is
-what the picture is to give it (compare Hinton et al. 2015).
+No answers are needed: any text after any captioned picture will do. The model learns to take from a picture what the
+language model takes from its caption (compare Hinton et al. 2015).
 """
 
 import dataclasses
@@ -19,15 +19,15 @@ from flamingo_jax.training.losses.noise import NoiseConfig, features
 def loss_sum(
     model: Flamingo, trained: Params, frozen: Params, batch: Told, key: Key[Array, ''], noise: NoiseConfig
 ) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
-    """How unlike the told language model a Flamingo goes on, summed over a batch.
+    """The difference between a Flamingo's predictions and those of its teacher, summed over a batch.
 
     Args:
       batch: rows of `inputs/rows.py`.
-      (the others): as of `next_token.loss_sum`.
+      (the others): as for `next_token.loss_sum`.
 
     Returns:
-      sum over comparisons of weight * KL(told || shown) of the next token, in nats, where the told model's new line is <EOC>;
-      and sums for the metrics, `right` being the comparisons in which both have the same likeliest token.
+      sum over comparisons of weight * KL(told || shown) of the next token, in nats, where the teacher's newline counts
+      as <EOC>; and sums for the metrics. `right` counts the comparisons in which both have the same likeliest token.
     """
     params = {**frozen, **trained}
     shown = model.hidden(params, features(model, params, batch, key, noise), batch.tokens, batch.phi)

@@ -1,4 +1,4 @@
-"""The loss of one data set: mean negative log-likelihood of its targets (paper section 2.4)."""
+"""The loss of one data set: the mean negative log-likelihood of its targets (paper, section 2.4)."""
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,8 @@ def loss_sum(
     """The summed loss of a batch, to be divided by the batch's summed weights.
 
     Args:
-      trained: component trees that the gradient is taken of.
-      frozen: the others. Being another argument, they have no gradient.
+      trained: the component trees whose gradient is computed.
+      frozen: the other trees. They are a separate argument, so that they have no gradient.
       batch: rows of `inputs/rows.py`.
       key: for the noise.
 
@@ -33,7 +33,7 @@ def loss_sum(
     if noise.text or noise.vocabulary:
         added = text_noise(params['lm']['embedder']['tokens'], tokens, key_text, noise, model)
     y = model.hidden(params, shown, tokens, batch.phi[:, :-1], added)
-    if batch.at is not None:  # The product with the vocabulary is a large part of a small model's work.
+    if batch.at is not None:  # The product with the vocabulary is a large part of a small model's cost.
         unused = batch.at < 0
         at = jnp.maximum(batch.at, 0)
         y = jnp.take_along_axis(y, at[..., None], axis=1)
@@ -41,7 +41,7 @@ def loss_sum(
         weights = jnp.where(unused, 0, jnp.take_along_axis(weights, at, axis=1))
     logits = model.unembed(params, y)
     nll = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-    answers = weights >= 1.0  # Targets of full weight: the accuracy is of these.
+    answers = weights >= 1.0  # The accuracy counts targets of full weight.
     sums = dict(
         loss=jnp.sum(nll * weights),
         answers=jnp.sum(answers, dtype=jnp.float32),

@@ -1,4 +1,4 @@
-"""Noise on what is read, as regularisation of small runs; the paper's sizes need none."""
+"""Noise on the inputs, as regularisation of small runs. The paper's sizes need none."""
 
 import dataclasses
 
@@ -12,22 +12,25 @@ from flamingo_jax.model.flamingo import Flamingo, Params
 
 @dataclasses.dataclass(frozen=True)
 class NoiseConfig:
-    """Regularisation of small runs on few pictures and little text; the paper's size needs none of it.
+    """Regularisation of small runs on few pictures and little text.
 
-    The two on text are for pretraining a language model, in half of the rows. Their unit is the embedding's own deviation.
+    `text` and `vocabulary` are for pretraining a language model and apply to half of the rows. Their unit is the
+    standard deviation of the embedding.
     """
 
-    feature_dropout: float = 0.0  # Share of each picture's feature channels set to zero.
-    # Largest share of another picture in an aligned one, and of what that means in what is learned (mixup, Zhang et al. 2018).
+    feature_dropout: float = 0.0  # Share of each picture's feature channels that is set to zero.
+    # Largest share of another picture that is mixed into an aligned one, and into its target (mixup, Zhang et al.
+    # 2018).
     blend: float = 0.0
     text: float = 0.0  # Gaussian noise on the embedded text, each token by itself.
-    vocabulary: float = 0.0  # The same wherever a row repeats a token: it must be recognised by likeness, not by heart.
+    # The same noise wherever a row repeats a token: tokens must be told by comparison, not from memory.
+    vocabulary: float = 0.0
 
 
 def features(
     model: Flamingo, params: Params, batch: Batch, key: Key[Array, ''], noise: NoiseConfig
 ) -> Float[Array, 'b n t s d_v'] | None:
-    """The features of a batch's pictures, of the trunk or computed before, some channels dropped; None for text alone."""
+    """The features of a batch's pictures, from the trunk or the batch, with channels dropped; None for text alone."""
     features = batch.features
     if batch.images is not None:
         features = model.features(params, batch.images)
@@ -44,7 +47,8 @@ def text_noise(
     v, d = embeddings.shape
     key_table, key_shift, key_tokens, key_rows = jax.random.split(key, 4)
     table = jax.random.normal(key_table, (v, d), model.dtype)
-    shift = jax.random.randint(key_shift, (len(tokens), 1), 0, v)  # A table for every row, at the price of one.
+    # A shift gives each row a table of its own for the cost of one.
+    shift = jax.random.randint(key_shift, (len(tokens), 1), 0, v)
     total = noise.text * jax.random.normal(key_tokens, (*tokens.shape, d), model.dtype)
     total += noise.vocabulary * table[(tokens + shift) % v]
     scale = jnp.std(embeddings.astype(jnp.float32)) * (d**0.5 if model.config.lm.scale_embeddings else 1)

@@ -99,7 +99,7 @@ def test_features_are_read_in_place_of_pixels(folder, tokenizer, tmp_path_factor
         np.testing.assert_allclose(b.features[:used], expected, rtol=2e-3, atol=2e-3)
     assert {int(row.unreadable) for row in of_features} == {0, 1}
     (folder / 'own.jsonl').write_text(json.dumps([{'image': 'a.png'}, ' dax']))
-    with pytest.raises(ValueError, match='not of this data set'):
+    with pytest.raises(ValueError, match='of another data set'):
         drawn(tokenizer, pictures, features=str(work), **common)
 
 

@@ -69,7 +69,7 @@ def refused(folder, line, error=ValueError):
         (b'["a", ', 'is not JSON'),
         (b'["\xff"]', 'is not JSON'),
         (b'[' * 100_000, 'is not JSON'),
-        ({'texts': ['a']}, 'is an object and not a list. A line is'),
+        ({'texts': ['a']}, 'is an object, not a list. A line is'),
         ([], 'nothing to learn'),
         ([{'image': 'pets/a.png'}], 'nothing to learn'),
         (['', {'text': 'a', 'weight': 0}], 'nothing to learn'),
@@ -82,15 +82,15 @@ def refused(folder, line, error=ValueError):
         (['a', {'text': 'b', 'weight': -1}], 'its "weight" is -1'),
         (b'[{"text": "a", "weight": NaN}]', 'its "weight" is nan'),
         ([{'text': 'a', 'weight': True}], 'its "weight" is True'),
-        (['<image> a'], 'put {"image": ...} where that stands'),
-        (b'["\\ud800"]', 'no text in UTF-8'),
+        (['<image> a'], 'Replace it by a part {"image": ...}'),
+        (b'["\\ud800"]', 'is not valid UTF-8'),
         (['a', {'image': 3}], 'its picture is a number'),
         (['a', {'image': ''}], 'its picture is empty'),
         (['a', {'film': []}], 'its picture is a list'),
         (['a', {'image': ['pets/a.png']}], 'its picture is a list'),
         (['a', {'film': ['pets/a.png', 3]}], 'its picture is a number'),
-        (['a', {'image': '../own.jsonl'}], 'lies outside of'),
-        (['a', {'image': '/etc/hostname'}], 'lies outside of'),
+        (['a', {'image': '../own.jsonl'}], 'is outside'),
+        (['a', {'image': '/etc/hostname'}], 'is outside'),
     ],
 )
 def test_a_line_that_is_no_document_is_named(folder, line, says):
@@ -101,7 +101,7 @@ def test_what_is_missing_is_named(folder):
     message = refused(folder, ['a', {'image': 'pets/c.png'}], FileNotFoundError)
     assert "part 2: the picture 'pets/c.png' is not in" in message
     (folder / 'empty.jsonl').write_text('\n\n')
-    with pytest.raises(ValueError, match='empty.jsonl holds no documents. A line is'):
+    with pytest.raises(ValueError, match='empty.jsonl has no documents. A line is'):
         JsonLines(folder / 'empty.jsonl')
     with pytest.raises(FileNotFoundError, match='no file .*nowhere.jsonl'):
         JsonLines(folder / 'nowhere.jsonl')

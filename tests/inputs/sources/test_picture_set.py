@@ -44,7 +44,7 @@ def test_styles_are_chosen(pictures):
     same = next(picture for picture in pictures.pictures if picture.index == noto.pictures[2].index)
     assert same == noto.pictures[2]  # An index is a place in the split, whatever is kept of it.
     np.testing.assert_array_equal(noto.frames(noto.pictures[2]), pictures.frames(same))
-    with pytest.raises(ValueError, match=r"no pictures of style \['ntoo'\]; it has .*noto-v1"):
+    with pytest.raises(ValueError, match=r"no pictures of style \['ntoo'\]. Its styles are .*noto-v1"):
         PictureSet(SAMPLE, 'validation', PictureFormat(24), styles=('ntoo',))
 
 
@@ -105,22 +105,22 @@ def test_a_clip_plays_backward_from_its_first_frame(pictures, tmp_path, monkeypa
     assert read.frames(backward).ravel().tolist() == [0, 7, 6, 5, 4, 3, 2, 1]
     still = read_features(tmp_path, one, frames=8, stills=True)
     assert still.frames(still.pictures[0]).ravel().tolist() == [0] and still.blank.shape == (1, 1, 1)
-    with pytest.raises(ValueError, match=r'have the shape \(8, 1, 1\).*and not \(4, 1, 1\)'):
+    with pytest.raises(ValueError, match=r'have the shape \(8, 1, 1\).*, not \(4, 1, 1\)'):
         read_features(tmp_path, one, frames=4)
 
 
 @pytest.mark.parametrize(
     'about, says',
     [
-        (dict(data='another'), 'not of this data set'),
+        (dict(data='another'), 'of another data set'),
         (dict(trunk='abd'), 'another trunk'),
-        (dict(image_size=32), 'image_size 32 and not 24'),
-        (dict(fit='crop'), 'fit crop and not pad'),
+        (dict(image_size=32), 'image_size is 32, not 24'),
+        (dict(fit='crop'), 'fit is crop, not pad'),
     ],
 )
 def test_features_of_something_else_are_refused(pictures, tmp_path, about, says):
     write_features(tmp_path, np.zeros((len(pictures.pictures), 1, 1, 4, 5), np.float16), **about)
-    with pytest.raises(ValueError, match=f'{says}.*Compute them anew'):
+    with pytest.raises(ValueError, match=f'{says}.*Compute them again'):
         read_features(tmp_path)
 
 
