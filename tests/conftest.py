@@ -85,6 +85,13 @@ def quick_compilation():
         yield
 
 
+@pytest.fixture(scope='module', autouse=True)
+def forgotten_programs():
+    """A worker forgets what a module compiled when it is through: it would hold 6 GB at the end."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def full_optimisation():
     """Undoes `quick_compilation` for one test: bit-for-bit equality must hold in what users run."""

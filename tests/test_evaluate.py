@@ -21,7 +21,7 @@ from flamingo_jax.train import train
 from tests.tiny_run import SAMPLE, free_port, make_parts, tiny_config
 
 ROOT = pathlib.Path(__file__).parents[1]
-pytestmark = pytest.mark.usefixtures('quick_compilation')
+pytestmark = [pytest.mark.usefixtures('quick_compilation'), pytest.mark.long]
 
 
 @pytest.fixture(scope='module')

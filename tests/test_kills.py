@@ -9,7 +9,7 @@ import pytest
 KILLS = pathlib.Path(__file__).parents[1] / 'benchmarks/kills.py'
 
 
-@pytest.mark.faults
+@pytest.mark.long
 def test_a_run_that_is_killed_ends_as_if_nothing_had_been():
     command = [sys.executable, KILLS, '--kills=2', '--steps=18', '--broken=2']
     done = subprocess.run(command, capture_output=True, text=True)

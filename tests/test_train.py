@@ -107,6 +107,7 @@ def test_a_run_becomes_a_bundle_that_stands_alone(run, tmp_path):
     np.testing.assert_allclose(scores[0], scores[1], rtol=2e-2)  # The bundle is bfloat16.
 
 
+@pytest.mark.long
 def test_a_trained_language_model_starts_from_its_bundle(parts, tmp_path):
     """The ablation of a language model that is not frozen (paper table 3, row viii) begins with the pretrained one."""
     config = tiny_config(parts)
@@ -117,6 +118,7 @@ def test_a_trained_language_model_starts_from_its_bundle(parts, tmp_path):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-9), read_latest(tmp_path)[1]['lm'], start)
 
 
+@pytest.mark.long
 def test_a_trunk_is_trained_from_its_bundle(parts, tmp_path):
     """One step moves it by no more than that step, and what was trained is what a user then loads."""
     config = tiny_config(parts)

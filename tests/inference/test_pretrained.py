@@ -61,7 +61,9 @@ def test_greedy_is_that_of_the_uncached_model(pretrained, pictures):
         assert pretrained.generate(prompt, max_new_tokens=6) == expected
 
 
-@pytest.mark.parametrize('how', [{}, dict(num_beams=3), dict(num_beams=2, length_penalty=1.0)])
+@pytest.mark.parametrize(
+    'how', [{}, dict(num_beams=3), pytest.param(dict(num_beams=2, length_penalty=1.0), marks=pytest.mark.long)]
+)
 def test_a_batch_answers_as_each_prompt_alone(pretrained, pictures, how):
     prompts = prompts_of(pictures)
     together = pretrained.generate(prompts, max_new_tokens=5, **how)
@@ -256,7 +258,7 @@ def test_pictures_come_in_any_form(pretrained, pictures, tmp_path):
     np.testing.assert_allclose(scores, scores[0], rtol=1e-5)
 
 
-@pytest.mark.parametrize('shape', [(2, 2, 2), (4, 1, 1)])
+@pytest.mark.parametrize('shape', [(2, 2, 2), pytest.param((4, 1, 1), marks=pytest.mark.long)])
 def test_a_mesh_answers_as_one_device(pretrained, pictures, shape, monkeypatch):
     """Three prompts, which no mesh divides; what is traced lays its activations on the mesh, as `plan` counts them."""
     mesh = make_mesh(*shape, devices=jax.devices()[: np.prod(shape)])

@@ -45,6 +45,7 @@ def wait_for_a_checkpoint_after(step, workdir, running):
         time.sleep(0.05)
 
 
+@pytest.mark.long
 def test_several_processes_are_one_run(tmp_path):
     parts, run, whole = tmp_path / 'parts', tmp_path / 'run', tmp_path / 'whole'
     parts.mkdir()

@@ -14,6 +14,8 @@ from flamingo_jax.training.checkpoint import Checkpoints
 from flamingo_jax.training.progress import Skipped
 from flamingo_jax.training.state import TrainState
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 RECIPE = {'seed': 0, 'datasets': ['web'], 'datasets.web.batch_size': 8, 'optimizer.learning_rate': 0.1}
 
 

@@ -12,6 +12,8 @@ from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.training.losses import distillation, next_token
 from flamingo_jax.training.losses.noise import NoiseConfig, text_noise
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 
 @pytest.mark.parametrize('text, vocabulary', [(0.0, 1.0), (0.3, 0.0)])
 def test_a_repeated_token_has_the_same_noise_only_where_it_is_of_the_vocabulary(model, text, vocabulary):

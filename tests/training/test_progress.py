@@ -28,6 +28,7 @@ def parts(tmp_path_factory):
     return folder
 
 
+@pytest.mark.long
 def test_a_trace_holds_the_steps_that_were_asked_for(parts, tmp_path):
     config = tiny_config(parts)
     del config.datasets.names  # One data set is enough.

@@ -14,6 +14,8 @@ from flamingo_jax.inputs.pipeline import rows
 from flamingo_jax.inputs.sources.documents import Documents, is_picture
 from tests.tiny_run import make_trunk
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 
 def save(path, value, half=None):
     pixels = np.full((16, 16, 3), value, np.uint8)
