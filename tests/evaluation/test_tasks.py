@@ -328,7 +328,11 @@ def test_examples_without_pictures_where_there_are_none_with(pools):
         (Words, dict(ways=500), '500 classes'),
         (Names, dict(language='xx'), "'xx'"),
         (Names, dict(shots=(0, 5000)), '5000 shots need 5000 pictures that have a name'),
-        (Names, dict(query_split='validation', support_split='train'), '0 pictures to ask about that show what the support shows'),
+        (
+            Names,
+            dict(query_split='validation', support_split='train'),
+            '0 pictures to ask about that show what the support shows',
+        ),
         (Kinds, {}, 'two kinds'),
         (Questions, {}, 'no picture has a question'),
         (Which, dict(kinds=KINDS, questions='who'), "`questions` is 'who', but no question begins so"),

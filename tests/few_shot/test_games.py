@@ -184,7 +184,11 @@ KINDS = {'animal': 'animal', 'food': 'food', 'transport': 'vehicle'}
 @pytest.mark.parametrize(
     'one, shots, message',
     [
-        (game(Words, classes=(2, 500)), 10, '500 classes need at least 1000 concepts; the picture set has .* Reduce `classes`'),
+        (
+            game(Words, classes=(2, 500)),
+            10,
+            '500 classes need at least 1000 concepts; the picture set has .* Reduce `classes`',
+        ),
         (game(Words, languages=('en', 'xx')), 10, r"no names in \['xx'\]. Its languages are .*'en'"),
         (game(Names), 5000, '5000 pictures need 5000 concepts'),
         (game(Names, share=0.0), 10, 'no game'),
