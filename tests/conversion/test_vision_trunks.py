@@ -175,7 +175,9 @@ def test_channels_are_measured_on_training_pictures_of_the_styles_trained_on(tmp
 
 
 def test_a_style_that_no_training_picture_has_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"train split .* has no pictures of style \['notto'\]; it has .*'noto': "):
+    with pytest.raises(
+        ValueError, match=r"train split .* has no pictures of style \['notto'\]. Its styles are .*'noto': "
+    ):
         convert._to_measure(tiny_run.SAMPLE, ('noto', 'notto'))
 
 
