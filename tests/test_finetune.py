@@ -1,4 +1,4 @@
-"""A converted model goes on learning from one's own pictures: from where it was, in what is trained alone, and back out."""
+"""A converted model is fine-tuned: it starts from its weights, changes only the trained trees, and converts back."""
 
 import json
 import shutil

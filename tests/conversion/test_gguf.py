@@ -281,7 +281,10 @@ def tensor_rows(rows: int):
         (lambda c: put(find(c, 'general.name'), '<I', 77)(c), 'is truncated or damaged'),
         (tensor_rows(2**50), 'ends before its tensor token_embd.weight .*Download it again'),
         (tensor_rows(95), 'its tokenizer has 96 tokens, but its language model has 95'),
-        (tensor_type(99), 'token_embd.weight is of type 99, which the installed package gguf does not dequ.*Update it'),
+        (
+            tensor_type(99),
+            'token_embd.weight is of type 99, which the installed package gguf does not dequ.*Update gguf',
+        ),
         (tensor_type(24), 'token_embd.weight is of type 24, which .*use another quantisation'),
         (tensor_type(8), 'the rows of token_embd.weight .* are not whole blocks of 32'),
         (replaced('gemma3', 'mamba2'), "the architecture 'mamba2' is not known. Known: llama, .*gemma3"),

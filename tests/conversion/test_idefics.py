@@ -1,4 +1,4 @@
-"""transformers' IDEFICS against its conversion: logits, greedy and beams, every kind of prompt; both ways; bad folders."""
+"""transformers' IDEFICS and its conversion: logits, greedy, beams, all kinds of prompts; both ways; bad folders."""
 
 import json
 import shutil

@@ -94,7 +94,10 @@ def test_a_model_of_todays_open_clip(tmp_path):
 @pytest.mark.parity
 @pytest.mark.parametrize('beams', [1, 3])
 def test_generation(both, beams, record_property):
-    """Prompts of a batch differ in length and in images. The original stops and bans as ours does, else nothing is changed."""
+    """Prompts of a batch differ in length and in images.
+
+    The original stops and bans as ours does, else nothing is changed.
+    """
     import torch
 
     model, _, ours, _ = both
@@ -184,7 +187,8 @@ def read(folder, checkpoint='checkpoint.pt', lm='lm', clip='clip.safetensors'):
 def test_it_says_what_the_original_said(files):
     converted, golden = read(files[0]), peers.golden()
     assert converted.report == (
-        f'{len(files[1])} trained tensors loaded, LM from {files[0] / "lm"}, trunk from {files[0] / "clip.safetensors"}, '
+        f'{len(files[1])} trained tensors loaded, LM from {files[0] / "lm"}, trunk from '
+        f'{files[0] / "clip.safetensors"}, '
         'nothing missing, nothing unused.'
     )
     model, params = Flamingo(converted.config), jax.tree.map(jnp.asarray, converted.params)

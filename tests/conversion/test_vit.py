@@ -1,4 +1,4 @@
-"""Small random CLIPs and SigLIPs with weights of realistic scale: our features against open_clip, transformers and timm."""
+"""Features of small random CLIPs and SigLIPs, compared with open_clip, transformers and timm."""
 
 import dataclasses
 import json
