@@ -1,7 +1,7 @@
 """Converts published checkpoints, and runs of this project, to bundles.
 
-    python -m flamingo_jax.convert efficientnet [--source=FILE.pth] [--random_seed=0] [--standardise=DATA
-    [--styles=A,B]] python -m flamingo_jax.convert nfnet --source=FILE [--standardise=DATA [--styles=A,B]] --out=BUNDLE
+    python -m flamingo_jax.convert efficientnet [--source=FILE.pth] [--standardise=DATA [--styles=A,B]] --out=BUNDLE
+    python -m flamingo_jax.convert nfnet --source=FILE [--standardise=DATA [--styles=A,B]] --out=BUNDLE
     python -m flamingo_jax.convert clip --source=FILE_OR_FOLDER [--activation=quick_gelu] [--norm_features] --out=BUNDLE
     python -m flamingo_jax.convert siglip --source=FILE_OR_FOLDER --out=BUNDLE
     python -m flamingo_jax.convert lm --source=FOLDER_OR_GGUF [--first_token=TOKEN] [--card=FILE.md] --out=BUNDLE
@@ -18,25 +18,21 @@ efficientnet: an EfficientNet-Lite trunk; without a source, the weights of the i
     pretraining.
 nfnet: an NFNet-F0 to F6, from a file (.safetensors, .pth, .bin) of timm's dm_nfnet_f0 to dm_nfnet_f6.
 clip, siglip: a vision transformer, from a folder of transformers or a file of open_clip's, OpenAI's or timm's weights.
-Its
-    features are the patch tokens: in a CLIP before the last norm, as in OpenFlamingo, in a SigLIP after it.
+    Its features are the patch tokens: in a CLIP before the last norm, as in OpenFlamingo, in a SigLIP after it.
     --norm_features changes this; --class_feature adds the class token.
-lm: a language model, from a folder in the layout of Hugging Face (config.json, weights, tokenizer) of one of the
-families in
+lm: a language model, from a Hugging Face folder (config.json, weights, tokenizer) of one of the families in
     `conversion/language_models.py`, or from a .gguf file of LLaMA, Qwen 2 or 3, or Gemma 1 to 3, which becomes
     bfloat16. --first_token puts a token such as '<|endoftext|>' before every text, for a model that was trained
-    without one. Only
-        a few tensors are in memory at a time. The conversion needs free disk space of twice the model's size.
+    without one. Only a few tensors are in memory at a time. The conversion needs free disk space of twice the model's
+    size.
 open_flamingo: an OpenFlamingo, from the published file with its trained part, the Hugging Face folder of its language
-model,
-    and the weights of its CLIP. Add --norm_features if it was trained with open_clip >= 2.23.
+    model, and the weights of its CLIP. Add --norm_features if it was trained with open_clip >= 2.23.
 idefics: an IDEFICS, from its Hugging Face folder.
 to_open_flamingo, to_idefics: from a bundle back to the original format. Trees that were not trained here are written
-bit for
-    bit. The file of an OpenFlamingo has only the trained part, like the originals. Convert a run to a bundle first.
+    bit for bit. The file of an OpenFlamingo has only the trained part, like the originals. Convert a run to a bundle
+    first.
 run: the newest checkpoint of a training run with its frozen trees, as one complete bundle; LoRA is merged. --card is
-the
-    beginning of its model card: data, licences, intended use, limits.
+    the beginning of its model card: data, licences, intended use, limits.
 """
 
 from absl import flags

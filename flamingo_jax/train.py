@@ -11,9 +11,10 @@ the current step and exits with code 0.
 
 Several processes, one per host, each with the same command and the same shared workdir:
 
-    ... --coordinator=HOST:PORT --processes=4 --process_id=0     (or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES,
-    JAX_PROCESS_ID) ... --coordinator=auto                                       (TPU pods, SLURM: JAX finds all three
-    by itself)
+    ... --coordinator=HOST:PORT --processes=4 --process_id=0
+    ... --coordinator=auto                                       (TPU pods, SLURM: JAX finds all three by itself)
+
+JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID can replace these flags.
 """
 
 from absl import flags

@@ -5,13 +5,11 @@ text of this size does not copy from its context, and pictures do not teach it. 
 task in text, `key label` line by line, the analogue of `<image> label<EOC>`:
 
 - Four kinds give classes new labels in every document, so that only an earlier line tells the label. They go from
-matching
-  strings to matching meanings, which pictures need: the same invented word, the same name, another name of the same
-  thing, another thing of the same kind.
+  matching strings to matching meanings, which pictures need: the same invented word, the same name, another name of
+  the same thing, another thing of the same kind.
 - In three kinds a label has its usual meaning: dictionaries, glosses, questions about the key.
 - Four are the later tasks with pictures, in text: names of things in one language, for known things or also unknown
-ones;
-  their kinds; questions about one of two things.
+  ones; their kinds; questions about one of two things.
 
 Keys that a picture will replace are English names: from one language, a model of this size learns names in 36
 languages in an hour. From all languages to all, it was still guessing after 1,800 steps.

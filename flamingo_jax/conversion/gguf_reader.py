@@ -1,9 +1,9 @@
 """Reads GGUF, the file format of llama.cpp: a header of keys and values, then tensors, most of them quantised.
 
-    magic 'GGUF', version, numbers of tensors and keys       little-endian throughout
-    keys                                                     a name, a type, a value; among them the whole tokenizer
-    tensors                                                  a name, a shape (innermost dimension first), a type, an
-    offset the tensors' bytes                                       each begins at a multiple of `general.alignment`
+    magic 'GGUF', version, numbers of tensors and keys    little-endian throughout
+    keys                                                  a name, a type, a value; the whole tokenizer is among them
+    tensors                                               a name, a shape (innermost dimension first), a type, an offset
+    the tensors' bytes                                    each begins at a multiple of `general.alignment`
 
 The file is mapped. The package `gguf` (the extra of that name) dequantises a tensor when it is needed. The header is
 read here, because that package makes several arrays for each word of a vocabulary, and trusts every size in the file.

@@ -4,11 +4,12 @@ In transformers it is IdeficsForVisionText2Text.
 
 Everything is in one Hugging Face folder. Differences from the paper, with the fields of the config for them:
 
-    the LM is a LLaMA; two or three new tokens have embeddings of their own         `extra_tokens`
-    text norms are RMS norms, the feed-forward is a SwiGLU of the LM's width         `XattnConfig.norm`, `gated_ffw`,
-    `ffw_width` queries and keys are normed: by RMS in the blocks, by layer norm in the resampler `qk_norms`
-    alphas may be vectors                                                            `vector_alphas`
-    no projections in the resampler, no time embeddings, ReLU; or no resampler   `projects`, `frames`, `activation`
+    the LM is a LLaMA; two or three new tokens have embeddings of their own   `extra_tokens`
+    text norms are RMS norms                                                  `XattnConfig.norm`
+    the gated feed-forward is a SwiGLU of the LM's width                      `gated_ffw`, `ffw_width`
+    queries and keys have norms: RMS in the blocks, layer in the resampler    `qk_norms`
+    alphas may be vectors                                                     `vector_alphas`
+    no projections in the resampler, no time embeddings, ReLU; or none        `projects`, `frames`, `activation`
     the features are all tokens of the CLIP (ViT-H/14), with the class token, before its last norm
     a picture is squashed to a square, and written <fake_token_around_image><image><fake_token_around_image>
 

@@ -1,18 +1,17 @@
-"""OpenFlamingo checkpoints (mlfoundations/open_flamingo 2.0), read and written.
+"""Reads and writes OpenFlamingo checkpoints (mlfoundations/open_flamingo 2.0).
 
 A published file has only the trained part: the resampler, the gated blocks, and the embeddings with the rows of the new
 tokens. Its language model and its CLIP are separate arguments. Differences from the paper, with the fields of the
 config:
 
-    gated blocks are before the LM's blocks every - 1, 2 every - 1, ...         `XattnConfig.first`
-    no projections in the resampler, no norm of the media                       `projects`, `norm_media`
-    no time embeddings, GELU, 8 heads of 64 at every size                       `frames`, `activation`, `heads`,
-    `head_dim` <|endofchunk|>, <image> and (if the LM has no padding) <PAD> are new        `extra_tokens`, their ids
-    follow the tokenizer's
+    gated blocks are before the LM's blocks every - 1, 2 every - 1, ...      `XattnConfig.first`
+    no projections in the resampler, no norm of the media                    `projects`, `norm_media`
+    no time embeddings, GELU, 8 heads of 64 at every size                    `frames`, `activation`, `heads`, `head_dim`
+    <|endofchunk|>, <image> and (if the LM has no padding) <PAD> are new     `extra_tokens`
 
-The CLIP must be read as in training: patch tokens without the class token, before the last norm, with QuickGELU
-(OpenAI's ViT-L/14). open_clip has normed tokens since 2.23 and GELU since 2.29, so that with it OpenFlamingo gives
-other results.
+New ids follow the tokenizer's. The CLIP must be read as in training: patch tokens without the class token, before the
+last norm, with QuickGELU (OpenAI's ViT-L/14). open_clip has normed tokens since 2.23 and GELU since 2.29, so that with
+it OpenFlamingo gives other results.
 
 In an untied LM (LLaMA, GPT-NeoX), the output's new rows were never trained. Published files have those of GPT-NeoX,
 but not those of LLaMA, which OpenFlamingo draws at random on each load. Here they are zeros: the logits of these

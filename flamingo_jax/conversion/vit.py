@@ -3,9 +3,8 @@
 The tensors have three sets of names. The name of the patches' kernel tells which:
 
     open_clip      visual.conv1.weight                       OpenAI's own files and open_clip's CLIP
-    transformers   vision_model.embeddings.patch_embedding   folders of CLIPModel, CLIPVisionModel, SiglipModel, and
-    IDEFICS timm           patch_embed.proj.weight                   timm's ViTs, and as visual.trunk. open_clip's
-    SigLIP
+    transformers   vision_model.embeddings.patch_embedding   folders of CLIPModel, CLIPVisionModel, SiglipModel; IDEFICS
+    timm           patch_embed.proj.weight                   timm's ViTs, and as visual.trunk. open_clip's SigLIP
 
 The config.json of a transformers folder says everything, and so does an open_clip_config.json next to open_clip's
 file. A state dict alone does not give its activation, which must then be an argument: OpenAI's weights with GELU are
