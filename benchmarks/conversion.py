@@ -1,10 +1,11 @@
-"""How much memory and time the conversion of a large model takes.
+"""Measures memory and time of the conversion of a large model.
 
     python benchmarks/conversion.py --folder=DIR [--kind=idefics] [--depth=32]
 
-Writes a LLaMA-7B or an IDEFICS-9B (of fewer blocks if --depth says so) with random bfloat16 weights, in shards, in the layout of
-Hugging Face; converts it with the function of `python -m flamingo_jax.convert`; prints seconds, and the peak of the memory that
-is not the page cache's (RssAnon of /proc/self/status, every 20 ms). Three times the model's size must be free on the disk.
+Writes a LLaMA-7B or an IDEFICS-9B (with fewer blocks by --depth) with random bfloat16 weights, in shards, in the
+layout of Hugging Face. Converts it with the function of `python -m flamingo_jax.convert`. Prints seconds, and the peak
+of memory outside the page cache (RssAnon of /proc/self/status, every 20 ms). Needs free disk space of three times the
+model's size.
 """
 
 import json
@@ -105,7 +106,7 @@ def main(argv):
     (convert.idefics if is_idefics else convert.lm)(str(folder / 'source'), str(folder / 'bundle'))
     end.set()
     seconds = time.perf_counter() - begin
-    print(f'{size / 1e9:.1f} GB converted in {seconds:.0f} s, {peak[0] / 2**30:.2f} GiB beside the page cache')
+    print(f'{size / 1e9:.1f} GB converted in {seconds:.0f} s, {peak[0] / 2**30:.2f} GiB without the page cache')
     shutil.rmtree(folder)
 
 

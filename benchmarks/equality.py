@@ -1,11 +1,11 @@
-"""How near the converted models are to their originals: runs the parity tests and prints the table of docs/checkpoints.md.
+"""Compares converted models with their originals: runs the parity tests and prints the table of docs/checkpoints.md.
 
     pip install -e '.[test,parity]' && pip install --no-deps open-flamingo==2.0.1
     python benchmarks/equality.py [TEST_FILE ...]
 
-Each original is built live with random weights of realistic scale, converted from the files that it writes, and compared in
-float32 on the CPU. A difference is the largest one, relative to the largest logit (of a trunk: feature). A test that fails or is
-skipped makes its row say so. `export` is the way back, bit for bit.
+Each original is built with random weights of realistic scale, converted from the files that it writes, and compared in
+float32 on the CPU. A difference is the largest one, relative to the largest logit (for a trunk: feature). A row shows
+tests that fail or are skipped. `export` is the conversion back, bit for bit.
 """
 
 import collections

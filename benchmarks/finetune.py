@@ -1,9 +1,10 @@
-"""Fine-tunes a tiny OpenFlamingo on 32 pictures of the sample, each named by a word of its own, with LoRA and without.
+"""Fine-tunes a tiny OpenFlamingo on 32 pictures of the sample, each with its own word, with LoRA and without.
 
     python benchmarks/finetune.py --folder=DIR
 
-The model is that of tests/golden/peers.npz, 1.1M random parameters; 100 steps. Prints the mean loss of the first and of the last
-ten steps, and what share of the last targets was right: names, and the ends of chunk and text. Two minutes.
+The model is that of tests/golden/peers.npz, with 1.1M random parameters. Training takes 100 steps, two minutes in all.
+Prints the mean loss of the first and of the last ten steps, and the share of right targets at the end: names, and the
+ends of chunk and text.
 """
 
 import argparse

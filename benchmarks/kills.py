@@ -2,19 +2,20 @@
 
     python benchmarks/kills.py [--kills=50] [--seed=0] [--processes=1] [--broken=2] [--workdir=DIR]
 
-The run is that of tests/tiny_run.py. A kill is SIGKILL at any moment (at the start, too), SIGKILL inside the write of a
-checkpoint, SIGKILL and then a bit flipped in the newest checkpoint, or SIGTERM; with several processes it hits one of
-them, at the start all.
-The same command then goes on with the same folder. After each kill the run must resume from the newest checkpoint that was
-whole; SIGTERM must lose nothing; every loss that was ever logged, and the last parameters, must be those of a run that
-nobody touched, bit for bit. In both runs the gradient of some random steps is NaN: these must be skipped and counted
-once, however often they are trained again, and the last parameters must be finite. Ends with exit code 1 if anything is
-otherwise.
+The run is that of tests/tiny_run.py. A kill is a SIGKILL at any moment (also at the start), a SIGKILL during the write
+of a checkpoint, a SIGKILL with a bit flipped in the newest checkpoint, or a SIGTERM. With several processes it hits
+one of them, or all at the start. The same command then resumes in the same folder.
 
-Measured with --kills=50 --seed=11 --steps=60 --seconds=4 on a busy machine, November 2026: all 50 as it must be, over 4 runs; 136
-steps trained again, at most 8 at once (after a flipped bit, which costs a checkpoint more); every logged loss equal.
-With --kills=10 --seed=23 --processes=2 --steps=30 --seconds=4: 16 steps trained again, at most 6 at once, every logged loss
-equal.
+After each kill, the run must resume from the newest whole checkpoint. SIGTERM must lose nothing. All logged losses and
+the last parameters must equal those of a run without kills, bit for bit. In both runs, the gradient of some random
+steps is NaN: these steps must be skipped and counted once, even if they are trained again, and the last parameters
+must be finite. Exit code 1 means that a check failed.
+
+Measured with --kills=50 --seed=11 --steps=60 --seconds=4 on a busy machine, November 2026: all 50 kills passed, over 4
+runs. 136 steps were trained again, at most 8 at once (after a flipped bit, which loses one more checkpoint). All
+logged losses were equal.
+With --kills=10 --seed=23 --processes=2 --steps=30 --seconds=4: 16 steps were trained again, at most 6 at
+once, and all logged losses were equal.
 """
 
 import argparse
@@ -38,7 +39,7 @@ sys.path.insert(0, str(ROOT))
 
 @dataclasses.dataclass
 class Run:
-    """A training run, as processes that come and go over one folder."""
+    """A training run: processes that start and end in one folder."""
 
     parts: pathlib.Path
     workdir: pathlib.Path
@@ -47,7 +48,7 @@ class Run:
     damaged: set[int] = dataclasses.field(default_factory=set)  # Steps of checkpoints that the next start must refuse.
 
     def start(self) -> None:
-        """The command of the run, in a process each."""
+        """Starts the run's command in each process."""
         from tests.tiny_run import free_port
 
         command = [sys.executable, ROOT / 'tests/tiny_run.py', self.parts, self.workdir, self.arguments.steps]
@@ -55,7 +56,7 @@ class Run:
         command += ['--broken', *self.arguments.broken_steps] if self.arguments.broken_steps else []
         n = self.arguments.processes
         several = ['--coordinator', f'localhost:{free_port()}', '--processes', n, '--process_id'] if n > 1 else []
-        # Each start would compile for longer than it trains. What is compiled is the same.
+        # A compilation cache, since each start would compile for longer than it trains.
         cache = dict(
             JAX_COMPILATION_CACHE_DIR=str(self.parts / 'compiled'), JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0'
         )
@@ -77,31 +78,31 @@ class Run:
         return codes
 
     def alive(self) -> bool:
-        """None has ended."""
+        """Whether all processes are running."""
         return all(process.poll() is None for process in self.processes)
 
     def step(self) -> int:
-        """The last step that the progress bar told of; 0 before the first."""
+        """The last step on the progress bar; 0 before the first."""
         steps = re.findall(rf'(\d+)/{self.arguments.steps} \[', self.log(0).read_text())
         return int(steps[-1]) if steps else 0
 
     def resumed(self) -> int:
-        """The step that the last start resumed from; 0 if it began anew."""
+        """The step from which the last start resumed; 0 if it started from the beginning."""
         found = re.search(r'Resumed from step (\d+)', self.log(0).read_text())
         return int(found[1]) if found else 0
 
     def begun(self) -> bool:
-        """The last start has got as far as to open its checkpoints, or to train."""
+        """Whether the last start has opened its checkpoints, or trains."""
         return bool(self.step() or self.resumed())
 
     def whole(self) -> list[int]:
-        """Steps of the finished checkpoints that nobody damaged, newest first."""
+        """Steps of the finished checkpoints that are not damaged, newest first."""
         folder = self.workdir / 'checkpoints'
         names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
         return sorted({int(name) for name in names if name.isdecimal()} - self.damaged, reverse=True)
 
     def writes(self) -> set[str]:
-        """Folders of checkpoints under way."""
+        """Folders of checkpoints that are being written."""
         folder = self.workdir / 'checkpoints'
         return (
             {entry.name for entry in folder.iterdir() if entry.name.startswith('writing-')}
@@ -112,11 +113,11 @@ class Run:
 
 @dataclasses.dataclass
 class Kill:
-    """A kill and what it left."""
+    """A kill and its result."""
 
     number: int
     kind: str
-    struck: int  # Processes.
+    struck: int  # Number of processes that were hit.
     begun: bool  # False: it hit the start, before the run had resumed.
     reached: int  # Step.
     whole: int  # Step of the checkpoint from which the run must resume.
@@ -124,11 +125,11 @@ class Kill:
     seconds: float  # From the signal to the end of all processes.
 
     def wrong(self, steps: int) -> list[str]:
-        """What must not be, in a run of so many steps."""
+        """Failed checks, in a run of `steps` steps."""
         if self.seconds > 60:
-            return [f'kill {self.number}: the processes went on for {self.seconds:.0f} s']
+            return [f'kill {self.number}: the processes ran for another {self.seconds:.0f} s']
         if self.kind == 'SIGTERM':
-            # After the last step the process may be on its way out, with everything saved.
+            # After the last step the process may be exiting, with everything saved.
             right = self.reached == self.whole and (not any(self.codes) or self.reached == steps)
         else:
             # After the last step the other processes may have ended well.
@@ -148,7 +149,8 @@ def kill(number: int, run: Run, kind: str, rng: random.Random) -> Kill:
         time.sleep(rng.uniform(0, 0.1))
     elif kind == 'SIGKILL' and rng.random() < 0.2:
         time.sleep(rng.uniform(0, 5))
-        # Before they have found each other the others would wait five minutes for one, since hosts may come up late.
+        # Before the processes have joined, the others would wait five minutes for a killed one, since hosts may start
+        # late.
         struck = run.processes
     else:
         while run.alive() and not run.step() > run.resumed():
@@ -162,7 +164,7 @@ def kill(number: int, run: Run, kind: str, rng: random.Random) -> Kill:
     seconds = time.perf_counter() - since
     begun = run.begun()
     if begun:
-        run.damaged.clear()  # They were put aside.
+        run.damaged.clear()  # Renamed by the run.
     whole = run.whole()
     reached = max([run.step(), *whole[:1]])
     if kind == 'SIGKILL and a flipped bit' and len(whole) > 1 and any(codes):
@@ -179,7 +181,7 @@ def _flip_a_bit(folder: pathlib.Path, rng: random.Random) -> None:
 
 
 def same(run: Run, whole: Run) -> list[str]:
-    """What differs between a run that was killed and one that was not."""
+    """Differences between the run with kills and the run without."""
     import jax
     import numpy as np
 
@@ -211,16 +213,16 @@ def same(run: Run, whole: Run) -> list[str]:
 
 
 def main() -> int:
-    """Kills and compares; the exit code."""
+    """Kills and compares; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--kills', type=int, default=50)
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--processes', type=int, default=1, help='of the run')
+    parser.add_argument('--processes', type=int, default=1, help='number of processes of the run')
     parser.add_argument('--steps', type=int, default=120)
     parser.add_argument('--checkpoint_every', type=int, default=3)
-    parser.add_argument('--broken', type=int, default=2, help='so many random steps have a gradient that is NaN')
-    parser.add_argument('--seconds', type=float, default=8.0, help='a kill comes so long after the first step at most')
-    parser.add_argument('--workdir', type=pathlib.Path, help='is emptied; a temporary folder if not given')
+    parser.add_argument('--broken', type=int, default=2, help='number of random steps whose gradient is NaN')
+    parser.add_argument('--seconds', type=float, default=8.0, help='most seconds from the first step to a kill')
+    parser.add_argument('--workdir', type=pathlib.Path, help='folder, which is emptied; default: a temporary one')
     arguments = parser.parse_args()
     from tests.tiny_run import make_parts
 
@@ -229,19 +231,19 @@ def main() -> int:
     folder.mkdir(parents=True)
     make_parts(folder)
     rng = random.Random(arguments.seed)
-    # Drawn apart, so that the kills are those of any other number of broken steps.
+    # A generator of its own, so that the kills do not depend on the number of broken steps.
     steps = range(2, arguments.steps)
     arguments.broken_steps = sorted(random.Random(arguments.seed).sample(steps, arguments.broken))
     print('The gradient is NaN in the steps', arguments.broken_steps)
     whole = Run(folder, folder / 'whole', arguments)
     whole.start()
     if any(whole.wait()):
-        raise SystemExit(f'The run that nobody kills ends with an error: {whole.log(0).read_text()[-2000:]}')
+        raise SystemExit(f'The run without kills failed: {whole.log(0).read_text()[-2000:]}')
 
     wrong, runs, lost, kinds = [], 1, [], collections.deque()
     run = Run(folder, folder / 'run_1', arguments)
     print('  kill  what                       reached  whole  resumed  lost  ended after')
-    waiting: list[Kill] = []  # It is not known yet what they lost.
+    waiting: list[Kill] = []  # Kills whose loss is not known yet.
     while len(lost) + len(waiting) < arguments.kills:
         if not kinds:
             kinds.extend(rng.sample(KINDS, len(KINDS)))  # Each kind equally often.
@@ -258,10 +260,11 @@ def main() -> int:
             waiting.append(done)
     run.start()
     if any(run.wait()):
-        raise SystemExit(f'The run does not resume: {run.log(0).read_text()[-2000:]}')
+        raise SystemExit(f'The run did not resume: {run.log(0).read_text()[-2000:]}')
     wrong += _tell(waiting, run.resumed(), lost) + same(run, whole)
     print(
-        f'{len(lost)} kills over {runs} runs of {arguments.steps} steps, a checkpoint every {arguments.checkpoint_every}: '
+        f'{len(lost)} kills over {runs} runs of {arguments.steps} steps, a checkpoint every '
+        f'{arguments.checkpoint_every}: '
         f'{sum(lost)} steps trained again, at most {max(lost)} at once.'
     )
     for line in wrong:
@@ -272,7 +275,7 @@ def main() -> int:
 
 
 def _tell(waiting: list[Kill], resumed: int, lost: list[int]) -> list[str]:
-    """Prints the rows of the kills since the last resumption, now that it is known where the run resumed; -> what is wrong."""
+    """Prints the kills since the last resumption, now that their loss is known. Returns failed checks."""
     wrong = []
     for row in waiting:
         steps = row.reached - resumed if row.begun else 0

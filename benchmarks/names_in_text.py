@@ -1,9 +1,10 @@
-"""Does a language model name things in the language of its context? What it cannot do in text it cannot do for pictures.
+"""Measures whether a language model names things in the language of its context, in text alone.
 
     python benchmarks/names_in_text.py --lm=BUNDLE --data=DATA/picture_dictionary/full/1.0.0 [--prompts=10]
 
-Four lines ` dog Hund` in each language, then a key: the English name of another thing, or an invented word. Prints the share of
-answers that are a whole name of some thing in that language, and of those that are right, over all languages.
+A prompt has four lines ` dog Hund` in one language, then a key: the English name of another thing, or an invented
+word. Prints the share of answers that are a whole name of some thing in that language, and the share that is right,
+over all languages. What the model cannot do in text it cannot do for pictures.
 """
 
 import argparse
@@ -23,7 +24,7 @@ SHOTS, BATCH, NEW = 4, 16, 24
 
 
 def questions(named: dict[str, dict[str, str]], number: int, invented: bool, rng: np.random.Generator) -> list[tuple]:
-    """So many of each language: (prompt, all names in that language, the right one)."""
+    """`number` questions in each language: (prompt, all names in that language, the right one)."""
     asked = []
     for language in LANGUAGES:
         things = [names for _, names in sorted(named.items()) if language in names]
@@ -41,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--lm', required=True, help='bundle of the language model, or the workdir of its run')
     parser.add_argument('--data', required=True, help='the prepared picture dictionary')
-    parser.add_argument('--prompts', type=int, default=10, help='of each language and kind of key')
+    parser.add_argument('--prompts', type=int, default=10, help='number of prompts for each language and kind of key')
     arguments = parser.parse_args()
     lm, rng = flamingo_jax.load(arguments.lm), np.random.default_rng(0)
     named = {

@@ -1,22 +1,24 @@
-"""Against OpenFlamingo and IDEFICS: the same weights, inputs, number of threads, float32, in one run.
+"""Compares speed with OpenFlamingo and IDEFICS: same weights, inputs and threads, in float32, in one run.
 
-    python benchmarks/peers.py --threads=2 --out=FILE.json [--peers=idefics] [--only=generation] [--shots=4] [--batches=1]
+    python benchmarks/peers.py --threads=2 --out=FILE.json
+        [--peers=idefics] [--only=generation] [--shots=4] [--batches=1]
 
-Needs the extra `parity` and open-flamingo (docs/checkpoints.md). About 300M random parameters: LM of width 768 with 12 layers and
-32,000 tokens, ViT-B/16 at 224 pixels, a gated block before every second layer, 16 text tokens a picture. The originals are
-converted by the project's own converters, and the first logits and the training losses must agree before anything is timed.
+Needs the extra `parity` and open-flamingo (docs/checkpoints.md). The models have about 300M random parameters: an LM
+of width 768 with 12 layers and 32,000 tokens, a ViT-B/16 at 224 pixels, a gated block before every second layer, and
+16 text tokens per picture. The project's converters convert the originals. The first logits and the training losses
+must agree before anything is timed.
 
-    training     a step of 4 rows of 5 pictures, frozen parts frozen, with gradient clip and AdamW; from pixels, from features
-    generation   64 new tokens after so many examples and a last picture, greedy and with 3 beams
+    training     a step of 4 rows of 5 pictures, with gradient clip and AdamW; from pixels and from features
+    generation   64 new tokens after some examples and a last picture, greedy and with 3 beams
 
-Ours and theirs take turns, --repeats times; a ratio is theirs / ours, its median with the least and the greatest. Where an
-original needs longer than --patience seconds for its tokens it is stopped, and where its first run took as long it has no second;
-the time of its whole answer is then that of the prompt and of 64 tokens as fast as those that were seen.
+Ours and theirs take turns, --repeats times. A ratio is theirs / ours: the median, with the least and the greatest. An
+original that takes longer than --patience seconds for its tokens is stopped; if its first run took as long, it has no
+second. The time of its whole answer is then that of the prompt plus 64 tokens at the measured rate.
 
-The bounds are the machine's, measured before each case, the better of XLA's and torch's: a decoded token reads the weights once
-(bytes over the bandwidth of a product of a matrix and a vector), or computes for all rows (operations over the rate of a
-product of two matrices), whichever is longer; a training step computes. A case that is in --out already is not run again: a run
-that was stopped goes on. Both cores of a small machine: 1.5 hours, most of it IDEFICS's.
+Bounds are those of the machine, measured before each case, by the faster of XLA and torch. A decoded token needs the
+longer of two times: to read the weights once (bytes / bandwidth of a matrix-vector product), and to compute for all
+rows (operations / rate of a matrix-matrix product). A training step computes. Cases already in --out are not run
+again, so that a stopped run can resume. On both cores of a small machine this takes 1.5 hours, mostly for IDEFICS.
 """
 
 import argparse
@@ -37,7 +39,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 SIZES = dict(hidden_size=768, num_attention_heads=12, intermediate_size=2048, max_position_embeddings=1024)
-WORDS, DEPTH, EVERY = 31_996, 12, 2  # And four control tokens.
+WORDS, DEPTH, EVERY = 31_996, 12, 2  # Four control tokens in addition.
 NEW = 64
 TOLERANCE = 1e-4  # Relative, of logits and losses.
 
@@ -50,9 +52,11 @@ def parse() -> argparse.Namespace:
         return dict(type=lambda value: [kind(part) for part in value.split(',')], default=text)
 
     parser.add_argument(
-        '--threads', type=int, default=os.cpu_count(), help='cores for both, the first that are allowed'
+        '--threads', type=int, default=os.cpu_count(), help='number of cores for both, the first allowed ones'
     )
-    parser.add_argument('--out', type=pathlib.Path, required=True, help='JSON of all figures, added to case by case')
+    parser.add_argument(
+        '--out', type=pathlib.Path, required=True, help='JSON file of all figures; each case is added to it'
+    )
     parser.add_argument('--peers', **several(str, 'open_flamingo,idefics'))
     parser.add_argument('--only', **several(str, 'training,generation'))
     parser.add_argument('--shots', **several(int, '1,4,16'))
@@ -63,12 +67,10 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-if __name__ == '__main__':  # Both libraries look at the cores when they are imported.
+if __name__ == '__main__':  # Both libraries count cores when they are imported.
     ARGUMENTS = parse()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: ARGUMENTS.threads])
-    os.environ |= dict(
-        OMP_WAIT_POLICY='passive', GOMP_SPINCOUNT='0'
-    )  # Else torch's idle threads keep the cores from XLA's.
+    os.environ |= dict(OMP_WAIT_POLICY='passive', GOMP_SPINCOUNT='0')  # Otherwise torch's idle threads keep cores busy.
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
@@ -99,14 +101,14 @@ class Pair:
 
     ours: pretrained.Pretrained
     theirs: torch.nn.Module
-    words: int  # Of each example, so that it has 16 tokens.
+    words: int  # Words per example, so that it has 16 tokens.
     inputs: Callable[..., dict[str, Any]]  # (ids, pixels or None) -> arguments of `theirs`.
     features: Callable[[torch.Tensor], torch.Tensor]  # Of pixels.
     logits_of_features: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # (ids, features).
 
 
 def open_flamingo(folder: pathlib.Path) -> Pair:
-    """On a LLaMA; its embeddings are frozen, as its training can do."""
+    """On a LLaMA, with frozen embeddings, which is an option of its training."""
     vision = dict(image_size=224, layers=12, width=768, head_width=64, patch_size=16)
     model, _ = peers.open_flamingo(
         folder, 'llama', EVERY, DEPTH, 0, words=WORDS, sizes=SIZES | dict(num_key_value_heads=12), vision=vision
@@ -120,9 +122,7 @@ def open_flamingo(folder: pathlib.Path) -> Pair:
     def features(pixels):
         return model.vision_encoder(pixels.flatten(0, 2))[1].unflatten(0, pixels.shape[:3])
 
-    def logits_of_features(
-        ids, features
-    ):  # What its forward pass does after the trunk; it has no argument for features.
+    def logits_of_features(ids, features):  # Its forward pass after the trunk, since it has no argument for features.
         media = model.perceiver(features)
         for layer in model.lang_encoder._get_decoder_layers():
             layer.condition_vis_x(media)
@@ -176,7 +176,7 @@ def prompts_of(pair: Pair, rows: int, shots: int, ends: bool) -> list[list[Any]]
 
 
 def encoded(pair: Pair, prompts: list[list[Any]]) -> tuple[np.ndarray, np.ndarray]:
-    """ids [b l] and pixels uint8 [b n 1 224 224 3]: what `Pretrained` reads of prompts."""
+    """ids [b l] and pixels uint8 [b n 1 224 224 3] of prompts, as in `Pretrained`."""
     rows = [encode_prompt(prompt, pair.ours.tokenizer, pair.ours.pictures) for prompt in prompts]
     return np.array([ids for ids, _ in rows], np.int32), np.stack([np.stack(pictures) for _, pictures in rows])
 
@@ -187,7 +187,7 @@ def for_torch(pair: Pair, ids: np.ndarray, pixels: np.ndarray) -> tuple[torch.Te
 
 
 def check_logits(pair: Pair) -> float:
-    """The largest difference of a logit, as a share of the largest; raises if it is not small."""
+    """The largest difference of a logit, as a share of the largest; AssertionError if it is not small."""
     ids, pixels = encoded(pair, prompts_of(pair, 2, 2, False))
     with torch.no_grad():
         expected = pair.theirs(**pair.inputs(*for_torch(pair, ids, pixels))).logits.numpy()
@@ -199,7 +199,7 @@ def check_logits(pair: Pair) -> float:
 
 
 def seconds(function: Callable[[], Any]) -> float:
-    """How long it takes."""
+    """Seconds that a call takes."""
     begin = time.perf_counter()
     function()
     return time.perf_counter() - begin
@@ -210,7 +210,7 @@ def bounds() -> dict[str, float]:
     n, many = 2048, 12
     rng = np.random.default_rng(0)
     square = rng.standard_normal((n, n), np.float32)
-    weights = [rng.standard_normal((n, 2 * n), np.float32) for _ in range(many)]  # 400 MB: none stays in a cache.
+    weights = [rng.standard_normal((n, 2 * n), np.float32) for _ in range(many)]  # 400 MB, more than any cache.
     x = np.ones((1, n), np.float32)
     multiply = jax.jit(jnp.matmul)
     vectors = jax.jit(lambda x, weights: [x @ w for w in weights])
@@ -226,7 +226,7 @@ def bounds() -> dict[str, float]:
 
 
 def token_bytes(pair: Pair) -> int:
-    """Weights that a decoded token reads: of the language model all but the input, of the gated blocks all but the media's."""
+    """Bytes of weights that a decoded token reads: all but the LM's input and the gated blocks' maps of media."""
     params, c = pair.ours.params, pair.ours.config
     embedder = params['lm']['embedder']
     read = [params['lm']['blocks'], embedder['tokens'] if c.lm.tied else embedder['output'], embedder['norm_out']]
@@ -235,25 +235,25 @@ def token_bytes(pair: Pair) -> int:
 
 
 class Clock(StoppingCriteria):
-    """When each new token was there; ends after `patience` seconds."""
+    """Records the time of each new token; stops after `patience` seconds."""
 
     def __init__(self, patience: float):
         self.times, self._patience = [], patience
 
     def __call__(self, input_ids, scores, **kwargs):
-        """Of one token a row."""
+        """Called for each token."""
         self.times.append(time.perf_counter())
         late = len(self.times) > 2 and self.times[-1] - self.times[0] > self._patience
         return torch.full((input_ids.shape[0],), late)
 
 
 def generation(pair: Pair, shots: int, batch: int, beams: int, repeats: int, patience: float) -> dict[str, Any]:
-    """Seconds until the first token and of each further one, ours and theirs; and whether all tokens were the same."""
+    """Seconds to the first token and for each further one, ours and theirs; and whether all tokens are equal."""
     prompts = prompts_of(pair, batch, shots, False)
     ids, pixels = encoded(pair, prompts)
     x = for_torch(pair, ids, pixels)
     t, c = pair.ours.tokenizer, pair.ours.config
-    # An answer has 64 tokens, so nothing that ends one is chosen, and no picture.
+    # Tokens that end an answer and picture tags are banned, so that each answer has 64 tokens.
     banned = sorted({t.pad, t.bos, *t.ends, *(c.lm.vocab_size + i for i in range(len(c.extra_tokens)))})
     never = jnp.array([-1])
 
@@ -310,7 +310,8 @@ def training(pair: Pair, source: str, repeats: int) -> dict[str, Any]:
     optimizer = make_optimizer(how, 1000)
     _, shapes = state.lay_out(model, optimizer, TRAINED, mesh)
     where = jax.tree.map(lambda leaf: leaf.sharding, shapes)
-    trained = {name: jax.tree.map(jnp.copy, pair.ours.params[name]) for name in TRAINED}  # The step takes them over.
+    # A copy, since the step donates its arguments.
+    trained = {name: jax.tree.map(jnp.copy, pair.ours.params[name]) for name in TRAINED}
     new = state.TrainState(jnp.zeros((), jnp.int32), trained, optimizer.init(trained), jax.random.key(0))
     kept = [jax.device_put(new, where)]
     frozen = {name: tree for name, tree in pair.ours.params.items() if name not in TRAINED}
@@ -378,7 +379,7 @@ def table(results: dict[str, Any]) -> str:
     for (
         name,
         case,
-    ) in pixels.items():  # What there is to choose between: theirs cannot be trained from features as it is.
+    ) in pixels.items():  # A user's choice, since theirs cannot be trained from features without changes.
         features = results.get(name.replace('pixels', 'features'))
         if features:
             mixed = dict(ours=features['ours'], theirs=case['theirs'], bound=features['bound'])
@@ -403,7 +404,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Runs what is not in the file yet, prints the table."""
+    """Runs the cases that are not in the file, and prints the table."""
     logging.set_verbosity(logging.ERROR)
     torch.set_num_threads(arguments.threads)
     results = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {}

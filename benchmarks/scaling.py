@@ -1,9 +1,9 @@
-"""Plans the paper's sizes for many machines, and Flamingo-80B for 16 to 6,144 chips: the tables and plot of docs/scaling.md.
+"""Plans the paper's sizes for many machines, and Flamingo-80B for 16 to 6,144 chips, for docs/scaling.md.
 
     pip install -e '.[plan]' && python benchmarks/scaling.py [--out=runs/scaling] [--only=3b]
 
-Each row is what `python -m flamingo_jax.plan` says: compiled by the TPU's own compiler, with no TPU. A row that is in the
-folder already is not compiled again.
+Each row is a result of `python -m flamingo_jax.plan`, compiled by the TPU compiler without a TPU. Rows already in the
+folder are not compiled again.
 """
 
 import argparse
@@ -21,12 +21,13 @@ from flamingo_jax.planning import topology
 from flamingo_jax.planning.topology import GIB, Topology
 from flamingo_jax.training.config import machine
 
-# What must fit; the other machines of the configs come last.
+# Plans that must fit; the other machines of the configs come last.
 GOALS = (('80b', 'v4:8x12x16'), ('3b', 'v5e-16'), ('3b', 'h100:1'), ('9b', 'v5e-64'), ('9b', 'h100:8'))
 # (Shape of a slice of TPU v4, slices); the third is the paper's machine. 16 chips (tensor) hold a copy of the model.
 SWEEP = (('2x2x4', 1), ('4x8x8', 1), ('8x12x16', 1), ('8x12x16', 4))
 TENSOR = 16
-# Times the 256 pages of the paper's ablations: four a micro-batch for each copy, and one micro-batch on the largest machine.
+# Multiples of the 256 pages of the paper's ablations: four pages per micro-batch for each copy, and one micro-batch on
+# the largest machine.
 STRONG_BATCH = 6.0
 
 
@@ -48,21 +49,21 @@ def rows(only: str) -> list[tuple[str, Topology, Any, str]]:
 
 
 def planned(size: str, where: Topology, how: Any, table: str, out: pathlib.Path) -> dict[str, Any]:
-    """A row's plan: read from the folder, or made and written there."""
+    """A row's plan, read from the folder, or computed and written there."""
     file = out / f'{table}_{size}_{where.name.replace(":", "-").replace(" ", "")}.json'
     if not file.is_file():
         print(f'\n{size} on {where.name}, {table}', flush=True)
         config = importlib.import_module(f'experiments.flamingo_{size}').get_config()
         if how is not None:
             config.machines[where.name] = how
-            config.datasets = ConfigDict(dict(m3w=config.datasets.m3w))  # Web pages alone: a quarter to compile.
+            config.datasets = ConfigDict(dict(m3w=config.datasets.m3w))  # A quarter of the compile time.
         result = plan(config, where, decode=table == 'machines')
         file.write_text(json.dumps(result, indent=1) + '\n')
     return json.loads(file.read_text())
 
 
 def machines_table(plans: list[tuple[str, dict[str, Any]]]) -> str:
-    """Does it fit, and what bounds it."""
+    """A table of what fits, and what limits it."""
     lines = [
         '| size | machine | chips | mesh (data x fsdp x tensor), micro-batches | GiB a chip, train | decode | of '
         '| step at least | bound by | MFU at that bound | days for 500,000 steps |',
@@ -71,7 +72,8 @@ def machines_table(plans: list[tuple[str, dict[str, Any]]]) -> str:
     for size, one in plans:
         train, decode = one['train'], one['decode']
         mesh = ' x '.join(map(str, one['mesh'].values())) + f', {one["micro_batches"]}'
-        held = f'{train["bytes"]["peak"] / GIB:.1f} | {decode["bytes"]["peak"] / GIB:.1f} | {train["chip_memory"] / GIB:.1f}'
+        sizes = train['bytes']['peak'], decode['bytes']['peak'], train['chip_memory']
+        held = ' | '.join(f'{size / GIB:.1f}' for size in sizes)
         speed = 'does not fit | | | '
         if train['fits']:
             speed = (
@@ -83,7 +85,7 @@ def machines_table(plans: list[tuple[str, dict[str, Any]]]) -> str:
 
 
 def sweep_table(plans: list[dict[str, Any]]) -> str:
-    """Times of the three parts at growing numbers of chips."""
+    """A table of the times of the three parts for growing numbers of chips."""
     lines = [
         '| chips | sequences a step | micro-batches | GiB a chip | arithmetic | memory | network | bound by | images/s '
         '| images/s a chip, of the first row |',
@@ -107,7 +109,7 @@ def sweep_table(plans: list[dict[str, Any]]) -> str:
 
 
 def plot(sweeps: dict[str, list[dict[str, Any]]], file: pathlib.Path) -> None:
-    """Images a second against chips, and the line of perfect scaling."""
+    """Plots images per second against chips, with the line of perfect scaling."""
     matplotlib.use('Agg')
     from matplotlib import pyplot
 
@@ -125,13 +127,13 @@ def plot(sweeps: dict[str, list[dict[str, Any]]], file: pathlib.Path) -> None:
 
 
 def main() -> None:
-    """Makes what is missing, prints the tables and draws the plot."""
+    """Computes missing rows, prints the tables and draws the plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--out', type=pathlib.Path, default=pathlib.Path('runs/scaling'))
     parser.add_argument('--only', default='', help='3b, 9b, 80b, machines, weak or strong')
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    jax.config.update('jax_platforms', 'cpu')  # This process computes nothing.
+    jax.config.update('jax_platforms', 'cpu')  # This process does not compute.
     plans = {'machines': [], 'weak': [], 'strong': []}
     for size, where, how, table in rows(arguments.only):
         plans[table].append((size, planned(size, where, how, table, arguments.out)))

@@ -1,10 +1,10 @@
-"""What the frozen features say of a place: a linear classifier names the thing in a corner of a scene.
+"""How well the frozen features tell what is where: a linear classifier of the thing in a corner of a scene.
 
     python benchmarks/scene_features.py --data=DATA/picture_scenes/full/1.0.0 --features=WORK/features_scenes
 
-Ridge regression from features to things on the training scenes, tested on held-out compositions in a held-out style; on
-the four cells of the 5 x 5 grid that lie in the corner, and on the mean over the grid. As much of `what is in the top left?` is
-there for the reading.
+Ridge regression from features to things on the training scenes, tested on held-out compositions in a held-out style.
+The inputs are the four cells of the 5 x 5 grid in the corner, or the mean over the grid. A model can read that much of
+`what is in the top left?` from the features.
 """
 
 import argparse
@@ -24,7 +24,7 @@ CORNERS = dict(zip(PLACES, (GRID[:2, :2], GRID[:2, -2:], GRID[-2:, :2], GRID[-2:
 
 
 def questions(pictures: PictureSet, place: str) -> tuple[np.ndarray, np.ndarray]:
-    """Features [n 25 d_v] of the scenes with something at the place, and what it is."""
+    """Features [n 25 d_v] of the scenes with a thing in this place, and the things."""
     answers = [(p, dict(p.questions).get(f'what is in the {place}?')) for p in pictures.pictures]
     found = [(pictures.frames(picture)[0], answer) for picture, answer in answers if answer]
     features, things = zip(*found, strict=True)
@@ -32,7 +32,7 @@ def questions(pictures: PictureSet, place: str) -> tuple[np.ndarray, np.ndarray]
 
 
 def accuracy(train: np.ndarray, things: np.ndarray, test: np.ndarray, expected: np.ndarray) -> float:
-    """Of ridge regression on one vector a scene, [n d_v] each."""
+    """Accuracy of ridge regression on one vector per scene, [n d_v] each."""
     train, test = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (train, test))
     names, which = np.unique(things, return_inverse=True)
     weights = np.linalg.solve(train.T @ train + 0.1 * np.eye(train.shape[1]), train.T @ np.eye(len(names))[which])
@@ -40,7 +40,7 @@ def accuracy(train: np.ndarray, things: np.ndarray, test: np.ndarray, expected: 
 
 
 def main() -> None:
-    """Prints a line a corner."""
+    """Prints a line for each corner."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', required=True, help='the prepared scenes')
     parser.add_argument('--features', required=True, help='folder of the features command')

@@ -1,9 +1,8 @@
-"""Times the jitted train step on whatever device is there, for a table of shapes; weights and data are random.
+"""Times the jitted train step on the devices of this machine, for a table of shapes, with random weights and data.
 
     python benchmarks/step.py [--shapes=tiny,3b_page] [--steps=10]
 
-The operations are those of `planning/flops.py`: recomputation is not counted, so that the share of the peak (MFU) is of
-useful work.
+Operations are those of `planning/flops.py`, without recomputation, so that the share of the peak (MFU) is useful work.
 """
 
 import argparse
@@ -32,14 +31,14 @@ class Shape:
     """One row of the table: a size of `SIZES`, and a batch."""
 
     size: str
-    batch_size: int  # Sequences a step and device.
+    batch_size: int  # Sequences per step and device.
     length: int
     images: int
     image_size: int
-    depth: int = 0  # Of the language model; 0 is the size's own.
+    depth: int = 0  # Depth of the language model; 0 is the size's own.
     micro_batches: int = 1
     remat: str = ''
-    features: str = ''  # Anything: the trunk's features are read and not computed.
+    features: str = ''  # Not empty: the trunk's features are read, not computed.
 
 
 SHAPES = {
@@ -72,7 +71,7 @@ def config_of(shape: Shape) -> ConfigDict:
 
 
 def random_batch(run: programs.Planned, data: Source) -> Batch:
-    """Sequences of random tokens, with their pictures evenly among them."""
+    """Sequences of random tokens, with evenly spaced pictures."""
     rng, vocabulary = np.random.default_rng(0), run.model.config.lm.vocab_size
 
     def draw(name, like):
@@ -131,16 +130,18 @@ def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--shapes', default='', help=f'of {", ".join(SHAPES)}; on a CPU tiny and tiny_pixels, else all')
-    parser.add_argument('--steps', type=int, default=10, help='whose median is told, after two that warm up')
+    parser.add_argument('--steps', type=int, default=10, help='number of steps for the median, after two for warm-up')
     arguments = parser.parse_args()
     names = arguments.shapes.split(',') if arguments.shapes else list(SHAPES)
     if not arguments.shapes and jax.default_backend() == 'cpu':
         names = ['tiny', 'tiny_pixels']
     print(
-        f'{jax.device_count()} x {jax.devices()[0].device_kind}, jax {jax.__version__}, median of {arguments.steps} steps'
+        f'{jax.device_count()} x {jax.devices()[0].device_kind}, jax {jax.__version__}, median of {arguments.steps} '
+        'steps'
     )
     print(
-        f'{"shape":16} {"ms":>9} {"tokens/s":>12} {"images/s":>10} {"TFLOP":>9} {"TFLOP/s":>9} {"MFU":>7} {"compile s":>9}'
+        f'{"shape":16} {"ms":>9} {"tokens/s":>12} {"images/s":>10} {"TFLOP":>9} {"TFLOP/s":>9} {"MFU":>7} '
+        f'{"compile s":>9}'
     )
     for name in names:
         try:

@@ -18,24 +18,23 @@ def build(
 ) -> Path:
     """Prepares `config` from `raw` under `out` and returns the folder, which `tfds.builder_from_directory` opens.
 
-    The folder appears when it is complete and not before: TFDS writes into one of another name and renames it. One that
-    is there already is left alone unless `overwrite`. Raises FileNotFoundError where `raw` does not exist or is empty;
-    what it lacks the builder itself must tell.
+    The folder appears when it is complete: TFDS writes under another name and renames it. An existing one is kept
+    unless `overwrite`. FileNotFoundError if `raw` does not exist or is empty; the builder must check what is in it.
     """
     if not Path(raw).is_dir() or not any(Path(raw).iterdir()):
-        raise FileNotFoundError(f'{raw} is no folder, or empty. {builder_class.MANUAL_DOWNLOAD_INSTRUCTIONS}')
+        raise FileNotFoundError(f'{raw} is not a folder, or is empty. {builder_class.MANUAL_DOWNLOAD_INSTRUCTIONS}')
     builder = builder_class(config=config, data_dir=out, file_format='array_record')
     folder = Path(builder.data_path)
     if folder.exists():
         if not overwrite:
-            logging.info('%s is there already; --overwrite builds it again.', folder)
+            logging.info('%s exists. To build it again, add --overwrite.', folder)
             return folder
         shutil.rmtree(folder)
         builder = builder_class(config=config, data_dir=out, file_format='array_record')
     for leftover in folder.parent.glob(f'incomplete.*_{folder.name}'):
-        shutil.rmtree(leftover)  # of a build that was killed
-    tfds.disable_progress_bar()  # it does not know how many records there will be
-    with tempfile.TemporaryDirectory() as downloads:  # nothing is downloaded, but TFDS makes the folder
+        shutil.rmtree(leftover)  # Left by a build that was killed.
+    tfds.disable_progress_bar()  # It does not know the number of records.
+    with tempfile.TemporaryDirectory() as downloads:  # Nothing is downloaded, but TFDS makes the folder.
         # Statistics would need TensorFlow.
         download_config = tfds.download.DownloadConfig(
             manual_dir=raw, compute_stats=tfds.download.ComputeStatsMode.SKIP
@@ -48,7 +47,7 @@ def build(
 
 
 def progress(items: Iterable[T], total: int, name: str, every: float = 5.0) -> Iterator[T]:
-    """Yields the items and logs how many are done, the rate and the time left, every few seconds and at the end."""
+    """Yields the items. Logs the number done, the rate and the time left every few seconds and at the end."""
     start = last = time.monotonic()
     for done, item in enumerate(items, 1):
         yield item

@@ -27,7 +27,8 @@ from flamingo_jax.few_shot.yes_or_no import YesOrNo
 from flamingo_jax.training import config as training
 
 LANGUAGES = tuple(
-    'en de fr es it ru ja ko am bg ca cs el eu fi ga gd gl gu hr hu hy id is ka lv nb nl pl pt sk sl sq sv uk zh'.split()
+    'en de fr es it ru ja ko am bg ca cs el eu fi ga gd gl gu hr hu hy id is '
+    'ka lv nb nl pl pt sk sl sq sv uk zh'.split()
 )
 
 

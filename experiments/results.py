@@ -37,7 +37,7 @@ def table(rows: Sequence[dict]) -> str:
 
 
 def seeds_table(by_run: dict[str, dict]) -> str:
-    """The same setting of several runs side by side: the mean over the runs, each run, and the baselines of the first."""
+    """One setting of several runs: the mean over the runs, each run, and the baselines of the first."""
     others = SCORES[2:]
     lines = []
     for rows in zip(*(report['rows'] for report in by_run.values()), strict=True):

@@ -1,7 +1,8 @@
 """A Flamingo on a real language model: SmolLM2-135M learns to see the picture dictionary.
 
     data/language_models/fetch.sh LMS smollm2
-    python -m data.picture_texts.build --pictures=DATA/picture_dictionary/full/1.0.0 --lm=LMS/smollm2 --out=DATA/texts.jsonl
+    python -m data.picture_texts.build --pictures=DATA/picture_dictionary/full/1.0.0 --lm=LMS/smollm2 \
+        --out=DATA/texts.jsonl
     python -m flamingo_jax.train --config=experiments/smollm_pictures.py:meanings --workdir=runs/smollm_meanings \
         --config.lm=LMS/smollm2 --config.datasets.names.path=DATA/picture_dictionary/full/1.0.0
     python -m flamingo_jax.convert run --source=runs/smollm_meanings --out=runs/smollm_meanings_bundle
@@ -10,12 +11,12 @@
         --config.datasets.told.path=DATA/picture_dictionary/full/1.0.0 \
         --config.datasets.games.path=DATA/picture_dictionary/full/1.0.0
 
-Trunk and features are those of experiments/picture_words.py. The bridge leaves the language model's text as it is: a picture
-is seen at its tag alone, where it becomes a soft word, and both gated branches act there and nowhere else.
+Trunk and features are those of experiments/picture_words.py. The bridge does not change the language model's
+text: a picture is seen only at its tag, where it becomes a soft word, and both gated branches act only there.
 
-First a picture is to mean its name: after every block the state at its tag is to be that at the end of the name (`meanings`).
-Then the language model goes on after a picture as it does after the thing's name (`told`), and plays the few-shot games, which
-no name can help with: words are invented, and some things are blends of two.
+First, pictures learn to mean their names: after every block, the state at a picture's tag must match the state at the
+end of its name (`meanings`). Then the language model learns to continue after a picture as after the thing's name
+(`told`). It also plays few-shot games, where names do not help: words are invented, and some things are blends.
 """
 
 from ml_collections import ConfigDict

@@ -8,7 +8,7 @@ Read flamingo_jax/model/flamingo.py first.
 
 import importlib
 
-# What the package offers, and where it stands. Imported when asked for: a command can then answer --help before JAX is imported.
+# Public names and their modules. They are imported on first use, so that a command can answer --help without JAX.
 _HOMES = {
     'Flamingo': 'flamingo_jax.model.flamingo',
     'FlamingoConfig': 'flamingo_jax.model.config',

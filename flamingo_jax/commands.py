@@ -1,6 +1,6 @@
-"""How every command begins, speaks and ends.
+"""Start, messages and exit of every command.
 
-A command defines its flags and starts before it imports JAX, so that --help and a mistyped flag are answered at once:
+A command defines its flags and starts before it imports JAX, so that --help and errors in flags are fast:
 
     if __name__ == '__main__':
         flags.DEFINE_string('out', None, 'Folder to write.', required=True)
@@ -11,9 +11,9 @@ A command defines its flags and starts before it imports JAX, so that --help and
     if __name__ == '__main__':
         main()
 
-This file imports nothing else of the project. Exit code 2 is a wrong command line or config, 1 any other error, and
-Ctrl-C ends a command as SIGINT does (130 in a shell). A user's mistake ends with its message and no traceback; --debug
-shows the traceback. What is a mistake, and what a bug: see `is_mistake`.
+This file imports nothing else of the project. Exit code 2 means a wrong command line or config, 1 any other error.
+Ctrl-C ends a command like SIGINT (130 in a shell). A user's mistake shows its message without a traceback; --debug
+shows the traceback. `is_mistake` tells mistakes from bugs.
 """
 
 import dis
@@ -30,21 +30,21 @@ from typing import NoReturn
 
 from absl import flags, logging
 
-flags.disclaim_key_flags()  # A flag that is defined here belongs to the command that asks for it.
+flags.disclaim_key_flags()  # A flag that is defined here belongs to the command that calls it.
 OURS = pathlib.Path(__file__).parents[1]
 OUR_ROOMS = tuple(str(OURS / name) + os.sep for name in ('flamingo_jax', 'data'))
 
 
 def start(doc: str, config: bool = False, positional: bool = False) -> list[str]:
-    """Makes the process a command: reads its flags, silences the libraries, and lets errors end as they should.
+    """Starts a command: reads its flags, silences libraries, and handles errors.
 
     Args:
-      doc: what --help shows above the flags.
+      doc: the text of --help above the flags.
       config: whether there is a flag --config=FILE.py, whose keys --config.KEY=VALUE changes.
-      positional: whether arguments that are no flags are allowed.
+      positional: whether arguments other than flags are allowed.
 
     Returns:
-      The arguments that are no flags.
+      The arguments other than flags.
     """
     flags.DEFINE_bool('debug', False, 'Show the traceback of an error.')
     if config:
@@ -59,7 +59,7 @@ def start(doc: str, config: bool = False, positional: bool = False) -> list[str]
     _silence()
     sys.excepthook = _end
     if config and _config_file() and not pathlib.Path(_config_file()).is_file():
-        refuse(f'There is no config at {_config_file()}. It is a Python file, such as experiments/quickstart.py.')
+        refuse(f'There is no config at {_config_file()}. Give a Python file, such as experiments/quickstart.py.')
     try:
         _, *rest = flags.FLAGS(sys.argv)
     except flags.Error as error:
@@ -68,12 +68,12 @@ def start(doc: str, config: bool = False, positional: bool = False) -> list[str]
         if 'Traceback' in said:  # Of get_config(), with the argument after FILE.py:
             said = f'{_config_file()}: {said.strip().splitlines()[-1]}'
         refuse(f'--{missing[1]} is missing.' if missing else said)
-    except Exception as error:  # The config is Python: anything may be wrong with it.
+    except Exception as error:  # The config is Python and can raise any error.
         if message := _config_mistake(error):
             refuse(message)
         raise
     if rest and not positional:
-        refuse(f'A flag begins with --. Not understood: {" ".join(rest)}.')
+        refuse(f'Unknown arguments: {" ".join(rest)}. A flag begins with --.')
     return rest
 
 
@@ -82,22 +82,22 @@ def define_processes() -> None:
     flags.DEFINE_string(
         'coordinator',
         os.environ.get('JAX_COORDINATOR_ADDRESS', ''),
-        "Of several processes: host:port of process 0, or 'auto' on TPU pods and SLURM.",
+        "Address host:port of process 0, if there are several; 'auto' on TPU pods and SLURM.",
     )
-    flags.DEFINE_integer('processes', os.environ.get('JAX_NUM_PROCESSES'), 'How many processes there are.')
-    flags.DEFINE_integer('process_id', os.environ.get('JAX_PROCESS_ID'), 'Which one this is, from 0.')
+    flags.DEFINE_integer('processes', os.environ.get('JAX_NUM_PROCESSES'), 'Number of processes.')
+    flags.DEFINE_integer('process_id', os.environ.get('JAX_PROCESS_ID'), 'Number of this process, from 0.')
 
 
 def define_mesh(meaning: str) -> None:
     """The flag --mesh=DATA,FSDP,TENSOR, which `parallel.mesh.parse` reads; `meaning` is its help."""
-    flags.DEFINE_string('mesh', None, f'{meaning} Three sizes, DATA,FSDP,TENSOR; -1 is what the others leave.')
+    flags.DEFINE_string('mesh', None, f'{meaning} Three sizes, DATA,FSDP,TENSOR; -1 takes the remaining devices.')
 
 
 def is_mistake(error: BaseException) -> bool:
-    """Whether an error is the user's mistake (bad input, a full disk) and not a bug.
+    """Whether an error is the user's mistake (bad input, a full disk), not a bug.
 
-    It is if a `raise` statement of this project raised it, since each of those says what is wrong and what to do, or if the
-    operating system refused something. A ValueError that came out of NumPy or JAX is a bug of ours.
+    It is if a `raise` statement of this project raised it, since each of these says what is wrong and what to do, or
+    if it is an error of the operating system. A ValueError from NumPy or JAX is a bug of ours.
     """
     if isinstance(error, OSError) and error.errno:
         return True
@@ -119,7 +119,7 @@ def refuse(message: str) -> NoReturn:
 
 
 def _end(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
-    """Stands in for `sys.excepthook`: Python exits with 1 after it, or by SIGINT after Ctrl-C."""
+    """Replaces `sys.excepthook`. Python then exits with 1, or by SIGINT after Ctrl-C."""
     if '--debug' in sys.argv:
         sys.__excepthook__(kind, error, where)
     elif issubclass(kind, KeyboardInterrupt):
@@ -133,7 +133,7 @@ def _end(kind: type[BaseException], error: BaseException, where: TracebackType |
 
 
 def _say(message: str) -> None:
-    """One message on stderr, below a progress bar that may stand there."""
+    """Writes a message on stderr, below a progress bar if there is one."""
     if 'tqdm' in sys.modules:
         sys.modules['tqdm'].tqdm.write(message, file=sys.stderr)
     else:
@@ -141,20 +141,20 @@ def _say(message: str) -> None:
 
 
 def _silence() -> None:
-    """Keeps the libraries' start-up lines and warnings, on which a user cannot act, from stderr."""
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # XLA, which still calls it that: errors alone.
+    """Keeps start-up lines and warnings of libraries, which a user cannot act on, from stderr."""
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # XLA uses this old name. 2 shows only errors.
     if not sys.warnoptions:
         warnings.simplefilter('ignore')
     logging.set_verbosity(logging.INFO)
     logging.use_absl_handler()
-    logging.get_absl_handler().setFormatter(None)  # The message alone.
+    logging.get_absl_handler().setFormatter(None)  # Only the message.
     logging.get_absl_handler().addFilter(_worth_reading)
 
 
 def _worth_reading(record: LogRecord) -> bool:
-    """What this project logs; of the libraries errors, and JAX's warnings: that it leaves a GPU unused, for example.
+    """Keeps all that this project logs, errors of libraries, and JAX's warnings, such as that of an unused GPU.
 
-    Orbax and TFDS tell their every step, and warn of what was asked for.
+    Orbax and TFDS log every step, and warn about intended settings.
     """
     return record.pathname.startswith(OUR_ROOMS) or record.levelno >= (WARNING if record.name[:3] == 'jax' else ERROR)
 
@@ -170,7 +170,7 @@ def _help(doc: str) -> str:
 
 
 def _config_mistake(error: Exception) -> str:
-    """What is wrong with --config or --config.KEY, in a line; '' if the error is of neither."""
+    """What is wrong with --config or --config.KEY, in one line; '' if the error is about something else."""
     text: object = error
     while isinstance(text, Exception):
         text = text.args[0] if text.args else type(text).__name__
@@ -184,12 +184,12 @@ def _config_mistake(error: Exception) -> str:
     if lines:
         return f'{file}, line {lines[-1]}: {type(error).__name__}: {text}'
     if 'get_config' in text:
-        return f'{file} is no config: it has no function get_config().'
+        return f'{file} is not a config: it has no function get_config().'
     return f'The config has no such key: {text}' if isinstance(error, (AttributeError, KeyError)) else ''
 
 
 def _config_file() -> str:
-    """What --config names, as the command line has it: the flag has no value where the file cannot be read."""
+    """The value of --config on the command line. The flag itself has none if the file cannot be read."""
     for argument, following in zip(sys.argv, [*sys.argv[1:], ''], strict=True):
         name, equals, value = argument.lstrip('-').partition('=')
         if argument.startswith('-') and name == 'config':

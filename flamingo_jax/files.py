@@ -1,14 +1,14 @@
-"""Writing a file so that no reader, and no kill, ever meets half of it."""
+"""Writes a file as a whole or not at all, even if the process is killed."""
 
 import os
 import pathlib
 
 
 def write_whole(path: pathlib.Path, content: bytes) -> pathlib.Path:
-    """Writes a file so that at any moment, and on a full disk, either the old content or the new is there; -> its path.
+    """Writes a file so that it always has either the old or the new content, even on a full disk. Returns its path.
 
     Raises:
-      OSError: it could not be written; the old content is there still.
+      OSError: the file could not be written; it keeps the old content.
     """
     aside = path.with_name(f'.{path.name}.writing')
     try:

@@ -1,9 +1,9 @@
-"""Answers a prompt of pictures and text, in the order given.
+"""Continues a prompt of pictures and text, in the given order.
 
     python -m flamingo_jax.generate --checkpoint=BUNDLE --image=A.png --text=" dax<EOC>" --image=B.png
 
-An image of several frames is a video: --image=a.png,b.png,c.png. A model that one device cannot hold is cut over several:
---mesh=data,fsdp,tensor, as --mesh=1,4,1.
+An image of several frames is a video: --image=a.png,b.png,c.png. To shard a model that is too large for
+one device: --mesh=data,fsdp,tensor, for example --mesh=1,4,1.
 """
 
 from absl import flags
@@ -14,13 +14,13 @@ if __name__ == '__main__':
     flags.DEFINE_string('checkpoint', None, 'A bundle, or the workdir of a run.', required=True)
     flags.DEFINE_multi_string('image', [], 'A picture, or the frames of a video separated by commas. May be repeated.')
     flags.DEFINE_multi_string('text', [], 'A piece of text. May be repeated; the order of all is kept.')
-    flags.DEFINE_integer('max_new_tokens', 32, 'At most so many tokens.')
-    flags.DEFINE_integer('num_beams', 1, 'Beam search with so many beams.')
+    flags.DEFINE_integer('max_new_tokens', 32, 'Most tokens to generate.')
+    flags.DEFINE_integer('num_beams', 1, 'Number of beams; 1 is no beam search.')
     flags.DEFINE_float('temperature', 0.0, '0 is greedy.')
     flags.DEFINE_integer('top_k', 0, 'Sample from the k likeliest tokens; 0 is all.')
     flags.DEFINE_float('top_p', 1.0, 'Sample from the likeliest tokens of this total probability.')
     flags.DEFINE_integer('seed', 0, 'Of sampling.')
-    commands.define_mesh('Devices to cut the model and its prompts over; without it, one device.')
+    commands.define_mesh('Devices over which to shard the model and its prompts; default: one device.')
     commands.start(__doc__)
 
 import pathlib
@@ -34,7 +34,7 @@ def ordered_prompt(argv: list[str]) -> list:
     """The --image and --text arguments of a command line, in their order, as a prompt.
 
     Raises:
-      FileNotFoundError: an image is not there.
+      FileNotFoundError: an image is missing.
     """
     prompt, arguments = [], iter(argv)
     for argument in arguments:
@@ -47,7 +47,7 @@ def ordered_prompt(argv: list[str]) -> list:
             continue
         paths = [pathlib.Path(path) for path in value.split(',')]
         if missing := [str(path) for path in paths if not path.is_file()]:
-            raise FileNotFoundError(f'No picture at {missing[0]}.')
+            raise FileNotFoundError(f'There is no picture {missing[0]}.')
         prompt.append(paths[0] if len(paths) == 1 else paths)
     return prompt
 

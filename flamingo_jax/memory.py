@@ -1,17 +1,17 @@
-"""How the C library keeps memory that the compiled programs gave back."""
+"""Makes the C library keep memory that compiled programs free."""
 
 import ctypes
 import sys
 
-# Of mallopt in glibc's malloc.h.
+# Constants of mallopt in glibc's malloc.h.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
 
 
 def keep_freed() -> None:
-    """Lets this process keep what it frees, rather than return it to the kernel; for a command to call first.
+    """Makes this process keep freed memory instead of returning it to the kernel. A command calls it first.
 
-    On a CPU each step allocates its buffers anew. glibc returns large ones, and the kernel zeroes them page by page when they
-    are asked for again: a quarter of the time of a small run. Does nothing without glibc.
+    On a CPU each step allocates its buffers again. glibc returns large ones to the kernel, which must zero each page
+    when they are allocated again: a quarter of the time of a small run. Does nothing without glibc.
     """
     if not sys.platform.startswith('linux'):
         return

@@ -1,13 +1,13 @@
-"""Compiles a config ahead for a machine that is not here: does it fit, how long does a step take at least, and why.
+"""Compiles a config for another machine, to see whether it fits, the least time of a step, and what limits it.
 
     python -m flamingo_jax.plan --config=experiments/flamingo_80b.py --topology=v4:8x12x16 --out=plan.json
 
-The train step and the decode step are the real ones, compiled by the TPU's own compiler (pip install -e '.[plan]') from
-shapes alone: no TPU, no weights, no data. Topologies: v4, v5e, v5p, v6e as KIND:SHAPE (v5e-16 is v5e:4x4), h100:N, cpu:N.
+The real train step and decode step are compiled from shapes alone by the TPU compiler (pip install -e '.[plan]'): no
+TPU, no weights, no data. Topologies: v4, v5e, v5p, v6e as KIND:SHAPE (v5e-16 is v5e:4x4), h100:N, cpu:N.
 The mesh is the config's for that machine (`config.machines`), or its `mesh`, or --mesh.
 
-What is measured: bytes of memory and what is sent, by the compiler. What is computed: operations, by formula. The times are
-lower bounds: peaks of the chip's data sheet, perfectly overlapped. No step is run.
+Bytes of memory and of communication come from the compiler, operations from formulas. Times are lower bounds: the
+chip's peak figures, with perfect overlap. No step is run.
 """
 
 from absl import flags
@@ -16,8 +16,8 @@ from flamingo_jax import commands
 
 if __name__ == '__main__':
     flags.DEFINE_string('topology', None, 'The machine: v4:8x12x16, v5e-16, h100:8, cpu:8.', required=True)
-    flags.DEFINE_integer('slices', 1, 'So many slices of it, joined by the data-centre network.')
-    commands.define_mesh('Instead of the mesh of the config for this machine.')
+    flags.DEFINE_integer('slices', 1, 'Number of slices, joined by the data-centre network.')
+    commands.define_mesh("Replaces the config's mesh for this machine.")
     flags.DEFINE_bool('decode', True, 'Compile the decode step too.')
     flags.DEFINE_string('out', None, 'File for the plan as JSON.')
     commands.start(__doc__, config=True)
@@ -51,14 +51,14 @@ def plan(
     """Plans a config for a machine, and prints what it does.
 
     Args:
-      mesh: instead of the config's for this machine.
-      decode: whether the decode step is compiled too.
+      mesh: replaces the config's mesh for this machine.
+      decode: whether to compile the decode step too.
 
     Returns:
-      What `report` prints, as JSON has it.
+      The plan that `report` prints, as JSON values.
 
     Raises:
-      ValueError: a topology, mesh or batch that does not fit, before anything is compiled.
+      ValueError: the topology, mesh or batch does not fit. Raised before anything is compiled.
     """
     machine = config.machines.get(hardware.name) or ConfigDict(
         dict(mesh=config.mesh.to_dict(), micro_batches=config.micro_batches, batch=1.0)
@@ -117,9 +117,10 @@ def _timed(what: str, function):
 
 
 def _compile(name: str, lowered: jax.stages.Lowered, hardware: Topology, mesh: jax.sharding.Mesh) -> dict[str, Any]:
-    """Compiles, and reads from the program what it needs; `fits` is False where the compiler says so."""
+    """Compiles a program and reads its needs; `fits` is False if the compiler runs out of memory."""
     begin = time.perf_counter()
-    # The TPU that stands in for a GPU need not be fast: a third of the time to compile, and a few GiB of temporaries less.
+    # For a GPU, a TPU program that need not be fast: it compiles in a third of the time, with a few GiB less
+    # temporaries.
     options = None if hardware.chip.torus or hardware.kind == 'cpu' else dict(optimization_level='O1')
     try:
         compiled = _timed(f'Compiling the {name} for {hardware.name}', lambda: lowered.compile(options))
@@ -134,14 +135,15 @@ def _compile(name: str, lowered: jax.stages.Lowered, hardware: Topology, mesh: j
         outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
         code=memory.generated_code_size_in_bytes,
     )
-    # The compiler's own peak leaves the arguments out on some devices.
+    # On some devices the compiler's own peak omits the arguments.
     size['peak'] = sum(size.values())
     try:
         program = compiled.as_text()
     except jax.errors.JaxRuntimeError as error:
         raise ValueError(
-            f'JAX {jax.__version__} cannot read what the installed TPU compiler makes ({str(error).splitlines()[0]}). '
-            "Use a newer Python, whose JAX is newer, or the older compiler that belongs to this one: pip install 'jax[tpu]'"
+            f'JAX {jax.__version__} cannot read the output of the installed TPU compiler '
+            f'({str(error).splitlines()[0]}). Install the compiler of this JAX: pip install "jax[tpu]". Or use a '
+            'newer Python with a newer JAX.'
         ) from error
     sent = collectives.read(program, mesh)
     return dict(
@@ -154,9 +156,10 @@ def _compile(name: str, lowered: jax.stages.Lowered, hardware: Topology, mesh: j
 
 
 def _exhausted(message: str, hardware: Topology) -> dict[str, Any]:
-    """What the compiler's message says: 'Used 20.66G of 15.75G hbm' and its largest allocations.
+    """Reads the compiler's message: 'Used 20.66G of 15.75G hbm' and its largest allocations.
 
-    Far beyond the memory it gives up early: 'HLO temporaries (47.96G) exceeds available HBM (30.75G)', a lower bound.
+    Far beyond the memory, the compiler stops early with a lower bound: 'HLO temporaries (47.96G) exceeds available HBM
+    (30.75G)'.
     """
     used = re.search(
         r'(?:Used|temporaries) \(?([\d.]+)([GM])\)? (?:of|exceeds available HBM) \(?([\d.]+)([GM])', message
@@ -178,7 +181,7 @@ def _sent(part: dict[str, Any]) -> list[collectives.Collective]:
 
 
 def _speed(run, done: float, part: dict[str, Any], hardware: Topology, mesh, batch: dict[str, int]) -> dict[str, Any]:
-    # Arguments are read and the new state is written; each micro-batch reads the frozen trees and trained ones again.
+    # Arguments are read and the new state is written; each micro-batch reads the frozen and the trained trees again.
     read = part['bytes']['arguments'] * 2 + part['bytes']['temporaries']
     limit = bounds(done, read, _sent(part), hardware, mesh)
     tokens = sum(batch[name] * data.length for name, data in run.sources.items())
@@ -203,7 +206,7 @@ def _bytes(x: jax.ShapeDtypeStruct) -> int:
 
 
 def report(out: dict[str, Any]) -> str:
-    """The plan in words."""
+    """The plan as text."""
     gib = lambda size: f'{size / GIB:8.2f} GiB'  # noqa: E731
     mesh = ' x '.join(f'{name} {size}' for name, size in out['mesh'].items())
     lines = [f'{out["topology"]}: {out["chips"]:,} chips, mesh {mesh}, {out["micro_batches"]} micro-batches']
@@ -263,12 +266,12 @@ def _does_not_fit(name: str, part: dict[str, Any], out: dict[str, Any], gib) -> 
 
 
 def main() -> None:
-    """Plans as the flags say, prints and writes."""
+    """Plans what the flags describe; prints and writes the plan."""
     f = flags.FLAGS
     hardware = topology.parse(f.topology, f.slices)
     if hardware.kind == 'cpu':
         jax.config.update('jax_num_cpu_devices', hardware.chips)
-    jax.config.update('jax_platforms', 'cpu')  # This process computes nothing.
+    jax.config.update('jax_platforms', 'cpu')  # This process does not compute.
     out = plan(f.config, hardware, f.mesh and meshes.parse(f.mesh), f.decode)
     print('\n' + report(out))
     if f.out:

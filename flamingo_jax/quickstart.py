@@ -1,9 +1,9 @@
-"""The quickstart, from any folder: experiments/quickstart.py of the clone, or of the installed package.
+"""Runs the quickstart, experiments/quickstart.py of the clone or of the installed package, from any folder.
 
     python -m flamingo_jax.quickstart [--workdir=runs/quickstart] [--steps=500] [--episodes=400]
     python -m flamingo_jax.quickstart --where
 
---where prints the folder that holds the experiments, the sample and the trained models: its experiments/picture_dictionary
+--where prints the folder with the experiments, the sample and the trained models. Its experiments/picture_dictionary
 is a --checkpoint for `generate`.
 """
 

@@ -1,18 +1,20 @@
-"""Trains a Flamingo, or pretrains its language model on text alone: one straight line.
+"""Trains a Flamingo, or pretrains its language model on text alone.
 
     python -m flamingo_jax.train --config=experiments/NAME.py --workdir=DIR [--config.KEY=VALUE ...]
 
-Every key of a config, with its meaning and default, stands in flamingo_jax/training/config.py, or in the dataclass that is
-named there.
+All keys of a config, with meanings and defaults, are in flamingo_jax/training/config.py, or in the dataclasses named
+there.
 
-The run's folder holds run.json (what model this is), tokenizer.model, checkpoints/ and TensorBoard's files. The same
-command again resumes from the newest checkpoint, bit for bit. SIGTERM writes a checkpoint after the step under way and
-ends with exit code 0.
+The workdir gets run.json (which describes the model), tokenizer.model, checkpoints/ and TensorBoard's files. To resume
+from the newest checkpoint, bit for bit, run the same command again. After SIGTERM, training writes a checkpoint after
+the current step and exits with code 0.
 
-Several processes, one a host, each with the same command and the same shared workdir:
+Several processes, one per host, each with the same command and the same shared workdir:
 
-    ... --coordinator=HOST:PORT --processes=4 --process_id=0     (or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID)
-    ... --coordinator=auto                                       (TPU pods, SLURM: JAX finds out the three by itself)
+    ... --coordinator=HOST:PORT --processes=4 --process_id=0
+    ... --coordinator=auto                                       (TPU pods, SLURM: JAX finds all three by itself)
+
+JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID can replace these flags.
 """
 
 from absl import flags
@@ -56,9 +58,10 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
     """Runs a config to its last step, or until SIGTERM, and returns the last logged metrics.
 
     Raises:
-      OSError: a checkpoint cannot be written, or none there is whole.
-      FloatingPointError: the loss, the gradient or the state stays not finite; the last good checkpoint stays.
-      ValueError, FileNotFoundError: bad input, before anything is computed.
+      OSError: a checkpoint cannot be written, or no existing one is whole.
+      FloatingPointError: the loss, the gradient or the state is not finite for too long; the last good checkpoint is
+        kept.
+      ValueError, FileNotFoundError: bad input. Raised before anything is computed.
     """
     parts = assemble(config)
     model, sources = parts.model, parts.sources
@@ -79,7 +82,7 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
     state = new_state(model, optimizer, parts.trained, config.seed, mesh)
     frozen = parts.read_frozen(mesh)
     _write_run(workdir, config, parts, about)
-    positions = dict.fromkeys(sources, 0)  # Batches trained on, of each data set. Those read ahead do not count.
+    positions = dict.fromkeys(sources, 0)  # Trained batches of each data set, without those read ahead.
     skipped = Skipped()
     if restored := checkpoints.restore(state):
         state, positions, skipped = restored[0], positions | restored[1], restored[2]
@@ -106,7 +109,7 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
     with processes.Preemption() as preemption:
         for step in range(first + 1, config.steps + 1):
             waited = time.perf_counter()
-            # The step before still runs: its devices compute while the next batch is read and travels to them.
+            # The previous step is still running: devices compute while the next batch is read and copied to them.
             turn = turns[(step - 1) % len(turns)]
             batches = {name: pipeline.put(next(iterators[name]), rows, sources[name].batch_size) for name in turn}
             waited = time.perf_counter() - waited
@@ -114,7 +117,7 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
                 state, metrics = step_fn(state, frozen, batches)
             profile.stop_after(step, metrics)
             positions = positions | {name: positions[name] + 1 for name in turn}
-            # Metrics are read one step late: reading this step's would wait for it, and leave the devices without work.
+            # Metrics are read one step late. Reading those of this step would wait for it and leave the devices idle.
             progress.add(step, metrics, waited)
             checkpoints.raise_if_failed()
             preempted = preemption.reached(step)
@@ -123,8 +126,8 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
             due, ends = due or step % config.checkpoint_every == 0, step == config.steps or preempted
             if due or ends:
                 progress.flush()
-                # While steps are skipped the state stays as it is, and may be one that no step follows: its copies must
-                # not take the places of older checkpoints.
+                # Skipped steps do not change the state, and every step from it may fail. Its copies must not replace
+                # older checkpoints.
                 if ends or not progress.skipped.in_a_row:
                     checkpoints.save(state, positions, progress.skipped)
                     due = False
@@ -132,14 +135,14 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
                 break
         profile.close()
         progress.close()
-        checkpoints.close()  # Here, so that SIGTERM after the last step does not end the process in the last write.
+        checkpoints.close()  # Here, so that a SIGTERM after the last step does not interrupt the last write.
     if step < config.steps:
         processes.say(f'Stopped by SIGTERM after step {step}, which is saved. The same command resumes from it.')
     return progress.last
 
 
 def _about(parts: Parts) -> dict[str, Any]:
-    """What a checkpoint must agree with: the model, what is trained, and the frozen trees' checksums."""
+    """What a checkpoint must match: the model, the trained trees, and the checksums of the frozen trees."""
     return dict(
         model=parts.model.config.to_json(),
         image_tag=parts.image_tag,
@@ -149,7 +152,7 @@ def _about(parts: Parts) -> dict[str, Any]:
 
 
 def _write_run(workdir: str, config: ConfigDict, parts: Parts, about: dict[str, Any]) -> None:
-    """Writes run.json, the tokenizer and the config into the run's folder, by one process."""
+    """Writes run.json, the tokenizer and the config to the workdir, in one process."""
     if jax.process_index() == 0:
         folder = pathlib.Path(workdir)
         folder.mkdir(parents=True, exist_ok=True)
@@ -168,7 +171,7 @@ def _print_sizes(trained: Params, frozen: Params) -> None:
 
 
 def main() -> None:
-    """Trains as the flags say."""
+    """Runs the training that the flags describe."""
     memory.keep_freed()
     f = flags.FLAGS
     processes.join(f.coordinator, f.processes, f.process_id)

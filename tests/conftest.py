@@ -5,7 +5,7 @@ import dataclasses
 import os
 import tempfile
 
-# Many tests start the same run anew, some in processes of their own, which inherit this: its step is compiled by the first.
+# Many tests start the same run, some in processes of their own, which inherit this: only the first compiles its step.
 if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
     _compiled = tempfile.TemporaryDirectory()
     os.environ |= dict(JAX_COMPILATION_CACHE_DIR=_compiled.name, JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0.1')

@@ -1,4 +1,4 @@
-"""The operations of a traced program: of its convolutions and products, those inside loops multiplied by their rounds."""
+"""Counts the operations of a traced program's convolutions and products, times the iterations of loops."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +26,8 @@ def _of(jaxpr) -> float:
             for i in contracted:
                 size *= a.shape[i]
             total += 2 * equation.outvars[0].aval.size * size
-        # Forms of the same by platform (one writes depthwise convolutions as plain sums), or a block that may not be there.
+        # Forms of the same by platform (one writes depthwise convolutions as plain sums), or a block that may not be
+        # there.
         total += max((_of(branch.jaxpr) for branch in equation.params.get('branches', ())), default=0)
         for name in ('jaxpr', 'call_jaxpr', 'fun_jaxpr'):
             if name in equation.params:

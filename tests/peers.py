@@ -1,7 +1,7 @@
 """The originals that parity tests compare with, tiny and with random weights of realistic scale: nothing is downloaded.
 
-OpenFlamingo's own `generate` fails with transformers 5 when no row is padded (it takes an attention mask of ones away); the
-mixin below gives that argument a default, which is the only change.
+OpenFlamingo's own `generate` fails with transformers 5 when no row is padded (it takes an attention mask of ones
+away); the mixin below gives that argument a default, which is the only change.
 """
 
 import json
@@ -85,7 +85,7 @@ def write_tokenizer(folder, extra: tuple[str, ...] = (), begin: bool = True, wor
 
 
 def language_model(kind: str, vocab_size: int, depth: int = 4, **sizes):
-    """A tiny transformers LM: llama (of other `sizes`), gpt_neox, mpt, mosaic_gpt (MPT-1B; of 96 tokens and 3 blocks), opt."""
+    """A tiny transformers LM: llama (with `sizes`), gpt_neox, mpt, mosaic_gpt (MPT-1B; 96 tokens and 3 blocks), opt."""
     import transformers
 
     if kind == 'mosaic_gpt':
@@ -120,9 +120,9 @@ def open_flamingo(
 ):
     """An OpenFlamingo, and in `folder` the three things that are published: checkpoint.pt, lm/, clip.pt.
 
-    spare: rows of the LM's embedding beyond its tokenizer's. pads: whether OpenFlamingo adds a <PAD>. normed: whether it has the
-    CLIP's features as of open_clip >= 2.23, and not as when it was trained. sizes, vision: of a LLaMA's and of the ViT's config,
-    where they are not tiny.
+    spare: rows of the LM's embedding beyond its tokenizer's. pads: whether OpenFlamingo adds a <PAD>. normed: whether
+    it has the CLIP's features as of open_clip >= 2.23, and not as when it was trained. sizes, vision: of a LLaMA's and
+    of the ViT's config, where they are not tiny.
     """
     import torch
     from open_flamingo.src.factory import _infer_decoder_layers_attr_name
@@ -166,7 +166,8 @@ def open_flamingo(
     model.perceiver.requires_grad_(True)
     model.lang_encoder.gated_cross_attn_layers.requires_grad_(True)
     model.lang_encoder.get_input_embeddings().requires_grad_(True)
-    # What its training saves: neither what is frozen, unless it is an embedding, nor the second names of the same tensors.
+    # What its training saves: neither what is frozen, unless it is an embedding, nor the second names of the same
+    # tensors.
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad and 'embed' not in name}
     twice = ('vision_encoder.', 'lang_encoder.old_decoder_blocks.', 'lang_encoder.gated_cross_attn_layers.')
     state = {name: p for name, p in model.state_dict().items() if name not in frozen and not name.startswith(twice)}
@@ -242,7 +243,7 @@ def golden() -> dict[str, np.ndarray]:
 
 
 def write_golden(folder, name: str) -> dict[str, np.ndarray]:
-    """The files of the tiny 'open_flamingo' (returned: its checkpoint) or 'idefics' that peers.npz is of, made without them."""
+    """Writes the files of the tiny 'open_flamingo' or 'idefics' of peers.npz; returns the checkpoint of the former."""
     shapes = json.loads(str(golden()[name]))
     if name == 'idefics':
         folder.mkdir()

@@ -156,11 +156,15 @@ CONFIG = 'from ml_collections import ConfigDict\n\n\ndef get_config():\n    retu
     [
         (['train'], 2, '--workdir is missing.'),
         (['train', '--wrkdir=w'], 2, "Unknown command line flag 'wrkdir'. Did you mean: workdir ?"),
-        (['train', '--config=CONFIG', '--workdir=w', 'steps=3'], 2, 'A flag begins with --. Not understood: steps=3.'),
+        (
+            ['train', '--config=CONFIG', '--workdir=w', 'steps=3'],
+            2,
+            'Unknown arguments: steps=3. A flag begins with --.',
+        ),
         (
             ['train', '--config=none.py', '--workdir=w'],
             2,
-            'There is no config at none.py. It is a Python file, such as ',
+            'There is no config at none.py. Give a Python file, such as ',
         ),
         (['train', '--config=BROKEN', '--workdir=w'], 2, "BROKEN, line 5: NameError: name 'oops' is not defined"),
         (['train', '--config=CONFIG:stage', '--workdir=w'], 2, 'CONFIG: TypeError: get_config() takes'),

@@ -1,4 +1,4 @@
-"""A converted model goes on learning from one's own pictures: from where it was, in what is trained alone, and back out."""
+"""A converted model is fine-tuned: it starts from its weights, changes only the trained trees, and converts back."""
 
 import json
 import shutil
@@ -134,7 +134,7 @@ def test_it_becomes_a_plain_bundle(start, run, tmp_path):
     for path in (tmp_path / 'bundle', run[0]):
         got = flamingo_jax.load(path).logits(images, tokens)
         assert np.abs(got - expected).max() < TOLERANCE * np.abs(expected).max()
-    with pytest.raises(ValueError, match='was trained, and an OpenFlamingo file has no place for one'):
+    with pytest.raises(ValueError, match='was trained, but an OpenFlamingo file does not contain the language model'):
         convert.export('to_open_flamingo', str(tmp_path / 'bundle'), str(tmp_path / 'out.pt'))
     assert not (tmp_path / 'out.pt').exists()
 

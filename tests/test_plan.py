@@ -56,7 +56,8 @@ def test_what_does_not_fit_is_said_with_its_largest_parts(tiny, monkeypatch):  #
     'message',
     [
         'Ran out of memory in memory space hbm. Used 20.66G of 15.75G hbm. Exceeded hbm capacity by 4.91G.',
-        'Ran out of memory on HBM, the total memory required for HLO temporaries (20.66G) exceeds available HBM (15.75G).',
+        'Ran out of memory on HBM, the total memory required for HLO temporaries (20.66G) exceeds available HBM '
+        '(15.75G).',
     ],
 )
 def test_both_ways_in_which_the_compiler_refuses_are_read(message):

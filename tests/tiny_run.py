@@ -1,6 +1,8 @@
-"""The smallest real run: a random trunk of a few channels and a random language model, the committed sample, one config.
+"""The smallest real run: a random trunk of a few channels, a random language model, the committed sample, one config.
 
-python tests/tiny_run.py PARTS WORKDIR STEPS [--help]    trains, as the tests that kill it need it: in a process of its own
+    python tests/tiny_run.py PARTS WORKDIR STEPS [--help]
+
+trains in a process of its own, for tests that kill it.
 """
 
 import argparse

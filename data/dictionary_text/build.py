@@ -14,15 +14,15 @@ from flamingo_jax import commands
 
 
 def main() -> None:
-    """Builds what the flags say."""
+    """Builds the config that the flags name."""
     f = flags.FLAGS
     build(Builder, f.config, f.raw, f.out, f.overwrite)
 
 
 if __name__ == '__main__':
     flags.DEFINE_string('raw', None, 'Folder that fetch.sh filled.', required=True)
-    flags.DEFINE_string('out', None, 'Folder to put data sets in.', required=True)
+    flags.DEFINE_string('out', None, 'Folder for data sets.', required=True)
     flags.DEFINE_enum('config', 'small', list(Builder.builder_configs), 'small: 8 languages; full: 36.')
-    flags.DEFINE_bool('overwrite', False, 'Build again what is built already.')
+    flags.DEFINE_bool('overwrite', False, 'Build again if the data set exists.')
     commands.start(__doc__)
     main()

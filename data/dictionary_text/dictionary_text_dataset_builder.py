@@ -1,7 +1,7 @@
 """TFDS builder of the text on which the small language model is pretrained: few-shot tasks in text, line by line.
 
-One record is one document of documents.py in the format of interleaved documents, with every image empty. Records are
-ArrayRecord and TensorFlow is imported neither to write nor to read them.
+A record is a document of documents.py in the format of interleaved documents, with all images empty. Records are
+ArrayRecord; TensorFlow is not needed to write or read them.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ ALL_LANGUAGES = (
 
 @dataclasses.dataclass(kw_only=True)
 class Config(tfds.core.BuilderConfig):
-    """Languages, kinds of documents and sizes. `seed` tells every document, together with the split and the number within it."""
+    """Languages, kinds of documents and sizes. `seed`, split and number determine a document."""
 
     languages: tuple[str, ...] = EIGHT_LANGUAGES
     train: int = 100_000
@@ -53,7 +53,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         ),
         Config(
             name='full',
-            description='36 languages, what pictures are asked, 300,000 documents',
+            description='36 languages, also questions about pictures, 300,000 documents',
             languages=ALL_LANGUAGES,
             train=300_000,
             validation=4_000,
@@ -61,7 +61,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         ),
         Config(
             name='names_full',
-            description='36 languages, the same but mostly names, 200,000 documents',
+            description='36 languages, the same kinds but mostly names, 200,000 documents',
             languages=ALL_LANGUAGES,
             train=200_000,
             mixture=documents.FOR_LANGUAGES,

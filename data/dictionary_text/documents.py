@@ -1,27 +1,26 @@
 """The makers of documents: text on which a language model learns to copy in context.
 
-A Flamingo's language model is frozen, so whatever it does with its few-shot prompt it must know already. A model that
-has only seen plain text of this size does not copy from its context, and pictures do not teach it. So each document
-here is one few-shot task in text, `key label` line by line, the analogue of `<image> label<EOC>`:
+A Flamingo's language model is frozen, so it must be able to use a few-shot prompt beforehand. A model trained on plain
+text of this size does not copy from its context, and pictures do not teach it. So each document here is a few-shot
+task in text, `key label` line by line, the analogue of `<image> label<EOC>`:
 
-- Four kinds bind classes to labels anew in every document, so that only an earlier line tells the label. They climb
-  from matching a string to matching a meaning, as pictures will ask: the same invented word, the same name, another
-  name of the same thing, another thing of the same kind.
-- Three kinds keep what a label means in general: dictionaries, glosses, questions about the key.
-- Four are what pictures will be asked, in text: the names of things in one language, known or not, their kinds, questions
-  about one of two things.
+- Four kinds give classes new labels in every document, so that only an earlier line tells the label. They go from
+  matching strings to matching meanings, which pictures need: the same invented word, the same name, another name of
+  the same thing, another thing of the same kind.
+- In three kinds a label has its usual meaning: dictionaries, glosses, questions about the key.
+- Four are the later tasks with pictures, in text: names of things in one language, for known things or also unknown
+  ones; their kinds; questions about one of two things.
 
-Things that stand for something that is meant, not written, are called by their English names: a picture will stand there, which
-is of no language, and from one language a model of this size learns 36 in an hour. From all to all, after 1,800 steps it was
-still guessing.
+Keys that a picture will replace are English names: from one language, a model of this size learns names in 36
+languages in an hour. From all languages to all, it was still guessing after 1,800 steps.
 
-Between a key and its label stands nothing. With a constant ` Output:` between them a model of this size learnt the set of labels
-but not which belongs to which key (2,000 steps: 35 % of the first sub-words, where a guess among the labels is as good).
-Dictionaries and glosses have it.
+There is nothing between a key and its label. With a constant ` Output:` between them, a model of this size learnt the
+set of labels, but not which label belongs to which key (2,000 steps: 35 % of the first sub-words, as good as a guess
+among the labels). Dictionaries and glosses have ` Output:`.
 
-A document is a list of segments: a text with the weight of its loss. Segments follow one another without anything
-between them (a space belongs to the word after it) and a tokenizer encodes each by itself, so that a label is the same
-tokens wherever it stands. A maker is a function of a lexicon and a `random.Random`, and of nothing else.
+A document is a list of segments, each a text with its loss weight. There is nothing between segments (a space belongs
+to the word after it). A tokenizer encodes each segment by itself, so that a label always has the same tokens. A maker
+depends on a lexicon and a `random.Random` alone.
 """
 
 import itertools
@@ -35,15 +34,15 @@ from flamingo_jax.few_shot.nonce import nonces
 Segment = tuple[str, float]
 Document = list[Segment]
 
-# Weights of the loss. What the context tells is asked in full; what nothing can tell is asked gently.
+# Loss weights: full for what the context tells, small for what it cannot tell.
 TOLD = 1.0  # a repeated label, a translation, a gloss, an answer
 UNTOLD = 0.1  # a first label, a key, a question, ` Output:`
 TRANSLATED_KEY = 0.3  # the key of a dictionary is a word worth knowing
 LINE_END = 0.5
 
-# A document holds as many lines as fit into this many bytes of UTF-8: 86 to 128 tokens on average, by kind, of a BPE of
-# 4,096 pieces. A training sequence should hold it whole, since a window of it asks for labels that it does not show.
-# Bytes, because a token holds fewer characters of Japanese than of English.
+# A document has as many lines as fit into this many bytes of UTF-8: on average 86 to 128 tokens, by kind, with a BPE
+# of 4,096 pieces. A training sequence should have a whole document, since part of one asks for labels that it does not
+# show. The limit is in bytes, because a token has fewer characters in Japanese than in English.
 DOCUMENT_BYTES = 320
 FEWEST_CLASSES, MOST_CLASSES = 2, 6
 REAL_WORD_LABELS = 0.2
@@ -63,18 +62,18 @@ def nonce_keys(lexicon: Lexicon, rng: random.Random) -> Document:
 
 
 def same_surface(lexicon: Lexicon, rng: random.Random) -> Document:
-    """Each class is a name in some language, written the same way every time."""
+    """Each class is a name in some language, always written in the same way."""
     names = _classes(lexicon.concepts, lambda concept: [rng.choice(list(concept.names.values()))], rng)
     return _binding([itertools.repeat(name) for (name,) in names], lexicon, rng)
 
 
 def synonyms(lexicon: Lexicon, rng: random.Random) -> Document:
-    """Each class is a concept, called by another English name or keyword every time."""
+    """Each class is a concept, with another English name or keyword each time."""
     return _binding(_shuffled(_classes(lexicon.concepts, lambda concept: concept.synonyms, rng), rng), lexicon, rng)
 
 
 def categories(lexicon: Lexicon, rng: random.Random) -> Document:
-    """Each class is a subcategory, for which another member stands every time."""
+    """Each class is a subcategory, with another member each time."""
 
     def names(members: tuple[Concept, ...]) -> list[str]:
         return [member.names['en'] for member in members]
@@ -83,7 +82,7 @@ def categories(lexicon: Lexicon, rng: random.Random) -> Document:
 
 
 def dictionary(lexicon: Lexicon, rng: random.Random) -> Document:
-    """Names in one language with their names in another: the language is told by the context, the word is not."""
+    """Names in one language with their names in another. The context tells the language, but not the word."""
     source, target = rng.sample(lexicon.languages, 2)
     lines = (
         _line(concept.names[source], concept.names[target], TRANSLATED_KEY, TOLD)
@@ -110,17 +109,17 @@ def questions(lexicon: Lexicon, rng: random.Random) -> Document:
 
 
 def names(lexicon: Lexicon, rng: random.Random) -> Document:
-    """Things by their English names, and their names in one language; in a quarter of the documents they come again."""
+    """English names of things, and their names in one language. In a quarter of the documents things are repeated."""
     language, known = _things_in_a_language(lexicon, rng)
     few = rng.sample(known, MOST_CLASSES) if rng.random() < 0.25 else known
     return _as_many_as_fit(_names_of(few, language, rng, lambda thing: thing.names['en']))
 
 
 def unknown_keys(lexicon: Lexicon, rng: random.Random) -> Document:
-    """Names in one language of things, and of what nobody knows: every other key is invented.
+    """Names in one language of things, where every other key is an invented word.
 
-    What a picture shows is never sure, and a model that has read names of known things alone answers with pieces of several
-    names where it does not know the thing. Half known, so that it does not unlearn to look at the key.
+    What a picture shows is never certain. A model that has read only names of known things answers with pieces of
+    several names if it does not know the thing. Half of the keys are known, so that it still reads the key.
     """
     language, known = _things_in_a_language(lexicon, rng)
 
@@ -131,7 +130,7 @@ def unknown_keys(lexicon: Lexicon, rng: random.Random) -> Document:
 
 
 def kinds(lexicon: Lexicon, rng: random.Random) -> Document:
-    """Things and the word for what kind they are: ` dog animal`."""
+    """Things and the words for their kinds: ` dog animal`."""
 
     def lines() -> Iterator[Document]:
         while True:
@@ -161,7 +160,7 @@ def pairs(lexicon: Lexicon, rng: random.Random) -> Document:
     return _as_many_as_fit(lines())
 
 
-# Per cent of the documents.
+# Percentages of documents.
 MIXTURE = {
     nonce_keys: 25,
     same_surface: 25,
@@ -172,7 +171,7 @@ MIXTURE = {
     questions: 6,
 }
 
-# The same for a model that is to be asked about pictures.
+# The same for a model that will be asked about pictures.
 FOR_PICTURES = {
     nonce_keys: 6,
     same_surface: 6,
@@ -184,7 +183,7 @@ FOR_PICTURES = {
     pairs: 9,
 }
 
-# What it reads last: mostly names, of which there are more than of all else, some 850 things in 36 languages.
+# Its last stage: mostly names, since there are so many, about 850 things in 36 languages.
 FOR_LANGUAGES = {
     nonce_keys: 3,
     same_surface: 3,
@@ -197,7 +196,7 @@ FOR_LANGUAGES = {
     pairs: 4,
 }
 
-# What a model reads first: copying comes suddenly, and a thousand steps sooner where all documents ask for it.
+# A model's first stage: copying comes suddenly, and a thousand steps sooner if all documents need it.
 COPYING = {nonce_keys: 70, same_surface: 30}
 
 
@@ -244,7 +243,7 @@ def _thing(lexicon: Lexicon, rng: random.Random) -> tuple[str, str]:
 
 
 def _binding(surfaces: list[Iterator[str]], lexicon: Lexicon, rng: random.Random) -> Document:
-    """Lines of classes in random order. `surfaces` holds the keys of each class in turn; each class gets one label."""
+    """Lines of classes in random order. `surfaces` gives the keys of each class in turn; each class gets one label."""
     labels = _labels(len(surfaces), lexicon, rng)
 
     def lines() -> Iterator[Document]:
@@ -263,7 +262,7 @@ def _binding(surfaces: list[Iterator[str]], lexicon: Lexicon, rng: random.Random
 
 
 def _labels(number: int, lexicon: Lexicon, rng: random.Random) -> list[str]:
-    """Different labels, drawn anew: invented names, or in a fifth of the documents short names of one language."""
+    """Different new labels: invented names, or in a fifth of the documents short names of one language."""
     if rng.random() >= REAL_WORD_LABELS:
         return nonces(rng, number)
     language = rng.choice(lexicon.languages)
@@ -293,26 +292,26 @@ def _as_many_as_fit(lines: Iterator[Document]) -> Document:
 
 
 def _endless(items: tuple, rng: random.Random) -> Iterator:
-    """All items in a random order without repetition, then again, lazily: a document takes a dozen of a thousand."""
+    """All items in random order, then again, lazily, since a document takes a dozen of a thousand."""
     while True:
         order: dict[int, int] = {}
-        for first in range(len(items)):  # Fisher-Yates; `order` holds only the places that were swapped
+        for first in range(len(items)):  # Fisher-Yates; `order` has only the swapped places.
             other = rng.randrange(first, len(items))
             order[first], order[other] = order.get(other, other), order.get(first, first)
             yield items[order[first]]
 
 
 def _classes(items: tuple, surfaces_of: Callable[..., Sequence[str]], rng: random.Random) -> list[list[str]]:
-    """Draws the classes of a document: for each its surfaces, of which no two classes share one."""
+    """Draws the classes of a document, each with its surfaces. No two classes share a surface."""
     classes: list[list[str]] = []
-    while len(classes) < FEWEST_CLASSES:  # two classes may be called the same and drop out
+    while len(classes) < FEWEST_CLASSES:  # Two classes with the same name may drop out.
         drawn = rng.sample(items, rng.randint(FEWEST_CLASSES, min(MOST_CLASSES, len(items))))
         classes = _distinct([surfaces_of(item) for item in drawn])
     return classes
 
 
 def _distinct(classes: list[Sequence[str]]) -> list[list[str]]:
-    """Drops the surfaces that two classes share, whatever their case, and the classes of which nothing is left."""
+    """Drops surfaces that two classes share, ignoring case, and classes without any left."""
     once: dict[str, int] = {}
     for number, surfaces in enumerate(classes):
         for surface in surfaces:

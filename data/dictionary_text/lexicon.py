@@ -1,6 +1,6 @@
-"""What the documents are made of: names and keywords of emoji concepts, their kinds, and the glosses of WordNet.
+"""The content of the documents: names and keywords of emoji concepts, their kinds, and the glosses of WordNet.
 
-Only permissively licensed sources are read, since a language model trained on the documents is meant to be published:
+All sources have permissive licences, since a language model trained on the documents is to be published:
 Unicode CLDR annotations (Unicode-3.0), the categories of emoji-datasource (MIT) and WordNet 3.0 (WordNet licence).
 """
 
@@ -14,16 +14,16 @@ from pathlib import Path
 # Names longer than this are descriptions ('kiss: woman, man, medium skin tone'), not names.
 LONGEST_NAME = 24
 LONGEST_DEFINITION = 120
-# WordNet marks coarse words in their definitions; a published model need not learn them.
+# WordNet marks offensive words in their definitions. A published model need not learn them.
 COARSE = ('slur', 'offensive', 'obscene', 'vulgar', 'disparaging', 'derogatory', 'sexual', 'prostitut')
-# A keyword that more concepts share ('face', 'animal') says what kind a thing is, not what it is.
+# A keyword that more concepts share ('face', 'animal') tells the kind of a thing, not the thing.
 CONCEPTS_PER_KEYWORD = 2
-# A flag's name is a country's; a component (skin tone, hair) is no thing.
+# A flag's name is that of a country; a component (skin tone, hair) is not a thing.
 UNUSED_CATEGORIES = ('Flags', 'Component')
 NO_THINGS = ('Symbols', 'People & Body', 'Smileys & Emotion')
 
-# What kind of thing a concept is, in English, by the beginning of the subcategory. Kinds that overlap or name no thing
-# are left out. Unicode's groups are loose at the edges: a bus stop counts as a vehicle.
+# The English word for a concept's kind, by the beginning of its subcategory. Kinds that overlap or are not kinds of
+# things are left out. Unicode's groups are not exact: a bus stop is a vehicle.
 KINDS = {
     'animal': 'animal',
     'plant': 'plant',
@@ -58,13 +58,13 @@ class Concept:
 
     @property
     def kind(self) -> str | None:
-        """The English word for what kind of thing it is, None where there is none."""
+        """The English word for its kind; None if there is none."""
         return next((kind for start, kind in KINDS.items() if self.subcategory.startswith(start)), None)
 
 
 @dataclasses.dataclass(frozen=True)
 class Lexicon:
-    """Everything that the makers of documents draw from, in an order that does not depend on the machine."""
+    """The material of all documents, in an order that does not depend on the machine."""
 
     languages: tuple[str, ...]
     concepts: tuple[Concept, ...]
@@ -77,7 +77,7 @@ class Lexicon:
 
     @functools.cached_property
     def things(self) -> tuple[Concept, ...]:
-        """The named concepts that a picture shows as a thing: neither persons nor faces nor symbols."""
+        """The named concepts that a picture can show: no persons, faces or symbols."""
         return tuple(concept for concept in self.named if concept.category not in NO_THINGS)
 
     @functools.cached_property
@@ -89,7 +89,7 @@ class Lexicon:
 
     @functools.cached_property
     def kinds(self) -> dict[str, tuple[Concept, ...]]:
-        """The named concepts by kind, without those that have none."""
+        """The named concepts by kind, without those of no kind."""
         return _grouped([concept for concept in self.named if concept.kind], lambda concept: concept.kind)
 
 
@@ -101,9 +101,9 @@ def _grouped(concepts: list[Concept], key: Callable[[Concept], str]) -> dict[str
 
 
 def read_lexicon(raw: str | Path, languages: tuple[str, ...]) -> Lexicon:
-    """Reads the folder that fetch.sh fills; FileNotFoundError names what is missing there. English is always read.
+    """Reads the folder that fetch.sh fills. FileNotFoundError says what is missing. English is always read.
 
-    `languages` are those that things are named in.
+    languages: the languages of names.
     """
     raw = Path(raw)
     wordnet = _locate(raw, 'x/wordnet-base/usr/share/wordnet')
@@ -111,14 +111,14 @@ def read_lexicon(raw: str | Path, languages: tuple[str, ...]) -> Lexicon:
     emoji = _locate(raw, 'n/emoji-datasource-[0-9]*/package/emoji.json')
     missing = [language for language in languages if not (cldr / language).is_dir()]
     if missing:
-        raise FileNotFoundError(f'{cldr} has no language {", ".join(missing)}; it has a folder for each that it knows.')
+        raise FileNotFoundError(f'{cldr} has no language {", ".join(missing)}. Its folders are the known languages.')
     return Lexicon(tuple(languages), tuple(_read_concepts(emoji, cldr, languages)), tuple(_read_glosses(wordnet)))
 
 
 def _locate(raw: Path, pattern: str) -> Path:
     found = sorted(raw.glob(pattern))
     if not found:
-        raise FileNotFoundError(f'{raw / pattern} is missing: fetch it with `data/dictionary_text/fetch.sh {raw}`.')
+        raise FileNotFoundError(f'{raw / pattern} is missing. Fetch it with: data/dictionary_text/fetch.sh {raw}')
     return found[-1]
 
 
@@ -152,7 +152,7 @@ def _common_keywords(entries: dict[str, dict]) -> set[str]:
 
 
 def _is_name(text: str) -> bool:
-    # A mark of punctuation is listed among its own keywords, and some locales list several names with commas.
+    # Punctuation marks are among their own keywords, and some locales list several names with commas.
     has_letters = any(character.isalpha() for character in text)
     return has_letters and len(text) <= LONGEST_NAME and not any(mark in text for mark in ',،、:;\n↑')
 

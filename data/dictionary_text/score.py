@@ -1,10 +1,11 @@
-"""What a language model has learned of each kind of document: does it know the last label of a document, does it write it?
+"""Measures whether a language model knows, and writes, the last label of documents of each kind.
 
     python -m data.dictionary_text.score --lm=BUNDLE --data=DATA_DIR/dictionary_text/full/1.8.0 [--documents=100]
 
-Known: the label is likelier than the document's other labels, which are words for the kinds that bind, yes, no and kinds for the
-questions, names of other things in the same language for `names`. Written: it is what the model goes on with, greedily, to the
-letter. Validation documents; prints both shares, the chance of the first, and how many.
+Known: the label is likelier than the document's other labels. These are words for the first four kinds; yes, no and
+words for kinds for `questions`; names of other things in the same language for `names`. Written: greedy decoding gives
+exactly this label. It uses validation documents and prints both shares, the chance level of the first, and the number
+of documents.
 """
 
 import collections
@@ -22,7 +23,7 @@ BATCH, NEW = 16, 24  # Documents at a time; tokens of an answer.
 
 
 def main() -> None:
-    """Reads the documents and scores them."""
+    """Scores the documents and prints the shares."""
     lm = flamingo_jax.load(flags.FLAGS.lm)
     chosen: dict[str, list[tuple[list[str], list[str]]]] = collections.defaultdict(list)
     for record in tfds.builder_from_directory(flags.FLAGS.data).as_data_source('validation'):
@@ -51,6 +52,6 @@ def main() -> None:
 if __name__ == '__main__':
     flags.DEFINE_string('lm', None, 'Bundle of the language model, or the workdir of its run.', required=True)
     flags.DEFINE_string('data', None, 'Folder of the prepared data set.', required=True)
-    flags.DEFINE_integer('documents', 100, 'Of each kind.')
+    flags.DEFINE_integer('documents', 100, 'Number of documents of each kind.')
     commands.start(__doc__)
     main()

@@ -1,9 +1,9 @@
-"""The emoji of the picture dictionary: what each is called in 36 languages, and where its drawings lie.
+"""The emoji of the picture dictionary: their names in 36 languages, and their drawings.
 
 A concept is one emoji of the five categories that show things (faces, people, flags and symbols are left out). Several
-artists drew every one of them, and Unicode's CLDR names it in every language: one meaning, many pictures, many names.
-The packages spell the same code points in different ways (case, with or without the invisible variation selector FE0F),
-so everything is joined on `plain`. A raw folder is what `fetch.sh` leaves: `n/NAME-VERSION/package/...`.
+artists drew each of them, and Unicode's CLDR names it in every language: one meaning, many pictures, many names. The
+packages spell code points in different ways (case, with or without the invisible variation selector FE0F), so that
+`plain` gives the common key. A raw folder is what `fetch.sh` leaves: `n/NAME-VERSION/package/...`.
 """
 
 import dataclasses
@@ -47,7 +47,7 @@ class Concept:
 
 
 def plain(code: str) -> str:
-    """A code point sequence in the one spelling that all packages are joined on: lower case, no FE0F."""
+    """A code point sequence in the common spelling: lower case, no FE0F."""
     return '-'.join(part for part in code.lower().split('-') if part != 'fe0f')
 
 
@@ -56,7 +56,7 @@ def read_json(path: Path):
 
 
 def read_concepts(raw: Path) -> list[Concept]:
-    """All concepts of CATEGORIES that every language of LANGUAGES has a name for, in the order of the code points."""
+    """All concepts of CATEGORIES with a name in every language of LANGUAGES, in the order of code points."""
     by_language = {language: _names(raw, CLDR_LOCALE.get(language, language)) for language in LANGUAGES}
     concepts = []
     for row in read_json(raw / TABLE):
@@ -70,7 +70,7 @@ def read_concepts(raw: Path) -> list[Concept]:
 
 
 def _names(raw: Path, locale: str) -> dict[str, str]:
-    """Emoji (without FE0F) -> its CLDR short name. Derived annotations hold the emoji that are sequences."""
+    """Emoji (without FE0F) -> its CLDR short name. Emoji that are sequences are in the derived annotations."""
     names = {}
     for root, key in ((CLDR, 'annotations'), (CLDR_DERIVED, 'annotationsDerived')):
         path = raw / root / locale / 'annotations.json'
@@ -81,10 +81,10 @@ def _names(raw: Path, locale: str) -> dict[str, str]:
 
 
 def drawer(raw: Path, style: str) -> Callable[[Concept], Image.Image | None]:
-    """The function that gives a concept's picture in a style as RGBA, or None if nobody drew it.
+    """A function that gives a concept's picture in a style as RGBA, or None if there is none.
 
-    The picture has the package's own size; vector drawings are rendered at 256 px. A clip ('fluent-anim') comes as the
-    opened animation, or None where it has but one frame. Raises ValueError for a style that is not of emoji.
+    The picture has the package's own size; vector drawings are rendered at 256 px. A clip ('fluent-anim') is the
+    opened animation, or None if it has only one frame. ValueError if the style is not a style of emoji.
     """
     if style == 'noto':
         return lambda concept: _open(raw / GOOGLE / concept.image)
@@ -99,14 +99,14 @@ def drawer(raw: Path, style: str) -> Callable[[Concept], Image.Image | None]:
     if style == 'fluent-flat':
         return _icon_drawer(raw, FLUENT_FLAT)
     if style == 'noto-v1':
-        # This package has no code points, only names, by the same slug rule as the Fluent package, which has both.
+        # This package has only names, no code points. The Fluent package has both, with the same rule for names.
         return _icon_drawer(raw, NOTO_V1)
     if style == 'fluent-anim':
         files = {}
         for folder in FLUENT_ANIM:
             files |= _by_code(raw / folder)
         return lambda concept: _open_clip(files.get(plain(concept.code)))
-    raise ValueError(f'unknown emoji style {style!r}')
+    raise ValueError(f'{style!r} is not a style of emoji.')
 
 
 def _by_code(folder: Path) -> dict[str, Path]:
@@ -131,7 +131,7 @@ def _icon_drawer(raw: Path, package: str) -> Callable[[Concept], Image.Image | N
 
 
 def _render(svg: str) -> Image.Image:
-    import cairosvg  # Here and not above: whoever builds no vector drawings does without it and its libcairo.
+    import cairosvg  # Imported here, since only vector drawings need it and its libcairo.
 
     png = cairosvg.svg2png(svg.encode(), output_width=256, output_height=256)
     return Image.open(io.BytesIO(png)).convert('RGBA')

@@ -1,10 +1,10 @@
 """The picture dictionary as a TFDS data set in ArrayRecord: a record is a picture (or clip of 8 frames) and its names.
 
-Three configs. `full` is for training: every style that the raw packages hold. `clips` holds its clips alone. `sample` is
-small and holds only pictures that may be passed on, so it lies in the repository (`sample/`) for tests and demos. The
-splits are by concept: a test concept is a new word, that only the shots of a prompt can teach. Words that share their
-head noun ('dog', 'dog face', 'guide dog', the stamp 'A dog.') go to one split together, or the test would ask for a word
-that training has shown.
+There are three configs. `full`, for training, has every still style of the raw packages. `clips` has only the clips.
+`sample` is small and has only pictures that may be redistributed; it is in the repository (`sample/`) for tests and
+demos. Splits are by concept: a test concept is a new word that only the shots of a prompt can teach. Words with the
+same head noun ('dog', 'dog face', 'guide dog', the stamp 'A dog.') are in one split, since the test must not ask for a
+word seen in training.
 
 No TensorFlow: pictures are yielded as encoded bytes in `Sequence(Text)`, which readers get back as `list[bytes]`.
 """
@@ -55,10 +55,10 @@ class Config(tfds.core.BuilderConfig):
     styles: tuple[str, ...] = ()
     size: int = 128
     quality: int = 90
-    enlarge: bool = False  # Bring smaller pictures to `size` too.
+    enlarge: bool = False  # Whether to enlarge smaller pictures to `size`.
     with_stamps: bool = False
-    records_per_group: int = 1  # Compressed together. More than 1 only where bytes are dear: see `build.pack`.
-    max_concepts: int | None = None  # Keep so many of the concepts that have every style. None: all, in any style.
+    records_per_group: int = 1  # Compressed together. More than 1 saves bytes: see `build.pack`.
+    max_concepts: int | None = None  # How many of the concepts that have every style to keep. None: all, in any style.
 
 
 CONFIGS = [
@@ -70,7 +70,7 @@ CONFIGS = [
     ),
     Config(
         name='clips',
-        # Apart from the stills: the pictures of a sequence, and the features of a data set, have one number of frames.
+        # A separate config, since the pictures of a sequence and the features of a data set have one number of frames.
         description='The clips alone, 8 frames each, at most 128 px.',
         styles=('fluent-anim',),
     ),
@@ -88,7 +88,7 @@ CONFIGS = [
 
 
 def fraction(purpose: str, concept: str) -> float:
-    """A number in [0, 1) that depends on nothing but its arguments: the same on every machine and in every release."""
+    """A number in [0, 1) that depends on its arguments alone: the same on every machine and in every release."""
     return int(hashlib.sha1(f'{purpose}{concept}'.encode()).hexdigest()[:8], 16) / 2**32
 
 
@@ -99,12 +99,12 @@ def split_of(family: str) -> str:
 
 
 def heldout_languages(family: str) -> tuple[str, ...]:
-    """The languages whose name of these concepts training never shows: three for a third of the families, else none."""
+    """The languages whose names for a family training never shows: three for a third of the families, else none."""
     return HELDOUT_LANGUAGES if fraction('heldout:', family) < 1 / 3 else ()
 
 
 def missing(raw: Path, config: Config) -> list[str]:
-    """The paths, relative to `raw`, that the config needs and that are not there."""
+    """The paths, relative to `raw`, that the config needs and that are missing."""
     needed = [emoji.TABLE, emoji.CLDR, emoji.CLDR_DERIVED]
     paths = {
         'noto': [emoji.GOOGLE],
@@ -150,7 +150,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                     'licence': text,
                 }
             ),
-            # Records of a concept stay side by side only where they are to be compressed together.
+            # Records of a concept are neighbours only if they are compressed together.
             disable_shuffling=self.builder_config.records_per_group > 1,
             license='per record, in the feature `licence`',
         )
@@ -221,7 +221,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             'names': [names[language] for language in languages],
             'heldout_languages': [language for language in heldout_languages(family) if language in names],
             'source': SOURCES[style],
-            # Stamps bring their own captions; emoji are named by Unicode.
+            # Stamps have their own captions; Unicode names emoji.
             'licence': LICENCES[style] if style.startswith('tux-') else f'{LICENCES[style]} AND Unicode-3.0',
         }
         return split_of(family), key or f'{concept}/{style}', record

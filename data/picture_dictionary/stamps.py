@@ -1,8 +1,8 @@
-"""Tux Paint stamps: photographs and drawings with captions; and which words are one family, so that no split leaks.
+"""Tux Paint stamps, photographs and drawings with captions; and families of words, so that splits do not leak.
 
 A stamp is a PNG (one object, its background removed) with a text file: line 1 the English caption, then
-`LL.utf8=caption`. What a stamp shows is read from its English caption: of "A red fire truck." the noun phrase 'red fire
-truck' is the concept, an emoji's if one has that English name; the head noun 'truck' gives the family.
+`LL.utf8=caption`. The English caption tells what a stamp shows. In "A red fire truck." the noun phrase 'red fire
+truck' is the concept, that of an emoji if one has this English name. The head noun 'truck' gives the family.
 """
 
 import dataclasses
@@ -16,11 +16,11 @@ from PIL import Image
 from data.picture_dictionary import emoji
 
 ROOT = 'x/tuxpaint-stamps-default/usr/share/tuxpaint/stamps'
-# Letters, digits, coins and signs are no things with a name. (Mirrored twins have no caption and drop out by that.)
+# Letters, digits, coins and signs are not things with a name. (Mirrored twins are skipped, since they have no caption.)
 LEFT_OUT = 'symbols'
 LOCALE = {'zh': 'zh_CN'}
 
-# A Tux Paint folder -> the category of the emoji that show such things; subcategory is 'tux-' and the folder's name.
+# A Tux Paint folder -> the category of emoji for such things. The subcategory is 'tux-' and the folder's name.
 CATEGORIES = {
     'animals': 'Animals & Nature',
     'plants': 'Animals & Nature',
@@ -39,8 +39,8 @@ CATEGORIES = {
     'military': 'Objects',
 }
 
-# The `texture` above which a stamp is called a photograph: near the trough between the two humps of the 702 values. By
-# eye, a few are wrong both ways (shaded drawings; photographs of black, white or smooth things).
+# A stamp with more `texture` is a photograph. The value is near the minimum between the two modes of the 702 values. A
+# few stamps are misclassified (shaded drawings; photographs of black, white or smooth things).
 PHOTO_TEXTURE = 0.5
 
 _CUT = re.compile(
@@ -63,25 +63,25 @@ def _without_article(english: str) -> str:
 
 
 def singular(word: str) -> str:
-    """A crude singular: enough to bring 'cherries' and 'cherry', 'socks' and 'sock' together, and never shown."""
+    """A rough singular, which maps 'cherries' to 'cherry' and 'socks' to 'sock'. It is never shown."""
     if word.endswith('ies'):
         return word[:-3] + 'y'
     return word[:-1] if word.endswith('s') and not word.endswith('ss') else word
 
 
 class Families:
-    """Which concepts go to one split together: those whose English names share the head noun, an animal and its face.
+    """Families of concepts, each in one split: those whose English names share the head noun; an animal and its face.
 
-    `names` maps the ids of the emoji concepts to their English names. A family is called by an emoji concept's id: of
-    the bare head noun ('1f415', dog, heads 'dog face', 'guide dog' and 'hot dog'), else of its first member; a family
-    of stamps only by the noun itself. Synonyms ('car', 'automobile') are not known to be such.
+    `names` maps the ids of the emoji concepts to their English names. The name of a family is the id of an emoji
+    concept: that of the head noun alone ('1f415', dog, for 'dog face', 'guide dog' and 'hot dog'), else of its first
+    member. A family of stamps alone has the noun as its name. Synonyms ('car', 'automobile') are not recognised.
     """
 
     def __init__(self, names: dict[str, str]):
         self._heads_of = {code: self._head(noun_phrase(name)) for code, name in names.items()}
         self._codes, self._families = {}, {}
         for code in sorted(names):
-            # The whole name, not its noun phrase: 'fork and knife' is not the concept of a fork.
+            # The whole name, not its noun phrase: 'fork and knife' is not a fork.
             self._codes.setdefault(self._key(_without_article(names[code])), code)
             self._families.setdefault(self._heads_of[code], code)
         for phrase, code in self._codes.items():
@@ -99,7 +99,7 @@ class Families:
         return singular(words[-1]) if words else phrase
 
     def concept(self, english: str) -> str | None:
-        """The id of the emoji concept that has this English name, but for articles and the plural."""
+        """The id of the emoji concept with this English name, ignoring articles and plurals."""
         return self._codes.get(self._key(noun_phrase(english)))
 
     def of_english(self, english: str) -> str:
@@ -139,7 +139,7 @@ def read_stamps(raw: Path, families: Families) -> Iterator[Stamp]:
             continue
         captions = read_captions(text.read_text(encoding='utf-8'))
         english = captions['en']
-        # Two stamps of one thing are one concept, called by the first.
+        # Two stamps of one thing are one concept, with the id of the first.
         concept = families.concept(english) or tux_concepts.setdefault(noun_phrase(english), f'tux:{stem}')
         with Image.open(path) as picture:
             style = 'tux-photo' if is_photo(picture.convert('RGBA')) else 'tux-drawing'
@@ -149,7 +149,7 @@ def read_stamps(raw: Path, families: Families) -> Iterator[Stamp]:
 
 
 def read_captions(text: str) -> dict[str, str]:
-    """Language -> caption without its final mark, for 'en' (line 1) and whatever else of LANGUAGES the file has."""
+    """Language -> caption without its final mark, for 'en' (line 1) and the other LANGUAGES in the file."""
     first, *lines = text.splitlines()
     by_locale = dict(line.split('.utf8=', 1) for line in lines if '.utf8=' in line)
     captions = {'en': first} | {
@@ -164,7 +164,7 @@ def read_captions(text: str) -> dict[str, str]:
 def texture(picture: Image.Image) -> float:
     """Share of the object's horizontal neighbours whose brightness differs a little (by 1 to 24 of 255).
 
-    A drawing is made of flat areas and hard edges, where neighbours are equal or far apart; a photograph has grain.
+    A drawing has flat areas and hard edges, where neighbours are equal or very different; a photograph has grain.
     """
     pixels = np.asarray(picture.convert('RGBA'), np.int32)
     solid = pixels[..., 3] > 250

@@ -13,14 +13,14 @@ from flamingo_jax import commands
 
 
 def main() -> None:
-    """Builds what the flags say."""
+    """Builds the scenes."""
     f = flags.FLAGS
     build(Builder, 'full', f.pictures, f.out, f.overwrite)
 
 
 if __name__ == '__main__':
     flags.DEFINE_string('pictures', None, 'Folder of a prepared picture dictionary.', required=True)
-    flags.DEFINE_string('out', None, 'Folder to put data sets in.', required=True)
-    flags.DEFINE_bool('overwrite', False, 'Build again what is built already.')
+    flags.DEFINE_string('out', None, 'Folder for data sets.', required=True)
+    flags.DEFINE_bool('overwrite', False, 'Build again if the data set exists.')
     commands.start(__doc__)
     main()

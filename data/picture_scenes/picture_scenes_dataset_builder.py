@@ -1,7 +1,7 @@
 """The scenes as a TFDS data set in ArrayRecord: a picture set whose pictures have questions. See scenes.py.
 
-The input is a prepared picture dictionary; no network, no TensorFlow. Scenes follow from the drawings and the numbers of the
-config alone.
+The input is a prepared picture dictionary. Neither network nor TensorFlow is needed. Scenes depend on the drawings and
+the config alone.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ QUALITY = 90  # Of the WebP.
 
 @dataclasses.dataclass(kw_only=True)
 class Config(tfds.core.BuilderConfig):
-    """Styles to draw all splits in, one that only half of the test is drawn in, and numbers of scenes."""
+    """The styles of all splits, a style that only half of the test has, and the numbers of scenes."""
 
     styles: tuple[str, ...] = ('noto', 'twemoji', 'fluent-flat', 'openmoji-color')
     heldout_style: str = 'fluent-3d'
@@ -34,7 +34,7 @@ class Config(tfds.core.BuilderConfig):
 
 @dataclasses.dataclass(frozen=True)
 class Drawing:
-    """A thing as one artist drew it, trimmed, and the record's fields on where it is from."""
+    """One artist's drawing of a thing, trimmed, with the source fields of its record."""
 
     picture: Image.Image
     source: str
@@ -91,19 +91,19 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             rng = random.Random(f'{split}/{i}')
             make = (compositions.place, compositions.count)[i % 2]
             scene = make(rng)
-            while scene.composition in drawn:  # Each once: a test scene with its answer is no example for another.
+            while scene.composition in drawn:  # Each scene once, so that an example never shows the query's scene.
                 scene = make(rng)
             drawn.add(scene.composition)
             yield i, _record(scene, styles[i // 2 % len(styles)], drawings)
 
 
 def read_drawings(dictionary: Path, styles: tuple[str, ...]) -> dict[str, dict[str, Drawing]]:
-    """Style -> thing -> drawing, of those THINGS of the dictionary's training split that every style has.
+    """Style -> thing -> drawing, for THINGS in the dictionary's training split that every style has.
 
-    Raises FileNotFoundError if `dictionary` is no prepared data set, ValueError if it lacks a style.
+    FileNotFoundError if `dictionary` is not a prepared data set, ValueError if a style is missing.
     """
     if not (dictionary / 'dataset_info.json').is_file():
-        raise FileNotFoundError(f'{dictionary} is no prepared data set. {Builder.MANUAL_DOWNLOAD_INSTRUCTIONS}')
+        raise FileNotFoundError(f'{dictionary} is not a prepared data set. {Builder.MANUAL_DOWNLOAD_INSTRUCTIONS}')
     found: dict[str, dict[str, Drawing]] = {style: {} for style in styles}
     for record in tfds.builder_from_directory(dictionary).as_data_source('train'):
         if (style := record['style'].decode()) not in found:
@@ -114,7 +114,7 @@ def read_drawings(dictionary: Path, styles: tuple[str, ...]) -> dict[str, dict[s
             source, licence = record['source'].decode(), record['licence'].decode()
             found[style][name] = Drawing(scenes.trimmed(picture), source, licence)
     if lacking := [style for style, drawings in found.items() if not drawings]:
-        raise ValueError(f'{dictionary} has no drawings in {lacking}; build its config `full`.')
+        raise ValueError(f'{dictionary} has no drawings in {lacking}. Build its config `full`.')
     everywhere = set.intersection(*(set(drawings) for drawings in found.values()))
     return {style: {name: drawings[name] for name in sorted(everywhere)} for style, drawings in found.items()}
 

@@ -1,10 +1,10 @@
-"""Scenes: a few drawings of the picture dictionary composed on one white canvas, with questions that only the canvas answers.
+"""Scenes: a few drawings of the picture dictionary on one white canvas, with questions that only the canvas answers.
 
     place   2 to 4 different things in the corners    what is in the top left? dog        where is the dog? top left
     count   1 to 5 of one thing, 0 to 3 of another    how many: dog? three                how many: taxi? one
 
-What is held out is who meets whom: two things that share a scene of the test split never share one in training, so that a scene
-cannot be known by heart. The things themselves are few and all seen in training.
+Pairs of things are held out: two things that share a scene in the test split never share one in training, so that a
+scene cannot be memorised. The things themselves are few, and all are in training.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from PIL import Image
 
 from data.picture_dictionary.picture_dictionary_dataset_builder import fraction
 
-# English names of the dictionary's training concepts: one word, and no two that an artist draws alike. Chosen by eye.
+# English names of training concepts of the dictionary: single words for things that look different. Chosen by eye.
 ANIMALS = (
     *('frog', 'penguin', 'flamingo', 'owl', 'duck', 'peacock', 'spider', 'snail', 'butterfly', 'crab', 'octopus'),
     *('dolphin', 'turtle', 'dog', 'pig', 'panda', 'kangaroo', 'giraffe', 'elephant', 'koala', 'lion', 'cow'),
@@ -49,7 +49,7 @@ class Placed:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """What stands where; `composition` says it without sizes and jitter. `questions` are pairs with the answers."""
+    """A scene. `composition` describes it without sizes and jitter. `questions` are pairs of question and answer."""
 
     composition: str
     placed: tuple[Placed, ...]
@@ -57,9 +57,9 @@ class Scene:
 
 
 def split_of(one: str, other: str) -> str:
-    """The split in whose scenes these two may meet, in either order: 'train' (50 %), 'validation' (20 %), 'test'.
+    """The split in which these two may share a scene, in either order: 'train' (50 %), 'validation' (20 %), 'test'.
 
-    The test has many, so that enough sets of three and four consist of its pairs alone.
+    The test has many pairs, so that there are enough sets of three and four with test pairs only.
     """
     position = fraction('scene:', ' '.join(sorted((one, other))))
     return 'train' if position < 0.5 else 'validation' if position < 0.7 else 'test'
@@ -69,12 +69,12 @@ class Compositions:
     """Draws the scenes of one split.
 
     Attributes:
-      together: 2, 3, 4 -> the sets of so many things of which every two may meet.
-      alone: number word -> the things of which so many may stand alone.
+      together: 2, 3, 4 -> the sets of that many things of which every two may share a scene.
+      alone: number word -> the things of which this number may be alone in a scene.
     """
 
     def __init__(self, things: Sequence[str], split: str):
-        """Raises ValueError if the things are too few."""
+        """ValueError if there are too few things."""
         met = {(one, other) for one in things for other in things if one < other and split_of(one, other) == split}
         self.together = {2: sorted(met)}
         for number in (3, 4):
@@ -84,10 +84,13 @@ class Compositions:
                 for thing in sorted(things)
                 if all((other, thing) in met for other in others)
             ]
-        # A thing that meets none meets its number: three dogs alone are held out or not.
+        # A thing alone is paired with its number: 'three dogs' can be held out.
         self.alone = {number: [thing for thing in things if split_of(thing, number) == split] for number in NUMBERS}
         if not all(self.together.values()) or not all(self.alone.values()):
-            raise ValueError(f'{len(things)} things are too few for scenes of the split {split!r}: {sorted(things)}.')
+            raise ValueError(
+                f'{len(things)} things are too few for scenes of the split {split!r}: {sorted(things)}. '
+                'Use a dictionary with more.'
+            )
 
     def place(self, rng: random.Random) -> Scene:
         """Different things in different corners."""
@@ -116,15 +119,15 @@ class Compositions:
 
 
 def _put(rng: random.Random, thing: str, cell: int, cells_a_side: int, sizes: tuple[int, int]) -> Placed:
-    """Somewhere within a cell, of some size: cells do not overlap, so neither do things."""
+    """A random place and size within a cell. Cells do not overlap, so neither do things."""
     room, size = CANVAS // cells_a_side, rng.randint(*sizes)
     left, top = cell % cells_a_side * room, cell // cells_a_side * room
     return Placed(thing, left + rng.randint(0, room - size), top + rng.randint(0, room - size), size)
 
 
 def trimmed(picture: Image.Image) -> Image.Image:
-    """The picture without its white margin, which is wider with some artists than with others."""
-    inked = picture.convert('L').point(lambda grey: 255 * (grey < 243))  # The encoder leaves the white a little uneven.
+    """The picture without its white margin, whose width depends on the artist."""
+    inked = picture.convert('L').point(lambda grey: 255 * (grey < 243))  # Encoding makes white slightly uneven.
     return picture.crop(inked.getbbox())
 
 

@@ -1,9 +1,9 @@
-"""Texts about the things of a picture set, by a frozen language model itself: what a picture of them is to make it say.
+"""Writes texts about the things of a picture set, by the frozen language model that will see their pictures.
 
     python -m data.picture_texts.build --pictures=DATA/picture_dictionary/full/1.0.0 --lm=BUNDLE --out=FILE.jsonl
 
-Each thing's English name is put into some beginnings, and the language model goes on. Names and beginnings are drawn anew for
-each text; a text ends at the first line's end. Things of the validation and test splits are left out, unless --splits names
+The language model continues beginnings that contain a thing's English name. Each text has a random name and beginning,
+and ends at the end of its first line. Things of the validation and test splits are left out, unless --splits names
 them.
 """
 
@@ -15,9 +15,9 @@ if __name__ == '__main__':
     flags.DEFINE_string('pictures', None, 'Folder of a prepared picture set.', required=True)
     flags.DEFINE_string('lm', None, 'Bundle of a language model.', required=True)
     flags.DEFINE_string('out', None, 'File to write.', required=True)
-    flags.DEFINE_list('splits', ['train'], 'Splits whose things are written about.')
-    flags.DEFINE_integer('texts', 8, 'Of each thing.', lower_bound=1)
-    flags.DEFINE_integer('tokens', 20, 'A text has at most so many.', lower_bound=1)
+    flags.DEFINE_list('splits', ['train'], 'Splits whose things get texts.')
+    flags.DEFINE_integer('texts', 8, 'Number of texts for each thing.', lower_bound=1)
+    flags.DEFINE_integer('tokens', 20, 'Most tokens in a text.', lower_bound=1)
     flags.DEFINE_integer('seed', 0, 'Of drawing.')
     commands.start(__doc__)
 
@@ -32,7 +32,7 @@ from flamingo_jax.few_shot.kinds import with_article
 from flamingo_jax.files import write_whole
 from flamingo_jax.inputs.sources.array_record import open_split
 
-# (What could stand in the place of the picture, what follows it). {a} is the name with its article, {name} without.
+# (Words that can replace the picture, what follows). {a} is the name with its article, {name} without.
 BEGINNINGS = (
     ('{A}', ' is'),
     ('{A}', ' is a kind of'),
@@ -85,7 +85,7 @@ def main() -> None:
             says = says.format(name=name, Name=name[:1].upper() + name[1:], a=a, A=a[:1].upper() + a[1:])
             asked.append((name, says, text))
         prompts = [[says + text] for _, says, text in asked]
-        prompts += prompts[-1:] * (BATCH - len(prompts))  # One program for all.
+        prompts += prompts[-1:] * (BATCH - len(prompts))  # Padding, so that one program serves all.
         how = dict(max_new_tokens=f.tokens, temperature=0.8, top_p=0.95, stop=('\n',), seed=f.seed + begin)
         for (name, says, text), more in zip(asked, lm.generate(prompts, **how), strict=False):
             if text or more:

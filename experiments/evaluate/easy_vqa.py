@@ -1,8 +1,8 @@
 """easy-VQA, few-shot: `what color is the shape?`, `is there a circle?`. Majority answer of each question: .678.
 
     pip download --no-deps easy-vqa==1.0 && unzip easy_vqa-1.0-py3-none-any.whl -d easy_vqa
-    python -m flamingo_jax.evaluate --config=experiments/evaluate/easy_vqa.py --checkpoint=BUNDLE_OR_WORKDIR --workdir=DIR \
-        --config.data=easy_vqa/easy_vqa/data
+    python -m flamingo_jax.evaluate --config=experiments/evaluate/easy_vqa.py --checkpoint=BUNDLE_OR_WORKDIR \
+        --workdir=DIR --config.data=easy_vqa/easy_vqa/data
 """
 
 from ml_collections import ConfigDict

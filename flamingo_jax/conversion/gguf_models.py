@@ -1,10 +1,10 @@
-"""A GGUF file as a language model: its keys as the fields of a config.json, its tensors as they were before it was written.
+"""A GGUF file as a language model: its keys as the fields of a config.json, its tensors in their original form.
 
     FILE.gguf    `read_model`    Model(fields, tensors, tokenizer)
 
-llama.cpp computes some things otherwise, and its writers change the tensors to fit: the rows of LLaMA's queries and keys are
-in the order of rotated pairs, and Gemma's norms have their 1 added. Both are undone. What is left out of the keys because
-llama.cpp knows it by heart is put in.
+llama.cpp's writers change some tensors: the rows of LLaMA's queries and keys are in the order of rotated pairs, and
+Gemma's norms have 1 added. Both are undone here. Settings that are built into llama.cpp and missing from the keys are
+added.
 
 Sources: convert_hf_to_gguf.py and the model files of llama.cpp; the fields are those of transformers 5.24.
 """
@@ -22,7 +22,7 @@ from flamingo_jax.conversion.language_model_tokenizers import read_tokenizer
 from flamingo_jax.conversion.language_models import Family
 from flamingo_jax.inputs.tokenizer import Tokenizer
 
-# As in `language_models.FAMILIES`; a file has those of these that its model has.
+# As in `language_models.FAMILIES`. A file has the tensors that its model needs.
 NAMES = {
     'tokens': 'token_embd',
     'norm_out': 'output_norm',
@@ -52,7 +52,7 @@ KINDS = {
     'gemma2': 'gemma2',
     'gemma3': 'gemma3_text',
 }
-# Keys of models that descend from these and compute something else, with the value that changes nothing.
+# Keys of descendants that compute something else, with the value that has no effect.
 NEUTRAL = {
     'expert_count': 0,
     'logit_scale': 1.0,
@@ -61,22 +61,22 @@ NEUTRAL = {
     'attention.clamp_kqv': 0.0,
     'attention.causal': True,
 }
-SCALED = ('gemma2', 'gemma3')  # Whose queries have a scale of their own, and whose blocks have windows.
-# Depth of the Gemma 2 and 3 of 27B, whose scale follows from the width.
+SCALED = ('gemma2', 'gemma3')  # Their queries have a special scale, and some blocks have windows.
+# Depth of the 27B Gemma 2 and 3, whose scale follows from the width.
 SCALED_BY_WIDTH = {('gemma2', 46), ('gemma3', 62)}
-# LLaMA 3.1 to 3.3: low_freq_factor and high_freq_factor, which no file says, and the original context.
+# LLaMA 3.1 to 3.3: low_freq_factor and high_freq_factor, which files do not have, and the original context.
 LLAMA3_BANDS, LLAMA3_CONTEXT = (1.0, 4.0), 8192
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """What a GGUF file holds.
+    """The content of a GGUF file.
 
     Attributes:
-      fields: as of a config.json.
-      tensors: by their names in the file, `FAMILY`'s, in the values and the order of the originals.
-      tokenizer: with as many rows as the embedding has.
-      name, licence: what the file says of itself; '' where it does not.
+      fields: fields of a config.json.
+      tensors: by their names in the file (`FAMILY`), with the values and the order of the originals.
+      tokenizer: with as many rows as the embedding.
+      name, licence: those in the file; '' if it has none.
     """
 
     fields: dict[str, Any]
@@ -90,8 +90,8 @@ def read_model(path: str | os.PathLike) -> Model:
     """The language model of a GGUF file, with nothing dequantised yet.
 
     Raises:
-      FileNotFoundError, ImportError, ValueError: as of `read_gguf`; or the architecture, a setting or the tokenizer is not
-        known; it is named.
+      FileNotFoundError, ImportError, ValueError: as for `read_gguf`; or the architecture, a setting or the tokenizer
+        is not known; the message names it.
     """
     keys, tensors = read_gguf(path)
     try:
@@ -99,14 +99,14 @@ def read_model(path: str | os.PathLike) -> Model:
         tensors = {name: _as_before(name, tensor, fields) for name, tensor in tensors.items()}
         tokenizer = read_tokenizer(keys, fields['vocab_size'])
     except KeyError as error:
-        raise ValueError(f'{path} has no key for {error}. Fetch it again.') from error
+        raise ValueError(f'{path} has no key for {error}. Download it again.') from error
     except ValueError as error:
         raise ValueError(f'{path}: {error}') from error
     return Model(fields, tensors, tokenizer, str(keys.get('general.name', '')), str(keys.get('general.license', '')))
 
 
 def _fields(keys: Mapping[str, Any], tensors: Mapping[str, Quantised]) -> dict[str, Any]:
-    """What the config.json of the model would say."""
+    """The fields of the model's config.json."""
     kind = keys.get('general.architecture')
     if kind not in KINDS:
         raise ValueError(f'the architecture {kind!r} is not known. Known: {", ".join(KINDS)}.')
@@ -117,7 +117,9 @@ def _fields(keys: Mapping[str, Any], tensors: Mapping[str, Quantised]) -> dict[s
     if 'attention.scale' in of and kind not in SCALED:
         raise ValueError(f'{kind}.attention.scale = {of["attention.scale"]!r} is not supported.')
     if 'token_embd.weight' not in tensors:
-        raise ValueError('it has no tensor token_embd.weight: it holds no language model. Give the file that does.')
+        raise ValueError(
+            'it has no tensor token_embd.weight, so it is not a language model. Give the file of the language model.'
+        )
     width, heads = of['embedding_length'], of['attention.head_count']
     head_dim = of.get('attention.key_length') or width // heads
     if {of.get('attention.value_length', head_dim), of.get('rope.dimension_count', head_dim)} != {head_dim}:
@@ -168,22 +170,22 @@ def _scaling(of: Mapping[str, Any], tensors: Mapping[str, Quantised]) -> dict[st
 
 
 def _llama3_scaling(divisors: np.ndarray, base: float) -> dict[str, Any]:
-    """The scaling of LLaMA 3 from what it divides each frequency by: 1, the factor, or something between."""
+    """The scaling of LLaMA 3 from its divisors of frequencies: 1, the factor, or between."""
     factor, (low, high) = float(divisors.max()), LLAMA3_BANDS
-    frequency = base ** -(np.arange(len(divisors)) / len(divisors)) / (2 * np.pi)  # Turns a position.
+    frequency = base ** -(np.arange(len(divisors)) / len(divisors)) / (2 * np.pi)  # Turns per position.
     between = (divisors > 1.001) & (divisors < 0.999 * factor)
-    share = (1 / divisors[between] - 1 / factor) / (1 - 1 / factor)  # Of a frequency, that is kept.
+    share = (1 / divisors[between] - 1 / factor) / (1 - 1 / factor)  # Share of a frequency that is kept.
     contexts = (low + share * (high - low)) / frequency[between]
     context = round(float(np.median(contexts))) if between.any() else LLAMA3_CONTEXT
     kept = np.clip((context * frequency - low) / (high - low), 0, 1)
     if not np.allclose(divisors, 1 / ((1 - kept) / factor + kept), rtol=1e-3):
-        raise ValueError('its rope_freqs are not those of LLaMA 3, and no others are supported.')
+        raise ValueError('its rope_freqs are not those of LLaMA 3. No others are supported.')
     names = ('low_freq_factor', 'high_freq_factor', 'original_max_position_embeddings')
     return dict(rope_type='llama3', factor=factor, **dict(zip(names, (low, high, context), strict=True)))
 
 
 def _as_before(name: str, tensor: Quantised, fields: Mapping[str, Any]) -> Quantised:
-    """The tensor as it was before a writer of GGUF changed it."""
+    """Undoes the change of a GGUF writer to a tensor."""
     kind, part = fields['model_type'], name.split('.')[-2]
     change = None
     if kind == 'llama' and part in ('attn_q', 'attn_k'):

@@ -1,17 +1,20 @@
-"""IDEFICS (HuggingFaceM4/idefics-9b, -80b and their -instruct; transformers' IdeficsForVisionText2Text), read and written.
+"""Reads and writes IDEFICS: HuggingFaceM4/idefics-9b, -80b, and their -instruct versions.
 
-A folder of Hugging Face holds everything. What differs from the paper, and is said by the config:
+In transformers it is IdeficsForVisionText2Text.
 
-    the LM is a LLaMA; two or three new tokens have embeddings of their own         `extra_tokens`
-    text norms are RMS norms, the feed-forward is a SwiGLU of the LM's width         `XattnConfig.norm`, `gated_ffw`, `ffw_width`
-    queries and keys are normed: by RMS in the blocks, by layer norm in the resampler `qk_norms`
-    alphas may be vectors                                                            `vector_alphas`
-    no map into or out of the resampler, no time embeddings, ReLU; or no resampler   `projects`, `frames`, `activation`
-    the CLIP (ViT-H/14) gives all its tokens, the class token too, before its last norm
+Everything is in one Hugging Face folder. Differences from the paper, with the fields of the config for them:
+
+    the LM is a LLaMA; two or three new tokens have embeddings of their own   `extra_tokens`
+    text norms are RMS norms                                                  `XattnConfig.norm`
+    the gated feed-forward is a SwiGLU of the LM's width                      `gated_ffw`, `ffw_width`
+    queries and keys have norms: RMS in the blocks, layer in the resampler    `qk_norms`
+    alphas may be vectors                                                     `vector_alphas`
+    no projections in the resampler, no time embeddings, ReLU; or none        `projects`, `frames`, `activation`
+    the features are all tokens of the CLIP (ViT-H/14), with the class token, before its last norm
     a picture is squashed to a square, and written <fake_token_around_image><image><fake_token_around_image>
 
-Text before the first picture gets nothing from the cross-attention, in both (of several pictures' tokens, the tag <image> is
-the first that sees its picture).
+In both, text before the first picture gets nothing from the cross-attention. Of the tokens that stand for a picture,
+the tag <image> is the first that sees it.
 """
 
 import dataclasses
@@ -46,10 +49,10 @@ def convert(
 
     Args:
       source: the folder.
-      empty, progress: where the arrays come from, and whether a bar is shown, see `tensors.to_tree`.
+      empty, progress: as for `tensors.to_tree`.
 
     Raises:
-      FileNotFoundError, ValueError: a file is missing, damaged or of another model; it is named, with the tensor and a remedy.
+      FileNotFoundError, ValueError: a file is missing, damaged or of another model; the message names it and a remedy.
     """
     folder = pathlib.Path(source).expanduser()
     fields = read_json(folder / 'config.json')
@@ -70,23 +73,23 @@ def convert(
 def _read_config(fields: Mapping[str, Any]) -> FlamingoConfig:
     try:
         return config_of(fields)
-    except (ArithmeticError, AttributeError, TypeError) as error:  # A value of another type than is meant.
-        raise ValueError(f'its config.json has a value that cannot be ({error})') from error
+    except (ArithmeticError, AttributeError, TypeError) as error:  # A value has a wrong type.
+        raise ValueError(f'its config.json has an invalid value ({error})') from error
 
 
 def config_of(fields: Mapping[str, Any]) -> FlamingoConfig:
-    """The config of a config.json; the names of the extra tokens, which the tokenizer knows, are still missing."""
+    """The config of a config.json, still without the names of the extra tokens, which are in the tokenizer."""
     if fields.get('model_type') != 'idefics':
-        raise ValueError(f"its config.json has model_type {fields.get('model_type')!r} and not 'idefics'")
+        raise ValueError(f"its config.json has model_type {fields.get('model_type')!r}, not 'idefics'")
     defaults = dict(vocab_size=32_000, hidden_size=4096, intermediate_size=11_008, num_hidden_layers=32)
     fields = defaults | dict(num_attention_heads=32) | dict(fields)
-    # Of grouped queries, which transformers' IDEFICS has not, a LLaMA's config may speak.
+    # A LLaMA's config may have grouped queries, which transformers' IDEFICS does not support.
     lm = language_model_configs.config_of(dict(fields, model_type='llama', num_key_value_heads=None, head_dim=None))
     seen, p = fields.get('vision_config') or {}, fields.get('perceiver_config') or {}
     width = seen.get('embed_dim', 768)
     activation = seen.get('hidden_act', 'gelu')
     if activation not in ACTIVATIONS:
-        raise ValueError(f'its vision_config has hidden_act {activation!r}, which is none of {sorted(ACTIVATIONS)}')
+        raise ValueError(f'its vision_config has hidden_act {activation!r}, not one of {sorted(ACTIVATIONS)}')
     vision = ViTConfig(
         width=width,
         depth=seen.get('num_hidden_layers', 32),
@@ -113,7 +116,7 @@ def config_of(fields: Mapping[str, Any]) -> FlamingoConfig:
     every = fields.get('cross_layer_interval', 1)
     if lm.depth % every:
         raise ValueError(
-            f'{lm.depth} layers are not divided by cross_layer_interval = {every}, which IDEFICS cannot run'
+            f'its {lm.depth} layers are not a multiple of cross_layer_interval = {every}, as IDEFICS requires'
         )
     xattn = XattnConfig(
         every=every,
@@ -140,10 +143,13 @@ def config_of(fields: Mapping[str, Any]) -> FlamingoConfig:
 
 
 def fields_of(config: FlamingoConfig) -> dict[str, Any]:
-    """The config.json of a model, the inverse of `config_of`. ValueError says why a model is none that IDEFICS can hold."""
+    """The config.json of a model, the inverse of `config_of`. ValueError says why a model does not fit IDEFICS."""
     lm, vision, resampler, xattn = config.lm, config.vision, config.resampler, config.xattn
     if not (isinstance(vision, ViTConfig) and xattn):
-        raise ValueError('This model is no IDEFICS: its trunk is no vision transformer, or it has no gated blocks.')
+        raise ValueError(
+            'This model cannot be written as an IDEFICS: its trunk is not a vision transformer, or it '
+            'has no gated blocks.'
+        )
     names = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
     fields = dict(
         architectures=['IdeficsForVisionText2Text'],
@@ -191,13 +197,13 @@ def fields_of(config: FlamingoConfig) -> dict[str, Any]:
         ours, theirs = config.to_json(), same.to_json()
         wrong = [name for name in ours if ours[name] != theirs[name]]
         raise ValueError(
-            f'This model is no IDEFICS: it differs in {", ".join(wrong)} from what IDEFICS can say of them.'
+            f'This model cannot be written as an IDEFICS, whose config does not allow its {", ".join(wrong)}.'
         )
     return fields
 
 
 def _open_tokenizer(folder: pathlib.Path, fields: Mapping[str, Any], config: FlamingoConfig) -> Tokenizer:
-    """The folder's tokenizer, whose tokens beyond the LM's vocabulary become the extra tokens."""
+    """The folder's tokenizer. Its tokens beyond the LM's vocabulary become the extra tokens."""
     v, count = config.lm.vocab_size, len(config.extra_tokens)
     path = folder / 'tokenizer.json'
     if path.is_file():
@@ -215,24 +221,24 @@ def _open_tokenizer(folder: pathlib.Path, fields: Mapping[str, Any], config: Fla
         path = folder / 'tokenizer.model'
         names, model = NEW_TOKENS[:count], path.read_bytes()
     else:
-        raise FileNotFoundError(f'{folder} has no tokenizer.json and no tokenizer.model. Fetch one.')
+        raise FileNotFoundError(f'{folder} has no tokenizer.json and no tokenizer.model. Download one of them.')
     if IMAGE not in names:
-        raise ValueError(f'{path} has no token {IMAGE} among the {count} beyond its vocabulary of {v}')
+        raise ValueError(f'{path} has no token {IMAGE} among the {count} tokens beyond its vocabulary of {v}')
     try:
         return Tokenizer(model, 'token', v, names)
-    except Exception as error:  # Both libraries raise types of their own.
+    except Exception as error:  # Both libraries have error types of their own.
         raise ValueError(f'{path} cannot be read ({error})') from error
 
 
 def roles_of(tokenizer: Tokenizer) -> dict[str, Any]:
-    """What config.json says of a tokenizer."""
+    """The fields of config.json about a tokenizer."""
     ends = list(tokenizer.ends)
     ends = ends[0] if len(ends) == 1 else ends
     return dict(bos_token_id=tokenizer.bos, eos_token_id=ends, pad_token_id=tokenizer.pad)
 
 
 def write_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer) -> None:
-    """The tokenizer's file, with the extra tokens again among its own."""
+    """Writes the tokenizer's file, with the extra tokens back among its own."""
     model = tokenizer.model
     if tokenizer.file == 'tokenizer.json':
         content = json.loads(model)
@@ -278,7 +284,7 @@ def idefics_tensors(config: FlamingoConfig) -> Iterator[Tensor]:
 def _llama_block(
     ours: tuple[str | int, ...], theirs: str, attention: str, norm_name: str, lm: LanguageModelConfig, media: int
 ) -> Iterator[Tensor]:
-    """What a block of LLaMA and a gated block of IDEFICS share; keys and values come from the width `media`."""
+    """Tensors that a LLaMA block and a gated block of IDEFICS share. Keys and values read the width `media`."""
     d, heads = lm.width, (lm.heads, lm.head_dim)
     inner = lm.heads * lm.head_dim
     yield from norm((*ours, norm_name), f'{theirs}.input_layernorm', d, bias=False)

@@ -1,7 +1,7 @@
 """The config.json of a published language model -> LanguageModelConfig.
 
-A function a family. Keys that a file leaves out have the defaults of transformers 5.24 (of mosaicml/examples for
-`mosaic_gpt`); a setting that this decoder does not have is an error that names it.
+There is one function per family. Missing keys get the defaults of transformers 5.24 (of mosaicml/examples for
+`mosaic_gpt`). A setting that this decoder does not support is an error that names it.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,7 +30,7 @@ def config_of(fields: Fields, where: Any = 'config.json') -> LanguageModelConfig
       where: the file, for errors.
 
     Raises:
-      ValueError: an unknown model_type, or a setting that this decoder does not have; both are named.
+      ValueError: the model_type is unknown, or this decoder does not support a setting; the message names it.
     """
     fields = text_fields(fields)
     kind = fields.get('model_type')
@@ -48,18 +48,18 @@ def config_of(fields: Fields, where: Any = 'config.json') -> LanguageModelConfig
     wrong = [f'{name} = {size!r}' for name in sizes if not (type(size := getattr(config, name)) is int and size > 0)]
     if wrong or config.heads % config.kv_heads:
         heads = f'{config.heads} heads on {config.kv_heads} of keys'
-        raise ValueError(f'{where} describes no model: it has {", ".join(wrong) or heads}. Fetch it again.')
+        raise ValueError(f'{where} does not describe a model: it has {", ".join(wrong) or heads}. Download it again.')
     return config
 
 
 def text_fields(fields: Fields) -> Fields:
-    """The language model's part of the config of a model that also sees."""
+    """The language model's part of the config of a model with vision."""
     inner = fields.get('text_config') if fields.get('model_type') == 'gemma3' else None
     return dict(model_type='gemma3_text') | inner if isinstance(inner, dict) else fields
 
 
 def _refuse(fields: Fields, **supported: Any) -> None:
-    """Raises ValueError if a setting has another value than the one given; without it, it has that one."""
+    """ValueError if a setting has another value than the given one, which is its default."""
     for name, value in supported.items():
         if fields.get(name, value) not in (value, None):
             raise ValueError(f'{name} = {fields[name]!r} is not supported, only {value!r}.')
@@ -72,7 +72,7 @@ def _activation(name: str) -> str:
 
 
 def _rotary(fields: Fields, layers: str = 'full_attention', base: float = 10_000.0) -> dict[str, Any]:
-    """The fields of rotary positions; `rope_parameters` in files since 2025, `rope_theta` and `rope_scaling` before."""
+    """The fields of rotary positions: `rope_parameters` since 2025, `rope_theta` and `rope_scaling` in older files."""
     scaling = fields.get('rope_parameters') or fields.get('rope_scaling') or {}
     scaling = scaling.get(layers, scaling)
     out = dict(rotary_base=float(scaling.get('rope_theta') or fields.get('rope_theta') or base))
@@ -88,7 +88,7 @@ def _rotary(fields: Fields, layers: str = 'full_attention', base: float = 10_000
 
 
 def _windows(fields: Fields, window: int | None, local: Callable[[int], bool]) -> dict[str, Any]:
-    """The windows of the blocks: those that `layer_types` says, or else those with `local(number)`."""
+    """The windows of the blocks that `layer_types` marks, or else of those with `local(number)`."""
     depth = fields['num_hidden_layers']
     kinds = fields.get('layer_types') or ['sliding_attention' if local(i) else 'full_attention' for i in range(depth)]
     if unknown := set(kinds) - {'sliding_attention', 'full_attention'}:
@@ -99,7 +99,7 @@ def _windows(fields: Fields, window: int | None, local: Callable[[int], bool]) -
 
 
 def _llama(fields: Fields, **more: Any) -> LanguageModelConfig:
-    """LLaMA 1 to 3, and what the families that descend from it share with it."""
+    """LLaMA 1 to 3, and the fields that its descendants share."""
     _refuse(fields, mlp_bias=False, use_bidirectional_attention=False)
     width, heads = fields['hidden_size'], fields['num_attention_heads']
     common = dict(
@@ -141,7 +141,7 @@ def _qwen3(fields: Fields) -> LanguageModelConfig:
 def _gemma(fields: Fields, **more: Any) -> LanguageModelConfig:
     fields = dict(head_dim=256, tie_word_embeddings=True, max_position_embeddings=8192) | fields
     activation = fields.get('hidden_activation') or fields.get('hidden_act') or 'gelu'
-    # The first files say 'gelu', and were trained with its approximation.
+    # The first files say 'gelu', but were trained with its tanh approximation.
     fields['hidden_act'] = 'gelu_pytorch_tanh' if activation == 'gelu' else activation
     return _llama(fields, **dict(norm_offset=1.0, scale_embeddings=True) | more)
 
@@ -159,7 +159,7 @@ def _gemma2(fields: Fields, **more: Any) -> LanguageModelConfig:
 
 
 def _gemma3(fields: Fields) -> LanguageModelConfig:
-    # What the language models inside of the published ones that also see leave out.
+    # Defaults of keys that are missing in published models with vision.
     defaults = dict(vocab_size=262_208, num_attention_heads=8, num_key_value_heads=4, max_position_embeddings=131_072)
     fields = defaults | dict(attn_logit_softcapping=None, final_logit_softcapping=None) | fields
     pattern = fields.get('sliding_window_pattern', 6)
@@ -171,7 +171,7 @@ def _gemma3(fields: Fields) -> LanguageModelConfig:
 
 
 def _gpt(vocab_size: int, width: int, depth: int, heads: int, ffw_width: int, **more: Any) -> LanguageModelConfig:
-    """What the families that do not descend from LLaMA have in common: layer norms, biases, a head for each key."""
+    """Common to families that do not descend from LLaMA: layer norms, biases, as many key heads as query heads."""
     common = dict(kv_heads=heads, head_dim=width // heads, norm='layer', bias=True, scale_embeddings=False)
     return LanguageModelConfig(vocab_size, width, depth, heads, ffw_width=ffw_width, **common | more)
 
@@ -220,7 +220,7 @@ def _mpt(fields: Fields) -> LanguageModelConfig:
 
 
 def _mosaic_gpt(fields: Fields) -> LanguageModelConfig:
-    """MPT-1B, which has the settings of its attention beside the others, and other defaults."""
+    """MPT-1B, which has its attention settings at the top level, and other defaults."""
     attention = {name.removeprefix('attn_'): value for name, value in fields.items()}
     attention = dict(alibi=False) | attention | dict(attn_type='multihead_attention')
     return _mpt(dict(no_bias=False) | fields | dict(attn_config=attention, expansion_ratio=fields.get('mlp_ratio', 4)))

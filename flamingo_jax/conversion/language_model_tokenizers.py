@@ -1,8 +1,8 @@
-"""The tokenizer that stands in the keys of a GGUF file, as a file of our `Tokenizer`; and another first token for any of them.
+"""Reads the tokenizer in the keys of a GGUF file, and changes the first token of any tokenizer.
 
-`tokenizer.ggml.model` is 'gpt2' for byte-level BPE, which becomes a tokenizer.json with roles, or 'llama' for SentencePiece,
-which becomes the SentencePiece model that it was. A GGUF file names the rule by which text is split before byte-level BPE, but
-does not hold the rule: the known ones are in `SPLITS`.
+`tokenizer.ggml.model` is 'gpt2' for byte-level BPE, which becomes a tokenizer.json with roles, or 'llama' for
+SentencePiece, which becomes a SentencePiece model again. A GGUF file names the rule that splits text before byte-level
+BPE, but does not contain it: known rules are in `SPLITS`.
 
 Sources: llama-vocab.cpp of llama.cpp; the tokenizer.json files of the models.
 """
@@ -21,10 +21,10 @@ from tokenizers.processors import TemplateProcessing
 
 from flamingo_jax.inputs.tokenizer import Tokenizer
 
-# Of `tokenizer.ggml.token_type`; those of SentencePiece have the same numbers.
+# Numbers of `tokenizer.ggml.token_type`, which are those of SentencePiece.
 UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 2, 3, 4, 5
 ASCII_SPACE, SPACE = ' ', '\u2581'
-NO_PIECE = 'no piece'  # Whose space no piece has: SentencePiece then has no token of the role.
+NO_PIECE = 'no piece'  # No piece has a space, so that SentencePiece finds no token for the role.
 
 LLAMA3_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -52,44 +52,44 @@ def read_tokenizer(keys: Mapping[str, Any], vocab_size: int) -> Tokenizer:
     """The tokenizer in the keys of a GGUF file.
 
     Args:
-      keys: of the file.
+      keys: the keys of the file.
       vocab_size: of the language model.
 
     Raises:
       KeyError: a key is missing.
-      ValueError: a kind of tokenizer that is not known, or one that is damaged or does not fit the model.
+      ValueError: the tokenizer is of an unknown kind, is damaged, or does not fit the model.
     """
     about = {name.removeprefix('tokenizer.ggml.'): value for name, value in keys.items()}
     kind, tokens = about['model'], about['tokens']
     if len(tokens) != vocab_size:
         raise ValueError(
-            f'its tokenizer has {len(tokens)} tokens, but its language model {vocab_size}. Fetch it again.'
+            f'its tokenizer has {len(tokens)} tokens, but its language model has {vocab_size}. Download it again.'
         )
     readers = {'gpt2': _byte_level, 'llama': _sentencepiece}
     if kind not in readers:
         raise ValueError(f'the tokenizer {kind!r} is not known. Known: {", ".join(readers)}.')
     if wrong := [name for name in about if name.endswith('token_id') and not 0 <= about[name] < vocab_size]:
-        raise ValueError(f'{wrong[0]} = {about[wrong[0]]} is no token of its {vocab_size}. Fetch it again.')
+        raise ValueError(f'{wrong[0]} = {about[wrong[0]]} is not one of its {vocab_size} tokens. Download it again.')
     kinds = about.get('token_type') or [1] * vocab_size
     if len(kinds) != vocab_size:
-        raise ValueError(f'its tokenizer has {len(kinds)} token types for {vocab_size} tokens. Fetch it again.')
+        raise ValueError(f'its tokenizer has {len(kinds)} token types for {vocab_size} tokens. Download it again.')
     try:
         return Tokenizer(readers[kind](about, kinds), vocab_size=vocab_size)
     except (KeyError, _Unsupported):
         raise
-    except Exception as error:  # Both libraries raise types of their own.
-        raise ValueError(f'its tokenizer cannot be read ({error}). Fetch it again.') from error
+    except Exception as error:  # Both libraries have error types of their own.
+        raise ValueError(f'its tokenizer cannot be read ({error}). Download it again.') from error
 
 
 class _Unsupported(ValueError):
-    """A message that says all there is to say."""
+    """A fault whose message is complete."""
 
 
 def _byte_level(about: Mapping[str, Any], kinds: list[int]) -> bytes:
     tokens, split = about['tokens'], about.get('pre')
     if split not in SPLITS:
         raise _Unsupported(f'its rule for splitting text, {split!r}, is not known. Known: {", ".join(SPLITS)}.')
-    # A model with more rows than tokens has them filled up.
+    # Rows beyond the tokens are padded.
     ids = {token: i for i, token in enumerate(tokens) if not (kinds[i] == UNUSED and token == f'[PAD{i}]')}
     merges = [tuple(merge.split(' ')) for merge in about['merges']]
     made = tokenizers.Tokenizer(BPE(ids, merges, ignore_merges=split == 'llama-bpe'))
@@ -102,7 +102,10 @@ def _byte_level(about: Mapping[str, Any], kinds: list[int]) -> bytes:
         fields |= _beginning(tokens[about['bos_token_id']], about['bos_token_id'])
     ends = [about[role] for role in ('eos_token_id', 'eot_token_id', 'eom_token_id') if role in about]
     if not ends:
-        raise _Unsupported('it does not say which token ends a text: it has no tokenizer.ggml.eos_token_id.')
+        raise _Unsupported(
+            'it does not say which token ends a text: it has no tokenizer.ggml.eos_token_id. Use '
+            'another file of this model.'
+        )
     ends = list(dict.fromkeys(ends))
     roles = dict(bos=about.get('bos_token_id', ends[0]), eos=ends, pad=about.get('padding_token_id', ends[0]))
     return json.dumps(dict(roles=roles) | fields, ensure_ascii=False).encode()
@@ -111,10 +114,10 @@ def _byte_level(about: Mapping[str, Any], kinds: list[int]) -> bytes:
 def _sentencepiece(about: Mapping[str, Any], kinds: list[int]) -> bytes:
     tokens, scores, kinds = about['tokens'], about['scores'], list(kinds)
     unknown = about['unknown_token_id'] if 'unknown_token_id' in about else kinds.index(UNKNOWN)
-    kinds[unknown] = UNKNOWN  # Some writers call it a control token.
+    kinds[unknown] = UNKNOWN  # Some writers mark it as a control token.
     model = sentencepiece_model_pb2.ModelProto()
     for token, score, kind in zip(tokens, scores, kinds, strict=True):
-        # Writers of GGUF put plain spaces into what a user has defined.
+        # Writers of GGUF use plain spaces in user-defined tokens.
         model.pieces.add(
             piece=token.replace(ASCII_SPACE, SPACE) if kind == USER_DEFINED else token, score=score, type=kind
         )
@@ -131,13 +134,14 @@ def _sentencepiece(about: Mapping[str, Any], kinds: list[int]) -> bytes:
 
 
 def begin_with(tokenizer: Tokenizer, token: str) -> Tokenizer:
-    """The same tokenizer with `token` before every text, in place of what stood there.
+    """The same tokenizer with `token` before every text, in place of its former first tokens.
 
-    Many language models attend to the first token whenever there is nothing to attend to, whatever it is (the attention sink of
-    Xiao et al. 2023). One that was trained without a token before its texts would find a picture's tag there.
+    Many language models attend to the first token, whatever it is, when there is nothing else to attend to (the
+    attention sink of Xiao et al. 2023). In a model without a token before its texts, that would be the tag of a
+    picture.
 
     Raises:
-      ValueError: it is no token of the tokenizer, or an ordinary piece of text.
+      ValueError: `token` is not in the tokenizer, or is ordinary text.
     """
     if tokenizer.file == 'tokenizer.json':
         fields = json.loads(tokenizer.model)
@@ -152,7 +156,7 @@ def begin_with(tokenizer: Tokenizer, token: str) -> Tokenizer:
             proto.trainer_spec.bos_piece = token
             model = proto.SerializeToString()
     if token not in ids:
-        raise ValueError(f'{token!r} cannot be the first token. Take one of {", ".join(map(repr, list(ids)[:20]))}.')
+        raise ValueError(f'{token!r} cannot be the first token. Use one of {", ".join(map(repr, list(ids)[:20]))}.')
     return Tokenizer(model, vocab_size=tokenizer.vocab_size)
 
 

@@ -2,10 +2,10 @@
 
     config.json, names -> tensors    `convert`    LanguageModelConfig, {'embedder': ..., 'blocks': ...}
 
-The tensors are a mapping from names to arrays, mapped from files (`hugging_face.py`) or taken from anywhere else, such as the
-part of an OpenFlamingo checkpoint whose names begin with 'lang_encoder.'. A family is a row of `FAMILIES`: what it calls our
-parameters. Shapes follow from our own tree, so that no parameter can be forgotten. torch keeps a linear map as [out, in], we
-as [in..., out...]; blocks are stacked on a leading axis.
+Tensors are a mapping from names to arrays, mapped from files (`hugging_face.py`) or from elsewhere, such as the part
+of an OpenFlamingo checkpoint whose names begin with 'lang_encoder.'. A row of `FAMILIES` has a family's names of our
+parameters. Shapes follow from our tree, so that no parameter can be forgotten. torch stores a linear map as [out, in],
+we as [in..., out...]; blocks are stacked on a leading axis.
 
 Sources: the model files of transformers 5.24, and of mosaicml/examples for `mosaic_gpt`.
 """
@@ -31,14 +31,15 @@ class Family:
     """A family of language models.
 
     Attributes:
-      names: what stands in our tree above a 'kernel', 'scale' or 'bias' -> what stands above 'weight' or 'bias' in theirs;
-        '*' is the number of a block.
-      prefixes: what all names but the output's may begin with; the first is today's.
-      fused: '' or how one tensor holds queries, keys and values: 'thirds' (all queries first) or 'heads' (head after head).
-      input_first: linear maps are [in, out], and not [out, in] (GPT-2).
+      names: our path above a 'kernel', 'scale' or 'bias' -> their name above 'weight' or 'bias'; '*' is the number of
+        a block.
+      prefixes: possible beginnings of all names but the output's; the first is the current one.
+      fused: '' or the order of queries, keys and values in one tensor: 'thirds' (all queries first) or 'heads' (by
+        head).
+      input_first: whether linear maps are [in, out], not [out, in] (GPT-2).
       positions_from: the row of their table of positions that is our first.
-      made: our config -> tensors that their files lack because they are computed (XGLM's sinusoids).
-      buffers: a pattern of the ends of names that are no parameters, or not of the language model.
+      made: our config -> tensors that are computed and not in their files (XGLM's sinusoids).
+      buffers: a pattern for the ends of names that are not parameters, or not of the language model.
     """
 
     names: dict[str, str]
@@ -143,12 +144,12 @@ MOSAIC_GPT = MPT | {
     'ffw/down': 'blocks.*.mlp.mlp_down',
 }
 
-SEEING = r'(vision_tower|multi_modal_projector|lm_head)\..*'  # Of a Gemma 3 that also sees; its output is tied.
+SEEING = r'(vision_tower|multi_modal_projector|lm_head)\..*'  # In a Gemma 3 with vision, whose output is tied.
 GEMMA_PREFIXES = ('model.', 'language_model.model.', 'model.language_model.', '')
 
 
 def _xglm_positions(config: LanguageModelConfig) -> dict[str, np.ndarray]:
-    """Sines, then cosines, of positions that begin with 2; float32 throughout, as theirs."""
+    """Sines, then cosines, of positions from 2 on; in float32, like theirs."""
     half = config.width // 2
     frequency = np.exp(np.arange(half, dtype=np.float32) * np.float32(-math.log(10_000) / (half - 1)))
     angle = np.arange(2, config.context + 2, dtype=np.float32)[:, None] * frequency
@@ -191,7 +192,7 @@ FAMILIES = {
 
 
 def _tensors(family: Family, config: LanguageModelConfig, prefix: str) -> Iterator[Tensor]:
-    """Where each tensor of a model of this family goes."""
+    """The mapping of all tensors of a model of this family."""
     tree = nn.meta.unbox(jax.eval_shape(Flamingo(FlamingoConfig(lm=config)).init, jax.random.key(0)))['lm']
     for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
         path = tuple(key.key for key in keys)
@@ -218,9 +219,10 @@ def _tensors(family: Family, config: LanguageModelConfig, prefix: str) -> Iterat
 
 
 def _linear(outputs: int, inputs: int | None, heads: int | None, part: int, input_first: bool) -> dict[str, Any]:
-    """How a linear map, or without inputs a bias or scale, stands in their files.
+    """The layout of a linear map, or without inputs of a bias or scale, in their files.
 
-    heads: of a tensor that holds queries, keys and values for each so many heads one after the other; None is a map of its own.
+    heads: number of heads, in a tensor that has queries, keys and values for each head in turn; None is a separate
+    tensor.
     """
     view, at = ((outputs,), ()) if heads is None else ((heads, 3, outputs // heads), (slice(None), part))
     rest = () if inputs is None else (inputs,)
@@ -240,18 +242,18 @@ def convert(
 ) -> tuple[LanguageModelConfig, Params]:
     """A published language model as (our config, the tree `lm`), in the dtypes of its tensors.
 
-    Each tensor is read once, in the order of `tensors`, so that a file after the other is gone through.
+    Each tensor is read once, in the order of `tensors`, so that files are read one after another.
 
     Args:
       fields: of its config.json.
-      tensors: names -> arrays, which may be mapped from files, or become arrays when `np.asarray` is called.
-      empty: (path, shape, dtype) -> an array to be filled, for a leaf of our tree. `np.empty` holds the model in memory;
-        an array that is mapped to a file does not.
-      progress: whether a bar shows bytes and time left.
-      family: how the tensors are named, if not as in Hugging Face's files.
+      tensors: names -> arrays, which may be mapped from files, or objects that `np.asarray` makes arrays.
+      empty: (path, shape, dtype) -> an array to fill, for a leaf of our tree. `np.empty` keeps the model in memory; an
+        array that is mapped to a file does not.
+      progress: whether to show a bar with bytes and time left.
+      family: the names of the tensors, if not those of Hugging Face.
 
     Raises:
-      ValueError: the config or a tensor does not fit; nothing was read.
+      ValueError: the config or a tensor does not fit; nothing is read.
     """
     config, kind = config_of(fields), text_fields(fields)['model_type']
     family = family or FAMILIES[kind]
@@ -265,6 +267,6 @@ def convert(
         return config, to_tree(_tensors(family, config, prefix), tensors, leftover, empty, progress)
     except ValueError as error:
         raise ValueError(
-            f'The tensors are not those of the {kind!r} that the config describes ({error}). '
-            'Give the config.json and the weights of one and the same model, all of its files.'
+            f'The tensors are not those of the {kind!r} that config.json describes ({error}). Give the config.json '
+            'and all weights of the same model.'
         ) from error

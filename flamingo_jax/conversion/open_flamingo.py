@@ -1,18 +1,21 @@
-"""OpenFlamingo checkpoints (mlfoundations/open_flamingo 2.0), read and written.
+"""Reads and writes OpenFlamingo checkpoints (mlfoundations/open_flamingo 2.0).
 
-A published file holds the trained part alone: the resampler, the gated blocks, and the embeddings with the rows of the new
-tokens. Its language model and its CLIP must be given beside it. What differs from the paper, and is said by the config:
+A published file has only the trained part: the resampler, the gated blocks, and the embeddings with the rows of the new
+tokens. Its language model and its CLIP are separate arguments. Differences from the paper, with the fields of the
+config:
 
-    the gated block stands before the LM's blocks every - 1, 2 every - 1, ...   `XattnConfig.first`
-    no map into or out of the resampler, no norm of the media                   `projects`, `norm_media`
-    no time embeddings, GELU, 8 heads of 64 at every size                       `frames`, `activation`, `heads`, `head_dim`
-    <|endofchunk|>, <image> and (if the LM has no padding) <PAD> are new        `extra_tokens`, their ids follow the tokenizer's
+    gated blocks are before the LM's blocks every - 1, 2 every - 1, ...      `XattnConfig.first`
+    no projections in the resampler, no norm of the media                    `projects`, `norm_media`
+    no time embeddings, GELU, 8 heads of 64 at every size                    `frames`, `activation`, `heads`, `head_dim`
+    <|endofchunk|>, <image> and (if the LM has no padding) <PAD> are new     `extra_tokens`
 
-The CLIP must be read as it was in training: patch tokens without the class token and before the last norm, QuickGELU (OpenAI's
-ViT-L/14). open_clip since 2.23 gives normed tokens, since 2.29 GELU, so that OpenFlamingo itself now computes something else.
+New ids follow the tokenizer's. The CLIP must be read as in training: patch tokens without the class token, before the
+last norm, with QuickGELU (OpenAI's ViT-L/14). open_clip has normed tokens since 2.23 and GELU since 2.29, so that with
+it OpenFlamingo gives other results.
 
-Of an untied LM (LLaMA, GPT-NeoX) the output's new rows were never trained. GPT-NeoX's are in a published file; LLaMA's are in
-none, and are other random numbers each time that OpenFlamingo loads it. Here they are zeros: those tokens' logits are 0.
+In an untied LM (LLaMA, GPT-NeoX), the output's new rows were never trained. Published files have those of GPT-NeoX,
+but not those of LLaMA, which OpenFlamingo draws at random on each load. Here they are zeros: the logits of these
+tokens are 0.
 """
 
 import dataclasses
@@ -32,7 +35,7 @@ from flamingo_jax.inputs.tokenizer import PAD, Tokenizer
 from flamingo_jax.model.config import FlamingoConfig, LanguageModelConfig, ResamplerConfig, XattnConfig
 from flamingo_jax.model.flamingo import Params
 
-# Where the LM's blocks are, by model_type of its config.json.
+# The path of the LM's blocks, by model_type of its config.json.
 BLOCKS = {
     'llama': 'model.layers',
     'gpt_neox': 'gpt_neox.layers',
@@ -43,14 +46,15 @@ BLOCKS = {
 HEAD_DIM = 64
 NEW_TOKENS = ('<|endofchunk|>', '<image>', PAD)
 REMEDY = (
-    'Give the checkpoint.pt of an OpenFlamingo 2.0 model, the folder of the language model that its page names, and the '
+    'Give the checkpoint.pt of an OpenFlamingo 2.0 model, the folder of the language model that its page names, and '
+    'the '
     'weights of its CLIP.'
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Converted:
-    """An OpenFlamingo as a model of this project; `report` says in a line what was loaded from where."""
+    """An OpenFlamingo as a model of this project. `report` is a line that says what was loaded from where."""
 
     config: FlamingoConfig
     params: Params
@@ -74,13 +78,13 @@ def convert(
       source: the published file, .pt or .safetensors, or a checkpoint of OpenFlamingo's training.
       lm: the Hugging Face folder of its language model.
       clip: the weights of its CLIP, see `conversion/vit.py`.
-      activation, heads: of the CLIP, where its file does not say.
-      norm_features: for a model that was trained with open_clip >= 2.23.
-      empty: where the arrays of what is large come from, see `language_models.convert`.
-      progress: whether a bar shows bytes and time left.
+      activation, heads: of the CLIP, if its file does not give them.
+      norm_features: True for a model that was trained with open_clip >= 2.23.
+      empty: gives the large arrays, as for `language_models.convert`.
+      progress: whether to show a bar with bytes and time left.
 
     Raises:
-      FileNotFoundError, ValueError: a file is missing, damaged or of another model; it is named, with the tensor and a remedy.
+      FileNotFoundError, ValueError: a file is missing, damaged or of another model; the message names it and a remedy.
     """
     folder = pathlib.Path(lm).expanduser()
     fields = read_json(folder / 'config.json')
@@ -88,7 +92,9 @@ def convert(
     lm_config = language_model_configs.config_of(fields, where)
     model_type = fields['model_type']
     if model_type not in BLOCKS:
-        raise ValueError(f'{where}: no OpenFlamingo has an LM of model_type {model_type!r}, only {", ".join(BLOCKS)}.')
+        raise ValueError(
+            f'{where} has model_type {model_type!r}. The language models of OpenFlamingo have {", ".join(BLOCKS)}.'
+        )
     vision, trunk = read_vit(clip, 'clip', activation, heads, unsaid='quick_gelu')
     vision = dataclasses.replace(vision, norm_features=norm_features)
     state = {name.removeprefix('module.'): value for name, value in read_weights(source).items()}
@@ -109,7 +115,7 @@ def convert(
         for name in (tokens, output):
             if name in state and state[name].shape != (vocab_size + len(new), lm_config.width):
                 raise ValueError(
-                    f'{name} has shape {state[name].shape} and not {(vocab_size + len(new), lm_config.width)}'
+                    f'{name} has shape {state[name].shape}, not {(vocab_size + len(new), lm_config.width)}'
                 )
     except ValueError as error:
         raise ValueError(
@@ -137,19 +143,22 @@ def export(config: FlamingoConfig, params: Mapping[str, Any]) -> dict[str, np.nd
     """The trained part of a model as an OpenFlamingo state dict, the inverse of `convert` bit for bit.
 
     Raises:
-      ValueError: the model is none that OpenFlamingo can hold; the message says in what it differs.
+      ValueError: the model does not fit OpenFlamingo; the message says why.
     """
     model_type = _model_type(config.lm)
     expected = _config_like(config)
     if wrong := [
-        f'{part}.{field.name} = {getattr(getattr(config, part), field.name)!r} and not {getattr(wanted, field.name)!r}'
+        f'{part}.{field.name} = {getattr(getattr(config, part), field.name)!r}, not {getattr(wanted, field.name)!r}'
         for part, wanted in expected.items()
         for field in dataclasses.fields(wanted)
         if getattr(getattr(config, part), field.name) != getattr(wanted, field.name)
     ]:
-        raise ValueError(f'This is no model that OpenFlamingo can hold: {"; ".join(wrong)}.')
+        raise ValueError(f'This model cannot be written as an OpenFlamingo: {"; ".join(wrong)}.')
     if config.extra_tokens not in (NEW_TOKENS, NEW_TOKENS[:2]):
-        raise ValueError(f'OpenFlamingo adds the tokens {NEW_TOKENS[:2]}, and this model {config.extra_tokens}.')
+        raise ValueError(
+            f'This model cannot be written as an OpenFlamingo, which adds the tokens {NEW_TOKENS[:2]}: '
+            f'it adds {config.extra_tokens}.'
+        )
     state = to_state(_tensors(config, BLOCKS[model_type]), params)
     tokens, output = _embeddings(model_type, ())
     extra, embedder = params['extra_tokens'], params['lm']['embedder']
@@ -166,7 +175,7 @@ def _model_type(lm: LanguageModelConfig) -> str:
 
 
 def _embeddings(model_type: str, state: Collection[str]) -> tuple[str, str]:
-    """What a checkpoint calls the LM's input and output embedding; GPT-NeoX's output is lm_head since transformers 5."""
+    """The names of the LM's input and output embedding; GPT-NeoX's output is lm_head since transformers 5."""
     family = language_models.FAMILIES[model_type]
     outputs = [f'lang_encoder.{name}.weight' for name in (family.names.get('output', 'lm_head'), 'lm_head')]
     output = next((name for name in outputs if name in state), outputs[0])
@@ -174,18 +183,21 @@ def _embeddings(model_type: str, state: Collection[str]) -> tuple[str, str]:
 
 
 def _of_no_use(name: str, model_type: str) -> bool:
-    """Constants of old versions of transformers, and what the frozen LM has too: OPT's positions, a tied output."""
+    """Whether a tensor is a constant of old transformers, or also in the frozen LM: OPT's positions, a tied output."""
     buffers = language_models.FAMILIES[model_type].buffers
     return bool(re.fullmatch(rf'.*({buffers})', name)) or name.endswith('.embed_positions.weight')
 
 
 def _new_tokens(rows: int, tokenizer: Tokenizer) -> tuple[int, tuple[str, ...]]:
-    """(vocabulary of the LM, names of the new tokens): new ids follow the tokenizer's, and spare rows of the LM are gone."""
+    """(vocabulary of the LM, names of the new tokens).
+
+    New ids follow the tokenizer's; spare rows of the LM are dropped.
+    """
     size = tokenizer.size
     if rows - size not in (2, 3):
         raise ValueError(
-            f'its embedding has {rows} rows, but the tokenizer has {size} tokens, to which OpenFlamingo adds 2 or 3: the '
-            'language model is not the one that it was trained with'
+            f'its embedding has {rows} rows, but the tokenizer has {size} tokens, to which OpenFlamingo adds 2 or 3. '
+            'It was trained with another language model'
         )
     return size, NEW_TOKENS[: rows - size]
 
@@ -194,7 +206,7 @@ def _matrix_shape(state: State, name: str) -> tuple[int, int]:
     if name not in state:
         raise ValueError(f'missing: {name}')
     if len(state[name].shape) != 2:
-        raise ValueError(f'{name} has shape {state[name].shape}, which is no matrix')
+        raise ValueError(f'{name} has shape {state[name].shape}, but must be a matrix')
     return state[name].shape
 
 
@@ -206,11 +218,14 @@ def _config(state: State, blocks: str, lm: LanguageModelConfig, vision: Any, new
     every = places[0] + 1
     if places != list(range(every - 1, lm.depth, every)):
         raise ValueError(
-            f'its gated blocks stand before the blocks {places} of the language model, which has {lm.depth}: they do not fit'
+            f'its gated blocks come before the blocks {places} of the language model, which has {lm.depth} blocks: '
+            'this does not fit'
         )
     latents, width = _matrix_shape(state, 'perceiver.latents')
     if width != vision.width:
-        raise ValueError(f'its resampler has the width {width}, and the CLIP {vision.width}: the CLIP is another one')
+        raise ValueError(
+            f'its resampler has the width {width}, but the CLIP {vision.width}. It was trained with another CLIP'
+        )
     base = f'lang_encoder.{blocks}.{places[0]}.gated_cross_attn_layer.'
     frames = 'perceiver.frame_embs'
     resampler = ResamplerConfig(
@@ -240,7 +255,7 @@ def _config(state: State, blocks: str, lm: LanguageModelConfig, vision: Any, new
     )
 
 
-# What all of OpenFlamingo's have, whatever their size.
+# Common to OpenFlamingo models of all sizes.
 _RESAMPLER = dict(projects=False, activation='gelu', qk_norms=False, kind='perceiver')
 _XATTN = dict(norm='layer', norm_eps=1e-5, norm_media=False, qk_norms=False, activation='gelu')
 _XATTN |= dict(gated_ffw=False, ffw_width=0, vector_alphas=False, only_last_image=True, gates=True)
@@ -255,7 +270,7 @@ def _config_like(config: FlamingoConfig) -> dict[str, Any]:
 def _with_embeddings(
     tensors: dict[str, np.ndarray], state: State, model_type: str, config: FlamingoConfig
 ) -> tuple[dict[str, np.ndarray], str]:
-    """The LM's tensors with the checkpoint's embeddings, cut to the tokenizer's size; and a note if they differ in much."""
+    """The LM's tensors with the checkpoint's embeddings, cut to the tokenizer's size; and a note if they differ."""
     family, note, v = language_models.FAMILIES[model_type], '', config.lm.vocab_size
     tensors = dict(tensors)
     for ours, theirs in zip(('tokens', 'output'), _embeddings(model_type, state), strict=True):
@@ -264,19 +279,19 @@ def _with_embeddings(
         if name is None:
             continue
         if ours == 'output' and config.lm.tied:
-            del tensors[name]  # The embedding once more.
+            del tensors[name]  # The embedding again.
             continue
         before = tensors[name][:v]
         tensors[name] = (state[theirs] if theirs in state else tensors[name])[:v]
         if before.shape == tensors[name].shape and theirs in state:
             rows = _rows_that_differ(before, tensors[name])
             if rows:
-                note += f' NOTE: {rows} of {v} rows of {theirs} are not those of the language model.'
+                note += f' NOTE: {rows} of {v} rows of {theirs} differ from those of the language model.'
     return tensors, note
 
 
 def _rows_that_differ(a: np.ndarray, b: np.ndarray, at_once: int = 4096) -> int:
-    """How many rows differ by more than the rounding of one to bfloat16."""
+    """The number of rows that differ by more than bfloat16's rounding."""
     count = 0
     for begin in range(0, len(a), at_once):
         x, y = (np.asarray(part[begin : begin + at_once], np.float32) for part in (a, b))
@@ -317,7 +332,7 @@ def _tensors(config: FlamingoConfig, blocks: str) -> Iterator[Tensor]:
 def _attention_and_ffw(
     ours: tuple[str | int, ...], attention: str, ffw: str, c: ResamplerConfig | XattnConfig, d: int, media: int
 ) -> Iterator[Tensor]:
-    """What a layer of the resampler and a gated block share: queries of width d, keys and values of the width `media`."""
+    """Tensors that a resampler layer and a gated block share: queries read width d, keys and values width `media`."""
     heads, inner, hidden = (c.heads, c.head_dim), c.heads * c.head_dim, c.ffw_multiplier * d
     yield matrix((*ours, 'query', 'kernel'), f'{attention}.to_q.weight', d, inner, (d, *heads))
     yield matrix((*ours, 'key', 'kernel'), f'{attention}.to_kv.weight', media, inner, (media, *heads), 0, 2)

@@ -1,19 +1,18 @@
-"""Reads the files that published weights come in, as numpy arrays, without torch and without running what is in them.
+"""Reads files of published weights as numpy arrays, without torch and without running their code.
 
-A torch checkpoint is a pickle, and a pickle is a program. Here it runs on a machine with nothing in it: the unpickler
-knows only the instructions that build strings, numbers, tuples, lists and dicts, and only the few constructors that a
-state dict needs. Each of these is a function of this file, and a tensor is first a description (dtype, shape, strides,
-which storage) that turns into an array once the pickle has ended. Any other name ends the reading with an error.
-Two container formats exist:
+A torch checkpoint is a pickle, and a pickle is a program. The unpickler here knows only the instructions that build
+strings, numbers, tuples, lists and dicts, and the few constructors of a state dict, which are functions in this file.
+A tensor is first a description (dtype, shape, strides, storage), which becomes an array when the pickle has ended. Any
+other name is an error. There are two container formats:
 
     zip (torch >= 1.6)   <name>/data.pkl, and one uncompressed member <name>/data/<key> for each storage
     legacy               pickles, one after another: a magic number, a version, the writer's types, the state dict, the
                          storage keys; then for each key an int64 number of elements and the elements themselves
 
-The zip's checksums are verified. The legacy format has none: a changed weight goes unseen.
+The zip's checksums are verified. The legacy format has none, so that a changed weight is not detected.
 
-Arrays of a zip or a .safetensors file are mapped, not read: their bytes are the page cache's, and a file may be larger than
-the memory. Do not write to the file while they are in use.
+Arrays of a zip or a .safetensors file are mapped, not read, so that a file may be larger than memory. Do not write to
+the file while they are in use.
 """
 
 import collections
@@ -35,7 +34,7 @@ import safetensors
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_VERSION = 1001
-# Training checkpoints hold the weights under one of these names, next to the step and the optimizer.
+# Training checkpoints have the weights under one of these names, next to the step and the optimizer.
 NESTED = ('state_dict', 'model_state_dict', 'model')
 
 DTYPES = {
@@ -65,35 +64,35 @@ SAFETENSORS_DTYPES = {
 
 
 def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The tensors of a .safetensors file or of a torch checkpoint, told apart by the name; errors as of these two."""
+    """The tensors of a .safetensors file or of a torch checkpoint, by the file's suffix; errors as for these two."""
     return read_safetensors(path) if str(path).endswith('.safetensors') else read_torch_checkpoint(path)
 
 
 def read_torch_checkpoint(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """The state dict in a .pth, .pt or .bin file, in its stored dtypes (bfloat16 as that of ml_dtypes).
 
-    Raises ValueError with the file, the fault and the remedy when the file is truncated, of another type, holds
-    anything but tensors in plain containers, or names code.
+    ValueError, with the fault and the remedy, if the file is truncated, is of another type, has anything but tensors
+    in plain containers, or names code.
     """
     with open(path, 'rb') as file:
         try:
             state = _read_zip(file) if file.read(4) == b'PK\x03\x04' else _read_legacy(file)
             return _weights(state)
-        except Exception as error:  # A damaged pickle or zip raises nearly any type, and all mean the same.
+        except Exception as error:  # A damaged pickle or zip raises many types of error, which all mean the same.
             if isinstance(error, _Refused):
                 raise ValueError(f'{path}: {error}') from error
             raise ValueError(
-                f'{path} is truncated or damaged ({type(error).__name__}: {error}). '
-                'Fetch it again and compare its checksum.'
+                f'{path} is truncated or damaged ({type(error).__name__}: {error}). Download it again and compare its '
+                'checksum.'
             ) from error
 
 
 def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """The tensors of a .safetensors file, in their stored dtypes. Raises ValueError for any other or damaged file."""
-    with open(path, 'rb') as file:  # A missing or unreadable file raises the error of the system, which names it.
+    with open(path, 'rb') as file:  # A missing or unreadable file raises the system's error, which names it.
         length = int.from_bytes(file.read(8), 'little')
     try:
-        with safetensors.safe_open(path, framework='np') as checked:  # Proves that the header describes the whole file.
+        with safetensors.safe_open(path, framework='np') as checked:  # Checks that the header describes the whole file.
             names = list(checked.keys())
         content = np.memmap(path, np.uint8, 'r')
         header, data = json.loads(content[8 : 8 + length].tobytes()), content[8 + length :]
@@ -101,14 +100,14 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
         def array(name):
             about, (begin, end) = header[name], header[name]['data_offsets']
             if about['dtype'] not in SAFETENSORS_DTYPES:
-                raise TypeError(f'the tensor {name} is of {about["dtype"]}, and not of {", ".join(SAFETENSORS_DTYPES)}')
+                raise TypeError(f'the tensor {name} is of {about["dtype"]}, not one of {", ".join(SAFETENSORS_DTYPES)}')
             return data[begin:end].view(np.ndarray).view(SAFETENSORS_DTYPES[about['dtype']]).reshape(about['shape'])
 
         return {name: array(name) for name in names}
     except Exception as error:  # The library's own error type, and others for a damaged header.
         raise ValueError(
-            f'{path} is not a complete safetensors file ({error}). Fetch it again and compare its checksum; '
-            'a torch checkpoint (.pth, .pt, .bin) is read by read_torch_checkpoint.'
+            f'{path} is not a complete safetensors file ({error}). Download it again and compare its checksum. If it '
+            'is a torch checkpoint, name it .pth, .pt or .bin.'
         ) from error
 
 
@@ -134,12 +133,12 @@ class _Tensor:
 def _rebuild_tensor(storage, offset, shape, strides, *_):
     numbers = (offset, *shape, *strides)
     if not isinstance(storage, _Storage) or len(shape) != len(strides):
-        raise _Refused('a tensor in it has no storage, or strides that do not fit its shape. Fetch the file again.')
+        raise _Refused('a tensor in it has no storage, or strides that do not fit its shape. Download the file again.')
     if any(type(number) is not int or number < 0 for number in numbers):
-        raise _Refused('a tensor in it has a negative size or stride. Fetch the file again.')
+        raise _Refused('a tensor in it has a negative size or stride. Download the file again.')
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     if 0 not in shape and last >= storage.size:
-        raise _Refused('a tensor in it reaches beyond its storage. Fetch the file again.')
+        raise _Refused('a tensor in it reaches beyond its storage. Download the file again.')
     # Strides of 0 could describe a terabyte in a few bytes.
     if math.prod(shape) > max(storage.size, 1):
         raise _Refused(
@@ -149,7 +148,7 @@ def _rebuild_tensor(storage, offset, shape, strides, *_):
 
 
 class _Module(dict):
-    """A module of a TorchScript archive (the form of OpenAI's own CLIP files): its attributes, tensors and modules among them."""
+    """A module of a TorchScript archive, as in OpenAI's CLIP files: its attributes, including tensors and modules."""
 
     def tensors(self, prefix: str = '') -> dict[str, np.ndarray]:
         state = {}
@@ -173,8 +172,9 @@ CONSTRUCTORS: dict[tuple[str, str], Callable] = {
     ('torch', 'Size'): tuple,
 }
 
-# What torch.save writes for containers, text, numbers and the constructors above. Not in it: INST, OBJ and EXT, which make
-# objects in other ways, and everything of protocols 4 and 5, which torch does not use. NEWOBJ makes modules alone.
+# The instructions that torch.save writes for containers, text, numbers and the constructors above. INST, OBJ and EXT
+# are missing, which make objects in other ways, and those of protocols 4 and 5, which torch does not use. NEWOBJ makes
+# only modules.
 INSTRUCTIONS = (
     'MARK STOP POP POP_MARK DUP PROTO NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT '
     'UNICODE BINUNICODE STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES '
@@ -184,9 +184,9 @@ INSTRUCTIONS = (
 
 
 class _Unpickler(pickle._Unpickler):
-    """The standard library's unpickler in Python, because its C twin has no table to take instructions out of.
+    """The standard library's Python unpickler, because the C one has no table from which to remove instructions.
 
-    (And because the C twin makes room for 2 ** 32 entries if a damaged byte asks it to remember one under that number.)
+    The C one also allocates 2 ** 32 entries if a damaged byte asks it to store one under that number.
     """
 
     dispatch = {
@@ -198,14 +198,14 @@ class _Unpickler(pickle._Unpickler):
     def load_newobj(self):
         _, kind = self.stack.pop(), self.stack.pop()
         if kind is not _Module:
-            raise _Refused('it makes an object that is no module. Save model.state_dict() alone with torch.')
+            raise _Refused('it makes an object that is not a module. Save only model.state_dict() with torch.')
         self.append(_Module())
 
     def load_build(self):
         attributes = self.stack.pop()
         if isinstance(self.stack[-1], _Module) and isinstance(attributes, dict):
             self.stack[-1].update(attributes)
-        # Else the attributes of an object, such as the _metadata of a state dict: nothing here has any.
+        # Else these are the attributes of an object, such as the _metadata of a state dict, which are not used.
 
     dispatch[pickle.NEWOBJ[0]] = load_newobj
     dispatch[pickle.BUILD[0]] = load_build
@@ -213,13 +213,13 @@ class _Unpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in CONSTRUCTORS:
             return CONSTRUCTORS[module, name]
-        if module.startswith('__torch__.'):  # Whatever the class: only its attributes are looked at.
+        if module.startswith('__torch__.'):  # Any class: only its attributes are used.
             return _Module
         if module == 'torch' and name in DTYPES:
             return np.dtype(DTYPES[name])
         raise _Refused(
-            f'it asks for {module}.{name}, which is code or an object and not a weight, so nothing was loaded. '
-            'If you trust its source, open it with torch, and save model.state_dict() alone.'
+            f'it asks for {module}.{name}, which is code or an object, not a weight. Nothing was loaded. If you trust '
+            'its source, open it with torch and save only model.state_dict().'
         )
 
     def persistent_load(self, pid: Any) -> _Storage:
@@ -231,7 +231,7 @@ class _Unpickler(pickle._Unpickler):
             or type(size) is not int
             or size < 0
         ):
-            raise _Refused('a storage in it is described wrongly. Fetch the file again.')
+            raise _Refused('it has a wrong description of a storage. Download the file again.')
         if view and view[0] is not None:
             raise _Refused('its storages are views of each other (torch < 0.4). Save it again with a newer torch.')
         return _Storage(key, dtype, size)
@@ -242,12 +242,13 @@ def _read_zip(file) -> Any:
         pickles = [name for name in archive.namelist() if name.endswith('data.pkl')]
         if len(pickles) != 1:
             raise _Refused(
-                'it is a zip file, but not one of torch: it has no data.pkl. Give the .pth, .pt or .bin file itself.'
+                'it is a zip file, but not a torch checkpoint: it has no data.pkl. Give the .pth, .pt or .bin file '
+                'itself.'
             )
         folder = pickles[0].removesuffix('data.pkl')
         weights = (info for info in archive.infolist() if info.filename.startswith((pickles[0], folder + 'data/')))
         if any(info.compress_type != zipfile.ZIP_STORED for info in weights):
-            raise _Refused('its members are compressed, which torch never does. Fetch the file again.')
+            raise _Refused('its members are compressed, but torch does not compress. Download the file again.')
         if folder + 'byteorder' in archive.namelist() and archive.read(folder + 'byteorder') != b'little':
             raise _Refused('it was written on a big-endian machine. Save it again on another.')
         state = _Unpickler(io.BytesIO(archive.read(pickles[0]))).load()
@@ -261,11 +262,11 @@ def _read_zip(file) -> Any:
 
 
 def _member(content: mmap.mmap, info: zipfile.ZipInfo) -> memoryview:
-    """The bytes of an uncompressed member where they stand in the file, after their checksum."""
+    """The mapped bytes of an uncompressed member, after a check of its checksum."""
     begin = info.header_offset
     signature, sizes = content[begin : begin + 4], content[begin + 26 : begin + 30]
     if signature != b'PK\x03\x04' or info.file_size != info.compress_size:
-        raise zipfile.BadZipFile(f'{info.filename} does not begin where the directory says')
+        raise zipfile.BadZipFile(f'{info.filename} does not begin at the place in the directory')
     begin += 30 + int.from_bytes(sizes[:2], 'little') + int.from_bytes(sizes[2:], 'little')
     data = memoryview(content)[begin : begin + info.file_size]
     if len(data) != info.file_size or zlib.crc32(data) != info.CRC:
@@ -275,11 +276,11 @@ def _member(content: mmap.mmap, info: zipfile.ZipInfo) -> memoryview:
 
 def _read_legacy(file) -> Any:
     other_type = _Refused(
-        'it is not a torch checkpoint. Give a .pth, .pt or .bin file; .safetensors is read by read_safetensors.'
+        'it is not a torch checkpoint. Give a .pth, .pt or .bin file, or name a safetensors file .safetensors.'
     )
-    # A mapping, because its `read` gives what there is if a damaged length asks for more.
+    # A mapping, whose `read` returns the available bytes if a damaged length asks for more.
     if not os.fstat(file.fileno()).st_size:
-        raise _Refused('it is empty. Fetch it again.')
+        raise _Refused('it is empty. Download it again.')
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         try:
             magic = _Unpickler(content).load()
@@ -297,7 +298,7 @@ def _read_legacy(file) -> Any:
             storage = storages.get(key)
             size = int.from_bytes(content.read(8), 'little')
             if storage is None or size != storage.size:
-                raise _Refused(f'it is damaged at storage {key!r}. Fetch it again and compare its checksum.')
+                raise _Refused(f'it is damaged at storage {key!r}. Download it again and compare its checksum.')
             data = content.read(size * storage.dtype.itemsize)
             arrays[key] = np.frombuffer(data, storage.dtype)
         return _materialize(state, lambda storage: arrays[storage.key])
@@ -315,7 +316,7 @@ def _tensors(tree: Any):
 
 
 def _materialize(tree: Any, elements: Callable[[_Storage], np.ndarray]) -> Any:
-    """The dicts of `tree` with an array for each tensor. Lists (an optimizer's groups) are left as descriptions."""
+    """The dicts of `tree` with an array for each tensor. Lists (an optimizer's groups) remain descriptions."""
     if isinstance(tree, dict):
         kind = _Module if isinstance(tree, _Module) else dict
         return kind({key: _materialize(value, elements) for key, value in tree.items()})
@@ -323,7 +324,7 @@ def _materialize(tree: Any, elements: Callable[[_Storage], np.ndarray]) -> Any:
         return tree
     data, itemsize = elements(tree.storage), tree.storage.dtype.itemsize
     if data.size != tree.storage.size:
-        raise _Refused(f'its storage {tree.storage.key!r} is cut short. Fetch the file again.')
+        raise _Refused(f'its storage {tree.storage.key!r} is cut short. Download the file again.')
     strides = tuple(stride * itemsize for stride in tree.strides)
     view = np.lib.stride_tricks.as_strided(data[tree.offset :], tree.shape, strides, writeable=False)
     return np.ascontiguousarray(view).reshape(tree.shape)  # `ascontiguousarray` makes a scalar one-dimensional.
@@ -331,7 +332,7 @@ def _materialize(tree: Any, elements: Callable[[_Storage], np.ndarray]) -> Any:
 
 def _weights(state: Any) -> dict[str, np.ndarray]:
     if not isinstance(state, dict):
-        raise _Refused(f'it holds a {type(state).__name__} and not a state dict. Save model.state_dict() with torch.')
+        raise _Refused(f'it has a {type(state).__name__}, not a state dict. Save model.state_dict() with torch.')
     if isinstance(state, _Module):
         state = state.tensors()
     for name in NESTED:
@@ -340,5 +341,5 @@ def _weights(state: Any) -> dict[str, np.ndarray]:
             break
     odd = [name for name, value in state.items() if not (isinstance(name, str) and isinstance(value, np.ndarray))]
     if odd or not state:
-        raise _Refused(f'not everything in it is a tensor: {odd[:5]}. Save model.state_dict() alone with torch.')
+        raise _Refused(f'not everything in it is a tensor: {odd[:5]}. Save only model.state_dict() with torch.')
     return dict(state)

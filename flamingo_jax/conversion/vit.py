@@ -1,15 +1,15 @@
 """Published vision transformers of CLIP and SigLIP as trees for `model/vision/vit.py`.
 
-Three spellings of the same tensors are in use, told apart by the patches' kernel:
+The tensors have three sets of names. The name of the patches' kernel tells which:
 
     open_clip      visual.conv1.weight                       OpenAI's own files and open_clip's CLIP
-    transformers   vision_model.embeddings.patch_embedding   folders of CLIPModel, CLIPVisionModel, SiglipModel, and IDEFICS
+    transformers   vision_model.embeddings.patch_embedding   folders of CLIPModel, CLIPVisionModel, SiglipModel; IDEFICS
     timm           patch_embed.proj.weight                   timm's ViTs, and as visual.trunk. open_clip's SigLIP
 
-A transformers folder says everything in its config.json, and so does an open_clip_config.json beside open_clip's file. A state
-dict alone does not say its activation, which must then be given: OpenAI's weights under GELU are a little wrong everywhere, and
-nothing would tell. A SigLIP has the GELU by tanh of its authors' code and of transformers; timm computes the first of them with
-the exact one.
+The config.json of a transformers folder says everything, and so does an open_clip_config.json next to open_clip's
+file. A state dict alone does not give its activation, which must then be an argument: OpenAI's weights with GELU are
+slightly wrong everywhere, without any sign of it. A SigLIP has the tanh GELU of its authors' code and of transformers;
+timm computes the first models with the exact one.
 """
 
 import dataclasses
@@ -22,21 +22,21 @@ from flamingo_jax.conversion.readers import read_weights
 from flamingo_jax.conversion.tensors import State, Tensor, kernel, matrix, norm, sizes, to_tree, vector
 from flamingo_jax.model.vision.vit import SIGLIP_MEAN, SIGLIP_STD, ViTConfig
 
-# The patches' kernel, by which a spelling is known.
+# The name of the patches' kernel in each set of names.
 PATCHES = {
     'open_clip': 'conv1.weight',
     'transformers': 'embeddings.patch_embedding.weight',
     'timm': 'patch_embed.proj.weight',
 }
 PREFIXES = ('', 'visual.', 'visual.trunk.', 'vision_model.', 'trunk.')
-# What a trunk has no use for: beside it the text's side and the space shared with it, and in it pools and projections.
+# Tensors that a trunk does not use: the text side, the projections into the shared space, and pooling.
 BESIDE = (
     ('text.', 'text_model.', 'transformer.', 'token_embedding.', 'positional_embedding', 'ln_final.', 'text_projection')
     + ('visual_projection.', 'visual.head.', 'logit_scale', 'logit_bias')
     + ('input_resolution', 'context_length', 'vocab_size', 'attn_mask')
 )
 HEADS = ('proj', 'head.', 'attn_pool.', 'embeddings.position_ids')
-# open_clip's head widths of the widths that have not 64.
+# open_clip's head widths for widths whose heads are not 64 wide.
 HEAD_WIDTHS = {1280: 80, 1408: 88, 1664: 104, 1792: 112, 1152: 72}
 ACTIVATIONS = {'quick_gelu': 'quick_gelu', 'gelu': 'gelu', 'gelu_pytorch_tanh': 'gelu_tanh'}  # transformers' names.
 
@@ -49,12 +49,12 @@ def read_vit(
     Args:
       source: a transformers folder, or a state dict's file (.safetensors, .pt, .bin) of open_clip, OpenAI or timm.
       kind: 'clip' or 'siglip'.
-      activation: 'quick_gelu', 'gelu' or 'gelu_tanh', for a CLIP whose source does not say.
-      heads: for a state dict of no published width.
-      unsaid: the activation where nobody says one; '' raises.
+      activation: 'quick_gelu', 'gelu' or 'gelu_tanh', for a CLIP whose source does not give it.
+      heads: for a state dict of an unknown width.
+      unsaid: the activation if neither the source nor `activation` gives one; '' raises an error.
 
     Raises:
-      ValueError: the source is no whole such model; it is named, with the tensors that are wrong and a remedy.
+      ValueError: the source is not a whole model of this kind; the message names it, the wrong tensors and a remedy.
     """
     path = pathlib.Path(source).expanduser()
     fields = read_json(path / 'config.json') if path.is_dir() else None
@@ -77,9 +77,10 @@ def read_vit(
         KeyError,
         TypeError,
         ValueError,
-    ) as error:  # In JSON a value may be anything.
+    ) as error:  # A value in JSON can have any type.
         raise ValueError(
-            f'{source} is not a whole {kind.upper()} vision transformer: {error}. Give a folder of transformers (config.json '
+            f'{source} is not a whole {kind.upper()} vision transformer: {error}. Give a folder of transformers '
+            '(config.json '
             "and its weights), or a file of open_clip's, OpenAI's or timm's weights."
         ) from error
 
@@ -88,12 +89,12 @@ def config_of_transformers(fields: dict[str, Any], kind: str) -> ViTConfig:
     """The config of a transformers CLIP or SigLIP from its config.json, or from the vision part of it."""
     model_type = fields.get('model_type', '')
     if not model_type.startswith(kind):
-        raise ValueError(f'its config.json has model_type {model_type!r}, which is no {kind.upper()}')
+        raise ValueError(f'its config.json has model_type {model_type!r}, which is not a {kind.upper()}')
     fields = fields.get('vision_config') or fields
     siglip = kind == 'siglip'
     activation = fields.get('hidden_act', 'gelu_pytorch_tanh' if siglip else 'quick_gelu')
     if activation not in ACTIVATIONS:
-        raise ValueError(f'its config.json has hidden_act {activation!r}, which is none of {sorted(ACTIVATIONS)}')
+        raise ValueError(f'its config.json has hidden_act {activation!r}, not one of {sorted(ACTIVATIONS)}')
     return ViTConfig(
         width=fields.get('hidden_size', 768),
         depth=fields.get('num_hidden_layers', 12),
@@ -119,7 +120,7 @@ _SIGLIP = dict(
 
 
 def _said_beside(path: pathlib.Path) -> dict[str, Any]:
-    """What an open_clip_config.json in the same folder says that the weights do not."""
+    """What an open_clip_config.json in the same folder adds to the weights."""
     beside = path.parent / 'open_clip_config.json'
     if not beside.is_file():
         return {}
@@ -157,16 +158,17 @@ def _config_of_state(state: State, spelling: str, prefix: str, kind: str, activa
     width, patch = kernel.shape[0], kernel.shape[2]
     grid = int((table.shape[-2] - (not siglip)) ** 0.5)
     if not siglip and not activation:
-        if 'input_resolution' in state:  # Only OpenAI's own files say this of themselves.
+        if 'input_resolution' in state:  # Only OpenAI's own files have this.
             activation = 'quick_gelu'
         else:
             raise ValueError(
-                'a state dict does not say its activation: give --activation=quick_gelu (weights of OpenAI, and those whose '
-                'open_clip model is named -quickgelu) or --activation=gelu (LAION and most others)'
+                'a state dict does not give its activation. Add --activation=quick_gelu (for OpenAI, and for '
+                'open_clip models named -quickgelu) or --activation=gelu (for LAION and most others)'
             )
     if not heads and width % HEAD_WIDTHS.get(width, 64):
         raise ValueError(
-            f'a state dict does not say its number of heads, and of the width {width} none is known: give --heads'
+            f'a state dict does not give its number of heads, which is not known for the width {width}. Add '
+            '--heads=NUMBER'
         )
     return ViTConfig(
         width=width,
@@ -182,7 +184,7 @@ def _config_of_state(state: State, spelling: str, prefix: str, kind: str, activa
 
 
 def vit_tensors(c: ViTConfig, spelling: str, prefix: str) -> Iterator[Tensor]:
-    """All tensors of a trunk in one of the spellings."""
+    """All tensors of a trunk in one of the three sets of names."""
     names = {
         'open_clip': dict(
             class_token='class_embedding', positions='positional_embedding', norm_in='ln_pre', norm_out='ln_post'

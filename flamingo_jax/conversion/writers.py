@@ -1,7 +1,7 @@
-"""Writes weights in the formats of others: a torch checkpoint without torch, and a folder of Hugging Face.
+"""Writes weights in other formats: a torch checkpoint without torch, and a Hugging Face folder.
 
-A torch checkpoint is a zip file of a pickle, which describes a dict of tensors, and of one member of bytes for each. The
-pickle is written with names where torch expects its own functions and types; `readers.py` and torch itself read it.
+A torch checkpoint is a zip file with a pickle, which describes a dict of tensors, and a member of bytes for each
+tensor. The pickle has names in place of torch's functions and types; `readers.py` and torch can read it.
 """
 
 import io
@@ -22,21 +22,21 @@ SHARD_BYTES = 5 * 10**9
 
 
 class _Name:
-    """Stands in the pickle for something of torch's."""
+    """The name of a torch function or type in the pickle."""
 
     def __init__(self, module: str, name: str):
         self.module, self.name = module, name
 
 
 class _Storage:
-    """Stands in the pickle for the bytes in another member of the zip."""
+    """A reference in the pickle to the bytes in another member of the zip."""
 
     def __init__(self, key: str, kind: str, size: int):
         self.key, self.kind, self.size = key, kind, size
 
 
 class _Tensor:
-    """Pickles as torch pickles a contiguous tensor."""
+    """Pickles like a contiguous tensor of torch."""
 
     def __init__(self, storage: _Storage, shape: tuple[int, ...]):
         self.storage, self.shape = storage, shape
@@ -47,7 +47,7 @@ class _Tensor:
 
 
 class _Pickler(pickle._Pickler):
-    """The standard library's pickler in Python, whose table can be added to."""
+    """The standard library's Python pickler, whose table can be extended."""
 
     dispatch = dict(pickle._Pickler.dispatch)
 
@@ -68,7 +68,7 @@ class _Pickler(pickle._Pickler):
 
 
 def write_torch_checkpoint(path: pathlib.Path, state: Mapping[str, np.ndarray]) -> None:
-    """A .pt file that torch.load reads as the state dict, each tensor in its dtype."""
+    """Writes a .pt file that torch.load reads as the state dict, each tensor in its dtype."""
     kinds = {np.dtype(dtype): kind for kind, dtype in DTYPES.items()}
     tensors = {
         name: _Tensor(_Storage(str(i), kinds[value.dtype], value.size), value.shape)
@@ -86,7 +86,7 @@ def write_torch_checkpoint(path: pathlib.Path, state: Mapping[str, np.ndarray]) 
 
 
 def write_folder(folder: pathlib.Path, fields: Mapping[str, Any], tensors: Iterable[Tensor], tree: Any) -> None:
-    """config.json, and the weights of a tree in shards of safetensors, of which one is in memory at a time."""
+    """Writes config.json, and a tree's weights in safetensors shards, one of which is in memory at a time."""
     folder.mkdir(parents=True)
     (folder / 'config.json').write_text(json.dumps(fields, indent=2) + '\n')
     shards = list(_shards(tensors, tree))

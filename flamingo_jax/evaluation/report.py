@@ -104,8 +104,7 @@ def write(
     """Writes the four files into `folder`, which is created if needed.
 
     about: checkpoint, config, seed, wall seconds, machine kind, versions and so on, for report.json. Numpy scalars
-    become
-      numbers, and what JSON cannot hold becomes its `str`.
+      become numbers, and what JSON cannot hold becomes its `str`.
 
     Each file appears whole or not at all; files of an earlier evaluation are replaced. The scores are written first,
     so that an error in a picture cannot lose them. Raises `PictureError` if a picture of an example cannot be read.

@@ -1,4 +1,4 @@
-"""The least time that a step can take on given chips, and what sets it: arithmetic, memory or network."""
+"""The least time of a step on given chips, and what limits it: arithmetic, memory or network."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from flamingo_jax.planning.topology import Topology
 
 
 class Bounds(NamedTuple):
-    """Seconds that each part of the machine needs by itself, were it never idle."""
+    """Seconds that each part of the machine needs by itself at full speed."""
 
     compute: int | float
     memory: int | float
@@ -23,7 +23,7 @@ class Bounds(NamedTuple):
 
     @property
     def bound_by(self) -> str:
-        """The part that needs longest."""
+        """The slowest part."""
         return max(zip(self, self._fields, strict=True))[1]
 
 
@@ -31,8 +31,8 @@ def bounds(flops: int | float, read: int | float, sent: list[Collective], topolo
     """Bounds of a program.
 
     Args:
-      flops: over all chips.
-      read: bytes that each chip moves to and from its memory at least.
+      flops: operations over all chips.
+      read: least bytes that each chip moves to and from its memory.
       sent: collectives of each chip.
     """
     chip = topology.chip
@@ -41,9 +41,9 @@ def bounds(flops: int | float, read: int | float, sent: list[Collective], topolo
 
 
 def bandwidth(axes: tuple[str, ...], topology: Topology, mesh: Mesh) -> int | float:
-    """Bytes a second that a chip can send along mesh axes: both directions of each dimension of the torus that they span.
+    """Bytes per second that a chip can send along mesh axes: in both directions of each dimension of the torus in them.
 
-    Between slices it is the data-centre network's, which then bounds the whole collective.
+    Between slices it is that of the data-centre network, which then limits the whole collective.
     """
     chip = topology.chip
     if not topology.slices == 1 and 'data' in axes:

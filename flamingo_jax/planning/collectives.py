@@ -1,4 +1,4 @@
-"""What a compiled program sends between devices: read from its HLO text, loops counted as often as they run."""
+"""The communication of a compiled program, read from its HLO text. Loops count as often as they run."""
 
 import collections
 import math
@@ -30,24 +30,25 @@ _PAIRS = re.compile(r'source_target_pairs=\{(\{\d+,\d+\}(?:,\{\d+,\d+\})*)\}')
 
 
 class Collective(NamedTuple):
-    """One kind over one set of mesh axes, in a whole step."""
+    """All collectives of one kind over one set of mesh axes in a step."""
 
     kind: str
-    axes: tuple[str, ...]  # Of the mesh; () if the program names no groups that are axes.
-    bytes: float  # That a device sends.
-    times: float  # How often.
+    axes: tuple[str, ...]  # Axes of the mesh; () if the groups are not those of axes.
+    bytes: float  # Bytes that a device sends.
+    times: float  # Number of times.
 
 
 def read(hlo: str, mesh: Mesh) -> list[Collective]:
     """The collectives of a compiled program, most bytes first.
 
-    A device sends, by the usual ring algorithms, of n devices: (n - 1) / n of the whole for a gather or scatter, twice
-    that for a sum, the whole for a permutation. A sum of which each device keeps its share only is a scatter. Loops
-    without a known count of rounds count once, and of a conditional all branches.
+    With the usual ring algorithms over n devices, a device sends (n - 1) / n of the whole for a gather or scatter,
+    twice that for a sum, and the whole for a permutation. A sum of which each device keeps only its share is a
+    scatter. Loops with an unknown number of iterations count once. All branches of a conditional count.
     """
     computations, entry = _computations(hlo)
     times = _times(computations, entry)
-    # The TPU compiler starts, continues and ends a collective in fusions with other work: what has the same channel is one.
+    # The TPU compiler starts, continues and ends a collective in fusions with other work. One channel is one
+    # collective.
     found: dict[Any, tuple[str, tuple[str, ...], float, float]] = {}
     for name, lines in computations.items():
         for line in lines:
@@ -86,7 +87,10 @@ def _computations(hlo: str) -> tuple[dict[str, list[str]], str]:
 
 
 def _times(computations: dict[str, list[str]], entry: str) -> dict[str, float]:
-    """How often each computation runs. HLO defines a computation before its caller, so callers come first in reverse."""
+    """How often each computation runs.
+
+    HLO defines a computation before its caller, so callers come first in reverse.
+    """
     times = dict.fromkeys(computations, 0.0)
     times[entry] = 1.0
     for name in reversed(computations):
@@ -104,7 +108,7 @@ def _times(computations: dict[str, list[str]], entry: str) -> dict[str, float]:
 
 
 def _trips(line: str, computations: dict[str, list[str]]) -> int:
-    """Rounds of a loop: as the compiler notes them, or by the number that its counter from 0 is compared with."""
+    """Iterations of a loop, from the compiler's note or from the bound of its counter, which starts at 0."""
     if known := _TRIPS.search(line):
         return int(known[1])
     condition, body = (computations.get(which.search(line)[1], []) for which in (_CONDITION, _BODY))
@@ -115,7 +119,7 @@ def _trips(line: str, computations: dict[str, list[str]]) -> int:
 
 
 def _step(condition: list[str], body: list[str]) -> int:
-    """What a loop's counter grows by: where products are taken apart to send while they compute, two shards a round."""
+    """The step of a loop's counter: 2 if a product is split to overlap with communication, two shards per iteration."""
     counter = [int(found[1]) for found in map(_INDEX.search, condition) if found]
     carried = [_OPERANDS.search(line) for line in body if line.lstrip().startswith('ROOT ')]
     if len(counter) != 1 or not carried or not carried[0]:
@@ -149,7 +153,8 @@ def _group(line: str) -> list[int]:
 
 def _axes(group: list[int], mesh: Mesh) -> tuple[str, ...]:
     places = np.stack(np.unravel_index(np.array(group) % mesh.devices.size, mesh.devices.shape))
-    if len(group) % 2 == 0 and len(set(group)) < len(group):  # Pairs of a permutation: which axes change within one.
+    # Pairs of a permutation: its axes are those that change within a pair.
+    if len(group) % 2 == 0 and len(set(group)) < len(group):
         places = places.reshape(len(mesh.axis_names), -1, 2)
         changes = (places[..., 0] != places[..., 1]).any(axis=1)
     else:
@@ -164,7 +169,7 @@ def _sent(kind: str, result: str, started: bool, n: int) -> float:
         if dtype in BYTES
     ]
     if started and kind in ('all-gather', 'reduce-scatter', 'collective-permute', 'all-to-all'):
-        # The result names what goes in, then what comes out (and counters of no size).
+        # The result lists inputs, then outputs (and counters without size).
         sizes = [size for size in sizes if size > 8] if kind == 'collective-permute' else sizes
         sizes = sizes[len(sizes) // 2 :]
     size, share = float(sum(sizes)), (n - 1) / max(n, 1)

@@ -1,8 +1,8 @@
 """Floating-point operations of a training step, counted from the config: 2 for each multiply and add of a product.
 
-Norms, activations and softmaxes are left out, as in the usual MFU. The backward pass of what is trained costs twice its
-forward pass; of what is frozen but stands behind something trained, once (its inputs have gradients, its parameters
-do not); of a frozen trunk, nothing. `tests/planning/test_flops.py` holds these counts against the compiler's.
+Norms, activations and softmaxes are left out, as usual for MFU. The backward pass costs twice the forward pass for a
+trained part, once for a frozen part after a trained one (its inputs have gradients, its parameters do not), and
+nothing for a frozen trunk. `tests/planning/test_flops.py` compares these counts with the compiler's.
 """
 
 from typing import NamedTuple
@@ -26,14 +26,14 @@ class Cost(NamedTuple):
         return Cost(self.weights * times, self.activations * times)
 
     def total(self, trained: bool, recomputed: bool = False) -> int | float:
-        """Of a forward and a backward pass; `recomputed` adds one more forward pass."""
+        """Operations of a forward and a backward pass; `recomputed` adds one more forward pass."""
         return (3 if trained else 2) * self.weights + 3 * self.activations + recomputed * sum(self)
 
 
 def train_step(
     config: FlamingoConfig, trained: tuple[str, ...], datasets: dict[str, Source], remat: str = ''
 ) -> dict[str, float]:
-    """Operations of one step over all data sets, by component; 'total' is the model's, 'recomputed' what `remat` adds."""
+    """Operations of one step over all data sets, by component; 'total' is the sum, 'recomputed' what `remat` adds."""
     out = dict.fromkeys(('vision', 'resampler', 'xattn', 'lm', *(['lora'] if config.lora else [])), 0.0)
     recomputed = 0.0
     for data in datasets.values():
@@ -63,7 +63,7 @@ def train_step(
 
 
 def decode_step(config: FlamingoConfig, b: int, places: int, pictures: int) -> int | float:
-    """Operations of one more token for b rows, with `places` in the cache and so many pictures seen."""
+    """Operations of one more token for b rows, with `places` tokens in the cache and `pictures` visible pictures."""
     cost = lm_blocks(config, 1, places)
     if config.xattn is not None:
         m = pictures * config.media_tokens
@@ -77,7 +77,7 @@ def lm_blocks(config: FlamingoConfig, l: int, m: int) -> Cost:
     attention = 2 * l * c.width * c.head_dim * (2 * c.heads + 2 * c.kv_heads)
     ffw = 2 * l * c.width * c.ffw_width * (3 if c.gated_ffw else 2)
     products = 2 * 2 * l * m * c.heads * c.head_dim
-    if c.positions == 'relative':  # Queries with the keys of the distances; those keys are made once for a whole batch.
+    if c.positions == 'relative':  # Queries times the keys of distances, which are computed once for a whole batch.
         attention += 2 * l * m * c.heads * c.head_dim
     return Cost(attention + ffw, products) * c.depth
 
@@ -107,7 +107,7 @@ def xattn_keys_values(config: FlamingoConfig, m: int) -> Cost:
 
 
 def resampler(config: FlamingoConfig, frames: int, spatial: int) -> Cost:
-    """One picture, or one video of so many frames of so many features."""
+    """One picture or video of `frames` frames with `spatial` features each."""
     c, r, s = config.resampler, config.media_tokens, frames * spatial
     width = c.heads * c.head_dim
     ends = 2 * c.width * (s * config.vision.width + r * config.lm.width) if c.projects else 0

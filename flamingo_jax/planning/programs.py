@@ -1,4 +1,4 @@
-"""The real train step and the real decode step of a config, lowered for a mesh from shapes alone: no weights, no data."""
+"""The real train step and decode step of a config, lowered for a mesh from shapes alone: no weights, no data."""
 
 import dataclasses
 import functools
@@ -53,7 +53,7 @@ class Planned:
         return jax.eval_shape(self.model.init, jax.random.key(0))
 
     def frozen(self, names: tuple[str, ...] | None = None) -> Params:
-        """The frozen trees (or those named) in the dtype that they are kept in, with their shardings."""
+        """The frozen trees (or those named) in their stored dtype, with their shardings."""
         names = tuple(name for name in self.shapes if name not in self.trained) if names is None else names
         out = {}
         for name in names:
@@ -71,16 +71,18 @@ def prepare(config: ConfigDict, mesh: Mesh, micro_batches: int, batch: float, bf
     """The run of a config.
 
     Args:
-      micro_batches: as the config's.
-      batch: every data set's batch size is multiplied by it.
-      bfloat16: whether the devices compute in it where the config does not say.
+      micro_batches: replaces the config's.
+      batch: factor of every data set's batch size.
+      bfloat16: whether the devices compute in bfloat16, if the config does not say.
 
     Raises:
-      ValueError: a mesh that does not divide a parameter, a batch or its micro-batches, or several programs in one config,
-        before anything is compiled.
+      ValueError: the mesh does not divide a parameter, a batch or its micro-batches, or the config has several
+        programs. Raised before anything is compiled.
     """
     if config.round_robin and len(config.datasets) > 1:
-        raise ValueError('With config.round_robin there is a program a data set: plan with --config.round_robin=False.')
+        raise ValueError(
+            'With config.round_robin each data set has its own program. Plan with --config.round_robin=False.'
+        )
     parts = assemble(config, bfloat16, all_here=False)
     sources = {
         name: dataclasses.replace(source, batch_size=round(source.batch_size * batch))
@@ -105,10 +107,10 @@ def train_step(run: Planned) -> tuple[jax.stages.Lowered, TrainState, Params]:
 
 
 def decode_step(run: Planned, pictures: int) -> tuple[jax.stages.Lowered, int]:
-    """One token more for each prompt (`inference/decode.py`), lowered, with a full cache; and the number of prompts.
+    """A decode step (`inference/decode.py`) with a full cache, lowered; and the number of prompts.
 
     Args:
-      pictures: that each prompt has. One prompt stands on each share of the mesh's batch axes.
+      pictures: number of pictures in each prompt. Each shard of the mesh's batch axes has one prompt.
     """
     c, mesh, dtype = run.model.config, run.mesh, run.model.dtype
     b, places = mesh.shape['data'] * mesh.shape['fsdp'], c.lm.context
@@ -130,7 +132,7 @@ def decode_step(run: Planned, pictures: int) -> tuple[jax.stages.Lowered, int]:
         m = pictures * c.media_tokens
         keys = shape((c.xattn_blocks, b, c.xattn.heads, m, c.xattn.head_dim), dtype, None, rows, 'tensor')
         media = Media(None, (keys, keys))
-    # What decoding reads: the trunk and the resampler are done with, LoRA is merged.
+    # The trees that decoding reads: trunk and resampler have already run, and LoRA is merged.
     names = tuple(name for name in run.shapes if name not in ('vision', 'resampler', 'lora'))
     model = dataclasses.replace(run.model, config=dataclasses.replace(c, lora=None))
 

@@ -1,6 +1,6 @@
-"""Machines that a run may be planned for: chips, how they are joined, and a mesh over devices that need not be here.
+"""Machines to plan for: chips, their network, and a mesh over devices that are not here.
 
-    v4:8x12x16      1,536 TPU v4 chips, as in the paper        v5e-16   is v5e:4x4, as the cloud names it (v6e alike)
+    v4:8x12x16      1,536 TPU v4 chips, as in the paper        v5e-16   the cloud's name of v5e:4x4 (v6e alike)
     h100:8          8 GPUs of one host                          cpu:8    8 devices of this machine's CPU
 
 The TPU compiler comes with `pip install libtpu` and needs no TPU.
@@ -22,12 +22,12 @@ class Chip:
     """Published figures of one chip (cloud.google.com/tpu/docs, jax-ml.github.io/scaling-book; NVIDIA's data sheet)."""
 
     memory: int  # Bytes.
-    flops: float  # bfloat16 a second, at most.
-    memory_bandwidth: float  # Bytes a second.
-    link_bandwidth: float  # Bytes a second in one direction of one link of the torus (of the GPU's whole NVLink).
-    torus: int  # Dimensions of the torus; 0: every device reaches every other at `link_bandwidth`.
-    host_bandwidth: float  # Bytes a second and chip between slices or hosts (data-centre network).
-    device_kinds: tuple[str, ...] = ()  # What JAX's `device_kind` begins with.
+    flops: float  # Most bfloat16 operations per second.
+    memory_bandwidth: float  # Bytes per second.
+    link_bandwidth: float  # Bytes per second in one direction of one link of the torus (of the GPU's whole NVLink).
+    torus: int  # Dimensions of the torus; 0: all devices are connected at `link_bandwidth`.
+    host_bandwidth: float  # Bytes per second and chip between slices or hosts (data-centre network).
+    device_kinds: tuple[str, ...] = ()  # Beginnings of JAX's `device_kind`.
 
 
 CHIPS = {
@@ -38,44 +38,47 @@ CHIPS = {
     'a100': Chip(80 * 10**9, 312e12, 2.039e12, 300e9, 0, 25e9, ('NVIDIA A100',)),
     'h100': Chip(80 * 10**9, 989e12, 3.35e12, 450e9, 0, 50e9, ('NVIDIA H100',)),
     'h200': Chip(141 * 10**9, 989e12, 4.8e12, 450e9, 0, 50e9, ('NVIDIA H200',)),
-    'cpu': Chip(16 * GIB, 1e11, 2e10, 1e10, 0, 1e9),  # Nominal: a plan for cpu shows that a config works, not how fast.
+    'cpu': Chip(
+        16 * GIB, 1e11, 2e10, 1e10, 0, 1e9
+    ),  # Nominal: a plan for cpu shows that a config works, not its speed.
 }
-# What the cloud calls v5e-16, and v6e-16.
+# The shapes of the cloud's v5e-16, v6e-16 and so on.
 SHAPES = {1: '1x1', 4: '2x2', 8: '2x4', 16: '4x4', 32: '4x8', 64: '8x8', 128: '8x16', 256: '16x16'}
 
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """So many slices of chips of one kind."""
+    """One or more slices of chips of one kind."""
 
     name: str
     kind: str
-    shape: tuple[int, ...]  # Of the torus of one slice; (n,) for GPUs and CPUs.
+    shape: tuple[int, ...]  # Shape of the torus of one slice; (n,) for GPUs and CPUs.
     slices: int = 1
 
     @property
     def chip(self) -> Chip:
-        """The figures of one of its chips."""
+        """The figures of one chip."""
         return CHIPS[self.kind]
 
     @property
     def chips(self) -> int:
-        """In all slices."""
+        """The number of chips in all slices."""
         return math.prod(self.shape) * self.slices
 
     def devices(self) -> list:
-        """One device a chip, for the compiler: they cannot run anything, except those of `cpu`.
+        """One device per chip, for the compiler. They cannot run anything, except those of `cpu`.
 
-        A GPU's are those of as many TPU v5p, whose compiler stands in: the count of what must lie in memory is the same.
+        For GPUs they are as many TPU v5p devices, whose compiler gives the same count of bytes in memory.
 
         Raises:
-          ValueError: the TPU compiler is not installed, does not know the shape, or this process has too few CPU devices.
+          ValueError: the TPU compiler is not installed, does not know the shape, or this process has too few CPU
+            devices.
         """
         if self.kind == 'cpu':
             if len(jax.devices('cpu')) < self.chips:
                 raise ValueError(
-                    f'{self.name} needs {self.chips} CPU devices, and this process has {len(jax.devices("cpu"))}: '
-                    "jax.config.update('jax_num_cpu_devices', ...) comes too late."
+                    f'{self.name} needs {self.chips} CPU devices, but this process already has '
+                    f'{len(jax.devices("cpu"))}. Plan in a new process.'
                 )
             return jax.devices('cpu')[: self.chips]
         kind, shape = (self.kind, self.shape) if self.chip.torus else ('v5p', _stand_in(self.chips))
@@ -84,21 +87,21 @@ class Topology:
         if kind == 'v4':
             options['chip_config_name'] = 'megacore'  # Both cores of a chip are one device.
         os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
-        os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'v4-8')  # Of the machine that compiles; any will do.
+        os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'v4-8')  # Describes the machine that compiles; any value works.
         os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
-        os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', 'true')  # Several plans at once: none holds a TPU.
+        os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', 'true')  # For several plans at once: none uses a TPU.
         try:
             name = f'{kind}:{"x".join(map(str, shape))}'
             return list(topologies.get_topology_desc(platform='tpu', topology_name=name, **options).devices)
-        except Exception as error:  # Whatever the plugin raises: a missing library, an unknown shape.
+        except Exception as error:  # The plugin raises many types: a missing library, an unknown shape.
             raise ValueError(
-                f'The TPU compiler gives no topology {self.name}: {str(error).splitlines()[0]} '
+                f'The TPU compiler does not know the topology {self.name}: {str(error).splitlines()[0]} '
                 "(It comes with: pip install -e '.[plan]')"
             ) from error
 
 
 def peak_flops(device_kind: str) -> float | None:
-    """bfloat16 operations a second of a device at most, by JAX's name for it; None where that is not known, as of a CPU."""
+    """Most bfloat16 operations per second of a device, by JAX's name for it; None if unknown, as for a CPU."""
     kinds = [(kind, chip) for chip in CHIPS.values() for kind in chip.device_kinds if device_kind.startswith(kind)]
     return max(kinds, key=lambda one: len(one[0]))[1].flops if kinds else None
 
@@ -106,7 +109,7 @@ def peak_flops(device_kind: str) -> float | None:
 def _stand_in(n: int) -> tuple[int, ...]:
     shapes = {1: (1, 1, 1), 2: (1, 2, 1), 4: (2, 2, 1), 8: (2, 2, 2), 16: (2, 2, 4), 32: (2, 4, 4), 64: (4, 4, 4)}
     if n not in shapes:
-        raise ValueError(f'A plan for GPUs is for {sorted(shapes)} of them, and not for {n}.')
+        raise ValueError(f'A plan for GPUs needs {sorted(shapes)} of them, not {n}.')
     return shapes[n]
 
 
@@ -114,25 +117,26 @@ def parse(name: str, slices: int = 1) -> Topology:
     """Reads 'v4:8x12x16', 'v5e-16', 'h100:8' or 'cpu:8'.
 
     Raises:
-      ValueError: an unknown chip or shape; the message says which there are.
+      ValueError: the chip or the shape is unknown; the message lists the known ones.
     """
     match = re.fullmatch(r'(\w+)(?::(\d+(?:x\d+)*)|-(\d+))', name)
     if not match or match[1] not in CHIPS:
         raise ValueError(
-            f'A topology is KIND:SHAPE, as in v4:8x12x16, v5e-16, h100:8 or cpu:8, with a kind of {sorted(CHIPS)}; '
-            f'{name!r} is not.'
+            f'{name!r} is not a topology. Give KIND:SHAPE, such as v4:8x12x16, v5e-16, h100:8 or cpu:8, with a kind '
+            f'of {sorted(CHIPS)}.'
         )
     kind, shape = match[1], match[2]
     torus = CHIPS[kind].torus
     if shape is None:
         if torus != 2 or int(match[3]) not in SHAPES:
             raise ValueError(
-                f'{name!r}: only v5e-N and v6e-N are known, N of {sorted(SHAPES)}; give the shape, as in v4:4x4x4.'
+                f'{name!r} is not known. Give v5e-N or v6e-N with N of {sorted(SHAPES)}, or the shape, such as '
+                'v4:4x4x4.'
             )
         shape = SHAPES[int(match[3])]
     shape = tuple(int(size) for size in shape.split('x'))
     if 0 in shape or len(shape) != max(torus, 1):
-        raise ValueError(f'{name!r}: {kind} has a shape of {max(torus, 1)} numbers, none of them 0.')
+        raise ValueError(f'{name!r} is not a shape of {kind}, which has {max(torus, 1)} numbers, each 1 or more.')
     if slices < 1 or (slices > 1 and not torus):
-        raise ValueError(f'{slices} slices of {name!r}: only TPUs come in several slices.')
+        raise ValueError(f'{name!r} cannot have {slices} slices. Only TPUs can have more than one.')
     return Topology(name if slices == 1 else f'{slices} x {name}', kind, shape, slices)

@@ -11,7 +11,7 @@ LETTERS = [*map(chr, range(ord('!'), ord('z'))), 'ab']
 
 
 def write_model(fields: dict, tensors: dict[str, np.ndarray], path: pathlib.Path, **writer) -> None:
-    """A language model of Hugging Face (its config.json, its tensors) in float32, with a tokenizer of single letters."""
+    """A language model of Hugging Face (its config.json, its tensors) in float32, with a tokenizer of letters."""
     arch = ARCHITECTURES.get(fields['model_type'], fields['model_type'])
     out = gguf.GGUFWriter(path, arch, **writer)
     heads, depth = fields['num_attention_heads'], fields['num_hidden_layers']

@@ -147,7 +147,9 @@ def test_shards_are_the_whole(tmp_path):
     convert.lm(str(tmp_path / 'whole.gguf'), str(tmp_path / 'expected'))
     assert bundle.read(tmp_path / 'bundle').checksums == bundle.read(tmp_path / 'expected').checksums
     (tmp_path / shards[2]).unlink()
-    with pytest.raises(FileNotFoundError, match=r"lacks 1 of 3 shards: \['model-00003-of-00003.gguf'\]. Fetch"):
+    with pytest.raises(
+        FileNotFoundError, match=r"does not have 1 of 3 shards: \['model-00003-of-00003.gguf'\]. Download"
+    ):
         convert.lm(str(tmp_path / shards[0]), str(tmp_path / 'again'))
 
 
@@ -198,7 +200,7 @@ def test_sentencepiece_that_begins_with_a_space_or_without_a_token(pieces):
     ours = read_tokenizer(keys | other, expected.size)
     assert ours.begin == () and ours.encode('a') == expected.encode(' a') and ours.decode(ours.encode('a')) == 'a'
     assert begin_with(ours, '</s>').begin == (3,)
-    with pytest.raises(ValueError, match="'a' cannot be the first token. Take one of '<pad>', '<s>', '</s>'"):
+    with pytest.raises(ValueError, match="'a' cannot be the first token. Use one of '<pad>', '<s>', '</s>'"):
         begin_with(ours, 'a')
 
 
@@ -228,7 +230,7 @@ def test_byte_level(split):
     assert (ours.begin, ours.ends, ours.bos, ours.pad) == ((), (1,), 0, 1)
     begun = begin_with(ours, '<|endoftext|>')
     assert begun.begin == (0,) and begun.encode(TEXTS[0]) == ours.encode(TEXTS[0])
-    with pytest.raises(ValueError, match="'the' cannot be the first token. Take one of '<|endoftext|>', '<|im_end|>'"):
+    with pytest.raises(ValueError, match="'the' cannot be the first token. Use one of '<|endoftext|>', '<|im_end|>'"):
         begin_with(ours, 'the')
 
 
@@ -264,33 +266,36 @@ def tensor_rows(rows: int):
 @pytest.mark.parametrize(
     ('damage', 'message'),
     [
-        (lambda content: content[:-4000], 'ends before its tensor .*: it is cut short or damaged. Fetch it again'),
-        (lambda content: content[:3000], 'is truncated or damaged .*bytes are to follow.*Fetch it again'),
-        (lambda content: content[:5], 'is truncated or damaged.*Fetch it again'),
+        (lambda content: content[:-4000], 'ends before its tensor .*: it is cut short or damaged. Download it again'),
+        (lambda content: content[:3000], 'is truncated or damaged .*bytes should follow.*Download it again'),
+        (lambda content: content[:5], 'is truncated or damaged.*Download it again'),
         (lambda content: b'', "is not a GGUF file: it begins with b''. Give the .gguf file"),
         (lambda content: b'PK\3\4' + content[4:], r"is not a GGUF file: it begins with b'PK\\x03\\x04'. Give"),
-        (put(4, '<I', 1), 'of GGUF version 1, and not of .*newer llama.cpp'),
-        (put(4, '>I', 3), 'of GGUF version 50331648'),
+        (put(4, '<I', 1), 'GGUF version is 1, not one of .*newer llama.cpp'),
+        (put(4, '>I', 3), 'GGUF version is 50331648'),
         (put(8, '<Q', 2**60), 'is truncated or damaged'),
         (put(16, '<Q', 2**60), 'is truncated or damaged'),
         (put(24, '<Q', 2**62), 'is truncated or damaged'),
         (lambda c: put(find(c, 'tokenizer.ggml.tokens') + 8, '<Q', 2**60)(c), 'is truncated or damaged'),
         (lambda c: put(find(c, 'tokenizer.ggml.token_type') + 8, '<Q', 2**60)(c), 'is truncated or damaged'),
         (lambda c: put(find(c, 'general.name'), '<I', 77)(c), 'is truncated or damaged'),
-        (tensor_rows(2**50), 'ends before its tensor token_embd.weight .*Fetch it again'),
-        (tensor_rows(95), 'its tokenizer has 96 tokens, but its language model 95'),
-        (tensor_type(99), 'token_embd.weight is of type 99, which the installed package gguf does not dequ.*Update it'),
-        (tensor_type(24), 'token_embd.weight is of type 24, which .*take the file in another quantisation'),
+        (tensor_rows(2**50), 'ends before its tensor token_embd.weight .*Download it again'),
+        (tensor_rows(95), 'its tokenizer has 96 tokens, but its language model has 95'),
+        (
+            tensor_type(99),
+            'token_embd.weight is of type 99, which the installed package gguf does not dequ.*Update gguf',
+        ),
+        (tensor_type(24), 'token_embd.weight is of type 24, which .*use another quantisation'),
         (tensor_type(8), 'the rows of token_embd.weight .* are not whole blocks of 32'),
         (replaced('gemma3', 'mamba2'), "the architecture 'mamba2' is not known. Known: llama, .*gemma3"),
-        (replaced('gemma3.block_count', 'gemma3.block_co__t'), "has no key for 'block_count'. Fetch"),
-        (replaced('token_embd.weight', 'token_emb_.weight'), 'it holds no language model'),
+        (replaced('gemma3.block_count', 'gemma3.block_co__t'), "has no key for 'block_count'. Download"),
+        (replaced('token_embd.weight', 'token_emb_.weight'), 'it is not a language model'),
         (replaced('blk.1.ffn_up', 'blk.1.ffn_xx'), r'missing: blk.1.ffn_up.weight.*unused: blk.1.ffn_xx.weight'),
         (replaced('blk.1.ffn_up', 'blk.9.ffn_up'), 'unused: blk.9.ffn_up.weight'),
         (replaced('gpt2', 'bert'), "the tokenizer 'bert' is not known. Known: gpt2, llama"),
         (replaced('gpt-2', 'tekke'), "its rule for splitting text, 'tekke', is not known. Known: gpt-2, smollm"),
         (replaced('tokenizer.ggml.merges', 'tokenizer.ggml.mergex'), "has no key for 'merges'"),
-        (lambda c: put(find(c, 'tokenizer.ggml.eos_token_id') + 4, '<I', 96)(c), 'eos_token_id = 96 is no token of'),
+        (lambda c: put(find(c, 'tokenizer.ggml.eos_token_id') + 4, '<I', 96)(c), 'eos_token_id = 96 is not one of'),
     ],
 )
 def test_bad_input_is_named_and_leaves_nothing(damage, message, tmp_path, good):
@@ -311,7 +316,7 @@ def test_other_errors(tmp_path, good):
     with pytest.raises(FileNotFoundError, match='missing.gguf'):
         convert.lm(str(tmp_path / 'missing.gguf'), str(tmp_path / 'bundle'))
     (tmp_path / 'good.gguf').write_bytes(good)
-    with pytest.raises(ValueError, match="'<bos>' cannot be the first token. Take one of '<pad>', '<s>', '</s>'"):
+    with pytest.raises(ValueError, match="'<bos>' cannot be the first token. Use one of '<pad>', '<s>', '</s>'"):
         convert.lm(str(tmp_path / 'good.gguf'), str(tmp_path / 'bundle'), first_token='<bos>')
     assert [path.name for path in tmp_path.iterdir()] == ['good.gguf']
     convert.lm(str(tmp_path / 'good.gguf'), str(tmp_path / 'bundle'), first_token='<pad>')

@@ -1,4 +1,4 @@
-"""transformers' IDEFICS against its conversion: logits, greedy and beams, every kind of prompt; both ways; bad folders."""
+"""transformers' IDEFICS and its conversion: logits, greedy, beams, all kinds of prompts; both ways; bad folders."""
 
 import json
 import shutil
@@ -198,7 +198,7 @@ def test_the_command_and_its_inverse(source, tmp_path):
     assert names[0] == names[1]
     tokenizer = bundle.read(tmp_path / 'bundle').tokenizer()
     assert (tokenizer.around, tokenizer.image_tag, tokenizer.eoc) == (AROUND, (IMG,), None)
-    with pytest.raises(ValueError, match='This is no model that OpenFlamingo can hold: resampler.activation'):
+    with pytest.raises(ValueError, match='cannot be written as an OpenFlamingo: resampler.activation'):
         convert.export('to_open_flamingo', str(tmp_path / 'bundle'), str(tmp_path / 'x.pt'))
     assert sorted(path.name for path in tmp_path.iterdir()) == ['again', 'bundle']
 
@@ -224,7 +224,7 @@ def test_bad_folders_are_named_and_leave_nothing(source, tmp_path):
             convert.idefics(str(bad), str(tmp_path / 'out'))
         assert str(bad) in str(caught.value) and sorted(path.name for path in tmp_path.iterdir()) == ['bad']
 
-    refuses("model_type 'llama' and not 'idefics'.*Give a folder", model_type='llama')
+    refuses("model_type 'llama', not 'idefics'.*Give a folder", model_type='llama')
     refuses(
         'missing: model.norm.weight',
         state={name: value for name, value in state.items() if name != 'model.norm.weight'},
@@ -232,7 +232,7 @@ def test_bad_folders_are_named_and_leave_nothing(source, tmp_path):
     refuses('unused: model.norm.bias', state=state | {'model.norm.bias': np.zeros(64, np.float32)})
     refuses(r'model.norm.weight has shape \(63,\)', state=state | {'model.norm.weight': np.zeros(63, np.float32)})
     refuses('unused: model.perceiver_resampler', use_resampler=False)
-    refuses('not divided by cross_layer_interval = 3', cross_layer_interval=3)
+    refuses('not a multiple of cross_layer_interval = 3', cross_layer_interval=3)
     refuses('additional_vocab_size = 3', additional_vocab_size=3)
     one = 'model.layers.1.self_attn.q_proj.weight'
     refuses(

@@ -234,14 +234,14 @@ UP = 'model.layers.1.mlp.up_proj.weight'
 @pytest.mark.parametrize(
     ('damage', 'message'),
     [
-        (without_a_shard, r"lacks 1 of 2 shards: \['model-2.safetensors'\]. Fetch"),
-        (cut, 'model.safetensors is not a complete safetensors file.*Fetch it again'),
+        (without_a_shard, r"does not have 1 of 2 shards: \['model-2.safetensors'\]. Download"),
+        (cut, 'model.safetensors is not a complete safetensors file.*Download it again'),
         (lambda s: (s / 'model.safetensors').unlink(), 'neither model.safetensors nor pytorch_model.bin'),
-        (lambda s: (s / 'config.json').unlink(), 'no config.json: give'),
-        (lambda s: (s / 'config.json').write_text('{'), 'config.json is not JSON.*Fetch'),
-        (lambda s: (s / 'tokenizer.json').unlink(), 'no tokenizer.json and no tokenizer.model. Fetch'),
+        (lambda s: (s / 'config.json').unlink(), 'no config.json. Give'),
+        (lambda s: (s / 'config.json').write_text('{'), 'config.json is not JSON.*Download'),
+        (lambda s: (s / 'tokenizer.json').unlink(), 'no tokenizer.json and no tokenizer.model. Download'),
         (lambda s: (s / 'tokenizer.json').write_text('{}'), 'tokenizer.json cannot be read'),
-        (without_its_end, 'no eos_token_id in config.json.*Add it to config.json'),
+        (without_its_end, 'no eos_token_id in config.json.*Add eos_token_id to config.json'),
         (
             lambda s: change_json(s / 'config.json', model_type='mamba'),
             "config.json: the model_type 'mamba' is not known",
@@ -259,7 +259,7 @@ UP = 'model.layers.1.mlp.up_proj.weight'
         ),
         (
             lambda s: change_json(s / 'config.json', intermediate_size=88),
-            r'source.*mlp.down_proj.weight has shape \(24, 80\) and not \(24, 88\).*Give the config.json',
+            r'source.*mlp.down_proj.weight has shape \(24, 80\), not \(24, 88\).*Give the config.json',
         ),
         (
             lambda s: change_json(s / 'config.json', num_hidden_layers=1),

@@ -94,7 +94,10 @@ def test_a_model_of_todays_open_clip(tmp_path):
 @pytest.mark.parity
 @pytest.mark.parametrize('beams', [1, 3])
 def test_generation(both, beams, record_property):
-    """Prompts of a batch differ in length and in images. The original stops and bans as ours does, else nothing is changed."""
+    """Prompts of a batch differ in length and in images.
+
+    The original stops and bans as ours does, else nothing is changed.
+    """
     import torch
 
     model, _, ours, _ = both
@@ -184,7 +187,8 @@ def read(folder, checkpoint='checkpoint.pt', lm='lm', clip='clip.safetensors'):
 def test_it_says_what_the_original_said(files):
     converted, golden = read(files[0]), peers.golden()
     assert converted.report == (
-        f'{len(files[1])} trained tensors loaded, LM from {files[0] / "lm"}, trunk from {files[0] / "clip.safetensors"}, '
+        f'{len(files[1])} trained tensors loaded, LM from {files[0] / "lm"}, trunk from '
+        f'{files[0] / "clip.safetensors"}, '
         'nothing missing, nothing unused.'
     )
     model, params = Flamingo(converted.config), jax.tree.map(jnp.asarray, converted.params)
@@ -236,16 +240,16 @@ def test_bad_files_are_named_and_leave_nothing(files, tmp_path):
     checkpoint(state | {'lang_encoder.model.layers.0.decoder_layer.mlp.up_proj.weight': np.zeros((2, 2), np.float32)})
     refuses('unused: lang_encoder.model.layers.0.decoder_layer')
     checkpoint(state | {'perceiver.layers.3.0.to_kv.weight': np.zeros((1024, 47), np.float32)})
-    refuses(r'perceiver.layers.3.0.to_kv.weight has shape \(1024, 47\) and not \(1024, 48\)')
+    refuses(r'perceiver.layers.3.0.to_kv.weight has shape \(1024, 47\), not \(1024, 48\)')
     checkpoint({name: value for name, value in state.items() if name != gate})
-    refuses('gated blocks stand before the blocks .1. of the language model, which has 4')
+    refuses('gated blocks come before the blocks .1. of the language model, which has 4')
     checkpoint({name: value for name, value in state.items() if 'embed_tokens' not in name})
     refuses('missing: lang_encoder.model.embed_tokens.weight')
     rows = state['lang_encoder.model.embed_tokens.weight']
     checkpoint(state | {'lang_encoder.model.embed_tokens.weight': np.concatenate([rows, rows])})
     refuses('embedding has 194 rows, but the tokenizer has 94 tokens')
     checkpoint(state | {'perceiver.latents': np.zeros(3, np.float32)})
-    refuses(r'perceiver.latents has shape \(3,\), which is no matrix')
+    refuses(r'perceiver.latents has shape \(3,\), but must be a matrix')
     checkpoint({'layer1.weight': np.zeros(3, np.float32)})
     refuses('missing: lang_encoder.model.embed_tokens.weight')
     whole = (folder / 'checkpoint.pt').read_bytes()

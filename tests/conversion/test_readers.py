@@ -89,7 +89,7 @@ def test_other_names_and_instructions_are_refused(tmp_path, content):
 
 
 def test_refusal_names_the_code(tmp_path):
-    with pytest.raises(ValueError, match=r'asks for os\.system.*nothing was loaded'):
+    with pytest.raises(ValueError, match=r'asks for os\.system.*Nothing was loaded'):
         read_torch_checkpoint(write_zip(tmp_path / 'attack.pth', b'cos\nsystem\n.'))
 
 
@@ -99,7 +99,7 @@ def test_faults_have_a_remedy(tmp_path):
         (b'', 'is empty'),
         (b'<html>not found</html>', 'not a torch checkpoint'),
         ((GOLDEN / 'tiny_zip.pth').read_bytes()[:-100], 'truncated or damaged'),
-        ((GOLDEN / 'tiny_legacy.pth').read_bytes()[:-10], 'Fetch'),
+        ((GOLDEN / 'tiny_legacy.pth').read_bytes()[:-10], 'Download'),
     ]:
         path.write_bytes(content)
         with pytest.raises(ValueError, match=message) as error:

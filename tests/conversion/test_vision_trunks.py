@@ -60,7 +60,7 @@ def test_all_faults_are_named(state):
     with pytest.raises(ValueError) as error:
         efficientnet_params(state)
     assert 'missing: _blocks.2._bn1.running_var (144,)' in str(error.value)
-    assert '_conv_stem.weight has shape (32, 1, 3, 3) and not (32, 3, 3, 3)' in str(error.value)
+    assert '_conv_stem.weight has shape (32, 1, 3, 3), not (32, 3, 3, 3)' in str(error.value)
     assert 'unused: _blocks.2._se_reduce.weight' in str(error.value)
 
 
@@ -119,7 +119,7 @@ def test_all_faults_of_an_nfnet_are_named(small):
     with pytest.raises(ValueError, match='dm_nfnet_f0') as error:
         nfnet_params(state, config)
     assert 'missing: stages.1.0.skipinit_gain ()' in str(error.value)
-    assert 'stem.conv1.weight has shape (16, 1, 3, 3) and not (16, 3, 3, 3)' in str(error.value)
+    assert 'stem.conv1.weight has shape (16, 1, 3, 3), not (16, 3, 3, 3)' in str(error.value)
     assert 'unused: stages.0.0.attn.conv.weight' in str(error.value)
     with pytest.raises(ValueError, match=r'stages of \(1, 2, 3, 2\) blocks.*dm_nfnet_f0'):
         nfnet_params(state)
@@ -175,7 +175,9 @@ def test_channels_are_measured_on_training_pictures_of_the_styles_trained_on(tmp
 
 
 def test_a_style_that_no_training_picture_has_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"train split .* has no pictures of style \['notto'\]; it has .*'noto': "):
+    with pytest.raises(
+        ValueError, match=r"train split .* has no pictures of style \['notto'\]. Its styles are .*'noto': "
+    ):
         convert._to_measure(tiny_run.SAMPLE, ('noto', 'notto'))
 
 

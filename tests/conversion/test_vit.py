@@ -1,4 +1,4 @@
-"""Small random CLIPs and SigLIPs with weights of realistic scale: our features against open_clip, transformers and timm."""
+"""Features of small random CLIPs and SigLIPs, compared with open_clip, transformers and timm."""
 
 import dataclasses
 import json
@@ -242,7 +242,7 @@ def test_bad_sources_are_named_and_leave_nothing(tmp_path, params):
         'unused: visual.transformer.resblocks.0.ls_1.gamma',
         state | {'visual.transformer.resblocks.0.ls_1.gamma': np.zeros(48)},
     )
-    refuses(r'ln_post.bias has shape \(47,\) and not \(48,\)', state | {'visual.ln_post.bias': np.zeros(47)})
+    refuses(r'ln_post.bias has shape \(47,\), not \(48,\)', state | {'visual.ln_post.bias': np.zeros(47)})
     folder = tmp_path / 'folder'
     folder.mkdir()
     with pytest.raises(FileNotFoundError, match='folder.*config.json'):
@@ -258,5 +258,5 @@ def test_bad_sources_are_named_and_leave_nothing(tmp_path, params):
         {f'vision_model.{k}': v for k, v in {'embeddings.patch_embedding.weight': np.zeros(3)}.items()},
         folder / 'model.safetensors',
     )
-    with pytest.raises(ValueError, match="folder.*'siglip', which is no CLIP"):
+    with pytest.raises(ValueError, match="folder.*'siglip', which is not a CLIP"):
         read_vit(str(folder), 'clip')

@@ -1,4 +1,4 @@
-"""Scenes composed from the committed sample: what is asked is what stands there, and the splits hold who meets whom apart."""
+"""Scenes composed from the committed sample: questions match the scene, and splits share no pair of things."""
 
 import collections
 import io
@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))  # `data` is a folder of builders beside the packa
 from data import building  # noqa: E402
 from data.picture_scenes import scenes  # noqa: E402
 from data.picture_scenes.picture_scenes_dataset_builder import Builder, Config, read_drawings  # noqa: E402
-from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.images import PictureFormat  # noqa: E402
 from flamingo_jax.inputs.sources.picture_set import PictureSet  # noqa: E402
 
 SAMPLE = ROOT / 'data/picture_dictionary/sample'
@@ -39,7 +39,7 @@ def records(folder, split):
 
 
 def parts(composition):
-    """'top left dog + bottom left taxi' -> {'dog': 'top left', 'taxi': 'bottom left'}; 'three dog' -> {'dog': 'three'}."""
+    """'top left dog + bottom left cat' -> {'dog': 'top left', 'cat': 'bottom left'}; 'three dog' -> {'dog': 'three'}"""
     return {part.split()[-1]: ' '.join(part.split()[:-1]) for part in composition.split(' + ')}
 
 
@@ -143,7 +143,8 @@ def test_things_are_trained_concepts_of_one_word():
 def test_a_wrong_input_is_named_with_the_remedy(pictures, says, tmp_path):
     (tmp_path / 'nothing').mkdir()
     result = subprocess.run(
-        [sys.executable, '-m', 'data.picture_scenes.build', f'--pictures={tmp_path / pictures}', f'--out={tmp_path}/out'],
+        [sys.executable, '-m', 'data.picture_scenes.build', f'--pictures={tmp_path / pictures}',
+         f'--out={tmp_path}/out'],
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert result.returncode == 1 and 'Traceback' not in result.stderr and says in result.stderr

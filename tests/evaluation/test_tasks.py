@@ -249,7 +249,7 @@ def test_an_episode_that_shows_its_own_answer_is_never_asked(pools):
         list(named.episodes(1, 1, 'random', 'ranked', 0))
 
 
-# What these tasks asked before their games had files of their own: parts, truth, candidates, also right, nearest, majority.
+# What these tasks ask: parts, truth, candidates, also right, nearest, majority.
 HELD_OUT = dict(query_styles=('fluent-3d',), support_styles=('noto', 'noto-v1', 'fluent-flat'))
 ASKED = dict(
     words=('25f323100b2681f4', Words, dict(ways=5, shots=(1, 2)), [(1, 'random', 'ranked'), (2, 'random', 'ranked')]),

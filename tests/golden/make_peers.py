@@ -1,7 +1,7 @@
-"""Writes peers.npz: what a tiny OpenFlamingo and a tiny IDEFICS say, so that the plain tests need none of them installed.
+"""Writes peers.npz: answers of a tiny OpenFlamingo and a tiny IDEFICS, so that plain tests need neither installed.
 
-Run where the extra `parity` is installed: python tests/golden/make_peers.py. Weights are made from their names (`tests/peers.py`)
-and are not stored; the shapes and the answers are.
+Run where the extra `parity` is installed: python tests/golden/make_peers.py. Weights are made from their names
+(`tests/peers.py`) and are not stored; the shapes and the answers are.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The Flamingo that lies in the repository answers what the README says it does, and the language model of names names things."""
+"""The Flamingo in the repository answers as the README says, and the language model of names names things."""
 
 import pathlib
 

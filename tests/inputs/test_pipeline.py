@@ -101,7 +101,10 @@ def test_a_run_resumes_in_the_middle(config, tokenizer):
 
 
 def test_processes_read_the_rows_that_their_devices_hold(config, tokenizer):
-    """The position counts batches of all processes together. That rows fit devices: tests/training/test_processes.py."""
+    """The position counts batches of all processes together.
+
+    That rows fit devices: tests/training/test_processes.py.
+    """
     whole = rows(config, tokenizer, PICTURES, _seed_of(0, 'x'))
     two_of_four = grain.MapDataset.source(_Rows(whole, 4, (1, 3))).batch(2)
     for start in (0, 5):

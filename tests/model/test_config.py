@@ -72,8 +72,8 @@ def test_gated_blocks_stand_before_every_kth(config, depth, every, blocks):
     assert FlamingoConfig(lm=lm).xattn_blocks == 0
 
 
-# Parameters of each component. The paper's sizes: 13 L D^2 + 32000 D of the language model, 12 D^2 of a gated block, the
-# printed 194M of the resampler, NFNet-F6 without its classifier.
+# Parameters of each component. The paper's sizes: 13 L D^2 + 32000 D of the language model, 12 D^2 of a gated block,
+# the printed 194M of the resampler, NFNet-F6 without its classifier.
 COUNTS = {
     'tiny': dict(lm=2_583_936, xattn=1_774_088, resampler=1_957_376, vision=3_413_024),
     '3b': dict(lm=13 * 24 * 2048**2 + 32_000 * 2048, xattn=24 * 12 * 2048**2, resampler=193.57e6, vision=435_286_116),

@@ -64,7 +64,7 @@ def logits(lm):
 
 @pytest.fixture(scope='module')
 def advance(lm):
-    """One call of the decoder with a cache, jitted: (tokens, positions, mask, cache, index, key_positions) -> (logits, cache)."""
+    """The decoder with a cache, jitted: (tokens, positions, mask, cache, index, key_positions) -> (logits, cache)."""
     model, params = lm
 
     def run(tokens, positions, mask, cache, index, key_positions):
@@ -212,7 +212,10 @@ def test_a_tied_output_is_the_embedding(config):
 
 @pytest.mark.parametrize('fields', [dict(tied=True), dict(tied=False), dict(tied=False, logit_cap=2.0)])
 def test_logits_in_bfloat16_are_a_product_in_float32(config, fields):
-    """Tied or not, capped or not, those of extra tokens too. `sum` has no norm at the end, whose rounding would count."""
+    """Tied or not, capped or not, those of extra tokens too.
+
+    `sum` has no norm at the end, whose rounding would count.
+    """
     lm = dataclasses.replace(config.lm, norm_place='sum', **fields)
     model = Flamingo(FlamingoConfig(lm=lm, extra_tokens=('<EOC>', '<image>')), jnp.bfloat16)
     params = nn.meta.unbox(jax.jit(model.init)(jax.random.key(0)))

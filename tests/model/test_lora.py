@@ -26,7 +26,7 @@ EVERY = LoraConfig(rank=3, alpha=6.0, targets=('query', 'key', 'value', 'out', '
 
 @pytest.fixture(scope='module')
 def adapted(config, params):
-    """The tests' model, whose last group is ragged, with LoRA on every kernel; its parameters as after training, B is not 0."""
+    """The tests' model, with a ragged last group and LoRA on every kernel; parameters as if trained: B is not 0."""
     model = Flamingo(dataclasses.replace(config, lora=EVERY))
     return model, params | {'lora': learnt(model)}
 

@@ -131,7 +131,7 @@ def test_bfloat16_weights_compute_in_bfloat16(small, params, made):
 
 
 def test_scanned_equals_unrolled(small, params, made):
-    """The network again as a loop over all its blocks, each with its beta from the paper's recursion, of float pixels."""
+    """The network as a loop over all its blocks, each with its beta from the paper's recursion, on float pixels."""
 
     @jax.jit
     def unrolled(x):

@@ -33,7 +33,7 @@ def test_an_unknown_machine_says_what_there_is(name):
 
 def test_cpu_devices_are_those_of_this_process():
     assert len(parse('cpu:4').devices()) == 4
-    with pytest.raises(ValueError, match='cpu:64 needs 64 CPU devices, and this process has 8'):
+    with pytest.raises(ValueError, match='cpu:64 needs 64 CPU devices, but this process already has 8'):
         parse('cpu:64').devices()
 
 

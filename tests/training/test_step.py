@@ -276,7 +276,7 @@ def test_a_blend_is_to_mean_a_blend(model, others, pairs):
 
 
 def test_pictures_learn_to_mean_their_texts(model, others, pairs):
-    """The frozen trees do not move, several devices and micro-batches learn the same, and what is told apart is learned."""
+    """Frozen trees do not change, devices and micro-batches give the same result, and pictures are told apart."""
     alone = run(model, others, pairs, (1, 1, 1))
     result = run(model, others, pairs, (2, 2, 2), micro_batches=2)
     np.testing.assert_allclose(losses(result), losses(alone), rtol=1e-4)
