@@ -90,6 +90,7 @@ def test_prompts_longer_than_the_context_are_refused_before_the_first_episode(pa
     assert not (tmp_path / 'report').exists()
 
 
+@pytest.mark.long
 def test_without_examples_random_and_rices_are_asked_once(parts, tmp_path, monkeypatch):
     ran = []
 

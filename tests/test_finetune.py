@@ -105,6 +105,7 @@ def test_it_resumes(start, own, run, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, read_latest(tmp_path)[1], read_latest(run[0])[1])
 
 
+@pytest.mark.long
 def test_the_language_model_may_be_replaced_by_one_that_was_trained_further(start, own, tmp_path):
     whole = bundle.read(start)
     params = {name: whole.params(name) for name in whole.checksums}

@@ -73,6 +73,7 @@ def test_resumed_in_the_middle_is_bit_identical(parts, run, tmp_path):
     assert_same_parameters(run[0], tmp_path)
 
 
+@pytest.mark.long
 def test_validation_disturbs_nothing_and_is_the_same_after_a_resumption(parts, run, tmp_path):
     tag, of = 'validation/words/loss', {}
     for step in (2, 4):
@@ -87,6 +88,7 @@ def test_validation_disturbs_nothing_and_is_the_same_after_a_resumption(parts, r
     assert of[4][tag] == of[2][tag] == pytest.approx(both[6]) and 'validation/names/loss' not in of[4]
 
 
+@pytest.mark.long
 def test_resumed_on_another_mesh_is_the_same_run(parts, run, tmp_path):
     killed_after(4, run, tmp_path)
     config = tiny_config(parts)
@@ -132,6 +134,7 @@ def test_a_trunk_is_trained_from_its_bundle(parts, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, loaded, vision)
 
 
+@pytest.mark.long
 def test_pictures_are_aligned_with_their_names(parts, tmp_path):
     """From pixels, blended, two rows a device."""
     c = tiny_config(parts)

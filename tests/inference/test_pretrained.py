@@ -258,7 +258,8 @@ def test_pictures_come_in_any_form(pretrained, pictures, tmp_path):
     np.testing.assert_allclose(scores, scores[0], rtol=1e-5)
 
 
-@pytest.mark.parametrize('shape', [(2, 2, 2), pytest.param((4, 1, 1), marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize('shape', [(2, 2, 2), (4, 1, 1)])
 def test_a_mesh_answers_as_one_device(pretrained, pictures, shape, monkeypatch):
     """Three prompts, which no mesh divides; what is traced lays its activations on the mesh, as `plan` counts them."""
     mesh = make_mesh(*shape, devices=jax.devices()[: np.prod(shape)])

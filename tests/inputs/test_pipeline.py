@@ -21,6 +21,8 @@ from flamingo_jax.inputs.rows import Aligned, Interleaved
 from flamingo_jax.inputs.sources.documents import Documents
 from flamingo_jax.parallel.mesh import batch_sharding, make_mesh
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 SAMPLE = str(pathlib.Path(__file__).parents[2] / 'data/picture_dictionary/sample')
 DOCUMENTS = 13
 PICTURES = PictureFormat(8)

@@ -15,6 +15,8 @@ from flamingo_jax.model.vision.nfnet import NFNET_F6
 from flamingo_jax.model.vision.trunk import VisionConfig
 from flamingo_jax.planning import flops
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 
 def test_json_and_back(config):
     parts = (dict(lm=config.lm), dict(vision=config.vision), dict(vision=NFNET_F6), dict())

@@ -23,6 +23,8 @@ from flamingo_jax.model.vision.efficientnet import (
     depthwise_conv,
 )
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'
 # Elements in the published files: the trunk, a classifier of 1281 * 1000, and a counter for each batch norm.
 PUBLISHED = [(LITE0, 4_694_073, 49), (LITE1, 5_470_408, 64), (LITE2, 6_150_232, 64)]

@@ -8,6 +8,8 @@ from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.parallel.mesh import AXES, batch_sharding, check_batch, make_mesh
 from flamingo_jax.parallel.rules import over_data, shardings
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 
 @pytest.mark.parametrize(
     'sizes, shape', [((), (8, 1, 1)), ((-1, 2, 2), (2, 2, 2)), ((1, -1, 1), (1, 8, 1)), ((1, 2, 4), (1, 2, 4))]

@@ -42,6 +42,7 @@ def test_a_trace_holds_the_steps_that_were_asked_for(parts, tmp_path):
     assert steps == {'2', '3'}
 
 
+@pytest.mark.long
 def test_data_sets_in_turn(parts, tmp_path):
     """The ablation of accumulation (paper table 3, row ii): each step is of one data set, after a stop too."""
     config, compiled = tiny_config(parts), []
