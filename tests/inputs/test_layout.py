@@ -6,7 +6,7 @@ import pytest
 from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.layout import Layout
 from flamingo_jax.inputs.prompts import encode_prompt, is_continued
-from flamingo_jax.inputs.rows import Chunk, Interleaved
+from flamingo_jax.inputs.rows import Aligned, Chunk, Interleaved
 from flamingo_jax.inputs.tokenizer import AROUND, IMAGE, Tokenizer
 
 PICTURE = np.zeros((1, 1, 1), np.float32)
@@ -67,3 +67,15 @@ def test_marks_in_somebodys_text_are_text(tokenizer):
     row = Interleaved.of([page], tokenizer, PICTURE, np.random.default_rng(0), length=64, images=2)
     assert (row.tokens == tokenizer.eoc).sum() == 1 and row.phi.max() == 1  # The chunk's own.
     assert '<EOC> and <image>' in tokenizer.decode(row.tokens[: row.used - 2])
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_an_aligned_picture_is_seen_from_where_an_interleaved_one_is(sentencepiece, kind):
+    """From its tag on, and not from the token that IDEFICS puts before it."""
+    tokenizer = Tokenizer(sentencepiece, **KINDS[kind])
+    document = [Chunk(lambda: PICTURE, ['bodex'], [1.0])]
+    pair = Aligned.of(document, tokenizer, PICTURE, np.random.default_rng(0), length=8)
+    row = Interleaved.of(document, tokenizer, PICTURE, np.random.default_rng(0), length=64, images=1)
+    shown = len(pair.tokens) - 1  # What ends the chunk comes later in the document.
+    assert pair.tokens[:shown].tolist() == row.tokens[:shown].tolist()
+    assert pair.phi[:shown].tolist() == row.phi[:shown].tolist() and 0 in pair.phi
