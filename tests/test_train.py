@@ -148,6 +148,7 @@ def test_pictures_are_aligned_with_their_names(parts, tmp_path):
     assert len(recorded) == 12 and recorded[-1][1] < 0.9 * recorded[0][1]
 
 
+@pytest.mark.long
 def test_steps_that_are_never_finite_stop_and_keep_the_last_good_checkpoint(parts, run, tmp_path):
     killed_after(2, run, tmp_path)
     config = tiny_config(parts)

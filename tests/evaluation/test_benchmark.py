@@ -86,6 +86,7 @@ def test_rices_shows_the_pictures_most_like_the_query(pools):
         np.testing.assert_allclose(rows[1:] @ rows[0], likeness[-2:], atol=1e-5)
 
 
+@pytest.mark.long
 def test_a_benchmark_is_measured_as_any_task(pretrained, data, pools):
     asked = easy(pools, answers=('ranked', 'ranked by length', 'open-ended'), shots=(1,))
     for answers in asked.answers:

@@ -98,6 +98,7 @@ def test_a_bare_language_model_scores_and_generates(pretrained):
     assert bare.generate([prompt], max_new_tokens=1) == tokenizer.decode([int(greedy.argmax())]).strip()
 
 
+@pytest.mark.long
 def test_the_likeliest_candidate_is_found_without_scoring_all(pretrained, pictures, monkeypatch):
     prompts = prompts_of(pictures)
     candidates = [f' {a}{b} {c}<EOC>' for a in 'dkgmv' for b in 'aeiou' for c in ('x', 'the dog')]
@@ -136,6 +137,7 @@ def _ban(logits, tokenizer):
     return logits
 
 
+@pytest.mark.long
 def test_decoding_equals_teacher_forcing_where_gated_blocks_act_at_the_tag(pretrained, pictures):
     """Prefill, tokens one at a time, candidates side by side and beams; the last prompt ends with the tag."""
     params = pretrained.params | {'xattn': pretrained.params['xattn'] | {'alpha_dense': jnp.full(2, 0.5)}}
@@ -180,6 +182,7 @@ def beams_of_the_uncached_model(pretrained, prompt, steps, beams, banned):
     return t.decode(max(finished + live, key=lambda one: one[0])[1]).strip()
 
 
+@pytest.mark.long
 def test_blocks_apart_say_what_their_stacks_say(pretrained, pictures):
     """On a CPU tokens are decoded with views of each block's parameters, elsewhere with the stacks."""
     media, text, logits = pretrained.read(prompts_of(pictures), 5)
@@ -196,6 +199,7 @@ def test_blocks_apart_say_what_their_stacks_say(pretrained, pictures):
     np.testing.assert_array_equal(*beams)
 
 
+@pytest.mark.long
 def test_sampling_follows_its_limits(pretrained, pictures):
     prompt = [pictures[0], ' Output:']
     greedy_answer = pretrained.generate(prompt, max_new_tokens=4)

@@ -41,7 +41,11 @@ def wide(positions: str, gated: bool) -> FlamingoConfig:
 
 @pytest.mark.parametrize(
     'remat, positions, gated, rank, trunk',
-    [('', 'rotary', True, 64, ()), ('full', 'relative', False, 0, ()), ('', 'rotary', False, 0, ('vision',))],
+    [
+        ('', 'rotary', True, 64, ()),
+        ('full', 'relative', False, 0, ()),
+        pytest.param('', 'rotary', False, 0, ('vision',), marks=pytest.mark.long),
+    ],
 )
 def test_a_train_step_has_the_operations_that_the_compiler_counts(tiny, remat, positions, gated, rank, trunk):
     config = wide(positions, gated)

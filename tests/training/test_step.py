@@ -146,6 +146,7 @@ def test_losses_are_those_of_one_device(one_device, model, others, data, shape):
             assert leaf.addressable_shards[0].data.size == leaf.size // np.prod(shape)
 
 
+@pytest.mark.long
 def test_micro_batches_are_the_whole_batch(one_device, model, others, data):
     result = run(model, others, data, (2, 1, 1), micro_batches=4)
     np.testing.assert_allclose(losses(result), losses(one_device), rtol=1e-5)
