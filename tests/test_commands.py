@@ -207,10 +207,16 @@ def test_ctrl_c_ends_with_one_line(tmp_path):
         '--out=none',
         f'--card={tmp_path}/card',
     ]
-    with subprocess.Popen(line, cwd=ROOT, stderr=subprocess.PIPE, text=True) as running:
+
+    def as_in_a_terminal():
+        signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        )  # A suite in the background ignores it, and so would this.
+
+    with subprocess.Popen(line, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=as_in_a_terminal) as running:
         with open(tmp_path / 'card', 'w'):  # Returns when the command has opened it, and now waits for a text.
             running.send_signal(signal.SIGINT)
-            _, said = running.communicate()
+            _, said = running.communicate(timeout=60)
     assert running.returncode == -signal.SIGINT and said == 'Stopped by Ctrl-C.\n'
 
 
