@@ -36,9 +36,8 @@ from tqdm import tqdm
 from flamingo_jax.files import write_whole
 from flamingo_jax.inference import bundle
 from flamingo_jax.inputs import augment
-from flamingo_jax.inputs.films import to_film
 from flamingo_jax.inputs.images import Frames, PictureError, PictureFormat, to_frames
-from flamingo_jax.inputs.sources.documents import is_picture, open_records
+from flamingo_jax.inputs.sources.documents import holds_picture, open_records, read_stored
 from flamingo_jax.inputs.sources.features import fingerprint
 from flamingo_jax.model.flamingo import Flamingo
 
@@ -120,16 +119,16 @@ def _open(records: Sequence[dict[str, Any]], pictures: PictureFormat, frames: in
     if 'images' not in records[0]:
         return _Found(records, len(records), lambda i: to_frames(list(records[i]['frames']), size, fit), None)
     counts = [
-        sum(map(is_picture, records[i]['images']))
+        sum(map(holds_picture, records[i]['images']))
         for i in tqdm(range(len(records)), unit=' documents', desc='counting pictures', leave=False)
     ]
     begins = np.cumsum([0, *counts])
 
     def read(number: int) -> Frames | None:
         document = int(np.searchsorted(begins, number, side='right')) - 1
-        image = [image for image in records[document]['images'] if is_picture(image)][number - begins[document]]
+        image = [image for image in records[document]['images'] if holds_picture(image)][number - begins[document]]
         try:
-            return to_frames(image, size, fit) if frames == 1 else to_film(image, frames, size, fit)
+            return read_stored(image, frames, pictures)
         except PictureError:
             return None
 

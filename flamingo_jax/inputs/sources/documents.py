@@ -44,9 +44,16 @@ def open_records(path: str, split: str) -> Sequence[dict[str, Any]]:
     return JsonLines(path) if path.endswith('.jsonl') else open_split(path, split)
 
 
-def is_picture(place: Any) -> bool:
+def holds_picture(place: Any) -> bool:
     """Whether a place of a record's `images` holds a picture or a film."""
     return len(place) > 0 if isinstance(place, bytes | Sequence | np.ndarray) else True
+
+
+def read_stored(image: Any, frames: int, pictures: PictureFormat, start: float = 0.5) -> Frames:
+    """Pixels of a stored picture, or of so many frames of a film; `start` and errors as for `to_film`."""
+    if frames == 1:
+        return to_frames(image, pictures.size, pictures.fit)
+    return to_film(image, frames, pictures.size, pictures.fit, start)
 
 
 class _Opened:
@@ -66,7 +73,7 @@ class _Opened:
         record, source = self._records[index], self._source
         chunks, number = [Chunk(None, [], [])], 0
         for text, image, weight in zip(record['texts'], record['images'], record['weights'], strict=True):
-            if is_picture(image) and source.images:
+            if holds_picture(image) and source.images:
                 chunks.append(Chunk(self._picture(image, index, number, rng), [], []))
                 number += 1
             elif text:
@@ -96,7 +103,6 @@ class _Opened:
         return augment.mirror(frames) if flip else frames
 
     def _read_pixels(self, image: Any, start: float, flip: bool, colours: tuple[float, ...] | None) -> Frames:
-        fit, frames = (self._pictures.size, self._pictures.fit), self._source.frames
-        pixels = to_frames(image, *fit) if frames == 1 else to_film(image, frames, *fit, start=start)
+        pixels = read_stored(image, self._source.frames, self._pictures, start)
         pixels = augment.mirror(pixels) if flip else pixels
         return augment.recolour(pixels, colours) if colours else pixels

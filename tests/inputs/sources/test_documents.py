@@ -11,7 +11,7 @@ import pytest
 from flamingo_jax import features
 from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.pipeline import rows
-from flamingo_jax.inputs.sources.documents import Documents, is_picture
+from flamingo_jax.inputs.sources.documents import Documents, holds_picture
 from tests.tiny_run import make_trunk
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
@@ -110,5 +110,5 @@ def test_a_record_of_a_builder_may_hold_frames():
     file = io.BytesIO()
     PIL.Image.new('RGB', (4, 4)).save(file, 'PNG')
     data = file.getvalue()
-    assert is_picture(data) and is_picture([data]) and is_picture(np.array([data], object))
-    assert not is_picture(b'') and not is_picture([]) and not is_picture(np.array([], object))
+    assert holds_picture(data) and holds_picture([data]) and holds_picture(np.array([data], object))
+    assert not holds_picture(b'') and not holds_picture([]) and not holds_picture(np.array([], object))
