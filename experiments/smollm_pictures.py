@@ -1,8 +1,8 @@
 """A Flamingo on a real language model: SmolLM2-135M learns to see the picture dictionary.
 
     data/language_models/fetch.sh LMS smollm2
-    python -m data.picture_texts.build --pictures=DATA/picture_dictionary/full/1.0.0 --lm=LMS/smollm2 \
-        --out=DATA/texts.jsonl
+    data/dictionary_text/fetch.sh RAW
+    python -m data.picture_texts.build --pictures=DATA/picture_dictionary/full/1.0.0 --wordnet=RAW --out=DATA/texts.jsonl
     python -m flamingo_jax.train --config=experiments/smollm_pictures.py:meanings --workdir=runs/smollm_meanings \
         --config.lm=LMS/smollm2 --config.datasets.names.path=DATA/picture_dictionary/full/1.0.0
     python -m flamingo_jax.convert run --source=runs/smollm_meanings --out=runs/smollm_meanings_bundle
@@ -60,6 +60,7 @@ def get_config(stage: str = '') -> ConfigDict:
             **held_out,
         )
         c.steps, learning_rate = 1200, 1.5e-3
+        c.noise.blend = 0.3  # A thing between two things means something between their names.
     else:
         c.datasets.told = training.dataset(
             FewShot,
