@@ -2,7 +2,8 @@
 
     data/language_models/fetch.sh LMS smollm2
     data/dictionary_text/fetch.sh RAW
-    python -m data.picture_texts.build --pictures=DATA/picture_dictionary/full/1.0.0 --wordnet=RAW --out=DATA/texts.jsonl
+    python -m data.picture_texts.build --pictures=DATA/picture_dictionary/full/1.0.0 --wordnet=RAW \
+        --out=DATA/texts.jsonl
     python -m flamingo_jax.train --config=experiments/smollm_pictures.py:meanings --workdir=runs/smollm_meanings \
         --config.lm=LMS/smollm2 --config.datasets.names.path=DATA/picture_dictionary/full/1.0.0
     python -m flamingo_jax.convert run --source=runs/smollm_meanings --out=runs/smollm_meanings_bundle
@@ -67,10 +68,10 @@ def get_config(stage: str = '') -> ConfigDict:
             shots=2,
             games=dict(texts=game(Texts)),
             row=Told,
-            length=48,
-            targets=40,
+            length=32,
+            targets=28,
             images=2,
-            batch_size=16,
+            batch_size=8,
             **common,
         )
         games = dict(
@@ -82,7 +83,7 @@ def get_config(stage: str = '') -> ConfigDict:
         c.datasets.games = training.dataset(
             FewShot, shots=8, games=games, length=88, targets=48, images=8, batch_size=8, **common, **held_out
         )
-        c.steps, learning_rate = 4000, 7e-4
+        c.steps, learning_rate = 500, 7e-4
     c.noise.feature_dropout = 0.1
     c.optimizer = ConfigDict(
         vars(

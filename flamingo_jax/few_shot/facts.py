@@ -76,7 +76,7 @@ class Facts(game.Game):
 
 
 def _pictures(facts: dict[str, dict[str, list[str]]], pictures: PictureSet) -> dict[str, dict[str, list[Picture]]]:
-    """Question -> answer -> the pictures for which it is right. Questions with fewer than two such answers are left out."""
+    """Question -> answer -> its pictures. A question of which fewer than two answers have pictures is left out."""
     named: dict[str, list[Picture]] = {}
     for picture in pictures.pictures:
         named.setdefault(picture.names.get('en', ''), []).append(picture)
