@@ -60,10 +60,27 @@ setup(
         'cuda': ['jax[cuda13]'],
         'films': ['av'],  # Video files. Animated pictures need nothing.
         'data': ['cairosvg'],  # To build data/picture_dictionary.
+        'english': [
+            'inflection',
+            'nltk',
+        ],  # For WUPS (NExT-QA) and for stems of OK-VQA; flamingo_jax/evaluation/english.py
         'gguf': ['gguf'],  # To convert language models in llama.cpp's format.
         'plan': ['libtpu'],  # The TPU's compiler, which needs no TPU.
         'test': ['av', 'beartype', 'cairosvg', 'gguf', 'pytest', 'pytest-xdist', 'ruff', 'setuptools'],
-        # OpenFlamingo's own requirements are of 2023: pip install --no-deps open-flamingo==2.0.1
-        'parity': ['accelerate', 'einops-exts', 'open-clip-torch', 'timm', 'torch', 'torchvision', 'transformers'],
+        # OpenFlamingo's own requirements are of 2023, lmms-eval's are many, and only files of theirs are read:
+        # pip install --no-deps open-flamingo==2.0.1 lmms-eval==0.7.3
+        'parity': [
+            'accelerate',
+            'einops-exts',
+            'inflection',
+            'nltk',
+            'open-clip-torch',
+            'pycocoevalcap==1.2',
+            'scikit-learn',
+            'timm',
+            'torch',
+            'torchvision',
+            'transformers',
+        ],
     },
 )

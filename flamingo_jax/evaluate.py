@@ -8,6 +8,9 @@ flamingo_jax/evaluation/task.py. --config.KEY=VALUE changes one.
 The baselines use the same episodes: the model with pictures shuffled among prompts, the model without pictures, nearest
 centroid and nearest neighbour on the frozen features, and chance.
 
+--config.seeds=3 repeats each setting with other examples, and shows how far the scores lie apart. To compare two
+checkpoints on the same queries: python -m flamingo_jax.compare REPORT_A REPORT_B
+
 To continue an evaluation that was stopped, run the same command again. --config.mesh.data=-1 uses all devices of this
 machine. Several processes, each with the same command and the same shared workdir, share the episodes:
 
@@ -27,10 +30,15 @@ if __name__ == '__main__':
     commands.define_processes()
     commands.start(__doc__, config=True)
 
+import copy
 import dataclasses
+import functools
 import itertools
+import json
 import math
+import pathlib
 import platform
+import re
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -48,6 +56,7 @@ from flamingo_jax.evaluation.pools import Pools
 from flamingo_jax.evaluation.setting import batched, measure, prompt_of
 from flamingo_jax.evaluation.task import Task, make
 from flamingo_jax.evaluation.unfinished import Unfinished
+from flamingo_jax.files import write_whole
 from flamingo_jax.inference import pretrained
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.inputs.prompts import encode_prompt
@@ -65,37 +74,51 @@ def evaluate(config: ConfigDict, checkpoint: str, workdir: str) -> list[report.R
     """
     start = time.time()
     model = pretrained.load(checkpoint, local_mesh(config.mesh))
+    model = model.at(config.image_size) if config.image_size else model
     pools = Pools(model, config)
     every = [make(name, fields, pools) for name, fields in config.tasks.to_dict().items()]
+    names = [task.name for task in every]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f'Two tasks have the title {twice[0]!r}, so that their rows could not be told apart.')
     settings = [
         (task, shots, support, answers)
         for task in every
         for support, answers, shots in itertools.product(task.support, task.answers, task.shots)
     ]
     # Fields that do not change an answer may differ on resuming.
-    asked = {key: value for key, value in config.to_dict().items() if key not in ('batch_size', 'mesh')}
+    free = ('batch_size', 'mesh', 'pooled', 'write_prompts')
+    asked = {key: value for key, value in config.to_dict().items() if key not in free}
     unfinished = Unfinished(
         workdir, dict(checkpoint=str(checkpoint), step=model.step, checksums=model.checksums, config=asked)
     )
     processes.wait_for_all('read what was measured')
-    _refuse_long_prompts(config, model, settings)
+    if config.seeds < 1:
+        raise ValueError(f'config.seeds is {config.seeds}. It must be 1 or more.')
+    by_seed = [_with_seed(config, config.seed + i) for i in range(config.seeds)]
+    for one in by_seed:
+        _refuse_long_prompts(one, model, settings)
     if len(unfinished):
-        processes.say(f'{len(unfinished)} of {len(settings)} rows are finished already, and are read from {workdir}.')
+        number = len(settings) * config.seeds
+        processes.say(f'{len(unfinished)} of {number} rows are finished already, and are read from {workdir}.')
     rows, examples = [], []
-    total = sum(task.number(config.episodes) for task, *_ in settings)
+    total = sum(task.number(config.episodes) for task, *_ in settings) * config.seeds
     with tqdm(total=total, unit=' episodes', disable=jax.process_index() > 0) as progress:
-        for task, shots, support, answers in settings:
+        for (task, shots, support, answers), one in itertools.product(settings, by_seed):
             progress.set_postfix_str(f'{task.name}, {shots} shots, {support}, {answers}')
             # Without examples, all kinds of support give the same prompts.
-            same = [row for row in rows if row.shots == shots == 0 and (row.task, row.answers) == (task.name, answers)]
-            found = unfinished.get(task.name, shots, support, answers)
+            here = task.name, answers, one.seed
+            same = [row for row in rows if row.shots == shots == 0 and (row.task, row.answers, row.seed) == here]
+            found = unfinished.get(task.name, shots, support, answers, one.seed)
             if same:
                 found = dataclasses.replace(same[0], support=support), []
             if found:
                 progress.update(task.number(config.episodes))
             else:
-                found = measure(config, model, task, shots, support, answers, progress.update)
+                found = measure(one, model, task, shots, support, answers, progress.update)
                 if jax.process_index() == 0:
+                    _write_results(workdir, task, found[0])
+                    if config.write_prompts:
+                        _write_prompts(workdir, one, model, task, found[0])
                     unfinished.add(*found)
             rows.append(found[0])
             examples += found[1]
@@ -116,6 +139,44 @@ def evaluate(config: ConfigDict, checkpoint: str, workdir: str) -> list[report.R
         print(*dataclasses.asdict(written).values(), sep='\n')
     processes.wait_for_all('the report is written')
     return rows
+
+
+def _file(workdir: str, folder: str, row: report.Row, suffix: str) -> pathlib.Path:
+    """A file of one row, in a folder that exists."""
+    name = f'{row.task}_{row.answers}_{row.support}_{row.shots}_shots_seed_{row.seed}'
+    path = pathlib.Path(workdir) / folder / (re.sub('[^A-Za-z0-9_-]+', '_', name) + suffix)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _write_prompts(workdir: str, config: ConfigDict, model: Pretrained, task: Task, row: report.Row) -> None:
+    """Writes every prompt of a row as it was sent, with the model's answer, the right one and the score."""
+    lines = []
+    for episode in task.episodes(config.episodes, row.shots, row.support, row.answers, config.seed):
+        prompt = prompt_of(episode, lambda part: dict(picture=part.key), model.tokenizer)
+        query = row.queries[episode.id]
+        line = dict(id=episode.id, prompt=prompt, answer=query['answer'], truth=episode.truth, score=query['score'])
+        lines.append(json.dumps(line, ensure_ascii=False, default=str) + '\n')
+    write_whole(_file(workdir, 'prompts', row, '.jsonl'), ''.join(lines).encode())
+
+
+def _write_results(workdir: str, task: Task, row: report.Row) -> None:
+    """Writes the file for the task's evaluation server, if it has one."""
+    results = task.results({id: query['answer'] for id, query in row.queries.items()})
+    if results is not None:
+        content = json.dumps(results, ensure_ascii=False).encode()
+        file = write_whole(_file(workdir, 'results', row, '.json'), content)
+        if not task.scored:
+            processes.say(
+                f'Task {task.name}: the answers to the split {task.query_split!r} are not published, so there is no '
+                f'score. The answers of the model are in {file}, as the evaluation server takes them.'
+            )
+
+
+def _with_seed(config: ConfigDict, seed: int) -> ConfigDict:
+    copy = config.copy_and_resolve_references()
+    copy.seed = seed
+    return copy
 
 
 def local_mesh(shape: Any) -> jax.sharding.Mesh | None:
@@ -139,32 +200,55 @@ def local_mesh(shape: Any) -> jax.sharding.Mesh | None:
 
 def _refuse_long_prompts(config: ConfigDict, model: Pretrained, settings: Sequence[Setting]) -> None:
     """ValueError if a prompt with its answer exceeds the context. All episodes are checked before any is run."""
-    picture = np.zeros((1, 1, 1), np.float32)  # Replaces every picture, since all tags have the same number of tokens.
     context, too_long = model.config.lm.context, []
-
     for task, shots, support, answers in tqdm(settings, unit=' settings', desc='lengths of prompts', leave=False):
-        answering = task.answering(answers, config.max_new_tokens, config.num_beams)
-        rooms: dict[tuple[str, ...], int] = {}  # Many episodes have the same candidates.
-        needed = []
-        episodes = task.episodes(config.episodes, shots, support, answers, config.seed)
-        for batch in batched(episodes, config.batch_size):
-            prompts = [prompt_of(episode, lambda _: picture, model.tokenizer) for episode in batch]
-            tokens = max(len(encode_prompt(prompt, model.tokenizer, model.pictures)[0]) for prompt in prompts)
-            for prompt, episode in zip(prompts, batch, strict=True):
-                key = (*episode.candidates, *map(str, episode.written)) if isinstance(answering, Ranked) else ()
-                if key not in rooms:
-                    rooms[key] = answering.room(model, prompt[-1:], episode)
-                needed.append((tokens, rooms[key]))
-        tokens, answer = max(needed, key=sum)
-        if tokens + answer > context:
-            too_long.append(
-                f'Task {task.name}, {shots} shots, {support}, {answers}: a prompt of {tokens} tokens and {answer} for '
-                'the answer '
-                f'exceed the context of {context} tokens.'
+        tokens, answer = _longest(config, model, task, shots, support, answers)
+        if tokens + answer <= context:
+            continue
+        # The largest number that fits, by bisection: prompts grow with the shots.
+        fits, too_many = 0, shots
+        while too_many - fits > 1:
+            half = (fits + too_many) // 2
+            if sum(_longest(config, model, task, half, support, answers)) <= context:
+                fits = half
+            else:
+                too_many = half
+        too_long.append(
+            f'Task {task.name}, {shots} shots, {support}, {answers}: a prompt of {tokens} tokens and {answer} for the '
+            f'answer exceed the context of {context} tokens. '
+            + (
+                f'At most {fits} shots fit.'
+                if fits
+                else 'Not even 1 shot fits.'
+                if shots
+                else 'There are no shots to leave out.'
             )
+        )
     if too_long:
-        remedy = 'Remove these shots from the config, or evaluate a model with a longer context.'
+        remedy = 'Give fewer shots in the config, or evaluate a model with a longer context.'
         raise ValueError('\n'.join([*too_long, remedy]))
+
+
+def _longest(
+    config: ConfigDict, model: Pretrained, task: Task, shots: int, support: str, answers: str
+) -> tuple[int, int]:
+    """The tokens of a prompt and of its answer, where they are most in all."""
+    picture = np.zeros((1, 1, 1), np.float32)  # Replaces every picture, since all tags have the same number of tokens.
+    answering = task.answering(answers, config.max_new_tokens, config.num_beams)
+    tokenizer = copy.copy(model.tokenizer)
+    tokenizer.encode = functools.cache(model.tokenizer.encode)  # Prompts share most of their texts.
+    rooms: dict[tuple[str, ...], int] = {}  # Many episodes have the same candidates.
+    needed = []
+    episodes = task.episodes(config.episodes, shots, support, answers, config.seed)
+    for batch in batched(episodes, config.batch_size):
+        prompts = [prompt_of(episode, lambda _: picture, tokenizer) for episode in batch]
+        tokens = max(len(encode_prompt(prompt, tokenizer, model.pictures)[0]) for prompt in prompts)
+        for prompt, episode in zip(prompts, batch, strict=True):
+            key = (*episode.candidates, *map(str, episode.written)) if isinstance(answering, Ranked) else ()
+            if key not in rooms:
+                rooms[key] = answering.room(model, prompt[-1:], episode)
+            needed.append((tokens, rooms[key]))
+    return max(needed, key=sum)
 
 
 def main() -> None:

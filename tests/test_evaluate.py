@@ -138,3 +138,17 @@ def test_a_checkpoint_that_went_on_is_another(parts, tmp_path, monkeypatch):
     monkeypatch.setattr(pretrained, 'load', lambda *args: dataclasses.replace(load(*args), step=2))
     with pytest.raises(ValueError, match=r'differs in step \(there 1, here 2\)'):
         evaluate(c, str(parts / 'run'), str(tmp_path))
+
+
+def test_several_seeds_draw_other_examples(parts, whole, tmp_path):
+    evaluate(small(parts, seeds=2), str(parts / 'run'), str(tmp_path))
+    rows, _ = rows_and_examples(tmp_path)
+    assert [row for row in rows if row['seed'] == 0] == whole[0]
+    assert [row['seed'] for row in rows] == [0, 1] * len(whole[0])
+    lines = [json.loads(line) for line in (tmp_path / 'queries.jsonl').read_text().splitlines()]
+    assert len(lines) == 9 * len(rows)
+    for row in rows:
+        scores = [q['score'] for q in lines if all(q[key] == row[key] for key in ('task', 'shots', 'support', 'seed'))]
+        assert sum(scores) / 9 == pytest.approx(row['scores']['model']['value'])
+    with pytest.raises(ValueError, match='seeds is 0'):
+        evaluate(small(parts, seeds=0), str(parts / 'run'), str(tmp_path))

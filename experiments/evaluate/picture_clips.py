@@ -17,9 +17,9 @@ def get_config(part: str = '') -> ConfigDict:
     """All are of one style, fluent-anim."""
     c = evaluation.base()
     c.frames, c.stills = 8, part == 'stills'
-    c.tasks['names of clips'] = evaluation.task(
-        Names, shots=(0, 4), answers=('ranked',), query_split='train', support_split='train'
+    c.tasks.names = evaluation.task(
+        Names, title='names of clips', shots=(0, 4), answers=('ranked',), query_split='train', support_split='train'
     )
     if not c.stills:
-        c.tasks['direction of clips'] = evaluation.task(Direction, shots=(0, 4), support_split='train')
+        c.tasks.direction = evaluation.task(Direction, title='direction of clips', shots=(0, 4), support_split='train')
     return c

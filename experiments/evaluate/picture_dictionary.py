@@ -33,9 +33,15 @@ def get_config(part: str = '') -> ConfigDict:
 def words(c: ConfigDict) -> None:
     """New words for concepts that were never trained on; then the same in a style that was."""
     for ways in (2, 5):
-        c.tasks[f'{ways}-way new words'] = evaluation.task(Words, ways=ways, shots=(1, 2, 4), **HELD_OUT)
-    c.tasks['5-way new words, photographs'] = evaluation.task(
-        Words, ways=5, shots=(1,), query_styles=('tux-photo',), support_styles=(*STYLES, 'tux-drawing')
+        title = f'{ways}-way new words'
+        c.tasks[f'words_{ways}'] = evaluation.task(Words, title=title, ways=ways, shots=(1, 2, 4), **HELD_OUT)
+    c.tasks.words_photographs = evaluation.task(
+        Words,
+        title='5-way new words, photographs',
+        ways=5,
+        shots=(1,),
+        query_styles=('tux-photo',),
+        support_styles=(*STYLES, 'tux-drawing'),
     )
 
 
@@ -48,19 +54,23 @@ def named(style: str, **fields) -> ConfigDict:
 def names(c: ConfigDict) -> None:
     """Names in English; those of drawn stamps once without examples, once with."""
     for label, style in (('drawings', 'fluent-3d'), ('photographs', 'tux-photo')):
-        c.tasks[f'names of {label}'] = named(
-            style, shots=(0, 1, 2, 4, 8, 16), support=('random', 'rices'), answers=('ranked', 'open-ended')
+        c.tasks[f'names_{label}'] = named(
+            style,
+            title=f'names of {label}',
+            shots=(0, 1, 2, 4, 8, 16),
+            support=('random', 'rices'),
+            answers=('ranked', 'open-ended'),
         )
-    c.tasks['names of drawn stamps'] = named('tux-drawing', shots=(0, 8), support=('rices',))
+    c.tasks.names_stamps = named('tux-drawing', title='names of drawn stamps', shots=(0, 8), support=('rices',))
 
 
 def tasks(c: ConfigDict) -> None:
     """The same held-out pictures, asked for their kind, for yes or no, and for one of two."""
     common = dict(kinds=KINDS, **HELD_OUT)
-    c.tasks['what kind of thing'] = evaluation.task(Kinds, shots=(1, 4, 8), **common)
-    c.tasks['is it an animal?'] = evaluation.task(YesOrNo, shots=(1, 4, 8), **common)
-    c.tasks['which is an animal?'] = evaluation.task(Which, questions='which', shots=(0, 1, 3), **common)
-    c.tasks['what kind is the first?'] = evaluation.task(Which, questions='what', shots=(0, 1, 3), **common)
+    c.tasks.kinds = evaluation.task(Kinds, title='what kind of thing', shots=(1, 4, 8), **common)
+    c.tasks.yes_or_no = evaluation.task(YesOrNo, title='is it an animal?', shots=(1, 4, 8), **common)
+    c.tasks.which = evaluation.task(Which, title='which is an animal?', questions='which', shots=(0, 1, 3), **common)
+    c.tasks.what = evaluation.task(Which, title='what kind is the first?', questions='what', shots=(0, 1, 3), **common)
 
 
 def languages(c: ConfigDict) -> None:
@@ -68,12 +78,17 @@ def languages(c: ConfigDict) -> None:
     for language in LANGUAGES:
         for heldout in (False, True) if language in ('gu', 'is', 'ka') else (False,):
             label = f'{language}, held out' if heldout else language
-            c.tasks[f'names in {label}'] = named(
-                'fluent-3d', language=language, heldout=heldout, shots=(4,), answers=('language', 'open-ended')
+            c.tasks['names_' + label.replace(', ', '_').replace(' ', '_')] = named(
+                'fluent-3d',
+                title=f'names in {label}',
+                language=language,
+                heldout=heldout,
+                shots=(4,),
+                answers=('language', 'open-ended'),
             )
 
 
 def ablation(c: ConfigDict) -> None:
     """What the ablations are compared by."""
-    c.tasks['5-way new words'] = evaluation.task(Words, ways=5, shots=(1, 2), controls=False, **HELD_OUT)
-    c.tasks['names of drawings'] = named('fluent-3d', shots=(4,), support=('rices',))
+    c.tasks.words = evaluation.task(Words, title='5-way new words', ways=5, shots=(1, 2), controls=False, **HELD_OUT)
+    c.tasks.names = named('fluent-3d', title='names of drawings', shots=(4,), support=('rices',))

@@ -18,7 +18,12 @@ def get_config() -> ConfigDict:
             ('trained styles', ('noto', 'twemoji', 'openmoji-color', 'fluent-flat')),
             ('fluent-3d', ('fluent-3d',)),
         ):
-            c.tasks[f'{question}, {style}'] = evaluation.task(
-                Questions, questions=question, shots=(0, 2), query_styles=styles, support_split='train'
+            c.tasks[f'{question}_{style}'.replace(' ', '_').replace('-', '_')] = evaluation.task(
+                Questions,
+                title=f'{question}, {style}',
+                questions=question,
+                shots=(0, 2),
+                query_styles=styles,
+                support_split='train',
             )
     return c

@@ -18,10 +18,10 @@ def get_config() -> ConfigDict:
     c.data = 'data/picture_dictionary/sample'
     c.episodes = 200
     styles = dict(query_styles=('fluent-3d',), support_styles=TRAINED_STYLES)
-    c.tasks['names'] = evaluation.task(
+    c.tasks.names = evaluation.task(
         Names, shots=(0, 4), answers=('open-ended',), query_split='train', support_split='train', **styles
     )
-    c.tasks['5-way new words'] = evaluation.task(
-        Words, ways=5, shots=(1, 2), query_split='test', support_split='test', **styles
+    c.tasks.words = evaluation.task(
+        Words, title='5-way new words', ways=5, shots=(1, 2), query_split='test', support_split='test', **styles
     )
     return c

@@ -31,21 +31,29 @@ def get_config(part: str = '') -> ConfigDict:
 
 def words(c: ConfigDict) -> None:
     """New words for things that training never showed, and what kind of thing they are."""
-    c.tasks['5-way new words'] = evaluation.task(Words, ways=5, shots=(1, 2, 4), prompt=':', told=True, **DRAWINGS)
-    c.tasks['what kind of thing'] = evaluation.task(Kinds, shots=(8,), kinds=KINDS, prompt=':', told=True, **DRAWINGS)
+    c.tasks.words = evaluation.task(
+        Words, title='5-way new words', ways=5, shots=(1, 2, 4), prompt=':', told=True, **DRAWINGS
+    )
+    c.tasks.kinds = evaluation.task(
+        Kinds, title='what kind of thing', shots=(8,), kinds=KINDS, prompt=':', told=True, **DRAWINGS
+    )
 
 
 def names(c: ConfigDict) -> None:
     """English names of things that training showed, of drawings and of photographs."""
     common = dict(answers=('open-ended',), support=('random', 'rices'), prompt=':', controls=False, **KNOWN)
     for label, style in (('drawings', 'fluent-3d'), ('photographs', 'tux-photo')):
-        c.tasks[f'names of {label}'] = evaluation.task(
-            Names, shots=(0, 4, 8), query_styles=(style,), support_styles=STYLES, **common
+        c.tasks[f'names_{label}'] = evaluation.task(
+            Names, title=f'names of {label}', shots=(0, 4, 8), query_styles=(style,), support_styles=STYLES, **common
         )
 
 
 def facts(c: ConfigDict) -> None:
     """Questions that no training sequence asked, about things that training showed and about others."""
     common = dict(facts='data/picture_facts/facts.json', told=True, support_split='train', **DRAWINGS)
-    c.tasks['facts about known things'] = evaluation.task(Facts, shots=(0, 4, 8), query_split='train', **common)
-    c.tasks['facts about new things'] = evaluation.task(Facts, shots=(0, 4, 8), query_split='test', **common)
+    c.tasks.facts_known = evaluation.task(
+        Facts, title='facts about known things', shots=(0, 4, 8), query_split='train', **common
+    )
+    c.tasks.facts_new = evaluation.task(
+        Facts, title='facts about new things', shots=(0, 4, 8), query_split='test', **common
+    )

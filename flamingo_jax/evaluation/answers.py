@@ -36,24 +36,32 @@ class Ranked:
       by_length: whether to divide log-likelihoods by the number of tokens.
       likelihoods: whether to answer with {candidate: log-likelihood}, for metrics that need all of them.
       clip: frames per clip: a longer film is cut into clips, and their likelihoods are averaged; 0 shows it whole.
+      orders: random orders of the examples over which log-likelihoods are averaged (paper, appendix B.1.5: 6); 1 keeps
+        their order.
     """
 
     by_length: bool = False
     likelihoods: bool = False
     clip: int = 0
+    orders: int = 1
 
     def __call__(
         self, model: Pretrained, prompts: Sequence[Prompt], episodes: Sequence[Episode]
     ) -> list[str] | list[dict[str, float]]:
         """For each prompt one candidate, or the likelihoods of all."""
-        if not (self.by_length or self.likelihoods or self.clip or any(episode.written for episode in episodes)):
-            end = model.tokenizer.chunk_end
-            chosen = model.choose(prompts, [continuations(episode.candidates, end) for episode in episodes])
-            return [episode.candidates[i] for episode, i in zip(episodes, chosen, strict=True)]
-        # A row is one clip of one episode, with all its candidates.
-        rows = [(i, clip) for i, prompt in enumerate(prompts) for clip in clips(prompt, self.clip)]
         end = model.tokenizer.chunk_end
         texts = [[text for c in e.candidates for text in written(e, c, end)] for e in episodes]
+        one_each = all(len(some) == len(e.candidates) for some, e in zip(texts, episodes, strict=True))
+        if one_each and not (self.by_length or self.likelihoods or self.clip or self.orders > 1):
+            chosen = model.choose(prompts, texts)
+            return [episode.candidates[i] for episode, i in zip(episodes, chosen, strict=True)]
+        # A row is one clip of one episode, in one order of its examples, with all its candidates.
+        rows = [
+            (i, clip)
+            for i, (prompt, episode) in enumerate(zip(prompts, episodes, strict=True))
+            for ordered in orders(prompt, len(episode.support), self.orders)
+            for clip in clips(ordered, self.clip)
+        ]
         most = max(map(len, texts))
         sums = np.zeros((len(episodes), most))
         for begin in range(0, len(rows), len(prompts)):
@@ -78,13 +86,24 @@ class Ranked:
 
 
 def written(episode: Episode, candidate: str, end: str) -> list[str]:
-    """The spellings of a candidate, each as the continuation of a prompt."""
-    return continuations(episode.written.get(candidate, (candidate,)), end)
+    """The spellings of a candidate, each as the continuation of a prompt; `end` is the tokenizer's end of a chunk."""
+    end = end if episode.ends else ''
+    return [episode.form.format(answer=spelling) + end for spelling in episode.written.get(candidate, (candidate,))]
 
 
-def continuations(candidates: Sequence[str], end: str) -> list[str]:
-    """Answers as continuations of a prompt; `end` is the tokenizer's end of a chunk."""
-    return [f' {candidate}{end}' for candidate in candidates]
+def orders(prompt: Prompt, shots: int, number: int) -> list[list[Any]]:
+    """The prompt with its examples in so many random orders, the same for every prompt of these shots; 1 keeps theirs.
+
+    An example is its text with the picture before it, if it has one.
+    """
+    if number == 1 or shots < 2:
+        return [list(prompt)]
+    ends = [place + 1 for place, item in enumerate(prompt) if isinstance(item, str)][:shots]
+    examples = [list(prompt[begin:end]) for begin, end in zip([0, *ends], ends, strict=False)]
+    rng = np.random.default_rng(shots)
+    return [
+        [item for i in rng.permutation(shots) for item in examples[i]] + list(prompt[ends[-1] :]) for _ in range(number)
+    ]
 
 
 def clips(prompt: Prompt, frames: int) -> list[list[Any]]:

@@ -1,25 +1,48 @@
 """A benchmark: questions about pictures in files, each with its references. Each benchmark is one file in benchmarks/.
 
     @dataclasses.dataclass
-    class COCO(Benchmark):
-        metric = staticmethod(cider.score)
+    class COCO(Captions):
         def read(self, folder, split): ...yields an Item for each picture
 
 A config file in experiments/evaluate/ then has `task(COCO, shots=(0, 4, 8, 16, 32), ...)`. All benchmarks share the
 code that draws examples, writes prompts and scores answers.
+
+In the paper some benchmarks are DEV: hyper-parameters were tuned on part of their training data. The others are held
+out: nothing was tuned on them (appendix B.1.1). `query_split='dev'` asks the questions that may be tuned on.
 """
 
+import collections
 import dataclasses
+import io
 import pathlib
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
+import PIL.Image
 
 from flamingo_jax.evaluation.pools import Pools
+from flamingo_jax.evaluation.prompts import PAPER, Prompts
 from flamingo_jax.evaluation.task import OPEN_ENDED, Task
 from flamingo_jax.few_shot.episode import Episode, Part
 from flamingo_jax.few_shot.nearest import most_similar
+from flamingo_jax.inputs.films import to_film
+from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.parallel import processes
+
+DEV = 'dev'
+
+
+@dataclasses.dataclass(frozen=True)
+class Film:
+    """A part of a film."""
+
+    file: pathlib.Path
+    begin: float = 0.0  # In seconds.
+    end: float | None = None  # None is the end of the film.
+
+
+Shown: TypeAlias = pathlib.Path | Film
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,36 +51,63 @@ class Item:
 
     Attributes:
       id: identifies the question, as in the benchmark's own files.
-      picture: a file, or the files of a film's frames; None for a question without a picture.
-      text: the text between picture and answer, without spaces around it: `Question: what is it? Answer:`.
-      answer: the right answer, as examples and reports show it.
+      picture: a picture's file or a film; None for a question without a picture.
+      text: the text between picture and answer, by the benchmark's `prompts`.
+      answer: the right answer, as examples and reports show it; None if the set does not publish it.
       references: what the metric compares answers with; None is the answer alone.
       candidates, written: as in `few_shot.episode.Episode`.
     """
 
     id: str
-    picture: pathlib.Path | tuple[pathlib.Path, ...] | None
+    picture: Shown | None
     text: str
-    answer: str
+    answer: str | None
     references: Any = None
     candidates: tuple[str, ...] = ()
     written: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
 
+    @property
+    def file(self) -> pathlib.Path | None:
+        """The file of the picture or film."""
+        return self.picture.file if isinstance(self.picture, Film) else self.picture
 
+
+@dataclasses.dataclass(frozen=True)
 class Files:
-    """Pictures in files: a `Source`."""
+    """Pictures and films in files: a `Source`."""
 
-    def frames(self, picture: pathlib.Path | tuple[pathlib.Path, ...]) -> Any:
-        return list(picture) if isinstance(picture, tuple) else picture
+    format: PictureFormat
+    frames_of_film: int
+    a_second: float
 
-    def encoded(self, picture: pathlib.Path | tuple[pathlib.Path, ...]) -> bytes:
-        return (picture[0] if isinstance(picture, tuple) else picture).read_bytes()
+    def frames(self, picture: Shown) -> Any:
+        return self._film(picture, self.frames_of_film) if isinstance(picture, Film) else picture
 
-    def key(self, picture: pathlib.Path | tuple[pathlib.Path, ...]) -> Hashable:
-        return picture
+    def encoded(self, picture: Shown) -> bytes:
+        if not isinstance(picture, Film):
+            return picture.read_bytes()
+        file = io.BytesIO()
+        PIL.Image.fromarray(self._film(picture, 1)[0]).save(file, 'PNG')
+        return file.getvalue()
 
-    def words(self, picture: pathlib.Path | tuple[pathlib.Path, ...]) -> str:
+    def key(self, picture: Shown) -> Hashable:
+        # All parts of a film are one: they show the same things.
+        return picture.file if isinstance(picture, Film) else picture
+
+    def words(self, picture: Shown) -> str:
         return ''
+
+    def identity(self, picture: Shown) -> list[Any]:
+        """What the features of a picture depend on, except for the trunk: if a file changes, this does too."""
+        file = self.key(picture)
+        about = [file.name, file.stat().st_size, file.stat().st_mtime_ns]
+        if isinstance(picture, Film):
+            about += [picture.begin, picture.end, self.frames_of_film, self.a_second]
+        return about
+
+    def _film(self, film: Film, frames: int) -> np.ndarray:
+        where = dict(apart=1 / self.a_second, segment=(film.begin, film.end))
+        return to_film(film.file, frames, self.format.size, self.format.fit, **where)
 
 
 @dataclasses.dataclass
@@ -66,11 +116,22 @@ class Benchmark(Task):
 
     support_split: str = 'train'
     answers: tuple[str, ...] = (OPEN_ENDED,)
-    shots: tuple[int, ...] = (0, 4, 8)
+    shots: tuple[int, ...] = (0, 4, 8, 16, 32)  # As in the paper.
+    text_examples: int = 2  # As in the paper.
     support_size: int = 2048  # Number of support items to draw examples from (paper, appendix B.1); 0 is all.
     support_seed: int = 0  # Seed of the choice of these items.
+    prompts: Prompts | Mapping[str, Any] = PAPER  # A config has them as a dict.
+    dev_size: int = 0  # Questions of the support split that the split 'dev' asks; 0 if the benchmark is held out.
+    frames: int = 30  # Of a film (paper, appendix A.3.2).
+    a_second: float = 3.0  # Fewest frames a second; of a longer film, the middle is shown.
+    skip_missing: bool = False  # Leave out questions whose picture is missing: films vanish from YouTube.
 
     retrieval: ClassVar[bool] = True
+
+    def __post_init__(self):
+        """Errors as for `Prompts`."""
+        if not isinstance(self.prompts, Prompts):
+            self.prompts = Prompts(**self.prompts)
 
     def read(self, folder: pathlib.Path, split: str) -> Iterable[Item]:
         """The items of a split, from the benchmark's own files.
@@ -80,59 +141,118 @@ class Benchmark(Task):
         """
         raise NotImplementedError
 
+    def draw(self, items: Sequence[Item], number: int, seed: int) -> list[Item]:
+        """Random items in their order, so many of them; all for 0."""
+        if not 0 < number < len(items):
+            return list(items)
+        return [items[i] for i in sorted(np.random.default_rng(seed).choice(len(items), number, replace=False))]
+
     def prepare(self, pools: Pools) -> None:
-        """Reads both splits, and checks that every picture exists."""
+        """Reads both splits, and checks that every picture exists and that no example shows what is asked."""
         folder = pathlib.Path(self.data or pools.data).expanduser()
         support_folder = pathlib.Path(self.support_data or folder).expanduser()
-        self._queries = self._read(folder, self.query_split)
-        same = (folder, self.query_split) == (support_folder, self.support_split)
-        support = self._queries if same else self._read(support_folder, self.support_split)
-        if self.support_size and self.support_size < len(support):
-            rng = np.random.default_rng(self.support_seed)
-            support = [support[i] for i in sorted(rng.choice(len(support), self.support_size, replace=False))]
-        self._support = support
+        support = self._read(support_folder, self.support_split) if self.support_split else []
+        if self.query_split == DEV:
+            queries, support = self._divided(support)
+        elif (folder, self.query_split) == (support_folder, self.support_split):
+            queries = support
+        else:
+            queries = self._read(folder, self.query_split)
+            _refuse_shared(queries, self.query_split, support, self.support_split)
+        self._queries = self._present(queries, self.query_split)
+        # All items are looked at only if some may be missing: a training split can have a million files.
+        support = self._present(support, self.support_split) if self.skip_missing else support
+        support = self.draw(support, self.support_size, self.support_seed)
+        self._support = self._present(support, self.support_split)
+        self._check()
+        codes = {file: code for code, file in enumerate({item.file for item in self._support} - {None})}
+        self._codes = np.array([codes.get(item.file, -1) for item in self._support], int)
+        self._code_of = codes
+        self._files = Files(pools.pictures, self.frames, self.a_second)
+        # An evaluation's seed draws the examples alone, so that the queries of two seeds can be compared one by one.
+        self._order = np.random.default_rng(np.random.SeedSequence(0, spawn_key=(2,))).permutation(len(self._queries))
+        self._examples = [self._example(item) for item in self._support]
+        if 'rices' in self.support:
+            self._rows = self._pooled(pools, self._queries), self._pooled(pools, self._support)
+
+    def _check(self) -> None:
+        """ValueError if the examples do not suffice, or the queries cannot be answered or scored."""
+        if any(item.answer is None for item in self._support):
+            raise ValueError(
+                f'the support split {self.support_split!r} has questions without answers, which cannot be examples.'
+            )
         # A picture can have several questions, and the others may reveal the answer to one.
-        self._key = np.array([self._place(item.picture) for item in support])
-        asked = {self._place(item.picture) for item in self._queries}
-        often = max((int(np.sum(self._key == key)) for key in asked if key), default=0)
-        if len(support) - often < self.most:
+        number = collections.Counter(item.file for item in self._support)
+        often = max((number[item.file] for item in self._queries if item.file), default=0)
+        if len(self._support) - often < self.most:
             raise ValueError(
                 f'{self.most} shots need {self.most} examples, but besides the query there are only '
-                f'{len(support) - often} in the split {self.support_split!r} of {support_folder}. Use fewer shots.'
+                f'{len(self._support) - often} in the split {self.support_split!r}. Use fewer shots.'
             )
         if set(self.answers) - {OPEN_ENDED} and not all(item.candidates for item in self._queries):
             raise ValueError(f'it has no candidates to rank. Set its answers to ({OPEN_ENDED!r},).')
-        self._files = Files()
-        if 'rices' in self.support:
-            self._rows = self._pooled(pools, self._queries), self._pooled(pools, support)
+        if self.likelihoods and OPEN_ENDED in self.answers:
+            raise ValueError(f'its score needs the likelihoods of all candidates. Remove {OPEN_ENDED!r} from answers.')
+        unanswered = [item.id for item in self._queries if item.answer is None and item.references is None]
+        self.scored = not unanswered
+        if unanswered and len(unanswered) < len(self._queries):
+            raise ValueError(
+                f'{len(unanswered)} of {len(self._queries)} questions of the split {self.query_split!r} have no '
+                f'answer, {unanswered[0]} for one. Complete the annotations, or remove these questions.'
+            )
+        if self.scored and not self.likelihoods:
+            # A metric that needs a library or data which are missing says so now, not after the work.
+            one = self._queries[0]
+            self.metric({one.id: one.answer}, {one.id: (one.answer,) if one.references is None else one.references})
 
     def _read(self, folder: pathlib.Path, split: str) -> list[Item]:
-        items = list(self.read(folder, split))
+        try:
+            items = list(self.read(folder, split))
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f'the files of the split {split!r} in {folder} are not as the set publishes them: '
+                f'{type(error).__name__}, {error}. Download them again.'
+            ) from error
         if not items:
             raise ValueError(f'the split {split!r} of {folder} has no questions.')
-        ids = [item.id for item in items]
-        if len(set(ids)) < len(ids):
-            twice = next(id for i, id in enumerate(ids) if id in ids[:i])
-            raise ValueError(f'the split {split!r} of {folder} has the question {twice!r} twice. Remove one.')
-        for item in items:
-            for file in item.picture if isinstance(item.picture, tuple) else [item.picture] if item.picture else []:
-                if not file.is_file():
-                    raise FileNotFoundError(
-                        f'Task {self.name}: the picture {file} of question {item.id} is missing. Put it there, or '
-                        'remove the question.'
-                    )
+        (id, times), *_ = collections.Counter(item.id for item in items).most_common(1)
+        if times > 1:
+            raise ValueError(f'the split {split!r} of {folder} has the question {id!r} twice. Remove one.')
         return items
 
-    @staticmethod
-    def _place(picture: Any) -> str:
-        return '' if picture is None else str(picture)
+    def _present(self, items: Sequence[Item], split: str) -> list[Item]:
+        """The items whose picture exists; FileNotFoundError if others may not be left out."""
+        there = {file: file.is_file() for file in {item.file for item in items} - {None}}
+        present = [item for item in items if there.get(item.file, True)]
+        if len(present) == len(items):
+            return present
+        missing = next(item for item in items if not there.get(item.file, True))
+        what = f'the picture {missing.file} of question {missing.id} is missing'
+        if not self.skip_missing or not present:
+            raise FileNotFoundError(
+                f'Task {self.name}: {what}, and {len(items) - len(present) - 1} more. Put it there, remove the '
+                f'question, or set skip_missing=True in the task to leave all such questions out.'
+            )
+        processes.say(
+            f'Task {self.name}: {len(items) - len(present)} of {len(items)} questions of the split {split!r} are left '
+            f'out: {what}.'
+        )
+        return present
+
+    def _divided(self, items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
+        """The questions to tune on, and the examples for them: other pictures of the same split."""
+        if not self.dev_size:
+            raise ValueError(f'it is held out in the paper: it has no split {DEV!r} to tune on.')
+        queries = self.draw(items, self.dev_size, 1)
+        asked = {item.file for item in queries}
+        return queries, [item for item in items if item.file not in asked]
 
     def _pooled(self, pools: Pools, items: Sequence[Item]) -> np.ndarray:
         """A row for each item. A picture of several items is encoded once."""
         if any(item.picture is None for item in items):
             raise ValueError("support 'rices' compares pictures, but some questions have none. Use 'random'.")
         pictures = list(dict.fromkeys(item.picture for item in items))
-        rows = dict(zip(pictures, pools.pooled([Files().frames(p) for p in pictures]), strict=True))
+        rows = dict(zip(pictures, pools.pooled(pictures, self._files), strict=True))
         return np.stack([rows[item.picture] for item in items])
 
     def number(self, episodes: int) -> int:
@@ -140,20 +260,47 @@ class Benchmark(Task):
 
     def episode(self, i: int, shots: int, support: str, answers: str, seed: int) -> Episode:
         """The i-th query in random order, with examples of other pictures."""
-        place = int(
-            np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(2,))).permutation(len(self._queries))[i]
-        )
+        place = int(self._order[i])
         query = self._queries[place]
-        key = self._place(query.picture)
-        others = np.flatnonzero(self._key != key) if key else np.flatnonzero(self._key == self._key)
+        others = np.flatnonzero(self._codes != self._code_of.get(query.file, -2))
         if support == 'rices':
             queries, rows = self._rows
             chosen = others[most_similar(queries[place], rows[others], shots)]
         else:
             chosen = others[np.random.default_rng((seed, i)).choice(len(others), shots, replace=False)]
-        shown = tuple(
-            Part(item.picture, self._files, f' {item.text} {item.answer}')
-            for item in (self._support[j] for j in chosen)
+        return Episode(
+            support=tuple(self._examples[j] for j in chosen),
+            query=(Part(query.picture, self._files, query.text),),
+            truth=query.answer or '',
+            candidates=query.candidates,
+            references=query.references,
+            id=query.id,
+            group='' if query.file is None else str(query.file),
+            written=query.written,
+            form=self.prompts.answer,
+            ends=self.prompts.ends,
+            between=self.prompts.between if answers == OPEN_ENDED else '',
         )
-        asked = (Part(query.picture, self._files, f' {query.text}'),)
-        return Episode(shown, asked, query.answer, query.candidates, query.references, query.id, key, query.written)
+
+    def _example(self, item: Item) -> Part:
+        return Part(item.picture, self._files, item.text + self.prompts.answer.format(answer=self.learnt(item)[0]))
+
+    def learnt(self, item: Item) -> Sequence[str]:
+        """The answers to learn when a model is fine-tuned; an example shows the first."""
+        return (item.written.get(item.answer, (item.answer,))[0],)
+
+    def read_answer(self, text: str) -> str:
+        """The answer to a question, by the prompts."""
+        return self.prompts.read_answer(text)
+
+
+def _refuse_shared(queries: Sequence[Item], query_split: str, support: Sequence[Item], support_split: str) -> None:
+    """ValueError if two different splits show the same pictures."""
+    both = {item.picture for item in queries} & {item.picture for item in support} - {None}
+    if both:
+        one = min(str(picture.file if isinstance(picture, Film) else picture) for picture in both)
+        raise ValueError(
+            f'the splits {query_split!r} (asked) and {support_split!r} (examples) share {len(both)} pictures, such as '
+            f'{one}. Remove these questions from one of them, or give both the same split: then no example shows '
+            "the query's picture."
+        )

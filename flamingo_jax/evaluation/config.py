@@ -4,24 +4,30 @@ from ml_collections import ConfigDict
 
 from flamingo_jax.evaluation.task import task
 
-__all__ = ['base', 'task']
+__all__ = ['ALL', 'base', 'task']
+
+ALL = 10**9  # Episodes: all queries of a benchmark.
 
 
 def base() -> ConfigDict:
     """An evaluation without tasks."""
     c = ConfigDict()
     c.seed = 0
+    # Number of seeds, from `seed` on. Each draws other examples; the queries of a benchmark stay the same.
+    c.seeds = 1
     c.data = ''  # Folder of a prepared picture set, or of a benchmark's own files.
     c.features = ''  # Folder of features computed once; '' reads pixels.
+    c.pooled = ''  # Folder in which the features that RICES compares are kept; '' computes them each time.
+    c.image_size = 0  # Height and width of the pictures in pixels; 0 is that of training.
     c.frames = 1  # Frames per picture; more than 1 are clips.
     c.stills = False  # True shows only the first frame of a clip.
-    c.tasks = (
-        ConfigDict()
-    )  # name -> task(CLASS, ...). Flags can set fields of a task whose name is one word: --config.tasks.NAME.shots=4,8
+    # Name -> task(CLASS, ...). The name is one word, so that a flag can set a field: --config.tasks.NAME.shots=4,8
+    c.tasks = ConfigDict()
     c.episodes = 1000  # Per task, shots, support and kind of answers. At most the queries of a benchmark.
     c.batch_size = 16  # Prompts at a time in each process.
     c.max_new_tokens = 16  # Most tokens of an open-ended answer.
     c.num_beams = 3  # Beams for an open-ended answer (paper: 3).
+    c.write_prompts = False  # Write every prompt, with the model's answer, to prompts/ in the workdir.
     c.examples = 6  # Right answers, and as many wrong ones, on the contact sheet for each setting.
     # Mesh of the devices of each process; -1 takes the remaining ones. The rows of a batch are sharded over data x
     # fsdp.

@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from flamingo_jax.evaluation import rices
-from flamingo_jax.few_shot.episode import Pool
+from flamingo_jax.few_shot.episode import Pool, Source
 from flamingo_jax.few_shot.nearest import Pooled
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.inputs.images import to_frames
@@ -21,6 +21,7 @@ class Pools:
         """config: the evaluation's (`evaluation/config.py`)."""
         self._model, self._config = model, config
         self.data = config.data  # Folder of a task's data set, unless the task has its own.
+        self.pictures = model.pictures
         self.open = functools.cache(self._open)
 
     def _open(self, split: str, data: str = '') -> Pool:
@@ -38,11 +39,24 @@ class Pools:
         by_index = {picture.index: row for picture, row in zip(pictures.pictures, rows, strict=True)}
         return Pool(pictures, by_index, f'{data}:{split}')
 
-    def pooled(self, pictures: Sequence[Any]) -> Pooled:
-        """Pooled frozen features of picture files, a row each. PictureError names a file that cannot be read."""
+    def pooled(self, pictures: Sequence[Any], source: Source) -> Pooled:
+        """Pooled frozen features of pictures of a source, a row each, kept in `config.pooled` if it names a folder.
+
+        The source has `identity(picture)`, which changes with the picture. PictureError names a file that cannot be
+        read.
+        """
         c = self._model.config
-        frames = (to_frames(picture, c.image_size, c.fit) for picture in pictures)
-        return rices.pool(self._model.encode, frames, len(pictures))
+
+        def compute() -> Pooled:
+            frames = (to_frames(source.frames(picture), c.image_size, c.fit) for picture in pictures)
+            return rices.pool(self._model.encode, frames, len(pictures))
+
+        trunk = self.pictures.trunk
+        # Without its checksum, the trunk may have been trained further.
+        if not self._config.pooled or not trunk:
+            return compute()
+        about = [trunk, c.image_size, c.fit, str(self._model.model.dtype), [source.identity(p) for p in pictures]]
+        return rices.kept(self._config.pooled, about, compute)
 
 
 def of_styles(pool: Pool, styles: Sequence[str]) -> Pool:

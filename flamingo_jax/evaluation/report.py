@@ -2,13 +2,14 @@
 
     report.txt           the table printed by the command
     report.json          the scores, and how they were obtained
+    queries.jsonl        a line for each query of each row: its score and the model's answer (see `compare.py`)
     report.png           score against shots, as in figure 2 (right) of the paper
     contact_sheet.html   examples, right and wrong (see `contact_sheet.py`)
 
 A few-shot score means little alone. The language model may know the task (text only), the words of the support may
 suffice (shuffled pictures), or the frozen trunk alone may do as well (nearest centroid, nearest neighbour). So every
 row shows these baselines, and is marked only if its 95 % interval lies above chance and above the interval of shuffled
-pictures.
+pictures. If there are several seeds, a row is their mean, with how far they lie apart.
 """
 
 import dataclasses
@@ -17,6 +18,7 @@ import json
 import math
 import os
 import pathlib
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,6 +39,7 @@ COLOURS = {
     'chance': '#77777c',
 }
 OTHER_COLOUR = '#a0a0a4'  # Scores that are not in the list above.
+SETTING = ('task', 'answers', 'support', 'shots', 'seed')  # The fields of a row that say what was asked.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +78,10 @@ class Row:
     shots: int  # Per class in n-way tasks.
     episodes: int
     scores: dict[str, Score]  # Names as in COLOURS; some may be missing.
+    seed: int = 0  # Of the examples.
+    # Id of a query -> its `group` (queries of one group share a picture), the model's `score` and `answer`.
+    queries: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    seeds: tuple[float, ...] = ()  # In a mean of several seeds: the model's score at each.
 
     @property
     def above(self) -> bool:
@@ -89,9 +96,35 @@ class Row:
         return model.low > max(shuffled.high, chance.high)
 
 
+def over_seeds(rows: Sequence[Row]) -> list[Row]:
+    """One row for each setting: the mean of its seeds. A setting with one seed stays as it is.
+
+    The interval of the mean is the mean interval, since all seeds ask the same queries. It is too wide, not too narrow,
+    where they ask others.
+    """
+    settings: dict[tuple[str, str, str, int], list[Row]] = {}
+    for row in rows:
+        settings.setdefault((row.task, row.answers, row.support, row.shots), []).append(row)
+    means = []
+    for same in settings.values():
+        if len(same) > 1:
+            names = [name for name in same[0].scores if all(name in row.scores for row in same)]
+            scores = {
+                name: Score(
+                    statistics.mean(row.scores[name].value for row in same),
+                    statistics.mean(row.scores[name].interval for row in same),
+                )
+                for name in names
+            }
+            seeds = tuple(row.scores['model'].value for row in same) if 'model' in names else ()
+            same = [dataclasses.replace(same[0], scores=scores, seeds=seeds, queries={})]
+        means += same
+    return means
+
+
 @dataclasses.dataclass(frozen=True)
 class Written:
-    """The paths of the four files."""
+    """The paths of the four files that are to be looked at."""
 
     json: pathlib.Path
     text: pathlib.Path
@@ -102,7 +135,7 @@ class Written:
 def write(
     folder: str | os.PathLike, rows: Sequence[Row], examples: Sequence[Example], about: dict[str, Any]
 ) -> Written:
-    """Writes the four files into `folder`, which is created if needed.
+    """Writes the files into `folder`, which is created if needed.
 
     about: checkpoint, config, seed, wall seconds, machine kind, versions and so on, for report.json. Numpy scalars
       become numbers, and what JSON cannot hold becomes its `str`.
@@ -112,11 +145,22 @@ def write(
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    scores = {'about': about, 'rows': [dataclasses.asdict(row) for row in rows]}
+    # `seeds` belongs to the mean over seeds, which is no row of its own.
+    as_dicts = [{key: value for key, value in dataclasses.asdict(row).items() if key != 'seeds'} for row in rows]
+    lines = [
+        json.dumps({key: row[key] for key in SETTING} | dict(id=id) | query, ensure_ascii=False) + '\n'
+        for row in as_dicts
+        for id, query in row.pop('queries').items()
+    ]
+    if lines:
+        write_whole(folder / 'queries.jsonl', ''.join(lines).encode())
+    else:
+        (folder / 'queries.jsonl').unlink(missing_ok=True)
+    means = over_seeds(rows)
     return Written(
-        json=write_whole(folder / 'report.json', as_json(scores).encode()),
+        json=write_whole(folder / 'report.json', as_json({'about': about, 'rows': as_dicts}).encode()),
         text=write_whole(folder / 'report.txt', table(rows).encode()),
-        chart=write_whole(folder / 'report.png', _chart(rows)),
+        chart=write_whole(folder / 'report.png', _chart(means)),
         contact_sheet=write_whole(folder / 'contact_sheet.html', contact_sheet.page(examples).encode()),
     )
 
@@ -129,6 +173,7 @@ def table(rows: Sequence[Row]) -> str:
     """
     if not rows:
         return 'Nothing was evaluated.\n'
+    rows = over_seeds(rows)
     columns = _score_names(rows)
     # Names of two words take two lines, which makes a column as narrow as its numbers.
     heads = [name.rsplit(' ', 1) if ' ' in name else ['', name] for name in columns]
@@ -144,7 +189,16 @@ def table(rows: Sequence[Row]) -> str:
             for name in columns:
                 cell = _cell(row.scores.get(name), '' if name in bare else ' ' * 6)
                 lines[-1] += f'{cell:>12}' + ('*' if name == 'model' and row.above else ' ')
+            if row.seeds:
+                apart = _decimals(statistics.stdev(row.seeds))
+                lines.append(f'{"":11}{len(row.seeds)} seeds: {" ".join(map(_decimals, row.seeds))}, deviation {apart}')
     lines += ['', '± half of the 95 % interval over episodes. Shots of n-way tasks are per class.']
+    if not all(row.scores for row in rows):
+        lines += ["Rows without a score: the right answers are not published. The model's are in results/."]
+    if any(row.seeds for row in rows):
+        lines += [
+            "A row is the mean over the seeds; below it, the model's score at each, and their standard deviation."
+        ]
     if any(row.above for row in rows):
         lines += ["* the model's interval lies above chance and above the interval of shuffled pictures."]
     return '\n'.join(line.rstrip() for line in lines) + '\n'

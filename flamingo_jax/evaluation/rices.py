@@ -4,15 +4,22 @@ RICES (Yang et al. 2021; paper, section 4.2): the examples are the support pictu
 similar last (`few_shot/nearest.py`).
 """
 
+import hashlib
+import io
+import json
+import pathlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
 from flamingo_jax.few_shot.nearest import Pooled
+from flamingo_jax.files import write_whole
 
-TOGETHER = 32  # Pictures that the trunk encodes at a time.
+TOGETHER = 32  # Frames that the trunk encodes at a time, or one film of more.
 Encode = Callable[[UInt8[np.ndarray, 'b t height width 3']], Float[np.ndarray, 'b t s d_v']]
 
 
@@ -27,10 +34,13 @@ def pool(encode: Encode, pictures: Iterator[np.ndarray], number: int) -> Pooled:
     rows: list[np.ndarray] = []
     waiting: list[np.ndarray] = []  # Pixels of one shape.
 
+    def together(frames: np.ndarray) -> int:
+        return max(1, TOGETHER // len(frames))
+
     def encode_waiting():
         if waiting:
             # The last batch is padded, so that one program serves all.
-            batch = np.stack(waiting + waiting[:1] * (TOGETHER - len(waiting)))
+            batch = np.stack(waiting + waiting[:1] * (together(waiting[0]) - len(waiting)))
             rows.extend(_mean(features) for features in encode(batch)[: len(waiting)])
             waiting.clear()
 
@@ -39,7 +49,7 @@ def pool(encode: Encode, pictures: Iterator[np.ndarray], number: int) -> Pooled:
             encode_waiting()
         if frames.dtype == np.uint8:
             waiting.append(frames)
-            if len(waiting) == TOGETHER:
+            if len(waiting) == together(frames):
                 encode_waiting()
         else:
             rows.append(_mean(frames))
@@ -50,3 +60,20 @@ def pool(encode: Encode, pictures: Iterator[np.ndarray], number: int) -> Pooled:
 
 def _mean(features: np.ndarray) -> np.ndarray:
     return features.astype(np.float32).mean(axis=(0, 1))
+
+
+def kept(folder: str, about: Any, compute: Callable[[], Pooled]) -> Pooled:
+    """The rows in `folder` that were computed from the same, or else those of `compute`, which are then kept there.
+
+    about: all that the rows depend on, as JSON.
+    """
+    file = pathlib.Path(folder).expanduser() / f'{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]}.npy'
+    if file.is_file():
+        return np.load(file)
+    rows = compute()
+    if jax.process_index() == 0:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        content = io.BytesIO()
+        np.save(content, rows)
+        write_whole(file, content.getvalue())
+    return rows

@@ -33,16 +33,18 @@ def measure(
 ) -> tuple[Row, list[Example]]:
     """The scores of one setting, and some examples. Every process returns the same.
 
+    A task without published answers has no scores, and no controls.
+
     Each process answers every n-th batch. The batch of an episode does not change its answer.
 
     progress: called with the number of episodes that all processes answered.
     """
     episodes = list(task.episodes(config.episodes, shots, support, answers, config.seed))
     ways: dict[str, tuple[Pretrained, Sequence[Episode], Shown | None]] = dict(model=(model, episodes, frames))
-    if task.controls:
+    if task.controls and task.scored:
         mixed = shuffled(episodes, config.seed)
         ways |= {'shuffled pictures': (model, mixed, frames), 'text only': (model, episodes, None)}
-    if task.told:
+    if task.told and task.scored:
         ways['told the names'] = model.language_model, episodes, words
     answering = task.answering(answers, config.max_new_tokens, config.num_beams)
     given: dict[str, dict[str, Any]] = collections.defaultdict(dict)
@@ -59,6 +61,10 @@ def measure(
         for name, found in one.items():
             given[name] |= found
 
+    if not task.scored:
+        queries = _queries(episodes, given['model'], {})
+        examples = _examples(config, task, shots, support, answers, episodes, given['model'], {})
+        return Row(task.name, answers, support, shots, len(episodes), {}, config.seed, queries), examples
     for episode in episodes:
         for name, answer in task.baselines(episode).items():
             given[name][episode.id] = answer
@@ -76,21 +82,26 @@ def measure(
         marks[name] = each
         if name == 'model' and answers == OPEN_ENDED and all(episode.candidates for episode in episodes):
             scores['any candidate'] = _any_candidate(episodes, found)
-    if chances := [_chance(episode) for episode in episodes if episode.candidates]:
+    if chances := [chance for episode in episodes if (chance := task.chance(episode)) is not None]:
         # Copying a word of the prompt as an open-ended answer is as good as a guess among the candidates.
         scores['chance'] = Score(float(np.mean(chances)), 0.0)
-    return Row(task.name, answers, support, shots, len(episodes), scores), _examples(
-        config, task, shots, support, answers, episodes, given['model'], marks['model']
-    )
+    queries = _queries(episodes, given['model'], marks['model'])
+    examples = _examples(config, task, shots, support, answers, episodes, given['model'], marks['model'])
+    return Row(task.name, answers, support, shots, len(episodes), scores, config.seed, queries), examples
 
 
 def prompt_of(episode: Episode, shown: Shown | None, tokenizer: Tokenizer) -> list[Any]:
     """Pictures, or what `shown` puts in their place (None leaves them out), and texts in reading order."""
     prompt: list[Any] = []
-    for part in episode.parts:
+    for index, part in enumerate(episode.parts):
         if part.picture is not None and shown is not None:
             prompt.append(shown(part))
-        prompt.append(part.text if part is episode.parts[-1] else f'{part.text}{tokenizer.chunk_end}')
+        if part is episode.parts[-1]:
+            prompt.append(part.text)
+        else:
+            prompt.append(
+                f'{part.text}{tokenizer.chunk_end}' + (episode.between if index < len(episode.support) else '')
+            )
     # Without pictures a prompt may be empty, and some language models have no token to begin with.
     if not tokenizer.begin and all(isinstance(item, str) and not item for item in prompt):
         prompt = [tokenizer.chunk_end]
@@ -115,12 +126,6 @@ def _any_candidate(episodes: Sequence[Episode], answers: dict[str, str]) -> Scor
     return intervals.share([exact.normal(answers[e.id]) in normals(e.candidates) for e in episodes])
 
 
-def _chance(episode: Episode) -> float:
-    """The probability that a guess among the candidates is right."""
-    right = episode.references if isinstance(episode.references, tuple) else (episode.truth,)
-    return len({*right} & {*episode.candidates}) / len(episode.candidates)
-
-
 def _examples(config, task, shots, support, answers, episodes, given, marks) -> list[Example]:
     """The first right and the first wrong answers."""
     shown: dict[bool, list[Example]] = {True: [], False: []}
@@ -128,10 +133,19 @@ def _examples(config, task, shots, support, answers, episodes, given, marks) -> 
         right = marks.get(episode.id, 0.0) >= 0.5
         if len(shown[right]) < config.examples:
             parts = [(part.of.encoded(part.picture) if part.picture else None, part.text) for part in episode.parts]
-            answer = given[episode.id]
-            answer = answer if isinstance(answer, str) else max(answer, key=answer.__getitem__)
+            answer = _chosen(given[episode.id])
             shown[right].append(Example(task.name, answers, support, shots, tuple(parts), answer, episode.truth, right))
     return shown[True] + shown[False]
+
+
+def _queries(episodes, given, marks) -> dict[str, dict[str, Any]]:
+    """`Row.queries`; the score is None if the right answers are not published."""
+    return {e.id: dict(group=e.group, score=marks.get(e.id), answer=_chosen(given[e.id])) for e in episodes}
+
+
+def _chosen(answer: str | dict[str, float]) -> str:
+    """An answer, or the likeliest candidate."""
+    return answer if isinstance(answer, str) else max(answer, key=answer.__getitem__)
 
 
 def batched(episodes: Iterator[Episode], n: int) -> Iterator[list[Episode]]:

@@ -6,7 +6,7 @@ have examples without pictures.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -33,6 +33,7 @@ class Task:
     support: tuple[str, ...] = ('random',)  # 'random' or 'rices'.
     query_split: str = 'test'
     support_split: str = 'test'
+    title: str = ''  # Its name in reports; '' is its name in the config.
     data: str = ''  # Folder of the data set; '' is the evaluation's.
     support_data: str = ''  # Folder of the examples, if another.
     controls: bool = True  # Also measure with shuffled pictures, and without pictures.
@@ -41,11 +42,13 @@ class Task:
     text_examples: int = 0  # Examples without pictures in 0-shot prompts for open-ended answers (paper: 2).
     max_new_tokens: int = 0  # Most tokens of an open-ended answer; 0 is the evaluation's.
     clip: int = 0  # Frames per clip, if films are ranked clip by clip; 0 shows whole films.
+    orders: int = 1  # Random orders of the examples over which likelihoods of candidates are averaged (paper: 6).
 
     may_answer: ClassVar[tuple[str, ...]] = ('ranked', OPEN_ENDED)
     retrieval: ClassVar[bool] = False  # Whether support may be 'rices'.
     likelihoods: ClassVar[bool] = False  # Whether the metric needs the likelihoods of all candidates.
     metric: ClassVar[Metric] = staticmethod(exact.score)
+    scored: ClassVar[bool] = True  # False if the right answers are not published.
 
     def open(self, name: str, pools: Pools) -> 'Task':
         """Opens the data and finds the possible questions.
@@ -54,7 +57,7 @@ class Task:
           FileNotFoundError, ValueError: data are missing or wrong, there are too few pictures, or a setting is not
             possible. Raised before any work.
         """
-        self.name = name
+        self.name = name = self.title or name
         may = dict(
             answers=(*self.may_answer, *([BY_LENGTH] if 'ranked' in self.may_answer else [])),
             support=('random', 'rices') if self.retrieval else ('random',),
@@ -64,6 +67,8 @@ class Task:
                 raise ValueError(f'Task {name}: {field} has {bad}. Possible are {known}.')
         if not self.shots or min(self.shots) < 0 or self.text_examples < 0:
             raise ValueError(f'Task {name}: shots are {self.shots}. They must be one or more numbers, each 0 or more.')
+        if self.orders < 1:
+            raise ValueError(f'Task {name}: orders is {self.orders}. It must be 1 or more.')
         try:
             self.prepare(pools)
         except ValueError as error:
@@ -109,7 +114,7 @@ class Task:
         """How answers of this kind are given. The numbers are the evaluation's defaults."""
         if answers == OPEN_ENDED:
             return Generated(self.max_new_tokens or max_new_tokens, num_beams)
-        return Ranked(answers == BY_LENGTH, self.likelihoods, self.clip)
+        return Ranked(answers == BY_LENGTH, self.likelihoods, self.clip, self.orders)
 
     def read_answer(self, text: str) -> str:
         """The part of an open-ended answer that is scored."""
@@ -118,6 +123,17 @@ class Task:
     def baselines(self, episode: Episode) -> dict[str, Any]:
         """Answers that need no language model, by name."""
         return {}
+
+    def chance(self, episode: Episode) -> float | None:
+        """The expected score of a guess among the candidates; None if it is not known."""
+        if not episode.candidates:
+            return None
+        right = episode.references if isinstance(episode.references, tuple) else (episode.truth,)
+        return len({*right} & {*episode.candidates}) / len(episode.candidates)
+
+    def results(self, answers: Mapping[str, str]) -> Any:
+        """The answers by id as the benchmark's evaluation server takes them; None if it has none."""
+        return None
 
 
 @dataclasses.dataclass

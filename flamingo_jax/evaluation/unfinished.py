@@ -45,14 +45,14 @@ class Unfinished:
             )
         for line in lines:
             row, examples = _read(json.loads(line))
-            self._done[_key(row.task, row.shots, row.support, row.answers)] = row, examples
+            self._done[_key(row.task, row.shots, row.support, row.answers, row.seed)] = row, examples
 
     def __len__(self) -> int:
         return len(self._done)
 
-    def get(self, task: str, shots: int, support: str, answers: str) -> tuple[Row, list[Example]] | None:
+    def get(self, task: str, shots: int, support: str, answers: str, seed: int) -> tuple[Row, list[Example]] | None:
         """A finished row with its examples, or None."""
-        return self._done.get(_key(task, shots, support, answers))
+        return self._done.get(_key(task, shots, support, answers, seed))
 
     def add(self, row: Row, examples: list[Example]) -> None:
         """Writes a row to disk."""
@@ -61,7 +61,7 @@ class Unfinished:
             self._file.write_text(json.dumps(self._about) + '\n', encoding='utf-8')
         elif not self._file.read_bytes().endswith(b'\n'):
             self._file.write_bytes(self._file.read_bytes().rpartition(b'\n')[0] + b'\n')
-        self._done[_key(row.task, row.shots, row.support, row.answers)] = row, examples
+        self._done[_key(row.task, row.shots, row.support, row.answers, row.seed)] = row, examples
         fields = [dataclasses.asdict(example) for example in examples]
         for example in fields:
             example['chunks'] = [(data and base64.b64encode(data).decode(), text) for data, text in example['chunks']]
@@ -83,7 +83,7 @@ def _read(line: dict[str, Any]) -> tuple[Row, list[Example]]:
     for example in line['examples']:
         chunks = tuple((data and base64.b64decode(data), text) for data, text in example['chunks'])
         examples.append(Example(**example | dict(chunks=chunks)))
-    return Row(**line['row'] | dict(scores=scores)), examples
+    return Row(**line['row'] | dict(scores=scores, seeds=tuple(line['row']['seeds']))), examples
 
 
 def _difference(there: Any, here: Any, name: str = '') -> str:

@@ -77,6 +77,9 @@ class Episode:
       group: episodes of one group share a picture, so that they are not independent; the interval allows for this. ''
         is a group of its own.
       written: candidate -> its spellings, if it has others than itself; the likelihoods of all spellings are averaged.
+      form: how a candidate is written after the prompt.
+      ends: whether its likelihood includes that of the end of the chunk.
+      between: text after the end of each example.
     """
 
     support: tuple[Part, ...]
@@ -87,6 +90,9 @@ class Episode:
     id: str = ''
     group: str = ''
     written: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    form: str = ' {answer}'
+    ends: bool = True
+    between: str = ''
 
     def __post_init__(self):
         if self.references is None:

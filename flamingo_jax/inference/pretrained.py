@@ -99,6 +99,20 @@ class Pretrained:
         """How the model takes its pictures."""
         return PictureFormat.of(self.config, self.checksums.get('vision', ''))
 
+    def at(self, image_size: int) -> 'Pretrained':
+        """The same model for pictures of another height and width in pixels (paper: 320, fine-tuned 480).
+
+        A ViT's position embeddings are interpolated; convolutions and the resampler take any size. ValueError for a
+        size that is too small.
+        """
+        if self.config.vision is None:
+            raise ValueError('This bundle is a language model without vision: it has no pictures to resize.')
+        least = getattr(self.config.vision, 'patch', 1)
+        if image_size < least:
+            raise ValueError(f'image_size is {image_size}. This trunk needs at least {least} pixels.')
+        config = dataclasses.replace(self.config, image_size=image_size)
+        return dataclasses.replace(self, model=Flamingo(config, self.model.dtype))
+
     @functools.cached_property
     def by_token(self) -> tuple[Flamingo, Params]:
         """The model and its parameters in the form that decodes fastest."""

@@ -52,9 +52,9 @@ class Layout:
             return
         self.tokens += self._tokenizer.encode(text, self.continues, marks)
         self._pad_weights(weight)
-        ended = marks and text.endswith(ENDS_OF_CHUNK)
-        self.continues = self._tokenizer.prefix_once or not ended
-        self._open, self._weight = not ended, weight
+        self.continues = self._tokenizer.prefix_once or not (marks and text.endswith(ENDS_OF_CHUNK))
+        # White space after an <EOC> opens no chunk: OpenFlamingo's prompts have a line break between examples.
+        self._open, self._weight = not (marks and text.rstrip().endswith(ENDS_OF_CHUNK)), weight
 
     def end_chunk(self) -> None:
         """Writes <EOC> with the weight of the chunk's last text. Writes nothing if the model has no <EOC>."""

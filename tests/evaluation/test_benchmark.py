@@ -73,6 +73,10 @@ def test_every_question_is_asked_once_with_examples_of_other_pictures(pools):
                 assert part.text.rsplit(' ', 1)[1] in ANSWERS
     few = list(asked.episodes(3, 2, 'random', 'ranked', 0))
     assert few == episodes[:3]
+    other = list(asked.episodes(100, 2, 'random', 'ranked', 1))  # A seed draws examples, not queries.
+    assert [e.id for e in other] == [e.id for e in episodes] and [e.support for e in other] != [
+        e.support for e in episodes
+    ]
     zero = list(asked.episodes(100, 0, 'random', 'ranked', 0))
     assert [e.query for e in zero] == [e.query for e in episodes]
 
@@ -80,8 +84,8 @@ def test_every_question_is_asked_once_with_examples_of_other_pictures(pools):
 def test_rices_shows_the_pictures_most_like_the_query(pools):
     asked = easy(pools, support=('rices',))
     for episode in asked.episodes(8, 2, 'rices', 'ranked', 0):
-        rows = pools.pooled([episode.query[0].picture, *(part.picture for part in episode.support)])
-        all_rows = pools.pooled([item.picture for item in asked._support])
+        rows = pools.pooled([part.picture for part in (*episode.query, *episode.support)], asked._files)
+        all_rows = pools.pooled([item.picture for item in asked._support], asked._files)
         likeness = np.sort(all_rows @ rows[0])
         np.testing.assert_allclose(rows[1:] @ rows[0], likeness[-2:], atol=1e-5)
 

@@ -4,7 +4,9 @@ import collections
 import dataclasses
 import functools
 import hashlib
+import importlib
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -404,12 +406,23 @@ def test_the_language_is_asked_among_the_names_of_five_things():
 
 def test_a_config_names_a_task_by_its_class_and_can_be_written_and_overridden(monkeypatch):
     c = picture_dictionary.get_config('tasks')
-    written = json.loads(as_json(c.to_dict()))['tasks']['is it an animal?']
+    written = json.loads(as_json(c.to_dict()))['tasks']['yes_or_no']
     assert written['asks'] == 'flamingo_jax.few_shot.yes_or_no.YesOrNo' and written['shots'] == [1, 4, 8]
     assert 'YesOrNo' in c.to_yaml()
     values = flags.FlagValues()
     config_flags.DEFINE_config_file('config', lock_config=True, flag_values=values)
-    line = ['', '--config=experiments/evaluate/quickstart.py', '--config.tasks.names.shots=1,2']
+    line = ['', '--config=experiments/evaluate/quickstart.py']
+    line += ['--config.tasks.names.shots=1,2', '--config.tasks.words.ways=3']
     monkeypatch.setattr('sys.argv', line)
     values(line)
     assert values.config.tasks.names.shots == (1, 2) and values.config.tasks.names.asks is Names
+    # A title may have several words; the name that a flag has may not.
+    assert values.config.tasks.words.ways == 3 and values.config.tasks.words.title == '5-way new words'
+
+
+@pytest.mark.parametrize('file', sorted(pathlib.Path('experiments/evaluate').glob('*.py')), ids=lambda file: file.stem)
+def test_every_task_of_every_config_can_be_overridden(file):
+    tasks = importlib.import_module(f'experiments.evaluate.{file.stem}').get_config().tasks
+    assert len(tasks) and all(name.isidentifier() for name in tasks)
+    titles = [fields.title or name for name, fields in tasks.items()]
+    assert len(set(titles)) == len(titles)

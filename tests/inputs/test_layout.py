@@ -61,6 +61,14 @@ def test_what_goes_on_with_what(tokenizer):
         assert layout.continues == is_continued(prompt, tokenizer) == (prompt[-1] in ('a', '') and 'a' in prompt)
 
 
+def test_a_line_break_after_an_example_ends_no_chunk_again(tokenizer):
+    """As OpenFlamingo writes its prompts: <EOC>, a line break, the next picture's tag."""
+    tokens, _ = encode_prompt([PICTURE, 'a<EOC>\n', PICTURE, 'b'], tokenizer, PictureFormat(8))
+    plain, _ = encode_prompt([PICTURE, 'a<EOC>', PICTURE, 'b'], tokenizer, PictureFormat(8))
+    at, line = plain.index(tokenizer.eoc) + 1, tokenizer.encode('\n')
+    assert line and tokens == [*plain[:at], *line, *plain[at:]]
+
+
 def test_marks_in_somebodys_text_are_text(tokenizer):
     """A web page that says <EOC> ends no chunk, and one that says <image> shows no picture."""
     page = Chunk(lambda: PICTURE, ['the tags <EOC> and <image>'], [1.0])

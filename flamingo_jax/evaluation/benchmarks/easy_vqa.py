@@ -42,7 +42,9 @@ class EasyVQA(Benchmark):
                 )
             question, answer, picture = row
             file = folder / split / 'images' / f'{picture}.png'
-            yield Item(str(number), file, f'Question: {question} Answer:', answer, candidates=candidates)
+            yield Item(
+                str(number), file, self.prompts.question.format(question=question), answer, candidates=candidates
+            )
 
     def prepare(self, pools: Pools) -> None:
         """Finds the most frequent answer to each question among the examples."""
@@ -54,4 +56,4 @@ class EasyVQA(Benchmark):
 
     def baselines(self, episode: Episode) -> dict[str, str]:
         """The most frequent answer to the same question, which needs no picture."""
-        return {'majority answer': self._frequent.get(episode.query[-1].text.strip(), '')}
+        return {'majority answer': self._frequent.get(episode.query[-1].text, '')}

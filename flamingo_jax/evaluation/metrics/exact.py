@@ -1,11 +1,12 @@
 """Exact match with any of the references, ignoring case, outer white space and a final full stop."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 
-def score(predictions: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> tuple[float, dict[str, float]]:
+def score(predictions: Mapping[Any, str], references: Mapping[Any, Sequence[str]]) -> tuple[float, dict[Any, float]]:
     """The share of answers that match; each reference is a sequence of right answers."""
     each = {
         id: float(any(same_answer(predictions[id], reference) for reference in references[id])) for id in references

@@ -1,0 +1,62 @@
+"""Writes the training questions of a benchmark as documents to fine-tune on, in the words in which it is evaluated.
+
+    python -m data.benchmarks.build --config=experiments/evaluate/vqav2.py --config.data=FOLDER --out=FOLDER/train.jsonl
+
+A document is a picture, the text before the answer, which is read and not learnt, and the answer. A picture with
+several captions gives as many documents. The file belongs into the folder of the pictures or one above it, because
+documents name pictures from there. docs/benchmarks.md has the command that trains on it.
+"""
+
+from absl import flags
+
+from flamingo_jax import commands
+
+if __name__ == '__main__':
+    flags.DEFINE_string('out', None, 'File to write.', required=True)
+    commands.start(__doc__, config=True)
+
+import json
+import pathlib
+
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from flamingo_jax.evaluation.benchmark import Benchmark, Film
+from flamingo_jax.files import write_whole
+
+
+def build(config: ConfigDict, out: pathlib.Path) -> int:
+    """Writes the documents of the support split of the config's task. Returns their number.
+
+    Raises:
+      FileNotFoundError, ValueError: as for `Benchmark.read`; or the config has several tasks or none of a benchmark, a
+        picture is not below the folder of `out`, or a question is about a part of a film.
+    """
+    if len(config.tasks) != 1:
+        raise ValueError(f'The config has {len(config.tasks)} tasks. Give one with a single benchmark.')
+    ((name, fields),) = config.tasks.to_dict().items()
+    asks = fields.pop('asks')
+    if not issubclass(asks, Benchmark) or not fields['support_split']:
+        raise ValueError(f'Task {name} has no training questions.')
+    benchmark, lines = asks(**fields), []
+    folder = pathlib.Path(fields['support_data'] or fields['data'] or config.data).expanduser()
+    root = out.expanduser().absolute().parent
+    for item in tqdm(benchmark.read(folder, benchmark.support_split), unit=' questions'):
+        if isinstance(item.picture, Film) and (item.picture.begin or item.picture.end is not None):
+            raise ValueError(
+                f'The question {item.id} is about a part of {item.file}, but a document shows whole films. Cut the '
+                'parts out first.'
+            )
+        file = item.file.absolute()
+        if not file.is_relative_to(root):
+            raise ValueError(f'{file} is not below {root}. Write --out into {folder.absolute()}.')
+        shown = {'film' if isinstance(item.picture, Film) else 'image': str(file.relative_to(root))}
+        for answer in benchmark.learnt(item):
+            text = dict(text=item.text, weight=0)
+            lines.append(json.dumps([shown, text, benchmark.prompts.answer.format(answer=answer)], ensure_ascii=False))
+    write_whole(out.expanduser(), ''.join(line + '\n' for line in lines).encode())
+    return len(lines)
+
+
+if __name__ == '__main__':
+    print(f'{build(flags.FLAGS.config, pathlib.Path(flags.FLAGS.out))} documents in {flags.FLAGS.out}')

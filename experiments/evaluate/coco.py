@@ -1,0 +1,22 @@
+"""Captions of COCO by CIDEr, few-shot. DEV in the paper.
+
+    python -m flamingo_jax.evaluate --config=experiments/evaluate/coco.py --checkpoint=BUNDLE_OR_WORKDIR \
+        --workdir=DIR --config.data=FOLDER
+
+`:open_flamingo` after the config's path writes the prompts, and reads the answers, as OpenFlamingo does.
+To tune on training pictures: --config.tasks.coco.query_split=dev. For COCO's server: ...query_split=test2014.
+"""
+
+from ml_collections import ConfigDict
+
+from flamingo_jax.evaluation import config as evaluation
+from flamingo_jax.evaluation.benchmarks.coco import COCO
+from flamingo_jax.evaluation.prompts import named
+
+
+def get_config(prompts: str = 'paper') -> ConfigDict:
+    """Random examples, and those most similar to the query."""
+    c = evaluation.base()
+    c.episodes, c.max_new_tokens = evaluation.ALL, 20
+    c.tasks.coco = evaluation.task(COCO, prompts=named(prompts), support=('random', 'rices'))
+    return c

@@ -1,0 +1,21 @@
+"""MSRVTT-QA by top-1, few-shot. Held out in the paper.
+
+    python -m flamingo_jax.evaluate --config=experiments/evaluate/msrvtt_qa.py --checkpoint=BUNDLE_OR_WORKDIR \
+        --workdir=DIR --config.data=FOLDER
+
+The films are 30 frames each, 3 a second.
+"""
+
+from ml_collections import ConfigDict
+
+from flamingo_jax.evaluation import config as evaluation
+from flamingo_jax.evaluation.benchmarks.msrvtt_qa import MSRVTTQA
+from flamingo_jax.evaluation.prompts import named
+
+
+def get_config(prompts: str = 'paper') -> ConfigDict:
+    """Films that have vanished are left out, as in the paper."""
+    c = evaluation.base()
+    c.episodes, c.max_new_tokens, c.batch_size = evaluation.ALL, 5, 2
+    c.tasks.msrvtt_qa = evaluation.task(MSRVTTQA, prompts=named(prompts), skip_missing=True)
+    return c

@@ -1,0 +1,24 @@
+"""OK-VQA by VQA accuracy, few-shot. DEV in the paper.
+
+    python -m flamingo_jax.evaluate --config=experiments/evaluate/ok_vqa.py --checkpoint=BUNDLE_OR_WORKDIR \
+        --workdir=DIR --config.data=FOLDER
+
+`:open_flamingo` after the config's path writes the prompts, and reads the answers, as OpenFlamingo does.
+To tune on training questions: --config.tasks.ok_vqa.query_split=dev.
+"""
+
+from ml_collections import ConfigDict
+
+from flamingo_jax.evaluation import config as evaluation
+from flamingo_jax.evaluation.benchmarks.ok_vqa import OKVQA
+from flamingo_jax.evaluation.prompts import named
+
+
+def get_config(prompts: str = 'paper') -> ConfigDict:
+    """Random examples, and those most similar to the query."""
+    c = evaluation.base()
+    c.episodes, c.max_new_tokens = evaluation.ALL, 5
+    # OpenFlamingo stems predictions, as the set's authors did the references.
+    accuracy = 'vqa_accuracy_ok_vqa' if prompts == 'open_flamingo' else 'vqa_accuracy'
+    c.tasks.ok_vqa = evaluation.task(OKVQA, prompts=named(prompts), accuracy=accuracy, support=('random', 'rices'))
+    return c

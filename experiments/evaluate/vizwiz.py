@@ -1,0 +1,22 @@
+"""VizWiz by VQA accuracy, few-shot. Held out in the paper.
+
+    python -m flamingo_jax.evaluate --config=experiments/evaluate/vizwiz.py --checkpoint=BUNDLE_OR_WORKDIR \
+        --workdir=DIR --config.data=FOLDER
+
+`:open_flamingo` after the config's path writes the prompts, and reads the answers, as OpenFlamingo does.
+For EvalAI: --config.tasks.vizwiz.query_split=test.
+"""
+
+from ml_collections import ConfigDict
+
+from flamingo_jax.evaluation import config as evaluation
+from flamingo_jax.evaluation.benchmarks.vizwiz import VizWiz
+from flamingo_jax.evaluation.prompts import named
+
+
+def get_config(prompts: str = 'paper') -> ConfigDict:
+    """Random examples, and those most similar to the query."""
+    c = evaluation.base()
+    c.episodes, c.max_new_tokens = evaluation.ALL, 5
+    c.tasks.vizwiz = evaluation.task(VizWiz, prompts=named(prompts), support=('random', 'rices'))
+    return c

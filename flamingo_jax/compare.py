@@ -1,0 +1,89 @@
+"""Two evaluations on the same queries, side by side: is one checkpoint better than the other?
+
+    python -m flamingo_jax.compare A B
+
+A and B are the workdirs of two evaluations with the same tasks. A line shows a setting that both have: the score of
+each, and how much higher that of B is, with its 95 % interval over queries. A query that is hard for one model is
+mostly hard for the other, so this interval is narrower than those of the scores. A star marks a difference whose
+interval excludes 0.
+"""
+
+from flamingo_jax import commands
+
+if __name__ == '__main__':
+    FOLDERS = commands.start(__doc__, positional=True)
+
+import json
+import pathlib
+
+import numpy as np
+
+from flamingo_jax.evaluation import intervals
+
+Setting = tuple[str, str, str, int]  # Task, answers, support, shots.
+Queries = dict[str, tuple[str, list[float]]]  # Id -> group, score at each seed.
+
+
+def read(folder: str) -> dict[Setting, Queries]:
+    """The queries of each setting of an evaluation.
+
+    Raises:
+      FileNotFoundError, ValueError: there is no evaluation, or its file is damaged.
+    """
+    file = pathlib.Path(folder) / 'queries.jsonl'
+    if not file.is_file():
+        raise FileNotFoundError(f'There is no {file}. Give the --workdir of a finished evaluation.')
+    settings: dict[Setting, Queries] = {}
+    for number, line in enumerate(file.read_text(encoding='utf-8').split('\n'), 1):
+        if not line:
+            continue
+        try:
+            query = json.loads(line)
+            setting = query['task'], query['answers'], query['support'], query['shots']
+            if query['score'] is None:  # The right answers are not published.
+                continue
+            id, group, score = query['id'], query['group'], float(query['score'])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f'{file}, line {number} is not a query. Evaluate again.') from error
+        settings.setdefault(setting, {}).setdefault(id, (group, []))[1].append(score)
+    return settings
+
+
+def compare(first: str, second: str) -> str:
+    """A table of the settings that both evaluations have.
+
+    Raises:
+      FileNotFoundError, ValueError: a folder is no evaluation, they share no setting, or a setting has other queries or
+        another number of seeds.
+    """
+    ours, theirs = read(first), read(second)
+    settings = [setting for setting in ours if setting in theirs]
+    if not settings:
+        raise ValueError(f'{first} and {second} have no setting in common: same task, answers, support and shots.')
+    lines = [f'A = {first}', f'B = {second}', f'{"A":>46}{"B":>8}{"B - A":>10}']
+    for setting in settings:
+        task, answers, support, shots = setting
+        a, b = ours[setting], theirs[setting]
+        if a.keys() != b.keys() or {len(scores) for _, scores in a.values()} != {len(s) for _, s in b.values()}:
+            raise ValueError(
+                f'{task}, {answers}, {support}, {shots} shots: the two did not ask the same queries as often '
+                f'({len(a)} and {len(b)} queries). Evaluate both with the same config.'
+            )
+        means = [{id: float(np.mean(scores)) for id, (_, scores) in queries.items()} for queries in (a, b)]
+        apart, half = intervals.difference(*means, {id: group for id, (group, _) in a.items()})
+        scores = ''.join(f'{np.mean(list(mean.values())):8.3f}' for mean in means)
+        star = ' *' if abs(apart) > half else ''
+        lines += [f'{task}, {answers}', f'  {support}, {shots} shots, {len(a)} queries'.ljust(38) + scores]
+        lines[-1] += f'{apart:+10.3f} ±{half:.3f}{star}'
+    return '\n'.join([*lines, '', '* the 95 % interval of the difference excludes 0.', ''])
+
+
+def main() -> None:
+    """Prints the comparison of the folders on the command line."""
+    if len(FOLDERS) != 2:
+        commands.refuse(f'Give two folders, the workdirs of two evaluations; there are {len(FOLDERS)}.')
+    print(compare(*FOLDERS), end='')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,51 @@
+"""What sets of classes share: every class is a candidate, and its likelihood as a continuation is compared.
+
+The paper's prompts have pictures of few classes, so that random examples help little: RICES (`support=('rices',)`)
+finds those that look like the query, and averaging over 6 orders of them (`orders=6`) helps further (table 7).
+"""
+
+import collections
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from flamingo_jax.evaluation.benchmark import Benchmark, Item, Shown
+from flamingo_jax.evaluation.metrics import exact
+
+
+@dataclasses.dataclass
+class Classification(Benchmark):
+    """Pictures or films of classes."""
+
+    answers: tuple[str, ...] = ('ranked',)
+    query_split: str = 'val'
+    support_size: int = 5  # Examples of each class to draw from (paper, table 7: 1 or 5); 0 is all.
+    dev_size: int = 10  # Questions of each class that the split 'dev' asks.
+    class_prompts: tuple[str, ...] = ('{}',)  # Ways to write a class, over which its likelihoods are averaged.
+
+    def written(self, names: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+        """Label -> the ways to write the name of its class, for `class_item`."""
+        return {label: tuple(prompt.format(name) for prompt in self.class_prompts) for label, name in names.items()}
+
+    def class_item(self, id: str, picture: Shown, answer: str, written: Mapping[str, Sequence[str]]) -> Item:
+        """A picture whose class is asked; `answer` is the label of its class."""
+        references = answer if self.likelihoods else (answer,)
+        return Item(id, picture, self.prompts.output, answer, references, tuple(written), written)
+
+    def draw(self, items: Sequence[Item], number: int, seed: int) -> list[Item]:
+        """Random items in their order, so many of each class; all for 0."""
+        if not number:
+            return list(items)
+        of_class: dict[str | None, list[int]] = collections.defaultdict(list)
+        for i, item in enumerate(items):
+            of_class[item.answer].append(i)
+        rng = np.random.default_rng(seed)
+        drawn = [i for some in of_class.values() for i in rng.choice(some, min(number, len(some)), replace=False)]
+        return [items[i] for i in sorted(drawn)]
+
+
+def labels(names: Mapping[str, str]) -> dict[str, str]:
+    """Class -> a label that no other class has: its name, with the class beside it if several have this name."""
+    number = collections.Counter(exact.normal(name) for name in names.values())
+    return {key: name if number[exact.normal(name)] == 1 else f'{name} ({key})' for key, name in names.items()}

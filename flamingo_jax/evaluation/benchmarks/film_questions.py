@@ -1,0 +1,18 @@
+"""What sets of questions about films share."""
+
+import dataclasses
+from typing import Any
+
+from flamingo_jax.evaluation.benchmark import Benchmark, Film, Item
+from flamingo_jax.evaluation.published import most_frequent, with_mark
+
+
+@dataclasses.dataclass
+class FilmQuestions(Benchmark):
+    """Open-ended questions about films."""
+
+    def item(self, id: str, film: Film, question: str, *answers: str, references: Any = None) -> Item:
+        """A question. references: None are the answers."""
+        text = self.prompts.question.format(question=with_mark(question))
+        shown = answers[0] if self.prompts.first else most_frequent(answers)
+        return Item(id, film, text, shown, answers if references is None else references)

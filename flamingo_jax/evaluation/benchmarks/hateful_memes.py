@@ -1,0 +1,37 @@
+"""Hateful Memes (Kiela et al. 2020): is a picture with a text on it hateful? Held out in the paper.
+
+The folder has `train.jsonl`, `dev_seen.jsonl`, `test_seen.jsonl`, ... and the pictures in `img`. The paper's split is
+test_seen, with 1,000 memes. The labels of the first release's `test.jsonl` are not published.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+
+from flamingo_jax.evaluation.benchmark import Benchmark, Item
+from flamingo_jax.evaluation.metrics import roc_auc
+from flamingo_jax.evaluation.published import by_id, find, records
+
+LABELS = {0: 'no', 1: 'yes'}
+
+
+@dataclasses.dataclass
+class HatefulMemes(Benchmark):
+    """The splits are the names of the files. The model is told the text (only here; paper, appendix B.1.4)."""
+
+    answers: tuple[str, ...] = ('ranked',)
+    query_split: str = 'test_seen'
+
+    metric = staticmethod(roc_auc.score)
+    likelihoods = True
+
+    def read(self, folder: pathlib.Path, split: str) -> Iterator[Item]:
+        """The memes; an id is the meme's."""
+        file = find(folder, f'{split}.jsonl')
+        for id, record in by_id(records(file, 'id', 'img', 'text'), 'id', file).items():
+            label = record.get('label')
+            if label is not None and label not in LABELS:
+                raise ValueError(f'{file}: the label of {id} is {label!r}. It must be 0 or 1.')
+            text = self.prompts.meme.format(text=record['text'])
+            answer = LABELS.get(label)
+            yield Item(id, folder / record['img'], text, answer, answer, ('yes', 'no'))

@@ -1,0 +1,34 @@
+"""STAR (Wu et al. 2021): questions about situations in films, with four choices each. Held out in the paper.
+
+The folder has `STAR_train.json`, `STAR_val.json`, `STAR_test.json`, and the films of Charades as
+`Charades_v1_480/VIDEO.mp4`. The paper's split is test, whose answers only the evaluation server has.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+
+from flamingo_jax.evaluation.benchmark import Benchmark, Film, Item
+from flamingo_jax.evaluation.published import by_id, film, find, records, split_file
+
+
+@dataclasses.dataclass
+class STAR(Benchmark):
+    """The splits are train, val and test. The score is top-1: the share of questions with the right choice."""
+
+    answers: tuple[str, ...] = ('ranked',)
+    query_split: str = 'val'
+
+    def read(self, folder: pathlib.Path, split: str) -> Iterator[Item]:
+        """The questions in order."""
+        file = find(folder, f'STAR_{split_file(split, dict(train="train", val="val", test="test"))}.json')
+        films = find(folder, 'Charades_v1_480', 'videos')
+        found = records(file, 'question_id', 'question', 'video_id', 'start', 'end', 'choices')
+        for id, record in by_id(found, 'question_id', file).items():
+            choices = tuple(choice['choice'] for choice in sorted(record['choices'], key=lambda c: c['choice_id']))
+            answer = record.get('answer')
+            if answer is not None and answer not in choices:
+                raise ValueError(f'{file}: the answer to {id} is {answer!r}, which is none of the choices {choices}.')
+            shown = Film(film(films, record['video_id']), float(record['start']), float(record['end']))
+            text = self.prompts.question.format(question=record['question'])
+            yield Item(id, shown, text, answer, candidates=choices)

@@ -1,0 +1,71 @@
+"""What sets of questions about pictures share that are scored by VQA accuracy: several annotators answer each question.
+
+Also the format of VQA's own files, in which questions and annotations are two files.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from flamingo_jax.evaluation import metrics
+from flamingo_jax.evaluation.benchmark import Benchmark, Item, Shown
+from flamingo_jax.evaluation.metrics.vqa_accuracy import Entry
+from flamingo_jax.evaluation.published import Record, by_id, find, most_frequent, records
+
+
+@dataclasses.dataclass
+class VQA(Benchmark):
+    """Questions with the answers of several annotators."""
+
+    query_split: str = 'val'
+    accuracy: str = 'vqa_accuracy'  # Or another version in metrics/, such as vqa_accuracy_2016.
+
+    def metric(self, predictions: Mapping[str, str], references: Mapping[str, Any]) -> metrics.Scored:
+        """VQA accuracy, in the version of the field `accuracy`."""
+        return metrics.score(self.accuracy, predictions, references)
+
+    def item(self, id: str, picture: Shown, question: str, answers: Sequence[Entry]) -> Item:
+        """A question; no answers if they are not published. An answer is a text, or an entry of the set's file."""
+        text = self.prompts.question.format(question=question)
+        texts = [answer if isinstance(answer, str) else answer['answer'] for answer in answers]
+        shown = None
+        if texts:
+            shown = texts[0] if self.prompts.first else most_frequent(texts)
+        return Item(id, picture, text, shown, tuple(answers) or None)
+
+
+@dataclasses.dataclass
+class TwoFiles(VQA):
+    """VQA's format: a file of questions, and one of annotations."""
+
+    def two_files(
+        self, folder: pathlib.Path, questions: str, annotations: str, pictures: pathlib.Path, picture: str
+    ) -> Iterator[Item]:
+        """The questions in order; an id is the question's.
+
+        Args:
+          questions, annotations: names of the files; '' if the annotations are not published.
+          pictures: their folder.
+          picture: name of a picture, with a place for its image_id.
+        """
+        file = find(folder, questions, f'annotations/{questions}')
+        asked = by_id(records(file, 'question_id', 'image_id', 'question', at='questions'), 'question_id', file)
+        answered: dict[str, Record] = {}
+        if annotations:
+            answers = find(folder, annotations, f'annotations/{annotations}')
+            answered = by_id(records(answers, 'question_id', 'answers', at='annotations'), 'question_id', answers)
+            if different := sorted(asked.keys() ^ answered.keys()):
+                raise ValueError(
+                    f'{file.name} and {answers.name} must have the same questions, but {len(different)} are in only '
+                    f'one of them, such as {different[0]}.'
+                )
+        for id, record in asked.items():
+            found = answered[id]['answers'] if answered else ()
+            path = pictures / picture.format(int(record['image_id']))
+            yield self.item(id, path, record['question'], found)
+
+
+def numbered(answers: Mapping[str, str]) -> list[Record]:
+    """Answers as VQA's evaluation server takes them."""
+    return [dict(question_id=int(id), answer=answer) for id, answer in answers.items()]

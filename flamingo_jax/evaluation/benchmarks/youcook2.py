@@ -1,0 +1,41 @@
+"""YouCook2 (Zhou et al. 2018): steps of recipes, each a part of a film with one sentence. Held out in the paper.
+
+The folder has `youcookii_annotations_trainval.json`, and the films as `raw_videos/training/RECIPE/VIDEO.mp4`
+(and `validation`), as its downloader writes them, or as `videos/VIDEO.mp4`.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+
+from flamingo_jax.evaluation.benchmark import Film, Item
+from flamingo_jax.evaluation.benchmarks.captions import Captions
+from flamingo_jax.evaluation.published import film, find, read, split_file
+
+
+@dataclasses.dataclass
+class YouCook2(Captions):
+    """The splits are train and val."""
+
+    query_split: str = 'val'
+
+    def read(self, folder: pathlib.Path, split: str) -> Iterator[Item]:
+        """The steps; an id is VIDEO_STEP."""
+        subset = split_file(split, dict(train='training', val='validation'))
+        file = find(folder, 'youcookii_annotations_trainval.json')
+        try:
+            films = {id: about for id, about in read(file)['database'].items() if about['subset'] == subset}
+            steps = [
+                (id, about['recipe_type'], step['id'], step['segment'], step['sentence'])
+                for id, about in films.items()
+                for step in about['annotations']
+            ]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f'{file} must have "database": film -> subset, recipe_type and annotations, each with id, segment and '
+                f'sentence; {error} is missing.'
+            ) from error
+        raw = folder / 'raw_videos'
+        for id, recipe, number, (begin, end), sentence in steps:
+            path = film(raw / subset / str(recipe), id) if raw.is_dir() else film(folder / 'videos', id)
+            yield self.item(f'{id}_{number}', Film(path, float(begin), float(end)), [sentence])

@@ -1,0 +1,102 @@
+"""Reads the published files of benchmarks. An error names the file, and what is missing or wrong in it."""
+
+import csv
+import difflib
+import json
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+FILMS = ('.mp4', '.mkv', '.webm', '.avi', '.mov')
+
+Record = dict[str, Any]
+
+
+def find(folder: pathlib.Path, *names: str) -> pathlib.Path:
+    """The first of these files or folders that exists; FileNotFoundError if none does."""
+    for name in names:
+        if (folder / name).exists():
+            return folder / name
+    if not folder.is_dir():
+        raise FileNotFoundError(f'There is no folder {folder}. Set --config.data to the folder of the published files.')
+    wanted = folder / names[0]
+    there = [path.name for path in wanted.parent.iterdir()] if wanted.parent.is_dir() else []
+    close = difflib.get_close_matches(wanted.name, there, 1)
+    raise FileNotFoundError(
+        f'There is no {wanted}{"".join(f", nor {name}" for name in names[1:])}. --config.data must be the folder of '
+        'the published files, under their own names'
+        + (f'; there is {close[0]}, perhaps under another name.' if close else '.')
+    )
+
+
+def film(folder: pathlib.Path, *stems: str) -> pathlib.Path:
+    """The film of one of these names, whatever its suffix; the first name with .mp4 if there is none."""
+    for stem in stems:
+        for suffix in FILMS:
+            if (path := folder / f'{stem}{suffix}').is_file():
+                return path
+    return folder / f'{stems[0]}.mp4'
+
+
+def records(file: pathlib.Path, *keys: str, at: str = '') -> list[Record]:
+    """The records of a file: .json (the list under the key `at`, or all of it), .jsonl or .csv.
+
+    keys: what each record must have; all values of a .csv file are strings.
+
+    ValueError if the file has another format.
+    """
+    found = read(file)
+    if at:
+        if not isinstance(found, Mapping) or at not in found:
+            raise ValueError(f'{file} has no {at!r}. It is not the file that the set publishes under this name.')
+        found = found[at]
+    if not isinstance(found, list):
+        raise ValueError(f'{file} must hold a list{f" under {at!r}" if at else ""}.')
+    for number, record in enumerate(found):
+        if not isinstance(record, Mapping):
+            raise ValueError(f'{file}, record {number} is {str(record)[:60]!r}. It must have {list(keys)}.')
+        if missing := [key for key in keys if record.get(key) is None]:
+            raise ValueError(f'{file}, record {number} has no {missing[0]!r}; it has {sorted(map(str, record))}.')
+    return found
+
+
+def read(file: pathlib.Path) -> Any:
+    """What a .json, .jsonl or .csv file holds; ValueError if it cannot be read."""
+    try:
+        text = file.read_text(encoding='utf-8-sig')
+        if file.suffix == '.csv':
+            return list(csv.DictReader(text.splitlines(keepends=True)))
+        if file.suffix == '.jsonl':
+            return [json.loads(line) for line in text.splitlines() if line.strip()]
+        return json.loads(text)
+    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
+        raise ValueError(f'{file} cannot be read: {error}. Download it again.') from error
+
+
+def by_id(found: Iterable[Record], key: str, file: pathlib.Path) -> dict[str, Record]:
+    """Records by their id. ValueError if two have the same."""
+    ids: dict[str, Record] = {}
+    for record in found:
+        id = str(record[key])
+        if id in ids:
+            raise ValueError(f'{file} has two records with the {key} {id}. Remove one.')
+        ids[id] = record
+    return ids
+
+
+def split_file(split: str, files: Mapping[str, Any]) -> Any:
+    """What belongs to a split; ValueError if there is no such split."""
+    if split not in files:
+        raise ValueError(f'there is no split {split!r}. The splits are {sorted(files)}.')
+    return files[split]
+
+
+def with_mark(question: str) -> str:
+    """A question with its question mark, which some files leave out."""
+    question = question.strip()
+    return question if question.endswith('?') else f'{question}?'
+
+
+def most_frequent(answers: Sequence[str]) -> str:
+    """The answer that most annotators gave; of several the first."""
+    return max(answers, key=answers.count)

@@ -1,0 +1,548 @@
+"""The paper's 18 benchmarks, read from small files in their official formats."""
+
+import dataclasses
+import importlib
+import itertools
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+
+from flamingo_jax.evaluate import evaluate
+from flamingo_jax.evaluation import config as evaluation
+from flamingo_jax.evaluation.answers import orders, written
+from flamingo_jax.evaluation.benchmark import DEV, Film
+from flamingo_jax.evaluation.benchmarks.rareact import sentence
+from flamingo_jax.evaluation.metrics import vqa_accuracy
+from flamingo_jax.evaluation.pools import Pools
+from flamingo_jax.evaluation.prompts import OPEN_FLAMINGO, Prompts
+from flamingo_jax.evaluation.setting import prompt_of
+from flamingo_jax.evaluation.task import make, task
+from flamingo_jax.inference import bundle
+from flamingo_jax.inputs.images import PictureError, to_frames
+from flamingo_jax.inputs.prompts import encode_prompt
+from flamingo_jax.model.flamingo import Flamingo
+from tests.evaluation.official_files import CLASSES, SETS, picture
+
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
+FILMS = {'kinetics700', 'vatex', 'youcook2', 'msvd_qa', 'msrvtt_qa', 'ivqa', 'rareact', 'next_qa', 'star'}
+# DEV in the second version of the paper; the first adds ImageNet and Kinetics.
+DEV_SETS = {'coco', 'vqav2', 'ok_vqa', 'msvd_qa', 'vatex', 'imagenet', 'kinetics700'}
+
+
+@pytest.fixture(scope='session')
+def pretrained(pretrained):
+    """The tiny model, with room for a few examples of any set."""
+    c = pretrained.config
+    roomy = dataclasses.replace(c, lm=dataclasses.replace(c.lm, context=640))
+    return dataclasses.replace(pretrained, model=Flamingo(roomy, pretrained.model.dtype))
+
+
+@pytest.fixture(scope='session')
+def sets(tmp_path_factory):
+    """Name -> (folder, what must be read from it), each written when it is first asked for."""
+    made = {}
+
+    def get(name):
+        if name not in made:
+            if name in FILMS:
+                pytest.importorskip('av')
+            folder = tmp_path_factory.mktemp(name)
+            made[name] = folder, SETS[name](folder)
+        return made[name]
+
+    return get
+
+
+def config(folder, **changes):
+    c = evaluation.base()
+    c.data = str(folder)
+    c.update(changes)
+    return c
+
+
+def opened(pretrained, folder, of, **fields):
+    fields = dict(shots=(0,) if of.support_split == '' else (2,)) | fields
+    return make('asked', task(of, **fields).to_dict(), Pools(pretrained, config(folder)))
+
+
+def episodes(asked, shots=2, support='random'):
+    return list(asked.episodes(100, shots, support, asked.answers[0], 0))
+
+
+@pytest.mark.parametrize('name', SETS)
+def test_the_official_files_are_read(pretrained, sets, name):
+    folder, expected = sets(name)
+    asked = opened(pretrained, folder, expected.of)
+    shots = asked.shots[0]
+    assert asked.scored
+    if asked.likelihoods:
+        assert asked.metric is expected.metric.score
+    else:  # The same scores, of answers of which some are right.
+        given = {id: item.answer if i % 2 else 'a' for i, (id, item) in enumerate((q.id, q) for q in asked._queries)}
+        assert asked.metric(given, expected.references) == expected.metric.score(given, expected.references)
+    found = {episode.id: episode for episode in episodes(asked, shots)}
+    assert {id: episode.references for id, episode in found.items()} == expected.references
+    first = found[next(iter(expected.references))]
+    (query,) = first.query
+    assert query.text == expected.text
+    for episode in found.values():
+        (query,) = episode.query
+        assert len(episode.support) == shots and query.key not in [part.key for part in episode.support]
+        assert episode.group == str(query.key) and episode.candidates == expected.candidates
+        if expected.written:
+            spelled = tuple(episode.written.get(c, (c,))[0] for c in episode.candidates)
+            assert spelled == expected.written
+        else:
+            assert not episode.written
+    if expected.segment is None:
+        assert isinstance(first.query[0].picture, pathlib.Path)
+    else:
+        film = first.query[0].picture
+        assert isinstance(film, Film) and (film.begin, film.end) == expected.segment
+    if shots:
+        examples = [asked._example(item).text for item in asked._support]
+        assert expected.example in examples
+        assert {part.text for episode in found.values() for part in episode.support} <= set(examples)
+        asked_about = {episode.query[0].key for episode in found.values()}
+        assert not asked_about & {item.file for item in asked._support}
+
+
+@pytest.mark.parametrize('name', SETS)
+def test_its_config_is_a_few_lines(name):
+    module = importlib.import_module(f'experiments.evaluate.{name}')
+    c = module.get_config()
+    fields = c.tasks[name]
+    assert fields.asks is importlib.import_module('tests.evaluation.official_files').SETS[name].__annotations__.get(
+        'of', fields.asks
+    )
+    assert fields.prompts.to_dict() == vars(Prompts())
+    assert module.get_config('open_flamingo').tasks[name].prompts.to_dict() == vars(OPEN_FLAMINGO)
+    with pytest.raises(ValueError, match="no prompts 'flamingo'"):
+        module.get_config('flamingo')
+    assert ('DEV' in module.__doc__.splitlines()[0]) == (name in DEV_SETS) == (fields.dev_size > 0)
+    assert c.num_beams == 3 and (name in FILMS) == (c.batch_size == 2)
+    assert fields.frames == 30 and fields.a_second == 3.0
+
+
+@pytest.mark.parametrize('name', sorted(DEV_SETS))
+def test_what_may_be_tuned_on_is_training_data(pretrained, sets, name):
+    folder, expected = sets(name)
+    asked = opened(pretrained, folder, expected.of, query_split=DEV, dev_size=1)
+    train = {item.id for item in asked.read(folder, 'train')}
+    queries = {episode.id for episode in episodes(asked)}
+    assert queries and queries < train
+    assert not {item.file for item in asked._queries} & {item.file for item in asked._support}
+    again = opened(pretrained, folder, expected.of, query_split=DEV, dev_size=1, support_seed=5)
+    assert queries == {episode.id for episode in episodes(again)}
+
+
+def test_nothing_is_tuned_on_a_held_out_set(pretrained, sets):
+    folder, expected = sets('textvqa')
+    with pytest.raises(ValueError, match='held out'):
+        opened(pretrained, folder, expected.of, query_split=DEV)
+
+
+def test_a_support_is_so_many_examples_or_so_many_of_each_class(pretrained, sets):
+    folder, expected = sets('imagenet')
+    asked = opened(pretrained, folder, expected.of, support_size=1)
+    assert sorted(item.answer for item in asked._support) == sorted(expected.candidates)
+    other = opened(pretrained, folder, expected.of, support_size=1, support_seed=1)
+    assert [item.id for item in other._support] != [item.id for item in asked._support]
+    folder, expected = sets('vqav2')
+    assert len(opened(pretrained, folder, expected.of, support_size=5)._support) == 5
+
+
+# Prompts.
+
+
+def test_prompts_of_open_flamingo(pretrained, sets):
+    """As its eval_models/open_flamingo.py writes them."""
+    folder, expected = sets('vqav2')
+    asked = opened(pretrained, folder, expected.of, prompts=OPEN_FLAMINGO)
+    first = next(e for e in episodes(asked) if e.id == '210')
+    prompt = [item for item in prompt_of(first, lambda part: part.key, pretrained.tokenizer) if isinstance(item, str)]
+    # The first annotator's answer, and no spaces.
+    assert prompt[-1] == 'Question:What is 0 in 21? Short answer:'
+    assert all(text.endswith(' Short answer:perhaps<EOC>\n') for text in prompt[:-1])
+    assert asked.read_answer('blue, white Question:') == 'blue' and asked.read_answer('a Short answer') == 'a'
+
+    folder, expected = sets('coco')
+    asked = opened(pretrained, folder, expected.of, prompts=OPEN_FLAMINGO)
+    assert {part.text for e in episodes(asked) for part in e.query} == {'Output:'}
+    assert asked.read_answer('A "red" bus. Output: A') == 'A red bus.'
+
+    folder, expected = sets('hateful_memes')
+    asked = opened(pretrained, folder, expected.of, prompts=OPEN_FLAMINGO)
+    (first, *_) = [e for e in episodes(asked) if e.id == '2000']
+    said = "is an image with: 'look at {this} 2000' written on it. Is it hateful? Answer:"
+    assert first.query[0].text == said and first.between == ''
+    assert written(first, 'yes', '<EOC>') == ['yes']
+
+
+def test_answers_of_the_papers_prompts_end_at_the_next_keyword(pretrained, sets):
+    folder, expected = sets('vqav2')
+    asked = opened(pretrained, folder, expected.of)
+    assert asked.read_answer('a red, old bus Question: what') == 'a red, old bus'
+    assert asked.read_answer('') == ''
+    folder, expected = sets('coco')
+    assert opened(pretrained, folder, expected.of).read_answer('"A" bus. Output: A') == '"A" bus.'
+
+
+def test_a_template_without_its_field_is_refused():
+    with pytest.raises(ValueError, match=r'prompts.question is .* exactly one \{question\}'):
+        Prompts(question='Question: {q}')
+    with pytest.raises(ValueError, match='prompts.output is .* no fields'):
+        Prompts(output='Output: {answer}')
+
+
+def test_sentences_of_actions():
+    assert [sentence(*pair) for pair in (('dry', 'egg'), ('play', 'tv'), ('polish', 'shoe'))] == [
+        'a person dries an egg',
+        'a person plays a tv',
+        'a person polishes a shoe',
+    ]
+
+
+def test_examples_in_several_orders(pretrained, sets):
+    """The likelihood is the mean over all orders, whether pictures are shown or not."""
+    folder, expected = sets('hateful_memes')
+    asked = opened(pretrained, folder, expected.of, shots=(3,), orders=3)
+    (episode, *_) = asked.episodes(1, 3, 'random', 'ranked', 0)
+    for step, shown in ((1, None), (2, lambda part: part.key)):
+        prompt = prompt_of(episode, shown, pretrained.tokenizer)
+        several = orders(prompt, 3, 3)
+        parts = {tuple(prompt[i : i + step]) for i in range(0, 3 * step, step)}
+        assert len({tuple(one) for one in several}) > 1
+        for one in several:
+            assert {tuple(one[i : i + step]) for i in range(0, 3 * step, step)} == parts
+            assert one[3 * step :] == prompt[3 * step :]
+    assert orders(prompt, 3, 1) == [prompt]
+    (found,) = asked.answering('ranked', 1, 1)(pretrained, [prompt], [episode])
+    scores = [pretrained.score([one], [[' yes<EOC>', ' no<EOC>']])[0] for one in several]
+    np.testing.assert_allclose(list(found.values()), np.mean(scores, axis=0), rtol=1e-5)
+
+
+# Films.
+
+
+def test_a_film_is_thirty_frames_of_its_part(pretrained, sets):
+    """Of the frames, 40 lighter in each second."""
+    folder, expected = sets('star')
+    asked = opened(pretrained, folder, expected.of, frames=6)
+    (part,) = next(iter(episodes(asked))).query
+    frames = part.of.frames(part.picture)
+    size = pretrained.config.image_size
+    assert frames.shape == (6, size, size, 3)
+    # From 1.2 to 4.0 s: 2.8 s, of which six frames at 3 a second show the middle 2.
+    seconds = 1.2 + 0.4 + (np.arange(6) + 0.5) / 3
+    np.testing.assert_allclose(frames.mean((1, 2, 3)), 8 * np.floor(5 * seconds + 1e-6), atol=3)  # Frames differ by 8.
+    assert part.of.encoded(part.picture)[:4] == b'\x89PNG'
+    thirty = opened(pretrained, folder, expected.of)
+    (part,) = next(iter(episodes(thirty))).query
+    assert len(part.of.frames(part.picture)) == 30
+
+
+# Features for RICES.
+
+
+def test_features_for_rices_are_kept_until_a_file_or_the_trunk_changes(pretrained, sets, tmp_path, monkeypatch):
+    folder, expected = sets('vizwiz')
+    shutil.copytree(folder, tmp_path / 'set')
+    encoded = []
+    encode = type(pretrained).encode
+
+    def counted(self, batch):
+        encoded.append(len(batch))
+        return encode(self, batch)
+
+    monkeypatch.setattr(type(pretrained), 'encode', counted)
+
+    def shown(trunk):
+        model = dataclasses.replace(pretrained, checksums={'vision': trunk} if trunk else {})
+        pools = Pools(model, config(tmp_path / 'set', pooled=str(tmp_path / 'kept')))
+        asked = make('asked', task(expected.of, shots=(2,), support=('rices',)).to_dict(), pools)
+        encoded_now = len(encoded)
+        encoded.clear()
+        return encoded_now, [[p.key for p in e.parts] for e in episodes(asked, 2, 'rices')]
+
+    times, first = shown('a')
+    assert times == 2 and len(list((tmp_path / 'kept').iterdir())) == 2
+    assert shown('a') == (0, first)
+    assert shown('b')[0] == 2
+    assert shown('b') == (0, first)
+    picture(tmp_path / 'set/val/other.jpg')
+    (tmp_path / 'set/val/other.jpg').replace(tmp_path / 'set/val/VizWiz_val_00000001.jpg')
+    assert shown('a')[0] == 1  # The examples are the same.
+    assert shown('')[0] == 2 and shown('')[0] == 2  # A trunk that may have been trained further.
+
+
+# Files for evaluation servers, and whole evaluations.
+
+
+@pytest.fixture(scope='module')
+def checkpoint(pretrained, tmp_path_factory):
+    """A bundle of the tiny model."""
+    path = tmp_path_factory.mktemp('model') / 'bundle'
+    bundle.save(path, pretrained.config, pretrained.params, pretrained.tokenizer, pretrained.image_tag, '')
+    return path
+
+
+def run(checkpoint, sets, name, workdir, changes=(), **fields):
+    folder, expected = sets(name)
+    c = config(folder, **dict(batch_size=4, max_new_tokens=2, num_beams=1) | dict(changes))
+    c.tasks[name] = evaluation.task(expected.of, **dict(shots=(1,)) | fields)
+    rows = evaluate(c, str(checkpoint), str(workdir))
+    return rows, {file.name: json.loads(file.read_text()) for file in sorted((workdir / 'results').glob('*'))}
+
+
+SERVERS = [
+    ('vqav2', 'test-dev', lambda found: found[0].keys() == {'question_id', 'answer'} and len(found) == 8),
+    ('vizwiz', 'test', lambda found: found[0].keys() == {'image', 'answer'} and len(found) == 4),
+    ('coco', 'test2014', lambda found: found[0].keys() == {'image_id', 'caption'} and found[0]['image_id'] == 77),
+    ('vatex', 'private_test', lambda found: len(found) == 4 and found.keys() >= {'priv-_0_000000_000010'}),
+]
+SERVERS[1:] = [pytest.param(*one, marks=pytest.mark.long) for one in SERVERS[1:]]
+
+
+@pytest.mark.parametrize('name, split, right', SERVERS)
+def test_answers_that_only_a_server_can_score(checkpoint, sets, tmp_path, capsys, name, split, right):
+    rows, files = run(checkpoint, sets, name, tmp_path, query_split=split)
+    assert [row.scores for row in rows] == [{}]
+    ((file, found),) = files.items()
+    assert file == f'{name}_open-ended_random_1_shots_seed_0.json' and right(found)
+    said = capsys.readouterr()
+    assert 'not published, so there is no score' in said.out + said.err
+    assert 'the right answers are not published' in (tmp_path / 'report.txt').read_text()
+    if name == 'vqav2':  # Its server wants an answer to every question of test.
+        folder, _ = sets(name)
+        every = json.loads((folder / 'v2_OpenEnded_mscoco_test2015_questions.json').read_text())['questions']
+        assert [one['question_id'] for one in found] == [one['question_id'] for one in every]
+        assert {one['answer'] for one in found[3:]} == {''}
+
+
+@pytest.mark.long
+def test_an_evaluation_of_open_ended_answers(checkpoint, sets, tmp_path):
+    changes = dict(write_prompts=True)
+    rows, files = run(checkpoint, sets, 'vqav2', tmp_path, changes, shots=(0, 2), support=('rices',))
+    assert [row.shots for row in rows] == [0, 2] and all(row.episodes == 8 for row in rows)
+    for row in rows:
+        assert {'model', 'shuffled pictures', 'text only'} == set(row.scores)
+    # The file of the server holds what was scored.
+    found = {str(one['question_id']): one['answer'] for one in files['vqav2_open-ended_rices_2_shots_seed_0.json']}
+    value, _ = vqa_accuracy.score(found, sets('vqav2')[1].references)
+    assert rows[1].scores['model'].value == pytest.approx(value)
+    # Every prompt as it was sent.
+    lines = (tmp_path / 'prompts/vqav2_open-ended_rices_2_shots_seed_0.jsonl').read_text().splitlines()
+    prompts = {line['id']: line for line in map(json.loads, lines)}
+    assert {id: line['answer'] for id, line in prompts.items()} == found
+    one = prompts['210']
+    assert [type(item) for item in one['prompt']] == [dict, str] * 3 and one['truth'] == 'thing 210'
+    assert one['prompt'][1].endswith('<EOC>') and one['prompt'][-1] == ' Question: What is 0 in 21? Answer:'
+    assert pathlib.Path(one['prompt'][-2]['picture']).name == 'COCO_val2014_000000000021.jpg'
+
+
+@pytest.mark.long
+def test_an_evaluation_of_likelihoods(checkpoint, sets, tmp_path):
+    rows, files = run(checkpoint, sets, 'hateful_memes', tmp_path, orders=2, shots=(2,))
+    assert not files and rows[0].scores['chance'].value == 0.5
+    assert 0 <= rows[0].scores['model'].value <= 1
+
+
+def test_pictures_of_another_size_than_in_training(pretrained):
+    larger = pretrained.at(24)
+    assert larger.pictures.size == 24 and larger.config.vision == pretrained.config.vision
+    frames = np.random.default_rng(0).integers(0, 256, (1, 24, 24, 3), np.uint8)
+    assert larger.features(frames).shape[1] == larger.pictures.spatial > pretrained.pictures.spatial
+    with pytest.raises(ValueError, match='image_size is -3'):
+        pretrained.at(-3)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('name, fields', [('vatex', {}), ('visdial', dict(orders=2)), ('rareact', dict(shots=(0,)))])
+def test_the_batch_size_changes_no_report(checkpoint, sets, tmp_path, name, fields):
+    """Films, likelihoods of many candidates, and other numbers of them in a batch."""
+    both = [run(checkpoint, sets, name, tmp_path / str(n), dict(batch_size=n), **fields) for n in (1, 16)]
+    (alone,), (together,) = both[0][0], both[1][0]
+    assert {id: q['answer'] for id, q in alone.queries.items()} == {i: q['answer'] for i, q in together.queries.items()}
+    assert alone.scores.keys() == together.scores.keys() and both[0][1] == both[1][1]
+    for kind, score in alone.scores.items():
+        assert score.value == pytest.approx(together.scores[kind].value, abs=1e-6)
+
+
+@pytest.mark.long
+def test_an_evaluation_with_larger_pictures(checkpoint, sets, tmp_path):
+    rows, _ = run(checkpoint, sets, 'coco', tmp_path, dict(image_size=24))
+    assert rows[0].episodes == 2
+
+
+# What bad input gets.
+
+
+def test_too_many_shots_are_told_before_with_the_number_that_fits(checkpoint, pretrained, sets, tmp_path):
+    with pytest.raises(ValueError, match='exceed the context of 640 tokens') as raised:
+        run(checkpoint, sets, 'vqav2', tmp_path, dict(max_new_tokens=400), shots=(8,))
+    (said,) = [word for word in str(raised.value).split('At most ')[1:]]
+    fits = int(said.split()[0])
+    folder, expected = sets('vqav2')
+
+    def longest(shots):
+        asked = opened(pretrained, folder, expected.of, shots=(shots,))
+        prompts = [prompt_of(e, lambda part: part.key, pretrained.tokenizer) for e in episodes(asked, shots)]
+        return max(len(encode_prompt(p, pretrained.tokenizer, pretrained.pictures)[0]) for p in prompts)
+
+    assert 0 < fits < 8 and longest(fits) + 400 <= 640 < longest(fits + 1) + 400
+    assert not (tmp_path / 'unfinished.jsonl').exists()
+
+
+def changed_json(path, change):
+    value = json.loads(path.read_text())
+    path.write_text(json.dumps(change(value) or value))
+
+
+def repeat(key):
+    return lambda value: (value[key] if key else value).append((value[key] if key else value)[0])
+
+
+BAD = [
+    # Missing or renamed annotation files.
+    (
+        'coco',
+        lambda f: (f / 'dataset_coco.json').rename(f / 'dataset_coco_2014.json'),
+        'There is no .*dataset_coco.json.* there is dataset_coco_2014.json',
+    ),
+    ('vizwiz', lambda f: shutil.rmtree(f / 'Annotations'), 'There is no .*train.json, nor Annotations/train.json'),
+    ('vqav2', lambda f: (f / 'v2_mscoco_val2014_annotations.json').unlink(), 'no .*v2_mscoco_val2014_annotations'),
+    ('rareact', shutil.rmtree, 'There is no folder'),
+    # A file of another format.
+    ('textvqa', lambda f: (f / 'TextVQA_0.5.1_val.json').write_text('{"data": 3'), 'cannot be read: .*Download'),
+    ('textvqa', lambda f: (f / 'TextVQA_0.5.1_val.json').write_text('[]'), "has no 'data'"),
+    ('hateful_memes', lambda f: (f / 'train.jsonl').write_text('{"id": 1}\n'), "record 0 has no 'img'; it has"),
+    ('next_qa', lambda f: (f / 'test.csv').write_text('video,qid\n1,2\n'), "record 0 has no 'question'"),
+    # A picture that is not there.
+    (
+        'vizwiz',
+        lambda f: (f / 'val/VizWiz_val_00000002.jpg').unlink(),
+        'VizWiz_val_00000002.jpg of question .* is missing, and 0 more',
+    ),
+    ('vatex', lambda f: (f / 'videos/test-_1_000001_000011.mp4').unlink(), 'set skip_missing=True'),
+    # Two answers for one id, or none.
+    (
+        'vqav2',
+        lambda f: changed_json(f / 'v2_mscoco_val2014_annotations.json', repeat('annotations')),
+        'two records with the question_id 241',
+    ),
+    ('vizwiz', lambda f: changed_json(f / 'Annotations/val.json', repeat('')), 'two records with the image VizWiz'),
+    (
+        'ok_vqa',
+        lambda f: changed_json(f / 'mscoco_val2014_annotations.json', lambda v: v['annotations'].pop() and None),
+        'must have the same questions, but 1 are in only one',
+    ),
+    (
+        'star',
+        lambda f: changed_json(f / 'STAR_val.json', lambda v: v[0].pop('answer') and None),
+        '1 of 3 questions of the split .val. have no answer, Interaction_T1_4',
+    ),
+    (
+        'star',
+        lambda f: changed_json(f / 'STAR_val.json', lambda v: v[0].update(answer='The sofa.')),
+        "'The sofa.', which is none of the choices",
+    ),
+    # Classes of another order, without their ids.
+    (
+        'imagenet',
+        lambda f: (f / 'LOC_synset_mapping.txt').write_text('tench\ncrane\n'),
+        "line 1 is 'tench'. .* could be of another order",
+    ),
+    (
+        'imagenet',
+        lambda f: (f / 'LOC_synset_mapping.txt').write_text(CLASSES.replace('n03126707', 'n03126708')),
+        "class 'n03126707', which the list of classes does not name",
+    ),
+    (
+        'visdial',
+        lambda f: changed_json(f / 'visdial_1.0_val_dense_annotations.json', lambda v: v[0].update(gt_relevance=[1.0])),
+        'the picture 11 must have a relevance for each of 5 answers',
+    ),
+    (
+        'visdial',
+        lambda f: changed_json(f / 'visdial_1.0_val.json', lambda v: v['data']['dialogs'][0].pop('caption') and None),
+        "not as the set publishes them: KeyError, 'caption'",
+    ),
+    # Examples that show what is asked.
+    (
+        'textvqa',
+        lambda f: shutil.copy(f / 'TextVQA_0.5.1_train.json', f / 'TextVQA_0.5.1_val.json'),
+        r"'val' \(asked\) and 'train' \(examples\) share 4 pictures",
+    ),
+]
+
+
+@pytest.mark.parametrize('name, spoil, message', BAD)
+def test_files_that_are_not_as_the_set_has_them(pretrained, sets, tmp_path, name, spoil, message):
+    folder, expected = sets(name)
+    shutil.copytree(folder, tmp_path / 'set')
+    spoil(tmp_path / 'set')
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        opened(pretrained, tmp_path / 'set', expected.of)
+
+
+def test_a_list_of_classes_in_another_order_is_the_same(pretrained, sets, tmp_path):
+    folder, expected = sets('imagenet')
+    shutil.copytree(folder, tmp_path / 'set')
+    lines = CLASSES.splitlines(keepends=True)
+    for order in itertools.permutations(lines):
+        (tmp_path / 'set/LOC_synset_mapping.txt').write_text(''.join(order))
+        asked = opened(pretrained, tmp_path / 'set', expected.of)
+        assert {e.id: (e.references, e.candidates) for e in episodes(asked)} == {
+            id: (references, expected.candidates) for id, references in expected.references.items()
+        }
+
+
+def test_classes_in_folders_and_in_several_words(pretrained, sets, tmp_path):
+    """The layout of most copies of ImageNet, with a list of names of one's own."""
+    folder, expected = sets('imagenet')
+    root = folder / 'ILSVRC/Data/CLS-LOC/train'
+    for i, path in enumerate(sorted(root.rglob('*.JPEG'))):
+        to = tmp_path / ('val' if i % 4 == 0 else 'train') / path.parent.name
+        to.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, to)
+    names = {'n01440764': 'fish', 'n02012849': 'bird', 'n03126707': 'machine'}
+    (tmp_path / 'classes.txt').write_text(''.join(f'{key} {name}\n' for key, name in names.items()))
+    asked = opened(pretrained, tmp_path, expected.of, class_prompts=('{}', 'a photo of a {}.'))
+    found = {e.id: e for e in episodes(asked)}
+    assert {id: e.references for id, e in found.items()} == {f'{key}_0': (name,) for key, name in names.items()}
+    (episode, *_) = found.values()
+    assert written(episode, 'bird', '<EOC>') == [' bird<EOC>', ' a photo of a bird.<EOC>']
+    assert {part.text for part in episode.support} <= {f' Output: {name}' for name in names.values()}
+
+
+def test_films_that_have_vanished_can_be_left_out(pretrained, sets, tmp_path, capsys):
+    folder, expected = sets('vatex')
+    shutil.copytree(folder, tmp_path / 'set')
+    (tmp_path / 'set/videos/test-_1_000001_000011.mp4').unlink()
+    (tmp_path / 'set/videos/trai-_0_000000_000010.mp4').unlink()
+    asked = opened(pretrained, tmp_path / 'set', expected.of, skip_missing=True)
+    assert len(episodes(asked)) == 3 and len(asked._support) == 3
+    said = capsys.readouterr()
+    assert "1 of 4 questions of the split 'test' are left out" in said.out + said.err
+
+
+def test_one_split_for_both_shows_other_pictures_only(pretrained, sets):
+    folder, expected = sets('vqav2')
+    asked = opened(pretrained, folder, expected.of, support_split='val')
+    for episode in episodes(asked):
+        assert episode.query[0].key not in [part.key for part in episode.support]
+
+
+def test_a_segment_beyond_the_film_is_named(pretrained, sets, tmp_path):
+    folder, expected = sets('ivqa')
+    shutil.copytree(folder, tmp_path / 'set')
+    text = (tmp_path / 'set/test.csv').read_text().replace(',1,4,', ',60,70,')
+    (tmp_path / 'set/test.csv').write_text(text)
+    (part,) = episodes(opened(pretrained, tmp_path / 'set', expected.of))[0].query
+    with pytest.raises(PictureError, match=r'vid\d.mp4 has 6.0 seconds: there is nothing from 60.0 to 70.0 s'):
+        to_frames(part.of.frames(part.picture), 16)
