@@ -81,9 +81,9 @@ def get_config(stage: str = '') -> ConfigDict:
             yes_or_no=game(YesOrNo, share=0.1, kinds=KINDS),
         )
         c.datasets.games = training.dataset(
-            FewShot, shots=8, games=games, length=88, targets=48, images=8, batch_size=8, **common, **held_out
+            FewShot, shots=8, games=games, length=72, targets=48, images=8, batch_size=8, **common, **held_out
         )
-        c.steps, learning_rate = 500, 7e-4
+        c.steps, learning_rate = 400, 7e-4
     c.noise.feature_dropout = 0.1
     c.optimizer = ConfigDict(
         vars(
