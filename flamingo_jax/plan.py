@@ -6,8 +6,8 @@ The real train step and decode step are compiled from shapes alone by the TPU co
 TPU, no weights, no data. Topologies: v4, v5e, v5p, v6e as KIND:SHAPE (v5e-16 is v5e:4x4), h100:N, cpu:N.
 The mesh is the config's for that machine (`config.machines`), or its `mesh`, or --mesh.
 
-Bytes of memory and of communication come from the compiler, operations from formulas. Times are lower bounds: the
-chip's peak figures, with perfect overlap. No step is run.
+Sizes and communication come from the compiler; operations, passes over the weights and the host's work from formulas.
+Times are lower bounds: the chip's peak figures, with perfect overlap (docs/scaling.md). No step is run.
 """
 
 from absl import flags
@@ -23,7 +23,6 @@ if __name__ == '__main__':
     commands.start(__doc__, config=True)
 
 import json
-import math
 import pathlib
 import re
 import time
@@ -33,8 +32,7 @@ import jax
 from ml_collections import ConfigDict
 
 from flamingo_jax.parallel import mesh as meshes
-from flamingo_jax.parallel import rules
-from flamingo_jax.planning import collectives, flops, programs, topology
+from flamingo_jax.planning import collectives, flops, host, passes, programs, topology
 from flamingo_jax.planning.bounds import bounds
 from flamingo_jax.planning.topology import GIB, Topology
 
@@ -61,31 +59,24 @@ def plan(
       ValueError: the topology, mesh or batch does not fit. Raised before anything is compiled.
     """
     machine = config.machines.get(hardware.name) or ConfigDict(
-        dict(mesh=config.mesh.to_dict(), micro_batches=config.micro_batches, batch=1.0)
+        dict(mesh=config.mesh.to_dict(), micro_batches=config.micro_batches, batch=1.0, remat=config.remat)
     )
     grid = meshes.make_mesh(**(mesh or machine.mesh.to_dict()), devices=hardware.devices())
-    run = programs.prepare(config, grid, machine.micro_batches, machine.batch, hardware.kind != 'cpu')
+    run = programs.prepare(config, grid, machine.micro_batches, machine.batch, hardware.kind != 'cpu', machine.remat)
     out = dict(
         topology=hardware.name,
         chips=hardware.chips,
         mesh=dict(grid.shape),
         micro_batches=machine.micro_batches,
+        remat=machine.remat,
         batch={name: data.batch_size for name, data in run.sources.items()},
         parameters={
             name: dict(count=sum(x.size for x in jax.tree.leaves(tree)), trained=name in run.trained)
             for name, tree in run.shapes.items()
         },
     )
-    lowered, state, frozen = _timed('Tracing the train step', lambda: programs.train_step(run))
-    shards = dict(
-        {f'{name} (float32)': tree for name, tree in state.params.items()},
-        moments=state.opt_state,
-        **{f'{name} (frozen)': tree for name, tree in frozen.items()},
-    )
-    held = {name: sum(_bytes(x) for x in jax.tree.leaves(tree)) for name, tree in shards.items()}
-    held['gradients'] = sum(
-        x.dtype.itemsize * _size(rules.over_data(x.sharding, x.shape), x.shape) for x in jax.tree.leaves(state.params)
-    )
+    lowered, state = _timed('Tracing the train step', lambda: programs.train_step(run))
+    held = programs.held(run, state)
     out['train'] = _compile('train step', lowered, hardware, grid) | dict(held_bytes=held)
     counted = flops.train_step(run.model.config, run.trained, run.sources, run.model.remat)
     out['train'] |= dict(flops=counted)
@@ -121,9 +112,11 @@ def _compile(name: str, lowered: jax.stages.Lowered, hardware: Topology, mesh: j
     begin = time.perf_counter()
     # For a GPU, a TPU program that need not be fast: it compiles in a third of the time, with a few GiB less
     # temporaries.
-    options = None if hardware.chip.torus or hardware.kind == 'cpu' else dict(optimization_level='O1')
+    quick = not hardware.chip.torus and hardware.kind != 'cpu'
     try:
-        compiled = _timed(f'Compiling the {name} for {hardware.name}', lambda: lowered.compile(options))
+        compiled = _timed(
+            f'Compiling the {name} for {hardware.name}', lambda: _quickly(lowered) if quick else lowered.compile()
+        )
     except jax.errors.JaxRuntimeError as error:
         if 'RESOURCE_EXHAUSTED' not in str(error) and 'Ran out of memory' not in str(error):
             raise
@@ -155,6 +148,13 @@ def _compile(name: str, lowered: jax.stages.Lowered, hardware: Topology, mesh: j
     )
 
 
+def _quickly(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+    try:
+        return lowered.compile(dict(optimization_level='O1'))
+    except TypeError:  # JAX 0.10, the newest for Python 3.11, takes XLA's number of this level.
+        return lowered.compile(dict(optimization_level=19))
+
+
 def _exhausted(message: str, hardware: Topology) -> dict[str, Any]:
     """Reads the compiler's message: 'Used 20.66G of 15.75G hbm' and its largest allocations.
 
@@ -181,14 +181,17 @@ def _sent(part: dict[str, Any]) -> list[collectives.Collective]:
 
 
 def _speed(run, done: float, part: dict[str, Any], hardware: Topology, mesh, batch: dict[str, int]) -> dict[str, Any]:
-    # Arguments are read and the new state is written; each micro-batch reads the frozen and the trained trees again.
-    read = part['bytes']['arguments'] * 2 + part['bytes']['temporaries']
-    limit = bounds(done, read, _sent(part), hardware, mesh)
+    read = sum(one.bytes * one.times for one in passes.weights(run)) + passes.update(run, part['held_bytes'])
+    decoding = host.seconds(run.sources, hardware, mesh.shape)
+    limit = bounds(done, read, _sent(part), hardware, mesh, decoding)
     tokens = sum(batch[name] * data.length for name, data in run.sources.items())
     images = sum(batch[name] * data.images * data.frames for name, data in run.sources.items())
     return dict(
         bounds=limit._asdict(),
         bound_by=limit.bound_by,
+        bytes_read=read,
+        host_memory=host.memory(run.sources, run.parts.batch_shapes(mesh), hardware, mesh.shape),
+        host_has=host.chips(hardware) * hardware.chip.host_memory / hardware.chip.host_chips,
         seconds=limit.seconds,
         tokens_per_second=tokens / limit.seconds,
         images_per_second=images / limit.seconds,
@@ -197,19 +200,12 @@ def _speed(run, done: float, part: dict[str, Any], hardware: Topology, mesh, bat
     )
 
 
-def _size(hardware: jax.sharding.Sharding, shape: tuple[int, ...]) -> int:
-    return math.prod(hardware.shard_shape(shape))
-
-
-def _bytes(x: jax.ShapeDtypeStruct) -> int:
-    return 0 if jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended) else x.dtype.itemsize * _size(x.sharding, x.shape)
-
-
 def report(out: dict[str, Any]) -> str:
     """The plan as text."""
     gib = lambda size: f'{size / GIB:8.2f} GiB'  # noqa: E731
     mesh = ' x '.join(f'{name} {size}' for name, size in out['mesh'].items())
-    lines = [f'{out["topology"]}: {out["chips"]:,} chips, mesh {mesh}, {out["micro_batches"]} micro-batches']
+    how = f'{out["micro_batches"]} micro-batches, remat {out["remat"]!r}'
+    lines = [f'{out["topology"]}: {out["chips"]:,} chips, mesh {mesh}, {how}']
     lines += [f'batch: {", ".join(f"{name} {size:,}" for name, size in out["batch"].items())}', '', 'Parameters']
     for name, part in out['parameters'].items():
         lines.append(f'  {name:14} {part["count"]:16,} {"trained" if part["trained"] else "frozen"}')
@@ -237,6 +233,13 @@ def report(out: dict[str, Any]) -> str:
             counted = {kind: f'{value:.3g}' for kind, value in part['flops'].items()}
             lines.append(f'  operations a step: {counted}')
             lines.append(
+                f'  weights, gradients and moments: {part["bytes_read"] / 1e9:,.0f} GB to and from memory a step'
+            )
+            lines.append(
+                f'  the workers of a host hold {part["host_memory"] / 1e9:,.0f} GB of batches; such a host has '
+                f'{part["host_has"] / 1e9:,.0f} GB'
+            )
+            lines.append(
                 f'  at that bound: {part["seconds"]:.3f} s a step, {part["tokens_per_second"]:,.0f} tokens/s, '
                 f'{part["images_per_second"]:,.0f} images/s, MFU {part["mfu_at_bound"]:.0%}, '
                 f'{part["days_for_500k_steps"]:.1f} days for {PAPER_STEPS:,} steps'
@@ -260,7 +263,8 @@ def _does_not_fit(name: str, part: dict[str, Any], out: dict[str, Any], gib) -> 
         advice.append('a larger fsdp or tensor axis of the mesh (parameters and moments are most of it)')
     if name == 'train':
         advice.append(f'more micro-batches than {out["micro_batches"]}, or smaller batches (activations are the rest)')
-        advice.append("remat='full', if the config has another")
+        if out['remat'] != 'full':
+            advice.append("remat='full'")
     advice.append('more chips, or chips of more memory')
     return [*lines, '    What helps: ' + '; '.join(advice) + '.']
 

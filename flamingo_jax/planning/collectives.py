@@ -45,12 +45,12 @@ def read(hlo: str, mesh: Mesh) -> list[Collective]:
     twice that for a sum, and the whole for a permutation. A sum of which each device keeps only its share is a
     scatter. Loops with an unknown number of iterations count once. All branches of a conditional count.
     """
-    computations, entry = _computations(hlo)
-    times = _times(computations, entry)
+    parts, entry = computations(hlo)
+    times = times_of(parts, entry)
     # The TPU compiler starts, continues and ends a collective in fusions with other work. One channel is one
     # collective.
     found: dict[Any, tuple[str, tuple[str, ...], float, float]] = {}
-    for name, lines in computations.items():
+    for name, lines in parts.items():
         for line in lines:
             operation = _OPERATION.match(line)
             if not operation or not times[name]:
@@ -72,7 +72,8 @@ def read(hlo: str, mesh: Mesh) -> list[Collective]:
     return sorted((one for one in ordered if one.bytes), key=lambda one: -one.bytes)
 
 
-def _computations(hlo: str) -> tuple[dict[str, list[str]], str]:
+def computations(hlo: str) -> tuple[dict[str, list[str]], str]:
+    """The lines of each computation of a program, and the name of its entry."""
     computations, entry, lines = {}, '', None
     for line in hlo.splitlines():
         if lines is None:
@@ -86,7 +87,7 @@ def _computations(hlo: str) -> tuple[dict[str, list[str]], str]:
     return computations, entry
 
 
-def _times(computations: dict[str, list[str]], entry: str) -> dict[str, float]:
+def times_of(computations: dict[str, list[str]], entry: str) -> dict[str, float]:
     """How often each computation runs.
 
     HLO defines a computation before its caller, so callers come first in reverse.

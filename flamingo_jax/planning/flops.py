@@ -14,20 +14,33 @@ from flamingo_jax.model.vision.trunk import VisionConfig
 
 
 class Cost(NamedTuple):
-    """Operations of a forward pass: of products with a parameter, and of products of two activations (attention)."""
+    """Operations of a forward pass: of products with a parameter, and of products of two activations (attention).
+
+    `last` are those of the weights' operations whose results only a later block needs.
+    """
 
     weights: int | float
     activations: int | float = 0.0
+    last: int | float = 0.0
 
     def __add__(self, other: 'Cost') -> 'Cost':
-        return Cost(self.weights + other.weights, self.activations + other.activations)
+        return Cost(*(a + b for a, b in zip(self, other, strict=True)))
 
     def __mul__(self, times: int | float) -> 'Cost':
-        return Cost(self.weights * times, self.activations * times)
+        return Cost(*(a * times for a in self))
 
-    def total(self, trained: bool, recomputed: bool = False) -> int | float:
-        """Operations of a forward and a backward pass; `recomputed` adds one more forward pass."""
-        return (3 if trained else 2) * self.weights + 3 * self.activations + recomputed * sum(self)
+    @property
+    def forward(self) -> int | float:
+        """Operations of a forward pass."""
+        return self.weights + self.activations
+
+    def total(self, trained: bool) -> int | float:
+        """Operations of a forward and a backward pass."""
+        return (3 if trained else 2) * self.weights + 3 * self.activations
+
+    def recomputed(self, remat: str) -> int | float:
+        """Operations that `remat` (model/stack.py) adds: 'dots' keeps products with weights, 'full' only the last."""
+        return {'': 0, 'dots': self.activations, 'full': self.forward - self.last}[remat]
 
 
 def train_step(
@@ -40,7 +53,7 @@ def train_step(
         b, l, n = data.batch_size, data.length - 1, data.images
         if data.row is Aligned:  # <BOS> and the tag. The text is read without a backward pass.
             l = 1 + len(config.image_tag)
-            out['lm'] += sum(lm_blocks(config, data.length, data.length)) * b
+            out['lm'] += lm_blocks(config, data.length, data.length).forward * b
         pictures = b * n * data.frames
         blocks = {'lm': lm_blocks(config, l, l) * b}
         if config.xattn is not None:
@@ -56,7 +69,7 @@ def train_step(
             blocks['lora'] = lora(config, l) * b
         for name, cost in blocks.items():
             out[name] += cost.total(name in trained)
-            recomputed += sum(cost) if remat else 0
+            recomputed += cost.recomputed(remat)
         if data.row is not Aligned:
             out['lm'] += Cost(2 * l * config.lm.width * config.lm.vocab_size).total('lm' in trained) * b
     return out | dict(total=sum(out.values()), recomputed=recomputed)
@@ -68,7 +81,7 @@ def decode_step(config: FlamingoConfig, b: int, places: int, pictures: int) -> i
     if config.xattn is not None:
         m = pictures * config.media_tokens
         cost = cost + xattn_blocks(config, 1, m) + xattn_keys_values(config, m) * -1
-    return b * (sum(cost) + 2 * config.lm.width * config.lm.vocab_size)
+    return b * (cost.forward + 2 * config.lm.width * config.lm.vocab_size)
 
 
 def lm_blocks(config: FlamingoConfig, l: int, m: int) -> Cost:
@@ -79,7 +92,7 @@ def lm_blocks(config: FlamingoConfig, l: int, m: int) -> Cost:
     products = 2 * 2 * l * m * c.heads * c.head_dim
     if c.positions == 'relative':  # Queries times the keys of distances, which are computed once for a whole batch.
         attention += 2 * l * m * c.heads * c.head_dim
-    return Cost(attention + ffw, products) * c.depth
+    return Cost(attention + ffw, products, 2 * l * c.width * c.ffw_width) * c.depth
 
 
 def lora(config: FlamingoConfig, l: int) -> Cost:
@@ -97,7 +110,9 @@ def xattn_blocks(config: FlamingoConfig, l: int, m: int) -> Cost:
     width = c.heads * c.head_dim
     ffw = (c.ffw_width or c.ffw_multiplier * d) * (3 if c.gated_ffw else 2)
     weights = 2 * l * d * (2 * width + ffw)
-    return Cost(weights, 2 * 2 * l * m * width) * config.xattn_blocks + xattn_keys_values(config, m)
+    # The gradient of a gate needs the result of the last product.
+    down = 0 if c.gates else 2 * l * d * (c.ffw_width or c.ffw_multiplier * d)
+    return Cost(weights, 2 * 2 * l * m * width, down) * config.xattn_blocks + xattn_keys_values(config, m)
 
 
 def xattn_keys_values(config: FlamingoConfig, m: int) -> Cost:

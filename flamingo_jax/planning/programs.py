@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -50,7 +51,7 @@ class Planned:
     @functools.cached_property
     def shapes(self) -> Params:
         """The model's parameters, boxed with their logical axes."""
-        return jax.eval_shape(self.model.init, jax.random.key(0))
+        return _shapes(dataclasses.replace(self.model, remat=''))
 
     def frozen(self, names: tuple[str, ...] | None = None) -> Params:
         """The frozen trees (or those named) in their stored dtype, with their shardings."""
@@ -67,13 +68,21 @@ class Planned:
         return out
 
 
-def prepare(config: ConfigDict, mesh: Mesh, micro_batches: int, batch: float, bfloat16: bool) -> Planned:
+@functools.lru_cache(maxsize=1)  # A search asks for the same model on many meshes.
+def _shapes(model: Flamingo) -> Params:
+    return jax.eval_shape(model.init, jax.random.key(0))
+
+
+def prepare(
+    config: ConfigDict, mesh: Mesh, micro_batches: int, batch: float, bfloat16: bool, remat: str | None = None
+) -> Planned:
     """The run of a config.
 
     Args:
       micro_batches: replaces the config's.
       batch: factor of every data set's batch size.
       bfloat16: whether the devices compute in bfloat16, if the config does not say.
+      remat: replaces the config's.
 
     Raises:
       ValueError: the mesh does not divide a parameter, a batch or its micro-batches, or the config has several
@@ -90,20 +99,45 @@ def prepare(config: ConfigDict, mesh: Mesh, micro_batches: int, batch: float, bf
     }
     for name, source in sources.items():
         meshes.check_batch(name, source.batch_size, micro_batches, mesh)
-    run = Planned(config, dataclasses.replace(parts, sources=sources), mesh, micro_batches)
+    model = parts.model if remat is None else dataclasses.replace(parts.model, remat=remat)
+    run = Planned(config, dataclasses.replace(parts, model=model, sources=sources), mesh, micro_batches)
     run.frozen(tuple(run.shapes))  # Raises if the mesh does not divide a parameter.
     return run
 
 
-def train_step(run: Planned) -> tuple[jax.stages.Lowered, TrainState, Params]:
-    """The step of `training/step.py`, lowered; and the shapes of its state and of the frozen trees."""
+def train_step(run: Planned) -> tuple[jax.stages.Lowered, TrainState]:
+    """The step of `training/step.py`, lowered; and the shapes of its state."""
     optimizer = make_optimizer(OptimizerConfig(**run.config.optimizer), run.config.steps)
     _, state = lay_out(run.model, optimizer, run.trained, run.mesh)
-    frozen = run.frozen()
     weights = {name: source.loss_weight for name, source in run.sources.items()}
     shardings = jax.tree.map(lambda x: x.sharding, state)
     step = make_step(run.model, optimizer, weights, run.micro_batches, NoiseConfig(**run.config.noise), shardings)
-    return step.lower(state, frozen, run.parts.batch_shapes(run.mesh)), state, frozen
+    return step.lower(state, run.frozen(), run.parts.batch_shapes(run.mesh)), state
+
+
+def held(run: Planned, state: TrainState | None = None) -> dict[str, int]:
+    """Bytes that a chip holds between steps and, of gradients, within one: 'moments', 'gradients', and each tree.
+
+    Args:
+      state: the shapes of the run's state, if they are at hand.
+    """
+    if state is None:
+        optimizer = make_optimizer(OptimizerConfig(**run.config.optimizer), run.config.steps)
+        _, state = lay_out(run.model, optimizer, run.trained, run.mesh)
+    shards = dict(
+        {f'{name} (float32)': tree for name, tree in state.params.items()},
+        moments=state.opt_state,
+        **{f'{name} (frozen)': tree for name, tree in run.frozen().items()},
+    )
+    out = {name: sum(_bytes(x, x.sharding) for x in jax.tree.leaves(tree)) for name, tree in shards.items()}
+    gradients = (_bytes(x, rules.over_data(x.sharding, x.shape)) for x in jax.tree.leaves(state.params))
+    return out | dict(gradients=sum(gradients))
+
+
+def _bytes(x: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> int:
+    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended):
+        return 0
+    return x.dtype.itemsize * math.prod(sharding.shard_shape(x.shape))
 
 
 def decode_step(run: Planned, pictures: int) -> tuple[jax.stages.Lowered, int]:

@@ -114,9 +114,12 @@ def recipe(c: ConfigDict) -> dict[str, Any]:
     return json.loads(json.dumps(out, default=lambda value: value.__name__))  # Classes by their names.
 
 
-def machine(data: int, fsdp: int, tensor: int, micro_batches: int = 1, batch: float = 1.0) -> ConfigDict:
-    """A mesh for `config.machines`, with its micro-batches. Every data set's batch size is multiplied by `batch`."""
-    return ConfigDict(dict(mesh=dict(data=data, fsdp=fsdp, tensor=tensor), micro_batches=micro_batches, batch=batch))
+def machine(
+    data: int, fsdp: int, tensor: int, micro_batches: int = 1, batch: float = 1.0, remat: str = 'full'
+) -> ConfigDict:
+    """A mesh for `config.machines`, with its micro-batches and `remat`. `batch` multiplies every batch size."""
+    mesh = dict(data=data, fsdp=fsdp, tensor=tensor)
+    return ConfigDict(dict(mesh=mesh, micro_batches=micro_batches, batch=batch, remat=remat))
 
 
 def paper(size: str) -> ConfigDict:

@@ -1,0 +1,50 @@
+"""The host's work for a step: decoding of pictures, and the batches that its workers hold."""
+
+import math
+from collections.abc import Mapping
+
+import jax
+
+from flamingo_jax.inputs.rows import Batch
+from flamingo_jax.inputs.sources.source import Source
+from flamingo_jax.planning.topology import Topology
+
+# JPEGs of 640 x 480 that one core reads, fits to 320 x 320 and recolours in a second: `python benchmarks/decoding.py`.
+PICTURES_A_SECOND = 128
+# `inputs/pipeline.py` lets each worker read 8 batches ahead, 4 threads make one each.
+BATCHES_A_WORKER = 12
+
+
+def chips(hardware: Topology) -> int:
+    """The chips of one host."""
+    return min(hardware.chip.host_chips, math.prod(hardware.shape))
+
+
+def share(hardware: Topology, mesh: Mapping[str, int]) -> int | float:
+    """The share of each batch that a host reads: the rows of its chips, which share rows over `tensor`."""
+    rows = mesh['data'] * mesh['fsdp']
+    return max(1.0, chips(hardware) / mesh['tensor']) / rows
+
+
+def seconds(sources: Mapping[str, Source], hardware: Topology, mesh: Mapping[str, int]) -> int | float:
+    """Least seconds in which a host decodes the pictures of its share of a step, with all of its cores."""
+    pictures = sum(
+        data.batch_size * data.images * data.frames for data in sources.values() if data.images and not data.features
+    )
+    cores = hardware.chip.host_cores * chips(hardware) / hardware.chip.host_chips
+    return pictures * share(hardware, mesh) / cores / PICTURES_A_SECOND
+
+
+def memory(
+    sources: Mapping[str, Source], batches: Mapping[str, Batch], hardware: Topology, mesh: Mapping[str, int]
+) -> int | float:
+    """Bytes of the batches that the workers of a host hold when all are read ahead.
+
+    Args:
+      batches: shapes of each data set's batches.
+    """
+    held = 0.0
+    for name, data in sources.items():
+        size = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(batches[name]))
+        held += size * share(hardware, mesh) * max(data.workers, 1) * BATCHES_A_WORKER
+    return held

@@ -1,0 +1,28 @@
+import pytest
+
+from flamingo_jax.parallel.mesh import AXES
+from flamingo_jax.planning import host
+from flamingo_jax.planning.topology import parse
+from flamingo_jax.training import config as training
+
+
+def test_the_papers_pictures_on_one_gpu():
+    """256 pages of 5 pictures, 1,024 pairs, 64 films of 8 frames: an eighth of a host with 208 cores."""
+    sources = {name: training.source_of(data) for name, data in training.paper('3b').datasets.items()}
+    mesh = dict(data=1, fsdp=1, tensor=1)
+    pictures = 256 * 5 + 1024 + 64 * 8
+    assert host.seconds(sources, parse('h100:1'), mesh) == pytest.approx(pictures / 26 / host.PICTURES_A_SECOND)
+
+
+@pytest.mark.parametrize(
+    'name, sizes, share',
+    [
+        ('v4:8x12x16', (96, 1, 16), 1 / 96),  # Four hosts read the same rows for the 16 chips that share them.
+        ('v5e-64', (1, 64, 1), 8 / 64),
+        ('v5e-64', (1, 16, 4), 2 / 16),
+        ('h100:1', (1, 1, 1), 1),
+    ],
+)
+def test_the_share_of_a_host(name, sizes, share):
+    mesh = dict(zip(AXES, sizes, strict=True))
+    assert host.share(parse(name), mesh) == share
