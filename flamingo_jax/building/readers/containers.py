@@ -1,0 +1,181 @@
+"""Opens tars, zips, JSON lines and Parquet: yields what is whole, and says what is damaged.
+
+A damaged file gives its readable beginning, then a `Dropped` of the file. A damaged line or row costs only itself.
+"""
+
+import json
+import os
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, BinaryIO, NamedTuple
+
+from flamingo_jax.building.document import Document
+from flamingo_jax.building.ledger import Dropped
+
+LONGEST = 2**28  # Bytes of a line or of a member of a tar. What is longer is dropped without being read into memory.
+
+
+class Row(NamedTuple):
+    """One entry of a file, of whatever shape its author gave it."""
+
+    where: str  # The file's name and the place in it: the identity of the document.
+    value: Any
+
+
+def documents(
+    rows: Iterable[Row | Dropped], make: Callable[[Row], Iterable[Document | Dropped]]
+) -> Iterator[Document | Dropped]:
+    """What `make` yields for each row. A row of another shape than it expects is dropped as 'document_malformed'."""
+    for row in rows:
+        if isinstance(row, Dropped):
+            yield row
+            continue
+        try:
+            made = list(make(row))
+        # What Python raises when a number is where a list should be, or a key is missing.
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            made = [Dropped('document_malformed', 'document', row.where, f'{type(error).__name__}: {error}')]
+        yield from made
+
+
+def tar_members(path: str, name: str) -> Iterator[Row | Dropped]:
+    """(name in the tar, bytes) of each file in a tar, which may be compressed."""
+    try:
+        with tarfile.open(path) as tar:
+            while (member := tar.next()) is not None:
+                tar.members.clear()  # They would fill the memory.
+                where = f'{name}#{member.name}'
+                if not member.isfile():
+                    continue
+                if member.size > LONGEST:
+                    yield Dropped('tar_member_too_large', 'file', where, value=member.size)
+                    continue
+                data = tar.extractfile(member).read()
+                if len(data) < member.size:
+                    raise tarfile.ReadError('unexpected end of data')
+                yield Row(where, (member.name, data))
+            # `tarfile` ends silently at a damaged header. A whole tar ends with a block of zeros.
+            tar.fileobj.seek(tar.offset)
+            if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.ReadError('damaged header')
+    except Exception as error:  # Each compression has its own errors for damaged data.
+        yield _damaged('tar_damaged', name, error)
+
+
+def tar_samples(path: str, name: str) -> Iterator[Row | Dropped]:
+    """{extension: bytes} of each sample of a webdataset: neighbours whose names are equal up to the first dot."""
+    key, sample = '', {}
+    for row in tar_members(path, name):
+        if isinstance(row, Dropped):
+            yield row
+            continue
+        folder, _, file = row.value[0].rpartition('/')
+        stem, _, extension = file.partition('.')
+        of_row = f'{folder}/{stem}' if folder else stem
+        if of_row != key or extension.lower() in sample:
+            if sample:
+                yield Row(f'{name}#{key}', sample)
+            key, sample = of_row, {}
+        sample[extension.lower()] = row.value[1]
+    if sample:
+        yield Row(f'{name}#{key}', sample)
+
+
+def zip_members(path: str, name: str) -> Iterator[Row | Dropped]:
+    """(name in the zip, open file) of each file in a zip."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                if not member.is_dir():
+                    with archive.open(member) as file:
+                        yield Row(f'{name}#{member.filename}', (member.filename, file))
+    except Exception as error:  # Each compression has its own errors for damaged data.
+        yield _damaged('zip_damaged', name, error)
+
+
+def json_lines(file: BinaryIO, name: str) -> Iterator[Row | Dropped]:
+    """The value of each line. The file may be compressed: an error in it ends the lines."""
+    number = 0
+    while True:
+        number += 1
+        where = f'{name}#{number}'
+        try:
+            line = file.readline(LONGEST)
+            if len(line) == LONGEST:
+                while (more := file.readline(LONGEST)) and not more.endswith(b'\n'):
+                    pass
+                yield Dropped('line_too_long', 'document', where)
+                continue
+        except Exception as error:  # Each compression has its own errors for damaged data.
+            yield _damaged('file_damaged', name, error)
+            return
+        if not line:
+            return
+        if line.strip():
+            yield parsed(line, where)
+
+
+def parsed(data: bytes | str, where: str) -> Row | Dropped:
+    """The value of a JSON text."""
+    try:
+        return Row(where, json.loads(data))
+    except (ValueError, RecursionError) as error:
+        excerpt = data[:100].decode(errors='replace') if isinstance(data, bytes) else data[:100]
+        return Dropped('json_damaged', 'document', where, f'{error}: {excerpt}')
+
+
+def json_file(path: str, name: str) -> Row | Dropped:
+    """The value of a whole file of JSON."""
+    try:
+        with open(path, 'rb') as file:
+            return parsed(file.read(), name)
+    except OSError as error:
+        return _damaged('file_damaged', name, error)
+
+
+def parquet_rows(path: str, name: str, columns: Iterable[str] | None = None) -> Iterator[Row | Dropped]:
+    """{column: value} of each row, a row group at a time. A damaged row group costs only itself.
+
+    columns: those to read; the others may be large. None reads all.
+    """
+    import pyarrow.parquet  # Beam brings it in.
+
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+    except Exception as error:  # Arrow has many errors for damaged data.
+        yield _damaged('parquet_damaged', name, error)
+        return
+    with file:
+        chosen = None if columns is None else [column for column in columns if column in file.schema_arrow.names]
+        begin = 0
+        for group in range(file.num_row_groups):
+            number = begin
+            try:
+                begin += file.metadata.row_group(group).num_rows
+                for batch in file.iter_batches(64, [group], chosen):
+                    for value in batch.to_pylist():
+                        yield Row(f'{name}#{number}', value)
+                        number += 1
+            except Exception as error:
+                yield _damaged('parquet_damaged', f'{name}, row group {group}', error)
+
+
+def text_lines(path: str, name: str) -> Iterator[Row | Dropped]:
+    """Each line of a text file. Bytes that are no UTF-8 are replaced."""
+    with open(path, 'rb') as file:
+        number = 0
+        while line := file.readline(LONGEST):
+            number += 1
+            yield Row(f'{name}#{number}', line.decode(errors='replace').rstrip('\r\n'))
+
+
+def extension(path: str) -> str:
+    """'.jsonl' of 'a/b.jsonl.zip' is '.zip': the last ending, in lower case."""
+    return os.path.splitext(path)[1].lower()
+
+
+def _damaged(rule: str, where: str, error: Exception) -> Dropped:
+    return Dropped(rule, 'file', where, f'{type(error).__name__}: {error}')
+
+
