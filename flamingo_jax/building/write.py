@@ -174,7 +174,8 @@ def _record(document: Document) -> tuple[str, bytes]:
     features, serializer = _serializer()
     fields = {name: getattr(document, name) for name in ('id', 'url', 'meta', 'texts', 'images')}
     encoded = features.encode_example(fields | dict(weights=np.array(document.weights, np.float32)))
-    return document.id, serializer.serialize_example(encoded)
+    # The order of a map's fields would differ between processes.
+    return document.id, serializer.get_tf_example(encoded).SerializeToString(deterministic=True)
 
 
 def _write_split(documents, split: str, work: str, stem: str) -> tuple[beam.PCollection, beam.PCollection]:

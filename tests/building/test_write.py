@@ -53,8 +53,12 @@ def digests(folder: pathlib.Path) -> dict[str, str]:
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
 
 
-def test_what_is_written_is_read_back(tmp_path):
-    folder = write.build(Numbers, str(tmp_path), numbers=list(range(20)))
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory) -> pathlib.Path:
+    return write.build(Numbers, str(tmp_path_factory.mktemp('numbers')), numbers=list(range(20)))
+
+
+def test_what_is_written_is_read_back(folder):
     opened = Documents(path=str(folder)).open(PictureFormat(8))
     assert len(opened) == 20
     found = set()
@@ -67,8 +71,7 @@ def test_what_is_written_is_read_back(tmp_path):
     assert found == set(range(20))
 
 
-def test_the_ledger_counts_everything_and_lists_it(tmp_path):
-    folder = write.build(Numbers, str(tmp_path), numbers=list(range(20)))
+def test_the_ledger_counts_everything_and_lists_it(folder):
     counts = json.loads((folder / 'ledger.json').read_text())
     assert counts['dropped'] == {'rule 0': {'text': 10}, 'rule 1': {'text': 10}}
     kept = counts['kept']['train']
@@ -85,7 +88,7 @@ def test_the_ledger_counts_everything_and_lists_it(tmp_path):
     assert 'rule 1: 10 dropped' in page and page.count('class=pair') == write.SAMPLES
 
 
-@pytest.mark.parametrize('workers', [1, 2])
+@pytest.mark.parametrize('workers', [1, pytest.param(2, marks=pytest.mark.long), pytest.param(7, marks=pytest.mark.long)])
 def test_bytes_do_not_depend_on_order_or_workers(tmp_path, workers, monkeypatch):
     monkeypatch.setenv('PYTHONPATH', str(pathlib.Path(__file__).parent))  # So that workers can import this file.
     monkeypatch.setattr(write, 'SHARD_BYTES', 2000)
