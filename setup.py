@@ -60,9 +60,14 @@ setup(
         'cuda': ['jax[cuda13]'],
         'films': ['av'],  # Video files. Animated pictures need nothing.
         'data': ['cairosvg'],  # To build data/picture_dictionary.
+        # To build data sets of documents. fastwarc and resiliparse read web pages; warcio writes them.
+        'build': ['apache-beam>=2.77', 'fastwarc>=2', 'resiliparse>=2', 'stopwordsiso>=0.7', 'warcio>=1.8'],
         'gguf': ['gguf'],  # To convert language models in llama.cpp's format.
         'plan': ['libtpu'],  # The TPU's compiler, which needs no TPU.
-        'test': ['av', 'beartype', 'cairosvg', 'gguf', 'pytest', 'pytest-xdist', 'ruff', 'setuptools'],
+        'test': [
+            *('av', 'beartype', 'cairosvg', 'gguf', 'pytest', 'pytest-xdist', 'ruff', 'setuptools'),
+            *('apache-beam>=2.77', 'fastwarc>=2', 'resiliparse>=2', 'stopwordsiso>=0.7', 'warcio>=1.8', 'zstandard'),
+        ],
         # OpenFlamingo's own requirements are of 2023: pip install --no-deps open-flamingo==2.0.1
         'parity': ['accelerate', 'einops-exts', 'open-clip-torch', 'timm', 'torch', 'torchvision', 'transformers'],
     },

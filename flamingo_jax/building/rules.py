@@ -1,0 +1,62 @@
+"""What is kept of web pages. Each rule is a field; what a rule drops is in the ledger under the field's name.
+
+M3W is the paper's own set (section 3.2.1, appendix A.1 to A.3). OBELICS (Laurençon et al. 2023, appendix A.2) is the
+public recipe with values; its numbers are those of its published code, by the step of its pipeline. 'Ours' says why.
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class PageRules:
+    """Values of all rules. A limit of 0 switches a rule off."""
+
+    # A page, before it is read.
+    page_max_bytes: int = 10_000_000  # Ours: beyond it, a page is generated or an attack.
+    page_max_nodes: int = 200_000  # Ours: likewise; elements and texts.
+    page_max_pictures: int = 1_000  # Ours: links to pictures; a gallery, no document.
+
+    # Texts. A text is what stands between two ends of a block: a paragraph, a heading, a caption.
+    text_min_words: int = 4  # OBELICS, step 5.
+    heading_min_words: int = 1  # Ours: headings and captions are short, and say most about the pictures beside them.
+    text_max_words: int = 1000  # OBELICS, step 5.
+    text_character_repetition: float = 0.1  # OBELICS, step 5: of sequences of 10 characters.
+    text_word_repetition: float = 0.1  # OBELICS, step 5: of sequences of 5 words.
+    text_special_characters: float = 0.3  # OBELICS, step 5.
+    text_stop_words: float = 0.3  # OBELICS, step 5, for English.
+    text_stop_words_elsewhere: float = 0.1  # Ours: many languages have endings where English has words.
+    text_punctuation: float = 0.001  # OBELICS, step 5: punctuation marks a word, of texts of 12 words or more.
+    text_links: float = 0.5  # Ours: the share of characters inside links, from which a text is a menu.
+    text_spam_words: float = 0.12  # OBELICS, step 14: the share of words such as 'subscribe'.
+
+    # Pictures.
+    picture_min_side: int = 64  # M3W. OBELICS has 150.
+    picture_max_side: int = 20_000  # OBELICS, step 5.
+    picture_max_pixels: int = 100_000_000  # Ours: more is an attack on the decoder.
+    picture_max_bytes: int = 20_000_000  # Ours.
+    picture_aspect: float = 3.0  # M3W, either way. OBELICS has 2.
+    picture_one_colour: float = 3.0  # M3W drops pictures of a single colour: all grey levels within so many of 255.
+    picture_formats: tuple[str, ...] = ('JPEG', 'PNG', 'WEBP')  # OBELICS, step 5. By content, not by name.
+
+    # Documents.
+    document_min_pictures: int = 1  # M3W and OBELICS, step 6.
+    document_max_pictures: int = 30  # OBELICS, step 6.
+    document_min_words: int = 10  # OBELICS, step 6.
+    document_max_words: int = 2000  # OBELICS, step 6.
+    document_character_repetition: float = 0.1  # OBELICS, step 6.
+    document_word_repetition: float = 0.2  # OBELICS, step 6.
+    document_special_characters: float = 0.275  # OBELICS, step 6.
+    document_stop_words: float = 0.35  # OBELICS, step 6, for English.
+    document_stop_words_elsewhere: float = 0.15  # Ours: as for texts.
+    document_punctuation: float = 0.03  # OBELICS, step 6.
+    document_languages: tuple[str, ...] = ()  # ISO 639-1 codes to keep; () keeps every language.
+
+    # Duplicates.
+    text_on_site: int = 2  # OBELICS, step 10: a text on so many pages of a site and language is dropped from all.
+    document_same_text: bool = True  # Exactly the same texts.
+    document_near_text: bool = True  # MinHash, as in FineWeb: 14 bands of 8 hashes of 5 words, about .75 alike.
+    document_same_pictures: bool = True  # OBELICS, step 12: the same set of pictures' URLs.
+    picture_url_repeats: int = 10  # OBELICS, step 7: most documents in which a picture's URL occurs.
+    picture_look_repeats: int = 10  # Ours: the same for pictures that look the same, in documents of one language.
+    benchmark_distance: int = 4  # Ours: most bits of 64 in which the hash of a benchmark's picture differs.
+    benchmark_words: int = 13  # GPT-3's: a run of so many words that a benchmark's text has too.
