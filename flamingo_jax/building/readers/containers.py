@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
 
+CHUNK = 2**20  # Characters that are read at once.
 LONGEST = 2**28  # Bytes of a line or of a member of a tar. What is longer is dropped without being read into memory.
 
 
@@ -35,7 +36,7 @@ def documents(
             made = list(make(row))
         # What Python raises when a number is where a list should be, or a key is missing.
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            made = [Dropped('document_malformed', 'document', row.where, f'{type(error).__name__}: {error}')]
+            made = [Dropped('document_malformed', 'document', row.where, excerpt=f'{type(error).__name__}: {error}')]
         yield from made
 
 
@@ -122,7 +123,7 @@ def parsed(data: bytes | str, where: str) -> Row | Dropped:
         return Row(where, json.loads(data))
     except (ValueError, RecursionError) as error:
         excerpt = data[:100].decode(errors='replace') if isinstance(data, bytes) else data[:100]
-        return Dropped('json_damaged', 'document', where, f'{error}: {excerpt}')
+        return Dropped('json_damaged', 'document', where, excerpt=f'{error}: {excerpt}')
 
 
 def json_file(path: str, name: str) -> Row | Dropped:
@@ -132,6 +133,34 @@ def json_file(path: str, name: str) -> Row | Dropped:
             return parsed(file.read(), name)
     except OSError as error:
         return _damaged('file_damaged', name, error)
+
+
+def json_items(path: str, name: str) -> Iterator[Row | Dropped]:
+    """The value of each item of a file that is one JSON list. One item is in memory at a time."""
+    decoder = json.JSONDecoder()
+    try:
+        with open(path, encoding='utf-8', errors='replace') as file:
+            text, number, size = file.read(CHUNK).lstrip('\ufeff \t\r\n'), 0, CHUNK
+            if not text.startswith('['):
+                raise ValueError('it is not a list')
+            text = text[1:]
+            while True:
+                text = text.lstrip(' \t\r\n,')
+                if text.startswith(']'):
+                    return
+                try:
+                    value, end = decoder.raw_decode(text)
+                except (ValueError, RecursionError) as error:
+                    more = file.read(size)  # Twice as much each time, since a long item is parsed anew.
+                    if not more or len(text) > LONGEST:
+                        raise ValueError(f'item {number}: {error}') from error
+                    text, size = text + more, 2 * size
+                    continue
+                yield Row(f'{name}#{number}', value)
+                text, number, size = text[end:], number + 1, CHUNK
+                text = text or file.read(CHUNK)
+    except (OSError, ValueError) as error:
+        yield _damaged('json_damaged', name, error)
 
 
 def parquet_rows(path: str, name: str, columns: Iterable[str] | None = None) -> Iterator[Row | Dropped]:
@@ -176,6 +205,4 @@ def extension(path: str) -> str:
 
 
 def _damaged(rule: str, where: str, error: Exception) -> Dropped:
-    return Dropped(rule, 'file', where, f'{type(error).__name__}: {error}')
-
-
+    return Dropped(rule, 'file', where, excerpt=f'{type(error).__name__}: {error}')

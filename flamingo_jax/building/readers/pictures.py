@@ -5,6 +5,7 @@ tars, or files, with a .json beside each picture that has its URL. An index by n
 into memory, so that all workers share it.
 """
 
+import base64
 import contextlib
 import hashlib
 import io
@@ -14,11 +15,14 @@ import pathlib
 import tarfile
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import PIL.Image
 from tqdm import tqdm
 
+from flamingo_jax.building.ledger import Dropped
+from flamingo_jax.building.readers.containers import json_file, parquet_rows
 from flamingo_jax.inputs.films import to_film
 from flamingo_jax.inputs.images import PictureError
 
@@ -26,7 +30,8 @@ LARGEST_SIDE, LARGEST_AREA = 20_000, 10**8  # Pixels. OBELICS has the same longe
 LARGEST_FILM = 2**28  # Bytes.
 PICTURES = ('.jpg', '.jpeg', '.png', '.webp', '.gif', '.bmp', '.tif', '.tiff')
 FILMS = ('.mp4', '.webm', '.mkv', '.avi', '.mov', '.m4v', '.mpg', '.mpeg')
-ENTRY = np.dtype([('key', np.uint64), ('file', np.uint32), ('offset', np.uint64), ('length', np.uint64)])
+PLACE = np.dtype([('file', np.uint32), ('offset', np.uint64), ('length', np.uint64)])
+PARTS = ('keys', 'places')  # The files of an index: sorted keys, and where each lies.
 
 
 def picture_rule(data: bytes) -> str:
@@ -77,10 +82,10 @@ class Pictures:
     """The files of a folder, by the names and URLs by which a set knows them."""
 
     def __init__(self, folder: str | None = None, index: str | None = None):
-        """No folder: the set holds its pictures itself. index: file made by `make_index`, if names are not paths."""
+        """No folder: the set holds its pictures itself. index: what `make_index` made, if names are not paths."""
         self._folder, self._index = folder, index
 
-    def read(self, name: str) -> bytes | None:
+    def read(self, name: Any) -> bytes | None:
         """The file of this path, base name or URL; None if there is none. A path never leads out of the folder."""
         if self._folder is None or not isinstance(name, str) or not name or '\0' in name:
             return None
@@ -93,14 +98,14 @@ class Pictures:
     def _indexed(self, name: str) -> bytes | None:
         if self._index is None:
             return None
-        if not hasattr(self, '_entries'):
-            self._entries = np.load(self._index, mmap_mode='r')
+        if not hasattr(self, '_keys'):
+            self._keys, self._places = (np.load(f'{self._index}.{part}.npy', mmap_mode='r') for part in PARTS)
             self._files = json.loads(pathlib.Path(f'{self._index}.json').read_text())
-        key = _key(name)
-        at = np.searchsorted(self._entries['key'], key)
-        if at == len(self._entries) or self._entries['key'][at] != key:
+        key = np.uint64(_key(name))
+        at = int(np.searchsorted(self._keys, key))
+        if at == len(self._keys) or self._keys[at] != key:
             return None
-        _, file, offset, length = self._entries[at].tolist()
+        file, offset, length = self._places[at].tolist()
         try:
             with open(self._files[file], 'rb') as opened:
                 opened.seek(offset)
@@ -116,15 +121,21 @@ class Pictures:
 def make_index(folder: str, out: str) -> int:
     """Indexes all pictures and films under a folder, and in its tars, by base name and by URL.
 
-    If two have the same name, the first in the order of paths is found.
+    `folder` may also be a file with pictures in base64: MIMIC-IT's images.parquet or XX.json. If two files have
+    the same name, the first in the order of paths is found.
 
     Args:
-      out: file to write; the names of the files go to OUT.json.
+      out: beginning of the names of the files to write.
 
     Returns:
       The number of pictures and films.
+
+    Raises:
+      ValueError: a file of base64 cannot be read.
     """
-    files, entries, pictures = [], [], 0
+    files, keys, places, pictures = [], [], [], 0
+    if os.path.isfile(folder):
+        return _of_base64(folder, out)
     found = sorted(str(path) for path in pathlib.Path(folder).rglob('*') if path.is_file())
     for path in tqdm(found, unit=' files', desc='index of pictures', delay=2):
         if path.endswith('.tar'):
@@ -134,14 +145,59 @@ def make_index(folder: str, out: str) -> int:
         else:
             continue
         for name, offset, length, url in inside:
-            entries += [(_key(key), len(files), offset, length) for key in (name, url) if key]
+            for key in filter(None, (name, url)):
+                keys.append(_key(key))
+                places.append((len(files), offset, length))
         pictures += len(inside)
         files.append(path)
-    index = np.array(entries, ENTRY)
-    with open(out, 'wb') as file:
-        np.save(file, index[np.argsort(index['key'], kind='stable')])
-    pathlib.Path(f'{out}.json').write_text(json.dumps(files))
+    _save(out, keys, places, files)
     return pictures
+
+
+def _save(out: str, keys: list[int], places: list[tuple[int, int, int]], files: list[str]) -> None:
+    order = np.argsort(np.array(keys, np.uint64), kind='stable')
+    np.save(f'{out}.keys.npy', np.array(keys, np.uint64)[order])
+    np.save(f'{out}.places.npy', np.array(places, PLACE)[order])
+    pathlib.Path(f'{out}.json').write_text(json.dumps(files))
+
+
+def _of_base64(path: str, out: str) -> int:
+    """Writes the pictures of a file of base64 to OUT.pictures and indexes them."""
+    keys, places, at = [], [], 0
+    with open(f'{out}.pictures', 'wb') as file:
+        for name, text in tqdm(_base64_rows(path), unit=' pictures', desc='index of pictures', delay=2):
+            data = decoded(text)
+            if data is not None:
+                keys.append(_key(name))
+                places.append((0, at, len(data)))
+                at += file.write(data)
+    _save(out, keys, places, [f'{out}.pictures'])
+    return len(keys)
+
+
+def _base64_rows(path: str) -> Iterator[tuple[str, str]]:
+    """(id, base64) of a .json object, or of a .parquet file whose index or first other column is the id."""
+    if path.lower().endswith('.parquet'):
+        for row in parquet_rows(path, path):
+            if isinstance(row, Dropped):
+                raise ValueError(f'The pictures in {path} cannot be read: {row.excerpt}. Fetch the file again.')
+            text = row.value.pop('base64', None)
+            yield str(next(iter(row.value.values()), '')), text
+        return
+    row = json_file(path, path)
+    if isinstance(row, Dropped) or not isinstance(row.value, dict):
+        raise ValueError(f'The pictures in {path} cannot be read: it is no JSON object. Fetch the file again.')
+    yield from row.value.items()
+
+
+def decoded(text: Any) -> bytes | None:
+    """The bytes of a text in base64, with or without 'data:image/png;base64,'; b'' if it is none, None without text."""
+    if not isinstance(text, str):
+        return None
+    try:
+        return base64.b64decode(text.partition(',')[2] if text.startswith('data:') else text)
+    except ValueError:
+        return b''
 
 
 def _in_tar(path: str) -> Iterator[tuple[str, int, int, str]]:

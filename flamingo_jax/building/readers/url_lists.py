@@ -1,0 +1,45 @@
+"""Lists of URLs and captions: CC3M and CC12M (.tsv), LAION, COYO and DataComp (.parquet)."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from flamingo_jax.building.document import Document
+from flamingo_jax.building.ledger import Dropped
+from flamingo_jax.building.readers.containers import Row, documents, parquet_rows, text_lines
+from flamingo_jax.building.readers.draft import Draft
+from flamingo_jax.building.readers.pictures import Pictures
+
+# Names of the columns, the first that is there counts.
+URLS, TEXTS = ('url', 'URL', 'image_url'), ('text', 'TEXT', 'caption')
+
+
+def read_tsv(path: str, name: str, pictures: Pictures) -> Iterator[Document | Dropped]:
+    """The pairs of a .tsv file without a header: caption and URL (CC3M), or URL and caption (CC12M)."""
+
+    def make(row: Row) -> Iterator[Document | Dropped]:
+        first, _, second = row.value.partition('\t')
+        if second.startswith(('http://', 'https://')):
+            yield from _pair(row, second, first, pictures)
+        elif first.startswith(('http://', 'https://')):
+            yield from _pair(row, first, second, pictures)
+        else:
+            raise ValueError('neither of its two columns is a URL')
+
+    yield from documents(text_lines(path, name), make)
+
+
+def read_parquet(path: str, name: str, pictures: Pictures) -> Iterator[Document | Dropped]:
+    """The pairs of a Parquet file."""
+
+    def make(row: Row) -> Iterator[Document | Dropped]:
+        url, text = (next(row.value[key] for key in keys if key in row.value) for keys in (URLS, TEXTS))
+        yield from _pair(row, url, text or '', pictures)
+
+    yield from documents(parquet_rows(path, name, URLS + TEXTS), make)
+
+
+def _pair(row: Row, url: Any, text: Any, pictures: Pictures) -> Iterator[Document | Dropped]:
+    draft = Draft(row.where, str(url or ''))
+    draft.picture(pictures.read(url), url)
+    draft.text(text.strip())
+    yield from draft.finish()

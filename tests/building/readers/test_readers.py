@@ -1,0 +1,245 @@
+"""Each published set in its official shape: what becomes of it, and what is counted as dropped."""
+
+import collections
+import io
+import json
+import zlib
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from flamingo_jax.building.document import Document
+from flamingo_jax.building.readers.pictures import Pictures, make_index, picture_rule
+from flamingo_jax.inputs.films import to_film
+from tests.building.readers import published
+from tests.building.readers.published import SETS, clip, picture
+
+
+def read(written, work):
+    """(documents, dropped by rule)."""
+    index = None
+    if written.pictures is not None:
+        index = str(work / 'index')
+        make_index(str(written.pictures), index)
+    pictures = Pictures(str(written.pictures) if written.pictures else None, index)
+    made = list(written.read(str(written.path), written.path.name, pictures))
+    documents = [one for one in made if isinstance(one, Document)]
+    dropped = collections.Counter(one.rule for one in made if not isinstance(one, Document))
+    assert len({one.id for one in documents}) == len(documents)
+    return documents, dict(dropped)
+
+
+def spelled(document):
+    """A document as one string: <number> is a picture, [number] a film, (a text) is not learnt."""
+    parts = []
+    for text, image, weight in zip(document.texts, document.images, document.weights, strict=True):
+        if image:
+            red, green, blue = to_film(image, 8, 12, 'squash', 0.0)[0, 6, 4].tolist()
+            is_film = abs(red - blue) < 5
+            parts.append(f'[{round(red / 10)}]' if is_film else f'<{round(red / 20)}>')
+        else:
+            parts.append(text if weight else f'({text})')
+    return '|'.join(parts)
+
+
+@pytest.fixture
+def of(tmp_path):
+    def written(name):
+        (tmp_path / 'set').mkdir()
+        return read(SETS[name](tmp_path / 'set'), tmp_path)
+
+    return written
+
+
+def test_obelics(of):
+    """A lost picture leaves the text where it is; another article is another document; a tag's name is no tag."""
+    documents, dropped = of('obelics')
+    assert [spelled(one) for one in documents] == [
+        '<1>|Two cats.\n\nA dog.|No bird.|<2>',
+        'Two.|<1>|Three.|Four < image> < EOC>',
+        '<2>|After the error.',
+    ]
+    assert documents[0].url == 'https://a.b/0' and documents[1].id.endswith('#1.1')
+    assert dropped == dict(
+        picture_missing=2,
+        picture_is_html=1,
+        document_without_picture=2,
+        document_malformed=1,
+        mark_in_text=1,
+    )
+
+
+def test_omnicorpus(of):
+    documents, dropped = of('omnicorpus')
+    assert [spelled(one) for one in documents] == ['<1>|A cat.'] and not dropped
+    assert documents[0].url == 'https://a.b/page'
+
+
+def test_mint1t(of):
+    documents, dropped = of('mint1t')
+    assert [spelled(one) for one in documents] == ['<1>|Figure.|<2>', '<1>|Figure.|<2>']
+    assert dropped == dict(picture_missing=1)
+
+
+def test_mmc4(of):
+    """Whole, a page keeps its own assignment. Without picture a, sentence 0 is free for b."""
+    documents, dropped = of('mmc4')
+    assert [spelled(one) for one in documents] == [
+        '<0>|Lock it. Press < image> it.|<1>|Then go.',
+        '<1>|Lock it. Press < image> it. Then go.',
+    ]
+    assert dropped == dict(
+        picture_similarity=2, picture_missing=1, json_damaged=1, document_malformed=1, mark_in_text=2
+    )
+
+
+def test_open_flamingo(of):
+    documents, dropped = of('open_flamingo')
+    assert [spelled(one) for one in documents] == [
+        '<1>|Lock it. Press < image> it. Then go.',
+        'Look:|<1>|A cat.|<2>|A dog.',
+    ]
+    assert dropped == dict(picture_missing=1, picture_similarity=1, mark_in_text=1)
+
+
+def test_pairs(of):
+    documents, dropped = of('pairs')
+    assert [spelled(one) for one in documents] == ['<0>|A cat < |endofchunk|> sits.', '<1>|A dog.']
+    assert documents[0].url == 'http://x.y/0'
+    assert dropped == dict(picture_not_downloaded=1, document_without_text=1, mark_in_text=1)
+
+
+def test_cc3m_and_cc12m(of):
+    documents, dropped = of('cc3m')
+    assert [spelled(one) for one in documents] == ['<0>|a cat', '<1>|a dog']
+    assert dropped == dict(picture_missing=1, document_without_picture=1, document_malformed=1)
+
+
+def test_laion(of):
+    documents, dropped = of('laion')
+    assert [spelled(one) for one in documents] == ['<0>|a cat']
+    assert dropped == dict(picture_missing=1, document_without_picture=1, document_without_text=1)
+
+
+def test_coco(of):
+    documents, dropped = of('coco')
+    assert [spelled(one) for one in documents] == ['<9>|A cat.', '<9>|One cat.']
+    assert dropped == dict(picture_missing=1, document_without_picture=1, document_malformed=1)
+
+
+def test_films(of):
+    documents, dropped = of('films')
+    assert [spelled(one) for one in documents] == ['[1]|It gets bright.']
+    assert dropped == dict(film_unreadable=1, document_without_picture=1)
+
+
+def test_webvid(of):
+    documents, dropped = of('webvid')
+    assert [spelled(one) for one in documents] == ['[1]|Bright, "very" bright.\nReally.']
+    assert dropped == dict(film_missing=1, document_without_picture=1)
+
+
+def test_sharegpt4video(of):
+    """The caption of the whole, not that of a piece."""
+    documents, dropped = of('sharegpt4video')
+    assert [spelled(one) for one in documents] == ['[1]|It gets bright.']
+    assert dropped == dict(document_without_text=1)
+
+
+def test_llava(of):
+    """The tag of a human's turn is a picture, wherever it stands; the same text in an answer is none."""
+    documents, dropped = of('llava')
+    assert [spelled(one) for one in documents] == [
+        '<1>|(Question: What is it? Answer:)| A cat.|(\nQuestion: Sure? Answer:)| Yes, < image>.',
+        '<1>|(Question: What is it? Answer:)| A cat.',
+        '(Question: Two and two? Answer:)| Four.',
+        '<7>|(Question: The title? Answer:)| Cats.',
+    ]
+    assert dropped == dict(picture_missing=2, document_without_picture=2, document_malformed=1, mark_in_text=1)
+
+
+def test_mimic_it(of):
+    """Related instructions come first, without those whose picture is lost; frames are a film."""
+    documents, dropped = of('mimic_it')
+    asked = '(Question: Who? Answer:)| A dog.'
+    assert [spelled(one) for one in documents[:2]] == [
+        f'<2>|{asked}|<1>|(Question: What? Answer:)| A cat.',
+        f'<2>|{asked}',
+    ]
+    assert len(documents) == 3 and documents[2].texts == ['', 'Question: Then? Answer:', ' Blue.']
+    reds = to_film(documents[2].images[0], 3, 12, 'squash')[:, 6, 4, 0]
+    assert np.abs(reds.astype(int) - [20, 40, 20]).max() < 8  # WebP is lossy.
+    assert dropped == dict(picture_missing=2, related_instruction_missing=1, document_without_picture=1)
+
+
+def test_m3it(of):
+    documents, dropped = of('m3it')
+    assert [spelled(one) for one in documents] == [
+        '<1>|(Question: Look. What is it? Answer:)| A cat.',
+        '<2>|(Question: Describe. Answer:)| A dog.',
+    ]
+    assert dropped == dict(picture_empty=1, document_without_picture=1)
+
+
+DAMAGED = dict(obelics='parquet', omnicorpus='parquet', laion='parquet', mmc4='zip', llava='json', mimic_it='json')
+DAMAGED |= dict(coco='json', sharegpt4video='json', m3it='json') | dict.fromkeys(
+    ('mint1t', 'open_flamingo', 'pairs', 'films'), 'tar'
+)
+
+
+@pytest.mark.parametrize('name', DAMAGED)
+def test_a_file_that_is_cut_short_is_counted_and_its_beginning_kept(name, tmp_path):
+    (tmp_path / 'set').mkdir()
+    written = SETS[name](tmp_path / 'set')
+    whole, _ = read(written, tmp_path)
+    data = written.path.read_bytes()
+    # Where a tar has its last member: behind it is only zero.
+    written.path.write_bytes(data[: len(data.rstrip(b'\0')) * 3 // 4])
+    documents, dropped = read(written, tmp_path)
+    assert f'{DAMAGED[name]}_damaged' in dropped
+    assert {one.id for one in documents} <= {one.id for one in whole}
+    written.path.write_bytes(b'')
+    documents, dropped = read(written, tmp_path)
+    assert not documents
+    assert name in ('sharegpt4video', 'm3it') or f'{DAMAGED[name]}_damaged' in dropped
+
+
+def test_a_damaged_header_in_the_middle_of_a_tar_is_not_its_end(tmp_path):
+    """Python's `tarfile` takes it for one."""
+    written = SETS['pairs'](tmp_path)
+    data = bytearray(written.path.read_bytes())
+    begin = data.index(b'000000001.jpg')
+    data[begin + 148 : begin + 156] = b'7' * 8  # The checksum.
+    written.path.write_bytes(data)
+    documents, dropped = read(written, tmp_path)
+    assert len(documents) == 1 and dropped['tar_damaged'] == 1
+
+
+def test_pictures_are_checked():
+    assert picture_rule(picture(1)) == ''
+    assert picture_rule(b'') == 'picture_empty'
+    assert picture_rule(b' \n<HTML>') == 'picture_is_html'
+    assert picture_rule(picture(1)[:-40]) == picture_rule(b'GIF89a') == 'picture_unreadable'
+    bomb = bytearray(picture(1))
+    bomb[16:24] = (60_000).to_bytes(4, 'big') * 2
+    bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, 'big')
+    assert picture_rule(bytes(bomb)) == 'picture_too_large'
+    long = io.BytesIO()
+    PIL.Image.new('1', (20_001, 1)).save(long, 'PNG')
+    assert picture_rule(long.getvalue()) == 'picture_too_large'
+
+
+def test_pictures_are_found_by_path_name_and_url(tmp_path):
+    (tmp_path / 'a/b').mkdir(parents=True)
+    (tmp_path / 'a/b/x.png').write_bytes(picture(1))
+    (tmp_path / 'a/b/x.json').write_text(json.dumps(dict(url='http://c.d/é.png')))
+    (tmp_path / 'secret.png').write_bytes(picture(2))
+    published.stored_by_img2dataset(tmp_path / 'a/tars', {'http://c.d/1': picture(3), 'http://c.d/2': clip(4)})
+    assert make_index(str(tmp_path / 'a'), str(tmp_path / 'index')) == 3
+    pictures = Pictures(str(tmp_path / 'a'), str(tmp_path / 'index'))
+    assert pictures.read('b/x.png') == pictures.read('x.png') == pictures.read('http://c.d/é.png') == picture(1)
+    assert pictures.read('http://c.d/1') == picture(3) and len(pictures.read('http://c.d/2')) == len(clip(4))
+    for name in ('../secret.png', str(tmp_path / 'secret.png'), 'b', '', 'x\0y', 'http://c.d/3', None, 7):
+        assert pictures.read(name) is None
+    assert Pictures().read('x.png') is None
