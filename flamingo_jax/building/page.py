@@ -124,7 +124,10 @@ def read_page(data: bytes, url: str, declared: str = '', rules: PageRules = DEFA
     text, wrong = decode(data, declared)
     if text.count('\ufffd') > 0.01 * len(text):
         raise PageError('page_charset', text.count('\ufffd') / len(text), wrong)
-    body = HTMLTree.parse(text.replace('\0', '')).body
+    tree = HTMLTree.parse(text.replace('\0', ''))
+    if reserved := _reserved(tree):
+        raise PageError('page_opt_out', None, reserved)
+    body = tree.body
     if body is None:
         raise PageError('page_empty')
     walk = _Walk(url, rules)
@@ -134,6 +137,22 @@ def read_page(data: bytes, url: str, declared: str = '', rules: PageRules = DEFA
     if not walk.nodes:
         raise PageError('page_empty')
     return Page(url, tuple(walk.nodes), tuple(walk.dropped))
+
+
+def opted_out(robots: str, reserved: bool) -> bool:
+    """Whether a server's headers ask not to train on what it sent: X-Robots-Tag, and TDM-Reservation (W3C TDMRep)."""
+    return reserved or bool({'noai', 'noimageai'} & set(re.split(r'[\s,;:]+', robots.lower())))
+
+
+def _reserved(tree: HTMLTree) -> str:
+    """The meta element by which a page asks the same; '' if it has none."""
+    if tree.head is None:
+        return ''
+    for meta in tree.head.get_elements_by_tag_name('meta'):
+        name, content = (meta.getattr('name') or '').lower(), (meta.getattr('content') or '').strip()
+        if (name == 'robots' and opted_out(content, False)) or (name == 'tdm-reservation' and content == '1'):
+            return f'{name}: {content}'
+    return ''
 
 
 class _Walk:

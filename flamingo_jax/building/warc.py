@@ -113,7 +113,8 @@ def seekable(path: str, work: str) -> tuple[str, Dropped | None]:
         with open(copy, 'wb') as out:
             try:
                 unpacked = reader(file)
-                while block := unpacked.read(2**20):
+                read = getattr(unpacked, 'read1', unpacked.read)  # Gives what there is before it meets damage.
+                while block := read(2**20):
                     written += out.write(block)
                     if written > MOST_UNPACKED:
                         problem = Dropped('warc_bomb', 'file', path, excerpt=f'over {MOST_UNPACKED} bytes unpacked')
