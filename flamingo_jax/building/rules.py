@@ -60,3 +60,6 @@ class PageRules:
     picture_look_repeats: int = 10  # Ours: the same for pictures that look the same, in documents of one language.
     benchmark_distance: int = 4  # Ours: most bits of 64 in which the hash of a benchmark's picture differs.
     benchmark_words: int = 13  # GPT-3's: a run of so many words that a benchmark's text has too.
+
+
+DEFAULT = PageRules()

@@ -1,0 +1,428 @@
+"""Web pages in WARC files -> interleaved documents, as the paper's M3W (section 3.2.1 and appendix A.1).
+
+    files ── read ──┬── pages ──── latest of a URL ──┬── links ──┬── judged ──┬── whole ──┬── documents
+                    ├── pictures (where they are) ───┼───────────┘            │           │
+                    └── keys of their texts ─────────┴── duplicates ──────────┴── marks ──┘
+
+Only short facts go through Beam: where a page or a picture is, its hashes, and what is wrong with it. In the end each
+page is read a second time from its place, and its pictures for the first time in full. So memory holds one page.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import urllib.parse
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from flamingo_jax.building import duplicates, filters, look, page, texts, warc
+from flamingo_jax.building.document import Document
+from flamingo_jax.building.ledger import Dropped
+from flamingo_jax.building.page import Link, PageError, Text
+from flamingo_jax.building.rules import PageRules
+from flamingo_jax.building.runner import beam
+from flamingo_jax.building.write import Sources
+
+SAMPLED_BYTES = 100_000  # A dropped picture of at most so many bytes may be shown in the ledger.
+
+
+class Found(NamedTuple):
+    """A page that the rules of texts keep."""
+
+    id: str
+    url: str
+    date: str
+    place: warc.Place
+    language: str
+    links: tuple[tuple[int, str], ...]  # Place in the page and URL of each picture.
+    lines: tuple[tuple[int, bytes], ...]  # Place and key of each text.
+
+
+class Shown(NamedTuple):
+    """A picture of a page that the rules of pictures keep."""
+
+    place: int
+    url: str
+    look: int
+    file: str  # Where it is,
+    offset: int  # and the record's position; -1 is a file of its own.
+
+
+class Whole(NamedTuple):
+    """A page with its pictures."""
+
+    found: Found
+    shown: tuple[Shown, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class PageSource:
+    """Where pages and their pictures come from."""
+
+    warcs: tuple[str, ...]
+    rules: PageRules
+    pictures: str = ''  # A folder of pictures at HOST/PATH, or named by the SHA-256 of their URL; '' is none.
+    benchmarks: str = ''  # A file of `index_benchmarks`; '' is none.
+    licence: str = ''
+
+    def sources(self, pipeline: beam.Pipeline, work: str) -> Sources:
+        """The documents, and what was dropped."""
+        rules = self.rules
+        read = (
+            pipeline
+            | 'files' >> beam.Create(self.warcs)
+            | 'spread files' >> beam.Reshuffle()
+            | 'read' >> beam.ParDo(_Read(self, work)).with_outputs('pictures', 'keys', 'dropped', main='pages')
+        )
+        latest = read.pages | 'by url' >> beam.GroupByKey() | 'latest' >> _split(_latest)
+        links = latest.main | 'links' >> beam.FlatMap(_links)
+        judged = (
+            dict(links=links, pictures=read.pictures)
+            | 'by picture' >> beam.CoGroupByKey()
+            | 'judge' >> beam.ParDo(_Judge(self)).with_outputs('dropped', main='main')
+        )
+        same = read.keys | 'by text' >> beam.GroupByKey() | 'same text' >> beam.FlatMap(_same_text)
+        whole = (
+            dict(
+                found=latest.main | 'by id' >> beam.Map(lambda found: (found.id, found)),
+                shown=judged.main,
+                same=same,
+            )
+            | 'by page' >> beam.CoGroupByKey()
+            | 'whole' >> _split(_whole, rules)
+        )
+        marks = (
+            whole.main
+            | 'shared keys' >> beam.FlatMap(_shared_keys)
+            | 'by key' >> beam.GroupByKey()
+            | 'marks' >> beam.FlatMap(_marks, rules)
+        )
+        documents = (
+            dict(whole=whole.main | 'whole by id' >> beam.Map(lambda one: (one.found.id, one)), marks=marks)
+            | 'marks by page' >> beam.CoGroupByKey()
+            | 'documents' >> beam.ParDo(_Finish(self)).with_outputs('dropped', main='main')
+        )
+        dropped = [read.dropped, latest.dropped, judged.dropped, whole.dropped, documents.dropped]
+        return Sources({'train': documents.main}, dropped)
+
+
+def _split(function, *arguments):
+    """A FlatMap whose `Dropped` go to the output `dropped`."""
+    return beam.FlatMap(_tag, function, *arguments).with_outputs('dropped', main='main')
+
+
+def _tag(item, function, *arguments):
+    for made in function(item, *arguments):
+        yield beam.pvalue.TaggedOutput('dropped', made) if isinstance(made, Dropped) else made
+
+
+def read_texts(
+    response: warc.Response, rules: PageRules
+) -> tuple[page.Page, list[Text], list[Link], str, list[Dropped]]:
+    """A page, its texts and pictures that the rules of texts keep, its language, and what was dropped.
+
+    Raises:
+      PageError: the page is not to be read, or its texts together are dropped.
+    """
+    read = page.read_page(response.data, response.url, response.charset, rules)
+    nodes = [node for node in read.nodes if isinstance(node, Text)]
+    prose = [node for node in nodes if node.kind == 'text' and node.links <= 0.5]
+    language = texts.language_of('\n'.join(node.text for node in prose or nodes))
+    kept, links, dropped = [], [], list(read.dropped)
+    for node in read.nodes:
+        if isinstance(node, Text):
+            if broken := filters.broken_by_text(node, language, rules):
+                dropped.append(Dropped(broken[0], 'text', read.url, node.place, node.text, broken[1]))
+            else:
+                kept.append(node)
+        elif (
+            rules.picture_min_side
+            and min(s for s in (node.width, node.height, 10**6) if s is not None) < rules.picture_min_side
+        ):
+            least = min(s for s in (node.width, node.height) if s is not None)
+            dropped.append(Dropped('picture_min_side', 'picture', read.url, node.place, node.url, least))
+        elif any(node.url == link.url for link in links):
+            dropped.append(Dropped('picture_repeated', 'picture', read.url, node.place, node.url))  # OBELICS, step 14.
+        else:
+            links.append(node)
+    return read, kept, links, language, dropped
+
+
+class _Read(beam.DoFn):
+    """A file -> its pages that the rules of texts keep, where its pictures are, and keys of the texts."""
+
+    def __init__(self, source: PageSource, work: str):
+        self._source, self._work = source, work
+
+    def process(self, path: str) -> Iterator:
+        """Reads all of a file."""
+        readable, problem = warc.seekable(path, self._work)
+        if problem:
+            yield _drop(problem)
+        for found in warc.read_warc(readable):
+            if isinstance(found, warc.Damage):
+                yield _drop(Dropped(found.rule, 'record', path, found.offset, found.said))
+            elif found.type.startswith('image/') or _named_as_picture(found.url):
+                yield beam.pvalue.TaggedOutput(
+                    'pictures', (_join_key(found.url), (found.date, found.place, found.status))
+                )
+            elif found.type in warc.HTML and found.status == 200:
+                yield from self._page(found)
+
+    def _page(self, response: warc.Response) -> Iterator:
+        rules, where = self._source.rules, response.url
+        try:
+            if page.opted_out(response.robots, response.reserved):
+                raise PageError('page_opt_out', None, response.robots or 'TDM-Reservation: 1')
+            read, kept, links, language, dropped = read_texts(response, rules)
+        except PageError as error:
+            yield _drop(Dropped(error.rule, 'page', where, -1, error.excerpt, error.value))
+            return
+        yield from map(_drop, dropped)
+        whole = '\n'.join(node.text for node in kept)
+        if broken := filters.broken_by_document(kept, language, rules):
+            yield _drop(Dropped(broken[0], 'document', where, -1, whole, broken[1]))
+            return
+        if len(links) < rules.document_min_pictures:
+            yield _drop(Dropped('document_min_pictures', 'document', where, -1, whole, len(links)))
+            return
+        if duplicates.open_benchmarks(self._source.benchmarks).text(whole, rules.benchmark_words):
+            yield _drop(Dropped('benchmark_words', 'document', where, -1, whole))
+            return
+        name = hashlib.sha256(where.encode('utf-8', 'replace')).hexdigest()[:24]
+        yield (
+            where,
+            Found(
+                name,
+                where,
+                response.date,
+                response.place,
+                language,
+                tuple((link.place, link.url) for link in links),
+                tuple((node.place, duplicates.text_key(node.text)) for node in kept if node.kind == 'text'),
+            ),
+        )
+        if rules.document_same_text:
+            yield beam.pvalue.TaggedOutput('keys', (b'=' + duplicates.text_key(whole), name))
+        if rules.document_near_text:
+            for key in duplicates.near_keys(whole):
+                yield beam.pvalue.TaggedOutput('keys', (key, name))
+
+
+def _drop(dropped: Dropped):
+    return beam.pvalue.TaggedOutput('dropped', dropped)
+
+
+def _named_as_picture(url: str) -> bool:
+    return urllib.parse.urlsplit(url).path.lower().endswith(duplicates.PICTURES)
+
+
+def _join_key(url: str) -> str:
+    """By which links find their pictures: http and https are one."""
+    return url.split('#')[0].removeprefix('https:').removeprefix('http:')
+
+
+def _latest(captures: tuple[str, Iterable[Found]]) -> Iterator[Found | Dropped]:
+    """The latest capture of a URL (OBELICS, step 9)."""
+    url, every = captures
+    *older, latest = sorted(every, key=lambda found: (found.date, found.place))
+    yield latest
+    for found in older:
+        yield Dropped('page_url', 'page', url, -1, f'{found.date} {found.place.path} {found.place.offset}')
+
+
+def _links(found: Found) -> Iterator:
+    for place, url in found.links:
+        yield _join_key(url), (found.id, found.url, place, url)
+
+
+class _Judge(beam.DoFn):
+    """A picture with all links to it -> whether it is kept, for each page that shows it."""
+
+    def __init__(self, source: PageSource):
+        self._source = source
+
+    def process(self, item) -> Iterator:
+        """Reads the picture once."""
+        _, groups = item
+        links = sorted(groups['links'])
+        if not links:
+            return
+        captures = sorted(groups['pictures'], reverse=True)
+        rules, data, seen, file = self._source.rules, b'', None, None
+        try:
+            data, file = self._read(captures, links[0][3])
+            seen = look.look_at(data, rules)
+            name = duplicates.open_benchmarks(self._source.benchmarks).picture(seen.hash, rules.benchmark_distance)
+            if name:
+                raise look.LookError('benchmark_distance', None, name)
+        except look.LookError as error:
+            said = f' {error.excerpt}' if error.excerpt else ''
+            shown = data if len(data) <= SAMPLED_BYTES else b''
+            for _, where, place, url in links:
+                yield _drop(Dropped(error.rule, 'picture', where, place, f'{url}{said}', error.value, shown))
+            return
+        for name, _, place, url in links:
+            yield name, Shown(place, url, seen.hash, *file)
+
+    def _read(self, captures, url: str) -> tuple[bytes, tuple[str, int]]:
+        status = None
+        for _, place, status in captures:
+            if status == 200:
+                response = warc.read_at(place)
+                if page.opted_out(response.robots, response.reserved):
+                    raise look.LookError('picture_opt_out', None, response.robots)
+                return response.data, (place.path, place.offset)
+        if path := _in_folder(self._source.pictures, url):
+            with open(path, 'rb') as file:
+                return file.read(self._source.rules.picture_max_bytes + 1), (path, -1)
+        raise look.LookError('picture_status' if status else 'picture_missing', status)
+
+
+def _in_folder(folder: str, url: str) -> str:
+    """The file of a picture; '' if there is none."""
+    if not folder:
+        return ''
+    parts = urllib.parse.urlsplit(url)
+    path = urllib.parse.unquote(parts.path).lstrip('/')
+    hashed = hashlib.sha256(url.encode('utf-8', 'replace')).hexdigest()
+    names = [f'{parts.hostname}/{path}', hashed, f'{hashed}{pathlib.PurePosixPath(path).suffix}']
+    if parts.query:
+        names.insert(0, f'{parts.hostname}/{path}?{parts.query}')  # As wget names it.
+    for name in names:
+        found = os.path.realpath(os.path.join(folder, name))
+        if found.startswith(os.path.realpath(folder) + os.sep) and os.path.isfile(found):
+            return found
+    return ''
+
+
+def _same_text(group: tuple[bytes, Iterable[str]]) -> Iterator[tuple[str, tuple[str, str]]]:
+    """All pages but one that share a key, with that one."""
+    key, names = group
+    first, *others = sorted(set(names))
+    rule = 'document_same_text' if key.startswith(b'=') else 'document_near_text'
+    for name in others:
+        yield name, (rule, first)
+
+
+def _whole(group, rules: PageRules) -> Iterator[Whole | Dropped]:
+    """A page with its pictures, unless another page is the same or too few or too many pictures are left."""
+    _, parts = group
+    for found in parts['found']:
+        same = sorted(parts['same'], key=lambda one: (one[0] != 'document_same_text', one))
+        shown = tuple(sorted(parts['shown']))
+        if same:
+            yield Dropped(same[0][0], 'document', found.url, -1, f'The same as the document {same[0][1]}.')
+        elif len(shown) < rules.document_min_pictures:
+            yield Dropped('document_min_pictures', 'document', found.url, -1, '', len(shown))
+        elif rules.document_max_pictures and len(shown) > rules.document_max_pictures:
+            yield Dropped('document_max_pictures', 'document', found.url, -1, '', len(shown))
+        else:
+            yield Whole(found, shown)
+
+
+def _shared_keys(whole: Whole) -> Iterator:
+    """What a page may share with others: its texts with those of its site, its pictures with all."""
+    found, shown = whole
+    site = urllib.parse.urlsplit(found.url).netloc.lower()
+    for _, key in set(found.lines):
+        yield ('text_on_site', site, found.language, key), (found.date, found.id)
+    for url in {one.url for one in shown}:
+        yield ('picture_url_repeats', '', '', url.encode()), (found.date, found.id)
+    for seen in {one.look for one in shown}:
+        yield ('picture_look_repeats', '', found.language, seen.to_bytes(8, 'big')), (found.date, found.id)
+    together = '\n'.join(sorted({one.url for one in shown}))
+    key = hashlib.blake2b(together.encode(), digest_size=16).digest()
+    yield ('document_same_pictures', '', '', key), (found.date, found.id)
+
+
+def _marks(group, rules: PageRules) -> Iterator[tuple[str, tuple[str, bytes]]]:
+    """What is to be dropped from a page, since too many others have it."""
+    (rule, _, _, key), pages = group
+    pages = sorted(set(pages))
+    limit = getattr(rules, rule)
+    if not limit:
+        return
+    if rule == 'document_same_pictures':
+        pages = pages[:-1]  # The latest stays.
+    elif rule == 'text_on_site':
+        pages = pages if len(pages) >= limit else []
+    elif len(pages) <= limit:
+        return
+    for _, name in pages:
+        yield name, (rule, key)
+
+
+class _Finish(beam.DoFn):
+    """A page with its pictures and marks -> the document."""
+
+    def __init__(self, source: PageSource):
+        self._source = source
+
+    def process(self, item) -> Iterator:
+        """Reads the page again, and its pictures in full."""
+        _, parts = item
+        rules, marked = self._source.rules, set(parts['marks'])
+        for found, shown in parts['whole']:
+            where = found.url
+            if any(rule == 'document_same_pictures' for rule, _ in marked):
+                yield _drop(Dropped('document_same_pictures', 'document', where))
+                continue
+            response = warc.read_at(found.place)
+            _, kept, _, language, _ = read_texts(response, rules)
+            texts_left, pictures_left = [], []
+            for node in kept:
+                if ('text_on_site', duplicates.text_key(node.text)) in marked and node.kind == 'text':
+                    yield _drop(Dropped('text_on_site', 'text', where, node.place, node.text))
+                else:
+                    texts_left.append(node)
+            for one in shown:
+                repeats = [
+                    rule
+                    for rule, key in (
+                        ('picture_url_repeats', one.url.encode()),
+                        ('picture_look_repeats', one.look.to_bytes(8, 'big')),
+                    )
+                    if (rule, key) in marked
+                ]
+                if repeats:
+                    yield _drop(Dropped(repeats[0], 'picture', where, one.place, one.url, None, self._sample(one)))
+                else:
+                    pictures_left.append(one)
+            words = texts.number_of_words('\n'.join(node.text for node in texts_left))
+            if words < rules.document_min_words:
+                yield _drop(Dropped('document_min_words', 'document', where, -1, '', words))
+            elif len(pictures_left) < rules.document_min_pictures:
+                yield _drop(Dropped('document_min_pictures', 'document', where, -1, '', len(pictures_left)))
+            else:
+                yield self._document(found, texts_left, pictures_left, language)
+
+    def _document(self, found: Found, nodes: Sequence[Text], pictures: Sequence[Shown], language: str) -> Document:
+        places, images = [], []
+        for node in sorted([*nodes, *pictures], key=lambda one: one.place):
+            if isinstance(node, Shown):
+                places.append('')
+                images.append(_bytes(node))
+            elif places and not images[-1]:
+                places[-1] += ('\n\n' if node.apart else '\n') + node.text
+            else:
+                places.append(node.text)
+                images.append(b'')
+        meta = dict(language=language, date=found.date, pictures=[one.url for one in pictures])
+        if self._source.licence:
+            meta['licence'] = self._source.licence
+        weights = [1.0 if text else 0.0 for text in places]
+        return Document(found.id, places, images, weights, found.url, json.dumps(meta, ensure_ascii=False))
+
+    def _sample(self, one: Shown) -> bytes:
+        data = _bytes(one)
+        return data if len(data) <= SAMPLED_BYTES else b''
+
+
+def _bytes(one: Shown) -> bytes:
+    if one.offset < 0:
+        with open(one.file, 'rb') as file:
+            return file.read()
+    return warc.read_at(warc.Place(one.file, one.offset)).data
