@@ -44,7 +44,9 @@ def main() -> None:
     config = Config(name='_'.join(f.languages) or 'all', description='web pages', rules=rules)
     with tempfile.TemporaryDirectory() as folder:
         benchmarks = index_benchmarks(f.benchmarks, rules, f'{folder}/benchmarks.npz') if f.benchmarks else ''
-        where = dict(warcs=warcs, pictures=f.pictures and str(pathlib.Path(f.pictures).absolute()), benchmarks=benchmarks)
+        where = dict(
+            warcs=warcs, pictures=f.pictures and str(pathlib.Path(f.pictures).absolute()), benchmarks=benchmarks
+        )
         print(build(Builder, f.out, config, f.workers, f.beam, f.overwrite, **where))
 
 

@@ -1,4 +1,4 @@
-"""Files of a published set -> a data set, on Beam: a file is read by one worker, with the reader for its ending."""
+"""Files of a published set -> a data set, on Beam: one worker reads a file, with the reader for its ending."""
 
 import glob
 import json
@@ -34,7 +34,7 @@ class PublishedBuilder(DocumentsBuilder, skip_registration=True):
 
         Raises:
           FileNotFoundError: there are no such files.
-          ValueError: no reader for a file.
+          ValueError: they are not all of one kind, or of one that is not read.
         """
         self._pictures = pictures
         if pictures and not os.path.exists(pictures):
@@ -76,10 +76,11 @@ def _named(source: str, readers: Mapping[str, Reader]) -> list[tuple[str, str]]:
     paths = sorted(path for path in glob.glob(os.path.expanduser(source), recursive=True) if os.path.isfile(path))
     if not paths:
         raise FileNotFoundError(f'There is no file {source}. Give --source the files of the set, such as FOLDER/*.tar.')
-    if unknown := sorted({extension(path) for path in paths} - readers.keys()):
+    endings = sorted({extension(path) for path in paths})
+    if len(endings) > 1 or endings[0] not in readers:
         raise ValueError(
-            f'{source} has files with the ending {" ".join(unknown) or "(none)"}. This data set is read from '
-            f'{", ".join(sorted(readers))}. Narrow --source.'
+            f'{source} names files that end in {", ".join(map(repr, endings))}. This data set is read from files of '
+            f'one kind, {" or ".join(sorted(readers))}. Narrow --source.'
         )
     root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
     return [(os.path.abspath(path), os.path.relpath(os.path.abspath(path), root)) for path in paths]

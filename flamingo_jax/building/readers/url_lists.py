@@ -32,8 +32,8 @@ def read_parquet(path: str, name: str, pictures: Pictures) -> Iterator[Document 
     """The pairs of a Parquet file."""
 
     def make(row: Row) -> Iterator[Document | Dropped]:
-        url, text = (next(row.value[key] for key in keys if key in row.value) for keys in (URLS, TEXTS))
-        yield from _pair(row, url, text or '', pictures)
+        url, text = (next((key for key in keys if key in row.value), keys[0]) for keys in (URLS, TEXTS))
+        yield from _pair(row, row.value[url], row.value[text] or '', pictures)
 
     yield from documents(parquet_rows(path, name, URLS + TEXTS), make)
 

@@ -170,6 +170,15 @@ def write_mmc4(folder: pathlib.Path) -> Written:
     return Written(mmc4.read, path, folder / 'got')
 
 
+def write_mmc4_lines(folder: pathlib.Path) -> Written:
+    """The same without the zip."""
+    written = write_mmc4(folder)
+    with zipfile.ZipFile(written.path) as archive:
+        lines = archive.read(archive.namelist()[0])
+    (folder / 'docs.jsonl').write_bytes(lines)
+    return written._replace(path=folder / 'docs.jsonl')
+
+
 def write_open_flamingo(folder: pathlib.Path) -> Written:
     """A page of MMC4 without its first picture, and one of ChatGPT."""
     page = mmc4_page()
