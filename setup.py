@@ -48,7 +48,7 @@ setup(
         'orbax-checkpoint>=0.12',
         'pillow>=10.1',
         'safetensors',
-        'sentencepiece>=0.2.1',
+        'sentencepiece>=0.2.1,<0.2.3',  # 0.2.3 needs protobuf 7, which Apache Beam does not allow.
         'tensorboard',
         'tensorflow-datasets>=4.9.10',  # Reads and writes ArrayRecord without TensorFlow, which is not needed.
         'tokenizers',
