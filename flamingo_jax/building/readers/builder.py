@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.readers.containers import extension
-from flamingo_jax.building.readers.pictures import Pictures, make_index
+from flamingo_jax.building.readers.folder import Pictures, make_index
 from flamingo_jax.building.runner import beam
 from flamingo_jax.building.write import DocumentsBuilder, Sources
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.readers import llava, mimic_it
-from flamingo_jax.building.readers.pictures import Pictures
+from flamingo_jax.building.readers.folder import Pictures
 
 
 def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Dropped]:

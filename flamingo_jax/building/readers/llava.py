@@ -12,7 +12,8 @@ from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.readers.containers import Row, documents, json_items
 from flamingo_jax.building.readers.draft import Draft
-from flamingo_jax.building.readers.pictures import PICTURES, Pictures
+from flamingo_jax.building.readers.folder import Pictures
+from flamingo_jax.building.readers.pictures import PICTURES
 from flamingo_jax.building.readers.questions import ask
 from flamingo_jax.inputs.tokenizer import IMAGE
 

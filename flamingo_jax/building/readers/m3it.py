@@ -6,7 +6,8 @@ from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.readers.containers import Row, documents, json_lines
 from flamingo_jax.building.readers.draft import Draft
-from flamingo_jax.building.readers.pictures import Pictures, decoded
+from flamingo_jax.building.readers.folder import Pictures
+from flamingo_jax.building.readers.pictures import decoded
 from flamingo_jax.building.readers.questions import ask
 
 KEYS = ('image_base64_str', 'image_str', 'img_str', 'image')  # Of the pictures; the first that is there counts.

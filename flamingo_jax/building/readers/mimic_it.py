@@ -14,7 +14,8 @@ from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.readers.containers import Row, documents, json_file
 from flamingo_jax.building.readers.draft import Draft
-from flamingo_jax.building.readers.pictures import Pictures, picture_rule
+from flamingo_jax.building.readers.folder import Pictures
+from flamingo_jax.building.readers.pictures import picture_rule
 from flamingo_jax.building.readers.questions import ask
 
 FILMS = ('DC_', 'E4D_', 'TVC_')  # Dense captions, Ego4D, TV captions: the images of an instruction are frames.

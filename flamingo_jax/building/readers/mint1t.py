@@ -13,7 +13,8 @@ from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.readers.containers import Row, documents, parsed, tar_samples
 from flamingo_jax.building.readers.draft import Draft
-from flamingo_jax.building.readers.pictures import Pictures, picture_rule
+from flamingo_jax.building.readers.folder import Pictures
+from flamingo_jax.building.readers.pictures import picture_rule
 
 
 def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Dropped]:

@@ -14,7 +14,8 @@ from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.readers.containers import Row, documents, extension, json_lines, zip_members
 from flamingo_jax.building.readers.draft import Draft
-from flamingo_jax.building.readers.pictures import Pictures, picture_rule
+from flamingo_jax.building.readers.folder import Pictures
+from flamingo_jax.building.readers.pictures import picture_rule
 
 SIMILARITY = 0.24  # Least similarity of a picture to its sentence, by CLIP ViT-L/14 (OpenFlamingo's value).
 

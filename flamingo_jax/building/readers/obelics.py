@@ -12,7 +12,7 @@ from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.readers.containers import Row, documents, parquet_rows
 from flamingo_jax.building.readers.draft import Draft
-from flamingo_jax.building.readers.pictures import Pictures
+from flamingo_jax.building.readers.folder import Pictures
 
 COLUMNS = ('images', 'texts', 'general_metadata', 'url')
 # OBELICS has this text where a page had a link "read more": what follows belongs to another article.

@@ -11,8 +11,9 @@ from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.readers.containers import Row, documents, parsed, tar_members
 from flamingo_jax.building.readers.draft import Draft
+from flamingo_jax.building.readers.folder import Pictures
 from flamingo_jax.building.readers.mmc4 import page
-from flamingo_jax.building.readers.pictures import Pictures, decoded
+from flamingo_jax.building.readers.pictures import decoded
 
 PLACE = re.compile('(_!_IMAGE[0-9]+_!_)')
 

@@ -6,7 +6,7 @@ from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.readers.containers import Row, documents, json_lines
 from flamingo_jax.building.readers.draft import Draft
-from flamingo_jax.building.readers.pictures import Pictures
+from flamingo_jax.building.readers.folder import Pictures
 
 
 def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Dropped]:

@@ -7,7 +7,7 @@ from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.readers.containers import Row, documents, parquet_rows, text_lines
 from flamingo_jax.building.readers.draft import Draft
-from flamingo_jax.building.readers.pictures import Pictures
+from flamingo_jax.building.readers.folder import Pictures
 
 # Names of the columns, the first that is there counts.
 URLS, TEXTS = ('url', 'URL', 'image_url'), ('text', 'TEXT', 'caption')

@@ -11,7 +11,11 @@ from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.readers.containers import Row, documents, parquet_rows, parsed, tar_samples
 from flamingo_jax.building.readers.draft import Draft
-from flamingo_jax.building.readers.pictures import FILMS, PICTURES, Pictures
+from flamingo_jax.building.readers.folder import Pictures
+from flamingo_jax.building.readers.pictures import FILMS, PICTURES
+
+ENDINGS_OF_FILMS = tuple(ending[1:] for ending in FILMS)
+ENDINGS = (*ENDINGS_OF_FILMS, *(ending[1:] for ending in PICTURES))
 
 
 def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Dropped]:
@@ -29,11 +33,11 @@ def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Droppe
         text = sample.get('txt', b'').decode(errors='replace').strip() or about.get('caption') or ''
         url = str(about.get('url') or '')
         draft = Draft(row.where, url)
-        shown = [key for key in sample if f'.{key}' in PICTURES + FILMS]
+        shown = [key for key in sample if key.endswith(ENDINGS)]
         if not shown:
             draft.drop('picture_missing', 'picture', url)
         for key in shown:
-            (draft.film if f'.{key}' in FILMS else draft.picture)(sample[key], url)
+            (draft.film if key.endswith(ENDINGS_OF_FILMS) else draft.picture)(sample[key], url)
         draft.text(text)
         yield from draft.finish()
 

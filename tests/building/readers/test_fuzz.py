@@ -7,7 +7,7 @@ import pytest
 
 from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
-from flamingo_jax.building.readers.pictures import Pictures, make_index
+from flamingo_jax.building.readers.folder import Pictures, make_index
 from flamingo_jax.building.texts import MARKS
 from tests.building.readers.published import SETS
 from tests.mutations import damaged

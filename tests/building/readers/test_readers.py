@@ -10,7 +10,8 @@ import PIL.Image
 import pytest
 
 from flamingo_jax.building.document import Document
-from flamingo_jax.building.readers.pictures import Pictures, make_index, picture_rule
+from flamingo_jax.building.readers.folder import Pictures, make_index
+from flamingo_jax.building.readers.pictures import picture_rule
 from flamingo_jax.inputs.films import to_film
 from tests.building.readers import published
 from tests.building.readers.published import SETS, clip, picture
