@@ -35,8 +35,11 @@ def runs_of_words(text: str, n: int) -> UInt64[np.ndarray, ' runs']:
 def near_keys(text: str) -> list[bytes]:
     """Keys of which texts that are nearly the same share one (MinHash, Broder 1997; banded as in FineWeb)."""
     runs = np.unique(runs_of_words(text, SHINGLE))
-    if not len(runs):
-        return []
+    return keys_of_runs(runs) if len(runs) else []
+
+
+def keys_of_runs(runs: UInt64[np.ndarray, ' runs']) -> list[bytes]:
+    """A key for each band of the least hashes of a set."""
     multipliers, offsets = _permutations()
     least = np.full(BANDS * ROWS, np.iinfo(np.uint64).max, np.uint64)
     for some in np.array_split(runs, len(runs) // 1000 + 1):
@@ -91,8 +94,8 @@ def index_benchmarks(paths: Sequence[str], rules: PageRules, out: str) -> str:
         before = len(names) + len(runs)
         anything = rules.__class__(
             picture_min_side=1,
-            picture_aspect=0,
-            picture_one_colour=0,
+            picture_aspect=0.0,
+            picture_one_colour=0.0,
             picture_formats=('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP'),
         )
         for file in tqdm(files, desc=path.name, unit=' files', delay=2):

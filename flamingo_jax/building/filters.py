@@ -16,7 +16,7 @@ SPAM = frozenset(
 ENGLISH = 'en'
 NUMBERING = re.compile(r'^[\d.]+\s*')  # Of a heading: '14.7.3. '.
 LONG = 12  # Words from which a text has punctuation and frequent words (OBELICS, for punctuation).
-Broken = tuple[str, float | None]  # The rule's name, and what it measured.
+Broken = tuple[str, int | float | None]  # The rule's name, and what it measured.
 
 
 def broken_by_text(node: Text, language: str, rules: PageRules) -> Broken | None:

@@ -24,7 +24,7 @@ class Look(NamedTuple):
 class LookError(ValueError):
     """A picture that is not kept. Has the rule's name, and what was measured."""
 
-    def __init__(self, rule: str, value: float | None = None, excerpt: str = ''):
+    def __init__(self, rule: str, value: int | float | None = None, excerpt: str = ''):
         super().__init__(rule)
         self.rule, self.value, self.excerpt = rule, value, excerpt
 

@@ -72,7 +72,7 @@ class Page:
 class PageError(ValueError):
     """A page that cannot be read. Has the rule's name, and what was measured."""
 
-    def __init__(self, rule: str, value: float | None = None, excerpt: str = ''):
+    def __init__(self, rule: str, value: int | float | None = None, excerpt: str = ''):
         super().__init__(rule)
         self.rule, self.value, self.excerpt = rule, value, excerpt
 
@@ -171,7 +171,7 @@ class _Walk:
         ] = {}  # Kinds of open elements: 'heading', 'caption', 'table', 'prose', 'article', 'a'.
         self._apart, self._block = True, 0
 
-    def drop(self, rule: str, what: str, excerpt: str = '', value: float | None = None) -> None:
+    def drop(self, rule: str, what: str, excerpt: str = '', value: int | float | None = None) -> None:
         """Notes what is not kept, at its place."""
         self.place += 1
         self.dropped.append(Dropped(rule, what, self.url, self.place, excerpt[:EXCERPT], value))

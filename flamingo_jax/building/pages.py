@@ -181,9 +181,9 @@ class _Read(beam.DoFn):
         for found in warc.read_warc(readable):
             if isinstance(found, warc.Damage):
                 yield _drop(Dropped(found.rule, 'record', path, found.offset, found.said))
-            elif found.type.startswith('image/') or _named_as_picture(found.url):
+            elif found.type.startswith(('image/', 'refused/')) or _named_as_picture(found.url):
                 yield beam.pvalue.TaggedOutput(
-                    'pictures', (_join_key(found.url), (found.date, found.place, found.status))
+                    'pictures', (_join_key(found.url), (found.date, found.place, found.status or found.type))
                 )
             elif found.type in warc.HTML and found.status == 200:
                 yield from self._page(found)
@@ -295,6 +295,8 @@ class _Judge(beam.DoFn):
         if path := _in_folder(self._source.pictures, url):
             with open(path, 'rb') as file:
                 return file.read(self._source.rules.picture_max_bytes + 1), (path, -1)
+        if isinstance(status, str):
+            raise look.LookError(status.removeprefix('refused/'))
         raise look.LookError('picture_status' if status else 'picture_missing', status)
 
 

@@ -13,7 +13,7 @@ class PageRules:
 
     # A page, before it is read.
     page_max_bytes: int = 10_000_000  # Ours: beyond it, a page is generated or an attack.
-    page_max_nodes: int = 200_000  # Ours: likewise; elements and texts.
+    page_max_nodes: int = 100_000  # Ours: likewise; elements and texts.
     page_max_pictures: int = 1_000  # Ours: links to pictures; a gallery, no document.
 
     # Texts. A text is what stands between two ends of a block: a paragraph, a heading, a caption.
@@ -79,6 +79,6 @@ OBELICS = PageRules(
     document_character_repetition=0.1,
     document_stop_words=0.35,
     text_on_site=2,
-    text_links=0,
+    text_links=0.0,
     picture_look_repeats=0,
 )

@@ -88,7 +88,9 @@ def test_the_ledger_counts_everything_and_lists_it(folder):
     assert 'rule 1: 10 dropped' in page and page.count('class=pair') == write.SAMPLES
 
 
-@pytest.mark.parametrize('workers', [1, pytest.param(2, marks=pytest.mark.long), pytest.param(7, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    'workers', [1, pytest.param(2, marks=pytest.mark.long), pytest.param(7, marks=pytest.mark.long)]
+)
 def test_bytes_do_not_depend_on_order_or_workers(tmp_path, workers, monkeypatch):
     monkeypatch.setenv('PYTHONPATH', str(pathlib.Path(__file__).parent))  # So that workers can import this file.
     monkeypatch.setattr(write, 'SHARD_BYTES', 2000)
