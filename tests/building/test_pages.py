@@ -13,9 +13,9 @@ import time
 import numpy as np
 import pytest
 
-from data.web_pages.web_pages_dataset_builder import Builder
+from data.web_pages.web_pages_dataset_builder import Builder, Config
 from flamingo_jax.building import duplicates
-from flamingo_jax.building.rules import DEFAULT
+from flamingo_jax.building.rules import DEFAULT, PageRules
 from flamingo_jax.building.write import build
 from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.sources.array_record import open_split
@@ -23,6 +23,7 @@ from flamingo_jax.inputs.sources.documents import Documents
 from tests.building.test_look import bomb
 from tests.building.web import Crawl, picture, story
 
+CONFIG = Config(name='test', description='', rules=PageRules(page_max_nodes=5000))
 ROOT = pathlib.Path(__file__).parents[2]
 
 
@@ -40,7 +41,7 @@ def crawl(tmp_path_factory) -> list[str]:
         pages.page(f'http://one.org/{i}', f'{every}<h1>Number {i}</h1>{text(i)}<img src=/{i}.png>{text(100 + i)}')
         pictures.png(f'https://one.org/{i}.png', i)
     pages.page('http://one.org/0', f'{text(50)}<img src=/0.png>', date='2020-01-01T00:00:00Z')  # An older capture.
-    pages.page('http://two.org/copy', f'{text(1)}{text(101)}<img src=/new.png>')  # The same text as one.org/1.
+    pages.page('http://two.org/copy', f'{text(1)}{text(101)}<img src=/copy.png>')  # The same text as one.org/1.
     pages.page('http://two.org/same', f'{text(60)}<img src=http://one.org/2.png>')  # The same picture as one.org/2.
     pages.page('http://two.org/none', text(61))
     pages.page('http://two.org/shared', f'{text(62)}<img src=/bench.png><img src=/new.png>')
@@ -48,13 +49,13 @@ def crawl(tmp_path_factory) -> list[str]:
     pages.page('http://two.org/optout', f'{text(63)}<img src=/new.png>', X_Robots_Tag='noai')
     bad = 'missing small html bomb gone reserved cut'.split()
     pages.page(
-        'http://two.org/bad', text(64) + ''.join(f'<img src=/{name}.png>' for name in bad) + '<img src=/new.png>'
+        'http://two.org/bad', text(64) + ''.join(f'<img src=/{name}.png>' for name in bad) + '<img src=/good.png>'
     )
-    pages.page('http://two.org/deep', '<div>' * 150_000 + text(65))
+    pages.page('http://two.org/deep', '<div>' * 10_000 + text(65))
     pages.page('http://two.org/many', '<img src=a.png>' * 10_000 + text(66))
     pages.page('http://two.org/mark', f'<p>{story(67)} &lt;image&gt; {story(68)}</p>{text(69)}<img src=/mark.png>')
     pages.add('http://two.org/zeros', gzip.compress(bytes(60_000_000)), Content_Encoding='gzip')
-    for name, seed in dict(new=20, bench=21, mark=22, good=26).items():
+    for name, seed in dict(new=20, bench=21, mark=22, good=26, copy=27).items():
         pictures.png(f'http://two.org/{name}.png', seed)
     pictures.png('http://two.org/small.png', 23, width=30)
     pictures.add('http://two.org/html.png', b'<html>Not found</html>', 'text/html')
@@ -80,7 +81,7 @@ def benchmarks(tmp_path_factory) -> str:
 @pytest.fixture(scope='module')
 def built(crawl, benchmarks, tmp_path_factory) -> pathlib.Path:
     out = tmp_path_factory.mktemp('out')
-    return build(Builder, str(out), 'all', warcs=tuple(crawl), benchmarks=benchmarks, licence='CC0')
+    return build(Builder, str(out), CONFIG, warcs=tuple(crawl), benchmarks=benchmarks, licence='CC0')
 
 
 @pytest.fixture(scope='module')
@@ -180,7 +181,7 @@ def digests(folder: pathlib.Path) -> dict[str, str]:
 @pytest.mark.parametrize('workers', [2, 7])
 def test_the_same_bytes_from_any_number_of_workers(built, crawl, benchmarks, tmp_path, workers):
     other = build(
-        Builder, str(tmp_path), 'all', workers, warcs=tuple(reversed(crawl)), benchmarks=benchmarks, licence='CC0'
+        Builder, str(tmp_path), CONFIG, workers, warcs=tuple(reversed(crawl)), benchmarks=benchmarks, licence='CC0'
     )
     assert digests(built) == digests(other)
 

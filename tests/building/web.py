@@ -26,9 +26,9 @@ def picture(seed: int, width: int = 200, height: int = 150, format: str = 'PNG')
 WORDS = (
     'water house river mountain garden window letter morning evening winter summer table bread butter kitchen market '
     'village church bridge forest animal farmer sailor teacher doctor brother sister mother father children story '
-    'picture music paper glass stone copper silver golden yellow green purple quiet little heavy empty narrow broken friendly '
-    'carried opened followed painted remembered answered watched gathered planted travelled covered finished counted '
-    'between around behind through without against during before after beneath toward along'
+    'picture music paper glass stone copper silver golden yellow green purple quiet little heavy empty narrow broken '
+    'friendly carried opened followed painted remembered answered watched gathered planted travelled covered '
+    'finished counted between around behind through without against during before after beneath toward along'
 ).split()
 
 
