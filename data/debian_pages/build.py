@@ -41,7 +41,7 @@ def main() -> None:
     warcs = raw / 'warc'
     warcs.mkdir(exist_ok=True)
     paths = tuple(path for language in chosen for path in write_warcs(raw, language, warcs))
-    config = Config(name='_'.join(f.languages) or 'all', description=' '.join(chosen), rules=rules)
+    config = Config(name='_'.join(chosen), description=' '.join(chosen), rules=rules) if f.languages else 'all'
     with tempfile.TemporaryDirectory() as folder:
         benchmarks = index_benchmarks(f.benchmarks, rules, f'{folder}/benchmarks.npz') if f.benchmarks else ''
         where = dict(warcs=paths, benchmarks=benchmarks, licence=LICENCE)

@@ -14,6 +14,7 @@ if __name__ == '__main__':
     flags.DEFINE_string('warc', None, 'Glob of WARC files: gzip, zstd, lz4 or plain.', required=True)
     flags.DEFINE_string('out', None, 'Folder for data sets.', required=True)
     flags.DEFINE_string('pictures', '', 'Folder of pictures, at HOST/PATH or named by the SHA-256 of their URL.')
+    flags.DEFINE_enum('config', 'all', ['all', 'obelics'], "all: the project's rules; obelics: OBELICS's own values.")
     flags.DEFINE_list('benchmarks', [], 'Folders and files of evaluation sets, whose pictures and texts are left out.')
     flags.DEFINE_list('languages', [], 'ISO 639-1 codes of the languages to keep; none keeps all.')
     flags.DEFINE_integer('workers', 1, 'Processes of this machine.', lower_bound=1)
@@ -28,7 +29,6 @@ import tempfile
 
 from data.web_pages.web_pages_dataset_builder import Builder, Config
 from flamingo_jax.building.duplicates import index_benchmarks
-from flamingo_jax.building.rules import PageRules
 from flamingo_jax.building.write import build
 
 
@@ -40,10 +40,12 @@ def main() -> None:
         raise FileNotFoundError(f'There is no file {f.warc}. Give a glob in quotes, such as --warc="CRAWL/*.warc.gz".')
     if f.pictures and not pathlib.Path(f.pictures).is_dir():
         raise FileNotFoundError(f'There is no folder {f.pictures}. Give one with --pictures, or leave it out.')
-    rules = dataclasses.replace(PageRules(), document_languages=tuple(f.languages))
-    config = Config(name='_'.join(f.languages) or 'all', description='web pages', rules=rules)
+    config = Builder.builder_configs[f.config]
+    if f.languages:
+        rules = dataclasses.replace(config.rules, document_languages=tuple(f.languages))
+        config = Config(name='_'.join([f.config, *f.languages]), description=config.description, rules=rules)
     with tempfile.TemporaryDirectory() as folder:
-        benchmarks = index_benchmarks(f.benchmarks, rules, f'{folder}/benchmarks.npz') if f.benchmarks else ''
+        benchmarks = index_benchmarks(f.benchmarks, config.rules, f'{folder}/benchmarks.npz') if f.benchmarks else ''
         where = dict(
             warcs=warcs, pictures=f.pictures and str(pathlib.Path(f.pictures).absolute()), benchmarks=benchmarks
         )

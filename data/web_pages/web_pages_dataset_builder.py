@@ -6,7 +6,7 @@ import apache_beam as beam
 import tensorflow_datasets as tfds
 
 from flamingo_jax.building.pages import PageSource
-from flamingo_jax.building.rules import PageRules
+from flamingo_jax.building.rules import OBELICS, PageRules
 from flamingo_jax.building.write import DocumentsBuilder, Sources
 
 
@@ -21,7 +21,10 @@ class Builder(DocumentsBuilder):
     """Interleaved documents from web pages, see README.md."""
 
     VERSION = tfds.core.Version('1.0.0')
-    BUILDER_CONFIGS = [Config(name='all', description='every language')]
+    BUILDER_CONFIGS = [
+        Config(name='all', description='every language'),
+        Config(name='obelics', description="OBELICS's own values", rules=OBELICS),
+    ]
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from jaxtyping import UInt64
 from tqdm import tqdm
 
 from flamingo_jax.building import texts
-from flamingo_jax.building.look import LookError, distance, look_at
+from flamingo_jax.building.look import LookError, as_words, distance, look_at
 from flamingo_jax.building.rules import PageRules
 
 BANDS, ROWS, SHINGLE = 14, 8, 5  # FineWeb's: two texts of which .75 of the shingles agree share a band in 3 of 4 cases.
@@ -26,16 +26,20 @@ def text_key(text: str) -> bytes:
 
 def runs_of_words(text: str, n: int) -> UInt64[np.ndarray, ' runs']:
     """A hash of each run of n words."""
-    every = texts.words(text)
-    joined = (' '.join(every[i : i + n]).encode('utf-8', 'replace') for i in range(len(every) - n + 1))
-    return np.array([int.from_bytes(hashlib.blake2b(run, digest_size=8).digest(), 'big') for run in joined], np.uint64)
+    hashes = (
+        hashlib.blake2b(' '.join(run).encode('utf-8', 'replace'), digest_size=8).digest() for run in texts.runs(text, n)
+    )
+    return np.frombuffer(b''.join(hashes), np.uint64)
 
 
 def near_keys(text: str) -> list[bytes]:
     """Keys of which texts that are nearly the same share one (MinHash, Broder 1997; banded as in FineWeb)."""
     runs = np.unique(runs_of_words(text, SHINGLE))
-    if not len(runs):
-        return []
+    return keys_of_runs(runs) if len(runs) else []
+
+
+def keys_of_runs(runs: UInt64[np.ndarray, ' runs']) -> list[bytes]:
+    """A key for each band of the least hashes of a set."""
     multipliers, offsets = _permutations()
     least = np.full(BANDS * ROWS, np.iinfo(np.uint64).max, np.uint64)
     for some in np.array_split(runs, len(runs) // 1000 + 1):
@@ -55,11 +59,11 @@ def _permutations() -> tuple[np.ndarray, np.ndarray]:
 class Benchmarks(NamedTuple):
     """The pictures and texts of evaluation sets."""
 
-    looks: UInt64[np.ndarray, ' pictures']  # Perceptual hashes,
+    looks: UInt64[np.ndarray, 'pictures 4']  # Perceptual hashes,
     names: list[str]  # and their files.
     runs: UInt64[np.ndarray, ' runs']  # Sorted.
 
-    def picture(self, look: int, most: int) -> str:
+    def picture(self, look: bytes, most: int) -> str:
         """The file of a benchmark's picture that looks like this one; '' if there is none."""
         if not len(self.looks):
             return ''
@@ -90,8 +94,8 @@ def index_benchmarks(paths: Sequence[str], rules: PageRules, out: str) -> str:
         before = len(names) + len(runs)
         anything = rules.__class__(
             picture_min_side=1,
-            picture_aspect=0,
-            picture_one_colour=0,
+            picture_aspect=0.0,
+            picture_one_colour=0.0,
             picture_formats=('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP'),
         )
         for file in tqdm(files, desc=path.name, unit=' files', delay=2):
@@ -106,7 +110,7 @@ def index_benchmarks(paths: Sequence[str], rules: PageRules, out: str) -> str:
         if len(names) + len(runs) == before:
             raise FileNotFoundError(f'The benchmark {path} has no pictures and no texts. Give its folder, or a file.')
     every = np.unique(np.concatenate(runs)) if runs else np.zeros(0, np.uint64)
-    np.savez(out, looks=np.array(looks, np.uint64), names=np.array(names, str), runs=every)
+    np.savez(out, looks=as_words(looks), names=np.array(names, str), runs=every)
     return out
 
 
@@ -114,7 +118,7 @@ def index_benchmarks(paths: Sequence[str], rules: PageRules, out: str) -> str:
 def open_benchmarks(path: str) -> Benchmarks:
     """The hashes in a file of `index_benchmarks`; none if the path is ''."""
     if not path:
-        return Benchmarks(np.zeros(0, np.uint64), [], np.zeros(0, np.uint64))
+        return Benchmarks(np.zeros((0, 4), np.uint64), [], np.zeros(0, np.uint64))
     with np.load(path) as file:
         return Benchmarks(file['looks'], [str(name) for name in file['names']], file['runs'])
 

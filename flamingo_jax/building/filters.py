@@ -14,7 +14,9 @@ SPAM = frozenset(
     'tumblr tweet twitter unsubscribe whatsapp youtube'.split()
 )
 ENGLISH = 'en'
-Broken = tuple[str, float | None]  # The rule's name, and what it measured.
+NUMBERING = re.compile(r'^[\d.]+\s*')  # Of a heading: '14.7.3. '.
+LONG = 12  # Words from which a text has punctuation and frequent words (OBELICS, for punctuation).
+Broken = tuple[str, int | float | None]  # The rule's name, and what it measured.
 
 
 def broken_by_text(node: Text, language: str, rules: PageRules) -> Broken | None:
@@ -29,21 +31,26 @@ def broken_by_text(node: Text, language: str, rules: PageRules) -> Broken | None
         return 'text_links', node.links
     if rules.text_max_words and words > rules.text_max_words:
         return 'text_max_words', words
-    if node.kind != 'text' and words < rules.text_min_words:
-        return None if re.search(r'[^\W\d_]', text) else ('text_special_characters', 1.0)
-    for rule, value in (
-        ('text_character_repetition', texts.character_repetition(text, 10)),
-        ('text_word_repetition', texts.word_repetition(text, 5)),
-        ('text_special_characters', texts.special_ratio(text)),
+    for rule, value, most in (
+        ('text_character_repetition', texts.character_repetition(text, 10), rules.text_character_repetition),
+        ('text_word_repetition', texts.word_repetition(text, 5), rules.text_word_repetition),
+        (
+            'text_special_characters' if node.kind == 'text' else 'heading_special_characters',
+            texts.special_ratio(text if node.kind == 'text' else NUMBERING.sub('', text)),
+            rules.text_special_characters if node.kind == 'text' else rules.heading_special_characters,
+        ),
     ):
-        if getattr(rules, rule) and value > getattr(rules, rule):
+        if most and value > most:
             return rule, value
-    if rules.text_punctuation and words >= 12 and texts.punctuation_ratio(text) < rules.text_punctuation:
-        return 'text_punctuation', texts.punctuation_ratio(text)
-    if node.kind == 'text' and (broken := _stop_words(text, language, rules, 'text')):
-        return broken
-    spam = sum(word in SPAM for word in texts.words(text)) / max(words, 1)
-    return ('text_spam_words', spam) if rules.text_spam_words and spam >= rules.text_spam_words else None
+    if words >= LONG:
+        if rules.text_punctuation and texts.punctuation_ratio(text) < rules.text_punctuation:
+            return 'text_punctuation', texts.punctuation_ratio(text)
+        if broken := _stop_words([text], language, rules, 'text'):
+            return broken
+    spam = [word for word in texts.words(text) if word in SPAM]
+    if rules.text_spam_words and len(spam) > 1 and len(spam) >= rules.text_spam_words * words:
+        return 'text_spam_words', len(spam) / words
+    return None
 
 
 def broken_by_document(kept: Sequence[Text], language: str, rules: PageRules) -> Broken | None:
@@ -65,15 +72,17 @@ def broken_by_document(kept: Sequence[Text], language: str, rules: PageRules) ->
             return rule, value
     if rules.document_punctuation and texts.punctuation_ratio(whole) < rules.document_punctuation:
         return 'document_punctuation', texts.punctuation_ratio(whole)
-    return _stop_words(whole, language, rules, 'document')
+    return _stop_words([node.text for node in kept], language, rules, 'document')
 
 
-def _stop_words(text: str, language: str, rules: PageRules, what: str) -> Broken | None:
+def _stop_words(parts: Sequence[str], language: str, rules: PageRules, what: str) -> Broken | None:
+    """The rule of frequent words. Each part may be in a language of its own: a page may be translated in part."""
     name = f'{what}_stop_words' if language == ENGLISH else f'{what}_stop_words_elsewhere'
-    if (
-        (least := getattr(rules, name))
-        and (ratio := texts.stop_word_ratio(text, language)) is not None
-        and ratio < least
-    ):
-        return name, ratio
-    return None
+    found, every = 0.0, 0
+    for part in parts:
+        own = {language, texts.language_of(part)}
+        ratios = [ratio for one in own if (ratio := texts.stop_word_ratio(part, one)) is not None]
+        if ratios:
+            words = len(texts.words(part))
+            found, every = found + max(ratios) * words, every + words
+    return (name, found / every) if every and found < getattr(rules, name) * every else None

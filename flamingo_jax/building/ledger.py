@@ -19,7 +19,7 @@ class Dropped:
     where: str  # The page's URL, or the file.
     place: int = -1  # In the page or file, in reading order; -1 is the whole.
     excerpt: str = ''  # The beginning of a text, the URL of a picture, or what an error said.
-    value: float | None = None  # What the rule measured.
+    value: int | float | None = None  # What the rule measured.
     picture: bytes = dataclasses.field(default=b'', repr=False)  # To look at; not in the JSON lines.
 
     def line(self) -> str:

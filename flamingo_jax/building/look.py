@@ -3,11 +3,12 @@
 import functools
 import io
 import warnings
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, UInt8, UInt64
 
 from flamingo_jax.building.rules import DEFAULT, PageRules
 
@@ -17,13 +18,13 @@ class Look(NamedTuple):
 
     width: int
     height: int
-    hash: int  # 64 bits; pictures that look alike differ in few.
+    hash: bytes  # 256 bits; pictures that look alike differ in few.
 
 
 class LookError(ValueError):
     """A picture that is not kept. Has the rule's name, and what was measured."""
 
-    def __init__(self, rule: str, value: float | None = None, excerpt: str = ''):
+    def __init__(self, rule: str, value: int | float | None = None, excerpt: str = ''):
         super().__init__(rule)
         self.rule, self.value, self.excerpt = rule, value, excerpt
 
@@ -72,25 +73,33 @@ def look_at(data: bytes, rules: PageRules = DEFAULT) -> Look:
     if rules.picture_one_colour and spread <= rules.picture_one_colour:
         raise LookError('picture_one_colour', spread)
     return Look(
-        width, height, perceptual_hash(np.asarray(image.convert('L').resize((32, 32), PIL.Image.Resampling.BOX)))
+        width, height, perceptual_hash(np.asarray(image.convert('L').resize((64, 64), PIL.Image.Resampling.BOX)))
     )
 
 
-def perceptual_hash(grey: UInt8[np.ndarray, '32 32']) -> int:
-    """The 64 bits of pHash: which of the lowest frequencies of a cosine transform are above their median."""
+def perceptual_hash(grey: UInt8[np.ndarray, '64 64']) -> bytes:
+    """pHash with 256 bits: which of the lowest frequencies of a cosine transform are above their median.
+
+    With the usual 64 bits, a photograph and the same photograph in oil or with noise are one.
+    """
     cosines = _cosines()
     low = (cosines @ grey.astype(np.float64) @ cosines.T).ravel()
-    return int.from_bytes(np.packbits(low > np.median(low[1:])).tobytes(), 'big')  # The first is the brightness.
+    return np.packbits(low > np.median(low[1:])).tobytes()  # The first is the brightness.
 
 
 @functools.cache
-def _cosines() -> Float[np.ndarray, '8 32']:
-    return np.cos(np.pi * np.arange(8)[:, None] * (2 * np.arange(32) + 1) / 64)
+def _cosines() -> Float[np.ndarray, '16 64']:
+    return np.cos(np.pi * np.arange(16)[:, None] * (2 * np.arange(64) + 1) / 128)
 
 
-def distance(a: np.ndarray, b: int) -> np.ndarray:
-    """The number of bits in which hashes differ from one. a: uint64 [n]."""
-    return np.bitwise_count(a ^ np.uint64(b))
+def distance(looks: UInt64[np.ndarray, 'n 4'], one: bytes) -> UInt8[np.ndarray, ' n']:
+    """The number of bits in which hashes differ from one."""
+    return np.bitwise_count(looks ^ as_words([one])).sum(-1, dtype=np.uint16).clip(0, 255).astype(np.uint8)
+
+
+def as_words(hashes: Sequence[bytes]) -> UInt64[np.ndarray, 'n 4']:
+    """Hashes as an array."""
+    return np.frombuffer(b''.join(hashes), np.uint64).reshape(-1, 4)
 
 
 def _what_it_is(data: bytes) -> str:

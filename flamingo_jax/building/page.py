@@ -47,6 +47,7 @@ class Text:
     kind: str  # 'text', 'heading' or 'caption'.
     links: float  # Share of its characters inside links.
     apart: bool  # Whether an empty line stands before it.
+    block: int  # The place of the block's beginning. Pictures within a sentence divide it into texts of one block.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Page:
 class PageError(ValueError):
     """A page that cannot be read. Has the rule's name, and what was measured."""
 
-    def __init__(self, rule: str, value: float | None = None, excerpt: str = ''):
+    def __init__(self, rule: str, value: int | float | None = None, excerpt: str = ''):
         super().__init__(rule)
         self.rule, self.value, self.excerpt = rule, value, excerpt
 
@@ -168,9 +169,9 @@ class _Walk:
         self._open: dict[
             str, int
         ] = {}  # Kinds of open elements: 'heading', 'caption', 'table', 'prose', 'article', 'a'.
-        self._apart = True
+        self._apart, self._block = True, 0
 
-    def drop(self, rule: str, what: str, excerpt: str = '', value: float | None = None) -> None:
+    def drop(self, rule: str, what: str, excerpt: str = '', value: int | float | None = None) -> None:
         """Notes what is not kept, at its place."""
         self.place += 1
         self.dropped.append(Dropped(rule, what, self.url, self.place, excerpt[:EXCERPT], value))
@@ -292,8 +293,13 @@ class _Walk:
         if self._open.get('a'):
             self._linked += len(text.strip())
 
-    def _flush(self) -> None:
+    def _flush(self, block_ends: bool = True) -> None:
         """Ends a text."""
+        self._end_text()
+        if block_ends:
+            self._block = 0
+
+    def _end_text(self) -> None:
         if not self._pieces:
             return
         text, controls = texts.clean(''.join(self._pieces))
@@ -303,11 +309,12 @@ class _Walk:
         if text:
             kind = 'caption' if self._open.get('caption') else 'heading' if self._open.get('heading') else 'text'
             self.place += 1
-            self.nodes.append(Text(self.place, text, kind, min(linked / len(text), 1.0), self._apart))
+            self._block = self._block or self.place
+            self.nodes.append(Text(self.place, text, kind, min(linked / len(text), 1.0), self._apart, self._block))
             self._apart = False
 
     def _picture(self, node) -> None:
-        self._flush()
+        self._flush(block_ends=False)
         self._count_picture()
         source = _source(node)
         if source is None:

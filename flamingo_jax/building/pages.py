@@ -37,7 +37,7 @@ class Found(NamedTuple):
     place: warc.Place
     language: str
     links: tuple[tuple[int, str], ...]  # Place in the page and URL of each picture.
-    lines: tuple[tuple[int, bytes], ...]  # Place and key of each text.
+    lines: tuple[bytes, ...]  # Key of each text.
 
 
 class Shown(NamedTuple):
@@ -45,7 +45,7 @@ class Shown(NamedTuple):
 
     place: int
     url: str
-    look: int
+    look: bytes
     file: str  # Where it is,
     offset: int  # and the record's position; -1 is a file of its own.
 
@@ -130,12 +130,16 @@ def read_texts(
     nodes = [node for node in read.nodes if isinstance(node, Text)]
     prose = [node for node in nodes if node.kind == 'text' and node.links <= 0.5]
     language = texts.language_of('\n'.join(node.text for node in prose or nodes))
-    kept, links, dropped = [], [], list(read.dropped)
+    kept, links, dropped, judged = [], [], list(read.dropped), {}
+    blocks = blocks_of(nodes)
     for node in read.nodes:
         if isinstance(node, Text):
-            if broken := filters.broken_by_text(node, language, rules):
-                dropped.append(Dropped(broken[0], 'text', read.url, node.place, node.text, broken[1]))
-            else:
+            if node.block not in judged:
+                block = blocks[node.block]
+                broken = judged[node.block] = filters.broken_by_text(block, language, rules)
+                if broken:
+                    dropped.append(Dropped(broken[0], 'text', read.url, node.place, block.text, broken[1]))
+            if not judged[node.block]:
                 kept.append(node)
         elif (
             rules.picture_min_side
@@ -148,6 +152,19 @@ def read_texts(
         else:
             links.append(node)
     return read, kept, links, language, dropped
+
+
+def blocks_of(nodes: Sequence[Text]) -> dict[int, Text]:
+    """Texts as they were before pictures within a sentence divided them."""
+    blocks: dict[int, Text] = {}
+    for node in nodes:
+        begun = blocks.get(node.block)
+        if begun:
+            length, more = len(begun.text), len(node.text)
+            links = (begun.links * length + node.links * more) / (length + more)
+            node = dataclasses.replace(begun, text=f'{begun.text} {node.text}', links=links)
+        blocks[node.block] = node
+    return blocks
 
 
 class _Read(beam.DoFn):
@@ -164,9 +181,9 @@ class _Read(beam.DoFn):
         for found in warc.read_warc(readable):
             if isinstance(found, warc.Damage):
                 yield _drop(Dropped(found.rule, 'record', path, found.offset, found.said))
-            elif found.type.startswith('image/') or _named_as_picture(found.url):
+            elif found.type.startswith(('image/', 'refused/')) or _named_as_picture(found.url):
                 yield beam.pvalue.TaggedOutput(
-                    'pictures', (_join_key(found.url), (found.date, found.place, found.status))
+                    'pictures', (_join_key(found.url), (found.date, found.place, found.status or found.type))
                 )
             elif found.type in warc.HTML and found.status == 200:
                 yield from self._page(found)
@@ -201,7 +218,7 @@ class _Read(beam.DoFn):
                 response.place,
                 language,
                 tuple((link.place, link.url) for link in links),
-                tuple((node.place, duplicates.text_key(node.text)) for node in kept if node.kind == 'text'),
+                tuple({duplicates.text_key(block.text) for block in blocks_of(kept).values() if block.kind == 'text'}),
             ),
         )
         if rules.document_same_text:
@@ -278,6 +295,8 @@ class _Judge(beam.DoFn):
         if path := _in_folder(self._source.pictures, url):
             with open(path, 'rb') as file:
                 return file.read(self._source.rules.picture_max_bytes + 1), (path, -1)
+        if isinstance(status, str):
+            raise look.LookError(status.removeprefix('refused/'))
         raise look.LookError('picture_status' if status else 'picture_missing', status)
 
 
@@ -327,12 +346,12 @@ def _shared_keys(whole: Whole) -> Iterator:
     """What a page may share with others: its texts with those of its site, its pictures with all."""
     found, shown = whole
     site = urllib.parse.urlsplit(found.url).netloc.lower()
-    for _, key in set(found.lines):
+    for key in found.lines:
         yield ('text_on_site', site, found.language, key), (found.date, found.id)
     for url in {one.url for one in shown}:
         yield ('picture_url_repeats', '', '', url.encode()), (found.date, found.id)
     for seen in {one.look for one in shown}:
-        yield ('picture_look_repeats', '', found.language, seen.to_bytes(8, 'big')), (found.date, found.id)
+        yield ('picture_look_repeats', '', found.language, seen), (found.date, found.id)
     together = '\n'.join(sorted({one.url for one in shown}))
     key = hashlib.blake2b(together.encode(), digest_size=16).digest()
     yield ('document_same_pictures', '', '', key), (found.date, found.id)
@@ -372,18 +391,18 @@ class _Finish(beam.DoFn):
                 continue
             response = warc.read_at(found.place)
             _, kept, _, language, _ = read_texts(response, rules)
-            texts_left, pictures_left = [], []
-            for node in kept:
-                if ('text_on_site', duplicates.text_key(node.text)) in marked and node.kind == 'text':
-                    yield _drop(Dropped('text_on_site', 'text', where, node.place, node.text))
-                else:
-                    texts_left.append(node)
+            pictures_left, everywhere = [], set()
+            for block in blocks_of(kept).values():
+                if block.kind == 'text' and ('text_on_site', duplicates.text_key(block.text)) in marked:
+                    everywhere.add(block.block)
+                    yield _drop(Dropped('text_on_site', 'text', where, block.place, block.text))
+            texts_left = [node for node in kept if node.block not in everywhere]
             for one in shown:
                 repeats = [
                     rule
                     for rule, key in (
                         ('picture_url_repeats', one.url.encode()),
-                        ('picture_look_repeats', one.look.to_bytes(8, 'big')),
+                        ('picture_look_repeats', one.look),
                     )
                     if (rule, key) in marked
                 ]
@@ -400,16 +419,18 @@ class _Finish(beam.DoFn):
                 yield self._document(found, texts_left, pictures_left, language)
 
     def _document(self, found: Found, nodes: Sequence[Text], pictures: Sequence[Shown], language: str) -> Document:
-        places, images = [], []
+        places, images, block = [], [], 0
         for node in sorted([*nodes, *pictures], key=lambda one: one.place):
             if isinstance(node, Shown):
                 places.append('')
                 images.append(_bytes(node))
-            elif places and not images[-1]:
-                places[-1] += ('\n\n' if node.apart else '\n') + node.text
+                continue
+            if places and not images[-1]:
+                places[-1] += (' ' if node.block == block else '\n\n' if node.apart else '\n') + node.text
             else:
                 places.append(node.text)
                 images.append(b'')
+            block = node.block
         meta = dict(language=language, date=found.date, pictures=[one.url for one in pictures])
         if self._source.licence:
             meta['licence'] = self._source.licence

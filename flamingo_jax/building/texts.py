@@ -8,6 +8,7 @@ import collections
 import functools
 import re
 import unicodedata
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -53,11 +54,11 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def number_of_words(text: str) -> float:
+def number_of_words(text: str) -> int:
     """How many words a text has. In scripts without spaces, half of its characters."""
     every = words(text)
     characters = sum(1 for word in every if UNSPACED.match(word))
-    return len(every) - characters / 2
+    return len(every) - characters // 2
 
 
 def special_ratio(text: str) -> float:
@@ -83,8 +84,20 @@ def character_repetition(text: str, n: int) -> float:
 
 def word_repetition(text: str, n: int) -> float:
     """The share of sequences of n words that occur more than once (ROOTS, OBELICS)."""
+    return _repetition(runs(text, n), most_frequent=False)
+
+
+def runs(text: str, n: int) -> list[tuple[str, ...]]:
+    """Every run of n words; in scripts without spaces, of 2n characters."""
     every = words(text)
-    return _repetition([tuple(every[i : i + n]) for i in range(len(every) - n + 1)], most_frequent=False)
+    if is_unspaced(every):
+        n *= 2
+    return [tuple(every[i : i + n]) for i in range(len(every) - n + 1)]
+
+
+def is_unspaced(every: Sequence[str]) -> bool:
+    """Whether most words of a text are single characters of a script without spaces."""
+    return sum(1 for word in every if UNSPACED.match(word)) > len(every) / 2
 
 
 def _repetition(grams: list, most_frequent: bool) -> float:
@@ -102,7 +115,7 @@ def stop_word_ratio(text: str, language: str) -> float | None:
     """The share of words that are in the list of the language's frequent words; None if there is no list."""
     listed = _stop_words(language)
     every = words(text)
-    if not listed or not every or sum(1 for word in every if UNSPACED.match(word)) > len(every) / 2:
+    if not listed or not every or is_unspaced(every):
         return None
     return sum(word in listed for word in every) / len(every)
 

@@ -41,7 +41,7 @@ class Response(NamedTuple):
     place: Place
     url: str
     date: str  # ISO 8601, UTC.
-    type: str  # 'text/html'.
+    type: str  # 'text/html'; 'refused/RULE' if it was not fetched.
     charset: str  # As the server declared it; '' if it did not.
     status: int
     robots: str  # Header X-Robots-Tag, in lower case.
@@ -144,7 +144,7 @@ def _is_one_piece(path: str) -> bool:
 
 def _records(file: BinaryIO, at: int) -> Iterator[Any]:
     file.seek(at)
-    kinds = WarcRecordType.response | WarcRecordType.resource
+    kinds = WarcRecordType.response | WarcRecordType.resource | WarcRecordType.metadata
     return iter(ArchiveIterator(_From(file, at), record_types=kinds, strict_mode=False))
 
 
@@ -171,6 +171,12 @@ def _response(record: Any, place: Place) -> Iterator[Response | Damage]:
     url = (record.headers.get('WARC-Target-URI') or '').strip('<> ')
     if not url or not record.headers.get('Content-Length'):
         yield Damage('warc_corrupt', place.offset, 'A record has no URL or no length.')
+        return
+    if record.record_type == WarcRecordType.metadata:
+        refused = re.match(rb'flamingo-refused: (\w{1,40})', record.reader.read(200))
+        if refused:  # By `fetch.py`, which says why a picture is not there.
+            date = record.headers.get('WARC-Date') or ''
+            yield Response(place, url, date, f'refused/{refused[1].decode()}', '', 0, '', False, b'')
         return
     headers = record.http_headers if record.is_http and record.http_headers is not None else None
     if record.record_type == WarcRecordType.resource:
