@@ -5,6 +5,7 @@ i-th picture that is not null.
 """
 
 import io
+import warnings
 from collections.abc import Iterator
 
 import PIL.Image
@@ -14,7 +15,7 @@ from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.readers.containers import Row, documents, parsed, tar_samples
 from flamingo_jax.building.readers.draft import Draft
 from flamingo_jax.building.readers.folder import Pictures
-from flamingo_jax.building.readers.pictures import picture_rule
+from flamingo_jax.building.readers.pictures import READABLE
 
 
 def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Dropped]:
@@ -25,13 +26,14 @@ def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Droppe
         if isinstance(about, Dropped):
             yield about
             return
-        fields, pages = about.value, _pages(row.value.get('tiff') or row.value.get('tif') or b'')
+        fields, tiff, number = about.value, row.value.get('tiff') or row.value.get('tif'), 0
         draft = Draft(row.where, str(fields.get('url') or fields.get('pdf_name') or ''))
         if len(fields['images']) != len(fields['texts']):
             raise ValueError(f'{len(fields["images"])} images and {len(fields["texts"])} texts')
         for image, text in zip(fields['images'], fields['texts'], strict=True):
             if image is not None:
-                draft.picture(next(pages, None), str(image))
+                draft.picture(_page(tiff, number) if tiff else None, image)
+                number += 1
             if text is not None:
                 draft.text(text)
         yield from draft.finish()
@@ -39,18 +41,19 @@ def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Droppe
     yield from documents(tar_samples(path, name), make)
 
 
-def _pages(tiff: bytes) -> Iterator[bytes | None]:
-    """Each page as a picture of its own; b'damaged' for one that cannot be read."""
-    if not tiff:
-        return
-    if picture_rule(tiff):
-        yield from iter(lambda: b'damaged', None)
+def _page(tiff: bytes, number: int) -> bytes | None:
+    """A page as a picture of its own; None if there are fewer pages, b'damaged' if it cannot be read."""
+    page = io.BytesIO()
     try:
-        image = PIL.Image.open(io.BytesIO(tiff))
-        for number in range(image.n_frames):
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # PIL's, of damaged data.
+            image = PIL.Image.open(io.BytesIO(tiff))
             image.seek(number)
-            page = io.BytesIO()
+            if image.size[0] * image.size[1] > READABLE.picture_max_pixels:
+                return b'damaged'
             image.convert('RGB').save(page, 'PNG')
-            yield page.getvalue()
+    except EOFError:
+        return None
     except Exception:  # PIL's decoder has many errors for damaged data.
-        yield from iter(lambda: b'damaged', None)
+        return b'damaged'
+    return page.getvalue()

@@ -221,14 +221,14 @@ def test_pictures_are_checked():
     assert picture_rule(picture(1)) == ''
     assert picture_rule(b'') == 'picture_empty'
     assert picture_rule(b' \n<HTML>') == 'picture_is_html'
-    assert picture_rule(picture(1)[:-40]) == picture_rule(b'GIF89a') == 'picture_unreadable'
+    assert picture_rule(picture(1)[:-40]) == 'picture_damaged' and picture_rule(b'GIF89a') == 'picture_unreadable'
     bomb = bytearray(picture(1))
     bomb[16:24] = (60_000).to_bytes(4, 'big') * 2
     bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, 'big')
-    assert picture_rule(bytes(bomb)) == 'picture_too_large'
+    assert picture_rule(bytes(bomb)) == 'picture_max_pixels'
     long = io.BytesIO()
     PIL.Image.new('1', (20_001, 1)).save(long, 'PNG')
-    assert picture_rule(long.getvalue()) == 'picture_too_large'
+    assert picture_rule(long.getvalue()) == 'picture_max_side'
 
 
 def test_pictures_are_found_by_path_name_and_url(tmp_path):
