@@ -5,7 +5,7 @@
     python -m data.instructions.build --source="m3it/**/*.jsonl" --out=DATA --name=m3it
 
 PICTURES has the folders that the mix names: coco/ gqa/ ocr_vqa/ textvqa/ vg/. Questions have the loss weight 0, answers
-1. These sets hold training questions of VQAv2, OK-VQA and TextVQA: a model trained on them has seen the task.
+1. The mix holds training questions of VQAv2, OK-VQA and TextVQA: a model trained on them has seen these tasks.
 """
 
 from data import published

@@ -102,7 +102,9 @@ def assemble(config: ConfigDict, bfloat16: bool | None = None, all_here: bool = 
             f'No bundle gives the parameters of {without}. Name a bundle that has them, or add them to config.trained.'
         )
     for name, source in sources.items():
-        field, longest = ('length', source.length) if source.documents == 1 else ('window', source.window[0])
+        field, longest = (
+            ('length', source.length) if source.documents == 1 else ('window', min(source.length, source.window[0]))
+        )
         if longest > model_config.lm.context:
             raise ValueError(
                 f'Data set {name}: its documents of {longest} tokens exceed the context of {model_config.lm.context}. '

@@ -193,3 +193,5 @@ def test_errors(tokenizer, stored, tmp_path):
         iterator(Documents(path=stored, row=Aligned), tokenizer)
     with pytest.raises(ValueError, match='not Aligned. Set `documents` of the data set to 1'):
         iterator(Documents(path=stored, row=Aligned, images=1, documents=2), tokenizer)
+    with pytest.raises(ValueError, match='cannot hold 0 documents'):
+        iterator(Documents(path=stored, documents=0), tokenizer)

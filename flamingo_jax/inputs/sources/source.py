@@ -73,6 +73,11 @@ class Source:
         if self.documents == 1:
             (chunks,) = documents
             return self.row.of(chunks, tokenizer, blank, rng, **shape)
+        if self.documents < 1 or min(self.window) < 0:
+            raise ValueError(
+                f'A row cannot hold {self.documents} documents of {self.window[0]} tokens and {self.window[1]} '
+                'pictures. Set `documents` to 1 or more, and `window` to two numbers.'
+            )
         if self.row is not Interleaved:
             raise ValueError(
                 f'Only rows of the class Interleaved hold several documents, not {self.row.__name__}. Set `documents` '
