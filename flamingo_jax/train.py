@@ -47,6 +47,7 @@ from flamingo_jax.training import validation
 from flamingo_jax.training.assemble import Parts, assemble
 from flamingo_jax.training.checkpoint import Checkpoints
 from flamingo_jax.training.config import recipe
+from flamingo_jax.training.losses.alignment import TextStates
 from flamingo_jax.training.losses.noise import NoiseConfig
 from flamingo_jax.training.optimizer import OptimizerConfig, make_optimizer
 from flamingo_jax.training.progress import Profile, Progress, Skipped
@@ -93,6 +94,7 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
         name: pipeline.read(readable[name], positions[name], source.workers) for name, source in sources.items()
     }
 
+    texts = TextStates(model, frozen)
     turns = [(name,) for name in sources] if config.round_robin else [tuple(sources)]
     weights = {name: source.loss_weight for name, source in sources.items()}
     shardings = jax.tree.map(lambda x: x.sharding, state)
@@ -111,7 +113,9 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
             waited = time.perf_counter()
             # The previous step is still running: devices compute while the next batch is read and copied to them.
             turn = turns[(step - 1) % len(turns)]
-            batches = {name: pipeline.put(next(iterators[name]), rows, sources[name].batch_size) for name in turn}
+            batches = {
+                name: pipeline.put(texts(next(iterators[name])), rows, sources[name].batch_size) for name in turn
+            }
             waited = time.perf_counter() - waited
             with profile.step(step):
                 state, metrics = step_fn(state, frozen, batches)

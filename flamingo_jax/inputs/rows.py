@@ -197,6 +197,7 @@ class Aligned(NamedTuple):
     unreadable: np.ndarray  # int32 []: 1 or 0.
     images: Frames | None = None  # [1 t height width 3] or
     features: Frames | None = None  # [1 t s d_v].
+    read: np.ndarray | None = None  # [depth d]: the text's states, if they are known; None computes them.
 
     def total_weight(self):
         """What the summed loss of a batch is divided by."""

@@ -263,6 +263,23 @@ def test_alignment_by_hand(model, others, pairs):
     assert float(sums['right']) == (own * pairs[0].weight).sum()
 
 
+def test_a_text_is_read_once_and_always_to_the_same_states(model, others, pairs):
+    """Whatever texts came before it, so that a resumed run sees the same; and the loss is that of texts read anew."""
+    texts, frozen = alignment.TextStates(model, others), {'lm': others['lm']}
+    read = [texts(batch).read for batch in pairs[:2]]
+    calls = texts._read._cache_size(), len(texts._known)
+    np.testing.assert_array_equal(texts(pairs[0]).read, read[0])
+    assert calls == (1, len(texts._known))
+    again = alignment.TextStates(model, others)
+    np.testing.assert_array_equal(again(pairs[1]).read, read[1])
+    np.testing.assert_array_equal(read[0][8], read[0][9])
+    summed = jax.jit(lambda b: alignment.loss_sum(model, others, {}, b, jax.random.key(0), NoiseConfig())[1])
+    for known, anew in zip(*(jax.tree.leaves(summed(b)) for b in (texts(pairs[0]), pairs[0])), strict=True):
+        assert float(known) == pytest.approx(float(anew), rel=1e-5)
+    trained = alignment.TextStates(model, {name: tree for name, tree in frozen.items() if name != 'lm'})
+    assert trained(pairs[0]) is pairs[0]
+
+
 def test_a_blend_is_to_mean_a_blend(model, others, pairs):
     """It changes the loss, but not where both are the same, nor beside a picture that cannot be read."""
 

@@ -4,9 +4,10 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
 
-from flamingo_jax.inputs.rows import Aligned
+from flamingo_jax.inputs.rows import Aligned, Batch
 from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.training.losses.noise import NoiseConfig, features
 
@@ -44,10 +45,8 @@ def loss_sum(
 
     images = blended(features(model, params, batch, key_features, noise))
     shown = model.states(params, images, batch.tokens[:, :-1], batch.phi[:, :-1])[:, :, -1]
-    alone = dataclasses.replace(model.config, xattn=None, lora=None, extra_tokens=())
-    read = dataclasses.replace(model, config=alone).states({'lm': params['lm']}, None, batch.text)
-    read = jnp.take_along_axis(read, (batch.used - 1)[None, :, None, None], axis=2)[:, :, 0]
-    shown, read = (x.swapaxes(0, 1).astype(jnp.float32) for x in (shown, read))  # [b depth d]
+    read = batch.read if batch.read is not None else text_states(model, params, batch.text, batch.used)
+    shown, read = shown.swapaxes(0, 1).astype(jnp.float32), read.astype(jnp.float32)  # [b depth d]
     read = jax.lax.stop_gradient(blended(read))
     distance = jnp.mean(jnp.sum((shown - read) ** 2, axis=-1) / jnp.sum(read**2, axis=-1), axis=1)
     between = jnp.sum((shown[:, None, -1] - read[:, -1]) ** 2, axis=-1)  # [picture text]
@@ -60,3 +59,37 @@ def loss_sum(
         unreadable=jnp.sum(batch.unreadable, dtype=jnp.float32),
     )
     return sums['loss'], sums
+
+
+def text_states(
+    model: Flamingo, params: Params, text: Int[Array, 'b l'], used: Int[Array, ' b']
+) -> Float[Array, 'b depth d']:
+    """The states of the frozen language model, which sees no picture, at the end of each text, after every block."""
+    alone = dataclasses.replace(model.config, xattn=None, lora=None, extra_tokens=())
+    states = dataclasses.replace(model, config=alone).states({'lm': params['lm']}, None, text)
+    return jnp.take_along_axis(states, (used - 1)[None, :, None, None], axis=2)[:, :, 0].swapaxes(0, 1)
+
+
+class TextStates:
+    """Reads each text once and remembers its states, since reading the texts is more than half of an aligned step.
+
+    It needs `depth * d` numbers of the computation's dtype for each text that a process has met.
+    """
+
+    def __init__(self, model: Flamingo, frozen: Params):
+        """Args: the model and the frozen trees. If the language model is trained, nothing can be remembered."""
+        # Several processes read different texts, and would wait for one another.
+        self._lm = {'lm': frozen['lm']} if 'lm' in frozen and jax.process_count() == 1 else None
+        self._read = jax.jit(lambda lm, text, used: text_states(model, lm, text, used)[0])
+        self._known: dict[bytes, np.ndarray] = {}
+
+    def __call__(self, batch: Batch) -> Batch:
+        """The batch, with the states of its texts if it is aligned."""
+        if self._lm is None or not isinstance(batch, Aligned):
+            return batch
+        keys = [row[:used].tobytes() for row, used in zip(batch.text, batch.used, strict=True)]
+        for i, key in enumerate(keys):
+            if key not in self._known:
+                # Alone, so that its states do not depend on other texts, and a resumed run computes the same.
+                self._known[key] = np.asarray(self._read(self._lm, batch.text[i : i + 1], batch.used[i : i + 1]))
+        return batch._replace(read=np.stack([self._known[key] for key in keys]))
