@@ -19,6 +19,7 @@ import io
 import json
 import pathlib
 import shutil
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -148,12 +149,13 @@ def build(
     for leftover in folder.parent.glob(f'incomplete.*_{folder.name}'):
         shutil.rmtree(leftover)
     tfds.disable_progress_bar()
-    builder.download_and_prepare(
-        download_config=tfds.download.DownloadConfig(
-            beam_options=options, compute_stats=tfds.download.ComputeStatsMode.SKIP, try_download_gcs=False
-        ),
-        download_dir=str(folder.parent),
-    )
+    with tempfile.TemporaryDirectory() as downloads:  # Nothing is downloaded, but TFDS makes the folder.
+        builder.download_and_prepare(
+            download_config=tfds.download.DownloadConfig(
+                beam_options=options, compute_stats=tfds.download.ComputeStatsMode.SKIP, try_download_gcs=False
+            ),
+            download_dir=downloads,
+        )
     return folder
 
 

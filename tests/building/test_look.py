@@ -1,6 +1,7 @@
 """Whether pictures are kept, and which look alike."""
 
 import io
+import json
 import struct
 import zlib
 
@@ -94,7 +95,7 @@ def test_how_often_similar_texts_share_a_key(alike):
 def test_benchmarks_are_found_again(tmp_path):
     (tmp_path / 'images').mkdir()
     (tmp_path / 'images' / 'a.png').write_bytes(picture(3))
-    (tmp_path / 'questions.jsonl').write_text('{"question": {"text": "%s"}}\n' % story(5, 30))
+    (tmp_path / 'questions.jsonl').write_text(json.dumps({'question': {'text': story(5, 30)}}) + '\n')
     path = duplicates.index_benchmarks([str(tmp_path)], DEFAULT, str(tmp_path / 'index.npz'))
     index = duplicates.open_benchmarks(path)
     assert index.picture(look_at(picture(3, format='JPEG')).hash, 12).endswith('a.png')
