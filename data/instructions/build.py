@@ -13,14 +13,14 @@ from data import published
 if __name__ == '__main__':
     published.start(__doc__)
 
-from flamingo_jax.building.readers import instructions, m3it
+from flamingo_jax.building.readers import instructions
 from flamingo_jax.building.readers.builder import PublishedBuilder
 
 
 class Instructions(PublishedBuilder):
     """Questions and answers about pictures."""
 
-    READERS = {'.json': instructions.read, '.jsonl': m3it.read}
+    READERS = {'.json': instructions.read, '.jsonl': instructions.read, '.parquet': instructions.read}
 
 
 if __name__ == '__main__':

@@ -11,8 +11,6 @@ page is read a second time from its place, and its pictures for the first time i
 import dataclasses
 import hashlib
 import json
-import os
-import pathlib
 import urllib.parse
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -21,6 +19,7 @@ from flamingo_jax.building import duplicates, filters, look, page, texts, warc
 from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.page import Link, PageError, Text
+from flamingo_jax.building.readers.folder import file_of_url
 from flamingo_jax.building.rules import PageRules
 from flamingo_jax.building.runner import beam
 from flamingo_jax.building.write import Sources
@@ -292,29 +291,12 @@ class _Judge(beam.DoFn):
                 if page.opted_out(response.robots, response.reserved):
                     raise look.LookError('picture_opt_out', None, response.robots)
                 return response.data, (place.path, place.offset)
-        if path := _in_folder(self._source.pictures, url):
+        if path := file_of_url(self._source.pictures, url):
             with open(path, 'rb') as file:
                 return file.read(self._source.rules.picture_max_bytes + 1), (path, -1)
         if isinstance(status, str):
             raise look.LookError(status.removeprefix('refused/'))
         raise look.LookError('picture_status' if status else 'picture_missing', status)
-
-
-def _in_folder(folder: str, url: str) -> str:
-    """The file of a picture; '' if there is none."""
-    if not folder:
-        return ''
-    parts = urllib.parse.urlsplit(url)
-    path = urllib.parse.unquote(parts.path).lstrip('/')
-    hashed = hashlib.sha256(url.encode('utf-8', 'replace')).hexdigest()
-    names = [f'{parts.hostname}/{path}', hashed, f'{hashed}{pathlib.PurePosixPath(path).suffix}']
-    if parts.query:
-        names.insert(0, f'{parts.hostname}/{path}?{parts.query}')  # As wget names it.
-    for name in names:
-        found = os.path.realpath(os.path.join(folder, name))
-        if found.startswith(os.path.realpath(folder) + os.sep) and os.path.isfile(found):
-            return found
-    return ''
 
 
 def _same_text(group: tuple[bytes, Iterable[str]]) -> Iterator[tuple[str, tuple[str, str]]]:

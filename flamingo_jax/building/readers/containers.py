@@ -3,10 +3,13 @@
 A damaged file gives its readable beginning, then a `Dropped` of the file. A damaged line or row costs only itself.
 """
 
+import gzip
+import io
 import json
 import os
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
@@ -96,7 +99,7 @@ def zip_members(path: str, name: str) -> Iterator[Row | Dropped]:
 
 
 def json_lines(file: BinaryIO, name: str) -> Iterator[Row | Dropped]:
-    """The value of each line. The file may be compressed: an error in it ends the lines."""
+    """The value of each line. The file may be compressed: damage in it ends the lines."""
     number = 0
     while True:
         number += 1
@@ -129,9 +132,9 @@ def parsed(data: bytes | str, where: str) -> Row | Dropped:
 def json_file(path: str, name: str) -> Row | Dropped:
     """The value of a whole file of JSON."""
     try:
-        with open(path, 'rb') as file:
+        with opened(path) as file:
             return parsed(file.read(), name)
-    except OSError as error:
+    except Exception as error:  # gzip has its own errors for damaged data.
         return _damaged('file_damaged', name, error)
 
 
@@ -139,7 +142,7 @@ def json_items(path: str, name: str) -> Iterator[Row | Dropped]:
     """The value of each item of a file that is one JSON list. One item is in memory at a time."""
     decoder = json.JSONDecoder()
     try:
-        with open(path, encoding='utf-8', errors='replace') as file:
+        with io.TextIOWrapper(opened(path), encoding='utf-8', errors='replace') as file:
             text, number, size = file.read(CHUNK).lstrip('\ufeff \t\r\n'), 0, CHUNK
             if not text.startswith('['):
                 raise ValueError('it is not a list')
@@ -159,7 +162,7 @@ def json_items(path: str, name: str) -> Iterator[Row | Dropped]:
                 yield Row(f'{name}#{number}', value)
                 text, number, size = text[end:], number + 1, CHUNK
                 text = text or file.read(CHUNK)
-    except (OSError, ValueError) as error:
+    except (EOFError, OSError, ValueError, zlib.error) as error:
         yield _damaged('json_damaged', name, error)
 
 
@@ -191,17 +194,27 @@ def parquet_rows(path: str, name: str, columns: Iterable[str] | None = None) -> 
 
 
 def text_lines(path: str, name: str) -> Iterator[Row | Dropped]:
-    """Each line of a text file. Bytes that are no UTF-8 are replaced."""
-    with open(path, 'rb') as file:
-        number = 0
-        while line := file.readline(LONGEST):
-            number += 1
-            yield Row(f'{name}#{number}', line.decode(errors='replace').rstrip('\r\n'))
+    """Each line of a text file, which may be compressed. Bytes that are no UTF-8 are replaced."""
+    number = 0
+    try:
+        with opened(path) as file:
+            while line := file.readline(LONGEST):
+                number += 1
+                yield Row(f'{name}#{number}', line.decode(errors='replace'))
+    except Exception as error:  # gzip has its own errors for damaged data.
+        yield _damaged('file_damaged', name, error)
+
+
+def opened(path: str) -> BinaryIO:
+    """An open file, which is decompressed if its name ends in .gz."""
+    return gzip.open(path) if path.lower().endswith('.gz') else open(path, 'rb')
 
 
 def extension(path: str) -> str:
-    """'.jsonl' of 'a/b.jsonl.zip' is '.zip': the last ending, in lower case."""
-    return os.path.splitext(path)[1].lower()
+    """The ending of a file's name, in lower case and without that of gzip: '.tar' of 'a.tar.gz' and 'a.tgz'."""
+    path = path.lower()
+    path = f'{path[:-4]}.tar' if path.endswith('.tgz') else path.removesuffix('.gz')
+    return os.path.splitext(path)[1]
 
 
 def _damaged(rule: str, where: str, error: Exception) -> Dropped:

@@ -1,8 +1,8 @@
 """Finds the pictures and films that a set names.
 
-A set names a picture by a file's name or by a URL. The folder holds the files themselves, or what img2dataset wrote:
-tars, or files, with a .json beside each picture that has its URL. An index by name and URL is made once and mapped
-into memory, so that all workers share it.
+A set names a picture by a file's name or by a URL. The folder holds the files by their names, at HOST/PATH, or named by
+the SHA-256 of the URL; or what img2dataset wrote: tars, or files, with a .json beside each picture that has its URL.
+An index by name and URL is made once and mapped into memory, so that all workers share it.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import tarfile
+import urllib.parse
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,7 +39,11 @@ class Pictures:
         if self._folder is None or not isinstance(name, str) or not name or '\0' in name:
             return None
         path = pathlib.PurePosixPath(name)
-        if not path.is_absolute() and '..' not in path.parts and '://' not in name:
+        if '://' in name:
+            path = file_of_url(self._folder, name)
+        elif path.is_absolute() or '..' in path.parts:
+            path = ''
+        if path:
             with contextlib.suppress(OSError):
                 return (pathlib.Path(self._folder) / path).read_bytes()
         return self._indexed(name)
@@ -67,6 +72,27 @@ class Pictures:
     def __getstate__(self):
         """Without the index, which each worker maps itself."""
         return dict(_folder=self._folder, _index=self._index)
+
+
+def file_of_url(folder: str, url: str) -> str:
+    """The file of a URL in a folder, at HOST/PATH or named by the SHA-256 of the URL; '' if there is none."""
+    if not folder:
+        return ''
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host = parts.hostname
+    except ValueError:  # Such as a host of brackets.
+        return ''
+    path = urllib.parse.unquote(parts.path).lstrip('/').replace('\0', '')
+    hashed = hashlib.sha256(url.encode('utf-8', 'replace')).hexdigest()
+    names = [f'{host}/{path}', hashed, f'{hashed}{pathlib.PurePosixPath(path).suffix}']
+    if parts.query:
+        names.insert(0, f'{host}/{path}?{parts.query}')  # As wget names it.
+    for name in names:
+        found = os.path.realpath(os.path.join(folder, name.replace('\0', '')))
+        if found.startswith(os.path.realpath(folder) + os.sep) and os.path.isfile(found):
+            return found
+    return ''
 
 
 def make_index(folder: str, out: str) -> int:

@@ -12,7 +12,7 @@ import scipy.optimize
 
 from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
-from flamingo_jax.building.readers.containers import Row, documents, extension, json_lines, zip_members
+from flamingo_jax.building.readers.containers import Row, documents, extension, json_lines, opened, zip_members
 from flamingo_jax.building.readers.draft import Draft
 from flamingo_jax.building.readers.folder import Pictures
 from flamingo_jax.building.readers.pictures import picture_rule
@@ -78,7 +78,7 @@ def page(row: Row, found: list[bytes | None]) -> Iterator[Document | Dropped]:
 
 def _lines(path: str, name: str) -> Iterator[Row | Dropped]:
     if extension(path) != '.zip':
-        with open(path, 'rb') as file:
+        with opened(path) as file:
             yield from json_lines(file, name)
         return
     for member in zip_members(path, name):

@@ -31,11 +31,11 @@ def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Droppe
             draft = Draft(f'{row.where}.{number}' if number else row.where, url)
             for image, text in parts:
                 if image and text:
-                    draft.drop('place_with_text_and_picture', 'picture', image)
+                    draft.drop('place_with_text_and_picture', 'picture')
                 if text:
                     draft.text(text)
                 elif image:
-                    draft.picture(pictures.read(image), image)
+                    draft.picture(*_found(image, pictures))
             yield from draft.finish()
 
     yield from documents(parquet_rows(path, name, COLUMNS), make)
@@ -53,6 +53,13 @@ def _split(images: list[str | None], texts: list[str | None]) -> Iterator[list[t
             parts = [(None, other.lstrip())]
     if any(image or (text and text.strip()) for image, text in parts):
         yield parts
+
+
+def _found(image: Any, pictures: Pictures) -> tuple[bytes | None, str]:
+    """A picture and its name, of its URL, or of a copy of the set that holds the pictures themselves."""
+    if isinstance(image, dict):
+        return image.get('bytes'), str(image.get('path') or '')
+    return (image, '') if isinstance(image, bytes) else (pictures.read(image), image)
 
 
 def _url(row: dict[str, Any]) -> str:

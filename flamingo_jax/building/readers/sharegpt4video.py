@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
-from flamingo_jax.building.readers.containers import Row, documents, json_lines
+from flamingo_jax.building.readers.containers import Row, documents, json_lines, opened
 from flamingo_jax.building.readers.draft import Draft
 from flamingo_jax.building.readers.folder import Pictures
 
@@ -23,5 +23,5 @@ def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Droppe
         draft.text(whole[0].strip() if whole else '')
         yield from draft.finish()
 
-    with open(path, 'rb') as file:
+    with opened(path) as file:
         yield from documents(json_lines(file, name), make)

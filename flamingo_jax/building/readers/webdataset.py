@@ -1,7 +1,7 @@
 """Pairs and films in webdataset tars, as img2dataset and video2dataset write them: a picture or clip, .txt, .json.
 
-The text is that of the .txt, or if there is none, the `caption` of the .json. The .parquet beside a tar lists every
-sample, with those that could not be downloaded.
+The text is that of the .txt, or if there is none, the `caption` or `text` of the .json. The .parquet beside a tar
+lists every sample, with those that could not be downloaded.
 """
 
 import os
@@ -30,7 +30,8 @@ def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Droppe
                 about = {}
             else:
                 about = about.value if isinstance(about.value, dict) else {}
-        text = sample.get('txt', b'').decode(errors='replace').strip() or about.get('caption') or ''
+        written = next((sample[key] for key in ('txt', 'text', 'caption') if key in sample), b'')
+        text = written.decode(errors='replace').strip() or about.get('caption') or about.get('text') or ''
         url = str(about.get('url') or '')
         draft = Draft(row.where, url)
         shown = [key for key in sample if key.endswith(ENDINGS)]

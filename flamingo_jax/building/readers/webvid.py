@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
-from flamingo_jax.building.readers.containers import Row, documents
+from flamingo_jax.building.readers.containers import Row, documents, text_lines
 from flamingo_jax.building.readers.draft import Draft
 from flamingo_jax.building.readers.folder import Pictures
 
@@ -25,13 +25,22 @@ def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Droppe
 
 
 def _rows(path: str, name: str) -> Iterator[Row | Dropped]:
-    with open(path, newline='', encoding='utf-8', errors='replace') as file:
-        rows, number = csv.DictReader(line.replace('\0', '') for line in file), 0
-        while True:
-            number += 1
-            try:
-                yield Row(f'{name}#{number}', next(rows))
-            except StopIteration:
-                return
-            except csv.Error as error:  # A field that is too long.
-                yield Dropped('line_damaged', 'document', f'{name}#{number}', excerpt=str(error))
+    damage: list[Dropped] = []
+
+    def lines() -> Iterator[str]:
+        for line in text_lines(path, name):
+            if isinstance(line, Dropped):
+                damage.append(line)
+            else:
+                yield line.value.replace('\0', '')
+
+    rows, number = csv.DictReader(lines()), 0
+    while True:
+        number += 1
+        try:
+            yield Row(f'{name}#{number}', next(rows))
+        except StopIteration:
+            break
+        except csv.Error as error:  # A field that is too long.
+            yield Dropped('line_damaged', 'document', f'{name}#{number}', excerpt=str(error))
+    yield from damage

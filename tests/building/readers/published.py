@@ -19,7 +19,6 @@ import pyarrow.parquet
 from flamingo_jax.building.readers import (
     coco_captions,
     instructions,
-    m3it,
     mint1t,
     mmc4,
     obelics,
@@ -319,7 +318,16 @@ def write_m3it(folder: pathlib.Path) -> Written:
         dict(instruction='Describe.', inputs=None, image_base64_str=['!!!'], outputs='A bird.'),
     ]
     (folder / 'train.jsonl').write_text('\n'.join(map(json.dumps, lines)))
-    return Written(m3it.read, folder / 'train.jsonl')
+    return Written(instructions.read, folder / 'train.jsonl')
+
+
+def write_llava_next(folder: pathlib.Path) -> Written:
+    """Rows that hold their pictures, and one of text alone."""
+    said = [turns('<image>\nWhat is it?', 'A cat.'), turns('Hi.', 'Hello.')]
+    images = [dict(bytes=picture(1), path='a.png'), None]
+    rows = dict(id=['a', 'b'], image=images, conversations=said, data_source=['x', 'y'])
+    pyarrow.parquet.write_table(pyarrow.table(rows), folder / 'train-00000-of-00250.parquet')
+    return Written(instructions.read, folder / 'train-00000-of-00250.parquet')
 
 
 SETS = {name.removeprefix('write_'): write for name, write in list(globals().items()) if name.startswith('write_')}

@@ -1,6 +1,8 @@
 """Each published set in its official shape: what becomes of it, and what is counted as dropped."""
 
 import collections
+import gzip
+import hashlib
 import io
 import json
 import zlib
@@ -10,6 +12,7 @@ import PIL.Image
 import pytest
 
 from flamingo_jax.building.document import Document
+from flamingo_jax.building.readers.containers import extension
 from flamingo_jax.building.readers.folder import Pictures, make_index
 from flamingo_jax.building.readers.pictures import picture_rule
 from flamingo_jax.inputs.films import to_film
@@ -160,6 +163,15 @@ def test_llava(of):
     assert dropped == dict(picture_missing=2, document_without_picture=2, document_malformed=1, mark_in_text=1)
 
 
+def test_llava_next(of):
+    documents, dropped = of('llava_next')
+    assert [spelled(one) for one in documents] == [
+        '<1>|(Question: What is it? Answer:)| A cat.',
+        '(Question: Hi. Answer:)| Hello.',
+    ]
+    assert not dropped
+
+
 def test_mimic_it(of):
     """Related instructions come first, without those whose picture is lost; frames are a film."""
     documents, dropped = of('mimic_it')
@@ -187,6 +199,22 @@ DAMAGED = dict(obelics='parquet', omnicorpus='parquet', laion='parquet', mmc4='z
 DAMAGED |= dict(coco='json', sharegpt4video='json', m3it='json') | dict.fromkeys(
     ('mint1t', 'open_flamingo', 'pairs', 'films'), 'tar'
 )
+
+
+@pytest.mark.parametrize('name', ['cc3m', 'coco', 'films', 'llava', 'm3it', 'mimic_it', 'mmc4_lines', 'webvid'])
+def test_a_file_may_be_compressed(name, tmp_path):
+    """Cut short, it gives what is whole."""
+    (tmp_path / 'set').mkdir()
+    written = SETS[name](tmp_path / 'set')
+    documents, dropped = read(written, tmp_path)
+    path = tmp_path / f'set/{written.path.name}.gz'
+    path.write_bytes(gzip.compress(written.path.read_bytes()))
+    assert extension(str(path)) == written.path.suffix
+    again, again_dropped = read(written._replace(path=path), tmp_path)
+    assert [one.texts for one in again] == [one.texts for one in documents] and again_dropped == dropped
+    path.write_bytes(path.read_bytes()[:-50])
+    some, some_dropped = read(written._replace(path=path), tmp_path)
+    assert len(some) <= len(documents) and {'file_damaged', 'json_damaged', 'tar_damaged'} & some_dropped.keys()
 
 
 @pytest.mark.parametrize('name', DAMAGED)
@@ -241,6 +269,13 @@ def test_pictures_are_found_by_path_name_and_url(tmp_path):
     pictures = Pictures(str(tmp_path / 'a'), str(tmp_path / 'index'))
     assert pictures.read('b/x.png') == pictures.read('x.png') == pictures.read('http://c.d/é.png') == picture(1)
     assert pictures.read('http://c.d/1') == picture(3) and len(pictures.read('http://c.d/2')) == len(clip(4))
+    (tmp_path / 'a/e.f/g').mkdir(parents=True)
+    (tmp_path / 'a/e.f/g/h i.png').write_bytes(picture(5))
+    (tmp_path / 'a' / hashlib.sha256(b'https://e.f/j?k=1').hexdigest()).write_bytes(picture(6))
+    assert pictures.read('https://e.f/g/h%20i.png') == picture(5)
+    assert pictures.read('https://e.f/j?k=1') == picture(6) and pictures.read('https://e.f/j') is None
+    for name in ('http://[/x', 'http://../secret.png', 'http://e.f/../../secret.png'):
+        assert pictures.read(name) is None
     for name in ('../secret.png', str(tmp_path / 'secret.png'), 'b', '', 'x\0y', 'http://c.d/3', None, 7):
         assert pictures.read(name) is None
     assert Pictures().read('x.png') is None
