@@ -14,12 +14,18 @@ if __name__ == '__main__':
 
 from flamingo_jax.building.readers import sharegpt4video, webdataset, webvid
 from flamingo_jax.building.readers.builder import PublishedBuilder
+from flamingo_jax.building.readers.pictures import require_av
 
 
 class Films(PublishedBuilder):
     """Films with texts."""
 
     READERS = {'.tar': webdataset.read, '.csv': webvid.read, '.jsonl': sharegpt4video.read}
+
+    def __init__(self, **rest):
+        """As for `PublishedBuilder`; ImportError if films cannot be read."""
+        require_av()
+        super().__init__(**rest)
 
 
 if __name__ == '__main__':

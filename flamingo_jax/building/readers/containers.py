@@ -16,8 +16,9 @@ from typing import Any, BinaryIO, NamedTuple
 from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
 
+LARGEST_UNPACKED = 2**30  # Bytes of a file that must be read as a whole.
 CHUNK = 2**20  # Characters that are read at once.
-LONGEST = 2**28  # Bytes of a line or of a member of a tar. What is longer is dropped without being read into memory.
+LONGEST_LINE, LARGEST_MEMBER = 2**26, 2**28  # Bytes. What is longer is dropped, and not read into memory.
 
 
 class Row(NamedTuple):
@@ -52,7 +53,7 @@ def tar_members(path: str, name: str) -> Iterator[Row | Dropped]:
                 where = f'{name}#{member.name}'
                 if not member.isfile():
                     continue
-                if member.size > LONGEST:
+                if member.size > LARGEST_MEMBER:
                     yield Dropped('tar_member_too_large', 'file', where, value=member.size)
                     continue
                 data = tar.extractfile(member).read()
@@ -105,9 +106,9 @@ def json_lines(file: BinaryIO, name: str) -> Iterator[Row | Dropped]:
         number += 1
         where = f'{name}#{number}'
         try:
-            line = file.readline(LONGEST)
-            if len(line) == LONGEST:
-                while (more := file.readline(LONGEST)) and not more.endswith(b'\n'):
+            line = file.readline(LONGEST_LINE)
+            if len(line) == LONGEST_LINE:
+                while (more := file.readline(LONGEST_LINE)) and not more.endswith(b'\n'):
                     pass
                 yield Dropped('line_too_long', 'document', where)
                 continue
@@ -133,7 +134,10 @@ def json_file(path: str, name: str) -> Row | Dropped:
     """The value of a whole file of JSON."""
     try:
         with opened(path) as file:
-            return parsed(file.read(), name)
+            data = file.read(LARGEST_UNPACKED if path.lower().endswith('.gz') else -1)
+            if len(data) == LARGEST_UNPACKED:
+                raise ValueError(f'it unpacks to more than {LARGEST_UNPACKED} bytes')
+            return parsed(data, name)
     except Exception as error:  # gzip has its own errors for damaged data.
         return _damaged('file_damaged', name, error)
 
@@ -155,7 +159,7 @@ def json_items(path: str, name: str) -> Iterator[Row | Dropped]:
                     value, end = decoder.raw_decode(text)
                 except (ValueError, RecursionError) as error:
                     more = file.read(size)  # Twice as much each time, since a long item is parsed anew.
-                    if not more or len(text) > LONGEST:
+                    if not more or len(text) > LONGEST_LINE:
                         raise ValueError(f'item {number}: {error}') from error
                     text, size = text + more, 2 * size
                     continue
@@ -198,7 +202,7 @@ def text_lines(path: str, name: str) -> Iterator[Row | Dropped]:
     number = 0
     try:
         with opened(path) as file:
-            while line := file.readline(LONGEST):
+            while line := file.readline(LONGEST_LINE):
                 number += 1
                 yield Row(f'{name}#{number}', line.decode(errors='replace'))
     except Exception as error:  # gzip has its own errors for damaged data.

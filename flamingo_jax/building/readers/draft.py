@@ -24,8 +24,13 @@ class Draft:
         self._weights: list[float] = []
         self._dropped: list[Dropped] = []
 
-    def text(self, text: Any, weight: float = 1.0) -> bool:
+    def text(self, text: Any, weight: float = 1.0, after_text: str = '') -> bool:
         """Adds a text; False if nothing of it is left. What a model may read as a tag becomes other text: '< image>'.
+
+        Args:
+          text: of a set, so of any type.
+          weight: of the loss.
+          after_text: what stands between it and a text before it; after a picture, nothing does.
 
         Raises:
           TypeError: it is not a text.
@@ -38,7 +43,7 @@ class Draft:
             text = MARKS.sub(lambda match: f'{match[0][0]} {match[0][1:]}', text)
         if not text.strip():
             return False
-        self._texts.append(text)
+        self._texts.append(f'{after_text}{text}' if self._texts and self._texts[-1] else text)
         self._images.append(b'')
         self._weights.append(weight)
         return True
@@ -50,6 +55,12 @@ class Draft:
     def film(self, data: bytes | None, called: Any = '') -> bool:
         """Adds an encoded clip; False if it is missing (None) or cannot be read. called: its name or URL."""
         return self._shown(data, called, 'film', film_rule)
+
+    def add(self, image: bytes) -> None:
+        """Adds a picture or film that has been checked."""
+        self._texts.append('')
+        self._images.append(image)
+        self._weights.append(0.0)
 
     def drop(self, rule: str, what: str, excerpt: Any = '', value: float | None = None) -> None:
         """Notes a part that is dropped."""
@@ -79,7 +90,5 @@ class Draft:
         if rule:
             self.drop(rule, what, called)
             return False
-        self._texts.append('')
-        self._images.append(data)
-        self._weights.append(0.0)
+        self.add(data)
         return True

@@ -35,13 +35,12 @@ def document(row: Row, pictures: Pictures) -> Iterator[Document | Dropped]:
     if not all(shown):
         yield from draft.give_up('document_without_picture', turns[0][1])
         return
-    begins = True
     for (asker, question), (answerer, answer) in zip(turns[::2], turns[1::2], strict=False):
         if (asker, answerer) != ('human', 'gpt'):
             raise ValueError('turns do not alternate between human and gpt')
         for tag in TAGS:
             question = question.replace(tag, '')
-        begins = not ask(draft, question, answer, begins) and begins
+        ask(draft, question, answer)
     yield from draft.finish(alone=not shown)
 
 

@@ -62,8 +62,8 @@ def _add(draft: Draft, identity: str, instruction: dict[str, Any], pictures: Pic
     if identity.startswith(FILMS):
         draft.film(_clip(found), identity)
     else:
-        for name, data in zip(names, found, strict=True):
-            draft.picture(data, name)
+        for data in found:
+            draft.add(data)
     return ask(draft, instruction['instruction'], instruction['answer'])
 
 

@@ -35,7 +35,7 @@ def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Droppe
                 draft.picture(_page(tiff, number) if tiff else None, image)
                 number += 1
             if text is not None:
-                draft.text(text)
+                draft.text(text, after_text='\n\n')
         yield from draft.finish()
 
     yield from documents(tar_samples(path, name), make)

@@ -52,6 +52,8 @@ def page(row: Row, found: list[bytes | None]) -> Iterator[Document | Dropped]:
             draft.drop(rule, 'picture', _name(info))
     if len(here) == len(infos):
         sentences = {i: int(info['matched_text_index']) for i, info in enumerate(infos)}
+        if any(not 0 <= sentence < len(texts) for sentence in sentences.values()):
+            raise ValueError('matched_text_index is of no sentence')
     else:
         chosen = scipy.optimize.linear_sum_assignment(-similarity[here])
         sentences = {here[i]: int(sentence) for i, sentence in zip(*chosen, strict=True)}
@@ -69,7 +71,7 @@ def page(row: Row, found: list[bytes | None]) -> Iterator[Document | Dropped]:
             if waiting:
                 draft.text(' '.join(waiting))
             for i in before[number]:
-                draft.picture(found[i], _name(infos[i]))
+                draft.add(found[i])
             waiting = []
         waiting.append(text)
     draft.text(' '.join(waiting))

@@ -33,7 +33,7 @@ def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Droppe
                 if image and text:
                     draft.drop('place_with_text_and_picture', 'picture')
                 if text:
-                    draft.text(text)
+                    draft.text(text, after_text='\n\n')  # As OBELICS joins neighbouring texts.
                 elif image:
                     draft.picture(*_found(image, pictures))
             yield from draft.finish()

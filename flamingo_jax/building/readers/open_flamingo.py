@@ -35,7 +35,7 @@ def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Droppe
                     picture = row.value['image_map'].get(part) or {}
                     draft.picture(decoded(picture.get('base64_image')), part)
                 else:
-                    draft.text(part.strip())
+                    draft.text(part.strip(), after_text=' ')
             yield from draft.finish()
         else:
             yield from page(row, [decoded(info.get('image_base64')) for info in row.value['image_info']])

@@ -34,22 +34,31 @@ def film_rule(data: bytes) -> str:
     """The rule that drops an encoded clip; '' keeps it. Decodes its last seconds, as training would.
 
     Raises:
-      ImportError: PyAV is not installed.
+      ImportError: it is a video file, and PyAV is not installed.
     """
     if not data:
         return 'film_empty'
-    try:
-        import av
-    except ImportError as error:
-        raise ImportError(f"Films are checked with PyAV: pip install 'flamingo_jax[films]' ({error}).") from error
-    av.logging.set_level(av.logging.PANIC)
     if len(data) > LARGEST_FILM:
         return 'film_too_large'
     try:
         to_film(data, 2, 16, 'squash', start=1.0)
     except PictureError:
+        require_av()
         return 'film_unreadable'
     return ''
+
+
+def require_av() -> None:
+    """Checks that video files can be read.
+
+    Raises:
+      ImportError: PyAV is not installed.
+    """
+    try:
+        import av
+    except ImportError as error:
+        raise ImportError(f"Video files are read with PyAV: pip install 'flamingo_jax[films]' ({error}).") from error
+    av.logging.set_level(av.logging.PANIC)  # What FFmpeg says of damaged files.
 
 
 def decoded(text: Any) -> bytes | None:

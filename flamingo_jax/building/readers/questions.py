@@ -5,10 +5,10 @@ from typing import Any
 from flamingo_jax.building.readers.draft import Draft
 
 
-def ask(draft: Draft, question: Any, answer: Any, begins: bool = True) -> bool:
+def ask(draft: Draft, question: Any, answer: Any) -> bool:
     """Adds a question of weight 0 and its answer of weight 1; False if there is no answer.
 
-    begins: whether a picture or nothing stands before the question. A further one goes to a new line.
+    After another answer, the question goes to a new line.
 
     Raises:
       TypeError: one of the two is not a text.
@@ -19,5 +19,5 @@ def ask(draft: Draft, question: Any, answer: Any, begins: bool = True) -> bool:
     if not answer:
         draft.drop('answer_empty', 'text', question)
         return False
-    draft.text(f'{"" if begins else chr(10)}Question: {question} Answer:', 0.0)
+    draft.text(f'Question: {question} Answer:', 0.0, '\n')
     return draft.text(f' {answer}', 1.0)

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import io
 import json
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -12,7 +13,8 @@ import PIL.Image
 import pytest
 
 from flamingo_jax.building.document import Document
-from flamingo_jax.building.readers.containers import extension
+from flamingo_jax.building.readers import containers
+from flamingo_jax.building.readers.containers import extension, json_items, json_lines, opened
 from flamingo_jax.building.readers.folder import Pictures, make_index
 from flamingo_jax.building.readers.pictures import picture_rule
 from flamingo_jax.inputs.films import to_film
@@ -60,8 +62,8 @@ def test_obelics(of):
     """A lost picture leaves the text where it is; another article is another document; a tag's name is no tag."""
     documents, dropped = of('obelics')
     assert [spelled(one) for one in documents] == [
-        '<1>|Two cats.\n\nA dog.|No bird.|<2>',
-        'Two.|<1>|Three.|Four < image> < EOC>',
+        '<1>|Two cats.\n\nA dog.|\n\nNo bird.|<2>',
+        'Two.|<1>|Three.|\n\nFour < image> < EOC>',
         '<2>|After the error.',
     ]
     assert documents[0].url == 'https://a.b/0' and documents[1].id.endswith('#1.1')
@@ -243,6 +245,32 @@ def test_a_damaged_header_in_the_middle_of_a_tar_is_not_its_end(tmp_path):
     written.path.write_bytes(data)
     documents, dropped = read(written, tmp_path)
     assert len(documents) == 1 and dropped['tar_damaged'] == 1
+
+
+@pytest.mark.parametrize('begin, rule', [(b'', 'line_too_long'), (b'[', 'json_damaged')])
+def test_a_gzip_of_zeros_does_not_fill_the_memory(begin, rule, tmp_path, monkeypatch):
+    """64 MB of zeros in 64 kB, where a line may have 1 MB."""
+    monkeypatch.setattr(containers, 'LONGEST_LINE', 2**20)
+    path = tmp_path / 'bomb.jsonl.gz'
+    with gzip.open(path, 'wb') as file:
+        file.write(begin)
+        for _ in range(64):
+            file.write(bytes(2**20))
+    tracemalloc.start()
+    if begin:
+        [one] = json_items(str(path), 'bomb')
+    else:
+        [one] = json_lines(opened(str(path)), 'bomb')
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert one.rule == rule and most < 2**24
+
+
+def test_a_long_list_is_read_in_pieces(tmp_path):
+    """Items of every length around the size that is read at once."""
+    items = [dict(text='é' * length) for length in (10, 2**20 - 20, 2**20, 5 * 2**20, 1)] + ['], [{', 7, None]
+    (tmp_path / 'list.json').write_text(' [\n' + ' ,\n'.join(map(json.dumps, items)) + ' ]\n')
+    assert [row.value for row in json_items(str(tmp_path / 'list.json'), 'list')] == items
 
 
 def test_pictures_are_checked():
