@@ -268,7 +268,7 @@ def test_a_gzip_of_zeros_does_not_fill_the_memory(begin, rule, tmp_path, monkeyp
 
 def test_a_long_list_is_read_in_pieces(tmp_path):
     """Items of every length around the size that is read at once."""
-    items = [dict(text='é' * length) for length in (10, 2**20 - 20, 2**20, 5 * 2**20, 1)] + ['], [{', 7, None]
+    items = [dict(text='é' * length) for length in (10, 2**20 - 20, 2**20, 2 * 2**20, 1)] + ['], [{', 7, None]
     (tmp_path / 'list.json').write_text(' [\n' + ' ,\n'.join(map(json.dumps, items)) + ' ]\n')
     assert [row.value for row in json_items(str(tmp_path / 'list.json'), 'list')] == items
 
