@@ -1,7 +1,8 @@
 """A Flamingo on a real language model: SmolLM2-135M learns to see the picture dictionary.
 
     data/language_models/fetch.sh LMS smollm2
-    python -m data.picture_texts.build --pictures=DATA/picture_dictionary/full/1.0.0 --lm=LMS/smollm2 \
+    data/dictionary_text/fetch.sh RAW
+    python -m data.picture_texts.build --pictures=DATA/picture_dictionary/full/1.0.0 --wordnet=RAW \
         --out=DATA/texts.jsonl
     python -m flamingo_jax.train --config=experiments/smollm_pictures.py:meanings --workdir=runs/smollm_meanings \
         --config.lm=LMS/smollm2 --config.datasets.names.path=DATA/picture_dictionary/full/1.0.0
@@ -60,16 +61,17 @@ def get_config(stage: str = '') -> ConfigDict:
             **held_out,
         )
         c.steps, learning_rate = 1200, 1.5e-3
+        c.noise.blend = 0.3  # A thing between two things means something between their names.
     else:
         c.datasets.told = training.dataset(
             FewShot,
             shots=2,
             games=dict(texts=game(Texts)),
             row=Told,
-            length=48,
-            targets=40,
+            length=32,
+            targets=28,
             images=2,
-            batch_size=16,
+            batch_size=8,
             **common,
         )
         games = dict(
@@ -81,7 +83,7 @@ def get_config(stage: str = '') -> ConfigDict:
         c.datasets.games = training.dataset(
             FewShot, shots=8, games=games, length=88, targets=48, images=8, batch_size=8, **common, **held_out
         )
-        c.steps, learning_rate = 4000, 7e-4
+        c.steps, learning_rate = 500, 7e-4
     c.noise.feature_dropout = 0.1
     c.optimizer = ConfigDict(
         vars(

@@ -42,7 +42,7 @@ def small(parts, **changes) -> ConfigDict:
     styles = dict(query_styles=('fluent-3d',), support_styles=('noto',))
     c.tasks['words'] = evaluation.task(Words, ways=2, shots=(1,), **styles)
     c.tasks['names'] = evaluation.task(
-        Names, shots=(0, 2), answers=('open-ended',), query_split='train', support_split='train', **styles
+        Names, shots=(0, 2), answers=('open-ended',), query_split='train', support_split='train', told=True, **styles
     )
     c.update(changes)
     return c

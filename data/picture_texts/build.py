@@ -1,10 +1,11 @@
-"""Writes texts about the things of a picture set, by the frozen language model that will see their pictures.
+"""Writes texts about the things of a picture set, to distil a language model into the Flamingo that it is part of.
 
-    python -m data.picture_texts.build --pictures=DATA/picture_dictionary/full/1.0.0 --lm=BUNDLE --out=FILE.jsonl
+    data/dictionary_text/fetch.sh RAW
+    python -m data.picture_texts.build --pictures=DATA/picture_dictionary/full/1.0.0 --wordnet=RAW --out=FILE.jsonl
 
-The language model continues beginnings that contain a thing's English name. Each text has a random name and beginning,
-and ends at the end of its first line. Things of the validation and test splits are left out, unless --splits names
-them.
+For each English name there are beginnings of sentences, and its definition in WordNet, if it has one. No text needs an
+answer: the language model, which reads the name, says how each goes on. Things of the validation and test splits are
+left out, unless --splits names them. No text asks what data/picture_facts asks.
 """
 
 from absl import flags
@@ -13,21 +14,17 @@ from flamingo_jax import commands
 
 if __name__ == '__main__':
     flags.DEFINE_string('pictures', None, 'Folder of a prepared picture set.', required=True)
-    flags.DEFINE_string('lm', None, 'Bundle of a language model.', required=True)
+    flags.DEFINE_string('wordnet', None, 'Folder that data/dictionary_text/fetch.sh filled.', required=True)
     flags.DEFINE_string('out', None, 'File to write.', required=True)
     flags.DEFINE_list('splits', ['train'], 'Splits whose things get texts.')
-    flags.DEFINE_integer('texts', 8, 'Number of texts for each thing.', lower_bound=1)
-    flags.DEFINE_integer('tokens', 20, 'Most tokens in a text.', lower_bound=1)
-    flags.DEFINE_integer('seed', 0, 'Of drawing.')
     commands.start(__doc__)
 
 import json
 import pathlib
+from collections.abc import Iterator
 
-import numpy as np
 from tqdm import tqdm
 
-import flamingo_jax
 from flamingo_jax.few_shot.kinds import with_article
 from flamingo_jax.files import write_whole
 from flamingo_jax.inputs.sources.array_record import open_split
@@ -36,28 +33,24 @@ from flamingo_jax.inputs.sources.array_record import open_split
 BEGINNINGS = (
     ('{A}', ' is'),
     ('{A}', ' is a kind of'),
-    ('{A}', ' is used for'),
-    ('{A}', ' is made of'),
-    ('{A}', ' can be found in'),
+    ('{A}', ' is not a'),
     ('{A}', ' looks like'),
     ('{A}', ' and'),
-    ('{A}', ''),
+    ('{A}', ' has'),
+    ('{A}', ' can'),
     ('The {name}', ' was'),
-    ('The {name}', ' in the picture'),
-    ('The {name}', ''),
+    ('The {name}', ' in the picture is'),
     ('{Name}', ':'),
-    ('{Name}', ' (noun):'),
+    ('{Name}', ' ('),
+    ('{Name}', ' is the name of a'),
+    ('{Name}', ' in Spanish is'),
     ('This is {a}', '. It'),
     ('This is {a}', '. You can'),
     ('I saw {a}', ' and'),
     ('What is {a}', '? It is'),
-    ('{Name}', '. Question: what kind of thing is it? Answer:'),
-    ('{Name}', '. Question: what is it used for? Answer:'),
-    ('{Name}', '. Question: where can you find it? Answer:'),
-    ('{Name}', '. Question: what color is it? Answer:'),
-    ('{Name}', '. Question: what is it made of? Answer:'),
+    ('I like {a}', ' because'),
 )
-BATCH = 32
+DEFINED = (('{A}', ' is {gloss}.'), ('{Name}', ': {gloss}.'), ('What is {a}', '? It is {gloss}.'))
 
 
 def names(folder: str, splits: list[str]) -> list[str]:
@@ -67,33 +60,46 @@ def names(folder: str, splits: list[str]) -> list[str]:
         records = open_split(folder, split)
         for i in tqdm(range(len(records)), unit=' pictures', desc=split, leave=False):
             languages = [language.decode() for language in records[i]['languages']]
-            if 'en' in languages:
+            is_stamp = records[i]['subcategory'].startswith(b'tux-')  # They have captions: `A frog`.
+            if 'en' in languages and not is_stamp:
                 found.add(records[i]['names'][languages.index('en')].decode())
     return sorted(found)
+
+
+def definitions(wordnet: pathlib.Path) -> dict[str, str]:
+    """Noun -> the definition of its most frequent sense, without examples (format: `man 5 wndb`)."""
+    lines = (wordnet / 'data.noun').read_text('utf-8').splitlines()
+    glosses = {
+        line[:8]: line.split(' | ', 1)[1].split('; "')[0].strip().rstrip(';') for line in lines if line[0] != ' '
+    }
+    found = {}
+    for line in (wordnet / 'index.noun').read_text('utf-8').splitlines():
+        if line[0] != ' ':
+            lemma, _, senses, *rest = line.split()
+            found[lemma.replace('_', ' ')] = glosses[rest[-int(senses)]]  # Senses are in order of frequency.
+    return found
+
+
+def texts(name: str, defined: dict[str, str]) -> Iterator[dict[str, str]]:
+    """The texts about one thing."""
+    a, gloss = with_article(name), defined.get(name.casefold())
+    words = dict(name=name, Name=name[:1].upper() + name[1:], a=a, A=a[:1].upper() + a[1:], gloss=gloss)
+    for says, text in (*BEGINNINGS, *(DEFINED if gloss else ())):
+        yield dict(name=name, says=says.format(**words), text=text.format(**words))
 
 
 def main() -> None:
     """Writes the texts."""
     f = flags.FLAGS
-    lm, rng, lines = flamingo_jax.load(f.lm), np.random.default_rng(f.seed), []
-    every = [name for name in names(f.pictures, f.splits) for _ in range(f.texts)]
-    for begin in tqdm(range(0, len(every), BATCH), unit=' batches', desc='texts'):
-        asked = []
-        for name in every[begin : begin + BATCH]:
-            says, text = BEGINNINGS[rng.integers(len(BEGINNINGS))]
-            a = with_article(name)
-            says = says.format(name=name, Name=name[:1].upper() + name[1:], a=a, A=a[:1].upper() + a[1:])
-            asked.append((name, says, text))
-        prompts = [[says + text] for _, says, text in asked]
-        prompts += prompts[-1:] * (BATCH - len(prompts))  # Padding, so that one program serves all.
-        how = dict(max_new_tokens=f.tokens, temperature=0.8, top_p=0.95, stop=('\n',), seed=f.seed + begin)
-        for (name, says, text), more in zip(asked, lm.generate(prompts, **how), strict=False):
-            if text or more:
-                lines.append(json.dumps(dict(name=name, says=says, text=f'{text} {more}'.rstrip())))
+    wordnet = pathlib.Path(f.wordnet, 'x/wordnet-base/usr/share/wordnet')
+    if not wordnet.is_dir():
+        raise FileNotFoundError(f'{wordnet} is missing. Fetch it: data/dictionary_text/fetch.sh {f.wordnet}')
+    defined, every = definitions(wordnet), names(f.pictures, f.splits)
+    lines = [json.dumps(text) for name in every for text in texts(name, defined)]
     out = pathlib.Path(f.out)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(out, ('\n'.join(lines) + '\n').encode())
-    print(f'{out}: {len(lines)} texts about {len(set(every))} things')
+    print(f'{out}: {len(lines)} texts about {len(every)} things')
 
 
 if __name__ == '__main__':

@@ -9,19 +9,19 @@ import numpy as np
 from flamingo_jax.few_shot.episode import Episode
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.inputs.prompts import Prompt, is_picture
-from flamingo_jax.inputs.tokenizer import EOC
 
 
 @dataclasses.dataclass(frozen=True)
 class Generated:
-    """The text that the model generates after the prompt, up to <EOC>."""
+    """The text that the model generates after the prompt, up to the end of the chunk."""
 
     max_new_tokens: int
     num_beams: int
 
     def __call__(self, model: Pretrained, prompts: Sequence[Prompt], episodes: Sequence[Episode]) -> list[str]:
         """One text per prompt."""
-        return model.generate(prompts, self.max_new_tokens, self.num_beams)
+        stop = (model.tokenizer.chunk_end,)
+        return model.generate(prompts, self.max_new_tokens, self.num_beams, stop=stop)
 
     def room(self, model: Pretrained, prompt: Prompt, episode: Episode) -> int:
         """The number of tokens that an answer may take."""
@@ -47,11 +47,13 @@ class Ranked:
     ) -> list[str] | list[dict[str, float]]:
         """For each prompt one candidate, or the likelihoods of all."""
         if not (self.by_length or self.likelihoods or self.clip or any(episode.written for episode in episodes)):
-            chosen = model.choose(prompts, [continuations(episode.candidates) for episode in episodes])
+            end = model.tokenizer.chunk_end
+            chosen = model.choose(prompts, [continuations(episode.candidates, end) for episode in episodes])
             return [episode.candidates[i] for episode, i in zip(episodes, chosen, strict=True)]
         # A row is one clip of one episode, with all its candidates.
         rows = [(i, clip) for i, prompt in enumerate(prompts) for clip in clips(prompt, self.clip)]
-        texts = [[text for c in e.candidates for text in written(e, c)] for e in episodes]
+        end = model.tokenizer.chunk_end
+        texts = [[text for c in e.candidates for text in written(e, c, end)] for e in episodes]
         most = max(map(len, texts))
         sums = np.zeros((len(episodes), most))
         for begin in range(0, len(rows), len(prompts)):
@@ -65,23 +67,24 @@ class Ranked:
         answers = []
         for i, episode in enumerate(episodes):
             means = iter((sums[i] / numbers[i]).tolist())
-            found = {c: float(np.mean([next(means) for _ in written(episode, c)])) for c in episode.candidates}
+            found = {c: float(np.mean([next(means) for _ in written(episode, c, end)])) for c in episode.candidates}
             answers.append(found if self.likelihoods else max(found, key=found.__getitem__))
         return answers
 
     def room(self, model: Pretrained, prompt: Prompt, episode: Episode) -> int:
         """The number of tokens of the longest candidate."""
-        return model.room(prompt, [text for candidate in episode.candidates for text in written(episode, candidate)])
+        end = model.tokenizer.chunk_end
+        return model.room(prompt, [text for c in episode.candidates for text in written(episode, c, end)])
 
 
-def written(episode: Episode, candidate: str) -> list[str]:
+def written(episode: Episode, candidate: str, end: str) -> list[str]:
     """The spellings of a candidate, each as the continuation of a prompt."""
-    return continuations(episode.written.get(candidate, (candidate,)))
+    return continuations(episode.written.get(candidate, (candidate,)), end)
 
 
-def continuations(candidates: Sequence[str]) -> list[str]:
-    """Answers as continuations of a prompt."""
-    return [f' {candidate}{EOC}' for candidate in candidates]
+def continuations(candidates: Sequence[str], end: str) -> list[str]:
+    """Answers as continuations of a prompt; `end` is the tokenizer's end of a chunk."""
+    return [f' {candidate}{end}' for candidate in candidates]
 
 
 def clips(prompt: Prompt, frames: int) -> list[list[Any]]:

@@ -56,6 +56,9 @@ class Files:
     def key(self, picture: pathlib.Path | tuple[pathlib.Path, ...]) -> Hashable:
         return picture
 
+    def words(self, picture: pathlib.Path | tuple[pathlib.Path, ...]) -> str:
+        return ''
+
 
 @dataclasses.dataclass
 class Benchmark(Task):

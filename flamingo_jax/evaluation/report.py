@@ -30,6 +30,7 @@ COLOURS = {
     'any candidate': '#5a9bd8',  # Open-ended answers that are some name in the prompt's language, right or wrong.
     'shuffled pictures': '#d1495b',
     'text only': '#dd9a2b',
+    'told the names': '#6c8f2f',  # The language model alone, which reads what each picture shows.
     'nearest centroid': '#2f8f6b',
     'nearest neighbour': '#8b6bb1',
     'majority answer': '#8a6d3b',

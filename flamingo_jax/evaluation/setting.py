@@ -16,10 +16,10 @@ from flamingo_jax.evaluation.report import Row, Score
 from flamingo_jax.evaluation.task import OPEN_ENDED, Task, shuffled
 from flamingo_jax.few_shot.episode import Episode, Part
 from flamingo_jax.inference.pretrained import Pretrained
-from flamingo_jax.inputs.tokenizer import EOC, Tokenizer
+from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.parallel import processes
 
-Frames = Callable[[Part], Any]
+Shown = Callable[[Part], Any]
 
 
 def measure(
@@ -38,16 +38,19 @@ def measure(
     progress: called with the number of episodes that all processes answered.
     """
     episodes = list(task.episodes(config.episodes, shots, support, answers, config.seed))
-    ways: dict[str, tuple[Sequence[Episode], Frames | None]] = dict(model=(episodes, frames))
+    ways: dict[str, tuple[Pretrained, Sequence[Episode], Shown | None]] = dict(model=(model, episodes, frames))
     if task.controls:
-        ways |= {'shuffled pictures': (shuffled(episodes, config.seed), frames), 'text only': (episodes, None)}
+        mixed = shuffled(episodes, config.seed)
+        ways |= {'shuffled pictures': (model, mixed, frames), 'text only': (model, episodes, None)}
+    if task.told:
+        ways['told the names'] = model.language_model, episodes, words
     answering = task.answering(answers, config.max_new_tokens, config.num_beams)
     given: dict[str, dict[str, Any]] = collections.defaultdict(dict)
     n, here = jax.process_count(), jax.process_index()
     for begin in range(here * config.batch_size, len(episodes), n * config.batch_size):
-        for name, (asked, shown) in ways.items():
-            some = asked[begin : begin + config.batch_size]
-            found = answering(model, [prompt_of(episode, shown, model.tokenizer) for episode in some], some)
+        for name, (asked, episodes_of, shown) in ways.items():
+            some = episodes_of[begin : begin + config.batch_size]
+            found = answering(asked, [prompt_of(episode, shown, asked.tokenizer) for episode in some], some)
             if answers == OPEN_ENDED:
                 found = [task.read_answer(text) for text in found]
             given[name] |= {episode.id: answer for episode, answer in zip(some, found, strict=True)}
@@ -81,22 +84,27 @@ def measure(
     )
 
 
-def prompt_of(episode: Episode, shown: Frames | None, tokenizer: Tokenizer) -> list[Any]:
-    """Pictures, read by `shown` (None leaves them out), and texts in reading order."""
+def prompt_of(episode: Episode, shown: Shown | None, tokenizer: Tokenizer) -> list[Any]:
+    """Pictures, or what `shown` puts in their place (None leaves them out), and texts in reading order."""
     prompt: list[Any] = []
     for part in episode.parts:
         if part.picture is not None and shown is not None:
             prompt.append(shown(part))
-        prompt.append(part.text if part is episode.parts[-1] else f'{part.text}{EOC}')
+        prompt.append(part.text if part is episode.parts[-1] else f'{part.text}{tokenizer.chunk_end}')
     # Without pictures a prompt may be empty, and some language models have no token to begin with.
     if not tokenizer.begin and all(isinstance(item, str) and not item for item in prompt):
-        prompt = [EOC]
+        prompt = [tokenizer.chunk_end]
     return prompt
 
 
 def frames(part: Part) -> Any:
     """The picture of a part, read from its source."""
     return part.of.frames(part.picture)
+
+
+def words(part: Part) -> str:
+    """What the picture of a part shows, in words."""
+    return part.of.words(part.picture)
 
 
 def _any_candidate(episodes: Sequence[Episode], answers: dict[str, str]) -> Score:

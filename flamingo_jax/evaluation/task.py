@@ -36,6 +36,8 @@ class Task:
     data: str = ''  # Folder of the data set; '' is the evaluation's.
     support_data: str = ''  # Folder of the examples, if another.
     controls: bool = True  # Also measure with shuffled pictures, and without pictures.
+    # Also ask the language model alone, which reads the name of what a picture shows in the picture's place.
+    told: bool = False
     text_examples: int = 0  # Examples without pictures in 0-shot prompts for open-ended answers (paper: 2).
     max_new_tokens: int = 0  # Most tokens of an open-ended answer; 0 is the evaluation's.
     clip: int = 0  # Frames per clip, if films are ranked clip by clip; 0 shows whole films.

@@ -22,6 +22,9 @@ class Source(Protocol):
     def key(self, picture: Any) -> Hashable:
         """Identifies the picture among the pictures of all sources."""
 
+    def words(self, picture: Any) -> str:
+        """What the picture shows, in words that can stand in its place; '' if the source does not know."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pool:
@@ -39,6 +42,11 @@ class Pool:
 
     def key(self, picture: Picture) -> Hashable:
         return self.split, picture.index
+
+    def words(self, picture: Picture) -> str:
+        """The English name: `Tiger.`"""
+        name = picture.names.get('en', '')
+        return f'{name[:1].upper()}{name[1:]}.' if name else ''
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,7 +25,7 @@ class Texts(game.Game):
 
     @dataclasses.dataclass
     class Sequences(game.Sequences):
-        """Pictures with texts that the language model wrote about them."""
+        """Pictures with texts about what they show."""
 
         path: str = ''  # The file of texts.
 

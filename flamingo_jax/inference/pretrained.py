@@ -106,6 +106,15 @@ class Pretrained:
         on_one_cpu = len(devices) == 1 and next(iter(devices)).platform == 'cpu'
         return unroll(self.model, self.params) if on_one_cpu else (self.model, self.params)
 
+    @functools.cached_property
+    def language_model(self) -> 'Pretrained':
+        """The frozen language model alone, with the tokenizer that it came with."""
+        tokenizer = Tokenizer(self.tokenizer.model, vocab_size=self.tokenizer.vocab_size)
+        model = dataclasses.replace(self.model, config=FlamingoConfig(lm=self.config.lm))
+        return dataclasses.replace(
+            self, model=model, params={'lm': self.params['lm']}, tokenizer=tokenizer, image_tag=None
+        )
+
     def features(self, frames: UInt8[np.ndarray, 't height width 3']) -> Float[np.ndarray, 't s d_v']:
         """The frozen trunk's standardised features of one picture or video."""
         return self.encode(frames[None])[0]

@@ -183,6 +183,11 @@ class Tokenizer:
             )
         return cls(path.read_bytes(), image_tag, vocab_size, extra_tokens)
 
+    @property
+    def chunk_end(self) -> str:
+        """The text that ends a chunk: '<EOC>', or a newline for a language model that has no such token."""
+        return EOC if self.eoc is not None else '\n'
+
     def encode(self, text: str, continues: bool = False, marks: bool = True) -> list[int]:
         """The ids of a text, without <BOS> or <EOS>.
 

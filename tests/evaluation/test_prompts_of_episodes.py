@@ -10,6 +10,7 @@ from flamingo_jax.evaluation.setting import frames, prompt_of
 from flamingo_jax.few_shot.episode import Episode, Part
 from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.prompts import encode_prompt
+from flamingo_jax.inputs.tokenizer import Tokenizer
 
 PICTURE = np.zeros((1, 2, 3), np.float32)  # Features.
 
@@ -20,7 +21,7 @@ class Source:
     def frames(self, picture):
         return picture
 
-    encoded = key = frames
+    encoded = key = words = frames
 
 
 def episode(*texts):
@@ -33,6 +34,15 @@ def test_pictures_and_texts_are_in_reading_order(tokenizer):
     assert prompt_of(one, None, tokenizer) == [' dax<EOC>', ' wug<EOC>', '']
     shown = prompt_of(one, frames, tokenizer)
     assert shown[1::2] == [' dax<EOC>', ' wug<EOC>', ''] and all(picture is PICTURE for picture in shown[::2])
+
+
+def test_a_language_model_alone_reads_words_and_newlines(tokenizer):
+    alone = Tokenizer(tokenizer.model)
+    assert (tokenizer.chunk_end, alone.chunk_end) == ('<EOC>', '\n')
+    told = prompt_of(episode(' dax', ''), lambda part: 'Cat.', alone)
+    assert told == ['Cat.', ' dax\n', 'Cat.', '']
+    tokens, _ = encode_prompt(told, alone, PictureFormat(8))
+    assert alone.decode(tokens) == 'Cat. dax\nCat.'
 
 
 def test_a_prompt_of_nothing_has_a_first_token(tokenizer):

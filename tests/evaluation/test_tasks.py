@@ -18,6 +18,7 @@ from flamingo_jax.evaluation.report import as_json
 from flamingo_jax.evaluation.task import make, shuffled, task
 from flamingo_jax.few_shot.direction import Direction
 from flamingo_jax.few_shot.episode import Pool
+from flamingo_jax.few_shot.facts import Facts
 from flamingo_jax.few_shot.kinds import Kinds, kind_of
 from flamingo_jax.few_shot.names import OTHER_THINGS, Names
 from flamingo_jax.few_shot.questions import Questions
@@ -133,6 +134,46 @@ def test_names_that_training_did_not_show(pools):
             for answer in (*right, query.names['en']):
                 value, _ = exact.score({episode.id: answer}, {episode.id: right})
                 assert value == (answer in right)
+
+
+FACTS = 'data/picture_facts/facts.json'
+
+
+def test_facts_are_asked_about_other_things_than_the_examples_show(pools):
+    splits = dict(query_split='train', support_split='train')
+    about, questions = (
+        make('facts', task(Facts, facts=FACTS, shots=(4,), **splits).to_dict(), pools),
+        collections.Counter(),
+    )
+    with open(FACTS) as file:
+        known = json.load(file)
+    for episode in about.episodes(200, 4, 'random', 'ranked', seed=0):
+        question = episode.query[-1].text.removeprefix(' Question: ').removesuffix(' Answer:')
+        questions[question] += 1
+        assert set(episode.candidates) <= set(known[question])
+        things = [part.picture.concept for part in episode.parts]
+        assert len(set(things)) == 5
+        for part in episode.support:
+            asked, answer = part.text.removeprefix(' Question: ').split(' Answer: ')
+            assert asked == question and part.picture.names['en'] in known[question][answer]
+        assert episode.query[-1].picture.names['en'] in known[question][episode.truth]
+        (query,) = episode.query
+        assert query.of.words(query.picture).casefold() == f'{query.picture.names["en"]}.'.casefold()
+    assert len(questions) > 5 and min(questions.values()) > 200 / len(questions) / 3
+
+
+@pytest.mark.parametrize(
+    'changes, says',
+    [
+        (dict(question='why?'), "no question 'why\\?', but only"),
+        (dict(question='how many legs does it have?', shots=(400,)), '400 shots need 400 things for the question'),
+    ],
+)
+def test_facts_that_cannot_be_asked_are_refused(pools, changes, says):
+    with pytest.raises(ValueError, match=says):
+        make('facts', task(Facts, facts=FACTS, **changes).to_dict(), pools)
+    with pytest.raises(FileNotFoundError, match="no facts at 'nowhere.json'"):
+        make('facts', task(Facts, facts='nowhere.json').to_dict(), pools)
 
 
 @pytest.mark.parametrize('asks', [Kinds, YesOrNo, Which])

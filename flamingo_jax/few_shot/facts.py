@@ -1,0 +1,94 @@
+"""Facts: questions about what a picture shows that no training sequence asks, such as `where does it live?`.
+
+To answer, the model must know what it sees, and its language model must know the thing. The questions are in a JSON
+file, with the English names of the things for which each answer is right:
+
+    {"where does it live?": {"forest": ["bear", "fox"], "sea": ["shark"]}, ...}
+
+There are no training sequences: the game shows what the frozen language model's knowledge is worth.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from flamingo_jax.few_shot import game
+from flamingo_jax.few_shot.episode import Episode, Part, Pool
+from flamingo_jax.few_shot.kinds import asked
+from flamingo_jax.inputs.sources.picture_set import Picture, PictureSet
+
+
+class Facts(game.Game):
+    """Questions that were never trained, about the things in the pictures."""
+
+    @dataclasses.dataclass
+    class Episodes(game.Episodes):
+        """One question about a picture, with examples of the same question; each of its answers is equally frequent."""
+
+        facts: str = ''  # The JSON file.
+        question: str = ''  # Ask only this question; '' asks all of them equally often.
+
+        def open(self, queries: Pool, support: Pool, shots: int, answers: Sequence[str]) -> None:
+            """Finds the pictures of the things that the file knows.
+
+            Raises:
+              FileNotFoundError: there is no such file.
+              ValueError: it lacks the question, or an answer has no picture, or too few for the examples.
+            """
+            super().open(queries, support, shots, answers)
+            path = pathlib.Path(self.facts)
+            if not path.is_file():
+                raise FileNotFoundError(
+                    f'There are no facts at {self.facts!r}. Set `facts` to a JSON file of questions.'
+                )
+            facts = json.loads(path.read_text(encoding='utf-8'))
+            if self.question and self.question not in facts:
+                raise ValueError(f'{path} has no question {self.question!r}, but only {sorted(facts)}.')
+            facts = {self.question: facts[self.question]} if self.question else facts
+            self._asked = _pictures(facts, queries.pictures)
+            self._shown = _pictures(facts, support.pictures)
+            if not self._asked:
+                raise ValueError(f'no picture shows a thing that {path} knows. Change styles, split or facts.')
+            for question in self._asked:
+                # No example shows the thing that is asked about, nor one that another example shows.
+                things = {p.concept for pictures in self._shown.get(question, {}).values() for p in pictures}
+                self.require(max(len(things) - 1, 0), f'things for the question {question!r}')
+
+        def episode(self, rng: np.random.Generator, shots: int, support: str, answers: str) -> Episode:
+            """`shots` pictures of other things with the question and its answer, then another."""
+            question = list(self._asked)[rng.integers(len(self._asked))]
+            truth, query = _draw(rng, self._asked[question])
+            shown, things = [], {query.concept}
+            for _ in range(shots):
+                left = {
+                    answer: kept
+                    for answer, pictures in self._shown[question].items()
+                    if (kept := [picture for picture in pictures if picture.concept not in things])
+                }
+                answer, picture = _draw(rng, left)
+                things.add(picture.concept)
+                shown.append(Part(picture, self.support, f'{asked(question)} {answer}'))
+            last = Part(query, self.queries, asked(question))
+            return Episode(tuple(shown), (last,), truth, tuple(self._asked[question]))
+
+
+def _pictures(facts: dict[str, dict[str, list[str]]], pictures: PictureSet) -> dict[str, dict[str, list[Picture]]]:
+    """Question -> answer -> its pictures. A question of which fewer than two answers have pictures is left out."""
+    named: dict[str, list[Picture]] = {}
+    for picture in pictures.pictures:
+        named.setdefault(picture.names.get('en', ''), []).append(picture)
+    found = {}
+    for question, answers in facts.items():
+        of = {answer: [p for name in names for p in named.get(name, ())] for answer, names in answers.items()}
+        of = {answer: shown for answer, shown in of.items() if shown}
+        if len(of) > 1:
+            found[question] = of
+    return found
+
+
+def _draw(rng: np.random.Generator, of: dict[str, list[Picture]]) -> tuple[str, Picture]:
+    answer = list(of)[rng.integers(len(of))]
+    return answer, of[answer][rng.integers(len(of[answer]))]
