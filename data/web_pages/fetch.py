@@ -23,7 +23,6 @@ from collections.abc import Iterator
 
 from flamingo_jax.building import warc
 from flamingo_jax.building.fetch import Politeness, fetch
-from flamingo_jax.building.filters import broken_by_document
 from flamingo_jax.building.page import PageError, opted_out
 from flamingo_jax.building.pages import read_texts
 from flamingo_jax.building.rules import DEFAULT
@@ -41,10 +40,10 @@ def links(paths: list[str]) -> Iterator[str]:
                 held.add(found.url)
             elif found.status == 200 and not opted_out(found.robots, found.reserved):
                 try:
-                    _, kept, shown, language, _ = read_texts(found, DEFAULT)
+                    _, shown, _, _, broken = read_texts(found, DEFAULT)
                 except PageError:
                     continue
-                if not broken_by_document(kept, language, DEFAULT):
+                if not broken:
                     wanted.update(dict.fromkeys(link.url for link in shown))
     yield from (url for url in wanted if url not in held)
 
