@@ -187,9 +187,9 @@ class _Read(beam.DoFn):
         for found in warc.read_warc(readable):
             if isinstance(found, warc.Damage):
                 yield _drop(Dropped(found.rule, 'record', path, found.offset, found.said))
-            elif found.type.startswith(('image/', 'refused/')) or _named_as_picture(found.url):
+            elif found.type.startswith(('image/', 'refused/')) or named_as_picture(found.url):
                 yield beam.pvalue.TaggedOutput(
-                    'pictures', (_join_key(found.url), (found.date, found.place, found.status or found.type))
+                    'pictures', (join_key(found.url), (found.date, found.place, found.status or found.type))
                 )
             elif found.type in warc.HTML and found.status == 200:
                 yield from self._page(found)
@@ -238,12 +238,13 @@ def _drop(dropped: Dropped):
     return beam.pvalue.TaggedOutput('dropped', dropped)
 
 
-def _named_as_picture(url: str) -> bool:
+def named_as_picture(url: str) -> bool:
+    """Whether a URL says that it is a picture, whatever its server says."""
     return urllib.parse.urlsplit(url).path.lower().endswith(duplicates.PICTURES)
 
 
-def _join_key(url: str) -> str:
-    """By which links find their pictures: http and https are one."""
+def join_key(url: str) -> str:
+    """By what a link finds its picture: http and https are one."""
     return url.split('#')[0].removeprefix('https:').removeprefix('http:')
 
 
@@ -258,7 +259,7 @@ def _latest(captures: tuple[str, Iterable[Found]]) -> Iterator[Found | Dropped]:
 
 def _links(found: Found) -> Iterator:
     for place, url in found.links:
-        yield _join_key(url), (found.id, found.url, place, url)
+        yield join_key(url), (found.id, found.url, place, url)
 
 
 class _Judge(beam.DoFn):
