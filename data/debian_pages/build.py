@@ -25,25 +25,24 @@ import pathlib
 import tempfile
 
 from data.debian_pages.crawl import LICENCE, languages, write_warcs
-from data.debian_pages.debian_pages_dataset_builder import Builder, Config
+from data.debian_pages.debian_pages_dataset_builder import RULES, Builder, Config
 from flamingo_jax.building.duplicates import index_benchmarks
-from flamingo_jax.building.rules import PageRules
 from flamingo_jax.building.write import build
 
 
 def main() -> None:
     """Writes the WARC files and builds from them."""
     f = flags.FLAGS
-    raw, rules = pathlib.Path(f.raw).absolute(), PageRules()
+    raw = pathlib.Path(f.raw).absolute()
     chosen = f.languages or languages(raw)
     if not chosen:
         raise FileNotFoundError(f'{raw} has no manual. Run data/debian_pages/fetch.sh {f.raw} en de.')
     warcs = raw / 'warc'
     warcs.mkdir(exist_ok=True)
     paths = tuple(path for language in chosen for path in write_warcs(raw, language, warcs))
-    config = Config(name='_'.join(chosen), description=' '.join(chosen), rules=rules) if f.languages else 'all'
+    config = Config(name='_'.join(chosen), description=' '.join(chosen), rules=RULES) if f.languages else 'all'
     with tempfile.TemporaryDirectory() as folder:
-        benchmarks = index_benchmarks(f.benchmarks, rules, f'{folder}/benchmarks.npz') if f.benchmarks else ''
+        benchmarks = index_benchmarks(f.benchmarks, RULES, f'{folder}/benchmarks.npz') if f.benchmarks else ''
         where = dict(warcs=paths, benchmarks=benchmarks, licence=LICENCE)
         print(build(Builder, f.out, config, f.workers, f.beam, f.overwrite, **where))
 

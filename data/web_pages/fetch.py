@@ -23,9 +23,8 @@ from collections.abc import Iterator
 
 from flamingo_jax.building import warc
 from flamingo_jax.building.fetch import Politeness, fetch
-from flamingo_jax.building.filters import broken_by_document
 from flamingo_jax.building.page import PageError, opted_out
-from flamingo_jax.building.pages import read_texts
+from flamingo_jax.building.pages import join_key, named_as_picture, read_texts
 from flamingo_jax.building.rules import DEFAULT
 
 
@@ -37,16 +36,16 @@ def links(paths: list[str]) -> Iterator[str]:
         for found in warc.read_warc(path):
             if isinstance(found, warc.Damage):
                 continue
-            if found.type not in warc.HTML:
-                held.add(found.url)
+            if found.type not in warc.HTML or named_as_picture(found.url):
+                held.add(join_key(found.url))
             elif found.status == 200 and not opted_out(found.robots, found.reserved):
                 try:
-                    _, kept, shown, language, _ = read_texts(found, DEFAULT)
+                    _, shown, _, _, broken = read_texts(found, DEFAULT)
                 except PageError:
                     continue
-                if not broken_by_document(kept, language, DEFAULT):
+                if not broken:
                     wanted.update(dict.fromkeys(link.url for link in shown))
-    yield from (url for url in wanted if url not in held)
+    yield from (url for url in wanted if join_key(url) not in held)
 
 
 def main() -> None:

@@ -2,9 +2,9 @@
 
 import dataclasses
 
-import apache_beam as beam
 import tensorflow_datasets as tfds
 
+from flamingo_jax.building.runner import beam  # isort: skip. It names the extra that is missing.
 from flamingo_jax.building.pages import PageSource
 from flamingo_jax.building.rules import OBELICS, PageRules
 from flamingo_jax.building.write import DocumentsBuilder, Sources

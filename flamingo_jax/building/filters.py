@@ -1,5 +1,6 @@
 """Which texts and documents are kept: the rules of `rules.py` that look at text."""
 
+import collections
 import re
 from collections.abc import Sequence
 
@@ -53,8 +54,21 @@ def broken_by_text(node: Text, language: str, rules: PageRules) -> Broken | None
     return None
 
 
-def broken_by_document(kept: Sequence[Text], language: str, rules: PageRules) -> Broken | None:
-    """The first rule that the texts of a document break together."""
+def language_of_blocks(blocks: Sequence[Text]) -> tuple[str, float]:
+    """The language of most long texts, and the share of long texts in others. Short texts tell little."""
+    long = [block.text for block in blocks if block.links <= 0.5 and texts.number_of_words(block.text) >= LONG]
+    lengths: collections.Counter = collections.Counter()
+    for text in long:
+        lengths[texts.language_of(text)] += len(text)
+    if not lengths:
+        return texts.language_of('\n'.join(block.text for block in blocks)), 0.0
+    language, _ = max(lengths.items(), key=lambda item: (item[1], item[0]))
+    others = sum(len(text) for text in long if texts.is_in_another_language(text, language))
+    return language, others / lengths.total()
+
+
+def broken_by_document(kept: Sequence[Text], language: str, mixed: float, rules: PageRules) -> Broken | None:
+    """The first rule that the texts of a document break together; language and mixed are of `language_of_blocks`."""
     whole = '\n'.join(node.text for node in kept)
     words = texts.number_of_words(whole)
     if words < rules.document_min_words:
@@ -63,6 +77,8 @@ def broken_by_document(kept: Sequence[Text], language: str, rules: PageRules) ->
         return 'document_max_words', words
     if rules.document_languages and language not in rules.document_languages:
         return 'document_languages', None
+    if rules.document_mixed_languages and mixed > rules.document_mixed_languages:
+        return 'document_mixed_languages', mixed
     for rule, value in (
         ('document_character_repetition', texts.character_repetition(whole, 10)),
         ('document_word_repetition', texts.word_repetition(whole, 5)),

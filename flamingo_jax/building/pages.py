@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import json
 import urllib.parse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from flamingo_jax.building import duplicates, filters, look, page, texts, warc
@@ -92,11 +92,17 @@ class PageSource:
             | 'by page' >> beam.CoGroupByKey()
             | 'whole' >> _split(_whole, rules)
         )
+        large_sites = (
+            whole.main
+            | 'sites' >> beam.Map(lambda one: (_site(one.found), 1))
+            | 'pages of sites' >> beam.CombinePerKey(sum)
+            | 'large sites' >> beam.Filter(lambda site: site[1] * rules.text_on_site_share > rules.text_on_site)
+        )
         marks = (
             whole.main
             | 'shared keys' >> beam.FlatMap(_shared_keys)
             | 'by key' >> beam.GroupByKey()
-            | 'marks' >> beam.FlatMap(_marks, rules)
+            | 'marks' >> beam.FlatMap(_marks, rules, beam.pvalue.AsDict(large_sites))
         )
         documents = (
             dict(whole=whole.main | 'whole by id' >> beam.Map(lambda one: (one.found.id, one)), marks=marks)
@@ -119,18 +125,18 @@ def _tag(item, function, *arguments):
 
 def read_texts(
     response: warc.Response, rules: PageRules
-) -> tuple[page.Page, list[Text], list[Link], str, list[Dropped]]:
-    """A page, its texts and pictures that the rules of texts keep, its language, and what was dropped.
+) -> tuple[list[Text], list[Link], str, list[Dropped], filters.Broken | None]:
+    """A page's texts and pictures that the rules of texts keep, its language, what was dropped, and the rule that the
+    texts break together.
 
     Raises:
       PageError: the page is not to be read, or its texts together are dropped.
     """
     read = page.read_page(response.data, response.url, response.charset, rules)
     nodes = [node for node in read.nodes if isinstance(node, Text)]
-    prose = [node for node in nodes if node.kind == 'text' and node.links <= 0.5]
-    language = texts.language_of('\n'.join(node.text for node in prose or nodes))
     kept, links, dropped, judged = [], [], list(read.dropped), {}
     blocks = blocks_of(nodes)
+    language, mixed = filters.language_of_blocks(list(blocks.values()))
     for node in read.nodes:
         if isinstance(node, Text):
             if node.block not in judged:
@@ -150,7 +156,7 @@ def read_texts(
             dropped.append(Dropped('picture_repeated', 'picture', read.url, node.place, node.url))  # OBELICS, step 14.
         else:
             links.append(node)
-    return read, kept, links, language, dropped
+    return kept, links, language, dropped, filters.broken_by_document(kept, language, mixed, rules)
 
 
 def blocks_of(nodes: Sequence[Text]) -> dict[int, Text]:
@@ -180,9 +186,9 @@ class _Read(beam.DoFn):
         for found in warc.read_warc(readable):
             if isinstance(found, warc.Damage):
                 yield _drop(Dropped(found.rule, 'record', path, found.offset, found.said))
-            elif found.type.startswith(('image/', 'refused/')) or _named_as_picture(found.url):
+            elif found.type.startswith(('image/', 'refused/')) or named_as_picture(found.url):
                 yield beam.pvalue.TaggedOutput(
-                    'pictures', (_join_key(found.url), (found.date, found.place, found.status or found.type))
+                    'pictures', (join_key(found.url), (found.date, found.place, found.status or found.type))
                 )
             elif found.type in warc.HTML and found.status == 200:
                 yield from self._page(found)
@@ -192,13 +198,13 @@ class _Read(beam.DoFn):
         try:
             if page.opted_out(response.robots, response.reserved):
                 raise PageError('page_opt_out', None, response.robots or 'TDM-Reservation: 1')
-            read, kept, links, language, dropped = read_texts(response, rules)
+            kept, links, language, dropped, broken = read_texts(response, rules)
         except PageError as error:
             yield _drop(Dropped(error.rule, 'page', where, -1, error.excerpt, error.value))
             return
         yield from map(_drop, dropped)
         whole = '\n'.join(node.text for node in kept)
-        if broken := filters.broken_by_document(kept, language, rules):
+        if broken:
             yield _drop(Dropped(broken[0], 'document', where, -1, whole, broken[1]))
             return
         if len(links) < rules.document_min_pictures:
@@ -231,12 +237,13 @@ def _drop(dropped: Dropped):
     return beam.pvalue.TaggedOutput('dropped', dropped)
 
 
-def _named_as_picture(url: str) -> bool:
+def named_as_picture(url: str) -> bool:
+    """Whether a URL says that it is a picture, whatever its server says."""
     return urllib.parse.urlsplit(url).path.lower().endswith(duplicates.PICTURES)
 
 
-def _join_key(url: str) -> str:
-    """By which links find their pictures: http and https are one."""
+def join_key(url: str) -> str:
+    """By what a link finds its picture: http and https are one."""
     return url.split('#')[0].removeprefix('https:').removeprefix('http:')
 
 
@@ -251,7 +258,7 @@ def _latest(captures: tuple[str, Iterable[Found]]) -> Iterator[Found | Dropped]:
 
 def _links(found: Found) -> Iterator:
     for place, url in found.links:
-        yield _join_key(url), (found.id, found.url, place, url)
+        yield join_key(url), (found.id, found.url, place, url)
 
 
 class _Judge(beam.DoFn):
@@ -324,12 +331,16 @@ def _whole(group, rules: PageRules) -> Iterator[Whole | Dropped]:
             yield Whole(found, shown)
 
 
+def _site(found: Found) -> tuple[str, str]:
+    """A site's pages in one language."""
+    return urllib.parse.urlsplit(found.url).netloc.lower(), found.language
+
+
 def _shared_keys(whole: Whole) -> Iterator:
     """What a page may share with others: its texts with those of its site, its pictures with all."""
     found, shown = whole
-    site = urllib.parse.urlsplit(found.url).netloc.lower()
     for key in found.lines:
-        yield ('text_on_site', site, found.language, key), (found.date, found.id)
+        yield ('text_on_site', *_site(found), key), (found.date, found.id)
     for url in {one.url for one in shown}:
         yield ('picture_url_repeats', '', '', url.encode()), (found.date, found.id)
     for seen in {one.look for one in shown}:
@@ -339,9 +350,11 @@ def _shared_keys(whole: Whole) -> Iterator:
     yield ('document_same_pictures', '', '', key), (found.date, found.id)
 
 
-def _marks(group, rules: PageRules) -> Iterator[tuple[str, tuple[str, bytes]]]:
-    """What is to be dropped from a page, since too many others have it."""
-    (rule, _, _, key), pages = group
+def _marks(
+    group, rules: PageRules, large_sites: Mapping[tuple[str, str], int]
+) -> Iterator[tuple[str, tuple[str, bytes]]]:
+    """What is to be dropped from a page, since others have it."""
+    (rule, site, language, key), pages = group
     pages = sorted(set(pages))
     limit = getattr(rules, rule)
     if not limit:
@@ -349,7 +362,8 @@ def _marks(group, rules: PageRules) -> Iterator[tuple[str, tuple[str, bytes]]]:
     if rule == 'document_same_pictures':
         pages = pages[:-1]  # The latest stays.
     elif rule == 'text_on_site':
-        pages = pages if len(pages) >= limit else []
+        if len(pages) < max(limit, rules.text_on_site_share * large_sites.get((site, language), 0)):
+            pages, rule = pages[1:], 'document_seen_texts'  # The first page has it, and the others have seen it.
     elif len(pages) <= limit:
         return
     for _, name in pages:
@@ -372,9 +386,11 @@ class _Finish(beam.DoFn):
                 yield _drop(Dropped('document_same_pictures', 'document', where))
                 continue
             response = warc.read_at(found.place)
-            _, kept, _, language, _ = read_texts(response, rules)
-            pictures_left, everywhere = [], set()
+            kept, _, language, _, _ = read_texts(response, rules)
+            pictures_left, everywhere, seen, every = [], set(), 0, 0
             for block in blocks_of(kept).values():
+                every += len(block.text)
+                seen += len(block.text) * (('document_seen_texts', duplicates.text_key(block.text)) in marked)
                 if block.kind == 'text' and ('text_on_site', duplicates.text_key(block.text)) in marked:
                     everywhere.add(block.block)
                     yield _drop(Dropped('text_on_site', 'text', where, block.place, block.text))
@@ -393,7 +409,9 @@ class _Finish(beam.DoFn):
                 else:
                     pictures_left.append(one)
             words = texts.number_of_words('\n'.join(node.text for node in texts_left))
-            if words < rules.document_min_words:
+            if rules.document_seen_texts and seen > rules.document_seen_texts * every:
+                yield _drop(Dropped('document_seen_texts', 'document', where, -1, '', seen / every))
+            elif words < rules.document_min_words:
                 yield _drop(Dropped('document_min_words', 'document', where, -1, '', words))
             elif len(pictures_left) < rules.document_min_pictures:
                 yield _drop(Dropped('document_min_pictures', 'document', where, -1, '', len(pictures_left)))

@@ -50,10 +50,14 @@ class PageRules:
     document_stop_words: float = 0.2  # In English. OBELICS, step 6: 0.35.
     document_stop_words_elsewhere: float = 0.08  # Ours: as for texts.
     document_punctuation: float = 0.03  # OBELICS, step 6.
+    document_mixed_languages: float = 0.25  # Ours: the share of long texts not in the document's language.
     document_languages: tuple[str, ...] = ()  # ISO 639-1 codes to keep; () keeps every language.
 
     # Duplicates.
-    text_on_site: int = 3  # A text on so many pages of a site and language is dropped from all. OBELICS, step 10: 2.
+    # A text that is on so many pages of a site in one language is dropped from all (OBELICS, step 10: 2 pages).
+    text_on_site: int = 3
+    text_on_site_share: float = 0.02  # Ours: and on such a share of them. Else it is a quotation.
+    document_seen_texts: float = 0.5  # Ours: the share of a document's text that documents before it on its site have.
     document_same_text: bool = True  # Exactly the same texts.
     document_near_text: bool = True  # MinHash, as in FineWeb: 14 bands of 8 hashes of 5 words, about .75 alike.
     document_same_pictures: bool = True  # OBELICS, step 12: the same set of pictures' URLs.
@@ -78,7 +82,10 @@ OBELICS = PageRules(
     picture_aspect=2.0,
     document_character_repetition=0.1,
     document_stop_words=0.35,
+    document_mixed_languages=0.0,
     text_on_site=2,
+    text_on_site_share=0.0,
+    document_seen_texts=0.0,
     text_links=0.0,
     picture_look_repeats=0,
 )

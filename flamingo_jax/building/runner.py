@@ -28,7 +28,8 @@ def pipeline_options(workers: int = 1, flags: Sequence[str] = ()) -> PipelineOpt
     if any(flag.startswith('--runner') for flag in flags):
         return PipelineOptions(list(flags))
     several = ['--direct_running_mode=multi_processing', f'--direct_num_workers={workers}'] if workers > 1 else []
-    return PipelineOptions([f'--runner={EMBEDDED}', *several, *flags])
+    quiet = '--default_sdk_harness_log_level=ERROR'
+    return PipelineOptions([f'--runner={EMBEDDED}', quiet, *several, *flags])
 
 
 __all__ = ['beam', 'pipeline_options']

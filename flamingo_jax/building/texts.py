@@ -144,3 +144,14 @@ def language_of(text: str) -> str:
     if kana + han > 0.3:
         return 'ja' if kana > 0.05 else 'zh'
     return 'ko' if hangul > 0.3 else detect_fast(text)[0]
+
+
+def is_in_another_language(text: str, language: str) -> bool:
+    """Whether a text is clearly not in a language: it is in another script, or fits another one better by a tenth."""
+    from resiliparse.parse.lang import detect_fast  # The extra `build`.
+
+    if language_of(text) == language:
+        return False
+    scores = dict(detect_fast(text, n_results=10))
+    best = min(scores.values(), default=0)
+    return scores.get(language, np.inf) > 1.1 * best

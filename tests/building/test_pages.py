@@ -13,6 +13,7 @@ import time
 import numpy as np
 import pytest
 
+from data.web_pages.fetch import links
 from data.web_pages.web_pages_dataset_builder import Builder, Config
 from flamingo_jax.building import duplicates
 from flamingo_jax.building.rules import DEFAULT, PageRules
@@ -171,6 +172,10 @@ def test_a_folder_of_pictures(tmp_path):
     built = build(Builder, str(tmp_path / 'out'), 'all', warcs=(crawl.write(),), pictures=str(folder))
     assert open_split(built, 'train')[0]['images'][1:] == [picture(1), picture(2)]
     assert json.loads((built / 'ledger.json').read_text())['dropped']['picture_missing'] == {'picture': 2}
+
+
+def test_what_a_fetcher_would_fetch(crawl):
+    assert list(links(crawl)) == ['http://two.org/missing.png', 'http://three.org/a.png']
 
 
 def digests(folder: pathlib.Path) -> dict[str, str]:

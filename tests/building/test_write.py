@@ -120,3 +120,11 @@ def test_a_document_holds_one_thing_at_each_place():
         Document('a', [''], [b''], [1.0])
     with pytest.raises(ValueError, match='2 texts, 1 images'):
         Document('a', ['x', 'y'], [b''], [1.0])
+
+
+@pytest.mark.long
+def test_another_runner_writes_the_same_bytes(folder, tmp_path):
+    """Beam has an older runner for one process, which makes other bundles."""
+    flags = ['--runner=BundleBasedDirectRunner']
+    other = write.build(Numbers, str(tmp_path), beam_flags=flags, numbers=list(range(20)))
+    assert digests(folder) == digests(other)
