@@ -3,8 +3,6 @@
 import dataclasses
 from collections.abc import Sequence
 
-Image = bytes | Sequence[bytes]  # An encoded picture or clip; or the encoded frames of a film, in order.
-
 
 @dataclasses.dataclass(frozen=True)
 class Document:
@@ -16,7 +14,7 @@ class Document:
 
     id: str  # Unique in the data set, and the same in every build: it decides the place of the document.
     texts: Sequence[str]
-    images: Sequence[Image]
+    images: Sequence[bytes]  # Encoded pictures and clips (`inputs/films.py` reads animated WebP and video files).
     weights: Sequence[float]  # Loss weight of each text; unused where an image is.
     url: str = ''
     meta: str = '{}'  # JSON: the licence, the language, where each picture came from.

@@ -63,18 +63,17 @@ def look_at(data: bytes, rules: PageRules = DEFAULT) -> Look:
             warnings.simplefilter('ignore')
             image.draft('RGB', (128, 128))  # A JPEG is decoded at reduced scale.
             image.load()
-            if image.has_transparency_data:
-                image = image.convert('RGBA')
-                image = PIL.Image.alpha_composite(PIL.Image.new('RGBA', image.size, 'white'), image)
-            image = image.convert('RGB')
+            if image.mode not in ('RGB', 'RGBA'):
+                image = image.convert('RGBA' if image.has_transparency_data else 'RGB')
+            small = image.resize((64, 64), PIL.Image.Resampling.BOX)
     except Exception as error:  # As above.
         raise LookError('picture_damaged', None, f'{type(error).__name__}: {error}') from error
-    spread = max(high - low for low, high in image.getextrema())
+    if small.mode == 'RGBA':
+        small = PIL.Image.alpha_composite(PIL.Image.new('RGBA', small.size, 'white'), small).convert('RGB')
+    spread = max(high - low for low, high in small.getextrema())
     if rules.picture_one_colour and spread <= rules.picture_one_colour:
         raise LookError('picture_one_colour', spread)
-    return Look(
-        width, height, perceptual_hash(np.asarray(image.convert('L').resize((64, 64), PIL.Image.Resampling.BOX)))
-    )
+    return Look(width, height, perceptual_hash(np.asarray(small.convert('L'))))
 
 
 def perceptual_hash(grey: UInt8[np.ndarray, '64 64']) -> bytes:

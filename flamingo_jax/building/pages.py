@@ -126,11 +126,14 @@ def _tag(item, function, *arguments):
 def read_texts(
     response: warc.Response, rules: PageRules
 ) -> tuple[list[Text], list[Link], str, list[Dropped], filters.Broken | None]:
-    """A page's texts and pictures that the rules of texts keep, its language, what was dropped, and the rule that the
-    texts break together.
+    """What the rules of texts say of a page.
+
+    Returns:
+      The texts and the links to pictures that are kept, the language, what was dropped, and the rule that the texts
+      break together, if any.
 
     Raises:
-      PageError: the page is not to be read, or its texts together are dropped.
+      PageError: the page is not to be read.
     """
     read = page.read_page(response.data, response.url, response.charset, rules)
     nodes = [node for node in read.nodes if isinstance(node, Text)]

@@ -13,6 +13,7 @@ import numpy as np
 
 from flamingo_jax.building.runner import beam
 
+MOST_RECORDS = 50_000  # Of a file: its index is in memory while it is written.
 INDEX = np.dtype([('key', 'S16'), ('file', np.uint32), ('offset', np.uint64), ('length', np.uint32)])
 
 
@@ -30,7 +31,7 @@ def sort_key(name: str) -> bytes:
 
 
 class Spill(beam.DoFn):
-    """(name, bytes) -> Spilled, one file a bundle. A bundle that is retried writes another file."""
+    """(name, bytes) -> Spilled, a few files a bundle. A bundle that is retried writes others."""
 
     def __init__(self, folder: str):
         """folder: which all workers can reach, and which exists."""
@@ -49,16 +50,23 @@ class Spill(beam.DoFn):
         self._file.write(data)
         self._entries.append((sort_key(name), 0, self._at, len(data)))
         self._at += len(data)
+        if len(self._entries) == MOST_RECORDS:
+            yield self._complete()
 
     def finish_bundle(self):
-        """Completes the file and its index, and names them."""
-        if self._file is None:
-            return
+        """Completes the last file."""
+        if self._file is not None:
+            everywhere = [beam.transforms.window.GlobalWindow()]
+            yield beam.utils.windowed_value.WindowedValue(self._complete(), 0, everywhere)
+
+    def _complete(self) -> Spilled:
+        """Writes the index of the file, and names both."""
         self._file.close()
         with _create(f'{self._path}.index') as file:
             file.write(np.array(self._entries, INDEX).tobytes())
         spilled = Spilled(self._path, len(self._entries), self._at)
-        yield beam.utils.windowed_value.WindowedValue(spilled, 0, [beam.transforms.window.GlobalWindow()])
+        self.start_bundle()
+        return spilled
 
 
 def read_sorted(files: Sequence[Spilled], part: int, parts: int) -> Iterator[tuple[bytes, bytes]]:

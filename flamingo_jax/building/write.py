@@ -320,8 +320,7 @@ def _shown(one: Document | Dropped) -> dict[str, Any]:
         return json.loads(one.line()) | dict(picture=_thumbnail(one.picture))
     parts = []
     for text, image in zip(one.texts, one.images, strict=True):
-        first = image if isinstance(image, bytes) else image[0]
-        parts.append(dict(text=text) if text else dict(picture=_thumbnail(first) or 'data:,'))
+        parts.append(dict(text=text) if text else dict(picture=_thumbnail(image) or 'data:,'))
     return dict(id=one.id, url=one.url, meta=json.loads(one.meta), parts=parts)
 
 
