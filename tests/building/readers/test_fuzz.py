@@ -1,7 +1,5 @@
 """Whatever bytes a file holds, a reader ends, and gives documents and what it dropped."""
 
-import time
-
 import numpy as np
 import pytest
 
@@ -24,13 +22,11 @@ def check(name: str, tmp_path, number: int) -> None:
     for i in range(number):
         data = damaged(whole, rng)
         written.path.write_bytes(data)
-        begin = time.monotonic()
         try:
             made = list(written.read(str(written.path), 'file', pictures))
         except BaseException:
             (tmp_path / f'failed-{i}').write_bytes(data)
             raise
-        assert time.monotonic() - begin < 20, f'number {i} takes too long'
         for one in made:
             if isinstance(one, Document):
                 kept += 1
