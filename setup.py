@@ -48,7 +48,7 @@ setup(
         'orbax-checkpoint>=0.12',
         'pillow>=10.1',
         'safetensors',
-        'sentencepiece>=0.2.1',
+        'sentencepiece>=0.2.1,<0.2.3',  # 0.2.3 needs protobuf 7, which Apache Beam does not allow.
         'tensorboard',
         'tensorflow-datasets>=4.9.10',  # Reads and writes ArrayRecord without TensorFlow, which is not needed.
         'tokenizers',
@@ -60,27 +60,21 @@ setup(
         'cuda': ['jax[cuda13]'],
         'films': ['av'],  # Video files. Animated pictures need nothing.
         'data': ['cairosvg'],  # To build data/picture_dictionary.
-        'english': [
-            'inflection',
-            'nltk',
-        ],  # For WUPS (NExT-QA) and for stems of OK-VQA; flamingo_jax/evaluation/english.py
+        # For WUPS (NExT-QA) and for stems of OK-VQA: flamingo_jax/evaluation/english.py.
+        'english': ['inflection', 'nltk'],
+        # To build data sets of documents. fastwarc and resiliparse read web pages; warcio writes them.
+        'build': ['apache-beam>=2.77', 'fastwarc>=2', 'resiliparse>=2', 'stopwordsiso>=0.7', 'warcio>=1.8'],
         'gguf': ['gguf'],  # To convert language models in llama.cpp's format.
         'plan': ['libtpu'],  # The TPU's compiler, which needs no TPU.
-        'test': ['av', 'beartype', 'cairosvg', 'gguf', 'pytest', 'pytest-xdist', 'ruff', 'setuptools'],
+        'test': [
+            *('av', 'beartype', 'cairosvg', 'gguf', 'pytest', 'pytest-xdist', 'ruff', 'setuptools'),
+            *('apache-beam>=2.77', 'fastwarc>=2', 'resiliparse>=2', 'stopwordsiso>=0.7', 'warcio>=1.8', 'zstandard'),
+        ],
         # OpenFlamingo's own requirements are of 2023, lmms-eval's are many, and only files of theirs are read:
         # pip install --no-deps open-flamingo==2.0.1 lmms-eval==0.7.3
         'parity': [
-            'accelerate',
-            'einops-exts',
-            'inflection',
-            'nltk',
-            'open-clip-torch',
-            'pycocoevalcap==1.2',
-            'scikit-learn',
-            'timm',
-            'torch',
-            'torchvision',
-            'transformers',
+            *('accelerate', 'einops-exts', 'inflection', 'nltk', 'open-clip-torch', 'pycocoevalcap==1.2'),
+            *('scikit-learn', 'timm', 'torch', 'torchvision', 'transformers'),
         ],
     },
 )

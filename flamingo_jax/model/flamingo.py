@@ -91,6 +91,7 @@ class Flamingo:
         tokens: Int[Array, 'b l'],
         phi: Int[Array, 'b l'] | None = None,
         text_noise: Float[Array, 'b l d'] | None = None,
+        document: Int[Array, 'b l'] | None = None,
     ) -> Float[Array, 'b l d']:
         """The text after the last block: the picture at the head of this file without its last line.
 
@@ -105,6 +106,8 @@ class Flamingo:
           tokens: text, padded at the end.
           phi: which image each token may see, if the data say so; None counts the <image> tags.
           text_noise: added to the embedded text in the pretraining of a language model (see `training/losses/`).
+          document: which document of its row each token belongs to, if rows hold several; None: a row is one. Each is
+            computed as it would be alone. phi must then be given, and count the pictures of the row.
 
         Returns:
           The input of `unembed`, in `dtype`.
@@ -112,7 +115,7 @@ class Flamingo:
         y = self.embed(params, tokens)
         if text_noise is not None:
             y = y + text_noise
-        return self._decode(params, images, tokens, phi, y, every_block=False)
+        return self._decode(params, images, tokens, phi, y, document)
 
     def states(
         self,
@@ -124,12 +127,16 @@ class Flamingo:
         """The text after every block of the language model; arguments as for `hidden`."""
         return self._decode(params, images, tokens, phi, self.embed(params, tokens), every_block=True)
 
-    def _decode(self, params, images, tokens, phi, y, every_block):
+    def _decode(self, params, images, tokens, phi, y, document=None, every_block=False):
         media = self.media(params, images)
         phi = self.phi(tokens, phi)
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
         mask = causal_mask(tokens.shape[1])
-        return self.decoder(params, y, positions, mask, media, phi, every_block=every_block)[0]
+        if document is not None:  # Positions begin anew with each document, and attention ends with it.
+            begins = jnp.diff(document, axis=1, prepend=-1) != 0
+            positions = positions - jax.lax.cummax(jnp.where(begins, positions, 0), axis=1)
+            mask = mask & (document[:, :, None] == document[:, None])
+        return self.decoder(params, y, positions, mask, media, phi, document=document, every_block=every_block)[0]
 
     def dtype_of(self, tree: str) -> DTypeLike:
         """The dtype in which a component tree is computed, and stored if it is frozen.
@@ -230,6 +237,7 @@ class Flamingo:
         cache: KeysValues | None = None,
         index: Int[Array, ''] | int = 0,
         key_positions: Int[Array, 'b p'] | None = None,
+        document: Int[Array, 'b l'] | None = None,
         every_block: bool = False,
     ) -> tuple[Float[Array, '*depth b l d'], KeysValues | None]:
         """The blocks of the language model, with a gated block before every k-th.
@@ -240,6 +248,7 @@ class Flamingo:
           media, phi: the media, and which of them each token may see; None is no picture.
           cache, index: self-attention keys and values of every block ([depth b g p k]), and where y begins in them.
           key_positions: positions of the cache's places.
+          document: which document of its row each token belongs to, if rows hold several.
           every_block: return y after every block, [depth b l d].
 
         Returns:
@@ -252,7 +261,7 @@ class Flamingo:
             media = Media(jnp.zeros((y.shape[0], 0, c.media_width), self.dtype), None)
         if media is not None:
             r = c.media_tokens
-            seen = media_mask(phi, media.length // r, r, c.xattn.only_last_image)
+            seen = media_mask(phi, media.length // r, r, c.xattn.only_last_image, document)
         windows = c.lm.windows or (0,)
 
         def gated(y, gate):

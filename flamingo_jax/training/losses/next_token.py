@@ -32,7 +32,8 @@ def loss_sum(
     added = None
     if noise.text or noise.vocabulary:
         added = text_noise(params['lm']['embedder']['tokens'], tokens, key_text, noise, model)
-    y = model.hidden(params, shown, tokens, batch.phi[:, :-1], added)
+    document = None if batch.document is None else batch.document[:, :-1]
+    y = model.hidden(params, shown, tokens, batch.phi[:, :-1], added, document)
     if batch.at is not None:  # The product with the vocabulary is a large part of a small model's cost.
         unused = batch.at < 0
         at = jnp.maximum(batch.at, 0)
