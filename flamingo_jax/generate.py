@@ -64,9 +64,9 @@ def main() -> None:
             prompt,
             f.max_new_tokens,
             f.num_beams,
-            f.temperature,
-            f.top_k,
-            f.top_p,
+            temperature=f.temperature,
+            top_k=f.top_k,
+            top_p=f.top_p,
             seed=f.seed,
         )
     )

@@ -94,9 +94,9 @@ def test_prompts_longer_than_the_context_are_refused_before_the_first_episode(pa
 def test_without_examples_random_and_rices_are_asked_once(parts, tmp_path, monkeypatch):
     ran = []
 
-    def run(config, model, task, shots, support, *more):
+    def run(config, model, task, shots, support, **more):
         ran.append((shots, support))
-        return measure(config, model, task, shots, support, *more)
+        return measure(config, model, task, shots=shots, support=support, **more)
 
     monkeypatch.setattr('flamingo_jax.evaluate.measure', run)
     config = quickstart.get_config()

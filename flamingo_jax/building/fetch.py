@@ -202,7 +202,9 @@ class Host:
         address = self._address(parts.hostname, port)
         time.sleep(max(0.0, self._next - time.monotonic()))
         self._next = time.monotonic() + self._how.apart
-        connection = _Connection(parts.hostname, port, address, parts.scheme == 'https', self._how.timeout)
+        connection = _Connection(
+            parts.hostname, port, address, secure=parts.scheme == 'https', timeout=self._how.timeout
+        )
         try:
             path = urllib.parse.urlunsplit(('', '', parts.path or '/', parts.query, ''))
             accepted = {'User-Agent': self._how.agent, 'Accept': 'image/*,*/*;q=0.5', 'Accept-Encoding': 'identity'}

@@ -91,7 +91,7 @@ class DocumentsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             dropped = made.dropped + [repeated for _, repeated in shards.values()]
             written = [written for written, _ in shards.values()]
             _ = written | beam.Flatten() | 'shards' >> _JsonFile(str(work / 'shards.json'))
-            _write_ledger(pipeline, made.documents, dropped, str(work), str(folder))
+            _write_ledger(pipeline, made.documents, dropped, work=str(work), folder=str(folder))
         counts = _read(work / 'counts.json')
         written = _read(work / 'shards.json')
         if missing := sorted(set(made.documents) - {shard['split'] for shard in written}):

@@ -77,7 +77,7 @@ def sample(
 
     def one(carry):
         step, text, token, done, out = carry
-        logits, text = extend(model, params, media, text, token[:, None])
+        logits, text = extend(model, params, media, text=text, tokens=token[:, None])
         return step + 1, text, *look(step, logits[:, 0], done, out)
 
     b = logits.shape[0]
@@ -139,7 +139,7 @@ def beam_search(
 
     def one(carry):
         step, text, rows, token, *beams_so_far = carry
-        logits, text = extend(model, params, media, take(text, rows), token)
+        logits, text = extend(model, params, media, text=take(text, rows), tokens=token)
         return step + 1, text, *look(step, logits[:, 0], *beams_so_far)
 
     live = jnp.where(jnp.arange(beams) == 0, 0.0, NEVER) * jnp.ones((b, 1))  # At first only one beam counts.
@@ -173,7 +173,7 @@ def score(
     first = jnp.take_along_axis(jax.nn.log_softmax(logits)[:, None], candidates[:, :, :1], axis=2)[..., 0]
     total = jnp.where(valid[..., 0], first, 0.0)
     if candidates.shape[2] > 1:
-        after = branch(model, params, media, text, candidates[:, :, :-1])
+        after = branch(model, params, media, text=text, tokens=candidates[:, :, :-1])
         logp = jnp.take_along_axis(jax.nn.log_softmax(after), candidates[:, :, 1:, None], axis=3)[..., 0]
         total += jnp.where(valid[..., 1:], logp, 0.0).sum(axis=-1)
     return total

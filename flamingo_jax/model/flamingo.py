@@ -79,7 +79,7 @@ class Flamingo:
         Returns:
           float32 logits over the language model's vocabulary and the extra tokens.
         """
-        return self.unembed(params, self.hidden(params, images, tokens, phi, text_noise))
+        return self.unembed(params, self.hidden(params, images, tokens, phi=phi, text_noise=text_noise))
 
     def hidden(
         self,
@@ -115,7 +115,7 @@ class Flamingo:
         y = self.embed(params, tokens)
         if text_noise is not None:
             y = y + text_noise
-        return self._decode(params, images, tokens, phi, y, document)
+        return self._decode(params, images, tokens, phi=phi, y=y, document=document)
 
     def states(
         self,
@@ -125,7 +125,7 @@ class Flamingo:
         phi: Int[Array, 'b l'] | None = None,
     ) -> Float[Array, 'depth b l d']:
         """The text after every block of the language model; arguments as for `hidden`."""
-        return self._decode(params, images, tokens, phi, self.embed(params, tokens), every_block=True)
+        return self._decode(params, images, tokens, phi=phi, y=self.embed(params, tokens), every_block=True)
 
     def _decode(self, params, images, tokens, phi, y, document=None, every_block=False):
         media = self.media(params, images)
@@ -136,7 +136,9 @@ class Flamingo:
             begins = jnp.diff(document, axis=1, prepend=-1) != 0
             positions = positions - jax.lax.cummax(jnp.where(begins, positions, 0), axis=1)
             mask = mask & (document[:, :, None] == document[:, None])
-        return self.decoder(params, y, positions, mask, media, phi, document=document, every_block=every_block)[0]
+        return self.decoder(
+            params, y, positions, mask=mask, media=media, phi=phi, document=document, every_block=every_block
+        )[0]
 
     def dtype_of(self, tree: str) -> DTypeLike:
         """The dtype in which a component tree is computed, and stored if it is frozen.
@@ -261,7 +263,7 @@ class Flamingo:
             media = Media(jnp.zeros((y.shape[0], 0, c.media_width), self.dtype), None)
         if media is not None:
             r = c.media_tokens
-            seen = media_mask(phi, media.length // r, r, c.xattn.only_last_image, document)
+            seen = media_mask(phi, media.length // r, r, only_last_image=c.xattn.only_last_image, document=document)
         windows = c.lm.windows or (0,)
 
         def gated(y, gate):

@@ -34,7 +34,7 @@ def read_parquet(path: str, name: str, pictures: Pictures) -> Iterator[Document 
     def make(row: Row) -> Iterator[Document | Dropped]:
         url, text = (next((key for key in keys if key in row.value), keys[0]) for keys in (URLS, TEXTS))
         stored = next((row.value[key] for key in PICTURES if key in row.value), None)
-        yield from _pair(row, row.value.get(url), row.value[text] or '', pictures, stored)
+        yield from _pair(row, row.value.get(url), row.value[text] or '', pictures=pictures, stored=stored)
 
     yield from documents(parquet_rows(path, name, URLS + TEXTS + PICTURES), make)
 
