@@ -57,6 +57,7 @@ if __name__ == '__main__':
     flags.DEFINE_bool(
         'packaged_trunk', False, 'Omit the weights of the installed EfficientNet-Lite0 from the bundle of a run.'
     )
+    flags.DEFINE_bool('without_lm', False, 'Omit the frozen language model from the bundle of a run.')
     flags.DEFINE_string('card', '', 'Markdown file with the beginning of the model card.')
     flags.DEFINE_string('out', None, 'Folder of the bundle to write.', required=True)
     ARGUMENTS = commands.start(__doc__, positional=True)
@@ -334,23 +335,32 @@ def export(kind: str, source: str, out: str) -> None:
         aside.unlink(missing_ok=True) if aside.is_file() else shutil.rmtree(aside, ignore_errors=True)
 
 
-def run(source: str, out: str, card: str = '# A model of flamingo_jax\n', packaged_trunk: bool = False) -> None:
+def run(
+    source: str,
+    out: str,
+    card: str = '# A model of flamingo_jax\n',
+    packaged_trunk: bool = False,
+    without_lm: bool = False,
+) -> None:
     """Writes the newest checkpoint of a run as a bundle, LoRA merged into its language model.
 
-    `packaged_trunk` omits the weights of the installed EfficientNet-Lite0 (see `inference/bundle.py`).
+    `packaged_trunk` omits the weights of the installed EfficientNet-Lite0, `without_lm` the frozen language model (see
+    `inference/bundle.py`).
 
     Frozen trees are written in their stored dtypes, trained ones in that of the frozen language model (bfloat16 if it
     was trained too).
 
     Raises:
       FileNotFoundError: there is no run or no finished checkpoint, or the bundle of a frozen tree is missing.
-      ValueError: the trunk is not the packaged one.
+      ValueError: the trunk is not the packaged one, or a language model to omit was trained.
     """
     folder = pathlib.Path(source).expanduser()
     if not (folder / 'run.json').is_file():
         raise FileNotFoundError(f'{folder} is not the workdir of a training run: it has no run.json.')
     found = open_run(folder)
     config, trained = found.config, dict(found.trained)
+    if without_lm and {'lm', 'lora'} & set(trained):
+        raise ValueError(f'The language model of {folder} was trained, so the bundle needs it. Remove --without_lm.')
     params = {name: frozen.params(name) for name, frozen in found.frozen.items()}
     if config.lora is not None:
         params['lm'] = lora.merge(config.lora, params['lm'], trained.pop('lora'))
@@ -375,6 +385,7 @@ def run(source: str, out: str, card: str = '# A model of flamingo_jax\n', packag
         card=card,
         trained=trained,
         packaged_trunk=packaged_trunk,
+        without_lm=without_lm,
         progress=True,
     )
 
@@ -421,7 +432,7 @@ def main(arguments: list[str]) -> None:
     elif kind == 'lm':
         lm(f.source, f.out, card, f.first_token)
     else:
-        run(f.source, f.out, card or '# A model of flamingo_jax\n', f.packaged_trunk)
+        run(f.source, f.out, card or '# A model of flamingo_jax\n', f.packaged_trunk, without_lm=f.without_lm)
     print(f'Wrote {f.out}')
 
 

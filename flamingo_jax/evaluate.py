@@ -26,6 +26,7 @@ from flamingo_jax import commands
 
 if __name__ == '__main__':
     flags.DEFINE_string('checkpoint', None, 'A bundle, or the workdir of a training run.', required=True)
+    flags.DEFINE_string('lm', '', 'Bundle of the language model, if the checkpoint is a bundle without one.')
     flags.DEFINE_string('workdir', None, 'Folder for the reports.', required=True)
     commands.define_processes()
     commands.start(__doc__, config=True)
@@ -66,14 +67,14 @@ from flamingo_jax.parallel import processes
 Setting = tuple[Task, int, str, str]  # Task, shots, support, answers.
 
 
-def evaluate(config: ConfigDict, checkpoint: str, workdir: str) -> list[report.Row]:
+def evaluate(config: ConfigDict, checkpoint: str, workdir: str, lm: str = '') -> list[report.Row]:
     """Runs every task of a config, writes the reports and prints the table.
 
     Raises:
       FileNotFoundError, ValueError: bad input. Raised before any episode is run.
     """
     start = time.time()
-    model = pretrained.load(checkpoint, local_mesh(config.mesh))
+    model = pretrained.load(checkpoint, local_mesh(config.mesh), lm=lm)
     model = model.at(config.image_size) if config.image_size else model
     pools = Pools(model, config)
     every = [make(name, fields, pools) for name, fields in config.tasks.to_dict().items()]
@@ -258,7 +259,7 @@ def main() -> None:
     memory.keep_freed()
     f = flags.FLAGS
     processes.join(f.coordinator, f.processes, f.process_id)
-    evaluate(f.config, f.checkpoint, f.workdir)
+    evaluate(f.config, f.checkpoint, f.workdir, f.lm)
 
 
 if __name__ == '__main__':

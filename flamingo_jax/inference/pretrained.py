@@ -29,7 +29,12 @@ _TOGETHER = 256  # Tokens of candidates that are scored at a time. More would ma
 _LIKELIEST = 96  # The same for `choose`, which scores the likeliest first and often needs few.
 
 
-def load(path: str | pathlib.Path, mesh: jax.sharding.Mesh | None = None, dtype: Any = None) -> 'Pretrained':
+def load(
+    path: str | pathlib.Path,
+    mesh: jax.sharding.Mesh | None = None,
+    dtype: Any = None,
+    lm: str | pathlib.Path = '',
+) -> 'Pretrained':
     """Loads a bundle, or the newest checkpoint of a training run, ready for use.
 
     Args:
@@ -38,9 +43,11 @@ def load(path: str | pathlib.Path, mesh: jax.sharding.Mesh | None = None, dtype:
         device.
       dtype: of computation and parameters (an EfficientNet stays float32); None is bfloat16 on TPU and GPU, float32 on
         CPU.
+      lm: the bundle of the language model, for a bundle that was saved without its own; '' is none.
 
     Raises:
       FileNotFoundError: `path` is neither, or a part is missing; the message names it.
+      ValueError: `lm` is another language model than the bundle's.
     """
     path = pathlib.Path(path).expanduser()
     dtype = jnp.dtype(dtype or (jnp.bfloat16 if jax.default_backend() in ('tpu', 'gpu') else jnp.float32))
@@ -49,7 +56,7 @@ def load(path: str | pathlib.Path, mesh: jax.sharding.Mesh | None = None, dtype:
         config, image_tag, tokenizer, step = run.config, run.image_tag, run.tokenizer, run.step
         sources, trained = run.frozen, run.trained
     elif (path / 'config.json').is_file():
-        found = bundle.read(path)
+        found = bundle.read(path, lm)
         config, image_tag, trained, step = found.config, found.image_tag, {}, None
         if config.lm is None:
             raise ValueError(f'The bundle {path} has no language model. It can only be used in a training config.')
