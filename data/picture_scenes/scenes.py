@@ -97,9 +97,7 @@ class Compositions:
         chosen = rng.choice(self.together[rng.randint(2, 4)])
         cells = sorted(rng.sample(range(4), len(chosen)))
         things = rng.sample(chosen, len(chosen))
-        placed = tuple(
-            _put(rng, thing, cell, index=2, length=(48, 76)) for thing, cell in zip(things, cells, strict=True)
-        )
+        placed = tuple(_put(rng, thing, cell, 2, (48, 76)) for thing, cell in zip(things, cells, strict=True))
         where = {thing: PLACES[cell] for thing, cell in zip(things, cells, strict=True)}
         questions = [(f'what is in the {place}?', thing) for thing, place in where.items()]
         questions += [(f'where is the {thing}?', place) for thing, place in where.items()]
@@ -114,9 +112,7 @@ class Compositions:
             numbers = {rng.choice(self.alone[NUMBERS[first - 1]]): first}
         things = [thing for thing, number in numbers.items() for _ in range(number)]
         cells = rng.sample(range(9), len(things))
-        placed = tuple(
-            _put(rng, thing, cell, index=3, length=(36, 50)) for thing, cell in zip(things, cells, strict=True)
-        )
+        placed = tuple(_put(rng, thing, cell, 3, (36, 50)) for thing, cell in zip(things, cells, strict=True))
         words = {thing: NUMBERS[number - 1] for thing, number in numbers.items()}
         questions = tuple((f'how many: {thing}?', number) for thing, number in words.items())
         return Scene(' + '.join(f'{number} {thing}' for thing, number in words.items()), placed, questions)
