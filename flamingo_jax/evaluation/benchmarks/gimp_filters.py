@@ -25,8 +25,8 @@ from flamingo_jax.few_shot.nearest import nearest
 EXAMPLES = 'images/filters/examples/'  # The folder of results and of originals; dialogs are in others.
 # Captions of pictures that are not a result alone: originals, results beside them, maps and other inputs, details.
 NOT_RESULTS = re.compile(
-    r'\b(origin|original|source|before|left|right|middle|top|prepared|texture|maps?|bumpmap|masks?|layers?|dialog|stencil'
-    r'|zoom|zoomed|components?|triangles)\b',
+    r'\b(origin|original|source|before|left|right|middle|top|prepared|texture|maps?|bumpmap|masks?|layers?|dialog'
+    r'|stencil|zoom|zoomed|components?|triangles)\b',
     re.IGNORECASE,
 )
 
@@ -37,7 +37,7 @@ class GimpFilters(Benchmark):
 
     shots: tuple[int, ...] = (1,)
     answers: tuple[str, ...] = ('ranked',)
-    query_split: str = 'en'  # The language of the manual.
+    query_split: str = 'en'  # The language of the manual; which pictures are results is told by English captions.
     support_split: str = 'en'
     support_size: int = 0
     text_examples: int = 0
