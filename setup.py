@@ -30,6 +30,7 @@ setup(
     description='Flamingo, the visual language model that learns from the examples in its prompt, in JAX',
     license='Apache-2.0',
     packages=find_packages(include=['flamingo_jax', 'flamingo_jax.*']),
+    package_data={'flamingo_jax.demo': ['page/*']},
     python_requires='>=3.11,<3.14',
     install_requires=[
         'absl-py',
@@ -59,10 +60,23 @@ setup(
         'tpu': ['jax[tpu]'],
         'cuda': ['jax[cuda13]'],
         'films': ['av'],  # Video files. Animated pictures need nothing.
+        'demo': ['starlette', 'uvicorn'],  # The page, python -m flamingo_jax.demo.
+        'browser': ['playwright'],  # To test the page in a Chromium that is installed.
         'data': ['cairosvg'],  # To build data/picture_dictionary.
         'gguf': ['gguf'],  # To convert language models in llama.cpp's format.
         'plan': ['libtpu'],  # The TPU's compiler, which needs no TPU.
-        'test': ['av', 'beartype', 'cairosvg', 'gguf', 'pytest', 'pytest-xdist', 'ruff', 'setuptools'],
+        'test': [
+            'av',
+            'beartype',
+            'cairosvg',
+            'gguf',
+            'pytest',
+            'pytest-xdist',
+            'ruff',
+            'setuptools',
+            'starlette',
+            'uvicorn',
+        ],
         # OpenFlamingo's own requirements are of 2023: pip install --no-deps open-flamingo==2.0.1
         'parity': ['accelerate', 'einops-exts', 'open-clip-torch', 'timm', 'torch', 'torchvision', 'transformers'],
     },
