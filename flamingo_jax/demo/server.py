@@ -93,7 +93,7 @@ class Settings:
             right = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
             if not right or not low <= value <= high:
                 raise ValueError(f'{name} must be a {"whole " * whole}number from {low} to {high}, not {value!r}.')
-        return cls(**given)
+        return cls(**{name: type(getattr(cls, name))(value) for name, value in given.items()})
 
 
 class Model:
@@ -117,17 +117,14 @@ class Model:
         """A request's prompt, with features in place of pictures. ValueError if it is not valid."""
         if not isinstance(items, list) or len(items) > ITEMS:
             raise ValueError(f'A prompt is a list of at most {ITEMS} texts and pictures.')
-        frames = sum(len(item.get('frames', ())) for item in items if isinstance(item, dict))
-        if frames > FRAMES:
-            raise ValueError(f'The prompt has {frames} frames. Use at most {FRAMES}.')
+        number = sum(len(_frames(item)) for item in items if not isinstance(item, str))
+        if number > FRAMES:
+            raise ValueError(f'The prompt has {number} frames. Use at most {FRAMES}.')
         return [item if isinstance(item, str) else self.picture(item) for item in items]
 
     def picture(self, item: Any) -> Float[np.ndarray, 't s d_v']:
         """The features of a request's picture."""
-        frames = item.get('frames') if isinstance(item, dict) else None
-        if not isinstance(frames, list) or not frames:
-            raise ValueError('A picture is {"frames": [data URL, ...]}.')
-        return self._features(tuple(_from_url(frame) for frame in frames))
+        return self._features(tuple(map(_from_url, _frames(item))))
 
     def answer(self, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The answer so far after each token; then, if asked for, what the model looked at."""
@@ -212,14 +209,14 @@ def make_app(flamingo: Pretrained, checkpoint: str, ready: Sequence[Ready]) -> S
 
         async def write() -> AsyncIterator[str]:
             line = first
-            while line is not None:
-                yield json.dumps(line) + '\n'
-                try:
-                    line = await on(device, next, lines, None)
-                except Exception as error:
-                    line = dict(error=_said(error))
+            try:
+                while line is not None:
                     yield json.dumps(line) + '\n'
-                    return
+                    line = await on(device, next, lines, None)
+            except Exception as error:
+                yield json.dumps(dict(error=_said(error))) + '\n'
+            finally:
+                device.submit(lines.close)  # After the step that is running, if the browser has gone.
 
         return StreamingResponse(write(), media_type='application/x-ndjson')
 
@@ -307,6 +304,14 @@ def _said(error: Exception) -> str:
         return str(error)
     traceback.print_exception(error)
     return BROKEN
+
+
+def _frames(item: Any) -> list[Any]:
+    """The frames of a request's picture, not yet checked."""
+    frames = item.get('frames') if isinstance(item, dict) else None
+    if not isinstance(frames, list) or not frames:
+        raise ValueError('A picture is {"frames": [data URL, ...]}.')
+    return frames
 
 
 def _from_url(url: Any) -> bytes:

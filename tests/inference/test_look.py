@@ -87,13 +87,13 @@ def test_media_tokens_are_followed_back_through_the_resampler(pretrained, pictur
     jax.jit(lambda x: Flamingo(one.config).media(one.params, x).tokens)(jnp.asarray(features)[None, None])
     jax.effects_barrier()
     assert len(used[resampler]) == 2
-    drawn = np.zeros((3, 8))  # Of 3 latents on 2 frames of 4 places.
+    drawn = np.zeros((3, 32))  # Of 3 latents on 2 frames of 16 places.
     for q, k, v, out in used[resampler]:
         weights = np.exp(q[0, :, 0] @ k[0, 0].T / np.sqrt(q.shape[-1]))
         weights /= weights.sum(axis=1, keepdims=True)
         np.testing.assert_allclose(weights @ v[0, 0], out[0, :, 0], rtol=1e-3, atol=1e-5)
-        drawn = (drawn + weights[:, :8] + weights[:, 8:] @ drawn) / 2
-    np.testing.assert_allclose(seen.places[0].reshape(3, 8), drawn / drawn.sum(axis=1, keepdims=True), rtol=1e-3)
+        drawn = (drawn + weights[:, :32] + weights[:, 32:] @ drawn) / 2
+    np.testing.assert_allclose(seen.places[0].reshape(3, 32), drawn / drawn.sum(axis=1, keepdims=True), rtol=1e-3)
 
 
 def test_gates_and_a_prompt_without_pictures(pretrained):

@@ -419,6 +419,10 @@ function ask(name) {
     const asked = variant(name)
     const pictures = asked.filter(card => card.frames.length)
     const body = JSON.stringify({prompt: promptOf(asked), settings: settings(), look: name === 'model'})
+    if (name === 'shuffled') {
+      $('mixed').replaceChildren(...pictures.map(card =>
+        Object.assign(new Image(), {src: card.frames[0], alt: card.text || 'asked about', title: card.text})))
+    }
     for await (const line of lines(await post('answer', body, signal))) {
       if (line.error) throw Error(line.error)
       if (line.text !== undefined) output.textContent = line.text
@@ -578,6 +582,7 @@ function clearAnswers() {
   for (const output of document.querySelectorAll('#answers output')) Object.assign(output, {textContent: '', className: ''})
   $('ranked').hidden = $('next').hidden = true
   $('words').replaceChildren()
+  $('mixed').replaceChildren()
   $('blocks').replaceChildren()
 }
 
