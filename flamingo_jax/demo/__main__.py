@@ -1,4 +1,4 @@
-"""Opens a page in the browser on which one teaches a Flamingo by examples, and asks it.
+"""Serves a page on which one teaches a Flamingo by examples, and asks it. Prints its address.
 
     pip install 'flamingo_jax[demo]'
     python -m flamingo_jax.demo [--checkpoint=BUNDLE_OR_WORKDIR] [--port=8321]
@@ -15,7 +15,7 @@ from flamingo_jax.quickstart import ROOT
 if __name__ == '__main__':
     flags.DEFINE_string('checkpoint', str(ROOT / 'experiments' / 'picture_dictionary'), 'A bundle, or a workdir.')
     flags.DEFINE_integer('port', 8321, 'Port of 127.0.0.1; 0 takes a free one.', lower_bound=0, upper_bound=65535)
-    flags.DEFINE_bool('open', True, 'Open the page in a browser.')
+    flags.DEFINE_bool('open', False, 'Also open the page in the default browser.')
     commands.start(__doc__)
 
 import contextlib
@@ -30,6 +30,7 @@ def listen(port: int) -> socket.socket:
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind(('127.0.0.1', port))
+        found.listen()
     except OSError as error:
         commands.refuse(f'Port {port} cannot be used ({error.strerror}). Choose another with --port, or 0 for any.')
     return found
