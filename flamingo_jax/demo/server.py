@@ -183,7 +183,7 @@ def make_app(flamingo: Pretrained, checkpoint: str, ready: Sequence[Ready]) -> S
         raise ValueError(f'{checkpoint} is a language model without vision. Give a Flamingo.')
     model = Model(flamingo)
     device, decoder = (concurrent.futures.ThreadPoolExecutor(1) for _ in range(2))
-    about = _about(flamingo, checkpoint, ready, model.frames)
+    about = _about(flamingo, checkpoint, ready)
     folder = importlib.resources.files('flamingo_jax.demo') / 'page'
 
     async def on(pool: concurrent.futures.Executor, call: Callable[..., Any], *arguments: Any) -> Any:
@@ -327,7 +327,7 @@ def _to_url(data: bytes) -> str:
     return f'data:image/{uploads.check(data)[0].lower()};base64,{base64.b64encode(data).decode()}'
 
 
-def _about(flamingo: Pretrained, checkpoint: str, ready: Sequence[Ready], frames: int) -> dict[str, Any]:
+def _about(flamingo: Pretrained, checkpoint: str, ready: Sequence[Ready]) -> dict[str, Any]:
     """What the page says of the model, and offers."""
     c = flamingo.config
 
@@ -336,11 +336,9 @@ def _about(flamingo: Pretrained, checkpoint: str, ready: Sequence[Ready], frames
 
     return dict(
         checkpoint=checkpoint,
-        step=flamingo.step,
         chunk_end=flamingo.tokenizer.chunk_end,
         context=c.lm.context,
         fit=c.fit,
-        frames=frames,
         only_last_image=c.xattn.only_last_image,
         only_at_tag=c.xattn.only_at_tag,
         blocks=[c.xattn.first + i for i in range(0, c.lm.depth - c.xattn.first, c.xattn.every)],
