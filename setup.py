@@ -30,6 +30,7 @@ setup(
     description='Flamingo, the visual language model that learns from the examples in its prompt, in JAX',
     license='Apache-2.0',
     packages=find_packages(include=['flamingo_jax', 'flamingo_jax.*']),
+    package_data={'flamingo_jax.demo': ['page/*']},
     python_requires='>=3.11,<3.14',
     install_requires=[
         'absl-py',
@@ -59,6 +60,8 @@ setup(
         'tpu': ['jax[tpu]'],
         'cuda': ['jax[cuda13]'],
         'films': ['av'],  # Video files. Animated pictures need nothing.
+        'demo': ['starlette', 'uvicorn'],  # The page, python -m flamingo_jax.demo.
+        'browser': ['playwright'],  # To test the page in a Chromium that is installed.
         'data': ['cairosvg'],  # To build data/picture_dictionary.
         # For WUPS (NExT-QA) and for stems of OK-VQA: flamingo_jax/evaluation/english.py.
         'english': ['inflection', 'nltk'],
@@ -69,6 +72,7 @@ setup(
         'test': [
             *('av', 'beartype', 'cairosvg', 'gguf', 'pytest', 'pytest-xdist', 'ruff', 'setuptools'),
             *('apache-beam>=2.77', 'fastwarc>=2', 'resiliparse>=2', 'stopwordsiso>=0.7', 'warcio>=1.8', 'zstandard'),
+            *('starlette', 'uvicorn'),
         ],
         # OpenFlamingo's own requirements are of 2023, lmms-eval's are many, and only files of theirs are read:
         # pip install --no-deps open-flamingo==2.0.1 lmms-eval==0.7.3

@@ -133,7 +133,7 @@ def test_generate_keeps_the_order_of_its_arguments(parts, tmp_path):
     assert 'missing.png' in done.stderr
 
 
-NAMES = ('train', 'evaluate', 'compare', 'generate', 'convert', 'features', 'plan', 'inputs.tokenizer')
+NAMES = ('train', 'evaluate', 'compare', 'generate', 'convert', 'features', 'plan', 'demo', 'inputs.tokenizer')
 
 
 @pytest.mark.parametrize('name', NAMES)

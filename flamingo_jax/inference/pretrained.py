@@ -4,8 +4,8 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -82,6 +82,13 @@ def load(
         raise ValueError(f'{path} has no parameters for {missing}. Convert or export it again.')
     sums = {name: source.checksums[name] for name, source in sources.items()}
     return Pretrained(model, params, tokenizer, image_tag, step, sums, mesh)
+
+
+class Written(NamedTuple):
+    """An answer, or what is written of it."""
+
+    text: str
+    tokens: list[int]  # Without the token that ends it.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,27 +224,63 @@ class Pretrained:
         Raises:
           ValueError: the prompt is not valid, or together with the new tokens exceeds the context.
         """
-        if num_beams > 1 and temperature:
-            raise ValueError('Beam search and sampling exclude each other. Give num_beams or temperature, not both.')
+        how = self._how(num_beams, temperature, top_k, top_p, length_penalty)
         prompts, several = as_batch(prompt)
         number = len(prompts)
-        media, text, logits = self.read(self._fill(prompts), max_new_tokens)
+        read, stops, banned = self._begin(prompts, max_new_tokens)
+        with self._on_mesh():
+            if isinstance(how, search.Beams):
+                tokens = search.beam_search(*read, stops, max_new_tokens, *how, banned)
+            else:
+                tokens = search.sample(*read, stops, jax.random.key(seed), max_new_tokens, how, banned)
+        answers = [self._text(row, stop) for row in np.asarray(tokens)[:number]]
+        return answers if several else answers[0]
+
+    def write(
+        self,
+        prompt: Prompt,
+        max_new_tokens: int = 32,
+        num_beams: int = 1,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        stop: Sequence[str] = (EOC,),
+        length_penalty: float = 0.0,
+        seed: int = 0,
+    ) -> Iterator[Written]:
+        """`generate` while it writes: the whole answer so far after each token. The last text is what `generate` gives.
+
+        Beams may replace what they wrote before. Close the generator to stop. Arguments and errors as for `generate`,
+        for one prompt.
+        """
+        how = self._how(num_beams, temperature, top_k, top_p, length_penalty)
+        read, stops, banned = self._begin([prompt], max_new_tokens)
+        steps = search.write(*read, stops, jax.random.key(seed), max_new_tokens, how, banned)
+        while True:
+            with self._on_mesh():  # Only while it computes: between two tokens the caller may use another mesh.
+                tokens = next(steps, None)
+            if tokens is None:
+                return
+            row = tokens[0]
+            yield Written(self._text(row, stop), row[row >= 0].tolist())
+
+    def _how(self, num_beams, temperature, top_k, top_p, length_penalty) -> search.Sampling | search.Beams:
+        if num_beams > 1 and temperature:
+            raise ValueError('Beam search and sampling exclude each other. Give num_beams or temperature, not both.')
+        if num_beams > 1:
+            return search.Beams(num_beams, length_penalty)
+        return search.Sampling(temperature, top_k, top_p)
+
+    def _begin(self, prompts: Sequence[Prompt], room: int):
+        """What every decoding method needs: (model, params, media, text, logits), tokens that end, tokens banned."""
+        read = self.read(self._fill(prompts), room)
         stops = (*self.tokenizer.ends, *([] if self.tokenizer.eoc is None else [self.tokenizer.eoc]))
         c = self.config
         # A generated <image> tag would have no picture.
         banned = tuple(c.lm.vocab_size + i for i in range(len(c.extra_tokens)) if c.lm.vocab_size + i not in stops)
         # In some vocabularies one token is <BOS>, <EOS> and padding.
         banned += tuple({self.tokenizer.pad, self.tokenizer.bos} - set(stops))
-        common = (*self.by_token, media, text, logits, jnp.array(stops))
-        with self._on_mesh():
-            if num_beams > 1:
-                tokens = search.beam_search(*common, max_new_tokens, num_beams, length_penalty, banned)
-            else:
-                how = search.Sampling(temperature, top_k, top_p)
-                tokens = search.sample(*common, jax.random.key(seed), max_new_tokens, how, banned)
-        tokens = np.asarray(tokens)[:number]
-        answers = [self._cut(self.tokenizer.decode(row[row >= 0].tolist()), stop) for row in tokens]
-        return answers if several else answers[0]
+        return (*self.by_token, *read), jnp.array(stops), banned
 
     def score(
         self, prompt: Prompt | Sequence[Prompt], candidates: Sequence[str] | Sequence[Sequence[str]]
@@ -363,7 +406,8 @@ class Pretrained:
             logits, text = _prefill(self.model, self.params, media, tokens, valid, room)
         return media, text, logits
 
-    def _cut(self, text: str, stop: Sequence[str]) -> str:
+    def _text(self, tokens: Int[np.ndarray, 'l'], stop: Sequence[str]) -> str:
+        text = self.tokenizer.decode(tokens[tokens >= 0].tolist())
         for mark in stop:
             text = text.split(mark)[0]
         return text.strip()

@@ -182,7 +182,7 @@ class Flamingo:
         """The media's keys and values in every gated block, [x b h m k]. Decoding computes them once per prompt."""
 
         def of_block(p):
-            return self._gated.apply({'params': p}, media.tokens, method='keys_values')
+            return self.gated_block.apply({'params': p}, media.tokens, method='keys_values')
 
         return Media(None, jax.lax.map(of_block, params['xattn']))
 
@@ -210,7 +210,7 @@ class Flamingo:
 
     def embed(self, params: Params, tokens: Int[Array, 'b l']) -> Float[Array, 'b l d']:
         """The language model's embeddings; tokens beyond its vocabulary have learnt rows of their own."""
-        embedder, v = self._embedder, self.config.lm.vocab_size
+        embedder, v = self.embedder, self.config.lm.vocab_size
         y = embedder.apply({'params': params['lm']['embedder']}, jnp.minimum(tokens, v - 1), method='embed')
         if self.config.extra_tokens:
             extra = jnp.take(params['extra_tokens']['input'], jnp.maximum(tokens - v, 0), axis=0)
@@ -220,8 +220,8 @@ class Flamingo:
     def unembed(self, params: Params, y: Float[Array, 'b l d']) -> Float[Array, 'b l v']:
         """Final norm and logits; the extra tokens' come last."""
         embedder = {'params': params['lm']['embedder']}
-        y = self._embedder.apply(embedder, y, method='normalise')
-        logits = self._embedder.apply(embedder, y, method='logits')
+        y = self.embedder.apply(embedder, y, method='normalise')
+        logits = self.embedder.apply(embedder, y, method='logits')
         if self.config.extra_tokens:
             rows = params['extra_tokens']['input' if self.config.extra_tied else 'output'].astype(self.dtype)
             extra = jnp.einsum('bld,ed->ble', y, rows, preferred_element_type=jnp.float32)
@@ -257,7 +257,7 @@ class Flamingo:
           y after the last block, and the new cache.
         """
         c = self.config
-        y = self._embedder.apply({'params': params['lm']['embedder']}, y, positions, method='add_positions')
+        y = self.embedder.apply({'params': params['lm']['embedder']}, y, positions, method='add_positions')
         # The paper's feed-forward acts on every text.
         if media is None and c.xattn is not None and not c.xattn.ffw_where_seen:
             media = Media(jnp.zeros((y.shape[0], 0, c.media_width), self.dtype), None)
@@ -269,8 +269,8 @@ class Flamingo:
         def gated(y, gate):
             p, keys_values = gate
             if keys_values is None:
-                keys_values = self._gated.apply({'params': p}, media.tokens, method='keys_values')
-            return self._gated.apply({'params': p}, y, keys_values, seen)
+                keys_values = self.gated_block.apply({'params': p}, media.tokens, method='keys_values')
+            return self.gated_block.apply({'params': p}, y, keys_values, seen)
 
         def block(y, p, i, old):
             p, low_rank = p
@@ -303,11 +303,13 @@ class Flamingo:
         return init.init(self.config, key)
 
     @property
-    def _gated(self) -> GatedXattnDense:
+    def gated_block(self) -> GatedXattnDense:
+        """The module of every gated block."""
         return GatedXattnDense(self.config.xattn, self.config.lm.width, self.config.media_width, self.dtype)
 
     @property
-    def _embedder(self) -> Embedder:
+    def embedder(self) -> Embedder:
+        """The module of the token embeddings, at both ends."""
         return Embedder(self.config.lm, self.dtype)
 
 
