@@ -43,7 +43,7 @@ def test_data_sets_in_turn_are_no_one_program(tiny):  # noqa: F811
 
 
 def test_what_does_not_fit_is_said_with_its_largest_parts(tiny, monkeypatch):  # noqa: F811
-    small = topology.Chip(2**17, 1e12, 1e9, 1e9, 0, 1e9)
+    small = topology.Chip(2**17, 1e12, 1e9, 1e9, 0, 1e9, 8, 8, 2**30)
     monkeypatch.setitem(topology.CHIPS, 'cpu', small)
     out = plan(tiny, topology.parse('cpu:8'), decode=False)
     assert not out['train']['fits']

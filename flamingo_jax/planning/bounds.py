@@ -1,9 +1,10 @@
-"""The least time of a step on given chips, and what limits it: arithmetic, memory or network."""
+"""The least time of a step on given chips, and what limits it: arithmetic, memory, network or the host."""
 
 from typing import NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Int
 
 from flamingo_jax.planning.collectives import Collective
 from flamingo_jax.planning.topology import Topology
@@ -15,10 +16,11 @@ class Bounds(NamedTuple):
     compute: int | float
     memory: int | float
     network: int | float
+    host: int | float = 0.0
 
     @property
     def seconds(self) -> int | float:
-        """The step's lower bound: all three at once, perfectly overlapped."""
+        """The step's lower bound: all at once, perfectly overlapped."""
         return max(self)
 
     @property
@@ -27,21 +29,29 @@ class Bounds(NamedTuple):
         return max(zip(self, self._fields, strict=True))[1]
 
 
-def bounds(flops: int | float, read: int | float, sent: list[Collective], topology: Topology, mesh: Mesh) -> Bounds:
+def bounds(
+    flops: int | float,
+    read: int | float,
+    sent: list[Collective],
+    topology: Topology,
+    mesh: Mesh,
+    host: int | float = 0.0,
+) -> Bounds:
     """Bounds of a program.
 
     Args:
       flops: operations over all chips.
       read: least bytes that each chip moves to and from its memory.
-      sent: collectives of each chip.
+      sent: collectives of each chip. They run one after the other.
+      host: seconds of the host's own work (`host.seconds`).
     """
     chip = topology.chip
     network = sum(one.bytes / bandwidth(one.axes, topology, mesh) for one in sent)
-    return Bounds(flops / topology.chips / chip.flops, read / chip.memory_bandwidth, network)
+    return Bounds(flops / topology.chips / chip.flops, read / chip.memory_bandwidth, network, host)
 
 
 def bandwidth(axes: tuple[str, ...], topology: Topology, mesh: Mesh) -> int | float:
-    """Bytes per second that a chip can send along mesh axes: in both directions of each dimension of the torus in them.
+    """Bytes per second that the chip with the fewest links can send along mesh axes.
 
     Between slices it is that of the data-centre network, which then limits the whole collective.
     """
@@ -51,6 +61,24 @@ def bandwidth(axes: tuple[str, ...], topology: Topology, mesh: Mesh) -> int | fl
     if not chip.torus:
         return chip.link_bandwidth
     which = tuple(slice(None) if name in axes else 0 for name in mesh.axis_names)
-    coords = np.array([device.coords for device in mesh.devices[which].flat])
-    spanned = max(1, int((coords != coords[0]).any(axis=0).sum()))
-    return 2 * spanned * chip.link_bandwidth
+    coords = np.array([device.coords for device in mesh.devices[which].flat])[:, : len(topology.shape)]
+    return links(coords, topology) * chip.link_bandwidth
+
+
+def links(coords: Int[np.ndarray, 'chips dimensions'], topology: Topology) -> int | float:
+    """Links from the chip at a corner of a group to the rest of the group. A group is a box of the torus.
+
+    In an open dimension a corner has one link, in a ring that the group fills two. If the group has every s-th chip of
+    a dimension, each step takes s links, which s such groups share: each then counts as 1 / s.
+
+    Args:
+      coords: places of the group's chips in the torus.
+    """
+    total = 0.0
+    for dimension, (size, ring) in enumerate(zip(topology.shape, topology.rings, strict=True)):
+        places = np.unique(coords[:, dimension])
+        if len(places) == 1:
+            continue
+        apart = int(np.diff(places).min())
+        total += (2 if ring and len(places) * apart == size else 1) / apart
+    return total or 1.0

@@ -19,7 +19,11 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """Published figures of one chip (cloud.google.com/tpu/docs, jax-ml.github.io/scaling-book; NVIDIA's data sheet)."""
+    """Published figures of one chip and of its share of a host.
+
+    Sources: cloud.google.com/tpu/docs (a page for each kind, with its hosts), jax-ml.github.io/scaling-book, NVIDIA's
+    data sheets, and for the hosts of GPUs cloud.google.com/compute/docs/gpus.
+    """
 
     memory: int  # Bytes.
     flops: float  # Most bfloat16 operations per second.
@@ -27,20 +31,22 @@ class Chip:
     link_bandwidth: float  # Bytes per second in one direction of one link of the torus (of the GPU's whole NVLink).
     torus: int  # Dimensions of the torus; 0: all devices are connected at `link_bandwidth`.
     host_bandwidth: float  # Bytes per second and chip between slices or hosts (data-centre network).
+    host_chips: int  # Most chips of one host.
+    host_cores: int  # Cores of such a host, as clouds count them: hardware threads (vCPUs).
+    host_memory: int  # Its bytes.
     device_kinds: tuple[str, ...] = ()  # Beginnings of JAX's `device_kind`.
 
 
 CHIPS = {
-    'v4': Chip(32 * GIB, 275e12, 1.228e12, 45e9, 3, 6.25e9, ('TPU v4',)),
-    'v5e': Chip(16 * GIB, 197e12, 0.82e12, 45e9, 2, 3.125e9, ('TPU v5 lite', 'TPU v5e')),
-    'v5p': Chip(95 * GIB, 459e12, 2.765e12, 90e9, 3, 6.25e9, ('TPU v5',)),
-    'v6e': Chip(32 * GIB, 918e12, 1.64e12, 90e9, 2, 12.5e9, ('TPU v6',)),
-    'a100': Chip(80 * 10**9, 312e12, 2.039e12, 300e9, 0, 25e9, ('NVIDIA A100',)),
-    'h100': Chip(80 * 10**9, 989e12, 3.35e12, 450e9, 0, 50e9, ('NVIDIA H100',)),
-    'h200': Chip(141 * 10**9, 989e12, 4.8e12, 450e9, 0, 50e9, ('NVIDIA H200',)),
-    'cpu': Chip(
-        16 * GIB, 1e11, 2e10, 1e10, 0, 1e9
-    ),  # Nominal: a plan for cpu shows that a config works, not its speed.
+    'v4': Chip(32 * GIB, 275e12, 1.228e12, 45e9, 3, 6.25e9, 4, 240, 407 * 10**9, ('TPU v4',)),
+    'v5e': Chip(16 * GIB, 197e12, 0.82e12, 45e9, 2, 3.125e9, 8, 224, 384 * 10**9, ('TPU v5 lite', 'TPU v5e')),
+    'v5p': Chip(95 * GIB, 459e12, 2.765e12, 90e9, 3, 6.25e9, 4, 208, 448 * 10**9, ('TPU v5',)),
+    'v6e': Chip(32 * GIB, 918e12, 1.64e12, 90e9, 2, 12.5e9, 4, 180, 720 * 10**9, ('TPU v6',)),
+    'a100': Chip(80 * 10**9, 312e12, 2.039e12, 300e9, 0, 25e9, 8, 96, 1360 * 10**9, ('NVIDIA A100',)),
+    'h100': Chip(80 * 10**9, 989e12, 3.35e12, 450e9, 0, 50e9, 8, 208, 1872 * 10**9, ('NVIDIA H100',)),
+    'h200': Chip(141 * 10**9, 989e12, 4.8e12, 450e9, 0, 50e9, 8, 224, 2952 * 10**9, ('NVIDIA H200',)),
+    # Nominal: a plan for cpu shows that a config works, not its speed.
+    'cpu': Chip(16 * GIB, 1e11, 2e10, 1e10, 0, 1e9, 8, 8, 64 * 10**9),
 }
 # The shapes of the cloud's v5e-16, v6e-16 and so on.
 SHAPES = {1: '1x1', 4: '2x2', 8: '2x4', 16: '4x4', 32: '4x8', 64: '8x8', 128: '8x16', 256: '16x16'}
@@ -64,6 +70,17 @@ class Topology:
     def chips(self) -> int:
         """The number of chips in all slices."""
         return math.prod(self.shape) * self.slices
+
+    @property
+    def rings(self) -> tuple[bool, ...]:
+        """Whether each dimension of the torus is closed by links from its last chips to its first.
+
+        v4 and v5p: all are, if each has a multiple of 4 chips; smaller slices are open (cloud.google.com/tpu/docs/v4,
+        /v5p). v5e and v6e: those of 16 chips (jax-ml.github.io/scaling-book/tpus).
+        """
+        if self.chip.torus == 2:
+            return tuple(size == 16 for size in self.shape)
+        return (all(size % 4 == 0 for size in self.shape),) * self.chip.torus
 
     def devices(self) -> list:
         """One device per chip, for the compiler. They cannot run anything, except those of `cpu`.
