@@ -30,6 +30,7 @@ setup(
     description='Flamingo, the visual language model that learns from the examples in its prompt, in JAX',
     license='Apache-2.0',
     packages=find_packages(include=['flamingo_jax', 'flamingo_jax.*']),
+    package_data={'flamingo_jax.demo': ['page/*']},
     python_requires='>=3.11,<3.14',
     install_requires=[
         'absl-py',
@@ -48,7 +49,7 @@ setup(
         'orbax-checkpoint>=0.12',
         'pillow>=10.1',
         'safetensors',
-        'sentencepiece>=0.2.1',
+        'sentencepiece>=0.2.1,<0.2.3',  # 0.2.3 needs protobuf 7, which Apache Beam does not allow.
         'tensorboard',
         'tensorflow-datasets>=4.9.10',  # Reads and writes ArrayRecord without TensorFlow, which is not needed.
         'tokenizers',
@@ -59,28 +60,25 @@ setup(
         'tpu': ['jax[tpu]'],
         'cuda': ['jax[cuda13]'],
         'films': ['av'],  # Video files. Animated pictures need nothing.
+        'demo': ['starlette', 'uvicorn'],  # The page, python -m flamingo_jax.demo.
+        'browser': ['playwright'],  # To test the page in a Chromium that is installed.
         'data': ['cairosvg'],  # To build data/picture_dictionary.
-        'english': [
-            'inflection',
-            'nltk',
-        ],  # For WUPS (NExT-QA) and for stems of OK-VQA; flamingo_jax/evaluation/english.py
+        # For WUPS (NExT-QA) and for stems of OK-VQA: flamingo_jax/evaluation/english.py.
+        'english': ['inflection', 'nltk'],
+        # To build data sets of documents. fastwarc and resiliparse read web pages; warcio writes them.
+        'build': ['apache-beam>=2.77', 'fastwarc>=2', 'resiliparse>=2', 'stopwordsiso>=0.7', 'warcio>=1.8'],
         'gguf': ['gguf'],  # To convert language models in llama.cpp's format.
         'plan': ['libtpu'],  # The TPU's compiler, which needs no TPU.
-        'test': ['av', 'beartype', 'cairosvg', 'gguf', 'pytest', 'pytest-xdist', 'ruff', 'setuptools'],
+        'test': [
+            *('av', 'beartype', 'cairosvg', 'gguf', 'pytest', 'pytest-xdist', 'ruff', 'setuptools'),
+            *('apache-beam>=2.77', 'fastwarc>=2', 'resiliparse>=2', 'stopwordsiso>=0.7', 'warcio>=1.8', 'zstandard'),
+            *('starlette', 'uvicorn'),
+        ],
         # OpenFlamingo's own requirements are of 2023, lmms-eval's are many, and only files of theirs are read:
         # pip install --no-deps open-flamingo==2.0.1 lmms-eval==0.7.3
         'parity': [
-            'accelerate',
-            'einops-exts',
-            'inflection',
-            'nltk',
-            'open-clip-torch',
-            'pycocoevalcap==1.2',
-            'scikit-learn',
-            'timm',
-            'torch',
-            'torchvision',
-            'transformers',
+            *('accelerate', 'einops-exts', 'inflection', 'nltk', 'open-clip-torch', 'pycocoevalcap==1.2'),
+            *('scikit-learn', 'timm', 'torch', 'torchvision', 'transformers'),
         ],
     },
 )

@@ -96,12 +96,12 @@ def measure(shape: Shape, steps: int) -> str:
     """A line of the table."""
     config = config_of(shape)
     mesh = meshes.make_mesh(1, -1, 1)
-    run = programs.prepare(config, mesh, shape.micro_batches, 1.0, jax.default_backend() != 'cpu')
+    run = programs.prepare(config, mesh, shape.micro_batches, batch=1.0, bfloat16=jax.default_backend() != 'cpu')
     since = time.perf_counter()
     step = programs.train_step(run)[0].compile()
     compiled = time.perf_counter() - since
     optimizer = make_optimizer(OptimizerConfig(**config.optimizer), config.steps)
-    state = new_state(run.model, optimizer, run.trained, 0, mesh)
+    state = new_state(run.model, optimizer, run.trained, seed=0, mesh=mesh)
     like = run.frozen()
 
     def make_frozen(key):

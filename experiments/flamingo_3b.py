@@ -2,7 +2,13 @@
 
     python -m flamingo_jax.plan --config=experiments/flamingo_3b.py --topology=v5e-16
 
-It needs bundles/lm (Chinchilla-1.4B's shape), bundles/nfnet_f6, and the four data sets.
+It needs bundles/lm (Chinchilla-1.4B's shape), bundles/nfnet_f6, and four data sets. The paper's own are not public;
+these commands build sets of their kinds from what is (data/README.md names the sets):
+
+    python -m data.web_pages.build --warc="CRAWL/*.warc.gz" --out=DATA
+    python -m data.pairs.build --source="PAIRS/*.tar" --out=DATA --name=align
+    python -m data.pairs.build --source="OTHER_PAIRS/*.tar" --out=DATA --name=ltip
+    python -m data.films.build --source="FILMS/*.tar" --out=DATA --name=vtp
 """
 
 from ml_collections import ConfigDict

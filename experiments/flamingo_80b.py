@@ -3,7 +3,8 @@
     python -m flamingo_jax.plan --config=experiments/flamingo_80b.py --topology=v4:8x12x16
 
 The paper trained it on 1,536 TPU v4 chips for 15 days (16-way tensor parallel, ZeRO stage 1), which is that topology.
-It needs bundles/lm (Chinchilla-70B's shape), bundles/nfnet_f6, and the four data sets.
+It needs bundles/lm (Chinchilla-70B's shape), bundles/nfnet_f6, and the four data sets of
+experiments/flamingo_3b.py, whose docstring has the commands that build them.
 """
 
 from ml_collections import ConfigDict

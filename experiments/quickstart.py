@@ -82,10 +82,10 @@ def main() -> None:
     trunk, features, model = work / 'trunk', work / 'features', work / 'model'
     if not (trunk / 'config.json').is_file():
         measured = (f'--standardise={SAMPLE}', f'--styles={",".join(STYLES)}')
-        run('convert', 'efficientnet', *measured, '--image_size=160', f'--out={trunk}')
-    run('features', f'--data={SAMPLE}', f'--vision={trunk}', f'--out={features}')
+        run('flamingo_jax.convert', 'efficientnet', *measured, '--image_size=160', f'--out={trunk}')
+    run('flamingo_jax.features', f'--data={SAMPLE}', f'--vision={trunk}', f'--out={features}')
     run(
-        'train',
+        'flamingo_jax.train',
         '--config=experiments/quickstart.py',
         f'--workdir={model}',
         f'--config.steps={arguments.steps}',
@@ -93,7 +93,7 @@ def main() -> None:
         f'--config.datasets.names.features={features}',
     )
     run(
-        'evaluate',
+        'flamingo_jax.evaluate',
         '--config=experiments/evaluate/quickstart.py',
         f'--checkpoint={model}',
         f'--workdir={work / "evaluation"}',
@@ -103,9 +103,9 @@ def main() -> None:
     print(f'Done in {(time.time() - start) / 60:.1f} minutes.')
 
 
-def run(command: str, *arguments: str) -> None:
+def run(module: str, *arguments: str) -> None:
     """One command of the project, printed first; stops the quickstart where it fails."""
-    line = [sys.executable, '-m', f'flamingo_jax.{command}', *arguments]
+    line = [sys.executable, '-m', module, *arguments]
     print('\n$ ' + shlex.join(['python', *line[1:]]), flush=True)
     if code := subprocess.run(line).returncode:
         sys.exit(code)  # The command has said why.

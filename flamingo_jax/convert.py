@@ -57,6 +57,7 @@ if __name__ == '__main__':
     flags.DEFINE_bool(
         'packaged_trunk', False, 'Omit the weights of the installed EfficientNet-Lite0 from the bundle of a run.'
     )
+    flags.DEFINE_bool('without_lm', False, 'Omit the frozen language model from the bundle of a run.')
     flags.DEFINE_string('card', '', 'Markdown file with the beginning of the model card.')
     flags.DEFINE_string('out', None, 'Folder of the bundle to write.', required=True)
     ARGUMENTS = commands.start(__doc__, positional=True)
@@ -116,7 +117,16 @@ def efficientnet(
         vision, weights = LITE0, f'Random weights of seed {random_seed}. '
         init = jax.jit(Flamingo(FlamingoConfig(vision=vision)).init)
         trunk = nn.meta.unbox(init(jax.random.key(random_seed)))['vision']['trunk']
-    _write_trunk('EfficientNet-Lite', vision, trunk, standardise, styles, image_size, out, weights)
+    _write_trunk(
+        'EfficientNet-Lite',
+        vision,
+        trunk,
+        standardise=standardise,
+        styles=styles,
+        image_size=image_size,
+        out=out,
+        weights=weights,
+    )
 
 
 def nfnet(source: str, standardise: str, image_size: int, out: str, styles: Sequence[str] = ()) -> None:
@@ -150,7 +160,15 @@ def vit(
     if norm_features is not None:
         features['norm_features'] = norm_features
     vision = dataclasses.replace(vision, **features)
-    _write_trunk({'clip': 'CLIP', 'siglip': 'SigLIP'}[kind], vision, trunk, standardise, styles, image_size, out)
+    _write_trunk(
+        {'clip': 'CLIP', 'siglip': 'SigLIP'}[kind],
+        vision,
+        trunk,
+        standardise=standardise,
+        styles=styles,
+        image_size=image_size,
+        out=out,
+    )
 
 
 def _write_trunk(
@@ -172,7 +190,7 @@ def _write_trunk(
         of = f', of {", ".join(styles)} alone' if styles else ''
         note = f'Output channels are standardised on {len(pictures)} training pictures of {standardise}{of}.\n'
     card = f'# {name} vision trunk\n\n{weights}{config.image_size} pixels.\n{note}'
-    bundle.save(out, config, {'vision': params}, None, None, card, progress=True)
+    bundle.save(out, config, {'vision': params}, tokenizer=None, image_tag=None, card=card, progress=True)
 
 
 def _to_measure(path: str, styles: Sequence[str]) -> list[bytes]:
@@ -233,7 +251,15 @@ def lm(source: str, out: str, card: str = '', first_token: str = '') -> None:
             config, params = language_models.convert(fields, tensors, empty, progress=True, family=family)
         except ValueError as error:
             raise ValueError(f'{path}: {error}') from error
-        bundle.save(out, FlamingoConfig(lm=config), {'lm': params}, tokenizer, None, card or made, progress=True)
+        bundle.save(
+            out,
+            FlamingoConfig(lm=config),
+            {'lm': params},
+            tokenizer=tokenizer,
+            image_tag=None,
+            card=card or made,
+            progress=True,
+        )
 
 
 def open_flamingo(
@@ -246,11 +272,22 @@ def open_flamingo(
         written.
     """
     with bundle.on_disk(out) as empty:
-        read = open_flamingo_file.convert(source, lm, clip, activation, heads, norm_features, empty, progress=True)
+        read = open_flamingo_file.convert(
+            source,
+            lm,
+            clip,
+            activation=activation,
+            heads=heads,
+            norm_features=norm_features,
+            empty=empty,
+            progress=True,
+        )
         card = (
             f'# {pathlib.Path(source).name}, an OpenFlamingo\n\n{read.report}\nIts licences are those of its parts.\n'
         )
-        bundle.save(out, read.config, read.params, read.tokenizer, 'token', card, progress=True)
+        bundle.save(
+            out, read.config, read.params, tokenizer=read.tokenizer, image_tag='token', card=card, progress=True
+        )
     print(read.report)
 
 
@@ -264,7 +301,7 @@ def idefics(source: str, out: str) -> None:
     with bundle.on_disk(out) as empty:
         config, params, tokenizer = idefics_folder.convert(source, empty, progress=True)
         card = f'# {pathlib.Path(source).name}, an IDEFICS\n\nIts licence is that of its source.\n'
-        bundle.save(out, config, params, tokenizer, 'token', card, progress=True)
+        bundle.save(out, config, params, tokenizer=tokenizer, image_tag='token', card=card, progress=True)
 
 
 def export(kind: str, source: str, out: str) -> None:
@@ -298,23 +335,32 @@ def export(kind: str, source: str, out: str) -> None:
         aside.unlink(missing_ok=True) if aside.is_file() else shutil.rmtree(aside, ignore_errors=True)
 
 
-def run(source: str, out: str, card: str = '# A model of flamingo_jax\n', packaged_trunk: bool = False) -> None:
+def run(
+    source: str,
+    out: str,
+    card: str = '# A model of flamingo_jax\n',
+    packaged_trunk: bool = False,
+    without_lm: bool = False,
+) -> None:
     """Writes the newest checkpoint of a run as a bundle, LoRA merged into its language model.
 
-    `packaged_trunk` omits the weights of the installed EfficientNet-Lite0 (see `inference/bundle.py`).
+    `packaged_trunk` omits the weights of the installed EfficientNet-Lite0, `without_lm` the frozen language model (see
+    `inference/bundle.py`).
 
     Frozen trees are written in their stored dtypes, trained ones in that of the frozen language model (bfloat16 if it
     was trained too).
 
     Raises:
       FileNotFoundError: there is no run or no finished checkpoint, or the bundle of a frozen tree is missing.
-      ValueError: the trunk is not the packaged one.
+      ValueError: the trunk is not the packaged one, or a language model to omit was trained.
     """
     folder = pathlib.Path(source).expanduser()
     if not (folder / 'run.json').is_file():
         raise FileNotFoundError(f'{folder} is not the workdir of a training run: it has no run.json.')
     found = open_run(folder)
     config, trained = found.config, dict(found.trained)
+    if without_lm and {'lm', 'lora'} & set(trained):
+        raise ValueError(f'The language model of {folder} was trained, so the bundle needs it. Remove --without_lm.')
     params = {name: frozen.params(name) for name, frozen in found.frozen.items()}
     if config.lora is not None:
         params['lm'] = lora.merge(config.lora, params['lm'], trained.pop('lora'))
@@ -330,7 +376,18 @@ def run(source: str, out: str, card: str = '# A model of flamingo_jax\n', packag
     before = {name for frozen in found.frozen.values() for name in frozen.trained}
     config = dataclasses.replace(config, lora=None)
     trained = tuple(before | set(found.trained))
-    bundle.save(out, config, params, found.tokenizer, found.image_tag, card, trained, packaged_trunk, progress=True)
+    bundle.save(
+        out,
+        config,
+        params,
+        tokenizer=found.tokenizer,
+        image_tag=found.image_tag,
+        card=card,
+        trained=trained,
+        packaged_trunk=packaged_trunk,
+        without_lm=without_lm,
+        progress=True,
+    )
 
 
 def main(arguments: list[str]) -> None:
@@ -348,9 +405,9 @@ def main(arguments: list[str]) -> None:
         commands.refuse(f'{kind} needs --source: {sources[kind]}.')
     card = pathlib.Path(f.card).read_text() if f.card else ''
     if kind == 'efficientnet':
-        efficientnet(f.source, f.standardise, f.image_size, f.out, f.random_seed, f.styles)
+        efficientnet(f.source, f.standardise, f.image_size, out=f.out, random_seed=f.random_seed, styles=f.styles)
     elif kind == 'nfnet':
-        nfnet(f.source, f.standardise, f.image_size, f.out, f.styles)
+        nfnet(f.source, f.standardise, f.image_size, out=f.out, styles=f.styles)
     elif kind in ('clip', 'siglip'):
         vit(
             *(kind, f.source, f.standardise, f.image_size, f.out),
@@ -359,7 +416,15 @@ def main(arguments: list[str]) -> None:
     elif kind == 'open_flamingo':
         if not (f.lm and f.clip):
             commands.refuse('open_flamingo also needs --lm (a Hugging Face folder) and --clip (a weights file).')
-        open_flamingo(f.source, f.lm, f.clip, f.out, f.activation, f.heads, bool(f.norm_features))
+        open_flamingo(
+            f.source,
+            f.lm,
+            f.clip,
+            out=f.out,
+            activation=f.activation,
+            heads=f.heads,
+            norm_features=bool(f.norm_features),
+        )
     elif kind == 'idefics':
         idefics(f.source, f.out)
     elif kind in ('to_open_flamingo', 'to_idefics'):
@@ -367,7 +432,7 @@ def main(arguments: list[str]) -> None:
     elif kind == 'lm':
         lm(f.source, f.out, card, f.first_token)
     else:
-        run(f.source, f.out, card or '# A model of flamingo_jax\n', f.packaged_trunk)
+        run(f.source, f.out, card or '# A model of flamingo_jax\n', f.packaged_trunk, without_lm=f.without_lm)
     print(f'Wrote {f.out}')
 
 

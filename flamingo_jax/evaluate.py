@@ -26,6 +26,7 @@ from flamingo_jax import commands
 
 if __name__ == '__main__':
     flags.DEFINE_string('checkpoint', None, 'A bundle, or the workdir of a training run.', required=True)
+    flags.DEFINE_string('lm', '', 'Bundle of the language model, if the checkpoint is a bundle without one.')
     flags.DEFINE_string('workdir', None, 'Folder for the reports.', required=True)
     commands.define_processes()
     commands.start(__doc__, config=True)
@@ -66,14 +67,14 @@ from flamingo_jax.parallel import processes
 Setting = tuple[Task, int, str, str]  # Task, shots, support, answers.
 
 
-def evaluate(config: ConfigDict, checkpoint: str, workdir: str) -> list[report.Row]:
+def evaluate(config: ConfigDict, checkpoint: str, workdir: str, lm: str = '') -> list[report.Row]:
     """Runs every task of a config, writes the reports and prints the table.
 
     Raises:
       FileNotFoundError, ValueError: bad input. Raised before any episode is run.
     """
     start = time.time()
-    model = pretrained.load(checkpoint, local_mesh(config.mesh))
+    model = pretrained.load(checkpoint, local_mesh(config.mesh), lm=lm)
     model = model.at(config.image_size) if config.image_size else model
     pools = Pools(model, config)
     every = [make(name, fields, pools) for name, fields in config.tasks.to_dict().items()]
@@ -108,17 +109,19 @@ def evaluate(config: ConfigDict, checkpoint: str, workdir: str) -> list[report.R
             # Without examples, all kinds of support give the same prompts.
             here = task.name, answers, one.seed
             same = [row for row in rows if row.shots == shots == 0 and (row.task, row.answers, row.seed) == here]
-            found = unfinished.get(task.name, shots, support, answers, one.seed)
+            found = unfinished.get(task.name, shots, support, answers=answers, seed=one.seed)
             if same:
                 found = dataclasses.replace(same[0], support=support), []
             if found:
                 progress.update(task.number(config.episodes))
             else:
-                found = measure(one, model, task, shots, support, answers, progress.update)
+                found = measure(
+                    one, model, task, shots=shots, support=support, answers=answers, progress=progress.update
+                )
                 if jax.process_index() == 0:
                     _write_results(workdir, task, found[0])
                     if config.write_prompts:
-                        _write_prompts(workdir, one, model, task, found[0])
+                        _write_prompts(workdir, one, model, task=task, row=found[0])
                     unfinished.add(*found)
             rows.append(found[0])
             examples += found[1]
@@ -152,7 +155,7 @@ def _file(workdir: str, folder: str, row: report.Row, suffix: str) -> pathlib.Pa
 def _write_prompts(workdir: str, config: ConfigDict, model: Pretrained, task: Task, row: report.Row) -> None:
     """Writes every prompt of a row as it was sent, with the model's answer, the right one and the score."""
     lines = []
-    for episode in task.episodes(config.episodes, row.shots, row.support, row.answers, config.seed):
+    for episode in task.episodes(config.episodes, row.shots, row.support, answers=row.answers, seed=config.seed):
         prompt = prompt_of(episode, lambda part: dict(picture=part.key), model.tokenizer)
         query = row.queries[episode.id]
         line = dict(id=episode.id, prompt=prompt, answer=query['answer'], truth=episode.truth, score=query['score'])
@@ -202,14 +205,14 @@ def _refuse_long_prompts(config: ConfigDict, model: Pretrained, settings: Sequen
     """ValueError if a prompt with its answer exceeds the context. All episodes are checked before any is run."""
     context, too_long = model.config.lm.context, []
     for task, shots, support, answers in tqdm(settings, unit=' settings', desc='lengths of prompts', leave=False):
-        tokens, answer = _longest(config, model, task, shots, support, answers)
+        tokens, answer = _longest(config, model, task, shots=shots, support=support, answers=answers)
         if tokens + answer <= context:
             continue
         # The largest number that fits, by bisection: prompts grow with the shots.
         fits, too_many = 0, shots
         while too_many - fits > 1:
             half = (fits + too_many) // 2
-            if sum(_longest(config, model, task, half, support, answers)) <= context:
+            if sum(_longest(config, model, task, shots=half, support=support, answers=answers)) <= context:
                 fits = half
             else:
                 too_many = half
@@ -239,7 +242,7 @@ def _longest(
     tokenizer.encode = functools.cache(model.tokenizer.encode)  # Prompts share most of their texts.
     rooms: dict[tuple[str, ...], int] = {}  # Many episodes have the same candidates.
     needed = []
-    episodes = task.episodes(config.episodes, shots, support, answers, config.seed)
+    episodes = task.episodes(config.episodes, shots, support, answers=answers, seed=config.seed)
     for batch in batched(episodes, config.batch_size):
         prompts = [prompt_of(episode, lambda _: picture, tokenizer) for episode in batch]
         tokens = max(len(encode_prompt(prompt, tokenizer, model.pictures)[0]) for prompt in prompts)
@@ -256,7 +259,7 @@ def main() -> None:
     memory.keep_freed()
     f = flags.FLAGS
     processes.join(f.coordinator, f.processes, f.process_id)
-    evaluate(f.config, f.checkpoint, f.workdir)
+    evaluate(f.config, f.checkpoint, f.workdir, f.lm)
 
 
 if __name__ == '__main__':

@@ -145,7 +145,7 @@ def _view(read: Callable[[int], Frames | None], picture: int, number: int) -> Fr
 def main() -> None:
     """Computes the features that the flags describe."""
     f = flags.FLAGS
-    compute(f.data, bundle.read(f.vision), f.out, f.splits, f.views, f.frames)
+    compute(f.data, bundle.read(f.vision), f.out, splits=f.splits, views=f.views, frames=f.frames)
 
 
 if __name__ == '__main__':

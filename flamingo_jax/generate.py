@@ -12,6 +12,7 @@ from flamingo_jax import commands
 
 if __name__ == '__main__':
     flags.DEFINE_string('checkpoint', None, 'A bundle, or the workdir of a run.', required=True)
+    flags.DEFINE_string('lm', '', 'Bundle of the language model, if the checkpoint is a bundle without one.')
     flags.DEFINE_multi_string('image', [], 'A picture, or the frames of a video separated by commas. May be repeated.')
     flags.DEFINE_multi_string('text', [], 'A piece of text. May be repeated; the order of all is kept.')
     flags.DEFINE_integer('max_new_tokens', 32, 'Most tokens to generate.')
@@ -58,15 +59,16 @@ def main() -> None:
     if not prompt:
         commands.refuse('There is no prompt. Give pictures and texts in order, with --image=FILE and --text="...".')
     f = flags.FLAGS
-    model = pretrained.load(f.checkpoint, meshes.make_mesh(**meshes.parse(f.mesh)) if f.mesh else None)
+    mesh = meshes.make_mesh(**meshes.parse(f.mesh)) if f.mesh else None
+    model = pretrained.load(f.checkpoint, mesh, lm=f.lm)
     print(
         model.generate(
             prompt,
             f.max_new_tokens,
             f.num_beams,
-            f.temperature,
-            f.top_k,
-            f.top_p,
+            temperature=f.temperature,
+            top_k=f.top_k,
+            top_p=f.top_p,
             seed=f.seed,
         )
     )

@@ -78,9 +78,11 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
 
     # Refuses a folder of another model or recipe.
     about, described = _about(parts), recipe(config) | dict(tokenizer=hashlib.sha256(parts.tokenizer.model).hexdigest())
-    checkpoints = Checkpoints(workdir, config.keep_checkpoints, about, described, config.resume_changed)
+    checkpoints = Checkpoints(
+        workdir, config.keep_checkpoints, about, recipe=described, resume_changed=config.resume_changed
+    )
     optimizer = make_optimizer(OptimizerConfig(**config.optimizer), config.steps)
-    state = new_state(model, optimizer, parts.trained, config.seed, mesh)
+    state = new_state(model, optimizer, parts.trained, seed=config.seed, mesh=mesh)
     frozen = parts.read_frozen(mesh)
     _write_run(workdir, config, parts, about)
     positions = dict.fromkeys(sources, 0)  # Trained batches of each data set, without those read ahead.
@@ -98,16 +100,30 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
     turns = [(name,) for name in sources] if config.round_robin else [tuple(sources)]
     weights = {name: source.loss_weight for name, source in sources.items()}
     shardings = jax.tree.map(lambda x: x.sharding, state)
-    step_fn = make_step(model, optimizer, weights, config.micro_batches, NoiseConfig(**config.noise), shardings)
+    step_fn = make_step(
+        model,
+        optimizer,
+        weights,
+        micro_batches=config.micro_batches,
+        noise=NoiseConfig(**config.noise),
+        shardings=shardings,
+    )
     validate = validation.Validation(
-        model, held_out_batches, held_out, config.validation_batches, config.micro_batches, shardings
+        model,
+        held_out_batches,
+        held_out,
+        number=config.validation_batches,
+        micro_batches=config.micro_batches,
+        shardings=shardings,
     )
     first, due = int(state.step), False
     step = first
     _print_sizes(state.params, frozen)
     operations = flops.train_step(model.config, parts.trained, sources)['total'] / len(turns)
     peak = topology.peak_flops(jax.devices()[0].device_kind)
-    progress = Progress(workdir, config, first, operations, peak and peak * jax.device_count(), skipped)
+    progress = Progress(
+        workdir, config, first, flops=operations, peak=peak and peak * jax.device_count(), skipped=skipped
+    )
     with processes.Preemption() as preemption:
         for step in range(first + 1, config.steps + 1):
             waited = time.perf_counter()

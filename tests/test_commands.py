@@ -94,9 +94,9 @@ def test_prompts_longer_than_the_context_are_refused_before_the_first_episode(pa
 def test_without_examples_random_and_rices_are_asked_once(parts, tmp_path, monkeypatch):
     ran = []
 
-    def run(config, model, task, shots, support, *more):
+    def run(config, model, task, shots, support, **more):
         ran.append((shots, support))
-        return measure(config, model, task, shots, support, *more)
+        return measure(config, model, task, shots=shots, support=support, **more)
 
     monkeypatch.setattr('flamingo_jax.evaluate.measure', run)
     config = quickstart.get_config()
@@ -133,7 +133,7 @@ def test_generate_keeps_the_order_of_its_arguments(parts, tmp_path):
     assert 'missing.png' in done.stderr
 
 
-NAMES = ('train', 'evaluate', 'compare', 'generate', 'convert', 'features', 'plan', 'inputs.tokenizer')
+NAMES = ('train', 'evaluate', 'compare', 'generate', 'convert', 'features', 'plan', 'demo', 'inputs.tokenizer')
 
 
 @pytest.mark.parametrize('name', NAMES)

@@ -92,11 +92,11 @@ def test_two_processes_write_the_report_of_one(parts, whole, tmp_path):
 def test_an_evaluation_that_is_stopped_goes_on(parts, whole, tmp_path, monkeypatch):
     ran = []
 
-    def failing(config, model, task, shots, *more):
+    def failing(config, model, task, shots, **more):
         if len(ran) == 1:
             raise OSError('The disk is full.')
         ran.append((task.name, shots))
-        return measure(config, model, task, shots, *more)
+        return measure(config, model, task, shots=shots, **more)
 
     monkeypatch.setattr('flamingo_jax.evaluate.measure', failing)
     with pytest.raises(OSError, match='disk'):
@@ -117,9 +117,9 @@ def test_an_evaluation_that_is_stopped_goes_on(parts, whole, tmp_path, monkeypat
         cut.write('{"row": {"task"')
     first = list(ran)
 
-    def run(config, model, task, shots, *more):
+    def run(config, model, task, shots, **more):
         ran.append((task.name, shots))
-        return measure(config, model, task, shots, *more)
+        return measure(config, model, task, shots=shots, **more)
 
     monkeypatch.setattr('flamingo_jax.evaluate.measure', run)
     evaluate(small(parts, batch_size=3), str(parts / 'run'), str(tmp_path))

@@ -62,7 +62,7 @@ def convert(
         config = dataclasses.replace(config, image_tag=tokenizer.image_tag, extra_tokens=tokenizer.extra_tokens)
         state = open_tensors(folder)
         constants = [name for name in state if BUFFERS.fullmatch(name)]
-        params = to_tree(idefics_tensors(config), state, constants, empty, progress)
+        params = to_tree(idefics_tensors(config), state, constants, empty=empty, progress=progress)
     except ValueError as error:
         raise ValueError(f'{folder} is not a whole IDEFICS: {error}. {REMEDY}') from error
     width = np.zeros(config.vision.width, np.float32)
@@ -264,7 +264,7 @@ def idefics_tensors(config: FlamingoConfig) -> Iterator[Tensor]:
             yield vector(('extra_tokens', 'output'), 'lm_head.additional_fc.weight', extra, d)
     for i in range(lm.depth):
         ours, theirs = ('lm', 'blocks', i), f'model.layers.{i}'
-        yield from _llama_block(ours, theirs, 'self_attn', 'norm_attention', lm, d)
+        yield from _llama_block(ours, theirs, 'self_attn', norm_name='norm_attention', lm=lm, media=d)
     for tensor in vit_tensors(config.vision, 'transformers', VISION):
         yield dataclasses.replace(tensor, path=('vision', 'trunk', *tensor.path))
     if config.resampler is not None:
@@ -275,7 +275,7 @@ def idefics_tensors(config: FlamingoConfig) -> Iterator[Tensor]:
         ours, theirs = ('xattn', i), f'model.gated_cross_attn_layers.{i}'
         for name, original in (('alpha_xattn', 'alpha_cross_attn'), ('alpha_dense', 'alpha_dense')):
             yield vector((*ours, name), f'{theirs}.{original}', *alpha, ours=(d,) if c.vector_alphas else ())
-        yield from _llama_block(ours, theirs, 'cross_attn', 'norm_text', lm, config.media_width)
+        yield from _llama_block(ours, theirs, 'cross_attn', norm_name='norm_text', lm=lm, media=config.media_width)
         if c.qk_norms:
             yield from norm((*ours, 'norm_query'), f'{theirs}.cross_attn.q_layer_norm', lm.head_dim, bias=False)
             yield from norm((*ours, 'norm_key'), f'{theirs}.cross_attn.k_layer_norm', lm.head_dim, bias=False)
@@ -291,9 +291,13 @@ def _llama_block(
     yield from norm((*ours, 'norm_ffw'), f'{theirs}.post_attention_layernorm', d, bias=False)
     for name, width in (('query', d), ('key', media), ('value', media)):
         yield matrix(
-            (*ours, name, 'kernel'), f'{theirs}.{attention}.{name[0]}_proj.weight', width, inner, (width, *heads)
+            (*ours, name, 'kernel'),
+            f'{theirs}.{attention}.{name[0]}_proj.weight',
+            width,
+            outputs=inner,
+            ours=(width, *heads),
         )
-    yield matrix((*ours, 'out', 'kernel'), f'{theirs}.{attention}.o_proj.weight', inner, d, (*heads, d))
+    yield matrix((*ours, 'out', 'kernel'), f'{theirs}.{attention}.o_proj.weight', inner, outputs=d, ours=(*heads, d))
     # Ours is act(up) * gate, so that LLaMA's gate_proj is our 'up'.
     for name, original in (('up', 'gate'), ('gate', 'up')):
         yield matrix((*ours, 'ffw', name, 'kernel'), f'{theirs}.mlp.{original}_proj.weight', d, lm.ffw_width)
@@ -312,8 +316,10 @@ def _resampler_tensors(c: ResamplerConfig) -> Iterator[Tensor]:
             yield from norm((*ours, 'norm_query'), f'{theirs}.0.q_layer_norm', c.head_dim)
             yield from norm((*ours, 'norm_key'), f'{theirs}.0.k_layer_norm', c.head_dim)
         for name in ('query', 'key', 'value'):
-            yield matrix((*ours, name, 'kernel'), f'{theirs}.0.{name[0]}_proj.weight', d, inner, (d, *heads))
-        yield matrix((*ours, 'out', 'kernel'), f'{theirs}.0.output_proj.weight', inner, d, (*heads, d))
+            yield matrix(
+                (*ours, name, 'kernel'), f'{theirs}.0.{name[0]}_proj.weight', d, outputs=inner, ours=(d, *heads)
+            )
+        yield matrix((*ours, 'out', 'kernel'), f'{theirs}.0.output_proj.weight', inner, outputs=d, ours=(*heads, d))
         yield from norm((*ours, 'norm_ffw'), f'{theirs}.1.ln', d)
         yield matrix((*ours, 'ffw', 'up', 'kernel'), f'{theirs}.1.fc.weight', d, c.ffw_multiplier * d)
         yield matrix((*ours, 'ffw', 'down', 'kernel'), f'{theirs}.1.c_proj.weight', c.ffw_multiplier * d, d)

@@ -264,7 +264,7 @@ def convert(
     buffers = re.compile(rf'.*({family.buffers})')
     leftover = [name for name in tensors if name == repeated or buffers.fullmatch(name)]
     try:
-        return config, to_tree(_tensors(family, config, prefix), tensors, leftover, empty, progress)
+        return config, to_tree(_tensors(family, config, prefix), tensors, leftover, empty=empty, progress=progress)
     except ValueError as error:
         raise ValueError(
             f'The tensors are not those of the {kind!r} that config.json describes ({error}). Give the config.json '

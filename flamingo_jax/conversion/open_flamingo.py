@@ -103,7 +103,7 @@ def convert(
     try:
         vocab_size, new = _new_tokens(_matrix_shape(state, tokens)[0], tokenizer)
         lm_config = dataclasses.replace(lm_config, vocab_size=vocab_size)
-        config = _config(state, BLOCKS[model_type], lm_config, vision, new)
+        config = _config(state, BLOCKS[model_type], lm_config, vision=vision, new=new)
         trained = {
             name: value for name, value in state.items() if not name.startswith('lang_encoder.') or '.gated_' in name
         }
@@ -319,14 +319,14 @@ def _tensors(config: FlamingoConfig, blocks: str) -> Iterator[Tensor]:
         ours, theirs = ('resampler', 'layers', i), f'perceiver.layers.{i}'
         yield from norm((*ours, 'norm_features'), f'{theirs}.0.norm_media', d)
         yield from norm((*ours, 'norm_latents'), f'{theirs}.0.norm_latents', d)
-        yield from _attention_and_ffw(ours, f'{theirs}.0', f'{theirs}.1', c, d, d)
+        yield from _attention_and_ffw(ours, f'{theirs}.0', f'{theirs}.1', c=c, d=d, media=d)
     x, d = config.xattn, config.lm.width
     for i in range(config.xattn_blocks):
         ours, theirs = ('xattn', i), f'lang_encoder.{blocks}.{x.first + i * x.every}.gated_cross_attn_layer'
         yield vector((*ours, 'alpha_xattn'), f'{theirs}.attn_gate', 1, ours=())
         yield vector((*ours, 'alpha_dense'), f'{theirs}.ff_gate', 1, ours=())
         yield from norm((*ours, 'norm_text'), f'{theirs}.attn.norm', d)
-        yield from _attention_and_ffw(ours, f'{theirs}.attn', f'{theirs}.ff', x, d, config.media_width)
+        yield from _attention_and_ffw(ours, f'{theirs}.attn', f'{theirs}.ff', c=x, d=d, media=config.media_width)
 
 
 def _attention_and_ffw(
@@ -334,10 +334,26 @@ def _attention_and_ffw(
 ) -> Iterator[Tensor]:
     """Tensors that a resampler layer and a gated block share: queries read width d, keys and values width `media`."""
     heads, inner, hidden = (c.heads, c.head_dim), c.heads * c.head_dim, c.ffw_multiplier * d
-    yield matrix((*ours, 'query', 'kernel'), f'{attention}.to_q.weight', d, inner, (d, *heads))
-    yield matrix((*ours, 'key', 'kernel'), f'{attention}.to_kv.weight', media, inner, (media, *heads), 0, 2)
-    yield matrix((*ours, 'value', 'kernel'), f'{attention}.to_kv.weight', media, inner, (media, *heads), 1, 2)
-    yield matrix((*ours, 'out', 'kernel'), f'{attention}.to_out.weight', inner, d, (*heads, d))
+    yield matrix((*ours, 'query', 'kernel'), f'{attention}.to_q.weight', d, outputs=inner, ours=(d, *heads))
+    yield matrix(
+        (*ours, 'key', 'kernel'),
+        f'{attention}.to_kv.weight',
+        media,
+        outputs=inner,
+        ours=(media, *heads),
+        part=0,
+        parts=2,
+    )
+    yield matrix(
+        (*ours, 'value', 'kernel'),
+        f'{attention}.to_kv.weight',
+        media,
+        outputs=inner,
+        ours=(media, *heads),
+        part=1,
+        parts=2,
+    )
+    yield matrix((*ours, 'out', 'kernel'), f'{attention}.to_out.weight', inner, outputs=d, ours=(*heads, d))
     yield from norm((*ours, 'norm_ffw'), f'{ffw}.0', d)
     yield matrix((*ours, 'ffw', 'up', 'kernel'), f'{ffw}.1.weight', d, hidden)
     yield matrix((*ours, 'ffw', 'down', 'kernel'), f'{ffw}.3.weight', hidden, d)

@@ -51,7 +51,7 @@ def efficientnet_params(state: State) -> tuple[EfficientNetConfig, dict[str, Any
     config = _size(state)
     # The number of batches that a norm has seen, which only further training needs.
     leftover = {*CLASSIFIER, *(name for name in state if name.endswith('.num_batches_tracked'))}
-    return config, _tree(state, _tensors(config), leftover, 'an EfficientNet-Lite', REMEDY)
+    return config, _tree(state, _tensors(config), leftover, kind='an EfficientNet-Lite', remedy=REMEDY)
 
 
 def nfnet_params(state: State, config: NFNetConfig | None = None) -> tuple[NFNetConfig, dict[str, Any]]:
@@ -63,7 +63,7 @@ def nfnet_params(state: State, config: NFNetConfig | None = None) -> tuple[NFNet
     ValueError lists tensors that are missing, unused or of another shape.
     """
     config = config or dataclasses.replace(_nfnet_size(state), activation='gelu', epsilon=1e-5)
-    return config, _tree(state, _nfnet_tensors(config), NFNET_CLASSIFIER, 'an NFNet-F', NFNET_REMEDY)
+    return config, _tree(state, _nfnet_tensors(config), NFNET_CLASSIFIER, kind='an NFNet-F', remedy=NFNET_REMEDY)
 
 
 def _tree(state: State, tensors: Iterator[Tensor], leftover: Collection[str], kind: str, remedy: str) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def _size(state: State) -> EfficientNetConfig:
 def _tensors(config: EfficientNetConfig) -> Iterator[Tensor]:
 
     def conv_norm(path: Path, conv: str, norm: str, inputs: int, outputs: int, size: int):
-        yield kernel((*path, 'kernel'), f'{conv}.weight', inputs, outputs, size, size)
+        yield kernel((*path, 'kernel'), f'{conv}.weight', inputs, outputs=outputs, height=size, width=size)
         for leaf, suffix in (('scale', 'weight'), ('bias', 'bias'), ('mean', 'running_mean'), ('var', 'running_var')):
             yield vector((*path, leaf), f'{norm}.{suffix}', outputs)
 
@@ -124,7 +124,7 @@ def _nfnet_tensors(config: NFNetConfig) -> Iterator[Tensor]:
     """All blocks of a stage but the first are stacked: their path is (rest_STAGE, number from 0, ...)."""
 
     def conv(path: Path, name: str, inputs: int, outputs: int, size: int = 1):
-        yield kernel((*path, 'kernel'), f'{name}.weight', inputs, outputs, size, size)
+        yield kernel((*path, 'kernel'), f'{name}.weight', inputs, outputs=outputs, height=size, width=size)
         yield vector((*path, 'gain'), f'{name}.gain', outputs, 1, 1, 1, ours=(outputs,))
         yield vector((*path, 'bias'), f'{name}.bias', outputs)
 

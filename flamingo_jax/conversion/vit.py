@@ -66,7 +66,7 @@ def read_vit(
         else:
             said = _said_beside(path)
             activation, heads = activation or said.get('activation', unsaid), heads or said.get('heads', 0)
-            config = _config_of_state(state, spelling, prefix, kind, activation, heads)
+            config = _config_of_state(state, spelling, prefix, kind=kind, activation=activation, heads=heads)
             config = dataclasses.replace(config, **{name: said[name] for name in ('mean', 'std') if name in said})
         heads_of = tuple(prefix + name for name in HEADS)
         leftover = [name for name in state if name.startswith(heads_of) or (prefix and name.startswith(BESIDE))]
@@ -203,7 +203,7 @@ def vit_tensors(c: ViTConfig, spelling: str, prefix: str) -> Iterator[Tensor]:
     d, head_dim = c.width, c.width // c.heads
     ones = (1,) if spelling == 'timm' else ()  # timm's have a batch dimension.
     patches = prefix + PATCHES[spelling]
-    yield kernel(('patches', 'kernel'), patches, 3, d, c.patch, c.patch)
+    yield kernel(('patches', 'kernel'), patches, 3, outputs=d, height=c.patch, width=c.patch)
     if c.patch_bias:
         yield vector(('patches', 'bias'), patches.removesuffix('weight') + 'bias', d)
     n = c.grid**2 + c.class_token
@@ -226,5 +226,5 @@ def vit_tensors(c: ViTConfig, spelling: str, prefix: str) -> Iterator[Tensor]:
             yield dataclasses.replace(bias, view=(parts[1], d), at=(parts[0],))
         for name, inputs, outputs in (('out', d, d), ('up', d, c.ffw_width), ('down', c.ffw_width, d)):
             split = (c.heads, head_dim, d) if name == 'out' else ()
-            yield matrix((*ours, name, 'kernel'), f'{theirs}{names[name]}.weight', inputs, outputs, split)
+            yield matrix((*ours, name, 'kernel'), f'{theirs}{names[name]}.weight', inputs, outputs=outputs, ours=split)
             yield vector((*ours, name, 'bias'), f'{theirs}{names[name]}.bias', outputs)

@@ -37,7 +37,7 @@ def scored(
     clusters = list(_clusters(references, groups).values())
     marks = list(each.values())
     if not is_mean(value, each):
-        return Score(value, _bootstrap(metric, predictions, references, clusters, value)), each
+        return Score(value, _bootstrap(metric, predictions, references, clusters=clusters, value=value)), each
     if len(clusters) == len(each) and set(marks) <= {0.0, 1.0}:
         return share([bool(mark) for mark in marks]), each
     error = _error([[each[id] for id in ids] for ids in clusters])

@@ -39,7 +39,7 @@ def measure(
 
     progress: called with the number of episodes that all processes answered.
     """
-    episodes = list(task.episodes(config.episodes, shots, support, answers, config.seed))
+    episodes = list(task.episodes(config.episodes, shots, support, answers=answers, seed=config.seed))
     ways: dict[str, tuple[Pretrained, Sequence[Episode], Shown | None]] = dict(model=(model, episodes, frames))
     if task.controls and task.scored:
         mixed = shuffled(episodes, config.seed)
@@ -63,7 +63,9 @@ def measure(
 
     if not task.scored:
         queries = _queries(episodes, given['model'], {})
-        examples = _examples(config, task, shots, support, answers, episodes, given['model'], {})
+        examples = _examples(
+            config, task, shots, support=support, answers=answers, episodes=episodes, given=given['model'], marks={}
+        )
         return Row(task.name, answers, support, shots, len(episodes), {}, config.seed, queries), examples
     for episode in episodes:
         for name, answer in task.baselines(episode).items():
@@ -86,7 +88,16 @@ def measure(
         # Copying a word of the prompt as an open-ended answer is as good as a guess among the candidates.
         scores['chance'] = Score(float(np.mean(chances)), 0.0)
     queries = _queries(episodes, given['model'], marks['model'])
-    examples = _examples(config, task, shots, support, answers, episodes, given['model'], marks['model'])
+    examples = _examples(
+        config,
+        task,
+        shots,
+        support=support,
+        answers=answers,
+        episodes=episodes,
+        given=given['model'],
+        marks=marks['model'],
+    )
     return Row(task.name, answers, support, shots, len(episodes), scores, config.seed, queries), examples
 
 

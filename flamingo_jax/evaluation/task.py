@@ -97,9 +97,9 @@ class Task:
         bare = shots == 0 and self.text_examples and answers == OPEN_ENDED
         for i in range(self.number(number)):
             if bare:
-                episode = self.episode(i, self.text_examples, 'random', answers, seed)
+                episode = self.episode(i, self.text_examples, 'random', answers=answers, seed=seed)
             else:
-                episode = self.episode(i, shots, support, answers, seed)
+                episode = self.episode(i, shots, support, answers=answers, seed=seed)
             shown = {part.key for part in episode.support} - {None}
             if shown & {part.key for part in episode.query}:
                 raise RuntimeError(

@@ -44,9 +44,11 @@ class Pool:
         return self.split, picture.index
 
     def words(self, picture: Picture) -> str:
-        """The English name: `Tiger.`"""
+        """The English name: `A tiger.`"""
         name = picture.names.get('en', '')
-        return f'{name[:1].upper()}{name[1:]}.' if name else ''
+        if not name or name.startswith(('A ', 'An ')):  # A stamp's name is its caption.
+            return f'{name}.' if name else ''
+        return f'{"An" if name[0] in "aeiouAEIOU" else "A"} {name}.'
 
 
 @dataclasses.dataclass(frozen=True)

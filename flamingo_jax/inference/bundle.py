@@ -47,6 +47,7 @@ class Bundle:
     checksums: dict[str, str]  # Component tree -> sha256 of its leaves.
     trained: tuple[str, ...] = ()  # Trees that were trained further after conversion; 'lora' is merged into `lm`.
     packaged_trunk: bool = False  # Whether the trunk's weights are in the installed package.
+    lm: 'Bundle | None' = None  # The bundle of its language model, if that was given apart.
 
     def tokenizer(self, image_tag: str | None = None) -> Tokenizer:
         """The bundle's tokenizer; FileNotFoundError if it is missing."""
@@ -68,9 +69,17 @@ class Bundle:
 
         Raises:
           ValueError: the bundle has no such tree.
-          FileNotFoundError: the trunk's weights are in a package that is not installed.
+          FileNotFoundError: the trunk's weights are in a package that is not installed, or the language model is not
+            in the bundle and was not given.
         """
         folder = self.path / 'params' / name
+        if name == 'lm' and self.lm is not None:
+            return self.lm.params(name, dtype, sharding)
+        if name == 'lm' and name in self.checksums and not folder.is_dir():
+            raise FileNotFoundError(
+                f'The language model of {self.path} is not in the bundle. Its README.md says how to get it. Then give '
+                'its folder: --lm=BUNDLE, config.lm in training, or load(..., lm=BUNDLE).'
+            )
         if not folder.is_dir():
             raise ValueError(f'The bundle {self.path} has no tree {name!r}. Its trees are {sorted(self.checksums)}.')
         shapes = ocp.metadata(folder).metadata
@@ -93,11 +102,15 @@ class Bundle:
         return trunk | ocp.load(folder, jax.tree.map(abstract, shapes, sharding))
 
 
-def read(path: str | pathlib.Path) -> Bundle:
+def read(path: str | pathlib.Path, lm: str | pathlib.Path = '') -> Bundle:
     """Opens a bundle without reading its parameters.
+
+    Args:
+      lm: the bundle of its language model, if it was saved without; '' is none.
 
     Raises:
       FileNotFoundError: there is no bundle.
+      ValueError: `lm` is another language model than the one that the bundle was trained with.
     """
     path = pathlib.Path(path).expanduser().absolute()
     if not (path / 'config.json').is_file():
@@ -107,7 +120,10 @@ def read(path: str | pathlib.Path) -> Bundle:
     fields = json.loads((path / 'config.json').read_text())
     config = FlamingoConfig.from_json(fields['model'])
     trained, packaged = tuple(fields.get('trained', ())), fields.get('packaged_trunk', False)
-    return Bundle(path, config, fields['image_tag'], fields['checksums'], trained, packaged)
+    apart = read(lm) if lm else None
+    if apart is not None and apart.checksums.get('lm') != fields['checksums'].get('lm'):
+        raise ValueError(f'{lm} is not the language model of {path}. Its README.md says how to get it.')
+    return Bundle(path, config, fields['image_tag'], fields['checksums'], trained, packaged, apart)
 
 
 def save(
@@ -119,6 +135,7 @@ def save(
     card: str,
     trained: Sequence[str] = (),
     packaged_trunk: bool = False,
+    without_lm: bool = False,
     progress: bool = False,
 ) -> None:
     """Writes a bundle under another name, then renames it, so that `path` never has half a bundle.
@@ -128,6 +145,7 @@ def save(
       card: the model card, Markdown.
       trained: trees that were trained here, not converted.
       packaged_trunk: whether to omit the trunk's weights, which must be those of the installed EfficientNet-Lite0.
+      without_lm: whether to omit the language model, which must then be given to whoever reads the bundle.
       progress: whether to show bars with bytes, rate and time left.
 
     Raises:
@@ -143,6 +161,8 @@ def save(
         stored = dict(params)
         if packaged_trunk:
             stored['vision'] = {key: params['vision'][key] for key in ('mean', 'std')}
+        if without_lm:
+            del stored['lm']
         size = sum(getattr(leaf, 'nbytes', 0) for leaf in jax.tree.leaves(stored))
         with _bar_of(aside, size, progress):
             for name, tree in stored.items():

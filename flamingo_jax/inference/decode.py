@@ -98,7 +98,7 @@ def prefill(
         jnp.zeros((b,), jnp.int32),
     )
     phi = model.phi(jnp.where(valid, tokens, -1))
-    logits, text = _advance(model, params, media, text, tokens, valid, phi, last_only=True)
+    logits, text = _advance(model, params, media, text=text, tokens=tokens, valid=valid, phi=phi, last_only=True)
     return logits[:, 0], text
 
 
@@ -107,7 +107,7 @@ def extend(
 ) -> tuple[Float[Array, 'b l v'], Text]:
     """Adds tokens without <image> tags to each row -> (logits after each of them, the new text)."""
     phi = jnp.broadcast_to(text.phi[:, None], tokens.shape)
-    return _advance(model, params, media, text, tokens, jnp.ones(tokens.shape, bool), phi)
+    return _advance(model, params, media, text=text, tokens=tokens, valid=jnp.ones(tokens.shape, bool), phi=phi)
 
 
 def branch(
@@ -133,7 +133,9 @@ def branch(
     key_positions = jnp.concatenate([_positions_of(text.valid), positions], axis=1)
     phi = jnp.broadcast_to(text.phi[:, None], positions.shape)
     y = model.embed(params, tokens.reshape(b, c * l))
-    y, _ = model.decoder(params, y, positions, mask, media, phi, cache, places, key_positions)
+    y, _ = model.decoder(
+        params, y, positions, mask=mask, media=media, phi=phi, cache=cache, index=places, key_positions=key_positions
+    )
     return model.unembed(params, y).reshape(b, c, l, -1)
 
 
@@ -193,7 +195,17 @@ def _advance(model, params, media, text: Text, tokens, valid, phi, last_only: bo
     y = model.embed(params, tokens)
     mask = all_valid[:, None] & not_after
     key_positions = _positions_of(all_valid)
-    y, cache = model.decoder(params, y, positions, mask, media, phi, text.cache, text.end, key_positions)
+    y, cache = model.decoder(
+        params,
+        y,
+        positions,
+        mask=mask,
+        media=media,
+        phi=phi,
+        cache=text.cache,
+        index=text.end,
+        key_positions=key_positions,
+    )
     added = valid.sum(axis=1, dtype=jnp.int32)
     at_tag = model.config.xattn is not None and model.config.xattn.only_at_tag  # The next token is after it.
     seen = jnp.zeros_like(text.phi) if at_tag else phi[:, -1]

@@ -4,8 +4,8 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -29,7 +29,12 @@ _TOGETHER = 256  # Tokens of candidates that are scored at a time. More would ma
 _LIKELIEST = 96  # The same for `choose`, which scores the likeliest first and often needs few.
 
 
-def load(path: str | pathlib.Path, mesh: jax.sharding.Mesh | None = None, dtype: Any = None) -> 'Pretrained':
+def load(
+    path: str | pathlib.Path,
+    mesh: jax.sharding.Mesh | None = None,
+    dtype: Any = None,
+    lm: str | pathlib.Path = '',
+) -> 'Pretrained':
     """Loads a bundle, or the newest checkpoint of a training run, ready for use.
 
     Args:
@@ -38,9 +43,11 @@ def load(path: str | pathlib.Path, mesh: jax.sharding.Mesh | None = None, dtype:
         device.
       dtype: of computation and parameters (an EfficientNet stays float32); None is bfloat16 on TPU and GPU, float32 on
         CPU.
+      lm: the bundle of the language model, for a bundle that was saved without its own; '' is none.
 
     Raises:
       FileNotFoundError: `path` is neither, or a part is missing; the message names it.
+      ValueError: `lm` is another language model than the bundle's.
     """
     path = pathlib.Path(path).expanduser()
     dtype = jnp.dtype(dtype or (jnp.bfloat16 if jax.default_backend() in ('tpu', 'gpu') else jnp.float32))
@@ -49,7 +56,7 @@ def load(path: str | pathlib.Path, mesh: jax.sharding.Mesh | None = None, dtype:
         config, image_tag, tokenizer, step = run.config, run.image_tag, run.tokenizer, run.step
         sources, trained = run.frozen, run.trained
     elif (path / 'config.json').is_file():
-        found = bundle.read(path)
+        found = bundle.read(path, lm)
         config, image_tag, trained, step = found.config, found.image_tag, {}, None
         if config.lm is None:
             raise ValueError(f'The bundle {path} has no language model. It can only be used in a training config.')
@@ -75,6 +82,13 @@ def load(path: str | pathlib.Path, mesh: jax.sharding.Mesh | None = None, dtype:
         raise ValueError(f'{path} has no parameters for {missing}. Convert or export it again.')
     sums = {name: source.checksums[name] for name, source in sources.items()}
     return Pretrained(model, params, tokenizer, image_tag, step, sums, mesh)
+
+
+class Written(NamedTuple):
+    """An answer, or what is written of it."""
+
+    text: str
+    tokens: list[int]  # Without the token that ends it.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,27 +224,63 @@ class Pretrained:
         Raises:
           ValueError: the prompt is not valid, or together with the new tokens exceeds the context.
         """
-        if num_beams > 1 and temperature:
-            raise ValueError('Beam search and sampling exclude each other. Give num_beams or temperature, not both.')
+        how = self._how(num_beams, temperature, top_k, top_p, length_penalty)
         prompts, several = as_batch(prompt)
         number = len(prompts)
-        media, text, logits = self.read(self._fill(prompts), max_new_tokens)
+        read, stops, banned = self._begin(prompts, max_new_tokens)
+        with self._on_mesh():
+            if isinstance(how, search.Beams):
+                tokens = search.beam_search(*read, stops, max_new_tokens, *how, banned)
+            else:
+                tokens = search.sample(*read, stops, jax.random.key(seed), max_new_tokens, how, banned)
+        answers = [self._text(row, stop) for row in np.asarray(tokens)[:number]]
+        return answers if several else answers[0]
+
+    def write(
+        self,
+        prompt: Prompt,
+        max_new_tokens: int = 32,
+        num_beams: int = 1,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        stop: Sequence[str] = (EOC,),
+        length_penalty: float = 0.0,
+        seed: int = 0,
+    ) -> Iterator[Written]:
+        """`generate` while it writes: the whole answer so far after each token. The last text is what `generate` gives.
+
+        Beams may replace what they wrote before. Close the generator to stop. Arguments and errors as for `generate`,
+        for one prompt.
+        """
+        how = self._how(num_beams, temperature, top_k, top_p, length_penalty)
+        read, stops, banned = self._begin([prompt], max_new_tokens)
+        steps = search.write(*read, stops, jax.random.key(seed), max_new_tokens, how, banned)
+        while True:
+            with self._on_mesh():  # Only while it computes: between two tokens the caller may use another mesh.
+                tokens = next(steps, None)
+            if tokens is None:
+                return
+            row = tokens[0]
+            yield Written(self._text(row, stop), row[row >= 0].tolist())
+
+    def _how(self, num_beams, temperature, top_k, top_p, length_penalty) -> search.Sampling | search.Beams:
+        if num_beams > 1 and temperature:
+            raise ValueError('Beam search and sampling exclude each other. Give num_beams or temperature, not both.')
+        if num_beams > 1:
+            return search.Beams(num_beams, length_penalty)
+        return search.Sampling(temperature, top_k, top_p)
+
+    def _begin(self, prompts: Sequence[Prompt], room: int):
+        """What every decoding method needs: (model, params, media, text, logits), tokens that end, tokens banned."""
+        read = self.read(self._fill(prompts), room)
         stops = (*self.tokenizer.ends, *([] if self.tokenizer.eoc is None else [self.tokenizer.eoc]))
         c = self.config
         # A generated <image> tag would have no picture.
         banned = tuple(c.lm.vocab_size + i for i in range(len(c.extra_tokens)) if c.lm.vocab_size + i not in stops)
         # In some vocabularies one token is <BOS>, <EOS> and padding.
         banned += tuple({self.tokenizer.pad, self.tokenizer.bos} - set(stops))
-        common = (*self.by_token, media, text, logits, jnp.array(stops))
-        with self._on_mesh():
-            if num_beams > 1:
-                tokens = search.beam_search(*common, max_new_tokens, num_beams, length_penalty, banned)
-            else:
-                how = search.Sampling(temperature, top_k, top_p)
-                tokens = search.sample(*common, jax.random.key(seed), max_new_tokens, how, banned)
-        tokens = np.asarray(tokens)[:number]
-        answers = [self._cut(self.tokenizer.decode(row[row >= 0].tolist()), stop) for row in tokens]
-        return answers if several else answers[0]
+        return (*self.by_token, *read), jnp.array(stops), banned
 
     def score(
         self, prompt: Prompt | Sequence[Prompt], candidates: Sequence[str] | Sequence[Sequence[str]]
@@ -356,7 +406,8 @@ class Pretrained:
             logits, text = _prefill(self.model, self.params, media, tokens, valid, room)
         return media, text, logits
 
-    def _cut(self, text: str, stop: Sequence[str]) -> str:
+    def _text(self, tokens: Int[np.ndarray, 'l'], stop: Sequence[str]) -> str:
+        text = self.tokenizer.decode(tokens[tokens >= 0].tolist())
         for mark in stop:
             text = text.split(mark)[0]
         return text.strip()

@@ -1,7 +1,11 @@
-"""Decoding methods: greedy, sampling, beam search; and the likelihood of given continuations."""
+"""Decoding methods: greedy, sampling, beam search; and the likelihood of given continuations.
+
+Each method is a `Loop`. `sample` and `beam_search` run one as a single program; `write` runs it step by step.
+"""
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +43,22 @@ def next_token(logits: Float[Array, 'b v'], key: Key[Array, ''], how: Sampling) 
     return jax.random.categorical(key, logits).astype(jnp.int32)
 
 
+class Beams(NamedTuple):
+    """How `beam_search` searches."""
+
+    beams: int = 3  # As in the paper.
+    length_penalty: float = 0.0
+
+
+class Loop(NamedTuple):
+    """A way to decode, as a loop over steps: `while more(state): state = one(state)`, from `first(text, logits)`."""
+
+    first: Callable[[Text, Float[Array, 'b v']], Any]
+    more: Callable[[Any], Bool[Array, '']]
+    one: Callable[[Any], Any]
+    tokens: Callable[[Any], Int[Array, 'b steps']]  # The best answer so far; -1 from its end on.
+
+
 @functools.partial(jax.jit, static_argnames=('model', 'steps', 'how', 'banned'))
 def sample(
     model: Flamingo,
@@ -63,26 +83,8 @@ def sample(
     Returns:
       The tokens; -1 from the stop token on.
     """
-    banned = jnp.array(banned, jnp.int32)
     media, text = begin(model, media, text)
-
-    def look(step, logits, done, out):
-        token = next_token(logits.at[:, banned].set(NEVER), jax.random.fold_in(key, step), how)
-        done |= (token[:, None] == stops).any(axis=1)
-        return token, done, out.at[:, step].set(jnp.where(done, -1, token))
-
-    def more(carry):
-        step, _, _, done, _ = carry
-        return (step < steps) & ~done.all()
-
-    def one(carry):
-        step, text, token, done, out = carry
-        logits, text = extend(model, params, media, text, token[:, None])
-        return step + 1, text, *look(step, logits[:, 0], done, out)
-
-    b = logits.shape[0]
-    token, done, out = look(0, logits, jnp.zeros(b, bool), jnp.full((b, steps), -1, jnp.int32))
-    return jax.lax.while_loop(more, one, (1, text, token, done, out))[-1]
+    return _run(_sampling(model, params, media, stops, key, steps, how, banned), text, logits)
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'steps', 'beams', 'length_penalty', 'banned'))
@@ -104,14 +106,97 @@ def beam_search(
     continuations are kept that `beams` live ones remain, however many end. The search ends when no live beam can beat
     the worst finished one, or after `steps`. Arguments and result as for `sample`.
     """
-    banned = jnp.array(banned, jnp.int32)
-    b, v = logits.shape
-    looked_at = (1 + stops.shape[0]) * beams
     media, text = begin(model, media, text)
-    row = jnp.arange(b)[:, None]
+    return _run(_beams(model, params, media, stops, steps, Beams(beams, length_penalty), banned), text, logits)
 
-    def more(carry):
-        step, _, _, _, live, _, finished, _ = carry
+
+def write(
+    model: Flamingo,
+    params: Params,
+    media: Media | None,
+    text: Text,
+    logits: Float[Array, 'b v'],
+    stops: Int[Array, 'e'],
+    key: Key[Array, ''],
+    steps: int,
+    how: Sampling | Beams,
+    banned: tuple[int, ...],
+) -> Iterator[Int[np.ndarray, 'b {steps}']]:
+    """`sample` or `beam_search`, one step at a time: the best tokens so far after each step, at last their result.
+
+    Beams may replace what they gave before. Arguments as for `sample`; a generator that is closed stops there.
+    """
+    media, text = _begin(model, media, text)
+    fixed = dict(model=model, steps=steps, how=how, banned=banned)
+    state, tokens, more = _start(params, media, stops, key, text, logits, **fixed)
+    yield np.asarray(tokens)
+    while more:
+        state, tokens, more = _step(params, media, stops, key, state, **fixed)
+        yield np.asarray(tokens)
+
+
+_begin = jax.jit(begin, static_argnums=0)
+
+
+@functools.partial(jax.jit, static_argnames=('model', 'steps', 'how', 'banned'))
+def _start(params, media, stops, key, text, logits, *, model, steps, how, banned):
+    loop = _loop(model, params, media, stops, key, steps, how, banned)
+    return _seen(loop, loop.first(text, logits))
+
+
+@functools.partial(jax.jit, static_argnames=('model', 'steps', 'how', 'banned'), donate_argnames='state')
+def _step(params, media, stops, key, state, *, model, steps, how, banned):
+    loop = _loop(model, params, media, stops, key, steps, how, banned)
+    return _seen(loop, loop.one(state))
+
+
+def _seen(loop: Loop, state):
+    return state, loop.tokens(state), loop.more(state)
+
+
+def _run(loop: Loop, text: Text, logits: Float[Array, 'b v']) -> Int[Array, 'b steps']:
+    return loop.tokens(jax.lax.while_loop(loop.more, loop.one, loop.first(text, logits)))
+
+
+def _loop(model, params, media, stops, key, steps, how: Sampling | Beams, banned) -> Loop:
+    if isinstance(how, Beams):
+        return _beams(model, params, media, stops, steps, how, banned)
+    return _sampling(model, params, media, stops, key, steps, how, banned)
+
+
+def _sampling(model, params, media, stops, key, steps: int, how: Sampling, banned) -> Loop:
+    """The loop of `sample`. The media are those from `decode.begin`."""
+    banned = jnp.array(banned, jnp.int32)
+
+    def look(step, logits, done, out):
+        token = next_token(logits.at[:, banned].set(NEVER), jax.random.fold_in(key, step), how)
+        done |= (token[:, None] == stops).any(axis=1)
+        return token, done, out.at[:, step].set(jnp.where(done, -1, token))
+
+    def more(state):
+        step, _, _, done, _ = state
+        return (step < steps) & ~done.all()
+
+    def one(state):
+        step, text, token, done, out = state
+        logits, text = extend(model, params, media, text, token[:, None])
+        return step + 1, text, *look(step, logits[:, 0], done, out)
+
+    def first(text, logits):
+        b = logits.shape[0]
+        return jnp.int32(1), text, *look(0, logits, jnp.zeros(b, bool), jnp.full((b, steps), -1, jnp.int32))
+
+    return Loop(first, more, one, lambda state: state[-1])
+
+
+def _beams(model, params, media, stops, steps: int, how: Beams, banned) -> Loop:
+    """The loop of `beam_search`. The media are those from `decode.begin`."""
+    banned = jnp.array(banned, jnp.int32)
+    beams, length_penalty = how
+    looked_at = (1 + stops.shape[0]) * beams
+
+    def more(state):
+        step, _, _, _, live, _, finished, _ = state
         # A sum of log-probabilities can only fall. Divided by a positive power of the length, it is best at full
         # length.
         length = jnp.float32(steps) if length_penalty > 0 else step + 1.0
@@ -120,6 +205,8 @@ def beam_search(
     def look(step, logits, live, live_tokens, finished, finished_tokens):
         # Banned tokens keep their share of the probability, as in transformers, so that beams compare as in the
         # originals.
+        b, v = live.shape[0], logits.shape[-1]
+        row = jnp.arange(b)[:, None]
         logp = jax.nn.log_softmax(logits, axis=-1).at[:, banned].set(NEVER).reshape(b, beams, v)
         score, choice = jax.lax.top_k((live[..., None] + logp).reshape(b, beams * v), looked_at)
         beam, token = choice // v, choice % v
@@ -137,20 +224,26 @@ def beam_search(
         live_tokens, beam, token = tokens[row, kept], beam[row, kept], token[row, kept]
         return (row * beams + beam).reshape(-1), token.reshape(-1, 1), live, live_tokens, finished, finished_tokens
 
-    def one(carry):
-        step, text, rows, token, *beams_so_far = carry
+    def one(state):
+        step, text, rows, token, *beams_so_far = state
         logits, text = extend(model, params, media, take(text, rows), token)
         return step + 1, text, *look(step, logits[:, 0], *beams_so_far)
 
-    live = jnp.where(jnp.arange(beams) == 0, 0.0, NEVER) * jnp.ones((b, 1))  # At first only one beam counts.
-    nothing = jnp.full((b, beams, steps), -1, jnp.int32)
-    first = look(0, jnp.repeat(logits, beams, axis=0), live, nothing, jnp.full((b, beams), NEVER), nothing)
-    carry = jax.lax.while_loop(more, one, (1, repeat(text, beams), *first))
-    step, _, _, _, live, live_tokens, finished, finished_tokens = carry
-    # Beams still live after the last step compete too.
-    scores = jnp.concatenate([finished, live / jnp.maximum(step, 1.0) ** length_penalty], axis=1)
-    tokens = jnp.concatenate([finished_tokens, live_tokens], axis=1)
-    return tokens[jnp.arange(b), scores.argmax(axis=1)]
+    def first(text, logits):
+        b = logits.shape[0]
+        live = jnp.where(jnp.arange(beams) == 0, 0.0, NEVER) * jnp.ones((b, 1))  # At first only one beam counts.
+        nothing = jnp.full((b, beams, steps), -1, jnp.int32)
+        looked = look(0, jnp.repeat(logits, beams, axis=0), live, nothing, jnp.full((b, beams), NEVER), nothing)
+        return jnp.int32(1), repeat(text, beams), *looked
+
+    def tokens(state):
+        step, _, _, _, live, live_tokens, finished, finished_tokens = state
+        # Beams still live after the last step compete too.
+        scores = jnp.concatenate([finished, live / jnp.maximum(step, 1.0) ** length_penalty], axis=1)
+        tokens = jnp.concatenate([finished_tokens, live_tokens], axis=1)
+        return tokens[jnp.arange(scores.shape[0]), scores.argmax(axis=1)]
+
+    return Loop(first, more, one, tokens)
 
 
 @functools.partial(jax.jit, static_argnames='model')

@@ -36,7 +36,15 @@ def rows(source: Source, tokenizer: Tokenizer, pictures: PictureFormat, seed: in
     documents = grain.MapDataset.range(len(opened)).seed(seed)
     if len(opened) != ENDLESS:
         documents = documents.shuffle().repeat()
-    return documents.random_map(lambda index, rng: source.make_row(opened.document(index, rng), tokenizer, blank, rng))
+    if source.documents > 1:
+        documents = documents.batch(source.documents)
+    return documents.random_map(functools.partial(_row, source, opened, tokenizer, blank))
+
+
+def _row(source, opened, tokenizer, blank, index: int | np.ndarray, rng: np.random.Generator) -> Row:
+    """The row of one document, or of several that are packed."""
+    documents = (opened.document(int(i), rng) for i in np.atleast_1d(index))  # Each is read only if there is room.
+    return source.make_row(documents, tokenizer, blank, rng)
 
 
 @dataclasses.dataclass(frozen=True)

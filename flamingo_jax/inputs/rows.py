@@ -9,10 +9,16 @@ A document is a list of chunks; a chunk is at most one picture and the text afte
 The tokens of a tag have the new index; the <EOC> before a tag has the old one. With probability p_next, text is tied
 to the next picture instead: the index of everything but the tags rises by one, and text after the last picture
 gets 0.
+
+A row holds one document, or several that are packed. The pictures of a packed row are counted through:
+
+    <BOS><image>A cat.<EOC><EOS><BOS><image>A dog.<EOC><image>A bird.<EOC><EOS>
+         phi: 1                      2                 3
+    document: 1 (all tokens)    2 (all tokens)
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -43,6 +49,7 @@ class Interleaved(NamedTuple):
     images: Frames | None = None  # uint8 [images t height width 3]. A row has images or features, or neither.
     features: Frames | None = None  # float16 [images t s d_v], of the frozen trunk.
     at: np.ndarray | None = None  # int32 [targets]: the tokens before each target. None computes all logits.
+    document: np.ndarray | None = None  # int32 [length]: which document of a packed row, from 1; 0 is padding.
 
     def total_weight(self):
         """What the summed loss of a batch is divided by. The first token is not a target."""
@@ -110,6 +117,72 @@ class Interleaved(NamedTuple):
             unreadable=np.int32(unreadable),
             **_shown(pictures + [blank] * (images - len(pictures)), blank),
             at=_places(weights, targets) if targets else None,
+        )
+
+    @classmethod
+    def packed(
+        cls,
+        documents: Iterable[Sequence[Chunk]],
+        tokenizer: Tokenizer,
+        blank: Frames | None,
+        rng: np.random.Generator,
+        *,
+        length: int,
+        images: int,
+        window: tuple[int, int],
+        p_next: float = 0.0,
+        targets: int = 0,
+    ) -> 'Interleaved':
+        """The row of several documents, one after the other. Each is what `of` makes of it, without the padding.
+
+        A document that fits into a window goes in whole or is passed over. Of a longer one, a window goes in, or as
+        much of one as there is room for. So a row is full as long as there are documents, and an answer is never cut
+        off from its picture for lack of room.
+
+        Args:
+          documents: candidates in their order; read until the row is full.
+          length, images: tokens and pictures of the row.
+          window: most tokens and pictures of each document.
+          others: as for `of`.
+
+        Raises:
+          ValueError: as for `of`.
+        """
+        tokens: list[int] = []
+        phi: list[int] = []
+        weights: list[float] = []
+        document: list[int] = []
+        pictures: list[Frames] = []
+        number = unreadable = 0
+        for chunks in documents:
+            room = length - len(tokens), images - len(pictures)
+            if not _fits(window, room):
+                layout, shown = _lay_out(chunks, tokenizer)
+                size = len(layout.tokens), len(shown)
+                if _fits(size, window) and not _fits(size, room):
+                    continue
+            limits = dict(length=min(window[0], room[0]), images=min(window[1], room[1]))
+            part = cls.of(chunks, tokenizer, blank, rng, p_next=p_next, **limits)
+            unreadable += int(part.unreadable)
+            if not part.weights[1:].any():  # Nothing to learn.
+                continue
+            number, used, seen = number + 1, int(part.used), int(part.phi.max())
+            tokens += part.tokens[:used].tolist()
+            phi += np.where(part.phi > 0, part.phi + len(pictures), 0)[:used].tolist()
+            weights += [0.0, *part.weights[1:used].tolist()]  # The first token is not a target.
+            document += [number] * used
+            pictures += list((part.features if part.images is None else part.images)[:seen]) if seen else []
+            if len(tokens) > length - 2:  # No room for a target.
+                break
+        return cls(
+            tokens=_pad(tokens, length, tokenizer.pad, np.int32),
+            phi=_pad(phi, length, 0, np.int32),
+            weights=_pad(weights, length, 0.0, np.float32),
+            used=np.int32(len(tokens)),
+            unreadable=np.int32(unreadable),
+            **_shown(pictures + [blank] * (images - len(pictures)), blank),
+            at=_places(weights, targets) if targets else None,
+            document=_pad(document, length, 0, np.int32),
         )
 
 
@@ -293,6 +366,11 @@ def _lay_out(chunks: Sequence[Chunk], tokenizer: Tokenizer) -> tuple[Layout, lis
         layout.end_chunk()
     layout.end()
     return layout, shown
+
+
+def _fits(size: tuple[int, int], room: tuple[int, int]) -> bool:
+    """Whether so many tokens and pictures have room."""
+    return size[0] <= room[0] and size[1] <= room[1]
 
 
 def _read(picture: Callable[[], Frames], blank: Frames) -> Frames | None:

@@ -14,6 +14,7 @@ As a command this file trains a tokenizer on the text of a prepared data set:
     python -m flamingo_jax.inputs.tokenizer --data=DATA_DIR --vocab_size=4096 --out=tokenizer.model
 """
 
+import functools
 import io
 import json
 import pathlib
@@ -50,8 +51,8 @@ class _SentencePiece:
         self.begin, self.ends = (bos,) if bos >= 0 else (), (eos,)
         self.bos = bos if bos >= 0 else eos
 
-    def encode(self, text: str, continues: bool = False) -> list[int]:
-        return (self._within if continues else self._pieces).encode(text)
+    def encode(self, text: str, continues: bool = False, marks: bool = True) -> list[int]:
+        return (self._within if continues else self._pieces).encode(text)  # No text becomes a control token.
 
     def decode(self, ids: list[int]) -> str:
         return self._pieces.decode(ids)
@@ -68,6 +69,7 @@ class _Json:
         within = fields | {
             name: _without_prefix(fields[name]) for name in ('normalizer', 'pre_tokenizer') if name in fields
         }
+        self._fields = within, fields
         self._pieces = self._library(fields)
         self._within = self._pieces if within == fields else self._library(within)
         self.prefix_once = '"prepend_scheme": "first"' in json.dumps(fields.get('pre_tokenizer'))
@@ -76,6 +78,16 @@ class _Json:
         alone, whole = self.encode('a'), self._pieces.encode('a').ids
         self.begin = tuple(whole[: whole.index(alone[0])] if alone else whole)
 
+    @functools.cached_property
+    def _as_text(self) -> tuple[tokenizers.Tokenizer, tokenizers.Tokenizer]:
+        """The two that read `<|endoftext|>` in a text as its characters. Only training needs them."""
+        within, whole = self._fields
+        made = self._library(whole)
+        both = (made if within == whole else self._library(within)), made
+        for one in both:
+            one.encode_special_tokens = True
+        return both
+
     @staticmethod
     def _library(fields: dict[str, Any]) -> tokenizers.Tokenizer:
         made = tokenizers.Tokenizer.from_str(json.dumps(fields))
@@ -83,8 +95,9 @@ class _Json:
         made.no_truncation()
         return made
 
-    def encode(self, text: str, continues: bool = False) -> list[int]:
-        return (self._within if continues else self._pieces).encode(text, add_special_tokens=False).ids
+    def encode(self, text: str, continues: bool = False, marks: bool = True) -> list[int]:
+        within, whole = (self._within, self._pieces) if marks else self._as_text
+        return (within if continues else whole).encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: list[int]) -> str:
         return self._pieces.decode(ids)
@@ -193,14 +206,14 @@ class Tokenizer:
 
         Args:
           continues: the text continues another one in the same chunk.
-          marks: True reads '<EOC>' in the text, or the model's own name for it, as the extra token; False reads it as
-            text.
+          marks: True reads '<EOC>' in the text, or the model's own name for it, as the extra token, and `<|endoftext|>`
+            and the like as the language model's. False reads them as text, as they stand in a data set.
 
         Raises:
           ValueError: the text has a mark, but the model has no such token.
         """
         if not marks:
-            return self._pieces.encode(text, continues)
+            return self._pieces.encode(text, continues, marks=False)
         ids = []
         for part in re.split('(' + '|'.join(map(re.escape, self._named)) + ')', text):
             if part in self._named and self.eoc is None:

@@ -38,9 +38,24 @@ def attend(
     The softmax is taken in float32 whatever the dtype of the inputs.
     """
     b, l, h, head_dim = q.shape
-    g, m = k.shape[1:3]
-    if m == 0:  # A text without pictures: every row is empty.
+    if k.shape[2] == 0:  # A text without pictures: every row is empty.
         return jnp.zeros_like(q)
+    weights = attention_weights(q, k, mask, bias, scale, cap)
+    out = jnp.einsum('bglm,bgmk->bglk', weights.astype(v.dtype), v)
+    return out.reshape(b, h, l, head_dim).transpose(0, 2, 1, 3).astype(q.dtype)
+
+
+def attention_weights(
+    q: Float[Array, 'b l h k'],
+    k: Float[Array, 'b g m k'],
+    mask: Bool[Array, '#b l m'] | None = None,
+    bias: Float[Array, 'b h l m'] | None = None,
+    scale: float | None = None,
+    cap: float = 0.0,
+) -> Float[Array, 'b g _ m']:
+    """The weights with which `attend` sums the values, float32: for each group of heads its h / g heads in turn."""
+    b, l, h, head_dim = q.shape
+    g, m = k.shape[1:3]
     # Batch and heads come first, as in batched products: XLA's CPU backend takes three times as long for the gradient
     # with another order. They stay two dimensions, because a mesh may shard both. The h / g query heads of a group are
     # rows.
@@ -53,7 +68,4 @@ def attend(
         mask = jnp.broadcast_to(mask[:, None, None], (b, g, h // g, l, m)).reshape(logits.shape)
         logits = jnp.where(mask, logits, jnp.finfo(logits.dtype).min)
     weights = jax.nn.softmax(logits, axis=-1)
-    if mask is not None:
-        weights = jnp.where(mask, weights, 0)  # Also turns the uniform weights of an empty row into zeros.
-    out = jnp.einsum('bglm,bgmk->bglk', weights.astype(v.dtype), v)
-    return out.reshape(b, h, l, head_dim).transpose(0, 2, 1, 3).astype(q.dtype)
+    return weights if mask is None else jnp.where(mask, weights, 0)  # An empty row's uniform weights become zeros.

@@ -79,7 +79,7 @@ class Flamingo:
         Returns:
           float32 logits over the language model's vocabulary and the extra tokens.
         """
-        return self.unembed(params, self.hidden(params, images, tokens, phi, text_noise))
+        return self.unembed(params, self.hidden(params, images, tokens, phi=phi, text_noise=text_noise))
 
     def hidden(
         self,
@@ -91,6 +91,7 @@ class Flamingo:
         tokens: Int[Array, 'b l'],
         phi: Int[Array, 'b l'] | None = None,
         text_noise: Float[Array, 'b l d'] | None = None,
+        document: Int[Array, 'b l'] | None = None,
     ) -> Float[Array, 'b l d']:
         """The text after the last block: the picture at the head of this file without its last line.
 
@@ -105,6 +106,8 @@ class Flamingo:
           tokens: text, padded at the end.
           phi: which image each token may see, if the data say so; None counts the <image> tags.
           text_noise: added to the embedded text in the pretraining of a language model (see `training/losses/`).
+          document: which document of its row each token belongs to, if rows hold several; None: a row is one. Each is
+            computed as it would be alone. phi must then be given, and count the pictures of the row.
 
         Returns:
           The input of `unembed`, in `dtype`.
@@ -112,7 +115,7 @@ class Flamingo:
         y = self.embed(params, tokens)
         if text_noise is not None:
             y = y + text_noise
-        return self._decode(params, images, tokens, phi, y, every_block=False)
+        return self._decode(params, images, tokens, phi=phi, y=y, document=document)
 
     def states(
         self,
@@ -122,14 +125,20 @@ class Flamingo:
         phi: Int[Array, 'b l'] | None = None,
     ) -> Float[Array, 'depth b l d']:
         """The text after every block of the language model; arguments as for `hidden`."""
-        return self._decode(params, images, tokens, phi, self.embed(params, tokens), every_block=True)
+        return self._decode(params, images, tokens, phi=phi, y=self.embed(params, tokens), every_block=True)
 
-    def _decode(self, params, images, tokens, phi, y, every_block):
+    def _decode(self, params, images, tokens, phi, y, document=None, every_block=False):
         media = self.media(params, images)
         phi = self.phi(tokens, phi)
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
         mask = causal_mask(tokens.shape[1])
-        return self.decoder(params, y, positions, mask, media, phi, every_block=every_block)[0]
+        if document is not None:  # Positions begin anew with each document, and attention ends with it.
+            begins = jnp.diff(document, axis=1, prepend=-1) != 0
+            positions = positions - jax.lax.cummax(jnp.where(begins, positions, 0), axis=1)
+            mask = mask & (document[:, :, None] == document[:, None])
+        return self.decoder(
+            params, y, positions, mask=mask, media=media, phi=phi, document=document, every_block=every_block
+        )[0]
 
     def dtype_of(self, tree: str) -> DTypeLike:
         """The dtype in which a component tree is computed, and stored if it is frozen.
@@ -173,7 +182,7 @@ class Flamingo:
         """The media's keys and values in every gated block, [x b h m k]. Decoding computes them once per prompt."""
 
         def of_block(p):
-            return self._gated.apply({'params': p}, media.tokens, method='keys_values')
+            return self.gated_block.apply({'params': p}, media.tokens, method='keys_values')
 
         return Media(None, jax.lax.map(of_block, params['xattn']))
 
@@ -201,7 +210,7 @@ class Flamingo:
 
     def embed(self, params: Params, tokens: Int[Array, 'b l']) -> Float[Array, 'b l d']:
         """The language model's embeddings; tokens beyond its vocabulary have learnt rows of their own."""
-        embedder, v = self._embedder, self.config.lm.vocab_size
+        embedder, v = self.embedder, self.config.lm.vocab_size
         y = embedder.apply({'params': params['lm']['embedder']}, jnp.minimum(tokens, v - 1), method='embed')
         if self.config.extra_tokens:
             extra = jnp.take(params['extra_tokens']['input'], jnp.maximum(tokens - v, 0), axis=0)
@@ -211,8 +220,8 @@ class Flamingo:
     def unembed(self, params: Params, y: Float[Array, 'b l d']) -> Float[Array, 'b l v']:
         """Final norm and logits; the extra tokens' come last."""
         embedder = {'params': params['lm']['embedder']}
-        y = self._embedder.apply(embedder, y, method='normalise')
-        logits = self._embedder.apply(embedder, y, method='logits')
+        y = self.embedder.apply(embedder, y, method='normalise')
+        logits = self.embedder.apply(embedder, y, method='logits')
         if self.config.extra_tokens:
             rows = params['extra_tokens']['input' if self.config.extra_tied else 'output'].astype(self.dtype)
             extra = jnp.einsum('bld,ed->ble', y, rows, preferred_element_type=jnp.float32)
@@ -230,6 +239,7 @@ class Flamingo:
         cache: KeysValues | None = None,
         index: Int[Array, ''] | int = 0,
         key_positions: Int[Array, 'b p'] | None = None,
+        document: Int[Array, 'b l'] | None = None,
         every_block: bool = False,
     ) -> tuple[Float[Array, '*depth b l d'], KeysValues | None]:
         """The blocks of the language model, with a gated block before every k-th.
@@ -240,26 +250,27 @@ class Flamingo:
           media, phi: the media, and which of them each token may see; None is no picture.
           cache, index: self-attention keys and values of every block ([depth b g p k]), and where y begins in them.
           key_positions: positions of the cache's places.
+          document: which document of its row each token belongs to, if rows hold several.
           every_block: return y after every block, [depth b l d].
 
         Returns:
           y after the last block, and the new cache.
         """
         c = self.config
-        y = self._embedder.apply({'params': params['lm']['embedder']}, y, positions, method='add_positions')
+        y = self.embedder.apply({'params': params['lm']['embedder']}, y, positions, method='add_positions')
         # The paper's feed-forward acts on every text.
         if media is None and c.xattn is not None and not c.xattn.ffw_where_seen:
             media = Media(jnp.zeros((y.shape[0], 0, c.media_width), self.dtype), None)
         if media is not None:
             r = c.media_tokens
-            seen = media_mask(phi, media.length // r, r, c.xattn.only_last_image)
+            seen = media_mask(phi, media.length // r, r, only_last_image=c.xattn.only_last_image, document=document)
         windows = c.lm.windows or (0,)
 
         def gated(y, gate):
             p, keys_values = gate
             if keys_values is None:
-                keys_values = self._gated.apply({'params': p}, media.tokens, method='keys_values')
-            return self._gated.apply({'params': p}, y, keys_values, seen)
+                keys_values = self.gated_block.apply({'params': p}, media.tokens, method='keys_values')
+            return self.gated_block.apply({'params': p}, y, keys_values, seen)
 
         def block(y, p, i, old):
             p, low_rank = p
@@ -292,11 +303,13 @@ class Flamingo:
         return init.init(self.config, key)
 
     @property
-    def _gated(self) -> GatedXattnDense:
+    def gated_block(self) -> GatedXattnDense:
+        """The module of every gated block."""
         return GatedXattnDense(self.config.xattn, self.config.lm.width, self.config.media_width, self.dtype)
 
     @property
-    def _embedder(self) -> Embedder:
+    def embedder(self) -> Embedder:
+        """The module of the token embeddings, at both ends."""
         return Embedder(self.config.lm, self.dtype)
 
 

@@ -20,13 +20,16 @@ from flamingo_jax.model.config import XattnConfig
 from flamingo_jax.model.layers import FeedForward, Linear, Norm, constrain
 
 
-def media_mask(phi: Int[Array, 'b l'], n: int, r: int, only_last_image: bool = True) -> Bool[Array, 'b l {n*r}']:
+def media_mask(
+    phi: Int[Array, 'b l'], n: int, r: int, only_last_image: bool = True, document: Int[Array, 'b l'] | None = None
+) -> Bool[Array, 'b l {n*r}']:
     """Which media tokens each text token may see (paper section 2.3).
 
     Args:
       phi: the number, from 1, of the one image that a token may see; 0 = none.
       n, r: the number of images, and of media tokens per image.
       only_last_image: False lets a token see the images 1 to phi: the ablation of table 10, row (ii).
+      document: of a packed row, which document each token belongs to. It sees no picture of another.
 
     Returns:
       The mask. For two images of two tokens and a text with phi = 0 0 1 1 2 (# = may see):
@@ -39,7 +42,14 @@ def media_mask(phi: Int[Array, 'b l'], n: int, r: int, only_last_image: bool = T
                  . . # #    `only_last_image=False` has # # # # here
     """
     image = jnp.repeat(jnp.arange(1, n + 1), r)
-    return phi[..., None] == image if only_last_image else phi[..., None] >= image
+    own = phi[..., None] == image
+    if only_last_image:  # Which is always one of the token's own document.
+        return own
+    seen = phi[..., None] >= image
+    if document is not None:
+        of_image = jnp.where(own, document[..., None], 0).max(axis=1)
+        seen &= document[..., None] == of_image[:, None]
+    return seen
 
 
 class GatedXattnDense(nn.Module):

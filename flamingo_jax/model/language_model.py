@@ -203,7 +203,9 @@ class Block(nn.Module):
         c = self.config
         norm_attention, norm_ffw = (_norm(c, self.dtype, name=name) for name in ('norm_attention', 'norm_ffw'))
         x = y if c.norm_place == 'sum' else norm_attention(y)
-        attended, cache = self._attention(x, positions, mask, cache, index, key_positions, window)
+        attended, cache = self._attention(
+            x, positions, mask, cache=cache, index=index, key_positions=key_positions, window=window
+        )
         if c.norm_place == 'around':
             attended = _norm(c, self.dtype, name='norm_attended')(attended)
         block_input, y = y, constrain(y + attended, 'batch', None, 'embed')
@@ -254,7 +256,7 @@ class Block(nn.Module):
         k, v = (constrain(x, 'batch', 'kv_heads', None, None) for x in (k, v))
         linear = dict(bias=c.bias or c.bias_out, dtype=self.dtype)
         out = Linear((c.heads, c.head_dim, c.width), axes[1:] + axes[:1], contracted=2, **linear, name='out')
-        return out(attend(q, k, v, mask, bias, c.attention_scale, c.attention_cap)), cache
+        return out(attend(q, k, v, mask=mask, bias=bias, scale=c.attention_scale, cap=c.attention_cap)), cache
 
     def _norm_heads(self, x, name, axis):
         """Normalises queries or keys [b l h k], each head by itself or all heads of a token together."""

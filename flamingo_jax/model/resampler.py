@@ -56,7 +56,7 @@ def _scan_layers(depth: int):
     """All layers, scanned over stacked parameters, so that compile time does not grow with depth."""
     return nn.scan(
         lambda layer, latents, features: (layer(latents, features), None),
-        variable_axes={'params': 0},
+        variable_axes={'params': 0, 'intermediates': 0},  # The latter for `inference/look.py`.
         split_rngs={'params': True},
         in_axes=nn.broadcast,
         length=depth,

@@ -71,7 +71,7 @@ def scan(
         def go(y, cache):
             y, new = block(y, _at(blocks, i) if ragged else p, i, None if cache is None else _at(cache, i))
             if cache is not None:
-                cache = jax.tree.map(lambda x, x_i: _put(x, x_i, i, index, length), cache, new)
+                cache = jax.tree.map(lambda x, x_i: _put(x, x_i, i, index=index, length=length), cache, new)
             return y, cache
 
         y_cache = jax.lax.cond(i < depth, go, lambda *same: same, *y_cache) if ragged else go(*y_cache)

@@ -102,10 +102,13 @@ def assemble(config: ConfigDict, bfloat16: bool | None = None, all_here: bool = 
             f'No bundle gives the parameters of {without}. Name a bundle that has them, or add them to config.trained.'
         )
     for name, source in sources.items():
-        if source.length > model_config.lm.context:
+        field, longest = (
+            ('length', source.length) if source.documents == 1 else ('window', min(source.length, source.window[0]))
+        )
+        if longest > model_config.lm.context:
             raise ValueError(
-                f'Data set {name}: its rows of {source.length} tokens exceed the context of '
-                f'{model_config.lm.context}. Reduce its length.'
+                f'Data set {name}: its documents of {longest} tokens exceed the context of {model_config.lm.context}. '
+                f'Reduce its {field}.'
             )
     return Parts(model, tokenizer, found, start, trained, tag, sources)
 

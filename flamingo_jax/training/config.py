@@ -127,6 +127,9 @@ def paper(size: str) -> ConfigDict:
 
     Batch sizes are those of its ablations; it does not give those of the final models. The paper gives 32 or 64 tokens
     for paired data: here the shorter texts, of ALIGN and VTP, get 32 and those of LTIP 64.
+
+    The paper's data are not public. `experiments/flamingo_3b.py` has the commands that build sets of their kinds from
+    what is.
     """
     c = base()
     c.lm, c.vision = 'bundles/lm', 'bundles/nfnet_f6'
@@ -134,15 +137,22 @@ def paper(size: str) -> ConfigDict:
     c.remat = 'full'
     augmented = dict(flip=True, recolour=True, workers=16)
     c.datasets.m3w = dataset(
-        Documents, path='data/m3w', length=256, images=5, p_next=0.5, batch_size=256, loss_weight=1.0, **augmented
+        Documents,
+        path='DATA/web_pages/all/1.0.0',
+        length=256,
+        images=5,
+        p_next=0.5,
+        batch_size=256,
+        loss_weight=1.0,
+        **augmented,
     )
-    for name, length, frames, batch_size, weight in (
-        ('align', 32, 1, 512, 0.2),
-        ('ltip', 64, 1, 512, 0.2),
-        ('vtp', 32, 8, 64, 0.03),
+    for name, kind, length, frames, batch_size, weight in (
+        ('align', 'pairs', 32, 1, 512, 0.2),
+        ('ltip', 'pairs', 64, 1, 512, 0.2),
+        ('vtp', 'films', 32, 8, 64, 0.03),
     ):
-        pair = dict(length=length, images=1, frames=frames, space=0.5, **augmented)
-        c.datasets[name] = dataset(Documents, path=f'data/{name}', batch_size=batch_size, loss_weight=weight, **pair)
+        pair = dict(path=f'DATA/{kind}/{name}/1.0.0', length=length, images=1, frames=frames, space=0.5, **augmented)
+        c.datasets[name] = dataset(Documents, batch_size=batch_size, loss_weight=weight, **pair)
     return c
 
 

@@ -62,9 +62,9 @@ def main() -> None:
     """Writes the file beside this one."""
     originals = pathlib.Path(sys.argv[1])
     made: dict = {}
-    texts = metric_cases.texts(250, 1) + metric_cases.SPECIAL
-    made['ptb_tokenizer'] = dict(texts=texts, words=metric_originals.ptb(texts))
     predictions, references = metric_cases.captions(25, 1)
+    texts = [*metric_cases.CAPTIONS, *metric_cases.sentences()[::8], *predictions.values()]
+    made['ptb_tokenizer'] = dict(texts=texts, words=metric_originals.ptb(texts))
     value, each = metric_originals.cider(predictions, references)
     made['cider'] = dict(predictions=predictions, references=references, value=value, each=each)
     predictions, references = metric_cases.answers(80, 1)

@@ -72,6 +72,23 @@ def test_the_weights_of_the_installed_trunk_may_be_left_out(tmp_path):
     assert all(leaf.dtype == jnp.bfloat16 and len(leaf.devices()) == 8 for leaf in jax.tree.leaves(read))
 
 
+def test_the_language_model_may_be_left_out(path, pretrained, tmp_path):
+    """It is then another bundle, which must be the one that the rest was trained with."""
+    parts = pretrained.config, pretrained.params, pretrained.tokenizer, 'text', '# Apart'
+    bundle.save(tmp_path / 'apart', *parts, without_lm=True)
+    alone = FlamingoConfig(lm=pretrained.config.lm)
+    bundle.save(tmp_path / 'lm', alone, {'lm': pretrained.params['lm']}, pretrained.tokenizer, None, '')
+    other = jax.tree.map(lambda x: x + 1, pretrained.params['lm'])
+    bundle.save(tmp_path / 'other', alone, {'lm': other}, pretrained.tokenizer, None, '')
+    loaded = flamingo_jax.load(tmp_path / 'apart', lm=tmp_path / 'lm')
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, pretrained.params)
+    assert loaded.checksums == bundle.read(path).checksums
+    with pytest.raises(FileNotFoundError, match='apart is not in the bundle. Its README.md says .* --lm=BUNDLE'):
+        flamingo_jax.load(tmp_path / 'apart')
+    with pytest.raises(ValueError, match='other is not the language model of .*apart'):
+        flamingo_jax.load(tmp_path / 'apart', lm=tmp_path / 'other')
+
+
 def whole_mesh():
     return jax.sharding.NamedSharding(make_mesh(data=8), jax.sharding.PartitionSpec())
 

@@ -70,6 +70,18 @@ def test_a_batch_answers_as_each_prompt_alone(pretrained, pictures, how):
     assert together == [pretrained.generate(prompt, max_new_tokens=5, **how) for prompt in prompts]
 
 
+@pytest.mark.parametrize('how', [{}, dict(temperature=1.0, top_k=20, seed=5), dict(num_beams=3, length_penalty=1.0)])
+def test_what_is_written_step_by_step_is_what_generate_gives(pretrained, pictures, how):
+    for prompt in prompts_of(pictures)[1:3]:
+        written = list(pretrained.write(prompt, max_new_tokens=6, **how))
+        assert 1 <= len(written) <= 6
+        assert written[-1].text == pretrained.generate(prompt, max_new_tokens=6, **how)
+        assert pretrained.tokenizer.decode(written[-1].tokens).strip() == written[-1].text
+        if 'num_beams' not in how:  # Beams may change their minds.
+            for i, one in enumerate(written[:-1]):
+                assert one.tokens == written[-1].tokens[: i + 1]
+
+
 def test_score_is_the_likelihood_under_the_uncached_model(pretrained, pictures):
     candidates = [' dax<EOC>', ' a wug', ' mi']
     prompts = prompts_of(pictures)

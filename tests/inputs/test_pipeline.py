@@ -13,6 +13,7 @@ import pytest
 import tensorflow_datasets as tfds
 from absl import flags
 
+from flamingo_jax.few_shot.names import Names
 from flamingo_jax.few_shot.source import FewShot, game
 from flamingo_jax.few_shot.words import Words
 from flamingo_jax.inputs.images import PictureFormat
@@ -64,12 +65,14 @@ def stored(tmp_path_factory):
     return str(builder.data_path)
 
 
-@pytest.fixture(params=['documents', 'few_shot', 'align'])
+@pytest.fixture(params=['documents', 'packed', 'few_shot', 'align'])
 def config(request, stored):
     shape = dict(length=32, batch_size=4)
     if request.param in ('documents', 'align'):
         row = Aligned if request.param == 'align' else Interleaved
         return Documents(path=stored, images=1, row=row, **shape)
+    if request.param == 'packed':
+        return Documents(path=stored, images=3, documents=3, window=(24, 1), **shape)
     games = dict(bind=game(Words, classes=(2, 3)))
     return FewShot(path=SAMPLE, styles=('noto', 'fluent-flat'), images=3, shots=3, games=games, **shape)
 
@@ -151,6 +154,28 @@ def test_documents_become_chunks(stored, tokenizer):
     assert bare.images is None and not bare.phi.any()
 
 
+def test_packed_rows_offer_every_document_once_an_epoch(stored, tokenizer):
+    config = Documents(path=stored, length=100, images=4, documents=4, window=(24, 1), batch_size=1)
+    every = rows(config, tokenizer, PICTURES, _seed_of(0, 'x'))
+    texts = ''.join(tokenizer.decode(every[i].tokens[: every[i].used]) for i in range(DOCUMENTS))  # Four epochs.
+    assert [texts.count(f'word {number}<EOC>') for number in range(DOCUMENTS)] == [
+        0 if number % 4 == 3 else 4 for number in range(DOCUMENTS)
+    ]
+
+
+def test_packed_rows_are_full(tokenizer):
+    """Real sequences: names of the sample's pictures in its languages, of very different lengths."""
+    names = dict(name=game(Names, languages=('en', 'de', 'ja', 'fi')))
+    common = dict(path=SAMPLE, shots=1, games=names, batch_size=1, styles=('noto', 'fluent-flat'))
+    config = FewShot(length=256, images=24, documents=24, window=(64, 2), **common)
+    every = rows(config, tokenizer, PICTURES, 0)
+    used = np.array([every[i].used for i in range(12)])
+    alone = rows(FewShot(length=64, images=2, **common), tokenizer, PICTURES, 0)
+    before = np.mean([alone[i].used for i in range(60)]) / 64
+    assert used.mean() / 256 > 0.9 > before + 0.2
+    assert {int(every[i].document.max()) for i in range(12)} != {1}
+
+
 def test_rows_are_put_on_the_mesh(config, tokenizer):
     mesh = make_mesh(2, 2, 2)
     batch = next(iterator(config, tokenizer))
@@ -166,3 +191,7 @@ def test_errors(tokenizer, stored, tmp_path):
         iterator(Documents(path=stored, split='test'), tokenizer)
     with pytest.raises(ValueError, match='has images=5. Set its images to 1'):
         iterator(Documents(path=stored, row=Aligned), tokenizer)
+    with pytest.raises(ValueError, match='not Aligned. Set `documents` of the data set to 1'):
+        iterator(Documents(path=stored, row=Aligned, images=1, documents=2), tokenizer)
+    with pytest.raises(ValueError, match='cannot hold 0 documents'):
+        iterator(Documents(path=stored, documents=0), tokenizer)

@@ -171,6 +171,62 @@ def test_a_picture_of_another_shape_is_an_error(letters):
         build([Chunk(lambda: np.zeros((2, 2, 2, 3), np.uint8), [], [])], letters)
 
 
+def pack(documents, letters, length=32, images=5, window=(17, 2), seed=0, **options):
+    rng = np.random.default_rng(seed)
+    return Interleaved.packed(documents, letters, BLANK, rng, length=length, images=images, window=window, **options)
+
+
+ONE = [Chunk(picture(3), ['g', 'h'], [0.0, 1.0])]
+
+
+def test_a_packed_row(letters):
+    """Pictures are counted through the row; the first token of a document is not the target of the one before it."""
+    row = pack([TWO, ONE], letters)
+    assert spelled(row, letters) == '^ab/iiicd/iiief/$^iiigh/$.......'
+    assert digits(row.phi) == '00001111112222222' + '03333333' + 7 * '0'
+    assert digits(row.document) == '1' * 17 + '2' * 8 + '0' * 7
+    assert digits(row.weights) == '01110000110001000' + '00000111' + '0' * 7
+    np.testing.assert_array_equal(row.images, [BLANK + 1, BLANK + 2, BLANK + 3, BLANK, BLANK])
+    assert row.used == 25
+    tied = pack([TWO, ONE], letters, p_next=1.0)
+    assert digits(tied.phi[:25]) == '11111112222220000' + '33330000'
+    assert pack([TWO, ONE], letters, targets=12).at.tolist() == [0, 1, 2, 7, 8, 12, 21, 22, 23, -1, -1, -1]
+
+
+@pytest.mark.parametrize('length, images, expected', [(24, 5, '^ab/iiicd/iiief/$'), (32, 2, '^ab/iiicd/iiief/$')])
+def test_a_document_that_fits_a_window_is_packed_whole_or_not_at_all(letters, length, images, expected):
+    row = pack([TWO, ONE, TWO], letters, length, images)
+    assert spelled(row, letters) == expected.ljust(length, '.') and row.unreadable == 0
+    # The next that fits is taken.
+    small = [Chunk(None, ['a'], [1.0])]
+    assert spelled(pack([TWO, ONE, small], letters, length, images), letters).rstrip('.') == expected + '^a/$'
+
+
+def test_a_longer_document_fills_the_row_with_a_part_of_its_window(letters):
+    long = [Chunk(picture(number), ['abc'], [1.0]) for number in range(4, 9)]
+    whole, parts = '^' + 'iiiabc/' * 5 + '$', set()
+    for seed in range(50):
+        row = pack([TWO, long, long], letters, seed=seed)
+        text = spelled(row, letters)
+        assert text.startswith('^ab/iiicd/iiief/$') and text[17:].rstrip('.') in whole
+        assert row.used == 32 or 'iii' in whole[whole.index(text[17 : row.used]) + 3 :]  # Ends before a third picture.
+        parts.add(text[17:])
+    assert len(parts) > 8
+    for length in (17, 18):  # One token more has no room for a target.
+        read = iter([TWO, ONE, TWO])
+        pack(read, letters, length=length)
+        assert len(list(read)) == 2
+
+
+def test_documents_with_nothing_to_learn_are_not_packed(letters):
+    silent, broken = [Chunk(picture(1), ['a'], [0.0])], [Chunk(unreadable, ['g'], [1.0])]
+    row = pack([silent, broken, ONE], letters)
+    assert spelled(row, letters).rstrip('.') == '^iiigh/$' and row.unreadable == 1
+    empty = pack([silent], letters)
+    assert spelled(empty, letters) == 32 * '.' and not empty.weights.any() and not empty.document.any()
+    assert jax.tree.map(np.shape, empty) == jax.tree.map(np.shape, row)
+
+
 def aligned(chunks, letters, length):
     return Aligned.of(chunks, letters, BLANK, np.random.default_rng(0), length=length)
 

@@ -93,6 +93,19 @@ def test_the_roles_of_a_tokenizer_json(json_file, tmp_path):
         Tokenizer(json_file, vocab_size=200)
 
 
+def test_no_text_of_a_data_set_becomes_a_token_with_a_role(json_file, sentencepiece):
+    """What a page says is text, even `<|end|>` and `</s>`."""
+    tokenizer = Tokenizer(json_file, 'text')
+    text = 'a<|end|><EOC>b'
+    assert tokenizer.encode(text)[1:3] == [1, 300]
+    chunk = Chunk(None, (text,), (1.0,))
+    row = Interleaved.of([chunk], tokenizer, None, np.random.default_rng(0), length=64, images=0)
+    ids = row.tokens[len(tokenizer.begin) : row.used - 2].tolist()
+    assert ids == tokenizer.encode(text, marks=False) and not {0, 1, 2, 300} & set(ids)
+    assert tokenizer.decode(ids) == text
+    assert not set(Tokenizer(sentencepiece).encode('a</s><s><pad>', marks=False)) & {0, 2, 3}
+
+
 def test_nothing_before_a_text_where_the_model_was_trained_so(json_file):
     fields = json.loads(json_file) | dict(post_processor=None)
     tokenizer = Tokenizer(json.dumps(fields).encode())

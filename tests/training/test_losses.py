@@ -1,5 +1,8 @@
 """Noise on the text, as a language model's pretraining asks for it; and each loss by hand."""
 
+import dataclasses
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -103,3 +106,62 @@ def test_logits_of_the_targets_alone_give_the_same_loss(model, params, features)
     assert row(8).at.tolist() == [5, 6, 10, 11, 12, -1, -1, -1]
     with pytest.raises(ValueError, match='has 5 targets, but `targets` of the data set is 4. Raise it'):
         row(4)
+
+
+@pytest.mark.parametrize(
+    'p_next, lm, xattn',
+    [
+        (0.0, dict(positions='learned'), dict(only_last_image=False)),
+        pytest.param(0.0, dict(positions='rotary'), {}, marks=pytest.mark.long),
+        pytest.param(1.0, dict(positions='relative'), dict(only_at_tag=True), marks=pytest.mark.long),
+        pytest.param(1.0, dict(positions='alibi', windows=(0, 5)), dict(ffw_where_seen=True), marks=pytest.mark.long),
+    ],
+    ids=['learned-all_images', 'rotary', 'next-relative-only_at_tag', 'next-alibi-windows-ffw_where_seen'],
+)
+def test_packed_documents_have_the_loss_and_gradients_that_they_have_alone(config, p_next, lm, xattn):
+    c = dataclasses.replace(
+        config,
+        lm=dataclasses.replace(config.lm, depth=2, context=128, **lm),
+        xattn=dataclasses.replace(config.xattn, **xattn),
+    )
+    model, rng = Flamingo(c), np.random.default_rng(0)
+    params = nn.meta.unbox(jax.jit(model.init)(jax.random.key(0)))
+    params['xattn']['alpha_dense'] += 0.5
+    pictures = rng.standard_normal((5, 1, 4, 24), np.float32)
+
+    def chunk(number, *texts):
+        return Chunk((lambda: pictures[number]) if number is not None else None, texts, [0.5, 1.0][-len(texts) :])
+
+    documents = [
+        [chunk(None, 'a b c'), chunk(0, 'b', 'c a'), chunk(1, 'c')],
+        [chunk(None, 'a b c a b c a')],
+        [chunk(2, 'b a'), chunk(3, 'dog'), chunk(4, 'b c')],
+        [chunk(None, 'dog a', 'b b')],
+    ]
+    common = dict(tokenizer=Letters(), blank=np.zeros_like(pictures[0]), rng=rng, p_next=p_next)
+    alone = [Interleaved.of(document, length=24, images=3, **common) for document in documents]
+    row = Interleaved.packed(documents, length=72, images=6, window=(24, 3), **common)
+    assert row.used == sum(one.used for one in alone) and row.document.max() == 4
+
+    def batch(*rows):
+        return jax.tree.map(lambda *x: jnp.stack(x), *rows)
+
+    @jax.jit
+    def loss(params, batch):
+        def summed(params):
+            return next_token.loss_sum(model, params, {}, batch, jax.random.key(0), NoiseConfig())
+
+        return jax.value_and_grad(summed, has_aux=True)(params)
+
+    (packed, sums), gradients = loss(params, batch(row))
+    (unpacked, expected), expected_gradients = loss(params, batch(*alone))
+    assert float(batch(row).total_weight()) == float(batch(*alone).total_weight())
+    assert float(packed) == pytest.approx(float(unpacked), rel=1e-5)
+    assert {name: float(x) for name, x in sums.items()} == pytest.approx(
+        {name: float(x) for name, x in expected.items()}, rel=1e-5
+    )
+    for a, b in zip(jax.tree.leaves(gradients), jax.tree.leaves(expected_gradients), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * max(np.abs(b).max(), 1e-3))
+    # The comparison can fail: as one document, the row has another loss.
+    (wrong, _), _ = loss(params, batch(row._replace(document=(row.document > 0).astype(np.int32))))
+    assert abs(float(wrong) - float(unpacked)) > 1e-4 * float(unpacked)

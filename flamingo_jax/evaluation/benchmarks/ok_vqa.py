@@ -23,4 +23,6 @@ class OKVQA(TwoFiles):
         """The questions in order."""
         part = split_file(split, dict(train='train2014', val='val2014'))
         questions, annotations = f'OpenEnded_mscoco_{part}_questions.json', f'mscoco_{part}_annotations.json'
-        yield from self.two_files(folder, questions, annotations, folder / part, f'COCO_{part}_{{:012d}}.jpg')
+        yield from self.two_files(
+            folder, questions, annotations, pictures=folder / part, picture=f'COCO_{part}_{{:012d}}.jpg'
+        )

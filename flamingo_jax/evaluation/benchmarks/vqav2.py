@@ -31,7 +31,9 @@ class VQAv2(TwoFiles):
         questions = f'v2_OpenEnded_mscoco_{part}_questions.json'
         annotations = '' if 'test' in split else f'v2_mscoco_{part}_annotations.json'
         coco = part.replace('-dev', '')
-        yield from self.two_files(folder, questions, annotations, folder / coco, f'COCO_{coco}_{{:012d}}.jpg')
+        yield from self.two_files(
+            folder, questions, annotations, pictures=folder / coco, picture=f'COCO_{coco}_{{:012d}}.jpg'
+        )
 
     def prepare(self, pools: Pools) -> None:
         """For test-dev, also reads the ids of all test questions, which the evaluation server asks for."""

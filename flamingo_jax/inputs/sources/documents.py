@@ -53,7 +53,7 @@ def read_stored(image: Any, frames: int, pictures: PictureFormat, start: float =
     """Pixels of a stored picture, or of so many frames of a film; `start` and errors as for `to_film`."""
     if frames == 1:
         return to_frames(image, pictures.size, pictures.fit)
-    return to_film(image, frames, pictures.size, pictures.fit, start)
+    return to_film(image, frames, pictures.size, fit=pictures.fit, start=start)
 
 
 class _Opened:
@@ -62,7 +62,9 @@ class _Opened:
         self._records = open_records(source.path, source.split)
         self._features = None
         if source.features and source.images:
-            self._features = Features(source.features, source.split, self._records, pictures, source.frames)
+            self._features = Features(
+                source.features, source.split, self._records, pictures=pictures, frames=source.frames
+            )
             self._begins = np.load(f'{source.features}/{source.split}.begins.npy')
 
     def __len__(self) -> int:

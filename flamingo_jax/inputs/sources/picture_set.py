@@ -68,7 +68,9 @@ class PictureSet:
         """
         self._records, self._format = open_split(path, split), pictures
         self._shown = slice(1 if stills else None)
-        self._features = Features(features, split, self._records, pictures, frames) if features else None
+        self._features = (
+            Features(features, split, self._records, pictures=pictures, frames=frames) if features else None
+        )
         self.blank = pictures.blank(frames, bool(features))[self._shown]
         self.views = self._features.views if self._features else 1
         found = []

@@ -4,6 +4,7 @@ A config names a kind by its class, `dataset(Documents, path=...)` (`training/co
 """
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -39,6 +40,10 @@ class Source:
     images: int = 5  # Pictures per row; 0 is text alone.
     frames: int = 1  # Frames per picture; more than 1 is video.
     targets: int = 0  # Most targets in a row; only their logits are computed. 0 computes the logits of all tokens.
+    # Documents that a row may hold; more than 1 packs them, each with its own pictures and its own attention. `length`
+    # and `images` are then those of the whole row, and `window` the most tokens and pictures of each document.
+    documents: int = 1
+    window: tuple[int, int] = (256, 5)  # Paper: 256 tokens and 5 pictures of a web page.
     p_next: float = 0.0  # Probability that text is tied to the next picture (paper: 0.5 on web pages).
     batch_size: int = 32  # Rows per step, over all devices.
     loss_weight: float = 1.0  # lambda_m.
@@ -57,12 +62,29 @@ class Source:
         return pictures.blank(self.frames, bool(self.features)) if self.images else None
 
     def make_row(
-        self, chunks: list[Chunk], tokenizer: Tokenizer, blank: Frames | None, rng: np.random.Generator
+        self, documents: Iterable[list[Chunk]], tokenizer: Tokenizer, blank: Frames | None, rng: np.random.Generator
     ) -> Row:
-        """The row of a document."""
+        """The row of one document, or of several that are packed.
+
+        Raises:
+          ValueError: the row's class cannot hold several documents, or as for `Interleaved.of`.
+        """
         shape = dict(length=self.length, images=self.images, p_next=self.p_next, targets=self.targets)
-        return self.row.of(chunks, tokenizer, blank, rng, **shape)
+        if self.documents == 1:
+            (chunks,) = documents
+            return self.row.of(chunks, tokenizer, blank, rng, **shape)
+        if self.documents < 1 or min(self.window) < 0:
+            raise ValueError(
+                f'A row cannot hold {self.documents} documents of {self.window[0]} tokens and {self.window[1]} '
+                'pictures. Set `documents` to 1 or more, and `window` to two numbers.'
+            )
+        if self.row is not Interleaved:
+            raise ValueError(
+                f'Only rows of the class Interleaved hold several documents, not {self.row.__name__}. Set `documents` '
+                'of the data set to 1.'
+            )
+        return Interleaved.packed(documents, tokenizer, blank, rng, window=tuple(self.window), **shape)
 
     def empty_row(self, tokenizer: Tokenizer, pictures: PictureFormat) -> Row:
         """The row of an empty document, with the shapes and dtypes of every other row. The data set may be missing."""
-        return self.make_row([], tokenizer, self.blank(pictures), np.random.default_rng(0))
+        return self.make_row([[]], tokenizer, self.blank(pictures), np.random.default_rng(0))

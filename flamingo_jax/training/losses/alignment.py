@@ -43,7 +43,7 @@ def loss_sum(
         share = other.reshape(-1, *[1] * (x.ndim - 1)).astype(x.dtype)
         return x + share * (jnp.roll(x, 1, axis=0) - x)
 
-    images = blended(features(model, params, batch, key_features, noise))
+    images = blended(features(model, params, batch, key=key_features, noise=noise))
     shown = model.states(params, images, batch.tokens[:, :-1], batch.phi[:, :-1])[:, :, -1]
     read = batch.read if batch.read is not None else text_states(model, params, batch.text, batch.used)
     shown, read = shown.swapaxes(0, 1).astype(jnp.float32), read.astype(jnp.float32)  # [b depth d]

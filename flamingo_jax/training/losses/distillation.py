@@ -30,7 +30,7 @@ def loss_sum(
       as <EOC>; and sums for the metrics. `right` counts the comparisons in which both have the same likeliest token.
     """
     params = {**frozen, **trained}
-    shown = model.hidden(params, features(model, params, batch, key, noise), batch.tokens, batch.phi)
+    shown = model.hidden(params, features(model, params, batch, key=key, noise=noise), batch.tokens, batch.phi)
     shown = jax.nn.log_softmax(model.unembed(params, _take(shown, batch.at)))
     alone = dataclasses.replace(model, config=dataclasses.replace(model.config, xattn=None, lora=None, extra_tokens=()))
     lm = {'lm': jax.lax.stop_gradient(params['lm'])}

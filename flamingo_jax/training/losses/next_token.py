@@ -26,13 +26,14 @@ def loss_sum(
     """
     params = {**frozen, **trained}
     key_features, key_text = jax.random.split(key)
-    shown = features(model, params, batch, key_features, noise)
+    shown = features(model, params, batch, key=key_features, noise=noise)
     tokens, targets = batch.tokens[:, :-1], batch.tokens[:, 1:]
     weights = batch.weights[:, 1:]
     added = None
     if noise.text or noise.vocabulary:
-        added = text_noise(params['lm']['embedder']['tokens'], tokens, key_text, noise, model)
-    y = model.hidden(params, shown, tokens, batch.phi[:, :-1], added)
+        added = text_noise(params['lm']['embedder']['tokens'], tokens, key_text, noise=noise, model=model)
+    document = None if batch.document is None else batch.document[:, :-1]
+    y = model.hidden(params, shown, tokens, phi=batch.phi[:, :-1], text_noise=added, document=document)
     if batch.at is not None:  # The product with the vocabulary is a large part of a small model's cost.
         unused = batch.at < 0
         at = jnp.maximum(batch.at, 0)

@@ -1,0 +1,34 @@
+"""The flags and the run of the commands that build published sets; `flamingo_jax/building/readers/` reads them."""
+
+from absl import flags
+
+from flamingo_jax import commands
+
+
+def start(doc: str) -> None:
+    """Defines the flags and starts the command."""
+    flags.DEFINE_string('source', None, 'Files of the set, such as FOLDER/*.tar; ** is any folder.', required=True)
+    flags.DEFINE_string('out', None, 'Folder that will hold the data set.', required=True)
+    flags.DEFINE_string('pictures', '', 'Folder of the pictures or films that the set names.')
+    flags.DEFINE_string('name', 'all', 'Name of this build, if there are several: part of its path.')
+    flags.DEFINE_integer('workers', 1, 'Processes that read files.', lower_bound=1)
+    flags.DEFINE_list('beam', [], "Flags of Apache Beam, such as '--runner=FlinkRunner,--flink_master=HOST:PORT'.")
+    flags.DEFINE_bool('overwrite', False, 'Build again what exists.')
+    commands.start(doc)
+
+
+def build(builder_class: type) -> None:
+    """Builds the data set, and says what it holds and what was dropped.
+
+    Raises:
+      FileNotFoundError, ValueError: those of the builder and of `flamingo_jax.building.write.build`.
+    """
+    import tensorflow_datasets as tfds
+
+    from flamingo_jax.building import write
+    from flamingo_jax.building.readers.builder import summary
+
+    f = flags.FLAGS
+    config = tfds.core.BuilderConfig(name=f.name, version='1.0.0')
+    how = dict(workers=f.workers, beam_flags=f.beam, overwrite=f.overwrite)
+    print(summary(write.build(builder_class, f.out, config, source=f.source, pictures=f.pictures, **how)))

@@ -1,0 +1,56 @@
+"""Builds interleaved documents from web pages in WARC files:
+
+    python -m data.web_pages.build --warc='CRAWL/*.warc.gz' --out=DATA
+
+The data set appears at DATA/web_pages/all/VERSION, with its ledger. Pictures come from the WARC files themselves, then
+from --pictures. README.md has the rest.
+"""
+
+from absl import flags
+
+from flamingo_jax import commands
+
+if __name__ == '__main__':
+    flags.DEFINE_string('warc', None, 'Glob of WARC files: gzip, zstd, lz4 or plain.', required=True)
+    flags.DEFINE_string('out', None, 'Folder for data sets.', required=True)
+    flags.DEFINE_string('pictures', '', 'Folder of pictures, at HOST/PATH or named by the SHA-256 of their URL.')
+    flags.DEFINE_enum('config', 'all', ['all', 'obelics'], "all: the project's rules; obelics: OBELICS's own values.")
+    flags.DEFINE_list('benchmarks', [], 'Folders and files of evaluation sets, whose pictures and texts are left out.')
+    flags.DEFINE_list('languages', [], 'ISO 639-1 codes of the languages to keep; none keeps all.')
+    flags.DEFINE_integer('workers', 1, 'Processes of this machine.', lower_bound=1)
+    flags.DEFINE_list('beam', [], "Beam's own flags, such as --runner=FlinkRunner,--flink_master=HOST:8081.")
+    flags.DEFINE_bool('overwrite', False, 'Build again if the data set exists.')
+    commands.start(__doc__)
+
+import dataclasses
+import glob
+import pathlib
+import tempfile
+
+from data.web_pages.web_pages_dataset_builder import Builder, Config
+from flamingo_jax.building.duplicates import index_benchmarks
+from flamingo_jax.building.write import build
+
+
+def main() -> None:
+    """Builds what the flags name."""
+    f = flags.FLAGS
+    warcs = tuple(str(pathlib.Path(path).absolute()) for path in sorted(glob.glob(f.warc, recursive=True)))
+    if not warcs:
+        raise FileNotFoundError(f'There is no file {f.warc}. Give a glob in quotes, such as --warc="CRAWL/*.warc.gz".')
+    if f.pictures and not pathlib.Path(f.pictures).is_dir():
+        raise FileNotFoundError(f'There is no folder {f.pictures}. Give one with --pictures, or leave it out.')
+    config = Builder.builder_configs[f.config]
+    if f.languages:
+        rules = dataclasses.replace(config.rules, document_languages=tuple(f.languages))
+        config = Config(name='_'.join([f.config, *f.languages]), description=config.description, rules=rules)
+    with tempfile.TemporaryDirectory() as folder:
+        benchmarks = index_benchmarks(f.benchmarks, config.rules, f'{folder}/benchmarks.npz') if f.benchmarks else ''
+        where = dict(
+            warcs=warcs, pictures=f.pictures and str(pathlib.Path(f.pictures).absolute()), benchmarks=benchmarks
+        )
+        print(build(Builder, f.out, config, f.workers, f.beam, f.overwrite, **where))
+
+
+if __name__ == '__main__':
+    main()

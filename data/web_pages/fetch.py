@@ -1,0 +1,62 @@
+"""Fetches the pictures that the pages in WARC files show, into WARC files of their own:
+
+    python -m data.web_pages.fetch --warc='CRAWL/*.warc.gz' --out=CRAWL --contact=https://example.org/crawler
+
+It asks one host once a second, obeys robots.txt and opt-outs, and goes on where it was stopped. Then build from all:
+`--warc='CRAWL/*.warc.gz'`.
+"""
+
+from absl import flags
+
+from flamingo_jax import commands
+
+if __name__ == '__main__':
+    flags.DEFINE_string('warc', None, 'Glob of WARC files with pages.', required=True)
+    flags.DEFINE_string('out', None, 'Folder for the WARC files of pictures.', required=True)
+    flags.DEFINE_string('contact', None, 'Your URL or e-mail address, which every server is told.', required=True)
+    flags.DEFINE_float('apart', 1.0, 'Seconds between two requests to a host.', lower_bound=0.1)
+    commands.start(__doc__)
+
+import glob
+import pathlib
+from collections.abc import Iterator
+
+from flamingo_jax.building import warc
+from flamingo_jax.building.fetch import Politeness, fetch
+from flamingo_jax.building.page import PageError, opted_out
+from flamingo_jax.building.pages import join_key, named_as_picture, read_texts
+from flamingo_jax.building.rules import DEFAULT
+
+
+def links(paths: list[str]) -> Iterator[str]:
+    """The URLs of the pictures of pages whose texts are kept, without those that the files already hold."""
+    held = set()
+    wanted: dict[str, None] = {}
+    for path in paths:
+        for found in warc.read_warc(path):
+            if isinstance(found, warc.Damage):
+                continue
+            if found.type not in warc.HTML or named_as_picture(found.url):
+                held.add(join_key(found.url))
+            elif found.status == 200 and not opted_out(found.robots, found.reserved):
+                try:
+                    _, shown, _, _, broken = read_texts(found, DEFAULT)
+                except PageError:
+                    continue
+                if not broken:
+                    wanted.update(dict.fromkeys(link.url for link in shown))
+    yield from (url for url in wanted if join_key(url) not in held)
+
+
+def main() -> None:
+    """Fetches what the flags name."""
+    f = flags.FLAGS
+    paths = sorted(glob.glob(f.warc, recursive=True))
+    if not paths:
+        raise FileNotFoundError(f'There is no file {f.warc}. Give a glob in quotes, such as --warc="CRAWL/*.warc.gz".')
+    how = Politeness(f.contact, apart=f.apart)
+    print(f'{fetch(links(paths), pathlib.Path(f.out), how)} pictures are new in {f.out}.')
+
+
+if __name__ == '__main__':
+    main()

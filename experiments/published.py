@@ -1,0 +1,81 @@
+"""A small run on pairs, films or instructions, from the files of a published set to a trained model.
+
+    python -m experiments.published pairs [--workdir=runs/published] [--steps=100]
+    python -m experiments.published films
+    python -m experiments.published instructions
+
+It runs the project's own commands one after the other, and prints each. The sets are drawings of the repository's
+sample, written in the shapes of published ones (data/picture_dictionary/as_published.py). To train on a set of your
+own, give the command of data/README.md that builds it, and then
+
+    python -m flamingo_jax.train --config=experiments/published.py:pairs --workdir=DIR \
+        --config.datasets.pairs.path=DATA/pairs/NAME/1.0.0
+
+Rows are packed: the progress line counts tokens that are not padding.
+"""
+
+import argparse
+import os
+import pathlib
+
+from ml_collections import ConfigDict
+
+from experiments.quickstart import get_config as quickstart
+from experiments.quickstart import run
+from flamingo_jax.inputs.sources.documents import Documents
+from flamingo_jax.training import config as training
+
+# Of each kind: tokens and pictures of a row, documents that it is filled from, and the most of each document.
+ROWS = dict(
+    pairs=dict(length=128, images=16, documents=20, window=(32, 1), batch_size=8, space=0.5),
+    films=dict(length=128, images=10, documents=12, window=(32, 1), batch_size=8, frames=8),
+    instructions=dict(length=384, images=9, documents=10, window=(100, 5), batch_size=4),
+)
+
+
+def get_config(kind: str = 'pairs') -> ConfigDict:
+    """The quickstart's model, trained on one set of one kind."""
+    c = quickstart()
+    del c.datasets.names
+    c.steps, c.checkpoint_every = 100, 50
+    c.vision = 'runs/published/trunk'
+    path = f'runs/published/{kind}/sample/1.0.0'
+    features = f'runs/published/features_{kind}'
+    c.datasets[kind] = training.dataset(Documents, path=path, features=features, **ROWS[kind])
+    return c
+
+
+def main() -> None:
+    """Runs the commands."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('kind', choices=sorted(ROWS))
+    parser.add_argument('--workdir', type=pathlib.Path, default=pathlib.Path('runs/published'))
+    parser.add_argument('--steps', type=int, default=get_config().steps, help='training steps')
+    parser.add_argument('--number', type=int, default=400, help='drawings')
+    arguments = parser.parse_args()
+    kind, work = arguments.kind, arguments.workdir.absolute()
+    os.chdir(pathlib.Path(__file__).parents[1])  # Paths of the configs begin at the project's root.
+    raw, trunk, features, data = work / 'raw', work / 'trunk', work / f'features_{kind}', work / f'{kind}/sample/1.0.0'
+    if not (trunk / 'config.json').is_file():
+        run('flamingo_jax.convert', 'efficientnet', '--image_size=96', f'--out={trunk}')
+    run('data.picture_dictionary.as_published', f'--out={raw}', f'--number={arguments.number}')
+    of = ['*.json', f'--pictures={raw}/{kind}/pictures'] if kind == 'instructions' else ['*.tar']
+    run(f'data.{kind}.build', f'--source={raw}/{kind}/{of[0]}', *of[1:], f'--out={work}', '--name=sample')
+    how = ('--splits=train', f'--frames={ROWS[kind].get("frames", 1)}')
+    run('flamingo_jax.features', f'--data={data}', f'--vision={trunk}', f'--out={features}', *how)
+    run(
+        'flamingo_jax.train',
+        f'--config=experiments/published.py:{kind}',
+        f'--workdir={work / "model"}_{kind}',
+        f'--config.steps={arguments.steps}',
+        f'--config.vision={trunk}',
+        f'--config.datasets.{kind}.path={data}',
+        f'--config.datasets.{kind}.features={features}',
+    )
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None  # The command that ran says so.

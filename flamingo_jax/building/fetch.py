@@ -1,0 +1,291 @@
+"""Fetches the pictures of pages, politely, into WARC files that `pages.py` reads like any others.
+
+It says who it is, obeys robots.txt (RFC 9309) and what servers reserve (X-Robots-Tag, TDMRep), and waits between two
+requests to a host. It connects to public addresses only: a page may name any URL, and must not reach this machine's
+own network through it. Every attempt leaves a record, so that a second run goes on where the first one ended, and the
+ledger can say why a picture is missing.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import http.client
+import io
+import ipaddress
+import json
+import pathlib
+import re
+import socket
+import ssl
+import threading
+import time
+import urllib.parse
+import urllib.robotparser
+from collections.abc import Callable, Iterable, Sequence
+
+from tqdm import tqdm
+from warcio.statusandheaders import StatusAndHeaders
+from warcio.warcwriter import WARCWriter
+
+from flamingo_jax.building import warc
+from flamingo_jax.building.page import opted_out
+
+AGENT = 'flamingo_jax'  # The name that robots.txt may forbid.
+REFUSED = 'flamingo-refused'  # Field of the metadata record of a picture that was not fetched.
+FILE_BYTES = 10**9  # About the size of a WARC file.
+
+
+class Refused(Exception):
+    """A picture that is not fetched. The message is the rule's name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Politeness:
+    """How to fetch."""
+
+    contact: str  # URL or e-mail address of who runs it, for those whose servers it asks.
+    apart: float = 1.0  # Seconds between two requests to a host; robots.txt can ask for more.
+    longest_delay: float = 30.0  # A host that asks for a longer delay is left alone.
+    hosts: int = 16  # That are asked at once.
+    timeout: float = 10.0  # Seconds without an answer,
+    deadline: float = 60.0  # and in all, for one picture.
+    most_bytes: int = 20_000_000
+    redirects: int = 5
+    private_networks: bool = False  # For tests, whose server is on the loopback.
+
+    def __post_init__(self):
+        """Raises ValueError if nobody could be asked about the requests."""
+        if not re.search(r'@|https?://', self.contact):
+            raise ValueError(
+                f'The contact {self.contact!r} is neither a URL nor an e-mail address. Whose pictures are fetched has '
+                'to be able to reach you.'
+            )
+
+    @property
+    def agent(self) -> str:
+        """The header User-Agent."""
+        return f'{AGENT}/0.1 (training data; {self.contact})'
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a server sent."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    data: bytes
+
+    def get(self, name: str) -> str:
+        """A header; '' if there is none."""
+        return ', '.join(value for key, value in self.headers if key.lower() == name)
+
+
+def fetch(urls: Iterable[str], out: pathlib.Path, how: Politeness, stop: Callable[[], bool] = lambda: False) -> int:
+    """Fetches pictures into `out`/fetched-NNNNN.warc.gz, and returns how many are new there.
+
+    Args:
+      urls: of the pictures. Those of which `out` has a record are left out.
+      stop: is asked before each request; True ends the run, which can go on later.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    files = sorted(out.glob('fetched-*.warc.gz'))
+    done = {found.url for file in files for found in warc.read_warc(str(file)) if isinstance(found, warc.Response)}
+    by_host: dict[str, list[str]] = {}
+    for url in dict.fromkeys(urls):
+        if url not in done:
+            by_host.setdefault(urllib.parse.urlsplit(url).netloc, []).append(url)
+    total = sum(map(len, by_host.values()))
+    bar = tqdm(total=total, desc='fetching', unit=' pictures', delay=1)
+    with contextlib.closing(_Writer(out, len(files))) as writer, bar:
+
+        def visit(host_urls: Sequence[str]) -> int:
+            host, got = Host(how), 0
+            for url in host_urls:
+                if stop():
+                    break
+                try:
+                    writer.response(url, host.get(url))
+                    got += 1
+                except Refused as error:
+                    writer.refused(url, str(error))
+                bar.update()
+            return got
+
+        with concurrent.futures.ThreadPoolExecutor(how.hosts) as pool:
+            return sum(pool.map(visit, by_host.values()))
+
+
+class Host:
+    """Asks one host, one request at a time."""
+
+    def __init__(self, how: Politeness):
+        self._how, self._next = how, 0.0
+        self._rules: dict[str, tuple[urllib.robotparser.RobotFileParser | None, list[tuple[str, bool]]]] = {}
+
+    def get(self, url: str) -> Answer:
+        """Fetches one picture, through redirects.
+
+        Raises:
+          Refused: it is not to be fetched, or cannot be.
+        """
+        ends, seen = time.monotonic() + self._how.deadline, set()
+        for _ in range(self._how.redirects + 1):
+            if url in seen:
+                raise Refused('picture_redirect_loop')
+            seen.add(url)
+            self._check(url, ends)
+            answer = self._ask(url, ends, self._how.most_bytes)
+            if opted_out(answer.get('x-robots-tag'), answer.get('tdm-reservation').strip() == '1'):
+                raise Refused('picture_opt_out')
+            if answer.status not in (301, 302, 303, 307, 308):
+                return answer
+            url = urllib.parse.urljoin(url, answer.get('location'))
+        raise Refused('picture_redirects')
+
+    def _check(self, url: str, ends: float) -> None:
+        """Raises if the host forbids the URL."""
+        parts = urllib.parse.urlsplit(url)
+        root = f'{parts.scheme}://{parts.netloc}'
+        if root not in self._rules:
+            self._rules[root] = self._robots(root, ends), self._reservations(root, ends)
+        robots, reservations = self._rules[root]
+        if robots is not None:
+            if not robots.can_fetch(AGENT, url):
+                raise Refused('picture_robots')
+            delay = float(robots.crawl_delay(AGENT) or 0)
+            if delay > self._how.longest_delay:
+                raise Refused('picture_robots_delay')
+            self._next = max(self._next, time.monotonic() + delay - self._how.apart)
+        for location, reserved in reservations:
+            if re.match(re.escape(location).replace(r'\*', '.*').replace(r'\$', '$'), parts.path or '/'):
+                if reserved:
+                    raise Refused('picture_opt_out')
+                break
+
+    def _robots(self, root: str, ends: float) -> urllib.robotparser.RobotFileParser:
+        answer = self._redirected(f'{root}/robots.txt', ends)
+        robots = urllib.robotparser.RobotFileParser()
+        if answer.status == 200:
+            robots.parse(answer.data.decode('utf-8', 'replace').splitlines())
+        elif answer.status >= 500 or answer.status == 429:
+            raise Refused('picture_robots_unknown')  # RFC 9309: as if it forbade everything.
+        else:
+            robots.allow_all = True
+        return robots
+
+    def _reservations(self, root: str, ends: float) -> list[tuple[str, bool]]:
+        """(location, reserved) of /.well-known/tdmrep.json (W3C TDMRep, section 6)."""
+        try:
+            answer = self._redirected(f'{root}/.well-known/tdmrep.json', ends)
+            listed = json.loads(answer.data) if answer.status == 200 else []
+            return [(str(one['location']), one.get('tdm-reservation') == 1) for one in listed if 'location' in one]
+        except (Refused, ValueError, TypeError, AttributeError, RecursionError):
+            return []
+
+    def _redirected(self, url: str, ends: float) -> Answer:
+        for _ in range(self._how.redirects):
+            answer = self._ask(url, ends, 500_000)
+            if answer.status not in (301, 302, 303, 307, 308):
+                return answer
+            url = urllib.parse.urljoin(url, answer.get('location'))
+        return Answer(404, [], b'')
+
+    def _ask(self, url: str, ends: float, most: int) -> Answer:
+        """One request, to an address that was checked."""
+        parts = urllib.parse.urlsplit(url)
+        try:
+            port = parts.port or (443 if parts.scheme == 'https' else 80)
+        except ValueError:
+            raise Refused('picture_url') from None
+        if parts.scheme not in ('http', 'https') or not parts.hostname:
+            raise Refused('picture_url')
+        address = self._address(parts.hostname, port)
+        time.sleep(max(0.0, self._next - time.monotonic()))
+        self._next = time.monotonic() + self._how.apart
+        connection = _Connection(
+            parts.hostname, port, address, secure=parts.scheme == 'https', timeout=self._how.timeout
+        )
+        try:
+            path = urllib.parse.urlunsplit(('', '', parts.path or '/', parts.query, ''))
+            accepted = {'User-Agent': self._how.agent, 'Accept': 'image/*,*/*;q=0.5', 'Accept-Encoding': 'identity'}
+            connection.request('GET', path, headers=accepted | {'Host': parts.netloc.rpartition('@')[2]})
+            response = connection.getresponse()
+            blocks, size = [], 0
+            while block := response.read1(65536):
+                blocks.append(block)
+                size += len(block)
+                if size > most:
+                    raise Refused('picture_max_bytes')
+                if time.monotonic() > ends:
+                    raise Refused('picture_timeout')
+            return Answer(response.status, response.getheaders(), b''.join(blocks))
+        except TimeoutError as error:
+            raise Refused('picture_timeout') from error
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise Refused('picture_unreachable') from error
+        finally:
+            connection.close()
+
+    def _address(self, host: str, port: int) -> str:
+        """An address of a host, of which all are public."""
+        try:
+            found = {info[4][0] for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+        except (OSError, UnicodeError) as error:
+            raise Refused('picture_unreachable') from error
+        if not self._how.private_networks and not all(map(is_public, found)):
+            raise Refused('picture_private_network')
+        return min(found, key=lambda one: (':' in one, one))
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is on the public internet: not this machine, its network, or a way around that."""
+    one = ipaddress.ip_address(address.split('%')[0])
+    inner = getattr(one, 'ipv4_mapped', None)
+    if inner is not None:
+        one = inner
+    if one.version == 6 and (one.sixtofour or one.teredo or one in ipaddress.ip_network('64:ff9b::/96')):
+        return False
+    return one.is_global and not one.is_multicast and not one.is_reserved
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection to an address that was checked before. The name is for TLS and the header Host."""
+
+    def __init__(self, host: str, port: int, address: str, secure: bool, timeout: float):
+        super().__init__(host, port, timeout=timeout)
+        self._address, self._secure = address, secure
+
+    def connect(self) -> None:
+        self.sock = socket.create_connection((self._address, self.port), self.timeout)
+        if self._secure:
+            self.sock = ssl.create_default_context().wrap_socket(self.sock, server_hostname=self.host)
+
+
+class _Writer:
+    """WARC files of about a gigabyte. Threads may write at once."""
+
+    def __init__(self, out: pathlib.Path, number: int):
+        self._out, self._number, self._file, self._lock = out, number, None, threading.Lock()
+
+    def response(self, url: str, answer: Answer) -> None:
+        reason = http.client.responses.get(answer.status, '')
+        headers = StatusAndHeaders(f'{answer.status} {reason}', answer.headers, protocol='HTTP/1.1')
+        self._write(url, 'response', answer.data, http_headers=headers)
+
+    def refused(self, url: str, rule: str) -> None:
+        data = f'{REFUSED}: {rule}\r\n'.encode()
+        self._write(url, 'metadata', data, warc_content_type='application/warc-fields')
+
+    def _write(self, url: str, kind: str, data: bytes, **rest) -> None:
+        with self._lock:
+            if self._file is None or self._file.tell() > FILE_BYTES:
+                self.close()
+                self._file = open(self._out / f'fetched-{self._number:05d}.warc.gz', 'xb')
+                self._number += 1
+            writer = WARCWriter(self._file, gzip=True)
+            writer.write_record(writer.create_warc_record(url, kind, payload=io.BytesIO(data), **rest))
+            self._file.flush()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()

@@ -1,0 +1,104 @@
+"""Which texts and documents are kept: the rules of `rules.py` that look at text."""
+
+import collections
+import re
+from collections.abc import Sequence
+
+from flamingo_jax.building import texts
+from flamingo_jax.building.page import Text
+from flamingo_jax.building.rules import PageRules
+
+# Ours, after the idea of OBELICS's list (step 14): words of buttons and notices.
+SPAM = frozenset(
+    'advertisement click comment comments cookie cookies download email facebook follow instagram javascript linkedin '
+    'login logout newsletter password pinterest policy privacy register reply rss share shares sign signup subscribe '
+    'tumblr tweet twitter unsubscribe whatsapp youtube'.split()
+)
+ENGLISH = 'en'
+NUMBERING = re.compile(r'^[\d.]+\s*')  # Of a heading: '14.7.3. '.
+LONG = 12  # Words from which a text has punctuation and frequent words (OBELICS, for punctuation).
+Broken = tuple[str, int | float | None]  # The rule's name, and what it measured.
+
+
+def broken_by_text(node: Text, language: str, rules: PageRules) -> Broken | None:
+    """The first rule that a text breaks. `language` is that of its document."""
+    text, words = node.text, texts.number_of_words(node.text)
+    least = rules.text_min_words if node.kind == 'text' else rules.heading_min_words
+    if texts.has_mark(text):
+        return 'text_marks', None
+    if words < least:
+        return 'text_min_words' if node.kind == 'text' else 'heading_min_words', words
+    if rules.text_links and node.links > rules.text_links:
+        return 'text_links', node.links
+    if rules.text_max_words and words > rules.text_max_words:
+        return 'text_max_words', words
+    for rule, value, most in (
+        ('text_character_repetition', texts.character_repetition(text, 10), rules.text_character_repetition),
+        ('text_word_repetition', texts.word_repetition(text, 5), rules.text_word_repetition),
+        (
+            'text_special_characters' if node.kind == 'text' else 'heading_special_characters',
+            texts.special_ratio(text if node.kind == 'text' else NUMBERING.sub('', text)),
+            rules.text_special_characters if node.kind == 'text' else rules.heading_special_characters,
+        ),
+    ):
+        if most and value > most:
+            return rule, value
+    if words >= LONG:
+        if rules.text_punctuation and texts.punctuation_ratio(text) < rules.text_punctuation:
+            return 'text_punctuation', texts.punctuation_ratio(text)
+        if broken := _stop_words([text], language, rules, 'text'):
+            return broken
+    spam = [word for word in texts.words(text) if word in SPAM]
+    if rules.text_spam_words and len(spam) > 1 and len(spam) >= rules.text_spam_words * words:
+        return 'text_spam_words', len(spam) / words
+    return None
+
+
+def language_of_blocks(blocks: Sequence[Text]) -> tuple[str, float]:
+    """The language of most long texts, and the share of long texts in others. Short texts tell little."""
+    long = [block.text for block in blocks if block.links <= 0.5 and texts.number_of_words(block.text) >= LONG]
+    lengths: collections.Counter = collections.Counter()
+    for text in long:
+        lengths[texts.language_of(text)] += len(text)
+    if not lengths:
+        return texts.language_of('\n'.join(block.text for block in blocks)), 0.0
+    language, _ = max(lengths.items(), key=lambda item: (item[1], item[0]))
+    others = sum(len(text) for text in long if texts.is_in_another_language(text, language))
+    return language, others / lengths.total()
+
+
+def broken_by_document(kept: Sequence[Text], language: str, mixed: float, rules: PageRules) -> Broken | None:
+    """The first rule that the texts of a document break together; language and mixed are of `language_of_blocks`."""
+    whole = '\n'.join(node.text for node in kept)
+    words = texts.number_of_words(whole)
+    if words < rules.document_min_words:
+        return 'document_min_words', words
+    if rules.document_max_words and words > rules.document_max_words:
+        return 'document_max_words', words
+    if rules.document_languages and language not in rules.document_languages:
+        return 'document_languages', None
+    if rules.document_mixed_languages and mixed > rules.document_mixed_languages:
+        return 'document_mixed_languages', mixed
+    for rule, value in (
+        ('document_character_repetition', texts.character_repetition(whole, 10)),
+        ('document_word_repetition', texts.word_repetition(whole, 5)),
+        ('document_special_characters', texts.special_ratio(whole)),
+    ):
+        if getattr(rules, rule) and value > getattr(rules, rule):
+            return rule, value
+    if rules.document_punctuation and texts.punctuation_ratio(whole) < rules.document_punctuation:
+        return 'document_punctuation', texts.punctuation_ratio(whole)
+    return _stop_words([node.text for node in kept], language, rules, 'document')
+
+
+def _stop_words(parts: Sequence[str], language: str, rules: PageRules, what: str) -> Broken | None:
+    """The rule of frequent words. Each part may be in a language of its own: a page may be translated in part."""
+    name = f'{what}_stop_words' if language == ENGLISH else f'{what}_stop_words_elsewhere'
+    found, every = 0.0, 0
+    for part in parts:
+        own = {language, texts.language_of(part)}
+        ratios = [ratio for one in own if (ratio := texts.stop_word_ratio(part, one)) is not None]
+        if ratios:
+            words = len(texts.words(part))
+            found, every = found + max(ratios) * words, every + words
+    return (name, found / every) if every and found < getattr(rules, name) * every else None

@@ -1,0 +1,111 @@
+"""Whether a picture is kept, and how it looks: its perceptual hash."""
+
+import functools
+import io
+import warnings
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import PIL.Image
+from jaxtyping import Float, UInt8, UInt64
+
+from flamingo_jax.building.rules import DEFAULT, PageRules
+
+
+class Look(NamedTuple):
+    """A picture that can be read."""
+
+    width: int
+    height: int
+    hash: bytes  # 256 bits; pictures that look alike differ in few.
+
+
+class LookError(ValueError):
+    """A picture that is not kept. Has the rule's name, and what was measured."""
+
+    def __init__(self, rule: str, value: int | float | None = None, excerpt: str = ''):
+        super().__init__(rule)
+        self.rule, self.value, self.excerpt = rule, value, excerpt
+
+
+def look_at(data: bytes, rules: PageRules = DEFAULT) -> Look:
+    """Reads an encoded picture. Its size is checked before it is decoded.
+
+    Raises:
+      LookError: it is not to be kept; `rule` says why.
+    """
+    if not data:
+        raise LookError('picture_empty', 0)
+    if rules.picture_max_bytes and len(data) > rules.picture_max_bytes:
+        raise LookError('picture_max_bytes', len(data))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # PIL's own warning of bombs; the size is checked below.
+            image = PIL.Image.open(io.BytesIO(data), formats=['JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'ICO'])
+    except PIL.Image.DecompressionBombError as error:
+        raise LookError('picture_max_pixels', None, str(error)) from error
+    except Exception as error:  # Each of PIL's decoders has its own errors for damaged data.
+        raise LookError(_what_it_is(data), None, repr(data[:40])) from error
+    width, height = image.size
+    if image.format not in rules.picture_formats:
+        raise LookError('picture_formats', None, str(image.format))
+    if min(width, height) < max(rules.picture_min_side, 1):
+        raise LookError('picture_min_side', min(width, height))
+    if rules.picture_max_side and max(width, height) > rules.picture_max_side:
+        raise LookError('picture_max_side', max(width, height))
+    if rules.picture_max_pixels and width * height > rules.picture_max_pixels:
+        raise LookError('picture_max_pixels', width * height)
+    if rules.picture_aspect and max(width, height) > rules.picture_aspect * min(width, height):
+        raise LookError('picture_aspect', max(width, height) / min(width, height))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            image.draft('RGB', (128, 128))  # A JPEG is decoded at reduced scale.
+            image.load()
+            if image.mode not in ('RGB', 'RGBA'):
+                image = image.convert('RGBA' if image.has_transparency_data else 'RGB')
+            small = image.resize((64, 64), PIL.Image.Resampling.BOX)
+    except Exception as error:  # As above.
+        raise LookError('picture_damaged', None, f'{type(error).__name__}: {error}') from error
+    if small.mode == 'RGBA':
+        small = PIL.Image.alpha_composite(PIL.Image.new('RGBA', small.size, 'white'), small).convert('RGB')
+    spread = max(high - low for low, high in small.getextrema())
+    if rules.picture_one_colour and spread <= rules.picture_one_colour:
+        raise LookError('picture_one_colour', spread)
+    return Look(width, height, perceptual_hash(np.asarray(small.convert('L'))))
+
+
+def perceptual_hash(grey: UInt8[np.ndarray, '64 64']) -> bytes:
+    """pHash with 256 bits: which of the lowest frequencies of a cosine transform are above their median.
+
+    With the usual 64 bits, a photograph and the same photograph in oil or with noise are one.
+    """
+    cosines = _cosines()
+    low = (cosines @ grey.astype(np.float64) @ cosines.T).ravel()
+    return np.packbits(low > np.median(low[1:])).tobytes()  # The first is the brightness.
+
+
+@functools.cache
+def _cosines() -> Float[np.ndarray, '16 64']:
+    return np.cos(np.pi * np.arange(16)[:, None] * (2 * np.arange(64) + 1) / 128)
+
+
+def distance(looks: UInt64[np.ndarray, 'n 4'], one: bytes) -> UInt8[np.ndarray, ' n']:
+    """The number of bits in which hashes differ from one."""
+    return np.bitwise_count(looks ^ as_words([one])).sum(-1, dtype=np.uint16).clip(0, 255).astype(np.uint8)
+
+
+def as_words(hashes: Sequence[bytes]) -> UInt64[np.ndarray, 'n 4']:
+    """Hashes as an array."""
+    return np.frombuffer(b''.join(hashes), np.uint64).reshape(-1, 4)
+
+
+def _what_it_is(data: bytes) -> str:
+    """The rule's name for what is not a picture."""
+    begin = data[:1000].lstrip().lower()
+    if begin.startswith((b'<!doctype', b'<html', b'<head', b'<body')):
+        return 'picture_is_html'
+    if begin.startswith((b'<svg', b'<?xml')) or b'<svg' in begin:
+        return 'picture_formats'
+    return 'picture_unreadable'

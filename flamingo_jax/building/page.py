@@ -1,0 +1,375 @@
+"""HTML -> texts and pictures in reading order.
+
+The page is walked once, in document order, without changing it. The rules of tags are those of OBELICS's simplification
+of the DOM (Laurençon et al. 2023, appendix A.2; step 2 of its code). Three differ, since they lose what readers want:
+list items stay; in a table, prose and pictures stay, while bare cells go; the header of an article stays.
+"""
+
+import codecs
+import dataclasses
+import re
+import urllib.parse
+from collections.abc import Iterator
+
+from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
+from resiliparse.parse.html import HTMLTree, NodeType
+
+from flamingo_jax.building import texts
+from flamingo_jax.building.ledger import EXCERPT, Dropped
+from flamingo_jax.building.rules import DEFAULT, PageRules
+
+HEADINGS = frozenset('h1 h2 h3 h4 h5 h6 hgroup legend'.split())
+APART = frozenset('blockquote dl ol p ul table'.split()) | HEADINGS  # An empty line is between these and other texts.
+BLOCKS = APART | frozenset(
+    'address article aside body caption center dd details div dt fieldset figcaption figure form header hr html legend '
+    'li main marquee search section summary tbody td tfoot th thead title tr'.split()
+)
+INLINE = frozenset(
+    'a abbr acronym b bdi bdo big blink br cite code data dfn em font i img ins kbd mark picture q ruby s samp shadow '
+    'small source span strike strong sub sup time tt u var wbr'.split()
+)
+UNSEEN = frozenset('head link meta noscript script style template rp rt'.split())  # Nobody reads these on the page.
+PROSE = frozenset('blockquote caption dd figcaption figure li p'.split()) | HEADINGS  # May stand in a table.
+FURNITURE = frozenset('footer header navigation nav navbar menu'.split())  # Exact id, class or title of a div.
+ROLES = frozenset('banner contentinfo menu menubar navigation search'.split())
+SOURCES = (  # Attributes of lazily loaded pictures (OBELICS, step 3).
+    'src data-src data-src-fg data-scroll-image srcset data-lateloadsrc data-img-src data-original data-gt-lazy-src '
+    'data-lazy data-lazy-src src2'.split()
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """A paragraph, heading or caption."""
+
+    place: int  # In the page, in reading order.
+    text: str
+    kind: str  # 'text', 'heading' or 'caption'.
+    links: float  # Share of its characters inside links.
+    apart: bool  # Whether an empty line stands before it.
+    block: int  # The place of the block's beginning. Pictures within a sentence divide it into texts of one block.
+
+
+@dataclasses.dataclass(frozen=True)
+class Link:
+    """A picture, by its URL."""
+
+    place: int
+    url: str
+    width: int | None = None  # As the page wants it shown, in pixels.
+    height: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """What a page shows."""
+
+    url: str
+    nodes: tuple[Text | Link, ...]
+    dropped: tuple[Dropped, ...]
+
+
+class PageError(ValueError):
+    """A page that cannot be read. Has the rule's name, and what was measured."""
+
+    def __init__(self, rule: str, value: int | float | None = None, excerpt: str = ''):
+        super().__init__(rule)
+        self.rule, self.value, self.excerpt = rule, value, excerpt
+
+
+def decode(data: bytes, declared: str = '') -> tuple[str, str]:
+    """HTML as text, and what was wrong with its declared charset ('' if nothing).
+
+    What is valid UTF-8 is UTF-8. Then the HTTP header, the page's own declaration, and a guess from its bytes are tried
+    in this order.
+    """
+    for mark, charset in (
+        (codecs.BOM_UTF8, 'utf-8'),
+        (codecs.BOM_UTF16_LE, 'utf-16-le'),
+        (codecs.BOM_UTF16_BE, 'utf-16-be'),
+    ):
+        if data.startswith(mark):
+            return data[len(mark) :].decode(charset, 'replace'), ''
+    meta = re.search(rb'(?:charset|encoding)\s*=\s*["\']?\s*([\w.:-]{2,40})', data[:4096])
+    named = declared or (meta[1].decode('ascii', 'replace') if meta else '')
+    charset = map_encoding_to_html5(named, fallback_utf8=False) if named else None
+    wide = charset is not None and charset.startswith('utf-16')
+    for candidate in [charset] if wide else ['utf-8', charset]:
+        if candidate:
+            try:
+                wrong = '' if not named or candidate == charset or data.isascii() else f'{named}, but is utf-8'
+                return data.decode(candidate), wrong
+            except (UnicodeDecodeError, LookupError):
+                pass
+    guessed = detect_encoding(data) or 'cp1252'
+    try:
+        text = data.decode(guessed, 'replace')
+    except LookupError:
+        guessed, text = 'utf-8', data.decode('utf-8', 'replace')
+    return text, f'{named}, read as {guessed}' if named and guessed != charset else ''
+
+
+def read_page(data: bytes, url: str, declared: str = '', rules: PageRules = DEFAULT) -> Page:
+    """The texts and pictures of a page.
+
+    Args:
+      data: HTML.
+      url: of the page, for its relative links.
+      declared: the charset of the HTTP header.
+
+    Raises:
+      PageError: the page is not to be read; `rule` says why.
+    """
+    if rules.page_max_bytes and len(data) > rules.page_max_bytes:
+        raise PageError('page_max_bytes', len(data))
+    text, wrong = decode(data, declared)
+    if text.count('\ufffd') > 0.01 * len(text):
+        raise PageError('page_charset', text.count('\ufffd') / len(text), wrong)
+    tree = HTMLTree.parse(text.replace('\0', ''))
+    if reserved := _reserved(tree):
+        raise PageError('page_opt_out', None, reserved)
+    body = tree.body
+    if body is None:
+        raise PageError('page_empty')
+    walk = _Walk(url, rules)
+    if wrong:
+        walk.drop('charset_declared', 'declaration', wrong)
+    walk.page(body)
+    if not walk.nodes:
+        raise PageError('page_empty')
+    return Page(url, tuple(walk.nodes), tuple(walk.dropped))
+
+
+def opted_out(robots: str, reserved: bool) -> bool:
+    """Whether a server's headers ask not to train on what it sent: X-Robots-Tag, and TDM-Reservation (W3C TDMRep)."""
+    return reserved or bool({'noai', 'noimageai'} & set(re.split(r'[\s,;:]+', robots.lower())))
+
+
+def _reserved(tree: HTMLTree) -> str:
+    """The meta element by which a page asks the same; '' if it has none."""
+    if tree.head is None:
+        return ''
+    for meta in tree.head.get_elements_by_tag_name('meta'):
+        name, content = (meta.getattr('name') or '').lower(), (meta.getattr('content') or '').strip()
+        if (name == 'robots' and opted_out(content, False)) or (name == 'tdm-reservation' and content == '1'):
+            return f'{name}: {content}'
+    return ''
+
+
+class _Walk:
+    """The state of a walk through a page."""
+
+    def __init__(self, url: str, rules: PageRules):
+        self.url, self.rules, self.base = url, rules, url
+        self.nodes: list[Text | Link] = []
+        self.dropped: list[Dropped] = []
+        self.place, self.pictures = 0, 0
+        self._pieces: list[str] = []
+        self._in_link, self._linked = 0, 0
+        self._open: dict[
+            str, int
+        ] = {}  # Kinds of open elements: 'heading', 'caption', 'table', 'prose', 'article', 'a'.
+        self._apart, self._block = True, 0
+
+    def drop(self, rule: str, what: str, excerpt: str = '', value: int | float | None = None) -> None:
+        """Notes what is not kept, at its place."""
+        self.place += 1
+        self.dropped.append(Dropped(rule, what, self.url, self.place, excerpt[:EXCERPT], value))
+
+    def page(self, body) -> None:
+        """Walks through all below `body`. A loop, since pages are nested as deeply as their makers like."""
+        visited, node, above = 0, body.first_child, []
+        while node is not None:
+            visited += 1
+            if self.rules.page_max_nodes and visited > self.rules.page_max_nodes:
+                raise PageError('page_max_nodes', visited)
+            child = None
+            if node.type == NodeType.TEXT:
+                self._text(node.value or '')
+            elif node.type == NodeType.ELEMENT:
+                kinds = self._enter(node)
+                if kinds is not None:
+                    child = node.first_child
+                    if child is None:
+                        self._leave(node.tag, kinds)
+                    else:
+                        above.append((node, kinds))
+            following = child
+            while following is None:
+                following = node.next_sibling
+                if following is None:
+                    if not above:
+                        break
+                    node, kinds = above.pop()
+                    self._leave(node.tag, kinds)
+            node = following
+        self._flush()
+
+    def _enter(self, node) -> tuple[str, ...] | None:
+        """Begins an element. Gives the kinds that it opens; None if it is left out with all that is in it."""
+        tag = node.tag
+        if tag in UNSEEN:
+            return None
+        if tag == 'br':
+            self._pieces.append('\n')
+            return None
+        if tag == 'img':
+            self._picture(node)
+            return None
+        if tag == 'base' and node.getattr('href'):
+            self.base = _join(self.url, node.getattr('href')) or self.url
+            return None
+        names = (node.class_name or '').lower()
+        if rule := self._left_out(node, tag, names):
+            self._leave_out(node, rule)
+            return None
+        kinds = []
+        if tag in HEADINGS or tag == 'dt' or 'title' in names.split():
+            kinds.append('heading')
+        if tag in ('figcaption', 'caption') or 'caption' in names:
+            kinds.append('caption')
+        if tag == 'table':
+            kinds.append('table')
+        if tag in PROSE and self._open.get('table'):
+            kinds.append('prose')
+        if tag in ('article', 'main'):
+            kinds.append('article')
+        if tag == 'a':
+            kinds.append('a')
+        if tag in BLOCKS:
+            self._flush()
+            self._apart |= tag in APART
+        for kind in kinds:
+            self._open[kind] = self._open.get(kind, 0) + 1
+        return tuple(kinds)
+
+    def _leave(self, tag: str, kinds: tuple[str, ...]) -> None:
+        if tag in BLOCKS:
+            self._flush()
+            self._apart |= tag in APART
+        for kind in kinds:
+            self._open[kind] -= 1
+
+    def _left_out(self, node, tag: str, names: str) -> str:
+        """The rule by which an element is left out; '' if it stays."""
+        tokens = names.split()
+        if 'footer' in tokens or 'site-info' in tokens:
+            return 'tag_footer'
+        if 'more-link' in tokens:
+            return 'tag_more_link'  # OBELICS ends the document there.
+        if tag == 'div' and FURNITURE & {names.strip(), *((node.getattr(a) or '').lower() for a in ('id', 'title'))}:
+            return 'tag_furniture'
+        if (node.getattr('role') or '').lower() in ROLES:
+            return 'tag_role'  # Ours: what the page itself declares as a menu, a banner or a search.
+        style = (node.getattr('style') or '').replace(' ', '').lower()
+        if node.hasattr('hidden') or 'display:none' in style:
+            return 'tag_hidden'
+        if tag == 'div' and 'date' in names:
+            return 'tag_date'
+        if tag == 'header' and self._open.get('article'):
+            return ''
+        return (
+            '' if tag in BLOCKS and tag != 'header' or tag in INLINE else f'tag_{tag}' if tag in KNOWN else 'tag_other'
+        )
+
+    def _leave_out(self, node, rule: str) -> None:
+        """Notes an element that is left out, and its pictures."""
+        self._flush()
+        text = ' '.join((node.text or '')[: 20 * EXCERPT].split())
+        pictures = [url for url in (_source(image) for image in _images(node)) if url]
+        if text or not pictures:
+            if text:
+                self.drop(rule, 'text', text)
+        for url in pictures:
+            self._count_picture()
+            self.drop(rule, 'picture', _join(self.base, url) or url)
+
+    def _text(self, text: str) -> None:
+        if self._open.get('table') and not self._open.get('prose') and not self._open.get('caption'):
+            if text.strip():
+                self.drop('tag_table', 'text', ' '.join(text.split()))
+            return
+        self._pieces.append(re.sub(r'\s+', ' ', text))
+        if self._open.get('a'):
+            self._linked += len(text.strip())
+
+    def _flush(self, block_ends: bool = True) -> None:
+        """Ends a text."""
+        self._end_text()
+        if block_ends:
+            self._block = 0
+
+    def _end_text(self) -> None:
+        if not self._pieces:
+            return
+        text, controls = texts.clean(''.join(self._pieces))
+        linked, self._pieces, self._linked = self._linked, [], 0
+        if controls:
+            self.drop('control_characters', 'characters', repr(text[:EXCERPT]), len(controls))
+        if text:
+            kind = 'caption' if self._open.get('caption') else 'heading' if self._open.get('heading') else 'text'
+            self.place += 1
+            self._block = self._block or self.place
+            self.nodes.append(Text(self.place, text, kind, min(linked / len(text), 1.0), self._apart, self._block))
+            self._apart = False
+
+    def _picture(self, node) -> None:
+        self._flush(block_ends=False)
+        self._count_picture()
+        source = _source(node)
+        if source is None:
+            self.drop('picture_without_source', 'picture', (node.getattr('alt') or ''))
+        elif source.startswith('data:'):
+            self.drop('picture_inline', 'picture', source[:60])
+        elif not (url := _join(self.base, source)):
+            self.drop('picture_url', 'picture', source)
+        else:
+            self.place += 1
+            self.nodes.append(Link(self.place, url, _pixels(node.getattr('width')), _pixels(node.getattr('height'))))
+
+    def _count_picture(self) -> None:
+        self.pictures += 1
+        if self.rules.page_max_pictures and self.pictures > self.rules.page_max_pictures:
+            raise PageError('page_max_pictures', self.pictures)
+
+
+# Names for the ledger; any other element is 'tag_other'.
+KNOWN = frozenset(
+    'aside audio button canvas dialog dir embed footer frame frameset header iframe input label map math menu meter '
+    'nav object optgroup option output pre progress select svg textarea video'.split()
+)
+
+
+def _images(node) -> Iterator:
+    yield from node.get_elements_by_tag_name('img')
+
+
+def _source(image) -> str | None:
+    """The first attribute that holds one URL."""
+    for name in SOURCES:
+        value = (image.getattr(name) or '').strip()
+        if value and (value.startswith('data:image') and name != 'src' or not set(' ,\n\t') & set(value)):
+            if value.startswith('data:') and any(image.getattr(other) for other in SOURCES if other != name):
+                continue  # A placeholder, until the page's script loads the picture.
+            return value
+    value = (image.getattr('src') or '').strip()
+    return value or None
+
+
+def _join(base: str, url: str) -> str:
+    """An absolute URL of http or https without its fragment; '' if it is none."""
+    try:
+        joined = urllib.parse.urldefrag(urllib.parse.urljoin(base, url.strip())).url
+        parts = urllib.parse.urlsplit(joined)
+        _ = parts.port
+    except ValueError:
+        return ''
+    if parts.scheme not in ('http', 'https') or not parts.hostname or len(joined) > 2000:
+        return ''
+    return urllib.parse.quote(joined, safe="%/:=&?~#+!$,;'@()*[]|")
+
+
+def _pixels(value: str | None) -> int | None:
+    """A width or height; None if it is not in pixels."""
+    found = re.fullmatch(r'\s*(\d{1,6})(?:\.\d*)?\s*(?:px)?\s*', value or '', re.ASCII)
+    return int(found[1]) if found else None

@@ -1,0 +1,452 @@
+"""Web pages in WARC files -> interleaved documents, as the paper's M3W (section 3.2.1 and appendix A.1).
+
+    files ── read ──┬── pages ──── latest of a URL ──┬── links ──┬── judged ──┬── whole ──┬── documents
+                    ├── pictures (where they are) ───┼───────────┘            │           │
+                    └── keys of their texts ─────────┴── duplicates ──────────┴── marks ──┘
+
+Only short facts go through Beam: where a page or a picture is, its hashes, and what is wrong with it. In the end each
+page is read a second time from its place, and its pictures for the first time in full. So memory holds one page.
+"""
+
+import dataclasses
+import hashlib
+import json
+import urllib.parse
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from flamingo_jax.building import duplicates, filters, look, page, texts, warc
+from flamingo_jax.building.document import Document
+from flamingo_jax.building.ledger import Dropped
+from flamingo_jax.building.page import Link, PageError, Text
+from flamingo_jax.building.readers.folder import file_of_url
+from flamingo_jax.building.rules import PageRules
+from flamingo_jax.building.runner import beam
+from flamingo_jax.building.write import Sources
+
+SAMPLED_BYTES = 100_000  # A dropped picture of at most so many bytes may be shown in the ledger.
+
+
+class Found(NamedTuple):
+    """A page that the rules of texts keep."""
+
+    id: str
+    url: str
+    date: str
+    place: warc.Place
+    language: str
+    links: tuple[tuple[int, str], ...]  # Place in the page and URL of each picture.
+    lines: tuple[bytes, ...]  # Key of each text.
+
+
+class Shown(NamedTuple):
+    """A picture of a page that the rules of pictures keep."""
+
+    place: int
+    url: str
+    look: bytes
+    file: str  # Where it is,
+    offset: int  # and the record's position; -1 is a file of its own.
+
+
+class Whole(NamedTuple):
+    """A page with its pictures."""
+
+    found: Found
+    shown: tuple[Shown, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class PageSource:
+    """Where pages and their pictures come from."""
+
+    warcs: tuple[str, ...]
+    rules: PageRules
+    pictures: str = ''  # A folder of pictures at HOST/PATH, or named by the SHA-256 of their URL; '' is none.
+    benchmarks: str = ''  # A file of `index_benchmarks`; '' is none.
+    licence: str = ''
+
+    def sources(self, pipeline: beam.Pipeline, work: str) -> Sources:
+        """The documents, and what was dropped."""
+        rules = self.rules
+        read = (
+            pipeline
+            | 'files' >> beam.Create(self.warcs)
+            | 'spread files' >> beam.Reshuffle()
+            | 'read' >> beam.ParDo(_Read(self, work)).with_outputs('pictures', 'keys', 'dropped', main='pages')
+        )
+        latest = read.pages | 'by url' >> beam.GroupByKey() | 'latest' >> _split(_latest)
+        links = latest.main | 'links' >> beam.FlatMap(_links)
+        judged = (
+            dict(links=links, pictures=read.pictures)
+            | 'by picture' >> beam.CoGroupByKey()
+            | 'judge' >> beam.ParDo(_Judge(self)).with_outputs('dropped', main='main')
+        )
+        same = read.keys | 'by text' >> beam.GroupByKey() | 'same text' >> beam.FlatMap(_same_text)
+        whole = (
+            dict(
+                found=latest.main | 'by id' >> beam.Map(lambda found: (found.id, found)),
+                shown=judged.main,
+                same=same,
+            )
+            | 'by page' >> beam.CoGroupByKey()
+            | 'whole' >> _split(_whole, rules)
+        )
+        large_sites = (
+            whole.main
+            | 'sites' >> beam.Map(lambda one: (_site(one.found), 1))
+            | 'pages of sites' >> beam.CombinePerKey(sum)
+            | 'large sites' >> beam.Filter(lambda site: site[1] * rules.text_on_site_share > rules.text_on_site)
+        )
+        marks = (
+            whole.main
+            | 'shared keys' >> beam.FlatMap(_shared_keys)
+            | 'by key' >> beam.GroupByKey()
+            | 'marks' >> beam.FlatMap(_marks, rules, beam.pvalue.AsDict(large_sites))
+        )
+        documents = (
+            dict(whole=whole.main | 'whole by id' >> beam.Map(lambda one: (one.found.id, one)), marks=marks)
+            | 'marks by page' >> beam.CoGroupByKey()
+            | 'documents' >> beam.ParDo(_Finish(self)).with_outputs('dropped', main='main')
+        )
+        dropped = [read.dropped, latest.dropped, judged.dropped, whole.dropped, documents.dropped]
+        return Sources({'train': documents.main}, dropped)
+
+
+def _split(function, *arguments):
+    """A FlatMap whose `Dropped` go to the output `dropped`."""
+    return beam.FlatMap(_tag, function, *arguments).with_outputs('dropped', main='main')
+
+
+def _tag(item, function, *arguments):
+    for made in function(item, *arguments):
+        yield beam.pvalue.TaggedOutput('dropped', made) if isinstance(made, Dropped) else made
+
+
+def read_texts(
+    response: warc.Response, rules: PageRules
+) -> tuple[list[Text], list[Link], str, list[Dropped], filters.Broken | None]:
+    """What the rules of texts say of a page.
+
+    Returns:
+      The texts and the links to pictures that are kept, the language, what was dropped, and the rule that the texts
+      break together, if any.
+
+    Raises:
+      PageError: the page is not to be read.
+    """
+    read = page.read_page(response.data, response.url, response.charset, rules)
+    nodes = [node for node in read.nodes if isinstance(node, Text)]
+    kept, links, dropped, judged = [], [], list(read.dropped), {}
+    blocks = blocks_of(nodes)
+    language, mixed = filters.language_of_blocks(list(blocks.values()))
+    for node in read.nodes:
+        if isinstance(node, Text):
+            if node.block not in judged:
+                block = blocks[node.block]
+                broken = judged[node.block] = filters.broken_by_text(block, language, rules)
+                if broken:
+                    dropped.append(Dropped(broken[0], 'text', read.url, node.place, block.text, broken[1]))
+            if not judged[node.block]:
+                kept.append(node)
+        elif (
+            rules.picture_min_side
+            and min(s for s in (node.width, node.height, 10**6) if s is not None) < rules.picture_min_side
+        ):
+            least = min(s for s in (node.width, node.height) if s is not None)
+            dropped.append(Dropped('picture_min_side', 'picture', read.url, node.place, node.url, least))
+        elif any(node.url == link.url for link in links):
+            dropped.append(Dropped('picture_repeated', 'picture', read.url, node.place, node.url))  # OBELICS, step 14.
+        else:
+            links.append(node)
+    return kept, links, language, dropped, filters.broken_by_document(kept, language, mixed, rules)
+
+
+def blocks_of(nodes: Sequence[Text]) -> dict[int, Text]:
+    """Texts as they were before pictures within a sentence divided them."""
+    blocks: dict[int, Text] = {}
+    for node in nodes:
+        begun = blocks.get(node.block)
+        if begun:
+            length, more = len(begun.text), len(node.text)
+            links = (begun.links * length + node.links * more) / (length + more)
+            node = dataclasses.replace(begun, text=f'{begun.text} {node.text}', links=links)
+        blocks[node.block] = node
+    return blocks
+
+
+class _Read(beam.DoFn):
+    """A file -> its pages that the rules of texts keep, where its pictures are, and keys of the texts."""
+
+    def __init__(self, source: PageSource, work: str):
+        self._source, self._work = source, work
+
+    def process(self, path: str) -> Iterator:
+        """Reads all of a file."""
+        readable, problem = warc.seekable(path, self._work)
+        if problem:
+            yield _drop(problem)
+        for found in warc.read_warc(readable):
+            if isinstance(found, warc.Damage):
+                yield _drop(Dropped(found.rule, 'record', path, found.offset, found.said))
+            elif found.type.startswith(('image/', 'refused/')) or named_as_picture(found.url):
+                yield beam.pvalue.TaggedOutput(
+                    'pictures', (join_key(found.url), (found.date, found.place, found.status or found.type))
+                )
+            elif found.type in warc.HTML and found.status == 200:
+                yield from self._page(found)
+
+    def _page(self, response: warc.Response) -> Iterator:
+        rules, where = self._source.rules, response.url
+        try:
+            if page.opted_out(response.robots, response.reserved):
+                raise PageError('page_opt_out', None, response.robots or 'TDM-Reservation: 1')
+            kept, links, language, dropped, broken = read_texts(response, rules)
+        except PageError as error:
+            yield _drop(Dropped(error.rule, 'page', where, -1, error.excerpt, error.value))
+            return
+        yield from map(_drop, dropped)
+        whole = '\n'.join(node.text for node in kept)
+        if broken:
+            yield _drop(Dropped(broken[0], 'document', where, -1, whole, broken[1]))
+            return
+        if len(links) < rules.document_min_pictures:
+            yield _drop(Dropped('document_min_pictures', 'document', where, -1, whole, len(links)))
+            return
+        if duplicates.open_benchmarks(self._source.benchmarks).text(whole, rules.benchmark_words):
+            yield _drop(Dropped('benchmark_words', 'document', where, -1, whole))
+            return
+        name = hashlib.sha256(where.encode('utf-8', 'replace')).hexdigest()[:24]
+        yield (
+            where,
+            Found(
+                name,
+                where,
+                response.date,
+                response.place,
+                language,
+                tuple((link.place, link.url) for link in links),
+                tuple({duplicates.text_key(block.text) for block in blocks_of(kept).values() if block.kind == 'text'}),
+            ),
+        )
+        if rules.document_same_text:
+            yield beam.pvalue.TaggedOutput('keys', (b'=' + duplicates.text_key(whole), name))
+        if rules.document_near_text:
+            for key in duplicates.near_keys(whole):
+                yield beam.pvalue.TaggedOutput('keys', (key, name))
+
+
+def _drop(dropped: Dropped):
+    return beam.pvalue.TaggedOutput('dropped', dropped)
+
+
+def named_as_picture(url: str) -> bool:
+    """Whether a URL says that it is a picture, whatever its server says."""
+    return urllib.parse.urlsplit(url).path.lower().endswith(duplicates.PICTURES)
+
+
+def join_key(url: str) -> str:
+    """By what a link finds its picture: http and https are one."""
+    return url.split('#')[0].removeprefix('https:').removeprefix('http:')
+
+
+def _latest(captures: tuple[str, Iterable[Found]]) -> Iterator[Found | Dropped]:
+    """The latest capture of a URL (OBELICS, step 9)."""
+    url, every = captures
+    *older, latest = sorted(every, key=lambda found: (found.date, found.place))
+    yield latest
+    for found in older:
+        yield Dropped('page_url', 'page', url, -1, f'{found.date} {found.place.path} {found.place.offset}')
+
+
+def _links(found: Found) -> Iterator:
+    for place, url in found.links:
+        yield join_key(url), (found.id, found.url, place, url)
+
+
+class _Judge(beam.DoFn):
+    """A picture with all links to it -> whether it is kept, for each page that shows it."""
+
+    def __init__(self, source: PageSource):
+        self._source = source
+
+    def process(self, item) -> Iterator:
+        """Reads the picture once."""
+        _, groups = item
+        links = sorted(groups['links'])
+        if not links:
+            return
+        captures = sorted(groups['pictures'], reverse=True)
+        rules, data, seen, file = self._source.rules, b'', None, None
+        try:
+            data, file = self._read(captures, links[0][3])
+            seen = look.look_at(data, rules)
+            name = duplicates.open_benchmarks(self._source.benchmarks).picture(seen.hash, rules.benchmark_distance)
+            if name:
+                raise look.LookError('benchmark_distance', None, name)
+        except look.LookError as error:
+            said = f' {error.excerpt}' if error.excerpt else ''
+            shown = data if len(data) <= SAMPLED_BYTES else b''
+            for _, where, place, url in links:
+                yield _drop(Dropped(error.rule, 'picture', where, place, f'{url}{said}', error.value, shown))
+            return
+        for name, _, place, url in links:
+            yield name, Shown(place, url, seen.hash, *file)
+
+    def _read(self, captures, url: str) -> tuple[bytes, tuple[str, int]]:
+        status = None
+        for _, place, status in captures:
+            if status == 200:
+                response = warc.read_at(place)
+                if page.opted_out(response.robots, response.reserved):
+                    raise look.LookError('picture_opt_out', None, response.robots)
+                return response.data, (place.path, place.offset)
+        if path := file_of_url(self._source.pictures, url):
+            with open(path, 'rb') as file:
+                return file.read(self._source.rules.picture_max_bytes + 1), (path, -1)
+        if isinstance(status, str):
+            raise look.LookError(status.removeprefix('refused/'))
+        raise look.LookError('picture_status' if status else 'picture_missing', status)
+
+
+def _same_text(group: tuple[bytes, Iterable[str]]) -> Iterator[tuple[str, tuple[str, str]]]:
+    """All pages but one that share a key, with that one."""
+    key, names = group
+    first, *others = sorted(set(names))
+    rule = 'document_same_text' if key.startswith(b'=') else 'document_near_text'
+    for name in others:
+        yield name, (rule, first)
+
+
+def _whole(group, rules: PageRules) -> Iterator[Whole | Dropped]:
+    """A page with its pictures, unless another page is the same or too few or too many pictures are left."""
+    _, parts = group
+    for found in parts['found']:
+        same = sorted(parts['same'], key=lambda one: (one[0] != 'document_same_text', one))
+        shown = tuple(sorted(parts['shown']))
+        if same:
+            yield Dropped(same[0][0], 'document', found.url, -1, f'The same as the document {same[0][1]}.')
+        elif len(shown) < rules.document_min_pictures:
+            yield Dropped('document_min_pictures', 'document', found.url, -1, '', len(shown))
+        elif rules.document_max_pictures and len(shown) > rules.document_max_pictures:
+            yield Dropped('document_max_pictures', 'document', found.url, -1, '', len(shown))
+        else:
+            yield Whole(found, shown)
+
+
+def _site(found: Found) -> tuple[str, str]:
+    """A site's pages in one language."""
+    return urllib.parse.urlsplit(found.url).netloc.lower(), found.language
+
+
+def _shared_keys(whole: Whole) -> Iterator:
+    """What a page may share with others: its texts with those of its site, its pictures with all."""
+    found, shown = whole
+    for key in found.lines:
+        yield ('text_on_site', *_site(found), key), (found.date, found.id)
+    for url in {one.url for one in shown}:
+        yield ('picture_url_repeats', '', '', url.encode()), (found.date, found.id)
+    for seen in {one.look for one in shown}:
+        yield ('picture_look_repeats', '', found.language, seen), (found.date, found.id)
+    together = '\n'.join(sorted({one.url for one in shown}))
+    key = hashlib.blake2b(together.encode(), digest_size=16).digest()
+    yield ('document_same_pictures', '', '', key), (found.date, found.id)
+
+
+def _marks(
+    group, rules: PageRules, large_sites: Mapping[tuple[str, str], int]
+) -> Iterator[tuple[str, tuple[str, bytes]]]:
+    """What is to be dropped from a page, since others have it."""
+    (rule, site, language, key), pages = group
+    pages = sorted(set(pages))
+    limit = getattr(rules, rule)
+    if not limit:
+        return
+    if rule == 'document_same_pictures':
+        pages = pages[:-1]  # The latest stays.
+    elif rule == 'text_on_site':
+        if len(pages) < max(limit, rules.text_on_site_share * large_sites.get((site, language), 0)):
+            pages, rule = pages[1:], 'document_seen_texts'  # The first page has it, and the others have seen it.
+    elif len(pages) <= limit:
+        return
+    for _, name in pages:
+        yield name, (rule, key)
+
+
+class _Finish(beam.DoFn):
+    """A page with its pictures and marks -> the document."""
+
+    def __init__(self, source: PageSource):
+        self._source = source
+
+    def process(self, item) -> Iterator:
+        """Reads the page again, and its pictures in full."""
+        _, parts = item
+        rules, marked = self._source.rules, set(parts['marks'])
+        for found, shown in parts['whole']:
+            where = found.url
+            if any(rule == 'document_same_pictures' for rule, _ in marked):
+                yield _drop(Dropped('document_same_pictures', 'document', where))
+                continue
+            response = warc.read_at(found.place)
+            kept, _, language, _, _ = read_texts(response, rules)
+            pictures_left, everywhere, seen, every = [], set(), 0, 0
+            for block in blocks_of(kept).values():
+                every += len(block.text)
+                seen += len(block.text) * (('document_seen_texts', duplicates.text_key(block.text)) in marked)
+                if block.kind == 'text' and ('text_on_site', duplicates.text_key(block.text)) in marked:
+                    everywhere.add(block.block)
+                    yield _drop(Dropped('text_on_site', 'text', where, block.place, block.text))
+            texts_left = [node for node in kept if node.block not in everywhere]
+            for one in shown:
+                repeats = [
+                    rule
+                    for rule, key in (
+                        ('picture_url_repeats', one.url.encode()),
+                        ('picture_look_repeats', one.look),
+                    )
+                    if (rule, key) in marked
+                ]
+                if repeats:
+                    yield _drop(Dropped(repeats[0], 'picture', where, one.place, one.url, None, self._sample(one)))
+                else:
+                    pictures_left.append(one)
+            words = texts.number_of_words('\n'.join(node.text for node in texts_left))
+            if rules.document_seen_texts and seen > rules.document_seen_texts * every:
+                yield _drop(Dropped('document_seen_texts', 'document', where, -1, '', seen / every))
+            elif words < rules.document_min_words:
+                yield _drop(Dropped('document_min_words', 'document', where, -1, '', words))
+            elif len(pictures_left) < rules.document_min_pictures:
+                yield _drop(Dropped('document_min_pictures', 'document', where, -1, '', len(pictures_left)))
+            else:
+                yield self._document(found, texts_left, pictures_left, language)
+
+    def _document(self, found: Found, nodes: Sequence[Text], pictures: Sequence[Shown], language: str) -> Document:
+        places, images, block = [], [], 0
+        for node in sorted([*nodes, *pictures], key=lambda one: one.place):
+            if isinstance(node, Shown):
+                places.append('')
+                images.append(_bytes(node))
+                continue
+            if places and not images[-1]:
+                places[-1] += (' ' if node.block == block else '\n\n' if node.apart else '\n') + node.text
+            else:
+                places.append(node.text)
+                images.append(b'')
+            block = node.block
+        meta = dict(language=language, date=found.date, pictures=[one.url for one in pictures])
+        if self._source.licence:
+            meta['licence'] = self._source.licence
+        weights = [1.0 if text else 0.0 for text in places]
+        return Document(found.id, places, images, weights, found.url, json.dumps(meta, ensure_ascii=False))
+
+    def _sample(self, one: Shown) -> bytes:
+        data = _bytes(one)
+        return data if len(data) <= SAMPLED_BYTES else b''
+
+
+def _bytes(one: Shown) -> bytes:
+    if one.offset < 0:
+        with open(one.file, 'rb') as file:
+            return file.read()
+    return warc.read_at(warc.Place(one.file, one.offset)).data

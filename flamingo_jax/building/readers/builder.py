@@ -1,0 +1,98 @@
+"""Files of a published set -> a data set, on Beam: one worker reads a file, with the reader for its ending."""
+
+import glob
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import ClassVar
+
+import tensorflow_datasets as tfds
+
+from flamingo_jax.building.document import Document
+from flamingo_jax.building.ledger import Dropped
+from flamingo_jax.building.readers.containers import extension
+from flamingo_jax.building.readers.folder import Pictures, make_index
+from flamingo_jax.building.runner import beam
+from flamingo_jax.building.write import DocumentsBuilder, Sources
+
+Reader = Callable[[str, str, Pictures], Iterator[Document | Dropped]]
+
+
+class PublishedBuilder(DocumentsBuilder, skip_registration=True):
+    """A TFDS builder of a published set. A subclass in `data/` gives READERS."""
+
+    VERSION = tfds.core.Version('1.0.0')
+    READERS: ClassVar[Mapping[str, Reader]] = {}  # By the ending of a file.
+
+    def __init__(self, source: str = '', pictures: str = '', **rest):
+        """Finds the files.
+
+        Args:
+          source: the files of the set: a path, which may have the signs * and **.
+          pictures: the folder (or file) with the pictures or films that the set names; '' if it holds them itself.
+
+        Raises:
+          FileNotFoundError: there are no such files.
+          ValueError: they are not all of one kind, or of one that is not read.
+        """
+        self._pictures = pictures
+        if pictures and not os.path.exists(pictures):
+            raise FileNotFoundError(f'There is no folder {pictures}. Give --pictures the folder of the pictures.')
+        self._files = _named(source, self.READERS) if source else []
+        super().__init__(**rest)
+
+    def sources(self, pipeline: beam.Pipeline, work: str) -> Sources:
+        """The documents of all files."""
+        index = None
+        if self._pictures:
+            index = f'{work}/index'
+            make_index(self._pictures, index)
+        pictures = Pictures(self._pictures or None, index)
+        # Each file is an element of its own, so that a runner can spread them.
+        files = pipeline | beam.Create(self._files) | beam.Reshuffle()
+        made = files | 'read' >> beam.ParDo(_Read(dict(self.READERS), pictures)).with_outputs('dropped', main='kept')
+        return Sources({'train': made.kept}, [made.dropped])
+
+
+class _Read(beam.DoFn):
+    """(path, name) -> the documents of a file, and what was dropped."""
+
+    def __init__(self, readers: Mapping[str, Reader], pictures: Pictures):
+        self._readers, self._pictures = readers, pictures
+
+    def process(self, file):
+        """Reads a file."""
+        path, name = file
+        try:
+            for one in self._readers[extension(path)](path, name, self._pictures):
+                yield beam.pvalue.TaggedOutput('dropped', one) if isinstance(one, Dropped) else one
+        except OSError as error:
+            yield beam.pvalue.TaggedOutput('dropped', Dropped('file_unreadable', 'file', name, excerpt=str(error)))
+
+
+def _named(source: str, readers: Mapping[str, Reader]) -> list[tuple[str, str]]:
+    """The path of each file, and its name from the folder that all have in common."""
+    paths = sorted(path for path in glob.glob(os.path.expanduser(source), recursive=True) if os.path.isfile(path))
+    if not paths:
+        raise FileNotFoundError(f'There is no file {source}. Give --source the files of the set, such as FOLDER/*.tar.')
+    endings = sorted({extension(path) for path in paths})
+    if len(endings) > 1 or endings[0] not in readers:
+        raise ValueError(
+            f'{source} names files that end in {", ".join(map(repr, endings))}. This data set is read from files of '
+            f'one kind, {" or ".join(sorted(readers))}. Narrow --source.'
+        )
+    root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
+    return [(os.path.abspath(path), os.path.relpath(os.path.abspath(path), root)) for path in paths]
+
+
+def summary(folder: pathlib.Path) -> str:
+    """What a data set holds and what was dropped, as lines for whoever is about to train on it."""
+    counts = json.loads((folder / 'ledger.json').read_text())
+    lines = [
+        f'{folder}, {split}: {of_split["documents"]:,} documents with {of_split["pictures"]:,} pictures'
+        for split, of_split in counts['kept'].items()
+    ]
+    for rule, of_rule in sorted(counts['dropped'].items(), key=lambda item: -sum(item[1].values())):
+        lines += [f'  dropped by {rule}: {number:,} ({what})' for what, number in of_rule.items()]
+    return '\n'.join(lines)

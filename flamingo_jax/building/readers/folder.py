@@ -1,0 +1,233 @@
+"""Finds the pictures and films that a set names.
+
+A set names a picture by a file's name or by a URL. The folder holds the files by their names, at HOST/PATH, or named by
+the SHA-256 of the URL; or what img2dataset wrote: tars, or files, with a .json beside each picture that has its URL.
+An index by name and URL is made once and mapped into memory, so that all workers share it.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import tarfile
+import urllib.parse
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from flamingo_jax.building.ledger import Dropped
+from flamingo_jax.building.readers.containers import json_file, parquet_rows
+from flamingo_jax.building.readers.pictures import FILMS, PICTURES, decoded
+
+ENTRY = np.dtype(
+    [('key', '<u8'), ('path', '<u8'), ('path_length', '<u2'), ('offset', '<u8'), ('length', '<u8')]
+)  # Of an index: a hash of the name, where its file's path is, and where it lies in that file.
+
+
+class Pictures:
+    """The files of a folder, by the names and URLs by which a set knows them."""
+
+    def __init__(self, folder: str | None = None, index: str | None = None):
+        """No folder: the set holds its pictures itself. index: what `make_index` made, if names are not paths."""
+        self._folder, self._index = folder, index
+
+    def read(self, name: Any) -> bytes | None:
+        """The file of this path, base name or URL; None if there is none. A path never leads out of the folder."""
+        if self._folder is None or not isinstance(name, str) or not name or '\0' in name:
+            return None
+        path = pathlib.PurePosixPath(name)
+        if '://' in name:
+            path = file_of_url(self._folder, name)
+        elif path.is_absolute() or '..' in path.parts:
+            path = ''
+        if path:
+            with contextlib.suppress(OSError):
+                return (pathlib.Path(self._folder) / path).read_bytes()
+        return self._indexed(name)
+
+    def _indexed(self, name: str) -> bytes | None:
+        if self._index is None or not os.path.getsize(f'{self._index}.keys'):
+            return None
+        if not hasattr(self, '_keys'):
+            self._keys = np.memmap(f'{self._index}.keys', np.uint64, 'r')
+            self._entries = np.memmap(f'{self._index}.places', ENTRY, 'r')
+        key = np.uint64(_key(name))
+        at = int(np.searchsorted(self._keys, key))
+        if at == len(self._keys) or self._keys[at] != key:
+            return None
+        _, path_at, path_length, offset, length = self._entries[at].tolist()
+        try:
+            with open(f'{self._index}.paths', 'rb') as paths:
+                paths.seek(path_at)
+                path = os.fsdecode(paths.read(path_length))
+            with open(path, 'rb') as opened:
+                opened.seek(offset)
+                return opened.read(length)
+        except OSError:
+            return None
+
+    def __getstate__(self):
+        """Without the index, which each worker maps itself."""
+        return dict(_folder=self._folder, _index=self._index)
+
+
+def file_of_url(folder: str, url: str) -> str:
+    """The file of a URL in a folder, at HOST/PATH or named by the SHA-256 of the URL; '' if there is none."""
+    if not folder:
+        return ''
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host = parts.hostname
+    except ValueError:  # Such as a host of brackets.
+        return ''
+    path = urllib.parse.unquote(parts.path).lstrip('/').replace('\0', '')
+    hashed = hashlib.sha256(url.encode('utf-8', 'replace')).hexdigest()
+    names = [f'{host}/{path}', hashed, f'{hashed}{pathlib.PurePosixPath(path).suffix}']
+    if parts.query:
+        names.insert(0, f'{host}/{path}?{parts.query}')  # As wget names it.
+    for name in names:
+        found = os.path.realpath(os.path.join(folder, name.replace('\0', '')))
+        if found.startswith(os.path.realpath(folder) + os.sep) and os.path.isfile(found):
+            return found
+    return ''
+
+
+def make_index(folder: str, out: str) -> int:
+    """Indexes all pictures and films under a folder, and in its tars, by base name and by URL.
+
+    `folder` may also be a file with pictures in base64: MIMIC-IT's images.parquet or XX.json. If two files have the
+    same name, the first in the order of paths is found. Memory does not grow with the number of pictures.
+
+    Args:
+      out: beginning of the names of the files to write.
+
+    Returns:
+      The number of pictures and films.
+
+    Raises:
+      ValueError: a file of base64 cannot be read.
+    """
+    with _Index(out) as index:
+        if os.path.isfile(folder):
+            return _of_base64(folder, out, index)
+        pictures = 0
+        for path in tqdm(_files(folder), unit=' files', desc='index of pictures', delay=2):
+            if path.endswith('.tar'):
+                inside = list(_in_tar(path))
+            elif path.lower().endswith(PICTURES + FILMS):
+                inside = [(os.path.basename(path), 0, os.path.getsize(path), _url_beside(path))]
+            else:
+                continue
+            index.add(path, [(key, at, size) for name, at, size, url in inside for key in (name, url) if key])
+            pictures += len(inside)
+        return pictures
+
+
+def _files(folder: str) -> Iterator[str]:
+    for within, folders, names in os.walk(folder):
+        folders.sort()
+        yield from (os.path.join(within, name) for name in sorted(names))
+
+
+class _Index:
+    """Writes OUT.paths, the paths one after the other, OUT.keys, sorted, and OUT.places, in the order of the keys.
+
+    Entries go to files by the first bits of their keys, so that only one part is sorted in memory at a time.
+    """
+
+    def __init__(self, out: str):
+        self._out, self._names = out, [f'{out}.part-{part}' for part in range(64)]
+
+    def __enter__(self) -> '_Index':
+        self._paths, self._parts = open(f'{self._out}.paths', 'wb'), [open(name, 'wb') for name in self._names]
+        return self
+
+    def add(self, path: str, entries: list[tuple[str, int, int]]) -> None:
+        """Adds (key, offset, length) of what is in a file."""
+        encoded = os.fsencode(path)
+        at = self._paths.tell()
+        self._paths.write(encoded)
+        rows = np.array([(_key(key), at, len(encoded), *place) for key, *place in entries], ENTRY)
+        of_part = rows['key'] >> np.uint64(58)
+        for part in np.unique(of_part):
+            self._parts[part].write(rows[of_part == part].tobytes())
+
+    def __exit__(self, *_) -> None:
+        self._paths.close()
+        with open(f'{self._out}.keys', 'wb') as keys, open(f'{self._out}.places', 'wb') as places:
+            for name, part in zip(self._names, self._parts, strict=True):
+                part.close()
+                rows = np.fromfile(name, ENTRY)
+                rows = rows[np.argsort(rows['key'], kind='stable')]
+                keys.write(rows['key'].tobytes())
+                places.write(rows.tobytes())
+                os.remove(name)
+
+
+def _of_base64(path: str, out: str, index: _Index) -> int:
+    """Writes the pictures of a file of base64 to OUT.pictures and indexes them."""
+    number = 0
+    with open(f'{out}.pictures', 'wb') as file:
+        for name, text in tqdm(_base64_rows(path), unit=' pictures', desc='index of pictures', delay=2):
+            if (data := decoded(text)) is not None:
+                index.add(file.name, [(name, file.tell(), len(data))])
+                file.write(data)
+                number += 1
+    return number
+
+
+def _base64_rows(path: str) -> Iterator[tuple[str, str]]:
+    """(id, base64) of a .json object, or of a .parquet file whose index or first other column is the id."""
+    if path.lower().endswith('.parquet'):
+        for row in parquet_rows(path, path):
+            if isinstance(row, Dropped):
+                raise ValueError(f'The pictures in {path} cannot be read: {row.excerpt}. Fetch the file again.')
+            text = row.value.pop('base64', None)
+            yield str(next(iter(row.value.values()), '')), text
+        return
+    row = json_file(path, path)
+    if isinstance(row, Dropped) or not isinstance(row.value, dict):
+        raise ValueError(f'The pictures in {path} cannot be read: it is no JSON object. Fetch the file again.')
+    yield from row.value.items()
+
+
+def _in_tar(path: str) -> Iterator[tuple[str, int, int, str]]:
+    """(name, offset, length, URL) of each picture in a tar, as far as it is whole."""
+    waiting: list[tuple[str, int, int]] = []
+    with contextlib.suppress(tarfile.TarError, OSError, EOFError), tarfile.open(path, 'r:') as tar:
+        while (member := tar.next()) is not None:
+            tar.members.clear()
+            stem, ending = os.path.splitext(os.path.basename(member.name))
+            if ending.lower() in PICTURES + FILMS:
+                waiting.append((stem + ending, member.offset_data, member.size))
+            elif ending == '.json':
+                url = _url(tar.extractfile(member).read())
+                for name, offset, length in waiting:
+                    yield name, offset, length, url if os.path.splitext(name)[0] == stem else ''
+                waiting = []
+    for name, offset, length in waiting:
+        yield name, offset, length, ''
+
+
+def _url_beside(path: str) -> str:
+    try:
+        return _url(pathlib.Path(os.path.splitext(path)[0] + '.json').read_bytes())
+    except OSError:
+        return ''
+
+
+def _url(data: bytes) -> str:
+    """The URL in the .json that img2dataset writes beside a picture."""
+    try:
+        url = json.loads(data)['url']
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return ''
+    return url if isinstance(url, str) else ''
+
+
+def _key(name: str) -> int:
+    digest = hashlib.blake2b(name.encode('utf-8', 'surrogatepass'), digest_size=8)
+    return int.from_bytes(digest.digest(), 'little')

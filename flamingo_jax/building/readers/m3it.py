@@ -1,0 +1,24 @@
+"""M3IT: JSON lines with `instruction`, `inputs`, `outputs`, and the pictures in base64 inside."""
+
+from collections.abc import Iterator
+
+from flamingo_jax.building.document import Document
+from flamingo_jax.building.ledger import Dropped
+from flamingo_jax.building.readers.containers import Row
+from flamingo_jax.building.readers.draft import Draft
+from flamingo_jax.building.readers.folder import Pictures
+from flamingo_jax.building.readers.pictures import decoded
+from flamingo_jax.building.readers.questions import ask
+
+KEYS = ('image_base64_str', 'image_str', 'img_str', 'image')  # Of the pictures; the first that is there counts.
+
+
+def document(row: Row, pictures: Pictures) -> Iterator[Document | Dropped]:
+    """The document of a line. It holds its own pictures: `pictures` is not used."""
+    draft = Draft(row.where)
+    images = next((row.value[key] for key in KEYS if key in row.value), [])
+    for image in images if isinstance(images, list) else [images]:
+        draft.picture(decoded(image))
+    question = ' '.join(filter(None, (row.value['instruction'].strip(), (row.value.get('inputs') or '').strip())))
+    ask(draft, question, row.value['outputs'])
+    yield from draft.finish()

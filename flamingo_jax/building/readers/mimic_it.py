@@ -1,0 +1,76 @@
+"""MIMIC-IT: XX_instructions.json, in which an instruction names its pictures and related instructions.
+
+The related ones become the shots of the document, in their order; the instruction itself comes last. `--pictures` is
+images.parquet (image id, base64) or XX.json (its older form).
+"""
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import PIL.Image
+
+from flamingo_jax.building.document import Document
+from flamingo_jax.building.ledger import Dropped
+from flamingo_jax.building.readers.containers import Row, documents, json_file
+from flamingo_jax.building.readers.draft import Draft
+from flamingo_jax.building.readers.folder import Pictures
+from flamingo_jax.building.readers.pictures import picture_rule
+from flamingo_jax.building.readers.questions import ask
+
+FILMS = ('DC_', 'E4D_', 'TVC_')  # Dense captions, Ego4D, TV captions: the images of an instruction are frames.
+
+
+def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Dropped]:
+    """The documents of a file. It is read into memory, since any instruction may name any other."""
+    file = json_file(path, name)
+    if isinstance(file, Dropped):
+        yield file
+        return
+    instructions = file.value.get('data') if isinstance(file.value, dict) else None
+    if not isinstance(instructions, dict):
+        yield Dropped('json_damaged', 'file', name, excerpt='it has no `data` with the instructions by their id')
+        return
+
+    def make(row: Row) -> Iterator[Document | Dropped]:
+        identity, own = row.value
+        draft = Draft(row.where)
+        for other in own.get('rel_ins_ids') or []:
+            if other == identity:
+                continue
+            if other not in instructions:
+                draft.drop('related_instruction_missing', 'document', str(other))
+            else:
+                _add(draft, str(other), instructions[other], pictures)
+        if _add(draft, identity, own, pictures):
+            yield from draft.finish()
+        else:
+            yield from draft.give_up('document_without_picture', own.get('instruction'))
+
+    rows = (Row(f'{name}#{identity}', (identity, own)) for identity, own in instructions.items())
+    yield from documents(rows, make)
+
+
+def _add(draft: Draft, identity: str, instruction: dict[str, Any], pictures: Pictures) -> bool:
+    """Adds an instruction with its pictures, unless one is missing: then a shot would show something else."""
+    names = instruction['image_ids']
+    found = [pictures.read(name) for name in names]
+    bad = [name for name, data in zip(names, found, strict=True) if data is None or picture_rule(data)]
+    if bad or not found:
+        draft.drop('picture_missing', 'picture', ' '.join(map(str, bad)) or identity)
+        return False
+    if identity.startswith(FILMS):
+        draft.film(_clip(found), identity)
+    else:
+        for data in found:
+            draft.add(data)
+    return ask(draft, instruction['instruction'], instruction['answer'])
+
+
+def _clip(frames: list[bytes]) -> bytes:
+    """Frames, a second apart, as an animated WebP of the size of the first."""
+    images = [PIL.Image.open(io.BytesIO(frame)).convert('RGB') for frame in frames]
+    images = [image if image.size == images[0].size else image.resize(images[0].size) for image in images]
+    clip = io.BytesIO()
+    images[0].save(clip, 'WEBP', save_all=True, append_images=images[1:], duration=1000, quality=90)
+    return clip.getvalue()

@@ -1,0 +1,71 @@
+"""Checks that a picture or film can be read, before training."""
+
+import base64
+from typing import Any
+
+from flamingo_jax.building.look import LookError, look_at
+from flamingo_jax.building.rules import PageRules
+from flamingo_jax.inputs.films import to_film
+from flamingo_jax.inputs.images import PictureError
+
+LARGEST_FILM = 2**28  # Bytes.
+PICTURES = ('.jpg', '.jpeg', '.png', '.webp', '.gif', '.bmp', '.tif', '.tiff')
+FILMS = ('.mp4', '.webm', '.mkv', '.avi', '.mov', '.m4v', '.mpg', '.mpeg')
+# Published sets are filtered already. What is left to ask is whether a picture can be read, in reasonable memory.
+READABLE = PageRules(
+    picture_formats=('JPEG', 'MPO', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF'),
+    picture_min_side=1,
+    picture_aspect=0.0,
+    picture_one_colour=0.0,
+    picture_max_bytes=0,
+)
+
+
+def picture_rule(data: bytes) -> str:
+    """The rule that drops an encoded picture; '' keeps it. It is decoded, at reduced scale where the format can."""
+    try:
+        look_at(data, READABLE)
+    except LookError as error:
+        return error.rule
+    return ''
+
+
+def film_rule(data: bytes) -> str:
+    """The rule that drops an encoded clip; '' keeps it. Decodes its last seconds, as training would.
+
+    Raises:
+      ImportError: it is a video file, and PyAV is not installed.
+    """
+    if not data:
+        return 'film_empty'
+    if len(data) > LARGEST_FILM:
+        return 'film_too_large'
+    try:
+        to_film(data, 2, 16, 'squash', start=1.0)
+    except PictureError:
+        require_av()
+        return 'film_unreadable'
+    return ''
+
+
+def require_av() -> None:
+    """Checks that video files can be read.
+
+    Raises:
+      ImportError: PyAV is not installed.
+    """
+    try:
+        import av
+    except ImportError as error:
+        raise ImportError(f"Video files are read with PyAV: pip install 'flamingo_jax[films]' ({error}).") from error
+    av.logging.set_level(av.logging.PANIC)  # What FFmpeg says of damaged files.
+
+
+def decoded(text: Any) -> bytes | None:
+    """The bytes of a text in base64, with or without 'data:image/png;base64,'; b'' if it is none, None without text."""
+    if not isinstance(text, str):
+        return None
+    try:
+        return base64.b64decode(text.partition(',')[2] if text.startswith('data:') else text)
+    except ValueError:
+        return b''

@@ -1,0 +1,91 @@
+"""What is kept of web pages. Each rule is a field; what a rule drops is in the ledger under the field's name.
+
+M3W is the paper's own set (section 3.2.1, appendix A.1 to A.3). OBELICS (Laurençon et al. 2023, appendix A.2) is the
+public recipe with values; its numbers are those of its published code, by the step of its pipeline. 'Ours' says why.
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class PageRules:
+    """Values of all rules. A limit of 0 switches a rule off."""
+
+    # A page, before it is read.
+    page_max_bytes: int = 10_000_000  # Ours: beyond it, a page is generated or an attack.
+    page_max_nodes: int = 100_000  # Ours: likewise; elements and texts.
+    page_max_pictures: int = 1_000  # Ours: links to pictures; a gallery, no document.
+
+    # Texts. A text is what stands between two ends of a block: a paragraph, a heading, a caption.
+    text_min_words: int = 4  # OBELICS, step 5.
+    heading_min_words: int = 1  # Ours: headings and captions are short, and say most about the pictures beside them.
+    text_max_words: int = 1000  # OBELICS, step 5.
+    text_character_repetition: float = 0.2  # Of sequences of 10 characters. OBELICS, step 5: 0.1, see below.
+    text_word_repetition: float = 0.2  # Of sequences of 5 words. OBELICS, step 5: 0.1.
+    text_special_characters: float = 0.3  # OBELICS, step 5.
+    heading_special_characters: float = 0.5  # Ours: 'Figure 16.227. The mask' has 0.32.
+    text_stop_words: float = 0.15  # In English, of texts of 12 words or more. OBELICS, step 5: 0.3, of all.
+    text_stop_words_elsewhere: float = 0.05  # Ours: many languages have endings where English has words.
+    text_punctuation: float = 0.001  # OBELICS, step 5: punctuation marks a word, of texts of 12 words or more.
+    text_links: float = 0.5  # Ours: the share of characters inside links, from which a text is a menu.
+    text_spam_words: float = 0.12  # OBELICS, step 14: the share of words such as 'subscribe', if there are two.
+
+    # Pictures.
+    picture_min_side: int = 64  # M3W. OBELICS has 150.
+    picture_max_side: int = 20_000  # OBELICS, step 5.
+    picture_max_pixels: int = 100_000_000  # Ours: more is an attack on the decoder.
+    picture_max_bytes: int = 20_000_000  # Ours.
+    picture_aspect: float = 3.0  # M3W, either way. OBELICS has 2.
+    picture_one_colour: float = 3.0  # M3W drops pictures of a single colour: all grey levels within so many of 255.
+    picture_formats: tuple[str, ...] = ('JPEG', 'PNG', 'WEBP')  # OBELICS, step 5. By content, not by name.
+
+    # Documents.
+    document_min_pictures: int = 1  # M3W and OBELICS, step 6.
+    document_max_pictures: int = 30  # OBELICS, step 6.
+    document_min_words: int = 10  # OBELICS, step 6.
+    document_max_words: int = 2000  # OBELICS, step 6.
+    document_character_repetition: float = 0.2  # OBELICS, step 6: 0.1.
+    document_word_repetition: float = 0.2  # OBELICS, step 6.
+    document_special_characters: float = 0.275  # OBELICS, step 6.
+    document_stop_words: float = 0.2  # In English. OBELICS, step 6: 0.35.
+    document_stop_words_elsewhere: float = 0.08  # Ours: as for texts.
+    document_punctuation: float = 0.03  # OBELICS, step 6.
+    document_mixed_languages: float = 0.25  # Ours: the share of long texts not in the document's language.
+    document_languages: tuple[str, ...] = ()  # ISO 639-1 codes to keep; () keeps every language.
+
+    # Duplicates.
+    # A text that is on so many pages of a site in one language is dropped from all (OBELICS, step 10: 2 pages).
+    text_on_site: int = 3
+    text_on_site_share: float = 0.02  # Ours: and on such a share of them. Else it is a quotation.
+    document_seen_texts: float = 0.5  # Ours: the share of a document's text that documents before it on its site have.
+    document_same_text: bool = True  # Exactly the same texts.
+    document_near_text: bool = True  # MinHash, as in FineWeb: 14 bands of 8 hashes of 5 words, about .75 alike.
+    document_same_pictures: bool = True  # OBELICS, step 12: the same set of pictures' URLs.
+    picture_url_repeats: int = 10  # OBELICS, step 7: most documents in which a picture's URL occurs.
+    picture_look_repeats: int = 50  # Ours: the same for pictures of one look, in documents of one language.
+    benchmark_distance: int = 12  # Ours: most bits of 256 in which the hash of a benchmark's picture differs.
+    benchmark_words: int = 13  # GPT-3's: a run of so many words that a benchmark's text has too.
+
+
+# Where these differ from OBELICS, its values lost what a reader would keep: looked at in GIMP's manual, captions,
+# headings, short sentences, and every document that repeats a term often (data/debian_pages/README.md has the numbers).
+DEFAULT = PageRules()
+
+# OBELICS as published, where it has a value; its limits for pictures are stricter than the paper's.
+OBELICS = PageRules(
+    heading_min_words=4,
+    text_character_repetition=0.1,
+    text_word_repetition=0.1,
+    heading_special_characters=0.3,
+    text_stop_words=0.3,
+    picture_min_side=150,
+    picture_aspect=2.0,
+    document_character_repetition=0.1,
+    document_stop_words=0.35,
+    document_mixed_languages=0.0,
+    text_on_site=2,
+    text_on_site_share=0.0,
+    document_seen_texts=0.0,
+    text_links=0.0,
+    picture_look_repeats=0,
+)

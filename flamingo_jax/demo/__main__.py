@@ -1,0 +1,65 @@
+"""Serves a page on which one teaches a Flamingo by examples, and asks it. Prints its address.
+
+    pip install 'flamingo_jax[demo]'
+    python -m flamingo_jax.demo [--checkpoint=BUNDLE_OR_WORKDIR] [--port=8321]
+
+The default is the model that comes with the package. The page is served on this machine only. Nothing is sent
+elsewhere or written to disk.
+"""
+
+from absl import flags
+
+from flamingo_jax import commands
+from flamingo_jax.quickstart import ROOT
+
+if __name__ == '__main__':
+    flags.DEFINE_string('checkpoint', str(ROOT / 'experiments' / 'picture_dictionary'), 'A bundle, or a workdir.')
+    flags.DEFINE_integer('port', 8321, 'Port of 127.0.0.1; 0 takes a free one.', lower_bound=0, upper_bound=65535)
+    flags.DEFINE_bool('open', False, 'Also open the page in the default browser.')
+    commands.start(__doc__)
+
+import contextlib
+import os
+import socket
+import webbrowser
+
+
+def listen(port: int) -> socket.socket:
+    """A socket on the loopback. Ends the command if the port is taken, before the model is loaded."""
+    found = socket.socket()
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind(('127.0.0.1', port))
+        found.listen()
+    except OSError as error:
+        commands.refuse(f'Port {port} cannot be used ({error.strerror}). Choose another with --port, or 0 for any.')
+    return found
+
+
+def main() -> None:
+    """Serves the page until Ctrl-C."""
+    try:
+        import uvicorn  # Only the page needs it.
+
+        from flamingo_jax.demo import server
+    except ModuleNotFoundError as error:
+        if error.name not in ('starlette', 'uvicorn'):
+            raise
+        commands.refuse("The page needs a web server. Install it: pip install 'flamingo_jax[demo]'")
+    from flamingo_jax.demo.ready import ready_sets
+    from flamingo_jax.inference.pretrained import load
+
+    with listen(flags.FLAGS.port) as found:
+        flamingo = load(flags.FLAGS.checkpoint)
+        app = server.make_app(flamingo, os.path.relpath(flags.FLAGS.checkpoint), ready_sets())
+        address = f'http://127.0.0.1:{found.getsockname()[1]}'
+        print(f'The page is at {address} (Ctrl-C ends it).', flush=True)
+        if flags.FLAGS.open:
+            with contextlib.suppress(webbrowser.Error):
+                webbrowser.open(address)
+        config = uvicorn.Config(app, log_level='warning', limit_concurrency=server.AT_ONCE, timeout_graceful_shutdown=1)
+        uvicorn.Server(config).run(sockets=[found])
+
+
+if __name__ == '__main__':
+    main()

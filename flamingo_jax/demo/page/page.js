@@ -1,0 +1,609 @@
+// The page: a strip of cards, what is asked about it, and what comes back.
+//
+// A card is {id, name, frames, text}: a picture as data URLs (none for text alone, several for a film) and the text
+// after it. The server keeps nothing, so each request carries the whole strip.
+
+const $ = id => document.getElementById(id)
+const about = await (await fetch('about')).json()
+const KEPT = 'strip' // Name in this tab's session storage, with which the strip survives a reload.
+const VARIANTS = ['model', 'shuffled', 'without']
+const METHODS = {greedy: [], sampling: ['temperature', 'top_k', 'top_p', 'seed'], beams: ['num_beams']}
+
+let cards = []
+let latest = 0 // Number of the newest card.
+const running = new Map() // What is being asked -> its AbortController.
+
+// ---- Cards -------------------------------------------------------------------------------------------------------
+
+function newCard(name, frames, text = '') {
+  return {id: ++latest, name, frames, text}
+}
+
+function setCards(list) {
+  cards = list
+  render()
+}
+
+function render() {
+  const focused = document.activeElement
+  const there = new Map([...$('strip').children].map(li => [Number(li.dataset.id), li]))
+  const items = cards.map(card => there.get(card.id) ?? makeItem(card))
+  if (items.length !== $('strip').children.length || items.some((li, i) => $('strip').children[i] !== li)) {
+    $('strip').replaceChildren(...items)
+    if (focused?.isConnected) focused.focus() // A card that moves loses the focus.
+  }
+  items.forEach((li, i) => {
+    const [card, last] = [cards[i], i === cards.length - 1]
+    li.className = [last && 'open', !card.frames && 'reading', card.frames?.length === 0 && 'text'].filter(Boolean).join(' ')
+    const image = li.querySelector('img')
+    if (card.frames?.length && image.src !== card.frames[0]) image.src = card.frames[0]
+    image.alt = card.name
+    image.style.objectFit = {crop: 'cover', squash: 'fill'}[about.fit] ?? 'contain' // As the model takes it.
+    li.querySelector('figcaption').textContent =
+      !card.frames ? `Reading ${card.name}…` : card.frames.length > 1 ? `${card.name}, ${card.frames.length} frames` : card.name
+    const handle = li.querySelector('.handle')
+    handle.textContent = `⠿ ${i + 1}`
+    handle.setAttribute('aria-label', `Card ${i + 1} of ${cards.length}${card.name && `, ${card.name}`}. Arrow keys move it, Delete removes it.`)
+    for (const [side, ends] of [['left', i === 0], ['right', last]]) {
+      const button = li.querySelector(`.${side}`)
+      button.disabled = ends
+      button.setAttribute('aria-label', `Move card ${i + 1} to the ${side}`)
+    }
+    li.querySelector('.remove').setAttribute('aria-label', `Remove card ${i + 1}`)
+    const text = li.querySelector('textarea')
+    if (text.value !== card.text) text.value = card.text
+    text.placeholder = last ? 'The model goes on here' : 'Its text'
+    text.setAttribute('aria-label', `Text of card ${i + 1}${last ? ', which the model continues' : ''}`)
+  })
+  $('empty').hidden = cards.length > 0
+  changed()
+}
+
+function makeItem(card) {
+  const li = $('card').content.firstElementChild.cloneNode(true)
+  li.dataset.id = card.id
+  const text = li.querySelector('textarea')
+  text.oninput = () => { card.text = text.value; changed() }
+  li.querySelector('.left').onclick = () => move(card, -1)
+  li.querySelector('.right').onclick = () => move(card, 1)
+  li.querySelector('.remove').onclick = () => remove(card)
+  const handle = li.querySelector('.handle')
+  handle.onkeydown = event => {
+    const by = {ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1}[event.key]
+    if (by) move(card, by)
+    else if (event.key === 'Delete' || event.key === 'Backspace') remove(card)
+    else return
+    event.preventDefault()
+  }
+  for (const part of [handle, li.querySelector('figure')]) {
+    part.ondragstart = event => {
+      event.dataTransfer.setData('text/x-card', card.id)
+      event.dataTransfer.effectAllowed = 'move'
+      event.dataTransfer.setDragImage(li, 20, 20)
+      li.classList.add('dragged')
+    }
+    part.ondragend = unmark
+  }
+  return li
+}
+
+function move(card, by) {
+  const [from, to] = [cards.indexOf(card), cards.indexOf(card) + by]
+  if (to < 0 || to >= cards.length) return
+  cards.splice(to, 0, ...cards.splice(from, 1))
+  render()
+  say(`Card ${from + 1} is now card ${to + 1} of ${cards.length}.`)
+}
+
+function remove(card) {
+  const i = cards.indexOf(card)
+  setCards(cards.filter(other => other !== card))
+  const next = $('strip').children[Math.min(i, cards.length - 1)]
+  ;(next?.querySelector('.handle') ?? $('add')).focus()
+  say(`Card ${i + 1} is removed.`)
+}
+
+// ---- Dragging ----------------------------------------------------------------------------------------------------
+
+// The place in the strip at which something that is dropped goes, and the card beside which a line shows it.
+function placeOf(event) {
+  const items = [...$('strip').children]
+  const li = event.target.closest?.('#strip li')
+  if (!li) return {at: cards.length, li: items.at(-1), side: 'after'}
+  const box = li.getBoundingClientRect()
+  const narrow = getComputedStyle($('strip')).gridTemplateColumns.split(' ').length === 1
+  const after = narrow ? event.clientY > box.top + box.height / 2 : event.clientX > box.left + box.width / 2
+  return {at: items.indexOf(li) + after, li, side: after ? 'after' : 'before'}
+}
+
+function unmark() {
+  $('strip').classList.remove('over')
+  for (const li of $('strip').children) li.classList.remove('before', 'after', 'dragged')
+}
+
+document.addEventListener('dragover', event => {
+  const types = event.dataTransfer.types
+  if (!types.includes('Files') && !types.includes('text/x-card')) return
+  event.preventDefault()
+  $('strip').classList.add('over')
+  for (const li of $('strip').children) li.classList.remove('before', 'after')
+  const {li, side} = placeOf(event)
+  li?.classList.add(side)
+})
+document.addEventListener('dragleave', event => { if (!event.relatedTarget) unmark() })
+document.addEventListener('drop', event => {
+  const [id, files] = [Number(event.dataTransfer.getData('text/x-card')), [...event.dataTransfer.files]]
+  if (!id && !files.length) return // Text that is dragged into a field.
+  event.preventDefault()
+  unmark()
+  const {at} = placeOf(event)
+  if (files.length) return addFiles(files, at)
+  const from = cards.findIndex(card => card.id === id)
+  if (from < 0) return
+  const [card] = cards.splice(from, 1)
+  cards.splice(at - (from < at), 0, card)
+  render()
+})
+
+// ---- Pictures ----------------------------------------------------------------------------------------------------
+
+async function addFiles(files, at = cards.length) {
+  const added = []
+  for (const file of files) {
+    if (/\.json$/i.test(file.name)) { await openStrip(file); continue }
+    const card = newCard(file.name || 'pasted.png', null)
+    cards.splice(at++, 0, card)
+    added.push([card, file])
+  }
+  render()
+  for (const [card, file] of added) {
+    try {
+      const body = file.size > about.upload_bytes && !file.type.startsWith('video/') ? await shrink(file) : file
+      if (body.size > about.upload_bytes) throw Error(`This is larger than ${about.upload_bytes / 2 ** 20} MiB. Send less.`)
+      card.frames = (await post('picture', body)).frames
+    } catch (error) {
+      notice(`${card.name}: ${error.message}`)
+      cards = cards.filter(other => other !== card)
+    }
+    render()
+  }
+}
+
+// A still too large to send, made smaller here.
+async function shrink(file) {
+  const image = await createImageBitmap(file).catch(() => {
+    throw Error(`This is larger than ${about.upload_bytes / 2 ** 20} MiB, and the browser cannot read it as a picture.`)
+  })
+  return toBlob(image, image.width, image.height)
+}
+
+function toBlob(image, width, height) {
+  const scale = Math.min(1, 2 * about.shown / Math.max(width, height))
+  const canvas = Object.assign(document.createElement('canvas'),
+    {width: Math.max(1, Math.round(width * scale)), height: Math.max(1, Math.round(height * scale))})
+  const context = canvas.getContext('2d')
+  context.imageSmoothingQuality = 'high'
+  context.drawImage(image, 0, 0, canvas.width, canvas.height)
+  return new Promise(resolve => canvas.toBlob(resolve, 'image/png'))
+}
+
+$('add').onclick = () => $('files').click()
+$('files').onchange = () => { addFiles([...$('files').files]); $('files').value = '' }
+$('add-text').onclick = () => {
+  setCards([...cards, newCard('', [])])
+  $('strip').lastElementChild.querySelector('textarea').focus()
+}
+$('clear').onclick = () => { setCards([]); $('about-set').textContent = ''; $('add').focus() }
+document.addEventListener('paste', event => {
+  const files = [...event.clipboardData.files]
+  if (!files.length) return
+  event.preventDefault()
+  addFiles(files)
+})
+
+const video = $('shot').querySelector('video')
+$('camera').onclick = async () => {
+  try {
+    video.srcObject = await navigator.mediaDevices.getUserMedia({video: true})
+    $('shot').showModal()
+  } catch (error) {
+    notice(`The camera cannot be used: ${error.message}.`)
+  }
+}
+$('take').onclick = async () => {
+  const blob = await toBlob(video, video.videoWidth, video.videoHeight)
+  $('shot').close()
+  addFiles([new File([blob], 'camera.png', {type: 'image/png'})])
+}
+$('close-camera').onclick = () => $('shot').close()
+$('shot').onclose = () => { for (const track of video.srcObject?.getTracks() ?? []) track.stop() }
+
+// ---- Whole strips ------------------------------------------------------------------------------------------------
+
+function asFile() {
+  return {flamingo_strip: 1, cards: cards.filter(card => card.frames).map(({name, frames, text}) => ({name, frames, text})),
+    candidates: $('candidates').value, settings: Object.fromEntries(fields().map(input => [input.id, input.value]))}
+}
+
+// Throws if it is not a strip, before anything on the page changes.
+function useFile(given) {
+  const right = given?.flamingo_strip === 1 && Array.isArray(given.cards) && given.cards.every(card =>
+    typeof card?.name === 'string' && typeof card.text === 'string' && Array.isArray(card.frames) &&
+    card.frames.every(frame => typeof frame === 'string' && frame.startsWith('data:image/')))
+  if (!right) throw Error('This is not a strip that was saved here.')
+  $('candidates').value = String(given.candidates ?? '')
+  for (const input of fields()) if (given.settings?.[input.id] !== undefined) input.value = given.settings[input.id]
+  setCards(given.cards.map(card => newCard(card.name, card.frames, card.text)))
+}
+
+async function openStrip(file) {
+  try {
+    useFile(JSON.parse(await file.text()))
+    clearAnswers()
+  } catch (error) {
+    notice(`${file.name}: ${error instanceof SyntaxError ? 'This is not a strip that was saved here.' : error.message}`)
+  }
+}
+
+function download(name, url) {
+  Object.assign(document.createElement('a'), {download: name, href: url}).click()
+}
+
+$('save').onclick = () => {
+  const url = URL.createObjectURL(new Blob([JSON.stringify(asFile(), null, 1)], {type: 'application/json'}))
+  download('strip.json', url)
+  setTimeout(() => URL.revokeObjectURL(url), 10_000)
+}
+$('open').onclick = () => $('strip-file').click()
+$('strip-file').onchange = () => { openStrip($('strip-file').files[0]); $('strip-file').value = '' }
+$('save-pictures').onclick = () => { for (const [name, url] of fileNames().flat()) download(name, url) }
+
+for (const set of about.ready) {
+  const button = Object.assign(document.createElement('button'), {type: 'button', textContent: set.title})
+  button.onclick = () => {
+    clearAnswers()
+    $('about-set').textContent = set.about
+    $('candidates').value = set.candidates.join('\n')
+    setCards(set.cards.map(card => newCard(card.name, card.frames, card.text)))
+  }
+  $('ready').append(button)
+}
+
+// ---- The prompt --------------------------------------------------------------------------------------------------
+
+// A list of texts and pictures in reading order. A space stands before each text and <EOC> (or a newline) after it,
+// except after the last, which is open.
+function promptOf(cards) {
+  return cards.flatMap((card, i) => {
+    const text = card.text && (/^\s/.test(card.text) ? '' : ' ') + card.text
+    const end = text && i < cards.length - 1 && !text.endsWith(about.chunk_end) ? about.chunk_end : ''
+    return [...(card.frames.length ? [{frames: card.frames}] : []), ...(text ? [text + end] : [])]
+  })
+}
+
+function settings() {
+  const names = ['max_new_tokens', ...METHODS[$('method').value]]
+  return Object.fromEntries(names.map(name => [name, Number($(name).value)]))
+}
+
+// The strip with its pictures at other places, as the evaluation shuffles them: those of the examples among one
+// another, none in its own place. With fewer than two examples, all pictures.
+function shuffled(cards) {
+  const all = cards.flatMap((card, i) => card.frames.length ? [i] : [])
+  const some = all.length > 2 ? all.slice(0, -1) : all
+  if (some.length < 2) throw Error('There must be two pictures to shuffle.')
+  const order = [...some]
+  for (let i = order.length - 1; i > 0; i--) {
+    const j = Math.floor(Math.random() * (i + 1))
+    ;[order[i], order[j]] = [order[j], order[i]]
+  }
+  const mixed = cards.map(card => ({...card}))
+  order.forEach((place, i) => { mixed[place].frames = cards[order[(i + 1) % order.length]].frames })
+  return mixed
+}
+
+function variant(name) {
+  if (cards.some(card => !card.frames)) throw Error('A picture is still being read.')
+  if (!cards.length) throw Error('The strip is empty. Add a picture or a text.')
+  if (name === 'shuffled') return shuffled(cards)
+  return name === 'without' ? cards.map(card => ({...card, frames: []})) : cards
+}
+
+// For each card the file names of its frames, with their data URLs; no name twice.
+function fileNames() {
+  const used = new Set()
+  const unique = (stem, end) => {
+    let name = stem + end
+    for (let i = 2; used.has(name); i++) name = `${stem}-${i}${end}`
+    used.add(name)
+    return name
+  }
+  return cards.filter(card => card.frames?.length).map(card => {
+    const stem = card.name.replace(/\.[^.]*$/, '').replace(/[^\p{L}\p{N}_-]+/gu, '_') || 'picture'
+    return card.frames.map((url, i) => {
+      const end = '.' + url.slice(11, url.indexOf(';')).replace('jpeg', 'jpg')
+      return [unique(card.frames.length > 1 ? `${stem}-${i + 1}` : stem, end), url]
+    })
+  })
+}
+
+function showCode() {
+  const names = fileNames().map(frames => frames.map(([name]) => name))
+  const [python, shell] = [[], []]
+  const quoted = text => `'${text.replaceAll('\\', '\\\\').replaceAll("'", "\\'").replaceAll('\n', '\\n')}'`
+  const inShell = text => /^[\w./,=-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`
+  for (const item of promptOf(cards.filter(card => card.frames))) {
+    if (typeof item === 'string') {
+      python.push(quoted(item))
+      shell.push(`--text=${inShell(item)}`)
+    } else {
+      const paths = names.shift()
+      const each = paths.map(name => `pathlib.Path(${quoted(name)})`)
+      python.push(each.length > 1 ? `[${each.join(', ')}]` : each[0])
+      shell.push(`--image=${paths.join(',')}`)
+    }
+  }
+  const chosen = Object.entries(settings())
+  const order = python.map(item => `    ${item},\n`).join('')
+  $('python').textContent = `import pathlib\n\nimport flamingo_jax\n\nflamingo = flamingo_jax.load(${quoted(about.checkpoint)})\n` +
+    `prompt = [\n${order}]\nprint(flamingo.generate(prompt, ${chosen.map(([name, value]) => `${name}=${value}`).join(', ')}))`
+  $('command').textContent = ['python -m flamingo_jax.generate', `--checkpoint=${inShell(about.checkpoint)}`, ...shell,
+    ...chosen.map(([name, value]) => `--${name}=${value}`)].join(' \\\n    ')
+}
+
+for (const button of document.querySelectorAll('[data-copy]')) {
+  button.onclick = async () => {
+    await navigator.clipboard.writeText($(button.dataset.copy).textContent)
+    say('Copied.')
+  }
+}
+
+// ---- Asking ------------------------------------------------------------------------------------------------------
+
+async function post(path, body, signal) {
+  const response = await fetch(path, {method: 'POST', body, signal}).catch(error => {
+    throw error.name === 'AbortError' ? error : Error('The server does not answer. Is it still running?')
+  })
+  if (path === 'answer' && response.ok) return response
+  const found = await response.json().catch(() => ({error: 'The server is busy. Try again in a moment.'}))
+  if (!response.ok) throw Error(found.error)
+  return found
+}
+
+async function* lines(response) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader()
+  for (let rest = '', part; !(part = await reader.read()).done;) {
+    const found = (rest + part.value).split('\n')
+    rest = found.pop()
+    yield* found.map(line => JSON.parse(line))
+  }
+}
+
+// Runs one request of its kind, which another of that kind ends; shows its error in `output`.
+async function run(kind, output, task) {
+  running.get(kind)?.abort()
+  const controller = new AbortController()
+  running.set(kind, controller)
+  busy()
+  output.className = 'writing'
+  output.textContent = ''
+  try {
+    await task(controller.signal)
+    output.className = ''
+  } catch (error) {
+    if (running.get(kind) !== controller) return // Another has begun.
+    output.className = ''
+    if (error.name === 'AbortError') {
+      say('Stopped.')
+    } else {
+      output.textContent = error.message
+      output.className = 'wrong'
+    }
+  } finally {
+    if (running.get(kind) === controller) running.delete(kind)
+    busy()
+  }
+}
+
+function busy() {
+  $('stop').hidden = running.size === 0
+  if (running.size) say('Working. The first answer to prompts of a new length takes longer.')
+  else if ($('status').textContent.startsWith('Working')) say('')
+}
+
+function ask(name) {
+  if (!$('ask').reportValidity()) return
+  const output = $(`answer-${name}`).querySelector('output')
+  if (name === 'model') clearAnswers()
+  return run(name, output, async signal => {
+    const asked = variant(name)
+    const pictures = asked.filter(card => card.frames.length)
+    const body = JSON.stringify({prompt: promptOf(asked), settings: settings(), look: name === 'model'})
+    if (name === 'shuffled') {
+      $('mixed').replaceChildren(...pictures.map(card =>
+        Object.assign(new Image(), {src: card.frames[0], alt: card.text || 'asked about', title: card.text})))
+    }
+    for await (const line of lines(await post('answer', body, signal))) {
+      if (line.error) throw Error(line.error)
+      if (line.text !== undefined) output.textContent = line.text
+      if (line.done) {
+        output.className = ''
+        if (!output.textContent) output.textContent = '(nothing)'
+        if (name === 'model') $('look-hint').textContent = 'Looking…'
+      }
+      if (line.look) showLook(line.look, pictures)
+    }
+  })
+}
+
+$('ask').onsubmit = event => { event.preventDefault(); ask('model') }
+for (const name of VARIANTS.slice(1)) $(`answer-${name}`).querySelector('button').onclick = () => ask(name)
+$('stop').onclick = () => { for (const controller of running.values()) controller.abort() }
+document.addEventListener('keydown', event => {
+  if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) ask('model')
+})
+
+$('answer-nearest').querySelector('button').onclick = () => {
+  const output = $('answer-nearest').querySelector('output')
+  return run('nearest', output, async signal => {
+    const shown = variant('model').filter(card => card.frames.length)
+    const [query, examples] = [shown.at(-1), shown.slice(0, -1).filter(card => card.text)]
+    if (!examples.length) throw Error('There must be an example with a text before the last picture.')
+    const body = {pictures: [...examples, query].map(({frames}) => ({frames})), labels: examples.map(card => card.text.trim())}
+    output.textContent = (await post('nearest', JSON.stringify(body), signal)).label
+  })
+}
+
+$('rank').onclick = () => {
+  const candidates = [...new Set($('candidates').value.split('\n').map(line => line.trim()).filter(Boolean))]
+  const message = document.createElement('output')
+  $('ranked').hidden = true
+  return run('rank', message, async signal => {
+    if (!candidates.length) throw Error('Write a candidate in each line.')
+    const body = {prompt: promptOf(variant('model')), candidates: candidates.map(text => ` ${text}${about.chunk_end}`)}
+    const {log_likelihoods: scores} = await post('rank', JSON.stringify(body), signal)
+    const most = Math.max(...scores)
+    const total = scores.reduce((sum, score) => sum + Math.exp(score - most), 0)
+    const order = candidates.map((_, i) => i).sort((i, j) => scores[j] - scores[i])
+    fill('ranked', order.map(i => [candidates[i], Math.exp(scores[i] - most) / total, Math.exp(scores[i])]))
+  }).then(() => { if (message.className === 'wrong') notice(message.textContent) })
+}
+
+// ---- What it looked at -------------------------------------------------------------------------------------------
+
+function showLook({tokens, likeliest, gates, over}, pictures) {
+  const seen = Object.keys(over).map(Number)
+  $('look-hint').textContent = about.only_at_tag
+    ? 'In this model only the pictures\' own tokens look at pictures. Words read them there.'
+    : !seen.length ? 'It saw no picture.'
+    : about.only_last_image
+      ? 'Each word sees the last picture alone; the language model reads the examples from the words before. Choose a word.'
+      : 'Choose a word.'
+  const choose = i => {
+    ;[...$('words').children].forEach((button, j) => button.setAttribute('aria-pressed', i === j))
+    $('blocks').replaceChildren(...seen.flatMap(picture => over[picture].map((positions, block) =>
+      blockFigure(pictures[picture], positions[i], block, gates[block], seen.length > 1 ? picture : null))))
+    fill('next', likeliest[i].map(([token, p]) => [token.replaceAll('\n', '⏎'), p]))
+  }
+  $('words').replaceChildren(...[...tokens, 'end'].map((token, i) => {
+    const button = Object.assign(document.createElement('button'), {type: 'button', textContent: token.replaceAll('\n', '⏎')})
+    button.onclick = () => choose(i)
+    return button
+  }))
+  choose(0)
+}
+
+// A picture with the attention of one position in one block laid over it; of a film, its most attended frame.
+function blockFigure(card, frames, block, [gate, dense], picture) {
+  const sum = map => map.flat().reduce((a, b) => a + b, 0)
+  const t = frames.reduce((best, map, i) => sum(map) > sum(frames[best]) ? i : best, 0)
+  const figure = document.createElement('figure')
+  const canvas = Object.assign(document.createElement('canvas'), {width: 288, height: 288})
+  const caption = document.createElement('div')
+  caption.textContent = `${picture === null ? '' : `picture ${picture + 1}, ${Math.round(100 * frames.map(sum).reduce((a, b) => a + b))} %; `}` +
+    `before layer ${about.blocks[block] + 1}${frames.length > 1 ? `, frame ${t + 1}` : ''}; gates ${gate.toFixed(2)}, ${dense.toFixed(2)}`
+  figure.append(canvas, caption)
+  canvas.setAttribute('role', 'img')
+  canvas.setAttribute('aria-label', `Attention over ${card.name}`)
+  const image = new Image()
+  image.onload = () => paint(canvas, image, frames[t])
+  image.src = card.frames[Math.min(t, card.frames.length - 1)]
+  return figure
+}
+
+function paint(canvas, image, map) {
+  const [context, size, side] = [canvas.getContext('2d'), canvas.width, map.length]
+  let [width, height] = [image.width, image.height]
+  if (about.fit === 'squash') [width, height] = [size, size]
+  else {
+    const scale = size / (about.fit === 'crop' ? Math.min(width, height) : Math.max(width, height))
+    ;[width, height] = [width * scale, height * scale]
+  }
+  context.fillStyle = '#fff'
+  context.fillRect(0, 0, size, size)
+  context.filter = 'grayscale(1)' // So that the colour shows the attention alone.
+  context.drawImage(image, (size - width) / 2, (size - height) / 2, width, height)
+  context.filter = 'none'
+  const heat = Object.assign(document.createElement('canvas'), {width: side, height: side})
+  const pixels = new ImageData(side, side)
+  const most = Math.max(...map.flat(), 1e-9)
+  map.flat().forEach((value, i) => pixels.data.set([230, 60, 0, 215 * value / most], 4 * i))
+  heat.getContext('2d').putImageData(pixels, 0, 0)
+  context.imageSmoothingEnabled = true
+  context.drawImage(heat, 0, 0, size, size)
+}
+
+// Rows of a text and probabilities.
+function fill(table, rows) {
+  $(table).hidden = rows.length === 0
+  $(table).tBodies[0].replaceChildren(...rows.map(([text, ...numbers]) => {
+    const tr = document.createElement('tr')
+    const name = Object.assign(document.createElement('td'), {className: 'token', textContent: text})
+    tr.append(name, ...numbers.map(p => {
+      const td = Object.assign(document.createElement('td'), {className: 'number'})
+      td.append(Object.assign(document.createElement('meter'), {value: p}), ` ${p >= 0.001 || p === 0 ? p.toFixed(3) : p.toExponential(0)}`)
+      return td
+    }))
+    return tr
+  }))
+}
+
+// ---- The rest of the page ----------------------------------------------------------------------------------------
+
+function fields() {
+  return [...$('ask').querySelectorAll('select, input')]
+}
+
+function changed() {
+  for (const method of ['sampling', 'beams']) {
+    for (const label of document.querySelectorAll(`.of-${method}`)) {
+      label.hidden = $('method').value !== method
+      label.querySelector('input').disabled = label.hidden // What is hidden is not checked.
+    }
+  }
+  showCode()
+  clearTimeout(changed.timer)
+  changed.timer = setTimeout(keep, 300)
+}
+
+function keep() {
+  try {
+    sessionStorage.setItem(KEPT, JSON.stringify(asFile()))
+    keep.told = false
+  } catch { // The browser keeps about 5 MB.
+    sessionStorage.removeItem(KEPT)
+    if (!keep.told) notice('The strip is too large to survive a reload of the page. Save it as a file.')
+    keep.told = true
+  }
+}
+
+function clearAnswers() {
+  for (const controller of running.values()) controller.abort()
+  for (const output of document.querySelectorAll('#answers output')) Object.assign(output, {textContent: '', className: ''})
+  $('ranked').hidden = $('next').hidden = true
+  $('words').replaceChildren()
+  $('mixed').replaceChildren()
+  $('blocks').replaceChildren()
+}
+
+function say(text) {
+  $('status').textContent = text
+}
+
+function notice(text) {
+  const p = Object.assign(document.createElement('p'), {textContent: text})
+  const close = Object.assign(document.createElement('button'), {type: 'button', textContent: '✕'})
+  close.setAttribute('aria-label', 'Close the message')
+  close.onclick = () => p.remove()
+  p.append(close)
+  $('notices').append(p)
+}
+
+for (const input of [...fields(), $('candidates')]) input.addEventListener('input', changed)
+addEventListener('pagehide', keep)
+$('model').textContent = `${about.checkpoint}, a context of ${about.context} tokens`
+try {
+  useFile(JSON.parse(sessionStorage.getItem(KEPT)))
+} catch {
+  setCards([])
+}

@@ -1,0 +1,348 @@
+"""The server behind the page.
+
+    GET  /, /style.css, /page.js   the page; no other file is served
+    GET  /about                    the model, and the ready sets
+    POST /picture                  a file -> the frames that the page keeps
+    POST /answer                   a prompt -> lines of JSON, one for each token; then what the model looked at
+    POST /rank                     a prompt and candidates -> their log-likelihoods
+    POST /nearest                  pictures and labels -> the nearest neighbour's label for the last picture
+
+A prompt is a list of texts and pictures in reading order. A picture is {"frames": [data URL, ...]}. The server keeps
+nothing: each request brings its whole prompt.
+
+One thread runs the model, one step of one request at a time, so several people's answers are written side by side. When
+a browser closes a request, no further step of it is run.
+"""
+
+import base64
+import binascii
+import concurrent.futures
+import contextlib
+import dataclasses
+import functools
+import importlib.resources
+import json
+import re
+import traceback
+from asyncio import get_running_loop
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from flamingo_jax import commands
+from flamingo_jax.demo import uploads
+from flamingo_jax.demo.ready import Ready
+from flamingo_jax.few_shot.nearest import nearest_neighbour
+from flamingo_jax.inference.look import look
+from flamingo_jax.inference.pretrained import Pretrained
+from flamingo_jax.inputs.images import to_frames
+
+BROKEN = 'The server has an error of its own. Its terminal shows more.'
+AT_ONCE = 32  # Most connections; more are told to come again.
+PAGE = {
+    '/': ('index.html', 'text/html'),
+    '/style.css': ('style.css', 'text/css'),
+    '/page.js': ('page.js', 'text/javascript'),
+}
+PROMPT_BYTES, ITEMS, FRAMES, CANDIDATES = 48 * 2**20, 256, 256, 256  # Most of a request.
+# 'unsafe-eval' is for scripts that drive a browser, such as Playwright's `wait_for_function`. The page never uses it.
+HEADERS = {
+    'Content-Security-Policy': "default-src 'none'; script-src 'self' 'unsafe-eval'; style-src 'self'; "
+    "img-src 'self' data: blob:; media-src blob:; connect-src 'self'; "
+    "form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
+    'Cross-Origin-Resource-Policy': 'same-origin',
+    'Cross-Origin-Opener-Policy': 'same-origin',
+    'Referrer-Policy': 'no-referrer',
+    'X-Content-Type-Options': 'nosniff',
+    'Cache-Control': 'no-store',
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How an answer is written; as for `Pretrained.generate`."""
+
+    max_new_tokens: int = 16
+    num_beams: int = 1
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+
+    @classmethod
+    def read(cls, given: Any) -> 'Settings':
+        """From a request. ValueError names the setting that is wrong, and its bounds."""
+        bounds = dict(
+            max_new_tokens=(1, 256), num_beams=(1, 10), temperature=(0, 10), top_k=(0, 10**6), top_p=(0.01, 1),
+            seed=(0, 2**31 - 1),
+        )  # fmt: skip
+        if not isinstance(given, dict) or set(given) - set(bounds):
+            raise ValueError(f'The settings are not valid. They are {", ".join(bounds)}.')
+        for name, value in given.items():
+            low, high = bounds[name]
+            whole = isinstance(getattr(cls, name), int)
+            right = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+            if not right or not low <= value <= high:
+                raise ValueError(f'{name} must be a {"whole " * whole}number from {low} to {high}, not {value!r}.')
+        return cls(**{name: type(getattr(cls, name))(value) for name, value in given.items()})
+
+
+class Model:
+    """What the page asks of a model."""
+
+    def __init__(self, flamingo: Pretrained):
+        self.flamingo = flamingo
+        resampler = flamingo.config.resampler
+        self.frames = 1 if resampler is None else resampler.frames or 8  # Of a film.
+        # Features are computed once a picture, also when another prompt shows it again.
+        self._features = functools.lru_cache(maxsize=128)(self._compute)
+
+    def _compute(self, frames: tuple[bytes, ...]) -> Float[np.ndarray, 't s d_v']:
+        for frame in frames:
+            uploads.check(frame)
+        pictures = self.flamingo.pictures
+        pixels = to_frames(frames[0] if len(frames) == 1 else list(frames), pictures.size, pictures.fit)
+        return np.asarray(self.flamingo.features(pixels), np.float32)
+
+    def prompt(self, items: Any) -> list[str | np.ndarray]:
+        """A request's prompt, with features in place of pictures. ValueError if it is not valid."""
+        if not isinstance(items, list) or len(items) > ITEMS:
+            raise ValueError(f'A prompt is a list of at most {ITEMS} texts and pictures.')
+        number = sum(len(_frames(item)) for item in items if not isinstance(item, str))
+        if number > FRAMES:
+            raise ValueError(f'The prompt has {number} frames. Use at most {FRAMES}.')
+        return [item if isinstance(item, str) else self.picture(item) for item in items]
+
+    def picture(self, item: Any) -> Float[np.ndarray, 't s d_v']:
+        """The features of a request's picture."""
+        return self._features(tuple(map(_from_url, _frames(item))))
+
+    def answer(self, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """The answer so far after each token; then, if asked for, what the model looked at."""
+        settings = Settings.read(asked.get('settings', {}))
+        prompt = self.prompt(asked.get('prompt'))
+        for written in self.flamingo.write(prompt, **dataclasses.asdict(settings)):
+            yield dict(text=written.text, tokens=len(written.tokens))
+        yield dict(done=True)
+        if not asked.get('look'):
+            return
+        seen = look(self.flamingo, prompt, written.tokens)
+        shown = [i for i in range(seen.weights.shape[2]) if seen.weights[:, :, i].any()]
+        yield dict(
+            look=dict(
+                tokens=seen.tokens,
+                likeliest=seen.likeliest,
+                gates=seen.gates.tolist(),
+                # By picture number: [block][position][frame][row][column], rounded to keep the line short.
+                over={i: np.round(seen.over(i), 4).tolist() for i in shown},
+            )
+        )
+
+    def rank(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """The log-likelihood of each candidate, with the end of the chunk."""
+        candidates = asked.get('candidates')
+        if not isinstance(candidates, list) or not all(isinstance(text, str) and text for text in candidates):
+            raise ValueError('Candidates are a list of texts that are not empty.')
+        if not 0 < len(candidates) <= CANDIDATES:
+            raise ValueError(f'Give 1 to {CANDIDATES} candidates.')
+        scores = self.flamingo.score(self.prompt(asked.get('prompt')), candidates)
+        return dict(log_likelihoods=[float(score) for score in scores])
+
+    def nearest(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """The label of the picture whose frozen features are most similar to those of the last picture."""
+        pictures, labels = asked.get('pictures'), asked.get('labels')
+        if not isinstance(pictures, list) or not isinstance(labels, list) or not 0 < len(labels) == len(pictures) - 1:
+            raise ValueError('Give a label for each picture but the last, and at least one.')
+        pooled = np.stack([x.mean(axis=(0, 1)) for x in map(self.picture, pictures)])
+        pooled /= np.linalg.norm(pooled, axis=1, keepdims=True)
+        label = nearest_neighbour(pooled[-1], pooled[:-1], labels)
+        return dict(label=label, cosines=(pooled[:-1] @ pooled[-1]).tolist())
+
+
+def make_app(flamingo: Pretrained, checkpoint: str, ready: Sequence[Ready]) -> Starlette:
+    """The server of one model.
+
+    Args:
+      flamingo: on one device.
+      checkpoint: its path, for the commands that the page shows.
+      ready: the sets of examples that the page offers.
+
+    Raises:
+      ValueError: the model takes no pictures.
+    """
+    if flamingo.config.vision is None or flamingo.config.xattn is None:
+        raise ValueError(f'{checkpoint} is a language model without vision. Give a Flamingo.')
+    model = Model(flamingo)
+    device, decoder = (concurrent.futures.ThreadPoolExecutor(1) for _ in range(2))
+    about = _about(flamingo, checkpoint, ready)
+    folder = importlib.resources.files('flamingo_jax.demo') / 'page'
+
+    async def on(pool: concurrent.futures.Executor, call: Callable[..., Any], *arguments: Any) -> Any:
+        return await get_running_loop().run_in_executor(pool, call, *arguments)
+
+    async def page(request: Request) -> Response:
+        name, kind = PAGE[request.url.path]
+        return Response((folder / name).read_bytes(), media_type=kind)
+
+    async def tell(request: Request) -> Response:
+        return JSONResponse(about)
+
+    async def picture(request: Request) -> Response:
+        data = await _body(request, uploads.BYTES)
+        film = request.headers.get('content-type', '').startswith('video/')
+        frames = await on(decoder, uploads.prepare, data, flamingo.pictures, model.frames, film)
+        return JSONResponse(dict(frames=[_to_url(frame) for frame in frames]))
+
+    async def answer(request: Request) -> Response:
+        lines = model.answer(await _json(request))
+        # What is wrong with the prompt is known before the first token.
+        first = await on(device, next, lines)
+
+        async def write() -> AsyncIterator[str]:
+            line = first
+            try:
+                while line is not None:
+                    yield json.dumps(line) + '\n'
+                    line = await on(device, next, lines, None)
+            except Exception as error:
+                yield json.dumps(dict(error=_said(error))) + '\n'
+            finally:
+                device.submit(lines.close)  # After the step that is running, if the browser has gone.
+
+        return StreamingResponse(write(), media_type='application/x-ndjson')
+
+    def ask(method: Callable[[dict[str, Any]], dict[str, Any]]):
+        async def endpoint(request: Request) -> Response:
+            return JSONResponse(await on(device, method, await _json(request)))
+
+        return endpoint
+
+    async def refuse(request: Request, error: Exception) -> Response:
+        status = 400 if commands.is_mistake(error) else 500
+        return JSONResponse(dict(error=_said(error)), status)
+
+    async def fail(request: Request, error: Exception) -> Response:
+        return JSONResponse(dict(error=BROKEN), 500)  # Starlette raises the error again, and uvicorn logs it.
+
+    async def refuse_http(request: Request, error: HTTPException) -> Response:
+        return JSONResponse(dict(error=error.detail), error.status_code)
+
+    return Starlette(
+        routes=[
+            *[Route(path, page) for path in PAGE],
+            Route('/about', tell),
+            Route('/picture', picture, methods=['POST']),
+            Route('/answer', answer, methods=['POST']),
+            Route('/rank', ask(model.rank), methods=['POST']),
+            Route('/nearest', ask(model.nearest), methods=['POST']),
+        ],
+        middleware=[
+            # A site that gives its own name this machine's address (DNS rebinding) does not get past this.
+            Middleware(TrustedHostMiddleware, allowed_hosts=['127.0.0.1', 'localhost'], www_redirect=False),
+            Middleware(_SameOrigin),
+        ],
+        exception_handlers={HTTPException: refuse_http, ValueError: refuse, Exception: fail},
+    )
+
+
+class _SameOrigin:
+    """Refuses what another site's page sends, and adds `HEADERS` to every answer."""
+
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        if scope['type'] != 'http':
+            return await self.app(scope, receive, send)
+
+        async def with_headers(message):
+            if message['type'] == 'http.response.start':
+                message['headers'] += [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+            await send(message)
+
+        headers = {name: value.decode('latin-1') for name, value in scope['headers']}
+        origin, host = headers.get(b'origin'), headers.get(b'host', '')
+        foreign = origin is not None and origin != f'http://{host}'
+        if foreign or headers.get(b'sec-fetch-site') in ('cross-site', 'same-site'):
+            refused = JSONResponse(dict(error='Only the page itself may ask.'), 403)
+            return await refused(scope, receive, with_headers)
+        return await self.app(scope, receive, with_headers)
+
+
+async def _body(request: Request, most: int) -> bytes:
+    """A request's body. HTTPException if it is longer than `most` bytes, without reading the rest."""
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > most:
+            raise HTTPException(413, f'This is larger than {most / 2**20:.0f} MiB. Send less.')
+        parts.append(part)
+    return b''.join(parts)
+
+
+async def _json(request: Request) -> dict[str, Any]:
+    data = await _body(request, PROMPT_BYTES)
+    with contextlib.suppress(ValueError, RecursionError):
+        found = json.loads(data)
+        if isinstance(found, dict):
+            return found
+    raise HTTPException(400, 'The request is not a JSON object.')
+
+
+def _said(error: Exception) -> str:
+    """What the page shows of an error. A bug's traceback goes to the terminal."""
+    if commands.is_mistake(error):
+        return str(error)
+    traceback.print_exception(error)
+    return BROKEN
+
+
+def _frames(item: Any) -> list[Any]:
+    """The frames of a request's picture, not yet checked."""
+    frames = item.get('frames') if isinstance(item, dict) else None
+    if not isinstance(frames, list) or not frames:
+        raise ValueError('A picture is {"frames": [data URL, ...]}.')
+    return frames
+
+
+def _from_url(url: Any) -> bytes:
+    """The bytes of a data URL. ValueError if it is none."""
+    found = re.fullmatch(r'data:[\w/+.-]*;base64,([A-Za-z0-9+/=]*)', url) if isinstance(url, str) else None
+    with contextlib.suppress(binascii.Error):
+        if found:
+            return base64.b64decode(found[1], validate=True)
+    raise ValueError('A frame is not a data URL of a picture in base64.')
+
+
+def _to_url(data: bytes) -> str:
+    return f'data:image/{uploads.check(data)[0].lower()};base64,{base64.b64encode(data).decode()}'
+
+
+def _about(flamingo: Pretrained, checkpoint: str, ready: Sequence[Ready]) -> dict[str, Any]:
+    """What the page says of the model, and offers."""
+    c = flamingo.config
+
+    def card(card) -> dict[str, Any]:
+        return dict(name=card.name, frames=[_to_url(frame) for frame in card.frames], text=card.text)
+
+    return dict(
+        checkpoint=checkpoint,
+        chunk_end=flamingo.tokenizer.chunk_end,
+        context=c.lm.context,
+        fit=c.fit,
+        only_last_image=c.xattn.only_last_image,
+        only_at_tag=c.xattn.only_at_tag,
+        blocks=[c.xattn.first + i for i in range(0, c.lm.depth - c.xattn.first, c.xattn.every)],
+        upload_bytes=uploads.BYTES,
+        shown=uploads.SHOWN,
+        ready=[dataclasses.asdict(one) | dict(cards=[card(each) for each in one.cards]) for one in ready],
+    )

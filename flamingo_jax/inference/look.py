@@ -1,0 +1,185 @@
+"""What the model saw while it wrote an answer: the attention to the pictures, the gates, and the likeliest next tokens.
+
+The answer is read again in one pass. Its cross-attention weights are those with which `attend` sums the values; they
+are computed from the same queries and keys.
+
+A word attends to media tokens, not to places in a picture. To lay its attention over the picture, each media token's
+own attention in the resampler is followed back to the features (attention rollout: Abnar and Zuidema 2020, with equal
+shares for a layer's attention and its residual). This is a summary, not a cause.
+"""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from flamingo_jax.inference import decode
+from flamingo_jax.inference.pretrained import Pretrained
+from flamingo_jax.inputs.prompts import Prompt, encode_prompt
+from flamingo_jax.model.attention import attention_weights
+from flamingo_jax.model.flamingo import Flamingo, Media, Params, causal_mask
+from flamingo_jax.model.gated_xattn import media_mask
+from flamingo_jax.model.resampler import Resampler
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """For an answer of a tokens, a + 1 positions: those that chose each token, and the one after the last token.
+
+    Attributes:
+      tokens: the answer's tokens, as text.
+      likeliest: at each position the likeliest tokens with their probabilities, the likeliest first.
+      weights: cross-attention in each of x gated blocks, over r media tokens of each of n pictures, averaged over
+        heads. It is 0 for pictures that a position may not see.
+      places: for each picture, how much each of its media tokens draws on each place of each frame; sums to 1.
+      gates: tanh(alpha) of each block's attention and feed-forward, 1 without gates; vectors are averaged.
+    """
+
+    tokens: list[str]
+    likeliest: list[list[tuple[str, float]]]
+    weights: Float[np.ndarray, 'x a_1 n r']
+    places: list[Float[np.ndarray, 'r t side side']]
+    gates: Float[np.ndarray, 'x 2']
+
+    def over(self, picture: int) -> Float[np.ndarray, 'x a_1 t side side']:
+        """The attention of each position in each block, laid over a picture's frames. It sums to that on the picture.
+
+        picture: its number in the prompt, from 0.
+        """
+        return np.einsum('xar,rthw->xathw', self.weights[:, :, picture], self.places[picture])
+
+
+def look(flamingo: Pretrained, prompt: Prompt, answer: list[int], likeliest: int = 5) -> Look:
+    """Reads a prompt and its answer again.
+
+    Args:
+      flamingo: on one device.
+      prompt: as for `generate`.
+      answer: tokens, from `Pretrained.write`.
+      likeliest: how many next tokens to report.
+
+    Raises:
+      ValueError: the prompt is not valid, or together with the answer exceeds the context.
+    """
+    ids, frames = encode_prompt(prompt, flamingo.tokenizer, flamingo.pictures)
+    first, context = len(ids) - 1, flamingo.config.lm.context
+    ids = ids + answer
+    if len(ids) > context:
+        raise ValueError(f'A prompt and an answer of {len(ids)} tokens exceed the context of {context} tokens.')
+    model, params = flamingo.model, flamingo.params
+    features = [x if x.dtype != np.uint8 else flamingo.features(x) for x in frames]
+    media = decode.encode_pictures(model, params, [features])
+    length = min(-(-len(ids) // 32) * 32, context)  # Few lengths, to compile rarely.
+    tokens = np.full((1, length), flamingo.tokenizer.pad, np.int32)
+    tokens[0, : len(ids)] = ids
+    logits, weights = _read_again(model, params, media, tokens, first + np.arange(length))
+    asked, gates = len(answer) + 1, _gates(params)
+    if weights is None:
+        by_picture = np.zeros((len(gates), asked, 0, 0), np.float32)
+    else:
+        by_picture = np.asarray(weights[:, 0, :asked]).reshape(len(gates), asked, -1, model.config.media_tokens)
+    p = np.asarray(jax.nn.softmax(logits[0, :asked], axis=-1))
+    best = np.argsort(-p, axis=-1)[:, :likeliest]
+    return Look(
+        tokens=[flamingo.tokenizer.decode([token]) for token in answer],
+        likeliest=[
+            [(_name(flamingo, i), float(row[i])) for i in top] for row, top in zip(p, best.tolist(), strict=True)
+        ],
+        weights=by_picture[:, :, : len(frames)],
+        places=[_squares(np.asarray(_places(model, params, np.asarray(x, np.float32)))) for x in features],
+        gates=gates,
+    )
+
+
+def _name(flamingo: Pretrained, token: int) -> str:
+    """A token as text; one that ends an answer by its role."""
+    return '<EOS>' if token in flamingo.tokenizer.ends else flamingo.tokenizer.decode([token])
+
+
+def _gates(params: Params) -> Float[np.ndarray, 'x 2']:
+    blocks = params.get('xattn', {})
+    alphas = [blocks.get(name) for name in ('alpha_xattn', 'alpha_dense')]
+    number = len(jax.tree.leaves(blocks)[0]) if blocks else 0
+    return np.stack(
+        [
+            np.ones(number) if alpha is None else np.tanh(np.asarray(alpha, np.float32)).reshape(number, -1).mean(1)
+            for alpha in alphas
+        ],
+        axis=1,
+    ).astype(np.float32)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _read_again(
+    model: Flamingo, params: Params, media: Media | None, tokens: Int[Array, '1 l'], at: Int[Array, 'l']
+) -> tuple[Float[Array, '1 l v'], Float[Array, 'x 1 l m'] | None]:
+    """Logits, and cross-attention weights averaged over heads, at some positions (repeated at the end)."""
+    c, phi = model.config, model.phi(tokens)
+    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+    y = model.embed(params, tokens)
+    states, _ = model.decoder(
+        params, y, positions, causal_mask(tokens.shape[1]), media, phi, every_block=True
+    )  # [depth 1 l d]
+    logits = model.unembed(params, states[-1][:, at])
+    if media is None:
+        return logits, None
+    embedder = {'params': params['lm']['embedder']}
+    start = model.embedder.apply(embedder, y, positions, method='add_positions')
+    before = jnp.concatenate([start[None], states])[c.xattn.first : c.lm.depth : c.xattn.every]
+    r = c.media_tokens
+    mask = media_mask(phi, media.length // r, r, c.xattn.only_last_image)
+
+    def of_block(block):
+        p, y, keys_values = block
+        q = _captured(model.gated_block, p, y, keys_values, mask)['query']
+        heads = attention_weights(q, keys_values[0], mask)
+        return heads.reshape(q.shape[0], q.shape[2], q.shape[1], -1).mean(axis=1)[:, at]
+
+    return logits, jax.lax.map(of_block, (params['xattn'], before, media.keys_values))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _places(model: Flamingo, params: Params, features: Float[Array, 't s d_v']) -> Float[Array, 'r t s']:
+    """How much each media token of a picture draws on each of its features; sums to 1."""
+    c, (t, s, _) = model.config.resampler, features.shape
+    if c is None or c.kind == 'mlp':  # Each media token is a feature, or a mean of one place over the frames.
+        return jnp.broadcast_to(jnp.eye(s)[:, None] / t, (s, t, s))
+    resampler = Resampler(c, model.config.lm.width, model.dtype)
+    drawn = jnp.zeros((c.latents, t * s))
+    captured = _captured(resampler, params['resampler'], features[None, None])
+    layers = captured['pooling' if c.kind == 'pooling' else 'layers']
+    q, k = layers['query'], layers['key']
+    if c.kind == 'pooling':
+        q, k = q[None], k[None]
+    for q_i, k_i in zip(q, k, strict=True):
+        weights = attention_weights(q_i, k_i.swapaxes(1, 2))[0].mean(axis=0)
+        of_features, of_latents = weights[:, : t * s], weights[:, t * s :]
+        attended = of_features + (of_latents @ drawn if of_latents.shape[1] else 0)
+        drawn = attended if c.kind == 'pooling' else (drawn + attended) / 2
+    return (drawn / drawn.sum(axis=1, keepdims=True)).reshape(-1, t, s)
+
+
+def _captured(module, params, *args) -> dict:
+    """The queries and keys of a module's attention, after their norms if it has them, as a tree by module."""
+
+    def wanted(submodule, method):
+        return method == '__call__' and submodule.name in ('query', 'key', 'norm_query', 'norm_key')
+
+    _, found = module.apply({'params': params}, *args, capture_intermediates=wanted, mutable=['intermediates'])
+
+    def plain(tree):
+        tree = {name: sub['__call__'][0] if '__call__' in sub else plain(sub) for name, sub in tree.items()}
+        return tree | {name: tree[f'norm_{name}'] for name in ('query', 'key') if f'norm_{name}' in tree}
+
+    return plain(found['intermediates'])
+
+
+def _squares(places: Float[np.ndarray, 'r t s']) -> Float[np.ndarray, 'r t side side']:
+    """Places in rows and columns, without a class token."""
+    r, t, s = places.shape
+    side = math.isqrt(s)
+    return places[:, :, s - side * side :].reshape(r, t, side, side)

@@ -1,0 +1,116 @@
+"""From the files of a published set to the rows of a batch."""
+
+import hashlib
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from data.films.build import Films
+from data.instructions.build import Instructions
+from data.mmc4.build import Mmc4
+from data.obelics.build import Obelics
+from data.pairs.build import Pairs
+from flamingo_jax.building import write
+from flamingo_jax.building.readers.builder import summary
+from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.pipeline import rows
+from flamingo_jax.inputs.sources.documents import Documents
+from tests.building.readers.published import SETS
+
+ROOT = pathlib.Path(__file__).parents[3]
+
+
+def built(builder, tmp_path, *names, **how):
+    """The data set of several written sets, which lie in folders of their own."""
+    for name in names:
+        (tmp_path / f'raw/{name}').mkdir(parents=True)
+        written = SETS[name](tmp_path / f'raw/{name}')
+    pictures = str(written.pictures or '')
+    source = str(tmp_path / f'raw/**/*{written.path.suffix}')
+    return write.build(builder, str(tmp_path / 'out'), source=source, pictures=pictures, **how)
+
+
+def texts(folder, tokenizer, number=8, **fields):
+    every = rows(Documents(path=str(folder), length=128, batch_size=1, **fields), tokenizer, PictureFormat(8), 0)
+    return [(tokenizer.decode(every[i].tokens[: every[i].used]), every[i]) for i in range(number)]
+
+
+@pytest.mark.parametrize(
+    'builder, name, fields, expected',
+    [
+        (Obelics, 'obelics', {}, '<image><EOC><image>After the error.<EOC>'),
+        (Mmc4, 'mmc4', {}, '<image>Lock it. Press < image> it. Then go.<EOC>'),
+        (Pairs, 'pairs', dict(images=1, space=1.0), '<image> A dog.<EOC>'),
+        (Films, 'films', dict(images=1, frames=8), '<image>It gets bright.<EOC>'),
+        (Instructions, 'llava', {}, '<image>Question: The title? Answer: Cats.<EOC>'),
+    ],
+)
+def test_a_set_becomes_rows(builder, name, fields, expected, tmp_path, tokenizer):
+    folder = built(builder, tmp_path, name)
+    every = texts(folder, tokenizer, **fields)
+    expected = expected.replace('<image><EOC><image>After', '<image>After')
+    [row] = [row for text, row in every if text == expected][:1]
+    assert row.images[0].any() and row.phi.max() == 1 and row.unreadable == 0
+    if name == 'films':
+        assert (row.images[0, 1:, 4, 4, 0] > row.images[0, :-1, 4, 4, 0]).all()
+    if name == 'llava':
+        learnt = tokenizer.decode(row.tokens[row.weights > 0])
+        assert learnt.strip() == 'Cats.<EOC>'
+    counts = json.loads((folder / 'ledger.json').read_text())
+    assert sum(sum(of_rule.values()) for of_rule in counts['dropped'].values()) >= 1
+    said = summary(folder)
+    assert f'{counts["kept"]["train"]["documents"]} documents' in said and 'dropped by' in said
+    packed = texts(folder, tokenizer, documents=4, window=(128, 3), **dict(dict(images=5), **fields))
+    assert all(row.document.max() >= 1 for _, row in packed)
+
+
+def digests(folder):
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
+
+
+def test_files_have_names_of_their_own_in_a_data_set(tmp_path):
+    """Files of the same name in two folders do not hide each other's documents."""
+    folder = built(Pairs, tmp_path, 'pairs', 'films')
+    counts = json.loads((folder / 'ledger.json').read_text())
+    assert counts['kept']['train']['documents'] == 3 and 'document_id' not in counts['dropped']
+
+
+@pytest.mark.long
+def test_workers_change_no_byte(tmp_path):
+    one = built(Pairs, tmp_path / 'one', 'pairs', 'films')
+    two = built(Pairs, tmp_path / 'two', 'pairs', 'films', workers=2)
+    assert digests(one) == digests(two)
+
+
+def test_mistakes(tmp_path):
+    with pytest.raises(FileNotFoundError, match='There is no file .*tar'):
+        Pairs(source=str(tmp_path / '*.tar'))
+    with pytest.raises(FileNotFoundError, match='There is no folder /no/where'):
+        Pairs(source=str(tmp_path), pictures='/no/where')
+    SETS['pairs'](tmp_path)
+    with pytest.raises(ValueError, match="end in '.parquet', '.tar'.*Narrow --source"):
+        Pairs(source=str(tmp_path / '*'))
+    (tmp_path / 'a.rar').touch()
+    with pytest.raises(ValueError, match="end in '.rar'"):
+        Pairs(source=str(tmp_path / '*.rar'))
+
+
+@pytest.mark.parametrize('name', ['obelics', 'mmc4', 'pairs', 'films', 'instructions'])
+def test_every_command_has_help(name):
+    said = subprocess.run(
+        [sys.executable, '-m', f'data.{name}.build', '--help'], cwd=ROOT, capture_output=True, text=True
+    )
+    assert said.returncode == 0 and f'python -m data.{name}.build' in said.stdout and '--pictures' in said.stdout
+
+
+@pytest.mark.long
+def test_the_command(tmp_path):
+    SETS['cc3m'](tmp_path)
+    command = [sys.executable, '-m', 'data.pairs.build', f'--source={tmp_path}/*.tsv', f'--pictures={tmp_path}/got']
+    said = subprocess.run([*command, f'--out={tmp_path}/out', '--name=cc3m'], cwd=ROOT, capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    assert '2 documents with 2 pictures' in said.stdout and 'dropped by picture_missing: 1 (picture)' in said.stdout
+    assert len(Documents(path=f'{tmp_path}/out/pairs/cc3m/1.0.0').open(PictureFormat(8))) == 2

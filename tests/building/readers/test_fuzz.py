@@ -1,0 +1,50 @@
+"""Whatever bytes a file holds, a reader ends, and gives documents and what it dropped."""
+
+import numpy as np
+import pytest
+
+from flamingo_jax.building.document import Document
+from flamingo_jax.building.ledger import Dropped
+from flamingo_jax.building.readers.folder import Pictures, make_index
+from flamingo_jax.building.texts import MARKS
+from tests.building.readers.published import SETS
+from tests.mutations import damaged
+
+
+def check(name: str, tmp_path, number: int) -> None:
+    rng = np.random.default_rng(0)
+    written = SETS[name](tmp_path)
+    index, whole = str(tmp_path / 'index'), written.path.read_bytes()
+    if written.pictures:
+        make_index(str(written.pictures), index)
+    pictures = Pictures(str(written.pictures), index) if written.pictures else Pictures()
+    kept = dropped = 0
+    for i in range(number):
+        data = damaged(whole, rng)
+        written.path.write_bytes(data)
+        try:
+            made = list(written.read(str(written.path), 'file', pictures))
+        except BaseException:
+            (tmp_path / f'failed-{i}').write_bytes(data)
+            raise
+        for one in made:
+            if isinstance(one, Document):
+                kept += 1
+                assert not any(MARKS.search(text) for text in one.texts)
+                '\n'.join([*one.texts, one.id, one.url]).encode()
+            else:
+                dropped += 1
+                assert isinstance(one, Dropped) and one.rule
+                one.line().encode()
+    assert kept + dropped > number / 2 and (number < 1000 or min(kept, dropped) > number / 200)
+
+
+@pytest.mark.parametrize('name', SETS)
+def test_damaged_files(name, tmp_path):
+    check(name, tmp_path, 20)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('name', SETS)
+def test_ten_thousand_damaged_files(name, tmp_path):
+    check(name, tmp_path, 10_000)

@@ -1,0 +1,309 @@
+"""Each published set in its official shape: what becomes of it, and what is counted as dropped."""
+
+import collections
+import gzip
+import hashlib
+import io
+import json
+import tracemalloc
+import zlib
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from flamingo_jax.building.document import Document
+from flamingo_jax.building.readers import containers
+from flamingo_jax.building.readers.containers import extension, json_items, json_lines, opened
+from flamingo_jax.building.readers.folder import Pictures, make_index
+from flamingo_jax.building.readers.pictures import picture_rule
+from flamingo_jax.inputs.films import to_film
+from tests.building.readers import published
+from tests.building.readers.published import SETS, clip, picture
+
+
+def read(written, work):
+    """(documents, dropped by rule)."""
+    index = None
+    if written.pictures is not None:
+        index = str(work / 'index')
+        make_index(str(written.pictures), index)
+    pictures = Pictures(str(written.pictures) if written.pictures else None, index)
+    made = list(written.read(str(written.path), written.path.name, pictures))
+    documents = [one for one in made if isinstance(one, Document)]
+    dropped = collections.Counter(one.rule for one in made if not isinstance(one, Document))
+    assert len({one.id for one in documents}) == len(documents)
+    return documents, dict(dropped)
+
+
+def spelled(document):
+    """A document as one string: <number> is a picture, [number] a film, (a text) is not learnt."""
+    parts = []
+    for text, image, weight in zip(document.texts, document.images, document.weights, strict=True):
+        if image:
+            red, green, blue = to_film(image, 8, 12, 'squash', 0.0)[0, 6, 4].tolist()
+            is_film = abs(red - blue) < 5
+            parts.append(f'[{round(red / 10)}]' if is_film else f'<{round(red / 20)}>')
+        else:
+            parts.append(text if weight else f'({text})')
+    return '|'.join(parts)
+
+
+@pytest.fixture
+def of(tmp_path):
+    def written(name):
+        (tmp_path / 'set').mkdir()
+        return read(SETS[name](tmp_path / 'set'), tmp_path)
+
+    return written
+
+
+def test_obelics(of):
+    """A lost picture leaves the text where it is; another article is another document; a tag's name is no tag."""
+    documents, dropped = of('obelics')
+    assert [spelled(one) for one in documents] == [
+        '<1>|Two cats.\n\nA dog.|\n\nNo bird.|<2>',
+        'Two.|<1>|Three.|\n\nFour < image> < EOC>',
+        '<2>|After the error.',
+    ]
+    assert documents[0].url == 'https://a.b/0' and documents[1].id.endswith('#1.1')
+    assert dropped == dict(
+        picture_missing=2,
+        picture_is_html=1,
+        document_without_picture=2,
+        document_malformed=1,
+        mark_in_text=1,
+    )
+
+
+def test_omnicorpus(of):
+    documents, dropped = of('omnicorpus')
+    assert [spelled(one) for one in documents] == ['<1>|A cat.'] and not dropped
+    assert documents[0].url == 'https://a.b/page'
+
+
+def test_mint1t(of):
+    documents, dropped = of('mint1t')
+    assert [spelled(one) for one in documents] == ['<1>|Figure.|<2>', '<1>|Figure.|<2>']
+    assert dropped == dict(picture_missing=1)
+
+
+def test_mmc4(of):
+    """Whole, a page keeps its own assignment. Without picture a, sentence 0 is free for b."""
+    documents, dropped = of('mmc4')
+    assert [spelled(one) for one in documents] == [
+        '<0>|Lock it. Press < image> it.|<1>|Then go.',
+        '<1>|Lock it. Press < image> it. Then go.',
+    ]
+    assert dropped == dict(
+        picture_similarity=2, picture_missing=1, json_damaged=1, document_malformed=1, mark_in_text=2
+    )
+
+
+def test_open_flamingo(of):
+    documents, dropped = of('open_flamingo')
+    assert [spelled(one) for one in documents] == [
+        '<1>|Lock it. Press < image> it. Then go.',
+        'Look:|<1>|A cat.|<2>|A dog.',
+    ]
+    assert dropped == dict(picture_missing=1, picture_similarity=1, mark_in_text=1)
+
+
+def test_pairs(of):
+    documents, dropped = of('pairs')
+    assert [spelled(one) for one in documents] == ['<0>|A cat < |endofchunk|> sits.', '<1>|A dog.']
+    assert documents[0].url == 'http://x.y/0'
+    assert dropped == dict(picture_not_downloaded=1, document_without_text=1, mark_in_text=1)
+
+
+def test_cc3m_and_cc12m(of):
+    documents, dropped = of('cc3m')
+    assert [spelled(one) for one in documents] == ['<0>|a cat', '<1>|a dog']
+    assert dropped == dict(picture_missing=1, document_without_picture=1, document_malformed=1)
+
+
+def test_laion(of):
+    documents, dropped = of('laion')
+    assert [spelled(one) for one in documents] == ['<0>|a cat']
+    assert dropped == dict(picture_missing=1, document_without_picture=1, document_without_text=1)
+
+
+def test_coco(of):
+    documents, dropped = of('coco')
+    assert [spelled(one) for one in documents] == ['<9>|A cat.', '<9>|One cat.']
+    assert dropped == dict(picture_missing=1, document_without_picture=1, document_malformed=1)
+
+
+def test_films(of):
+    documents, dropped = of('films')
+    assert [spelled(one) for one in documents] == ['[1]|It gets bright.']
+    assert dropped == dict(film_unreadable=1, document_without_picture=1)
+
+
+def test_webvid(of):
+    documents, dropped = of('webvid')
+    assert [spelled(one) for one in documents] == ['[1]|Bright, "very" bright.\nReally.']
+    assert dropped == dict(film_missing=1, document_without_picture=1)
+
+
+def test_sharegpt4video(of):
+    """The caption of the whole, not that of a piece."""
+    documents, dropped = of('sharegpt4video')
+    assert [spelled(one) for one in documents] == ['[1]|It gets bright.']
+    assert dropped == dict(document_without_text=1)
+
+
+def test_llava(of):
+    """The tag of a human's turn is a picture, wherever it stands; the same text in an answer is none."""
+    documents, dropped = of('llava')
+    assert [spelled(one) for one in documents] == [
+        '<1>|(Question: What is it? Answer:)| A cat.|(\nQuestion: Sure? Answer:)| Yes, < image>.',
+        '<1>|(Question: What is it? Answer:)| A cat.',
+        '(Question: Two and two? Answer:)| Four.',
+        '<7>|(Question: The title? Answer:)| Cats.',
+    ]
+    assert dropped == dict(picture_missing=2, document_without_picture=2, document_malformed=1, mark_in_text=1)
+
+
+def test_llava_next(of):
+    documents, dropped = of('llava_next')
+    assert [spelled(one) for one in documents] == [
+        '<1>|(Question: What is it? Answer:)| A cat.',
+        '(Question: Hi. Answer:)| Hello.',
+    ]
+    assert not dropped
+
+
+def test_mimic_it(of):
+    """Related instructions come first, without those whose picture is lost; frames are a film."""
+    documents, dropped = of('mimic_it')
+    asked = '(Question: Who? Answer:)| A dog.'
+    assert [spelled(one) for one in documents[:2]] == [
+        f'<2>|{asked}|<1>|(Question: What? Answer:)| A cat.',
+        f'<2>|{asked}',
+    ]
+    assert len(documents) == 3 and documents[2].texts == ['', 'Question: Then? Answer:', ' Blue.']
+    reds = to_film(documents[2].images[0], 3, 12, 'squash')[:, 6, 4, 0]
+    assert np.abs(reds.astype(int) - [20, 40, 20]).max() < 8  # WebP is lossy.
+    assert dropped == dict(picture_missing=2, related_instruction_missing=1, document_without_picture=1)
+
+
+def test_m3it(of):
+    documents, dropped = of('m3it')
+    assert [spelled(one) for one in documents] == [
+        '<1>|(Question: Look. What is it? Answer:)| A cat.',
+        '<2>|(Question: Describe. Answer:)| A dog.',
+    ]
+    assert dropped == dict(picture_empty=1, document_without_picture=1)
+
+
+DAMAGED = dict(obelics='parquet', omnicorpus='parquet', laion='parquet', mmc4='zip', llava='json', mimic_it='json')
+DAMAGED |= dict(coco='json', sharegpt4video='json', m3it='json') | dict.fromkeys(
+    ('mint1t', 'open_flamingo', 'pairs', 'films'), 'tar'
+)
+
+
+@pytest.mark.parametrize('name', ['cc3m', 'coco', 'films', 'llava', 'm3it', 'mimic_it', 'mmc4_lines', 'webvid'])
+def test_a_file_may_be_compressed(name, tmp_path):
+    """Cut short, it gives what is whole."""
+    (tmp_path / 'set').mkdir()
+    written = SETS[name](tmp_path / 'set')
+    documents, dropped = read(written, tmp_path)
+    path = tmp_path / f'set/{written.path.name}.gz'
+    path.write_bytes(gzip.compress(written.path.read_bytes()))
+    assert extension(str(path)) == written.path.suffix
+    again, again_dropped = read(written._replace(path=path), tmp_path)
+    assert [one.texts for one in again] == [one.texts for one in documents] and again_dropped == dropped
+    path.write_bytes(path.read_bytes()[:-50])
+    some, some_dropped = read(written._replace(path=path), tmp_path)
+    assert len(some) <= len(documents) and {'file_damaged', 'json_damaged', 'tar_damaged'} & some_dropped.keys()
+
+
+@pytest.mark.parametrize('name', DAMAGED)
+def test_a_file_that_is_cut_short_is_counted_and_its_beginning_kept(name, tmp_path):
+    (tmp_path / 'set').mkdir()
+    written = SETS[name](tmp_path / 'set')
+    whole, _ = read(written, tmp_path)
+    data = written.path.read_bytes()
+    # Where a tar has its last member: behind it is only zero.
+    written.path.write_bytes(data[: len(data.rstrip(b'\0')) * 3 // 4])
+    documents, dropped = read(written, tmp_path)
+    assert f'{DAMAGED[name]}_damaged' in dropped
+    assert {one.id for one in documents} <= {one.id for one in whole}
+    written.path.write_bytes(b'')
+    documents, dropped = read(written, tmp_path)
+    assert not documents
+    assert name in ('sharegpt4video', 'm3it') or f'{DAMAGED[name]}_damaged' in dropped
+
+
+def test_a_damaged_header_in_the_middle_of_a_tar_is_not_its_end(tmp_path):
+    """Python's `tarfile` takes it for one."""
+    written = SETS['pairs'](tmp_path)
+    data = bytearray(written.path.read_bytes())
+    begin = data.index(b'000000001.jpg')
+    data[begin + 148 : begin + 156] = b'7' * 8  # The checksum.
+    written.path.write_bytes(data)
+    documents, dropped = read(written, tmp_path)
+    assert len(documents) == 1 and dropped['tar_damaged'] == 1
+
+
+@pytest.mark.parametrize('begin, rule', [(b'', 'line_too_long'), (b'[', 'json_damaged')])
+def test_a_gzip_of_zeros_does_not_fill_the_memory(begin, rule, tmp_path, monkeypatch):
+    """64 MB of zeros in 64 kB, where a line may have 1 MB."""
+    monkeypatch.setattr(containers, 'LONGEST_LINE', 2**20)
+    path = tmp_path / 'bomb.jsonl.gz'
+    with gzip.open(path, 'wb') as file:
+        file.write(begin)
+        for _ in range(64):
+            file.write(bytes(2**20))
+    tracemalloc.start()
+    if begin:
+        [one] = json_items(str(path), 'bomb')
+    else:
+        [one] = json_lines(opened(str(path)), 'bomb')
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert one.rule == rule and most < 2**24
+
+
+def test_a_long_list_is_read_in_pieces(tmp_path):
+    """Items of every length around the size that is read at once."""
+    items = [dict(text='é' * length) for length in (10, 2**20 - 20, 2**20, 2 * 2**20, 1)] + ['], [{', 7, None]
+    (tmp_path / 'list.json').write_text(' [\n' + ' ,\n'.join(map(json.dumps, items)) + ' ]\n')
+    assert [row.value for row in json_items(str(tmp_path / 'list.json'), 'list')] == items
+
+
+def test_pictures_are_checked():
+    assert picture_rule(picture(1)) == ''
+    assert picture_rule(b'') == 'picture_empty'
+    assert picture_rule(b' \n<HTML>') == 'picture_is_html'
+    assert picture_rule(picture(1)[:-40]) == 'picture_damaged' and picture_rule(b'GIF89a') == 'picture_unreadable'
+    bomb = bytearray(picture(1))
+    bomb[16:24] = (60_000).to_bytes(4, 'big') * 2
+    bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, 'big')
+    assert picture_rule(bytes(bomb)) == 'picture_max_pixels'
+    long = io.BytesIO()
+    PIL.Image.new('1', (20_001, 1)).save(long, 'PNG')
+    assert picture_rule(long.getvalue()) == 'picture_max_side'
+
+
+def test_pictures_are_found_by_path_name_and_url(tmp_path):
+    (tmp_path / 'a/b').mkdir(parents=True)
+    (tmp_path / 'a/b/x.png').write_bytes(picture(1))
+    (tmp_path / 'a/b/x.json').write_text(json.dumps(dict(url='http://c.d/é.png')))
+    (tmp_path / 'secret.png').write_bytes(picture(2))
+    published.stored_by_img2dataset(tmp_path / 'a/tars', {'http://c.d/1': picture(3), 'http://c.d/2': clip(4)})
+    assert make_index(str(tmp_path / 'a'), str(tmp_path / 'index')) == 3
+    pictures = Pictures(str(tmp_path / 'a'), str(tmp_path / 'index'))
+    assert pictures.read('b/x.png') == pictures.read('x.png') == pictures.read('http://c.d/é.png') == picture(1)
+    assert pictures.read('http://c.d/1') == picture(3) and len(pictures.read('http://c.d/2')) == len(clip(4))
+    (tmp_path / 'a/e.f/g').mkdir(parents=True)
+    (tmp_path / 'a/e.f/g/h i.png').write_bytes(picture(5))
+    (tmp_path / 'a' / hashlib.sha256(b'https://e.f/j?k=1').hexdigest()).write_bytes(picture(6))
+    assert pictures.read('https://e.f/g/h%20i.png') == picture(5)
+    assert pictures.read('https://e.f/j?k=1') == picture(6) and pictures.read('https://e.f/j') is None
+    for name in ('http://[/x', 'http://../secret.png', 'http://e.f/../../secret.png'):
+        assert pictures.read(name) is None
+    for name in ('../secret.png', str(tmp_path / 'secret.png'), 'b', '', 'x\0y', 'http://c.d/3', None, 7):
+        assert pictures.read(name) is None
+    assert Pictures().read('x.png') is None

@@ -1,0 +1,148 @@
+"""The fetcher, against a server on the loopback."""
+
+import http.server
+import threading
+import time
+
+import pytest
+
+from flamingo_jax.building import warc
+from flamingo_jax.building.fetch import Host, Politeness, Refused, fetch, is_public
+from tests.building.web import picture
+
+ROBOTS = b'User-agent: flamingo_jax\nDisallow: /private/\n\nUser-agent: *\nDisallow: /\n'
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Answers by the path; remembers what it was asked, by whom and when."""
+
+    asked: list[tuple[str, str, float]] = []
+    robots = ROBOTS
+
+    def do_GET(self):
+        self.asked.append((self.path, self.headers['User-Agent'], time.monotonic()))
+        name = self.path.split('?')[0]
+        if name == '/robots.txt':
+            return self.answer(200, self.robots, 'text/plain')
+        if name == '/.well-known/tdmrep.json':
+            return self.answer(200, b'[{"location": "/reserved/*", "tdm-reservation": 1}]', 'application/json')
+        if name == '/loop.png':
+            return self.answer(302, b'', location='/loop2.png')
+        if name == '/loop2.png':
+            return self.answer(302, b'', location='/loop.png')
+        if name == '/moved.png':
+            return self.answer(301, b'', location='/a.png')
+        if name == '/inside.png':
+            return self.answer(302, b'', location='file:///etc/passwd')
+        if name == '/never.png':
+            return time.sleep(3)
+        if name == '/noai.png':
+            return self.answer(200, picture(1), **{'X-Robots-Tag': 'otherbot: noindex, noai'})
+        if name == '/tdm.png':
+            return self.answer(200, picture(1), **{'TDM-Reservation': '1'})
+        if name == '/gone.png':
+            return self.answer(404, b'no')
+        if name == '/drip.png':
+            self.send_response(200)
+            self.end_headers()
+            for _ in range(30):
+                self.wfile.write(b'x')
+                self.wfile.flush()
+                time.sleep(0.1)
+            return None
+        if name == '/large.png':
+            return self.answer(200, b'x' * 300_000)
+        return self.answer(200, picture(2))
+
+    def answer(self, status, data, kind='image/png', **headers):
+        self.send_response(status)
+        for name, value in {'Content-Type': kind, 'Content-Length': str(len(data)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def site():
+    Server.asked, Server.robots = [], ROBOTS
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f'http://127.0.0.1:{server.server_address[1]}'
+    server.shutdown()
+    server.server_close()
+
+
+def how(**rest) -> Politeness:
+    fast = dict(apart=0.01, timeout=0.5, deadline=1.0, most_bytes=200_000, private_networks=True)
+    return Politeness('https://example.org/crawler', **fast | rest)
+
+
+def test_each_attempt_is_a_record_with_its_reason(site, tmp_path):
+    reasons = {
+        'a': 200,
+        'moved': 200,
+        'gone': 404,
+        'loop': 'picture_redirect_loop',
+        'inside': 'picture_url',
+        'never': 'picture_timeout',
+        'drip': 'picture_timeout',
+        'noai': 'picture_opt_out',
+        'tdm': 'picture_opt_out',
+        'large': 'picture_max_bytes',
+        'private/a': 'picture_robots',
+        'reserved/a': 'picture_opt_out',
+    }
+    assert fetch([f'{site}/{name}.png' for name in reasons], tmp_path, how()) == 3
+    [file] = tmp_path.iterdir()
+    found = {r.url.removeprefix(f'{site}/').removesuffix('.png'): r for r in warc.read_warc(str(file))}
+    assert {name: r.status or r.type.removeprefix('refused/') for name, r in found.items()} == reasons
+    assert found['moved'].data == found['a'].data == picture(2)
+    assert not [path for path, _, _ in Server.asked if 'private' in path or 'reserved' in path]
+    assert {agent for _, agent, _ in Server.asked} == {'flamingo_jax/0.1 (training data; https://example.org/crawler)'}
+
+
+def test_it_goes_on_where_it_was_stopped(site, tmp_path):
+    urls, left = [f'{site}/{i}.png' for i in range(6)], iter([False, False, True])
+    assert fetch(urls, tmp_path, how(), stop=lambda: next(left)) == 2
+    [file] = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:-100])  # Killed while it wrote.
+    Server.asked = []
+    assert fetch(urls, tmp_path, how()) == 5
+    assert sorted(path for path, _, _ in Server.asked if path.endswith('png')) == [f'/{i}.png' for i in range(1, 6)]
+    assert fetch(urls, tmp_path, how()) == 0
+
+
+def test_it_waits_between_requests(site, tmp_path):
+    fetch([f'{site}/{i}.png' for i in range(3)], tmp_path, how(apart=0.1, deadline=9.0))
+    times = [at for _, _, at in Server.asked]
+    assert min(b - a for a, b in zip(times, times[1:], strict=False)) > 0.09
+
+
+def test_a_host_whose_robots_cannot_be_known_is_left_alone(site, monkeypatch):
+    monkeypatch.setattr(Server, 'robots', b'User-agent: *\nCrawl-delay: 100\n')
+    with pytest.raises(Refused, match='picture_robots_delay'):
+        Host(how()).get(f'{site}/a.png')
+
+
+@pytest.mark.parametrize(
+    'url', ['http://127.0.0.1/', 'http://localhost/a.png', 'http://[::1]/', 'http://10.0.0.1/', 'http://169.254.169.254/',
+            'http://2130706433/', 'http://0x7f.1/', 'http://[::ffff:127.0.0.1]/', 'http://0.0.0.0/']
+)  # fmt: skip
+def test_private_networks_are_refused(url):
+    with pytest.raises(Refused, match='picture_private_network|picture_unreachable'):
+        Host(how(private_networks=False)).get(url)
+
+
+def test_public_addresses():
+    assert is_public('93.184.215.14') and is_public('2606:2800:21f:cb07:6820:80da:af6b:8b2c')
+    private = '127.0.0.1 10.1.2.3 192.168.0.1 172.16.0.1 169.254.1.1 100.64.0.1 224.0.0.1 0.0.0.0 ::1 fe80::1 fc00::1'
+    around = '::ffff:10.0.0.1 64:ff9b::7f00:1 2002:7f00:1::'
+    assert not [one for one in (private + ' ' + around).split() if is_public(one)]
+
+
+def test_nobody_asks_without_a_name():
+    with pytest.raises(ValueError, match='neither a URL nor an e-mail address'):
+        Politeness('me')

@@ -1,0 +1,107 @@
+"""Whether pictures are kept, and which look alike."""
+
+import io
+import json
+import struct
+import zlib
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from flamingo_jax.building import duplicates
+from flamingo_jax.building.look import LookError, as_words, distance, look_at
+from flamingo_jax.building.rules import DEFAULT
+from tests.building.web import picture, story
+
+
+def bomb(side: int) -> bytes:
+    """A PNG that says it is so large, in a few bytes."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack('>I', len(data)) + name + data + struct.pack('>I', zlib.crc32(name + data))
+
+    header = struct.pack('>IIBBBBB', side, side, 8, 2, 0, 0, 0)
+    data = zlib.compress(bytes(1000))
+    return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', data) + chunk(b'IEND', b'')
+
+
+def flat(colour, size=(100, 100)) -> bytes:
+    made = io.BytesIO()
+    PIL.Image.new('RGB', size, colour).save(made, 'PNG')
+    return made.getvalue()
+
+
+@pytest.mark.parametrize('format', ['PNG', 'JPEG', 'WEBP'])
+def test_pictures_are_kept(format):
+    look = look_at(picture(1, 200, 100, format))
+    assert look[:2] == (200, 100) and len(look.hash) == 32
+
+
+@pytest.mark.parametrize(
+    'data, rule',
+    [
+        (b'', 'picture_empty'),
+        (b'<!DOCTYPE html><h1>404</h1>', 'picture_is_html'),
+        (b'<?xml version="1.0"?><svg xmlns="..."></svg>', 'picture_formats'),
+        (b'garbage', 'picture_unreadable'),
+        (picture(1, 63, 200), 'picture_min_side'),
+        (picture(1, 310, 100), 'picture_aspect'),
+        (picture(1, 100, 310), 'picture_aspect'),
+        (picture(1, format='GIF'), 'picture_formats'),
+        (picture(1)[:-2000], 'picture_damaged'),
+        (picture(1, format='JPEG')[:2000], 'picture_damaged'),
+        (flat('red'), 'picture_one_colour'),
+        (bomb(60_000), 'picture_max_pixels'),
+        (bomb(11_000), 'picture_max_pixels'),
+        (b'\xff' * 20_000_001, 'picture_max_bytes'),
+    ],
+)
+def test_why_pictures_are_dropped(data, rule):
+    with pytest.raises(LookError) as error:
+        look_at(data)
+    assert error.value.rule == rule
+
+
+def test_copies_look_alike_and_others_do_not():
+    looks = as_words([look_at(picture(seed)).hash for seed in range(50)])
+    for copy in (picture(7, format='JPEG'), picture(7, 400, 300), picture(7, 200, 170, 'WEBP')):
+        apart = distance(looks, look_at(copy).hash)
+        assert apart.argmin() == 7 and apart[7] <= DEFAULT.benchmark_distance
+        assert np.delete(apart, 7).min() > 3 * DEFAULT.benchmark_distance
+
+
+def test_texts_that_are_nearly_the_same_share_a_key():
+    text = story(1, 200)
+    changed = text.replace(text.split()[100], 'else', 1)
+    assert set(duplicates.near_keys(text)) & set(duplicates.near_keys(changed))
+    assert duplicates.near_keys(text) == duplicates.near_keys(text.upper())
+    others = [set(duplicates.near_keys(story(seed, 200))) for seed in range(2, 40)]
+    assert not any(set(duplicates.near_keys(text)) & other for other in others)
+
+
+@pytest.mark.parametrize('alike', [1 / 3, 0.5, 0.75, 0.85])
+def test_how_often_similar_texts_share_a_key(alike):
+    """As the theory of MinHash says: one of 14 bands, of which all 8 hashes agree."""
+    rng, hits, trials, n = np.random.default_rng(0), 0, 200, 100
+    same = round(2 * n * alike / (1 + alike))
+    for _ in range(trials):
+        runs = rng.integers(0, 2**63, 2 * n - same, dtype=np.uint64)
+        hits += bool(set(duplicates.keys_of_runs(runs[:n])) & set(duplicates.keys_of_runs(runs[n - same :])))
+    expected = 1 - (1 - alike**8) ** 14
+    assert abs(hits / trials - expected) < 4 * np.sqrt(0.25 / trials)
+
+
+def test_benchmarks_are_found_again(tmp_path):
+    (tmp_path / 'images').mkdir()
+    (tmp_path / 'images' / 'a.png').write_bytes(picture(3))
+    (tmp_path / 'questions.jsonl').write_text(json.dumps({'question': {'text': story(5, 30)}}) + '\n')
+    path = duplicates.index_benchmarks([str(tmp_path)], DEFAULT, str(tmp_path / 'index.npz'))
+    index = duplicates.open_benchmarks(path)
+    assert index.picture(look_at(picture(3, format='JPEG')).hash, 12).endswith('a.png')
+    assert not index.picture(look_at(picture(4)).hash, 12)
+    assert index.text(f'{story(6)} {story(5, 30)} {story(7)}', 13)
+    assert not index.text(story(6), 13)
+    with pytest.raises(FileNotFoundError, match='has no pictures and no texts'):
+        (tmp_path / 'empty').mkdir()
+        duplicates.index_benchmarks([str(tmp_path / 'empty')], DEFAULT, path)

@@ -1,0 +1,242 @@
+"""Pages -> texts and pictures in reading order."""
+
+import time
+
+import numpy as np
+import pytest
+
+from flamingo_jax.building import filters, texts
+from flamingo_jax.building.page import Link, PageError, Text, decode, read_page
+from flamingo_jax.building.rules import DEFAULT, PageRules
+from flamingo_jax.inputs.rows import Chunk, Interleaved
+from tests.building.web import PROSE, story
+
+
+def shown(body: str, url: str = 'http://a.b/c/d.html') -> list[str]:
+    """What a page shows: texts as they are, pictures as their URLs in brackets."""
+    page = read_page(f'<meta charset=utf-8><body>{body}'.encode(), url)
+    return [node.text if isinstance(node, Text) else f'[{node.url}]' for node in page.nodes]
+
+
+def lost(body: str) -> list[tuple[str, str]]:
+    page = read_page(f'<meta charset=utf-8><body>{body}<p>rest'.encode(), 'http://a.b/')
+    return [(one.rule, one.excerpt) for one in page.dropped]
+
+
+def test_reading_order():
+    body = """<h1>Bread</h1><p>Mix <b>flour</b> and<br>water.</p><figure><img src=../dough.jpg>
+      <figcaption>The dough</figcaption></figure><ul><li>one<li>two</ul><a href=x><img src="//x.y/a.png"></a>last"""
+    assert shown(body) == [
+        'Bread',
+        'Mix flour and\nwater.',
+        '[http://a.b/dough.jpg]',
+        'The dough',
+        'one',
+        'two',
+        '[http://x.y/a.png]',
+        'last',
+    ]
+
+
+def test_kinds_and_what_stands_apart():
+    page = read_page(
+        b'<h2>Head</h2><div>a</div><div>b</div><p>c</p><div class="wp-caption-text">d</div>', 'http://a.b/'
+    )
+    assert [(node.kind, node.apart) for node in page.nodes] == [
+        ('heading', True), ('text', True), ('text', False), ('text', True), ('caption', True),
+    ]  # fmt: skip
+
+
+def test_a_picture_within_a_sentence_divides_one_block():
+    page = read_page(b'<p>Press <img src=a.png> to go on.</p><p>Then wait.</p>', 'http://a.b/')
+    first, _, second, third = page.nodes
+    assert first.block == second.block != third.block
+
+
+def test_the_furniture_of_a_page_is_left_out_and_told():
+    body = '<nav>Home About</nav><div id=menu>Menu</div><div class="x footer">Imprint</div><form><p>kept</p>'
+    body += '<select><option>1</select></form><div role=search>Find</div><p hidden>no</p><script>x()</script>'
+    assert shown(body) == ['kept']
+    assert lost(body) == [
+        ('tag_nav', 'Home About'),
+        ('tag_furniture', 'Menu'),
+        ('tag_footer', 'Imprint'),
+        ('tag_select', '1'),
+        ('tag_role', 'Find'),
+        ('tag_hidden', 'no'),
+    ]
+
+
+def test_tables_keep_prose_and_pictures():
+    assert shown('<table><tr><td>12<td><p>Some prose</p><td><img src=a.png></table>') == [
+        'Some prose',
+        '[http://a.b/c/a.png]',
+    ]
+
+
+@pytest.mark.parametrize(
+    'tag, url',
+    [
+        ('<img src="data:image/gif;base64,R0" data-src="/real.jpg">', 'http://a.b/real.jpg'),
+        ('<img srcset="/1.jpg 1x, /2.jpg 2x" data-original=/3.jpg>', 'http://a.b/3.jpg'),
+        ('<img src="/with space.jpg">', 'http://a.b/with%20space.jpg'),
+        ('<img src="/ä.jpg#part">', 'http://a.b/%C3%A4.jpg'),
+        ('<base href="http://x.y/z/"><img src=a.jpg>', 'http://x.y/z/a.jpg'),
+    ],
+)
+def test_addresses_of_pictures(tag, url):
+    assert shown(f'{tag}<p>text') == [f'[{url}]', 'text']
+
+
+@pytest.mark.parametrize(
+    'tag, rule',
+    [
+        ('<img alt=x>', 'picture_without_source'),
+        ('<img src="data:image/png;base64,AAAA">', 'picture_inline'),
+        ('<img src="javascript:x()">', 'picture_url'),
+        ('<img src="file:///etc/passwd">', 'picture_url'),
+        ('<img src="http://a.b:99999/c">', 'picture_url'),
+        ('<img src="http://[::1/c">', 'picture_url'),
+    ],
+)
+def test_pictures_without_an_address_are_told(tag, rule):
+    assert [found for found, _ in lost(tag)] == [rule]
+
+
+@pytest.mark.parametrize(
+    'data, declared, text, wrong',
+    [
+        ('Fußgänger'.encode(), '', 'Fußgänger', False),
+        ('Fußgänger'.encode(), 'iso-8859-1', 'Fußgänger', True),
+        ('Fußgänger'.encode('latin-1'), 'iso-8859-1', 'Fußgänger', False),
+        ('Fußgänger'.encode('latin-1') * 9, 'utf-8', 'Fußgänger' * 9, True),
+        ('これは日本語の文章です。'.encode('shift_jis') * 4, 'shift_jis', 'これは日本語の文章です。' * 4, False),
+        ('これは日本語の文章です。'.encode('euc-jp') * 4, '', 'これは日本語の文章です。' * 4, False),
+        ('\ufeffЭто'.encode('utf-16-le'), '', 'Это', False),
+        (b'<meta charset=windows-1251>' + 'Это'.encode('cp1251'), '', '<meta charset=windows-1251>Это', False),
+        ('é'.encode(), 'no-such-charset', 'é', True),
+    ],
+)
+def test_charsets(data, declared, text, wrong):
+    found, told = decode(data, declared)
+    assert (found, bool(told)) == (text, wrong)
+
+
+def test_control_characters_are_taken_out_and_told():
+    body = '<p>a\x01b\x7fc\u202ed\ufeff e\xad</p>'
+    assert shown(body)[0] == 'abcd e'
+    assert ('control_characters', "'abcd e'") in lost(body)
+
+
+@pytest.mark.parametrize('mark', ['<image>', '<EOC>', '<|endoftext|>', '<|endofchunk|>', '</s>'])
+def test_tags_written_in_a_text_never_become_tags(mark, tokenizer):
+    escaped = mark.replace('<', '&lt;')
+    page = read_page(f'<p>{PROSE} {escaped} {PROSE}</p>'.encode(), 'http://a.b/')
+    [node] = page.nodes
+    assert mark in node.text
+    assert filters.broken_by_text(node, 'en', DEFAULT) == ('text_marks', None)
+    # Even if such a text were stored, it would be read as text.
+    row = Interleaved.of([Chunk(None, [mark], [1.0])], tokenizer, None, np.random.default_rng(0), length=32, images=0)
+    assert not row.phi.any()
+    assert (row.tokens == tokenizer.eoc).sum() == 1  # The end of the chunk itself.
+
+
+def test_a_page_nested_a_million_deep_and_one_with_10_000_pictures_end_soon():
+    begin = time.monotonic()
+    for body, rule in (
+        ('<div>' * 1_000_000 + 'x', 'page_max_nodes'),
+        ('<img src=a.png>' * 10_000, 'page_max_pictures'),
+    ):
+        with pytest.raises(PageError) as error:
+            read_page(body.encode(), 'http://a.b/', rules=PageRules(page_max_nodes=20_000))
+        assert error.value.rule == rule
+    deep = read_page(('<div>' * 5_000 + f'<p>{PROSE}').encode(), 'http://a.b/', rules=PageRules(page_max_nodes=0))
+    assert [node.text for node in deep.nodes] == [PROSE]
+    assert time.monotonic() - begin < 60  # Not forever.
+
+
+@pytest.mark.parametrize(
+    'html, rule',
+    [
+        (b'', 'page_empty'),
+        (b'<body></body>', 'page_empty'),
+        (b'x' * 10_000_001, 'page_max_bytes'),
+        (b'<meta name=robots content="index, NOAI"><p>text', 'page_opt_out'),
+        (b'<meta name=tdm-reservation content=1><p>text', 'page_opt_out'),
+    ],
+)
+def test_pages_that_are_not_read(html, rule):
+    with pytest.raises(PageError) as error:
+        read_page(html, 'http://a.b/')
+    assert error.value.rule == rule
+
+
+def test_measures_of_texts():
+    assert texts.number_of_words("Don't look at 3 dogs.") == 5
+    assert texts.number_of_words('これは日本語です') == 4
+    assert texts.special_ratio('ab 12') == 0.4
+    assert texts.word_repetition('a b c d e ' * 3, 5) == 1.0
+    assert texts.word_repetition(story(1), 5) == 0.0
+    # By hand: of 'abababab', six runs of three characters, aba and bab three times each; sqrt(2) rounds down to 1.
+    assert texts.character_repetition('abababab', 3) == 0.5
+    assert texts.stop_word_ratio('the house of the rising sun', 'en') == pytest.approx(3 / 6, abs=0.17)
+    assert texts.stop_word_ratio('日本語', 'ja') is None
+    assert [texts.language_of(t) for t in ('これは日本語です', '这是中文', '한국어입니다', PROSE, '123')] == [
+        'ja', 'zh', 'ko', 'en', 'unknown',
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    'text, kind, rule',
+    [
+        (PROSE, 'text', None),
+        ('Filter “Oilify” applied', 'caption', None),
+        ('Der alte Leuchtturm steht auf einem Felsen am Ende der Bucht, und sein Wärter steigt hinauf.', 'text', None),
+        ('古い灯台は湾の端の岩の上に立っていて、番人は毎晩階段を上ります。', 'text', None),
+        ('Two words', 'text', 'text_min_words'),
+        ('!?', 'heading', 'heading_min_words'),
+        ('buy it now ' * 20, 'text', 'text_character_repetition'),
+        ('a ' + PROSE * 40, 'text', 'text_max_words'),
+        ('12 + 34 = 46, 7 * 8 = 56, (9 - 1) / 2 = 4', 'text', 'text_special_characters'),
+        ('xq zv kj wq bn vf gt hy lp mk nj bg vf cd', 'text', 'text_punctuation'),
+        ('Felsen, Bucht, Wärter, Turm, Abend, Boot, Sturm, Treppe, Hafen, Licht, See, Tau.', 'text', 'text_stop_words'),
+        ('Share this on Facebook and subscribe to our newsletter', 'text', 'text_spam_words'),
+    ],
+)  # fmt: skip
+def test_rules_of_texts(text, kind, rule):
+    language = texts.language_of(text) if rule is None else 'en'
+    broken = filters.broken_by_text(Text(1, text, kind, 0.0, True, 1), language, DEFAULT)
+    assert (broken and broken[0]) == rule
+
+
+def test_menus_are_known_by_their_links():
+    page = read_page(b'<p><a href=a>Some link</a> <a href=b>and another one</a></p>', 'http://a.b/')
+    assert filters.broken_by_text(page.nodes[0], 'en', DEFAULT)[0] == 'text_links'
+
+
+@pytest.mark.long
+def test_mutated_pages_neither_hang_nor_raise():
+    rng = np.random.default_rng(0)
+    source = f"""<!doctype html><html><head><meta charset="utf-8"><base href="http://a.b/"><title>x</title></head><body>
+      <nav><a href=x>y</a></nav><h1>Title</h1><p style="display: none">no</p><p>{PROSE} <img src="a.png" width="10px">
+      &lt;image&gt; &#0; &#x1F600; é</p><table><tr><td><p>cell</p><img srcset="a 1x, b 2x"></table><!-- c -->
+      <svg><p>s</svg>
+      <figure><img src="data:image/png;base64,AA"><figcaption>cap</figcaption></figure></body></html>"""
+    source = source.encode()
+    for _ in range(10_000):
+        data = bytearray(source)
+        for at in rng.integers(0, len(data), rng.integers(1, 30)):
+            data[at] = rng.choice(list(b'<>/"=& \x00\xff\x80a!-')) if rng.random() < 0.7 else rng.integers(256)
+        if rng.random() < 0.3:
+            a, b = sorted(rng.integers(0, len(data) + 1, 2))
+            data[a:a] = data[a:b] * int(rng.integers(1, 4))
+        try:
+            page = read_page(bytes(data), 'http://a.b/', str(rng.choice(['', 'utf-8', 'utf-16', 'shift_jis', 'x'])))
+        except PageError:
+            continue
+        for node in page.nodes:
+            if isinstance(node, Link):
+                assert node.url.startswith(('http://', 'https://'))
+            else:
+                filters.broken_by_text(node, 'en', DEFAULT)
+                node.text.encode()

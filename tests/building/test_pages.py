@@ -1,0 +1,224 @@
+"""From WARC files to documents, through the whole pipeline."""
+
+import gzip
+import hashlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from data.web_pages.fetch import links
+from data.web_pages.web_pages_dataset_builder import Builder, Config
+from flamingo_jax.building import duplicates
+from flamingo_jax.building.rules import DEFAULT, PageRules
+from flamingo_jax.building.write import build
+from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.sources.array_record import open_split
+from flamingo_jax.inputs.sources.documents import Documents
+from tests.building.test_look import bomb
+from tests.building.web import Crawl, picture, story
+
+CONFIG = Config(name='test', description='', rules=PageRules(page_max_nodes=5000))
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def text(seed: int) -> str:
+    return f'<p>{story(seed)}</p>'
+
+
+@pytest.fixture(scope='module')
+def crawl(tmp_path_factory) -> list[str]:
+    """A crawl of two sites with all that can be in one."""
+    folder = tmp_path_factory.mktemp('crawl')
+    pages, pictures = Crawl(folder / 'a.warc.gz'), Crawl(folder / 'b.warc', gzip=False)
+    every = '<p>This is on all pages of the site, and it is of no use.</p>'
+    for i in range(4):
+        pages.page(f'http://one.org/{i}', f'{every}<h1>Number {i}</h1>{text(i)}<img src=/{i}.png>{text(100 + i)}')
+        pictures.png(f'https://one.org/{i}.png', i)
+    pages.page('http://one.org/0', f'{text(50)}<img src=/0.png>', date='2020-01-01T00:00:00Z')  # An older capture.
+    pages.page('http://two.org/copy', f'{text(1)}{text(101)}<img src=/copy.png>')  # The same text as one.org/1.
+    pages.page('http://two.org/same', f'{text(60)}<img src=http://one.org/2.png>')  # The same picture as one.org/2.
+    pages.page('http://two.org/none', text(61))
+    pages.page('http://two.org/shared', f'{text(62)}<img src=/bench.png><img src=/new.png>')
+    pages.page('http://two.org/question', f'{text(70)}<img src=/new.png>')
+    pages.page('http://two.org/optout', f'{text(63)}<img src=/new.png>', X_Robots_Tag='noai')
+    bad = 'missing small html bomb gone reserved cut'.split()
+    pages.page(
+        'http://two.org/bad', text(64) + ''.join(f'<img src=/{name}.png>' for name in bad) + '<img src=/good.png>'
+    )
+    pages.page('http://two.org/deep', '<div>' * 10_000 + text(65))
+    pages.page('http://two.org/many', '<img src=a.png>' * 10_000 + text(66))
+    pages.page('http://two.org/mark', f'<p>{story(67)} &lt;image&gt; {story(68)}</p>{text(69)}<img src=/mark.png>')
+    pages.add('http://two.org/zeros', gzip.compress(bytes(60_000_000)), Content_Encoding='gzip')
+    for name, seed in dict(new=20, bench=21, mark=22, good=26, copy=27).items():
+        pictures.png(f'http://two.org/{name}.png', seed)
+    pictures.png('http://two.org/small.png', 23, width=30)
+    pictures.add('http://two.org/html.png', b'<html>Not found</html>', 'text/html')
+    pictures.add('http://two.org/bomb.png', bomb(60_000), 'image/png')
+    pictures.add('http://two.org/gone.png', b'', 'image/png', '404 Not Found')
+    pictures.add('http://two.org/reserved.png', picture(24), 'image/png', TDM_Reservation='1')
+    pictures.add('http://two.org/cut.png', picture(25)[:3000], 'image/png')
+    damaged = Crawl(folder / 'c.warc.gz')
+    damaged.page('http://three.org/', f'{text(80)}<img src=/a.png>').png('http://three.org/a.png', 30)
+    (folder / 'c.warc.gz').write_bytes(damaged.content()[:-200])
+    (folder / 'd.warc.gz').write_bytes(b'')
+    return [pages.write(), pictures.write(), str(folder / 'c.warc.gz'), str(folder / 'd.warc.gz')]
+
+
+@pytest.fixture(scope='module')
+def benchmarks(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp('benchmark')
+    (folder / 'q.txt').write_text(story(70))
+    (folder / 'p.jpg').write_bytes(picture(21, format='JPEG'))
+    return duplicates.index_benchmarks([str(folder)], DEFAULT, str(folder / 'index.npz'))
+
+
+@pytest.fixture(scope='module')
+def built(crawl, benchmarks, tmp_path_factory) -> pathlib.Path:
+    out = tmp_path_factory.mktemp('out')
+    return build(Builder, str(out), CONFIG, warcs=tuple(crawl), benchmarks=benchmarks, licence='CC0')
+
+
+@pytest.fixture(scope='module')
+def documents(built) -> dict[str, dict]:
+    records = open_split(built, 'train')
+    return {records[i]['url'].decode(): records[i] for i in range(len(records))}
+
+
+@pytest.fixture(scope='module')
+def dropped(built) -> list[dict]:
+    return [json.loads(line) for file in sorted(built.glob('dropped-*')) for line in gzip.open(file, 'rt')]
+
+
+def test_which_pages_are_kept(documents):
+    # Of two pages with the same text, or with the same picture and no other, one stays.
+    for pair in ({'http://one.org/1', 'http://two.org/copy'}, {'http://one.org/2', 'http://two.org/same'}):
+        assert len(pair & documents.keys()) == 1
+    others = {url for url in documents if url[-1] not in '12' and not url.endswith(('copy', 'same'))}
+    assert others == {f'http://one.org/{i}' for i in (0, 3)} | {
+        f'http://two.org/{n}' for n in ('shared', 'bad', 'mark')
+    }
+
+
+def test_a_document_holds_its_texts_and_pictures_in_reading_order(documents):
+    record = documents['http://one.org/3']
+    assert [one.decode() for one in record['texts']] == [f'Number 3\n\n{story(3)}', '', story(103)]
+    assert record['images'] == [b'', picture(3), b'']
+    assert list(record['weights']) == [1, 0, 1]
+    meta = json.loads(record['meta'])
+    assert meta['pictures'] == ['http://one.org/3.png'] and meta['licence'] == 'CC0' and meta['date'][:4] == '2026'
+
+
+def test_training_reads_it(built):
+    opened = Documents(path=str(built)).open(PictureFormat(16))
+    for i in range(len(opened)):
+        chunks = opened.document(i, np.random.default_rng(0))
+        assert any(chunk.picture for chunk in chunks)
+        assert all(chunk.picture().shape == (1, 16, 16, 3) for chunk in chunks if chunk.picture)
+
+
+@pytest.mark.parametrize(
+    'where, rule, what',
+    [
+        ('http://one.org/0', 'page_url', 'page'),
+        ('http://one.org/0', 'text_on_site', 'text'),
+        ('http://two.org/none', 'document_min_pictures', 'document'),
+        ('http://two.org/shared', 'benchmark_distance', 'picture'),
+        ('http://two.org/question', 'benchmark_words', 'document'),
+        ('http://two.org/optout', 'page_opt_out', 'page'),
+        ('http://two.org/bad', 'picture_missing', 'picture'),
+        ('http://two.org/bad', 'picture_min_side', 'picture'),
+        ('http://two.org/bad', 'picture_is_html', 'picture'),
+        ('http://two.org/bad', 'picture_max_pixels', 'picture'),
+        ('http://two.org/bad', 'picture_status', 'picture'),
+        ('http://two.org/bad', 'picture_opt_out', 'picture'),
+        ('http://two.org/bad', 'picture_damaged', 'picture'),
+        ('http://two.org/deep', 'page_max_nodes', 'page'),
+        ('http://two.org/many', 'page_max_pictures', 'page'),
+        ('http://two.org/mark', 'text_marks', 'text'),
+        ('a.warc.gz', 'payload_bomb', 'record'),
+        ('c.warc.gz', 'warc_corrupt|payload_truncated', 'record'),
+        ('d.warc.gz', 'warc_empty', 'record'),
+    ],
+)
+def test_the_ledger_has_each_thing_under_its_rule(dropped, where, rule, what):
+    found = [one for one in dropped if one['where'].endswith(where)]
+    assert [one for one in found if one['rule'] in rule.split('|') and one['what'] == what], found
+
+
+def test_counts_agree_with_the_list(built, dropped):
+    counts = json.loads((built / 'ledger.json').read_text())['dropped']
+    assert sum(sum(number.values()) for number in counts.values()) == len(dropped)
+    page = (built / 'ledger.html').read_text()
+    assert all(f'id="{rule}"' in page for rule in counts)
+
+
+def test_a_folder_of_pictures(tmp_path):
+    crawl = Crawl(tmp_path / 'a.warc.gz')
+    crawl.page(
+        'http://a.b/', f'{text(1)}<img src=x/1.png><img src=/2.png?v=3><img src=/../../secret.png><img src=4.png>'
+    )
+    folder = tmp_path / 'pictures'
+    (folder / 'a.b' / 'x').mkdir(parents=True)
+    (folder / 'a.b' / 'x' / '1.png').write_bytes(picture(1))
+    (folder / (hashlib.sha256(b'http://a.b/2.png?v=3').hexdigest() + '.png')).write_bytes(picture(2))
+    (tmp_path / 'secret.png').write_bytes(picture(3))
+    built = build(Builder, str(tmp_path / 'out'), 'all', warcs=(crawl.write(),), pictures=str(folder))
+    assert open_split(built, 'train')[0]['images'][1:] == [picture(1), picture(2)]
+    assert json.loads((built / 'ledger.json').read_text())['dropped']['picture_missing'] == {'picture': 2}
+
+
+def test_what_a_fetcher_would_fetch(crawl):
+    assert list(links(crawl)) == ['http://two.org/missing.png', 'http://three.org/a.png']
+
+
+def digests(folder: pathlib.Path) -> dict[str, str]:
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('workers', [2, 7])
+def test_the_same_bytes_from_any_number_of_workers(built, crawl, benchmarks, tmp_path, workers):
+    other = build(
+        Builder, str(tmp_path), CONFIG, workers, warcs=tuple(reversed(crawl)), benchmarks=benchmarks, licence='CC0'
+    )
+    assert digests(built) == digests(other)
+
+
+@pytest.mark.long
+def test_a_killed_build_leaves_nothing_that_opens_and_starts_over(tmp_path):
+    crawl = Crawl(tmp_path / 'a.warc.gz')
+    for i in range(40):
+        crawl.page(f'http://one.org/{i}', f'{text(i)}<img src=/{i}.png>').png(f'http://one.org/{i}.png', i)
+    crawl.write()
+
+    def command(out: str) -> subprocess.Popen:
+        arguments = [f'--warc={crawl.path}', f'--out={tmp_path / out}']
+        with open(os.devnull, 'w') as nothing:
+            return subprocess.Popen(
+                [sys.executable, '-m', 'data.web_pages.build', *arguments], cwd=ROOT, stdout=nothing, stderr=nothing
+            )
+
+    begin = time.monotonic()
+    assert command('whole').wait() == 0
+    seconds = time.monotonic() - begin
+    folder = pathlib.Path('web_pages', 'all', '1.0.0')
+    for share in (0.4, 0.6, 0.8, 0.9):
+        run = command('killed')
+        time.sleep(share * seconds)
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        if (tmp_path / 'killed' / folder).exists():  # It was whole already.
+            assert digests(tmp_path / 'killed' / folder) == digests(tmp_path / 'whole' / folder)
+        else:
+            with pytest.raises(FileNotFoundError):
+                open_split(tmp_path / 'killed' / folder, 'train')
+    assert command('killed').wait() == 0
+    assert digests(tmp_path / 'killed' / folder) == digests(tmp_path / 'whole' / folder)
+    assert [path.name for path in (tmp_path / 'killed' / folder).parent.iterdir()] == ['1.0.0']

@@ -1,0 +1,130 @@
+"""The one way out: what is written is read back, and its bytes do not depend on who wrote them."""
+
+import gzip
+import hashlib
+import io
+import json
+import pathlib
+
+import numpy as np
+import PIL.Image
+import pytest
+import tensorflow_datasets as tfds
+
+from flamingo_jax.building import write
+from flamingo_jax.building.document import Document
+from flamingo_jax.building.ledger import Dropped
+from flamingo_jax.building.runner import beam
+from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.sources.documents import Documents
+
+
+def png(colour: int) -> bytes:
+    made = io.BytesIO()
+    PIL.Image.fromarray(np.full((4, 6, 3), colour, np.uint8)).save(made, 'PNG')
+    return made.getvalue()
+
+
+def make(number: int) -> Document:
+    texts, images = ['', f'text {number}'], [png(number % 256), b'']
+    return Document(f'id {number}', texts, images, [0.0, 0.5], f'http://a.b/{number}', '{"language": "en"}')
+
+
+def drop(number: int) -> Dropped:
+    return Dropped(f'rule {number % 2}', 'text', f'http://a.b/{number}', number, f'excerpt {number}')
+
+
+class Numbers(write.DocumentsBuilder):
+    """Documents made from numbers."""
+
+    VERSION = tfds.core.Version('1.0.0')
+
+    def __init__(self, numbers=(), **rest):
+        self.numbers = numbers
+        super().__init__(**rest)
+
+    def sources(self, pipeline, work):
+        """Each number as a document, and as a dropped thing."""
+        numbers = pipeline | beam.Create(self.numbers) | beam.Reshuffle()
+        return write.Sources({'train': numbers | beam.Map(make)}, [numbers | 'drop' >> beam.Map(drop)])
+
+
+def digests(folder: pathlib.Path) -> dict[str, str]:
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory) -> pathlib.Path:
+    return write.build(Numbers, str(tmp_path_factory.mktemp('numbers')), numbers=list(range(20)))
+
+
+def test_what_is_written_is_read_back(folder):
+    opened = Documents(path=str(folder)).open(PictureFormat(8))
+    assert len(opened) == 20
+    found = set()
+    for i in range(20):
+        [chunk] = opened.document(i, np.random.default_rng(0))
+        number = int(chunk.texts[0].removeprefix('text '))
+        found.add(number)
+        assert chunk.weights == [0.5]
+        assert (chunk.picture() == number).all()
+    assert found == set(range(20))
+
+
+def test_the_ledger_counts_everything_and_lists_it(folder):
+    counts = json.loads((folder / 'ledger.json').read_text())
+    assert counts['dropped'] == {'rule 0': {'text': 10}, 'rule 1': {'text': 10}}
+    kept = counts['kept']['train']
+    assert kept == dict(
+        documents=20,
+        pictures=20,
+        characters=sum(len(f'text {n}') for n in range(20)),
+        **{'documents by language': {'en': 20}},
+    )
+    assert tfds.builder_from_directory(folder).info.metadata['dropped'] == counts['dropped']
+    lines = [json.loads(line) for file in folder.glob('dropped-*') for line in gzip.open(file, 'rt')]
+    assert sorted(line['place'] for line in lines) == list(range(20))
+    page = (folder / 'ledger.html').read_text()
+    assert 'rule 1: 10 dropped' in page and page.count('class=pair') == write.SAMPLES
+
+
+@pytest.mark.parametrize(
+    'workers', [1, pytest.param(2, marks=pytest.mark.long), pytest.param(7, marks=pytest.mark.long)]
+)
+def test_bytes_do_not_depend_on_order_or_workers(tmp_path, workers, monkeypatch):
+    monkeypatch.setenv('PYTHONPATH', str(pathlib.Path(__file__).parent))  # So that workers can import this file.
+    monkeypatch.setattr(write, 'SHARD_BYTES', 2000)
+    monkeypatch.setattr(write, 'SHARD_RECORDS', 10)
+    one = digests(write.build(Numbers, str(tmp_path / 'a'), numbers=list(range(60))))
+    other = digests(write.build(Numbers, str(tmp_path / 'b'), numbers=list(range(60))[::-1], workers=workers))
+    assert one == other
+    assert sum('array_record' in name for name in one) > 2
+
+
+def test_the_second_document_of_an_id_is_dropped(tmp_path):
+    folder = write.build(Numbers, str(tmp_path), numbers=[1, 2, 2, 3])
+    assert json.loads((folder / 'ledger.json').read_text())['dropped']['document_id'] == {'document': 1}
+    assert len(Documents(path=str(folder)).open(PictureFormat(8))) == 3
+
+
+def test_nothing_left_is_an_error_that_leaves_nothing(tmp_path):
+    with pytest.raises(ValueError, match='No document is left for the split train.'):
+        write.build(Numbers, str(tmp_path), numbers=[])
+    assert not list(tmp_path.rglob('*.array_record*')) and not list(tmp_path.rglob('dataset_info.json'))
+
+
+def test_a_document_holds_one_thing_at_each_place():
+    with pytest.raises(ValueError, match='both a text and an image at place 0'):
+        Document('a', ['x'], [b'y'], [1.0])
+    with pytest.raises(ValueError, match='neither'):
+        Document('a', [''], [b''], [1.0])
+    with pytest.raises(ValueError, match='2 texts, 1 images'):
+        Document('a', ['x', 'y'], [b''], [1.0])
+
+
+@pytest.mark.long
+def test_another_runner_writes_the_same_bytes(folder, tmp_path):
+    """Beam has an older runner for one process, which makes other bundles."""
+    flags = ['--runner=BundleBasedDirectRunner']
+    other = write.build(Numbers, str(tmp_path), beam_flags=flags, numbers=list(range(20)))
+    assert digests(folder) == digests(other)

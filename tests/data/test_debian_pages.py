@@ -1,0 +1,68 @@
+"""From the folder of an unpacked package to documents."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from data.debian_pages import crawl
+from flamingo_jax.building import warc
+from flamingo_jax.inputs.sources.array_record import open_split
+from tests.building.web import picture, story
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture
+def raw(tmp_path) -> pathlib.Path:
+    """Two languages, of three pages each."""
+    for number, language in enumerate(('en', 'de')):
+        folder = tmp_path / f'gimp-help-{language}' / 'usr' / 'share' / 'gimp' / '3.0' / 'help' / language
+        (folder / 'images').mkdir(parents=True)
+        for i in range(3):
+            seed = 10 * number + i
+            body = f'<p>{story(seed)}</p><img src="images/{i}.png"/><img src="images/missing.png"/>'
+            (folder / f'{i}.html').write_text(f'<html><body>{body}</body></html>')
+            (folder / 'images' / f'{i}.png').write_bytes(picture(seed))
+    return tmp_path
+
+
+def test_archives_are_those_of_a_crawler_and_the_same_each_time(raw, tmp_path):
+    out = tmp_path / 'warc'
+    out.mkdir()
+    paths = crawl.write_warcs(raw, 'de', out)
+    found = [one for path in paths for one in warc.read_warc(path)]
+    assert {(one.url, one.type) for one in found} == {
+        (f'https://docs.gimp.org/3.0/de/{name}', kind)
+        for i in range(3)
+        for name, kind in ((f'{i}.html', 'text/html'), (f'images/{i}.png', 'image/png'))
+    }
+    before = [pathlib.Path(path).read_bytes() for path in paths]
+    assert [pathlib.Path(path).read_bytes() for path in crawl.write_warcs(raw, 'de', out)] == before
+    with pytest.raises(FileNotFoundError, match='has no manual in the language fr. Run data/debian_pages/fetch.sh'):
+        crawl.write_warcs(raw, 'fr', out)
+
+
+@pytest.mark.long
+def test_one_command_builds_and_one_reports(raw, tmp_path):
+    command = [sys.executable, '-m', 'data.debian_pages.build', f'--raw={raw}', f'--out={tmp_path}']
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    folder = tmp_path / 'debian_pages' / 'all' / '1.0.0'
+    records = open_split(folder, 'train')
+    assert len(records) == 6
+    assert 'GFDL' in json.loads(records[0]['meta'])['licence']
+    report = [sys.executable, '-m', 'data.debian_pages.report', f'--data={folder}']
+    said = subprocess.run(report, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert '| pages | 3 | 3 |' in said and '| picture | `picture_missing` | 3 | 3 |' in said
+
+
+@pytest.mark.long
+def test_a_mistake_is_one_line(tmp_path):
+    command = [sys.executable, '-m', 'data.debian_pages.build', f'--raw={tmp_path}', f'--out={tmp_path}']
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines() == [
+        f'error: {tmp_path} has no manual. Run data/debian_pages/fetch.sh {tmp_path} en de.'
+    ]

@@ -1,0 +1,104 @@
+"""What `look` reports is what the model computed."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flamingo_jax.inference.look import look
+from flamingo_jax.inference.pretrained import Pretrained
+from flamingo_jax.inputs.prompts import encode_prompt
+from flamingo_jax.model import attention, gated_xattn, resampler
+from flamingo_jax.model.flamingo import Flamingo
+
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+ANSWER = [45, 301, 77]
+
+
+@pytest.fixture
+def used(monkeypatch):
+    """Every call of `attend` in the gated blocks and in the resampler: q, k, v and the result."""
+    calls = {gated_xattn: [], resampler: []}
+
+    def watched(where, q, k, v, mask=None):
+        out = attention.attend(q, k, v, mask)
+        jax.debug.callback(lambda *x: calls[where].append(tuple(map(np.asarray, x))), q, k, v, out, ordered=True)
+        return out
+
+    for module in calls:
+        monkeypatch.setattr(module, 'attend', functools.partial(watched, module))
+    return calls
+
+
+def with_one_head(pretrained):
+    """The same model with one head in the blocks that `look` averages over, so that an average is exact."""
+    c = pretrained.config
+    c = dataclasses.replace(
+        c, xattn=dataclasses.replace(c.xattn, heads=1), resampler=dataclasses.replace(c.resampler, heads=1)
+    )
+
+    def first_head(path, x):
+        name = jax.tree_util.keystr(path)
+        attends = any(f"['{part}']" in name for part in ('query', 'key', 'value', 'out'))
+        if not attends or not ('xattn' in name or 'resampler' in name) or 'project' in name:
+            return x
+        axis = -3 if "['out']" in name else -2
+        return jnp.take(x, jnp.array([0]), axis=axis)
+
+    params = jax.tree_util.tree_map_with_path(first_head, pretrained.params)
+    return Pretrained(Flamingo(c), params, pretrained.tokenizer, pretrained.image_tag, None, {})
+
+
+def test_weights_times_values_are_what_the_model_used(pretrained, pictures, used):
+    one = with_one_head(pretrained)
+    prompt = [pictures[0], ' dax<EOC>', pictures[1], ' Output:']
+    seen = look(one, prompt, ANSWER)
+    # The uncached model on the same tokens, watched.
+    ids, frames = encode_prompt(prompt, one.tokenizer, one.pictures)
+    for calls in used.values():
+        calls.clear()
+    watched = jax.jit(lambda images, tokens: Flamingo(one.config).logits(one.params, images, tokens))
+    logits = watched(np.stack(frames)[None], np.array([ids + ANSWER]))
+    jax.effects_barrier()
+    at = np.arange(len(ids) - 1, len(ids) + len(ANSWER))
+    assert len(used[gated_xattn]) == len(seen.weights) == 2
+    for weights, (_, _, v, out) in zip(seen.weights, used[gated_xattn], strict=True):
+        flat = weights.reshape(len(at), -1)
+        np.testing.assert_allclose(flat @ v[0, 0], out[0, at, 0], rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(flat.sum(axis=1), 1, rtol=1e-5)
+        assert (weights[:, 0] == 0).all()  # Only the last picture is seen.
+        np.testing.assert_allclose(seen.over(1).sum(axis=(2, 3, 4)), 1, rtol=1e-4)
+    p = np.asarray(jax.nn.softmax(logits[0, at]))
+    for row, likeliest in zip(p, seen.likeliest, strict=True):
+        np.testing.assert_allclose([value for _, value in likeliest], np.sort(row)[::-1][:5], rtol=1e-3)
+    assert seen.tokens == [one.tokenizer.decode([token]) for token in ANSWER]
+
+
+def test_media_tokens_are_followed_back_through_the_resampler(pretrained, pictures, used):
+    one = with_one_head(pretrained)
+    film = [pictures[0], pictures[1]]
+    seen = look(one, [film, ' Output:'], ANSWER[:1])
+    features = one.features(encode_prompt([film], one.tokenizer, one.pictures)[1][0])
+    for calls in used.values():
+        calls.clear()
+    jax.jit(lambda x: Flamingo(one.config).media(one.params, x).tokens)(jnp.asarray(features)[None, None])
+    jax.effects_barrier()
+    assert len(used[resampler]) == 2
+    drawn = np.zeros((3, 32))  # Of 3 latents on 2 frames of 16 places.
+    for q, k, v, out in used[resampler]:
+        weights = np.exp(q[0, :, 0] @ k[0, 0].T / np.sqrt(q.shape[-1]))
+        weights /= weights.sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(weights @ v[0, 0], out[0, :, 0], rtol=1e-3, atol=1e-5)
+        drawn = (drawn + weights[:, :32] + weights[:, 32:] @ drawn) / 2
+    np.testing.assert_allclose(seen.places[0].reshape(3, 32), drawn / drawn.sum(axis=1, keepdims=True), rtol=1e-3)
+
+
+def test_gates_and_a_prompt_without_pictures(pretrained):
+    seen = look(pretrained, ['only text Output:'], ANSWER)
+    np.testing.assert_allclose(seen.gates, np.tanh([[0.5, 0.0]] * 2), rtol=1e-6)
+    assert seen.weights.shape == (2, 4, 0, 0) and seen.places == []
+    with pytest.raises(ValueError, match='exceed the context of 128'):
+        look(pretrained, ['only text Output:'], ANSWER * 50)

@@ -1,0 +1,493 @@
+"""The page: its server over real HTTP with a tiny model, and, with the marker `long`, in a real browser.
+
+The browser tests drive an installed Chromium (`apt-get install chromium`) by Playwright: pip install -e '.[browser]'.
+"""
+
+import base64
+import concurrent.futures
+import http.client
+import io
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import PIL.Image
+import pytest
+import uvicorn
+
+from flamingo_jax.demo import server, uploads
+from flamingo_jax.demo.ready import ready_sets
+from flamingo_jax.inference.pretrained import Pretrained
+from flamingo_jax.inputs.images import PictureError, PictureFormat
+
+ROOT = pathlib.Path(__file__).parents[1]
+FORMAT = PictureFormat(16)
+
+
+def encoded(image, kind='PNG', **options) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def noise(width=20, height=16, seed=0):
+    return PIL.Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
+
+
+def animated(frames=3) -> bytes:
+    first, *rest = (noise(seed=i) for i in range(frames))
+    return encoded(first, 'GIF', save_all=True, append_images=rest, duration=500)
+
+
+def shown(data: bytes) -> dict:
+    return dict(frames=[f'data:image/png;base64,{base64.b64encode(data).decode()}'])
+
+
+# ---- Uploads
+
+
+def test_a_small_picture_is_kept_as_it_is():
+    for kind in ('PNG', 'JPEG', 'WEBP', 'GIF'):
+        data = encoded(noise(), kind)
+        assert uploads.prepare(data, FORMAT, 4) == [data]
+
+
+def test_a_picture_of_50_megapixels_becomes_small():
+    data = encoded(PIL.Image.new('L', (10_000, 5_000), 99))
+    (small,) = uploads.prepare(data, FORMAT, 4)
+    assert PIL.Image.open(io.BytesIO(small)).size == (512, 256)
+    clear = encoded(PIL.Image.new('RGBA', (600, 300), (0, 0, 0, 0)))
+    assert PIL.Image.open(io.BytesIO(uploads.prepare(clear, FORMAT, 4)[0])).getpixel((0, 0)) == (0, 0, 0, 0)
+
+
+def test_an_animated_picture_becomes_a_film():
+    frames = uploads.prepare(animated(), FORMAT, 4)
+    assert [PIL.Image.open(io.BytesIO(frame)).size for frame in frames] == [(16, 16)] * 4
+    assert len(uploads.prepare(animated(), FORMAT, 1)) == 1  # A model without films sees the first frame.
+
+
+BAD = {
+    'text': (b'This is not a picture.', 'not a picture that can be read'),
+    'nothing': (b'', 'not a picture that can be read'),
+    'cut short': (encoded(noise(200, 200))[:5000], 'cannot be decoded|not a picture|truncated'),
+    'too large': (encoded(PIL.Image.new('1', (10_000, 9_000))), 'more than 80 megapixels'),
+    'a bomb': (encoded(PIL.Image.new('1', (20_000, 20_000))), 'more than 80 megapixels'),
+    'SVG': (b'<svg xmlns="http://www.w3.org/2000/svg"/>', 'not a picture that can be read'),
+}
+
+
+@pytest.mark.parametrize('name', BAD)
+def test_a_bad_file_is_refused_with_a_reason(name):
+    data, message = BAD[name]
+    with pytest.raises(PictureError, match=message):
+        uploads.prepare(data, FORMAT, 4)
+
+
+def test_a_film_of_too_many_pixels_is_refused(monkeypatch):
+    monkeypatch.setattr(uploads, 'FILM_PIXELS', 900)
+    with pytest.raises(PictureError, match='3 frames have more than'):
+        uploads.prepare(animated(), FORMAT, 4)
+
+
+def test_ready_sets_hold_pictures_and_end_open():
+    sets = ready_sets()
+    assert [one.title for one in sets] == [
+        'New words', 'Kinds', 'Yes or no', 'Another language', 'Two pictures', 'A film'
+    ]  # fmt: skip
+    for one in sets:
+        for card in one.cards:
+            for frame in card.frames:
+                assert uploads.prepare(frame, FORMAT, 8) == [frame]
+        assert len(one.candidates) >= 2
+    assert len(sets[-1].cards[0].frames) == 8
+
+
+# ---- The server
+
+
+@pytest.fixture(scope='module')
+def port(pretrained):
+    """A server of the tiny model in a thread of this process."""
+    app = server.make_app(pretrained, 'tiny', [])
+    running = uvicorn.Server(uvicorn.Config(app, port=0, log_level='error', timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=running.run)
+    thread.start()
+    while not running.started:
+        time.sleep(0.01)
+    yield running.servers[0].sockets[0].getsockname()[1]
+    running.should_exit = True
+    thread.join()
+
+
+def send(port, method, path, body=b'', **headers):
+    """(status, headers, body) of one request."""
+    connection = http.client.HTTPConnection('127.0.0.1', port)
+    body = json.dumps(body).encode() if isinstance(body, dict | list) else body
+    connection.request(method, path, body, {name.replace('_', '-'): value for name, value in headers.items()})
+    response = connection.getresponse()
+    found = response.read()
+    connection.close()
+    return response.status, response.headers, found
+
+
+def answered(port, body) -> list[dict]:
+    status, _, found = send(port, 'POST', '/answer', body)
+    assert status == 200, found
+    return [json.loads(line) for line in found.splitlines()]
+
+
+def error_of(port, path, body) -> tuple[int, str]:
+    status, _, found = send(port, 'POST', path, body)
+    return status, json.loads(found)['error']
+
+
+def test_nothing_but_the_page_is_served(port):
+    for path in ('/', '/page.js', '/style.css', '/about'):
+        status, headers, found = send(port, 'GET', path)
+        assert status == 200 and found
+        assert "default-src 'none'" in headers['Content-Security-Policy']
+        assert 'Access-Control-Allow-Origin' not in headers
+    for path in ('/page', '/page/index.html', '/../setup.py', '/%2e%2e/setup.py', '/server.py', '/docs', '/picture'):
+        assert send(port, 'GET', path)[0] in (404, 405)
+
+
+def test_other_origins_and_other_names_of_this_machine_are_refused(port):
+    def status(method='POST', path='/rank', **headers):
+        return send(port, method, path, {}, **headers)[0]
+
+    assert status(Origin=f'http://127.0.0.1:{port}') == 400  # It comes through, and lacks candidates.
+    assert status(Host=f'localhost:{port}', Origin=f'http://localhost:{port}') == 400
+    assert status(Origin='http://evil.example') == 403
+    assert status(Origin='null') == 403
+    assert status(Origin=f'http://localhost:{port}') == 403
+    assert status(Origin='http://127.0.0.1:1') == 403
+    assert status(Sec_Fetch_Site='cross-site') == 403
+    assert b'Invalid host' in send(port, 'GET', '/about', Host='evil.example')[2]
+    assert b'Invalid host' in send(port, 'POST', '/answer', {}, Host='evil.example', Origin='http://evil.example')[2]
+
+
+def test_what_is_uploaded_is_limited_in_type_and_bytes(port):
+    data = encoded(noise())
+    status, _, found = send(port, 'POST', '/picture', data)
+    assert status == 200 and json.loads(found) == shown(data)
+    assert len(json.loads(send(port, 'POST', '/picture', animated())[2])['frames']) == 4
+    assert error_of(port, '/picture', b'text') == (
+        400,
+        'This is not a picture that can be read: PNG, JPEG, WebP, GIF, BMP or TIFF.',
+    )
+    assert error_of(port, '/picture', b'0' * (uploads.BYTES + 1)) == (413, 'This is larger than 32 MiB. Send less.')
+
+
+WRONG = {
+    'no JSON': (b'{', 'not a JSON object'),
+    'deep': (b'[' * 100_000, 'not a JSON object'),
+    'a list': (b'[]', 'not a JSON object'),
+    'no prompt': ({}, 'A prompt is a list'),
+    'empty': (dict(prompt=[]), 'The prompt is empty'),
+    'a number': (dict(prompt=[3]), 'A picture is'),
+    'an address': (dict(prompt=[dict(frames=['http://example.org/a.png'])]), 'not a data URL'),
+    'a path': (dict(prompt=[dict(frames=['file:///etc/passwd'])]), 'not a data URL'),
+    'bad base64': (dict(prompt=[dict(frames=['data:image/png;base64,A'])]), 'not a data URL'),
+    'no picture': (dict(prompt=[shown(b'text')]), 'not a picture that can be read'),
+    'a bomb': (dict(prompt=[shown(BAD['a bomb'][0])]), 'more than 80 megapixels'),
+    'many frames': (dict(prompt=[dict(frames=['x'] * 300)]), '300 frames'),
+    'frames of a number': (dict(prompt=[dict(frames=7)]), 'A picture is'),
+    'a tag': (dict(prompt=['a <image> b']), 'contains the tag'),
+    'too long': (dict(prompt=['lo ' * 300]), 'exceeds the context of 128 tokens'),
+    'a setting': (dict(prompt=['a'], settings=dict(max_new_tokens=0)), 'max_new_tokens must be a whole number from 1'),
+    'a type': (dict(prompt=['a'], settings=dict(temperature='1')), 'temperature must be a number from 0'),
+    'not a number': (b'{"prompt": ["a"], "settings": {"temperature": NaN}}', 'temperature must be a number'),
+    'unknown': (dict(prompt=['a'], settings=dict(stop=1)), 'The settings are not valid'),
+    'both': (dict(prompt=['a'], settings=dict(num_beams=2, temperature=1)), 'exclude each other'),
+}
+
+
+@pytest.mark.parametrize('name', WRONG)
+def test_a_wrong_question_is_refused_with_a_reason(port, name, capfd):
+    body, message = WRONG[name]
+    status, said = error_of(port, '/answer', body)
+    assert status == 400 and re.search(message, said)
+    assert not capfd.readouterr().err
+
+
+def prompt_of(seed):
+    pictures = [encoded(noise(seed=seed + i)) for i in range(2)]
+    frames = [np.asarray(PIL.Image.open(io.BytesIO(data))) for data in pictures]
+    text = ' lo lo mi' if seed else ' Output:'
+    sent = [shown(pictures[0]), ' dax<EOC>', shown(pictures[1]), text]
+    return sent, [frames[0], ' dax<EOC>', frames[1], text]
+
+
+@pytest.mark.usefixtures('quick_compilation')
+def test_answers_are_those_of_generate_also_for_two_people_at_once(port, pretrained):
+    asked = [prompt_of(0), prompt_of(2)]
+    settings = dict(max_new_tokens=6)
+    with concurrent.futures.ThreadPoolExecutor() as people:
+        found = list(people.map(lambda one: answered(port, dict(prompt=one[0], settings=settings)), asked))
+    texts = [[line['text'] for line in lines if 'text' in line] for lines in found]
+    expected = [pretrained.generate(prompt, **settings) for _, prompt in asked]
+    assert [one[-1] for one in texts] == expected and expected[0] != expected[1]
+    for lines in found:
+        assert [line['tokens'] for line in lines[:-1]] == sorted(line['tokens'] for line in lines[:-1])
+        assert lines[-1] == dict(done=True)
+
+
+@pytest.mark.usefixtures('quick_compilation')
+def test_candidates_and_the_nearest_neighbour(port, pretrained):
+    sent, prompt = prompt_of(0)
+    body = dict(prompt=sent, candidates=[' dax<EOC>', ' mi<EOC>'])
+    found = json.loads(send(port, 'POST', '/rank', body)[2])['log_likelihoods']
+    np.testing.assert_allclose(found, pretrained.score(prompt, body['candidates']), rtol=1e-3)
+    assert error_of(port, '/rank', dict(prompt=sent, candidates=[]))[0] == 400
+    pictures = [sent[0], sent[2], sent[2]]
+    found = json.loads(send(port, 'POST', '/nearest', dict(pictures=pictures, labels=['a', 'b']))[2])
+    assert found['label'] == 'b' and found['cosines'][1] == pytest.approx(1)
+    assert error_of(port, '/nearest', dict(pictures=pictures, labels=['a']))[0] == 400
+
+
+@pytest.mark.usefixtures('quick_compilation')
+def test_a_token_arrives_before_the_next_is_computed_and_a_stop_ends_the_answer(port, monkeypatch):
+    computed, go_on, closed = [], threading.Event(), threading.Event()
+    honest = Pretrained.write
+
+    def watched(*args, **kwargs):
+        try:
+            for written in honest(*args, **kwargs):
+                computed.append(written)
+                yield written
+                assert go_on.wait(60)
+        finally:
+            closed.set()
+
+    monkeypatch.setattr(Pretrained, 'write', watched)
+    connection = http.client.HTTPConnection('127.0.0.1', port)
+    body = dict(prompt=prompt_of(0)[0], settings=dict(max_new_tokens=6))
+    connection.request('POST', '/answer', json.dumps(body))
+    response = connection.getresponse()
+    line = json.loads(response.readline())
+    assert line['text'] == computed[0].text and len(computed) == 1  # The second is not computed yet.
+    response.close()
+    connection.close()
+    assert send(port, 'GET', '/about')[0] == 200  # By now the server knows.
+    go_on.set()
+    assert closed.wait(60)
+    assert len(computed) <= 2  # The step that was running.
+
+
+# ---- A browser
+
+
+@pytest.fixture(scope='module')
+def address():
+    """The page of the model in the repository, from the real command."""
+    line = [sys.executable, '-m', 'flamingo_jax.demo', '--port=0']
+    with subprocess.Popen(line, cwd=ROOT, env=os.environ, stdout=subprocess.PIPE, text=True) as process:
+        said = process.stdout.readline()
+        yield re.search(r'http://127\.0\.0\.1:\d+', said)[0]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) in (0, -signal.SIGINT)
+
+
+@pytest.fixture(scope='module')
+def chromium():
+    """An installed Chromium with a camera that shows a test picture."""
+    playwright = pytest.importorskip('playwright.sync_api', reason="no Playwright: pip install -e '.[browser]'")
+    found = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+    if found is None:
+        pytest.skip('no Chromium: apt-get install chromium')
+    arguments = ['--no-sandbox', '--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream']
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=found, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium, address):
+    """The page in a window of its own. An error in its script fails the test."""
+    page, errors = chromium.new_page(), []
+    page.set_default_timeout(240_000)  # For a busy machine that compiles.
+    page.on('pageerror', lambda error: errors.append(str(error)))
+    page.goto(address)
+    page.wait_for_selector('#ready button')
+    yield page
+    page.close()
+    assert not errors
+
+
+def answer(page) -> str:
+    page.keyboard.press('Control+Enter')
+    page.wait_for_selector('#answer-model output:not(.writing):not(:empty)')
+    return page.inner_text('#answer-model output')
+
+
+def texts(page) -> list[str]:
+    return page.eval_on_selector_all('#strip textarea', 'all => all.map(x => x.value)')
+
+
+SETS = {
+    'New words': 'zev gof',
+    'Kinds': 'animal',
+    'Yes or no': 'yes',
+    'Another language': 'Gorilla',
+    'Two pictures': 'second',
+    'A film': 'zev gof',
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('name', SETS)
+def test_every_ready_set_is_answered_ranked_and_looked_at(page, name):
+    page.get_by_role('button', name=name, exact=True).click()
+    assert answer(page) == SETS[name]
+    page.wait_for_selector('#blocks figure')
+    assert page.locator('#blocks figure').count() == 4
+    assert page.locator('#next tbody tr').count() == 5
+    page.click('#rank')
+    page.wait_for_selector('#ranked tbody tr')
+    assert page.locator('#ranked tbody td').first.inner_text() == SETS[name]
+    shares = page.locator('#ranked tbody td:nth-child(2)').all_inner_texts()
+    assert sum(map(float, shares)) == pytest.approx(1, abs=0.01)
+    for other in ('shuffled', 'without', 'nearest'):
+        page.click(f'#answer-{other} button')
+        page.wait_for_selector(f'#answer-{other} output:not(.writing):not(:empty)')
+    assert page.inner_text('#answer-model output') == SETS[name]  # The others stand beside it.
+    for width, scheme in ((400, 'dark'), (1200, 'light')):
+        page.set_viewport_size(dict(width=width, height=800))
+        page.emulate_media(color_scheme=scheme)
+        assert page.evaluate('document.documentElement.scrollWidth') <= width
+    if folder := os.environ.get('SCREENSHOTS'):
+        page.screenshot(path=f'{folder}/{name}.png', full_page=True)
+
+
+@pytest.mark.long
+def test_cards_are_dragged_dropped_pasted_and_taken(page, tmp_path):
+    page.get_by_role('button', name='New words', exact=True).click()
+    page.locator('#strip li').nth(0).locator('figure').drag_to(
+        page.locator('#strip li').nth(2), target_position=dict(x=150, y=80)
+    )
+    assert texts(page) == ['zev gof', 'mip lon', 'dax kuv', '']
+    page.locator('#strip li').nth(2).locator('.handle').drag_to(
+        page.locator('#strip li').nth(0), target_position=dict(x=10, y=80)
+    )
+    assert texts(page) == ['dax kuv', 'zev gof', 'mip lon', '']
+    data = base64.b64encode(encoded(noise())).decode()
+    for kind, target in (('drop', 'dataTransfer'), ('paste', 'clipboardData')):
+        page.evaluate(
+            """([kind, target, data]) => {
+                const transfer = new DataTransfer()
+                const bytes = Uint8Array.from(atob(data), c => c.charCodeAt(0))
+                transfer.items.add(new File([bytes], `${kind}.png`, {type: 'image/png'}))
+                const event = kind === 'drop' ? DragEvent : ClipboardEvent
+                document.body.dispatchEvent(new event(kind, {[target]: transfer, bubbles: true, cancelable: true}))
+            }""",
+            [kind, target, data],
+        )
+        page.wait_for_selector(f'#strip li:not(.reading) img[alt="{kind}.png"]')
+    page.click('#camera')
+    page.wait_for_function("document.querySelector('video').videoWidth > 0")
+    page.click('#take')
+    page.wait_for_selector('#strip li:not(.reading) img[alt="camera.png"]')
+    assert page.locator('#strip li').count() == 7
+
+
+@pytest.mark.long
+def test_bad_files_large_ones_and_films_do_what_one_expects(page, tmp_path):
+    PIL.Image.new('RGB', (10_000, 5_000), 'teal').save(tmp_path / 'large.png')
+    (tmp_path / 'notes.png').write_text('Not a picture.')
+    (tmp_path / 'moving.gif').write_bytes(animated())
+    # A file over the limit of bytes is made smaller by the browser.
+    rows = np.random.default_rng(0).integers(0, 256, (3500, 3500, 3), np.uint8)
+    PIL.Image.fromarray(rows).save(tmp_path / 'heavy.png', compress_level=0)
+    assert (tmp_path / 'heavy.png').stat().st_size > uploads.BYTES
+    page.set_input_files('#files', [tmp_path / name for name in ('large.png', 'notes.png', 'moving.gif', 'heavy.png')])
+    page.wait_for_selector('#strip li:not(.reading) img[alt="heavy.png"]')
+    captions = page.locator('#strip figcaption').all_inner_texts()
+    assert captions == ['large.png', 'moving.gif, 8 frames', 'heavy.png']
+    assert 'notes.png: This is not a picture' in page.inner_text('#notices')
+    page.locator('#strip textarea').last.fill('word ' * 300)
+    page.click('#answer')
+    page.wait_for_selector('#answer-model output.wrong')
+    assert 'exceeds the context of 256 tokens' in page.inner_text('#answer-model output')
+
+
+@pytest.mark.long
+def test_everything_by_the_keyboard_alone(page):
+    def reach(selector):
+        for _ in range(80):
+            page.keyboard.press('Tab')
+            if page.evaluate('s => document.activeElement.matches(s)', selector):
+                return
+        raise AssertionError(f'Tab does not reach {selector}.')
+
+    reach('#ready button')
+    page.keyboard.press('Enter')
+    reach('#strip .handle')
+    page.keyboard.press('ArrowRight')
+    page.keyboard.press('ArrowRight')  # The focus stays on the card.
+    assert texts(page) == ['zev gof', 'mip lon', 'dax kuv', '']
+    assert 'card 3 of 4' in page.inner_text('#status')
+    page.keyboard.press('Delete')
+    assert texts(page) == ['zev gof', 'mip lon', '']
+    reach('#strip li:last-child textarea')
+    page.keyboard.type('zev')
+    reach('#answer')
+    page.keyboard.press('Enter')
+    page.wait_for_selector('#answer-model output:not(.writing):not(:empty)')
+    reach('#words button')
+    page.keyboard.press('Enter')
+    assert page.locator('#words button[aria-pressed=true]').count() == 1
+
+
+@pytest.mark.long
+def test_a_reload_keeps_the_strip_and_a_file_holds_it(page, tmp_path):
+    page.get_by_role('button', name='A film', exact=True).click()
+    page.locator('#strip textarea').first.fill('pim pam')
+    page.select_option('#method', 'beams')
+    page.reload()
+    page.wait_for_selector('#strip li')
+    assert texts(page) == ['pim pam', 'zev gof', ''] and page.input_value('#method') == 'beams'
+    with page.expect_download() as saved:
+        page.click('#save')
+    saved.value.save_as(tmp_path / 'strip.json')
+    page.click('#clear')
+    assert texts(page) == []
+    page.set_input_files('#strip-file', tmp_path / 'strip.json')
+    page.wait_for_selector('#strip li')
+    assert texts(page) == ['pim pam', 'zev gof', '']
+    (tmp_path / 'other.json').write_text('{"cards": 3}')
+    page.set_input_files('#strip-file', tmp_path / 'other.json')
+    page.wait_for_selector('#notices p')
+    assert texts(page) == ['pim pam', 'zev gof', '']
+
+
+@pytest.mark.long
+def test_a_stop_ends_an_answer_and_the_copied_python_gives_the_same(page, tmp_path):
+    page.get_by_role('button', name='Another language', exact=True).click()
+    page.select_option('#method', 'sampling')
+    page.fill('#temperature', '10')  # Nonsense that does not end.
+    page.fill('#max_new_tokens', '200')
+    page.click('#answer')
+    page.wait_for_selector('#answer-model output.writing:not(:empty)')
+    page.click('#stop')
+    page.wait_for_selector('#stop', state='hidden')
+    assert page.inner_text('#status') == 'Stopped.'
+    stopped = page.inner_text('#answer-model output')
+    page.select_option('#method', 'greedy')
+    page.fill('#max_new_tokens', '16')
+    assert page.inner_text('#answer-model output') == stopped != ''
+    said = answer(page)
+    page.click('summary')
+    code = page.inner_text('#python').replace("load('", f"load('{ROOT}/")
+    for name, url in page.eval_on_selector_all('#strip img', 'all => all.map(x => [x.alt, x.src])'):
+        (tmp_path / name).write_bytes(base64.b64decode(url.partition(',')[2]))
+    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.strip() == said, done.stderr
