@@ -135,7 +135,7 @@ def test_a_checkpoint_that_went_on_is_another(parts, tmp_path, monkeypatch):
     asked = {key: value for key, value in c.to_dict().items() if key not in ('batch_size', 'mesh')}
     about = dict(checkpoint=str(parts / 'run'), step=model.step, checksums=model.checksums, config=asked)
     Unfinished(str(tmp_path), about).add(Row('words', 'ranked', 'random', 1, 9, {'model': Score(0.5, 0.1)}), [])
-    monkeypatch.setattr(pretrained, 'load', lambda *args: dataclasses.replace(load(*args), step=2))
+    monkeypatch.setattr(pretrained, 'load', lambda *args, **how: dataclasses.replace(load(*args, **how), step=2))
     with pytest.raises(ValueError, match=r'differs in step \(there 1, here 2\)'):
         evaluate(c, str(parts / 'run'), str(tmp_path))
 
