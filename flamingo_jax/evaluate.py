@@ -65,6 +65,7 @@ from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.parallel import processes
 
 Setting = tuple[Task, int, str, str]  # Task, shots, support, answers.
+FREE = ('batch_size', 'mesh', 'pooled', 'write_prompts')  # Fields that change no answer and may differ on resuming.
 
 
 def evaluate(config: ConfigDict, checkpoint: str, workdir: str, lm: str = '') -> list[report.Row]:
@@ -86,9 +87,7 @@ def evaluate(config: ConfigDict, checkpoint: str, workdir: str, lm: str = '') ->
         for task in every
         for support, answers, shots in itertools.product(task.support, task.answers, task.shots)
     ]
-    # Fields that do not change an answer may differ on resuming.
-    free = ('batch_size', 'mesh', 'pooled', 'write_prompts')
-    asked = {key: value for key, value in config.to_dict().items() if key not in free}
+    asked = {key: value for key, value in config.to_dict().items() if key not in FREE}
     unfinished = Unfinished(
         workdir, dict(checkpoint=str(checkpoint), step=model.step, checksums=model.checksums, config=asked)
     )

@@ -10,7 +10,7 @@ import sys
 import pytest
 from ml_collections import ConfigDict
 
-from flamingo_jax.evaluate import evaluate, measure
+from flamingo_jax.evaluate import FREE, evaluate, measure
 from flamingo_jax.evaluation import config as evaluation
 from flamingo_jax.evaluation.report import Row, Score
 from flamingo_jax.evaluation.unfinished import FILE, Unfinished
@@ -132,7 +132,7 @@ def test_a_checkpoint_that_went_on_is_another(parts, tmp_path, monkeypatch):
     """The same path, a later step: what was measured is of the step before."""
     load, c = pretrained.load, small(parts)
     model = load(parts / 'run')
-    asked = {key: value for key, value in c.to_dict().items() if key not in ('batch_size', 'mesh')}
+    asked = {key: value for key, value in c.to_dict().items() if key not in FREE}
     about = dict(checkpoint=str(parts / 'run'), step=model.step, checksums=model.checksums, config=asked)
     Unfinished(str(tmp_path), about).add(Row('words', 'ranked', 'random', 1, 9, {'model': Score(0.5, 0.1)}), [])
     monkeypatch.setattr(pretrained, 'load', lambda *args, **how: dataclasses.replace(load(*args, **how), step=2))
