@@ -16,8 +16,8 @@ def get_config() -> ConfigDict:
     c = training.paper('9b')
     c.mesh = ConfigDict(dict(data=1, fsdp=-1, tensor=1))
     c.machines['v4:4x4x4'] = training.machine(data=1, fsdp=64, tensor=1)
-    c.machines['v5e-64'] = training.machine(data=1, fsdp=16, tensor=4)
+    c.machines['v5e-64'] = training.machine(data=1, fsdp=64, tensor=1)
     c.machines['v5p:4x4x4'] = training.machine(data=1, fsdp=64, tensor=1)
     c.machines['v6e-64'] = training.machine(data=1, fsdp=64, tensor=1)
-    c.machines['h100:8'] = training.machine(data=8, fsdp=1, tensor=1, micro_batches=4)
+    c.machines['h100:8'] = training.machine(data=1, fsdp=8, tensor=1, micro_batches=4)
     return c
