@@ -2,18 +2,16 @@
 
 from absl import flags
 
+from data import beam_flags
 from flamingo_jax import commands
 
 
 def start(doc: str) -> None:
     """Defines the flags and starts the command."""
     flags.DEFINE_string('source', None, 'Files of the set, such as FOLDER/*.tar; ** is any folder.', required=True)
-    flags.DEFINE_string('out', None, 'Folder that will hold the data set.', required=True)
     flags.DEFINE_string('pictures', '', 'Folder of the pictures or films that the set names.')
     flags.DEFINE_string('name', 'all', 'Name of this build, if there are several: part of its path.')
-    flags.DEFINE_integer('workers', 1, 'Processes that read files.', lower_bound=1)
-    flags.DEFINE_list('beam', [], "Flags of Apache Beam, such as '--runner=FlinkRunner,--flink_master=HOST:PORT'.")
-    flags.DEFINE_bool('overwrite', False, 'Build again what exists.')
+    beam_flags.define()
     commands.start(doc)
 
 
@@ -25,10 +23,8 @@ def build(builder_class: type) -> None:
     """
     import tensorflow_datasets as tfds
 
-    from flamingo_jax.building import write
     from flamingo_jax.building.readers.builder import summary
 
     f = flags.FLAGS
     config = tfds.core.BuilderConfig(name=f.name, version='1.0.0')
-    how = dict(workers=f.workers, beam_flags=f.beam, overwrite=f.overwrite)
-    print(summary(write.build(builder_class, f.out, config, source=f.source, pictures=f.pictures, **how)))
+    print(summary(beam_flags.build(builder_class, config, source=f.source, pictures=f.pictures)))

@@ -9,16 +9,14 @@ The data set appears at DATA/debian_pages/all/VERSION, with its ledger. It has e
 
 from absl import flags
 
+from data import beam_flags
 from flamingo_jax import commands
 
 if __name__ == '__main__':
     flags.DEFINE_string('raw', None, 'Folder that fetch.sh filled.', required=True)
-    flags.DEFINE_string('out', None, 'Folder for data sets.', required=True)
     flags.DEFINE_list('languages', [], 'Languages of RAW to read; none is all.')
     flags.DEFINE_list('benchmarks', [], 'Folders and files of evaluation sets, whose pictures and texts are left out.')
-    flags.DEFINE_integer('workers', 1, 'Processes of this machine.', lower_bound=1)
-    flags.DEFINE_list('beam', [], "Beam's own flags, such as --runner=FlinkRunner,--flink_master=HOST:8081.")
-    flags.DEFINE_bool('overwrite', False, 'Build again if the data set exists.')
+    beam_flags.define()
     commands.start(__doc__)
 
 import pathlib
@@ -27,7 +25,6 @@ import tempfile
 from data.debian_pages.crawl import LICENCE, languages, write_warcs
 from data.debian_pages.debian_pages_dataset_builder import RULES, Builder, Config
 from flamingo_jax.building.duplicates import index_benchmarks
-from flamingo_jax.building.write import build
 
 
 def main() -> None:
@@ -44,7 +41,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         benchmarks = index_benchmarks(f.benchmarks, RULES, f'{folder}/benchmarks.npz') if f.benchmarks else ''
         where = dict(warcs=paths, benchmarks=benchmarks, licence=LICENCE)
-        print(build(Builder, f.out, config, f.workers, f.beam, f.overwrite, **where))
+        print(beam_flags.build(Builder, config, **where))
 
 
 if __name__ == '__main__':

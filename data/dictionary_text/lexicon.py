@@ -106,13 +106,24 @@ def read_lexicon(raw: str | Path, languages: tuple[str, ...]) -> Lexicon:
     languages: the languages of names.
     """
     raw = Path(raw)
-    wordnet = _locate(raw, 'x/wordnet-base/usr/share/wordnet')
+    wordnet = wordnet_of(raw)
     cldr = _locate(raw, 'n/cldr-annotations-full-*/package/annotations')
     emoji = _locate(raw, 'n/emoji-datasource-[0-9]*/package/emoji.json')
     missing = [language for language in languages if not (cldr / language).is_dir()]
     if missing:
         raise FileNotFoundError(f'{cldr} has no language {", ".join(missing)}. Its folders are the known languages.')
     return Lexicon(tuple(languages), tuple(_read_concepts(emoji, cldr, languages)), tuple(_read_glosses(wordnet)))
+
+
+def wordnet_of(raw: Path) -> Path:
+    """The folder of WordNet's files. FileNotFoundError says how to fetch it."""
+    return _locate(raw, 'x/wordnet-base/usr/share/wordnet')
+
+
+def split_synset(line: str) -> tuple[str, str]:
+    """A line of WordNet -> its fields, and the definition without the quoted examples (format: `man 5 wndb`)."""
+    synset, gloss = line.split(' | ', 1)
+    return synset, gloss.split('; "')[0].strip().rstrip(';')
 
 
 def _locate(raw: Path, pattern: str) -> Path:
@@ -164,9 +175,8 @@ def _read_glosses(wordnet: Path) -> list[tuple[str, str]]:
         for line in (wordnet / f'data.{part}').read_text('utf-8').splitlines():
             if line.startswith('  '):  # the licence
                 continue
-            synset, gloss = line.split(' | ', 1)
+            synset, definition = split_synset(line)
             word = synset.split(' ')[4].split('(')[0].replace('_', ' ')  # adjectives: 'galore(ip)'
-            definition = gloss.split('; "')[0].strip().rstrip(';')
             if not definition.startswith('"') and len(definition) <= LONGEST_DEFINITION:
                 if not any(mark in definition for mark in COARSE):
                     glosses.append((word, definition))

@@ -25,6 +25,7 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
+from data.dictionary_text.lexicon import split_synset, wordnet_of
 from flamingo_jax.few_shot.kinds import with_article
 from flamingo_jax.files import write_whole
 from flamingo_jax.inputs.sources.array_record import open_split
@@ -69,9 +70,7 @@ def names(folder: str, splits: list[str]) -> list[str]:
 def definitions(wordnet: pathlib.Path) -> dict[str, str]:
     """Noun -> the definition of its most frequent sense, without examples (format: `man 5 wndb`)."""
     lines = (wordnet / 'data.noun').read_text('utf-8').splitlines()
-    glosses = {
-        line[:8]: line.split(' | ', 1)[1].split('; "')[0].strip().rstrip(';') for line in lines if line[0] != ' '
-    }
+    glosses = {line[:8]: split_synset(line)[1] for line in lines if line[0] != ' '}
     found = {}
     for line in (wordnet / 'index.noun').read_text('utf-8').splitlines():
         if line[0] != ' ':
@@ -91,10 +90,7 @@ def texts(name: str, defined: dict[str, str]) -> Iterator[dict[str, str]]:
 def main() -> None:
     """Writes the texts."""
     f = flags.FLAGS
-    wordnet = pathlib.Path(f.wordnet, 'x/wordnet-base/usr/share/wordnet')
-    if not wordnet.is_dir():
-        raise FileNotFoundError(f'{wordnet} is missing. Fetch it: data/dictionary_text/fetch.sh {f.wordnet}')
-    defined, every = definitions(wordnet), names(f.pictures, f.splits)
+    defined, every = definitions(wordnet_of(pathlib.Path(f.wordnet))), names(f.pictures, f.splits)
     lines = [json.dumps(text) for name in every for text in texts(name, defined)]
     out = pathlib.Path(f.out)
     out.parent.mkdir(parents=True, exist_ok=True)

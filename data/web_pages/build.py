@@ -8,18 +8,16 @@ from --pictures. README.md has the rest.
 
 from absl import flags
 
+from data import beam_flags
 from flamingo_jax import commands
 
 if __name__ == '__main__':
     flags.DEFINE_string('warc', None, 'Glob of WARC files: gzip, zstd, lz4 or plain.', required=True)
-    flags.DEFINE_string('out', None, 'Folder for data sets.', required=True)
     flags.DEFINE_string('pictures', '', 'Folder of pictures, at HOST/PATH or named by the SHA-256 of their URL.')
     flags.DEFINE_enum('config', 'all', ['all', 'obelics'], "all: the project's rules; obelics: OBELICS's own values.")
     flags.DEFINE_list('benchmarks', [], 'Folders and files of evaluation sets, whose pictures and texts are left out.')
     flags.DEFINE_list('languages', [], 'ISO 639-1 codes of the languages to keep; none keeps all.')
-    flags.DEFINE_integer('workers', 1, 'Processes of this machine.', lower_bound=1)
-    flags.DEFINE_list('beam', [], "Beam's own flags, such as --runner=FlinkRunner,--flink_master=HOST:8081.")
-    flags.DEFINE_bool('overwrite', False, 'Build again if the data set exists.')
+    beam_flags.define()
     commands.start(__doc__)
 
 import dataclasses
@@ -29,7 +27,6 @@ import tempfile
 
 from data.web_pages.web_pages_dataset_builder import Builder, Config
 from flamingo_jax.building.duplicates import index_benchmarks
-from flamingo_jax.building.write import build
 
 
 def main() -> None:
@@ -49,7 +46,7 @@ def main() -> None:
         where = dict(
             warcs=warcs, pictures=f.pictures and str(pathlib.Path(f.pictures).absolute()), benchmarks=benchmarks
         )
-        print(build(Builder, f.out, config, f.workers, f.beam, f.overwrite, **where))
+        print(beam_flags.build(Builder, config, **where))
 
 
 if __name__ == '__main__':

@@ -335,24 +335,9 @@ def _attention_and_ffw(
     """Tensors that a resampler layer and a gated block share: queries read width d, keys and values width `media`."""
     heads, inner, hidden = (c.heads, c.head_dim), c.heads * c.head_dim, c.ffw_multiplier * d
     yield matrix((*ours, 'query', 'kernel'), f'{attention}.to_q.weight', d, outputs=inner, ours=(d, *heads))
-    yield matrix(
-        (*ours, 'key', 'kernel'),
-        f'{attention}.to_kv.weight',
-        media,
-        outputs=inner,
-        ours=(media, *heads),
-        part=0,
-        parts=2,
-    )
-    yield matrix(
-        (*ours, 'value', 'kernel'),
-        f'{attention}.to_kv.weight',
-        media,
-        outputs=inner,
-        ours=(media, *heads),
-        part=1,
-        parts=2,
-    )
+    for part, name in enumerate(('key', 'value')):
+        shape = dict(outputs=inner, ours=(media, *heads), part=part, parts=2)
+        yield matrix((*ours, name, 'kernel'), f'{attention}.to_kv.weight', media, **shape)
     yield matrix((*ours, 'out', 'kernel'), f'{attention}.to_out.weight', inner, outputs=d, ours=(*heads, d))
     yield from norm((*ours, 'norm_ffw'), f'{ffw}.0', d)
     yield matrix((*ours, 'ffw', 'up', 'kernel'), f'{ffw}.1.weight', d, hidden)

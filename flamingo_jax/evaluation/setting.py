@@ -2,7 +2,7 @@
 
 import collections
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -50,9 +50,9 @@ def measure(
     given: dict[str, dict[str, Any]] = collections.defaultdict(dict)
     n, here = jax.process_count(), jax.process_index()
     for begin in range(here * config.batch_size, len(episodes), n * config.batch_size):
-        for name, (asked, episodes_of, shown) in ways.items():
-            some = episodes_of[begin : begin + config.batch_size]
-            found = answering(asked, [prompt_of(episode, shown, asked.tokenizer) for episode in some], some)
+        for name, (who, asked, shown) in ways.items():
+            some = asked[begin : begin + config.batch_size]
+            found = answering(who, [prompt_of(episode, shown, who.tokenizer) for episode in some], some)
             if answers == OPEN_ENDED:
                 found = [task.read_answer(text) for text in found]
             given[name] |= {episode.id: answer for episode, answer in zip(some, found, strict=True)}
@@ -61,12 +61,18 @@ def measure(
         for name, found in one.items():
             given[name] |= found
 
-    if not task.scored:
-        queries = _queries(episodes, given['model'], {})
-        examples = _examples(
-            config, task, shots, support=support, answers=answers, episodes=episodes, given=given['model'], marks={}
-        )
-        return Row(task.name, answers, support, shots, len(episodes), {}, config.seed, queries), examples
+    scores, marks = _scores(task, answers, episodes, ways=ways, given=given) if task.scored else ({}, {})
+    queries = _queries(episodes, given['model'], marks)
+    examples = _examples(
+        config, task, shots, support=support, answers=answers, episodes=episodes, given=given['model'], marks=marks
+    )
+    return Row(task.name, answers, support, shots, len(episodes), scores, config.seed, queries), examples
+
+
+def _scores(
+    task: Task, answers: str, episodes: Sequence[Episode], ways: Container[str], given: dict[str, dict[str, Any]]
+) -> tuple[dict[str, Score], dict[str, float]]:
+    """The scores of all `ways` and baselines, and the score of each of the model's answers."""
     for episode in episodes:
         for name, answer in task.baselines(episode).items():
             given[name][episode.id] = answer
@@ -87,18 +93,7 @@ def measure(
     if chances := [chance for episode in episodes if (chance := task.chance(episode)) is not None]:
         # Copying a word of the prompt as an open-ended answer is as good as a guess among the candidates.
         scores['chance'] = Score(float(np.mean(chances)), 0.0)
-    queries = _queries(episodes, given['model'], marks['model'])
-    examples = _examples(
-        config,
-        task,
-        shots,
-        support=support,
-        answers=answers,
-        episodes=episodes,
-        given=given['model'],
-        marks=marks['model'],
-    )
-    return Row(task.name, answers, support, shots, len(episodes), scores, config.seed, queries), examples
+    return scores, marks['model']
 
 
 def prompt_of(episode: Episode, shown: Shown | None, tokenizer: Tokenizer) -> list[Any]:

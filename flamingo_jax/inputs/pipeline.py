@@ -18,6 +18,9 @@ from flamingo_jax.inputs.rows import Batch, Row
 from flamingo_jax.inputs.sources.source import ENDLESS, Source
 from flamingo_jax.inputs.tokenizer import Tokenizer
 
+# Of each worker: threads, each of which makes a batch, and finished batches that wait.
+THREADS, AHEAD = 4, 8
+
 
 def rows(source: Source, tokenizer: Tokenizer, pictures: PictureFormat, seed: int) -> grain.MapDataset:
     """The endless rows of one data set, in their final order.
@@ -97,7 +100,7 @@ def _held(batch_size: int, sharding: jax.sharding.Sharding) -> tuple[int, ...]:
 
 def read(dataset: grain.MapDataset, start: int, workers: int) -> Iterator[Batch]:
     """Reads batches ahead, from batch `start` on, in threads or in `workers` processes."""
-    dataset = dataset[start:].to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=8))
+    dataset = dataset[start:].to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD))
     if workers:
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
     return iter(dataset)

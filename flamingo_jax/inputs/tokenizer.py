@@ -69,7 +69,6 @@ class _Json:
         within = fields | {
             name: _without_prefix(fields[name]) for name in ('normalizer', 'pre_tokenizer') if name in fields
         }
-        self._fields = within, fields
         self._pieces = self._library(fields)
         self._within = self._pieces if within == fields else self._library(within)
         self.prefix_once = '"prepend_scheme": "first"' in json.dumps(fields.get('pre_tokenizer'))
@@ -81,12 +80,11 @@ class _Json:
     @functools.cached_property
     def _as_text(self) -> tuple[tokenizers.Tokenizer, tokenizers.Tokenizer]:
         """The two that read `<|endoftext|>` in a text as its characters. Only training needs them."""
-        within, whole = self._fields
-        made = self._library(whole)
-        both = (made if within == whole else self._library(within)), made
-        for one in both:
-            one.encode_special_tokens = True
-        return both
+        both = []
+        for pieces in (self._within, self._pieces):
+            both.append(tokenizers.Tokenizer.from_str(pieces.to_str()))
+            both[-1].encode_special_tokens = True
+        return tuple(both)
 
     @staticmethod
     def _library(fields: dict[str, Any]) -> tokenizers.Tokenizer:

@@ -5,14 +5,13 @@ from collections.abc import Mapping
 
 import jax
 
+from flamingo_jax.inputs import pipeline
 from flamingo_jax.inputs.rows import Batch
 from flamingo_jax.inputs.sources.source import Source
 from flamingo_jax.planning.topology import Topology
 
 # JPEGs of 640 x 480 that one core reads, fits to 320 x 320 and recolours in a second: `python benchmarks/decoding.py`.
 PICTURES_A_SECOND = 128
-# `inputs/pipeline.py` lets each worker read 8 batches ahead, 4 threads make one each.
-BATCHES_A_WORKER = 12
 
 
 def chips(hardware: Topology) -> int:
@@ -46,5 +45,5 @@ def memory(
     held = 0.0
     for name, data in sources.items():
         size = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(batches[name]))
-        held += size * share(hardware, mesh) * max(data.workers, 1) * BATCHES_A_WORKER
+        held += size * share(hardware, mesh) * max(data.workers, 1) * (pipeline.THREADS + pipeline.AHEAD)
     return held

@@ -1,0 +1,22 @@
+"""The flags that every build on Apache Beam has, and the build that they describe."""
+
+from typing import Any
+
+from absl import flags
+
+
+def define() -> None:
+    """Defines --out, --workers, --beam and --overwrite."""
+    flags.DEFINE_string('out', None, 'Folder for data sets.', required=True)
+    flags.DEFINE_integer('workers', 1, 'Processes of this machine.', lower_bound=1)
+    flags.DEFINE_list('beam', [], "Beam's own flags, such as --runner=FlinkRunner,--flink_master=HOST:8081.")
+    flags.DEFINE_bool('overwrite', False, 'Build again if the data set exists.')
+
+
+def build(builder_class: type, config: Any, **fields: Any) -> Any:
+    """What `flamingo_jax.building.write.build` gives; `fields` are those of the builder. Errors as there."""
+    from flamingo_jax.building import write  # Beam takes a second, which --help does not need.
+
+    f = flags.FLAGS
+    how = dict(workers=f.workers, beam_flags=f.beam, overwrite=f.overwrite)
+    return write.build(builder_class, f.out, config, **how, **fields)
