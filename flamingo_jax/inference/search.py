@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from flamingo_jax.inference.decode import Text, begin, branch, extend, repeat, take
+from flamingo_jax.inference.decode import Text, begin, extend, take
 from flamingo_jax.model.flamingo import Flamingo, Media, Params
 
 NEVER = np.float32(-1e30)  # Log-probability of a token that must not be chosen; finite, so that sums stay ordered.
@@ -83,7 +83,7 @@ def sample(
     Returns:
       The tokens; -1 from the stop token on.
     """
-    media, text = begin(model, media, text)
+    media, text = begin(model, media, text, 1, steps)
     return _run(_sampling(model, params, media, stops, key, steps, how, banned), text, logits)
 
 
@@ -106,7 +106,7 @@ def beam_search(
     continuations are kept that `beams` live ones remain, however many end. The search ends when no live beam can beat
     the worst finished one, or after `steps`. Arguments and result as for `sample`.
     """
-    media, text = begin(model, media, text)
+    media, text = begin(model, media, text, beams, steps)
     return _run(_beams(model, params, media, stops, steps, Beams(beams, length_penalty), banned), text, logits)
 
 
@@ -126,7 +126,7 @@ def write(
 
     Beams may replace what they gave before. Arguments as for `sample`; a generator that is closed stops there.
     """
-    media, text = _begin(model, media, text)
+    media, text = _begin(model, media, text, how.beams if isinstance(how, Beams) else 1, steps)
     fixed = dict(model=model, steps=steps, how=how, banned=banned)
     state, tokens, more = _start(params, media, stops, key, text, logits, **fixed)
     yield np.asarray(tokens)
@@ -135,7 +135,7 @@ def write(
         yield np.asarray(tokens)
 
 
-_begin = jax.jit(begin, static_argnums=0)
+_begin = jax.jit(begin, static_argnums=(0, 3, 4))
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'steps', 'how', 'banned'))
@@ -234,7 +234,7 @@ def _beams(model, params, media, stops, steps: int, how: Beams, banned) -> Loop:
         live = jnp.where(jnp.arange(beams) == 0, 0.0, NEVER) * jnp.ones((b, 1))  # At first only one beam counts.
         nothing = jnp.full((b, beams, steps), -1, jnp.int32)
         looked = look(0, jnp.repeat(logits, beams, axis=0), live, nothing, jnp.full((b, beams), NEVER), nothing)
-        return jnp.int32(1), repeat(text, beams), *looked
+        return jnp.int32(1), text, *looked
 
     def tokens(state):
         step, _, _, _, live, live_tokens, finished, finished_tokens = state
@@ -262,11 +262,13 @@ def score(
       media, text, logits: those of the prompts.
       candidates, valid: tokens, padded on the right.
     """
-    media, text = begin(model, media, text)
+    b, c, l = candidates.shape
     first = jnp.take_along_axis(jax.nn.log_softmax(logits)[:, None], candidates[:, :, :1], axis=2)[..., 0]
     total = jnp.where(valid[..., 0], first, 0.0)
-    if candidates.shape[2] > 1:
-        after = branch(model, params, media, text, candidates[:, :, :-1])
+    if l > 1:
+        media, text = begin(model, media, text, c, l - 1)
+        after, _ = extend(model, params, media, text, candidates[:, :, :-1].reshape(b * c, l - 1))
+        after = after.reshape(b, c, l - 1, -1)
         logp = jnp.take_along_axis(jax.nn.log_softmax(after), candidates[:, :, 1:, None], axis=3)[..., 0]
         total += jnp.where(valid[..., 1:], logp, 0.0).sum(axis=-1)
     return total
