@@ -55,10 +55,10 @@ def load(
     if (path / 'run.json').is_file():
         run = open_run(path)
         config, image_tag, tokenizer, step = run.config, run.image_tag, run.tokenizer, run.step
-        sources, trained = run.frozen, run.trained
+        sources, trained, digest = run.frozen, run.trained, run.digest
     elif (path / 'config.json').is_file():
         found = bundle.read(path, lm)
-        config, image_tag, trained, step = found.config, found.image_tag, {}, None
+        config, image_tag, trained, step, digest = found.config, found.image_tag, {}, None, ''
         if config.lm is None:
             raise ValueError(f'The bundle {path} has no language model. It can only be used in a training config.')
         tokenizer = found.tokenizer()
@@ -82,7 +82,7 @@ def load(
     if missing := sorted(set(expected) - set(params)):
         raise ValueError(f'{path} has no parameters for {missing}. Convert or export it again.')
     sums = {name: source.checksums[name] for name, source in sources.items()}
-    return Pretrained(model, params, tokenizer, image_tag, step, sums, mesh)
+    return Pretrained(model, params, tokenizer, image_tag, step, sums, mesh, digest)
 
 
 class Written(NamedTuple):
@@ -103,6 +103,7 @@ class Pretrained:
     step: int | None  # Step of the training run; None for a bundle.
     checksums: dict[str, str]  # Of the trees that were read from bundles, as stored.
     mesh: jax.sharding.Mesh | None = None  # The mesh of the parameters. Rows of a batch are sharded over data and fsdp.
+    digest: str = ''  # Of what a training run trained.
 
     @property
     def config(self) -> FlamingoConfig:

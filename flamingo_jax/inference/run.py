@@ -32,6 +32,7 @@ class Run:
     frozen: dict[str, bundle.Bundle]
     trained: Params  # On the host, float32.
     step: int
+    digest: str  # Of the checksums of the checkpoint's files; '' if it has none.
 
 
 def open_run(path: pathlib.Path) -> Run:
@@ -51,7 +52,9 @@ def open_run(path: pathlib.Path) -> Run:
             raise ValueError(
                 f'{source.path} no longer has the {name!r} with which the run {path} was trained. Restore that bundle.'
             )
-    return Run(config, image_tag, tokenizer, frozen, jax.tree.map(np.asarray, trained), step)
+    sums = path / 'checkpoints' / str(step) / CHECKSUMS
+    digest = hashlib.sha256(sums.read_bytes()).hexdigest() if sums.is_file() else ''
+    return Run(config, image_tag, tokenizer, frozen, jax.tree.map(np.asarray, trained), step, digest)
 
 
 def read_latest(workdir: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, Any], int]:
