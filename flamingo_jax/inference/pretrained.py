@@ -55,33 +55,29 @@ def load(
     if (path / 'run.json').is_file():
         run = open_run(path)
         config, image_tag, tokenizer, step = run.config, run.image_tag, run.tokenizer, run.step
-        sources, trained, digest = run.frozen, run.trained, run.digest
+        bundles, digest = run.frozen, run.digest
+        sources = bundles | dict.fromkeys(run.trained, run)
     elif (path / 'config.json').is_file():
         found = bundle.read(path, lm)
-        config, image_tag, trained, step, digest = found.config, found.image_tag, {}, None, ''
+        config, image_tag, step, digest = found.config, found.image_tag, None, ''
         if config.lm is None:
             raise ValueError(f'The bundle {path} has no language model. It can only be used in a training config.')
         tokenizer = found.tokenizer()
-        sources = {name: found for name in found.checksums}
+        sources = bundles = {name: found for name in found.checksums}
     else:
         raise FileNotFoundError(
             f'{path} is neither a bundle (config.json) nor the workdir of a training run (run.json).'
         )
     model = Flamingo(config, dtype)
-    shardings = dict.fromkeys(sources.keys() | trained.keys())
+    shardings = dict.fromkeys(sources)
     if mesh is not None:
         boxed = jax.eval_shape(model.init, jax.random.key(0))
         shardings = {name: rules.shardings(boxed[name], mesh) for name in shardings}
-    params = {}
-    for name, source in sources.items():
-        params[name] = source.params(name, model.dtype_of(name), shardings[name])
-    for name, tree in trained.items():
-        tree = jax.tree.map(functools.partial(np.asarray, dtype=model.dtype_of(name)), tree)
-        params[name] = jax.device_put(tree, shardings[name])
+    params = {name: source.params(name, model.dtype_of(name), shardings[name]) for name, source in sources.items()}
     expected = jax.eval_shape(lambda: nn.meta.unbox(model.init(jax.random.key(0))))
     if missing := sorted(set(expected) - set(params)):
         raise ValueError(f'{path} has no parameters for {missing}. Convert or export it again.')
-    sums = {name: source.checksums[name] for name, source in sources.items()}
+    sums = {name: found.checksums[name] for name, found in bundles.items()}
     return Pretrained(model, params, tokenizer, image_tag, step, sums, mesh, digest)
 
 
