@@ -322,6 +322,8 @@ def test_examples_that_prompts_share_are_read_once(seeing, pictures, monkeypatch
     alone.remember(shots)
     assert [alone.generate(prompt, 5) for prompt in prompts] == expected[0]
     assert [alone.generate(prompt, 5, num_beams=3) for prompt in prompts] == expected[1]
+    for prompt, answer in zip(prompts[:2], expected[0], strict=False):  # What is kept is not used up.
+        assert [written.text for written in alone.write(prompt, 5)][-1] == answer
     assert alone._beginnings.of([encode(prompts[0], alone.tokenizer)]).prompt.same(encode(shots, alone.tokenizer))
 
 
