@@ -7,6 +7,8 @@ import pathlib
 import subprocess
 import sys
 
+import jax
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
@@ -17,6 +19,8 @@ from flamingo_jax.few_shot.names import Names
 from flamingo_jax.few_shot.words import Words
 from flamingo_jax.inference import pretrained
 from flamingo_jax.inference.pretrained import Pretrained
+from flamingo_jax.parallel import rules
+from flamingo_jax.parallel.mesh import make_mesh
 from flamingo_jax.train import train
 from tests.tiny_run import SAMPLE, free_port, make_parts, tiny_config
 
@@ -192,6 +196,18 @@ def test_a_checkpoint_that_went_on_is_another(parts, questions, tmp_path, monkey
     counting = Counting(monkeypatch)
     evaluate(c, run, str(tmp_path))
     assert counting.asked == questions, 'all of them'
+
+
+def test_what_a_run_trained_is_read_into_shards(parts):
+    """Nothing is on a single device first: on a large mesh it would not fit."""
+    mesh = make_mesh(2, 2, 2)
+    on_mesh, whole = (pretrained.load(parts / 'run', where) for where in (mesh, None))
+    boxed = jax.eval_shape(on_mesh.model.init, jax.random.key(0))
+    for name in ('resampler', 'xattn', 'extra_tokens'):
+        expected = rules.shardings(boxed[name], mesh)
+        pairs = zip(jax.tree.leaves(on_mesh.params[name]), jax.tree.leaves(expected), strict=True)
+        assert all(x.sharding.is_equivalent_to(sharding, x.ndim) for x, sharding in pairs)
+        jax.tree.map(np.testing.assert_array_equal, on_mesh.params[name], whole.params[name])
 
 
 def test_several_seeds_draw_other_examples(parts, whole, tmp_path):

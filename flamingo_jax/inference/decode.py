@@ -81,7 +81,8 @@ def resample(model: Flamingo, params: Params, pictures: Sequence[Frames]) -> lis
             size = min(64, 1 << (len(group).bit_length() - 1))
             frames = [pictures[i] for i in group[:size]]
             frames += frames[-1:] * (-size % devices)  # Whole pictures on each device.
-            found |= zip(group[:size], np.asarray(_resample(model, params, np.stack(frames)[:, None])), strict=False)
+            tokens = np.asarray(_resample(model, params, np.stack(frames)[:, None]))
+            found |= {i: np.array(row) for i, row in zip(group[:size], tokens, strict=False)}
             group = group[size:]
     return [found[i] for i in range(len(pictures))]
 

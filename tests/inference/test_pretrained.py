@@ -404,8 +404,18 @@ def test_a_mesh_answers_as_one_device(pretrained, pictures, shape, monkeypatch):
     assert chosen == scores.argmax(axis=1).tolist()
     np.testing.assert_allclose(logits, pretrained.logits(images, tokens), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(features, pretrained.features(frames), rtol=1e-4, atol=1e-4)
-    rows = on_mesh.read(on_mesh._fill(prompts), 4)[2]
-    assert {shard.data.shape[0] for shard in rows.addressable_shards} == {1}  # Each device has its rows.
+    # Each device has its rows, of the pictures and of the text.
+    media, text, rows = on_mesh.read(on_mesh._fill(prompts), 4)
+    assert {shard.data.shape[0] for shard in rows.addressable_shards} == {1}
+    for stack in jax.tree.leaves((media.keys_values, text.cache)):
+        assert {shard.data.shape[1] for shard in stack.addressable_shards} == {1}
+    # Examples that they share are on each device once.
+    monkeypatch.setattr(remembered, 'WORTHWHILE', 16)
+    shared = [[*shots_of(pictures), *query] for query in queries_of(pictures)[:3]]
+    assert every_answer(on_mesh, shared)[:3] == every_answer(pretrained, shared)[:3]
+    (kept,) = on_mesh._beginnings._kept
+    for stack in jax.tree.leaves((kept.media.keys_values, kept.text.cache)):
+        assert {shard.data.shape[1] for shard in stack.addressable_shards} == {1}
 
 
 def test_stop_cuts_the_answer(pretrained, pictures):
