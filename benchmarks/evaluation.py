@@ -48,6 +48,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument('--shots', **several(int, '4,32'))
     parser.add_argument('--queries', type=int, default=8, help='of each of the two sets')
     parser.add_argument('--batch', type=int, default=8)
+    parser.add_argument('--threads', type=int, default=os.cpu_count(), help='number of cores for both, the last ones')
     parser.add_argument('--side', default='', help='what a process of this command does: make, theirs or ours')
     parser.add_argument('--folder', type=pathlib.Path, help='for such a process')
     return parser.parse_args()
@@ -142,6 +143,7 @@ def ours(peer: str, folder: pathlib.Path, shots: int, queries: int, batch: int, 
 def main() -> None:
     """Runs both sides, and prints and writes the figures."""
     a = parse()
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-a.threads :])  # Before a library counts cores.
     if a.side:
         peer, shots = a.peers[0], a.shots[0] if a.shots else 0
         common = peer, a.folder, shots, a.queries, a.batch
@@ -153,7 +155,9 @@ def main() -> None:
     import torch
     import transformers
 
-    figures = dict(cores=os.cpu_count(), jax=jax.__version__, torch=torch.__version__, cases={})
+    figures = dict(
+        threads=a.threads, queries=a.queries, batch=a.batch, jax=jax.__version__, torch=torch.__version__, cases={}
+    )
     figures['transformers'] = transformers.__version__
     for peer in a.peers:
         with tempfile.TemporaryDirectory() as folder:
@@ -163,7 +167,9 @@ def main() -> None:
                     file = pathlib.Path(folder, f'{side}_{shots}.json')
                     line = [sys.executable, __file__, f'--side={side}', f'--folder={folder}', f'--out={file}']
                     line += [f'--peers={peer}', f'--shots={shots}', f'--queries={a.queries}', f'--batch={a.batch}']
-                    subprocess.run(line, check=True, env=os.environ | dict(OMP_WAIT_POLICY='passive'))
+                    line += [f'--threads={a.threads}']
+                    threads = dict(OMP_WAIT_POLICY='passive', OMP_NUM_THREADS=str(a.threads))
+                    subprocess.run(line, check=True, env=os.environ | threads)
                     found[side] = json.loads(file.read_text())['passes']
                 for number, name in enumerate(PASSES):
                     seconds = {side: passes[number]['seconds'] / a.queries for side, passes in found.items()}
