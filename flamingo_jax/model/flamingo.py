@@ -31,6 +31,7 @@ from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.gated_xattn import GatedXattnDense, media_mask
 from flamingo_jax.model.language_model import Block, Embedder, KeysValues
 from flamingo_jax.model.layers import constrain, soft_cap
+from flamingo_jax.model.prefix import Prefix
 from flamingo_jax.model.resampler import Resampler
 from flamingo_jax.model.vision.encoder import VisionEncoder
 
@@ -303,9 +304,9 @@ class Flamingo:
         return init.init(self.config, key)
 
     @property
-    def gated_block(self) -> GatedXattnDense:
-        """The module of every gated block."""
-        return GatedXattnDense(self.config.xattn, self.config.lm.width, self.config.media_width, self.dtype)
+    def gated_block(self) -> GatedXattnDense | Prefix:
+        """The module of every gated block, or of the prefix that is there in their place."""
+        return init.gated_block(self.config, self.dtype)
 
     @property
     def embedder(self) -> Embedder:
