@@ -3,8 +3,6 @@
     data/language_models/fetch.sh LMS smollm2
     data/picture_dictionary/fetch.sh --icons RAW
     python -m data.picture_dictionary.build --raw=RAW --out=DATA --config=artists
-    python -m data.picture_texts.build --pictures=DATA/picture_dictionary/artists/1.0.0 --wordnet=RAW \
-        --out=DATA/texts.jsonl
     python -m flamingo_jax.convert efficientnet --image_size=160 --out=runs/trunk \
         --standardise=DATA/picture_dictionary/artists/1.0.0 --styles=noto,twemoji,openmoji-color,fluent-flat
     python -m flamingo_jax.features --data=DATA/picture_dictionary/artists/1.0.0 --vision=runs/trunk \
@@ -15,9 +13,7 @@
         --config.lm=LMS/smollm2 --config.datasets.names.path=DATA/picture_dictionary/artists/1.0.0
     python -m flamingo_jax.convert run --source=runs/smollm_meanings --out=runs/smollm_meanings_bundle
     python -m flamingo_jax.train --config=experiments/smollm_pictures.py --workdir=runs/smollm_pictures \
-        --config.start=runs/smollm_meanings_bundle --config.datasets.told.games.texts.path=DATA/texts.jsonl \
-        --config.datasets.names.path=DATA/picture_dictionary/artists/1.0.0 \
-        --config.datasets.told.path=DATA/picture_dictionary/artists/1.0.0 \
+        --config.start=runs/smollm_meanings_bundle \
         --config.datasets.games.path=DATA/picture_dictionary/artists/1.0.0
 
 To go on from the published bridge, take features of its trunk (`--vision=experiments/smollm_bridge`), and leave
@@ -27,8 +23,7 @@ The bridge does not change the language model's text: a picture is seen only at 
 and both gated branches act only there.
 
 First, pictures learn to mean their names: after every block, the state at a picture's tag must match the state at the
-end of its name (`names`). They go on doing so while the language model plays few-shot games (`games`), and learns to
-continue after a picture as after the thing's name (`told`).
+end of its name (`meanings`). Then the language model plays few-shot games.
 
 New words are for things that training never showed. So most of the things in the games of new words are blends of two
 things, which have no name and are different in each sequence: to learn the things by heart does not help.
@@ -40,10 +35,9 @@ from experiments.picture_words import KINDS, STYLES
 from flamingo_jax.few_shot.kinds import Kinds
 from flamingo_jax.few_shot.names import Names
 from flamingo_jax.few_shot.source import FewShot, game
-from flamingo_jax.few_shot.texts import Texts
 from flamingo_jax.few_shot.words import Words
 from flamingo_jax.few_shot.yes_or_no import YesOrNo
-from flamingo_jax.inputs.rows import Aligned, Told
+from flamingo_jax.inputs.rows import Aligned
 from flamingo_jax.model.config import ResamplerConfig, XattnConfig
 from flamingo_jax.training import config as training
 from flamingo_jax.training.optimizer import OptimizerConfig
@@ -65,11 +59,8 @@ def get_config(stage: str = '') -> ConfigDict:
     if stage not in ('meanings', ''):
         raise ValueError(f"The stages are 'meanings' and '', and not {stage!r}.")
     c = training.base()
-    common = dict(features='runs/artists', styles=ARTISTS)
-    held_out = dict(validation_split='validation')  # Of things that training never shows.
-    c.datasets.names = training.dataset(
-        FewShot, shots=1, games=dict(name=game(Names)), row=Aligned, length=8, images=1, batch_size=128, **common
-    )
+    # Validation is on things that training never shows.
+    common = dict(features='runs/artists', styles=ARTISTS, validation_split='validation')
     if stage == 'meanings':
         c.lm, c.vision, c.image_tag = 'runs/smollm2', 'runs/trunk', 'token'
         # Ten million parameters: in bfloat16 they are less than 20 MB.
@@ -77,30 +68,27 @@ def get_config(stage: str = '') -> ConfigDict:
         xattn = XattnConfig(every=6, heads=6, head_dim=64, ffw_multiplier=1, initial_alpha=0.5)
         c.model.resampler = ConfigDict(vars(resampler))
         c.model.xattn = ConfigDict(vars(xattn) | dict(only_at_tag=True, ffw_where_seen=True))
-        c.datasets.names.validation_split = held_out['validation_split']
+        c.datasets.names = training.dataset(
+            FewShot,
+            shots=1,
+            games=dict(name=game(Names)),
+            row=Aligned,
+            length=8,
+            images=1,
+            batch_size=128,
+            **common,
+        )
         c.steps, learning_rate = 1200, 1.5e-3
         c.noise.blend = 0.3  # A thing between two things means something between their names.
     else:
-        c.datasets.names.batch_size = 64
-        c.datasets.told = training.dataset(
-            FewShot,
-            shots=2,
-            games=dict(texts=game(Texts)),
-            row=Told,
-            length=32,
-            targets=28,
-            images=2,
-            batch_size=2,
-            **common,
-        )
         games = dict(
-            bind=game(Words, share=0.6, prompt=':', blend=0.6, text_keys=0.1),
-            name=game(Names, share=0.2, prompt=NAME, repeats=0.5),
+            bind=game(Words, share=0.5, prompt=':', blend=0.6, text_keys=0.1),
+            name=game(Names, share=0.3, prompt=NAME, repeats=0.5),
             kind=game(Kinds, share=0.1, prompt=KIND, kinds=KINDS),
             yes_or_no=game(YesOrNo, share=0.1, kinds=KINDS),
         )
         c.datasets.games = training.dataset(
-            FewShot, shots=8, games=games, length=64, targets=48, images=8, batch_size=8, **common, **held_out
+            FewShot, shots=8, games=games, length=64, targets=48, images=8, batch_size=8, **common
         )
         c.steps, learning_rate = 2000, 7e-4
     c.noise.feature_dropout = 0.1
