@@ -202,7 +202,8 @@ class Flamingo:
             return jnp.zeros_like(tokens) if counted is None else counted
         begins = jnp.ones(tokens.shape, bool)
         for i, piece in enumerate(c.image_tag):
-            begins &= jnp.pad(tokens[:, i:], ((0, 0), (0, i)), constant_values=-1) == piece
+            ahead = jnp.pad(tokens, ((0, 0), (0, i)), constant_values=-1)[:, i:]  # A tag may be longer than a text.
+            begins &= ahead == piece
         phi = jnp.cumsum(begins, axis=1, dtype=jnp.int32) if counted is None else counted
         if c.xattn is None or not c.xattn.only_at_tag:
             return phi

@@ -125,3 +125,7 @@ def test_latents_of_a_q_former_attend_to_one_another_and_then_to_the_features():
     hidden = np.maximum(norm(x) @ layer['ffw']['up']['kernel'], 0) ** 2
     x = x + hidden @ layer['ffw']['down']['kernel']
     np.testing.assert_allclose(media[0, 0], norm(x) @ p['project_out']['kernel'], rtol=1e-4, atol=1e-4)
+
+
+def test_a_text_may_be_shorter_than_a_tag(prefixed):
+    np.testing.assert_array_equal(prefixed.phi(jnp.array([[7, 8]])), [[0, 0]])
