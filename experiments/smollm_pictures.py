@@ -14,16 +14,16 @@
     python -m flamingo_jax.convert run --source=runs/smollm_meanings --out=runs/smollm_meanings_bundle
     python -m flamingo_jax.train --config=experiments/smollm_pictures.py --workdir=runs/smollm_pictures \
         --config.start=runs/smollm_meanings_bundle \
+        --config.datasets.captions.path=DATA/picture_dictionary/artists/1.0.0 \
         --config.datasets.games.path=DATA/picture_dictionary/artists/1.0.0
 
 To go on from the published bridge, take features of its trunk (`--vision=experiments/smollm_bridge`), and leave
 `meanings` out: `--config.start=experiments/smollm_bridge --config.lm=LMS/smollm2`.
 
-The bridge does not change the language model's text: a picture is seen only at its tag, where it becomes a soft word,
-and both gated branches act only there.
+The bridge does not change a text without pictures: both gated branches act only on tokens that may see one.
 
-First, pictures learn to mean their names: after every block, the state at a picture's tag must match the state at the
-end of its name (`meanings`). Then the language model plays few-shot games.
+First, pictures learn to mean their names: after every block, the state after a picture's tag must match the state at
+the end of its name (`meanings`). Then the language model says the names of single pictures, and plays few-shot games.
 
 New words are for things that training never showed. So most of the things in the games of new words are blends of two
 things, which have no name and are different in each sequence: to learn the things by heart does not help.
@@ -67,7 +67,7 @@ def get_config(stage: str = '') -> ConfigDict:
         resampler = ResamplerConfig(latents=8, width=256, depth=2, heads=4, head_dim=64)
         xattn = XattnConfig(every=6, heads=6, head_dim=64, ffw_multiplier=1, initial_alpha=0.5)
         c.model.resampler = ConfigDict(vars(resampler))
-        c.model.xattn = ConfigDict(vars(xattn) | dict(only_at_tag=True, ffw_where_seen=True))
+        c.model.xattn = ConfigDict(vars(xattn) | dict(ffw_where_seen=True))
         c.datasets.names = training.dataset(
             FewShot,
             shots=1,
@@ -81,16 +81,26 @@ def get_config(stage: str = '') -> ConfigDict:
         c.steps, learning_rate = 1200, 1.5e-3
         c.noise.blend = 0.3  # A thing between two things means something between their names.
     else:
+        c.datasets.captions = training.dataset(
+            FewShot,
+            shots=1,
+            games=dict(name=game(Names, prompt=NAME)),
+            length=10,
+            targets=6,
+            images=1,
+            batch_size=48,
+            **common,
+        )
         games = dict(
-            bind=game(Words, share=0.5, prompt=':', blend=0.6, text_keys=0.1),
-            name=game(Names, share=0.3, prompt=NAME, repeats=0.5),
+            bind=game(Words, share=0.7, prompt=':', blend=0.6, text_keys=0.1),
+            name=game(Names, share=0.1, prompt=NAME, repeats=0.5),
             kind=game(Kinds, share=0.1, prompt=KIND, kinds=KINDS),
             yes_or_no=game(YesOrNo, share=0.1, kinds=KINDS),
         )
         c.datasets.games = training.dataset(
             FewShot, shots=8, games=games, length=64, targets=48, images=8, batch_size=8, **common
         )
-        c.steps, learning_rate = 2000, 7e-4
+        c.steps, learning_rate = 1000, 7e-4
     c.noise.feature_dropout = 0.1
     c.optimizer = ConfigDict(
         vars(
