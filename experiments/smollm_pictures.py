@@ -85,10 +85,10 @@ def get_config(stage: str = '') -> ConfigDict:
             FewShot,
             shots=1,
             games=dict(name=game(Names, prompt=NAME)),
-            length=10,
-            targets=6,
+            length=9,
+            targets=8,
             images=1,
-            batch_size=48,
+            batch_size=32,
             **common,
         )
         games = dict(
@@ -100,7 +100,7 @@ def get_config(stage: str = '') -> ConfigDict:
         c.datasets.games = training.dataset(
             FewShot, shots=8, games=games, length=64, targets=48, images=8, batch_size=8, **common
         )
-        c.steps, learning_rate = 1000, 7e-4
+        c.steps, learning_rate = 900, 7e-4
     c.noise.feature_dropout = 0.1
     c.optimizer = ConfigDict(
         vars(
