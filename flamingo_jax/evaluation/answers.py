@@ -56,11 +56,13 @@ class Ranked:
             chosen = model.choose(prompts, texts)
             return [episode.candidates[i] for episode, i in zip(episodes, chosen, strict=True)]
         # A row is one clip of one episode, in one order of its examples, with all its candidates.
+        ordered = [orders(p, len(e.support), self.orders) for p, e in zip(prompts, episodes, strict=True)]
+        # Order by order, so that the rows of a batch can begin alike.
         rows = [
             (i, clip)
-            for i, (prompt, episode) in enumerate(zip(prompts, episodes, strict=True))
-            for ordered in orders(prompt, len(episode.support), self.orders)
-            for clip in clips(ordered, self.clip)
+            for one_order in zip(*ordered, strict=True)
+            for i, prompt in enumerate(one_order)
+            for clip in clips(prompt, self.clip)
         ]
         most = max(map(len, texts))
         sums = np.zeros((len(episodes), most))
