@@ -97,17 +97,18 @@ def _scores(
 
 
 def prompt_of(episode: Episode, shown: Shown | None, tokenizer: Tokenizer) -> list[Any]:
-    """Pictures, or what `shown` puts in their place (None leaves them out), and texts in reading order."""
+    """Pictures, or what `shown` puts in their place (None leaves them out), and texts in reading order.
+
+    A mark such as <EOC> in a text of the data set is its characters.
+    """
     prompt: list[Any] = []
     for index, part in enumerate(episode.parts):
         if part.picture is not None and shown is not None:
             prompt.append(shown(part))
-        if part is episode.parts[-1]:
-            prompt.append(part.text)
-        else:
-            prompt.append(
-                f'{part.text}{tokenizer.chunk_end}' + (episode.between if index < len(episode.support) else '')
-            )
+        text = tokenizer.literal(part.text)
+        if part is not episode.parts[-1]:
+            text += tokenizer.chunk_end + (episode.between if index < len(episode.support) else '')
+        prompt.append(text)
     # Without pictures a prompt may be empty, and some language models have no token to begin with.
     if not tokenizer.begin and all(isinstance(item, str) and not item for item in prompt):
         prompt = [tokenizer.chunk_end]
