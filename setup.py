@@ -31,6 +31,7 @@ setup(
     license='Apache-2.0',
     packages=find_packages(include=['flamingo_jax', 'flamingo_jax.*']),
     package_data={'flamingo_jax.demo': ['page/*']},
+    entry_points={'lmms_eval.models': ['flamingo_jax = flamingo_jax.lmms_eval:manifest']},
     python_requires='>=3.11,<3.14',
     install_requires=[
         'absl-py',

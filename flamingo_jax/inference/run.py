@@ -39,19 +39,30 @@ def open_run(path: pathlib.Path) -> Run:
 
     Raises:
       FileNotFoundError: there is no finished checkpoint, or the bundle of a frozen tree is missing.
-      ValueError: a bundle has changed since the training.
+      ValueError: a bundle has changed since the training, or run.json is damaged.
     """
-    run = json.loads((path / 'run.json').read_text())
+    paths = _frozen_paths(path / 'run.json')
     about, trained, step = read_latest(path)
     config, image_tag = FlamingoConfig.from_json(about['model']), about['image_tag']
     tokenizer = Tokenizer.read(path, image_tag, config.lm.vocab_size, config.extra_tokens)
-    frozen = {name: bundle.read(source) for name, source in run['frozen_paths'].items()}
+    frozen = {name: bundle.read(source) for name, source in paths.items()}
     for name, source in frozen.items():
         if source.checksums.get(name) != about['frozen'][name]:
             raise ValueError(
                 f'{source.path} no longer has the {name!r} with which the run {path} was trained. Restore that bundle.'
             )
     return Run(config, image_tag, tokenizer, frozen, jax.tree.map(np.asarray, trained), step)
+
+
+def _frozen_paths(file: pathlib.Path) -> dict[str, str]:
+    """The bundles of a run's frozen trees. ValueError if the file is damaged."""
+    try:
+        return {name: str(path) for name, path in json.loads(file.read_bytes())['frozen_paths'].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f'{file} is damaged ({type(error).__name__}: {error}). Restore it, or start the training command again: it '
+            'writes the file, and goes on from the newest checkpoint.'
+        ) from error
 
 
 def read_latest(workdir: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, Any], int]:
