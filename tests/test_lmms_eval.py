@@ -58,9 +58,7 @@ def tasks(tmp_path_factory) -> pathlib.Path:
 dataset_path: {folder / 'set'}
 dataset_kwargs: {{load_from_disk: true}}
 """
-    (folder / 'drawings.yaml').write_text(
-        f"include: {package / 'tasks/vqav2/vqav2_val.yaml'}\ntask: drawings{common}"
-    )
+    (folder / 'drawings.yaml').write_text(f'include: {package / "tasks/vqav2/vqav2_val.yaml"}\ntask: drawings{common}')
     (folder / 'choice.yaml').write_text(
         f"""task: choice{common}test_split: validation
 output_type: multiple_choice

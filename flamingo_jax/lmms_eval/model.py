@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
-from lmms_eval.api.instance import Instance
+from lmms_eval.api.instance import GenerationResult, Instance
 from lmms_eval.api.model import lmms
 from tqdm import tqdm
 
@@ -126,10 +126,11 @@ class FlamingoJax(lmms):
             seed=self._seed,
         )
 
-    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: list[Instance]) -> list[GenerationResult]:
         """For each continuation its negative log-likelihood a token, and whether greedy decoding writes it.
 
-        lmms-eval takes the smallest of several: its own models give their loss.
+        lmms-eval takes the smallest of several: its own models give their loss. Each pair is in a `GenerationResult`,
+        since version 0.7.3 makes a text of any other.
 
         Raises:
           ValueError: as for `generate_until`.
@@ -145,7 +146,8 @@ class FlamingoJax(lmms):
                 losses = -self._flamingo.score(prompt, texts) / [len(row) for row in ids]
                 *_, greedy = self._flamingo.write(prompt, max(map(len, ids)), stop=())
                 found += [
-                    (float(loss), greedy.tokens[: len(row)] == row) for loss, row in zip(losses, ids, strict=True)
+                    GenerationResult((float(loss), greedy.tokens[: len(row)] == row))
+                    for loss, row in zip(losses, ids, strict=True)
                 ]
                 progress.update(len(same))
         return found

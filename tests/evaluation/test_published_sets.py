@@ -478,6 +478,14 @@ BAD = [
         lambda f: shutil.copy(f / 'TextVQA_0.5.1_train.json', f / 'TextVQA_0.5.1_val.json'),
         r"'val' \(asked\) and 'train' \(examples\) share 4 pictures",
     ),
+    (
+        'vqav2',  # The pictures of its splits are in other folders.
+        lambda f: [
+            shutil.copy(f / f'v2_{name.format("val")}.json', f / f'v2_{name.format("train")}.json')
+            for name in ('OpenEnded_mscoco_{}2014_questions', 'mscoco_{}2014_annotations')
+        ],
+        r"'val' \(asked\) and 'train' \(examples\) share . questions, such as",
+    ),
 ]
 
 
