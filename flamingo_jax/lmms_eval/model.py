@@ -244,8 +244,8 @@ class FlamingoJax(lmms):
             field = self._answer or 'answers'
             if field not in doc:
                 raise ValueError(
-                    f'Task {place.task} does not say what an example answers. Give answer=FIELD in --model_args; the '
-                    f'fields are {sorted(doc)}.'
+                    f'Task {place.task} has no field {field!r}. Its fields are {sorted(doc)}: give the one that holds '
+                    'the answer as answer=FIELD in --model_args.'
                 )
             found = doc[field]
         else:
