@@ -74,7 +74,17 @@ def test_an_animated_picture_becomes_a_film():
     assert len(uploads.prepare(animated(), FORMAT, 1)) == 1  # A model without films sees the first frame.
 
 
+@pytest.mark.parametrize('kind', ['MPO', 'TIFF'])
+def test_several_pictures_in_one_file_of_stills_are_the_first(kind):
+    """Such as a phone's JPEG, which has a second picture for bright screens."""
+    data = encoded(noise(40, 30), kind, save_all=True, append_images=[noise(40, 30, seed=1)])
+    (kept,) = uploads.prepare(data, FORMAT, 4)
+    first = np.asarray(PIL.Image.open(io.BytesIO(data)).convert('RGB'), int)
+    assert abs(np.asarray(PIL.Image.open(io.BytesIO(kept)), int) - first).mean() < 8
+
+
 BAD = {
+    'EPS, which another program would draw': (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n', 'not a picture'),
     'text': (b'This is not a picture.', 'not a picture that can be read'),
     'nothing': (b'', 'not a picture that can be read'),
     'cut short': (encoded(noise(200, 200))[:5000], 'cannot be decoded|not a picture|truncated'),

@@ -126,10 +126,10 @@ def evaluate(tasks, monkeypatch):
     evaluator, manager = (importlib.import_module(f'lmms_eval.{name}') for name in ('evaluator', 'tasks'))
     here = manager.TaskManager(include_path=str(tasks), include_defaults=False, model_name='flamingo_jax')
 
-    def run(task, num_fewshot=None, **arguments):
+    def run(task, **arguments):
         given = ','.join(f'{name}={value}' for name, value in dict(checkpoint=BUNDLE, **arguments).items())
         return evaluator.simple_evaluate(
-            'flamingo_jax', given, tasks=[task], task_manager=here, num_fewshot=num_fewshot, process_docs_parallel=1
+            'flamingo_jax', given, tasks=[task], task_manager=here, process_docs_parallel=1
         )
 
     return run
@@ -148,8 +148,6 @@ def test_the_likelier_of_two_choices_is_its_answer(tasks, flamingo, evaluate):
 def test_what_cannot_be_done_is_refused_before_an_answer(evaluate):
     with pytest.raises(ValueError, match=r'leaves no room for an answer .* 256 tokens. At most [0-9]+ shots fit'):
         evaluate('drawings', shots=11)
-    with pytest.raises(ValueError, match='have no pictures. Leave it out, and give shots=3'):
-        evaluate('drawings', num_fewshot=3)
     with pytest.raises(ValueError, match="has no split 'trial'. Its splits are .'train', 'validation'"):
         evaluate('drawings', shots=1, support='trial')
     with pytest.raises(ValueError, match="no field 'reply'. Its fields are .*'multiple_choice_answer'"):
