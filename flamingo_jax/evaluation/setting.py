@@ -158,11 +158,14 @@ def _scores(
 
 
 def prompt_of(episode: Episode, shown: Shown | None, tokenizer: Tokenizer) -> list[Any]:
-    """Pictures, or what `shown` puts in their place (None leaves them out), and texts in reading order."""
+    """Pictures, or what `shown` puts in their place (None leaves them out), and texts in reading order.
+
+    A mark such as <EOC> in a text of the data set is its characters.
+    """
     prompt = _examples_of(episode, len(episode.support), shown, tokenizer)
     for part in episode.query:
         prompt += [] if part.picture is None or shown is None else [shown(part)]
-        prompt.append(part.text if part is episode.query[-1] else f'{part.text}{tokenizer.chunk_end}')
+        prompt.append(tokenizer.literal(part.text) + ('' if part is episode.query[-1] else tokenizer.chunk_end))
     # Without pictures a prompt may be empty, and some language models have no token to begin with.
     if not tokenizer.begin and all(isinstance(item, str) and not item for item in prompt):
         prompt = [tokenizer.chunk_end]
@@ -174,7 +177,7 @@ def _examples_of(episode: Episode, number: int, shown: Shown | None, tokenizer: 
     prompt: list[Any] = []
     for part in episode.support[:number]:
         prompt += [] if part.picture is None or shown is None else [shown(part)]
-        prompt.append(f'{part.text}{tokenizer.chunk_end}{episode.between}')
+        prompt.append(f'{tokenizer.literal(part.text)}{tokenizer.chunk_end}{episode.between}')
     return prompt
 
 

@@ -220,7 +220,7 @@ class Pretrained:
           The continuation without surrounding white space; a list of them for a list of prompts.
 
         Raises:
-          ValueError: the prompt is not valid, or together with the new tokens exceeds the context.
+          ValueError: the prompt or a number is not valid, or the prompt with the new tokens exceeds the context.
         """
         how = self._how(num_beams, temperature, top_k, top_p, length_penalty)
         prompts, several = as_batch(prompt)
@@ -263,6 +263,11 @@ class Pretrained:
             yield Written(self._text(row, stop), row[row >= 0].tolist())
 
     def _how(self, num_beams, temperature, top_k, top_p, length_penalty) -> search.Sampling | search.Beams:
+        if num_beams < 1 or temperature < 0 or top_k < 0 or not 0 < top_p <= 1:
+            raise ValueError(
+                f'num_beams is {num_beams}, temperature {temperature}, top_k {top_k} and top_p {top_p}. They must be '
+                '1 or more, 0 or more, 0 or more, and above 0 and at most 1.'
+            )
         if num_beams > 1 and temperature:
             raise ValueError('Beam search and sampling exclude each other. Give num_beams or temperature, not both.')
         if num_beams > 1:
@@ -271,6 +276,8 @@ class Pretrained:
 
     def _begin(self, prompts: Sequence[Prompt], room: int):
         """What every decoding method needs: (model, params, media, text, logits), tokens that end, tokens banned."""
+        if room < 1:
+            raise ValueError(f'max_new_tokens is {room}. It must be 1 or more.')
         read = self.read(self._fill(prompts), room)
         stops = (*self.tokenizer.ends, *([] if self.tokenizer.eoc is None else [self.tokenizer.eoc]))
         c = self.config

@@ -12,7 +12,7 @@ import pytest
 
 from flamingo_jax.inference import decode, remembered, search
 from flamingo_jax.inference import pretrained as pretrained_module
-from flamingo_jax.inference.pretrained import Pretrained
+from flamingo_jax.inference.pretrained import Pretrained, load
 from flamingo_jax.inputs.images import PictureError, to_frames
 from flamingo_jax.inputs.prompts import common_beginning, encode, encode_prompt, is_continued
 from flamingo_jax.inputs.tokenizer import Tokenizer
@@ -211,6 +211,15 @@ def test_blocks_apart_say_what_their_stacks_say(pretrained, pictures):
         beams.append(search.beam_search(*common, 5, 2, 0.0, ()))
     np.testing.assert_array_equal(*greedy)
     np.testing.assert_array_equal(*beams)
+
+
+@pytest.mark.parametrize(
+    'wrong', [dict(num_beams=0), dict(temperature=-1.0), dict(top_k=-1), dict(top_p=0.0), dict(max_new_tokens=0)]
+)
+def test_numbers_that_mean_nothing_are_refused(pretrained, wrong):
+    ((name, value),) = wrong.items()
+    with pytest.raises(ValueError, match=f'{name}( is)? {value}.* must be '):
+        pretrained.generate([' Output:'], **wrong)
 
 
 @pytest.mark.long
@@ -444,3 +453,10 @@ def test_bad_prompts_say_what_is_wrong(pretrained, pictures, tmp_path):
         pretrained.logits(np.zeros((1, 1, 1, 16, 16, 3), np.uint8), np.array([tags + tags]))
     with pytest.raises(ValueError, match='need 2 lists of candidates'):
         pretrained.score([[' a'], [' b']], [[' x'], [' y'], [' z']])
+
+
+@pytest.mark.parametrize('content', [b'', b'{"model": ', b'[]', b'{"frozen_paths": 3}', b'\xff\xfe'])
+def test_a_damaged_run_json_is_named_with_the_remedy(tmp_path, content):
+    (tmp_path / 'run.json').write_bytes(content)
+    with pytest.raises(ValueError, match='run.json is damaged .* start the training command again'):
+        load(tmp_path)
