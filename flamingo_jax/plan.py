@@ -78,7 +78,7 @@ def plan(
     lowered, state = _timed('Tracing the train step', lambda: programs.train_step(run))
     held = programs.held(run, state)
     out['train'] = _compile('train step', lowered, hardware, grid) | dict(held_bytes=held)
-    counted = flops.train_step(run.model.config, run.trained, run.sources, run.model.remat)
+    counted = flops.train_step(run.model.config, run.trained, run.sources, run.model.remat, run.micro_batches)
     out['train'] |= dict(flops=counted)
     if out['train']['fits']:
         done = counted['total'] + counted['recomputed']
