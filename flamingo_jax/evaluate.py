@@ -202,6 +202,8 @@ def local_mesh(shape: Any) -> jax.sharding.Mesh | None:
 
 def _refuse_long_prompts(config: ConfigDict, model: Pretrained, settings: Sequence[Setting]) -> None:
     """ValueError if a prompt with its answer exceeds the context. All episodes are checked before any is run."""
+    if model.config.contrastive is not None:  # Two towers read no prompts.
+        return
     context, too_long = model.config.lm.context, []
     for task, shots, support, answers in tqdm(settings, unit=' settings', desc='lengths of prompts', leave=False):
         tokens, answer = _longest(config, model, task, shots=shots, support=support, answers=answers)

@@ -13,7 +13,7 @@ from flamingo_jax.evaluation import intervals
 from flamingo_jax.evaluation.contact_sheet import Example
 from flamingo_jax.evaluation.metrics import exact
 from flamingo_jax.evaluation.report import Row, Score
-from flamingo_jax.evaluation.task import OPEN_ENDED, Task, shuffled
+from flamingo_jax.evaluation.task import COMPARED, OPEN_ENDED, Task, shuffled
 from flamingo_jax.few_shot.episode import Episode, Part
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.inputs.tokenizer import Tokenizer
@@ -43,7 +43,9 @@ def measure(
     ways: dict[str, tuple[Pretrained, Sequence[Episode], Shown | None]] = dict(model=(model, episodes, frames))
     if task.controls and task.scored:
         mixed = shuffled(episodes, config.seed)
-        ways |= {'shuffled pictures': (model, mixed, frames), 'text only': (model, episodes, None)}
+        ways |= {'shuffled pictures': (model, mixed, frames)}
+        if answers != COMPARED:  # Two towers need a picture.
+            ways |= {'text only': (model, episodes, None)}
     if task.told and task.scored:
         ways['told the names'] = model.language_model, episodes, words
     answering = task.answering(answers, config.max_new_tokens, config.num_beams)
@@ -149,8 +151,10 @@ def _queries(episodes, given, marks) -> dict[str, dict[str, Any]]:
     return {e.id: dict(group=e.group, score=marks.get(e.id), answer=_chosen(given[e.id])) for e in episodes}
 
 
-def _chosen(answer: str | dict[str, float]) -> str:
-    """An answer, or the likeliest candidate."""
+def _chosen(answer: str | list[str] | dict[str, float]) -> str:
+    """An answer, the first of several, or the likeliest candidate."""
+    if isinstance(answer, list):
+        return answer[0]
     return answer if isinstance(answer, str) else max(answer, key=answer.__getitem__)
 
 

@@ -85,8 +85,7 @@ def encode_prompt(prompt: Prompt, tokenizer: Tokenizer, pictures: PictureFormat)
                     f'Item {number} of the prompt is a picture, but this bundle is a language model without vision.'
                 )
             layout.picture()
-            is_features = isinstance(item, np.ndarray) and item.dtype in (np.float16, np.float32) and item.ndim == 3
-            frames.append(item if is_features else to_frames(item, pictures.size, pictures.fit))
+            frames.append(read_picture(item, pictures))
         else:
             raise ValueError(
                 f'Item {number} of the prompt is of type {type(item).__name__}. Give a string or a picture.'
@@ -96,6 +95,12 @@ def encode_prompt(prompt: Prompt, tokenizer: Tokenizer, pictures: PictureFormat)
             'The prompt is an empty text, which this language model cannot continue. Give at least one word.'
         )
     return layout.tokens, frames
+
+
+def read_picture(item: Any, pictures: PictureFormat) -> Frames:
+    """A picture of a prompt as the model takes it; PictureError if it cannot be read."""
+    is_features = isinstance(item, np.ndarray) and item.dtype in (np.float16, np.float32) and item.ndim == 3
+    return item if is_features else to_frames(item, pictures.size, pictures.fit)
 
 
 def _as_idefics(prompt: Prompt, tokenizer: Tokenizer) -> Prompt:

@@ -390,19 +390,23 @@ class Paired(NamedTuple):
             )
         chunk = next((chunk for chunk in chunks if chunk.picture is not None and any(chunk.texts)), None)
         picture = _read(chunk.picture, blank) if chunk else None
-        text = Layout(tokenizer)
-        for segment in chunk.texts if chunk else ():
-            text.text(segment, marks=False)
-        if chunk:
-            text.end()
-        text = text.tokens[:length]
+        text, used = encode_paired(''.join(chunk.texts) if chunk else '', tokenizer, length)
         return cls(
-            text=_pad(text, length, tokenizer.pad, np.int32),
-            used=np.int32(len(text)),
+            text=text,
+            used=used,
             weight=np.float32(picture is not None),
             unreadable=np.int32(chunk is not None and picture is None),
             **_shown([blank if picture is None else picture], blank),
         )
+
+
+def encode_paired(text: str, tokenizer: Tokenizer, length: int) -> tuple[np.ndarray, np.int32]:
+    """The tokens of a text tower, padded to `length`, and how many are not padding; a longer text is cut."""
+    layout = Layout(tokenizer)
+    layout.text(text, marks=False)
+    layout.end()
+    tokens = layout.tokens[:length]
+    return _pad(tokens, length, tokenizer.pad, np.int32), np.int32(len(tokens))
 
 
 TOLD = 6  # Tokens by which the words for a picture may exceed its tag.

@@ -142,7 +142,7 @@ class LoraConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ContrastiveConfig:
-    """The space that pictures and texts share in contrastive pretraining (`model/contrastive.py`; paper, appendix B.1.3).
+    """The space that pictures and texts share in contrastive pretraining (`model/contrastive.py`; the paper's appendix).
 
     The trunk is the vision tower and the language model the text tower.
     """
@@ -161,8 +161,8 @@ class ContrastiveConfig:
             raise ValueError(f"contrastive.loss must be 'softmax' or 'sigmoid', not {self.loss!r}.")
         if not 0 <= self.smoothing < 1 or self.scale <= 0:
             raise ValueError(
-                f'contrastive.smoothing is {self.smoothing} and scale {self.scale}. Smoothing must be from 0 to below 1, '
-                'scale above 0.'
+                f'contrastive.smoothing is {self.smoothing} and scale {self.scale}. Smoothing must be from 0 to below '
+                '1, scale above 0.'
             )
 
 

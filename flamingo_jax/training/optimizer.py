@@ -68,28 +68,25 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
 
 def _clip(config: OptimizerConfig) -> optax.GradientTransformation:
     """Clipping by the global norm, or adaptive clipping of the trunk and by the global norm of the rest."""
-    by_norm = optax.clip_by_global_norm(config.clip)
+    by_norm, adaptive = optax.clip_by_global_norm(config.clip), optax.adaptive_grad_clip(config.clip_trunk)
     if not config.clip_trunk:
         return by_norm
 
-    def labels(params: Params) -> Params:
-        return {name: 'trunk' if name == 'vision' else 'rest' for name in params}
-
-    return optax.partition(dict(trunk=_clip_adaptively(config.clip_trunk), rest=by_norm), labels)
-
-
-def _clip_adaptively(clipping: float) -> optax.GradientTransformation:
-    """optax's AGC, with each block of a stack clipped by itself: its units are the channels of each kernel."""
-    clip = optax.adaptive_grad_clip(clipping)
-
     def one(update, param):
-        return clip.update(update, clip.init(param), param)[0]
+        return adaptive.update(update, adaptive.init(param), param)[0]
 
     def leaf(path, update, param):
-        names = (jax.tree_util.keystr((part,), simple=True) for part in path)
-        return (jax.vmap(one) if any(map(is_stacked, names)) else one)(update, param)
+        # The units that are clipped are the output channels of a kernel, in a stack those of each block.
+        stacked = any(is_stacked(jax.tree_util.keystr((part,), simple=True)) for part in path)
+        return (jax.vmap(one) if stacked else one)(update, param)
 
-    return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(leaf, updates, params))
+    def clip(updates: Params, params: Params) -> Params:
+        trunk = {name: updates[name] for name in updates if name == 'vision'}
+        rest = {name: updates[name] for name in updates if name != 'vision'}
+        rest, _ = by_norm.update(rest, by_norm.init(rest))
+        return rest | jax.tree_util.tree_map_with_path(leaf, trunk, {name: params[name] for name in trunk})
+
+    return optax.stateless(clip)
 
 
 def is_stacked(name: str) -> bool:

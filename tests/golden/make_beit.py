@@ -16,7 +16,9 @@ KINDS = {
     'shared': BEiTConfig(**SMALL, relative='shared'),
     'neither': BEiTConfig(**SMALL, relative='', absolute=True, layer_scale=False, norm_out=True),
 }
-SIZES = dict(block=(32, 48), shared=(32, 48), neither=(32,))  # Pixels. transformers interpolates learnt positions otherwise.
+SIZES = dict(
+    block=(32, 48), shared=(32, 48), neither=(32,)
+)  # Pixels. transformers interpolates learnt positions otherwise.
 
 
 def images(size: int) -> np.ndarray:

@@ -169,7 +169,7 @@ _ring.defvjp(_forward, _backward)
 
 
 def _forward_here(c, mesh, pictures, texts, weight, scale, bias):
-    """One device's part: ((loss, right) of the whole batch, the log of the sums of exponentials of its rows, columns)."""
+    """One device's part: (loss, right) of the whole batch, and the log-sums of exponentials of its rows and columns."""
     n = len(weight)
 
     def turn(k, carry):
