@@ -99,10 +99,11 @@ def dense(
       The sum over rows of weight * loss, and of weight * whether the nearest text of the picture is its own.
     """
     both, logits = _block(pictures, texts, weight, weight, scale=scale, bias=0.0 if bias is None else bias)
-    own, masked = jnp.diagonal(logits), jnp.where(both, logits, NEVER)
-    right = jnp.sum(weight * (own >= masked.max(axis=1)))
+    own, masked, eye = jnp.diagonal(logits), jnp.where(both, logits, NEVER), jnp.eye(len(weight), dtype=bool)
+    # Its own is left out of the others: the compiler may round it differently there.
+    right = jnp.sum(weight * (own >= jnp.where(eye, NEVER, masked).max(axis=1)))
     if c.loss == 'sigmoid':
-        sign = 2 * jnp.eye(len(weight)) - 1
+        sign = jnp.where(eye, 1.0, -1.0)
         each = -jnp.where(both, jax.nn.log_sigmoid(sign * logits), 0).sum(axis=1)
     else:
         each = -2 * (1 - c.smoothing) * own
@@ -175,11 +176,11 @@ def _forward_here(c, mesh, pictures, texts, weight, scale, bias):
     def turn(k, carry):
         (texts, others, columns), rows, best, own, total = carry
         both, logits = _block(pictures, texts, weight, others, scale=scale, bias=bias)
-        masked = jnp.where(both, logits, NEVER)
+        masked, at_home = jnp.where(both, logits, NEVER), (k == 0) & jnp.eye(n, dtype=bool)
         own = jnp.where(k == 0, jnp.diagonal(logits), own)
-        best = jnp.maximum(best, masked.max(axis=1))
+        best = jnp.maximum(best, jnp.where(at_home, NEVER, masked).max(axis=1))
         if c.loss == 'sigmoid':
-            sign = jnp.where((k == 0) & jnp.eye(n, dtype=bool), 1.0, -1.0)
+            sign = jnp.where(at_home, 1.0, -1.0)
             total -= jnp.sum(weight[:, None] * jnp.where(both, jax.nn.log_sigmoid(sign * logits), 0))
         else:
             rows = jnp.logaddexp(rows, jax.nn.logsumexp(masked, axis=1))
