@@ -90,11 +90,58 @@ class Ranked:
         return model.room(prompt, texts)
 
 
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """The candidate whose text is nearest to the picture, by two towers (zero-shot; paper, appendix B.1.3).
+
+    A candidate with several spellings is the mean of their vectors, made of length 1: CLIP's prompt ensembling.
+
+    likelihoods: answers with all candidates' log-probabilities, for metrics that need them.
+    """
+
+    likelihoods: bool = False
+
+    def __call__(
+        self, model: Pretrained, prompts: Sequence[Prompt], episodes: Sequence[Episode]
+    ) -> list[str] | list[dict[str, float]]:
+        """For each prompt one candidate, or the log-probabilities of all. Only the prompt's picture counts."""
+        pictures = model.picture_vectors([next(item for item in prompt if is_picture(item)) for prompt in prompts])
+        answers, known = [], {}
+        for picture, episode in zip(pictures, episodes, strict=True):
+            key = episode.candidates, episode.form, tuple(map(tuple, episode.written.items()))
+            if key not in known:  # Most episodes have the same candidates.
+                known[key] = _classes(model, episode)
+            cosines = known[key] @ picture
+            if self.likelihoods:
+                logits = model.inverse_temperature * cosines
+                logits -= np.logaddexp.reduce(logits)
+                answers.append(dict(zip(episode.candidates, logits.tolist(), strict=True)))
+            else:
+                answers.append(episode.candidates[int(cosines.argmax())])
+        return answers
+
+    def room(self, model: Pretrained, prompt: Prompt, episode: Episode) -> int:
+        """No tokens: nothing is written after a prompt."""
+        return 0
+
+
+def _classes(model: Pretrained, episode: Episode) -> np.ndarray:
+    """The vector of each candidate."""
+    texts = [spellings(episode, candidate) for candidate in episode.candidates]
+    vectors = model.text_vectors([text for some in texts for text in some])
+    means = np.stack([part.mean(axis=0) for part in np.split(vectors, np.cumsum([len(some) for some in texts])[:-1])])
+    return means / np.linalg.norm(means, axis=1, keepdims=True)
+
+
 def written(episode: Episode, candidate: str, tokenizer: Tokenizer) -> list[str]:
     """The spellings of a candidate, each as the continuation of a prompt. A mark in a spelling is its characters."""
     end = tokenizer.chunk_end if episode.ends else ''
-    spellings = episode.written.get(candidate, (candidate,))
-    return [tokenizer.literal(episode.form.format(answer=spelling)) + end for spelling in spellings]
+    return [tokenizer.literal(text) + end for text in spellings(episode, candidate)]
+
+
+def spellings(episode: Episode, candidate: str) -> list[str]:
+    """The spellings of a candidate, in the form in which the episode's answers are written."""
+    return [episode.form.format(answer=spelling) for spelling in episode.written.get(candidate, (candidate,))]
 
 
 def orders(prompt: Prompt, shots: int, number: int) -> list[list[Any]]:

@@ -19,6 +19,7 @@ from flamingo_jax.inference.run import open_run
 from flamingo_jax.inference.unrolled import unroll
 from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.prompts import Encoded, Prompt, as_batch, as_frames, encode, is_continued
+from flamingo_jax.inputs.rows import encode_paired
 from flamingo_jax.inputs.tokenizer import EOC, IMAGE, Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo, Media, Params
@@ -27,6 +28,7 @@ from flamingo_jax.parallel import rules
 
 ArrayLike = Array | np.ndarray
 _TOGETHER = 256  # Tokens of candidates that are scored at a time. More would make their attention to one another large.
+_PICTURES, _TEXTS = 32, 256  # That `picture_vectors` and `text_vectors` encode at a time.
 _LIKELIEST = 96  # The same for `choose`, which scores the likeliest first and often needs few.
 
 
@@ -150,6 +152,56 @@ class Pretrained:
         (rows,), cut = self._in_rows(frames)
         with self._on_mesh():
             return np.asarray(_features(self.model, self.params, rows[:, None]))[:cut, 0]
+
+    def picture_vectors(self, pictures: Sequence[Any]) -> Float[np.ndarray, 'n width']:
+        """The vectors of pictures in the space that they share with texts, of length 1.
+
+        A picture is as in a prompt: a path, a PIL image, an array, bytes, or features.
+
+        Raises:
+          ValueError: the model is not two towers, trained contrastively.
+        """
+        self._require_towers()
+        rows = []
+        for begin in range(0, len(pictures), _PICTURES):
+            some = [as_frames(picture, self.pictures) for picture in pictures[begin : begin + _PICTURES]]
+            if some[0].dtype == np.uint8:  # Pixels; the last batch is filled up, so that one program serves all.
+                filled = np.stack([*some, *some[:1] * (_PICTURES - len(some))])
+                features = self.encode(filled)[: len(some)]
+            else:
+                features = np.stack(some).astype(np.float32)
+            rows.append(np.asarray(_paired(self.model, self.params, jnp.asarray(features)[:, None], None, None)[0]))
+        return np.concatenate(rows)
+
+    def text_vectors(self, texts: Sequence[str]) -> Float[np.ndarray, 'n width']:
+        """The vectors of texts in the space that they share with pictures, of length 1. Long texts are cut.
+
+        Raises:
+          ValueError: the model is not two towers, trained contrastively.
+        """
+        self._require_towers()
+        rows = []
+        length = self.config.lm.context
+        for begin in range(0, len(texts), _TEXTS):
+            some = [encode_paired(text, self.tokenizer, length) for text in texts[begin : begin + _TEXTS]]
+            some += some[:1] * (_TEXTS - len(some))
+            tokens, used = (np.stack(part) for part in zip(*some, strict=True))
+            found = np.asarray(_paired(self.model, self.params, None, tokens, used)[1])
+            rows.append(found[: len(texts) - begin])
+        return np.concatenate(rows)
+
+    @functools.cached_property
+    def inverse_temperature(self) -> float:
+        """beta, by which the products of vectors are multiplied before a softmax."""
+        self._require_towers()
+        return float(_paired(self.model, self.params, None, None, None)[2])
+
+    def _require_towers(self) -> None:
+        if self.config.contrastive is None:
+            raise ValueError(
+                'This model has no space that pictures share with texts. Give one that was trained contrastively '
+                '(experiments/contrastive_pictures.py).'
+            )
 
     def _on_mesh(self) -> contextlib.AbstractContextManager[None]:
         """Shards activations on the mesh, as in training."""
@@ -484,4 +536,5 @@ def _round_up(n: int, multiple: int) -> int:
 
 _features = jax.jit(Flamingo.features, static_argnums=0)
 _logits = jax.jit(Flamingo.logits, static_argnums=0)
+_paired = jax.jit(Flamingo.paired, static_argnums=0)
 _prefill = jax.jit(decode.prefill, static_argnums=(0, 5))
