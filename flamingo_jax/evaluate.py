@@ -101,7 +101,7 @@ def evaluate(config: ConfigDict, checkpoint: str, workdir: str, lm: str = '') ->
     total = (
         sum(task.number(config.episodes) * len(ways(task, answers)) for task, *_, answers in settings) * config.seeds
     )
-    with tqdm(total=total, unit=' questions', disable=jax.process_index() > 0) as progress:
+    with tqdm(total=asked_once * config.seeds, unit=' questions', disable=jax.process_index() > 0) as progress:
         for (task, shots, support, answers), one in itertools.product(settings, by_seed):
             progress.set_postfix_str(f'{task.name}, {shots} shots, {support}, {answers}')
             # Without examples, all kinds of support give the same prompts.
