@@ -98,9 +98,7 @@ def evaluate(config: ConfigDict, checkpoint: str, workdir: str, lm: str = '') ->
     if len(kept):
         processes.say(f'{len(kept)} answers are in {workdir} already. What they answer is not asked again.')
     rows, examples = [], []
-    total = (
-        sum(task.number(config.episodes) * len(ways(task, answers)) for task, *_, answers in settings) * config.seeds
-    )
+    asked_once = sum(task.number(config.episodes) * len(ways(task, answers)) for task, *_, answers in settings)
     with tqdm(total=asked_once * config.seeds, unit=' questions', disable=jax.process_index() > 0) as progress:
         for (task, shots, support, answers), one in itertools.product(settings, by_seed):
             progress.set_postfix_str(f'{task.name}, {shots} shots, {support}, {answers}')
