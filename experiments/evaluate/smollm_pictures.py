@@ -44,7 +44,7 @@ def words(c: ConfigDict) -> None:
 def artists(c: ConfigDict) -> None:
     """New words, asked of other artists and of photographs. The examples of a thing are by any artist of training."""
     for artist in ('openmoji-black', 'fxemoji', 'streamline-emojis', 'ph', 'tux-photo'):
-        c.tasks[f'words_{artist}'] = evaluation.task(
+        c.tasks['words_' + artist.replace('-', '_')] = evaluation.task(
             Words,
             title=f'5-way new words, {artist}',
             ways=5,

@@ -139,7 +139,8 @@ def _read_again(
     def of_block(block):
         p, y, keys_values = block
         q = _captured(model.gated_block, p, y, keys_values, mask)['query']
-        heads = attention_weights(q, keys_values[0], mask)
+        ((keys, _),) = keys_values
+        heads = attention_weights(q, keys, mask)
         return heads.reshape(q.shape[0], q.shape[2], q.shape[1], -1).mean(axis=1)[:, at]
 
     return logits, jax.lax.map(of_block, (params['xattn'], before, media.keys_values))

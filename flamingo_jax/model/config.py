@@ -145,6 +145,32 @@ class LoraConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ContrastiveConfig:
+    """The space that pictures and texts share in contrastive pretraining (`model/contrastive.py`; appendix B.1.3).
+
+    The trunk is the vision tower and the language model the text tower.
+    """
+
+    width: int = 1376  # Of the shared space.
+    loss: str = 'softmax'  # 'softmax' both ways (paper, CLIP) or 'sigmoid' (SigLIP).
+    smoothing: float = 0.1  # Label smoothing of the softmax.
+    # Initial inverse temperature beta, and bias of the sigmoid. The paper does not give its own: 1 / 0.07 is CLIP's.
+    # SigLIP has scale=10, bias=-10.
+    scale: float = 1 / 0.07
+    bias: float = 0.0
+    causal: bool = False  # Whether a token of the text sees only those before it. BERT, the paper's, sees all.
+
+    def __post_init__(self):
+        if self.loss not in ('softmax', 'sigmoid'):
+            raise ValueError(f"contrastive.loss must be 'softmax' or 'sigmoid', not {self.loss!r}.")
+        if not 0 <= self.smoothing < 1 or self.scale <= 0:
+            raise ValueError(
+                f'contrastive.smoothing is {self.smoothing} and scale {self.scale}. Smoothing must be from 0 to below '
+                '1, scale above 0.'
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class FlamingoConfig:
     """A whole model. A bundle that holds only a language model, or only a trunk, has None for the rest."""
 
@@ -157,8 +183,20 @@ class FlamingoConfig:
     extra_tied: bool = False  # Whether their output rows are their input rows (OpenFlamingo with a tied LM).
     image_size: int = 320  # Height and width of the pictures, in pixels.
     lora: LoraConfig | None = None  # Only during fine-tuning; a bundle has it merged into the language model.
+    contrastive: ContrastiveConfig | None = None  # Makes it two towers, a trunk and a text tower, without a Flamingo.
 
     def __post_init__(self):
+        if self.contrastive is not None:
+            if self.xattn is not None or self.lm is None or self.vision is None:
+                raise ValueError(
+                    'Contrastive pretraining needs a trunk and a text tower, and nothing between them. Set vision and '
+                    'lm, and leave resampler and xattn None.'
+                )
+            if not self.contrastive.causal and self.lm.positions not in ('learned', 'rotary'):
+                raise ValueError(
+                    f'The positions {self.lm.positions!r} of the text tower are for text that sees only what comes '
+                    "before. Set lm.positions to 'learned' or 'rotary', or contrastive.causal to True."
+                )
         if self.xattn is not None:
             missing = [name for name in ('lm', 'vision') if getattr(self, name) is None]
             if missing:
@@ -234,6 +272,7 @@ class FlamingoConfig:
     def from_json(cls, fields: dict[str, Any]) -> 'FlamingoConfig':
         """The inverse of `to_json`; an unknown field raises ValueError with its name, a missing one has its default."""
         parts = dict(lm=LanguageModelConfig, resampler=ResamplerConfig, xattn=XattnConfig, lora=LoraConfig)
+        parts['contrastive'] = ContrastiveConfig
         fields = dict(fields)
         if fields.get('vision') is not None:
             fields['vision'] = dict(fields['vision'])

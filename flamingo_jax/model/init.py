@@ -10,6 +10,7 @@ from jaxtyping import Array, Key
 
 from flamingo_jax.model import lora
 from flamingo_jax.model.config import FlamingoConfig
+from flamingo_jax.model.contrastive import SharedSpace
 from flamingo_jax.model.gated_xattn import GatedXattnDense
 from flamingo_jax.model.language_model import Block, Embedder
 from flamingo_jax.model.prefix import Prefix
@@ -19,7 +20,7 @@ from flamingo_jax.model.vision.encoder import VisionEncoder
 
 def init(c: FlamingoConfig, key: Key[Array, '']) -> dict[str, Any]:
     """New parameters, float32, each boxed with its logical axis names (`flax.linen.meta.unbox` removes them)."""
-    names = ('vision', 'embedder', 'blocks', 'resampler', 'xattn', 'extra_input', 'extra_output')
+    names = ('vision', 'embedder', 'blocks', 'resampler', 'xattn', 'extra_input', 'extra_output', 'contrastive')
     keys = dict(zip(names, jax.random.split(key, len(names)), strict=True))
     params = {}
     if c.vision is not None:
@@ -34,6 +35,9 @@ def init(c: FlamingoConfig, key: Key[Array, '']) -> dict[str, Any]:
         }
         if c.lora is not None:
             params['lora'] = lora.init(c.lora, params['lm']['blocks'], keys['blocks'])
+    if c.contrastive is not None:
+        features, y = jnp.zeros((1, 1, c.vision.width)), jnp.zeros((1, 1, c.lm.width))
+        params['contrastive'] = SharedSpace(c.contrastive).init(keys['contrastive'], features, y, mask[0])['params']
     if c.xattn is not None:
         if c.resampler is not None:
             features = jnp.zeros((1, 1, 1, 1, c.vision.width))

@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from flamingo_jax.model.config import XattnConfig
+from flamingo_jax.model.gated_xattn import Parts
 from flamingo_jax.model.layers import Norm
 
 
@@ -29,35 +30,29 @@ class Prefix(nn.Module):
         alpha = nn.with_logical_partitioning(nn.initializers.constant(self.config.initial_alpha), ())
         self.alpha_xattn = self.param('alpha_xattn', alpha, ())
 
-    def keys_values(self, media: Float[Array, 'b m d']) -> tuple[Float[Array, 'b 1 m d'], Float[Array, 'b 1 m 0']]:
-        """The soft words, in the form of a gated block's keys and values: one head, and no values."""
+    def keys_values(self, media: Float[Array, 'b m d']) -> Parts:
+        """The soft words, in the form of a gated block's keys and values: one head, with the words as both."""
         words = jnp.tanh(self.alpha_xattn).astype(self.dtype) * self.norm_media(media)
-        return words[:, None], words[:, None, :, :0]
+        return ((words[:, None], words[:, None]),)
 
     def __call__(
-        self,
-        y: Float[Array, 'b l d'],
-        keys_values: tuple[Float[Array, 'c 1 m d'], Float[Array, 'c 1 m 0']],
-        mask: Bool[Array, 'b l m'],
+        self, y: Float[Array, 'b l d'], keys_values: Parts, mask: Bool[Array, 'b l m']
     ) -> Float[Array, 'b l d']:
         """The text, in which the j-th token that sees a picture is its j-th soft word.
 
         Args:
-          y: embedded text. Its batch b may be a multiple of c, as for a gated block.
-          keys_values: from `keys_values`.
+          y: embedded text.
+          keys_values: from `keys_values`, in one or several parts, as for a gated block.
           mask: from `media_mask`. Only the r tokens of a picture's tag may see it (`XattnConfig.only_at_tag`), and all
             of them must be in y.
         """
-        words = keys_values[0][:, 0]
-        shape, c = y.shape, words.shape[0]
-        y, mask = y.reshape(c, -1, *shape[1:]), mask.reshape(c, -1, *mask.shape[1:])
+        b = len(y)
+        words = jnp.concatenate([jnp.repeat(key[:, 0], b // len(key), axis=0) for key, _ in keys_values], axis=1)
         # The token's place in its tag: how many before it see the same picture.
-        first = jnp.argmax(mask, axis=-1)
-        seen = mask.any(axis=-1)
-        same = (first[..., :, None] == first[..., None, :]) & seen[..., None, :]
+        first, seen = jnp.argmax(mask, axis=-1), mask.any(axis=-1)
+        same = (first[:, :, None] == first[:, None]) & seen[:, None]
         place = first + jnp.tril(same, -1).sum(axis=-1)
-        word = jnp.take_along_axis(words[:, None], place[..., None], axis=2)
-        return jnp.where(seen[..., None], word, y).reshape(shape)
+        return jnp.where(seen[..., None], jnp.take_along_axis(words, place[..., None], axis=1), y)
 
     def touch(
         self, y: Float[Array, 'b l d'], media: Float[Array, 'b m d'], mask: Bool[Array, 'b l m']

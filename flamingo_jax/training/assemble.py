@@ -145,7 +145,8 @@ def _from_start(config: ConfigDict) -> _Found:
 def _from_parts(config: ConfigDict, all_here: bool) -> _Found:
     """The same for a new model, whose language model and trunk may be pretrained."""
     fields, found = config.model.to_dict(), {}
-    tag = config.image_tag if config.vision or fields['xattn'] else None
+    # A text tower reads no pictures.
+    tag = config.image_tag if (config.vision or fields['xattn']) and not fields['contrastive'] else None
     for name in ('lm', 'vision'):
         if not config[name]:
             continue

@@ -10,10 +10,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from flamingo_jax.inference import decode, search
-from flamingo_jax.inference.pretrained import Pretrained
+from flamingo_jax.inference import decode, remembered, search
+from flamingo_jax.inference import pretrained as pretrained_module
+from flamingo_jax.inference.pretrained import Pretrained, load
 from flamingo_jax.inputs.images import PictureError, to_frames
-from flamingo_jax.inputs.prompts import encode_prompt, is_continued
+from flamingo_jax.inputs.prompts import common_beginning, encode, encode_prompt, is_continued
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo
@@ -129,7 +130,8 @@ def test_beam_search_finds_what_looking_at_everything_finds(pretrained, pictures
     first = np.array(jax.nn.log_softmax(_ban(first[-1], t)))
     best, best_tokens = -np.inf, None
     media, text, _ = pretrained.read([prompt], 2)
-    after, _ = decode.extend(pretrained.model, pretrained.params, media, decode.repeat(text, v), jnp.arange(v)[:, None])
+    model = pretrained.model
+    after, _ = decode.extend(model, pretrained.params, media, decode.fork(model, text, v, 1), jnp.arange(v)[:, None])
     after = np.asarray(after)[:, 0]
     for token in range(v):
         if token in (t.eos, t.eoc):
@@ -211,6 +213,15 @@ def test_blocks_apart_say_what_their_stacks_say(pretrained, pictures):
     np.testing.assert_array_equal(*beams)
 
 
+@pytest.mark.parametrize(
+    'wrong', [dict(num_beams=0), dict(temperature=-1.0), dict(top_k=-1), dict(top_p=0.0), dict(max_new_tokens=0)]
+)
+def test_numbers_that_mean_nothing_are_refused(pretrained, wrong):
+    ((name, value),) = wrong.items()
+    with pytest.raises(ValueError, match=f'{name}( is)? {value}.* must be '):
+        pretrained.generate([' Output:'], **wrong)
+
+
 @pytest.mark.long
 def test_sampling_follows_its_limits(pretrained, pictures):
     prompt = [pictures[0], ' Output:']
@@ -246,11 +257,104 @@ def test_trunk_and_resampler_run_once_a_picture(pretrained, pictures, monkeypatc
     prompt = [pictures[0], ' Output: dax<EOC>', pictures[1], ' Output:']
     for how in (dict(), dict(num_beams=3), dict(temperature=1.0)):
         seen.clear()
-        pretrained.generate(prompt, max_new_tokens=12, **how)
+        dataclasses.replace(pretrained).generate(prompt, max_new_tokens=12, **how)
         assert seen == [2], 'two pictures, whatever the number of tokens or beams'
     seen.clear()
-    pretrained.score(prompt, [' dax', ' wug', ' mi mi mi'])
+    again = dataclasses.replace(pretrained)
+    again.score(prompt, [' dax', ' wug', ' mi mi mi'])
     assert seen == [2]
+    again.score([prompt, [pictures[2].copy(), *prompt], [PIL.Image.fromarray(pictures[1]), *prompt]], [' dax'])
+    assert seen == [2, 2], 'two of them were not shown before'
+
+
+def shots_of(pictures):
+    """Examples that many prompts begin with: 3 pictures, and more tokens than it takes to share them."""
+    return [item for i in range(3) for item in (pictures[i], ' Output: lo mi lo mi lo<EOC>')]
+
+
+def queries_of(pictures):
+    """What follows them: a picture of its own, of two, without a picture, and one of the examples' pictures again."""
+    return [
+        [pictures[3], ' Output:'],
+        [pictures[4], ' Output: dax<EOC>', pictures[5], ' Output: mi'],
+        ['only text Output:'],
+        [pictures[0], ' Output: a longer one'],
+    ]
+
+
+def every_answer(pretrained, prompts):
+    """Greedy answers, those of beams, the likeliest candidates, and likelihoods."""
+    candidates = [' dax<EOC>', ' a wug', ' mi']
+    return (
+        pretrained.generate(prompts, 5),
+        pretrained.generate(prompts, 5, num_beams=3),
+        pretrained.choose(prompts, [candidates] * len(prompts)),
+        pretrained.score(prompts, candidates),
+    )
+
+
+@pytest.fixture(params=['the last picture', pytest.param('all pictures', marks=pytest.mark.long)])
+def seeing(request, pretrained):
+    """A model whose words see the last picture (paper), or all pictures before them (IDEFICS)."""
+    xattn = dataclasses.replace(pretrained.config.xattn, only_last_image=request.param == 'the last picture')
+    model = dataclasses.replace(pretrained.model, config=dataclasses.replace(pretrained.config, xattn=xattn))
+    return dataclasses.replace(pretrained, model=model)
+
+
+def test_examples_that_prompts_share_are_read_once(seeing, pictures, monkeypatch):
+    shots = shots_of(pictures)
+    prompts = [[*shots, *query] for query in queries_of(pictures)]
+    monkeypatch.setattr(remembered, 'WORTHWHILE', 10**9)
+    *expected, likelihoods = every_answer(dataclasses.replace(seeing), prompts)
+    assert len(set(expected[0])) > 1
+
+    monkeypatch.setattr(remembered, 'WORTHWHILE', 16)
+    read, seen, prefill = [], [], pretrained_module._prefill
+
+    def counting(model, params, media, tokens, valid, *more):
+        read.append(tokens.shape[0])
+        return prefill(model, params, media, tokens, valid, *more)
+
+    resample = decode._resample
+    monkeypatch.setattr(pretrained_module, '_prefill', counting)
+    monkeypatch.setattr(decode, '_resample', lambda m, p, images: seen.append(len(images)) or resample(m, p, images))
+    sharing = dataclasses.replace(seeing)
+    *answers, scores = every_answer(sharing, prompts)
+    assert answers == expected
+    np.testing.assert_allclose(scores, likelihoods, rtol=1e-4)
+    assert read == [1, 4, 4, 4, 4], 'the examples once, then each time the four queries'
+    assert sum(seen) == 6, 'each of six pictures once'
+
+    # Prompts that come one at a time share what the model was told to remember.
+    read.clear()
+    alone = dataclasses.replace(seeing)
+    alone.remember(shots)
+    assert [alone.generate(prompt, 5) for prompt in prompts] == expected[0]
+    assert [alone.generate(prompt, 5, num_beams=3) for prompt in prompts] == expected[1]
+    for prompt, answer in zip(prompts[:2], expected[0], strict=False):  # What is kept is not used up.
+        assert [written.text for written in alone.write(prompt, 5)][-1] == answer
+    assert alone._beginnings.of([encode(prompts[0], alone.tokenizer)]).prompt.same(encode(shots, alone.tokenizer))
+
+
+def test_what_prompts_begin_with_ends_where_they_differ(pretrained, pictures):
+    t, shots = pretrained.tokenizer, shots_of(pictures)
+
+    def common(*prompts):
+        prompts = [encode(prompt, t) for prompt in prompts]
+        first = prompts[0].first(length := common_beginning(prompts, t))
+        assert all(prompt.begins_with(first) for prompt in prompts)
+        return length, len(first.pictures)
+
+    length = len(encode(shots, t).tokens)
+    queries = queries_of(pictures)
+    assert common([*shots, *queries[0]], [*shots, *queries[1]]) == (length, 3)
+    assert common([*shots, *queries[0]], [*shots, *queries[2]]) == (length, 3)
+    assert common([*shots, pictures[3], ' one'], [*shots, pictures[3], ' other']) == (length, 3), 'an open chunk'
+    other = [pictures[0], shots[1], pictures[5], *shots[3:]]
+    assert common([*shots, *queries[0]], [*other, *queries[0]]) == (len(encode(shots[:2], t).tokens), 1)
+    assert common(shots, shots)[1] == 2, 'at least one token is left'
+    assert common(['only text Output:'], ['only text of another kind'])[1] == 0
+    assert common(['a'], ['b']) == (len(t.begin), 0)
 
 
 def test_frames_of_a_video_and_a_still_in_one_prompt(pretrained, pictures):
@@ -309,8 +413,18 @@ def test_a_mesh_answers_as_one_device(pretrained, pictures, shape, monkeypatch):
     assert chosen == scores.argmax(axis=1).tolist()
     np.testing.assert_allclose(logits, pretrained.logits(images, tokens), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(features, pretrained.features(frames), rtol=1e-4, atol=1e-4)
-    rows = on_mesh.read(on_mesh._fill(prompts), 4)[2]
-    assert {shard.data.shape[0] for shard in rows.addressable_shards} == {1}  # Each device has its rows.
+    # Each device has its rows, of the pictures and of the text.
+    media, text, rows = on_mesh.read(on_mesh._fill(prompts), 4)
+    assert {shard.data.shape[0] for shard in rows.addressable_shards} == {1}
+    for stack in jax.tree.leaves((media.keys_values, text.cache)):
+        assert {shard.data.shape[1] for shard in stack.addressable_shards} == {1}
+    # Examples that they share are on each device once.
+    monkeypatch.setattr(remembered, 'WORTHWHILE', 16)
+    shared = [[*shots_of(pictures), *query] for query in queries_of(pictures)[:3]]
+    assert every_answer(on_mesh, shared)[:3] == every_answer(pretrained, shared)[:3]
+    (kept,) = on_mesh._beginnings._kept
+    for stack in jax.tree.leaves((kept.media.keys_values, kept.text.cache)):
+        assert {shard.data.shape[1] for shard in stack.addressable_shards} == {1}
 
 
 def test_stop_cuts_the_answer(pretrained, pictures):
@@ -339,3 +453,10 @@ def test_bad_prompts_say_what_is_wrong(pretrained, pictures, tmp_path):
         pretrained.logits(np.zeros((1, 1, 1, 16, 16, 3), np.uint8), np.array([tags + tags]))
     with pytest.raises(ValueError, match='need 2 lists of candidates'):
         pretrained.score([[' a'], [' b']], [[' x'], [' y'], [' z']])
+
+
+@pytest.mark.parametrize('content', [b'', b'{"model": ', b'[]', b'{"frozen_paths": 3}', b'\xff\xfe'])
+def test_a_damaged_run_json_is_named_with_the_remedy(tmp_path, content):
+    (tmp_path / 'run.json').write_bytes(content)
+    with pytest.raises(ValueError, match='run.json is damaged .* start the training command again'):
+        load(tmp_path)
