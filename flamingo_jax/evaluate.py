@@ -98,8 +98,8 @@ def evaluate(config: ConfigDict, checkpoint: str, workdir: str, lm: str = '') ->
     if len(kept):
         processes.say(f'{len(kept)} answers are in {workdir} already. What they answer is not asked again.')
     rows, examples = [], []
-    total = sum(task.number(config.episodes) * len(ways(task)) for task, *_ in settings) * config.seeds
-    with tqdm(total=total, unit=' questions', disable=jax.process_index() > 0) as progress:
+    asked_once = sum(task.number(config.episodes) * len(ways(task, answers)) for task, *_, answers in settings)
+    with tqdm(total=asked_once * config.seeds, unit=' questions', disable=jax.process_index() > 0) as progress:
         for (task, shots, support, answers), one in itertools.product(settings, by_seed):
             progress.set_postfix_str(f'{task.name}, {shots} shots, {support}, {answers}')
             # Without examples, all kinds of support give the same prompts.
@@ -107,7 +107,7 @@ def evaluate(config: ConfigDict, checkpoint: str, workdir: str, lm: str = '') ->
             same = [row for row in rows if row.shots == shots == 0 and (row.task, row.answers, row.seed) == here]
             if same:
                 found = dataclasses.replace(same[0], support=support), []
-                progress.update(task.number(config.episodes) * len(ways(task)))
+                progress.update(task.number(config.episodes) * len(ways(task, answers)))
             else:
                 how = dict(shots=shots, support=support, answers=answers)
                 found = measure(one, model, task, **how, progress=progress.update, answered=kept)
@@ -202,6 +202,8 @@ def local_mesh(shape: Any) -> jax.sharding.Mesh | None:
 
 def _refuse_long_prompts(config: ConfigDict, model: Pretrained, settings: Sequence[Setting]) -> None:
     """ValueError if a prompt with its answer exceeds the context. All episodes are checked before any is run."""
+    if model.config.contrastive is not None:  # Two towers read no prompts.
+        return
     context, too_long = model.config.lm.context, []
     for task, shots, support, answers in tqdm(settings, unit=' settings', desc='lengths of prompts', leave=False):
         tokens, answer = _longest(config, model, task, shots=shots, support=support, answers=answers)

@@ -17,7 +17,7 @@ from flamingo_jax.evaluation.answers import Generated, Ranked
 from flamingo_jax.evaluation.contact_sheet import Example
 from flamingo_jax.evaluation.metrics import exact
 from flamingo_jax.evaluation.report import Row, Score
-from flamingo_jax.evaluation.task import OPEN_ENDED, Task, shuffled
+from flamingo_jax.evaluation.task import COMPARED, OPEN_ENDED, Task, shuffled
 from flamingo_jax.few_shot.episode import Episode, Part
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.inputs.prompts import encode
@@ -48,7 +48,7 @@ def measure(
     answering = task.answering(answers, config.max_new_tokens, config.num_beams)
     answered = Answered() if answered is None else answered
     given: dict[str, dict[str, Any]] = collections.defaultdict(dict)
-    for name in ways(task):
+    for name in ways(task, answers):
         who, asked, shown = model, episodes, frames
         if name == 'shuffled pictures':
             asked = shuffled(episodes, config.seed)
@@ -60,7 +60,7 @@ def measure(
         read = task.read_answer if answers == OPEN_ENDED else lambda answer: answer
         given[name] = {episode.id: read(answer) for episode, answer in zip(asked, found, strict=True)}
 
-    scores, marks = _scores(task, answers, episodes, ways=ways(task), given=given) if task.scored else ({}, {})
+    scores, marks = _scores(task, answers, episodes, ways=ways(task, answers), given=given) if task.scored else ({}, {})
     queries = _queries(episodes, given['model'], marks)
     examples = _examples(
         config, task, shots, support=support, answers=answers, episodes=episodes, given=given['model'], marks=marks
@@ -68,9 +68,10 @@ def measure(
     return Row(task.name, answers, support, shots, len(episodes), scores, config.seed, queries), examples
 
 
-def ways(task: Task) -> list[str]:
-    """The ways in which the questions of a task are asked: as they are, and its controls."""
+def ways(task: Task, answers: str) -> list[str]:
+    """The ways in which the questions of a task are asked: as they are, and its controls. Two towers need a picture."""
     controls = ['shuffled pictures', 'text only'] if task.controls and task.scored else []
+    controls = controls[:1] if answers == COMPARED else controls
     return ['model', *controls, *(['told the names'] if task.told and task.scored else [])]
 
 
@@ -158,11 +159,14 @@ def _scores(
 
 
 def prompt_of(episode: Episode, shown: Shown | None, tokenizer: Tokenizer) -> list[Any]:
-    """Pictures, or what `shown` puts in their place (None leaves them out), and texts in reading order."""
+    """Pictures, or what `shown` puts in their place (None leaves them out), and texts in reading order.
+
+    A mark such as <EOC> in a text of the data set is its characters.
+    """
     prompt = _examples_of(episode, len(episode.support), shown, tokenizer)
     for part in episode.query:
         prompt += [] if part.picture is None or shown is None else [shown(part)]
-        prompt.append(part.text if part is episode.query[-1] else f'{part.text}{tokenizer.chunk_end}')
+        prompt.append(tokenizer.literal(part.text) + ('' if part is episode.query[-1] else tokenizer.chunk_end))
     # Without pictures a prompt may be empty, and some language models have no token to begin with.
     if not tokenizer.begin and all(isinstance(item, str) and not item for item in prompt):
         prompt = [tokenizer.chunk_end]
@@ -174,7 +178,7 @@ def _examples_of(episode: Episode, number: int, shown: Shown | None, tokenizer: 
     prompt: list[Any] = []
     for part in episode.support[:number]:
         prompt += [] if part.picture is None or shown is None else [shown(part)]
-        prompt.append(f'{part.text}{tokenizer.chunk_end}{episode.between}')
+        prompt.append(f'{tokenizer.literal(part.text)}{tokenizer.chunk_end}{episode.between}')
     return prompt
 
 
@@ -218,6 +222,8 @@ def _queries(episodes, given, marks) -> dict[str, dict[str, Any]]:
     return {e.id: dict(group=e.group, score=marks.get(e.id), answer=_chosen(given[e.id])) for e in episodes}
 
 
-def _chosen(answer: str | dict[str, float]) -> str:
-    """An answer, or the likeliest candidate."""
+def _chosen(answer: str | list[str] | dict[str, float]) -> str:
+    """An answer, the first of several, or the likeliest candidate."""
+    if isinstance(answer, list):
+        return answer[0]
     return answer if isinstance(answer, str) else max(answer, key=answer.__getitem__)

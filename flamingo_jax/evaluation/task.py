@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from ml_collections import ConfigDict
 
-from flamingo_jax.evaluation.answers import Generated, Ranked
+from flamingo_jax.evaluation.answers import Compared, Generated, Ranked
 from flamingo_jax.evaluation.metrics import Metric, exact
 from flamingo_jax.evaluation.pools import Pools, of_styles
 from flamingo_jax.few_shot.episode import Episode, Part
@@ -20,6 +20,7 @@ from flamingo_jax.few_shot.game import Episodes, Game
 
 OPEN_ENDED = 'open-ended'
 BY_LENGTH = 'ranked by length'
+COMPARED = 'compared'  # By two towers, see `answers.Compared`.
 
 
 @dataclasses.dataclass
@@ -28,7 +29,7 @@ class Task:
 
     shots: tuple[int, ...] = (1, 2, 4)  # Examples in the prompt; per class in n-way tasks.
     # 'ranked' by likelihood among candidates ('ranked by length' divides it by the number of tokens), 'open-ended' by
-    # generation, or the task's own kinds.
+    # generation, 'compared' with the picture by two towers, or the task's own kinds.
     answers: tuple[str, ...] = ('ranked',)
     # 'random': other examples for each query; 'fixed': the same for all, which are then read once; 'rices': the most
     # similar pictures.
@@ -61,7 +62,7 @@ class Task:
         """
         self.name = name = self.title or name
         may = dict(
-            answers=(*self.may_answer, *([BY_LENGTH] if 'ranked' in self.may_answer else [])),
+            answers=(*self.may_answer, *([BY_LENGTH, COMPARED] if 'ranked' in self.may_answer else [])),
             support=self.may_support,
         )
         for field, known in may.items():
@@ -69,6 +70,11 @@ class Task:
                 raise ValueError(f'Task {name}: {field} has {bad}. Possible are {known}.')
         if not self.shots or min(self.shots) < 0 or self.text_examples < 0:
             raise ValueError(f'Task {name}: shots are {self.shots}. They must be one or more numbers, each 0 or more.')
+        if COMPARED in self.answers and (set(self.shots) != {0} or set(self.answers) != {COMPARED}):
+            raise ValueError(
+                f'Task {name}: two towers compare a picture with texts, and see no examples. Set shots to (0,) and '
+                f"answers to ('{COMPARED}',)."
+            )
         if self.orders < 1:
             raise ValueError(f'Task {name}: orders is {self.orders}. It must be 1 or more.')
         try:
@@ -112,8 +118,10 @@ class Task:
                 episode = dataclasses.replace(episode, support=without)
             yield episode if episode.id else dataclasses.replace(episode, id=str(i))
 
-    def answering(self, answers: str, max_new_tokens: int, num_beams: int) -> Generated | Ranked:
+    def answering(self, answers: str, max_new_tokens: int, num_beams: int) -> Generated | Ranked | Compared:
         """How answers of this kind are given. The numbers are the evaluation's defaults."""
+        if answers == COMPARED:
+            return Compared(self.likelihoods)
         if answers == OPEN_ENDED:
             return Generated(self.max_new_tokens or max_new_tokens, num_beams)
         return Ranked(answers == BY_LENGTH, self.likelihoods, self.clip, self.orders)

@@ -63,8 +63,11 @@ def look(flamingo: Pretrained, prompt: Prompt, answer: list[int], likeliest: int
       likeliest: how many next tokens to report.
 
     Raises:
-      ValueError: the prompt is not valid, or together with the answer exceeds the context.
+      ValueError: the prompt is not valid, or together with the answer exceeds the context; or the model has no
+        cross-attention (`XattnConfig.prefix`).
     """
+    if flamingo.config.xattn is not None and flamingo.config.xattn.prefix:
+        raise ValueError('This model has no cross-attention to look at: its pictures are soft words in the text.')
     ids, frames = encode_prompt(prompt, flamingo.tokenizer, flamingo.pictures)
     first, context = len(ids) - 1, flamingo.config.lm.context
     ids = ids + answer

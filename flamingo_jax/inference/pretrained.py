@@ -19,6 +19,7 @@ from flamingo_jax.inference.run import open_run
 from flamingo_jax.inference.unrolled import unroll
 from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.prompts import Encoded, Prompt, as_batch, as_frames, encode, is_continued
+from flamingo_jax.inputs.rows import encode_paired
 from flamingo_jax.inputs.tokenizer import EOC, IMAGE, Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo, Media, Params
@@ -27,6 +28,7 @@ from flamingo_jax.parallel import rules
 
 ArrayLike = Array | np.ndarray
 _TOGETHER = 256  # Tokens of candidates that are scored at a time. More would make their attention to one another large.
+_PICTURES, _TEXTS = 32, 256  # That `picture_vectors` and `text_vectors` encode at a time.
 _LIKELIEST = 96  # The same for `choose`, which scores the likeliest first and often needs few.
 
 
@@ -151,6 +153,56 @@ class Pretrained:
         with self._on_mesh():
             return np.asarray(_features(self.model, self.params, rows[:, None]))[:cut, 0]
 
+    def picture_vectors(self, pictures: Sequence[Any]) -> Float[np.ndarray, 'n width']:
+        """The vectors of pictures in the space that they share with texts, of length 1.
+
+        A picture is as in a prompt: a path, a PIL image, an array, bytes, or features.
+
+        Raises:
+          ValueError: the model is not two towers, trained contrastively.
+        """
+        self._require_towers()
+        rows = []
+        for begin in range(0, len(pictures), _PICTURES):
+            some = [as_frames(picture, self.pictures) for picture in pictures[begin : begin + _PICTURES]]
+            if some[0].dtype == np.uint8:  # Pixels; the last batch is filled up, so that one program serves all.
+                filled = np.stack([*some, *some[:1] * (_PICTURES - len(some))])
+                features = self.encode(filled)[: len(some)]
+            else:
+                features = np.stack(some).astype(np.float32)
+            rows.append(np.asarray(_paired(self.model, self.params, jnp.asarray(features)[:, None], None, None)[0]))
+        return np.concatenate(rows)
+
+    def text_vectors(self, texts: Sequence[str]) -> Float[np.ndarray, 'n width']:
+        """The vectors of texts in the space that they share with pictures, of length 1. Long texts are cut.
+
+        Raises:
+          ValueError: the model is not two towers, trained contrastively.
+        """
+        self._require_towers()
+        rows = []
+        length = self.config.lm.context
+        for begin in range(0, len(texts), _TEXTS):
+            some = [encode_paired(text, self.tokenizer, length) for text in texts[begin : begin + _TEXTS]]
+            some += some[:1] * (_TEXTS - len(some))
+            tokens, used = (np.stack(part) for part in zip(*some, strict=True))
+            found = np.asarray(_paired(self.model, self.params, None, tokens, used)[1])
+            rows.append(found[: len(texts) - begin])
+        return np.concatenate(rows)
+
+    @functools.cached_property
+    def inverse_temperature(self) -> float:
+        """beta, by which the products of vectors are multiplied before a softmax."""
+        self._require_towers()
+        return float(_paired(self.model, self.params, None, None, None)[2])
+
+    def _require_towers(self) -> None:
+        if self.config.contrastive is None:
+            raise ValueError(
+                'This model has no space that pictures share with texts. Give one that was trained contrastively '
+                '(experiments/contrastive_pictures.py).'
+            )
+
     def _on_mesh(self) -> contextlib.AbstractContextManager[None]:
         """Shards activations on the mesh, as in training."""
         return contextlib.nullcontext() if self.mesh is None else rules.activations(self.mesh)
@@ -220,7 +272,7 @@ class Pretrained:
           The continuation without surrounding white space; a list of them for a list of prompts.
 
         Raises:
-          ValueError: the prompt is not valid, or together with the new tokens exceeds the context.
+          ValueError: the prompt or a number is not valid, or the prompt with the new tokens exceeds the context.
         """
         how = self._how(num_beams, temperature, top_k, top_p, length_penalty)
         prompts, several = as_batch(prompt)
@@ -263,6 +315,11 @@ class Pretrained:
             yield Written(self._text(row, stop), row[row >= 0].tolist())
 
     def _how(self, num_beams, temperature, top_k, top_p, length_penalty) -> search.Sampling | search.Beams:
+        if num_beams < 1 or temperature < 0 or top_k < 0 or not 0 < top_p <= 1:
+            raise ValueError(
+                f'num_beams is {num_beams}, temperature {temperature}, top_k {top_k} and top_p {top_p}. They must be '
+                '1 or more, 0 or more, 0 or more, and above 0 and at most 1.'
+            )
         if num_beams > 1 and temperature:
             raise ValueError('Beam search and sampling exclude each other. Give num_beams or temperature, not both.')
         if num_beams > 1:
@@ -271,6 +328,8 @@ class Pretrained:
 
     def _begin(self, prompts: Sequence[Prompt], room: int):
         """What every decoding method needs: (model, params, media, text, logits), tokens that end, tokens banned."""
+        if room < 1:
+            raise ValueError(f'max_new_tokens is {room}. It must be 1 or more.')
         read = self.read(self._fill(prompts), room)
         stops = (*self.tokenizer.ends, *([] if self.tokenizer.eoc is None else [self.tokenizer.eoc]))
         c = self.config
@@ -477,4 +536,5 @@ def _round_up(n: int, multiple: int) -> int:
 
 _features = jax.jit(Flamingo.features, static_argnums=0)
 _logits = jax.jit(Flamingo.logits, static_argnums=0)
+_paired = jax.jit(Flamingo.paired, static_argnums=0)
 _prefill = jax.jit(decode.prefill, static_argnums=(0, 5))

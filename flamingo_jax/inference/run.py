@@ -49,15 +49,15 @@ def open_run(path: pathlib.Path) -> Run:
 
     Raises:
       FileNotFoundError: there is no finished checkpoint, or the bundle of a frozen tree is missing.
-      ValueError: a bundle has changed since the training.
+      ValueError: a bundle has changed since the training, or run.json is damaged.
     """
-    run = json.loads((path / 'run.json').read_text())
+    paths = _frozen_paths(path / 'run.json')
     checkpoint = _newest(path)
     found = ocp.metadata(checkpoint)
     about = found.custom_metadata['about']
     config, image_tag = FlamingoConfig.from_json(about['model']), about['image_tag']
     tokenizer = Tokenizer.read(path, image_tag, config.lm.vocab_size, config.extra_tokens)
-    frozen = {name: bundle.read(source) for name, source in run['frozen_paths'].items()}
+    frozen = {name: bundle.read(source) for name, source in paths.items()}
     for name, source in frozen.items():
         if source.checksums.get(name) != about['frozen'][name]:
             raise ValueError(
@@ -67,6 +67,17 @@ def open_run(path: pathlib.Path) -> Run:
     digest = hashlib.sha256(sums.read_bytes()).hexdigest() if sums.is_file() else ''
     names = tuple(found.metadata['params'])
     return Run(checkpoint, config, image_tag, tokenizer, frozen, names, int(checkpoint.name), digest)
+
+
+def _frozen_paths(file: pathlib.Path) -> dict[str, str]:
+    """The bundles of a run's frozen trees. ValueError if the file is damaged."""
+    try:
+        return {name: str(path) for name, path in json.loads(file.read_bytes())['frozen_paths'].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f'{file} is damaged ({type(error).__name__}: {error}). Restore it, or start the training command again: it '
+            'writes the file, and goes on from the newest checkpoint.'
+        ) from error
 
 
 def read_latest(workdir: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, Any], int]:

@@ -2,14 +2,15 @@
 
     [picture, ' dog<EOC>', picture, ' cat<EOC>', picture]
 
-A string is text; '<EOC>' in it ends a chunk. Do not write the tag <image>: put the picture there. A picture is a PIL
-image, an array, a pathlib.Path, encoded bytes, a list of those (the frames of a video), or an array [t s d_v] of
-features that were computed before.
+A string is text; '<EOC>' in it ends a chunk, except in a data set's own text (`Tokenizer.literal`). Do not write the
+tag <image>: put the picture there. A picture is a PIL image, an array, a pathlib.Path, encoded bytes, a list of those
+(the frames of a video), or an array [t s d_v] of features that were computed before.
 """
 
 import hashlib
 import os
 import pathlib
+import re
 from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from PIL import Image
 
 from flamingo_jax.inputs.images import Frames, PictureFormat, to_frames
 from flamingo_jax.inputs.layout import Layout
-from flamingo_jax.inputs.tokenizer import ENDS_OF_CHUNK, IMAGE, Tokenizer
+from flamingo_jax.inputs.tokenizer import ENDS_OF_CHUNK, IMAGE, QUOTED, Tokenizer
 
 Prompt = Sequence[Any]
 UTTERANCE_END = ENDS_OF_CHUNK[-1]
@@ -132,7 +133,7 @@ def encode(prompt: Prompt, tokenizer: Tokenizer) -> Encoded:
     layout, pictures = Layout(tokenizer), []
     for number, item in enumerate(prompt if tokenizer.around is None else _as_idefics(prompt, tokenizer)):
         if isinstance(item, str):
-            if IMAGE in item and tokenizer.image_tag:
+            if IMAGE in re.sub(QUOTED, '', item) and tokenizer.image_tag:
                 raise ValueError(
                     f'Item {number} of the prompt is text that contains the tag {IMAGE} ({item.count(IMAGE)} times). '
                     'Replace each tag by the picture itself, as an item of the list.'

@@ -14,7 +14,9 @@ The parameters are one tree per component, so that a choice of top-level names s
     vision, lm                        pretrained and frozen
     resampler, xattn, extra_tokens    trained
     lora                              trained in fine-tuning, if the config has it: low-rank additions to lm's blocks
-A model whose config has no `xattn` is a language model alone, as in text pretraining.
+    contrastive                       trained with vision and lm in contrastive pretraining
+A model whose config has no `xattn` is a language model alone, as in text pretraining, or with `contrastive` the two
+towers in which a trunk is pretrained (`contrastive.py`).
 """
 
 import dataclasses
@@ -28,9 +30,11 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
 from flamingo_jax.model import init, lora, stack
 from flamingo_jax.model.config import FlamingoConfig
+from flamingo_jax.model.contrastive import SharedSpace, valid_tokens
 from flamingo_jax.model.gated_xattn import GatedXattnDense, media_mask
 from flamingo_jax.model.language_model import Block, Embedder, KeysValues
 from flamingo_jax.model.layers import constrain, soft_cap
+from flamingo_jax.model.prefix import Prefix
 from flamingo_jax.model.resampler import Resampler
 from flamingo_jax.model.vision.encoder import VisionEncoder
 
@@ -168,6 +172,36 @@ class Flamingo:
         features = features.astype(self.dtype).reshape(b, n, t, *features.shape[1:])
         return constrain(features, 'batch', None, None, None, None)
 
+    def paired(
+        self,
+        params: Params,
+        features: Float[Array, 'b n t s d_v'] | None,
+        text: Int[Array, 'b l'] | None,
+        used: Int[Array, ' b'] | None,
+    ) -> tuple[
+        Float[Array, 'b width'] | None, Float[Array, 'b width'] | None, Float[Array, ''], Float[Array, ''] | None
+    ]:
+        """The vectors of pictures and of texts in the space that they share; either may be None.
+
+        Args:
+          features: of the trunk. A vector is their mean over everything but the batch, projected, of length 1.
+          text, used: tokens, and how many come before the padding.
+
+        Returns:
+          (vectors of pictures, of texts, beta, the bias of the sigmoid or None), float32.
+        """
+        c, states, valid = self.config.contrastive, None, None
+        if text is not None:
+            valid = valid_tokens(used, text.shape[1])
+            mask = valid[:, None] & (causal_mask(text.shape[1]) if c.causal else jnp.ones((1, text.shape[1], 1), bool))
+            positions = jnp.broadcast_to(jnp.arange(text.shape[1]), text.shape)
+            y = self.embed(params, text)
+            y, _ = self.decoder(params, y, positions, mask=mask, media=None, phi=jnp.zeros_like(text))
+            states = self.embedder.apply({'params': params['lm']['embedder']}, y, method='normalise')
+        if features is not None:
+            features = features.reshape(features.shape[0], -1, features.shape[-1])
+        return SharedSpace(c, self.dtype).apply({'params': params['contrastive']}, features, states, valid)
+
     def media(self, params: Params, images: Float[Array, '...'] | UInt8[Array, '...'] | None) -> Media | None:
         """Pixels or features -> media tokens [b n*r e], by trunk and resampler (if any); None without images."""
         if images is None or self.config.xattn is None:
@@ -211,7 +245,8 @@ class Flamingo:
             return jnp.zeros_like(tokens) if counted is None else counted
         begins = jnp.ones(tokens.shape, bool)
         for i, piece in enumerate(c.image_tag):
-            begins &= jnp.pad(tokens, ((0, 0), (0, i)), constant_values=-1)[:, i:] == piece
+            ahead = jnp.pad(tokens, ((0, 0), (0, i)), constant_values=-1)[:, i:]  # A tag may be longer than a text.
+            begins &= ahead == piece
         phi = jnp.cumsum(begins, axis=1, dtype=jnp.int32) if counted is None else counted
         phi = phi if before is None else phi + before[:, None]
         if c.xattn is None or not c.xattn.only_at_tag:
@@ -319,9 +354,9 @@ class Flamingo:
         return init.init(self.config, key)
 
     @property
-    def gated_block(self) -> GatedXattnDense:
-        """The module of every gated block."""
-        return GatedXattnDense(self.config.xattn, self.config.lm.width, self.config.media_width, self.dtype)
+    def gated_block(self) -> GatedXattnDense | Prefix:
+        """The module of every gated block, or of the prefix that is there in their place."""
+        return init.gated_block(self.config, self.dtype)
 
     @property
     def embedder(self) -> Embedder:

@@ -7,7 +7,7 @@ nothing for a frozen trunk. `tests/planning/test_flops.py` compares these counts
 
 from typing import NamedTuple
 
-from flamingo_jax.inputs.rows import Aligned
+from flamingo_jax.inputs.rows import Aligned, Paired
 from flamingo_jax.inputs.sources.source import Source
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.vision.trunk import VisionConfig
@@ -44,12 +44,30 @@ class Cost(NamedTuple):
 
 
 def train_step(
-    config: FlamingoConfig, trained: tuple[str, ...], datasets: dict[str, Source], remat: str = ''
+    config: FlamingoConfig,
+    trained: tuple[str, ...],
+    datasets: dict[str, Source],
+    remat: str = '',
+    micro_batches: int = 1,
 ) -> dict[str, float]:
-    """Operations of one step over all data sets, by component; 'total' is the sum, 'recomputed' what `remat` adds."""
+    """Operations of one step over all data sets, by component; 'total' is the sum.
+
+    'recomputed' is what the backward pass computes again: by `remat`, or if the micro-batches of a batch are compared.
+    """
     out = dict.fromkeys(('vision', 'resampler', 'xattn', 'lm', *(['lora'] if config.lora else [])), 0.0)
+    out |= dict(contrastive=0.0) if config.contrastive else {}
     recomputed = 0.0
     for data in datasets.values():
+        if data.row is Paired:
+            costs = paired(config, data)
+            for name, cost in costs.items():
+                out[name] += cost.total(name in trained)
+            # The products of pictures with texts, once more; and both towers, block by block or as a whole.
+            again = costs['lm'].recomputed(remat)
+            if micro_batches > 1:
+                again += costs['lm'].forward + costs['vision'].forward
+            recomputed += costs['contrastive'].activations + again
+            continue
         b, l, n = data.batch_size, data.length - 1, data.images
         if data.row is Aligned:  # <BOS> and the tag. The text is read without a backward pass.
             l = 1 + len(config.image_tag)
@@ -73,6 +91,17 @@ def train_step(
         if data.row is not Aligned:
             out['lm'] += Cost(2 * l * config.lm.width * config.lm.vocab_size).total('lm' in trained) * b
     return out | dict(total=sum(out.values()), recomputed=recomputed)
+
+
+def paired(config: FlamingoConfig, data: Source) -> dict[str, Cost]:
+    """Both towers for a batch of pairs, and the space that they share, with the product of every picture and text."""
+    b, c = data.batch_size, config.contrastive
+    spatial, trunk_cost = trunk(config.vision, config.image_size)
+    return dict(
+        vision=Cost(0 if data.features else trunk_cost) * (b * data.frames),
+        lm=lm_blocks(config, data.length, data.length) * b,
+        contrastive=Cost(2 * b * c.width * (config.vision.width + config.lm.width), 2 * b * b * c.width),
+    )
 
 
 def decode_step(config: FlamingoConfig, b: int, places: int, pictures: int) -> int | float:
@@ -107,6 +136,8 @@ def lora(config: FlamingoConfig, l: int) -> Cost:
 def xattn_blocks(config: FlamingoConfig, l: int, m: int) -> Cost:
     """All gated blocks, for l tokens of one row that attend to m media tokens (computed for all, then masked)."""
     c, d = config.xattn, config.lm.width
+    if c.prefix:  # Nothing is computed but a norm.
+        return Cost(0)
     width = c.heads * c.head_dim
     ffw = (c.ffw_width or c.ffw_multiplier * d) * (3 if c.gated_ffw else 2)
     weights = 2 * l * d * (2 * width + ffw)
@@ -118,6 +149,8 @@ def xattn_blocks(config: FlamingoConfig, l: int, m: int) -> Cost:
 def xattn_keys_values(config: FlamingoConfig, m: int) -> Cost:
     """Keys and values of m media tokens in all gated blocks."""
     c = config.xattn
+    if c.prefix:
+        return Cost(0)
     return Cost(2 * m * config.media_width * 2 * c.heads * c.head_dim) * config.xattn_blocks
 
 
@@ -130,6 +163,9 @@ def resampler(config: FlamingoConfig, frames: int, spatial: int) -> Cost:
         return Cost(2 * 2 * s * c.width * c.ffw_multiplier * c.width + ends)
     if c.kind == 'pooling':
         return Cost(2 * c.width * 2 * (r + s) * width + ends, 2 * 2 * r * s * width)
+    if c.kind == 'qformer':
+        layer = 2 * c.width * (6 * r * width + 2 * s * width + 2 * r * c.ffw_multiplier * c.width)
+        return Cost(layer * c.depth + ends, c.depth * 2 * 2 * r * (s + r) * width)
     layer = 2 * c.width * (2 * r * width + 2 * (s + r) * width + 2 * r * c.ffw_multiplier * c.width)
     return Cost(layer * c.depth + ends, c.depth * 2 * 2 * r * (s + r) * width)
 

@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 from jax.sharding import NamedSharding
 
-from flamingo_jax.inputs.rows import Aligned
+from flamingo_jax.inputs.rows import Aligned, Paired
 from flamingo_jax.parallel import rules
 from flamingo_jax.planning.programs import Planned
 
@@ -79,11 +79,12 @@ def _passes(run: Planned, name: str) -> int | float:
     if tree == 'vision':
         pixels = sum(bool(data.images and not data.features) for data in sources)
         kernel = parts[-1] == 'kernel' or len(parts) == 1
-        return (2 * pixels if 'vision' in run.trained else min(pixels, 1)) if kernel else 0
+        again = pixels if run.micro_batches > 1 and any(data.row is Paired for data in sources) else 0
+        return (2 * pixels + again if 'vision' in run.trained else min(pixels, 1)) if kernel else 0
     if tree == 'lm' and parts[0] == 'embedder':
         # The logits. Text looks its embeddings up, row by row.
         of_logits = parts[1:] == ['tokens'] if run.model.config.lm.tied else parts[1:2] == ['output']
-        return 2 * sum(data.row is not Aligned for data in sources) if of_logits else 0
+        return 2 * sum(data.row not in (Aligned, Paired) for data in sources) if of_logits else 0
     again = run.model.remat == 'full'  # 'dots' keeps the products.
     if parts[-1] == 'relative':
         # The keys of distances, which depend on no activation: nothing flows back through this weight.

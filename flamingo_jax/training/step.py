@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from flamingo_jax.inputs.rows import Batch
 from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.parallel import rules
-from flamingo_jax.training.losses import LOSSES
+from flamingo_jax.training.losses import LOSSES, WHOLE
 from flamingo_jax.training.losses.noise import NoiseConfig
 from flamingo_jax.training.state import TrainState
 
@@ -64,20 +64,28 @@ def make_step(
             for number, name in enumerate(sorted(batches))
         }
 
+        def add(grads, name, batch, key):
+            def weighted_loss(params):
+                loss, sums = LOSSES[type(batch)](model, params, frozen, batch, key, noise)
+                return loss_weights[name] * loss / totals[name], sums
+
+            new, sums = jax.grad(weighted_loss, has_aux=True)(state.params)
+            return jax.tree.map(jnp.add, grads, share(new)), sums
+
         def accumulate(grads, xs):
             micro, keys = xs
             micro, sums = encode(model, mesh, frozen, micro), {}
             for name, batch in micro.items():
-
-                def weighted_loss(params, name=name, batch=batch):
-                    loss, sums = LOSSES[type(batch)](model, params, frozen, batch, keys[name], noise)
-                    return loss_weights[name] * loss / totals[name], sums
-
-                new, sums[name] = jax.grad(weighted_loss, has_aux=True)(state.params)
-                grads = jax.tree.map(jnp.add, grads, share(new))
+                grads, sums[name] = add(grads, name, batch, keys[name])
             return grads, sums
 
-        grads, sums = jax.lax.scan(accumulate, grads, (cut(batches, micro_batches), keys))
+        parts = cut(batches, micro_batches)
+        whole = {name: parts.pop(name) for name in batches if isinstance(parts[name], WHOLE)}
+        sums = {}
+        if parts:
+            grads, sums = jax.lax.scan(accumulate, grads, (parts, {name: keys[name] for name in parts}))
+        for name, batch in whole.items():
+            grads, sums[name] = add(grads, name, batch, keys[name][0])
         metrics = {}
         for name, of in jax.tree.map(jnp.sum, sums).items():
             metrics |= {

@@ -12,7 +12,7 @@ import pytest
 
 from flamingo_jax.inference import decode, remembered, search
 from flamingo_jax.inference import pretrained as pretrained_module
-from flamingo_jax.inference.pretrained import Pretrained
+from flamingo_jax.inference.pretrained import Pretrained, load
 from flamingo_jax.inputs.images import PictureError, to_frames
 from flamingo_jax.inputs.prompts import common_beginning, encode, encode_prompt, is_continued
 from flamingo_jax.inputs.tokenizer import Tokenizer
@@ -165,18 +165,43 @@ def test_decoding_equals_teacher_forcing_where_gated_blocks_act_at_the_tag(pretr
 
     scores = []
     for one in (with_choices(ffw_where_seen=True), at_tag := with_choices(ffw_where_seen=True, only_at_tag=True)):
-        scores.append(one.score(prompts, candidates))
-        for prompt, row in zip(prompts, scores[-1], strict=True):
-            for candidate, score in zip(candidates, row, strict=True):
-                ids = t.encode(candidate, is_continued(prompt, t))
-                logits, length = forward(one, prompt, ids)
-                logp = jax.nn.log_softmax(logits)[np.arange(length - 1, length - 1 + len(ids)), ids]
-                np.testing.assert_allclose(score, logp.sum(), rtol=1e-4)
+        scores.append(_checked_scores(one, prompts, candidates))
     assert (np.abs(scores[0] - scores[1])[[0, 1, 3]] > 1e-3).all() and np.allclose(scores[0][2], scores[1][2])
     answers, beams = at_tag.generate(prompts, max_new_tokens=3), at_tag.generate(prompts, 3, num_beams=2)
     for prompt, answer, beam in zip(prompts, answers, beams, strict=True):
         assert answer == t.decode(greedy(at_tag, prompt, 3, banned)).strip()
         assert beam == beams_of_the_uncached_model(at_tag, prompt, 3, 2, banned)
+
+
+@pytest.mark.long
+def test_decoding_equals_teacher_forcing_with_a_prefix(pretrained, pictures):
+    """The same, where pictures are soft words in the text, one for each token of a tag."""
+    c, t = pretrained.config, pretrained.tokenizer
+    xattn = dataclasses.replace(c.xattn, prefix=True, only_at_tag=True, ffw_where_seen=True, every=c.lm.depth)
+    resampler = dataclasses.replace(c.resampler, latents=len(c.image_tag))
+    model = dataclasses.replace(pretrained.model, config=dataclasses.replace(c, xattn=xattn, resampler=resampler))
+    params = nn.meta.unbox(jax.jit(model.init)(jax.random.key(1)))
+    one = dataclasses.replace(pretrained, model=model, params=params | {'lm': pretrained.params['lm']})
+    prompts, banned = [*prompts_of(pictures)[:3], [pictures[0]]], [t.pad, t.bos]
+    scores = _checked_scores(one, prompts, [' dax<EOC>', ' a wug'])
+    others = _checked_scores(one, [*prompts_of(pictures[::-1])[:3], [pictures[1]]], [' dax<EOC>', ' a wug'])
+    assert (np.abs(scores - others)[[0, 1, 3]] > 1e-4).all()
+    answers, beams = one.generate(prompts, max_new_tokens=3), one.generate(prompts, 3, num_beams=2)
+    for prompt, answer, beam in zip(prompts, answers, beams, strict=True):
+        assert answer == t.decode(greedy(one, prompt, 3, banned)).strip()
+        assert beam == beams_of_the_uncached_model(one, prompt, 3, 2, banned)
+
+
+def _checked_scores(one, prompts, candidates):
+    """The scores of the candidates, which are those of the uncached model."""
+    scores, t = one.score(prompts, candidates), one.tokenizer
+    for prompt, row in zip(prompts, scores, strict=True):
+        for candidate, score in zip(candidates, row, strict=True):
+            ids = t.encode(candidate, is_continued(prompt, t))
+            logits, length = forward(one, prompt, ids)
+            logp = jax.nn.log_softmax(logits)[np.arange(length - 1, length - 1 + len(ids)), ids]
+            np.testing.assert_allclose(score, logp.sum(), rtol=1e-4)
+    return scores
 
 
 def beams_of_the_uncached_model(pretrained, prompt, steps, beams, banned):
@@ -211,6 +236,15 @@ def test_blocks_apart_say_what_their_stacks_say(pretrained, pictures):
         beams.append(search.beam_search(*common, 5, 2, 0.0, ()))
     np.testing.assert_array_equal(*greedy)
     np.testing.assert_array_equal(*beams)
+
+
+@pytest.mark.parametrize(
+    'wrong', [dict(num_beams=0), dict(temperature=-1.0), dict(top_k=-1), dict(top_p=0.0), dict(max_new_tokens=0)]
+)
+def test_numbers_that_mean_nothing_are_refused(pretrained, wrong):
+    ((name, value),) = wrong.items()
+    with pytest.raises(ValueError, match=f'{name}( is)? {value}.* must be '):
+        pretrained.generate([' Output:'], **wrong)
 
 
 @pytest.mark.long
@@ -444,3 +478,10 @@ def test_bad_prompts_say_what_is_wrong(pretrained, pictures, tmp_path):
         pretrained.logits(np.zeros((1, 1, 1, 16, 16, 3), np.uint8), np.array([tags + tags]))
     with pytest.raises(ValueError, match='need 2 lists of candidates'):
         pretrained.score([[' a'], [' b']], [[' x'], [' y'], [' z']])
+
+
+@pytest.mark.parametrize('content', [b'', b'{"model": ', b'[]', b'{"frozen_paths": 3}', b'\xff\xfe'])
+def test_a_damaged_run_json_is_named_with_the_remedy(tmp_path, content):
+    (tmp_path / 'run.json').write_bytes(content)
+    with pytest.raises(ValueError, match='run.json is damaged .* start the training command again'):
+        load(tmp_path)

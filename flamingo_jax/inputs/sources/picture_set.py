@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from flamingo_jax.inputs import augment
 from flamingo_jax.inputs.images import Frames, PictureFormat, to_frames
 from flamingo_jax.inputs.sources.array_record import open_split
 from flamingo_jax.inputs.sources.features import Features
@@ -41,7 +42,7 @@ class PictureSet:
       pictures: the pictures of the chosen styles.
       by_concept: concept -> its pictures.
       blank: an empty picture, with the shape and dtype of what `frames` returns.
-      views: number of views of each picture; 1 unless features of more were computed.
+      views: number of views of each picture.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class PictureSet:
         features: str = '',
         frames: int = 1,
         stills: bool = False,
+        views: int = 1,
     ):
         """Opens a split.
 
@@ -64,6 +66,7 @@ class PictureSet:
           features: folder written by the features command; '' reads pixels.
           frames: keep only pictures with this number of frames: all pictures of a row have one shape.
           stills: show only the first frame of a clip.
+          views: views of each picture if pixels are read: itself and random ones. Features have their own.
 
         Raises:
           FileNotFoundError, ValueError: there is no such data set, split or style, or the features are of another data
@@ -77,7 +80,7 @@ class PictureSet:
             Features(features, split, self._records, pictures=pictures, frames=frames) if features else None
         )
         self.blank = pictures.blank(frames, bool(features))[self._shown]
-        self.views = self._features.views if self._features else 1
+        self.views = self._features.views if self._features else views
         found = []
         for index in range(len(self._records)):
             record = self._records[index]
@@ -124,6 +127,8 @@ class PictureSet:
         else:
             encoded = list(self._records[picture.index]['frames'])[self._shown]
             frames = to_frames(encoded, self._format.size, self._format.fit)
+            if view:  # As `flamingo_jax.features` makes it.
+                frames = augment.view(frames, np.random.default_rng((picture.index, view)))
         # A reversed loop still begins with the first frame, so that its ends do not reveal the direction.
         return np.concatenate([frames[:1], frames[:0:-1]]) if picture.backward else frames
 
