@@ -70,7 +70,7 @@ def make(peer: str, folder: pathlib.Path, queries: int) -> Any:
         vision = dict(image_size=224, layers=6, width=384, head_width=64, patch_size=16)
         sizes = SIZES | dict(num_key_value_heads=8)
         model, _ = peers.open_flamingo(folder, 'llama', EVERY, DEPTH, 0, words=WORDS, sizes=sizes, vision=vision)
-        suite.write_tokenizer(folder / 'lm' / 'tokenizer.json', WORDS + 4, texts, begin=True)
+        suite.write_tokenizer(folder / 'lm' / 'tokenizer.json', WORDS + 4, texts)
         if not (folder / 'bundle').is_dir():
             files = (str(folder / name) for name in ('checkpoint.pt', 'lm', 'clip.pt', 'bundle'))
             convert.open_flamingo(*files, heads=6)
@@ -80,7 +80,7 @@ def make(peer: str, folder: pathlib.Path, queries: int) -> Any:
     vision |= dict(num_attention_heads=6)
     how = dict(every=EVERY, depth=DEPTH, words=WORDS, sizes=SIZES, vision=vision, perceiver=perceiver)
     model = peers.idefics(folder / 'source', **how)
-    suite.write_tokenizer(folder / 'source' / 'tokenizer.json', WORDS + 4, texts, begin=True)
+    suite.write_tokenizer(folder / 'source' / 'tokenizer.json', WORDS + 4, texts, suite.AROUND)
     if not (folder / 'bundle').is_dir():
         convert.idefics(str(folder / 'source'), str(folder / 'bundle'))
     return suite.Idefics(model, folder / 'source', 224)

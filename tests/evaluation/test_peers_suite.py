@@ -54,11 +54,11 @@ def both(request, tmp_path_factory):
     sizes = dict(max_position_embeddings=1024)
     if request.param == 'open_flamingo':
         model, _ = peers.open_flamingo(folder, 'llama', spare=0, words=WORDS, sizes=sizes)
-        suite.write_tokenizer(folder / 'lm' / 'tokenizer.json', WORDS + 4, texts, begin=True)
+        suite.write_tokenizer(folder / 'lm' / 'tokenizer.json', WORDS + 4, texts)
         convert.open_flamingo(*(str(folder / name) for name in ('checkpoint.pt', 'lm', 'clip.pt', 'bundle')), heads=3)
         return request.param, suite.OpenFlamingo(model, folder / 'lm', 42), folder
     model = peers.idefics(folder / 'source', words=WORDS, sizes=sizes)
-    suite.write_tokenizer(folder / 'source' / 'tokenizer.json', WORDS + 4, texts, begin=True)
+    suite.write_tokenizer(folder / 'source' / 'tokenizer.json', WORDS + 4, texts, suite.AROUND)
     convert.idefics(str(folder / 'source'), str(folder / 'bundle'))
     return request.param, suite.Idefics(model, folder / 'source', 42), folder
 
