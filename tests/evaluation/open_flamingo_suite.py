@@ -80,7 +80,7 @@ class OpenFlamingo:
         self.tokenizer.add_special_tokens({'pad_token': '<PAD>'})
         self.tokenizer.padding_side = 'left'
         self.end, self.image = self.tokenizer.convert_tokens_to_ids(['<|endofchunk|>', '<image>'])
-        self.never = [0, 1, self.image, self.tokenizer.pad_token_id]
+        self.never = [1, self.image, self.tokenizer.pad_token_id]
 
     def get_vqa_prompt(self, question: str, answer: str | None = None) -> str:
         """A question, with its answer in an example."""
@@ -231,14 +231,12 @@ def run(
     shots: int,
     batch_size: int,
     support: int,
-    queries: Sequence[int] | None = None,
 ) -> tuple[dict[str, str], dict[str, list[str]]]:
     """Its answers by question, and the examples that it drew for each question, by their questions.
 
     Args:
       kind: 'vqav2' or 'coco'.
       support: the number of examples to draw from.
-      queries: places of the questions that are asked; None asks all, in its random order.
     """
     suite, drawn, batches, answers = load(), [], [], {}
     sample, loader = suite.utils.sample_batch_demos_from_query_set, suite.utils.prepare_eval_samples
@@ -248,9 +246,8 @@ def run(
         drawn.append(sample(*args))
         return drawn[-1]
 
-    def noted_loader(asked, number, *args):
-        asked = asked if queries is None else torch.utils.data.Subset(asked, queries)
-        for batch in loader(asked, number if queries is None else len(queries), *args):
+    def noted_loader(*args):
+        for batch in loader(*args):
             batches.append(batch[key])
             yield batch
 
