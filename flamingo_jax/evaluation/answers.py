@@ -87,7 +87,7 @@ class Ranked:
 
 @dataclasses.dataclass(frozen=True)
 class Compared:
-    """The candidate whose text is nearest to the picture, by two towers (zero-shot; paper, appendix B.1.3).
+    """The candidate whose text is nearest to the picture, by two towers (zero-shot; paper, appendix C.2).
 
     A candidate with several spellings is the mean of their vectors, made of length 1: CLIP's prompt ensembling.
 
