@@ -62,7 +62,9 @@ def main() -> None:
             for style in (f.query, f.among):
                 some = [(number, one, p) for number, one in enumerate(sets) for p in one.only([style]).pictures]
                 vectors = rices.pool(encode, (one.frames(p) for _, one, p in some), len(some))
-                rows[style] = {p.concept: (vector, number > 0) for (number, _, p), vector in zip(some, vectors)}
+                rows[style] = {
+                    p.concept: (vector, number > 0) for (number, _, p), vector in zip(some, vectors, strict=True)
+                }
             both = sorted(rows[f.query].keys() & rows[f.among].keys())
             a, b = (np.stack([rows[style][concept][0] for concept in both]) for style in (f.query, f.among))
             right = (a @ b.T).argmax(axis=1) == np.arange(len(both))

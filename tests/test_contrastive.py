@@ -96,6 +96,11 @@ def test_it_names_pictures_without_examples(run, tmp_path):
         evaluate(c, str(run / 'bundle'), str(tmp_path / 'more'))
 
 
+def test_it_writes_nothing(run):
+    with pytest.raises(ValueError, match='two towers, which compare pictures with texts and write nothing'):
+        flamingo_jax.load(run / 'bundle').generate([' a cat'])
+
+
 def test_a_class_is_the_mean_of_its_spellings(run):
     from flamingo_jax.evaluation.answers import Compared
     from flamingo_jax.few_shot.episode import Episode

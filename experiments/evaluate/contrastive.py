@@ -1,7 +1,7 @@
 """Zero-shot classification and retrieval by the two towers of contrastive pretraining (paper, tables 7 and 9).
 
-    python -m flamingo_jax.evaluate --config=experiments/evaluate/contrastive.py:imagenet --checkpoint=BUNDLE_OR_WORKDIR \
-        --workdir=DIR --config.data=FOLDER
+    python -m flamingo_jax.evaluate --config=experiments/evaluate/contrastive.py:imagenet --workdir=DIR \
+        --checkpoint=BUNDLE_OR_WORKDIR --config.data=FOLDER
 
 The part after the colon is `imagenet`, `coco`, `flickr30k`, or `pictures` for experiments/contrastive_pictures.py, with
 --config.data=DATA/picture_dictionary/full/1.0.0.

@@ -198,6 +198,13 @@ class Pretrained:
         self._require_towers()
         return float(_paired(self.model, self.params, None, None, None)[2])
 
+    def _refuse_towers(self) -> None:
+        if self.config.contrastive is not None:
+            raise ValueError(
+                'This model is two towers, which compare pictures with texts and write nothing. Use picture_vectors and '
+                "text_vectors, or answers=('compared',) in an evaluation."
+            )
+
     def _require_towers(self) -> None:
         if self.config.contrastive is None:
             raise ValueError(
@@ -233,6 +240,7 @@ class Pretrained:
         Raises:
           ValueError: a row has more <image> tags than there are images.
         """
+        self._refuse_towers()
         tokens = jnp.asarray(tokens)
         tags, n = int(self.model.phi(tokens).max()), 0 if images is None else images.shape[1]
         if tags > n:
@@ -440,6 +448,7 @@ class Pretrained:
 
     def read(self, prompts: Sequence[Prompt], room: int) -> tuple[Media | None, decode.Text, Float[Array, 'b v']]:
         """Reads prompts: their media, their text with room for more tokens, and the logits after each."""
+        self._refuse_towers()
         encoded = [encode_prompt(prompt, self.tokenizer, self.pictures) for prompt in prompts]
         longest = max(len(tokens) for tokens, _ in encoded)
         if longest + room > self.config.lm.context:
