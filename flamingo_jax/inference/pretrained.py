@@ -201,8 +201,8 @@ class Pretrained:
     def _refuse_towers(self) -> None:
         if self.config.contrastive is not None:
             raise ValueError(
-                'This model is two towers, which compare pictures with texts and write nothing. Use picture_vectors and '
-                "text_vectors, or answers=('compared',) in an evaluation."
+                'This model is two towers, which compare pictures with texts and write nothing. Use picture_vectors '
+                "and text_vectors, or answers=('compared',) in an evaluation."
             )
 
     def _require_towers(self) -> None:
