@@ -370,7 +370,8 @@ def run(
     if not (folder / 'run.json').is_file():
         raise FileNotFoundError(f'{folder} is not the workdir of a training run: it has no run.json.')
     found = open_run(folder)
-    config, trained = found.config, dict(found.trained)
+    config = found.config
+    trained = {name: jax.tree.map(np.asarray, found.params(name)) for name in found.trained}
     if without_lm and {'lm', 'lora'} & set(trained):
         raise ValueError(f'The language model of {folder} was trained, so the bundle needs it. Remove --without_lm.')
     params = {name: frozen.params(name) for name, frozen in found.frozen.items()}

@@ -31,7 +31,9 @@ class Task:
     # 'ranked' by likelihood among candidates ('ranked by length' divides it by the number of tokens), 'open-ended' by
     # generation, 'compared' with the picture by two towers, or the task's own kinds.
     answers: tuple[str, ...] = ('ranked',)
-    support: tuple[str, ...] = ('random',)  # 'random' or 'rices'.
+    # 'random': other examples for each query; 'fixed': the same for all, which are then read once; 'rices': the most
+    # similar pictures.
+    support: tuple[str, ...] = ('random',)
     query_split: str = 'test'
     support_split: str = 'test'
     title: str = ''  # Its name in reports; '' is its name in the config.
@@ -46,7 +48,7 @@ class Task:
     orders: int = 1  # Random orders of the examples over which likelihoods of candidates are averaged (paper: 6).
 
     may_answer: ClassVar[tuple[str, ...]] = ('ranked', OPEN_ENDED)
-    retrieval: ClassVar[bool] = False  # Whether support may be 'rices'.
+    may_support: ClassVar[tuple[str, ...]] = ('random',)
     likelihoods: ClassVar[bool] = False  # Whether the metric needs the likelihoods of all candidates.
     metric: ClassVar[Metric] = staticmethod(exact.score)
     scored: ClassVar[bool] = True  # False if the right answers are not published.
@@ -61,7 +63,7 @@ class Task:
         self.name = name = self.title or name
         may = dict(
             answers=(*self.may_answer, *([BY_LENGTH, COMPARED] if 'ranked' in self.may_answer else [])),
-            support=('random', 'rices') if self.retrieval else ('random',),
+            support=self.may_support,
         )
         for field, known in may.items():
             if bad := sorted(set(getattr(self, field)) - set(known)):
@@ -153,7 +155,8 @@ class GameTask(Task):
 
     def of(self, game: Episodes) -> 'GameTask':
         """The same task with this game."""
-        self._game, self.may_answer, self.retrieval = game, game.answers, game.retrieval
+        self._game, self.may_answer = game, game.answers
+        self.may_support = ('random', 'rices') if game.retrieval else ('random',)
         return self
 
     def prepare(self, pools: Pools) -> None:

@@ -88,12 +88,13 @@ class ResamplerConfig:
     activation: str = 'squared_relu'
     qk_norms: bool = False  # Whether each head's queries and keys have layer norms.
     # The layers: the 'perceiver', or for an ablation (table 3 row vi) an 'mlp', which gives a media token for each
-    # place in the picture and uses no `latents`, or 'pooling', one attention of the latents to the features.
+    # place in the picture and uses no `latents`, or 'pooling', one attention of the latents to the features. 'qformer'
+    # is BLIP-2's: the latents attend to one another, then to the features.
     kind: str = 'perceiver'
 
     def __post_init__(self):
-        if self.kind not in ('perceiver', 'mlp', 'pooling'):
-            raise ValueError(f"resampler.kind must be 'perceiver', 'mlp' or 'pooling', not {self.kind!r}.")
+        if self.kind not in ('perceiver', 'mlp', 'pooling', 'qformer'):
+            raise ValueError(f"resampler.kind must be 'perceiver', 'mlp', 'pooling' or 'qformer', not {self.kind!r}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +126,9 @@ class XattnConfig:
     # True: only the tokens of its tag see a picture; the text after it sees the tag through self-attention.
     only_at_tag: bool = False
     ffw_where_seen: bool = False  # True: the gated feed-forward acts only on tokens that may see a picture.
+    # True: no cross-attention. The media tokens stand in the text, in place of the tag's tokens (`model/prefix.py`).
+    # Of the other fields, `initial_alpha` sets their size, and `only_at_tag` and `ffw_where_seen` must be set.
+    prefix: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,6 +208,8 @@ class FlamingoConfig:
                 )
             if self.xattn.only_at_tag and not self.image_tag:
                 raise ValueError('xattn.only_at_tag needs an image_tag. Without one, no token would see a picture.')
+            if self.xattn.prefix:
+                self._check_prefix()
             if self.resampler is None and not self.vision.without_resampler:
                 raise ValueError(
                     'A model without a resampler needs a vision transformer as its trunk, which has few '
@@ -214,6 +220,24 @@ class FlamingoConfig:
                     f'A resampler that does not project has the width of the trunk, {self.vision.width}, not '
                     f'{self.resampler.width}.'
                 )
+
+    def _check_prefix(self):
+        x = self.xattn
+        if not x.only_at_tag or not x.ffw_where_seen or self.xattn_blocks != 1 or x.first:
+            raise ValueError(
+                'xattn.prefix needs only_at_tag and ffw_where_seen, first 0, and every at least the depth of the '
+                f'language model, {self.lm.depth}.'
+            )
+        if self.media_width != self.lm.width:
+            raise ValueError(
+                f'xattn.prefix needs media tokens of the width of the language model, {self.lm.width}, not '
+                f'{self.media_width}. Add a resampler that projects.'
+            )
+        if len(self.image_tag) != self.media_tokens:
+            raise ValueError(
+                f'xattn.prefix needs a tag of {self.media_tokens} tokens, one for each media token, but image_tag has '
+                f'{len(self.image_tag)}.'
+            )
 
     @property
     def xattn_blocks(self) -> int:

@@ -137,6 +137,8 @@ def lora(config: FlamingoConfig, l: int) -> Cost:
 def xattn_blocks(config: FlamingoConfig, l: int, m: int) -> Cost:
     """All gated blocks, for l tokens of one row that attend to m media tokens (computed for all, then masked)."""
     c, d = config.xattn, config.lm.width
+    if c.prefix:  # Nothing is computed but a norm.
+        return Cost(0)
     width = c.heads * c.head_dim
     ffw = (c.ffw_width or c.ffw_multiplier * d) * (3 if c.gated_ffw else 2)
     weights = 2 * l * d * (2 * width + ffw)
@@ -148,6 +150,8 @@ def xattn_blocks(config: FlamingoConfig, l: int, m: int) -> Cost:
 def xattn_keys_values(config: FlamingoConfig, m: int) -> Cost:
     """Keys and values of m media tokens in all gated blocks."""
     c = config.xattn
+    if c.prefix:
+        return Cost(0)
     return Cost(2 * m * config.media_width * 2 * c.heads * c.head_dim) * config.xattn_blocks
 
 
@@ -160,6 +164,9 @@ def resampler(config: FlamingoConfig, frames: int, spatial: int) -> Cost:
         return Cost(2 * 2 * s * c.width * c.ffw_multiplier * c.width + ends)
     if c.kind == 'pooling':
         return Cost(2 * c.width * 2 * (r + s) * width + ends, 2 * 2 * r * s * width)
+    if c.kind == 'qformer':
+        layer = 2 * c.width * (6 * r * width + 2 * s * width + 2 * r * c.ffw_multiplier * c.width)
+        return Cost(layer * c.depth + ends, c.depth * 2 * 2 * r * (s + r) * width)
     layer = 2 * c.width * (2 * r * width + 2 * (s + r) * width + 2 * r * c.ffw_multiplier * c.width)
     return Cost(layer * c.depth + ends, c.depth * 2 * 2 * r * (s + r) * width)
 

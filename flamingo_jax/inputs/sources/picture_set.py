@@ -7,7 +7,10 @@ frozen trunk's features were computed before (`python -m flamingo_jax.features`)
 import collections
 import copy
 import dataclasses
+import functools
+import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -71,6 +74,8 @@ class PictureSet:
         """
         self._records, self._format = open_split(path, split), pictures
         self._shown = slice(1 if stills else None)
+        self._read = bool(features), stills, dataclasses.asdict(pictures)  # How pictures are read.
+        self._digest = functools.cache(self._digest_of)
         self._features = (
             Features(features, split, self._records, pictures=pictures, frames=frames) if features else None
         )
@@ -126,6 +131,13 @@ class PictureSet:
                 frames = augment.view(frames, np.random.default_rng((picture.index, view)))
         # A reversed loop still begins with the first frame, so that its ends do not reveal the direction.
         return np.concatenate([frames[:1], frames[:0:-1]]) if picture.backward else frames
+
+    def identity(self, picture: Picture) -> list[Any]:
+        """What `frames` depends on, as JSON."""
+        return [self._digest(picture.index), picture.backward, *self._read]
+
+    def _digest_of(self, index: int) -> str:
+        return hashlib.sha256(b''.join(self._records[index]['frames'])).hexdigest()
 
     def encoded(self, picture: Picture) -> bytes:
         """The first frame's encoded bytes, for reports."""
