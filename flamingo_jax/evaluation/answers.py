@@ -101,17 +101,20 @@ class Compared:
 
     likelihoods: bool = False
 
+    def __post_init__(self):
+        object.__setattr__(self, '_known', {})  # The candidates' vectors: most episodes have the same.
+
     def __call__(
         self, model: Pretrained, prompts: Sequence[Prompt], episodes: Sequence[Episode]
     ) -> list[str] | list[dict[str, float]]:
         """For each prompt one candidate, or the log-probabilities of all. Only the prompt's picture counts."""
         pictures = model.picture_vectors([next(item for item in prompt if is_picture(item)) for prompt in prompts])
-        answers, known = [], {}
+        answers = []
         for picture, episode in zip(pictures, episodes, strict=True):
-            key = episode.candidates, episode.form, tuple(map(tuple, episode.written.items()))
-            if key not in known:  # Most episodes have the same candidates.
-                known[key] = _classes(model, episode)
-            cosines = known[key] @ picture
+            texts = tuple(tuple(spellings(episode, candidate)) for candidate in episode.candidates)
+            if (id(model), texts) not in self._known:
+                self._known[id(model), texts] = _classes(model, texts)
+            cosines = self._known[id(model), texts] @ picture
             if self.likelihoods:
                 logits = model.inverse_temperature * cosines
                 logits -= np.logaddexp.reduce(logits)
@@ -125,9 +128,8 @@ class Compared:
         return 0
 
 
-def _classes(model: Pretrained, episode: Episode) -> np.ndarray:
-    """The vector of each candidate."""
-    texts = [spellings(episode, candidate) for candidate in episode.candidates]
+def _classes(model: Pretrained, texts: Sequence[Sequence[str]]) -> np.ndarray:
+    """The vector of each candidate, given its spellings."""
     vectors = model.text_vectors([text for some in texts for text in some])
     means = np.stack([part.mean(axis=0) for part in np.split(vectors, np.cumsum([len(some) for some in texts])[:-1])])
     return means / np.linalg.norm(means, axis=1, keepdims=True)

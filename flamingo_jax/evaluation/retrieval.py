@@ -7,9 +7,11 @@ The candidates are those of the whole split, whatever the number of questions th
 """
 
 import dataclasses
+import hashlib
+import json
 import pathlib
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -59,6 +61,7 @@ class Retrieval(Task):
         self.pictures = tuple(item.id for item in items)
         # A caption of two pictures is one candidate, which is right for both.
         self.captions = tuple(dict.fromkeys(caption for item in items for caption in item.references))
+        self.among = hashlib.sha256(json.dumps([self.pictures, self.captions, self.form]).encode()).hexdigest()
         self.files = Files(pools.pictures, 1, 1.0)
         self._vectors: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._order = np.random.default_rng(0).permutation(self._queries)
@@ -75,7 +78,7 @@ class Retrieval(Task):
         return None
 
     def answering(self, answers: str, max_new_tokens: int, num_beams: int) -> 'Nearest':
-        return Nearest(self, AT[answers])
+        return Nearest(AT[answers], self.among, self)
 
     def vectors(self, model: Pretrained) -> tuple[np.ndarray, np.ndarray]:
         """The vectors of all pictures and of all captions; computed once."""
@@ -137,14 +140,21 @@ class PicturesOfTexts(Retrieval):
 
 @dataclasses.dataclass(frozen=True)
 class Nearest:
-    """The k candidates nearest to a query."""
+    """The k candidates nearest to a query.
 
-    task: Any
+    among: what tells the candidates from others. An answer that is kept is one among the same.
+    """
+
     k: int
+    among: str
+    task: dataclasses.InitVar[Retrieval]
+
+    def __post_init__(self, task: Retrieval):
+        object.__setattr__(self, '_task', task)
 
     def __call__(self, model: Pretrained, prompts: Sequence[Prompt], episodes: Sequence[Episode]) -> list[list[str]]:
         """The candidates of each query, the nearest first."""
-        return self.task.found(model, [episode.id for episode in episodes], self.k)
+        return self._task.found(model, [episode.id for episode in episodes], self.k)
 
     def room(self, model: Pretrained, prompt: Prompt, episode: Episode) -> int:
         """No tokens: nothing is written after a prompt."""
