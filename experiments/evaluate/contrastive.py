@@ -51,6 +51,6 @@ def get_config(part: str) -> ConfigDict:
             )
     else:
         captions = dict(coco=COCO, flickr30k=Flickr30k)[part]
-        c.tasks.texts = evaluation.task(TextsOfPictures, of=captions)
-        c.tasks.pictures = evaluation.task(PicturesOfTexts, of=captions)
+        c.tasks.texts = evaluation.task(TextsOfPictures, captions=captions)
+        c.tasks.pictures = evaluation.task(PicturesOfTexts, captions=captions)
     return c

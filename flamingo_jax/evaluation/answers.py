@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -10,6 +10,17 @@ from flamingo_jax.few_shot.episode import Episode
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.inputs.prompts import Prompt, is_picture
 from flamingo_jax.inputs.tokenizer import Tokenizer
+
+
+@runtime_checkable
+class Answering(Protocol):
+    """A way to answer: a dataclass, whose fields tell it from others."""
+
+    def __call__(self, model: Pretrained, prompts: Sequence[Prompt], episodes: Sequence[Episode]) -> list[Any]:
+        """An answer to each prompt: a text, several, or the log-likelihoods of all candidates."""
+
+    def room(self, model: Pretrained, prompt: Prompt, episode: Episode) -> int:
+        """The number of tokens that an answer may take."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from flamingo_jax.evaluation import intervals
 from flamingo_jax.evaluation.answered import Answered
-from flamingo_jax.evaluation.answers import Generated, Ranked
+from flamingo_jax.evaluation.answers import Answering
 from flamingo_jax.evaluation.contact_sheet import Example
 from flamingo_jax.evaluation.metrics import exact
 from flamingo_jax.evaluation.report import Row, Score
@@ -77,7 +77,7 @@ def ways(task: Task, answers: str) -> list[str]:
 
 def ask(
     who: Pretrained,
-    answering: Generated | Ranked,
+    answering: Answering,
     episodes: Sequence[Episode],
     shown: Shown | None,
     batch_size: int,
