@@ -360,7 +360,7 @@ def run(
     `inference/bundle.py`).
 
     Frozen trees are written in their stored dtypes, trained ones in that of the frozen language model (bfloat16 if it
-    was trained too).
+    was trained too), or in float32 if they must stay that.
 
     Raises:
       FileNotFoundError: there is no run or no finished checkpoint, or the bundle of a frozen tree is missing.
@@ -378,7 +378,12 @@ def run(
     if config.lora is not None:
         params['lm'] = lora.merge(config.lora, params['lm'], trained.pop('lora'))
     dtype = params['lm']['embedder']['tokens'].dtype if 'lm' in params else jnp.bfloat16
-    params |= jax.tree.map(lambda x: x.astype(dtype), trained)
+    # What must stay float32 does: an EfficientNet, and the temperature.
+    kept = {'contrastive'} | ({'vision'} if config.vision is not None and config.vision.float32_only else set())
+    params |= {
+        name: jax.tree.map(lambda x, name=name: x.astype(np.float32 if name in kept else dtype), tree)
+        for name, tree in trained.items()
+    }
     if packaged_trunk:
         packaged = {'vision': efficientnet_params(read_weights(efficientnet_lite0_file()))[1]}
         if bundle.checksum(packaged) != bundle.checksum({'vision': params['vision']['trunk']}):

@@ -196,6 +196,13 @@ class Pretrained:
         self._require_towers()
         return float(_paired(self.model, self.params, None, None, None)[2])
 
+    def _refuse_towers(self) -> None:
+        if self.config.contrastive is not None:
+            raise ValueError(
+                'This model is two towers, which compare pictures with texts and write nothing. Use picture_vectors '
+                "and text_vectors, or answers=('compared',) in an evaluation."
+            )
+
     def _require_towers(self) -> None:
         if self.config.contrastive is None:
             raise ValueError(
@@ -231,6 +238,7 @@ class Pretrained:
         Raises:
           ValueError: a row has more <image> tags than there are images.
         """
+        self._refuse_towers()
         tokens = jnp.asarray(tokens)
         tags, n = int(self.model.phi(tokens).max()), 0 if images is None else images.shape[1]
         if tags > n:
@@ -456,6 +464,7 @@ class Pretrained:
 
         ValueError if a prompt and `room` more tokens exceed the context.
         """
+        self._refuse_towers()
         encoded = [encode(prompt, self.tokenizer) for prompt in prompts]
         longest = max(len(prompt.tokens) for prompt in encoded)
         if longest + room > self.config.lm.context:

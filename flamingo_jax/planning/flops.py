@@ -61,7 +61,8 @@ def train_step(
         if data.row is Paired:
             costs = paired(config, data)
             for name, cost in costs.items():
-                out[name] += cost.total(name in trained)
+                # Nothing flows back into a frozen trunk.
+                out[name] += cost.forward if name == 'vision' and name not in trained else cost.total(name in trained)
             # The products of pictures with texts, once more; and both towers, block by block or as a whole.
             again = costs['lm'].recomputed(remat)
             if micro_batches > 1:
