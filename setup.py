@@ -63,6 +63,7 @@ setup(
         'films': ['av'],  # Video files. Animated pictures need nothing.
         'demo': ['starlette', 'uvicorn'],  # The page, python -m flamingo_jax.demo.
         'browser': ['playwright'],  # To test the page in a Chromium that is installed.
+        'notebook': ['ipykernel', 'nbclient'],  # To run docs/tutorial.ipynb: jupyter execute.
         'data': ['cairosvg'],  # To build data/picture_dictionary.
         # For WUPS (NExT-QA) and for stems of OK-VQA: flamingo_jax/evaluation/english.py.
         'english': ['inflection', 'nltk'],
@@ -73,7 +74,7 @@ setup(
         'test': [
             *('av', 'beartype', 'cairosvg', 'gguf', 'pytest', 'pytest-xdist', 'ruff', 'setuptools'),
             *('apache-beam>=2.77', 'fastwarc>=2', 'resiliparse>=2', 'stopwordsiso>=0.7', 'warcio>=1.8', 'zstandard'),
-            *('starlette', 'uvicorn'),
+            *('ipykernel', 'nbclient', 'starlette', 'uvicorn'),
         ],
         # OpenFlamingo's own requirements are of 2023, and lmms-eval's are many. It runs with those in the last line:
         # pip install --no-deps open-flamingo==2.0.1 lmms-eval==0.7.3

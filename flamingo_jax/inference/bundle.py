@@ -28,6 +28,7 @@ from jax.typing import DTypeLike
 from orbax.checkpoint import v1 as ocp
 from tqdm import tqdm
 
+from flamingo_jax import commands
 from flamingo_jax.conversion.readers import read_weights
 from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file, efficientnet_params
 from flamingo_jax.inputs.tokenizer import Tokenizer
@@ -110,15 +111,24 @@ def read(path: str | pathlib.Path, lm: str | pathlib.Path = '') -> Bundle:
 
     Raises:
       FileNotFoundError: there is no bundle.
-      ValueError: `lm` is another language model than the one that the bundle was trained with.
+      ValueError: `lm` is another language model than the one that the bundle was trained with, or config.json is
+        damaged or of another folder than a bundle.
     """
     path = pathlib.Path(path).expanduser().absolute()
     if not (path / 'config.json').is_file():
         raise FileNotFoundError(
             f'{path} is not a bundle (it has no config.json). `python -m flamingo_jax.convert` makes one.'
         )
-    fields = json.loads((path / 'config.json').read_text())
-    config = FlamingoConfig.from_json(fields['model'])
+    try:
+        fields = json.loads((path / 'config.json').read_bytes())
+        config, _, _ = FlamingoConfig.from_json(fields['model']), fields['image_tag'], fields['checksums']
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if commands.is_mistake(error):  # The config says what is wrong.
+            raise
+        raise ValueError(
+            f'{path / "config.json"} is not that of a bundle, or it is damaged ({type(error).__name__}: {error}). '
+            '`python -m flamingo_jax.convert` makes a bundle, also of a Hugging Face folder.'
+        ) from error
     trained, packaged = tuple(fields.get('trained', ())), fields.get('packaged_trunk', False)
     apart = read(lm) if lm else None
     if apart is not None and apart.checksums.get('lm') != fields['checksums'].get('lm'):
