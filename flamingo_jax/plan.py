@@ -61,14 +61,16 @@ def plan(
     machine = config.machines.get(hardware.name) or ConfigDict(
         dict(mesh=config.mesh.to_dict(), micro_batches=config.micro_batches, batch=1.0, remat=config.remat)
     )
+    remat = config.remat if machine.get('remat') is None else machine.remat
     grid = meshes.make_mesh(**(mesh or machine.mesh.to_dict()), devices=hardware.devices())
-    run = programs.prepare(config, grid, machine.micro_batches, machine.batch, hardware.kind != 'cpu', machine.remat)
+    numbers = machine.micro_batches if isinstance(machine.micro_batches, int) else machine.micro_batches.to_dict()
+    run = programs.prepare(config, grid, numbers, machine.batch, hardware.kind != 'cpu', remat=remat)
     out = dict(
         topology=hardware.name,
         chips=hardware.chips,
         mesh=dict(grid.shape),
-        micro_batches=machine.micro_batches,
-        remat=machine.remat,
+        micro_batches={name: data.micro_batches for name, data in run.sources.items()},
+        remat=remat,
         batch={name: data.batch_size for name, data in run.sources.items()},
         parameters={
             name: dict(count=sum(x.size for x in jax.tree.leaves(tree)), trained=name in run.trained)
@@ -184,12 +186,13 @@ def _speed(run, done: float, part: dict[str, Any], hardware: Topology, mesh, bat
     read = sum(one.bytes * one.times for one in passes.weights(run)) + passes.update(run, part['held_bytes'])
     decoding = host.seconds(run.sources, hardware, mesh.shape)
     limit = bounds(done, read, _sent(part), hardware, mesh, decoding)
-    tokens = sum(batch[name] * data.length for name, data in run.sources.items())
+    tokens = sum(batch[name] * data.lines * data.length for name, data in run.sources.items())
     images = sum(batch[name] * data.images * data.frames for name, data in run.sources.items())
     return dict(
         bounds=limit._asdict(),
         bound_by=limit.bound_by,
         bytes_read=read,
+        logits=max(size for _, size in passes.logits(run).values()) if passes.logits(run) else 0,
         host_memory=host.memory(run.sources, run.parts.batch_shapes(mesh), hardware, mesh.shape),
         host_has=host.chips(hardware) * hardware.chip.host_memory / hardware.chip.host_chips,
         seconds=limit.seconds,
@@ -204,9 +207,9 @@ def report(out: dict[str, Any]) -> str:
     """The plan as text."""
     gib = lambda size: f'{size / GIB:8.2f} GiB'  # noqa: E731
     mesh = ' x '.join(f'{name} {size}' for name, size in out['mesh'].items())
-    how = f'{out["micro_batches"]} micro-batches, remat {out["remat"]!r}'
-    lines = [f'{out["topology"]}: {out["chips"]:,} chips, mesh {mesh}, {how}']
-    lines += [f'batch: {", ".join(f"{name} {size:,}" for name, size in out["batch"].items())}', '', 'Parameters']
+    lines = [f'{out["topology"]}: {out["chips"]:,} chips, mesh {mesh}, remat {out["remat"]!r}']
+    sizes = (f'{name} {size:,} in {out["micro_batches"][name]}' for name, size in out['batch'].items())
+    lines += [f'batch, in micro-batches: {", ".join(sizes)}', '', 'Parameters']
     for name, part in out['parameters'].items():
         lines.append(f'  {name:14} {part["count"]:16,} {"trained" if part["trained"] else "frozen"}')
     for name in ('train', 'decode'):
@@ -235,13 +238,14 @@ def report(out: dict[str, Any]) -> str:
             lines.append(
                 f'  weights, gradients and moments: {part["bytes_read"] / 1e9:,.0f} GB to and from memory a step'
             )
+            lines.append(f'  logits: {part["logits"] / 1e9:.2f} GB of float32 at once, in the temporaries')
             lines.append(
                 f'  the workers of a host hold {part["host_memory"] / 1e9:,.0f} GB of batches; such a host has '
                 f'{part["host_has"] / 1e9:,.0f} GB'
             )
             lines.append(
                 f'  at that bound: {part["seconds"]:.3f} s a step, {part["tokens_per_second"]:,.0f} tokens/s, '
-                f'{part["images_per_second"]:,.0f} images/s, MFU {part["mfu_at_bound"]:.0%}, '
+                f'{part["images_per_second"]:,.0f} images/s, MFU {part["mfu_at_bound"]:.0%} (padding included), '
                 f'{part["days_for_500k_steps"]:.1f} days for {PAPER_STEPS:,} steps'
             )
         else:
@@ -262,7 +266,10 @@ def _does_not_fit(name: str, part: dict[str, Any], out: dict[str, Any], gib) -> 
     if kept > part['chip_memory'] / 2:
         advice.append('a larger fsdp or tensor axis of the mesh (parameters and moments are most of it)')
     if name == 'train':
-        advice.append(f'more micro-batches than {out["micro_batches"]}, or smaller batches (activations are the rest)')
+        advice.append(
+            f'more micro-batches than {max(out["micro_batches"].values())}, or smaller batches (activations are the '
+            'rest)'
+        )
         if out['remat'] != 'full':
             advice.append("remat='full'")
     advice.append('more chips, or chips of more memory')

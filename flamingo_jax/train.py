@@ -69,7 +69,7 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
     profile = Profile(config.profile, workdir)
     mesh = meshes.make_mesh(**config.mesh)
     for name, source in sources.items():
-        meshes.check_batch(name, source.batch_size, config.micro_batches, mesh)
+        meshes.check_batch(name, source.batch_size, source.micro_batches, mesh)
     rows = meshes.batch_sharding(mesh)
     read = (parts.tokenizer, parts.pictures)
     readable = pipeline.batches(sources, *read, config.seed, rows)
@@ -104,7 +104,7 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
         model,
         optimizer,
         weights,
-        micro_batches=config.micro_batches,
+        micro_batches={name: source.micro_batches for name, source in sources.items()},
         noise=NoiseConfig(**config.noise),
         shardings=shardings,
     )
@@ -113,7 +113,6 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
         held_out_batches,
         held_out,
         number=config.validation_batches,
-        micro_batches=config.micro_batches,
         shardings=shardings,
     )
     first, due = int(state.step), False
@@ -121,8 +120,19 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
     _print_sizes(state.params, frozen)
     operations = flops.train_step(model.config, parts.trained, sources)['total'] / len(turns)
     peak = topology.peak_flops(jax.devices()[0].device_kind)
+
+    def useful(name: str, counts: dict[str, float]) -> float:
+        work = flops.useful(model.config, sources[name], counts)
+        return flops.operations(model.config, parts.trained, sources[name], work)['total']
+
     progress = Progress(
-        workdir, config, first, flops=operations, peak=peak and peak * jax.device_count(), skipped=skipped
+        workdir,
+        config,
+        first,
+        flops=operations,
+        useful=useful,
+        peak=peak and peak * jax.device_count(),
+        skipped=skipped,
     )
     with processes.Preemption() as preemption:
         for step in range(first + 1, config.steps + 1):

@@ -13,6 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from flamingo_jax.inputs.rows import COUNTS
 from flamingo_jax.training.events import Events
 
 REMEDY = (
@@ -39,13 +40,21 @@ class Progress:
     """
 
     def __init__(
-        self, workdir: str, config: ConfigDict, first: int, flops: float, peak: float | None, skipped: Skipped
+        self,
+        workdir: str,
+        config: ConfigDict,
+        first: int,
+        flops: float,
+        useful: Callable[[str, dict[str, float]], float],
+        peak: float | None,
+        skipped: Skipped,
     ):
         """Opens TensorBoard's file.
 
         Args:
           first: the step before the first.
-          flops: operations of a step, over all devices; the mean if data sets take turns.
+          flops: operations of a step on all places, over all devices; the mean if data sets take turns.
+          useful: (data set, counts of its steps) -> the operations on what was no padding (`planning/flops.py`).
           peak: most operations per second of all devices together; None if unknown, which leaves MFU out.
           skipped: the skipped steps up to `first`.
         """
@@ -53,9 +62,8 @@ class Progress:
         if chief:
             self._writer = Events(workdir)
         self._bar = tqdm(total=config.steps, initial=first, unit=' steps', disable=not chief, dynamic_ncols=True)
-        self._images = {name: data.images * data.batch_size for name, data in config.datasets.items()}
         self._config, self._pending, self._kept = config, None, []
-        self._flops, self._peak, self.skipped = flops, peak, skipped
+        self._flops, self._useful, self._peak, self.skipped = flops, useful, peak, skipped
         self._since, self.last = time.perf_counter(), {}
         self._said, self._validated = '', {}
 
@@ -133,10 +141,12 @@ class Progress:
             'speed/seconds_per_step': seconds / n,
             'speed/data_wait_seconds': sum(every['data_wait']) / n,
             'speed/tokens_per_second': sum(sum(every[f'{name}/tokens']) for name in seen) / seconds,
-            'speed/images_per_second': sum(self._images[name] * len(every[f'{name}/loss']) for name in seen) / seconds,
+            'speed/images_per_second': sum(sum(every[f'{name}/pictures']) for name in seen) / seconds,
         }
         if self._peak:  # Model FLOPs utilisation.
-            mean['speed/mfu'] = self._flops * n / seconds / self._peak
+            useful = sum(self._useful(name, {key: sum(every[f'{name}/{key}']) for key in COUNTS}) for name in seen)
+            mean['speed/mfu'] = useful / seconds / self._peak
+            mean['speed/mfu_with_padding'] = self._flops * n / seconds / self._peak
         self.last, self._kept, self._since = mean | self._validated, [], time.perf_counter()
         accuracy = {name: f'{mean[f"{name}/accuracy"]:.3f}' for name in seen}
         unreadable = (
@@ -146,7 +156,11 @@ class Progress:
         self._said = (
             f'loss {mean["loss"]:.3f}, right {accuracy}, {mean["speed/tokens_per_second"]:,.0f} tokens/s, '
             f'{mean["speed/images_per_second"]:,.0f} images/s, '
-            + (f'MFU {mean["speed/mfu"]:.1%}, ' if self._peak else '')
+            + (
+                f'MFU {mean["speed/mfu"]:.1%} ({mean["speed/mfu_with_padding"]:.1%} with padding), '
+                if self._peak
+                else ''
+            )
             + f'data wait {mean["speed/data_wait_seconds"]:.3f} s{unreadable}{skipped}'
         )
         self._show()

@@ -7,10 +7,10 @@ from flamingo_jax.training import config as training
 
 
 def test_the_papers_pictures_on_one_gpu():
-    """256 pages of 5 pictures, 1,024 pairs, 64 films of 8 frames: an eighth of a host with 208 cores."""
+    """64 x 10 pictures of pages, 1,024 pairs, 64 films of 8 frames: an eighth of a host with 208 cores."""
     sources = {name: training.source_of(data) for name, data in training.paper('3b').datasets.items()}
     mesh = dict(data=1, fsdp=1, tensor=1)
-    pictures = 256 * 5 + 1024 + 64 * 8
+    pictures = 64 * 10 + 1024 + 64 * 8
     assert host.seconds(sources, parse('h100:1'), mesh) == pytest.approx(pictures / 26 / host.PICTURES_A_SECOND)
 
 
