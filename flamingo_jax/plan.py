@@ -4,7 +4,12 @@
 
 The real train step and decode step are compiled from shapes alone by the TPU compiler (pip install -e '.[plan]'): no
 TPU, no weights, no data. Topologies: v4, v5e, v5p, v6e as KIND:SHAPE (v5e-16 is v5e:4x4), h100:N, cpu:N.
-The mesh is the config's for that machine (`config.machines`), or its `mesh`, or --mesh.
+The mesh is the config's for that machine (`config.machines`), or its `mesh`, or --mesh. With --search it is the best of
+all meshes, numbers of micro-batches and rematerialisation:
+
+    python -m flamingo_jax.plan --config=experiments/flamingo_9b.py --topology=h100:8 --search
+
+prints the ways that no other beats in both time and memory, by formulas alone, and compiles the fastest that fits.
 
 Sizes and communication come from the compiler; operations, passes over the weights and the host's work from formulas.
 Times are lower bounds: the chip's peak figures, with perfect overlap (docs/scaling.md). No step is run.
@@ -18,6 +23,8 @@ if __name__ == '__main__':
     flags.DEFINE_string('topology', None, 'The machine: v4:8x12x16, v5e-16, h100:8, cpu:8.', required=True)
     flags.DEFINE_integer('slices', 1, 'Number of slices, joined by the data-centre network.')
     commands.define_mesh("Replaces the config's mesh for this machine.")
+    flags.DEFINE_bool('search', False, 'Look for the best mesh, micro-batches and rematerialisation.')
+    flags.DEFINE_bool('compile', True, 'Compile the best ways that --search finds, until one fits.')
     flags.DEFINE_bool('decode', True, 'Compile the decode step too.')
     flags.DEFINE_string('out', None, 'File for the plan as JSON.')
     commands.start(__doc__, config=True)
@@ -32,11 +39,13 @@ import jax
 from ml_collections import ConfigDict
 
 from flamingo_jax.parallel import mesh as meshes
-from flamingo_jax.planning import collectives, flops, host, passes, programs, topology
+from flamingo_jax.planning import collectives, flops, host, passes, programs, search, topology
 from flamingo_jax.planning.bounds import bounds
 from flamingo_jax.planning.topology import GIB, Topology
+from flamingo_jax.training.config import machine
 
 PAPER_STEPS = 500_000
+MOST_COMPILED = 3  # Ways that a search compiles until one fits.
 
 
 class DoesNotFit(Exception):
@@ -58,13 +67,13 @@ def plan(
     Raises:
       ValueError: the topology, mesh or batch does not fit. Raised before anything is compiled.
     """
-    machine = config.machines.get(hardware.name) or ConfigDict(
+    how = config.machines.get(hardware.name) or ConfigDict(
         dict(mesh=config.mesh.to_dict(), micro_batches=config.micro_batches, batch=1.0, remat=config.remat)
     )
-    remat = config.remat if machine.get('remat') is None else machine.remat
-    grid = meshes.make_mesh(**(mesh or machine.mesh.to_dict()), devices=hardware.devices())
-    numbers = machine.micro_batches if isinstance(machine.micro_batches, int) else machine.micro_batches.to_dict()
-    run = programs.prepare(config, grid, numbers, machine.batch, hardware.kind != 'cpu', remat=remat)
+    remat = config.remat if how.get('remat') is None else how.remat
+    grid = meshes.make_mesh(**(mesh or how.mesh.to_dict()), devices=hardware.devices())
+    numbers = how.micro_batches if isinstance(how.micro_batches, int) else how.micro_batches.to_dict()
+    run = programs.prepare(config, grid, numbers, how.batch, hardware.kind != 'cpu', remat=remat)
     out = dict(
         topology=hardware.name,
         chips=hardware.chips,
@@ -98,6 +107,47 @@ def plan(
             out['decode'] |= dict(
                 bounds=limit._asdict(), bound_by=limit.bound_by, tokens_per_second=prompts / limit.seconds
             )
+    return out
+
+
+def search_and_plan(
+    config: ConfigDict, hardware: Topology, decode: bool = True, compiled: bool = True
+) -> dict[str, Any]:
+    """Prints the frontier of all ways to train (`planning/search.py`), and plans the fastest that fits.
+
+    Returns:
+      frontier=[ways, as JSON values], and with `compiled` the plan too. Of ways of which none fits, the last plan.
+
+    Raises:
+      ValueError: as for `plan`, or no way fits by estimate.
+    """
+    batch = config.machines[hardware.name].batch if hardware.name in config.machines else 1.0
+    found = _timed(f'Looking for ways to train on {hardware.name}', lambda: list(search.ways(config, hardware, batch)))
+    best = search.frontier(found, hardware.chip.memory)
+    if not best:
+        least = min(found, key=lambda way: way.bytes, default=None)
+        needs = (
+            f'The smallest needs {least.bytes / 1e9:.0f} GB' if least else 'No mesh divides the model and the batches'
+        )
+        raise ValueError(
+            f'None of {len(found)} ways to train fits a chip of {hardware.name}. {needs}. Take more chips.'
+        )
+    print(f'{len(found)} ways; those that no other beats in time and memory:\n')
+    print(search.table(best, hardware.chip.memory) + '\n')
+    out = dict(frontier=[way._asdict() | dict(bounds=way.bounds._asdict()) for way in best])
+    for way in best[:MOST_COMPILED] if compiled else ():
+        config = config.copy_and_resolve_references()
+        how = machine(**way.mesh, micro_batches=way.micro_batches, batch=batch, remat=way.remat)
+        config.machines[hardware.name] = how
+        out |= plan(config, hardware, decode=decode)
+        if out['train']['fits']:
+            numbers = ', '.join(f'{name}={number}' for name, number in way.micro_batches.items())
+            print(
+                f"\nIn the config: c.machines['{hardware.name}'] = machine({', '.join(map(str, way.mesh.values()))}, "
+                f'micro_batches=dict({numbers}), batch={batch}, remat={way.remat!r})'
+            )
+            break
+        print('  It does not fit. The next:')
     return out
 
 
@@ -183,7 +233,8 @@ def _sent(part: dict[str, Any]) -> list[collectives.Collective]:
 
 
 def _speed(run, done: float, part: dict[str, Any], hardware: Topology, mesh, batch: dict[str, int]) -> dict[str, Any]:
-    read = sum(one.bytes * one.times for one in passes.weights(run)) + passes.update(run, part['held_bytes'])
+    weights = passes.weights(run)
+    read = sum(one.bytes * one.times for one in weights) + passes.update(run, weights, held=part['held_bytes'])
     decoding = host.seconds(run.sources, hardware, mesh.shape)
     limit = bounds(done, read, _sent(part), hardware, mesh, decoding)
     tokens = sum(batch[name] * data.lines * data.length for name, data in run.sources.items())
@@ -283,8 +334,14 @@ def main() -> None:
     if hardware.kind == 'cpu':
         jax.config.update('jax_num_cpu_devices', hardware.chips)
     jax.config.update('jax_platforms', 'cpu')  # This process does not compute.
-    out = plan(f.config, hardware, f.mesh and meshes.parse(f.mesh), f.decode)
-    print('\n' + report(out))
+    if f.search:
+        if f.mesh:
+            raise ValueError('--search looks for the mesh itself. Give it without --mesh.')
+        out = search_and_plan(f.config, hardware, f.decode, f.compile)
+    else:
+        out = plan(f.config, hardware, f.mesh and meshes.parse(f.mesh), f.decode)
+    if 'train' in out:
+        print('\n' + report(out))
     if f.out:
         pathlib.Path(f.out).write_text(json.dumps(out, indent=2) + '\n')
 

@@ -67,7 +67,7 @@ def computed(config: FlamingoConfig, data: Source) -> Work:
     return Work(lines, data.length, pictures, media, lines * (data.targets or data.length), told=told)
 
 
-def useful(config: FlamingoConfig, data: Source, counts: Mapping[str, float]) -> Work:
+def useful(config: FlamingoConfig, data: Source, counts: Mapping[str, int | float]) -> Work:
     """The part that was of use: no padding, of attention a token's own document and picture.
 
     Args:

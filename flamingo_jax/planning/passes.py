@@ -27,16 +27,15 @@ class Weight(NamedTuple):
     name: str  # Path in the parameter tree.
     shape: tuple[int, ...]  # Of the chip's part, gathered over `fsdp`.
     bytes: int | float  # Of one pass.
-    times: int | float  # Passes in a step.
     gathered: bool  # Whether each pass has to gather it over `fsdp`.
     trained: bool
+    times: int | float = 0  # Passes in a step.
 
 
-def weights(run: Planned) -> list[Weight]:
-    """Every weight of a product, with its passes in a training step.
+def stored(run: Planned) -> list[Weight]:
+    """Every weight, without its passes: these depend on the mesh alone.
 
-    A trained weight is stored in float32, but products read a copy of it in the dtype of the computation. A frozen
-    trunk encodes the pictures of all data sets, in as many parts as the data set of most micro-batches has.
+    A trained weight is stored in float32, but products read a copy of it in the dtype of the computation.
     """
     out = []
     for tree, boxed in run.shapes.items():
@@ -44,9 +43,6 @@ def weights(run: Planned) -> list[Weight]:
         shardings = rules.shardings(boxed, run.mesh)
         for path, leaf in jax.tree_util.tree_leaves_with_path(nn.meta.unbox(boxed)):
             name = f'{tree}/{jax.tree_util.keystr(path, simple=True, separator="/")}'
-            times = _passes(run, name)
-            if not times:
-                continue
             sharding = shardings
             for key in path:
                 sharding = sharding[key.key]
@@ -54,8 +50,20 @@ def weights(run: Planned) -> list[Weight]:
             copied = not trained or (path[-1].key == 'kernel' and tree != 'vision')  # `step.working_copies`.
             size = jnp.dtype(run.model.dtype_of(tree)).itemsize if copied else 4
             gathered = run.mesh.shape['fsdp'] > 1 and 'fsdp' in _axes(sharding)
-            out.append(Weight(name, shape, size * math.prod(shape), times, gathered, trained))
+            out.append(Weight(name, shape, size * math.prod(shape), gathered, trained))
     return out
+
+
+def weights(run: Planned, of: list[Weight] | None = None) -> list[Weight]:
+    """Every weight of a product, with its passes in a training step.
+
+    A frozen trunk encodes the pictures of all data sets, in as many parts as the data set of most micro-batches has.
+
+    Args:
+      of: `stored`, if it is at hand.
+    """
+    read = (one._replace(times=_passes(run, one.name)) for one in (stored(run) if of is None else of))
+    return [one for one in read if one.times]
 
 
 def logits(run: Planned) -> dict[str, tuple[int, int | float]]:
@@ -70,7 +78,7 @@ def logits(run: Planned) -> dict[str, tuple[int, int | float]]:
     return out
 
 
-def update(run: Planned, held: dict[str, int]) -> int | float:
+def update(run: Planned, read: list[Weight], held: dict[str, int]) -> int | float:
     """Bytes that a chip moves for gradients, parameters and moments in a step.
 
     For each micro-batch of each data set, products write the gradient in the dtype of the weights that they read, whole
@@ -79,11 +87,13 @@ def update(run: Planned, held: dict[str, int]) -> int | float:
     parameters and moments are read and written.
 
     Args:
+      read: `weights`.
       held: bytes on a chip of 'gradients', 'moments', 'copies', and of each tree of parameters.
     """
-    whole = sum(one.bytes for one in weights(run) if one.trained)
+    trained = [one for one in read if one.trained]
+    whole = sum(one.bytes for one in trained)
     params = sum(size for name, size in held.items() if name.endswith('(float32)'))
-    share = held['gradients'] * whole / max(sum(4 * math.prod(one.shape) for one in weights(run) if one.trained), 1)
+    share = held['gradients'] * whole / max(sum(4 * math.prod(one.shape) for one in trained), 1)
     each = sum(data.micro_batches for data in run.sources.values()) * (whole + share + 2 * held['gradients'])
     return each + 2 * held['gradients'] + 3 * params + held['copies'] + 2 * held['moments']
 

@@ -20,7 +20,7 @@ from flamingo_jax.parallel import rules
 from flamingo_jax.training.assemble import Parts, assemble
 from flamingo_jax.training.losses.noise import NoiseConfig
 from flamingo_jax.training.optimizer import OptimizerConfig, make_optimizer
-from flamingo_jax.training.state import TrainState, lay_out
+from flamingo_jax.training.state import TrainState, boxed_shapes, lay_out
 from flamingo_jax.training.step import make_step, working_copies
 
 
@@ -50,7 +50,7 @@ class Planned:
     @functools.cached_property
     def shapes(self) -> Params:
         """The model's parameters, boxed with their logical axes."""
-        return _shapes(dataclasses.replace(self.model, remat=''))
+        return boxed_shapes(self.model)
 
     def frozen(self, names: tuple[str, ...] | None = None) -> Params:
         """The frozen trees (or those named) in their stored dtype, with their shardings."""
@@ -65,11 +65,6 @@ class Planned:
                 nn.meta.unbox(self.shapes[name]),
             )
         return out
-
-
-@functools.lru_cache(maxsize=1)  # A search asks for the same model on many meshes.
-def _shapes(model: Flamingo) -> Params:
-    return jax.eval_shape(model.init, jax.random.key(0))
 
 
 def prepare(

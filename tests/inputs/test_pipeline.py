@@ -65,14 +65,12 @@ def stored(tmp_path_factory):
     return str(builder.data_path)
 
 
-@pytest.fixture(params=['documents', 'packed', 'lines', 'few_shot', 'align'])
+@pytest.fixture(params=['documents', 'lines', 'few_shot', 'align'])
 def config(request, stored):
     shape = dict(length=32, batch_size=4)
     if request.param in ('documents', 'align'):
         row = Aligned if request.param == 'align' else Interleaved
         return Documents(path=stored, images=1, row=row, **shape)
-    if request.param == 'packed':
-        return Documents(path=stored, images=3, documents=3, window=(24, 1), **shape)
     if request.param == 'lines':
         return Documents(path=stored, images=4, documents=5, window=(24, 1), lines=2, **shape)
     games = dict(bind=game(Words, classes=(2, 3)))

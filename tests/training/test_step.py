@@ -342,6 +342,7 @@ def test_a_trunk_is_trained_end_to_end(model, others, seen):
         assert yes == (name not in ('mean', 'var', 'std')), name
 
 
+@pytest.mark.long
 def test_each_data_set_is_cut_into_its_own_micro_batches(model, others, seen, monkeypatch):
     """Pictures of both are encoded in one loop of as many parts as the most; the step is that of whole batches."""
     web = seen[0]['web']
