@@ -42,7 +42,6 @@ def test_a_plan_says_what_fits_and_what_bounds_it(planned, tiny):  # noqa: F811
     moments = 2 * (held['xattn (float32)'] + held['resampler (float32)'] + held['extra_tokens (float32)'])
     assert moments / 2 <= held['moments'] < 0.6 * moments  # Two a parameter, cut over the copies too.
     for axis, size in estimated(tiny).items():  # What a search counts is sent. The compiler sends more.
-        print(axis, size / sum(one["bytes"] for one in train["collectives"] if axis in one["axes"]))
         assert 0.2 < size / sum(one['bytes'] for one in train['collectives'] if axis in one['axes']) < 1.05, axis
     words = report(planned)
     for part in ('lm', 'frozen', 'peak', 'all-gather', 'Bound by', 'days for 500,000 steps', 'tokens/s'):
