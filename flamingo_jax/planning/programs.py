@@ -107,7 +107,7 @@ def prepare(
 
 def train_step(run: Planned) -> tuple[jax.stages.Lowered, TrainState]:
     """The step of `training/step.py`, lowered; and the shapes of its state."""
-    optimizer = make_optimizer(OptimizerConfig(**run.config.optimizer), run.config.steps)
+    optimizer = make_optimizer(OptimizerConfig(**run.config.optimizer.to_dict()), run.config.steps)
     _, state = lay_out(run.model, optimizer, run.trained, run.mesh)
     weights = {name: source.loss_weight for name, source in run.sources.items()}
     shardings = jax.tree.map(lambda x: x.sharding, state)
@@ -129,7 +129,7 @@ def held(run: Planned, state: TrainState | None = None) -> dict[str, int]:
       state: the shapes of the run's state, if they are at hand.
     """
     if state is None:
-        optimizer = make_optimizer(OptimizerConfig(**run.config.optimizer), run.config.steps)
+        optimizer = make_optimizer(OptimizerConfig(**run.config.optimizer.to_dict()), run.config.steps)
         _, state = lay_out(run.model, optimizer, run.trained, run.mesh)
     shards = dict(
         {f'{name} (float32)': tree for name, tree in state.params.items()},

@@ -57,6 +57,9 @@ def base() -> ConfigDict:
     c.resume_changed = False
     # A step whose loss or gradient is not finite changes nothing. Training stops after this many such steps in a row.
     c.max_skipped_steps = 10
+    # A run in which no step ends for so many seconds hangs: a device or another process has stopped. It then says where
+    # each thread is, and ends with code 1, so that whatever started it can start it anew. 0 waits forever.
+    c.hang_seconds = 1800
     c.profile = ()  # (first, last) step to trace for TensorBoard and Perfetto; () for none.
     c.lock()  # A mistyped key is an error.
     for names in (c.datasets, c.machines):
@@ -111,7 +114,7 @@ def recipe(c: ConfigDict) -> dict[str, Any]:
     for name, data in c.datasets.items():
         of_data = flat(f'datasets.{name}', source_of(data)) | {f'datasets.{name}.kind': data.kind}
         out |= {key: value for key, value in of_data.items() if not key.endswith(NOT_OF_THE_RECIPE)}
-    out |= flat('noise', NoiseConfig(**c.noise)) | flat('optimizer', OptimizerConfig(**c.optimizer))
+    out |= flat('noise', NoiseConfig(**c.noise)) | flat('optimizer', OptimizerConfig(**c.optimizer.to_dict()))
     return json.loads(json.dumps(out, default=lambda value: value.__name__))  # Classes by their names.
 
 

@@ -48,6 +48,7 @@ class Progress:
         useful: Callable[[str, dict[str, float]], float],
         peak: float | None,
         skipped: Skipped,
+        began: float,
     ):
         """Opens TensorBoard's file.
 
@@ -57,6 +58,7 @@ class Progress:
           useful: (data set, counts of its steps) -> the operations on what was no padding (`planning/flops.py`).
           peak: most operations per second of all devices together; None if unknown, which leaves MFU out.
           skipped: the skipped steps up to `first`.
+          began: `time.perf_counter` when the command began.
         """
         chief, self._writer = jax.process_index() == 0, None
         if chief:
@@ -65,6 +67,7 @@ class Progress:
         self._config, self._pending, self._kept = config, None, []
         self._flops, self._useful, self._peak, self.skipped = flops, useful, peak, skipped
         self._since, self.last = time.perf_counter(), {}
+        self._began, self._trained, self._best = began, 0, math.inf
         self._said, self._validated = '', {}
 
     def add(self, step: int, metrics: dict[str, jax.Array], waited: float) -> None:
@@ -125,7 +128,7 @@ class Progress:
                 f'step {step} (loss {values["loss"]}, grad_norm {values["grad_norm"]}). {REMEDY}'
             )
         self._bar.update(1)
-        self._kept.append(values | dict(data_wait=waited))
+        self._kept.append(values | dict(data_wait=waited, skipped=skipped))
         if step % self._config.log_every and step != self._config.steps:
             return
         n, seconds = len(self._kept), time.perf_counter() - self._since
@@ -133,11 +136,16 @@ class Progress:
         every = collections.defaultdict(list)
         for name, value in itertools.chain.from_iterable(kept.items() for kept in self._kept):
             every[name].append(value)
-        mean = {name: _mean(each) for name, each in every.items() if name != 'data_wait'}
+        mean = {name: _mean(each) for name, each in every.items() if name not in ('data_wait', 'skipped')}
         seen = [name for name in self._config.datasets if f'{name}/loss' in every]
         mean['unreadable_pictures'] = sum(sum(every[f'{name}/unreadable']) for name in seen)
         mean['skipped_steps'] = float(self.skipped.total)
+        self._trained += n - sum(every['skipped'])
+        self._best = min(self._best, seconds / n)
         mean |= {
+            # Share of the time since the start in which steps were trained at the best speed so far. The rest went to
+            # the start, compilation, slower steps, waiting for data, skipped steps, validation and checkpoints.
+            'speed/goodput': self._trained * self._best / (time.perf_counter() - self._began),
             'speed/seconds_per_step': seconds / n,
             'speed/data_wait_seconds': sum(every['data_wait']) / n,
             'speed/tokens_per_second': sum(sum(every[f'{name}/tokens']) for name in seen) / seconds,

@@ -56,6 +56,16 @@ def test_gates_have_a_learning_rate_of_their_own(params):
     assert np.any(plain[1]['xattn']['alpha_xattn']) and not np.any(plain[0]['xattn']['alpha_xattn'])
 
 
+def test_each_tree_may_have_a_learning_rate_of_its_own(params):
+    grads = jax.tree.map(jnp.ones_like, params)
+    plain = updates(OptimizerConfig(warmup_steps=0), params, grads, steps=1)[0]
+    factors = dict(resampler=0.1, xattn=3.0)
+    slower = updates(OptimizerConfig(warmup_steps=0, tree_factors=factors, gate_factor=2.0), params, grads, steps=1)[0]
+    np.testing.assert_allclose(slower['resampler']['latents'], 0.1 * plain['resampler']['latents'], rtol=1e-6)
+    np.testing.assert_allclose(slower['xattn']['query']['kernel'], 3 * plain['xattn']['query']['kernel'], rtol=1e-6)
+    np.testing.assert_allclose(slower['xattn']['alpha_xattn'], 6 * plain['xattn']['alpha_xattn'], rtol=1e-6)
+
+
 def test_gradients_are_clipped_by_their_global_norm(params):
     """Adam forgets a constant factor of the gradients, so a large and a small one tell what was clipped."""
     small = jax.tree.map(lambda x: 0.01 * x, params)
