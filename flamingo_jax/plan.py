@@ -81,6 +81,7 @@ def plan(
         micro_batches={name: data.micro_batches for name, data in run.sources.items()},
         remat=remat,
         batch={name: data.batch_size for name, data in run.sources.items()},
+        lines={name: data.lines for name, data in run.sources.items()},
         parameters={
             name: dict(count=sum(x.size for x in jax.tree.leaves(tree)), trained=name in run.trained)
             for name, tree in run.shapes.items()
