@@ -57,6 +57,8 @@ def open_run(path: pathlib.Path) -> Run:
 def read_latest(workdir: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, Any], int]:
     """The newest whole checkpoint of a run: (about, trained trees on one device, step).
 
+    If the run keeps an average of its parameters (`config.optimizer.average`), the trees are that average.
+
     Raises:
       FileNotFoundError: the run has no finished checkpoint.
       OSError: every checkpoint is damaged.
@@ -69,10 +71,19 @@ def read_latest(workdir: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, 
     found = ocp.metadata(folder / str(step))
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(lambda _: ocp.PLACEHOLDER, found.metadata)  # The optimizer's state is not read.
-    abstract['params'] = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), found.metadata['params']
-    )
-    return found.custom_metadata['about'], ocp.load(folder / str(step), abstract)['params'], step
+
+    def wanted(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), tree)
+
+    about, decay = found.custom_metadata['about'], found.custom_metadata.get('recipe', {}).get('optimizer.average', 0)
+    if not decay:
+        abstract['params'] = wanted(found.metadata['params'])
+        return about, ocp.load(folder / str(step), abstract)['params'], step
+    last = abstract['opt_state'][-1]
+    last.update(wanted(found.metadata['opt_state'][-1]))
+    average = ocp.load(folder / str(step), abstract)['opt_state'][-1]
+    # As `optax.ema` corrects it: it began at 0.
+    return about, jax.tree.map(lambda x: x / (1 - decay ** average['count']), average['ema']), step
 
 
 def steps(folder: pathlib.Path) -> list[int]:

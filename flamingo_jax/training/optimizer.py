@@ -33,6 +33,9 @@ class OptimizerConfig:
     tree_factors: Mapping[str, float] = dataclasses.field(
         default_factory=lambda: dict(vision=1.0, lm=1.0, lora=1.0, resampler=1.0, xattn=1.0, extra_tokens=1.0)
     )
+    # Decay of an exponential moving average of the trained parameters, which evaluation and export then read in their
+    # place; 0 keeps none. The average begins at the first step, without the initial values' weight.
+    average: float = 0.0
 
 
 def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
@@ -57,7 +60,18 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
     adamw = optax.adamw(
         schedule(config, steps), config.b1, config.b2, config.eps, weight_decay=config.weight_decay, mask=decayed
     )
-    return optax.chain(optax.clip_by_global_norm(config.clip), adamw, _scaled(config))
+    average = [_averaged(config.average)] if config.average else []
+    return optax.chain(optax.clip_by_global_norm(config.clip), adamw, _scaled(config), *average)
+
+
+def _averaged(decay: float) -> optax.GradientTransformation:
+    """Changes nothing, and keeps the average of the parameters that the updates give, as `optax.ema` does."""
+    ema = optax.ema(decay)
+
+    def update(updates, state, params):
+        return updates, ema.update(optax.apply_updates(params, updates), state)[1]
+
+    return optax.GradientTransformation(ema.init, update)
 
 
 def _scaled(config: OptimizerConfig) -> optax.GradientTransformation:
