@@ -37,6 +37,7 @@ setup(
         'absl-py',
         'array-record>=0.8',
         'etils',
+        'filelock',  # JAX limits the size of its compilation cache with it.
         'flax>=0.12.8',
         'grain>=0.2.18',
         'importlib-resources',  # TensorFlow Datasets needs it to build and does not declare it.

@@ -53,6 +53,7 @@ from flamingo_jax.training.optimizer import OptimizerConfig, make_optimizer
 from flamingo_jax.training.progress import Profile, Progress, Skipped
 from flamingo_jax.training.state import new_state
 from flamingo_jax.training.step import make_step
+from flamingo_jax.training.watchdog import Watchdog
 
 
 def train(config: ConfigDict, workdir: str) -> dict[str, float]:
@@ -64,12 +65,13 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
         kept.
       ValueError, FileNotFoundError: bad input. Raised before anything is computed.
     """
+    began = time.perf_counter()
     parts = assemble(config)
     model, sources = parts.model, parts.sources
     profile = Profile(config.profile, workdir)
     mesh = meshes.make_mesh(**config.mesh)
     for name, source in sources.items():
-        meshes.check_batch(name, source.batch_size, config.micro_batches, mesh)
+        meshes.check_batch(name, source.batch_size, source.micro_batches, mesh)
     rows = meshes.batch_sharding(mesh)
     read = (parts.tokenizer, parts.pictures)
     readable = pipeline.batches(sources, *read, config.seed, rows)
@@ -81,7 +83,7 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
     checkpoints = Checkpoints(
         workdir, config.keep_checkpoints, about, recipe=described, resume_changed=config.resume_changed
     )
-    optimizer = make_optimizer(OptimizerConfig(**config.optimizer), config.steps)
+    optimizer = make_optimizer(OptimizerConfig(**config.optimizer.to_dict()), config.steps)
     state = new_state(model, optimizer, parts.trained, seed=config.seed, mesh=mesh)
     frozen = parts.read_frozen(mesh)
     _write_run(workdir, config, parts, about)
@@ -104,7 +106,7 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
         model,
         optimizer,
         weights,
-        micro_batches=config.micro_batches,
+        micro_batches={name: source.micro_batches for name, source in sources.items()},
         noise=NoiseConfig(**config.noise),
         shardings=shardings,
     )
@@ -113,7 +115,6 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
         held_out_batches,
         held_out,
         number=config.validation_batches,
-        micro_batches=config.micro_batches,
         shardings=shardings,
     )
     first, due = int(state.step), False
@@ -121,10 +122,22 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
     _print_sizes(state.params, frozen)
     operations = flops.train_step(model.config, parts.trained, sources)['total'] / len(turns)
     peak = topology.peak_flops(jax.devices()[0].device_kind)
+
+    def useful(name: str, counts: dict[str, float]) -> float:
+        work = flops.useful(model.config, sources[name], counts)
+        return flops.operations(model.config, parts.trained, sources[name], work)['total']
+
     progress = Progress(
-        workdir, config, first, flops=operations, peak=peak and peak * jax.device_count(), skipped=skipped
+        workdir,
+        config,
+        first,
+        flops=operations,
+        useful=useful,
+        peak=peak and peak * jax.device_count(),
+        skipped=skipped,
+        began=began,
     )
-    with processes.Preemption() as preemption:
+    with processes.Preemption() as preemption, Watchdog(config.hang_seconds) as watchdog:
         for step in range(first + 1, config.steps + 1):
             waited = time.perf_counter()
             # The previous step is still running: devices compute while the next batch is read and copied to them.
@@ -139,6 +152,7 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
             positions = positions | {name: positions[name] + 1 for name in turn}
             # Metrics are read one step late. Reading those of this step would wait for it and leave the devices idle.
             progress.add(step, metrics, waited)
+            watchdog.step_ended()
             checkpoints.raise_if_failed()
             preempted = preemption.reached(step)
             if validate and not preempted and (step % config.validate_every == 0 or step == config.steps):

@@ -83,6 +83,8 @@ def _frozen_paths(file: pathlib.Path) -> dict[str, str]:
 def read_latest(workdir: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, Any], int]:
     """The newest whole checkpoint of a run: (about, trained trees on one device, step).
 
+    If the run keeps an average of its parameters (`config.optimizer.average`), the trees are that average.
+
     Raises:
       FileNotFoundError: the run has no finished checkpoint.
       OSError: every checkpoint is damaged.
@@ -104,21 +106,34 @@ def _newest(workdir: str | pathlib.Path) -> pathlib.Path:
 
 
 def _read(checkpoint: pathlib.Path, shardings: dict[str, Any], dtype: DTypeLike | None = None) -> Params:
-    """Trained trees into their shards; None is the default device. The optimizer's state is not read."""
-    stored = ocp.metadata(checkpoint).metadata
+    """Trained trees, or their average if the run keeps one, into their shards; None is the default device.
+
+    Of the optimizer's state, nothing else is read.
+    """
+    found = ocp.metadata(checkpoint)
+    decay = found.custom_metadata.get('recipe', {}).get('optimizer.average', 0)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
-    def abstract(leaf, sharding):
-        kind = dtype if dtype is not None and jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype
-        return jax.ShapeDtypeStruct(leaf.shape, kind, sharding=sharding)
+    def cast_to(leaf):
+        return dtype if dtype is not None and jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype
 
-    wanted = jax.tree.map(lambda _: ocp.PLACEHOLDER, stored)
+    def abstract(leaf, sharding):
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype if decay else cast_to(leaf), sharding=sharding)
+
+    wanted = jax.tree.map(lambda _: ocp.PLACEHOLDER, found.metadata)
+    stored, place = (tree['opt_state'][-1] if decay else tree for tree in (found.metadata, wanted))
+    trees = 'ema' if decay else 'params'
     for name, sharding in shardings.items():
-        tree = stored['params'][name]
+        tree = stored[trees][name]
         sharding = jax.tree.map(lambda _: device, tree) if sharding is None else sharding
-        wanted['params'][name] = jax.tree.map(abstract, tree, sharding)
-    params = ocp.load(checkpoint, wanted)['params']
-    return {name: params[name] for name in shardings}
+        place[trees][name] = jax.tree.map(abstract, tree, sharding)
+    if not decay:
+        params = ocp.load(checkpoint, wanted)['params']
+        return {name: params[name] for name in shardings}
+    place['count'] = jax.ShapeDtypeStruct((), stored['count'].dtype, sharding=device)
+    average = ocp.load(checkpoint, wanted)['opt_state'][-1]
+    whole = 1 - decay ** int(average['count'])  # As `optax.ema` corrects it: it began at 0.
+    return {name: jax.tree.map(lambda x: (x / whole).astype(cast_to(x)), average['ema'][name]) for name in shardings}
 
 
 def steps(folder: pathlib.Path) -> list[int]:

@@ -26,6 +26,7 @@ from flamingo_jax.training.state import TrainState, is_finite
 
 # Keys of a recipe that may change when a run resumes: the learning rate is often lowered.
 MAY_CHANGE = 'optimizer.'
+AVERAGE = 'optimizer.average'  # Whether there is one may not: it is a part of the state.
 
 
 class Checkpoints:
@@ -77,6 +78,12 @@ class Checkpoints:
 
         ValueError if they differ, unless `resume_changed`. {} is unknown.
         """
+        was, now = (bool(recipe.get(AVERAGE)) for recipe in (before, self._recipe))
+        if before and was != now:
+            raise ValueError(
+                f'The run in {self._folder} began {"with" if was else "without"} an average of its parameters. Set '
+                f'config.{AVERAGE} {"to its decay" if was else "to 0"}, or take another --workdir.'
+            )
         # A key that only one side has was added or removed in between.
         shared = sorted(before.keys() & self._recipe.keys())
         different = {key: f'{key} (there {before[key]!r}, here {self._recipe[key]!r})' for key in shared}
