@@ -37,7 +37,6 @@ import functools
 import itertools
 import json
 import math
-import pathlib
 import platform
 import re
 import time
@@ -57,7 +56,7 @@ from flamingo_jax.evaluation.pools import Pools
 from flamingo_jax.evaluation.setting import batched, measure, prompt_of
 from flamingo_jax.evaluation.task import Task, make
 from flamingo_jax.evaluation.unfinished import Unfinished
-from flamingo_jax.files import write_whole
+from flamingo_jax.files import Path, as_path, write_whole
 from flamingo_jax.inference import pretrained
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.inputs.prompts import encode_prompt
@@ -143,10 +142,10 @@ def evaluate(config: ConfigDict, checkpoint: str, workdir: str, lm: str = '') ->
     return rows
 
 
-def _file(workdir: str, folder: str, row: report.Row, suffix: str) -> pathlib.Path:
+def _file(workdir: str, folder: str, row: report.Row, suffix: str) -> Path:
     """A file of one row, in a folder that exists."""
     name = f'{row.task}_{row.answers}_{row.support}_{row.shots}_shots_seed_{row.seed}'
-    path = pathlib.Path(workdir) / folder / (re.sub('[^A-Za-z0-9_-]+', '_', name) + suffix)
+    path = as_path(workdir) / folder / (re.sub('[^A-Za-z0-9_-]+', '_', name) + suffix)
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 

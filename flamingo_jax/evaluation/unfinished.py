@@ -8,11 +8,11 @@ It is removed when the reports are written. The same command finds it and goes o
 import base64
 import dataclasses
 import json
-import pathlib
 from typing import Any
 
 from flamingo_jax.evaluation.contact_sheet import Example
 from flamingo_jax.evaluation.report import Row, Score, as_json
+from flamingo_jax.files import as_path, write_whole
 
 FILE = 'unfinished.jsonl'
 
@@ -27,9 +27,10 @@ class Unfinished:
 
         ValueError if they are of another evaluation; the message names the first difference.
         """
-        self._file = pathlib.Path(workdir) / FILE
+        self._file = as_path(workdir) / FILE
         self._about = json.loads(as_json(about))
         self._done: dict[str, tuple[Row, list[Example]]] = {}
+        self._lines = [json.dumps(self._about) + '\n']
         if not self._file.is_file():
             return
         head, *lines = self._file.read_text(encoding='utf-8').splitlines(keepends=True) or ['']
@@ -43,6 +44,7 @@ class Unfinished:
                 f'{self._file} has an unfinished evaluation, which differs in {different}. Finish it, remove the '
                 'file, or give another --workdir.'
             )
+        self._lines += lines
         for line in lines:
             row, examples = _read(json.loads(line))
             self._done[_key(row.task, row.shots, row.support, row.answers, row.seed)] = row, examples
@@ -57,16 +59,12 @@ class Unfinished:
     def add(self, row: Row, examples: list[Example]) -> None:
         """Writes a row to disk."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        if not self._done:
-            self._file.write_text(json.dumps(self._about) + '\n', encoding='utf-8')
-        elif not self._file.read_bytes().endswith(b'\n'):
-            self._file.write_bytes(self._file.read_bytes().rpartition(b'\n')[0] + b'\n')
         self._done[_key(row.task, row.shots, row.support, row.answers, row.seed)] = row, examples
         fields = [dataclasses.asdict(example) for example in examples]
         for example in fields:
             example['chunks'] = [(data and base64.b64encode(data).decode(), text) for data, text in example['chunks']]
-        with open(self._file, 'a', encoding='utf-8') as file:
-            file.write(json.dumps(dict(row=dataclasses.asdict(row), examples=fields)) + '\n')
+        self._lines.append(json.dumps(dict(row=dataclasses.asdict(row), examples=fields)) + '\n')
+        write_whole(self._file, ''.join(self._lines).encode())  # In a bucket, nothing can be added to a file.
 
     def remove(self) -> None:
         """Removes the file. Call it when the reports are written."""
