@@ -59,10 +59,12 @@ setup(
     extras_require={
         'tpu': ['jax[tpu]'],
         'cuda': ['jax[cuda13]'],
+        'gcs': ['gcsfs'],  # Paths at gs://.
+        's3': ['s3fs'],  # Paths at s3://.
         'films': ['av'],  # Video files. Animated pictures need nothing.
         'demo': ['starlette', 'uvicorn'],  # The page, python -m flamingo_jax.demo.
         'browser': ['playwright'],  # To test the page in a Chromium that is installed.
-        'data': ['cairosvg'],  # To build data/picture_dictionary.
+        'data': ['cairosvg'],  # To build data/picture_dictionary, data/icons and data/clip_art.
         # For WUPS (NExT-QA) and for stems of OK-VQA: flamingo_jax/evaluation/english.py.
         'english': ['inflection', 'nltk'],
         # To build data sets of documents. fastwarc and resiliparse read web pages; warcio writes them.
@@ -73,6 +75,7 @@ setup(
             *('av', 'beartype', 'cairosvg', 'gguf', 'pytest', 'pytest-xdist', 'ruff', 'setuptools'),
             *('apache-beam>=2.77', 'fastwarc>=2', 'resiliparse>=2', 'stopwordsiso>=0.7', 'warcio>=1.8', 'zstandard'),
             *('starlette', 'uvicorn'),
+            *('gcsfs', 'gcp-storage-emulator', 'moto[s3,server]', 's3fs'),  # Buckets on the loopback.
         ],
         # OpenFlamingo's own requirements are of 2023, lmms-eval's are many, and only files of theirs are read:
         # pip install --no-deps open-flamingo==2.0.1 lmms-eval==0.7.3

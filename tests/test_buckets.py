@@ -1,17 +1,30 @@
 """What is in a bucket is there as a whole or not at all, at gs:// and at s3://, while requests fail and writers die."""
 
 import contextlib
+import pathlib
+import random
+import signal
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
 
-from flamingo_jax import files
+import flamingo_jax
+from data.pairs.build import Pairs
+from flamingo_jax import convert, files
+from flamingo_jax.building import write as building
+from flamingo_jax.evaluate import evaluate
 from flamingo_jax.inference import bundle
 from flamingo_jax.inference.run import newest_whole, read_latest
+from flamingo_jax.inputs.sources.array_record import open_split
 from flamingo_jax.training.checkpoint import Checkpoints
 from flamingo_jax.training.progress import Skipped
+from tests.building.readers.published import SETS
 from tests.object_stores import STORES
+from tests.test_evaluate import small
+from tests.tiny_run import ROOT, SAMPLE, make_parts
 from tests.training.test_checkpoint import RECIPE, a_state, assert_restores, write
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
@@ -142,3 +155,66 @@ def test_a_bundle_is_whole_or_none_after_a_kill_at_any_request(store, place, con
     assert whole == 1
     with pytest.raises(FileExistsError, match='exists already'):
         bundle.save(place / 'model', config, params, tokenizer=tokenizer, image_tag='text', card='')
+
+
+def test_a_data_set_is_built_from_a_bucket_into_a_bucket(store, place, tmp_path, monkeypatch):
+    """The same bytes as on this machine, and after a kill at any request either all of it or no data set."""
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    (tmp_path / 'raw').mkdir()
+    written = SETS['pairs'](tmp_path / 'raw')
+    here = building.build(Pairs, str(tmp_path / 'out'), source=str(written.path))
+    files.upload(tmp_path / 'raw', place / 'raw')
+    store.states = []
+    folder = building.build(Pairs, f'{place}/out', source=f'{place}/raw/*{written.path.suffix}')
+    states, store.states = store.states, None
+    assert str(folder) == f'{place}/out/{here.relative_to(tmp_path / "out")}'
+    for name in files.below(here):
+        if name != 'dataset_info.json':  # It says when it was made.
+            assert (folder / name).read_bytes() == (here / name).read_bytes(), name
+    records = list(open_split(here, 'train'))
+    opened = 0
+    for state in states:
+        store.go_back(state)
+        with contextlib.suppress(FileNotFoundError):
+            assert [record['id'] for record in open_split(folder, 'train')] == [record['id'] for record in records]
+            opened += 1
+    assert opened == 1
+    store.go_back(states[-2])  # Of what a killed build left, the next one is made.
+    assert files.below(building.build(Pairs, f'{place}/out', source=str(written.path))) == files.below(folder)
+
+
+@pytest.mark.long
+def test_a_run_is_killed_resumed_evaluated_and_exported_in_a_bucket(store, place, tmp_path, monkeypatch):
+    """Bundles, features, data set, workdirs and reports are all there; the parameters are those of a run on a disk."""
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    make_parts(place / 'parts')
+    files.upload(pathlib.Path(SAMPLE), place / 'data', last='dataset_info.json')
+    run = [sys.executable, str(ROOT / 'tests/tiny_run.py'), f'{place}/parts']
+    here = subprocess.run([*run, str(tmp_path / 'run'), '6'], cwd=ROOT, capture_output=True, text=True)
+    assert here.returncode == 0, here.stderr
+    rng, kills = random.Random(0), 0
+    while True:
+        begun = subprocess.Popen(
+            [*run, f'{place}/run', '6', f'--data={place}/data'], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        )
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            # Only once it has trained, so that it comes to an end.
+            while kills < 3 and begun.poll() is None and ' steps' not in begun.stderr.readline():
+                pass
+            begun.communicate(timeout=rng.uniform(0, 6) if kills < 3 else 300)
+        if begun.poll() == 0:
+            break
+        assert begun.poll() is None, 'it ended by itself'
+        begun.send_signal(signal.SIGKILL)
+        begun.communicate()
+        kills += 1
+    (_, expected, _), (_, found, step) = read_latest(tmp_path / 'run'), read_latest(place / 'run')
+    assert step == 6
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert any(name.startswith('events.out.tfevents') for name in files.below(place / 'run'))
+    evaluate(small(place / 'parts', data=f'{place}/data'), f'{place}/run', f'{place}/report')
+    assert {'report.json', 'report.png', 'contact_sheet.html', 'queries.jsonl'} <= set(files.below(place / 'report'))
+    convert.run(f'{place}/run', f'{place}/model')
+    loaded = flamingo_jax.load(f'{place}/model')
+    again = flamingo_jax.load(f'{place}/run')
+    assert loaded.generate(['x'], max_new_tokens=2) == again.generate(['x'], max_new_tokens=2)
