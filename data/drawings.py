@@ -7,8 +7,9 @@ of the dictionary's words with the same head noun.
 """
 
 import collections
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from flamingo_jax.building.write import Sources
 from flamingo_jax.inputs.sources.array_record import open_split
 
 SPLITS = ('train', 'validation', 'test')
+# Fields of a record of a picture set that a document's `meta` has too.
+ALIKE = ('concept', 'style', 'category', 'subcategory', 'heldout_languages', 'source', 'licence', 'artist')
 # WordNet's files of nouns (man 5 lexnames) -> category and subcategory, as in the picture dictionary.
 KINDS = {
     5: ('Animals & Nature', 'animal-wordnet'),
@@ -140,33 +143,28 @@ class Pictures(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         )
 
     def _split_generators(self, dl_manager):
-        return {split: self._examples(dl_manager.manual_dir, split) for split in SPLITS}
+        records = {split: open_split(str(dl_manager.manual_dir), split) for split in SPLITS}
+        about = {split: [json.loads(record['meta']) for record in records[split]] for split in SPLITS}
+        pictures = collections.Counter(one['artist'] for some in about.values() for one in some)
+        for one in itertools.chain(*about.values()):
+            one['style'] = self.style(one, pictures[one['artist']])
+        return {split: self._examples(records[split], about[split]) for split in SPLITS}
 
     def _generate_examples(self):
         raise NotImplementedError('`_split_generators` gives them.')
 
-    def _examples(self, documents: Path, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        records = open_split(str(documents), split)
-        about = [json.loads(record['meta']) for record in records]
+    def _examples(self, records: Sequence[Any], about: Sequence[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         drawn = collections.defaultdict(set)
         for one in about:
-            drawn[one['concept']].add(self.style(one))
+            drawn[one['concept']].add(one['style'])
         for record, one in zip(records, about, strict=True):
-            if len(drawn[one['concept']]) < self.FEWEST:
-                continue
-            languages = sorted(one['names'])
-            yield (
-                record['id'].decode(),
-                {
-                    'frames': [next(image for image in record['images'] if image)],
-                    'style': self.style(one),
-                    'languages': languages,
-                    'names': [one['names'][language] for language in languages],
-                    **{key: one[key] for key in ('concept', 'category', 'subcategory', 'source', 'licence', 'artist')},
-                    'heldout_languages': one['heldout_languages'],
-                },
-            )
+            if len(drawn[one['concept']]) >= self.FEWEST:
+                languages = sorted(one['names'])
+                names = [one['names'][language] for language in languages]
+                frames = [next(image for image in record['images'] if image)]
+                alike = {key: one[key] for key in ALIKE}
+                yield record['id'].decode(), dict(frames=frames, languages=languages, names=names, **alike)
 
-    def style(self, about: dict[str, Any]) -> str:
-        """The style of a picture."""
+    def style(self, about: dict[str, Any], pictures: int) -> str:
+        """The style of a picture whose artist has so many."""
         return about['style']

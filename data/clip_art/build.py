@@ -28,8 +28,7 @@ from data import building, drawings
 from flamingo_jax.building.readers import clip_art
 from flamingo_jax.building.readers.builder import summary
 
-# Artists with 20 pictures or more.
-PROLIFIC = ()
+PROLIFIC = 20  # Pictures of an artist whose style has a name of its own.
 
 
 class Pairs(drawings.Drawings, skip_registration=True):
@@ -49,9 +48,9 @@ class Pictures(drawings.Pictures, skip_registration=True):
     name = 'clip_art'
     FEWEST = 1
 
-    def style(self, about: dict[str, Any]) -> str:
+    def style(self, about: dict[str, Any], pictures: int) -> str:
         """The artist's, if there are many pictures."""
-        return f'clip-art {about["artist"]}' if about['artist'] in PROLIFIC else 'clip-art'
+        return f'clip-art {about["artist"]}' if pictures >= PROLIFIC else 'clip-art'
 
 
 def main() -> None:

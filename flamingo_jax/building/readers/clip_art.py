@@ -62,10 +62,10 @@ def read(path: str, name: str, pictures: Any, things: Things, english: frozenset
         return
     thing = things[phrase]
     sentence = ''
-    for text in (description, title):
+    for text in (description, title.partition('|')[0].strip()):
         words = re.findall(r"[a-z']+", text.lower())
         if len(words) > len(thing.name.split()) and all(word in english for word in words):
-            sentence = text if text.endswith(('.', '!', '?')) else f'{text}.'
+            sentence = text[0].upper() + text[1:] + ('' if text.endswith(('.', '!', '?')) else '.')
             break
         if text:
             yield Dropped('text_not_english', 'text', name, excerpt=text)
