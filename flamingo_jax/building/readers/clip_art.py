@@ -1,9 +1,9 @@
 """Clip art, an SVG file each, with title, description, keywords, artist and licence in its RDF.
 
-What a picture shows is said by its title, else by its keywords; the first phrase that names a thing counts. Titles are
-often of a series ('Lemon SVG theme'), addresses, numbers, or in another language: then no phrase names a thing, or only
-a keyword does. The sentence is the description, if it is one and is in English; else the title, if it is more than the
-thing's name.
+What a picture shows is said by its title, its file's name or its keywords; the first phrase that names a thing counts.
+Titles are often of a series ('Lemon SVG theme'), addresses, numbers, or in another language: then no phrase names a
+thing, or only a keyword does. Keywords that are the names of its folders tell a kind, not the thing. The sentence is
+the description or the title, if it names the thing with more words, all of them English.
 """
 
 import html
@@ -25,6 +25,10 @@ ADDRESS = re.compile(r'@|://|www\.|\bhash\(|\.svg', re.IGNORECASE)
 NUDE = re.compile(r'\b(nude|naked|sexy|erotic|bikini|lingerie)\b', re.IGNORECASE)
 MOST_KEYWORDS = 8
 LONGEST_PHRASE = 4  # Words.
+# Keywords that tell a kind.
+KINDS = frozenset(
+    'mammal animal transport transportation vehicle office computer plant icon road food clothing'.split()
+)
 
 
 def read(path: str, name: str, pictures: Any, things: Things, english: frozenset[str]) -> Iterator[Document | Dropped]:
@@ -51,12 +55,15 @@ def read(path: str, name: str, pictures: Any, things: Things, english: frozenset
     if ADDRESS.search(title):
         yield Dropped('title_is_address', 'text', name, excerpt=title)
         title = ''
-    phrase = next((found for text in (title, *keywords) if (found := named(text, things))), None)
+    folders = {word.rstrip('s') for word in re.findall('[a-z]+', name.lower().rpartition('/')[0])} | KINDS
+    keywords = [word for word in keywords if not ADDRESS.search(word) and word.lower().rstrip('s') not in folders]
+    stem = re.sub('[_-]', ' ', pathlib.PurePath(name).stem)
+    phrase = next((found for text in (title, stem, *keywords) if (found := named(text, things))), None)
     if phrase is None:
         yield Dropped('title_of_no_thing', 'picture', name, excerpt=said)
         return
     try:
-        picture = draw(svg)
+        picture = draw(svg, on_page=True)
     except ValueError as error:
         yield Dropped('picture_damaged', 'picture', name, excerpt=str(error))
         return
@@ -64,7 +71,8 @@ def read(path: str, name: str, pictures: Any, things: Things, english: frozenset
     sentence = ''
     for text in (description, title.partition('|')[0].strip()):
         words = re.findall(r"[a-z']+", text.lower())
-        if len(words) > len(thing.name.split()) and all(word in english for word in words):
+        more = len(words) > len(phrase.split()) and phrase in ' '.join(words)
+        if more and all(word in english for word in words):
             sentence = text[0].upper() + text[1:] + ('' if text.endswith(('.', '!', '?')) else '.')
             break
         if text:

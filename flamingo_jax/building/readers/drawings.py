@@ -6,15 +6,19 @@ A drawing is kept if a phrase that is said of it names a thing. Which phrases do
 
 import io
 import json
+import re
 import zlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import PIL.Image
+import PIL.ImageChops
 
 from flamingo_jax.building.document import Document
 
 SIZE = 128  # Pixels, as in the picture dictionary.
+# A picture or a style that is not in the file itself: nothing else is read.
+OUTSIDE = re.compile(r'''(?:xlink:)?href\s*=\s*("\s*(?!#|data:|\s)[^"]*"|'\s*(?!#|data:|\s)[^']*')''', re.IGNORECASE)
 
 
 class Thing(NamedTuple):
@@ -48,25 +52,44 @@ def document(id: str, picture: bytes, thing: Thing, about: Mapping[str, Any], se
     return Document(id, ['', sentence], [picture, b''], [0.0, 1.0], meta=json.dumps(meta, ensure_ascii=False))
 
 
-def draw(svg: str) -> bytes:
+def draw(svg: str, on_page: bool = False) -> bytes:
     """A WebP of SIZE pixels, in the middle of a white square.
+
+    on_page: what is drawn may be small on a large page. It is cut out and enlarged.
 
     Raises:
       ValueError: it cannot be drawn, or nothing is to be seen.
     """
-    import cairosvg  # Only drawings need it, and its libcairo.
+    import resvg_py  # Only drawings need it.
 
+    side = (8 if on_page else 2) * SIZE
     try:
-        # By default it reads nothing outside of the file, and expands no entities.
-        size = dict(output_width=2 * SIZE, output_height=2 * SIZE)
-        png = cairosvg.svg2png(svg.encode(), background_color='white', **size)
-    except (MemoryError, KeyboardInterrupt):
-        raise
-    except Exception as error:  # Of the parser, of cairo, and of arithmetic.
+        png = resvg_py.svg_to_bytes(
+            svg_string=OUTSIDE.sub(' ', svg), background='white', width=side, height=side, skip_system_fonts=True
+        )
+    except (ValueError, OverflowError) as error:
         raise ValueError(f'{type(error).__name__}: {error}') from error
-    picture = PIL.Image.open(io.BytesIO(png)).convert('RGB').resize((SIZE, SIZE), PIL.Image.Resampling.LANCZOS)
+    drawn = PIL.Image.open(io.BytesIO(bytes(png))).convert('RGB')  # It keeps the proportions.
+    picture = PIL.Image.new('RGB', (side, side), 'white')
+    picture.paste(drawn, ((side - drawn.width) // 2, (side - drawn.height) // 2))
+    if on_page:
+        picture = _cut_out(picture)
+    picture = picture.resize((SIZE, SIZE), PIL.Image.Resampling.LANCZOS)
     if max(high - low for low, high in picture.getextrema()) < 16:
         raise ValueError('nothing is to be seen')
     made = io.BytesIO()
     picture.save(made, 'WEBP', quality=90, method=4)
     return made.getvalue()
+
+
+def _cut_out(picture: PIL.Image.Image) -> PIL.Image.Image:
+    """The smallest square around what is not white, with a margin."""
+    white = PIL.Image.new('RGB', picture.size, 'white')
+    box = PIL.ImageChops.difference(picture, white).getbbox()
+    if box is None:
+        return picture
+    width, height = box[2] - box[0], box[3] - box[1]
+    side = max(width, height) * 17 // 16 + 1
+    square = PIL.Image.new('RGB', (side, side), 'white')
+    square.paste(picture.crop(box), ((side - width) // 2, (side - height) // 2))
+    return square

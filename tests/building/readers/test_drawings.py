@@ -74,13 +74,17 @@ def test_a_drawing_reads_no_other_file(tmp_path):
         draw(f'{bomb}<svg {head}><text y="8">&b;</text></svg>')
 
 
-def a_file(tmp_path, title, keywords=(), description='', licence='http://web.resource.org/cc/PublicDomain', body=SQUARE):
+def a_file(
+    tmp_path, title, keywords=(), description='', licence='http://web.resource.org/cc/PublicDomain', body=SQUARE
+):
     said = ''.join(f'<rdf:li>{word}</rdf:li>' for word in keywords)
     rdf = f'<dc:title>{title}</dc:title><dc:description>{description}</dc:description>{said}'
     creator = '<dc:creator><cc:Agent><dc:title>Ann &amp; Bo</dc:title></cc:Agent></dc:creator>'
     names = 'xmlns:rdf="r" xmlns:cc="c" xmlns:dc="d" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 12 12"'
     path = tmp_path / 'one.svg'
-    path.write_text(f'<svg {names}><metadata>{rdf}{creator}<cc:license rdf:resource="{licence}"/></metadata>{body}</svg>')
+    path.write_text(
+        f'<svg {names}><metadata>{rdf}{creator}<cc:license rdf:resource="{licence}"/></metadata>{body}</svg>'
+    )
     return str(path)
 
 
