@@ -137,9 +137,9 @@ def test_a_damaged_checkpoint_is_put_aside(place, about, capsys):
     assert sorted(entry.name for entry in (place / 'checkpoints').iterdir()) == ['1', 'damaged-2']
 
 
-def test_a_bundle_is_whole_or_none_after_a_kill_at_any_request(store, place, config, params, sentencepiece, tokenizer):
+def test_a_bundle_is_whole_or_none_after_a_kill_at_any_request(store, place, config, params):
     store.states = []
-    bundle.save(place / 'model', config, params, tokenizer=tokenizer, image_tag='text', card='# A card')
+    bundle.save(place / 'model', config, params, tokenizer=None, image_tag='text', card='# A card')
     states, store.states = store.states, None
     whole = 0
     for state in states:
@@ -149,12 +149,11 @@ def test_a_bundle_is_whole_or_none_after_a_kill_at_any_request(store, place, con
         except FileNotFoundError:
             continue
         whole += 1
-        assert found.tokenizer().model == sentencepiece
         for name in params:
             assert jax.tree.all(jax.tree.map(np.array_equal, found.params(name), params[name]))
     assert whole == 1
     with pytest.raises(FileExistsError, match='exists already'):
-        bundle.save(place / 'model', config, params, tokenizer=tokenizer, image_tag='text', card='')
+        bundle.save(place / 'model', config, params, tokenizer=None, image_tag='text', card='')
 
 
 def test_a_data_set_is_built_from_a_bucket_into_a_bucket(store, place, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from flamingo_jax.building.document import Document
 
 SIZE = 128  # Pixels, as in the picture dictionary.
 # A picture or a style that is not in the file itself: nothing else is read.
-OUTSIDE = re.compile(r'''(?:xlink:)?href\s*=\s*("\s*(?!#|data:|\s)[^"]*"|'\s*(?!#|data:|\s)[^']*')''', re.IGNORECASE)
+OUTSIDE = re.compile(r"""(?:xlink:)?href\s*=\s*("\s*(?!#|data:|\s)[^"]*"|'\s*(?!#|data:|\s)[^']*')""", re.IGNORECASE)
 
 
 class Thing(NamedTuple):
