@@ -64,9 +64,9 @@ def draw(svg: str, on_page: bool = False) -> bytes:
 
     side = (8 if on_page else 2) * SIZE
     try:
-        png = resvg_py.svg_to_bytes(
-            svg_string=OUTSIDE.sub(' ', svg), background='white', width=side, height=side, skip_system_fonts=True
-        )
+        svg, shown = OUTSIDE.sub(' ', svg), dict(background='white', width=side, height=side)
+        # Without a number of dots, sizes in millimetres and points are none.
+        png = resvg_py.svg_to_bytes(svg_string=svg, **shown, dpi=96.0, skip_system_fonts=True)
     except (ValueError, OverflowError) as error:
         raise ValueError(f'{type(error).__name__}: {error}') from error
     drawn = PIL.Image.open(io.BytesIO(bytes(png))).convert('RGB')  # It keeps the proportions.
