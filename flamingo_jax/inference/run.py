@@ -27,7 +27,7 @@ CHECKSUMS = 'checksums.json'
 class Run:
     """The newest checkpoint of a training run, and the bundles of the trees that it did not train."""
 
-    path: pathlib.Path  # The checkpoint.
+    path: Path  # The checkpoint.
     config: FlamingoConfig
     image_tag: str | None
     tokenizer: Tokenizer
