@@ -139,6 +139,17 @@ def remove(folder: Path, first: str = '') -> None:
         store.rm(name, recursive=True)
 
 
+def move(folder: Path, to: Path) -> None:
+    """Gives a folder another name, in a bucket object by object."""
+    if not in_bucket(folder):
+        folder.rename(to)
+        return
+    (store, name), (_, other) = _store(folder), _store(to)
+    for file in below(folder):
+        store.cp_file(f'{name}/{file}', f'{other}/{file}')
+    remove(folder)
+
+
 def upload(folder: pathlib.Path, out: Path, last: str = '') -> None:
     """Copies the files of a folder of this machine into a folder of a bucket, the file `last` after all others."""
     store, name = _store(out)

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from flamingo_jax.files import Path, as_path, in_bucket, remove, write_whole
+from flamingo_jax.files import Path, as_path, in_bucket, move, remove, write_whole
 from flamingo_jax.inference.run import CHECKSUMS, digests, newest_whole, steps, unfinished
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.parallel import processes
@@ -101,7 +101,7 @@ class Checkpoints:
             if step > self._newest:
                 aside = self._folder / f'damaged-{step}'
                 remove(aside)
-                (self._folder / str(step)).rename(aside)
+                move(self._folder / str(step), aside)
         for left in unfinished(self._folder):
             remove(left)
 
