@@ -200,10 +200,10 @@ def test_a_run_is_killed_resumed_evaluated_and_exported_in_a_bucket(store, place
             # Only once it has trained, so that it comes to an end.
             while kills < 3 and begun.poll() is None and ' steps' not in begun.stderr.readline():
                 pass
-            begun.communicate(timeout=rng.uniform(0, 6) if kills < 3 else 300)
+            said = begun.communicate(timeout=rng.uniform(0, 6) if kills < 3 else 300)[1]
         if begun.poll() == 0:
             break
-        assert begun.poll() is None, 'it ended by itself'
+        assert begun.poll() is None, said
         begun.send_signal(signal.SIGKILL)
         begun.communicate()
         kills += 1

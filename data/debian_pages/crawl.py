@@ -46,7 +46,7 @@ MANUALS = {
         'usr/share/doc/kicad/help/*',
         'https://docs.kicad.org/9.0',
         '2025-05-01T00:00:00Z',
-        'GPL-3.0-or-later or CC-BY-3.0 (KiCad documentation team)',
+        'GPL-3.0-or-later (KiCad developers)',
     ),
     'scikit-learn': Manual(
         'python-sklearn-doc',

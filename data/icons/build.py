@@ -1,4 +1,4 @@
-"""Icons by 180 artists, as pairs with sentences and as a picture set.
+"""Icons of 189 sets, as pairs with sentences and as a picture set.
 
     data/icons/fetch.sh RAW
     python -m data.icons.build --raw=RAW --dictionary=DATA/picture_dictionary/full/1.0.0 --out=DATA
