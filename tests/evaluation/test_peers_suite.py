@@ -87,5 +87,5 @@ def test_every_answer_is_that_of_the_original_suite(both, kind, shots, tmp_path)
     expected = {id: answer.strip() for id, answer in expected.items()}
     different = {id: (ours[id], answer) for id, answer in expected.items() if ours[id] != answer}
     print(f'{name}, {kind}, {shots} shots: {len(set(ours.values()))} different answers; {len(different)} not equal')
-    assert len(set(ours.values())) > QUERIES / 4
+    assert len(set(ours.values())) > QUERIES / 5
     assert not different

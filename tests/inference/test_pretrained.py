@@ -318,7 +318,7 @@ def every_answer(pretrained, prompts):
     )
 
 
-@pytest.fixture(params=['the last picture', pytest.param('all pictures', marks=pytest.mark.long)])
+@pytest.fixture(params=['the last picture', 'all pictures'])
 def seeing(request, pretrained):
     """A model whose words see the last picture (paper), or all pictures before them (IDEFICS)."""
     xattn = dataclasses.replace(pretrained.config.xattn, only_last_image=request.param == 'the last picture')
@@ -326,6 +326,16 @@ def seeing(request, pretrained):
     return dataclasses.replace(pretrained, model=model)
 
 
+def test_answers_after_shared_examples_are_those_of_each_prompt_alone(pretrained, pictures, monkeypatch):
+    prompts = [[*shots_of(pictures), *query] for query in queries_of(pictures)[:2]]
+    expected = [pretrained.generate(prompt, 5) for prompt in prompts]
+    monkeypatch.setattr(remembered, 'WORTHWHILE', 16)
+    sharing = dataclasses.replace(pretrained)
+    assert sharing.generate(prompts, 5) == expected
+    assert len(sharing._beginnings._kept) == 1
+
+
+@pytest.mark.long
 def test_examples_that_prompts_share_are_read_once(seeing, pictures, monkeypatch):
     shots = shots_of(pictures)
     prompts = [[*shots, *query] for query in queries_of(pictures)]
