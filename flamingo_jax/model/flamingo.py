@@ -50,6 +50,11 @@ class Media(NamedTuple):
     keys_values: Any
 
     @property
+    def rows(self) -> int:
+        """The number of rows of media. Each may serve several rows of text, one after the other."""
+        return self.tokens.shape[0] if self.keys_values is None else jax.tree.leaves(self.keys_values)[0].shape[-4]
+
+    @property
     def length(self) -> int:
         """m, the number of media tokens per row."""
         if self.keys_values is None:
@@ -92,9 +97,9 @@ class Flamingo:
     def hidden(
         self,
         params: Params,
-        images: Float[Array, 'b n t s d_v']
-        | UInt8[Array, 'b n t height width 3']
-        | Float[Array, 'b n t height width 3']
+        images: Float[Array, 'c n t s d_v']
+        | UInt8[Array, 'c n t height width 3']
+        | Float[Array, 'c n t height width 3']
         | None,
         tokens: Int[Array, 'b l'],
         phi: Int[Array, 'b l'] | None = None,
@@ -108,14 +113,16 @@ class Flamingo:
 
         Args:
           params: the component trees.
-          images: pixels 0..255 (uint8 or float), or features that the trunk computed before ([b n t s d_v], five
-            dimensions). Rows with fewer than n images are padded at the end; padding is never attended to. None for
+          images: pixels 0..255 (uint8 or float), or features that the trunk computed before ([c n t s d_v], five
+            dimensions). Rows with fewer than n images are padded at the end; padding is never attended to. Each of the
+            c rows serves b / c rows of text, one after the other, which are not computed for each of them. None for
             text without pictures.
           tokens: text, padded at the end.
           phi: which image each token may see, if the data say so; None counts the <image> tags.
           text_noise: added to the embedded text in the pretraining of a language model (see `training/losses/`).
           document: which document of its row each token belongs to, if rows hold several; None: a row is one. Each is
-            computed as it would be alone. phi must then be given, and count the pictures of the row.
+            computed as it would be alone. phi must then be given, and count the pictures of the row. Rows that share
+            pictures have different documents.
 
         Returns:
           The input of `unembed`, in `dtype`.
@@ -312,7 +319,12 @@ class Flamingo:
             media = Media(jnp.zeros((y.shape[0], 0, c.media_width), self.dtype), None)
         if media is not None:
             r = c.media_tokens
-            seen = media_mask(phi, media.length // r, r, only_last_image=c.xattn.only_last_image, document=document)
+            # Rows that share their media (lines, beams) are seen as one row.
+            rows = media.rows, -1
+            of_document = None if document is None else document.reshape(rows)
+            last = c.xattn.only_last_image
+            seen = media_mask(phi.reshape(rows), media.length // r, r, only_last_image=last, document=of_document)
+            seen = seen.reshape(*phi.shape, media.length)
         windows = c.lm.windows or (0,)
 
         def gated(y, gate):

@@ -31,7 +31,7 @@ class Parts:
     start: dict[str, bundle.Bundle]  # The same for pretrained trees that are trained further.
     trained: tuple[str, ...]
     image_tag: str | None  # How the tokenizer writes <image>.
-    sources: dict[str, Source]
+    sources: dict[str, Source]  # Each with its own number of micro-batches.
 
     @property
     def pictures(self) -> PictureFormat:
@@ -79,6 +79,10 @@ def assemble(config: ConfigDict, bfloat16: bool | None = None, all_here: bool = 
       FileNotFoundError, ValueError: a bundle, a tokenizer or a field is missing or does not fit.
     """
     sources = {name: source_of(data) for name, data in config.datasets.items()}
+    sources = {
+        name: dataclasses.replace(source, micro_batches=source.micro_batches or config.micro_batches)
+        for name, source in sources.items()
+    }
     if config.start:
         fields, found, tokenizer, tag = _from_start(config)
     else:

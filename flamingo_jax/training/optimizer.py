@@ -1,6 +1,7 @@
 """AdamW as in the paper (appendix A.4.2): global-norm clip 1, decay 0.1 except the resampler, warm-up then constant."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +33,13 @@ class OptimizerConfig:
     b2: float = 0.999
     eps: float = 1e-8
     gate_factor: float = 1.0  # Factor of the learning rate for the tanh gates' alphas. Short runs need faster gates.
+    # Factor of the learning rate for each component tree; a tree that is missing has 1.
+    tree_factors: Mapping[str, float] = dataclasses.field(
+        default_factory=lambda: dict(vision=1.0, lm=1.0, lora=1.0, resampler=1.0, xattn=1.0, extra_tokens=1.0)
+    )
+    # Decay of an exponential moving average of the trained parameters, which evaluation and export then read in their
+    # place; 0 keeps none. The average begins at the first step, without the initial values' weight.
+    average: float = 0.0
 
 
 def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
@@ -63,7 +71,8 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
     adamw = optax.adamw(
         schedule(config, steps), config.b1, config.b2, config.eps, weight_decay=config.weight_decay, mask=decayed
     )
-    return optax.chain(_clip(config), adamw, _scale_gates(config.gate_factor))
+    average = [_averaged(config.average)] if config.average else []
+    return optax.chain(_clip(config), adamw, _scaled(config), *average)
 
 
 def _clip(config: OptimizerConfig) -> optax.GradientTransformation:
@@ -94,9 +103,20 @@ def is_stacked(name: str) -> bool:
     return name == 'layers' or name.startswith('rest_')
 
 
-def _scale_gates(factor: float) -> optax.GradientTransformation:
+def _averaged(decay: float) -> optax.GradientTransformation:
+    """Changes nothing, and keeps the average of the parameters that the updates give, as `optax.ema` does."""
+    ema = optax.ema(decay)
+
+    def update(updates, state, params):
+        return updates, ema.update(optax.apply_updates(params, updates), state)[1]
+
+    return optax.GradientTransformation(ema.init, update)
+
+
+def _scaled(config: OptimizerConfig) -> optax.GradientTransformation:
     def scale(path, update):
-        name = jax.tree_util.keystr(path[-1:], simple=True)
-        return update * jnp.asarray(factor, update.dtype) if name.startswith('alpha_') else update
+        tree, leaf = (jax.tree_util.keystr(part, simple=True) for part in (path[:1], path[-1:]))
+        factor = config.tree_factors.get(tree, 1.0) * (config.gate_factor if leaf.startswith('alpha_') else 1.0)
+        return update * jnp.asarray(factor, update.dtype)
 
     return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(scale, updates))

@@ -5,13 +5,17 @@ import numpy as np
 import optax
 import pytest
 
+from flamingo_jax.inference.run import read_latest
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.model.vision.beit import BEiTConfig
 from flamingo_jax.model.vision.efficientnet import EfficientNetConfig
 from flamingo_jax.model.vision.nfnet import NFNetConfig
 from flamingo_jax.model.vision.vit import ViTConfig
+from flamingo_jax.training.checkpoint import Checkpoints
 from flamingo_jax.training.optimizer import OptimizerConfig, _clip, is_stacked, make_optimizer, schedule
+from flamingo_jax.training.progress import Skipped
+from flamingo_jax.training.state import TrainState
 
 
 @pytest.fixture
@@ -61,6 +65,45 @@ def test_gates_have_a_learning_rate_of_their_own(params):
         np.testing.assert_array_equal(b['xattn']['query']['kernel'], a['xattn']['query']['kernel'])
         np.testing.assert_array_equal(b['resampler']['latents'], a['resampler']['latents'])
     assert np.any(plain[1]['xattn']['alpha_xattn']) and not np.any(plain[0]['xattn']['alpha_xattn'])
+
+
+def test_each_tree_may_have_a_learning_rate_of_its_own(params):
+    grads = jax.tree.map(jnp.ones_like, params)
+    plain = updates(OptimizerConfig(warmup_steps=0), params, grads, steps=1)[0]
+    factors = dict(resampler=0.1, xattn=3.0)
+    slower = updates(OptimizerConfig(warmup_steps=0, tree_factors=factors, gate_factor=2.0), params, grads, steps=1)[0]
+    np.testing.assert_allclose(slower['resampler']['latents'], 0.1 * plain['resampler']['latents'], rtol=1e-6)
+    np.testing.assert_allclose(slower['xattn']['query']['kernel'], 3 * plain['xattn']['query']['kernel'], rtol=1e-6)
+    np.testing.assert_allclose(slower['xattn']['alpha_xattn'], 6 * plain['xattn']['alpha_xattn'], rtol=1e-6)
+
+
+def test_an_average_of_the_parameters_is_kept_and_read(params, tmp_path):
+    """By hand over three steps, from the state and from a checkpoint; what is trained does not change."""
+    grads = jax.tree.map(jnp.ones_like, params)
+    kept, plain = OptimizerConfig(warmup_steps=0, average=0.75), OptimizerConfig(warmup_steps=0)
+    jax.tree.map(np.testing.assert_array_equal, updates(kept, params, grads), updates(plain, params, grads))
+    optimizer, now, seen = make_optimizer(kept, 10), params, []
+    state = optimizer.init(now)
+    for _ in range(3):
+        update, state = optimizer.update(grads, state, now)
+        now = optax.apply_updates(now, update)
+        seen.append(now)
+    weights = np.array([0.75**2, 0.75, 1.0]) / (0.75**2 + 0.75 + 1)
+    expected = jax.tree.map(lambda *each: sum(w * x for w, x in zip(weights, each, strict=True)), *seen)
+
+    def checkpoints(config):
+        about = dict(model=FlamingoConfig().to_json())
+        return Checkpoints(tmp_path, 1, about, recipe={'optimizer.average': config.average})
+
+    run = checkpoints(kept)
+    run.save(TrainState(jnp.int32(3), now, state, jax.random.key(0)), {}, Skipped())
+    run.close()
+    _, read, step = read_latest(tmp_path)
+    assert step == 3
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), read, expected)
+    assert not np.allclose(read['resampler']['latents'], now['resampler']['latents'], rtol=1e-6)
+    with pytest.raises(ValueError, match='with an average of its parameters. Set config.optimizer.average to its'):
+        checkpoints(plain)
 
 
 def test_gradients_are_clipped_by_their_global_norm(params):

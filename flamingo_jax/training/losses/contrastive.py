@@ -69,10 +69,8 @@ def loss_sum(
         loss=loss,
         answers=weight.sum(),
         right=right,
-        tokens=jnp.sum(batch.used, dtype=jnp.float32),
-        unreadable=jnp.sum(batch.unreadable, dtype=jnp.float32),
     )
-    return loss, sums
+    return loss, sums | batch.counts()
 
 
 def dense(
