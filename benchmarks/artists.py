@@ -21,12 +21,12 @@ if __name__ == '__main__':
 
 import dataclasses
 import functools
-import pathlib
 
 import jax
 import numpy as np
 
 from flamingo_jax.evaluation import rices
+from flamingo_jax.files import as_path
 from flamingo_jax.inference import bundle
 from flamingo_jax.inference.run import open_run
 from flamingo_jax.inputs.images import PictureFormat
@@ -39,9 +39,9 @@ SPLITS = ('train', 'validation', 'test')
 
 def trunk_of(path: str) -> tuple[FlamingoConfig, dict]:
     """The config and the trunk of a bundle, or of a run that trained it."""
-    if (pathlib.Path(path) / 'run.json').is_file():
-        run = open_run(pathlib.Path(path))
-        config, params = run.config, run.trained['vision']
+    if (as_path(path) / 'run.json').is_file():
+        run = open_run(as_path(path))
+        config, params = run.config, run.params('vision', np.float32)
     else:
         found = bundle.read(path)
         config, params = found.config, found.params('vision', np.float32)

@@ -1,7 +1,7 @@
 """Memory of a chip for the contrastive loss and its gradient: the ring, and the dense loss sharded by the compiler.
 
     pip install -e '.[plan]'
-    python benchmarks/contrastive_memory.py [--batch=16384] [--rows=32]
+    python benchmarks/contrastive_memory.py [--batch=16384] [--rows=32] [--chips 8 64 512 1024] [--ring]
 
 Compiled for TPU v4 by their own compiler; nothing is run. The towers are left out: `python -m flamingo_jax.plan
 --config=experiments/contrastive_nfnet_f6.py --topology=v4:8x8x8` compiles the whole step.
@@ -43,14 +43,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--batch', type=int, default=16_384)
     parser.add_argument('--rows', type=int, default=32)
+    parser.add_argument('--chips', type=int, nargs='*', choices=list(SHAPES), default=list(SHAPES))
+    parser.add_argument('--ring', action='store_true', help='leave the dense loss out')
     arguments = parser.parse_args()
     jax.config.update('jax_platforms', 'cpu')  # This process does not compute.
-    print('| chips | pairs | of a chip | ring, MB | dense, MB |\n|---|---|---|---|---|')
-    for chips, shape in SHAPES.items():
-        devices = topology.parse(f'v4:{shape}').devices()
+    kinds = ['ring, MB'] if arguments.ring else ['ring, MB', 'dense, MB']
+    print(f'| chips | pairs | of a chip | {" | ".join(kinds)} |\n|---|---|---|{"---|" * len(kinds)}')
+    for chips in arguments.chips:
+        devices = topology.parse(f'v4:{SHAPES[chips]}').devices()
         for batch in (arguments.batch, arguments.rows * chips):
-            sizes = [temporaries(devices, batch, chunked) for chunked in (True, False)]
-            print(f'| {chips:,} | {batch:,} | {batch // chips:,} | {sizes[0]:.1f} | {sizes[1]:.1f} |', flush=True)
+            sizes = [f'{temporaries(devices, batch, chunked=True):.1f}']
+            sizes += [] if arguments.ring else [f'{temporaries(devices, batch, chunked=False):.1f}']
+            print(f'| {chips:,} | {batch:,} | {batch // chips:,} | {" | ".join(sizes)} |', flush=True)
 
 
 if __name__ == '__main__':
