@@ -319,7 +319,7 @@ def training(pair: Pair, source: str, repeats: int) -> dict[str, Any]:
     used, unreadable = jnp.full(rows, ids.shape[1], jnp.int32), jnp.zeros(rows, jnp.int32)
     text = (jnp.asarray(ids), model.phi(jnp.asarray(ids)), jnp.ones(ids.shape), used, unreadable)
     batch = Interleaved(*text, **{'images' if source == 'pixels' else 'features': jnp.asarray(shown)})
-    step = make_step(model, optimizer, {'x': 1.0}, 1, NoiseConfig(), where)
+    step = make_step(model, optimizer, {'x': 1.0}, {'x': 1}, NoiseConfig(), where)
 
     def ours() -> float:
         kept[0], metrics = step(kept[0], frozen, {'x': batch})

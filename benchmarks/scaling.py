@@ -71,7 +71,7 @@ def machines_table(plans: list[tuple[str, dict[str, Any]]]) -> str:
     ]
     for size, one in plans:
         train, decode = one['train'], one['decode']
-        mesh = ' x '.join(map(str, one['mesh'].values())) + f', {one["micro_batches"]}'
+        mesh = f'{" x ".join(map(str, one["mesh"].values()))}, {_numbers(one)}'
         sizes = train['bytes']['peak'], decode['bytes']['peak'], train['chip_memory']
         held = ' | '.join(f'{size / GIB:.1f}' for size in sizes)
         speed = 'does not fit | | | '
@@ -84,6 +84,14 @@ def machines_table(plans: list[tuple[str, dict[str, Any]]]) -> str:
     return '\n'.join(lines)
 
 
+def _numbers(one: dict[str, Any]) -> str:
+    """The micro-batches of a plan: one number, or that of each data set."""
+    numbers = one['micro_batches']
+    if len(set(numbers.values())) == 1:
+        return str(next(iter(numbers.values())))
+    return ', '.join(f'{name} {number}' for name, number in numbers.items())
+
+
 def sweep_table(plans: list[dict[str, Any]]) -> str:
     """A table of the times of the three parts for growing numbers of chips."""
     lines = [
@@ -94,7 +102,8 @@ def sweep_table(plans: list[dict[str, Any]]) -> str:
     first = None
     for one in plans:
         train = one['train']
-        start = f'| {one["chips"]:,} | {sum(one["batch"].values()):,} | {one["micro_batches"]} | '
+        sequences = sum(size * one['lines'][name] for name, size in one['batch'].items())
+        start = f'| {one["chips"]:,} | {sequences:,} | {_numbers(one)} | '
         if not train['fits']:
             lines.append(f'{start}does not fit | | | | | | |')
             continue

@@ -100,7 +100,7 @@ def measure(shape: Shape, steps: int) -> str:
     since = time.perf_counter()
     step = programs.train_step(run)[0].compile()
     compiled = time.perf_counter() - since
-    optimizer = make_optimizer(OptimizerConfig(**config.optimizer), config.steps)
+    optimizer = make_optimizer(OptimizerConfig(**config.optimizer.to_dict()), config.steps)
     state = new_state(run.model, optimizer, run.trained, seed=0, mesh=mesh)
     like = run.frozen()
 

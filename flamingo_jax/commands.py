@@ -19,6 +19,7 @@ shows the traceback. `is_mistake` tells mistakes from bugs.
 import dis
 import os
 import pathlib
+import platform
 import re
 import sys
 import textwrap
@@ -31,6 +32,7 @@ from typing import NoReturn
 from absl import flags, logging
 
 flags.disclaim_key_flags()  # A flag that is defined here belongs to the command that calls it.
+PROGRAMS = 10 * 2**30  # Most bytes of compiled programs on disk; those not used for the longest time are removed.
 OURS = pathlib.Path(__file__).parents[1]
 OUR_ROOMS = tuple(str(OURS / name) + os.sep for name in ('flamingo_jax', 'data'))
 
@@ -46,6 +48,7 @@ def start(doc: str, config: bool = False, positional: bool = False) -> list[str]
     Returns:
       The arguments other than flags.
     """
+    _keep_programs()
     flags.DEFINE_bool('debug', False, 'Show the traceback of an error.')
     if config:
         from ml_collections import config_flags
@@ -138,6 +141,16 @@ def _say(message: str) -> None:
         sys.modules['tqdm'].tqdm.write(message, file=sys.stderr)
     else:
         print(message, file=sys.stderr)
+
+
+def _keep_programs() -> None:
+    """Keeps compiled programs for the next command, unless JAX's own variables say otherwise ('' keeps none).
+
+    A program for a CPU may not run on another one, so each machine has a folder of its own.
+    """
+    cache = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache')
+    os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(cache / 'flamingo_jax' / platform.node()))
+    os.environ.setdefault('JAX_COMPILATION_CACHE_MAX_SIZE', str(PROGRAMS))
 
 
 def _silence() -> None:

@@ -4,6 +4,7 @@
     python -m flamingo_jax.convert nfnet --source=FILE [--standardise=DATA [--styles=A,B]] --out=BUNDLE
     python -m flamingo_jax.convert clip --source=FILE_OR_FOLDER [--activation=quick_gelu] [--norm_features] --out=BUNDLE
     python -m flamingo_jax.convert siglip --source=FILE_OR_FOLDER --out=BUNDLE
+    python -m flamingo_jax.convert beit --source=FOLDER --out=BUNDLE
     python -m flamingo_jax.convert lm --source=FOLDER_OR_GGUF [--first_token=TOKEN] [--card=FILE.md] --out=BUNDLE
     python -m flamingo_jax.convert open_flamingo --source=FILE.pt --lm=FOLDER --clip=FILE --out=BUNDLE
     python -m flamingo_jax.convert idefics --source=FOLDER --out=BUNDLE
@@ -20,6 +21,7 @@ nfnet: an NFNet-F0 to F6, from a file (.safetensors, .pth, .bin) of timm's dm_nf
 clip, siglip: a vision transformer, from a folder of transformers or a file of open_clip's, OpenAI's or timm's weights.
     Its features are the patch tokens: in a CLIP before the last norm, as in OpenFlamingo, in a SigLIP after it.
     --norm_features changes this; --class_feature adds the class token.
+beit: a BEiT, from a folder of transformers.
 lm: a language model, from a Hugging Face folder (config.json, weights, tokenizer) of one of the families in
     `conversion/language_models.py`, or from a .gguf file of LLaMA, Qwen 2 or 3, or Gemma 1 to 3, which becomes
     bfloat16. --first_token puts a token such as '<|endoftext|>' before every text, for a model that was trained
@@ -65,8 +67,6 @@ if __name__ == '__main__':
 import collections
 import dataclasses
 import pathlib
-import shutil
-import uuid
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -78,11 +78,13 @@ from tqdm import tqdm
 from flamingo_jax.conversion import gguf_models, hugging_face, language_model_tokenizers, language_models
 from flamingo_jax.conversion import idefics as idefics_folder
 from flamingo_jax.conversion import open_flamingo as open_flamingo_file
+from flamingo_jax.conversion.beit import read_beit
 from flamingo_jax.conversion.language_model_configs import config_of
 from flamingo_jax.conversion.readers import read_weights
 from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file, efficientnet_params, nfnet_params
 from flamingo_jax.conversion.vit import read_vit
 from flamingo_jax.conversion.writers import write_folder, write_torch_checkpoint
+from flamingo_jax.files import as_path, in_bucket, local, whole
 from flamingo_jax.inference import bundle
 from flamingo_jax.inference.run import open_run
 from flamingo_jax.inputs.images import to_frames
@@ -169,6 +171,15 @@ def vit(
         image_size=image_size,
         out=out,
     )
+
+
+def beit(source: str, standardise: str, image_size: int, out: str, styles: Sequence[str] = ()) -> None:
+    """Writes a bundle with a BEiT.
+
+    Raises:
+      ValueError: the folder does not hold one. The message names it; nothing is written.
+    """
+    _write_trunk('BEiT', *read_beit(source), standardise, styles, image_size, out)
 
 
 def _write_trunk(
@@ -311,12 +322,10 @@ def export(kind: str, source: str, out: str) -> None:
       FileExistsError: `out` exists.
       FileNotFoundError, ValueError: there is no bundle, or its model does not fit the format; nothing is written.
     """
-    found, path = bundle.read(source), pathlib.Path(out).expanduser().absolute()
+    found, path = bundle.read(source), as_path(out)
     if path.exists():
         raise FileExistsError(f'{path} exists already. Remove it, or choose another name.')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.parent / f'.{path.name}.{uuid.uuid4().hex[:8]}'
-    try:
+    with whole(path) as aside:
         if kind == 'to_open_flamingo':
             if {'lm', 'lora'} & set(found.trained):
                 raise ValueError(
@@ -330,9 +339,6 @@ def export(kind: str, source: str, out: str) -> None:
             parts = {name: found.params(name) for name in found.checksums}
             write_folder(aside, fields, idefics_folder.idefics_tensors(found.config), parts)
             idefics_folder.write_tokenizer(aside, found.tokenizer())
-        aside.rename(path)
-    finally:
-        aside.unlink(missing_ok=True) if aside.is_file() else shutil.rmtree(aside, ignore_errors=True)
 
 
 def run(
@@ -348,24 +354,30 @@ def run(
     `inference/bundle.py`).
 
     Frozen trees are written in their stored dtypes, trained ones in that of the frozen language model (bfloat16 if it
-    was trained too).
+    was trained too), or in float32 if they must stay that.
 
     Raises:
       FileNotFoundError: there is no run or no finished checkpoint, or the bundle of a frozen tree is missing.
       ValueError: the trunk is not the packaged one, or a language model to omit was trained.
     """
-    folder = pathlib.Path(source).expanduser()
+    folder = as_path(source)
     if not (folder / 'run.json').is_file():
         raise FileNotFoundError(f'{folder} is not the workdir of a training run: it has no run.json.')
     found = open_run(folder)
-    config, trained = found.config, dict(found.trained)
+    config = found.config
+    trained = {name: jax.tree.map(np.asarray, found.params(name)) for name in found.trained}
     if without_lm and {'lm', 'lora'} & set(trained):
         raise ValueError(f'The language model of {folder} was trained, so the bundle needs it. Remove --without_lm.')
     params = {name: frozen.params(name) for name, frozen in found.frozen.items()}
     if config.lora is not None:
         params['lm'] = lora.merge(config.lora, params['lm'], trained.pop('lora'))
     dtype = params['lm']['embedder']['tokens'].dtype if 'lm' in params else jnp.bfloat16
-    params |= jax.tree.map(lambda x: x.astype(dtype), trained)
+    # What must stay float32 does: an EfficientNet, and the temperature.
+    kept = {'contrastive'} | ({'vision'} if config.vision is not None and config.vision.float32_only else set())
+    params |= {
+        name: jax.tree.map(lambda x, name=name: x.astype(np.float32 if name in kept else dtype), tree)
+        for name, tree in trained.items()
+    }
     if packaged_trunk:
         packaged = {'vision': efficientnet_params(read_weights(efficientnet_lite0_file()))[1]}
         if bundle.checksum(packaged) != bundle.checksum({'vision': params['vision']['trunk']}):
@@ -390,12 +402,18 @@ def run(
     )
 
 
+def _here(path: str) -> str:
+    """The path of a copy on this machine, if the files of another project are in a bucket."""
+    return str(local(as_path(path))) if in_bucket(path) else path
+
+
 def main(arguments: list[str]) -> None:
     """Runs the conversion that the arguments name."""
     sources = dict(
         efficientnet='', nfnet='a checkpoint file', lm='a Hugging Face folder or a .gguf file', run='a workdir'
     )
     sources |= dict.fromkeys(('clip', 'siglip'), 'a checkpoint file or a Hugging Face folder')
+    sources |= dict(beit='a Hugging Face folder')
     sources |= dict(open_flamingo='a checkpoint file', idefics='a Hugging Face folder')
     sources |= dict.fromkeys(('to_open_flamingo', 'to_idefics'), 'a bundle')
     if len(arguments) != 1 or arguments[0] not in sources:
@@ -403,36 +421,39 @@ def main(arguments: list[str]) -> None:
     kind, f = arguments[0], flags.FLAGS
     if sources[kind] and not f.source:
         commands.refuse(f'{kind} needs --source: {sources[kind]}.')
-    card = pathlib.Path(f.card).read_text() if f.card else ''
+    card = as_path(f.card).read_text() if f.card else ''
+    source = f.source if kind in ('run', 'to_open_flamingo', 'to_idefics') else _here(f.source)
     if kind == 'efficientnet':
-        efficientnet(f.source, f.standardise, f.image_size, out=f.out, random_seed=f.random_seed, styles=f.styles)
+        efficientnet(source, f.standardise, f.image_size, out=f.out, random_seed=f.random_seed, styles=f.styles)
     elif kind == 'nfnet':
-        nfnet(f.source, f.standardise, f.image_size, out=f.out, styles=f.styles)
+        nfnet(source, f.standardise, f.image_size, out=f.out, styles=f.styles)
+    elif kind == 'beit':
+        beit(source, f.standardise, f.image_size, out=f.out, styles=f.styles)
     elif kind in ('clip', 'siglip'):
         vit(
-            *(kind, f.source, f.standardise, f.image_size, f.out),
+            *(kind, source, f.standardise, f.image_size, f.out),
             *(f.activation, f.heads, f.norm_features, f.class_feature, f.styles),
         )
     elif kind == 'open_flamingo':
         if not (f.lm and f.clip):
             commands.refuse('open_flamingo also needs --lm (a Hugging Face folder) and --clip (a weights file).')
         open_flamingo(
-            f.source,
-            f.lm,
-            f.clip,
+            source,
+            _here(f.lm),
+            _here(f.clip),
             out=f.out,
             activation=f.activation,
             heads=f.heads,
             norm_features=bool(f.norm_features),
         )
     elif kind == 'idefics':
-        idefics(f.source, f.out)
+        idefics(source, f.out)
     elif kind in ('to_open_flamingo', 'to_idefics'):
-        export(kind, f.source, f.out)
+        export(kind, source, f.out)
     elif kind == 'lm':
-        lm(f.source, f.out, card, f.first_token)
+        lm(source, f.out, card, f.first_token)
     else:
-        run(f.source, f.out, card or '# A model of flamingo_jax\n', f.packaged_trunk, without_lm=f.without_lm)
+        run(source, f.out, card or '# A model of flamingo_jax\n', f.packaged_trunk, without_lm=f.without_lm)
     print(f'Wrote {f.out}')
 
 

@@ -4,7 +4,12 @@
 
 The real train step and decode step are compiled from shapes alone by the TPU compiler (pip install -e '.[plan]'): no
 TPU, no weights, no data. Topologies: v4, v5e, v5p, v6e as KIND:SHAPE (v5e-16 is v5e:4x4), h100:N, cpu:N.
-The mesh is the config's for that machine (`config.machines`), or its `mesh`, or --mesh.
+The mesh is the config's for that machine (`config.machines`), or its `mesh`, or --mesh. With --search it is the best of
+all meshes, numbers of micro-batches and rematerialisation:
+
+    python -m flamingo_jax.plan --config=experiments/flamingo_9b.py --topology=h100:8 --search
+
+prints the ways that no other beats in both time and memory, by formulas alone, and compiles the fastest that fits.
 
 Sizes and communication come from the compiler; operations, passes over the weights and the host's work from formulas.
 Times are lower bounds: the chip's peak figures, with perfect overlap (docs/scaling.md). No step is run.
@@ -18,6 +23,8 @@ if __name__ == '__main__':
     flags.DEFINE_string('topology', None, 'The machine: v4:8x12x16, v5e-16, h100:8, cpu:8.', required=True)
     flags.DEFINE_integer('slices', 1, 'Number of slices, joined by the data-centre network.')
     commands.define_mesh("Replaces the config's mesh for this machine.")
+    flags.DEFINE_bool('search', False, 'Look for the best mesh, micro-batches and rematerialisation.')
+    flags.DEFINE_bool('compile', True, 'Compile the best ways that --search finds, until one fits.')
     flags.DEFINE_bool('decode', True, 'Compile the decode step too.')
     flags.DEFINE_string('out', None, 'File for the plan as JSON.')
     commands.start(__doc__, config=True)
@@ -32,11 +39,13 @@ import jax
 from ml_collections import ConfigDict
 
 from flamingo_jax.parallel import mesh as meshes
-from flamingo_jax.planning import collectives, flops, host, passes, programs, topology
+from flamingo_jax.planning import collectives, estimate, flops, host, passes, programs, search, topology
 from flamingo_jax.planning.bounds import bounds
 from flamingo_jax.planning.topology import GIB, Topology
+from flamingo_jax.training.config import machine
 
 PAPER_STEPS = 500_000
+MOST_COMPILED = 3  # Ways that a search compiles until one fits.
 
 
 class DoesNotFit(Exception):
@@ -58,18 +67,21 @@ def plan(
     Raises:
       ValueError: the topology, mesh or batch does not fit. Raised before anything is compiled.
     """
-    machine = config.machines.get(hardware.name) or ConfigDict(
+    how = config.machines.get(hardware.name) or ConfigDict(
         dict(mesh=config.mesh.to_dict(), micro_batches=config.micro_batches, batch=1.0, remat=config.remat)
     )
-    grid = meshes.make_mesh(**(mesh or machine.mesh.to_dict()), devices=hardware.devices())
-    run = programs.prepare(config, grid, machine.micro_batches, machine.batch, hardware.kind != 'cpu', machine.remat)
+    remat = config.remat if how.get('remat') is None else how.remat
+    grid = meshes.make_mesh(**(mesh or how.mesh.to_dict()), devices=hardware.devices())
+    numbers = how.micro_batches if isinstance(how.micro_batches, int) else how.micro_batches.to_dict()
+    run = programs.prepare(config, grid, numbers, how.batch, hardware.kind != 'cpu', remat=remat)
     out = dict(
         topology=hardware.name,
         chips=hardware.chips,
         mesh=dict(grid.shape),
-        micro_batches=machine.micro_batches,
-        remat=machine.remat,
+        micro_batches={name: data.micro_batches for name, data in run.sources.items()},
+        remat=remat,
         batch={name: data.batch_size for name, data in run.sources.items()},
+        lines={name: data.lines for name, data in run.sources.items()},
         parameters={
             name: dict(count=sum(x.size for x in jax.tree.leaves(tree)), trained=name in run.trained)
             for name, tree in run.shapes.items()
@@ -83,7 +95,7 @@ def plan(
     if out['train']['fits']:
         done = counted['total'] + counted['recomputed']
         out['train'] |= _speed(run, done, out['train'], hardware, grid, out['batch'])
-    if decode and 'lm' in out['parameters']:
+    if decode and 'lm' in out['parameters'] and run.model.config.contrastive is None:
         pictures = 33 if run.model.config.xattn else 0  # 32 shots and the question.
         lowered, prompts = _timed('Tracing the decode step', lambda: programs.decode_step(run, pictures))
         out['decode'] = _compile('decode step', lowered, hardware, grid) | dict(prompts=prompts, pictures=pictures)
@@ -96,6 +108,47 @@ def plan(
             out['decode'] |= dict(
                 bounds=limit._asdict(), bound_by=limit.bound_by, tokens_per_second=prompts / limit.seconds
             )
+    return out
+
+
+def search_and_plan(
+    config: ConfigDict, hardware: Topology, decode: bool = True, compiled: bool = True
+) -> dict[str, Any]:
+    """Prints the frontier of all ways to train (`planning/search.py`), and plans the fastest that fits.
+
+    Returns:
+      frontier=[ways, as JSON values], and with `compiled` the plan too. Of ways of which none fits, the last plan.
+
+    Raises:
+      ValueError: as for `plan`, or no way fits by estimate.
+    """
+    batch = config.machines[hardware.name].batch if hardware.name in config.machines else 1.0
+    found = _timed(f'Looking for ways to train on {hardware.name}', lambda: list(search.ways(config, hardware, batch)))
+    best = search.frontier(found, hardware.chip.memory)
+    if not best:
+        least = min(found, key=lambda way: way.bytes, default=None)
+        needs = (
+            f'The smallest needs {least.bytes / 1e9:.0f} GB' if least else 'No mesh divides the model and the batches'
+        )
+        raise ValueError(
+            f'None of {len(found)} ways to train fits a chip of {hardware.name}. {needs}. Take more chips.'
+        )
+    print(f'{len(found)} ways; those that no other beats in time and memory:\n')
+    print(search.table(best, hardware.chip.memory) + '\n')
+    out = dict(frontier=[way._asdict() | dict(bounds=way.bounds._asdict()) for way in best])
+    for way in best[:MOST_COMPILED] if compiled else ():
+        config = config.copy_and_resolve_references()
+        how = machine(**way.mesh, micro_batches=way.micro_batches, batch=batch, remat=way.remat)
+        config.machines[hardware.name] = how
+        out |= plan(config, hardware, decode=decode)
+        if out['train']['fits']:
+            numbers = ', '.join(f'{name}={number}' for name, number in way.micro_batches.items())
+            print(
+                f"\nIn the config: c.machines['{hardware.name}'] = machine({', '.join(map(str, way.mesh.values()))}, "
+                f'micro_batches=dict({numbers}), batch={batch}, remat={way.remat!r})'
+            )
+            break
+        print('  It does not fit. The next:')
     return out
 
 
@@ -131,20 +184,15 @@ def _compile(name: str, lowered: jax.stages.Lowered, hardware: Topology, mesh: j
     # On some devices the compiler's own peak omits the arguments.
     size['peak'] = sum(size.values())
     try:
-        program = compiled.as_text()
-    except jax.errors.JaxRuntimeError as error:
-        raise ValueError(
-            f'JAX {jax.__version__} cannot read the output of the installed TPU compiler '
-            f'({str(error).splitlines()[0]}). Install the compiler of this JAX: pip install "jax[tpu]". Or use a '
-            'newer Python with a newer JAX.'
-        ) from error
-    sent = collectives.read(program, mesh)
+        sent = collectives.read(compiled.as_text(), mesh)
+    except jax.errors.JaxRuntimeError:  # A compiler newer than this JAX, which cannot read its output.
+        sent = None
     return dict(
         fits=size['peak'] <= hardware.chip.memory,
         seconds_to_compile=time.perf_counter() - begin,
         bytes=size,
         chip_memory=hardware.chip.memory,
-        collectives=[dict(one._asdict(), axes=list(one.axes)) for one in sent],
+        collectives=sent if sent is None else [dict(one._asdict(), axes=list(one.axes)) for one in sent],
     )
 
 
@@ -177,19 +225,24 @@ def _exhausted(message: str, hardware: Topology) -> dict[str, Any]:
 
 
 def _sent(part: dict[str, Any]) -> list[collectives.Collective]:
-    return [collectives.Collective(**(one | dict(axes=tuple(one['axes'])))) for one in part['collectives']]
+    return [collectives.Collective(**(one | dict(axes=tuple(one['axes'])))) for one in part['collectives'] or ()]
 
 
 def _speed(run, done: float, part: dict[str, Any], hardware: Topology, mesh, batch: dict[str, int]) -> dict[str, Any]:
-    read = sum(one.bytes * one.times for one in passes.weights(run)) + passes.update(run, part['held_bytes'])
+    weights = passes.weights(run)
+    read = sum(one.bytes * one.times for one in weights) + passes.update(run, weights, held=part['held_bytes'])
     decoding = host.seconds(run.sources, hardware, mesh.shape)
-    limit = bounds(done, read, _sent(part), hardware, mesh, decoding)
-    tokens = sum(batch[name] * data.length for name, data in run.sources.items())
+    if part['collectives'] is None:
+        by_formula = estimate.sent(run, weights, held=part['held_bytes'])
+        part |= dict(collectives=[dict(one._asdict(), axes=list(one.axes)) for one in by_formula], by_formula=True)
+    limit = bounds(done, read, _sent(part), hardware, mesh, host=decoding)
+    tokens = sum(batch[name] * data.lines * data.length for name, data in run.sources.items())
     images = sum(batch[name] * data.images * data.frames for name, data in run.sources.items())
     return dict(
         bounds=limit._asdict(),
         bound_by=limit.bound_by,
         bytes_read=read,
+        logits=max(size for _, size in passes.logits(run).values()) if passes.logits(run) else 0,
         host_memory=host.memory(run.sources, run.parts.batch_shapes(mesh), hardware, mesh.shape),
         host_has=host.chips(hardware) * hardware.chip.host_memory / hardware.chip.host_chips,
         seconds=limit.seconds,
@@ -204,9 +257,9 @@ def report(out: dict[str, Any]) -> str:
     """The plan as text."""
     gib = lambda size: f'{size / GIB:8.2f} GiB'  # noqa: E731
     mesh = ' x '.join(f'{name} {size}' for name, size in out['mesh'].items())
-    how = f'{out["micro_batches"]} micro-batches, remat {out["remat"]!r}'
-    lines = [f'{out["topology"]}: {out["chips"]:,} chips, mesh {mesh}, {how}']
-    lines += [f'batch: {", ".join(f"{name} {size:,}" for name, size in out["batch"].items())}', '', 'Parameters']
+    lines = [f'{out["topology"]}: {out["chips"]:,} chips, mesh {mesh}, remat {out["remat"]!r}']
+    sizes = (f'{name} {size:,} in {out["micro_batches"][name]}' for name, size in out['batch'].items())
+    lines += [f'batch, in micro-batches: {", ".join(sizes)}', '', 'Parameters']
     for name, part in out['parameters'].items():
         lines.append(f'  {name:14} {part["count"]:16,} {"trained" if part["trained"] else "frozen"}')
     for name in ('train', 'decode'):
@@ -222,7 +275,13 @@ def report(out: dict[str, Any]) -> str:
         if not part['fits']:
             lines += _does_not_fit(name, part, out, gib)
             continue
-        for one in part['collectives']:
+        if part['collectives'] is None or part.get('by_formula'):
+            how = 'What is sent is counted by formula' if part['collectives'] else 'What is sent is left out'
+            lines.append(
+                f'  JAX {jax.__version__} cannot read the output of the installed TPU compiler. {how}. The compiler of '
+                'this JAX comes with: pip install "jax[tpu]"'
+            )
+        for one in part['collectives'] or ():
             axes = ' and '.join(one['axes']) or 'one device'
             lines.append(
                 f'  sends {one["bytes"] / 1e9:9.3f} GB  {one["kind"]:18} over {axes}, {one["times"]:,.0f} times'
@@ -235,13 +294,14 @@ def report(out: dict[str, Any]) -> str:
             lines.append(
                 f'  weights, gradients and moments: {part["bytes_read"] / 1e9:,.0f} GB to and from memory a step'
             )
+            lines.append(f'  logits: {part["logits"] / 1e9:.2f} GB of float32 at once, in the temporaries')
             lines.append(
                 f'  the workers of a host hold {part["host_memory"] / 1e9:,.0f} GB of batches; such a host has '
                 f'{part["host_has"] / 1e9:,.0f} GB'
             )
             lines.append(
                 f'  at that bound: {part["seconds"]:.3f} s a step, {part["tokens_per_second"]:,.0f} tokens/s, '
-                f'{part["images_per_second"]:,.0f} images/s, MFU {part["mfu_at_bound"]:.0%}, '
+                f'{part["images_per_second"]:,.0f} images/s, MFU {part["mfu_at_bound"]:.0%} (padding included), '
                 f'{part["days_for_500k_steps"]:.1f} days for {PAPER_STEPS:,} steps'
             )
         else:
@@ -262,7 +322,10 @@ def _does_not_fit(name: str, part: dict[str, Any], out: dict[str, Any], gib) -> 
     if kept > part['chip_memory'] / 2:
         advice.append('a larger fsdp or tensor axis of the mesh (parameters and moments are most of it)')
     if name == 'train':
-        advice.append(f'more micro-batches than {out["micro_batches"]}, or smaller batches (activations are the rest)')
+        advice.append(
+            f'more micro-batches than {max(out["micro_batches"].values())}, or smaller batches (activations are the '
+            'rest)'
+        )
         if out['remat'] != 'full':
             advice.append("remat='full'")
     advice.append('more chips, or chips of more memory')
@@ -276,8 +339,14 @@ def main() -> None:
     if hardware.kind == 'cpu':
         jax.config.update('jax_num_cpu_devices', hardware.chips)
     jax.config.update('jax_platforms', 'cpu')  # This process does not compute.
-    out = plan(f.config, hardware, f.mesh and meshes.parse(f.mesh), f.decode)
-    print('\n' + report(out))
+    if f.search:
+        if f.mesh:
+            raise ValueError('--search looks for the mesh itself. Give it without --mesh.')
+        out = search_and_plan(f.config, hardware, f.decode, f.compile)
+    else:
+        out = plan(f.config, hardware, f.mesh and meshes.parse(f.mesh), f.decode)
+    if 'train' in out:
+        print('\n' + report(out))
     if f.out:
         pathlib.Path(f.out).write_text(json.dumps(out, indent=2) + '\n')
 

@@ -29,7 +29,6 @@ if __name__ == '__main__':
 import functools
 import hashlib
 import json
-import pathlib
 import time
 from typing import Any
 
@@ -37,7 +36,7 @@ import jax
 from ml_collections import ConfigDict
 
 from flamingo_jax import memory
-from flamingo_jax.files import write_whole
+from flamingo_jax.files import as_path, write_whole
 from flamingo_jax.inputs import pipeline
 from flamingo_jax.model.flamingo import Params
 from flamingo_jax.parallel import mesh as meshes
@@ -53,6 +52,7 @@ from flamingo_jax.training.optimizer import OptimizerConfig, make_optimizer
 from flamingo_jax.training.progress import Profile, Progress, Skipped
 from flamingo_jax.training.state import new_state
 from flamingo_jax.training.step import make_step
+from flamingo_jax.training.watchdog import Watchdog
 
 
 def train(config: ConfigDict, workdir: str) -> dict[str, float]:
@@ -64,12 +64,13 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
         kept.
       ValueError, FileNotFoundError: bad input. Raised before anything is computed.
     """
+    began = time.perf_counter()
     parts = assemble(config)
     model, sources = parts.model, parts.sources
     profile = Profile(config.profile, workdir)
     mesh = meshes.make_mesh(**config.mesh)
     for name, source in sources.items():
-        meshes.check_batch(name, source.batch_size, config.micro_batches, mesh)
+        meshes.check_batch(name, source.batch_size, source.micro_batches, mesh)
     rows = meshes.batch_sharding(mesh)
     read = (parts.tokenizer, parts.pictures)
     readable = pipeline.batches(sources, *read, config.seed, rows)
@@ -81,7 +82,7 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
     checkpoints = Checkpoints(
         workdir, config.keep_checkpoints, about, recipe=described, resume_changed=config.resume_changed
     )
-    optimizer = make_optimizer(OptimizerConfig(**config.optimizer), config.steps)
+    optimizer = make_optimizer(OptimizerConfig(**config.optimizer.to_dict()), config.steps)
     state = new_state(model, optimizer, parts.trained, seed=config.seed, mesh=mesh)
     frozen = parts.read_frozen(mesh)
     _write_run(workdir, config, parts, about)
@@ -104,7 +105,7 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
         model,
         optimizer,
         weights,
-        micro_batches=config.micro_batches,
+        micro_batches={name: source.micro_batches for name, source in sources.items()},
         noise=NoiseConfig(**config.noise),
         shardings=shardings,
     )
@@ -113,7 +114,6 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
         held_out_batches,
         held_out,
         number=config.validation_batches,
-        micro_batches=config.micro_batches,
         shardings=shardings,
     )
     first, due = int(state.step), False
@@ -121,10 +121,22 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
     _print_sizes(state.params, frozen)
     operations = flops.train_step(model.config, parts.trained, sources)['total'] / len(turns)
     peak = topology.peak_flops(jax.devices()[0].device_kind)
+
+    def useful(name: str, counts: dict[str, float]) -> float:
+        work = flops.useful(model.config, sources[name], counts)
+        return flops.operations(model.config, parts.trained, sources[name], work)['total']
+
     progress = Progress(
-        workdir, config, first, flops=operations, peak=peak and peak * jax.device_count(), skipped=skipped
+        workdir,
+        config,
+        first,
+        flops=operations,
+        useful=useful,
+        peak=peak and peak * jax.device_count(),
+        skipped=skipped,
+        began=began,
     )
-    with processes.Preemption() as preemption:
+    with processes.Preemption() as preemption, Watchdog(config.hang_seconds) as watchdog:
         for step in range(first + 1, config.steps + 1):
             waited = time.perf_counter()
             # The previous step is still running: devices compute while the next batch is read and copied to them.
@@ -139,6 +151,7 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
             positions = positions | {name: positions[name] + 1 for name in turn}
             # Metrics are read one step late. Reading those of this step would wait for it and leave the devices idle.
             progress.add(step, metrics, waited)
+            watchdog.step_ended()
             checkpoints.raise_if_failed()
             preempted = preemption.reached(step)
             if validate and not preempted and (step % config.validate_every == 0 or step == config.steps):
@@ -174,7 +187,7 @@ def _about(parts: Parts) -> dict[str, Any]:
 def _write_run(workdir: str, config: ConfigDict, parts: Parts, about: dict[str, Any]) -> None:
     """Writes run.json, the tokenizer and the config to the workdir, in one process."""
     if jax.process_index() == 0:
-        folder = pathlib.Path(workdir)
+        folder = as_path(workdir)
         folder.mkdir(parents=True, exist_ok=True)
         paths = {name: str(source.path) for name, source in parts.frozen.items()}
         write_whole(folder / 'run.json', f'{json.dumps(about | dict(frozen_paths=paths), indent=2)}\n'.encode())

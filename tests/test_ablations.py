@@ -33,7 +33,7 @@ def test_an_ablation_builds_and_differs_from_the_base(name, trunk):
     parts = assemble(c)
     assert set(parts.frozen) == {'lm', 'vision'} - set(c.trained)
     assert set(parts.start) == {'lm'} & set(c.trained)  # Trained on from its bundle.
-    OptimizerConfig(**c.optimizer)
+    OptimizerConfig(**c.optimizer.to_dict())
     for data in c.datasets.values():
         source_of(data)
 

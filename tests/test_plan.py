@@ -3,10 +3,12 @@
 import importlib.util
 import json
 
+import jax
 import pytest
 
+from flamingo_jax.parallel.mesh import make_mesh
 from flamingo_jax.plan import _exhausted, plan, report
-from flamingo_jax.planning import topology
+from flamingo_jax.planning import estimate, passes, programs, topology
 from flamingo_jax.training.config import machine
 from tests.planning.conftest import tiny  # noqa: F401
 
@@ -18,7 +20,15 @@ def planned(tiny):  # noqa: F811
     return plan(tiny, topology.parse('cpu:8'))
 
 
-def test_a_plan_says_what_fits_and_what_bounds_it(planned):
+def estimated(config) -> dict[str, float]:
+    """Bytes that a chip sends over each axis, by formula."""
+    mesh = make_mesh(**config.mesh, devices=jax.devices()[:8])
+    run = programs.prepare(config, mesh, 1, 1.0, False)
+    sent = estimate.sent(run, passes.weights(run), held=programs.held(run))
+    return {axis: sum(one.bytes for one in sent if axis in one.axes) for axis in mesh.axis_names}
+
+
+def test_a_plan_says_what_fits_and_what_bounds_it(planned, tiny):  # noqa: F811
     assert planned == json.loads(json.dumps(planned))
     assert planned['mesh'] == dict(data=2, fsdp=2, tensor=2) and planned['batch'] == dict(pages=8, videos=8)
     trained = {name for name, part in planned['parameters'].items() if part['trained']}
@@ -31,6 +41,8 @@ def test_a_plan_says_what_fits_and_what_bounds_it(planned):
     held = train['held_bytes']
     moments = 2 * (held['xattn (float32)'] + held['resampler (float32)'] + held['extra_tokens (float32)'])
     assert moments / 2 <= held['moments'] < 0.6 * moments  # Two a parameter, cut over the copies too.
+    for axis, size in estimated(tiny).items():  # What a search counts is sent. The compiler sends more.
+        assert 0.2 < size / sum(one['bytes'] for one in train['collectives'] if axis in one['axes']) < 1.05, axis
     words = report(planned)
     for part in ('lm', 'frozen', 'peak', 'all-gather', 'Bound by', 'days for 500,000 steps', 'tokens/s'):
         assert part in words

@@ -55,6 +55,10 @@ def test_a_run_reports_what_it_does(run):
     assert np.isfinite(metrics['loss'])
     assert metrics['loss'] == pytest.approx(metrics['words/loss'] + 0.2 * metrics['names/loss'], rel=1e-5)
     assert {'gates/alpha_xattn', 'grad_norm', 'speed/images_per_second', 'unreadable_pictures'} <= metrics.keys()
+    assert 0 < metrics['speed/goodput'] <= 1
+    # What a step counted is what its rows hold: pictures that are no blanks, documents, targets.
+    assert 0 < metrics['words/pictures'] <= 8 * 4 and metrics['words/documents'] == 8
+    assert 0 < metrics['words/targets'] < metrics['words/tokens'] <= 8 * 48
     assert list(pathlib.Path(workdir).glob('events.out.tfevents*'))
     assert sorted(p.name for p in (workdir / 'checkpoints').iterdir()) == ['2', '4', '6']
 

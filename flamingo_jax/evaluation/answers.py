@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -10,6 +10,17 @@ from flamingo_jax.few_shot.episode import Episode
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.inputs.prompts import Prompt, is_picture
 from flamingo_jax.inputs.tokenizer import Tokenizer
+
+
+@runtime_checkable
+class Answering(Protocol):
+    """A way to answer: a dataclass, whose fields tell it from others."""
+
+    def __call__(self, model: Pretrained, prompts: Sequence[Prompt], episodes: Sequence[Episode]) -> list[Any]:
+        """An answer to each prompt: a text, several, or the log-likelihoods of all candidates."""
+
+    def room(self, model: Pretrained, prompt: Prompt, episode: Episode) -> int:
+        """The number of tokens that an answer may take."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +68,13 @@ class Ranked:
             chosen = model.choose(prompts, texts)
             return [episode.candidates[i] for episode, i in zip(episodes, chosen, strict=True)]
         # A row is one clip of one episode, in one order of its examples, with all its candidates.
+        ordered = [orders(p, len(e.support), self.orders) for p, e in zip(prompts, episodes, strict=True)]
+        # Order by order, so that the rows of a batch can begin alike.
         rows = [
             (i, clip)
-            for i, (prompt, episode) in enumerate(zip(prompts, episodes, strict=True))
-            for ordered in orders(prompt, len(episode.support), self.orders)
-            for clip in clips(ordered, self.clip)
+            for one_order in zip(*ordered, strict=True)
+            for i, prompt in enumerate(one_order)
+            for clip in clips(prompt, self.clip)
         ]
         most = max(map(len, texts))
         sums = np.zeros((len(episodes), most))
@@ -88,11 +101,60 @@ class Ranked:
         return model.room(prompt, texts)
 
 
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """The candidate whose text is nearest to the picture, by two towers (zero-shot; paper, appendix C.2).
+
+    A candidate with several spellings is the mean of their vectors, made of length 1: CLIP's prompt ensembling.
+
+    likelihoods: answers with all candidates' log-probabilities, for metrics that need them.
+    """
+
+    likelihoods: bool = False
+
+    def __post_init__(self):
+        object.__setattr__(self, '_known', {})  # The candidates' vectors: most episodes have the same.
+
+    def __call__(
+        self, model: Pretrained, prompts: Sequence[Prompt], episodes: Sequence[Episode]
+    ) -> list[str] | list[dict[str, float]]:
+        """For each prompt one candidate, or the log-probabilities of all. Only the prompt's picture counts."""
+        pictures = model.picture_vectors([next(item for item in prompt if is_picture(item)) for prompt in prompts])
+        answers = []
+        for picture, episode in zip(pictures, episodes, strict=True):
+            texts = tuple(tuple(spellings(episode, candidate)) for candidate in episode.candidates)
+            if (id(model), texts) not in self._known:
+                self._known[id(model), texts] = _classes(model, texts)
+            cosines = self._known[id(model), texts] @ picture
+            if self.likelihoods:
+                logits = model.inverse_temperature * cosines
+                logits -= np.logaddexp.reduce(logits)
+                answers.append(dict(zip(episode.candidates, logits.tolist(), strict=True)))
+            else:
+                answers.append(episode.candidates[int(cosines.argmax())])
+        return answers
+
+    def room(self, model: Pretrained, prompt: Prompt, episode: Episode) -> int:
+        """No tokens: nothing is written after a prompt."""
+        return 0
+
+
+def _classes(model: Pretrained, texts: Sequence[Sequence[str]]) -> np.ndarray:
+    """The vector of each candidate, given its spellings."""
+    vectors = model.text_vectors([text for some in texts for text in some])
+    means = np.stack([part.mean(axis=0) for part in np.split(vectors, np.cumsum([len(some) for some in texts])[:-1])])
+    return means / np.linalg.norm(means, axis=1, keepdims=True)
+
+
 def written(episode: Episode, candidate: str, tokenizer: Tokenizer) -> list[str]:
     """The spellings of a candidate, each as the continuation of a prompt. A mark in a spelling is its characters."""
     end = tokenizer.chunk_end if episode.ends else ''
-    spellings = episode.written.get(candidate, (candidate,))
-    return [tokenizer.literal(episode.form.format(answer=spelling)) + end for spelling in spellings]
+    return [tokenizer.literal(text) + end for text in spellings(episode, candidate)]
+
+
+def spellings(episode: Episode, candidate: str) -> list[str]:
+    """The spellings of a candidate, in the form in which the episode's answers are written."""
+    return [episode.form.format(answer=spelling) for spelling in episode.written.get(candidate, (candidate,))]
 
 
 def orders(prompt: Prompt, shots: int, number: int) -> list[list[Any]]:

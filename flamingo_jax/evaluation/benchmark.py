@@ -127,7 +127,7 @@ class Benchmark(Task):
     a_second: float = 3.0  # Fewest frames a second; of a longer film, the middle is shown.
     skip_missing: bool = False  # Leave out questions whose picture is missing: films vanish from YouTube.
 
-    retrieval: ClassVar[bool] = True
+    may_support: ClassVar[tuple[str, ...]] = ('random', 'fixed', 'rices')
     ids_of_all_splits: ClassVar[bool] = False  # Whether no two splits have the same id, as the set publishes them.
 
     def __post_init__(self):
@@ -270,6 +270,9 @@ class Benchmark(Task):
         if support == 'rices':
             queries, rows = self._rows
             chosen = others[most_similar(queries[place], rows[others], shots)]
+        elif support == 'fixed':  # More shots begin with fewer. An example that shows the query's picture is left out.
+            order = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(3,))).permutation(len(self._support))
+            chosen = order[np.isin(order, others)][:shots]
         else:
             chosen = others[np.random.default_rng((seed, i)).choice(len(others), shots, replace=False)]
         return Episode(

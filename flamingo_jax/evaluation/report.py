@@ -17,14 +17,13 @@ import io
 import json
 import math
 import os
-import pathlib
 import statistics
 from collections.abc import Sequence
 from typing import Any
 
 from flamingo_jax.evaluation import contact_sheet
 from flamingo_jax.evaluation.contact_sheet import Example
-from flamingo_jax.files import write_whole
+from flamingo_jax.files import Path, as_path, write_whole
 
 # The scores in the order of the table, with their colours in the chart, which are safe for colour-blind readers.
 COLOURS = {
@@ -74,7 +73,7 @@ class Row:
 
     task: str
     answers: str  # 'ranked' (close-ended, by log-likelihood), 'open-ended' (generated), or the task's own kind.
-    support: str  # 'random' or 'rices'
+    support: str  # 'random', 'fixed' or 'rices'
     shots: int  # Per class in n-way tasks.
     episodes: int
     scores: dict[str, Score]  # Names as in COLOURS; some may be missing.
@@ -126,10 +125,10 @@ def over_seeds(rows: Sequence[Row]) -> list[Row]:
 class Written:
     """The paths of the four files that are to be looked at."""
 
-    json: pathlib.Path
-    text: pathlib.Path
-    chart: pathlib.Path
-    contact_sheet: pathlib.Path
+    json: Path
+    text: Path
+    chart: Path
+    contact_sheet: Path
 
 
 def write(
@@ -143,7 +142,7 @@ def write(
     Each file appears whole or not at all; files of an earlier evaluation are replaced. The scores are written first,
     so that an error in a picture cannot lose them. Raises `PictureError` if a picture of an example cannot be read.
     """
-    folder = pathlib.Path(folder)
+    folder = as_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     # `seeds` belongs to the mean over seeds, which is no row of its own.
     as_dicts = [{key: value for key, value in dataclasses.asdict(row).items() if key != 'seeds'} for row in rows]
@@ -303,11 +302,11 @@ def _look(name: str, support: str) -> dict[str, Any]:
         return {'color': colour, 'linestyle': ':', 'linewidth': 1.4}
     return {
         'color': colour,
-        'linestyle': '--' if support == 'rices' else '-',
+        'linestyle': {'rices': '--', 'fixed': '-.'}.get(support, '-'),
         'linewidth': 2.6 if name == 'model' else 1.1,
         'marker': 'o',
         'markersize': 6 if name == 'model' else 3.5,
-        'markerfacecolor': 'white' if support == 'rices' else colour,
+        'markerfacecolor': colour if support == 'random' else 'white',
     }
 
 
@@ -317,11 +316,11 @@ def _legend(rows: Sequence[Row]) -> list[Any]:
     supports = {row.support for row in rows}
     names = _score_names(rows)
     lines = [Line2D([], [], label=name, **_look(name, 'random')) for name in names]
-    if 'rices' in supports:
-        # The legend explains the dashes once, with the first score's line.
-        first = names[0] if names else 'model'
-        dashed = Line2D([], [], label=f'{first}, RICES (dashed)', **_look(first, 'rices'))
-        lines.insert(1, dashed)
+    # The legend explains the dashes once, with the first score's line.
+    first = names[0] if names else 'model'
+    for support, label in (('fixed', 'the same examples (dots and dashes)'), ('rices', 'RICES (dashed)')):
+        if support in supports:
+            lines.insert(1, Line2D([], [], label=f'{first}, {label}', **_look(first, support)))
     return lines
 
 

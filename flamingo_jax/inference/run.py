@@ -7,13 +7,14 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import json
-import pathlib
 from typing import Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
+from jax.typing import DTypeLike
 from orbax.checkpoint import v1 as ocp
 
+from flamingo_jax.files import Path, as_path, below, in_bucket
 from flamingo_jax.inference import bundle
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
@@ -26,23 +27,34 @@ CHECKSUMS = 'checksums.json'
 class Run:
     """The newest checkpoint of a training run, and the bundles of the trees that it did not train."""
 
+    path: Path  # The checkpoint.
     config: FlamingoConfig
     image_tag: str | None
     tokenizer: Tokenizer
     frozen: dict[str, bundle.Bundle]
-    trained: Params  # On the host, float32.
+    trained: tuple[str, ...]  # The names of the trained trees.
     step: int
+    digest: str  # Of the checksums of the checkpoint's files; '' if it has none.
+
+    def params(self, name: str, dtype: DTypeLike | None = None, sharding: Any = None) -> Params:
+        """Reads a trained tree, with floating leaves cast to `dtype`, directly into the shards of `sharding`.
+
+        dtype: None is float32. sharding: a tree of shardings, or None for the default device.
+        """
+        return _read(self.path, {name: sharding}, dtype)[name]
 
 
-def open_run(path: pathlib.Path) -> Run:
-    """Reads what a run trained.
+def open_run(path: Path) -> Run:
+    """Opens a run, without reading what it trained.
 
     Raises:
       FileNotFoundError: there is no finished checkpoint, or the bundle of a frozen tree is missing.
       ValueError: a bundle has changed since the training, or run.json is damaged.
     """
     paths = _frozen_paths(path / 'run.json')
-    about, trained, step = read_latest(path)
+    checkpoint = _newest(path)
+    found = ocp.metadata(checkpoint)
+    about = found.custom_metadata['about']
     config, image_tag = FlamingoConfig.from_json(about['model']), about['image_tag']
     tokenizer = Tokenizer.read(path, image_tag, config.lm.vocab_size, config.extra_tokens)
     frozen = {name: bundle.read(source) for name, source in paths.items()}
@@ -51,10 +63,13 @@ def open_run(path: pathlib.Path) -> Run:
             raise ValueError(
                 f'{source.path} no longer has the {name!r} with which the run {path} was trained. Restore that bundle.'
             )
-    return Run(config, image_tag, tokenizer, frozen, jax.tree.map(np.asarray, trained), step)
+    sums = checkpoint / CHECKSUMS
+    digest = hashlib.sha256(sums.read_bytes()).hexdigest() if sums.is_file() else ''
+    names = tuple(found.metadata['params'])
+    return Run(checkpoint, config, image_tag, tokenizer, frozen, names, int(checkpoint.name), digest)
 
 
-def _frozen_paths(file: pathlib.Path) -> dict[str, str]:
+def _frozen_paths(file: Path) -> dict[str, str]:
     """The bundles of a run's frozen trees. ValueError if the file is damaged."""
     try:
         return {name: str(path) for name, path in json.loads(file.read_bytes())['frozen_paths'].items()}
@@ -65,34 +80,81 @@ def _frozen_paths(file: pathlib.Path) -> dict[str, str]:
         ) from error
 
 
-def read_latest(workdir: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, Any], int]:
+def read_latest(workdir: str | Path) -> tuple[dict[str, Any], dict[str, Any], int]:
     """The newest whole checkpoint of a run: (about, trained trees on one device, step).
+
+    If the run keeps an average of its parameters (`config.optimizer.average`), the trees are that average.
 
     Raises:
       FileNotFoundError: the run has no finished checkpoint.
       OSError: every checkpoint is damaged.
     """
-    folder = pathlib.Path(workdir).absolute() / 'checkpoints'
+    checkpoint = _newest(workdir)
+    found = ocp.metadata(checkpoint)
+    params = _read(checkpoint, dict.fromkeys(found.metadata['params']))
+    return found.custom_metadata['about'], params, int(checkpoint.name)
+
+
+def _newest(workdir: str | Path) -> Path:
+    """The folder of the newest whole checkpoint; errors as for `read_latest`."""
+    folder = as_path(workdir) / 'checkpoints'
     if not folder.is_dir():
         raise FileNotFoundError(f'{workdir} has no checkpoints. Give the workdir of a training run, or a bundle.')
     if (step := newest_whole(folder)) is None:
         raise FileNotFoundError(f'{workdir} has no finished checkpoint yet. Wait for one, or train further.')
-    found = ocp.metadata(folder / str(step))
+    return folder / str(step)
+
+
+def _read(checkpoint: Path, shardings: dict[str, Any], dtype: DTypeLike | None = None) -> Params:
+    """Trained trees, or their average if the run keeps one, into their shards; None is the default device.
+
+    Of the optimizer's state, nothing else is read.
+    """
+    found = ocp.metadata(checkpoint)
+    decay = found.custom_metadata.get('recipe', {}).get('optimizer.average', 0)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    abstract = jax.tree.map(lambda _: ocp.PLACEHOLDER, found.metadata)  # The optimizer's state is not read.
-    abstract['params'] = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), found.metadata['params']
-    )
-    return found.custom_metadata['about'], ocp.load(folder / str(step), abstract)['params'], step
+
+    def cast_to(leaf):
+        return dtype if dtype is not None and jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype
+
+    def abstract(leaf, sharding):
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype if decay else cast_to(leaf), sharding=sharding)
+
+    wanted = jax.tree.map(lambda _: ocp.PLACEHOLDER, found.metadata)
+    stored, place = (tree['opt_state'][-1] if decay else tree for tree in (found.metadata, wanted))
+    trees = 'ema' if decay else 'params'
+    for name, sharding in shardings.items():
+        tree = stored[trees][name]
+        sharding = jax.tree.map(lambda _: device, tree) if sharding is None else sharding
+        place[trees][name] = jax.tree.map(abstract, tree, sharding)
+    if not decay:
+        params = ocp.load(checkpoint, wanted)['params']
+        return {name: params[name] for name in shardings}
+    place['count'] = jax.ShapeDtypeStruct((), stored['count'].dtype, sharding=device)
+    average = ocp.load(checkpoint, wanted)['opt_state'][-1]
+    whole = 1 - decay ** int(average['count'])  # As `optax.ema` corrects it: it began at 0.
+    return {name: jax.tree.map(lambda x: (x / whole).astype(cast_to(x)), average['ema'][name]) for name in shardings}
 
 
-def steps(folder: pathlib.Path) -> list[int]:
+def steps(folder: Path) -> list[int]:
     """Steps of the finished checkpoints, newest first."""
-    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-    return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+    found = [entry for entry in folder.iterdir() if entry.name.isdecimal()] if folder.is_dir() else []
+    if in_bucket(folder):
+        found = [entry for entry in found if (entry / CHECKSUMS).exists()]
+    return sorted((int(entry.name) for entry in found), reverse=True)
 
 
-def newest_whole(folder: pathlib.Path) -> int | None:
+def unfinished(folder: Path) -> list[Path]:
+    """What killed processes left of checkpoints that they were writing or deleting."""
+    if not folder.is_dir():
+        return []
+    if in_bucket(folder):
+        whole = set(map(str, steps(folder)))
+        return [entry for entry in folder.iterdir() if entry.name.isdecimal() and entry.name not in whole]
+    return sorted({*folder.glob('writing-*'), *folder.glob('*.orbax-checkpoint-tmp*')})
+
+
+def newest_whole(folder: Path) -> int | None:
     """The newest checkpoint that agrees with its checksums. Prints each newer one that does not."""
     found = steps(folder)
     for step in found:
@@ -107,24 +169,27 @@ def newest_whole(folder: pathlib.Path) -> int | None:
     return None
 
 
-def digests(folder: pathlib.Path) -> dict[str, str]:
-    """SHA-256 of every file in a folder and below, except checksums.json, by relative path."""
-    files = sorted(file for file in folder.rglob('*') if file.is_file() and file.name != CHECKSUMS)
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file in a folder and below, except checksums.json, by relative path.
 
-    def digest(file: pathlib.Path) -> str:
-        with open(file, 'rb') as content:
+    In a bucket, sizes in bytes: the store has checksums of its own, and to read everything once more could take hours.
+    """
+    files = {name: size for name, size in below(folder).items() if name != CHECKSUMS}
+    if in_bucket(folder):
+        return {name: f'{size} bytes' for name, size in files.items()}
+
+    def digest(name: str) -> str:
+        with open(folder / name, 'rb') as content:
             return hashlib.file_digest(content, 'sha256').hexdigest()
 
     with concurrent.futures.ThreadPoolExecutor() as threads:
-        return {
-            str(file.relative_to(folder)): line for file, line in zip(files, threads.map(digest, files), strict=True)
-        }
+        return dict(zip(files, threads.map(digest, files), strict=True))
 
 
-def _damage(folder: pathlib.Path) -> str | None:
+def _damage(folder: Path) -> str | None:
     """What is wrong with a checkpoint; None if nothing is."""
     try:
-        if not (folder / CHECKSUMS).is_file():
+        if not (folder / CHECKSUMS).exists():
             if 'checksums' in ocp.metadata(folder).custom_metadata:
                 return f'{CHECKSUMS} is missing'
             print(f'The checkpoint {folder} has no checksums; it is used unchecked.', flush=True)

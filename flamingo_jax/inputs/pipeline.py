@@ -18,8 +18,9 @@ from flamingo_jax.inputs.rows import Batch, Row
 from flamingo_jax.inputs.sources.source import ENDLESS, Source
 from flamingo_jax.inputs.tokenizer import Tokenizer
 
-# Of each worker: threads, each of which makes a batch, and finished batches that wait.
+# Without workers: threads, each of which makes a batch, and finished batches that wait.
 THREADS, AHEAD = 4, 8
+OF_WORKER = 2  # Batches that each worker holds: one that it makes, and one that waits.
 
 
 def rows(source: Source, tokenizer: Tokenizer, pictures: PictureFormat, seed: int) -> grain.MapDataset:
@@ -99,11 +100,22 @@ def _held(batch_size: int, sharding: jax.sharding.Sharding) -> tuple[int, ...]:
 
 
 def read(dataset: grain.MapDataset, start: int, workers: int) -> Iterator[Batch]:
-    """Reads batches ahead, from batch `start` on, in threads or in `workers` processes."""
-    dataset = dataset[start:].to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD))
-    if workers:
-        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
-    return iter(dataset)
+    """Reads batches ahead, from batch `start` on, in threads or in `workers` processes.
+
+    Together they hold `held_ahead(workers)` batches.
+    """
+    dataset = dataset[start:]
+    if not workers:
+        return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD)))
+    # A worker is one core, so threads in it would only hold more batches.
+    dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+    options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=OF_WORKER - 1)
+    return iter(dataset.mp_prefetch(options))
+
+
+def held_ahead(workers: int) -> int:
+    """The batches of a data set that a process, or all of its workers, hold at most."""
+    return workers * OF_WORKER if workers else THREADS + AHEAD
 
 
 def _seed_of(seed: int, name: str) -> int:

@@ -15,6 +15,9 @@ A row holds one document, or several that are packed. The pictures of a packed r
     <BOS><image>A cat.<EOC><EOS><BOS><image>A dog.<EOC><image>A bird.<EOC><EOS>
          phi: 1                      2                 3
     document: 1 (all tokens)    2 (all tokens)
+
+Several lines of a packed row share its pictures, so that one line may have many and another none. Every array of tokens
+then has a dimension of lines before that of tokens.
 """
 
 import dataclasses
@@ -41,7 +44,7 @@ class Chunk:
 class Interleaved(NamedTuple):
     """A sequence whose next tokens are learned (paper, section 2.4). A batch has a leading dimension of rows."""
 
-    tokens: np.ndarray  # int32 [length].
+    tokens: np.ndarray  # int32 [length], or [lines length].
     phi: np.ndarray  # int32 [length]: the picture that each token sees, counted from 1; 0 is none.
     weights: np.ndarray  # float32 [length]: loss weight of each token as a target; 0 for tags and padding.
     used: np.ndarray  # int32 []: number of tokens before the padding.
@@ -52,8 +55,23 @@ class Interleaved(NamedTuple):
     document: np.ndarray | None = None  # int32 [length]: which document of a packed row, from 1; 0 is padding.
 
     def total_weight(self):
-        """What the summed loss of a batch is divided by. The first token is not a target."""
-        return self.weights[:, 1:].sum()
+        """What the summed loss of a batch is divided by. The first token of a line is not a target."""
+        return self.weights[..., 1:].sum()
+
+    def counts(self):
+        """What a batch holds, without its padding: tokens, pictures, documents, targets; and pictures not readable."""
+        of_row = lambda x: x.reshape(len(x), -1)  # noqa: E731
+        documents = self.used > 0 if self.document is None else of_row(self.document).max(axis=1)
+        # The last picture's tag sees that picture.
+        return _counts(self, pictures=of_row(self.phi).max(axis=1), documents=documents, targets=self.weights[..., 1:])
+
+    def lines(self) -> 'Interleaved':
+        """A batch whose lines are rows [b lines ...] -> [b * lines ...]. Those of a row still share its pictures."""
+
+        def merged(x):
+            return x if x is None or x.ndim < 3 else x.reshape(-1, *x.shape[2:])
+
+        return self._replace(**{name: merged(getattr(self, name)) for name in OF_TOKENS})
 
     @classmethod
     def of(
@@ -130,60 +148,73 @@ class Interleaved(NamedTuple):
         length: int,
         images: int,
         window: tuple[int, int],
+        lines: int = 1,
         p_next: float = 0.0,
         targets: int = 0,
     ) -> 'Interleaved':
         """The row of several documents, one after the other. Each is what `of` makes of it, without the padding.
 
-        A document that fits into a window goes in whole or is passed over. Of a longer one, a window goes in, or as
-        much of one as there is room for. So a row is full as long as there are documents, and an answer is never cut
-        off from its picture for lack of room.
+        A document that fits into a window goes in whole, into the first line that has room, or is passed over. Of a
+        longer one, a window goes in, or as much of one as there is room for in the emptiest line. So a row is full as
+        long as there are documents, and an answer is never cut off from its picture for lack of room.
 
         Args:
           documents: candidates in their order; read until the row is full.
-          length, images: tokens and pictures of the row.
+          length: tokens of each line.
+          images: pictures of the row, for all of its lines.
           window: most tokens and pictures of each document.
-          others: as for `of`.
+          lines: 1 makes a row without a dimension of lines.
+          others: as for `of`; `targets` are those of a line.
 
         Raises:
           ValueError: as for `of`.
         """
-        tokens: list[int] = []
-        phi: list[int] = []
-        weights: list[float] = []
-        document: list[int] = []
+        tokens, phi, weights, document = ([[] for _ in range(lines)] for _ in range(4))
         pictures: list[Frames] = []
         number = unreadable = 0
         for chunks in documents:
-            room = length - len(tokens), images - len(pictures)
-            if not _fits(window, room):
+            free = [length - len(line) for line in tokens]
+            at = int(np.argmax(free))
+            if not _fits(window, (free[at], images - len(pictures))) or lines > 1:
                 layout, shown = _lay_out(chunks, tokenizer)
                 size = len(layout.tokens), len(shown)
-                if _fits(size, window) and not _fits(size, room):
-                    continue
-            limits = dict(length=min(window[0], room[0]), images=min(window[1], room[1]))
+                if _fits(size, window):
+                    room = (i for i in range(lines) if _fits(size, (free[i], images - len(pictures))))
+                    at = next(room, -1)
+                    if at < 0:
+                        continue
+            limits = dict(length=min(window[0], free[at]), images=min(window[1], images - len(pictures)))
             part = cls.of(chunks, tokenizer, blank, rng, p_next=p_next, **limits)
             unreadable += int(part.unreadable)
             if not part.weights[1:].any():  # Nothing to learn.
                 continue
             number, used, seen = number + 1, int(part.used), int(part.phi.max())
-            tokens += part.tokens[:used].tolist()
-            phi += np.where(part.phi > 0, part.phi + len(pictures), 0)[:used].tolist()
-            weights += [0.0, *part.weights[1:used].tolist()]  # The first token is not a target.
-            document += [number] * used
+            tokens[at] += part.tokens[:used].tolist()
+            phi[at] += np.where(part.phi > 0, part.phi + len(pictures), 0)[:used].tolist()
+            weights[at] += [0.0, *part.weights[1:used].tolist()]  # The first token is not a target.
+            document[at] += [number] * used
             pictures += list((part.features if part.images is None else part.images)[:seen]) if seen else []
-            if len(tokens) > length - 2:  # No room for a target.
+            if all(len(line) > length - 2 for line in tokens):  # No room for a target.
                 break
+
+        def of_lines(values, fill, dtype):
+            padded = np.stack([_pad(line, length, fill, dtype) for line in values])
+            return padded[0] if lines == 1 else padded
+
+        at = [_places(line, targets) for line in weights] if targets else None
         return cls(
-            tokens=_pad(tokens, length, tokenizer.pad, np.int32),
-            phi=_pad(phi, length, 0, np.int32),
-            weights=_pad(weights, length, 0.0, np.float32),
-            used=np.int32(len(tokens)),
+            tokens=of_lines(tokens, tokenizer.pad, np.int32),
+            phi=of_lines(phi, 0, np.int32),
+            weights=of_lines(weights, 0.0, np.float32),
+            used=np.int32(sum(map(len, tokens))),
             unreadable=np.int32(unreadable),
             **_shown(pictures + [blank] * (images - len(pictures)), blank),
-            at=_places(weights, targets) if targets else None,
-            document=_pad(document, length, 0, np.int32),
+            at=None if at is None else at[0] if lines == 1 else np.stack(at),
+            document=of_lines(document, 0, np.int32),
         )
+
+
+OF_TOKENS = ('tokens', 'phi', 'weights', 'at', 'document')  # Fields that have a dimension of lines, if there are any.
 
 
 class Aligned(NamedTuple):
@@ -202,6 +233,10 @@ class Aligned(NamedTuple):
     def total_weight(self):
         """What the summed loss of a batch is divided by."""
         return self.weight.sum()
+
+    def counts(self):
+        """As `Interleaved.counts`. The tokens are those of the texts."""
+        return _counts(self, pictures=self.weight, documents=self.weight, targets=0 * self.weight)
 
     @classmethod
     def of(
@@ -273,6 +308,10 @@ class Told(NamedTuple):
     def total_weight(self):
         """What the summed loss of a batch is divided by."""
         return self.weights.sum()
+
+    def counts(self):
+        """As `Interleaved.counts`."""
+        return _counts(self, pictures=self.phi.max(axis=1), documents=self.used > 0, targets=self.weights)
 
     @classmethod
     def of(
@@ -349,9 +388,81 @@ class Told(NamedTuple):
         )
 
 
+class Paired(NamedTuple):
+    """A picture and its text, which are told from those of the other rows (`training/losses/contrastive.py`)."""
+
+    text: np.ndarray  # int32 [length]: the text, from <BOS> to <EOS> if the tokenizer has them.
+    used: np.ndarray  # int32 []: number of the text's tokens before the padding.
+    weight: np.ndarray  # float32 []: 1, or 0 without a text, or if the picture cannot be read.
+    unreadable: np.ndarray  # int32 []: 1 or 0.
+    images: Frames | None = None  # [1 t height width 3] or
+    features: Frames | None = None  # [1 t s d_v].
+
+    def total_weight(self):
+        """What the summed loss of a batch is divided by."""
+        return self.weight.sum()
+
+    def counts(self):
+        """As `Interleaved.counts`. The tokens are those of the texts."""
+        return _counts(self, pictures=self.weight, documents=self.weight, targets=0 * self.weight)
+
+    @classmethod
+    def of(
+        cls,
+        chunks: Sequence[Chunk],
+        tokenizer: Tokenizer,
+        blank: Frames,
+        rng: np.random.Generator,
+        *,
+        length: int,
+        images: int = 1,
+        p_next: float = 0.0,
+        targets: int = 0,
+    ) -> 'Paired':
+        """The row of the first picture in a document that has a text; arguments as for `Interleaved.of`.
+
+        length: most tokens of the text; a longer text is cut.
+
+        Raises:
+          ValueError: `images` is not 1.
+        """
+        del rng, p_next, targets
+        if images != 1:
+            raise ValueError(
+                f'A paired row shows one picture, but the data set has images={images}. Set its images to 1.'
+            )
+        chunk = next((chunk for chunk in chunks if chunk.picture is not None and any(chunk.texts)), None)
+        picture = _read(chunk.picture, blank) if chunk else None
+        text, used = encode_paired(''.join(chunk.texts) if chunk else '', tokenizer, length)
+        return cls(
+            text=text,
+            used=used,
+            weight=np.float32(picture is not None),
+            unreadable=np.int32(chunk is not None and picture is None),
+            **_shown([blank if picture is None else picture], blank),
+        )
+
+
+def encode_paired(text: str, tokenizer: Tokenizer, length: int) -> tuple[np.ndarray, np.int32]:
+    """The tokens of a text tower, padded to `length`, and how many are not padding; a longer text is cut."""
+    layout = Layout(tokenizer)
+    layout.text(text, marks=False)
+    layout.end()
+    tokens = layout.tokens[:length]
+    return _pad(tokens, length, tokenizer.pad, np.int32), np.int32(len(tokens))
+
+
 TOLD = 6  # Tokens by which the words for a picture may exceed its tag.
-Row = Interleaved | Aligned | Told
+Row = Interleaved | Aligned | Told | Paired
 Batch = Row  # The same fields, with rows before every shape.
+
+
+COUNTS = ('tokens', 'pictures', 'documents', 'targets', 'unreadable')
+
+
+def _counts(batch, pictures, documents, targets):
+    each = batch.used, pictures, documents, targets > 0, batch.unreadable
+    return {name: x.sum() * 1.0 for name, x in zip(COUNTS, each, strict=True)}
 
 
 def _lay_out(chunks: Sequence[Chunk], tokenizer: Tokenizer) -> tuple[Layout, list[int]]:

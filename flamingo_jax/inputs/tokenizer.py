@@ -17,7 +17,6 @@ As a command this file trains a tokenizer on the text of a prepared data set:
 import functools
 import io
 import json
-import pathlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, SupportsInt
@@ -28,8 +27,10 @@ from absl import flags
 from tqdm import tqdm
 
 from flamingo_jax import commands
+from flamingo_jax.files import Path, as_path
 
 EOC, IMAGE = '<EOC>', '<image>'
+LATER_IN_TAG = '<image '  # How the names of the later tokens begin, in a tag of several extra tokens.
 # Names in published models: of the end of a chunk (OpenFlamingo, IDEFICS-instruct), of padding, of the token around
 # pictures.
 ENDS_OF_CHUNK = (EOC, '<|endofchunk|>', '<end_of_utterance>')
@@ -184,7 +185,8 @@ class Tokenizer:
             if image_tag not in ('text', 'token'):
                 raise ValueError(f"image_tag must be 'text', 'token' or None, not {image_tag!r}.")
             self.extra_tokens = tuple(extra_tokens) or ((EOC,) if image_tag == 'text' else (EOC, IMAGE))
-            self.image_tag = tuple(self._pieces.encode(IMAGE)) if image_tag == 'text' else (self._id(IMAGE),)
+            tag = [self._id(name) for name in self.extra_tokens if name == IMAGE or name.startswith(LATER_IN_TAG)]
+            self.image_tag = tuple(self._pieces.encode(IMAGE)) if image_tag == 'text' else tuple(tag)
         ids = [self._id(name) for name in ENDS_OF_CHUNK if name in self.extra_tokens]
         self.eoc = ids[0] if ids else None
         self.around = self._id(AROUND) if AROUND in self.extra_tokens else None
@@ -199,13 +201,13 @@ class Tokenizer:
     @classmethod
     def read(
         cls,
-        path: str | pathlib.Path,
+        path: str | Path,
         image_tag: str | None = None,
         vocab_size: int | None = None,
         extra_tokens: Sequence[str] = (),
     ) -> 'Tokenizer':
         """Reads a tokenizer from a folder or a file. FileNotFoundError names the command that trains one."""
-        path = pathlib.Path(path)
+        path = as_path(path)
         if path.is_dir():
             path = path / _Json.file if (path / _Json.file).is_file() else path / _SentencePiece.file
         if not path.is_file():
@@ -288,16 +290,22 @@ class Tokenizer:
         return text
 
 
+def extra_tokens_of_prefix(r: int) -> tuple[str, ...]:
+    """The extra tokens of a model whose pictures are r soft words in the text: <EOC>, and a tag of r tokens."""
+    return (EOC, IMAGE, *(f'{LATER_IN_TAG}{i}>' for i in range(2, r + 1)))
+
+
 class MissingTokenizer(Tokenizer):
     """Replaces a tokenizer that is not here. It can write empty documents, which have the shapes of all others."""
 
-    def __init__(self, vocab_size: int, image_tag: str | None):
+    def __init__(self, vocab_size: int, image_tag: str | None, extra_tokens: Sequence[str] = ()):
         """Like a SentencePiece model with <BOS> in which the text '<image>' is three pieces."""
         self.vocab_size, self.begin, self.ends = vocab_size, (0,), (0,)
         self.bos = self.eos = self.pad = 0
         self.prefix_once, self.around = False, None
-        self.extra_tokens = {None: (), 'text': (EOC,), 'token': (EOC, IMAGE)}[image_tag]
-        self.image_tag = {None: (), 'text': (1, 2, 3), 'token': (vocab_size + 1,)}[image_tag]
+        self.extra_tokens = tuple(extra_tokens) or {None: (), 'text': (EOC,), 'token': (EOC, IMAGE)}[image_tag]
+        tag = tuple(range(vocab_size + 1, vocab_size + len(self.extra_tokens)))
+        self.image_tag = {None: (), 'text': (1, 2, 3), 'token': tag}[image_tag]
         self.eoc = self._id(EOC) if self.extra_tokens else None
 
     def encode(self, text: str, continues: bool = False, marks: bool = True) -> list[int]:
@@ -359,10 +367,11 @@ def main() -> None:
             else:
                 yield from (' ' + name.decode() for name in record['names'])
 
-    out = pathlib.Path(flags.FLAGS.out)
+    out = as_path(flags.FLAGS.out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(train(texts(), flags.FLAGS.vocab_size, ['\n', *flags.FLAGS.symbols]))
-    print(f'{out}: {flags.FLAGS.vocab_size} pieces, {out.stat().st_size / 1e3:.0f} kB')
+    model = train(texts(), flags.FLAGS.vocab_size, ['\n', *flags.FLAGS.symbols])
+    out.write_bytes(model)
+    print(f'{out}: {flags.FLAGS.vocab_size} pieces, {len(model) / 1e3:.0f} kB')
 
 
 if __name__ == '__main__':

@@ -10,7 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 # Logical axis -> mesh axis or axes, for every parameter and activation. A mesh axis shards only one dimension of an
 # array: activations, whose batch uses `fsdp`, keep their whole width.
@@ -82,6 +82,13 @@ def over_data(sharding: NamedSharding, shape: Sequence[int]) -> NamedSharding:
             spec[i] = axes if len(axes) > 1 else 'data'
             return NamedSharding(mesh, PartitionSpec(*spec))
     return sharding
+
+
+def shards(axis: str, mesh: Mesh | AbstractMesh | None = None) -> int:
+    """The number of parts into which a logical axis is cut: on a mesh, or where `activations` holds; 1 without one."""
+    sizes = (jax.sharding.get_abstract_mesh() if mesh is None else mesh).shape
+    axes = dict(RULES)[axis]
+    return int(np.prod([sizes.get(name, 1) for name in ((axes,) if isinstance(axes, str) else axes or ())]))
 
 
 @contextlib.contextmanager

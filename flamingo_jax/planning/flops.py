@@ -5,9 +5,10 @@ trained part, once for a frozen part after a trained one (its inputs have gradie
 nothing for a frozen trunk. `tests/planning/test_flops.py` compares these counts with the compiler's.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from flamingo_jax.inputs.rows import Aligned
+from flamingo_jax.inputs.rows import TOLD, Aligned, Paired, Told
 from flamingo_jax.inputs.sources.source import Source
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.vision.trunk import VisionConfig
@@ -43,36 +44,123 @@ class Cost(NamedTuple):
         return {'': 0, 'dots': self.activations, 'full': self.forward - self.last}[remat]
 
 
+class Work(NamedTuple):
+    """What is computed of a data set: texts of equal length, with pictures."""
+
+    texts: int | float
+    length: int | float  # Tokens of each, each of which attends to as many.
+    pictures: int | float  # In all.
+    media: int | float  # Media tokens that each token is multiplied by.
+    targets: int | float  # Tokens that have logits, in all.
+    told: int | float = 0.0  # Tokens of each text's other reading, which has no gradient and as many targets.
+    gated: int | float | None = None  # Tokens in the gated blocks, in all; None is all tokens.
+
+
+def computed(config: FlamingoConfig, data: Source) -> Work:
+    """All places of a batch, filled or not."""
+    lines = data.batch_size * data.lines
+    media = data.images * config.media_tokens if config.xattn else 0
+    pictures = data.batch_size * data.images
+    if data.row is Aligned:  # <BOS> and the tag.
+        return Work(lines, 1 + len(config.image_tag), pictures, media, 0, told=data.length)
+    told = data.length + TOLD * data.images if data.row is Told else 0
+    return Work(lines, data.length, pictures, media, lines * (data.targets or data.length), told=told)
+
+
+def useful(config: FlamingoConfig, data: Source, counts: Mapping[str, int | float]) -> Work:
+    """The part that was of use: no padding, of attention a token's own document and picture.
+
+    Args:
+      counts: of the data set's steps (`counts` of a batch in `inputs/rows.py`).
+    """
+    texts, pictures = max(counts['documents'], 1), counts['pictures']
+    length, told = counts['tokens'] / texts, 0
+    if data.row is Aligned:
+        length, told = 1 + len(config.image_tag), length
+    elif data.row is Told:
+        told = length
+    at_tags = pictures * len(config.image_tag) if config.xattn and config.xattn.only_at_tag else None
+    media = config.media_tokens if config.xattn and pictures else 0
+    return Work(texts, length, pictures, media, counts['targets'], told=told, gated=at_tags)
+
+
 def train_step(
     config: FlamingoConfig, trained: tuple[str, ...], datasets: dict[str, Source], remat: str = ''
 ) -> dict[str, float]:
-    """Operations of one step over all data sets, by component; 'total' is the sum, 'recomputed' what `remat` adds."""
-    out = dict.fromkeys(('vision', 'resampler', 'xattn', 'lm', *(['lora'] if config.lora else [])), 0.0)
-    recomputed = 0.0
-    for data in datasets.values():
-        b, l, n = data.batch_size, data.length - 1, data.images
-        if data.row is Aligned:  # <BOS> and the tag. The text is read without a backward pass.
-            l = 1 + len(config.image_tag)
-            out['lm'] += lm_blocks(config, data.length, data.length).forward * b
-        pictures = b * n * data.frames
-        blocks = {'lm': lm_blocks(config, l, l) * b}
-        if config.xattn is not None:
-            m = n * config.media_tokens
-            blocks['xattn'] = xattn_blocks(config, l, m) * b
-            if n:
-                spatial, trunk_cost = trunk(config.vision, config.image_size)
-                if not data.features:
-                    out['vision'] += trunk_cost * pictures * (3 if 'vision' in trained else 1)
-                if config.resampler is not None:
-                    blocks['resampler'] = resampler(config, data.frames, spatial) * (b * n)
-        if config.lora is not None:
-            blocks['lora'] = lora(config, l) * b
-        for name, cost in blocks.items():
-            out[name] += cost.total(name in trained)
-            recomputed += cost.recomputed(remat)
-        if data.row is not Aligned:
-            out['lm'] += Cost(2 * l * config.lm.width * config.lm.vocab_size).total('lm' in trained) * b
+    """Operations of one step over all data sets, by component; 'total' is the sum.
+
+    'recomputed' is what the backward pass computes again: by `remat`, or if the micro-batches of a batch are compared.
+    All places count, filled or not.
+    """
+    parts = [operations(config, trained, data, computed(config, data), remat) for data in datasets.values()]
+    return {name: sum(part[name] for part in parts) for name in parts[0]}
+
+
+def operations(
+    config: FlamingoConfig, trained: tuple[str, ...], data: Source, work: Work, remat: str = ''
+) -> dict[str, float]:
+    """Operations for one data set's work, forward and backward, as `train_step` gives them."""
+    out = dict.fromkeys(_components(config), 0.0)
+    if data.row is Paired:
+        return _paired(config, trained, data, remat)
+    recomputed, l = 0.0, work.length
+    vocabulary = 2 * config.lm.width * config.lm.vocab_size
+    blocks = {'lm': lm_blocks(config, l, l) * work.texts}
+    # Nothing flows back through blocks below the first gated one, unless it is into something that is trained.
+    first = min(config.xattn.first, config.lm.depth) if config.xattn else 0
+    if first and not {'lm', 'lora', 'extra_tokens'} & set(trained):
+        below = first / config.lm.depth
+        out['lm'] += blocks['lm'].forward * below
+        blocks['lm'] = blocks['lm'] * (1 - below)
+    if work.told:
+        out['lm'] += lm_blocks(config, work.told, work.told).forward * work.texts
+        out['lm'] += vocabulary * work.targets
+    if config.xattn is not None:
+        share = 1 if work.gated is None else min(work.gated / max(work.texts * l, 1), 1)
+        blocks['xattn'] = xattn_tokens(config, l, work.media) * (work.texts * share)
+        blocks['xattn'] += xattn_keys_values(config, config.media_tokens) * work.pictures
+        if work.pictures:
+            spatial, trunk_cost = trunk(config.vision, config.image_size)
+            if not data.features:
+                out['vision'] += trunk_cost * work.pictures * data.frames * (3 if 'vision' in trained else 1)
+            if config.resampler is not None:
+                blocks['resampler'] = resampler(config, data.frames, spatial) * work.pictures
+    if config.lora is not None:
+        blocks['lora'] = lora(config, l) * work.texts
+    for name, cost in blocks.items():
+        out[name] += cost.total(name in trained)
+        recomputed += cost.recomputed(remat)
+    out['lm'] += Cost(vocabulary * work.targets).total('lm' in trained)
     return out | dict(total=sum(out.values()), recomputed=recomputed)
+
+
+def _components(config: FlamingoConfig) -> list[str]:
+    more = [name for name in ('lora', 'contrastive') if getattr(config, name)]
+    return ['vision', 'resampler', 'xattn', 'lm', *more]
+
+
+def _paired(config: FlamingoConfig, trained: tuple[str, ...], data: Source, remat: str) -> dict[str, float]:
+    """`operations` of pictures that are compared with texts."""
+    out, costs = dict.fromkeys(_components(config), 0.0), paired(config, data)
+    for name, cost in costs.items():
+        # Nothing flows back into a frozen trunk.
+        out[name] += cost.forward if name == 'vision' and name not in trained else cost.total(name in trained)
+    # The products of pictures with texts, once more; and both towers, block by block or as a whole.
+    recomputed = costs['contrastive'].activations + costs['lm'].recomputed(remat)
+    if data.micro_batches > 1:
+        recomputed += costs['lm'].forward + costs['vision'].forward
+    return out | dict(total=sum(out.values()), recomputed=recomputed)
+
+
+def paired(config: FlamingoConfig, data: Source) -> dict[str, Cost]:
+    """Both towers for a batch of pairs, and the space that they share, with the product of every picture and text."""
+    b, c = data.batch_size, config.contrastive
+    spatial, trunk_cost = trunk(config.vision, config.image_size)
+    return dict(
+        vision=Cost(0 if data.features else trunk_cost) * (b * data.frames),
+        lm=lm_blocks(config, data.length, data.length) * b,
+        contrastive=Cost(2 * b * c.width * (config.vision.width + config.lm.width), 2 * b * b * c.width),
+    )
 
 
 def decode_step(config: FlamingoConfig, b: int, places: int, pictures: int) -> int | float:
@@ -80,11 +168,11 @@ def decode_step(config: FlamingoConfig, b: int, places: int, pictures: int) -> i
     cost = lm_blocks(config, 1, places)
     if config.xattn is not None:
         m = pictures * config.media_tokens
-        cost = cost + xattn_blocks(config, 1, m) + xattn_keys_values(config, m) * -1
+        cost = cost + xattn_tokens(config, 1, m)
     return b * (cost.forward + 2 * config.lm.width * config.lm.vocab_size)
 
 
-def lm_blocks(config: FlamingoConfig, l: int, m: int) -> Cost:
+def lm_blocks(config: FlamingoConfig, l: int | float, m: int | float) -> Cost:
     """All blocks of the language model, for l tokens of one row that attend to m."""
     c = config.lm
     attention = 2 * l * c.width * c.head_dim * (2 * c.heads + 2 * c.kv_heads)
@@ -95,7 +183,7 @@ def lm_blocks(config: FlamingoConfig, l: int, m: int) -> Cost:
     return Cost(attention + ffw, products, 2 * l * c.width * c.ffw_width) * c.depth
 
 
-def lora(config: FlamingoConfig, l: int) -> Cost:
+def lora(config: FlamingoConfig, l: int | float) -> Cost:
     """The low-rank products of all blocks, for l tokens."""
     c = config.lm
     heads, kv_heads = c.width + c.heads * c.head_dim, c.width + c.kv_heads * c.head_dim
@@ -104,20 +192,24 @@ def lora(config: FlamingoConfig, l: int) -> Cost:
     return Cost(2 * l * config.lora.rank * sum(sizes[name] for name in config.lora.targets)) * c.depth
 
 
-def xattn_blocks(config: FlamingoConfig, l: int, m: int) -> Cost:
-    """All gated blocks, for l tokens of one row that attend to m media tokens (computed for all, then masked)."""
+def xattn_tokens(config: FlamingoConfig, l: int | float, m: int | float) -> Cost:
+    """All gated blocks without keys and values, for l tokens that attend to m media tokens each."""
     c, d = config.xattn, config.lm.width
+    if c.prefix:  # Nothing is computed but a norm.
+        return Cost(0)
     width = c.heads * c.head_dim
     ffw = (c.ffw_width or c.ffw_multiplier * d) * (3 if c.gated_ffw else 2)
     weights = 2 * l * d * (2 * width + ffw)
     # The gradient of a gate needs the result of the last product.
     down = 0 if c.gates else 2 * l * d * (c.ffw_width or c.ffw_multiplier * d)
-    return Cost(weights, 2 * 2 * l * m * width, down) * config.xattn_blocks + xattn_keys_values(config, m)
+    return Cost(weights, 2 * 2 * l * m * width, down) * config.xattn_blocks
 
 
 def xattn_keys_values(config: FlamingoConfig, m: int) -> Cost:
     """Keys and values of m media tokens in all gated blocks."""
     c = config.xattn
+    if c.prefix:
+        return Cost(0)
     return Cost(2 * m * config.media_width * 2 * c.heads * c.head_dim) * config.xattn_blocks
 
 
@@ -130,6 +222,9 @@ def resampler(config: FlamingoConfig, frames: int, spatial: int) -> Cost:
         return Cost(2 * 2 * s * c.width * c.ffw_multiplier * c.width + ends)
     if c.kind == 'pooling':
         return Cost(2 * c.width * 2 * (r + s) * width + ends, 2 * 2 * r * s * width)
+    if c.kind == 'qformer':
+        layer = 2 * c.width * (6 * r * width + 2 * s * width + 2 * r * c.ffw_multiplier * c.width)
+        return Cost(layer * c.depth + ends, c.depth * 2 * 2 * r * (s + r) * width)
     layer = 2 * c.width * (2 * r * width + 2 * (s + r) * width + 2 * r * c.ffw_multiplier * c.width)
     return Cost(layer * c.depth + ends, c.depth * 2 * 2 * r * (s + r) * width)
 

@@ -45,5 +45,5 @@ def memory(
     held = 0.0
     for name, data in sources.items():
         size = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(batches[name]))
-        held += size * share(hardware, mesh) * max(data.workers, 1) * (pipeline.THREADS + pipeline.AHEAD)
+        held += size * share(hardware, mesh) * pipeline.held_ahead(data.workers)
     return held

@@ -12,11 +12,13 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from flamingo_jax.inputs.rows import Aligned
+from flamingo_jax.inputs.rows import Aligned, Paired
 from flamingo_jax.parallel import rules
 from flamingo_jax.planning.programs import Planned
+from flamingo_jax.training.losses import chunks
 
 
 class Weight(NamedTuple):
@@ -25,16 +27,15 @@ class Weight(NamedTuple):
     name: str  # Path in the parameter tree.
     shape: tuple[int, ...]  # Of the chip's part, gathered over `fsdp`.
     bytes: int | float  # Of one pass.
-    times: int | float  # Passes in a step.
     gathered: bool  # Whether each pass has to gather it over `fsdp`.
     trained: bool
+    times: int | float = 0  # Passes in a step.
 
 
-def weights(run: Planned) -> list[Weight]:
-    """Every weight of a product, with its passes in a training step.
+def stored(run: Planned) -> list[Weight]:
+    """Every weight, without its passes: these depend on the mesh alone.
 
-    A trained weight is stored, and read in every pass, in float32. A frozen trunk encodes the pictures of all data
-    sets in one pass a micro-batch.
+    A trained weight is stored in float32, but products read a copy of it in the dtype of the computation.
     """
     out = []
     for tree, boxed in run.shapes.items():
@@ -42,63 +43,97 @@ def weights(run: Planned) -> list[Weight]:
         shardings = rules.shardings(boxed, run.mesh)
         for path, leaf in jax.tree_util.tree_leaves_with_path(nn.meta.unbox(boxed)):
             name = f'{tree}/{jax.tree_util.keystr(path, simple=True, separator="/")}'
-            times = run.micro_batches * _passes(run, name)
-            if not times:
-                continue
             sharding = shardings
             for key in path:
                 sharding = sharding[key.key]
             shape = _shape(sharding, leaf.shape)
-            size = 4 if trained else jax.numpy.dtype(run.model.dtype_of(tree)).itemsize
+            copied = not trained or (path[-1].key == 'kernel' and tree != 'vision')  # `step.working_copies`.
+            size = jnp.dtype(run.model.dtype_of(tree)).itemsize if copied else 4
             gathered = run.mesh.shape['fsdp'] > 1 and 'fsdp' in _axes(sharding)
-            out.append(Weight(name, shape, size * math.prod(shape), times, gathered, trained))
+            out.append(Weight(name, shape, size * math.prod(shape), gathered, trained))
     return out
 
 
-def update(run: Planned, held: dict[str, int]) -> int | float:
-    """Bytes that a chip moves for gradients, parameters and moments in a step, all float32.
+def weights(run: Planned, of: list[Weight] | None = None) -> list[Weight]:
+    """Every weight of a product, with its passes in a training step.
 
-    For each micro-batch of each data set, products write the gradient, whole but for `tensor`. The chip's share of it
-    is then written, read, and added to the sum, which is read and written. Once a step, the sum is read for its norm
-    and for the update, and parameters and moments are read and written.
+    A frozen trunk encodes the pictures of all data sets, in as many parts as the data set of most micro-batches has.
 
     Args:
-      held: bytes on a chip of 'gradients', 'moments', and of each tree of parameters.
+      of: `stored`, if it is at hand.
     """
-    whole = sum(one.bytes for one in weights(run) if one.trained)
-    each = run.micro_batches * len(run.sources) * (whole + 4 * held['gradients'])
+    read = (one._replace(times=_passes(run, one.name)) for one in (stored(run) if of is None else of))
+    return [one for one in read if one.times]
+
+
+def logits(run: Planned) -> dict[str, tuple[int, int | float]]:
+    """Of each data set, the chunks of a micro-batch's logits, and the bytes of one chunk on a device."""
+    out = {}
+    for name, data in run.sources.items():
+        if data.row not in (Aligned, Paired):
+            rows = data.batch_size // data.micro_batches * data.lines
+            of = run.model, rows, data.targets or data.length, run.mesh
+            number = chunks.number(*of)
+            out[name] = number, chunks.logits_bytes(*of) / number
+    return out
+
+
+def update(run: Planned, read: list[Weight], held: dict[str, int]) -> int | float:
+    """Bytes that a chip moves for gradients, parameters and moments in a step.
+
+    For each micro-batch of each data set, products write the gradient in the dtype of the weights that they read, whole
+    but for `tensor`. The chip's share of it is then read, and added to the sum, which is read and written in float32.
+    Once a step, the parameters are read and their copies written, the sum is read for its norm and for the update, and
+    parameters and moments are read and written.
+
+    Args:
+      read: `weights`.
+      held: bytes on a chip of 'gradients', 'moments', 'copies', and of each tree of parameters.
+    """
+    trained = [one for one in read if one.trained]
+    whole = sum(one.bytes for one in trained)
     params = sum(size for name, size in held.items() if name.endswith('(float32)'))
-    return each + 2 * held['gradients'] + 2 * params + 2 * held['moments']
+    share = held['gradients'] * whole / max(sum(4 * math.prod(one.shape) for one in trained), 1)
+    each = sum(data.micro_batches for data in run.sources.values()) * (whole + share + 2 * held['gradients'])
+    return each + 2 * held['gradients'] + 3 * params + held['copies'] + 2 * held['moments']
 
 
 def _passes(run: Planned, name: str) -> int | float:
-    """Passes over a weight for one micro-batch of all data sets."""
+    """Passes over a weight in a step."""
     tree, _, rest = name.partition('/')
     parts = rest.split('/')
-    sources = run.sources.values()
+
+    def micro_batches(which):
+        return [data.micro_batches for data in run.sources.values() if which(data)]
+
     if tree == 'vision':
-        pixels = sum(bool(data.images and not data.features) for data in sources)
+        pixels = micro_batches(lambda data: data.images and not data.features)
         kernel = parts[-1] == 'kernel' or len(parts) == 1
-        return (2 * pixels if 'vision' in run.trained else min(pixels, 1)) if kernel else 0
+        again = sum(micro_batches(lambda data: data.row is Paired and data.micro_batches > 1))
+        return (2 * sum(pixels) + again if 'vision' in run.trained else max(pixels, default=0)) if kernel else 0
     if tree == 'lm' and parts[0] == 'embedder':
         # The logits. Text looks its embeddings up, row by row.
         of_logits = parts[1:] == ['tokens'] if run.model.config.lm.tied else parts[1:2] == ['output']
-        return 2 * sum(data.row is not Aligned for data in sources) if of_logits else 0
+        # Each chunk of the logits reads them for its product, and for the gradient of its text.
+        read = sum(run.sources[name].micro_batches * number for name, (number, _) in logits(run).items())
+        return 2 * read if of_logits else 0
     again = run.model.remat == 'full'  # 'dots' keeps the products.
+    every = sum(micro_batches(lambda data: True))
+    aligned = sum(micro_batches(lambda data: data.row is Aligned))  # Their texts are read without a gradient.
     if parts[-1] == 'relative':
         # The keys of distances, which depend on no activation: nothing flows back through this weight.
-        return sum(1 + again + (data.row is Aligned) for data in sources)
+        return (1 + again) * every + aligned
     if parts[-1] != 'kernel':
         return 0
-    pictures = sum(bool(data.images) for data in sources)
+    pictures = sum(micro_batches(lambda data: data.images))
     if tree == 'resampler':
         if parts[0] == 'project_in' and 'vision' not in run.trained:
             return pictures  # Nothing flows back into the features. The compiler keeps the result.
         return 2 * pictures if _last(run, tree, parts) else (2 + again) * pictures
-    times = sum(
-        (2 if _last(run, tree, parts) else 2 + again) + (tree == 'lm' and data.row is Aligned) for data in sources
-    )
-    return times if tree != 'xattn' or parts[0] not in ('key', 'value') else times * pictures / len(sources)
+    times = 2 if _last(run, tree, parts) else 2 + again
+    if tree == 'lm':
+        return times * every + aligned
+    return times * (pictures if tree == 'xattn' and parts[0] in ('key', 'value') else every)
 
 
 def _last(run: Planned, tree: str, parts: list[str]) -> bool:

@@ -20,8 +20,8 @@ from flamingo_jax.parallel import rules
 from flamingo_jax.training.assemble import Parts, assemble
 from flamingo_jax.training.losses.noise import NoiseConfig
 from flamingo_jax.training.optimizer import OptimizerConfig, make_optimizer
-from flamingo_jax.training.state import TrainState, lay_out
-from flamingo_jax.training.step import make_step
+from flamingo_jax.training.state import TrainState, boxed_shapes, lay_out
+from flamingo_jax.training.step import make_step, working_copies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,6 @@ class Planned:
     config: ConfigDict
     parts: Parts
     mesh: Mesh
-    micro_batches: int
 
     @property
     def model(self) -> Flamingo:
@@ -51,7 +50,7 @@ class Planned:
     @functools.cached_property
     def shapes(self) -> Params:
         """The model's parameters, boxed with their logical axes."""
-        return _shapes(dataclasses.replace(self.model, remat=''))
+        return boxed_shapes(self.model)
 
     def frozen(self, names: tuple[str, ...] | None = None) -> Params:
         """The frozen trees (or those named) in their stored dtype, with their shardings."""
@@ -68,18 +67,18 @@ class Planned:
         return out
 
 
-@functools.lru_cache(maxsize=1)  # A search asks for the same model on many meshes.
-def _shapes(model: Flamingo) -> Params:
-    return jax.eval_shape(model.init, jax.random.key(0))
-
-
 def prepare(
-    config: ConfigDict, mesh: Mesh, micro_batches: int, batch: float, bfloat16: bool, remat: str | None = None
+    config: ConfigDict,
+    mesh: Mesh,
+    micro_batches: int | dict[str, int],
+    batch: float,
+    bfloat16: bool,
+    remat: str | None = None,
 ) -> Planned:
     """The run of a config.
 
     Args:
-      micro_batches: replaces the config's.
+      micro_batches: replaces the config's: of every data set, or of each.
       batch: factor of every data set's batch size.
       bfloat16: whether the devices compute in bfloat16, if the config does not say.
       remat: replaces the config's.
@@ -93,36 +92,44 @@ def prepare(
             'With config.round_robin each data set has its own program. Plan with --config.round_robin=False.'
         )
     parts = assemble(config, bfloat16, all_here=False)
+    numbers = dict.fromkeys(parts.sources, micro_batches) if isinstance(micro_batches, int) else micro_batches
     sources = {
-        name: dataclasses.replace(source, batch_size=round(source.batch_size * batch))
+        name: dataclasses.replace(source, batch_size=round(source.batch_size * batch), micro_batches=numbers[name])
         for name, source in parts.sources.items()
     }
     for name, source in sources.items():
-        meshes.check_batch(name, source.batch_size, micro_batches, mesh)
+        meshes.check_batch(name, source.batch_size, source.micro_batches, mesh)
     model = parts.model if remat is None else dataclasses.replace(parts.model, remat=remat)
-    run = Planned(config, dataclasses.replace(parts, model=model, sources=sources), mesh, micro_batches)
+    run = Planned(config, dataclasses.replace(parts, model=model, sources=sources), mesh)
     run.frozen(tuple(run.shapes))  # Raises if the mesh does not divide a parameter.
     return run
 
 
 def train_step(run: Planned) -> tuple[jax.stages.Lowered, TrainState]:
     """The step of `training/step.py`, lowered; and the shapes of its state."""
-    optimizer = make_optimizer(OptimizerConfig(**run.config.optimizer), run.config.steps)
+    optimizer = make_optimizer(OptimizerConfig(**run.config.optimizer.to_dict()), run.config.steps)
     _, state = lay_out(run.model, optimizer, run.trained, run.mesh)
     weights = {name: source.loss_weight for name, source in run.sources.items()}
     shardings = jax.tree.map(lambda x: x.sharding, state)
-    step = make_step(run.model, optimizer, weights, run.micro_batches, NoiseConfig(**run.config.noise), shardings)
+    step = make_step(
+        run.model,
+        optimizer,
+        weights,
+        micro_batches={name: source.micro_batches for name, source in run.sources.items()},
+        noise=NoiseConfig(**run.config.noise),
+        shardings=shardings,
+    )
     return step.lower(state, run.frozen(), run.parts.batch_shapes(run.mesh)), state
 
 
 def held(run: Planned, state: TrainState | None = None) -> dict[str, int]:
-    """Bytes that a chip holds between steps and, of gradients, within one: 'moments', 'gradients', and each tree.
+    """Bytes that a chip holds: 'moments' and each tree between steps, 'gradients' and 'copies' within one.
 
     Args:
       state: the shapes of the run's state, if they are at hand.
     """
     if state is None:
-        optimizer = make_optimizer(OptimizerConfig(**run.config.optimizer), run.config.steps)
+        optimizer = make_optimizer(OptimizerConfig(**run.config.optimizer.to_dict()), run.config.steps)
         _, state = lay_out(run.model, optimizer, run.trained, run.mesh)
     shards = dict(
         {f'{name} (float32)': tree for name, tree in state.params.items()},
@@ -131,7 +138,13 @@ def held(run: Planned, state: TrainState | None = None) -> dict[str, int]:
     )
     out = {name: sum(_bytes(x, x.sharding) for x in jax.tree.leaves(tree)) for name, tree in shards.items()}
     gradients = (_bytes(x, rules.over_data(x.sharding, x.shape)) for x in jax.tree.leaves(state.params))
-    return out | dict(gradients=sum(gradients))
+    copies = jax.tree.leaves(jax.eval_shape(functools.partial(working_copies, run.model), state.params))
+    copied = (
+        _bytes(copy, x.sharding)
+        for copy, x in zip(copies, jax.tree.leaves(state.params), strict=True)
+        if copy.dtype != x.dtype
+    )
+    return out | dict(gradients=sum(gradients), copies=sum(copied))
 
 
 def _bytes(x: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> int:
@@ -165,7 +178,7 @@ def decode_step(run: Planned, pictures: int) -> tuple[jax.stages.Lowered, int]:
     if c.xattn is not None:
         m = pictures * c.media_tokens
         keys = shape((c.xattn_blocks, b, c.xattn.heads, m, c.xattn.head_dim), dtype, None, rows, 'tensor')
-        media = Media(None, (keys, keys))
+        media = Media(None, ((keys, keys),))
     # The trees that decoding reads: trunk and resampler have already run, and LoRA is merged.
     names = tuple(name for name in run.shapes if name not in ('vision', 'resampler', 'lora'))
     model = dataclasses.replace(run.model, config=dataclasses.replace(c, lora=None))

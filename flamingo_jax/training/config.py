@@ -39,7 +39,8 @@ def base() -> ConfigDict:
     # False: each step accumulates the gradients of all data sets (paper). True: each step uses one data set, in turn
     # by name (ablation, table 3 row ii); n data sets then take n times the steps for the same data.
     c.round_robin = False
-    c.micro_batches = 1  # Number of parts of a batch over which gradients are accumulated.
+    # Number of parts of a batch over which gradients are accumulated. A data set may have a number of its own.
+    c.micro_batches = 1
     c.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))
     c.machines = ConfigDict()  # Topology -> machine(...), which `plan` uses instead of the mesh above.
     c.dtype = ''  # Of computation and frozen parameters; '' is bfloat16 on TPU and GPU, float32 on CPU.
@@ -56,6 +57,9 @@ def base() -> ConfigDict:
     c.resume_changed = False
     # A step whose loss or gradient is not finite changes nothing. Training stops after this many such steps in a row.
     c.max_skipped_steps = 10
+    # A run in which no step ends for so many seconds hangs: a device or another process has stopped. It then says where
+    # each thread is, and ends with code 1, so that whatever started it can start it anew. 0 waits forever.
+    c.hang_seconds = 1800
     c.profile = ()  # (first, last) step to trace for TensorBoard and Perfetto; () for none.
     c.lock()  # A mistyped key is an error.
     for names in (c.datasets, c.machines):
@@ -84,7 +88,7 @@ def trained_trees(c: ConfigDict) -> tuple[str, ...]:
 
 
 # Fields of a data set that do not change the training.
-NOT_OF_THE_RECIPE = ('workers', 'validation_split')
+NOT_OF_THE_RECIPE = ('workers', 'validation_split', 'micro_batches')
 
 
 def recipe(c: ConfigDict) -> dict[str, Any]:
@@ -110,14 +114,25 @@ def recipe(c: ConfigDict) -> dict[str, Any]:
     for name, data in c.datasets.items():
         of_data = flat(f'datasets.{name}', source_of(data)) | {f'datasets.{name}.kind': data.kind}
         out |= {key: value for key, value in of_data.items() if not key.endswith(NOT_OF_THE_RECIPE)}
-    out |= flat('noise', NoiseConfig(**c.noise)) | flat('optimizer', OptimizerConfig(**c.optimizer))
+    out |= flat('noise', NoiseConfig(**c.noise)) | flat('optimizer', OptimizerConfig(**c.optimizer.to_dict()))
     return json.loads(json.dumps(out, default=lambda value: value.__name__))  # Classes by their names.
 
 
 def machine(
-    data: int, fsdp: int, tensor: int, micro_batches: int = 1, batch: float = 1.0, remat: str = 'full'
+    data: int,
+    fsdp: int,
+    tensor: int,
+    micro_batches: int | dict[str, int] = 1,
+    batch: float = 1.0,
+    remat: str | None = None,
 ) -> ConfigDict:
-    """A mesh for `config.machines`, with its micro-batches and `remat`. `batch` multiplies every batch size."""
+    """A mesh for `config.machines`, with what is best on it.
+
+    Args:
+      micro_batches: of every data set, or data set -> its number.
+      batch: multiplies every batch size.
+      remat: replaces the config's; None keeps it.
+    """
     mesh = dict(data=data, fsdp=fsdp, tensor=tensor)
     return ConfigDict(dict(mesh=mesh, micro_batches=micro_batches, batch=batch, remat=remat))
 
@@ -126,7 +141,8 @@ def paper(size: str) -> ConfigDict:
     """The paper's recipe for a size of `SIZES`: four data sets, NFNet-F6 at 320 pixels (section 3.2, appendix A).
 
     Batch sizes are those of its ablations; it does not give those of the final models. The paper gives 32 or 64 tokens
-    for paired data: here the shorter texts, of ALIGN and VTP, get 32 and those of LTIP 64.
+    for paired data: here the shorter texts, of ALIGN and VTP, get 32 and those of LTIP 64. Pages and pairs are packed,
+    so that few places are padding.
 
     The paper's data are not public. `experiments/flamingo_3b.py` has the commands that build sets of their kinds from
     what is.
@@ -136,23 +152,20 @@ def paper(size: str) -> ConfigDict:
     c.model = ConfigDict(FlamingoConfig(**SIZES[size], image_size=320).to_json())
     c.remat = 'full'
     augmented = dict(flip=True, recolour=True, workers=16)
+    # 256 pages: 64 rows of 4 lines. A window of 256 tokens has 1.25 to 2.2 pictures on the sets at hand, and at most 5:
+    # 10 places serve 4 lines.
+    pages = dict(length=256, images=10, lines=4, documents=8, window=(256, 5), p_next=0.5)
     c.datasets.m3w = dataset(
-        Documents,
-        path='DATA/web_pages/all/1.0.0',
-        length=256,
-        images=5,
-        p_next=0.5,
-        batch_size=256,
-        loss_weight=1.0,
-        **augmented,
+        Documents, path='DATA/web_pages/all/1.0.0', batch_size=64, loss_weight=1.0, **pages, **augmented
     )
-    for name, kind, length, frames, batch_size, weight in (
-        ('align', 'pairs', 32, 1, 512, 0.2),
-        ('ltip', 'pairs', 64, 1, 512, 0.2),
-        ('vtp', 'films', 32, 8, 64, 0.03),
+    # 512 pairs each, if their texts have 18 and 27 tokens: 64 rows of 8.
+    for name, kind, frames, weight, rows in (
+        ('align', 'pairs', 1, 0.2, dict(length=128, images=8, documents=8, window=(32, 1))),
+        ('ltip', 'pairs', 1, 0.2, dict(length=256, images=8, documents=8, window=(64, 1))),
+        ('vtp', 'films', 8, 0.03, dict(length=32, images=1)),
     ):
-        pair = dict(path=f'DATA/{kind}/{name}/1.0.0', length=length, images=1, frames=frames, space=0.5, **augmented)
-        c.datasets[name] = dataset(Documents, batch_size=batch_size, loss_weight=weight, **pair)
+        pair = dict(path=f'DATA/{kind}/{name}/1.0.0', frames=frames, space=0.5, **rows, **augmented)
+        c.datasets[name] = dataset(Documents, batch_size=64, loss_weight=weight, **pair)
     return c
 
 

@@ -4,6 +4,9 @@ import collections
 import contextlib
 import itertools
 import math
+import pathlib
+import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,6 +16,8 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from flamingo_jax.files import as_path, in_bucket, upload
+from flamingo_jax.inputs.rows import COUNTS
 from flamingo_jax.training.events import Events
 
 REMEDY = (
@@ -39,24 +44,34 @@ class Progress:
     """
 
     def __init__(
-        self, workdir: str, config: ConfigDict, first: int, flops: float, peak: float | None, skipped: Skipped
+        self,
+        workdir: str,
+        config: ConfigDict,
+        first: int,
+        flops: float,
+        useful: Callable[[str, dict[str, float]], float],
+        peak: float | None,
+        skipped: Skipped,
+        began: float,
     ):
         """Opens TensorBoard's file.
 
         Args:
           first: the step before the first.
-          flops: operations of a step, over all devices; the mean if data sets take turns.
+          flops: operations of a step on all places, over all devices; the mean if data sets take turns.
+          useful: (data set, counts of its steps) -> the operations on what was no padding (`planning/flops.py`).
           peak: most operations per second of all devices together; None if unknown, which leaves MFU out.
           skipped: the skipped steps up to `first`.
+          began: `time.perf_counter` when the command began.
         """
         chief, self._writer = jax.process_index() == 0, None
         if chief:
             self._writer = Events(workdir)
         self._bar = tqdm(total=config.steps, initial=first, unit=' steps', disable=not chief, dynamic_ncols=True)
-        self._images = {name: data.images * data.batch_size for name, data in config.datasets.items()}
         self._config, self._pending, self._kept = config, None, []
-        self._flops, self._peak, self.skipped = flops, peak, skipped
+        self._flops, self._useful, self._peak, self.skipped = flops, useful, peak, skipped
         self._since, self.last = time.perf_counter(), {}
+        self._began, self._trained, self._best = began, 0, math.inf
         self._said, self._validated = '', {}
 
     def add(self, step: int, metrics: dict[str, jax.Array], waited: float) -> None:
@@ -117,7 +132,7 @@ class Progress:
                 f'step {step} (loss {values["loss"]}, grad_norm {values["grad_norm"]}). {REMEDY}'
             )
         self._bar.update(1)
-        self._kept.append(values | dict(data_wait=waited))
+        self._kept.append(values | dict(data_wait=waited, skipped=skipped))
         if step % self._config.log_every and step != self._config.steps:
             return
         n, seconds = len(self._kept), time.perf_counter() - self._since
@@ -125,18 +140,25 @@ class Progress:
         every = collections.defaultdict(list)
         for name, value in itertools.chain.from_iterable(kept.items() for kept in self._kept):
             every[name].append(value)
-        mean = {name: _mean(each) for name, each in every.items() if name != 'data_wait'}
+        mean = {name: _mean(each) for name, each in every.items() if name not in ('data_wait', 'skipped')}
         seen = [name for name in self._config.datasets if f'{name}/loss' in every]
         mean['unreadable_pictures'] = sum(sum(every[f'{name}/unreadable']) for name in seen)
         mean['skipped_steps'] = float(self.skipped.total)
+        self._trained += n - sum(every['skipped'])
+        self._best = min(self._best, seconds / n)
         mean |= {
+            # Share of the time since the start in which steps were trained at the best speed so far. The rest went to
+            # the start, compilation, slower steps, waiting for data, skipped steps, validation and checkpoints.
+            'speed/goodput': self._trained * self._best / (time.perf_counter() - self._began),
             'speed/seconds_per_step': seconds / n,
             'speed/data_wait_seconds': sum(every['data_wait']) / n,
             'speed/tokens_per_second': sum(sum(every[f'{name}/tokens']) for name in seen) / seconds,
-            'speed/images_per_second': sum(self._images[name] * len(every[f'{name}/loss']) for name in seen) / seconds,
+            'speed/images_per_second': sum(sum(every[f'{name}/pictures']) for name in seen) / seconds,
         }
         if self._peak:  # Model FLOPs utilisation.
-            mean['speed/mfu'] = self._flops * n / seconds / self._peak
+            useful = sum(self._useful(name, {key: sum(every[f'{name}/{key}']) for key in COUNTS}) for name in seen)
+            mean['speed/mfu'] = useful / seconds / self._peak
+            mean['speed/mfu_with_padding'] = self._flops * n / seconds / self._peak
         self.last, self._kept, self._since = mean | self._validated, [], time.perf_counter()
         accuracy = {name: f'{mean[f"{name}/accuracy"]:.3f}' for name in seen}
         unreadable = (
@@ -146,7 +168,11 @@ class Progress:
         self._said = (
             f'loss {mean["loss"]:.3f}, right {accuracy}, {mean["speed/tokens_per_second"]:,.0f} tokens/s, '
             f'{mean["speed/images_per_second"]:,.0f} images/s, '
-            + (f'MFU {mean["speed/mfu"]:.1%}, ' if self._peak else '')
+            + (
+                f'MFU {mean["speed/mfu"]:.1%} ({mean["speed/mfu_with_padding"]:.1%} with padding), '
+                if self._peak
+                else ''
+            )
             + f'data wait {mean["speed/data_wait_seconds"]:.3f} s{unreadable}{skipped}'
         )
         self._show()
@@ -175,12 +201,15 @@ class Profile:
         if steps and (len(steps) != 2 or not 1 <= steps[0] <= steps[1]):
             raise ValueError(f'config.profile is {steps}. It must be (first step, last step), or () for none.')
         self._steps = steps if jax.process_index() == 0 else ()
-        self._workdir, self._running = workdir, False
+        # The profiler writes to this machine only.
+        self._workdir, self._folder, self._running = workdir, workdir, False
+        if self._steps and in_bucket(workdir):
+            self._folder = tempfile.mkdtemp()
 
     def step(self, step: int) -> contextlib.AbstractContextManager:
         """Marks a step in the trace. Before the first step it starts the trace."""
         if self._steps and step == self._steps[0]:
-            jax.profiler.start_trace(self._workdir, create_perfetto_trace=True)
+            jax.profiler.start_trace(self._folder, create_perfetto_trace=True)
             self._running = True
         return jax.profiler.StepTraceAnnotation('train', step_num=step)
 
@@ -195,3 +224,6 @@ class Profile:
         if self._running:
             jax.profiler.stop_trace()
             self._running = False
+            if self._folder != self._workdir:
+                upload(pathlib.Path(self._folder), as_path(self._workdir))
+                shutil.rmtree(self._folder)

@@ -1,5 +1,7 @@
 """What a training step changes: the step, the trained trees, their moments, the random key."""
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -46,6 +48,16 @@ def new_state(
     return jax.jit(make, out_shardings=jax.tree.map(lambda x: x.sharding, shapes))(jax.random.key(seed))
 
 
+def boxed_shapes(model: Flamingo) -> Params:
+    """The shapes of the model's parameters, boxed with their logical axes."""
+    return _boxed_shapes(dataclasses.replace(model, remat=''))
+
+
+@functools.lru_cache(maxsize=1)  # A large model takes seconds, and a search asks for the same one on many meshes.
+def _boxed_shapes(model: Flamingo) -> Params:
+    return jax.eval_shape(model.init, jax.random.key(0))
+
+
 def lay_out(
     model: Flamingo, optimizer: optax.GradientTransformation, trained: tuple[str, ...], mesh: Mesh
 ) -> tuple[Callable[[Key[Array, '']], TrainState], TrainState]:
@@ -56,7 +68,7 @@ def lay_out(
     Raises:
       ValueError: the model does not have a component, or the mesh does not divide a parameter.
     """
-    boxed = jax.eval_shape(model.init, jax.random.key(0))
+    boxed = boxed_shapes(model)
     if unknown := sorted(set(trained) - set(boxed)):
         raise ValueError(
             f'config.trained has {unknown}, which this model does not have. Its components are {sorted(boxed)}.'
@@ -67,7 +79,10 @@ def lay_out(
         params = {name: tree for name, tree in nn.meta.unbox(model.init(params_key)).items() if name in trained}
         return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), key)
 
-    shapes = jax.eval_shape(make, jax.random.key(0))
+    params = nn.meta.unbox({name: boxed[name] for name in trained})
+    opt_state = jax.eval_shape(optimizer.init, params)
+    key = jax.eval_shape(jax.random.key, 0)
+    shapes = TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, opt_state, key)
     params = rules.shardings({name: boxed[name] for name in trained}, mesh)
     replicated = meshes.replicated(mesh)
     opt_state = optax.tree_map_params(

@@ -13,7 +13,7 @@ from flamingo_jax.inputs.sources.source import Source
 from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.parallel import rules
-from flamingo_jax.training.losses import LOSSES
+from flamingo_jax.training.losses import LOSSES, WHOLE
 from flamingo_jax.training.losses.noise import NoiseConfig
 from flamingo_jax.training.state import TrainState
 from flamingo_jax.training.step import cut, encode
@@ -45,31 +45,32 @@ class Validation:
         batches: dict[str, grain.MapDataset],
         datasets: dict[str, Source],
         number: int,
-        micro_batches: int,
         shardings: TrainState,
     ):
         """Reads nothing yet.
 
         Args:
           batches: the batches of every held-out data set (`pipeline.batches`).
-          datasets: their configs.
+          datasets: their configs, which say into how many micro-batches each batch is cut.
           number: how many batches of each to use.
-          micro_batches: the number of parts into which each batch is cut, as in training.
           shardings: the state's shardings.
         """
         self._batches = {name: batches[name][:number] for name in batches}
-        self._sizes = {name: data.batch_size for name, data in datasets.items()}
+        self._datasets = datasets
         mesh = shardings.step.mesh
         self._rows = meshes.batch_sharding(mesh)
 
-        @functools.partial(jax.jit, out_shardings=shardings.step)
-        def sums(params: Params, frozen: Params, batch: Batch) -> dict[str, jax.Array]:
+        @functools.partial(jax.jit, out_shardings=shardings.step, static_argnames='micro_batches')
+        def sums(params: Params, frozen: Params, batch: Batch, micro_batches: int) -> dict[str, jax.Array]:
+            def of_part(part):
+                return LOSSES[type(part)](model, params, frozen, part, jax.random.key(0), NoiseConfig())[1]
+
             def of_micro_batch(micro):
-                micro = encode(model, mesh, frozen, dict(micro=micro))['micro']
-                return LOSSES[type(micro)](model, params, frozen, micro, jax.random.key(0), NoiseConfig())[1]
+                return of_part(encode(model, mesh, frozen, dict(micro=micro))['micro'])
 
             with rules.activations(mesh):
-                parts = jax.lax.map(of_micro_batch, cut(batch, micro_batches))
+                parts = cut(batch, micro_batches)
+                parts = of_part(parts) if isinstance(batch, WHOLE) else jax.lax.map(of_micro_batch, parts)
             return jax.tree.map(jnp.sum, parts) | dict(weights=batch.total_weight())
 
         self._sums = sums  # Compiled once per data set.
@@ -84,7 +85,8 @@ class Validation:
         for name, batches in self._batches.items():
             total = None
             for batch in pipeline.read(batches, start=0, workers=0):
-                sums = self._sums(params, frozen, pipeline.put(batch, self._rows, self._sizes[name]))
+                batch = pipeline.put(batch, self._rows, self._datasets[name].batch_size)
+                sums = self._sums(params, frozen, batch, micro_batches=self._datasets[name].micro_batches)
                 total = sums if total is None else jax.tree.map(jnp.add, total, sums)
             total = {key: float(value) for key, value in total.items()}
             out[f'validation/{name}/loss'] = total['loss'] / max(total['weights'], 1e-6)

@@ -65,14 +65,14 @@ def stored(tmp_path_factory):
     return str(builder.data_path)
 
 
-@pytest.fixture(params=['documents', 'packed', 'few_shot', 'align'])
+@pytest.fixture(params=['documents', 'lines', 'few_shot', 'align'])
 def config(request, stored):
     shape = dict(length=32, batch_size=4)
     if request.param in ('documents', 'align'):
         row = Aligned if request.param == 'align' else Interleaved
         return Documents(path=stored, images=1, row=row, **shape)
-    if request.param == 'packed':
-        return Documents(path=stored, images=3, documents=3, window=(24, 1), **shape)
+    if request.param == 'lines':
+        return Documents(path=stored, images=4, documents=5, window=(24, 1), lines=2, **shape)
     games = dict(bind=game(Words, classes=(2, 3)))
     return FewShot(path=SAMPLE, styles=('noto', 'fluent-flat'), images=3, shots=3, games=games, **shape)
 
@@ -95,7 +95,8 @@ def test_one_seed_gives_the_same_batches(config, tokenizer):
     empty = config.empty_row(tokenizer, PICTURES)
     kinds = [jax.tree.map(lambda x: (np.shape(x), x.dtype), part) for part in (one[0], empty)]
     assert kinds[0] == jax.tree.map(lambda kind: ((4, *kind[0]), kind[1]), kinds[1], is_leaf=lambda x: type(x) is tuple)
-    assert one[0].images.shape == (4, config.images, 1, 8, 8, 3) and drawn[0].shape == (4, 32)
+    assert one[0].images.shape == (4, config.images, 1, 8, 8, 3) and drawn[0].shape[-1] == 32
+    assert drawn[0].shape[:-1] == ((4,) if config.lines == 1 else (4, 2))
 
 
 def test_a_run_resumes_in_the_middle(config, tokenizer):
@@ -193,5 +194,7 @@ def test_errors(tokenizer, stored, tmp_path):
         iterator(Documents(path=stored, row=Aligned), tokenizer)
     with pytest.raises(ValueError, match='not Aligned. Set `documents` of the data set to 1'):
         iterator(Documents(path=stored, row=Aligned, images=1, documents=2), tokenizer)
+    with pytest.raises(ValueError, match='have 2 lines. Set `documents`'):
+        iterator(Documents(path=stored, lines=2), tokenizer)
     with pytest.raises(ValueError, match='cannot hold 0 documents'):
         iterator(Documents(path=stored, documents=0), tokenizer)

@@ -218,6 +218,31 @@ def test_a_longer_document_fills_the_row_with_a_part_of_its_window(letters):
         assert len(list(read)) == 2
 
 
+def test_lines_share_the_pictures_of_a_row(letters):
+    """Each document goes into the first line that has room; pictures and documents are counted through the row."""
+    three = [Chunk(picture(number), ['a'], [1.0]) for number in (4, 5, 6)]
+    row = pack([TWO, three, ONE, ONE], letters, length=20, images=6, window=(18, 3), lines=2)
+    lines = [spelled(row._replace(tokens=line), letters) for line in row.tokens]
+    assert lines == ['^ab/iiicd/iiief/$...', '^iiia/iiia/iiia/$...']
+    np.testing.assert_array_equal(row.images[:, 0, 0, 0, 0] - BLANK.flat[0], [1, 2, 4, 5, 6, 0])
+    assert digits(row.phi[1]) == '0333334444455555' + '5' + '000' and digits(row.document[1]) == '2' * 17 + '000'
+    small = pack([TWO, ONE, three, ONE], letters, length=20, images=4, window=(18, 3), lines=2)  # No room for three.
+    assert [spelled(small._replace(tokens=line), letters) for line in small.tokens] == [
+        '^ab/iiicd/iiief/$...',
+        '^iiigh/$^iiigh/$....',
+    ]
+    assert (
+        digits(small.phi[1]) == '03333333' + '04444444' + '0000'
+        and digits(small.document[1, :17]) == '2' * 8 + '3' * 8 + '0'
+    )
+    assert small.used == 33 and small.weights.shape == (2, 20)
+    assert pack([TWO, ONE], letters, length=20, lines=2, targets=7).at.shape == (2, 7)
+    batch = jax.tree.map(lambda x: np.stack([x, x]), small)
+    assert batch.lines().tokens.shape == (4, 20) and batch.lines().images.shape[:2] == (2, 4)
+    assert batch.counts() == dict(tokens=66, pictures=8, documents=6, targets=24, unreadable=0)
+    assert batch.total_weight() == batch.lines().total_weight() == 24
+
+
 def test_documents_with_nothing_to_learn_are_not_packed(letters):
     silent, broken = [Chunk(picture(1), ['a'], [0.0])], [Chunk(unreadable, ['g'], [1.0])]
     row = pack([silent, broken, ONE], letters)

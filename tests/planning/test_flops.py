@@ -74,6 +74,49 @@ def test_a_decode_step_has_the_operations_that_the_compiler_counts(tiny):
     assert counted / 4 == pytest.approx(lowered.compile().cost_analysis()['flops'], rel=TOLERANCE)
 
 
+def test_useful_operations_are_those_of_what_is_no_padding():
+    """Half of the places filled: half of the products with weights, and a quarter of the attention among tokens."""
+    config, trained = wide('rotary', True), ('resampler', 'xattn')
+    data = Documents(length=64, images=2, lines=2, documents=4, batch_size=8)
+    whole = flops.operations(config, trained, data, flops.computed(config, data))
+    full = dict(tokens=8 * 2 * 64, documents=8 * 2, pictures=8 * 2, targets=8 * 2 * 64)
+    half = {name: count / 2 for name, count in full.items()} | dict(documents=full['documents'])
+    every, some = (
+        flops.operations(config, trained, data, flops.useful(config, data, counts)) for counts in (full, half)
+    )
+    for name in ('vision', 'resampler', 'lm'):
+        assert every[name] == pytest.approx(whole[name]), name
+    of_media = 3 * 2 * 2 * 8 * 2 * 64 * config.media_tokens * 4 * 64  # The other picture of a row is masked.
+    assert whole['xattn'] - every['xattn'] == pytest.approx(of_media)
+    assert some['vision'] == whole['vision'] / 2 and some['resampler'] == whole['resampler'] / 2
+    among = 3 * 2 * 2 * 8 * 2 * 64 * 64 * 4 * 64
+    assert some['lm'] == pytest.approx((whole['lm'] - among) / 2 + among / 4)
+
+
+def test_blocks_below_the_first_gated_one_and_tokens_beside_the_tag():
+    """Nothing flows back below the first gated block; with `only_at_tag`, its tokens alone are of use."""
+    config = wide('rotary', False)
+    deep = dataclasses.replace(config, lm=dataclasses.replace(config.lm, depth=4))
+    late = dataclasses.replace(deep, xattn=dataclasses.replace(deep.xattn, first=3))
+    data = Documents(length=64, images=1, batch_size=8)
+    forward = flops.lm_blocks(deep, 64, 64).forward * 8
+
+    def lm(config, trained):
+        return flops.train_step(config, trained, dict(x=data))['lm']
+
+    assert lm(deep, ('xattn',)) - lm(late, ('xattn',)) == pytest.approx(
+        (flops.lm_blocks(deep, 64, 64).total(False) * 8 - forward) * 3 / 4
+    )
+    assert lm(deep, ('xattn', 'extra_tokens')) == lm(late, ('xattn', 'extra_tokens'))
+    tagged = dataclasses.replace(config, image_tag=(7, 8, 9), xattn=dataclasses.replace(config.xattn, only_at_tag=True))
+    counts = dict(tokens=512, documents=8, pictures=8, targets=512)
+    all_tokens, at_tags = (
+        flops.operations(c, ('xattn',), data, flops.useful(c, data, counts))['xattn'] for c in (config, tagged)
+    )
+    keys = flops.xattn_keys_values(config, config.media_tokens).total(True) * 8
+    assert at_tags - keys == pytest.approx((all_tokens - keys) * 3 / 64)
+
+
 VIT = ViTConfig(width=64, depth=2, heads=4, ffw_width=256, resolution=56, class_feature=True)
 
 

@@ -109,16 +109,18 @@ def test_logits_of_the_targets_alone_give_the_same_loss(model, params, features)
 
 
 @pytest.mark.parametrize(
-    'p_next, lm, xattn',
+    'p_next, lm, xattn, lines',
     [
-        (0.0, dict(positions='learned'), dict(only_last_image=False)),
-        pytest.param(0.0, dict(positions='rotary'), {}, marks=pytest.mark.long),
-        pytest.param(1.0, dict(positions='relative'), dict(only_at_tag=True), marks=pytest.mark.long),
-        pytest.param(1.0, dict(positions='alibi', windows=(0, 5)), dict(ffw_where_seen=True), marks=pytest.mark.long),
+        (0.0, dict(positions='learned'), dict(only_last_image=False), 2),
+        pytest.param(0.0, dict(positions='rotary'), {}, 1, marks=pytest.mark.long),
+        pytest.param(1.0, dict(positions='relative'), dict(only_at_tag=True), 2, marks=pytest.mark.long),
+        pytest.param(
+            1.0, dict(positions='alibi', windows=(0, 5)), dict(ffw_where_seen=True), 1, marks=pytest.mark.long
+        ),
     ],
     ids=['learned-all_images', 'rotary', 'next-relative-only_at_tag', 'next-alibi-windows-ffw_where_seen'],
 )
-def test_packed_documents_have_the_loss_and_gradients_that_they_have_alone(config, p_next, lm, xattn):
+def test_packed_documents_have_the_loss_and_gradients_that_they_have_alone(config, p_next, lm, xattn, lines):
     c = dataclasses.replace(
         config,
         lm=dataclasses.replace(config.lm, depth=2, context=128, **lm),
@@ -140,8 +142,9 @@ def test_packed_documents_have_the_loss_and_gradients_that_they_have_alone(confi
     ]
     common = dict(tokenizer=Letters(), blank=np.zeros_like(pictures[0]), rng=rng, p_next=p_next)
     alone = [Interleaved.of(document, length=24, images=3, **common) for document in documents]
-    row = Interleaved.packed(documents, length=72, images=6, window=(24, 3), **common)
+    row = Interleaved.packed(documents, length=72 // lines, images=6, window=(24, 3), lines=lines, **common)
     assert row.used == sum(one.used for one in alone) and row.document.max() == 4
+    assert lines == 1 or row.document[:, 0].tolist() == [1, 3]
 
     def batch(*rows):
         return jax.tree.map(lambda *x: jnp.stack(x), *rows)

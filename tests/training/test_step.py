@@ -22,7 +22,7 @@ from flamingo_jax.training.losses import LOSSES, alignment, next_token
 from flamingo_jax.training.losses.noise import NoiseConfig
 from flamingo_jax.training.optimizer import OptimizerConfig, make_optimizer
 from flamingo_jax.training.state import new_state
-from flamingo_jax.training.step import make_step
+from flamingo_jax.training.step import make_step, working_copies
 from flamingo_jax.training.validation import Validation
 from tests.tiny_run import break_gradients
 
@@ -78,7 +78,7 @@ def run(model, others, data, shape, micro_batches=1):
     first = jax.tree.map(np.asarray, state._replace(key=0))
     boxed = jax.eval_shape(model.init, jax.random.key(0))
     frozen = {name: jax.device_put(others[name], rules.shardings(boxed[name], mesh)) for name in ('vision', 'lm')}
-    step = make_step(model, optimizer, {'web': 1.0}, micro_batches, NoiseConfig(), where(state))
+    step = make_step(model, optimizer, {'web': 1.0}, {'web': micro_batches}, NoiseConfig(), where(state))
     rows, metrics, compiled = meshes.batch_sharding(mesh), [], []
 
     def listen(event, seconds, **_):
@@ -164,7 +164,9 @@ def test_data_sets_are_weighted(one_device, model, others, data):
     share = {name: float(total[name] / sum(total.values())) for name in total}
 
     state = new_state(model, optimizer, TRAINED, 0, mesh)
-    _, metrics = make_step(model, optimizer, share, 1, NoiseConfig(), where(state))(state, frozen, halves)
+    _, metrics = make_step(model, optimizer, share, dict.fromkeys(share, 1), NoiseConfig(), where(state))(
+        state, frozen, halves
+    )
     expected = sum(share[name] * metrics[f'{name}/loss'] for name in share)
     assert float(metrics['loss']) == pytest.approx(float(expected), rel=1e-6)
 
@@ -207,7 +209,7 @@ def test_validation_is_the_mean_over_all_its_batches(model, others, data):
     mesh = mesh_of((2, 2, 1))
     state = new_state(model, make_optimizer(OPTIMIZER, 1), TRAINED, 0, mesh)
     source = grain.MapDataset.source(data)
-    validate = Validation(model, dict(web=source), dict(web=Source(batch_size=16)), 2, 2, where(state))
+    validate = Validation(model, dict(web=source), dict(web=Source(batch_size=16, micro_batches=2)), 2, where(state))
     metrics = validate(state.params, {name: others[name] for name in ('lm', 'vision')})
     params = others | jax.tree.map(np.asarray, state.params)
     of = jax.jit(lambda batch: next_token.loss_sum(model, params, {}, batch, jax.random.key(0), NoiseConfig()))
@@ -216,7 +218,7 @@ def test_validation_is_the_mean_over_all_its_batches(model, others, data):
     assert metrics['validation/web/loss'] == pytest.approx(float(sum(s['loss'] for s in sums) / weights), rel=1e-5)
     right, answers = (float(sum(s[name] for s in sums)) for name in ('right', 'answers'))
     assert metrics['validation/web/accuracy'] == pytest.approx(right / answers)
-    assert validate and not Validation(model, {}, {}, 2, 1, where(state))
+    assert validate and not Validation(model, {}, {}, 2, where(state))
 
 
 @pytest.fixture(scope='module')
@@ -327,7 +329,7 @@ def test_a_trunk_is_trained_end_to_end(model, others, seen):
     first = jax.tree.map(np.asarray, state.params['vision'])
     boxed = jax.eval_shape(model.init, jax.random.key(0))
     frozen = dict(lm=jax.device_put(others['lm'], rules.shardings(boxed['lm'], mesh)))
-    step = make_step(model, optimizer, {'web': 1.0}, 1, NoiseConfig(), where(state))
+    step = make_step(model, optimizer, {'web': 1.0}, {'web': 1}, NoiseConfig(), where(state))
     recorded, rows = [], meshes.batch_sharding(mesh)
     for batches in seen:
         state, metrics = step(state, frozen, {name: put(batch, rows, 16) for name, batch in batches.items()})
@@ -338,6 +340,54 @@ def test_a_trunk_is_trained_end_to_end(model, others, seen):
     )
     for name, yes in jax.tree.leaves(moved, is_leaf=lambda x: isinstance(x, tuple)):
         assert yes == (name not in ('mean', 'var', 'std')), name
+
+
+@pytest.mark.long
+def test_each_data_set_is_cut_into_its_own_micro_batches(model, others, seen, monkeypatch):
+    """Pictures of both are encoded in one loop of as many parts as the most; the step is that of whole batches."""
+    web = seen[0]['web']
+    batches = dict(pages=jax.tree.map(lambda x: x[:8], web), films=jax.tree.map(lambda x: x[8:], web))
+    optimizer, mesh, weights = make_optimizer(OPTIMIZER, STEPS), mesh_of((1, 1, 1)), dict(pages=1.0, films=0.3)
+    frozen = {name: jax.tree.map(jnp.array, others[name]) for name in ('lm', 'vision')}
+    parts = []
+
+    def features(self, params, images, real=Flamingo.features):
+        parts.append(images.shape[1])
+        return real(self, params, images)
+
+    monkeypatch.setattr(Flamingo, 'features', features)
+    states, metrics = [], []
+    for numbers in (dict(pages=1, films=1), dict(pages=4, films=2)):
+        state = new_state(model, optimizer, TRAINED, 0, mesh)
+        step = make_step(model, optimizer, weights, numbers, NoiseConfig(), where(state))
+        state, of_step = step(state, frozen, batches)
+        states.append(state.params)
+        metrics.append(of_step)
+    assert parts == [32, 8]  # Traced once each: one program for the pictures of both.
+    for name in metrics[0]:
+        assert float(metrics[1][name]) == pytest.approx(float(metrics[0][name]), rel=1e-4), name
+    for a, b in zip(*map(jax.tree.leaves, states), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3 * OPTIMIZER.learning_rate)
+
+
+def test_products_read_one_copy_of_the_trained_weights_in_the_computations_dtype(model, others, data):
+    """In bfloat16, a step casts each stack of kernels once, outside of its loops; and it learns as before."""
+    half = dataclasses.replace(model, dtype=jnp.bfloat16)
+    params = {name: others[name] for name in TRAINED}
+    copies = working_copies(half, params)
+    dtypes = jax.tree_util.tree_map_with_path(lambda path, x: (path[-1].key == 'kernel', x.dtype), copies)
+    for is_kernel, dtype in jax.tree.leaves(dtypes, is_leaf=lambda x: isinstance(x, tuple)):
+        assert dtype == (jnp.bfloat16 if is_kernel else jnp.float32)
+    frozen = {'lm': jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), others['lm'])}
+    batch, key = jax.tree.map(jnp.array, data[0]), jax.random.key(0)
+
+    @jax.jit
+    def gradient(trained):
+        return jax.grad(lambda x: next_token.loss_sum(half, x, frozen, batch, key, NoiseConfig())[0])(trained)
+
+    of_copies, of_params = gradient(copies), gradient(params)
+    for a, b in zip(jax.tree.leaves(of_copies), jax.tree.leaves(of_params), strict=True):
+        np.testing.assert_array_equal(np.asarray(a, np.float32), b)  # The same numbers, rounded alike.
 
 
 def test_an_unknown_component_is_named(model):

@@ -36,7 +36,7 @@ class Source:
     validation_split: str = ''  # Held out: its loss is computed every `config.validate_every` steps; '' is none.
     features: str = ''  # Folder of features computed once (`python -m flamingo_jax.features`); '' reads pixels.
     row: type[Row] = Interleaved  # What a document becomes. The row determines the loss (`inputs/rows.py`).
-    length: int = 256  # Tokens per row.
+    length: int = 256  # Tokens per row, or per line of a row.
     images: int = 5  # Pictures per row; 0 is text alone.
     frames: int = 1  # Frames per picture; more than 1 is video.
     targets: int = 0  # Most targets in a row; only their logits are computed. 0 computes the logits of all tokens.
@@ -44,8 +44,12 @@ class Source:
     # and `images` are then those of the whole row, and `window` the most tokens and pictures of each document.
     documents: int = 1
     window: tuple[int, int] = (256, 5)  # Paper: 256 tokens and 5 pictures of a web page.
+    # Lines of a packed row, each of `length` tokens. They share the row's `images`: a budget for the pictures of
+    # several lines is filled better than as many places in every line.
+    lines: int = 1
     p_next: float = 0.0  # Probability that text is tied to the next picture (paper: 0.5 on web pages).
     batch_size: int = 32  # Rows per step, over all devices.
+    micro_batches: int = 0  # Parts into which a step cuts the batch; 0 is `config.micro_batches`.
     loss_weight: float = 1.0  # lambda_m.
     workers: int = 0  # Processes that decode pictures and build rows; 0 uses threads.
 
@@ -70,10 +74,12 @@ class Source:
           ValueError: the row's class cannot hold several documents, or as for `Interleaved.of`.
         """
         shape = dict(length=self.length, images=self.images, p_next=self.p_next, targets=self.targets)
+        if self.lines > 1 and self.documents < 2:
+            raise ValueError(f'Only packed rows have {self.lines} lines. Set `documents` of the data set to 2 or more.')
         if self.documents == 1:
             (chunks,) = documents
             return self.row.of(chunks, tokenizer, blank, rng, **shape)
-        if self.documents < 1 or min(self.window) < 0:
+        if self.documents < 1 or self.lines < 1 or min(self.window) < 0:
             raise ValueError(
                 f'A row cannot hold {self.documents} documents of {self.window[0]} tokens and {self.window[1]} '
                 'pictures. Set `documents` to 1 or more, and `window` to two numbers.'
@@ -83,7 +89,9 @@ class Source:
                 f'Only rows of the class Interleaved hold several documents, not {self.row.__name__}. Set `documents` '
                 'of the data set to 1.'
             )
-        return Interleaved.packed(documents, tokenizer, blank, rng, window=tuple(self.window), **shape)
+        return Interleaved.packed(
+            documents, tokenizer, blank, rng, window=tuple(self.window), lines=self.lines, **shape
+        )
 
     def empty_row(self, tokenizer: Tokenizer, pictures: PictureFormat) -> Row:
         """The row of an empty document, with the shapes and dtypes of every other row. The data set may be missing."""

@@ -55,10 +55,8 @@ def loss_sum(
         loss=jnp.sum(distance * weights),
         answers=weights.sum(),
         right=jnp.sum(right * weights),
-        tokens=jnp.sum(batch.used, dtype=jnp.float32),
-        unreadable=jnp.sum(batch.unreadable, dtype=jnp.float32),
     )
-    return sums['loss'], sums
+    return sums['loss'], sums | batch.counts()
 
 
 def text_states(

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 from flamingo_jax.inputs.rows import Told
 from flamingo_jax.inputs.tokenizer import ENDS_OF_CHUNK
 from flamingo_jax.model.flamingo import Flamingo, Params
+from flamingo_jax.training.losses import chunks
 from flamingo_jax.training.losses.noise import NoiseConfig, features
 
 
@@ -30,25 +31,36 @@ def loss_sum(
       as <EOC>; and sums for the metrics. `right` counts the comparisons in which both have the same likeliest token.
     """
     params = {**frozen, **trained}
-    shown = model.hidden(params, features(model, params, batch, key=key, noise=noise), batch.tokens, batch.phi)
-    shown = jax.nn.log_softmax(model.unembed(params, _take(shown, batch.at)))
+    images = features(model, params, batch, key=key, noise=noise)
+    shown = _take(model.hidden(params, images, batch.tokens, batch.phi), batch.at)
     alone = dataclasses.replace(model, config=dataclasses.replace(model.config, xattn=None, lora=None, extra_tokens=()))
-    lm = {'lm': jax.lax.stop_gradient(params['lm'])}
-    told = jax.nn.softmax(alone.unembed(lm, _take(alone.hidden(lm, None, batch.told), batch.told_at)))
-    is_newline = jnp.arange(told.shape[-1]) == batch.newline[:, None, None]
-    ends = jnp.sum(jnp.where(is_newline, told, 0), axis=-1, keepdims=True)
-    extra = [ends if name in ENDS_OF_CHUNK else jnp.zeros_like(ends) for name in model.config.extra_tokens]
-    told = jnp.concatenate([jnp.where(is_newline, 0, told), *extra], axis=-1)
-    divergence = jnp.sum(told * (jnp.log(jnp.maximum(told, 1e-30)) - shown), axis=-1)
-    compared = batch.weights > 0
-    sums = dict(
-        loss=jnp.sum(divergence * batch.weights),
-        answers=jnp.sum(compared, dtype=jnp.float32),
-        right=jnp.sum(compared & (shown.argmax(-1) == told.argmax(-1)), dtype=jnp.float32),
-        tokens=jnp.sum(batch.used, dtype=jnp.float32),
-        unreadable=jnp.sum(batch.unreadable, dtype=jnp.float32),
+    told = _take(alone.hidden({'lm': jax.lax.stop_gradient(params['lm'])}, None, batch.told), batch.told_at)
+
+    def of_chunk(trained, frozen, shown, others):
+        told, newline, weights = others
+        params = {**frozen, **trained}
+        shown = jax.nn.log_softmax(model.unembed(params, shown))
+        told = jax.nn.softmax(alone.unembed({'lm': jax.lax.stop_gradient(params['lm'])}, told))
+        is_newline = jnp.arange(told.shape[-1]) == newline[..., None]
+        ends = jnp.sum(jnp.where(is_newline, told, 0), axis=-1, keepdims=True)
+        extra = [ends if name in ENDS_OF_CHUNK else jnp.zeros_like(ends) for name in model.config.extra_tokens]
+        told = jnp.concatenate([jnp.where(is_newline, 0, told), *extra], axis=-1)
+        divergence = jnp.sum(told * (jnp.log(jnp.maximum(told, 1e-30)) - shown), axis=-1)
+        compared = weights > 0
+        loss = jnp.sum(divergence * weights)
+        right = jnp.sum(compared & (shown.argmax(-1) == told.argmax(-1)), dtype=jnp.float32)
+        return loss, dict(loss=loss, answers=jnp.sum(compared, dtype=jnp.float32), right=right)
+
+    newline = jnp.broadcast_to(batch.newline[:, None], batch.weights.shape)
+    loss, sums = chunks.summed(
+        of_chunk,
+        trained,
+        frozen,
+        shown,
+        others=(jax.lax.stop_gradient(told), newline, batch.weights),
+        number=chunks.number(model, *batch.weights.shape),
     )
-    return sums['loss'], sums
+    return loss, sums | batch.counts()
 
 
 def _take(y: Float[Array, 'b l d'], places: Int[Array, 'b k']) -> Float[Array, 'b k d']:

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Key
 
 from flamingo_jax.inputs.rows import Interleaved
 from flamingo_jax.model.flamingo import Flamingo, Params
+from flamingo_jax.training.losses import chunks
 from flamingo_jax.training.losses.noise import NoiseConfig, features, text_noise
 
 
@@ -27,27 +28,31 @@ def loss_sum(
     params = {**frozen, **trained}
     key_features, key_text = jax.random.split(key)
     shown = features(model, params, batch, key=key_features, noise=noise)
-    tokens, targets = batch.tokens[:, :-1], batch.tokens[:, 1:]
-    weights = batch.weights[:, 1:]
+    counts, batch = batch.counts(), batch.lines()
+    # All tokens are read, though the last has no target: a length that 2 divides often is one that kernels take.
+    tokens = batch.tokens
+    targets, weights = (jnp.pad(x[:, 1:], ((0, 0), (0, 1))) for x in (tokens, batch.weights))
     added = None
     if noise.text or noise.vocabulary:
         added = text_noise(params['lm']['embedder']['tokens'], tokens, key_text, noise=noise, model=model)
-    document = None if batch.document is None else batch.document[:, :-1]
-    y = model.hidden(params, shown, tokens, phi=batch.phi[:, :-1], text_noise=added, document=document)
+    y = model.hidden(params, shown, tokens, phi=batch.phi, text_noise=added, document=batch.document)
     if batch.at is not None:  # The product with the vocabulary is a large part of a small model's cost.
-        unused = batch.at < 0
         at = jnp.maximum(batch.at, 0)
         y = jnp.take_along_axis(y, at[..., None], axis=1)
         targets = jnp.take_along_axis(targets, at, axis=1)
-        weights = jnp.where(unused, 0, jnp.take_along_axis(weights, at, axis=1))
-    logits = model.unembed(params, y)
-    nll = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-    answers = weights >= 1.0  # The accuracy counts targets of full weight.
-    sums = dict(
-        loss=jnp.sum(nll * weights),
-        answers=jnp.sum(answers, dtype=jnp.float32),
-        right=jnp.sum(answers & (logits.argmax(-1) == targets), dtype=jnp.float32),
-        tokens=jnp.sum(batch.used, dtype=jnp.float32),
-        unreadable=jnp.sum(batch.unreadable, dtype=jnp.float32),
+        weights = jnp.where(batch.at < 0, 0, jnp.take_along_axis(weights, at, axis=1))
+
+    def of_chunk(trained, frozen, y, others):
+        targets, weights = others
+        logits = model.unembed({**frozen, **trained}, y)
+        nll = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+        answers = weights >= 1.0  # The accuracy counts targets of full weight.
+        loss = jnp.sum(nll * weights)
+        answered = jnp.sum(answers, dtype=jnp.float32)
+        right = jnp.sum(answers & (logits.argmax(-1) == targets), dtype=jnp.float32)
+        return loss, dict(loss=loss, answers=answered, right=right)
+
+    loss, sums = chunks.summed(
+        of_chunk, trained, frozen, y, others=(targets, weights), number=chunks.number(model, *targets.shape)
     )
-    return sums['loss'], sums
+    return loss, sums | counts

@@ -1,0 +1,26 @@
+"""Ends a run that hangs, so that whatever started it can start it anew."""
+
+import faulthandler
+import sys
+
+
+class Watchdog:
+    """Ends a run that hangs: this process writes the stack of every thread to stderr, and exits with code 1.
+
+    The process need not be able to run Python for it: a thread of the interpreter's own waits.
+    """
+
+    def __init__(self, seconds: float):
+        """Watches from the end of the first step on, since the first is compiled; 0 watches nothing."""
+        self._seconds = seconds
+
+    def __enter__(self):
+        return self
+
+    def step_ended(self) -> None:
+        """Waits anew, at most `seconds` until the next call."""
+        if self._seconds:
+            faulthandler.dump_traceback_later(self._seconds, exit=True, file=sys.__stderr__)
+
+    def __exit__(self, *_):
+        faulthandler.cancel_dump_traceback_later()

@@ -1,0 +1,24 @@
+import subprocess
+import sys
+
+
+def test_a_run_that_hangs_says_where_and_ends():
+    """A process in which no step ends any more; and one that goes on after its last step."""
+    program = """
+import sys, time
+from flamingo_jax.training.watchdog import Watchdog
+with Watchdog(1.0) as watchdog:
+    for _ in range(3):
+        watchdog.step_ended()
+        time.sleep(0.5)
+    print('three steps', flush=True)
+    time.sleep(float(sys.argv[1]))
+time.sleep(1.5)
+print('the end')
+"""
+    hangs, ends = (
+        subprocess.run([sys.executable, '-c', program, rest], capture_output=True, text=True) for rest in ('60', '0')
+    )
+    assert hangs.returncode == 1 and hangs.stdout == 'three steps\n'
+    assert 'Timeout' in hangs.stderr and 'line 9 in <module>' in hangs.stderr
+    assert ends.returncode == 0 and ends.stdout == 'three steps\nthe end\n'
