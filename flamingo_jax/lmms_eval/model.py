@@ -48,15 +48,15 @@ class FlamingoJax(lmms):
         checkpoint: str,
         lm: str = '',
         batch_size: int | str | None = 1,
-        shots: int = 0,
+        shots: int | float = 0,
         support: str = '',
         answer: str = '',
-        seed: int = 0,
+        seed: int | float = 0,
         prompt: str = '',
-        frames: int = 30,
-        data: int = 1,
-        fsdp: int = 1,
-        tensor: int = 1,
+        frames: int | float = 30,
+        data: int | float = 1,
+        fsdp: int | float = 1,
+        tensor: int | float = 1,
         device: str | None = None,
         max_batch_size: int | None = None,
     ):
@@ -82,6 +82,8 @@ class FlamingoJax(lmms):
         """
         super().__init__()
         del device, max_batch_size
+        # lmms-eval reads -1 as a float.
+        shots, seed, frames, data, fsdp, tensor = map(int, (shots, seed, frames, data, fsdp, tensor))
         if not str(batch_size or 1).isdigit() or int(batch_size or 1) < 1:
             raise ValueError(f'batch_size is {batch_size}. It must be a number from 1.')
         if shots < 0:
