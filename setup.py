@@ -31,6 +31,7 @@ setup(
     license='Apache-2.0',
     packages=find_packages(include=['flamingo_jax', 'flamingo_jax.*']),
     package_data={'flamingo_jax.demo': ['page/*']},
+    entry_points={'lmms_eval.models': ['flamingo_jax = flamingo_jax.lmms_eval:manifest']},
     python_requires='>=3.11,<3.14',
     install_requires=[
         'absl-py',
@@ -75,11 +76,12 @@ setup(
             *('apache-beam>=2.77', 'fastwarc>=2', 'resiliparse>=2', 'stopwordsiso>=0.7', 'warcio>=1.8', 'zstandard'),
             *('starlette', 'uvicorn'),
         ],
-        # OpenFlamingo's own requirements are of 2023, lmms-eval's are many, and only files of theirs are read:
+        # OpenFlamingo's own requirements are of 2023, and lmms-eval's are many. It runs with those in the last line:
         # pip install --no-deps open-flamingo==2.0.1 lmms-eval==0.7.3
         'parity': [
             *('accelerate', 'einops-exts', 'inflection', 'nltk', 'open-clip-torch', 'pycocoevalcap==1.2'),
             *('scikit-learn', 'timm', 'torch', 'torchvision', 'transformers'),
+            *('datasets', 'evaluate', 'filelock<4', 'loguru', 'sacrebleu', 'tenacity'),
         ],
     },
 )

@@ -27,11 +27,15 @@ STYLES = ('noto', 'twemoji', 'openmoji-color', 'fluent-flat')  # Whose pictures 
 # The word for what kind of thing a picture shows, by how its subcategory begins. Those of `tux-` are the stamps'.
 KINDS = {
     **dict.fromkeys(
-        ('animal', 'tux-birds', 'tux-bovines', 'tux-mammals', 'tux-insects', 'tux-fish', 'tux-cats'), 'animal'
+        ('icon-animal', 'animal', 'tux-birds', 'tux-bovines', 'tux-mammals', 'tux-insects', 'tux-fish'), 'animal'
     ),
-    **dict.fromkeys(('tux-rodents', 'tux-deer', 'tux-dogs', 'tux-marsupials', 'tux-apes', 'tux-equines'), 'animal'),
-    **dict.fromkeys(('plant', 'tux-flowers', 'tux-plants', 'tux-trees'), 'plant'),
-    **dict.fromkeys(('food', 'tux-fruit', 'tux-vegetables', 'tux-nuts', 'tux-food', 'tux-dessert'), 'food'),
+    **dict.fromkeys(
+        ('tux-cats', 'tux-rodents', 'tux-deer', 'tux-dogs', 'tux-marsupials', 'tux-apes', 'tux-equines'), 'animal'
+    ),
+    **dict.fromkeys(('icon-plant', 'plant', 'tux-flowers', 'tux-plants', 'tux-trees'), 'plant'),
+    **dict.fromkeys(
+        ('icon-food', 'food', 'tux-fruit', 'tux-vegetables', 'tux-nuts', 'tux-food', 'tux-dessert'), 'food'
+    ),
     **dict.fromkeys(('transport', 'tux-vehicles', 'tux-auto', 'tux-ship', 'tux-planes', 'tux-emergency'), 'vehicle'),
     **dict.fromkeys(('place-building', 'place-religious'), 'building'),
     **dict.fromkeys(('clothing', 'tux-clothes', 'tux-hats'), 'garment'),

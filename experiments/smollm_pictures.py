@@ -1,23 +1,32 @@
-"""A Flamingo on a real language model: SmolLM2-135M learns to see the picture dictionary.
+"""A Flamingo on a real language model: SmolLM2-135M learns to see pictures by many artists.
 
     data/language_models/fetch.sh LMS smollm2
-    data/dictionary_text/fetch.sh RAW
-    python -m data.picture_texts.build --pictures=DATA/picture_dictionary/full/1.0.0 --wordnet=RAW \
-        --out=DATA/texts.jsonl
+    data/picture_dictionary/fetch.sh --icons RAW
+    python -m data.picture_dictionary.build --raw=RAW --out=DATA --config=artists
+    python -m flamingo_jax.convert efficientnet --image_size=160 --out=runs/trunk \
+        --standardise=DATA/picture_dictionary/artists/1.0.0 --styles=noto,twemoji,openmoji-color,fluent-flat
+    python -m flamingo_jax.features --data=DATA/picture_dictionary/artists/1.0.0 --vision=runs/trunk \
+        --out=runs/artists --splits=train --views=2
+    python -m flamingo_jax.features --data=DATA/picture_dictionary/artists/1.0.0 --vision=runs/trunk \
+        --out=runs/artists --splits=validation,test
     python -m flamingo_jax.train --config=experiments/smollm_pictures.py:meanings --workdir=runs/smollm_meanings \
-        --config.lm=LMS/smollm2 --config.datasets.names.path=DATA/picture_dictionary/full/1.0.0
+        --config.lm=LMS/smollm2 --config.datasets.names.path=DATA/picture_dictionary/artists/1.0.0
     python -m flamingo_jax.convert run --source=runs/smollm_meanings --out=runs/smollm_meanings_bundle
     python -m flamingo_jax.train --config=experiments/smollm_pictures.py --workdir=runs/smollm_pictures \
-        --config.start=runs/smollm_meanings_bundle --config.datasets.told.games.texts.path=DATA/texts.jsonl \
-        --config.datasets.told.path=DATA/picture_dictionary/full/1.0.0 \
-        --config.datasets.games.path=DATA/picture_dictionary/full/1.0.0
+        --config.start=runs/smollm_meanings_bundle \
+        --config.datasets.captions.path=DATA/picture_dictionary/artists/1.0.0 \
+        --config.datasets.games.path=DATA/picture_dictionary/artists/1.0.0
 
-Trunk and features are those of experiments/picture_words.py. The bridge does not change the language model's
-text: a picture is seen only at its tag, where it becomes a soft word, and both gated branches act only there.
+To go on from the published bridge, take features of its trunk (`--vision=experiments/smollm_bridge`), and leave
+`meanings` out: `--config.start=experiments/smollm_bridge --config.lm=LMS/smollm2`.
 
-First, pictures learn to mean their names: after every block, the state at a picture's tag must match the state at the
-end of its name (`meanings`). Then the language model learns to continue after a picture as after the thing's name
-(`told`). It also plays few-shot games, where names do not help: words are invented, and some things are blends.
+The bridge does not change a text without pictures: both gated branches act only on tokens that may see one.
+
+First, pictures learn to mean their names: after every block, the state after a picture's tag must match the state at
+the end of its name (`meanings`). Then the language model says the names of single pictures, and plays few-shot games.
+
+New words are for things that training never showed. So most of the things in the games of new words are blends of two
+things, which have no name and are different in each sequence: to learn the things by heart does not help.
 """
 
 from ml_collections import ConfigDict
@@ -26,13 +35,23 @@ from experiments.picture_words import KINDS, STYLES
 from flamingo_jax.few_shot.kinds import Kinds
 from flamingo_jax.few_shot.names import Names
 from flamingo_jax.few_shot.source import FewShot, game
-from flamingo_jax.few_shot.texts import Texts
 from flamingo_jax.few_shot.words import Words
 from flamingo_jax.few_shot.yes_or_no import YesOrNo
-from flamingo_jax.inputs.rows import Aligned, Told
+from flamingo_jax.inputs.rows import Aligned
 from flamingo_jax.model.config import ResamplerConfig, XattnConfig
 from flamingo_jax.training import config as training
 from flamingo_jax.training.optimizer import OptimizerConfig
+
+# Whose pictures are trained on. Of the other artists, no picture is: fluent-3d, openmoji-black, fxemoji,
+# streamline-emojis, ph (Phosphor), and the photographs and drawings of Tux Paint.
+ARTISTS = (
+    *STYLES,
+    *('emojione', 'noto-v1', 'icon-park', 'glyphs-poly', 'flat-color-icons', 'streamline-color', 'marketeq'),
+    *('streamline-cyber-color', 'streamline-plump-color', 'streamline-kameleon-color', 'streamline-ultimate-color'),
+    *('game-icons', 'iconmind', 'hugeicons', 'mdi', 'whh', 'tabler', 'mingcute', 'picon', 'boxicons', 'fa7-solid'),
+    *('material-symbols', 'lucide', 'ri', 'healthicons', 'solar', 'carbon', 'si-glyph'),
+)
+NAME, KIND = ' name:', ' kind:'  # What is asked of a picture. A new word is asked for by a colon alone.
 
 
 def get_config(stage: str = '') -> ConfigDict:
@@ -40,15 +59,15 @@ def get_config(stage: str = '') -> ConfigDict:
     if stage not in ('meanings', ''):
         raise ValueError(f"The stages are 'meanings' and '', and not {stage!r}.")
     c = training.base()
-    common = dict(features='runs/features', styles=STYLES)
-    held_out = dict(validation_split='validation')  # Of things that training never shows.
+    # Validation is on things that training never shows.
+    common = dict(features='runs/artists', styles=ARTISTS, validation_split='validation')
     if stage == 'meanings':
         c.lm, c.vision, c.image_tag = 'runs/smollm2', 'runs/trunk', 'token'
         # Ten million parameters: in bfloat16 they are less than 20 MB.
         resampler = ResamplerConfig(latents=8, width=256, depth=2, heads=4, head_dim=64)
         xattn = XattnConfig(every=6, heads=6, head_dim=64, ffw_multiplier=1, initial_alpha=0.5)
         c.model.resampler = ConfigDict(vars(resampler))
-        c.model.xattn = ConfigDict(vars(xattn) | dict(only_at_tag=True, ffw_where_seen=True))
+        c.model.xattn = ConfigDict(vars(xattn) | dict(ffw_where_seen=True))
         c.datasets.names = training.dataset(
             FewShot,
             shots=1,
@@ -58,32 +77,30 @@ def get_config(stage: str = '') -> ConfigDict:
             images=1,
             batch_size=128,
             **common,
-            **held_out,
         )
         c.steps, learning_rate = 1200, 1.5e-3
         c.noise.blend = 0.3  # A thing between two things means something between their names.
     else:
-        c.datasets.told = training.dataset(
+        c.datasets.captions = training.dataset(
             FewShot,
-            shots=2,
-            games=dict(texts=game(Texts)),
-            row=Told,
-            length=32,
-            targets=28,
-            images=2,
-            batch_size=8,
+            shots=1,
+            games=dict(name=game(Names, prompt=NAME)),
+            length=9,
+            targets=8,
+            images=1,
+            batch_size=32,
             **common,
         )
         games = dict(
-            bind=game(Words, share=0.6, prompt=':'),
-            name=game(Names, share=0.2, prompt=':'),
-            kind=game(Kinds, share=0.1, prompt=':', kinds=KINDS),
+            bind=game(Words, share=0.7, prompt=':', blend=0.6, text_keys=0.1),
+            name=game(Names, share=0.1, prompt=NAME, repeats=0.5),
+            kind=game(Kinds, share=0.1, prompt=KIND, kinds=KINDS),
             yes_or_no=game(YesOrNo, share=0.1, kinds=KINDS),
         )
         c.datasets.games = training.dataset(
-            FewShot, shots=8, games=games, length=72, targets=48, images=8, batch_size=8, **common, **held_out
+            FewShot, shots=8, games=games, length=64, targets=48, images=8, batch_size=8, **common
         )
-        c.steps, learning_rate = 400, 7e-4
+        c.steps, learning_rate = 900, 7e-4
     c.noise.feature_dropout = 0.1
     c.optimizer = ConfigDict(
         vars(
@@ -97,5 +114,5 @@ def get_config(stage: str = '') -> ConfigDict:
             )
         )
     )
-    c.checkpoint_every, c.validate_every, c.validation_batches = 100, 200, 4
+    c.checkpoint_every, c.validate_every, c.validation_batches = 100, 200, 8
     return c

@@ -4,6 +4,7 @@
     python -m flamingo_jax.convert nfnet --source=FILE [--standardise=DATA [--styles=A,B]] --out=BUNDLE
     python -m flamingo_jax.convert clip --source=FILE_OR_FOLDER [--activation=quick_gelu] [--norm_features] --out=BUNDLE
     python -m flamingo_jax.convert siglip --source=FILE_OR_FOLDER --out=BUNDLE
+    python -m flamingo_jax.convert beit --source=FOLDER --out=BUNDLE
     python -m flamingo_jax.convert lm --source=FOLDER_OR_GGUF [--first_token=TOKEN] [--card=FILE.md] --out=BUNDLE
     python -m flamingo_jax.convert open_flamingo --source=FILE.pt --lm=FOLDER --clip=FILE --out=BUNDLE
     python -m flamingo_jax.convert idefics --source=FOLDER --out=BUNDLE
@@ -20,6 +21,7 @@ nfnet: an NFNet-F0 to F6, from a file (.safetensors, .pth, .bin) of timm's dm_nf
 clip, siglip: a vision transformer, from a folder of transformers or a file of open_clip's, OpenAI's or timm's weights.
     Its features are the patch tokens: in a CLIP before the last norm, as in OpenFlamingo, in a SigLIP after it.
     --norm_features changes this; --class_feature adds the class token.
+beit: a BEiT, from a folder of transformers.
 lm: a language model, from a Hugging Face folder (config.json, weights, tokenizer) of one of the families in
     `conversion/language_models.py`, or from a .gguf file of LLaMA, Qwen 2 or 3, or Gemma 1 to 3, which becomes
     bfloat16. --first_token puts a token such as '<|endoftext|>' before every text, for a model that was trained
@@ -78,6 +80,7 @@ from tqdm import tqdm
 from flamingo_jax.conversion import gguf_models, hugging_face, language_model_tokenizers, language_models
 from flamingo_jax.conversion import idefics as idefics_folder
 from flamingo_jax.conversion import open_flamingo as open_flamingo_file
+from flamingo_jax.conversion.beit import read_beit
 from flamingo_jax.conversion.language_model_configs import config_of
 from flamingo_jax.conversion.readers import read_weights
 from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file, efficientnet_params, nfnet_params
@@ -169,6 +172,15 @@ def vit(
         image_size=image_size,
         out=out,
     )
+
+
+def beit(source: str, standardise: str, image_size: int, out: str, styles: Sequence[str] = ()) -> None:
+    """Writes a bundle with a BEiT.
+
+    Raises:
+      ValueError: the folder does not hold one. The message names it; nothing is written.
+    """
+    _write_trunk('BEiT', *read_beit(source), standardise, styles, image_size, out)
 
 
 def _write_trunk(
@@ -358,7 +370,8 @@ def run(
     if not (folder / 'run.json').is_file():
         raise FileNotFoundError(f'{folder} is not the workdir of a training run: it has no run.json.')
     found = open_run(folder)
-    config, trained = found.config, dict(found.trained)
+    config = found.config
+    trained = {name: jax.tree.map(np.asarray, found.params(name)) for name in found.trained}
     if without_lm and {'lm', 'lora'} & set(trained):
         raise ValueError(f'The language model of {folder} was trained, so the bundle needs it. Remove --without_lm.')
     params = {name: frozen.params(name) for name, frozen in found.frozen.items()}
@@ -396,6 +409,7 @@ def main(arguments: list[str]) -> None:
         efficientnet='', nfnet='a checkpoint file', lm='a Hugging Face folder or a .gguf file', run='a workdir'
     )
     sources |= dict.fromkeys(('clip', 'siglip'), 'a checkpoint file or a Hugging Face folder')
+    sources |= dict(beit='a Hugging Face folder')
     sources |= dict(open_flamingo='a checkpoint file', idefics='a Hugging Face folder')
     sources |= dict.fromkeys(('to_open_flamingo', 'to_idefics'), 'a bundle')
     if len(arguments) != 1 or arguments[0] not in sources:
@@ -408,6 +422,8 @@ def main(arguments: list[str]) -> None:
         efficientnet(f.source, f.standardise, f.image_size, out=f.out, random_seed=f.random_seed, styles=f.styles)
     elif kind == 'nfnet':
         nfnet(f.source, f.standardise, f.image_size, out=f.out, styles=f.styles)
+    elif kind == 'beit':
+        beit(f.source, f.standardise, f.image_size, out=f.out, styles=f.styles)
     elif kind in ('clip', 'siglip'):
         vit(
             *(kind, f.source, f.standardise, f.image_size, f.out),

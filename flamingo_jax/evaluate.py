@@ -11,8 +11,11 @@ centroid and nearest neighbour on the frozen features, and chance.
 --config.seeds=3 repeats each setting with other examples, and shows how far the scores lie apart. To compare two
 checkpoints on the same queries: python -m flamingo_jax.compare REPORT_A REPORT_B
 
-To continue an evaluation that was stopped, run the same command again. --config.mesh.data=-1 uses all devices of this
-machine. Several processes, each with the same command and the same shared workdir, share the episodes:
+To continue an evaluation that was stopped, run the same command again: no question is asked twice. Answers are kept in
+DIR/answers by checkpoint and prompt, so more tasks, shots or seeds cost only what is new.
+
+--config.mesh.data=-1 uses all devices of this machine. Several processes, each with the same command and the same
+shared workdir, share the questions:
 
     ... --coordinator=HOST:PORT --processes=4 --process_id=0      (as for flamingo_jax.train)
 
@@ -31,9 +34,7 @@ if __name__ == '__main__':
     commands.define_processes()
     commands.start(__doc__, config=True)
 
-import copy
 import dataclasses
-import functools
 import itertools
 import json
 import math
@@ -46,21 +47,18 @@ from importlib.metadata import version
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from flamingo_jax import memory
-from flamingo_jax.evaluation import report
+from flamingo_jax.evaluation import answered, report
 from flamingo_jax.evaluation.answers import Ranked
 from flamingo_jax.evaluation.pools import Pools
-from flamingo_jax.evaluation.setting import batched, measure, prompt_of
+from flamingo_jax.evaluation.setting import frames, lengths_of, measure, prompt_of, ways
 from flamingo_jax.evaluation.task import Task, make
-from flamingo_jax.evaluation.unfinished import Unfinished
 from flamingo_jax.files import write_whole
 from flamingo_jax.inference import pretrained
 from flamingo_jax.inference.pretrained import Pretrained
-from flamingo_jax.inputs.prompts import encode_prompt
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.parallel import processes
 
@@ -88,40 +86,35 @@ def evaluate(config: ConfigDict, checkpoint: str, workdir: str, lm: str = '') ->
         for support, answers, shots in itertools.product(task.support, task.answers, task.shots)
     ]
     asked = {key: value for key, value in config.to_dict().items() if key not in FREE}
-    unfinished = Unfinished(
-        workdir, dict(checkpoint=str(checkpoint), step=model.step, checksums=model.checksums, config=asked)
-    )
-    processes.wait_for_all('read what was measured')
+    about = dict(checkpoint=str(checkpoint), step=model.step, checksums=model.checksums, digest=model.digest)
+    kept = answered.Answered(answering_model(checkpoint, model), workdir)
+    processes.wait_for_all('read the answers')
     if config.seeds < 1:
         raise ValueError(f'config.seeds is {config.seeds}. It must be 1 or more.')
     by_seed = [_with_seed(config, config.seed + i) for i in range(config.seeds)]
     for one in by_seed:
         _refuse_long_prompts(one, model, settings)
-    if len(unfinished):
-        number = len(settings) * config.seeds
-        processes.say(f'{len(unfinished)} of {number} rows are finished already, and are read from {workdir}.')
+    finish = answered.begin(workdir, about | dict(config=asked))
+    if len(kept):
+        processes.say(f'{len(kept)} answers are in {workdir} already. What they answer is not asked again.')
     rows, examples = [], []
-    total = sum(task.number(config.episodes) for task, *_ in settings) * config.seeds
-    with tqdm(total=total, unit=' episodes', disable=jax.process_index() > 0) as progress:
+    asked_once = sum(task.number(config.episodes) * len(ways(task, answers)) for task, *_, answers in settings)
+    with tqdm(total=asked_once * config.seeds, unit=' questions', disable=jax.process_index() > 0) as progress:
         for (task, shots, support, answers), one in itertools.product(settings, by_seed):
             progress.set_postfix_str(f'{task.name}, {shots} shots, {support}, {answers}')
             # Without examples, all kinds of support give the same prompts.
             here = task.name, answers, one.seed
             same = [row for row in rows if row.shots == shots == 0 and (row.task, row.answers, row.seed) == here]
-            found = unfinished.get(task.name, shots, support, answers=answers, seed=one.seed)
             if same:
                 found = dataclasses.replace(same[0], support=support), []
-            if found:
-                progress.update(task.number(config.episodes))
+                progress.update(task.number(config.episodes) * len(ways(task, answers)))
             else:
-                found = measure(
-                    one, model, task, shots=shots, support=support, answers=answers, progress=progress.update
-                )
+                how = dict(shots=shots, support=support, answers=answers)
+                found = measure(one, model, task, **how, progress=progress.update, answered=kept)
                 if jax.process_index() == 0:
                     _write_results(workdir, task, found[0])
                     if config.write_prompts:
                         _write_prompts(workdir, one, model, task=task, row=found[0])
-                    unfinished.add(*found)
             rows.append(found[0])
             examples += found[1]
     if jax.process_index() == 0:
@@ -136,11 +129,18 @@ def evaluate(config: ConfigDict, checkpoint: str, workdir: str, lm: str = '') ->
             flamingo_jax=version('flamingo_jax'),
         )
         written = report.write(workdir, rows, examples, about)
-        unfinished.remove()
+        finish()
         print(report.table(rows))
         print(*dataclasses.asdict(written).values(), sep='\n')
     processes.wait_for_all('the report is written')
     return rows
+
+
+def answering_model(checkpoint: str, model: Pretrained) -> list[Any]:
+    """All that tells the model from others, for its answers."""
+    trained = model.digest or [str(checkpoint), model.step]  # Without checksums, a run is told by its place.
+    trained = None if model.step is None else trained
+    return [version('flamingo_jax'), model.checksums, trained, dataclasses.asdict(model.model)]
 
 
 def _file(workdir: str, folder: str, row: report.Row, suffix: str) -> pathlib.Path:
@@ -202,6 +202,8 @@ def local_mesh(shape: Any) -> jax.sharding.Mesh | None:
 
 def _refuse_long_prompts(config: ConfigDict, model: Pretrained, settings: Sequence[Setting]) -> None:
     """ValueError if a prompt with its answer exceeds the context. All episodes are checked before any is run."""
+    if model.config.contrastive is not None:  # Two towers read no prompts.
+        return
     context, too_long = model.config.lm.context, []
     for task, shots, support, answers in tqdm(settings, unit=' settings', desc='lengths of prompts', leave=False):
         tokens, answer = _longest(config, model, task, shots=shots, support=support, answers=answers)
@@ -234,23 +236,16 @@ def _refuse_long_prompts(config: ConfigDict, model: Pretrained, settings: Sequen
 def _longest(
     config: ConfigDict, model: Pretrained, task: Task, shots: int, support: str, answers: str
 ) -> tuple[int, int]:
-    """The tokens of a prompt and of its answer, where they are most in all."""
-    picture = np.zeros((1, 1, 1), np.float32)  # Replaces every picture, since all tags have the same number of tokens.
+    """The most tokens of a prompt, and of an answer."""
     answering = task.answering(answers, config.max_new_tokens, config.num_beams)
-    tokenizer = copy.copy(model.tokenizer)
-    tokenizer.encode = functools.cache(model.tokenizer.encode)  # Prompts share most of their texts.
     rooms: dict[tuple[str, ...], int] = {}  # Many episodes have the same candidates.
-    needed = []
-    episodes = task.episodes(config.episodes, shots, support, answers=answers, seed=config.seed)
-    for batch in batched(episodes, config.batch_size):
-        prompts = [prompt_of(episode, lambda _: picture, tokenizer) for episode in batch]
-        tokens = max(len(encode_prompt(prompt, tokenizer, model.pictures)[0]) for prompt in prompts)
-        for prompt, episode in zip(prompts, batch, strict=True):
-            key = (*episode.candidates, *map(str, episode.written)) if isinstance(answering, Ranked) else ()
-            if key not in rooms:
-                rooms[key] = answering.room(model, prompt[-1:], episode)
-            needed.append((tokens, rooms[key]))
-    return max(needed, key=sum)
+    episodes = list(task.episodes(config.episodes, shots, support, answers=answers, seed=config.seed))
+    for episode in episodes:
+        key = (*episode.candidates, *map(str, episode.written)) if isinstance(answering, Ranked) else ()
+        if key not in rooms:
+            end = prompt_of(episode, None, model.tokenizer)[-1:]
+            rooms[key] = answering.room(model, end, episode)
+    return max(lengths_of(model, episodes, frames)), max(rooms.values())
 
 
 def main() -> None:

@@ -15,11 +15,13 @@ if __name__ == '__main__':
     flags.DEFINE_string('lm', '', 'Bundle of the language model, if the checkpoint is a bundle without one.')
     flags.DEFINE_multi_string('image', [], 'A picture, or the frames of a video separated by commas. May be repeated.')
     flags.DEFINE_multi_string('text', [], 'A piece of text. May be repeated; the order of all is kept.')
-    flags.DEFINE_integer('max_new_tokens', 32, 'Most tokens to generate.')
-    flags.DEFINE_integer('num_beams', 1, 'Number of beams; 1 is no beam search.')
-    flags.DEFINE_float('temperature', 0.0, '0 is greedy.')
-    flags.DEFINE_integer('top_k', 0, 'Sample from the k likeliest tokens; 0 is all.')
-    flags.DEFINE_float('top_p', 1.0, 'Sample from the likeliest tokens of this total probability.')
+    flags.DEFINE_integer('max_new_tokens', 32, 'Most tokens to generate.', lower_bound=1)
+    flags.DEFINE_integer('num_beams', 1, 'Number of beams; 1 is no beam search.', lower_bound=1)
+    flags.DEFINE_float('temperature', 0.0, '0 is greedy.', lower_bound=0)
+    flags.DEFINE_integer('top_k', 0, 'Sample from the k likeliest tokens; 0 is all.', lower_bound=0)
+    flags.DEFINE_float(
+        'top_p', 1.0, 'Sample from the likeliest tokens of this total probability.', lower_bound=0, upper_bound=1
+    )
     flags.DEFINE_integer('seed', 0, 'Of sampling.')
     commands.define_mesh('Devices over which to shard the model and its prompts; default: one device.')
     commands.start(__doc__)

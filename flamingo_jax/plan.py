@@ -95,7 +95,7 @@ def plan(
     if out['train']['fits']:
         done = counted['total'] + counted['recomputed']
         out['train'] |= _speed(run, done, out['train'], hardware, grid, out['batch'])
-    if decode and 'lm' in out['parameters']:
+    if decode and 'lm' in out['parameters'] and run.model.config.contrastive is None:
         pictures = 33 if run.model.config.xattn else 0  # 32 shots and the question.
         lowered, prompts = _timed('Tracing the decode step', lambda: programs.decode_step(run, pictures))
         out['decode'] = _compile('decode step', lowered, hardware, grid) | dict(prompts=prompts, pictures=pictures)

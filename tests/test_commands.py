@@ -172,6 +172,7 @@ CONFIG = 'from ml_collections import ConfigDict\n\n\ndef get_config():\n    retu
         (['train', '--config=CONFIG', '--workdir=w', '--config.stepps=3'], 2, "The config has no such key: 'stepps'."),
         (['train', '--config=CONFIG', '--workdir=w', '--config.steps=x'], 2, 'flag --config.steps=x: invalid literal'),
         (['generate', '--checkpoint=none', '--text=a'], 1, 'none is neither a bundle (config.json) nor the workdir of'),
+        (['generate', '--checkpoint=none', '--text=a', '--num_beams=0'], 2, 'flag --num_beams=0: 0 is not a positive'),
         (
             ['plan', '--config=CONFIG', '--topology=cpu:2', '--mesh=2,2'],
             1,

@@ -74,7 +74,17 @@ def test_an_animated_picture_becomes_a_film():
     assert len(uploads.prepare(animated(), FORMAT, 1)) == 1  # A model without films sees the first frame.
 
 
+@pytest.mark.parametrize('kind', ['MPO', 'TIFF'])
+def test_several_pictures_in_one_file_of_stills_are_the_first(kind):
+    """Such as a phone's JPEG, which has a second picture for bright screens."""
+    data = encoded(noise(40, 30), kind, save_all=True, append_images=[noise(40, 30, seed=1)])
+    (kept,) = uploads.prepare(data, FORMAT, 4)
+    first = np.asarray(PIL.Image.open(io.BytesIO(data)).convert('RGB'), int)
+    assert abs(np.asarray(PIL.Image.open(io.BytesIO(kept)), int) - first).mean() < 8
+
+
 BAD = {
+    'EPS, which another program would draw': (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n', 'not a picture'),
     'text': (b'This is not a picture.', 'not a picture that can be read'),
     'nothing': (b'', 'not a picture that can be read'),
     'cut short': (encoded(noise(200, 200))[:5000], 'cannot be decoded|not a picture|truncated'),
@@ -467,6 +477,53 @@ def test_a_reload_keeps_the_strip_and_a_file_holds_it(page, tmp_path):
     page.set_input_files('#strip-file', tmp_path / 'other.json')
     page.wait_for_selector('#notices p')
     assert texts(page) == ['pim pam', 'zev gof', '']
+
+
+@pytest.mark.long
+def test_a_link_holds_the_strip_and_sends_nothing(page, address):
+    page.context.grant_permissions(['clipboard-read', 'clipboard-write'])
+    page.get_by_role('button', name='New words', exact=True).click()
+    page.locator('#strip textarea').first.fill('pim päm')
+    pictures = page.eval_on_selector_all('#strip img', 'all => all.map(x => x.src)')
+    page.click('#link')
+    page.wait_for_function("document.querySelector('#status').textContent.startsWith('The link')")
+    link = page.evaluate('navigator.clipboard.readText()')
+    assert link.startswith(f'{address}/#strip=')
+    other = page.context.browser.new_page()
+    asked = []
+    other.on('request', lambda request: asked.append((request.url, request.post_data)))
+    other.goto(link)
+    other.wait_for_selector('#strip li')
+    assert texts(other) == ['pim päm', 'zev gof', 'mip lon', '']
+    assert other.eval_on_selector_all('#strip img', 'all => all.map(x => x.src)') == pictures
+    assert other.input_value('#candidates') == 'dax kuv\nzev gof\nmip lon'
+    assert other.url == f'{address}/'  # The link is read once: a reload keeps what is changed after it.
+    assert not any(sent or 'strip' in url for url, sent in asked if not url.startswith('data:'))
+    other.locator('#strip textarea').first.fill('changed')
+    other.reload()
+    other.wait_for_selector('#strip li')
+    assert texts(other)[0] == 'changed'
+    for broken in (link[:-50], f'{address}/#strip=%%%'):  # Also in a page that is open already.
+        other.evaluate('link => { location.href = link }', broken)
+        other.wait_for_selector('#notices p')
+        assert 'does not hold a whole strip' in other.inner_text('#notices')
+        other.click('#notices button')
+        assert texts(other)[0] == 'changed'
+    other.evaluate('link => { location.href = link }', link)
+    other.wait_for_function("document.querySelector('#strip textarea').value === 'pim päm'")
+    other.close()
+
+
+@pytest.mark.long
+def test_a_strip_too_large_for_a_link_says_so(page, tmp_path):
+    for i in range(4):  # Noise is not compressed: each is kept as a picture of 512 x 512.
+        noise(900, 900, seed=i).save(tmp_path / f'{i}.png')
+    page.set_input_files('#files', [tmp_path / f'{i}.png' for i in range(4)])
+    page.wait_for_selector('#strip li:nth-child(4):not(.reading)')
+    page.click('#link')
+    page.wait_for_selector('#notices p')
+    assert 'too large for a link' in page.inner_text('#notices')
+    assert page.locator('#strip li').count() == 4
 
 
 @pytest.mark.long

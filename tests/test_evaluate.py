@@ -7,16 +7,20 @@ import pathlib
 import subprocess
 import sys
 
+import jax
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from flamingo_jax.evaluate import FREE, evaluate, measure
+from flamingo_jax.evaluate import evaluate
 from flamingo_jax.evaluation import config as evaluation
-from flamingo_jax.evaluation.report import Row, Score
-from flamingo_jax.evaluation.unfinished import FILE, Unfinished
+from flamingo_jax.evaluation.answered import FILE, FOLDER
 from flamingo_jax.few_shot.names import Names
 from flamingo_jax.few_shot.words import Words
 from flamingo_jax.inference import pretrained
+from flamingo_jax.inference.pretrained import Pretrained
+from flamingo_jax.parallel import rules
+from flamingo_jax.parallel.mesh import make_mesh
 from flamingo_jax.train import train
 from tests.tiny_run import SAMPLE, free_port, make_parts, tiny_config
 
@@ -61,10 +65,36 @@ def whole(parts, tmp_path_factory):
     return rows_and_examples(folder)
 
 
-@pytest.mark.parametrize('changes', [dict(batch_size=16), dict(mesh=dict(data=-1, fsdp=2, tensor=2))])
-def test_neither_batch_size_nor_mesh_changes_an_answer(parts, whole, tmp_path, changes):
-    evaluate(small(parts, **changes), str(parts / 'run'), str(tmp_path))
-    assert rows_and_examples(tmp_path) == whole
+@pytest.fixture(scope='module')
+def questions(whole, tmp_path_factory, parts):
+    """The number of different questions in it."""
+    with pytest.MonkeyPatch.context() as counted:
+        counting = Counting(counted)
+        evaluate(small(parts), str(parts / 'run'), str(tmp_path_factory.mktemp('counted')))
+    return counting.asked
+
+
+def reordered(parts, **changes) -> ConfigDict:
+    """The tasks in the other order."""
+    c = small(parts, **changes)
+    c.tasks = ConfigDict(dict(reversed(c.tasks.items())))
+    return c
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        dict(batch_size=1),
+        dict(batch_size=16),
+        dict(mesh=dict(data=4, fsdp=1, tensor=1)),
+        dict(mesh=dict(data=-1, fsdp=2, tensor=2)),
+    ],
+    ids=str,
+)
+def test_neither_batch_size_nor_mesh_nor_the_order_of_tasks_changes_an_answer(parts, whole, tmp_path, changes):
+    evaluate(reordered(parts, **changes), str(parts / 'run'), str(tmp_path))
+    rows, _ = rows_and_examples(tmp_path)
+    assert sorted(rows, key=str) == sorted(whole[0], key=str)
 
 
 def test_two_processes_write_the_report_of_one(parts, whole, tmp_path):
@@ -89,55 +119,95 @@ def test_two_processes_write_the_report_of_one(parts, whole, tmp_path):
     assert rows_and_examples(tmp_path / 'report') == whole
 
 
-def test_an_evaluation_that_is_stopped_goes_on(parts, whole, tmp_path, monkeypatch):
-    ran = []
+class Counting:
+    """Counts the prompts that models are asked, and stops after some."""
 
-    def failing(config, model, task, shots, **more):
-        if len(ran) == 1:
-            raise OSError('The disk is full.')
-        ran.append((task.name, shots))
-        return measure(config, model, task, shots=shots, **more)
+    def __init__(self, monkeypatch, stop_after: int = 10**9):
+        self.asked, self.stop_after = 0, stop_after
+        for name in ('generate', 'choose', 'score'):
+            monkeypatch.setattr(Pretrained, name, self._counting(getattr(Pretrained, name)))
 
-    monkeypatch.setattr('flamingo_jax.evaluate.measure', failing)
-    with pytest.raises(OSError, match='disk'):
-        evaluate(small(parts), str(parts / 'run'), str(tmp_path))
-    file = tmp_path / FILE
-    assert len(file.read_text().splitlines()) == 2 and not (tmp_path / 'report.json').exists()
+    def _counting(self, method):
+        def counted(model, prompts, *args, **kwargs):
+            if self.asked >= self.stop_after:
+                raise OSError('The disk is full.')
+            self.asked += len(prompts)
+            return method(model, prompts, *args, **kwargs)
+
+        return counted
+
+
+def test_an_evaluation_that_is_stopped_goes_on(parts, whole, questions, tmp_path, monkeypatch):
+    """In the middle of a row, with another batch size, alone or with other tasks."""
+    run = str(parts / 'run')
+    with monkeypatch.context() as stopped, pytest.raises(OSError, match='disk'):
+        counting = Counting(stopped, stop_after=31)
+        evaluate(small(parts), run, str(tmp_path))
+    first = counting.asked
+    assert (tmp_path / FILE).is_file() and not (tmp_path / 'report.json').exists()
 
     # Not with another config: some rows would be of one, some of the other.
     with pytest.raises(ValueError, match=r'differs in config.episodes \(there 9, here 5\)'):
-        evaluate(small(parts, episodes=5), str(parts / 'run'), str(tmp_path))
+        evaluate(small(parts, episodes=5), run, str(tmp_path))
     other = small(parts)
     other.tasks.words.ways = 3
     with pytest.raises(ValueError, match=r'differs in config.tasks.words.ways \(there 2, here 3\)'):
-        evaluate(other, str(parts / 'run'), str(tmp_path))
+        evaluate(other, run, str(tmp_path))
 
-    # A line that was cut short is measured again.
-    with open(file, 'a') as cut:
-        cut.write('{"row": {"task"')
-    first = list(ran)
+    # A line that was cut short is asked again.
+    (file,) = (tmp_path / FOLDER).iterdir()
+    content = file.read_bytes()
+    file.write_bytes(content[:-9])
+    alone = small(parts, batch_size=1)
+    del alone.tasks.words
+    alone.tasks.names.shots = (0,)
+    with pytest.raises(ValueError, match='config.tasks.names.shots'):
+        evaluate(alone, run, str(tmp_path))
+    alone.tasks.names.shots = (0, 2)
+    with monkeypatch.context() as counted:
+        counting = Counting(counted)
+        evaluate(alone, run, str(tmp_path))
+    second = counting.asked
+    assert rows_and_examples(tmp_path)[0] == [row for row in whole[0] if row['task'] == 'names']
+    assert not (tmp_path / FILE).exists()
 
-    def run(config, model, task, shots, **more):
-        ran.append((task.name, shots))
-        return measure(config, model, task, shots=shots, **more)
-
-    monkeypatch.setattr('flamingo_jax.evaluate.measure', run)
-    evaluate(small(parts, batch_size=3), str(parts / 'run'), str(tmp_path))
+    with monkeypatch.context() as counted:
+        counting = Counting(counted)
+        evaluate(small(parts, batch_size=3), run, str(tmp_path))
+    assert counting.asked == 0, 'the words were asked before the evaluation was stopped'
     assert rows_and_examples(tmp_path) == whole
-    assert len(ran) == 3 and ran[0] == first[0] and len(set(ran)) == 3
-    assert not file.exists()
+    assert first + second == questions + 1, 'one line was cut short'
 
 
-def test_a_checkpoint_that_went_on_is_another(parts, tmp_path, monkeypatch):
-    """The same path, a later step: what was measured is of the step before."""
-    load, c = pretrained.load, small(parts)
-    model = load(parts / 'run')
-    asked = {key: value for key, value in c.to_dict().items() if key not in FREE}
-    about = dict(checkpoint=str(parts / 'run'), step=model.step, checksums=model.checksums, config=asked)
-    Unfinished(str(tmp_path), about).add(Row('words', 'ranked', 'random', 1, 9, {'model': Score(0.5, 0.1)}), [])
-    monkeypatch.setattr(pretrained, 'load', lambda *args, **how: dataclasses.replace(load(*args, **how), step=2))
-    with pytest.raises(ValueError, match=r'differs in step \(there 1, here 2\)'):
-        evaluate(c, str(parts / 'run'), str(tmp_path))
+def test_a_checkpoint_that_went_on_is_another(parts, questions, tmp_path, monkeypatch):
+    """The same path, a later step: the answers are of the step before, and an unfinished evaluation is not mixed."""
+    load, c, run = pretrained.load, small(parts), str(parts / 'run')
+    with monkeypatch.context() as stopped, pytest.raises(OSError, match='disk'):
+        Counting(stopped, stop_after=3)
+        evaluate(c, run, str(tmp_path))
+
+    def later(*args, **how):
+        return dataclasses.replace(load(*args, **how), step=2, digest='another')
+
+    monkeypatch.setattr(pretrained, 'load', later)
+    with pytest.raises(ValueError, match='differs in digest'):
+        evaluate(c, run, str(tmp_path))
+    (tmp_path / FILE).unlink()
+    counting = Counting(monkeypatch)
+    evaluate(c, run, str(tmp_path))
+    assert counting.asked == questions, 'all of them'
+
+
+def test_what_a_run_trained_is_read_into_shards(parts):
+    """Nothing is on a single device first: on a large mesh it would not fit."""
+    mesh = make_mesh(2, 2, 2)
+    on_mesh, whole = (pretrained.load(parts / 'run', where) for where in (mesh, None))
+    boxed = jax.eval_shape(on_mesh.model.init, jax.random.key(0))
+    for name in ('resampler', 'xattn', 'extra_tokens'):
+        expected = rules.shardings(boxed[name], mesh)
+        pairs = zip(jax.tree.leaves(on_mesh.params[name]), jax.tree.leaves(expected), strict=True)
+        assert all(x.sharding.is_equivalent_to(sharding, x.ndim) for x, sharding in pairs)
+        jax.tree.map(np.testing.assert_array_equal, on_mesh.params[name], whole.params[name])
 
 
 def test_several_seeds_draw_other_examples(parts, whole, tmp_path):

@@ -24,7 +24,7 @@ def build(raw: Path, out: Path, config: dictionary.Config, overwrite: bool = Fal
     lacking = dictionary.missing(raw, config)
     if lacking:
         listed = '\n  '.join(lacking)
-        option = '--animations ' if set(lacking) & set(emoji.FLUENT_ANIM) else ''
+        option = '--animations ' if set(lacking) & set(emoji.FLUENT_ANIM) else '--icons ' if config.with_icons else ''
         raise FileNotFoundError(
             f'{raw} does not have everything for the config {config.name!r}. Missing:\n  {listed}\n'
             f'Fetch it with: bash data/picture_dictionary/fetch.sh {option}{raw}'

@@ -1,17 +1,21 @@
 #!/bin/bash
 # Fetches the raw packages of the picture dictionary through their ordinary clients (npm, apt-get) and unpacks them;
-# nothing is installed. 265 MB of packages, 845 MB in all with what is unpacked; --animations fetches 730 MB of clips too.
+# nothing is installed. 265 MB of packages, 845 MB in all with what is unpacked; --animations fetches 730 MB of clips too,
+# and --icons 104 MB of icon sets and 8 MB of WordNet, which tells what icons are of things.
 # What is there already is not fetched again, and an interrupted run is taken up where it stopped: a package counts as
 # there when its last step, a rename, is done.
 #
-#   bash data/picture_dictionary/fetch.sh [--animations] RAW_DIR
+#   bash data/picture_dictionary/fetch.sh [--animations] [--icons] RAW_DIR
 #
 # Needs npm, and apt-get and dpkg on a Debian that carries tuxpaint-stamps-default (no root).
 set -euo pipefail
 
-animations=no
-if [ "${1:-}" = --animations ]; then animations=yes; shift; fi
-if [ $# -ne 1 ] || [[ $1 == -* ]]; then echo "usage: fetch.sh [--animations] RAW_DIR" >&2; exit 2; fi
+animations=no icons=no
+while [[ ${1:-} == -* ]]; do
+  case $1 in --animations) animations=yes ;; --icons) icons=yes ;; *) break ;; esac
+  shift
+done
+if [ $# -ne 1 ] || [[ $1 == -* ]]; then echo "usage: fetch.sh [--animations] [--icons] RAW_DIR" >&2; exit 2; fi
 mkdir -p "$1/npm" "$1/deb" "$1/n" "$1/x"
 cd "$1"
 
@@ -29,6 +33,7 @@ packages=(
 if [ $animations = yes ]; then
   for part in 1 2 3 4; do packages+=("@lobehub/fluent-emoji-anim-$part@1.0.0"); done
 fi
+if [ $icons = yes ]; then packages+=(@iconify/json@2.2.535); fi
 
 for tool in npm apt-get dpkg; do
   command -v $tool >/dev/null || { echo "fetch.sh needs $tool, which is not installed" >&2; exit 1; }
@@ -59,3 +64,11 @@ if [ ! -e x/$stamps ]; then
   mv x/$stamps.incomplete x/$stamps
 fi
 echo "complete: $PWD"
+
+if [ $icons = yes ] && [ ! -e x/wordnet-base ]; then
+  echo "fetching wordnet-base"
+  (cd deb && apt-get download wordnet-base)
+  rm -rf x/wordnet-base.incomplete
+  dpkg -x deb/wordnet-base_*.deb x/wordnet-base.incomplete
+  mv x/wordnet-base.incomplete x/wordnet-base
+fi

@@ -1,6 +1,7 @@
 """The picture dictionary as a TFDS data set in ArrayRecord: a record is a picture (or clip of 8 frames) and its names.
 
-There are three configs. `full`, for training, has every still style of the raw packages. `clips` has only the clips.
+There are four configs. `full`, for training, has every still style of emoji and the stamps; `artists` has icons by 31
+more artists, of three times as many things. `clips` has only the clips.
 `sample` is small and has only pictures that may be redistributed; it is in the repository (`sample/`) for tests and
 demos. Splits are by concept: a test concept is a new word that only the shots of a prompt can teach. Words with the
 same head noun ('dog', 'dog face', 'guide dog', the stamp 'A dog.') are in one split, since the test must not ask for a
@@ -19,7 +20,8 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from absl import logging
 
-from data.picture_dictionary import emoji, pixels, stamps
+from data import building
+from data.picture_dictionary import emoji, icons, pixels, stamps
 
 LICENCES = {
     'noto': 'Apache-2.0',
@@ -57,6 +59,7 @@ class Config(tfds.core.BuilderConfig):
     quality: int = 90
     enlarge: bool = False  # Whether to enlarge smaller pictures to `size`.
     with_stamps: bool = False
+    with_icons: bool = False
     records_per_group: int = 1  # Compressed together. More than 1 saves bytes: see `build.pack`.
     max_concepts: int | None = None  # How many of the concepts that have every style to keep. None: all, in any style.
 
@@ -67,6 +70,13 @@ CONFIGS = [
         description='Every still of the raw packages, at most 128 px, with the Tux Paint stamps.',
         styles=('noto', 'twemoji', 'openmoji-color', 'openmoji-black', 'fluent-flat', 'fluent-3d'),
         with_stamps=True,
+    ),
+    Config(
+        name='artists',
+        description='Every still of the raw packages, at most 128 px, with the Tux Paint stamps and the icons.',
+        styles=('noto', 'twemoji', 'openmoji-color', 'openmoji-black', 'fluent-flat', 'fluent-3d'),
+        with_stamps=True,
+        with_icons=True,
     ),
     Config(
         name='clips',
@@ -120,6 +130,8 @@ def missing(raw: Path, config: Config) -> list[str]:
         needed += paths[style]
     if config.with_stamps:
         needed.append(stamps.ROOT)
+    if config.with_icons:
+        needed += [icons.WORDNET, *(f'{icons.ROOT}/{style}.json' for style in icons.SETS)]
     return [path for path in dict.fromkeys(needed) if not (raw / path).exists()]
 
 
@@ -186,10 +198,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                     frames,
                     concept.code,
                     families.of_code(concept.code),
-                    style,
-                    concept.category,
-                    concept.subcategory,
-                    concept.names,
+                    style=style,
+                    category=concept.category,
+                    subcategory=concept.subcategory,
+                    names=concept.names,
                 )
             if done % 100 == 0 or done == len(concepts):
                 rate = done / (time.monotonic() - started)
@@ -201,16 +213,46 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                     [stamp.picture()],
                     stamp.concept,
                     stamp.family,
-                    stamp.style,
-                    stamp.category,
-                    stamp.subcategory,
-                    stamp.captions,
+                    style=stamp.style,
+                    category=stamp.category,
+                    subcategory=stamp.subcategory,
+                    names=stamp.captions,
                     key=f'tux:{stamp.stem}',
                 )
+                families.named(stamps.noun_phrase(stamp.captions['en']), stamp.concept)
+        if config.with_icons:
+            yield from self._icons(raw, families, {concept.code: concept for concept in concepts})
 
-    def _record(self, frames, concept, family, style, category, subcategory, names, key=None):
+    def _icons(
+        self, raw: Path, families: stamps.Families, concepts: dict[str, emoji.Concept]
+    ) -> Iterator[tuple[str, str, dict]]:
+        """The records of icons. An icon of an emoji's concept has its category and all of its names."""
+        found = list(icons.read_icons(raw, families))
+        for icon in building.progress(found, len(found), 'icons'):
+            picture = icon.picture()
+            if picture is None:
+                continue
+            of = concepts.get(icon.concept)
+            yield self._record(
+                [picture],
+                icon.concept,
+                icon.family,
+                style=icon.style,
+                category=of.category if of else icons.CATEGORIES[icon.kind],
+                subcategory=of.subcategory if of else f'icon-{icon.kind}',
+                names=of.names if of else {'en': icon.english},
+                key=f'icon:{icon.style}:{icon.key}',
+                source=f'npm @iconify/json {icons.VERSION}: {icon.style}',
+                licence=f'{icon.licence} AND Unicode-3.0' if of else icon.licence,
+            )
+
+    def _record(
+        self, frames, concept, family, *, style, category, subcategory, names, key=None, source=None, licence=None
+    ):
         config = self.builder_config
         languages = sorted(names)
+        if licence is None:  # Stamps have their own captions; Unicode names emoji.
+            licence = LICENCES[style] if style.startswith('tux-') else f'{LICENCES[style]} AND Unicode-3.0'
         record = {
             'frames': [pixels.webp(pixels.on_white(f, config.size, config.enlarge), config.quality) for f in frames],
             'concept': concept,
@@ -220,8 +262,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             'languages': languages,
             'names': [names[language] for language in languages],
             'heldout_languages': [language for language in heldout_languages(family) if language in names],
-            'source': SOURCES[style],
-            # Stamps have their own captions; Unicode names emoji.
-            'licence': LICENCES[style] if style.startswith('tux-') else f'{LICENCES[style]} AND Unicode-3.0',
+            'source': source or SOURCES[style],
+            'licence': licence,
         }
         return split_of(family), key or f'{concept}/{style}', record

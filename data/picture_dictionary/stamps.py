@@ -99,8 +99,15 @@ class Families:
         return singular(words[-1]) if words else phrase
 
     def concept(self, english: str) -> str | None:
-        """The id of the emoji concept with this English name, ignoring articles and plurals."""
+        """The id of the concept that this caption shows, ignoring articles and plurals."""
         return self._codes.get(self._key(noun_phrase(english)))
+
+    def named(self, name: str, otherwise: str | None = None) -> str | None:
+        """The id of the concept with exactly this English name; without one, `otherwise`, and from then on it is."""
+        key = self._key(_without_article(name))
+        if otherwise is not None:
+            self._codes.setdefault(key, otherwise)
+        return self._codes.get(key)
 
     def of_english(self, english: str) -> str:
         head = self._head(noun_phrase(english))

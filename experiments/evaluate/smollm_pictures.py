@@ -1,15 +1,17 @@
 """What the Flamingo on SmolLM2 learns from its prompt, and what its language model knows of what it sees.
 
     python -m flamingo_jax.evaluate --config=experiments/evaluate/smollm_pictures.py --checkpoint=WORKDIR \
-        --workdir=DIR --config.data=DATA/picture_dictionary/full/1.0.0 --config.features=runs/features
+        --workdir=DIR --config.data=DATA/picture_dictionary/artists/1.0.0 --config.features=runs/artists
 
-`:words`, `:names` or `:facts` after the config's path evaluates that part alone. The pictures asked about are in styles
-that training never showed. `told the names` is the language model alone, which reads the names of all pictures.
+`:words`, `:artists`, `:names` or `:facts` after the config's path evaluates that part alone. The pictures asked about
+are by artists of whom training showed nothing. `told the names` is the language model alone, which reads the names of
+all pictures.
 """
 
 from ml_collections import ConfigDict
 
 from experiments.picture_words import KINDS, STYLES
+from experiments.smollm_pictures import ARTISTS, KIND, NAME
 from flamingo_jax.evaluation import config as evaluation
 from flamingo_jax.few_shot.facts import Facts
 from flamingo_jax.few_shot.kinds import Kinds
@@ -23,7 +25,7 @@ KNOWN = dict(query_split='train', support_split='train')
 def get_config(part: str = '') -> ConfigDict:
     """All parts, or one."""
     c = evaluation.base()
-    parts = dict(words=words, names=names, facts=facts)
+    parts = dict(words=words, artists=artists, names=names, facts=facts)
     for add in [parts[part]] if part else parts.values():
         add(c)
     return c
@@ -35,13 +37,28 @@ def words(c: ConfigDict) -> None:
         Words, title='5-way new words', ways=5, shots=(1, 2, 4), prompt=':', told=True, **DRAWINGS
     )
     c.tasks.kinds = evaluation.task(
-        Kinds, title='what kind of thing', shots=(8,), kinds=KINDS, prompt=':', told=True, **DRAWINGS
+        Kinds, title='what kind of thing', shots=(8,), kinds=KINDS, prompt=KIND, told=True, **DRAWINGS
     )
+
+
+def artists(c: ConfigDict) -> None:
+    """New words, asked of other artists and of photographs. The examples of a thing are by any artist of training."""
+    for artist in ('openmoji-black', 'fxemoji', 'streamline-emojis', 'ph', 'tux-photo'):
+        c.tasks['words_' + artist.replace('-', '_')] = evaluation.task(
+            Words,
+            title=f'5-way new words, {artist}',
+            ways=5,
+            shots=(1, 2),
+            prompt=':',
+            controls=False,
+            query_styles=(artist,),
+            support_styles=(artist,) if artist == 'tux-photo' else ARTISTS,
+        )
 
 
 def names(c: ConfigDict) -> None:
     """English names of things that training showed, of drawings and of photographs."""
-    common = dict(answers=('open-ended',), support=('random', 'rices'), prompt=':', controls=False, **KNOWN)
+    common = dict(answers=('open-ended',), support=('random', 'rices'), prompt=NAME, controls=False, **KNOWN)
     for label, style in (('drawings', 'fluent-3d'), ('photographs', 'tux-photo')):
         c.tasks[f'names_{label}'] = evaluation.task(
             Names, title=f'names of {label}', shots=(0, 4, 8), query_styles=(style,), support_styles=STYLES, **common

@@ -194,12 +194,18 @@ def fields_of(config: FlamingoConfig) -> dict[str, Any]:
     same = dataclasses.replace(config_of(fields), image_tag=config.image_tag, extra_tokens=config.extra_tokens)
     same = dataclasses.replace(same, image_size=config.image_size)
     if same != config:
-        ours, theirs = config.to_json(), same.to_json()
-        wrong = [name for name in ours if ours[name] != theirs[name]]
-        raise ValueError(
-            f'This model cannot be written as an IDEFICS, whose config does not allow its {", ".join(wrong)}.'
-        )
+        wrong = '; '.join(_different(config.to_json(), same.to_json()))
+        raise ValueError(f'This model cannot be written as an IDEFICS: {wrong}.')
     return fields
+
+
+def _different(ours: Mapping[str, Any], theirs: Mapping[str, Any], of: str = '') -> Iterator[str]:
+    """The fields of two configs that differ: `xattn.gates = False, not True`."""
+    for name, value in ours.items():
+        if isinstance(value, Mapping) and isinstance(theirs[name], Mapping):
+            yield from _different(value, theirs[name], f'{of}{name}.')
+        elif value != theirs[name]:
+            yield f'{of}{name} = {value!r}, not {theirs[name]!r}'
 
 
 def _open_tokenizer(folder: pathlib.Path, fields: Mapping[str, Any], config: FlamingoConfig) -> Tokenizer:

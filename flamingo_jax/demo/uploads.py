@@ -14,6 +14,9 @@ FILM_PIXELS = 500e6  # Most pixels of all frames of an animated picture.
 SHOWN = 512  # Most pixels of the longer side of what is kept.
 KEPT = 300_000  # Most bytes of a small picture that is kept as it is.
 TYPES = ('PNG', 'JPEG', 'WEBP', 'GIF')  # Every browser shows these.
+# What is opened. PIL knows more formats, and runs another program for one of them (EPS).
+READ = ('PNG', 'JPEG', 'WEBP', 'GIF', 'BMP', 'TIFF')
+MOVING = ('PNG', 'WEBP', 'GIF')  # Several pictures in another file, such as a phone's JPEG, are no film.
 
 
 def check(data: bytes) -> tuple[str, int, int]:
@@ -25,9 +28,9 @@ def check(data: bytes) -> tuple[str, int, int]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', PIL.Image.DecompressionBombWarning)  # `PIXELS` is lower.
-            image = PIL.Image.open(io.BytesIO(data))
+            image = PIL.Image.open(io.BytesIO(data), formats=READ)
         pixels, frames = image.width * image.height, 1
-        if pixels <= PIXELS:
+        if pixels <= PIXELS and image.format in MOVING:
             frames = getattr(image, 'n_frames', 1)
     except PIL.Image.DecompressionBombError:
         pixels, frames = 2 * PIXELS, 1

@@ -9,6 +9,7 @@ import numpy as np
 from flamingo_jax.few_shot.episode import Episode
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.inputs.prompts import Prompt, is_picture
+from flamingo_jax.inputs.tokenizer import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,18 +50,20 @@ class Ranked:
         self, model: Pretrained, prompts: Sequence[Prompt], episodes: Sequence[Episode]
     ) -> list[str] | list[dict[str, float]]:
         """For each prompt one candidate, or the likelihoods of all."""
-        end = model.tokenizer.chunk_end
-        texts = [[text for c in e.candidates for text in written(e, c, end)] for e in episodes]
+        tokenizer = model.tokenizer
+        texts = [[text for c in e.candidates for text in written(e, c, tokenizer)] for e in episodes]
         one_each = all(len(some) == len(e.candidates) for some, e in zip(texts, episodes, strict=True))
         if one_each and not (self.by_length or self.likelihoods or self.clip or self.orders > 1):
             chosen = model.choose(prompts, texts)
             return [episode.candidates[i] for episode, i in zip(episodes, chosen, strict=True)]
         # A row is one clip of one episode, in one order of its examples, with all its candidates.
+        ordered = [orders(p, len(e.support), self.orders) for p, e in zip(prompts, episodes, strict=True)]
+        # Order by order, so that the rows of a batch can begin alike.
         rows = [
             (i, clip)
-            for i, (prompt, episode) in enumerate(zip(prompts, episodes, strict=True))
-            for ordered in orders(prompt, len(episode.support), self.orders)
-            for clip in clips(ordered, self.clip)
+            for one_order in zip(*ordered, strict=True)
+            for i, prompt in enumerate(one_order)
+            for clip in clips(prompt, self.clip)
         ]
         most = max(map(len, texts))
         sums = np.zeros((len(episodes), most))
@@ -75,20 +78,70 @@ class Ranked:
         answers = []
         for i, episode in enumerate(episodes):
             means = iter((sums[i] / numbers[i]).tolist())
-            found = {c: float(np.mean([next(means) for _ in written(episode, c, end)])) for c in episode.candidates}
+            found = {
+                c: float(np.mean([next(means) for _ in written(episode, c, tokenizer)])) for c in episode.candidates
+            }
             answers.append(found if self.likelihoods else max(found, key=found.__getitem__))
         return answers
 
     def room(self, model: Pretrained, prompt: Prompt, episode: Episode) -> int:
         """The number of tokens of the longest candidate."""
-        end = model.tokenizer.chunk_end
-        return model.room(prompt, [text for c in episode.candidates for text in written(episode, c, end)])
+        texts = [text for c in episode.candidates for text in written(episode, c, model.tokenizer)]
+        return model.room(prompt, texts)
 
 
-def written(episode: Episode, candidate: str, end: str) -> list[str]:
-    """The spellings of a candidate, each as the continuation of a prompt; `end` is the tokenizer's end of a chunk."""
-    end = end if episode.ends else ''
-    return [episode.form.format(answer=spelling) + end for spelling in episode.written.get(candidate, (candidate,))]
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """The candidate whose text is nearest to the picture, by two towers (zero-shot; paper, appendix B.1.3).
+
+    A candidate with several spellings is the mean of their vectors, made of length 1: CLIP's prompt ensembling.
+
+    likelihoods: answers with all candidates' log-probabilities, for metrics that need them.
+    """
+
+    likelihoods: bool = False
+
+    def __call__(
+        self, model: Pretrained, prompts: Sequence[Prompt], episodes: Sequence[Episode]
+    ) -> list[str] | list[dict[str, float]]:
+        """For each prompt one candidate, or the log-probabilities of all. Only the prompt's picture counts."""
+        pictures = model.picture_vectors([next(item for item in prompt if is_picture(item)) for prompt in prompts])
+        answers, known = [], {}
+        for picture, episode in zip(pictures, episodes, strict=True):
+            key = episode.candidates, episode.form, tuple(map(tuple, episode.written.items()))
+            if key not in known:  # Most episodes have the same candidates.
+                known[key] = _classes(model, episode)
+            cosines = known[key] @ picture
+            if self.likelihoods:
+                logits = model.inverse_temperature * cosines
+                logits -= np.logaddexp.reduce(logits)
+                answers.append(dict(zip(episode.candidates, logits.tolist(), strict=True)))
+            else:
+                answers.append(episode.candidates[int(cosines.argmax())])
+        return answers
+
+    def room(self, model: Pretrained, prompt: Prompt, episode: Episode) -> int:
+        """No tokens: nothing is written after a prompt."""
+        return 0
+
+
+def _classes(model: Pretrained, episode: Episode) -> np.ndarray:
+    """The vector of each candidate."""
+    texts = [spellings(episode, candidate) for candidate in episode.candidates]
+    vectors = model.text_vectors([text for some in texts for text in some])
+    means = np.stack([part.mean(axis=0) for part in np.split(vectors, np.cumsum([len(some) for some in texts])[:-1])])
+    return means / np.linalg.norm(means, axis=1, keepdims=True)
+
+
+def written(episode: Episode, candidate: str, tokenizer: Tokenizer) -> list[str]:
+    """The spellings of a candidate, each as the continuation of a prompt. A mark in a spelling is its characters."""
+    end = tokenizer.chunk_end if episode.ends else ''
+    return [tokenizer.literal(text) + end for text in spellings(episode, candidate)]
+
+
+def spellings(episode: Episode, candidate: str) -> list[str]:
+    """The spellings of a candidate, in the form in which the episode's answers are written."""
+    return [episode.form.format(answer=spelling) for spelling in episode.written.get(candidate, (candidate,))]
 
 
 def orders(prompt: Prompt, shots: int, number: int) -> list[list[Any]]:

@@ -126,7 +126,8 @@ class Benchmark(Task):
     a_second: float = 3.0  # Fewest frames a second; of a longer film, the middle is shown.
     skip_missing: bool = False  # Leave out questions whose picture is missing: films vanish from YouTube.
 
-    retrieval: ClassVar[bool] = True
+    may_support: ClassVar[tuple[str, ...]] = ('random', 'fixed', 'rices')
+    ids_of_all_splits: ClassVar[bool] = False  # Whether no two splits have the same id, as the set publishes them.
 
     def __post_init__(self):
         """Errors as for `Prompts`."""
@@ -158,7 +159,7 @@ class Benchmark(Task):
             queries = support
         else:
             queries = self._read(folder, self.query_split)
-            _refuse_shared(queries, self.query_split, support, self.support_split)
+            _refuse_shared(queries, self.query_split, support, self.support_split, ids=self.ids_of_all_splits)
         self._queries = self._present(queries, self.query_split)
         # All items are looked at only if some may be missing: a training split can have a million files.
         support = self._present(support, self.support_split) if self.skip_missing else support
@@ -266,6 +267,9 @@ class Benchmark(Task):
         if support == 'rices':
             queries, rows = self._rows
             chosen = others[most_similar(queries[place], rows[others], shots)]
+        elif support == 'fixed':  # More shots begin with fewer. An example that shows the query's picture is left out.
+            order = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(3,))).permutation(len(self._support))
+            chosen = order[np.isin(order, others)][:shots]
         else:
             chosen = others[np.random.default_rng((seed, i)).choice(len(others), shots, replace=False)]
         return Episode(
@@ -294,13 +298,18 @@ class Benchmark(Task):
         return self.prompts.read_answer(text)
 
 
-def _refuse_shared(queries: Sequence[Item], query_split: str, support: Sequence[Item], support_split: str) -> None:
-    """ValueError if two different splits show the same pictures."""
+def _refuse_shared(
+    queries: Sequence[Item], query_split: str, support: Sequence[Item], support_split: str, ids: bool
+) -> None:
+    """ValueError if two different splits show the same pictures or, with `ids`, have the same questions."""
     both = {item.picture for item in queries} & {item.picture for item in support} - {None}
-    if both:
-        one = min(str(picture.file if isinstance(picture, Film) else picture) for picture in both)
+    shared = 'pictures', sorted(str(picture.file if isinstance(picture, Film) else picture) for picture in both)
+    if ids and not both:
+        shared = 'questions', sorted({item.id for item in queries} & {item.id for item in support})
+    what, which = shared
+    if which:
         raise ValueError(
-            f'the splits {query_split!r} (asked) and {support_split!r} (examples) share {len(both)} pictures, such as '
-            f'{one}. Remove these questions from one of them, or give both the same split: then no example shows '
+            f'the splits {query_split!r} (asked) and {support_split!r} (examples) share {len(which)} {what}, such as '
+            f'{which[0]}. Remove these questions from one of them, or give both the same split: then no example shows '
             "the query's picture."
         )

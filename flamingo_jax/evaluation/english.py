@@ -11,18 +11,22 @@ DATA = {
 }
 
 
+# What to do if any of it is missing: all at once, so that a user does it once.
+REMEDY = "pip install 'flamingo_jax[english]' && python -m nltk.downloader " + ' '.join(DATA.values())
+
+
 @functools.cache
 def nltk() -> types.ModuleType:
     """NLTK with its data. Nothing is downloaded.
 
     Raises:
-      ImportError: NLTK is not installed; the message names the extra.
-      FileNotFoundError: its data are missing; the message says how to fetch them.
+      ImportError: NLTK is not installed.
+      FileNotFoundError: its data are missing. Both messages say how to get all that is needed.
     """
     try:
         import nltk
     except ImportError as error:
-        raise ImportError("This metric needs NLTK: pip install 'flamingo_jax[english]'.") from error
+        raise ImportError(f'This metric needs NLTK and its data. Fetch them once: {REMEDY}') from error
     for place, name in DATA.items():
         try:
             nltk.data.find(place)
@@ -31,7 +35,6 @@ def nltk() -> types.ModuleType:
                 nltk.data.find(f'{place}.zip')
             except LookupError as error:
                 raise FileNotFoundError(
-                    f'This metric needs the NLTK data {name!r}. Fetch them once: python -m nltk.downloader '
-                    f'{" ".join(DATA.values())}'
+                    f'This metric needs the NLTK data {name!r}. Fetch them once: {REMEDY}'
                 ) from error
     return nltk

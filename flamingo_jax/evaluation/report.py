@@ -74,7 +74,7 @@ class Row:
 
     task: str
     answers: str  # 'ranked' (close-ended, by log-likelihood), 'open-ended' (generated), or the task's own kind.
-    support: str  # 'random' or 'rices'
+    support: str  # 'random', 'fixed' or 'rices'
     shots: int  # Per class in n-way tasks.
     episodes: int
     scores: dict[str, Score]  # Names as in COLOURS; some may be missing.
@@ -303,11 +303,11 @@ def _look(name: str, support: str) -> dict[str, Any]:
         return {'color': colour, 'linestyle': ':', 'linewidth': 1.4}
     return {
         'color': colour,
-        'linestyle': '--' if support == 'rices' else '-',
+        'linestyle': {'rices': '--', 'fixed': '-.'}.get(support, '-'),
         'linewidth': 2.6 if name == 'model' else 1.1,
         'marker': 'o',
         'markersize': 6 if name == 'model' else 3.5,
-        'markerfacecolor': 'white' if support == 'rices' else colour,
+        'markerfacecolor': colour if support == 'random' else 'white',
     }
 
 
@@ -317,11 +317,11 @@ def _legend(rows: Sequence[Row]) -> list[Any]:
     supports = {row.support for row in rows}
     names = _score_names(rows)
     lines = [Line2D([], [], label=name, **_look(name, 'random')) for name in names]
-    if 'rices' in supports:
-        # The legend explains the dashes once, with the first score's line.
-        first = names[0] if names else 'model'
-        dashed = Line2D([], [], label=f'{first}, RICES (dashed)', **_look(first, 'rices'))
-        lines.insert(1, dashed)
+    # The legend explains the dashes once, with the first score's line.
+    first = names[0] if names else 'model'
+    for support, label in (('fixed', 'the same examples (dots and dashes)'), ('rices', 'RICES (dashed)')):
+        if support in supports:
+            lines.insert(1, Line2D([], [], label=f'{first}, {label}', **_look(first, support)))
     return lines
 
 

@@ -1,8 +1,10 @@
 """One row of the table: a task at one number of shots, with one kind of support and of answers, and its controls."""
 
 import collections
+import copy
 import functools
-from collections.abc import Callable, Container, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 import jax
@@ -10,12 +12,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from flamingo_jax.evaluation import intervals
+from flamingo_jax.evaluation.answered import Answered
+from flamingo_jax.evaluation.answers import Generated, Ranked
 from flamingo_jax.evaluation.contact_sheet import Example
 from flamingo_jax.evaluation.metrics import exact
 from flamingo_jax.evaluation.report import Row, Score
-from flamingo_jax.evaluation.task import OPEN_ENDED, Task, shuffled
+from flamingo_jax.evaluation.task import COMPARED, OPEN_ENDED, Task, shuffled
 from flamingo_jax.few_shot.episode import Episode, Part
 from flamingo_jax.inference.pretrained import Pretrained
+from flamingo_jax.inputs.prompts import encode
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.parallel import processes
 
@@ -30,43 +35,100 @@ def measure(
     support: str,
     answers: str,
     progress: Callable[[int], Any],
+    answered: Answered | None = None,
 ) -> tuple[Row, list[Example]]:
     """The scores of one setting, and some examples. Every process returns the same.
 
     A task without published answers has no scores, and no controls.
 
-    Each process answers every n-th batch. The batch of an episode does not change its answer.
-
-    progress: called with the number of episodes that all processes answered.
+    progress: called with the number of questions that were answered: an episode has as many as there are `ways`.
+    answered: the answers that are kept; None keeps none.
     """
     episodes = list(task.episodes(config.episodes, shots, support, answers=answers, seed=config.seed))
-    ways: dict[str, tuple[Pretrained, Sequence[Episode], Shown | None]] = dict(model=(model, episodes, frames))
-    if task.controls and task.scored:
-        mixed = shuffled(episodes, config.seed)
-        ways |= {'shuffled pictures': (model, mixed, frames), 'text only': (model, episodes, None)}
-    if task.told and task.scored:
-        ways['told the names'] = model.language_model, episodes, words
     answering = task.answering(answers, config.max_new_tokens, config.num_beams)
+    answered = Answered() if answered is None else answered
     given: dict[str, dict[str, Any]] = collections.defaultdict(dict)
-    n, here = jax.process_count(), jax.process_index()
-    for begin in range(here * config.batch_size, len(episodes), n * config.batch_size):
-        for name, (who, asked, shown) in ways.items():
-            some = asked[begin : begin + config.batch_size]
-            found = answering(who, [prompt_of(episode, shown, who.tokenizer) for episode in some], some)
-            if answers == OPEN_ENDED:
-                found = [task.read_answer(text) for text in found]
-            given[name] |= {episode.id: answer for episode, answer in zip(some, found, strict=True)}
-        progress(min(n * config.batch_size, len(episodes) - begin + here * config.batch_size))
-    for one in processes.gather(given):
-        for name, found in one.items():
-            given[name] |= found
+    for name in ways(task, answers):
+        who, asked, shown = model, episodes, frames
+        if name == 'shuffled pictures':
+            asked = shuffled(episodes, config.seed)
+        if name == 'text only':
+            shown = None
+        if name == 'told the names':
+            who, shown = model.language_model, words
+        found = ask(who, answering, asked, shown, config.batch_size, answered=answered, progress=progress)
+        read = task.read_answer if answers == OPEN_ENDED else lambda answer: answer
+        given[name] = {episode.id: read(answer) for episode, answer in zip(asked, found, strict=True)}
 
-    scores, marks = _scores(task, answers, episodes, ways=ways, given=given) if task.scored else ({}, {})
+    scores, marks = _scores(task, answers, episodes, ways=ways(task, answers), given=given) if task.scored else ({}, {})
     queries = _queries(episodes, given['model'], marks)
     examples = _examples(
         config, task, shots, support=support, answers=answers, episodes=episodes, given=given['model'], marks=marks
     )
     return Row(task.name, answers, support, shots, len(episodes), scores, config.seed, queries), examples
+
+
+def ways(task: Task, answers: str) -> list[str]:
+    """The ways in which the questions of a task are asked: as they are, and its controls. Two towers need a picture."""
+    controls = ['shuffled pictures', 'text only'] if task.controls and task.scored else []
+    controls = controls[:1] if answers == COMPARED else controls
+    return ['model', *controls, *(['told the names'] if task.told and task.scored else [])]
+
+
+def ask(
+    who: Pretrained,
+    answering: Generated | Ranked,
+    episodes: Sequence[Episode],
+    shown: Shown | None,
+    batch_size: int,
+    answered: Answered,
+    progress: Callable[[int], Any],
+) -> list[Any]:
+    """The answer to each episode. Those that are kept are not asked for again.
+
+    The others are batched by length, and each process answers every n-th batch. What all prompts begin with is read
+    once.
+    """
+    named = identity if shown is frames else shown
+    asked = [
+        answered.digest(who.params, answering, prompt_of(episode, named, who.tokenizer), episode)
+        for episode in episodes
+    ]
+    # Equal questions are asked once: without pictures and examples, all may be equal.
+    left = sorted({digest: i for i, digest in enumerate(asked) if answered.get(digest) is None}.values())
+    progress(len(episodes) - len(left))
+    lengths = dict(zip(left, lengths_of(who, [episodes[i] for i in left], shown), strict=True))
+    left.sort(key=lengths.__getitem__, reverse=True)
+    batches = [left[begin : begin + batch_size] for begin in range(0, len(left), batch_size)]
+    if left and (common := _common(episodes)):
+        who.remember(_examples_of(episodes[0], common, shown, who.tokenizer))
+    n, here = jax.process_count(), jax.process_index()
+    own = {}
+    for number, batch in enumerate(batches[here::n]):
+        some = [episodes[i] for i in batch]
+        found = answering(who, [prompt_of(episode, shown, who.tokenizer) for episode in some], some)
+        new = {asked[i]: answer for i, answer in zip(batch, found, strict=True)}
+        answered.add(new)
+        own |= new
+        progress(sum(map(len, batches[number * n : (number + 1) * n])))
+    for one in processes.gather(own):
+        answered.add(one, own=False)
+    return [answered.get(digest) for digest in asked]
+
+
+def _common(episodes: Sequence[Episode]) -> int:
+    """The number of examples with which all prompts begin."""
+    alike = (all(part == parts[0] for part in parts) for parts in zip(*(e.support for e in episodes), strict=False))
+    return sum(itertools.takewhile(bool, alike)) if len(episodes) > 1 else 0
+
+
+def lengths_of(who: Pretrained, episodes: Sequence[Episode], shown: Shown | None) -> list[int]:
+    """The number of tokens of each prompt. No picture is read."""
+    picture = np.zeros((1, 1, 1), np.float32)  # Replaces every picture, since all tags have the same number of tokens.
+    tokenizer = copy.copy(who.tokenizer)
+    tokenizer.encode = functools.cache(who.tokenizer.encode)  # Prompts share most of their texts.
+    shown = (lambda _: picture) if shown is frames else shown
+    return [len(encode(prompt_of(episode, shown, tokenizer), tokenizer).tokens) for episode in episodes]
 
 
 def _scores(
@@ -97,26 +159,37 @@ def _scores(
 
 
 def prompt_of(episode: Episode, shown: Shown | None, tokenizer: Tokenizer) -> list[Any]:
-    """Pictures, or what `shown` puts in their place (None leaves them out), and texts in reading order."""
-    prompt: list[Any] = []
-    for index, part in enumerate(episode.parts):
-        if part.picture is not None and shown is not None:
-            prompt.append(shown(part))
-        if part is episode.parts[-1]:
-            prompt.append(part.text)
-        else:
-            prompt.append(
-                f'{part.text}{tokenizer.chunk_end}' + (episode.between if index < len(episode.support) else '')
-            )
+    """Pictures, or what `shown` puts in their place (None leaves them out), and texts in reading order.
+
+    A mark such as <EOC> in a text of the data set is its characters.
+    """
+    prompt = _examples_of(episode, len(episode.support), shown, tokenizer)
+    for part in episode.query:
+        prompt += [] if part.picture is None or shown is None else [shown(part)]
+        prompt.append(tokenizer.literal(part.text) + ('' if part is episode.query[-1] else tokenizer.chunk_end))
     # Without pictures a prompt may be empty, and some language models have no token to begin with.
     if not tokenizer.begin and all(isinstance(item, str) and not item for item in prompt):
         prompt = [tokenizer.chunk_end]
     return prompt
 
 
+def _examples_of(episode: Episode, number: int, shown: Shown | None, tokenizer: Tokenizer) -> list[Any]:
+    """The first examples of a prompt."""
+    prompt: list[Any] = []
+    for part in episode.support[:number]:
+        prompt += [] if part.picture is None or shown is None else [shown(part)]
+        prompt.append(f'{tokenizer.literal(part.text)}{tokenizer.chunk_end}{episode.between}')
+    return prompt
+
+
 def frames(part: Part) -> Any:
     """The picture of a part, read from its source."""
     return part.of.frames(part.picture)
+
+
+def identity(part: Part) -> Any:
+    """What tells the picture of a part from all others."""
+    return dict(picture=part.of.identity(part.picture))
 
 
 def words(part: Part) -> str:
@@ -149,18 +222,8 @@ def _queries(episodes, given, marks) -> dict[str, dict[str, Any]]:
     return {e.id: dict(group=e.group, score=marks.get(e.id), answer=_chosen(given[e.id])) for e in episodes}
 
 
-def _chosen(answer: str | dict[str, float]) -> str:
-    """An answer, or the likeliest candidate."""
+def _chosen(answer: str | list[str] | dict[str, float]) -> str:
+    """An answer, the first of several, or the likeliest candidate."""
+    if isinstance(answer, list):
+        return answer[0]
     return answer if isinstance(answer, str) else max(answer, key=answer.__getitem__)
-
-
-def batched(episodes: Iterator[Episode], n: int) -> Iterator[list[Episode]]:
-    """Lists of n episodes."""
-    some: list[Episode] = []
-    for episode in episodes:
-        some.append(episode)
-        if len(some) == n:
-            yield some
-            some = []
-    if some:
-        yield some

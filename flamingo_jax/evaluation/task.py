@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from ml_collections import ConfigDict
 
-from flamingo_jax.evaluation.answers import Generated, Ranked
+from flamingo_jax.evaluation.answers import Compared, Generated, Ranked
 from flamingo_jax.evaluation.metrics import Metric, exact
 from flamingo_jax.evaluation.pools import Pools, of_styles
 from flamingo_jax.few_shot.episode import Episode, Part
@@ -20,6 +20,7 @@ from flamingo_jax.few_shot.game import Episodes, Game
 
 OPEN_ENDED = 'open-ended'
 BY_LENGTH = 'ranked by length'
+COMPARED = 'compared'  # By two towers, see `answers.Compared`.
 
 
 @dataclasses.dataclass
@@ -28,9 +29,11 @@ class Task:
 
     shots: tuple[int, ...] = (1, 2, 4)  # Examples in the prompt; per class in n-way tasks.
     # 'ranked' by likelihood among candidates ('ranked by length' divides it by the number of tokens), 'open-ended' by
-    # generation, or the task's own kinds.
+    # generation, 'compared' with the picture by two towers, or the task's own kinds.
     answers: tuple[str, ...] = ('ranked',)
-    support: tuple[str, ...] = ('random',)  # 'random' or 'rices'.
+    # 'random': other examples for each query; 'fixed': the same for all, which are then read once; 'rices': the most
+    # similar pictures.
+    support: tuple[str, ...] = ('random',)
     query_split: str = 'test'
     support_split: str = 'test'
     title: str = ''  # Its name in reports; '' is its name in the config.
@@ -45,7 +48,7 @@ class Task:
     orders: int = 1  # Random orders of the examples over which likelihoods of candidates are averaged (paper: 6).
 
     may_answer: ClassVar[tuple[str, ...]] = ('ranked', OPEN_ENDED)
-    retrieval: ClassVar[bool] = False  # Whether support may be 'rices'.
+    may_support: ClassVar[tuple[str, ...]] = ('random',)
     likelihoods: ClassVar[bool] = False  # Whether the metric needs the likelihoods of all candidates.
     metric: ClassVar[Metric] = staticmethod(exact.score)
     scored: ClassVar[bool] = True  # False if the right answers are not published.
@@ -59,14 +62,19 @@ class Task:
         """
         self.name = name = self.title or name
         may = dict(
-            answers=(*self.may_answer, *([BY_LENGTH] if 'ranked' in self.may_answer else [])),
-            support=('random', 'rices') if self.retrieval else ('random',),
+            answers=(*self.may_answer, *([BY_LENGTH, COMPARED] if 'ranked' in self.may_answer else [])),
+            support=self.may_support,
         )
         for field, known in may.items():
             if bad := sorted(set(getattr(self, field)) - set(known)):
                 raise ValueError(f'Task {name}: {field} has {bad}. Possible are {known}.')
         if not self.shots or min(self.shots) < 0 or self.text_examples < 0:
             raise ValueError(f'Task {name}: shots are {self.shots}. They must be one or more numbers, each 0 or more.')
+        if COMPARED in self.answers and (set(self.shots) != {0} or set(self.answers) != {COMPARED}):
+            raise ValueError(
+                f'Task {name}: two towers compare a picture with texts, and see no examples. Set shots to (0,) and '
+                f"answers to ('{COMPARED}',)."
+            )
         if self.orders < 1:
             raise ValueError(f'Task {name}: orders is {self.orders}. It must be 1 or more.')
         try:
@@ -110,8 +118,10 @@ class Task:
                 episode = dataclasses.replace(episode, support=without)
             yield episode if episode.id else dataclasses.replace(episode, id=str(i))
 
-    def answering(self, answers: str, max_new_tokens: int, num_beams: int) -> Generated | Ranked:
+    def answering(self, answers: str, max_new_tokens: int, num_beams: int) -> Generated | Ranked | Compared:
         """How answers of this kind are given. The numbers are the evaluation's defaults."""
+        if answers == COMPARED:
+            return Compared(self.likelihoods)
         if answers == OPEN_ENDED:
             return Generated(self.max_new_tokens or max_new_tokens, num_beams)
         return Ranked(answers == BY_LENGTH, self.likelihoods, self.clip, self.orders)
@@ -145,7 +155,8 @@ class GameTask(Task):
 
     def of(self, game: Episodes) -> 'GameTask':
         """The same task with this game."""
-        self._game, self.may_answer, self.retrieval = game, game.answers, game.retrieval
+        self._game, self.may_answer = game, game.answers
+        self.may_support = ('random', 'rices') if game.retrieval else ('random',)
         return self
 
     def prepare(self, pools: Pools) -> None:

@@ -22,6 +22,9 @@ class Source(Protocol):
     def key(self, picture: Any) -> Hashable:
         """Identifies the picture among the pictures of all sources."""
 
+    def identity(self, picture: Any) -> Any:
+        """What the frames depend on, as JSON: if the file changes, this does too."""
+
     def words(self, picture: Any) -> str:
         """What the picture shows, in words that can stand in its place; '' if the source does not know."""
 
@@ -42,6 +45,9 @@ class Pool:
 
     def key(self, picture: Picture) -> Hashable:
         return self.split, picture.index
+
+    def identity(self, picture: Picture) -> Any:
+        return self.pictures.identity(picture)
 
     def words(self, picture: Picture) -> str:
         """The English name: `A tiger.`"""

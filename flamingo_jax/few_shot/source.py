@@ -35,10 +35,12 @@ class FewShot(Source):
     styles: tuple[str, ...] = ()  # () is all.
     shots: int = 10  # Pictures (or text keys) per sequence.
     games: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # Name -> game(...).
+    # Views of each picture, itself and random ones (`inputs/augment.py`), if pixels are read. Features have their own.
+    views: int = 1
 
     def open(self, pictures: PictureFormat) -> Opened:
         """Opens the picture set; errors as for `PictureSet` and `Drawing`."""
-        options = dict(styles=self.styles, features=self.features, frames=self.frames)
+        options = dict(styles=self.styles, features=self.features, frames=self.frames, views=self.views)
         return Drawing(PictureSet(self.path, self.split, pictures, **options), self.shots, self.games)
 
 

@@ -49,10 +49,10 @@ class Bundle:
     packaged_trunk: bool = False  # Whether the trunk's weights are in the installed package.
     lm: 'Bundle | None' = None  # The bundle of its language model, if that was given apart.
 
-    def tokenizer(self, image_tag: str | None = None) -> Tokenizer:
-        """The bundle's tokenizer; FileNotFoundError if it is missing."""
+    def tokenizer(self, image_tag: str | None = None, extra_tokens: Sequence[str] = ()) -> Tokenizer:
+        """The bundle's tokenizer, or that of a new model, with another tag; FileNotFoundError if it is missing."""
         try:
-            extra_tokens = () if image_tag else self.config.extra_tokens
+            extra_tokens = extra_tokens if image_tag else self.config.extra_tokens
             return Tokenizer.read(self.path, image_tag or self.image_tag, self.config.lm.vocab_size, extra_tokens)
         except FileNotFoundError:
             raise FileNotFoundError(

@@ -4,8 +4,11 @@
     cache   the text's self-attention keys and values, which grow
 
 `encode_pictures` runs the trunk and the resampler once per picture; `prefill` reads the prompt; `extend` adds tokens.
-Prompts of different lengths are padded on the left, so that all rows write to the same place in the cache. Beams repeat
-rows: this copies their caches, but not their media. Candidates branch off a row without a copy.
+Prompts of different lengths are padded on the left, so that all rows write to the same place in the cache.
+
+What several rows have in common is there once. `fork` ends what was read as a part that nothing is added to, and each
+of its rows goes on as several: the prompts that begin with the same examples, the beams or the candidates of a prompt.
+They read the part without a copy (`attention.attend_to_parts`).
 """
 
 import functools
@@ -23,14 +26,23 @@ from flamingo_jax.model.flamingo import Flamingo, Media, Params
 from flamingo_jax.model.language_model import KeysValues
 
 
+class Part(NamedTuple):
+    """A text that was read before; c rows, of which each is the beginning of b / c consecutive rows."""
+
+    cache: KeysValues  # Each [depth c g p k] with p places; or a list over blocks.
+    valid: Bool[Array, 'c p']  # Which places have a token (not padding, not free).
+    positions: Int[Array, 'c p']  # Their positions in the text.
+
+
 class Text(NamedTuple):
-    """The text read so far."""
+    """The text read so far: the parts that rows share, then each row's own."""
 
     cache: KeysValues  # Each [depth b g p k] with p places; or a list over blocks.
-    valid: Bool[Array, 'b p']  # Which places have a token (not padding, not free).
+    valid: Bool[Array, 'b p']
     end: Int[Array, '']  # The first free place.
     position: Int[Array, 'b']  # Position of each row's next token.
-    phi: Int[Array, 'b']  # The image that each row's next token sees; 0 if only the tags see pictures.
+    images: Int[Array, 'b']  # The number of images so far.
+    parts: tuple[Part, ...] = ()
 
 
 def encode_pictures(model: Flamingo, params: Params, pictures: Sequence[Sequence[Frames]]) -> Media | None:
@@ -46,21 +58,42 @@ def encode_pictures(model: Flamingo, params: Params, pictures: Sequence[Sequence
     n = max(len(row) for row in pictures)
     if n == 0:
         return None
-    n = 1 << (n - 1).bit_length()
-    media = jnp.zeros((len(pictures) * n, model.config.media_tokens, model.config.media_width), model.dtype)
+    n = power_of_two(n)
+    found = iter(resample(model, params, [picture for row in pictures for picture in row]))
+    rows = [[next(found) for _ in row] for row in pictures]
+    return keys_values(model, params, Media(in_rows(model, rows, n), None))
+
+
+def power_of_two(n: int) -> int:
+    """The least one that is not below n."""
+    return 1 << (n - 1).bit_length()
+
+
+def resample(model: Flamingo, params: Params, pictures: Sequence[Frames]) -> list[Float[np.ndarray, 'r e']]:
+    """The media tokens of each picture, on the host: trunk and resampler. Pictures as for `encode_pictures`."""
     devices = max(1, jax.sharding.get_abstract_mesh().size)  # Of the current mesh (`parallel.rules.activations`).
-    by_shape: dict[tuple, list[tuple[int, Frames]]] = {}
-    for i, row in enumerate(pictures):
-        for j, picture in enumerate(row):
-            by_shape.setdefault(picture.shape, []).append((i * n + j, picture))
+    by_shape: dict[tuple, list[int]] = {}
+    for i, picture in enumerate(pictures):
+        by_shape.setdefault((picture.shape, picture.dtype), []).append(i)
+    found: dict[int, np.ndarray] = {}
     for group in by_shape.values():
         while group:  # Powers of two: few programs, and no padding pictures.
             size = min(64, 1 << (len(group).bit_length() - 1))
-            places, frames = zip(*group[:size], strict=True)
+            frames = [pictures[i] for i in group[:size]]
             frames += frames[-1:] * (-size % devices)  # Whole pictures on each device.
-            media = media.at[jnp.array(places)].set(_resample(model, params, np.stack(frames)[:, None])[:size])
+            tokens = np.asarray(_resample(model, params, np.stack(frames)[:, None]))
+            found |= {i: np.array(row) for i, row in zip(group[:size], tokens, strict=False)}
             group = group[size:]
-    return _keys_values(model, params, Media(media.reshape(len(pictures), -1, media.shape[-1]), None))
+    return [found[i] for i in range(len(pictures))]
+
+
+def in_rows(model: Flamingo, rows: Sequence[Sequence[Float[np.ndarray, 'r e']]], n: int) -> Float[np.ndarray, 'b m e']:
+    """The media tokens of each row's pictures side by side, padded to n pictures."""
+    tokens = np.zeros((len(rows), n, model.config.media_tokens, model.config.media_width), model.dtype)
+    for i, row in enumerate(rows):
+        for j, picture in enumerate(row):
+            tokens[i, j] = picture
+    return tokens.reshape(len(rows), -1, tokens.shape[-1])
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -68,7 +101,7 @@ def _resample(model: Flamingo, params: Params, images: Array) -> Float[Array, 'b
     return model.media(params, images).tokens
 
 
-_keys_values = jax.jit(Flamingo.keys_values, static_argnums=0)
+keys_values = jax.jit(Flamingo.keys_values, static_argnums=0)
 
 
 def prefill(
@@ -78,6 +111,7 @@ def prefill(
     tokens: Int[Array, 'b l'],
     valid: Bool[Array, 'b l'],
     room: int,
+    before: Text | None = None,
 ) -> tuple[Float[Array, 'b v'], Text]:
     """Reads prompts, which are padded on the left.
 
@@ -85,129 +119,128 @@ def prefill(
       media: from `encode_pictures`.
       tokens, valid: the prompts; valid is False on padding.
       room: the number of tokens that can be added later.
+      before: what was read before them, if anything: c rows, each the beginning of b / c prompts.
 
     Returns:
       float32 logits of the token after each prompt, and the text.
     """
     b, l = tokens.shape
-    text = Text(
-        model.empty_cache(b, l + room),
-        jnp.zeros((b, l + room), bool),
-        jnp.zeros((), jnp.int32),
-        jnp.zeros((b,), jnp.int32),
-        jnp.zeros((b,), jnp.int32),
-    )
-    phi = model.phi(jnp.where(valid, tokens, -1))
-    logits, text = _advance(model, params, media, text=text, tokens=tokens, valid=valid, phi=phi, last_only=True)
+    if before is None:
+        nothing = jnp.zeros((b,), jnp.int32)
+        text = _with_room(model, b, l + room, nothing, nothing, ())
+    else:
+        text = fork(model, before, b // len(before.position), l + room)
+    logits, text = extend(model, params, media, text, tokens, valid=valid, last_only=True)
     return logits[:, 0], text
 
 
 def extend(
-    model: Flamingo, params: Params, media: Media | None, text: Text, tokens: Int[Array, 'b l']
-) -> tuple[Float[Array, 'b l v'], Text]:
-    """Adds tokens without <image> tags to each row -> (logits after each of them, the new text)."""
-    phi = jnp.broadcast_to(text.phi[:, None], tokens.shape)
-    return _advance(model, params, media, text=text, tokens=tokens, valid=jnp.ones(tokens.shape, bool), phi=phi)
+    model: Flamingo,
+    params: Params,
+    media: Media | None,
+    text: Text,
+    tokens: Int[Array, 'b l'],
+    valid: Bool[Array, 'b l'] | None = None,
+    last_only: bool = False,
+) -> tuple[Float[Array, 'b _ v'], Text]:
+    """Adds tokens to each row -> (logits after each of them, or after the last one only; the new text).
 
-
-def branch(
-    model: Flamingo, params: Params, media: Media | None, text: Text, tokens: Int[Array, 'b c l']
-) -> Float[Array, 'b c l v']:
-    """Logits after each token of c continuations of each row. They read the row's text, but not one another.
-
-    They are side by side in one sequence with a mask. Attention costs places * c * l per row, so give few at a time.
+    Args:
+      media: of the whole text. Its <image> tags are those of the images in their order.
+      valid: False on padding, which is on the left; None: there is none.
     """
-    b, c, l = tokens.shape
-    places = text.valid.shape[1]
-    cache = jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, c * l), (0, 0))), text.cache)
-    which, at = jnp.divmod(jnp.arange(c * l), l)
-    itself = (which[:, None] == which) & (at[:, None] >= at)
-    mask = jnp.concatenate(
-        [
-            jnp.broadcast_to(text.valid[:, None], (b, c * l, places)),
-            jnp.broadcast_to(itself, (b, c * l, c * l)),
-        ],
-        axis=2,
-    )
-    positions = text.position[:, None] + at
-    key_positions = jnp.concatenate([_positions_of(text.valid), positions], axis=1)
-    phi = jnp.broadcast_to(text.phi[:, None], positions.shape)
-    y = model.embed(params, tokens.reshape(b, c * l))
-    y, _ = model.decoder(
-        params, y, positions, mask=mask, media=media, phi=phi, cache=cache, index=places, key_positions=key_positions
-    )
-    return model.unembed(params, y).reshape(b, c, l, -1)
-
-
-def begin(model: Flamingo, media: Media | None, text: Text) -> tuple[Media | None, Text]:
-    """The media and the text that tokens after a prompt read, as lists over blocks for an unrolled model.
-
-    Of the pictures, these tokens read only the last one if `only_last_image` is set, and none if only the tags see
-    pictures.
-    """
-    if media is not None and model.config.xattn.only_at_tag:
-        media = None
-    if media is not None and model.config.xattn.only_last_image:
-        r = model.config.media_tokens
-
-        def last(x):
-            x = x.reshape(*x.shape[:3], -1, r, x.shape[-1])
-            image = jnp.maximum(text.phi - 1, 0).reshape(1, -1, 1, 1, 1, 1)
-            return jnp.take_along_axis(x, image, axis=3)[:, :, :, 0]
-
-        media = Media(None, jax.tree.map(last, media.keys_values))
-        text = text._replace(phi=jnp.minimum(text.phi, 1))
-    if isinstance(model, Unrolled):
-        media = media and Media(None, apart(media.keys_values))
-        text = text._replace(cache=apart(text.cache))
-    return media, text
-
-
-def repeat(text: Text, times: int) -> Text:
-    """Repeats each row `times` times in place, for beams."""
-    return text._replace(
-        cache=jax.tree.map(lambda x: jnp.repeat(x, times, axis=-4), text.cache),
-        valid=jnp.repeat(text.valid, times, axis=0),
-        position=jnp.repeat(text.position, times),
-        phi=jnp.repeat(text.phi, times),
-    )
-
-
-def take(text: Text, rows: Int[Array, 'b']) -> Text:
-    """Selects rows, since a beam may continue in several or in none."""
-    return text._replace(
-        cache=jax.tree.map(lambda x: jnp.take(x, rows, axis=-4), text.cache),
-        valid=jnp.take(text.valid, rows, axis=0),
-        position=jnp.take(text.position, rows),
-        phi=jnp.take(text.phi, rows),
-    )
-
-
-def _positions_of(valid: Bool[Array, 'b p']) -> Int[Array, 'b p']:
-    return jnp.maximum(jnp.cumsum(valid, axis=1, dtype=jnp.int32) - 1, 0)
-
-
-def _advance(model, params, media, text: Text, tokens, valid, phi, last_only: bool = False):
-    l, places = tokens.shape[1], text.valid.shape[1]
+    l = tokens.shape[1]
+    valid = jnp.ones(tokens.shape, bool) if valid is None else valid
     all_valid = jax.lax.dynamic_update_slice(text.valid, valid, (0, text.end))
-    not_after = jnp.arange(places) <= (text.end + jnp.arange(l))[:, None]
-    positions = text.position[:, None] + _positions_of(valid)
-    y = model.embed(params, tokens)
-    mask = all_valid[:, None] & not_after
-    key_positions = _positions_of(all_valid)
+    phi = model.phi(jnp.where(valid, tokens, -1), before=text.images)
+    not_after = jnp.arange(text.valid.shape[1]) <= (text.end + jnp.arange(l))[:, None]
+    own_positions = (text.position - text.valid.sum(axis=1))[:, None] + _places(all_valid)
+    shared = [_for_rows(len(tokens), (part.valid, part.positions)) for part in text.parts]
+    mask = [jnp.broadcast_to(of_part[:, None], (len(tokens), l, of_part.shape[1])) for of_part, _ in shared]
     y, cache = model.decoder(
         params,
-        y,
-        positions,
-        mask=mask,
+        model.embed(params, tokens),
+        text.position[:, None] + _places(valid),
+        mask=jnp.concatenate([*mask, all_valid[:, None] & not_after], axis=2),
         media=media,
         phi=phi,
         cache=text.cache,
         index=text.end,
-        key_positions=key_positions,
+        key_positions=jnp.concatenate([*(positions for _, positions in shared), own_positions], axis=1),
+        shared=[part.cache for part in text.parts],
     )
     added = valid.sum(axis=1, dtype=jnp.int32)
-    at_tag = model.config.xattn is not None and model.config.xattn.only_at_tag  # The next token is after it.
-    seen = jnp.zeros_like(text.phi) if at_tag else phi[:, -1]
-    text = Text(cache, all_valid, text.end + l, text.position + added, seen)
+    text = Text(
+        cache,
+        all_valid,
+        text.end + l,
+        text.position + added,
+        jnp.maximum(text.images, phi.max(axis=1)),
+        text.parts,
+    )
     return model.unembed(params, y[:, -1:] if last_only else y), text
+
+
+def fork(model: Flamingo, text: Text, times: int, room: int) -> Text:
+    """Each row goes on as `times` rows, which share it, with room for so many tokens each."""
+    own_positions = (text.position - text.valid.sum(axis=1))[:, None] + _places(text.valid)
+    position, images = (jnp.repeat(x, times) for x in (text.position, text.images))
+    parts = *text.parts, Part(text.cache, text.valid, own_positions)
+    return _with_room(model, len(position), room, position, images, parts)
+
+
+def begin(model: Flamingo, media: Media | None, text: Text, times: int, room: int) -> tuple[Media | None, Text]:
+    """The media and the text that tokens after a prompt read: each row goes on as `times` rows, as in `fork`.
+
+    Of the pictures, these tokens read only the last one if `only_last_image` is set, and none if only the tags see
+    pictures. For an unrolled model, media and text are lists over blocks.
+    """
+    if media is not None and model.config.xattn.only_at_tag:
+        media = None
+    if media is not None and model.config.xattn.only_last_image:
+        media = Media(None, (_last_images(media, text.images, model.config.media_tokens),))
+        text = text._replace(images=jnp.minimum(text.images, 1))
+    if isinstance(model, Unrolled):
+        media = media and Media(None, apart(media.keys_values))
+        parts = tuple(part._replace(cache=apart(part.cache)) for part in text.parts)
+        text = text._replace(cache=apart(text.cache), parts=parts)
+    return media, fork(model, text, times, room)
+
+
+def _last_images(media: Media, images: Int[Array, 'b'], r: int):
+    """Of each row's media those of its last image: keys and values [x b h r k]."""
+    found, before = None, 0
+    for part in media.keys_values:
+        rows, n = part[0].shape[1], part[0].shape[-2] // r
+        row = jnp.arange(len(images)) // (len(images) // rows)
+        image = jnp.clip(images - 1 - before, 0, n - 1)
+
+        def taken(x, row=row, image=image):
+            x = x.reshape(*x.shape[:3], -1, r, x.shape[-1])
+            return x[:, row, :, image].swapaxes(0, 1)  # Indexed dimensions come first: [b x h r k].
+
+        here = jax.tree.map(taken, part)
+        in_part = (images > before)[:, None, None, None]
+        found = here if found is None else jax.tree.map(lambda a, b, c=in_part: jnp.where(c, a, b), here, found)
+        before += n
+    return found
+
+
+def take(text: Text, rows: Int[Array, 'b']) -> Text:
+    """Each row goes on as another of the rows that share its parts: a beam may continue in several or in none."""
+    return text._replace(cache=jax.tree.map(lambda x: jnp.take(x, rows, axis=-4), text.cache))
+
+
+def _with_room(model, rows: int, room: int, position, images, parts) -> Text:
+    valid = jnp.zeros((rows, room), bool)
+    return Text(model.empty_cache(rows, room), valid, jnp.zeros((), jnp.int32), position, images, parts)
+
+
+def _for_rows(b: int, of_part: tuple[Array, ...]) -> list[Array]:
+    """What c rows have, for b rows."""
+    return [jnp.repeat(x, b // len(x), axis=0) for x in of_part]
+
+
+def _places(valid: Bool[Array, 'b p']) -> Int[Array, 'b p']:
+    """The number of each token in its row, from 0."""
+    return jnp.maximum(jnp.cumsum(valid, axis=1, dtype=jnp.int32) - 1, 0)

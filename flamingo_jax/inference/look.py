@@ -63,8 +63,11 @@ def look(flamingo: Pretrained, prompt: Prompt, answer: list[int], likeliest: int
       likeliest: how many next tokens to report.
 
     Raises:
-      ValueError: the prompt is not valid, or together with the answer exceeds the context.
+      ValueError: the prompt is not valid, or together with the answer exceeds the context; or the model has no
+        cross-attention (`XattnConfig.prefix`).
     """
+    if flamingo.config.xattn is not None and flamingo.config.xattn.prefix:
+        raise ValueError('This model has no cross-attention to look at: its pictures are soft words in the text.')
     ids, frames = encode_prompt(prompt, flamingo.tokenizer, flamingo.pictures)
     first, context = len(ids) - 1, flamingo.config.lm.context
     ids = ids + answer
@@ -136,7 +139,8 @@ def _read_again(
     def of_block(block):
         p, y, keys_values = block
         q = _captured(model.gated_block, p, y, keys_values, mask)['query']
-        heads = attention_weights(q, keys_values[0], mask)
+        ((keys, _),) = keys_values
+        heads = attention_weights(q, keys, mask)
         return heads.reshape(q.shape[0], q.shape[2], q.shape[1], -1).mean(axis=1)[:, at]
 
     return logits, jax.lax.map(of_block, (params['xattn'], before, media.keys_values))

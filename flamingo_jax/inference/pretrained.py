@@ -14,10 +14,12 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from flamingo_jax.inference import bundle, decode, search
+from flamingo_jax.inference.remembered import Beginning, Beginnings, Pictures
 from flamingo_jax.inference.run import open_run
 from flamingo_jax.inference.unrolled import unroll
 from flamingo_jax.inputs.images import PictureFormat
-from flamingo_jax.inputs.prompts import Prompt, as_batch, encode_prompt, is_continued
+from flamingo_jax.inputs.prompts import Encoded, Prompt, as_batch, as_frames, encode, is_continued
+from flamingo_jax.inputs.rows import encode_paired
 from flamingo_jax.inputs.tokenizer import EOC, IMAGE, Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo, Media, Params
@@ -26,6 +28,7 @@ from flamingo_jax.parallel import rules
 
 ArrayLike = Array | np.ndarray
 _TOGETHER = 256  # Tokens of candidates that are scored at a time. More would make their attention to one another large.
+_PICTURES, _TEXTS = 32, 256  # That `picture_vectors` and `text_vectors` encode at a time.
 _LIKELIEST = 96  # The same for `choose`, which scores the likeliest first and often needs few.
 
 
@@ -54,34 +57,30 @@ def load(
     if (path / 'run.json').is_file():
         run = open_run(path)
         config, image_tag, tokenizer, step = run.config, run.image_tag, run.tokenizer, run.step
-        sources, trained = run.frozen, run.trained
+        bundles, digest = run.frozen, run.digest
+        sources = bundles | dict.fromkeys(run.trained, run)
     elif (path / 'config.json').is_file():
         found = bundle.read(path, lm)
-        config, image_tag, trained, step = found.config, found.image_tag, {}, None
+        config, image_tag, step, digest = found.config, found.image_tag, None, ''
         if config.lm is None:
             raise ValueError(f'The bundle {path} has no language model. It can only be used in a training config.')
         tokenizer = found.tokenizer()
-        sources = {name: found for name in found.checksums}
+        sources = bundles = {name: found for name in found.checksums}
     else:
         raise FileNotFoundError(
             f'{path} is neither a bundle (config.json) nor the workdir of a training run (run.json).'
         )
     model = Flamingo(config, dtype)
-    shardings = dict.fromkeys(sources.keys() | trained.keys())
+    shardings = dict.fromkeys(sources)
     if mesh is not None:
         boxed = jax.eval_shape(model.init, jax.random.key(0))
         shardings = {name: rules.shardings(boxed[name], mesh) for name in shardings}
-    params = {}
-    for name, source in sources.items():
-        params[name] = source.params(name, model.dtype_of(name), shardings[name])
-    for name, tree in trained.items():
-        tree = jax.tree.map(functools.partial(np.asarray, dtype=model.dtype_of(name)), tree)
-        params[name] = jax.device_put(tree, shardings[name])
+    params = {name: source.params(name, model.dtype_of(name), shardings[name]) for name, source in sources.items()}
     expected = jax.eval_shape(lambda: nn.meta.unbox(model.init(jax.random.key(0))))
     if missing := sorted(set(expected) - set(params)):
         raise ValueError(f'{path} has no parameters for {missing}. Convert or export it again.')
-    sums = {name: source.checksums[name] for name, source in sources.items()}
-    return Pretrained(model, params, tokenizer, image_tag, step, sums, mesh)
+    sums = {name: found.checksums[name] for name, found in bundles.items()}
+    return Pretrained(model, params, tokenizer, image_tag, step, sums, mesh, digest)
 
 
 class Written(NamedTuple):
@@ -102,6 +101,7 @@ class Pretrained:
     step: int | None  # Step of the training run; None for a bundle.
     checksums: dict[str, str]  # Of the trees that were read from bundles, as stored.
     mesh: jax.sharding.Mesh | None = None  # The mesh of the parameters. Rows of a batch are sharded over data and fsdp.
+    digest: str = ''  # Of what a training run trained.
 
     @property
     def config(self) -> FlamingoConfig:
@@ -152,6 +152,56 @@ class Pretrained:
         (rows,), cut = self._in_rows(frames)
         with self._on_mesh():
             return np.asarray(_features(self.model, self.params, rows[:, None]))[:cut, 0]
+
+    def picture_vectors(self, pictures: Sequence[Any]) -> Float[np.ndarray, 'n width']:
+        """The vectors of pictures in the space that they share with texts, of length 1.
+
+        A picture is as in a prompt: a path, a PIL image, an array, bytes, or features.
+
+        Raises:
+          ValueError: the model is not two towers, trained contrastively.
+        """
+        self._require_towers()
+        rows = []
+        for begin in range(0, len(pictures), _PICTURES):
+            some = [as_frames(picture, self.pictures) for picture in pictures[begin : begin + _PICTURES]]
+            if some[0].dtype == np.uint8:  # Pixels; the last batch is filled up, so that one program serves all.
+                filled = np.stack([*some, *some[:1] * (_PICTURES - len(some))])
+                features = self.encode(filled)[: len(some)]
+            else:
+                features = np.stack(some).astype(np.float32)
+            rows.append(np.asarray(_paired(self.model, self.params, jnp.asarray(features)[:, None], None, None)[0]))
+        return np.concatenate(rows)
+
+    def text_vectors(self, texts: Sequence[str]) -> Float[np.ndarray, 'n width']:
+        """The vectors of texts in the space that they share with pictures, of length 1. Long texts are cut.
+
+        Raises:
+          ValueError: the model is not two towers, trained contrastively.
+        """
+        self._require_towers()
+        rows = []
+        length = self.config.lm.context
+        for begin in range(0, len(texts), _TEXTS):
+            some = [encode_paired(text, self.tokenizer, length) for text in texts[begin : begin + _TEXTS]]
+            some += some[:1] * (_TEXTS - len(some))
+            tokens, used = (np.stack(part) for part in zip(*some, strict=True))
+            found = np.asarray(_paired(self.model, self.params, None, tokens, used)[1])
+            rows.append(found[: len(texts) - begin])
+        return np.concatenate(rows)
+
+    @functools.cached_property
+    def inverse_temperature(self) -> float:
+        """beta, by which the products of vectors are multiplied before a softmax."""
+        self._require_towers()
+        return float(_paired(self.model, self.params, None, None, None)[2])
+
+    def _require_towers(self) -> None:
+        if self.config.contrastive is None:
+            raise ValueError(
+                'This model has no space that pictures share with texts. Give one that was trained contrastively '
+                '(experiments/contrastive_pictures.py).'
+            )
 
     def _on_mesh(self) -> contextlib.AbstractContextManager[None]:
         """Shards activations on the mesh, as in training."""
@@ -222,7 +272,7 @@ class Pretrained:
           The continuation without surrounding white space; a list of them for a list of prompts.
 
         Raises:
-          ValueError: the prompt is not valid, or together with the new tokens exceeds the context.
+          ValueError: the prompt or a number is not valid, or the prompt with the new tokens exceeds the context.
         """
         how = self._how(num_beams, temperature, top_k, top_p, length_penalty)
         prompts, several = as_batch(prompt)
@@ -265,6 +315,11 @@ class Pretrained:
             yield Written(self._text(row, stop), row[row >= 0].tolist())
 
     def _how(self, num_beams, temperature, top_k, top_p, length_penalty) -> search.Sampling | search.Beams:
+        if num_beams < 1 or temperature < 0 or top_k < 0 or not 0 < top_p <= 1:
+            raise ValueError(
+                f'num_beams is {num_beams}, temperature {temperature}, top_k {top_k} and top_p {top_p}. They must be '
+                '1 or more, 0 or more, 0 or more, and above 0 and at most 1.'
+            )
         if num_beams > 1 and temperature:
             raise ValueError('Beam search and sampling exclude each other. Give num_beams or temperature, not both.')
         if num_beams > 1:
@@ -273,6 +328,8 @@ class Pretrained:
 
     def _begin(self, prompts: Sequence[Prompt], room: int):
         """What every decoding method needs: (model, params, media, text, logits), tokens that end, tokens banned."""
+        if room < 1:
+            raise ValueError(f'max_new_tokens is {room}. It must be 1 or more.')
         read = self.read(self._fill(prompts), room)
         stops = (*self.tokenizer.ends, *([] if self.tokenizer.eoc is None else [self.tokenizer.eoc]))
         c = self.config
@@ -386,25 +443,81 @@ class Pretrained:
         times = 1 if self.mesh is None else self.mesh.shape['data'] * self.mesh.shape['fsdp']
         return [*rows, *[rows[-1]] * (-len(rows) % times)]
 
+    def remember(self, beginning: Prompt) -> None:
+        """Reads what many prompts begin with, such as examples. It is then not read again with each of them.
+
+        Nothing else changes: a prompt is still given whole. The last few beginnings are kept. Prompts of one batch that
+        begin alike need no call of this.
+        """
+        self._beginnings.add(encode(beginning, self.tokenizer))
+
     def read(self, prompts: Sequence[Prompt], room: int) -> tuple[Media | None, decode.Text, Float[Array, 'b v']]:
-        """Reads prompts: their media, their text with room for more tokens, and the logits after each."""
-        encoded = [encode_prompt(prompt, self.tokenizer, self.pictures) for prompt in prompts]
-        longest = max(len(tokens) for tokens, _ in encoded)
+        """Reads prompts: their media, their text, and the logits after each.
+
+        ValueError if a prompt and `room` more tokens exceed the context.
+        """
+        encoded = [encode(prompt, self.tokenizer) for prompt in prompts]
+        longest = max(len(prompt.tokens) for prompt in encoded)
         if longest + room > self.config.lm.context:
             raise ValueError(
                 f'A prompt of {longest} tokens and {room} new ones exceeds the context of {self.config.lm.context} '
                 'tokens. Use fewer examples or fewer new tokens.'
             )
-        length = min(_round_up(longest, 32), self.config.lm.context - room)  # Few lengths, to compile rarely.
-        tokens = np.full((len(prompts), length), self.tokenizer.pad, np.int32)
-        valid = np.zeros(tokens.shape, bool)
-        for row, (ids, _) in enumerate(encoded):
-            tokens[row, length - len(ids) :], valid[row, length - len(ids) :] = ids, True
-        (tokens, valid), _ = self._in_rows(tokens, valid)
+        return self._read_after(self._beginnings.of(encoded), encoded)
+
+    def _read_after(self, before: Beginning | None, prompts: Sequence[Encoded]):
+        """Reads what follows a beginning of all these prompts; None: all of them."""
+        known, n = (0, 0) if before is None else (len(before.prompt.tokens), len(before.prompt.pictures))
+        rows = [row[n:] for row in self._pictures.of(prompts)]
+        more = max(map(len, rows))
+        media = self._media(rows, decode.power_of_two(more) if more else 0)
+        # Few lengths, to compile rarely.
+        length = _round_up(max(len(prompt.tokens) for prompt in prompts) - known, 8 if known else 32)
+        tokens, valid = self._padded([prompt.tokens[known:] for prompt in prompts], length)
+        if before is not None and before.media is not None:
+            media = before.media if media is None else Media(None, (*before.media.keys_values, *media.keys_values))
         with self._on_mesh():
-            media = decode.encode_pictures(self.model, self.params, [pictures for _, pictures in encoded])
-            logits, text = _prefill(self.model, self.params, media, tokens, valid, room)
+            text = None if before is None else before.text
+            logits, text = _prefill(self.model, self.params, media, tokens, valid, 0, text)
         return media, text, logits
+
+    def _read_beginning(self, prompt: Encoded) -> Beginning:
+        """On a mesh, the rows of each device have their own beginning."""
+        prompts = self._fill([prompt])
+        media = self._media(self._pictures.of(prompts), len(prompt.pictures))  # No padding: more pictures follow.
+        tokens, valid = self._padded([prompt.tokens for prompt in prompts], _round_up(len(prompt.tokens), 32))
+        with self._on_mesh():
+            _, text = _prefill(self.model, self.params, media, tokens, valid, 0, None)
+        return Beginning(prompt, media, text)
+
+    def _media(self, rows: Sequence[Sequence[Float[np.ndarray, 'r e']]], n: int) -> Media | None:
+        """Keys and values of rows of n pictures; None for no pictures."""
+        if not n:
+            return None
+        (tokens,), _ = self._in_rows(decode.in_rows(self.model, rows, n))
+        with self._on_mesh():
+            return decode.keys_values(self.model, self.params, Media(tokens, None))
+
+    def _padded(self, rows: Sequence[list[int]], length: int) -> list[ArrayLike]:
+        """Tokens of that length, padded on the left, and which of them are not padding."""
+        tokens = np.full((len(rows), length), self.tokenizer.pad, np.int32)
+        valid = np.zeros(tokens.shape, bool)
+        for row, ids in enumerate(rows):
+            tokens[row, length - len(ids) :], valid[row, length - len(ids) :] = ids, True
+        return self._in_rows(tokens, valid)[0]
+
+    @functools.cached_property
+    def _pictures(self) -> Pictures:
+        def resample(pictures: list[Any]) -> list[Float[np.ndarray, 'r e']]:
+            frames = [as_frames(picture, self.pictures) for picture in pictures]
+            with self._on_mesh():
+                return decode.resample(self.model, self.params, frames)
+
+        return Pictures(resample)
+
+    @functools.cached_property
+    def _beginnings(self) -> Beginnings:
+        return Beginnings(self._read_beginning, self.tokenizer)
 
     def _text(self, tokens: Int[np.ndarray, 'l'], stop: Sequence[str]) -> str:
         text = self.tokenizer.decode(tokens[tokens >= 0].tolist())
@@ -423,4 +536,5 @@ def _round_up(n: int, multiple: int) -> int:
 
 _features = jax.jit(Flamingo.features, static_argnums=0)
 _logits = jax.jit(Flamingo.logits, static_argnums=0)
+_paired = jax.jit(Flamingo.paired, static_argnums=0)
 _prefill = jax.jit(decode.prefill, static_argnums=(0, 5))

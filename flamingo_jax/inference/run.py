@@ -11,7 +11,8 @@ import pathlib
 from typing import Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
+from jax.typing import DTypeLike
 from orbax.checkpoint import v1 as ocp
 
 from flamingo_jax.inference import bundle
@@ -26,64 +27,111 @@ CHECKSUMS = 'checksums.json'
 class Run:
     """The newest checkpoint of a training run, and the bundles of the trees that it did not train."""
 
+    path: pathlib.Path  # The checkpoint.
     config: FlamingoConfig
     image_tag: str | None
     tokenizer: Tokenizer
     frozen: dict[str, bundle.Bundle]
-    trained: Params  # On the host, float32.
+    trained: tuple[str, ...]  # The names of the trained trees.
     step: int
+    digest: str  # Of the checksums of the checkpoint's files; '' if it has none.
+
+    def params(self, name: str, dtype: DTypeLike | None = None, sharding: Any = None) -> Params:
+        """Reads a trained tree, with floating leaves cast to `dtype`, directly into the shards of `sharding`.
+
+        dtype: None is float32. sharding: a tree of shardings, or None for the default device.
+        """
+        return _read(self.path, {name: sharding}, dtype)[name]
 
 
 def open_run(path: pathlib.Path) -> Run:
-    """Reads what a run trained.
+    """Opens a run, without reading what it trained.
 
     Raises:
       FileNotFoundError: there is no finished checkpoint, or the bundle of a frozen tree is missing.
-      ValueError: a bundle has changed since the training.
+      ValueError: a bundle has changed since the training, or run.json is damaged.
     """
-    run = json.loads((path / 'run.json').read_text())
-    about, trained, step = read_latest(path)
+    paths = _frozen_paths(path / 'run.json')
+    checkpoint = _newest(path)
+    found = ocp.metadata(checkpoint)
+    about = found.custom_metadata['about']
     config, image_tag = FlamingoConfig.from_json(about['model']), about['image_tag']
     tokenizer = Tokenizer.read(path, image_tag, config.lm.vocab_size, config.extra_tokens)
-    frozen = {name: bundle.read(source) for name, source in run['frozen_paths'].items()}
+    frozen = {name: bundle.read(source) for name, source in paths.items()}
     for name, source in frozen.items():
         if source.checksums.get(name) != about['frozen'][name]:
             raise ValueError(
                 f'{source.path} no longer has the {name!r} with which the run {path} was trained. Restore that bundle.'
             )
-    return Run(config, image_tag, tokenizer, frozen, jax.tree.map(np.asarray, trained), step)
+    sums = checkpoint / CHECKSUMS
+    digest = hashlib.sha256(sums.read_bytes()).hexdigest() if sums.is_file() else ''
+    names = tuple(found.metadata['params'])
+    return Run(checkpoint, config, image_tag, tokenizer, frozen, names, int(checkpoint.name), digest)
+
+
+def _frozen_paths(file: pathlib.Path) -> dict[str, str]:
+    """The bundles of a run's frozen trees. ValueError if the file is damaged."""
+    try:
+        return {name: str(path) for name, path in json.loads(file.read_bytes())['frozen_paths'].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f'{file} is damaged ({type(error).__name__}: {error}). Restore it, or start the training command again: it '
+            'writes the file, and goes on from the newest checkpoint.'
+        ) from error
 
 
 def read_latest(workdir: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, Any], int]:
     """The newest whole checkpoint of a run: (about, trained trees on one device, step).
 
-    If the run keeps an average of its parameters (`config.optimizer.average`), the trees are that average.
-
     Raises:
       FileNotFoundError: the run has no finished checkpoint.
       OSError: every checkpoint is damaged.
     """
+    checkpoint = _newest(workdir)
+    found = ocp.metadata(checkpoint)
+    params = _read(checkpoint, dict.fromkeys(found.metadata['params']))
+    return found.custom_metadata['about'], params, int(checkpoint.name)
+
+
+def _newest(workdir: str | pathlib.Path) -> pathlib.Path:
+    """The folder of the newest whole checkpoint; errors as for `read_latest`."""
     folder = pathlib.Path(workdir).absolute() / 'checkpoints'
     if not folder.is_dir():
         raise FileNotFoundError(f'{workdir} has no checkpoints. Give the workdir of a training run, or a bundle.')
     if (step := newest_whole(folder)) is None:
         raise FileNotFoundError(f'{workdir} has no finished checkpoint yet. Wait for one, or train further.')
-    found = ocp.metadata(folder / str(step))
+    return folder / str(step)
+
+
+def _read(checkpoint: pathlib.Path, shardings: dict[str, Any], dtype: DTypeLike | None = None) -> Params:
+    """Trained trees into their shards; None is the default device. Of the optimizer's state no more is read.
+
+    If the run keeps an average of its parameters (`config.optimizer.average`), the trees are that average.
+    """
+    found = ocp.metadata(checkpoint)
+    stored = found.metadata
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    abstract = jax.tree.map(lambda _: ocp.PLACEHOLDER, found.metadata)  # The optimizer's state is not read.
+    decay = found.custom_metadata.get('recipe', {}).get('optimizer.average', 0)
 
-    def wanted(tree: Any) -> Any:
-        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), tree)
+    def kind(leaf):
+        return dtype if dtype is not None and jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype
 
-    about, decay = found.custom_metadata['about'], found.custom_metadata.get('recipe', {}).get('optimizer.average', 0)
+    def abstract(leaf, sharding):
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype if decay else kind(leaf), sharding=sharding)
+
+    wanted = jax.tree.map(lambda _: ocp.PLACEHOLDER, stored)
+    trees = wanted['opt_state'][-1]['ema'] if decay else wanted['params']
+    for name, sharding in shardings.items():
+        tree = stored['params'][name]
+        sharding = jax.tree.map(lambda _: device, tree) if sharding is None else sharding
+        trees[name] = jax.tree.map(abstract, tree, sharding)
     if not decay:
-        abstract['params'] = wanted(found.metadata['params'])
-        return about, ocp.load(folder / str(step), abstract)['params'], step
-    last = abstract['opt_state'][-1]
-    last.update(wanted(found.metadata['opt_state'][-1]))
-    average = ocp.load(folder / str(step), abstract)['opt_state'][-1]
-    # As `optax.ema` corrects it: it began at 0.
-    return about, jax.tree.map(lambda x: x / (1 - decay ** average['count']), average['ema']), step
+        params = ocp.load(checkpoint, wanted)['params']
+        return {name: params[name] for name in shardings}
+    wanted['opt_state'][-1]['count'] = jax.ShapeDtypeStruct((), jnp.int32, sharding=device)
+    average = ocp.load(checkpoint, wanted)['opt_state'][-1]
+    begun_at_0 = 1 - decay ** int(average['count'])  # As `optax.ema` corrects it.
+    return {name: jax.tree.map(lambda x: (x / begun_at_0).astype(kind(x)), average['ema'][name]) for name in shardings}
 
 
 def steps(folder: pathlib.Path) -> list[int]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from flamingo_jax.inference.decode import Text, begin, branch, extend, repeat, take
+from flamingo_jax.inference.decode import Text, begin, extend, take
 from flamingo_jax.model.flamingo import Flamingo, Media, Params
 
 NEVER = np.float32(-1e30)  # Log-probability of a token that must not be chosen; finite, so that sums stay ordered.
@@ -83,8 +83,7 @@ def sample(
     Returns:
       The tokens; -1 from the stop token on.
     """
-    media, text = begin(model, media, text)
-    return _run(_sampling(model, params, media, stops, key, steps, how, banned), text, logits)
+    return _run(model, params, media, text, logits, stops, key, steps, how, banned)
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'steps', 'beams', 'length_penalty', 'banned'))
@@ -106,8 +105,8 @@ def beam_search(
     continuations are kept that `beams` live ones remain, however many end. The search ends when no live beam can beat
     the worst finished one, or after `steps`. Arguments and result as for `sample`.
     """
-    media, text = begin(model, media, text)
-    return _run(_beams(model, params, media, stops, steps, Beams(beams, length_penalty), banned), text, logits)
+    how = Beams(beams, length_penalty)
+    return _run(model, params, media, text, logits, stops, None, steps, how, banned)
 
 
 def write(
@@ -126,27 +125,24 @@ def write(
 
     Beams may replace what they gave before. Arguments as for `sample`; a generator that is closed stops there.
     """
-    media, text = _begin(model, media, text)
+    shared, text = _begin(model, media, text, how, steps)
     fixed = dict(model=model, steps=steps, how=how, banned=banned)
-    state, tokens, more = _start(params, media, stops, key, text, logits, **fixed)
+    state, tokens, more = _start(params, shared, stops, key, text, logits, **fixed)
     yield np.asarray(tokens)
     while more:
-        state, tokens, more = _step(params, media, stops, key, state, **fixed)
+        state, tokens, more = _step(params, shared, stops, key, state, **fixed)
         yield np.asarray(tokens)
 
 
-_begin = jax.jit(begin, static_argnums=0)
-
-
 @functools.partial(jax.jit, static_argnames=('model', 'steps', 'how', 'banned'))
-def _start(params, media, stops, key, text, logits, *, model, steps, how, banned):
-    loop = _loop(model, params, media, stops, key, steps, how, banned)
+def _start(params, shared, stops, key, text, logits, *, model, steps, how, banned):
+    loop = _loop(model, params, shared, stops, key, steps, how, banned)
     return _seen(loop, loop.first(text, logits))
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'steps', 'how', 'banned'), donate_argnames='state')
-def _step(params, media, stops, key, state, *, model, steps, how, banned):
-    loop = _loop(model, params, media, stops, key, steps, how, banned)
+def _step(params, shared, stops, key, state, *, model, steps, how, banned):
+    loop = _loop(model, params, shared, stops, key, steps, how, banned)
     return _seen(loop, loop.one(state))
 
 
@@ -154,18 +150,32 @@ def _seen(loop: Loop, state):
     return state, loop.tokens(state), loop.more(state)
 
 
-def _run(loop: Loop, text: Text, logits: Float[Array, 'b v']) -> Int[Array, 'b steps']:
+@functools.partial(jax.jit, static_argnums=(0, 3, 4))
+def _begin(model, media, text, how: Sampling | Beams, steps: int):
+    """What all steps read, which is the media and the prompt, and the text that grows, which is empty."""
+    media, text = begin(model, media, text, how.beams if isinstance(how, Beams) else 1, steps)
+    return (media, text.parts), text._replace(parts=())
+
+
+def _run(model, params, media, text, logits, stops, key, steps, how, banned) -> Int[Array, 'b steps']:
+    shared, text = _begin(model, media, text, how, steps)
+    loop = _loop(model, params, shared, stops, key, steps, how, banned)
     return loop.tokens(jax.lax.while_loop(loop.more, loop.one, loop.first(text, logits)))
 
 
-def _loop(model, params, media, stops, key, steps, how: Sampling | Beams, banned) -> Loop:
+def _loop(model, params, shared, stops, key, steps, how: Sampling | Beams, banned) -> Loop:
+    def read(text, tokens):
+        media, parts = shared
+        logits, text = extend(model, params, media, text._replace(parts=parts), tokens)
+        return logits[:, 0], text._replace(parts=())
+
     if isinstance(how, Beams):
-        return _beams(model, params, media, stops, steps, how, banned)
-    return _sampling(model, params, media, stops, key, steps, how, banned)
+        return _beams(read, stops, steps, how, banned)
+    return _sampling(read, stops, key, steps, how, banned)
 
 
-def _sampling(model, params, media, stops, key, steps: int, how: Sampling, banned) -> Loop:
-    """The loop of `sample`. The media are those from `decode.begin`."""
+def _sampling(read, stops, key, steps: int, how: Sampling, banned) -> Loop:
+    """The loop of `sample`. read: (text, one more token of each row) -> logits after it, text."""
     banned = jnp.array(banned, jnp.int32)
 
     def look(step, logits, done, out):
@@ -179,8 +189,8 @@ def _sampling(model, params, media, stops, key, steps: int, how: Sampling, banne
 
     def one(state):
         step, text, token, done, out = state
-        logits, text = extend(model, params, media, text, token[:, None])
-        return step + 1, text, *look(step, logits[:, 0], done, out)
+        logits, text = read(text, token[:, None])
+        return step + 1, text, *look(step, logits, done, out)
 
     def first(text, logits):
         b = logits.shape[0]
@@ -189,8 +199,8 @@ def _sampling(model, params, media, stops, key, steps: int, how: Sampling, banne
     return Loop(first, more, one, lambda state: state[-1])
 
 
-def _beams(model, params, media, stops, steps: int, how: Beams, banned) -> Loop:
-    """The loop of `beam_search`. The media are those from `decode.begin`."""
+def _beams(read, stops, steps: int, how: Beams, banned) -> Loop:
+    """The loop of `beam_search`. read: as for `_sampling`."""
     banned = jnp.array(banned, jnp.int32)
     beams, length_penalty = how
     looked_at = (1 + stops.shape[0]) * beams
@@ -226,15 +236,15 @@ def _beams(model, params, media, stops, steps: int, how: Beams, banned) -> Loop:
 
     def one(state):
         step, text, rows, token, *beams_so_far = state
-        logits, text = extend(model, params, media, take(text, rows), token)
-        return step + 1, text, *look(step, logits[:, 0], *beams_so_far)
+        logits, text = read(take(text, rows), token)
+        return step + 1, text, *look(step, logits, *beams_so_far)
 
     def first(text, logits):
         b = logits.shape[0]
         live = jnp.where(jnp.arange(beams) == 0, 0.0, NEVER) * jnp.ones((b, 1))  # At first only one beam counts.
         nothing = jnp.full((b, beams, steps), -1, jnp.int32)
         looked = look(0, jnp.repeat(logits, beams, axis=0), live, nothing, jnp.full((b, beams), NEVER), nothing)
-        return jnp.int32(1), repeat(text, beams), *looked
+        return jnp.int32(1), text, *looked
 
     def tokens(state):
         step, _, _, _, live, live_tokens, finished, finished_tokens = state
@@ -262,11 +272,13 @@ def score(
       media, text, logits: those of the prompts.
       candidates, valid: tokens, padded on the right.
     """
-    media, text = begin(model, media, text)
+    b, c, l = candidates.shape
     first = jnp.take_along_axis(jax.nn.log_softmax(logits)[:, None], candidates[:, :, :1], axis=2)[..., 0]
     total = jnp.where(valid[..., 0], first, 0.0)
-    if candidates.shape[2] > 1:
-        after = branch(model, params, media, text, candidates[:, :, :-1])
+    if l > 1:
+        media, text = begin(model, media, text, c, l - 1)
+        after, _ = extend(model, params, media, text, candidates[:, :, :-1].reshape(b * c, l - 1))
+        after = after.reshape(b, c, l - 1, -1)
         logp = jnp.take_along_axis(jax.nn.log_softmax(after), candidates[:, :, 1:, None], axis=3)[..., 0]
         total += jnp.where(valid[..., 1:], logp, 0.0).sum(axis=-1)
     return total

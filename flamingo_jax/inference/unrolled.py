@@ -9,10 +9,12 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 from flamingo_jax.model.flamingo import Flamingo, Params
+from flamingo_jax.model.language_model import KeysValues
 
 
 def run_one_by_one(
@@ -47,6 +49,13 @@ class Unrolled(Flamingo):
     """A Flamingo that loops over its blocks in Python. Parameters, media and cache must be `apart`."""
 
     loop: ClassVar[Callable[..., Any]] = staticmethod(run_one_by_one)
+
+    def empty_cache(self, b: int, length: int) -> KeysValues:
+        """As a Flamingo's, apart."""
+        lm = self.config.lm
+        return KeysValues(
+            *([jnp.zeros((b, lm.kv_heads, length, lm.head_dim), self.dtype)] * lm.depth for _ in range(2))
+        )
 
 
 def unroll(model: Flamingo, params: Params) -> tuple[Unrolled, Params]:

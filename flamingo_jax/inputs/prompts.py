@@ -2,25 +2,28 @@
 
     [picture, ' dog<EOC>', picture, ' cat<EOC>', picture]
 
-A string is text; '<EOC>' in it ends a chunk. Do not write the tag <image>: put the picture there. A picture is a PIL
-image, an array, a pathlib.Path, encoded bytes, a list of those (the frames of a video), or an array [t s d_v] of
-features that were computed before.
+A string is text; '<EOC>' in it ends a chunk, except in a data set's own text (`Tokenizer.literal`). Do not write the
+tag <image>: put the picture there. A picture is a PIL image, an array, a pathlib.Path, encoded bytes, a list of those
+(the frames of a video), or an array [t s d_v] of features that were computed before.
 """
 
+import hashlib
 import os
 import pathlib
-from collections.abc import Sequence
-from typing import Any
+import re
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from flamingo_jax.inputs.images import Frames, PictureFormat, to_frames
 from flamingo_jax.inputs.layout import Layout
-from flamingo_jax.inputs.tokenizer import ENDS_OF_CHUNK, IMAGE, Tokenizer
+from flamingo_jax.inputs.tokenizer import ENDS_OF_CHUNK, IMAGE, QUOTED, Tokenizer
 
 Prompt = Sequence[Any]
 UTTERANCE_END = ENDS_OF_CHUNK[-1]
+ORIENTATION = 0x0112  # In EXIF.
 PICTURE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.gif', '.bmp', '.tif', '.tiff')
 
 
@@ -55,20 +58,82 @@ def is_continued(prompt: Prompt, tokenizer: Tokenizer) -> bool:
     return layout.continues
 
 
-def encode_prompt(prompt: Prompt, tokenizer: Tokenizer, pictures: PictureFormat) -> tuple[list[int], list[Frames]]:
-    """The tokens of one prompt, written as `inputs/layout.py` says, and its pictures as the model takes them.
+class Encoded(NamedTuple):
+    """A prompt as tokens, with its pictures as they were given.
+
+    Attributes:
+      begins: where the tag of each picture begins among the tokens.
+      identities: of each picture.
+    """
+
+    tokens: list[int]
+    pictures: list[Any]
+    begins: list[int]
+    identities: list[Hashable]
+
+    def first(self, length: int) -> 'Encoded':
+        """Its first tokens, with their pictures."""
+        n = sum(begin < length for begin in self.begins)
+        return Encoded(self.tokens[:length], self.pictures[:n], self.begins[:n], self.identities[:n])
+
+    def same(self, other: 'Encoded') -> bool:
+        """Whether both have the same tokens and pictures."""
+        return (self.tokens, self.identities) == (other.tokens, other.identities)
+
+    def begins_with(self, other: 'Encoded') -> bool:
+        """Whether it is the other and at least one more token."""
+        return len(self.tokens) > len(other.tokens) and self.first(len(other.tokens)).same(other)
+
+
+def common_beginning(prompts: Sequence[Encoded], tokenizer: Tokenizer) -> int:
+    """The number of tokens with which all these prompts begin, pictures included, up to the end of a chunk.
+
+    Where the common text has no such end, it is the last common token. At least one token of each prompt is left.
+    """
+    one, most = prompts[0], min(len(prompt.tokens) for prompt in prompts) - 1
+    same = (np.array([prompt.tokens[:most] for prompt in prompts]) == one.tokens[:most]).all(axis=0)
+    end = most if same.all() else int(same.argmin())
+    for i, begin in enumerate(one.begins):
+        if begin < end:
+            cut = begin + len(tokenizer.image_tag) > end
+            if cut or any(prompt.identities[i] != one.identities[i] for prompt in prompts):
+                end = begin
+    ends = [i + 1 for i, token in enumerate(one.tokens[:end]) if token == tokenizer.eoc]
+    return max([begin for begin in one.begins if begin <= end] + ends, default=end)
+
+
+def identity(picture: Any) -> Hashable:
+    """What tells a picture from others: of a file its path, size and time, of anything else its content."""
+    if isinstance(picture, list | tuple):
+        return tuple(identity(frame) for frame in picture)
+    if isinstance(picture, bytes):
+        return hashlib.blake2b(picture, digest_size=16).digest()
+    if isinstance(picture, np.ndarray):
+        return str(picture.dtype), picture.shape, identity(np.ascontiguousarray(picture).tobytes())
+    try:
+        if isinstance(picture, pathlib.Path):
+            stat = picture.stat()
+            return str(picture), stat.st_size, stat.st_mtime_ns
+        # Pixels, and what else changes how they look.
+        look = picture.getpalette(), picture.info.get('transparency'), picture.getexif().get(ORIENTATION)
+        return picture.mode, picture.size, repr(look), identity(picture.tobytes())
+    except Exception:  # A file that cannot be read. What reads it says so.
+        return object()
+
+
+def encode(prompt: Prompt, tokenizer: Tokenizer) -> Encoded:
+    """The tokens of one prompt, written as `inputs/layout.py` says, and its pictures.
 
     Raises:
       ValueError: an empty prompt, an <image> tag without a picture, an item that is neither text nor picture, or a text
         that is the path of a picture file.
-      PictureError: a picture that cannot be read.
     """
     if not prompt:
         raise ValueError('The prompt is empty. Give at least one string or picture.')
-    layout, frames = Layout(tokenizer), []
+    layout, pictures = Layout(tokenizer), []
     for number, item in enumerate(prompt if tokenizer.around is None else _as_idefics(prompt, tokenizer)):
         if isinstance(item, str):
-            if IMAGE in item and tokenizer.image_tag:
+            if IMAGE in re.sub(QUOTED, '', item) and tokenizer.image_tag:
                 raise ValueError(
                     f'Item {number} of the prompt is text that contains the tag {IMAGE} ({item.count(IMAGE)} times). '
                     'Replace each tag by the picture itself, as an item of the list.'
@@ -85,8 +150,7 @@ def encode_prompt(prompt: Prompt, tokenizer: Tokenizer, pictures: PictureFormat)
                     f'Item {number} of the prompt is a picture, but this bundle is a language model without vision.'
                 )
             layout.picture()
-            is_features = isinstance(item, np.ndarray) and item.dtype in (np.float16, np.float32) and item.ndim == 3
-            frames.append(item if is_features else to_frames(item, pictures.size, pictures.fit))
+            pictures.append(item)
         else:
             raise ValueError(
                 f'Item {number} of the prompt is of type {type(item).__name__}. Give a string or a picture.'
@@ -95,7 +159,19 @@ def encode_prompt(prompt: Prompt, tokenizer: Tokenizer, pictures: PictureFormat)
         raise ValueError(
             'The prompt is an empty text, which this language model cannot continue. Give at least one word.'
         )
-    return layout.tokens, frames
+    return Encoded(layout.tokens, pictures, layout.begins, [identity(picture) for picture in pictures])
+
+
+def as_frames(picture: Any, format: PictureFormat) -> Frames:
+    """A picture of a prompt as the model takes it. PictureError if it cannot be read."""
+    is_features = isinstance(picture, np.ndarray) and picture.dtype in (np.float16, np.float32) and picture.ndim == 3
+    return picture if is_features else to_frames(picture, format.size, format.fit)
+
+
+def encode_prompt(prompt: Prompt, tokenizer: Tokenizer, pictures: PictureFormat) -> tuple[list[int], list[Frames]]:
+    """The tokens of one prompt and its pictures as the model takes them. Errors as for `encode` and `as_frames`."""
+    encoded = encode(prompt, tokenizer)
+    return encoded.tokens, [as_frames(picture, pictures) for picture in encoded.pictures]
 
 
 def _as_idefics(prompt: Prompt, tokenizer: Tokenizer) -> Prompt:

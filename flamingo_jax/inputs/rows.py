@@ -388,8 +388,72 @@ class Told(NamedTuple):
         )
 
 
+class Paired(NamedTuple):
+    """A picture and its text, which are told from those of the other rows (`training/losses/contrastive.py`)."""
+
+    text: np.ndarray  # int32 [length]: the text, from <BOS> to <EOS> if the tokenizer has them.
+    used: np.ndarray  # int32 []: number of the text's tokens before the padding.
+    weight: np.ndarray  # float32 []: 1, or 0 without a text, or if the picture cannot be read.
+    unreadable: np.ndarray  # int32 []: 1 or 0.
+    images: Frames | None = None  # [1 t height width 3] or
+    features: Frames | None = None  # [1 t s d_v].
+
+    def total_weight(self):
+        """What the summed loss of a batch is divided by."""
+        return self.weight.sum()
+
+    def counts(self):
+        """As `Interleaved.counts`."""
+        return _counts(self, pictures=self.weight, documents=self.weight, targets=0 * self.weight)
+
+    @classmethod
+    def of(
+        cls,
+        chunks: Sequence[Chunk],
+        tokenizer: Tokenizer,
+        blank: Frames,
+        rng: np.random.Generator,
+        *,
+        length: int,
+        images: int = 1,
+        p_next: float = 0.0,
+        targets: int = 0,
+    ) -> 'Paired':
+        """The row of the first picture in a document that has a text; arguments as for `Interleaved.of`.
+
+        length: most tokens of the text; a longer text is cut.
+
+        Raises:
+          ValueError: `images` is not 1.
+        """
+        del rng, p_next, targets
+        if images != 1:
+            raise ValueError(
+                f'A paired row shows one picture, but the data set has images={images}. Set its images to 1.'
+            )
+        chunk = next((chunk for chunk in chunks if chunk.picture is not None and any(chunk.texts)), None)
+        picture = _read(chunk.picture, blank) if chunk else None
+        text, used = encode_paired(''.join(chunk.texts) if chunk else '', tokenizer, length)
+        return cls(
+            text=text,
+            used=used,
+            weight=np.float32(picture is not None),
+            unreadable=np.int32(chunk is not None and picture is None),
+            **_shown([blank if picture is None else picture], blank),
+        )
+
+
+def encode_paired(text: str, tokenizer: Tokenizer, length: int) -> tuple[np.ndarray, np.int32]:
+    """The tokens of a text tower, padded to `length`, and how many are not padding; a longer text is cut."""
+    layout = Layout(tokenizer)
+    layout.text(text, marks=False)
+    layout.end()
+    tokens = layout.tokens[:length]
+    return _pad(tokens, length, tokenizer.pad, np.int32), np.int32(len(tokens))
+
+
 TOLD = 6  # Tokens by which the words for a picture may exceed its tag.
-Row = Interleaved | Aligned | Told
+Row = Interleaved | Aligned | Told | Paired
 Batch = Row  # The same fields, with rows before every shape.
 
 

@@ -30,10 +30,12 @@ from tqdm import tqdm
 from flamingo_jax import commands
 
 EOC, IMAGE = '<EOC>', '<image>'
+LATER_IN_TAG = '<image '  # How the names of the later tokens begin, in a tag of several extra tokens.
 # Names in published models: of the end of a chunk (OpenFlamingo, IDEFICS-instruct), of padding, of the token around
 # pictures.
 ENDS_OF_CHUNK = (EOC, '<|endofchunk|>', '<end_of_utterance>')
 PAD, AROUND = '<PAD>', '<fake_token_around_image>'
+QUOTE = '\ue000'  # Stands around text of a prompt that is read as its characters: a character of no text (private use).
 
 
 class _SentencePiece:
@@ -41,6 +43,7 @@ class _SentencePiece:
 
     file = 'tokenizer.model'
     prefix_once = False
+    special = ()  # Texts that `encode` reads as control tokens.
 
     def __init__(self, model: bytes):
         self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
@@ -56,6 +59,11 @@ class _SentencePiece:
 
     def decode(self, ids: list[int]) -> str:
         return self._pieces.decode(ids)
+
+    def spelt(self, text: str) -> list[int]:
+        """The ids of an ASCII text, byte by byte; [] if the vocabulary has no bytes."""
+        ids = [self._pieces.piece_to_id(f'<0x{ord(c):02X}>') for c in text]
+        return [] if any(map(self._pieces.is_unknown, ids)) else ids
 
 
 class _Json:
@@ -73,6 +81,7 @@ class _Json:
         self._within = self._pieces if within == fields else self._library(within)
         self.prefix_once = '"prepend_scheme": "first"' in json.dumps(fields.get('pre_tokenizer'))
         self.size = max(self._pieces.get_vocab().values()) + 1
+        self.special = tuple(token.content for token in self._pieces.get_added_tokens_decoder().values())
         self.bos, self.ends, self.pad = roles['bos'], tuple(roles['eos']), roles['pad']
         alone, whole = self.encode('a'), self._pieces.encode('a').ids
         self.begin = tuple(whole[: whole.index(alone[0])] if alone else whole)
@@ -100,6 +109,11 @@ class _Json:
     def decode(self, ids: list[int]) -> str:
         return self._pieces.decode(ids)
 
+    def spelt(self, text: str) -> list[int]:
+        """As that of `_SentencePiece`."""
+        ids = [self._pieces.token_to_id(f'<0x{ord(c):02X}>') for c in text]
+        return [] if None in ids else ids
+
 
 def _without_prefix(step: dict[str, Any] | None) -> dict[str, Any] | None:
     """A normalizer or pre-tokenizer of a tokenizer.json, without the space that it puts before a text."""
@@ -109,6 +123,14 @@ def _without_prefix(step: dict[str, Any] | None) -> dict[str, Any] | None:
         return step | {several: [one for one in map(_without_prefix, step[several]) if one]}
     without = dict(prepend_scheme='never', add_prefix_space=False)
     return step | {name: value for name, value in without.items() if name in step}
+
+
+QUOTED = f'{QUOTE}[^{QUOTE}]*{QUOTE}'  # As a regular expression.
+
+
+def _holds(ids: Sequence[int], tag: Sequence[int]) -> bool:
+    """Whether `tag`, if it is not empty, is a part of `ids`."""
+    return bool(tag) and any(tuple(ids[i : i + len(tag)]) == tuple(tag) for i in range(len(ids)))
 
 
 class Tokenizer:
@@ -163,7 +185,8 @@ class Tokenizer:
             if image_tag not in ('text', 'token'):
                 raise ValueError(f"image_tag must be 'text', 'token' or None, not {image_tag!r}.")
             self.extra_tokens = tuple(extra_tokens) or ((EOC,) if image_tag == 'text' else (EOC, IMAGE))
-            self.image_tag = tuple(self._pieces.encode(IMAGE)) if image_tag == 'text' else (self._id(IMAGE),)
+            tag = [self._id(name) for name in self.extra_tokens if name == IMAGE or name.startswith(LATER_IN_TAG)]
+            self.image_tag = tuple(self._pieces.encode(IMAGE)) if image_tag == 'text' else tuple(tag)
         ids = [self._id(name) for name in ENDS_OF_CHUNK if name in self.extra_tokens]
         self.eoc = ids[0] if ids else None
         self.around = self._id(AROUND) if AROUND in self.extra_tokens else None
@@ -199,28 +222,59 @@ class Tokenizer:
         """The text that ends a chunk: '<EOC>', or a newline for a language model that has no such token."""
         return EOC if self.eoc is not None else '\n'
 
+    def literal(self, text: str) -> str:
+        """A text of a data set as part of a prompt: `encode` reads marks and tags in it as their characters.
+
+        It is the text itself, or, if it has any, the text between two `QUOTE`s.
+        """
+        if any(mark in text for mark in (*self._named, *self.extra_tokens, IMAGE, QUOTE, *self._pieces.special)):
+            return QUOTE + text.replace(QUOTE, '') + QUOTE
+        return text
+
     def encode(self, text: str, continues: bool = False, marks: bool = True) -> list[int]:
         """The ids of a text, without <BOS> or <EOS>.
 
         Args:
           continues: the text continues another one in the same chunk.
           marks: True reads '<EOC>' in the text, or the model's own name for it, as the extra token, and `<|endoftext|>`
-            and the like as the language model's. False reads them as text, as they stand in a data set.
+            and the like as the language model's, except between `QUOTE`s. False reads them as text, as they stand in a
+            data set.
 
         Raises:
-          ValueError: the text has a mark, but the model has no such token.
+          ValueError: the text has a mark, but the model has no such token; or a tag between `QUOTE`s that this
+            tokenizer cannot write as text.
         """
         if not marks:
             return self._pieces.encode(text, continues, marks=False)
         ids = []
-        for part in re.split('(' + '|'.join(map(re.escape, self._named)) + ')', text):
+        for part in re.split('(' + '|'.join([QUOTED, *map(re.escape, self._named)]) + ')', text):
             if part in self._named and self.eoc is None:
                 raise ValueError(
                     f'The text {text!r} contains {EOC}, but this language model has no such token. Remove it from the '
                     'text.'
                 )
-            ids += [self._named[part]] if part in self._named else self._pieces.encode(part, continues)
+            if part in self._named:
+                ids.append(self._named[part])
+            elif part.startswith(QUOTE):
+                ids += self._characters(part.strip(QUOTE), continues)
+            else:
+                ids += self._pieces.encode(part, continues)
             continues = self.prefix_once
+        return ids
+
+    def _characters(self, text: str, continues: bool) -> list[int]:
+        """The ids of a text, of which no part is read as a mark or as an image's tag."""
+        ids = self._pieces.encode(text, continues, marks=False)
+        if not _holds(ids, self.image_tag):
+            return ids
+        # The tag is the tokens of plain text. Byte by byte, or letter by letter, it is the same text in other tokens.
+        begin, *rest = text.split(IMAGE)
+        tag = self._pieces.spelt(IMAGE) or [i for c in IMAGE for i in self._pieces.encode(c, True, marks=False)]
+        ids = self._pieces.encode(begin, continues, marks=False)
+        for part in rest:
+            ids += [*tag, *self._pieces.encode(part, True, marks=False)]
+        if _holds(ids, self.image_tag):
+            raise ValueError(f'This tokenizer cannot write {IMAGE} as text. Remove it from {text!r}.')
         return ids
 
     def decode(self, ids: Iterable[SupportsInt]) -> str:
@@ -236,16 +290,22 @@ class Tokenizer:
         return text
 
 
+def extra_tokens_of_prefix(r: int) -> tuple[str, ...]:
+    """The extra tokens of a model whose pictures are r soft words in the text: <EOC>, and a tag of r tokens."""
+    return (EOC, IMAGE, *(f'{LATER_IN_TAG}{i}>' for i in range(2, r + 1)))
+
+
 class MissingTokenizer(Tokenizer):
     """Replaces a tokenizer that is not here. It can write empty documents, which have the shapes of all others."""
 
-    def __init__(self, vocab_size: int, image_tag: str | None):
+    def __init__(self, vocab_size: int, image_tag: str | None, extra_tokens: Sequence[str] = ()):
         """Like a SentencePiece model with <BOS> in which the text '<image>' is three pieces."""
         self.vocab_size, self.begin, self.ends = vocab_size, (0,), (0,)
         self.bos = self.eos = self.pad = 0
         self.prefix_once, self.around = False, None
-        self.extra_tokens = {None: (), 'text': (EOC,), 'token': (EOC, IMAGE)}[image_tag]
-        self.image_tag = {None: (), 'text': (1, 2, 3), 'token': (vocab_size + 1,)}[image_tag]
+        self.extra_tokens = tuple(extra_tokens) or {None: (), 'text': (EOC,), 'token': (EOC, IMAGE)}[image_tag]
+        tag = tuple(range(vocab_size + 1, vocab_size + len(self.extra_tokens)))
+        self.image_tag = {None: (), 'text': (1, 2, 3), 'token': tag}[image_tag]
         self.eoc = self._id(EOC) if self.extra_tokens else None
 
     def encode(self, text: str, continues: bool = False, marks: bool = True) -> list[int]:

@@ -88,12 +88,13 @@ class ResamplerConfig:
     activation: str = 'squared_relu'
     qk_norms: bool = False  # Whether each head's queries and keys have layer norms.
     # The layers: the 'perceiver', or for an ablation (table 3 row vi) an 'mlp', which gives a media token for each
-    # place in the picture and uses no `latents`, or 'pooling', one attention of the latents to the features.
+    # place in the picture and uses no `latents`, or 'pooling', one attention of the latents to the features. 'qformer'
+    # is BLIP-2's: the latents attend to one another, then to the features.
     kind: str = 'perceiver'
 
     def __post_init__(self):
-        if self.kind not in ('perceiver', 'mlp', 'pooling'):
-            raise ValueError(f"resampler.kind must be 'perceiver', 'mlp' or 'pooling', not {self.kind!r}.")
+        if self.kind not in ('perceiver', 'mlp', 'pooling', 'qformer'):
+            raise ValueError(f"resampler.kind must be 'perceiver', 'mlp', 'pooling' or 'qformer', not {self.kind!r}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +126,9 @@ class XattnConfig:
     # True: only the tokens of its tag see a picture; the text after it sees the tag through self-attention.
     only_at_tag: bool = False
     ffw_where_seen: bool = False  # True: the gated feed-forward acts only on tokens that may see a picture.
+    # True: no cross-attention. The media tokens stand in the text, in place of the tag's tokens (`model/prefix.py`).
+    # Of the other fields, `initial_alpha` sets their size, and `only_at_tag` and `ffw_where_seen` must be set.
+    prefix: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +145,32 @@ class LoraConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ContrastiveConfig:
+    """The space that pictures and texts share in contrastive pretraining (`model/contrastive.py`; appendix B.1.3).
+
+    The trunk is the vision tower and the language model the text tower.
+    """
+
+    width: int = 1376  # Of the shared space.
+    loss: str = 'softmax'  # 'softmax' both ways (paper, CLIP) or 'sigmoid' (SigLIP).
+    smoothing: float = 0.1  # Label smoothing of the softmax.
+    # Initial inverse temperature beta, and bias of the sigmoid. The paper does not give its own: 1 / 0.07 is CLIP's.
+    # SigLIP has scale=10, bias=-10.
+    scale: float = 1 / 0.07
+    bias: float = 0.0
+    causal: bool = False  # Whether a token of the text sees only those before it. BERT, the paper's, sees all.
+
+    def __post_init__(self):
+        if self.loss not in ('softmax', 'sigmoid'):
+            raise ValueError(f"contrastive.loss must be 'softmax' or 'sigmoid', not {self.loss!r}.")
+        if not 0 <= self.smoothing < 1 or self.scale <= 0:
+            raise ValueError(
+                f'contrastive.smoothing is {self.smoothing} and scale {self.scale}. Smoothing must be from 0 to below '
+                '1, scale above 0.'
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class FlamingoConfig:
     """A whole model. A bundle that holds only a language model, or only a trunk, has None for the rest."""
 
@@ -153,8 +183,20 @@ class FlamingoConfig:
     extra_tied: bool = False  # Whether their output rows are their input rows (OpenFlamingo with a tied LM).
     image_size: int = 320  # Height and width of the pictures, in pixels.
     lora: LoraConfig | None = None  # Only during fine-tuning; a bundle has it merged into the language model.
+    contrastive: ContrastiveConfig | None = None  # Makes it two towers, a trunk and a text tower, without a Flamingo.
 
     def __post_init__(self):
+        if self.contrastive is not None:
+            if self.xattn is not None or self.lm is None or self.vision is None:
+                raise ValueError(
+                    'Contrastive pretraining needs a trunk and a text tower, and nothing between them. Set vision and '
+                    'lm, and leave resampler and xattn None.'
+                )
+            if not self.contrastive.causal and self.lm.positions not in ('learned', 'rotary'):
+                raise ValueError(
+                    f'The positions {self.lm.positions!r} of the text tower are for text that sees only what comes '
+                    "before. Set lm.positions to 'learned' or 'rotary', or contrastive.causal to True."
+                )
         if self.xattn is not None:
             missing = [name for name in ('lm', 'vision') if getattr(self, name) is None]
             if missing:
@@ -166,6 +208,8 @@ class FlamingoConfig:
                 )
             if self.xattn.only_at_tag and not self.image_tag:
                 raise ValueError('xattn.only_at_tag needs an image_tag. Without one, no token would see a picture.')
+            if self.xattn.prefix:
+                self._check_prefix()
             if self.resampler is None and not self.vision.without_resampler:
                 raise ValueError(
                     'A model without a resampler needs a vision transformer as its trunk, which has few '
@@ -176,6 +220,24 @@ class FlamingoConfig:
                     f'A resampler that does not project has the width of the trunk, {self.vision.width}, not '
                     f'{self.resampler.width}.'
                 )
+
+    def _check_prefix(self):
+        x = self.xattn
+        if not x.only_at_tag or not x.ffw_where_seen or self.xattn_blocks != 1 or x.first:
+            raise ValueError(
+                'xattn.prefix needs only_at_tag and ffw_where_seen, first 0, and every at least the depth of the '
+                f'language model, {self.lm.depth}.'
+            )
+        if self.media_width != self.lm.width:
+            raise ValueError(
+                f'xattn.prefix needs media tokens of the width of the language model, {self.lm.width}, not '
+                f'{self.media_width}. Add a resampler that projects.'
+            )
+        if len(self.image_tag) != self.media_tokens:
+            raise ValueError(
+                f'xattn.prefix needs a tag of {self.media_tokens} tokens, one for each media token, but image_tag has '
+                f'{len(self.image_tag)}.'
+            )
 
     @property
     def xattn_blocks(self) -> int:
@@ -210,6 +272,7 @@ class FlamingoConfig:
     def from_json(cls, fields: dict[str, Any]) -> 'FlamingoConfig':
         """The inverse of `to_json`; an unknown field raises ValueError with its name, a missing one has its default."""
         parts = dict(lm=LanguageModelConfig, resampler=ResamplerConfig, xattn=XattnConfig, lora=LoraConfig)
+        parts['contrastive'] = ContrastiveConfig
         fields = dict(fields)
         if fields.get('vision') is not None:
             fields['vision'] = dict(fields['vision'])

@@ -14,11 +14,13 @@ The parameters are one tree per component, so that a choice of top-level names s
     vision, lm                        pretrained and frozen
     resampler, xattn, extra_tokens    trained
     lora                              trained in fine-tuning, if the config has it: low-rank additions to lm's blocks
-A model whose config has no `xattn` is a language model alone, as in text pretraining.
+    contrastive                       trained with vision and lm in contrastive pretraining
+A model whose config has no `xattn` is a language model alone, as in text pretraining, or with `contrastive` the two
+towers in which a trunk is pretrained (`contrastive.py`).
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -28,9 +30,11 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
 from flamingo_jax.model import init, lora, stack
 from flamingo_jax.model.config import FlamingoConfig
+from flamingo_jax.model.contrastive import SharedSpace, valid_tokens
 from flamingo_jax.model.gated_xattn import GatedXattnDense, media_mask
 from flamingo_jax.model.language_model import Block, Embedder, KeysValues
 from flamingo_jax.model.layers import constrain, soft_cap
+from flamingo_jax.model.prefix import Prefix
 from flamingo_jax.model.resampler import Resampler
 from flamingo_jax.model.vision.encoder import VisionEncoder
 
@@ -41,7 +45,9 @@ class Media(NamedTuple):
     """What the text can attend to: the media tokens, or their keys and values in every gated block."""
 
     tokens: Float[Array, 'b m e'] | None  # e: `FlamingoConfig.media_width`.
-    keys_values: Any  # Each [x b h m k] over the x gated blocks; None: computed in each block.
+    # Parts side by side, as a gated block takes them, each [x c h n k] over the x gated blocks; None: computed in each
+    # block.
+    keys_values: Any
 
     @property
     def rows(self) -> int:
@@ -51,7 +57,9 @@ class Media(NamedTuple):
     @property
     def length(self) -> int:
         """m, the number of media tokens per row."""
-        return self.tokens.shape[1] if self.keys_values is None else jax.tree.leaves(self.keys_values)[0].shape[-2]
+        if self.keys_values is None:
+            return self.tokens.shape[1]
+        return sum(jax.tree.leaves(part)[0].shape[-2] for part in self.keys_values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,6 +179,36 @@ class Flamingo:
         features = features.astype(self.dtype).reshape(b, n, t, *features.shape[1:])
         return constrain(features, 'batch', None, None, None, None)
 
+    def paired(
+        self,
+        params: Params,
+        features: Float[Array, 'b n t s d_v'] | None,
+        text: Int[Array, 'b l'] | None,
+        used: Int[Array, ' b'] | None,
+    ) -> tuple[
+        Float[Array, 'b width'] | None, Float[Array, 'b width'] | None, Float[Array, ''], Float[Array, ''] | None
+    ]:
+        """The vectors of pictures and of texts in the space that they share; either may be None.
+
+        Args:
+          features: of the trunk. A vector is their mean over everything but the batch, projected, of length 1.
+          text, used: tokens, and how many come before the padding.
+
+        Returns:
+          (vectors of pictures, of texts, beta, the bias of the sigmoid or None), float32.
+        """
+        c, states, valid = self.config.contrastive, None, None
+        if text is not None:
+            valid = valid_tokens(used, text.shape[1])
+            mask = valid[:, None] & (causal_mask(text.shape[1]) if c.causal else jnp.ones((1, text.shape[1], 1), bool))
+            positions = jnp.broadcast_to(jnp.arange(text.shape[1]), text.shape)
+            y = self.embed(params, text)
+            y, _ = self.decoder(params, y, positions, mask=mask, media=None, phi=jnp.zeros_like(text))
+            states = self.embedder.apply({'params': params['lm']['embedder']}, y, method='normalise')
+        if features is not None:
+            features = features.reshape(features.shape[0], -1, features.shape[-1])
+        return SharedSpace(c, self.dtype).apply({'params': params['contrastive']}, features, states, valid)
+
     def media(self, params: Params, images: Float[Array, '...'] | UInt8[Array, '...'] | None) -> Media | None:
         """Pixels or features -> media tokens [b n*r e], by trunk and resampler (if any); None without images."""
         if images is None or self.config.xattn is None:
@@ -193,12 +231,18 @@ class Flamingo:
 
         return Media(None, jax.lax.map(of_block, params['xattn']))
 
-    def phi(self, tokens: Int[Array, 'b l'], counted: Int[Array, 'b l'] | None = None) -> Int[Array, 'b l']:
+    def phi(
+        self,
+        tokens: Int[Array, 'b l'],
+        counted: Int[Array, 'b l'] | None = None,
+        before: Int[Array, 'b'] | None = None,
+    ) -> Int[Array, 'b l']:
         """phi of section 2.3: the image that each token may see, 0 = none.
 
         Args:
           counted: phi from the data, which may tie text to the next picture. None counts the <image> tags that begin
             at or before each token.
+          before: the number of images in the text before these tokens.
 
         Returns:
           phi. With `xattn.only_at_tag` it is 0 except at the tags' own tokens.
@@ -208,8 +252,10 @@ class Flamingo:
             return jnp.zeros_like(tokens) if counted is None else counted
         begins = jnp.ones(tokens.shape, bool)
         for i, piece in enumerate(c.image_tag):
-            begins &= jnp.pad(tokens[:, i:], ((0, 0), (0, i)), constant_values=-1) == piece
+            ahead = jnp.pad(tokens, ((0, 0), (0, i)), constant_values=-1)[:, i:]  # A tag may be longer than a text.
+            begins &= ahead == piece
         phi = jnp.cumsum(begins, axis=1, dtype=jnp.int32) if counted is None else counted
+        phi = phi if before is None else phi + before[:, None]
         if c.xattn is None or not c.xattn.only_at_tag:
             return phi
         behind = [jnp.pad(begins, ((0, 0), (i, 0)))[:, : tokens.shape[1]] for i in range(len(c.image_tag))]
@@ -248,6 +294,7 @@ class Flamingo:
         key_positions: Int[Array, 'b p'] | None = None,
         document: Int[Array, 'b l'] | None = None,
         every_block: bool = False,
+        shared: Sequence[KeysValues] = (),
     ) -> tuple[Float[Array, '*depth b l d'], KeysValues | None]:
         """The blocks of the language model, with a gated block before every k-th.
 
@@ -259,6 +306,8 @@ class Flamingo:
           key_positions: positions of the cache's places.
           document: which document of its row each token belongs to, if rows hold several.
           every_block: return y after every block, [depth b l d].
+          shared: keys and values of every block of earlier tokens, whose places come before the cache's ([depth c g p
+            k]; b / c consecutive rows share one).
 
         Returns:
           y after the last block, and the new cache.
@@ -285,17 +334,19 @@ class Flamingo:
             return self.gated_block.apply({'params': p}, y, keys_values, seen)
 
         def block(y, p, i, old):
-            p, low_rank = p
+            p, low_rank, earlier = p
             variables = {'params': p} | ({'lora': lora.scaled(c.lora, low_rank)} if c.lora else {})
             window = windows[0] if len(set(windows)) == 1 else jnp.array(windows)[i]
-            return Block(c.lm, self.dtype).apply(variables, y, positions, mask, old, index, key_positions, window)
+            return Block(c.lm, self.dtype).apply(
+                variables, y, positions, mask, old, index, key_positions, window, earlier
+            )
 
         return self.loop(
             block,
             gated,
             y,
             cache,
-            blocks=(params['lm']['blocks'], params['lora'] if c.lora else None),
+            blocks=(params['lm']['blocks'], params['lora'] if c.lora else None, tuple(shared)),
             gates=None if media is None else (params['xattn'], media.keys_values),
             first=c.xattn.first if c.xattn else 0,
             every=c.xattn.every if c.xattn else c.lm.depth,
@@ -315,9 +366,9 @@ class Flamingo:
         return init.init(self.config, key)
 
     @property
-    def gated_block(self) -> GatedXattnDense:
-        """The module of every gated block."""
-        return GatedXattnDense(self.config.xattn, self.config.lm.width, self.config.media_width, self.dtype)
+    def gated_block(self) -> GatedXattnDense | Prefix:
+        """The module of every gated block, or of the prefix that is there in their place."""
+        return init.gated_block(self.config, self.dtype)
 
     @property
     def embedder(self) -> Embedder:

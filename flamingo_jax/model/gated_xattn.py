@@ -10,14 +10,20 @@ keys, and a gated feed-forward: see `XattnConfig`. With `ffw_where_seen`, a toke
 whole block unchanged, not only its cross-attention.
 """
 
+from collections.abc import Sequence
+from typing import TypeAlias
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from flamingo_jax.model.attention import attend
+from flamingo_jax.model.attention import attend_to_parts
 from flamingo_jax.model.config import XattnConfig
 from flamingo_jax.model.layers import FeedForward, Linear, Norm, constrain
+
+# Keys and values of the media, in one or several parts side by side.
+Parts: TypeAlias = Sequence[tuple[Float[Array, '_ h _ k'], Float[Array, '_ h _ k']]]
 
 
 def media_mask(
@@ -83,41 +89,39 @@ class GatedXattnDense(nn.Module):
         self.alpha_xattn = self.param('alpha_xattn', gate, alpha_shape)
         self.alpha_dense = self.param('alpha_dense', closed, alpha_shape)
 
-    def keys_values(self, media: Float[Array, 'b m e']) -> tuple[Float[Array, 'b h m k'], Float[Array, 'b h m k']]:
+    def keys_values(self, media: Float[Array, 'b m e']) -> Parts:
         """The block's keys and values of the media. They do not depend on the text, so decoding computes them once."""
         if self.config.norm_media:
             media = self.norm_media(media)
         key, value = self.key(media), self.value(media)
         if self.config.qk_norms:
             key = self.norm_key(key)
-        return tuple(constrain(x.swapaxes(1, 2), 'batch', 'heads', None, None) for x in (key, value))
+        return (tuple(constrain(x.swapaxes(1, 2), 'batch', 'heads', None, None) for x in (key, value)),)
 
     def __call__(
         self,
         y: Float[Array, 'b l d'],
-        keys_values: tuple[Float[Array, 'c h m k'], Float[Array, 'c h m k']],
+        keys_values: Parts,
         mask: Bool[Array, 'b l m'],
     ) -> Float[Array, 'b l d']:
         """The gated block.
 
         Args:
-          y: text. Its batch b may be a multiple of the media's c: then b / c consecutive rows (the beams or the
-            candidates of one prompt) share one prompt's media, which are not copied.
-          keys_values: from `keys_values`.
+          y: text.
+          keys_values: from `keys_values`, of the same rows, or in several parts side by side: those of a beginning that
+            prompts share, and their own. The rows of a part may be fewer: then consecutive rows of y (the beams or the
+            candidates of one prompt) share a row, which is not repeated.
           mask: from `media_mask`; a token whose row is empty passes the cross-attention unchanged, and with
             `ffw_where_seen` the feed-forward too.
 
         Returns:
           y, changed by both gated residual branches.
         """
-        shape, media_rows = y.shape, keys_values[0].shape[0]
-        y = y.reshape(media_rows, -1, shape[-1])
-        mask = mask.reshape(*y.shape[:2], mask.shape[-1])
         q = self.query(self.norm_text(y))
         if self.config.qk_norms:
             q = self.norm_query(q)
         q = constrain(q, 'batch', None, 'heads', None)
-        attended = self.out(attend(q, *keys_values, mask))
+        attended = self.out(attend_to_parts(q, keys_values, mask))
         if self.config.gates:
             attended = jnp.tanh(self.alpha_xattn).astype(self.dtype) * attended
         y = constrain(y + attended, 'batch', None, 'embed')
@@ -126,7 +130,7 @@ class GatedXattnDense(nn.Module):
             fed = jnp.tanh(self.alpha_dense).astype(self.dtype) * fed
         if self.config.ffw_where_seen:
             fed = jnp.where(mask.any(axis=-1, keepdims=True), fed, 0)
-        return constrain((y + fed).reshape(shape), 'batch', None, 'embed')
+        return constrain(y + fed, 'batch', None, 'embed')
 
     def touch(
         self, y: Float[Array, 'b l d'], media: Float[Array, 'b m e'], mask: Bool[Array, 'b l m']

@@ -5,19 +5,22 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Key
 
 from flamingo_jax.model import lora
 from flamingo_jax.model.config import FlamingoConfig
+from flamingo_jax.model.contrastive import SharedSpace
 from flamingo_jax.model.gated_xattn import GatedXattnDense
 from flamingo_jax.model.language_model import Block, Embedder
+from flamingo_jax.model.prefix import Prefix
 from flamingo_jax.model.resampler import Resampler
 from flamingo_jax.model.vision.encoder import VisionEncoder
 
 
 def init(c: FlamingoConfig, key: Key[Array, '']) -> dict[str, Any]:
     """New parameters, float32, each boxed with its logical axis names (`flax.linen.meta.unbox` removes them)."""
-    names = ('vision', 'embedder', 'blocks', 'resampler', 'xattn', 'extra_input', 'extra_output')
+    names = ('vision', 'embedder', 'blocks', 'resampler', 'xattn', 'extra_input', 'extra_output', 'contrastive')
     keys = dict(zip(names, jax.random.split(key, len(names)), strict=True))
     params = {}
     if c.vision is not None:
@@ -32,12 +35,15 @@ def init(c: FlamingoConfig, key: Key[Array, '']) -> dict[str, Any]:
         }
         if c.lora is not None:
             params['lora'] = lora.init(c.lora, params['lm']['blocks'], keys['blocks'])
+    if c.contrastive is not None:
+        features, y = jnp.zeros((1, 1, c.vision.width)), jnp.zeros((1, 1, c.lm.width))
+        params['contrastive'] = SharedSpace(c.contrastive).init(keys['contrastive'], features, y, mask[0])['params']
     if c.xattn is not None:
         if c.resampler is not None:
             features = jnp.zeros((1, 1, 1, 1, c.vision.width))
             params['resampler'] = Resampler(c.resampler, c.lm.width).init(keys['resampler'], features)['params']
-        gated, media = GatedXattnDense(c.xattn, c.lm.width, c.media_width), jnp.zeros((1, 1, c.media_width))
-        params['xattn'] = _init_stacked(gated, c.xattn_blocks, keys['xattn'], y, media, mask, method='touch')
+        media = jnp.zeros((1, 1, c.media_width))
+        params['xattn'] = _init_stacked(gated_block(c), c.xattn_blocks, keys['xattn'], y, media, mask, method='touch')
     if c.extra_tokens:
         shape, axes = (len(c.extra_tokens), c.lm.width), ('extra_tokens', 'embed')
         # Small, since at an <image> tag the picture is added to the tag's row, and the frozen model should read the
@@ -48,6 +54,13 @@ def init(c: FlamingoConfig, key: Key[Array, '']) -> dict[str, Any]:
         if not c.extra_tied:
             params['extra_tokens']['output'] = rows_out(keys['extra_output'], shape)
     return params
+
+
+def gated_block(c: FlamingoConfig, dtype: DTypeLike = jnp.float32) -> GatedXattnDense | Prefix:
+    """The module of every gated block, or of the prefix that is there in their place."""
+    if c.xattn.prefix:
+        return Prefix(c.xattn, dtype)
+    return GatedXattnDense(c.xattn, c.lm.width, c.media_width, dtype)
 
 
 def _init_stacked(

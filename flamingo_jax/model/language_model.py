@@ -5,6 +5,7 @@ leading axis 'layers' so that the depth can be scanned). It is the same tree whe
 Flamingo.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -14,7 +15,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from flamingo_jax.model.attention import attend
+from flamingo_jax.model.attention import attend_to_parts
 from flamingo_jax.model.config import LanguageModelConfig
 from flamingo_jax.model.layers import FeedForward, Linear, Norm, constrain
 
@@ -186,6 +187,7 @@ class Block(nn.Module):
         index: Int[Array, ''] | int = 0,
         key_positions: Int[Array, 'b m'] | None = None,
         window: Int[Array, ''] | int = 0,
+        shared: Sequence[KeysValues] = (),
     ) -> tuple[Float[Array, 'b l d'], KeysValues | None]:
         """The block.
 
@@ -196,6 +198,8 @@ class Block(nn.Module):
           key_positions: positions of the m places of a cache. Relative positions, ALiBi and windows need them, and are
             causal.
           window: how many tokens a token sees, itself included; 0 is all.
+          shared: keys and values of earlier tokens, which come before the cache's among the m; several rows may share
+            a row of them (`attend_to_parts`).
 
         Returns:
           The new y, and the new cache (None without one).
@@ -204,7 +208,14 @@ class Block(nn.Module):
         norm_attention, norm_ffw = (_norm(c, self.dtype, name=name) for name in ('norm_attention', 'norm_ffw'))
         x = y if c.norm_place == 'sum' else norm_attention(y)
         attended, cache = self._attention(
-            x, positions, mask, cache=cache, index=index, key_positions=key_positions, window=window
+            x,
+            positions,
+            mask,
+            cache=cache,
+            index=index,
+            key_positions=key_positions,
+            window=window,
+            shared=shared,
         )
         if c.norm_place == 'around':
             attended = _norm(c, self.dtype, name='norm_attended')(attended)
@@ -221,7 +232,7 @@ class Block(nn.Module):
             y = norm_ffw(y)
         return constrain(y, 'batch', None, 'embed'), cache
 
-    def _attention(self, x, positions, mask, cache, index, key_positions, window):
+    def _attention(self, x, positions, mask, cache, index, key_positions, window, shared):
         c = self.config
         axes, kv_axes = ('embed', 'heads', 'head_dim'), ('embed', 'kv_heads', 'head_dim')
         linear = dict(bias=c.bias or c.bias_qkv, dtype=self.dtype)
@@ -256,7 +267,8 @@ class Block(nn.Module):
         k, v = (constrain(x, 'batch', 'kv_heads', None, None) for x in (k, v))
         linear = dict(bias=c.bias or c.bias_out, dtype=self.dtype)
         out = Linear((c.heads, c.head_dim, c.width), axes[1:] + axes[:1], contracted=2, **linear, name='out')
-        return out(attend(q, k, v, mask=mask, bias=bias, scale=c.attention_scale, cap=c.attention_cap)), cache
+        parts = *shared, (k, v)
+        return out(attend_to_parts(q, parts, mask, bias=bias, scale=c.attention_scale, cap=c.attention_cap)), cache
 
     def _norm_heads(self, x, name, axis):
         """Normalises queries or keys [b l h k], each head by itself or all heads of a token together."""

@@ -5,8 +5,8 @@ without biases, a final layer norm. Two linear maps are our reading: one from fe
 the layers (which gives the paper's 194M parameters), and one from the latents to the language model's width after
 them. The resamplers of OpenFlamingo and IDEFICS have neither (`projects=False`), and no time embeddings.
 
-`ResamplerConfig.kind` replaces the layers by something simpler (ablation, table 3 row vi); the paper gives no details
-of its own.
+`ResamplerConfig.kind` replaces the layers by something simpler (ablation, table 3 row vi; the paper gives no details
+of its own), or by BLIP-2's.
 """
 
 import flax.linen as nn
@@ -20,6 +20,21 @@ from flamingo_jax.model.config import ResamplerConfig
 from flamingo_jax.model.layers import FeedForward, Linear, Norm, constrain
 
 
+def _attended(c: ResamplerConfig, dtype: DTypeLike, latents: Float[Array, 'b r d'], x: Float[Array, 'b s d']):
+    """The latents' attention to x, both normed already. Its maps belong to the compact module that calls it."""
+    shape, axes = (c.width, c.heads, c.head_dim), ('resampler', 'resampler_heads', 'head_dim')
+    q, k, v = (
+        constrain(Linear(shape, axes, dtype=dtype, name=name)(inputs), 'batch', None, 'resampler_heads', None)
+        for name, inputs in (('query', latents), ('key', x), ('value', x))
+    )
+    if c.qk_norms:
+        head = dict(axis='head_dim', dtype=dtype)
+        q, k = Norm(**head, name='norm_query')(q), Norm(**head, name='norm_key')(k)
+    k, v = (y.swapaxes(1, 2) for y in (k, v))
+    out = Linear(shape[1:] + shape[:1], axes[1:] + axes[:1], contracted=2, dtype=dtype, name='out')
+    return out(attend(q, k, v))
+
+
 class ResamplerLayer(nn.Module):
     """Latents attend to features and latents, then a feed-forward; both residual."""
 
@@ -31,25 +46,50 @@ class ResamplerLayer(nn.Module):
         """One layer; the keys and values come from the features and the latents, concatenated (figure 5)."""
         c = self.config
         norm = dict(axis='resampler', dtype=self.dtype)
-        heads = dict(
-            shape=(c.width, c.heads, c.head_dim), axes=('resampler', 'resampler_heads', 'head_dim'), dtype=self.dtype
-        )
         normed_latents = Norm(**norm, name='norm_latents')(latents)
         normed_features = Norm(**norm, name='norm_features')(features)
         x = jnp.concatenate([normed_features, normed_latents], axis=1)
-        q, k, v = (
-            constrain(Linear(**heads, name=name)(inputs), 'batch', None, 'resampler_heads', None)
-            for name, inputs in (('query', normed_latents), ('key', x), ('value', x))
-        )
-        if c.qk_norms:
-            head = dict(axis='head_dim', dtype=self.dtype)
-            q, k = Norm(**head, name='norm_query')(q), Norm(**head, name='norm_key')(k)
-        back = dict(shape=heads['shape'][1:] + (c.width,), axes=heads['axes'][1:] + ('resampler',), contracted=2)
-        k, v = (x.swapaxes(1, 2) for x in (k, v))
-        latents = latents + Linear(**back, dtype=self.dtype, name='out')(attend(q, k, v))
+        latents = latents + _attended(c, self.dtype, normed_latents, x)
         latents = constrain(latents, 'batch', None, 'resampler')
         ffw = FeedForward(c.ffw_multiplier * c.width, c.activation, axis='resampler', dtype=self.dtype, name='ffw')
         return latents + ffw(Norm(**norm, name='norm_ffw')(latents))
+
+
+class QFormerLayer(nn.Module):
+    """BLIP-2's layer: latents attend to one another, then to the features, then a feed-forward; all residual.
+
+    In BLIP-2 (Li et al. 2023, section 3.1) every second layer has the attention to the features, norms come after the
+    residual, and the layers begin as BERT's. Here every layer has it, and norms come before, as elsewhere.
+    """
+
+    config: ResamplerConfig
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, latents: Float[Array, 'b r d'], features: Float[Array, 'b s d']) -> Float[Array, 'b r d']:
+        """One layer."""
+        c = self.config
+        norm = dict(axis='resampler', dtype=self.dtype)
+        normed = Norm(**norm, name='norm_self')(latents)
+        latents = latents + Attention(c, self.dtype, name='self_attention')(normed, normed)
+        normed = Norm(**norm, name='norm_latents')(latents)
+        features = Norm(**norm, name='norm_features')(features)
+        latents = latents + Attention(c, self.dtype, name='cross_attention')(normed, features)
+        latents = constrain(latents, 'batch', None, 'resampler')
+        ffw = FeedForward(c.ffw_multiplier * c.width, c.activation, axis='resampler', dtype=self.dtype, name='ffw')
+        return latents + ffw(Norm(**norm, name='norm_ffw')(latents))
+
+
+class Attention(nn.Module):
+    """One of a layer's two attentions."""
+
+    config: ResamplerConfig
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, latents: Float[Array, 'b r d'], features: Float[Array, 'b s d']) -> Float[Array, 'b r d']:
+        """The attended values; both arguments are normed already."""
+        return _attended(self.config, self.dtype, latents, features)
 
 
 def _scan_layers(depth: int):
@@ -92,18 +132,9 @@ class Pooling(nn.Module):
     def __call__(self, latents: Float[Array, 'b r d'], features: Float[Array, 'b s d']) -> Float[Array, 'b r d']:
         """The attended values, with features alone as keys and without a residual."""
         c = self.config
-        heads = dict(
-            shape=(c.width, c.heads, c.head_dim), axes=('resampler', 'resampler_heads', 'head_dim'), dtype=self.dtype
-        )
         latents = Norm(axis='resampler', dtype=self.dtype, name='norm_latents')(latents)
         features = Norm(axis='resampler', dtype=self.dtype, name='norm_features')(features)
-        q, k, v = (
-            constrain(Linear(**heads, name=name)(inputs), 'batch', None, 'resampler_heads', None)
-            for name, inputs in (('query', latents), ('key', features), ('value', features))
-        )
-        back = dict(shape=heads['shape'][1:] + (c.width,), axes=heads['axes'][1:] + ('resampler',), contracted=2)
-        k, v = (x.swapaxes(1, 2) for x in (k, v))
-        return Linear(**back, dtype=self.dtype, name='out')(attend(q, k, v))
+        return _attended(c, self.dtype, latents, features)
 
 
 class Resampler(nn.Module):
@@ -152,7 +183,8 @@ class Resampler(nn.Module):
             if c.kind == 'pooling':
                 media = Pooling(c, self.dtype, name='pooling')(media, x)
             else:
-                media, _ = _scan_layers(c.depth)(ResamplerLayer(c, self.dtype, name='layers'), media, x)
+                layer = QFormerLayer if c.kind == 'qformer' else ResamplerLayer
+                media, _ = _scan_layers(c.depth)(layer(c, self.dtype, name='layers'), media, x)
         media = Norm(axis='resampler', dtype=self.dtype, name='norm_out')(media)
         if c.projects:
             out = Linear((c.width, self.out_width), ('resampler', 'media'), dtype=self.dtype, name='project_out')

@@ -8,7 +8,7 @@ nothing for a frozen trunk. `tests/planning/test_flops.py` compares these counts
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from flamingo_jax.inputs.rows import TOLD, Aligned, Told
+from flamingo_jax.inputs.rows import TOLD, Aligned, Paired, Told
 from flamingo_jax.inputs.sources.source import Source
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.vision.trunk import VisionConfig
@@ -59,6 +59,8 @@ class Work(NamedTuple):
 def computed(config: FlamingoConfig, data: Source) -> Work:
     """All places of a batch, filled or not."""
     lines = data.batch_size * data.lines
+    if data.row is Paired:
+        return Work(lines, data.length, lines, 0, 0)
     media = data.images * config.media_tokens if config.xattn else 0
     pictures = data.batch_size * data.images
     if data.row is Aligned:  # <BOS> and the tag.
@@ -87,9 +89,9 @@ def useful(config: FlamingoConfig, data: Source, counts: Mapping[str, int | floa
 def train_step(
     config: FlamingoConfig, trained: tuple[str, ...], datasets: dict[str, Source], remat: str = ''
 ) -> dict[str, float]:
-    """Operations of one step over all data sets, by component; 'total' is the sum, 'recomputed' what `remat` adds.
+    """Operations of one step over all data sets, by component; 'total' is the sum. All places count, filled or not.
 
-    All places count, filled or not.
+    'recomputed' is what the backward pass computes again: by `remat`, or if the micro-batches of a batch are compared.
     """
     parts = [operations(config, trained, data, computed(config, data), remat) for data in datasets.values()]
     return {name: sum(part[name] for part in parts) for name in parts[0]}
@@ -100,7 +102,17 @@ def operations(
 ) -> dict[str, float]:
     """Operations for one data set's work, forward and backward, as `train_step` gives them."""
     out = dict.fromkeys(('vision', 'resampler', 'xattn', 'lm', *(['lora'] if config.lora else [])), 0.0)
+    out |= dict(contrastive=0.0) if config.contrastive else {}
     recomputed, l = 0.0, work.length
+    if data.row is Paired:
+        costs = paired(config, data, work)
+        for name, cost in costs.items():
+            out[name] += cost.total(name in trained)
+        # The products of pictures with texts, once more; and both towers, block by block or as a whole.
+        recomputed = costs['contrastive'].activations + costs['lm'].recomputed(remat)
+        if data.micro_batches > 1:
+            recomputed += costs['lm'].forward + costs['vision'].forward
+        return out | dict(total=sum(out.values()), recomputed=recomputed)
     vocabulary = 2 * config.lm.width * config.lm.vocab_size
     blocks = {'lm': lm_blocks(config, l, l) * work.texts}
     # Nothing flows back through blocks below the first gated one, unless it is into something that is trained.
@@ -129,6 +141,17 @@ def operations(
         recomputed += cost.recomputed(remat)
     out['lm'] += Cost(vocabulary * work.targets).total('lm' in trained)
     return out | dict(total=sum(out.values()), recomputed=recomputed)
+
+
+def paired(config: FlamingoConfig, data: Source, work: Work) -> dict[str, Cost]:
+    """Both towers for a batch of pairs, and the space that they share, with the product of every picture and text."""
+    b, c = work.texts, config.contrastive
+    spatial, trunk_cost = trunk(config.vision, config.image_size)
+    return dict(
+        vision=Cost(0 if data.features else trunk_cost) * (work.pictures * data.frames),
+        lm=lm_blocks(config, work.length, work.length) * b,
+        contrastive=Cost(2 * b * c.width * (config.vision.width + config.lm.width), 2 * b * b * c.width),
+    )
 
 
 def decode_step(config: FlamingoConfig, b: int, places: int, pictures: int) -> int | float:
@@ -163,6 +186,8 @@ def lora(config: FlamingoConfig, l: int | float) -> Cost:
 def xattn_tokens(config: FlamingoConfig, l: int | float, m: int | float) -> Cost:
     """All gated blocks without keys and values, for l tokens that attend to m media tokens each."""
     c, d = config.xattn, config.lm.width
+    if c.prefix:  # Nothing is computed but a norm.
+        return Cost(0)
     width = c.heads * c.head_dim
     ffw = (c.ffw_width or c.ffw_multiplier * d) * (3 if c.gated_ffw else 2)
     weights = 2 * l * d * (2 * width + ffw)
@@ -174,6 +199,8 @@ def xattn_tokens(config: FlamingoConfig, l: int | float, m: int | float) -> Cost
 def xattn_keys_values(config: FlamingoConfig, m: int) -> Cost:
     """Keys and values of m media tokens in all gated blocks."""
     c = config.xattn
+    if c.prefix:
+        return Cost(0)
     return Cost(2 * m * config.media_width * 2 * c.heads * c.head_dim) * config.xattn_blocks
 
 
@@ -186,6 +213,9 @@ def resampler(config: FlamingoConfig, frames: int, spatial: int) -> Cost:
         return Cost(2 * 2 * s * c.width * c.ffw_multiplier * c.width + ends)
     if c.kind == 'pooling':
         return Cost(2 * c.width * 2 * (r + s) * width + ends, 2 * 2 * r * s * width)
+    if c.kind == 'qformer':
+        layer = 2 * c.width * (6 * r * width + 2 * s * width + 2 * r * c.ffw_multiplier * c.width)
+        return Cost(layer * c.depth + ends, c.depth * 2 * 2 * r * (s + r) * width)
     layer = 2 * c.width * (2 * r * width + 2 * (s + r) * width + 2 * r * c.ffw_multiplier * c.width)
     return Cost(layer * c.depth + ends, c.depth * 2 * 2 * r * (s + r) * width)
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from flamingo_jax.inputs.rows import Aligned
+from flamingo_jax.inputs.rows import Aligned, Paired
 from flamingo_jax.parallel import rules
 from flamingo_jax.planning.programs import Planned
 from flamingo_jax.training.losses import chunks
@@ -70,7 +70,7 @@ def logits(run: Planned) -> dict[str, tuple[int, int | float]]:
     """Of each data set, the chunks of a micro-batch's logits, and the bytes of one chunk on a device."""
     out = {}
     for name, data in run.sources.items():
-        if data.row is not Aligned:
+        if data.row not in (Aligned, Paired):
             rows = data.batch_size // data.micro_batches * data.lines
             of = run.model, rows, data.targets or data.length, run.mesh
             number = chunks.number(*of)
@@ -109,7 +109,9 @@ def _passes(run: Planned, name: str) -> int | float:
     if tree == 'vision':
         pixels = micro_batches(lambda data: data.images and not data.features)
         kernel = parts[-1] == 'kernel' or len(parts) == 1
-        return (2 * sum(pixels) if 'vision' in run.trained else max(pixels, default=0)) if kernel else 0
+        # Pictures of several micro-batches that are compared are encoded again in the backward pass.
+        again = sum(micro_batches(lambda data: data.row is Paired and data.micro_batches > 1 and not data.features))
+        return (2 * sum(pixels) + again if 'vision' in run.trained else max(pixels, default=0)) if kernel else 0
     if tree == 'lm' and parts[0] == 'embedder':
         # The logits. Text looks its embeddings up, row by row.
         of_logits = parts[1:] == ['tokens'] if run.model.config.lm.tied else parts[1:2] == ['output']

@@ -178,7 +178,7 @@ def decode_step(run: Planned, pictures: int) -> tuple[jax.stages.Lowered, int]:
     if c.xattn is not None:
         m = pictures * c.media_tokens
         keys = shape((c.xattn_blocks, b, c.xattn.heads, m, c.xattn.head_dim), dtype, None, rows, 'tensor')
-        media = Media(None, (keys, keys))
+        media = Media(None, ((keys, keys),))
     # The trees that decoding reads: trunk and resampler have already run, and LoRA is merged.
     names = tuple(name for name in run.shapes if name not in ('vision', 'resampler', 'lora'))
     model = dataclasses.replace(run.model, config=dataclasses.replace(c, lora=None))

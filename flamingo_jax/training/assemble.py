@@ -13,7 +13,7 @@ from flamingo_jax.inference import bundle
 from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.rows import Batch
 from flamingo_jax.inputs.sources.source import Source
-from flamingo_jax.inputs.tokenizer import MissingTokenizer, Tokenizer
+from flamingo_jax.inputs.tokenizer import MissingTokenizer, Tokenizer, extra_tokens_of_prefix
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.parallel import mesh as meshes
@@ -149,7 +149,8 @@ def _from_start(config: ConfigDict) -> _Found:
 def _from_parts(config: ConfigDict, all_here: bool) -> _Found:
     """The same for a new model, whose language model and trunk may be pretrained."""
     fields, found = config.model.to_dict(), {}
-    tag = config.image_tag if config.vision or fields['xattn'] else None
+    # A text tower reads no pictures.
+    tag = config.image_tag if (config.vision or fields['xattn']) and not fields['contrastive'] else None
     for name in ('lm', 'vision'):
         if not config[name]:
             continue
@@ -162,11 +163,15 @@ def _from_parts(config: ConfigDict, all_here: bool) -> _Found:
         fields[name] = found[name].config.to_json()[name]
     if 'vision' in found:
         fields['image_size'] = found['vision'].config.image_size
+    extra_tokens = ()
+    if fields['xattn'] and fields['xattn']['prefix']:
+        r = FlamingoConfig.from_json(fields | dict(xattn=None)).media_tokens
+        tag, extra_tokens = 'token', extra_tokens_of_prefix(r)
     if 'lm' in found:
-        tokenizer = found['lm'].tokenizer(tag)
+        tokenizer = found['lm'].tokenizer(tag, extra_tokens)
     elif all_here or config.tokenizer:
-        tokenizer = Tokenizer.read(config.tokenizer, tag)
+        tokenizer = Tokenizer.read(config.tokenizer, tag, extra_tokens=extra_tokens)
     else:
-        tokenizer = MissingTokenizer(fields['lm']['vocab_size'], tag)
+        tokenizer = MissingTokenizer(fields['lm']['vocab_size'], tag, extra_tokens)
     fields |= dict(image_tag=tokenizer.image_tag, extra_tokens=tokenizer.extra_tokens)
     return fields, found, tokenizer, tag

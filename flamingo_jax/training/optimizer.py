@@ -24,7 +24,11 @@ class OptimizerConfig:
     )
     weight_decay: float = 0.1
     undecayed: tuple[str, ...] = ('resampler',)
+    decay: str = 'cosine'  # How the learning rate falls to `final_fraction`: 'cosine' or 'linear'.
     clip: float = 1.0
+    # Adaptive gradient clipping of the trunk (AGC, Brock et al. 2021), for NFNets, which have no norms; `clip` is then
+    # of the other trees. 0 is none (paper, contrastive pretraining: 0.01).
+    clip_trunk: float = 0.0
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-8
@@ -39,11 +43,18 @@ class OptimizerConfig:
 
 
 def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Linear warm-up from 0, then a cosine to `final_fraction` of the learning rate (constant if that is 1)."""
-    warmup = optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps)
-    after = optax.cosine_decay_schedule(
-        config.learning_rate, max(steps - config.warmup_steps, 1), alpha=config.final_fraction
-    )
+    """Linear warm-up from 0, then a decay to `final_fraction` of the learning rate (constant if that is 1).
+
+    ValueError if `decay` is unknown.
+    """
+    rate, after_warmup = config.learning_rate, max(steps - config.warmup_steps, 1)
+    warmup = optax.linear_schedule(0.0, rate, config.warmup_steps)
+    if config.decay == 'cosine':
+        after = optax.cosine_decay_schedule(rate, after_warmup, alpha=config.final_fraction)
+    elif config.decay == 'linear':
+        after = optax.linear_schedule(rate, rate * config.final_fraction, after_warmup)
+    else:
+        raise ValueError(f"optimizer.decay must be 'cosine' or 'linear', not {config.decay!r}.")
     return optax.join_schedules([warmup, after], [config.warmup_steps])
 
 
@@ -61,7 +72,35 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
         schedule(config, steps), config.b1, config.b2, config.eps, weight_decay=config.weight_decay, mask=decayed
     )
     average = [_averaged(config.average)] if config.average else []
-    return optax.chain(optax.clip_by_global_norm(config.clip), adamw, _scaled(config), *average)
+    return optax.chain(_clip(config), adamw, _scaled(config), *average)
+
+
+def _clip(config: OptimizerConfig) -> optax.GradientTransformation:
+    """Clipping by the global norm, or adaptive clipping of the trunk and by the global norm of the rest."""
+    by_norm, adaptive = optax.clip_by_global_norm(config.clip), optax.adaptive_grad_clip(config.clip_trunk)
+    if not config.clip_trunk:
+        return by_norm
+
+    def one(update, param):
+        return adaptive.update(update, adaptive.init(param), param)[0]
+
+    def leaf(path, update, param):
+        # The units that are clipped are the output channels of a kernel, in a stack those of each block.
+        stacked = any(is_stacked(jax.tree_util.keystr((part,), simple=True)) for part in path)
+        return (jax.vmap(one) if stacked else one)(update, param)
+
+    def clip(updates: Params, params: Params) -> Params:
+        trunk = {name: updates[name] for name in updates if name == 'vision'}
+        rest = {name: updates[name] for name in updates if name != 'vision'}
+        rest, _ = by_norm.update(rest, by_norm.init(rest))
+        return rest | jax.tree_util.tree_map_with_path(leaf, trunk, {name: params[name] for name in trunk})
+
+    return optax.stateless(clip)
+
+
+def is_stacked(name: str) -> bool:
+    """Whether a subtree of a trunk has this name because it is a stack of blocks (`model/vision/`)."""
+    return name == 'layers' or name.startswith('rest_')
 
 
 def _averaged(decay: float) -> optax.GradientTransformation:

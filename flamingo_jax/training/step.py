@@ -13,7 +13,7 @@ from flamingo_jax.inputs.rows import COUNTS, Batch
 from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.model.layers import constrain
 from flamingo_jax.parallel import rules
-from flamingo_jax.training.losses import LOSSES
+from flamingo_jax.training.losses import LOSSES, WHOLE
 from flamingo_jax.training.losses.noise import NoiseConfig
 from flamingo_jax.training.state import TrainState
 
@@ -82,7 +82,11 @@ def make_step(
                 new, sums = jax.grad(weighted_loss, has_aux=True)(copies)
                 return jax.tree.map(lambda total, x: total + x.astype(total.dtype), grads, share(new)), sums
 
-            grads, sums[name] = jax.lax.scan(accumulate, grads, (cut(batch, micro_batches[name]), keys[name]))
+            parts = cut(batch, micro_batches[name])
+            if isinstance(batch, WHOLE):
+                grads, sums[name] = accumulate(grads, (parts, keys[name][0]))
+            else:
+                grads, sums[name] = jax.lax.scan(accumulate, grads, (parts, keys[name]))
         metrics = {}
         for name, of in jax.tree.map(jnp.sum, sums).items():
             metrics |= {

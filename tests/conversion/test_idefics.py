@@ -1,5 +1,6 @@
 """transformers' IDEFICS and its conversion: logits, greedy, beams, all kinds of prompts; both ways; bad folders."""
 
+import dataclasses
 import json
 import shutil
 
@@ -201,6 +202,14 @@ def test_the_command_and_its_inverse(source, tmp_path):
     with pytest.raises(ValueError, match='cannot be written as an OpenFlamingo: resampler.activation'):
         convert.export('to_open_flamingo', str(tmp_path / 'bundle'), str(tmp_path / 'x.pt'))
     assert sorted(path.name for path in tmp_path.iterdir()) == ['again', 'bundle']
+
+
+@pytest.mark.parametrize('field, value', [('gates', False), ('only_at_tag', True), ('only_last_image', False)])
+def test_a_model_that_is_no_idefics_is_not_exported(source, field, value):
+    config, _, _ = idefics.convert(str(source[0]))
+    other = dataclasses.replace(config, xattn=dataclasses.replace(config.xattn, **{field: value}))
+    with pytest.raises(ValueError, match=f'as an IDEFICS: xattn.{field} = {value}, not {not value}[.]'):
+        idefics.fields_of(other)
 
 
 def test_prompts_are_written_as_by_the_original(source):

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # `data` is a folder of builders beside the package, and not installed with it
 
-from data.picture_dictionary import build, emoji, pixels, stamps  # noqa: E402
+from data.picture_dictionary import build, emoji, icons, pixels, stamps  # noqa: E402
 from data.picture_dictionary import picture_dictionary_dataset_builder as dictionary  # noqa: E402
 
 SAMPLE = ROOT / 'data/picture_dictionary/sample'
@@ -116,6 +116,47 @@ def test_captions_find_their_concept_and_family(english, concept, family):
     assert families.concept(english) == concept
     assert families.of_english(english) == family
     assert families.of_code('dog face') == families.of_code('hot dog') == 'dog'
+
+
+def test_icons_are_the_things_of_emoji_stamps_and_wordnet(tmp_path, monkeypatch):
+    """Two sets: variants, synonyms and things of one's own are found; actions, hidden and blank icons are left out."""
+    synset = '{} {} n {:02x} {} 0 001 @ 00000001 n 0000 | words; "an example"'
+    meanings = [
+        ('00000010', '06', ('fire_engine', 'fire_truck')),
+        ('00000020', '05', ('cat',)),
+        ('00000030', '06', ('stapler',)),
+        ('00000040', '04', ('alignment',)),  # An act.
+    ]
+    lines = [synset.format(at, file, len(words), ' '.join(f'{w} 0' for w in words)) for at, file, words in meanings]
+    (tmp_path / icons.WORDNET).mkdir(parents=True)
+    (tmp_path / icons.WORDNET / 'data.noun').write_text('\n'.join(['  1 licence', *lines]))
+    index = [f'{word} n 1 1 @ 1 0 {at}' for at, _, words in meanings for word in words]
+    (tmp_path / icons.WORDNET / 'index.noun').write_text('\n'.join(['  1 licence', *index]))
+    square = {'body': '<path fill="#000" d="M0 0h24v24H0z"/>'}
+    drawn = {
+        'a': dict.fromkeys(('cat-outline', 'cat', 'fire-truck', 'alignment', 'stapler-24-filled', 'guitar'), square),
+        'b': {'stapler': square, 'cat': square | {'hidden': True}, 'dog-face': square, 'fire-engine': {'body': ''}},
+    }
+    for style, of in drawn.items():
+        licence = {'license': {'spdx': 'MIT'}}
+        write(tmp_path / icons.ROOT / f'{style}.json', {'info': licence, 'icons': of, 'width': 24, 'height': 24})
+    monkeypatch.setattr(icons, 'SETS', ('a', 'b'))
+    families = stamps.Families({'1f692': 'fire engine', '1f415': 'dog', '1f436': 'dog face'})
+    families.named('guitar', 'tux:guitar')
+
+    found = {(icon.style, icon.key): icon for icon in icons.read_icons(tmp_path, families)}
+    assert {key: (icon.concept, icon.english, icon.family) for key, icon in found.items()} == {
+        ('a', 'cat'): ('icon:cat', 'cat', 'cat'),
+        ('a', 'fire-truck'): ('1f692', 'fire engine', '1f692'),
+        ('a', 'stapler-24-filled'): ('icon:stapler', 'stapler', 'stapler'),
+        ('a', 'guitar'): ('tux:guitar', 'guitar', 'guitar'),
+        ('b', 'stapler'): ('icon:stapler', 'stapler', 'stapler'),
+        ('b', 'dog-face'): ('1f436', 'dog face', '1f415'),
+        ('b', 'fire-engine'): ('1f692', 'fire engine', '1f692'),
+    }
+    assert found['a', 'cat'].kind == 'animal' and found['b', 'dog-face'].licence == 'MIT'
+    assert found['a', 'cat'].picture().getpixel((128, 128)) == (0, 0, 0, 255)
+    assert found['b', 'fire-engine'].picture() is None
 
 
 def test_captions_lose_their_final_mark_only():

@@ -73,6 +73,17 @@ def test_every_question_is_asked_once_with_examples_of_other_pictures(pools):
                 assert part.text.rsplit(' ', 1)[1] in ANSWERS
     few = list(asked.episodes(3, 2, 'random', 'ranked', 0))
     assert few == episodes[:3]
+    # The same examples for all queries: more begin with fewer, and one that shows a query's picture is left out.
+    for splits in (dict(), dict(support_split='test')):
+        asked = easy(pools, support=('fixed',), **splits)
+        two, three = (list(asked.episodes(100, shots, 'fixed', 'ranked', 0)) for shots in (2, 3))
+        assert all(b.support[:2] == a.support for a, b in zip(two, three, strict=True))
+        alike = {tuple(part.key for part in e.support) for e in two}
+        assert len(alike) == 1 if not splits else 1 < len(alike) < 4
+        assert all(e.query[0].picture not in [part.picture for part in e.support] for e in two)
+        others = {e.support for e in asked.episodes(100, 2, 'fixed', 'ranked', 1)}
+        assert others != {e.support for e in two}
+    asked = easy(pools, support_split='test')
     other = list(asked.episodes(100, 2, 'random', 'ranked', 1))  # A seed draws examples, not queries.
     assert [e.id for e in other] == [e.id for e in episodes] and [e.support for e in other] != [
         e.support for e in episodes

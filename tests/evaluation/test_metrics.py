@@ -1,10 +1,12 @@
 """Scores with their intervals, of metrics that are means and of one that is not."""
 
+import sys
+
 import numpy as np
 import pytest
 
-from flamingo_jax.evaluation import intervals, metrics
-from flamingo_jax.evaluation.metrics import exact
+from flamingo_jax.evaluation import english, intervals, metrics
+from flamingo_jax.evaluation.metrics import exact, vqa_accuracy_ok_vqa
 
 
 def exactly(right, groups=None):
@@ -24,6 +26,8 @@ def test_any_reference_counts_but_for_case_white_space_and_a_full_stop():
 def test_predictions_of_other_ids_are_refused(predictions):
     with pytest.raises(ValueError, match="'[bc]' has no"):
         metrics.score('exact', predictions, dict(a=('x',), b=('y',)))
+    with pytest.raises(ValueError, match="prediction for 'a' is None. It must be one text"):
+        metrics.score('exact', dict(a=None), dict(a=('x',)))
     with pytest.raises(ValueError, match="no metric 'bleu'. The metrics are .*'exact'"):
         metrics.score('bleu', {}, {})
 
@@ -58,3 +62,13 @@ def test_a_score_that_is_no_mean_has_an_interval_too():
     score, _ = intervals.scored(root, predictions, dict.fromkeys(ids, ('dog',)), dict.fromkeys(ids, ''))
     p = score.value**2
     assert score.interval == pytest.approx(1.96 * (p * (1 - p) / 400) ** 0.5 / (2 * score.value), rel=0.3)
+
+
+@pytest.mark.parametrize('missing', ['nltk', 'inflection'])
+def test_what_a_metric_of_english_needs_is_told_in_one_line(monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    ask = english.nltk.__wrapped__ if missing == 'nltk' else lambda: vqa_accuracy_ok_vqa.stem.__wrapped__('dogs')
+    with pytest.raises(
+        ImportError, match=r"pip install 'flamingo_jax\[english\]' && python -m nltk.downloader wordnet"
+    ):
+        ask()

@@ -1,10 +1,12 @@
 """How an episode becomes a prompt: as it is, and without its pictures."""
 
 import copy
+import dataclasses
 
 import numpy as np
+import pytest
 
-from flamingo_jax.evaluation.answers import clips
+from flamingo_jax.evaluation.answers import clips, written
 from flamingo_jax.evaluation.rices import TOGETHER, pool
 from flamingo_jax.evaluation.setting import frames, prompt_of
 from flamingo_jax.few_shot.episode import Episode, Part
@@ -21,7 +23,7 @@ class Source:
     def frames(self, picture):
         return picture
 
-    encoded = key = words = frames
+    encoded = key = identity = words = frames
 
 
 def episode(*texts):
@@ -34,6 +36,28 @@ def test_pictures_and_texts_are_in_reading_order(tokenizer):
     assert prompt_of(one, None, tokenizer) == [' dax<EOC>', ' wug<EOC>', '']
     shown = prompt_of(one, frames, tokenizer)
     assert shown[1::2] == [' dax<EOC>', ' wug<EOC>', ''] and all(picture is PICTURE for picture in shown[::2])
+
+
+SIGNS = ' Question: what do <EOC>, <image> and <|endofchunk|> on the sign mean? Answer:'
+
+
+@pytest.mark.parametrize('tag', ['text', 'token', None])
+def test_marks_in_a_text_of_a_data_set_are_its_characters(sentencepiece, tag):
+    tokenizer = Tokenizer(sentencepiece, tag)
+    asked = episode(f'{SIGNS} an <image>', SIGNS)
+    tokens, shown = encode_prompt(prompt_of(asked, frames if tag else None, tokenizer), tokenizer, PictureFormat(8))
+    assert len(shown) == (2 if tag else 0)
+    tags = tokenizer.image_tag
+    found = [i for i in range(len(tokens)) if tags and tuple(tokens[i : i + len(tags)]) == tags]
+    assert len(found) == len(shown) and tokens.count(tokenizer.eoc) == bool(tag)
+    picture = '<image>' if tag else ''
+    assert tokenizer.decode(tokens) == f'{picture}{SIGNS} an <image>{tokenizer.chunk_end}{picture}{SIGNS}'
+    answer = dataclasses.replace(asked, candidates=('<EOC>', 'dax'))
+    assert [
+        tokenizer.decode(tokenizer.encode(text)) for c in answer.candidates for text in written(answer, c, tokenizer)
+    ] == [f' <EOC>{tokenizer.chunk_end}', f' dax{tokenizer.chunk_end}']
+    assert len(tokenizer.encode(written(answer, '<EOC>', tokenizer)[0])) > 3
+    assert prompt_of(episode(' dax', ''), None, tokenizer) == [f' dax{tokenizer.chunk_end}', '']  # Nothing to quote.
 
 
 def test_a_language_model_alone_reads_words_and_newlines(tokenizer):

@@ -180,7 +180,7 @@ def test_prompts_of_open_flamingo(pretrained, sets):
     (first, *_) = [e for e in episodes(asked) if e.id == '2000']
     said = "is an image with: 'look at {this} 2000' written on it. Is it hateful? Answer:"
     assert first.query[0].text == said and first.between == ''
-    assert written(first, 'yes', '<EOC>') == ['yes']
+    assert written(first, 'yes', pretrained.tokenizer) == ['yes']
 
 
 def test_answers_of_the_papers_prompts_end_at_the_next_keyword(pretrained, sets):
@@ -478,6 +478,14 @@ BAD = [
         lambda f: shutil.copy(f / 'TextVQA_0.5.1_train.json', f / 'TextVQA_0.5.1_val.json'),
         r"'val' \(asked\) and 'train' \(examples\) share 4 pictures",
     ),
+    (
+        'vqav2',  # The pictures of its splits are in other folders.
+        lambda f: [
+            shutil.copy(f / f'v2_{name.format("val")}.json', f / f'v2_{name.format("train")}.json')
+            for name in ('OpenEnded_mscoco_{}2014_questions', 'mscoco_{}2014_annotations')
+        ],
+        r"'val' \(asked\) and 'train' \(examples\) share . questions, such as",
+    ),
 ]
 
 
@@ -516,7 +524,7 @@ def test_classes_in_folders_and_in_several_words(pretrained, sets, tmp_path):
     found = {e.id: e for e in episodes(asked)}
     assert {id: e.references for id, e in found.items()} == {f'{key}_0': (name,) for key, name in names.items()}
     (episode, *_) = found.values()
-    assert written(episode, 'bird', '<EOC>') == [' bird<EOC>', ' a photo of a bird.<EOC>']
+    assert written(episode, 'bird', pretrained.tokenizer) == [' bird<EOC>', ' a photo of a bird.<EOC>']
     assert {part.text for part in episode.support} <= {f' Output: {name}' for name in names.values()}
 
 

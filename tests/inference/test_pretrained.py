@@ -10,10 +10,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from flamingo_jax.inference import decode, search
-from flamingo_jax.inference.pretrained import Pretrained
+from flamingo_jax.inference import decode, remembered, search
+from flamingo_jax.inference import pretrained as pretrained_module
+from flamingo_jax.inference.pretrained import Pretrained, load
 from flamingo_jax.inputs.images import PictureError, to_frames
-from flamingo_jax.inputs.prompts import encode_prompt, is_continued
+from flamingo_jax.inputs.prompts import common_beginning, encode, encode_prompt, is_continued
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo
@@ -129,7 +130,8 @@ def test_beam_search_finds_what_looking_at_everything_finds(pretrained, pictures
     first = np.array(jax.nn.log_softmax(_ban(first[-1], t)))
     best, best_tokens = -np.inf, None
     media, text, _ = pretrained.read([prompt], 2)
-    after, _ = decode.extend(pretrained.model, pretrained.params, media, decode.repeat(text, v), jnp.arange(v)[:, None])
+    model = pretrained.model
+    after, _ = decode.extend(model, pretrained.params, media, decode.fork(model, text, v, 1), jnp.arange(v)[:, None])
     after = np.asarray(after)[:, 0]
     for token in range(v):
         if token in (t.eos, t.eoc):
@@ -163,18 +165,43 @@ def test_decoding_equals_teacher_forcing_where_gated_blocks_act_at_the_tag(pretr
 
     scores = []
     for one in (with_choices(ffw_where_seen=True), at_tag := with_choices(ffw_where_seen=True, only_at_tag=True)):
-        scores.append(one.score(prompts, candidates))
-        for prompt, row in zip(prompts, scores[-1], strict=True):
-            for candidate, score in zip(candidates, row, strict=True):
-                ids = t.encode(candidate, is_continued(prompt, t))
-                logits, length = forward(one, prompt, ids)
-                logp = jax.nn.log_softmax(logits)[np.arange(length - 1, length - 1 + len(ids)), ids]
-                np.testing.assert_allclose(score, logp.sum(), rtol=1e-4)
+        scores.append(_checked_scores(one, prompts, candidates))
     assert (np.abs(scores[0] - scores[1])[[0, 1, 3]] > 1e-3).all() and np.allclose(scores[0][2], scores[1][2])
     answers, beams = at_tag.generate(prompts, max_new_tokens=3), at_tag.generate(prompts, 3, num_beams=2)
     for prompt, answer, beam in zip(prompts, answers, beams, strict=True):
         assert answer == t.decode(greedy(at_tag, prompt, 3, banned)).strip()
         assert beam == beams_of_the_uncached_model(at_tag, prompt, 3, 2, banned)
+
+
+@pytest.mark.long
+def test_decoding_equals_teacher_forcing_with_a_prefix(pretrained, pictures):
+    """The same, where pictures are soft words in the text, one for each token of a tag."""
+    c, t = pretrained.config, pretrained.tokenizer
+    xattn = dataclasses.replace(c.xattn, prefix=True, only_at_tag=True, ffw_where_seen=True, every=c.lm.depth)
+    resampler = dataclasses.replace(c.resampler, latents=len(c.image_tag))
+    model = dataclasses.replace(pretrained.model, config=dataclasses.replace(c, xattn=xattn, resampler=resampler))
+    params = nn.meta.unbox(jax.jit(model.init)(jax.random.key(1)))
+    one = dataclasses.replace(pretrained, model=model, params=params | {'lm': pretrained.params['lm']})
+    prompts, banned = [*prompts_of(pictures)[:3], [pictures[0]]], [t.pad, t.bos]
+    scores = _checked_scores(one, prompts, [' dax<EOC>', ' a wug'])
+    others = _checked_scores(one, [*prompts_of(pictures[::-1])[:3], [pictures[1]]], [' dax<EOC>', ' a wug'])
+    assert (np.abs(scores - others)[[0, 1, 3]] > 1e-4).all()
+    answers, beams = one.generate(prompts, max_new_tokens=3), one.generate(prompts, 3, num_beams=2)
+    for prompt, answer, beam in zip(prompts, answers, beams, strict=True):
+        assert answer == t.decode(greedy(one, prompt, 3, banned)).strip()
+        assert beam == beams_of_the_uncached_model(one, prompt, 3, 2, banned)
+
+
+def _checked_scores(one, prompts, candidates):
+    """The scores of the candidates, which are those of the uncached model."""
+    scores, t = one.score(prompts, candidates), one.tokenizer
+    for prompt, row in zip(prompts, scores, strict=True):
+        for candidate, score in zip(candidates, row, strict=True):
+            ids = t.encode(candidate, is_continued(prompt, t))
+            logits, length = forward(one, prompt, ids)
+            logp = jax.nn.log_softmax(logits)[np.arange(length - 1, length - 1 + len(ids)), ids]
+            np.testing.assert_allclose(score, logp.sum(), rtol=1e-4)
+    return scores
 
 
 def beams_of_the_uncached_model(pretrained, prompt, steps, beams, banned):
@@ -209,6 +236,15 @@ def test_blocks_apart_say_what_their_stacks_say(pretrained, pictures):
         beams.append(search.beam_search(*common, 5, 2, 0.0, ()))
     np.testing.assert_array_equal(*greedy)
     np.testing.assert_array_equal(*beams)
+
+
+@pytest.mark.parametrize(
+    'wrong', [dict(num_beams=0), dict(temperature=-1.0), dict(top_k=-1), dict(top_p=0.0), dict(max_new_tokens=0)]
+)
+def test_numbers_that_mean_nothing_are_refused(pretrained, wrong):
+    ((name, value),) = wrong.items()
+    with pytest.raises(ValueError, match=f'{name}( is)? {value}.* must be '):
+        pretrained.generate([' Output:'], **wrong)
 
 
 @pytest.mark.long
@@ -246,11 +282,104 @@ def test_trunk_and_resampler_run_once_a_picture(pretrained, pictures, monkeypatc
     prompt = [pictures[0], ' Output: dax<EOC>', pictures[1], ' Output:']
     for how in (dict(), dict(num_beams=3), dict(temperature=1.0)):
         seen.clear()
-        pretrained.generate(prompt, max_new_tokens=12, **how)
+        dataclasses.replace(pretrained).generate(prompt, max_new_tokens=12, **how)
         assert seen == [2], 'two pictures, whatever the number of tokens or beams'
     seen.clear()
-    pretrained.score(prompt, [' dax', ' wug', ' mi mi mi'])
+    again = dataclasses.replace(pretrained)
+    again.score(prompt, [' dax', ' wug', ' mi mi mi'])
     assert seen == [2]
+    again.score([prompt, [pictures[2].copy(), *prompt], [PIL.Image.fromarray(pictures[1]), *prompt]], [' dax'])
+    assert seen == [2, 2], 'two of them were not shown before'
+
+
+def shots_of(pictures):
+    """Examples that many prompts begin with: 3 pictures, and more tokens than it takes to share them."""
+    return [item for i in range(3) for item in (pictures[i], ' Output: lo mi lo mi lo<EOC>')]
+
+
+def queries_of(pictures):
+    """What follows them: a picture of its own, of two, without a picture, and one of the examples' pictures again."""
+    return [
+        [pictures[3], ' Output:'],
+        [pictures[4], ' Output: dax<EOC>', pictures[5], ' Output: mi'],
+        ['only text Output:'],
+        [pictures[0], ' Output: a longer one'],
+    ]
+
+
+def every_answer(pretrained, prompts):
+    """Greedy answers, those of beams, the likeliest candidates, and likelihoods."""
+    candidates = [' dax<EOC>', ' a wug', ' mi']
+    return (
+        pretrained.generate(prompts, 5),
+        pretrained.generate(prompts, 5, num_beams=3),
+        pretrained.choose(prompts, [candidates] * len(prompts)),
+        pretrained.score(prompts, candidates),
+    )
+
+
+@pytest.fixture(params=['the last picture', pytest.param('all pictures', marks=pytest.mark.long)])
+def seeing(request, pretrained):
+    """A model whose words see the last picture (paper), or all pictures before them (IDEFICS)."""
+    xattn = dataclasses.replace(pretrained.config.xattn, only_last_image=request.param == 'the last picture')
+    model = dataclasses.replace(pretrained.model, config=dataclasses.replace(pretrained.config, xattn=xattn))
+    return dataclasses.replace(pretrained, model=model)
+
+
+def test_examples_that_prompts_share_are_read_once(seeing, pictures, monkeypatch):
+    shots = shots_of(pictures)
+    prompts = [[*shots, *query] for query in queries_of(pictures)]
+    monkeypatch.setattr(remembered, 'WORTHWHILE', 10**9)
+    *expected, likelihoods = every_answer(dataclasses.replace(seeing), prompts)
+    assert len(set(expected[0])) > 1
+
+    monkeypatch.setattr(remembered, 'WORTHWHILE', 16)
+    read, seen, prefill = [], [], pretrained_module._prefill
+
+    def counting(model, params, media, tokens, valid, *more):
+        read.append(tokens.shape[0])
+        return prefill(model, params, media, tokens, valid, *more)
+
+    resample = decode._resample
+    monkeypatch.setattr(pretrained_module, '_prefill', counting)
+    monkeypatch.setattr(decode, '_resample', lambda m, p, images: seen.append(len(images)) or resample(m, p, images))
+    sharing = dataclasses.replace(seeing)
+    *answers, scores = every_answer(sharing, prompts)
+    assert answers == expected
+    np.testing.assert_allclose(scores, likelihoods, rtol=1e-4)
+    assert read == [1, 4, 4, 4, 4], 'the examples once, then each time the four queries'
+    assert sum(seen) == 6, 'each of six pictures once'
+
+    # Prompts that come one at a time share what the model was told to remember.
+    read.clear()
+    alone = dataclasses.replace(seeing)
+    alone.remember(shots)
+    assert [alone.generate(prompt, 5) for prompt in prompts] == expected[0]
+    assert [alone.generate(prompt, 5, num_beams=3) for prompt in prompts] == expected[1]
+    for prompt, answer in zip(prompts[:2], expected[0], strict=False):  # What is kept is not used up.
+        assert [written.text for written in alone.write(prompt, 5)][-1] == answer
+    assert alone._beginnings.of([encode(prompts[0], alone.tokenizer)]).prompt.same(encode(shots, alone.tokenizer))
+
+
+def test_what_prompts_begin_with_ends_where_they_differ(pretrained, pictures):
+    t, shots = pretrained.tokenizer, shots_of(pictures)
+
+    def common(*prompts):
+        prompts = [encode(prompt, t) for prompt in prompts]
+        first = prompts[0].first(length := common_beginning(prompts, t))
+        assert all(prompt.begins_with(first) for prompt in prompts)
+        return length, len(first.pictures)
+
+    length = len(encode(shots, t).tokens)
+    queries = queries_of(pictures)
+    assert common([*shots, *queries[0]], [*shots, *queries[1]]) == (length, 3)
+    assert common([*shots, *queries[0]], [*shots, *queries[2]]) == (length, 3)
+    assert common([*shots, pictures[3], ' one'], [*shots, pictures[3], ' other']) == (length, 3), 'an open chunk'
+    other = [pictures[0], shots[1], pictures[5], *shots[3:]]
+    assert common([*shots, *queries[0]], [*other, *queries[0]]) == (len(encode(shots[:2], t).tokens), 1)
+    assert common(shots, shots)[1] == 2, 'at least one token is left'
+    assert common(['only text Output:'], ['only text of another kind'])[1] == 0
+    assert common(['a'], ['b']) == (len(t.begin), 0)
 
 
 def test_frames_of_a_video_and_a_still_in_one_prompt(pretrained, pictures):
@@ -309,8 +438,18 @@ def test_a_mesh_answers_as_one_device(pretrained, pictures, shape, monkeypatch):
     assert chosen == scores.argmax(axis=1).tolist()
     np.testing.assert_allclose(logits, pretrained.logits(images, tokens), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(features, pretrained.features(frames), rtol=1e-4, atol=1e-4)
-    rows = on_mesh.read(on_mesh._fill(prompts), 4)[2]
-    assert {shard.data.shape[0] for shard in rows.addressable_shards} == {1}  # Each device has its rows.
+    # Each device has its rows, of the pictures and of the text.
+    media, text, rows = on_mesh.read(on_mesh._fill(prompts), 4)
+    assert {shard.data.shape[0] for shard in rows.addressable_shards} == {1}
+    for stack in jax.tree.leaves((media.keys_values, text.cache)):
+        assert {shard.data.shape[1] for shard in stack.addressable_shards} == {1}
+    # Examples that they share are on each device once.
+    monkeypatch.setattr(remembered, 'WORTHWHILE', 16)
+    shared = [[*shots_of(pictures), *query] for query in queries_of(pictures)[:3]]
+    assert every_answer(on_mesh, shared)[:3] == every_answer(pretrained, shared)[:3]
+    (kept,) = on_mesh._beginnings._kept
+    for stack in jax.tree.leaves((kept.media.keys_values, kept.text.cache)):
+        assert {shard.data.shape[1] for shard in stack.addressable_shards} == {1}
 
 
 def test_stop_cuts_the_answer(pretrained, pictures):
@@ -339,3 +478,10 @@ def test_bad_prompts_say_what_is_wrong(pretrained, pictures, tmp_path):
         pretrained.logits(np.zeros((1, 1, 1, 16, 16, 3), np.uint8), np.array([tags + tags]))
     with pytest.raises(ValueError, match='need 2 lists of candidates'):
         pretrained.score([[' a'], [' b']], [[' x'], [' y'], [' z']])
+
+
+@pytest.mark.parametrize('content', [b'', b'{"model": ', b'[]', b'{"frozen_paths": 3}', b'\xff\xfe'])
+def test_a_damaged_run_json_is_named_with_the_remedy(tmp_path, content):
+    (tmp_path / 'run.json').write_bytes(content)
+    with pytest.raises(ValueError, match='run.json is damaged .* start the training command again'):
+        load(tmp_path)

@@ -106,6 +106,24 @@ def test_no_text_of_a_data_set_becomes_a_token_with_a_role(json_file, sentencepi
     assert not set(Tokenizer(sentencepiece).encode('a</s><s><pad>', marks=False)) & {0, 2, 3}
 
 
+def test_a_literal_text_is_its_characters(json_file, sentencepiece):
+    text = 'a<|end|> <EOC><image>b'
+    for tokenizer in (Tokenizer(json_file, 'token'), Tokenizer(json_file), Tokenizer(sentencepiece, 'token')):
+        quoted = tokenizer.literal(text)
+        ids = tokenizer.encode(quoted)
+        assert tokenizer.decode(ids) == text and max(ids) < tokenizer.vocab_size and not set(ids) & {*tokenizer.ends}
+        assert tokenizer.literal(' Output: dax') == ' Output: dax'
+        assert tokenizer.encode(tokenizer.literal(quoted)) == ids
+    # Where the tag is plain text, it is written by other tokens, also in the middle of a text.
+    tokenizer = Tokenizer(sentencepiece, 'text')
+    ids = tokenizer.encode(tokenizer.literal('<image>') + '<EOC>')
+    assert tuple(ids[: len(tokenizer.image_tag)]) != tokenizer.image_tag and ids[-1] == tokenizer.eoc
+    assert tokenizer.decode(ids) == '<image><EOC>'
+    one_by_one = Tokenizer(json_file, 'text')  # No letters are merged, so that there is one way to write it.
+    with pytest.raises(ValueError, match='cannot write <image> as text'):
+        one_by_one.encode(one_by_one.literal(text))
+
+
 def test_nothing_before_a_text_where_the_model_was_trained_so(json_file):
     fields = json.loads(json_file) | dict(post_processor=None)
     tokenizer = Tokenizer(json.dumps(fields).encode())

@@ -56,7 +56,7 @@ def test_cross_attention_needs_the_other_parts(config):
         dataclasses.replace(config, resampler=None)
     with pytest.raises(ValueError, match='has the width of the trunk, 24, not 16'):
         dataclasses.replace(config, resampler=dataclasses.replace(config.resampler, projects=False))
-    with pytest.raises(ValueError, match="'pooling', not 'average'"):
+    with pytest.raises(ValueError, match="'pooling' or 'qformer', not 'average'"):
         dataclasses.replace(config.resampler, kind='average')
     with pytest.raises(ValueError, match='only_at_tag needs an image_tag'):
         dataclasses.replace(config, image_tag=(), xattn=dataclasses.replace(config.xattn, only_at_tag=True))

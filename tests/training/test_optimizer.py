@@ -1,3 +1,4 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,8 +7,13 @@ import pytest
 
 from flamingo_jax.inference.run import read_latest
 from flamingo_jax.model.config import FlamingoConfig
+from flamingo_jax.model.flamingo import Flamingo
+from flamingo_jax.model.vision.beit import BEiTConfig
+from flamingo_jax.model.vision.efficientnet import EfficientNetConfig
+from flamingo_jax.model.vision.nfnet import NFNetConfig
+from flamingo_jax.model.vision.vit import ViTConfig
 from flamingo_jax.training.checkpoint import Checkpoints
-from flamingo_jax.training.optimizer import OptimizerConfig, make_optimizer, schedule
+from flamingo_jax.training.optimizer import OptimizerConfig, _clip, is_stacked, make_optimizer, schedule
 from flamingo_jax.training.progress import Skipped
 from flamingo_jax.training.state import TrainState
 
@@ -114,3 +120,54 @@ def test_gradients_are_clipped_by_their_global_norm(params):
     unit = jax.tree.map(lambda x: x / optax.global_norm(large), large)
     for a, b in zip(*(jax.tree.leaves(second(first)) for first in (large, unit)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_contrastive_pretraining_ends_at_zero_in_a_line():
+    rate = schedule(OptimizerConfig(learning_rate=1e-3, warmup_steps=0, decay='linear', final_fraction=0.0), 100)
+    for step, expected in ((0, 1e-3), (25, 7.5e-4), (100, 0.0)):
+        assert float(rate(step)) == pytest.approx(expected, rel=1e-5, abs=1e-12)
+    with pytest.raises(ValueError, match="'cosine' or 'linear', not 'step'"):
+        schedule(OptimizerConfig(decay='step'), 100)
+
+
+def test_a_trunk_is_clipped_channel_by_channel_and_block_by_block():
+    """AGC (Brock et al. 2021, equation 3): a channel's gradient is at most 0.01 of its weights; the rest by `clip`."""
+    rng = np.random.default_rng(0)
+    kernel, grad = (rng.standard_normal((3, 2, 2, 4, 5)).astype(np.float32) for _ in range(2))
+    grad[0] *= 1e-4  # Small enough to stay, if it is not mixed with the other blocks.
+    params = {
+        'vision': {'trunk': {'rest_0': {'kernel': kernel}, 'stem': {'kernel': kernel[1]}}},
+        'lm': {'w': kernel[0]},
+    }
+    grads = {'vision': {'trunk': {'rest_0': {'kernel': grad}, 'stem': {'kernel': grad[1]}}}, 'lm': {'w': grad[1]}}
+    clipped, _ = _clip(OptimizerConfig(clip=10.0, clip_trunk=0.01)).update(grads, optax.EmptyState(), params)
+
+    def norms(x):
+        return np.sqrt((x.reshape(-1, x.shape[-1]) ** 2).sum(axis=0))
+
+    stack = clipped['vision']['trunk']['rest_0']['kernel']
+    np.testing.assert_array_equal(stack[0], grad[0])
+    for i in (1, 2):
+        np.testing.assert_allclose(stack[i], grad[i] * 0.01 * norms(kernel[i]) / norms(grad[i]), rtol=1e-5)
+    np.testing.assert_allclose(clipped['vision']['trunk']['stem']['kernel'], stack[1], rtol=1e-6)
+    whole = np.sqrt((grad[1] ** 2).sum())
+    np.testing.assert_allclose(clipped['lm']['w'], grad[1] * min(1, 10 / whole), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    'vision',
+    [
+        NFNetConfig(depths=(1, 2, 1, 2), widths=(32, 16, 16, 16), group_width=8, final_width=16, resolution=32),
+        ViTConfig(width=8, depth=2, heads=2, ffw_width=8, patch=8, resolution=16),
+        BEiTConfig(width=8, depth=2, heads=2, ffw_width=8, patch=8, resolution=16),
+        EfficientNetConfig(stages=((1, 3, 1, 1, 8), (1, 3, 2, 2, 8)), stem_width=8, head_width=24, resolution=16),
+    ],
+    ids=lambda vision: vision.family,
+)
+def test_stacks_of_blocks_are_known_by_their_names(vision):
+    model = Flamingo(FlamingoConfig(vision=vision, image_size=vision.resolution))
+    boxed = jax.eval_shape(model.init, jax.random.key(0))['vision']
+    boxes = jax.tree_util.tree_leaves_with_path(boxed, is_leaf=lambda x: isinstance(x, nn.meta.AxisMetadata))
+    for path, box in boxes:
+        named = any(is_stacked(jax.tree_util.keystr((part,), simple=True)) for part in path)
+        assert named == (box.names[:1] == ('layers',)), path

@@ -6,6 +6,8 @@
 const $ = id => document.getElementById(id)
 const about = await (await fetch('about')).json()
 const KEPT = 'strip' // Name in this tab's session storage, with which the strip survives a reload.
+const LINK = '#strip=' // Begins the fragment of a link that holds a strip. A browser sends no fragment to a server.
+const LINK_LENGTH = 1_000_000 // Most characters of a link: Firefox opens no address of more than 2**20.
 const VARIANTS = ['model', 'shuffled', 'without']
 const METHODS = {greedy: [], sampling: ['temperature', 'top_k', 'top_p', 'seed'], beams: ['num_beams']}
 
@@ -245,6 +247,43 @@ async function openStrip(file) {
   }
 }
 
+// A strip as a link: its JSON, compressed, in base64url.
+async function toLink(strip) {
+  const packed = new Blob([JSON.stringify(strip)]).stream().pipeThrough(new CompressionStream('deflate-raw'))
+  const bytes = new Uint8Array(await new Response(packed).arrayBuffer())
+  const binary = Array.from(bytes, byte => String.fromCharCode(byte)).join('')
+  return location.origin + location.pathname + LINK +
+    btoa(binary).replaceAll('+', '-').replaceAll('/', '_').replaceAll('=', '')
+}
+
+// Opens the strip of the page's own address, if it holds one, and takes it out of the address: a reload then shows the
+// strip as it was changed since. True if it did.
+async function openLink() {
+  if (!location.hash.startsWith(LINK)) return false
+  const text = location.hash.slice(LINK.length)
+  history.replaceState(null, '', location.pathname)
+  try {
+    const bytes = Uint8Array.from(atob(text.replaceAll('-', '+').replaceAll('_', '/')), c => c.charCodeAt(0))
+    const unpacked = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('deflate-raw'))
+    useFile(JSON.parse(await new Response(unpacked).text()))
+    clearAnswers()
+    return true
+  } catch {
+    notice('The link does not hold a whole strip. Copy it again, or open the strip from a file.')
+    return false
+  }
+}
+
+$('link').onclick = async () => {
+  const link = await toLink(asFile())
+  if (link.length > LINK_LENGTH) {
+    notice(`The strip is too large for a link: ${(link.length / 1e6).toFixed(1)} million characters, and browsers open about 1 million. Save it as a file.`)
+    return
+  }
+  await copy(link, 'The link is copied. It holds the whole strip, pictures too.')
+}
+addEventListener('hashchange', openLink)
+
 function download(name, url) {
   Object.assign(document.createElement('a'), {download: name, href: url}).click()
 }
@@ -352,10 +391,7 @@ function showCode() {
 }
 
 for (const button of document.querySelectorAll('[data-copy]')) {
-  button.onclick = async () => {
-    await navigator.clipboard.writeText($(button.dataset.copy).textContent)
-    say('Copied.')
-  }
+  button.onclick = () => copy($(button.dataset.copy).textContent, 'Copied.')
 }
 
 // ---- Asking ------------------------------------------------------------------------------------------------------
@@ -586,6 +622,15 @@ function clearAnswers() {
   $('blocks').replaceChildren()
 }
 
+async function copy(text, done) {
+  try {
+    await navigator.clipboard.writeText(text)
+    say(done)
+  } catch (error) {
+    notice(`The browser does not let the page copy: ${error.message}`)
+  }
+}
+
 function say(text) {
   $('status').textContent = text
 }
@@ -602,8 +647,10 @@ function notice(text) {
 for (const input of [...fields(), $('candidates')]) input.addEventListener('input', changed)
 addEventListener('pagehide', keep)
 $('model').textContent = `${about.checkpoint}, a context of ${about.context} tokens`
-try {
-  useFile(JSON.parse(sessionStorage.getItem(KEPT)))
-} catch {
-  setCards([])
+if (!await openLink()) {
+  try {
+    useFile(JSON.parse(sessionStorage.getItem(KEPT)))
+  } catch {
+    setCards([])
+  }
 }

@@ -44,7 +44,7 @@ class GimpFilters(Benchmark):
     ways: int = 2  # Filters in a prompt.
 
     may_answer: ClassVar[tuple[str, ...]] = ('ranked',)
-    retrieval: ClassVar[bool] = False
+    may_support: ClassVar[tuple[str, ...]] = ('random',)
 
     def read(self, folder: pathlib.Path, split: str) -> Iterator[Item]:
         """The results of all filters that have two or more, by page; an id is a picture's path in the manual.

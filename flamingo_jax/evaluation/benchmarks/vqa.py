@@ -6,7 +6,7 @@ Also the format of VQA's own files, in which questions and annotations are two f
 import dataclasses
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from flamingo_jax.evaluation import metrics
 from flamingo_jax.evaluation.benchmark import Benchmark, Item, Shown
@@ -20,6 +20,8 @@ class VQA(Benchmark):
 
     query_split: str = 'val'
     accuracy: str = 'vqa_accuracy'  # Or another version in metrics/, such as vqa_accuracy_2016.
+
+    ids_of_all_splits: ClassVar[bool] = True
 
     def metric(self, predictions: Mapping[str, str], references: Mapping[str, Any]) -> metrics.Scored:
         """VQA accuracy, in the version of the field `accuracy`."""

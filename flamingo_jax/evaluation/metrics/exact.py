@@ -5,12 +5,16 @@ from typing import Any
 
 import numpy as np
 
+from flamingo_jax.evaluation.metrics import texts
 
-def score(predictions: Mapping[Any, str], references: Mapping[Any, Sequence[str]]) -> tuple[float, dict[Any, float]]:
-    """The share of answers that match; each reference is a sequence of right answers."""
-    each = {
-        id: float(any(same_answer(predictions[id], reference) for reference in references[id])) for id in references
-    }
+
+def score(predictions: Mapping[Any, Any], references: Mapping[Any, Sequence[str]]) -> tuple[float, dict[Any, float]]:
+    """The share of answers that match; each reference is a sequence of right answers.
+
+    ValueError if a prediction is not a text.
+    """
+    answers = zip(references, texts(predictions, references), strict=True)
+    each = {id: float(any(same_answer(answer, truth) for truth in references[id])) for id, answer in answers}
     return float(np.mean(list(each.values()))), each
 
 

@@ -11,7 +11,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flamingo_jax.evaluation.english import nltk
+from flamingo_jax.evaluation.english import REMEDY, nltk
 from flamingo_jax.evaluation.metrics import texts, vqa_accuracy
 from flamingo_jax.evaluation.metrics.vqa_accuracy import Entry
 
@@ -64,7 +64,7 @@ def stem(answer: str) -> str:
     try:
         import inflection
     except ImportError as error:
-        raise ImportError("This metric needs inflection: pip install 'flamingo_jax[english]'.") from error
+        raise ImportError(f'This metric needs inflection, NLTK and its data. Fetch them once: {REMEDY}') from error
     words = []
     for word, tag in nltk().pos_tag(nltk().word_tokenize(answer)):
         if word in STEMS:

@@ -7,10 +7,14 @@ frozen trunk's features were computed before (`python -m flamingo_jax.features`)
 import collections
 import copy
 import dataclasses
+import functools
+import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from flamingo_jax.inputs import augment
 from flamingo_jax.inputs.images import Frames, PictureFormat, to_frames
 from flamingo_jax.inputs.sources.array_record import open_split
 from flamingo_jax.inputs.sources.features import Features
@@ -38,7 +42,7 @@ class PictureSet:
       pictures: the pictures of the chosen styles.
       by_concept: concept -> its pictures.
       blank: an empty picture, with the shape and dtype of what `frames` returns.
-      views: number of views of each picture; 1 unless features of more were computed.
+      views: number of views of each picture.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class PictureSet:
         features: str = '',
         frames: int = 1,
         stills: bool = False,
+        views: int = 1,
     ):
         """Opens a split.
 
@@ -61,6 +66,7 @@ class PictureSet:
           features: folder written by the features command; '' reads pixels.
           frames: keep only pictures with this number of frames: all pictures of a row have one shape.
           stills: show only the first frame of a clip.
+          views: views of each picture if pixels are read: itself and random ones. Features have their own.
 
         Raises:
           FileNotFoundError, ValueError: there is no such data set, split or style, or the features are of another data
@@ -68,11 +74,13 @@ class PictureSet:
         """
         self._records, self._format = open_split(path, split), pictures
         self._shown = slice(1 if stills else None)
+        self._read = bool(features), stills, dataclasses.asdict(pictures)  # How pictures are read.
+        self._digest = functools.cache(self._digest_of)
         self._features = (
             Features(features, split, self._records, pictures=pictures, frames=frames) if features else None
         )
         self.blank = pictures.blank(frames, bool(features))[self._shown]
-        self.views = self._features.views if self._features else 1
+        self.views = self._features.views if self._features else views
         found = []
         for index in range(len(self._records)):
             record = self._records[index]
@@ -119,8 +127,17 @@ class PictureSet:
         else:
             encoded = list(self._records[picture.index]['frames'])[self._shown]
             frames = to_frames(encoded, self._format.size, self._format.fit)
+            if view:  # As `flamingo_jax.features` makes it.
+                frames = augment.view(frames, np.random.default_rng((picture.index, view)))
         # A reversed loop still begins with the first frame, so that its ends do not reveal the direction.
         return np.concatenate([frames[:1], frames[:0:-1]]) if picture.backward else frames
+
+    def identity(self, picture: Picture) -> list[Any]:
+        """What `frames` depends on, as JSON."""
+        return [self._digest(picture.index), picture.backward, *self._read]
+
+    def _digest_of(self, index: int) -> str:
+        return hashlib.sha256(b''.join(self._records[index]['frames'])).hexdigest()
 
     def encoded(self, picture: Picture) -> bytes:
         """The first frame's encoded bytes, for reports."""

@@ -1,0 +1,180 @@
+"""Queries a second of an evaluation, against OpenFlamingo's own loop on the same weights, in one run.
+
+    python benchmarks/evaluation.py --out=FILE.json [--peers=open_flamingo,idefics] [--shots=4,32] [--queries=8]
+
+Needs the extra `parity` and open-flamingo==2.0.1 (.ci/run). The task is VQAv2's: pictures of 640 x 480 pixels, answers
+of 5 tokens by 3 beams. The models have random parameters: an LM of width 768 with 12 layers and 32,000 tokens, a gated
+block before every second, a ViT-S/16 at 224 pixels.
+
+Each side runs in processes of its own, which take turns. A process asks two sets of queries: the first is cold (for us,
+everything is compiled), the second is warm.
+
+    random    other examples for each query, as in the paper. Ours is asked the very prompts of the other side, and must
+              give the same answers. It reads a picture that it has seen before only once.
+    fixed     the same examples for all queries, which ours reads once. The other side reads all examples with each
+              query, whichever they are, so its time is that of the random ones.
+
+A ratio is theirs / ours in seconds per query. The IDEFICS of transformers 5 runs its resampler for each token, which
+that of transformers 4.57 did not; the version is written beside the figures.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+ROOT = pathlib.Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+SUPPORT, WORDS, DEPTH, EVERY = 128, 31_996, 12, 2
+SIZES = dict(hidden_size=768, num_attention_heads=12, intermediate_size=2048, max_position_embeddings=2048)
+PASSES = ('cold', 'warm')
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def several(kind: type, text: str) -> dict[str, Any]:
+        return dict(type=lambda value: [kind(part) for part in value.split(',')], default=text)
+
+    parser.add_argument('--out', type=pathlib.Path, required=True, help='JSON file of all figures')
+    parser.add_argument('--peers', **several(str, 'open_flamingo'))
+    parser.add_argument('--shots', **several(int, '4,32'))
+    parser.add_argument('--queries', type=int, default=8, help='of each of the two sets')
+    parser.add_argument('--batch', type=int, default=8)
+    parser.add_argument('--side', default='', help='what a process of this command does: make, theirs or ours')
+    parser.add_argument('--folder', type=pathlib.Path, help='for such a process')
+    return parser.parse_args()
+
+
+def make(peer: str, folder: pathlib.Path, queries: int) -> Any:
+    """Writes the data and our bundle; returns the original as its suite asks it. Always the same."""
+    from flamingo_jax import convert
+    from tests import peers
+    from tests.evaluation import open_flamingo_suite as suite
+
+    data = folder / 'data'
+    if not data.is_dir():
+        texts = suite.write_vqav2(data, 2 * queries, SUPPORT, size=(640, 480))
+        (folder / 'texts.json').write_text(json.dumps(texts))
+    texts = json.loads((folder / 'texts.json').read_text())
+    if peer == 'open_flamingo':
+        vision = dict(image_size=224, layers=12, width=384, head_width=64, patch_size=16)
+        sizes = SIZES | dict(num_key_value_heads=12)
+        model, _ = peers.open_flamingo(folder, 'llama', EVERY, DEPTH, 0, words=WORDS, sizes=sizes, vision=vision)
+        suite.write_tokenizer(folder / 'lm' / 'tokenizer.json', WORDS + 4, texts, begin=True)
+        if not (folder / 'bundle').is_dir():
+            files = (str(folder / name) for name in ('checkpoint.pt', 'lm', 'clip.pt', 'bundle'))
+            convert.open_flamingo(*files, heads=6)
+        return suite.OpenFlamingo(model, folder / 'lm', 224)
+    vision = dict(embed_dim=384, image_size=224, intermediate_size=1536, patch_size=16, num_hidden_layers=12)
+    perceiver = dict(resampler_n_latents=64, resampler_depth=6, resampler_n_heads=16, resampler_head_dim=96)
+    vision |= dict(num_attention_heads=6)
+    how = dict(every=EVERY, depth=DEPTH, words=WORDS, sizes=SIZES, vision=vision, perceiver=perceiver)
+    model = peers.idefics(folder / 'source', **how)
+    suite.write_tokenizer(folder / 'source' / 'tokenizer.json', WORDS + 4, texts, begin=True)
+    if not (folder / 'bundle').is_dir():
+        convert.idefics(str(folder / 'source'), str(folder / 'bundle'))
+    return suite.Idefics(model, folder / 'source', 224)
+
+
+def theirs(peer: str, folder: pathlib.Path, shots: int, queries: int, batch: int) -> dict[str, Any]:
+    """Seconds of its loop for each of two sets of queries, its answers and its examples."""
+    from tests.evaluation import open_flamingo_suite as suite
+
+    original, out = make(peer, folder, queries), []
+    outputs = original.get_outputs
+    for number in range(len(PASSES)):
+        begins = []
+
+        def timed(*args, begins=begins, **kwargs):  # The loop alone, without the data sets' opening.
+            begins.append(time.perf_counter())
+            return outputs(*args, **kwargs)
+
+        original.get_outputs = timed
+        half = range(number * queries, (number + 1) * queries)
+        answers, drawn = suite.run(original, folder / 'data', 'vqav2', shots, batch, SUPPORT, half)
+        out.append(dict(seconds=time.perf_counter() - begins[0], answers=answers, drawn=drawn))
+    return dict(passes=out)
+
+
+def ours(peer: str, folder: pathlib.Path, shots: int, queries: int, batch: int, support: str) -> dict[str, Any]:
+    """Seconds of the same queries by `measure`, and the answers."""
+    from experiments.evaluate import vqav2
+    from flamingo_jax import memory
+    from flamingo_jax.evaluation.benchmarks.vqav2 import VQAv2
+    from flamingo_jax.evaluation.pools import Pools
+    from flamingo_jax.evaluation.setting import measure
+    from flamingo_jax.evaluation.task import make as make_task
+    from flamingo_jax.inference import pretrained
+    from tests.evaluation.test_peers_suite import DRAWN, IDEFICS, DrawnVQAv2
+
+    memory.keep_freed()
+    passes = json.loads((folder / f'theirs_{shots}.json').read_text())['passes']
+    model = pretrained.load(folder / 'bundle')
+    c = vqav2.get_config('open_flamingo')
+    c.data, c.batch_size = str(folder / 'data'), batch
+    task = c.tasks.vqav2
+    if peer == 'idefics':
+        task.prompts.update(IDEFICS)
+    task.shots, task.support, task.support_size, task.controls = (shots,), (support,), 0, False
+    task.asks = VQAv2 if support == 'fixed' else DrawnVQAv2
+    asked = make_task('vqav2', task.to_dict(), Pools(model, c))
+    every, out = asked._queries, []
+    for one in passes:
+        DRAWN.clear()
+        DRAWN.update(one['drawn'])
+        asked._queries = [item for item in every if item.id in one['drawn']]
+        asked._order = range(queries)
+        begin = time.perf_counter()
+        row, _ = measure(c, model, asked, shots, support, 'open-ended', lambda _: None)
+        answers = {id: query['answer'] for id, query in row.queries.items()}
+        out.append(dict(seconds=time.perf_counter() - begin, answers=answers))
+    return dict(passes=out)
+
+
+def main() -> None:
+    """Runs both sides, and prints and writes the figures."""
+    a = parse()
+    if a.side:
+        peer, shots = a.peers[0], a.shots[0] if a.shots else 0
+        common = peer, a.folder, shots, a.queries, a.batch
+        made = theirs(*common) if a.side == 'theirs' else ours(*common, a.side)
+        a.out.write_text(json.dumps(made))
+        return
+
+    import jax
+    import torch
+    import transformers
+
+    figures = dict(cores=os.cpu_count(), jax=jax.__version__, torch=torch.__version__, cases={})
+    figures['transformers'] = transformers.__version__
+    for peer in a.peers:
+        with tempfile.TemporaryDirectory() as folder:
+            for shots in a.shots:
+                found = {}
+                for side in ('theirs', 'random', 'fixed'):
+                    file = pathlib.Path(folder, f'{side}_{shots}.json')
+                    line = [sys.executable, __file__, f'--side={side}', f'--folder={folder}', f'--out={file}']
+                    line += [f'--peers={peer}', f'--shots={shots}', f'--queries={a.queries}', f'--batch={a.batch}']
+                    subprocess.run(line, check=True, env=os.environ | dict(OMP_WAIT_POLICY='passive'))
+                    found[side] = json.loads(file.read_text())['passes']
+                for number, name in enumerate(PASSES):
+                    seconds = {side: passes[number]['seconds'] / a.queries for side, passes in found.items()}
+                    expected, got = (found[side][number]['answers'] for side in ('theirs', 'random'))
+                    same = sum(got[id] == answer.strip() for id, answer in expected.items()) / a.queries
+                    ratios = {side: seconds['theirs'] / seconds[side] for side in ('random', 'fixed')}
+                    case = f'{peer}, {shots} shots, {name}'
+                    figures['cases'][case] = dict(seconds=seconds, same_answers=same, ratios=ratios)
+                    print(case, figures['cases'][case], flush=True)
+                    a.out.write_text(json.dumps(figures, indent=2) + '\n')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,156 @@
+"""Retrieval by two towers, both ways, on the captions of a benchmark (paper, table 9).
+
+    c.tasks.texts = task(TextsOfPictures, of=COCO)       which of all captions belongs to a picture
+    c.tasks.pictures = task(PicturesOfTexts, of=COCO)    which of all pictures belongs to a caption
+
+The candidates are those of the whole split, whatever the number of questions that are asked.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from flamingo_jax.evaluation.benchmark import Benchmark, Files, Item
+from flamingo_jax.evaluation.metrics import recall
+from flamingo_jax.evaluation.pools import Pools
+from flamingo_jax.evaluation.task import Task
+from flamingo_jax.few_shot.episode import Episode, Part
+from flamingo_jax.inference.pretrained import Pretrained
+from flamingo_jax.inputs.prompts import Prompt
+
+AT = {'recall at 1': 1, 'recall at 5': 5, 'recall at 10': 10}
+
+
+@dataclasses.dataclass
+class Retrieval(Task):
+    """What both directions share."""
+
+    of: type[Benchmark] | None = None  # A benchmark of captions.
+    # Text before each caption. Those of the training began with a space, or half of them did (`Documents.space`).
+    form: str = ' {caption}'
+    shots: tuple[int, ...] = (0,)
+    answers: tuple[str, ...] = tuple(AT)
+    controls: bool = False
+    support_split: str = ''
+
+    may_answer: ClassVar[tuple[str, ...]] = tuple(AT)
+    metric = staticmethod(recall.score)
+
+    def prepare(self, pools: Pools) -> None:
+        """Reads the captions and checks that every picture exists."""
+        if self.of is None:
+            raise ValueError('it has no benchmark to retrieve from. Set `of` to a class of evaluation/benchmarks/.')
+        if set(self.shots) != {0}:
+            raise ValueError('two towers see no examples. Set shots to (0,).')
+        items = list(self.of().read(pathlib.Path(self.data or pools.data).expanduser(), self.query_split))
+        if bad := [item.id for item in items if not item.references or item.file is None]:
+            raise ValueError(
+                f'{len(bad)} of {len(items)} items of the split {self.query_split!r} have no caption or no picture, '
+                f'{bad[0]} for one.'
+            )
+        if missing := [item.file for item in items if not item.file.is_file()]:
+            raise FileNotFoundError(
+                f'Task {self.name}: the picture {missing[0]} is missing, and {len(missing) - 1} more.'
+            )
+        self.items: list[Item] = items
+        self.pictures = tuple(item.id for item in items)
+        # A caption of two pictures is one candidate, which is right for both.
+        self.captions = tuple(dict.fromkeys(caption for item in items for caption in item.references))
+        self.files = Files(pools.pictures, 1, 1.0)
+        self._vectors: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._order = np.random.default_rng(0).permutation(self._queries)
+
+    @property
+    def _queries(self) -> int:
+        raise NotImplementedError
+
+    def number(self, episodes: int) -> int:
+        return min(episodes, self._queries)
+
+    def chance(self, episode: Episode) -> float | None:
+        """None: it depends on k, and is next to nothing."""
+        return None
+
+    def answering(self, answers: str, max_new_tokens: int, num_beams: int) -> 'Nearest':
+        return Nearest(self, AT[answers])
+
+    def vectors(self, model: Pretrained) -> tuple[np.ndarray, np.ndarray]:
+        """The vectors of all pictures and of all captions; computed once."""
+        if id(model) not in self._vectors:
+            texts = model.text_vectors([self.form.format(caption=caption) for caption in self.captions])
+            self._vectors[id(model)] = model.picture_vectors([self.files.frames(i.picture) for i in self.items]), texts
+        return self._vectors[id(model)]
+
+
+@dataclasses.dataclass
+class TextsOfPictures(Retrieval):
+    """Which of all captions belongs to a picture."""
+
+    @property
+    def _queries(self) -> int:
+        return len(self.items)
+
+    def episode(self, i: int, shots: int, support: str, answers: str, seed: int) -> Episode:
+        """The i-th picture in random order."""
+        item = self.items[self._order[i]]
+        query = (Part(item.picture, self.files, ''),)
+        return Episode((), query, item.references[0], references=item.references, id=item.id)
+
+    def found(self, model: Pretrained, ids: Sequence[str], k: int) -> list[list[str]]:
+        """The k captions nearest to each picture."""
+        pictures, texts = self.vectors(model)
+        place = {id: i for i, id in enumerate(self.pictures)}
+        return _nearest(pictures[[place[id] for id in ids]], texts, self.captions, k)
+
+
+@dataclasses.dataclass
+class PicturesOfTexts(Retrieval):
+    """Which of all pictures belongs to a caption."""
+
+    @property
+    def _queries(self) -> int:
+        return len(self.captions)
+
+    def episode(self, i: int, shots: int, support: str, answers: str, seed: int) -> Episode:
+        """The i-th caption in random order."""
+        caption = self.captions[self._order[i]]
+        right = tuple(item.id for item in self._with(caption))
+        return Episode((), (Part(None, self.files, caption),), right[0], references=right, id=caption)
+
+    def _with(self, caption: str) -> list[Item]:
+        if not hasattr(self, '_of_caption'):
+            self._of_caption: dict[str, list[Item]] = {}
+            for item in self.items:
+                for one in item.references:
+                    self._of_caption.setdefault(one, []).append(item)
+        return self._of_caption[caption]
+
+    def found(self, model: Pretrained, ids: Sequence[str], k: int) -> list[list[str]]:
+        """The k pictures nearest to each caption."""
+        pictures, texts = self.vectors(model)
+        place = {caption: i for i, caption in enumerate(self.captions)}
+        return _nearest(texts[[place[id] for id in ids]], pictures, self.pictures, k)
+
+
+@dataclasses.dataclass(frozen=True)
+class Nearest:
+    """The k candidates nearest to a query."""
+
+    task: Any
+    k: int
+
+    def __call__(self, model: Pretrained, prompts: Sequence[Prompt], episodes: Sequence[Episode]) -> list[list[str]]:
+        """The candidates of each query, the nearest first."""
+        return self.task.found(model, [episode.id for episode in episodes], self.k)
+
+    def room(self, model: Pretrained, prompt: Prompt, episode: Episode) -> int:
+        """No tokens: nothing is written after a prompt."""
+        return 0
+
+
+def _nearest(queries: np.ndarray, candidates: np.ndarray, names: Sequence[str], k: int) -> list[list[str]]:
+    order = np.argsort(-queries @ candidates.T, axis=1, kind='stable')[:, :k]
+    return [[names[i] for i in row] for row in order]

@@ -1,0 +1,76 @@
+"""What a model has read and will read again: the pictures of examples, and the beginnings that prompts share."""
+
+import collections
+from collections.abc import Callable, Hashable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from flamingo_jax.inference.decode import Text
+from flamingo_jax.inputs.prompts import Encoded, common_beginning
+from flamingo_jax.inputs.tokenizer import Tokenizer
+from flamingo_jax.model.flamingo import Media
+
+PICTURES = 2**30  # Bytes of media tokens on the host: 4,096 pictures of 64 tokens of width 1,024 in float32.
+BEGINNINGS = 4  # Caches of as many beginnings stay on the device.
+# Tokens. A shorter beginning is read again with each prompt: each pair of lengths is another program to compile.
+WORTHWHILE = 32
+
+
+class Beginning(NamedTuple):
+    """A beginning of prompts, read."""
+
+    prompt: Encoded
+    media: Media | None
+    text: Text
+
+
+class Pictures:
+    """The media tokens of the pictures that were shown last."""
+
+    def __init__(self, resample: Callable[[list], Sequence[Float[np.ndarray, 'r e']]]):
+        """resample: pictures of prompts -> their media tokens."""
+        self._resample = resample
+        self._kept: collections.OrderedDict[Hashable, np.ndarray] = collections.OrderedDict()
+        self._bytes = 0
+
+    def of(self, prompts: Sequence[Encoded]) -> list[list[Float[np.ndarray, 'r e']]]:
+        """The media tokens of each prompt's pictures. Those of a picture are computed once."""
+        shown = {i: picture for p in prompts for i, picture in zip(p.identities, p.pictures, strict=True)}
+        found = {i: self._kept[i] for i in shown if i in self._kept}
+        new = [i for i in shown if i not in found]
+        found |= zip(new, self._resample([shown[i] for i in new]), strict=True)
+        for i, tokens in found.items():
+            self._bytes += 0 if i in self._kept else tokens.nbytes
+            self._kept[i] = tokens
+            self._kept.move_to_end(i)
+        while self._bytes > PICTURES:
+            self._bytes -= self._kept.popitem(last=False)[1].nbytes
+        return [[found[i] for i in prompt.identities] for prompt in prompts]
+
+
+class Beginnings:
+    """The beginnings that were read last."""
+
+    def __init__(self, read: Callable[[Encoded], Beginning], tokenizer: Tokenizer):
+        """read: reads a beginning."""
+        self._read, self._tokenizer = read, tokenizer
+        self._kept: list[Beginning] = []
+
+    def add(self, prompt: Encoded) -> Beginning:
+        """Reads a beginning, unless it is kept."""
+        found = next((one for one in self._kept if one.prompt.same(prompt)), None) or self._read(prompt)
+        self._kept = [found, *(one for one in self._kept if one is not found)][:BEGINNINGS]
+        return found
+
+    def of(self, prompts: Sequence[Encoded]) -> Beginning | None:
+        """The longest beginning of all these prompts that is kept, or that is worth reading for them alone."""
+        kept = [one for one in self._kept if all(prompt.begins_with(one.prompt) for prompt in prompts)]
+        longest = max(kept, key=lambda one: len(one.prompt.tokens), default=None)
+        known = 0 if longest is None else len(longest.prompt.tokens)
+        several = any(not prompt.same(prompts[0]) for prompt in prompts[1:])
+        common = common_beginning(prompts, self._tokenizer) if several else 0
+        if common >= known + WORTHWHILE:
+            return self.add(prompts[0].first(common))
+        return None if longest is None else self.add(longest.prompt)

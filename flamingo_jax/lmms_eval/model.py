@@ -1,0 +1,321 @@
+"""A Flamingo in lmms-eval, whose tasks it also gives examples with their pictures.
+
+    lmms-eval --model flamingo_jax --tasks vizwiz_vqa_val --batch_size 8 \
+        --model_args 'checkpoint=BUNDLE,shots=4,pre_prompt=Question: ,post_prompt= Answer:'
+
+lmms-eval's own examples (`--num_fewshot`) are texts without pictures. With `shots`, each question comes after so many
+other documents of its data set, each with its pictures, its text and its answer, as a Flamingo is prompted.
+"""
+
+import itertools
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import PIL.Image
+from lmms_eval.api.instance import GenerationResult, Instance
+from lmms_eval.api.model import lmms
+from tqdm import tqdm
+
+from flamingo_jax.evaluation.published import most_frequent
+from flamingo_jax.inference.pretrained import load
+from flamingo_jax.inputs.films import to_film
+from flamingo_jax.inputs.prompts import encode_prompt, is_continued
+from flamingo_jax.parallel import mesh as meshes
+
+TAG = re.compile(r'<image(?: ?(\d+))?>')  # Where some tasks want a picture in their text.
+BLANK = np.zeros((1, 1, 1), np.float32)  # Any picture, where only the number of tokens matters.
+A_SECOND = 3  # Fewest frames a second of a film (paper, appendix A.3.2).
+
+Doc = dict[str, Any]
+
+
+class Place(NamedTuple):
+    """Where a document is."""
+
+    task: str
+    split: str
+    number: int
+
+
+class FlamingoJax(lmms):
+    """See the head of this file. It runs in one process, whose devices may form a mesh."""
+
+    def __init__(
+        self,
+        checkpoint: str,
+        lm: str = '',
+        batch_size: int | str | None = 1,
+        shots: int = 0,
+        support: str = '',
+        answer: str = '',
+        seed: int = 0,
+        pre_prompt: str | None = None,
+        post_prompt: str | None = None,
+        frames: int = 30,
+        data: int = 1,
+        fsdp: int = 1,
+        tensor: int = 1,
+        device: str | None = None,
+        max_batch_size: int | None = None,
+    ):
+        """Loads the model. lmms-eval gives the values of --model_args, --batch_size and --device.
+
+        Args:
+          checkpoint, lm: as for `flamingo_jax.load`.
+          batch_size: prompts at a time.
+          shots: examples before each question, with their pictures.
+          support: the split that they are drawn from; '' is the task's training split, or a split `train`, or else the
+            split that is asked. No example shows a picture of the question.
+          answer: the field of a document that holds its answer; '' is what the task says, or else `answers`. Of
+            several answers, an example shows the most frequent one.
+          seed: draws the examples of each question.
+          pre_prompt, post_prompt: texts before and after a question, in place of the task's.
+          frames: of a film (paper: 30).
+          data, fsdp, tensor: the mesh, as for `flamingo_jax.parallel.mesh.make_mesh`.
+          device, max_batch_size: not used; JAX chooses the device.
+
+        Raises:
+          FileNotFoundError, ValueError: as for `flamingo_jax.load`; or the batch size or the shots are not possible.
+        """
+        super().__init__()
+        del device, max_batch_size
+        if not str(batch_size or 1).isdigit() or int(batch_size or 1) < 1:
+            raise ValueError(f'batch_size is {batch_size}. It must be a number from 1.')
+        if shots < 0:
+            raise ValueError(f'shots is {shots}. It must be 0 or more.')
+        mesh = None if data == fsdp == tensor == 1 else meshes.make_mesh(data=data, fsdp=fsdp, tensor=tensor)
+        self._flamingo = load(checkpoint, mesh, lm=lm)
+        self._batch_size, self._shots, self._seed = int(batch_size or 1), shots, seed
+        self._support, self._answer, self._frames = support, answer, frames
+        around = dict(pre_prompt=pre_prompt, post_prompt=post_prompt)
+        self._around = {name: text for name, text in around.items() if text is not None}
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        """An answer to each request, decoded as its task says, up to <EOC> or the task's own ends.
+
+        It has 32 tokens where the task does not say, and never more than the context has room for.
+
+        Raises:
+          ValueError: a prompt exceeds the context; found before any answer is given.
+        """
+        self._refuse_long(requests)
+        answers = []
+        with tqdm(total=len(requests), unit=' answers') as progress:
+            for _, same in itertools.groupby(requests, key=lambda request: repr(request.args[1])):
+                same = list(same)
+                for begin in range(0, len(same), self._batch_size):
+                    some = same[begin : begin + self._batch_size]
+                    answers += self._generate([self.prompt(request) for request in some], some[0].args[1])
+                    progress.update(len(some))
+        return answers
+
+    def _generate(self, prompts: Sequence[list[Any]], settings: dict[str, Any]) -> list[str]:
+        room = self._flamingo.config.lm.context - max(map(self._tokens, prompts))
+        until, beams = settings.get('until') or (), int(settings.get('num_beams') or 1)
+        sampled = settings.get('do_sample', True) and beams == 1
+        return self._flamingo.generate(
+            prompts,
+            max_new_tokens=min(int(settings.get('max_new_tokens') or 32), room),
+            num_beams=beams,
+            temperature=float(settings.get('temperature') or 0) if sampled else 0.0,
+            top_p=float(settings.get('top_p') or 1) if sampled else 1.0,
+            stop=(self._flamingo.tokenizer.chunk_end, *([until] if isinstance(until, str) else until)),
+            seed=self._seed,
+        )
+
+    def loglikelihood(self, requests: list[Instance]) -> list[GenerationResult]:
+        """For each continuation its negative log-likelihood a token, and whether greedy decoding writes it.
+
+        lmms-eval takes the smallest of several: its own models give their loss. Each pair is in a `GenerationResult`,
+        since version 0.7.3 makes a text of any other.
+
+        Raises:
+          ValueError: as for `generate_until`.
+        """
+        self._refuse_long(requests)
+        found = []
+        encode = self._flamingo.tokenizer.encode
+        with tqdm(total=len(requests), unit=' continuations') as progress:
+            for _, same in itertools.groupby(requests, key=lambda request: (request.args[0], *request.args[3:])):
+                same = list(same)  # The continuations of one prompt.
+                prompt, texts = self.prompt(same[0]), [self._continuation(request) for request in same]
+                ids = [encode(text, is_continued(prompt, self._flamingo.tokenizer)) for text in texts]
+                losses = -self._flamingo.score(prompt, texts) / [len(row) for row in ids]
+                *_, greedy = self._flamingo.write(prompt, max(map(len, ids)), stop=())
+                found += [
+                    GenerationResult((float(loss), greedy.tokens[: len(row)] == row))
+                    for loss, row in zip(losses, ids, strict=True)
+                ]
+                progress.update(len(same))
+        return found
+
+    def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
+        """NotImplementedError: a Flamingo holds no conversation."""
+        raise NotImplementedError('flamingo_jax does not do tasks that ask in several rounds.')
+
+    def prompt(self, request: Instance, shots: int | None = None, blank: int | None = None) -> list[Any]:
+        """The prompt of a request: the examples, then the document's pictures and its text.
+
+        Args:
+          request: of lmms-eval, for a model that is not a chat.
+          shots: other than those of the model.
+          blank: reads no pictures, and puts so many blank ones in the place of each document's.
+
+        Raises:
+          ValueError: the task does not say how its documents are read, or what an example answers.
+        """
+        text, to_visuals, place = request.args[0], request.args[2], _place(request)
+        task = getattr(to_visuals, '__self__', None)
+        shots = self._shots if shots is None else shots
+        if task is None and (shots or self._around):
+            raise ValueError(f'Task {place.task} does not say how its documents are read: leave out shots and prompts.')
+        if task is not None and task.config.num_fewshot:
+            raise ValueError(
+                'The examples of --num_fewshot have no pictures. Leave it out, and give '
+                f'shots={task.config.num_fewshot} in --model_args.'
+            )
+        literal, prompt = self._flamingo.tokenizer.literal, []
+        asked = [BLANK] * blank if blank is not None else self._visuals(to_visuals, place)
+        for example, shown in self._examples(task, place, asked, blank) if shots else ():
+            prompt += interleaved(shown, self._text(task, example), literal)
+            prompt[-1] += literal(f' {self._answer_of(task, example)}') + self._flamingo.tokenizer.chunk_end
+            shots -= 1
+            if not shots:
+                break
+        else:
+            if shots:
+                raise ValueError(f'Task {place.task} has {shots} documents too few for the examples. Use fewer shots.')
+        return prompt + interleaved(asked, self._text(task, place) if self._around else text, literal)
+
+    def _examples(
+        self, task: Any, place: Place, asked: Sequence[Any], blank: int | None
+    ) -> Iterator[tuple[Place, list[Any]]]:
+        """The documents of the support split in random order, with their pictures, none of which is asked about."""
+        splits = self.task_dict[place.task]
+        usual = (task.config.training_split, 'train', place.split)
+        split = self._support or next(split for split in usual if split in splits)
+        if split not in splits:
+            raise ValueError(f'Task {place.task} has no split {split!r}. Its splits are {sorted(splits)}.')
+        seen = {_key(picture) for picture in asked}
+        for number in np.random.default_rng((self._seed, place.number)).permutation(len(splits[split])).tolist():
+            example = Place(place.task, split, number)
+            if example == place:
+                continue
+            shown = [BLANK] * blank if blank is not None else self._visuals(task.doc_to_visual, example)
+            if blank is not None or seen.isdisjoint(map(_key, shown)):
+                yield example, shown
+
+    def _visuals(self, to_visuals: Callable[[Doc], Sequence[Any] | None], place: Place) -> list[Any]:
+        """The pictures and films of a document."""
+        return [
+            self._picture(one, place) for one in to_visuals(self.task_dict[place.task][place.split][place.number]) or ()
+        ]
+
+    def _picture(self, visual: Any, place: Place) -> Any:
+        if isinstance(visual, PIL.Image.Image):
+            return visual
+        if isinstance(visual, str) and os.path.isfile(visual):
+            pictures = self._flamingo.pictures
+            return to_film(visual, self._frames, pictures.size, pictures.fit, apart=1 / A_SECOND)
+        raise ValueError(
+            f'Document {place.number} of {place.task} shows {str(visual)[:80]!r}, which is neither a picture nor the '
+            'file of a film.'
+        )
+
+    def _text(self, task: Any, place: Place) -> str:
+        """A document's question, with the texts around it that are wished for."""
+        doc = task.dataset_no_image[place.split][place.number]
+        if not self._around:
+            return task.doc_to_text(doc)
+        if not callable(task.config.doc_to_text):
+            raise ValueError(
+                f'Task {place.task} has no texts around its questions: leave out pre_prompt and post_prompt.'
+            )
+        return task.config.doc_to_text(doc, {**(task.lmms_eval_specific_kwargs or {}), **self._around})
+
+    def _answer_of(self, task: Any, place: Place) -> str:
+        """What an example shows as its answer."""
+        doc, field = task.dataset_no_image[place.split][place.number], task.config.doc_to_target
+        if self._answer or (isinstance(field, str) and field.isidentifier() and field not in doc):
+            # Many tasks of lmms-eval name a field that their documents do not have, since they score otherwise.
+            field = self._answer or 'answers'
+            if field not in doc:
+                raise ValueError(
+                    f'Task {place.task} has no field {field!r}. Its fields are {sorted(doc)}: give the one that holds '
+                    'the answer as answer=FIELD in --model_args.'
+                )
+            found = doc[field]
+        else:
+            found = task.doc_to_target(doc)
+        if isinstance(found, int) and task.config.doc_to_choice is not None:
+            found = task.doc_to_choice(doc)[found]
+        several = (
+            [one['answer'] if isinstance(one, dict) else one for one in found] if isinstance(found, list) else [found]
+        )
+        if not several:
+            raise ValueError(f'Document {place.number} of {place.task} has no answer, so that it cannot be an example.')
+        return str(most_frequent(several)).strip()
+
+    def _continuation(self, request: Instance) -> str:
+        """The text whose likelihood is asked."""
+        text, place = request.args[1], _place(request)
+        return text if isinstance(text, str) else f' {text(self.task_dict[place.task][place.split][place.number])}'
+
+    def _tokens(self, prompt: Sequence[Any]) -> int:
+        without = [item if isinstance(item, str) else BLANK for item in prompt]
+        return len(encode_prompt(without, self._flamingo.tokenizer, self._flamingo.pictures)[0])
+
+    def _refuse_long(self, requests: Sequence[Instance]) -> None:
+        """ValueError if a prompt exceeds the context. It counts the pictures of a task's first document for all."""
+        context = self._flamingo.config.lm.context
+        for name, some in itertools.groupby(requests, key=lambda request: request.args[4]):
+            some = list(some)
+            blank = len(self._visuals(some[0].args[2], _place(some[0])))
+            if (tokens := self._longest(some, self._shots, blank)) < context:
+                continue
+            fewer = range(self._shots - 1, -1, -1)
+            fits = next((shots for shots in fewer if self._longest(some, shots, blank) < context), None)
+            raise ValueError(
+                f'Task {name}: a prompt of {tokens} tokens with {self._shots} shots leaves no room for an answer in '
+                f'the context of {context} tokens. '
+                + ('Evaluate a model with a longer one.' if fits is None else f'At most {fits} shots fit.')
+            )
+
+    def _longest(self, requests: Sequence[Instance], shots: int, blank: int) -> int:
+        return max(self._tokens(self.prompt(request, shots, blank)) for request in requests)
+
+
+def _place(request: Instance) -> Place:
+    number, task, split = request.args[3:6]
+    return Place(task, split, number)
+
+
+def interleaved(shown: Sequence[Any], text: str, literal: Callable[[str], str]) -> list[Any]:
+    """Pictures and text in reading order: the pictures where the text has their tags, or else all before it.
+
+    It ends with a text. `literal` makes the text of a data set a part of a prompt.
+    """
+    tags = list(TAG.finditer(text))
+    if len(tags) != len(shown):
+        return [*shown, literal(_spaced(text))]
+    items, begin = [], 0
+    for i, tag in enumerate(tags):
+        if before := text[begin : tag.start()].strip():
+            items.append(literal(_spaced(before)))
+        number = int(tag[1] or 0) - 1
+        items.append(shown[number if 0 <= number < len(shown) else i])
+        begin = tag.end()
+    return [*items, literal(_spaced(text[begin:]))]
+
+
+def _spaced(text: str) -> str:
+    """A text with the space that stands between a picture and its text (paper, figure 8)."""
+    return text if not text or text[0].isspace() else f' {text}'
+
+
+def _key(picture: Any) -> bytes:
+    """Identifies a picture by its pixels."""
+    return picture.tobytes()

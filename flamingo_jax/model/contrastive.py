@@ -1,0 +1,74 @@
+"""The two towers of contrastive pretraining (paper, appendix B.1.3; Radford et al. 2021).
+
+    picture --trunk--> features [b s d_v] --mean, linear, length 1--> [b width]
+    text    --blocks-> states   [b l d]   --mean, linear, length 1--> [b width]
+
+A picture and a text belong together if their vectors point the same way. The towers are those of any Flamingo: a
+trunk of `model/vision/` and the blocks of `language_model.py`, whose tokens see the whole text here, as in BERT. After
+the training only the trunk is kept (paper): `config.vision` takes the bundle of the whole.
+"""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int
+
+from flamingo_jax.model.config import ContrastiveConfig
+from flamingo_jax.model.layers import Linear
+
+LARGEST_SCALE = 100.0  # Of beta, as in CLIP.
+
+
+class SharedSpace(nn.Module):
+    """The tree `contrastive`: both projections, the logarithm of beta, and the bias of the sigmoid."""
+
+    config: ContrastiveConfig
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        features: Float[Array, 'b s d_v'] | None,
+        states: Float[Array, 'b l d'] | None,
+        valid: Bool[Array, 'b l'] | None = None,
+    ) -> tuple[
+        Float[Array, 'b width'] | None, Float[Array, 'b width'] | None, Float[Array, ''], Float[Array, ''] | None
+    ]:
+        """Vectors of pictures and of texts (either may be None), beta, and the bias (None for the softmax); float32.
+
+        valid: the tokens over which a text's states are averaged.
+        """
+        c = self.config
+
+        def project(x, axes, name):
+            linear = Linear((x.shape[-1], c.width), axes, dtype=self.dtype, result_dtype=jnp.float32, name=name)
+            return normalise(linear(x))
+
+        pictures = texts = bias = None
+        if features is not None:
+            pictures = project(features.astype(jnp.float32).mean(axis=1), ('vision_in', 'vision_out'), 'image')
+        if states is not None:
+            weights = valid[..., None].astype(jnp.float32)
+            mean = (states.astype(jnp.float32) * weights).sum(axis=1) / jnp.maximum(weights.sum(axis=1), 1)
+            texts = project(mean, ('embed', 'head_dim'), 'text')
+        scale = self.param('log_scale', _scalar(math.log(c.scale)), ())
+        if c.loss == 'sigmoid':
+            bias = self.param('bias', _scalar(c.bias), ())
+        return pictures, texts, jnp.exp(jnp.minimum(scale, math.log(LARGEST_SCALE))), bias
+
+
+def _scalar(value: float):
+    return nn.with_logical_partitioning(nn.initializers.constant(value), ())
+
+
+def normalise(x: Float[Array, '... d']) -> Float[Array, '... d']:
+    """x of length 1. A zero stays zero, and its gradient is finite."""
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(axis=-1, keepdims=True), 1e-12))
+
+
+def valid_tokens(used: Int[Array, ' b'], length: int) -> Bool[Array, 'b {length}']:
+    """The tokens before the padding."""
+    return jnp.arange(length) < used[:, None]

@@ -1,0 +1,88 @@
+"""The same answers as OpenFlamingo's own evaluation gives, one by one, from the converted bundle.
+
+Both sides read the same files: its data sets, prompts, picture transform, padding, beams and postprocessing against
+ours. The examples are those that it draws.
+"""
+
+import dataclasses
+import json
+
+import pytest
+
+from experiments.evaluate import coco, vqav2
+from flamingo_jax import convert
+from flamingo_jax.evaluate import evaluate
+from flamingo_jax.evaluation.benchmarks.coco import COCO
+from flamingo_jax.evaluation.benchmarks.vqav2 import VQAv2
+from tests import peers
+
+pytestmark = [pytest.mark.parity]
+QUERIES, SUPPORT, WORDS = 200, 40, 396  # Four control tokens in addition to the words.
+# IDEFICS by OpenFlamingo's suite (docs/benchmarks.md).
+IDEFICS = dict(question='Question:{question} Answer:', output='Caption:', answer=' {answer}', between='\n')
+DRAWN: dict[str, list[str]] = {}  # Examples of each question, by their questions.
+
+
+class Drawn:
+    """A benchmark whose examples are drawn already."""
+
+    def episode(self, i, shots, support, answers, seed):
+        episode = super().episode(i, shots, support, answers, seed)
+        place = {item.id: j for j, item in enumerate(self._support)}
+        chosen = [self._examples[place[id]] for id in DRAWN[episode.id]]
+        return dataclasses.replace(episode, support=tuple(chosen))
+
+
+@dataclasses.dataclass
+class DrawnVQAv2(Drawn, VQAv2):
+    """Questions."""
+
+
+@dataclasses.dataclass
+class DrawnCOCO(Drawn, COCO):
+    """Captions."""
+
+
+@pytest.fixture(scope='module', params=['open_flamingo', 'idefics'])
+def both(request, tmp_path_factory):
+    """(the kind, the original as its suite asks it, the folder of our bundle and of the data)."""
+    from tests.evaluation import open_flamingo_suite as suite
+
+    folder = tmp_path_factory.mktemp(request.param)
+    texts = suite.write_vqav2(folder / 'data', QUERIES, SUPPORT)
+    suite.write_coco(folder / 'data')
+    sizes = dict(max_position_embeddings=1024)
+    if request.param == 'open_flamingo':
+        model, _ = peers.open_flamingo(folder, 'llama', spare=0, words=WORDS, sizes=sizes)
+        suite.write_tokenizer(folder / 'lm' / 'tokenizer.json', WORDS + 4, texts, begin=True)
+        convert.open_flamingo(*(str(folder / name) for name in ('checkpoint.pt', 'lm', 'clip.pt', 'bundle')), heads=3)
+        return request.param, suite.OpenFlamingo(model, folder / 'lm', 42), folder
+    model = peers.idefics(folder / 'source', words=WORDS, sizes=sizes)
+    suite.write_tokenizer(folder / 'source' / 'tokenizer.json', WORDS + 4, texts, begin=True)
+    convert.idefics(str(folder / 'source'), str(folder / 'bundle'))
+    return request.param, suite.Idefics(model, folder / 'source', 42), folder
+
+
+@pytest.mark.parametrize('kind, shots', [('vqav2', 0), ('vqav2', 4), ('coco', 4)])
+def test_every_answer_is_that_of_the_original_suite(both, kind, shots, tmp_path):
+    from tests.evaluation import open_flamingo_suite as suite
+
+    name, original, folder = both
+    expected, drawn = suite.run(original, folder / 'data', kind, shots, 8, SUPPORT)
+    DRAWN.clear()
+    DRAWN.update(drawn)
+    c = dict(vqav2=vqav2, coco=coco)[kind].get_config('open_flamingo')
+    c.data, c.batch_size = str(folder / 'data'), 16
+    task = c.tasks[kind]
+    task.asks, task.shots, task.support = DrawnVQAv2 if kind == 'vqav2' else DrawnCOCO, (shots,), ('random',)
+    task.support_size, task.controls = 0, False
+    if name == 'idefics':
+        task.prompts.update(IDEFICS)
+    evaluate(c, str(folder / 'bundle'), str(tmp_path))
+    lines = [json.loads(line) for line in (tmp_path / 'queries.jsonl').read_text().splitlines()]
+    ours = {line['id']: line['answer'] for line in lines}
+    assert len(ours) == len(expected) == QUERIES
+    different = {id: (ours[id], answer) for id, answer in expected.items() if ours[id] != answer.strip()}
+    print(f'{name}, {kind}, {shots} shots: {len(set(ours.values()))} different answers; {len(different)} not equal')
+    assert len(set(ours.values())) > QUERIES / 4
+    assert not different

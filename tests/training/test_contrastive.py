@@ -1,0 +1,200 @@
+"""The contrastive losses by their published equations, and the ring against the dense loss."""
+
+import dataclasses
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from flamingo_jax.inputs.rows import Chunk, Paired
+from flamingo_jax.inputs.tokenizer import MissingTokenizer
+from flamingo_jax.model.config import ContrastiveConfig, FlamingoConfig
+from flamingo_jax.model.flamingo import Flamingo
+from flamingo_jax.parallel import rules
+from flamingo_jax.parallel.mesh import make_mesh
+from flamingo_jax.training.losses.contrastive import dense, loss_sum, ring
+from flamingo_jax.training.losses.noise import NoiseConfig
+from flamingo_jax.training.step import cut
+
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
+SOFTMAX = ContrastiveConfig(width=16)
+SIGMOID = ContrastiveConfig(width=16, loss='sigmoid')
+TOLERANCE = 1e-5  # Relative to the largest of an array: sums of float32 in another order.
+
+
+def unit(rng, b, width=16):
+    """Random rows of length 1."""
+    x = rng.standard_normal((b, width))
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+
+def vectors(b, seed=0):
+    rng = np.random.default_rng(seed)
+    return jnp.asarray(unit(rng, b)), jnp.asarray(unit(rng, b))
+
+
+def mesh_of(*shape):
+    return make_mesh(*shape, devices=jax.devices()[: int(np.prod(shape))])
+
+
+@pytest.mark.parametrize('smoothing', [0.0, 0.1])
+def test_the_papers_equations(smoothing):
+    pictures, texts = vectors(7)
+    scores = np.exp(20 * np.asarray(texts, np.float64) @ pictures.T)  # [text picture]
+    targets = (1 - smoothing) * np.eye(7) + smoothing / 7
+    text_to_image = -(targets * np.log(scores / scores.sum(1, keepdims=True))).sum()
+    image_to_text = -(targets * np.log(scores / scores.sum(0))).sum()
+    config = dataclasses.replace(SOFTMAX, smoothing=smoothing)
+    loss, right = dense(config, pictures, texts, jnp.ones(7), jnp.float32(20))
+    assert float(loss) == pytest.approx(text_to_image + image_to_text, rel=TOLERANCE)
+    assert float(right) == (scores.argmax(0) == np.arange(7)).sum()
+
+
+def test_siglips_equation():
+    pictures, texts = vectors(7)
+    sign = 2 * np.eye(7) - 1
+    pairs = np.log1p(np.exp(-sign * (10 * np.asarray(pictures, np.float64) @ texts.T - 3)))
+    loss, _ = dense(SIGMOID, pictures, texts, jnp.ones(7), jnp.float32(10), jnp.float32(-3))
+    assert float(loss) == pytest.approx(pairs.sum(), rel=TOLERANCE)
+
+
+@pytest.mark.parametrize('config', [SOFTMAX, SIGMOID], ids=['softmax', 'sigmoid'])
+def test_a_row_without_weight_changes_nothing(config):
+    pictures, texts = vectors(6)
+    weight = jnp.array([1.0, 1, 0, 1, 1, 0])
+    kept = np.flatnonzero(weight)
+    some = dense(config, pictures, texts, weight, jnp.float32(20), jnp.float32(-1))
+    alone = dense(config, pictures[kept], texts[kept], jnp.ones(4), jnp.float32(20), jnp.float32(-1))
+    np.testing.assert_allclose(some, alone, rtol=TOLERANCE)
+    loss, right = dense(config, pictures, texts, jnp.zeros(6), jnp.float32(20), jnp.float32(-1))
+    assert float(loss) == float(right) == 0
+
+
+def with_gradients(compare, config, b, weight):
+    """Loss, count, and gradients of pictures, texts, scale and bias."""
+    bias = jnp.float32(-2.0) if config.loss == 'sigmoid' else None
+    arguments = (*vectors(b), jnp.float32(15.0), bias)
+
+    def loss(pictures, texts, scale, bias):
+        return compare(config, pictures, texts, weight, scale=scale, bias=bias)
+
+    wanted = (0, 1, 2) if bias is None else (0, 1, 2, 3)
+    return jax.jit(jax.value_and_grad(loss, wanted, has_aux=True))(*arguments)
+
+
+@pytest.mark.parametrize('config', [SOFTMAX, SIGMOID], ids=['softmax', 'sigmoid'])
+@pytest.mark.parametrize(
+    'shape, b',
+    [((1, 1, 1), 5), ((2, 1, 1), 6), ((1, 4, 1), 8), ((2, 2, 1), 7), ((8, 1, 1), 16), ((2, 2, 2), 13), ((8, 1, 1), 3)],
+)
+def test_the_ring_equals_the_dense_loss_at_any_size(config, shape, b):
+    """Also where the devices do not divide the batch, and where there are more devices than rows."""
+    weight = jnp.ones(b).at[1].set(0)
+    whole = with_gradients(dense, config, b, weight)
+    chunked = with_gradients(functools.partial(ring, mesh=mesh_of(*shape)), config, b, weight)
+    for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(chunked), strict=True):
+        np.testing.assert_allclose(other, one, rtol=0, atol=TOLERANCE * max(1, np.abs(one).max()))
+
+
+def test_memory_does_not_grow_with_the_devices():
+    """Of a device with 32 rows; the dense loss holds the products of all."""
+
+    def temporaries(devices):
+        mesh = mesh_of(devices, 1, 1)
+        rows = jax.sharding.NamedSharding(mesh, PartitionSpec('data'))
+        x = jax.ShapeDtypeStruct((32 * devices, 16), jnp.float32, sharding=rows)
+        weight = jax.ShapeDtypeStruct((32 * devices,), jnp.float32, sharding=rows)
+
+        def loss(pictures, texts, weight):
+            return ring(SOFTMAX, pictures, texts, weight, jnp.float32(15), mesh=mesh)[0]
+
+        return jax.jit(jax.grad(loss, (0, 1))).lower(x, x, weight).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporaries(8) < 1.1 * temporaries(2)
+
+
+@pytest.fixture(scope='module')
+def towers(config):
+    lm = dataclasses.replace(config.lm, vocab_size=64, context=8)
+    config = FlamingoConfig(lm=lm, vision=config.vision, image_size=16, contrastive=SOFTMAX)
+    model = Flamingo(config)
+    return model, nn.meta.unbox(jax.jit(model.init)(jax.random.key(0)))
+
+
+def batch_of(b):
+    rng = np.random.default_rng(0)
+    return Paired(
+        text=rng.integers(1, 64, (b, 8), np.int32),
+        used=rng.integers(1, 9, b, np.int32),
+        weight=np.float32(np.arange(b) != 2),
+        unreadable=np.zeros(b, np.int32),
+        images=rng.integers(0, 256, (b, 1, 1, 16, 16, 3)).astype(np.uint8),
+    )
+
+
+def test_micro_batches_and_a_mesh_give_the_loss_and_the_gradient_of_the_whole_batch(towers):
+    model, params = towers
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def gradient(batch, m, params):
+        def loss(params):
+            return loss_sum(model, params, {}, cut(batch, m), jax.random.key(0), NoiseConfig())
+
+        return jax.value_and_grad(loss, has_aux=True)(params)
+
+    whole = gradient(batch_of(8), 1, params)
+    mesh = mesh_of(2, 1, 1)
+    rows = jax.sharding.NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
+    with rules.activations(mesh):
+        parts = gradient(jax.device_put(batch_of(8), rows), 2, jax.device_put(params, mesh_replicated(mesh)))
+    for (path, one), other in zip(jax.tree_util.tree_leaves_with_path(whole), jax.tree.leaves(parts), strict=True):
+        name = jax.tree_util.keystr(path)
+        np.testing.assert_allclose(other, one, rtol=0, atol=1e-4 * max(1e-2, np.abs(one).max()), err_msg=name)
+    gradients = whole[1]
+    for tree in ('vision', 'lm', 'contrastive'):
+        assert any(np.any(leaf) for leaf in jax.tree.leaves(gradients[tree])), tree
+    assert not np.any(gradients['vision']['trunk']['stem']['mean'])  # Statistics are frozen.
+
+
+def mesh_replicated(mesh):
+    return jax.sharding.NamedSharding(mesh, PartitionSpec())
+
+
+def test_a_text_is_read_both_ways_and_its_padding_is_not(towers):
+    model, params = towers
+    text, used = np.array([[3, 4, 5, 6, 0, 0, 0, 0]], np.int32), np.array([4], np.int32)
+
+    def vector(text, model=model):
+        return np.asarray(model.paired(params, None, jnp.asarray(text), jnp.asarray(used))[1])[0]
+
+    other_padding, other_end = text.copy(), text.copy()
+    other_padding[0, 5], other_end[0, 3] = 9, 9
+    assert np.linalg.norm(vector(text)) == pytest.approx(1, abs=1e-5)
+    np.testing.assert_array_equal(vector(text), vector(other_padding))
+    assert not np.allclose(vector(text), vector(other_end))
+
+
+def test_a_pair_is_the_first_picture_with_a_text():
+    tokenizer, blank = MissingTokenizer(64, None), np.zeros((1, 4, 4, 3), np.uint8)
+    chunks = [Chunk(None, ['alone'], [1.0]), Chunk(lambda: blank + 7, ['a', 'b'], [0.0, 1.0])]
+    row = Paired.of(chunks, tokenizer, blank, np.random.default_rng(0), length=6)
+    assert (row.images == 7).all() and row.weight == 1 and row.used == len(row.text[: row.used]) > 0
+    empty = Paired.of([], tokenizer, blank, np.random.default_rng(0), length=6)
+    assert empty.weight == 0 and empty.text.shape == row.text.shape
+    with pytest.raises(ValueError, match='images=2. Set its images to 1'):
+        Paired.of(chunks, tokenizer, blank, np.random.default_rng(0), length=6, images=2)
+
+
+def test_what_does_not_fit_is_refused(config):
+    with pytest.raises(ValueError, match='nothing between them'):
+        dataclasses.replace(config, contrastive=SOFTMAX)
+    relative = dataclasses.replace(config.lm, positions='relative')
+    with pytest.raises(ValueError, match="Set lm.positions to 'learned' or 'rotary', or contrastive.causal to True"):
+        FlamingoConfig(lm=relative, vision=config.vision, contrastive=SOFTMAX)
+    with pytest.raises(ValueError, match="'softmax' or 'sigmoid', not 'clip'"):
+        ContrastiveConfig(loss='clip')
