@@ -61,10 +61,13 @@ setup(
     extras_require={
         'tpu': ['jax[tpu]'],
         'cuda': ['jax[cuda13]'],
+        'gcs': ['gcsfs'],  # Paths at gs://.
+        's3': ['s3fs'],  # Paths at s3://.
         'films': ['av'],  # Video files. Animated pictures need nothing.
         'demo': ['starlette', 'uvicorn'],  # The page, python -m flamingo_jax.demo.
         'browser': ['playwright'],  # To test the page in a Chromium that is installed.
-        'data': ['cairosvg'],  # To build data/picture_dictionary.
+        'notebook': ['ipykernel', 'nbclient'],  # To run docs/tutorial.ipynb: jupyter execute.
+        'data': ['cairosvg', 'resvg-py'],  # To build data/picture_dictionary; data/icons and data/clip_art.
         # For WUPS (NExT-QA) and for stems of OK-VQA: flamingo_jax/evaluation/english.py.
         'english': ['inflection', 'nltk'],
         # To build data sets of documents. fastwarc and resiliparse read web pages; warcio writes them.
@@ -72,9 +75,10 @@ setup(
         'gguf': ['gguf'],  # To convert language models in llama.cpp's format.
         'plan': ['libtpu'],  # The TPU's compiler, which needs no TPU.
         'test': [
-            *('av', 'beartype', 'cairosvg', 'gguf', 'pytest', 'pytest-xdist', 'ruff', 'setuptools'),
+            *('av', 'beartype', 'cairosvg', 'gguf', 'pytest', 'pytest-xdist', 'resvg-py', 'ruff', 'setuptools'),
             *('apache-beam>=2.77', 'fastwarc>=2', 'resiliparse>=2', 'stopwordsiso>=0.7', 'warcio>=1.8', 'zstandard'),
-            *('starlette', 'uvicorn'),
+            *('ipykernel', 'nbclient', 'starlette', 'uvicorn'),
+            *('gcsfs', 'gcp-storage-emulator', 'moto[s3,server]', 's3fs'),  # Buckets on the loopback.
         ],
         # OpenFlamingo's own requirements are of 2023, and lmms-eval's are many. It runs with those in the last line:
         # pip install --no-deps open-flamingo==2.0.1 lmms-eval==0.7.3

@@ -14,11 +14,11 @@ if __name__ == '__main__':
     FOLDERS = commands.start(__doc__, positional=True)
 
 import json
-import pathlib
 
 import numpy as np
 
 from flamingo_jax.evaluation import intervals
+from flamingo_jax.files import as_path
 
 Setting = tuple[str, str, str, int]  # Task, answers, support, shots.
 Queries = dict[str, tuple[str, list[float]]]  # Id -> group, score at each seed.
@@ -30,7 +30,7 @@ def read(folder: str) -> dict[Setting, Queries]:
     Raises:
       FileNotFoundError, ValueError: there is no evaluation, or its file is damaged.
     """
-    file = pathlib.Path(folder) / 'queries.jsonl'
+    file = as_path(folder) / 'queries.jsonl'
     if not file.is_file():
         raise FileNotFoundError(f'There is no {file}. Give the --workdir of a finished evaluation.')
     settings: dict[Setting, Queries] = {}

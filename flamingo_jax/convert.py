@@ -67,8 +67,6 @@ if __name__ == '__main__':
 import collections
 import dataclasses
 import pathlib
-import shutil
-import uuid
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -86,6 +84,7 @@ from flamingo_jax.conversion.readers import read_weights
 from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file, efficientnet_params, nfnet_params
 from flamingo_jax.conversion.vit import read_vit
 from flamingo_jax.conversion.writers import write_folder, write_torch_checkpoint
+from flamingo_jax.files import as_path, in_bucket, local, whole
 from flamingo_jax.inference import bundle
 from flamingo_jax.inference.run import open_run
 from flamingo_jax.inputs.images import to_frames
@@ -323,12 +322,10 @@ def export(kind: str, source: str, out: str) -> None:
       FileExistsError: `out` exists.
       FileNotFoundError, ValueError: there is no bundle, or its model does not fit the format; nothing is written.
     """
-    found, path = bundle.read(source), pathlib.Path(out).expanduser().absolute()
+    found, path = bundle.read(source), as_path(out)
     if path.exists():
         raise FileExistsError(f'{path} exists already. Remove it, or choose another name.')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.parent / f'.{path.name}.{uuid.uuid4().hex[:8]}'
-    try:
+    with whole(path) as aside:
         if kind == 'to_open_flamingo':
             if {'lm', 'lora'} & set(found.trained):
                 raise ValueError(
@@ -342,9 +339,6 @@ def export(kind: str, source: str, out: str) -> None:
             parts = {name: found.params(name) for name in found.checksums}
             write_folder(aside, fields, idefics_folder.idefics_tensors(found.config), parts)
             idefics_folder.write_tokenizer(aside, found.tokenizer())
-        aside.rename(path)
-    finally:
-        aside.unlink(missing_ok=True) if aside.is_file() else shutil.rmtree(aside, ignore_errors=True)
 
 
 def run(
@@ -360,13 +354,13 @@ def run(
     `inference/bundle.py`).
 
     Frozen trees are written in their stored dtypes, trained ones in that of the frozen language model (bfloat16 if it
-    was trained too).
+    was trained too), or in float32 if they must stay that.
 
     Raises:
       FileNotFoundError: there is no run or no finished checkpoint, or the bundle of a frozen tree is missing.
       ValueError: the trunk is not the packaged one, or a language model to omit was trained.
     """
-    folder = pathlib.Path(source).expanduser()
+    folder = as_path(source)
     if not (folder / 'run.json').is_file():
         raise FileNotFoundError(f'{folder} is not the workdir of a training run: it has no run.json.')
     found = open_run(folder)
@@ -378,7 +372,12 @@ def run(
     if config.lora is not None:
         params['lm'] = lora.merge(config.lora, params['lm'], trained.pop('lora'))
     dtype = params['lm']['embedder']['tokens'].dtype if 'lm' in params else jnp.bfloat16
-    params |= jax.tree.map(lambda x: x.astype(dtype), trained)
+    # What must stay float32 does: an EfficientNet, and the temperature.
+    kept = {'contrastive'} | ({'vision'} if config.vision is not None and config.vision.float32_only else set())
+    params |= {
+        name: jax.tree.map(lambda x, name=name: x.astype(np.float32 if name in kept else dtype), tree)
+        for name, tree in trained.items()
+    }
     if packaged_trunk:
         packaged = {'vision': efficientnet_params(read_weights(efficientnet_lite0_file()))[1]}
         if bundle.checksum(packaged) != bundle.checksum({'vision': params['vision']['trunk']}):
@@ -403,6 +402,11 @@ def run(
     )
 
 
+def _here(path: str) -> str:
+    """The path of a copy on this machine, if the files of another project are in a bucket."""
+    return str(local(as_path(path))) if in_bucket(path) else path
+
+
 def main(arguments: list[str]) -> None:
     """Runs the conversion that the arguments name."""
     sources = dict(
@@ -417,38 +421,39 @@ def main(arguments: list[str]) -> None:
     kind, f = arguments[0], flags.FLAGS
     if sources[kind] and not f.source:
         commands.refuse(f'{kind} needs --source: {sources[kind]}.')
-    card = pathlib.Path(f.card).read_text() if f.card else ''
+    card = as_path(f.card).read_text() if f.card else ''
+    source = f.source if kind in ('run', 'to_open_flamingo', 'to_idefics') else _here(f.source)
     if kind == 'efficientnet':
-        efficientnet(f.source, f.standardise, f.image_size, out=f.out, random_seed=f.random_seed, styles=f.styles)
+        efficientnet(source, f.standardise, f.image_size, out=f.out, random_seed=f.random_seed, styles=f.styles)
     elif kind == 'nfnet':
-        nfnet(f.source, f.standardise, f.image_size, out=f.out, styles=f.styles)
+        nfnet(source, f.standardise, f.image_size, out=f.out, styles=f.styles)
     elif kind == 'beit':
-        beit(f.source, f.standardise, f.image_size, out=f.out, styles=f.styles)
+        beit(source, f.standardise, f.image_size, out=f.out, styles=f.styles)
     elif kind in ('clip', 'siglip'):
         vit(
-            *(kind, f.source, f.standardise, f.image_size, f.out),
+            *(kind, source, f.standardise, f.image_size, f.out),
             *(f.activation, f.heads, f.norm_features, f.class_feature, f.styles),
         )
     elif kind == 'open_flamingo':
         if not (f.lm and f.clip):
             commands.refuse('open_flamingo also needs --lm (a Hugging Face folder) and --clip (a weights file).')
         open_flamingo(
-            f.source,
-            f.lm,
-            f.clip,
+            source,
+            _here(f.lm),
+            _here(f.clip),
             out=f.out,
             activation=f.activation,
             heads=f.heads,
             norm_features=bool(f.norm_features),
         )
     elif kind == 'idefics':
-        idefics(f.source, f.out)
+        idefics(source, f.out)
     elif kind in ('to_open_flamingo', 'to_idefics'):
-        export(kind, f.source, f.out)
+        export(kind, source, f.out)
     elif kind == 'lm':
-        lm(f.source, f.out, card, f.first_token)
+        lm(source, f.out, card, f.first_token)
     else:
-        run(f.source, f.out, card or '# A model of flamingo_jax\n', f.packaged_trunk, without_lm=f.without_lm)
+        run(source, f.out, card or '# A model of flamingo_jax\n', f.packaged_trunk, without_lm=f.without_lm)
     print(f'Wrote {f.out}')
 
 

@@ -38,7 +38,6 @@ import dataclasses
 import itertools
 import json
 import math
-import pathlib
 import platform
 import re
 import time
@@ -56,7 +55,7 @@ from flamingo_jax.evaluation.answers import Ranked
 from flamingo_jax.evaluation.pools import Pools
 from flamingo_jax.evaluation.setting import frames, lengths_of, measure, prompt_of, ways
 from flamingo_jax.evaluation.task import Task, make
-from flamingo_jax.files import write_whole
+from flamingo_jax.files import Path, as_path, write_whole
 from flamingo_jax.inference import pretrained
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.parallel import mesh as meshes
@@ -143,10 +142,10 @@ def answering_model(checkpoint: str, model: Pretrained) -> list[Any]:
     return [version('flamingo_jax'), model.checksums, trained, dataclasses.asdict(model.model)]
 
 
-def _file(workdir: str, folder: str, row: report.Row, suffix: str) -> pathlib.Path:
+def _file(workdir: str, folder: str, row: report.Row, suffix: str) -> Path:
     """A file of one row, in a folder that exists."""
     name = f'{row.task}_{row.answers}_{row.support}_{row.shots}_shots_seed_{row.seed}'
-    path = pathlib.Path(workdir) / folder / (re.sub('[^A-Za-z0-9_-]+', '_', name) + suffix)
+    path = as_path(workdir) / folder / (re.sub('[^A-Za-z0-9_-]+', '_', name) + suffix)
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 

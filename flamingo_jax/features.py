@@ -33,7 +33,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from flamingo_jax.files import write_whole
+from flamingo_jax.files import as_path, whole, write_whole
 from flamingo_jax.inference import bundle
 from flamingo_jax.inputs import augment
 from flamingo_jax.inputs.images import Frames, PictureError, PictureFormat, to_frames
@@ -63,7 +63,7 @@ def compute(data: str, vision: bundle.Bundle, out: str, splits: list[str], views
     found = {split: _open(open_records(data, split), pictures, frames) for split in splits}
     model, params = Flamingo(vision.config), {'vision': vision.params('vision')}
     trunk = jax.jit(functools.partial(model.features, params))
-    folder = pathlib.Path(out)
+    folder = as_path(out)
     folder.mkdir(parents=True, exist_ok=True)
     for split, source in found.items():
         about = dict(
@@ -79,28 +79,13 @@ def compute(data: str, vision: bundle.Bundle, out: str, splits: list[str], views
         if done.is_file() and json.loads(done.read_text()) == about:
             continue
         done.unlink(missing_ok=True)
-        features, total = None, source.pictures * views
-        progress = tqdm(total=total, unit=' pictures', desc=split)
-        for begin in range(0, total, BATCH):
-            numbers = range(begin, min(begin + BATCH, total))
-            shown = [_view(source.frames, *divmod(number, views)) for number in numbers]
-            used = len(shown)
-            blank = next((frames for frames in shown if frames is not None), pictures.blank(frames))
-            readable = np.array([frames is not None for frames in shown])
-            shown = [blank if frames is None else frames for frames in shown] + [blank] * (BATCH - used)
-            batch = np.array(trunk(np.stack(shown)[:, None]))[:used, 0]
-            batch[~readable] = np.nan
-            if features is None:
-                shape = (source.pictures, views, *batch.shape[1:])
-                features = np.lib.format.open_memmap(folder / f'{split}.npy', 'w+', np.float16, shape)
-            features.reshape(-1, *batch.shape[1:])[begin : begin + used] = batch
-            progress.update(used)
-        progress.close()
-        if features is None:
+        if not source.pictures:
             raise ValueError(f'The split {split!r} of {data} has no pictures. Remove it from --splits.')
-        features.flush()
+        with whole(folder / f'{split}.npy') as file:
+            _write(file, source, trunk, views=views, blank=pictures.blank(frames), name=split)
         if source.begins is not None:
-            np.save(folder / f'{split}.begins.npy', source.begins)
+            with whole(folder / f'{split}.begins.npy') as file:
+                np.save(file, source.begins)
         write_whole(done, f'{json.dumps(about)}\n'.encode())  # Written last, so that it marks complete features.
 
 
@@ -112,6 +97,28 @@ class _Found:
     pictures: int
     frames: Callable[[int], Frames | None]  # None for a picture that cannot be read.
     begins: np.ndarray | None  # The number of each document's first picture.
+
+
+def _write(
+    file: pathlib.Path, source: _Found, trunk: Callable[[np.ndarray], jax.Array], views: int, blank: Frames, name: str
+) -> None:
+    """Writes the features of a split, with a bar of that name; `blank` stands for a picture that cannot be read."""
+    features, total = None, source.pictures * views
+    with tqdm(total=total, unit=' pictures', desc=name) as progress:
+        for begin in range(0, total, BATCH):
+            numbers = range(begin, min(begin + BATCH, total))
+            shown = [_view(source.frames, *divmod(number, views)) for number in numbers]
+            used, blank = len(shown), next((frames for frames in shown if frames is not None), blank)
+            readable = np.array([frames is not None for frames in shown])
+            shown = [blank if frames is None else frames for frames in shown] + [blank] * (BATCH - used)
+            batch = np.array(trunk(np.stack(shown)[:, None]))[:used, 0]
+            batch[~readable] = np.nan
+            if features is None:
+                shape = (source.pictures, views, *batch.shape[1:])
+                features = np.lib.format.open_memmap(file, 'w+', np.float16, shape)
+            features.reshape(-1, *batch.shape[1:])[begin : begin + used] = batch
+            progress.update(used)
+    features.flush()
 
 
 def _open(records: Sequence[dict[str, Any]], pictures: PictureFormat, frames: int) -> _Found:

@@ -29,7 +29,6 @@ if __name__ == '__main__':
 import functools
 import hashlib
 import json
-import pathlib
 import time
 from typing import Any
 
@@ -37,7 +36,7 @@ import jax
 from ml_collections import ConfigDict
 
 from flamingo_jax import memory
-from flamingo_jax.files import write_whole
+from flamingo_jax.files import as_path, write_whole
 from flamingo_jax.inputs import pipeline
 from flamingo_jax.model.flamingo import Params
 from flamingo_jax.parallel import mesh as meshes
@@ -188,7 +187,7 @@ def _about(parts: Parts) -> dict[str, Any]:
 def _write_run(workdir: str, config: ConfigDict, parts: Parts, about: dict[str, Any]) -> None:
     """Writes run.json, the tokenizer and the config to the workdir, in one process."""
     if jax.process_index() == 0:
-        folder = pathlib.Path(workdir)
+        folder = as_path(workdir)
         folder.mkdir(parents=True, exist_ok=True)
         paths = {name: str(source.path) for name, source in parts.frozen.items()}
         write_whole(folder / 'run.json', f'{json.dumps(about | dict(frozen_paths=paths), indent=2)}\n'.encode())

@@ -103,7 +103,7 @@ def flamingo():
 
 
 def test_its_own_command_runs_a_task_of_its_own_with_picture_shots(tasks, flamingo, tmp_path):
-    given = f'checkpoint={BUNDLE},shots=4,pre_prompt=Question: ,post_prompt= Answer:'
+    given = f'checkpoint={BUNDLE},shots=4,prompt=Question: {{question}} Answer:'
     line = [sys.executable, '-m', 'lmms_eval', '--model', 'flamingo_jax', '--model_args', given, '--tasks', 'drawings']
     line += ['--include_path', str(tasks), '--batch_size', '8', '--output_path', str(tmp_path), '--log_samples']
     env = os.environ | dict(HF_HUB_OFFLINE='1', HF_HOME=str(tmp_path / 'home'))

@@ -21,6 +21,7 @@ from flamingo_jax import features
 from flamingo_jax.few_shot.names import Names
 from flamingo_jax.few_shot.source import FewShot, game
 from flamingo_jax.few_shot.words import Words
+from flamingo_jax.files import as_path
 from flamingo_jax.inference import bundle
 from flamingo_jax.inputs.rows import Interleaved
 from flamingo_jax.inputs.tokenizer import Tokenizer
@@ -118,10 +119,11 @@ def free_port() -> int:
 def main() -> None:
     """Reads the arguments and trains."""
     parser = argparse.ArgumentParser()
-    parser.add_argument('parts', type=pathlib.Path)
+    parser.add_argument('parts', type=as_path)
     parser.add_argument('workdir')
     parser.add_argument('steps', type=int)
     parser.add_argument('--devices', type=int, default=1, help='of each process')
+    parser.add_argument('--data', default=SAMPLE)
     parser.add_argument('--mesh', type=int, nargs=3, default=(-1, 1, 1))
     parser.add_argument('--checkpoint_every', type=int, default=2)
     parser.add_argument('--one_data_set', action='store_true', help='halves the time to compile')
@@ -138,6 +140,8 @@ def main() -> None:
     config = tiny_config(arguments.parts)
     config.steps, config.checkpoint_every = arguments.steps, arguments.checkpoint_every
     config.mesh = dict(zip(('data', 'fsdp', 'tensor'), arguments.mesh, strict=True))
+    for data in config.datasets.values():
+        data.path = arguments.data
     if arguments.one_data_set:
         del config.datasets.names
     if arguments.broken:

@@ -1,10 +1,12 @@
-"""Builds interleaved documents from GIMP's manual:
+"""Builds interleaved documents from GIMP's manual, or from another one:
 
     data/debian_pages/fetch.sh RAW en de ja
     python -m data.debian_pages.build --raw=RAW --out=DATA
+    data/debian_pages/fetch.sh RAW debian-handbook
+    python -m data.debian_pages.build --raw=RAW --out=DATA --manual=debian-handbook
 
-The data set appears at DATA/debian_pages/all/VERSION, with its ledger. It has every language that RAW has, or those of
---languages: then it is at DATA/debian_pages/en_de/VERSION.
+The data set appears at DATA/debian_pages/all/VERSION, with its ledger, another manual at DATA/debian_pages/MANUAL.
+It has every language that RAW has, or those of --languages: then it is at DATA/debian_pages/en_de/VERSION.
 """
 
 from absl import flags
@@ -14,6 +16,7 @@ from flamingo_jax import commands
 
 if __name__ == '__main__':
     flags.DEFINE_string('raw', None, 'Folder that fetch.sh filled.', required=True)
+    flags.DEFINE_enum('manual', 'gimp', ['gimp', 'debian-handbook', 'kicad', 'scikit-learn'], 'Which manual.')
     flags.DEFINE_list('languages', [], 'Languages of RAW to read; none is all.')
     flags.DEFINE_list('benchmarks', [], 'Folders and files of evaluation sets, whose pictures and texts are left out.')
     beam_flags.define()
@@ -22,7 +25,7 @@ if __name__ == '__main__':
 import pathlib
 import tempfile
 
-from data.debian_pages.crawl import LICENCE, languages, write_warcs
+from data.debian_pages.crawl import MANUALS, folders, write_warcs
 from data.debian_pages.debian_pages_dataset_builder import RULES, Builder, Config
 from flamingo_jax.building.duplicates import index_benchmarks
 
@@ -31,16 +34,21 @@ def main() -> None:
     """Writes the WARC files and builds from them."""
     f = flags.FLAGS
     raw = pathlib.Path(f.raw).absolute()
-    chosen = f.languages or languages(raw)
-    if not chosen:
-        raise FileNotFoundError(f'{raw} has no manual. Run data/debian_pages/fetch.sh {f.raw} en de.')
-    warcs = raw / 'warc'
-    warcs.mkdir(exist_ok=True)
-    paths = tuple(path for language in chosen for path in write_warcs(raw, language, warcs))
-    config = Config(name='_'.join(chosen), description=' '.join(chosen), rules=RULES) if f.languages else 'all'
+    manual = MANUALS[f.manual]
+    found = folders(raw, manual)
+    chosen = f.languages or sorted(found)
+    if missing := [language for language in chosen if language not in found] or not chosen:
+        where = f' in the language {missing[0]}' if missing else ''
+        named = ' '.join(missing or ['en', 'de']) if f.manual == 'gimp' else manual.packages.replace('*', 'en')
+        raise FileNotFoundError(f'{raw} has no manual{where}. Run data/debian_pages/fetch.sh {f.raw} {named}.')
+    warcs = raw / 'warc' / f.manual
+    warcs.mkdir(parents=True, exist_ok=True)
+    paths = tuple(path for language in chosen for path in write_warcs(manual, found[language], language, out=warcs))
+    name = '_'.join(([] if f.manual == 'gimp' else [f.manual]) + f.languages) or 'all'
+    config = Config(name=name, description=f'{f.manual}, {" ".join(chosen)}', rules=RULES) if name != 'all' else name
     with tempfile.TemporaryDirectory() as folder:
         benchmarks = index_benchmarks(f.benchmarks, RULES, f'{folder}/benchmarks.npz') if f.benchmarks else ''
-        where = dict(warcs=paths, benchmarks=benchmarks, licence=LICENCE)
+        where = dict(warcs=paths, benchmarks=benchmarks, licence=manual.licence)
         print(beam_flags.build(Builder, config, **where))
 
 

@@ -1,4 +1,4 @@
-"""Writes the pages of unpacked Debian packages as WARC files, as a crawler of the manual's site would have them."""
+"""Writes the manuals in unpacked Debian packages as WARC files, as a crawler of their sites would have them."""
 
 import hashlib
 import io
@@ -6,35 +6,74 @@ import mimetypes
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from tqdm import tqdm
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
-SITE = 'https://docs.gimp.org/3.0'  # Where the same pages are on the web.
-LICENCE = 'GFDL-1.2-or-later, without invariant sections (GIMP Documentation Team)'
-DATE = '2025-03-16T00:00:00Z'  # Of GIMP 3.0, so that the files do not depend on the day.
 PAGES_A_FILE = 200
+PICTURES = ('.png', '.jpg', '.jpeg', '.gif', '.svg', '.webp')
 
 
-def languages(raw: pathlib.Path) -> list[str]:
-    """The languages that `fetch.sh` fetched."""
-    return sorted(folder.name.removeprefix('gimp-help-') for folder in raw.glob('gimp-help-*') if folder.is_dir())
+class Manual(NamedTuple):
+    """A manual, in packages of one language each or in one package for all."""
+
+    packages: str  # The packages; * is the language, if each has its own.
+    folders: str  # In a package, the folder with the pages; * is the language, if there are several.
+    site: str  # Where the same pages are on the web, with one folder in the path.
+    date: str  # Of the release, so that the files do not depend on the day.
+    licence: str
 
 
-def write_warcs(raw: pathlib.Path, language: str, out: pathlib.Path) -> list[str]:
-    """Writes one language as WARC files of so many pages, with the pictures in others. Returns their paths.
+MANUALS = {
+    'gimp': Manual(
+        'gimp-help-*',
+        'usr/share/gimp/*/help/*',
+        'https://docs.gimp.org/3.0',
+        '2025-03-16T00:00:00Z',
+        'GFDL-1.2-or-later, without invariant sections (GIMP Documentation Team)',
+    ),
+    'debian-handbook': Manual(
+        'debian-handbook',
+        'usr/share/doc/debian-handbook/html/*',
+        'https://debian-handbook.info/browse',
+        '2022-09-22T00:00:00Z',
+        'GPL-2.0-or-later or CC-BY-SA-3.0 (Raphaël Hertzog, Roland Mas, Freexian)',
+    ),
+    'kicad': Manual(
+        'kicad-doc-*',
+        'usr/share/doc/kicad/help/*',
+        'https://docs.kicad.org/9.0',
+        '2025-05-01T00:00:00Z',
+        'GPL-3.0-or-later or CC-BY-3.0 (KiCad documentation team)',
+    ),
+    'scikit-learn': Manual(
+        'python-sklearn-doc',
+        'usr/share/doc/python-sklearn-doc/html',
+        'https://scikit-learn.org/1.4',
+        '2024-04-09T00:00:00Z',
+        'BSD-3-Clause (scikit-learn developers)',
+    ),
+}
 
-    Raises:
-      FileNotFoundError: the package has no pages; `fetch.sh` has to be run again.
-    """
-    found = sorted(raw.glob(f'gimp-help-{language}/usr/share/gimp/*/help/*'))
-    if not found:
-        raise FileNotFoundError(
-            f'{raw} has no manual in the language {language}. Run data/debian_pages/fetch.sh {raw} {language}.'
-        )
-    pages = sorted(found[0].rglob('*.html'))
-    pictures = sorted(f for f in found[0].rglob('*') if f.suffix.lower() in ('.png', '.jpg', '.jpeg', '.gif', '.svg'))
+
+def folders(raw: pathlib.Path, manual: Manual) -> dict[str, pathlib.Path]:
+    """The folder of each language that `fetch.sh` fetched."""
+    if '*' in manual.packages:
+        found = sorted(raw.glob(manual.packages))
+        languages = [package.name.removeprefix(manual.packages[:-1]) for package in found]
+        pages = [sorted(package.glob(manual.folders)) for package in found]
+        return {language: some[0] for language, some in zip(languages, pages, strict=True) if some}
+    found = sorted((raw / manual.packages).glob(manual.folders))
+    several = manual.folders.endswith('*')
+    return {folder.name if several else 'en': folder for folder in found if folder.is_dir()}
+
+
+def write_warcs(manual: Manual, folder: pathlib.Path, language: str, out: pathlib.Path) -> list[str]:
+    """Writes one language as WARC files of so many pages, with the pictures in others. Returns their paths."""
+    pages = sorted(folder.rglob('*.html'))
+    pictures = sorted(file for file in folder.rglob('*') if file.suffix.lower() in PICTURES)
     paths = []
     for kind, files in (('pages', pages), ('pictures', pictures)):
         for part, some in enumerate(_parts(files, PAGES_A_FILE)):
@@ -43,18 +82,18 @@ def write_warcs(raw: pathlib.Path, language: str, out: pathlib.Path) -> list[str
             with open(aside, 'wb') as file:
                 writer = WARCWriter(file, gzip=True)
                 for one in tqdm(some, desc=path.name, unit=' files', leave=False, delay=2):
-                    _write(writer, one, f'{SITE}/{language}/{one.relative_to(found[0])}')
+                    _write(writer, one, f'{manual.site}/{language}/{one.relative_to(folder)}', manual.date)
             os.replace(aside, path)
             paths.append(str(path))
     return paths
 
 
-def _write(writer: WARCWriter, file: pathlib.Path, url: str) -> None:
+def _write(writer: WARCWriter, file: pathlib.Path, url: str, date: str) -> None:
     kind = mimetypes.guess_type(file.name)[0] or 'application/octet-stream'
     headers = StatusAndHeaders('200 OK', [('Content-Type', kind)], protocol='HTTP/1.1')
     name = hashlib.sha256(url.encode()).hexdigest()
     uuid = f'<urn:uuid:{name[:8]}-{name[8:12]}-{name[12:16]}-{name[16:20]}-{name[20:32]}>'
-    fixed = {'WARC-Date': DATE, 'WARC-Record-ID': uuid}
+    fixed = {'WARC-Date': date, 'WARC-Record-ID': uuid}
     payload = io.BytesIO(file.read_bytes())
     writer.write_record(
         writer.create_warc_record(url, 'response', payload=payload, http_headers=headers, warc_headers_dict=fixed)

@@ -1,14 +1,18 @@
 #!/bin/bash
-# Fetches GIMP's manual in the languages named, from Debian's archive (50 MB each, 75 MB unpacked); nothing is installed.
-# What RAW already holds is left alone. Usage: fetch.sh RAW LANGUAGE...   (bg ca cs da de el en en-gb es fa fi fr hr hu it
-# ja ko lt nl nn pl pt pt-br ro ru sl sv tr uk zh-cn)
+# Fetches GIMP's manual in the languages named, from Debian's archive (50 MB each, 75 MB unpacked), or other manuals;
+# nothing is installed. What RAW already holds is left alone. Usage: fetch.sh RAW LANGUAGE...   (bg ca cs da de el en
+# en-gb es fa fi fr hr hu it ja ko lt nl nn pl pt pt-br ro ru sl sv tr uk zh-cn), or fetch.sh RAW PACKAGE...
+# (debian-handbook, 35 MB, 26 languages; kicad-doc-LANGUAGE, 30 MB each; python-sklearn-doc, 52 MB)
 set -euo pipefail
 dir=${1:?usage: fetch.sh RAW LANGUAGE...}
 shift
 [ $# -gt 0 ] || { echo 'usage: fetch.sh RAW LANGUAGE...   such as: fetch.sh RAW en de ja' >&2; exit 2; }
 mkdir -p "$dir/deb"
 for language in "$@"; do
-  package=gimp-help-$language
+  case $language in
+    debian-handbook | kicad-doc-* | python-sklearn-doc) package=$language ;;
+    *) package=gimp-help-$language ;;
+  esac
   [ -d "$dir/$package" ] && continue
   (cd "$dir/deb" && apt-get -q download "$package")
   rm -rf "$dir/.$package"

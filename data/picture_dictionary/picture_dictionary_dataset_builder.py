@@ -113,6 +113,23 @@ def heldout_languages(family: str) -> tuple[str, ...]:
     return HELDOUT_LANGUAGES if fraction('heldout:', family) < 1 / 3 else ()
 
 
+def picture_features() -> dict[str, tfds.features.FeatureConnector]:
+    """The fields of a record of a picture set."""
+    text, texts = tfds.features.Text(), tfds.features.Sequence(tfds.features.Text())
+    return {
+        'frames': texts,  # encoded pictures: one for a still, 8 for a clip
+        'concept': text,
+        'style': text,
+        'category': text,
+        'subcategory': text,
+        'languages': texts,
+        'names': texts,  # parallel to languages
+        'heldout_languages': texts,
+        'source': text,
+        'licence': text,
+    }
+
+
 def missing(raw: Path, config: Config) -> list[str]:
     """The paths, relative to `raw`, that the config needs and that are missing."""
     needed = [emoji.TABLE, emoji.CLDR, emoji.CLDR_DERIVED]
@@ -143,25 +160,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     MANUAL_DOWNLOAD_INSTRUCTIONS = 'Fetch the raw packages: bash data/picture_dictionary/fetch.sh RAW_DIR'
 
     def _info(self) -> tfds.core.DatasetInfo:
-        text, texts = tfds.features.Text(), tfds.features.Sequence(tfds.features.Text())
         return tfds.core.DatasetInfo(
             builder=self,
             description='Pictures of things by many artists, each named in 36 languages. '
             + (self.builder_config.description or ''),
-            features=tfds.features.FeaturesDict(
-                {
-                    'frames': texts,  # encoded pictures: one for a still, 8 for a clip
-                    'concept': text,
-                    'style': text,
-                    'category': text,
-                    'subcategory': text,
-                    'languages': texts,
-                    'names': texts,  # parallel to languages
-                    'heldout_languages': texts,
-                    'source': text,
-                    'licence': text,
-                }
-            ),
+            features=tfds.features.FeaturesDict(picture_features()),
             # Records of a concept are neighbours only if they are compressed together.
             disable_shuffling=self.builder_config.records_per_group > 1,
             license='per record, in the feature `licence`',

@@ -21,18 +21,18 @@ if __name__ == '__main__':
     commands.start(__doc__)
 
 import dataclasses
-import glob
 import pathlib
 import tempfile
 
 from data.web_pages.web_pages_dataset_builder import Builder, Config
 from flamingo_jax.building.duplicates import index_benchmarks
+from flamingo_jax.files import find
 
 
 def main() -> None:
     """Builds what the flags name."""
     f = flags.FLAGS
-    warcs = tuple(str(pathlib.Path(path).absolute()) for path in sorted(glob.glob(f.warc, recursive=True)))
+    warcs = tuple(find(f.warc))
     if not warcs:
         raise FileNotFoundError(f'There is no file {f.warc}. Give a glob in quotes, such as --warc="CRAWL/*.warc.gz".')
     if f.pictures and not pathlib.Path(f.pictures).is_dir():

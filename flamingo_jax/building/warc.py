@@ -18,6 +18,7 @@ from fastwarc.stream_io import BrotliReader, ChunkedReader, Lz4Reader, ZstdReade
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
 from flamingo_jax.building.ledger import Dropped
+from flamingo_jax.files import download, in_bucket
 
 # How a record begins: the magic numbers of gzip, zstd and lz4, and plain text.
 BEGINS = re.compile(rb'\x1f\x8b\x08[\x00-\x1f]|\x28\xb5\x2f\xfd|\x04\x22\x4d\x18|WARC/1\.[01]\r?\n')
@@ -99,10 +100,16 @@ def read_at(place: Place) -> Response:
 
 
 def seekable(path: str, work: str) -> tuple[str, Dropped | None]:
-    """A file whose records can be read by their positions: `path`, or its unpacked copy in the folder `work`.
+    """A file whose records can be read by their positions: `path`, or its copy in the folder `work`.
+
+    A file in a bucket is copied.
 
     Records have to be compressed one by one, as the standard asks. A file that was compressed as a whole is unpacked.
     """
+    if in_bucket(path):
+        copy = pathlib.Path(work, f'{zlib.crc32(path.encode()):08x}-{path.rpartition("/")[2]}')
+        download(path, copy)
+        path = str(copy)
     with open(path, 'rb') as file:
         reader = READERS.get(file.read(2))
         if reader is None or not _is_one_piece(path):

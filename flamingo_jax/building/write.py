@@ -2,7 +2,8 @@
 
 The bytes do not depend on the number of workers: a document's place follows from its id. Workers spill documents to
 files and write each shard from them in order (`spill.py`), so memory does not grow with the data set. TFDS builds under
-another name and renames the folder when it is whole.
+another name and renames the folder when it is whole. In a bucket nothing is renamed: shards are put in their place, and
+dataset_info.json, without which there is no data set, comes last.
 
     DATA/NAME/CONFIG/VERSION/   NAME-train.array_record-00000-of-00004, dataset_info.json, features.json
                                 metadata.json, ledger.json       counts by rule
@@ -35,12 +36,14 @@ from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.runner import beam, pipeline_options
 from flamingo_jax.building.spill import Spill, Spilled, read_sorted, sort_key
+from flamingo_jax.files import Path, as_path, in_bucket, remove, upload, whole
 
 SHARD_BYTES = 256 * 2**20  # About the size of a shard,
 SHARD_RECORDS = 1000  # and about its fewest records: an empty shard cannot be read.
 LEDGER_BYTES = 64 * 2**20
 SAMPLES = 12  # Documents, and dropped things of each rule, to look at.
 THUMBNAIL = 160  # Pixels.
+INFO = 'dataset_info.json'
 
 
 class Sources:
@@ -56,6 +59,8 @@ class Sources:
 
 class DocumentsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """A TFDS builder of documents. A subclass in `data/` gives VERSION, BUILDER_CONFIGS and `sources`."""
+
+    shards: Path | None = None  # The folder in a bucket for the large files; None is the data set's own.
 
     def sources(self, pipeline: beam.Pipeline, work: str) -> Sources:
         """The documents.
@@ -80,18 +85,19 @@ class DocumentsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _generate_splits(self, dl_manager, download_config) -> list[tfds.core.SplitInfo]:
         """Runs the pipeline. TFDS's own method would group whole records in memory."""
         folder = pathlib.Path(self.data_path)  # Under its temporary name.
+        large = self.shards or folder
         work = folder / 'work'
         work.mkdir(parents=True)
         with _progress(work, self.name), beam.Pipeline(options=download_config.beam_options) as pipeline:
             made = self.sources(pipeline, str(work))
             shards = {
-                split: _write_split(documents, split, str(work), str(folder / self.name))
+                split: _write_split(documents, split, str(work), str(large / self.name))
                 for split, documents in made.documents.items()
             }
             dropped = made.dropped + [repeated for _, repeated in shards.values()]
             written = [written for written, _ in shards.values()]
             _ = written | beam.Flatten() | 'shards' >> _JsonFile(str(work / 'shards.json'))
-            _write_ledger(pipeline, made.documents, dropped, work=str(work), folder=str(folder))
+            _write_ledger(pipeline, made.documents, dropped, work=str(work), folder=str(large))
         counts = _read(work / 'counts.json')
         written = _read(work / 'shards.json')
         if missing := sorted(set(made.documents) - {shard['split'] for shard in written}):
@@ -125,29 +131,48 @@ def build(
     beam_flags: Sequence[str] = (),
     overwrite: bool = False,
     **source: Any,
-) -> pathlib.Path:
+) -> Path:
     """Builds a data set under `out` and returns its folder, which `tfds.builder_from_directory` opens.
 
-    An existing one is kept unless `overwrite`. What a killed build left is deleted.
+    An existing one is kept unless `overwrite`. What a killed build left is deleted. If `out` is in a bucket,
+    intermediate files are in this machine's folder for temporary files.
 
     Args:
       source: further arguments of the builder's class, which say where its raw material is.
 
     Raises:
-      ValueError: no document is left, or `workers` is below 1.
+      ValueError: no document is left, `workers` is below 1, or `out` is in a bucket and the workers are elsewhere.
     """
     options = pipeline_options(workers, beam_flags)
-    make = functools.partial(builder_class, data_dir=out, config=config, file_format='array_record', **source)
-    builder = make()
-    folder = pathlib.Path(builder.data_path)
-    if folder.exists():
-        if not overwrite:
-            tqdm.write(f'{folder} exists. To build it again, add --overwrite.')
-            return folder
-        shutil.rmtree(folder)
+    if in_bucket(out) and any(flag.startswith('--runner') for flag in beam_flags):
+        raise ValueError(
+            f'{out} is in a bucket, so that intermediate files would be on this machine, which other machines do not '
+            'reach. Build in a folder that all share, and copy the data set, or build on this machine.'
+        )
+    with contextlib.ExitStack() as stack:
+        home = stack.enter_context(tempfile.TemporaryDirectory()) if in_bucket(out) else out
+        make = functools.partial(builder_class, data_dir=home, config=config, file_format='array_record', **source)
         builder = make()
-    for leftover in folder.parent.glob(f'incomplete.*_{folder.name}'):
-        shutil.rmtree(leftover)
+        folder = pathlib.Path(builder.data_path)
+        target = as_path(out) / folder.relative_to(home) if in_bucket(out) else folder
+        if (target / INFO if in_bucket(out) else target).exists():
+            if not overwrite:
+                tqdm.write(f'{target} exists. To build it again, add --overwrite.')
+                return target
+            remove(target, first=INFO)
+            builder = make()
+        for leftover in folder.parent.glob(f'incomplete.*_{folder.name}'):
+            shutil.rmtree(leftover)
+        if in_bucket(out):
+            remove(target)  # What a killed build left.
+            builder.shards = target
+        _prepare(builder, options)
+        if in_bucket(out):
+            upload(folder, target, last=INFO)
+    return target
+
+
+def _prepare(builder: DocumentsBuilder, options: Any) -> None:
     tfds.disable_progress_bar()
     with tempfile.TemporaryDirectory() as downloads:  # Nothing is downloaded, but TFDS makes the folder.
         builder.download_and_prepare(
@@ -156,7 +181,6 @@ def build(
             ),
             download_dir=downloads,
         )
-    return folder
 
 
 def _features() -> tfds.features.FeaturesDict:
@@ -204,16 +228,17 @@ def _parts(_, files: Sequence[Spilled], most_bytes: int, fewest: int) -> Iterato
 def _write_shard(of_parts: tuple[int, int], files: Sequence[Spilled], split: str, stem: str):
     part, parts = of_parts
     # As the file adapter of TFDS writes it: one record a group, for random access.
-    writer = ArrayRecordWriter(f'{stem}-{split}.array_record-{part:05d}-of-{parts:05d}', 'group_size:1')
-    records, size, last = 0, 0, None
-    for key, data in read_sorted(sorted(files), part, parts):
-        if key == last:
-            identity = _id(data)
-            yield beam.pvalue.TaggedOutput('repeated', Dropped('document_id', 'document', identity))
-            continue
-        writer.write(data)
-        records, size, last = records + 1, size + len(data), key
-    writer.close()
+    with whole(as_path(f'{stem}-{split}.array_record-{part:05d}-of-{parts:05d}')) as path:
+        writer = ArrayRecordWriter(str(path), 'group_size:1')
+        records, size, last = 0, 0, None
+        for key, data in read_sorted(sorted(files), part, parts):
+            if key == last:
+                identity = _id(data)
+                yield beam.pvalue.TaggedOutput('repeated', Dropped('document_id', 'document', identity))
+                continue
+            writer.write(data)
+            records, size, last = records + 1, size + len(data), key
+        writer.close()
     yield dict(split=split, part=part, records=records, bytes=size)
 
 
@@ -261,7 +286,8 @@ def _write_ledger(pipeline, documents: Mapping[str, Any], dropped: Sequence[Any]
 def _write_lines(of_parts: tuple[int, int], files: Sequence[Spilled], folder: str) -> None:
     part, parts = of_parts
     with (
-        open(f'{folder}/dropped-{part:05d}-of-{parts:05d}.jsonl.gz', 'wb') as file,
+        whole(as_path(f'{folder}/dropped-{part:05d}-of-{parts:05d}.jsonl.gz')) as path,
+        open(path, 'wb') as file,
         gzip.GzipFile(filename='', mode='wb', fileobj=file, mtime=0) as lines,  # Without a date: the same bytes.
     ):
         for _, line in read_sorted(sorted(files), part, parts):

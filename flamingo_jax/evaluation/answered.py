@@ -10,7 +10,6 @@ and the candidates. Other tasks, other seeds, another order and other machines f
 import dataclasses
 import hashlib
 import json
-import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,7 +17,7 @@ import jax
 
 from flamingo_jax.evaluation.report import as_json
 from flamingo_jax.few_shot.episode import Episode
-from flamingo_jax.files import write_whole
+from flamingo_jax.files import as_path, in_bucket, write_whole
 
 FILE, FOLDER = 'unfinished.json', 'answers'
 
@@ -35,9 +34,12 @@ class Answered:
         """
         self._checkpoint = checkpoint
         self._answers: dict[str, Any] = {}
-        self._file = workdir and pathlib.Path(workdir, FOLDER, f'{jax.process_index()}.jsonl')
+        self._file = workdir and as_path(workdir) / FOLDER / f'{jax.process_index()}.jsonl'
+        self._own = ''
         for file in sorted(self._file.parent.glob('*.jsonl')) if self._file else ():
-            for line in file.read_text(encoding='utf-8').splitlines():
+            lines = file.read_text(encoding='utf-8')
+            self._own = lines if file == self._file else self._own
+            for line in lines.splitlines():
                 try:
                     line = json.loads(line)
                 except ValueError:  # Cut short when its process was stopped.
@@ -79,10 +81,15 @@ class Answered:
         self._answers |= answers
         if self._file and own and answers:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            cut = self._file.is_file() and not self._file.read_bytes()[-1:] == b'\n'
+            cut = self._own[-1:] not in ('', '\n')
             lines = [json.dumps(dict(asked=asked, answer=answer)) + '\n' for asked, answer in answers.items()]
+            more = '\n' * cut + ''.join(lines)
+            self._own += more
+            if in_bucket(self._file):  # Nothing can be added to an object.
+                write_whole(self._file, self._own.encode())
+                return
             with open(self._file, 'a', encoding='utf-8') as file:
-                file.write('\n' * cut + ''.join(lines))
+                file.write(more)
 
 
 def begin(workdir: str, about: Mapping[str, Any]) -> Callable[[], None]:
@@ -91,7 +98,7 @@ def begin(workdir: str, about: Mapping[str, Any]) -> Callable[[], None]:
     ValueError if another evaluation is unfinished there; the message names the first difference. Which tasks are asked
     may differ, but not how.
     """
-    file, here = pathlib.Path(workdir) / FILE, json.loads(as_json(about))
+    file, here = as_path(workdir) / FILE, json.loads(as_json(about))
     if file.is_file():
         there = json.loads(file.read_text(encoding='utf-8'))
         both = [one.get('config', {}).get('tasks', {}) for one in (there, here)]

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -10,6 +10,17 @@ from flamingo_jax.few_shot.episode import Episode
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.inputs.prompts import Prompt, is_picture
 from flamingo_jax.inputs.tokenizer import Tokenizer
+
+
+@runtime_checkable
+class Answering(Protocol):
+    """A way to answer: a dataclass, whose fields tell it from others."""
+
+    def __call__(self, model: Pretrained, prompts: Sequence[Prompt], episodes: Sequence[Episode]) -> list[Any]:
+        """An answer to each prompt: a text, several, or the log-likelihoods of all candidates."""
+
+    def room(self, model: Pretrained, prompt: Prompt, episode: Episode) -> int:
+        """The number of tokens that an answer may take."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +103,7 @@ class Ranked:
 
 @dataclasses.dataclass(frozen=True)
 class Compared:
-    """The candidate whose text is nearest to the picture, by two towers (zero-shot; paper, appendix B.1.3).
+    """The candidate whose text is nearest to the picture, by two towers (zero-shot; paper, appendix C.2).
 
     A candidate with several spellings is the mean of their vectors, made of length 1: CLIP's prompt ensembling.
 
@@ -101,17 +112,20 @@ class Compared:
 
     likelihoods: bool = False
 
+    def __post_init__(self):
+        object.__setattr__(self, '_known', {})  # The candidates' vectors: most episodes have the same.
+
     def __call__(
         self, model: Pretrained, prompts: Sequence[Prompt], episodes: Sequence[Episode]
     ) -> list[str] | list[dict[str, float]]:
         """For each prompt one candidate, or the log-probabilities of all. Only the prompt's picture counts."""
         pictures = model.picture_vectors([next(item for item in prompt if is_picture(item)) for prompt in prompts])
-        answers, known = [], {}
+        answers = []
         for picture, episode in zip(pictures, episodes, strict=True):
-            key = episode.candidates, episode.form, tuple(map(tuple, episode.written.items()))
-            if key not in known:  # Most episodes have the same candidates.
-                known[key] = _classes(model, episode)
-            cosines = known[key] @ picture
+            texts = tuple(tuple(spellings(episode, candidate)) for candidate in episode.candidates)
+            if (id(model), texts) not in self._known:
+                self._known[id(model), texts] = _classes(model, texts)
+            cosines = self._known[id(model), texts] @ picture
             if self.likelihoods:
                 logits = model.inverse_temperature * cosines
                 logits -= np.logaddexp.reduce(logits)
@@ -125,9 +139,8 @@ class Compared:
         return 0
 
 
-def _classes(model: Pretrained, episode: Episode) -> np.ndarray:
-    """The vector of each candidate."""
-    texts = [spellings(episode, candidate) for candidate in episode.candidates]
+def _classes(model: Pretrained, texts: Sequence[Sequence[str]]) -> np.ndarray:
+    """The vector of each candidate, given its spellings."""
     vectors = model.text_vectors([text for some in texts for text in some])
     means = np.stack([part.mean(axis=0) for part in np.split(vectors, np.cumsum([len(some) for some in texts])[:-1])])
     return means / np.linalg.norm(means, axis=1, keepdims=True)

@@ -21,6 +21,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 import PIL.Image
 
+from flamingo_jax import commands
 from flamingo_jax.evaluation.pools import Pools
 from flamingo_jax.evaluation.prompts import PAPER, Prompts
 from flamingo_jax.evaluation.task import OPEN_ENDED, Task
@@ -209,7 +210,9 @@ class Benchmark(Task):
     def _read(self, folder: pathlib.Path, split: str) -> list[Item]:
         try:
             items = list(self.read(folder, split))
-        except (KeyError, IndexError, TypeError, AttributeError) as error:
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+            if commands.is_mistake(error):  # The reader said what is wrong.
+                raise
             raise ValueError(
                 f'the files of the split {split!r} in {folder} are not as the set publishes them: '
                 f'{type(error).__name__}, {error}. Download them again.'

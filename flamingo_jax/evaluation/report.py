@@ -17,14 +17,13 @@ import io
 import json
 import math
 import os
-import pathlib
 import statistics
 from collections.abc import Sequence
 from typing import Any
 
 from flamingo_jax.evaluation import contact_sheet
 from flamingo_jax.evaluation.contact_sheet import Example
-from flamingo_jax.files import write_whole
+from flamingo_jax.files import Path, as_path, write_whole
 
 # The scores in the order of the table, with their colours in the chart, which are safe for colour-blind readers.
 COLOURS = {
@@ -126,10 +125,10 @@ def over_seeds(rows: Sequence[Row]) -> list[Row]:
 class Written:
     """The paths of the four files that are to be looked at."""
 
-    json: pathlib.Path
-    text: pathlib.Path
-    chart: pathlib.Path
-    contact_sheet: pathlib.Path
+    json: Path
+    text: Path
+    chart: Path
+    contact_sheet: Path
 
 
 def write(
@@ -143,7 +142,7 @@ def write(
     Each file appears whole or not at all; files of an earlier evaluation are replaced. The scores are written first,
     so that an error in a picture cannot lose them. Raises `PictureError` if a picture of an example cannot be read.
     """
-    folder = pathlib.Path(folder)
+    folder = as_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     # `seeds` belongs to the mean over seeds, which is no row of its own.
     as_dicts = [{key: value for key, value in dataclasses.asdict(row).items() if key != 'seeds'} for row in rows]

@@ -1,15 +1,17 @@
 """Retrieval by two towers, both ways, on the captions of a benchmark (paper, table 9).
 
-    c.tasks.texts = task(TextsOfPictures, of=COCO)       which of all captions belongs to a picture
-    c.tasks.pictures = task(PicturesOfTexts, of=COCO)    which of all pictures belongs to a caption
+    c.tasks.texts = task(TextsOfPictures, captions=COCO)       which of all captions belongs to a picture
+    c.tasks.pictures = task(PicturesOfTexts, captions=COCO)    which of all pictures belongs to a caption
 
 The candidates are those of the whole split, whatever the number of questions that are asked.
 """
 
 import dataclasses
+import hashlib
+import json
 import pathlib
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -28,7 +30,7 @@ AT = {'recall at 1': 1, 'recall at 5': 5, 'recall at 10': 10}
 class Retrieval(Task):
     """What both directions share."""
 
-    of: type[Benchmark] | None = None  # A benchmark of captions.
+    captions: type[Benchmark] | None = None  # A benchmark of captions.
     # Text before each caption. Those of the training began with a space, or half of them did (`Documents.space`).
     form: str = ' {caption}'
     shots: tuple[int, ...] = (0,)
@@ -41,11 +43,13 @@ class Retrieval(Task):
 
     def prepare(self, pools: Pools) -> None:
         """Reads the captions and checks that every picture exists."""
-        if self.of is None:
-            raise ValueError('it has no benchmark to retrieve from. Set `of` to a class of evaluation/benchmarks/.')
+        if self.captions is None:
+            raise ValueError(
+                'it has no benchmark to retrieve from. Set `captions` to a class of evaluation/benchmarks/.'
+            )
         if set(self.shots) != {0}:
             raise ValueError('two towers see no examples. Set shots to (0,).')
-        items = list(self.of().read(pathlib.Path(self.data or pools.data).expanduser(), self.query_split))
+        items = list(self.captions().read(pathlib.Path(self.data or pools.data).expanduser(), self.query_split))
         if bad := [item.id for item in items if not item.references or item.file is None]:
             raise ValueError(
                 f'{len(bad)} of {len(items)} items of the split {self.query_split!r} have no caption or no picture, '
@@ -58,7 +62,8 @@ class Retrieval(Task):
         self.items: list[Item] = items
         self.pictures = tuple(item.id for item in items)
         # A caption of two pictures is one candidate, which is right for both.
-        self.captions = tuple(dict.fromkeys(caption for item in items for caption in item.references))
+        self.texts = tuple(dict.fromkeys(caption for item in items for caption in item.references))
+        self.among = hashlib.sha256(json.dumps([self.pictures, self.texts, self.form]).encode()).hexdigest()
         self.files = Files(pools.pictures, 1, 1.0)
         self._vectors: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._order = np.random.default_rng(0).permutation(self._queries)
@@ -75,12 +80,12 @@ class Retrieval(Task):
         return None
 
     def answering(self, answers: str, max_new_tokens: int, num_beams: int) -> 'Nearest':
-        return Nearest(self, AT[answers])
+        return Nearest(AT[answers], self.among, self)
 
     def vectors(self, model: Pretrained) -> tuple[np.ndarray, np.ndarray]:
         """The vectors of all pictures and of all captions; computed once."""
         if id(model) not in self._vectors:
-            texts = model.text_vectors([self.form.format(caption=caption) for caption in self.captions])
+            texts = model.text_vectors([self.form.format(caption=caption) for caption in self.texts])
             self._vectors[id(model)] = model.picture_vectors([self.files.frames(i.picture) for i in self.items]), texts
         return self._vectors[id(model)]
 
@@ -103,7 +108,7 @@ class TextsOfPictures(Retrieval):
         """The k captions nearest to each picture."""
         pictures, texts = self.vectors(model)
         place = {id: i for i, id in enumerate(self.pictures)}
-        return _nearest(pictures[[place[id] for id in ids]], texts, self.captions, k)
+        return _nearest(pictures[[place[id] for id in ids]], texts, self.texts, k)
 
 
 @dataclasses.dataclass
@@ -112,11 +117,11 @@ class PicturesOfTexts(Retrieval):
 
     @property
     def _queries(self) -> int:
-        return len(self.captions)
+        return len(self.texts)
 
     def episode(self, i: int, shots: int, support: str, answers: str, seed: int) -> Episode:
         """The i-th caption in random order."""
-        caption = self.captions[self._order[i]]
+        caption = self.texts[self._order[i]]
         right = tuple(item.id for item in self._with(caption))
         return Episode((), (Part(None, self.files, caption),), right[0], references=right, id=caption)
 
@@ -131,20 +136,27 @@ class PicturesOfTexts(Retrieval):
     def found(self, model: Pretrained, ids: Sequence[str], k: int) -> list[list[str]]:
         """The k pictures nearest to each caption."""
         pictures, texts = self.vectors(model)
-        place = {caption: i for i, caption in enumerate(self.captions)}
+        place = {caption: i for i, caption in enumerate(self.texts)}
         return _nearest(texts[[place[id] for id in ids]], pictures, self.pictures, k)
 
 
 @dataclasses.dataclass(frozen=True)
 class Nearest:
-    """The k candidates nearest to a query."""
+    """The k candidates nearest to a query.
 
-    task: Any
+    among: what tells the candidates from others. An answer that is kept is one among the same.
+    """
+
     k: int
+    among: str
+    task: dataclasses.InitVar[Retrieval]
+
+    def __post_init__(self, task: Retrieval):
+        object.__setattr__(self, '_task', task)
 
     def __call__(self, model: Pretrained, prompts: Sequence[Prompt], episodes: Sequence[Episode]) -> list[list[str]]:
         """The candidates of each query, the nearest first."""
-        return self.task.found(model, [episode.id for episode in episodes], self.k)
+        return self._task.found(model, [episode.id for episode in episodes], self.k)
 
     def room(self, model: Pretrained, prompt: Prompt, episode: Episode) -> int:
         """No tokens: nothing is written after a prompt."""

@@ -7,7 +7,6 @@ similar last (`few_shot/nearest.py`).
 import hashlib
 import io
 import json
-import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,7 +16,7 @@ from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
 from flamingo_jax.few_shot.nearest import Pooled
-from flamingo_jax.files import write_whole
+from flamingo_jax.files import as_path, write_whole
 
 TOGETHER = 32  # Frames that the trunk encodes at a time, or one film of more.
 Encode = Callable[[UInt8[np.ndarray, 'b t height width 3']], Float[np.ndarray, 'b t s d_v']]
@@ -67,9 +66,9 @@ def kept(folder: str, about: Any, compute: Callable[[], Pooled]) -> Pooled:
 
     about: all that the rows depend on, as JSON.
     """
-    file = pathlib.Path(folder).expanduser() / f'{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]}.npy'
+    file = as_path(folder) / f'{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]}.npy'
     if file.is_file():
-        return np.load(file)
+        return np.load(io.BytesIO(file.read_bytes()))
     rows = compute()
     if jax.process_index() == 0:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from flamingo_jax.evaluation import intervals
 from flamingo_jax.evaluation.answered import Answered
-from flamingo_jax.evaluation.answers import Generated, Ranked
+from flamingo_jax.evaluation.answers import Answering
 from flamingo_jax.evaluation.contact_sheet import Example
 from flamingo_jax.evaluation.metrics import exact
 from flamingo_jax.evaluation.report import Row, Score
@@ -77,7 +77,7 @@ def ways(task: Task, answers: str) -> list[str]:
 
 def ask(
     who: Pretrained,
-    answering: Generated | Ranked,
+    answering: Answering,
     episodes: Sequence[Episode],
     shown: Shown | None,
     batch_size: int,
@@ -123,7 +123,9 @@ def _common(episodes: Sequence[Episode]) -> int:
 
 
 def lengths_of(who: Pretrained, episodes: Sequence[Episode], shown: Shown | None) -> list[int]:
-    """The number of tokens of each prompt. No picture is read."""
+    """The number of tokens of each prompt. No picture is read. Two towers read no prompts: 0."""
+    if who.config.contrastive is not None:
+        return [0] * len(episodes)
     picture = np.zeros((1, 1, 1), np.float32)  # Replaces every picture, since all tags have the same number of tokens.
     tokenizer = copy.copy(who.tokenizer)
     tokenizer.encode = functools.cache(who.tokenizer.encode)  # Prompts share most of their texts.

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from ml_collections import ConfigDict
 
-from flamingo_jax.evaluation.answers import Compared, Generated, Ranked
+from flamingo_jax.evaluation.answers import Answering, Compared, Generated, Ranked
 from flamingo_jax.evaluation.metrics import Metric, exact
 from flamingo_jax.evaluation.pools import Pools, of_styles
 from flamingo_jax.few_shot.episode import Episode, Part
@@ -118,7 +118,7 @@ class Task:
                 episode = dataclasses.replace(episode, support=without)
             yield episode if episode.id else dataclasses.replace(episode, id=str(i))
 
-    def answering(self, answers: str, max_new_tokens: int, num_beams: int) -> Generated | Ranked | Compared:
+    def answering(self, answers: str, max_new_tokens: int, num_beams: int) -> Answering:
         """How answers of this kind are given. The numbers are the evaluation's defaults."""
         if answers == COMPARED:
             return Compared(self.likelihoods)

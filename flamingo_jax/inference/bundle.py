@@ -16,6 +16,7 @@ import hashlib
 import json
 import pathlib
 import shutil
+import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -28,12 +29,15 @@ from jax.typing import DTypeLike
 from orbax.checkpoint import v1 as ocp
 from tqdm import tqdm
 
+from flamingo_jax import commands
 from flamingo_jax.conversion.readers import read_weights
 from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file, efficientnet_params
+from flamingo_jax.files import Path, as_path, below, in_bucket, refuse_existing, whole_folder
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Params
 
+CONFIG = 'config.json'  # Written last: without it, a folder is not a bundle.
 LARGE, PIECE = 2**30, 2**26  # Bytes: a tree of this size is written in pieces of that size.
 
 
@@ -41,7 +45,7 @@ LARGE, PIECE = 2**30, 2**26  # Bytes: a tree of this size is written in pieces o
 class Bundle:
     """An open bundle, without its parameters."""
 
-    path: pathlib.Path
+    path: Path
     config: FlamingoConfig
     image_tag: str | None  # How the tokenizer writes <image>: 'text', 'token', or None without vision.
     checksums: dict[str, str]  # Component tree -> sha256 of its leaves.
@@ -102,7 +106,7 @@ class Bundle:
         return trunk | ocp.load(folder, jax.tree.map(abstract, shapes, sharding))
 
 
-def read(path: str | pathlib.Path, lm: str | pathlib.Path = '') -> Bundle:
+def read(path: str | Path, lm: str | Path = '') -> Bundle:
     """Opens a bundle without reading its parameters.
 
     Args:
@@ -110,15 +114,24 @@ def read(path: str | pathlib.Path, lm: str | pathlib.Path = '') -> Bundle:
 
     Raises:
       FileNotFoundError: there is no bundle.
-      ValueError: `lm` is another language model than the one that the bundle was trained with.
+      ValueError: `lm` is another language model than the one that the bundle was trained with, or config.json is
+        damaged or of another folder than a bundle.
     """
-    path = pathlib.Path(path).expanduser().absolute()
-    if not (path / 'config.json').is_file():
+    path = as_path(path)
+    if not (path / CONFIG).is_file():
         raise FileNotFoundError(
             f'{path} is not a bundle (it has no config.json). `python -m flamingo_jax.convert` makes one.'
         )
-    fields = json.loads((path / 'config.json').read_text())
-    config = FlamingoConfig.from_json(fields['model'])
+    try:
+        fields = json.loads((path / CONFIG).read_bytes())
+        config, _, _ = FlamingoConfig.from_json(fields['model']), fields['image_tag'], fields['checksums']
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if commands.is_mistake(error):  # The config says what is wrong.
+            raise
+        raise ValueError(
+            f'{path / CONFIG} is not that of a bundle, or it is damaged ({type(error).__name__}: {error}). '
+            '`python -m flamingo_jax.convert` makes a bundle, also of a Hugging Face folder.'
+        ) from error
     trained, packaged = tuple(fields.get('trained', ())), fields.get('packaged_trunk', False)
     apart = read(lm) if lm else None
     if apart is not None and apart.checksums.get('lm') != fields['checksums'].get('lm'):
@@ -127,7 +140,7 @@ def read(path: str | pathlib.Path, lm: str | pathlib.Path = '') -> Bundle:
 
 
 def save(
-    path: str | pathlib.Path,
+    path: str | Path,
     config: FlamingoConfig,
     params: Params,
     tokenizer: Tokenizer | None,
@@ -138,7 +151,7 @@ def save(
     without_lm: bool = False,
     progress: bool = False,
 ) -> None:
-    """Writes a bundle under another name, then renames it, so that `path` never has half a bundle.
+    """Writes a bundle, so that `path` never has half of one.
 
     Args:
       params: the component trees to store, unboxed, in the dtypes to store.
@@ -151,12 +164,7 @@ def save(
     Raises:
       FileExistsError: `path` exists.
     """
-    path = pathlib.Path(path).expanduser().absolute()
-    if path.exists():
-        raise FileExistsError(f'{path} exists already. Remove it, or choose another folder.')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.parent / f'.{path.name}.{uuid.uuid4().hex[:8]}'
-    try:
+    with whole_folder(as_path(path), last=CONFIG) as aside:
         (aside / 'params').mkdir(parents=True)
         stored = dict(params)
         if packaged_trunk:
@@ -168,8 +176,9 @@ def save(
             for name, tree in stored.items():
                 with _sparing(tree):
                     ocp.save(aside / 'params' / name, tree)
-        for mark in aside.rglob('commit_success.txt'):
-            mark.write_text('Committed.\n')  # Orbax writes a path of this machine, which does not belong in a model.
+        for name in below(aside):
+            if name.endswith('/commit_success.txt'):
+                (aside / name).write_text('Committed.\n')  # Orbax writes the folder's own path.
         size = sum(getattr(leaf, 'nbytes', 0) for leaf in jax.tree.leaves(params))
         with tqdm(desc='checksums', total=size, unit='B', unit_scale=True, disable=not progress) as bar:
             checksums = {name: checksum(tree, bar.update) for name, tree in params.items()}
@@ -180,24 +189,21 @@ def save(
             trained=sorted(trained),
             packaged_trunk=packaged_trunk,
         )
-        (aside / 'config.json').write_text(json.dumps(fields, indent=2) + '\n')
         (aside / 'README.md').write_text(card)
         if tokenizer is not None:
             (aside / tokenizer.file).write_bytes(tokenizer.model)
-        aside.rename(path)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        (aside / CONFIG).write_text(json.dumps(fields, indent=2) + '\n')
 
 
 @contextlib.contextmanager
-def _bar_of(folder: pathlib.Path, size: int, shown: bool) -> Iterator[None]:
+def _bar_of(folder: Path, size: int, shown: bool) -> Iterator[None]:
     """A bar of the bytes on disk while `size` bytes are written. Compression makes it end before it is full."""
     bar, end = tqdm(desc='write', total=size, unit='B', unit_scale=True, disable=not shown), threading.Event()
 
     def watch():
-        while not end.wait(0.5):
+        while not end.wait(10 if in_bucket(folder) else 0.5):
             with contextlib.suppress(FileNotFoundError):  # Orbax renames finished files.
-                written = sum(path.stat().st_size for path in folder.rglob('*'))
+                written = sum(below(folder).values())
                 bar.update(max(0, min(written, size) - bar.n))
 
     thread = threading.Thread(target=watch, daemon=True)
@@ -211,16 +217,18 @@ def _bar_of(folder: pathlib.Path, size: int, shown: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def on_disk(path: str | pathlib.Path) -> Iterator[Callable[[tuple[str, ...], tuple[int, ...], Any], np.ndarray]]:
-    """Arrays on disk, next to `path`, for the leaves of a bundle that is larger than memory; removed at the end.
+def on_disk(path: str | Path) -> Iterator[Callable[[tuple[str, ...], tuple[int, ...], Any], np.ndarray]]:
+    """Arrays on disk for the leaves of a bundle that is larger than memory; removed at the end.
+
+    They are next to `path`, or in the system's folder for temporary files if that is in a bucket.
 
     Gives a function (path in the tree, shape, dtype) -> an array to fill. `path` itself is not written.
     """
-    path = pathlib.Path(path).expanduser().absolute()
-    if path.exists():
-        raise FileExistsError(f'{path} exists already. Remove it, or choose another folder.')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.parent / f'.{path.name}.{uuid.uuid4().hex[:8]}'
+    path = as_path(path)
+    refuse_existing(path, CONFIG)
+    near = pathlib.Path(tempfile.gettempdir()) if in_bucket(path) else path.parent
+    near.mkdir(parents=True, exist_ok=True)
+    aside = near / f'.{path.name}.{uuid.uuid4().hex[:8]}'
     aside.mkdir()
     try:
         yield lambda name, shape, dtype: np.memmap(aside / '.'.join(name), dtype, 'w+', shape=shape)

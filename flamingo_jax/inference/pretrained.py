@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
+from flamingo_jax.files import Path, as_path
 from flamingo_jax.inference import bundle, decode, search
 from flamingo_jax.inference.remembered import Beginning, Beginnings, Pictures
 from flamingo_jax.inference.run import open_run
@@ -33,10 +33,10 @@ _LIKELIEST = 96  # The same for `choose`, which scores the likeliest first and o
 
 
 def load(
-    path: str | pathlib.Path,
+    path: str | Path,
     mesh: jax.sharding.Mesh | None = None,
     dtype: Any = None,
-    lm: str | pathlib.Path = '',
+    lm: str | Path = '',
 ) -> 'Pretrained':
     """Loads a bundle, or the newest checkpoint of a training run, ready for use.
 
@@ -52,7 +52,7 @@ def load(
       FileNotFoundError: `path` is neither, or a part is missing; the message names it.
       ValueError: `lm` is another language model than the bundle's.
     """
-    path = pathlib.Path(path).expanduser()
+    path = as_path(path)
     dtype = jnp.dtype(dtype or (jnp.bfloat16 if jax.default_backend() in ('tpu', 'gpu') else jnp.float32))
     if (path / 'run.json').is_file():
         run = open_run(path)
@@ -196,6 +196,13 @@ class Pretrained:
         self._require_towers()
         return float(_paired(self.model, self.params, None, None, None)[2])
 
+    def _refuse_towers(self) -> None:
+        if self.config.contrastive is not None:
+            raise ValueError(
+                'This model is two towers, which compare pictures with texts and write nothing. Use picture_vectors '
+                "and text_vectors, or answers=('compared',) in an evaluation."
+            )
+
     def _require_towers(self) -> None:
         if self.config.contrastive is None:
             raise ValueError(
@@ -231,6 +238,7 @@ class Pretrained:
         Raises:
           ValueError: a row has more <image> tags than there are images.
         """
+        self._refuse_towers()
         tokens = jnp.asarray(tokens)
         tags, n = int(self.model.phi(tokens).max()), 0 if images is None else images.shape[1]
         if tags > n:
@@ -456,6 +464,7 @@ class Pretrained:
 
         ValueError if a prompt and `room` more tokens exceed the context.
         """
+        self._refuse_towers()
         encoded = [encode(prompt, self.tokenizer) for prompt in prompts]
         longest = max(len(prompt.tokens) for prompt in encoded)
         if longest + room > self.config.lm.context:

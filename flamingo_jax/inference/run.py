@@ -7,7 +7,6 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import json
-import pathlib
 from typing import Any
 
 import jax
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from orbax.checkpoint import v1 as ocp
 
+from flamingo_jax.files import Path, as_path, below, in_bucket
 from flamingo_jax.inference import bundle
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
@@ -27,7 +27,7 @@ CHECKSUMS = 'checksums.json'
 class Run:
     """The newest checkpoint of a training run, and the bundles of the trees that it did not train."""
 
-    path: pathlib.Path  # The checkpoint.
+    path: Path  # The checkpoint.
     config: FlamingoConfig
     image_tag: str | None
     tokenizer: Tokenizer
@@ -44,7 +44,7 @@ class Run:
         return _read(self.path, {name: sharding}, dtype)[name]
 
 
-def open_run(path: pathlib.Path) -> Run:
+def open_run(path: Path) -> Run:
     """Opens a run, without reading what it trained.
 
     Raises:
@@ -69,7 +69,7 @@ def open_run(path: pathlib.Path) -> Run:
     return Run(checkpoint, config, image_tag, tokenizer, frozen, names, int(checkpoint.name), digest)
 
 
-def _frozen_paths(file: pathlib.Path) -> dict[str, str]:
+def _frozen_paths(file: Path) -> dict[str, str]:
     """The bundles of a run's frozen trees. ValueError if the file is damaged."""
     try:
         return {name: str(path) for name, path in json.loads(file.read_bytes())['frozen_paths'].items()}
@@ -80,7 +80,7 @@ def _frozen_paths(file: pathlib.Path) -> dict[str, str]:
         ) from error
 
 
-def read_latest(workdir: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, Any], int]:
+def read_latest(workdir: str | Path) -> tuple[dict[str, Any], dict[str, Any], int]:
     """The newest whole checkpoint of a run: (about, trained trees on one device, step).
 
     Raises:
@@ -93,9 +93,9 @@ def read_latest(workdir: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, 
     return found.custom_metadata['about'], params, int(checkpoint.name)
 
 
-def _newest(workdir: str | pathlib.Path) -> pathlib.Path:
+def _newest(workdir: str | Path) -> Path:
     """The folder of the newest whole checkpoint; errors as for `read_latest`."""
-    folder = pathlib.Path(workdir).absolute() / 'checkpoints'
+    folder = as_path(workdir) / 'checkpoints'
     if not folder.is_dir():
         raise FileNotFoundError(f'{workdir} has no checkpoints. Give the workdir of a training run, or a bundle.')
     if (step := newest_whole(folder)) is None:
@@ -103,44 +103,56 @@ def _newest(workdir: str | pathlib.Path) -> pathlib.Path:
     return folder / str(step)
 
 
-def _read(checkpoint: pathlib.Path, shardings: dict[str, Any], dtype: DTypeLike | None = None) -> Params:
-    """Trained trees into their shards; None is the default device. Of the optimizer's state no more is read.
+def _read(checkpoint: Path, shardings: dict[str, Any], dtype: DTypeLike | None = None) -> Params:
+    """Trained trees, or their average if the run keeps one, into their shards; None is the default device.
 
-    If the run keeps an average of its parameters (`config.optimizer.average`), the trees are that average.
+    Of the optimizer's state, nothing else is read.
     """
     found = ocp.metadata(checkpoint)
-    stored = found.metadata
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     decay = found.custom_metadata.get('recipe', {}).get('optimizer.average', 0)
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
-    def kind(leaf):
+    def cast_to(leaf):
         return dtype if dtype is not None and jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype
 
     def abstract(leaf, sharding):
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype if decay else kind(leaf), sharding=sharding)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype if decay else cast_to(leaf), sharding=sharding)
 
-    wanted = jax.tree.map(lambda _: ocp.PLACEHOLDER, stored)
-    trees = wanted['opt_state'][-1]['ema'] if decay else wanted['params']
+    wanted = jax.tree.map(lambda _: ocp.PLACEHOLDER, found.metadata)
+    stored, place = (tree['opt_state'][-1] if decay else tree for tree in (found.metadata, wanted))
+    trees = 'ema' if decay else 'params'
     for name, sharding in shardings.items():
-        tree = stored['params'][name]
+        tree = stored[trees][name]
         sharding = jax.tree.map(lambda _: device, tree) if sharding is None else sharding
-        trees[name] = jax.tree.map(abstract, tree, sharding)
+        place[trees][name] = jax.tree.map(abstract, tree, sharding)
     if not decay:
         params = ocp.load(checkpoint, wanted)['params']
         return {name: params[name] for name in shardings}
-    wanted['opt_state'][-1]['count'] = jax.ShapeDtypeStruct((), jnp.int32, sharding=device)
+    place['count'] = jax.ShapeDtypeStruct((), stored['count'].dtype, sharding=device)
     average = ocp.load(checkpoint, wanted)['opt_state'][-1]
-    begun_at_0 = 1 - decay ** int(average['count'])  # As `optax.ema` corrects it.
-    return {name: jax.tree.map(lambda x: (x / begun_at_0).astype(kind(x)), average['ema'][name]) for name in shardings}
+    whole = 1 - decay ** int(average['count'])  # As `optax.ema` corrects it: it began at 0.
+    return {name: jax.tree.map(lambda x: (x / whole).astype(cast_to(x)), average['ema'][name]) for name in shardings}
 
 
-def steps(folder: pathlib.Path) -> list[int]:
+def steps(folder: Path) -> list[int]:
     """Steps of the finished checkpoints, newest first."""
-    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-    return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+    found = [entry for entry in folder.iterdir() if entry.name.isdecimal()] if folder.is_dir() else []
+    if in_bucket(folder):
+        found = [entry for entry in found if (entry / CHECKSUMS).exists()]
+    return sorted((int(entry.name) for entry in found), reverse=True)
 
 
-def newest_whole(folder: pathlib.Path) -> int | None:
+def unfinished(folder: Path) -> list[Path]:
+    """What killed processes left of checkpoints that they were writing or deleting."""
+    if not folder.is_dir():
+        return []
+    if in_bucket(folder):
+        whole = set(map(str, steps(folder)))
+        return [entry for entry in folder.iterdir() if entry.name.isdecimal() and entry.name not in whole]
+    return sorted({*folder.glob('writing-*'), *folder.glob('*.orbax-checkpoint-tmp*')})
+
+
+def newest_whole(folder: Path) -> int | None:
     """The newest checkpoint that agrees with its checksums. Prints each newer one that does not."""
     found = steps(folder)
     for step in found:
@@ -155,24 +167,27 @@ def newest_whole(folder: pathlib.Path) -> int | None:
     return None
 
 
-def digests(folder: pathlib.Path) -> dict[str, str]:
-    """SHA-256 of every file in a folder and below, except checksums.json, by relative path."""
-    files = sorted(file for file in folder.rglob('*') if file.is_file() and file.name != CHECKSUMS)
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file in a folder and below, except checksums.json, by relative path.
 
-    def digest(file: pathlib.Path) -> str:
-        with open(file, 'rb') as content:
+    In a bucket, sizes in bytes: the store has checksums of its own, and to read everything once more could take hours.
+    """
+    files = {name: size for name, size in below(folder).items() if name != CHECKSUMS}
+    if in_bucket(folder):
+        return {name: f'{size} bytes' for name, size in files.items()}
+
+    def digest(name: str) -> str:
+        with open(folder / name, 'rb') as content:
             return hashlib.file_digest(content, 'sha256').hexdigest()
 
     with concurrent.futures.ThreadPoolExecutor() as threads:
-        return {
-            str(file.relative_to(folder)): line for file, line in zip(files, threads.map(digest, files), strict=True)
-        }
+        return dict(zip(files, threads.map(digest, files), strict=True))
 
 
-def _damage(folder: pathlib.Path) -> str | None:
+def _damage(folder: Path) -> str | None:
     """What is wrong with a checkpoint; None if nothing is."""
     try:
-        if not (folder / CHECKSUMS).is_file():
+        if not (folder / CHECKSUMS).exists():
             if 'checksums' in ocp.metadata(folder).custom_metadata:
                 return f'{CHECKSUMS} is missing'
             print(f'The checkpoint {folder} has no checksums; it is used unchecked.', flush=True)

@@ -8,7 +8,6 @@ A film is a list of pictures, assumed to be at most a second apart, or an encode
 import dataclasses
 import io
 import os
-import pathlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -16,6 +15,7 @@ import PIL.Image
 import PIL.ImageSequence
 from jaxtyping import UInt8
 
+from flamingo_jax.files import as_path
 from flamingo_jax.inputs.images import PictureError, Still, to_frames
 
 APART = 1.0  # Most seconds between two frames.
@@ -97,7 +97,7 @@ class Piece:
 
 def _content(path: str | os.PathLike) -> bytes:
     try:
-        return pathlib.Path(path).read_bytes()
+        return as_path(path).read_bytes()
     except OSError as error:
         raise PictureError(f'{os.fspath(path)} cannot be read: {error.strerror}.') from error
 

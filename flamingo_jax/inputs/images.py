@@ -14,7 +14,6 @@ neither the colour of the cut-out nor of its background. A padded picture is cen
 import dataclasses
 import io
 import os
-import pathlib
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -23,6 +22,7 @@ import PIL.Image
 import PIL.ImageOps
 from jaxtyping import UInt8
 
+from flamingo_jax.files import as_path
 from flamingo_jax.model.config import FlamingoConfig
 
 # The frames of one picture: pixels uint8 [t height width 3], or the trunk's features [t s d_v].
@@ -148,7 +148,7 @@ def _load(still: Still, name: str, size: int | None) -> PIL.Image.Image:
         elif isinstance(still, PIL.Image.Image):
             image = still
         else:
-            image = PIL.Image.open(io.BytesIO(pathlib.Path(still).read_bytes()))
+            image = PIL.Image.open(io.BytesIO(as_path(still).read_bytes()))
         if size is not None and image is not still:
             image.draft(None, (2 * size, 2 * size))
         image.load()

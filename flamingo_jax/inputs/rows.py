@@ -403,7 +403,7 @@ class Paired(NamedTuple):
         return self.weight.sum()
 
     def counts(self):
-        """As `Interleaved.counts`."""
+        """As `Interleaved.counts`. The tokens are those of the texts."""
         return _counts(self, pictures=self.weight, documents=self.weight, targets=0 * self.weight)
 
     @classmethod

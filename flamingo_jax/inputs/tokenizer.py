@@ -17,7 +17,6 @@ As a command this file trains a tokenizer on the text of a prepared data set:
 import functools
 import io
 import json
-import pathlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, SupportsInt
@@ -28,6 +27,7 @@ from absl import flags
 from tqdm import tqdm
 
 from flamingo_jax import commands
+from flamingo_jax.files import Path, as_path
 
 EOC, IMAGE = '<EOC>', '<image>'
 LATER_IN_TAG = '<image '  # How the names of the later tokens begin, in a tag of several extra tokens.
@@ -201,13 +201,13 @@ class Tokenizer:
     @classmethod
     def read(
         cls,
-        path: str | pathlib.Path,
+        path: str | Path,
         image_tag: str | None = None,
         vocab_size: int | None = None,
         extra_tokens: Sequence[str] = (),
     ) -> 'Tokenizer':
         """Reads a tokenizer from a folder or a file. FileNotFoundError names the command that trains one."""
-        path = pathlib.Path(path)
+        path = as_path(path)
         if path.is_dir():
             path = path / _Json.file if (path / _Json.file).is_file() else path / _SentencePiece.file
         if not path.is_file():
@@ -367,10 +367,11 @@ def main() -> None:
             else:
                 yield from (' ' + name.decode() for name in record['names'])
 
-    out = pathlib.Path(flags.FLAGS.out)
+    out = as_path(flags.FLAGS.out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(train(texts(), flags.FLAGS.vocab_size, ['\n', *flags.FLAGS.symbols]))
-    print(f'{out}: {flags.FLAGS.vocab_size} pieces, {out.stat().st_size / 1e3:.0f} kB')
+    model = train(texts(), flags.FLAGS.vocab_size, ['\n', *flags.FLAGS.symbols])
+    out.write_bytes(model)
+    print(f'{out}: {flags.FLAGS.vocab_size} pieces, {len(model) / 1e3:.0f} kB')
 
 
 if __name__ == '__main__':

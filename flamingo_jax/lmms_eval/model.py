@@ -1,7 +1,7 @@
 """A Flamingo in lmms-eval, whose tasks it also gives examples with their pictures.
 
     lmms-eval --model flamingo_jax --tasks vizwiz_vqa_val --batch_size 8 \
-        --model_args 'checkpoint=BUNDLE,shots=4,pre_prompt=Question: ,post_prompt= Answer:'
+        --model_args 'checkpoint=BUNDLE,shots=4,prompt=Question: {question} Answer:'
 
 lmms-eval's own examples (`--num_fewshot`) are texts without pictures. With `shots`, each question comes after so many
 other documents of its data set, each with its pictures, its text and its answer, as a Flamingo is prompted.
@@ -52,8 +52,7 @@ class FlamingoJax(lmms):
         support: str = '',
         answer: str = '',
         seed: int = 0,
-        pre_prompt: str | None = None,
-        post_prompt: str | None = None,
+        prompt: str = '',
         frames: int = 30,
         data: int = 1,
         fsdp: int = 1,
@@ -72,7 +71,8 @@ class FlamingoJax(lmms):
           answer: the field of a document that holds its answer; '' is what the task says, or else `answers`. Of
             several answers, an example shows the most frequent one.
           seed: draws the examples of each question.
-          pre_prompt, post_prompt: texts before and after a question, in place of the task's.
+          prompt: how a question is written, with {question} in its place and without the texts that the task puts
+            around it; '' is as the task writes it.
           frames: of a film (paper: 30).
           data, fsdp, tensor: the mesh, as for `flamingo_jax.parallel.mesh.make_mesh`.
           device, max_batch_size: not used; JAX chooses the device.
@@ -90,8 +90,7 @@ class FlamingoJax(lmms):
         self._flamingo = load(checkpoint, mesh, lm=lm)
         self._batch_size, self._shots, self._seed = int(batch_size or 1), shots, seed
         self._support, self._answer, self._frames = support, answer, frames
-        around = dict(pre_prompt=pre_prompt, post_prompt=post_prompt)
-        self._around = {name: text for name, text in around.items() if text is not None}
+        self._template = prompt
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """An answer to each request, decoded as its task says, up to <EOC> or the task's own ends.
@@ -170,8 +169,8 @@ class FlamingoJax(lmms):
         text, to_visuals, place = request.args[0], request.args[2], _place(request)
         task = getattr(to_visuals, '__self__', None)
         shots = self._shots if shots is None else shots
-        if task is None and (shots or self._around):
-            raise ValueError(f'Task {place.task} does not say how its documents are read: leave out shots and prompts.')
+        if task is None and (shots or self._template):
+            raise ValueError(f'Task {place.task} does not say how its documents are read: leave out shots and prompt.')
         if task is not None and task.config.num_fewshot:
             raise ValueError(
                 'The examples of --num_fewshot have no pictures. Leave it out, and give '
@@ -188,7 +187,7 @@ class FlamingoJax(lmms):
         else:
             if shots:
                 raise ValueError(f'Task {place.task} has {shots} documents too few for the examples. Use fewer shots.')
-        return prompt + interleaved(asked, self._text(task, place) if self._around else text, literal)
+        return prompt + interleaved(asked, self._text(task, place) if self._template else text, literal)
 
     def _examples(
         self, task: Any, place: Place, asked: Sequence[Any], blank: int | None
@@ -226,15 +225,16 @@ class FlamingoJax(lmms):
         )
 
     def _text(self, task: Any, place: Place) -> str:
-        """A document's question, with the texts around it that are wished for."""
+        """A document's question, written as `prompt` or the task says."""
         doc = task.dataset_no_image[place.split][place.number]
-        if not self._around:
+        if not self._template:
             return task.doc_to_text(doc)
-        if not callable(task.config.doc_to_text):
-            raise ValueError(
-                f'Task {place.task} has no texts around its questions: leave out pre_prompt and post_prompt.'
-            )
-        return task.config.doc_to_text(doc, {**(task.lmms_eval_specific_kwargs or {}), **self._around})
+        around = task.lmms_eval_specific_kwargs
+        if callable(task.config.doc_to_text) and around is not None:
+            question = task.config.doc_to_text(doc, {**around, 'pre_prompt': '', 'post_prompt': ''})
+        else:
+            question = task.doc_to_text(doc)
+        return self._template.replace('{question}', question.strip())
 
     def _answer_of(self, task: Any, place: Place) -> str:
         """What an example shows as its answer."""

@@ -146,7 +146,7 @@ class LoraConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ContrastiveConfig:
-    """The space that pictures and texts share in contrastive pretraining (`model/contrastive.py`; appendix B.1.3).
+    """The space that pictures and texts share in contrastive pretraining (`model/contrastive.py`; paper, appendix C.2).
 
     The trunk is the vision tower and the language model the text tower.
     """

@@ -89,9 +89,10 @@ def useful(config: FlamingoConfig, data: Source, counts: Mapping[str, int | floa
 def train_step(
     config: FlamingoConfig, trained: tuple[str, ...], datasets: dict[str, Source], remat: str = ''
 ) -> dict[str, float]:
-    """Operations of one step over all data sets, by component; 'total' is the sum. All places count, filled or not.
+    """Operations of one step over all data sets, by component; 'total' is the sum.
 
     'recomputed' is what the backward pass computes again: by `remat`, or if the micro-batches of a batch are compared.
+    All places count, filled or not.
     """
     parts = [operations(config, trained, data, computed(config, data), remat) for data in datasets.values()]
     return {name: sum(part[name] for part in parts) for name in parts[0]}
@@ -101,8 +102,9 @@ def operations(
     config: FlamingoConfig, trained: tuple[str, ...], data: Source, work: Work, remat: str = ''
 ) -> dict[str, float]:
     """Operations for one data set's work, forward and backward, as `train_step` gives them."""
-    out = dict.fromkeys(('vision', 'resampler', 'xattn', 'lm', *(['lora'] if config.lora else [])), 0.0)
-    out |= dict(contrastive=0.0) if config.contrastive else {}
+    out = dict.fromkeys(_components(config), 0.0)
+    if data.row is Paired:
+        return _paired(config, trained, data, remat)
     recomputed, l = 0.0, work.length
     if data.row is Paired:
         costs = paired(config, data, work)
@@ -140,6 +142,24 @@ def operations(
         out[name] += cost.total(name in trained)
         recomputed += cost.recomputed(remat)
     out['lm'] += Cost(vocabulary * work.targets).total('lm' in trained)
+    return out | dict(total=sum(out.values()), recomputed=recomputed)
+
+
+def _components(config: FlamingoConfig) -> list[str]:
+    more = [name for name in ('lora', 'contrastive') if getattr(config, name)]
+    return ['vision', 'resampler', 'xattn', 'lm', *more]
+
+
+def _paired(config: FlamingoConfig, trained: tuple[str, ...], data: Source, remat: str) -> dict[str, float]:
+    """`operations` of pictures that are compared with texts."""
+    out, costs = dict.fromkeys(_components(config), 0.0), paired(config, data)
+    for name, cost in costs.items():
+        # Nothing flows back into a frozen trunk.
+        out[name] += cost.forward if name == 'vision' and name not in trained else cost.total(name in trained)
+    # The products of pictures with texts, once more; and both towers, block by block or as a whole.
+    recomputed = costs['contrastive'].activations + costs['lm'].recomputed(remat)
+    if data.micro_batches > 1:
+        recomputed += costs['lm'].forward + costs['vision'].forward
     return out | dict(total=sum(out.values()), recomputed=recomputed)
 
 

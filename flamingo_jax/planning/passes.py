@@ -109,8 +109,7 @@ def _passes(run: Planned, name: str) -> int | float:
     if tree == 'vision':
         pixels = micro_batches(lambda data: data.images and not data.features)
         kernel = parts[-1] == 'kernel' or len(parts) == 1
-        # Pictures of several micro-batches that are compared are encoded again in the backward pass.
-        again = sum(micro_batches(lambda data: data.row is Paired and data.micro_batches > 1 and not data.features))
+        again = sum(micro_batches(lambda data: data.row is Paired and data.micro_batches > 1))
         return (2 * sum(pixels) + again if 'vision' in run.trained else max(pixels, default=0)) if kernel else 0
     if tree == 'lm' and parts[0] == 'embedder':
         # The logits. Text looks its embeddings up, row by row.

@@ -6,19 +6,20 @@ WORKDIR/checkpoints/damaged-STEP     a checkpoint that differs from its checksum
 
 checksums.json in a checkpoint has a SHA-256 of each of its files. A checkpoint is read only if they agree. Old
 checkpoints are not deleted by Orbax, which would do so before the new one has its checksums.
+
+In a bucket, where nothing can be renamed at once, a checkpoint is written under its own name. It is finished when it
+has its checksums.json, which is written last and deleted first. That file then has sizes (`inference/run.py`).
 """
 
 import concurrent.futures
 import json
-import pathlib
-import shutil
 from typing import Any
 
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from flamingo_jax.files import write_whole
-from flamingo_jax.inference.run import CHECKSUMS, digests, newest_whole, steps
+from flamingo_jax.files import Path, as_path, in_bucket, move, remove, write_whole
+from flamingo_jax.inference.run import CHECKSUMS, digests, newest_whole, steps, unfinished
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.parallel import processes
 from flamingo_jax.training.progress import REMEDY, Skipped
@@ -34,7 +35,7 @@ class Checkpoints:
 
     def __init__(
         self,
-        workdir: str | pathlib.Path,
+        workdir: str | Path,
         keep: int,
         about: dict[str, Any],
         recipe: dict[str, Any],
@@ -52,7 +53,7 @@ class Checkpoints:
           ValueError: the folder has checkpoints of another model or recipe; the message says what differs.
           OSError: every checkpoint in the folder is damaged.
         """
-        self._folder = pathlib.Path(workdir).absolute() / 'checkpoints'
+        self._folder = as_path(workdir) / 'checkpoints'
         self._keep, self._about, self._recipe = keep, about, recipe
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
         self._saved: tuple[int, concurrent.futures.Future] | None = None
@@ -106,10 +107,10 @@ class Checkpoints:
         for step in steps(self._folder):
             if step > self._newest:
                 aside = self._folder / f'damaged-{step}'
-                shutil.rmtree(aside, ignore_errors=True)
-                (self._folder / str(step)).rename(aside)
-        for left in {*self._folder.glob('writing-*'), *self._folder.glob('*.orbax-checkpoint-tmp*')}:
-            shutil.rmtree(left)
+                remove(aside)
+                move(self._folder / str(step), aside)
+        for left in unfinished(self._folder):
+            remove(left)
 
     def save(self, state: TrainState, positions: dict[str, int], skipped: Skipped) -> None:
         """Saves in the background. First waits for the previous save, and raises its error if it failed.
@@ -126,7 +127,7 @@ class Checkpoints:
         step = int(state.step)
         if not is_finite(state):
             raise FloatingPointError(f'The parameters or moments are not finite after step {step}. {REMEDY}')
-        aside = self._folder / f'writing-{step}'
+        aside = self._folder / (str(step) if in_bucket(self._folder) else f'writing-{step}')
         # 'checksums' records that there must be a checksums.json.
         about = dict(about=self._about, recipe=self._recipe, data=positions, skipped=skipped._asdict(), checksums=True)
         try:
@@ -136,13 +137,14 @@ class Checkpoints:
             raise self._not_written(step, error) from error
         self._saved = step, self._thread.submit(self._finish, step, aside, writing)
 
-    def _finish(self, step: int, aside: pathlib.Path, writing: Any) -> None:
+    def _finish(self, step: int, aside: Path, writing: Any) -> None:
         writing.result()  # Every process has written its part.
         if jax.process_index() == 0:
             write_whole(aside / CHECKSUMS, json.dumps(digests(aside), indent=1).encode())
-            aside.rename(self._folder / str(step))
+            if aside.name != str(step):
+                aside.rename(self._folder / str(step))
             for old in steps(self._folder)[self._keep :]:
-                shutil.rmtree(self._folder / str(old))
+                remove(self._folder / str(old), first=CHECKSUMS)
 
     def wait(self) -> None:
         """Waits for the current save; OSError if it failed."""

@@ -1,7 +1,7 @@
 """TensorBoard's event files, written without TensorFlow."""
 
+import io
 import os
-import pathlib
 import time
 from collections.abc import Mapping
 
@@ -9,19 +9,24 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from flamingo_jax.files import as_path, in_bucket, write_whole
+
+EVERY = 60  # Seconds: nothing can be added to a file in a bucket, so that it is written anew.
+
 
 class Events:
     """A new event file in a run's folder; TensorBoard shows all files of a folder as one run."""
 
     def __init__(self, workdir: str | os.PathLike[str]):
         """Creates the file, and the folder if needed."""
-        folder = pathlib.Path(workdir)
+        folder = as_path(workdir)
         folder.mkdir(parents=True, exist_ok=True)
         # TensorBoard expects this beginning. The name is new, so that a resumed run does not overwrite the earlier
         # file.
         path = folder / f'events.out.tfevents.{time.time():.6f}.{os.getpid()}'
         # EventFileWriter, which wraps this class, would import TensorFlow if it is installed.
-        self._records = RecordWriter(path.open('xb'))
+        self._path, self._content, self._written = path, io.BytesIO() if in_bucket(path) else path.open('xb'), 0.0
+        self._records = RecordWriter(self._content)
         self._write(Event(wall_time=time.time(), file_version='brain.Event:2'))
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
@@ -31,8 +36,16 @@ class Events:
 
     def close(self) -> None:
         """Closes the file."""
+        self._upload()
         self._records.close()
 
     def _write(self, event: Event) -> None:
         self._records.write(event.SerializeToString())
         self._records.flush()
+        if time.monotonic() - self._written > EVERY:
+            self._upload()
+
+    def _upload(self) -> None:
+        if in_bucket(self._path):
+            write_whole(self._path, self._content.getvalue())
+            self._written = time.monotonic()

@@ -4,6 +4,9 @@ import collections
 import contextlib
 import itertools
 import math
+import pathlib
+import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,6 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from flamingo_jax.files import as_path, in_bucket, upload
 from flamingo_jax.inputs.rows import COUNTS
 from flamingo_jax.training.events import Events
 
@@ -197,12 +201,15 @@ class Profile:
         if steps and (len(steps) != 2 or not 1 <= steps[0] <= steps[1]):
             raise ValueError(f'config.profile is {steps}. It must be (first step, last step), or () for none.')
         self._steps = steps if jax.process_index() == 0 else ()
-        self._workdir, self._running = workdir, False
+        # The profiler writes to this machine only.
+        self._workdir, self._folder, self._running = workdir, workdir, False
+        if self._steps and in_bucket(workdir):
+            self._folder = tempfile.mkdtemp()
 
     def step(self, step: int) -> contextlib.AbstractContextManager:
         """Marks a step in the trace. Before the first step it starts the trace."""
         if self._steps and step == self._steps[0]:
-            jax.profiler.start_trace(self._workdir, create_perfetto_trace=True)
+            jax.profiler.start_trace(self._folder, create_perfetto_trace=True)
             self._running = True
         return jax.profiler.StepTraceAnnotation('train', step_num=step)
 
@@ -217,3 +224,6 @@ class Profile:
         if self._running:
             jax.profiler.stop_trace()
             self._running = False
+            if self._folder != self._workdir:
+                upload(pathlib.Path(self._folder), as_path(self._workdir))
+                shutil.rmtree(self._folder)

@@ -72,21 +72,19 @@ def make_step(
         grads, sums = share(jax.tree.map(jnp.zeros_like, state.params)), {}
         for name, batch in batches.items():
 
-            def accumulate(grads, xs, name=name):
-                micro, key = xs
-
+            def add(grads, batch, key, name=name):
                 def weighted_loss(params):
-                    loss, sums = LOSSES[type(micro)](model, params, frozen, micro, key, noise)
+                    loss, sums = LOSSES[type(batch)](model, params, frozen, batch, key, noise)
                     return loss_weights[name] * loss / totals[name], sums
 
                 new, sums = jax.grad(weighted_loss, has_aux=True)(copies)
                 return jax.tree.map(lambda total, x: total + x.astype(total.dtype), grads, share(new)), sums
 
             parts = cut(batch, micro_batches[name])
-            if isinstance(batch, WHOLE):
-                grads, sums[name] = accumulate(grads, (parts, keys[name][0]))
+            if isinstance(batch, WHOLE):  # Its micro-batches are compared with one another.
+                grads, sums[name] = add(grads, parts, keys[name][0])
             else:
-                grads, sums[name] = jax.lax.scan(accumulate, grads, (parts, keys[name]))
+                grads, sums[name] = jax.lax.scan(lambda grads, xs, add=add: add(grads, *xs), grads, (parts, keys[name]))
         metrics = {}
         for name, of in jax.tree.map(jnp.sum, sums).items():
             metrics |= {

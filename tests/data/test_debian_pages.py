@@ -32,17 +32,28 @@ def raw(tmp_path) -> pathlib.Path:
 def test_archives_are_those_of_a_crawler_and_the_same_each_time(raw, tmp_path):
     out = tmp_path / 'warc'
     out.mkdir()
-    paths = crawl.write_warcs(raw, 'de', out)
-    found = [one for path in paths for one in warc.read_warc(path)]
-    assert {(one.url, one.type) for one in found} == {
+    manual = crawl.MANUALS['gimp']
+    found = crawl.folders(raw, manual)
+    assert sorted(found) == ['de', 'en']
+    paths = crawl.write_warcs(manual, found['de'], 'de', out=out)
+    written = [one for path in paths for one in warc.read_warc(path)]
+    assert {(one.url, one.type) for one in written} == {
         (f'https://docs.gimp.org/3.0/de/{name}', kind)
         for i in range(3)
         for name, kind in ((f'{i}.html', 'text/html'), (f'images/{i}.png', 'image/png'))
     }
     before = [pathlib.Path(path).read_bytes() for path in paths]
-    assert [pathlib.Path(path).read_bytes() for path in crawl.write_warcs(raw, 'de', out)] == before
-    with pytest.raises(FileNotFoundError, match='has no manual in the language fr. Run data/debian_pages/fetch.sh'):
-        crawl.write_warcs(raw, 'fr', out)
+    again = crawl.write_warcs(manual, found['de'], 'de', out=out)
+    assert [pathlib.Path(path).read_bytes() for path in again] == before
+
+
+def test_other_manuals_are_in_one_package_for_all_languages(tmp_path):
+    handbook, learn = crawl.MANUALS['debian-handbook'], crawl.MANUALS['scikit-learn']
+    for folder in ('debian-handbook/usr/share/doc/debian-handbook/html/de-DE', 'python-sklearn-doc'):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / 'python-sklearn-doc/usr/share/doc/python-sklearn-doc/html').mkdir(parents=True)
+    assert list(crawl.folders(tmp_path, handbook)) == ['de-DE'] and list(crawl.folders(tmp_path, learn)) == ['en']
+    assert crawl.folders(tmp_path, crawl.MANUALS['kicad']) == {}
 
 
 @pytest.mark.long

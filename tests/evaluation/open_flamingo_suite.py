@@ -26,6 +26,7 @@ from tests.metric_originals import file_of
 NAMES = ('utils', 'rices', 'coco_metric', 'eval_datasets', 'eval_model', 'classification_utils')
 NAMES += ('ok_vqa_utils', 'vqa_metric')
 SPECIAL = ('<pad>', '<s>', '</s>', '<unk>')
+AROUND = ('<fake_token_around_image>', '<image>')  # Of IDEFICS, after all others.
 
 
 def load():
@@ -40,8 +41,8 @@ def load():
             del sys.modules[name]
 
 
-def write_tokenizer(file: pathlib.Path, size: int, texts: Sequence[str], begin: bool) -> None:
-    """A byte-level BPE of `size` tokens, trained on texts; SPECIAL come first."""
+def write_tokenizer(file: pathlib.Path, size: int, texts: Sequence[str], extra: Sequence[str] = ()) -> None:
+    """A byte-level BPE of `size` tokens, trained on texts. SPECIAL come first, and `extra` after them all."""
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token=SPECIAL[3]))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
@@ -57,10 +58,8 @@ def write_tokenizer(file: pathlib.Path, size: int, texts: Sequence[str], begin: 
     # Words that no text has fill the vocabulary.
     vocabulary |= {f'word {i}': i for i in range(len(vocabulary), size)}
     tokenizer = tokenizers.Tokenizer.from_str(json.dumps(fields))
-    if begin:
-        tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
-            single='<s> $A', special_tokens=[('<s>', 1)]
-        )
+    tokenizer.add_special_tokens(list(extra))
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(single='<s> $A', special_tokens=[('<s>', 1)])
     tokenizer.save(str(file))
 
 
@@ -81,7 +80,7 @@ class OpenFlamingo:
         self.tokenizer.add_special_tokens({'pad_token': '<PAD>'})
         self.tokenizer.padding_side = 'left'
         self.end, self.image = self.tokenizer.convert_tokens_to_ids(['<|endofchunk|>', '<image>'])
-        self.never = [0, 1, self.image, self.tokenizer.pad_token_id]
+        self.never = [1, self.image, self.tokenizer.pad_token_id]
 
     def get_vqa_prompt(self, question: str, answer: str | None = None) -> str:
         """A question, with its answer in an example."""
@@ -123,11 +122,11 @@ class Idefics:
             pad_token='<pad>',
             unk_token='<unk>',
             padding_side='left',
-            additional_special_tokens=['<fake_token_around_image>', '<image>'],
+            additional_special_tokens=list(AROUND),
         )
         images = transformers.IdeficsImageProcessorPil(image_size=picture_size)
         self.processor, self.tokenizer = transformers.IdeficsProcessor(images, fast), fast
-        self.never = [0, 1, *fast.convert_tokens_to_ids(['<fake_token_around_image>', '<image>'])]
+        self.never = [0, 1, *fast.convert_tokens_to_ids(list(AROUND))]
 
     def get_vqa_prompt(self, question: str, answer: str | None = None) -> str:
         """A question, with its answer in an example."""
@@ -232,14 +231,12 @@ def run(
     shots: int,
     batch_size: int,
     support: int,
-    queries: Sequence[int] | None = None,
 ) -> tuple[dict[str, str], dict[str, list[str]]]:
     """Its answers by question, and the examples that it drew for each question, by their questions.
 
     Args:
       kind: 'vqav2' or 'coco'.
       support: the number of examples to draw from.
-      queries: places of the questions that are asked; None asks all, in its random order.
     """
     suite, drawn, batches, answers = load(), [], [], {}
     sample, loader = suite.utils.sample_batch_demos_from_query_set, suite.utils.prepare_eval_samples
@@ -249,9 +246,8 @@ def run(
         drawn.append(sample(*args))
         return drawn[-1]
 
-    def noted_loader(asked, number, *args):
-        asked = asked if queries is None else torch.utils.data.Subset(asked, queries)
-        for batch in loader(asked, number if queries is None else len(queries), *args):
+    def noted_loader(*args):
+        for batch in loader(*args):
             batches.append(batch[key])
             yield batch
 

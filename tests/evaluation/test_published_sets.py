@@ -472,6 +472,13 @@ BAD = [
         lambda f: changed_json(f / 'visdial_1.0_val.json', lambda v: v['data']['dialogs'][0].pop('caption') and None),
         "not as the set publishes them: KeyError, 'caption'",
     ),
+    (
+        'vqav2',
+        lambda f: changed_json(
+            f / 'v2_OpenEnded_mscoco_val2014_questions.json', lambda v: v['questions'][0].update(image_id='one')
+        ),
+        "the split 'val' in .* not as the set publishes them: ValueError, invalid literal .* 'one'",
+    ),
     # Examples that show what is asked.
     (
         'textvqa',

@@ -145,6 +145,13 @@ def test_errors_name_the_thing(path, pretrained, tmp_path):
         flamingo_jax.load(lost)
 
 
+@pytest.mark.parametrize('content', [b'', b'{"model": ', b'{"model_type": "llama"}', b'[]', b'\xff\xfe'])
+def test_a_config_that_is_not_of_a_bundle_is_named_with_the_remedy(tmp_path, content):
+    (tmp_path / 'config.json').write_bytes(content)
+    with pytest.raises(ValueError, match='config.json is not that of a bundle, or it is damaged .* of a Hugging Face'):
+        bundle.read(tmp_path)
+
+
 def test_a_failed_save_leaves_nothing(pretrained, tmp_path):
     with pytest.raises(Exception, match='.'):
         bundle.save(tmp_path / 'half', pretrained.config, {'lm': object()}, pretrained.tokenizer, 'text', '')

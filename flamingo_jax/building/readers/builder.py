@@ -1,9 +1,7 @@
 """Files of a published set -> a data set, on Beam: one worker reads a file, with the reader for its ending."""
 
-import glob
 import json
 import os
-import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar
 
@@ -15,6 +13,7 @@ from flamingo_jax.building.readers.containers import extension
 from flamingo_jax.building.readers.folder import Pictures, make_index
 from flamingo_jax.building.runner import beam
 from flamingo_jax.building.write import DocumentsBuilder, Sources
+from flamingo_jax.files import Path, beside, find, in_bucket
 
 Reader = Callable[[str, str, Pictures], Iterator[Document | Dropped]]
 
@@ -29,8 +28,10 @@ class PublishedBuilder(DocumentsBuilder, skip_registration=True):
         """Finds the files.
 
         Args:
-          source: the files of the set: a path, which may have the signs * and **.
-          pictures: the folder (or file) with the pictures or films that the set names; '' if it holds them itself.
+          source: the files of the set: a path, which may have the signs * and **. In a bucket, each is copied to this
+            machine while it is read.
+          pictures: the folder (or file) with the pictures or films that the set names, which must be on this machine;
+            '' if it holds them itself.
 
         Raises:
           FileNotFoundError: there are no such files.
@@ -38,7 +39,8 @@ class PublishedBuilder(DocumentsBuilder, skip_registration=True):
         """
         self._pictures = pictures
         if pictures and not os.path.exists(pictures):
-            raise FileNotFoundError(f'There is no folder {pictures}. Give --pictures the folder of the pictures.')
+            where = 'Copy it to this machine' if in_bucket(pictures) else 'Give --pictures the folder of the pictures'
+            raise FileNotFoundError(f'There is no folder {pictures} on this machine. {where}.')
         self._files = _named(source, self.READERS) if source else []
         super().__init__(**rest)
 
@@ -64,16 +66,17 @@ class _Read(beam.DoFn):
     def process(self, file):
         """Reads a file."""
         path, name = file
-        try:
-            for one in self._readers[extension(path)](path, name, self._pictures):
-                yield beam.pvalue.TaggedOutput('dropped', one) if isinstance(one, Dropped) else one
-        except OSError as error:
-            yield beam.pvalue.TaggedOutput('dropped', Dropped('file_unreadable', 'file', name, excerpt=str(error)))
+        with beside(path) as here:  # A bucket that does not answer is no fault of the file, and ends the build.
+            try:
+                for one in self._readers[extension(path)](here, name, self._pictures):
+                    yield beam.pvalue.TaggedOutput('dropped', one) if isinstance(one, Dropped) else one
+            except OSError as error:
+                yield beam.pvalue.TaggedOutput('dropped', Dropped('file_unreadable', 'file', name, excerpt=str(error)))
 
 
 def _named(source: str, readers: Mapping[str, Reader]) -> list[tuple[str, str]]:
     """The path of each file, and its name from the folder that all have in common."""
-    paths = sorted(path for path in glob.glob(os.path.expanduser(source), recursive=True) if os.path.isfile(path))
+    paths = find(source)
     if not paths:
         raise FileNotFoundError(f'There is no file {source}. Give --source the files of the set, such as FOLDER/*.tar.')
     endings = sorted({extension(path) for path in paths})
@@ -82,11 +85,11 @@ def _named(source: str, readers: Mapping[str, Reader]) -> list[tuple[str, str]]:
             f'{source} names files that end in {", ".join(map(repr, endings))}. This data set is read from files of '
             f'one kind, {" or ".join(sorted(readers))}. Narrow --source.'
         )
-    root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
-    return [(os.path.abspath(path), os.path.relpath(os.path.abspath(path), root)) for path in paths]
+    root = os.path.commonpath([os.path.dirname(path) for path in paths])
+    return [(path, os.path.relpath(path, root)) for path in paths]
 
 
-def summary(folder: pathlib.Path) -> str:
+def summary(folder: Path) -> str:
     """What a data set holds and what was dropped, as lines for whoever is about to train on it."""
     counts = json.loads((folder / 'ledger.json').read_text())
     lines = [

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from flamingo_jax.files import as_path, local
 from flamingo_jax.inputs import augment
 from flamingo_jax.inputs.films import to_film
 from flamingo_jax.inputs.images import Frames, PictureError, PictureFormat, to_frames
@@ -65,7 +66,7 @@ class _Opened:
             self._features = Features(
                 source.features, source.split, self._records, pictures=pictures, frames=source.frames
             )
-            self._begins = np.load(f'{source.features}/{source.split}.begins.npy')
+            self._begins = np.load(local(as_path(source.features) / f'{source.split}.begins.npy'))
 
     def __len__(self) -> int:
         return len(self._records)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from flamingo_jax.files import as_path, local
 from flamingo_jax.inputs.images import Frames, PictureFormat
 
 LOOKED_AT = 64  # Records that identify a data set.
@@ -30,7 +31,7 @@ def fingerprint(records: Sequence[dict[str, Any]]) -> str:
 def _plain(value: Any) -> str:
     if isinstance(value, bytes):
         return hashlib.sha256(value).hexdigest()
-    if isinstance(value, pathlib.Path):
+    if isinstance(value, pathlib.PurePath):
         return value.name
     if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray):
         return str(value)
@@ -39,8 +40,8 @@ def _plain(value: Any) -> str:
 
 def format_of(folder: str, split: str) -> PictureFormat:
     """The format of the pictures that features were computed from, for whoever has no model at hand."""
-    path = pathlib.Path(folder) / f'{split}.npy'
-    about = json.loads(path.with_suffix('.json').read_text())
+    path = local(as_path(folder) / f'{split}.npy')
+    about = json.loads((as_path(folder) / f'{split}.json').read_text())
     spatial, width = np.load(path, mmap_mode='r').shape[-2:]
     return PictureFormat(about['image_size'], about['fit'], spatial, width, about['trunk'])
 
@@ -67,11 +68,11 @@ class Features:
           FileNotFoundError: the features were not computed, or not completely.
           ValueError: the features are of another data set, of another trunk, or of pictures read in another way.
         """
-        self._path = pathlib.Path(folder) / f'{split}.npy'
-        about = self._path.with_suffix('.json')
+        about = as_path(folder) / f'{split}.json'
         remedy = 'Compute them again: python -m flamingo_jax.features --data=... --vision=... --out=...'
         if not about.is_file():
             raise FileNotFoundError(f'There are no features of the split {split!r} in {folder}. {remedy}')
+        self._path = local(about.with_suffix('.npy'))
         about = json.loads(about.read_text())
         if about.get('data') != fingerprint(records):
             raise ValueError(

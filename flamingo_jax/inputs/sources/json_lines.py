@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from flamingo_jax.files import Path, as_path, local
 from flamingo_jax.inputs.tokenizer import IMAGE
 
 LINE = 'A line is a list of texts and pictures, such as [{"image": "a.png"}, "My cat."] (data/README.md).'
@@ -33,19 +34,20 @@ class JsonLines(Sequence):
     Only the position of each line is kept in memory.
     """
 
-    def __init__(self, path: str | pathlib.Path):
+    def __init__(self, path: str | Path):
         """Reads every line once and checks that its pictures exist.
 
         Raises:
           FileNotFoundError: there is no such file, or a picture is missing; the message names file, line and picture.
           ValueError: a line is not a document; the message names file and line, and says what is wrong.
         """
-        self._path = pathlib.Path(path).expanduser().absolute()
+        self._path = as_path(path)
         if not self._path.is_file():
             raise FileNotFoundError(f'There is no file {self._path}. Give the .jsonl file of the documents.')
         begins, at = [], 0
-        with open(self._path, 'rb') as file:
-            bar = tqdm(total=os.path.getsize(self._path), unit='B', unit_scale=True, desc=self._path.name, delay=2)
+        self._lines = local(self._path)
+        with open(self._lines, 'rb') as file:
+            bar = tqdm(total=os.path.getsize(self._lines), unit='B', unit_scale=True, desc=self._path.name, delay=2)
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     self._check(line, number)
@@ -65,7 +67,7 @@ class JsonLines(Sequence):
 
         Each place has a text or an image.
         """
-        with open(self._path, 'rb') as file:  # Opened each time, so that threads and processes can read at once.
+        with open(self._lines, 'rb') as file:  # Opened each time, so that threads and processes can read at once.
             file.seek(self._begins[index])
             parts = json.loads(file.readline())
         record: dict[str, list[Any]] = dict(texts=[], images=[], weights=[])

@@ -1,4 +1,4 @@
-"""The loss of pictures and their texts: each must be found among all those of the batch (paper, appendix B.1.3).
+"""The loss of pictures and their texts: each must be found among all those of the batch (paper, appendix C.2).
 
 `dense` says what the losses are. `ring` computes the same on a mesh, where no device ever holds more than its own
 share of the pictures, of the texts, and a block of their products:
@@ -65,7 +65,12 @@ def loss_sum(
     mesh = jax.sharding.get_abstract_mesh()
     compare = dense if mesh.empty else functools.partial(ring, mesh=mesh)
     loss, right = compare(model.config.contrastive, pictures, texts, weight, scale=scale, bias=bias)
-    return loss, dict(loss=loss, answers=weight.sum(), right=right) | batch.counts()
+    sums = dict(
+        loss=loss,
+        answers=weight.sum(),
+        right=right,
+    )
+    return loss, sums | batch.counts()
 
 
 def dense(

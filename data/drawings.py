@@ -1,0 +1,170 @@
+"""What the builders of drawings share: which phrases name a thing, and a picture set made of the built documents.
+
+Things are those of the picture dictionary, and what WordNet calls an animal, a plant, a food, an artefact, a natural
+object or a part of a body, in the first sense of the word. A thing of the dictionary keeps its concept, its names in
+36 languages and its split. So one concept is drawn by many artists, and no split leaks: other things are in the split
+of the dictionary's words with the same head noun.
+"""
+
+import collections
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from data.dictionary_text.lexicon import COARSE, split_synset, wordnet_of
+from data.picture_dictionary import stamps
+from data.picture_dictionary.picture_dictionary_dataset_builder import picture_features, split_of
+from flamingo_jax.building.readers.builder import PublishedBuilder
+from flamingo_jax.building.readers.drawings import Thing
+from flamingo_jax.building.runner import beam
+from flamingo_jax.building.write import Sources
+from flamingo_jax.inputs.sources.array_record import open_split
+
+SPLITS = ('train', 'validation', 'test')
+# Fields of a record of a picture set that a document's `meta` has too.
+ALIKE = ('concept', 'style', 'category', 'subcategory', 'heldout_languages', 'source', 'licence', 'artist')
+# WordNet's files of nouns (man 5 lexnames) -> category and subcategory, as in the picture dictionary.
+KINDS = {
+    5: ('Animals & Nature', 'animal-wordnet'),
+    6: ('Objects', 'artifact-wordnet'),
+    8: ('People & Body', 'body-parts-wordnet'),
+    13: ('Food & Drink', 'food-wordnet'),
+    17: ('Travel & Places', 'object-wordnet'),
+    20: ('Animals & Nature', 'plant-wordnet'),
+}
+# What an icon of this name shows is most often not what the word means first, or nothing that can be seen.
+AMBIGUOUS = frozenset(
+    'mouse bug python bat crane seal match apple android chip monitor tablet wash empty system import segment archive '
+    'exit recording portfolio set cap pad can run track counter driver key body face delicious architecture'.split()
+)
+
+
+def things_of(wordnet: Path, dictionary: Path) -> dict[str, Thing]:
+    """Every phrase that names a thing.
+
+    Args:
+      wordnet: the folder that data/dictionary_text/fetch.sh filled.
+      dictionary: the prepared picture dictionary.
+    """
+    known: dict[str, dict[str, Any]] = {}
+    for split in SPLITS:
+        for record in open_split(str(dictionary), split):
+            names = dict(zip(map(bytes.decode, record['languages']), map(bytes.decode, record['names']), strict=True))
+            fields = {key: record[key].decode() for key in ('concept', 'category', 'subcategory')}
+            held = tuple(map(bytes.decode, record['heldout_languages']))
+            known.setdefault(fields['concept'], fields | dict(split=split, names=names, heldout_languages=held))
+    families = stamps.Families({concept: fields['names']['en'] for concept, fields in sorted(known.items())})
+    things = {}
+    for phrase, (kind, definition) in _nouns(wordnet_of(wordnet)).items():
+        if phrase in AMBIGUOUS:
+            continue
+        # 'House of lords' is no house.
+        concept = families.concept(phrase) if stamps.noun_phrase(phrase) == phrase else None
+        if concept is not None:
+            fields = known[concept] | dict(name=families_name(known[concept]), definition=definition)
+        elif kind in KINDS:
+            family = families.of_english(phrase)
+            split = known[family]['split'] if family in known else split_of(family)
+            category, subcategory = KINDS[kind]
+            fields = dict(concept=f'word:{phrase}', name=phrase, split=split, category=category, definition=definition)
+            fields |= dict(subcategory=subcategory, names=dict(en=phrase), heldout_languages=())
+        else:
+            continue
+        things[phrase] = Thing(**fields)
+    return things
+
+
+def families_name(fields: dict[str, Any]) -> str:
+    """The English name of a thing of the dictionary; stamps have sentences, of which it is the noun."""
+    return stamps.noun_phrase(fields['names']['en'])
+
+
+def english_words(wordnet: Path) -> frozenset[str]:
+    """Every word of WordNet, and the small ones that it lacks."""
+    words = set("the of and or with in on to from for by at an as is are its it's this that my your his her".split())
+    for part in ('noun', 'verb', 'adj', 'adv'):
+        for line in (wordnet_of(wordnet) / f'index.{part}').read_text('utf-8').splitlines():
+            if not line.startswith(' '):
+                words.update(line.split(' ', 1)[0].split('_'))
+    return frozenset(words | {f'{word}s' for word in words})
+
+
+def _nouns(wordnet: Path) -> dict[str, tuple[int, str]]:
+    """Noun -> the file of its first sense, and its definition."""
+    synsets = {}
+    for line in (wordnet / 'data.noun').read_text('utf-8').splitlines():
+        if not line.startswith('  '):
+            fields, definition = split_synset(line)
+            coarse = definition.startswith('"') or any(mark in definition for mark in COARSE)
+            synsets[line[:8]] = int(fields.split(' ')[1]), '' if coarse else definition
+    nouns = {}
+    for line in (wordnet / 'index.noun').read_text('utf-8').splitlines():
+        if not line.startswith('  '):
+            fields = line.split()
+            nouns[fields[0].replace('_', ' ')] = synsets[fields[6 + int(fields[3])]]
+    return nouns
+
+
+class Drawings(PublishedBuilder, skip_registration=True):
+    """Documents of drawings, in the splits of their things."""
+
+    def sources(self, pipeline: beam.Pipeline, work: str) -> Sources:
+        """The documents of all files."""
+        made = super().sources(pipeline, work)
+        kept = made.documents['train']
+        return Sources(
+            {split: kept | f'{split} only' >> beam.Filter(in_split, split) for split in SPLITS}, made.dropped
+        )
+
+
+def in_split(document: Any, split: str) -> bool:
+    """Whether a document is in a split."""
+    return json.loads(document.meta)['split'] == split
+
+
+class Pictures(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """A picture set of the things that several artists drew, read from built documents. A subclass has a name."""
+
+    VERSION = tfds.core.Version('1.0.0')
+    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name='full', description='Every picture of a thing with several.')]
+    MANUAL_DOWNLOAD_INSTRUCTIONS = 'Build the documents first.'
+    FEWEST = 3  # Styles of a thing.
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=self.__doc__,
+            features=tfds.features.FeaturesDict(picture_features() | dict(artist=tfds.features.Text())),
+            license='per record, in the feature `licence`',
+        )
+
+    def _split_generators(self, dl_manager):
+        records = {split: open_split(str(dl_manager.manual_dir), split) for split in SPLITS}
+        about = {split: [json.loads(record['meta']) for record in records[split]] for split in SPLITS}
+        pictures = collections.Counter(one['artist'] for some in about.values() for one in some)
+        for one in itertools.chain(*about.values()):
+            one['style'] = self.style(one, pictures[one['artist']])
+        return {split: self._examples(records[split], about[split]) for split in SPLITS}
+
+    def _generate_examples(self):
+        raise NotImplementedError('`_split_generators` gives them.')
+
+    def _examples(self, records: Sequence[Any], about: Sequence[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+        drawn = collections.defaultdict(set)
+        for one in about:
+            drawn[one['concept']].add(one['style'])
+        for record, one in zip(records, about, strict=True):
+            if len(drawn[one['concept']]) >= self.FEWEST:
+                languages = sorted(one['names'])
+                names = [one['names'][language] for language in languages]
+                frames = [next(image for image in record['images'] if image)]
+                alike = {key: one[key] for key in ALIKE}
+                yield record['id'].decode(), dict(frames=frames, languages=languages, names=names, **alike)
+
+    def style(self, about: dict[str, Any], pictures: int) -> str:
+        """The style of a picture whose artist has so many."""
+        return about['style']

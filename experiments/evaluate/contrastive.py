@@ -1,0 +1,56 @@
+"""Zero-shot classification and retrieval by the two towers of contrastive pretraining (paper, tables 7 and 9).
+
+    python -m flamingo_jax.evaluate --config=experiments/evaluate/contrastive.py:imagenet --workdir=DIR \
+        --checkpoint=BUNDLE_OR_WORKDIR --config.data=FOLDER
+
+The part after the colon is `imagenet`, `coco`, `flickr30k`, or `pictures` for experiments/contrastive_pictures.py, with
+--config.data=DATA/picture_dictionary/full/1.0.0.
+"""
+
+from ml_collections import ConfigDict
+
+from experiments.contrastive_pictures import STYLES
+from flamingo_jax.evaluation import config as evaluation
+from flamingo_jax.evaluation.benchmarks.coco import COCO
+from flamingo_jax.evaluation.benchmarks.flickr30k import Flickr30k
+from flamingo_jax.evaluation.benchmarks.imagenet import ImageNet
+from flamingo_jax.evaluation.retrieval import PicturesOfTexts, TextsOfPictures
+from flamingo_jax.few_shot.names import Names
+
+# Ways to write a class, whose vectors are averaged. CLIP has 80 for ImageNet; the paper gives the first.
+PROMPTS = (
+    'A photo of a {}',
+    'A picture of a {}',
+    'A close-up photo of a {}',
+    'A photo of a small {}',
+    'A photo of a large {}',
+    'A drawing of a {}',
+    '{}',
+)
+
+
+def get_config(part: str) -> ConfigDict:
+    """One set."""
+    c = evaluation.base()
+    c.episodes = evaluation.ALL
+    if part == 'imagenet':
+        c.tasks.imagenet = evaluation.task(ImageNet, answers=('compared',), shots=(0,), class_prompts=PROMPTS)
+    elif part == 'pictures':
+        c.episodes = 400
+        for split in ('train', 'test'):
+            # Beside it, the nearest picture of the artists that were trained on, by the trunk alone.
+            c.tasks[split] = evaluation.task(
+                Names,
+                title=f'names in the style of twemoji, {split}',
+                answers=('compared',),
+                shots=(0,),
+                query_styles=('twemoji',),
+                support_styles=STYLES,
+                query_split=split,
+                support_split=split,
+            )
+    else:
+        captions = dict(coco=COCO, flickr30k=Flickr30k)[part]
+        c.tasks.texts = evaluation.task(TextsOfPictures, captions=captions)
+        c.tasks.pictures = evaluation.task(PicturesOfTexts, captions=captions)
+    return c

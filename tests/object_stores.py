@@ -1,0 +1,155 @@
+"""Object stores on the loopback: Amazon's by moto, Google's by gcp-storage-emulator.
+
+Their requests can be made to fail. They can keep every state that they went through, as a killed client leaves them.
+"""
+
+import contextlib
+import functools
+import http.server
+import io
+import logging
+import os
+import random
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+WRITES = ('PUT', 'POST', 'DELETE', 'PATCH')
+
+
+class Store:
+    """A store with one empty bucket.
+
+    Attributes:
+      url: of the bucket.
+      failures: the probability that a request fails.
+      lost: whether half of those that fail are carried out nevertheless.
+      states: the state after every request that may change something, if it is a list.
+    """
+
+    def __init__(self, url: str, state: Callable[[], Any], go_back: Callable[[Any], None]):
+        self.url, self.failures, self.lost, self.states = url, 0.0, False, None
+        self.failed, self._state, self._random, self._lock = 0, state, random.Random(0), threading.RLock()
+        self.go_back = go_back
+
+    def answer(self, method: str, carry_out: Callable[[], Any]) -> Any:
+        """What `carry_out` gives, or None if the request is to fail."""
+        with self._lock:
+            fails, after = self._random.random() < self.failures, self.lost and self._random.random() < 0.5
+            self.failed += fails
+            answer = None if fails and not after else carry_out()
+            if method in WRITES and self.states is not None and (state := self._state()) not in self.states[-1:]:
+                self.states.append(state)
+            return None if fails else answer
+
+    @contextlib.contextmanager
+    def failing(self, probability: float, lost: bool = False) -> Iterator[None]:
+        """Lets requests fail."""
+        self.failures, self.lost, self.failed = probability, lost, 0
+        yield
+        self.failures = 0.0
+
+
+def google() -> Store:
+    """Google's, with the environment that leads clients to it."""
+    from gcp_storage_emulator import server
+    from gcp_storage_emulator.handlers import buckets
+
+    logging.getLogger('gcp_storage_emulator').setLevel(logging.CRITICAL)
+    storage = server.Storage(use_memory_fs=True)
+    buckets.create_bucket('bucket', storage)
+
+    def state():
+        return dict(storage.objects['bucket']), dict(storage._store._files)
+
+    def go_back(state):
+        storage.objects['bucket'], storage._store._files = map(dict, state)
+
+    store = Store('gs://bucket', state, go_back)
+
+    class Handler(server.RequestHandler):
+        def send(self, method):
+            body, out = io.BytesIO(self.rfile.read(int(self.headers.get('Content-Length') or 0))), self.wfile
+
+            def carry_out():
+                self.rfile, self.wfile = body, io.BytesIO()
+                server.Router(self).handle(method)
+                return self.wfile.getvalue()
+
+            answer = store.answer(method, carry_out)
+            with contextlib.suppress(ConnectionError):  # The client did not wait.
+                out.write(answer or b'HTTP/1.0 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n')
+
+        def do_GET(self):
+            self.send('GET')
+
+        def do_POST(self):
+            self.send('POST')
+
+        def do_PUT(self):
+            self.send('PUT')
+
+        def do_DELETE(self):
+            self.send('DELETE')
+
+        def do_PATCH(self):
+            self.send('PATCH')
+
+    listening = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Handler, storage))
+    threading.Thread(target=listening.serve_forever, daemon=True).start()
+    address = f'http://127.0.0.1:{listening.server_address[1]}'
+    # Of gcsfs, of TensorStore and of ArrayRecord. No one is asked who this machine is.
+    os.environ |= dict(
+        STORAGE_EMULATOR_HOST=address, TENSORSTORE_GCS_HTTP_URL=address, CLOUD_STORAGE_EMULATOR_ENDPOINT=address
+    )
+    os.environ |= dict(TENSORSTORE_GCE_METADATA_ROOT='127.0.0.1:9', GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT='false')
+    return store
+
+
+def amazon() -> Store:
+    """Amazon's, with the environment that leads clients to it."""
+    from moto.backends import get_backend
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from moto.s3.models import FakeKey
+    from werkzeug.serving import WSGIRequestHandler, make_server
+
+    FakeKey.dispose = lambda self, garbage=False: None  # An object that was deleted may come back by `go_back`.
+    moto = DomainDispatcherApplication(create_backend_app)
+    backend = get_backend('s3')['123456789012']['aws']
+    backend.create_bucket('bucket', 'us-east-1')
+    keys = backend.buckets['bucket'].keys
+
+    def go_back(state):
+        for name in list(keys):
+            del keys[name]
+        for name, key in state:
+            keys[name] = key
+
+    store = Store('s3://bucket', lambda: list(keys.items()), go_back)
+
+    def app(environ, start_response):
+        length, begun = int(environ.get('CONTENT_LENGTH') or 0), []
+        body = environ['wsgi.input'].read(*(() if environ.get('wsgi.input_terminated') else (length,)))
+        environ['wsgi.input'] = io.BytesIO(body)
+
+        def carry_out():
+            return b''.join(moto(environ, lambda *begin: begun.append(begin)))
+
+        answer = store.answer(environ['REQUEST_METHOD'], carry_out)
+        if answer is None:
+            begun[:] = [('503 Slow Down', [('Content-Length', '0')])]
+        start_response(*begun[0])
+        return [answer or b'']
+
+    class Quiet(WSGIRequestHandler):
+        def log(self, *_):
+            pass
+
+    listening = make_server('127.0.0.1', 0, app, threaded=True, request_handler=Quiet)
+    threading.Thread(target=listening.serve_forever, daemon=True).start()
+    os.environ |= dict(AWS_ENDPOINT_URL=f'http://127.0.0.1:{listening.server_port}', AWS_REGION='us-east-1')
+    os.environ |= dict(AWS_ACCESS_KEY_ID='nobody', AWS_SECRET_ACCESS_KEY='nothing', AWS_DEFAULT_REGION='us-east-1')
+    return store
+
+
+STORES = dict(gs=functools.cache(google), s3=functools.cache(amazon))
