@@ -14,7 +14,8 @@ if __name__ == '__main__':
     flags.DEFINE_string('data', None, 'Folder of prepared documents, or a .jsonl file.', required=True)
     flags.DEFINE_string('split', 'train', 'Its split.')
     flags.DEFINE_string('tokenizer', 'experiments/lm_dictionary/tokenizer.model', 'SentencePiece file.')
-    flags.DEFINE_integer('length', 1024, 'Tokens of a packed row.', lower_bound=2)
+    flags.DEFINE_integer('length', 1024, 'Tokens of a packed row, or of each of its lines.', lower_bound=2)
+    flags.DEFINE_integer('lines', 1, 'Lines of a packed row, which share its pictures.', lower_bound=1)
     flags.DEFINE_integer('images', 6, 'Pictures of a packed row.', lower_bound=0)
     flags.DEFINE_integer('documents', 8, 'Documents offered to a packed row.', lower_bound=2)
     flags.DEFINE_list('window', ['256', '5'], 'Most tokens and pictures of a document.')
@@ -38,15 +39,18 @@ def main() -> None:
     tokenizer, pictures = Tokenizer(pathlib.Path(f.tokenizer).read_bytes(), 'text'), PictureFormat(1)
     window = tuple(map(int, f.window))
     alone = Documents(path=f.data, split=f.split, length=window[0], images=window[1], p_next=0.5)
-    packed = dataclasses.replace(alone, length=f.length, images=f.images, documents=f.documents, window=window)
+    packed = dataclasses.replace(
+        alone, length=f.length, images=f.images, documents=f.documents, window=window, lines=f.lines
+    )
     for name, source in (('one document a row', alone), ('packed', packed)):
         every = rows(source, tokenizer, pictures, 0)
         got = [every[i] for i in range(f.rows)]
-        tokens = np.mean([row.used for row in got]) / source.length
+        tokens = np.mean([row.used for row in got]) / source.length / source.lines
         shown = np.mean([row.phi.max() for row in got])
         held = np.mean([1 if row.document is None else row.document.max() for row in got])
         slots = f'{shown / source.images:.3f} of {source.images} pictures' if source.images else 'no pictures'
-        print(f'{name}: {tokens:.3f} of {source.length} tokens, {slots}, {held:.2f} of {source.documents} documents')
+        places = f'{source.lines} x {source.length}'
+        print(f'{name}: {tokens:.3f} of {places} tokens, {slots}, {held:.2f} of {source.documents} documents')
 
 
 if __name__ == '__main__':

@@ -64,5 +64,7 @@ def get_config() -> ConfigDict:
     c.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))
     # 16 pairs of a chip at a time, whatever the number of chips.
     for chips, shape in ((8, '2x2x2'), (64, '4x4x4'), (512, '8x8x8'), (1024, '8x8x16')):
-        c.machines[f'v4:{shape}'] = training.machine(data=chips, fsdp=1, tensor=1, micro_batches=1024 // chips)
+        c.machines[f'v4:{shape}'] = training.machine(
+            data=chips, fsdp=1, tensor=1, micro_batches=1024 // chips, remat='full'
+        )
     return c
