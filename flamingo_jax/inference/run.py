@@ -83,6 +83,8 @@ def _frozen_paths(file: Path) -> dict[str, str]:
 def read_latest(workdir: str | Path) -> tuple[dict[str, Any], dict[str, Any], int]:
     """The newest whole checkpoint of a run: (about, trained trees on one device, step).
 
+    If the run keeps an average of its parameters (`config.optimizer.average`), the trees are that average.
+
     Raises:
       FileNotFoundError: the run has no finished checkpoint.
       OSError: every checkpoint is damaged.

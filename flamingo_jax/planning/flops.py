@@ -59,8 +59,6 @@ class Work(NamedTuple):
 def computed(config: FlamingoConfig, data: Source) -> Work:
     """All places of a batch, filled or not."""
     lines = data.batch_size * data.lines
-    if data.row is Paired:
-        return Work(lines, data.length, lines, 0, 0)
     media = data.images * config.media_tokens if config.xattn else 0
     pictures = data.batch_size * data.images
     if data.row is Aligned:  # <BOS> and the tag.
@@ -106,15 +104,6 @@ def operations(
     if data.row is Paired:
         return _paired(config, trained, data, remat)
     recomputed, l = 0.0, work.length
-    if data.row is Paired:
-        costs = paired(config, data, work)
-        for name, cost in costs.items():
-            out[name] += cost.total(name in trained)
-        # The products of pictures with texts, once more; and both towers, block by block or as a whole.
-        recomputed = costs['contrastive'].activations + costs['lm'].recomputed(remat)
-        if data.micro_batches > 1:
-            recomputed += costs['lm'].forward + costs['vision'].forward
-        return out | dict(total=sum(out.values()), recomputed=recomputed)
     vocabulary = 2 * config.lm.width * config.lm.vocab_size
     blocks = {'lm': lm_blocks(config, l, l) * work.texts}
     # Nothing flows back through blocks below the first gated one, unless it is into something that is trained.
@@ -163,13 +152,13 @@ def _paired(config: FlamingoConfig, trained: tuple[str, ...], data: Source, rema
     return out | dict(total=sum(out.values()), recomputed=recomputed)
 
 
-def paired(config: FlamingoConfig, data: Source, work: Work) -> dict[str, Cost]:
+def paired(config: FlamingoConfig, data: Source) -> dict[str, Cost]:
     """Both towers for a batch of pairs, and the space that they share, with the product of every picture and text."""
-    b, c = work.texts, config.contrastive
+    b, c = data.batch_size, config.contrastive
     spatial, trunk_cost = trunk(config.vision, config.image_size)
     return dict(
-        vision=Cost(0 if data.features else trunk_cost) * (work.pictures * data.frames),
-        lm=lm_blocks(config, work.length, work.length) * b,
+        vision=Cost(0 if data.features else trunk_cost) * (b * data.frames),
+        lm=lm_blocks(config, data.length, data.length) * b,
         contrastive=Cost(2 * b * c.width * (config.vision.width + config.lm.width), 2 * b * b * c.width),
     )
 
