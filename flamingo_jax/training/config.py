@@ -59,7 +59,7 @@ def base() -> ConfigDict:
     c.max_skipped_steps = 10
     # A run in which no step ends for so many seconds hangs: a device or another process has stopped. It then says where
     # each thread is, and ends with code 1, so that whatever started it can start it anew. 0 waits forever.
-    c.hang_seconds = 1800
+    c.hang_seconds = 1800.0
     c.profile = ()  # (first, last) step to trace for TensorBoard and Perfetto; () for none.
     c.lock()  # A mistyped key is an error.
     for names in (c.datasets, c.machines):
