@@ -29,7 +29,7 @@ PROMPTS = (
 )
 
 
-def get_config(part: str) -> ConfigDict:
+def get_config(part: str = 'pictures') -> ConfigDict:
     """One set."""
     c = evaluation.base()
     c.episodes = evaluation.ALL

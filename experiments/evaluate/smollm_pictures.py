@@ -42,8 +42,8 @@ def words(c: ConfigDict) -> None:
 
 
 def artists(c: ConfigDict) -> None:
-    """New words, asked of other artists and of photographs. The examples of a thing are by any artist of training."""
-    for artist in ('openmoji-black', 'fxemoji', 'streamline-emojis', 'ph', 'tux-photo'):
+    """New words, asked of other artists. The examples of a thing are by any artist of training."""
+    for artist in ('openmoji-black', 'fxemoji', 'streamline-emojis', 'ph'):
         c.tasks['words_' + artist.replace('-', '_')] = evaluation.task(
             Words,
             title=f'5-way new words, {artist}',
@@ -52,7 +52,7 @@ def artists(c: ConfigDict) -> None:
             prompt=':',
             controls=False,
             query_styles=(artist,),
-            support_styles=(artist,) if artist == 'tux-photo' else ARTISTS,
+            support_styles=ARTISTS,
         )
 
 

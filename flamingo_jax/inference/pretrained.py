@@ -52,7 +52,7 @@ def load(
       FileNotFoundError: `path` is neither, or a part is missing; the message names it.
       ValueError: `lm` is another language model than the bundle's.
     """
-    path = as_path(path)
+    given, path = path, as_path(path)
     dtype = jnp.dtype(dtype or (jnp.bfloat16 if jax.default_backend() in ('tpu', 'gpu') else jnp.float32))
     if (path / 'run.json').is_file():
         run = open_run(path)
@@ -68,7 +68,7 @@ def load(
         sources = bundles = {name: found for name in found.checksums}
     else:
         raise FileNotFoundError(
-            f'{path} is neither a bundle (config.json) nor the workdir of a training run (run.json).'
+            f'{given} is neither a bundle (config.json) nor the workdir of a training run (run.json).'
         )
     model = Flamingo(config, dtype)
     shardings = dict.fromkeys(sources)

@@ -7,7 +7,6 @@ frozen trunk's features were computed before (`python -m flamingo_jax.features`)
 import collections
 import copy
 import dataclasses
-import functools
 import hashlib
 from collections.abc import Sequence
 from typing import Any
@@ -75,7 +74,7 @@ class PictureSet:
         self._records, self._format = open_split(path, split), pictures
         self._shown = slice(1 if stills else None)
         self._read = bool(features), stills, dataclasses.asdict(pictures)  # How pictures are read.
-        self._digest = functools.cache(self._digest_of)
+        self._digests: dict[int, str] = {}  # Of the pictures that were asked for.
         self._features = (
             Features(features, split, self._records, pictures=pictures, frames=frames) if features else None
         )
@@ -134,10 +133,10 @@ class PictureSet:
 
     def identity(self, picture: Picture) -> list[Any]:
         """What `frames` depends on, as JSON."""
-        return [self._digest(picture.index), picture.backward, *self._read]
-
-    def _digest_of(self, index: int) -> str:
-        return hashlib.sha256(b''.join(self._records[index]['frames'])).hexdigest()
+        if picture.index not in self._digests:
+            frames = self._records[picture.index]['frames']
+            self._digests[picture.index] = hashlib.sha256(b''.join(frames)).hexdigest()
+        return [self._digests[picture.index], picture.backward, *self._read]
 
     def encoded(self, picture: Picture) -> bytes:
         """The first frame's encoded bytes, for reports."""

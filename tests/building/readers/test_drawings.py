@@ -75,7 +75,8 @@ def test_a_drawing_reads_no_other_file(tmp_path):
 
 
 def test_sizes_have_units_and_a_small_drawing_is_cut_out():
-    svg = f'<svg xmlns="http://www.w3.org/2000/svg" width="210mm" height="297mm">{SQUARE}</svg>'
+    square = '<rect x="20" y="20" width="80" height="80" fill="red"/>'
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" width="210mm" height="297mm">{square}</svg>'
     picture = np.asarray(PIL.Image.open(io.BytesIO(draw(svg, on_page=True))).convert('RGB'))
     red = (picture[..., 1] < 128).mean()
     assert 0.8 < red < 0.95 and (picture[0] > 200).all()
