@@ -15,7 +15,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from data.dictionary_text.lexicon import COARSE, split_synset, wordnet_of
+from data.dictionary_text.lexicon import first_senses, is_coarse, wordnet_of
 from data.picture_dictionary import stamps
 from data.picture_dictionary.picture_dictionary_dataset_builder import picture_features, split_of
 from flamingo_jax.building.readers.builder import PublishedBuilder
@@ -59,17 +59,18 @@ def things_of(wordnet: Path, dictionary: Path) -> dict[str, Thing]:
             known.setdefault(fields['concept'], fields | dict(split=split, names=names, heldout_languages=held))
     families = stamps.Families({concept: fields['names']['en'] for concept, fields in sorted(known.items())})
     things = {}
-    for phrase, (kind, definition) in _nouns(wordnet_of(wordnet)).items():
+    for phrase, sense in first_senses(wordnet_of(wordnet)).items():
         if phrase in AMBIGUOUS:
             continue
+        definition = '' if is_coarse(sense.definition) else sense.definition
         # 'House of lords' is no house.
         concept = families.concept(phrase) if stamps.noun_phrase(phrase) == phrase else None
         if concept is not None:
             fields = known[concept] | dict(name=families_name(known[concept]), definition=definition)
-        elif kind in KINDS:
+        elif sense.file in KINDS:
             family = families.of_english(phrase)
             split = known[family]['split'] if family in known else split_of(family)
-            category, subcategory = KINDS[kind]
+            category, subcategory = KINDS[sense.file]
             fields = dict(concept=f'word:{phrase}', name=phrase, split=split, category=category, definition=definition)
             fields |= dict(subcategory=subcategory, names=dict(en=phrase), heldout_languages=())
         else:
@@ -91,22 +92,6 @@ def english_words(wordnet: Path) -> frozenset[str]:
             if not line.startswith(' '):
                 words.update(line.split(' ', 1)[0].split('_'))
     return frozenset(words | {f'{word}s' for word in words})
-
-
-def _nouns(wordnet: Path) -> dict[str, tuple[int, str]]:
-    """Noun -> the file of its first sense, and its definition."""
-    synsets = {}
-    for line in (wordnet / 'data.noun').read_text('utf-8').splitlines():
-        if not line.startswith('  '):
-            fields, definition = split_synset(line)
-            coarse = definition.startswith('"') or any(mark in definition for mark in COARSE)
-            synsets[line[:8]] = int(fields.split(' ')[1]), '' if coarse else definition
-    nouns = {}
-    for line in (wordnet / 'index.noun').read_text('utf-8').splitlines():
-        if not line.startswith('  '):
-            fields = line.split()
-            nouns[fields[0].replace('_', ' ')] = synsets[fields[6 + int(fields[3])]]
-    return nouns
 
 
 class Drawings(PublishedBuilder, skip_registration=True):

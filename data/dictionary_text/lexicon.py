@@ -10,6 +10,7 @@ import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 # Names longer than this are descriptions ('kiss: woman, man, medium skin tone'), not names.
 LONGEST_NAME = 24
@@ -120,6 +121,36 @@ def wordnet_of(raw: Path) -> Path:
     return _locate(raw, 'x/wordnet-base/usr/share/wordnet')
 
 
+class Sense(NamedTuple):
+    """What a noun most often means."""
+
+    file: int  # The lexicographer file (`man 5 lexnames`): 5 is animals, 6 artifacts, ...
+    nouns: tuple[str, ...]  # All nouns with this meaning.
+    definition: str  # Without examples.
+
+
+def first_senses(wordnet: Path) -> dict[str, Sense]:
+    """Noun -> its most frequent sense (format: `man 5 wndb`)."""
+    senses = {}
+    for line in (wordnet / 'data.noun').read_text('utf-8').splitlines():
+        if line[0] != ' ':  # The licence.
+            fields, definition = split_synset(line)
+            offset, file, _, count, *rest = fields.split()
+            nouns = (word.replace('_', ' ') for word in rest[: 2 * int(count, 16) : 2])
+            senses[offset] = Sense(int(file), tuple(nouns), definition)
+    found = {}
+    for line in (wordnet / 'index.noun').read_text('utf-8').splitlines():
+        if line[0] != ' ':
+            lemma, _, number, *rest = line.split()
+            found[lemma.replace('_', ' ')] = senses[rest[-int(number)]]  # They are in order of frequency.
+    return found
+
+
+def is_coarse(definition: str) -> bool:
+    """Whether a definition is of a word that is not to be shown, or is an example and no definition."""
+    return definition.startswith('"') or any(mark in definition for mark in COARSE)
+
+
 def split_synset(line: str) -> tuple[str, str]:
     """A line of WordNet -> its fields, and the definition without the quoted examples (format: `man 5 wndb`)."""
     synset, gloss = line.split(' | ', 1)
@@ -177,7 +208,6 @@ def _read_glosses(wordnet: Path) -> list[tuple[str, str]]:
                 continue
             synset, definition = split_synset(line)
             word = synset.split(' ')[4].split('(')[0].replace('_', ' ')  # adjectives: 'galore(ip)'
-            if not definition.startswith('"') and len(definition) <= LONGEST_DEFINITION:
-                if not any(mark in definition for mark in COARSE):
-                    glosses.append((word, definition))
+            if len(definition) <= LONGEST_DEFINITION and not is_coarse(definition):
+                glosses.append((word, definition))
     return glosses

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from flamingo_jax.building.readers.icons import svg
+
 CATEGORIES = ('Animals & Nature', 'Food & Drink', 'Travel & Places', 'Activities', 'Objects')
 
 # The languages in which both CLDR and the Tux Paint stamps name at least 95 % of the concepts. CLDR calls Bokmål `no`.
@@ -31,8 +33,6 @@ FLUENT_3D = 'n/lobehub-fluent-emoji-3d-1.1.0/package/assets'
 FLUENT_FLAT = 'n/iconify-json-fluent-emoji-flat-1.2.6/package'
 NOTO_V1 = 'n/iconify-json-noto-v1-1.2.5/package'
 FLUENT_ANIM = [f'n/lobehub-fluent-emoji-anim-{part}-1.0.0/package/assets' for part in (1, 2, 3, 4)]
-# Where an icon's box is, and what Iconify's format takes where a set does not say.
-ICON_BOX = (('left', 0), ('top', 0), ('width', 16), ('height', 16))
 CLDR = 'n/cldr-annotations-full-48.2.0/package/annotations'
 CLDR_DERIVED = 'n/cldr-annotations-derived-full-48.2.0/package/annotationsDerived'
 
@@ -131,16 +131,13 @@ def _icon_drawer(raw: Path, package: str) -> Callable[[Concept], Image.Image | N
 
 def draw_icon(icons: dict, name: str) -> Image.Image:
     """An icon of a set in Iconify's JSON format, as RGBA, 256 px."""
-    icon = icons['icons'][name]
-    box = [icon.get(key, icons.get(key, default)) for key, default in ICON_BOX]
-    head = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    return _render(f'<svg {head} viewBox="{" ".join(map(str, box))}">{icon["body"]}</svg>')
+    return _render(svg(icons['icons'][name], icons))
 
 
-def _render(svg: str) -> Image.Image:
+def _render(drawing: str) -> Image.Image:
     import cairosvg  # Imported here, since only vector drawings need it and its libcairo.
 
-    png = cairosvg.svg2png(svg.encode(), output_width=256, output_height=256)
+    png = cairosvg.svg2png(drawing.encode(), output_width=256, output_height=256)
     return Image.open(io.BytesIO(png)).convert('RGBA')
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from data.dictionary_text.lexicon import split_synset
+from data.dictionary_text.lexicon import first_senses
 from data.picture_dictionary import emoji
 from data.picture_dictionary.stamps import Families
 
@@ -78,37 +78,12 @@ def thing(key: str) -> str:
     return ' '.join(words)
 
 
-@dataclasses.dataclass(frozen=True)
-class Thing:
-    """What a noun most often means: its kind (a key of CATEGORIES), and all nouns with that meaning."""
-
-    kind: str
-    nouns: tuple[str, ...]
-
-
-def things(wordnet: Path) -> dict[str, Thing]:
-    """Noun -> the thing that it most often means. Nouns that mean something else are left out."""
-    meanings = {}
-    for line in (wordnet / 'data.noun').read_text('utf-8').splitlines():
-        if line[0] != ' ':
-            offset, file, _, count, *rest = split_synset(line)[0].split()
-            nouns = (word.replace('_', ' ') for word in rest[: 2 * int(count, 16) : 2])
-            meanings[offset] = Thing(FILES[int(file)], tuple(nouns)) if int(file) in FILES else None
-    found = {}
-    for line in (wordnet / 'index.noun').read_text('utf-8').splitlines():
-        if line[0] != ' ':
-            lemma, _, senses, *rest = line.split()
-            if meant := meanings[rest[-int(senses)]]:  # Senses are in order of frequency.
-                found[lemma.replace('_', ' ')] = meant
-    return found
-
-
 def read_icons(raw: Path, families: Families) -> Iterator[Icon]:
     """Every icon of a thing, at most one per thing and set, in the order of SETS and of names.
 
     Of the variants of an icon, the one with the shortest name is taken. `families` learns the new concepts.
     """
-    known = things(raw / WORDNET)
+    known = {noun: sense for noun, sense in first_senses(raw / WORDNET).items() if sense.file in FILES}
     for style in SETS:
         icons = emoji.read_json(raw / ROOT / f'{style}.json')
         keys = {}
@@ -126,7 +101,7 @@ def read_icons(raw: Path, families: Families) -> Iterator[Icon]:
                 english=english,
                 concept=families.named(english, f'icon:{english}'),
                 family=families.of_english(english),
-                kind=meant.kind if meant else 'artifact',
+                kind=FILES[meant.file] if meant else 'artifact',
                 licence=icons['info']['license']['spdx'],
                 icons=icons,
             )

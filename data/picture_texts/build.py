@@ -25,7 +25,7 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
-from data.dictionary_text.lexicon import split_synset, wordnet_of
+from data.dictionary_text.lexicon import Sense, first_senses, wordnet_of
 from flamingo_jax.few_shot.kinds import with_article
 from flamingo_jax.files import write_whole
 from flamingo_jax.inputs.sources.array_record import open_split
@@ -67,21 +67,10 @@ def names(folder: str, splits: list[str]) -> list[str]:
     return sorted(found)
 
 
-def definitions(wordnet: pathlib.Path) -> dict[str, str]:
-    """Noun -> the definition of its most frequent sense, without examples (format: `man 5 wndb`)."""
-    lines = (wordnet / 'data.noun').read_text('utf-8').splitlines()
-    glosses = {line[:8]: split_synset(line)[1] for line in lines if line[0] != ' '}
-    found = {}
-    for line in (wordnet / 'index.noun').read_text('utf-8').splitlines():
-        if line[0] != ' ':
-            lemma, _, senses, *rest = line.split()
-            found[lemma.replace('_', ' ')] = glosses[rest[-int(senses)]]  # Senses are in order of frequency.
-    return found
-
-
-def texts(name: str, defined: dict[str, str]) -> Iterator[dict[str, str]]:
+def texts(name: str, senses: dict[str, Sense]) -> Iterator[dict[str, str]]:
     """The texts about one thing."""
-    a, gloss = with_article(name), defined.get(name.casefold())
+    sense = senses.get(name.casefold())
+    a, gloss = with_article(name), sense and sense.definition
     words = dict(name=name, Name=name[:1].upper() + name[1:], a=a, A=a[:1].upper() + a[1:], gloss=gloss)
     for says, text in (*BEGINNINGS, *(DEFINED if gloss else ())):
         yield dict(name=name, says=says.format(**words), text=text.format(**words))
@@ -90,8 +79,8 @@ def texts(name: str, defined: dict[str, str]) -> Iterator[dict[str, str]]:
 def main() -> None:
     """Writes the texts."""
     f = flags.FLAGS
-    defined, every = definitions(wordnet_of(pathlib.Path(f.wordnet))), names(f.pictures, f.splits)
-    lines = [json.dumps(text) for name in every for text in texts(name, defined)]
+    senses, every = first_senses(wordnet_of(pathlib.Path(f.wordnet))), names(f.pictures, f.splits)
+    lines = [json.dumps(text) for name in every for text in texts(name, senses)]
     out = pathlib.Path(f.out)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(out, ('\n'.join(lines) + '\n').encode())

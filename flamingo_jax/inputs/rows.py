@@ -259,12 +259,7 @@ class Aligned(NamedTuple):
           ValueError: `images` is not 1.
         """
         del rng, p_next, targets
-        if images != 1:
-            raise ValueError(
-                f'An aligned row shows one picture, but the data set has images={images}. Set its images to 1.'
-            )
-        chunk = next((chunk for chunk in chunks if chunk.picture is not None and any(chunk.texts)), None)
-        picture = _read(chunk.picture, blank) if chunk else None
+        chunk, picture = _first_with_text(chunks, blank, images, 'An aligned')
         shown, text = Layout(tokenizer), Layout(tokenizer)
         shown.picture()
         shown.end_chunk()
@@ -427,12 +422,7 @@ class Paired(NamedTuple):
           ValueError: `images` is not 1.
         """
         del rng, p_next, targets
-        if images != 1:
-            raise ValueError(
-                f'A paired row shows one picture, but the data set has images={images}. Set its images to 1.'
-            )
-        chunk = next((chunk for chunk in chunks if chunk.picture is not None and any(chunk.texts)), None)
-        picture = _read(chunk.picture, blank) if chunk else None
+        chunk, picture = _first_with_text(chunks, blank, images, 'A paired')
         text, used = encode_paired(''.join(chunk.texts) if chunk else '', tokenizer, length)
         return cls(
             text=text,
@@ -441,6 +431,19 @@ class Paired(NamedTuple):
             unreadable=np.int32(chunk is not None and picture is None),
             **_shown([blank if picture is None else picture], blank),
         )
+
+
+def _first_with_text(
+    chunks: Sequence[Chunk], blank: Frames, images: int, row: str
+) -> tuple[Chunk | None, Frames | None]:
+    """The first chunk with a picture and a text, and the picture, None if it cannot be read.
+
+    ValueError if the row, which has one picture, is to have another number of `images`.
+    """
+    if images != 1:
+        raise ValueError(f'{row} row shows one picture, but the data set has images={images}. Set its images to 1.')
+    chunk = next((chunk for chunk in chunks if chunk.picture is not None and any(chunk.texts)), None)
+    return chunk, _read(chunk.picture, blank) if chunk else None
 
 
 def encode_paired(text: str, tokenizer: Tokenizer, length: int) -> tuple[np.ndarray, np.int32]:

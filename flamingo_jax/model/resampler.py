@@ -35,6 +35,13 @@ def _attended(c: ResamplerConfig, dtype: DTypeLike, latents: Float[Array, 'b r d
     return out(attend(q, k, v))
 
 
+def _fed(c: ResamplerConfig, dtype: DTypeLike, latents: Float[Array, 'b r d']):
+    """The latents with their feed-forward added, which belongs to the compact module that calls it."""
+    latents = constrain(latents, 'batch', None, 'resampler')
+    ffw = FeedForward(c.ffw_multiplier * c.width, c.activation, axis='resampler', dtype=dtype, name='ffw')
+    return latents + ffw(Norm(axis='resampler', dtype=dtype, name='norm_ffw')(latents))
+
+
 class ResamplerLayer(nn.Module):
     """Latents attend to features and latents, then a feed-forward; both residual."""
 
@@ -50,9 +57,7 @@ class ResamplerLayer(nn.Module):
         normed_features = Norm(**norm, name='norm_features')(features)
         x = jnp.concatenate([normed_features, normed_latents], axis=1)
         latents = latents + _attended(c, self.dtype, normed_latents, x)
-        latents = constrain(latents, 'batch', None, 'resampler')
-        ffw = FeedForward(c.ffw_multiplier * c.width, c.activation, axis='resampler', dtype=self.dtype, name='ffw')
-        return latents + ffw(Norm(**norm, name='norm_ffw')(latents))
+        return _fed(c, self.dtype, latents)
 
 
 class QFormerLayer(nn.Module):
@@ -75,9 +80,7 @@ class QFormerLayer(nn.Module):
         normed = Norm(**norm, name='norm_latents')(latents)
         features = Norm(**norm, name='norm_features')(features)
         latents = latents + Attention(c, self.dtype, name='cross_attention')(normed, features)
-        latents = constrain(latents, 'batch', None, 'resampler')
-        ffw = FeedForward(c.ffw_multiplier * c.width, c.activation, axis='resampler', dtype=self.dtype, name='ffw')
-        return latents + ffw(Norm(**norm, name='norm_ffw')(latents))
+        return _fed(c, self.dtype, latents)
 
 
 class Attention(nn.Module):

@@ -63,14 +63,15 @@ def read(path: str, name: str, pictures: Any, things: Things) -> Iterator[Docume
         best[concept] = min(best.get(concept, rank), rank)
     for _, _, icon, phrase in sorted(best.values()):
         try:
-            picture = draw(_svg(found[icon], icons))
+            picture = draw(svg(found[icon], icons))
         except (ValueError, KeyError, TypeError) as error:
             yield Dropped('picture_damaged', 'picture', name, excerpt=f'{icon}: {error}')
             continue
         yield document(f'{prefix}/{icon}', picture, things[phrase], about)
 
 
-def _svg(icon: dict[str, Any], icons: dict[str, Any]) -> str:
+def svg(icon: dict[str, Any], icons: dict[str, Any]) -> str:
+    """An icon of a set in Iconify's JSON format."""
     defaults = dict(left=0, top=0, width=16, height=16)
     box = [float(icon.get(key, icons.get(key, default))) for key, default in defaults.items()]
     return f'<svg {SVG} viewBox="{" ".join(map(str, box))}">{icon["body"]}</svg>'
