@@ -37,7 +37,8 @@ def main() -> None:
     manual = MANUALS[f.manual]
     found = folders(raw, manual)
     chosen = f.languages or sorted(found)
-    if missing := [language for language in chosen if language not in found] or not chosen:
+    missing = [language for language in chosen if language not in found]
+    if missing or not chosen:
         where = f' in the language {missing[0]}' if missing else ''
         named = ' '.join(missing or ['en', 'de']) if f.manual == 'gimp' else manual.packages.replace('*', 'en')
         raise FileNotFoundError(f'{raw} has no manual{where}. Run data/debian_pages/fetch.sh {f.raw} {named}.')
