@@ -4,8 +4,8 @@
 
     python -m data.own_pictures.build --folder=FOLDER --out=DATA
 
-DATA/own_pictures/full/1.0.0 has a record for each picture, named by its folder (`_` is a space). Of the pictures of each
-thing a fifth is the split `test`, and the others are `train`. Files that are no pictures are left out, and counted.
+DATA/own_pictures/full/1.0.0 has a record for each picture, named by its folder (`_` is a space). Of each thing's
+pictures a fifth is the split `test`, and the others are `train`. Files that are no pictures are left out, and counted.
 """
 
 from absl import flags
