@@ -96,7 +96,7 @@ def measure(shape: Shape, steps: int) -> str:
     """A line of the table."""
     config = config_of(shape)
     mesh = meshes.make_mesh(1, -1, 1)
-    run = programs.prepare(config, mesh, shape.micro_batches, batch=1.0, bfloat16=jax.default_backend() != 'cpu')
+    run = programs.prepare(config, mesh, shape.micro_batches, batch=1.0)
     since = time.perf_counter()
     step = programs.train_step(run)[0].compile()
     compiled = time.perf_counter() - since

@@ -23,7 +23,7 @@ def planned(tiny):  # noqa: F811
 def estimated(config) -> dict[str, float]:
     """Bytes that a chip sends over each axis, by formula."""
     mesh = make_mesh(**config.mesh, devices=jax.devices()[:8])
-    run = programs.prepare(config, mesh, 1, 1.0, False)
+    run = programs.prepare(config, mesh, 1, 1.0)
     sent = estimate.sent(run, passes.weights(run), held=programs.held(run))
     return {axis: sum(one.bytes for one in sent if axis in one.axes) for axis in mesh.axis_names}
 
