@@ -31,8 +31,6 @@ from typing import TypeAlias
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
-from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
@@ -216,16 +214,22 @@ def _cudnn(q, k, v, mask, scale):
     l, m, causal = q.shape[1], k.shape[2], isinstance(mask, Segments) and mask.causal
     if causal:
         mask = None if mask.queries is None else dataclasses.replace(mask, causal=False)
-    k, v = (x.swapaxes(1, 2) for x in (k, v))
-    if mask is not None:  # cuDNN refuses odd lengths with a mask.
+    elif mask is None and m % 2:
+        mask = Segments()
+    # cuDNN has no gradient for odd lengths. The key of the padding is masked, or comes after all queries.
+    if mask is not None:
         mask = jnp.pad(dense(mask, l, m), ((0, 0), (0, l % 2), (0, m % 2)))[:, None]
-        q, k, v = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (q, k, v))
+    k, v = (x.swapaxes(1, 2) for x in (k, v))
+    q, k, v = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (q, k, v))
     out = jax.nn.dot_product_attention(q, k, v, mask=mask, scale=scale, is_causal=causal, implementation='cudnn')
     return out[:, :l]
 
 
 def _splash(q, k, v, mask, scale, cap, spec):
     """`attend` but for empty rows, which get an average. Lengths are padded to the kernel's blocks."""
+    # Here, so that nobody else waits for Pallas.
+    from jax.experimental.pallas.ops.tpu import splash_attention as splash
+
     b, l, m = *q.shape[:2], k.shape[2]
     queries, keys = mask.queries, mask.keys
     if queries is None and m % BLOCK and not mask.causal:  # Padding is a segment that no query is of.
@@ -239,12 +243,12 @@ def _splash(q, k, v, mask, scale, cap, spec):
 
     def on_device(q, k, v, segments):
         shape = q.shape[2], k.shape[2]
-        one = splash_mask.CausalMask(shape) if mask.causal else splash_mask.FullMask(shape)
+        one = splash.CausalMask(shape) if mask.causal else splash.FullMask(shape)
         q_block, k_block = (_block(*pair) for pair in zip(shape, MOST, strict=True))
         blocks = dict.fromkeys(('block_q', 'block_q_dkv', 'block_q_dq'), q_block)
         blocks |= dict.fromkeys(('block_kv', 'block_kv_dkv', 'block_kv_dq'), k_block)
         kernel = splash.make_splash_mha(
-            splash_mask.MultiHeadMask([one] * q.shape[1]),
+            splash.MultiHeadMask([one] * q.shape[1]),
             block_sizes=splash.BlockSizes(**blocks),
             attn_logits_soft_cap=cap or None,
             head_shards=1,
