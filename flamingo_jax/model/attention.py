@@ -9,8 +9,8 @@ returns the uniform average for an empty row, which would leak every picture int
 is a model's choice (`Flamingo.attention_kernel`); a run takes that of its devices (`KERNELS`). Whatever a kernel does
 with an empty row, one `where` after it makes the row zero, and with it the row's gradient.
 
-The kernels take what most of training consists of: the resampler, the gated cross-attention, and the self-attention of
-language models with rotary or learned positions. The plain path is taken, whatever the choice, for
+The kernels take the gated cross-attention in training, the self-attention of language models with rotary or learned
+positions, and `cudnn` the resampler. The plain path is taken, whatever the choice, for
 
 - a bias (relative positions, ALiBi, BEiT): it is as large as the weights that a kernel is to avoid;
 - one query (decoding a token at a time), and keys in several parts, which rows share;
@@ -18,6 +18,8 @@ language models with rotary or learned positions. The plain path is taken, whate
   and splash would have to read them, mask by mask;
 - with `cudnn` float32, a soft cap, and heads that have more than 128 dimensions or no multiple of 8: it has no program
   for them on every GPU;
+- with `splash` fewer queries or keys than its block, such as the resampler's 64 latents: padded to a block, they need
+  more memory than the weights (`benchmarks/attention.py`);
 - with `splash` a mesh that does not divide rows or heads: each device runs the kernel on its own.
 
 The trunks are not asked: their forward pass is frozen, and keeps no weights.
@@ -38,9 +40,9 @@ from flamingo_jax.model.layers import soft_cap
 
 # The kernel of a platform, by JAX's name for it; of others, 'plain'.
 KERNELS = {'gpu': 'cudnn', 'tpu': 'splash'}
-# Splash attention: lengths are multiples of its block, and a step takes the most queries and keys that fit the
-# on-chip memory of every TPU.
-BLOCK, MOST = 128, (512, 1024)
+# Splash attention: lengths are padded to blocks, and it takes so many queries and keys at once, at most and at least.
+# What is at most fits the on-chip memory of v4 and v5e; no chip was there to find what is fastest.
+BLOCK, MOST, LEAST = 128, (512, 1024), 128
 
 
 @jax.tree_util.register_dataclass
@@ -107,8 +109,9 @@ def attend(
         out = None
         if kernel == 'cudnn' and q.dtype.itemsize == 2 and not cap and head_dim <= 128 and head_dim % 8 == 0:
             out = _cudnn(q, k, v, mask, scale)
-        elif kernel == 'splash' and (mask is None or isinstance(mask, Segments)) and (spec := _sharding(q, k, axes)):
-            out = _splash(q, k, v, mask or Segments(), scale=scale, cap=cap, spec=spec)
+        elif kernel == 'splash' and min(l, m) >= LEAST and (mask is None or isinstance(mask, Segments)):
+            if spec := _sharding(q, k, axes):
+                out = _splash(q, k, v, mask or Segments(), scale=scale, cap=cap, spec=spec)
         if out is not None:
             return out if mask is None else jnp.where(dense(mask, l, m).any(axis=-1)[..., None, None], out, 0)
     weights = attention_weights(q, k, mask, bias, scale, cap)
@@ -256,7 +259,7 @@ def _splash(q, k, v, mask, scale, cap, spec):
         )
         return jax.vmap(kernel)(q, k, v, segments)
 
-    if not jax.sharding.get_abstract_mesh().empty:  # XLA cannot shard a kernel: each device has its rows and heads.
+    if jax.sharding.get_abstract_mesh().size > 1:  # XLA cannot shard a kernel: each device has its rows and heads.
         rows = PartitionSpec(spec[0])
         on_device = jax.shard_map(on_device, in_specs=(spec, spec, spec, rows), out_specs=spec, check_vma=False)
     return on_device(_pad(q, 2), _pad(k, 2), _pad(v, 2), segments)[:, :, :l].swapaxes(1, 2)

@@ -10,6 +10,7 @@ import pytest
 from jax._src.cudnn import fused_attention_stablehlo as cudnn
 from jax.experimental.pallas.ops.tpu import splash_attention
 
+from flamingo_jax.model import attention
 from flamingo_jax.model.attention import KERNELS, Segments, attend, dense
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.parallel import mesh as meshes
@@ -32,7 +33,8 @@ MASKS = {
 
 @pytest.fixture
 def interpreted(monkeypatch):
-    """Splash attention runs on a CPU."""
+    """Splash attention runs on a CPU, and takes short texts too."""
+    monkeypatch.setattr(attention, 'LEAST', 1)
     make = functools.partial(splash_attention.make_splash_mha, interpret=True)
     monkeypatch.setattr(splash_attention, 'make_splash_mha', make)
 
@@ -114,6 +116,10 @@ def kernels(q, k, v, mask=None, **how) -> list[str]:
 
 def test_what_a_kernel_does_not_take_is_plain(monkeypatch):
     monkeypatch.setattr(cudnn, 'check_cudnn_version', lambda: 91000)
+    assert kernels(*inputs(128, 128, (4, 2), jnp.bfloat16)) == ['splash', 'cudnn']
+    for l, m in ((127, 128), (128, 127)):
+        assert kernels(*inputs(l, m, (4, 2), jnp.bfloat16)) == ['cudnn']
+    monkeypatch.setattr(attention, 'LEAST', 1)
     half = inputs(6, 6, (4, 2), jnp.bfloat16)
     full = [x.astype(jnp.float32) for x in half]
     array = jnp.ones((2, 6, 6), bool)
