@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 
 from flamingo_jax.model import attention
-from flamingo_jax.model.attention import KERNELS, Segments, attend
+from flamingo_jax.model.attention import Segments, attend, kernel_of
 from flamingo_jax.planning import topology
 
 
@@ -86,11 +86,11 @@ def main() -> None:
     if arguments.topology:
         (device,) = topology.parse(arguments.topology).devices()
         kernel, of, unit = 'splash', lambda shape, kernel: temporaries(shape, kernel, device) / 1e6, 'MB'
-    elif jax.default_backend() in KERNELS:
-        kernel, unit = KERNELS[jax.default_backend()], 'ms'
+    elif (kernel := kernel_of(jax.devices()[0])) != 'plain':
+        unit = 'ms'
         of = lambda shape, kernel: seconds(shape, kernel, arguments.repeats) * 1e3  # noqa: E731
     else:
-        parser.error('this machine has no GPU and no TPU. Give a --topology to compile for')
+        parser.error('this machine has no TPU, and no GPU that cuDNN takes. Give a --topology to compile for')
     print(f'{"":20} {"b":>4} {"l":>5} {"m":>5} {"plain, " + unit:>12} {kernel + ", " + unit:>12} {"ratio":>7}')
     for name, shape in SHAPES.items():
         plain, fused = of(shape, 'plain'), of(shape, kernel)

@@ -6,7 +6,7 @@ returns the uniform average for an empty row, which would leak every picture int
 
 **Kernels.** `plain` is XLA's two products with a softmax between them, whose weights [b h l m] go through memory.
 `cudnn` (GPU) and `splash` (TPU, Pallas) compute the same in one pass, in forward and backward, without them. Which one
-is a model's choice (`Flamingo.attention_kernel`); a run takes that of its devices (`KERNELS`). Whatever a kernel does
+is a model's choice (`Flamingo.attention_kernel`); a run takes that of its devices (`kernel_of`). Whatever a kernel does
 with an empty row, one `where` after it makes the row zero, and with it the row's gradient.
 
 The kernels take the gated cross-attention in training, the self-attention of language models with rotary or learned
@@ -14,21 +14,22 @@ positions, and `cudnn` the resampler. The plain path is taken, whatever the choi
 
 - a bias (relative positions, ALiBi, BEiT): it is as large as the weights that a kernel is to avoid;
 - one query (decoding a token at a time), and keys in several parts, which rows share;
-- windows, the ablation `only_last_image=False`, and with `splash` the cache of decoding: their masks are no `Segments`,
-  and splash would have to read them, mask by mask;
+- with `splash` masks that are no `Segments` (windows, the ablation `only_last_image=False`, the cache of decoding),
+  which it would have to read;
 - with `cudnn` float32, a soft cap, and heads that have more than 128 dimensions or no multiple of 8: it has no program
   for them on every GPU;
 - with `splash` fewer queries or keys than its block, such as the resampler's 64 latents: padded to a block, they need
   more memory than the weights (`benchmarks/attention.py`);
 - with `splash` a mesh that does not divide rows or heads: each device runs the kernel on its own.
 
-The trunks are not asked: their forward pass is frozen, and keeps no weights.
+The trunks are not asked: they are usually frozen, and then keep no weights.
 """
 
 import dataclasses
 import math
+import re
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import flax.linen as nn
 import jax
@@ -38,11 +39,17 @@ from jaxtyping import Array, Bool, Float, Int
 
 from flamingo_jax.model.layers import soft_cap
 
-# The kernel of a platform, by JAX's name for it; of others, 'plain'.
-KERNELS = {'gpu': 'cudnn', 'tpu': 'splash'}
+KERNELS = ('plain', 'cudnn', 'splash')
 # Splash attention: lengths are padded to blocks, and it takes so many queries and keys at once, at most and at least.
 # What is at most fits the on-chip memory of v4 and v5e; no chip was there to find what is fastest.
 BLOCK, MOST, LEAST = 128, (512, 1024), 128
+
+
+def kernel_of(device: Any) -> str:
+    """The kernel of a run on such devices. cuDNN's needs an NVIDIA GPU of compute capability 8.0, an A100, or newer."""
+    if device.platform == 'gpu' and re.fullmatch(r'(8|9|\d\d)\.\d', getattr(device, 'compute_capability', '')):
+        return 'cudnn'
+    return 'splash' if device.platform == 'tpu' else 'plain'
 
 
 @jax.tree_util.register_dataclass

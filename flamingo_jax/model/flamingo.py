@@ -77,8 +77,8 @@ class Flamingo:
     def __post_init__(self):
         if self.remat and self.remat not in stack.REMAT:
             raise ValueError(f"remat must be one of '', {', '.join(map(repr, stack.REMAT))}, not {self.remat!r}.")
-        if self.attention_kernel not in (kernels := ('plain', *KERNELS.values())):
-            raise ValueError(f'attention_kernel must be one of {kernels}, not {self.attention_kernel!r}.')
+        if self.attention_kernel not in KERNELS:
+            raise ValueError(f'attention_kernel must be one of {KERNELS}, not {self.attention_kernel!r}.')
 
     def logits(
         self,

@@ -16,7 +16,7 @@ from jax.experimental import multihost_utils
 
 # A process that has been silent for this long is dead, and the others stop. JAX's default is 100 s.
 HEARTBEAT_SECONDS = 30
-# As long may it take to read what one process wrote of a checkpoint.
+# How long a process waits for a value of another that lives.
 POST_SECONDS = 3600
 
 

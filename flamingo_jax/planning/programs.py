@@ -89,7 +89,7 @@ def prepare(
         raise ValueError(
             'With config.round_robin each data set has its own program. Plan with --config.round_robin=False.'
         )
-    parts = assemble(config, mesh.devices.flat[0].platform, all_here=False)
+    parts = assemble(config, mesh.devices.flat[0], all_here=False)
     numbers = dict.fromkeys(parts.sources, micro_batches) if isinstance(micro_batches, int) else micro_batches
     sources = {
         name: dataclasses.replace(source, batch_size=round(source.batch_size * batch), micro_batches=numbers[name])

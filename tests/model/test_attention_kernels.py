@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from jax._src.cudnn import fused_attention_stablehlo as cudnn
 from jax.experimental.pallas.ops.tpu import splash_attention
 
 from flamingo_jax.model import attention
-from flamingo_jax.model.attention import KERNELS, Segments, attend, dense
+from flamingo_jax.model.attention import Segments, attend, dense, kernel_of
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.parallel import rules
@@ -175,4 +176,14 @@ def test_a_flamingo_learns_the_same_with_the_kernel(interpreted, model, loss, re
 def test_an_unknown_kernel_is_refused(model):
     with pytest.raises(ValueError, match="attention_kernel must be one of .*'splash'.*, not 'flash'"):
         Flamingo(model.config, attention_kernel='flash')
-    assert KERNELS == dict(gpu='cudnn', tpu='splash')
+
+
+def test_devices_have_their_kernels():
+    """Not on a GPU that is older than cuDNN's kernel, nor on one that is not NVIDIA's."""
+
+    def of(platform, **fields):
+        return kernel_of(types.SimpleNamespace(platform=platform, **fields))
+
+    assert kernel_of(jax.devices()[0]) == 'plain' and of('tpu') == 'splash'
+    found = {capability: of('gpu', compute_capability=capability) for capability in ('7.5', '8.0', '12.0', 'gfx90a')}
+    assert found == {'7.5': 'plain', '8.0': 'cudnn', '12.0': 'cudnn', 'gfx90a': 'plain'}

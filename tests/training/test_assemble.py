@@ -78,11 +78,11 @@ def test_the_rows_of_a_plan_are_those_that_are_read(tokenizer, features, dtype):
     fields = FlamingoConfig(vision=vision, image_size=28).to_json()
     for tag in ('text', 'token'):
         c = training.base()
-        c.image_tag, c.lm, c.vision = tag, 'not/here', 'not/here/either'
+        c.image_tag, c.lm, c.vision, c.dtype = tag, 'not/here', 'not/here/either', 'bfloat16'
         c.model = ConfigDict(fields | dict(lm=dict(vocab_size=tokenizer.vocab_size), xattn=dict(), resampler=dict()))
         for kind in (Documents, FewShot):
             c.datasets[kind.__name__] = training.dataset(kind, features=features, length=40, images=2)
-        parts = assemble(c, platform='tpu', all_here=False)
+        parts = assemble(c, all_here=False)
         for name, source in parts.sources.items():
             row = source.empty_row(parts.tokenizer, parts.pictures)
             real = source.empty_row(tokenizer, parts.pictures)
