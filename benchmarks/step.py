@@ -96,7 +96,7 @@ def measure(shape: Shape, steps: int) -> str:
     """A line of the table."""
     config = config_of(shape)
     mesh = meshes.make_mesh(1, -1, 1)
-    run = programs.prepare(config, mesh, shape.micro_batches, batch=1.0, bfloat16=jax.default_backend() != 'cpu')
+    run = programs.prepare(config, mesh, shape.micro_batches, batch=1.0)
     since = time.perf_counter()
     step = programs.train_step(run)[0].compile()
     compiled = time.perf_counter() - since
@@ -117,8 +117,8 @@ def measure(shape: Shape, steps: int) -> str:
         jax.block_until_ready(metrics)
         times.append(time.perf_counter() - since)
     seconds = statistics.median(times[2:])
-    operations = flops.train_step(run.model.config, run.trained, run.datasets)['total']
-    (data,) = run.datasets.values()
+    operations = flops.train_step(run.model.config, run.trained, run.sources)['total']
+    (data,) = run.sources.values()
     peak = topology.peak_flops(jax.devices()[0].device_kind)
     tokens, images = data.batch_size * data.length / seconds, data.batch_size * data.images / seconds
     part = f'{operations / seconds / peak / jax.device_count():.1%}' if peak else '-'

@@ -73,7 +73,7 @@ def plan(
     remat = config.remat if how.get('remat') is None else how.remat
     grid = meshes.make_mesh(**(mesh or how.mesh.to_dict()), devices=hardware.devices())
     numbers = how.micro_batches if isinstance(how.micro_batches, int) else how.micro_batches.to_dict()
-    run = programs.prepare(config, grid, numbers, how.batch, hardware.kind != 'cpu', remat=remat)
+    run = programs.prepare(config, grid, numbers, how.batch, remat=remat)
     out = dict(
         topology=hardware.name,
         chips=hardware.chips,

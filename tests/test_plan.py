@@ -2,10 +2,12 @@
 
 import importlib.util
 import json
+import re
 
 import jax
 import pytest
 
+from flamingo_jax.model import attention
 from flamingo_jax.parallel.mesh import make_mesh
 from flamingo_jax.plan import _exhausted, plan, report
 from flamingo_jax.planning import estimate, passes, programs, topology
@@ -23,7 +25,7 @@ def planned(tiny):  # noqa: F811
 def estimated(config) -> dict[str, float]:
     """Bytes that a chip sends over each axis, by formula."""
     mesh = make_mesh(**config.mesh, devices=jax.devices()[:8])
-    run = programs.prepare(config, mesh, 1, 1.0, False)
+    run = programs.prepare(config, mesh, 1, 1.0)
     sent = estimate.sent(run, passes.weights(run), held=programs.held(run))
     return {axis: sum(one.bytes for one in sent if axis in one.axes) for axis in mesh.axis_names}
 
@@ -88,9 +90,32 @@ def test_what_cannot_be_is_said_before_anything_is_compiled(tiny, monkeypatch): 
         plan(tiny, topology.parse('cpu:8'))
 
 
-@pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason="needs libtpu: pip install -e '.[plan]'")
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec('libtpu') is None, reason="needs libtpu: pip install -e '.[plan]'"
+)
+
+
+@needs_libtpu
 @pytest.mark.parametrize('name, chips', [('v5e:2x4', 8), ('v4:2x2x2', 8)])
 def test_the_tpu_compiler(tiny, name, chips):  # noqa: F811
     out = plan(tiny, topology.parse(name), decode=False)
     assert out['chips'] == chips and out['train']['fits']
     assert {axis for one in out['train']['collectives'] for axis in one['axes']} == {'data', 'fsdp', 'tensor'}
+
+
+@needs_libtpu
+def test_the_step_of_a_tpu_has_the_kernels_of_attention(tiny, monkeypatch):  # noqa: F811
+    """Each of self-attention, cross-attention and resampler, in forward and backward, on its rows and heads alone."""
+    monkeypatch.setattr(attention, 'LEAST', 1)  # The model is tiny.
+    del tiny.datasets.videos
+    tiny.remat = 'dots'
+    tiny.model.lm.update(depth=2, positions='rotary')
+    mesh = make_mesh(1, 2, 2, devices=topology.parse('v5e:2x2').devices())
+    text = programs.train_step(programs.prepare(tiny, mesh, 1, 1.0))[0].compile().as_text()
+    kernels = re.findall(r'%(splash_mha_\w+?)_(?:no_)?residuals[.\d]* = .*custom_call_target="tpu_custom_call"', text)
+    for phase, most in (('fwd', 2), ('dq', 1), ('dkv', 1)):  # 'dots' recomputes attention.
+        # The text is causal. Cross-attention has the segments of its pictures, and the resampler's keys are padded.
+        assert 1 <= kernels.count(f'splash_mha_{phase}') <= most
+        assert 2 <= kernels.count(f'splash_mha_{phase}_segmented') <= 2 * most
+    tiny.attention_kernel = 'plain'
+    assert programs.prepare(tiny, mesh, 1, 1.0).model.attention_kernel == 'plain'

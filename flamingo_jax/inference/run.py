@@ -7,6 +7,7 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -169,12 +170,15 @@ def newest_whole(folder: Path) -> int | None:
     return None
 
 
-def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file in a folder and below, except checksums.json, by relative path.
+def digests(folder: Path, of: Callable[[str], bool] = lambda name: True) -> dict[str, str]:
+    """SHA-256 of the files in a folder and below, except checksums.json, by relative path.
 
     In a bucket, sizes in bytes: the store has checksums of its own, and to read everything once more could take hours.
+
+    Args:
+      of: which files, by relative path.
     """
-    files = {name: size for name, size in below(folder).items() if name != CHECKSUMS}
+    files = {name: size for name, size in below(folder).items() if name != CHECKSUMS and of(name)}
     if in_bucket(folder):
         return {name: f'{size} bytes' for name, size in files.items()}
 

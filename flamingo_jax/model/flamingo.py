@@ -29,6 +29,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
 from flamingo_jax.model import init, lora, stack
+from flamingo_jax.model.attention import KERNELS, Mask, Segments
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.contrastive import SharedSpace, valid_tokens
 from flamingo_jax.model.gated_xattn import GatedXattnDense, media_mask
@@ -69,12 +70,15 @@ class Flamingo:
     config: FlamingoConfig
     dtype: DTypeLike = jnp.float32
     remat: str = ''  # What the backward pass recomputes: '' is nothing; else a name in `stack.REMAT`.
+    attention_kernel: str = 'plain'  # 'plain', or what computes attention on a GPU or a TPU (`attention.py`).
 
     loop: ClassVar[Callable[..., Any]] = staticmethod(stack.scan)  # Over the blocks.
 
     def __post_init__(self):
         if self.remat and self.remat not in stack.REMAT:
             raise ValueError(f"remat must be one of '', {', '.join(map(repr, stack.REMAT))}, not {self.remat!r}.")
+        if self.attention_kernel not in KERNELS:
+            raise ValueError(f'attention_kernel must be one of {KERNELS}, not {self.attention_kernel!r}.')
 
     def logits(
         self,
@@ -146,11 +150,10 @@ class Flamingo:
         media = self.media(params, images)
         phi = self.phi(tokens, phi)
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-        mask = causal_mask(tokens.shape[1])
         if document is not None:  # Positions begin anew with each document, and attention ends with it.
             begins = jnp.diff(document, axis=1, prepend=-1) != 0
             positions = positions - jax.lax.cummax(jnp.where(begins, positions, 0), axis=1)
-            mask = mask & (document[:, :, None] == document[:, None])
+        mask = Segments(document, document, causal=True)
         return self.decoder(
             params, y, positions, mask=mask, media=media, phi=phi, document=document, every_block=every_block
         )[0]
@@ -200,7 +203,7 @@ class Flamingo:
         c, states, valid = self.config.contrastive, None, None
         if text is not None:
             valid = valid_tokens(used, text.shape[1])
-            mask = valid[:, None] & (causal_mask(text.shape[1]) if c.causal else jnp.ones((1, text.shape[1], 1), bool))
+            mask = Segments(jnp.ones_like(text), valid.astype(text.dtype), causal=c.causal)  # Padding is segment 0.
             positions = jnp.broadcast_to(jnp.arange(text.shape[1]), text.shape)
             y = self.embed(params, text)
             y, _ = self.decoder(params, y, positions, mask=mask, media=None, phi=jnp.zeros_like(text))
@@ -216,7 +219,7 @@ class Flamingo:
         media = self.features(params, images) if images.ndim == 6 else images
         b, n, t = media.shape[:3]
         if self.config.resampler is not None:
-            resampler = Resampler(self.config.resampler, self.config.lm.width, self.dtype)
+            resampler = Resampler(self.config.resampler, self.config.lm.width, self.dtype, self.attention_kernel)
             media = stack.checkpoint(resampler.apply, self.remat)({'params': params['resampler']}, media)
         elif t > 1:
             raise ValueError(f'A model without a resampler takes pictures of one frame, not {t}. Set frames to 1.')
@@ -286,7 +289,7 @@ class Flamingo:
         params: Params,
         y: Float[Array, 'b l d'],
         positions: Int[Array, 'b l'],
-        mask: Bool[Array, '#b l p'],
+        mask: Mask,
         media: Media | None,
         phi: Int[Array, 'b l'],
         cache: KeysValues | None = None,
@@ -318,13 +321,14 @@ class Flamingo:
         if media is None and c.xattn is not None and not c.xattn.ffw_where_seen:
             media = Media(jnp.zeros((y.shape[0], 0, c.media_width), self.dtype), None)
         if media is not None:
-            r = c.media_tokens
-            # Rows that share their media (lines, beams) are seen as one row.
-            rows = media.rows, -1
-            of_document = None if document is None else document.reshape(rows)
-            last = c.xattn.only_last_image
-            seen = media_mask(phi.reshape(rows), media.length // r, r, only_last_image=last, document=of_document)
-            seen = seen.reshape(*phi.shape, media.length)
+            n, r = media.length // c.media_tokens, c.media_tokens
+            if c.xattn.only_last_image:
+                seen = media_mask(phi, n, r)
+            else:  # Rows that share their media (lines, beams) are seen as one row.
+                rows = media.rows, -1
+                of_document = None if document is None else document.reshape(rows)
+                seen = media_mask(phi.reshape(rows), n, r, only_last_image=False, document=of_document)
+                seen = seen.reshape(*phi.shape, media.length)
         windows = c.lm.windows or (0,)
 
         def gated(y, gate):
@@ -337,7 +341,7 @@ class Flamingo:
             p, low_rank, earlier = p
             variables = {'params': p} | ({'lora': lora.scaled(c.lora, low_rank)} if c.lora else {})
             window = windows[0] if len(set(windows)) == 1 else jnp.array(windows)[i]
-            return Block(c.lm, self.dtype).apply(
+            return Block(c.lm, self.dtype, self.attention_kernel).apply(
                 variables, y, positions, mask, old, index, key_positions, window, earlier
             )
 
@@ -368,7 +372,7 @@ class Flamingo:
     @property
     def gated_block(self) -> GatedXattnDense | Prefix:
         """The module of every gated block, or of the prefix that is there in their place."""
-        return init.gated_block(self.config, self.dtype)
+        return init.gated_block(self.config, self.dtype, self.attention_kernel)
 
     @property
     def embedder(self) -> Embedder:

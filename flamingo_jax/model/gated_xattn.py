@@ -16,9 +16,9 @@ from typing import TypeAlias
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
-from flamingo_jax.model.attention import attend_to_parts
+from flamingo_jax.model.attention import Mask, Segments, attend_to_parts, dense
 from flamingo_jax.model.config import XattnConfig
 from flamingo_jax.model.layers import FeedForward, Linear, Norm, constrain
 
@@ -28,7 +28,7 @@ Parts: TypeAlias = Sequence[tuple[Float[Array, '_ h _ k'], Float[Array, '_ h _ k
 
 def media_mask(
     phi: Int[Array, 'b l'], n: int, r: int, only_last_image: bool = True, document: Int[Array, 'b l'] | None = None
-) -> Bool[Array, 'b l {n*r}']:
+) -> Mask:
     """Which media tokens each text token may see (paper section 2.3).
 
     Args:
@@ -38,7 +38,8 @@ def media_mask(
       document: of a packed row, which document each token belongs to. It sees no picture of another.
 
     Returns:
-      The mask. For two images of two tokens and a text with phi = 0 0 1 1 2 (# = may see):
+      The mask. For two images of two tokens and a text with phi = 0 0 1 1 2 (# = may see; `attention.dense` gives
+      [b l n*r]):
 
           image  1 1 2 2
                  . . . .    before every image: nothing
@@ -48,10 +49,9 @@ def media_mask(
                  . . # #    `only_last_image=False` has # # # # here
     """
     image = jnp.repeat(jnp.arange(1, n + 1), r)
-    own = phi[..., None] == image
     if only_last_image:  # Which is always one of the token's own document.
-        return own
-    seen = phi[..., None] >= image
+        return Segments(phi, image[None])
+    own, seen = phi[..., None] == image, phi[..., None] >= image
     if document is not None:
         of_image = jnp.where(own, document[..., None], 0).max(axis=1)
         seen &= document[..., None] == of_image[:, None]
@@ -65,6 +65,7 @@ class GatedXattnDense(nn.Module):
     width: int
     media_width: int
     dtype: DTypeLike = jnp.float32
+    kernel: str = 'plain'  # Of the attention.
 
     def setup(self):
         """Creates the parameters. Alphas are always float32, and scalars unless the config says vectors."""
@@ -102,7 +103,7 @@ class GatedXattnDense(nn.Module):
         self,
         y: Float[Array, 'b l d'],
         keys_values: Parts,
-        mask: Bool[Array, 'b l m'],
+        mask: Mask,
     ) -> Float[Array, 'b l d']:
         """The gated block.
 
@@ -121,7 +122,7 @@ class GatedXattnDense(nn.Module):
         if self.config.qk_norms:
             q = self.norm_query(q)
         q = constrain(q, 'batch', None, 'heads', None)
-        attended = self.out(attend_to_parts(q, keys_values, mask))
+        attended = self.out(attend_to_parts(q, keys_values, mask, kernel=self.kernel))
         if self.config.gates:
             attended = jnp.tanh(self.alpha_xattn).astype(self.dtype) * attended
         y = constrain(y + attended, 'batch', None, 'embed')
@@ -129,11 +130,10 @@ class GatedXattnDense(nn.Module):
         if self.config.gates:
             fed = jnp.tanh(self.alpha_dense).astype(self.dtype) * fed
         if self.config.ffw_where_seen:
-            fed = jnp.where(mask.any(axis=-1, keepdims=True), fed, 0)
+            m = sum(key.shape[2] for key, _ in keys_values)
+            fed = jnp.where(dense(mask, y.shape[1], m).any(axis=-1, keepdims=True), fed, 0)
         return constrain(y + fed, 'batch', None, 'embed')
 
-    def touch(
-        self, y: Float[Array, 'b l d'], media: Float[Array, 'b m e'], mask: Bool[Array, 'b l m']
-    ) -> Float[Array, 'b l d']:
+    def touch(self, y: Float[Array, 'b l d'], media: Float[Array, 'b m e'], mask: Mask) -> Float[Array, 'b l d']:
         """Uses every parameter, for `init`."""
         return self(y, self.keys_values(media), mask)

@@ -56,11 +56,11 @@ def init(c: FlamingoConfig, key: Key[Array, '']) -> dict[str, Any]:
     return params
 
 
-def gated_block(c: FlamingoConfig, dtype: DTypeLike = jnp.float32) -> GatedXattnDense | Prefix:
+def gated_block(c: FlamingoConfig, dtype: DTypeLike = jnp.float32, kernel: str = 'plain') -> GatedXattnDense | Prefix:
     """The module of every gated block, or of the prefix that is there in their place."""
     if c.xattn.prefix:
         return Prefix(c.xattn, dtype)
-    return GatedXattnDense(c.xattn, c.lm.width, c.media_width, dtype)
+    return GatedXattnDense(c.xattn, c.lm.width, c.media_width, dtype=dtype, kernel=kernel)
 
 
 def _init_stacked(

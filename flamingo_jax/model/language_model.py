@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
-from flamingo_jax.model.attention import attend_to_parts
+from flamingo_jax.model.attention import Mask, attend_to_parts, dense
 from flamingo_jax.model.config import LanguageModelConfig
 from flamingo_jax.model.layers import FeedForward, Linear, Norm, constrain
 
@@ -176,13 +176,14 @@ class Block(nn.Module):
 
     config: LanguageModelConfig
     dtype: DTypeLike = jnp.float32
+    kernel: str = 'plain'  # Of the attention.
 
     @nn.compact
     def __call__(
         self,
         y: Float[Array, 'b l d'],
         positions: Int[Array, 'b l'],
-        mask: Bool[Array, '#b l m'],
+        mask: Mask,
         cache: KeysValues | None = None,
         index: Int[Array, ''] | int = 0,
         key_positions: Int[Array, 'b m'] | None = None,
@@ -254,7 +255,7 @@ class Block(nn.Module):
         if c.positions == 'alibi':
             bias = -alibi_slopes(c.heads, c.alibi_max)[:, None, None] * distance[:, None]
         if c.windows:
-            mask = mask & ((distance < window) | (window == 0))
+            mask = dense(mask, *distance.shape[1:]) & ((distance < window) | (window == 0))
 
         k, v = (x.swapaxes(1, 2) for x in (k, v))
         if cache is not None:
@@ -267,8 +268,8 @@ class Block(nn.Module):
         k, v = (constrain(x, 'batch', 'kv_heads', None, None) for x in (k, v))
         linear = dict(bias=c.bias or c.bias_out, dtype=self.dtype)
         out = Linear((c.heads, c.head_dim, c.width), axes[1:] + axes[:1], contracted=2, **linear, name='out')
-        parts = *shared, (k, v)
-        return out(attend_to_parts(q, parts, mask, bias=bias, scale=c.attention_scale, cap=c.attention_cap)), cache
+        how = dict(scale=c.attention_scale, cap=c.attention_cap, kernel=self.kernel)
+        return out(attend_to_parts(q, (*shared, (k, v)), mask, bias=bias, **how)), cache
 
     def _norm_heads(self, x, name, axis):
         """Normalises queries or keys [b l h k], each head by itself or all heads of a token together."""

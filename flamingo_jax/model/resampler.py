@@ -20,7 +20,9 @@ from flamingo_jax.model.config import ResamplerConfig
 from flamingo_jax.model.layers import FeedForward, Linear, Norm, constrain
 
 
-def _attended(c: ResamplerConfig, dtype: DTypeLike, latents: Float[Array, 'b r d'], x: Float[Array, 'b s d']):
+def _attended(
+    c: ResamplerConfig, dtype: DTypeLike, kernel: str, latents: Float[Array, 'b r d'], x: Float[Array, 'b s d']
+):
     """The latents' attention to x, both normed already. Its maps belong to the compact module that calls it."""
     shape, axes = (c.width, c.heads, c.head_dim), ('resampler', 'resampler_heads', 'head_dim')
     q, k, v = (
@@ -32,7 +34,7 @@ def _attended(c: ResamplerConfig, dtype: DTypeLike, latents: Float[Array, 'b r d
         q, k = Norm(**head, name='norm_query')(q), Norm(**head, name='norm_key')(k)
     k, v = (y.swapaxes(1, 2) for y in (k, v))
     out = Linear(shape[1:] + shape[:1], axes[1:] + axes[:1], contracted=2, dtype=dtype, name='out')
-    return out(attend(q, k, v))
+    return out(attend(q, k, v, kernel=kernel, axes=('batch', 'resampler_heads')))
 
 
 def _fed(c: ResamplerConfig, dtype: DTypeLike, latents: Float[Array, 'b r d']):
@@ -47,6 +49,7 @@ class ResamplerLayer(nn.Module):
 
     config: ResamplerConfig
     dtype: DTypeLike = jnp.float32
+    kernel: str = 'plain'  # Of the attention.
 
     @nn.compact
     def __call__(self, latents: Float[Array, 'b r d'], features: Float[Array, 'b s d']) -> Float[Array, 'b r d']:
@@ -56,7 +59,7 @@ class ResamplerLayer(nn.Module):
         normed_latents = Norm(**norm, name='norm_latents')(latents)
         normed_features = Norm(**norm, name='norm_features')(features)
         x = jnp.concatenate([normed_features, normed_latents], axis=1)
-        latents = latents + _attended(c, self.dtype, normed_latents, x)
+        latents = latents + _attended(c, self.dtype, self.kernel, latents=normed_latents, x=x)
         return _fed(c, self.dtype, latents)
 
 
@@ -69,6 +72,7 @@ class QFormerLayer(nn.Module):
 
     config: ResamplerConfig
     dtype: DTypeLike = jnp.float32
+    kernel: str = 'plain'  # Of the attention.
 
     @nn.compact
     def __call__(self, latents: Float[Array, 'b r d'], features: Float[Array, 'b s d']) -> Float[Array, 'b r d']:
@@ -76,10 +80,10 @@ class QFormerLayer(nn.Module):
         c = self.config
         norm = dict(axis='resampler', dtype=self.dtype)
         normed = Norm(**norm, name='norm_self')(latents)
-        latents = latents + Attention(c, self.dtype, name='self_attention')(normed, normed)
+        latents = latents + Attention(c, self.dtype, self.kernel, name='self_attention')(normed, normed)
         normed = Norm(**norm, name='norm_latents')(latents)
         features = Norm(**norm, name='norm_features')(features)
-        latents = latents + Attention(c, self.dtype, name='cross_attention')(normed, features)
+        latents = latents + Attention(c, self.dtype, self.kernel, name='cross_attention')(normed, features)
         return _fed(c, self.dtype, latents)
 
 
@@ -88,11 +92,12 @@ class Attention(nn.Module):
 
     config: ResamplerConfig
     dtype: DTypeLike = jnp.float32
+    kernel: str = 'plain'  # Of the attention.
 
     @nn.compact
     def __call__(self, latents: Float[Array, 'b r d'], features: Float[Array, 'b s d']) -> Float[Array, 'b r d']:
         """The attended values; both arguments are normed already."""
-        return _attended(self.config, self.dtype, latents, features)
+        return _attended(self.config, self.dtype, self.kernel, latents=latents, x=features)
 
 
 def _scan_layers(depth: int):
@@ -130,6 +135,7 @@ class Pooling(nn.Module):
 
     config: ResamplerConfig
     dtype: DTypeLike = jnp.float32
+    kernel: str = 'plain'  # Of the attention.
 
     @nn.compact
     def __call__(self, latents: Float[Array, 'b r d'], features: Float[Array, 'b s d']) -> Float[Array, 'b r d']:
@@ -137,7 +143,7 @@ class Pooling(nn.Module):
         c = self.config
         latents = Norm(axis='resampler', dtype=self.dtype, name='norm_latents')(latents)
         features = Norm(axis='resampler', dtype=self.dtype, name='norm_features')(features)
-        return _attended(c, self.dtype, latents, features)
+        return _attended(c, self.dtype, self.kernel, latents=latents, x=features)
 
 
 class Resampler(nn.Module):
@@ -149,6 +155,7 @@ class Resampler(nn.Module):
     config: ResamplerConfig
     out_width: int
     dtype: DTypeLike = jnp.float32
+    kernel: str = 'plain'  # Of the attention.
 
     @nn.compact
     def __call__(self, features: Float[Array, 'b n t s d_v']) -> Float[Array, 'b n r d']:
@@ -184,10 +191,10 @@ class Resampler(nn.Module):
         else:
             media = jnp.broadcast_to(latents.astype(self.dtype), (b * n, c.latents, c.width))
             if c.kind == 'pooling':
-                media = Pooling(c, self.dtype, name='pooling')(media, x)
+                media = Pooling(c, self.dtype, self.kernel, name='pooling')(media, x)
             else:
                 layer = QFormerLayer if c.kind == 'qformer' else ResamplerLayer
-                media, _ = _scan_layers(c.depth)(layer(c, self.dtype, name='layers'), media, x)
+                media, _ = _scan_layers(c.depth)(layer(c, self.dtype, self.kernel, name='layers'), media, x)
         media = Norm(axis='resampler', dtype=self.dtype, name='norm_out')(media)
         if c.projects:
             out = Linear((c.width, self.out_width), ('resampler', 'media'), dtype=self.dtype, name='project_out')

@@ -11,10 +11,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax._src import distributed  # Its key-value store has no public name, though Orbax uses it too.
 from jax.experimental import multihost_utils
 
 # A process that has been silent for this long is dead, and the others stop. JAX's default is 100 s.
 HEARTBEAT_SECONDS = 30
+# How long a process waits for a value of another that lives.
+POST_SECONDS = 3600
 
 
 def join(coordinator: str, processes: int | None, process_id: int | None) -> None:
@@ -76,6 +79,21 @@ def gather(value: Any) -> list[Any]:
     padded[: data.size] = data
     every = np.asarray(multihost_utils.process_allgather(padded)).reshape(len(sizes), -1)
     return [json.loads(row[:size].tobytes()) for row, size in zip(every, sizes, strict=True)]
+
+
+def post(name: str, value: Any) -> None:
+    """Gives a value, anything JSON can hold, to the processes that ask for it by name; each name only once.
+
+    It goes through the coordination service and not, as in `gather`, through the devices. So a thread in the background
+    may call it while they compute.
+    """
+    distributed.global_state.client.key_value_set(f'{name}/{jax.process_index()}', json.dumps(value))
+
+
+def posted(name: str, process: int) -> Any:
+    """Waits until a process has posted a value by this name, and returns it. Must not be called by a single process."""
+    client = distributed.global_state.client
+    return json.loads(client.blocking_key_value_get(f'{name}/{process}', POST_SECONDS * 1000))
 
 
 def wait_for_all(name: str) -> None:

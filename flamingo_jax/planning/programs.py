@@ -72,7 +72,6 @@ def prepare(
     mesh: Mesh,
     micro_batches: int | dict[str, int],
     batch: float,
-    bfloat16: bool,
     remat: str | None = None,
 ) -> Planned:
     """The run of a config.
@@ -80,7 +79,6 @@ def prepare(
     Args:
       micro_batches: replaces the config's: of every data set, or of each.
       batch: factor of every data set's batch size.
-      bfloat16: whether the devices compute in bfloat16, if the config does not say.
       remat: replaces the config's.
 
     Raises:
@@ -91,7 +89,7 @@ def prepare(
         raise ValueError(
             'With config.round_robin each data set has its own program. Plan with --config.round_robin=False.'
         )
-    parts = assemble(config, bfloat16, all_here=False)
+    parts = assemble(config, mesh.devices.flat[0], all_here=False)
     numbers = dict.fromkeys(parts.sources, micro_batches) if isinstance(micro_batches, int) else micro_batches
     sources = {
         name: dataclasses.replace(source, batch_size=round(source.batch_size * batch), micro_batches=numbers[name])

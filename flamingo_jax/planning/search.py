@@ -49,7 +49,7 @@ def ways(config: ConfigDict, hardware: Topology, batch: float = 1.0) -> Iterator
     """
     devices = hardware.devices()
     one = meshes.make_mesh(devices=devices[:1])
-    base = programs.prepare(config, one, 1, batch, bfloat16=hardware.kind != 'cpu')
+    base = programs.prepare(config, one, 1, batch)
     batches = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(base.parts.batch_shapes(one)))
     for shape in shapes(hardware.chips):
         try:

@@ -14,6 +14,7 @@ from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.rows import Batch
 from flamingo_jax.inputs.sources.source import Source
 from flamingo_jax.inputs.tokenizer import MissingTokenizer, Tokenizer, extra_tokens_of_prefix
+from flamingo_jax.model.attention import kernel_of
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.parallel import mesh as meshes
@@ -67,12 +68,12 @@ class Parts:
         }
 
 
-def assemble(config: ConfigDict, bfloat16: bool | None = None, all_here: bool = True) -> Parts:
+def assemble(config: ConfigDict, device: Any = None, all_here: bool = True) -> Parts:
     """The parts of a run.
 
     Args:
-      bfloat16: whether the devices compute in bfloat16, if the config does not say; None asks the devices of this
-        machine.
+      device: one of those that will compute. The dtype and the attention's kernel are its own if the config does not
+        say. None is one of this machine.
       all_here: False allows a bundle to be missing if the config gives its shape.
 
     Raises:
@@ -98,9 +99,9 @@ def assemble(config: ConfigDict, bfloat16: bool | None = None, all_here: bool = 
         )
     trained = trained_trees(config)
     start = {name: found.pop(name) for name in trained if name in found}
-    bfloat16 = jax.default_backend() in ('tpu', 'gpu') if bfloat16 is None else bfloat16
-    dtype = jnp.dtype(config.dtype or ('bfloat16' if bfloat16 else 'float32'))
-    model = Flamingo(model_config, dtype, config.remat)
+    device = device or jax.devices()[0]
+    dtype = jnp.dtype(config.dtype or ('bfloat16' if device.platform in ('tpu', 'gpu') else 'float32'))
+    model = Flamingo(model_config, dtype, config.remat, config.attention_kernel or kernel_of(device))
     if all_here and (without := sorted(set(jax.eval_shape(model.init, jax.random.key(0))) - set(trained) - set(found))):
         raise ValueError(
             f'No bundle gives the parameters of {without}. Name a bundle that has them, or add them to config.trained.'

@@ -4,8 +4,9 @@ WORKDIR/checkpoints/STEP             finished: written under another name, given
 WORKDIR/checkpoints/writing-STEP     being written, or left by a killed process; the next run removes it
 WORKDIR/checkpoints/damaged-STEP     a checkpoint that differs from its checksums
 
-checksums.json in a checkpoint has a SHA-256 of each of its files. A checkpoint is read only if they agree. Old
-checkpoints are not deleted by Orbax, which would do so before the new one has its checksums.
+checksums.json in a checkpoint has a SHA-256 of each of its files, computed by the process that wrote the file. A
+checkpoint is read only if they agree. Old checkpoints are not deleted by Orbax, which would do so before the new one
+has its checksums.
 
 In a bucket, where nothing can be renamed at once, a checkpoint is written under its own name. It is finished when it
 has its checksums.json, which is written last and deleted first. That file then has sizes (`inference/run.py`).
@@ -13,6 +14,7 @@ has its checksums.json, which is written last and deleted first. That file then 
 
 import concurrent.futures
 import json
+import re
 from typing import Any
 
 import jax
@@ -139,8 +141,9 @@ class Checkpoints:
 
     def _finish(self, step: int, aside: Path, writing: Any) -> None:
         writing.result()  # Every process has written its part.
+        sums = _digests(aside)
         if jax.process_index() == 0:
-            write_whole(aside / CHECKSUMS, json.dumps(digests(aside), indent=1).encode())
+            write_whole(aside / CHECKSUMS, json.dumps(sums, indent=1).encode())
             if aside.name != str(step):
                 aside.rename(self._folder / str(step))
             for old in steps(self._folder)[self._keep :]:
@@ -186,6 +189,38 @@ class Checkpoints:
         self.wait()
         self._thread.shutdown()
         processes.wait_for_all('saved')
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """`digests` of a checkpoint that was just written, in the first process; of its own part in any other.
+
+    Each process reads what it wrote itself, most of which is still in its memory: one process alone would take minutes
+    for a large model, and a machine that is taken away gives it seconds.
+    """
+    here, number = jax.process_index(), jax.process_count()
+    if number == 1 or in_bucket(folder):
+        return digests(folder) if here == 0 else {}
+    name = f'{folder}'
+    if here == 0:
+        processes.post(f'{name} is written', True)  # Under this name; Orbax lets only the first process wait for that.
+    else:
+        processes.posted(f'{name} is written', 0)
+    sums = digests(folder, of=lambda file: writer(file, number) == here)
+    if here > 0:
+        processes.post(f'{name} has checksums', sums)
+        return sums
+    for i in range(1, number):
+        sums |= processes.posted(f'{name} has checksums', i)
+    return sums | digests(folder, of=lambda file: file not in sums)  # On a shared disk, one may see files late.
+
+
+def writer(file: str, number: int) -> int:
+    """Which of a number of processes wrote a file of a checkpoint, by its path there: state/ocdbt.process_3/d/0c6f.
+
+    The first writes what belongs to all.
+    """
+    found = re.search(r'(?:^|/)ocdbt\.process_(\d+)/', file)
+    return int(found[1]) if found and int(found[1]) < number else 0
 
 
 def _as_arrays(state: TrainState) -> TrainState:

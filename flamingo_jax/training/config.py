@@ -44,6 +44,8 @@ def base() -> ConfigDict:
     c.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))
     c.machines = ConfigDict()  # Topology -> machine(...), which `plan` uses instead of the mesh above.
     c.dtype = ''  # Of computation and frozen parameters; '' is bfloat16 on TPU and GPU, float32 on CPU.
+    # What computes attention: 'plain', 'cudnn' (GPU) or 'splash' (TPU); '' is the devices' own (model/attention.py).
+    c.attention_kernel = ''
     c.remat = ''  # What the backward pass recomputes: '' is nothing; else a name in `REMAT` (model/stack.py).
     c.log_every = 10
     c.checkpoint_every = 1000

@@ -23,12 +23,13 @@ def used(monkeypatch):
     """Every call of `attend` in the gated blocks and in the resampler: q, k, v and the result."""
     calls = {gated_xattn: [], resampler: []}
 
-    def watched(where, q, k, v, mask=None):
-        out = attention.attend(q, k, v, mask)
+    def watched(where, q, k, v, mask=None, **how):
+        out = attention.attend(q, k, v, mask, **how)
         jax.debug.callback(lambda *x: calls[where].append(tuple(map(np.asarray, x))), q, k, v, out, ordered=True)
         return out
 
-    monkeypatch.setattr(gated_xattn, 'attend_to_parts', lambda q, kv, mask: watched(gated_xattn, q, *kv[0], mask))
+    of_parts = lambda q, kv, mask, **how: watched(gated_xattn, q, *kv[0], mask, **how)  # noqa: E731
+    monkeypatch.setattr(gated_xattn, 'attend_to_parts', of_parts)
     monkeypatch.setattr(resampler, 'attend', functools.partial(watched, resampler))
     return calls
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flamingo_jax.model.attention import dense
 from flamingo_jax.model.config import XattnConfig
 from flamingo_jax.model.gated_xattn import GatedXattnDense, media_mask
 
@@ -39,7 +40,7 @@ def params(y, media):
 def test_mask_is_as_drawn():
     drawn = '. . . .   . . . .   # # . .   # # . .   . . # #'
     rows = [[mark == '#' for mark in row.split()] for row in drawn.split('   ')]
-    np.testing.assert_array_equal(media_mask(PHI[:1], 2, 2), [rows])
+    np.testing.assert_array_equal(dense(media_mask(PHI[:1], 2, 2), 5, 4), [rows])
     rows[4] = [True] * 4
     np.testing.assert_array_equal(media_mask(PHI[:1], 2, 2, only_last_image=False), [rows])
 
@@ -102,7 +103,7 @@ def test_equals_the_two_equations(params, y, media):
     q = np.einsum('bld,dhk->blhk', norm(y), p['query']['kernel'])
     k, v = (np.einsum('bmd,dhk->bmhk', norm(media), p[name]['kernel']) for name in ('key', 'value'))
     logits = np.einsum('blhk,bmhk->bhlm', q, k) / 8**0.5
-    weights = np.exp(logits) * np.asarray(media_mask(PHI, 2, 3))[:, None]
+    weights = np.exp(logits) * np.asarray(dense(media_mask(PHI, 2, 3), 5, 6))[:, None]
     weights = weights / np.maximum(weights.sum(-1, keepdims=True), 1e-9)
     attended = np.einsum('bhlm,bmhk,hkd->bld', weights, v, p['out']['kernel'])
     x = y + np.tanh(0.5) * attended

@@ -3,6 +3,7 @@
 Each phase goes on from the checkpoint of the one before, so that few processes are started.
 """
 
+import json
 import os
 import pathlib
 import re
@@ -15,7 +16,8 @@ import jax
 import numpy as np
 import pytest
 
-from flamingo_jax.inference.run import read_latest
+from flamingo_jax.files import below
+from flamingo_jax.inference.run import CHECKSUMS, newest_whole, read_latest
 from flamingo_jax.parallel.processes import HEARTBEAT_SECONDS, join
 from flamingo_jax.train import train
 from tests.tiny_run import free_port, losses, make_parts, tiny_config
@@ -105,6 +107,8 @@ def test_processes_find_each_other_where_the_scheduler_says_who_they_are(tmp_pat
     """--coordinator=auto in what SLURM gives its tasks; a TPU pod needs TPUs."""
     line = 'from flamingo_jax.parallel.processes import join; join("auto", None, None)'
     line += '; import jax; print(jax.process_index(), "of", jax.process_count())'
+    line += '; from flamingo_jax.parallel.processes import post, posted; post("said", dict(by=jax.process_index()))'
+    line += '; print(posted("said", 1 - jax.process_index()))'
     slurm = dict(SLURM_JOB_ID=str(free_port()), SLURM_STEP_NODELIST='localhost', SLURM_NTASKS='2', JAX_PLATFORMS='cpu')
     slurm |= dict(SLURM_STEP_NUM_TASKS='2', SLURM_STEP_NUM_NODES='1', PYTHONPATH=str(ROOT))
     tasks = [
@@ -118,4 +122,45 @@ def test_processes_find_each_other_where_the_scheduler_says_who_they_are(tmp_pat
     ]
     said = [task.communicate()[0] for task in tasks]
     assert [task.returncode for task in tasks] == [0, 0]
-    assert '0 of 2' in said[0] and said[1] == '1 of 2\n'
+    assert '0 of 2' in said[0] and said[0].endswith("{'by': 1}\n") and said[1] == "1 of 2\n{'by': 0}\n"
+
+
+WRITES = """
+import hashlib, pathlib, sys
+import jax, jax.numpy as jnp
+from flamingo_jax.parallel import mesh, processes
+folder, index, port = sys.argv[1:]
+processes.join(f'localhost:{port}', 2, int(index))
+from flamingo_jax.training.checkpoint import Checkpoints
+from flamingo_jax.training.progress import Skipped
+from flamingo_jax.training.state import TrainState
+hashed, of = [], hashlib.file_digest
+hashlib.file_digest = lambda file, name: (hashed.append(file.name), of(file, name))[1]
+devices = mesh.make_mesh()
+rows, whole = mesh.batch_sharding(devices), mesh.replicated(devices)
+make = lambda: TrainState(jnp.int32(5), dict(xattn=jnp.arange(4000.0)), dict(mu=jnp.zeros(4000)), jax.random.key(0))
+state = jax.jit(make, out_shardings=TrainState(whole, rows, rows, whole))()
+checkpoints = Checkpoints(folder, 3, dict(model={}, trained=[]), {})
+checkpoints.save(state, {}, Skipped())
+checkpoints.close()
+pathlib.Path(f'{folder}.{index}').write_text('\\n'.join(hashed))
+"""
+
+
+@pytest.mark.long
+def test_each_process_hashes_what_it_wrote(tmp_path):
+    run, port = tmp_path / 'run', str(free_port())
+    environment = os.environ | dict(PYTHONPATH=str(ROOT), JAX_PLATFORMS='cpu')
+    running = [
+        subprocess.Popen([sys.executable, '-c', WRITES, str(run), str(i), port], env=environment) for i in range(2)
+    ]
+    assert [process.wait() for process in running] == [0, 0]
+    assert newest_whole(run / 'checkpoints') == 5
+    there = {name for name in below(run / 'checkpoints/5') if name != CHECKSUMS}
+    assert json.loads((run / 'checkpoints/5' / CHECKSUMS).read_bytes()).keys() == there
+    hashed = [
+        {line.partition('writing-5/')[2] for line in pathlib.Path(f'{run}.{i}').read_text().split('\n')}
+        for i in range(2)
+    ]
+    assert not hashed[0] & hashed[1] and hashed[0] | hashed[1] == there
+    assert hashed[1] and all('ocdbt.process_1/' in name for name in hashed[1])

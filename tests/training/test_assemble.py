@@ -57,9 +57,10 @@ def test_a_plan_has_the_shapes_of_the_run(path, tmp_path, monkeypatch):
     if config.model.lm and not config.lm:
         config.tokenizer, config.model.lm.vocab_size = str(TOKENIZER), 8192
     mesh = make_mesh(1, 1, 1, devices=jax.devices()[:1])
-    run = assemble(config, bfloat16=True)
+    config.dtype = 'bfloat16'
+    run = assemble(config)
     config.round_robin = False  # Then there is a program a data set; their shapes are the same.
-    planned = programs.prepare(config, mesh, 1, 1.0, bfloat16=True)
+    planned = programs.prepare(config, mesh, 1, 1.0)
     assert planned.model == run.model and planned.parts.trained == run.trained
     assert planned.parts.batch_shapes(mesh) == run.batch_shapes(mesh)
     frozen = planned.frozen()
@@ -77,11 +78,11 @@ def test_the_rows_of_a_plan_are_those_that_are_read(tokenizer, features, dtype):
     fields = FlamingoConfig(vision=vision, image_size=28).to_json()
     for tag in ('text', 'token'):
         c = training.base()
-        c.image_tag, c.lm, c.vision = tag, 'not/here', 'not/here/either'
+        c.image_tag, c.lm, c.vision, c.dtype = tag, 'not/here', 'not/here/either', 'bfloat16'
         c.model = ConfigDict(fields | dict(lm=dict(vocab_size=tokenizer.vocab_size), xattn=dict(), resampler=dict()))
         for kind in (Documents, FewShot):
             c.datasets[kind.__name__] = training.dataset(kind, features=features, length=40, images=2)
-        parts = assemble(c, bfloat16=True, all_here=False)
+        parts = assemble(c, all_here=False)
         for name, source in parts.sources.items():
             row = source.empty_row(parts.tokenizer, parts.pictures)
             real = source.empty_row(tokenizer, parts.pictures)

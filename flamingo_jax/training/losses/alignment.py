@@ -78,7 +78,8 @@ class TextStates:
         """Args: the model and the frozen trees. If the language model is trained, nothing can be remembered."""
         # Several processes read different texts, and would wait for one another.
         self._lm = {'lm': frozen['lm']} if 'lm' in frozen and jax.process_count() == 1 else None
-        self._read = jax.jit(lambda lm, text, used: text_states(model, lm, text, used)[0])
+        alone = dataclasses.replace(model, attention_kernel='plain')  # A mesh does not divide one row.
+        self._read = jax.jit(lambda lm, text, used: text_states(alone, lm, text, used)[0])
         self._known: dict[bytes, np.ndarray] = {}
 
     def __call__(self, batch: Batch) -> Batch:
