@@ -163,7 +163,7 @@ class Embedder(nn.Module):
         """float32 logits of the normalised y; a tied output is the embedding's transpose."""
         y = self.project_out(y) if self.config.embedding_width else y
         if self.config.tied and isinstance(self.tokens, Quantised):
-            return quantised.dot_rows(y.reshape(-1, y.shape[-1]), self.tokens, jnp.float32).reshape(*y.shape[:-1], -1)
+            return quantised.dot(y.reshape(-1, y.shape[-1]), self.tokens, jnp.float32).reshape(*y.shape[:-1], -1)
         if self.config.tied:
             return jnp.einsum('bld,vd->blv', y, self.tokens.astype(self.dtype), preferred_element_type=jnp.float32)
         return self.output(y)

@@ -13,7 +13,7 @@ rounded gradient would be faster, as in SwitchBack (Wortsman et al. 2023), but n
 
 Libraries: qwix and AQT quantise the floating-point weights anew in each training step. None of their modes trains
 through weights that are stored in 8 bits and multiplied in 8 bits, and they replace `jax.lax.dot_general` by
-interception; what is needed here is the two functions `dot` and `dot_rows`.
+interception; what is needed here is the function `dot`.
 """
 
 import dataclasses
@@ -32,6 +32,7 @@ DTYPES = {'int8': jnp.int8, 'int4': jnp.int8, 'fp8': jnp.float8_e4m3fn}  # int4:
 LARGEST = {'int8': 127, 'int4': 7, 'fp8': 448}
 GROUP = 32  # Inputs that share a scale in int4.
 PIECE = 3 * 2**19  # Bytes of float32 weights that a CPU converts at a time: they stay in its cache.
+FEW = 8  # Rows below which a CPU multiplies each by itself.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,12 +54,10 @@ class Quantisation:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Quantised:
-    """A matrix, or a stack of them, in place of an array of parameters."""
+    """A matrix, or a stack of them, in place of an array of parameters: a row for each output, its inputs last."""
 
-    # In the array's shape. int4: half as many along the last contracted dimension, of each group first those in the
-    # low halves of the bytes, then those in the high halves.
-    values: Any
-    scale: Any  # The same, with 1 (int4: the groups) in place of each contracted dimension.
+    values: Any  # [... outputs inputs]. int4: of each group first the low halves of its bytes, then the high ones.
+    scale: Any  # [... outputs 1], or int4: [... outputs groups].
     inputs: bool = dataclasses.field(default=False, metadata=dict(static=True))
     packed: bool = dataclasses.field(default=False, metadata=dict(static=True))  # Two values in a byte.
 
@@ -109,15 +108,18 @@ def _quantise_leaf(path, leaf, how, dtype):
         raise ValueError(
             f'lm/{"/".join(path)} has {x.shape[axes[-1]]} inputs, an odd number, which int4 cannot pack. Give int8.'
         )
-    make = functools.partial(_rounded, axes, kind, inputs) if axes else functools.partial(_cast, jnp.dtype(dtype))
+    if not axes:
+        make = functools.partial(_cast, jnp.dtype(dtype))
+        return leaf.replace_boxed(jax.eval_shape(make, x)) if _is_box(leaf) else make(x)
+    others = [i for i in range(x.ndim) if i not in axes]
+    make = functools.partial(_rounded, (*others, *axes), len(axes), kind, inputs)
     if not _is_box(leaf):
         return make(x)
     new = jax.eval_shape(make, x)
-    if not axes:
-        return leaf.replace_boxed(new)
-    names = tuple('groups' if i in axes else name for i, name in enumerate(leaf.names))
-    scale = dataclasses.replace(leaf.replace_boxed(new.scale), names=names)
-    return dataclasses.replace(new, values=leaf.replace_boxed(new.values), scale=scale)
+    names = [leaf.names[i] for i in others]
+    values = dataclasses.replace(leaf.replace_boxed(new.values), names=(*names, *(leaf.names[i] for i in axes)))
+    scale = dataclasses.replace(leaf.replace_boxed(new.scale), names=(*names, *['groups'] * len(axes)))
+    return dataclasses.replace(new, values=values, scale=scale)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -125,18 +127,17 @@ def _cast(dtype, x):
     return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _rounded(axes, kind, inputs, x) -> Quantised:
-    """A leaf of a tree, with leading dimensions that are neither inputs nor outputs."""
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _rounded(order: tuple[int, ...], contracted: int, kind: str, inputs: bool, x) -> Quantised:
+    """The dimensions of x in this order, of which the last `contracted` are inputs."""
+    x = x.transpose(order)
     if kind != 'int4':
-        return Quantised(*to_values(x, axes, kind), inputs)
-    axis, shape = axes[-1], x.shape
-    group = next(n for n in range(min(GROUP, shape[axis]), 0, -1) if n % 2 == 0 and shape[axis] % n == 0)
-    x = x.reshape(*shape[:axis], shape[axis] // group, 2, group // 2, *shape[axis + 1 :])
-    values, scale = to_values(x, (axis + 1, axis + 2), kind)
-    low, high = (jnp.take(values, i, axis=axis + 1) for i in range(2))
-    packed = (jnp.left_shift(high, 4) | (low & 15)).reshape(*shape[:axis], -1, *shape[axis + 1 :])
-    return Quantised(packed, jnp.squeeze(scale, (axis + 1, axis + 2)), packed=True)
+        return Quantised(*to_values(x, tuple(range(-contracted, 0)), kind), inputs)
+    size = x.shape[-1]
+    group = next(n for n in range(min(GROUP, size), 0, -1) if n % 2 == 0 and size % n == 0)
+    values, scale = to_values(x.reshape(*x.shape[:-1], size // group, 2, group // 2), (-2, -1), kind)
+    packed = jnp.left_shift(values[..., 1, :], 4) | (values[..., 0, :] & 15)
+    return Quantised(packed.reshape(*x.shape[:-1], size // 2), scale[..., 0, 0], packed=True)
 
 
 def to_values(
@@ -153,50 +154,35 @@ def to_values(
     return x.astype(DTYPES[dtype]), scale
 
 
-def dequantise(kernel: Quantised, contracted: int, shape: Sequence[int]) -> Float[Array, '...']:
-    """The float32 kernel of that shape, whose first `contracted` dimensions are summed over."""
-    outputs = math.prod(shape[contracted:])
-    values, scale = (x.reshape(-1, outputs) for x in (kernel.values, kernel.scale))
-    parts = [part.reshape(len(scale), -1, outputs) for part in _parts(values, kernel.packed)]
-    return (jnp.concatenate(parts, axis=1).astype(jnp.float32) * scale[:, None]).reshape(shape)
-
-
 def dot(x: Float[Array, 'm k'], kernel: Quantised, result_dtype: DTypeLike) -> Float[Array, 'm n']:
-    """x times a matrix, whose contracted dimensions come first, in the dtype of x; the result is rounded once."""
-    outputs = kernel.values.size * (1 + kernel.packed) // x.shape[1]
-    values, scale = (part.reshape(-1, outputs) for part in (kernel.values, kernel.scale))
-    return _product(x, values, scale, _How(jnp.dtype(result_dtype), kernel.inputs, kernel.packed))
+    """x times a matrix, in the dtype of x; the result is rounded once."""
+    values = kernel.values.reshape(-1, x.shape[1] // (1 + kernel.packed))
+    how = _How(jnp.dtype(result_dtype), kernel.inputs, kernel.packed)
+    return _product(x, values, kernel.scale.reshape(len(values), -1), how)
 
 
-def dot_rows(x: Float[Array, 'm k'], rows: Quantised, result_dtype: DTypeLike) -> Float[Array, 'm n']:
-    """x times the transpose of rows [n k], each with a scale."""
-    return _product(x, rows.values, rows.scale.reshape(1, -1), _How(jnp.dtype(result_dtype), transposed=True))
-
-
-def take(rows: Quantised, indices: Int[Array, '...'], dtype: DTypeLike) -> Float[Array, '... k']:
-    """Some of the rows."""
-    values, scale = (jnp.take(x, indices, axis=0).astype(jnp.float32) for x in (rows.values, rows.scale))
+def take(kernel: Quantised, rows: Int[Array, '...'], dtype: DTypeLike) -> Float[Array, '... k']:
+    """Some of the rows, such as the embeddings of tokens."""
+    values, scale = (jnp.take(x, rows, axis=0).astype(jnp.float32) for x in (kernel.values, kernel.scale))
     return (values * scale).astype(dtype)
 
 
 class _How(NamedTuple):
     result_dtype: jnp.dtype
-    inputs: bool = False
-    packed: bool = False
-    transposed: bool = False  # values [n k], not [k n].
+    inputs: bool
+    packed: bool
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _product(x, values, scale, how: _How):
     if how.inputs:
         x, of_token = to_values(x, 1, 'int8' if values.dtype == jnp.int8 else 'fp8')
-        exact = jnp.int32 if values.dtype == jnp.int8 else jnp.float32
-        y = jnp.dot(x, values, preferred_element_type=exact).astype(jnp.float32) * of_token
+        y = _dot(x, values, jnp.int32 if values.dtype == jnp.int8 else jnp.float32) * of_token
     else:
         y = jax.lax.platform_dependent(
-            x, values, scale, cpu=functools.partial(_in_pieces, how), default=functools.partial(_at_once, how)
+            x, values, scale, cpu=functools.partial(_on_cpu, how), default=functools.partial(_converted, how)
         )
-    return (y * scale if len(scale) == 1 else y).astype(how.result_dtype)
+    return (y if how.packed else y * scale[:, 0]).astype(how.result_dtype)
 
 
 def _forward(x, values, scale, how):
@@ -205,68 +191,59 @@ def _forward(x, values, scale, how):
 
 def _backward(how, kept, dy):
     values, scale, x = kept
-    dy = (dy.astype(jnp.float32) * scale if len(scale) == 1 else dy).astype(x.dtype)
-    into = functools.partial(jnp.dot, dy, preferred_element_type=x.dtype)
-    if how.transposed:
-        return into(values.astype(x.dtype)), None, None
-    parts = [into(w.T).reshape(len(dy), len(scale), -1) for w in _matrices(values, scale, how.packed, x.dtype)]
-    return jnp.concatenate(parts, axis=2).reshape(len(dy), -1), None, None
+    dy = (dy if how.packed else dy.astype(jnp.float32) * scale[:, 0]).astype(x.dtype)
+    parts = [
+        jnp.dot(dy, part, preferred_element_type=x.dtype) for part in _matrices(values, scale, how.packed, x.dtype)
+    ]
+    if how.packed:
+        parts = [jnp.stack([part.reshape(len(dy), scale.shape[1], -1) for part in parts], axis=2)]
+    return parts[0].reshape(len(dy), -1), None, None
 
 
 _product.defvjp(_forward, _backward)
 
 
-def _at_once(how, x, values, scale):
-    """The float32 product; a scale of the outputs is left to the caller."""
-    product = functools.partial(jnp.dot, preferred_element_type=jnp.float32)
-    if how.transposed:
-        return product(x, values.T.astype(x.dtype))
-    inputs = _inputs(x, len(scale), how.packed)
-    return sum(map(product, inputs, _matrices(values, scale, how.packed, x.dtype)))
+def _dot(x, rows, dtype):
+    return jax.lax.dot_general(x, rows, (((1,), (1,)), ((), ())), preferred_element_type=dtype)
 
 
-def _in_pieces(how, x, values, scale):
-    """The same for a CPU. XLA multiplies bytes there at 1 GB/s, and writes a converted matrix to memory as a whole."""
-    rows, size, groups = *values.shape, len(scale)
-    least = 4 * rows * (1 + how.packed) * size / PIECE
-    pieces = next(
-        (n for n in range(math.ceil(least), math.ceil(4 * least)) if (rows if groups == 1 else groups) % n == 0), 1
-    )
+def _converted(how, x, values, scale):
+    """The float32 product of weights in the dtype of x; the scales of outputs are left to the caller."""
+    matrices = _matrices(values, scale, how.packed, x.dtype)
+    return sum(_dot(*pair, jnp.float32) for pair in zip(_inputs(x, scale, how.packed), matrices, strict=True))
+
+
+def _on_cpu(how, x, values, scale):
+    """The same. XLA multiplies bytes there at 1 GB/s, and writes a converted matrix to memory as a whole.
+
+    A product of one row with the transpose, converted, is the form that XLA's CPU compiler turns into one loop, which
+    reads int8 at 17 GB/s. Many rows have the matrix converted in pieces, which stay in the cache.
+    """
+    if not how.packed and len(x) < FEW:
+        columns = values.T.astype(x.dtype)
+        return jnp.concatenate([jnp.dot(row[None], columns, preferred_element_type=jnp.float32) for row in x])
+    n, least = len(values), 4 * values.size * (1 + how.packed) / PIECE
+    pieces = next((p for p in range(math.ceil(least), math.ceil(4 * least)) if n % p == 0), 1)
     if pieces == 1:
-        return _at_once(how, x, values, scale)
-    cut = values.reshape(pieces, -1, size)
-    if how.transposed:
-        y = jax.lax.map(lambda some: _at_once(how, x, some, scale), cut)
-        return y.swapaxes(0, 1).reshape(len(x), -1)
-    if groups > 1:
-        scale = scale.reshape(pieces, -1, size)
-    else:
-        scale = jnp.broadcast_to(scale, (pieces, 1, size))
-
-    def add(y, piece):
-        return y + _at_once(how, *piece), None
-
-    x = x.reshape(len(x), pieces, -1).swapaxes(0, 1)
-    return jax.lax.scan(add, jnp.zeros((x.shape[1], size), jnp.float32), (x, cut, scale))[0]
+        return _converted(how, x, values, scale)
+    cut = (part.reshape(pieces, n // pieces, -1) for part in (values, scale))
+    y = jax.lax.map(lambda some: _converted(how, x, *some), tuple(cut))
+    return y.swapaxes(0, 1).reshape(len(x), n)
 
 
-def _inputs(x, groups: int, packed: bool) -> list[Array]:
+def _inputs(x, scale, packed: bool) -> list[Array]:
     """The columns of x that meet each of `_matrices`."""
     if not packed:
         return [x]
-    return [half.reshape(len(x), -1) for half in jnp.moveaxis(x.reshape(len(x), groups, 2, -1), 2, 0)]
+    halves = x.reshape(len(x), scale.shape[1], 2, -1)
+    return [halves[:, :, i].reshape(len(x), -1) for i in range(2)]
 
 
 def _matrices(values, scale, packed: bool, dtype) -> list[Array]:
-    """The matrix, or the two that are packed in it, in `dtype`; without a scale that is of the outputs."""
-    parts, groups = _parts(values, packed), len(scale)
-    if groups == 1:
-        return [part.astype(dtype) for part in parts]
-    scale = scale.astype(jnp.float32)[:, None]
-    scaled = (part.reshape(groups, -1, part.shape[1]).astype(jnp.float32) * scale for part in parts)
-    return [part.reshape(values.shape).astype(dtype) for part in scaled]
-
-
-def _parts(values, packed: bool) -> list[Array]:
-    """Each half of the bytes, with its sign."""
-    return [jnp.right_shift(jnp.left_shift(values, 4), 4), jnp.right_shift(values, 4)] if packed else [values]
+    """The matrix, in `dtype` and without the scales of its outputs; or the two that are packed in it, scaled."""
+    if not packed:
+        return [values.astype(dtype)]
+    halves = jnp.right_shift(jnp.left_shift(values, 4), 4), jnp.right_shift(values, 4)
+    of_group = scale.astype(jnp.float32)[..., None]
+    scaled = (half.reshape(*scale.shape, -1).astype(jnp.float32) * of_group for half in halves)
+    return [half.reshape(values.shape).astype(dtype) for half in scaled]

@@ -12,7 +12,7 @@ from flamingo_jax.model import quantised
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.model.layers import Linear
-from flamingo_jax.model.quantised import Quantisation, dequantise, dot, dot_rows, quantise, take, to_values
+from flamingo_jax.model.quantised import Quantisation, dot, quantise, take, to_values
 from flamingo_jax.parallel import rules
 from flamingo_jax.parallel.mesh import batch_sharding, make_mesh
 
@@ -52,21 +52,31 @@ def x():
 
 def one(matrix, how):
     """The matrix as a kernel of a block, without layers."""
-    axes = dict(axes=(0,), kind=how.dtype, inputs=how.inputs)
-    return quantised._rounded(*axes.values(), jnp.asarray(matrix))
+    return quantised._rounded((1, 0), 1, how.dtype, how.inputs, jnp.asarray(matrix))
+
+
+def dequantise(kernel, inputs=1):
+    """The float32 matrix or stack that a kernel stands for, inputs before outputs, by NumPy."""
+    values, scale = (np.asarray(x, np.float32) for x in (kernel.values, kernel.scale))
+    if kernel.packed:
+        signed = np.asarray(kernel.values).astype(np.int32)
+        halves = np.stack([(signed + 8) % 16 - 8, signed >> 4]).reshape(2, *scale.shape, -1)  # Bytes of each group.
+        values = np.concatenate(list(halves), axis=-1) * scale[..., None]
+        values, scale = values.reshape(*kernel.values.shape[:-1], -1), 1
+    return np.moveaxis(values * scale, range(-inputs, 0), range(inputs))
 
 
 @pytest.mark.parametrize('how', EVERY, ids=str)
 def test_a_weight_is_off_by_half_a_step_at_most(matrix, how):
     kernel = one(matrix, how)
-    error = np.abs(np.asarray(dequantise(kernel, 1, matrix.shape)) - matrix)
+    error = np.abs(dequantise(kernel) - matrix)
     groups = np.abs(matrix).reshape(-1, quantised.GROUP if how.dtype == 'int4' else 64, 96).max(1, keepdims=True)
     step = np.broadcast_to(groups / quantised.LARGEST[how.dtype], (len(groups), 64 // len(groups), 96)).reshape(64, 96)
     if how.dtype == 'fp8':  # Three bits after the first; below 2 ** -6 steps are equal.
         assert (error <= np.maximum(np.abs(matrix) / 16, step * 2.0**-10) * 1.001).all()
     else:
         assert (error <= step / 2 * (1.07 if how.dtype == 'int4' else 1.001)).all()  # int4's scale is a bfloat16.
-    assert (np.asarray(kernel.values)[:, 3] == 0).all()
+    assert (np.asarray(kernel.values)[3] == 0).all()
     assert kernel.values.nbytes == matrix.size * (0.5 if how.dtype == 'int4' else 1)
 
 
@@ -74,31 +84,28 @@ def test_both_in_int8_are_multiplied_exactly(matrix, x):
     kernel = one(matrix, Quantisation('int8', True))
     values, of_token = (np.asarray(part) for part in to_values(jnp.asarray(x), 1, 'int8'))
     assert np.abs(values).max(axis=1).tolist() == [127, 127, 127, 0, 127]
-    exact = values.astype(np.int64) @ np.asarray(kernel.values, np.int64)
-    expected = exact.astype(np.float32) * of_token * np.asarray(kernel.scale)
+    exact = values.astype(np.int64) @ np.asarray(kernel.values, np.int64).T
+    expected = exact.astype(np.float32) * of_token * np.asarray(kernel.scale)[:, 0]
     np.testing.assert_array_equal(dot(jnp.asarray(x), kernel, jnp.float32), expected)
     close(expected, x @ matrix, 0.02)
 
 
-@pytest.mark.parametrize('piece', [2**30, 16384], ids=['at once', 'in pieces'])
 @pytest.mark.parametrize('how', [how for how in EVERY if not how.inputs], ids=str)
-def test_weights_alone_are_multiplied_as_their_float_matrix(matrix, x, how, piece, monkeypatch):
-    monkeypatch.setattr(quantised, 'PIECE', piece)
+def test_weights_alone_are_multiplied_as_their_float_matrix(matrix, x, how, monkeypatch):
+    """On a CPU row by row, the matrix at once, or in pieces."""
     kernel = one(matrix, how)
-    close(dot(jnp.asarray(x), kernel, jnp.float32), x @ np.asarray(dequantise(kernel, 1, matrix.shape)))
-    if how.dtype != 'int4':
-        rows = quantised._rounded((1,), how.dtype, False, jnp.asarray(matrix.T))
-        float_rows = np.asarray(rows.values, np.float32) * np.asarray(rows.scale)
-        close(dot_rows(jnp.asarray(x), rows, jnp.float32), x @ float_rows.T)
-        np.testing.assert_array_equal(take(rows, jnp.array([4, 0]), jnp.float32), float_rows[[4, 0]])
+    expected = x @ dequantise(kernel)
+    for few, piece in ((8, 2**30), (1, 2**30), (1, 16384)):
+        monkeypatch.setattr(quantised, 'FEW', few)
+        monkeypatch.setattr(quantised, 'PIECE', piece)
+        product = jax.jit(lambda x, kernel: dot(x, kernel, jnp.float32))
+        assert ('while' in product.lower(jnp.asarray(x), kernel).as_text()) == (piece == 16384)
+        close(product(jnp.asarray(x), kernel), expected)
 
 
-def test_pieces_are_cut_where_a_matrix_is_large(matrix, x, monkeypatch):
-    """Otherwise the test above compared a product with itself."""
-    monkeypatch.setattr(quantised, 'PIECE', 16384)
-    for how in (Quantisation('int8'), Quantisation('int4')):
-        text = jax.jit(lambda x, kernel: dot(x, kernel, jnp.float32)).lower(x, one(matrix, how)).as_text()
-        assert 'while' in text
+def test_rows_are_taken(matrix):
+    kernel = one(matrix, Quantisation('int8'))
+    np.testing.assert_array_equal(take(kernel, jnp.array([[4], [0]]), jnp.float32), dequantise(kernel).T[[[4], [0]]])
 
 
 @pytest.mark.parametrize('how', EVERY, ids=str)
@@ -107,14 +114,7 @@ def test_the_gradient_is_straight_through(matrix, x, how):
     kernel = one(matrix, how)
     dy = np.random.default_rng(2).standard_normal((5, 96), np.float32)
     _, back = jax.vjp(lambda x: dot(x, kernel, jnp.float32), jnp.asarray(x))
-    close(back(jnp.asarray(dy))[0], dy @ np.asarray(dequantise(kernel, 1, matrix.shape)).T)
-
-
-def test_a_row_s_gradient(matrix, x):
-    rows = quantised._rounded((1,), 'int8', False, jnp.asarray(matrix.T))
-    dy = np.random.default_rng(2).standard_normal((5, 96), np.float32)
-    _, back = jax.vjp(lambda x: dot_rows(x, rows, jnp.float32), jnp.asarray(x))
-    close(back(jnp.asarray(dy))[0], dy @ (np.asarray(rows.values, np.float32) * np.asarray(rows.scale)))
+    close(back(jnp.asarray(dy))[0], dy @ dequantise(kernel).T)
 
 
 def dequantised(lm, kept):
@@ -125,10 +125,10 @@ def dequantised(lm, kept):
         if not isinstance(q, quantised.Quantised):
             return q
         if keys[-1] == 'tokens':
-            return np.asarray(q.values, np.float32) * np.asarray(q.scale)
+            return dequantise(q, 0)
         number = len(quantised.contracted(keys, whole.ndim))
         of_layers = [jax.tree.map(lambda x, i=i: x[i], q) for i in range(len(whole))]
-        return np.stack([dequantise(of_layer, number, whole.shape[1:]) for of_layer in of_layers])
+        return np.stack([dequantise(of_layer, number) for of_layer in of_layers])
 
     return jax.tree_util.tree_map_with_path(of, lm, kept)
 
@@ -163,7 +163,7 @@ def test_lora_is_added_to_a_quantised_kernel(matrix, x):
     def loss(pair, kernel):
         return jnp.square(layer.apply({'params': {'kernel': kernel}, 'lora': {'kernel': pair}}, jnp.asarray(x))).mean()
 
-    whole = dequantise(kernel, 1, matrix.shape)
+    whole = jnp.asarray(dequantise(kernel))
     jax.tree.map(close, jax.value_and_grad(loss)(pair, kernel), jax.value_and_grad(loss)(pair, whole))
 
 
@@ -177,7 +177,7 @@ def test_shards_are_laid_out_by_the_same_rules(model, params, features, tokens, 
         lambda x: (x.shape, x.dtype), kept
     )
     up = where['blocks']['ffw']['up']['kernel']
-    assert (*up.values.spec,) == (None, 'fsdp', 'tensor') and (*up.scale.spec,) == (None, None, 'tensor')
+    assert (*up.values.spec,) == (None, 'tensor', 'fsdp') and (*up.scale.spec,) == (None, 'tensor', None)
     model = dataclasses.replace(model, quantised=how)
     plain = logits(model, params | {'lm': kept}, features, tokens)
     everywhere = jax.device_put(
