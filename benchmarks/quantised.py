@@ -52,7 +52,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 def texts(model: Pretrained, pieces: int) -> np.ndarray:
     """Tokens [pieces PIECE] of the documentation, each piece after <BOS>."""
-    text = '\n\n'.join(path.read_text() for path in sorted(ROOT.glob('docs/*.md')))
+    text = '\n\n'.join(path.read_text() for path in sorted(ROOT.glob('docs/*.md'))).replace('<', '')
     ids = model.tokenizer.encode(text)[: pieces * (PIECE - 1)]
     rows = np.array(ids[: len(ids) // (PIECE - 1) * (PIECE - 1)]).reshape(-1, PIECE - 1)
     return np.concatenate([np.full((len(rows), 1), model.tokenizer.bos), rows], axis=1).astype(np.int32)

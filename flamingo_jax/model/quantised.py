@@ -97,6 +97,13 @@ def dtype_of(path: Sequence[str], how: Quantisation) -> str:
     return 'int8' if how.dtype == 'int4' and path[0] != 'blocks' else how.dtype
 
 
+def itemsize(path: Sequence[str], how: Quantisation) -> float | None:
+    """Bytes of each weight of a matrix of `lm`, without the scales; None if it is not quantised."""
+    if not contracted(path, 1):
+        return None
+    return 0.5 if dtype_of(path, how) == 'int4' else 1.0
+
+
 def _is_box(x: Any) -> bool:
     return isinstance(x, nn.meta.AxisMetadata)
 
