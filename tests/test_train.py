@@ -131,7 +131,7 @@ def test_a_frozen_language_model_in_int8_is_trained_with_and_resumed(parts, in_i
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype(np.float32)}
     config = int8_config(parts)
     config.frozen_dtype = ''
-    with pytest.raises(ValueError, match="frozen_dtype .there 'int8', here None"):
+    with pytest.raises(ValueError, match="frozen_dtype .there 'int8', here ''"):
         train(config, str(tmp_path))
 
 

@@ -227,6 +227,7 @@ def _on_cpu(how, x, values, scale):
     reads int8 at 17 GB/s. Many rows have the matrix converted in pieces, which stay in the cache.
     """
     if not how.packed and len(x) < FEW:
+        x, values = jax.lax.optimization_barrier((x, values))  # Else a loop over tokens transposes them before it.
         columns = values.T.astype(x.dtype)
         return jnp.concatenate([jnp.dot(row[None], columns, preferred_element_type=jnp.float32) for row in x])
     n, least = len(values), 4 * values.size * (1 + how.packed) / PIECE

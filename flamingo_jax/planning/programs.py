@@ -182,8 +182,8 @@ def answering(run: Planned, pictures: int, new: int = NEW, beams: int = 1) -> An
     """
     c, mesh = run.model.config, run.mesh
     b, length = mesh.shape['data'] * mesh.shape['fsdp'], c.lm.context - new
-    # The trees that decoding reads: trunk and resampler have already run, and LoRA is merged. Of what is quantised, only
-    # the weights are.
+    # The trees that decoding reads: trunk and resampler have already run, and LoRA is merged. Of what a product reads,
+    # only weights are quantised.
     names = tuple(name for name in run.shapes if name not in ('vision', 'resampler', 'lora'))
     how = run.model.quantised and dataclasses.replace(run.model.quantised, inputs=False)
     model = dataclasses.replace(run.model, config=dataclasses.replace(c, lora=None), remat='', quantised=how)

@@ -142,12 +142,10 @@ def recipe(c: ConfigDict) -> dict[str, Any]:
             out[key] = value
         return out
 
-    out = dict(seed=c.seed, round_robin=c.round_robin, datasets=sorted(c.datasets))
+    out = dict(seed=c.seed, frozen_dtype=c.frozen_dtype, round_robin=c.round_robin, datasets=sorted(c.datasets))
     for name, data in c.datasets.items():
         of_data = flat(f'datasets.{name}', source_of(data)) | {f'datasets.{name}.kind': data.kind}
         out |= {key: value for key, value in of_data.items() if not key.endswith(NOT_OF_THE_RECIPE)}
-    # Absent in the checkpoints of before it was there, as where it is not set.
-    out |= dict(frozen_dtype=c.frozen_dtype) if c.frozen_dtype else {}
     out |= flat('noise', NoiseConfig(**c.noise)) | flat('optimizer', OptimizerConfig(**c.optimizer.to_dict()))
     return json.loads(json.dumps(out, default=lambda value: value.__name__))  # Classes by their names.
 
