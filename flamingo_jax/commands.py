@@ -96,6 +96,16 @@ def define_mesh(meaning: str) -> None:
     flags.DEFINE_string('mesh', None, f'{meaning} Three sizes, DATA,FSDP,TENSOR; -1 takes the remaining devices.')
 
 
+def define_dtype() -> None:
+    """The flag --dtype, which `flamingo_jax.load` reads."""
+    flags.DEFINE_string(
+        'dtype',
+        '',
+        'float32 or bfloat16; or int8, int4 or fp8 for the matrices of the language model. Default: bfloat16 on TPU '
+        'and GPU, float32 on CPU.',
+    )
+
+
 def is_mistake(error: BaseException) -> bool:
     """Whether an error is the user's mistake (bad input, a full disk), not a bug.
 

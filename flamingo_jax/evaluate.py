@@ -31,6 +31,7 @@ if __name__ == '__main__':
     flags.DEFINE_string('checkpoint', None, 'A bundle, or the workdir of a training run.', required=True)
     flags.DEFINE_string('lm', '', 'Bundle of the language model, if the checkpoint is a bundle without one.')
     flags.DEFINE_string('workdir', None, 'Folder for the reports.', required=True)
+    commands.define_dtype()
     commands.define_processes()
     commands.start(__doc__, config=True)
 
@@ -65,14 +66,17 @@ Setting = tuple[Task, int, str, str]  # Task, shots, support, answers.
 FREE = ('batch_size', 'mesh', 'pooled', 'write_prompts')  # Fields that change no answer and may differ on resuming.
 
 
-def evaluate(config: ConfigDict, checkpoint: str, workdir: str, lm: str = '') -> list[report.Row]:
+def evaluate(config: ConfigDict, checkpoint: str, workdir: str, lm: str = '', dtype: str = '') -> list[report.Row]:
     """Runs every task of a config, writes the reports and prints the table.
+
+    Args:
+      lm, dtype: as for `flamingo_jax.load`.
 
     Raises:
       FileNotFoundError, ValueError: bad input. Raised before any episode is run.
     """
     start = time.time()
-    model = pretrained.load(checkpoint, local_mesh(config.mesh), lm=lm)
+    model = pretrained.load(checkpoint, local_mesh(config.mesh), dtype=dtype, lm=lm)
     model = model.at(config.image_size) if config.image_size else model
     pools = Pools(model, config)
     every = [make(name, fields, pools) for name, fields in config.tasks.to_dict().items()]
@@ -120,6 +124,7 @@ def evaluate(config: ConfigDict, checkpoint: str, workdir: str, lm: str = '') ->
         about = dict(
             checkpoint=str(checkpoint),
             step=model.step,
+            dtype=model.model.quantised.dtype if model.model.quantised else str(model.model.dtype),
             config=config.to_dict(),
             seconds=round(time.time() - start),
             machine=f'{jax.devices()[0].device_kind}, {jax.device_count()} device(s), '
@@ -252,7 +257,7 @@ def main() -> None:
     memory.keep_freed()
     f = flags.FLAGS
     processes.join(f.coordinator, f.processes, f.process_id)
-    evaluate(f.config, f.checkpoint, f.workdir, f.lm)
+    evaluate(f.config, f.checkpoint, f.workdir, lm=f.lm, dtype=f.dtype)
 
 
 if __name__ == '__main__':

@@ -23,6 +23,7 @@ if __name__ == '__main__':
         'top_p', 1.0, 'Sample from the likeliest tokens of this total probability.', lower_bound=0, upper_bound=1
     )
     flags.DEFINE_integer('seed', 0, 'Of sampling.')
+    commands.define_dtype()
     commands.define_mesh('Devices over which to shard the model and its prompts; default: one device.')
     commands.start(__doc__)
 
@@ -62,7 +63,7 @@ def main() -> None:
         commands.refuse('There is no prompt. Give pictures and texts in order, with --image=FILE and --text="...".')
     f = flags.FLAGS
     mesh = meshes.make_mesh(**meshes.parse(f.mesh)) if f.mesh else None
-    model = pretrained.load(f.checkpoint, mesh, lm=f.lm)
+    model = pretrained.load(f.checkpoint, mesh, dtype=f.dtype, lm=f.lm)
     print(
         model.generate(
             prompt,

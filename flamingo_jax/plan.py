@@ -2,8 +2,9 @@
 
     python -m flamingo_jax.plan --config=experiments/flamingo_80b.py --topology=v4:8x12x16 --out=plan.json
 
-The real train step and decode step are compiled from shapes alone by the TPU compiler (pip install -e '.[plan]'): no
-TPU, no weights, no data. Topologies: v4, v5e, v5p, v6e as KIND:SHAPE (v5e-16 is v5e:4x4), h100:N, cpu:N.
+The real train step and the programs that answer prompts (one reads them, one adds a token) are compiled from shapes
+alone by the TPU compiler (pip install -e '.[plan]'): no TPU, no weights, no data. Topologies: v4, v5e, v5p, v6e as
+KIND:SHAPE (v5e-16 is v5e:4x4), h100:N, cpu:N.
 The mesh is the config's for that machine (`config.machines`), or its `mesh`, or --mesh. With --search it is the best of
 all meshes, numbers of micro-batches and rematerialisation:
 
@@ -25,7 +26,7 @@ if __name__ == '__main__':
     commands.define_mesh("Replaces the config's mesh for this machine.")
     flags.DEFINE_bool('search', False, 'Look for the best mesh, micro-batches and rematerialisation.')
     flags.DEFINE_bool('compile', True, 'Compile the best ways that --search finds, until one fits.')
-    flags.DEFINE_bool('decode', True, 'Compile the decode step too.')
+    flags.DEFINE_bool('decode', True, 'Compile what reads prompts and what adds a token too.')
     flags.DEFINE_string('out', None, 'File for the plan as JSON.')
     commands.start(__doc__, config=True)
 
@@ -40,7 +41,7 @@ from ml_collections import ConfigDict
 
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.planning import collectives, estimate, flops, host, passes, programs, search, topology
-from flamingo_jax.planning.bounds import bounds
+from flamingo_jax.planning.bounds import bounds, in_bfloat16
 from flamingo_jax.planning.topology import GIB, Topology
 from flamingo_jax.training.config import machine
 
@@ -59,7 +60,7 @@ def plan(
 
     Args:
       mesh: replaces the config's mesh for this machine.
-      decode: whether to compile the decode step too.
+      decode: whether to compile the programs that answer prompts too.
 
     Returns:
       The plan that `report` prints, as JSON values.
@@ -93,21 +94,21 @@ def plan(
     counted = flops.train_step(run.model.config, run.trained, run.sources, run.model.remat)
     out['train'] |= dict(flops=counted)
     if out['train']['fits']:
-        done = counted['total'] + counted['recomputed']
+        done = in_bfloat16(counted, run.model.quantised, hardware.chip)
         out['train'] |= _speed(run, done, out['train'], hardware, grid, out['batch'])
     if decode and 'lm' in out['parameters'] and run.model.config.contrastive is None:
         pictures = 33 if run.model.config.xattn else 0  # 32 shots and the question.
-        lowered, prompts = _timed('Tracing the decode step', lambda: programs.decode_step(run, pictures))
-        out['decode'] = _compile('decode step', lowered, hardware, grid) | dict(prompts=prompts, pictures=pictures)
-        places = run.model.config.lm.context
-        out['decode']['flops'] = flops.decode_step(run.model.config, prompts, places, pictures)
-        if out['decode']['fits']:
-            limit = bounds(
-                out['decode']['flops'], out['decode']['bytes']['arguments'], _sent(out['decode']), hardware, grid
-            )
-            out['decode'] |= dict(
-                bounds=limit._asdict(), bound_by=limit.bound_by, tokens_per_second=prompts / limit.seconds
-            )
+        found = _timed('Tracing how prompts are answered', lambda: programs.answering(run, pictures))
+        c, about = run.model.config, dict(prompts=found.prompts, pictures=pictures, length=found.length)
+        for name, lowered, operations, tokens in (
+            ('read', found.read, flops.reading(c, found.prompts, found.length, pictures), found.length),
+            ('decode', found.step, flops.decode_step(c, found.prompts, c.lm.context, found.visible), 1),
+        ):
+            out[name] = _compile(f'{name} step', lowered, hardware, grid) | about | dict(flops=operations)
+            if out[name]['fits']:
+                limit = bounds(operations, out[name]['bytes']['arguments'], _sent(out[name]), hardware, grid)
+                rate = found.prompts * tokens / limit.seconds
+                out[name] |= dict(bounds=limit._asdict(), bound_by=limit.bound_by, tokens_per_second=rate)
     return out
 
 
@@ -262,7 +263,7 @@ def report(out: dict[str, Any]) -> str:
     lines += [f'batch, in micro-batches: {", ".join(sizes)}', '', 'Parameters']
     for name, part in out['parameters'].items():
         lines.append(f'  {name:14} {part["count"]:16,} {"trained" if part["trained"] else "frozen"}')
-    for name in ('train', 'decode'):
+    for name in ('train', 'read', 'decode'):
         if name not in out:
             continue
         part = out[name]
@@ -307,7 +308,7 @@ def report(out: dict[str, Any]) -> str:
         else:
             lines.append(
                 f'  at that bound: {part["tokens_per_second"]:,.0f} tokens/s for {part["prompts"]} prompts of '
-                f'{part["pictures"]} pictures and a full context'
+                f'{part["pictures"]} pictures and {part["length"]} tokens'
             )
     return '\n'.join(lines)
 

@@ -16,6 +16,7 @@ from flamingo_jax import convert
 from flamingo_jax.inference import bundle
 from flamingo_jax.inference.run import read_latest
 from flamingo_jax.inputs.rows import Aligned
+from flamingo_jax.parallel.mesh import make_mesh
 from flamingo_jax.train import train
 from tests.tiny_run import losses, make_parts, tiny_config
 
@@ -102,6 +103,62 @@ def test_resumed_on_another_mesh_is_the_same_run(parts, run, tmp_path):
     assert got.keys() == {5, 6} and expected.keys() == {1, 2, 3, 4, 5, 6}
     for step, loss in got.items():
         assert loss == pytest.approx(expected[step], rel=1e-5), step
+
+
+@pytest.fixture(scope='module')
+def in_int8(parts, tmp_path_factory):
+    """A run with the language model in int8."""
+    workdir = tmp_path_factory.mktemp('int8')
+    train(int8_config(parts), str(workdir))
+    return workdir
+
+
+def int8_config(parts):
+    config = tiny_config(parts)
+    del config.datasets.names
+    config.frozen_dtype, config.checkpoint_every, config.optimizer.learning_rate = 'int8', 3, 3e-2
+    return config
+
+
+def test_a_frozen_language_model_in_int8_is_trained_with_and_resumed(parts, in_int8, tmp_path):
+    killed_after(3, (in_int8,), tmp_path)
+    train(int8_config(parts), str(tmp_path))
+    assert_same_parameters(in_int8, tmp_path)
+    recorded = [loss for _, loss in losses(in_int8)]
+    assert len(recorded) == 6 and np.mean(recorded[-2:]) < recorded[0] - 0.05
+    about, params, _ = read_latest(in_int8)
+    assert about['frozen']['lm'] == bundle.read(parts / 'lm').checksums['lm']  # Of the bundle, which has not changed.
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype(np.float32)}
+    config = int8_config(parts)
+    config.frozen_dtype = ''
+    with pytest.raises(ValueError, match="frozen_dtype .there 'int8', here ''"):
+        train(config, str(tmp_path))
+
+
+def test_what_was_trained_is_loaded_in_int8_onto_a_mesh(in_int8):
+    plain, on_mesh = (
+        flamingo_jax.load(in_int8, mesh, dtype='int8') for mesh in (None, make_mesh(1, 4, 2, devices=jax.devices()))
+    )
+    jax.tree.map(np.testing.assert_array_equal, plain.params['lm'], on_mesh.params['lm'])
+    up = on_mesh.params['lm']['blocks']['ffw']['up']['kernel']
+    assert up.values.dtype == np.int8 and up.values.addressable_shards[0].data.size == up.values.size // 8
+    prompt, candidates = [np.zeros((20, 20, 3), np.uint8), ' Output:'], [' dax', ' wug']
+    np.testing.assert_allclose(plain.score(prompt, candidates), on_mesh.score(prompt, candidates), rtol=1e-4)
+    whole = flamingo_jax.load(in_int8)
+    np.testing.assert_allclose(plain.score(prompt, candidates), whole.score(prompt, candidates), rtol=2e-2)
+    assert plain.generate(prompt, 4) == plain.at(16).generate(prompt, 4)
+    with pytest.raises(ValueError, match="dtype is 'int7'. Give one of 'float32', 'bfloat16', 'int8', 'int4', 'fp8'"):
+        flamingo_jax.load(in_int8, dtype='int7')
+
+
+@pytest.mark.long
+def test_int8_on_a_mesh_is_the_same_run(parts, in_int8, tmp_path):
+    """But for activations that are rounded the other way, where a sum in another order lies on the border."""
+    config = int8_config(parts)
+    config.mesh = dict(data=2, fsdp=2, tensor=2)
+    train(config, str(tmp_path))
+    got, expected = dict(losses(tmp_path)), dict(losses(in_int8))
+    assert got[1] == pytest.approx(expected[1], rel=1e-3) and got[6] == pytest.approx(expected[6], rel=2e-2)
 
 
 def test_a_run_becomes_a_bundle_that_stands_alone(run, tmp_path):
@@ -197,6 +254,7 @@ def _set(config: ConfigDict, key: str, value):
         ),
         ('trained', ('resampler',), ValueError, "No bundle gives the parameters of \\['extra_tokens', 'xattn'\\]"),
         ('image_tag', 'word', ValueError, 'image_tag'),
+        ('frozen_dtype', 'int7', ValueError, "frozen_dtype is 'int7'. Give one of 'int8', 'int4', 'fp8'"),
         ('datasets.words.validation_split', 'held_out', ValueError, "has no split 'held_out'; it has"),
         (
             'trained',

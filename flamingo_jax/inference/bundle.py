@@ -35,7 +35,8 @@ from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file, effic
 from flamingo_jax.files import Path, as_path, below, in_bucket, refuse_existing, whole_folder
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
-from flamingo_jax.model.flamingo import Params
+from flamingo_jax.model.flamingo import Flamingo, Params
+from flamingo_jax.model.quantised import quantise
 
 CONFIG = 'config.json'  # Written last: without it, a folder is not a bundle.
 LARGE, PIECE = 2**30, 2**26  # Bytes: a tree of this size is written in pieces of that size.
@@ -104,6 +105,17 @@ class Bundle:
         trunk = jax.device_put(trunk, {key: sharding[key] for key in trunk})
         sharding = {key: sharding[key] for key in shapes}
         return trunk | ocp.load(folder, jax.tree.map(abstract, shapes, sharding))
+
+
+def as_kept(source: Any, name: str, model: Flamingo, sharding: Any = None) -> Params:
+    """A component tree of a bundle or a run as the model keeps what it does not train: in its dtype, or quantised.
+
+    A language model that is to be quantised is read in its stored dtype. So a device needs memory for that, and for one
+    matrix more.
+    """
+    if name != 'lm' or model.quantised is None:
+        return source.params(name, model.dtype_of(name), sharding)
+    return quantise(source.params(name, None, sharding), model.quantised, model.dtype_of(name))
 
 
 def read(path: str | Path, lm: str | Path = '') -> Bundle:

@@ -23,6 +23,7 @@ from flamingo_jax.inputs.rows import encode_paired
 from flamingo_jax.inputs.tokenizer import EOC, IMAGE, Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo, Media, Params
+from flamingo_jax.model.quantised import DTYPES, Quantisation
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.parallel import rules
 
@@ -45,15 +46,15 @@ def load(
       mesh: from `flamingo_jax.parallel.mesh.make_mesh`. Parameters are read directly into its shards. None is one
         device.
       dtype: of computation and parameters (an EfficientNet stays float32); None is bfloat16 on TPU and GPU, float32 on
-        CPU.
+        CPU. 'int8', 'int4' and 'fp8' are of the language model's matrices alone; all else is then as for None.
       lm: the bundle of the language model, for a bundle that was saved without its own; '' is none.
 
     Raises:
       FileNotFoundError: `path` is neither, or a part is missing; the message names it.
-      ValueError: `lm` is another language model than the bundle's.
+      ValueError: `lm` is another language model than the bundle's, or `dtype` is not known.
     """
     given, path = path, as_path(path)
-    dtype = jnp.dtype(dtype or (jnp.bfloat16 if jax.default_backend() in ('tpu', 'gpu') else jnp.float32))
+    dtype, quantised = _dtypes(dtype)
     if (path / 'run.json').is_file():
         run = open_run(path)
         config, image_tag, tokenizer, step = run.config, run.image_tag, run.tokenizer, run.step
@@ -70,17 +71,32 @@ def load(
         raise FileNotFoundError(
             f'{given} is neither a bundle (config.json) nor the workdir of a training run (run.json).'
         )
-    model = Flamingo(config, dtype)
+    model = Flamingo(config, dtype, quantised=quantised)
     shardings = dict.fromkeys(sources)
     if mesh is not None:
         boxed = jax.eval_shape(model.init, jax.random.key(0))
         shardings = {name: rules.shardings(boxed[name], mesh) for name in shardings}
-    params = {name: source.params(name, model.dtype_of(name), shardings[name]) for name, source in sources.items()}
+    params = {name: bundle.as_kept(source, name, model, shardings[name]) for name, source in sources.items()}
     expected = jax.eval_shape(lambda: nn.meta.unbox(model.init(jax.random.key(0))))
     if missing := sorted(set(expected) - set(params)):
         raise ValueError(f'{path} has no parameters for {missing}. Convert or export it again.')
     sums = {name: found.checksums[name] for name, found in bundles.items()}
     return Pretrained(model, params, tokenizer, image_tag, step, sums, mesh, digest)
+
+
+def _dtypes(dtype: Any) -> tuple[jnp.dtype, Quantisation | None]:
+    """The dtype of the computation, and how the language model's matrices are kept."""
+    usual = jnp.bfloat16 if jax.default_backend() in ('tpu', 'gpu') else jnp.float32
+    if isinstance(dtype, str) and dtype in DTYPES:
+        return jnp.dtype(usual), Quantisation(dtype)
+    try:
+        of_all = jnp.dtype(dtype or usual)
+    except TypeError:
+        of_all = None
+    if of_all is None or not jnp.issubdtype(of_all, jnp.floating):
+        known = ', '.join(map(repr, ('float32', 'bfloat16', *DTYPES)))
+        raise ValueError(f'dtype is {dtype!r}. Give one of {known}; the last ones are of the language model alone.')
+    return of_all, None
 
 
 class Written(NamedTuple):
@@ -125,7 +141,7 @@ class Pretrained:
         if image_size < least:
             raise ValueError(f'image_size is {image_size}. This trunk needs at least {least} pixels.')
         config = dataclasses.replace(self.config, image_size=image_size)
-        return dataclasses.replace(self, model=Flamingo(config, self.model.dtype))
+        return dataclasses.replace(self, model=dataclasses.replace(self.model, config=config))
 
     @functools.cached_property
     def by_token(self) -> tuple[Flamingo, Params]:

@@ -125,23 +125,25 @@ def write(
 
     Beams may replace what they gave before. Arguments as for `sample`; a generator that is closed stops there.
     """
-    shared, text = _begin(model, media, text, how, steps)
+    shared, text = begun(model, media, text, how, steps)
     fixed = dict(model=model, steps=steps, how=how, banned=banned)
-    state, tokens, more = _start(params, shared, stops, key, text, logits, **fixed)
+    state, tokens, more = start(params, shared, stops, key, text, logits, **fixed)
     yield np.asarray(tokens)
     while more:
-        state, tokens, more = _step(params, shared, stops, key, state, **fixed)
+        state, tokens, more = step(params, shared, stops, key, state, **fixed)
         yield np.asarray(tokens)
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'steps', 'how', 'banned'))
-def _start(params, shared, stops, key, text, logits, *, model, steps, how, banned):
+def start(params, shared, stops, key, text, logits, *, model, steps, how, banned):
+    """The loop's first state, with the best tokens so far and whether there is more to do; `shared` is from `begun`."""
     loop = _loop(model, params, shared, stops, key, steps, how, banned)
     return _seen(loop, loop.first(text, logits))
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'steps', 'how', 'banned'), donate_argnames='state')
-def _step(params, shared, stops, key, state, *, model, steps, how, banned):
+def step(params, shared, stops, key, state, *, model, steps, how, banned):
+    """The next one."""
     loop = _loop(model, params, shared, stops, key, steps, how, banned)
     return _seen(loop, loop.one(state))
 
@@ -151,14 +153,14 @@ def _seen(loop: Loop, state):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3, 4))
-def _begin(model, media, text, how: Sampling | Beams, steps: int):
+def begun(model: Flamingo, media: Media | None, text: Text, how: Sampling | Beams, steps: int) -> tuple[Any, Text]:
     """What all steps read, which is the media and the prompt, and the text that grows, which is empty."""
     media, text = begin(model, media, text, how.beams if isinstance(how, Beams) else 1, steps)
     return (media, text.parts), text._replace(parts=())
 
 
 def _run(model, params, media, text, logits, stops, key, steps, how, banned) -> Int[Array, 'b steps']:
-    shared, text = _begin(model, media, text, how, steps)
+    shared, text = begun(model, media, text, how, steps)
     loop = _loop(model, params, shared, stops, key, steps, how, banned)
     return loop.tokens(jax.lax.while_loop(loop.more, loop.one, loop.first(text, logits)))
 

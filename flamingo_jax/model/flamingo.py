@@ -36,6 +36,7 @@ from flamingo_jax.model.gated_xattn import GatedXattnDense, media_mask
 from flamingo_jax.model.language_model import Block, Embedder, KeysValues
 from flamingo_jax.model.layers import constrain, soft_cap
 from flamingo_jax.model.prefix import Prefix
+from flamingo_jax.model.quantised import Quantisation
 from flamingo_jax.model.resampler import Resampler
 from flamingo_jax.model.vision.encoder import VisionEncoder
 
@@ -71,6 +72,7 @@ class Flamingo:
     dtype: DTypeLike = jnp.float32
     remat: str = ''  # What the backward pass recomputes: '' is nothing; else a name in `stack.REMAT`.
     attention_kernel: str = 'plain'  # 'plain', or what computes attention on a GPU or a TPU (`attention.py`).
+    quantised: Quantisation | None = None  # How the frozen language model's matrices are kept; None: in `dtype`.
 
     loop: ClassVar[Callable[..., Any]] = staticmethod(stack.scan)  # Over the blocks.
 
@@ -163,7 +165,7 @@ class Flamingo:
 
         A trained tree is stored in float32.
 
-        It is `dtype`, except for a trunk that must stay float32.
+        It is `dtype`, except for a trunk that must stay float32, and for the matrices of a `quantised` language model.
         """
         return jnp.float32 if tree == 'vision' and self.config.vision.float32_only else self.dtype
 

@@ -15,9 +15,11 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
+from flamingo_jax.model import quantised
 from flamingo_jax.model.attention import Mask, attend_to_parts, dense
 from flamingo_jax.model.config import LanguageModelConfig
-from flamingo_jax.model.layers import FeedForward, Linear, Norm, constrain
+from flamingo_jax.model.layers import FeedForward, Linear, Norm, constrain, stored
+from flamingo_jax.model.quantised import Quantised
 
 
 class KeysValues(NamedTuple):
@@ -119,7 +121,7 @@ class Embedder(nn.Module):
         c = self.config
         width = c.embedding_width or c.width
         init = nn.with_logical_partitioning(nn.initializers.normal(width**-0.5), ('vocab', 'embed'))
-        self.tokens = self.param('tokens', init, (c.vocab_size, width))
+        self.tokens = stored(self, 'tokens', init, (c.vocab_size, width))
         if c.embedding_width:
             self.project_in = Linear((width, c.width), ('embed', 'head_dim'), dtype=self.dtype)
             self.project_out = Linear((c.width, width), ('embed', 'head_dim'), dtype=self.dtype)
@@ -139,7 +141,10 @@ class Embedder(nn.Module):
     def embed(self, tokens: Int[Array, 'b l']) -> Float[Array, 'b l d']:
         """Token embeddings (scaled by sqrt(d), or normed, if the config says so), without positions."""
         c = self.config
-        y = jnp.take(self.tokens, tokens, axis=0).astype(self.dtype)
+        if isinstance(self.tokens, Quantised):
+            y = quantised.take(self.tokens, tokens, self.dtype)
+        else:
+            y = jnp.take(self.tokens, tokens, axis=0).astype(self.dtype)
         y = constrain(self.project_in(y) if c.embedding_width else y, 'batch', None, 'embed')
         y = y * c.width**0.5 if c.scale_embeddings else y
         return self.norm_in(y) if c.norm_embeddings else y
@@ -157,6 +162,8 @@ class Embedder(nn.Module):
     def logits(self, y: Float[Array, 'b l d']) -> Float[Array, 'b l v']:
         """float32 logits of the normalised y; a tied output is the embedding's transpose."""
         y = self.project_out(y) if self.config.embedding_width else y
+        if self.config.tied and isinstance(self.tokens, Quantised):
+            return quantised.dot(y.reshape(-1, y.shape[-1]), self.tokens, jnp.float32).reshape(*y.shape[:-1], -1)
         if self.config.tied:
             return jnp.einsum('bld,vd->blv', y, self.tokens.astype(self.dtype), preferred_element_type=jnp.float32)
         return self.output(y)

@@ -6,13 +6,17 @@ The table in `parallel/rules.py` maps these names to mesh axes.
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Shaped
+
+from flamingo_jax.model import quantised
+from flamingo_jax.model.quantised import Quantised
 
 
 def squared_relu(x: Float[Array, '...']) -> Float[Array, '...']:
@@ -42,6 +46,14 @@ def constrain(x: Shaped[Array, '...'], *axes: str | None) -> Shaped[Array, '...'
     batch.
     """
     return nn.with_logical_constraint(x, axes)
+
+
+def stored(
+    module: nn.Module, name: str, init: Callable[..., Any], shape: Sequence[int]
+) -> Float[Array, '...'] | Quantised:
+    """A parameter of a module, which may be quantised (`quantised.py`)."""
+    value = module.get_variable('params', name)
+    return value if isinstance(value, Quantised) else module.param(name, init, shape)
 
 
 class Linear(nn.Module):
@@ -74,23 +86,27 @@ class Linear(nn.Module):
         c, dtype = self.contracted, self.result_dtype or self.dtype
         inputs, outputs = tuple(range(c)), tuple(range(c, len(self.shape)))
         init = nn.initializers.variance_scaling(1.0, 'fan_in', 'truncated_normal', in_axis=inputs, out_axis=outputs)
-        kernel = self.param('kernel', nn.with_logical_partitioning(init, self.axes), self.shape)
-        leading, fan_in = x.shape[: x.ndim - c], math.prod(self.shape[:c])
+        kernel = stored(self, 'kernel', nn.with_logical_partitioning(init, self.axes), self.shape)
+        leading, fan_in, fan_out = x.shape[: x.ndim - c], math.prod(self.shape[:c]), math.prod(self.shape[c:])
         x = x.astype(self.dtype).reshape(-1, fan_in)
-        kernel = kernel.astype(self.dtype).reshape(fan_in, -1)
         if self.has_variable('lora', 'kernel'):
             pair = self.get_variable('lora', 'kernel')
-            a, b = pair['a'].reshape(fan_in, -1), pair['b'].reshape(-1, kernel.shape[1])
+            a, b = pair['a'].reshape(fan_in, -1), pair['b'].reshape(-1, fan_out)
             product = functools.partial(jnp.dot, preferred_element_type=jnp.float32)
             low = product(x, a.astype(self.dtype)).astype(self.dtype)
-            y = (product(x, kernel) + product(low, b.astype(self.dtype))).astype(dtype)
+            y = (self._times(x, kernel, jnp.float32) + product(low, b.astype(self.dtype))).astype(dtype)
         else:
-            y = jnp.dot(x, kernel, preferred_element_type=dtype)
+            y = self._times(x, kernel, dtype)
         y = y.reshape(*leading, *self.shape[c:])
         if self.bias:
             zeros = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[c:])
             y = y + self.param('bias', zeros, self.shape[c:]).astype(dtype)
         return y
+
+    def _times(self, x, kernel, dtype):
+        if isinstance(kernel, Quantised):
+            return quantised.dot(x, kernel, dtype)
+        return jnp.dot(x, kernel.astype(self.dtype).reshape(x.shape[1], -1), preferred_element_type=dtype)
 
 
 class Norm(nn.Module):

@@ -33,6 +33,7 @@ RULES = (
     ('latents', None),
     ('extra_tokens', None),
     ('rank', None),
+    ('groups', None),  # Of a quantised matrix's scale.
     # The trunk's heads and channels are not sharded (paper: "NFNet is not sharded"): it is small.
     ('conv_height', None),
     ('conv_width', None),

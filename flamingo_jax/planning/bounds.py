@@ -6,8 +6,9 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int
 
+from flamingo_jax.model.quantised import Quantisation
 from flamingo_jax.planning.collectives import Collective
-from flamingo_jax.planning.topology import Topology
+from flamingo_jax.planning.topology import Chip, Topology
 
 
 class Bounds(NamedTuple):
@@ -48,6 +49,19 @@ def bounds(
     chip = topology.chip
     network = sum(one.bytes / bandwidth(one.axes, topology, mesh) for one in sent)
     return Bounds(flops / topology.chips / chip.flops, read / chip.memory_bandwidth, network, host)
+
+
+def in_bfloat16(counted: dict[str, int | float], quantised: Quantisation | None, chip: Chip) -> int | float:
+    """bfloat16 operations that take a chip as long at its peak as a step's, of which some may be in 8 bits.
+
+    Args:
+      counted: `flops.train_step`.
+      quantised: how the frozen language model is kept.
+    """
+    done = counted['total'] + counted['recomputed']
+    if quantised is None or not quantised.inputs:
+        return done
+    return done - counted['lm in 8 bits'] * (1 - 1 / getattr(chip, quantised.dtype))
 
 
 def bandwidth(axes: tuple[str, ...], topology: Topology, mesh: Mesh) -> int | float:

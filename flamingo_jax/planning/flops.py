@@ -90,7 +90,8 @@ def train_step(
     """Operations of one step over all data sets, by component; 'total' is the sum.
 
     'recomputed' is what the backward pass computes again: by `remat`, or if the micro-batches of a batch are compared.
-    All places count, filled or not.
+    'lm in 8 bits' are those of both that a quantised language model multiplies in 8 bits (`Quantisation.inputs`): the
+    forward products of its blocks. All places count, filled or not.
     """
     parts = [operations(config, trained, data, computed(config, data), remat) for data in datasets.values()]
     return {name: sum(part[name] for part in parts) for name in parts[0]}
@@ -103,7 +104,7 @@ def operations(
     out = dict.fromkeys(_components(config), 0.0)
     if data.row is Paired:
         return _paired(config, trained, data, remat)
-    recomputed, l = 0.0, work.length
+    recomputed, in_8_bits, l = 0.0, 0.0, work.length
     vocabulary = 2 * config.lm.width * config.lm.vocab_size
     blocks = {'lm': lm_blocks(config, l, l) * work.texts}
     # Nothing flows back through blocks below the first gated one, unless it is into something that is trained.
@@ -111,9 +112,12 @@ def operations(
     if first and not {'lm', 'lora', 'extra_tokens'} & set(trained):
         below = first / config.lm.depth
         out['lm'] += blocks['lm'].forward * below
+        in_8_bits += blocks['lm'].weights * below
         blocks['lm'] = blocks['lm'] * (1 - below)
     if work.told:
-        out['lm'] += lm_blocks(config, work.told, work.told).forward * work.texts
+        told = lm_blocks(config, work.told, work.told) * work.texts
+        out['lm'] += told.forward
+        in_8_bits += told.weights
         out['lm'] += vocabulary * work.targets
     if config.xattn is not None:
         share = 1 if work.gated is None else min(work.gated / max(work.texts * l, 1), 1)
@@ -130,8 +134,10 @@ def operations(
     for name, cost in blocks.items():
         out[name] += cost.total(name in trained)
         recomputed += cost.recomputed(remat)
+    of_lm = blocks['lm']._replace(activations=0)
+    in_8_bits += of_lm.forward + of_lm.recomputed(remat)
     out['lm'] += Cost(vocabulary * work.targets).total('lm' in trained)
-    return out | dict(total=sum(out.values()), recomputed=recomputed)
+    return out | {'total': sum(out.values()), 'recomputed': recomputed, 'lm in 8 bits': in_8_bits}
 
 
 def _components(config: FlamingoConfig) -> list[str]:
@@ -149,7 +155,7 @@ def _paired(config: FlamingoConfig, trained: tuple[str, ...], data: Source, rema
     recomputed = costs['contrastive'].activations + costs['lm'].recomputed(remat)
     if data.micro_batches > 1:
         recomputed += costs['lm'].forward + costs['vision'].forward
-    return out | dict(total=sum(out.values()), recomputed=recomputed)
+    return out | {'total': sum(out.values()), 'recomputed': recomputed, 'lm in 8 bits': 0.0}
 
 
 def paired(config: FlamingoConfig, data: Source) -> dict[str, Cost]:
@@ -161,6 +167,15 @@ def paired(config: FlamingoConfig, data: Source) -> dict[str, Cost]:
         lm=lm_blocks(config, data.length, data.length) * b,
         contrastive=Cost(2 * b * c.width * (config.vision.width + config.lm.width), 2 * b * b * c.width),
     )
+
+
+def reading(config: FlamingoConfig, b: int, places: int, pictures: int) -> int | float:
+    """Operations of reading b prompts of so many tokens and pictures, from the media tokens to the logits."""
+    cost = lm_blocks(config, places, places)
+    if config.xattn is not None:
+        cost = cost + xattn_tokens(config, places, pictures * config.media_tokens)
+        cost = cost + xattn_keys_values(config, pictures * config.media_tokens)
+    return b * (cost.forward + 2 * config.lm.width * config.lm.vocab_size)
 
 
 def decode_step(config: FlamingoConfig, b: int, places: int, pictures: int) -> int | float:

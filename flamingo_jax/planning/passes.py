@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
 from flamingo_jax.inputs.rows import Aligned, Paired
+from flamingo_jax.model import quantised
 from flamingo_jax.parallel import rules
 from flamingo_jax.planning.programs import Planned
 from flamingo_jax.training.losses import chunks
@@ -49,6 +50,8 @@ def stored(run: Planned) -> list[Weight]:
             shape = _shape(sharding, leaf.shape)
             copied = not trained or (path[-1].key == 'kernel' and tree != 'vision')  # `step.working_copies`.
             size = jnp.dtype(run.model.dtype_of(tree)).itemsize if copied else 4
+            if tree == 'lm' and run.model.quantised:
+                size = quantised.itemsize([key.key for key in path], run.model.quantised) or size
             gathered = run.mesh.shape['fsdp'] > 1 and 'fsdp' in _axes(sharding)
             out.append(Weight(name, shape, size * math.prod(shape), gathered, trained))
     return out

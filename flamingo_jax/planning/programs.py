@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from flamingo_jax.inference import decode
+from flamingo_jax.inference import decode, search
 from flamingo_jax.inputs.sources.source import Source
 from flamingo_jax.model.flamingo import Flamingo, Media, Params
-from flamingo_jax.model.language_model import KeysValues
+from flamingo_jax.model.quantised import quantise
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.parallel import rules
 from flamingo_jax.training.assemble import Parts, assemble
@@ -22,6 +22,8 @@ from flamingo_jax.training.losses.noise import NoiseConfig
 from flamingo_jax.training.optimizer import OptimizerConfig, make_optimizer
 from flamingo_jax.training.state import TrainState, boxed_shapes, lay_out
 from flamingo_jax.training.step import make_step, working_copies
+
+NEW = 32  # Tokens of an answer, as `generate` gives at most if it is not told otherwise.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,13 +59,12 @@ class Planned:
         names = tuple(name for name in self.shapes if name not in self.trained) if names is None else names
         out = {}
         for name in names:
-            shardings = rules.shardings(self.shapes[name], self.mesh)
-            dtype = self.model.dtype_of(name)
-            out[name] = jax.tree.map(
-                lambda sharding, x, dtype=dtype: jax.ShapeDtypeStruct(x.shape, dtype, sharding=sharding),
-                shardings,
-                nn.meta.unbox(self.shapes[name]),
-            )
+            boxed, dtype = self.shapes[name], self.model.dtype_of(name)
+            if name == 'lm' and self.model.quantised:
+                shapes = nn.meta.unbox(boxed := quantise(boxed, self.model.quantised, dtype))
+            else:
+                shapes = jax.tree.map(lambda x, dtype=dtype: jax.ShapeDtypeStruct(x.shape, dtype), nn.meta.unbox(boxed))
+            out[name] = _sharded(shapes, rules.shardings(boxed, self.mesh))
         return out
 
 
@@ -145,45 +146,78 @@ def held(run: Planned, state: TrainState | None = None) -> dict[str, int]:
     return out | dict(gradients=sum(gradients), copies=sum(copied))
 
 
+def _sharded(shapes: Any, shardings: Any) -> Any:
+    return jax.tree.map(lambda x, w: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=w), shapes, shardings)
+
+
 def _bytes(x: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> int:
     if jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended):
         return 0
     return x.dtype.itemsize * math.prod(sharding.shard_shape(x.shape))
 
 
-def decode_step(run: Planned, pictures: int) -> tuple[jax.stages.Lowered, int]:
-    """A decode step (`inference/decode.py`) with a full cache, lowered; and the number of prompts.
+@dataclasses.dataclass(frozen=True)
+class Answering:
+    """The programs that answer prompts of a full context, one for each shard of the mesh's batch axes."""
+
+    read: jax.stages.Lowered  # Reads the prompts, whose media tokens are there.
+    step: jax.stages.Lowered  # Adds one token to each answer.
+    prompts: int
+    length: int  # Tokens of a prompt.
+    visible: int  # Pictures that a new token sees.
+
+
+def answering(run: Planned, pictures: int, new: int = NEW, beams: int = 1) -> Answering:
+    """The programs that `Pretrained.generate` and `evaluate` run: `decode.prefill`, and a step of `search.py`.
+
+    The step has a part for each prompt, which its beams share, and room for the new tokens. Of the pictures, it has
+    those that a new token may see.
 
     Args:
-      pictures: number of pictures in each prompt. Each shard of the mesh's batch axes has one prompt.
+      pictures: number of pictures in each prompt.
+      new: most tokens of an answer.
+      beams: 1 is greedy.
     """
-    c, mesh, dtype = run.model.config, run.mesh, run.model.dtype
-    b, places = mesh.shape['data'] * mesh.shape['fsdp'], c.lm.context
-
-    def shape(shape, dtype, *spec):
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, PartitionSpec(*spec)))
-
-    rows = ('data', 'fsdp')
-    keys = shape((c.lm.depth, b, c.lm.kv_heads, places, c.lm.head_dim), dtype, None, rows, 'tensor')
-    text = decode.Text(
-        KeysValues(keys, keys),
-        shape((b, places), jnp.bool_, rows),
-        shape((), jnp.int32),
-        shape((b,), jnp.int32, rows),
-        shape((b,), jnp.int32, rows),
-    )
-    media = None
-    if c.xattn is not None:
-        m = pictures * c.media_tokens
-        keys = shape((c.xattn_blocks, b, c.xattn.heads, m, c.xattn.head_dim), dtype, None, rows, 'tensor')
-        media = Media(None, ((keys, keys),))
-    # The trees that decoding reads: trunk and resampler have already run, and LoRA is merged.
+    c, mesh = run.model.config, run.mesh
+    b, length = mesh.shape['data'] * mesh.shape['fsdp'], c.lm.context - new
+    # The trees that decoding reads: trunk and resampler have already run, and LoRA is merged. Of what a product reads,
+    # only weights are quantised.
     names = tuple(name for name in run.shapes if name not in ('vision', 'resampler', 'lora'))
-    model = dataclasses.replace(run.model, config=dataclasses.replace(c, lora=None))
+    how = run.model.quantised and dataclasses.replace(run.model.quantised, inputs=False)
+    model = dataclasses.replace(run.model, config=dataclasses.replace(c, lora=None), remat='', quantised=how)
+    parts = dataclasses.replace(run.parts, model=model)
+    params = dataclasses.replace(run, parts=parts).frozen(names)
 
-    def step(params: Params, media: Media | None, text: decode.Text, tokens: Any) -> tuple[Any, decode.Text]:
-        with rules.activations(mesh):
-            return decode.extend(model, params, media, text, tokens)
+    def on_mesh(shapes):
+        """Rows over the batch's axes; keys and values [depth b heads places k] with heads over `tensor` too."""
 
-    jitted = jax.jit(step, donate_argnums=2)
-    return jitted.lower(run.frozen(names), media, text, shape((b, 1), jnp.int32, rows)), b
+        def spec(x):
+            if x.ndim == 5:
+                return PartitionSpec(None, ('data', 'fsdp'), 'tensor')
+            return PartitionSpec(('data', 'fsdp')) if x.ndim and x.shape[0] in (b, b * beams) else PartitionSpec()
+
+        return _sharded(shapes, jax.tree.map(lambda x: NamedSharding(mesh, spec(x)), shapes))
+
+    def media(params, tokens):
+        return Flamingo.keys_values(model, params, Media(tokens, None))
+
+    def read(params, media, tokens, valid):
+        return decode.prefill(model, params, media, tokens, valid, 0)
+
+    shape = jax.ShapeDtypeStruct
+    tokens, valid = on_mesh((shape((b, length), jnp.int32), shape((b, length), jnp.bool_)))
+    search_how = search.Sampling() if beams == 1 else search.Beams(beams)
+    fixed = dict(model=model, steps=new, how=search_how, banned=())
+    stops, key = on_mesh((shape((1,), jnp.int32), jax.eval_shape(lambda: jax.random.key(0))))
+    with rules.activations(mesh):
+        seen = None
+        if c.xattn is not None:
+            m = shape((b, pictures * c.media_tokens, c.media_width), model.dtype)
+            seen = on_mesh(jax.eval_shape(media, params, m))
+        reading = jax.jit(read).lower(params, seen, tokens, valid)
+        logits, text = jax.eval_shape(read, params, seen, tokens, valid)
+        shared, text = jax.eval_shape(lambda *x: search.begun(model, *x, search_how, new), seen, text)
+        state = jax.eval_shape(lambda *x: search.start(*x, **fixed)[0], params, shared, stops, key, text, logits)
+        step = search.step.lower(params, on_mesh(shared), stops, key, on_mesh(state), **fixed)
+    visible = 0 if shared[0] is None else shared[0].length // c.media_tokens
+    return Answering(reading, step, b, length, visible)

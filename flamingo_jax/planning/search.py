@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.planning import estimate, flops, host, passes, programs
-from flamingo_jax.planning.bounds import Bounds, bounds
+from flamingo_jax.planning.bounds import Bounds, bounds, in_bfloat16
 from flamingo_jax.planning.passes import Weight
 from flamingo_jax.planning.programs import Planned
 from flamingo_jax.planning.topology import Topology
@@ -119,7 +119,7 @@ def _bounds(run: Planned, hardware: Topology, read: list[Weight], held: dict[str
     counted = flops.train_step(run.model.config, run.trained, run.sources, run.model.remat)
     moved = sum(one.bytes * one.times for one in read) + passes.update(run, read, held)
     decoding = host.seconds(run.sources, hardware, run.mesh.shape)
-    done = counted['total'] + counted['recomputed']
+    done = in_bfloat16(counted, run.model.quantised, hardware.chip)
     return bounds(done, moved, estimate.sent(run, read, held), hardware, mesh=run.mesh, host=decoding)
 
 

@@ -35,16 +35,19 @@ class Chip:
     host_cores: int  # Cores of such a host, as clouds count them: hardware threads (vCPUs).
     host_memory: int  # Its bytes.
     device_kinds: tuple[str, ...] = ()  # Beginnings of JAX's `device_kind`.
+    # How many times `flops` are done in products of two arrays in 8 bits; 1 where the chip has none, and converts them.
+    int8: int = 1
+    fp8: int = 1
 
 
 CHIPS = {
     'v4': Chip(32 * GIB, 275e12, 1.228e12, 45e9, 3, 6.25e9, 4, 240, 407 * 10**9, ('TPU v4',)),
-    'v5e': Chip(16 * GIB, 197e12, 0.82e12, 45e9, 2, 3.125e9, 8, 224, 384 * 10**9, ('TPU v5 lite', 'TPU v5e')),
-    'v5p': Chip(95 * GIB, 459e12, 2.765e12, 90e9, 3, 6.25e9, 4, 208, 448 * 10**9, ('TPU v5',)),
-    'v6e': Chip(32 * GIB, 918e12, 1.64e12, 90e9, 2, 12.5e9, 4, 180, 720 * 10**9, ('TPU v6',)),
-    'a100': Chip(80 * 10**9, 312e12, 2.039e12, 300e9, 0, 25e9, 8, 96, 1360 * 10**9, ('NVIDIA A100',)),
-    'h100': Chip(80 * 10**9, 989e12, 3.35e12, 450e9, 0, 50e9, 8, 208, 1872 * 10**9, ('NVIDIA H100',)),
-    'h200': Chip(141 * 10**9, 989e12, 4.8e12, 450e9, 0, 50e9, 8, 224, 2952 * 10**9, ('NVIDIA H200',)),
+    'v5e': Chip(16 * GIB, 197e12, 0.82e12, 45e9, 2, 3.125e9, 8, 224, 384 * 10**9, ('TPU v5 lite', 'TPU v5e'), 2),
+    'v5p': Chip(95 * GIB, 459e12, 2.765e12, 90e9, 3, 6.25e9, 4, 208, 448 * 10**9, ('TPU v5',), 2),
+    'v6e': Chip(32 * GIB, 918e12, 1.64e12, 90e9, 2, 12.5e9, 4, 180, 720 * 10**9, ('TPU v6',), 2),
+    'a100': Chip(80 * 10**9, 312e12, 2.039e12, 300e9, 0, 25e9, 8, 96, 1360 * 10**9, ('NVIDIA A100',), 2),
+    'h100': Chip(80 * 10**9, 989e12, 3.35e12, 450e9, 0, 50e9, 8, 208, 1872 * 10**9, ('NVIDIA H100',), 2, 2),
+    'h200': Chip(141 * 10**9, 989e12, 4.8e12, 450e9, 0, 50e9, 8, 224, 2952 * 10**9, ('NVIDIA H200',), 2, 2),
     # Nominal: a plan for cpu shows that a config works, not its speed.
     'cpu': Chip(16 * GIB, 1e11, 2e10, 1e10, 0, 1e9, 8, 8, 64 * 10**9),
 }

@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jax.typing import DTypeLike
 from ml_collections import ConfigDict
 
 from flamingo_jax.inference import bundle
@@ -19,7 +18,7 @@ from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.parallel import rules
-from flamingo_jax.training.config import lora_fields, source_of, trained_trees
+from flamingo_jax.training.config import lora_fields, quantisation, source_of, trained_trees
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,19 +52,17 @@ class Parts:
         return {name: shapes(source) for name, source in self.sources.items()}
 
     def read_frozen(self, mesh: Mesh) -> Params:
-        """The frozen trees, in the dtype of the computation, on the mesh."""
-        return self._read(self.frozen, {name: self.model.dtype_of(name) for name in self.frozen}, mesh)
+        """The frozen trees, in the dtype of the computation or quantised, on the mesh."""
+        shardings = self._shardings(mesh)
+        return {name: bundle.as_kept(source, name, self.model, shardings[name]) for name, source in self.frozen.items()}
 
     def read_start(self, mesh: Mesh) -> Params:
         """The pretrained trees that are trained further, float32, on the mesh."""
-        return self._read(self.start, dict.fromkeys(self.start, jnp.float32), mesh)
+        shardings = self._shardings(mesh)
+        return {name: source.params(name, jnp.float32, shardings[name]) for name, source in self.start.items()}
 
-    def _read(self, sources: dict[str, bundle.Bundle], dtypes: dict[str, DTypeLike], mesh: Mesh) -> Params:
-        boxed = jax.eval_shape(self.model.init, jax.random.key(0))
-        return {
-            name: source.params(name, dtypes[name], rules.shardings(boxed[name], mesh))
-            for name, source in sources.items()
-        }
+    def _shardings(self, mesh: Mesh) -> Params:
+        return rules.shardings(jax.eval_shape(self.model.init, jax.random.key(0)), mesh)
 
 
 def assemble(config: ConfigDict, device: Any = None, all_here: bool = True) -> Parts:
@@ -101,7 +98,8 @@ def assemble(config: ConfigDict, device: Any = None, all_here: bool = True) -> P
     start = {name: found.pop(name) for name in trained if name in found}
     device = device or jax.devices()[0]
     dtype = jnp.dtype(config.dtype or ('bfloat16' if device.platform in ('tpu', 'gpu') else 'float32'))
-    model = Flamingo(model_config, dtype, config.remat, config.attention_kernel or kernel_of(device))
+    kernel, quantised = config.attention_kernel or kernel_of(device), quantisation(config, trained)
+    model = Flamingo(model_config, dtype, config.remat, attention_kernel=kernel, quantised=quantised)
     if all_here and (without := sorted(set(jax.eval_shape(model.init, jax.random.key(0))) - set(trained) - set(found))):
         raise ValueError(
             f'No bundle gives the parameters of {without}. Name a bundle that has them, or add them to config.trained.'

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -9,6 +10,7 @@ from ml_collections import ConfigDict
 from flamingo_jax.inputs.sources.documents import Documents
 from flamingo_jax.inputs.sources.source import Source
 from flamingo_jax.model.config import SIZES, FlamingoConfig
+from flamingo_jax.model.quantised import DTYPES, Quantisation
 from flamingo_jax.training.losses.noise import NoiseConfig
 from flamingo_jax.training.optimizer import OptimizerConfig
 
@@ -46,6 +48,10 @@ def base() -> ConfigDict:
     c.dtype = ''  # Of computation and frozen parameters; '' is bfloat16 on TPU and GPU, float32 on CPU.
     # What computes attention: 'plain', 'cudnn' (GPU) or 'splash' (TPU); '' is the devices' own (model/attention.py).
     c.attention_kernel = ''
+    # Of the frozen language model's matrices (model/quantised.py); '' is `dtype`. 'int8' and 'fp8': half the bytes, and
+    # the products of its blocks in that dtype, where chips have twice the peak. 'int4': a quarter of the bytes, and
+    # products in `dtype`.
+    c.frozen_dtype = ''
     c.remat = ''  # What the backward pass recomputes: '' is nothing; else a name in `REMAT` (model/stack.py).
     c.log_every = 10
     c.checkpoint_every = 1000
@@ -89,6 +95,32 @@ def trained_trees(c: ConfigDict) -> tuple[str, ...]:
     return trained
 
 
+def quantisation(c: ConfigDict, trained: Sequence[str]) -> Quantisation | None:
+    """`config.frozen_dtype` as the model takes it; None if it is not set.
+
+    Raises:
+      ValueError: it is not known, or the language model is not frozen, or the noise needs its embeddings.
+    """
+    if not c.frozen_dtype:
+        return None
+    if c.frozen_dtype not in DTYPES:
+        raise ValueError(
+            f"config.frozen_dtype is {c.frozen_dtype!r}. Give one of {', '.join(map(repr, DTYPES))}, or '' for "
+            'config.dtype.'
+        )
+    if 'lm' in trained:
+        raise ValueError(
+            f"config.frozen_dtype is {c.frozen_dtype!r}, but config.trained has 'lm'. Only a frozen language model can "
+            "be kept in it: set it to '', or train LoRA (config.lora) in place of 'lm'."
+        )
+    if c.noise.text or c.noise.vocabulary:
+        raise ValueError(
+            'config.noise adds to the embeddings of a language model that is trained. With config.frozen_dtype, set '
+            'noise.text and noise.vocabulary to 0.'
+        )
+    return Quantisation(c.frozen_dtype, inputs=c.frozen_dtype != 'int4')
+
+
 # Fields of a data set that do not change the training.
 NOT_OF_THE_RECIPE = ('workers', 'validation_split', 'micro_batches')
 
@@ -112,7 +144,7 @@ def recipe(c: ConfigDict) -> dict[str, Any]:
             out[key] = value
         return out
 
-    out = dict(seed=c.seed, round_robin=c.round_robin, datasets=sorted(c.datasets))
+    out = dict(seed=c.seed, frozen_dtype=c.frozen_dtype, round_robin=c.round_robin, datasets=sorted(c.datasets))
     for name, data in c.datasets.items():
         of_data = flat(f'datasets.{name}', source_of(data)) | {f'datasets.{name}.kind': data.kind}
         out |= {key: value for key, value in of_data.items() if not key.endswith(NOT_OF_THE_RECIPE)}

@@ -68,10 +68,13 @@ def test_a_train_step_has_the_operations_that_the_compiler_counts(tiny, remat, p
 def test_a_decode_step_has_the_operations_that_the_compiler_counts(tiny):
     tiny.model = ConfigDict(wide('rotary', False).to_json())
     run = programs.prepare(tiny, meshes.make_mesh(4, 1, 1, devices=jax.devices()[:4]), 1, 1.0)
-    lowered, prompts = programs.decode_step(run, 3)
-    assert prompts == 4
-    counted = flops.decode_step(run.model.config, prompts, 128, 3)
-    assert counted / 4 == pytest.approx(lowered.compile().cost_analysis()['flops'], rel=TOLERANCE)
+    found = programs.answering(run, 3, new=16)
+    assert found.prompts == 4 and found.length == 112 and found.visible == 1  # The last picture.
+    counted = flops.decode_step(run.model.config, 4, 128, 1)
+    assert counted / 4 == pytest.approx(found.step.compile().cost_analysis()['flops'], rel=TOLERANCE)
+    counted = flops.reading(run.model.config, 4, 112, 3)
+    media = flops.xattn_keys_values(run.model.config, 3 * run.model.config.media_tokens).forward  # Computed before.
+    assert counted / 4 - media == pytest.approx(found.read.compile().cost_analysis()['flops'], rel=TOLERANCE)
 
 
 def test_useful_operations_are_those_of_what_is_no_padding():

@@ -14,6 +14,7 @@ from flamingo_jax.few_shot.source import FewShot
 from flamingo_jax.inputs.rows import Interleaved
 from flamingo_jax.inputs.sources.documents import Documents
 from flamingo_jax.model.config import FlamingoConfig
+from flamingo_jax.model.quantised import Quantisation
 from flamingo_jax.model.vision.efficientnet import EfficientNetConfig
 from flamingo_jax.model.vision.vit import ViTConfig
 from flamingo_jax.parallel.mesh import make_mesh
@@ -69,6 +70,20 @@ def test_a_plan_has_the_shapes_of_the_run(path, tmp_path, monkeypatch):
         assert {leaf.dtype for leaf in jax.tree.leaves(tree)} == {np.dtype(run.model.dtype_of(name))}
     if config.vision and run.model.config.image_size != 96:
         raise AssertionError('The trunk of the bundle says how large pictures are.')
+
+
+def test_only_a_frozen_language_model_is_quantised():
+    c = training.base()
+    c.frozen_dtype = 'fp8'
+    assert training.quantisation(c, ('xattn',)) == Quantisation('fp8', inputs=True)
+    with pytest.raises(ValueError, match="config.trained has 'lm'.*config.lora"):
+        training.quantisation(c, ('lm', 'xattn'))
+    c.noise.vocabulary = 0.1
+    with pytest.raises(ValueError, match='set noise.text and noise.vocabulary to 0'):
+        training.quantisation(c, ('xattn',))
+    c.frozen_dtype = 'int4'
+    c.noise.vocabulary = 0.0
+    assert training.quantisation(c, ('xattn',)) == Quantisation('int4')
 
 
 @pytest.mark.parametrize('features, dtype', [('', np.uint8), ('x', np.float16)])
