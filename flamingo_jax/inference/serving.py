@@ -8,6 +8,8 @@ One thread runs the model. Prompts come at any time and from any thread. Each is
 that are decoded together, one token for all rows at each step; its row is free again when its answer ends. What it is
 answered does not depend on its neighbours: it is what `Pretrained.generate` gives.
 
+A beam search has rows and programs of its own; it takes a step between two steps of the others.
+
 Programs are few, whatever the prompts' lengths. A prompt is padded to a power of two while it is read. The number of
 rows, the places in their caches and the pictures that they see are powers of two as well; they grow when a prompt
 needs it, and shrink when a quarter would do.
@@ -58,9 +60,17 @@ class Size(NamedTuple):
 class Answer(Iterator[Written]):
     """The answer to one prompt while it is written: after each token, the whole so far. Made by `Engine.ask`."""
 
-    def __init__(self, prompt: Encoded, room: int, how: search.Sampling, stop: Sequence[str], seed: int):
-        """Not yet asked."""
-        self.prompt, self.room, self.how, self.stop, self.seed = prompt, room, how, stop, seed
+    def __init__(
+        self,
+        prompt: Encoded,
+        room: int,
+        how: search.Sampling,
+        stop: Sequence[str],
+        seed: int,
+        search: Iterator[Written] | None,
+    ):
+        """Not yet asked. search: what writes it, if it is not one of the rows."""
+        self.prompt, self.room, self.how, self.stop, self.seed, self.search = prompt, room, how, stop, seed, search
         self.tokens: list[int] = []
         self.over = False
         self._written: queue.SimpleQueue[Written | Exception | None] = queue.SimpleQueue()
@@ -124,6 +134,7 @@ class Engine:
         self._rows: Rows | None = None
         self._size = Size(0, 0, 0)  # Of these rows.
         self._live: dict[int, Answer] = {}  # By row.
+        self._searches: list[Answer] = []
         self._thread = threading.Thread(target=self._run, name='flamingo engine', daemon=True)
         self._thread.start()
 
@@ -142,32 +153,37 @@ class Engine:
 
     @property
     def writing(self) -> int:
-        """The number of rows that are taken."""
-        return len(self._live)
+        """The number of answers that are being written."""
+        return len(self._live) + len(self._searches)
 
     def ask(
         self,
         prompt: Prompt,
         max_new_tokens: int = 32,
+        num_beams: int = 1,
         temperature: float = 0.0,
         top_k: int = 0,
         top_p: float = 1.0,
         stop: Sequence[str] = (EOC,),
+        length_penalty: float = 0.0,
         seed: int = 0,
     ) -> Answer:
         """Asks for the continuation of one prompt, and returns at once. Arguments as for `Pretrained.generate`.
 
-        An answer that ends by one of `stop` frees its row there. Beams have no rows here: `call` `generate` for them.
+        An answer that ends by one of `stop` frees its row there.
 
         Raises:
           ValueError: the prompt or a number is not valid, or both exceed the context: the message says how many new
             tokens fit. A picture that cannot be read is told by the answer.
         """
-        how = search.way(1, temperature, top_k, top_p, 0.0)
-        (prompt,), several = as_batch(prompt)
+        how = search.way(num_beams, temperature, top_k, top_p, length_penalty)
+        (prompt, *_), several = as_batch(prompt)
         if several:
             raise ValueError('Ask one prompt at a time: a list of strings and pictures.')
-        answer = Answer(self.flamingo.encoded(prompt, max_new_tokens), max_new_tokens, how, stop, seed)
+        encoded, steps = self.flamingo.encoded(prompt, max_new_tokens), None
+        if isinstance(how, search.Beams):
+            steps = self.flamingo.write(prompt, max_new_tokens, how.beams, stop=stop, length_penalty=length_penalty)
+        answer = Answer(encoded, max_new_tokens, how=how, stop=stop, seed=seed, search=steps)
         self._add(self._waiting, answer)
         return answer
 
@@ -188,7 +204,7 @@ class Engine:
         while self._turn():
             pass
         closed = RuntimeError('The engine was closed.')
-        for answer in (*self._live.values(), *self._waiting):
+        for answer in (*self._live.values(), *self._searches, *self._waiting):
             answer.end(closed)
         for future, _ in self._calls:
             future.cancel()
@@ -196,7 +212,7 @@ class Engine:
     def _turn(self) -> bool:
         """One call, all prompts that have room, and one token of each answer. False when it is closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._calls or self._waiting or self._live)
+            self._changed.wait_for(lambda: self._closed or self._calls or self._waiting or self.writing)
             if self._closed:
                 return False
             call = self._calls.popleft() if self._calls else None
@@ -204,11 +220,13 @@ class Engine:
             _resolve(*call)
         try:
             self._leave()
-            while self._waiting and len(self._live) < self.slots:
+            while self._waiting and self.writing < self.slots:
                 self._admit(self._waiting.popleft())
             self._leave()
             if self._live:
                 self._step()
+            for answer in self._searches:
+                _search(answer)
         except Exception as error:  # Such as memory. The engine goes on with other prompts.
             for answer in self._live.values():
                 answer.end(error)
@@ -217,6 +235,7 @@ class Engine:
 
     def _leave(self) -> None:
         """Frees the rows of the answers that are over."""
+        self._searches = [answer for answer in self._searches if not answer.over]
         self._live = {row: answer for row, answer in self._live.items() if not answer.over}
         if not self._live:
             self._rows = None
@@ -224,6 +243,9 @@ class Engine:
     def _admit(self, answer: Answer) -> None:
         """Reads a prompt, writes the first token of its answer, and gives it a row."""
         if answer.over:
+            return
+        if answer.search is not None:
+            self._searches.append(answer)
             return
         try:
             read = self.flamingo.reader.read([answer.prompt], few_programs=True)
@@ -296,6 +318,17 @@ class Engine:
         answer.add(Written(text.strip(), list(answer.tokens)))
         if ends or text != whole or len(answer.tokens) == answer.room:
             answer.end(None)
+
+
+def _search(answer: Answer) -> None:
+    """One step of a search."""
+    try:
+        written = next(answer.search, None)
+    except Exception as error:
+        return answer.end(error)
+    if written is None:
+        return answer.end(None)
+    answer.add(written)
 
 
 def _resolve(future: concurrent.futures.Future, call: Callable[[], Any]) -> None:
