@@ -64,13 +64,13 @@ class Answer(Iterator[Written]):
         self,
         prompt: Encoded,
         room: int,
-        how: search.Sampling,
+        how: search.Sampling | search.Beams,
         stop: Sequence[str],
         seed: int,
-        search: Iterator[Written] | None,
+        beams: Iterator[Written] | None,
     ):
-        """Not yet asked. search: what writes it, if it is not one of the rows."""
-        self.prompt, self.room, self.how, self.stop, self.seed, self.search = prompt, room, how, stop, seed, search
+        """Not yet asked. beams: the search that writes it; None: it is one of the rows."""
+        self.prompt, self.room, self.how, self.stop, self.seed, self.beams = prompt, room, how, stop, seed, beams
         self.tokens: list[int] = []
         self.over = False
         self._written: queue.SimpleQueue[Written | Exception | None] = queue.SimpleQueue()
@@ -180,10 +180,10 @@ class Engine:
         (prompt, *_), several = as_batch(prompt)
         if several:
             raise ValueError('Ask one prompt at a time: a list of strings and pictures.')
-        encoded, steps = self.flamingo.encoded(prompt, max_new_tokens), None
+        encoded, beams = self.flamingo.encoded(prompt, max_new_tokens), None
         if isinstance(how, search.Beams):
-            steps = self.flamingo.write(prompt, max_new_tokens, how.beams, stop=stop, length_penalty=length_penalty)
-        answer = Answer(encoded, max_new_tokens, how=how, stop=stop, seed=seed, search=steps)
+            beams = self.flamingo.write(prompt, max_new_tokens, num_beams, stop=stop, length_penalty=length_penalty)
+        answer = Answer(encoded, max_new_tokens, how=how, stop=stop, seed=seed, beams=beams)
         self._add(self._waiting, answer)
         return answer
 
@@ -244,7 +244,7 @@ class Engine:
         """Reads a prompt, writes the first token of its answer, and gives it a row."""
         if answer.over:
             return
-        if answer.search is not None:
+        if answer.beams is not None:
             self._searches.append(answer)
             return
         try:
@@ -261,9 +261,9 @@ class Engine:
         f, size = self.flamingo, self._make_room(answer, media)
         with rules.activations(f.mesh):
             key, how = jax.random.key(answer.seed)[None], search.Sampling(*(np.array([x]) for x in answer.how))
-            one = _first(
-                f.by_token[0], media, text, logits, key=key, how=how, banned=f.banned, size=size._replace(rows=1)
-            )
+            # The same program for any number of rows.
+            alone = size._replace(rows=1)
+            one = _first(f.by_token[0], media, text, logits, key=key, how=how, banned=f.banned, size=alone)
             row = next(i for i in range(size.rows) if i not in self._live)
             if self._rows is None:
                 self._rows = _resize(one, np.zeros(size.rows, np.int32), size)
@@ -323,7 +323,7 @@ class Engine:
 def _search(answer: Answer) -> None:
     """One step of a search."""
     try:
-        written = next(answer.search, None)
+        written = next(answer.beams, None)
     except Exception as error:
         return answer.end(error)
     if written is None:
