@@ -11,7 +11,8 @@ picture, in a random order of lengths, the same on both sides:
 
 All use one model, and take turns in one process. `new`: the last picture of each query was never seen; `seen`: the
 trunk has nothing to do. Everything is compiled before it is timed. Answers end by <EOC>, or after `--new` tokens. A
-ratio is queries a second, engine / another side: the median, the lowest and the highest of all turns.
+ratio is another side's seconds a query / the engine's: the median, the lowest and the highest of all turns. `processor`
+has the same of the processor's own time, for a machine that has other work (pin it to one core: taskset -c 0).
 """
 
 import argparse
@@ -24,7 +25,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -71,10 +72,17 @@ def make_prompts(number: int, pictures: str, turn: int) -> list[list[Any]]:
     return prompts
 
 
-def measure(
-    prompts: list[list[Any]], users: int, write: Callable[[list[Any]], Iterator[Any]]
-) -> tuple[float, float, list[str]]:
-    """Queries a second, the median seconds to a first token, and the answers."""
+class Found(NamedTuple):
+    """One turn of one side."""
+
+    seconds: float  # A query.
+    processor: float  # Seconds of the processor's own time a query: other work on the machine changes it little.
+    first: float  # Median seconds to a first token.
+    answers: list[str]
+
+
+def measure(prompts: list[list[Any]], users: int, write: Callable[[list[Any]], Iterator[Any]]) -> Found:
+    """Prompts that so many people ask."""
     firsts, answers, lock = [0.0] * len(prompts), [''] * len(prompts), threading.Lock()
     left = iter(range(len(prompts)))
 
@@ -89,10 +97,11 @@ def measure(
                 firsts[i] = firsts[i] or time.perf_counter() - begin
                 answers[i] = written.text
 
-    begin = time.perf_counter()
+    begin, own = time.perf_counter(), time.process_time()
     with concurrent.futures.ThreadPoolExecutor(users) as people:
         list(people.map(person, range(users)))
-    return len(prompts) / (time.perf_counter() - begin), statistics.median(firsts), answers
+    seconds, own = time.perf_counter() - begin, time.process_time() - own
+    return Found(seconds / len(prompts), own / len(prompts), statistics.median(firsts), answers)
 
 
 def apart(flamingo: Pretrained, device: concurrent.futures.Executor, new: int, prompt: list[Any]) -> Iterator[Any]:
@@ -102,13 +111,13 @@ def apart(flamingo: Pretrained, device: concurrent.futures.Executor, new: int, p
         yield written
 
 
-def together(flamingo: Pretrained, new: int, prompts: list[list[Any]]) -> tuple[float, float, list[str]]:
+def together(flamingo: Pretrained, new: int, prompts: list[list[Any]]) -> Found:
     """The same of prompts that are there from the start, answered in batches by `generate`."""
-    begin, answers = time.perf_counter(), []
+    begin, own, answers = time.perf_counter(), time.process_time(), []
     for i in range(0, len(prompts), BATCH):
         answers += flamingo.generate(prompts[i : i + BATCH], new)
-    seconds = time.perf_counter() - begin
-    return len(prompts) / seconds, seconds, answers
+    seconds, own = time.perf_counter() - begin, time.process_time() - own
+    return Found(seconds / len(prompts), own / len(prompts), seconds, answers)
 
 
 def main() -> None:
@@ -130,21 +139,21 @@ def main() -> None:
                     turn += 1
                     one = run(make_prompts(max(a.queries, users), pictures, turn), users)
                     found[side] += [one] if repeat else []
-            rates = {side: [one[0] for one in runs] for side, runs in found.items()}
             case = dict(
-                queries_per_second={side: statistics.median(some) for side, some in rates.items()},
-                ratios={side: ratio(rates['engine'], rates[side]) for side in ('apart', 'batches')},
-                first_token={side: statistics.median(one[1] for one in runs) for side, runs in found.items()},
-                answers_as_apart={side: same(found['apart'][0][2], found[side][0][2]) for side in sides},
+                seconds={side: statistics.median(x.seconds for x in runs) for side, runs in found.items()},
+                first_token={side: statistics.median(x.first for x in runs) for side, runs in found.items()},
+                ratios={side: ratios(found[side], found['engine'], 'seconds') for side in ('apart', 'batches')},
+                processor={side: ratios(found[side], found['engine'], 'processor') for side in ('apart', 'batches')},
+                same={side: same(found[side][0].answers, found['engine'][0].answers) for side in ('apart', 'batches')},
             )
             figures['cases'][f'{pictures}, {users} users'] = case
             tqdm.write(f'{pictures}, {users} users {case}')
             a.out.write_text(json.dumps(figures, indent=2) + '\n')
 
 
-def ratio(ours: list[float], theirs: list[float]) -> tuple[float, float, float]:
-    """Median, lowest and highest of all turns."""
-    found = sorted(x / y for x, y in zip(ours, theirs, strict=True))
+def ratios(others: list[Found], ours: list[Found], of: str) -> tuple[float, float, float]:
+    """Theirs / ours, turn by turn: the median, the lowest and the highest."""
+    found = sorted(getattr(x, of) / getattr(y, of) for x, y in zip(others, ours, strict=True))
     return statistics.median(found), found[0], found[-1]
 
 

@@ -215,17 +215,19 @@ def after_prompt(model: Flamingo, media: Media | None, text: Text) -> tuple[Medi
 
 
 def alone(text: Text, places: int) -> Text:
-    """A text of one row, of which nothing is shared: its tokens side by side from place 0 on, then free places."""
-    every = *text.parts, text
-    valid = jnp.concatenate([part.valid[0] for part in every])
-    order = jnp.argsort(~valid, stable=True)[:places]
+    """A text of which rows share nothing: the tokens of each side by side from place 0 on, then free places."""
+    every, b = (*text.parts, text), len(text.position)
+    valid = jnp.concatenate(_for_rows(b, tuple(part.valid for part in every)), axis=1)
+    order = jnp.argsort(~valid, axis=1, stable=True)[:, :places]
 
     def side_by_side(*parts):
-        x = jnp.take(jnp.concatenate(parts, axis=-2), order, axis=-2, mode='clip')
+        x = jnp.concatenate([jnp.repeat(part, b // part.shape[-4], axis=-4) for part in parts], axis=-2)
+        rows = x.ndim - 4
+        x = jax.vmap(lambda x, places: jnp.take(x, places, axis=-2, mode='clip'), (rows, 0), rows)(x, order)
         return lengthen(x, places, axis=-2)
 
     cache = jax.tree.map(side_by_side, *(part.cache for part in every))
-    return Text(cache, (jnp.arange(places) < valid.sum())[None], text.position, text.position, text.images)
+    return Text(cache, jnp.arange(places) < text.position[:, None], text.position, text.position, text.images)
 
 
 def lengthen(x: Array, length: int, axis: int) -> Array:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,6 +17,14 @@ from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.flamingo import Flamingo, Media, Params
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.parallel import rules
+
+
+class Shape(NamedTuple):
+    """In which shape prompts are read."""
+
+    before: Beginning | None  # What is not read again.
+    length: int  # The number of tokens after it.
+    pictures: int  # After it.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,19 +59,11 @@ class Reader:
         """Reads prompts, after their beginning if they share one: their media, their text, and the logits after each.
 
         Args:
-          few_programs: pads texts to powers of two, and gives a text without pictures an empty place for one. Prompts
-            of all lengths are then read by a few programs, which takes up to twice as long.
+          few_programs: as for `shape`.
         """
-        before = self.beginnings.of(prompts)
-        known, n = (0, 0) if before is None else (len(before.prompt.tokens), len(before.prompt.pictures))
-        rows = [row[n:] for row in self.pictures.of(prompts)]
-        more = max(map(len, rows))
-        if few_programs and not n and self.tokenizer.image_tag:
-            more = max(more, 1)
-        media = self._media(rows, decode.power_of_two(more) if more else 0)
-        longest = max(len(prompt.tokens) for prompt in prompts) - known
-        least = 8 if known else 32  # Few lengths, to compile rarely.
-        length = max(least, decode.power_of_two(longest)) if few_programs else -(-longest // least) * least
+        before, length, n = self.shape(prompts, few_programs)
+        known, seen = (0, 0) if before is None else (len(before.prompt.tokens), len(before.prompt.pictures))
+        media = self._media([row[seen:] for row in self.pictures.of(prompts)], n)
         tokens, valid = self._padded([prompt.tokens[known:] for prompt in prompts], length)
         if before is not None and before.media is not None:
             media = before.media if media is None else Media(None, (*before.media.keys_values, *media.keys_values))
@@ -71,6 +71,24 @@ class Reader:
             text = None if before is None else before.text
             logits, text = _prefill(self.model, self.params, media, tokens, valid, 0, text)
         return media, text, logits
+
+    def shape(self, prompts: Sequence[Encoded], few_programs: bool = False) -> Shape:
+        """In which shape prompts are read. It is padded to few sizes, since each is another program to compile.
+
+        Args:
+          few_programs: reads after beginnings that are remembered, but does not look for others. Pads texts to powers
+            of two, and gives a text without pictures an empty place for one. Prompts of all lengths are then read by a
+            few programs, which take up to twice as long.
+        """
+        before = self.beginnings.kept(prompts) if few_programs else self.beginnings.of(prompts)
+        known, seen = (0, 0) if before is None else (len(before.prompt.tokens), len(before.prompt.pictures))
+        longest = max(len(prompt.tokens) for prompt in prompts) - known
+        n = max(len(prompt.pictures) for prompt in prompts) - seen
+        if few_programs and not seen and self.tokenizer.image_tag:
+            n = max(n, 1)
+        least = 8 if known else 32
+        length = max(least, decode.power_of_two(longest)) if few_programs else -(-longest // least) * least
+        return Shape(before, length, decode.power_of_two(n) if n else 0)
 
     def _read_beginning(self, prompt: Encoded) -> Beginning:
         """On a mesh, the rows of each device have their own beginning."""

@@ -4,18 +4,17 @@
         for written in engine.ask(prompt):
             print(written.text)
 
-One thread runs the model. Prompts come at any time and from any thread. Each is read by itself, then joins the rows
-that are decoded together, one token for all rows at each step; its row is free again when its answer ends. What it is
-answered does not depend on its neighbours: it is what `Pretrained.generate` gives.
+One thread runs the model. Prompts come at any time and from any thread. Those that wait and have similar lengths are
+read together, and join the rows that are decoded together, one token for all rows at each step. A row is free again
+when its answer ends. An answer does not depend on its neighbours: it is what `Pretrained.generate` gives.
 
 A beam search has rows and programs of its own; it takes a step between two steps of the others.
 
-Programs are few, whatever the prompts' lengths. A prompt is padded to a power of two while it is read. The number of
-rows, the places in their caches and the pictures that they see are powers of two as well; they grow when a prompt
-needs it, and shrink when a quarter would do.
+Programs are few, whatever the prompts' lengths. Prompts are read in groups of a power of two, padded to a power of two.
+The number of rows, the places in their caches and the pictures that they see are powers of two as well; they grow when
+a prompt needs it, and shrink when a quarter would do.
 """
 
-import collections
 import concurrent.futures
 import functools
 import queue
@@ -36,6 +35,7 @@ from flamingo_jax.model.flamingo import Flamingo, Media, Params
 from flamingo_jax.parallel import rules
 
 PLACES = 64  # The least in a cache.
+GROUP = 8  # Most prompts that are read at a time.
 
 
 class Rows(NamedTuple):
@@ -128,8 +128,8 @@ class Engine:
             )
         self.flamingo, self.slots = flamingo, slots
         self._changed = threading.Condition()
-        self._waiting: collections.deque[Answer] = collections.deque()
-        self._calls: collections.deque[tuple[concurrent.futures.Future, Callable[[], Any]]] = collections.deque()
+        self._waiting: list[Answer] = []
+        self._calls: list[tuple[concurrent.futures.Future, Callable[[], Any]]] = []
         self._closed = False
         self._rows: Rows | None = None
         self._size = Size(0, 0, 0)  # Of these rows.
@@ -193,7 +193,7 @@ class Engine:
         self._add(self._calls, (future, functools.partial(function, *arguments)))
         return future
 
-    def _add(self, where: collections.deque, what: Any) -> None:
+    def _add(self, where: list[Any], what: Any) -> None:
         with self._changed:
             if self._closed:
                 raise RuntimeError('The engine is closed.')
@@ -215,13 +215,13 @@ class Engine:
             self._changed.wait_for(lambda: self._closed or self._calls or self._waiting or self.writing)
             if self._closed:
                 return False
-            call = self._calls.popleft() if self._calls else None
+            call = self._calls.pop(0) if self._calls else None
         if call is not None:
             _resolve(*call)
         try:
             self._leave()
             while self._waiting and self.writing < self.slots:
-                self._admit(self._waiting.popleft())
+                self._admit(self._take())
             self._leave()
             if self._live:
                 self._step()
@@ -240,42 +240,65 @@ class Engine:
         if not self._live:
             self._rows = None
 
-    def _admit(self, answer: Answer) -> None:
-        """Reads a prompt, writes the first token of its answer, and gives it a row."""
-        if answer.over:
+    def _take(self) -> list[Answer]:
+        """The prompts that come next: the oldest that waits, and others of its shape; a power of two of them."""
+
+        def shape(answer: Answer) -> Any:
+            if answer.beams is not None:
+                return answer  # By itself.
+            before, *sizes = self.flamingo.reader.shape([answer.prompt], few_programs=True)
+            return id(before), sizes
+
+        with self._changed:
+            waiting = [answer for answer in self._waiting if not answer.over]
+            group = [answer for answer in waiting if shape(answer) == shape(waiting[0])][: self.slots - self.writing]
+            group = group[: min(GROUP, 1 << len(group).bit_length() >> 1)]
+            self._waiting[:] = [answer for answer in waiting if answer not in group]
+        return group
+
+    def _admit(self, group: list[Answer]) -> None:
+        """Reads prompts, writes the first token of each answer, and gives it a row."""
+        if not group:
             return
-        if answer.beams is not None:
-            self._searches.append(answer)
+        if group[0].beams is not None:
+            self._searches += group
             return
         try:
-            read = self.flamingo.reader.read([answer.prompt], few_programs=True)
-        except Exception as error:  # Such as a picture that cannot be read. It is of this prompt alone.
-            return answer.end(error)
+            read = self.flamingo.reader.read([answer.prompt for answer in group], few_programs=True)
+        except Exception as error:  # Such as a picture that cannot be read.
+            if len(group) == 1:
+                return group[0].end(error)
+            for answer in group:
+                self._admit([answer])
+            return
         try:
-            self._join(answer, *read)
+            self._join(group, *read)
         except Exception as error:
-            answer.end(error)
+            for answer in group:
+                answer.end(error)
             raise
 
-    def _join(self, answer: Answer, media: Media | None, text: decode.Text, logits: Float[Array, '1 v']) -> None:
-        f, size = self.flamingo, self._make_room(answer, media)
+    def _join(self, group: list[Answer], media: Media | None, text: decode.Text, logits: Float[Array, 'b v']) -> None:
+        f, size = self.flamingo, self._make_room(group, media)
         with rules.activations(f.mesh):
-            key, how = jax.random.key(answer.seed)[None], search.Sampling(*(np.array([x]) for x in answer.how))
+            keys = jnp.stack([jax.random.key(answer.seed) for answer in group])
+            how = search.Sampling(*map(np.array, zip(*(answer.how for answer in group), strict=True)))
             # The same program for any number of rows.
-            alone = size._replace(rows=1)
-            one = _first(f.by_token[0], media, text, logits, key=key, how=how, banned=f.banned, size=alone)
-            row = next(i for i in range(size.rows) if i not in self._live)
+            own = size._replace(rows=len(group))
+            new = _first(f.by_token[0], media, text, logits, keys=keys, how=how, banned=f.banned, size=own)
+            free = np.array([i for i in range(size.rows) if i not in self._live][: len(group)], np.int32)
             if self._rows is None:
-                self._rows = _resize(one, np.zeros(size.rows, np.int32), size)
+                self._rows = _resize(new, np.resize(np.arange(len(group), dtype=np.int32), size.rows), size)
             else:
-                self._rows = _place(self._rows, one, row)
+                self._rows = _place(self._rows, new, free)
         self._size = size
-        self._live[row] = answer
-        self._wrote(answer, int(one.token[0]))
+        for row, answer, token in zip(free.tolist(), group, np.asarray(new.token).tolist(), strict=True):
+            self._live[row] = answer
+            self._wrote(answer, token)
 
-    def _make_room(self, answer: Answer, media: Media | None) -> Size:
-        """The size of the rows with one more answer. They get it, if there are any."""
-        every = (*self._live.values(), answer)
+    def _make_room(self, group: list[Answer], media: Media | None) -> Size:
+        """The size of the rows with more answers. They get it, if there are any."""
+        every = (*self._live.values(), *group)
         coming = min(self.slots, len(every) + len(self._waiting))
         places = max(len(one.prompt.tokens) + one.room for one in every)
         c, pictures = self.flamingo.config, 0
@@ -346,34 +369,44 @@ def _first(
     model: Flamingo,
     media: Media | None,
     text: decode.Text,
-    logits: Float[Array, '1 v'],
-    key: Key[Array, '1'],
+    logits: Float[Array, 'b v'],
+    keys: Key[Array, 'b'],
     how: search.Sampling,
     banned: tuple[int, ...],
     size: Size,
 ) -> Rows:
-    """A prompt that was read -> its row, with the first token of its answer."""
+    """Prompts that were read -> rows of their own, with the first token of each answer."""
+    b = size.rows
     media, text = decode.after_prompt(model, media, text)
     if media is not None:
-        whole = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=-2), *media.keys_values)
-        media = _lengthen(Media(None, (whole,)), size.media)
-    token = search.next_token(search.ban(logits, banned), search.keys_of(key[0], 0, 1), how)
-    return Rows(media, decode.alone(text, size.places), token, jnp.ones(1, jnp.int32), key, how)
+
+        def whole(*parts):
+            return jnp.concatenate([jnp.repeat(x, b // x.shape[-4], axis=-4) for x in parts], axis=-2)
+
+        media = _lengthen(Media(None, (jax.tree.map(whole, *media.keys_values),)), size.media)
+    steps = jnp.zeros(b, jnp.int32)
+    token = _next(logits, keys, steps, how, banned)
+    return Rows(media, decode.alone(text, size.places), token, steps + 1, keys, how)
+
+
+def _next(logits, keys, steps, how: search.Sampling, banned: tuple[int, ...]) -> Int[Array, 'b']:
+    """The next token of each row. Each draws as the only row of a batch would."""
+    keys = jax.vmap(lambda key, step: search.keys_of(key, step, 1)[0])(keys, steps)
+    return search.next_token(search.ban(logits, banned), keys, how)
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'banned'), donate_argnames='rows')
 def _step(model: Flamingo, params: Params, rows: Rows, live: Bool[Array, 'b'], banned: tuple[int, ...]) -> Rows:
     """One more token of each live row. The others have no tokens, and what they write is not used."""
     logits, text = decode.extend(model, params, rows.media, rows.text, rows.token[:, None], valid=live[:, None])
-    keys = jax.vmap(lambda key, step: search.keys_of(key, step, 1)[0])(rows.key, rows.step)
-    token = search.next_token(search.ban(logits[:, 0], banned), keys, rows.how)
+    token = _next(logits[:, 0], rows.key, rows.step, rows.how, banned)
     return rows._replace(text=text, token=token, step=rows.step + 1)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
-def _place(rows: Rows, one: Rows, row: Int[Array, '']) -> Rows:
-    """Rows with another in one place."""
-    return jax.tree.map(lambda x, new: jax.lax.dynamic_update_slice_in_dim(x, new, row, axis=_axis(x)), rows, one)
+def _place(rows: Rows, new: Rows, where: Int[Array, 'c']) -> Rows:
+    """Rows with new ones in some places."""
+    return jax.tree.map(lambda x, some: x.at[(slice(None),) * _axis(x) + (where,)].set(some), rows, new)
 
 
 @functools.partial(jax.jit, static_argnames='size')

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from flamingo_jax.inference import serving
+from flamingo_jax.inference.search import Sampling
 from flamingo_jax.inference.serving import Engine
 from flamingo_jax.inputs.images import PictureError
 from flamingo_jax.parallel import rules
@@ -201,19 +202,20 @@ def test_a_tensor_parallel_mesh_answers_as_one_device(pretrained, prompts, expec
 
 
 def test_rows_without_an_answer_change_nothing(pretrained, prompts):
-    """Rows are alone: the logits of a row are those of the same row among others, bit for bit."""
-    reader = pretrained.reader
-    read = [reader.read([pretrained.encoded(prompt, NEW)], few_programs=True) for prompt in prompts[:2]]
+    """The keys and values of a row are the same whatever the other rows are, bit for bit."""
+    encoded = [pretrained.encoded(prompt, NEW) for prompt in prompts[:2]]
     model, params = pretrained.by_token
-    size = serving.Size(1, 64, pretrained.config.media_tokens)
-    key, how = jax.random.key(0)[None], serving.search.Sampling(*(np.array([x]) for x in serving.search.Sampling()))
-    ones = [serving._first(model, *each, key=key, how=how, banned=pretrained.banned, size=size) for each in read]
-    rows = serving._resize(ones[0], np.zeros(2, np.int32), size._replace(rows=2))
-    other = serving._place(serving._resize(ones[0], np.zeros(2, np.int32), size._replace(rows=2)), ones[1], 1)
-    live = np.array([True, False])
-    for _ in range(3):
-        rows = serving._step(model, params, rows, live, pretrained.banned)
-        other = serving._step(model, params, other, live | True, pretrained.banned)
-        for one, two in zip(jax.tree.leaves(rows.text.cache), jax.tree.leaves(other.text.cache), strict=True):
-            np.testing.assert_array_equal(one[0], two[0])
-    assert not np.array_equal(rows.text.valid, other.text.valid)
+    keys, how = jax.random.split(jax.random.key(0), 2), Sampling(np.zeros(2), np.zeros(2, int), np.ones(2))
+    size, banned = serving.Size(2, 64, pretrained.config.media_tokens), pretrained.banned
+
+    def after(live, order):
+        read = pretrained.reader.read([encoded[i] for i in order], few_programs=True)
+        rows = serving._first(model, *read, keys=keys, how=how, banned=banned, size=size)
+        for _ in range(3):
+            rows = serving._step(model, params, rows, np.array(live), banned)
+        return rows
+
+    alone, beside = after([True, False], [0, 0]), after([True, True], [0, 1])
+    for one, two in zip(jax.tree.leaves(alone.text.cache), jax.tree.leaves(beside.text.cache), strict=True):
+        np.testing.assert_array_equal(one[0], two[0])
+    assert not np.array_equal(alone.text.valid[1], beside.text.valid[1])
