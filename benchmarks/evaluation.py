@@ -140,7 +140,7 @@ def ours(peer: str, folder: pathlib.Path, shots: int, queries: int, batch: int, 
     for _ in PASSES:
         fresh = dataclasses.replace(model)  # It has the same compiled programs, and has seen nothing.
         if support == 'seen':
-            fresh._pictures.of([encode(shown, model.tokenizer)])
+            fresh.reader.pictures.of([encode(shown, model.tokenizer)])
         begin = time.perf_counter()
         row, _ = measure(c, fresh, asked, shots, task.support[0], 'open-ended', lambda _: None)
         answers = {id: query['answer'] for id, query in row.queries.items()}

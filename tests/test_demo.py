@@ -25,7 +25,7 @@ import uvicorn
 
 from flamingo_jax.demo import server, uploads
 from flamingo_jax.demo.ready import ready_sets
-from flamingo_jax.inference.pretrained import Pretrained
+from flamingo_jax.inference import serving
 from flamingo_jax.inputs.images import PictureError, PictureFormat
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -264,32 +264,30 @@ def test_candidates_and_the_nearest_neighbour(port, pretrained):
 
 
 @pytest.mark.usefixtures('quick_compilation')
-def test_a_token_arrives_before_the_next_is_computed_and_a_stop_ends_the_answer(port, monkeypatch):
-    computed, go_on, closed = [], threading.Event(), threading.Event()
-    honest = Pretrained.write
+def test_a_token_arrives_before_the_next_is_computed_and_a_stop_ends_the_answer(port, pretrained, monkeypatch):
+    steps, go_on, step = [], threading.Event(), serving._step
 
-    def watched(*args, **kwargs):
-        try:
-            for written in honest(*args, **kwargs):
-                computed.append(written)
-                yield written
-                assert go_on.wait(60)
-        finally:
-            closed.set()
+    def watched(*args):
+        assert go_on.wait(60)
+        steps.append(args)
+        return step(*args)
 
-    monkeypatch.setattr(Pretrained, 'write', watched)
+    monkeypatch.setattr(serving, '_step', watched)
     connection = http.client.HTTPConnection('127.0.0.1', port)
-    body = dict(prompt=prompt_of(0)[0], settings=dict(max_new_tokens=6))
+    body = dict(prompt=prompt_of(0)[0], settings=dict(max_new_tokens=50))
     connection.request('POST', '/answer', json.dumps(body))
     response = connection.getresponse()
-    line = json.loads(response.readline())
-    assert line['text'] == computed[0].text and len(computed) == 1  # The second is not computed yet.
+    assert json.loads(response.readline())['tokens'] == 1 and not steps  # The second is not computed yet.
     response.close()
     connection.close()
     assert send(port, 'GET', '/about')[0] == 200  # By now the server knows.
     go_on.set()
-    assert closed.wait(60)
-    assert len(computed) <= 2  # The step that was running.
+    # The next answer has the engine to itself, after the step that was running.
+    sent, prompt = prompt_of(0)
+    assert answered(port, dict(prompt=sent, settings=dict(max_new_tokens=3)))[-2]['text'] == pretrained.generate(
+        prompt, 3
+    )
+    assert len(steps) <= 1 + 2
 
 
 # ---- A browser

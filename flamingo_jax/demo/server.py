@@ -10,8 +10,8 @@
 A prompt is a list of texts and pictures in reading order. A picture is {"frames": [data URL, ...]}. The server keeps
 nothing: each request brings its whole prompt.
 
-One thread runs the model, one step of one request at a time, so several people's answers are written side by side. When
-a browser closes a request, no further step of it is run.
+One engine (`inference/serving.py`) writes the answers of several people together, and runs whatever else needs the
+model between two steps. When a browser closes a request, no further step of it is run.
 """
 
 import base64
@@ -24,8 +24,8 @@ import importlib.resources
 import json
 import re
 import traceback
-from asyncio import get_running_loop
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from asyncio import get_running_loop, wrap_future
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,7 @@ from flamingo_jax.demo.ready import Ready
 from flamingo_jax.few_shot.nearest import nearest_neighbour
 from flamingo_jax.inference.look import look
 from flamingo_jax.inference.pretrained import Pretrained
+from flamingo_jax.inference.serving import Answer, Engine
 from flamingo_jax.inputs.images import to_frames
 
 BROKEN = 'The server has an error of its own. Its terminal shows more.'
@@ -99,9 +100,9 @@ class Settings:
 class Model:
     """What the page asks of a model."""
 
-    def __init__(self, flamingo: Pretrained):
-        self.flamingo = flamingo
-        resampler = flamingo.config.resampler
+    def __init__(self, engine: Engine):
+        self.engine, self.flamingo = engine, engine.flamingo
+        resampler = self.flamingo.config.resampler
         self.frames = 1 if resampler is None else resampler.frames or 8  # Of a film.
         # Features are computed once a picture, also when another prompt shows it again.
         self._features = functools.lru_cache(maxsize=128)(self._compute)
@@ -126,25 +127,22 @@ class Model:
         """The features of a request's picture."""
         return self._features(tuple(map(_from_url, _frames(item))))
 
-    def answer(self, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """The answer so far after each token; then, if asked for, what the model looked at."""
+    def ask(self, asked: dict[str, Any]) -> tuple[list[str | np.ndarray], Answer]:
+        """The prompt, and its answer while it is written."""
         settings = Settings.read(asked.get('settings', {}))
         prompt = self.prompt(asked.get('prompt'))
-        for written in self.flamingo.write(prompt, **dataclasses.asdict(settings)):
-            yield dict(text=written.text, tokens=len(written.tokens))
-        yield dict(done=True)
-        if not asked.get('look'):
-            return
-        seen = look(self.flamingo, prompt, written.tokens)
+        return prompt, self.engine.ask(prompt, **dataclasses.asdict(settings))
+
+    def look(self, prompt: list[str | np.ndarray], answer: list[int]) -> dict[str, Any]:
+        """What the model looked at while it wrote the tokens of an answer."""
+        seen = look(self.flamingo, prompt, answer)
         shown = [i for i in range(seen.weights.shape[2]) if seen.weights[:, :, i].any()]
-        yield dict(
-            look=dict(
-                tokens=seen.tokens,
-                likeliest=seen.likeliest,
-                gates=seen.gates.tolist(),
-                # By picture number: [block][position][frame][row][column], rounded to keep the line short.
-                over={i: np.round(seen.over(i), 4).tolist() for i in shown},
-            )
+        return dict(
+            tokens=seen.tokens,
+            likeliest=seen.likeliest,
+            gates=seen.gates.tolist(),
+            # By picture number: [block][position][frame][row][column], rounded to keep the line short.
+            over={i: np.round(seen.over(i), 4).tolist() for i in shown},
         )
 
     def rank(self, asked: dict[str, Any]) -> dict[str, Any]:
@@ -181,13 +179,22 @@ def make_app(flamingo: Pretrained, checkpoint: str, ready: Sequence[Ready]) -> S
     """
     if flamingo.config.vision is None or flamingo.config.xattn is None:
         raise ValueError(f'{checkpoint} is a language model without vision. Give a Flamingo.')
-    model = Model(flamingo)
-    device, decoder = (concurrent.futures.ThreadPoolExecutor(1) for _ in range(2))
+    engine = Engine(flamingo)
+    model = Model(engine)
+    decoder, people = (concurrent.futures.ThreadPoolExecutor(number) for number in (1, AT_ONCE))
     about = _about(flamingo, checkpoint, ready)
     folder = importlib.resources.files('flamingo_jax.demo') / 'page'
 
     async def on(pool: concurrent.futures.Executor, call: Callable[..., Any], *arguments: Any) -> Any:
         return await get_running_loop().run_in_executor(pool, call, *arguments)
+
+    async def on_engine(call: Callable[..., Any], *arguments: Any) -> Any:
+        return await wrap_future(engine.call(call, *arguments))
+
+    @contextlib.asynccontextmanager
+    async def running(app: Starlette) -> AsyncIterator[None]:
+        with engine:
+            yield
 
     async def page(request: Request) -> Response:
         name, kind = PAGE[request.url.path]
@@ -203,26 +210,30 @@ def make_app(flamingo: Pretrained, checkpoint: str, ready: Sequence[Ready]) -> S
         return JSONResponse(dict(frames=[_to_url(frame) for frame in frames]))
 
     async def answer(request: Request) -> Response:
-        lines = model.answer(await _json(request))
+        asked = await _json(request)
+        prompt, answer = await on_engine(model.ask, asked)
         # What is wrong with the prompt is known before the first token.
-        first = await on(device, next, lines)
+        first = await on(people, next, answer, None)
 
         async def write() -> AsyncIterator[str]:
-            line = first
+            written = first
             try:
-                while line is not None:
-                    yield json.dumps(line) + '\n'
-                    line = await on(device, next, lines, None)
+                while written is not None:
+                    yield _line(text=written.text, tokens=len(written.tokens))
+                    last, written = written, await on(people, next, answer, None)
+                yield _line(done=True)
+                if asked.get('look'):
+                    yield _line(look=await on_engine(model.look, prompt, last.tokens))
             except Exception as error:
-                yield json.dumps(dict(error=_said(error))) + '\n'
+                yield _line(error=_said(error))
             finally:
-                device.submit(lines.close)  # After the step that is running, if the browser has gone.
+                answer.cancel()  # If the browser has gone.
 
         return StreamingResponse(write(), media_type='application/x-ndjson')
 
     def ask(method: Callable[[dict[str, Any]], dict[str, Any]]):
         async def endpoint(request: Request) -> Response:
-            return JSONResponse(await on(device, method, await _json(request)))
+            return JSONResponse(await on_engine(method, await _json(request)))
 
         return endpoint
 
@@ -250,6 +261,7 @@ def make_app(flamingo: Pretrained, checkpoint: str, ready: Sequence[Ready]) -> S
             Middleware(TrustedHostMiddleware, allowed_hosts=['127.0.0.1', 'localhost'], www_redirect=False),
             Middleware(_SameOrigin),
         ],
+        lifespan=running,
         exception_handlers={HTTPException: refuse_http, ValueError: refuse, Exception: fail},
     )
 
@@ -296,6 +308,10 @@ async def _json(request: Request) -> dict[str, Any]:
         if isinstance(found, dict):
             return found
     raise HTTPException(400, 'The request is not a JSON object.')
+
+
+def _line(**fields: Any) -> str:
+    return json.dumps(fields) + '\n'
 
 
 def _said(error: Exception) -> str:

@@ -24,6 +24,7 @@ from flamingo_jax.inference.unrolled import Unrolled, apart
 from flamingo_jax.inputs.images import Frames
 from flamingo_jax.model.flamingo import Flamingo, Media, Params
 from flamingo_jax.model.language_model import KeysValues
+from flamingo_jax.model.stack import put
 
 
 class Part(NamedTuple):
@@ -39,7 +40,7 @@ class Text(NamedTuple):
 
     cache: KeysValues  # Each [depth b g p k] with p places; or a list over blocks.
     valid: Bool[Array, 'b p']
-    end: Int[Array, '']  # The first free place.
+    end: Int[Array, '*b']  # The first free place: of all rows, or of each where they come and go (`serving.py`).
     position: Int[Array, 'b']  # Position of each row's next token.
     images: Int[Array, 'b']  # The number of images so far.
     parts: tuple[Part, ...] = ()
@@ -151,9 +152,9 @@ def extend(
     """
     l = tokens.shape[1]
     valid = jnp.ones(tokens.shape, bool) if valid is None else valid
-    all_valid = jax.lax.dynamic_update_slice(text.valid, valid, (0, text.end))
+    all_valid = put(text.valid, valid, text.end, axis=-1)
     phi = model.phi(jnp.where(valid, tokens, -1), before=text.images)
-    not_after = jnp.arange(text.valid.shape[1]) <= (text.end + jnp.arange(l))[:, None]
+    not_after = jnp.arange(text.valid.shape[1]) <= (text.end[..., None] + jnp.arange(l))[..., None]
     own_positions = (text.position - text.valid.sum(axis=1))[:, None] + _places(all_valid)
     shared = [_for_rows(len(tokens), (part.valid, part.positions)) for part in text.parts]
     mask = [jnp.broadcast_to(of_part[:, None], (len(tokens), l, of_part.shape[1])) for of_part, _ in shared]
@@ -190,10 +191,16 @@ def fork(model: Flamingo, text: Text, times: int, room: int) -> Text:
 
 
 def begin(model: Flamingo, media: Media | None, text: Text, times: int, room: int) -> tuple[Media | None, Text]:
-    """The media and the text that tokens after a prompt read: each row goes on as `times` rows, as in `fork`.
+    """The media and the text that tokens after a prompt read: each row goes on as `times` rows, as in `fork`."""
+    media, text = after_prompt(model, media, text)
+    return media, fork(model, text, times, room)
 
-    Of the pictures, these tokens read only the last one if `only_last_image` is set, and none if only the tags see
-    pictures. For an unrolled model, media and text are lists over blocks.
+
+def after_prompt(model: Flamingo, media: Media | None, text: Text) -> tuple[Media | None, Text]:
+    """What tokens after a prompt read of it.
+
+    Of the pictures, they read only the last one if `only_last_image` is set, and none if only the tags see pictures.
+    For an unrolled model, media and text are lists over blocks.
     """
     if media is not None and model.config.xattn.only_at_tag:
         media = None
@@ -204,7 +211,31 @@ def begin(model: Flamingo, media: Media | None, text: Text, times: int, room: in
         media = media and Media(None, apart(media.keys_values))
         parts = tuple(part._replace(cache=apart(part.cache)) for part in text.parts)
         text = text._replace(cache=apart(text.cache), parts=parts)
-    return media, fork(model, text, times, room)
+    return media, text
+
+
+def alone(text: Text, places: int) -> Text:
+    """A text of which rows share nothing: the tokens of each side by side from place 0 on, then free places."""
+    every, b = (*text.parts, text), len(text.position)
+    valid = jnp.concatenate(_for_rows(b, tuple(part.valid for part in every)), axis=1)
+    order = jnp.argsort(~valid, axis=1, stable=True)[:, :places]
+
+    def side_by_side(*parts):
+        x = jnp.concatenate([jnp.repeat(part, b // part.shape[-4], axis=-4) for part in parts], axis=-2)
+        rows = x.ndim - 4
+        x = jax.vmap(lambda x, places: jnp.take(x, places, axis=-2, mode='clip'), (rows, 0), rows)(x, order)
+        return lengthen(x, places, axis=-2)
+
+    cache = jax.tree.map(side_by_side, *(part.cache for part in every))
+    return Text(cache, jnp.arange(places) < text.position[:, None], text.position, text.position, text.images)
+
+
+def lengthen(x: Array, length: int, axis: int) -> Array:
+    """Pads an axis with zeros, or cuts it."""
+    x = jax.lax.slice_in_dim(x, 0, min(length, x.shape[axis]), axis=axis)
+    pads = [(0, 0)] * x.ndim
+    pads[axis] = (0, length - x.shape[axis])
+    return jnp.pad(x, pads)
 
 
 def _last_images(media: Media, images: Int[Array, 'b'], r: int):

@@ -1,6 +1,5 @@
 """A model ready for use: parameters, tokenizer and config, with logits, generation and scores."""
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,12 +13,12 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from flamingo_jax.files import Path, as_path
 from flamingo_jax.inference import bundle, decode, search
-from flamingo_jax.inference.remembered import Beginning, Beginnings, Pictures
+from flamingo_jax.inference.reading import Reader
 from flamingo_jax.inference.run import open_run
+from flamingo_jax.inference.towers import Towers
 from flamingo_jax.inference.unrolled import unroll
 from flamingo_jax.inputs.images import PictureFormat
-from flamingo_jax.inputs.prompts import Encoded, Prompt, as_batch, as_frames, encode, is_continued
-from flamingo_jax.inputs.rows import encode_paired
+from flamingo_jax.inputs.prompts import Encoded, Prompt, as_batch, encode, is_continued
 from flamingo_jax.inputs.tokenizer import EOC, IMAGE, Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo, Media, Params
@@ -29,7 +28,6 @@ from flamingo_jax.parallel import rules
 
 ArrayLike = Array | np.ndarray
 _TOGETHER = 256  # Tokens of candidates that are scored at a time. More would make their attention to one another large.
-_PICTURES, _TEXTS = 32, 256  # That `picture_vectors` and `text_vectors` encode at a time.
 _LIKELIEST = 96  # The same for `choose`, which scores the likeliest first and often needs few.
 
 
@@ -107,7 +105,7 @@ class Written(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Pretrained:
+class Pretrained(Towers):
     """A model with its parameters and tokenizer."""
 
     model: Flamingo
@@ -165,52 +163,9 @@ class Pretrained:
 
     def encode(self, frames: UInt8[np.ndarray, 'b t height width 3']) -> Float[np.ndarray, 'b t s d_v']:
         """The features of several pictures, or of videos of one length."""
-        (rows,), cut = self._in_rows(frames)
-        with self._on_mesh():
+        (rows,), cut = meshes.in_rows(self.mesh, frames)
+        with rules.activations(self.mesh):
             return np.asarray(_features(self.model, self.params, rows[:, None]))[:cut, 0]
-
-    def picture_vectors(self, pictures: Sequence[Any]) -> Float[np.ndarray, 'n width']:
-        """The vectors of pictures in the space that they share with texts, of length 1.
-
-        A picture is as in a prompt: a path, a PIL image, an array, bytes, or features.
-
-        Raises:
-          ValueError: the model is not two towers, trained contrastively.
-        """
-        self._require_towers()
-        rows = []
-        for begin in range(0, len(pictures), _PICTURES):
-            some = [as_frames(picture, self.pictures) for picture in pictures[begin : begin + _PICTURES]]
-            if some[0].dtype == np.uint8:  # Pixels; the last batch is filled up, so that one program serves all.
-                filled = np.stack([*some, *some[:1] * (_PICTURES - len(some))])
-                features = self.encode(filled)[: len(some)]
-            else:
-                features = np.stack(some).astype(np.float32)
-            rows.append(np.asarray(_paired(self.model, self.params, jnp.asarray(features)[:, None], None, None)[0]))
-        return np.concatenate(rows)
-
-    def text_vectors(self, texts: Sequence[str]) -> Float[np.ndarray, 'n width']:
-        """The vectors of texts in the space that they share with pictures, of length 1. Long texts are cut.
-
-        Raises:
-          ValueError: the model is not two towers, trained contrastively.
-        """
-        self._require_towers()
-        rows = []
-        length = self.config.lm.context
-        for begin in range(0, len(texts), _TEXTS):
-            some = [encode_paired(text, self.tokenizer, length) for text in texts[begin : begin + _TEXTS]]
-            some += some[:1] * (_TEXTS - len(some))
-            tokens, used = (np.stack(part) for part in zip(*some, strict=True))
-            found = np.asarray(_paired(self.model, self.params, None, tokens, used)[1])
-            rows.append(found[: len(texts) - begin])
-        return np.concatenate(rows)
-
-    @functools.cached_property
-    def inverse_temperature(self) -> float:
-        """beta, by which the products of vectors are multiplied before a softmax."""
-        self._require_towers()
-        return float(_paired(self.model, self.params, None, None, None)[2])
 
     def _refuse_towers(self) -> None:
         if self.config.contrastive is not None:
@@ -218,27 +173,6 @@ class Pretrained:
                 'This model is two towers, which compare pictures with texts and write nothing. Use picture_vectors '
                 "and text_vectors, or answers=('compared',) in an evaluation."
             )
-
-    def _require_towers(self) -> None:
-        if self.config.contrastive is None:
-            raise ValueError(
-                'This model has no space that pictures share with texts. Give one that was trained contrastively '
-                '(experiments/contrastive_pictures.py).'
-            )
-
-    def _on_mesh(self) -> contextlib.AbstractContextManager[None]:
-        """Shards activations on the mesh, as in training."""
-        return contextlib.nullcontext() if self.mesh is None else rules.activations(self.mesh)
-
-    def _in_rows(self, *arrays: ArrayLike) -> tuple[list[ArrayLike], int]:
-        """Arrays with rows sharded over the mesh, and their number of rows before padding: the last row is repeated."""
-        b = len(arrays[0])
-        if self.mesh is None:
-            return list(arrays), b
-        where = meshes.batch_sharding(self.mesh)
-        rest = -b % (self.mesh.shape['data'] * self.mesh.shape['fsdp'])
-        filled = [np.concatenate([array, np.repeat(array[-1:], rest, axis=0)]) for array in arrays]
-        return [jax.device_put(array, where) for array in filled], b
 
     def logits(
         self,
@@ -265,8 +199,8 @@ class Pretrained:
             raise ValueError(
                 f'{tokens.shape[1]} tokens exceed the context of {self.config.lm.context}. Shorten the text.'
             )
-        (tokens, *images), cut = self._in_rows(tokens, *([] if images is None else [images]))
-        with self._on_mesh():
+        (tokens, *images), cut = meshes.in_rows(self.mesh, tokens, *([] if images is None else [images]))
+        with rules.activations(self.mesh):
             return _logits(self.model, self.params, jnp.asarray(images[0]) if images else None, tokens)[:cut]
 
     def generate(
@@ -298,16 +232,16 @@ class Pretrained:
         Raises:
           ValueError: the prompt or a number is not valid, or the prompt with the new tokens exceeds the context.
         """
-        how = self._how(num_beams, temperature, top_k, top_p, length_penalty)
+        how = search.way(num_beams, temperature, top_k, top_p, length_penalty)
         prompts, several = as_batch(prompt)
         number = len(prompts)
         read, stops, banned = self._begin(prompts, max_new_tokens)
-        with self._on_mesh():
+        with rules.activations(self.mesh):
             if isinstance(how, search.Beams):
                 tokens = search.beam_search(*read, stops, max_new_tokens, *how, banned)
             else:
                 tokens = search.sample(*read, stops, jax.random.key(seed), max_new_tokens, how, banned)
-        answers = [self._text(row, stop) for row in np.asarray(tokens)[:number]]
+        answers = [self._written(row, stop).text for row in np.asarray(tokens)[:number]]
         return answers if several else answers[0]
 
     def write(
@@ -327,41 +261,68 @@ class Pretrained:
         Beams may replace what they wrote before. Close the generator to stop. Arguments and errors as for `generate`,
         for one prompt.
         """
-        how = self._how(num_beams, temperature, top_k, top_p, length_penalty)
+        how = search.way(num_beams, temperature, top_k, top_p, length_penalty)
         read, stops, banned = self._begin([prompt], max_new_tokens)
         steps = search.write(*read, stops, jax.random.key(seed), max_new_tokens, how, banned)
         while True:
-            with self._on_mesh():  # Only while it computes: between two tokens the caller may use another mesh.
+            # Only while it computes: between two tokens the caller may use another mesh.
+            with rules.activations(self.mesh):
                 tokens = next(steps, None)
             if tokens is None:
                 return
-            row = tokens[0]
-            yield Written(self._text(row, stop), row[row >= 0].tolist())
-
-    def _how(self, num_beams, temperature, top_k, top_p, length_penalty) -> search.Sampling | search.Beams:
-        if num_beams < 1 or temperature < 0 or top_k < 0 or not 0 < top_p <= 1:
-            raise ValueError(
-                f'num_beams is {num_beams}, temperature {temperature}, top_k {top_k} and top_p {top_p}. They must be '
-                '1 or more, 0 or more, 0 or more, and above 0 and at most 1.'
-            )
-        if num_beams > 1 and temperature:
-            raise ValueError('Beam search and sampling exclude each other. Give num_beams or temperature, not both.')
-        if num_beams > 1:
-            return search.Beams(num_beams, length_penalty)
-        return search.Sampling(temperature, top_k, top_p)
+            yield self._written(tokens[0], stop)
 
     def _begin(self, prompts: Sequence[Prompt], room: int):
         """What every decoding method needs: (model, params, media, text, logits), tokens that end, tokens banned."""
-        if room < 1:
-            raise ValueError(f'max_new_tokens is {room}. It must be 1 or more.')
-        read = self.read(self._fill(prompts), room)
-        stops = (*self.tokenizer.ends, *([] if self.tokenizer.eoc is None else [self.tokenizer.eoc]))
+        read = self.read(meshes.fill(self.mesh, prompts), room)
+        return (*self.by_token, *read), jnp.array(self.ends), self.banned
+
+    @functools.cached_property
+    def ends(self) -> tuple[int, ...]:
+        """The tokens that end an answer."""
+        return (*self.tokenizer.ends, *([] if self.tokenizer.eoc is None else [self.tokenizer.eoc]))
+
+    @functools.cached_property
+    def banned(self) -> tuple[int, ...]:
+        """The tokens that are never written."""
         c = self.config
         # A generated <image> tag would have no picture.
-        banned = tuple(c.lm.vocab_size + i for i in range(len(c.extra_tokens)) if c.lm.vocab_size + i not in stops)
+        extra = tuple(c.lm.vocab_size + i for i in range(len(c.extra_tokens)))
         # In some vocabularies one token is <BOS>, <EOS> and padding.
-        banned += tuple({self.tokenizer.pad, self.tokenizer.bos} - set(stops))
-        return (*self.by_token, *read), jnp.array(stops), banned
+        return tuple(sorted({*extra, self.tokenizer.pad, self.tokenizer.bos} - set(self.ends)))
+
+    @functools.cached_property
+    def reader(self) -> Reader:
+        """What reads its prompts."""
+        return Reader(self.model, self.params, self.tokenizer, self.pictures, self.mesh)
+
+    def remember(self, beginning: Prompt) -> None:
+        """Reads what many prompts begin with, such as examples. It is then not read again with each of them.
+
+        Nothing else changes: a prompt is still given whole. The last few beginnings are kept. Prompts of one batch that
+        begin alike need no call of this.
+        """
+        self.reader.beginnings.add(encode(beginning, self.tokenizer))
+
+    def read(self, prompts: Sequence[Prompt], room: int) -> tuple[Media | None, decode.Text, Float[Array, 'b v']]:
+        """Reads prompts: their media, their text, and the logits after each.
+
+        ValueError if a prompt and `room` more tokens exceed the context.
+        """
+        return self.reader.read([self.encoded(prompt, room) for prompt in prompts])
+
+    def encoded(self, prompt: Prompt, room: int) -> Encoded:
+        """A prompt as tokens and pictures. ValueError as for `read`."""
+        self._refuse_towers()
+        if room < 1:
+            raise ValueError(f'max_new_tokens is {room}. It must be 1 or more.')
+        found, context = encode(prompt, self.tokenizer), self.config.lm.context
+        if (free := context - len(found.tokens)) < room:
+            raise ValueError(
+                f'A prompt of {len(found.tokens)} tokens and {room} new ones exceeds the context of {context} tokens. '
+                f'Use {f"at most {free} new tokens, or " if free > 0 else ""}fewer examples.'
+            )
+        return found
 
     def score(
         self, prompt: Prompt | Sequence[Prompt], candidates: Sequence[str] | Sequence[Sequence[str]]
@@ -383,7 +344,7 @@ class Pretrained:
                 'other lengths, use `choose`.'
             )
         number = len(prompts)
-        prompts, rows = self._fill(prompts), self._fill(rows)
+        prompts, rows = meshes.fill(self.mesh, prompts), meshes.fill(self.mesh, rows)
         encoded = [self._encode_candidates(prompt, row) for prompt, row in zip(prompts, rows, strict=True)]
         longest = _room(max(len(ids) for row in encoded for ids in row))
         read = self.read(prompts, longest)
@@ -406,7 +367,7 @@ class Pretrained:
           candidates: a list for each prompt, of any length.
         """
         number = len(prompts)
-        prompts, candidates = self._fill(prompts), self._fill(candidates)
+        prompts, candidates = meshes.fill(self.mesh, prompts), meshes.fill(self.mesh, candidates)
         encoded = [self._encode_candidates(prompt, row) for prompt, row in zip(prompts, candidates, strict=True)]
         rooms = [np.array([_room(len(ids)) for ids in row]) for row in encoded]
         every = np.unique(np.concatenate(rooms)).tolist()
@@ -449,8 +410,8 @@ class Pretrained:
         for i, row in enumerate(candidates):
             for j, ids in enumerate(row):
                 tokens[i, j, : len(ids)], valid[i, j, : len(ids)] = ids, True
-        (tokens, valid), _ = self._in_rows(tokens, valid)
-        with self._on_mesh():
+        (tokens, valid), _ = meshes.in_rows(self.mesh, tokens, valid)
+        with rules.activations(self.mesh):
             return np.asarray(search.score(self.model, self.params, *read, tokens, valid))
 
     def room(self, prompt: Prompt, candidates: Iterable[str]) -> int:
@@ -462,104 +423,21 @@ class Pretrained:
         """The number of tokens of each candidate after a prompt, over which `score` sums."""
         return np.array([len(ids) for ids in self._encode_candidates(prompt, candidates)])
 
-    def _fill(self, rows: Sequence[Any]) -> list[Any]:
-        """Rows of a batch, the last repeated until the mesh divides them."""
-        times = 1 if self.mesh is None else self.mesh.shape['data'] * self.mesh.shape['fsdp']
-        return [*rows, *[rows[-1]] * (-len(rows) % times)]
+    def _written(self, tokens: Int[np.ndarray, 'l'], stop: Sequence[str]) -> Written:
+        tokens = tokens[tokens >= 0].tolist()
+        return Written(up_to(self.tokenizer.decode(tokens), stop).strip(), tokens)
 
-    def remember(self, beginning: Prompt) -> None:
-        """Reads what many prompts begin with, such as examples. It is then not read again with each of them.
 
-        Nothing else changes: a prompt is still given whole. The last few beginnings are kept. Prompts of one batch that
-        begin alike need no call of this.
-        """
-        self._beginnings.add(encode(beginning, self.tokenizer))
-
-    def read(self, prompts: Sequence[Prompt], room: int) -> tuple[Media | None, decode.Text, Float[Array, 'b v']]:
-        """Reads prompts: their media, their text, and the logits after each.
-
-        ValueError if a prompt and `room` more tokens exceed the context.
-        """
-        self._refuse_towers()
-        encoded = [encode(prompt, self.tokenizer) for prompt in prompts]
-        longest = max(len(prompt.tokens) for prompt in encoded)
-        if longest + room > self.config.lm.context:
-            raise ValueError(
-                f'A prompt of {longest} tokens and {room} new ones exceeds the context of {self.config.lm.context} '
-                'tokens. Use fewer examples or fewer new tokens.'
-            )
-        return self._read_after(self._beginnings.of(encoded), encoded)
-
-    def _read_after(self, before: Beginning | None, prompts: Sequence[Encoded]):
-        """Reads what follows a beginning of all these prompts; None: all of them."""
-        known, n = (0, 0) if before is None else (len(before.prompt.tokens), len(before.prompt.pictures))
-        rows = [row[n:] for row in self._pictures.of(prompts)]
-        more = max(map(len, rows))
-        media = self._media(rows, decode.power_of_two(more) if more else 0)
-        # Few lengths, to compile rarely.
-        length = _round_up(max(len(prompt.tokens) for prompt in prompts) - known, 8 if known else 32)
-        tokens, valid = self._padded([prompt.tokens[known:] for prompt in prompts], length)
-        if before is not None and before.media is not None:
-            media = before.media if media is None else Media(None, (*before.media.keys_values, *media.keys_values))
-        with self._on_mesh():
-            text = None if before is None else before.text
-            logits, text = _prefill(self.model, self.params, media, tokens, valid, 0, text)
-        return media, text, logits
-
-    def _read_beginning(self, prompt: Encoded) -> Beginning:
-        """On a mesh, the rows of each device have their own beginning."""
-        prompts = self._fill([prompt])
-        media = self._media(self._pictures.of(prompts), len(prompt.pictures))  # No padding: more pictures follow.
-        tokens, valid = self._padded([prompt.tokens for prompt in prompts], _round_up(len(prompt.tokens), 32))
-        with self._on_mesh():
-            _, text = _prefill(self.model, self.params, media, tokens, valid, 0, None)
-        return Beginning(prompt, media, text)
-
-    def _media(self, rows: Sequence[Sequence[Float[np.ndarray, 'r e']]], n: int) -> Media | None:
-        """Keys and values of rows of n pictures; None for no pictures."""
-        if not n:
-            return None
-        (tokens,), _ = self._in_rows(decode.in_rows(self.model, rows, n))
-        with self._on_mesh():
-            return decode.keys_values(self.model, self.params, Media(tokens, None))
-
-    def _padded(self, rows: Sequence[list[int]], length: int) -> list[ArrayLike]:
-        """Tokens of that length, padded on the left, and which of them are not padding."""
-        tokens = np.full((len(rows), length), self.tokenizer.pad, np.int32)
-        valid = np.zeros(tokens.shape, bool)
-        for row, ids in enumerate(rows):
-            tokens[row, length - len(ids) :], valid[row, length - len(ids) :] = ids, True
-        return self._in_rows(tokens, valid)[0]
-
-    @functools.cached_property
-    def _pictures(self) -> Pictures:
-        def resample(pictures: list[Any]) -> list[Float[np.ndarray, 'r e']]:
-            frames = [as_frames(picture, self.pictures) for picture in pictures]
-            with self._on_mesh():
-                return decode.resample(self.model, self.params, frames)
-
-        return Pictures(resample)
-
-    @functools.cached_property
-    def _beginnings(self) -> Beginnings:
-        return Beginnings(self._read_beginning, self.tokenizer)
-
-    def _text(self, tokens: Int[np.ndarray, 'l'], stop: Sequence[str]) -> str:
-        text = self.tokenizer.decode(tokens[tokens >= 0].tolist())
-        for mark in stop:
-            text = text.split(mark)[0]
-        return text.strip()
+def up_to(text: str, marks: Sequence[str]) -> str:
+    """A text before the first of these marks."""
+    for mark in marks:
+        text = text.split(mark)[0]
+    return text
 
 
 def _room(longest: int) -> int:
-    return _round_up(longest, 4)  # Few lengths, to compile rarely.
-
-
-def _round_up(n: int, multiple: int) -> int:
-    return -(-n // multiple) * multiple
+    return -(-longest // 4) * 4  # Few lengths, to compile rarely.
 
 
 _features = jax.jit(Flamingo.features, static_argnums=0)
 _logits = jax.jit(Flamingo.logits, static_argnums=0)
-_paired = jax.jit(Flamingo.paired, static_argnums=0)
-_prefill = jax.jit(decode.prefill, static_argnums=(0, 5))

@@ -64,10 +64,14 @@ class Beginnings:
         self._kept = [found, *(one for one in self._kept if one is not found)][:BEGINNINGS]
         return found
 
+    def kept(self, prompts: Sequence[Encoded]) -> Beginning | None:
+        """The longest beginning of all these prompts that is kept."""
+        kept = [one for one in self._kept if all(prompt.begins_with(one.prompt) for prompt in prompts)]
+        return max(kept, key=lambda one: len(one.prompt.tokens), default=None)
+
     def of(self, prompts: Sequence[Encoded]) -> Beginning | None:
         """The longest beginning of all these prompts that is kept, or that is worth reading for them alone."""
-        kept = [one for one in self._kept if all(prompt.begins_with(one.prompt) for prompt in prompts)]
-        longest = max(kept, key=lambda one: len(one.prompt.tokens), default=None)
+        longest = self.kept(prompts)
         known = 0 if longest is None else len(longest.prompt.tokens)
         several = any(not prompt.same(prompts[0]) for prompt in prompts[1:])
         common = common_beginning(prompts, self._tokenizer) if several else 0

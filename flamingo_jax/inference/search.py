@@ -19,28 +19,11 @@ NEVER = np.float32(-1e30)  # Log-probability of a token that must not be chosen;
 
 
 class Sampling(NamedTuple):
-    """How `sample` draws; temperature 0 is greedy."""
+    """How `sample` draws; temperature 0 is greedy. Numbers for all rows, or arrays of one for each."""
 
-    temperature: float = 0.0
-    top_k: int = 0  # Only the k likeliest tokens; 0 is all.
-    top_p: float = 1.0  # Only the likeliest tokens that together reach this probability (Holtzman et al. 2020).
-
-
-def next_token(logits: Float[Array, 'b v'], key: Key[Array, ''], how: Sampling) -> Int[Array, 'b']:
-    """One token per row."""
-    if how.temperature == 0:
-        return logits.argmax(axis=-1).astype(jnp.int32)
-    logits = logits / how.temperature
-    if how.top_k:
-        kth = jax.lax.top_k(logits, min(how.top_k, logits.shape[-1]))[0][:, -1:]
-        logits = jnp.where(logits >= kth, logits, NEVER)
-    if how.top_p < 1:
-        order = jnp.sort(logits, axis=-1)[:, ::-1]
-        p = jax.nn.softmax(order, axis=-1)
-        kept = jnp.cumsum(p, axis=-1) - p < how.top_p  # The token that crosses the bound is kept.
-        least = jnp.where(kept, order, jnp.inf).min(axis=-1, keepdims=True)
-        logits = jnp.where(logits >= least, logits, NEVER)
-    return jax.random.categorical(key, logits).astype(jnp.int32)
+    temperature: Any = 0.0
+    top_k: Any = 0  # Only the k likeliest tokens; 0 is all.
+    top_p: Any = 1.0  # Only the likeliest tokens that together reach this probability (Holtzman et al. 2020).
 
 
 class Beams(NamedTuple):
@@ -48,6 +31,51 @@ class Beams(NamedTuple):
 
     beams: int = 3  # As in the paper.
     length_penalty: float = 0.0
+
+
+def way(num_beams: int, temperature: float, top_k: int, top_p: float, length_penalty: float) -> Sampling | Beams:
+    """How to decode, from what `Pretrained.generate` takes. ValueError for numbers that mean nothing."""
+    if num_beams < 1 or temperature < 0 or top_k < 0 or not 0 < top_p <= 1:
+        raise ValueError(
+            f'num_beams is {num_beams}, temperature {temperature}, top_k {top_k} and top_p {top_p}. They must be '
+            '1 or more, 0 or more, 0 or more, and above 0 and at most 1.'
+        )
+    if num_beams > 1 and temperature:
+        raise ValueError('Beam search and sampling exclude each other. Give num_beams or temperature, not both.')
+    return Beams(num_beams, length_penalty) if num_beams > 1 else Sampling(temperature, top_k, top_p)
+
+
+def next_token(logits: Float[Array, 'b v'], keys: Key[Array, 'b'], how: Sampling) -> Int[Array, 'b']:
+    """One token per row, by its own key and numbers. What no row asks for is not computed."""
+    rows = logits.shape[:1]
+    temperature, top_k, top_p = (jnp.broadcast_to(jnp.asarray(x), rows)[:, None] for x in how)
+
+    def cut(logits):
+        order = jnp.sort(logits, axis=-1)[:, ::-1]
+        kth = jnp.take_along_axis(order, jnp.clip(top_k, 1, order.shape[1]) - 1, axis=1)
+        order = jnp.where((top_k == 0) | (order >= kth), order, NEVER)
+        p = jax.nn.softmax(order, axis=-1)
+        kept = (jnp.cumsum(p, axis=-1) - p < top_p) | (top_p == 1)  # The token that crosses the bound is kept.
+        least = jnp.where(kept, order, jnp.inf).min(axis=-1, keepdims=True)
+        return jnp.where(logits >= least, logits, NEVER)
+
+    def draw(logits):
+        logits = logits / jnp.where(temperature > 0, temperature, 1)
+        logits = jax.lax.cond(((top_k > 0) | (top_p < 1)).any(), cut, lambda same: same, logits)
+        return jnp.where(temperature[:, 0] > 0, jax.vmap(jax.random.categorical)(keys, logits), best)
+
+    best = logits.argmax(axis=-1)
+    return jax.lax.cond((temperature > 0).any(), draw, lambda _: best, logits).astype(jnp.int32)
+
+
+def ban(logits: Float[Array, 'b v'], banned: tuple[int, ...]) -> Float[Array, 'b v']:
+    """Logits by which these tokens are never chosen."""
+    return logits.at[:, jnp.array(banned, jnp.int32)].set(NEVER)
+
+
+def keys_of(key: Key[Array, ''], step: Int[Array, ''] | int, b: int) -> Key[Array, 'b']:
+    """A key for each row and step."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, step), jnp.arange(b))
 
 
 class Loop(NamedTuple):
@@ -178,10 +206,9 @@ def _loop(model, params, shared, stops, key, steps, how: Sampling | Beams, banne
 
 def _sampling(read, stops, key, steps: int, how: Sampling, banned) -> Loop:
     """The loop of `sample`. read: (text, one more token of each row) -> logits after it, text."""
-    banned = jnp.array(banned, jnp.int32)
 
     def look(step, logits, done, out):
-        token = next_token(logits.at[:, banned].set(NEVER), jax.random.fold_in(key, step), how)
+        token = next_token(ban(logits, banned), keys_of(key, step, len(logits)), how)
         done |= (token[:, None] == stops).any(axis=1)
         return token, done, out.at[:, step].set(jnp.where(done, -1, token))
 

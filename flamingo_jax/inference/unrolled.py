@@ -27,7 +27,7 @@ def run_one_by_one(
     gates: Any,
     first: int,
     every: int,
-    index: Int[Array, ''] | int,
+    index: Int[Array, '*b'] | int,
     remat: str,
     every_block: bool,
 ) -> tuple[Float[Array, 'b l d'], Any]:

@@ -295,7 +295,7 @@ class Flamingo:
         media: Media | None,
         phi: Int[Array, 'b l'],
         cache: KeysValues | None = None,
-        index: Int[Array, ''] | int = 0,
+        index: Int[Array, '*b'] | int = 0,
         key_positions: Int[Array, 'b p'] | None = None,
         document: Int[Array, 'b l'] | None = None,
         every_block: bool = False,
@@ -307,7 +307,8 @@ class Flamingo:
           y, positions: embedded text and its positions.
           mask: self-attention mask; p = l without a cache.
           media, phi: the media, and which of them each token may see; None is no picture.
-          cache, index: self-attention keys and values of every block ([depth b g p k]), and where y begins in them.
+          cache, index: self-attention keys and values of every block ([depth b g p k]), and where y begins in them: in
+            all rows, or in each.
           key_positions: positions of the cache's places.
           document: which document of its row each token belongs to, if rows hold several.
           every_block: return y after every block, [depth b l d].

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
@@ -20,6 +19,7 @@ from flamingo_jax.model.attention import Mask, attend_to_parts, dense
 from flamingo_jax.model.config import LanguageModelConfig
 from flamingo_jax.model.layers import FeedForward, Linear, Norm, constrain, stored
 from flamingo_jax.model.quantised import Quantised
+from flamingo_jax.model.stack import put
 
 
 class KeysValues(NamedTuple):
@@ -192,7 +192,7 @@ class Block(nn.Module):
         positions: Int[Array, 'b l'],
         mask: Mask,
         cache: KeysValues | None = None,
-        index: Int[Array, ''] | int = 0,
+        index: Int[Array, '*b'] | int = 0,
         key_positions: Int[Array, 'b m'] | None = None,
         window: Int[Array, ''] | int = 0,
         shared: Sequence[KeysValues] = (),
@@ -202,7 +202,7 @@ class Block(nn.Module):
         Args:
           y, positions: text and its positions.
           mask: which of the m keys each token may attend to; m = l without a cache.
-          cache: keys and values of m places; those of y go to the places `index` to `index` + l.
+          cache: keys and values of m places; those of y go to the l places from `index` on, of all rows or of each.
           key_positions: positions of the m places of a cache. Relative positions, ALiBi and windows need them, and are
             causal.
           window: how many tokens a token sees, itself included; 0 is all.
@@ -267,9 +267,7 @@ class Block(nn.Module):
         k, v = (x.swapaxes(1, 2) for x in (k, v))
         if cache is not None:
             new = (x.astype(cache.k.dtype) for x in (k, v))
-            cache = KeysValues(
-                *(jax.lax.dynamic_update_slice(*pair, (0, 0, index, 0)) for pair in zip(cache, new, strict=True))
-            )
+            cache = KeysValues(*(put(*pair, index, axis=-2) for pair in zip(cache, new, strict=True)))
             k, v = cache
         q = constrain(q, 'batch', None, 'heads', None)
         k, v = (constrain(x, 'batch', 'kv_heads', None, None) for x in (k, v))

@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 # What each block keeps for the backward pass in addition to its input; '' keeps everything.
 REMAT = {
@@ -39,7 +39,7 @@ def scan(
     gates: Any,
     first: int,
     every: int,
-    index: Int[Array, ''] | int,
+    index: Int[Array, '*b'] | int,
     remat: str,
     every_block: bool,
 ) -> tuple[Float[Array, '*depth b l d'], Any]:
@@ -51,7 +51,7 @@ def scan(
       y, cache: the text, and each block's keys and values [depth b g p k], or None.
       blocks, gates: trees of stacks, [depth ...] and [groups ...]; without gates, no gated blocks run.
       first, every: where the groups begin, and how many blocks follow each gated one.
-      index: the place in the cache where y begins.
+      index: the place in the cache where y begins, of all rows or of each.
       remat: see `checkpoint`.
       every_block: return y after every block, [depth b l d], not only after the last.
 
@@ -102,5 +102,20 @@ def _at(stacked: Any, i: Int[Array, '']) -> Any:
 
 def _put(stack, block, i, index, length):
     """Writes a block's new places, at `index`, into the stack of all caches."""
-    new = jax.lax.dynamic_slice_in_dim(block, index, length, axis=-2)
-    return jax.lax.dynamic_update_slice(stack, new[None], (i, 0, 0, index, 0))
+
+    def write(stack, block, index, rows):  # The rows' axis is there if they have one place.
+        new = jax.lax.dynamic_slice_in_dim(block, index, length, axis=-2)
+        return jax.lax.dynamic_update_slice(stack, new[None], (i, *[0] * rows, 0, index, 0))
+
+    if jnp.ndim(index):
+        return jax.vmap(lambda *of_row: write(*of_row, 0), (1, 0, 0), 1)(stack, block, index)
+    return write(stack, block, index, 1)
+
+
+def put(old: Shaped[Array, 'b ...'], new: Shaped[Array, 'b ...'], index: Int[Array, '*b'] | int, axis: int) -> Array:
+    """Writes places of rows along a negative `axis`, from `index` on: the same in all rows, or one for each."""
+
+    def write(old, new, index):
+        return jax.lax.dynamic_update_slice_in_dim(old, new, index, axis)
+
+    return jax.vmap(write)(old, new, index) if jnp.ndim(index) else write(old, new, index)

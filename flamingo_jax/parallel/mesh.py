@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
 
 AXES = ('data', 'fsdp', 'tensor')
 
@@ -70,6 +71,22 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Shards the rows of a batch over the data and fsdp axes."""
     return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
+
+
+def fill(mesh: Mesh | None, rows: Sequence[Any]) -> list[Any]:
+    """Rows of a batch, the last repeated until the mesh divides them. None is one device."""
+    times = 1 if mesh is None else mesh.shape['data'] * mesh.shape['fsdp']
+    return [*rows, *[rows[-1]] * (-len(rows) % times)]
+
+
+def in_rows(mesh: Mesh | None, *arrays: Array | np.ndarray) -> tuple[list[Array | np.ndarray], int]:
+    """Arrays with rows sharded over the mesh, and their number of rows before `fill`. None leaves them as they are."""
+    b = len(arrays[0])
+    if mesh is None:
+        return list(arrays), b
+    rest = -b % (mesh.shape['data'] * mesh.shape['fsdp'])
+    filled = [np.concatenate([array, np.repeat(array[-1:], rest, axis=0)]) for array in arrays]
+    return [jax.device_put(array, batch_sharding(mesh)) for array in filled], b
 
 
 def check_batch(name: str, batch_size: int, micro_batches: int, mesh: Mesh) -> None:

@@ -93,7 +93,10 @@ def shards(axis: str, mesh: Mesh | AbstractMesh | None = None) -> int:
 
 
 @contextlib.contextmanager
-def activations(mesh: Mesh) -> Iterator[None]:
-    """Activations of what is traced inside are sharded on the mesh by the rules table."""
+def activations(mesh: Mesh | None) -> Iterator[None]:
+    """Activations of what is traced inside are sharded on the mesh by the rules table; None is one device."""
+    if mesh is None:
+        yield
+        return
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), nn.logical_axis_rules(RULES):
         yield

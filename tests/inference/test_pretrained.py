@@ -10,8 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from flamingo_jax.inference import decode, remembered, search
-from flamingo_jax.inference import pretrained as pretrained_module
+from flamingo_jax.inference import decode, reading, remembered, search
 from flamingo_jax.inference.pretrained import Pretrained, load
 from flamingo_jax.inputs.images import PictureError, to_frames
 from flamingo_jax.inputs.prompts import common_beginning, encode, encode_prompt, is_continued
@@ -19,7 +18,7 @@ from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.parallel import rules
-from flamingo_jax.parallel.mesh import make_mesh
+from flamingo_jax.parallel.mesh import fill, make_mesh
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
@@ -265,13 +264,14 @@ def test_sampled_tokens_have_their_probabilities(pretrained):
     from flamingo_jax.inference.search import Sampling, next_token
 
     logits = np.log(np.array([[0.5, 0.3, 0.15, 0.05]], np.float32)).repeat(4000, axis=0)
+    keys = jax.random.split(jax.random.key(0), 4000)
     for how, expected in (
         (Sampling(1.0), [0.5, 0.3, 0.15, 0.05]),
         (Sampling(1.0, top_k=2), [0.625, 0.375, 0, 0]),
         (Sampling(1.0, top_p=0.6), [0.625, 0.375, 0, 0]),
         (Sampling(0.5), np.array([0.25, 0.09, 0.0225, 0.0025]) / 0.365),
     ):
-        drawn = np.bincount(np.asarray(next_token(jnp.asarray(logits), jax.random.key(0), how)), minlength=4) / 4000
+        drawn = np.bincount(np.asarray(next_token(jnp.asarray(logits), keys, how)), minlength=4) / 4000
         np.testing.assert_allclose(drawn, expected, atol=0.03)
 
 
@@ -332,7 +332,7 @@ def test_answers_after_shared_examples_are_those_of_each_prompt_alone(pretrained
     monkeypatch.setattr(remembered, 'WORTHWHILE', 16)
     sharing = dataclasses.replace(pretrained)
     assert sharing.generate(prompts, 5) == expected
-    assert len(sharing._beginnings._kept) == 1
+    assert len(sharing.reader.beginnings._kept) == 1
 
 
 @pytest.mark.long
@@ -344,14 +344,14 @@ def test_examples_that_prompts_share_are_read_once(seeing, pictures, monkeypatch
     assert len(set(expected[0])) > 1
 
     monkeypatch.setattr(remembered, 'WORTHWHILE', 16)
-    read, seen, prefill = [], [], pretrained_module._prefill
+    read, seen, prefill = [], [], reading._prefill
 
     def counting(model, params, media, tokens, valid, *more):
         read.append(tokens.shape[0])
         return prefill(model, params, media, tokens, valid, *more)
 
     resample = decode._resample
-    monkeypatch.setattr(pretrained_module, '_prefill', counting)
+    monkeypatch.setattr(reading, '_prefill', counting)
     monkeypatch.setattr(decode, '_resample', lambda m, p, images: seen.append(len(images)) or resample(m, p, images))
     sharing = dataclasses.replace(seeing)
     *answers, scores = every_answer(sharing, prompts)
@@ -368,7 +368,7 @@ def test_examples_that_prompts_share_are_read_once(seeing, pictures, monkeypatch
     assert [alone.generate(prompt, 5, num_beams=3) for prompt in prompts] == expected[1]
     for prompt, answer in zip(prompts[:2], expected[0], strict=False):  # What is kept is not used up.
         assert [written.text for written in alone.write(prompt, 5)][-1] == answer
-    assert alone._beginnings.of([encode(prompts[0], alone.tokenizer)]).prompt.same(encode(shots, alone.tokenizer))
+    assert alone.reader.beginnings.of([encode(prompts[0], alone.tokenizer)]).prompt.same(encode(shots, alone.tokenizer))
 
 
 def test_what_prompts_begin_with_ends_where_they_differ(pretrained, pictures):
@@ -449,7 +449,7 @@ def test_a_mesh_answers_as_one_device(pretrained, pictures, shape, monkeypatch):
     np.testing.assert_allclose(logits, pretrained.logits(images, tokens), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(features, pretrained.features(frames), rtol=1e-4, atol=1e-4)
     # Each device has its rows, of the pictures and of the text.
-    media, text, rows = on_mesh.read(on_mesh._fill(prompts), 4)
+    media, text, rows = on_mesh.read(fill(mesh, prompts), 4)
     assert {shard.data.shape[0] for shard in rows.addressable_shards} == {1}
     for stack in jax.tree.leaves((media.keys_values, text.cache)):
         assert {shard.data.shape[1] for shard in stack.addressable_shards} == {1}
@@ -457,7 +457,7 @@ def test_a_mesh_answers_as_one_device(pretrained, pictures, shape, monkeypatch):
     monkeypatch.setattr(remembered, 'WORTHWHILE', 16)
     shared = [[*shots_of(pictures), *query] for query in queries_of(pictures)[:3]]
     assert every_answer(on_mesh, shared)[:3] == every_answer(pretrained, shared)[:3]
-    (kept,) = on_mesh._beginnings._kept
+    (kept,) = on_mesh.reader.beginnings._kept
     for stack in jax.tree.leaves((kept.media.keys_values, kept.text.cache)):
         assert {shard.data.shape[1] for shard in stack.addressable_shards} == {1}
 

@@ -1,0 +1,166 @@
+"""Queries a second and the time to the first token with 1, 8 and 32 people at once, against one loop for each answer.
+
+    python benchmarks/serving.py --out=FILE.json [--checkpoint=BUNDLE] [--lm=BUNDLE] [--users=1,8,32] [--new=16]
+
+Each person asks, waits for the whole answer, and asks again. Prompts have 0 to 12 examples of docs/pictures and a last
+picture, in a random order of lengths, the same on both sides:
+
+    apart     as the page did before there was an engine: one thread runs one step of one answer after another
+    engine    `inference/serving.py`, which runs one step for all answers
+    batches   as an evaluation: nobody waits, and `generate` answers 8 prompts at a time
+
+All use one model, and take turns in one process. `new`: the last picture of each query was never seen; `seen`: the
+trunk has nothing to do. Everything is compiled before it is timed. Answers end by <EOC>, or after `--new` tokens. A
+ratio is another side's seconds a query / the engine's: the median, the lowest and the highest of all turns. `processor`
+has the same of the processor's own time, for a machine that has other work (pin it to one core: taskset -c 0).
+"""
+
+import argparse
+import concurrent.futures
+import itertools
+import json
+import pathlib
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+ROOT = pathlib.Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import PIL.Image  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
+from flamingo_jax.inference.pretrained import Pretrained, load  # noqa: E402
+from flamingo_jax.inference.serving import Engine  # noqa: E402
+
+WORDS = 'dax kuv', 'zev gof', 'mip', 'a lon vap', 'tuk ser', 'bim'
+BATCH = 8
+PICTURES = sorted((ROOT / 'docs' / 'pictures').glob('*.png'))
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--out', type=pathlib.Path, required=True, help='JSON file of all figures')
+    parser.add_argument('--checkpoint', default=str(ROOT / 'experiments' / 'picture_dictionary'))
+    parser.add_argument('--lm', default='')
+    parser.add_argument('--users', type=lambda text: [int(part) for part in text.split(',')], default='1,8,32')
+    parser.add_argument('--pictures', type=lambda text: text.split(','), default='new,seen', help='the last ones')
+    parser.add_argument('--new', type=int, default=16, help='most tokens of an answer')
+    parser.add_argument('--queries', type=int, default=64, help='of all people together; at least one of each')
+    parser.add_argument('--repeats', type=int, default=3)
+    return parser.parse_args()
+
+
+def make_prompts(number: int, pictures: str, turn: int) -> list[list[Any]]:
+    """Prompts of 0 to 12 examples; `turn` makes the last picture of each another, if it is to be `new`."""
+    rng = np.random.default_rng(0)
+    shown = [np.asarray(PIL.Image.open(path).convert('RGB').resize((256, 256))) for path in PICTURES[:6]]
+    prompts = []
+    for i in range(number):
+        *examples, last = rng.integers(len(shown), size=1 + rng.integers(13))
+        examples = [[shown[j], f' {WORDS[j]}<EOC>'] for j in examples]
+        last = shown[last].copy()
+        if pictures == 'new':
+            last[0, 0] = turn, i // 256, i % 256
+        prompts.append([item for example in examples for item in example] + [last])
+    return prompts
+
+
+class Found(NamedTuple):
+    """One turn of one side."""
+
+    seconds: float  # A query.
+    processor: float  # Seconds of the processor's own time a query: other work on the machine changes it little.
+    first: float  # Median seconds to a first token.
+    answers: list[str]
+
+
+def measure(prompts: list[list[Any]], users: int, write: Callable[[list[Any]], Iterator[Any]]) -> Found:
+    """Prompts that so many people ask."""
+    firsts, answers, lock = [0.0] * len(prompts), [''] * len(prompts), threading.Lock()
+    left = iter(range(len(prompts)))
+
+    def person(_: int) -> None:
+        while True:
+            with lock:
+                i = next(left, None)
+            if i is None:
+                return
+            begin = time.perf_counter()
+            for written in write(prompts[i]):
+                firsts[i] = firsts[i] or time.perf_counter() - begin
+                answers[i] = written.text
+
+    begin, own = time.perf_counter(), time.process_time()
+    with concurrent.futures.ThreadPoolExecutor(users) as people:
+        list(people.map(person, range(users)))
+    seconds, own = time.perf_counter() - begin, time.process_time() - own
+    return Found(seconds / len(prompts), own / len(prompts), statistics.median(firsts), answers)
+
+
+def apart(flamingo: Pretrained, device: concurrent.futures.Executor, new: int, prompt: list[Any]) -> Iterator[Any]:
+    """An answer by a loop of its own, whose steps share one thread with those of the others."""
+    steps = flamingo.write(prompt, new)
+    while (written := device.submit(next, steps, None).result()) is not None:
+        yield written
+
+
+def together(flamingo: Pretrained, new: int, prompts: list[list[Any]]) -> Found:
+    """The same of prompts that are there from the start, answered in batches by `generate`."""
+    begin, own, answers = time.perf_counter(), time.process_time(), []
+    for i in range(0, len(prompts), BATCH):
+        answers += flamingo.generate(prompts[i : i + BATCH], new)
+    seconds, own = time.perf_counter() - begin, time.process_time() - own
+    return Found(seconds / len(prompts), own / len(prompts), seconds, answers)
+
+
+def main() -> None:
+    """Measures all sides, and prints and writes the figures."""
+    a = parse()
+    flamingo = load(a.checkpoint, lm=a.lm)
+    figures = dict(jax=jax.__version__, device=jax.devices()[0].device_kind, new=a.new, queries=a.queries, cases={})
+    turn = 0
+    with concurrent.futures.ThreadPoolExecutor(1) as device, Engine(flamingo) as engine:
+        sides = {
+            'apart': lambda prompts, users: measure(prompts, users, lambda one: apart(flamingo, device, a.new, one)),
+            'engine': lambda prompts, users: measure(prompts, users, lambda one: engine.ask(one, a.new)),
+            'batches': lambda prompts, users: together(flamingo, a.new, prompts),
+        }
+        for pictures, users in tqdm(list(itertools.product(a.pictures, a.users)), desc='cases'):
+            found = {side: [] for side in sides}
+            for repeat in range(a.repeats + 1):  # The first compiles.
+                for side, run in sides.items():
+                    turn += 1
+                    one = run(make_prompts(max(a.queries, users), pictures, turn), users)
+                    found[side] += [one] if repeat else []
+            case = dict(
+                seconds={side: statistics.median(x.seconds for x in runs) for side, runs in found.items()},
+                first_token={side: statistics.median(x.first for x in runs) for side, runs in found.items()},
+                ratios={side: ratios(found[side], found['engine'], 'seconds') for side in ('apart', 'batches')},
+                processor={side: ratios(found[side], found['engine'], 'processor') for side in ('apart', 'batches')},
+                same={side: same(found[side][0].answers, found['engine'][0].answers) for side in ('apart', 'batches')},
+            )
+            figures['cases'][f'{pictures}, {users} users'] = case
+            tqdm.write(f'{pictures}, {users} users {case}')
+            a.out.write_text(json.dumps(figures, indent=2) + '\n')
+
+
+def ratios(others: list[Found], ours: list[Found], of: str) -> tuple[float, float, float]:
+    """Theirs / ours, turn by turn: the median, the lowest and the highest."""
+    found = sorted(getattr(x, of) / getattr(y, of) for x, y in zip(others, ours, strict=True))
+    return statistics.median(found), found[0], found[-1]
+
+
+def same(one: list[str], other: list[str]) -> float:
+    """The share of equal answers."""
+    return sum(x == y for x, y in zip(one, other, strict=True)) / len(one)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,83 @@
+"""A model of two towers, trained contrastively: it compares pictures with texts, and writes nothing."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.prompts import as_frames
+from flamingo_jax.inputs.rows import encode_paired
+from flamingo_jax.inputs.tokenizer import Tokenizer
+from flamingo_jax.model.config import FlamingoConfig
+from flamingo_jax.model.flamingo import Flamingo, Params
+
+_PICTURES, _TEXTS = 32, 256  # That `picture_vectors` and `text_vectors` encode at a time.
+
+
+class Towers:
+    """What a `Pretrained` does if it is two towers."""
+
+    model: Flamingo
+    params: Params
+    tokenizer: Tokenizer
+    config: FlamingoConfig
+    pictures: PictureFormat
+    encode: Callable[..., np.ndarray]
+
+    def picture_vectors(self, pictures: Sequence[Any]) -> Float[np.ndarray, 'n width']:
+        """The vectors of pictures in the space that they share with texts, of length 1.
+
+        A picture is as in a prompt: a path, a PIL image, an array, bytes, or features.
+
+        Raises:
+          ValueError: the model is not two towers, trained contrastively.
+        """
+        self._require_towers()
+        rows = []
+        for begin in range(0, len(pictures), _PICTURES):
+            some = [as_frames(picture, self.pictures) for picture in pictures[begin : begin + _PICTURES]]
+            if some[0].dtype == np.uint8:  # Pixels; the last batch is filled up, so that one program serves all.
+                filled = np.stack([*some, *some[:1] * (_PICTURES - len(some))])
+                features = self.encode(filled)[: len(some)]
+            else:
+                features = np.stack(some).astype(np.float32)
+            rows.append(np.asarray(_paired(self.model, self.params, jnp.asarray(features)[:, None], None, None)[0]))
+        return np.concatenate(rows)
+
+    def text_vectors(self, texts: Sequence[str]) -> Float[np.ndarray, 'n width']:
+        """The vectors of texts in the space that they share with pictures, of length 1. Long texts are cut.
+
+        Raises:
+          ValueError: the model is not two towers, trained contrastively.
+        """
+        self._require_towers()
+        rows = []
+        length = self.config.lm.context
+        for begin in range(0, len(texts), _TEXTS):
+            some = [encode_paired(text, self.tokenizer, length) for text in texts[begin : begin + _TEXTS]]
+            some += some[:1] * (_TEXTS - len(some))
+            tokens, used = (np.stack(part) for part in zip(*some, strict=True))
+            found = np.asarray(_paired(self.model, self.params, None, tokens, used)[1])
+            rows.append(found[: len(texts) - begin])
+        return np.concatenate(rows)
+
+    @functools.cached_property
+    def inverse_temperature(self) -> float:
+        """beta, by which the products of vectors are multiplied before a softmax."""
+        self._require_towers()
+        return float(_paired(self.model, self.params, None, None, None)[2])
+
+    def _require_towers(self) -> None:
+        if self.config.contrastive is None:
+            raise ValueError(
+                'This model has no space that pictures share with texts. Give one that was trained contrastively '
+                '(experiments/contrastive_pictures.py).'
+            )
+
+
+_paired = jax.jit(Flamingo.paired, static_argnums=0)

@@ -1,0 +1,221 @@
+"""The engine: what it answers is what `generate` gives, whoever else is answered."""
+
+import concurrent.futures
+import dataclasses
+import logging
+import threading
+
+import jax
+import numpy as np
+import pytest
+
+from flamingo_jax.inference import serving
+from flamingo_jax.inference.search import Sampling
+from flamingo_jax.inference.serving import Engine
+from flamingo_jax.inputs.images import PictureError
+from flamingo_jax.parallel import rules
+from flamingo_jax.parallel.mesh import make_mesh
+from tests.inference.test_pretrained import prompts_of, queries_of, shots_of
+
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+NEW = 6
+
+
+@pytest.fixture(scope='module')
+def pretrained(pretrained):
+    """The tiny model with larger weights, so that it does not repeat its last token."""
+    lm = pretrained.params['lm']
+    blocks = jax.tree.map(lambda x: 4 * x, lm['blocks'])
+    return dataclasses.replace(pretrained, params=pretrained.params | dict(lm=lm | dict(blocks=blocks)))
+
+
+@pytest.fixture(scope='module')
+def prompts(pictures):
+    return prompts_of(pictures)
+
+
+@pytest.fixture(scope='module')
+def expected(pretrained, prompts):
+    """Greedy answers by `generate`."""
+    found = pretrained.generate(prompts, NEW)
+    assert len(set(found)) == len(found)
+    return found
+
+
+@pytest.fixture
+def gate(monkeypatch):
+    """Steps run only while it is set."""
+    gate, step = threading.Event(), serving._step
+
+    def gated(*args):
+        assert gate.wait(60)
+        return step(*args)
+
+    monkeypatch.setattr(serving, '_step', gated)
+    yield gate
+    gate.set()
+
+
+def test_prompts_that_come_one_after_another_are_answered_as_by_generate(pretrained, prompts, expected):
+    with Engine(dataclasses.replace(pretrained), slots=3) as engine:
+        answers = []
+        for prompt in prompts:
+            answers.append(engine.ask(prompt, NEW))
+            next(answers[-1])  # The others are at other tokens by then, or over.
+        written = [list(answer) for answer in answers]
+    assert [one[-1].text for one in written] == expected
+    for one in written:
+        tokens = one[-1].tokens
+        assert [len(each.tokens) for each in one] == list(range(2, len(one) + 2))
+        assert all(each.tokens == tokens[: len(each.tokens)] for each in one)
+
+
+def test_many_threads_are_answered_together(pretrained, prompts, expected, gate):
+    with Engine(dataclasses.replace(pretrained), slots=4) as engine:
+        with concurrent.futures.ThreadPoolExecutor(12) as people:
+            found = [people.submit(lambda i=i: engine.ask(prompts[i % 4], NEW).text()) for i in range(12)]
+            gate.set()
+            assert [one.result(60) for one in found] == expected * 3
+
+
+def test_sampling_depends_on_the_seed_and_not_on_the_neighbours(pretrained, prompts):
+    hows = [dict(temperature=2.0, top_k=20, top_p=0.9, seed=seed) for seed in range(3)]
+    alone = [pretrained.generate(prompts[0], NEW, **how) for how in hows]
+    assert len(set(alone)) > 1
+    with Engine(dataclasses.replace(pretrained), slots=4) as engine:
+        answers = [engine.ask(prompts[0], NEW, **how) for how in hows for _ in range(2)]
+        assert [answer.text() for answer in answers] == [one for one in alone for _ in range(2)]
+
+
+def test_other_lengths_are_read_by_the_programs_that_are_there(pretrained, pictures, caplog):
+    with Engine(dataclasses.replace(pretrained), slots=2) as engine:
+        engine.ask([pictures[0], ' Output: dax<EOC>', pictures[1], ' Output:'], NEW).text()
+        jax.config.update('jax_log_compiles', True)
+        try:
+            with caplog.at_level(logging.WARNING):
+                for more in range(1, 8):
+                    two = [pictures[0], ' Output:' + ' lo' * more + '<EOC>', pictures[1], ' Output:']
+                    engine.ask(two, NEW - more % 3).text()
+                assert not caplog.records
+                engine.call(jax.jit(lambda x: x + 1), 1).result(60)
+                assert caplog.records  # A new program is seen.
+        finally:
+            jax.config.update('jax_log_compiles', False)
+
+
+def test_an_answer_that_is_cancelled_frees_its_row(pretrained, prompts, expected, gate):
+    with Engine(dataclasses.replace(pretrained), slots=1) as engine:
+        first, waiting, second = (engine.ask(prompts[i], NEW) for i in (0, 2, 1))
+        written = next(first)
+        waiting.cancel()
+        assert list(waiting) == [] and waiting.text() == ''
+        assert engine.writing == 1
+        first.cancel()
+        gate.set()
+        assert second.text() == expected[1]
+        assert len(list(first)) <= 1 and len(written.tokens) == 1
+
+
+def test_a_stop_ends_the_answer_and_frees_the_row(pretrained, prompts, expected):
+    mark = expected[0][2]
+    with Engine(dataclasses.replace(pretrained), slots=1) as engine:
+        written = list(engine.ask(prompts[0], NEW, stop=[mark]))
+        assert written[-1].text == expected[0].split(mark)[0].strip()
+        assert len(written[-1].tokens) < NEW
+
+
+def test_what_is_wrong_with_one_prompt_does_not_touch_the_others(pretrained, prompts, expected, monkeypatch):
+    with Engine(dataclasses.replace(pretrained), slots=2) as engine:
+        tokens = len(pretrained.encoded(prompts[0], 1).tokens)
+        with pytest.raises(ValueError, match=f'context of 128 tokens. Use at most {128 - tokens} new tokens'):
+            engine.ask(prompts[0], 128)
+        with pytest.raises(ValueError, match='new ones exceeds the context of 128 tokens. Use fewer examples'):
+            engine.ask(['word ' * 200])
+        with pytest.raises(ValueError, match='top_k -1'):
+            engine.ask(prompts[0], top_k=-1)
+        with pytest.raises(ValueError, match='one prompt at a time'):
+            engine.ask([['a'], ['b']])
+        broken, good = engine.ask([b'no picture', ' Output:']), engine.ask(prompts[0], NEW)
+        with pytest.raises(PictureError):
+            broken.text()
+        assert good.text() == expected[0] and list(broken) == []
+        # Also an error of a step, such as memory, ends no more than what it was for.
+        step = serving._step
+        monkeypatch.setattr(serving, '_step', lambda *args: (_ for _ in ()).throw(MemoryError('full')))
+        with pytest.raises(MemoryError, match='full'):
+            engine.ask(prompts[0], NEW).text()
+        monkeypatch.setattr(serving, '_step', step)
+        assert engine.ask(prompts[1], NEW).text() == expected[1]
+        assert engine.call(pretrained.generate, prompts, NEW).result(60) == expected
+        with pytest.raises(ZeroDivisionError):
+            engine.call(lambda: 1 / 0).result(60)
+
+
+def test_a_closed_engine_says_so(pretrained, prompts, gate):
+    with Engine(dataclasses.replace(pretrained), slots=1) as engine:
+        writing, waiting = engine.ask(prompts[0], NEW), engine.ask(prompts[1], NEW)
+        next(writing)
+        closing = threading.Thread(target=engine.close)
+        closing.start()
+        gate.set()
+        closing.join()
+        for answer in (writing, waiting):
+            with pytest.raises(RuntimeError, match='was closed'):
+                answer.text()
+        with pytest.raises(RuntimeError, match='is closed'):
+            engine.ask(prompts[0])
+    with pytest.raises(ValueError, match='slots is 0'):
+        Engine(pretrained, slots=0)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('seen', ['the last picture', 'all pictures', 'no picture after its tag'])
+def test_rows_grow_and_shrink_with_what_they_hold(pretrained, pictures, seen):
+    """Also after examples that are remembered, and where words see all pictures before them (IDEFICS)."""
+    c = pretrained.config
+    fields = dict(only_last_image=seen != 'all pictures', only_at_tag=seen == 'no picture after its tag')
+    config = dataclasses.replace(c, xattn=dataclasses.replace(c.xattn, **fields))
+    one = dataclasses.replace(pretrained, model=dataclasses.replace(pretrained.model, config=config))
+    shots = shots_of(pictures)
+    prompts = [*prompts_of(pictures), *([*shots, *query] for query in queries_of(pictures))]
+    expected = [one.generate(prompt, NEW) for prompt in prompts]
+    one.remember(shots)
+    with Engine(one, slots=5) as engine:
+        for _ in range(2):
+            answers = [engine.ask(prompt, NEW) for prompt in prompts]
+            assert [answer.text() for answer in answers] == expected
+            assert [engine.ask(prompt, NEW).text() for prompt in prompts] == expected
+
+
+@pytest.mark.long
+def test_a_tensor_parallel_mesh_answers_as_one_device(pretrained, prompts, expected):
+    def on(mesh):
+        boxed = jax.eval_shape(pretrained.model.init, jax.random.key(0))
+        where = {name: rules.shardings(boxed[name], mesh) for name in pretrained.params}
+        return dataclasses.replace(pretrained, params=jax.device_put(pretrained.params, where), mesh=mesh)
+
+    with Engine(on(make_mesh(1, 1, 2, devices=jax.devices()[:2])), slots=4) as engine:
+        answers = [engine.ask(prompt, NEW) for prompt in prompts]
+        assert [answer.text() for answer in answers] == expected
+    with pytest.raises(ValueError, match='cannot be sharded'):
+        Engine(on(make_mesh(2, 1, 1, devices=jax.devices()[:2])))
+
+
+def test_rows_without_an_answer_change_nothing(pretrained, prompts):
+    """The keys and values of a row are the same whatever the other rows are, bit for bit."""
+    encoded = [pretrained.encoded(prompt, NEW) for prompt in prompts[:2]]
+    model, params = pretrained.by_token
+    keys, how = jax.random.split(jax.random.key(0), 2), Sampling(np.zeros(2), np.zeros(2, int), np.ones(2))
+    size, banned = serving.Size(2, 64, pretrained.config.media_tokens), pretrained.banned
+
+    def after(live, order):
+        read = pretrained.reader.read([encoded[i] for i in order], few_programs=True)
+        rows = serving._first(model, *read, keys=keys, how=how, banned=banned, size=size)
+        for _ in range(3):
+            rows = serving._step(model, params, rows, np.array(live), banned)
+        return rows
+
+    alone, beside = after([True, False], [0, 0]), after([True, True], [0, 1])
+    for one, two in zip(jax.tree.leaves(alone.text.cache), jax.tree.leaves(beside.text.cache), strict=True):
+        np.testing.assert_array_equal(one[0], two[0])
+    assert not np.array_equal(alone.text.valid[1], beside.text.valid[1])
