@@ -12,11 +12,12 @@ A beam search has rows and programs of its own; it takes a step between two step
 
 Programs are few, whatever the prompts' lengths. Prompts are read in groups of a power of two, padded to a power of two.
 The number of rows, the places in their caches and the pictures that they see are powers of two as well; they grow when
-a prompt needs it, and shrink when a quarter would do.
+a prompt needs it, and shrink when one comes and a quarter would do.
 """
 
 import concurrent.futures
 import functools
+import operator
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -66,11 +67,11 @@ class Answer(Iterator[Written]):
         room: int,
         how: search.Sampling | search.Beams,
         stop: Sequence[str],
-        seed: int,
+        key: Key[Array, ''],
         beams: Iterator[Written] | None,
     ):
         """Not yet asked. beams: the search that writes it; None: it is one of the rows."""
-        self.prompt, self.room, self.how, self.stop, self.seed, self.beams = prompt, room, how, stop, seed, beams
+        self.prompt, self.room, self.how, self.stop, self.key, self.beams = prompt, room, how, stop, key, beams
         self.tokens: list[int] = []
         self.over = False
         self._written: queue.SimpleQueue[Written | Exception | None] = queue.SimpleQueue()
@@ -176,14 +177,16 @@ class Engine:
           ValueError: the prompt or a number is not valid, or both exceed the context: the message says how many new
             tokens fit. A picture that cannot be read is told by the answer.
         """
-        how = search.way(num_beams, temperature, top_k, top_p, length_penalty)
+        # What is wrong must be known here: later it would end the answers of others.
+        room, numbers = operator.index(max_new_tokens), (float(temperature), operator.index(top_k), float(top_p))
+        how = search.way(num_beams, *numbers, length_penalty)
         (prompt, *_), several = as_batch(prompt)
         if several:
             raise ValueError('Ask one prompt at a time: a list of strings and pictures.')
-        encoded, beams = self.flamingo.encoded(prompt, max_new_tokens), None
+        encoded, beams = self.flamingo.encoded(prompt, room), None
         if isinstance(how, search.Beams):
-            beams = self.flamingo.write(prompt, max_new_tokens, num_beams, stop=stop, length_penalty=length_penalty)
-        answer = Answer(encoded, max_new_tokens, how=how, stop=stop, seed=seed, beams=beams)
+            beams = self.flamingo.write(prompt, room, num_beams, stop=stop, length_penalty=length_penalty)
+        answer = Answer(encoded, room, how, stop=tuple(stop), key=jax.random.key(seed), beams=beams)
         self._add(self._waiting, answer)
         return answer
 
@@ -281,7 +284,7 @@ class Engine:
     def _join(self, group: list[Answer], media: Media | None, text: decode.Text, logits: Float[Array, 'b v']) -> None:
         f, size = self.flamingo, self._make_room(group, media)
         with rules.activations(f.mesh):
-            keys = jnp.stack([jax.random.key(answer.seed) for answer in group])
+            keys = jnp.stack([answer.key for answer in group])
             how = search.Sampling(*map(np.array, zip(*(answer.how for answer in group), strict=True)))
             # The same program for any number of rows.
             own = size._replace(rows=len(group))

@@ -135,6 +135,9 @@ def test_what_is_wrong_with_one_prompt_does_not_touch_the_others(pretrained, pro
             engine.ask(prompts[0], top_k=-1)
         with pytest.raises(ValueError, match='one prompt at a time'):
             engine.ask([['a'], ['b']])
+        for wrong in (dict(max_new_tokens=2.5), dict(top_k='3'), dict(seed='a')):
+            with pytest.raises(TypeError):
+                engine.ask(prompts[0], **wrong)
         broken, good = engine.ask([b'no picture', ' Output:']), engine.ask(prompts[0], NEW)
         with pytest.raises(PictureError):
             broken.text()
