@@ -10,7 +10,7 @@ picture, in a random order of lengths, the same on both sides:
     batches   as an evaluation: nobody waits, and `generate` answers 8 prompts at a time
 
 All use one model, and take turns in one process. `new`: the last picture of each query was never seen; `seen`: the
-trunk has nothing to do. Everything is compiled before it is timed. Answers end by <EOC>, or after `--new` tokens. A
+trunk has nothing to do. Turns are timed when one has compiled nothing. Answers end by <EOC>, or after `--new` tokens. A
 ratio is another side's seconds a query / the engine's: the median, the lowest and the highest of all turns. `processor`
 has the same of the processor's own time, for a machine that has other work (pin it to one core: taskset -c 0).
 """
@@ -40,6 +40,7 @@ from flamingo_jax.inference.serving import Engine  # noqa: E402
 
 WORDS = 'dax kuv', 'zev gof', 'mip', 'a lon vap', 'tuk ser', 'bim'
 BATCH = 8
+WARM, COMPILED = 5, 'backend_compile'  # At most so many turns before those that are timed, until one compiles nothing.
 PICTURES = sorted((ROOT / 'docs' / 'pictures').glob('*.png'))
 
 
@@ -125,7 +126,10 @@ def main() -> None:
     a = parse()
     flamingo = load(a.checkpoint, lm=a.lm)
     figures = dict(jax=jax.__version__, device=jax.devices()[0].device_kind, new=a.new, queries=a.queries, cases={})
-    turn = 0
+    turn, compiled = 0, []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, *_, **__: compiled.append(name) if COMPILED in name else None
+    )
     with concurrent.futures.ThreadPoolExecutor(1) as device, Engine(flamingo) as engine:
         sides = {
             'apart': lambda prompts, users: measure(prompts, users, lambda one: apart(flamingo, device, a.new, one)),
@@ -134,12 +138,18 @@ def main() -> None:
         }
         for pictures, users in tqdm(list(itertools.product(a.pictures, a.users)), desc='cases'):
             found = {side: [] for side in sides}
-            for repeat in range(a.repeats + 1):  # The first compiles.
+            for run in sides.values():
+                for _ in range(WARM):
+                    before = len(compiled)
+                    run(make_prompts(max(a.queries, users), pictures, turn := turn + 1), users)
+                    if len(compiled) == before:
+                        break
+            before = len(compiled)
+            for _ in range(a.repeats):
                 for side, run in sides.items():
-                    turn += 1
-                    one = run(make_prompts(max(a.queries, users), pictures, turn), users)
-                    found[side] += [one] if repeat else []
+                    found[side].append(run(make_prompts(max(a.queries, users), pictures, turn := turn + 1), users))
             case = dict(
+                compiled=len(compiled) - before,
                 seconds={side: statistics.median(x.seconds for x in runs) for side, runs in found.items()},
                 first_token={side: statistics.median(x.first for x in runs) for side, runs in found.items()},
                 ratios={side: ratios(found[side], found['engine'], 'seconds') for side in ('apart', 'batches')},

@@ -10,9 +10,9 @@ when its answer ends. An answer does not depend on its neighbours: it is what `P
 
 A beam search has rows and programs of its own; it takes a step between two steps of the others.
 
-Programs are few, whatever the prompts' lengths. Prompts are read in groups of a power of two, padded to a power of two.
-The number of rows, the places in their caches and the pictures that they see are powers of two as well; they grow when
-a prompt needs it, and shrink when one comes and a quarter would do.
+Programs are few, whatever the prompts' lengths. Prompts are read one or four at a time, padded to a power of two. The
+number of rows, the places in their caches and the pictures that they see are powers of two as well; they grow when a
+prompt needs it, and shrink when one comes and a quarter would do.
 """
 
 import concurrent.futures
@@ -36,7 +36,7 @@ from flamingo_jax.model.flamingo import Flamingo, Media, Params
 from flamingo_jax.parallel import rules
 
 PLACES = 64  # The least in a cache.
-GROUP = 8  # Most prompts that are read at a time.
+GROUP = 4  # Prompts that are read at a time, if so many of one shape wait; else one is.
 
 
 class Rows(NamedTuple):
@@ -244,7 +244,7 @@ class Engine:
             self._rows = None
 
     def _take(self) -> list[Answer]:
-        """The prompts that come next: the oldest that waits, and others of its shape; a power of two of them."""
+        """The prompts that come next: the oldest that waits, with others of its shape if there is a group of them."""
 
         def shape(answer: Answer) -> Any:
             if answer.beams is not None:
@@ -255,7 +255,7 @@ class Engine:
         with self._changed:
             waiting = [answer for answer in self._waiting if not answer.over]
             group = [answer for answer in waiting if shape(answer) == shape(waiting[0])][: self.slots - self.writing]
-            group = group[: min(GROUP, 1 << len(group).bit_length() >> 1)]
+            group = group[: GROUP if len(group) >= GROUP else 1]
             self._waiting[:] = [answer for answer in waiting if answer not in group]
         return group
 
