@@ -10,9 +10,9 @@ picture, in a random order of lengths, the same on both sides:
     batches   as an evaluation: nobody waits, and `generate` answers 8 prompts at a time
 
 All use one model, and take turns in one process. `new`: the last picture of each query was never seen; `seen`: the
-trunk has nothing to do. Turns are timed when one has compiled nothing. Answers end by <EOC>, or after `--new` tokens. A
-ratio is another side's seconds a query / the engine's: the median, the lowest and the highest of all turns. `processor`
-has the same of the processor's own time, for a machine that has other work (pin it to one core: taskset -c 0).
+trunk has nothing to do. A turn in which a program was compiled is repeated. Answers end by <EOC>, or after `--new`
+tokens. A ratio is another side's seconds a query / the engine's: the median, the lowest and the highest of all turns.
+`processor` has the same of the processor's own time, for a machine that has other work (pin it to one core: taskset).
 """
 
 import argparse
@@ -40,7 +40,7 @@ from flamingo_jax.inference.serving import Engine  # noqa: E402
 
 WORDS = 'dax kuv', 'zev gof', 'mip', 'a lon vap', 'tuk ser', 'bim'
 BATCH = 8
-WARM, COMPILED = 5, 'backend_compile'  # At most so many turns before those that are timed, until one compiles nothing.
+MOST, COMPILED = 9, 'backend_compile'  # A turn in which something was compiled is repeated, at most so many times.
 PICTURES = sorted((ROOT / 'docs' / 'pictures').glob('*.png'))
 
 
@@ -138,18 +138,15 @@ def main() -> None:
         }
         for pictures, users in tqdm(list(itertools.product(a.pictures, a.users)), desc='cases'):
             found = {side: [] for side in sides}
-            for run in sides.values():
-                for _ in range(WARM):
-                    before = len(compiled)
-                    run(make_prompts(max(a.queries, users), pictures, turn := turn + 1), users)
-                    if len(compiled) == before:
-                        break
-            before = len(compiled)
-            for _ in range(a.repeats):
+            for repeat in range(a.repeats + 1):  # The first is not counted: it may load what was compiled before.
                 for side, run in sides.items():
-                    found[side].append(run(make_prompts(max(a.queries, users), pictures, turn := turn + 1), users))
+                    for _ in range(MOST):
+                        before = len(compiled)
+                        one = run(make_prompts(max(a.queries, users), pictures, turn := turn + 1), users)
+                        if len(compiled) == before:
+                            break
+                    found[side] += [one] if repeat else []
             case = dict(
-                compiled=len(compiled) - before,
                 seconds={side: statistics.median(x.seconds for x in runs) for side, runs in found.items()},
                 first_token={side: statistics.median(x.first for x in runs) for side, runs in found.items()},
                 ratios={side: ratios(found[side], found['engine'], 'seconds') for side in ('apart', 'batches')},
