@@ -12,7 +12,7 @@ A beam search has rows and programs of its own; it takes a step between two step
 
 Programs are few, whatever the prompts' lengths. Prompts are read one or four at a time, padded to a power of two. The
 number of rows, the places in their caches and the pictures that they see are powers of two as well; they grow when a
-prompt needs it, and shrink when one comes and a quarter would do.
+prompt needs it, and shrink when nobody is answered, or much less would do.
 """
 
 import concurrent.futures
@@ -35,7 +35,8 @@ from flamingo_jax.inputs.tokenizer import EOC
 from flamingo_jax.model.flamingo import Flamingo, Media, Params
 from flamingo_jax.parallel import rules
 
-PLACES = 64  # The least in a cache.
+PLACES = 256  # The least in a cache: fewer would save little, and each size is another program.
+SHRINK = 8  # What is so many times as large as needed becomes smaller.
 GROUP = 4  # Prompts that are read at a time, if so many of one shape wait; else one is.
 
 
@@ -316,7 +317,7 @@ class Engine:
         if self._rows is None:
             return needed
         pairs = zip(self._size, needed, strict=True)
-        size = Size(*(need if have < need or have >= 4 * need else have for have, need in pairs))
+        size = Size(*(need if have < need or have >= SHRINK * need else have for have, need in pairs))
         if size != self._size:
             # The live rows come first.
             order = np.resize(np.array([*self._live], np.int32), size.rows)

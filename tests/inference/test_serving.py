@@ -173,8 +173,10 @@ def test_a_closed_engine_says_so(pretrained, prompts, gate):
 
 @pytest.mark.long
 @pytest.mark.parametrize('seen', ['the last picture', 'all pictures', 'no picture after its tag'])
-def test_rows_grow_and_shrink_with_what_they_hold(pretrained, pictures, seen):
+def test_rows_grow_and_shrink_with_what_they_hold(pretrained, pictures, seen, monkeypatch):
     """Also after examples that are remembered, and where words see all pictures before them (IDEFICS)."""
+    monkeypatch.setattr(serving, 'PLACES', 32)
+    monkeypatch.setattr(serving, 'SHRINK', 2)
     c = pretrained.config
     fields = dict(only_last_image=seen != 'all pictures', only_at_tag=seen == 'no picture after its tag')
     config = dataclasses.replace(c, xattn=dataclasses.replace(c.xattn, **fields))
