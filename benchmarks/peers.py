@@ -140,6 +140,8 @@ def idefics(folder: pathlib.Path) -> Pair:
     model = peers.idefics(
         folder / 'source', every=EVERY, depth=DEPTH, words=WORDS, sizes=SIZES, vision=vision, perceiver=perceiver
     )
+    for name, parameter in model.named_parameters():  # Its own choice of frozen parts leaves the head to be trained.
+        parameter.requires_grad_(any(part in name for part in ('perceiver', 'gated_cross_attn', 'additional')))
     convert.idefics(str(folder / 'source'), str(folder / 'bundle'))
     ours = pretrained.load(folder / 'bundle')
     (image,) = ours.tokenizer.image_tag
@@ -327,6 +329,9 @@ def training(pair: Pair, source: str, repeats: int) -> dict[str, Any]:
 
     x_ids, x = for_torch(pair, ids, pixels)
     parameters = [p for p in pair.theirs.parameters() if p.requires_grad]
+    sizes = sum(leaf.size for leaf in jax.tree.leaves(trained)), sum(p.numel() for p in parameters)
+    if sizes[0] != sizes[1]:
+        raise RuntimeError(f'ours trains {sizes[0]:,} parameters, and theirs {sizes[1]:,}')
     before = [p.detach().clone() for p in parameters]
     adamw = torch.optim.AdamW(parameters, lr=how.learning_rate, weight_decay=how.weight_decay, fused=True)
     if source == 'features':

@@ -1,27 +1,28 @@
-"""Contrastive pretraining, small: drawings and their English names, from EfficientNet-Lite0.
+"""Contrastive pretraining, small: drawings by 27 artists and their English names, from EfficientNet-Lite0.
 
     python -m flamingo_jax.train --config=experiments/contrastive_pictures.py --workdir=runs/contrastive \
-        --config.datasets.pictures.path=DATA/picture_dictionary/full/1.0.0
+        --config.datasets.pictures.path=DATA/picture_dictionary/artists/1.0.0
     python -m flamingo_jax.convert run --source=runs/contrastive --out=runs/contrastive_bundle
 
-Data and trunk are those of experiments/picture_words.py. Twitter's drawings are left out, to measure on.
+Data are those of experiments/smollm_pictures.py. Twitter's drawings are left out, to measure on.
 """
 
 from ml_collections import ConfigDict
 
+from experiments.smollm_pictures import ARTISTS
 from flamingo_jax.few_shot.names import Names
 from flamingo_jax.few_shot.source import FewShot, game
 from flamingo_jax.inputs.rows import Paired
 from flamingo_jax.model.config import TINY, ContrastiveConfig
 from flamingo_jax.training import config as training
 
-STYLES = ('noto', 'openmoji-color', 'fluent-flat')
+STYLES = tuple(style for style in ARTISTS if style != 'twemoji')
 
 
 def get_config() -> ConfigDict:
     """The trunk, and a text tower of two blocks from random weights."""
     c = training.base()
-    c.steps, c.checkpoint_every = 250, 50
+    c.steps, c.checkpoint_every = 400, 50
     c.vision, c.tokenizer = 'runs/trunk', 'experiments/lm_dictionary/tokenizer.model'
     c.model.lm = ConfigDict(vars(TINY['lm']) | dict(depth=2, context=16))
     c.model.contrastive = ConfigDict(vars(ContrastiveConfig(width=256)))
@@ -39,4 +40,5 @@ def get_config() -> ConfigDict:
     )
     c.optimizer.update(learning_rate=3e-4, warmup_steps=20, decay='linear', final_fraction=0.0, weight_decay=0.05)
     c.optimizer.clip = 10.0
+    c.optimizer.tree_factors.update(lm=4.0, contrastive=4.0)  # What is new learns faster than the trunk.
     return c

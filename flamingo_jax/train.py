@@ -65,6 +65,9 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
       ValueError, FileNotFoundError: bad input. Raised before anything is computed.
     """
     began = time.perf_counter()
+    for field in ('steps', 'checkpoint_every', 'validate_every'):
+        if config[field] < 1:
+            raise ValueError(f'config.{field} is {config[field]}. It must be 1 or more.')
     parts = assemble(config)
     model, sources = parts.model, parts.sources
     profile = Profile(config.profile, workdir)

@@ -188,6 +188,7 @@ def _set(config: ConfigDict, key: str, value):
         ),
         ('datasets.names.games.name.languages', ('xx',), ValueError, "no names in \\['xx'\\]"),
         ('mesh.tensor', 3, ValueError, 'does not fit 8 devices'),
+        ('validate_every', 0, ValueError, 'config.validate_every is 0. It must be 1 or more'),
         (
             'mesh',
             dict(data=1, fsdp=1, tensor=8),

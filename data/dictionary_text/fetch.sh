@@ -3,13 +3,10 @@
 # emoji categories); nothing is installed. What DIR already holds is left alone. Usage: fetch.sh DIR
 set -euo pipefail
 dir=${1:?usage: fetch.sh DIR}
-mkdir -p "$dir"/{deb,npm,x,n}
+"$(dirname "$0")/../deb.sh" "$dir" wordnet-base
+mkdir -p "$dir"/{npm,n}
 cd "$dir"
 
-if [ ! -d x/wordnet-base ]; then
-  (cd deb && apt-get download wordnet-base)
-  dpkg -x deb/wordnet-base_*.deb x/wordnet-base
-fi
 for package in cldr-annotations-full-48.2.0 emoji-datasource-16.0.0; do
   if [ ! -d "n/$package" ]; then
     (cd npm && npm pack "${package%-*}@${package##*-}" --silent > /dev/null)

@@ -1,10 +1,9 @@
-"""Icons of 189 sets, as pairs with sentences and as a picture set.
+"""Icons of 189 sets, as pairs with sentences (`Documents`): DATA/icons/pairs/1.0.0.
 
-    data/icons/fetch.sh RAW
+    data/picture_dictionary/fetch.sh --icons RAW
     python -m data.icons.build --raw=RAW --dictionary=DATA/picture_dictionary/full/1.0.0 --out=DATA
 
-DATA/icons/pairs/1.0.0 has documents (`Documents`), DATA/icons/full/1.0.0 pictures of things with at least three artists
-(`FewShot`).
+For games, the picture dictionary's config `artists` has the things that 31 of these sets drew.
 """
 
 from absl import flags
@@ -23,7 +22,8 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from data import building, drawings
+from data import drawings
+from data.picture_dictionary.icons import ROOT
 from flamingo_jax.building.readers import icons
 from flamingo_jax.building.readers.builder import summary
 
@@ -39,21 +39,14 @@ class Pairs(drawings.Drawings, skip_registration=True):
         super().__init__(**rest)
 
 
-class Pictures(drawings.Pictures, skip_registration=True):
-    """Icons: one thing by many artists. The style is the icon set."""
-
-    name = 'icons'
-
-
 def main() -> None:
-    """Builds both."""
+    """Builds them."""
     f = flags.FLAGS
     things = drawings.things_of(Path(f.raw), Path(f.dictionary))
     config = tfds.core.BuilderConfig(name='pairs', version='1.0.0')
-    source = f'{f.raw}/n/iconify-json-2.2.535/package/json/*.json'
+    source = f'{f.raw}/{ROOT}/*.json'
     documents = beam_flags.build(Pairs, config, source=source, things=things)
     print(summary(documents))
-    print(building.build(Pictures, 'full', str(documents), f.out, f.overwrite))
 
 
 if __name__ == '__main__':

@@ -16,6 +16,7 @@ while [[ ${1:-} == -* ]]; do
   shift
 done
 if [ $# -ne 1 ] || [[ $1 == -* ]]; then echo "usage: fetch.sh [--animations] [--icons] RAW_DIR" >&2; exit 2; fi
+[ $icons = no ] || "$(dirname "$0")/../deb.sh" "$1" wordnet-base
 mkdir -p "$1/npm" "$1/deb" "$1/n" "$1/x"
 cd "$1"
 
@@ -64,11 +65,3 @@ if [ ! -e x/$stamps ]; then
   mv x/$stamps.incomplete x/$stamps
 fi
 echo "complete: $PWD"
-
-if [ $icons = yes ] && [ ! -e x/wordnet-base ]; then
-  echo "fetching wordnet-base"
-  (cd deb && apt-get download wordnet-base)
-  rm -rf x/wordnet-base.incomplete
-  dpkg -x deb/wordnet-base_*.deb x/wordnet-base.incomplete
-  mv x/wordnet-base.incomplete x/wordnet-base
-fi

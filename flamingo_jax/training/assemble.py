@@ -123,7 +123,7 @@ _Found = tuple[dict[str, Any], dict[str, bundle.Bundle], Tokenizer, str | None]
 def _from_start(config: ConfigDict) -> _Found:
     """(fields of the model's config, tree -> bundle, tokenizer, image tag) of a whole model that is trained further."""
     whole = bundle.read(config.start)
-    given = [name for name in ('vision', 'tokenizer') if config[name]]
+    given = ['tokenizer'] if config.tokenizer else []
     given += ['model'] if FlamingoConfig.from_json(config.model.to_dict()) != FlamingoConfig() else []
     if given:
         raise ValueError(
@@ -142,6 +142,13 @@ def _from_start(config: ConfigDict) -> _Found:
             raise ValueError(
                 f'config.lm cannot replace the language model of config.start: {config.lm} has another shape or '
                 'tokenizer.'
+            )
+    if config.vision:
+        found['vision'] = trunk = bundle.read(config.vision)
+        if (trunk.config.vision, trunk.config.image_size) != (whole.config.vision, whole.config.image_size):
+            raise ValueError(
+                f'config.vision cannot replace the trunk of config.start: {config.vision} has another trunk or picture '
+                'size.'
             )
     return whole.config.to_json(), found, tokenizer, whole.image_tag
 

@@ -19,8 +19,8 @@ def base() -> ConfigDict:
     c.seed = 0
     c.steps = 500_000
     # Bundle of a whole model to fine-tune. It gives the config, the tokenizer, the frozen trees, and the initial
-    # values of the trained trees. The fields of the next paragraph must then not be set, except `lm`: a bundle of the
-    # same shape and tokenizer, which replaces the language model.
+    # values of the trained trees. The fields of the next paragraph must then not be set, except `lm` and `vision`:
+    # bundles of the same shape (and tokenizer), which replace the language model and the trunk.
     c.start = ''
     # The model. `lm` (with its tokenizer) and `vision` can be read from bundles.
     c.lm = ''  # Bundle of the pretrained language model; '' trains one from scratch.

@@ -1,4 +1,4 @@
-"""Things of WordNet and of the picture dictionary, and a picture set of icons by several artists."""
+"""Things of WordNet and of the picture dictionary, and a picture set made of documents."""
 
 import json
 import sys
@@ -10,7 +10,8 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # `data` is a folder of builders beside the package, and not installed with it
 
 from data import building, drawings  # noqa: E402
-from data.icons.build import Pairs, Pictures  # noqa: E402
+from data.clip_art import build as clip_art  # noqa: E402
+from data.icons.build import Pairs  # noqa: E402
 from data.picture_dictionary.picture_dictionary_dataset_builder import split_of  # noqa: E402
 from flamingo_jax.building import write  # noqa: E402
 from flamingo_jax.inputs.images import PictureFormat  # noqa: E402
@@ -72,17 +73,18 @@ def test_things(things):
     )
 
 
-def test_a_picture_set_has_what_three_artists_drew(raw, things, tmp_path, monkeypatch):
+def test_a_picture_set_has_what_its_documents_show(raw, things, tmp_path, monkeypatch):
     splits = {things['tiger'].split, things['bell jar'].split}
     monkeypatch.setattr(drawings, 'SPLITS', tuple(sorted(splits)))
     config = write.tfds.core.BuilderConfig(name='pairs', version='1.0.0')
     documents = write.build(Pairs, str(tmp_path), config, source=f'{raw}/*.json', things=things)
     kept = json.loads((documents / 'ledger.json').read_text())['kept']
     assert sum(one['documents'] for one in kept.values()) == 4
-    if len(splits) > 1:
-        monkeypatch.setattr(drawings, 'SPLITS', (things['tiger'].split,))
-    folder = building.build(Pictures, 'full', str(documents), str(tmp_path))
+    monkeypatch.setattr(clip_art, 'PROLIFIC', 1)
+    monkeypatch.setattr(clip_art.Pictures, 'FEWEST', 3)  # `bell jar` has one artist.
+    monkeypatch.setattr(drawings, 'SPLITS', (things['tiger'].split,))
+    folder = building.build(clip_art.Pictures, 'full', str(documents), str(tmp_path))
     pictures = PictureSet(str(folder), things['tiger'].split, PictureFormat(16)).pictures
-    assert sorted(picture.style for picture in pictures) == ['a', 'b', 'c']
+    assert sorted(picture.style for picture in pictures) == [f'clip-art artist {artist}' for artist in 'abc']
     assert {picture.concept for picture in pictures} == {things['tiger'].concept}
     assert pictures[0].names['de'] == 'Tiger'

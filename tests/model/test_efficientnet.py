@@ -12,15 +12,13 @@ import pytest
 
 from flamingo_jax.conversion.readers import read_torch_checkpoint
 from flamingo_jax.conversion.vision_trunks import CLASSIFIER, efficientnet_lite0_file, efficientnet_params
+from flamingo_jax.model.vision.depthwise import depthwise_by_library, depthwise_by_shifts, depthwise_conv
 from flamingo_jax.model.vision.efficientnet import (
     LITE0,
     LITE1,
     LITE2,
     EfficientNet,
     EfficientNetConfig,
-    depthwise_by_library,
-    depthwise_by_shifts,
-    depthwise_conv,
 )
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
@@ -76,6 +74,13 @@ def test_the_forms_of_a_depthwise_convolution_agree(kernel_size, stride, height,
     library = depthwise_by_library(x, kernel, stride)
     np.testing.assert_allclose(depthwise_by_shifts(x, kernel, stride), library, atol=1e-5)
     np.testing.assert_allclose(jax.jit(depthwise_conv, static_argnums=2)(x, kernel, stride), library, atol=1e-5)
+
+    g = jax.random.normal(jax.random.key(2), library.shape)  # The gradients, of pixels and of the kernel.
+    expected, got = (
+        jax.vjp(lambda x, kernel, form=form: form(x, kernel, stride), x, kernel)[1](g)
+        for form in (depthwise_by_library, depthwise_by_shifts)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), got, expected)
 
 
 def test_the_form_follows_the_platform_that_is_compiled_for():

@@ -68,13 +68,17 @@ class Features:
           FileNotFoundError: the features were not computed, or not completely.
           ValueError: the features are of another data set, of another trunk, or of pictures read in another way.
         """
-        about = as_path(folder) / f'{split}.json'
+        file = as_path(folder) / f'{split}.json'
         remedy = 'Compute them again: python -m flamingo_jax.features --data=... --vision=... --out=...'
-        if not about.is_file():
+        if not file.is_file():
             raise FileNotFoundError(f'There are no features of the split {split!r} in {folder}. {remedy}')
-        self._path = local(about.with_suffix('.npy'))
-        about = json.loads(about.read_text())
-        if about.get('data') != fingerprint(records):
+        self._path = local(file.with_suffix('.npy'))
+        try:
+            found = json.loads(file.read_text())
+            about = {name: found[name] for name in ('data', 'trunk', 'image_size', 'fit')}
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f'{file} is damaged: {error!r}. {remedy}') from error
+        if about['data'] != fingerprint(records):
             raise ValueError(
                 f'The features in {folder} are of another data set, or of an older version of this one. {remedy}'
             )

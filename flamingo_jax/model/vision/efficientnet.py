@@ -22,6 +22,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
 from flamingo_jax.model.vision.convolution import KERNEL_AXES, VECTOR_AXES, conv
+from flamingo_jax.model.vision.depthwise import depthwise_conv
 from flamingo_jax.model.vision.trunk import VisionConfig
 
 EPSILON = 1e-3  # of every batch norm
@@ -221,44 +222,3 @@ class ConvNorm(nn.Module):
             x = conv(x, kernel, self.stride)
         x = x + offset
         return jnp.clip(x, 0, 6) if self.relu6 else x
-
-
-def depthwise_conv(
-    x: Float[Array, 'b height width d'], kernel: Float[Array, 'k k 1 d'], stride: int
-) -> Float[Array, 'b height2 width2 d']:
-    """A depthwise convolution with SAME padding, in the form that is fast on the target device.
-
-    The target chooses the form when XLA lowers, not the machine that traces: a program that a laptop compiles ahead
-    for a TPU gets the TPU's form.
-    """
-    return lax.platform_dependent(
-        x,
-        kernel,
-        cpu=lambda x, kernel: depthwise_by_shifts(x, kernel, stride),
-        default=lambda x, kernel: depthwise_by_library(x, kernel, stride),
-    )
-
-
-def depthwise_by_library(
-    x: Float[Array, 'b height width d'], kernel: Float[Array, 'k k 1 d'], stride: int
-) -> Float[Array, 'b height2 width2 d']:
-    """The grouped convolution of XLA. Right on GPU and TPU; about 30 times slower than the shifts on CPU."""
-    return conv(x, kernel, stride, groups=x.shape[-1])
-
-
-def depthwise_by_shifts(
-    x: Float[Array, 'b height width d'], kernel: Float[Array, 'k k 1 d'], stride: int
-) -> Float[Array, 'b height2 width2 d']:
-    """The same as a sum of k * k shifted images, each times one row of the kernel: one fused loop on CPU."""
-    kernel_size = kernel.shape[0]
-    _, height, width, _ = x.shape
-    pads = lax.padtype_to_pads((height, width), (kernel_size, kernel_size), (stride, stride), 'SAME')
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    # ceil(size / stride) results; the last one starts at this pixel - 1.
-    bottom, right = (stride * (-(-size // stride) - 1) + 1 for size in (height, width))
-    shifted = [
-        x[:, i : i + bottom : stride, j : j + right : stride] * kernel[i, j]
-        for i in range(kernel_size)
-        for j in range(kernel_size)
-    ]
-    return sum(shifted[1:], start=shifted[0])

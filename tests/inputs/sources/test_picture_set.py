@@ -124,6 +124,15 @@ def test_features_of_something_else_are_refused(pictures, tmp_path, about, says)
         read_features(tmp_path)
 
 
+@pytest.mark.parametrize('text', ['', '{"data": 1', '[]', '{"data": "a"}'])
+def test_damaged_features_are_refused(pictures, tmp_path, text):
+    write_features(tmp_path, np.zeros((len(pictures.pictures), 1, 1, 4, 5), np.float16))
+    (file,) = tmp_path.glob('*.json')
+    file.write_text(text)
+    with pytest.raises(ValueError, match='json is damaged: .*Compute them again'):
+        read_features(tmp_path)
+
+
 def test_a_fingerprint_tells_records_apart():
     records = [dict(name=str(i).encode(), frames=[bytes([i])]) for i in range(100)]
     same = fingerprint(records)

@@ -1,0 +1,38 @@
+"""The published model learns the names of one's own pictures, and still learns new words from its prompt.
+
+    python -m data.own_pictures.build --folder=FOLDER --out=DATA
+    python -m flamingo_jax.features --data=DATA/own_pictures/full/1.0.0 --vision=experiments/picture_dictionary \
+        --out=runs/own_features --splits=train --views=4
+    python -m flamingo_jax.train --config=experiments/own_pictures.py --workdir=runs/own_pictures \
+        --config.datasets.own.path=DATA/own_pictures/full/1.0.0
+    python -m flamingo_jax.evaluate --config=experiments/evaluate/own_pictures.py --checkpoint=runs/own_pictures \
+        --workdir=DIR --config.data=DATA/own_pictures/full/1.0.0
+
+The last command with `--checkpoint=experiments/picture_dictionary` asks the model as it was before. It needs at least
+four things with two pictures each; docs/experiments.md has an example with its figures.
+"""
+
+from ml_collections import ConfigDict
+
+from experiments import quickstart
+from flamingo_jax.few_shot.names import Names
+from flamingo_jax.few_shot.source import FewShot, game
+from flamingo_jax.few_shot.words import Words
+from flamingo_jax.training import config as training
+
+
+def get_config() -> ConfigDict:
+    """Names of the pictures, and of the sample's drawings and their new words, so that it forgets nothing."""
+    c = training.base()
+    c.start = 'experiments/picture_dictionary'
+    c.steps, c.checkpoint_every = 300, 100
+    few = dict(shots=4, length=44, images=4, batch_size=16)
+    c.datasets.own = training.dataset(
+        FewShot, games=dict(name=game(Names, repeats=0.5)), features='runs/own_features', **few
+    )
+    games = dict(bind=game(Words, share=0.6), name=game(Names, share=0.4))
+    c.datasets.before = training.dataset(FewShot, games=games, path=quickstart.SAMPLE, styles=quickstart.STYLES, **few)
+    c.noise.feature_dropout = 0.1
+    c.optimizer = quickstart.get_config().optimizer
+    c.optimizer.update(learning_rate=5e-4, warmup_steps=20)
+    return c
