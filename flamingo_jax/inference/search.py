@@ -53,9 +53,9 @@ def next_token(logits: Float[Array, 'b v'], keys: Key[Array, 'b'], how: Sampling
     def cut(logits):
         order = jnp.sort(logits, axis=-1)[:, ::-1]
         kth = jnp.take_along_axis(order, jnp.clip(top_k, 1, order.shape[1]) - 1, axis=1)
-        order = jnp.where((top_k == 0) | (order >= kth), order, NEVER)
-        p = jax.nn.softmax(order, axis=-1)
-        kept = (jnp.cumsum(p, axis=-1) - p < top_p) | (top_p == 1)  # The token that crosses the bound is kept.
+        among = (top_k == 0) | (order >= kth)
+        p = jax.nn.softmax(order, axis=-1, where=among)
+        kept = among & ((jnp.cumsum(p, axis=-1) - p < top_p) | (top_p == 1))  # The one that crosses the bound is kept.
         least = jnp.where(kept, order, jnp.inf).min(axis=-1, keepdims=True)
         return jnp.where(logits >= least, logits, NEVER)
 

@@ -10,13 +10,14 @@ when its answer ends. An answer does not depend on its neighbours: it is what `P
 
 A beam search has rows and programs of its own; it takes a step between two steps of the others.
 
-Programs are few, whatever the prompts' lengths. Prompts are read in groups of a power of two, padded to a power of two.
-The number of rows, the places in their caches and the pictures that they see are powers of two as well; they grow when
-a prompt needs it, and shrink when a quarter would do.
+Programs are few, whatever the prompts' lengths. Prompts are read one or four at a time, padded to a power of two. The
+number of rows, the places in their caches and the pictures that they see are powers of two as well; they grow when a
+prompt needs it, and shrink when nobody is answered, or much less would do.
 """
 
 import concurrent.futures
 import functools
+import operator
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -34,8 +35,9 @@ from flamingo_jax.inputs.tokenizer import EOC
 from flamingo_jax.model.flamingo import Flamingo, Media, Params
 from flamingo_jax.parallel import rules
 
-PLACES = 64  # The least in a cache.
-GROUP = 8  # Most prompts that are read at a time.
+PLACES = 256  # The least in a cache: fewer would save little, and each size is another program.
+SHRINK = 8  # What is so many times as large as needed becomes smaller.
+GROUP = 4  # Prompts that are read at a time, if so many of one shape wait; else one is.
 
 
 class Rows(NamedTuple):
@@ -66,11 +68,11 @@ class Answer(Iterator[Written]):
         room: int,
         how: search.Sampling | search.Beams,
         stop: Sequence[str],
-        seed: int,
+        key: Key[Array, ''],
         beams: Iterator[Written] | None,
     ):
         """Not yet asked. beams: the search that writes it; None: it is one of the rows."""
-        self.prompt, self.room, self.how, self.stop, self.seed, self.beams = prompt, room, how, stop, seed, beams
+        self.prompt, self.room, self.how, self.stop, self.key, self.beams = prompt, room, how, stop, key, beams
         self.tokens: list[int] = []
         self.over = False
         self._written: queue.SimpleQueue[Written | Exception | None] = queue.SimpleQueue()
@@ -176,14 +178,16 @@ class Engine:
           ValueError: the prompt or a number is not valid, or both exceed the context: the message says how many new
             tokens fit. A picture that cannot be read is told by the answer.
         """
-        how = search.way(num_beams, temperature, top_k, top_p, length_penalty)
+        # What is wrong must be known here: later it would end the answers of others.
+        room, numbers = operator.index(max_new_tokens), (float(temperature), operator.index(top_k), float(top_p))
+        how = search.way(num_beams, *numbers, length_penalty)
         (prompt, *_), several = as_batch(prompt)
         if several:
             raise ValueError('Ask one prompt at a time: a list of strings and pictures.')
-        encoded, beams = self.flamingo.encoded(prompt, max_new_tokens), None
+        encoded, beams = self.flamingo.encoded(prompt, room), None
         if isinstance(how, search.Beams):
-            beams = self.flamingo.write(prompt, max_new_tokens, num_beams, stop=stop, length_penalty=length_penalty)
-        answer = Answer(encoded, max_new_tokens, how=how, stop=stop, seed=seed, beams=beams)
+            beams = self.flamingo.write(prompt, room, num_beams, stop=stop, length_penalty=length_penalty)
+        answer = Answer(encoded, room, how, stop=tuple(stop), key=jax.random.key(seed), beams=beams)
         self._add(self._waiting, answer)
         return answer
 
@@ -241,7 +245,7 @@ class Engine:
             self._rows = None
 
     def _take(self) -> list[Answer]:
-        """The prompts that come next: the oldest that waits, and others of its shape; a power of two of them."""
+        """The prompts that come next: the oldest that waits, with others of its shape if there is a group of them."""
 
         def shape(answer: Answer) -> Any:
             if answer.beams is not None:
@@ -252,7 +256,7 @@ class Engine:
         with self._changed:
             waiting = [answer for answer in self._waiting if not answer.over]
             group = [answer for answer in waiting if shape(answer) == shape(waiting[0])][: self.slots - self.writing]
-            group = group[: min(GROUP, 1 << len(group).bit_length() >> 1)]
+            group = group[: GROUP if len(group) >= GROUP else 1]
             self._waiting[:] = [answer for answer in waiting if answer not in group]
         return group
 
@@ -281,7 +285,7 @@ class Engine:
     def _join(self, group: list[Answer], media: Media | None, text: decode.Text, logits: Float[Array, 'b v']) -> None:
         f, size = self.flamingo, self._make_room(group, media)
         with rules.activations(f.mesh):
-            keys = jnp.stack([jax.random.key(answer.seed) for answer in group])
+            keys = jnp.stack([answer.key for answer in group])
             how = search.Sampling(*map(np.array, zip(*(answer.how for answer in group), strict=True)))
             # The same program for any number of rows.
             own = size._replace(rows=len(group))
@@ -313,7 +317,7 @@ class Engine:
         if self._rows is None:
             return needed
         pairs = zip(self._size, needed, strict=True)
-        size = Size(*(need if have < need or have >= 4 * need else have for have, need in pairs))
+        size = Size(*(need if have < need or have >= SHRINK * need else have for have, need in pairs))
         if size != self._size:
             # The live rows come first.
             order = np.resize(np.array([*self._live], np.int32), size.rows)

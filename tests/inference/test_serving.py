@@ -135,6 +135,9 @@ def test_what_is_wrong_with_one_prompt_does_not_touch_the_others(pretrained, pro
             engine.ask(prompts[0], top_k=-1)
         with pytest.raises(ValueError, match='one prompt at a time'):
             engine.ask([['a'], ['b']])
+        for wrong in (dict(max_new_tokens=2.5), dict(top_k='3'), dict(seed='a')):
+            with pytest.raises(TypeError):
+                engine.ask(prompts[0], **wrong)
         broken, good = engine.ask([b'no picture', ' Output:']), engine.ask(prompts[0], NEW)
         with pytest.raises(PictureError):
             broken.text()
@@ -170,8 +173,10 @@ def test_a_closed_engine_says_so(pretrained, prompts, gate):
 
 @pytest.mark.long
 @pytest.mark.parametrize('seen', ['the last picture', 'all pictures', 'no picture after its tag'])
-def test_rows_grow_and_shrink_with_what_they_hold(pretrained, pictures, seen):
+def test_rows_grow_and_shrink_with_what_they_hold(pretrained, pictures, seen, monkeypatch):
     """Also after examples that are remembered, and where words see all pictures before them (IDEFICS)."""
+    monkeypatch.setattr(serving, 'PLACES', 32)
+    monkeypatch.setattr(serving, 'SHRINK', 2)
     c = pretrained.config
     fields = dict(only_last_image=seen != 'all pictures', only_at_tag=seen == 'no picture after its tag')
     config = dataclasses.replace(c, xattn=dataclasses.replace(c.xattn, **fields))
