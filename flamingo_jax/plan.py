@@ -290,7 +290,7 @@ def report(out: dict[str, Any]) -> str:
         bound = ', '.join(f'{kind} {1e3 * seconds:,.1f} ms' for kind, seconds in part['bounds'].items())
         lines.append(f'  at least: {bound}. Bound by {part["bound_by"]}.')
         if name == 'train':
-            counted = {kind: f'{value:.3g}' for kind, value in part['flops'].items()}
+            counted = {kind: f'{value:.3g}' for kind, value in part['flops'].items() if value}
             lines.append(f'  operations a step: {counted}')
             lines.append(
                 f'  weights, gradients and moments: {part["bytes_read"] / 1e9:,.0f} GB to and from memory a step'

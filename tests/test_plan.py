@@ -4,11 +4,15 @@ import importlib.util
 import json
 import re
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import pytest
 
-from flamingo_jax.model import attention
-from flamingo_jax.parallel.mesh import make_mesh
+from flamingo_jax.model import attention, quantised
+from flamingo_jax.model.layers import constrain
+from flamingo_jax.parallel import rules
+from flamingo_jax.parallel.mesh import batch_sharding, make_mesh
 from flamingo_jax.plan import _exhausted, plan, report
 from flamingo_jax.planning import estimate, passes, programs, topology
 from flamingo_jax.training.config import machine
@@ -119,3 +123,34 @@ def test_the_step_of_a_tpu_has_the_kernels_of_attention(tiny, monkeypatch):  # n
         assert 2 <= kernels.count(f'splash_mha_{phase}_segmented') <= 2 * most
     tiny.attention_kernel = 'plain'
     assert programs.prepare(tiny, mesh, 1, 1.0).model.attention_kernel == 'plain'
+
+
+@pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason="needs libtpu: pip install -e '.[plan]'")
+@pytest.mark.parametrize('dtype', ['int8', 'fp8'])
+def test_a_tpu_multiplies_in_8_bits_what_is_in_8_bits(dtype):
+    """The forward product alone; the gradient's is in bfloat16, from weights that are gathered in 8 bits."""
+    mesh = make_mesh(1, 4, 2, devices=topology.parse('v6e:2x4').devices())
+    boxed = dict(
+        blocks=dict(up=dict(kernel=nn.LogicallyPartitioned(jnp.ones((4, 512, 1024)), ('layers', 'embed', 'ffw'))))
+    )
+    kept = quantised.quantise(boxed, quantised.Quantisation(dtype, inputs=True), jnp.bfloat16)
+    where = rules.shardings(kept, mesh)['blocks']['up']['kernel']
+    kernel = jax.tree.map(
+        lambda x, w: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=w),
+        nn.meta.unbox(kept)['blocks']['up']['kernel'],
+        where,
+    )
+
+    def loss(x, kernel):
+        def block(x, kernel):
+            y = quantised.dot(x, kernel, jnp.bfloat16)
+            return constrain(jnp.tanh(y[:, :512] + y[:, 512:]), 'batch', None), None
+
+        return jax.lax.scan(block, x, kernel)[0].astype(jnp.float32).sum()
+
+    x = jax.ShapeDtypeStruct((256, 512), jnp.bfloat16, sharding=batch_sharding(mesh))
+    with rules.activations(mesh):
+        text = jax.jit(jax.grad(loss)).lower(x, kernel).compile().as_text()
+    stored, summed = dict(int8=('s8', 's32'), fp8=('f8e4m3fn', 'f32'))[dtype]
+    assert sorted(re.findall(r' = (\w+)\[64,512\]\S* convolution\(', text)) == sorted([summed, 'bf16'])
+    assert re.findall(r' = (\w+)\[1,512,512\]\S* all-gather\(', text) == [stored] * 2  # Forward and backward.

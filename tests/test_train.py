@@ -120,6 +120,7 @@ def int8_config(parts):
     return config
 
 
+@pytest.mark.long
 def test_a_frozen_language_model_in_int8_is_trained_with_and_resumed(parts, in_int8, tmp_path):
     killed_after(3, (in_int8,), tmp_path)
     train(int8_config(parts), str(tmp_path))
@@ -135,6 +136,7 @@ def test_a_frozen_language_model_in_int8_is_trained_with_and_resumed(parts, in_i
         train(config, str(tmp_path))
 
 
+@pytest.mark.long
 def test_what_was_trained_is_loaded_in_int8_onto_a_mesh(in_int8):
     plain, on_mesh = (
         flamingo_jax.load(in_int8, mesh, dtype='int8') for mesh in (None, make_mesh(1, 4, 2, devices=jax.devices()))
@@ -147,8 +149,18 @@ def test_what_was_trained_is_loaded_in_int8_onto_a_mesh(in_int8):
     whole = flamingo_jax.load(in_int8)
     np.testing.assert_allclose(plain.score(prompt, candidates), whole.score(prompt, candidates), rtol=2e-2)
     assert plain.generate(prompt, 4) == plain.at(16).generate(prompt, 4)
+
+
+def test_a_bundle_is_quantised_into_the_shards_of_a_mesh(parts):
+    plain, on_mesh = (
+        flamingo_jax.load(parts / 'lm', mesh, dtype='int8').params['lm']
+        for mesh in (None, make_mesh(1, 4, 2, devices=jax.devices()))
+    )
+    jax.tree.map(np.testing.assert_array_equal, plain, on_mesh)
+    up = on_mesh['blocks']['ffw']['up']['kernel'].values
+    assert up.dtype == np.int8 and up.addressable_shards[0].data.size == up.size // 8
     with pytest.raises(ValueError, match="dtype is 'int7'. Give one of 'float32', 'bfloat16', 'int8', 'int4', 'fp8'"):
-        flamingo_jax.load(in_int8, dtype='int7')
+        flamingo_jax.load(parts / 'lm', dtype='int7')
 
 
 @pytest.mark.long

@@ -224,19 +224,25 @@ def _on_cpu(how, x, values, scale):
     """The same. XLA multiplies bytes there at 1 GB/s, and writes a converted matrix to memory as a whole.
 
     A product of one row with the transpose, converted, is the form that XLA's CPU compiler turns into one loop, which
-    reads int8 at 17 GB/s. Many rows have the matrix converted in pieces, which stay in the cache.
+    reads int8 at 17 GB/s. The loop over two halves keeps what made x out of that loop, and keeps a loop over tokens
+    from transposing the matrix before it begins. Many rows have the matrix converted in pieces, which stay in the
+    cache.
     """
-    if not how.packed and len(x) < FEW:
-        x, values = jax.lax.optimization_barrier((x, values))  # Else a loop over tokens transposes them before it.
+    n, least = len(values), 4 * values.size * (1 + how.packed) / PIECE
+    few = not how.packed and len(x) < FEW
+
+    def rows(values, scale):
+        if not few:
+            return _converted(how, x, values, scale)
         columns = values.T.astype(x.dtype)
         return jnp.concatenate([jnp.dot(row[None], columns, preferred_element_type=jnp.float32) for row in x])
-    n, least = len(values), 4 * values.size * (1 + how.packed) / PIECE
-    pieces = next((p for p in range(math.ceil(least), math.ceil(4 * least)) if n % p == 0), 1)
+
+    some = (2,) if few else range(math.ceil(least), math.ceil(4 * least))
+    pieces = next((p for p in some if n % p == 0), 1)
     if pieces == 1:
-        return _converted(how, x, values, scale)
+        return rows(values, scale)
     cut = (part.reshape(pieces, n // pieces, -1) for part in (values, scale))
-    y = jax.lax.map(lambda some: _converted(how, x, *some), tuple(cut))
-    return y.swapaxes(0, 1).reshape(len(x), n)
+    return jax.lax.map(lambda piece: rows(*piece), tuple(cut)).swapaxes(0, 1).reshape(len(x), n)
 
 
 def _inputs(x, scale, packed: bool) -> list[Array]:

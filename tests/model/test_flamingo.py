@@ -362,7 +362,7 @@ def test_every_dimension_of_every_parameter_has_a_rule_and_every_rule_a_paramete
             assert isinstance(box, nn.meta.AxisMetadata), f'{path} has no logical axes'
             assert len(box.names) == box.value.ndim, f'{path} {box.names} {box.value.shape}'
             used |= set(box.names)
-    used |= {'batch', 'images'}  # Of activations.
+    used |= {'batch', 'images', 'groups'}  # Of activations, and of a quantised matrix's scale.
     rules = [name for name, _ in RULES]
     assert len(rules) == len(set(rules)) and used == set(rules)
 

@@ -99,7 +99,8 @@ def test_weights_alone_are_multiplied_as_their_float_matrix(matrix, x, how, monk
         monkeypatch.setattr(quantised, 'FEW', few)
         monkeypatch.setattr(quantised, 'PIECE', piece)
         product = jax.jit(lambda x, kernel: dot(x, kernel, jnp.float32))
-        assert ('while' in product.lower(jnp.asarray(x), kernel).as_text()) == (piece == 16384)
+        in_pieces = piece == 16384 or (few == 8 and how.dtype != 'int4')  # Rows one by one: in two halves.
+        assert ('while' in product.lower(jnp.asarray(x), kernel).as_text()) == in_pieces
         close(product(jnp.asarray(x), kernel), expected)
 
 
