@@ -12,6 +12,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Shaped
 
@@ -50,7 +51,7 @@ def constrain(x: Shaped[Array, '...'], *axes: str | None) -> Shaped[Array, '...'
 
 def stored(
     module: nn.Module, name: str, init: Callable[..., Any], shape: Sequence[int]
-) -> Float[Array, '...'] | Quantised:
+) -> Float[Array | np.ndarray, '...'] | Quantised:
     """A parameter of a module, which may be quantised (`quantised.py`)."""
     value = module.get_variable('params', name)
     return value if isinstance(value, Quantised) else module.param(name, init, shape)
