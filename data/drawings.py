@@ -1,4 +1,4 @@
-"""What the builders of drawings share: which phrases name a thing, and a picture set made of the built documents.
+"""What the builders of drawings share: which phrases name a thing, and documents in the splits of their things.
 
 Things are those of the picture dictionary, and what WordNet calls an animal, a plant, a food, an artefact, a natural
 object or a part of a body, in the first sense of the word. A thing of the dictionary keeps its concept, its names in
@@ -6,18 +6,13 @@ object or a part of a body, in the first sense of the word. A thing of the dicti
 of the dictionary's words with the same head noun.
 """
 
-import collections
-import itertools
 import json
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import tensorflow_datasets as tfds
-
 from data.dictionary_text.lexicon import first_senses, is_coarse, wordnet_of
 from data.picture_dictionary import stamps
-from data.picture_dictionary.picture_dictionary_dataset_builder import picture_features, split_of
+from data.picture_dictionary.picture_dictionary_dataset_builder import split_of
 from flamingo_jax.building.readers.builder import PublishedBuilder
 from flamingo_jax.building.readers.drawings import Thing
 from flamingo_jax.building.runner import beam
@@ -25,8 +20,6 @@ from flamingo_jax.building.write import Sources
 from flamingo_jax.inputs.sources.array_record import open_split
 
 SPLITS = ('train', 'validation', 'test')
-# Fields of a record of a picture set that a document's `meta` has too.
-ALIKE = ('concept', 'style', 'category', 'subcategory', 'heldout_languages', 'source', 'licence', 'artist')
 # WordNet's files of nouns (man 5 lexnames) -> category and subcategory, as in the picture dictionary.
 KINDS = {
     5: ('Animals & Nature', 'animal-wordnet'),
@@ -109,47 +102,3 @@ class Drawings(PublishedBuilder, skip_registration=True):
 def in_split(document: Any, split: str) -> bool:
     """Whether a document is in a split."""
     return json.loads(document.meta)['split'] == split
-
-
-class Pictures(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A picture set of the things that several artists drew, read from built documents. A subclass has a name."""
-
-    VERSION = tfds.core.Version('1.0.0')
-    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name='full', description='Every picture of a thing with several.')]
-    MANUAL_DOWNLOAD_INSTRUCTIONS = 'Build the documents first.'
-    FEWEST = 3  # Styles of a thing.
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=self.__doc__,
-            features=tfds.features.FeaturesDict(picture_features() | dict(artist=tfds.features.Text())),
-            license='per record, in the feature `licence`',
-        )
-
-    def _split_generators(self, dl_manager):
-        records = {split: open_split(str(dl_manager.manual_dir), split) for split in SPLITS}
-        about = {split: [json.loads(record['meta']) for record in records[split]] for split in SPLITS}
-        pictures = collections.Counter(one['artist'] for some in about.values() for one in some)
-        for one in itertools.chain(*about.values()):
-            one['style'] = self.style(one, pictures[one['artist']])
-        return {split: self._examples(records[split], about[split]) for split in SPLITS}
-
-    def _generate_examples(self):
-        raise NotImplementedError('`_split_generators` gives them.')
-
-    def _examples(self, records: Sequence[Any], about: Sequence[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-        drawn = collections.defaultdict(set)
-        for one in about:
-            drawn[one['concept']].add(one['style'])
-        for record, one in zip(records, about, strict=True):
-            if len(drawn[one['concept']]) >= self.FEWEST:
-                languages = sorted(one['names'])
-                names = [one['names'][language] for language in languages]
-                frames = [next(image for image in record['images'] if image)]
-                alike = {key: one[key] for key in ALIKE}
-                yield record['id'].decode(), dict(frames=frames, languages=languages, names=names, **alike)
-
-    def style(self, about: dict[str, Any], pictures: int) -> str:
-        """The style of a picture whose artist has so many."""
-        return about['style']

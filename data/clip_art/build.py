@@ -18,16 +18,24 @@ if __name__ == '__main__':
     beam_flags.define()
     commands.start(__doc__)
 
+import collections
 import functools
+import itertools
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
 
 from data import building, drawings
+from data.picture_dictionary.picture_dictionary_dataset_builder import picture_features
 from flamingo_jax.building.readers import clip_art
 from flamingo_jax.building.readers.builder import summary
+from flamingo_jax.inputs.sources.array_record import open_split
 
+# Fields of a record of a picture set that a document's `meta` has too.
+ALIKE = ('concept', 'style', 'category', 'subcategory', 'heldout_languages', 'source', 'licence', 'artist')
 PROLIFIC = 20  # Pictures of an artist whose style has a name of its own.
 
 
@@ -42,15 +50,40 @@ class Pairs(drawings.Drawings, skip_registration=True):
         super().__init__(**rest)
 
 
-class Pictures(drawings.Pictures, skip_registration=True):
-    """Clip art: things by many artists, named by their titles and keywords."""
+class Pictures(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Clip art: things by many artists, named by their titles and keywords. Read from the built documents."""
 
     name = 'clip_art'
-    FEWEST = 1
+    VERSION = tfds.core.Version('1.0.0')
+    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name='full', description='Every picture.')]
+    MANUAL_DOWNLOAD_INSTRUCTIONS = 'Build the documents first.'
 
-    def style(self, about: dict[str, Any], pictures: int) -> str:
-        """The artist's, if there are many pictures."""
-        return f'clip-art {about["artist"]}' if pictures >= PROLIFIC else 'clip-art'
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=self.__doc__,
+            features=tfds.features.FeaturesDict(picture_features() | dict(artist=tfds.features.Text())),
+            license='per record, in the feature `licence`',
+        )
+
+    def _split_generators(self, dl_manager):
+        records = {split: open_split(str(dl_manager.manual_dir), split) for split in drawings.SPLITS}
+        about = {split: [json.loads(record['meta']) for record in records[split]] for split in drawings.SPLITS}
+        pictures = collections.Counter(one['artist'] for some in about.values() for one in some)
+        for one in itertools.chain(*about.values()):
+            one['style'] = f'clip-art {one["artist"]}' if pictures[one['artist']] >= PROLIFIC else 'clip-art'
+        return {split: self._examples(records[split], about[split]) for split in drawings.SPLITS}
+
+    def _generate_examples(self):
+        raise NotImplementedError('`_split_generators` gives them.')
+
+    def _examples(self, records: Sequence[Any], about: Sequence[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+        for record, one in zip(records, about, strict=True):
+            languages = sorted(one['names'])
+            names = [one['names'][language] for language in languages]
+            frames = [next(image for image in record['images'] if image)]
+            alike = {key: one[key] for key in ALIKE}
+            yield record['id'].decode(), dict(frames=frames, languages=languages, names=names, **alike)
 
 
 def main() -> None:

@@ -81,7 +81,6 @@ def test_a_picture_set_has_what_its_documents_show(raw, things, tmp_path, monkey
     kept = json.loads((documents / 'ledger.json').read_text())['kept']
     assert sum(one['documents'] for one in kept.values()) == 4
     monkeypatch.setattr(clip_art, 'PROLIFIC', 1)
-    monkeypatch.setattr(clip_art.Pictures, 'FEWEST', 3)  # `bell jar` has one artist.
     monkeypatch.setattr(drawings, 'SPLITS', (things['tiger'].split,))
     folder = building.build(clip_art.Pictures, 'full', str(documents), str(tmp_path))
     pictures = PictureSet(str(folder), things['tiger'].split, PictureFormat(16)).pictures
