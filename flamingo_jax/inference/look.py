@@ -20,8 +20,8 @@ from jaxtyping import Array, Float, Int
 from flamingo_jax.inference import decode
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.inputs.prompts import Prompt, encode_prompt
-from flamingo_jax.model.attention import attention_weights
-from flamingo_jax.model.flamingo import Flamingo, Media, Params, causal_mask
+from flamingo_jax.model.attention import Segments, attention_weights
+from flamingo_jax.model.flamingo import Flamingo, Media, Params
 from flamingo_jax.model.gated_xattn import media_mask
 from flamingo_jax.model.resampler import Resampler
 
@@ -125,7 +125,7 @@ def _read_again(
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
     y = model.embed(params, tokens)
     states, _ = model.decoder(
-        params, y, positions, causal_mask(tokens.shape[1]), media, phi, every_block=True
+        params, y, positions, Segments(causal=True), media, phi, every_block=True
     )  # [depth 1 l d]
     logits = model.unembed(params, states[-1][:, at])
     if media is None:

@@ -84,9 +84,9 @@ def load(
 
 def _dtypes(dtype: Any) -> tuple[jnp.dtype, Quantisation | None]:
     """The dtype of the computation, and how the language model's matrices are kept."""
-    usual = jnp.bfloat16 if jax.default_backend() in ('tpu', 'gpu') else jnp.float32
+    usual = meshes.usual_dtype()
     if isinstance(dtype, str) and dtype in DTYPES:
-        return jnp.dtype(usual), Quantisation(dtype)
+        return usual, Quantisation(dtype)
     try:
         of_all = jnp.dtype(dtype or usual)
     except TypeError:

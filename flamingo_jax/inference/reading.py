@@ -23,6 +23,8 @@ class Shape(NamedTuple):
     """In which shape prompts are read."""
 
     before: Beginning | None  # What is not read again.
+    known: int  # The number of its tokens.
+    seen: int  # The number of its pictures.
     length: int  # The number of tokens after it.
     pictures: int  # After it.
 
@@ -61,8 +63,7 @@ class Reader:
         Args:
           few_programs: as for `shape`.
         """
-        before, length, n = self.shape(prompts, few_programs)
-        known, seen = (0, 0) if before is None else (len(before.prompt.tokens), len(before.prompt.pictures))
+        before, known, seen, length, n = self.shape(prompts, few_programs)
         media = self._media([row[seen:] for row in self.pictures.of(prompts)], n)
         tokens, valid = self._padded([prompt.tokens[known:] for prompt in prompts], length)
         if before is not None and before.media is not None:
@@ -88,7 +89,7 @@ class Reader:
             n = max(n, 1)
         least = 8 if known else 32
         length = max(least, decode.power_of_two(longest)) if few_programs else -(-longest // least) * least
-        return Shape(before, length, decode.power_of_two(n) if n else 0)
+        return Shape(before, known, seen, length=length, pictures=decode.power_of_two(n) if n else 0)
 
     def _read_beginning(self, prompt: Encoded) -> Beginning:
         """On a mesh, the rows of each device have their own beginning."""

@@ -33,6 +33,7 @@ from flamingo_jax.inference.pretrained import Pretrained, Written, up_to
 from flamingo_jax.inputs.prompts import Encoded, Prompt, as_batch
 from flamingo_jax.inputs.tokenizer import EOC
 from flamingo_jax.model.flamingo import Flamingo, Media, Params
+from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.parallel import rules
 
 PLACES = 256  # The least in a cache: fewer would save little, and each size is another program.
@@ -123,7 +124,7 @@ class Engine:
         """
         if slots < 1:
             raise ValueError(f'slots is {slots}. It must be 1 or more.')
-        if flamingo.mesh is not None and flamingo.mesh.shape['data'] * flamingo.mesh.shape['fsdp'] > 1:
+        if meshes.row_shards(flamingo.mesh) > 1:
             raise ValueError(
                 'Rows that come and go cannot be sharded. Load the model on one device, or on a mesh with data=1, '
                 'fsdp=1, and start an engine on each.'
@@ -255,7 +256,8 @@ class Engine:
 
         with self._changed:
             waiting = [answer for answer in self._waiting if not answer.over]
-            group = [answer for answer in waiting if shape(answer) == shape(waiting[0])][: self.slots - self.writing]
+            first = shape(waiting[0]) if waiting else None
+            group = [answer for answer in waiting if shape(answer) == first][: self.slots - self.writing]
             group = group[: GROUP if len(group) >= GROUP else 1]
             self._waiting[:] = [answer for answer in waiting if answer not in group]
         return group

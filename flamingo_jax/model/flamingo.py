@@ -26,7 +26,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int, Key, UInt8
+from jaxtyping import Array, Float, Int, Key, UInt8
 
 from flamingo_jax.model import init, lora, stack
 from flamingo_jax.model.attention import KERNELS, Mask, Segments
@@ -381,8 +381,3 @@ class Flamingo:
     def embedder(self) -> Embedder:
         """The module of the token embeddings, at both ends."""
         return Embedder(self.config.lm, self.dtype)
-
-
-def causal_mask(l: int) -> Bool[Array, '1 l l']:
-    """True where the key does not come after the query."""
-    return jnp.tril(jnp.ones((1, l, l), bool))

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 AXES = ('data', 'fsdp', 'tensor')
@@ -73,10 +74,23 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
 
 
+def usual_dtype(device: Any = None) -> np.dtype:
+    """The dtype in which a device computes unless told otherwise: bfloat16 on TPU and GPU, else float32.
+
+    device: None is one of this machine.
+    """
+    device = device or jax.devices()[0]
+    return jnp.dtype(jnp.bfloat16 if device.platform in ('tpu', 'gpu') else jnp.float32)
+
+
+def row_shards(mesh: Mesh | AbstractMesh | None) -> int:
+    """The number of parts into which the rows of a batch are cut; 1 without a mesh."""
+    return 1 if mesh is None else mesh.shape['data'] * mesh.shape['fsdp']
+
+
 def fill(mesh: Mesh | None, rows: Sequence[Any]) -> list[Any]:
     """Rows of a batch, the last repeated until the mesh divides them. None is one device."""
-    times = 1 if mesh is None else mesh.shape['data'] * mesh.shape['fsdp']
-    return [*rows, *[rows[-1]] * (-len(rows) % times)]
+    return [*rows, *[rows[-1]] * (-len(rows) % row_shards(mesh))]
 
 
 def in_rows(mesh: Mesh | None, *arrays: Array | np.ndarray) -> tuple[list[Array | np.ndarray], int]:
@@ -84,14 +98,14 @@ def in_rows(mesh: Mesh | None, *arrays: Array | np.ndarray) -> tuple[list[Array 
     b = len(arrays[0])
     if mesh is None:
         return list(arrays), b
-    rest = -b % (mesh.shape['data'] * mesh.shape['fsdp'])
+    rest = -b % row_shards(mesh)
     filled = [np.concatenate([array, np.repeat(array[-1:], rest, axis=0)]) for array in arrays]
     return [jax.device_put(array, batch_sharding(mesh)) for array in filled], b
 
 
 def check_batch(name: str, batch_size: int, micro_batches: int, mesh: Mesh) -> None:
     """Raises ValueError if the micro-batches and the mesh do not divide a data set's batch."""
-    rows = mesh.shape['data'] * mesh.shape['fsdp']
+    rows = row_shards(mesh)
     if batch_size % (rows * micro_batches):
         raise ValueError(
             f'Data set {name}: batch_size {batch_size} is not a multiple of {micro_batches} micro-batches x {rows} '

@@ -8,6 +8,7 @@ compiled programs.
 import jax.numpy as jnp
 
 from flamingo_jax.inputs.sources.source import Source
+from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.planning import flops, passes
 from flamingo_jax.planning.collectives import Collective
 from flamingo_jax.planning.passes import Weight
@@ -77,7 +78,7 @@ def memory(run: Planned, read: list[Weight], held: dict[str, int], batches: int 
       read, held: as for `sent`.
       batches: bytes of all batches of a step, over all devices.
     """
-    rows = run.mesh.shape['data'] * run.mesh.shape['fsdp']
+    rows = meshes.row_shards(run.mesh)
     pixels = [source for source in run.sources.values() if source.images and not source.features]
     features = sum(_pictures(run, source) * source.frames * _spatial(run) for source in pixels)
     width = run.model.config.vision.width if pixels else 0
@@ -97,7 +98,7 @@ def activations(run: Planned, source: Source) -> int | float:
     """Bytes that one micro-batch of a data set keeps on a chip for its backward pass, and in its largest block."""
     c, tensor = run.model.config, run.mesh.shape['tensor']
     size = jnp.dtype(run.model.dtype).itemsize
-    parts = source.micro_batches * run.mesh.shape['data'] * run.mesh.shape['fsdp']
+    parts = source.micro_batches * meshes.row_shards(run.mesh)
     work = flops.computed(c, source)
     tokens, pictures = work.texts * work.length / parts, work.pictures / parts
     block = tokens * _block(run, work.length, tensor)

@@ -179,7 +179,7 @@ def answering(run: Planned, pictures: int, new: int = NEW, beams: int = 1) -> An
       beams: 1 is greedy.
     """
     c, mesh = run.model.config, run.mesh
-    b, length = mesh.shape['data'] * mesh.shape['fsdp'], c.lm.context - new
+    b, length = meshes.row_shards(mesh), c.lm.context - new
     # The trees that decoding reads: trunk and resampler have already run, and LoRA is merged. Of what a product reads,
     # only weights are quantised.
     names = tuple(name for name in run.shapes if name not in ('vision', 'resampler', 'lora'))

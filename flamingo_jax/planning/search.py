@@ -125,7 +125,7 @@ def _bounds(run: Planned, hardware: Topology, read: list[Weight], held: dict[str
 
 def _cut(run: Planned, budget: float) -> Planned:
     """The run with the fewest micro-batches of each data set whose activations are within the budget, if any are."""
-    rows = run.mesh.shape['data'] * run.mesh.shape['fsdp']
+    rows = meshes.row_shards(run.mesh)
     numbers = {}
     for name, source in run.sources.items():
         own = source.batch_size // rows

@@ -97,7 +97,7 @@ def assemble(config: ConfigDict, device: Any = None, all_here: bool = True) -> P
     trained = trained_trees(config)
     start = {name: found.pop(name) for name in trained if name in found}
     device = device or jax.devices()[0]
-    dtype = jnp.dtype(config.dtype or ('bfloat16' if device.platform in ('tpu', 'gpu') else 'float32'))
+    dtype = jnp.dtype(config.dtype or meshes.usual_dtype(device))
     kernel, quantised = config.attention_kernel or kernel_of(device), quantisation(config, trained)
     model = Flamingo(model_config, dtype, config.remat, attention_kernel=kernel, quantised=quantised)
     if all_here and (without := sorted(set(jax.eval_shape(model.init, jax.random.key(0))) - set(trained) - set(found))):

@@ -200,17 +200,18 @@ def _digests(folder: Path) -> dict[str, str]:
     here, number = jax.process_index(), jax.process_count()
     if number == 1 or in_bucket(folder):
         return digests(folder) if here == 0 else {}
-    name = f'{folder}'
     if here == 0:
-        processes.post(f'{name} is written', True)  # Under this name; Orbax lets only the first process wait for that.
+        processes.post(
+            f'{folder} is written', True
+        )  # Under this name; Orbax lets only the first process wait for that.
     else:
-        processes.posted(f'{name} is written', 0)
+        processes.posted(f'{folder} is written', 0)
     sums = digests(folder, of=lambda file: writer(file, number) == here)
     if here > 0:
-        processes.post(f'{name} has checksums', sums)
+        processes.post(f'{folder} has checksums', sums)
         return sums
     for i in range(1, number):
-        sums |= processes.posted(f'{name} has checksums', i)
+        sums |= processes.posted(f'{folder} has checksums', i)
     return sums | digests(folder, of=lambda file: file not in sums)  # On a shared disk, one may see files late.
 
 

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from flamingo_jax.inputs.rows import COUNTS, Batch
 from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.model.layers import constrain
+from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.parallel import rules
 from flamingo_jax.training.losses import LOSSES, WHOLE
 from flamingo_jax.training.losses.noise import NoiseConfig
@@ -139,7 +140,7 @@ def encode(model: Flamingo, mesh: Mesh, frozen: Params, batches: dict[str, Batch
         return batches
     # Pictures are joined within the rows of each device, so that none moves to another device. Blank ones are added
     # until all parts have the same number, and all devices of a row (tensor).
-    rows, tensor = mesh.shape['data'] * mesh.shape['fsdp'], mesh.shape['tensor']
+    rows, tensor = meshes.row_shards(mesh), mesh.shape['tensor']
     side_by_side = [images.reshape(rows, -1, 1, *images.shape[3:]) for images in pixels.values()]
     together = jnp.concatenate(side_by_side, axis=1)
     size = -(-together.shape[1] // (parts * tensor)) * tensor

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flamingo_jax.model.attention import Segments
 from flamingo_jax.model.config import SIZES, FlamingoConfig, LoraConfig
-from flamingo_jax.model.flamingo import Flamingo, Media, causal_mask
+from flamingo_jax.model.flamingo import Flamingo, Media
 from flamingo_jax.model.gated_xattn import GatedXattnDense, media_mask
 from flamingo_jax.model.language_model import Block
 from flamingo_jax.parallel.rules import RULES
@@ -248,7 +249,7 @@ def loop(model, params):
                 p = {'params': jax.tree.map(lambda x, i=i: x[i // c.xattn.every], params['xattn'])}
                 y = run_gated(p, y, media, mask)
             p = {'params': jax.tree.map(lambda x, i=i: x[i], params['lm']['blocks'])}
-            y, _ = run_block(p, y, positions, causal_mask(tokens.shape[1]))
+            y, _ = run_block(p, y, positions, Segments(causal=True))
         return jax.jit(model.unembed)(params, y)
 
     return run
@@ -290,7 +291,7 @@ def test_media_computed_ahead_are_the_same(model, params, features, tokens):
         assert isinstance(media, Media) and media.tokens is None and media.length == 6
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
         y = model.embed(params, tokens)
-        y, cache = model.decoder(params, y, positions, causal_mask(tokens.shape[1]), media, model.phi(tokens))
+        y, cache = model.decoder(params, y, positions, Segments(causal=True), media, model.phi(tokens))
         assert cache is None
         return model.unembed(params, y)
 
