@@ -62,6 +62,7 @@ def scan(
     # taken from the whole stack when it is used, since cutting the stack into groups would copy the model. The same
     # holds if blocks come before the first group.
     depth, length = jax.tree.leaves(blocks)[0].shape[0], y.shape[1]
+    every = min(every, depth - first)  # The rest of a group that is longer than the model would be skipped, but stored.
     groups, ragged = -(-(depth - first) // every), first > 0 or depth % every != 0
     grouped = None if ragged else jax.tree.map(lambda x: x.reshape(groups, every, *x.shape[1:]), blocks)
 
