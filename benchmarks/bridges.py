@@ -1,10 +1,11 @@
-"""What a prompt costs through each bridge of experiments/bridges.py: places of text, memory and time, side by side.
+"""What a prompt costs through each bridge of experiments/bridges.py, on SmolLM2: places of text, memory and time.
 
     python benchmarks/bridges.py --lm=LMS/smollm2 --vision=experiments/smollm_bridge [--shots=1,4,16]
 
 A shot is a picture and ` name: NAME<EOC>`; a last picture and ` name:` follow. The time is that of reading the prompt
 from features of the trunk, which all bridges share, up to the first answer's logits: the fastest of 5, the bridges in
-turns. Memory is what the compiled program holds beside parameters and features. The bridges have random parameters.
+turns. Memory is what the compiled program holds beside parameters and features. The bridges have random parameters,
+and the sizes of experiments/smollm_pictures.py.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from experiments import bridges
+from experiments import bridges, smollm_pictures
 from flamingo_jax.inputs.prompts import encode
 from flamingo_jax.training.assemble import assemble
 
@@ -32,8 +33,10 @@ def main() -> None:
     a = parser.parse_args()
     print('| shots | bridge | places of text | memory, MB | s | s / that of the paper |\n|---|---|---|---|---|---|')
     made, rng = {}, np.random.default_rng(0)
-    for name in bridges.BRIDGES:
-        config = bridges.get_config(f'{name},meanings')
+    for name, (_, resampler, xattn) in bridges.BRIDGES.items():
+        config = smollm_pictures.get_config('meanings')
+        config.model.resampler.update(resampler)
+        config.model.xattn.update(xattn)
         config.lm, config.vision = a.lm, a.vision
         parts = assemble(config)
         frozen = {tree: source.params(tree, np.float32) for tree, source in parts.frozen.items()}

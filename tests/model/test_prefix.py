@@ -58,6 +58,24 @@ def test_a_packed_document_has_the_prefix_of_its_own_pictures(prefixed, prefix_p
     np.testing.assert_allclose(packed[:, 8:], alone, rtol=1e-4, atol=1e-4)
 
 
+def test_a_group_longer_than_the_model_keeps_no_blocks_that_are_not_there(prefixed, prefix_params, features, tokens):
+    """Its gradient is that of a group as long as the model, and takes as much memory."""
+    features, tokens = jnp.asarray(features), jnp.asarray(tokens)
+    xattn = dataclasses.replace(prefixed.config.xattn, every=1000)
+    longer = Flamingo(dataclasses.replace(prefixed.config, xattn=xattn))
+
+    def gradient(model):
+        def loss(params):
+            return model.hidden(params, features, tokens).sum()
+
+        program = jax.jit(jax.grad(loss)).lower(prefix_params).compile()
+        return program(prefix_params)['resampler'], program.memory_analysis().temp_size_in_bytes
+
+    (expected, memory), (found, needed) = gradient(prefixed), gradient(longer)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert needed == memory
+
+
 def test_beams_share_the_soft_words(prefixed):
     module = Prefix(prefixed.config.xattn)
     rng = np.random.default_rng(0)
