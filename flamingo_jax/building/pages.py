@@ -4,15 +4,16 @@
                     ├── pictures (where they are) ───┼───────────┘            │           │
                     └── keys of their texts ─────────┴── duplicates ──────────┴── marks ──┘
 
-Only short facts go through Beam: where a page or a picture is, its hashes, and what is wrong with it. In the end each
-page is read a second time from its place, and its pictures for the first time in full. So memory holds one page.
+Only short facts are grouped: where a page or a picture is, its hashes, and what is wrong with it. They are grouped in
+files (`spill.py`). In the end each page is read a second time from its place, and its pictures for the first time in
+full. So memory holds one page.
 """
 
 import dataclasses
 import hashlib
 import json
 import urllib.parse
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from flamingo_jax.building import duplicates, filters, look, page, texts, warc
@@ -22,6 +23,7 @@ from flamingo_jax.building.page import Link, PageError, Text
 from flamingo_jax.building.readers.folder import file_of_url
 from flamingo_jax.building.rules import PageRules
 from flamingo_jax.building.runner import beam
+from flamingo_jax.building.spill import GroupOnDisk
 from flamingo_jax.building.write import Sources
 
 SAMPLED_BYTES = 100_000  # A dropped picture of at most so many bytes may be shown in the ledger.
@@ -75,21 +77,21 @@ class PageSource:
             | 'spread files' >> beam.Reshuffle()
             | 'read' >> beam.ParDo(_Read(self, work)).with_outputs('pictures', 'keys', 'dropped', main='pages')
         )
-        latest = read.pages | 'by url' >> beam.GroupByKey() | 'latest' >> _split(_latest)
+        latest = dict(captures=read.pages) | 'by url' >> GroupOnDisk(work) | 'latest' >> _split(_latest)
         links = latest.main | 'links' >> beam.FlatMap(_links)
         judged = (
             dict(links=links, pictures=read.pictures)
-            | 'by picture' >> beam.CoGroupByKey()
+            | 'by picture' >> GroupOnDisk(work)
             | 'judge' >> beam.ParDo(_Judge(self)).with_outputs('dropped', main='main')
         )
-        same = read.keys | 'by text' >> beam.GroupByKey() | 'same text' >> beam.FlatMap(_same_text)
+        same = dict(names=read.keys) | 'by text' >> GroupOnDisk(work) | 'same text' >> beam.FlatMap(_same_text)
         whole = (
             dict(
                 found=latest.main | 'by id' >> beam.Map(lambda found: (found.id, found)),
                 shown=judged.main,
                 same=same,
             )
-            | 'by page' >> beam.CoGroupByKey()
+            | 'by page' >> GroupOnDisk(work)
             | 'whole' >> _split(_whole, rules)
         )
         large_sites = (
@@ -98,15 +100,15 @@ class PageSource:
             | 'pages of sites' >> beam.CombinePerKey(sum)
             | 'large sites' >> beam.Filter(lambda site: site[1] * rules.text_on_site_share > rules.text_on_site)
         )
+        shared = dict(pages=whole.main | 'shared keys' >> beam.FlatMap(_shared_keys))
         marks = (
-            whole.main
-            | 'shared keys' >> beam.FlatMap(_shared_keys)
-            | 'by key' >> beam.GroupByKey()
+            shared
+            | 'by key' >> GroupOnDisk(work)
             | 'marks' >> beam.FlatMap(_marks, rules, beam.pvalue.AsDict(large_sites))
         )
         documents = (
             dict(whole=whole.main | 'whole by id' >> beam.Map(lambda one: (one.found.id, one)), marks=marks)
-            | 'marks by page' >> beam.CoGroupByKey()
+            | 'marks by page' >> GroupOnDisk(work)
             | 'documents' >> beam.ParDo(_Finish(self)).with_outputs('dropped', main='main')
         )
         dropped = [read.dropped, latest.dropped, judged.dropped, whole.dropped, documents.dropped]
@@ -250,10 +252,10 @@ def join_key(url: str) -> str:
     return url.split('#')[0].removeprefix('https:').removeprefix('http:')
 
 
-def _latest(captures: tuple[str, Iterable[Found]]) -> Iterator[Found | Dropped]:
+def _latest(group: tuple[str, Mapping[str, list[Found]]]) -> Iterator[Found | Dropped]:
     """The latest capture of a URL (OBELICS, step 9)."""
-    url, every = captures
-    *older, latest = sorted(every, key=lambda found: (found.date, found.place))
+    url, parts = group
+    *older, latest = sorted(parts['captures'], key=lambda found: (found.date, found.place))
     yield latest
     for found in older:
         yield Dropped('page_url', 'page', url, -1, f'{found.date} {found.place.path} {found.place.offset}')
@@ -309,10 +311,10 @@ class _Judge(beam.DoFn):
         raise look.LookError('picture_status' if status else 'picture_missing', status)
 
 
-def _same_text(group: tuple[bytes, Iterable[str]]) -> Iterator[tuple[str, tuple[str, str]]]:
+def _same_text(group: tuple[bytes, Mapping[str, list[str]]]) -> Iterator[tuple[str, tuple[str, str]]]:
     """All pages but one that share a key, with that one."""
-    key, names = group
-    first, *others = sorted(set(names))
+    key, parts = group
+    first, *others = sorted(set(parts['names']))
     rule = 'document_same_text' if key.startswith(b'=') else 'document_near_text'
     for name in others:
         yield name, (rule, first)
@@ -357,8 +359,8 @@ def _marks(
     group, rules: PageRules, large_sites: Mapping[tuple[str, str], int]
 ) -> Iterator[tuple[str, tuple[str, bytes]]]:
     """What is to be dropped from a page, since others have it."""
-    (rule, site, language, key), pages = group
-    pages = sorted(set(pages))
+    (rule, site, language, key), parts = group
+    pages = sorted(set(parts['pages']))
     limit = getattr(rules, rule)
     if not limit:
         return

@@ -1,20 +1,26 @@
-"""Sorts records that are too many for memory: workers write them to files as they come, and read them back in order.
+"""Sorts and groups records that are too many for memory: workers write them to files, and read them back in order.
 
 Beam's own grouping would hold every record in the memory of the embedded runner. Here only the name of each file goes
-through Beam. Beside each file lies its index, which says for each record its sort key, offset and length.
+through Beam. Beside each file lies its index, in the order of sort keys: the key, offset and length of each record.
 """
 
+import bisect
 import hashlib
+import pickle
+import struct
 import uuid
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from flamingo_jax.building.runner import beam
 
 MOST_RECORDS = 50_000  # Of a file: its index is in memory while it is written.
+PARTS = 32  # Of what is grouped, at least, so that every worker has some,
+PART_RECORDS = 100_000  # and about the most records of one: its index is in memory.
 INDEX = np.dtype([('key', 'S16'), ('file', np.uint32), ('offset', np.uint64), ('length', np.uint32)])
+ENTRY = struct.Struct('=16sIQI')  # One of the index.
 
 
 class Spilled(NamedTuple):
@@ -39,7 +45,7 @@ class Spill(beam.DoFn):
 
     def start_bundle(self):
         """No file yet: many bundles are empty."""
-        self._file, self._entries, self._at = None, [], 0
+        self._file, self._entries, self._records, self._at = None, bytearray(), 0, 0
 
     def process(self, item):
         """Appends one record."""
@@ -48,9 +54,9 @@ class Spill(beam.DoFn):
             self._path = f'{self._folder}/{uuid.uuid4().hex}'
             self._file = _create(self._path)
         self._file.write(data)
-        self._entries.append((sort_key(name), 0, self._at, len(data)))
-        self._at += len(data)
-        if len(self._entries) == MOST_RECORDS:
+        self._entries += ENTRY.pack(sort_key(name), 0, self._at, len(data))
+        self._records, self._at = self._records + 1, self._at + len(data)
+        if self._records == MOST_RECORDS:
             yield self._complete()
 
     def finish_bundle(self):
@@ -63,8 +69,8 @@ class Spill(beam.DoFn):
         """Writes the index of the file, and names both."""
         self._file.close()
         with _create(f'{self._path}.index') as file:
-            file.write(np.array(self._entries, INDEX).tobytes())
-        spilled = Spilled(self._path, len(self._entries), self._at)
+            file.write(np.sort(np.frombuffer(self._entries, INDEX), order='key', kind='stable').tobytes())
+        spilled = Spilled(self._path, self._records, self._at)
         self.start_bundle()
         return spilled
 
@@ -78,9 +84,7 @@ def read_sorted(files: Sequence[Spilled], part: int, parts: int) -> Iterator[tup
     low, high = (f'{(part + end) * 16**16 // parts - 1:016x}'.encode() if part + end else b'' for end in (0, 1))
     indexes = []
     for number, spilled in enumerate(files):
-        with _open(f'{spilled.path}.index') as file:
-            index = np.frombuffer(file.read(), INDEX)
-        index = index[(index['key'] > low) & (index['key'] <= high)]
+        index = _index(spilled, low, high)
         index['file'] = number
         indexes.append(index)
     index = np.concatenate(indexes) if indexes else np.zeros(0, INDEX)
@@ -95,6 +99,69 @@ def read_sorted(files: Sequence[Spilled], part: int, parts: int) -> Iterator[tup
     finally:
         for file in opened.values():
             file.close()
+
+
+class GroupOnDisk(beam.PTransform):
+    """{name: (key, value)} -> (key, {name: values}), as CoGroupByKey. The values of one key are in memory at a time."""
+
+    def __init__(self, folder: str):
+        """folder: as of `Spill`. Keys have a `repr` that tells them apart, and values can be pickled."""
+        super().__init__()
+        self._folder = folder
+
+    def expand(self, inputs):
+        """Spills each input, and reads all of them by the ranges of their keys."""
+        spilled = [
+            items | f'pack {name}' >> beam.Map(_packed, name) | f'spill {name}' >> beam.ParDo(Spill(self._folder))
+            for name, items in inputs.items()
+        ]
+        files = beam.pvalue.AsList(spilled | beam.Flatten())
+        return (
+            spilled[0].pipeline
+            | 'start' >> beam.Create([None])
+            | 'parts' >> beam.FlatMap(_parts, files)
+            | 'spread' >> beam.Reshuffle()
+            | 'groups' >> beam.FlatMap(_groups, files, tuple(inputs))
+        )
+
+
+def _packed(item: tuple[Any, Any], name: str) -> tuple[str, bytes]:
+    key, value = item
+    return repr(key), pickle.dumps((key, name, value))
+
+
+def _parts(_, files: Sequence[Spilled]) -> Iterator[tuple[int, int]]:
+    parts = max(PARTS, sum(file.records for file in files) // PART_RECORDS)
+    yield from ((part, parts) for part in range(parts))
+
+
+def _groups(of_parts: tuple[int, int], files: Sequence[Spilled], names: Sequence[str]) -> Iterator:
+    def made(records: list[bytes]) -> Iterator:
+        groups: dict[Any, dict[str, list]] = {}  # Two keys may have one sort key.
+        for key, name, value in map(pickle.loads, records):
+            groups.setdefault(key, {name: [] for name in names})[name].append(value)
+        yield from groups.items()
+
+    last, records = None, []
+    for key, data in read_sorted(sorted(files), *of_parts):
+        if key != last:
+            yield from made(records)
+            last, records = key, []
+        records.append(data)
+    yield from made(records)
+
+
+def _index(spilled: Spilled, low: bytes, high: bytes) -> np.ndarray:
+    """The entries of the keys above `low` and up to `high`."""
+    with _open(f'{spilled.path}.index') as file:
+
+        def key(entry: int) -> bytes:
+            file.seek(entry * INDEX.itemsize)
+            return file.read(INDEX['key'].itemsize)
+
+        begin, end = (bisect.bisect_right(range(spilled.records), bound, key=key) for bound in (low, high))
+        file.seek(begin * INDEX.itemsize)
+        return np.frombuffer(bytearray(file.read((end - begin) * INDEX.itemsize)), INDEX)
 
 
 def _record(files, opened, entry) -> bytes:
