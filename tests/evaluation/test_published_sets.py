@@ -337,12 +337,20 @@ def test_an_evaluation_of_open_ended_answers(checkpoint, sets, tmp_path):
     assert rows[1].scores['model'].value == pytest.approx(value)
     # Every prompt as it was sent.
     lines = (tmp_path / 'prompts/vqav2_open-ended_rices_2_shots_seed_0.jsonl').read_text().splitlines()
-    prompts = {line['id']: line for line in map(json.loads, lines)}
+    lines = [json.loads(line) for line in lines]
+    assert len(lines) == 3 * 8 and all(isinstance(line['answer'], str) for line in lines)
+    prompts, shuffled, alone = (
+        {line['id']: line for line in lines if line['way'] == way}
+        for way in ('model', 'shuffled pictures', 'text only')
+    )
     assert {id: line['answer'] for id, line in prompts.items()} == found
     one = prompts['210']
     assert [type(item) for item in one['prompt']] == [dict, str] * 3 and one['truth'] == 'thing 210'
     assert one['prompt'][1].endswith('<EOC>') and one['prompt'][-1] == ' Question: What is 0 in 21? Answer:'
     assert pathlib.Path(one['prompt'][-2]['picture']).name == 'COCO_val2014_000000000021.jpg'
+    assert alone['210']['prompt'] == [item for item in one['prompt'] if isinstance(item, str)]
+    assert any(shuffled[id]['prompt'] != prompts[id]['prompt'] for id in prompts)
+    assert all(shuffled[id]['prompt'][1::2] == prompts[id]['prompt'][1::2] for id in prompts)
 
 
 @pytest.mark.long
