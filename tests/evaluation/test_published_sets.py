@@ -406,6 +406,11 @@ def test_too_many_shots_are_told_before_with_the_number_that_fits(checkpoint, pr
     assert not (tmp_path / 'unfinished.jsonl').exists()
 
 
+def keep_lines(file, text):
+    """Those with this text."""
+    file.write_text('\n'.join(line for line in file.read_text().splitlines() if text in line))
+
+
 def changed_json(path, change):
     value = json.loads(path.read_text())
     path.write_text(json.dumps(change(value) or value))
@@ -420,7 +425,7 @@ BAD = [
     (
         'coco',
         lambda f: (f / 'dataset_coco.json').rename(f / 'dataset_coco_2014.json'),
-        'There is no .*dataset_coco.json.* there is dataset_coco_2014.json',
+        'There is no .*dataset_coco.json.* Perhaps it is there as dataset_coco_2014.json',
     ),
     ('vizwiz', lambda f: shutil.rmtree(f / 'Annotations'), 'There is no .*train.json, nor Annotations/train.json'),
     ('vqav2', lambda f: (f / 'v2_mscoco_val2014_annotations.json').unlink(), 'no .*v2_mscoco_val2014_annotations'),
@@ -430,11 +435,16 @@ BAD = [
     ('textvqa', lambda f: (f / 'TextVQA_0.5.1_val.json').write_text('[]'), "has no 'data'"),
     ('hateful_memes', lambda f: (f / 'train.jsonl').write_text('{"id": 1}\n'), "record 0 has no 'img'; it has"),
     ('next_qa', lambda f: (f / 'test.csv').write_text('video,qid\n1,2\n'), "record 0 has no 'question'"),
+    (
+        'hateful_memes',
+        lambda f: keep_lines(f / 'test_seen.jsonl', '"label": 1'),
+        "have the label 'yes', and ROC AUC needs both labels",
+    ),
     # A picture that is not there.
     (
         'vizwiz',
         lambda f: (f / 'val/VizWiz_val_00000002.jpg').unlink(),
-        'VizWiz_val_00000002.jpg of question .* is missing, and 0 more',
+        'VizWiz_val_00000002.jpg of question .* is missing. Put it there',
     ),
     ('vatex', lambda f: (f / 'videos/test-_1_000001_000011.mp4').unlink(), 'set skip_missing=True'),
     # Two answers for one id, or none.
