@@ -54,7 +54,7 @@ from flamingo_jax import memory
 from flamingo_jax.evaluation import answered, report
 from flamingo_jax.evaluation.answers import Ranked
 from flamingo_jax.evaluation.pools import Pools
-from flamingo_jax.evaluation.setting import frames, lengths_of, measure, prompt_of, ways
+from flamingo_jax.evaluation.setting import digests, frames, lengths_of, measure, prompt_of, way, ways
 from flamingo_jax.evaluation.task import Task, make
 from flamingo_jax.files import Path, as_path, write_whole
 from flamingo_jax.inference import pretrained
@@ -117,7 +117,7 @@ def evaluate(config: ConfigDict, checkpoint: str, workdir: str, lm: str = '', dt
                 if jax.process_index() == 0:
                     _write_results(workdir, task, found[0])
                     if config.write_prompts:
-                        _write_prompts(workdir, one, model, task=task, row=found[0])
+                        _write_prompts(workdir, one, model, task=task, row=found[0], kept=kept)
             rows.append(found[0])
             examples += found[1]
     if jax.process_index() == 0:
@@ -155,14 +155,25 @@ def _file(workdir: str, folder: str, row: report.Row, suffix: str) -> Path:
     return path
 
 
-def _write_prompts(workdir: str, config: ConfigDict, model: Pretrained, task: Task, row: report.Row) -> None:
-    """Writes every prompt of a row as it was sent, with the model's answer, the right one and the score."""
+def _write_prompts(
+    workdir: str, config: ConfigDict, model: Pretrained, task: Task, row: report.Row, kept: answered.Answered
+) -> None:
+    """Writes every prompt of a row as it was sent, those of the controls too, with the answer.
+
+    The model's own answers have their scores.
+    """
     lines = []
-    for episode in task.episodes(config.episodes, row.shots, row.support, answers=row.answers, seed=config.seed):
-        prompt = prompt_of(episode, lambda part: dict(picture=part.key), model.tokenizer)
-        query = row.queries[episode.id]
-        line = dict(id=episode.id, prompt=prompt, answer=query['answer'], truth=episode.truth, score=query['score'])
-        lines.append(json.dumps(line, ensure_ascii=False, default=str) + '\n')
+    episodes = list(task.episodes(config.episodes, row.shots, row.support, answers=row.answers, seed=config.seed))
+    answering = task.answering(row.answers, config.max_new_tokens, config.num_beams)
+    for name in ways(task, row.answers):
+        who, asked, shown = way(name, model, episodes, config.seed)
+        seen = (lambda part: dict(picture=part.key)) if shown is frames else shown
+        for episode, digest in zip(asked, digests(who, answering, asked, shown, kept), strict=True):
+            line = dict(way=name, id=episode.id, prompt=prompt_of(episode, seen, who.tokenizer))
+            line |= dict(answer=kept.get(digest), truth=episode.truth)
+            if name == 'model':
+                line |= {key: row.queries[episode.id][key] for key in ('answer', 'score')}
+            lines.append(json.dumps(line, ensure_ascii=False, default=str) + '\n')
     write_whole(_file(workdir, 'prompts', row, '.jsonl'), ''.join(lines).encode())
 
 

@@ -368,10 +368,12 @@ def test_every_ready_set_is_answered_ranked_and_looked_at(page, name):
         page.click(f'#answer-{other} button')
         page.wait_for_selector(f'#answer-{other} output:not(.writing):not(:empty)')
     assert page.inner_text('#answer-model output') == SETS[name]  # The others stand beside it.
-    for width, scheme in ((400, 'dark'), (1200, 'light')):
+    for width, scheme in ((400, 'dark'), (880, 'dark'), (1200, 'light')):
         page.set_viewport_size(dict(width=width, height=800))
         page.emulate_media(color_scheme=scheme)
         assert page.evaluate('document.documentElement.scrollWidth') <= width
+        for section in page.locator('.columns > section').all():  # Nothing lies over what is beside it.
+            assert section.evaluate('x => x.scrollWidth <= x.clientWidth')
     if folder := os.environ.get('SCREENSHOTS'):
         page.screenshot(path=f'{folder}/{name}.png', full_page=True)
 
@@ -478,6 +480,20 @@ def test_a_reload_keeps_the_strip_and_a_file_holds_it(page, tmp_path):
 
 
 @pytest.mark.long
+def test_every_frame_of_a_film_is_saved_under_the_name_that_the_code_reads(page):
+    page.get_by_role('button', name='A film', exact=True).click()
+    saved = []
+    page.on('download', lambda one: saved.append(one.suggested_filename))
+    page.click('summary')
+    page.click('#save-pictures')
+    names = re.findall(r'[\w-]+\.png', page.inner_text('#command'))
+    assert len(set(names)) == 3 * 8
+    while len(saved) < len(names):
+        page.wait_for_event('download')
+    assert saved == names
+
+
+@pytest.mark.long
 def test_a_link_holds_the_strip_and_sends_nothing(page, address):
     page.context.grant_permissions(['clipboard-read', 'clipboard-write'])
     page.get_by_role('button', name='New words', exact=True).click()
@@ -525,7 +541,7 @@ def test_a_strip_too_large_for_a_link_says_so(page, tmp_path):
 
 
 @pytest.mark.long
-def test_a_stop_ends_an_answer_and_the_copied_python_gives_the_same(page, tmp_path):
+def test_a_stop_ends_an_answer_and_the_copied_code_gives_the_same(page, tmp_path):
     page.get_by_role('button', name='Another language', exact=True).click()
     page.select_option('#method', 'sampling')
     page.fill('#temperature', '10')  # Nonsense that does not end.
@@ -541,8 +557,12 @@ def test_a_stop_ends_an_answer_and_the_copied_python_gives_the_same(page, tmp_pa
     assert page.inner_text('#answer-model output') == stopped != ''
     said = answer(page)
     page.click('summary')
+    # In the folder of the pictures, so that the model is elsewhere.
     code = page.inner_text('#python').replace("load('", f"load('{ROOT}/")
+    command = page.inner_text('#command').replace('--checkpoint=', f'--checkpoint={ROOT}/')
+    command = command.replace('python -m', f'{sys.executable} -m')
     for name, url in page.eval_on_selector_all('#strip img', 'all => all.map(x => [x.alt, x.src])'):
         (tmp_path / name).write_bytes(base64.b64decode(url.partition(',')[2]))
-    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True)
-    assert done.stdout.strip() == said, done.stderr
+    for line in ([sys.executable, '-c', code], ['bash', '-c', command]):
+        done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
+        assert done.stdout.strip() == said, done.stderr

@@ -231,11 +231,11 @@ class Benchmark(Task):
         if len(present) == len(items):
             return present
         missing = next(item for item in items if not there.get(item.file, True))
-        what = f'the picture {missing.file} of question {missing.id} is missing'
+        what, others = f'the picture {missing.file} of question {missing.id} is missing', len(items) - len(present) - 1
         if not self.skip_missing or not present:
             raise FileNotFoundError(
-                f'Task {self.name}: {what}, and {len(items) - len(present) - 1} more. Put it there, remove the '
-                f'question, or set skip_missing=True in the task to leave all such questions out.'
+                f'Task {self.name}: {what}{f", and {others} more" if others else ""}. Put it there, remove the '
+                'question, or set skip_missing=True in the task to leave all such questions out.'
             )
         processes.say(
             f'Task {self.name}: {len(items) - len(present)} of {len(items)} questions of the split {split!r} are left '

@@ -21,11 +21,10 @@ def find(folder: pathlib.Path, *names: str) -> pathlib.Path:
         raise FileNotFoundError(f'There is no folder {folder}. Set --config.data to the folder of the published files.')
     wanted = folder / names[0]
     there = [path.name for path in wanted.parent.iterdir()] if wanted.parent.is_dir() else []
-    close = difflib.get_close_matches(wanted.name, there, 1)
+    close = ' or '.join(difflib.get_close_matches(wanted.name, sorted(there), 3))
     raise FileNotFoundError(
         f'There is no {wanted}{"".join(f", nor {name}" for name in names[1:])}. --config.data must be the folder of '
-        'the published files, under their own names'
-        + (f'; there is {close[0]}, perhaps under another name.' if close else '.')
+        'the published files, under their own names' + (f'. Perhaps it is there as {close}.' if close else '.')
     )
 
 

@@ -49,13 +49,7 @@ def measure(
     answered = Answered() if answered is None else answered
     given: dict[str, dict[str, Any]] = collections.defaultdict(dict)
     for name in ways(task, answers):
-        who, asked, shown = model, episodes, frames
-        if name == 'shuffled pictures':
-            asked = shuffled(episodes, config.seed)
-        if name == 'text only':
-            shown = None
-        if name == 'told the names':
-            who, shown = model.language_model, words
+        who, asked, shown = way(name, model, episodes, config.seed)
         found = ask(who, answering, asked, shown, config.batch_size, answered=answered, progress=progress)
         read = task.read_answer if answers == OPEN_ENDED else lambda answer: answer
         given[name] = {episode.id: read(answer) for episode, answer in zip(asked, found, strict=True)}
@@ -75,6 +69,26 @@ def ways(task: Task, answers: str) -> list[str]:
     return ['model', *controls, *(['told the names'] if task.told and task.scored else [])]
 
 
+def way(
+    name: str, model: Pretrained, episodes: Sequence[Episode], seed: int
+) -> tuple[Pretrained, Sequence[Episode], Shown | None]:
+    """One of the `ways`: who answers, the episodes, and what is shown of their pictures (None: nothing)."""
+    who, shown = (model.language_model, words) if name == 'told the names' else (model, frames)
+    asked = shuffled(episodes, seed) if name == 'shuffled pictures' else episodes
+    return who, asked, None if name == 'text only' else shown
+
+
+def digests(
+    who: Pretrained, answering: Answering, episodes: Sequence[Episode], shown: Shown | None, answered: Answered
+) -> list[str]:
+    """What identifies each question to the answers that are kept."""
+    named = identity if shown is frames else shown
+    return [
+        answered.digest(who.params, answering, prompt_of(episode, named, who.tokenizer), episode)
+        for episode in episodes
+    ]
+
+
 def ask(
     who: Pretrained,
     answering: Answering,
@@ -89,11 +103,7 @@ def ask(
     The others are batched by length, and each process answers every n-th batch. What all prompts begin with is read
     once.
     """
-    named = identity if shown is frames else shown
-    asked = [
-        answered.digest(who.params, answering, prompt_of(episode, named, who.tokenizer), episode)
-        for episode in episodes
-    ]
+    asked = digests(who, answering, episodes, shown, answered)
     # Equal questions are asked once: without pictures and examples, all may be equal.
     left = sorted({digest: i for i, digest in enumerate(asked) if answered.get(digest) is None}.values())
     progress(len(episodes) - len(left))

@@ -74,12 +74,12 @@ class Reader:
         return media, text, logits
 
     def shape(self, prompts: Sequence[Encoded], few_programs: bool = False) -> Shape:
-        """In which shape prompts are read. It is padded to few sizes, since each is another program to compile.
+        """In which shape prompts are read. Lengths are padded to few sizes, since each is another program to compile.
 
         Args:
-          few_programs: reads after beginnings that are remembered, but does not look for others. Pads texts to powers
-            of two, and gives a text without pictures an empty place for one. Prompts of all lengths are then read by a
-            few programs, which take up to twice as long.
+          few_programs: reads after beginnings that are remembered, but does not look for others. Pads texts and the
+            number of pictures to powers of two, and gives a text without pictures an empty place for one. Prompts of
+            all lengths are then read by a few programs, which take up to twice as long.
         """
         before = self.beginnings.kept(prompts) if few_programs else self.beginnings.of(prompts)
         known, seen = (0, 0) if before is None else (len(before.prompt.tokens), len(before.prompt.pictures))
@@ -89,7 +89,8 @@ class Reader:
             n = max(n, 1)
         least = 8 if known else 32
         length = max(least, decode.power_of_two(longest)) if few_programs else -(-longest // least) * least
-        return Shape(before, known, seen, length=length, pictures=decode.power_of_two(n) if n else 0)
+        pictures = decode.power_of_two(n) if few_programs and n else n
+        return Shape(before, known, seen, length=length, pictures=pictures)
 
     def _read_beginning(self, prompt: Encoded) -> Beginning:
         """On a mesh, the rows of each device have their own beginning."""

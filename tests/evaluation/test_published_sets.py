@@ -337,12 +337,20 @@ def test_an_evaluation_of_open_ended_answers(checkpoint, sets, tmp_path):
     assert rows[1].scores['model'].value == pytest.approx(value)
     # Every prompt as it was sent.
     lines = (tmp_path / 'prompts/vqav2_open-ended_rices_2_shots_seed_0.jsonl').read_text().splitlines()
-    prompts = {line['id']: line for line in map(json.loads, lines)}
+    lines = [json.loads(line) for line in lines]
+    assert len(lines) == 3 * 8 and all(isinstance(line['answer'], str) for line in lines)
+    prompts, shuffled, alone = (
+        {line['id']: line for line in lines if line['way'] == way}
+        for way in ('model', 'shuffled pictures', 'text only')
+    )
     assert {id: line['answer'] for id, line in prompts.items()} == found
     one = prompts['210']
     assert [type(item) for item in one['prompt']] == [dict, str] * 3 and one['truth'] == 'thing 210'
     assert one['prompt'][1].endswith('<EOC>') and one['prompt'][-1] == ' Question: What is 0 in 21? Answer:'
     assert pathlib.Path(one['prompt'][-2]['picture']).name == 'COCO_val2014_000000000021.jpg'
+    assert alone['210']['prompt'] == [item for item in one['prompt'] if isinstance(item, str)]
+    assert any(shuffled[id]['prompt'] != prompts[id]['prompt'] for id in prompts)
+    assert all(shuffled[id]['prompt'][1::2] == prompts[id]['prompt'][1::2] for id in prompts)
 
 
 @pytest.mark.long
@@ -398,6 +406,11 @@ def test_too_many_shots_are_told_before_with_the_number_that_fits(checkpoint, pr
     assert not (tmp_path / 'unfinished.jsonl').exists()
 
 
+def keep_lines(file, text):
+    """Those with this text."""
+    file.write_text('\n'.join(line for line in file.read_text().splitlines() if text in line))
+
+
 def changed_json(path, change):
     value = json.loads(path.read_text())
     path.write_text(json.dumps(change(value) or value))
@@ -412,7 +425,7 @@ BAD = [
     (
         'coco',
         lambda f: (f / 'dataset_coco.json').rename(f / 'dataset_coco_2014.json'),
-        'There is no .*dataset_coco.json.* there is dataset_coco_2014.json',
+        'There is no .*dataset_coco.json.* Perhaps it is there as dataset_coco_2014.json',
     ),
     ('vizwiz', lambda f: shutil.rmtree(f / 'Annotations'), 'There is no .*train.json, nor Annotations/train.json'),
     ('vqav2', lambda f: (f / 'v2_mscoco_val2014_annotations.json').unlink(), 'no .*v2_mscoco_val2014_annotations'),
@@ -422,11 +435,16 @@ BAD = [
     ('textvqa', lambda f: (f / 'TextVQA_0.5.1_val.json').write_text('[]'), "has no 'data'"),
     ('hateful_memes', lambda f: (f / 'train.jsonl').write_text('{"id": 1}\n'), "record 0 has no 'img'; it has"),
     ('next_qa', lambda f: (f / 'test.csv').write_text('video,qid\n1,2\n'), "record 0 has no 'question'"),
+    (
+        'hateful_memes',
+        lambda f: keep_lines(f / 'test_seen.jsonl', '"label": 1'),
+        "have the label 'yes', and ROC AUC needs both labels",
+    ),
     # A picture that is not there.
     (
         'vizwiz',
         lambda f: (f / 'val/VizWiz_val_00000002.jpg').unlink(),
-        'VizWiz_val_00000002.jpg of question .* is missing, and 0 more',
+        'VizWiz_val_00000002.jpg of question .* is missing. Put it there',
     ),
     ('vatex', lambda f: (f / 'videos/test-_1_000001_000011.mp4').unlink(), 'set skip_missing=True'),
     # Two answers for one id, or none.

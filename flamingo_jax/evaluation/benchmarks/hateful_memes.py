@@ -35,3 +35,13 @@ class HatefulMemes(Benchmark):
             text = self.prompts.meme.format(text=record['text'])
             answer = LABELS.get(label)
             yield Item(id, folder / record['img'], text, answer, answer, ('yes', 'no'))
+
+    def _check(self) -> None:
+        """ValueError also if all memes have the same label, which has no ROC AUC."""
+        super()._check()
+        answers = {item.answer for item in self._queries}
+        if self.scored and len(answers) == 1:
+            raise ValueError(
+                f'all memes of the split {self.query_split!r} have the label {answers.pop()!r}, and ROC AUC needs both '
+                'labels. Complete the file.'
+            )
