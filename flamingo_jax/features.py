@@ -61,7 +61,8 @@ def compute(data: str, vision: bundle.Bundle, out: str, splits: list[str], views
     """
     pictures = PictureFormat.of(vision.config, vision.checksums['vision'])
     found = {split: _open(open_records(data, split), pictures, frames) for split in splits}
-    model, params = Flamingo(vision.config), {'vision': vision.params('vision')}
+    model = Flamingo(vision.config)
+    params = {'vision': bundle.as_kept(vision, 'vision', model)}
     trunk = jax.jit(functools.partial(model.features, params))
     folder = as_path(out)
     folder.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from flamingo_jax.inference import bundle
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Params
+from flamingo_jax.parallel import processes
 
 CHECKSUMS = 'checksums.json'
 
@@ -156,12 +157,16 @@ def unfinished(folder: Path) -> list[Path]:
 
 
 def newest_whole(folder: Path) -> int | None:
-    """The newest checkpoint that agrees with its checksums. Prints each newer one that does not."""
-    found = steps(folder)
+    """The newest checkpoint that agrees with its checksums. Prints each newer one that does not.
+
+    All processes must call this. Each reads its share of the files, and all get the same answer.
+    """
+    found = processes.gather(steps(folder))[0]
     for step in found:
-        if (damage := _damage(folder / str(step))) is None:
+        damages = (damage for damage in processes.gather(_damage(folder / str(step))) if damage)
+        if (damage := next(damages, None)) is None:
             return step
-        print(f'The checkpoint {folder / str(step)} is damaged: {damage}. Using the one before.', flush=True)
+        processes.say(f'The checkpoint {folder / str(step)} is damaged: {damage}. Using the one before.')
     if found:
         raise OSError(
             f'All checkpoints in {folder} are damaged: those of the steps {found}. Restore a copy of one, or give '
@@ -191,16 +196,17 @@ def digests(folder: Path, of: Callable[[str], bool] = lambda name: True) -> dict
 
 
 def _damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint; None if nothing is."""
+    """What is wrong with this process's share of a checkpoint's files; None if nothing is."""
     try:
         if not (folder / CHECKSUMS).exists():
             if 'checksums' in ocp.metadata(folder).custom_metadata:
                 return f'{CHECKSUMS} is missing'
-            print(f'The checkpoint {folder} has no checksums; it is used unchecked.', flush=True)
+            processes.say(f'The checkpoint {folder} has no checksums; it is used unchecked.')
             return None
         recorded = json.loads((folder / CHECKSUMS).read_bytes())
-        there = digests(folder)
-        different = [file for file, digest in recorded.items() if there.get(file) != digest]
+        own = sorted(recorded)[jax.process_index() :: jax.process_count()]
+        there = digests(folder, of=set(own).__contains__)
+        different = [file for file in own if there.get(file) != recorded[file]]
     except Exception as error:  # Orbax has many errors for metadata that is cut short.
         return f'it cannot be read ({error})'
     if different:

@@ -35,6 +35,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from flamingo_jax.model.layers import soft_cap
@@ -112,18 +113,31 @@ def attend(
     if m == 0:  # A text without pictures: every row is empty.
         return jnp.zeros_like(q)
     scale = head_dim**-0.5 if scale is None else scale
-    if bias is None and l > 1:
+    in_segments = mask is None or isinstance(mask, Segments)
+    if bias is None and fused(kernel, l, m, head_dim, q.dtype, cap=cap, in_segments=in_segments):
         out = None
-        if kernel == 'cudnn' and q.dtype.itemsize == 2 and not cap and head_dim <= 128 and head_dim % 8 == 0:
+        if kernel == 'cudnn':
             out = _cudnn(q, k, v, mask, scale)
-        elif kernel == 'splash' and min(l, m) >= LEAST and (mask is None or isinstance(mask, Segments)):
-            if spec := _sharding(q, k, axes):
-                out = _splash(q, k, v, mask or Segments(), scale=scale, cap=cap, spec=spec)
+        elif spec := _sharding(q, k, axes):
+            out = _splash(q, k, v, mask or Segments(), scale=scale, cap=cap, spec=spec)
         if out is not None:
             return out if mask is None else jnp.where(dense(mask, l, m).any(axis=-1)[..., None, None], out, 0)
     weights = attention_weights(q, k, mask, bias, scale, cap)
     out = jnp.einsum('bglm,bgmk->bglk', weights.astype(v.dtype), v)
     return out.reshape(b, h, l, head_dim).transpose(0, 2, 1, 3).astype(q.dtype)
+
+
+def fused(
+    kernel: str, l: int, m: int, head_dim: int, dtype: DTypeLike, cap: float = 0.0, in_segments: bool = True
+) -> bool:
+    """Whether a kernel takes an attention without a bias of these sizes, on a mesh that divides it.
+
+    Args:
+      in_segments: whether the mask, if any, is `Segments`.
+    """
+    if kernel == 'cudnn':
+        return l > 1 and jnp.dtype(dtype).itemsize == 2 and not cap and head_dim <= 128 and head_dim % 8 == 0
+    return kernel == 'splash' and min(l, m) >= LEAST and in_segments
 
 
 def attend_to_parts(

@@ -4,12 +4,12 @@ Copies of the model share the work of the optimizer (`over_data`, ZeRO-1).
 """
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
-import numpy as np
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 # Logical axis -> mesh axis or axes, for every parameter and activation. A mesh axis shards only one dimension of an
@@ -18,6 +18,8 @@ RULES = (
     ('batch', ('data', 'fsdp')),
     # Pictures in the trunk: each device has whole pictures and the whole trunk.
     ('images', ('data', 'fsdp', 'tensor')),
+    # Tokens between blocks (sequence parallelism); within a block, `tensor` cuts heads and hidden units.
+    ('text', 'tensor'),
     ('embed', 'fsdp'),
     ('media', 'fsdp'),
     ('resampler', 'fsdp'),
@@ -71,25 +73,41 @@ def shardings(boxed: Any, mesh: Mesh) -> Any:
 
 
 def over_data(sharding: NamedSharding, shape: Sequence[int]) -> NamedSharding:
-    """The sharding of a parameter's moments and gradient: its own, and also over `data` if that divides a dimension.
+    """The sharding of a parameter's moments and gradient: its own, and also over `data`.
 
-    This is stage 1 of ZeRO (Rajbhandari et al. 2020; paper, section 3.1): each copy of the model updates its share.
+    This is stage 1 of ZeRO (Rajbhandari et al. 2020; paper, section 3.1): each copy of the model updates its share. If
+    `data` divides no dimension, its factors are spread over several: 96 copies of a stack [12 8192] are 3 x 32, and each
+    has the 32nd part of 4 layers. The copies that are left have the same share.
     """
     mesh, spec = sharding.mesh, [*sharding.spec, *[None] * (len(shape) - len(sharding.spec))]
-    # Dimensions that are not sharded yet come first, then large ones: layers are few, and scanned.
-    for i in sorted(range(len(shape)), key=lambda i: (spec[i] is not None, -shape[i])):
-        axes = (*([spec[i]] if spec[i] else []), 'data')
-        if shape[i] % np.prod([mesh.shape[axis] for axis in axes]) == 0:
-            spec[i] = axes if len(axes) > 1 else 'data'
-            return NamedSharding(mesh, PartitionSpec(*spec))
-    return sharding
+    own = [size // _size(axes, mesh) for size, axes in zip(shape, spec, strict=True)]
+    rest, cut = mesh.shape['data'], []
+    # Dimensions of which most copies have a share come first, then those that are not sharded yet, then large ones:
+    # layers are few, and scanned.
+    for i in sorted(range(len(shape)), key=lambda i: (-math.gcd(own[i], rest), spec[i] is not None, -shape[i])):
+        if (factor := math.gcd(own[i], rest)) > 1:
+            cut, rest = [*cut, (i, factor)], rest // factor
+    if not cut:
+        return sharding
+    sizes = [factor for _, factor in cut] + ([rest] if rest > 1 else [])
+    names = [f'data_{i}' for i in range(len(sizes))] if len(sizes) > 1 else ['data']
+    for name, (i, _) in zip(names, cut, strict=False):
+        spec[i] = (spec[i], name) if spec[i] else name
+    if len(names) > 1:
+        devices = mesh.devices.reshape(*sizes, *mesh.devices.shape[1:])
+        types = (mesh.axis_types[0],) * len(sizes) + mesh.axis_types[1:]
+        mesh = Mesh(devices, (*names, *mesh.axis_names[1:]), axis_types=types)
+    return NamedSharding(mesh, PartitionSpec(*spec))
 
 
 def shards(axis: str, mesh: Mesh | AbstractMesh | None = None) -> int:
     """The number of parts into which a logical axis is cut: on a mesh, or where `activations` holds; 1 without one."""
-    sizes = (jax.sharding.get_abstract_mesh() if mesh is None else mesh).shape
-    axes = dict(RULES)[axis]
-    return int(np.prod([sizes.get(name, 1) for name in ((axes,) if isinstance(axes, str) else axes or ())]))
+    return _size(dict(RULES)[axis], jax.sharding.get_abstract_mesh() if mesh is None else mesh)
+
+
+def _size(axes: str | Sequence[str] | None, mesh: Mesh | AbstractMesh) -> int:
+    """The product of some mesh axes; those that the mesh does not have count 1."""
+    return math.prod(mesh.shape.get(name, 1) for name in ((axes,) if isinstance(axes, str) else axes or ()))
 
 
 @contextlib.contextmanager

@@ -5,9 +5,12 @@ over copies or shards were scattered, not summed whole. Bytes held are an estima
 compiled programs.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 
 from flamingo_jax.inputs.sources.source import Source
+from flamingo_jax.model import attention
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.planning import flops, passes
 from flamingo_jax.planning.collectives import Collective
@@ -18,6 +21,7 @@ from flamingo_jax.planning.programs import Planned
 # the dtype of the computation.
 NORM = 10
 WEIGHTS = 6  # Of each attention weight: float32, and the dtype of the computation.
+SUMS = 4  # Of each query and head, if a kernel computes attention: the logarithm of its sum, float32.
 
 
 def sent(run: Planned, read: list[Weight], held: dict[str, int]) -> list[Collective]:
@@ -57,11 +61,13 @@ def _summed(run: Planned, source: Source) -> int | float:
     """Bytes of activations that are summed over `tensor`, of all rows of a data set.
 
     After each of a block's two products that contract heads or hidden units; the same for the gradients of its two
-    inputs; and again where `remat` recomputes a product that something needs.
+    inputs; and again where `remat` recomputes a product that something needs. A sum is a scatter to the tokens of each
+    chip and a gathering before the next product (`layers.between_blocks`), and what is gathered counts as half a sum: a
+    block's last product is not computed again, but its input is gathered.
     """
     c, work = run.model.config, flops.computed(run.model.config, source)
     again, tokens = run.model.remat == 'full', work.texts * work.length
-    out = c.lm.depth * (4 + again) * tokens * c.lm.width + work.targets * c.lm.width
+    out = c.lm.depth * (4 + 1.5 * again) * tokens * c.lm.width + work.targets * c.lm.width
     if c.xattn:
         media = work.pictures * c.media_tokens
         out += c.xattn_blocks * ((4 + 2 * again) * tokens * c.lm.width + media * c.media_width)
@@ -101,14 +107,18 @@ def activations(run: Planned, source: Source) -> int | float:
     parts = source.micro_batches * meshes.row_shards(run.mesh)
     work = flops.computed(c, source)
     tokens, pictures = work.texts * work.length / parts, work.pictures / parts
-    block = tokens * _block(run, work.length, tensor)
-    each = {'full': size * tokens * c.lm.width, 'dots': tokens * _products(run, tensor), '': block}[run.model.remat]
+    d = c.lm.width / (1 if work.length % tensor else tensor)  # `layers.between_blocks` cuts the tokens.
+    block = tokens * _block(run, work.length, tensor=tensor, d=d)
+    products = tokens * _products(run, tensor=tensor, d=d)
+    each = {'full': size * tokens * d, 'dots': products, '': block}[run.model.remat]
     total = c.lm.depth * each + (block if run.model.remat else 0)
     if c.xattn is None:
         return total
-    x, d = c.xattn, c.lm.width
-    width, ffw = x.heads * x.head_dim / tensor, (x.ffw_width or x.ffw_multiplier * d) / tensor
-    gated = tokens * (2 * NORM * d + size * (3 * d + 2 * width + 3 * ffw) + WEIGHTS * x.heads / tensor * work.media)
+    x = c.xattn
+    width, ffw = x.heads * x.head_dim / tensor, (x.ffw_width or x.ffw_multiplier * c.lm.width) / tensor
+    how = dict(lengths=(source.lines * work.length, work.media), head_dim=x.head_dim, in_segments=x.only_last_image)
+    weights = x.heads / tensor * _weights(run, **how)
+    gated = tokens * (2 * NORM * d + size * (3 * d + 2 * width + 3 * ffw) + weights)
     gated += pictures * c.media_tokens * (NORM * c.media_width + size * 2 * width)
     products = size * (tokens * (2 * d + width + ffw) + pictures * c.media_tokens * 2 * width)
     each = {'full': size * tokens * d, 'dots': products, '': gated}[run.model.remat]
@@ -118,20 +128,41 @@ def activations(run: Planned, source: Source) -> int | float:
     return total
 
 
-def _block(run: Planned, l: int | float, tensor: int) -> int | float:
-    """Bytes that a block of the language model keeps of each token, if nothing is recomputed."""
+def _weights(run: Planned, lengths: tuple[int, int], head_dim: int, **mask: Any) -> int | float:
+    """Bytes of attention's weights of each query and head: those of all keys, or the sum that a kernel keeps of them.
+
+    Args:
+      lengths: queries and keys.
+      mask: `in_segments` and `cap`, as for `attention.fused`.
+    """
+    if attention.fused(run.model.attention_kernel, *lengths, head_dim=head_dim, dtype=run.model.dtype, **mask):
+        return SUMS
+    return WEIGHTS * lengths[1]
+
+
+def _block(run: Planned, l: int, tensor: int, d: int | float) -> int | float:
+    """Bytes that a block of the language model keeps of each token, if nothing is recomputed.
+
+    Args:
+      l: tokens of a text.
+      d: width of what a chip keeps of a token between products.
+    """
     c, size = run.model.config.lm, jnp.dtype(run.model.dtype).itemsize
-    heads = c.heads / tensor * l * (WEIGHTS + (4 if c.positions in ('relative', 'alibi') else 0))
+    if c.positions in ('relative', 'alibi'):
+        heads = c.heads / tensor * l * (WEIGHTS + 4)
+    else:
+        how = dict(head_dim=c.head_dim, cap=c.attention_cap, in_segments=not c.windows)
+        heads = c.heads / tensor * _weights(run, (l, l), **how)
     hidden = c.ffw_width / tensor * (4 + c.gated_ffw)  # Before and in the activation, and its result.
     qkv = (2 * c.heads + 2 * c.kv_heads) * c.head_dim / tensor
-    return 2 * NORM * c.width + heads + size * (2 * c.width + hidden + qkv)
+    return 2 * NORM * d + heads + size * (2 * d + hidden + qkv)
 
 
-def _products(run: Planned, tensor: int) -> int | float:
+def _products(run: Planned, tensor: int, d: int | float) -> int | float:
     """Bytes of each token's products with weights in a block."""
     c, size = run.model.config.lm, jnp.dtype(run.model.dtype).itemsize
     wide = (c.heads + 2 * c.kv_heads) * c.head_dim + c.ffw_width * (1 + c.gated_ffw)
-    return size * (3 * c.width + wide / tensor)
+    return size * (3 * d + wide / tensor)
 
 
 def _resampler(run: Planned, s: int, tensor: int) -> int | float:
@@ -140,7 +171,8 @@ def _resampler(run: Planned, s: int, tensor: int) -> int | float:
     width = c.heads * c.head_dim / tensor
     norms = NORM * (s + 2 * r) * c.width
     products = size * ((s + r) * (c.width + 2 * width) + 2 * r * width + 3 * r * c.ffw_multiplier * c.width / tensor)
-    return c.depth * (norms + products + WEIGHTS * c.heads / tensor * r * (s + r))
+    weights = c.heads / tensor * r * _weights(run, (r, s + r), head_dim=c.head_dim)
+    return c.depth * (norms + products + weights)
 
 
 def _pictures(run: Planned, source: Source) -> int:

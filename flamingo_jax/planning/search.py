@@ -50,6 +50,8 @@ def ways(config: ConfigDict, hardware: Topology, batch: float = 1.0) -> Iterator
     devices = hardware.devices()
     one = meshes.make_mesh(devices=devices[:1])
     base = programs.prepare(config, one, 1, batch)
+    # That of the machine, not of the devices that stand in for a GPU's.
+    base = _with(base, attention_kernel=config.attention_kernel or hardware.attention_kernel)
     batches = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(base.parts.batch_shapes(one)))
     for shape in shapes(hardware.chips):
         try:
@@ -62,7 +64,7 @@ def ways(config: ConfigDict, hardware: Topology, batch: float = 1.0) -> Iterator
         for remat in REMAT:
             seen = set()
             for budget in BUDGETS:
-                cut = _cut(_with(run, remat), budget)
+                cut = _cut(_with(run, remat=remat), budget)
                 numbers = {name: source.micro_batches for name, source in cut.sources.items()}
                 if tuple(numbers.values()) in seen:
                     continue
@@ -135,6 +137,7 @@ def _cut(run: Planned, budget: float) -> Planned:
     return dataclasses.replace(run, parts=dataclasses.replace(run.parts, sources=sources))
 
 
-def _with(run: Planned, remat: str) -> Planned:
-    model = dataclasses.replace(run.parts.model, remat=remat)
+def _with(run: Planned, **fields: str) -> Planned:
+    """The run with other fields of its model."""
+    model = dataclasses.replace(run.parts.model, **fields)
     return dataclasses.replace(run, parts=dataclasses.replace(run.parts, model=model))

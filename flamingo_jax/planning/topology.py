@@ -75,6 +75,11 @@ class Topology:
         return math.prod(self.shape) * self.slices
 
     @property
+    def attention_kernel(self) -> str:
+        """What computes attention there (`model/attention.py`)."""
+        return 'splash' if self.chip.torus else 'plain' if self.kind == 'cpu' else 'cudnn'
+
+    @property
     def rings(self) -> tuple[bool, ...]:
         """Whether each dimension of the torus is closed by links from its last chips to its first.
 

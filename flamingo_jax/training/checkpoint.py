@@ -60,8 +60,7 @@ class Checkpoints:
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
         self._saved: tuple[int, concurrent.futures.Future] | None = None
         first = jax.process_index() == 0
-        # One process checks the files for all; on a pod they would be read a thousand times.
-        self._newest = processes.from_first((newest_whole(self._folder) if first else 0) or 0)
+        self._newest = newest_whole(self._folder) or 0
         if self._newest:
             before = self._metadata()['about']
             # A config field that is newer than the checkpoint gets its default.

@@ -121,6 +121,23 @@ def test_features_equal_the_authors_code(small, params, made):
     np.testing.assert_allclose(features.mean(axis=1), np.load(GOLDEN / 'nfnet.npz')['authors'], atol=1e-5)
 
 
+def test_kernels_standardised_once_give_the_same_features(small, params, made):
+    """A frozen trunk is kept so; one that is trained has its gains, and standardises in the step."""
+    kept = jax.jit(small.kept)(params)
+    paths = {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(kept)}
+    assert paths and not any('gain' in path and 'skip_gain' not in path for path in paths)
+    kernel = kept['rest_2']['conv_0']['kernel']  # A stack of blocks, each of which is standardised by itself.
+    np.testing.assert_allclose(
+        kernel[1], standardise(*(params['rest_2']['conv_0'][name][1] for name in ('kernel', 'gain'))), rtol=1e-6
+    )
+    expected = features_of(small, params, made['pictures']())
+    np.testing.assert_allclose(
+        features_of(small, kept, made['pictures']()), expected, atol=1e-6 * np.abs(expected).max()
+    )
+    boxed = jax.eval_shape(NFNETS[0].kept, shapes_of(NFNETS[0])[1])
+    assert boxed['stem_0']['kernel'].names == ('conv_height', 'conv_width', 'vision_in', 'vision_out')
+
+
 def test_bfloat16_weights_compute_in_bfloat16(small, params, made):
     images = made['pictures']()
     expected = features_of(small, params, images)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from flamingo_jax.files import below
-from flamingo_jax.inference.run import CHECKSUMS, newest_whole, read_latest
+from flamingo_jax.inference.run import CHECKSUMS, read_latest
 from flamingo_jax.parallel.processes import HEARTBEAT_SECONDS, join
 from flamingo_jax.train import train
 from tests.tiny_run import free_port, losses, make_parts, tiny_config
@@ -126,7 +126,7 @@ def test_processes_find_each_other_where_the_scheduler_says_who_they_are(tmp_pat
 
 
 WRITES = """
-import hashlib, pathlib, sys
+import hashlib, json, pathlib, sys
 import jax, jax.numpy as jnp
 from flamingo_jax.parallel import mesh, processes
 folder, index, port = sys.argv[1:]
@@ -134,28 +134,42 @@ processes.join(f'localhost:{port}', 2, int(index))
 from flamingo_jax.training.checkpoint import Checkpoints
 from flamingo_jax.training.progress import Skipped
 from flamingo_jax.training.state import TrainState
+from flamingo_jax.model.config import FlamingoConfig
+about = dict(model=FlamingoConfig().to_json(), trained=[])
 hashed, of = [], hashlib.file_digest
 hashlib.file_digest = lambda file, name: (hashed.append(file.name), of(file, name))[1]
 devices = mesh.make_mesh()
 rows, whole = mesh.batch_sharding(devices), mesh.replicated(devices)
 make = lambda: TrainState(jnp.int32(5), dict(xattn=jnp.arange(4000.0)), dict(mu=jnp.zeros(4000)), jax.random.key(0))
 state = jax.jit(make, out_shardings=TrainState(whole, rows, rows, whole))()
-checkpoints = Checkpoints(folder, 3, dict(model={}, trained=[]), {})
+checkpoints = Checkpoints(folder, 3, about, {})
 checkpoints.save(state, {}, Skipped())
 checkpoints.close()
 pathlib.Path(f'{folder}.{index}').write_text('\\n'.join(hashed))
+hashed.clear()
+again = Checkpoints(folder, 3, about, {})
+assert again.restore(state)[0].step == 5
+pathlib.Path(f'{folder}.{index}.read').write_text('\\n'.join(hashed))
+processes.wait_for_all('read')
+if index == '1':  # Damages what the other process checks.
+    first = min(json.loads(pathlib.Path(f'{folder}/checkpoints/5/checksums.json').read_text()))
+    pathlib.Path(f'{folder}/checkpoints/5', first).write_bytes(b'x')
+processes.wait_for_all('damaged')
+try:
+    Checkpoints(folder, 3, about, {})
+except OSError as error:
+    pathlib.Path(f'{folder}.{index}.error').write_text(str(error))
 """
 
 
 @pytest.mark.long
-def test_each_process_hashes_what_it_wrote(tmp_path):
+def test_each_process_hashes_what_it_wrote_and_checks_its_share(tmp_path):
     run, port = tmp_path / 'run', str(free_port())
     environment = os.environ | dict(PYTHONPATH=str(ROOT), JAX_PLATFORMS='cpu')
     running = [
         subprocess.Popen([sys.executable, '-c', WRITES, str(run), str(i), port], env=environment) for i in range(2)
     ]
     assert [process.wait() for process in running] == [0, 0]
-    assert newest_whole(run / 'checkpoints') == 5
     there = {name for name in below(run / 'checkpoints/5') if name != CHECKSUMS}
     assert json.loads((run / 'checkpoints/5' / CHECKSUMS).read_bytes()).keys() == there
     hashed = [
@@ -164,3 +178,10 @@ def test_each_process_hashes_what_it_wrote(tmp_path):
     ]
     assert not hashed[0] & hashed[1] and hashed[0] | hashed[1] == there
     assert hashed[1] and all('ocdbt.process_1/' in name for name in hashed[1])
+    read = [
+        {line.partition('checkpoints/5/')[2] for line in pathlib.Path(f'{run}.{i}.read').read_text().split('\n')}
+        for i in range(2)
+    ]
+    assert read[0] and read[1] and not read[0] & read[1] and read[0] | read[1] == there
+    errors = [pathlib.Path(f'{run}.{i}.error').read_text() for i in range(2)]
+    assert errors[0] == errors[1] and 'All checkpoints' in errors[0]

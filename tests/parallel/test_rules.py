@@ -1,12 +1,15 @@
 import dataclasses
+import functools
+import math
 
 import jax
+import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.parallel.mesh import AXES, batch_sharding, check_batch, make_mesh
-from flamingo_jax.parallel.rules import over_data, shardings
+from flamingo_jax.parallel.rules import activations, over_data, shardings
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
@@ -63,6 +66,30 @@ def test_a_parameter_lies_where_its_axes_say(config):
 def test_moments_are_cut_over_the_copies_where_that_divides(spec, shape, expected):
     where = over_data(NamedSharding(make_mesh(2, 2, 2), PartitionSpec(*spec)), shape)
     assert where.spec == PartitionSpec(*expected)
+
+
+@pytest.mark.parametrize(
+    'shape, parts',
+    [((3, 16, 32), 6), ((3, 9), 3), ((5, 4), 2), ((5, 7), 1)],
+)
+def test_copies_that_divide_no_dimension_share_by_their_factors(shape, parts):
+    """Six copies are 2 x 3; those that are left have the same share. What is added stays whole and right."""
+    mesh = make_mesh(6, 1, 1, devices=jax.devices()[:6])
+    whole = NamedSharding(mesh, PartitionSpec())
+    where = over_data(whole, shape)
+    assert math.prod(where.shard_shape(shape)) == math.prod(shape) // parts
+    value = np.arange(math.prod(shape), dtype=np.float32).reshape(shape)
+    moment, param = jax.device_put(value, where), jax.device_put(value, whole)
+    assert len({str(shard.index) for shard in moment.addressable_shards}) == parts
+
+    @functools.partial(jax.jit, out_shardings=(where, whole))
+    def update(moment, param):
+        with activations(mesh):
+            moment = moment + jax.lax.with_sharding_constraint(2 * param, where)
+            return moment, param + moment
+
+    for got, expected in zip(update(moment, param), (3 * value, 4 * value), strict=True):
+        np.testing.assert_array_equal(got, expected)
 
 
 def test_an_indivisible_dimension_names_the_parameter(config):

@@ -6,16 +6,18 @@ activation is scaled to keep variance 1. A block divides its input by the deviat
 and did not publish it; the public weights are the authors' ImageNet ones.
 
 The trunk is usually frozen, so there is no stochastic depth, no dropout and no classifier. Parameters are stored as
-published, and kernels are standardised when used. All blocks of a stage except the first have equal shapes: they are
+published. Kernels are standardised once, when a frozen trunk is loaded (`NFNetConfig.kept`), and otherwise when used.
+All blocks of a stage except the first have equal shapes: they are
 stacked and scanned, so that compile time does not grow with depth.
 """
 
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -126,6 +128,19 @@ class NFNetConfig(VisionConfig):
                 total += 2 * width * int(width * self.squeeze)
                 d = width
         return 2.0 * (total + size**2 * d * self.final_width)
+
+    def kept(self, params: dict[str, Any]) -> dict[str, Any]:
+        """The tree with its kernels standardised, float32, and therefore without their gains; see `VisionConfig`."""
+        if 'gain' not in params:
+            return {name: self.kept(part) if isinstance(part, dict) else part for name, part in params.items()}
+        (gain,) = jax.tree.leaves(params['gain'])
+
+        def of(kernel):
+            each = functools.partial(standardise, epsilon=self.epsilon)
+            return jax.vmap(each)(kernel, gain) if gain.ndim > 1 else each(kernel, gain)
+
+        rest = {name: part for name, part in params.items() if name not in ('kernel', 'gain')}
+        return rest | dict(kernel=jax.tree.map(of, params['kernel']))
 
     def trunk(self, dtype: DTypeLike, name: str) -> nn.Module:
         """The module; see `VisionConfig`."""
@@ -245,7 +260,10 @@ class SqueezeExcite(nn.Module):
 
 
 class StandardisedConv(nn.Module):
-    """A convolution with a bias, whose kernel is standardised and scaled by a learnt gain before it is applied."""
+    """A convolution with a bias, whose kernel is standardised and scaled by a learnt gain before it is applied.
+
+    Parameters without a gain have a kernel that was standardised before (`NFNetConfig.kept`).
+    """
 
     width: int
     kernel_size: int = 1
@@ -259,12 +277,13 @@ class StandardisedConv(nn.Module):
         shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.width)
         fan_in = nn.initializers.variance_scaling(1.0, 'fan_in', 'normal')
         kernel = self.param('kernel', nn.with_logical_partitioning(fan_in, KERNEL_AXES), shape)
-        gain, bias = (
-            self.param(name, nn.with_logical_partitioning(init, VECTOR_AXES), (self.width,))
-            for name, init in (('gain', nn.initializers.ones), ('bias', nn.initializers.zeros))
-        )
+        vector = functools.partial(nn.with_logical_partitioning, names=VECTOR_AXES)
         dtype = self.dtype or kernel.dtype
-        kernel, x = standardise(kernel, gain, self.epsilon).astype(dtype), x.astype(dtype)
+        if self.is_initializing() or self.has_variable('params', 'gain'):
+            gain = self.param('gain', vector(nn.initializers.ones), (self.width,))
+            kernel = standardise(kernel, gain, self.epsilon)
+        bias = self.param('bias', vector(nn.initializers.zeros), (self.width,))
+        kernel, x = kernel.astype(dtype), x.astype(dtype)
         if self.groups > 1:
             x = grouped_conv(x, kernel, self.stride, self.groups)
         else:

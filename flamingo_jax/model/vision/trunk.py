@@ -2,7 +2,7 @@
 
 import dataclasses
 import importlib
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import flax.linen as nn
 from jax.typing import DTypeLike
@@ -29,6 +29,13 @@ class VisionConfig:
     def operations(self, image_size: int) -> float:
         """Floating-point operations of the forward pass of one picture: 2 for each multiply and add."""
         raise NotImplementedError
+
+    def kept(self, params: dict[str, Any]) -> dict[str, Any]:
+        """The `vision` tree, boxed or not, as a model keeps it that does not train it.
+
+        A trunk computes here, once, what depends on no picture.
+        """
+        return params
 
     def trunk(self, dtype: DTypeLike, name: str) -> nn.Module:
         """The module: pixels float32 [b height width 3], 0 to 255 -> features [b s d_v] in `dtype`."""
