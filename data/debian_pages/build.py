@@ -16,7 +16,9 @@ from flamingo_jax import commands
 
 if __name__ == '__main__':
     flags.DEFINE_string('raw', None, 'Folder that fetch.sh filled.', required=True)
-    flags.DEFINE_enum('manual', 'gimp', ['gimp', 'debian-handbook', 'kicad', 'scikit-learn'], 'Which manual.')
+    flags.DEFINE_enum(
+        'manual', 'gimp', ['gimp', 'debian-handbook', 'kicad', 'scikit-learn', 'stellarium'], 'Which manual.'
+    )
     flags.DEFINE_list('languages', [], 'Languages of RAW to read; none is all.')
     flags.DEFINE_list('benchmarks', [], 'Folders and files of evaluation sets, whose pictures and texts are left out.')
     beam_flags.define()
@@ -26,7 +28,7 @@ import pathlib
 import tempfile
 
 from data.debian_pages.crawl import MANUALS, folders, write_warcs
-from data.debian_pages.debian_pages_dataset_builder import RULES, Builder, Config
+from data.debian_pages.debian_pages_dataset_builder import CHAPTERS, RULES, Builder, Config
 from flamingo_jax.building.duplicates import index_benchmarks
 
 
@@ -46,9 +48,10 @@ def main() -> None:
     warcs.mkdir(parents=True, exist_ok=True)
     paths = tuple(path for language in chosen for path in write_warcs(manual, found[language], language, out=warcs))
     name = '_'.join(([] if f.manual == 'gimp' else [f.manual]) + f.languages) or 'all'
-    config = Config(name=name, description=f'{f.manual}, {" ".join(chosen)}', rules=RULES) if name != 'all' else name
+    rules = RULES if f.manual == 'gimp' else CHAPTERS
+    config = Config(name=name, description=f'{f.manual}, {" ".join(chosen)}', rules=rules) if name != 'all' else name
     with tempfile.TemporaryDirectory() as folder:
-        benchmarks = index_benchmarks(f.benchmarks, RULES, f'{folder}/benchmarks.npz') if f.benchmarks else ''
+        benchmarks = index_benchmarks(f.benchmarks, rules, f'{folder}/benchmarks.npz') if f.benchmarks else ''
         where = dict(warcs=paths, benchmarks=benchmarks, licence=manual.licence)
         print(beam_flags.build(Builder, config, **where))
 

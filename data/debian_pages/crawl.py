@@ -5,6 +5,8 @@ import io
 import mimetypes
 import os
 import pathlib
+import re
+import urllib.parse
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -13,6 +15,8 @@ from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
 PAGES_A_FILE = 200
+# A sky culture says its licence in an info.ini. Those that forbid changes or commerce are left out.
+RESTRICTED = re.compile(r'^license\s*=.*\bN[CD]\b', re.MULTILINE)
 PICTURES = ('.png', '.jpg', '.jpeg', '.gif', '.svg', '.webp')
 
 
@@ -24,6 +28,7 @@ class Manual(NamedTuple):
     site: str  # Where the same pages are on the web, with one folder in the path.
     date: str  # Of the release, so that the files do not depend on the day.
     licence: str
+    pages: str = '*.html'  # Its pages, if they tell their language by their names.
 
 
 MANUALS = {
@@ -55,6 +60,14 @@ MANUALS = {
         '2024-04-09T00:00:00Z',
         'BSD-3-Clause (scikit-learn developers)',
     ),
+    'stellarium': Manual(
+        'stellarium-data',
+        'usr/share/stellarium/skycultures',
+        'https://stellarium.org/24.3',
+        '2024-09-22T00:00:00Z',
+        'GPL-2.0-or-later, CC-BY-SA or Free Art License, as the info.ini of each sky culture says (Stellarium)',
+        'description.{language}.utf8',
+    ),
 }
 
 
@@ -66,14 +79,21 @@ def folders(raw: pathlib.Path, manual: Manual) -> dict[str, pathlib.Path]:
         pages = [sorted(package.glob(manual.folders)) for package in found]
         return {language: some[0] for language, some in zip(languages, pages, strict=True) if some}
     found = sorted((raw / manual.packages).glob(manual.folders))
+    if '{language}' in manual.pages:
+        pages = [file for folder in found for file in folder.rglob(manual.pages.format(language='*'))]
+        return dict.fromkeys(sorted({file.name.split('.')[1] for file in pages}), *found)
     several = manual.folders.endswith('*')
     return {folder.name if several else 'en': folder for folder in found if folder.is_dir()}
 
 
 def write_warcs(manual: Manual, folder: pathlib.Path, language: str, out: pathlib.Path) -> list[str]:
     """Writes one language as WARC files of so many pages, with the pictures in others. Returns their paths."""
-    pages = sorted(folder.rglob('*.html'))
-    pictures = sorted(file for file in folder.rglob('*') if file.suffix.lower() in PICTURES)
+    restricted = {
+        file.parent for file in folder.rglob('info.ini') if RESTRICTED.search(file.read_text(errors='replace'))
+    }
+    files = [file for file in sorted(folder.rglob('*')) if not restricted & {*file.parents}]
+    pages = [file for file in files if file.match(manual.pages.format(language=language))]
+    pictures = [file for file in files if file.suffix.lower() in PICTURES]
     paths = []
     for kind, files in (('pages', pages), ('pictures', pictures)):
         for part, some in enumerate(_parts(files, PAGES_A_FILE)):
@@ -82,14 +102,16 @@ def write_warcs(manual: Manual, folder: pathlib.Path, language: str, out: pathli
             with open(aside, 'wb') as file:
                 writer = WARCWriter(file, gzip=True)
                 for one in tqdm(some, desc=path.name, unit=' files', leave=False, delay=2):
-                    _write(writer, one, f'{manual.site}/{language}/{one.relative_to(folder)}', manual.date)
+                    name = urllib.parse.quote(str(one.relative_to(folder)), safe="/+!$,;'@()*[]=&~")
+                    _write(writer, one, f'{manual.site}/{language}/{name}', manual.date)
             os.replace(aside, path)
             paths.append(str(path))
     return paths
 
 
 def _write(writer: WARCWriter, file: pathlib.Path, url: str, date: str) -> None:
-    kind = mimetypes.guess_type(file.name)[0] or 'application/octet-stream'
+    is_picture = file.suffix.lower() in PICTURES
+    kind = mimetypes.guess_type(file.name)[0] or 'application/octet-stream' if is_picture else 'text/html'
     headers = StatusAndHeaders('200 OK', [('Content-Type', kind)], protocol='HTTP/1.1')
     name = hashlib.sha256(url.encode()).hexdigest()
     uuid = f'<urn:uuid:{name[:8]}-{name[8:12]}-{name[12:16]}-{name[16:20]}-{name[20:32]}>'

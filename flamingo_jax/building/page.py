@@ -1,8 +1,9 @@
 """HTML -> texts and pictures in reading order.
 
 The page is walked once, in document order, without changing it. The rules of tags are those of OBELICS's simplification
-of the DOM (Laurençon et al. 2023, appendix A.2; step 2 of its code). Three differ, since they lose what readers want:
-list items stay; in a table, prose and pictures stay, while bare cells go; the header of an article stays.
+of the DOM (Laurençon et al. 2023, appendix A.2; step 2 of its code). Four differ, since they lose what readers want:
+list items stay; in a table, prose and pictures stay, while bare cells go; the header of an article stays; what HTML has
+no element for stays.
 """
 
 import codecs
@@ -23,10 +24,6 @@ APART = frozenset('blockquote dl ol p ul table'.split()) | HEADINGS  # An empty 
 BLOCKS = APART | frozenset(
     'address article aside body caption center dd details div dt fieldset figcaption figure form header hr html legend '
     'li main marquee search section summary tbody td tfoot th thead title tr'.split()
-)
-INLINE = frozenset(
-    'a abbr acronym b bdi bdo big blink br cite code data dfn em font i img ins kbd mark picture q ruby s samp shadow '
-    'small source span strike strong sub sup time tt u var wbr'.split()
 )
 UNSEEN = frozenset('head link meta noscript script style template rp rt'.split())  # Nobody reads these on the page.
 PROSE = frozenset('blockquote caption dd figcaption figure li p'.split()) | HEADINGS  # May stand in a table.
@@ -268,9 +265,7 @@ class _Walk:
             return 'tag_date'
         if tag == 'header' and self._open.get('article'):
             return ''
-        return (
-            '' if tag in BLOCKS and tag != 'header' or tag in INLINE else f'tag_{tag}' if tag in KNOWN else 'tag_other'
-        )
+        return f'tag_{tag}' if tag in LEFT_OUT else ''
 
     def _leave_out(self, node, rule: str) -> None:
         """Notes an element that is left out, and its pictures."""
@@ -333,10 +328,10 @@ class _Walk:
             raise PageError('page_max_pictures', self.pictures)
 
 
-# Names for the ledger; any other element is 'tag_other'.
-KNOWN = frozenset(
-    'aside audio button canvas dialog dir embed footer frame frameset header iframe input label map math menu meter '
-    'nav object optgroup option output pre progress select svg textarea video'.split()
+# What is left out with all that is in it. An element of another name is shown as a browser shows it, within its line.
+LEFT_OUT = frozenset(
+    'applet aside audio button canvas dialog dir embed footer frame frameset header iframe input label map math menu '
+    'meter nav noembed noframes object optgroup option output pre progress select svg textarea video'.split()
 )
 
 

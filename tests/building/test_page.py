@@ -67,6 +67,10 @@ def test_the_furniture_of_a_page_is_left_out_and_told():
     ]
 
 
+def test_elements_that_html_does_not_have_are_within_a_line():
+    assert shown('<p>Of <notr>al-Sufi</notr>, <x-name>an astronomer</x-name>.</p>') == ['Of al-Sufi, an astronomer.']
+
+
 def test_tables_keep_prose_and_pictures():
     assert shown('<table><tr><td>12<td><p>Some prose</p><td><img src=a.png></table>') == [
         'Some prose',
