@@ -30,7 +30,6 @@ from ml_collections import ConfigDict
 
 from flamingo_jax.inputs.rows import Batch
 from flamingo_jax.inputs.sources.documents import Documents
-from flamingo_jax.inputs.sources.source import Source
 from flamingo_jax.model.config import SIZES, FlamingoConfig
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.planning import flops, programs, topology

@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
     numbers = dict(m3w=4, align=1, ltip=2, vtp=1)
     c.machines['v5e-16'] = training.machine(data=8, fsdp=1, tensor=2, micro_batches=numbers, remat='dots')
     c.machines['v5p:2x2x4'] = training.machine(data=16, fsdp=1, tensor=1, remat='dots')
-    c.machines['v6e-16'] = training.machine(data=1, fsdp=16, tensor=1, micro_batches=2)
+    c.machines['v6e-16'] = training.machine(data=16, fsdp=1, tensor=1, remat='dots')
     numbers = dict(m3w=16, align=4, ltip=4, vtp=1)
     c.machines['h100:1'] = training.machine(data=1, fsdp=1, tensor=1, micro_batches=numbers, remat='dots')
     return c

@@ -47,8 +47,8 @@ def read(hlo: str, mesh: Mesh) -> list[Collective]:
     """
     parts, entry = computations(hlo)
     times = times_of(parts, entry)
-    # The TPU compiler starts, continues and ends a collective in fusions with other work. One channel is one
-    # collective.
+    # The TPU compiler starts, continues and ends a collective in fusions with other work. One channel and result are
+    # one collective. Its scatters are whole fusions, of which several may have the same channel.
     found: dict[Any, tuple[str, tuple[str, ...], float, float]] = {}
     for name, lines in parts.items():
         for line in lines:
@@ -60,10 +60,11 @@ def read(hlo: str, mesh: Mesh) -> list[Collective]:
                 continue
             group = _group(line) or list(range(mesh.devices.size))
             size = _sent(kind, operation[1], operation[2].endswith('-start'), len(group))
-            if 'all-reduce-scatter' in name:  # A fusion of the TPU compiler's.
-                kind, size = 'reduce-scatter', size / 2
             channel = _CHANNEL.search(line)
-            found[channel[1] if channel else (name, line)] = kind, _axes(group, mesh), size, times[name]
+            key = (channel[1], kind, operation[1]) if channel else (name, line)
+            if 'all-reduce-scatter' in name:  # A fusion of the TPU compiler's.
+                kind, size, key = 'reduce-scatter', size / 2, (name, line)
+            found[key] = kind, _axes(group, mesh), size, times[name]
     total = collections.defaultdict(lambda: [0.0, 0.0])
     for kind, axes, size, often in found.values():
         total[kind, axes][0] += size * often

@@ -42,8 +42,14 @@ def test_every_way_to_write_groups():
 
 %all-reduce-scatter.1 (y: bf16[6]) -> bf16[3] {
   %y = bf16[6]{0} parameter(0)
-  %m = bf16[6]{0} all-reduce(%y), replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_1'}, to_apply=%add
+  %m = bf16[6]{0} all-reduce(%y), channel_id=1, replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_1'}, to_apply=%add
   ROOT %d = bf16[3]{0} dynamic-slice(%m, %i), dynamic_slice_sizes={3}
+}
+
+%all-reduce-scatter.2 (y.2: bf16[6]) -> bf16[3] {
+  %y.2 = bf16[6]{0} parameter(0)
+  %m = bf16[6]{0} all-reduce(%y), channel_id=1, replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_1'}, to_apply=%add
+  ROOT %d.3 = bf16[3]{0} dynamic-slice(%m, %i), dynamic_slice_sizes={3}
 }
 
 %start (p.1: bf16[8,16]) -> bf16[16,16] {
@@ -93,7 +99,8 @@ ENTRY %main (x: f32[8]) -> f32[8] {
   %w = f32[4]{0} while(%x), condition=%cond, body=%body, backend_config={"known_trip_count":{"n":"3"}}
   %u = f32[4]{0} while(%w), condition=%cond, body=%body.2
   %p.3 = (f32[4]{0}, u32[]{:T(128)}) while(%start), condition=%cond.3, body=%body.3
-  ROOT %r.1 = f32[8]{0} all-reduce(%x), replica_groups={}, to_apply=%add
+  %f.2 = bf16[3]{0} fusion(%x), kind=kCustom, calls=%all-reduce-scatter.2
+  ROOT %r.1 = f32[8]{0} all-reduce(%x), channel_id=1, replica_groups={}, to_apply=%add
 }
 """
     found = {(one.kind, one.axes): (one.bytes, one.times) for one in read(hlo, mesh)}
@@ -101,7 +108,7 @@ ENTRY %main (x: f32[8]) -> f32[8] {
         ('all-gather', ('fsdp',)): (3 * 16 * 16 * 2 / 2, 3),
         ('all-gather', ('tensor',)): (3 * 16 * 16 * 2 / 2, 3),  # Started and ended in fusions.
         ('reduce-scatter', ('data', 'fsdp')): (3 * 2 * 4, 1),
-        ('reduce-scatter', ('tensor',)): (7 * 6 * 2 / 2, 7),
+        ('reduce-scatter', ('tensor',)): (8 * 6 * 2 / 2, 8),  # In fusions of one channel, which is also the last sum's.
         ('collective-permute', ('data',)): (8 * 4, 1),
         ('collective-permute', ('tensor',)): (4 * 4 * 4, 4),  # A counter below 7 that grows by 2.
         ('all-reduce', ('data', 'fsdp', 'tensor')): (2 * 8 * 4 * 7 / 8, 1),
