@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     c.mesh = ConfigDict(dict(data=1, fsdp=-1, tensor=1))
     # By `plan --search` (docs/scaling.md).
     c.machines['v4:2x2x4'] = training.machine(data=16, fsdp=1, tensor=1, remat='dots')
-    numbers = dict(m3w=4, align=1, ltip=2, vtp=1)
+    numbers = dict(m3w=8, align=2, ltip=4, vtp=1)
     c.machines['v5e-16'] = training.machine(data=8, fsdp=1, tensor=2, micro_batches=numbers, remat='dots')
     c.machines['v5p:2x2x4'] = training.machine(data=16, fsdp=1, tensor=1, remat='dots')
     c.machines['v6e-16'] = training.machine(data=16, fsdp=1, tensor=1, remat='dots')

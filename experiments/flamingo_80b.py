@@ -18,8 +18,7 @@ def get_config() -> ConfigDict:
     c.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=16))
     # Batches are 1.5 times the ablations': the smallest multiple that the 96 copies of the paper's machine divide.
     c.machines['v4:8x12x16'] = training.machine(data=96, fsdp=1, tensor=16, batch=1.5)
-    # By `plan --search` (docs/scaling.md).
-    c.machines['v5p:8x8x16'] = training.machine(data=64, fsdp=1, tensor=16, remat='dots')
-    c.machines['v5e-256'] = training.machine(data=1, fsdp=16, tensor=16, remat='dots')
-    c.machines['v6e-256'] = training.machine(data=16, fsdp=1, tensor=16, remat='dots')
+    c.machines['v5p:8x8x16'] = training.machine(data=64, fsdp=1, tensor=16)
+    c.machines['v5e-256'] = training.machine(data=1, fsdp=16, tensor=16)
+    c.machines['v6e-256'] = training.machine(data=1, fsdp=16, tensor=16)
     return c

@@ -19,7 +19,8 @@ def get_config() -> ConfigDict:
     c.machines['v4:4x4x4'] = training.machine(data=16, fsdp=1, tensor=4, remat='dots')
     c.machines['v5p:4x4x4'] = training.machine(data=16, fsdp=1, tensor=4, remat='dots')
     c.machines['v6e-64'] = training.machine(data=32, fsdp=1, tensor=2, remat='dots')
-    c.machines['v5e-64'] = training.machine(data=16, fsdp=1, tensor=4, remat='dots')
+    numbers = dict(m3w=4, align=1, ltip=2, vtp=1)
+    c.machines['v5e-64'] = training.machine(data=16, fsdp=1, tensor=4, micro_batches=numbers, remat='dots')
     numbers = dict(m3w=2, align=1, ltip=1, vtp=1)
     c.machines['h100:8'] = training.machine(data=8, fsdp=1, tensor=1, micro_batches=numbers, remat='dots')
     return c

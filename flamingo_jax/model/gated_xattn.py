@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from flamingo_jax.model.attention import Mask, Segments, attend_to_parts, dense
 from flamingo_jax.model.config import XattnConfig
-from flamingo_jax.model.layers import FeedForward, Linear, Norm, between_blocks, constrain
+from flamingo_jax.model.layers import FeedForward, Linear, Norm, constrain
 
 # Keys and values of the media, in one or several parts side by side.
 Parts: TypeAlias = Sequence[tuple[Float[Array, '_ h _ k'], Float[Array, '_ h _ k']]]
@@ -125,14 +125,14 @@ class GatedXattnDense(nn.Module):
         attended = self.out(attend_to_parts(q, keys_values, mask, kernel=self.kernel))
         if self.config.gates:
             attended = jnp.tanh(self.alpha_xattn).astype(self.dtype) * attended
-        y = between_blocks(y + attended)
+        y = constrain(y + attended, 'batch', None, 'embed')
         fed = self.ffw(self.norm_ffw(y))
         if self.config.gates:
             fed = jnp.tanh(self.alpha_dense).astype(self.dtype) * fed
         if self.config.ffw_where_seen:
             m = sum(key.shape[2] for key, _ in keys_values)
             fed = jnp.where(dense(mask, y.shape[1], m).any(axis=-1, keepdims=True), fed, 0)
-        return between_blocks(y + fed)
+        return constrain(y + fed, 'batch', None, 'embed')
 
     def touch(self, y: Float[Array, 'b l d'], media: Float[Array, 'b m e'], mask: Mask) -> Float[Array, 'b l d']:
         """Uses every parameter, for `init`."""

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 from flamingo_jax.model import quantised
 from flamingo_jax.model.attention import Mask, attend_to_parts, dense
 from flamingo_jax.model.config import LanguageModelConfig
-from flamingo_jax.model.layers import FeedForward, Linear, Norm, between_blocks, constrain, stored
+from flamingo_jax.model.layers import FeedForward, Linear, Norm, constrain, stored
 from flamingo_jax.model.quantised import Quantised
 from flamingo_jax.model.stack import put
 
@@ -145,7 +145,7 @@ class Embedder(nn.Module):
             y = quantised.take(self.tokens, tokens, self.dtype)
         else:
             y = jnp.take(self.tokens, tokens, axis=0).astype(self.dtype)
-        y = between_blocks(self.project_in(y) if c.embedding_width else y)
+        y = constrain(self.project_in(y) if c.embedding_width else y, 'batch', None, 'embed')
         y = y * c.width**0.5 if c.scale_embeddings else y
         return self.norm_in(y) if c.norm_embeddings else y
 
@@ -227,7 +227,7 @@ class Block(nn.Module):
         )
         if c.norm_place == 'around':
             attended = _norm(c, self.dtype, name='norm_attended')(attended)
-        block_input, y = y, between_blocks(y + attended)
+        block_input, y = y, constrain(y + attended, 'batch', None, 'embed')
         if c.norm_place == 'sum':
             y = norm_attention(y)
         x = block_input if c.parallel else y
@@ -238,7 +238,7 @@ class Block(nn.Module):
         y = y + fed
         if c.norm_place == 'sum':
             y = norm_ffw(y)
-        return between_blocks(y), cache
+        return constrain(y, 'batch', None, 'embed'), cache
 
     def _attention(self, x, positions, mask, cache, index, key_positions, window, shared):
         c = self.config

@@ -49,18 +49,6 @@ def constrain(x: Shaped[Array, '...'], *axes: str | None) -> Shaped[Array, '...'
     return nn.with_logical_constraint(x, axes)
 
 
-def between_blocks(y: Float[Array, 'b l d']) -> Float[Array, 'b l d']:
-    """Shards the text where it is added to: each device of `tensor` has tokens of its own, if their number allows it.
-
-    Sequence parallelism (Korthikanti et al. 2022, section 4.2.2). Otherwise every device of `tensor` would keep and
-    norm all tokens. The sum over heads or hidden units becomes a scatter, and what the next product reads is gathered:
-    the same bytes are sent.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    (axis,) = (None,) if mesh.empty else nn.logical_to_mesh_axes(('text',))
-    return constrain(y, 'batch', 'text' if axis and y.shape[1] % mesh.shape[axis] == 0 else None, 'embed')
-
-
 def stored(
     module: nn.Module, name: str, init: Callable[..., Any], shape: Sequence[int]
 ) -> Float[Array | np.ndarray, '...'] | Quantised:

@@ -18,8 +18,6 @@ RULES = (
     ('batch', ('data', 'fsdp')),
     # Pictures in the trunk: each device has whole pictures and the whole trunk.
     ('images', ('data', 'fsdp', 'tensor')),
-    # Tokens between blocks (sequence parallelism); within a block, `tensor` cuts heads and hidden units.
-    ('text', 'tensor'),
     ('embed', 'fsdp'),
     ('media', 'fsdp'),
     ('resampler', 'fsdp'),

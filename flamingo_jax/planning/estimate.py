@@ -61,13 +61,11 @@ def _summed(run: Planned, source: Source) -> int | float:
     """Bytes of activations that are summed over `tensor`, of all rows of a data set.
 
     After each of a block's two products that contract heads or hidden units; the same for the gradients of its two
-    inputs; and again where `remat` recomputes a product that something needs. A sum is a scatter to the tokens of each
-    chip and a gathering before the next product (`layers.between_blocks`), and what is gathered counts as half a sum: a
-    block's last product is not computed again, but its input is gathered.
+    inputs; and again where `remat` recomputes a product that something needs.
     """
     c, work = run.model.config, flops.computed(run.model.config, source)
     again, tokens = run.model.remat == 'full', work.texts * work.length
-    out = c.lm.depth * (4 + 1.5 * again) * tokens * c.lm.width + work.targets * c.lm.width
+    out = c.lm.depth * (4 + again) * tokens * c.lm.width + work.targets * c.lm.width
     if c.xattn:
         media = work.pictures * c.media_tokens
         out += c.xattn_blocks * ((4 + 2 * again) * tokens * c.lm.width + media * c.media_width)
@@ -107,15 +105,13 @@ def activations(run: Planned, source: Source) -> int | float:
     parts = source.micro_batches * meshes.row_shards(run.mesh)
     work = flops.computed(c, source)
     tokens, pictures = work.texts * work.length / parts, work.pictures / parts
-    d = c.lm.width / (1 if work.length % tensor else tensor)  # `layers.between_blocks` cuts the tokens.
-    block = tokens * _block(run, work.length, tensor=tensor, d=d)
-    products = tokens * _products(run, tensor=tensor, d=d)
-    each = {'full': size * tokens * d, 'dots': products, '': block}[run.model.remat]
+    block = tokens * _block(run, work.length, tensor)
+    each = {'full': size * tokens * c.lm.width, 'dots': tokens * _products(run, tensor), '': block}[run.model.remat]
     total = c.lm.depth * each + (block if run.model.remat else 0)
     if c.xattn is None:
         return total
-    x = c.xattn
-    width, ffw = x.heads * x.head_dim / tensor, (x.ffw_width or x.ffw_multiplier * c.lm.width) / tensor
+    x, d = c.xattn, c.lm.width
+    width, ffw = x.heads * x.head_dim / tensor, (x.ffw_width or x.ffw_multiplier * d) / tensor
     how = dict(lengths=(source.lines * work.length, work.media), head_dim=x.head_dim, in_segments=x.only_last_image)
     weights = x.heads / tensor * _weights(run, **how)
     gated = tokens * (2 * NORM * d + size * (3 * d + 2 * width + 3 * ffw) + weights)
@@ -140,13 +136,8 @@ def _weights(run: Planned, lengths: tuple[int, int], head_dim: int, **mask: Any)
     return WEIGHTS * lengths[1]
 
 
-def _block(run: Planned, l: int, tensor: int, d: int | float) -> int | float:
-    """Bytes that a block of the language model keeps of each token, if nothing is recomputed.
-
-    Args:
-      l: tokens of a text.
-      d: width of what a chip keeps of a token between products.
-    """
+def _block(run: Planned, l: int, tensor: int) -> int | float:
+    """Bytes that a block of the language model keeps of each of a text's l tokens, if nothing is recomputed."""
     c, size = run.model.config.lm, jnp.dtype(run.model.dtype).itemsize
     if c.positions in ('relative', 'alibi'):
         heads = c.heads / tensor * l * (WEIGHTS + 4)
@@ -155,14 +146,14 @@ def _block(run: Planned, l: int, tensor: int, d: int | float) -> int | float:
         heads = c.heads / tensor * _weights(run, (l, l), **how)
     hidden = c.ffw_width / tensor * (4 + c.gated_ffw)  # Before and in the activation, and its result.
     qkv = (2 * c.heads + 2 * c.kv_heads) * c.head_dim / tensor
-    return 2 * NORM * d + heads + size * (2 * d + hidden + qkv)
+    return 2 * NORM * c.width + heads + size * (2 * c.width + hidden + qkv)
 
 
-def _products(run: Planned, tensor: int, d: int | float) -> int | float:
+def _products(run: Planned, tensor: int) -> int | float:
     """Bytes of each token's products with weights in a block."""
     c, size = run.model.config.lm, jnp.dtype(run.model.dtype).itemsize
     wide = (c.heads + 2 * c.kv_heads) * c.head_dim + c.ffw_width * (1 + c.gated_ffw)
-    return size * (3 * d + wide / tensor)
+    return size * (3 * c.width + wide / tensor)
 
 
 def _resampler(run: Planned, s: int, tensor: int) -> int | float:

@@ -7,8 +7,8 @@ and did not publish it; the public weights are the authors' ImageNet ones.
 
 The trunk is usually frozen, so there is no stochastic depth, no dropout and no classifier. Parameters are stored as
 published. Kernels are standardised once, when a frozen trunk is loaded (`NFNetConfig.kept`), and otherwise when used.
-All blocks of a stage except the first have equal shapes: they are
-stacked and scanned, so that compile time does not grow with depth.
+All blocks of a stage except the first have equal shapes: they are stacked and scanned, so that compile time does not
+grow with depth.
 """
 
 import dataclasses
