@@ -187,10 +187,8 @@ def test_a_run_is_killed_resumed_evaluated_and_exported_in_a_bucket(store, place
     """Bundles, features, data set, workdirs and reports are all there; the parameters are those of a run on a disk."""
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
     make_parts(place / 'parts')
-    data = SAMPLE
-    if not str(place).startswith('gs'):  # ArrayRecord reads gs:// itself, and damaged blocks from this emulator.
-        data = f'{place}/data'
-        files.upload(pathlib.Path(SAMPLE), place / 'data', last='dataset_info.json')
+    data = f'{place}/data'
+    files.upload(pathlib.Path(SAMPLE), place / 'data', last='dataset_info.json')
     run = [sys.executable, str(ROOT / 'tests/tiny_run.py'), f'{place}/parts']
     here = subprocess.run([*run, str(tmp_path / 'run'), '6'], cwd=ROOT, capture_output=True, text=True)
     assert here.returncode == 0, here.stderr
