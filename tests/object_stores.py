@@ -52,7 +52,7 @@ class Store:
 
 
 def _last_bytes(answer: bytes, number: int) -> bytes:
-    """The end of what a whole answer holds. The emulator does not know ranges from the end, of which ArrayRecord asks."""
+    """The end of what a whole answer holds. The emulator knows no ranges from the end; ArrayRecord asks for them."""
     head, _, body = answer.partition(b'\r\n\r\n')
     end = body[-number:]
     head = head.replace(b' 200 OK', b' 206 Partial Content').replace(
