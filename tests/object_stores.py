@@ -10,6 +10,7 @@ import io
 import logging
 import os
 import random
+import re
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -50,6 +51,18 @@ class Store:
         self.failures = 0.0
 
 
+def _last_bytes(answer: bytes, number: int) -> bytes:
+    """The end of what a whole answer holds. The emulator knows no ranges from the end; ArrayRecord asks for them."""
+    head, _, body = answer.partition(b'\r\n\r\n')
+    end = body[-number:]
+    head = head.replace(b' 200 OK', b' 206 Partial Content').replace(
+        b'Content-Length: %d' % len(body),
+        b'Content-Length: %d\r\nContent-Range: bytes %d-%d/%d'
+        % (len(end), len(body) - len(end), len(body) - 1, len(body)),
+    )
+    return head + b'\r\n\r\n' + end
+
+
 def google() -> Store:
     """Google's, with the environment that leads clients to it."""
     from gcp_storage_emulator import server
@@ -74,7 +87,8 @@ def google() -> Store:
             def carry_out():
                 self.rfile, self.wfile = body, io.BytesIO()
                 server.Router(self).handle(method)
-                return self.wfile.getvalue()
+                last = re.fullmatch(r'bytes=-(\d+)', self.headers.get('Range') or '')
+                return _last_bytes(self.wfile.getvalue(), int(last[1])) if last else self.wfile.getvalue()
 
             answer = store.answer(method, carry_out)
             with contextlib.suppress(ConnectionError):  # The client did not wait.

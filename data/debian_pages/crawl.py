@@ -28,7 +28,7 @@ class Manual(NamedTuple):
     site: str  # Where the same pages are on the web, with one folder in the path.
     date: str  # Of the release, so that the files do not depend on the day.
     licence: str
-    pages: str = '*.html'  # Its pages, if they tell their language by their names.
+    pages: str = '*.html'  # Names of its pages, with their {language} if one folder holds all.
 
 
 MANUALS = {

@@ -3,7 +3,7 @@
 # nothing is installed. What RAW already holds is left alone. Usage: fetch.sh RAW LANGUAGE...   (bg ca cs da de el en
 # en-gb es fa fi fr hr hu it ja ko lt nl nn pl pt pt-br ro ru sl sv tr uk zh-cn), or fetch.sh RAW PACKAGE...
 # (debian-handbook, 35 MB, 26 languages; kicad-doc-LANGUAGE, 30 MB each; python-sklearn-doc, 52 MB; stellarium-data,
-# 246 MB, 40 languages)
+# 246 MB, 32 languages)
 set -euo pipefail
 dir=${1:?usage: fetch.sh RAW LANGUAGE...}
 shift

@@ -56,6 +56,24 @@ def test_other_manuals_are_in_one_package_for_all_languages(tmp_path):
     assert crawl.folders(tmp_path, crawl.MANUALS['kicad']) == {}
 
 
+def test_pages_that_tell_their_language_by_their_names(tmp_path):
+    manual = crawl.MANUALS['stellarium']
+    for culture, licence in (('norse', 'CC BY-SA 4.0'), ('tupi', 'CC BY-NC-ND 4.0'), ('inuit', 'CC BY-ND 4.0')):
+        folder = tmp_path / manual.packages / manual.folders / culture
+        folder.mkdir(parents=True)
+        (folder / 'info.ini').write_text(f'[info]\nlicense = {licence}\n')
+        (folder / 'a map.png').write_bytes(b'x')
+        for language in ('de', 'pt_BR'):
+            (folder / f'description.{language}.utf8').write_text('<p>x')
+    found = crawl.folders(tmp_path, manual)
+    assert list(found) == ['de', 'pt_BR']
+    paths = crawl.write_warcs(manual, found['pt_BR'], 'pt_BR', out=tmp_path)
+    assert [(one.url, one.type) for path in paths for one in warc.read_warc(path)] == [
+        ('https://stellarium.org/24.3/pt_BR/norse/description.pt_BR.utf8', 'text/html'),
+        ('https://stellarium.org/24.3/pt_BR/norse/a%20map.png', 'image/png'),
+    ]
+
+
 @pytest.mark.long
 def test_one_command_builds_and_one_reports(raw, tmp_path):
     command = [sys.executable, '-m', 'data.debian_pages.build', f'--raw={raw}', f'--out={tmp_path}']
