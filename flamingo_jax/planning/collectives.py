@@ -81,7 +81,7 @@ def computations(hlo: str) -> tuple[dict[str, list[str]], str]:
             if header := _COMPUTATION.match(line):
                 lines = computations[header[2]] = []
                 entry = header[2] if header[1] else entry
-        elif line.startswith('}'):
+        elif line == '}':  # Attributes of splash's kernels have lines that begin with braces.
             lines = None
         else:
             lines.append(line)
