@@ -56,12 +56,12 @@ def main() -> None:
                 shape = jax.eval_shape(parts.model.features, params, pixels).shape[2:]
             pictures = rng.normal(size=(shots + 1, *shape)).astype(np.float32)
             prompt = [item for p in pictures[:-1] for item in (p, ' name: full moon<EOC>')]
-            tokens = encode([*prompt, pictures[-1], ' name:'], parts.tokenizer).tokens[None]
+            tokens = np.array([encode([*prompt, pictures[-1], ' name:'], parts.tokenizer).tokens])
 
             def first(params, pictures, tokens, model=parts.model):
                 return model.unembed(params, model.hidden(params, pictures, tokens)[:, -1:])
 
-            arguments = params, pictures[None], np.asarray(tokens)
+            arguments = params, pictures[None], tokens
             program = jax.jit(first).lower(*arguments).compile()
             programs[name] = program, arguments, tokens.shape[1]
         seconds = {name: [] for name in programs}
