@@ -135,8 +135,10 @@ def fused(
     Args:
       in_segments: whether the mask, if any, is `Segments`.
     """
+    if l == 1:  # One more token: nothing to gain.
+        return False
     if kernel == 'cudnn':
-        return l > 1 and jnp.dtype(dtype).itemsize == 2 and not cap and head_dim <= 128 and head_dim % 8 == 0
+        return jnp.dtype(dtype).itemsize == 2 and not cap and head_dim <= 128 and head_dim % 8 == 0
     return kernel == 'splash' and min(l, m) >= LEAST and in_segments
 
 
