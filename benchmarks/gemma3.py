@@ -7,9 +7,9 @@ The weights are random, float32, and the same on both sides. Each side runs in a
 turns, `--repeats` times. A process reads the prompt and writes greedily `--new` tokens twice: cold, with compilation,
 and warm. Theirs is the loop of their sampler, which needs no tokenizer (`gemma.gm.text`).
 
-The logits after the prompt and all tokens must agree. A ratio is theirs / ours: the median,
-the least and the greatest. Seconds are the processor's own with one thread, so that other work on the machine changes
-them less; otherwise those of a clock.
+The logits after the prompt and all tokens must agree. A ratio is theirs / ours: the median, the least and the greatest.
+Seconds are the processor's own with one thread, so that other work on the machine changes them less; otherwise those of
+a clock.
 """
 
 import argparse

@@ -141,6 +141,8 @@ def make(config: ConfigDict) -> Made:
 
     def make_frozen(key):
         made = nn.meta.unbox(run.model.init(key))
+        if 'vision' in like and (kept := run.model.config.vision.kept):
+            made['vision'] = kept(made['vision'])
         return jax.tree.map(lambda x, as_: x.astype(as_.dtype), {name: made[name] for name in like}, like)
 
     frozen = jax.jit(make_frozen, out_shardings=jax.tree.map(lambda x: x.sharding, like))(jax.random.key(1))

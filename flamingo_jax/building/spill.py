@@ -6,6 +6,8 @@ through Beam. Beside each file lies its index, in the order of sort keys: the ke
 
 import bisect
 import hashlib
+import itertools
+import operator
 import pickle
 import struct
 import uuid
@@ -20,7 +22,7 @@ MOST_RECORDS = 50_000  # Of a file: its index is in memory while it is written.
 PARTS = 32  # Of what is grouped, at least, so that every worker has some,
 PART_RECORDS = 100_000  # and about the most records of one: its index is in memory.
 INDEX = np.dtype([('key', 'S16'), ('file', np.uint32), ('offset', np.uint64), ('length', np.uint32)])
-ENTRY = struct.Struct('=16sIQI')  # One of the index.
+ENTRY = struct.Struct('=16sIQI')  # The layout of INDEX, to add one entry at a time.
 
 
 class Spilled(NamedTuple):
@@ -45,7 +47,7 @@ class Spill(beam.DoFn):
 
     def start_bundle(self):
         """No file yet: many bundles are empty."""
-        self._file, self._entries, self._records, self._at = None, bytearray(), 0, 0
+        self._file, self._entries, self._at = None, bytearray(), 0
 
     def process(self, item):
         """Appends one record."""
@@ -55,8 +57,8 @@ class Spill(beam.DoFn):
             self._file = _create(self._path)
         self._file.write(data)
         self._entries += ENTRY.pack(sort_key(name), 0, self._at, len(data))
-        self._records, self._at = self._records + 1, self._at + len(data)
-        if self._records == MOST_RECORDS:
+        self._at += len(data)
+        if len(self._entries) == MOST_RECORDS * ENTRY.size:
             yield self._complete()
 
     def finish_bundle(self):
@@ -70,7 +72,7 @@ class Spill(beam.DoFn):
         self._file.close()
         with _create(f'{self._path}.index') as file:
             file.write(np.sort(np.frombuffer(self._entries, INDEX), order='key', kind='stable').tobytes())
-        spilled = Spilled(self._path, self._records, self._at)
+        spilled = Spilled(self._path, len(self._entries) // ENTRY.size, self._at)
         self.start_bundle()
         return spilled
 
@@ -136,19 +138,12 @@ def _parts(_, files: Sequence[Spilled]) -> Iterator[tuple[int, int]]:
 
 
 def _groups(of_parts: tuple[int, int], files: Sequence[Spilled], names: Sequence[str]) -> Iterator:
-    def made(records: list[bytes]) -> Iterator:
+    for _, same in itertools.groupby(read_sorted(sorted(files), *of_parts), key=operator.itemgetter(0)):
         groups: dict[Any, dict[str, list]] = {}  # Two keys may have one sort key.
-        for key, name, value in map(pickle.loads, records):
+        for _, data in same:
+            key, name, value = pickle.loads(data)  # This build wrote it.
             groups.setdefault(key, {name: [] for name in names})[name].append(value)
         yield from groups.items()
-
-    last, records = None, []
-    for key, data in read_sorted(sorted(files), *of_parts):
-        if key != last:
-            yield from made(records)
-            last, records = key, []
-        records.append(data)
-    yield from made(records)
 
 
 def _index(spilled: Spilled, low: bytes, high: bytes) -> np.ndarray:

@@ -111,17 +111,15 @@ def as_kept(source: Any, name: str, model: Flamingo, sharding: Any = None) -> Pa
     """A component tree of a bundle or a run as the model keeps what it does not train: in its dtype, or quantised.
 
     A language model that is to be quantised is read in its stored dtype. So a device needs memory for that, and for one
-    matrix more. A trunk computes once what depends on no picture (`VisionConfig.kept`), in float32.
+    matrix more. A trunk may compute once what depends on no picture (`VisionConfig.kept`), in float32.
     """
-    if name == 'vision':
-
-        def kept(params):
-            return jax.tree.map(lambda x: x.astype(model.dtype_of(name)), model.config.vision.kept(params))
-
-        return jax.jit(kept)(source.params(name, jnp.float32, sharding))
+    dtype = model.dtype_of(name)
+    if name == 'vision' and (kept := model.config.vision.kept):
+        as_stored = source.params(name, jnp.float32, sharding)
+        return jax.jit(lambda params: jax.tree.map(lambda x: x.astype(dtype), kept(params)))(as_stored)
     if name != 'lm' or model.quantised is None:
-        return source.params(name, model.dtype_of(name), sharding)
-    return quantise(source.params(name, None, sharding), model.quantised, model.dtype_of(name))
+        return source.params(name, dtype, sharding)
+    return quantise(source.params(name, None, sharding), model.quantised, dtype)
 
 
 def read(path: str | Path, lm: str | Path = '') -> Bundle:

@@ -60,8 +60,8 @@ class Planned:
         out = {}
         for name in names:
             boxed, dtype = self.shapes[name], self.model.dtype_of(name)
-            if name == 'vision' and name not in self.trained:
-                boxed = jax.eval_shape(self.model.config.vision.kept, boxed)
+            if name == 'vision' and name not in self.trained and (kept := self.model.config.vision.kept):
+                boxed = jax.eval_shape(kept, boxed)
             if name == 'lm' and self.model.quantised:
                 shapes = nn.meta.unbox(boxed := quantise(boxed, self.model.quantised, dtype))
             else:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -16,6 +17,9 @@ class VisionConfig:
     fit: ClassVar[str] = 'pad'  # How a picture is made square, see `inputs/images.py`.
     float32_only: ClassVar[bool] = False  # Whether it is stored and computed in float32 whatever the model's dtype.
     without_resampler: ClassVar[bool] = False  # Whether its features are few enough to be media tokens themselves.
+    # A trunk that computes once what depends on no picture has a method here: its tree in float32, boxed or not -> the
+    # tree as a model keeps it that does not train it.
+    kept: ClassVar[Callable[..., dict[str, Any]] | None] = None
 
     @property
     def width(self) -> int:
@@ -29,13 +33,6 @@ class VisionConfig:
     def operations(self, image_size: int) -> float:
         """Floating-point operations of the forward pass of one picture: 2 for each multiply and add."""
         raise NotImplementedError
-
-    def kept(self, params: dict[str, Any]) -> dict[str, Any]:
-        """The `vision` tree, boxed or not, as a model keeps it that does not train it.
-
-        A trunk computes here, once, what depends on no picture.
-        """
-        return params
 
     def trunk(self, dtype: DTypeLike, name: str) -> nn.Module:
         """The module: pixels float32 [b height width 3], 0 to 255 -> features [b s d_v] in `dtype`."""
