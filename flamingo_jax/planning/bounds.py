@@ -67,16 +67,20 @@ def in_bfloat16(counted: dict[str, int | float], quantised: Quantisation | None,
 def bandwidth(axes: tuple[str, ...], topology: Topology, mesh: Mesh) -> int | float:
     """Bytes per second that the chip with the fewest links can send along mesh axes.
 
-    Between slices it is that of the data-centre network, which then limits the whole collective.
+    A ring that leaves a slice, or a host of GPUs, and comes back must pass the data-centre network once: there it has
+    the share of all chips that the group has in the slice or host.
     """
     chip = topology.chip
-    if not topology.slices == 1 and 'data' in axes:
-        return chip.host_bandwidth
-    if not chip.torus:
-        return chip.link_bandwidth
     which = tuple(slice(None) if name in axes else 0 for name in mesh.axis_names)
-    coords = np.array([device.coords for device in mesh.devices[which].flat])[:, : len(topology.shape)]
-    return links(coords, topology) * chip.link_bandwidth
+    group = mesh.devices[which].ravel()
+    if chip.torus:
+        coords = np.array([device.coords for device in group])[:, : len(topology.shape)]
+        within, homes = links(coords, topology) * chip.link_bandwidth, [getattr(device, 'slice_index', 0) for device in group]
+    else:  # The devices stand in for GPUs, which have their order in the mesh.
+        places = np.arange(mesh.size).reshape(mesh.devices.shape)[which].ravel()
+        within, homes = chip.link_bandwidth, places // chip.host_chips
+    each = np.unique(homes, return_counts=True)[1]
+    return within if len(each) == 1 else min(within, chip.host_bandwidth * each.min())
 
 
 def links(coords: Int[np.ndarray, 'chips dimensions'], topology: Topology) -> int | float:

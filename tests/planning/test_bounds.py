@@ -1,7 +1,10 @@
+import importlib.util
+
 import numpy as np
 import pytest
 
-from flamingo_jax.planning.bounds import links
+from flamingo_jax.parallel import mesh as meshes
+from flamingo_jax.planning.bounds import bandwidth, links
 from flamingo_jax.planning.topology import parse
 
 
@@ -37,3 +40,23 @@ def test_a_group_in_half_of_a_ring_has_a_corner():
 def test_groups_share_the_links_between_chips_that_are_apart():
     assert links(np.array([[0, 0, 0], [0, 4, 0]]), parse('v4:4x8x8')) == 2 / 4
     assert links(np.array([[0, 0], [0, 2]]), parse('v5e-16')) == 1 / 2
+
+
+@pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason="needs libtpu: pip install -e '.[plan]'")
+@pytest.mark.parametrize(
+    'name, slices, sizes, axes, gigabytes',
+    [
+        ('h100:8', 1, (8, 1, 1), ('data',), 450),
+        ('h100:16', 1, (16, 1, 1), ('data',), 8 * 50),  # Eight network cards a host.
+        ('h100:16', 1, (2, 1, 8), ('data',), 50),  # Each pair has one of them.
+        ('h100:16', 1, (2, 1, 8), ('tensor',), 450),
+        ('v5e-16', 1, (8, 1, 2), ('data', 'tensor'), 2 * 45),
+        ('v4:2x2x4', 2, (2, 1, 16), ('data',), 6.25),
+        ('v4:2x2x4', 2, (2, 1, 16), ('tensor',), 3 * 45),
+        ('v4:2x2x4', 2, (32, 1, 1), ('data',), 16 * 6.25),
+    ],
+)
+def test_what_leaves_a_host_or_a_slice_passes_the_data_centre(name, slices, sizes, axes, gigabytes):
+    topology = parse(name, slices)
+    mesh = meshes.make_mesh(*sizes, devices=topology.devices())
+    assert bandwidth(axes, topology, mesh) == gigabytes * 1e9
