@@ -504,7 +504,7 @@ def main(a: argparse.Namespace) -> None:
                     runs = found['sides'].setdefault(side, [])
                     if len(runs) > turn:
                         continue
-                    if way != 'ours' and not (given(folder, {C})).is_file():
+                    if way != 'ours' and not given(folder, case).is_file():
                         raise ValueError(f'{a.out} has our side of {name!r} of another --folder. Give that one.')
                     runs.append(start(python, way, case['peer'], folder, case, a))
                     if way != 'ours':

@@ -1,25 +1,31 @@
 """Plans the paper's sizes for many machines, and Flamingo-80B for 16 to 6,144 chips, for docs/scaling.md.
 
-    pip install -e '.[plan]' && python benchmarks/scaling.py [--out=runs/scaling] [--only=3b]
+    pip install -e '.[plan]' && python benchmarks/scaling.py [--out=runs/scaling] [--only=3b] [--counted]
 
 Each row is a result of `python -m flamingo_jax.plan`, compiled by the TPU compiler without a TPU. Rows already in the
-folder are not compiled again.
+folder are not compiled again. With `--counted` nothing is compiled: all is by formula (`planning/search.py`), which
+takes seconds a row.
 """
 
 import argparse
 import importlib
 import json
 import pathlib
+import sys
 from typing import Any
 
-import jax
-import matplotlib
-from ml_collections import ConfigDict
+ROOT = pathlib.Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # For the configs.
 
-from flamingo_jax.plan import plan
-from flamingo_jax.planning import topology
-from flamingo_jax.planning.topology import GIB, Topology
-from flamingo_jax.training.config import machine
+import jax  # noqa: E402
+import matplotlib  # noqa: E402
+from ml_collections import ConfigDict  # noqa: E402
+
+from flamingo_jax.parallel import mesh as meshes  # noqa: E402
+from flamingo_jax.plan import PAPER_STEPS, plan  # noqa: E402
+from flamingo_jax.planning import flops, programs, search, topology  # noqa: E402
+from flamingo_jax.planning.topology import GIB, Topology  # noqa: E402
+from flamingo_jax.training.config import machine  # noqa: E402
 
 # Plans that must fit; the other machines of the configs come last.
 GOALS = (('80b', 'v4:8x12x16'), ('3b', 'v5e-16'), ('3b', 'h100:1'), ('9b', 'v5e-64'), ('9b', 'h100:8'))
@@ -48,16 +54,53 @@ def rows(only: str) -> list[tuple[str, Topology, Any, str]]:
     return [row for row in table if only in (row[0], row[3], '')]
 
 
+def config_of(size: str, where: Topology, how: Any) -> ConfigDict:
+    """The config of a row."""
+    config = importlib.import_module(f'experiments.flamingo_{size}').get_config()
+    if how is not None:
+        config.machines[where.name] = how
+        config.datasets = ConfigDict(dict(m3w=config.datasets.m3w))  # A quarter of the compile time.
+    return config
+
+
+def counted(size: str, where: Topology, how: Any) -> dict[str, Any]:
+    """What the tables take of a row's plan, by formula."""
+    config = config_of(size, where, how)
+    how = config.machines[where.name]
+    mesh = meshes.make_mesh(**how.mesh.to_dict(), devices=where.devices())
+    numbers = how.micro_batches if isinstance(how.micro_batches, int) else how.micro_batches.to_dict()
+    remat = config.remat if how.get('remat') is None else how.remat
+    run = programs.prepare(config, mesh, numbers, how.batch, remat=remat)
+    way = search.count(run, where)
+    images = sum(data.batch_size * data.images * data.frames for data in run.sources.values())
+    flops_of_use = flops.train_step(run.model.config, run.trained, run.sources)['total']
+    return dict(
+        topology=where.name,
+        chips=where.chips,
+        mesh=way.mesh,
+        micro_batches=way.micro_batches,
+        batch={name: data.batch_size for name, data in run.sources.items()},
+        lines={name: data.lines for name, data in run.sources.items()},
+        train=dict(
+            fits=way.bytes <= where.chip.memory,
+            bytes=dict(peak=way.bytes),
+            chip_memory=where.chip.memory,
+            bounds=way.bounds._asdict(),
+            bound_by=way.bounds.bound_by,
+            seconds=way.bounds.seconds,
+            images_per_second=images / way.bounds.seconds,
+            days_for_500k_steps=way.bounds.seconds * PAPER_STEPS / 86_400,
+            mfu_at_bound=flops_of_use / where.chips / where.chip.flops / way.bounds.seconds,
+        ),
+    )
+
+
 def planned(size: str, where: Topology, how: Any, table: str, out: pathlib.Path) -> dict[str, Any]:
     """A row's plan, read from the folder, or computed and written there."""
     file = out / f'{table}_{size}_{where.name.replace(":", "-").replace(" ", "")}.json'
     if not file.is_file():
         print(f'\n{size} on {where.name}, {table}', flush=True)
-        config = importlib.import_module(f'experiments.flamingo_{size}').get_config()
-        if how is not None:
-            config.machines[where.name] = how
-            config.datasets = ConfigDict(dict(m3w=config.datasets.m3w))  # A quarter of the compile time.
-        result = plan(config, where, decode=table == 'machines')
+        result = plan(config_of(size, where, how), where, decode=table == 'machines')
         file.write_text(json.dumps(result, indent=1) + '\n')
     return json.loads(file.read_text())
 
@@ -70,10 +113,10 @@ def machines_table(plans: list[tuple[str, dict[str, Any]]]) -> str:
         '|---|---|---|---|---|---|---|---|---|---|---|',
     ]
     for size, one in plans:
-        train, decode = one['train'], one['decode']
+        train, decode = one['train'], one.get('decode')
         mesh = f'{" x ".join(map(str, one["mesh"].values()))}, {_numbers(one)}'
-        sizes = train['bytes']['peak'], decode['bytes']['peak'], train['chip_memory']
-        held = ' | '.join(f'{size / GIB:.1f}' for size in sizes)
+        sizes = train['bytes']['peak'], decode and decode['bytes']['peak'], train['chip_memory']
+        held = ' | '.join(f'{size / GIB:.1f}' if size else '' for size in sizes)
         speed = 'does not fit | | | '
         if train['fits']:
             speed = (
@@ -110,7 +153,7 @@ def sweep_table(plans: list[dict[str, Any]]) -> str:
         start += f'{train["bytes"]["peak"] / GIB:.1f} '
         a_chip = train['images_per_second'] / one['chips']
         first = first or a_chip
-        parts = ' | '.join(f'{seconds:.3f} s' for seconds in train['bounds'].values())
+        parts = ' | '.join(f'{train["bounds"][part]:.3f} s' for part in ('compute', 'memory', 'network'))
         lines.append(
             f'{start}| {parts} | {train["bound_by"]} | {train["images_per_second"]:,.0f} | {a_chip / first:.0%} |'
         )
@@ -140,12 +183,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--out', type=pathlib.Path, default=pathlib.Path('runs/scaling'))
     parser.add_argument('--only', default='', help='3b, 9b, 80b, machines, weak or strong')
+    parser.add_argument('--counted', action='store_true', help='compile nothing')
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     jax.config.update('jax_platforms', 'cpu')  # This process does not compute.
     plans = {'machines': [], 'weak': [], 'strong': []}
     for size, where, how, table in rows(arguments.only):
-        plans[table].append((size, planned(size, where, how, table, arguments.out)))
+        found = counted(size, where, how) if arguments.counted else planned(size, where, how, table, arguments.out)
+        plans[table].append((size, found))
     if plans['machines']:
         print('\n' + machines_table(plans['machines']))
     sweeps = {table: [one for _, one in plans[table]] for table in ('weak', 'strong')}

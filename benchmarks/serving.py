@@ -1,9 +1,10 @@
 """Queries a second and the time to the first token with 1, 8 and 32 people at once, against one loop for each answer.
 
     python benchmarks/serving.py --out=FILE.json [--checkpoint=BUNDLE] [--lm=BUNDLE] [--users=1,8,32] [--new=16]
+        [--examples=12] [--long]
 
-Each person asks, waits for the whole answer, and asks again. Prompts have 0 to 12 examples of docs/pictures and a last
-picture, in a random order of lengths, the same on both sides:
+Each person asks, waits for the whole answer, and asks again. Prompts have 0 to `--examples` of docs/pictures and
+a last picture, in a random order of lengths, the same on both sides:
 
     apart     as the page did before there was an engine: one thread runs one step of one answer after another
     engine    `inference/serving.py`, which runs one step for all answers
@@ -11,8 +12,9 @@ picture, in a random order of lengths, the same on both sides:
 
 All use one model, and take turns in one process. `new`: the last picture of each query was never seen; `seen`: the
 trunk has nothing to do. A turn in which a program was compiled is repeated. Answers end by <EOC>, or after `--new`
-tokens. A ratio is another side's seconds a query / the engine's: the median, the lowest and the highest of all turns.
-`processor` has the same of the processor's own time, for a machine that has other work (pin it to one core: taskset).
+tokens; with `--long` after these alone. A ratio is another side's seconds a query / the engine's: the median, the
+lowest and the highest of all turns. `processor` has the same of the processor's own time, for a machine that has other
+work (pin it to one core: taskset).
 """
 
 import argparse
@@ -37,6 +39,7 @@ from tqdm import tqdm  # noqa: E402
 
 from flamingo_jax.inference.pretrained import Pretrained, load  # noqa: E402
 from flamingo_jax.inference.serving import Engine  # noqa: E402
+from flamingo_jax.inputs.tokenizer import EOC  # noqa: E402
 
 WORDS = 'dax kuv', 'zev gof', 'mip', 'a lon vap', 'tuk ser', 'bim'
 BATCH = 8
@@ -52,19 +55,21 @@ def parse() -> argparse.Namespace:
     parser.add_argument('--lm', default='')
     parser.add_argument('--users', type=lambda text: [int(part) for part in text.split(',')], default='1,8,32')
     parser.add_argument('--pictures', type=lambda text: text.split(','), default='new,seen', help='the last ones')
+    parser.add_argument('--examples', type=int, default=12, help='most examples of a prompt')
     parser.add_argument('--new', type=int, default=16, help='most tokens of an answer')
+    parser.add_argument('--long', action='store_true', help='<EOC> does not end an answer')
     parser.add_argument('--queries', type=int, default=64, help='of all people together; at least one of each')
     parser.add_argument('--repeats', type=int, default=3)
     return parser.parse_args()
 
 
-def make_prompts(number: int, pictures: str, turn: int) -> list[list[Any]]:
-    """Prompts of 0 to 12 examples; `turn` makes the last picture of each another, if it is to be `new`."""
+def make_prompts(number: int, most: int, pictures: str, turn: int) -> list[list[Any]]:
+    """Prompts of 0 to `most` examples; `turn` makes the last picture of each another, if it is to be `new`."""
     rng = np.random.default_rng(0)
     shown = [np.asarray(PIL.Image.open(path).convert('RGB').resize((256, 256))) for path in PICTURES[:6]]
     prompts = []
     for i in range(number):
-        *examples, last = rng.integers(len(shown), size=1 + rng.integers(13))
+        *examples, last = rng.integers(len(shown), size=1 + rng.integers(most + 1))
         examples = [[shown[j], f' {WORDS[j]}<EOC>'] for j in examples]
         last = shown[last].copy()
         if pictures == 'new':
@@ -105,18 +110,20 @@ def measure(prompts: list[list[Any]], users: int, write: Callable[[list[Any]], I
     return Found(seconds / len(prompts), own / len(prompts), statistics.median(firsts), answers)
 
 
-def apart(flamingo: Pretrained, device: concurrent.futures.Executor, new: int, prompt: list[Any]) -> Iterator[Any]:
+def apart(
+    flamingo: Pretrained, device: concurrent.futures.Executor, how: dict[str, Any], prompt: list[Any]
+) -> Iterator[Any]:
     """An answer by a loop of its own, whose steps share one thread with those of the others."""
-    steps = flamingo.write(prompt, new)
+    steps = flamingo.write(prompt, **how)
     while (written := device.submit(next, steps, None).result()) is not None:
         yield written
 
 
-def together(flamingo: Pretrained, new: int, prompts: list[list[Any]]) -> Found:
+def together(flamingo: Pretrained, how: dict[str, Any], prompts: list[list[Any]]) -> Found:
     """The same of prompts that are there from the start, answered in batches by `generate`."""
     begin, own, answers = time.perf_counter(), time.process_time(), []
     for i in range(0, len(prompts), BATCH):
-        answers += flamingo.generate(prompts[i : i + BATCH], new)
+        answers += flamingo.generate(prompts[i : i + BATCH], **how)
     seconds, own = time.perf_counter() - begin, time.process_time() - own
     return Found(seconds / len(prompts), own / len(prompts), seconds, answers)
 
@@ -125,16 +132,18 @@ def main() -> None:
     """Measures all sides, and prints and writes the figures."""
     a = parse()
     flamingo = load(a.checkpoint, lm=a.lm)
-    figures = dict(jax=jax.__version__, device=jax.devices()[0].device_kind, new=a.new, queries=a.queries, cases={})
+    figures = dict(jax=jax.__version__, device=jax.devices()[0].device_kind, cases={})
+    figures |= dict(new=a.new, long=a.long, queries=a.queries, examples=a.examples)
+    how = dict(max_new_tokens=a.new, stop=() if a.long else (EOC,))
     turn, compiled = 0, []
     jax.monitoring.register_event_duration_secs_listener(
         lambda name, *_, **__: compiled.append(name) if COMPILED in name else None
     )
     with concurrent.futures.ThreadPoolExecutor(1) as device, Engine(flamingo) as engine:
         sides = {
-            'apart': lambda prompts, users: measure(prompts, users, lambda one: apart(flamingo, device, a.new, one)),
-            'engine': lambda prompts, users: measure(prompts, users, lambda one: engine.ask(one, a.new)),
-            'batches': lambda prompts, users: together(flamingo, a.new, prompts),
+            'apart': lambda prompts, users: measure(prompts, users, lambda one: apart(flamingo, device, how, one)),
+            'engine': lambda prompts, users: measure(prompts, users, lambda one: engine.ask(one, **how)),
+            'batches': lambda prompts, users: together(flamingo, how, prompts),
         }
         for pictures, users in tqdm(list(itertools.product(a.pictures, a.users)), desc='cases'):
             found = {side: [] for side in sides}
@@ -142,7 +151,7 @@ def main() -> None:
                 for side, run in sides.items():
                     for _ in range(MOST):
                         before = len(compiled)
-                        one = run(make_prompts(max(a.queries, users), pictures, turn := turn + 1), users)
+                        one = run(make_prompts(max(a.queries, users), a.examples, pictures, turn := turn + 1), users)
                         if len(compiled) == before:
                             break
                     found[side] += [one] if repeat else []

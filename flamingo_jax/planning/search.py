@@ -50,9 +50,7 @@ def ways(config: ConfigDict, hardware: Topology, batch: float = 1.0) -> Iterator
     devices = hardware.devices()
     one = meshes.make_mesh(devices=devices[:1])
     base = programs.prepare(config, one, 1, batch)
-    # That of the machine, not of the devices that stand in for a GPU's.
-    base = _with(base, attention_kernel=config.attention_kernel or hardware.attention_kernel)
-    batches = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(base.parts.batch_shapes(one)))
+    batches = _batches(base)
     for shape in shapes(hardware.chips):
         try:
             run = dataclasses.replace(base, mesh=meshes.make_mesh(*shape, devices=devices))
@@ -64,14 +62,18 @@ def ways(config: ConfigDict, hardware: Topology, batch: float = 1.0) -> Iterator
         for remat in REMAT:
             seen = set()
             for budget in BUDGETS:
-                cut = _cut(_with(run, remat=remat), budget)
+                cut = _cut(_on(hardware, _with(run, remat=remat)), budget)
                 numbers = {name: source.micro_batches for name, source in cut.sources.items()}
                 if tuple(numbers.values()) in seen:
                     continue
                 seen.add(tuple(numbers.values()))
-                read = passes.weights(cut, weights)
-                needed = sum(estimate.memory(cut, read, held, batches=batches).values())
-                yield Way(dict(run.mesh.shape), numbers, remat, needed, _bounds(cut, hardware, read, held=held))
+                yield _way(cut, hardware, passes.weights(cut, weights), held, batches)
+
+
+def count(run: Planned, hardware: Topology) -> Way:
+    """The way in which a prepared run trains, with its bounds and memory."""
+    run = _on(hardware, run)
+    return _way(run, hardware, passes.weights(run), programs.held(run), _batches(run))
 
 
 def shapes(chips: int) -> Iterable[tuple[int, int, int]]:
@@ -117,12 +119,26 @@ def table(found: Iterable[Way], memory: int | float) -> str:
     return '\n'.join(lines)
 
 
-def _bounds(run: Planned, hardware: Topology, read: list[Weight], held: dict[str, int]) -> Bounds:
+def _way(run: Planned, hardware: Topology, read: list[Weight], held: dict[str, int], batches: int) -> Way:
+    """batches: bytes of all batches of a step, over all devices."""
     counted = flops.train_step(run.model.config, run.trained, run.sources, run.model.remat)
     moved = sum(one.bytes * one.times for one in read) + passes.update(run, read, held)
     decoding = host.seconds(run.sources, hardware, run.mesh.shape)
     done = in_bfloat16(counted, run.model.quantised, hardware.chip)
-    return bounds(done, moved, estimate.sent(run, read, held), hardware, mesh=run.mesh, host=decoding)
+    limit = bounds(done, moved, estimate.sent(run, read, held), hardware, mesh=run.mesh, host=decoding)
+    numbers = {name: source.micro_batches for name, source in run.sources.items()}
+    needed = sum(estimate.memory(run, read, held, batches=batches).values())
+    return Way(dict(run.mesh.shape), numbers, run.model.remat, needed, limit)
+
+
+def _batches(run: Planned) -> int:
+    shapes = jax.tree.leaves(run.parts.batch_shapes(run.mesh))
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in shapes)
+
+
+def _on(hardware: Topology, run: Planned) -> Planned:
+    """The run with the attention kernel of the machine, not of the devices that stand in for a GPU's."""
+    return _with(run, attention_kernel=run.config.attention_kernel or hardware.attention_kernel)
 
 
 def _cut(run: Planned, budget: float) -> Planned:
