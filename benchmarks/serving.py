@@ -1,7 +1,7 @@
 """Queries a second and the time to the first token with 1, 8 and 32 people at once, against one loop for each answer.
 
     python benchmarks/serving.py --out=FILE.json [--checkpoint=BUNDLE] [--lm=BUNDLE] [--users=1,8,32] [--new=16]
-        [--examples=12] [--long]
+        [--examples=12] [--text='' --long]
 
 Each person asks, waits for the whole answer, and asks again. Prompts have 0 to `--examples` of docs/pictures and
 a last picture, in a random order of lengths, the same on both sides:
@@ -12,8 +12,9 @@ a last picture, in a random order of lengths, the same on both sides:
 
 All use one model, and take turns in one process. `new`: the last picture of each query was never seen; `seen`: the
 trunk has nothing to do. A turn in which a program was compiled is repeated. Answers end by <EOC>, or after `--new`
-tokens; with `--long` after these alone. A ratio is another side's seconds a query / the engine's: the median, the
-lowest and the highest of all turns. `processor` has the same of the processor's own time, for a machine that has other
+tokens. A language model that would end at once writes on after a `--text` with `--long`, by which <EOC> ends nothing;
+`tokens` says how many an answer has. A ratio is another side's seconds a query / the engine's: the median, the lowest
+and the highest of all turns. `processor` has the same of the processor's own time, for a machine that has other
 work (pin it to one core: taskset).
 """
 
@@ -57,14 +58,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument('--pictures', type=lambda text: text.split(','), default='new,seen', help='the last ones')
     parser.add_argument('--examples', type=int, default=12, help='most examples of a prompt')
     parser.add_argument('--new', type=int, default=16, help='most tokens of an answer')
+    parser.add_argument('--text', default='', help='what follows the last picture of a prompt')
     parser.add_argument('--long', action='store_true', help='<EOC> does not end an answer')
     parser.add_argument('--queries', type=int, default=64, help='of all people together; at least one of each')
     parser.add_argument('--repeats', type=int, default=3)
     return parser.parse_args()
 
 
-def make_prompts(number: int, most: int, pictures: str, turn: int) -> list[list[Any]]:
-    """Prompts of 0 to `most` examples; `turn` makes the last picture of each another, if it is to be `new`."""
+def make_prompts(number: int, most: int, pictures: str, text: str, turn: int) -> list[list[Any]]:
+    """Prompts of 0 to `most` examples; `turn` makes each last picture another, if it is to be `new`."""
     rng = np.random.default_rng(0)
     shown = [np.asarray(PIL.Image.open(path).convert('RGB').resize((256, 256))) for path in PICTURES[:6]]
     prompts = []
@@ -74,7 +76,7 @@ def make_prompts(number: int, most: int, pictures: str, turn: int) -> list[list[
         last = shown[last].copy()
         if pictures == 'new':
             last[0, 0] = turn, i // 256, i % 256
-        prompts.append([item for example in examples for item in example] + [last])
+        prompts.append([item for example in examples for item in example] + [last] + [text] * bool(text))
     return prompts
 
 
@@ -85,11 +87,12 @@ class Found(NamedTuple):
     processor: float  # Seconds of the processor's own time a query: other work on the machine changes it little.
     first: float  # Median seconds to a first token.
     answers: list[str]
+    tokens: float = 0.0  # Mean of an answer.
 
 
 def measure(prompts: list[list[Any]], users: int, write: Callable[[list[Any]], Iterator[Any]]) -> Found:
     """Prompts that so many people ask."""
-    firsts, answers, lock = [0.0] * len(prompts), [''] * len(prompts), threading.Lock()
+    firsts, answers, tokens, lock = [0.0] * len(prompts), [''] * len(prompts), [0] * len(prompts), threading.Lock()
     left = iter(range(len(prompts)))
 
     def person(_: int) -> None:
@@ -101,13 +104,15 @@ def measure(prompts: list[list[Any]], users: int, write: Callable[[list[Any]], I
             begin = time.perf_counter()
             for written in write(prompts[i]):
                 firsts[i] = firsts[i] or time.perf_counter() - begin
-                answers[i] = written.text
+                answers[i], tokens[i] = written.text, len(written.tokens)
 
     begin, own = time.perf_counter(), time.process_time()
     with concurrent.futures.ThreadPoolExecutor(users) as people:
         list(people.map(person, range(users)))
     seconds, own = time.perf_counter() - begin, time.process_time() - own
-    return Found(seconds / len(prompts), own / len(prompts), statistics.median(firsts), answers)
+    return Found(
+        seconds / len(prompts), own / len(prompts), statistics.median(firsts), answers, statistics.mean(tokens)
+    )
 
 
 def apart(
@@ -133,7 +138,7 @@ def main() -> None:
     a = parse()
     flamingo = load(a.checkpoint, lm=a.lm)
     figures = dict(jax=jax.__version__, device=jax.devices()[0].device_kind, cases={})
-    figures |= dict(new=a.new, long=a.long, queries=a.queries, examples=a.examples)
+    figures |= dict(new=a.new, text=a.text, long=a.long, queries=a.queries, examples=a.examples)
     how = dict(max_new_tokens=a.new, stop=() if a.long else (EOC,))
     turn, compiled = 0, []
     jax.monitoring.register_event_duration_secs_listener(
@@ -151,12 +156,15 @@ def main() -> None:
                 for side, run in sides.items():
                     for _ in range(MOST):
                         before = len(compiled)
-                        one = run(make_prompts(max(a.queries, users), a.examples, pictures, turn := turn + 1), users)
+                        one = run(
+                            make_prompts(max(a.queries, users), a.examples, pictures, a.text, turn := turn + 1), users
+                        )
                         if len(compiled) == before:
                             break
                     found[side] += [one] if repeat else []
             case = dict(
                 seconds={side: statistics.median(x.seconds for x in runs) for side, runs in found.items()},
+                tokens=found['engine'][0].tokens,
                 first_token={side: statistics.median(x.first for x in runs) for side, runs in found.items()},
                 ratios={side: ratios(found[side], found['engine'], 'seconds') for side in ('apart', 'batches')},
                 processor={side: ratios(found[side], found['engine'], 'processor') for side in ('apart', 'batches')},
