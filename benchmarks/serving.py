@@ -1,7 +1,7 @@
 """Queries a second and the time to the first token with 1, 8 and 32 people at once, against one loop for each answer.
 
     python benchmarks/serving.py --out=FILE.json [--checkpoint=BUNDLE] [--lm=BUNDLE] [--users=1,8,32] [--new=16]
-        [--examples=12] [--text='' --long]
+        [--examples=12] [--ask=:]
 
 Each person asks, waits for the whole answer, and asks again. Prompts have 0 to `--examples` of docs/pictures and
 a last picture, in a random order of lengths, the same on both sides:
@@ -12,10 +12,8 @@ a last picture, in a random order of lengths, the same on both sides:
 
 All use one model, and take turns in one process. `new`: the last picture of each query was never seen; `seen`: the
 trunk has nothing to do. A turn in which a program was compiled is repeated. Answers end by <EOC>, or after `--new`
-tokens. A language model that would end at once writes on after a `--text` with `--long`, by which <EOC> ends nothing;
-`tokens` says how many an answer has. A ratio is another side's seconds a query / the engine's: the median, the lowest
-and the highest of all turns. `processor` has the same of the processor's own time, for a machine that has other
-work (pin it to one core: taskset).
+tokens. A ratio is another side's seconds a query / the engine's: the median, the lowest and the highest of all turns.
+`processor` has the same of the processor's own time, for a machine that has other work (pin it to one core: taskset).
 """
 
 import argparse
@@ -40,7 +38,6 @@ from tqdm import tqdm  # noqa: E402
 
 from flamingo_jax.inference.pretrained import Pretrained, load  # noqa: E402
 from flamingo_jax.inference.serving import Engine  # noqa: E402
-from flamingo_jax.inputs.tokenizer import EOC  # noqa: E402
 
 WORDS = 'dax kuv', 'zev gof', 'mip', 'a lon vap', 'tuk ser', 'bim'
 BATCH = 8
@@ -58,25 +55,26 @@ def parse() -> argparse.Namespace:
     parser.add_argument('--pictures', type=lambda text: text.split(','), default='new,seen', help='the last ones')
     parser.add_argument('--examples', type=int, default=12, help='most examples of a prompt')
     parser.add_argument('--new', type=int, default=16, help='most tokens of an answer')
-    parser.add_argument('--text', default='', help='what follows the last picture of a prompt')
-    parser.add_argument('--long', action='store_true', help='<EOC> does not end an answer')
+    parser.add_argument(
+        '--ask', default='', help='text after each picture, as the model was trained: experiments/smollm_bridge has :'
+    )
     parser.add_argument('--queries', type=int, default=64, help='of all people together; at least one of each')
     parser.add_argument('--repeats', type=int, default=3)
     return parser.parse_args()
 
 
-def make_prompts(number: int, most: int, pictures: str, text: str, turn: int) -> list[list[Any]]:
+def make_prompts(number: int, most: int, pictures: str, ask: str, turn: int) -> list[list[Any]]:
     """Prompts of 0 to `most` examples; `turn` makes each last picture another, if it is to be `new`."""
     rng = np.random.default_rng(0)
     shown = [np.asarray(PIL.Image.open(path).convert('RGB').resize((256, 256))) for path in PICTURES[:6]]
     prompts = []
     for i in range(number):
         *examples, last = rng.integers(len(shown), size=1 + rng.integers(most + 1))
-        examples = [[shown[j], f' {WORDS[j]}<EOC>'] for j in examples]
+        examples = [[shown[j], f'{ask} {WORDS[j]}<EOC>'] for j in examples]
         last = shown[last].copy()
         if pictures == 'new':
             last[0, 0] = turn, i // 256, i % 256
-        prompts.append([item for example in examples for item in example] + [last] + [text] * bool(text))
+        prompts.append([item for example in examples for item in example] + [last] + [ask] * bool(ask))
     return prompts
 
 
@@ -138,8 +136,8 @@ def main() -> None:
     a = parse()
     flamingo = load(a.checkpoint, lm=a.lm)
     figures = dict(jax=jax.__version__, device=jax.devices()[0].device_kind, cases={})
-    figures |= dict(new=a.new, text=a.text, long=a.long, queries=a.queries, examples=a.examples)
-    how = dict(max_new_tokens=a.new, stop=() if a.long else (EOC,))
+    figures |= dict(new=a.new, ask=a.ask, queries=a.queries, examples=a.examples)
+    how = dict(max_new_tokens=a.new)
     turn, compiled = 0, []
     jax.monitoring.register_event_duration_secs_listener(
         lambda name, *_, **__: compiled.append(name) if COMPILED in name else None
@@ -157,7 +155,7 @@ def main() -> None:
                     for _ in range(MOST):
                         before = len(compiled)
                         one = run(
-                            make_prompts(max(a.queries, users), a.examples, pictures, a.text, turn := turn + 1), users
+                            make_prompts(max(a.queries, users), a.examples, pictures, a.ask, turn := turn + 1), users
                         )
                         if len(compiled) == before:
                             break

@@ -7,6 +7,7 @@ The TPU compiler comes with `pip install libtpu` and needs no TPU.
 """
 
 import dataclasses
+import importlib.util
 import math
 import os
 import re
@@ -119,9 +120,11 @@ class Topology:
             name = f'{kind}:{"x".join(map(str, shape))}'
             return list(topologies.get_topology_desc(platform='tpu', topology_name=name, **options).devices)
         except Exception as error:  # The plugin raises many types: a missing library, an unknown shape.
+            remedy = 'Give a slice that is made, such as v5e:4x4 or v4:4x4x8: its first two sizes are 1 or even.'
+            if importlib.util.find_spec('libtpu') is None:
+                remedy = "It is not installed: pip install -e '.[plan]'"
             raise ValueError(
-                f'The TPU compiler does not know the topology {self.name}: {str(error).splitlines()[0]} '
-                "(It comes with: pip install -e '.[plan]')"
+                f'The TPU compiler does not know the topology {self.name}. {remedy} ({str(error).splitlines()[0]})'
             ) from error
 
 

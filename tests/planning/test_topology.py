@@ -52,3 +52,9 @@ def test_cpu_devices_are_those_of_this_process():
 )
 def test_the_peak_of_a_device(kind, peak):
     assert peak_flops(kind) == peak
+
+
+def test_a_shape_that_is_not_made_is_refused_with_what_is():
+    pytest.importorskip('libtpu')
+    with pytest.raises(ValueError, match='v5e:3x5. Give a slice that is made, such as v5e:4x4'):
+        parse('v5e:3x5').devices()
