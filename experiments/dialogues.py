@@ -1,0 +1,91 @@
+"""A page of what a Flamingo says of pictures when it is only asked to go on: drawn by seed, and not chosen by hand.
+
+    python -m experiments.dialogues --checkpoint=experiments/smollm_bridge --lm=LMS/smollm2 \
+        --data=DATA/picture_dictionary/artists/1.0.0 --out=dialogues.png [--style=fluent-3d] [--seed=0]
+
+As the examples in the paper's figures 1 and 8: single pictures, a dialogue over one picture, in which each answer is
+part of the next prompt, and two pictures with text between them. Nothing here was trained on but ` name:` and ` kind:`.
+"""
+
+from absl import flags
+
+from flamingo_jax import commands
+
+if __name__ == '__main__':
+    flags.DEFINE_string('checkpoint', None, 'Bundle, or workdir of a run.', required=True)
+    flags.DEFINE_string('lm', '', 'Bundle of the language model, if the checkpoint has none.')
+    flags.DEFINE_string('data', None, 'Folder of the picture dictionary.', required=True)
+    flags.DEFINE_string('out', None, 'PNG to write.', required=True)
+    flags.DEFINE_string('style', 'fluent-3d', 'Whose drawings are shown.')
+    flags.DEFINE_integer('seed', 0, 'Draws the pictures.')
+    commands.start(__doc__)
+
+import textwrap
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from flamingo_jax import load
+from flamingo_jax.inference.pretrained import Pretrained
+from flamingo_jax.inputs.images import Frames, PictureFormat
+from flamingo_jax.inputs.prompts import Prompt
+from flamingo_jax.inputs.sources.picture_set import PictureSet
+
+COLUMNS, ROWS = 6, 2  # Pictures; the last row has pairs.
+ALONE = (' name:', ' kind:', ' is a kind of', ' is used for')
+DIALOGUE = ('Q: What is in the picture?\nA:', '\nQ: Where can it be found?\nA:', '\nQ: What is it like?\nA:')
+PAIR = (' and', ' are both')
+ENDS = ('\n', '.', ',', '<EOC>')
+
+
+def asked(model: Pretrained, prompts: Sequence[Prompt]) -> list[str]:
+    """What the model says to each prompt, up to the end of a clause."""
+    return model.generate(prompts, max_new_tokens=14, stop=ENDS)
+
+
+def main() -> None:
+    """Draws the page."""
+    f = flags.FLAGS
+    model = load(f.checkpoint, lm=f.lm)
+    pictures = PictureSet(f.data, 'train', PictureFormat(model.config.image_size, model.config.fit), styles=[f.style])
+    rng = np.random.default_rng(f.seed)
+    number = COLUMNS * ROWS
+    chosen = [pictures.pictures[i] for i in rng.choice(len(pictures.pictures), number, replace=False)]
+    frames = [pictures.frames(picture)[0] for picture in chosen]
+    names = [picture.names['en'] for picture in chosen]
+
+    said: list[list[str]] = [[] for _ in frames]  # Of each picture, what is written below it.
+    for question in ALONE:
+        for lines, answer in zip(said, asked(model, [[frame, question] for frame in frames]), strict=True):
+            lines.append(f'{question.strip()} → {answer}')
+    prompts: list[list] = [[frame] for frame in frames]
+    for question in DIALOGUE:
+        for prompt in prompts:
+            prompt.append(question)
+        for lines, prompt, answer in zip(said, prompts, asked(model, prompts), strict=True):
+            prompt.append(f' {answer}')
+            lines.append(f'{question.strip()} {answer}'.replace('\n', ' '))
+    pairs = [(i, i + 1) for i in range(0, number, 2)]
+    together = asked(model, [[frames[i], PAIR[0], frames[j], PAIR[1]] for i, j in pairs])
+
+    figure, axes = plt.subplots(ROWS + 1, COLUMNS, figsize=(18, 15))
+    for axis, frame, name, lines in zip(axes[:ROWS].flat, frames, names, said, strict=True):
+        show(axis, frame, [f'({name})', *lines])
+    for axis, (i, j), answer in zip(axes[ROWS], pairs, together, strict=True):
+        show(axis, np.concatenate([frames[i], frames[j]], 1), [f'[1]{PAIR[0]} [2]{PAIR[1]} → {answer}'])
+    figure.suptitle(f'{f.style}, drawn by seed {f.seed}; in brackets the name that the dictionary has', fontsize=11)
+    figure.tight_layout()
+    figure.savefig(f.out, dpi=80)
+
+
+def show(axis: plt.Axes, frame: Frames, lines: Sequence[str]) -> None:
+    """A picture, with lines of text below it."""
+    axis.imshow(frame)
+    axis.set_xticks([]), axis.set_yticks([])
+    text = '\n'.join(textwrap.fill(line, 42, subsequent_indent='   ') for line in lines)
+    axis.set_xlabel(text.replace('$', r'\$'), fontsize=8, loc='left', family='monospace')
+
+
+if __name__ == '__main__':
+    main()
