@@ -42,7 +42,7 @@ def broken_by_text(node: Text, language: str, rules: PageRules) -> Broken | None
     ):
         if most and value > most:
             return rule, value
-    if words >= LONG:
+    if words >= LONG and node.kind != 'heading':
         if rules.text_punctuation and texts.punctuation_ratio(text) < rules.text_punctuation:
             return 'text_punctuation', texts.punctuation_ratio(text)
         if broken := _stop_words([text], language, rules, 'text'):

@@ -7,7 +7,7 @@ import pytest
 
 from flamingo_jax.building import filters, texts
 from flamingo_jax.building.page import Link, PageError, Text, decode, read_page
-from flamingo_jax.building.rules import DEFAULT, PageRules
+from flamingo_jax.building.rules import DEFAULT, OBELICS, PageRules
 from flamingo_jax.inputs.rows import Chunk, Interleaved
 from tests.building.web import PROSE, story
 
@@ -206,6 +206,7 @@ def test_measures_of_texts():
         ('Align top edge of target: to align top edge of source with top edge of target.', 'text', None),
         ('Mit Muster füllen, „Mit Muster füllen“', 'text', 'text_character_repetition'),
         ('Walla Walla', 'heading', None),
+        ('Chapter 11. Network Services: Postfix, Apache, NFS, Samba, Squid, LDAP, SIP, XMPP, TURN', 'heading', None),
         ('a ' + PROSE * 40, 'text', 'text_max_words'),
         ('12 + 34 = 46, 7 * 8 = 56, (9 - 1) / 2 = 4', 'text', 'text_special_characters'),
         ('xq zv kj wq bn vf gt hy lp mk nj bg vf cd', 'text', 'text_punctuation'),
