@@ -11,6 +11,7 @@ import PIL.Image
 from jaxtyping import Float, UInt8, UInt64
 
 from flamingo_jax.building.rules import DEFAULT, PageRules
+from flamingo_jax.inputs.images import eight_bits
 
 
 class Look(NamedTuple):
@@ -63,6 +64,7 @@ def look_at(data: bytes, rules: PageRules = DEFAULT) -> Look:
             warnings.simplefilter('ignore')
             image.draft('RGB', (128, 128))  # A JPEG is decoded at reduced scale.
             image.load()
+            image = eight_bits(image)
             grey = _small(_on_white(image, 'L'))
             spread = _spread(grey)
             if spread <= rules.picture_one_colour:  # Two colours may have one grey.

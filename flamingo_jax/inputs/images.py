@@ -91,6 +91,13 @@ def decode(data: bytes) -> PIL.Image.Image:
     return _load(data, 'a picture', size=None)
 
 
+def eight_bits(image: PIL.Image.Image) -> PIL.Image.Image:
+    """A picture whose channels have 8 bits. PIL's own conversion of 16 would clip at 255, not scale."""
+    if not image.mode.startswith('I'):
+        return image
+    return PIL.Image.fromarray((np.clip(np.asarray(image), 0, 65535) // 257).astype(np.uint8))
+
+
 def _is_video(picture: Picture) -> bool:
     return isinstance(picture, list | tuple) or (isinstance(picture, np.ndarray) and picture.ndim == 4)
 
@@ -161,10 +168,7 @@ def _load(still: Still, name: str, size: int | None) -> PIL.Image.Image:
         if size is not None and image is not still:
             image.draft(None, _fitted(image.size, size))
         image.load()
-        # PIL's own conversion of 16-bit or float pixels would clip at 255, not scale.
-        if image.mode.startswith('I'):
-            image = PIL.Image.fromarray((np.clip(np.asarray(image), 0, 65535) // 257).astype(np.uint8))
-        return PIL.ImageOps.exif_transpose(image)
+        return PIL.ImageOps.exif_transpose(eight_bits(image))
     except FileNotFoundError as error:
         raise PictureError(f'{name}: there is no such file.') from error
     except PIL.UnidentifiedImageError as error:
