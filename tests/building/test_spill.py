@@ -25,7 +25,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 @pytest.mark.parametrize('together', [2, 10_000])
 def test_groups_are_those_of_a_dictionary(tmp_path, monkeypatch, same_sort_key, together):
     monkeypatch.setattr(spill, 'MOST_RECORDS', 40)  # Several files,
-    monkeypatch.setattr(spill, 'PART_RECORDS', 3)  # and many parts.
+    monkeypatch.setattr(spill, 'PART_RECORDS', 10)  # and parts.
     monkeypatch.setattr(spill, 'TOGETHER', together)
     if same_sort_key:
         monkeypatch.setattr(spill, 'sort_key', lambda name: b'0123456789abcdef')
