@@ -14,9 +14,14 @@ def define() -> None:
 
 
 def build(builder_class: type, config: Any, **fields: Any) -> Any:
-    """What `flamingo_jax.building.write.build` gives; `fields` are those of the builder. Errors as there."""
+    """Builds a data set, prints what it holds and what was dropped, and returns its folder.
+
+    `fields` are those of the builder. Errors are those of `flamingo_jax.building.write.build`.
+    """
     from flamingo_jax.building import write  # Beam takes a second, which --help does not need.
 
     f = flags.FLAGS
     how = dict(workers=f.workers, beam_flags=f.beam, overwrite=f.overwrite)
-    return write.build(builder_class, f.out, config, **how, **fields)
+    folder = write.build(builder_class, f.out, config, **how, **fields)
+    print(write.summary(folder))
+    return folder

@@ -16,15 +16,13 @@ def start(doc: str) -> None:
 
 
 def build(builder_class: type) -> None:
-    """Builds the data set, and says what it holds and what was dropped.
+    """Builds the data set.
 
     Raises:
       FileNotFoundError, ValueError: those of the builder and of `flamingo_jax.building.write.build`.
     """
     import tensorflow_datasets as tfds
 
-    from flamingo_jax.building.readers.builder import summary
-
     f = flags.FLAGS
     config = tfds.core.BuilderConfig(name=f.name, version='1.0.0')
-    print(summary(beam_flags.build(builder_class, config, source=f.source, pictures=f.pictures)))
+    beam_flags.build(builder_class, config, source=f.source, pictures=f.pictures)

@@ -31,7 +31,6 @@ import tensorflow_datasets as tfds
 from data import building, drawings
 from data.picture_dictionary.picture_dictionary_dataset_builder import picture_features
 from flamingo_jax.building.readers import clip_art
-from flamingo_jax.building.readers.builder import summary
 from flamingo_jax.inputs.sources.array_record import open_split
 
 # Fields of a record of a picture set that a document's `meta` has too.
@@ -93,7 +92,6 @@ def main() -> None:
     config = tfds.core.BuilderConfig(name='pairs', version='1.0.0')
     source = f'{f.raw}/x/openclipart-svg/usr/share/openclipart/svg/**/*.svg'
     documents = beam_flags.build(Pairs, config, source=source, things=things, english=english)
-    print(summary(documents))
     print(building.build(Pictures, 'full', str(documents), f.out, f.overwrite))
 
 

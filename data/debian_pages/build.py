@@ -53,7 +53,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         benchmarks = index_benchmarks(f.benchmarks, rules, f'{folder}/benchmarks.npz') if f.benchmarks else ''
         where = dict(warcs=paths, benchmarks=benchmarks, licence=manual.licence)
-        print(beam_flags.build(Builder, config, **where))
+        beam_flags.build(Builder, config, **where)
 
 
 if __name__ == '__main__':

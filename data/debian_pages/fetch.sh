@@ -8,6 +8,7 @@ set -euo pipefail
 dir=${1:?usage: fetch.sh RAW LANGUAGE...}
 shift
 [ $# -gt 0 ] || { echo 'usage: fetch.sh RAW LANGUAGE...   such as: fetch.sh RAW en de ja' >&2; exit 2; }
+command -v apt-get > /dev/null || { echo 'fetch.sh needs apt-get and dpkg-deb, of Debian or Ubuntu.' >&2; exit 1; }
 mkdir -p "$dir/deb"
 for language in "$@"; do
   case $language in
@@ -15,7 +16,11 @@ for language in "$@"; do
     *) package=gimp-help-$language ;;
   esac
   [ -d "$dir/$package" ] && continue
-  (cd "$dir/deb" && apt-get -q download "$package")
+  # Without the option, apt warns a root user that it cannot give the file to its own user.
+  (cd "$dir/deb" && apt-get -q -o APT::Sandbox::User=root download "$package") || {
+    echo "apt-get does not find $package. Try 'apt-get update' as root." >&2
+    exit 1
+  }
   rm -rf "$dir/.$package"
   dpkg-deb -x "$dir"/deb/"$package"_*.deb "$dir/.$package"
   mv "$dir/.$package" "$dir/$package"

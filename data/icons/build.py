@@ -25,7 +25,6 @@ import tensorflow_datasets as tfds
 from data import drawings
 from data.picture_dictionary.icons import ROOT
 from flamingo_jax.building.readers import icons
-from flamingo_jax.building.readers.builder import summary
 
 
 class Pairs(drawings.Drawings, skip_registration=True):
@@ -45,8 +44,7 @@ def main() -> None:
     things = drawings.things_of(Path(f.raw), Path(f.dictionary))
     config = tfds.core.BuilderConfig(name='pairs', version='1.0.0')
     source = f'{f.raw}/{ROOT}/*.json'
-    documents = beam_flags.build(Pairs, config, source=source, things=things)
-    print(summary(documents))
+    beam_flags.build(Pairs, config, source=source, things=things)
 
 
 if __name__ == '__main__':

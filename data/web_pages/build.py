@@ -46,7 +46,7 @@ def main() -> None:
         where = dict(
             warcs=warcs, pictures=f.pictures and str(pathlib.Path(f.pictures).absolute()), benchmarks=benchmarks
         )
-        print(beam_flags.build(Builder, config, **where))
+        beam_flags.build(Builder, config, **where)
 
 
 if __name__ == '__main__':

@@ -33,8 +33,7 @@ def broken_by_text(node: Text, language: str, rules: PageRules) -> Broken | None
     if rules.text_max_words and words > rules.text_max_words:
         return 'text_max_words', words
     for rule, value, most in (
-        ('text_character_repetition', texts.character_repetition(text, 10), rules.text_character_repetition),
-        ('text_word_repetition', texts.word_repetition(text, 5), rules.text_word_repetition),
+        *((rule, value, getattr(rules, rule)) for rule, value in _repetition(text, 'text', rules)),
         (
             'text_special_characters' if node.kind == 'text' else 'heading_special_characters',
             texts.special_ratio(text if node.kind == 'text' else NUMBERING.sub('', text)),
@@ -43,7 +42,7 @@ def broken_by_text(node: Text, language: str, rules: PageRules) -> Broken | None
     ):
         if most and value > most:
             return rule, value
-    if words >= LONG:
+    if words >= LONG and node.kind != 'heading':
         if rules.text_punctuation and texts.punctuation_ratio(text) < rules.text_punctuation:
             return 'text_punctuation', texts.punctuation_ratio(text)
         if broken := _stop_words([text], language, rules, 'text'):
@@ -80,8 +79,7 @@ def broken_by_document(kept: Sequence[Text], language: str, mixed: float, rules:
     if rules.document_mixed_languages and mixed > rules.document_mixed_languages:
         return 'document_mixed_languages', mixed
     for rule, value in (
-        ('document_character_repetition', texts.character_repetition(whole, 10)),
-        ('document_word_repetition', texts.word_repetition(whole, 5)),
+        *_repetition(whole, 'document', rules),
         ('document_special_characters', texts.special_ratio(whole)),
     ):
         if getattr(rules, rule) and value > getattr(rules, rule):
@@ -89,6 +87,14 @@ def broken_by_document(kept: Sequence[Text], language: str, mixed: float, rules:
     if rules.document_punctuation and texts.punctuation_ratio(whole) < rules.document_punctuation:
         return 'document_punctuation', texts.punctuation_ratio(whole)
     return _stop_words([node.text for node in kept], language, rules, 'document')
+
+
+def _repetition(text: str, what: str, rules: PageRules) -> list[tuple[str, float]]:
+    """The two rules of repetition, with what they measure."""
+    if len(text) < rules.repetition_from:
+        return [(f'{what}_character_repetition', float(texts.is_one_phrase(text)))]
+    characters, words = texts.character_repetition(text, 10), texts.word_repetition(text, 5)
+    return [(f'{what}_character_repetition', characters), (f'{what}_word_repetition', words)]
 
 
 def _stop_words(parts: Sequence[str], language: str, rules: PageRules, what: str) -> Broken | None:

@@ -11,6 +11,7 @@ import PIL.Image
 from jaxtyping import Float, UInt8, UInt64
 
 from flamingo_jax.building.rules import DEFAULT, PageRules
+from flamingo_jax.inputs.images import eight_bits
 
 
 class Look(NamedTuple):
@@ -63,17 +64,41 @@ def look_at(data: bytes, rules: PageRules = DEFAULT) -> Look:
             warnings.simplefilter('ignore')
             image.draft('RGB', (128, 128))  # A JPEG is decoded at reduced scale.
             image.load()
-            if image.mode not in ('RGB', 'RGBA'):
-                image = image.convert('RGBA' if image.has_transparency_data else 'RGB')
-            small = image.resize((64, 64), PIL.Image.Resampling.BOX)
+            image = eight_bits(image)
+            grey = _small(_on_white(image, 'L'))
+            spread = _spread(grey)
+            if spread <= rules.picture_one_colour:  # Two colours may have one grey.
+                spread = _spread(_small(_on_white(image, 'RGB')))
     except Exception as error:  # As above.
         raise LookError('picture_damaged', None, f'{type(error).__name__}: {error}') from error
-    if small.mode == 'RGBA':
-        small = PIL.Image.alpha_composite(PIL.Image.new('RGBA', small.size, 'white'), small).convert('RGB')
-    spread = max(high - low for low, high in small.getextrema())
     if rules.picture_one_colour and spread <= rules.picture_one_colour:
         raise LookError('picture_one_colour', spread)
-    return Look(width, height, perceptual_hash(np.asarray(small.convert('L'))))
+    return Look(width, height, perceptual_hash(np.asarray(grey)))
+
+
+def _on_white(image: PIL.Image.Image, mode: str) -> PIL.Image.Image:
+    """A picture in grey ('L') or colour ('RGB'), with white where it is transparent.
+
+    In grey first: to scale one channel takes a third of the time of a picture with its transparency.
+    """
+    if not image.has_transparency_data:
+        return image.convert(mode)
+    if image.mode not in ('RGBA', 'LA'):
+        image = image.convert('RGBA')
+    white = PIL.Image.new(mode, image.size, 'white')
+    white.paste(image.convert(mode), mask=image.getchannel('A'))
+    return white
+
+
+def _small(image: PIL.Image.Image) -> PIL.Image.Image:
+    """The mean of each 64th of the height and width."""
+    return image.resize((64, 64), PIL.Image.Resampling.BOX)
+
+
+def _spread(image: PIL.Image.Image) -> int:
+    """The most that two pixels differ in a channel."""
+    extrema = image.getextrema()
+    return max(high - low for low, high in ([extrema] if image.mode == 'L' else extrema))
 
 
 def perceptual_hash(grey: UInt8[np.ndarray, '64 64']) -> bytes:
@@ -83,7 +108,8 @@ def perceptual_hash(grey: UInt8[np.ndarray, '64 64']) -> bytes:
     """
     cosines = _cosines()
     low = (cosines @ grey.astype(np.float64) @ cosines.T).ravel()
-    return np.packbits(low > np.median(low[1:])).tobytes()  # The first is the brightness.
+    median = np.partition(low[1:], 127)[127]  # The first is the brightness.
+    return np.packbits(low > median).tobytes()
 
 
 @functools.cache

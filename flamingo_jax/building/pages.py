@@ -6,14 +6,15 @@
 
 Only short facts are grouped: where a page or a picture is, its hashes, and what is wrong with it. They are grouped in
 files (`spill.py`). In the end each page is read a second time from its place, and its pictures for the first time in
-full. So memory holds one page.
+full. So memory holds one page. What shares a key, such as the pages with one logo, may be more than memory holds: it is
+counted and gone through, never listed.
 """
 
 import dataclasses
 import hashlib
 import json
 import urllib.parse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from flamingo_jax.building import duplicates, filters, look, page, texts, warc
@@ -94,18 +95,9 @@ class PageSource:
             | 'by page' >> GroupOnDisk(work)
             | 'whole' >> _split(_whole, rules)
         )
-        large_sites = (
-            whole.main
-            | 'sites' >> beam.Map(lambda one: (_site(one.found), 1))
-            | 'pages of sites' >> beam.CombinePerKey(sum)
-            | 'large sites' >> beam.Filter(lambda site: site[1] * rules.text_on_site_share > rules.text_on_site)
-        )
-        shared = dict(pages=whole.main | 'shared keys' >> beam.FlatMap(_shared_keys))
-        marks = (
-            shared
-            | 'by key' >> GroupOnDisk(work)
-            | 'marks' >> beam.FlatMap(_marks, rules, beam.pvalue.AsDict(large_sites))
-        )
+        by_site = dict(pages=whole.main | 'sites' >> beam.Map(lambda one: (_site(one.found), one)))
+        shared = by_site | 'by site' >> GroupOnDisk(work) | 'shared keys' >> beam.FlatMap(_shared_keys)
+        marks = dict(pages=shared) | 'by key' >> GroupOnDisk(work) | 'marks' >> beam.FlatMap(_marks, rules)
         documents = (
             dict(whole=whole.main | 'whole by id' >> beam.Map(lambda one: (one.found.id, one)), marks=marks)
             | 'marks by page' >> GroupOnDisk(work)
@@ -252,13 +244,14 @@ def join_key(url: str) -> str:
     return url.split('#')[0].removeprefix('https:').removeprefix('http:')
 
 
-def _latest(group: tuple[str, Mapping[str, list[Found]]]) -> Iterator[Found | Dropped]:
+def _latest(group: tuple[str, Mapping[str, Iterable[Found]]]) -> Iterator[Found | Dropped]:
     """The latest capture of a URL (OBELICS, step 9)."""
     url, parts = group
-    *older, latest = sorted(parts['captures'], key=lambda found: (found.date, found.place))
+    latest = max(parts['captures'], key=lambda found: (found.date, found.place))
     yield latest
-    for found in older:
-        yield Dropped('page_url', 'page', url, -1, f'{found.date} {found.place.path} {found.place.offset}')
+    for found in parts['captures']:
+        if found.place != latest.place:
+            yield Dropped('page_url', 'page', url, -1, f'{found.date} {found.place.path} {found.place.offset}')
 
 
 def _links(found: Found) -> Iterator:
@@ -275,13 +268,12 @@ class _Judge(beam.DoFn):
     def process(self, item) -> Iterator:
         """Reads the picture once."""
         _, groups = item
-        links = sorted(groups['links'])
-        if not links:
+        url_of_one = min((link[3] for link in groups['links']), default=None)
+        if url_of_one is None:
             return
-        captures = sorted(groups['pictures'], reverse=True)
         rules, data, seen, file = self._source.rules, b'', None, None
         try:
-            data, file = self._read(captures, links[0][3])
+            data, file = self._read(groups['pictures'], url_of_one)
             seen = look.look_at(data, rules)
             name = duplicates.open_benchmarks(self._source.benchmarks).picture(seen.hash, rules.benchmark_distance)
             if name:
@@ -289,45 +281,47 @@ class _Judge(beam.DoFn):
         except look.LookError as error:
             said = f' {error.excerpt}' if error.excerpt else ''
             shown = data if len(data) <= SAMPLED_BYTES else b''
-            for _, where, place, url in links:
+            for _, where, place, url in groups['links']:
                 yield _drop(Dropped(error.rule, 'picture', where, place, f'{url}{said}', error.value, shown))
             return
-        for name, _, place, url in links:
+        for name, _, place, url in groups['links']:
             yield name, Shown(place, url, seen.hash, *file)
 
     def _read(self, captures, url: str) -> tuple[bytes, tuple[str, int]]:
-        status = None
-        for _, place, status in captures:
-            if status == 200:
-                response = warc.read_at(place)
-                if page.opted_out(response.robots, response.reserved):
-                    raise look.LookError('picture_opt_out', None, response.robots)
-                return response.data, (place.path, place.offset)
+        latest = max((capture for capture in captures if capture[2] == 200), default=None)
+        if latest:
+            _, place, _ = latest
+            response = warc.read_at(place)
+            if page.opted_out(response.robots, response.reserved):
+                raise look.LookError('picture_opt_out', None, response.robots)
+            return response.data, (place.path, place.offset)
         if path := file_of_url(self._source.pictures, url):
             with open(path, 'rb') as file:
                 return file.read(self._source.rules.picture_max_bytes + 1), (path, -1)
+        _, _, status = min(captures, default=(None, None, None))
         if isinstance(status, str):
             raise look.LookError(status.removeprefix('refused/'))
         raise look.LookError('picture_status' if status else 'picture_missing', status)
 
 
-def _same_text(group: tuple[bytes, Mapping[str, list[str]]]) -> Iterator[tuple[str, tuple[str, str]]]:
+def _same_text(group: tuple[bytes, Mapping[str, Iterable[str]]]) -> Iterator[tuple[str, tuple[str, str]]]:
     """All pages but one that share a key, with that one."""
     key, parts = group
-    first, *others = sorted(set(parts['names']))
+    first = min(parts['names'])
     rule = 'document_same_text' if key.startswith(b'=') else 'document_near_text'
-    for name in others:
-        yield name, (rule, first)
+    for name in parts['names']:
+        if name != first:
+            yield name, (rule, first)
 
 
 def _whole(group, rules: PageRules) -> Iterator[Whole | Dropped]:
     """A page with its pictures, unless another page is the same or too few or too many pictures are left."""
     _, parts = group
     for found in parts['found']:
-        same = sorted(parts['same'], key=lambda one: (one[0] != 'document_same_text', one))
+        same = min(parts['same'], key=lambda one: (one[0] != 'document_same_text', one), default=None)
         shown = tuple(sorted(parts['shown']))
         if same:
-            yield Dropped(same[0][0], 'document', found.url, -1, f'The same as the document {same[0][1]}.')
+            yield Dropped(same[0], 'document', found.url, -1, f'The same as the document {same[1]}.')
         elif len(shown) < rules.document_min_pictures:
             yield Dropped('document_min_pictures', 'document', found.url, -1, '', len(shown))
         elif rules.document_max_pictures and len(shown) > rules.document_max_pictures:
@@ -341,38 +335,43 @@ def _site(found: Found) -> tuple[str, str]:
     return urllib.parse.urlsplit(found.url).netloc.lower(), found.language
 
 
-def _shared_keys(whole: Whole) -> Iterator:
-    """What a page may share with others: its texts with those of its site, its pictures with all."""
-    found, shown = whole
-    for key in found.lines:
-        yield ('text_on_site', *_site(found), key), (found.date, found.id)
-    for url in {one.url for one in shown}:
-        yield ('picture_url_repeats', '', '', url.encode()), (found.date, found.id)
-    for seen in {one.look for one in shown}:
-        yield ('picture_look_repeats', '', found.language, seen), (found.date, found.id)
-    together = '\n'.join(sorted({one.url for one in shown}))
-    key = hashlib.blake2b(together.encode(), digest_size=16).digest()
-    yield ('document_same_pictures', '', '', key), (found.date, found.id)
+def _shared_keys(group: tuple[tuple[str, str], Mapping[str, Iterable[Whole]]]) -> Iterator:
+    """What the pages of a site may share: texts with those of their site, pictures with all."""
+    site, parts = group
+    of_site = sum(1 for _ in parts['pages'])
+    for found, shown in parts['pages']:
+        one = (found.date, found.id, of_site)
+        for key in found.lines:
+            yield ('text_on_site', *site, key), one
+        for url in {picture.url for picture in shown}:
+            yield ('picture_url_repeats', '', '', url.encode()), one
+        for seen in {picture.look for picture in shown}:
+            yield ('picture_look_repeats', '', found.language, seen), one
+        together = '\n'.join(sorted({picture.url for picture in shown}))
+        key = hashlib.blake2b(together.encode(), digest_size=16).digest()
+        yield ('document_same_pictures', '', '', key), one
 
 
 def _marks(
-    group, rules: PageRules, large_sites: Mapping[tuple[str, str], int]
+    group: tuple[tuple[str, str, str, bytes], Mapping[str, Iterable[tuple[str, str, int]]]], rules: PageRules
 ) -> Iterator[tuple[str, tuple[str, bytes]]]:
     """What is to be dropped from a page, since others have it."""
-    (rule, site, language, key), parts = group
-    pages = sorted(set(parts['pages']))
-    limit = getattr(rules, rule)
+    (rule, _, _, key), parts = group
+    limit, number, stays = getattr(rules, rule), sum(1 for _ in parts['pages']), None
     if not limit:
         return
     if rule == 'document_same_pictures':
-        pages = pages[:-1]  # The latest stays.
+        stays = max(parts['pages'])  # The latest.
     elif rule == 'text_on_site':
-        if len(pages) < max(limit, rules.text_on_site_share * large_sites.get((site, language), 0)):
-            pages, rule = pages[1:], 'document_seen_texts'  # The first page has it, and the others have seen it.
-    elif len(pages) <= limit:
+        first = _, _, of_site = min(parts['pages'])
+        if number < max(limit, rules.text_on_site_share * of_site):
+            rule, stays = 'document_seen_texts', first  # The first page has it, and the others have seen it.
+    elif number <= limit:
         return
-    for _, name in pages:
-        yield name, (rule, key)
+    for one in parts['pages']:
+        if one != stays:
+            _, name, _ = one
+            yield name, (rule, key)
 
 
 class _Finish(beam.DoFn):

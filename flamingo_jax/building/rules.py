@@ -30,6 +30,10 @@ class PageRules:
     text_links: float = 0.5  # Ours: the share of characters inside links, from which a text is a menu.
     text_spam_words: float = 0.12  # OBELICS, step 14: the share of words such as 'subscribe', if there are two.
 
+    # Characters. Ours: in a shorter text, a phrase that stands twice breaks any limit of repetition. There only what is
+    # one phrase again and again is dropped.
+    repetition_from: int = 200
+
     # Pictures.
     picture_min_side: int = 64  # M3W. OBELICS has 150.
     picture_max_side: int = 20_000  # OBELICS, step 5.
@@ -76,6 +80,7 @@ OBELICS = PageRules(
     heading_min_words=4,
     text_character_repetition=0.1,
     text_word_repetition=0.1,
+    repetition_from=0,
     heading_special_characters=0.3,
     text_stop_words=0.3,
     picture_min_side=150,

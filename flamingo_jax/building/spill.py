@@ -6,12 +6,10 @@ through Beam. Beside each file lies its index, in the order of sort keys: the ke
 
 import bisect
 import hashlib
-import itertools
-import operator
 import pickle
 import struct
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +19,8 @@ from flamingo_jax.building.runner import beam
 MOST_RECORDS = 50_000  # Of a file: its index is in memory while it is written.
 PARTS = 32  # Of what is grouped, at least, so that every worker has some,
 PART_RECORDS = 100_000  # and about the most records of one: its index is in memory.
+TOGETHER = 10_000  # Most records of one key that are in memory.
+KEYS = 16**16  # How many sort keys there are.
 INDEX = np.dtype([('key', 'S16'), ('file', np.uint32), ('offset', np.uint64), ('length', np.uint32)])
 ENTRY = struct.Struct('=16sIQI')  # The layout of INDEX, to add one entry at a time.
 
@@ -80,31 +80,20 @@ class Spill(beam.DoFn):
 def read_sorted(files: Sequence[Spilled], part: int, parts: int) -> Iterator[tuple[bytes, bytes]]:
     """The (key, record) of one of several equal parts of the range of keys, in order.
 
-    Records of the same key come in the order of their bytes, whichever files they are in. One record is in memory at a
-    time, with the index of the part.
+    Records of the same key come in the order of their bytes, whichever files they are in. The records of one key are in
+    memory at a time, with the index of the part.
     """
-    low, high = (f'{(part + end) * 16**16 // parts - 1:016x}'.encode() if part + end else b'' for end in (0, 1))
-    indexes = []
-    for number, spilled in enumerate(files):
-        index = _index(spilled, low, high)
-        index['file'] = number
-        indexes.append(index)
-    index = np.concatenate(indexes) if indexes else np.zeros(0, INDEX)
-    index = index[np.argsort(index['key'], kind='stable')]
-    opened: dict[int, object] = {}
-    try:
-        begin = 0
-        for end in [*np.flatnonzero(index['key'][1:] != index['key'][:-1]) + 1, len(index)]:
-            same = [_record(files, opened, entry) for entry in index[begin:end]]
-            yield from ((bytes(index['key'][begin]), data) for data in sorted(same))
-            begin = end
-    finally:
-        for file in opened.values():
-            file.close()
+    with _Reader(files) as reader:
+        for key, entries in _by_key(_entries(files, _spans(files, *_bounds(part, parts)))):
+            yield from ((key, data) for data in sorted(map(reader.record, entries)))
 
 
 class GroupOnDisk(beam.PTransform):
-    """{name: (key, value)} -> (key, {name: values}), as CoGroupByKey. The values of one key are in memory at a time."""
+    """{name: (key, value)} -> (key, {name: values}), as CoGroupByKey.
+
+    Values come in no order, and may be gone through several times. At most TOGETHER records of a key are in memory: if
+    it has more, its values are read from the files each time.
+    """
 
     def __init__(self, folder: str):
         """folder: as of `Spill`. Keys have a `repr` that tells them apart, and values can be pickled."""
@@ -138,35 +127,127 @@ def _parts(_, files: Sequence[Spilled]) -> Iterator[tuple[int, int]]:
 
 
 def _groups(of_parts: tuple[int, int], files: Sequence[Spilled], names: Sequence[str]) -> Iterator:
-    for _, same in itertools.groupby(read_sorted(sorted(files), *of_parts), key=operator.itemgetter(0)):
-        groups: dict[Any, dict[str, list]] = {}  # Two keys may have one sort key.
-        for _, data in same:
-            key, name, value = pickle.loads(data)  # This build wrote it.
-            groups.setdefault(key, {name: [] for name in names})[name].append(value)
-        yield from groups.items()
+    with _Reader(files) as reader:
+        for begin, end, spans in _ranges(files, *_bounds(*of_parts)):
+            if end - begin == 1:  # One sort key, whose index may be more than memory holds.
+                groups = [(_sort_key(begin), None)]
+            else:
+                groups = _by_key(_entries(files, spans))
+            for key, entries in groups:
+                if entries is None or len(entries) > TOGETHER:
+                    records = _Records(files, int(key, 16))
+                else:
+                    records = [pickle.loads(reader.record(entry)) for entry in entries]  # This build wrote it.
+                # Two keys may have one sort key.
+                for same in {key for key, _, _ in records}:
+                    yield same, {name: _Values(records, same, name) for name in names}
 
 
-def _index(spilled: Spilled, low: bytes, high: bytes) -> np.ndarray:
-    """The entries of the keys above `low` and up to `high`."""
-    with _open(f'{spilled.path}.index') as file:
+class _Records:
+    """The (key, name, value) of a sort key, read from the files each time."""
 
-        def key(entry: int) -> bytes:
-            file.seek(entry * INDEX.itemsize)
-            return file.read(INDEX['key'].itemsize)
+    def __init__(self, files: Sequence[Spilled], key: int):
+        self._files, self._spans = files, _spans(files, key, key + 1)
 
-        begin, end = (bisect.bisect_right(range(spilled.records), bound, key=key) for bound in (low, high))
-        file.seek(begin * INDEX.itemsize)
-        return np.frombuffer(bytearray(file.read((end - begin) * INDEX.itemsize)), INDEX)
+    def __iter__(self):
+        for file, span in zip(self._files, self._spans, strict=True):
+            with _Reader([file]) as reader:
+                for entry in _entries([file], [span]):
+                    yield pickle.loads(reader.record(entry))
 
 
-def _record(files, opened, entry) -> bytes:
-    number = int(entry['file'])
-    if number not in opened:
-        if len(opened) >= 100:  # The system's limit is often 256.
-            opened.pop(next(iter(opened))).close()
-        opened[number] = _open(files[number].path)
-    opened[number].seek(int(entry['offset']))
-    return opened[number].read(int(entry['length']))
+class _Values:
+    """The values of a key from one input."""
+
+    def __init__(self, records: Iterable[tuple[Any, str, Any]], key: Any, name: str):
+        self._records, self._key, self._name = records, key, name
+
+    def __iter__(self):
+        return (value for key, name, value in self._records if name == self._name and key == self._key)
+
+
+def _bounds(part: int, parts: int) -> tuple[int, int]:
+    """The range of sort keys of a part, as numbers."""
+    return part * KEYS // parts, (part + 1) * KEYS // parts
+
+
+def _ranges(files: Sequence[Spilled], begin: int, end: int) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
+    """A range of sort keys in pieces whose index fits in memory, of few records or of one key, with their `_spans`."""
+    spans = _spans(files, begin, end)
+    if end - begin == 1 or sum(last - first for first, last in spans) <= 2 * PART_RECORDS:
+        yield begin, end, spans
+    else:
+        middle = (begin + end) // 2
+        yield from _ranges(files, begin, middle)
+        yield from _ranges(files, middle, end)
+
+
+def _spans(files: Sequence[Spilled], begin: int, end: int) -> list[tuple[int, int]]:
+    """Which entries of each file are in a range of sort keys."""
+    spans = []
+    for file in files:
+        with _open(f'{file.path}.index') as opened:
+
+            def key(entry: int, opened=opened) -> bytes:
+                opened.seek(entry * INDEX.itemsize)
+                return opened.read(INDEX['key'].itemsize)
+
+            every = range(file.records)
+            first = bisect.bisect_left(every, _sort_key(begin), key=key) if begin else 0
+            last = bisect.bisect_left(every, _sort_key(end), key=key) if end < KEYS else file.records
+        spans.append((first, last))
+    return spans
+
+
+def _entries(files: Sequence[Spilled], spans: Sequence[tuple[int, int]]) -> np.ndarray:
+    """The entries of a range of sort keys, in their order."""
+    indexes = [np.zeros(0, INDEX)]
+    for number, (file, (first, last)) in enumerate(zip(files, spans, strict=True)):
+        if first < last:
+            with _open(f'{file.path}.index') as opened:
+                opened.seek(first * INDEX.itemsize)
+                index = np.frombuffer(bytearray(opened.read((last - first) * INDEX.itemsize)), INDEX)
+            index['file'] = number
+            indexes.append(index)
+    index = np.concatenate(indexes)
+    return index[np.argsort(index['key'], kind='stable')]
+
+
+def _by_key(index: np.ndarray) -> Iterator[tuple[bytes, np.ndarray]]:
+    """Each sort key, with its entries."""
+    begin = 0
+    for end in [*np.flatnonzero(index['key'][1:] != index['key'][:-1]) + 1, len(index)]:
+        if end:
+            yield bytes(index['key'][begin]), index[begin:end]
+        begin = end
+
+
+def _sort_key(number: int) -> bytes:
+    return b'%016x' % number
+
+
+class _Reader:
+    """Reads records. Few files are open at a time."""
+
+    def __init__(self, files: Sequence[Spilled]):
+        self._files, self._opened = files, {}
+
+    def __enter__(self) -> '_Reader':
+        return self
+
+    def __exit__(self, *_) -> None:
+        for file in self._opened.values():
+            file.close()
+
+    def record(self, entry: np.void) -> bytes:
+        """The record of an entry."""
+        number = int(entry['file'])
+        if number not in self._opened:
+            if len(self._opened) >= 100:  # The system's limit is often 256.
+                self._opened.pop(next(iter(self._opened))).close()
+            self._opened[number] = _open(self._files[number].path)
+        self._opened[number].seek(int(entry['offset']))
+        return self._opened[number].read(int(entry['length']))
 
 
 def _create(path):

@@ -87,6 +87,14 @@ def word_repetition(text: str, n: int) -> float:
     return _repetition(runs(text, n), most_frequent=False)
 
 
+def is_one_phrase(text: str) -> bool:
+    """Whether a text of four words or more says the same again and again, as 'Fill path, Fill path' in an index."""
+    every = words(text)
+    n = len(every)
+    repeats = any(n % part == 0 and every == every[:part] * (n // part) for part in range(1, n // 2 + 1))
+    return repeats and number_of_words(text) >= 4
+
+
 def runs(text: str, n: int) -> list[tuple[str, ...]]:
     """Every run of n words; in scripts without spaces, of 2n characters."""
     every = words(text)

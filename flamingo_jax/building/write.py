@@ -172,6 +172,18 @@ def build(
     return target
 
 
+def summary(folder: Path) -> str:
+    """What a data set holds and what was dropped, as lines for whoever is about to train on it."""
+    counts = json.loads((folder / 'ledger.json').read_text())
+    lines = [
+        f'{folder}, {split}: {of_split["documents"]:,} documents with {of_split["pictures"]:,} pictures'
+        for split, of_split in counts['kept'].items()
+    ]
+    for rule, of_rule in sorted(counts['dropped'].items(), key=lambda item: -sum(item[1].values())):
+        lines += [f'  dropped by {rule}: {number:,} ({what})' for what, number in of_rule.items()]
+    return '\n'.join(lines)
+
+
 def _prepare(builder: DocumentsBuilder, options: Any) -> None:
     tfds.disable_progress_bar()
     with tempfile.TemporaryDirectory() as downloads:  # Nothing is downloaded, but TFDS makes the folder.

@@ -11,7 +11,7 @@ from flamingo_jax.inputs.sources.source import Source
 from flamingo_jax.planning.topology import Topology
 
 # JPEGs of 640 x 480 that one core reads, fits to 320 x 320 and recolours in a second: `python benchmarks/decoding.py`.
-PICTURES_A_SECOND = 128
+PICTURES_A_SECOND = 340
 
 
 def chips(hardware: Topology) -> int:

@@ -71,6 +71,27 @@ def test_copies_look_alike_and_others_do_not():
         assert np.delete(apart, 7).min() > 3 * DEFAULT.benchmark_distance
 
 
+def test_sixteen_bits_transparency_and_two_colours_of_one_grey():
+    def look(image, **how):
+        file = io.BytesIO()
+        image.save(file, 'PNG', **how)
+        return look_at(file.getvalue())
+
+    colour = PIL.Image.open(io.BytesIO(picture(5)))
+    grey = np.asarray(colour.convert('L'))
+    deep = look(PIL.Image.fromarray(grey.astype(np.uint16) * 257))
+    assert distance(as_words([look(colour).hash]), deep.hash)[0] <= DEFAULT.benchmark_distance
+    white = PIL.Image.new('RGBA', colour.size, 'white')
+    white.paste(colour, (20, 20))
+    clear = PIL.Image.new('RGBA', colour.size, (0, 0, 0, 0))  # What is transparent is black, and is seen as white.
+    clear.paste(colour, (20, 20))
+    assert distance(as_words([look(white).hash]), look(clear).hash)[0] <= 2
+    halves = PIL.Image.new('RGB', (200, 150), (255, 0, 0))
+    halves.paste((0, 130, 0), (100, 0, 200, 150))
+    assert np.ptp(np.asarray(halves.convert('L'))) <= DEFAULT.picture_one_colour
+    look(halves)  # It is kept.
+
+
 def test_texts_that_are_nearly_the_same_share_a_key():
     text = story(1, 200)
     changed = text.replace(text.split()[100], 'else', 1)

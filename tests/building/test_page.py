@@ -7,7 +7,7 @@ import pytest
 
 from flamingo_jax.building import filters, texts
 from flamingo_jax.building.page import Link, PageError, Text, decode, read_page
-from flamingo_jax.building.rules import DEFAULT, PageRules
+from flamingo_jax.building.rules import DEFAULT, OBELICS, PageRules
 from flamingo_jax.inputs.rows import Chunk, Interleaved
 from tests.building.web import PROSE, story
 
@@ -200,6 +200,13 @@ def test_measures_of_texts():
         ('Two words', 'text', 'text_min_words'),
         ('!?', 'heading', 'heading_min_words'),
         ('buy it now ' * 20, 'text', 'text_character_repetition'),
+        # A caption repeats its words; an entry of an index says one phrase twice.
+        ('Links: Schärfe = 1. Mitte: Schärfe = 5. Rechts: Schärfe = 10.', 'caption', None),
+        ('Слева: число шагов = 2. Справа: число шагов = 4.', 'caption', None),
+        ('Align top edge of target: to align top edge of source with top edge of target.', 'text', None),
+        ('Mit Muster füllen, „Mit Muster füllen“', 'text', 'text_character_repetition'),
+        ('Walla Walla', 'heading', None),
+        ('Chapter 11. Network Services: Postfix, Apache, NFS, Samba, Squid, LDAP, SIP, XMPP, TURN', 'heading', None),
         ('a ' + PROSE * 40, 'text', 'text_max_words'),
         ('12 + 34 = 46, 7 * 8 = 56, (9 - 1) / 2 = 4', 'text', 'text_special_characters'),
         ('xq zv kj wq bn vf gt hy lp mk nj bg vf cd', 'text', 'text_punctuation'),
@@ -211,6 +218,11 @@ def test_rules_of_texts(text, kind, rule):
     language = texts.language_of(text) if rule is None else 'en'
     broken = filters.broken_by_text(Text(1, text, kind, 0.0, True, 1), language, DEFAULT)
     assert (broken and broken[0]) == rule
+
+
+def test_repetition_in_short_texts_is_judged_as_published_if_asked():
+    text = Text(1, 'Links: Schärfe = 1. Mitte: Schärfe = 5. Rechts: Schärfe = 10.', 'caption', 0.0, True, 1)
+    assert filters.broken_by_text(text, 'de', OBELICS)[0] == 'text_character_repetition'
 
 
 def test_menus_are_known_by_their_links():

@@ -1,6 +1,5 @@
 """Files of a published set -> a data set, on Beam: one worker reads a file, with the reader for its ending."""
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar
@@ -13,7 +12,7 @@ from flamingo_jax.building.readers.containers import extension
 from flamingo_jax.building.readers.folder import Pictures, make_index
 from flamingo_jax.building.runner import beam
 from flamingo_jax.building.write import DocumentsBuilder, Sources
-from flamingo_jax.files import Path, beside, find, in_bucket
+from flamingo_jax.files import beside, find, in_bucket
 
 Reader = Callable[[str, str, Pictures], Iterator[Document | Dropped]]
 
@@ -87,15 +86,3 @@ def _named(source: str, readers: Mapping[str, Reader]) -> list[tuple[str, str]]:
         )
     root = os.path.commonpath([os.path.dirname(path) for path in paths])
     return [(path, os.path.relpath(path, root)) for path in paths]
-
-
-def summary(folder: Path) -> str:
-    """What a data set holds and what was dropped, as lines for whoever is about to train on it."""
-    counts = json.loads((folder / 'ledger.json').read_text())
-    lines = [
-        f'{folder}, {split}: {of_split["documents"]:,} documents with {of_split["pictures"]:,} pictures'
-        for split, of_split in counts['kept'].items()
-    ]
-    for rule, of_rule in sorted(counts['dropped'].items(), key=lambda item: -sum(item[1].values())):
-        lines += [f'  dropped by {rule}: {number:,} ({what})' for what, number in of_rule.items()]
-    return '\n'.join(lines)

@@ -34,12 +34,16 @@ def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Droppe
 
     def make(row: Row) -> Iterator[Document | Dropped]:
         identity, own = row.value
+        if not _is_whole(own):
+            raise ValueError('an instruction without question, answer or pictures')
         draft = Draft(row.where)
         for other in own.get('rel_ins_ids') or []:
             if other == identity:
                 continue
             if other not in instructions:
                 draft.drop('related_instruction_missing', 'document', str(other))
+            elif not _is_whole(instructions[other]):
+                draft.drop('related_instruction_malformed', 'document', str(other))
             else:
                 _add(draft, str(other), instructions[other], pictures)
         if _add(draft, identity, own, pictures):
@@ -49,6 +53,17 @@ def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Droppe
 
     rows = (Row(f'{name}#{identity}', (identity, own)) for identity, own in instructions.items())
     yield from documents(rows, make)
+
+
+def _is_whole(instruction: Any) -> bool:
+    """Whether it has a question, an answer and pictures."""
+    return (
+        isinstance(instruction, dict)
+        and isinstance(instruction.get('instruction'), str)
+        and isinstance(instruction.get('answer'), str)
+        and bool(instruction['answer'].strip())
+        and isinstance(instruction.get('image_ids'), list)
+    )
 
 
 def _add(draft: Draft, identity: str, instruction: dict[str, Any], pictures: Pictures) -> bool:

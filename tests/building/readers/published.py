@@ -296,14 +296,14 @@ def write_llava(folder: pathlib.Path) -> Written:
 
 
 def write_mimic_it(folder: pathlib.Path) -> Written:
-    """A question with two related ones, of which one has lost its picture; and a film of three frames."""
+    """A question with three related ones, of which one lost its picture, one its answer; and a film of three frames."""
+    related = ['LA_INS_2', 'LA_INS_3', 'LA_INS_5']
     data = {
-        'LA_INS_1': dict(
-            instruction='What?', answer='A cat.', image_ids=['LA_1'], rel_ins_ids=['LA_INS_2', 'LA_INS_3']
-        ),
+        'LA_INS_1': dict(instruction='What?', answer='A cat.', image_ids=['LA_1'], rel_ins_ids=related),
         'LA_INS_2': dict(instruction='Who?', answer='A dog.', image_ids=['LA_2'], rel_ins_ids=[]),
         'LA_INS_3': dict(instruction='Where?', answer='Here.', image_ids=['LA_3'], rel_ins_ids=['LA_INS_9']),
         'DC_INS_4': dict(instruction='Then?', answer='Blue.', image_ids=['LA_1', 'LA_2', 'LA_1'], rel_ins_ids=[]),
+        'LA_INS_5': dict(instruction='Why?', answer=None, image_ids=['LA_1'], rel_ins_ids=None),
     }
     (folder / 'LA_instructions.json').write_text(json.dumps(dict(meta=dict(version='0.0.1'), data=data)))
     rows = {'base64': [in_base64(picture(i)) for i in (1, 2)], '__index_level_0__': ['LA_1', 'LA_2']}

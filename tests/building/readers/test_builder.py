@@ -14,7 +14,6 @@ from data.mmc4.build import Mmc4
 from data.obelics.build import Obelics
 from data.pairs.build import Pairs
 from flamingo_jax.building import write
-from flamingo_jax.building.readers.builder import summary
 from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.pipeline import rows
 from flamingo_jax.inputs.sources.documents import Documents
@@ -61,7 +60,7 @@ def test_a_set_becomes_rows(builder, name, fields, expected, tmp_path, tokenizer
         assert learnt.strip() == 'Cats.<EOC>'
     counts = json.loads((folder / 'ledger.json').read_text())
     assert sum(sum(of_rule.values()) for of_rule in counts['dropped'].values()) >= 1
-    said = summary(folder)
+    said = write.summary(folder)
     assert f'{counts["kept"]["train"]["documents"]} documents' in said and 'dropped by' in said
     packed = texts(folder, tokenizer, documents=4, window=(128, 3), **dict(dict(images=5), **fields))
     assert all(row.document.max() >= 1 for _, row in packed)

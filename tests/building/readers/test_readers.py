@@ -175,7 +175,7 @@ def test_llava_next(of):
 
 
 def test_mimic_it(of):
-    """Related instructions come first, without those whose picture is lost; frames are a film."""
+    """Related instructions come first, without those whose picture or answer is lost; frames are a film."""
     documents, dropped = of('mimic_it')
     asked = '(Question: Who? Answer:)| A dog.'
     assert [spelled(one) for one in documents[:2]] == [
@@ -185,7 +185,13 @@ def test_mimic_it(of):
     assert len(documents) == 3 and documents[2].texts == ['', 'Question: Then? Answer:', ' Blue.']
     reds = to_film(documents[2].images[0], 3, 12, 'squash')[:, 6, 4, 0]
     assert np.abs(reds.astype(int) - [20, 40, 20]).max() < 8  # WebP is lossy.
-    assert dropped == dict(picture_missing=2, related_instruction_missing=1, document_without_picture=1)
+    assert dropped == dict(
+        picture_missing=2,
+        related_instruction_missing=1,
+        related_instruction_malformed=1,
+        document_without_picture=1,
+        document_malformed=1,
+    )
 
 
 def test_m3it(of):
