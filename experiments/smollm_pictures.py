@@ -16,15 +16,6 @@
         --config.start=runs/smollm_meanings_bundle \
         --config.datasets.captions.path=DATA/picture_dictionary/artists/1.0.0 \
         --config.datasets.games.path=DATA/picture_dictionary/artists/1.0.0
-    python -m data.imagenet_names.build --pictures=DATA/picture_dictionary/artists/1.0.0 --features=runs/artists \
-        --vision=runs/trunk --labels=timm-1.0.19-py3-none-any.whl --wordnet=RAW --out=DATA \
-        --features_out=runs/imagenet_names
-    python -m flamingo_jax.convert run --source=runs/smollm_pictures --out=runs/smollm_pictures_bundle
-    python -m flamingo_jax.train --config=experiments/smollm_pictures.py:names --workdir=runs/smollm_names \
-        --config.start=runs/smollm_pictures_bundle \
-        --config.datasets.captions.path=DATA/picture_dictionary/artists/1.0.0 \
-        --config.datasets.games.path=DATA/picture_dictionary/artists/1.0.0 \
-        --config.datasets.classes.path=DATA/imagenet_names/full/1.0.0
 
 To go on from the published bridge, take features of its trunk (`--vision=experiments/smollm_bridge`), and leave
 `meanings` out: `--config.start=experiments/smollm_bridge --config.lm=LMS/smollm2`.
@@ -33,7 +24,6 @@ The bridge does not change a text without pictures: both gated branches act only
 
 First, pictures learn to mean their names: after every block, the state after a picture's tag must match the state at
 the end of its name (`meanings`). Then the language model says the names of single pictures, and plays few-shot games.
-At last it says many more names (`names`), also of what the trunk's own classifier knows in photographs.
 
 New words are for things that training never showed. So most of the things in the games of new words are blends of two
 things, which have no name and are different in each sequence: to learn the things by heart does not help.
@@ -65,9 +55,9 @@ NAME, KIND = ' name:', ' kind:'  # What is asked of a picture. A new word is ask
 
 
 def get_config(stage: str = '') -> ConfigDict:
-    """The stages are 'meanings', which makes the bridge, '' and 'names', each of which goes on from the one before."""
-    if stage not in ('meanings', '', 'names'):
-        raise ValueError(f"The stages are 'meanings', '' and 'names', and not {stage!r}.")
+    """The stages are 'meanings', which makes the bridge, and '', which goes on from it."""
+    if stage not in ('meanings', ''):
+        raise ValueError(f"The stages are 'meanings' and '', and not {stage!r}.")
     c = training.base()
     # Validation is on things that training never shows.
     common = dict(features='runs/artists', styles=ARTISTS, validation_split='validation')
@@ -91,10 +81,16 @@ def get_config(stage: str = '') -> ConfigDict:
         c.steps, learning_rate = 1200, 1.5e-3
         c.noise.blend = 0.3  # A thing between two things means something between their names.
     else:
-        # Rows of seven or more pictures with their names, which do not see one another.
-        packed = dict(length=64, targets=40, images=10, documents=10, window=(9, 1))
-        named = dict(shots=1, games=dict(name=game(Names, prompt=NAME)), **packed)
-        c.datasets.captions = training.dataset(FewShot, batch_size=8 if stage else 4, **named, **common)
+        c.datasets.captions = training.dataset(
+            FewShot,
+            shots=1,
+            games=dict(name=game(Names, prompt=NAME)),
+            length=9,
+            targets=8,
+            images=1,
+            batch_size=32,
+            **common,
+        )
         games = dict(
             bind=game(Words, share=0.7, prompt=':', blend=0.6, text_keys=0.1),
             name=game(Names, share=0.1, prompt=NAME, repeats=0.5),
@@ -105,12 +101,6 @@ def get_config(stage: str = '') -> ConfigDict:
             FewShot, shots=8, games=games, length=64, targets=48, images=8, batch_size=8, **common
         )
         c.steps, learning_rate = 900, 7e-4
-        if stage == 'names':
-            c.datasets.games.update(batch_size=2, loss_weight=0.5)
-            c.datasets.classes = training.dataset(
-                FewShot, features='runs/imagenet_names', batch_size=2, loss_weight=0.5, **named
-            )
-            c.steps, learning_rate = 440, 5e-4
     c.noise.feature_dropout = 0.1
     c.optimizer = ConfigDict(
         vars(
