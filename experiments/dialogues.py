@@ -69,13 +69,13 @@ def main() -> None:
     pairs = [(i, i + 1) for i in range(0, number, 2)]
     together = asked(model, [[frames[i], PAIR[0], frames[j], PAIR[1]] for i, j in pairs])
 
-    figure, axes = plt.subplots(ROWS + 1, COLUMNS, figsize=(18, 15))
+    heights = dict(height_ratios=[1] * ROWS + [0.5])
+    figure, axes = plt.subplots(ROWS + 1, COLUMNS, figsize=(18, 13), layout='constrained', gridspec_kw=heights)
     for axis, frame, name, lines in zip(axes[:ROWS].flat, frames, names, said, strict=True):
         show(axis, frame, [f'({name})', *lines])
     for axis, (i, j), answer in zip(axes[ROWS], pairs, together, strict=True):
         show(axis, np.concatenate([frames[i], frames[j]], 1), [f'[1]{PAIR[0]} [2]{PAIR[1]} → {answer}'])
     figure.suptitle(f'{f.style}, drawn by seed {f.seed}; in brackets the name that the dictionary has', fontsize=11)
-    figure.tight_layout()
     figure.savefig(f.out, dpi=80)
 
 
