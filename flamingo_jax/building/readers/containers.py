@@ -3,6 +3,7 @@
 A damaged file gives its readable beginning, then a `Dropped` of the file. A damaged line or row costs only itself.
 """
 
+import codecs
 import gzip
 import io
 import json
@@ -204,6 +205,8 @@ def text_lines(path: str, name: str) -> Iterator[Row | Dropped]:
         with opened(path) as file:
             while line := file.readline(LONGEST_LINE):
                 number += 1
+                if number == 1:
+                    line = line.removeprefix(codecs.BOM_UTF8)  # Else a part of the first column's name.
                 yield Row(f'{name}#{number}', line.decode(errors='replace'))
     except Exception as error:  # gzip has its own errors for damaged data.
         yield _damaged('file_damaged', name, error)

@@ -1,5 +1,6 @@
 """Each published set in its official shape: what becomes of it, and what is counted as dropped."""
 
+import codecs
 import collections
 import gzip
 import hashlib
@@ -223,6 +224,16 @@ def test_a_file_may_be_compressed(name, tmp_path):
     path.write_bytes(path.read_bytes()[:-50])
     some, some_dropped = read(written._replace(path=path), tmp_path)
     assert len(some) <= len(documents) and {'file_damaged', 'json_damaged', 'tar_damaged'} & some_dropped.keys()
+
+
+@pytest.mark.parametrize('name', ['cc3m', 'coco', 'llava', 'm3it', 'mimic_it', 'mmc4_lines', 'webvid'])
+def test_a_file_may_begin_with_a_byte_order_mark(name, tmp_path):
+    (tmp_path / 'set').mkdir()
+    written = SETS[name](tmp_path / 'set')
+    documents, dropped = read(written, tmp_path)
+    written.path.write_bytes(codecs.BOM_UTF8 + written.path.read_bytes())
+    again, again_dropped = read(written, tmp_path)
+    assert [one.texts for one in again] == [one.texts for one in documents] and again_dropped == dropped
 
 
 @pytest.mark.parametrize('name', DAMAGED)
