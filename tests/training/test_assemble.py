@@ -23,7 +23,8 @@ from flamingo_jax.training import config as training
 from flamingo_jax.training.assemble import assemble
 
 ROOT = pathlib.Path(__file__).parents[2]
-CONFIGS = [path for path in sorted((ROOT / 'experiments').glob('*.py')) if path.name not in ('results.py', 'dialogues.py')]
+SCRIPTS = ('results.py', 'dialogues.py')
+CONFIGS = [path for path in sorted((ROOT / 'experiments').glob('*.py')) if path.name not in SCRIPTS]
 CONFIGS += sorted((ROOT / 'experiments/ablations').glob('*.py'))
 TOKENIZER = ROOT / 'experiments/lm_names/tokenizer.model'
 
