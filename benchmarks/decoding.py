@@ -13,6 +13,7 @@ import io
 import pathlib
 import time
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import PIL.Image
@@ -20,20 +21,21 @@ import PIL.Image
 from flamingo_jax.inputs import augment
 from flamingo_jax.inputs.images import to_frames
 
+T = TypeVar('T')
 PICTURES = pathlib.Path(__file__).parents[1] / 'docs' / 'pictures'
 
 
-def rates(functions: Sequence[Callable[[bytes], object]], files: Sequence[bytes], seconds: float) -> list[float]:
-    """Files a second that each function takes, all of them in turns."""
-    spent, rounds = [0.0] * len(functions), 0
+def rates(functions: Sequence[Callable[[T], object]], items: Sequence[T], seconds: float) -> list[float]:
+    """Items a second that each function takes, all of them in turns, after a first round that does not count."""
+    spent, rounds = [0.0] * len(functions), -1
     while sum(spent) < seconds:
         rounds += 1
         for number, function in enumerate(functions):
             begin = time.process_time()
-            for file in files:
-                function(file)
-            spent[number] += time.process_time() - begin
-    return [rounds * len(files) / of_one for of_one in spent]
+            for item in items:
+                function(item)
+            spent[number] += (time.process_time() - begin) * (rounds > 0)
+    return [rounds * len(items) / of_one for of_one in spent]
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import PIL.Image
+from decoding import rates
 
 from flamingo_jax.building import duplicates, warc
 from flamingo_jax.building.look import LookError, look_at
@@ -19,18 +20,13 @@ from flamingo_jax.building.page import PageError, read_page
 from flamingo_jax.building.pages import read_texts
 from flamingo_jax.building.rules import DEFAULT
 
+SECONDS = 5.0  # Of the processor for each comparison, at least.
 
-def rates(functions: dict[str, Callable], items: Sequence, rounds: int = 3) -> None:
-    """Prints how many items a second each function takes, all in turns, after a first round that does not count."""
-    spent = dict.fromkeys(functions, 0.0)
-    for number in range(rounds + 1):
-        for name, function in functions.items():
-            begin = time.process_time()
-            for item in items:
-                function(item)
-            spent[name] += (time.process_time() - begin) * (number > 0)
-    for name, seconds in spent.items():
-        print(f'{name:32} {rounds * len(items) / seconds:8.0f} a second')
+
+def report(functions: dict[str, Callable], items: Sequence) -> None:
+    """Prints how many items a second each function takes."""
+    for name, rate in zip(functions, rates(list(functions.values()), items, SECONDS), strict=True):
+        print(f'{name:32} {rate:8.0f} a second')
 
 
 def decode(data: bytes) -> None:
@@ -72,10 +68,10 @@ def main() -> None:
     found = [one for path in paths for one in warc.read_warc(path) if isinstance(one, warc.Response)]
     print(f'{"responses read from WARC files":32} {len(found) / (time.process_time() - begin):8.0f} a second')
     pages = [one for one in found if one.type in warc.HTML]
-    rates({'pages read': read, 'pages read, filtered, keyed': filtered}, pages, 1)
+    report({'pages read': read, 'pages read, filtered, keyed': filtered}, pages)
     for kind in ('image/jpeg', 'image/png'):
         pictures = [one.data for one in found if one.type == kind]
-        rates({f'{kind} looked at': looked, f'{kind} decoded by PIL alone': decode}, pictures)
+        report({f'{kind} looked at': looked, f'{kind} decoded by PIL alone': decode}, pictures)
 
 
 if __name__ == '__main__':

@@ -357,17 +357,20 @@ def _marks(
 ) -> Iterator[tuple[str, tuple[str, bytes]]]:
     """What is to be dropped from a page, since others have it."""
     (rule, _, _, key), parts = group
-    limit, number, stays = getattr(rules, rule), sum(1 for _ in parts['pages']), None
+    limit, stays = getattr(rules, rule), None
     if not limit:
         return
     if rule == 'document_same_pictures':
         stays = max(parts['pages'])  # The latest.
-    elif rule == 'text_on_site':
-        first = _, _, of_site = min(parts['pages'])
-        if number < max(limit, rules.text_on_site_share * of_site):
-            rule, stays = 'document_seen_texts', first  # The first page has it, and the others have seen it.
-    elif number <= limit:
-        return
+    else:
+        number = sum(1 for _ in parts['pages'])
+        if rule == 'text_on_site':
+            first = min(parts['pages'])
+            _, _, of_site = first
+            if number < max(limit, rules.text_on_site_share * of_site):
+                rule, stays = 'document_seen_texts', first  # The first page has it, and the others have seen it.
+        elif number <= limit:
+            return
     for one in parts['pages']:
         if one != stays:
             _, name, _ = one

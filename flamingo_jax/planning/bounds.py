@@ -75,10 +75,8 @@ def bandwidth(axes: tuple[str, ...], topology: Topology, mesh: Mesh) -> int | fl
     group = mesh.devices[which].ravel()
     if chip.torus:
         coords = np.array([device.coords for device in group])[:, : len(topology.shape)]
-        within, homes = (
-            links(coords, topology) * chip.link_bandwidth,
-            [getattr(device, 'slice_index', 0) for device in group],
-        )
+        within = links(coords, topology) * chip.link_bandwidth
+        homes = [getattr(device, 'slice_index', 0) for device in group]
     else:  # The devices stand in for GPUs, which have their order in the mesh.
         places = np.arange(mesh.size).reshape(mesh.devices.shape)[which].ravel()
         within, homes = chip.link_bandwidth, places // chip.host_chips
