@@ -67,15 +67,7 @@ def compute(data: str, vision: bundle.Bundle, out: str, splits: list[str], views
     folder = as_path(out)
     folder.mkdir(parents=True, exist_ok=True)
     for split, source in found.items():
-        about = dict(
-            data=fingerprint(source.records),
-            path=str(data),
-            views=views,
-            trunk=pictures.trunk,
-            image_size=pictures.size,
-            fit=pictures.fit,
-            vision=vision.config.to_json()['vision'],  # The kind of features, which the parameters do not tell.
-        )
+        about = description(source.records, data, views, vision)
         done = folder / f'{split}.json'
         if done.is_file() and json.loads(done.read_text()) == about:
             continue
@@ -88,6 +80,20 @@ def compute(data: str, vision: bundle.Bundle, out: str, splits: list[str], views
             with whole(folder / f'{split}.begins.npy') as file:
                 np.save(file, source.begins)
         write_whole(done, f'{json.dumps(about)}\n'.encode())  # Written last, so that it marks complete features.
+
+
+def description(records: Sequence[dict[str, Any]], data: str, views: int, vision: bundle.Bundle) -> dict[str, Any]:
+    """What SPLIT.json says of the features of some records, which are stored in `data`."""
+    pictures = PictureFormat.of(vision.config, vision.checksums['vision'])
+    return dict(
+        data=fingerprint(records),
+        path=str(data),
+        views=views,
+        trunk=pictures.trunk,
+        image_size=pictures.size,
+        fit=pictures.fit,
+        vision=vision.config.to_json()['vision'],  # The kind of features, which the parameters do not tell.
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -95,6 +95,44 @@ def test_a_run_trains_a_trunk_for_a_flamingo(tmp_path):
     assert parts.model.config.contrastive is None
 
 
+def test_a_resampler_is_trained_for_a_flamingo(tmp_path):
+    """On features of a frozen trunk. The Flamingo that takes the resampler may keep it frozen."""
+    make_parts(tmp_path)
+    flamingo = tiny_config(tmp_path)
+    del flamingo.datasets.names
+    c = training.base()
+    c.steps = c.checkpoint_every = 12
+    c.log_every = 1
+    c.vision, c.tokenizer = str(tmp_path / 'trunk'), str(TOKENIZER)
+    c.model.lm = ConfigDict(vars(TINY['lm']) | SMALL)  # As wide as the language model of the Flamingo.
+    c.model.resampler, c.model.contrastive = flamingo.model.resampler, ConfigDict(vars(ContrastiveConfig(width=16)))
+    c.trained = ('resampler', 'lm', 'contrastive')
+    pairs = dict(row=Paired, shots=1, games=dict(name=game(Names)), length=12, images=1, batch_size=16)
+    c.datasets.pictures = training.dataset(FewShot, path=SAMPLE, features=str(tmp_path / 'features'), **pairs)
+    c.optimizer.update(learning_rate=1e-2, warmup_steps=1)
+    train(c, str(tmp_path / 'contrast'))
+    recorded = [loss for _, loss in losses(tmp_path / 'contrast')]
+    assert np.mean(recorded[-3:]) < np.mean(recorded[:3])
+    convert.run(str(tmp_path / 'contrast'), str(tmp_path / 'towers'))
+
+    flamingo.resampler, flamingo.trained = str(tmp_path / 'towers'), ('xattn', 'extra_tokens')
+    flamingo.steps = flamingo.checkpoint_every = 1
+    train(flamingo, str(tmp_path / 'run'))
+    convert.run(str(tmp_path / 'run'), str(tmp_path / 'flamingo'))
+    before, after = (bundle.read(tmp_path / name) for name in ('towers', 'flamingo'))
+    assert after.checksums['resampler'] == before.checksums['resampler'] and after.config.contrastive is None
+    jax.tree.map(np.testing.assert_array_equal, before.params('resampler'), after.params('resampler'))
+    flamingo.trained += ('resampler',)
+    assert set(assemble(flamingo).start) == {'resampler'}  # It goes on from the pretrained one.
+
+    flamingo.model.resampler.latents = 3
+    with pytest.raises(ValueError, match='The resampler of config.resampler does not fit'):
+        assemble(flamingo)
+    flamingo.resampler = str(tmp_path / 'trunk')
+    with pytest.raises(ValueError, match='has no resampler'):
+        assemble(flamingo)
+
+
 def test_it_names_pictures_without_examples(towers, tmp_path):
     c = evaluation.base()
     c.data, c.episodes = SAMPLE, 20

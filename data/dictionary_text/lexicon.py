@@ -122,23 +122,32 @@ def wordnet_of(raw: Path) -> Path:
 
 
 class Sense(NamedTuple):
-    """What a noun most often means."""
+    """A meaning of a noun."""
 
     file: int  # The lexicographer file (`man 5 lexnames`): 5 is animals, 6 artifacts, ...
     nouns: tuple[str, ...]  # All nouns with this meaning.
     definition: str  # Without examples.
+    synset: str  # Its number in WordNet 3.0.
+    hypernyms: tuple[str, ...]  # The numbers of the meanings right above it.
 
 
-def first_senses(wordnet: Path) -> dict[str, Sense]:
-    """Noun -> its most frequent sense (format: `man 5 wndb`)."""
+def read_synsets(wordnet: Path) -> dict[str, Sense]:
+    """Number of a synset -> the meaning of its nouns (format: `man 5 wndb`)."""
     senses = {}
     for line in (wordnet / 'data.noun').read_text('utf-8').splitlines():
         if line[0] != ' ':  # The licence.
             fields, definition = split_synset(line)
             offset, file, _, count, *rest = fields.split()
-            nouns = (word.replace('_', ' ') for word in rest[: 2 * int(count, 16) : 2])
-            senses[offset] = Sense(int(file), tuple(nouns), definition)
-    found = {}
+            words, pointers = rest[: 2 * int(count, 16)], rest[2 * int(count, 16) + 1 :]
+            above = (to for kind, to in zip(pointers[::4], pointers[1::4], strict=True) if kind in ('@', '@i'))
+            nouns = (word.replace('_', ' ') for word in words[::2])
+            senses[offset] = Sense(int(file), tuple(nouns), definition, offset, tuple(above))
+    return senses
+
+
+def first_senses(wordnet: Path) -> dict[str, Sense]:
+    """Noun -> its most frequent sense (format: `man 5 wndb`)."""
+    senses, found = read_synsets(wordnet), {}
     for line in (wordnet / 'index.noun').read_text('utf-8').splitlines():
         if line[0] != ' ':
             lemma, _, number, *rest = line.split()

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
 from flamingo_jax.conversion.tensors import Path, State, Tensor, kernel, to_tree, vector
 from flamingo_jax.model.vision.efficientnet import LITE0, LITE1, LITE2, EfficientNetConfig
@@ -52,6 +53,17 @@ def efficientnet_params(state: State) -> tuple[EfficientNetConfig, dict[str, Any
     # The number of batches that a norm has seen, which only further training needs.
     leftover = {*CLASSIFIER, *(name for name in state if name.endswith('.num_batches_tracked'))}
     return config, _tree(state, _tensors(config), leftover, kind='an EfficientNet-Lite', remedy=REMEDY)
+
+
+def efficientnet_classifier(state: State) -> tuple[Float[np.ndarray, 'classes d_v'], Float[np.ndarray, ' classes']]:
+    """Weights and bias of the linear classifier of the mean of an EfficientNet-Lite's features, which a trunk lacks.
+
+    ValueError: the state dict has none.
+    """
+    if missing := [name for name in CLASSIFIER if name not in state]:
+        raise ValueError(f'This state dict has no classifier: {missing} are missing. {REMEDY}')
+    weights, bias = (np.asarray(state[name], np.float32) for name in CLASSIFIER)
+    return weights, bias
 
 
 def nfnet_params(state: State, config: NFNetConfig | None = None) -> tuple[NFNetConfig, dict[str, Any]]:

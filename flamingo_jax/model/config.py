@@ -148,7 +148,8 @@ class LoraConfig:
 class ContrastiveConfig:
     """The space that pictures and texts share in contrastive pretraining (`model/contrastive.py`; paper, appendix C.2).
 
-    The trunk is the vision tower and the language model the text tower.
+    The trunk is the vision tower and the language model the text tower. If the config has a resampler, the vision tower
+    ends with it. On a frozen trunk it learns what different pictures of a thing have in common.
     """
 
     width: int = 1376  # Of the shared space.
@@ -189,8 +190,8 @@ class FlamingoConfig:
         if self.contrastive is not None:
             if self.xattn is not None or self.lm is None or self.vision is None:
                 raise ValueError(
-                    'Contrastive pretraining needs a trunk and a text tower, and nothing between them. Set vision and '
-                    'lm, and leave resampler and xattn None.'
+                    'Contrastive pretraining needs a trunk and a text tower, and no gated blocks between them. Set '
+                    'vision and lm, and leave xattn None.'
                 )
             if not self.contrastive.causal and self.lm.positions not in ('learned', 'rotary'):
                 raise ValueError(

@@ -1,11 +1,12 @@
 """The two towers of contrastive pretraining (paper, appendix C.2; Radford et al. 2021).
 
-    picture --trunk--> features [b s d_v] --mean, linear, length 1--> [b width]
+    picture --trunk--> features [b s d_v] --mean, linear, length 1--> [b width]    (or the resampler's latents [b r e])
     text    --blocks-> states   [b l d]   --mean, linear, length 1--> [b width]
 
 A picture and a text belong together if their vectors point the same way. The towers are those of any Flamingo: a
 trunk of `model/vision/` and the blocks of `language_model.py`, whose tokens see the whole text here, as in BERT. After
-the training only the trunk is kept (paper): `config.vision` takes the bundle of the whole.
+the training only the trunk is kept (paper): `config.vision` takes the bundle of the whole, and `config.resampler` does
+if a resampler was trained on a frozen trunk.
 """
 
 import math

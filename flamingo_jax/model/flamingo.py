@@ -14,9 +14,9 @@ The parameters are one tree per component, so that a choice of top-level names s
     vision, lm                        pretrained and frozen
     resampler, xattn, extra_tokens    trained
     lora                              trained in fine-tuning, if the config has it: low-rank additions to lm's blocks
-    contrastive                       trained with vision and lm in contrastive pretraining
+    contrastive                       trained in contrastive pretraining, with vision or resampler, and lm
 A model whose config has no `xattn` is a language model alone, as in text pretraining, or with `contrastive` the two
-towers in which a trunk is pretrained (`contrastive.py`).
+towers in which a trunk or a resampler is pretrained (`contrastive.py`).
 """
 
 import dataclasses
@@ -196,7 +196,8 @@ class Flamingo:
         """The vectors of pictures and of texts in the space that they share; either may be None.
 
         Args:
-          features: of the trunk. A vector is their mean over everything but the batch, projected, of length 1.
+          features: of the trunk. A vector is their mean over everything but the batch, projected, of length 1. With a
+            resampler it is the mean of its latents, and n is 1.
           text, used: tokens, and how many come before the padding.
 
         Returns:
@@ -211,6 +212,8 @@ class Flamingo:
             y, _ = self.decoder(params, y, positions, mask=mask, media=None, phi=jnp.zeros_like(text))
             states = self.embedder.apply({'params': params['lm']['embedder']}, y, method='normalise')
         if features is not None:
+            if self.config.resampler is not None:
+                features = self.resampled(params, features)
             features = features.reshape(features.shape[0], -1, features.shape[-1])
         return SharedSpace(c, self.dtype).apply({'params': params['contrastive']}, features, states, valid)
 
@@ -221,12 +224,16 @@ class Flamingo:
         media = self.features(params, images) if images.ndim == 6 else images
         b, n, t = media.shape[:3]
         if self.config.resampler is not None:
-            resampler = Resampler(self.config.resampler, self.config.lm.width, self.dtype, self.attention_kernel)
-            media = stack.checkpoint(resampler.apply, self.remat)({'params': params['resampler']}, media)
+            media = self.resampled(params, media)
         elif t > 1:
             raise ValueError(f'A model without a resampler takes pictures of one frame, not {t}. Set frames to 1.')
         media = media.astype(self.dtype).reshape(b, -1, media.shape[-1])
         return Media(constrain(media, 'batch', None, 'media'), None)
+
+    def resampled(self, params: Params, features: Float[Array, 'b n t s d_v']) -> Float[Array, 'b n r e']:
+        """The resampler, applied to each picture by itself."""
+        resampler = Resampler(self.config.resampler, self.config.lm.width, self.dtype, self.attention_kernel)
+        return stack.checkpoint(resampler.apply, self.remat)({'params': params['resampler']}, features)
 
     def keys_values(self, params: Params, media: Media) -> Media:
         """The media's keys and values in every gated block, [x b h m k]. Decoding computes them once per prompt."""

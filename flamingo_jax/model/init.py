@@ -36,12 +36,12 @@ def init(c: FlamingoConfig, key: Key[Array, '']) -> dict[str, Any]:
         if c.lora is not None:
             params['lora'] = lora.init(c.lora, params['lm']['blocks'], keys['blocks'])
     if c.contrastive is not None:
-        features, y = jnp.zeros((1, 1, c.vision.width)), jnp.zeros((1, 1, c.lm.width))
+        features, y = jnp.zeros((1, 1, c.media_width)), jnp.zeros((1, 1, c.lm.width))
         params['contrastive'] = SharedSpace(c.contrastive).init(keys['contrastive'], features, y, mask[0])['params']
+    if c.resampler is not None and (c.xattn is not None or c.contrastive is not None):
+        features = jnp.zeros((1, 1, 1, 1, c.vision.width))
+        params['resampler'] = Resampler(c.resampler, c.lm.width).init(keys['resampler'], features)['params']
     if c.xattn is not None:
-        if c.resampler is not None:
-            features = jnp.zeros((1, 1, 1, 1, c.vision.width))
-            params['resampler'] = Resampler(c.resampler, c.lm.width).init(keys['resampler'], features)['params']
         media = jnp.zeros((1, 1, c.media_width))
         params['xattn'] = _init_stacked(gated_block(c), c.xattn_blocks, keys['xattn'], y, media, mask, method='touch')
     if c.extra_tokens:

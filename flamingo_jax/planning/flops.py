@@ -154,7 +154,7 @@ def _paired(config: FlamingoConfig, trained: tuple[str, ...], data: Source, rema
     # The products of pictures with texts, once more; and both towers, block by block or as a whole.
     recomputed = costs['contrastive'].activations + costs['lm'].recomputed(remat)
     if data.micro_batches > 1:
-        recomputed += costs['lm'].forward + costs['vision'].forward
+        recomputed += sum(cost.forward for name, cost in costs.items() if name != 'contrastive')
     return out | {'total': sum(out.values()), 'recomputed': recomputed, 'lm in 8 bits': 0.0}
 
 
@@ -162,11 +162,14 @@ def paired(config: FlamingoConfig, data: Source) -> dict[str, Cost]:
     """Both towers for a batch of pairs, and the space that they share, with the product of every picture and text."""
     b, c = data.batch_size, config.contrastive
     spatial, trunk_cost = trunk(config.vision, config.image_size)
-    return dict(
+    out = dict(
         vision=Cost(0 if data.features else trunk_cost) * (b * data.frames),
         lm=lm_blocks(config, data.length, data.length) * b,
-        contrastive=Cost(2 * b * c.width * (config.vision.width + config.lm.width), 2 * b * b * c.width),
+        contrastive=Cost(2 * b * c.width * (config.media_width + config.lm.width), 2 * b * b * c.width),
     )
+    if config.resampler is not None:
+        out['resampler'] = resampler(config, data.frames, spatial) * b
+    return out
 
 
 def reading(config: FlamingoConfig, b: int, places: int, pictures: int) -> int | float:

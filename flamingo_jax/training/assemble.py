@@ -149,7 +149,29 @@ def _from_start(config: ConfigDict) -> _Found:
                 f'config.vision cannot replace the trunk of config.start: {config.vision} has another trunk or picture '
                 'size.'
             )
+    if config.resampler:
+        found['resampler'] = _resampler_of(config.resampler, whole.config)
     return whole.config.to_json(), found, tokenizer, whole.image_tag
+
+
+def _resampler_of(path: str, model: FlamingoConfig) -> bundle.Bundle:
+    """The bundle of `config.resampler`, whose resampler the model can take.
+
+    ValueError: it has none, or one of another shape.
+    """
+    found = bundle.read(path)
+    if 'resampler' not in found.checksums:
+        raise ValueError(f'config.resampler names {path}, which has no resampler.')
+
+    def shape(c: FlamingoConfig) -> tuple[Any, ...]:
+        return c.resampler, c.media_width, c.vision and c.vision.width
+
+    if shape(found.config) != shape(model):
+        raise ValueError(
+            f'The resampler of config.resampler does not fit: {path} has {shape(found.config)}, the model '
+            f'{shape(model)} (its config, the width of its latents, that of the features).'
+        )
+    return found
 
 
 def _from_parts(config: ConfigDict, all_here: bool) -> _Found:
@@ -180,4 +202,6 @@ def _from_parts(config: ConfigDict, all_here: bool) -> _Found:
     else:
         tokenizer = MissingTokenizer(fields['lm']['vocab_size'], tag, extra_tokens)
     fields |= dict(image_tag=tokenizer.image_tag, extra_tokens=tokenizer.extra_tokens)
+    if config.resampler:
+        found['resampler'] = _resampler_of(config.resampler, FlamingoConfig.from_json(fields))
     return fields, found, tokenizer, tag

@@ -21,12 +21,13 @@ def base() -> ConfigDict:
     c.seed = 0
     c.steps = 500_000
     # Bundle of a whole model to fine-tune. It gives the config, the tokenizer, the frozen trees, and the initial
-    # values of the trained trees. The fields of the next paragraph must then not be set, except `lm` and `vision`:
-    # bundles of the same shape (and tokenizer), which replace the language model and the trunk.
+    # values of the trained trees. The fields of the next paragraph must then not be set, except `lm`, `vision` and
+    # `resampler`: bundles of the same shape (and tokenizer), whose trees take the place of its own.
     c.start = ''
     # The model. `lm` (with its tokenizer) and `vision` can be read from bundles.
     c.lm = ''  # Bundle of the pretrained language model; '' trains one from scratch.
     c.vision = ''  # Bundle of the vision trunk; '' for text alone.
+    c.resampler = ''  # Bundle whose resampler was pretrained on that trunk (model/contrastive.py); '' is a new one.
     c.tokenizer = ''  # SentencePiece file, if `lm` is ''.
     c.image_tag = 'text'  # '<image>' is 'text' (paper) or a 'token' with a learnt embedding (OpenFlamingo).
     c.model = ConfigDict(FlamingoConfig().to_json())  # lm, resampler, xattn: dicts of their config's fields, or None.

@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec
 
 from flamingo_jax.inputs.rows import Chunk, Paired
 from flamingo_jax.inputs.tokenizer import MissingTokenizer
-from flamingo_jax.model.config import ContrastiveConfig, FlamingoConfig
+from flamingo_jax.model.config import ContrastiveConfig, FlamingoConfig, ResamplerConfig
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.parallel import rules
 from flamingo_jax.parallel.mesh import make_mesh
@@ -179,6 +179,27 @@ def test_a_text_is_read_both_ways_and_its_padding_is_not(towers):
     assert not np.allclose(vector(text), vector(other_end))
 
 
+def test_a_picture_is_the_mean_of_its_latents(towers):
+    """With a resampler, whose gradient then is that of the pictures; its trunk may be frozen."""
+    model, _ = towers
+    config = dataclasses.replace(model.config, resampler=ResamplerConfig(2, 16, 1, heads=2, head_dim=8))
+    model = Flamingo(config)
+    params = nn.meta.unbox(model.init(jax.random.key(0)))
+    features = jax.random.normal(jax.random.key(1), (3, 1, 1, config.vision.spatial(config.image_size), 24))
+    latents = model.resampled(params, features)
+    assert latents.shape == (3, 1, 2, config.lm.width)
+    expected = latents[:, 0].mean(1) @ params['contrastive']['image']['kernel']
+    expected /= jnp.linalg.norm(expected, axis=1, keepdims=True)
+    pictures, *_ = model.paired(params, features, None, None)
+    np.testing.assert_allclose(pictures, expected, atol=TOLERANCE)
+    batch = jax.tree.map(lambda x: jnp.asarray(x[:3]), batch_of(8))._replace(images=None, features=features)
+    trained = {name: params[name] for name in ('resampler', 'contrastive', 'lm')}
+    gradients = jax.grad(
+        lambda trained: loss_sum(model, trained, params, cut(batch, 1), jax.random.key(0), NoiseConfig())[0]
+    )(trained)
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(gradients['resampler']['project_in']))
+
+
 def test_a_pair_is_the_first_picture_with_a_text():
     tokenizer, blank = MissingTokenizer(64, None), np.zeros((1, 4, 4, 3), np.uint8)
     chunks = [Chunk(None, ['alone'], [1.0]), Chunk(lambda: blank + 7, ['a', 'b'], [0.0, 1.0])]
@@ -191,7 +212,7 @@ def test_a_pair_is_the_first_picture_with_a_text():
 
 
 def test_what_does_not_fit_is_refused(config):
-    with pytest.raises(ValueError, match='nothing between them'):
+    with pytest.raises(ValueError, match='no gated blocks between them'):
         dataclasses.replace(config, contrastive=SOFTMAX)
     relative = dataclasses.replace(config.lm, positions='relative')
     with pytest.raises(ValueError, match="Set lm.positions to 'learned' or 'rotary', or contrastive.causal to True"):
