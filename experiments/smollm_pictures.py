@@ -9,27 +9,36 @@
         --out=runs/artists --splits=train --views=2
     python -m flamingo_jax.features --data=DATA/picture_dictionary/artists/1.0.0 --vision=runs/trunk \
         --out=runs/artists --splits=validation,test
+    data/dictionary_text/fetch.sh RAW/wordnet
+    pip download --no-deps timm==1.0.19
+    python -m data.imagenet_names.build --pictures=DATA/picture_dictionary/artists/1.0.0 --features=runs/artists \
+        --vision=runs/trunk --labels=timm-1.0.19-py3-none-any.whl --wordnet=RAW/wordnet --out=DATA \
+        --features_out=runs/imagenet_names
+    ARTISTS=DATA/picture_dictionary/artists/1.0.0 CLASSES=DATA/imagenet_names/full/1.0.0
+    python -m flamingo_jax.train --config=experiments/smollm_pictures.py:contrast --workdir=runs/smollm_contrast \
+        --config.datasets.names.path=$ARTISTS --config.datasets.classes.path=$CLASSES
+    python -m flamingo_jax.convert run --source=runs/smollm_contrast --out=runs/smollm_resampler
     python -m flamingo_jax.train --config=experiments/smollm_pictures.py:meanings --workdir=runs/smollm_meanings \
-        --config.lm=LMS/smollm2 --config.datasets.names.path=DATA/picture_dictionary/artists/1.0.0
+        --config.lm=LMS/smollm2 --config.datasets.names.path=$ARTISTS
     python -m flamingo_jax.convert run --source=runs/smollm_meanings --out=runs/smollm_meanings_bundle
     python -m flamingo_jax.train --config=experiments/smollm_pictures.py --workdir=runs/smollm_pictures \
-        --config.start=runs/smollm_meanings_bundle \
-        --config.datasets.captions.path=DATA/picture_dictionary/artists/1.0.0 \
-        --config.datasets.games.path=DATA/picture_dictionary/artists/1.0.0
+        --config.start=runs/smollm_meanings_bundle --config.datasets.captions.path=$ARTISTS \
+        --config.datasets.classes.path=$CLASSES --config.datasets.games.path=$ARTISTS
 
-To go on from the published bridge, take features of its trunk (`--vision=experiments/smollm_bridge`), and leave
-`meanings` out: `--config.start=experiments/smollm_bridge --config.lm=LMS/smollm2`.
+To go on from the published bridge, take features of its trunk (`--vision=experiments/smollm_bridge`), and leave out
+what comes before the last run: `--config.start=experiments/smollm_bridge --config.lm=LMS/smollm2`.
 
 The bridge does not change a text without pictures: both gated branches act only on tokens that may see one.
 
-First, pictures learn to mean their names: after every block, the state after a picture's tag must match the state at
-the end of its name (`meanings`). Then the language model says the names of single pictures, and plays few-shot games.
+First the resampler learns to tell names apart, with a classifier that is then thrown away (`contrast`). It is frozen
+from then on, since together with the gated blocks it learns the drawings by heart, and names no other artist's. Then
+pictures learn to mean their names: after every block, the state after a picture's tag must match the state at the end
+of its name (`meanings`). Then the language model says the names of single pictures, and plays few-shot games. What
+photographs show is known to the trunk's own classifier, which `data/imagenet_names` turns into features.
 
 New words are for things that training never showed. So most of the things in the games of new words are blends of two
 things, which have no name and are different in each sequence: to learn the things by heart does not help.
 """
-
-import dataclasses
 
 from ml_collections import ConfigDict
 
@@ -40,7 +49,7 @@ from flamingo_jax.few_shot.source import FewShot, game
 from flamingo_jax.few_shot.words import Words
 from flamingo_jax.few_shot.yes_or_no import YesOrNo
 from flamingo_jax.inputs.rows import Aligned, Paired
-from flamingo_jax.model.config import TINY, ContrastiveConfig, ResamplerConfig, XattnConfig
+from flamingo_jax.model.config import ContrastiveConfig, ResamplerConfig, XattnConfig
 from flamingo_jax.training import config as training
 from flamingo_jax.training.optimizer import OptimizerConfig
 
@@ -56,10 +65,6 @@ ARTISTS = (
 NAME, KIND = ' name:', ' kind:'  # What is asked of a picture. A new word is asked for by a colon alone.
 # Ten million parameters with the gated blocks: in bfloat16 they are less than 20 MB.
 RESAMPLER = ResamplerConfig(latents=8, width=256, depth=2, heads=4, head_dim=64)
-# It reads names, and is thrown away. Its width is SmolLM2's, to which the resampler maps its latents.
-TEXT_TOWER = dataclasses.replace(
-    TINY['lm'], width=576, depth=1, heads=9, kv_heads=9, head_dim=64, ffw_width=576, context=16
-)
 
 
 def get_config(stage: str = '') -> ConfigDict:
@@ -71,16 +76,17 @@ def get_config(stage: str = '') -> ConfigDict:
     common = dict(features='runs/artists', styles=ARTISTS, validation_split='validation')
     classes = dict(path='DATA/imagenet_names/full/1.0.0', features='runs/imagenet_names')
     if stage == 'contrast':
-        c.vision, c.tokenizer = 'runs/trunk', 'experiments/lm_dictionary/tokenizer.model'
-        c.model.lm, c.model.resampler = ConfigDict(vars(TEXT_TOWER)), ConfigDict(vars(RESAMPLER))
-        c.model.contrastive = ConfigDict(vars(ContrastiveConfig(width=256)))
-        c.trained = ('resampler', 'lm', 'contrastive')
+        c.lm, c.vision = 'runs/smollm2', 'runs/trunk'  # Of the language model, only the width counts.
+        c.model.resampler = ConfigDict(vars(RESAMPLER))
+        c.model.contrastive = ConfigDict(vars(ContrastiveConfig(width=576, loss='classes', scale=24.0)))
+        c.trained = ('resampler', 'contrastive')
         pairs = dict(row=Paired, shots=1, games=dict(name=game(Names)), length=12, images=1)
         c.datasets.names = training.dataset(FewShot, batch_size=128, **pairs, **common)
         c.datasets.classes = training.dataset(FewShot, batch_size=32, **pairs, **classes)
         c.steps, learning_rate = 800, 1e-3
     elif stage == 'meanings':
         c.lm, c.vision, c.image_tag = 'runs/smollm2', 'runs/trunk', 'token'
+        c.resampler = 'runs/smollm_resampler'
         xattn = XattnConfig(every=6, heads=6, head_dim=64, ffw_multiplier=1, initial_alpha=0.5)
         c.model.resampler = ConfigDict(vars(RESAMPLER))
         c.model.xattn = ConfigDict(vars(xattn) | dict(ffw_where_seen=True))
@@ -111,9 +117,10 @@ def get_config(stage: str = '') -> ConfigDict:
         c.datasets.games = training.dataset(
             FewShot, shots=12, games=games, length=96, targets=60, images=12, batch_size=6, **common
         )
-        c.trained = ('xattn', 'extra_tokens')  # The resampler would learn the drawings by heart.
         c.remat = 'dots'
         c.steps, learning_rate = 800, 7e-4
+    if stage != 'contrast':
+        c.trained = ('xattn', 'extra_tokens')  # The resampler would learn the drawings by heart.
     c.noise.feature_dropout = 0.1
     c.optimizer = ConfigDict(
         vars(

@@ -78,6 +78,11 @@ class Towers:
                 'This model has no space that pictures share with texts. Give one that was trained contrastively '
                 '(experiments/contrastive_pictures.py).'
             )
+        if self.config.contrastive.loss == 'classes':
+            raise ValueError(
+                "This model was trained to tell classes apart (contrastive.loss is 'classes'), and has no vectors of "
+                'texts. Train it with another loss.'
+            )
 
 
 _paired = jax.jit(Flamingo.paired, static_argnums=0)

@@ -153,7 +153,10 @@ class ContrastiveConfig:
     """
 
     width: int = 1376  # Of the shared space.
-    loss: str = 'softmax'  # 'softmax' both ways (paper, CLIP) or 'sigmoid' (SigLIP).
+    # 'softmax' both ways (paper, CLIP) or 'sigmoid' (SigLIP). 'classes' reads no text: each text is a class of its own,
+    # and a linear classifier tells them apart. That is harder than to tell a batch's texts apart.
+    loss: str = 'softmax'
+    classes: int = 16384  # Of the classifier. A text's is a hash of its tokens, so that two may share one.
     smoothing: float = 0.1  # Label smoothing of the softmax.
     # Initial inverse temperature beta, and bias of the sigmoid. The paper does not give its own: 1 / 0.07 is CLIP's.
     # SigLIP has scale=10, bias=-10.
@@ -162,8 +165,8 @@ class ContrastiveConfig:
     causal: bool = False  # Whether a token of the text sees only those before it. BERT, the paper's, sees all.
 
     def __post_init__(self):
-        if self.loss not in ('softmax', 'sigmoid'):
-            raise ValueError(f"contrastive.loss must be 'softmax' or 'sigmoid', not {self.loss!r}.")
+        if self.loss not in ('softmax', 'sigmoid', 'classes'):
+            raise ValueError(f"contrastive.loss must be 'softmax', 'sigmoid' or 'classes', not {self.loss!r}.")
         if not 0 <= self.smoothing < 1 or self.scale <= 0:
             raise ValueError(
                 f'contrastive.smoothing is {self.smoothing} and scale {self.scale}. Smoothing must be from 0 to below '

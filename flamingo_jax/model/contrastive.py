@@ -24,7 +24,10 @@ LARGEST_SCALE = 100.0  # Of beta, as in CLIP.
 
 
 class SharedSpace(nn.Module):
-    """The tree `contrastive`: both projections, the logarithm of beta, and the bias of the sigmoid."""
+    """The tree `contrastive`: both projections, the logarithm of beta, and what a loss has of its own.
+
+    That is the bias of the sigmoid, or the classifier `classes` [width classes] in place of the texts' projection.
+    """
 
     config: ContrastiveConfig
     dtype: DTypeLike = jnp.float32
@@ -51,7 +54,10 @@ class SharedSpace(nn.Module):
         pictures = texts = bias = None
         if features is not None:
             pictures = project(features.astype(jnp.float32).mean(axis=1), ('vision_in', 'vision_out'), 'image')
-        if states is not None:
+        if c.loss == 'classes':
+            zeros = nn.with_logical_partitioning(nn.initializers.zeros, ('head_dim', 'vocab'))
+            self.param('classes', zeros, (c.width, c.classes))
+        elif states is not None:
             weights = valid[..., None].astype(jnp.float32)
             mean = (states.astype(jnp.float32) * weights).sum(axis=1) / jnp.maximum(weights.sum(axis=1), 1)
             texts = project(mean, ('embed', 'head_dim'), 'text')
@@ -68,6 +74,15 @@ def _scalar(value: float):
 def normalise(x: Float[Array, '... d']) -> Float[Array, '... d']:
     """x of length 1. A zero stays zero, and its gradient is finite."""
     return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(axis=-1, keepdims=True), 1e-12))
+
+
+def class_of(text: Int[Array, '*b l'], used: Int[Array, '*b'], classes: int) -> Int[Array, '*b']:
+    """The class of each text, below `classes`: a polynomial hash of its tokens, without the padding."""
+    places = jnp.arange(text.shape[-1])
+    powers = jnp.cumprod(jnp.full(len(places), 0x9E3779B1, jnp.uint32))  # It wraps around.
+    tokens = jnp.where(places < used[..., None], text + 1, 0).astype(jnp.uint32)
+    mixed = (tokens * powers).sum(-1)
+    return ((mixed ^ (mixed >> 15)) % jnp.uint32(classes)).astype(jnp.int32)
 
 
 def valid_tokens(used: Int[Array, ' b'], length: int) -> Bool[Array, 'b {length}']:

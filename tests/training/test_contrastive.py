@@ -13,10 +13,11 @@ from jax.sharding import PartitionSpec
 from flamingo_jax.inputs.rows import Chunk, Paired
 from flamingo_jax.inputs.tokenizer import MissingTokenizer
 from flamingo_jax.model.config import ContrastiveConfig, FlamingoConfig, ResamplerConfig
+from flamingo_jax.model.contrastive import class_of
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.parallel import rules
 from flamingo_jax.parallel.mesh import make_mesh
-from flamingo_jax.training.losses.contrastive import dense, loss_sum, ring
+from flamingo_jax.training.losses.contrastive import classified, dense, loss_sum, ring
 from flamingo_jax.training.losses.noise import NoiseConfig
 from flamingo_jax.training.step import cut
 
@@ -53,6 +54,29 @@ def test_the_papers_equations(smoothing):
     loss, right = dense(config, pictures, texts, jnp.ones(7), jnp.float32(20))
     assert float(loss) == pytest.approx(text_to_image + image_to_text, rel=TOLERANCE)
     assert float(right) == (scores.argmax(0) == np.arange(7)).sum()
+
+
+def test_a_text_is_a_class():
+    """Its padding does not count, but all its tokens and their order do; few of many texts share a class."""
+    rng = np.random.default_rng(0)
+    texts = np.unique(rng.integers(1, 50, (3000, 4)), axis=0)
+    labels = np.asarray(class_of(jnp.asarray(texts), jnp.full(len(texts), 4), 16384))
+    assert 0 <= labels.min() and labels.max() < 16384
+    # As many as if classes were drawn at random.
+    assert len(np.unique(labels)) == pytest.approx(16384 * (1 - np.exp(-len(texts) / 16384)), rel=0.02)
+    padded = np.pad(texts[:9], ((0, 0), (0, 3)), constant_values=7)
+    np.testing.assert_array_equal(class_of(jnp.asarray(padded), jnp.full(9, 4), 16384), labels[:9])
+
+
+def test_a_classifier_is_the_textbooks():
+    pictures, _ = vectors(7)
+    classes = np.random.default_rng(1).standard_normal((16, 5)).astype(np.float32)
+    labels, weight = np.array([0, 4, 2, 2, 1, 3, 0]), np.array([1, 1, 0, 1, 1, 1, 1], np.float32)
+    p = np.exp(3 * np.asarray(pictures, np.float64) @ classes)
+    p /= p.sum(1, keepdims=True)
+    loss, right = classified(pictures, jnp.asarray(classes), jnp.asarray(labels), jnp.asarray(weight), jnp.float32(3))
+    assert float(loss) == pytest.approx(-(weight * np.log(p[np.arange(7), labels])).sum(), rel=TOLERANCE)
+    assert float(right) == (weight * (p.argmax(1) == labels)).sum()
 
 
 def test_siglips_equation():
@@ -217,5 +241,5 @@ def test_what_does_not_fit_is_refused(config):
     relative = dataclasses.replace(config.lm, positions='relative')
     with pytest.raises(ValueError, match="Set lm.positions to 'learned' or 'rotary', or contrastive.causal to True"):
         FlamingoConfig(lm=relative, vision=config.vision, contrastive=SOFTMAX)
-    with pytest.raises(ValueError, match="'softmax' or 'sigmoid', not 'clip'"):
+    with pytest.raises(ValueError, match="'softmax', 'sigmoid' or 'classes', not 'clip'"):
         ContrastiveConfig(loss='clip')

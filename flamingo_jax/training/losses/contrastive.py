@@ -15,11 +15,13 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from flamingo_jax.inputs.rows import Paired
 from flamingo_jax.model.config import ContrastiveConfig
+from flamingo_jax.model.contrastive import class_of
 from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.training.losses.noise import NoiseConfig, features
 
@@ -45,11 +47,11 @@ def loss_sum(
       sum over rows of weight * loss (`dense`), and sums for the metrics. `right` counts the pictures whose own text is
       the nearest.
     """
-    m = batch.weight.shape[0]
+    m, c = batch.weight.shape[0], model.config.contrastive
 
     def towers(params, micro, key):
         shown = features(model, params, micro, key=key, noise=noise)
-        return model.paired(params, shown, micro.text, micro.used)
+        return model.paired(params, shown, None if c.loss == 'classes' else micro.text, micro.used)
 
     params, keys = {**frozen, **trained}, jax.random.split(key, m)
     if m == 1:
@@ -61,16 +63,43 @@ def loss_sum(
     # The inverse of the cut, after which each device still has its own rows.
     weight = batch.weight.swapaxes(0, 1).reshape(-1)
     if m > 1:
-        pictures, texts = (x.swapaxes(0, 1).reshape(len(weight), -1) for x in (pictures, texts))
-    mesh = jax.sharding.get_abstract_mesh()
-    compare = dense if mesh.empty else functools.partial(ring, mesh=mesh)
-    loss, right = compare(model.config.contrastive, pictures, texts, weight, scale=scale, bias=bias)
+        pictures, texts = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(len(weight), -1), (pictures, texts))
+    if c.loss == 'classes':
+        labels = class_of(batch.text, batch.used, c.classes).swapaxes(0, 1).reshape(-1)
+        loss, right = classified(pictures, params['contrastive']['classes'], labels, weight, scale=scale)
+    else:
+        mesh = jax.sharding.get_abstract_mesh()
+        compare = dense if mesh.empty else functools.partial(ring, mesh=mesh)
+        loss, right = compare(c, pictures, texts, weight, scale=scale, bias=bias)
     sums = dict(
         loss=loss,
         answers=weight.sum(),
         right=right,
     )
     return loss, sums | batch.counts()
+
+
+def classified(
+    pictures: Vectors,
+    classes: Float[Array, 'width classes'],
+    labels: Int[Array, ' b'],
+    weight: Float[Array, ' b'],
+    scale: Float[Array, ''],
+) -> tuple[Float[Array, ''], Float[Array, '']]:
+    """The cross-entropy of a linear classifier.
+
+    Args:
+      pictures: vectors of length 1, which are multiplied by `scale`.
+      classes: the classifier.
+      labels: the class of each picture's text.
+      weight: of each row.
+
+    Returns:
+      The sum over rows of weight * cross-entropy, and of weight * whether the picture's class is the likeliest.
+    """
+    logits = scale * _product(pictures, classes)
+    each = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return jnp.sum(weight * each), jnp.sum(weight * (logits.argmax(axis=1) == labels))
 
 
 def dense(
