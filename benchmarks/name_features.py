@@ -31,7 +31,7 @@ BATCH = 64
 
 def latents(model: Pretrained, features: np.ndarray) -> np.ndarray:
     """Features [n 1 s d_v] -> the resampler's latents, [n r * d]."""
-    encode = jax.jit(lambda x: jax.tree.leaves(model.model.media(model.params, x))[0])
+    encode = jax.jit(lambda x: model.model.resampled(model.params, x))
     rows = []
     for begin in range(0, len(features), BATCH):
         batch = features[begin : begin + BATCH]
