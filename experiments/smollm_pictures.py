@@ -97,7 +97,7 @@ def get_config(stage: str = '') -> ConfigDict:
     elif stage == 'contrast':
         c.lm, c.vision = 'runs/smollm2', 'runs/trunk'  # Of the language model, only the width counts.
         c.model.resampler = ConfigDict(vars(RESAMPLER))
-        c.model.contrastive = ConfigDict(vars(ContrastiveConfig(width=576, loss='classes', scale=24.0)))
+        c.model.contrastive = ConfigDict(vars(ContrastiveConfig(loss='classes', scale=24.0)))
         c.trained = ('resampler', 'contrastive')
         pairs = dict(row=Paired, shots=1, games=dict(name=game(Names)), length=12, images=1)
         c.datasets.names = training.dataset(FewShot, batch_size=128, **pairs, **common)

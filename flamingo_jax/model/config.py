@@ -152,7 +152,7 @@ class ContrastiveConfig:
     ends with it. On a frozen trunk it learns what different pictures of a thing have in common.
     """
 
-    width: int = 1376  # Of the shared space.
+    width: int = 1376  # Of the shared space, if there is one.
     # 'softmax' both ways (paper, CLIP) or 'sigmoid' (SigLIP). 'classes' reads no text: each text is a class of its own,
     # and a linear classifier tells them apart. That is harder than to tell a batch's texts apart.
     loss: str = 'softmax'

@@ -26,7 +26,7 @@ LARGEST_SCALE = 100.0  # Of beta, as in CLIP.
 class SharedSpace(nn.Module):
     """The tree `contrastive`: both projections, the logarithm of beta, and what a loss has of its own.
 
-    That is the bias of the sigmoid, or the classifier `classes` [width classes] in place of the texts' projection.
+    That is the bias of the sigmoid, or in place of the projections the classifier `classes` [e classes] of the mean.
     """
 
     config: ContrastiveConfig
@@ -53,11 +53,14 @@ class SharedSpace(nn.Module):
 
         pictures = texts = bias = None
         if features is not None:
-            pictures = project(features.astype(jnp.float32).mean(axis=1), ('vision_in', 'vision_out'), 'image')
-        if c.loss == 'classes':
-            zeros = nn.with_logical_partitioning(nn.initializers.zeros, ('head_dim', 'vocab'))
-            self.param('classes', zeros, (c.width, c.classes))
-        elif states is not None:
+            pictures = features.astype(jnp.float32).mean(axis=1)
+            if c.loss == 'classes':  # Without a projection, so that the mean itself tells classes apart.
+                zeros = nn.with_logical_partitioning(nn.initializers.zeros, ('head_dim', 'vocab'))
+                self.param('classes', zeros, (pictures.shape[-1], c.classes))
+                pictures = normalise(pictures)
+            else:
+                pictures = project(pictures, ('vision_in', 'vision_out'), 'image')
+        if c.loss != 'classes' and states is not None:
             weights = valid[..., None].astype(jnp.float32)
             mean = (states.astype(jnp.float32) * weights).sum(axis=1) / jnp.maximum(weights.sum(axis=1), 1)
             texts = project(mean, ('embed', 'head_dim'), 'text')

@@ -162,15 +162,14 @@ def paired(config: FlamingoConfig, data: Source) -> dict[str, Cost]:
     """Both towers for a batch of pairs, and the space that they share, with the product of every picture and text."""
     b, c = data.batch_size, config.contrastive
     spatial, trunk_cost = trunk(config.vision, config.image_size)
-    projected = 2 * b * c.width * config.media_width
     out = dict(vision=Cost(0 if data.features else trunk_cost) * (b * data.frames))
     if c.loss == 'classes':
-        out |= dict(lm=Cost(0), contrastive=Cost(projected + 2 * b * c.width * c.classes))
+        out |= dict(lm=Cost(0), contrastive=Cost(2 * b * config.media_width * c.classes))
     else:
-        projected += 2 * b * c.width * config.lm.width
+        projections = 2 * b * c.width * (config.media_width + config.lm.width)
         out |= dict(
             lm=lm_blocks(config, data.length, data.length) * b,
-            contrastive=Cost(projected, 2 * b * b * c.width),
+            contrastive=Cost(projections, 2 * b * b * c.width),
         )
     if config.resampler is not None:
         out['resampler'] = resampler(config, data.frames, spatial) * b
