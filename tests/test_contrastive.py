@@ -129,6 +129,14 @@ def test_a_resampler_is_trained_for_a_flamingo(loss, tmp_path):
     flamingo.trained += ('resampler',)
     assert set(assemble(flamingo).start) == {'resampler'}  # It goes on from the pretrained one.
 
+    shutil.copytree(tmp_path / 'trunk', tmp_path / 'other')
+    fields = json.loads((tmp_path / 'other/config.json').read_text())
+    fields['checksums']['vision'] = 'of another'
+    (tmp_path / 'other/config.json').write_text(json.dumps(fields))
+    flamingo.vision = str(tmp_path / 'other')
+    with pytest.raises(ValueError, match='trained on the features of another trunk than .*other'):
+        assemble(flamingo)
+    flamingo.vision = str(tmp_path / 'trunk')
     flamingo.model.resampler.latents = 3
     with pytest.raises(ValueError, match='The resampler of config.resampler does not fit'):
         assemble(flamingo)

@@ -150,14 +150,14 @@ def _from_start(config: ConfigDict) -> _Found:
                 'size.'
             )
     if config.resampler:
-        found['resampler'] = _resampler_of(config.resampler, whole.config)
+        found['resampler'] = _resampler_of(config.resampler, whole.config, found.get('vision'))
     return whole.config.to_json(), found, tokenizer, whole.image_tag
 
 
-def _resampler_of(path: str, model: FlamingoConfig) -> bundle.Bundle:
+def _resampler_of(path: str, model: FlamingoConfig, trunk: bundle.Bundle | None) -> bundle.Bundle:
     """The bundle of `config.resampler`, whose resampler the model can take.
 
-    ValueError: it has none, or one of another shape.
+    ValueError: it has none, or one of another shape, or one that was trained on another trunk.
     """
     found = bundle.read(path)
     if 'resampler' not in found.checksums:
@@ -170,6 +170,11 @@ def _resampler_of(path: str, model: FlamingoConfig) -> bundle.Bundle:
         raise ValueError(
             f'The resampler of config.resampler does not fit: {path} has {shape(found.config)}, the model '
             f'{shape(model)} (its config, the width of its latents, that of the features).'
+        )
+    if trunk and found.checksums.get('vision', trunk.checksums['vision']) != trunk.checksums['vision']:
+        raise ValueError(
+            f'The resampler of {path} was trained on the features of another trunk than {trunk.path}. Train one on '
+            'this trunk, or name its trunk in config.vision.'
         )
     return found
 
@@ -203,5 +208,6 @@ def _from_parts(config: ConfigDict, all_here: bool) -> _Found:
         tokenizer = MissingTokenizer(fields['lm']['vocab_size'], tag, extra_tokens)
     fields |= dict(image_tag=tokenizer.image_tag, extra_tokens=tokenizer.extra_tokens)
     if config.resampler:
-        found['resampler'] = _resampler_of(config.resampler, FlamingoConfig.from_json(fields))
+        model = FlamingoConfig.from_json(fields)
+        found['resampler'] = _resampler_of(config.resampler, model, found.get('vision'))
     return fields, found, tokenizer, tag
