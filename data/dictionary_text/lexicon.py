@@ -138,7 +138,8 @@ def read_synsets(wordnet: Path) -> dict[str, Sense]:
         if line[0] != ' ':  # The licence.
             fields, definition = split_synset(line)
             offset, file, _, count, *rest = fields.split()
-            words, pointers = rest[: 2 * int(count, 16)], rest[2 * int(count, 16) + 1 :]
+            words, (number, *pointers) = rest[: 2 * int(count, 16)], rest[2 * int(count, 16) :]
+            pointers = pointers[: 4 * int(number)]  # Kind, synset, part of speech, which of the words.
             above = (to for kind, to in zip(pointers[::4], pointers[1::4], strict=True) if kind in ('@', '@i'))
             nouns = (word.replace('_', ' ') for word in words[::2])
             senses[offset] = Sense(int(file), tuple(nouns), definition, offset, tuple(above))

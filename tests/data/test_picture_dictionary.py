@@ -120,7 +120,7 @@ def test_captions_find_their_concept_and_family(english, concept, family):
 
 def test_icons_are_the_things_of_emoji_stamps_and_wordnet(tmp_path, monkeypatch):
     """Two sets: variants, synonyms and things of one's own are found; actions, hidden and blank icons are left out."""
-    synset = '{} {} n {:02x} {} 0 001 @ 00000001 n 0000 | words; "an example"'
+    synset = '{} {} n {:02x} {} 001 @ 00000001 n 0000 | words; "an example"'
     meanings = [
         ('00000010', '06', ('fire_engine', 'fire_truck')),
         ('00000020', '05', ('cat',)),
