@@ -81,13 +81,12 @@ def normalise(x: Float[Array, '... d']) -> Float[Array, '... d']:
 
 def class_of(text: Int[Array, '*b l'], used: Int[Array, '*b'], classes: int) -> Int[Array, '*b']:
     """The class of each text, below `classes`: a polynomial hash of its tokens, without the padding."""
-    places = jnp.arange(text.shape[-1])
-    powers = jnp.cumprod(jnp.full(len(places), 0x9E3779B1, jnp.uint32))  # It wraps around.
-    tokens = jnp.where(places < used[..., None], text + 1, 0).astype(jnp.uint32)
+    powers = jnp.cumprod(jnp.full(text.shape[-1], 0x9E3779B1, jnp.uint32))  # It wraps around.
+    tokens = jnp.where(valid_tokens(used, text.shape[-1]), text + 1, 0).astype(jnp.uint32)
     mixed = (tokens * powers).sum(-1)
     return ((mixed ^ (mixed >> 15)) % jnp.uint32(classes)).astype(jnp.int32)
 
 
-def valid_tokens(used: Int[Array, ' b'], length: int) -> Bool[Array, 'b {length}']:
+def valid_tokens(used: Int[Array, '*b'], length: int) -> Bool[Array, '*b {length}']:
     """The tokens before the padding."""
-    return jnp.arange(length) < used[:, None]
+    return jnp.arange(length) < used[..., None]

@@ -87,6 +87,8 @@ def assemble(config: ConfigDict, device: Any = None, all_here: bool = True) -> P
         fields, found, tokenizer, tag = _from_parts(config, all_here)
     fields |= dict(lora=lora_fields(config))
     model_config = FlamingoConfig.from_json(fields)
+    if config.resampler:
+        found['resampler'] = _resampler_of(config.resampler, model_config, found.get('vision'))
     if model_config.lm is None:
         raise ValueError('The config has no language model. Set config.lm to a bundle, or config.model.lm to a dict.')
     if model_config.lm.vocab_size != tokenizer.vocab_size:
@@ -149,8 +151,6 @@ def _from_start(config: ConfigDict) -> _Found:
                 f'config.vision cannot replace the trunk of config.start: {config.vision} has another trunk or picture '
                 'size.'
             )
-    if config.resampler:
-        found['resampler'] = _resampler_of(config.resampler, whole.config, found.get('vision'))
     return whole.config.to_json(), found, tokenizer, whole.image_tag
 
 
@@ -207,7 +207,4 @@ def _from_parts(config: ConfigDict, all_here: bool) -> _Found:
     else:
         tokenizer = MissingTokenizer(fields['lm']['vocab_size'], tag, extra_tokens)
     fields |= dict(image_tag=tokenizer.image_tag, extra_tokens=tokenizer.extra_tokens)
-    if config.resampler:
-        model = FlamingoConfig.from_json(fields)
-        found['resampler'] = _resampler_of(config.resampler, model, found.get('vision'))
     return fields, found, tokenizer, tag

@@ -44,8 +44,8 @@ def loss_sum(
       (the others): as for `next_token.loss_sum`.
 
     Returns:
-      sum over rows of weight * loss (`dense`), and sums for the metrics. `right` counts the pictures whose own text is
-      the nearest.
+      sum over rows of weight * loss (`dense`, or `classified` for 'classes'), and sums for the metrics. `right` counts
+      the pictures whose own text is the nearest, or whose own class is the likeliest.
     """
     m, c = batch.weight.shape[0], model.config.contrastive
 
