@@ -15,28 +15,27 @@
         --vision=runs/trunk --labels=timm-1.0.19-py3-none-any.whl --wordnet=RAW/wordnet --out=DATA \
         --features_out=runs/imagenet_names
     ARTISTS=DATA/picture_dictionary/artists/1.0.0 CLASSES=DATA/imagenet_names/full/1.0.0
+    python -m flamingo_jax.train --config=experiments/smollm_pictures.py:contrast --workdir=runs/smollm_contrast \
+        --config.lm=LMS/smollm2 --config.datasets.names.path=$ARTISTS --config.datasets.known.path=$ARTISTS \
+        --config.datasets.classes.path=$CLASSES
+    python -m flamingo_jax.convert run --source=runs/smollm_contrast --out=runs/smollm_resampler
     python -m flamingo_jax.train --config=experiments/smollm_pictures.py:meanings --workdir=runs/smollm_meanings \
         --config.lm=LMS/smollm2 --config.datasets.names.path=$ARTISTS
     python -m flamingo_jax.convert run --source=runs/smollm_meanings --out=runs/smollm_meanings_bundle
-    python -m flamingo_jax.train --config=experiments/smollm_pictures.py:contrast --workdir=runs/smollm_contrast \
-        --config.lm=LMS/smollm2 --config.resampler=runs/smollm_meanings_bundle \
-        --config.datasets.names.path=$ARTISTS --config.datasets.classes.path=$CLASSES
-    python -m flamingo_jax.convert run --source=runs/smollm_contrast --out=runs/smollm_resampler
     python -m flamingo_jax.train --config=experiments/smollm_pictures.py --workdir=runs/smollm_pictures \
-        --config.start=runs/smollm_meanings_bundle --config.resampler=runs/smollm_resampler \
         --config.datasets.captions.path=$ARTISTS --config.datasets.classes.path=$CLASSES \
         --config.datasets.games.path=$ARTISTS
 
 To go on from the published bridge, take features of its trunk (`--vision=experiments/smollm_bridge`), and do the last
-run alone: `--config.start=experiments/smollm_bridge --config.lm=LMS/smollm2`, without `--config.resampler`.
+run alone: `--config.start=experiments/smollm_bridge --config.lm=LMS/smollm2`. The published bridge was not made in this
+order: docs/results.md has its steps.
 
 The bridge does not change a text without pictures: both gated branches act only on tokens that may see one.
 
-First, pictures learn to mean their names: after every block, the state after a picture's tag must match the state at
-the end of its name (`meanings`). Then the resampler alone learns to tell names apart, with a classifier that is thrown
-away (`contrast`; from a new resampler, it hardly begins within 400 steps). From then on the resampler is frozen. Then
-the language model says the names of single pictures, and plays few-shot games. What photographs show is known to the
-trunk's own classifier, which `data/imagenet_names` turns into features.
+First, the resampler alone learns to tell names apart, with a classifier that is thrown away (`contrast`); from then on
+it is frozen. Then pictures learn to mean their names: after every block, the state after a picture's tag must match the
+state at the end of its name (`meanings`). Then the language model says the names of single pictures, and plays few-shot
+games. What photographs show is known to the trunk's own classifier, which `data/imagenet_names` turns into features.
 
 New words are for things that training never showed. So most of the things in the games of new words are blends of two
 things, which have no name and are different in each sequence: to learn the things by heart does not help.
@@ -64,75 +63,73 @@ ARTISTS = (
     *('game-icons', 'iconmind', 'hugeicons', 'mdi', 'whh', 'tabler', 'mingcute', 'picon', 'boxicons', 'fa7-solid'),
     *('material-symbols', 'lucide', 'ri', 'healthicons', 'solar', 'carbon', 'si-glyph'),
 )
+# Validation is on things that training never shows.
+DRAWINGS = dict(features='runs/artists', styles=ARTISTS, validation_split='validation')
+CLASSES = dict(path='DATA/imagenet_names/full/1.0.0', features='runs/imagenet_names')
 NAME, KIND = ' name:', ' kind:'  # What is asked of a picture. A new word is asked for by a colon alone.
 # Ten million parameters with the gated blocks: in bfloat16 they are less than 20 MB.
 RESAMPLER = ResamplerConfig(latents=8, width=256, depth=2, heads=4, head_dim=64)
 
 
 def get_config(stage: str = '') -> ConfigDict:
-    """The stages are 'meanings', which makes the bridge, 'contrast', which changes its resampler, and ''."""
-    if stage not in ('meanings', 'contrast', ''):
-        raise ValueError(f"The stages are 'meanings', 'contrast' and '', and not {stage!r}.")
+    """The stages are 'contrast', which makes the resampler, 'meanings', which makes the bridge, and ''."""
+    stages = {'contrast': contrast, 'meanings': meanings, '': answers}
+    if stage not in stages:
+        raise ValueError(f"The stages are 'contrast', 'meanings' and '', and not {stage!r}.")
     c = training.base()
-    # Validation is on things that training never shows.
-    common = dict(features='runs/artists', styles=ARTISTS, validation_split='validation')
-    classes = dict(path='DATA/imagenet_names/full/1.0.0', features='runs/imagenet_names')
-    if stage == 'meanings':
-        c.lm, c.vision, c.image_tag = 'runs/smollm2', 'runs/trunk', 'token'
-        xattn = XattnConfig(every=6, heads=6, head_dim=64, ffw_multiplier=1, initial_alpha=0.5)
-        c.model.resampler = ConfigDict(vars(RESAMPLER))
-        c.model.xattn = ConfigDict(vars(xattn) | dict(ffw_where_seen=True))
-        c.datasets.names = training.dataset(
-            FewShot,
-            shots=1,
-            games=dict(name=game(Names)),
-            row=Aligned,
-            length=8,
-            images=1,
-            batch_size=128,
-            **common,
-        )
-        c.steps, learning_rate = 1200, 1.5e-3
-        c.noise.blend = 0.3  # A thing between two things means something between their names.
-    elif stage == 'contrast':
-        c.lm, c.vision = 'runs/smollm2', 'runs/trunk'  # Of the language model, only the width counts.
-        c.model.resampler = ConfigDict(vars(RESAMPLER))
-        c.model.contrastive = ConfigDict(vars(ContrastiveConfig(loss='classes', scale=24.0)))
-        c.trained = ('resampler', 'contrastive')
-        pairs = dict(row=Paired, shots=1, games=dict(name=game(Names)), length=12, images=1)
-        c.datasets.names = training.dataset(FewShot, batch_size=128, **pairs, **common)
-        c.datasets.classes = training.dataset(FewShot, batch_size=32, **pairs, **classes)
-        c.steps, learning_rate = 600, 1e-3
-    else:
-        # Ten single pictures a row, with their names.
-        captions = dict(shots=1, games=dict(name=game(Names, prompt=NAME)))
-        captions |= dict(length=64, targets=40, images=10, documents=10, window=(9, 1))
-        c.datasets.captions = training.dataset(FewShot, batch_size=5, **captions, **common)
-        c.datasets.classes = training.dataset(FewShot, batch_size=1, loss_weight=0.3, **captions, **classes)
-        games = dict(
-            bind=game(Words, share=0.75, prompt=':', blend=0.6, text_keys=0.1, real_words=0.3, classes=(2, 6)),
-            name=game(Names, share=0.1, prompt=NAME, repeats=0.5),
-            kind=game(Kinds, share=0.1, prompt=KIND, kinds=KINDS),
-            yes_or_no=game(YesOrNo, share=0.05, kinds=KINDS),
-        )
-        c.datasets.games = training.dataset(
-            FewShot, shots=12, games=games, length=96, targets=60, images=12, batch_size=5, **common
-        )
-        c.trained = ('xattn', 'extra_tokens')
-        c.remat = 'dots'
-        c.steps, learning_rate = 500, 7e-4
     c.noise.feature_dropout = 0.1
-    c.optimizer = ConfigDict(
-        vars(
-            OptimizerConfig(
-                learning_rate=learning_rate,
-                warmup_steps=50,
-                final_fraction=0.1,
-                weight_decay=0.05,
-                b2=0.98,
-                gate_factor=3.0,
-            )
-        )
-    )
+    c.optimizer = ConfigDict(vars(OptimizerConfig(warmup_steps=50, final_fraction=0.1, b2=0.98, gate_factor=3.0)))
+    c.optimizer.weight_decay = 0.05
+    stages[stage](c)
     c.checkpoint_every, c.validate_every, c.validation_batches = 100, 200, 8
     return c
+
+
+def contrast(c: ConfigDict) -> None:
+    """A new resampler, and a linear classifier of names behind it.
+
+    Half of the drawings are of the things that the dictionary's four styles show: those are the names that are asked.
+    """
+    c.lm, c.vision = 'runs/smollm2', 'runs/trunk'  # Of the language model, only the width counts.
+    c.model.resampler = ConfigDict(vars(RESAMPLER))
+    c.model.contrastive = ConfigDict(vars(ContrastiveConfig(loss='classes', scale=24.0)))
+    c.trained = ('resampler', 'contrastive')
+    pairs = dict(row=Paired, shots=1, games=dict(name=game(Names)), length=12, images=1)
+    c.datasets.names = training.dataset(FewShot, batch_size=64, **pairs, **DRAWINGS)
+    c.datasets.known = training.dataset(FewShot, batch_size=64, **pairs, **(DRAWINGS | dict(styles=STYLES)))
+    c.datasets.classes = training.dataset(FewShot, batch_size=32, **pairs, **CLASSES)
+    c.steps, c.optimizer.learning_rate = 1500, 1e-3
+
+
+def meanings(c: ConfigDict) -> None:
+    """One picture and its name a row: what the language model makes of the two must be the same."""
+    c.lm, c.vision, c.resampler, c.image_tag = 'runs/smollm2', 'runs/trunk', 'runs/smollm_resampler', 'token'
+    xattn = XattnConfig(every=6, heads=6, head_dim=64, ffw_multiplier=1, initial_alpha=0.5)
+    c.model.resampler = ConfigDict(vars(RESAMPLER))
+    c.model.xattn = ConfigDict(vars(xattn) | dict(ffw_where_seen=True))
+    c.trained = ('xattn', 'extra_tokens')
+    row = dict(shots=1, games=dict(name=game(Names)), row=Aligned, length=8, images=1)
+    c.datasets.names = training.dataset(FewShot, batch_size=128, **row, **DRAWINGS)
+    c.steps, c.optimizer.learning_rate = 400, 2e-3
+    c.noise.blend = 0.3  # A thing between two things means something between their names.
+
+
+def answers(c: ConfigDict) -> None:
+    """Single pictures with their names, and few-shot games."""
+    c.start = 'runs/smollm_meanings_bundle'
+    c.trained = ('xattn', 'extra_tokens')
+    # Ten single pictures a row.
+    captions = dict(shots=1, games=dict(name=game(Names, prompt=NAME)))
+    captions |= dict(length=64, targets=40, images=10, documents=10, window=(9, 1))
+    c.datasets.captions = training.dataset(FewShot, batch_size=6, **captions, **DRAWINGS)
+    c.datasets.classes = training.dataset(FewShot, batch_size=1, loss_weight=0.3, **captions, **CLASSES)
+    games = dict(
+        bind=game(Words, share=0.6, prompt=':', blend=0.6, text_keys=0.1, real_words=0.3, classes=(2, 6)),
+        name=game(Names, share=0.25, prompt=NAME, repeats=0.5),
+        kind=game(Kinds, share=0.1, prompt=KIND, kinds=KINDS),
+        yes_or_no=game(YesOrNo, share=0.05, kinds=KINDS),
+    )
+    row = dict(shots=12, games=games, length=96, targets=60, images=12)
+    c.datasets.games = training.dataset(FewShot, batch_size=5, **row, **DRAWINGS)
+    c.remat = 'dots'
+    c.steps, c.optimizer.learning_rate = 1000, 7e-4

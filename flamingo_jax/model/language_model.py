@@ -5,10 +5,11 @@ leading axis 'layers' so that the depth can be scanned). It is the same tree whe
 Flamingo.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
@@ -176,6 +177,25 @@ class Embedder(nn.Module):
 
 def _norm(c: LanguageModelConfig, dtype: DTypeLike, axis: str = 'embed', name: str | None = None) -> Norm:
     return Norm(c.norm, c.norm_eps, axis, c.norm_bias, c.norm_offset, dtype, name=name)
+
+
+def as_read(
+    config: LanguageModelConfig, params: Mapping[str, Any], states: Float[Array, 'depth b d']
+) -> Float[Array, 'depth b d']:
+    """The text after every block, as what comes next reads it: the next block's attention, or the output.
+
+    Args:
+      params: of the language model.
+      states: after each block (`Flamingo.states`).
+
+    Returns:
+      float32, after the next block's norm or the final one. Unchanged if the family norms sums: nothing is left to do.
+    """
+    if config.norm_place == 'sum':
+        return states.astype(jnp.float32)
+    each, last = params['blocks']['norm_attention'], params['embedder']['norm_out']
+    norms = jax.tree.map(lambda each, last: jnp.concatenate([each[1:], last[None]]), each, last)
+    return jax.vmap(lambda norm, x: _norm(config, jnp.float32).apply({'params': norm}, x))(norms, states)
 
 
 class Block(nn.Module):

@@ -249,11 +249,23 @@ def test_alignment_by_hand(model, others, pairs):
     loss, sums = jax.jit(lambda b: alignment.loss_sum(model, others, {}, b, jax.random.key(0), NoiseConfig()))(pairs[0])
     bare = Flamingo(FlamingoConfig(lm=model.config.lm))
     see, reading = jax.jit(model.states), jax.jit(bare.states)
+    lm = others['lm']
+
+    def normed(block, x):
+        """What the next block's attention reads, or the output."""
+        if block == model.config.lm.depth - 1:
+            norm = lm['embedder']['norm_out']
+        else:
+            norm = jax.tree.map(lambda scales: scales[block + 1], lm['blocks']['norm_attention'])
+        x = (x - x.mean()) / np.sqrt(x.var() + 1e-5) * norm['scale']
+        return x + norm['bias']
+
     expected, last = 0.0, []
     columns = (jnp.array(getattr(pairs[0], name)) for name in ('tokens', 'features', 'text', 'used'))
     for row, (tokens, features, text, used) in enumerate(zip(*columns, strict=True)):
         shown = see(others, features[None], tokens[None, :4])[:, 0, 3]
         read = reading({'lm': others['lm']}, None, text[None, :used])[:, 0, used - 1]  # Nothing stands after it.
+        shown, read = ([normed(i, x) for i, x in enumerate(states)] for states in (shown, read))
         last.append((shown[-1], read[-1]))
         distance = np.mean([float(((s - r) ** 2).sum() / (r**2).sum()) for s, r in zip(shown, read, strict=True)])
         expected += distance * pairs[0].weight[row]

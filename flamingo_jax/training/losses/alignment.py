@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from flamingo_jax.inputs.rows import Aligned, Batch
 from flamingo_jax.model.flamingo import Flamingo, Params
+from flamingo_jax.model.language_model import as_read
 from flamingo_jax.training.losses.noise import NoiseConfig, features
 
 
@@ -22,14 +23,17 @@ def loss_sum(
     the picture like its text. The next-token loss alone does not lead there: the quickest way to predict the next
     token is to change the last state, and the gates of earlier blocks close.
 
+    The states are compared as the next block reads them, after its norm. In the states themselves, a few channels can
+    be a thousand times as large as the others, and nearly the same for all texts (in Gemma 3 they are).
+
     Args:
       batch: rows of `inputs/rows.py`.
       (the others): as for `next_token.loss_sum`.
 
     Returns:
-      sum over rows of weight * the mean over blocks of |state - text's state|^2 / |text's state|^2; and sums for the
-      metrics, `right` counts the rows whose last state is nearest to that of their own text, among all texts in the
-      (micro-)batch.
+      sum over rows of weight * the mean over blocks of |state - text's state|^2 / |text's state|^2, both normed; and
+      sums for the metrics, `right` counts the rows whose last state is nearest to that of their own text, among all
+      texts in the (micro-)batch.
     """
     params = {**frozen, **trained}
     weights = batch.weight
@@ -46,8 +50,9 @@ def loss_sum(
     images = blended(features(model, params, batch, key=key_features, noise=noise))
     shown = model.states(params, images, batch.tokens[:, :-1], batch.phi[:, :-1])[:, :, -1]
     read = batch.read if batch.read is not None else text_states(model, params, batch.text, batch.used)
-    shown, read = shown.swapaxes(0, 1).astype(jnp.float32), read.astype(jnp.float32)  # [b depth d]
-    read = jax.lax.stop_gradient(blended(read))
+    read = blended(read.astype(jnp.float32)).swapaxes(0, 1)
+    shown, read = (as_read(model.config.lm, params['lm'], x.astype(jnp.float32)) for x in (shown, read))
+    shown, read = shown.swapaxes(0, 1), jax.lax.stop_gradient(read).swapaxes(0, 1)  # [b depth d]
     distance = jnp.mean(jnp.sum((shown - read) ** 2, axis=-1) / jnp.sum(read**2, axis=-1), axis=1)
     between = jnp.sum((shown[:, None, -1] - read[:, -1]) ** 2, axis=-1)  # [picture text]
     right = jnp.diagonal(between) <= between.min(axis=1)  # Several rows may have the same text.

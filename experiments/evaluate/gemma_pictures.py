@@ -1,0 +1,37 @@
+"""Names of drawings in 36 languages, which only the examples tell.
+
+    python -m flamingo_jax.evaluate --config=experiments/evaluate/gemma_pictures.py --checkpoint=WORKDIR \
+        --workdir=DIR --config.data=DATA/picture_dictionary/artists/1.0.0 --config.features=runs/artists
+
+`:seen`, `:unseen` or `:english` after the config's path evaluates those languages alone. Training showed the things,
+but nothing by the artist of the pictures asked about. `any candidate` is the share of answers that are a name of some
+thing in the language. `told the names` is the language model alone, which reads the English names of all pictures.
+"""
+
+from ml_collections import ConfigDict
+
+from experiments.gemma_pictures import SEEN, UNSEEN
+from experiments.picture_words import STYLES
+from flamingo_jax.evaluation import config as evaluation
+from flamingo_jax.few_shot.names import Names
+
+
+def get_config(part: str = '') -> ConfigDict:
+    """All parts, or one."""
+    c = evaluation.base()
+    parts = dict(english=('en',), seen=SEEN, unseen=UNSEEN)
+    for name in [part] if part else parts:
+        for language in parts[name]:
+            c.tasks[f'{name}_{language}'] = evaluation.task(
+                Names,
+                title=f'names in {language} ({name})',
+                language=language,
+                shots=(0, 4) if language == 'en' else (4,),
+                answers=('open-ended',),
+                told=True,
+                query_split='train',
+                support_split='train',
+                query_styles=('fluent-3d',),
+                support_styles=STYLES,
+            )
+    return c
