@@ -121,15 +121,15 @@ def answers(c: ConfigDict) -> None:
     # Ten single pictures a row.
     captions = dict(shots=1, games=dict(name=game(Names, prompt=NAME)))
     captions |= dict(length=64, targets=40, images=10, documents=10, window=(9, 1))
-    c.datasets.captions = training.dataset(FewShot, batch_size=6, **captions, **DRAWINGS)
+    c.datasets.captions = training.dataset(FewShot, batch_size=5, **captions, **DRAWINGS)
     c.datasets.classes = training.dataset(FewShot, batch_size=1, loss_weight=0.3, **captions, **CLASSES)
     games = dict(
-        bind=game(Words, share=0.6, prompt=':', blend=0.6, text_keys=0.1, real_words=0.3, classes=(2, 6)),
-        name=game(Names, share=0.25, prompt=NAME, repeats=0.5),
+        bind=game(Words, share=0.75, prompt=':', blend=0.6, text_keys=0.1, real_words=0.3, classes=(2, 6)),
+        name=game(Names, share=0.1, prompt=NAME, repeats=0.5),
         kind=game(Kinds, share=0.1, prompt=KIND, kinds=KINDS),
         yes_or_no=game(YesOrNo, share=0.05, kinds=KINDS),
     )
     row = dict(shots=12, games=games, length=96, targets=60, images=12)
     c.datasets.games = training.dataset(FewShot, batch_size=5, **row, **DRAWINGS)
     c.remat = 'dots'
-    c.steps, c.optimizer.learning_rate = 1000, 7e-4
+    c.steps, c.optimizer.learning_rate = 500, 7e-4
