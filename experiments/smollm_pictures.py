@@ -110,7 +110,7 @@ def meanings(c: ConfigDict) -> None:
     c.trained = ('xattn', 'extra_tokens')
     row = dict(shots=1, games=dict(name=game(Names)), row=Aligned, length=8, images=1)
     c.datasets.names = training.dataset(FewShot, batch_size=128, **row, **DRAWINGS)
-    c.steps, c.optimizer.learning_rate = 400, 2e-3
+    c.steps, c.optimizer.learning_rate = 1200, 2e-3
     c.noise.blend = 0.3  # A thing between two things means something between their names.
 
 
