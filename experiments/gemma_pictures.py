@@ -37,9 +37,9 @@ def get_config(stage: str = '') -> ConfigDict:
     c = smollm_pictures.get_config(stage)
     if stage:
         c.lm = 'LMS/gemma3'
-    if stage == 'meanings':
-        c.resampler, c.model.xattn.every = 'runs/gemma_resampler', 3
-    if not stage:
+        if stage == 'meanings':
+            c.resampler, c.model.xattn.every = 'runs/gemma_resampler', 3
+    else:
         c.start = 'runs/gemma_meanings_bundle'
         games = dict(name=game(Names, languages=('en',) * len(SEEN) + SEEN))  # English as often as all together.
         row = dict(shots=8, games=games, length=72, targets=48, images=8)

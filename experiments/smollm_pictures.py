@@ -78,8 +78,8 @@ def get_config(stage: str = '') -> ConfigDict:
         raise ValueError(f"The stages are 'contrast', 'meanings' and '', and not {stage!r}.")
     c = training.base()
     c.noise.feature_dropout = 0.1
-    c.optimizer = ConfigDict(vars(OptimizerConfig(warmup_steps=50, final_fraction=0.1, b2=0.98, gate_factor=3.0)))
-    c.optimizer.weight_decay = 0.05
+    optimizer = OptimizerConfig(warmup_steps=50, final_fraction=0.1, weight_decay=0.05, b2=0.98, gate_factor=3.0)
+    c.optimizer = ConfigDict(vars(optimizer))
     stages[stage](c)
     c.checkpoint_every, c.validate_every, c.validation_batches = 100, 200, 8
     return c

@@ -10,8 +10,8 @@ thing in the language. `told the names` is the language model alone, which reads
 
 from ml_collections import ConfigDict
 
+from experiments.evaluate.smollm_pictures import DRAWINGS, KNOWN
 from experiments.gemma_pictures import SEEN, UNSEEN
-from experiments.picture_words import STYLES
 from flamingo_jax.evaluation import config as evaluation
 from flamingo_jax.few_shot.names import Names
 
@@ -29,9 +29,7 @@ def get_config(part: str = '') -> ConfigDict:
                 shots=(0, 4) if language == 'en' else (4,),
                 answers=('open-ended',),
                 told=True,
-                query_split='train',
-                support_split='train',
-                query_styles=('fluent-3d',),
-                support_styles=STYLES,
+                **DRAWINGS,
+                **KNOWN,
             )
     return c

@@ -50,11 +50,11 @@ def loss_sum(
     images = blended(features(model, params, batch, key=key_features, noise=noise))
     shown = model.states(params, images, batch.tokens[:, :-1], batch.phi[:, :-1])[:, :, -1]
     read = batch.read if batch.read is not None else text_states(model, params, batch.text, batch.used)
-    read = blended(read.astype(jnp.float32)).swapaxes(0, 1)
-    shown, read = (as_read(model.config.lm, params['lm'], x.astype(jnp.float32)) for x in (shown, read))
-    shown, read = shown.swapaxes(0, 1), jax.lax.stop_gradient(read).swapaxes(0, 1)  # [b depth d]
-    distance = jnp.mean(jnp.sum((shown - read) ** 2, axis=-1) / jnp.sum(read**2, axis=-1), axis=1)
-    between = jnp.sum((shown[:, None, -1] - read[:, -1]) ** 2, axis=-1)  # [picture text]
+    read = blended(read.astype(jnp.float32)).swapaxes(0, 1)  # [depth b d], as `shown`.
+    shown, read = (as_read(model.config.lm, params['lm'], x) for x in (shown, read))
+    read = jax.lax.stop_gradient(read)
+    distance = jnp.mean(jnp.sum((shown - read) ** 2, axis=-1) / jnp.sum(read**2, axis=-1), axis=0)
+    between = jnp.sum((shown[-1][:, None] - read[-1]) ** 2, axis=-1)  # [picture text]
     right = jnp.diagonal(between) <= between.min(axis=1)  # Several rows may have the same text.
     sums = dict(
         loss=jnp.sum(distance * weights),
