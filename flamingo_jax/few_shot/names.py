@@ -26,25 +26,35 @@ class Names(game.Game):
         repeats: float = 0.0  # Probability that a sequence repeats a few concepts, as retrieval does.
 
         def open(self, pictures: PictureSet, shots: int) -> None:
-            """Takes the concepts. There must be one for each picture, unless concepts are always repeated."""
+            """Takes the concepts that have a name in each language. There must be one for each picture."""
             super().open(pictures, shots)
             self.named_in(self.languages)
-            if len(self.concepts) < shots:
-                raise ValueError(
-                    f'Sequences of {shots} pictures need {shots} concepts, but the picture set has '
-                    f'{len(self.concepts)} concepts. Reduce shots.'
-                )
+            self.named = {
+                language: [
+                    concept
+                    for concept in self.concepts
+                    if any(language in picture.names for picture in pictures.by_concept[concept])
+                ]
+                for language in self.languages
+            }
+            for language, concepts in self.named.items():
+                if len(concepts) < shots:
+                    raise ValueError(
+                        f'Sequences of {shots} pictures need {shots} concepts, but the picture set has '
+                        f'{len(concepts)} concepts with a name in {language!r}. Reduce shots.'
+                    )
 
         def draw(self, rng: np.random.Generator) -> list[Chunk]:
-            """Pictures with true names in one language. Pictures without such a name are left out."""
+            """Pictures with true names in one language. Those whose name in it is held out are left out."""
             language = self.languages[rng.integers(len(self.languages))]
+            named = self.named[language]
             few = self.shots
             if rng.random() < self.repeats and self.shots > 1:
                 few = int(rng.integers(min(2, self.shots - 1), self.shots))
-            concepts = rng.choice(len(self.concepts), few, replace=False)
+            concepts = rng.choice(len(named), few, replace=False)
             chunks, style = [], None
             for i in concepts if few == self.shots else rng.choice(concepts, self.shots):
-                picture = self.of_concept(rng, self.concepts[i], style)
+                picture = self.of_concept(rng, named[i], style)
                 style = picture.style
                 if language not in picture.names or language in picture.heldout_languages:
                     continue

@@ -141,6 +141,25 @@ def test_names_are_true(documents, languages):
     assert skipped > 0
 
 
+def test_names_are_of_things_that_have_one_in_the_language(pictures):
+    named = set(sorted(pictures.by_concept)[:12])
+    whole = pictures.only(())
+    whole.pictures = [
+        dataclasses.replace(
+            p, names=p.names if p.concept in named else {'en': p.names['en']}, heldout_languages=frozenset()
+        )
+        for p in whole.pictures
+    ]
+    few = whole.only(())
+    few_shot = Drawing(few, 10, dict(name=game(Names, languages=('fr',))))
+    true = {' ' + p.names['fr'] for p in few.pictures if p.concept in named}
+    for seed in range(20):
+        texts = [chunk.texts[1] for chunk in few_shot.document(0, np.random.default_rng(seed))]
+        assert len(texts) == 10 and set(texts) <= true
+    with pytest.raises(ValueError, match="13 pictures need 13 concepts, .* has 12 concepts with a name in 'fr'"):
+        Drawing(few, 13, dict(name=game(Names, languages=('en', 'fr'))))
+
+
 def test_a_blend_is_a_mixture_of_two_pictures(documents, pictures):
     blends = 0
     for chunks, shown in documents(game(Words, blend=1.0, text_keys=0.0, real_words=0.0), number=10):
@@ -191,7 +210,7 @@ KINDS = {'animal': 'animal', 'food': 'food', 'transport': 'vehicle'}
             '500 classes need at least 1000 concepts; the picture set has .* Reduce `classes`',
         ),
         (game(Words, languages=('en', 'xx')), 10, r"no names in \['xx'\]. Its languages are .*'en'"),
-        (game(Names), 5000, '5000 pictures need 5000 concepts'),
+        (game(Names), 5000, "5000 pictures need 5000 concepts, .* concepts with a name in 'en'"),
         (game(Names, share=0.0), 10, 'no game'),
         (game(Kinds), 10, 'two kinds'),
         (game(Kinds, kinds={'food': 'food', 'plant': 'plant'}), 10, 'at least two kinds that exclude each other'),
