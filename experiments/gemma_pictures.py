@@ -7,7 +7,7 @@
         --config.datasets.classes.path=$CLASSES
     python -m flamingo_jax.convert run --source=runs/gemma_contrast --out=runs/gemma_resampler
     python -m flamingo_jax.train --config=experiments/gemma_pictures.py:meanings --workdir=runs/gemma_meanings \
-        --config.lm=LMS/gemma3 --config.datasets.names.path=$ARTISTS
+        --config.lm=LMS/gemma3 --config.datasets.names.path=$ARTISTS --config.datasets.known.path=$ARTISTS
     python -m flamingo_jax.convert run --source=runs/gemma_meanings --out=runs/gemma_meanings_bundle
     python -m flamingo_jax.train --config=experiments/gemma_pictures.py --workdir=runs/gemma_pictures \
         --config.datasets.names.path=$ARTISTS
@@ -42,7 +42,7 @@ def get_config(stage: str = '') -> ConfigDict:
     else:
         c.start = 'runs/gemma_meanings_bundle'
         games = dict(name=game(Names, languages=('en',) * len(SEEN) + SEEN))  # English as often as all together.
-        row = dict(shots=8, games=games, length=72, targets=48, images=8)
+        row = dict(shots=6, games=games, length=64, targets=64, images=6)
         c.datasets = ConfigDict(dict(names=training.dataset(FewShot, batch_size=8, **row, **DRAWINGS)))
         c.steps = 480
     return c

@@ -20,11 +20,11 @@
         --config.datasets.classes.path=$CLASSES
     python -m flamingo_jax.convert run --source=runs/smollm_contrast --out=runs/smollm_resampler
     python -m flamingo_jax.train --config=experiments/smollm_pictures.py:meanings --workdir=runs/smollm_meanings \
-        --config.lm=LMS/smollm2 --config.datasets.names.path=$ARTISTS
+        --config.lm=LMS/smollm2 --config.datasets.names.path=$ARTISTS --config.datasets.known.path=$ARTISTS
     python -m flamingo_jax.convert run --source=runs/smollm_meanings --out=runs/smollm_meanings_bundle
     python -m flamingo_jax.train --config=experiments/smollm_pictures.py --workdir=runs/smollm_pictures \
-        --config.datasets.captions.path=$ARTISTS --config.datasets.classes.path=$CLASSES \
-        --config.datasets.games.path=$ARTISTS
+        --config.datasets.captions.path=$ARTISTS --config.datasets.known.path=$ARTISTS \
+        --config.datasets.classes.path=$CLASSES --config.datasets.games.path=$ARTISTS
 
 To go on from the published bridge, take features of its trunk (`--vision=experiments/smollm_bridge`), and do the last
 run alone: `--config.start=experiments/smollm_bridge --config.lm=LMS/smollm2`. The published bridge was not made in this
@@ -65,6 +65,9 @@ ARTISTS = (
 )
 # Validation is on things that training never shows.
 DRAWINGS = dict(features='runs/artists', styles=ARTISTS, validation_split='validation')
+# The things that the dictionary's four styles show. A third of all things have one drawing, by one artist: with all
+# things alike, their names would be a third of the training, and the names that most artists draw come late.
+KNOWN = DRAWINGS | dict(styles=STYLES)
 CLASSES = dict(path='DATA/imagenet_names/full/1.0.0', features='runs/imagenet_names')
 NAME, KIND = ' name:', ' kind:'  # What is asked of a picture. A new word is asked for by a colon alone.
 # Ten million parameters with the gated blocks: in bfloat16 they are less than 20 MB.
@@ -86,17 +89,14 @@ def get_config(stage: str = '') -> ConfigDict:
 
 
 def contrast(c: ConfigDict) -> None:
-    """A new resampler, and a linear classifier of names behind it.
-
-    Half of the drawings are of the things that the dictionary's four styles show: those are the names that are asked.
-    """
+    """A new resampler, and a linear classifier of names behind it."""
     c.lm, c.vision = 'runs/smollm2', 'runs/trunk'  # Of the language model, only the width counts.
     c.model.resampler = ConfigDict(vars(RESAMPLER))
     c.model.contrastive = ConfigDict(vars(ContrastiveConfig(loss='classes', scale=24.0)))
     c.trained = ('resampler', 'contrastive')
     pairs = dict(row=Paired, shots=1, games=dict(name=game(Names)), length=12, images=1)
     c.datasets.names = training.dataset(FewShot, batch_size=64, **pairs, **DRAWINGS)
-    c.datasets.known = training.dataset(FewShot, batch_size=64, **pairs, **(DRAWINGS | dict(styles=STYLES)))
+    c.datasets.known = training.dataset(FewShot, batch_size=64, **pairs, **KNOWN)
     c.datasets.classes = training.dataset(FewShot, batch_size=32, **pairs, **CLASSES)
     c.steps, c.optimizer.learning_rate = 1500, 1e-3
 
@@ -109,7 +109,8 @@ def meanings(c: ConfigDict) -> None:
     c.model.xattn = ConfigDict(vars(xattn) | dict(ffw_where_seen=True))
     c.trained = ('xattn', 'extra_tokens')
     row = dict(shots=1, games=dict(name=game(Names)), row=Aligned, length=8, images=1)
-    c.datasets.names = training.dataset(FewShot, batch_size=128, **row, **DRAWINGS)
+    c.datasets.names = training.dataset(FewShot, batch_size=64, **row, **DRAWINGS)
+    c.datasets.known = training.dataset(FewShot, batch_size=64, **row, **KNOWN)
     c.steps, c.optimizer.learning_rate = 1200, 2e-3
     c.noise.blend = 0.3  # A thing between two things means something between their names.
 
@@ -121,8 +122,9 @@ def answers(c: ConfigDict) -> None:
     # Ten single pictures a row.
     captions = dict(shots=1, games=dict(name=game(Names, prompt=NAME)))
     captions |= dict(length=64, targets=40, images=10, documents=10, window=(9, 1))
-    c.datasets.captions = training.dataset(FewShot, batch_size=5, **captions, **DRAWINGS)
-    c.datasets.classes = training.dataset(FewShot, batch_size=1, loss_weight=0.3, **captions, **CLASSES)
+    c.datasets.captions = training.dataset(FewShot, batch_size=3, **captions, **DRAWINGS)
+    c.datasets.known = training.dataset(FewShot, batch_size=4, **captions, **KNOWN)
+    c.datasets.classes = training.dataset(FewShot, batch_size=1, loss_weight=0.5, **captions, **CLASSES)
     games = dict(
         bind=game(Words, share=0.75, prompt=':', blend=0.6, text_keys=0.1, real_words=0.3, classes=(2, 6)),
         name=game(Names, share=0.1, prompt=NAME, repeats=0.5),
