@@ -38,7 +38,8 @@ def get_config(stage: str = '') -> ConfigDict:
     if stage:
         c.lm = 'LMS/gemma3'
         if stage == 'meanings':
-            c.resampler, c.model.xattn.every = 'runs/gemma_resampler', 3
+            c.resampler = 'runs/gemma_resampler'
+            c.model.xattn.first, c.model.xattn.every = 0, 3
     else:
         c.start = 'runs/gemma_meanings_bundle'
         games = dict(name=game(Names, languages=('en',) * len(SEEN) + SEEN))  # English as often as all together.

@@ -31,7 +31,6 @@ class Words(game.Game):
         classes: tuple[int, int] = (2, 5)  # Fewest and most concepts in a sequence.
         text_keys: float = 0.3  # Probability that a sequence has English names for half of its pictures.
         blend: float = 0.15  # Probability that a class is a blend of two concepts, which has no name.
-        clutter: float = 0.0  # Probability that a picture has some of another thing in it, each time another.
         real_words: float = 0.15  # Probability that a label is the name of some other concept.
         languages: tuple[str, ...] = ('en',)  # Languages of these names.
         first_label: float = 0.0  # Loss weight of a label's first occurrence, which the prompt cannot tell.
@@ -78,9 +77,6 @@ class Words(game.Game):
                 if classes[i] in blended:
                     concept, share = blended[classes[i]]
                     get = _blend(get, self.seen(rng, self.of_concept(rng, concept, None, picture.style)), share)
-                if self.clutter and rng.random() < self.clutter:
-                    other = self.of_concept(rng, self.concepts[rng.integers(len(self.concepts))], None)
-                    get = _blend(get, self.seen(rng, other), rng.uniform(0.5, 0.8))
                 chunks.append(Chunk(get, (self.prompt, ' ' + labels[i]), (0.0, weight)))
             return chunks
 

@@ -177,25 +177,6 @@ def test_a_blend_is_a_mixture_of_two_pictures(documents, pictures):
     assert blends == 100
 
 
-def test_clutter_is_another_thing_in_each_picture(documents, pictures):
-    """Half of a picture or more is its own."""
-    others = collections.Counter()
-    for chunks, shown in documents(game(Words, clutter=1.0, blend=0.0, text_keys=0.0, real_words=0.0), number=10):
-        assert len(shown) == 2 * len(chunks)
-        for chunk, own, other in zip(chunks, shown[::2], shown[1::2], strict=True):
-            ways = [[f, mirror(f)] for f in (pictures.frames(own), pictures.frames(other))]
-            mixed = chunk.picture().astype(float)
-            least = min(
-                np.abs(share * a + (1 - share) * b - mixed).max()
-                for share in np.linspace(0.5, 0.8, 301)
-                for a in ways[0]
-                for b in ways[1]
-            )
-            assert least < 1.5  # Rounded, and the share is on a grid.
-            others[other.concept] += 1
-    assert len(others) > 30
-
-
 def test_the_generator_decides_everything(pictures, languages):
     def first(seed):
         games = dict(bind=game(Words, languages=languages), name=game(Names, languages=languages))

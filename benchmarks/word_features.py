@@ -1,0 +1,96 @@
+"""What of a new thing reaches the language model: which of five examples a picture is like, by nearest centroid.
+
+    python benchmarks/word_features.py --checkpoint=experiments/smollm_bridge --lm=LMS/smollm2 \
+        --data=DATA/picture_dictionary/artists/1.0.0 --features=runs/artists
+
+As the evaluation of new words, of things that training never showed: the examples are drawings by four artists whom
+the bridge was trained on, and the picture is by one of whom training showed nothing. The inputs are the mean of a
+picture's features over the grid, the mean of its latents, and the language model's state at the colon after the
+picture, after each of its blocks, as the next one reads it. What nearest centroid finds in a state and the Flamingo
+does not say is lost where the language model looks for the example in its prompt.
+"""
+
+import argparse
+import pathlib
+import sys
+
+import jax
+import numpy as np
+from name_features import BATCH, latents
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+from experiments.picture_words import STYLES  # noqa: E402
+from flamingo_jax import load  # noqa: E402
+from flamingo_jax.few_shot.nearest import nearest_centroid  # noqa: E402
+from flamingo_jax.inference.pretrained import Pretrained  # noqa: E402
+from flamingo_jax.inputs.sources.features import format_of  # noqa: E402
+from flamingo_jax.inputs.sources.picture_set import PictureSet  # noqa: E402
+from flamingo_jax.model.language_model import as_read  # noqa: E402
+
+ASKED, PROMPT, WAYS, SHOTS = 'fluent-3d', ':', 5, (1, 4)
+
+
+def states(model: Pretrained, features: np.ndarray) -> np.ndarray:
+    """Features [n 1 s d_v] -> [depth n d]: the state at the colon after a picture, as the next block reads it."""
+    tag = model.config.image_tag
+    tokens = np.array([model.tokenizer.bos, *tag, *model.tokenizer.encode(PROMPT)])
+    tokens = np.tile(tokens, (BATCH, 1))
+    phi = np.tile(np.arange(tokens.shape[1]) > 0, (BATCH, 1)).astype(np.int32)
+
+    @jax.jit
+    def read(params, images):
+        return as_read(model.config.lm, params['lm'], model.model.states(params, images, tokens, phi)[:, :, -1])
+
+    rows = []
+    for begin in range(0, len(features), BATCH):
+        batch = features[begin : begin + BATCH]
+        full = np.concatenate([batch, np.zeros((BATCH - len(batch), *batch.shape[1:]), batch.dtype)])
+        rows.append(np.asarray(read(model.params, full[:, None]), np.float32)[:, : len(batch)])
+    return np.concatenate(rows, axis=1)
+
+
+def right(rows: np.ndarray, concepts: np.ndarray, styles: np.ndarray, shots: int, questions: int) -> float:
+    """Share of questions in which the nearest of five centroids, each of `shots` examples, is that of the thing."""
+    rng = np.random.default_rng(0)
+    rows = rows - rows.mean(0)
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    asked = {c: np.flatnonzero((concepts == c) & (styles == ASKED)) for c in np.unique(concepts)}
+    shown = {c: np.flatnonzero((concepts == c) & (styles != ASKED)) for c in asked}
+    things = [c for c in asked if len(asked[c]) and len(shown[c]) >= max(SHOTS)]
+    found = 0
+    for _ in range(questions):
+        five = rng.choice(things, WAYS, replace=False)
+        examples = np.concatenate([rng.choice(shown[c], shots, replace=False) for c in five])
+        query = rng.choice(asked[five[0]])
+        found += nearest_centroid(rows[query], rows[examples], list(concepts[examples])) == five[0]
+    return found / questions
+
+
+def main() -> None:
+    """Prints a row for each input."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--checkpoint', required=True, help='bundle, or workdir of a run')
+    parser.add_argument('--lm', default='', help='bundle of the language model, if the checkpoint has none')
+    parser.add_argument('--data', required=True, help='the picture dictionary')
+    parser.add_argument('--features', required=True, help='folder of the features command')
+    parser.add_argument('--questions', type=int, default=1000)
+    a = parser.parse_args()
+    model = load(a.checkpoint, lm=a.lm)
+    of = PictureSet(a.data, 'test', format_of(a.features, 'test'), features=a.features, styles=(*STYLES, ASKED))
+    concepts = np.array([picture.concept for picture in of.pictures])
+    styles = np.array([picture.style for picture in of.pictures])
+    features = np.stack([of.frames(picture) for picture in of.pictures]).astype(np.float32)
+    width = model.config.lm.width
+    inputs = {
+        'features': features.mean((1, 2)),
+        'latents': latents(model, features).reshape(len(features), -1, width).mean(1),
+    }
+    inputs |= {f'state after block {i}': rows for i, rows in enumerate(states(model, features), start=1)}
+    print(f'| input | {" | ".join(f"{shots} of each" for shots in SHOTS)} |\n|---|{"---|" * len(SHOTS)}')
+    for name, rows in inputs.items():
+        scores = [right(rows, concepts, styles, shots, a.questions) for shots in SHOTS]
+        print(f'| {name} | {" | ".join(f"{score:.3f}" for score in scores)} |', flush=True)
+
+
+if __name__ == '__main__':
+    main()
