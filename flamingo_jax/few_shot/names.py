@@ -45,7 +45,7 @@ class Names(game.Game):
                     )
 
         def draw(self, rng: np.random.Generator) -> list[Chunk]:
-            """Pictures with true names in one language. Those whose name in it is held out are left out."""
+            """Pictures with true names in one language. Those whose own is missing or held out are left out."""
             language = self.languages[rng.integers(len(self.languages))]
             named = self.named[language]
             few = self.shots
