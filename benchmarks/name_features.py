@@ -12,6 +12,7 @@ is lost after the resampler: in the gated blocks, or in the language model.
 import argparse
 import pathlib
 import sys
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -29,15 +30,20 @@ ASKED = ('fluent-3d', 'tux-photo')
 BATCH = 64
 
 
-def latents(model: Pretrained, features: np.ndarray) -> np.ndarray:
-    """Features [n 1 s d_v] -> the resampler's latents, [n r * d]."""
-    encode = jax.jit(lambda x: model.model.resampled(model.params, x))
+def in_batches(read: Callable[[np.ndarray], jax.Array], features: np.ndarray) -> np.ndarray:
+    """What `read` makes of features [n 1 s d_v], of BATCH pictures at a time: [BATCH 1 1 s d_v] -> [BATCH ...]."""
     rows = []
     for begin in range(0, len(features), BATCH):
         batch = features[begin : begin + BATCH]
         full = np.concatenate([batch, np.zeros((BATCH - len(batch), *batch.shape[1:]), batch.dtype)])
-        rows.append(np.asarray(encode(full[:, None])).reshape(BATCH, -1)[: len(batch)])
+        rows.append(np.asarray(read(full[:, None]))[: len(batch)])
     return np.concatenate(rows)
+
+
+def latents(model: Pretrained, features: np.ndarray) -> np.ndarray:
+    """Features [n 1 s d_v] -> the resampler's latents, [n r * d]."""
+    rows = in_batches(jax.jit(lambda x: model.model.resampled(model.params, x)), features)
+    return rows.reshape(len(rows), -1)
 
 
 def readers(train: np.ndarray, names: np.ndarray, test: np.ndarray, expected: np.ndarray) -> tuple[float, float]:

@@ -11,12 +11,13 @@ does not say is lost where the language model looks for the example in its promp
 """
 
 import argparse
+import functools
 import pathlib
 import sys
 
 import jax
 import numpy as np
-from name_features import BATCH, latents
+from name_features import BATCH, in_batches, latents
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from experiments.picture_words import STYLES  # noqa: E402
@@ -31,22 +32,16 @@ ASKED, PROMPT, WAYS, SHOTS = 'fluent-3d', ':', 5, (1, 4)
 
 
 def states(model: Pretrained, features: np.ndarray) -> np.ndarray:
-    """Features [n 1 s d_v] -> [depth n d]: the state at the colon after a picture, as the next block reads it."""
-    tag = model.config.image_tag
-    tokens = np.array([model.tokenizer.bos, *tag, *model.tokenizer.encode(PROMPT)])
+    """Features [n 1 s d_v] -> [n depth d]: the state at the colon after a picture, as the next block reads it."""
+    tokens = [model.tokenizer.bos, *model.config.image_tag, *model.tokenizer.encode(PROMPT)]
     tokens = np.tile(tokens, (BATCH, 1))
-    phi = np.tile(np.arange(tokens.shape[1]) > 0, (BATCH, 1)).astype(np.int32)
 
     @jax.jit
     def read(params, images):
-        return as_read(model.config.lm, params['lm'], model.model.states(params, images, tokens, phi)[:, :, -1])
+        at_colon = model.model.states(params, images, tokens)[:, :, -1]
+        return as_read(model.config.lm, params['lm'], at_colon).swapaxes(0, 1)
 
-    rows = []
-    for begin in range(0, len(features), BATCH):
-        batch = features[begin : begin + BATCH]
-        full = np.concatenate([batch, np.zeros((BATCH - len(batch), *batch.shape[1:]), batch.dtype)])
-        rows.append(np.asarray(read(model.params, full[:, None]), np.float32)[:, : len(batch)])
-    return np.concatenate(rows, axis=1)
+    return in_batches(functools.partial(read, model.params), features)
 
 
 def right(rows: np.ndarray, concepts: np.ndarray, styles: np.ndarray, shots: int, questions: int) -> float:
@@ -85,7 +80,7 @@ def main() -> None:
         'features': features.mean((1, 2)),
         'latents': latents(model, features).reshape(len(features), -1, width).mean(1),
     }
-    inputs |= {f'state after block {i}': rows for i, rows in enumerate(states(model, features), start=1)}
+    inputs |= {f'state after block {i}': rows for i, rows in enumerate(states(model, features).swapaxes(0, 1), start=1)}
     print(f'| input | {" | ".join(f"{shots} of each" for shots in SHOTS)} |\n|---|{"---|" * len(SHOTS)}')
     for name, rows in inputs.items():
         scores = [right(rows, concepts, styles, shots, a.questions) for shots in SHOTS]

@@ -39,7 +39,7 @@ def get_config(stage: str = '') -> ConfigDict:
         c.lm = 'LMS/gemma3'
         if stage == 'meanings':
             c.resampler = 'runs/gemma_resampler'
-            c.model.xattn.first, c.model.xattn.every = 0, 3
+            c.model.xattn.first, c.model.xattn.every = 0, 3  # As it was run: docs/results.md has its figures.
     else:
         c.start = 'runs/gemma_meanings_bundle'
         games = dict(name=game(Names, languages=('en',) * len(SEEN) + SEEN))  # English as often as all together.

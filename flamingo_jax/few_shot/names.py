@@ -35,7 +35,7 @@ class Names(game.Game):
                     for concept in self.concepts
                     if any(language in picture.names for picture in pictures.by_concept[concept])
                 ]
-                for language in self.languages
+                for language in dict.fromkeys(self.languages)  # One may be there several times, to come more often.
             }
             for language, concepts in self.named.items():
                 if len(concepts) < shots:
