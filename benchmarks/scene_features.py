@@ -1,10 +1,13 @@
-"""How well the frozen features tell what is where: a linear classifier of the thing in a corner of a scene.
+"""How well the frozen features, and the resampler's latents, tell what is where: who stands in a corner of a scene?
 
     python benchmarks/scene_features.py --data=DATA/picture_scenes/full/1.0.0 --features=WORK/features_scenes
+    python benchmarks/scene_features.py --data=DATA/picture_scenes/tiled/1.0.0 --features=WORK/features_tiled \
+        --checkpoint=BUNDLE --lm=LMS/smollm2
 
 Ridge regression from features to things on the training scenes, tested on held-out compositions in a held-out style.
-The inputs are the four cells of the 5 x 5 grid in the corner, or the mean over the grid. A model can read that much of
-`what is in the top left?` from the features.
+The inputs are what lies in the corner, which is four cells of the 5 x 5 grid, or of scenes with their quarters the
+quarter's mean; the mean of everything; and with `--checkpoint`, all latents. A model can read that much of `what is in
+the top left?`.
 """
 
 import argparse
@@ -12,9 +15,11 @@ import pathlib
 import sys
 
 import numpy as np
+from name_features import accuracy, latents
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from data.picture_scenes.scenes import PLACES  # noqa: E402
+from flamingo_jax import load  # noqa: E402
 from flamingo_jax.inputs.sources.features import format_of  # noqa: E402
 from flamingo_jax.inputs.sources.picture_set import PictureSet  # noqa: E402
 
@@ -24,19 +29,17 @@ CORNERS = dict(zip(PLACES, (GRID[:2, :2], GRID[:2, -2:], GRID[-2:, :2], GRID[-2:
 
 
 def questions(pictures: PictureSet, place: str) -> tuple[np.ndarray, np.ndarray]:
-    """Features [n 25 d_v] of the scenes with a thing in this place, and the things."""
+    """Features [n t 25 d_v] of the scenes with a thing in this place, and the things."""
     answers = [(p, dict(p.questions).get(f'what is in the {place}?')) for p in pictures.pictures]
-    found = [(pictures.frames(picture)[0], answer) for picture, answer in answers if answer]
-    features, things = zip(*found, strict=True)
-    return np.array(features, np.float32), np.array(things)
+    features, things = zip(*((pictures.frames(p), answer) for p, answer in answers if answer), strict=True)
+    return np.stack(features).astype(np.float32), np.array(things)
 
 
-def accuracy(train: np.ndarray, things: np.ndarray, test: np.ndarray, expected: np.ndarray) -> float:
-    """Accuracy of ridge regression on one vector per scene, [n d_v] each."""
-    train, test = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (train, test))
-    names, which = np.unique(things, return_inverse=True)
-    weights = np.linalg.solve(train.T @ train + 0.1 * np.eye(train.shape[1]), train.T @ np.eye(len(names))[which])
-    return float((names[(test @ weights).argmax(1)] == expected).mean())
+def corner(features: np.ndarray, place: str) -> np.ndarray:
+    """The mean [n d_v] of what lies in a corner, of features [n 1 25 d_v], or [n 5 25 d_v] of scenes with quarters."""
+    if features.shape[1] > 1:
+        return features[:, 1 + PLACES.index(place)].mean(1)
+    return features[:, 0, CORNERS[place].ravel()].mean(1)
 
 
 def main() -> None:
@@ -44,22 +47,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', required=True, help='the prepared scenes')
     parser.add_argument('--features', required=True, help='folder of the features command')
-    arguments = parser.parse_args()
-    train = PictureSet(arguments.data, 'train', format_of(arguments.features, 'train'), features=arguments.features)
-    test = PictureSet(
-        arguments.data,
-        'test',
-        format_of(arguments.features, 'test'),
-        styles=(STYLE,),
-        features=arguments.features,
-    )
-    print('| place | scenes | its four cells | mean of all cells |\n|---|---|---|---|')
-    for place, cells in CORNERS.items():
+    parser.add_argument('--checkpoint', help='bundle, or workdir of a run, whose latents are read too')
+    parser.add_argument('--lm', default='', help='bundle of the language model, if the checkpoint has none')
+    a = parser.parse_args()
+    frames = np.load(pathlib.Path(a.features) / 'train.npy', mmap_mode='r').shape[2]
+    shown = dict(features=a.features, frames=frames)
+    train = PictureSet(a.data, 'train', format_of(a.features, 'train'), **shown)
+    test = PictureSet(a.data, 'test', format_of(a.features, 'test'), styles=(STYLE,), **shown)
+    inputs = {'the corner': corner, 'the mean of all': lambda x, _: x.mean((1, 2))}
+    if a.checkpoint:
+        model = load(a.checkpoint, lm=a.lm)
+        inputs['all latents'] = lambda x, _: latents(model, x)
+    print(f'| place | scenes | {" | ".join(inputs)} |\n|---|---{"|---" * len(inputs)}|')
+    for place in PLACES:
         (x, things), (query, expected) = questions(train, place), questions(test, place)
-        scores = [
-            accuracy(x[:, of].mean(1), things, query[:, of].mean(1), expected) for of in (cells.ravel(), slice(None))
-        ]
-        print(f'| {place} | {len(expected)} | {scores[0]:.3f} | {scores[1]:.3f} |')
+        scores = [accuracy(make(x, place), things, make(query, place), expected) for make in inputs.values()]
+        print(f'| {place} | {len(expected)} | {" | ".join(f"{score:.3f}" for score in scores)} |', flush=True)
 
 
 if __name__ == '__main__':

@@ -15,11 +15,12 @@ from flamingo_jax import commands
 def main() -> None:
     """Builds the scenes."""
     f = flags.FLAGS
-    build(Builder, 'full', f.pictures, f.out, f.overwrite)
+    build(Builder, f.config, f.pictures, f.out, f.overwrite)
 
 
 if __name__ == '__main__':
     flags.DEFINE_string('pictures', None, 'Folder of a prepared picture dictionary.', required=True)
+    flags.DEFINE_enum('config', 'full', ['full', 'tiled'], 'Whole scenes, or each with its four quarters.')
     flags.DEFINE_string('out', None, 'Folder for data sets.', required=True)
     flags.DEFINE_bool('overwrite', False, 'Build again if the data set exists.')
     commands.start(__doc__)

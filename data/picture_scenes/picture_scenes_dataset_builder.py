@@ -17,6 +17,7 @@ from PIL import Image
 from data.building import progress
 from data.picture_dictionary import pixels
 from data.picture_scenes import scenes
+from flamingo_jax.inputs.images import tiles
 
 QUALITY = 90  # Of the WebP.
 
@@ -27,6 +28,7 @@ class Config(tfds.core.BuilderConfig):
 
     styles: tuple[str, ...] = ('noto', 'twemoji', 'fluent-flat', 'openmoji-color')
     heldout_style: str = 'fluent-3d'
+    tiled: bool = False  # Whether a scene is its whole and its four quarters, which a model sees as five frames.
     train: int = 3_000
     validation: int = 300
     test: int = 700
@@ -45,7 +47,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     """Built by `python -m data.picture_scenes.build`."""
 
     VERSION = tfds.core.Version('1.0.0')
-    BUILDER_CONFIGS = [Config(name='full', description='60 things in four styles and a held-out one.')]
+    BUILDER_CONFIGS = [
+        Config(name='full', description='60 things in four styles and a held-out one.'),
+        Config(name='tiled', description='The same scenes, each with its four quarters.', tiled=True),
+    ]
     MANUAL_DOWNLOAD_INSTRUCTIONS = 'Prepare the picture dictionary first: data/picture_dictionary/README.md'
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -55,7 +60,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             description='A few drawings on one canvas, with questions about which, where and how many.',
             features=tfds.features.FeaturesDict(
                 {
-                    'frames': texts,  # one encoded picture
+                    'frames': texts,  # one encoded picture, or the whole and its quarters
                     'concept': text,  # what stands where: 'top left dog + bottom left taxi'
                     'style': text,
                     'category': text,
@@ -94,7 +99,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             while scene.composition in drawn:  # Each scene once, so that an example never shows the query's scene.
                 scene = make(rng)
             drawn.add(scene.composition)
-            yield i, _record(scene, styles[i // 2 % len(styles)], drawings)
+            yield i, _record(scene, styles[i // 2 % len(styles)], drawings, self.builder_config.tiled)
 
 
 def read_drawings(dictionary: Path, styles: tuple[str, ...]) -> dict[str, dict[str, Drawing]]:
@@ -119,12 +124,12 @@ def read_drawings(dictionary: Path, styles: tuple[str, ...]) -> dict[str, dict[s
     return {style: {name: drawings[name] for name in sorted(everywhere)} for style, drawings in found.items()}
 
 
-def _record(scene: scenes.Scene, style: str, drawings: dict[str, dict[str, Drawing]]) -> dict[str, Any]:
+def _record(scene: scenes.Scene, style: str, drawings: dict[str, dict[str, Drawing]], tiled: bool) -> dict[str, Any]:
     parts = {placed.thing: drawings[style][placed.thing] for placed in scene.placed}
     picture = scenes.draw(scene, {thing: part.picture for thing, part in parts.items()})
     questions, answers = zip(*scene.questions, strict=True)
     return {
-        'frames': [pixels.webp(picture, QUALITY)],
+        'frames': [pixels.webp(frame, QUALITY) for frame in (tiles(picture) if tiled else [picture])],
         'concept': scene.composition,
         'style': style,
         'category': 'scene',

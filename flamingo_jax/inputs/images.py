@@ -86,6 +86,19 @@ def to_frames(picture: Picture, size: int, fit: str = 'pad') -> UInt8[np.ndarray
     return _frame(picture, size, fit, 'a picture')[None]
 
 
+def tiles(picture: PIL.Image.Image) -> list[PIL.Image.Image]:
+    """A picture and its four quarters (as in LLaVA 1.6), row by row: a model sees them as the frames of a video.
+
+    So each quarter has features of its own, at twice the resolution, and the resampler's time embeddings tell which it
+    is: the paper's Flamingo has no other way to know where in a picture something stands.
+    """
+    width, height = picture.size
+    columns, rows = (0, width // 2, width), (0, height // 2, height)
+    return [picture] + [
+        picture.crop((columns[x], rows[y], columns[x + 1], rows[y + 1])) for y in (0, 1) for x in (0, 1)
+    ]
+
+
 def decode(data: bytes) -> PIL.Image.Image:
     """An encoded PNG, WebP, JPEG, GIF, ... as a decoded image. PictureError if it is not a picture or is truncated."""
     return _load(data, 'a picture', size=None)

@@ -134,6 +134,22 @@ def test_a_picture_set_reads_scenes_with_their_questions(built):
     assert stored.size == (160, 160)
 
 
+def test_tiled_scenes_are_the_same_with_their_quarters(built, tmp_path):
+    config = Config(name='tiled_tiny', styles=STYLES, heldout_style='fluent-3d', tiled=True, **SPLITS)
+    tiled = building.build(Builder, config, str(SAMPLE), str(tmp_path))
+    for one, other in zip(records(built, 'test'), records(tiled, 'test'), strict=True):
+        whole, *quarters = other['frames']
+        assert [whole] == list(one['frames']) and len(quarters) == 4
+        assert one['concept'] == other['concept'] and list(one['answers']) == list(other['answers'])
+    for record in records(tiled, 'test'):
+        where = {place: thing for thing, place in parts(record['concept'].decode()).items()}
+        if not set(where) <= set(scenes.PLACES):
+            continue  # It counts.
+        for place, quarter in zip(scenes.PLACES, record['frames'][1:], strict=True):
+            inked = np.asarray(Image.open(io.BytesIO(quarter)).convert('L')) < 200
+            assert inked.any() == (place in where), (record['concept'], place)
+
+
 def test_things_are_trained_concepts_of_one_word():
     assert len(set(scenes.THINGS)) == len(scenes.THINGS) == 60 and not any(' ' in thing for thing in scenes.THINGS)
     assert len(read_drawings(SAMPLE, ('noto',))['noto']) > 20  # of 60; the sample has not all

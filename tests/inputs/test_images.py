@@ -4,7 +4,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from flamingo_jax.inputs.images import PictureError, decode, to_frames
+from flamingo_jax.inputs.images import PictureError, decode, tiles, to_frames
 
 RNG = np.random.default_rng(0)
 
@@ -48,6 +48,16 @@ def test_a_video_is_its_frames_in_order(tmp_path):
         np.testing.assert_array_equal(to_frames(video, 16), arrays)
     mixed = to_frames([smooth(20, 40), smooth(40, 20)], 16)
     assert mixed.shape == (2, 16, 16, 3)
+
+
+@pytest.mark.parametrize('height, width', [(16, 16), (15, 22)])
+def test_tiles_are_the_picture_and_its_quarters(height, width):
+    array = RNG.integers(0, 256, (height, width, 3), np.uint8)
+    whole, *quarters = map(np.asarray, tiles(PIL.Image.fromarray(array)))
+    np.testing.assert_array_equal(whole, array)
+    top, bottom = (np.concatenate(row, axis=1) for row in (quarters[:2], quarters[2:]))
+    np.testing.assert_array_equal(np.concatenate([top, bottom]), array)
+    assert to_frames(tiles(PIL.Image.fromarray(array)), 16).shape == (5, 16, 16, 3)
 
 
 def test_of_an_animation_the_first_frame():
