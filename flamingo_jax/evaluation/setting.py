@@ -205,8 +205,9 @@ def identity(part: Part) -> Any:
 
 
 def words(part: Part) -> str:
-    """What the picture of a part shows, in words."""
-    return part.of.words(part.picture)
+    """What the picture of a part shows, in words: `A cat.`, or `A cat` before a colon."""
+    said = part.of.words(part.picture)
+    return said.removesuffix('.') if part.text.startswith(':') else said
 
 
 def _any_candidate(episodes: Sequence[Episode], answers: dict[str, str]) -> Score:

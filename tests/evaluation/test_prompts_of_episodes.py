@@ -8,7 +8,7 @@ import pytest
 
 from flamingo_jax.evaluation.answers import clips, written
 from flamingo_jax.evaluation.rices import TOGETHER, pool
-from flamingo_jax.evaluation.setting import frames, prompt_of
+from flamingo_jax.evaluation.setting import frames, prompt_of, words
 from flamingo_jax.few_shot.episode import Episode, Part
 from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.prompts import encode_prompt
@@ -67,6 +67,11 @@ def test_a_language_model_alone_reads_words_and_newlines(tokenizer):
     assert told == ['Cat.', ' dax\n', 'Cat.', '']
     tokens, _ = encode_prompt(told, alone, PictureFormat(8))
     assert alone.decode(tokens) == 'Cat. dax\nCat.'
+
+
+def test_words_for_a_picture_end_as_a_sentence_but_before_a_colon():
+    parts = [Part('A cat.', Source(), text) for text in (' kind: animal', ': dax', '')]
+    assert [words(part) for part in parts] == ['A cat.', 'A cat', 'A cat.']
 
 
 def test_a_prompt_of_nothing_has_a_first_token(tokenizer):
