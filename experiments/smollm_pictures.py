@@ -37,7 +37,7 @@ it is frozen. Then pictures learn to mean their names: after every block, the st
 state at the end of its name (`meanings`). Then the language model says the names of single pictures, and plays few-shot
 games. What photographs show is known to the trunk's own classifier, which `data/imagenet_names` turns into features.
 
-New words are for things that training never showed. So most of the things in the games of new words are blends of two
+New words are for things that training never showed. So all things in the games of new words are blends of two
 things, which have no name and are different in each sequence: to learn the things by heart does not help.
 """
 
@@ -123,16 +123,16 @@ def answers(c: ConfigDict) -> None:
     # Ten single pictures a row.
     captions = dict(shots=1, games=dict(name=game(Names, prompt=NAME)))
     captions |= dict(length=64, targets=40, images=10, documents=10, window=(9, 1))
-    c.datasets.captions = training.dataset(FewShot, batch_size=3, **captions, **DRAWINGS)
-    c.datasets.known = training.dataset(FewShot, batch_size=4, **captions, **KNOWN)
-    c.datasets.classes = training.dataset(FewShot, batch_size=1, loss_weight=0.5, **captions, **CLASSES)
+    c.datasets.captions = training.dataset(FewShot, batch_size=2, **captions, **DRAWINGS)
+    c.datasets.known = training.dataset(FewShot, batch_size=5, **captions, **KNOWN)
+    c.datasets.classes = training.dataset(FewShot, batch_size=2, loss_weight=0.7, **captions, **CLASSES)
     games = dict(
-        bind=game(Words, share=0.75, prompt=':', blend=0.6, text_keys=0.1, real_words=0.3, classes=(2, 6)),
-        name=game(Names, share=0.1, prompt=NAME, repeats=0.5),
+        bind=game(Words, share=0.65, prompt=':', blend=1.0, text_keys=0.1, real_words=0.3, classes=(3, 6)),
+        name=game(Names, share=0.2, prompt=NAME, repeats=0.5),
         kind=game(Kinds, share=0.1, prompt=KIND, kinds=KINDS),
         yes_or_no=game(YesOrNo, share=0.05, kinds=KINDS),
     )
     row = dict(shots=12, games=games, length=96, targets=60, images=12)
-    c.datasets.games = training.dataset(FewShot, batch_size=5, **row, **DRAWINGS)
+    c.datasets.games = training.dataset(FewShot, batch_size=4, **row, **DRAWINGS)
     c.remat = 'dots'
     c.steps, c.optimizer.learning_rate = 500, 7e-4

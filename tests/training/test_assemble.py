@@ -50,6 +50,8 @@ def test_a_plan_has_the_shapes_of_the_run(path, tmp_path, monkeypatch):
     whole = FlamingoConfig.from_json(published)
     if config.start or not (config.lm or config.model.lm):  # Given on the command line.
         config.start = stub(tmp_path / 'start', dataclasses.replace(whole, image_size=160), 'token')
+    if config.start and config.resampler:
+        config.resampler = config.start
     if config.lm:
         lm = config.model.lm and FlamingoConfig.from_json(dict(lm=config.model.lm.to_dict())).lm or whole.lm
         config.lm = stub(tmp_path / 'lm', FlamingoConfig(lm=dataclasses.replace(lm, vocab_size=8192)))
