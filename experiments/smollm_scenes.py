@@ -27,8 +27,8 @@ from flamingo_jax.inputs.rows import Paired
 from flamingo_jax.training import config as training
 
 BRIDGE = 'experiments/smollm_bridge'
-SCENES = dict(games=dict(question=game(Questions)), features='runs/features_scenes', validation_split='validation')
-SCENES |= dict(frames=5)
+SCENES = dict(frames=5, features='runs/features_scenes', validation_split='validation')
+SCENES |= dict(games=dict(question=game(Questions)))
 
 
 def get_config(stage: str = '') -> ConfigDict:
@@ -48,7 +48,7 @@ def contrast(c: ConfigDict) -> None:
     del c.datasets.names
     c.datasets.known.batch_size = 24
     c.datasets.scenes = training.dataset(FewShot, row=Paired, shots=1, length=16, images=1, batch_size=96, **SCENES)
-    c.steps, c.optimizer.learning_rate = 900, 2e-3
+    c.steps, c.optimizer.learning_rate, c.optimizer.time_factor = 900, 2e-3, 100.0
 
 
 def answers(c: ConfigDict) -> None:
