@@ -90,7 +90,7 @@ def tiles(picture: PIL.Image.Image) -> list[PIL.Image.Image]:
     """A picture and its four quarters (as in LLaVA 1.6), row by row: a model sees them as the frames of a video.
 
     So each quarter has features of its own, at twice the resolution, and the resampler's time embeddings tell which it
-    is: the paper's Flamingo has no other way to know where in a picture something stands.
+    is. The resampler has no positions in space, as in the paper.
     """
     width, height = picture.size
     columns, rows = (0, width // 2, width), (0, height // 2, height)
