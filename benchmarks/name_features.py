@@ -10,6 +10,7 @@ is lost after the resampler: in the gated blocks, or in the language model.
 """
 
 import argparse
+import functools
 import pathlib
 import sys
 from collections.abc import Callable
@@ -30,7 +31,7 @@ BATCH = 64
 
 
 def in_batches(read: Callable[[np.ndarray], jax.Array], features: np.ndarray) -> np.ndarray:
-    """What `read` makes of features [n 1 s d_v], of BATCH pictures at a time: [BATCH 1 1 s d_v] -> [BATCH ...]."""
+    """What `read` makes of features [n t s d_v], of BATCH pictures at a time: [BATCH 1 t s d_v] -> [BATCH ...]."""
     rows = []
     for begin in range(0, len(features), BATCH):
         batch = features[begin : begin + BATCH]
@@ -39,9 +40,13 @@ def in_batches(read: Callable[[np.ndarray], jax.Array], features: np.ndarray) ->
     return np.concatenate(rows)
 
 
+# Compiled once, however often `latents` is asked.
+_resampled = jax.jit(lambda model, params, x: model.resampled(params, x), static_argnums=0)
+
+
 def latents(model: Pretrained, features: np.ndarray) -> np.ndarray:
-    """Features [n 1 s d_v] -> the resampler's latents, [n r * d]."""
-    rows = in_batches(jax.jit(lambda x: model.model.resampled(model.params, x)), features)
+    """Features [n t s d_v] -> the resampler's latents, [n r * d]."""
+    rows = in_batches(functools.partial(_resampled, model.model, model.params), features)
     return rows.reshape(len(rows), -1)
 
 
