@@ -5,7 +5,8 @@
 A shot is a picture and ` name: NAME<EOC>`; a last picture and ` name:` follow. The time is that of reading the prompt
 from features of the trunk, which all bridges share, up to the first answer's logits: the fastest of 5, the bridges in
 turns. Memory is what the compiled program holds beside parameters and features. The bridges have random parameters,
-and the sizes of experiments/smollm_pictures.py.
+and the sizes of experiments/smollm_pictures.py. With `5 tiles`, each picture is its whole and its four quarters, as in
+LLaVA 1.6.
 """
 
 import argparse
@@ -33,8 +34,10 @@ def main() -> None:
     a = parser.parse_args()
     print('| shots | bridge | places of text | memory, MB | s | s / that of the paper |\n|---|---|---|---|---|---|')
     made, rng = {}, np.random.default_rng(0)
-    for name, (_, resampler, xattn) in bridges.BRIDGES.items():
+    for name, tiles in [*((name, 1) for name in bridges.BRIDGES), ('paper', 5), ('llava', 5)]:
+        _, resampler, xattn = bridges.BRIDGES[name]
         config = smollm_pictures.get_config('meanings')
+        config.model.tiles = tiles
         config.model.resampler.update(resampler)
         config.model.xattn.update(xattn)
         config.lm, config.vision = a.lm, a.vision
@@ -42,7 +45,7 @@ def main() -> None:
         frozen = {tree: source.params(tree, np.float32) for tree, source in parts.frozen.items()}
         shapes = nn.meta.unbox(jax.eval_shape(parts.model.init, jax.random.key(0)))
         new = {tree: shapes[tree] for tree in parts.trained}
-        made[name] = (
+        made[name if tiles == 1 else f'{name}, {tiles} tiles'] = (
             parts,
             frozen | jax.tree.map(lambda x: rng.normal(scale=0.02, size=x.shape).astype(np.float32), new),
         )
@@ -53,8 +56,8 @@ def main() -> None:
             if shape is None:
                 size = parts.model.config.image_size
                 pixels = jax.ShapeDtypeStruct((1, 1, 1, size, size, 3), np.uint8)
-                shape = jax.eval_shape(parts.model.features, params, pixels).shape[2:]
-            pictures = rng.normal(size=(shots + 1, *shape)).astype(np.float32)
+                shape = jax.eval_shape(parts.model.features, params, pixels).shape[3:]
+            pictures = rng.normal(size=(shots + 1, parts.model.config.tiles, *shape)).astype(np.float32)
             prompt = [item for p in pictures[:-1] for item in (p, ' name: full moon<EOC>')]
             tokens = np.array([encode([*prompt, pictures[-1], ' name:'], parts.tokenizer).tokens])
 

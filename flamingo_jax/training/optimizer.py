@@ -33,13 +33,10 @@ class OptimizerConfig:
     b2: float = 0.999
     eps: float = 1e-8
     gate_factor: float = 1.0  # Factor of the learning rate for the tanh gates' alphas. Short runs need faster gates.
-    # The same for the resampler's time embeddings, which begin much smaller than features: a short run that is to learn
-    # what comes when needs 100 or so.
-    time_factor: float = 1.0
     # Factor of the learning rate for each component tree; a tree that is missing has 1.
     tree_factors: Mapping[str, float] = dataclasses.field(
         default_factory=lambda: dict(
-            vision=1.0, lm=1.0, lora=1.0, resampler=1.0, xattn=1.0, extra_tokens=1.0, contrastive=1.0
+            vision=1.0, lm=1.0, lora=1.0, resampler=1.0, xattn=1.0, tiles=1.0, extra_tokens=1.0, contrastive=1.0
         )
     )
     # Decay of an exponential moving average of the trained parameters, which evaluation and export then read in their
@@ -121,8 +118,7 @@ def _averaged(decay: float) -> optax.GradientTransformation:
 def _scaled(config: OptimizerConfig) -> optax.GradientTransformation:
     def scale(path, update):
         tree, leaf = (jax.tree_util.keystr(part, simple=True) for part in (path[:1], path[-1:]))
-        own = config.gate_factor if leaf.startswith('alpha_') else config.time_factor if leaf == 'time' else 1.0
-        factor = config.tree_factors.get(tree, 1.0) * own
+        factor = config.tree_factors.get(tree, 1.0) * (config.gate_factor if leaf.startswith('alpha_') else 1.0)
         return update * jnp.asarray(factor, update.dtype)
 
     return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(scale, updates))

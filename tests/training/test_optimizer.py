@@ -67,14 +67,6 @@ def test_gates_have_a_learning_rate_of_their_own(params):
     assert np.any(plain[1]['xattn']['alpha_xattn']) and not np.any(plain[0]['xattn']['alpha_xattn'])
 
 
-def test_time_embeddings_have_a_learning_rate_of_their_own(params):
-    params = params | dict(resampler=params['resampler'] | dict(time=jnp.ones((8, 4))))
-    grads = jax.tree.map(jnp.ones_like, params)
-    plain, factored = (updates(OptimizerConfig(warmup_steps=0, time_factor=f), params, grads)[0] for f in (1.0, 100.0))
-    np.testing.assert_allclose(factored['resampler']['time'], 100 * plain['resampler']['time'], rtol=1e-6)
-    np.testing.assert_array_equal(factored['resampler']['latents'], plain['resampler']['latents'])
-
-
 def test_each_tree_may_have_a_learning_rate_of_its_own(params):
     grads = jax.tree.map(jnp.ones_like, params)
     plain = updates(OptimizerConfig(warmup_steps=0), params, grads, steps=1)[0]
