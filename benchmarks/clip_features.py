@@ -1,11 +1,12 @@
 """How well the frozen features tell the direction of a clip: a linear classifier of forward and backward.
 
-    python benchmarks/clip_features.py --data=DATA/picture_dictionary/clips/1.0.0 --features=WORK/features_clips
+    python benchmarks/clip_features.py --data=DATA/picture_dictionary/clips/1.0.0 --features=WORK/features_clips \
+        [--checkpoint=BUNDLE --lm=LMS/smollm2]
 
 Ridge regression on the training clips, each in both directions, tested on clips of held-out concepts (validation and
-test). The inputs are the first and last frame or all eight, each as the mean over the grid or as the whole grid. A
-model can read that much from the features. A clip and its reverse are right or wrong together, since the classifier
-has no constant.
+test). The inputs are the first and last frame or all eight, each as the mean over the grid or as the whole grid, and
+with `--checkpoint` as the resampler's latents of the frame alone. A model can read that much from the features. A clip
+and its reverse are right or wrong together, since the classifier has no constant.
 """
 
 import argparse
@@ -13,8 +14,10 @@ import pathlib
 import sys
 
 import numpy as np
+from name_features import latents
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+from flamingo_jax import load  # noqa: E402
 from flamingo_jax.inputs.sources.features import format_of  # noqa: E402
 from flamingo_jax.inputs.sources.picture_set import PictureSet  # noqa: E402
 
@@ -43,19 +46,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', required=True, help='the prepared clips')
     parser.add_argument('--features', required=True, help='folder of the features command')
-    arguments = parser.parse_args()
-    train = clips(arguments.data, arguments.features, 'train')
-    test = clips(arguments.data, arguments.features, 'validation', 'test')
-    ends = [0, -1]
+    parser.add_argument('--checkpoint', help='bundle, or workdir of a run, whose latents are read too')
+    parser.add_argument('--lm', default='', help='bundle of the language model, if the checkpoint has none')
+    a = parser.parse_args()
+    train, test = clips(a.data, a.features, 'train'), clips(a.data, a.features, 'validation', 'test')
+    read = {'mean of the grid': lambda x: x.mean(2, keepdims=True), 'whole grid': lambda x: x}
+    if a.checkpoint:
+        model = load(a.checkpoint, lm=a.lm)
+        read['latents'] = lambda x: latents(model, x.reshape(-1, 1, *x.shape[2:])).reshape(*x.shape[:2], 1, -1)
     print(f'{len(train)} training clips, {len(test)} held out\n')
     print('| features | right |\n|---|---|')
-    for name, take in (
-        ('first and last frame, mean of the grid', lambda x: x[:, ends].mean(2, keepdims=True)),
-        ('first and last frame, whole grid', lambda x: x[:, ends]),
-        ('eight frames, mean of the grid', lambda x: x.mean(2, keepdims=True)),
-        ('eight frames, whole grid', lambda x: x),
-    ):
-        print(f'| {name} | {accuracy(difference(take(train)), difference(take(test))):.3f} |')
+    for frames, chosen in (('first and last frame', [0, -1]), ('eight frames', slice(None))):
+        for name, take in read.items():
+            scores = accuracy(*(difference(take(x[:, chosen])) for x in (train, test)))
+            print(f'| {frames}, {name} | {scores:.3f} |', flush=True)
 
 
 if __name__ == '__main__':

@@ -6,8 +6,8 @@
 
 Ridge regression from features to things on the training scenes, tested on held-out compositions in a held-out style.
 The inputs are what lies in the corner, which is four cells of the 5 x 5 grid, or of scenes with their quarters the
-quarter's mean; the mean of everything; and with `--checkpoint`, all latents. A model can read that much of `what is in
-the top left?`.
+quarter's mean; the mean of everything; and with `--checkpoint`, the resampler's latents of the scene, or of the quarter
+as a picture of its own. A model can read that much of `what is in the top left?`.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def main() -> None:
     inputs = {'the corner': corner, 'the mean of all': lambda x, _: x.mean((1, 2))}
     if a.checkpoint:
         model = load(a.checkpoint, lm=a.lm)
-        inputs['all latents'] = lambda x, _: latents(model, x)
+        inputs['latents'] = lambda x, place: latents(model, x[:, [1 + PLACES.index(place)]] if frames > 1 else x)
     print(f'| place | scenes | {" | ".join(inputs)} |\n|---|---{"|---" * len(inputs)}|')
     for place in PLACES:
         (x, things), (query, expected) = questions(train, place), questions(test, place)

@@ -44,7 +44,7 @@ things, which have no name and are different in each sequence: to learn the thin
 from ml_collections import ConfigDict
 
 from experiments.picture_words import KINDS, STYLES
-from flamingo_jax.few_shot.kinds import Kinds
+from flamingo_jax.few_shot.kinds import Kinds, asked
 from flamingo_jax.few_shot.names import Names
 from flamingo_jax.few_shot.source import FewShot, game
 from flamingo_jax.few_shot.words import Words
@@ -70,6 +70,17 @@ DRAWINGS = dict(features='runs/artists', styles=ARTISTS, validation_split='valid
 KNOWN = DRAWINGS | dict(styles=STYLES)
 CLASSES = dict(path='DATA/imagenet_names/full/1.0.0', features='runs/imagenet_names')
 NAME, KIND = ' name:', ' kind:'  # What is asked of a picture. A new word is asked for by a colon alone.
+# How a name is asked for, and how often. With one phrase alone, others are hardly understood.
+PHRASES = {
+    NAME: 0.5,
+    asked('What is this?'): 0.2,
+    asked('What is in the picture?'): 0.1,
+    ' Output:': 0.1,
+    ' A picture of': 0.1,
+}
+# Ten single pictures a row at most, each with its name.
+SINGLE = dict(shots=1, games={phrase: game(Names, prompt=phrase, share=share) for phrase, share in PHRASES.items()})
+SINGLE |= dict(length=64, targets=40, images=10, documents=10, window=(9, 1))
 # Eight million parameters with the gated blocks: in bfloat16 they are less than 20 MB.
 RESAMPLER = ResamplerConfig(latents=8, width=256, depth=2, heads=4, head_dim=64)
 
@@ -120,16 +131,14 @@ def answers(c: ConfigDict) -> None:
     """Single pictures with their names, and few-shot games."""
     c.start = 'runs/smollm_meanings_bundle'
     c.trained = ('xattn', 'extra_tokens')
-    # Ten single pictures a row.
-    captions = dict(shots=1, games=dict(name=game(Names, prompt=NAME)))
-    captions |= dict(length=64, targets=40, images=10, documents=10, window=(9, 1))
-    c.datasets.captions = training.dataset(FewShot, batch_size=2, **captions, **DRAWINGS)
-    c.datasets.known = training.dataset(FewShot, batch_size=5, **captions, **KNOWN)
-    c.datasets.classes = training.dataset(FewShot, batch_size=2, loss_weight=0.7, **captions, **CLASSES)
+    c.datasets.captions = training.dataset(FewShot, batch_size=2, **SINGLE, **DRAWINGS)
+    c.datasets.known = training.dataset(FewShot, batch_size=5, **SINGLE, **KNOWN)
+    c.datasets.classes = training.dataset(FewShot, batch_size=2, loss_weight=0.7, **SINGLE, **CLASSES)
     games = dict(
         bind=game(Words, share=0.65, prompt=':', blend=1.0, text_keys=0.1, real_words=0.3, classes=(3, 6)),
         name=game(Names, share=0.2, prompt=NAME, repeats=0.5),
         kind=game(Kinds, share=0.1, prompt=KIND, kinds=KINDS),
+        what_kind=game(Kinds, share=0.05, prompt=asked('What kind of thing is this?'), kinds=KINDS),
         yes_or_no=game(YesOrNo, share=0.05, kinds=KINDS),
     )
     row = dict(shots=12, games=games, length=96, targets=60, images=12)

@@ -8,8 +8,8 @@
         --config.lm=LMS/smollm2 --config.datasets.known.path=$ARTISTS --config.datasets.scenes.path=$SCENES
 
 A scene is shown as its whole and its four quarters, five tiles (LLaVA 1.6, Liu et al. 2024). The published bridge's
-resampler reads each as a picture of its own, and stays frozen. An embedding of the tile's number, which begins at zero,
-tells the gated blocks where they look; these learn to answer. Single drawings keep their names beside the scenes.
+resampler reads each as a picture of its own, and stays frozen. An embedding of the tile's number tells the gated blocks
+where they look; these learn to answer. Single drawings keep their names beside the scenes.
 """
 
 from ml_collections import ConfigDict
@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
     """Four scenes a row, each with a question, and ten single drawings a row."""
     c = smollm_pictures.get_config()
     c.start, c.model.tiles = 'experiments/smollm_bridge', 5
-    c.optimizer.tree_factors.tiles = 30.0  # It begins at zero, beside media tokens of 1.3.
+    c.optimizer.tree_factors.tiles = 10.0
     del c.datasets.captions, c.datasets.classes, c.datasets.games
     c.datasets.known.batch_size = 2
     scenes = dict(shots=4, games=dict(question=game(Questions)), features='runs/features_scenes', frames=5)

@@ -151,7 +151,7 @@ def test_a_model_learns_to_see_pictures_as_tiles(start, own, run, tmp_path):
     tiled = bundle.read(tmp_path / 'bundle')
     assert tiled.config.tiles == 2 and set(tiled.checksums) == TRAINED | {'lm', 'vision', 'tiles'}
     embedding = tiled.params('tiles')['embedding']
-    assert embedding.shape == (2, tiled.config.media_width) and embedding[0].any() and not embedding[1].any()
+    assert embedding.shape == (2, tiled.config.media_width) and 0 < np.abs(embedding[0]).max() < 0.1
     for tiles, trained in ((1, TRAINED), (2, TRAINED | {'tiles'})):
         config.start, config.model.tiles = str(tmp_path / 'bundle'), tiles
         parts = assemble(config)

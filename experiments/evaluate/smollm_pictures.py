@@ -3,18 +3,18 @@
     python -m flamingo_jax.evaluate --config=experiments/evaluate/smollm_pictures.py --checkpoint=WORKDIR \
         --workdir=DIR --config.data=DATA/picture_dictionary/artists/1.0.0 --config.features=runs/artists
 
-`:words`, `:artists`, `:names` or `:facts` after the config's path evaluates that part alone. The pictures asked about
-are by artists of whom training showed nothing. `told the names` is the language model alone, which reads the names of
-all pictures.
+`:words`, `:artists`, `:names`, `:phrases` or `:facts` after the config's path evaluates that part alone. The pictures
+asked about are by artists of whom training showed nothing. `told the names` is the language model alone, which reads
+the names of all pictures.
 """
 
 from ml_collections import ConfigDict
 
 from experiments.picture_words import KINDS, STYLES
-from experiments.smollm_pictures import ARTISTS, KIND, NAME
+from experiments.smollm_pictures import ARTISTS, KIND, NAME, PHRASES
 from flamingo_jax.evaluation import config as evaluation
 from flamingo_jax.few_shot.facts import Facts
-from flamingo_jax.few_shot.kinds import Kinds
+from flamingo_jax.few_shot.kinds import Kinds, asked
 from flamingo_jax.few_shot.names import Names
 from flamingo_jax.few_shot.words import Words
 
@@ -25,7 +25,7 @@ KNOWN = dict(query_split='train', support_split='train')
 def get_config(part: str = '') -> ConfigDict:
     """All parts, or one."""
     c = evaluation.base()
-    parts = dict(words=words, artists=artists, names=names, facts=facts)
+    parts = dict(words=words, artists=artists, names=names, phrases=phrases, facts=facts)
     for add in [parts[part]] if part else parts.values():
         add(c)
     return c
@@ -62,6 +62,22 @@ def names(c: ConfigDict) -> None:
     for label, style in (('drawings', 'fluent-3d'), ('photographs', 'tux-photo')):
         c.tasks[f'names_{label}'] = evaluation.task(
             Names, title=f'names of {label}', shots=(0, 4, 8), query_styles=(style,), support_styles=STYLES, **common
+        )
+
+
+def phrases(c: ConfigDict) -> None:
+    """The name of a drawing, asked for in other words: those of training, and two that training never had."""
+    for i, phrase in enumerate([*PHRASES, asked('What does the picture show?'), ' I see a'][1:]):
+        c.tasks[f'phrase_{i}'] = evaluation.task(
+            Names,
+            title=f'names, by `{phrase.strip()}`',
+            prompt=phrase,
+            shots=(0,),
+            answers=('open-ended',),
+            controls=False,
+            query_styles=('fluent-3d',),
+            support_styles=STYLES,
+            **KNOWN,
         )
 
 

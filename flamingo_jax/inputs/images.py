@@ -87,10 +87,10 @@ def to_frames(picture: Picture, size: int, fit: str = 'pad') -> UInt8[np.ndarray
 
 
 def tiles(picture: PIL.Image.Image) -> list[PIL.Image.Image]:
-    """A picture and its four quarters (as in LLaVA 1.6), row by row: a model sees them as the frames of a video.
+    """A picture and its four quarters, row by row (as in LLaVA 1.6): frames for a model of five `tiles`.
 
-    So each quarter has features of its own, at twice the resolution, and the resampler's time embeddings tell which it
-    is. The resampler has no positions in space, as in the paper.
+    So each quarter has features of its own, at twice the resolution, and the model is told which it is. The resampler
+    alone has no positions in space, as in the paper.
     """
     width, height = picture.size
     columns, rows = (0, width // 2, width), (0, height // 2, height)

@@ -1,0 +1,34 @@
+"""The published bridge on SmolLM2 learns the names of one's own pictures, and still learns new words from its prompt.
+
+    python -m data.own_pictures.build --folder=FOLDER --out=DATA
+    python -m flamingo_jax.features --data=DATA/own_pictures/full/1.0.0 --vision=experiments/smollm_bridge \
+        --out=runs/own_features --splits=train --views=4
+    python -m flamingo_jax.train --config=experiments/smollm_own_pictures.py --workdir=runs/own_pictures \
+        --config.lm=LMS/smollm2 --config.datasets.own.path=DATA/own_pictures/full/1.0.0
+    python -m flamingo_jax.evaluate --config=experiments/evaluate/own_pictures.py --checkpoint=runs/own_pictures \
+        --workdir=DIR --config.data=DATA/own_pictures/full/1.0.0 --config.tasks.names.prompt=' name:'
+
+The last command with `--checkpoint=experiments/smollm_bridge --lm=LMS/smollm2` asks the model as it was before.
+docs/experiments.md has an example with its figures. own_pictures.py does the same with the small model, which needs no
+download.
+"""
+
+from ml_collections import ConfigDict
+
+from experiments import quickstart, smollm_pictures
+from flamingo_jax.few_shot.source import FewShot
+from flamingo_jax.training import config as training
+
+
+def get_config() -> ConfigDict:
+    """Names of the pictures, and the games of before on the embedded sample's drawings, so that it forgets nothing."""
+    c = smollm_pictures.get_config()
+    c.start = 'experiments/smollm_bridge'
+    games = c.datasets.games
+    c.datasets = ConfigDict()
+    c.datasets.own = training.dataset(FewShot, batch_size=4, features='runs/own_features', **smollm_pictures.SINGLE)
+    c.datasets.games = games
+    games.update(path=quickstart.SAMPLE, styles=quickstart.STYLES, features='', validation_split='', batch_size=3)
+    c.steps = c.checkpoint_every = 60
+    c.optimizer.update(learning_rate=5e-4, warmup_steps=10)
+    return c
