@@ -80,7 +80,7 @@ PHRASES = {
 }
 # Ten single pictures a row at most, each with its name.
 SINGLE = dict(shots=1, games={phrase: game(Names, prompt=phrase, share=share) for phrase, share in PHRASES.items()})
-SINGLE |= dict(length=64, targets=40, images=10, documents=10, window=(9, 1))
+SINGLE |= dict(length=64, targets=48, images=10, documents=10, window=(9, 1))
 # Eight million parameters with the gated blocks: in bfloat16 they are less than 20 MB.
 RESAMPLER = ResamplerConfig(latents=8, width=256, depth=2, heads=4, head_dim=64)
 

@@ -46,7 +46,7 @@ class Drawing:
 class Builder(tfds.core.GeneratorBasedBuilder):
     """Built by `python -m data.picture_scenes.build`."""
 
-    VERSION = tfds.core.Version('1.0.0')
+    VERSION = tfds.core.Version('1.1.0')
     BUILDER_CONFIGS = [
         Config(name='full', description='60 things in four styles and a held-out one.'),
         Config(name='tiled', description='The same scenes, each with its four quarters.', tiled=True),
@@ -65,7 +65,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                     'style': text,
                     'category': text,
                     'subcategory': text,
-                    'languages': texts,  # none: a scene has no name
+                    'languages': texts,  # English: a scene's name is its description, 'top left dog, bottom left taxi'
                     'names': texts,
                     'heldout_languages': texts,
                     'questions': texts,
@@ -134,8 +134,8 @@ def _record(scene: scenes.Scene, style: str, drawings: dict[str, dict[str, Drawi
         'style': style,
         'category': 'scene',
         'subcategory': 'scene',
-        'languages': [],
-        'names': [],
+        'languages': ['en'],
+        'names': [scene.composition.replace(' + ', ', ')],
         'heldout_languages': [],
         'questions': questions,
         'answers': answers,

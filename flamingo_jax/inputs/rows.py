@@ -97,10 +97,10 @@ class Interleaved(NamedTuple):
           length: tokens in the row; of a longer document, a random window is taken (paper: 256 of a web page).
           images: most pictures in the row; the window ends before the next one (paper: 5). 0 is text alone.
           p_next: probability that text is tied to the next picture rather than to the previous one (paper: 0.5).
-          targets: most targets in a row; 0 sets no limit.
+          targets: most targets in a row, the first of them; 0 sets no limit.
 
         Raises:
-          ValueError: a picture's shape differs from that of `blank`, or the row has more than `targets` targets.
+          ValueError: a picture's shape differs from that of `blank`.
         """
         chunks, unreadable = list(chunks), 0
         while True:  # Until every picture in the window can be read. Pictures outside it are never decoded.
@@ -115,7 +115,7 @@ class Interleaved(NamedTuple):
             bad = {i for (_, i), picture in zip(begins, pictures, strict=True) if picture is None}
             unreadable += len(bad)
             chunks = [chunk for i, chunk in enumerate(chunks) if i not in bad]
-        tokens, weights = layout.tokens[start : start + end], layout.weights[start : start + end]
+        tokens, weights = layout.tokens[start : start + end], _first(layout.weights[start : start + end], targets)
 
         tags = np.zeros(length, np.int32)
         tags[[position for position, _ in begins]] = 1
@@ -201,6 +201,7 @@ class Interleaved(NamedTuple):
             padded = np.stack([_pad(line, length, fill, dtype) for line in values])
             return padded[0] if lines == 1 else padded
 
+        weights = [_first(line, targets) for line in weights]
         at = [_places(line, targets) for line in weights] if targets else None
         return cls(
             tokens=of_lines(tokens, tokenizer.pad, np.int32),
@@ -506,12 +507,17 @@ def _shown(pictures: Sequence[Frames], blank: Frames | None) -> dict[str, Frames
     return {'images' if blank.dtype == np.uint8 else 'features': np.stack(pictures)} if pictures else {}
 
 
-def _places(weights: Sequence[float], targets: int) -> np.ndarray:
+def _first(weights: Sequence[float], targets: int) -> np.ndarray:
+    """The weights without those after the first `targets`, so that a rare long row does not end a run; 0 keeps all."""
+    kept = np.array(weights, np.float32)
+    if targets:
+        kept[1 + np.flatnonzero(kept[1:])[targets:]] = 0  # The first token is not a target.
+    return kept
+
+
+def _places(weights: np.ndarray, targets: int) -> np.ndarray:
     """The positions before those with a weight, padded with -1 to `targets`."""
-    places = np.flatnonzero(np.array(weights[1:]))
-    if len(places) > targets:
-        raise ValueError(f'A row has {len(places)} targets, but `targets` of the data set is {targets}. Raise it.')
-    return _pad(places, targets, -1, np.int32)
+    return _pad(np.flatnonzero(weights[1:]), targets, -1, np.int32)
 
 
 def _pad(values, length, fill, dtype):
