@@ -1,7 +1,7 @@
 """How well the frozen features, and the resampler's latents, tell what is where: who stands in a corner of a scene?
 
-    python benchmarks/scene_features.py --data=DATA/picture_scenes/full/1.0.0 --features=WORK/features_scenes
-    python benchmarks/scene_features.py --data=DATA/picture_scenes/tiled/1.0.0 --features=WORK/features_tiled \
+    python benchmarks/scene_features.py --data=DATA/picture_scenes/full/1.1.0 --features=WORK/features_scenes
+    python benchmarks/scene_features.py --data=DATA/picture_scenes/tiled/1.1.0 --features=WORK/features_tiled \
         --checkpoint=BUNDLE --lm=LMS/smollm2
 
 Ridge regression from features to things on the training scenes, tested on held-out compositions in a held-out style.

@@ -93,7 +93,7 @@ make "$work/data/picture_scenes" data.picture_scenes.build --pictures="$pictures
 make "$work/data/picture_dictionary/clips" data.picture_dictionary.build --raw="$raw" --out="$work/data" --config=clips
 for kind in scenes clips; do
   data=$work/data/picture_dictionary/clips/1.0.0 steps=1000
-  [ "$kind" = scenes ] && data=$work/data/picture_scenes/full/1.0.0 steps=500
+  [ "$kind" = scenes ] && data=$work/data/picture_scenes/full/1.1.0 steps=500
   make "$work/features_$kind/test.json" flamingo_jax.features --data="$data" --vision="$work/trunk" --out="$work/features_$kind"
   make "$work/runs/$kind/checkpoints/$steps" flamingo_jax.train --config="experiments/picture_$kind.py" --workdir="$work/runs/$kind" \
     --config.start="$work/dictionary_bundle" --config.datasets.$kind.path="$data" --config.datasets.$kind.features="$work/features_$kind"

@@ -1,7 +1,7 @@
 """Questions about scenes with held-out compositions, in the styles that were trained on and in one that was not.
 
 python -m flamingo_jax.evaluate --config=experiments/evaluate/picture_scenes.py --checkpoint=WORKDIR --workdir=DIR \
-    --config.data=DATA/picture_scenes/full/1.0.0 --config.features=runs/features_scenes
+    --config.data=DATA/picture_scenes/full/1.1.0 --config.features=runs/features_scenes
 """
 
 from ml_collections import ConfigDict

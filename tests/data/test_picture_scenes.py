@@ -128,6 +128,7 @@ def test_the_same_input_gives_the_same_scenes(built, tmp_path):
 def test_a_picture_set_reads_scenes_with_their_questions(built):
     pictures = PictureSet(str(built), 'test', PictureFormat(160), styles=('fluent-3d',))
     assert len(pictures.pictures) == 20 and all(picture.questions for picture in pictures.pictures)
+    assert all(picture.names['en'].split(', ') == picture.concept.split(' + ') for picture in pictures.pictures)
     frames = pictures.frames(pictures.pictures[0])
     assert frames.shape == (1, 160, 160, 3) and frames.min() < 100 and frames.max() == 255
     stored = Image.open(io.BytesIO(pictures.encoded(pictures.pictures[0])))
