@@ -133,7 +133,7 @@ def answers(c: ConfigDict) -> None:
     c.trained = ('xattn', 'extra_tokens')
     c.datasets.captions = training.dataset(FewShot, batch_size=2, **SINGLE, **DRAWINGS)
     c.datasets.known = training.dataset(FewShot, batch_size=5, **SINGLE, **KNOWN)
-    c.datasets.classes = training.dataset(FewShot, batch_size=2, loss_weight=0.7, **SINGLE, **CLASSES)
+    c.datasets.classes = training.dataset(FewShot, batch_size=3, loss_weight=0.7, **SINGLE, **CLASSES)
     games = dict(
         bind=game(Words, share=0.65, prompt=':', blend=1.0, text_keys=0.1, real_words=0.3, classes=(3, 6)),
         name=game(Names, share=0.2, prompt=NAME, repeats=0.5),
