@@ -37,7 +37,8 @@ def main() -> None:
     for name, tiles in [*((name, 1) for name in bridges.BRIDGES), ('paper', 5), ('llava', 5)]:
         _, resampler, xattn = bridges.BRIDGES[name]
         config = smollm_pictures.get_config('meanings')
-        config.model.tiles = tiles
+        config.model.tiles, config.resampler = tiles, ''
+        config.trained = ('resampler', *config.trained)
         config.model.resampler.update(resampler)
         config.model.xattn.update(xattn)
         config.lm, config.vision = a.lm, a.vision

@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 
 from experiments import quickstart
 
-PREFIX = dict(prefix=True, only_at_tag=True, ffw_where_seen=True, every=1000)  # Before the first block alone.
+PREFIX = dict(prefix=True, only_at_tag=True, ffw_where_seen=True, first=0, every=1000)  # Before the first block alone.
 BRIDGES = dict(
     paper=(1, {}, {}),
     tag=(1, {}, dict(only_at_tag=True)),
