@@ -193,7 +193,7 @@ class FlamingoConfig:
     contrastive: ContrastiveConfig | None = None  # Makes it two towers, a trunk and a text tower, without a Flamingo.
 
     def __post_init__(self):
-        if self.tiles < 1 or (self.tiles > 1 and self.xattn is None and self.contrastive is not None):
+        if self.tiles < 1 or (self.tiles > 1 and self.contrastive is not None):
             raise ValueError(
                 f'tiles is {self.tiles}. It must be at least 1, and 1 in contrastive pretraining, which compares whole '
                 'pictures.'
