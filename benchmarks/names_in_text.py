@@ -1,9 +1,10 @@
 """Measures whether a language model names things in the language of its context, in text alone.
 
-    python benchmarks/names_in_text.py --lm=BUNDLE --data=DATA/picture_dictionary/full/1.0.0 [--prompts=10]
+    python benchmarks/names_in_text.py --lm=BUNDLE --data=DATA/picture_dictionary/full/1.0.0 [--prompts=10] [--sign=:]
 
 A prompt has four lines ` dog Hund` in one language, then a key: the English name of another thing, or an invented
-word. Prints the share of answers that are a whole name of some thing in that language, and the share that is right,
+word. The small models of this project were trained on such lines; for a real one, `--sign=:` makes them ` dog: Hund`.
+Prints the share of answers that are a whole name of some thing in that language, and the share that is right,
 over all languages. What the model cannot do in text it cannot do for pictures.
 """
 
@@ -23,7 +24,9 @@ from flamingo_jax.inputs.sources.picture_set import PictureSet  # noqa: E402
 SHOTS, BATCH, NEW = 4, 16, 24
 
 
-def questions(named: dict[str, dict[str, str]], number: int, invented: bool, rng: np.random.Generator) -> list[tuple]:
+def questions(
+    named: dict[str, dict[str, str]], number: int, invented: bool, sign: str, rng: np.random.Generator
+) -> list[tuple]:
     """`number` questions in each language: (prompt, all names in that language, the right one)."""
     asked = []
     for language in LANGUAGES:
@@ -32,8 +35,8 @@ def questions(named: dict[str, dict[str, str]], number: int, invented: bool, rng
         for _ in range(number):
             *shown, query = (things[i] for i in rng.choice(len(things), SHOTS + 1, replace=False))
             key = nonces(rng, 1)[0] if invented else query['en']
-            lines = [text for names in shown for text in (f' {names["en"]}', f' {names[language]}', '\n')]
-            asked.append(([*lines, f' {key}'], every, query[language]))
+            lines = [text for names in shown for text in (f' {names["en"]}{sign}', f' {names[language]}', '\n')]
+            asked.append(([*lines, f' {key}{sign}'], every, query[language]))
     return asked
 
 
@@ -43,6 +46,7 @@ def main() -> None:
     parser.add_argument('--lm', required=True, help='bundle of the language model, or the workdir of its run')
     parser.add_argument('--data', required=True, help='the prepared picture dictionary')
     parser.add_argument('--prompts', type=int, default=10, help='number of prompts for each language and kind of key')
+    parser.add_argument('--sign', default='', help='what stands between a key and its name, before the space')
     arguments = parser.parse_args()
     lm, rng = flamingo_jax.load(arguments.lm), np.random.default_rng(0)
     named = {
@@ -50,7 +54,7 @@ def main() -> None:
         for picture in PictureSet(arguments.data, 'train', PictureFormat(32), styles=('noto',)).pictures
     }
     for invented in (False, True):
-        prompts, every, right = zip(*questions(named, arguments.prompts, invented, rng), strict=True)
+        prompts, every, right = zip(*questions(named, arguments.prompts, invented, arguments.sign, rng), strict=True)
         answers = []
         for begin in range(0, len(prompts), BATCH):
             answers += lm.generate(prompts[begin : begin + BATCH], max_new_tokens=NEW, stop=('\n',))

@@ -10,6 +10,8 @@
     python -m flamingo_jax.features --data=DATA/picture_dictionary/artists/1.0.0 --vision=runs/trunk \
         --out=runs/artists --splits=validation,test
     data/dictionary_text/fetch.sh RAW/wordnet
+    python -m data.picture_texts.build --pictures=DATA/picture_dictionary/artists/1.0.0 --wordnet=RAW/wordnet \
+        --out=runs/texts.jsonl
     pip download --no-deps timm==1.0.19
     python -m data.imagenet_names.build --pictures=DATA/picture_dictionary/artists/1.0.0 --features=runs/artists \
         --vision=runs/trunk --labels=timm-1.0.19-py3-none-any.whl --wordnet=RAW/wordnet --out=DATA \
@@ -24,7 +26,8 @@
     python -m flamingo_jax.convert run --source=runs/smollm_meanings --out=runs/smollm_meanings_bundle
     python -m flamingo_jax.train --config=experiments/smollm_pictures.py --workdir=runs/smollm_pictures \
         --config.datasets.captions.path=$ARTISTS --config.datasets.known.path=$ARTISTS \
-        --config.datasets.classes.path=$CLASSES --config.datasets.games.path=$ARTISTS
+        --config.datasets.classes.path=$CLASSES --config.datasets.games.path=$ARTISTS \
+        --config.datasets.texts.path=$ARTISTS
 
 To go on from the published bridge, take features of its trunk (`--vision=experiments/smollm_bridge`), and do the last
 run alone: `--config.start=experiments/smollm_bridge --config.lm=LMS/smollm2`. The published bridge was not made in this
@@ -34,8 +37,9 @@ The bridge does not change a text without pictures: both gated branches act only
 
 First, the resampler alone learns to tell names apart, with a classifier that is thrown away (`contrast`); from then on
 it is frozen. Then pictures learn to mean their names: after every block, the state after a picture's tag must match the
-state at the end of its name (`meanings`). Then the language model says the names of single pictures, and plays few-shot
-games. What photographs show is known to the trunk's own classifier, which `data/imagenet_names` turns into features.
+state at the end of its name (`meanings`). Then the language model says the names of single pictures, plays few-shot
+games, and goes on with texts as it does when it is told the names. What photographs show is known to the trunk's own
+classifier, which `data/imagenet_names` turns into features.
 
 New words are for things that training never showed. So all things in the games of new words are blends of two
 things, which have no name and are different in each sequence: to learn the things by heart does not help.
@@ -47,9 +51,10 @@ from experiments.picture_words import KINDS, STYLES
 from flamingo_jax.few_shot.kinds import Kinds, asked
 from flamingo_jax.few_shot.names import Names
 from flamingo_jax.few_shot.source import FewShot, game
+from flamingo_jax.few_shot.texts import Texts
 from flamingo_jax.few_shot.words import Words
 from flamingo_jax.few_shot.yes_or_no import YesOrNo
-from flamingo_jax.inputs.rows import Aligned, Paired
+from flamingo_jax.inputs.rows import Aligned, Paired, Told
 from flamingo_jax.model.config import ContrastiveConfig, ResamplerConfig, XattnConfig
 from flamingo_jax.training import config as training
 from flamingo_jax.training.optimizer import OptimizerConfig
@@ -72,11 +77,13 @@ CLASSES = dict(path='DATA/imagenet_names/full/1.0.0', features='runs/imagenet_na
 NAME, KIND = ' name:', ' kind:'  # What is asked of a picture. A new word is asked for by a colon alone.
 # How a name is asked for, and how often. With one phrase alone, others are hardly understood.
 PHRASES = {
-    NAME: 0.5,
+    NAME: 0.36,
     asked('What is this?'): 0.2,
-    asked('What is in the picture?'): 0.1,
-    ' Output:': 0.1,
-    ' A picture of': 0.1,
+    asked('What is in the picture?'): 0.12,
+    asked('What do you see?'): 0.1,
+    asked('What is shown here?'): 0.1,
+    ' Output:': 0.06,
+    ' A picture of': 0.06,
 }
 # Ten single pictures a row at most, each with its name.
 SINGLE = dict(shots=1, games={phrase: game(Names, prompt=phrase, share=share) for phrase, share in PHRASES.items()})
@@ -128,7 +135,7 @@ def meanings(c: ConfigDict) -> None:
 
 
 def answers(c: ConfigDict) -> None:
-    """Single pictures with their names, and few-shot games."""
+    """Single pictures with their names, few-shot games, and texts to go on with."""
     c.start = 'runs/smollm_meanings_bundle'
     c.trained = ('xattn', 'extra_tokens')
     c.datasets.captions = training.dataset(FewShot, batch_size=2, **SINGLE, **DRAWINGS)
@@ -136,12 +143,17 @@ def answers(c: ConfigDict) -> None:
     c.datasets.classes = training.dataset(FewShot, batch_size=3, loss_weight=0.7, **SINGLE, **CLASSES)
     games = dict(
         bind=game(Words, share=0.65, prompt=':', blend=1.0, text_keys=0.1, real_words=0.3, classes=(3, 6)),
-        name=game(Names, share=0.2, prompt=NAME, repeats=0.5),
+        name=game(Names, share=0.15, prompt=NAME, repeats=0.5),
         kind=game(Kinds, share=0.1, prompt=KIND, kinds=KINDS),
         what_kind=game(Kinds, share=0.05, prompt=asked('What kind of thing is this?'), kinds=KINDS),
         yes_or_no=game(YesOrNo, share=0.05, kinds=KINDS),
+        name_asked=game(Names, share=0.1, prompt=asked('What is this?'), repeats=0.5),
     )
     row = dict(shots=12, games=games, length=96, targets=60, images=12)
     c.datasets.games = training.dataset(FewShot, batch_size=4, **row, **DRAWINGS)
+    # What the language model says when it is told the name, the Flamingo is to say when it sees the thing.
+    texts = dict(row=Told, shots=3, games=dict(go_on=game(Texts, path='runs/texts.jsonl')), length=64, images=3)
+    texts |= KNOWN | dict(validation_split='')  # There are no texts about the things of validation.
+    c.datasets.texts = training.dataset(FewShot, batch_size=4, loss_weight=0.5, **texts)
     c.remat = 'dots'
     c.steps, c.optimizer.learning_rate = 500, 7e-4

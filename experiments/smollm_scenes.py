@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
     c = smollm_pictures.get_config()
     c.start, c.model.tiles = 'experiments/smollm_bridge', 5
     c.optimizer.tree_factors.tiles = 10.0
-    del c.datasets.captions, c.datasets.classes, c.datasets.games
+    c.datasets = ConfigDict(dict(known=c.datasets.known))
     c.datasets.known.batch_size = 2
     scenes = dict(features='runs/features_scenes', frames=5, validation_split='validation', batch_size=8)
     questions = dict(shots=4, games=dict(question=game(Questions)), length=64, targets=16, images=4)

@@ -50,11 +50,14 @@ def test_a_plan_has_the_shapes_of_the_run(path, tmp_path, monkeypatch):
     whole = FlamingoConfig.from_json(published)
     if config.start or not (config.lm or config.model.lm):  # Given on the command line.
         config.start = stub(tmp_path / 'start', dataclasses.replace(whole, image_size=160), 'token')
-    if config.start and config.resampler:
-        config.resampler = config.start
+    if config.resampler:
+        fields = dict(lm=whole.lm, vision=whole.vision, image_size=160)
+        fields |= dict(resampler=FlamingoConfig.from_json(config.model.to_dict() | dict(xattn=None)).resampler)
+        config.resampler = config.start or stub(tmp_path / 'resampler', FlamingoConfig(**fields))
     if config.lm:
         lm = config.model.lm and FlamingoConfig.from_json(dict(lm=config.model.lm.to_dict())).lm or whole.lm
-        config.lm = stub(tmp_path / 'lm', FlamingoConfig(lm=dataclasses.replace(lm, vocab_size=8192)))
+        depth = max(lm.depth, config.model.xattn.first + 1 if config.model.xattn else 0)
+        config.lm = stub(tmp_path / 'lm', FlamingoConfig(lm=dataclasses.replace(lm, vocab_size=8192, depth=depth)))
     if config.vision:
         vision = config.model.vision and FlamingoConfig.from_json(dict(vision=config.model.vision.to_dict())).vision
         config.vision = stub(tmp_path / 'vision', FlamingoConfig(vision=vision or EfficientNetConfig(), image_size=96))
