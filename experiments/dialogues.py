@@ -4,7 +4,8 @@
         --data=DATA/picture_dictionary/artists/1.0.0 --out=dialogues.png [--style=fluent-3d] [--seed=0]
 
 As the examples in the paper's figures 1 and 8: single pictures, a dialogue over one picture, in which each answer is
-part of the next prompt, and two pictures with text between them. Nothing here was trained on but ` name:` and ` kind:`.
+part of the next prompt, and two pictures with text between them. Nothing here has answers in training but ` name:` and
+` kind:`. The bridge on SmolLM2 has also learned to go on after ` is a kind of` as its language model does.
 """
 
 from absl import flags
