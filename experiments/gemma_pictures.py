@@ -12,7 +12,7 @@
         --workdir=DIR --config.data=$ARTISTS --config.features=runs/artists
 
 The pictures, their features and the first stage are those of `experiments/smollm_pictures.py`, whose docstring has the
-commands that make them. Then the names of drawings are said in 30 languages, and in English. Of the languages in
+commands that make them. Then the names of drawings are said in 29 languages, and in English. Of the languages in
 `UNSEEN`, training shows no name of any picture: what is said in them is what Gemma knows.
 """
 
@@ -31,7 +31,9 @@ SEEN = tuple(language for language in LANGUAGES if language not in ('en', *UNSEE
 
 
 def get_config(stage: str = '') -> ConfigDict:
-    """The stages are 'contrast', which makes the resampler, and '', which makes the bridge."""
+    """The stages are 'contrast', which makes the resampler, and '', which makes the bridge; ValueError for another."""
+    if stage not in ('contrast', ''):
+        raise ValueError(f"The stages are 'contrast' and '', and not {stage!r}.")
     c = smollm_pictures.get_config(stage or 'meanings')
     c.lm, c.vision = 'LMS/gemma3', 'runs/trunk'
     if stage:

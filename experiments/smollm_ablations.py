@@ -6,14 +6,14 @@
         --checkpoint=runs/ablations/NAME --config.data=ARTISTS --config.features=runs/artists --config.episodes=200
 
 ARTISTS is DATA/picture_dictionary/artists/1.0.0; `experiments/smollm_pictures.py` has the commands that make it and its
-features. The resampler is that of `experiments/smollm_bridge`, and frozen. So a run of a quarter of an hour tells how
+features. The resampler is that of `experiments/smollm_bridge`, and frozen. So a run of ten minutes tells how
 soon a bridge learns to name drawings by other artists, and to bind new words. NAME is one of these; the rows are those
 of the paper's tables 3 and 10:
 
     base           four gated blocks, before every sixth block of the language model; gates from tanh(.5)
     gates_from_0   gates that begin closed, as the paper's do
     no_gates       no gates: both branches are added as they are                              table 3 (iii)
-    every_3        eight gated blocks                                                         table 3 (v)
+    every_3        nine gated blocks                                                          table 3 (v)
     every_12       two                                                                        table 3 (v)
     wide           the gated feed-forward four times as wide, as in the paper
     all_images     text sees all pictures before it                                           table 10 (ii)
