@@ -36,7 +36,8 @@ def main() -> None:
     made, rng = {}, np.random.default_rng(0)
     for name, tiles in [*((name, 1) for name in bridges.BRIDGES), ('paper', 5), ('llava', 5)]:
         _, resampler, xattn = bridges.BRIDGES[name]
-        config = smollm_pictures.get_config('meanings')
+        config = smollm_pictures.base()
+        smollm_pictures.new_bridge(config)
         config.model.tiles, config.resampler = tiles, ''
         config.trained = ('resampler', *config.trained)
         config.model.resampler.update(resampler)

@@ -20,10 +20,9 @@ from ml_collections import ConfigDict
 
 from experiments import smollm_pictures
 from experiments.picture_dictionary import LANGUAGES
-from experiments.smollm_pictures import KNOWN, NAME
+from experiments.smollm_pictures import KNOWN, NAME, SINGLE
 from flamingo_jax.few_shot.names import Names
 from flamingo_jax.few_shot.source import FewShot, game
-from flamingo_jax.model.config import XattnConfig
 from flamingo_jax.training import config as training
 
 UNSEEN = ('hu', 'nl', 'pt', 'sv', 'uk', 'zh')
@@ -34,17 +33,17 @@ def get_config(stage: str = '') -> ConfigDict:
     """The stages are 'contrast', which makes the resampler, and '', which makes the bridge; ValueError for another."""
     if stage not in ('contrast', ''):
         raise ValueError(f"The stages are 'contrast' and '', and not {stage!r}.")
-    c = smollm_pictures.get_config(stage or 'meanings')
-    c.lm, c.vision = 'LMS/gemma3', 'runs/trunk'
     if stage:
+        c = smollm_pictures.get_config(stage)
+        c.lm = 'LMS/gemma3'
         return c
-    c.resampler = 'runs/gemma_resampler'
+    c = smollm_pictures.base()
+    smollm_pictures.new_bridge(c)
+    c.lm, c.resampler = 'LMS/gemma3', 'runs/gemma_resampler'
     # Text without pictures is Gemma's own even so, and without gates a short run learns sooner
     # (`experiments/smollm_ablations.py`).
-    xattn = XattnConfig(first=3, every=4, heads=6, head_dim=64, ffw_multiplier=1, gates=False, ffw_where_seen=True)
-    c.model.xattn = ConfigDict(vars(xattn))
-    single = dict(shots=1, games=dict(name=game(Names, prompt=NAME)), length=64, targets=40, images=10)
-    single |= dict(documents=10, window=(12, 1))
+    c.model.xattn.update(first=3, every=4, gates=False)
+    single = SINGLE | dict(games=dict(name=game(Names, prompt=NAME)), targets=40, window=(12, 1))
     row = dict(shots=6, games=dict(name=game(Names, languages=SEEN)), length=64, targets=44, images=6)
     c.datasets = ConfigDict(
         dict(
@@ -52,6 +51,6 @@ def get_config(stage: str = '') -> ConfigDict:
             names=training.dataset(FewShot, batch_size=8, **row, **KNOWN),
         )
     )
-    c.noise.blend, c.remat = 0.0, 'dots'
+    c.remat = 'dots'
     c.steps, c.optimizer.learning_rate = 500, 1e-3
     return c

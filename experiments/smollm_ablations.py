@@ -26,13 +26,13 @@ of the paper's tables 3 and 10:
 from ml_collections import ConfigDict
 
 from experiments import smollm_pictures
-from experiments.smollm_pictures import KNOWN, NAME, RESAMPLER
+from experiments.bridges import PREFIX
+from experiments.smollm_pictures import KNOWN, NAME, RESAMPLER, SINGLE
 from flamingo_jax.few_shot.names import Names
 from flamingo_jax.few_shot.source import FewShot, game
 from flamingo_jax.few_shot.words import Words
 from flamingo_jax.training import config as training
 
-PREFIX = dict(prefix=True, only_at_tag=True, first=0, every=1000)  # Before the first block alone.
 TOKENS = dict(prefix=RESAMPLER.latents, llava=25)  # What a picture takes of the text; else 1.
 ABLATIONS = dict(
     base={},
@@ -53,7 +53,8 @@ def get_config(name: str = 'base') -> ConfigDict:
     """The base with one thing changed. ValueError: the ablation is not known."""
     if name not in ABLATIONS:
         raise ValueError(f'The ablations are {", ".join(ABLATIONS)}, and not {name!r}.')
-    c = smollm_pictures.get_config('meanings')
+    c = smollm_pictures.base()
+    smollm_pictures.new_bridge(c)
     c.vision = c.resampler = 'experiments/smollm_bridge'
     c.model.xattn.update(ABLATIONS[name])
     if name == 'llava':
@@ -61,8 +62,7 @@ def get_config(name: str = 'base') -> ConfigDict:
     if name in TOKENS:
         c.trained = ('resampler', *c.trained)
     more = TOKENS.get(name, 1) - 1
-    single = dict(shots=1, games=dict(name=game(Names, prompt=NAME)), targets=48, images=10)
-    single |= dict(length=64 + 10 * more, documents=10, window=(9 + more, 1))
+    single = SINGLE | dict(games=dict(name=game(Names, prompt=NAME)), length=64 + 10 * more, window=(9 + more, 1))
     games = dict(
         bind=game(Words, share=0.7, prompt=':', blend=1.0, classes=(2, 4)),
         name=game(Names, share=0.3, prompt=NAME, repeats=0.5),
@@ -77,7 +77,6 @@ def get_config(name: str = 'base') -> ConfigDict:
     if name == 'lm_trained':
         c.trained = ('lm', *c.trained)
         c.optimizer.tree_factors.lm = 0.05
-    c.noise.blend = 0.0
     c.remat = 'dots'
     c.steps, c.optimizer.learning_rate = 200, 1e-3
     return c

@@ -97,11 +97,17 @@ def get_config(stage: str = '') -> ConfigDict:
     stages = {'contrast': contrast, 'meanings': meanings, '': answers}
     if stage not in stages:
         raise ValueError(f"The stages are 'contrast', 'meanings' and '', and not {stage!r}.")
+    c = base()
+    stages[stage](c)
+    return c
+
+
+def base() -> ConfigDict:
+    """What all stages share."""
     c = training.base()
     c.noise.feature_dropout = 0.1
     optimizer = OptimizerConfig(warmup_steps=50, final_fraction=0.1, weight_decay=0.05, b2=0.98, gate_factor=3.0)
     c.optimizer = ConfigDict(vars(optimizer))
-    stages[stage](c)
     c.checkpoint_every, c.validate_every, c.validation_batches = 100, 200, 8
     return c
 
@@ -119,14 +125,19 @@ def contrast(c: ConfigDict) -> None:
     c.steps, c.optimizer.learning_rate = 1500, 1e-3
 
 
-def meanings(c: ConfigDict) -> None:
-    """One picture and its name a row: what the language model makes of the two must be the same."""
+def new_bridge(c: ConfigDict) -> None:
+    """New gated blocks, between a frozen resampler and the language model."""
     c.lm, c.vision, c.resampler, c.image_tag = 'runs/smollm2', 'runs/trunk', 'runs/smollm_resampler', 'token'
     # A block before the first layer closes its gate: the last token of a name is not yet the name there.
     xattn = XattnConfig(first=6, every=6, heads=6, head_dim=64, ffw_multiplier=1, initial_alpha=0.5)
     c.model.resampler = ConfigDict(vars(RESAMPLER))
     c.model.xattn = ConfigDict(vars(xattn) | dict(ffw_where_seen=True))
     c.trained = ('xattn', 'extra_tokens')
+
+
+def meanings(c: ConfigDict) -> None:
+    """One picture and its name a row: what the language model makes of the two must be the same."""
+    new_bridge(c)
     row = dict(shots=1, games=dict(name=game(Names)), row=Aligned, length=8, images=1)
     c.datasets.names = training.dataset(FewShot, batch_size=64, **row, **DRAWINGS)
     c.datasets.known = training.dataset(FewShot, batch_size=64, **row, **KNOWN)
