@@ -4,8 +4,9 @@
         --data=DATA/picture_dictionary/artists/1.0.0 --out=dialogues.png [--style=fluent-3d] [--seed=0]
 
 As the examples in the paper's figures 1 and 8: single pictures, a dialogue over one picture, in which each answer is
-part of the next prompt, and two pictures with text between them. Nothing here has answers in training but ` name:` and
-` kind:`. The bridge on SmolLM2 has also learned to go on after ` is a kind of` as its language model does.
+part of the next prompt, and two pictures with text between them. In training, ` name:` and ` kind:` had answers. After
+` is a kind of`, and where it is asked what is in the picture and for a fact, the bridge learned to go on as its
+language model does. The rest is new to it.
 """
 
 from absl import flags
@@ -27,15 +28,16 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 
+from data.picture_texts.dialogues import whole_sentences
 from flamingo_jax import load
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.inputs.images import Frames, PictureFormat
-from flamingo_jax.inputs.prompts import Prompt
+from flamingo_jax.inputs.prompts import Prompt, chat
 from flamingo_jax.inputs.sources.picture_set import PictureSet
 
 COLUMNS, ROWS = 6, 2  # Pictures; the last row has pairs.
 ALONE = (' name:', ' kind:', ' is a kind of', ' is used for')
-DIALOGUE = ('Q: What is in the picture?\nA:', '\nQ: Where can it be found?\nA:', '\nQ: What is it like?\nA:')
+DIALOGUE = ('What is in the picture?', 'Tell me a fact about it.', 'Who would want it?')
 PAIR = (' and', ' are both')
 ENDS = ('\n', '.', ',', '<EOC>')
 
@@ -43,6 +45,12 @@ ENDS = ('\n', '.', ',', '<EOC>')
 def asked(model: Pretrained, prompts: Sequence[Prompt]) -> list[str]:
     """What the model says to each prompt, up to the end of a clause."""
     return model.generate(prompts, max_new_tokens=14, stop=ENDS)
+
+
+def answered(model: Pretrained, dialogues: Sequence[Sequence[Prompt | str]]) -> list[str]:
+    """What it answers in each dialogue, up to the end of a sentence if there is one."""
+    answers = model.generate([chat(*turns) for turns in dialogues], max_new_tokens=32)
+    return [whole_sentences(answer) or answer for answer in answers]
 
 
 def main() -> None:
@@ -60,13 +68,13 @@ def main() -> None:
     for question in ALONE:
         for lines, answer in zip(said, asked(model, [[frame, question] for frame in frames]), strict=True):
             lines.append(f'{question.strip()} → {answer}')
-    prompts: list[list] = [[frame] for frame in frames]
-    for question in DIALOGUE:
-        for prompt in prompts:
-            prompt.append(question)
-        for lines, prompt, answer in zip(said, prompts, asked(model, prompts), strict=True):
-            prompt.append(f' {answer}')
-            lines.append(f'{question.strip()} {answer}'.replace('\n', ' '))
+    dialogues: list[list] = [[] for _ in frames]
+    for i, question in enumerate(DIALOGUE):
+        for turns, frame in zip(dialogues, frames, strict=True):
+            turns.append(question if i else [frame, f' {question}'])
+        for lines, turns, answer in zip(said, dialogues, answered(model, dialogues), strict=True):
+            turns.append(answer)
+            lines.append(f'{question} → {answer}'.replace('\n', ' '))
     pairs = [(i, i + 1) for i in range(0, number, 2)]
     together = asked(model, [[frames[i], PAIR[0], frames[j], PAIR[1]] for i, j in pairs])
 

@@ -12,7 +12,9 @@ of the paper's tables 3 and 10:
 
     base           four gated blocks, before every sixth block of the language model; gates from tanh(.5)
     gates_from_0   gates that begin closed, as the paper's do
+    open_gates     both gates from tanh(1.5) = .905
     no_gates       no gates: both branches are added as they are                              table 3 (iii)
+    norms_of_lm    no gates, and the text is normed as the language model norms it
     every_3        nine gated blocks                                                          table 3 (v)
     every_12       two                                                                        table 3 (v)
     wide           the gated feed-forward four times as wide, as in the paper
@@ -37,7 +39,9 @@ TOKENS = dict(prefix=RESAMPLER.latents, llava=25)  # What a picture takes of the
 ABLATIONS = dict(
     base={},
     gates_from_0=dict(initial_alpha=0.0),
+    open_gates=dict(initial_alpha=1.5, initial_alpha_dense=1.5),
     no_gates=dict(gates=False),
+    norms_of_lm=dict(gates=False, norms_of_lm=True),
     every_3=dict(first=3, every=3),
     every_12=dict(every=12),
     wide=dict(ffw_multiplier=4),
@@ -56,7 +60,7 @@ def get_config(name: str = 'base') -> ConfigDict:
     c = smollm_pictures.base()
     smollm_pictures.new_bridge(c)
     c.vision = c.resampler = 'experiments/smollm_bridge'
-    c.model.xattn.update(ABLATIONS[name])
+    c.model.xattn.update(dict(initial_alpha=0.5, initial_alpha_dense=0.0) | ABLATIONS[name])
     if name == 'llava':
         c.resampler, c.model.resampler.kind = '', 'mlp'
     if name in TOKENS:

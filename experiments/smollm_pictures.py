@@ -129,7 +129,9 @@ def new_bridge(c: ConfigDict) -> None:
     """New gated blocks, between a frozen resampler and the language model."""
     c.lm, c.vision, c.resampler, c.image_tag = 'runs/smollm2', 'runs/trunk', 'runs/smollm_resampler', 'token'
     # A block before the first layer closes its gate: the last token of a name is not yet the name there.
-    xattn = XattnConfig(first=6, every=6, heads=6, head_dim=64, ffw_multiplier=1, initial_alpha=0.5)
+    xattn = XattnConfig(
+        first=6, every=6, heads=6, head_dim=64, ffw_multiplier=1, initial_alpha=1.5, initial_alpha_dense=1.5
+    )
     c.model.resampler = ConfigDict(vars(RESAMPLER))
     c.model.xattn = ConfigDict(vars(xattn) | dict(ffw_where_seen=True))
     c.trained = ('xattn', 'extra_tokens')
@@ -147,8 +149,7 @@ def meanings(c: ConfigDict) -> None:
 
 def answers(c: ConfigDict) -> None:
     """Single pictures with their names, few-shot games, and texts to go on with."""
-    c.start = 'runs/smollm_meanings_bundle'
-    c.trained = ('xattn', 'extra_tokens')
+    new_bridge(c)
     c.datasets.captions = training.dataset(FewShot, batch_size=2, **SINGLE, **DRAWINGS)
     c.datasets.known = training.dataset(FewShot, batch_size=5, **SINGLE, **KNOWN)
     c.datasets.classes = training.dataset(FewShot, batch_size=3, loss_weight=0.7, **SINGLE, **CLASSES)
@@ -166,5 +167,7 @@ def answers(c: ConfigDict) -> None:
     texts = dict(row=Told, shots=3, games=dict(go_on=game(Texts, path='runs/texts.jsonl')), length=64, images=3)
     texts |= KNOWN | dict(validation_split='')  # There are no texts about the things of validation.
     c.datasets.texts = training.dataset(FewShot, batch_size=4, loss_weight=0.5, **texts)
+    talk = texts | dict(shots=1, games=dict(talk=game(Texts, path='runs/dialogues.jsonl')), length=104, images=1)
+    c.datasets.dialogues = training.dataset(FewShot, batch_size=3, loss_weight=0.5, **talk)
     c.remat = 'dots'
-    c.steps, c.optimizer.learning_rate = 500, 7e-4
+    c.steps, c.optimizer.learning_rate = 500, 1e-3

@@ -2,6 +2,8 @@
 
     python -m flamingo_jax.generate --checkpoint=BUNDLE --image=A.png --text=" dax<EOC>" --image=B.png
 
+With --chat, it is what a user asks of a model that chats: --chat --image=A.png --text=" Tell me about it."
+
 An image of several frames is a video: --image=a.png,b.png,c.png. To shard a model that is too large for
 one device: --mesh=data,fsdp,tensor, for example --mesh=1,4,1.
 """
@@ -15,6 +17,7 @@ if __name__ == '__main__':
     flags.DEFINE_string('lm', '', 'Bundle of the language model, if the checkpoint is a bundle without one.')
     flags.DEFINE_multi_string('image', [], 'A picture, or the frames of a video separated by commas. May be repeated.')
     flags.DEFINE_multi_string('text', [], 'A piece of text. May be repeated; the order of all is kept.')
+    flags.DEFINE_boolean('chat', False, 'The prompt is what a user asks in a chat (ChatML: SmolLM2, Qwen).')
     flags.DEFINE_integer('max_new_tokens', 32, 'Most tokens to generate.', lower_bound=1)
     flags.DEFINE_integer('num_beams', 1, 'Number of beams; 1 is no beam search.', lower_bound=1)
     flags.DEFINE_float('temperature', 0.0, '0 is greedy.', lower_bound=0)
@@ -31,6 +34,7 @@ import pathlib
 import sys
 
 from flamingo_jax.inference import pretrained
+from flamingo_jax.inputs.prompts import chat
 from flamingo_jax.parallel import mesh as meshes
 
 
@@ -66,7 +70,7 @@ def main() -> None:
     model = pretrained.load(f.checkpoint, mesh, dtype=f.dtype, lm=f.lm)
     print(
         model.generate(
-            prompt,
+            chat(prompt) if f.chat else prompt,
             f.max_new_tokens,
             f.num_beams,
             temperature=f.temperature,

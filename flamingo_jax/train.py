@@ -95,7 +95,7 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
         state, positions, skipped = restored[0], positions | restored[1], restored[2]
         processes.say(f'Resumed from step {int(state.step)}.')
     else:
-        state = state._replace(params=state.params | parts.read_start(mesh))
+        state = state._replace(params=parts.begin(state.params, frozen, mesh))
     iterators = {
         name: pipeline.read(readable[name], positions[name], source.workers) for name, source in sources.items()
     }

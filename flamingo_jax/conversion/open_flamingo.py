@@ -259,7 +259,7 @@ def _config(state: State, blocks: str, lm: LanguageModelConfig, vision: Any, new
 _RESAMPLER = dict(projects=False, activation='gelu', qk_norms=False, kind='perceiver')
 _XATTN = dict(norm='layer', norm_eps=1e-5, norm_media=False, qk_norms=False, activation='gelu')
 _XATTN |= dict(gated_ffw=False, ffw_width=0, vector_alphas=False, only_last_image=True, gates=True)
-_XATTN |= dict(only_at_tag=False, ffw_where_seen=False)
+_XATTN |= dict(only_at_tag=False, ffw_where_seen=False, norms_of_lm=False)
 
 
 def _config_like(config: FlamingoConfig) -> dict[str, Any]:

@@ -1,21 +1,28 @@
 """Texts: pictures with real text about what they show.
 
-They are for rows of class `Told` (`inputs/rows.py`): no answer is asked.
+They are for rows of class `Told` (`inputs/rows.py`): the language model that reads the words in place of the picture
+says how the text goes on.
 
 data/picture_texts/build.py writes the texts as JSON lines: the English name of a thing, words that can replace its
 picture, and the text that follows them.
 
     {"name": "tornado", "says": "A tornado", "text": " is a violent storm in which the wind turns."}
+
+data/picture_texts/dialogues.py writes dialogues, which are marked as in `inputs/prompts.py:chat`.
+
+    {"name": "tornado", "says": "A tornado.", "turns": [["Tell me about it.", "It is a violent storm."]]}
 """
 
 import collections
 import dataclasses
 import json
 import pathlib
+from typing import Any
 
 import numpy as np
 
 from flamingo_jax.few_shot import game
+from flamingo_jax.inputs.prompts import ANSWERS, ASKS, ENDS_TURN
 from flamingo_jax.inputs.rows import Chunk
 from flamingo_jax.inputs.sources.picture_set import PictureSet
 
@@ -35,11 +42,11 @@ class Texts(game.Game):
             path = pathlib.Path(self.path)
             if not path.is_file():
                 raise FileNotFoundError(f'There are no texts at {path}. data/picture_texts/README.md has the command.')
-            texts: dict[str, list[tuple[str, str]]] = collections.defaultdict(list)
+            texts: dict[str, list[dict[str, Any]]] = collections.defaultdict(list)
             with open(path, encoding='utf-8') as lines:
                 for line in lines:
                     about = json.loads(line)
-                    texts[about['name']].append((about['says'], about['text']))
+                    texts[about['name']].append(about)
             self.texts = {concept: texts[name] for concept in self.concepts if (name := self._name(concept)) in texts}
             self.concepts = sorted(self.texts)
             if len(self.concepts) < shots:
@@ -56,7 +63,20 @@ class Texts(game.Game):
             chunks = []
             for i in rng.choice(len(self.concepts), self.shots, replace=False):
                 of = self.texts[self.concepts[i]]
-                says, text = of[rng.integers(len(of))]
-                picture = self.of_concept(rng, self.concepts[i], None)
-                chunks.append(Chunk(self.seen(rng, picture), (text,), (1.0,), says))
+                about = of[rng.integers(len(of))]
+                picture = self.seen(rng, self.of_concept(rng, self.concepts[i], None))
+                if 'turns' in about:
+                    chunks += self._dialogue(picture, about)
+                else:
+                    chunks.append(Chunk(picture, (about['text'],), (1.0,), about['says']))
             return chunks
+
+        @staticmethod
+        def _dialogue(picture, about: dict[str, Any]) -> list[Chunk]:
+            """A dialogue about a picture. Its answers are learned, and what is asked is not."""
+            texts = []
+            for i, (asks, answers) in enumerate(about['turns']):
+                texts += [(f'\n{ASKS}' if i else ' ') + asks + ANSWERS, answers + ENDS_TURN]
+            weights = (0.0, 1.0) * len(about['turns'])
+            begin = Chunk(None, (ASKS,), (0.0,), marks=True)
+            return [begin, Chunk(picture, tuple(texts), weights, about['says'], marks=True)]

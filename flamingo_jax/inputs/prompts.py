@@ -24,7 +24,26 @@ from flamingo_jax.inputs.tokenizer import ENDS_OF_CHUNK, IMAGE, QUOTED, Tokenize
 Prompt = Sequence[Any]
 UTTERANCE_END = ENDS_OF_CHUNK[-1]
 ORIENTATION = 0x0112  # In EXIF.
+# The marks of ChatML.
+ASKS, ENDS_TURN = '<|im_start|>user\n', '<|im_end|>'
+ANSWERS = f'{ENDS_TURN}\n<|im_start|>assistant\n'
 PICTURE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.gif', '.bmp', '.tif', '.tiff')
+
+
+def chat(*turns: Prompt | str) -> list[Any]:
+    """The prompt of a dialogue, marked as ChatML: so SmolLM2 and Qwen chat.
+
+        chat([picture, ' What is it like?'])
+        chat([picture, ' What is it like?'], 'It is a spider.', 'Write a poem about it.')
+
+    Args:
+      turns: what is asked, the answer to it, what is asked next, and so on. Each is a text, or texts and pictures.
+    """
+    prompt = []
+    for i, turn in enumerate(turns):
+        begin, end = ('', ENDS_TURN) if i % 2 else ('\n' * bool(i) + ASKS, ANSWERS)
+        prompt += [begin, *([turn] if isinstance(turn, str) else turn), end]
+    return [item for item in prompt if not isinstance(item, str) or item]
 
 
 def is_picture(item: Any) -> bool:

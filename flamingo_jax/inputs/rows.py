@@ -39,6 +39,9 @@ class Chunk:
     texts: Sequence[str]
     weights: Sequence[float]
     says: str = ''  # What the picture shows, in words that can replace it; the teacher of `Told` reads them.
+    # Whether the marks of the language model (`<|im_start|>`) are tokens in the texts of a `Told` row. For texts that
+    # were written for it.
+    marks: bool = False
 
 
 class Interleaved(NamedTuple):
@@ -356,8 +359,8 @@ class Told(NamedTuple):
             weight = max(chunk.weights, default=0.0)
             for text, own in zip(chunk.texts, chunk.weights, strict=True):
                 before = len(shown.tokens), len(told.tokens)
-                shown.text(text, marks=False)
-                told.text(text, marks=False)
+                shown.text(text, marks=chunk.marks)
+                told.text(text, marks=chunk.marks)
                 for i in range(len(shown.tokens) - before[0]):
                     compared.append((before[0] + i - 1, before[1] + i - 1, float(own)))
             compared.append((len(shown.tokens) - 1, len(told.tokens) - 1, float(weight)))

@@ -101,17 +101,17 @@ class ResamplerConfig:
 class XattnConfig:
     """The gated xattn-dense blocks: one before the language model's blocks first, first + every, first + 2 every, ...
 
-    OpenFlamingo and IDEFICS differ from the paper in the fields from `first` on. The last two, which are not in the
-    paper, leave a language model's own text as it is: with both, no token but a picture's tag is changed.
+    OpenFlamingo and IDEFICS differ from the paper in the fields from `first` on. Those from `only_at_tag` on are in
+    none of the three. With `only_at_tag` and `ffw_where_seen`, no token but a picture's tag is changed.
     """
 
     every: int = 1
     heads: int = 16
     head_dim: int = 128
     ffw_multiplier: int = 4
-    initial_alpha: float = (
-        0.0  # Initial alpha_xattn; alpha_dense starts at 0. With the paper's 0, a new model equals its LM.
-    )
+    # alpha_xattn and alpha_dense at first. With the paper's 0 a new model equals its language model.
+    initial_alpha: float = 0.0
+    initial_alpha_dense: float = 0.0
     only_last_image: bool = True  # False: a token sees all images before it (ablation, table 10 row ii).
     gates: bool = True  # False: no alphas, both branches are added directly (ablation, table 3 row iii).
     first: int = 0
@@ -126,6 +126,10 @@ class XattnConfig:
     # True: only the tokens of its tag see a picture; the text after it sees the tag through self-attention.
     only_at_tag: bool = False
     ffw_where_seen: bool = False  # True: the gated feed-forward acts only on tokens that may see a picture.
+    # True: the norms are of the language model's kind, and a new gated block begins with those of the block behind it.
+    # If that one norms what its branches add (Gemma 2 and 3), so does the gated one. Gemma's states are up to a hundred
+    # times as large as what a gated block adds without.
+    norms_of_lm: bool = False
     # True: no cross-attention. The media tokens stand in the text, in place of the tag's tokens (`model/prefix.py`).
     # Of the other fields, `initial_alpha` sets their size, and `only_at_tag` and `ffw_where_seen` must be set.
     prefix: bool = False
@@ -220,6 +224,8 @@ class FlamingoConfig:
                 )
             if self.xattn.only_at_tag and not self.image_tag:
                 raise ValueError('xattn.only_at_tag needs an image_tag. Without one, no token would see a picture.')
+            if self.xattn.norms_of_lm and self.lm.norm_place == 'sum':
+                raise ValueError('xattn.norms_of_lm needs a language model that norms the text before its blocks.')
             if self.xattn.prefix:
                 self._check_prefix()
             if self.resampler is None and not self.vision.without_resampler:

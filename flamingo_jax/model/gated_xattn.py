@@ -3,13 +3,14 @@
     y = y + tanh(alpha_xattn) * attention(q = LN(y), kv = LN(media))      each token sees only the image phi(token)
     y = y + tanh(alpha_dense) * ffw(LN(y))
 
-Both alphas start at 0 (`initial_alpha` may open the first), so that a new Flamingo computes exactly what its language
-model does. The ablation `gates=False` adds both branches directly. Keys and values share one layer norm (paper v1);
+Both alphas start at 0 (`XattnConfig` may open them), so that a new Flamingo computes exactly what its language model
+does. The ablation `gates=False` adds both branches directly. Keys and values share one layer norm (paper v1);
 linear maps have no biases. OpenFlamingo and IDEFICS do not norm the media; IDEFICS has RMS norms, norms of queries and
 keys, and a gated feed-forward: see `XattnConfig`. With `ffw_where_seen`, a token that may see no picture passes the
 whole block unchanged, not only its cross-attention.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -19,7 +20,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from flamingo_jax.model.attention import Mask, Segments, attend_to_parts, dense
-from flamingo_jax.model.config import XattnConfig
+from flamingo_jax.model.config import LanguageModelConfig, XattnConfig
+from flamingo_jax.model.language_model import text_norm
 from flamingo_jax.model.layers import FeedForward, Linear, Norm, constrain
 
 # Keys and values of the media, in one or several parts side by side.
@@ -62,7 +64,7 @@ class GatedXattnDense(nn.Module):
     """One gated cross-attention and one gated feed-forward, at the language model's width d; the media have width e."""
 
     config: XattnConfig
-    width: int
+    lm: LanguageModelConfig
     media_width: int
     dtype: DTypeLike = jnp.float32
     kernel: str = 'plain'  # Of the attention.
@@ -70,8 +72,14 @@ class GatedXattnDense(nn.Module):
     def setup(self):
         """Creates the parameters. Alphas are always float32, and scalars unless the config says vectors."""
         c, dtype = self.config, self.dtype
-        shape, axes = (self.width, c.heads, c.head_dim), ('heads', 'head_dim')
-        self.norm_text, self.norm_ffw = (Norm(c.norm, c.norm_eps, dtype=dtype) for _ in range(2))
+        shape, axes = (self.lm.width, c.heads, c.head_dim), ('heads', 'head_dim')
+        norm = functools.partial(Norm, c.norm, c.norm_eps, dtype=dtype)
+        if c.norms_of_lm:
+            norm = functools.partial(text_norm, self.lm, dtype)
+        self.norm_text, self.norm_ffw = norm(), norm()
+        self.norms_branches = c.norms_of_lm and self.lm.norm_place == 'around'
+        if self.norms_branches:
+            self.norm_attended, self.norm_fed = norm(), norm()
         if c.norm_media:
             self.norm_media = Norm(axis='media', dtype=dtype)
         if c.qk_norms:
@@ -81,14 +89,16 @@ class GatedXattnDense(nn.Module):
         self.key = Linear(media_shape, ('media', *axes), dtype=dtype)
         self.value = Linear(media_shape, ('media', *axes), dtype=dtype)
         self.out = Linear(shape[1:] + shape[:1], (*axes, 'embed'), contracted=2, dtype=dtype)
-        self.ffw = FeedForward(c.ffw_width or c.ffw_multiplier * self.width, c.activation, c.gated_ffw, dtype=dtype)
+        self.ffw = FeedForward(c.ffw_width or c.ffw_multiplier * self.lm.width, c.activation, c.gated_ffw, dtype=dtype)
         if not c.gates:
             return
-        alpha_shape, alpha_axes = ((self.width,), ('embed',)) if c.vector_alphas else ((), ())
-        gate = nn.with_logical_partitioning(nn.initializers.constant(c.initial_alpha), alpha_axes)
-        closed = nn.with_logical_partitioning(nn.initializers.zeros, alpha_axes)
-        self.alpha_xattn = self.param('alpha_xattn', gate, alpha_shape)
-        self.alpha_dense = self.param('alpha_dense', closed, alpha_shape)
+        alpha_shape, alpha_axes = ((self.lm.width,), ('embed',)) if c.vector_alphas else ((), ())
+
+        def gate(value):
+            return nn.with_logical_partitioning(nn.initializers.constant(value), alpha_axes)
+
+        self.alpha_xattn = self.param('alpha_xattn', gate(c.initial_alpha), alpha_shape)
+        self.alpha_dense = self.param('alpha_dense', gate(c.initial_alpha_dense), alpha_shape)
 
     def keys_values(self, media: Float[Array, 'b m e']) -> Parts:
         """The block's keys and values of the media. They do not depend on the text, so decoding computes them once."""
@@ -123,10 +133,14 @@ class GatedXattnDense(nn.Module):
             q = self.norm_query(q)
         q = constrain(q, 'batch', None, 'heads', None)
         attended = self.out(attend_to_parts(q, keys_values, mask, kernel=self.kernel))
+        if self.norms_branches:
+            attended = self.norm_attended(attended)
         if self.config.gates:
             attended = jnp.tanh(self.alpha_xattn).astype(self.dtype) * attended
         y = constrain(y + attended, 'batch', None, 'embed')
         fed = self.ffw(self.norm_ffw(y))
+        if self.norms_branches:
+            fed = self.norm_fed(fed)
         if self.config.gates:
             fed = jnp.tanh(self.alpha_dense).astype(self.dtype) * fed
         if self.config.ffw_where_seen:

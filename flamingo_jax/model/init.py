@@ -65,7 +65,24 @@ def gated_block(c: FlamingoConfig, dtype: DTypeLike = jnp.float32, kernel: str =
     """The module of every gated block, or of the prefix that is there in their place."""
     if c.xattn.prefix:
         return Prefix(c.xattn, dtype)
-    return GatedXattnDense(c.xattn, c.lm.width, c.media_width, dtype=dtype, kernel=kernel)
+    return GatedXattnDense(c.xattn, c.lm, c.media_width, dtype=dtype, kernel=kernel)
+
+
+def with_norms_of_lm(c: FlamingoConfig, xattn: dict[str, Any], blocks: dict[str, Any]) -> dict[str, Any]:
+    """New gated blocks whose norms begin as those of the language model's blocks behind them (`xattn.norms_of_lm`).
+
+    Args:
+      xattn: the gated blocks' parameters, without their axis names.
+      blocks: those of the language model's blocks.
+    """
+    theirs = dict(norm_text='norm_attention', norm_ffw='norm_ffw', norm_attended='norm_attended', norm_fed='norm_fed')
+
+    def begin(new, norm):
+        return jax.device_put(norm[c.xattn.first :: c.xattn.every].astype(new.dtype), new.sharding)
+
+    return xattn | {
+        name: jax.tree.map(begin, xattn[name], blocks[of_lm]) for name, of_lm in theirs.items() if name in xattn
+    }
 
 
 def _init_stacked(

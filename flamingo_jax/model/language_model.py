@@ -130,9 +130,9 @@ class Embedder(nn.Module):
             init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ('positions', 'embed'))
             self.learned_positions = self.param('positions', init, (c.context, c.width))
         if c.norm_embeddings:
-            self.norm_in = _norm(c, self.dtype)
+            self.norm_in = text_norm(c, self.dtype)
         if c.norm_place != 'sum':
-            self.norm_out = _norm(c, self.dtype)
+            self.norm_out = text_norm(c, self.dtype)
         if not c.tied:
             # float32 logits: bfloat16 rounds values near 16 to multiples of 1/16, which changes probabilities by a
             # factor of 1.06.
@@ -175,7 +175,8 @@ class Embedder(nn.Module):
         return self.logits(self.normalise(y))
 
 
-def _norm(c: LanguageModelConfig, dtype: DTypeLike, axis: str = 'embed', name: str | None = None) -> Norm:
+def text_norm(c: LanguageModelConfig, dtype: DTypeLike, axis: str = 'embed', name: str | None = None) -> Norm:
+    """The norm of this family."""
     return Norm(c.norm, c.norm_eps, axis, c.norm_bias, c.norm_offset, dtype, name=name)
 
 
@@ -195,7 +196,7 @@ def as_read(
         return states.astype(jnp.float32)
     each, last = params['blocks']['norm_attention'], params['embedder']['norm_out']
     norms = jax.tree.map(lambda each, last: jnp.concatenate([each[1:], last[None]]), each, last)
-    return jax.vmap(lambda norm, x: _norm(config, jnp.float32).apply({'params': norm}, x))(norms, states)
+    return jax.vmap(lambda norm, x: text_norm(config, jnp.float32).apply({'params': norm}, x))(norms, states)
 
 
 class Block(nn.Module):
@@ -233,7 +234,7 @@ class Block(nn.Module):
           The new y, and the new cache (None without one).
         """
         c = self.config
-        norm_attention, norm_ffw = (_norm(c, self.dtype, name=name) for name in ('norm_attention', 'norm_ffw'))
+        norm_attention, norm_ffw = (text_norm(c, self.dtype, name=name) for name in ('norm_attention', 'norm_ffw'))
         x = y if c.norm_place == 'sum' else norm_attention(y)
         attended, cache = self._attention(
             x,
@@ -246,7 +247,7 @@ class Block(nn.Module):
             shared=shared,
         )
         if c.norm_place == 'around':
-            attended = _norm(c, self.dtype, name='norm_attended')(attended)
+            attended = text_norm(c, self.dtype, name='norm_attended')(attended)
         block_input, y = y, constrain(y + attended, 'batch', None, 'embed')
         if c.norm_place == 'sum':
             y = norm_attention(y)
@@ -254,7 +255,7 @@ class Block(nn.Module):
         x = x if c.norm_place == 'sum' else norm_ffw(x)
         fed = FeedForward(c.ffw_width, c.activation, c.gated_ffw, c.bias, dtype=self.dtype, name='ffw')(x)
         if c.norm_place == 'around':
-            fed = _norm(c, self.dtype, name='norm_fed')(fed)
+            fed = text_norm(c, self.dtype, name='norm_fed')(fed)
         y = y + fed
         if c.norm_place == 'sum':
             y = norm_ffw(y)
@@ -299,9 +300,9 @@ class Block(nn.Module):
     def _norm_heads(self, x, name, axis):
         """Normalises queries or keys [b l h k], each head by itself or all heads of a token together."""
         if self.config.norm_query_key == 'head':
-            return _norm(self.config, self.dtype, 'head_dim', name)(x)
+            return text_norm(self.config, self.dtype, 'head_dim', name)(x)
         b, l, *heads = x.shape
-        return _norm(self.config, self.dtype, axis, name)(x.reshape(b, l, -1)).reshape(b, l, *heads)
+        return text_norm(self.config, self.dtype, axis, name)(x.reshape(b, l, -1)).reshape(b, l, *heads)
 
     def _relative(self, q, positions, key_positions):
         """Transformer-XL (Dai et al. 2019, section 3.3): logit(i, j) = (q_i + u) . k_j + (q_i + v) . (W wave(i - j)).

@@ -16,6 +16,7 @@ from flamingo_jax.inputs.tokenizer import MissingTokenizer, Tokenizer, extra_tok
 from flamingo_jax.model.attention import kernel_of
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo, Params
+from flamingo_jax.model.init import with_norms_of_lm
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.parallel import rules
 from flamingo_jax.training.config import lora_fields, quantisation, source_of, trained_trees
@@ -56,10 +57,18 @@ class Parts:
         shardings = self._shardings(mesh)
         return {name: bundle.as_kept(source, name, self.model, shardings[name]) for name, source in self.frozen.items()}
 
-    def read_start(self, mesh: Mesh) -> Params:
-        """The pretrained trees that are trained further, float32, on the mesh."""
-        shardings = self._shardings(mesh)
-        return {name: source.params(name, jnp.float32, shardings[name]) for name, source in self.start.items()}
+    def begin(self, new: Params, frozen: Params, mesh: Mesh) -> Params:
+        """The trained trees at a run's first step, float32, on the mesh.
+
+        Args:
+          new: all of them, as they were initialised. Those that are trained further are read.
+          frozen: the frozen trees.
+        """
+        shardings, config = self._shardings(mesh), self.model.config
+        params = new | {name: x.params(name, jnp.float32, shardings[name]) for name, x in self.start.items()}
+        if 'xattn' in params and 'xattn' not in self.start and config.xattn.norms_of_lm:
+            params['xattn'] = with_norms_of_lm(config, params['xattn'], (frozen | params)['lm']['blocks'])
+        return params
 
     def _shardings(self, mesh: Mesh) -> Params:
         return rules.shardings(jax.eval_shape(self.model.init, jax.random.key(0)), mesh)

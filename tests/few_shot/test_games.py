@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import hashlib
+import json
 import pathlib
 
 import numpy as np
@@ -14,11 +15,13 @@ from flamingo_jax.few_shot.kinds import Kinds, by_kind
 from flamingo_jax.few_shot.names import Names
 from flamingo_jax.few_shot.questions import Questions
 from flamingo_jax.few_shot.source import Drawing, game
+from flamingo_jax.few_shot.texts import Texts
 from flamingo_jax.few_shot.which import Which
 from flamingo_jax.few_shot.words import Words
 from flamingo_jax.few_shot.yes_or_no import YesOrNo
 from flamingo_jax.inputs.augment import mirror
 from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.prompts import ASKS, chat
 from flamingo_jax.inputs.sources.picture_set import PictureSet
 
 SAMPLE = str(pathlib.Path(__file__).parents[2] / 'data/picture_dictionary/sample')
@@ -27,6 +30,17 @@ SAMPLE = str(pathlib.Path(__file__).parents[2] / 'data/picture_dictionary/sample
 @pytest.fixture(scope='module')
 def pictures():
     return PictureSet(SAMPLE, 'train', PictureFormat(8))
+
+
+@pytest.fixture
+def texts(pictures, tmp_path):
+    """A file with a text and a dialogue of two turns about each of eight things."""
+    names = sorted({found[0].names['en'] for found in pictures.by_concept.values()})[:8]
+    lines = [dict(name=name, says=f'A {name}', text=f' is a {name}.') for name in names]
+    turns = [['Why?', 'So.'], ['And?', 'No.']]
+    lines += [dict(name=name, says=f'Here is a {name}.', turns=turns) for name in names]
+    (tmp_path / 'texts.jsonl').write_text('\n'.join(map(json.dumps, lines)) + '\n')
+    return str(tmp_path / 'texts.jsonl')
 
 
 @pytest.fixture(scope='module')
@@ -275,6 +289,36 @@ def test_no_question_has_two_right_answers(documents, pictures):
             ]
             pairs |= {frozenset((a, b)) for a in shown[0] for b in shown[1]}
     assert frozenset(('food', 'animal')) in pairs and frozenset(('food', 'plant')) not in pairs
+
+
+def test_texts_and_dialogues_are_about_what_is_shown(documents, texts):
+    kinds = collections.Counter()
+    for chunks, drawn in documents(game(Texts, path=texts), shots=3, number=40):
+        shown = [chunk for chunk in chunks if chunk.picture]
+        assert all(picture.names['en'] in chunk.says for picture, chunk in zip(drawn, shown, strict=True))
+        for i, chunk in enumerate(chunks):
+            if not chunk.picture:  # What comes before a dialogue's picture.
+                assert (chunk.texts, chunk.weights, chunk.marks) == ((ASKS,), (0.0,), True)
+                assert chunks[i + 1].says.startswith('Here is')
+                continue
+            kinds[chunk.says[:4]] += 1
+            if chunk.says.startswith('Here is'):  # Answers are learned, and questions are not.
+                asked = chat([None, ' Why?'], 'So.', 'And?', 'No.')
+                assert [ASKS, None, ''.join(chunk.texts)] == [*asked[:2], ''.join(asked[2:])]
+                assert chunk.texts[1::2] == ('So.<|im_end|>', 'No.<|im_end|>') and chunk.marks
+                assert tuple(chunk.weights) == (0.0, 1.0, 0.0, 1.0)
+            else:  # A text of a data set, whose marks are characters.
+                assert tuple(chunk.weights) == (1.0,) and not chunk.marks
+    assert min(kinds['Here'], kinds.total() - kinds['Here']) > 30
+
+
+def test_texts_that_are_not_there_or_too_few_are_refused(pictures, texts):
+    for path, shots, error, says in (
+        ('nowhere.jsonl', 3, FileNotFoundError, 'data/picture_texts'),
+        (texts, 9, ValueError, 'only 8 of the things'),
+    ):
+        with pytest.raises(error, match=says):
+            Drawing(pictures, shots, dict(go_on=game(Texts, path=path)))
 
 
 # What these games drew before each had a file of its own.

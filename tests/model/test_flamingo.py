@@ -260,7 +260,7 @@ def test_nothing_below_the_first_gated_block_is_differentiated(model, params, to
 def loop(model, params):
     """The head of flamingo.py, written as a loop over the blocks."""
     c = model.config
-    gated = GatedXattnDense(c.xattn, c.lm.width, c.media_width)
+    gated = GatedXattnDense(c.xattn, c.lm, c.media_width)
     run_block = jax.jit(Block(c.lm).apply)
 
     @jax.jit

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from flamingo_jax.model.attention import dense
-from flamingo_jax.model.config import XattnConfig
+from flamingo_jax.model.config import TINY, XattnConfig
 from flamingo_jax.model.gated_xattn import GatedXattnDense, media_mask
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
-BLOCK = GatedXattnDense(XattnConfig(heads=2, head_dim=8, initial_alpha=0.5), 16, 16)
+LM = dataclasses.replace(TINY['lm'], width=16)
+BLOCK = GatedXattnDense(XattnConfig(heads=2, head_dim=8, initial_alpha=0.5), LM, 16)
 PHI = jnp.array([[0, 0, 1, 1, 2], [0, 1, 2, 2, 2]], jnp.int32)
 
 
@@ -48,14 +49,14 @@ def test_mask_is_as_drawn():
 def test_closed_gates_are_the_identity_bit_for_bit(params, y, media):
     closed = params | {'alpha_xattn': jnp.zeros(()), 'alpha_dense': jnp.zeros(())}
     np.testing.assert_array_equal(run(closed, y, media, media_mask(PHI, 2, 3)), y)
-    new = GatedXattnDense(XattnConfig(heads=2, head_dim=8), 16, 16)
+    new = GatedXattnDense(XattnConfig(heads=2, head_dim=8), LM, 16)
     new = nn.meta.unbox(new.init(jax.random.key(0), y, media, media_mask(PHI, 2, 3), method='touch'))['params']
     assert new['alpha_xattn'] == new['alpha_dense'] == 0 and new['alpha_xattn'].shape == ()
 
 
 def test_without_gates_both_branches_are_added_as_they_are(params, y, media):
     """As where they are open as wide as can be: tanh(20) is 1. There are no alphas."""
-    bare = GatedXattnDense(dataclasses.replace(BLOCK.config, gates=False), 16, 16)
+    bare = GatedXattnDense(dataclasses.replace(BLOCK.config, gates=False), LM, 16)
     mask, alphas = media_mask(PHI, 2, 3), ('alpha_xattn', 'alpha_dense')
     shapes = jax.eval_shape(lambda: bare.init(jax.random.key(0), y, media, mask, method='touch'))['params']
     assert set(shapes) == set(params) - set(alphas)
@@ -84,7 +85,7 @@ def test_an_image_matters_only_where_phi_names_it(params, y, media, image):
 @pytest.mark.parametrize('only_last', [True, False])
 def test_a_feed_forward_may_act_only_where_a_picture_may_be_seen(params, y, media, only_last):
     """Whatever the gates: bit for bit unchanged where none may, the paper's block elsewhere."""
-    block = GatedXattnDense(dataclasses.replace(BLOCK.config, ffw_where_seen=True), 16, 16)
+    block = GatedXattnDense(dataclasses.replace(BLOCK.config, ffw_where_seen=True), LM, 16)
     mask = media_mask(PHI, 2, 3, only_last)
     out = jax.jit(lambda p: block.apply({'params': p}, y, media, mask, method='touch'))(params)
     seen = np.asarray(PHI > 0)
@@ -109,6 +110,31 @@ def test_equals_the_two_equations(params, y, media):
     x = y + np.tanh(0.5) * attended
     x = x + np.tanh(0.5) * np.maximum(norm(x) @ p['ffw']['up']['kernel'], 0) ** 2 @ p['ffw']['down']['kernel']
     np.testing.assert_allclose(run(params, y, media, media_mask(PHI, 2, 3)), x, rtol=1e-4, atol=1e-5)
+
+
+def test_norms_of_a_language_model_that_norms_its_branches(params, y, media):
+    """As Gemma's: rms norms of the text and of what both branches add, by stored scales that lack 1."""
+    lm = dataclasses.replace(LM, norm='rms', norm_offset=1.0, norm_eps=1e-6, norm_place='around')
+    block = GatedXattnDense(dataclasses.replace(BLOCK.config, norms_of_lm=True), lm, 16)
+    names, rng = ('norm_text', 'norm_attended', 'norm_ffw', 'norm_fed'), np.random.default_rng(5)
+    scales = {name: rng.uniform(0, 3, 16).astype(np.float32) for name in names}
+    mask, p = media_mask(PHI, 2, 3), params | {name: dict(scale=scale) for name, scale in scales.items()}
+    shapes = jax.eval_shape(lambda: block.init(jax.random.key(0), y, media, mask, method='touch'))['params']
+    assert jax.tree.structure(nn.meta.unbox(shapes)) == jax.tree.structure(p)
+    out = jax.jit(lambda p: block.apply({'params': p}, y, media, mask, method='touch'))(p)
+
+    def norm(x, name):
+        return x / np.sqrt((np.asarray(x) ** 2).mean(-1, keepdims=True) + 1e-6) * (1 + scales[name])
+
+    q = np.einsum('bld,dhk->blhk', norm(y, 'norm_text'), p['query']['kernel'])
+    keys_values = BLOCK.apply({'params': params}, media, method='keys_values')
+    (k, v), seen = keys_values[0], np.asarray(dense(mask, 5, 6))[:, None]
+    weights = np.exp(np.einsum('blhk,bhmk->bhlm', q, k) / 8**0.5) * seen
+    weights = weights / np.maximum(weights.sum(-1, keepdims=True), 1e-9)
+    attended = np.einsum('bhlm,bhmk,hkd->bld', weights, v, p['out']['kernel'])
+    x = y + np.tanh(0.5) * norm(attended, 'norm_attended')
+    fed = np.maximum(norm(x, 'norm_ffw') @ p['ffw']['up']['kernel'], 0) ** 2 @ p['ffw']['down']['kernel']
+    np.testing.assert_allclose(out, x + np.tanh(0.5) * norm(fed, 'norm_fed'), rtol=1e-4, atol=1e-4)
 
 
 def test_rows_share_media_without_a_copy(params, media):

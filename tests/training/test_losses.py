@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from flamingo_jax.inputs.rows import Chunk, Interleaved, Told
-from flamingo_jax.inputs.tokenizer import MissingTokenizer
+from flamingo_jax.inputs.tokenizer import MissingTokenizer, Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.training.losses import distillation, next_token
@@ -67,6 +67,15 @@ def test_a_told_row_compares_what_follows_each_picture(features):
     assert row.total_weight() == 4.0
     cut = told_row(features[0].astype(np.float16), targets=3)
     assert cut.at.tolist() == [3, 4, 5] and cut.weights.tolist() == [1.0] * 3
+
+
+def test_marks_in_a_told_row_are_tokens_only_where_its_chunk_says_so(sentencepiece):
+    tokenizer = Tokenizer(sentencepiece, 'token')
+    for marks in (False, True):
+        chunk = Chunk(lambda: np.zeros((1, 4, 24), np.float16), ['a<EOC>'], [1.0], says='dog', marks=marks)
+        blank = np.zeros((1, 4, 24), np.float16)
+        row = Told.of([chunk], tokenizer, blank, np.random.default_rng(0), length=16, images=1)
+        assert (row.tokens == tokenizer.eoc).sum() == 1 + marks
 
 
 def test_distillation_by_hand(model, params, features):

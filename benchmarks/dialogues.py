@@ -1,0 +1,92 @@
+"""Measures whether a Flamingo that chats answers by what it sees: does its answer name the thing in the picture?
+
+    python benchmarks/dialogues.py --checkpoint=experiments/smollm_bridge --lm=LMS/smollm2 \
+        --data=DATA/picture_dictionary/artists/1.0.0 [--pictures=100]
+
+Prints the share of answers that have the thing's English name, of the Flamingo, of the Flamingo with the pictures
+shuffled, and of the frozen language model that is told `This is a picture of a spider.` An answer may be right and not
+have the name, so that the last is what could be reached. Some instructions were in training, with drawings by other
+artists, and some never were.
+"""
+
+import argparse
+import pathlib
+import re
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+import flamingo_jax  # noqa: E402
+from data.picture_texts.dialogues import QUESTIONS  # noqa: E402
+from flamingo_jax.few_shot.kinds import with_article  # noqa: E402
+from flamingo_jax.inference.pretrained import Pretrained  # noqa: E402
+from flamingo_jax.inputs.images import PictureFormat  # noqa: E402
+from flamingo_jax.inputs.prompts import Prompt, chat  # noqa: E402
+from flamingo_jax.inputs.sources.picture_set import PictureSet  # noqa: E402
+
+BATCH, WORDS, TALKS = 25, 32, ('What is it like?', 'And what did I show you?')
+INSTRUCTIONS = (
+    *('What is in the picture?', 'Describe it.', 'Tell me a fact about it.', 'Write a short story about it.'),
+    *('What does the picture show?', 'Write a song about it.', 'Who would want it?', 'Write a letter about it.'),
+)
+
+
+def named(answers: Sequence[str], names: Sequence[str]) -> float:
+    """The share of answers that have the name, also in the plural."""
+    found = [
+        re.search(rf'\b{re.escape(name)}(s|es)?\b', answer, re.IGNORECASE)
+        for answer, name in zip(answers, names, strict=True)
+    ]
+    return float(np.mean([one is not None for one in found]))
+
+
+def answered(model: Pretrained, prompts: Sequence[Prompt]) -> list[str]:
+    """The answers of a model to prompts."""
+    answers = []
+    for begin in range(0, len(prompts), BATCH):
+        answers += model.generate(prompts[begin : begin + BATCH], max_new_tokens=WORDS)
+    return answers
+
+
+def main() -> None:
+    """Asks and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--checkpoint', required=True, help='bundle, or workdir of a run')
+    parser.add_argument('--lm', required=True, help='bundle of its language model, which chats in ChatML')
+    parser.add_argument('--data', required=True, help='the prepared picture dictionary')
+    parser.add_argument('--style', default='fluent-3d', help='whose drawings are shown')
+    parser.add_argument('--pictures', type=int, default=100, help='number of drawings')
+    arguments = parser.parse_args()
+    model, lm = flamingo_jax.load(arguments.checkpoint, lm=arguments.lm), flamingo_jax.load(arguments.lm)
+    format = PictureFormat(model.config.image_size, model.config.fit)
+    pictures = PictureSet(arguments.data, 'train', format, styles=(arguments.style,))
+    rng = np.random.default_rng(0)
+    chosen = [pictures.pictures[i] for i in rng.permutation(len(pictures.pictures))[: arguments.pictures]]
+    frames, names = [pictures.frames(picture)[0] for picture in chosen], [picture.names['en'] for picture in chosen]
+    words = [f'This is a picture of {with_article(name)}.' for name in names]
+
+    def row(title: str, asks: Sequence[str], trained: bool) -> None:
+        """The shares, of the answers to the last of what is asked."""
+        shares = []
+        for one, shown in ((model, frames), (model, np.roll(frames, 1, axis=0)), (lm, words)):
+            turns = [
+                [[picture, f' {asks[0]}']] if one is model else [['\n', picture, f' {asks[0]}']] for picture in shown
+            ]
+            for i in range(len(asks)):
+                said = answered(one, [chat(*turn) for turn in turns])
+                turns = [[*turn, answer, *asks[i + 1 : i + 2]] for turn, answer in zip(turns, said, strict=True)]
+            shares.append(named(said, names))
+        print(
+            f'{title:36} {"yes" if trained else "never":8}' + ''.join(f'{share:10.2f}' for share in shares), flush=True
+        )
+
+    print(f'{"":36} {"trained":8}' + ''.join(f'{title:>10}' for title in ('model', 'shuffled', 'told')))
+    for asks in INSTRUCTIONS:
+        row(asks, [asks], asks in QUESTIONS)
+    row(f'{TALKS[1]} (second)', TALKS, False)
+
+
+if __name__ == '__main__':
+    main()

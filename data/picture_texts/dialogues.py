@@ -1,0 +1,100 @@
+"""Writes dialogues about the things of a picture set: a language model that chats answers, told what is in the picture.
+
+    python -m data.picture_texts.dialogues --pictures=DATA/picture_dictionary/artists/1.0.0 \
+        --styles=noto,twemoji,openmoji-color,fluent-flat --lm=LMS/smollm2 --out=FILE.jsonl
+
+The answers are the language model's own, greedy, cut at the end of a sentence. LLaVA's instructions were made in this
+way by another language model (Liu et al. 2023, section 3). Here the frozen language model makes its own, and the
+Flamingo learns to answer when it sees the thing as it does when it is told (`inputs/rows.py:Told`). No question is one
+of data/picture_facts. Things of the validation and test splits are left out.
+
+The turns are marked as in ChatML, which SmolLM2 and Qwen were trained on.
+"""
+
+from absl import flags
+
+from flamingo_jax import commands
+
+if __name__ == '__main__':
+    flags.DEFINE_string('pictures', None, 'Folder of a prepared picture set.', required=True)
+    flags.DEFINE_list('styles', [], 'Write about what these styles show; all by default.')
+    flags.DEFINE_string('lm', None, 'Bundle of a language model that chats in ChatML.', required=True)
+    flags.DEFINE_string('out', None, 'File to write.', required=True)
+    flags.DEFINE_integer('dialogues', 3, 'Dialogues about each thing.')
+    flags.DEFINE_integer('turns', 2, 'Questions in each.')
+    flags.DEFINE_integer('max_new_tokens', 32, 'Most tokens of an answer.')
+    flags.DEFINE_integer('seed', 0, 'Draws the questions.')
+    commands.start(__doc__)
+
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from flamingo_jax import load
+from flamingo_jax.few_shot.kinds import with_article
+from flamingo_jax.files import write_whole
+from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.prompts import chat
+from flamingo_jax.inputs.sources.picture_set import PictureSet
+
+QUESTIONS = (
+    'What is in the picture?',
+    'What do you see?',
+    'What is it like?',
+    'Describe it.',
+    'Tell me about it.',
+    'Explain what it is.',
+    'Tell me a fact about it.',
+    'What should I know about it?',
+    'What do you think of it?',
+    'Why do people like it?',
+    'Write a short story about it.',
+    'Write a poem about it.',
+)
+BATCH = 64
+
+
+def whole_sentences(answer: str) -> str:
+    """An answer up to the end of its last sentence; '' if none ends."""
+    return answer[: max(answer.rfind(end) for end in '.!?') + 1]
+
+
+def told(dialogue: dict[str, Any], asks: str) -> list[str]:
+    """The prompt of a dialogue so far, with words in place of the picture. The new line is in place of <EOC>."""
+    (first, *more) = [*(text for turn in dialogue['turns'] for text in turn), asks]
+    return chat(['\n', dialogue['says'], f' {first}'], *more)
+
+
+def main() -> None:
+    """Writes the dialogues."""
+    f = flags.FLAGS
+    model, rng = load(f.lm), np.random.default_rng(f.seed)
+    pictures = PictureSet(f.pictures, 'train', PictureFormat(1), styles=f.styles)
+    names = sorted({found[0].names['en'] for found in pictures.by_concept.values() if 'en' in found[0].names})
+    dialogues = [
+        dict(name=name, says=f'This is a picture of {with_article(name)}.', turns=[])
+        for name in names
+        for _ in range(f.dialogues)
+    ]
+    asked = [rng.permutation(QUESTIONS)[: f.turns] for _ in dialogues]
+    bar = tqdm(total=len(dialogues) * f.turns, unit=' answers')
+    for turn in range(f.turns):
+        going_on = [i for i, one in enumerate(dialogues) if len(one['turns']) == turn]
+        for begin in range(0, len(going_on), BATCH):
+            batch = going_on[begin : begin + BATCH]
+            answers = model.generate([told(dialogues[i], asked[i][turn]) for i in batch], f.max_new_tokens, stop=('<|',))
+            for i, answer in zip(batch, map(whole_sentences, answers), strict=True):
+                dialogues[i]['turns'] += [(str(asked[i][turn]), answer)] if answer else []
+            bar.update(len(batch))
+    lines = [json.dumps(one) for one in dialogues if one['turns']]
+    out = pathlib.Path(f.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(out, ('\n'.join(lines) + '\n').encode())
+    print(f'{out}: {len(lines)} dialogues about {len(names)} things')
+
+
+if __name__ == '__main__':
+    main()
