@@ -85,7 +85,8 @@ def main() -> None:
         going_on = [i for i, one in enumerate(dialogues) if len(one['turns']) == turn]
         for begin in range(0, len(going_on), BATCH):
             batch = going_on[begin : begin + BATCH]
-            answers = model.generate([told(dialogues[i], asked[i][turn]) for i in batch], f.max_new_tokens, stop=('<|',))
+            prompts = [told(dialogues[i], asked[i][turn]) for i in batch]
+            answers = model.generate(prompts, f.max_new_tokens, stop=('<|',))
             for i, answer in zip(batch, map(whole_sentences, answers), strict=True):
                 dialogues[i]['turns'] += [(str(asked[i][turn]), answer)] if answer else []
             bar.update(len(batch))
