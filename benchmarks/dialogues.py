@@ -19,7 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 import flamingo_jax  # noqa: E402
-from data.picture_texts.dialogues import QUESTIONS  # noqa: E402
+from data.picture_texts.dialogues import QUESTIONS, told  # noqa: E402
 from flamingo_jax.few_shot.kinds import with_article  # noqa: E402
 from flamingo_jax.inference.pretrained import Pretrained  # noqa: E402
 from flamingo_jax.inputs.images import PictureFormat  # noqa: E402
@@ -50,6 +50,13 @@ def answered(model: Pretrained, prompts: Sequence[Prompt]) -> list[str]:
     return answers
 
 
+def prompt(shown: np.ndarray | str, turns: Sequence[str]) -> Prompt:
+    """The prompt of a dialogue over a picture, or told in words what it shows. turns: a question, its answer, ..."""
+    if isinstance(shown, str):
+        return told(dict(says=shown, turns=list(zip(turns[::2], turns[1::2], strict=False))), turns[-1])
+    return chat([shown, f' {turns[0]}'], *turns[1:])
+
+
 def main() -> None:
     """Asks and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -71,12 +78,13 @@ def main() -> None:
         """The shares, of the answers to the last of what is asked."""
         shares = []
         for one, shown in ((model, frames), (model, np.roll(frames, 1, axis=0)), (lm, words)):
-            turns = [
-                [[picture, f' {asks[0]}']] if one is model else [['\n', picture, f' {asks[0]}']] for picture in shown
-            ]
-            for i in range(len(asks)):
-                said = answered(one, [chat(*turn) for turn in turns])
-                turns = [[*turn, answer, *asks[i + 1 : i + 2]] for turn, answer in zip(turns, said, strict=True)]
+            dialogues: list[list[str]] = [[] for _ in shown]
+            for ask in asks:
+                for turns in dialogues:
+                    turns.append(ask)
+                said = answered(one, [prompt(of, turns) for of, turns in zip(shown, dialogues, strict=True)])
+                for turns, answer in zip(dialogues, said, strict=True):
+                    turns.append(answer)
             shares.append(named(said, names))
         print(
             f'{title:36} {"yes" if trained else "never":8}' + ''.join(f'{share:10.2f}' for share in shares), flush=True

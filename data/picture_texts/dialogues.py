@@ -64,8 +64,9 @@ def whole_sentences(answer: str) -> str:
 
 def told(dialogue: dict[str, Any], asks: str) -> list[str]:
     """The prompt of a dialogue so far, with words in place of the picture. The new line is in place of <EOC>."""
-    (first, *more) = [*(text for turn in dialogue['turns'] for text in turn), asks]
-    return chat(['\n', dialogue['says'], f' {first}'], *more)
+    first, *more = [*(text for turn in dialogue['turns'] for text in turn), asks]
+    begin, _, *rest = chat([None, f' {first}'], *more)
+    return [begin, '\n', dialogue['says'], *rest]
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ tag <image>: put the picture there. A picture is a PIL image, an array, a pathli
 """
 
 import hashlib
+import itertools
 import os
 import pathlib
 import re
@@ -39,11 +40,14 @@ def chat(*turns: Prompt | str) -> list[Any]:
     Args:
       turns: what is asked, the answer to it, what is asked next, and so on. Each is a text, or texts and pictures.
     """
-    prompt = []
+    prompt: list[Any] = []
     for i, turn in enumerate(turns):
         begin, end = ('', ENDS_TURN) if i % 2 else ('\n' * bool(i) + ASKS, ANSWERS)
-        prompt += [begin, *([turn] if isinstance(turn, str) else turn), end]
-    return [item for item in prompt if not isinstance(item, str) or item]
+        items = [begin, *([turn] if isinstance(turn, str) else turn), end]
+        for is_text, group in itertools.groupby(items, lambda item: isinstance(item, str)):
+            parts = list(group)
+            prompt += [''.join(parts)] if is_text else parts
+    return prompt
 
 
 def is_picture(item: Any) -> bool:

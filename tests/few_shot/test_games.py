@@ -9,6 +9,7 @@ import pathlib
 import numpy as np
 import pytest
 
+from data.picture_texts.dialogues import told, whole_sentences
 from flamingo_jax.few_shot.direction import Direction
 from flamingo_jax.few_shot.game import Sequences
 from flamingo_jax.few_shot.kinds import Kinds, by_kind
@@ -21,7 +22,9 @@ from flamingo_jax.few_shot.words import Words
 from flamingo_jax.few_shot.yes_or_no import YesOrNo
 from flamingo_jax.inputs.augment import mirror
 from flamingo_jax.inputs.images import PictureFormat
-from flamingo_jax.inputs.prompts import ASKS, chat
+from flamingo_jax.inputs.layout import Layout
+from flamingo_jax.inputs.prompts import ASKS, chat, encode_prompt
+from flamingo_jax.inputs.rows import Told
 from flamingo_jax.inputs.sources.picture_set import PictureSet
 
 SAMPLE = str(pathlib.Path(__file__).parents[2] / 'data/picture_dictionary/sample')
@@ -310,6 +313,28 @@ def test_texts_and_dialogues_are_about_what_is_shown(documents, texts):
             else:  # A text of a data set, whose marks are characters.
                 assert tuple(chunk.weights) == (1.0,) and not chunk.marks
     assert min(kinds['Here'], kinds.total() - kinds['Here']) > 30
+
+
+def test_a_chat_is_asked_as_its_dialogues_are_trained_on(pictures, texts, tokenizer):
+    few = Drawing(pictures, 1, dict(talk=game(Texts, path=texts)))
+    dialogues = [few.document(0, np.random.default_rng(seed)) for seed in range(20)]
+    begin, chunk = next(chunks for chunks in dialogues if len(chunks) == 2)
+    rng, blank = np.random.default_rng(0), np.zeros((1, 8, 8, 3), np.uint8)
+    row = Told.of([begin, chunk], tokenizer, blank, rng, length=200, images=1)
+    prompt, frames = encode_prompt(chat([blank[0], ' Why?'], 'So.', 'And?'), tokenizer, PictureFormat(8))
+    assert row.tokens[: len(prompt)].tolist() == prompt and len(frames) == 1
+    words = [tokenizer.decode([row.tokens[at + 1]]) for at in row.at[row.weights > 0]]
+    assert ''.join(words).replace(' ', '') == 'So.<|im_end|>No.<|im_end|><EOC>'
+    # Told in text, a dialogue goes on from the same words.
+    layout = Layout(tokenizer)
+    for part in told(dict(says=chunk.says, turns=[('Why?', 'So.')]), 'And?'):
+        layout.text(part)
+    assert row.told[: len(layout.tokens)].tolist() == layout.tokens
+
+
+def test_an_answer_ends_with_a_sentence():
+    assert whole_sentences('It is a web. It hangs') == 'It is a web.'
+    assert whole_sentences('Is it? Yes! And no') == 'Is it? Yes!' and whole_sentences('a web') == ''
 
 
 def test_texts_that_are_not_there_or_too_few_are_refused(pictures, texts):
