@@ -51,6 +51,5 @@ def get_config(stage: str = '') -> ConfigDict:
             names=training.dataset(FewShot, batch_size=8, **row, **KNOWN),
         )
     )
-    c.remat = 'dots'
     c.steps, c.optimizer.learning_rate = 500, 1e-3
     return c

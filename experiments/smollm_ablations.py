@@ -81,6 +81,5 @@ def get_config(name: str = 'base') -> ConfigDict:
     if name == 'lm_trained':
         c.trained = ('lm', *c.trained)
         c.optimizer.tree_factors.lm = 0.05
-    c.remat = 'dots'
     c.steps, c.optimizer.learning_rate = 200, 1e-3
     return c

@@ -22,13 +22,11 @@ from flamingo_jax.training import config as training
 
 def get_config() -> ConfigDict:
     """Names of the pictures, and the games of before on the embedded sample's drawings, so that it forgets nothing."""
-    c = smollm_pictures.get_config()
-    c.start = 'experiments/smollm_bridge'
-    games = c.datasets.games
-    c.datasets = ConfigDict()
+    c = smollm_pictures.base()
+    smollm_pictures.from_published(c)
     c.datasets.own = training.dataset(FewShot, batch_size=4, features='runs/own_features', **smollm_pictures.SINGLE)
-    c.datasets.games = games
-    games.update(path=quickstart.SAMPLE, styles=quickstart.STYLES, features='', validation_split='', batch_size=3)
+    drawings = dict(path=quickstart.SAMPLE, styles=quickstart.STYLES)
+    c.datasets.games = training.dataset(FewShot, batch_size=3, **smollm_pictures.GAMES, **drawings)
     c.steps = c.checkpoint_every = 60
-    c.optimizer.update(learning_rate=5e-4, warmup_steps=10)
+    c.optimizer.warmup_steps = 10
     return c

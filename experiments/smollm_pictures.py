@@ -12,6 +12,8 @@
     data/dictionary_text/fetch.sh RAW/wordnet
     python -m data.picture_texts.build --pictures=DATA/picture_dictionary/artists/1.0.0 --wordnet=RAW/wordnet \
         --out=runs/texts.jsonl
+    python -m data.picture_texts.dialogues --pictures=DATA/picture_dictionary/artists/1.0.0 \
+        --styles=noto,twemoji,openmoji-color,fluent-flat --lm=LMS/smollm2 --out=runs/dialogues.jsonl
     pip download --no-deps timm==1.0.19
     python -m data.imagenet_names.build --pictures=DATA/picture_dictionary/artists/1.0.0 --features=runs/artists \
         --vision=runs/trunk --labels=timm-1.0.19-py3-none-any.whl --wordnet=RAW/wordnet --out=DATA \
@@ -21,25 +23,21 @@
         --config.lm=LMS/smollm2 --config.datasets.names.path=$ARTISTS --config.datasets.known.path=$ARTISTS \
         --config.datasets.classes.path=$CLASSES
     python -m flamingo_jax.convert run --source=runs/smollm_contrast --out=runs/smollm_resampler
-    python -m flamingo_jax.train --config=experiments/smollm_pictures.py:meanings --workdir=runs/smollm_meanings \
-        --config.lm=LMS/smollm2 --config.datasets.names.path=$ARTISTS --config.datasets.known.path=$ARTISTS
-    python -m flamingo_jax.convert run --source=runs/smollm_meanings --out=runs/smollm_meanings_bundle
     python -m flamingo_jax.train --config=experiments/smollm_pictures.py --workdir=runs/smollm_pictures \
-        --config.datasets.captions.path=$ARTISTS --config.datasets.known.path=$ARTISTS \
+        --config.lm=LMS/smollm2 --config.datasets.captions.path=$ARTISTS --config.datasets.known.path=$ARTISTS \
         --config.datasets.classes.path=$CLASSES --config.datasets.games.path=$ARTISTS \
-        --config.datasets.texts.path=$ARTISTS
+        --config.datasets.texts.path=$ARTISTS --config.datasets.dialogues.path=$ARTISTS
 
 To go on from the published bridge, take features of its trunk (`--vision=experiments/smollm_bridge`), and do the last
-run alone: `--config.start=experiments/smollm_bridge --config.lm=LMS/smollm2`. The published bridge was not made in this
-order: docs/results.md has its steps.
+run alone, as `:further`. The resampler of the published bridge was made in another way: docs/results.md has its steps.
 
 The bridge does not change a text without pictures: both gated branches act only on tokens that may see one.
 
 First, the resampler alone learns to tell names apart, with a classifier that is thrown away (`contrast`); from then on
-it is frozen. Then pictures learn to mean their names: after every block, the state after a picture's tag must match the
-state at the end of its name (`meanings`). Then the language model says the names of single pictures, plays few-shot
-games, and goes on with texts as it does when it is told the names. What photographs show is known to the trunk's own
-classifier, which `data/imagenet_names` turns into features.
+it is frozen. Then the gated blocks learn: the language model says the names of single pictures, plays few-shot games,
+and goes on with texts and dialogues as it does when it is told the names. Their gates begin open, since they learn
+several times sooner so (`smollm_ablations.py`). What photographs show is known to the trunk's own classifier, which
+`data/imagenet_names` turns into features.
 
 New words are for things that training never showed. So all things in the games of new words are blends of two
 things, which have no name and are different in each sequence: to learn the things by heart does not help.
@@ -54,7 +52,7 @@ from flamingo_jax.few_shot.source import FewShot, game
 from flamingo_jax.few_shot.texts import Texts
 from flamingo_jax.few_shot.words import Words
 from flamingo_jax.few_shot.yes_or_no import YesOrNo
-from flamingo_jax.inputs.rows import Aligned, Paired, Told
+from flamingo_jax.inputs.rows import Paired, Told
 from flamingo_jax.model.config import ContrastiveConfig, ResamplerConfig, XattnConfig
 from flamingo_jax.training import config as training
 from flamingo_jax.training.optimizer import OptimizerConfig
@@ -88,15 +86,25 @@ PHRASES = {
 # Ten single pictures a row at most, each with its name.
 SINGLE = dict(shots=1, games={phrase: game(Names, prompt=phrase, share=share) for phrase, share in PHRASES.items()})
 SINGLE |= dict(length=64, targets=48, images=10, documents=10, window=(9, 1))
+# Twelve pictures a row at most, of one game.
+_GAMES = dict(
+    bind=game(Words, share=0.65, prompt=':', blend=1.0, text_keys=0.1, real_words=0.3, classes=(3, 6)),
+    name=game(Names, share=0.15, prompt=NAME, repeats=0.5),
+    kind=game(Kinds, share=0.1, prompt=KIND, kinds=KINDS),
+    what_kind=game(Kinds, share=0.05, prompt=asked('What kind of thing is this?'), kinds=KINDS),
+    yes_or_no=game(YesOrNo, share=0.05, kinds=KINDS),
+    name_asked=game(Names, share=0.1, prompt=asked('What is this?'), repeats=0.5),
+)
+GAMES = dict(shots=12, games=_GAMES, length=96, targets=60, images=12)
 # Eight million parameters with the gated blocks: in bfloat16 they are less than 20 MB.
 RESAMPLER = ResamplerConfig(latents=8, width=256, depth=2, heads=4, head_dim=64)
 
 
 def get_config(stage: str = '') -> ConfigDict:
-    """The stages are 'contrast', which makes the resampler, 'meanings', which makes the bridge, and ''."""
-    stages = {'contrast': contrast, 'meanings': meanings, '': answers}
+    """A stage, or ValueError: 'contrast' makes a resampler, '' a bridge with it, and 'further' goes on from one."""
+    stages = {'contrast': contrast, '': bridge, 'further': further}
     if stage not in stages:
-        raise ValueError(f"The stages are 'contrast', 'meanings' and '', and not {stage!r}.")
+        raise ValueError(f"The stages are 'contrast', '' and 'further', and not {stage!r}.")
     c = base()
     stages[stage](c)
     return c
@@ -135,39 +143,39 @@ def new_bridge(c: ConfigDict) -> None:
     c.model.resampler = ConfigDict(vars(RESAMPLER))
     c.model.xattn = ConfigDict(vars(xattn) | dict(ffw_where_seen=True))
     c.trained = ('xattn', 'extra_tokens')
+    c.remat = 'dots'
 
 
-def meanings(c: ConfigDict) -> None:
-    """One picture and its name a row: what the language model makes of the two must be the same."""
+def bridge(c: ConfigDict) -> None:
+    """New gated blocks learn all of it."""
     new_bridge(c)
-    row = dict(shots=1, games=dict(name=game(Names)), row=Aligned, length=8, images=1)
-    c.datasets.names = training.dataset(FewShot, batch_size=64, **row, **DRAWINGS)
-    c.datasets.known = training.dataset(FewShot, batch_size=64, **row, **KNOWN)
-    c.steps, c.optimizer.learning_rate = 1200, 2e-3
-    c.noise.blend = 0.3  # A thing between two things means something between their names.
+    mixture(c)
+    c.steps, c.optimizer.learning_rate = 500, 1e-3
 
 
-def answers(c: ConfigDict) -> None:
-    """Single pictures with their names, few-shot games, and texts to go on with."""
-    new_bridge(c)
+def further(c: ConfigDict) -> None:
+    """The published bridge goes on with the same."""
+    from_published(c)
+    mixture(c)
+    c.steps = 250
+
+
+def from_published(c: ConfigDict) -> None:
+    """The gated blocks of the published bridge go on."""
+    c.start, c.lm, c.trained = 'experiments/smollm_bridge', 'runs/smollm2', ('xattn', 'extra_tokens')
+    c.remat = 'dots'
+    c.optimizer.update(learning_rate=5e-4, warmup_steps=20)
+
+
+def mixture(c: ConfigDict) -> None:
+    """Single pictures with their names, few-shot games, and texts and dialogues to go on with."""
     c.datasets.captions = training.dataset(FewShot, batch_size=2, **SINGLE, **DRAWINGS)
     c.datasets.known = training.dataset(FewShot, batch_size=5, **SINGLE, **KNOWN)
     c.datasets.classes = training.dataset(FewShot, batch_size=3, loss_weight=0.7, **SINGLE, **CLASSES)
-    games = dict(
-        bind=game(Words, share=0.65, prompt=':', blend=1.0, text_keys=0.1, real_words=0.3, classes=(3, 6)),
-        name=game(Names, share=0.15, prompt=NAME, repeats=0.5),
-        kind=game(Kinds, share=0.1, prompt=KIND, kinds=KINDS),
-        what_kind=game(Kinds, share=0.05, prompt=asked('What kind of thing is this?'), kinds=KINDS),
-        yes_or_no=game(YesOrNo, share=0.05, kinds=KINDS),
-        name_asked=game(Names, share=0.1, prompt=asked('What is this?'), repeats=0.5),
-    )
-    row = dict(shots=12, games=games, length=96, targets=60, images=12)
-    c.datasets.games = training.dataset(FewShot, batch_size=4, **row, **DRAWINGS)
+    c.datasets.games = training.dataset(FewShot, batch_size=4, **GAMES, **DRAWINGS)
     # What the language model says when it is told the name, the Flamingo is to say when it sees the thing.
-    texts = dict(row=Told, shots=3, games=dict(go_on=game(Texts, path='runs/texts.jsonl')), length=64, images=3)
-    texts |= KNOWN | dict(validation_split='')  # There are no texts about the things of validation.
-    c.datasets.texts = training.dataset(FewShot, batch_size=4, loss_weight=0.5, **texts)
-    talk = texts | dict(shots=1, games=dict(talk=game(Texts, path='runs/dialogues.jsonl')), length=104, images=1)
-    c.datasets.dialogues = training.dataset(FewShot, batch_size=3, loss_weight=0.5, **talk)
-    c.remat = 'dots'
-    c.steps, c.optimizer.learning_rate = 500, 1e-3
+    texts = dict(row=Told, loss_weight=0.5, **KNOWN | dict(validation_split=''))  # There are none about other things.
+    go_on = dict(shots=3, games=dict(go_on=game(Texts, path='runs/texts.jsonl')), length=64, images=3)
+    talk = dict(shots=1, games=dict(talk=game(Texts, path='runs/dialogues.jsonl')), length=104, images=1)
+    c.datasets.texts = training.dataset(FewShot, batch_size=4, **go_on, **texts)
+    c.datasets.dialogues = training.dataset(FewShot, batch_size=3, **talk, **texts)

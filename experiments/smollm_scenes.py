@@ -19,6 +19,7 @@ before the thing, and each scene has several. From questions alone they had not 
 from ml_collections import ConfigDict
 
 from experiments import smollm_pictures
+from experiments.smollm_pictures import KNOWN, SINGLE
 from flamingo_jax.few_shot.kinds import asked
 from flamingo_jax.few_shot.names import Names
 from flamingo_jax.few_shot.questions import Questions
@@ -28,15 +29,15 @@ from flamingo_jax.training import config as training
 
 def get_config() -> ConfigDict:
     """Scenes with a question, scenes with their description, and single drawings with their names."""
-    c = smollm_pictures.get_config()
-    c.start, c.model.tiles = 'experiments/smollm_bridge', 5
-    c.optimizer.tree_factors.tiles = 10.0
-    c.datasets = ConfigDict(dict(known=c.datasets.known))
-    c.datasets.known.batch_size = 2
+    c = smollm_pictures.base()
+    smollm_pictures.from_published(c)
+    c.model.tiles, c.optimizer.tree_factors.tiles = 5, 10.0
+    c.datasets.known = training.dataset(FewShot, batch_size=2, **SINGLE, **KNOWN)
     scenes = dict(features='runs/features_scenes', frames=5, validation_split='validation', batch_size=8)
     questions = dict(shots=4, games=dict(question=game(Questions)), length=64, targets=16, images=4)
     c.datasets.scenes = training.dataset(FewShot, **questions, **scenes)
     descriptions = dict(shots=2, games=dict(describe=game(Names, prompt=asked('what is where?'))))
     c.datasets.described = training.dataset(FewShot, **descriptions, length=60, targets=44, images=2, **scenes)
     c.steps = 220
+    c.optimizer.update(learning_rate=7e-4, warmup_steps=50)
     return c
