@@ -3,8 +3,8 @@
     python benchmarks/dialogues.py --checkpoint=experiments/smollm_bridge --lm=LMS/smollm2 \
         --data=DATA/picture_dictionary/artists/1.0.0 [--pictures=100]
 
-Prints the share of answers that have the thing's English name, of the Flamingo, of the Flamingo with the pictures
-shuffled, and of the frozen language model that is told `This is a picture of a spider.` An answer may be right and not
+Prints the share of answers that have the thing's English name: of the Flamingo; of the same answers, if they were about
+another picture; and of the frozen language model that is told `This is a picture of a spider.` An answer may be right and not
 have the name, so that the last is what could be reached. Some instructions were in training, with drawings by other
 artists, and some never were.
 """
@@ -28,8 +28,8 @@ from flamingo_jax.inputs.sources.picture_set import PictureSet  # noqa: E402
 
 BATCH, WORDS, TALKS = 25, 32, ('What is it like?', 'And what did I show you?')
 INSTRUCTIONS = (
-    *('What is in the picture?', 'Describe it.', 'Tell me a fact about it.', 'Write a short story about it.'),
-    *('What does the picture show?', 'Write a song about it.', 'Who would want it?', 'Write a letter about it.'),
+    *('What is in the picture?', 'Describe it.', 'Write a short story about it.'),
+    *('What does the picture show?', 'Who would want it?', 'Write a letter about it.'),
 )
 
 
@@ -77,7 +77,7 @@ def main() -> None:
     def row(title: str, asks: Sequence[str], trained: bool) -> None:
         """The shares, of the answers to the last of what is asked."""
         shares = []
-        for one, shown in ((model, frames), (model, np.roll(frames, 1, axis=0)), (lm, words)):
+        for one, shown in ((model, frames), (lm, words)):
             dialogues: list[list[str]] = [[] for _ in shown]
             for ask in asks:
                 for turns in dialogues:
@@ -86,11 +86,13 @@ def main() -> None:
                 for turns, answer in zip(dialogues, said, strict=True):
                     turns.append(answer)
             shares.append(named(said, names))
+            if one is model:  # Each answer is held to be about another picture.
+                shares.append(named(said, names[1:] + names[:1]))
         print(
             f'{title:36} {"yes" if trained else "never":8}' + ''.join(f'{share:10.2f}' for share in shares), flush=True
         )
 
-    print(f'{"":36} {"trained":8}' + ''.join(f'{title:>10}' for title in ('model', 'shuffled', 'told')))
+    print(f'{"":36} {"trained":8}' + ''.join(f'{title:>10}' for title in ('model', 'another', 'told')))
     for asks in INSTRUCTIONS:
         row(asks, [asks], asks in QUESTIONS)
     row(f'{TALKS[1]} (second)', TALKS, False)
