@@ -4,9 +4,9 @@
         --data=DATA/picture_dictionary/artists/1.0.0 [--pictures=100]
 
 Prints the share of answers that have the thing's English name: of the Flamingo; of the same answers, if they were about
-another picture; and of the frozen language model that is told `This is a picture of a spider.` An answer may be right and not
-have the name, so that the last is what could be reached. Some instructions were in training, with drawings by other
-artists, and some never were.
+another picture; and of the frozen language model that is told `This is a picture of a spider.` An answer may be right
+and not have the name, so that the last is what could be reached. Some instructions were in training, with drawings by
+other artists, and some never were.
 """
 
 import argparse
