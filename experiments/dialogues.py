@@ -92,7 +92,7 @@ def show(axis: plt.Axes, frame: Frames, lines: Sequence[str]) -> None:
     """A picture, with lines of text below it."""
     axis.imshow(frame)
     axis.set_xticks([]), axis.set_yticks([])
-    text = '\n'.join(textwrap.fill(line, 42, subsequent_indent='   ') for line in lines)
+    text = '\n'.join(textwrap.fill(line, 38, subsequent_indent='   ') for line in lines)
     axis.set_xlabel(text.replace('$', r'\$'), fontsize=8, loc='left', family='monospace')
 
 

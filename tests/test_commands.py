@@ -124,10 +124,14 @@ def test_generate_keeps_the_order_of_its_arguments(parts, tmp_path):
     assert (done.returncode, done.stderr) == (0, '')
 
     import flamingo_jax
+    from flamingo_jax.inputs.prompts import chat
 
     model = flamingo_jax.load(parts / 'run')
     a, b = tmp_path / 'a.png', tmp_path / 'b.png'
     assert done.stdout.strip() == model.generate([a, ' Output: dax<EOC>', b, ' Output:'], max_new_tokens=4)
+    asked = (f'--image={a}', '--text= What is it?', '--chat', '--max_new_tokens=4')
+    done = command('flamingo_jax.generate', f'--checkpoint={parts / "run"}', *asked)
+    assert done.stdout.strip() == model.generate(chat([a, ' What is it?']), max_new_tokens=4)
     done = command('flamingo_jax.generate', f'--checkpoint={parts / "run"}', '--image=missing.png', '--text= Output:')
     assert done.returncode != 0
     assert 'missing.png' in done.stderr
