@@ -19,8 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 import flamingo_jax  # noqa: E402
-from data.picture_texts.dialogues import QUESTIONS, told  # noqa: E402
-from flamingo_jax.few_shot.kinds import with_article  # noqa: E402
+from data.picture_texts.dialogues import QUESTIONS, says, told  # noqa: E402
 from flamingo_jax.inference.pretrained import Pretrained  # noqa: E402
 from flamingo_jax.inputs.images import PictureFormat  # noqa: E402
 from flamingo_jax.inputs.prompts import Prompt, chat  # noqa: E402
@@ -72,7 +71,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     chosen = [pictures.pictures[i] for i in rng.permutation(len(pictures.pictures))[: arguments.pictures]]
     frames, names = [pictures.frames(picture)[0] for picture in chosen], [picture.names['en'] for picture in chosen]
-    words = [f'This is a picture of {with_article(name)}.' for name in names]
+    words = [says(name) for name in names]
 
     def row(title: str, asks: Sequence[str], trained: bool) -> None:
         """The shares, of the answers to the last of what is asked."""

@@ -36,7 +36,7 @@ The bridge does not change a text without pictures: both gated branches act only
 First, the resampler alone learns to tell names apart, with a classifier that is thrown away (`contrast`); from then on
 it is frozen. Then the gated blocks learn: the language model says the names of single pictures, plays few-shot games,
 and goes on with texts and dialogues as it does when it is told the names. Their gates begin open, since they learn
-several times sooner so (`smollm_ablations.py`). What photographs show is known to the trunk's own classifier, which
+sooner so (`smollm_ablations.py`). What photographs show is known to the trunk's own classifier, which
 `data/imagenet_names` turns into features.
 
 New words are for things that training never showed. So all things in the games of new words are blends of two
@@ -87,15 +87,20 @@ PHRASES = {
 SINGLE = dict(shots=1, games={phrase: game(Names, prompt=phrase, share=share) for phrase, share in PHRASES.items()})
 SINGLE |= dict(length=64, targets=48, images=10, documents=10, window=(9, 1))
 # Twelve pictures a row at most, of one game.
-_GAMES = dict(
-    bind=game(Words, share=0.65, prompt=':', blend=1.0, text_keys=0.1, real_words=0.3, classes=(3, 6)),
-    name=game(Names, share=0.15, prompt=NAME, repeats=0.5),
-    kind=game(Kinds, share=0.1, prompt=KIND, kinds=KINDS),
-    what_kind=game(Kinds, share=0.05, prompt=asked('What kind of thing is this?'), kinds=KINDS),
-    yes_or_no=game(YesOrNo, share=0.05, kinds=KINDS),
-    name_asked=game(Names, share=0.1, prompt=asked('What is this?'), repeats=0.5),
+GAMES = dict(
+    shots=12,
+    games=dict(
+        bind=game(Words, share=0.65, prompt=':', blend=1.0, text_keys=0.1, real_words=0.3, classes=(3, 6)),
+        name=game(Names, share=0.15, prompt=NAME, repeats=0.5),
+        kind=game(Kinds, share=0.1, prompt=KIND, kinds=KINDS),
+        what_kind=game(Kinds, share=0.05, prompt=asked('What kind of thing is this?'), kinds=KINDS),
+        yes_or_no=game(YesOrNo, share=0.05, kinds=KINDS),
+        name_asked=game(Names, share=0.1, prompt=asked('What is this?'), repeats=0.5),
+    ),
+    length=96,
+    targets=60,
+    images=12,
 )
-GAMES = dict(shots=12, games=_GAMES, length=96, targets=60, images=12)
 # Eight million parameters with the gated blocks: in bfloat16 they are less than 20 MB.
 RESAMPLER = ResamplerConfig(latents=8, width=256, depth=2, heads=4, head_dim=64)
 

@@ -21,7 +21,8 @@ if __name__ == '__main__':
 
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from tqdm import tqdm
 
@@ -54,16 +55,18 @@ BEGINNINGS = (
 DEFINED = (('{A}', ' is {gloss}.'), ('{Name}', ': {gloss}.'), ('What is {a}', '? It is {gloss}.'))
 
 
-def names(folder: str, splits: list[str]) -> list[str]:
-    """The English names of the things in some splits."""
+def names(folder: str, splits: Sequence[str], styles: Sequence[str] = ()) -> list[str]:
+    """The English names of the things that some styles show in some splits; () is all styles."""
     found = set()
     for split in splits:
         records = open_split(folder, split)
         for i in tqdm(range(len(records)), unit=' pictures', desc=split, leave=False):
-            languages = [language.decode() for language in records[i]['languages']]
-            is_stamp = records[i]['subcategory'].startswith(b'tux-')  # They have captions: `A frog`.
-            if 'en' in languages and not is_stamp:
-                found.add(records[i]['names'][languages.index('en')].decode())
+            record = records[i]
+            languages = [language.decode() for language in record['languages']]
+            is_stamp = record['subcategory'].startswith(b'tux-')  # They have captions: `A frog`.
+            in_style = not styles or record['style'].decode() in styles
+            if 'en' in languages and not is_stamp and in_style:
+                found.add(record['names'][languages.index('en')].decode())
     return sorted(found)
 
 
@@ -76,15 +79,20 @@ def texts(name: str, senses: dict[str, Sense]) -> Iterator[dict[str, str]]:
         yield dict(name=name, says=says.format(**words), text=text.format(**words))
 
 
+def write(path: str, lines: Iterable[dict[str, Any]]) -> None:
+    """Writes a file of texts, as `flamingo_jax/few_shot/texts.py` reads it."""
+    out = pathlib.Path(path)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(out, ''.join(json.dumps(line) + '\n' for line in lines).encode())
+
+
 def main() -> None:
     """Writes the texts."""
     f = flags.FLAGS
     senses, every = first_senses(wordnet_of(pathlib.Path(f.wordnet))), names(f.pictures, f.splits)
-    lines = [json.dumps(text) for name in every for text in texts(name, senses)]
-    out = pathlib.Path(f.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(out, ('\n'.join(lines) + '\n').encode())
-    print(f'{out}: {len(lines)} texts about {len(every)} things')
+    lines = [text for name in every for text in texts(name, senses)]
+    write(f.out, lines)
+    print(f'{f.out}: {len(lines)} texts about {len(every)} things')
 
 
 if __name__ == '__main__':

@@ -26,19 +26,15 @@ if __name__ == '__main__':
     flags.DEFINE_integer('seed', 0, 'Draws the questions.')
     commands.start(__doc__)
 
-import json
-import pathlib
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from data.picture_texts.build import names, write
 from flamingo_jax import load
 from flamingo_jax.few_shot.kinds import with_article
-from flamingo_jax.files import write_whole
-from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.prompts import chat
-from flamingo_jax.inputs.sources.picture_set import PictureSet
 
 QUESTIONS = (
     'What is in the picture?',
@@ -62,6 +58,11 @@ def whole_sentences(answer: str) -> str:
     return answer[: max(answer.rfind(end) for end in '.!?') + 1]
 
 
+def says(name: str) -> str:
+    """What the language model is told in place of a picture."""
+    return f'This is a picture of {with_article(name)}.'
+
+
 def told(dialogue: dict[str, Any], asks: str) -> list[str]:
     """The prompt of a dialogue so far, with words in place of the picture. The new line is in place of <EOC>."""
     first, *more = [*(text for turn in dialogue['turns'] for text in turn), asks]
@@ -73,13 +74,8 @@ def main() -> None:
     """Writes the dialogues."""
     f = flags.FLAGS
     model, rng = load(f.lm), np.random.default_rng(f.seed)
-    pictures = PictureSet(f.pictures, 'train', PictureFormat(1), styles=f.styles)
-    names = sorted({found[0].names['en'] for found in pictures.by_concept.values() if 'en' in found[0].names})
-    dialogues = [
-        dict(name=name, says=f'This is a picture of {with_article(name)}.', turns=[])
-        for name in names
-        for _ in range(f.dialogues)
-    ]
+    every = names(f.pictures, ['train'], f.styles)
+    dialogues = [dict(name=name, says=says(name), turns=[]) for name in every for _ in range(f.dialogues)]
     asked = [rng.permutation(QUESTIONS)[: f.turns] for _ in dialogues]
     bar = tqdm(total=len(dialogues) * f.turns, unit=' answers')
     for turn in range(f.turns):
@@ -91,11 +87,9 @@ def main() -> None:
             for i, answer in zip(batch, map(whole_sentences, answers), strict=True):
                 dialogues[i]['turns'] += [(str(asked[i][turn]), answer)] if answer else []
             bar.update(len(batch))
-    lines = [json.dumps(one) for one in dialogues if one['turns']]
-    out = pathlib.Path(f.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(out, ('\n'.join(lines) + '\n').encode())
-    print(f'{out}: {len(lines)} dialogues about {len(names)} things')
+    lines = [one for one in dialogues if one['turns']]
+    write(f.out, lines)
+    print(f'{f.out}: {len(lines)} dialogues about {len(every)} things')
 
 
 if __name__ == '__main__':

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from flamingo_jax.few_shot import game
-from flamingo_jax.inputs.prompts import ANSWERS, ASKS, ENDS_TURN
+from flamingo_jax.inputs.prompts import chat
 from flamingo_jax.inputs.rows import Chunk
 from flamingo_jax.inputs.sources.picture_set import PictureSet
 
@@ -74,9 +74,8 @@ class Texts(game.Game):
         @staticmethod
         def _dialogue(picture, about: dict[str, Any]) -> list[Chunk]:
             """A dialogue about a picture. Its answers are learned, and what is asked is not."""
-            texts = []
-            for i, (asks, answers) in enumerate(about['turns']):
-                texts += [(f'\n{ASKS}' if i else ' ') + asks + ANSWERS, answers + ENDS_TURN]
+            first, *more = (text for turn in about['turns'] for text in turn)
+            begin, _, *texts = chat([None, f' {first}'], *more)  # Nothing in place of the picture.
             weights = (0.0, 1.0) * len(about['turns'])
-            begin = Chunk(None, (ASKS,), (0.0,), marks=True)
-            return [begin, Chunk(picture, tuple(texts), weights, about['says'], marks=True)]
+            shown = Chunk(picture, tuple(texts), weights, about['says'], marks=True)
+            return [Chunk(None, (begin,), (0.0,), marks=True), shown]

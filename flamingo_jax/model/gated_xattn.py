@@ -7,7 +7,7 @@ Both alphas start at 0 (`XattnConfig` may open them), so that a new Flamingo com
 does. The ablation `gates=False` adds both branches directly. Keys and values share one layer norm (paper v1);
 linear maps have no biases. OpenFlamingo and IDEFICS do not norm the media; IDEFICS has RMS norms, norms of queries and
 keys, and a gated feed-forward: see `XattnConfig`. With `ffw_where_seen`, a token that may see no picture passes the
-whole block unchanged, not only its cross-attention.
+whole block unchanged, not only its cross-attention. With `norms_of_lm`, the norms are those of the language model.
 """
 
 import functools

@@ -6,7 +6,7 @@ import PIL.Image
 import pytest
 
 from flamingo_jax.inputs.images import PictureError, PictureFormat
-from flamingo_jax.inputs.prompts import as_batch, encode_prompt, is_picture
+from flamingo_jax.inputs.prompts import as_batch, chat, encode_prompt, is_picture
 from flamingo_jax.inputs.tokenizer import Tokenizer
 
 ARRAY = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
@@ -31,6 +31,17 @@ def test_pictures_stand_for_their_tags(tokenizer, tmp_path):
     assert len(pictures) == 4
     for frames in pictures:
         np.testing.assert_array_equal(frames, ARRAY[None])
+
+
+def test_a_dialogue_is_marked_as_chatml():
+    expected = [
+        '<|im_start|>user\n',
+        IMAGE,
+        ' What is it?<|im_end|>\n<|im_start|>assistant\n',
+        'A web.<|im_end|>',
+        '\n<|im_start|>user\nWhose?<|im_end|>\n<|im_start|>assistant\n',
+    ]
+    assert chat([IMAGE, ' What is it?'], 'A web.', 'Whose?') == expected
 
 
 def test_the_few_shot_prompt_of_the_paper(tokenizer):
