@@ -174,13 +174,16 @@ def from_published(c: ConfigDict) -> None:
 
 def mixture(c: ConfigDict) -> None:
     """Single pictures with their names, few-shot games, and texts and dialogues to go on with."""
-    c.datasets.captions = training.dataset(FewShot, batch_size=2, **SINGLE, **DRAWINGS)
-    c.datasets.known = training.dataset(FewShot, batch_size=5, **SINGLE, **KNOWN)
-    c.datasets.classes = training.dataset(FewShot, batch_size=3, loss_weight=0.7, **SINGLE, **CLASSES)
-    c.datasets.games = training.dataset(FewShot, batch_size=4, **GAMES, **DRAWINGS)
+    c.datasets.captions = training.dataset(FewShot, batch_size=1, **SINGLE, **DRAWINGS)
+    c.datasets.known = training.dataset(FewShot, batch_size=3, **SINGLE, **KNOWN)
+    c.datasets.classes = training.dataset(FewShot, batch_size=2, loss_weight=0.7, **SINGLE, **CLASSES)
+    c.datasets.games = training.dataset(FewShot, batch_size=3, **GAMES, **DRAWINGS)
     # What the language model says when it is told the name, the Flamingo is to say when it sees the thing.
     texts = dict(row=Told, loss_weight=0.5, **KNOWN | dict(validation_split=''))  # There are none about other things.
     go_on = dict(shots=3, games=dict(go_on=game(Texts, path='runs/texts.jsonl')), length=64, images=3)
-    talk = dict(shots=1, games=dict(talk=game(Texts, path='runs/dialogues.jsonl')), length=104, images=1)
-    c.datasets.texts = training.dataset(FewShot, batch_size=4, **go_on, **texts)
-    c.datasets.dialogues = training.dataset(FewShot, batch_size=3, **talk, **texts)
+    talk = dict(shots=1, games=dict(talk=game(Texts, path='runs/dialogues.jsonl')), images=1)
+    c.datasets.texts = training.dataset(FewShot, batch_size=1, **go_on, **texts)
+    c.datasets.dialogues = training.dataset(FewShot, batch_size=1, length=104, **talk, **texts)
+    # A thing is named where its first answer begins, so that short rows teach names for the least.
+    texts |= dict(loss_weight=1.0, length=36, targets=20)
+    c.datasets.answers = training.dataset(FewShot, batch_size=32, **talk, **texts)

@@ -34,7 +34,7 @@ import pathlib
 import sys
 
 from flamingo_jax.inference import pretrained
-from flamingo_jax.inputs.prompts import chat
+from flamingo_jax.inputs.prompts import chat, chats
 from flamingo_jax.parallel import mesh as meshes
 
 
@@ -68,6 +68,8 @@ def main() -> None:
     f = flags.FLAGS
     mesh = meshes.make_mesh(**meshes.parse(f.mesh)) if f.mesh else None
     model = pretrained.load(f.checkpoint, mesh, dtype=f.dtype, lm=f.lm)
+    if f.chat and not chats(model.tokenizer):
+        commands.refuse(f'{f.checkpoint} does not chat: its tokenizer has no <|im_start|>. Leave out --chat.')
     print(
         model.generate(
             chat(prompt) if f.chat else prompt,

@@ -128,10 +128,14 @@ def features() -> np.ndarray:
 
 @pytest.fixture(scope='session')
 def sentencepiece() -> bytes:
+    return _sentencepiece(['\n', ' Output:'])
+
+
+def _sentencepiece(symbols) -> bytes:
     """A SentencePiece model of 400 pieces, trained on invented words."""
     rng = np.random.default_rng(0)
     lines = (f'{a} Output: {b}\n' for a, b in zip(nonces(rng, 3000), nonces(rng, 3000), strict=True))
-    return tokenizers.train(lines, 400, ['\n', ' Output:'])
+    return tokenizers.train(lines, 400, symbols)
 
 
 @pytest.fixture(scope='session')
@@ -142,6 +146,17 @@ def tokenizer(sentencepiece) -> tokenizers.Tokenizer:
 
 @pytest.fixture(scope='session')
 def pretrained(config, tokenizer) -> Pretrained:
+    return _pretrained(config, tokenizer)
+
+
+@pytest.fixture(scope='session')
+def chatting(config) -> Pretrained:
+    """The same, with the marks of a chat in its tokenizer."""
+    pieces = _sentencepiece(['\n', ' Output:', '<|im_start|>', '<|im_end|>'])
+    return _pretrained(config, tokenizers.Tokenizer(pieces, 'text'))
+
+
+def _pretrained(config, tokenizer) -> Pretrained:
     """A tiny model with its tokenizer, ready for use."""
     lm = dataclasses.replace(config.lm, vocab_size=tokenizer.vocab_size, context=128)
     config = dataclasses.replace(config, lm=lm, image_tag=tokenizer.image_tag, extra_tokens=tokenizer.extra_tokens)

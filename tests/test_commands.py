@@ -17,6 +17,7 @@ from experiments.evaluate import quickstart
 from flamingo_jax import commands
 from flamingo_jax.evaluate import evaluate, measure
 from flamingo_jax.evaluation import config as evaluation
+from flamingo_jax.inference import bundle
 from flamingo_jax.train import train
 from flamingo_jax.training import config as training
 from tests.tiny_run import make_parts, tiny_config
@@ -109,7 +110,7 @@ def test_without_examples_random_and_rices_are_asked_once(parts, tmp_path, monke
     assert rows[0].scores == rows[2].scores
 
 
-def test_generate_keeps_the_order_of_its_arguments(parts, tmp_path):
+def test_generate_keeps_the_order_of_its_arguments(parts, chatting, tmp_path):
     for name, colour in (('a', 'red'), ('b', 'blue')):
         PIL.Image.fromarray(np.full((30, 30, 3), 200 if colour == 'red' else 20, np.uint8)).save(
             tmp_path / f'{name}.png'
@@ -131,7 +132,10 @@ def test_generate_keeps_the_order_of_its_arguments(parts, tmp_path):
     assert done.stdout.strip() == model.generate([a, ' Output: dax<EOC>', b, ' Output:'], max_new_tokens=4)
     asked = (f'--image={a}', '--text= What is it?', '--chat', '--max_new_tokens=4')
     done = command('flamingo_jax.generate', f'--checkpoint={parts / "run"}', *asked)
-    assert done.stdout.strip() == model.generate(chat([a, ' What is it?']), max_new_tokens=4)
+    assert done.returncode != 0 and 'does not chat' in done.stderr
+    bundle.save(tmp_path / 'chat', chatting.config, chatting.params, chatting.tokenizer, 'text', card='')
+    done = command('flamingo_jax.generate', f'--checkpoint={tmp_path / "chat"}', *asked)
+    assert done.stdout.strip() == chatting.generate(chat([a, ' What is it?']), max_new_tokens=4).strip()
     done = command('flamingo_jax.generate', f'--checkpoint={parts / "run"}', '--image=missing.png', '--text= Output:')
     assert done.returncode != 0
     assert 'missing.png' in done.stderr

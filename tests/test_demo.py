@@ -5,6 +5,7 @@ The browser tests drive an installed Chromium (`apt-get install chromium`) by Pl
 
 import base64
 import concurrent.futures
+import contextlib
 import http.client
 import io
 import json
@@ -27,6 +28,7 @@ from flamingo_jax.demo import server, uploads
 from flamingo_jax.demo.ready import ready_sets
 from flamingo_jax.inference import serving
 from flamingo_jax.inputs.images import PictureError, PictureFormat
+from flamingo_jax.inputs.prompts import chat
 
 ROOT = pathlib.Path(__file__).parents[1]
 FORMAT = PictureFormat(16)
@@ -125,8 +127,14 @@ def test_ready_sets_hold_pictures_and_end_open():
 
 @pytest.fixture(scope='module')
 def port(pretrained):
-    """A server of the tiny model in a thread of this process."""
-    app = server.make_app(pretrained, 'tiny', [])
+    with serving_of(pretrained) as port:
+        yield port
+
+
+@contextlib.contextmanager
+def serving_of(model):
+    """The port of a server of a model, in a thread of this process."""
+    app = server.make_app(model, 'tiny', [], lm='its_lm')
     running = uvicorn.Server(uvicorn.Config(app, port=0, log_level='error', timeout_graceful_shutdown=1))
     thread = threading.Thread(target=running.run)
     thread.start()
@@ -266,13 +274,19 @@ def test_candidates_and_the_nearest_neighbour(port, pretrained):
 @pytest.mark.usefixtures('quick_compilation')
 def test_a_token_arrives_before_the_next_is_computed_and_a_stop_ends_the_answer(port, pretrained, monkeypatch):
     steps, go_on, step = [], threading.Event(), serving._step
+    gone, cancel = threading.Event(), serving.Answer.cancel
 
     def watched(*args):
         assert go_on.wait(60)
         steps.append(args)
         return step(*args)
 
+    def cancelled(answer):
+        cancel(answer)
+        gone.set()
+
     monkeypatch.setattr(serving, '_step', watched)
+    monkeypatch.setattr(serving.Answer, 'cancel', cancelled)
     connection = http.client.HTTPConnection('127.0.0.1', port)
     body = dict(prompt=prompt_of(0)[0], settings=dict(max_new_tokens=50))
     connection.request('POST', '/answer', json.dumps(body))
@@ -280,7 +294,7 @@ def test_a_token_arrives_before_the_next_is_computed_and_a_stop_ends_the_answer(
     assert json.loads(response.readline())['tokens'] == 1 and not steps  # The second is not computed yet.
     response.close()
     connection.close()
-    assert send(port, 'GET', '/about')[0] == 200  # By now the server knows.
+    assert gone.wait(60)  # The server knows.
     go_on.set()
     # The next answer has the engine to itself, after the step that was running.
     sent, prompt = prompt_of(0)
@@ -455,6 +469,32 @@ def test_everything_by_the_keyboard_alone(page):
     reach('#words button')
     page.keyboard.press('Enter')
     assert page.locator('#words button[aria-pressed=true]').count() == 1
+
+
+@pytest.mark.long
+def test_a_dialogue_over_a_picture(page, chromium, chatting, tmp_path):
+    assert page.locator('#chat').is_hidden()  # The model in the repository does not chat.
+    noise(16, 16).save(tmp_path / 'a.png')
+    picture = tmp_path / 'a.png'
+    with serving_of(chatting) as port:
+        page = chromium.new_page()
+        page.goto(f'http://127.0.0.1:{port}')
+        page.check('#chat')
+        page.fill('#max_new_tokens', '8')
+        page.set_input_files('#files', picture)
+        page.wait_for_selector('#strip li:not(.reading) img')
+        page.locator('#strip textarea').last.fill('What is it?')
+        first = answer(page)
+        assert first == chatting.generate(chat([picture, ' What is it?']), 8)
+        page.click('#reply')
+        page.locator('#strip textarea').last.fill('Whose?')
+        assert texts(page) == ['What is it?', first, 'Whose?']
+        assert answer(page) == chatting.generate(chat([picture, ' What is it?'], first, 'Whose?'), 8)
+        assert "lm='its_lm'" in page.text_content('#python') and '--lm=its_lm' in page.text_content('#command')
+        page.reload()
+        page.wait_for_selector('#strip li.said')
+        assert page.is_checked('#chat') and texts(page) == ['What is it?', first, 'Whose?']
+        page.close()
 
 
 @pytest.mark.long

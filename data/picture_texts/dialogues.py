@@ -5,8 +5,9 @@
 
 The answers are the language model's own, greedy, cut at the end of a sentence. LLaVA's instructions were made in this
 way by another language model (Liu et al. 2023, section 3). Here the frozen language model makes its own, and the
-Flamingo learns to answer when it sees the thing as it does when it is told (`inputs/rows.py:Told`). No question is one
-of data/picture_facts. Things of the validation and test splits are left out.
+Flamingo learns to answer when it sees the thing as it does when it is told (`inputs/rows.py:Told`). Every other dialogue
+begins with a question that the thing's name answers, as people begin. No question is one of data/picture_facts. Things
+of the validation and test splits are left out.
 
 The turns are marked as in ChatML, which SmolLM2 and Qwen were trained on.
 """
@@ -20,7 +21,7 @@ if __name__ == '__main__':
     flags.DEFINE_list('styles', [], 'Write about what these styles show; all by default.')
     flags.DEFINE_string('lm', None, 'Bundle of a language model that chats in ChatML.', required=True)
     flags.DEFINE_string('out', None, 'File to write.', required=True)
-    flags.DEFINE_integer('dialogues', 3, 'Dialogues about each thing.')
+    flags.DEFINE_integer('dialogues', 4, 'Dialogues about each thing.')
     flags.DEFINE_integer('turns', 2, 'Questions in each.')
     flags.DEFINE_integer('max_new_tokens', 32, 'Most tokens of an answer.')
     flags.DEFINE_integer('seed', 0, 'Draws the questions.')
@@ -36,9 +37,16 @@ from flamingo_jax import load
 from flamingo_jax.few_shot.kinds import with_article
 from flamingo_jax.inputs.prompts import chat
 
-QUESTIONS = (
+# What SmolLM2 answers with the name.
+NAMING = (
     'What is in the picture?',
     'What do you see?',
+    'What is this?',
+    'What am I looking at?',
+    'What is shown here?',
+)
+QUESTIONS = (
+    *NAMING,
     'What is it like?',
     'Describe it.',
     'Tell me about it.',
@@ -70,13 +78,19 @@ def told(dialogue: dict[str, Any], asks: str) -> list[str]:
     return [begin, '\n', dialogue['says'], *rest]
 
 
+def drawn(rng: np.random.Generator, turns: int, naming: bool) -> list[str]:
+    """Different questions of a dialogue, the first of them one of `NAMING` if so."""
+    first = [rng.choice(NAMING)] if naming else []
+    return (first + [question for question in rng.permutation(QUESTIONS) if question not in first])[:turns]
+
+
 def main() -> None:
     """Writes the dialogues."""
     f = flags.FLAGS
     model, rng = load(f.lm), np.random.default_rng(f.seed)
     every = names(f.pictures, ['train'], f.styles)
     dialogues = [dict(name=name, says=says(name), turns=[]) for name in every for _ in range(f.dialogues)]
-    asked = [rng.permutation(QUESTIONS)[: f.turns] for _ in dialogues]
+    asked = [drawn(rng, f.turns, naming=bool(i % 2)) for i in range(len(dialogues))]
     bar = tqdm(total=len(dialogues) * f.turns, unit=' answers')
     for turn in range(f.turns):
         going_on = [i for i, one in enumerate(dialogues) if len(one['turns']) == turn]

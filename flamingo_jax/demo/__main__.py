@@ -1,9 +1,9 @@
 """Serves a page on which one teaches a Flamingo by examples, and asks it. Prints its address.
 
     pip install 'flamingo_jax[demo]'
-    python -m flamingo_jax.demo [--checkpoint=BUNDLE_OR_WORKDIR] [--port=8321]
+    python -m flamingo_jax.demo [--checkpoint=BUNDLE_OR_WORKDIR] [--lm=BUNDLE] [--port=8321]
 
-The default is the model that comes with the package. The page is served on this machine only. Nothing is sent
+The default is the small model that comes with the package. A model that chats can also be asked so. The page is served on this machine only. Nothing is sent
 elsewhere or written to disk.
 """
 
@@ -14,8 +14,10 @@ from flamingo_jax.quickstart import ROOT
 
 if __name__ == '__main__':
     flags.DEFINE_string('checkpoint', str(ROOT / 'experiments' / 'picture_dictionary'), 'A bundle, or a workdir.')
+    flags.DEFINE_string('lm', '', 'Bundle of the language model, if the checkpoint is a bundle without one.')
     flags.DEFINE_integer('port', 8321, 'Port of 127.0.0.1; 0 takes a free one.', lower_bound=0, upper_bound=65535)
     flags.DEFINE_bool('open', False, 'Also open the page in the default browser.')
+    commands.define_dtype()
     commands.start(__doc__)
 
 import contextlib
@@ -50,8 +52,10 @@ def main() -> None:
     from flamingo_jax.inference.pretrained import load
 
     with listen(flags.FLAGS.port) as found:
-        flamingo = load(flags.FLAGS.checkpoint)
-        app = server.make_app(flamingo, os.path.relpath(flags.FLAGS.checkpoint), ready_sets())
+        f = flags.FLAGS
+        flamingo = load(f.checkpoint, dtype=f.dtype, lm=f.lm)
+        checkpoint, lm = (os.path.relpath(path) if path else '' for path in (f.checkpoint, f.lm))
+        app = server.make_app(flamingo, checkpoint, ready_sets(), lm)
         address = f'http://127.0.0.1:{found.getsockname()[1]}'
         print(f'The page is at {address} (Ctrl-C ends it).', flush=True)
         if flags.FLAGS.open:

@@ -46,6 +46,7 @@ from flamingo_jax.inference.look import look
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.inference.serving import Answer, Engine
 from flamingo_jax.inputs.images import to_frames
+from flamingo_jax.inputs.prompts import ANSWERS, ASKS, ENDS_TURN, chats
 
 BROKEN = 'The server has an error of its own. Its terminal shows more.'
 AT_ONCE = 32  # Most connections; more are told to come again.
@@ -166,13 +167,14 @@ class Model:
         return dict(label=label, cosines=(pooled[:-1] @ pooled[-1]).tolist())
 
 
-def make_app(flamingo: Pretrained, checkpoint: str, ready: Sequence[Ready]) -> Starlette:
+def make_app(flamingo: Pretrained, checkpoint: str, ready: Sequence[Ready], lm: str = '') -> Starlette:
     """The server of one model.
 
     Args:
       flamingo: on one device.
       checkpoint: its path, for the commands that the page shows.
       ready: the sets of examples that the page offers.
+      lm: the path of its language model, for the same commands, if the checkpoint has none.
 
     Raises:
       ValueError: the model takes no pictures.
@@ -182,7 +184,7 @@ def make_app(flamingo: Pretrained, checkpoint: str, ready: Sequence[Ready]) -> S
     engine = Engine(flamingo)
     model = Model(engine)
     decoder, people = (concurrent.futures.ThreadPoolExecutor(number) for number in (1, AT_ONCE))
-    about = _about(flamingo, checkpoint, ready)
+    about = _about(flamingo, checkpoint, ready, lm)
     folder = importlib.resources.files('flamingo_jax.demo') / 'page'
 
     async def on(pool: concurrent.futures.Executor, call: Callable[..., Any], *arguments: Any) -> Any:
@@ -343,7 +345,7 @@ def _to_url(data: bytes) -> str:
     return f'data:image/{uploads.check(data)[0].lower()};base64,{base64.b64encode(data).decode()}'
 
 
-def _about(flamingo: Pretrained, checkpoint: str, ready: Sequence[Ready]) -> dict[str, Any]:
+def _about(flamingo: Pretrained, checkpoint: str, ready: Sequence[Ready], lm: str) -> dict[str, Any]:
     """What the page says of the model, and offers."""
     c = flamingo.config
 
@@ -352,7 +354,9 @@ def _about(flamingo: Pretrained, checkpoint: str, ready: Sequence[Ready]) -> dic
 
     return dict(
         checkpoint=checkpoint,
+        lm=lm,
         chunk_end=flamingo.tokenizer.chunk_end,
+        chat=dict(asks=ASKS, answers=ANSWERS, ends=ENDS_TURN) if chats(flamingo.tokenizer) else None,
         context=c.lm.context,
         fit=c.fit,
         only_last_image=c.xattn.only_last_image,

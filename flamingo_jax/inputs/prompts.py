@@ -39,6 +39,8 @@ def chat(*turns: Prompt | str) -> list[Any]:
 
     Args:
       turns: what is asked, the answer to it, what is asked next, and so on. Each is a text, or texts and pictures.
+
+    Of a model whose tokenizer has no such marks (`chats`), they are mere text.
     """
     prompt: list[Any] = []
     for i, turn in enumerate(turns):
@@ -48,6 +50,11 @@ def chat(*turns: Prompt | str) -> list[Any]:
             parts = list(group)
             prompt += [''.join(parts)] if is_text else parts
     return prompt
+
+
+def chats(tokenizer: Tokenizer) -> bool:
+    """Whether a language model's tokenizer has the marks of ChatML, so that `chat` asks as the model was trained."""
+    return all(len(tokenizer.encode(mark, continues=True)) == 1 for mark in ('<|im_start|>', ENDS_TURN))
 
 
 def is_picture(item: Any) -> bool:

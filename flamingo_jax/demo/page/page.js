@@ -1,7 +1,7 @@
 // The page: a strip of cards, what is asked about it, and what comes back.
 //
-// A card is {id, name, frames, text}: a picture as data URLs (none for text alone, several for a film) and the text
-// after it. The server keeps nothing, so each request carries the whole strip.
+// A card is {id, name, frames, text, said}: a picture as data URLs (none for text alone, several for a film) and the
+// text after it; `said` is true of an answer in a chat. The server keeps nothing, so each request carries the whole strip.
 
 const $ = id => document.getElementById(id)
 const about = await (await fetch('about')).json()
@@ -17,8 +17,8 @@ const running = new Map() // What is being asked -> its AbortController.
 
 // ---- Cards -------------------------------------------------------------------------------------------------------
 
-function newCard(name, frames, text = '') {
-  return {id: ++latest, name, frames, text}
+function newCard(name, frames, text = '', said = false) {
+  return {id: ++latest, name, frames, text, said}
 }
 
 function setCards(list) {
@@ -36,7 +36,7 @@ function render() {
   }
   items.forEach((li, i) => {
     const [card, last] = [cards[i], i === cards.length - 1]
-    li.className = [last && 'open', !card.frames && 'reading', card.frames?.length === 0 && 'text'].filter(Boolean).join(' ')
+    li.className = [last && 'open', !card.frames && 'reading', card.frames?.length === 0 && 'text', card.said && 'said'].filter(Boolean).join(' ')
     const image = li.querySelector('img')
     if (card.frames?.length && image.src !== card.frames[0]) image.src = card.frames[0]
     image.alt = card.name
@@ -44,7 +44,7 @@ function render() {
     li.querySelector('figcaption').textContent =
       !card.frames ? `Reading ${card.name}…` : card.frames.length > 1 ? `${card.name}, ${card.frames.length} frames` : card.name
     const handle = li.querySelector('.handle')
-    handle.textContent = `⠿ ${i + 1}`
+    handle.textContent = `⠿ ${i + 1}${card.said ? ' answer' : ''}`
     handle.setAttribute('aria-label', `Card ${i + 1} of ${cards.length}${card.name && `, ${card.name}`}. Arrow keys move it, Delete removes it.`)
     for (const [side, ends] of [['left', i === 0], ['right', last]]) {
       const button = li.querySelector(`.${side}`)
@@ -54,8 +54,8 @@ function render() {
     li.querySelector('.remove').setAttribute('aria-label', `Remove card ${i + 1}`)
     const text = li.querySelector('textarea')
     if (text.value !== card.text) text.value = card.text
-    text.placeholder = last ? 'The model goes on here' : 'Its text'
-    text.setAttribute('aria-label', `Text of card ${i + 1}${last ? ', which the model continues' : ''}`)
+    text.placeholder = last ? chatting() ? 'What you ask' : 'The model goes on here' : 'Its text'
+    text.setAttribute('aria-label', `Text of card ${i + 1}${card.said ? ', which the model said' : last ? ', which the model continues' : ''}`)
   })
   $('empty').hidden = cards.length > 0
   changed()
@@ -223,8 +223,9 @@ $('shot').onclose = () => { for (const track of video.srcObject?.getTracks() ?? 
 // ---- Whole strips ------------------------------------------------------------------------------------------------
 
 function asFile() {
-  return {flamingo_strip: 1, cards: cards.filter(card => card.frames).map(({name, frames, text}) => ({name, frames, text})),
-    candidates: $('candidates').value, settings: Object.fromEntries(fields().map(input => [input.id, input.value]))}
+  return {flamingo_strip: 1, chat: chatting(), candidates: $('candidates').value,
+    cards: cards.filter(card => card.frames).map(({name, frames, text, said}) => ({name, frames, text, said})),
+    settings: Object.fromEntries(fields().map(input => [input.id, input.value]))}
 }
 
 // Throws if it is not a strip, before anything on the page changes.
@@ -234,8 +235,9 @@ function useFile(given) {
     card.frames.every(frame => typeof frame === 'string' && frame.startsWith('data:image/')))
   if (!right) throw Error('This is not a strip that was saved here.')
   $('candidates').value = String(given.candidates ?? '')
+  $('chat').checked = given.chat === true && about.chat
   for (const input of fields()) if (given.settings?.[input.id] !== undefined) input.value = given.settings[input.id]
-  setCards(given.cards.map(card => newCard(card.name, card.frames, card.text)))
+  setCards(given.cards.map(card => newCard(card.name, card.frames, card.text, card.said === true)))
 }
 
 async function openStrip(file) {
@@ -308,6 +310,7 @@ for (const set of about.ready) {
     clearAnswers()
     $('about-set').textContent = set.about
     $('candidates').value = set.candidates.join('\n')
+    $('chat').checked = false
     setCards(set.cards.map(card => newCard(card.name, card.frames, card.text)))
   }
   $('ready').append(button)
@@ -315,14 +318,33 @@ for (const set of about.ready) {
 
 // ---- The prompt --------------------------------------------------------------------------------------------------
 
+function chatting() {
+  return $('chat').checked
+}
+
 // A list of texts and pictures in reading order. A space stands before each text and <EOC> (or a newline) after it,
 // except after the last, which is open.
 function promptOf(cards) {
-  return cards.flatMap((card, i) => {
+  return chatting() ? chatOf(cards) : cards.flatMap((card, i) => {
     const text = card.text && (/^\s/.test(card.text) ? '' : ' ') + card.text
     const end = text && i < cards.length - 1 && !text.endsWith(about.chunk_end) ? about.chunk_end : ''
     return [...(card.frames.length ? [{frames: card.frames}] : []), ...(text ? [text + end] : [])]
   })
+}
+
+// The same in a chat, with the marks that `flamingo_jax.inputs.prompts.chat` sets. All cards between two answers are
+// what is asked. An answer at the end of the strip is open.
+function chatOf(cards) {
+  const items = []
+  const add = item => typeof item === 'string' && typeof items.at(-1) === 'string' ? items.push(items.pop() + item) : items.push(item)
+  cards.forEach((card, i) => {
+    const [before, after] = [cards[i - 1], cards[i + 1]]
+    if (!card.said && (!before || before.said)) add((before ? '\n' : '') + about.chat.asks)
+    if (card.frames.length) add({frames: card.frames})
+    add((card.frames.length && !/^\s/.test(card.text) ? ' ' : '') + card.text)
+    if (card.said ? after : !after || after.said) add(card.said ? about.chat.ends : about.chat.answers)
+  })
+  return items
 }
 
 function settings() {
@@ -389,9 +411,9 @@ function showCode() {
   }
   const chosen = Object.entries(settings())
   const order = python.map(item => `    ${item},\n`).join('')
-  $('python').textContent = `import pathlib\n\nimport flamingo_jax\n\nflamingo = flamingo_jax.load(${quoted(about.checkpoint)})\n` +
+  $('python').textContent = `import pathlib\n\nimport flamingo_jax\n\nflamingo = flamingo_jax.load(${quoted(about.checkpoint)}${about.lm && `, lm=${quoted(about.lm)}`})\n` +
     `prompt = [\n${order}]\nprint(flamingo.generate(prompt, ${chosen.map(([name, value]) => `${name}=${value}`).join(', ')}))`
-  $('command').textContent = ['python -m flamingo_jax.generate', `--checkpoint=${inShell(about.checkpoint)}`, ...shell,
+  $('command').textContent = ['python -m flamingo_jax.generate', `--checkpoint=${inShell(about.checkpoint)}`, ...about.lm ? [`--lm=${inShell(about.lm)}`] : [], ...shell,
     ...chosen.map(([name, value]) => `--${name}=${value}`)].join(' \\\n    ')
 }
 
@@ -469,6 +491,7 @@ function ask(name) {
       if (line.text !== undefined) output.textContent = line.text
       if (line.done) {
         output.className = ''
+        if (name === 'model') $('reply').hidden = !chatting() || !output.textContent
         if (!output.textContent) output.textContent = '(nothing)'
         if (name === 'model') $('look-hint').textContent = 'Looking…'
       }
@@ -479,6 +502,12 @@ function ask(name) {
 
 $('ask').onsubmit = event => { event.preventDefault(); ask('model') }
 for (const name of VARIANTS.slice(1)) $(`answer-${name}`).querySelector('button').onclick = () => ask(name)
+$('reply').onclick = () => {
+  const answer = $('answer-model').querySelector('output').textContent
+  clearAnswers()
+  setCards([...cards, newCard('', [], answer, true), newCard('', [])])
+  $('strip').lastElementChild.querySelector('textarea').focus()
+}
 $('stop').onclick = () => { for (const controller of running.values()) controller.abort() }
 document.addEventListener('keydown', event => {
   if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) ask('model')
@@ -501,7 +530,7 @@ $('rank').onclick = () => {
   $('ranked').hidden = true
   return run('rank', message, async signal => {
     if (!candidates.length) throw Error('Write a candidate in each line.')
-    const body = {prompt: promptOf(variant('model')), candidates: candidates.map(text => ` ${text}${about.chunk_end}`)}
+    const body = {prompt: promptOf(variant('model')), candidates: candidates.map(text => chatting() ? text + about.chat.ends : ` ${text}${about.chunk_end}`)}
     const {log_likelihoods: scores} = await post('rank', JSON.stringify(body), signal)
     const most = Math.max(...scores)
     const total = scores.reduce((sum, score) => sum + Math.exp(score - most), 0)
@@ -592,7 +621,7 @@ function fill(table, rows) {
 // ---- The rest of the page ----------------------------------------------------------------------------------------
 
 function fields() {
-  return [...$('ask').querySelectorAll('select, input')]
+  return [...$('ask').querySelectorAll('select, input:not([type=checkbox])')]
 }
 
 function changed() {
@@ -619,6 +648,7 @@ function keep() {
 }
 
 function clearAnswers() {
+  $('reply').hidden = true
   for (const controller of running.values()) controller.abort()
   for (const output of document.querySelectorAll('#answers output')) Object.assign(output, {textContent: '', className: ''})
   $('ranked').hidden = $('next').hidden = true
@@ -650,6 +680,12 @@ function notice(text) {
 }
 
 for (const input of [...fields(), $('candidates')]) input.addEventListener('input', changed)
+$('chat').parentElement.hidden = !about.chat
+$('chat').addEventListener('input', () => {
+  $('max_new_tokens').value = chatting() ? 48 : 16 // A sentence or two, or a name.
+  clearAnswers()
+  render()
+})
 addEventListener('pagehide', keep)
 $('model').textContent = `${about.checkpoint}, a context of ${about.context} tokens`
 if (!await openLink()) {
