@@ -130,12 +130,13 @@ def test_generate_keeps_the_order_of_its_arguments(parts, chatting, tmp_path):
     model = flamingo_jax.load(parts / 'run')
     a, b = tmp_path / 'a.png', tmp_path / 'b.png'
     assert done.stdout.strip() == model.generate([a, ' Output: dax<EOC>', b, ' Output:'], max_new_tokens=4)
-    asked = (f'--image={a}', '--text= What is it?', '--chat', '--max_new_tokens=4')
+    asked = (f'--image={a}', '--text= What is it?', '--chat', '--max_new_tokens=8')
     done = command('flamingo_jax.generate', f'--checkpoint={parts / "run"}', *asked)
     assert done.returncode != 0 and 'does not chat' in done.stderr
     bundle.save(tmp_path / 'chat', chatting.config, chatting.params, chatting.tokenizer, 'text', card='')
-    done = command('flamingo_jax.generate', f'--checkpoint={tmp_path / "chat"}', *asked)
-    assert done.stdout.strip() == chatting.generate(chat([a, ' What is it?']), max_new_tokens=4).strip()
+    done = command('flamingo_jax.generate', f'--checkpoint={tmp_path / "chat"}', *asked, '--temperature=2')
+    said = chatting.generate(chat([a, ' What is it?']), 8, temperature=2.0).strip()
+    assert said and done.stdout.strip() == said
     done = command('flamingo_jax.generate', f'--checkpoint={parts / "run"}', '--image=missing.png', '--text= Output:')
     assert done.returncode != 0
     assert 'missing.png' in done.stderr

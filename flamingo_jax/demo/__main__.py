@@ -3,8 +3,8 @@
     pip install 'flamingo_jax[demo]'
     python -m flamingo_jax.demo [--checkpoint=BUNDLE_OR_WORKDIR] [--lm=BUNDLE] [--port=8321]
 
-The default is the small model that comes with the package. A model that chats can also be asked so. The page is served on this machine only. Nothing is sent
-elsewhere or written to disk.
+The default is the small model that comes with the package. A model that chats can also be asked so. The page is served
+on this machine only. Nothing is sent elsewhere or written to disk.
 """
 
 from absl import flags
