@@ -589,11 +589,17 @@ def test_a_stop_ends_an_answer_and_the_copied_code_gives_the_same(page, tmp_path
     page.select_option('#method', 'sampling')
     page.fill('#temperature', '10')  # Nonsense that does not end.
     page.fill('#max_new_tokens', '200')
+    # From within the page, at its first text: seen from here, the answer may have ended.
+    page.evaluate(
+        """() => new MutationObserver((_, observer) => {
+            if (!document.querySelector('#answer-model output').textContent) return
+            observer.disconnect()
+            document.querySelector('#stop').click()
+        }).observe(document.querySelector('#answer-model output'), {childList: true})"""
+    )
     page.click('#answer')
-    page.wait_for_selector('#answer-model output.writing:not(:empty)')
-    page.click('#stop')
-    page.wait_for_selector('#stop', state='hidden')
-    assert page.inner_text('#status') == 'Stopped.'
+    page.wait_for_function("document.querySelector('#status').textContent === 'Stopped.'")
+    assert page.locator('#stop').is_hidden()
     stopped = page.inner_text('#answer-model output')
     page.select_option('#method', 'greedy')
     page.fill('#max_new_tokens', '16')
