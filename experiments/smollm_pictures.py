@@ -162,7 +162,7 @@ def further(c: ConfigDict) -> None:
     """The published bridge goes on with the same."""
     from_published(c)
     mixture(c)
-    c.steps = 250
+    c.steps = 430
 
 
 def from_published(c: ConfigDict) -> None:
