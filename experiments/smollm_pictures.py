@@ -26,7 +26,8 @@
     python -m flamingo_jax.train --config=experiments/smollm_pictures.py --workdir=runs/smollm_pictures \
         --config.lm=LMS/smollm2 --config.datasets.captions.path=$ARTISTS --config.datasets.known.path=$ARTISTS \
         --config.datasets.classes.path=$CLASSES --config.datasets.games.path=$ARTISTS \
-        --config.datasets.texts.path=$ARTISTS --config.datasets.dialogues.path=$ARTISTS
+        --config.datasets.texts.path=$ARTISTS --config.datasets.dialogues.path=$ARTISTS \
+        --config.datasets.answers.path=$ARTISTS
 
 To go on from the published bridge, take features of its trunk (`--vision=experiments/smollm_bridge`), and do the last
 run alone, as `:further`. The resampler of the published bridge was made in another way: docs/results.md has its steps.
