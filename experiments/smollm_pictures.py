@@ -30,7 +30,9 @@
         --config.datasets.answers.path=$ARTISTS
 
 To go on from the published bridge, take features of its trunk (`--vision=experiments/smollm_bridge`), and do the last
-run alone, as `:further`. The resampler of the published bridge was made in another way: docs/results.md has its steps.
+run alone, as `:further`. `:names` teaches it names alone: take the mean with the bridge before (`python -m
+flamingo_jax.convert mean`). The resampler of the published bridge was made in another way: docs/results.md has its
+steps.
 
 The bridge does not change a text without pictures: both gated branches act only on tokens that may see one.
 
@@ -107,10 +109,10 @@ RESAMPLER = ResamplerConfig(latents=8, width=256, depth=2, heads=4, head_dim=64)
 
 
 def get_config(stage: str = '') -> ConfigDict:
-    """A stage, or ValueError: 'contrast' makes a resampler, '' a bridge with it, and 'further' goes on from one."""
-    stages = {'contrast': contrast, '': bridge, 'further': further}
+    """A stage, or ValueError: 'contrast' makes a resampler, '' a bridge with it; 'further' and 'names' go on from one."""
+    stages = {'contrast': contrast, '': bridge, 'further': further, 'names': names}
     if stage not in stages:
-        raise ValueError(f"The stages are 'contrast', '' and 'further', and not {stage!r}.")
+        raise ValueError(f"The stages are 'contrast', '', 'further' and 'names', and not {stage!r}.")
     c = base()
     stages[stage](c)
     return c
@@ -164,6 +166,15 @@ def further(c: ConfigDict) -> None:
     from_published(c)
     mixture(c)
     c.steps = 430
+
+
+def names(c: ConfigDict) -> None:
+    """The published bridge says names alone, for minutes and without noise; the mean with it keeps all the rest."""
+    from_published(c)
+    c.noise.feature_dropout = 0.0
+    single = SINGLE | dict(games=dict(name=game(Names, prompt=NAME)))
+    c.datasets.known = training.dataset(FewShot, batch_size=16, **single, **KNOWN)
+    c.steps, c.optimizer.learning_rate = 150, 1e-3
 
 
 def from_published(c: ConfigDict) -> None:
