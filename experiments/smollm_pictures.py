@@ -109,7 +109,7 @@ RESAMPLER = ResamplerConfig(latents=8, width=256, depth=2, heads=4, head_dim=64)
 
 
 def get_config(stage: str = '') -> ConfigDict:
-    """A stage, or ValueError. 'contrast' makes a resampler, '' a bridge with it; 'further' and 'names' go on from it."""
+    """A stage, or ValueError. 'contrast' makes a resampler, '' a bridge with it; 'further' and 'names' go on."""
     stages = {'contrast': contrast, '': bridge, 'further': further, 'names': names}
     if stage not in stages:
         raise ValueError(f"The stages are 'contrast', '', 'further' and 'names', and not {stage!r}.")
