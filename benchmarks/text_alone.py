@@ -51,8 +51,7 @@ def main() -> None:
     bare = bits_a_character(alone, pieces)
     print(f'{"the language model alone":40} {bare:.4f}', flush=True)
     for path in arguments.flamingos:
-        lm = '' if (pathlib.Path(path) / 'run.json').is_file() else arguments.lm
-        bits = bits_a_character(flamingo_jax.load(path, lm=lm), pieces)
+        bits = bits_a_character(flamingo_jax.load(path, lm=arguments.lm), pieces)
         print(f'{path:40} {bits:.4f} {bits / bare - 1:+.2%}', flush=True)
 
 

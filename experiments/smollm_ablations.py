@@ -29,7 +29,7 @@ from ml_collections import ConfigDict
 
 from experiments import smollm_pictures
 from experiments.bridges import PREFIX
-from experiments.smollm_pictures import KNOWN, NAME, RESAMPLER, SINGLE
+from experiments.smollm_pictures import KNOWN, NAME, NAMED, RESAMPLER
 from flamingo_jax.few_shot.names import Names
 from flamingo_jax.few_shot.source import FewShot, game
 from flamingo_jax.few_shot.words import Words
@@ -66,7 +66,7 @@ def get_config(name: str = 'base') -> ConfigDict:
     if name in TOKENS:
         c.trained = ('resampler', *c.trained)
     more = TOKENS.get(name, 1) - 1
-    single = SINGLE | dict(games=dict(name=game(Names, prompt=NAME)), length=64 + 10 * more, window=(9 + more, 1))
+    single = NAMED | dict(length=64 + 10 * more, window=(9 + more, 1))
     games = dict(
         bind=game(Words, share=0.7, prompt=':', blend=1.0, classes=(2, 4)),
         name=game(Names, share=0.3, prompt=NAME, repeats=0.5),

@@ -89,6 +89,8 @@ PHRASES = {
 # Ten single pictures a row at most, each with its name.
 SINGLE = dict(shots=1, games={phrase: game(Names, prompt=phrase, share=share) for phrase, share in PHRASES.items()})
 SINGLE |= dict(length=64, targets=48, images=10, documents=10, window=(9, 1))
+# The same, where a name is asked for in one way.
+NAMED = SINGLE | dict(games=dict(name=game(Names, prompt=NAME)))
 # Twelve pictures a row at most, of one game.
 GAMES = dict(
     shots=12,
@@ -172,8 +174,7 @@ def names(c: ConfigDict) -> None:
     """The published bridge says names alone, for minutes and without noise; the mean with it keeps all the rest."""
     from_published(c)
     c.noise.feature_dropout = 0.0
-    single = SINGLE | dict(games=dict(name=game(Names, prompt=NAME)))
-    c.datasets.known = training.dataset(FewShot, batch_size=16, **single, **KNOWN)
+    c.datasets.known = training.dataset(FewShot, batch_size=16, **NAMED, **KNOWN)
     c.steps, c.optimizer.learning_rate = 150, 1e-3
 
 
@@ -197,5 +198,5 @@ def mixture(c: ConfigDict) -> None:
     c.datasets.texts = training.dataset(FewShot, batch_size=1, **go_on, **texts)
     c.datasets.dialogues = training.dataset(FewShot, batch_size=1, length=104, **talk, **texts)
     # A thing is named where its first answer begins, so that short rows teach names for the least.
-    texts |= dict(loss_weight=1.0, length=36, targets=20)
-    c.datasets.answers = training.dataset(FewShot, batch_size=32, **talk, **texts)
+    answers = talk | texts | dict(loss_weight=1.0)
+    c.datasets.answers = training.dataset(FewShot, batch_size=32, length=36, targets=20, **answers)

@@ -431,11 +431,14 @@ def mean(sources: Sequence[str], weights: Sequence[float], out: str, lm: str = '
     differ = {name for name in first.checksums if len({each.checksums.get(name) for each in found}) > 1}
     if frozen := sorted(differ - set(first.trained)):
         raise ValueError(f'The bundles differ in {frozen}, which was not trained. Give bundles of one model.')
+
+    def averaged(*leaves):
+        in_float32 = (w * leaf.astype(jnp.float32) for w, leaf in zip(weights, leaves, strict=True))
+        return sum(in_float32).astype(leaves[0].dtype)
+
     params = {name: first.params(name) for name in first.checksums}
     for name in differ:
-        trees = [each.params(name, jnp.float32) for each in found]
-        summed = jax.tree.map(lambda *xs: sum(w * x for w, x in zip(weights, xs, strict=True)), *trees)
-        params[name] = jax.tree.map(lambda x, kept: x.astype(kept.dtype), summed, params[name])
+        params[name] = jax.tree.map(averaged, params[name], *(other.params(name) for other in others))
     bundle.save(
         out,
         first.config,
