@@ -31,7 +31,7 @@
 
 To go on from the published bridge, take features of its trunk (`--vision=experiments/smollm_bridge`), and do the last
 run alone, as `:further`. `:names` teaches it names alone: take the mean with the bridge before (`python -m
-flamingo_jax.convert mean`). The resampler of the published bridge was made in another way: docs/results.md has its
+flamingo_jax.convert mean`). The resampler of the published bridge was made in another way: docs/tried.md has its
 steps.
 
 The bridge does not change a text without pictures: both gated branches act only on tokens that may see one.

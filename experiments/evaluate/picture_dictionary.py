@@ -22,7 +22,7 @@ HELD_OUT = dict(query_styles=('fluent-3d',), support_styles=STYLES)
 
 
 def get_config(part: str = '') -> ConfigDict:
-    """The tables of docs/results.md."""
+    """The tables of docs/results_small.md."""
     c = evaluation.base()
     parts = dict(words=words, names=names, tasks=tasks, languages=languages, ablation=ablation)
     for add in [parts[part]] if part else list(parts.values())[:-1]:
