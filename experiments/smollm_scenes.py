@@ -34,7 +34,7 @@ def get_config() -> ConfigDict:
     c.model.tiles, c.optimizer.tree_factors.tiles = 5, 10.0
     c.datasets.known = training.dataset(FewShot, batch_size=2, **SINGLE, **KNOWN)
     scenes = dict(features='runs/features_scenes', frames=5, validation_split='validation', batch_size=8)
-    questions = dict(shots=4, games=dict(question=game(Questions)), length=64, targets=16, images=4)
+    questions = dict(shots=2, games=dict(question=game(Questions, together=True)), length=96, targets=32, images=2)
     c.datasets.scenes = training.dataset(FewShot, **questions, **scenes)
     descriptions = dict(shots=2, games=dict(describe=game(Names, prompt=asked('what is where?'))))
     c.datasets.described = training.dataset(FewShot, **descriptions, length=60, targets=44, images=2, **scenes)
