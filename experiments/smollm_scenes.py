@@ -34,10 +34,11 @@ def get_config() -> ConfigDict:
     c.model.tiles, c.optimizer.tree_factors.tiles = 5, 10.0
     c.datasets.known = training.dataset(FewShot, batch_size=2, **SINGLE, **KNOWN)
     scenes = dict(features='runs/features_scenes', frames=5, validation_split='validation', batch_size=8)
-    questions = dict(shots=2, games=dict(question=game(Questions, together=True)), length=96, targets=32, images=2)
+    questions = dict(shots=4, games=dict(question=game(Questions)), length=64, targets=16, images=4)
     c.datasets.scenes = training.dataset(FewShot, **questions, **scenes)
     descriptions = dict(shots=2, games=dict(describe=game(Names, prompt=asked('what is where?'))))
     c.datasets.described = training.dataset(FewShot, **descriptions, length=60, targets=44, images=2, **scenes)
-    c.steps = 220
-    c.optimizer.update(learning_rate=7e-4, warmup_steps=50)
+    c.noise.feature_dropout = 0.0
+    c.steps = 600
+    c.optimizer.update(learning_rate=1e-3, warmup_steps=50)
     return c

@@ -22,10 +22,6 @@ class Questions(game.Game):
         They are not mirrored, since a question may be about left and right.
         """
 
-        # Whether all questions of a picture that begin with the same word are asked, one after the other. So a picture
-        # is seen once for several answers, and no answer stands in another question, as for `where` and `what`.
-        together: bool = False
-
         def open(self, pictures: PictureSet, shots: int) -> None:
             """Takes the pictures that have a question."""
             super().open(pictures, shots)
@@ -40,10 +36,9 @@ class Questions(game.Game):
             chunks = []
             for i in rng.choice(len(self.pictures.pictures), self.shots):
                 picture = self.pictures.pictures[i]
-                one = picture.questions[rng.integers(len(picture.questions))]
-                asks = _like(rng, picture, one) if self.together else [one]
-                texts = tuple(text for question, answer in asks for text in (asked(question), f' {answer}'))
-                chunks.append(Chunk(self.seen(rng, picture, mirrored=False), texts, (0.0, 1.0) * len(asks)))
+                question, answer = picture.questions[rng.integers(len(picture.questions))]
+                seen = self.seen(rng, picture, mirrored=False)
+                chunks.append(Chunk(seen, (asked(question), f' {answer}'), (0.0, 1.0)))
             return chunks
 
     @dataclasses.dataclass
@@ -80,9 +75,3 @@ class Questions(game.Game):
             chosen = [self.shown[i] for i in others[rng.choice(len(others), shots, replace=False)]]
             shown = tuple(Part(p, self.support, f'{asked(about)} {answer}') for p, about, answer in chosen)
             return Episode(shown, (Part(picture, self.queries, asked(question)),), truth, self.candidates)
-
-
-def _like(rng: np.random.Generator, picture: Picture, one: tuple[str, str]) -> list[tuple[str, str]]:
-    """The picture's questions that begin with the same word as this one, in random order."""
-    like = [other for other in picture.questions if other[0].split()[0] == one[0].split()[0]]
-    return [like[i] for i in rng.permutation(len(like))]

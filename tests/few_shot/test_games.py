@@ -346,24 +346,6 @@ def test_texts_that_are_not_there_or_too_few_are_refused(pictures, texts):
             Drawing(pictures, shots, dict(go_on=game(Texts, path=path)))
 
 
-def test_questions_of_one_kind_are_asked_together(pictures):
-    """Of a picture with two kinds, all of the one that is drawn, each with its own answer as a target."""
-    scene = dict(zip(('where is the dog?', 'where is the cat?'), ('left', 'right'), strict=True))
-    scene |= {'what is on the left?': 'dog', 'what is on the right?': 'cat'}
-    few = pictures.only(())
-    few.pictures = [dataclasses.replace(few.pictures[0], questions=tuple(scene.items()))]
-    orders = set()
-    for seed in range(20):
-        games = dict(question=game(Questions, together=True))
-        (chunk,) = Drawing(few, 1, games).document(0, np.random.default_rng(seed))
-        asks = [text.removeprefix(' Question: ').removesuffix(' Answer:') for text in chunk.texts[::2]]
-        assert [scene[ask] for ask in asks] == [answer.strip() for answer in chunk.texts[1::2]]
-        assert len(set(asks)) == 2 and len({ask.split()[0] for ask in asks}) == 1
-        assert chunk.weights == (0.0, 1.0, 0.0, 1.0)
-        orders.add(tuple(asks))
-    assert len(orders) == 4  # Both kinds, in both orders.
-
-
 # What these games drew before each had a file of its own.
 DRAWN = dict(
     words=('9f45c976a29eb95b', 8, game(Words)),
