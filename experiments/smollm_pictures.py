@@ -6,7 +6,7 @@
     python -m flamingo_jax.convert efficientnet --image_size=160 --out=runs/trunk \
         --standardise=DATA/picture_dictionary/artists/1.0.0 --styles=noto,twemoji,openmoji-color,fluent-flat
     python -m flamingo_jax.features --data=DATA/picture_dictionary/artists/1.0.0 --vision=runs/trunk \
-        --out=runs/artists --splits=train --views=2
+        --out=runs/artists --splits=train --views=8
     python -m flamingo_jax.features --data=DATA/picture_dictionary/artists/1.0.0 --vision=runs/trunk \
         --out=runs/artists --splits=validation,test
     data/dictionary_text/fetch.sh RAW/wordnet
@@ -30,9 +30,9 @@
         --config.datasets.answers.path=$ARTISTS
 
 To go on from the published bridge, take features of its trunk (`--vision=experiments/smollm_bridge`), and do the last
-run alone, as `:further`. `:names` teaches it names alone: take the mean with the bridge before (`python -m
-flamingo_jax.convert mean`). The resampler of the published bridge was made in another way: docs/tried.md has its
-steps.
+run alone, as `:further`. `:names` and `:answers` teach it one thing alone: take the mean with the bridge before
+(`python -m flamingo_jax.convert mean`). The resampler of the published bridge was made in another way: docs/tried.md
+has its steps.
 
 The bridge does not change a text without pictures: both gated branches act only on tokens that may see one.
 
@@ -106,15 +106,20 @@ GAMES = dict(
     targets=60,
     images=12,
 )
+# What the language model says when it is told the name, the Flamingo is to say when it sees the thing.
+TOLD = dict(row=Told, **KNOWN | dict(validation_split=''))  # There are no texts about other things.
+TALK = dict(shots=1, games=dict(talk=game(Texts, path='runs/dialogues.jsonl')), images=1)
+# A thing is named where its first answer begins, so that short rows teach names for the least.
+ANSWERS = TALK | TOLD | dict(length=36, targets=20)
 # Eight million parameters with the gated blocks: in bfloat16 they are less than 20 MB.
 RESAMPLER = ResamplerConfig(latents=8, width=256, depth=2, heads=4, head_dim=64)
 
 
 def get_config(stage: str = '') -> ConfigDict:
-    """A stage, or ValueError. 'contrast' makes a resampler, '' a bridge with it; 'further' and 'names' go on."""
-    stages = {'contrast': contrast, '': bridge, 'further': further, 'names': names}
+    """A stage, or ValueError. 'contrast' makes a resampler, '' a bridge with it; the others go on."""
+    stages = {'contrast': contrast, '': bridge, 'further': further, 'names': names, 'answers': answers}
     if stage not in stages:
-        raise ValueError(f"The stages are 'contrast', '', 'further' and 'names', and not {stage!r}.")
+        raise ValueError(f'The stages are {sorted(stages)}, and not {stage!r}.')
     c = base()
     stages[stage](c)
     return c
@@ -178,6 +183,15 @@ def names(c: ConfigDict) -> None:
     c.steps, c.optimizer.learning_rate = 150, 1e-3
 
 
+def answers(c: ConfigDict) -> None:
+    """The same for the beginnings of answers in a chat, with names beside them."""
+    from_published(c)
+    c.noise.feature_dropout = 0.0
+    c.datasets.known = training.dataset(FewShot, batch_size=6, **SINGLE, **KNOWN)
+    c.datasets.answers = training.dataset(FewShot, batch_size=48, **ANSWERS)
+    c.steps, c.optimizer.learning_rate = 150, 8e-4
+
+
 def from_published(c: ConfigDict) -> None:
     """The gated blocks of the published bridge go on."""
     c.start, c.lm, c.trained = 'experiments/smollm_bridge', 'runs/smollm2', ('xattn', 'extra_tokens')
@@ -191,12 +205,8 @@ def mixture(c: ConfigDict) -> None:
     c.datasets.known = training.dataset(FewShot, batch_size=3, **SINGLE, **KNOWN)
     c.datasets.classes = training.dataset(FewShot, batch_size=2, loss_weight=0.7, **SINGLE, **CLASSES)
     c.datasets.games = training.dataset(FewShot, batch_size=3, **GAMES, **DRAWINGS)
-    # What the language model says when it is told the name, the Flamingo is to say when it sees the thing.
-    texts = dict(row=Told, loss_weight=0.5, **KNOWN | dict(validation_split=''))  # There are none about other things.
+    texts = TOLD | dict(loss_weight=0.5)
     go_on = dict(shots=3, games=dict(go_on=game(Texts, path='runs/texts.jsonl')), length=64, images=3)
-    talk = dict(shots=1, games=dict(talk=game(Texts, path='runs/dialogues.jsonl')), images=1)
     c.datasets.texts = training.dataset(FewShot, batch_size=1, **go_on, **texts)
-    c.datasets.dialogues = training.dataset(FewShot, batch_size=1, length=104, **talk, **texts)
-    # A thing is named where its first answer begins, so that short rows teach names for the least.
-    answers = talk | texts | dict(loss_weight=1.0)
-    c.datasets.answers = training.dataset(FewShot, batch_size=32, length=36, targets=20, **answers)
+    c.datasets.dialogues = training.dataset(FewShot, batch_size=1, length=104, **TALK, **texts)
+    c.datasets.answers = training.dataset(FewShot, batch_size=32, **ANSWERS)
