@@ -30,9 +30,9 @@
         --config.datasets.answers.path=$ARTISTS
 
 To go on from the published bridge, take features of its trunk (`--vision=experiments/smollm_bridge`), and do the last
-run alone, as `:further`. `:names` and `:answers` teach it one thing alone: take the mean with the bridge before
-(`python -m flamingo_jax.convert mean`). The resampler of the published bridge was made in another way: docs/tried.md
-has its steps.
+run alone, as `:further`. `:names`, `:answers` and `:games` teach it one thing alone: take the mean with the bridge
+before (`python -m flamingo_jax.convert mean`). The resampler of the published bridge was made in another way:
+docs/tried.md has its steps.
 
 The bridge does not change a text without pictures: both gated branches act only on tokens that may see one.
 
@@ -117,7 +117,8 @@ RESAMPLER = ResamplerConfig(latents=8, width=256, depth=2, heads=4, head_dim=64)
 
 def get_config(stage: str = '') -> ConfigDict:
     """A stage, or ValueError. 'contrast' makes a resampler, '' a bridge with it; the others go on."""
-    stages = {'contrast': contrast, '': bridge, 'further': further, 'names': names, 'answers': answers}
+    stages = {'contrast': contrast, '': bridge, 'further': further}
+    stages |= dict(names=names, answers=answers, games=games)
     if stage not in stages:
         raise ValueError(f'The stages are {sorted(stages)}, and not {stage!r}.')
     c = base()
@@ -176,20 +177,33 @@ def further(c: ConfigDict) -> None:
 
 
 def names(c: ConfigDict) -> None:
-    """The published bridge says names alone, for minutes and without noise; the mean with it keeps all the rest."""
-    from_published(c)
-    c.noise.feature_dropout = 0.0
+    """The published bridge says names alone."""
+    alone(c)
     c.datasets.known = training.dataset(FewShot, batch_size=16, **NAMED, **KNOWN)
-    c.steps, c.optimizer.learning_rate = 150, 1e-3
 
 
 def answers(c: ConfigDict) -> None:
-    """The same for the beginnings of answers in a chat, with names beside them."""
-    from_published(c)
-    c.noise.feature_dropout = 0.0
+    """The published bridge begins answers in a chat, and says names by all phrases."""
+    alone(c)
     c.datasets.known = training.dataset(FewShot, batch_size=6, **SINGLE, **KNOWN)
     c.datasets.answers = training.dataset(FewShot, batch_size=48, **ANSWERS)
-    c.steps, c.optimizer.learning_rate = 150, 8e-4
+    c.optimizer.learning_rate = 8e-4
+
+
+def games(c: ConfigDict) -> None:
+    """The published bridge plays few-shot games, most of them of new words."""
+    alone(c)
+    c.datasets.games = training.dataset(FewShot, batch_size=10, **GAMES, **DRAWINGS)
+    shares = dict(bind=0.8, kind=0.1, name=0.1)
+    for name, one in c.datasets.games.games.items():
+        one.share = shares.get(name, 0.0)
+
+
+def alone(c: ConfigDict) -> None:
+    """One task, for minutes and without noise. The mean of what comes of it with the bridge before keeps the rest."""
+    from_published(c)
+    c.noise.feature_dropout = 0.0
+    c.steps, c.optimizer.learning_rate = 150, 1e-3
 
 
 def from_published(c: ConfigDict) -> None:
