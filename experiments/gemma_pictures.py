@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from experiments import smollm_pictures
 from experiments.picture_dictionary import LANGUAGES
-from experiments.smollm_pictures import KNOWN, NAME, SINGLE
+from experiments.smollm_pictures import KNOWN, NAMED
 from flamingo_jax.few_shot.names import Names
 from flamingo_jax.few_shot.source import FewShot, game
 from flamingo_jax.training import config as training
@@ -42,7 +42,7 @@ def get_config(stage: str = '') -> ConfigDict:
     c.lm, c.resampler = 'LMS/gemma3', 'runs/gemma_resampler'
     # Without Gemma's own norms the blocks are hardly heard (docs/results.md). Text without pictures is Gemma's own.
     c.model.xattn.update(first=3, every=4, gates=False, norms_of_lm=True)
-    single = SINGLE | dict(games=dict(name=game(Names, prompt=NAME)), targets=40, window=(12, 1))
+    single = NAMED | dict(targets=40, window=(12, 1))
     row = dict(shots=6, games=dict(name=game(Names, languages=SEEN)), length=64, targets=44, images=6)
     c.datasets = ConfigDict(
         dict(

@@ -117,8 +117,7 @@ RESAMPLER = ResamplerConfig(latents=8, width=256, depth=2, heads=4, head_dim=64)
 
 def get_config(stage: str = '') -> ConfigDict:
     """A stage, or ValueError. 'contrast' makes a resampler, '' a bridge with it; the others go on."""
-    stages = {'contrast': contrast, '': bridge, 'further': further}
-    stages |= dict(names=names, answers=answers, games=games)
+    stages = {'contrast': contrast, '': bridge, 'further': further, 'names': names, 'answers': answers, 'games': games}
     if stage not in stages:
         raise ValueError(f'The stages are {sorted(stages)}, and not {stage!r}.')
     c = base()
