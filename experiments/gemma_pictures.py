@@ -20,9 +20,10 @@ from ml_collections import ConfigDict
 
 from experiments import smollm_pictures
 from experiments.picture_dictionary import LANGUAGES
-from experiments.smollm_pictures import KNOWN, NAMED
+from experiments.smollm_pictures import DRAWINGS, KNOWN, NAMED
 from flamingo_jax.few_shot.names import Names
 from flamingo_jax.few_shot.source import FewShot, game
+from flamingo_jax.few_shot.words import Words
 from flamingo_jax.training import config as training
 
 UNSEEN = ('hu', 'nl', 'pt', 'sv', 'uk', 'zh')
@@ -30,9 +31,11 @@ SEEN = tuple(language for language in LANGUAGES if language not in ('en', *UNSEE
 
 
 def get_config(stage: str = '') -> ConfigDict:
-    """The stages are 'contrast', which makes the resampler, and '', which makes the bridge; ValueError for another."""
-    if stage not in ('contrast', ''):
-        raise ValueError(f"The stages are 'contrast' and '', and not {stage!r}.")
+    """A stage, or ValueError. 'contrast' makes the resampler, '' the bridge, and 'copy' goes on with it."""
+    if stage not in ('contrast', '', 'copy'):
+        raise ValueError(f"The stages are 'contrast', '' and 'copy', and not {stage!r}.")
+    if stage == 'copy':
+        return copy()
     if stage:
         c = smollm_pictures.get_config(stage)
         c.lm = 'LMS/gemma3'
@@ -51,4 +54,24 @@ def get_config(stage: str = '') -> ConfigDict:
         )
     )
     c.steps, c.optimizer.learning_rate = 500, 1e-3
+    return c
+
+
+def copy() -> ConfigDict:
+    """The bridge learns to take a name from the examples, in whatever language it is: things come several times."""
+    c = smollm_pictures.base()
+    c.start, c.lm, c.trained = 'runs/gemma_pictures_bundle', 'LMS/gemma3', ('xattn', 'extra_tokens')
+    c.remat = 'dots'
+    c.noise.feature_dropout = 0.0
+    words = dict(shots=8, games=dict(bind=game(Words, prompt=':', blend=1.0, real_words=0.3, classes=(2, 5))))
+    names = dict(shots=6, games=dict(name=game(Names, prompt=':', languages=SEEN, repeats=0.8)))
+    c.datasets = ConfigDict(
+        dict(
+            single=training.dataset(FewShot, batch_size=2, **NAMED | dict(targets=40, window=(12, 1)), **KNOWN),
+            names=training.dataset(FewShot, batch_size=6, length=72, targets=48, images=6, **names, **KNOWN),
+            words=training.dataset(FewShot, batch_size=4, length=72, targets=48, images=8, **words, **DRAWINGS),
+        )
+    )
+    c.steps = 400
+    c.optimizer.update(learning_rate=8e-4, warmup_steps=20)
     return c
