@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from experiments.evaluate.smollm_pictures import DRAWINGS, KNOWN
 from experiments.gemma_pictures import SEEN, UNSEEN
+from experiments.smollm_pictures import NAME
 from flamingo_jax.evaluation import config as evaluation
 from flamingo_jax.few_shot.names import Names
 
@@ -28,6 +29,8 @@ def get_config(part: str = '') -> ConfigDict:
                 language=language,
                 shots=(0, 4) if language == 'en' else (4,),
                 answers=('open-ended',),
+                support=('random', 'rices'),
+                prompt=NAME if language == 'en' else ':',
                 told=True,
                 **DRAWINGS,
                 **KNOWN,

@@ -3,13 +3,14 @@
     python -m flamingo_jax.evaluate --config=experiments/evaluate/smollm_pictures.py --checkpoint=WORKDIR \
         --workdir=DIR --config.data=DATA/picture_dictionary/artists/1.0.0 --config.features=runs/artists
 
-`:words`, `:artists`, `:names`, `:phrases` or `:facts` after the config's path evaluates that part alone. The pictures
+`:words`, `:artists`, `:names`, `:languages`, `:phrases` or `:facts` after the config's path evaluates that part alone. The pictures
 asked about are by artists of whom training showed nothing. `told the names` is the language model alone, which reads
 the names of all pictures.
 """
 
 from ml_collections import ConfigDict
 
+from experiments.picture_dictionary import LANGUAGES
 from experiments.picture_words import KINDS, STYLES
 from experiments.smollm_pictures import ARTISTS, KIND, NAME, PHRASES
 from flamingo_jax.evaluation import config as evaluation
@@ -25,7 +26,7 @@ KNOWN = dict(query_split='train', support_split='train')
 def get_config(part: str = '') -> ConfigDict:
     """All parts, or one."""
     c = evaluation.base()
-    parts = dict(words=words, artists=artists, names=names, phrases=phrases, facts=facts)
+    parts = dict(words=words, artists=artists, names=names, languages=languages, phrases=phrases, facts=facts)
     for add in [parts[part]] if part else parts.values():
         add(c)
     return c
@@ -63,6 +64,24 @@ def names(c: ConfigDict) -> None:
         c.tasks[f'names_{label}'] = evaluation.task(
             Names, title=f'names of {label}', shots=(0, 4, 8), query_styles=(style,), support_styles=STYLES, **common
         )
+
+
+def languages(c: ConfigDict) -> None:
+    """Names in 35 other languages, beside examples in that language. No picture of training has a name in any."""
+    for language in LANGUAGES:
+        if language != 'en':
+            c.tasks[f'names_{language}'] = evaluation.task(
+                Names,
+                title=f'names in {language}',
+                language=language,
+                shots=(4,),
+                answers=('open-ended',),
+                support=('random', 'rices'),
+                prompt=':',
+                max_new_tokens=40,  # In a script that SmolLM2 hardly read, each letter takes several.
+                **DRAWINGS,
+                **KNOWN,
+            )
 
 
 def phrases(c: ConfigDict) -> None:

@@ -31,21 +31,43 @@ def prefix_params(prefixed, params):
     return params | {'xattn': nn.meta.unbox(prefixed.init(jax.random.key(3)))['xattn']}
 
 
+def by_hand(model, params, features, tokens):
+    """The logits of the bare language model, given the media tokens as embeddings of the two tags, of length 1."""
+    media = model.media(params, features).tokens  # [1 (2 3) 32].
+    words = np.asarray(media / np.sqrt(np.square(media).mean(-1, keepdims=True) + 1e-5)) * np.tanh(0.5)
+    y = np.array(model.embed(params, tokens))
+    for image, place in enumerate((2, 9)):
+        y[0, place : place + 3] = words[0, 3 * image : 3 * image + 3]
+    bare = Flamingo(FlamingoConfig(lm=model.config.lm, extra_tokens=model.config.extra_tokens))
+    return bare.unembed(params, bare._decode(params, None, tokens, phi=None, y=jnp.asarray(y)))
+
+
 def test_the_tokens_of_a_tag_are_the_media_tokens_of_its_picture(prefixed, prefix_params, features, tokens):
     """The bare language model, given the embeddings by hand, says the same."""
     features, tokens = jnp.asarray(features[:1]), jnp.asarray(tokens[:1])
-    media = prefixed.media(prefix_params, features).tokens  # [1 (2 3) 32].
-    words = np.asarray(media / np.sqrt(np.square(media).mean(-1, keepdims=True) + 1e-5)) * np.tanh(0.5)
-    y = np.array(prefixed.embed(prefix_params, tokens))
-    for image, place in enumerate((2, 9)):
-        y[0, place : place + 3] = words[0, 3 * image : 3 * image + 3]
-    bare = Flamingo(FlamingoConfig(lm=prefixed.config.lm, extra_tokens=prefixed.config.extra_tokens))
-    expected = bare.unembed(prefix_params, bare._decode(prefix_params, None, tokens, phi=None, y=jnp.asarray(y)))
     found = logits(prefixed, prefix_params, features, tokens)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found, by_hand(prefixed, prefix_params, features, tokens), rtol=1e-4, atol=1e-4)
     before = logits(prefixed, prefix_params, None, tokens)
     np.testing.assert_array_equal(found[0, :2], before[0, :2])
     assert (np.abs(found - before)[0, 2:].max(axis=-1) > 1e-3).all()
+
+
+def test_a_prefix_of_tiles_has_them_one_after_the_other(prefixed, prefix_params, tokens):
+    """Of three tiles with one latent each, the tag's three tokens are the latents of the three."""
+    one = dataclasses.replace(prefixed.config.resampler, latents=1)
+    tiled = Flamingo(dataclasses.replace(prefixed.config, tiles=3, resampler=one))
+    number = jax.random.normal(jax.random.key(3), (3, tiled.config.media_width))
+    resampler = prefix_params['resampler']
+    resampler = resampler | dict(latents=resampler['latents'][:1])
+    params = prefix_params | dict(resampler=resampler, tiles=dict(embedding=number))
+    views = jnp.asarray(np.random.default_rng(4).standard_normal((1, 2, 3, 4, 24), np.float32))
+    alone = tiled.resampled(params, views.reshape(1, 6, 1, 4, 24))
+    np.testing.assert_allclose(
+        tiled.media(params, views).tokens.reshape(2, 3, -1), alone.reshape(2, 3, -1) + number, rtol=1e-5, atol=1e-5
+    )
+    tokens = jnp.asarray(tokens[:1])
+    found = logits(tiled, params, views, tokens)
+    np.testing.assert_allclose(found, by_hand(tiled, params, views, tokens), rtol=1e-4, atol=1e-4)
 
 
 def test_a_packed_document_has_the_prefix_of_its_own_pictures(prefixed, prefix_params, features, tokens):
