@@ -53,6 +53,7 @@ from flamingo_jax.few_shot.kinds import Kinds, asked
 from flamingo_jax.few_shot.names import Names
 from flamingo_jax.few_shot.source import FewShot, game
 from flamingo_jax.few_shot.texts import Texts
+from flamingo_jax.few_shot.which import Which
 from flamingo_jax.few_shot.words import Words
 from flamingo_jax.few_shot.yes_or_no import YesOrNo
 from flamingo_jax.inputs.rows import Paired, Told
@@ -100,6 +101,7 @@ GAMES = dict(
         kind=game(Kinds, share=0.1, prompt=KIND, kinds=KINDS),
         what_kind=game(Kinds, share=0.05, prompt=asked('What kind of thing is this?'), kinds=KINDS),
         yes_or_no=game(YesOrNo, share=0.05, kinds=KINDS),
+        which=game(Which, share=0.1, kinds=KINDS),
         name_asked=game(Names, share=0.1, prompt=asked('What is this?'), repeats=0.5),
     ),
     length=96,
@@ -190,10 +192,10 @@ def answers(c: ConfigDict) -> None:
 
 
 def games(c: ConfigDict) -> None:
-    """The published bridge plays few-shot games, most of them of new words."""
+    """The published bridge plays few-shot games: most are of new words, yes or no, and one of two pictures."""
     alone(c)
     c.datasets.games = training.dataset(FewShot, batch_size=10, **GAMES, **DRAWINGS)
-    shares = dict(bind=0.8, kind=0.1, name=0.1)
+    shares = dict(bind=0.4, kind=0.1, name=0.05, yes_or_no=0.2, which=0.25)
     for name, one in c.datasets.games.games.items():
         one.share = shares.get(name, 0.0)
 
