@@ -3,8 +3,8 @@
     python -m flamingo_jax.evaluate --config=experiments/evaluate/smollm_pictures.py --checkpoint=WORKDIR \
         --workdir=DIR --config.data=DATA/picture_dictionary/artists/1.0.0 --config.features=runs/artists
 
-`:words`, `:artists`, `:names`, `:languages`, `:phrases` or `:facts` after the config's path evaluates that part alone. The pictures
-asked about are by artists of whom training showed nothing. `told the names` is the language model alone, which reads
+`:words`, `:questions`, `:artists`, `:names`, `:languages`, `:phrases` or `:facts` after the config's path evaluates
+that part alone. The pictures asked about are by artists of whom training showed nothing. `told the names` is the language model alone, which reads
 the names of all pictures.
 """
 
@@ -17,7 +17,9 @@ from flamingo_jax.evaluation import config as evaluation
 from flamingo_jax.few_shot.facts import Facts
 from flamingo_jax.few_shot.kinds import Kinds, asked
 from flamingo_jax.few_shot.names import Names
+from flamingo_jax.few_shot.which import Which
 from flamingo_jax.few_shot.words import Words
+from flamingo_jax.few_shot.yes_or_no import YesOrNo
 
 DRAWINGS = dict(query_styles=('fluent-3d',), support_styles=STYLES)
 KNOWN = dict(query_split='train', support_split='train')
@@ -26,7 +28,8 @@ KNOWN = dict(query_split='train', support_split='train')
 def get_config(part: str = '') -> ConfigDict:
     """All parts, or one."""
     c = evaluation.base()
-    parts = dict(words=words, artists=artists, names=names, languages=languages, phrases=phrases, facts=facts)
+    parts = dict(words=words, questions=questions, artists=artists, names=names, languages=languages)
+    parts |= dict(phrases=phrases, facts=facts)
     for add in [parts[part]] if part else parts.values():
         add(c)
     return c
@@ -40,6 +43,14 @@ def words(c: ConfigDict) -> None:
     c.tasks.kinds = evaluation.task(
         Kinds, title='what kind of thing', shots=(8,), kinds=KINDS, prompt=KIND, told=True, **DRAWINGS
     )
+
+
+def questions(c: ConfigDict) -> None:
+    """Yes or no, and which of two pictures, of things that training never showed."""
+    common = dict(kinds=KINDS, told=True, **DRAWINGS)
+    c.tasks.yes_or_no = evaluation.task(YesOrNo, title='is it an animal?', shots=(0, 4), **common)
+    c.tasks.which = evaluation.task(Which, title='which is an animal?', questions='which', shots=(0, 2), **common)
+    c.tasks.what = evaluation.task(Which, title='what kind is the first?', questions='what', shots=(0, 2), **common)
 
 
 def artists(c: ConfigDict) -> None:
