@@ -4,8 +4,8 @@
         --workdir=DIR --config.data=DATA/picture_dictionary/artists/1.0.0 --config.features=runs/artists
 
 `:words`, `:questions`, `:artists`, `:names`, `:languages`, `:phrases` or `:facts` after the config's path evaluates
-that part alone. The pictures asked about are by artists of whom training showed nothing. `told the names` is the language model alone, which reads
-the names of all pictures.
+that part alone. The pictures asked about are by artists of whom training showed nothing. `told the names` is the
+language model alone, which reads the names of all pictures.
 """
 
 from ml_collections import ConfigDict
