@@ -89,7 +89,7 @@ def languages(c: ConfigDict) -> None:
                 answers=('open-ended',),
                 support=('random', 'rices'),
                 prompt=':',
-                max_new_tokens=40,  # In a script that SmolLM2 hardly read, each letter takes several.
+                max_new_tokens=60,  # In a script that SmolLM2 hardly read, each letter takes several.
                 **DRAWINGS,
                 **KNOWN,
             )
