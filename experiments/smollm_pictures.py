@@ -92,22 +92,28 @@ SINGLE = dict(shots=1, games={phrase: game(Names, prompt=phrase, share=share) fo
 SINGLE |= dict(length=64, targets=48, images=10, documents=10, window=(9, 1))
 # The same, where a name is asked for in one way.
 NAMED = SINGLE | dict(games=dict(name=game(Names, prompt=NAME)))
+
+
+def games_of(**shares: float) -> dict[str, ConfigDict]:
+    """The few-shot games, with their shares."""
+    bind = dict(prompt=':', blend=1.0, text_keys=0.1, real_words=0.3, classes=(3, 6))
+    games = dict(
+        bind=(Words, bind),
+        name=(Names, dict(prompt=NAME, repeats=0.5)),
+        kind=(Kinds, dict(prompt=KIND, kinds=KINDS)),
+        what_kind=(Kinds, dict(prompt=asked('What kind of thing is this?'), kinds=KINDS)),
+        yes_or_no=(YesOrNo, dict(kinds=KINDS)),
+        which=(Which, dict(kinds=KINDS)),
+        name_asked=(Names, dict(prompt=asked('What is this?'), repeats=0.5)),
+    )
+    return {name: game(games[name][0], share=share, **games[name][1]) for name, share in shares.items()}
+
+
 # Twelve pictures a row at most, of one game.
-GAMES = dict(
-    shots=12,
-    games=dict(
-        bind=game(Words, share=0.65, prompt=':', blend=1.0, text_keys=0.1, real_words=0.3, classes=(3, 6)),
-        name=game(Names, share=0.15, prompt=NAME, repeats=0.5),
-        kind=game(Kinds, share=0.1, prompt=KIND, kinds=KINDS),
-        what_kind=game(Kinds, share=0.05, prompt=asked('What kind of thing is this?'), kinds=KINDS),
-        yes_or_no=game(YesOrNo, share=0.05, kinds=KINDS),
-        which=game(Which, share=0.1, kinds=KINDS),
-        name_asked=game(Names, share=0.1, prompt=asked('What is this?'), repeats=0.5),
-    ),
-    length=96,
-    targets=60,
-    images=12,
-)
+GAMES = dict(shots=12, length=96, targets=60, images=12)
+GAMES |= dict(games=games_of(bind=0.65, name=0.15, kind=0.1, what_kind=0.05, yes_or_no=0.05, which=0.1, name_asked=0.1))
+# Where they are not beside single names: more of yes or no, and of two pictures.
+ALONE = GAMES | dict(games=games_of(bind=0.4, name=0.05, kind=0.1, yes_or_no=0.2, which=0.25))
 # What the language model says when it is told the name, the Flamingo is to say when it sees the thing.
 TOLD = dict(row=Told, **KNOWN | dict(validation_split=''))  # There are no texts about other things.
 TALK = dict(shots=1, games=dict(talk=game(Texts, path='runs/dialogues.jsonl')), images=1)
@@ -119,7 +125,8 @@ RESAMPLER = ResamplerConfig(latents=8, width=256, depth=2, heads=4, head_dim=64)
 
 def get_config(stage: str = '') -> ConfigDict:
     """A stage, or ValueError. 'contrast' makes a resampler, '' a bridge with it; the others go on."""
-    stages = {'contrast': contrast, '': bridge, 'further': further, 'names': names, 'answers': answers, 'games': games}
+    stages = {'contrast': contrast, '': bridge, 'further': further}
+    stages |= dict(names=names, answers=answers, games=games, together=together)
     if stage not in stages:
         raise ValueError(f'The stages are {sorted(stages)}, and not {stage!r}.')
     c = base()
@@ -192,12 +199,19 @@ def answers(c: ConfigDict) -> None:
 
 
 def games(c: ConfigDict) -> None:
-    """The published bridge plays few-shot games: most are of new words, yes or no, and one of two pictures."""
+    """The published bridge plays few-shot games alone."""
     alone(c)
-    c.datasets.games = training.dataset(FewShot, batch_size=10, **GAMES, **DRAWINGS)
-    shares = dict(bind=0.4, kind=0.1, name=0.05, yes_or_no=0.2, which=0.25)
-    for name, one in c.datasets.games.games.items():
-        one.share = shares.get(name, 0.0)
+    c.datasets.games = training.dataset(FewShot, batch_size=10, **ALONE, **DRAWINGS)
+    c.steps = 300
+
+
+def together(c: ConfigDict) -> None:
+    """The published bridge does these three at once."""
+    alone(c)
+    c.datasets.known = training.dataset(FewShot, batch_size=3, **SINGLE, **KNOWN)
+    c.datasets.answers = training.dataset(FewShot, batch_size=16, **ANSWERS)
+    c.datasets.games = training.dataset(FewShot, batch_size=6, **ALONE, **DRAWINGS)
+    c.optimizer.learning_rate = 6e-4
 
 
 def alone(c: ConfigDict) -> None:
