@@ -8,12 +8,17 @@
     python -m flamingo_jax.convert run --source=runs/gemma_contrast --out=runs/gemma_resampler
     python -m flamingo_jax.train --config=experiments/gemma_pictures.py --workdir=runs/gemma_pictures \
         --config.lm=LMS/gemma3 --config.datasets.single.path=$ARTISTS --config.datasets.names.path=$ARTISTS
-    python -m flamingo_jax.evaluate --config=experiments/evaluate/gemma_pictures.py --checkpoint=runs/gemma_pictures \
+    python -m flamingo_jax.convert run --source=runs/gemma_pictures --out=runs/gemma_pictures_bundle --without_lm
+    python -m flamingo_jax.train --config=experiments/gemma_pictures.py:copy --workdir=runs/gemma_copy \
+        --config.lm=LMS/gemma3 --config.datasets.single.path=$ARTISTS --config.datasets.names.path=$ARTISTS \
+        --config.datasets.words.path=$ARTISTS
+    python -m flamingo_jax.evaluate --config=experiments/evaluate/gemma_pictures.py --checkpoint=runs/gemma_copy \
         --workdir=DIR --config.data=$ARTISTS --config.features=runs/artists
 
 The pictures, their features and the first stage are those of `experiments/smollm_pictures.py`, whose docstring has the
-commands that make them. Then the names of drawings are said in 29 languages, and in English. Of the languages in
-`UNSEEN`, training shows no name of any picture: what is said in them is what Gemma knows.
+commands that make them. Then the names of drawings are said in 29 languages, and in English. Last (`copy`), things come
+several times in a sequence, so that a name can be taken from an example. Of the languages in `UNSEEN`, training shows no
+name of any picture: what is said in them is what Gemma knows, or what the examples tell.
 """
 
 from ml_collections import ConfigDict
