@@ -17,8 +17,8 @@
 
 The pictures, their features and the first stage are those of `experiments/smollm_pictures.py`, whose docstring has the
 commands that make them. Then the names of drawings are said in 29 languages, and in English. Last (`copy`), things come
-several times in a sequence, so that a name can be taken from an example. Of the languages in `UNSEEN`, training shows no
-name of any picture: what is said in them is what Gemma knows, or what the examples tell.
+several times in a sequence, so that a name can be taken from an example. Of the languages in `UNSEEN`, training shows
+no name of any picture: what is said in them is what Gemma knows, or what the examples tell.
 """
 
 from ml_collections import ConfigDict
