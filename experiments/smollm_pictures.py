@@ -30,9 +30,9 @@
         --config.datasets.answers.path=$ARTISTS
 
 To go on from the published bridge, take features of its trunk (`--vision=experiments/smollm_bridge`), and do the last
-run alone, as `:further`. `:names`, `:answers` and `:games` teach it one thing alone: take the mean with the bridge
-before (`python -m flamingo_jax.convert mean`). The resampler of the published bridge was made in another way:
-docs/tried.md has its steps.
+run alone, as `:further`. `:names`, `:answers` and `:games` teach it one thing alone, and `:together` these three: take
+the mean with the bridge before (`python -m flamingo_jax.convert mean`). The resampler of the published bridge was made
+in another way: docs/tried.md has its steps.
 
 The bridge does not change a text without pictures: both gated branches act only on tokens that may see one.
 
@@ -45,6 +45,8 @@ sooner so (`smollm_ablations.py`). What photographs show is known to the trunk's
 New words are for things that training never showed. So all things in the games of new words are blends of two
 things, which have no name and are different in each sequence: to learn the things by heart does not help.
 """
+
+from functools import partial
 
 from ml_collections import ConfigDict
 
@@ -95,25 +97,24 @@ NAMED = SINGLE | dict(games=dict(name=game(Names, prompt=NAME)))
 
 
 def games_of(**shares: float) -> dict[str, ConfigDict]:
-    """The few-shot games, with their shares."""
-    bind = dict(prompt=':', blend=1.0, text_keys=0.1, real_words=0.3, classes=(3, 6))
+    """The few-shot games of these names, with their shares."""
     games = dict(
-        bind=(Words, bind),
-        name=(Names, dict(prompt=NAME, repeats=0.5)),
-        kind=(Kinds, dict(prompt=KIND, kinds=KINDS)),
-        what_kind=(Kinds, dict(prompt=asked('What kind of thing is this?'), kinds=KINDS)),
-        yes_or_no=(YesOrNo, dict(kinds=KINDS)),
-        which=(Which, dict(kinds=KINDS)),
-        name_asked=(Names, dict(prompt=asked('What is this?'), repeats=0.5)),
+        bind=partial(game, Words, prompt=':', blend=1.0, text_keys=0.1, real_words=0.3, classes=(3, 6)),
+        name=partial(game, Names, prompt=NAME, repeats=0.5),
+        kind=partial(game, Kinds, prompt=KIND, kinds=KINDS),
+        what_kind=partial(game, Kinds, prompt=asked('What kind of thing is this?'), kinds=KINDS),
+        yes_or_no=partial(game, YesOrNo, kinds=KINDS),
+        which=partial(game, Which, kinds=KINDS),
+        name_asked=partial(game, Names, prompt=asked('What is this?'), repeats=0.5),
     )
-    return {name: game(games[name][0], share=share, **games[name][1]) for name, share in shares.items()}
+    return {name: games[name](share=share) for name, share in shares.items()}
 
 
 # Twelve pictures a row at most, of one game.
 GAMES = dict(shots=12, length=96, targets=60, images=12)
 GAMES |= dict(games=games_of(bind=0.65, name=0.15, kind=0.1, what_kind=0.05, yes_or_no=0.05, which=0.1, name_asked=0.1))
 # Where they are not beside single names: more of yes or no, and of two pictures.
-ALONE = GAMES | dict(games=games_of(bind=0.4, name=0.05, kind=0.1, yes_or_no=0.2, which=0.25))
+GAMES_ALONE = GAMES | dict(games=games_of(bind=0.4, name=0.05, kind=0.1, yes_or_no=0.2, which=0.25))
 # What the language model says when it is told the name, the Flamingo is to say when it sees the thing.
 TOLD = dict(row=Told, **KNOWN | dict(validation_split=''))  # There are no texts about other things.
 TALK = dict(shots=1, games=dict(talk=game(Texts, path='runs/dialogues.jsonl')), images=1)
@@ -201,21 +202,21 @@ def answers(c: ConfigDict) -> None:
 def games(c: ConfigDict) -> None:
     """The published bridge plays few-shot games alone."""
     alone(c)
-    c.datasets.games = training.dataset(FewShot, batch_size=10, **ALONE, **DRAWINGS)
+    c.datasets.games = training.dataset(FewShot, batch_size=10, **GAMES_ALONE, **DRAWINGS)
     c.steps = 300
 
 
 def together(c: ConfigDict) -> None:
-    """The published bridge does these three at once."""
+    """The published bridge does all three at once: names, answers and games."""
     alone(c)
     c.datasets.known = training.dataset(FewShot, batch_size=3, **SINGLE, **KNOWN)
     c.datasets.answers = training.dataset(FewShot, batch_size=16, **ANSWERS)
-    c.datasets.games = training.dataset(FewShot, batch_size=6, **ALONE, **DRAWINGS)
+    c.datasets.games = training.dataset(FewShot, batch_size=6, **GAMES_ALONE, **DRAWINGS)
     c.optimizer.learning_rate = 6e-4
 
 
 def alone(c: ConfigDict) -> None:
-    """One task, for minutes and without noise. The mean of what comes of it with the bridge before keeps the rest."""
+    """A part of the tasks, for minutes and without noise. The mean with the bridge before keeps the rest."""
     from_published(c)
     c.noise.feature_dropout = 0.0
     c.steps, c.optimizer.learning_rate = 150, 1e-3
