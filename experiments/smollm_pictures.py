@@ -81,13 +81,19 @@ CLASSES = dict(path='DATA/imagenet_names/full/1.0.0', features='runs/imagenet_na
 NAME, KIND = ' name:', ' kind:'  # What is asked of a picture. A new word is asked for by a colon alone.
 # How a name is asked for, and how often. With one phrase alone, others are hardly understood.
 PHRASES = {
-    NAME: 0.36,
-    asked('What is this?'): 0.2,
-    asked('What is in the picture?'): 0.12,
-    asked('What do you see?'): 0.1,
-    asked('What is shown here?'): 0.1,
-    ' Output:': 0.06,
-    ' A picture of': 0.06,
+    NAME: 0.3,
+    asked('What is this?'): 0.12,
+    asked('What is in the picture?'): 0.09,
+    asked('What do you see?'): 0.08,
+    asked('What is shown here?'): 0.08,
+    asked('What is it called?'): 0.05,
+    asked('Which thing is it?'): 0.05,
+    asked('Can you name it?'): 0.05,
+    ' Output:': 0.05,
+    ' A picture of': 0.05,
+    ' Caption:': 0.03,
+    ' Answer:': 0.03,
+    ' What is this?': 0.02,
 }
 # Ten single pictures a row at most, each with its name.
 SINGLE = dict(shots=1, games={phrase: game(Names, prompt=phrase, share=share) for phrase, share in PHRASES.items()})
@@ -110,11 +116,14 @@ def games_of(**shares: float) -> dict[str, ConfigDict]:
     return {name: games[name](share=share) for name, share in shares.items()}
 
 
+# Single pictures of which the name is asked, or the kind, or whether they are of a kind. Without examples, only the
+# question tells which.
+ASKED = SINGLE | dict(games=SINGLE['games'] | games_of(kind=0.07, what_kind=0.07, yes_or_no=0.16))
 # Twelve pictures a row at most, of one game.
 GAMES = dict(shots=12, length=96, targets=60, images=12)
 GAMES |= dict(games=games_of(bind=0.65, name=0.15, kind=0.1, what_kind=0.05, yes_or_no=0.05, which=0.1, name_asked=0.1))
 # Where they are not beside single names: more of yes or no, and of two pictures.
-GAMES_ALONE = GAMES | dict(games=games_of(bind=0.4, name=0.05, kind=0.1, yes_or_no=0.2, which=0.25))
+GAMES_ALONE = GAMES | dict(games=games_of(bind=0.42, name=0.05, kind=0.15, what_kind=0.05, yes_or_no=0.1, which=0.23))
 # What the language model says when it is told the name, the Flamingo is to say when it sees the thing.
 TOLD = dict(row=Told, **KNOWN | dict(validation_split=''))  # There are no texts about other things.
 TALK = dict(shots=1, games=dict(talk=game(Texts, path='runs/dialogues.jsonl')), images=1)
@@ -209,10 +218,11 @@ def games(c: ConfigDict) -> None:
 def together(c: ConfigDict) -> None:
     """The published bridge does all three at once: names, answers and games."""
     alone(c)
-    c.datasets.known = training.dataset(FewShot, batch_size=3, **SINGLE, **KNOWN)
-    c.datasets.answers = training.dataset(FewShot, batch_size=16, **ANSWERS)
-    c.datasets.games = training.dataset(FewShot, batch_size=6, **GAMES_ALONE, **DRAWINGS)
-    c.optimizer.learning_rate = 6e-4
+    c.datasets.known = training.dataset(FewShot, batch_size=8, **ASKED, **KNOWN)
+    c.datasets.classes = training.dataset(FewShot, batch_size=1, loss_weight=0.5, **SINGLE, **CLASSES)
+    c.datasets.answers = training.dataset(FewShot, batch_size=8, **ANSWERS)
+    c.datasets.games = training.dataset(FewShot, batch_size=4, **GAMES_ALONE, **DRAWINGS)
+    c.steps, c.optimizer.learning_rate = 400, 6e-4
 
 
 def alone(c: ConfigDict) -> None:
