@@ -111,7 +111,6 @@ def games_of(**shares: float) -> dict[str, ConfigDict]:
         what_kind=partial(game, Kinds, prompt=asked('What kind of thing is this?'), kinds=KINDS),
         yes_or_no=partial(game, YesOrNo, kinds=KINDS),
         which=partial(game, Which, kinds=KINDS),
-        name_asked=partial(game, Names, prompt=asked('What is this?'), repeats=0.5),
     )
     return {name: games[name](share=share) for name, share in shares.items()}
 
@@ -121,9 +120,7 @@ def games_of(**shares: float) -> dict[str, ConfigDict]:
 ASKED = SINGLE | dict(games=SINGLE['games'] | games_of(kind=0.07, what_kind=0.07, yes_or_no=0.16))
 # Twelve pictures a row at most, of one game.
 GAMES = dict(shots=12, length=96, targets=60, images=12)
-GAMES |= dict(games=games_of(bind=0.65, name=0.15, kind=0.1, what_kind=0.05, yes_or_no=0.05, which=0.1, name_asked=0.1))
-# Where they are not beside single names: more of yes or no, and of two pictures.
-GAMES_ALONE = GAMES | dict(games=games_of(bind=0.42, name=0.05, kind=0.15, what_kind=0.05, yes_or_no=0.1, which=0.23))
+GAMES |= dict(games=games_of(bind=0.42, name=0.05, kind=0.15, what_kind=0.05, yes_or_no=0.1, which=0.23))
 # What the language model says when it is told the name, the Flamingo is to say when it sees the thing.
 TOLD = dict(row=Told, **KNOWN | dict(validation_split=''))  # There are no texts about other things.
 TALK = dict(shots=1, games=dict(talk=game(Texts, path='runs/dialogues.jsonl')), images=1)
@@ -184,7 +181,8 @@ def bridge(c: ConfigDict) -> None:
     """New gated blocks learn all of it."""
     new_bridge(c)
     mixture(c)
-    c.steps, c.optimizer.learning_rate = 500, 1e-3
+    c.noise.feature_dropout = 0.0
+    c.steps, c.optimizer.learning_rate = 900, 1e-3
 
 
 def further(c: ConfigDict) -> None:
@@ -211,7 +209,7 @@ def answers(c: ConfigDict) -> None:
 def games(c: ConfigDict) -> None:
     """The published bridge plays few-shot games alone."""
     alone(c)
-    c.datasets.games = training.dataset(FewShot, batch_size=10, **GAMES_ALONE, **DRAWINGS)
+    c.datasets.games = training.dataset(FewShot, batch_size=10, **GAMES, **DRAWINGS)
     c.steps = 300
 
 
@@ -221,7 +219,7 @@ def together(c: ConfigDict) -> None:
     c.datasets.known = training.dataset(FewShot, batch_size=8, **ASKED, **KNOWN)
     c.datasets.classes = training.dataset(FewShot, batch_size=1, loss_weight=0.5, **SINGLE, **CLASSES)
     c.datasets.answers = training.dataset(FewShot, batch_size=8, **ANSWERS)
-    c.datasets.games = training.dataset(FewShot, batch_size=4, **GAMES_ALONE, **DRAWINGS)
+    c.datasets.games = training.dataset(FewShot, batch_size=4, **GAMES, **DRAWINGS)
     c.steps, c.optimizer.learning_rate = 400, 6e-4
 
 
@@ -240,13 +238,13 @@ def from_published(c: ConfigDict) -> None:
 
 
 def mixture(c: ConfigDict) -> None:
-    """Single pictures with their names, few-shot games, and texts and dialogues to go on with."""
-    c.datasets.captions = training.dataset(FewShot, batch_size=1, **SINGLE, **DRAWINGS)
-    c.datasets.known = training.dataset(FewShot, batch_size=3, **SINGLE, **KNOWN)
-    c.datasets.classes = training.dataset(FewShot, batch_size=2, loss_weight=0.7, **SINGLE, **CLASSES)
-    c.datasets.games = training.dataset(FewShot, batch_size=3, **GAMES, **DRAWINGS)
-    texts = TOLD | dict(loss_weight=0.5)
+    """Single pictures with what is asked of them, few-shot games, and texts and dialogues to go on with."""
+    c.datasets.known = training.dataset(FewShot, batch_size=8, **ASKED, **KNOWN)
+    c.datasets.captions = training.dataset(FewShot, batch_size=2, loss_weight=0.5, **SINGLE, **DRAWINGS)
+    c.datasets.classes = training.dataset(FewShot, batch_size=1, loss_weight=0.5, **SINGLE, **CLASSES)
+    c.datasets.games = training.dataset(FewShot, batch_size=4, **GAMES, **DRAWINGS)
+    c.datasets.answers = training.dataset(FewShot, batch_size=8, **ANSWERS)
+    texts = TOLD | dict(loss_weight=0.3)
     go_on = dict(shots=3, games=dict(go_on=game(Texts, path='runs/texts.jsonl')), length=64, images=3)
     c.datasets.texts = training.dataset(FewShot, batch_size=1, **go_on, **texts)
     c.datasets.dialogues = training.dataset(FewShot, batch_size=1, length=104, **TALK, **texts)
-    c.datasets.answers = training.dataset(FewShot, batch_size=32, **ANSWERS)

@@ -23,6 +23,13 @@ from flamingo_jax.few_shot.yes_or_no import YesOrNo
 
 DRAWINGS = dict(query_styles=('fluent-3d',), support_styles=STYLES)
 KNOWN = dict(query_split='train', support_split='train')
+# Other words that ask for a name.
+NEVER_TRAINED = (
+    asked('What does the picture show?'),
+    asked('What thing is in this image?'),
+    ' Q: What is this? A:',
+    ' I see a',
+)
 
 
 def get_config(part: str = '') -> ConfigDict:
@@ -96,8 +103,8 @@ def languages(c: ConfigDict) -> None:
 
 
 def phrases(c: ConfigDict) -> None:
-    """The name of a drawing, asked for in other words: those of training, and two that training never had."""
-    for i, phrase in enumerate([*PHRASES, asked('What does the picture show?'), ' I see a'][1:]):
+    """The name of a drawing, asked for in other words: those of training, and four that training never had."""
+    for i, phrase in enumerate([*PHRASES, *NEVER_TRAINED][1:]):
         c.tasks[f'phrase_{i}'] = evaluation.task(
             Names,
             title=f'names, by `{phrase.strip()}`',
