@@ -88,7 +88,7 @@ PHRASES = {
     asked('What is shown here?'): 0.08,
     asked('What is it called?'): 0.05,
     asked('Which thing is it?'): 0.05,
-    asked('Can you name it?'): 0.05,
+    asked('What object is this?'): 0.05,
     ' Output:': 0.05,
     ' A picture of': 0.05,
     ' Caption:': 0.03,
@@ -117,10 +117,10 @@ def games_of(**shares: float) -> dict[str, ConfigDict]:
 
 # Single pictures of which the name is asked, or the kind, or whether they are of a kind. Without examples, only the
 # question tells which.
-ASKED = SINGLE | dict(games=SINGLE['games'] | games_of(kind=0.07, what_kind=0.07, yes_or_no=0.16))
+ASKED = SINGLE | dict(games=SINGLE['games'] | games_of(kind=0.07, what_kind=0.07, yes_or_no=0.24))
 # Twelve pictures a row at most, of one game.
 GAMES = dict(shots=12, length=96, targets=60, images=12)
-GAMES |= dict(games=games_of(bind=0.42, name=0.05, kind=0.15, what_kind=0.05, yes_or_no=0.1, which=0.23))
+GAMES |= dict(games=games_of(bind=0.4, name=0.1, kind=0.15, what_kind=0.05, yes_or_no=0.1, which=0.2))
 # What the language model says when it is told the name, the Flamingo is to say when it sees the thing.
 TOLD = dict(row=Told, **KNOWN | dict(validation_split=''))  # There are no texts about other things.
 TALK = dict(shots=1, games=dict(talk=game(Texts, path='runs/dialogues.jsonl')), images=1)
@@ -158,10 +158,10 @@ def contrast(c: ConfigDict) -> None:
     c.model.contrastive = ConfigDict(vars(ContrastiveConfig(loss='classes', scale=24.0)))
     c.trained = ('resampler', 'contrastive')
     pairs = dict(row=Paired, shots=1, games=dict(name=game(Names)), length=12, images=1)
-    c.datasets.names = training.dataset(FewShot, batch_size=64, **pairs, **DRAWINGS)
-    c.datasets.known = training.dataset(FewShot, batch_size=64, **pairs, **KNOWN)
+    c.datasets.names = training.dataset(FewShot, batch_size=96, **pairs, **DRAWINGS)
+    c.datasets.known = training.dataset(FewShot, batch_size=48, **pairs, **KNOWN)
     c.datasets.classes = training.dataset(FewShot, batch_size=32, **pairs, **CLASSES)
-    c.steps, c.optimizer.learning_rate = 1500, 1e-3
+    c.steps, c.optimizer.learning_rate = 1800, 1e-3
 
 
 def new_bridge(c: ConfigDict) -> None:
@@ -178,18 +178,22 @@ def new_bridge(c: ConfigDict) -> None:
 
 
 def bridge(c: ConfigDict) -> None:
-    """New gated blocks learn all of it."""
+    """New gated blocks learn names by one phrase, and few-shot games: so names come soonest."""
     new_bridge(c)
-    mixture(c)
+    c.datasets.known = training.dataset(FewShot, batch_size=8, **NAMED, **KNOWN)
+    c.datasets.captions = training.dataset(FewShot, batch_size=1, loss_weight=0.5, **NAMED, **DRAWINGS)
+    c.datasets.classes = training.dataset(FewShot, batch_size=1, loss_weight=0.5, **NAMED, **CLASSES)
+    c.datasets.games = training.dataset(FewShot, batch_size=3, **GAMES, **DRAWINGS)
     c.noise.feature_dropout = 0.0
-    c.steps, c.optimizer.learning_rate = 900, 1e-3
+    c.steps, c.optimizer.learning_rate = 500, 1e-3
 
 
 def further(c: ConfigDict) -> None:
     """The published bridge goes on with the same."""
     from_published(c)
     mixture(c)
-    c.steps = 430
+    c.noise.feature_dropout = 0.0
+    c.steps, c.optimizer.learning_rate = 400, 1e-3
 
 
 def names(c: ConfigDict) -> None:
@@ -240,10 +244,10 @@ def from_published(c: ConfigDict) -> None:
 def mixture(c: ConfigDict) -> None:
     """Single pictures with what is asked of them, few-shot games, and texts and dialogues to go on with."""
     c.datasets.known = training.dataset(FewShot, batch_size=8, **ASKED, **KNOWN)
-    c.datasets.captions = training.dataset(FewShot, batch_size=2, loss_weight=0.5, **SINGLE, **DRAWINGS)
+    c.datasets.captions = training.dataset(FewShot, batch_size=1, loss_weight=0.5, **SINGLE, **DRAWINGS)
     c.datasets.classes = training.dataset(FewShot, batch_size=1, loss_weight=0.5, **SINGLE, **CLASSES)
-    c.datasets.games = training.dataset(FewShot, batch_size=4, **GAMES, **DRAWINGS)
-    c.datasets.answers = training.dataset(FewShot, batch_size=8, **ANSWERS)
+    c.datasets.games = training.dataset(FewShot, batch_size=3, **GAMES, **DRAWINGS)
+    c.datasets.answers = training.dataset(FewShot, batch_size=16, loss_weight=0.7, **ANSWERS)
     texts = TOLD | dict(loss_weight=0.3)
     go_on = dict(shots=3, games=dict(go_on=game(Texts, path='runs/texts.jsonl')), length=64, images=3)
     c.datasets.texts = training.dataset(FewShot, batch_size=1, **go_on, **texts)
