@@ -218,13 +218,14 @@ def games(c: ConfigDict) -> None:
 
 
 def together(c: ConfigDict) -> None:
-    """The published bridge does all three at once: names, answers and games."""
+    """The published bridge does all three at once: names and what else is asked, answers and games."""
     alone(c)
-    c.datasets.known = training.dataset(FewShot, batch_size=8, **ASKED, **KNOWN)
-    c.datasets.classes = training.dataset(FewShot, batch_size=1, loss_weight=0.5, **SINGLE, **CLASSES)
-    c.datasets.answers = training.dataset(FewShot, batch_size=8, **ANSWERS)
-    c.datasets.games = training.dataset(FewShot, batch_size=4, **GAMES, **DRAWINGS)
-    c.steps, c.optimizer.learning_rate = 400, 6e-4
+    # In fewer rows a step, a question for a name is taken for one of yes or no.
+    c.datasets.known = training.dataset(FewShot, batch_size=14, **ASKED, **KNOWN)
+    c.datasets.classes = training.dataset(FewShot, batch_size=2, loss_weight=0.5, **SINGLE, **CLASSES)
+    c.datasets.answers = training.dataset(FewShot, batch_size=12, loss_weight=0.7, **ANSWERS)
+    c.datasets.games = training.dataset(FewShot, batch_size=3, **GAMES, **DRAWINGS)
+    c.optimizer.learning_rate = 8e-4
 
 
 def alone(c: ConfigDict) -> None:
