@@ -23,24 +23,26 @@
         --config.lm=LMS/smollm2 --config.datasets.names.path=$ARTISTS --config.datasets.known.path=$ARTISTS \
         --config.datasets.classes.path=$CLASSES
     python -m flamingo_jax.convert run --source=runs/smollm_contrast --out=runs/smollm_resampler
-    python -m flamingo_jax.train --config=experiments/smollm_pictures.py --workdir=runs/smollm_pictures \
-        --config.lm=LMS/smollm2 --config.datasets.captions.path=$ARTISTS --config.datasets.known.path=$ARTISTS \
-        --config.datasets.classes.path=$CLASSES --config.datasets.games.path=$ARTISTS \
-        --config.datasets.texts.path=$ARTISTS --config.datasets.dialogues.path=$ARTISTS \
-        --config.datasets.answers.path=$ARTISTS
+    PATHS="--config.lm=LMS/smollm2 --config.datasets.captions.path=$ARTISTS --config.datasets.known.path=$ARTISTS \
+        --config.datasets.classes.path=$CLASSES --config.datasets.games.path=$ARTISTS"
+    python -m flamingo_jax.train --config=experiments/smollm_pictures.py --workdir=runs/smollm_pictures $PATHS
+    python -m flamingo_jax.convert run --source=runs/smollm_pictures --out=runs/smollm_names --without_lm
+    python -m flamingo_jax.train --config=experiments/smollm_pictures.py:further --workdir=runs/smollm_further $PATHS \
+        --config.start=runs/smollm_names --config.datasets.texts.path=$ARTISTS \
+        --config.datasets.dialogues.path=$ARTISTS --config.datasets.answers.path=$ARTISTS
 
-To go on from the published bridge, take features of its trunk (`--vision=experiments/smollm_bridge`), and do the last
-run alone, as `:further`. `:names`, `:answers` and `:games` teach it one thing alone, and `:together` these three: take
-the mean with the bridge before (`python -m flamingo_jax.convert mean`). The resampler of the published bridge was made
-in another way: docs/tried.md has its steps.
+Without `--config.start`, `:further` goes on from the published bridge; take features of its trunk
+(`--vision=experiments/smollm_bridge`). `:asked`, `:answers` and `:games` teach it one thing alone, and `:together`
+these three: take the mean with the bridge before (`python -m flamingo_jax.convert mean`). The published bridge came
+about in more steps: docs/tried.md has them.
 
 The bridge does not change a text without pictures: both gated branches act only on tokens that may see one.
 
 First, the resampler alone learns to tell names apart, with a classifier that is thrown away (`contrast`); from then on
-it is frozen. Then the gated blocks learn: the language model says the names of single pictures, plays few-shot games,
-and goes on with texts and dialogues as it does when it is told the names. Their gates begin open, since they learn
-sooner so (`smollm_ablations.py`). What photographs show is known to the trunk's own classifier, which
-`data/imagenet_names` turns into features.
+it is frozen. Then the gated blocks learn to say the names of single pictures, and few-shot games. Their gates begin
+open, since they learn sooner so (`smollm_ablations.py`). Last, they learn all that may be asked, and go on with texts
+and dialogues as the language model does when it is told the names (`further`). What photographs show is known to the
+trunk's own classifier, which `data/imagenet_names` turns into features.
 
 New words are for things that training never showed. So all things in the games of new words are blends of two
 things, which have no name and are different in each sequence: to learn the things by heart does not help.
@@ -133,7 +135,7 @@ RESAMPLER = ResamplerConfig(latents=8, width=256, depth=2, heads=4, head_dim=64)
 def get_config(stage: str = '') -> ConfigDict:
     """A stage, or ValueError. 'contrast' makes a resampler, '' a bridge with it; the others go on."""
     stages = {'contrast': contrast, '': bridge, 'further': further}
-    stages |= dict(names=names, answers=answers, games=games, together=together)
+    stages |= dict(asked=asked_alone, answers=answers, games=games, together=together)
     if stage not in stages:
         raise ValueError(f'The stages are {sorted(stages)}, and not {stage!r}.')
     c = base()
@@ -196,10 +198,10 @@ def further(c: ConfigDict) -> None:
     c.steps, c.optimizer.learning_rate = 400, 1e-3
 
 
-def names(c: ConfigDict) -> None:
-    """The published bridge says names alone."""
+def asked_alone(c: ConfigDict) -> None:
+    """The published bridge is asked for names, kinds, and yes or no, alone."""
     alone(c)
-    c.datasets.known = training.dataset(FewShot, batch_size=16, **NAMED, **KNOWN)
+    c.datasets.known = training.dataset(FewShot, batch_size=16, **ASKED, **KNOWN)
 
 
 def answers(c: ConfigDict) -> None:
