@@ -10,7 +10,7 @@ thing in the language. `told the names` is the language model alone, which reads
 
 from ml_collections import ConfigDict
 
-from experiments.evaluate.smollm_pictures import DRAWINGS, KNOWN
+from experiments.evaluate.smollm_pictures import KNOWN, ONE_EACH
 from experiments.gemma_pictures import SEEN, UNSEEN
 from experiments.smollm_pictures import NAME
 from flamingo_jax.evaluation import config as evaluation
@@ -32,7 +32,7 @@ def get_config(part: str = '') -> ConfigDict:
                 support=('random', 'rices'),
                 prompt=NAME if language == 'en' else ':',
                 told=True,
-                **DRAWINGS,
+                **ONE_EACH,
                 **KNOWN,
             )
     return c
