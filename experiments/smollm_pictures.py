@@ -180,7 +180,7 @@ def new_bridge(c: ConfigDict) -> None:
 
 
 def bridge(c: ConfigDict) -> None:
-    """New gated blocks learn names by one phrase, and few-shot games: so names come soonest."""
+    """New gated blocks learn names by one phrase, and few-shot games: beside all else, names come late."""
     new_bridge(c)
     c.datasets.known = training.dataset(FewShot, batch_size=8, **NAMED, **KNOWN)
     c.datasets.captions = training.dataset(FewShot, batch_size=1, loss_weight=0.5, **NAMED, **DRAWINGS)
