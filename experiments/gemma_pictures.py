@@ -61,7 +61,7 @@ def bridge(c: ConfigDict) -> None:
 
 def copy(c: ConfigDict) -> None:
     """The bridge learns to take a name from the examples, in whatever language it is: things come several times."""
-    smollm_pictures.alone(c)
+    smollm_pictures.without_noise(c)
     c.start = 'runs/gemma_pictures_bundle'
     c.datasets.single = training.dataset(FewShot, batch_size=2, **ENGLISH, **KNOWN)
     row = dict(length=72, targets=48)

@@ -182,31 +182,40 @@ def new_bridge(c: ConfigDict) -> None:
 def bridge(c: ConfigDict) -> None:
     """New gated blocks learn names by one phrase, and few-shot games: beside all else, names come late."""
     new_bridge(c)
-    c.datasets.known = training.dataset(FewShot, batch_size=8, **NAMED, **KNOWN)
-    c.datasets.captions = training.dataset(FewShot, batch_size=1, loss_weight=0.5, **NAMED, **DRAWINGS)
-    c.datasets.classes = training.dataset(FewShot, batch_size=1, loss_weight=0.5, **NAMED, **CLASSES)
-    c.datasets.games = training.dataset(FewShot, batch_size=3, **GAMES, **DRAWINGS)
+    pictures(c, NAMED, NAMED)
     c.noise.feature_dropout = 0.0
     c.steps, c.optimizer.learning_rate = 500, 1e-3
 
 
 def further(c: ConfigDict) -> None:
-    """The published bridge goes on with the same."""
-    from_published(c)
-    mixture(c)
-    c.noise.feature_dropout = 0.0
-    c.steps, c.optimizer.learning_rate = 400, 1e-3
+    """The published bridge, or another that knows names (`config.start`), learns all that may be asked."""
+    without_noise(c)
+    pictures(c, ASKED, SINGLE)
+    c.datasets.answers = training.dataset(FewShot, batch_size=16, loss_weight=0.7, **ANSWERS)
+    texts = TOLD | dict(loss_weight=0.3)
+    go_on = dict(shots=3, games=dict(go_on=game(Texts, path='runs/texts.jsonl')), length=64, images=3)
+    c.datasets.texts = training.dataset(FewShot, batch_size=1, **go_on, **texts)
+    c.datasets.dialogues = training.dataset(FewShot, batch_size=1, length=104, **TALK, **texts)
+    c.steps = 400
+
+
+def pictures(c: ConfigDict, known: dict, others: dict) -> None:
+    """Single pictures of known things and of others, and few-shot games; `known` and `others` are what is asked."""
+    c.datasets.known = training.dataset(FewShot, batch_size=8, **known, **KNOWN)
+    c.datasets.captions = training.dataset(FewShot, batch_size=1, loss_weight=0.5, **others, **DRAWINGS)
+    c.datasets.classes = training.dataset(FewShot, batch_size=1, loss_weight=0.5, **others, **CLASSES)
+    c.datasets.games = training.dataset(FewShot, batch_size=3, **GAMES, **DRAWINGS)
 
 
 def asked_alone(c: ConfigDict) -> None:
     """The published bridge is asked for names, kinds, and yes or no, alone."""
-    alone(c)
+    without_noise(c)
     c.datasets.known = training.dataset(FewShot, batch_size=16, **ASKED, **KNOWN)
 
 
 def answers(c: ConfigDict) -> None:
     """The published bridge begins answers in a chat, and says names by all phrases."""
-    alone(c)
+    without_noise(c)
     c.datasets.known = training.dataset(FewShot, batch_size=6, **SINGLE, **KNOWN)
     c.datasets.answers = training.dataset(FewShot, batch_size=48, **ANSWERS)
     c.optimizer.learning_rate = 8e-4
@@ -214,14 +223,14 @@ def answers(c: ConfigDict) -> None:
 
 def games(c: ConfigDict) -> None:
     """The published bridge plays few-shot games alone."""
-    alone(c)
+    without_noise(c)
     c.datasets.games = training.dataset(FewShot, batch_size=10, **GAMES, **DRAWINGS)
     c.steps = 300
 
 
 def together(c: ConfigDict) -> None:
     """The published bridge does all three at once: names and what else is asked, answers and games."""
-    alone(c)
+    without_noise(c)
     # In fewer rows a step, a question for a name is taken for one of yes or no.
     c.datasets.known = training.dataset(FewShot, batch_size=14, **ASKED, **KNOWN)
     c.datasets.classes = training.dataset(FewShot, batch_size=2, loss_weight=0.5, **SINGLE, **CLASSES)
@@ -230,8 +239,8 @@ def together(c: ConfigDict) -> None:
     c.optimizer.learning_rate = 8e-4
 
 
-def alone(c: ConfigDict) -> None:
-    """A part of the tasks, for minutes and without noise. The mean with the bridge before keeps the rest."""
+def without_noise(c: ConfigDict) -> None:
+    """The published bridge goes on, for minutes and without noise. The mean with the bridge before keeps the rest."""
     from_published(c)
     c.noise.feature_dropout = 0.0
     c.steps, c.optimizer.learning_rate = 150, 1e-3
@@ -242,16 +251,3 @@ def from_published(c: ConfigDict) -> None:
     c.start, c.lm, c.trained = 'experiments/smollm_bridge', 'runs/smollm2', ('xattn', 'extra_tokens')
     c.remat = 'dots'
     c.optimizer.update(learning_rate=5e-4, warmup_steps=20)
-
-
-def mixture(c: ConfigDict) -> None:
-    """Single pictures with what is asked of them, few-shot games, and texts and dialogues to go on with."""
-    c.datasets.known = training.dataset(FewShot, batch_size=8, **ASKED, **KNOWN)
-    c.datasets.captions = training.dataset(FewShot, batch_size=1, loss_weight=0.5, **SINGLE, **DRAWINGS)
-    c.datasets.classes = training.dataset(FewShot, batch_size=1, loss_weight=0.5, **SINGLE, **CLASSES)
-    c.datasets.games = training.dataset(FewShot, batch_size=3, **GAMES, **DRAWINGS)
-    c.datasets.answers = training.dataset(FewShot, batch_size=16, loss_weight=0.7, **ANSWERS)
-    texts = TOLD | dict(loss_weight=0.3)
-    go_on = dict(shots=3, games=dict(go_on=game(Texts, path='runs/texts.jsonl')), length=64, images=3)
-    c.datasets.texts = training.dataset(FewShot, batch_size=1, **go_on, **texts)
-    c.datasets.dialogues = training.dataset(FewShot, batch_size=1, length=104, **TALK, **texts)
