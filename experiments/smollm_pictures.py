@@ -52,6 +52,7 @@ from functools import partial
 
 from ml_collections import ConfigDict
 
+from experiments.picture_dictionary import LANGUAGES
 from experiments.picture_words import KINDS, STYLES
 from flamingo_jax.few_shot.kinds import Kinds, asked
 from flamingo_jax.few_shot.names import Names
@@ -80,6 +81,9 @@ DRAWINGS = dict(features='runs/artists', styles=ARTISTS, validation_split='valid
 # things alike, their names would be a third of the training, and the names that most artists draw come late.
 KNOWN = DRAWINGS | dict(styles=STYLES)
 CLASSES = dict(path='DATA/imagenet_names/full/1.0.0', features='runs/imagenet_names')
+# In no training has a picture a name in these.
+UNSEEN = ('hu', 'nl', 'pt', 'sv', 'uk', 'zh')
+SEEN = tuple(language for language in LANGUAGES if language not in ('en', *UNSEEN))
 NAME, KIND = ' name:', ' kind:'  # What is asked of a picture. A new word is asked for by a colon alone.
 # How a name is asked for, and how often. With one phrase alone, others are hardly understood.
 PHRASES = {
@@ -97,9 +101,9 @@ PHRASES = {
     ' Answer:': 0.03,
     ' What is this?': 0.02,
 }
-# Ten single pictures a row at most, each with its name.
+# Ten single pictures a row at most, each with its name. The window holds the longest question with its answer.
 SINGLE = dict(shots=1, games={phrase: game(Names, prompt=phrase, share=share) for phrase, share in PHRASES.items()})
-SINGLE |= dict(length=64, targets=48, images=10, documents=10, window=(9, 1))
+SINGLE |= dict(length=64, targets=48, images=10, documents=10, window=(24, 1))
 # The same, where a name is asked for in one way.
 NAMED = SINGLE | dict(games=dict(name=game(Names, prompt=NAME)))
 
@@ -120,6 +124,11 @@ def games_of(**shares: float) -> dict[str, ConfigDict]:
 # Single pictures of which the name is asked, or the kind, or whether they are of a kind. Without examples, only the
 # question tells which.
 ASKED = SINGLE | dict(games=SINGLE['games'] | games_of(kind=0.07, what_kind=0.07, yes_or_no=0.24))
+# Pairs of pictures without examples, so that the question alone tells what is asked of two.
+PAIRS = SINGLE | dict(shots=2, games=games_of(which=1.0), images=6, window=(32, 2))
+# Names in one of 29 languages. Things come several times, so that a name can be taken from an example.
+COPIED = dict(shots=6, games=dict(name=game(Names, prompt=':', languages=SEEN, repeats=1.0)))
+COPIED |= dict(length=128, targets=96, images=6)
 # Twelve pictures a row at most, of one game.
 GAMES = dict(shots=12, length=96, targets=60, images=12)
 GAMES |= dict(games=games_of(bind=0.4, name=0.1, kind=0.15, what_kind=0.05, yes_or_no=0.1, which=0.2))
@@ -208,9 +217,11 @@ def pictures(c: ConfigDict, known: dict, others: dict) -> None:
 
 
 def asked_alone(c: ConfigDict) -> None:
-    """The published bridge is asked for names, kinds, and yes or no, alone."""
+    """The published bridge is asked for names, kinds, and yes or no, and about pairs. In other languages it copies."""
     without_noise(c)
     c.datasets.known = training.dataset(FewShot, batch_size=16, **ASKED, **KNOWN)
+    c.datasets.pairs = training.dataset(FewShot, batch_size=4, **PAIRS, **DRAWINGS)
+    c.datasets.languages = training.dataset(FewShot, batch_size=4, **COPIED, **KNOWN)
 
 
 def answers(c: ConfigDict) -> None:
@@ -233,6 +244,8 @@ def together(c: ConfigDict) -> None:
     without_noise(c)
     # In fewer rows a step, a question for a name is taken for one of yes or no.
     c.datasets.known = training.dataset(FewShot, batch_size=14, **ASKED, **KNOWN)
+    c.datasets.pairs = training.dataset(FewShot, batch_size=3, **PAIRS, **DRAWINGS)
+    c.datasets.languages = training.dataset(FewShot, batch_size=3, **COPIED, **KNOWN)
     c.datasets.classes = training.dataset(FewShot, batch_size=2, loss_weight=0.5, **SINGLE, **CLASSES)
     c.datasets.answers = training.dataset(FewShot, batch_size=12, loss_weight=0.7, **ANSWERS)
     c.datasets.games = training.dataset(FewShot, batch_size=3, **GAMES, **DRAWINGS)

@@ -15,9 +15,12 @@ from ml_collections import ConfigDict
 
 from flamingo_jax.few_shot.game import Game
 from flamingo_jax.inputs.images import PictureFormat
-from flamingo_jax.inputs.rows import Chunk
+from flamingo_jax.inputs.rows import Chunk, Interleaved
 from flamingo_jax.inputs.sources.picture_set import PictureSet
 from flamingo_jax.inputs.sources.source import ENDLESS, Opened, Source
+from flamingo_jax.inputs.tokenizer import Tokenizer
+
+SAMPLES = 16  # Documents of each game that are drawn to see whether they fit.
 
 
 def game(of: type[Game], share: float = 1.0, **fields) -> ConfigDict:
@@ -37,11 +40,33 @@ class FewShot(Source):
     games: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # Name -> game(...).
     # Views of each picture, itself and random ones (`inputs/augment.py`), if pixels are read. Features have their own.
     views: int = 1
+    from_start: bool = True  # An answer without its picture teaches to guess.
 
     def open(self, pictures: PictureFormat) -> Opened:
         """Opens the picture set; errors as for `PictureSet` and `Drawing`."""
         options = dict(styles=self.styles, features=self.features, frames=self.frames, views=self.views)
         return Drawing(PictureSet(self.path, self.split, pictures, **options), self.shots, self.games)
+
+    def check(self, opened: 'Drawing', tokenizer: Tokenizer) -> None:
+        """ValueError if most documents of a game have no answer within the window: the game would not be learned."""
+        if self.row is not Interleaved:
+            return
+        limits = dict(length=self.length, images=self.images)
+        if self.documents > 1:
+            limits = dict(length=min(self.length, self.window[0]), images=min(self.images, self.window[1]))
+        blank = np.zeros((1, 1), np.uint8)
+        for name, documents in opened.samples(SAMPLES).items():
+            unanswered = 0
+            for chunks in documents:
+                unread = [dataclasses.replace(chunk, picture=chunk.picture and (lambda: blank)) for chunk in chunks]
+                row = Interleaved.of(unread, tokenizer, blank, np.random.default_rng(0), from_start=True, **limits)
+                unanswered += not row.weights[1:].any()
+            if unanswered > SAMPLES // 2:
+                raise ValueError(
+                    f'Of {SAMPLES} documents of the game {name!r}, {unanswered} have no answer within '
+                    f'{limits["length"]} tokens and {limits["images"]} pictures. Give the data set a larger '
+                    f'{"`window`, `length` or `images`" if self.documents > 1 else "`length` or `images`"}.'
+                )
 
 
 class Drawing:
@@ -50,14 +75,15 @@ class Drawing:
     def __init__(self, pictures: PictureSet, shots: int, games: Mapping[str, Any]):
         """ValueError if there is no game, or the picture set does not have what a game needs."""
         # Sorted by name, so that their order in the config does not matter.
-        self._games, shares = [], []
-        for _, fields in sorted(games.items()):
+        self._games, self._names, shares = [], [], []
+        for name, fields in sorted(games.items()):
             fields = fields.to_dict() if isinstance(fields, ConfigDict) else dict(fields)
             of, share = fields.pop('game'), fields.pop('share')
             one = of.Sequences(**fields)
             if share:
                 one.open(pictures, shots)
             self._games.append(one)
+            self._names.append(name)
             shares.append(share)
         if not sum(shares):
             raise ValueError(
@@ -71,3 +97,9 @@ class Drawing:
     def document(self, index: int, rng: np.random.Generator) -> list[Chunk]:
         """One document, drawn by `rng`."""
         return self._games[rng.choice(len(self._games), p=self._shares)].draw(rng)
+
+    def samples(self, number: int) -> dict[str, list[list[Chunk]]]:
+        """Some documents of each game that is played, the same at each call."""
+        rng = np.random.default_rng(0)
+        played = zip(self._names, self._games, self._shares, strict=True)
+        return {name: [game.draw(rng) for _ in range(number)] for name, game, share in played if share}

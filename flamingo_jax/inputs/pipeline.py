@@ -37,6 +37,7 @@ def rows(source: Source, tokenizer: Tokenizer, pictures: PictureFormat, seed: in
     """
     source.empty_row(tokenizer, pictures)  # Raises if the config itself is wrong.
     opened, blank = source.open(pictures), source.blank(pictures)
+    source.check(opened, tokenizer)
     documents = grain.MapDataset.range(len(opened)).seed(seed)
     if len(opened) != ENDLESS:
         documents = documents.shuffle().repeat()

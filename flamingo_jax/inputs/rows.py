@@ -88,6 +88,7 @@ class Interleaved(NamedTuple):
         images: int,
         p_next: float = 0.0,
         targets: int = 0,
+        from_start: bool = False,
     ) -> 'Interleaved':
         """The row of a document.
 
@@ -97,10 +98,11 @@ class Interleaved(NamedTuple):
           blank: an empty picture, which fills up a row and fixes the shape and dtype of its pictures. None for text
             alone.
           rng: for the window and for p_next.
-          length: tokens in the row; of a longer document, a random window is taken (paper: 256 of a web page).
+          length: tokens in the row; of a longer document, a window is taken (paper: 256 of a web page).
           images: most pictures in the row; the window ends before the next one (paper: 5). 0 is text alone.
           p_next: probability that text is tied to the next picture rather than to the previous one (paper: 0.5).
           targets: most targets in a row, the first of them; 0 sets no limit.
+          from_start: whether the window of a longer document is its beginning, or a random one as in the paper.
 
         Raises:
           ValueError: a picture's shape differs from that of `blank`.
@@ -108,7 +110,8 @@ class Interleaved(NamedTuple):
         chunks, unreadable = list(chunks), 0
         while True:  # Until every picture in the window can be read. Pictures outside it are never decoded.
             layout, shown = _lay_out(chunks, tokenizer)
-            start = int(rng.integers(0, len(layout.tokens) - length + 1)) if len(layout.tokens) > length else 0
+            over = max(0, len(layout.tokens) - length)
+            start = int(rng.integers(over + 1)) if over and not from_start else 0
             begins = [(at - start, i) for at, i in zip(layout.begins, shown, strict=True) if at >= start]
             end = min(length, begins[images][0]) if len(begins) > images else length
             begins = [begin for begin in begins[:images] if begin[0] < end]
@@ -154,6 +157,7 @@ class Interleaved(NamedTuple):
         lines: int = 1,
         p_next: float = 0.0,
         targets: int = 0,
+        from_start: bool = False,
     ) -> 'Interleaved':
         """The row of several documents, one after the other. Each is what `of` makes of it, without the padding.
 
@@ -187,7 +191,7 @@ class Interleaved(NamedTuple):
                     if at < 0:
                         continue
             limits = dict(length=min(window[0], free[at]), images=min(window[1], images - len(pictures)))
-            part = cls.of(chunks, tokenizer, blank, rng, p_next=p_next, **limits)
+            part = cls.of(chunks, tokenizer, blank, rng, p_next=p_next, from_start=from_start, **limits)
             unreadable += int(part.unreadable)
             if not part.weights[1:].any():  # Nothing to learn.
                 continue
@@ -254,6 +258,7 @@ class Aligned(NamedTuple):
         images: int = 1,
         p_next: float = 0.0,
         targets: int = 0,
+        from_start: bool = False,
     ) -> 'Aligned':
         """The row of the first picture in a document that has a text; arguments as for `Interleaved.of`.
 
@@ -262,7 +267,7 @@ class Aligned(NamedTuple):
         Raises:
           ValueError: `images` is not 1.
         """
-        del rng, p_next, targets
+        del rng, p_next, targets, from_start
         chunk, picture = _first_with_text(chunks, blank, images, 'An aligned')
         shown, text = Layout(tokenizer), Layout(tokenizer)
         shown.picture()
@@ -324,6 +329,7 @@ class Told(NamedTuple):
         images: int,
         p_next: float = 0.0,
         targets: int = 0,
+        from_start: bool = False,
     ) -> 'Told':
         """The row of a document in which every picture has words (`Chunk.says`); arguments as for `Interleaved.of`.
 
@@ -332,7 +338,7 @@ class Told(NamedTuple):
         Raises:
           ValueError: a picture has no words, or the tokenizer has no <EOC>.
         """
-        del rng, p_next
+        del rng, p_next, from_start
         if tokenizer.eoc is None:
             raise ValueError(
                 'A told row needs the token <EOC>, which this tokenizer does not have. Use another row for this data '
@@ -417,6 +423,7 @@ class Paired(NamedTuple):
         images: int = 1,
         p_next: float = 0.0,
         targets: int = 0,
+        from_start: bool = False,
     ) -> 'Paired':
         """The row of the first picture in a document that has a text; arguments as for `Interleaved.of`.
 
@@ -425,7 +432,7 @@ class Paired(NamedTuple):
         Raises:
           ValueError: `images` is not 1.
         """
-        del rng, p_next, targets
+        del rng, p_next, targets, from_start
         chunk, picture = _first_with_text(chunks, blank, images, 'A paired')
         text, used = encode_paired(''.join(chunk.texts) if chunk else '', tokenizer, length)
         return cls(

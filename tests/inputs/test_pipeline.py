@@ -177,6 +177,18 @@ def test_packed_rows_are_full(tokenizer):
     assert {int(every[i].document.max()) for i in range(12)} != {1}
 
 
+@pytest.mark.parametrize('documents', [1, 12])
+def test_every_answer_of_a_game_sees_its_picture(tokenizer, documents):
+    """Names in Georgian are longer than the window here. What is cut is the end, never a picture before its answer."""
+    names = dict(name=game(Names, prompt=' Question: What is this? Answer:', languages=('en', 'ka')))
+    common = dict(path=SAMPLE, shots=3, games=names, styles=('noto', 'fluent-flat'), documents=documents)
+    every = rows(FewShot(length=96, images=8, window=(48, 3), **common), tokenizer, PICTURES, 0)
+    drawn = [every[i] for i in range(20)]
+    assert all((row.phi[row.weights > 0] > 0).all() for row in drawn)
+    assert sum((row.weights > 0).any() for row in drawn) > 15
+    assert any(row.used == 96 for row in drawn)  # Some are cut.
+
+
 def test_rows_are_put_on_the_mesh(config, tokenizer):
     mesh = make_mesh(2, 2, 2)
     batch = next(iterator(config, tokenizer))
@@ -198,3 +210,9 @@ def test_errors(tokenizer, stored, tmp_path):
         iterator(Documents(path=stored, lines=2), tokenizer)
     with pytest.raises(ValueError, match='cannot hold 0 documents'):
         iterator(Documents(path=stored, documents=0), tokenizer)
+    asked = dict(name=game(Names, prompt=' Question: What is this? Answer:'))
+    few_shot = dict(path=SAMPLE, shots=1, games=asked, styles=('noto',))
+    with pytest.raises(ValueError, match="game 'name', 16 have no answer within 8 tokens and 5 .* larger `length`"):
+        iterator(FewShot(length=8, **few_shot), tokenizer)
+    with pytest.raises(ValueError, match='within 9 tokens and 1 pictures. Give the data set a larger `window`'):
+        iterator(FewShot(length=64, documents=5, window=(9, 1), **few_shot), tokenizer)

@@ -101,6 +101,8 @@ def test_a_long_document_gives_a_window(letters):
     first = found['^ab/iiicd/']
     assert digits(first.phi) == '0000111111'
     np.testing.assert_array_equal(first.images, [BLANK + 1, BLANK, BLANK])
+    starts = {spelled(build(TWO, letters, length=10, seed=seed, from_start=True), letters) for seed in range(20)}
+    assert starts == {'^ab/iiicd/'}
 
 
 @pytest.mark.parametrize('length', [30, 12, 11, 10, 9, 8, 5])

@@ -47,6 +47,8 @@ class Source:
     # Lines of a packed row, each of `length` tokens. They share the row's `images`: a budget for the pictures of
     # several lines is filled better than as many places in every line.
     lines: int = 1
+    # Of a document that is longer than its window: True takes the beginning, False a random part (paper: of web pages).
+    from_start: bool = False
     p_next: float = 0.0  # Probability that text is tied to the next picture (paper: 0.5 on web pages).
     batch_size: int = 32  # Rows per step, over all devices.
     micro_batches: int = 0  # Parts into which a step cuts the batch; 0 is `config.micro_batches`.
@@ -61,6 +63,9 @@ class Source:
         """
         raise NotImplementedError
 
+    def check(self, opened: Opened, tokenizer: Tokenizer) -> None:
+        """ValueError if nothing can be learned from the rows of these documents. Some are drawn; no picture is read."""
+
     def blank(self, pictures: PictureFormat) -> Frames | None:
         """An empty picture, with the shape and dtype of every other picture; None for text alone."""
         return pictures.blank(self.frames, bool(self.features)) if self.images else None
@@ -74,6 +79,7 @@ class Source:
           ValueError: the row's class cannot hold several documents, or as for `Interleaved.of`.
         """
         shape = dict(length=self.length, images=self.images, p_next=self.p_next, targets=self.targets)
+        shape |= dict(from_start=self.from_start)
         if self.lines > 1 and self.documents < 2:
             raise ValueError(f'Only packed rows have {self.lines} lines. Set `documents` of the data set to 2 or more.')
         if self.documents == 1:
