@@ -34,7 +34,7 @@ def get_config(bridge: str = 'paper_tiles') -> ConfigDict:
     c = bridges.get_config(name)
     c.vision, c.model.tiles = 'experiments/smollm_bridge', frames
     tokens = frames * bridges.BRIDGES[name][0] if name == 'llava' else 1
-    row = dict(shots=1, images=1, length=tokens + 31, features='runs/features_scenes', frames=frames, batch_size=32)
+    row = dict(shots=1, images=1, length=tokens + 39, features='runs/features_scenes', frames=frames, batch_size=32)
     described = game(Names, prompt=asked('what is where?'))
     c.datasets = ConfigDict(
         dict(

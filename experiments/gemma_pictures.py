@@ -17,22 +17,19 @@
 
 The pictures, their features and the first stage are those of `experiments/smollm_pictures.py`, whose docstring has the
 commands that make them. Then the names of drawings are said in 29 languages, and in English. Last (`copy`), things come
-several times in a sequence, so that a name can be taken from an example. Of the languages in `UNSEEN`, training shows
-no name of any picture: what is said in them is what Gemma knows, or what the examples tell.
+several times in a sequence, so that a name can be taken from an example. In the languages of `UNSEEN`
+(`smollm_pictures.py`), training names no picture: what is said in them is what Gemma knows, or what the examples tell.
 """
 
 from ml_collections import ConfigDict
 
 from experiments import smollm_pictures
-from experiments.picture_dictionary import LANGUAGES
-from experiments.smollm_pictures import DRAWINGS, KNOWN, NAMED
+from experiments.smollm_pictures import DRAWINGS, KNOWN, NAMED, SEEN
 from flamingo_jax.few_shot.names import Names
 from flamingo_jax.few_shot.source import FewShot, game
 from flamingo_jax.few_shot.words import Words
 from flamingo_jax.training import config as training
 
-UNSEEN = ('hu', 'nl', 'pt', 'sv', 'uk', 'zh')
-SEEN = tuple(language for language in LANGUAGES if language not in ('en', *UNSEEN))
 ENGLISH = NAMED | dict(targets=40, window=(12, 1))
 
 

@@ -28,13 +28,13 @@
     python -m flamingo_jax.train --config=experiments/smollm_pictures.py --workdir=runs/smollm_pictures $PATHS
     python -m flamingo_jax.convert run --source=runs/smollm_pictures --out=runs/smollm_names --without_lm
     python -m flamingo_jax.train --config=experiments/smollm_pictures.py:further --workdir=runs/smollm_further $PATHS \
-        --config.start=runs/smollm_names --config.datasets.texts.path=$ARTISTS \
+        --config.start=runs/smollm_names --config.datasets.pairs.path=$ARTISTS \
+        --config.datasets.languages.path=$ARTISTS --config.datasets.texts.path=$ARTISTS \
         --config.datasets.dialogues.path=$ARTISTS --config.datasets.answers.path=$ARTISTS
 
 Without `--config.start`, `:further` goes on from the published bridge; take features of its trunk
-(`--vision=experiments/smollm_bridge`). `:asked`, `:answers` and `:games` teach it one thing alone, and `:together`
-these three: take the mean with the bridge before (`python -m flamingo_jax.convert mean`). The published bridge came
-about in more steps: docs/tried.md has them.
+(`--vision=experiments/smollm_bridge`). So do `:asked`, with single pictures, pairs and other languages alone, and
+`:together`, with all but texts and dialogues. The published bridge came about in more steps: docs/tried.md has them.
 
 The bridge does not change a text without pictures: both gated branches act only on tokens that may see one.
 
@@ -80,6 +80,8 @@ DRAWINGS = dict(features='runs/artists', styles=ARTISTS, validation_split='valid
 # The things that the dictionary's four styles show. A third of all things have one drawing, by one artist: with all
 # things alike, their names would be a third of the training, and the names that most artists draw come late.
 KNOWN = DRAWINGS | dict(styles=STYLES)
+# The same things by all artists, lest four artists' drawings be learned by heart.
+BY_ALL = DRAWINGS | dict(things_of=STYLES)
 CLASSES = dict(path='DATA/imagenet_names/full/1.0.0', features='runs/imagenet_names')
 # In no training has a picture a name in these.
 UNSEEN = ('hu', 'nl', 'pt', 'sv', 'uk', 'zh')
@@ -87,7 +89,7 @@ SEEN = tuple(language for language in LANGUAGES if language not in ('en', *UNSEE
 NAME, KIND = ' name:', ' kind:'  # What is asked of a picture. A new word is asked for by a colon alone.
 # How a name is asked for, and how often. With one phrase alone, others are hardly understood.
 PHRASES = {
-    NAME: 0.3,
+    NAME: 0.27,
     asked('What is this?'): 0.12,
     asked('What is in the picture?'): 0.09,
     asked('What do you see?'): 0.08,
@@ -100,6 +102,7 @@ PHRASES = {
     ' Caption:': 0.03,
     ' Answer:': 0.03,
     ' What is this?': 0.02,
+    ' Q: What is this? A:': 0.03,
 }
 # Ten single pictures a row at most, each with its name. The window holds the longest question with its answer.
 SINGLE = dict(shots=1, games={phrase: game(Names, prompt=phrase, share=share) for phrase, share in PHRASES.items()})
@@ -133,7 +136,7 @@ COPIED |= dict(length=128, targets=96, images=6)
 GAMES = dict(shots=12, length=96, targets=60, images=12)
 GAMES |= dict(games=games_of(bind=0.4, name=0.1, kind=0.15, what_kind=0.05, yes_or_no=0.1, which=0.2))
 # What the language model says when it is told the name, the Flamingo is to say when it sees the thing.
-TOLD = dict(row=Told, **KNOWN | dict(validation_split=''))  # There are no texts about other things.
+TOLD = dict(row=Told, **BY_ALL | dict(validation_split=''))  # There are no texts about other things.
 TALK = dict(shots=1, games=dict(talk=game(Texts, path='runs/dialogues.jsonl')), images=1)
 # A thing is named where its first answer begins, so that short rows teach names for the least.
 ANSWERS = TALK | TOLD | dict(length=36, targets=20)
@@ -143,8 +146,7 @@ RESAMPLER = ResamplerConfig(latents=8, width=256, depth=2, heads=4, head_dim=64)
 
 def get_config(stage: str = '') -> ConfigDict:
     """A stage, or ValueError. 'contrast' makes a resampler, '' a bridge with it; the others go on."""
-    stages = {'contrast': contrast, '': bridge, 'further': further}
-    stages |= dict(asked=asked_alone, answers=answers, games=games, together=together)
+    stages = {'contrast': contrast, '': bridge, 'further': further, 'asked': asked_alone, 'together': together}
     if stage not in stages:
         raise ValueError(f'The stages are {sorted(stages)}, and not {stage!r}.')
     c = base()
@@ -191,7 +193,8 @@ def new_bridge(c: ConfigDict) -> None:
 def bridge(c: ConfigDict) -> None:
     """New gated blocks learn names by one phrase, and few-shot games: beside all else, names come late."""
     new_bridge(c)
-    pictures(c, NAMED, NAMED)
+    c.datasets.known = training.dataset(FewShot, batch_size=8, **NAMED, **BY_ALL)
+    other_pictures(c, NAMED)
     c.noise.feature_dropout = 0.0
     c.steps, c.optimizer.learning_rate = 500, 1e-3
 
@@ -199,7 +202,8 @@ def bridge(c: ConfigDict) -> None:
 def further(c: ConfigDict) -> None:
     """The published bridge, or another that knows names (`config.start`), learns all that may be asked."""
     without_noise(c)
-    pictures(c, ASKED, SINGLE)
+    all_asked(c, 8)
+    other_pictures(c, SINGLE)
     c.datasets.answers = training.dataset(FewShot, batch_size=16, loss_weight=0.7, **ANSWERS)
     texts = TOLD | dict(loss_weight=0.3)
     go_on = dict(shots=3, games=dict(go_on=game(Texts, path='runs/texts.jsonl')), length=64, images=3)
@@ -208,48 +212,34 @@ def further(c: ConfigDict) -> None:
     c.steps = 400
 
 
-def pictures(c: ConfigDict, known: dict, others: dict) -> None:
-    """Single pictures of known things and of others, and few-shot games; `known` and `others` are what is asked."""
-    c.datasets.known = training.dataset(FewShot, batch_size=8, **known, **KNOWN)
-    c.datasets.captions = training.dataset(FewShot, batch_size=1, loss_weight=0.5, **others, **DRAWINGS)
-    c.datasets.classes = training.dataset(FewShot, batch_size=1, loss_weight=0.5, **others, **CLASSES)
-    c.datasets.games = training.dataset(FewShot, batch_size=3, **GAMES, **DRAWINGS)
-
-
 def asked_alone(c: ConfigDict) -> None:
-    """The published bridge is asked for names, kinds, and yes or no, and about pairs. In other languages it copies."""
+    """The published bridge is asked, of single pictures and of pairs, and takes names from examples."""
     without_noise(c)
-    c.datasets.known = training.dataset(FewShot, batch_size=16, **ASKED, **KNOWN)
-    c.datasets.pairs = training.dataset(FewShot, batch_size=4, **PAIRS, **DRAWINGS)
-    c.datasets.languages = training.dataset(FewShot, batch_size=4, **COPIED, **KNOWN)
-
-
-def answers(c: ConfigDict) -> None:
-    """The published bridge begins answers in a chat, and says names by all phrases."""
-    without_noise(c)
-    c.datasets.known = training.dataset(FewShot, batch_size=6, **SINGLE, **KNOWN)
-    c.datasets.answers = training.dataset(FewShot, batch_size=48, **ANSWERS)
-    c.optimizer.learning_rate = 8e-4
-
-
-def games(c: ConfigDict) -> None:
-    """The published bridge plays few-shot games alone."""
-    without_noise(c)
-    c.datasets.games = training.dataset(FewShot, batch_size=10, **GAMES, **DRAWINGS)
-    c.steps = 300
+    all_asked(c, 16)
 
 
 def together(c: ConfigDict) -> None:
-    """The published bridge does all three at once: names and what else is asked, answers and games."""
+    """The same, beside answers in a chat and few-shot games."""
     without_noise(c)
-    # In fewer rows a step, a question for a name is taken for one of yes or no.
-    c.datasets.known = training.dataset(FewShot, batch_size=14, **ASKED, **KNOWN)
-    c.datasets.pairs = training.dataset(FewShot, batch_size=3, **PAIRS, **DRAWINGS)
-    c.datasets.languages = training.dataset(FewShot, batch_size=3, **COPIED, **KNOWN)
+    all_asked(c, 14)
     c.datasets.classes = training.dataset(FewShot, batch_size=2, loss_weight=0.5, **SINGLE, **CLASSES)
     c.datasets.answers = training.dataset(FewShot, batch_size=12, loss_weight=0.7, **ANSWERS)
     c.datasets.games = training.dataset(FewShot, batch_size=3, **GAMES, **DRAWINGS)
     c.optimizer.learning_rate = 8e-4
+
+
+def all_asked(c: ConfigDict, rows: int) -> None:
+    """`rows` of single pictures, each with its question, and a quarter as many of pairs, and of other languages."""
+    c.datasets.known = training.dataset(FewShot, batch_size=rows, **ASKED, **BY_ALL)
+    c.datasets.pairs = training.dataset(FewShot, batch_size=rows // 4, **PAIRS, **DRAWINGS)
+    c.datasets.languages = training.dataset(FewShot, batch_size=rows // 4, **COPIED, **BY_ALL)
+
+
+def other_pictures(c: ConfigDict, single: dict) -> None:
+    """Single pictures of all things and of ImageNet's classes, `single` being what is asked; and few-shot games."""
+    c.datasets.captions = training.dataset(FewShot, batch_size=1, loss_weight=0.5, **single, **DRAWINGS)
+    c.datasets.classes = training.dataset(FewShot, batch_size=1, loss_weight=0.5, **single, **CLASSES)
+    c.datasets.games = training.dataset(FewShot, batch_size=3, **GAMES, **DRAWINGS)
 
 
 def without_noise(c: ConfigDict) -> None:

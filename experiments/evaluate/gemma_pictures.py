@@ -11,8 +11,7 @@ thing in the language. `told the names` is the language model alone, which reads
 from ml_collections import ConfigDict
 
 from experiments.evaluate.smollm_pictures import KNOWN, ONE_EACH
-from experiments.gemma_pictures import SEEN, UNSEEN
-from experiments.smollm_pictures import NAME
+from experiments.smollm_pictures import NAME, SEEN, UNSEEN
 from flamingo_jax.evaluation import config as evaluation
 from flamingo_jax.few_shot.names import Names
 

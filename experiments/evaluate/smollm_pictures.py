@@ -3,16 +3,19 @@
     python -m flamingo_jax.evaluate --config=experiments/evaluate/smollm_pictures.py --checkpoint=WORKDIR \
         --workdir=DIR --config.data=DATA/picture_dictionary/artists/1.0.0 --config.features=runs/artists
 
-`:words`, `:questions`, `:artists`, `:names`, `:phrases` or `:facts` after the config's path evaluates that part alone,
-and `:languages` names in other languages, which are not among the rest. The pictures asked about are by artists of whom
-training showed nothing. `told the names` is the language model alone, which reads the names of all pictures.
+`:words`, `:questions`, `:artists`, `:names`, `:phrases` or `:facts` after the config's path evaluates that part alone;
+`:seen` and `:unseen` evaluate names in other languages, which are not among the rest. The pictures asked about are by
+artists of whom training showed nothing. `told the names` is the language model alone, which reads the names of all
+pictures.
 """
+
+from collections.abc import Sequence
+from functools import partial
 
 from ml_collections import ConfigDict
 
-from experiments.picture_dictionary import LANGUAGES
 from experiments.picture_words import KINDS, STYLES
-from experiments.smollm_pictures import ARTISTS, KIND, NAME, PHRASES
+from experiments.smollm_pictures import ARTISTS, KIND, NAME, PHRASES, SEEN, UNSEEN
 from flamingo_jax.evaluation import config as evaluation
 from flamingo_jax.few_shot.facts import Facts
 from flamingo_jax.few_shot.kinds import Kinds, asked
@@ -29,17 +32,18 @@ KNOWN = dict(query_split='train', support_split='train')
 NEVER_TRAINED = (
     asked('What does the picture show?'),
     asked('What thing is in this image?'),
-    ' Q: What is this? A:',
+    ' User: What is this? Assistant:',
     ' I see a',
 )
 
 
 def get_config(part: str = '') -> ConfigDict:
-    """All parts but `languages`, or one."""
+    """All parts but other languages, or one."""
     c = evaluation.base()
     parts = dict(words=words, questions=questions, artists=artists, names=names, phrases=phrases, facts=facts)
-    # The 35 tasks of `languages` would take longer than all others.
-    for add in [dict(parts, languages=languages)[part]] if part else parts.values():
+    # 35 languages would take longer than all others.
+    languages = dict(seen=partial(other_languages, SEEN), unseen=partial(other_languages, UNSEEN))
+    for add in [(parts | languages)[part]] if part else parts.values():
         add(c)
     return c
 
@@ -86,22 +90,21 @@ def names(c: ConfigDict) -> None:
         )
 
 
-def languages(c: ConfigDict) -> None:
-    """Names in 35 other languages, beside examples in that language. No picture of training has a name in any."""
-    for language in LANGUAGES:
-        if language != 'en':
-            c.tasks[f'names_{language}'] = evaluation.task(
-                Names,
-                title=f'names in {language}',
-                language=language,
-                shots=(4,),
-                answers=('open-ended',),
-                support=('random', 'rices'),
-                prompt=':',
-                max_new_tokens=60,  # In a script that SmolLM2 hardly read, each letter takes several.
-                **ONE_EACH,
-                **KNOWN,
-            )
+def other_languages(languages: Sequence[str], c: ConfigDict) -> None:
+    """Names in these languages, beside examples in the language. Training shows no name in those of `UNSEEN`."""
+    for language in languages:
+        c.tasks[f'names_{language}'] = evaluation.task(
+            Names,
+            title=f'names in {language}',
+            language=language,
+            shots=(4,),
+            answers=('open-ended',),
+            support=('random', 'rices'),
+            prompt=':',
+            max_new_tokens=60,  # In a script that SmolLM2 hardly read, each letter takes several.
+            **ONE_EACH,
+            **KNOWN,
+        )
 
 
 def phrases(c: ConfigDict) -> None:

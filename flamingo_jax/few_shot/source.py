@@ -36,6 +36,7 @@ class FewShot(Source):
     """Pictures of a picture set, and the games that are played with them."""
 
     styles: tuple[str, ...] = ()  # () is all.
+    things_of: tuple[str, ...] = ()  # Only things that these styles show; () is all.
     shots: int = 10  # Pictures (or text keys) per sequence.
     games: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # Name -> game(...).
     # Views of each picture, itself and random ones (`inputs/augment.py`), if pixels are read. Features have their own.
@@ -44,8 +45,9 @@ class FewShot(Source):
 
     def open(self, pictures: PictureFormat) -> Opened:
         """Opens the picture set; errors as for `PictureSet` and `Drawing`."""
-        options = dict(styles=self.styles, features=self.features, frames=self.frames, views=self.views)
-        return Drawing(PictureSet(self.path, self.split, pictures, **options), self.shots, self.games)
+        options = dict(features=self.features, frames=self.frames, views=self.views)
+        chosen = PictureSet(self.path, self.split, pictures, styles=self.styles, things_of=self.things_of, **options)
+        return Drawing(chosen, self.shots, self.games)
 
     def check(self, opened: 'Drawing', tokenizer: Tokenizer) -> None:
         """ValueError if most documents of a game have no answer within the window: the game would not be learned."""

@@ -51,6 +51,7 @@ class PictureSet:
         pictures: PictureFormat,
         *,
         styles: Sequence[str] = (),
+        things_of: Sequence[str] = (),
         features: str = '',
         frames: int = 1,
         stills: bool = False,
@@ -62,6 +63,7 @@ class PictureSet:
           path, split: the prepared data set.
           pictures: how pictures are read.
           styles: keep only pictures of these; () keeps all.
+          things_of: keep only pictures of concepts that these styles show; () keeps all.
           features: folder written by the features command; '' reads pixels.
           frames: keep only pictures with this number of frames: all pictures of a row have one shape.
           stills: show only the first frame of a clip.
@@ -99,7 +101,7 @@ class PictureSet:
                 )
             )
         self._where = f'The split {split!r} of {path}'
-        self._keep(found, styles)
+        self._keep(found, styles, things_of)
 
     def only(self, styles: Sequence[str]) -> 'PictureSet':
         """The pictures of these styles, () is all. Nothing is read again. ValueError for an unknown style."""
@@ -107,11 +109,13 @@ class PictureSet:
         chosen._keep(self.pictures, styles)
         return chosen
 
-    def _keep(self, pictures: Sequence[Picture], styles: Sequence[str]) -> None:
+    def _keep(self, pictures: Sequence[Picture], styles: Sequence[str], things_of: Sequence[str] = ()) -> None:
         have = collections.Counter(picture.style for picture in pictures)
-        if unknown := sorted(set(styles) - set(have)):
+        if unknown := sorted({*styles, *things_of} - set(have)):
             raise ValueError(f'{self._where} has no pictures of style {unknown}. Its styles are {dict(have)}.')
-        self.pictures = [picture for picture in pictures if not styles or picture.style in styles]
+        shown = {picture.concept for picture in pictures if not things_of or picture.style in things_of}
+        kept = [picture for picture in pictures if not styles or picture.style in styles]
+        self.pictures = [picture for picture in kept if picture.concept in shown]
         self.by_concept: dict[str, list[Picture]] = collections.defaultdict(list)
         for picture in self.pictures:
             self.by_concept[picture.concept].append(picture)

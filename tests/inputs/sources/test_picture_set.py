@@ -48,6 +48,18 @@ def test_styles_are_chosen(pictures):
         PictureSet(SAMPLE, 'validation', PictureFormat(24), styles=('ntoo',))
 
 
+def test_only_things_that_some_styles_show(monkeypatch):
+    records = list(open_split(SAMPLE, 'validation'))
+    dropped = sorted({record['concept'] for record in records})[:20]  # The sample's styles show the same things.
+    records = [record for record in records if record['style'] != b'noto-v1' or record['concept'] not in dropped]
+    monkeypatch.setattr(picture_set, 'open_split', lambda path, split: records)
+    both = PictureSet(SAMPLE, 'validation', PictureFormat(24), styles=('noto', 'noto-v1'), things_of=('noto-v1',))
+    assert len(both.by_concept) == 30 and not set(both.by_concept) & {concept.decode() for concept in dropped}
+    assert all(sorted(p.style for p in some) == ['noto', 'noto-v1'] for some in both.by_concept.values())
+    with pytest.raises(ValueError, match=r"no pictures of style \['ntoo'\]"):
+        PictureSet(SAMPLE, 'validation', PictureFormat(24), styles=('noto',), things_of=('ntoo',))
+
+
 def test_no_such_data(tmp_path):
     with pytest.raises(ValueError, match="no split 'valid'; it has \\['test', 'train', 'validation'\\]"):
         PictureSet(SAMPLE, 'valid', PictureFormat(24))
