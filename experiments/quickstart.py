@@ -54,7 +54,7 @@ def get_config() -> ConfigDict:
         path=SAMPLE,
         features='runs/quickstart/features',
         styles=STYLES,
-        length=48,
+        length=56,
         images=8,
         batch_size=32,
     )
