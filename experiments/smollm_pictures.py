@@ -83,7 +83,7 @@ KNOWN = DRAWINGS | dict(styles=STYLES)
 # The same things by all artists, lest four artists' drawings be learned by heart.
 BY_ALL = DRAWINGS | dict(things_of=STYLES)
 CLASSES = dict(path='DATA/imagenet_names/full/1.0.0', features='runs/imagenet_names')
-# In no training has a picture a name in these.
+# No training names a picture in these languages.
 UNSEEN = ('hu', 'nl', 'pt', 'sv', 'uk', 'zh')
 SEEN = tuple(language for language in LANGUAGES if language not in ('en', *UNSEEN))
 NAME, KIND = ' name:', ' kind:'  # What is asked of a picture. A new word is asked for by a colon alone.
