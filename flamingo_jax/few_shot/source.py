@@ -53,20 +53,20 @@ class FewShot(Source):
         """ValueError if most documents of a game have no answer within the window: the game would not be learned."""
         if self.row is not Interleaved:
             return
-        limits = dict(length=self.length, images=self.images)
+        room = self.length, self.images
         if self.documents > 1:
-            limits = dict(length=min(self.length, self.window[0]), images=min(self.images, self.window[1]))
-        blank = np.zeros((1, 1), np.uint8)
+            room = tuple(map(min, room, self.window))
+        blank, from_start = np.zeros((1, 1), np.uint8), dataclasses.replace(self, from_start=True)
         for name, documents in opened.samples(SAMPLES).items():
             unanswered = 0
             for chunks in documents:
                 unread = [dataclasses.replace(chunk, picture=chunk.picture and (lambda: blank)) for chunk in chunks]
-                row = Interleaved.of(unread, tokenizer, blank, np.random.default_rng(0), from_start=True, **limits)
-                unanswered += not row.weights[1:].any()
+                row = from_start.make_row([unread], tokenizer, blank, np.random.default_rng(0))
+                unanswered += not row.total_weight()
             if unanswered > SAMPLES // 2:
                 raise ValueError(
-                    f'Of {SAMPLES} documents of the game {name!r}, {unanswered} have no answer within '
-                    f'{limits["length"]} tokens and {limits["images"]} pictures. Give the data set a larger '
+                    f'Of {SAMPLES} documents of the game {name!r}, {unanswered} have no answer within {room[0]} tokens '
+                    f'and {room[1]} pictures. Give the data set a larger '
                     f'{"`window`, `length` or `images`" if self.documents > 1 else "`length` or `images`"}.'
                 )
 
@@ -76,17 +76,16 @@ class Drawing:
 
     def __init__(self, pictures: PictureSet, shots: int, games: Mapping[str, Any]):
         """ValueError if there is no game, or the picture set does not have what a game needs."""
-        # Sorted by name, so that their order in the config does not matter.
-        self._games, self._names, shares = [], [], []
+        # Sorted by name, so that their order in the config does not matter. Those with a share of 0 are not played.
+        self._games, shares = [], []
         for name, fields in sorted(games.items()):
             fields = fields.to_dict() if isinstance(fields, ConfigDict) else dict(fields)
             of, share = fields.pop('game'), fields.pop('share')
             one = of.Sequences(**fields)
             if share:
                 one.open(pictures, shots)
-            self._games.append(one)
-            self._names.append(name)
-            shares.append(share)
+                self._games.append((name, one))
+                shares.append(share)
         if not sum(shares):
             raise ValueError(
                 'There is no game to draw sequences of. Give `games` at least one game with a share above 0.'
@@ -98,10 +97,10 @@ class Drawing:
 
     def document(self, index: int, rng: np.random.Generator) -> list[Chunk]:
         """One document, drawn by `rng`."""
-        return self._games[rng.choice(len(self._games), p=self._shares)].draw(rng)
+        _, one = self._games[rng.choice(len(self._games), p=self._shares)]
+        return one.draw(rng)
 
     def samples(self, number: int) -> dict[str, list[list[Chunk]]]:
         """Some documents of each game that is played, the same at each call."""
         rng = np.random.default_rng(0)
-        played = zip(self._names, self._games, self._shares, strict=True)
-        return {name: [game.draw(rng) for _ in range(number)] for name, game, share in played if share}
+        return {name: [one.draw(rng) for _ in range(number)] for name, one in self._games}

@@ -78,8 +78,9 @@ class Source:
         Raises:
           ValueError: the row's class cannot hold several documents, or as for `Interleaved.of`.
         """
-        shape = dict(length=self.length, images=self.images, p_next=self.p_next, targets=self.targets)
-        shape |= dict(from_start=self.from_start)
+        shape = dict(
+            length=self.length, images=self.images, p_next=self.p_next, targets=self.targets, from_start=self.from_start
+        )
         if self.lines > 1 and self.documents < 2:
             raise ValueError(f'Only packed rows have {self.lines} lines. Set `documents` of the data set to 2 or more.')
         if self.documents == 1:
