@@ -54,11 +54,13 @@ from ml_collections import ConfigDict
 
 from experiments.picture_dictionary import LANGUAGES
 from experiments.picture_words import KINDS, STYLES
+from flamingo_jax.few_shot.is_it import IsIt
 from flamingo_jax.few_shot.kinds import Kinds, asked
 from flamingo_jax.few_shot.names import Names
 from flamingo_jax.few_shot.source import FewShot, game
 from flamingo_jax.few_shot.texts import Texts
 from flamingo_jax.few_shot.which import Which
+from flamingo_jax.few_shot.which_thing import WhichThing
 from flamingo_jax.few_shot.words import Words
 from flamingo_jax.few_shot.yes_or_no import YesOrNo
 from flamingo_jax.inputs.rows import Paired, Told
@@ -87,23 +89,29 @@ CLASSES = dict(path='DATA/imagenet_names/full/1.0.0', features='runs/imagenet_na
 UNSEEN = ('hu', 'nl', 'pt', 'sv', 'uk', 'zh')
 SEEN = tuple(language for language in LANGUAGES if language not in ('en', *UNSEEN))
 NAME, KIND = ' name:', ' kind:'  # What is asked of a picture. A new word is asked for by a colon alone.
-# How a name is asked for, and how often. With one phrase alone, others are hardly understood.
-PHRASES = {
-    NAME: 0.27,
-    asked('What is this?'): 0.12,
-    asked('What is in the picture?'): 0.09,
-    asked('What do you see?'): 0.08,
-    asked('What is shown here?'): 0.08,
-    asked('What is it called?'): 0.05,
-    asked('Which thing is it?'): 0.05,
-    asked('What object is this?'): 0.05,
-    ' Output:': 0.05,
-    ' A picture of': 0.05,
-    ' Caption:': 0.03,
-    ' Answer:': 0.03,
-    ' What is this?': 0.02,
-    ' Q: What is this? A:': 0.03,
+# How a name is asked for, and how often: by ` name:`, by the beginning of a sentence, or by a question in one of these
+# forms. With few phrases, others are hardly understood.
+FORMS = {
+    asked('{}'): 0.3,
+    ' {}': 0.06,
+    ' Q: {} A:': 0.06,
+    ' User: {} Assistant:': 0.06,
+    ' USER: {} ASSISTANT:': 0.06,
 }
+QUESTIONS = (
+    *('What is this?', 'What is in the picture?', 'What do you see?', 'What is shown here?', 'What is it called?'),
+    *('Which thing is it?', 'What object is this?', 'What is in this image?', 'What is depicted?', 'Name it.'),
+    *('What can you see in the photo?', 'Identify the object.'),
+)
+BEGINNINGS = (
+    *(' Output:', ' A picture of', ' Caption:', ' Answer:', ' This is a', ' An image of a', ' Object:', ' Label:'),
+    *(' The picture shows a', ' A photo of a'),
+)
+PHRASES = {NAME: 0.24}
+PHRASES |= {form.format(question): share / len(QUESTIONS) for form, share in FORMS.items() for question in QUESTIONS}
+PHRASES |= dict.fromkeys(BEGINNINGS, 0.22 / len(BEGINNINGS))
+# How it is asked whether a picture shows a thing.
+IS_IT = ('is it {}?', 'is this {}?', 'is there {} in the picture?', 'can you see {}?')
 # Ten single pictures a row at most, each with its name. The window holds the longest question with its answer.
 SINGLE = dict(shots=1, games={phrase: game(Names, prompt=phrase, share=share) for phrase, share in PHRASES.items()})
 SINGLE |= dict(length=64, targets=48, images=10, documents=10, window=(24, 1))
@@ -119,22 +127,28 @@ def games_of(**shares: float) -> dict[str, ConfigDict]:
         kind=partial(game, Kinds, prompt=KIND, kinds=KINDS),
         what_kind=partial(game, Kinds, prompt=asked('What kind of thing is this?'), kinds=KINDS),
         yes_or_no=partial(game, YesOrNo, kinds=KINDS),
+        is_it=partial(game, IsIt, forms=IS_IT),
         which=partial(game, Which, kinds=KINDS),
+        which_thing=partial(game, WhichThing),
     )
     return {name: games[name](share=share) for name, share in shares.items()}
 
 
-# Single pictures of which the name is asked, or the kind, or whether they are of a kind. Without examples, only the
-# question tells which.
-ASKED = SINGLE | dict(games=SINGLE['games'] | games_of(kind=0.07, what_kind=0.07, yes_or_no=0.24))
+# Single pictures of which the name is asked, or the kind, or whether they are of a kind or have a name. Without
+# examples, only the question tells which.
+ASKED = SINGLE | dict(games=SINGLE['games'] | games_of(kind=0.07, what_kind=0.07, yes_or_no=0.14, is_it=0.14))
 # Pairs of pictures without examples, so that the question alone tells what is asked of two.
-PAIRS = SINGLE | dict(shots=2, games=games_of(which=1.0), images=6, window=(32, 2))
+PAIRS = SINGLE | dict(shots=2, games=games_of(which=0.4, which_thing=0.6), images=6, window=(32, 2))
 # Names in one of 29 languages. Things come several times, so that a name can be taken from an example.
 COPIED = dict(shots=6, games=dict(name=game(Names, prompt=':', languages=SEEN, repeats=1.0)))
 COPIED |= dict(length=128, targets=96, images=6)
 # Twelve pictures a row at most, of one game.
 GAMES = dict(shots=12, length=96, targets=60, images=12)
-GAMES |= dict(games=games_of(bind=0.4, name=0.1, kind=0.15, what_kind=0.05, yes_or_no=0.1, which=0.2))
+GAMES |= dict(
+    games=games_of(
+        bind=0.4, name=0.1, kind=0.15, what_kind=0.05, yes_or_no=0.05, is_it=0.05, which=0.1, which_thing=0.1
+    )
+)
 # What the language model says when it is told the name, the Flamingo is to say when it sees the thing.
 TOLD = dict(row=Told, **BY_ALL | dict(validation_split=''))  # There are no texts about other things.
 TALK = dict(shots=1, games=dict(talk=game(Texts, path='runs/dialogues.jsonl')), images=1)
@@ -172,7 +186,7 @@ def contrast(c: ConfigDict) -> None:
     c.trained = ('resampler', 'contrastive')
     pairs = dict(row=Paired, shots=1, games=dict(name=game(Names)), length=12, images=1)
     c.datasets.names = training.dataset(FewShot, batch_size=96, **pairs, **DRAWINGS)
-    c.datasets.known = training.dataset(FewShot, batch_size=48, **pairs, **KNOWN)
+    c.datasets.known = training.dataset(FewShot, batch_size=48, **pairs, **BY_ALL)
     c.datasets.classes = training.dataset(FewShot, batch_size=32, **pairs, **CLASSES)
     c.steps, c.optimizer.learning_rate = 1800, 1e-3
 

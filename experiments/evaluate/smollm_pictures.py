@@ -3,10 +3,10 @@
     python -m flamingo_jax.evaluate --config=experiments/evaluate/smollm_pictures.py --checkpoint=WORKDIR \
         --workdir=DIR --config.data=DATA/picture_dictionary/artists/1.0.0 --config.features=runs/artists
 
-`:words`, `:questions`, `:artists`, `:names`, `:phrases` or `:facts` after the config's path evaluates that part alone;
-`:seen` and `:unseen` evaluate names in other languages, which are not among the rest. The pictures asked about are by
-artists of whom training showed nothing. `told the names` is the language model alone, which reads the names of all
-pictures.
+`:words`, `:questions`, `:things`, `:artists`, `:names`, `:phrases` or `:facts` after the config's path evaluates that
+part alone; `:seen` and `:unseen` evaluate names in other languages, which are not among the rest. The pictures asked
+about are by artists of whom training showed nothing. `told the names` is the language model alone, which reads the
+names of all pictures.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,14 @@ from functools import partial
 from ml_collections import ConfigDict
 
 from experiments.picture_words import KINDS, STYLES
-from experiments.smollm_pictures import ARTISTS, KIND, NAME, PHRASES, SEEN, UNSEEN
+from experiments.smollm_pictures import ARTISTS, BEGINNINGS, FORMS, IS_IT, KIND, NAME, QUESTIONS, SEEN, UNSEEN
 from flamingo_jax.evaluation import config as evaluation
 from flamingo_jax.few_shot.facts import Facts
+from flamingo_jax.few_shot.is_it import IsIt
 from flamingo_jax.few_shot.kinds import Kinds, asked
 from flamingo_jax.few_shot.names import Names
 from flamingo_jax.few_shot.which import Which
+from flamingo_jax.few_shot.which_thing import WhichThing
 from flamingo_jax.few_shot.words import Words
 from flamingo_jax.few_shot.yes_or_no import YesOrNo
 
@@ -28,19 +30,22 @@ DRAWINGS = dict(query_styles=('fluent-3d',), support_styles=STYLES)
 # Examples by one artist: at most one of them shows the thing itself, so that its name must be looked for.
 ONE_EACH = DRAWINGS | dict(support_styles=('noto',))
 KNOWN = dict(query_split='train', support_split='train')
-# Other words that ask for a name.
+# Other words that ask for a name, and whether a picture shows a thing.
 NEVER_TRAINED = (
     asked('What does the picture show?'),
     asked('What thing is in this image?'),
-    ' User: What is this? Assistant:',
-    ' I see a',
+    asked('Tell me what this is.'),
+    *(' Human: What is this? AI:', ' Instruction: Name the object. Response:'),
+    *(' I see a', ' Here is a', ' A drawing of a'),
 )
+DOES_IT_SHOW = 'does this show {}?'
 
 
 def get_config(part: str = '') -> ConfigDict:
     """All parts but other languages, or one."""
     c = evaluation.base()
-    parts = dict(words=words, questions=questions, artists=artists, names=names, phrases=phrases, facts=facts)
+    parts = dict(words=words, questions=questions, things=things, artists=artists, names=names, phrases=phrases)
+    parts |= dict(facts=facts)
     # 35 languages would take longer than all others.
     languages = dict(seen=partial(other_languages, SEEN), unseen=partial(other_languages, UNSEEN))
     for add in [(parts | languages)[part]] if part else parts.values():
@@ -64,6 +69,20 @@ def questions(c: ConfigDict) -> None:
     c.tasks.yes_or_no = evaluation.task(YesOrNo, title='is it an animal?', shots=(0, 4), **common)
     c.tasks.which = evaluation.task(Which, title='which is an animal?', questions='which', shots=(0, 2), **common)
     c.tasks.what = evaluation.task(Which, title='what kind is the first?', questions='what', shots=(0, 2), **common)
+
+
+def things(c: ConfigDict) -> None:
+    """Yes or no, and which of two pictures, by the names of things that training showed and of others."""
+    for label, split in (('known', 'train'), ('new', 'test')):
+        common = dict(shots=(0,), answers=('ranked', 'open-ended'), query_split=split, support_split=split, **DRAWINGS)
+        for form in (IS_IT[0], DOES_IT_SHOW):
+            title = f'{form.format("a dog")} ({label} things)'
+            c.tasks[f'{form.split()[0]}_{label}'] = evaluation.task(IsIt, title=title, form=form, **common)
+        for questions in ('which is', 'what is'):
+            title = f'two pictures: {questions}, {label} things'
+            c.tasks[f'{questions.split()[0]}_{label}'] = evaluation.task(
+                WhichThing, title=title, questions=questions, **common
+            )
 
 
 def artists(c: ConfigDict) -> None:
@@ -108,8 +127,11 @@ def other_languages(languages: Sequence[str], c: ConfigDict) -> None:
 
 
 def phrases(c: ConfigDict) -> None:
-    """The name of a drawing, asked for in other words: those of training, and four that training never had."""
-    for i, phrase in enumerate([*PHRASES, *NEVER_TRAINED][1:]):
+    """The name of a drawing, asked for in other words: those of training, and some that training never had."""
+    first, *other_forms = FORMS
+    questions = [first.format(question) for question in QUESTIONS]
+    forms = [form.format(QUESTIONS[0]) for form in other_forms]
+    for i, phrase in enumerate([*questions, *forms, *BEGINNINGS, *NEVER_TRAINED]):
         c.tasks[f'phrase_{i}'] = evaluation.task(
             Names,
             title=f'names, by `{phrase.strip()}`',
@@ -127,8 +149,8 @@ def facts(c: ConfigDict) -> None:
     """Questions that no training sequence asked, about things that training showed and about others."""
     common = dict(facts='data/picture_facts/facts.json', told=True, support_split='train', **DRAWINGS)
     c.tasks.facts_known = evaluation.task(
-        Facts, title='facts about known things', shots=(0, 4, 8), query_split='train', **common
+        Facts, title='facts about known things', shots=(0, 4, 16), query_split='train', **common
     )
     c.tasks.facts_new = evaluation.task(
-        Facts, title='facts about new things', shots=(0, 4, 8), query_split='test', **common
+        Facts, title='facts about new things', shots=(0, 4, 16), query_split='test', **common
     )

@@ -21,10 +21,12 @@ from flamingo_jax.evaluation.task import make, shuffled, task
 from flamingo_jax.few_shot.direction import Direction
 from flamingo_jax.few_shot.episode import Pool
 from flamingo_jax.few_shot.facts import Facts
-from flamingo_jax.few_shot.kinds import Kinds, kind_of
+from flamingo_jax.few_shot.is_it import IsIt
+from flamingo_jax.few_shot.kinds import Kinds, kind_of, with_article
 from flamingo_jax.few_shot.names import OTHER_THINGS, Names
 from flamingo_jax.few_shot.questions import Questions
 from flamingo_jax.few_shot.which import Which
+from flamingo_jax.few_shot.which_thing import WhichThing
 from flamingo_jax.few_shot.words import Words
 from flamingo_jax.few_shot.yes_or_no import YesOrNo
 from flamingo_jax.inputs.images import PictureFormat
@@ -200,6 +202,25 @@ def test_questions_about_kinds_are_answered_by_the_pictures(pools, asks):
     assert len(set(truths)) >= 2
 
 
+@pytest.mark.parametrize('asks', [IsIt, WhichThing])
+def test_questions_that_name_things_are_answered_by_the_pictures(pools, asks):
+    about, truths = make('things', task(asks, shots=(2,)).to_dict(), pools), []
+    for episode in about.episodes(60, 2, 'random', 'ranked', seed=2):
+        assert episode.truth in episode.candidates
+        truths.append(episode.truth)
+        names = [part.picture.names['en'] for part in episode.query if part.picture]
+        text = episode.query[-1].text
+        if asks is IsIt:
+            assert episode.truth == ('yes' if f'is it {with_article(names[0])}?' in text else 'no')
+        else:
+            two = dict(zip(('first', 'second'), names, strict=True))
+            if 'which is' in text:
+                assert f'which is {with_article(two[episode.truth])}?' in text
+            else:
+                assert two['first' if 'first' in text else 'second'] == episode.truth
+    assert len(set(truths)) >= 2
+
+
 def test_food_and_plant_do_not_exclude_one_another(pools):
     """A tomato is both: no question has two right answers, and no candidate is another right answer."""
     kinds = KINDS | {'plant': 'plant'}
@@ -235,6 +256,8 @@ ONE_SPLIT = [
     (Kinds, dict(kinds=KINDS), None),
     (YesOrNo, dict(kinds=KINDS), None),
     (Which, dict(kinds=KINDS), None),
+    (IsIt, {}, None),
+    (WhichThing, {}, None),
     (Questions, dict(questions='what'), with_questions),
     (Direction, {}, as_clips),
 ]
@@ -266,7 +289,7 @@ def test_examples_never_show_the_picture_that_is_asked_about(asks, fields, chang
                 asked = {part.picture.index for part in episode.query if part.picture}
                 shown = [part.picture.index for part in episode.support if part.picture]
                 assert asked and not asked & set(shown)
-                classes = one._game.ways if asks is Words else 2 if asks is Which else 1
+                classes = one._game.ways if asks is Words else 2 if asks in (Which, WhichThing) else 1
                 assert len(shown) == shots * classes
     with pytest.raises(ValueError, match='Task one: .*besides the query|Task one: .*leaves none for the query'):
         make(
@@ -380,6 +403,8 @@ def test_examples_without_pictures_where_there_are_none_with(pools):
         (Kinds, {}, 'two kinds'),
         (Questions, {}, 'no picture has a question'),
         (Which, dict(kinds=KINDS, questions='who'), "`questions` is 'who', but no question begins so"),
+        (WhichThing, dict(questions='who'), "`questions` is 'who', but no question begins so"),
+        (IsIt, dict(query_split='validation', support_split='train'), 'no picture to ask about shows a thing'),
         (Direction, {}, 'only clips'),
         (Names, dict(query_styles=('ntoo',)), 'ntoo'),
         (Names, dict(query_split='tset'), 'tset'),

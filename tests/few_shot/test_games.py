@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -12,12 +13,14 @@ import pytest
 from data.picture_texts.dialogues import told, whole_sentences
 from flamingo_jax.few_shot.direction import Direction
 from flamingo_jax.few_shot.game import Sequences
+from flamingo_jax.few_shot.is_it import IsIt
 from flamingo_jax.few_shot.kinds import Kinds, by_kind
 from flamingo_jax.few_shot.names import Names
 from flamingo_jax.few_shot.questions import Questions
 from flamingo_jax.few_shot.source import Drawing, game
 from flamingo_jax.few_shot.texts import Texts
 from flamingo_jax.few_shot.which import Which
+from flamingo_jax.few_shot.which_thing import WhichThing
 from flamingo_jax.few_shot.words import Words
 from flamingo_jax.few_shot.yes_or_no import YesOrNo
 from flamingo_jax.inputs.augment import mirror
@@ -268,6 +271,41 @@ def test_questions_ask_for_kinds_and_for_one_of_two(documents):
         assert answers == (expected | {' first', ' second'} if one is Which else expected)
 
 
+def test_questions_name_a_thing_that_is_there_or_one_with_other_words(documents):
+    """Half of the answers are yes, and about a quarter of the questions confuse two things of one subcategory."""
+    answers, alike, forms = collections.Counter(), 0, set()
+    subcategories = {}
+    for chunks, drawn in documents(game(IsIt, forms=('is it {}?', 'can you see {}?')), shots=6, number=100):
+        for chunk, picture in zip(chunks, drawn, strict=True):
+            name = picture.names['en']
+            subcategories[name] = picture.subcategory
+            question, answer = chunk.texts
+            form, thing = re.fullmatch(r' Question: (is it|can you see) (?:an? )?(.+)\? Answer:', question).groups()
+            forms.add(form)
+            answers[answer] += 1
+            assert chunk.weights == (0.0, 1.0)
+            if answer == ' yes':
+                assert thing == name
+            else:
+                assert not set(thing.split()) & set(name.lower().split())
+                alike += subcategories.get(thing) == picture.subcategory
+    assert set(answers) == {' yes', ' no'} and 250 < answers[' yes'] < 350 and forms == {'is it', 'can you see'}
+    assert 60 < alike < 240
+
+
+def test_one_of_two_things_is_asked_for_by_its_name(documents):
+    answers = set()
+    for chunks, drawn in documents(game(WhichThing), shots=6, number=30):
+        for i, asked in enumerate(chunks[2::3]):
+            names = [picture.names['en'] for picture in drawn[2 * i : 2 * i + 2]]
+            one, two, (question, answer) = chunks[3 * i].texts, chunks[3 * i + 1].texts, asked.texts
+            assert (one, two) == ((' first',), (' second',)) and asked.weights == (0.0, 1.0)
+            place = ('first', 'second').index(answer[1:] if 'which' in question else question.split()[4][:-1])
+            assert names[place] in question if 'which' in question else answer == f' {names[place]}'
+            answers.add(answer[1:])
+    assert {'first', 'second'} < answers
+
+
 def test_no_question_has_two_right_answers(documents, pictures):
     """A tomato is a food and a plant."""
     kinds = KINDS | {'plant': 'plant'}
@@ -346,13 +384,15 @@ def test_texts_that_are_not_there_or_too_few_are_refused(pictures, texts):
             Drawing(pictures, shots, dict(go_on=game(Texts, path=path)))
 
 
-# What these games drew before each had a file of its own.
+# What these games drew when they were made.
 DRAWN = dict(
     words=('9f45c976a29eb95b', 8, game(Words)),
     names=('5ad7a61e5348498f', 10, game(Names, repeats=0.5, prompt=' Output:')),
     kinds=('401ef4909a805234', 10, game(Kinds, kinds=KINDS)),
     yes_or_no=('abe12a6b15de4561', 10, game(YesOrNo, kinds=KINDS)),
     which=('258e509b75e0b78e', 10, game(Which, kinds=KINDS)),
+    is_it=('cc371249c68f8969', 10, game(IsIt)),
+    which_thing=('80a18159366d89dc', 10, game(WhichThing)),
     questions=('65bce9a5aecd4b63', 10, game(Questions)),
     direction=('c5d5c8b7f82c6156', 10, game(Direction)),
 )
