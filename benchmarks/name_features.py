@@ -4,7 +4,7 @@
         --data=DATA/picture_dictionary/artists/1.0.0 --features=runs/artists
 
 Ridge regression and nearest centroid, from drawings of four artists whom the bridge was trained on, tested on drawings
-of an artist of whom training showed nothing, and on photographs, of the same things. The inputs are the mean of a
+of artists of whom training showed nothing, and on photographs, of the same things. The inputs are the mean of a
 picture's features over the grid, and all its latents. What a reader finds in the latents and the Flamingo does not say
 is lost after the resampler: in the gated blocks, or in the language model.
 """
@@ -26,7 +26,7 @@ from flamingo_jax.inference.pretrained import Pretrained  # noqa: E402
 from flamingo_jax.inputs.sources.features import format_of  # noqa: E402
 from flamingo_jax.inputs.sources.picture_set import PictureSet  # noqa: E402
 
-ASKED = ('fluent-3d', 'tux-photo')
+ASKED = ('fluent-3d', 'openmoji-black', 'fxemoji', 'streamline-emojis', 'ph', 'tux-photo')
 BATCH = 64
 
 
