@@ -393,7 +393,7 @@ def run(
     counts = {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in params.items()}
     lines = '\n'.join(f'| {name} | {count:,} |' for name, count in counts.items())
     card += f'\nStep {found.step} of its run.\n\n| component | parameters |\n|---|---|\n{lines}\n'
-    before = {name for frozen in found.frozen.values() for name in frozen.trained}
+    before = {name for name, source in found.frozen.items() if name in source.trained}
     config = dataclasses.replace(config, lora=None)
     trained = tuple(before | set(found.trained))
     bundle.save(

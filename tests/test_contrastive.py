@@ -125,6 +125,7 @@ def test_a_resampler_is_trained_for_a_flamingo(loss, tmp_path):
     convert.run(str(tmp_path / 'run'), str(tmp_path / 'flamingo'))
     before, after = (bundle.read(tmp_path / name) for name in ('towers', 'flamingo'))
     assert after.checksums['resampler'] == before.checksums['resampler'] and after.config.contrastive is None
+    assert after.trained == ('extra_tokens', 'resampler', 'xattn')  # Of the towers, it has the resampler alone.
     jax.tree.map(np.testing.assert_array_equal, before.params('resampler'), after.params('resampler'))
     flamingo.trained += ('resampler',)
     assert set(assemble(flamingo).start) == {'resampler'}  # It goes on from the pretrained one.
