@@ -79,7 +79,7 @@ def main() -> None:
     together = asked(model, [[frames[i], PAIR[0], frames[j], PAIR[1]] for i, j in pairs])
 
     heights = dict(height_ratios=[1] * ROWS + [0.5])
-    figure, axes = plt.subplots(ROWS + 1, COLUMNS, figsize=(18, 15), layout='constrained', gridspec_kw=heights)
+    figure, axes = plt.subplots(ROWS + 1, COLUMNS, figsize=(18, 17), layout='constrained', gridspec_kw=heights)
     for axis, frame, name, lines in zip(axes[:ROWS].flat, frames, names, said, strict=True):
         show(axis, frame, [f'({name})', *lines])
     for axis, (i, j), answer in zip(axes[ROWS], pairs, together, strict=True):
@@ -92,7 +92,7 @@ def show(axis: plt.Axes, frame: Frames, lines: Sequence[str]) -> None:
     """A picture, with lines of text below it."""
     axis.imshow(frame)
     axis.set_xticks([]), axis.set_yticks([])
-    text = '\n'.join(textwrap.fill(line, 38, subsequent_indent='   ') for line in lines)
+    text = '\n'.join(textwrap.fill(line, 42, subsequent_indent='   ') for line in lines)
     axis.set_xlabel(text.replace('$', r'\$'), fontsize=8, loc='left', family='monospace')
 
 
