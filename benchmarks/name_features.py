@@ -21,7 +21,7 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from experiments.picture_words import STYLES  # noqa: E402
 from flamingo_jax import load  # noqa: E402
-from flamingo_jax.few_shot.nearest import nearest_centroid  # noqa: E402
+from flamingo_jax.few_shot.nearest import centroids  # noqa: E402
 from flamingo_jax.inference.pretrained import Pretrained  # noqa: E402
 from flamingo_jax.inputs.sources.features import format_of  # noqa: E402
 from flamingo_jax.inputs.sources.picture_set import PictureSet  # noqa: E402
@@ -62,8 +62,9 @@ def readers(train: np.ndarray, names: np.ndarray, test: np.ndarray, expected: np
     """Accuracy of nearest centroid and of ridge regression on one vector a picture, [n d] each."""
     mean, std = train.mean(0), train.std(0) + 1e-6
     train, test = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in ((train - mean) / std, (test - mean) / std))
-    named = [nearest_centroid(query, train, names) for query in test]
-    return float(np.mean(np.array(named) == expected)), accuracy(train, names, test, expected)
+    classes, means = centroids(train, names)
+    nearest = classes[(test @ means.T).argmax(1)]
+    return float((nearest == expected).mean()), accuracy(train, names, test, expected)
 
 
 def main() -> None:

@@ -79,7 +79,7 @@ def main() -> None:
     together = asked(model, [[frames[i], PAIR[0], frames[j], PAIR[1]] for i, j in pairs])
 
     heights = dict(height_ratios=[1] * ROWS + [0.5])
-    figure, axes = plt.subplots(ROWS + 1, COLUMNS, figsize=(18, 17), layout='constrained', gridspec_kw=heights)
+    figure, axes = plt.subplots(ROWS + 1, COLUMNS, figsize=(18, 16), layout='constrained', gridspec_kw=heights)
     for axis, frame, name, lines in zip(axes[:ROWS].flat, frames, names, said, strict=True):
         show(axis, frame, [f'({name})', *lines])
     for axis, (i, j), answer in zip(axes[ROWS], pairs, together, strict=True):
