@@ -23,13 +23,32 @@ def two_kinds(rng: np.random.Generator, kinds: Sequence[str]) -> tuple[str, str]
             return one, other
 
 
-def of_two(kinds: tuple[str, str], rng: np.random.Generator) -> tuple[str, str]:
-    """A question about the first or the second of two things of different kinds, with its answer."""
-    which = int(rng.integers(2))
-    place = PLACES[which]
-    if rng.random() < 0.5:
-        return f'{BEGINNINGS[0]}{with_article(kinds[which])}?', place
-    return f'{BEGINNINGS[1]}{place}?', kinds[which]
+def of_two(
+    labels: tuple[str, str], beginnings: tuple[str, str], rng: np.random.Generator, begins: str = ''
+) -> tuple[str, str]:
+    """A question about the first or the second of two things, with its answer.
+
+    Args:
+      labels: of the two things.
+      beginnings: of a question that asks for the place, and of one that asks for the label.
+      begins: draws until the question begins so.
+    """
+    while True:
+        which = int(rng.integers(2))
+        if rng.random() < 0.5:
+            question, answer = f'{beginnings[0]}{with_article(labels[which])}?', PLACES[which]
+        else:
+            question, answer = f'{beginnings[1]}{PLACES[which]}?', labels[which]
+        if question.startswith(begins):
+            return question, answer
+
+
+def require_beginning(begins: str, beginnings: Sequence[str]) -> None:
+    """ValueError if no question begins with `begins`, since drawing one would never end."""
+    if not any(begin.startswith(begins) for begin in beginnings):
+        raise ValueError(
+            f'`questions` is {begins!r}, but no question begins so. Give a beginning of one of {beginnings}.'
+        )
 
 
 class Which(game.Game):
@@ -47,7 +66,7 @@ class Which(game.Game):
                 for kind, place in zip(two, PLACES, strict=True):
                     of = self.of_kind[kind]
                     chunks.append(Chunk(self.seen(rng, of[rng.integers(len(of))]), (f' {place}',), (0.0,)))
-                question, answer = of_two(two, rng)
+                question, answer = of_two(two, BEGINNINGS, rng)
                 chunks.append(Chunk(None, (asked(question), f' {answer}'), (0.0, 1.0)))
             return chunks
 
@@ -58,16 +77,9 @@ class Which(game.Game):
         questions: str = ''  # Ask only the questions that begin so.
 
         def open(self, queries: Pool, support: Pool, shots: int, answers: Sequence[str]) -> None:
-            """Sorts pictures by kind.
-
-            ValueError if no question begins with `questions`, since drawing one would never end.
-            """
+            """Sorts pictures by kind."""
             super().open(queries, support, shots, answers)
-            if not any(begin.startswith(self.questions) for begin in BEGINNINGS):
-                raise ValueError(
-                    f'`questions` is {self.questions!r}, but no question begins so. Give a beginning of '
-                    f'one of {BEGINNINGS}.'
-                )
+            require_beginning(self.questions, BEGINNINGS)
             # The query is drawn last, from pictures that no example shows. An example shows at most one picture of a
             # kind.
             shown = {picture.index for of in self.shown.values() for picture in of} if self.one_split else set()
@@ -98,7 +110,5 @@ class Which(game.Game):
             for kind, place in zip(two, PLACES, strict=True):
                 of = self.unlike(of_kind[kind], shown)
                 pair.append(Part(of[rng.integers(len(of))], pool, f' {place}'))
-            question, answer = of_two(two, rng)
-            while not question.startswith(self.questions):
-                question, answer = of_two(two, rng)
+            question, answer = of_two(two, BEGINNINGS, rng, self.questions)
             return pair, question, answer, two if answer in two else PLACES

@@ -11,20 +11,12 @@ import numpy as np
 from flamingo_jax.few_shot import game
 from flamingo_jax.few_shot.episode import Episode, Part, Pool
 from flamingo_jax.few_shot.is_it import Things, english_names
-from flamingo_jax.few_shot.kinds import asked, with_article
-from flamingo_jax.few_shot.which import PLACES
+from flamingo_jax.few_shot.kinds import asked
+from flamingo_jax.few_shot.which import PLACES, of_two, require_beginning
 from flamingo_jax.inputs.rows import Chunk
 from flamingo_jax.inputs.sources.picture_set import Picture, PictureSet
 
 BEGINNINGS = ('which is ', 'what is the ')
-
-
-def of_two(names: tuple[str, str], rng: np.random.Generator) -> tuple[str, str]:
-    """A question about the first or the second of two things with these names, and its answer."""
-    which = int(rng.integers(2))
-    if rng.random() < 0.5:
-        return f'{BEGINNINGS[0]}{with_article(names[which])}?', PLACES[which]
-    return f'{BEGINNINGS[1]}{PLACES[which]}?', names[which]
 
 
 class WhichThing(game.Game):
@@ -48,7 +40,8 @@ class WhichThing(game.Game):
                 two = one, self.of_concept(rng, self.things.other(one, rng), one.style)
                 for picture, place in zip(two, PLACES, strict=True):
                     chunks.append(Chunk(self.seen(rng, picture), (f' {place}',), (0.0,)))
-                question, answer = of_two(tuple(self.things.names[picture.concept] for picture in two), rng)
+                names = tuple(self.things.names[picture.concept] for picture in two)
+                question, answer = of_two(names, BEGINNINGS, rng)
                 chunks.append(Chunk(None, (asked(question), f' {answer}'), (0.0, 1.0)))
             return chunks
 
@@ -59,19 +52,12 @@ class WhichThing(game.Game):
         questions: str = ''  # Ask only the questions that begin so.
 
         def open(self, queries: Pool, support: Pool, shots: int, answers: Sequence[str]) -> None:
-            """Finds the pictures of things that the support names.
-
-            ValueError if no question begins with `questions`, since drawing one would never end.
-            """
+            """Finds the pictures of things that the support names."""
             super().open(queries, support, shots, answers)
-            if not any(begin.startswith(self.questions) for begin in BEGINNINGS):
-                raise ValueError(
-                    f'`questions` is {self.questions!r}, but no question begins so. Give a beginning of '
-                    f'one of {BEGINNINGS}.'
-                )
+            require_beginning(self.questions, BEGINNINGS)
             names = english_names(support.pictures.pictures)
             self.asked, self.shown = (Things(pool.pictures.pictures, names) for pool in (queries, support))
-            # Besides the query's two pictures, each example has one that none other has; of its second, some stay.
+            # As many pairs as examples, without the query's.
             self.require((len(self.shown.pictures) - 2 * self.one_split) // 2, 'pairs of pictures with a name')
 
         def episode(self, rng: np.random.Generator, shots: int, support: str, answers: str) -> Episode:
@@ -91,12 +77,10 @@ class WhichThing(game.Game):
             free = self.unlike(things.pictures, shown)
             one = free[rng.integers(len(free))]
             of: list[Picture] = []
-            while not of:  # The one picture of a thing may be asked about.
+            while not of:  # All pictures of the other thing may be shown elsewhere.
                 of = self.unlike(things.by_concept[things.other(one, rng)], shown)
             two = one, of[rng.integers(len(of))]
             names = tuple(things.names[picture.concept] for picture in two)
-            question, answer = of_two(names, rng)
-            while not question.startswith(self.questions):
-                question, answer = of_two(names, rng)
+            question, answer = of_two(names, BEGINNINGS, rng, self.questions)
             pair = [Part(picture, pool, f' {place}') for picture, place in zip(two, PLACES, strict=True)]
             return pair, question, answer, names if answer in names else PLACES
