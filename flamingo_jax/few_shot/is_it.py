@@ -28,6 +28,7 @@ class Things:
       names: concept -> name.
       pictures: those of the concepts that have a name.
       by_concept: the same, by concept.
+      fewest: each thing has at least so many others that a question may confuse it with.
     """
 
     def __init__(self, pictures: Sequence[Picture], names: Mapping[str, str]):
@@ -41,7 +42,9 @@ class Things:
             self.by_concept.setdefault(picture.concept, []).append(picture)
             self._alike.setdefault(picture.subcategory, set()).add(picture.concept)
         self._words = {concept: frozenset(names[concept].lower().split()) for concept in sorted(self.by_concept)}
-        if alone := [names[concept] for concept in self._words if not self._others(concept, self._words)]:
+        others = {concept: len(self._others(concept, self._words)) for concept in self._words}
+        self.fewest = min(others.values())
+        if alone := [names[concept] for concept, number in others.items() if not number]:
             raise ValueError(f'no other thing can be asked about where a picture shows {alone}. Use more pictures.')
 
     def other(self, picture: Picture, rng: np.random.Generator) -> str:

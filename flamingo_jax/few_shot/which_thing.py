@@ -57,8 +57,13 @@ class WhichThing(game.Game):
             require_beginning(self.questions, BEGINNINGS)
             names = english_names(support.pictures.pictures)
             self.asked, self.shown = (Things(pool.pictures.pictures, names) for pool in (queries, support))
-            # As many pairs as examples, without the query's.
+            # As many pairs as examples, without the query's, whose two things may be the only others of a third.
             self.require((len(self.shown.pictures) - 2 * self.one_split) // 2, 'pairs of pictures with a name')
+            if shots and self.one_split and self.shown.fewest < 3:
+                raise ValueError(
+                    f'some thing has only {self.shown.fewest} others with no word in common, which the query may show '
+                    'both, so that no example can show one. Use more pictures, or another split for the support.'
+                )
 
         def episode(self, rng: np.random.Generator, shots: int, support: str, answers: str) -> Episode:
             """`shots` pairs with question and answer, then another pair."""

@@ -299,6 +299,23 @@ def test_examples_never_show_the_picture_that_is_asked_about(asks, fields, chang
         )
 
 
+def test_two_things_need_others_to_be_asked_about():
+    """Where the query shows the only two things that a third may be confused with, no example could be drawn."""
+
+    def few(pictures):
+        names = ('red ball', 'blue cup', 'green hat', 'green tree')
+        chosen = [p for p in pictures.pictures if p.style == 'noto'][:4]
+        renamed = zip(chosen, names, strict=True)
+        pictures.pictures = [dataclasses.replace(p, concept=name, names=dict(en=name)) for p, name in renamed]
+
+    common = dict(query_styles=('noto',), support_styles=('noto',), query_split='train', support_split='train')
+    with pytest.raises(ValueError, match='only 2 others with no word in common'):
+        make('two', task(WhichThing, shots=(1,), **common).to_dict(), Pools(few))
+    assert list(
+        make('two', task(WhichThing, shots=(0,), **common).to_dict(), Pools(few)).episodes(9, 0, 'random', 'ranked', 0)
+    )
+
+
 def test_new_words_may_show_the_thing_itself_in_another_style(pools):
     asked = new_words(pools, ways=3, shots=(1,), support_styles=('noto', 'noto-v1'))
     assert all(
