@@ -105,6 +105,7 @@ def test_a_lost_answer_loses_no_finished_checkpoint(store, place, about):
     assert_restores(place, about, newest_whole(place / 'checkpoints'))
 
 
+@pytest.mark.long
 def test_after_a_kill_at_any_request_the_newest_finished_checkpoint_is_read(store, place, about):
     store.states = []
     write(place, about, (1, 2), keep=1)
@@ -137,6 +138,7 @@ def test_a_damaged_checkpoint_is_put_aside(place, about, capsys):
     assert sorted(entry.name for entry in (place / 'checkpoints').iterdir()) == ['1', 'damaged-2']
 
 
+@pytest.mark.long
 def test_a_bundle_is_whole_or_none_after_a_kill_at_any_request(store, place, config, params):
     store.states = []
     bundle.save(place / 'model', config, params, tokenizer=None, image_tag='text', card='# A card')

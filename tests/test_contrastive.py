@@ -95,7 +95,7 @@ def test_a_run_trains_a_trunk_for_a_flamingo(tmp_path):
     assert parts.model.config.contrastive is None
 
 
-@pytest.mark.parametrize('loss', ['softmax', 'classes'])
+@pytest.mark.parametrize('loss', [pytest.param('softmax', marks=pytest.mark.long), 'classes'])
 def test_a_resampler_is_trained_for_a_flamingo(loss, tmp_path):
     """On features of a frozen trunk. The Flamingo that takes the resampler may keep it frozen."""
     make_parts(tmp_path)
