@@ -1,13 +1,14 @@
 """Which: two pictures of different kinds, labelled ` first` and ` second`, then a question about one of them."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from flamingo_jax.few_shot import game
 from flamingo_jax.few_shot.episode import Episode, Part, Pool
 from flamingo_jax.few_shot.kinds import Kinds, asked, exclude, with_article
+from flamingo_jax.inputs.images import Frames
 from flamingo_jax.inputs.rows import Chunk
 from flamingo_jax.inputs.sources.picture_set import Picture
 
@@ -43,6 +44,18 @@ def of_two(
             return question, answer
 
 
+def pair_with_question(
+    seen: Sequence[Callable[[], Frames]],
+    labels: tuple[str, str],
+    beginnings: tuple[str, str],
+    rng: np.random.Generator,
+) -> list[Chunk]:
+    """Two pictures with their places, and a question about one of them; `labels` and `beginnings` as for `of_two`."""
+    chunks = [Chunk(picture, (f' {place}',), (0.0,)) for picture, place in zip(seen, PLACES, strict=True)]
+    question, answer = of_two(labels, beginnings, rng)
+    return [*chunks, Chunk(None, (asked(question), f' {answer}'), (0.0, 1.0))]
+
+
 def require_beginning(begins: str, beginnings: Sequence[str]) -> None:
     """ValueError if no question begins with `begins`, since drawing one would never end."""
     if not any(begin.startswith(begins) for begin in beginnings):
@@ -60,14 +73,12 @@ class Which(game.Game):
 
         def draw(self, rng: np.random.Generator) -> list[Chunk]:
             """Half as many pairs as there are pictures in a sequence."""
-            chunks = []
+            chunks: list[Chunk] = []
             for _ in range(self.shots // 2):
                 two = two_kinds(rng, list(self.of_kind))
-                for kind, place in zip(two, PLACES, strict=True):
-                    of = self.of_kind[kind]
-                    chunks.append(Chunk(self.seen(rng, of[rng.integers(len(of))]), (f' {place}',), (0.0,)))
-                question, answer = of_two(two, BEGINNINGS, rng)
-                chunks.append(Chunk(None, (asked(question), f' {answer}'), (0.0, 1.0)))
+                pictures = (self.of_kind[kind] for kind in two)
+                seen = [self.seen(rng, of[rng.integers(len(of))]) for of in pictures]
+                chunks += pair_with_question(seen, two, BEGINNINGS, rng)
             return chunks
 
     @dataclasses.dataclass
