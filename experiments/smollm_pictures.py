@@ -124,7 +124,7 @@ def games_of(**shares: float) -> dict[str, ConfigDict]:
     """The few-shot games of these names, with their shares."""
     games = dict(
         bind=partial(game, Words, prompt=':', blend=1.0, text_keys=0.1, real_words=0.3, classes=(3, 6)),
-        name=partial(game, Names, prompt=NAME, repeats=0.5),
+        name=partial(game, Names, prompt=NAME, similar=0.5, repeats=0.5),
         kind=partial(game, Kinds, prompt=KIND, kinds=KINDS),
         what_kind=partial(game, Kinds, prompt=asked('What kind of thing is this?'), kinds=KINDS),
         yes_or_no=partial(game, YesOrNo, kinds=KINDS),
@@ -140,14 +140,15 @@ def games_of(**shares: float) -> dict[str, ConfigDict]:
 ASKED = SINGLE | dict(games=SINGLE['games'] | games_of(kind=0.07, what_kind=0.07, yes_or_no=0.14, is_it=0.14))
 # Pairs of pictures without examples, so that the question alone tells what is asked of two.
 PAIRS = SINGLE | dict(shots=2, games=games_of(which=0.4, which_thing=0.6), images=6, window=(32, 2))
-# Names in one of 29 languages. Things come several times, so that a name can be taken from an example.
-COPIED = dict(shots=6, games=dict(name=game(Names, prompt=':', languages=SEEN, repeats=1.0)))
+# Names in one of 29 languages. Things come several times, so that a name can be taken from an example; or examples are
+# similar, so that it must be seen whether one shows the thing.
+COPIED = dict(shots=6, games=dict(name=game(Names, prompt=':', languages=SEEN, similar=0.5, repeats=1.0)))
 COPIED |= dict(length=128, targets=96, images=6)
 # Twelve pictures a row at most, of one game.
 GAMES = dict(shots=12, length=96, targets=60, images=12)
 GAMES |= dict(
     games=games_of(
-        bind=0.4, name=0.1, kind=0.15, what_kind=0.05, yes_or_no=0.05, is_it=0.05, which=0.1, which_thing=0.1
+        bind=0.4, name=0.3, kind=0.1, what_kind=0.04, yes_or_no=0.04, is_it=0.04, which=0.04, which_thing=0.04
     )
 )
 # What the language model says when it is told the name, the Flamingo is to say when it sees the thing.

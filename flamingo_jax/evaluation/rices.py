@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
-from flamingo_jax.few_shot.nearest import Pooled
+from flamingo_jax.few_shot.nearest import Pooled, pooled
 from flamingo_jax.files import as_path, write_whole
 
 TOGETHER = 32  # Frames that the trunk encodes at a time, or one film of more.
@@ -40,7 +40,7 @@ def pool(encode: Encode, pictures: Iterator[np.ndarray], number: int) -> Pooled:
         if waiting:
             # The last batch is padded, so that one program serves all.
             batch = np.stack(waiting + waiting[:1] * (together(waiting[0]) - len(waiting)))
-            rows.extend(_mean(features) for features in encode(batch)[: len(waiting)])
+            rows.extend(map(pooled, encode(batch)[: len(waiting)]))
             waiting.clear()
 
     for frames in tqdm(pictures, total=number, unit=' pictures', desc='features for RICES', leave=False):
@@ -51,14 +51,9 @@ def pool(encode: Encode, pictures: Iterator[np.ndarray], number: int) -> Pooled:
             if len(waiting) == together(frames):
                 encode_waiting()
         else:
-            rows.append(_mean(frames))
+            rows.append(pooled(frames))
     encode_waiting()
-    pooled = np.stack(rows)
-    return pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
-
-
-def _mean(features: np.ndarray) -> np.ndarray:
-    return features.astype(np.float32).mean(axis=(0, 1))
+    return np.stack(rows)
 
 
 def kept(folder: str, about: Any, compute: Callable[[], Pooled]) -> Pooled:

@@ -2,13 +2,13 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from flamingo_jax.few_shot import game
 from flamingo_jax.few_shot.episode import Episode, Pool
-from flamingo_jax.few_shot.nearest import most_similar, nearest
+from flamingo_jax.few_shot.nearest import most_similar, nearest, pooled
 from flamingo_jax.inputs.rows import Chunk
 from flamingo_jax.inputs.sources.picture_set import Picture, PictureSet
 
@@ -23,7 +23,10 @@ class Names(game.Game):
         """Pictures with their names in one language."""
 
         languages: tuple[str, ...] = ('en',)
-        repeats: float = 0.0  # Probability that a sequence repeats a few concepts, as retrieval does.
+        # Probability that a sequence shows pictures by others that are most similar to its last one, as RICES does.
+        # They may not show its thing, so that its name cannot always be taken from them. Needs features.
+        similar: float = 0.0
+        repeats: float = 0.0  # Probability that another sequence repeats a few concepts.
 
         def open(self, pictures: PictureSet, shots: int) -> None:
             """Takes the concepts that have a name in each language. There must be one for each picture."""
@@ -43,24 +46,50 @@ class Names(game.Game):
                         f'Sequences of {shots} pictures need {shots} concepts, but the picture set has '
                         f'{len(concepts)} concepts with a name in {language!r}. Reduce shots.'
                     )
+            if self.similar:
+                self._styles = np.array([picture.style for picture in pictures.pictures])
+                if len(np.unique(self._styles)) < 2 or pictures.blank.dtype == np.uint8:
+                    raise ValueError(
+                        'Similar pictures are found by their features, among those by others. Give `features` and at '
+                        'least two styles, or `similar=0`.'
+                    )
+                self._rows = np.stack([pooled(pictures.frames(picture)) for picture in pictures.pictures])
+                self._place = {picture.index: i for i, picture in enumerate(pictures.pictures)}
 
         def draw(self, rng: np.random.Generator) -> list[Chunk]:
             """Pictures with true names in one language. Those whose own is missing or held out are left out."""
             language = self.languages[rng.integers(len(self.languages))]
             named = self.named[language]
-            few = self.shots
-            if rng.random() < self.repeats and self.shots > 1:
-                few = int(rng.integers(min(2, self.shots - 1), self.shots))
-            concepts = rng.choice(len(named), few, replace=False)
-            chunks, style = [], None
-            for i in concepts if few == self.shots else rng.choice(concepts, self.shots):
-                picture = self.of_concept(rng, named[i], style)
-                style = picture.style
+            shown = self._with_similar if self.similar and rng.random() < self.similar else self._at_random
+            chunks = []
+            for picture in shown(rng, named):
                 if language not in picture.names or language in picture.heldout_languages:
                     continue
                 label = f' {picture.names[language]}'
                 chunks.append(Chunk(self.seen(rng, picture), (self.prompt, label), (0.0, 1.0)))
             return chunks
+
+        def _at_random(self, rng: np.random.Generator, concepts: Sequence[str]) -> Iterator[Picture]:
+            """Pictures of different concepts, or of a few that come again."""
+            few = self.shots
+            if rng.random() < self.repeats and self.shots > 1:
+                few = int(rng.integers(min(2, self.shots - 1), self.shots))
+            chosen, style = rng.choice(len(concepts), few, replace=False), None
+            for i in chosen if few == self.shots else rng.choice(chosen, self.shots):
+                picture = self.of_concept(rng, concepts[i], style)
+                style = picture.style
+                yield picture
+
+        def _with_similar(self, rng: np.random.Generator, concepts: Sequence[str]) -> Iterator[Picture]:
+            """A picture, after those most similar to it, by one other artist or by all others; the nearest last."""
+            last = self.of_concept(rng, concepts[rng.integers(len(concepts))], None)
+            others = np.flatnonzero(self._styles != last.style)
+            if rng.random() < 0.5:
+                others = np.flatnonzero(self._styles == self._styles[rng.choice(others)])
+            row = self._rows[self._place[last.index]]
+            for i in others[most_similar(row, self._rows[others], self.shots - 1)]:
+                yield self.pictures.pictures[i]
+            yield last
 
     @dataclasses.dataclass
     class Episodes(game.Episodes):

@@ -8,6 +8,12 @@ from jaxtyping import Float
 Pooled = Float[np.ndarray, 'n d_v']  # Pooled features of length 1: products are cosines.
 
 
+def pooled(features: Float[np.ndarray, 't s d_v']) -> Float[np.ndarray, 'd_v']:
+    """A picture's features, averaged over space and time, of length 1."""
+    mean = features.astype(np.float32).mean(axis=(0, 1))
+    return mean / np.linalg.norm(mean)
+
+
 def most_similar(query: Float[np.ndarray, 'd_v'], support: Pooled, n: int) -> list[int]:
     """The n support rows most similar to the query, the most similar last."""
     return [int(i) for i in np.argsort(support @ query, kind='stable')[len(support) - n :]]

@@ -28,6 +28,8 @@ from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.layout import Layout
 from flamingo_jax.inputs.prompts import ASKS, chat, encode_prompt
 from flamingo_jax.inputs.rows import Told
+from flamingo_jax.inputs.sources.array_record import open_split
+from flamingo_jax.inputs.sources.features import fingerprint
 from flamingo_jax.inputs.sources.picture_set import PictureSet
 
 SAMPLE = str(pathlib.Path(__file__).parents[2] / 'data/picture_dictionary/sample')
@@ -255,6 +257,34 @@ def test_names_may_come_again(documents, shots):
     for _, drawn in documents(game(Names, repeats=1.0), shots=shots, number=30):
         repeated += len({picture.concept for picture in drawn}) < len(drawn) == shots
     assert repeated > 20 if shots > 1 else repeated == 0
+
+
+def test_similar_pictures_are_by_others_and_the_nearest_comes_last(pictures, tmp_path):
+    """As RICES takes them: the most similar by one other artist, or by all others, whatever they show."""
+    known = np.random.default_rng(0).standard_normal((len(pictures.pictures), 16)).astype(np.float16)
+    np.save(tmp_path / 'train.npy', known[:, None, None, None])
+    about = dict(data=fingerprint(open_split(SAMPLE, 'train')), trunk='abc', image_size=8, fit='pad')
+    (tmp_path / 'train.json').write_text(json.dumps(about))
+    read = PictureSet(SAMPLE, 'train', PictureFormat(8, 'pad', 1, 16, 'abc'), features=str(tmp_path))
+    similar = Drawing(read, 4, dict(name=game(Names, similar=1.0)))
+    rows = known / np.linalg.norm(known.astype(np.float32), axis=1, keepdims=True)
+    place, by = {row.tobytes(): i for i, row in enumerate(known)}, np.array([p.style for p in read.pictures])
+    asked, one_artist = set(), 0
+    for seed in range(100):
+        shown = [place[c.picture().tobytes()] for c in similar.document(0, np.random.default_rng(seed))]
+        *examples, last = shown
+        cosines = rows @ rows[last]
+        styles = {by[i] for i in examples}
+        among = cosines[np.isin(by, list(styles)) if len(styles) == 1 else by != by[last]]
+        assert by[last] not in styles
+        np.testing.assert_allclose(cosines[examples], np.sort(among)[-3:], atol=1e-6)
+        asked.add(read.pictures[last].concept)
+        one_artist += len(styles) == 1
+    assert len(asked) > 50 and 40 < one_artist < 80
+    with pytest.raises(ValueError, match='Give `features`'):
+        Drawing(pictures, 4, dict(name=game(Names, similar=0.5)))
+    with pytest.raises(ValueError, match='at least two styles'):
+        Drawing(read.only((str(by[0]),)), 4, dict(name=game(Names, similar=0.5)))
 
 
 def test_questions_ask_for_kinds_and_for_one_of_two(documents):
