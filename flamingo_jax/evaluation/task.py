@@ -166,7 +166,10 @@ class GameTask(Task):
         self._game.open(queries, support, self.most, self.answers)
 
     def episode(self, i: int, shots: int, support: str, answers: str, seed: int) -> Episode:
-        return self._game.episode(np.random.default_rng((seed, i)), shots, support, answers)
+        """A random question. Those about the same pictures are one group: a picture set may have few."""
+        episode = self._game.episode(np.random.default_rng((seed, i)), shots, support, answers)
+        asked = [part.picture.index for part in episode.query if part.picture is not None]
+        return dataclasses.replace(episode, group='-'.join(map(str, asked)))
 
     def baselines(self, episode: Episode) -> dict[str, str]:
         """Nearest neighbour and centroid on the frozen features, and the most frequent answer, if the game has them."""

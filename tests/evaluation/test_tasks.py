@@ -104,6 +104,14 @@ def test_new_words_are_bound_by_the_prompt_alone(pools):
     assert len(words) > 100  # Drawn anew each time.
 
 
+def test_questions_about_the_same_pictures_are_one_group(pools):
+    """A picture set may have few pictures to ask about: an interval must not count each question as a picture."""
+    for one in (names(pools), make('which', task(Which, kinds=KINDS).to_dict(), pools)):
+        episodes = [one.episode(i, 0, 'random', 'ranked', seed=0) for i in range(200)]
+        pairs = {(e.group, tuple(part.key for part in e.query if part.key)) for e in episodes}
+        assert len(pairs) == len({group for group, _ in pairs}) == len({keys for _, keys in pairs}) > 50
+
+
 def test_other_shots_ask_the_same_queries_of_the_same_words(pools):
     asked = new_words(pools, ways=3, shots=(1, 2))
     one, two = (list(asked.episodes(20, shots, 'random', 'ranked', 5)) for shots in (1, 2))
