@@ -4,9 +4,10 @@
         [--checkpoint=BUNDLE --lm=LMS/smollm2]
 
 Ridge regression on the training clips, each in both directions, tested on clips of held-out concepts (validation and
-test). The inputs are the first and last frame or all eight, each as the mean over the grid or as the whole grid, and
-with `--checkpoint` as the resampler's latents of the frame alone. A model can read that much from the features. A clip
-and its reverse are right or wrong together, since the classifier has no constant.
+test). The inputs are the first and last frame, all eight, or those that the game `Direction` reverses: a clip is a
+loop, and played backward it still begins with its first frame. Each is read as the mean over the grid or as the whole
+grid, and with `--checkpoint` as the resampler's latents of the frame alone. A model can read that much from the
+features. A clip and its reverse are right or wrong together, since the classifier has no constant.
 """
 
 import argparse
@@ -56,7 +57,8 @@ def main() -> None:
         read['latents'] = lambda x: latents(model, x.reshape(-1, 1, *x.shape[2:])).reshape(*x.shape[:2], 1, -1)
     print(f'{len(train)} training clips, {len(test)} held out\n')
     print('| features | right |\n|---|---|')
-    for frames, chosen in (('first and last frame', [0, -1]), ('eight frames', slice(None))):
+    shown = {'first and last frame': [0, -1], 'eight frames': slice(None), 'as the game asks': slice(1, None)}
+    for frames, chosen in shown.items():
         for name, take in read.items():
             scores = accuracy(*(difference(take(x[:, chosen])) for x in (train, test)))
             print(f'| {frames}, {name} | {scores:.3f} |', flush=True)
