@@ -208,7 +208,8 @@ class FlamingoConfig:
                     'Contrastive pretraining needs a trunk and a text tower, and no gated blocks between them. Set '
                     'vision and lm, and leave xattn None.'
                 )
-            if not self.contrastive.causal and self.lm.positions not in ('learned', 'rotary'):
+            both_ways = self.contrastive.loss != 'classes' and not self.contrastive.causal
+            if both_ways and self.lm.positions not in ('learned', 'rotary'):
                 raise ValueError(
                     f'The positions {self.lm.positions!r} of the text tower are for text that sees only what comes '
                     "before. Set lm.positions to 'learned' or 'rotary', or contrastive.causal to True."
