@@ -101,11 +101,19 @@ def artists(c: ConfigDict) -> None:
 
 
 def names(c: ConfigDict) -> None:
-    """English names of things that training showed, of drawings and of photographs."""
+    """English names of things that training showed, of drawings and of photographs.
+
+    Few photographs show what the dictionary's four artists drew, and twice as many what any artist of training did.
+    """
     common = dict(answers=('open-ended',), support=('random', 'rices'), prompt=NAME, controls=False, **KNOWN)
-    for label, style in (('drawings', 'fluent-3d'), ('photographs', 'tux-photo')):
+    asked_about = dict(
+        drawings=('names of drawings', 'fluent-3d', STYLES),
+        photographs=('names of photographs', 'tux-photo', STYLES),
+        more_photographs=('names of photographs of all things', 'tux-photo', ARTISTS),
+    )
+    for label, (title, style, support) in asked_about.items():
         c.tasks[f'names_{label}'] = evaluation.task(
-            Names, title=f'names of {label}', shots=(0, 4, 8), query_styles=(style,), support_styles=STYLES, **common
+            Names, title=title, shots=(0, 4, 8), query_styles=(style,), support_styles=support, **common
         )
 
 
