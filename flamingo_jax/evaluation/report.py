@@ -191,7 +191,7 @@ def table(rows: Sequence[Row]) -> str:
             if row.seeds:
                 apart = _decimals(statistics.stdev(row.seeds))
                 lines.append(f'{"":11}{len(row.seeds)} seeds: {" ".join(map(_decimals, row.seeds))}, deviation {apart}')
-    lines += ['', '± half of the 95 % interval over episodes. Shots of n-way tasks are per class.']
+    lines += ['', '± half of the 95 % interval over pictures asked about. Shots of n-way tasks are per class.']
     if not all(row.scores for row in rows):
         lines += ["Rows without a score: the right answers are not published. The model's are in results/."]
     if any(row.seeds for row in rows):
