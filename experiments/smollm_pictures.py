@@ -148,7 +148,7 @@ COPIED |= dict(length=128, targets=96, images=6)
 GAMES = dict(shots=12, length=96, targets=60, images=12)
 GAMES |= dict(
     games=games_of(
-        bind=0.4, name=0.3, kind=0.1, what_kind=0.04, yes_or_no=0.04, is_it=0.04, which=0.04, which_thing=0.04
+        bind=0.4, name=0.1, kind=0.15, what_kind=0.05, yes_or_no=0.05, is_it=0.05, which=0.1, which_thing=0.1
     )
 )
 # What the language model says when it is told the name, the Flamingo is to say when it sees the thing.
