@@ -41,7 +41,7 @@ from starlette.routing import Route
 from flamingo_jax import commands
 from flamingo_jax.demo import uploads
 from flamingo_jax.demo.ready import Ready
-from flamingo_jax.few_shot.nearest import nearest_neighbour
+from flamingo_jax.few_shot.nearest import nearest_neighbour, pooled
 from flamingo_jax.inference.look import look
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.inference.serving import Answer, Engine
@@ -161,10 +161,9 @@ class Model:
         pictures, labels = asked.get('pictures'), asked.get('labels')
         if not isinstance(pictures, list) or not isinstance(labels, list) or not 0 < len(labels) == len(pictures) - 1:
             raise ValueError('Give a label for each picture but the last, and at least one.')
-        pooled = np.stack([x.mean(axis=(0, 1)) for x in map(self.picture, pictures)])
-        pooled /= np.linalg.norm(pooled, axis=1, keepdims=True)
-        label = nearest_neighbour(pooled[-1], pooled[:-1], labels)
-        return dict(label=label, cosines=(pooled[:-1] @ pooled[-1]).tolist())
+        rows = np.stack([pooled(self.picture(picture)) for picture in pictures])
+        label = nearest_neighbour(rows[-1], rows[:-1], labels)
+        return dict(label=label, cosines=(rows[:-1] @ rows[-1]).tolist())
 
 
 def make_app(flamingo: Pretrained, checkpoint: str, ready: Sequence[Ready], lm: str = '') -> Starlette:
