@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from PIL import Image
 
 from data.picture_dictionary.picture_dictionary_dataset_builder import fraction
+from flamingo_jax.inputs.images import PLACES
 
 # English names of training concepts of the dictionary: single words for things that look different. Chosen by eye.
 ANIMALS = (
@@ -33,7 +34,6 @@ VEHICLES = (
 THINGS = (*ANIMALS, *FOOD, *VEHICLES)
 
 CANVAS = 160  # Height and width in px.
-PLACES = ('top left', 'top right', 'bottom left', 'bottom right')
 NUMBERS = ('one', 'two', 'three', 'four', 'five')
 
 

@@ -36,18 +36,21 @@ class Pool:
     pictures: PictureSet
     rows: Mapping[int, np.ndarray]  # Index of a picture -> its pooled frozen features, of length 1.
     split: str
+    tile: int | None = None  # The frame that is shown of each picture, as a picture of its own; None is all.
 
     def frames(self, picture: Picture) -> np.ndarray:
-        return self.pictures.frames(picture)
+        frames = self.pictures.frames(picture)
+        return frames if self.tile is None else frames[self.tile][None]
 
     def encoded(self, picture: Picture) -> bytes:
-        return self.pictures.encoded(picture)
+        return self.pictures.encoded(picture, self.tile or 0)
 
     def key(self, picture: Picture) -> Hashable:
         return self.split, picture.index
 
     def identity(self, picture: Picture) -> Any:
-        return self.pictures.identity(picture)
+        found = self.pictures.identity(picture)
+        return found if self.tile is None else [*found, self.tile]
 
     def words(self, picture: Picture) -> str:
         """The English name: `A tiger.`"""

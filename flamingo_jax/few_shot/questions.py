@@ -1,15 +1,28 @@
-"""Questions: pictures with a question and its answer, both from the data set."""
+"""Questions: pictures with a question and its answer, both from the data set.
+
+A picture of five tiles, itself and its quarters (`inputs/images.py:tiles`), can be shown tile by tile, each as a
+picture of its own with its place:
+
+    <image> top left<image> top right<image> bottom left<image> bottom right<image> Question: where is the dog?
+
+So a quarter is seen at twice the resolution (LLaVA 1.6, Liu et al. 2024), and the text says where it lies. The question
+stands after the whole.
+"""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
 from flamingo_jax.few_shot import game
 from flamingo_jax.few_shot.episode import Episode, Part, Pool
 from flamingo_jax.few_shot.kinds import asked
+from flamingo_jax.inputs.images import PLACES, Frames
 from flamingo_jax.inputs.rows import Chunk
 from flamingo_jax.inputs.sources.picture_set import Picture, PictureSet
+
+TILES = tuple(enumerate(PLACES, 1))  # The quarters among the tiles, with their places.
 
 
 class Questions(game.Game):
@@ -17,14 +30,18 @@ class Questions(game.Game):
 
     @dataclasses.dataclass
     class Sequences(game.Sequences):
-        """Pictures, each with one of its questions.
+        """Pictures, each with one of its questions, or with several.
 
         They are not mirrored, since a question may be about left and right.
         """
 
+        asked: int = 1  # Questions about each picture; one that is drawn again is not asked again.
+        tiled: bool = False  # Whether a picture's frames are its tiles, which are shown one by one.
+
         def open(self, pictures: PictureSet, shots: int) -> None:
             """Takes the pictures that have a question."""
             super().open(pictures, shots)
+            require_tiles(self.tiled, pictures)
             if not all(picture.questions for picture in pictures.pictures):
                 raise ValueError(
                     'Sequences of questions need pictures that have questions, and this data set has '
@@ -33,12 +50,17 @@ class Questions(game.Game):
 
         def draw(self, rng: np.random.Generator) -> list[Chunk]:
             """Any pictures."""
-            chunks = []
+            chunks: list[Chunk] = []
             for i in rng.choice(len(self.pictures.pictures), self.shots):
                 picture = self.pictures.pictures[i]
-                question, answer = picture.questions[rng.integers(len(picture.questions))]
-                seen = self.seen(rng, picture, mirrored=False)
-                chunks.append(Chunk(seen, (asked(question), f' {answer}'), (0.0, 1.0)))
+                drawn = dict.fromkeys(rng.integers(len(picture.questions), size=self.asked).tolist())
+                seen: Callable[[], Frames] | None = self.seen(rng, picture, mirrored=False)
+                if self.tiled:
+                    chunks += [Chunk(partial(_tile, seen, i), (f' {place}',), (0.0,)) for i, place in TILES]
+                    seen = partial(_tile, seen, 0)
+                for question, answer in (picture.questions[i] for i in drawn):
+                    chunks.append(Chunk(seen, (asked(question), f' {answer}'), (0.0, 1.0)))
+                    seen = None  # Further questions stand after the first.
             return chunks
 
     @dataclasses.dataclass
@@ -46,10 +68,12 @@ class Questions(game.Game):
         """The pictures' own questions. Candidates are the answers that such questions have."""
 
         questions: str = ''  # Ask only the questions that begin so.
+        tiled: bool = False  # Whether a picture's frames are its tiles, which are shown one by one.
 
         def open(self, queries: Pool, support: Pool, shots: int, answers: Sequence[str]) -> None:
             """Sorts pictures by their questions."""
             super().open(queries, support, shots, answers)
+            require_tiles(self.tiled, queries.pictures)
             self.asked, self.shown = self._asked(queries.pictures), self._asked(support.pictures)
             self._indices = np.array([picture.index for picture, _, _ in self.shown])
             least = min(len(self._others(picture)) for picture, _, _ in self.asked)
@@ -73,5 +97,27 @@ class Questions(game.Game):
             picture, question, truth = self.asked[rng.integers(len(self.asked))]
             others = self._others(picture)
             chosen = [self.shown[i] for i in others[rng.choice(len(others), shots, replace=False)]]
-            shown = tuple(Part(p, self.support, f'{asked(about)} {answer}') for p, about, answer in chosen)
-            return Episode(shown, (Part(picture, self.queries, asked(question)),), truth, self.candidates)
+            shown = [
+                part for p, about, answer in chosen for part in self._parts(p, self.support, f'{asked(about)} {answer}')
+            ]
+            return Episode(tuple(shown), self._parts(picture, self.queries, asked(question)), truth, self.candidates)
+
+        def _parts(self, picture: Picture, pool: Pool, text: str) -> tuple[Part, ...]:
+            """The picture, or its tiles, and the text."""
+            if not self.tiled:
+                return (Part(picture, pool, text),)
+            quarters = (Part(picture, dataclasses.replace(pool, tile=i), f' {place}') for i, place in TILES)
+            return (*quarters, Part(picture, dataclasses.replace(pool, tile=0), text))
+
+
+def require_tiles(tiled: bool, pictures: PictureSet) -> None:
+    """ValueError: tiles are to be shown, but the pictures do not have as many frames."""
+    if tiled and len(pictures.blank) != 1 + len(PLACES):
+        raise ValueError(
+            f'Tiles are shown of pictures with {1 + len(PLACES)} frames, and these have {len(pictures.blank)}. Use a '
+            'data set of tiles (data/README.md), and set its frames.'
+        )
+
+
+def _tile(seen: Callable[[], Frames], number: int) -> Frames:
+    return seen()[number : number + 1]

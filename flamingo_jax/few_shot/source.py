@@ -38,6 +38,7 @@ class FewShot(Source):
     styles: tuple[str, ...] = ()  # () is all.
     things_of: tuple[str, ...] = ()  # Only things that these styles show; () is all.
     shots: int = 10  # Pictures (or text keys) per sequence.
+    tiles: int = 0  # Frames of the set's pictures, if a game shows each frame as a picture; 0: as many as `frames`.
     games: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # Name -> game(...).
     # Views of each picture, itself and random ones (`inputs/augment.py`), if pixels are read. Features have their own.
     views: int = 1
@@ -45,7 +46,7 @@ class FewShot(Source):
 
     def open(self, pictures: PictureFormat) -> Opened:
         """Opens the picture set; errors as for `PictureSet` and `Drawing`."""
-        options = dict(features=self.features, frames=self.frames, views=self.views)
+        options = dict(features=self.features, frames=self.tiles or self.frames, views=self.views)
         chosen = PictureSet(self.path, self.split, pictures, styles=self.styles, things_of=self.things_of, **options)
         return Drawing(chosen, self.shots, self.games)
 

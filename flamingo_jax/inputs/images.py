@@ -30,6 +30,7 @@ Frames: TypeAlias = np.ndarray
 PADDED = ('pad', 'mean')
 MEAN = (123.675, 116.28, 103.53)  # Of ImageNet's pixels, which NFNet subtracts.
 BICUBIC = PIL.Image.Resampling.BICUBIC
+PLACES = ('top left', 'top right', 'bottom left', 'bottom right')  # Of a picture's quarters.
 # A still, or the frames of a video in order.
 Still: TypeAlias = PIL.Image.Image | np.ndarray | str | os.PathLike | bytes
 Picture: TypeAlias = Still | Sequence[Still]
@@ -87,10 +88,10 @@ def to_frames(picture: Picture, size: int, fit: str = 'pad') -> UInt8[np.ndarray
 
 
 def tiles(picture: PIL.Image.Image) -> list[PIL.Image.Image]:
-    """A picture and its four quarters, row by row (as in LLaVA 1.6): frames for a model of five `tiles`.
+    """A picture and its four quarters, in the order of PLACES (as in LLaVA 1.6).
 
-    So each quarter has features of its own, at twice the resolution, and the model is told which it is. The resampler
-    alone has no positions in space, as in the paper.
+    As a picture of its own, each quarter has features at twice the resolution, and the text after it can say where it
+    lies. The resampler has no positions in space, as in the paper.
     """
     width, height = picture.size
     columns, rows = (0, width // 2, width), (0, height // 2, height)

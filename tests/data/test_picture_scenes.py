@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT))  # `data` is a folder of builders beside the packa
 from data import building  # noqa: E402
 from data.picture_scenes import scenes  # noqa: E402
 from data.picture_scenes.picture_scenes_dataset_builder import Builder, Config, read_drawings  # noqa: E402
+from flamingo_jax.few_shot.episode import Pool  # noqa: E402
 from flamingo_jax.inputs.images import PictureFormat  # noqa: E402
 from flamingo_jax.inputs.sources.picture_set import PictureSet  # noqa: E402
 
@@ -149,6 +150,9 @@ def test_tiled_scenes_are_the_same_with_their_quarters(built, tmp_path):
         for place, quarter in zip(scenes.PLACES, record['frames'][1:], strict=True):
             inked = np.asarray(Image.open(io.BytesIO(quarter)).convert('L')) < 200
             assert inked.any() == (place in where), (record['concept'], place)
+    pictures = PictureSet(str(tiled), 'test', PictureFormat(160), frames=5)
+    for tile, frame in enumerate(records(tiled, 'test')[0]['frames']):
+        assert Pool(pictures, {}, 'test', tile).encoded(pictures.pictures[0]) == frame
 
 
 def test_things_are_trained_concepts_of_one_word():

@@ -29,7 +29,7 @@ from flamingo_jax.few_shot.which import Which
 from flamingo_jax.few_shot.which_thing import WhichThing
 from flamingo_jax.few_shot.words import Words
 from flamingo_jax.few_shot.yes_or_no import YesOrNo
-from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.images import PLACES, PictureFormat
 from flamingo_jax.inputs.sources.picture_set import PictureSet
 
 SAMPLE = 'data/picture_dictionary/sample'
@@ -258,6 +258,28 @@ def test_a_picture_with_questions_of_its_own():
     assert episode.truth == one.baselines(episode)['majority answer'] == 'one'
 
 
+def test_a_tiled_picture_is_asked_about_tile_by_tile():
+    """Each tile reads as a frame of its own, and no example shows the query's picture."""
+
+    def tiled(pictures):
+        with_questions(pictures)
+        pictures.frames = lambda picture: np.arange(5)[:, None, None] + np.full((5, 1, 1), 10 * picture.index)
+        pictures.blank = pictures.frames(pictures.pictures[0])
+
+    one = make('where', task(Questions, tiled=True, shots=(1,)).to_dict(), Pools(tiled))
+    (episode,) = one.episodes(1, 1, 'random', 'ranked', seed=0)
+    places = [f' {place}' for place in PLACES]
+    for parts, says in ((episode.support, ' Question: {} Answer: {}'), (episode.query, ' Question: {} Answer:')):
+        *quarters, whole = parts
+        assert [part.text for part in quarters] == places
+        picture = whole.picture
+        assert whole.text in [says.format(*texts) for texts in picture.questions]
+        read = np.concatenate([part.of.frames(part.picture) for part in (*quarters, whole)])
+        np.testing.assert_array_equal(read.ravel(), 10 * picture.index + np.array([1, 2, 3, 4, 0]))
+        assert len({str(part.of.identity(part.picture)) for part in parts}) == 5
+    assert episode.support[0].key != episode.query[0].key
+
+
 ONE_SPLIT = [
     (Words, dict(ways=3, shots=(1, 2)), None),
     (Names, dict(support=('random', 'rices')), None),
@@ -427,6 +449,7 @@ def test_examples_without_pictures_where_there_are_none_with(pools):
         ),
         (Kinds, {}, 'two kinds'),
         (Questions, {}, 'no picture has a question'),
+        (Questions, dict(tiled=True), 'Tiles are shown of pictures with 5 frames, and these have 1'),
         (Which, dict(kinds=KINDS, questions='who'), "`questions` is 'who', but no question begins so"),
         (WhichThing, dict(questions='who'), "`questions` is 'who', but no question begins so"),
         (IsIt, dict(query_split='validation', support_split='train'), 'no picture to ask about shows a thing'),

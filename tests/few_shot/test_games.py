@@ -24,7 +24,7 @@ from flamingo_jax.few_shot.which_thing import WhichThing
 from flamingo_jax.few_shot.words import Words
 from flamingo_jax.few_shot.yes_or_no import YesOrNo
 from flamingo_jax.inputs.augment import mirror
-from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.images import PLACES, PictureFormat
 from flamingo_jax.inputs.layout import Layout
 from flamingo_jax.inputs.prompts import ASKS, chat, encode_prompt
 from flamingo_jax.inputs.rows import Told
@@ -237,6 +237,7 @@ KINDS = {'animal': 'animal', 'food': 'food', 'transport': 'vehicle'}
         (game(Kinds), 10, 'two kinds'),
         (game(Kinds, kinds={'food': 'food', 'plant': 'plant'}), 10, 'at least two kinds that exclude each other'),
         (game(Questions), 10, 'need pictures that have questions'),
+        (game(Questions, tiled=True), 10, 'Tiles are shown of pictures with 5 frames, and these have 1'),
         (game(Direction), 10, 'clips'),
     ],
 )
@@ -403,6 +404,29 @@ def test_a_chat_is_asked_as_its_dialogues_are_trained_on(pictures, texts, tokeni
 def test_an_answer_ends_with_a_sentence():
     assert whole_sentences('It is a web. It hangs') == 'It is a web.'
     assert whole_sentences('Is it? Yes! And no') == 'Is it? Yes!' and whole_sentences('a web') == ''
+
+
+def test_a_tiled_picture_is_shown_in_quarters_and_as_a_whole_before_its_questions(pictures):
+    tiled, asks = pictures.only(()), (('where is it?', 'top left'), ('what is it?', 'a cat'))
+    tiled.pictures = [dataclasses.replace(picture, questions=asks) for picture in tiled.pictures]
+    tiled.blank = np.zeros((5, 8, 8, 3), np.uint8)
+    tiled.frames = lambda picture, view: np.arange(5, dtype=np.uint8)[:, None, None, None] + np.zeros_like(tiled.blank)
+    numbers = set()
+    for seed in range(20):
+        one = Drawing(tiled, 1, dict(one=game(Questions, asked=2, tiled=True)))
+        *quarters, whole, question = chunks = one.document(0, np.random.default_rng(seed))
+        if question.picture is not None:  # One question was drawn twice.
+            *quarters, whole = chunks
+        assert [chunk.picture().shape for chunk in (*quarters, whole)] == [(1, 8, 8, 3)] * 5
+        assert [chunk.picture().max() for chunk in (*quarters, whole)] == [1, 2, 3, 4, 0]
+        assert [chunk.texts for chunk in quarters] == [(f' {place}',) for place in PLACES]
+        assert all(chunk.weights == (0.0,) for chunk in quarters)
+        about = [chunk for chunk in chunks if len(chunk.texts) == 2]
+        said = [(f' Question: {question} Answer:', f' {answer}') for question, answer in asks]
+        assert all(chunk.weights == (0.0, 1.0) and chunk.texts in said for chunk in about)
+        assert len({chunk.texts for chunk in about}) == len(about)
+        numbers.add(len(about))
+    assert numbers == {1, 2}
 
 
 def test_texts_that_are_not_there_or_too_few_are_refused(pictures, texts):

@@ -142,9 +142,9 @@ class PictureSet:
             self._digests[picture.index] = hashlib.sha256(b''.join(frames)).hexdigest()
         return [self._digests[picture.index], picture.backward, *self._read]
 
-    def encoded(self, picture: Picture) -> bytes:
-        """The first frame's encoded bytes, for reports."""
-        return self._records[picture.index]['frames'][0]
+    def encoded(self, picture: Picture, frame: int = 0) -> bytes:
+        """A frame's encoded bytes, for reports."""
+        return self._records[picture.index]['frames'][frame]
 
 
 def _questions(record) -> tuple[tuple[str, str], ...]:
