@@ -5,8 +5,8 @@
 A shot is a picture and ` name: NAME<EOC>`; a last picture and ` name:` follow. The time is that of reading the prompt
 from features of the trunk, which all bridges share, up to the first answer's logits: the fastest of 5, the bridges in
 turns. Memory is what the compiled program holds beside parameters and features. The bridges have random parameters,
-and the sizes of experiments/smollm_pictures.py. With `5 tiles`, each picture is its whole and its four quarters, as in
-LLaVA 1.6.
+and the sizes of experiments/smollm_pictures.py. With `5 tiles`, five pictures stand in the place of each, its four
+quarters and its whole, as in LLaVA 1.6.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def main() -> None:
         _, resampler, xattn = bridges.BRIDGES[name]
         config = smollm_pictures.base()
         smollm_pictures.new_bridge(config)
-        config.model.tiles, config.resampler = tiles, ''
+        config.resampler = ''
         config.trained = ('resampler', *config.trained)
         config.model.resampler.update(resampler)
         config.model.xattn.update(xattn)
@@ -48,20 +48,22 @@ def main() -> None:
         shapes = nn.meta.unbox(jax.eval_shape(parts.model.init, jax.random.key(0)))
         new = {tree: shapes[tree] for tree in parts.trained}
         made[name if tiles == 1 else f'{name}, {tiles} tiles'] = (
+            tiles,
             parts,
             frozen | jax.tree.map(lambda x: rng.normal(scale=0.02, size=x.shape).astype(np.float32), new),
         )
     shape = None
     for shots in map(int, a.shots.split(',')):
         programs = {}
-        for name, (parts, params) in made.items():
+        for name, (tiles, parts, params) in made.items():
             if shape is None:
                 size = parts.model.config.image_size
                 pixels = jax.ShapeDtypeStruct((1, 1, 1, size, size, 3), np.uint8)
                 shape = jax.eval_shape(parts.model.features, params, pixels).shape[3:]
-            pictures = rng.normal(size=(shots + 1, parts.model.config.tiles, *shape)).astype(np.float32)
-            prompt = [item for p in pictures[:-1] for item in (p, ' name: full moon<EOC>')]
-            tokens = np.array([encode([*prompt, pictures[-1], ' name:'], parts.tokenizer).tokens])
+            pictures = rng.normal(size=((shots + 1) * tiles, 1, *shape)).astype(np.float32)
+            shown = np.split(pictures, shots + 1)  # The tiles of each.
+            prompt = [item for tiled in shown[:-1] for item in (*tiled, ' name: full moon<EOC>')]
+            tokens = np.array([encode([*prompt, *shown[-1], ' name:'], parts.tokenizer).tokens])
 
             def first(params, pictures, tokens, model=parts.model):
                 return model.unembed(params, model.hidden(params, pictures, tokens)[:, -1:])

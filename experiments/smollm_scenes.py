@@ -5,40 +5,38 @@
         --out=runs/features_scenes
     ARTISTS=DATA/picture_dictionary/artists/1.0.0 SCENES=DATA/picture_scenes/tiled/1.1.0
     python -m flamingo_jax.train --config=experiments/smollm_scenes.py --workdir=runs/smollm_scenes \
-        --config.lm=LMS/smollm2 --config.datasets.known.path=$ARTISTS --config.datasets.scenes.path=$SCENES \
-        --config.datasets.described.path=$SCENES
+        --config.lm=LMS/smollm2 --config.datasets.known.path=$ARTISTS --config.datasets.pairs.path=$ARTISTS \
+        --config.datasets.scenes.path=$SCENES
 
-A scene is shown as its whole and its four quarters, five tiles (LLaVA 1.6, Liu et al. 2024). The published bridge's
-resampler reads each as a picture of its own, and stays frozen. An embedding of the tile's number tells the gated blocks
-where they look; these learn to answer. Single drawings keep their names beside the scenes.
-
-The gated blocks learn where to look from descriptions, `top left dog, bottom left taxi`: there the place stands right
-before the thing, and each scene has several. From questions alone they had not begun to after 150 steps.
+A scene is shown as five pictures, its four quarters with their places and its whole (LLaVA 1.6, Liu et al. 2024). So
+`where is the dog?` asks which of several pictures shows a dog, as the published bridge is asked of pairs. The resampler
+is trained too, since it has learned to name things, and names hardly need their number. Single drawings and pairs keep
+what the bridge knew.
 """
 
 from ml_collections import ConfigDict
 
 from experiments import smollm_pictures
-from experiments.smollm_pictures import KNOWN, SINGLE
-from flamingo_jax.few_shot.kinds import asked
-from flamingo_jax.few_shot.names import Names
+from experiments.smollm_pictures import ASKED, BY_ALL, DRAWINGS, PAIRS
 from flamingo_jax.few_shot.questions import Questions
 from flamingo_jax.few_shot.source import FewShot, game
 from flamingo_jax.training import config as training
 
 
 def get_config() -> ConfigDict:
-    """Scenes with a question, scenes with their description, and single drawings with their names."""
+    """Scenes, each with two questions, beside single drawings and pairs."""
     c = smollm_pictures.base()
     smollm_pictures.from_published(c)
-    c.model.tiles, c.optimizer.tree_factors.tiles = 5, 10.0
-    c.datasets.known = training.dataset(FewShot, batch_size=2, **SINGLE, **KNOWN)
-    scenes = dict(features='runs/features_scenes', frames=5, validation_split='validation', batch_size=8)
-    questions = dict(shots=4, games=dict(question=game(Questions)), length=64, targets=16, images=4)
-    c.datasets.scenes = training.dataset(FewShot, **questions, **scenes)
-    descriptions = dict(shots=2, games=dict(describe=game(Names, prompt=asked('what is where?'))))
-    c.datasets.described = training.dataset(FewShot, **descriptions, length=60, targets=44, images=2, **scenes)
+    c.datasets.known = training.dataset(FewShot, batch_size=4, **ASKED, **BY_ALL)
+    c.datasets.pairs = training.dataset(FewShot, batch_size=1, **PAIRS, **DRAWINGS)
+    scenes = dict(shots=1, tiles=5, games=dict(ask=game(Questions, asked=2, tiled=True)))
+    scenes |= dict(length=112, targets=24, images=10, documents=2, window=(56, 5))
+    c.datasets.scenes = training.dataset(
+        FewShot, batch_size=10, features='runs/features_scenes', validation_split='validation', **scenes
+    )
+    c.trained = ('resampler', *c.trained)
     c.noise.feature_dropout = 0.0
-    c.steps = 600
-    c.optimizer.update(learning_rate=1e-3, warmup_steps=50)
+    c.steps = 450
+    c.optimizer.update(learning_rate=8e-4)
+    c.optimizer.tree_factors.resampler = 0.5
     return c

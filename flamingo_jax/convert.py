@@ -331,8 +331,6 @@ def export(kind: str, source: str, out: str) -> None:
     found, path = bundle.read(source), as_path(out)
     if path.exists():
         raise FileExistsError(f'{path} exists already. Remove it, or choose another name.')
-    if found.config.tiles > 1:
-        raise ValueError(f'{source} sees pictures as {found.config.tiles} tiles, which the original cannot.')
     with whole(path) as aside:
         if kind == 'to_open_flamingo':
             if {'lm', 'lora'} & set(found.trained):

@@ -141,28 +141,6 @@ def test_it_becomes_a_plain_bundle(start, run, tmp_path):
     assert not (tmp_path / 'out.pt').exists()
 
 
-def test_a_model_learns_to_see_pictures_as_tiles(start, own, run, tmp_path):
-    """It begins as the model itself, its new embedding is trained, kept and trained further, and is not lost."""
-    config = tiny_config(start, own)
-    config.model.tiles = 2
-    train(config, str(tmp_path / 'run'))
-    assert losses(tmp_path / 'run')[0] == (1, pytest.approx(losses(run[0])[0][1], rel=1e-5))
-    convert.run(str(tmp_path / 'run'), str(tmp_path / 'bundle'))
-    tiled = bundle.read(tmp_path / 'bundle')
-    assert tiled.config.tiles == 2 and set(tiled.checksums) == TRAINED | {'lm', 'vision', 'tiles'}
-    embedding = tiled.params('tiles')['embedding']
-    assert embedding.shape == (2, tiled.config.media_width) and 0 < np.abs(embedding[0]).max() < 0.1
-    for tiles, trained in ((1, TRAINED), (2, TRAINED | {'tiles'})):
-        config.start, config.model.tiles = str(tmp_path / 'bundle'), tiles
-        parts = assemble(config)
-        assert parts.model.config.tiles == 2 and set(parts.start) == trained
-    config.model.tiles = 3
-    with pytest.raises(ValueError, match='config.model.tiles is 3, but the model of config.start has 2'):
-        assemble(config)
-    with pytest.raises(ValueError, match='sees pictures as 2 tiles, which the original cannot'):
-        convert.export('to_open_flamingo', str(tmp_path / 'bundle'), str(tmp_path / 'out.pt'))
-
-
 @pytest.mark.parametrize(
     'key, value, says',
     [

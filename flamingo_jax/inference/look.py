@@ -149,17 +149,6 @@ def _read_again(
 @functools.partial(jax.jit, static_argnums=0)
 def _places(model: Flamingo, params: Params, features: Float[Array, 't s d_v']) -> Float[Array, 'r t s']:
     """How much each media token of a picture draws on each of its features; sums to 1."""
-    tiles, t = model.config.tiles, len(features)
-    if tiles == 1:
-        return _drawn(model, params, features)
-    # Each tile draws on its own frame alone, or all of them on the only one.
-    alone = jnp.repeat(jax.vmap(lambda x: _drawn(model, params, x[None]))(features)[:, :, 0], tiles // t, axis=0)
-    own = jax.nn.one_hot(jnp.arange(tiles) % t, t)
-    return jnp.einsum('jrs,jt->jrts', alone, own).reshape(-1, t, features.shape[1])
-
-
-def _drawn(model: Flamingo, params: Params, features: Float[Array, 't s d_v']) -> Float[Array, 'r t s']:
-    """The same, of frames that are resampled together."""
     c, (t, s, _) = model.config.resampler, features.shape
     if c is None or c.kind == 'mlp':  # Each media token is a feature, or a mean of one place over the frames.
         return jnp.broadcast_to(jnp.eye(s)[:, None] / t, (s, t, s))

@@ -190,18 +190,10 @@ class FlamingoConfig:
     extra_tokens: tuple[str, ...] = ()  # Learnt tokens beyond the language model's; ids follow its vocabulary.
     extra_tied: bool = False  # Whether their output rows are their input rows (OpenFlamingo with a tied LM).
     image_size: int = 320  # Height and width of the pictures, in pixels.
-    # 1: the frames of a film are resampled together (paper). More: a picture has so many frames, such as the whole and
-    # its parts (LLaVA 1.6). Each is resampled alone, and its media tokens get a learnt embedding of its number.
-    tiles: int = 1
     lora: LoraConfig | None = None  # Only during fine-tuning; a bundle has it merged into the language model.
     contrastive: ContrastiveConfig | None = None  # Makes it two towers, a trunk and a text tower, without a Flamingo.
 
     def __post_init__(self):
-        if self.tiles < 1 or (self.tiles > 1 and self.contrastive is not None):
-            raise ValueError(
-                f'tiles is {self.tiles}. It must be at least 1, and 1 in contrastive pretraining, which compares whole '
-                'pictures.'
-            )
         if self.contrastive is not None:
             if self.xattn is not None or self.lm is None or self.vision is None:
                 raise ValueError(
@@ -270,10 +262,10 @@ class FlamingoConfig:
 
     @property
     def media_tokens(self) -> int:
-        """r, the media tokens per image: of each tile the resampler's latents, or without one all features."""
+        """r, the media tokens per image: the resampler's latents, or without one all features."""
         if self.resampler and self.resampler.kind != 'mlp':
-            return self.tiles * self.resampler.latents
-        return self.tiles * self.vision.spatial(self.image_size)
+            return self.resampler.latents
+        return self.vision.spatial(self.image_size)
 
     @property
     def media_width(self) -> int:

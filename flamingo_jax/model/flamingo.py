@@ -13,7 +13,6 @@ One letter per dimension, everywhere in this project:
 The parameters are one tree per component, so that a choice of top-level names says what is frozen:
     vision, lm                        pretrained and frozen
     resampler, xattn, extra_tokens    trained
-    tiles                             trained, if a picture's frames are tiles of it: an embedding of each one's number
     lora                              trained in fine-tuning, if the config has it: low-rank additions to lm's blocks
     contrastive                       trained in contrastive pretraining, with vision or resampler, and lm
 A model whose config has no `xattn` is a language model alone, as in text pretraining, or with `contrastive` the two
@@ -222,27 +221,17 @@ class Flamingo:
         """Pixels or features -> media tokens [b n*r e], by trunk and resampler (if any); None without images.
 
         Raises:
-          ValueError: a picture has several frames, but the model has no resampler, or another number of tiles.
+          ValueError: a picture has several frames, but the model has no resampler.
         """
         if images is None or self.config.xattn is None:
             return None
         media = self.features(params, images) if images.ndim == 6 else images
         b, n, t = media.shape[:3]
-        tiles = self.config.tiles
-        if tiles > 1:
-            if t not in (1, tiles):
-                raise ValueError(f'The model takes pictures of one frame or of {tiles} tiles, not {t}. Set frames.')
-            media = media.reshape(b, n * t, 1, *media.shape[3:])
-        elif self.config.resampler is None and t > 1:
-            raise ValueError(f'A model without a resampler takes pictures of one frame, not {t}. Set frames to 1.')
         if self.config.resampler is not None:
             media = self.resampled(params, media)
+        elif t > 1:
+            raise ValueError(f'A model without a resampler takes pictures of one frame, not {t}. Set frames to 1.')
         media = media.astype(self.dtype)
-        if tiles > 1:
-            number = params['tiles']['embedding'][:t, None].astype(self.dtype)
-            media = media.reshape(b, n, t, -1, media.shape[-1]) + number
-            # A single frame takes the place of every tile: attention is the same as to the frame alone.
-            media = jnp.repeat(media, tiles // t, axis=2)
         return Media(constrain(media.reshape(b, -1, media.shape[-1]), 'batch', None, 'media'), None)
 
     def resampled(self, params: Params, features: Float[Array, 'b n t s d_v']) -> Float[Array, 'b n r e']:

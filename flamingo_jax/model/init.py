@@ -44,11 +44,6 @@ def init(c: FlamingoConfig, key: Key[Array, '']) -> dict[str, Any]:
     if c.xattn is not None:
         media = jnp.zeros((1, 1, c.media_width))
         params['xattn'] = _init_stacked(gated_block(c), c.xattn_blocks, keys['xattn'], y, media, mask, method='touch')
-    if c.tiles > 1 and c.xattn is not None:
-        # Nearly as large as media tokens: if they begin at zero, a short run hardly hears them. The first is zero, so
-        # that a model to which tiles are added sees a picture of one frame as before.
-        numbers = 0.5 * jax.random.normal(jax.random.fold_in(keys['xattn'], 1), (c.tiles, c.media_width))
-        params['tiles'] = {'embedding': nn.LogicallyPartitioned(numbers.at[0].set(0), ('tiles', 'media'))}
     if c.extra_tokens:
         shape, axes = (len(c.extra_tokens), c.lm.width), ('extra_tokens', 'embed')
         # Small, since at an <image> tag the picture is added to the tag's row, and the frozen model should read the

@@ -31,7 +31,6 @@ RULES = (
     ('positions', None),
     ('frames', None),
     ('latents', None),
-    ('tiles', None),
     ('extra_tokens', None),
     ('rank', None),
     ('groups', None),  # Of a quantised matrix's scale.

@@ -134,8 +134,7 @@ def _from_start(config: ConfigDict) -> _Found:
     """(fields of the model's config, tree -> bundle, tokenizer, image tag) of a whole model that is trained further."""
     whole = bundle.read(config.start)
     given = ['tokenizer'] if config.tokenizer else []
-    tiles = config.model.tiles
-    given += ['model'] if FlamingoConfig.from_json(config.model.to_dict() | dict(tiles=1)) != FlamingoConfig() else []
+    given += ['model'] if FlamingoConfig.from_json(config.model.to_dict()) != FlamingoConfig() else []
     if given:
         raise ValueError(
             f'config.start names a whole model, so that {", ".join(given)} must not be set too. Remove one or the '
@@ -145,11 +144,6 @@ def _from_start(config: ConfigDict) -> _Found:
         raise ValueError(
             f'The bundle {config.start} of config.start has no language model. If it is a trunk, name it in '
             'config.vision.'
-        )
-    if tiles > 1 and whole.config.tiles not in (1, tiles):
-        raise ValueError(
-            f'config.model.tiles is {tiles}, but the model of config.start has {whole.config.tiles}. Set it to '
-            f'{whole.config.tiles}, or to 1, which leaves it.'
         )
     found, tokenizer = dict.fromkeys(whole.checksums, whole), whole.tokenizer()
     if config.lm:
@@ -166,8 +160,7 @@ def _from_start(config: ConfigDict) -> _Found:
                 f'config.vision cannot replace the trunk of config.start: {config.vision} has another trunk or picture '
                 'size.'
             )
-    fields = whole.config.to_json() | dict(tiles=max(tiles, whole.config.tiles))
-    return fields, found, tokenizer, whole.image_tag
+    return whole.config.to_json(), found, tokenizer, whole.image_tag
 
 
 def _resampler_of(path: str, model: FlamingoConfig, trunk: bundle.Bundle | None) -> bundle.Bundle:

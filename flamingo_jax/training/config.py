@@ -22,8 +22,7 @@ def base() -> ConfigDict:
     c.steps = 500_000
     # Bundle of a whole model to fine-tune. It gives the config, the tokenizer, the frozen trees, and the initial
     # values of the trained trees. The fields of the next paragraph must then not be set, except `lm`, `vision` and
-    # `resampler`: bundles of the same shape (and tokenizer), whose trees take the place of its own; and `model.tiles`,
-    # which makes it a model of tiles.
+    # `resampler`: bundles of the same shape (and tokenizer), whose trees take the place of its own.
     c.start = ''
     # The model. `lm` (with its tokenizer) and `vision` can be read from bundles.
     c.lm = ''  # Bundle of the pretrained language model; '' trains one from scratch.
@@ -32,8 +31,7 @@ def base() -> ConfigDict:
     c.tokenizer = ''  # SentencePiece file, if `lm` is ''.
     c.image_tag = 'text'  # '<image>' is 'text' (paper) or a 'token' with a learnt embedding (OpenFlamingo).
     c.model = ConfigDict(FlamingoConfig().to_json())  # lm, resampler, xattn: dicts of their config's fields, or None.
-    # The component trees to train; 'tiles' is one of them if `model.tiles` is above 1. 'vision' trains the trunk end to
-    # end, from pixels.
+    # The component trees to train; 'vision' trains the trunk end to end, from pixels.
     c.trained = ('resampler', 'xattn', 'extra_tokens')
     # LoRA on a frozen language model (model/lora.py). Its tree is trained together with those above. A rank of 0 is
     # none.
@@ -89,7 +87,7 @@ def trained_trees(c: ConfigDict) -> tuple[str, ...]:
     Raises:
       ValueError: the trunk is among them, but a data set reads features that were computed before.
     """
-    trained = (*c.trained, *(['lora'] if c.lora.rank else []), *(['tiles'] if c.model.tiles > 1 else []))
+    trained = (*c.trained, *(['lora'] if c.lora.rank else []))
     if 'vision' in trained and (stale := [name for name, data in c.datasets.items() if data.features]):
         raise ValueError(
             f"config.trained has 'vision', but the data sets {stale} read features, which were computed with the "

@@ -36,7 +36,7 @@ class OptimizerConfig:
     # Factor of the learning rate for each component tree; a tree that is missing has 1.
     tree_factors: Mapping[str, float] = dataclasses.field(
         default_factory=lambda: dict(
-            vision=1.0, lm=1.0, lora=1.0, resampler=1.0, xattn=1.0, tiles=1.0, extra_tokens=1.0, contrastive=1.0
+            vision=1.0, lm=1.0, lora=1.0, resampler=1.0, xattn=1.0, extra_tokens=1.0, contrastive=1.0
         )
     )
     # Decay of an exponential moving average of the trained parameters, which evaluation and export then read in their

@@ -78,24 +78,6 @@ def test_weights_times_values_are_what_the_model_used(pretrained, pictures, used
     assert seen.tokens == [one.tokenizer.decode([token]) for token in ANSWER]
 
 
-def test_each_tile_draws_on_its_own_view(pretrained, pictures):
-    """A model of three tiles that all show one picture looks at each as at the picture alone."""
-    c, width = pretrained.config, pretrained.config.media_width
-    params = pretrained.params | dict(tiles=dict(embedding=np.zeros((3, width), np.float32)))
-    parts = pretrained.tokenizer, pretrained.image_tag, None, {}
-    tiles = Pretrained(Flamingo(dataclasses.replace(c, tiles=3)), params, *parts)
-    alone = look(pretrained, [pictures[0], ' Output:'], ANSWER[:1])
-    (expected,), r = alone.places, c.media_tokens
-    (single,) = look(tiles, [pictures[0], ' Output:'], ANSWER[:1]).places
-    np.testing.assert_allclose(single, np.tile(expected, (3, 1, 1, 1)), rtol=1e-4, atol=1e-6)
-    seen = look(tiles, [[pictures[0]] * 3, ' Output:'], ANSWER[:1])
-    for i in range(3):
-        own = seen.places[0][i * r : (i + 1) * r]
-        np.testing.assert_allclose(own[:, i : i + 1], expected, rtol=1e-4, atol=1e-6)
-        assert not np.delete(own, i, axis=1).any()
-    np.testing.assert_allclose(seen.over(0).sum(axis=2, keepdims=True), alone.over(0), rtol=1e-3, atol=1e-5)
-
-
 def test_media_tokens_are_followed_back_through_the_resampler(pretrained, pictures, used):
     one = with_one_head(pretrained)
     film = [pictures[0], pictures[1]]

@@ -88,35 +88,6 @@ def test_without_latents_the_features_are_the_media_tokens(model, params, tokens
     assert (difference[phi == 2] > 1e-5).all() and (difference[phi < 2] == 0).all()
 
 
-def tiled(model, params, tiles, embedding=0.0):
-    """The model with pictures of so many tiles, and random embeddings of their numbers."""
-    of_number = embedding * jax.random.normal(jax.random.key(3), (tiles, model.config.media_width))
-    return Flamingo(dataclasses.replace(model.config, tiles=tiles)), params | dict(tiles=dict(embedding=of_number))
-
-
-def test_tiles_are_pictures_that_one_tag_shows(model, params, tokens):
-    """As a model that sees all pictures sees three, until their embeddings tell them apart."""
-    views = np.random.default_rng(4).standard_normal((2, 1, 3, 4, 24), np.float32)
-    phi = np.minimum(model.phi(jnp.array(tokens)), 1)
-    every = dataclasses.replace(model.config, xattn=dataclasses.replace(model.config.xattn, only_last_image=False))
-    expected = logits(Flamingo(every), params, views.swapaxes(1, 2), tokens, 3 * phi)
-    model_3, params_3 = tiled(model, params, 3)
-    np.testing.assert_allclose(logits(model_3, params_3, views, tokens, phi), expected, rtol=1e-4, atol=1e-4)
-    told_apart = logits(*tiled(model, params, 3, embedding=1.0), views, tokens, phi)
-    turned = logits(*tiled(model, params, 3, embedding=1.0), views[:, :, ::-1], tokens, phi)
-    assert np.abs(told_apart - expected).max() > 1e-2 and np.abs(turned - told_apart).max() > 1e-2
-
-
-def test_a_model_to_which_tiles_are_added_sees_a_single_picture_as_before(model, params, features, tokens):
-    expected = logits(model, params, features, tokens)
-    np.testing.assert_allclose(logits(*tiled(model, params, 5), features, tokens), expected, rtol=1e-4, atol=1e-4)
-
-
-def test_a_picture_with_another_number_of_tiles_is_refused(model, params, features, tokens):
-    with pytest.raises(ValueError, match='one frame or of 5 tiles, not 2'):
-        logits(*tiled(model, params, 5), features.reshape(2, 1, 2, 4, 24), tokens)
-
-
 def test_padding_images_change_nothing(model, params, features, tokens):
     padded = np.concatenate([features, 3 * features[:, ::-1]], axis=1)
     expected = logits(model, params, features, tokens)
@@ -383,7 +354,7 @@ def test_every_dimension_of_every_parameter_has_a_rule_and_every_rule_a_paramete
     learned = dict(positions='learned', norm='layer', bias=True, gated_ffw=True, tied=False)
     sizes = [FlamingoConfig(**size) for size in SIZES.values()]
     lm = dataclasses.replace(config.lm, **learned)
-    configs = [dataclasses.replace(config, tiles=2), FlamingoConfig(lm=lm, lora=LoraConfig()), *sizes]
+    configs = [config, FlamingoConfig(lm=lm, lora=LoraConfig()), *sizes]
     used = set()
     for one in configs:
         boxed = jax.eval_shape(Flamingo(one).init, jax.random.key(0))

@@ -52,24 +52,6 @@ def test_the_tokens_of_a_tag_are_the_media_tokens_of_its_picture(prefixed, prefi
     assert (np.abs(found - before)[0, 2:].max(axis=-1) > 1e-3).all()
 
 
-def test_a_prefix_of_tiles_has_them_one_after_the_other(prefixed, prefix_params, tokens):
-    """Of three tiles with one latent each, the tag's three tokens are the latents of the three."""
-    one = dataclasses.replace(prefixed.config.resampler, latents=1)
-    tiled = Flamingo(dataclasses.replace(prefixed.config, tiles=3, resampler=one))
-    number = jax.random.normal(jax.random.key(3), (3, tiled.config.media_width))
-    resampler = prefix_params['resampler']
-    resampler = resampler | dict(latents=resampler['latents'][:1])
-    params = prefix_params | dict(resampler=resampler, tiles=dict(embedding=number))
-    views = jnp.asarray(np.random.default_rng(4).standard_normal((1, 2, 3, 4, 24), np.float32))
-    alone = tiled.resampled(params, views.reshape(1, 6, 1, 4, 24))
-    np.testing.assert_allclose(
-        tiled.media(params, views).tokens.reshape(2, 3, -1), alone.reshape(2, 3, -1) + number, rtol=1e-5, atol=1e-5
-    )
-    tokens = jnp.asarray(tokens[:1])
-    found = logits(tiled, params, views, tokens)
-    np.testing.assert_allclose(found, by_hand(tiled, params, views, tokens), rtol=1e-4, atol=1e-4)
-
-
 def test_a_packed_document_has_the_prefix_of_its_own_pictures(prefixed, prefix_params, features, tokens):
     """Two documents in one row, the second of which begins with the row's second picture."""
     features, tokens = jnp.asarray(features), jnp.asarray(tokens)
