@@ -10,7 +10,7 @@
         --workdir=DIR --config.data=DATA/picture_scenes/CONFIG/1.1.0 --config.features=runs/features_CONFIG
 
 BRIDGE is `paper` or `llava` of experiments/bridges.py, with CONFIG `full` and FORM `whole`; or `paper_tiles` or
-`llava_tiles`, with `tiled` and `tiled`. With tiles, a scene is its four quarters and its whole (LLaVA 1.6, Liu et al.
+`llava_tiles`, with `quarters` for both. With tiles, a scene is its four quarters and its whole (LLaVA 1.6, Liu et al.
 2024), each with its place in the text: 125 tokens of LLaVA's prefix, five of the paper's.
 """
 

@@ -20,7 +20,9 @@ def main() -> None:
 
 if __name__ == '__main__':
     flags.DEFINE_string('pictures', None, 'Folder of a prepared picture dictionary.', required=True)
-    flags.DEFINE_enum('config', 'full', list(Builder.builder_configs), 'Whole scenes, or each with its four quarters.')
+    flags.DEFINE_enum(
+        'config', 'full', list(Builder.builder_configs), 'Whole scenes, or each with its four quarters, or nine tiles.'
+    )
     flags.DEFINE_string('out', None, 'Folder for data sets.', required=True)
     flags.DEFINE_bool('overwrite', False, 'Build again if the data set exists.')
     commands.start(__doc__)

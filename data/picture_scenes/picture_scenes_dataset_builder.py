@@ -28,7 +28,7 @@ class Config(tfds.core.BuilderConfig):
 
     styles: tuple[str, ...] = ('noto', 'twemoji', 'fluent-flat', 'openmoji-color')
     heldout_style: str = 'fluent-3d'
-    tiled: bool = False  # Whether a scene is its whole and its four quarters, which a model sees as five frames.
+    side: int = 1  # Above 1, a scene is its whole and its tiles, so many rows of as many: 5 frames, or 10.
     train: int = 3_000
     validation: int = 300
     test: int = 700
@@ -49,7 +49,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version('1.1.0')
     BUILDER_CONFIGS = [
         Config(name='full', description='60 things in four styles and a held-out one.'),
-        Config(name='tiled', description='The same scenes, each with its four quarters.', tiled=True),
+        Config(name='quarters', description='The same scenes, each with its four quarters.', side=2),
+        Config(name='ninths', description='The same scenes, each with nine tiles.', side=3),
     ]
     MANUAL_DOWNLOAD_INSTRUCTIONS = 'Prepare the picture dictionary first: data/picture_dictionary/README.md'
 
@@ -60,7 +61,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             description='A few drawings on one canvas, with questions about which, where and how many.',
             features=tfds.features.FeaturesDict(
                 {
-                    'frames': texts,  # one encoded picture, or the whole and its quarters
+                    'frames': texts,  # one encoded picture, or the whole and its tiles
                     'concept': text,  # what stands where: 'top left dog + bottom left taxi'
                     'style': text,
                     'category': text,
@@ -99,7 +100,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             while scene.composition in drawn:  # Each scene once, so that an example never shows the query's scene.
                 scene = make(rng)
             drawn.add(scene.composition)
-            yield i, _record(scene, styles[i // 2 % len(styles)], drawings, self.builder_config.tiled)
+            yield i, _record(scene, styles[i // 2 % len(styles)], drawings, self.builder_config.side)
 
 
 def read_drawings(dictionary: Path, styles: tuple[str, ...]) -> dict[str, dict[str, Drawing]]:
@@ -124,12 +125,12 @@ def read_drawings(dictionary: Path, styles: tuple[str, ...]) -> dict[str, dict[s
     return {style: {name: drawings[name] for name in sorted(everywhere)} for style, drawings in found.items()}
 
 
-def _record(scene: scenes.Scene, style: str, drawings: dict[str, dict[str, Drawing]], tiled: bool) -> dict[str, Any]:
+def _record(scene: scenes.Scene, style: str, drawings: dict[str, dict[str, Drawing]], side: int) -> dict[str, Any]:
     parts = {placed.thing: drawings[style][placed.thing] for placed in scene.placed}
     picture = scenes.draw(scene, {thing: part.picture for thing, part in parts.items()})
     questions, answers = zip(*scene.questions, strict=True)
     return {
-        'frames': [pixels.webp(frame, QUALITY) for frame in (tiles(picture) if tiled else [picture])],
+        'frames': [pixels.webp(frame, QUALITY) for frame in (tiles(picture, side) if side > 1 else [picture])],
         'concept': scene.composition,
         'style': style,
         'category': 'scene',

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from PIL import Image
 
 from data.picture_dictionary.picture_dictionary_dataset_builder import fraction
-from flamingo_jax.inputs.images import PLACES
+from flamingo_jax.inputs.images import QUARTERS as PLACES
 
 # English names of training concepts of the dictionary: single words for things that look different. Chosen by eye.
 ANIMALS = (

@@ -3,7 +3,7 @@
 python -m flamingo_jax.evaluate --config=experiments/evaluate/picture_scenes.py --checkpoint=WORKDIR --workdir=DIR \
     --config.data=DATA/picture_scenes/full/1.1.0 --config.features=runs/features_scenes
 
-`picture_scenes.py:tiled` shows the scenes of DATA/picture_scenes/tiled/1.1.0 tile by tile.
+`picture_scenes.py:quarters` shows the scenes of DATA/picture_scenes/quarters/1.1.0 tile by tile, and so does `:ninths`.
 """
 
 from ml_collections import ConfigDict
@@ -11,13 +11,15 @@ from ml_collections import ConfigDict
 from flamingo_jax.evaluation import config as evaluation
 from flamingo_jax.few_shot.questions import Questions
 
+FRAMES = {'whole': 1, 'quarters': 5, 'ninths': 10}
+
 
 def get_config(form: str = 'whole') -> ConfigDict:
-    """What is there, where it is, how many there are. ValueError: the form is neither 'whole' nor 'tiled'."""
-    if form not in ('whole', 'tiled'):
-        raise ValueError(f'Scenes are shown whole or tiled, and not {form!r}.')
+    """What is there, where it is, how many there are. ValueError: there is no such form of scenes."""
+    if form not in FRAMES:
+        raise ValueError(f'Scenes are shown as {", ".join(FRAMES)}, and not {form!r}.')
     c = evaluation.base()
-    c.frames = 5 if form == 'tiled' else 1
+    c.frames = FRAMES[form]
     for question in ('what is in', 'where is', 'how many'):
         for style, styles in (
             ('trained styles', ('noto', 'twemoji', 'openmoji-color', 'fluent-flat')),
@@ -27,7 +29,7 @@ def get_config(form: str = 'whole') -> ConfigDict:
                 Questions,
                 title=f'{question}, {style}',
                 questions=question,
-                tiled=form == 'tiled',
+                tiled=form != 'whole',
                 shots=(0, 2),
                 query_styles=styles,
                 support_split='train',

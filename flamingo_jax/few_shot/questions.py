@@ -1,7 +1,7 @@
 """Questions: pictures with a question and its answer, both from the data set.
 
-A picture of five tiles, itself and its quarters (`inputs/images.py:tiles`), can be shown tile by tile, each as a
-picture of its own with its place:
+A picture that the data set has with its quarters or ninths (`inputs/images.py:tiles`) can be shown tile by tile, each
+as a picture of its own with its place:
 
     <image> top left<image> top right<image> bottom left<image> bottom right<image> Question: where is the dog?
 
@@ -18,11 +18,9 @@ import numpy as np
 from flamingo_jax.few_shot import game
 from flamingo_jax.few_shot.episode import Episode, Part, Pool
 from flamingo_jax.few_shot.kinds import asked
-from flamingo_jax.inputs.images import PLACES, Frames
+from flamingo_jax.inputs.images import NINTHS, QUARTERS, Frames
 from flamingo_jax.inputs.rows import Chunk
 from flamingo_jax.inputs.sources.picture_set import Picture, PictureSet
-
-TILES = tuple(enumerate(PLACES, 1))  # The quarters among the tiles, with their places.
 
 
 class Questions(game.Game):
@@ -41,7 +39,7 @@ class Questions(game.Game):
         def open(self, pictures: PictureSet, shots: int) -> None:
             """Takes the pictures that have a question."""
             super().open(pictures, shots)
-            require_tiles(self.tiled, pictures)
+            self._places = places_of(pictures) if self.tiled else ()
             if not all(picture.questions for picture in pictures.pictures):
                 raise ValueError(
                     'Sequences of questions need pictures that have questions, and this data set has '
@@ -56,7 +54,7 @@ class Questions(game.Game):
                 drawn = dict.fromkeys(rng.integers(len(picture.questions), size=self.asked).tolist())
                 seen: Callable[[], Frames] | None = self.seen(rng, picture, mirrored=False)
                 if self.tiled:
-                    chunks += [Chunk(partial(_tile, seen, i), (f' {place}',), (0.0,)) for i, place in TILES]
+                    chunks += [Chunk(partial(_tile, seen, i), (f' {place}',), (0.0,)) for i, place in self._places]
                     seen = partial(_tile, seen, 0)
                 for question, answer in (picture.questions[i] for i in drawn):
                     chunks.append(Chunk(seen, (asked(question), f' {answer}'), (0.0, 1.0)))
@@ -73,7 +71,7 @@ class Questions(game.Game):
         def open(self, queries: Pool, support: Pool, shots: int, answers: Sequence[str]) -> None:
             """Sorts pictures by their questions."""
             super().open(queries, support, shots, answers)
-            require_tiles(self.tiled, queries.pictures)
+            self._places = places_of(queries.pictures) if self.tiled else ()
             self.asked, self.shown = self._asked(queries.pictures), self._asked(support.pictures)
             self._indices = np.array([picture.index for picture, _, _ in self.shown])
             least = min(len(self._others(picture)) for picture, _, _ in self.asked)
@@ -106,17 +104,19 @@ class Questions(game.Game):
             """The picture, or its tiles, and the text."""
             if not self.tiled:
                 return (Part(picture, pool, text),)
-            quarters = (Part(picture, dataclasses.replace(pool, tile=i), f' {place}') for i, place in TILES)
-            return (*quarters, Part(picture, dataclasses.replace(pool, tile=0), text))
+            tiles = (Part(picture, dataclasses.replace(pool, tile=i), f' {place}') for i, place in self._places)
+            return (*tiles, Part(picture, dataclasses.replace(pool, tile=0), text))
 
 
-def require_tiles(tiled: bool, pictures: PictureSet) -> None:
-    """ValueError: tiles are to be shown, but the pictures do not have as many frames."""
-    if tiled and len(pictures.blank) != 1 + len(PLACES):
-        raise ValueError(
-            f'Tiles are shown of pictures with {1 + len(PLACES)} frames, and these have {len(pictures.blank)}. Use a '
-            'data set of tiles (data/README.md), and set its frames.'
-        )
+def places_of(pictures: PictureSet) -> list[tuple[int, str]]:
+    """The tiles of each picture, by the number of their frame, with their places; ValueError if it has none."""
+    for places in (QUARTERS, NINTHS):
+        if len(pictures.blank) == 1 + len(places):
+            return list(enumerate(places, 1))
+    raise ValueError(
+        f'Tiles are shown of pictures with 5 or 10 frames, the whole and its tiles, and these have '
+        f'{len(pictures.blank)}. Use a data set of tiles (data/README.md), and set its frames.'
+    )
 
 
 def _tile(seen: Callable[[], Frames], number: int) -> Frames:

@@ -30,7 +30,8 @@ Frames: TypeAlias = np.ndarray
 PADDED = ('pad', 'mean')
 MEAN = (123.675, 116.28, 103.53)  # Of ImageNet's pixels, which NFNet subtracts.
 BICUBIC = PIL.Image.Resampling.BICUBIC
-PLACES = ('top left', 'top right', 'bottom left', 'bottom right')  # Of a picture's quarters.
+QUARTERS = ('top left', 'top right', 'bottom left', 'bottom right')
+NINTHS = ('top left', 'top', 'top right', 'left', 'middle', 'right', 'bottom left', 'bottom', 'bottom right')
 # A still, or the frames of a video in order.
 Still: TypeAlias = PIL.Image.Image | np.ndarray | str | os.PathLike | bytes
 Picture: TypeAlias = Still | Sequence[Still]
@@ -87,17 +88,15 @@ def to_frames(picture: Picture, size: int, fit: str = 'pad') -> UInt8[np.ndarray
     return _frame(picture, size, fit, 'a picture')[None]
 
 
-def tiles(picture: PIL.Image.Image) -> list[PIL.Image.Image]:
-    """A picture and its four quarters, in the order of PLACES (as in LLaVA 1.6).
+def tiles(picture: PIL.Image.Image, side: int = 2) -> list[PIL.Image.Image]:
+    """A picture and its tiles, `side` rows of as many, in the order of QUARTERS or NINTHS (as in LLaVA 1.6).
 
-    As a picture of its own, each quarter has features at twice the resolution, and the text after it can say where it
-    lies. The resampler has no positions in space, as in the paper.
+    As a picture of its own, each tile has features at `side` times the resolution, and the text after it can say where
+    it lies. The resampler has no positions in space, as in the paper.
     """
-    width, height = picture.size
-    columns, rows = (0, width // 2, width), (0, height // 2, height)
-    return [picture] + [
-        picture.crop((columns[x], rows[y], columns[x + 1], rows[y + 1])) for y in (0, 1) for x in (0, 1)
-    ]
+    columns, rows = ([i * whole // side for i in range(side + 1)] for whole in picture.size)
+    boxes = [(columns[x], rows[y], columns[x + 1], rows[y + 1]) for y in range(side) for x in range(side)]
+    return [picture, *map(picture.crop, boxes)]
 
 
 def decode(data: bytes) -> PIL.Image.Image:

@@ -136,21 +136,23 @@ def test_a_picture_set_reads_scenes_with_their_questions(built):
     assert stored.size == (160, 160)
 
 
-def test_tiled_scenes_are_the_same_with_their_quarters(built, tmp_path):
-    config = Config(name='tiled_tiny', styles=STYLES, heldout_style='fluent-3d', tiled=True, **SPLITS)
+@pytest.mark.parametrize('side', [2, 3])
+def test_tiled_scenes_are_the_same_with_their_tiles(built, side, tmp_path):
+    """In a corner's quarter there is ink if the scene has a thing there; in so many ninths as it has things."""
+    config = Config(name='tiled_tiny', styles=STYLES, heldout_style='fluent-3d', side=side, **SPLITS)
     tiled = building.build(Builder, config, str(SAMPLE), str(tmp_path))
     for one, other in zip(records(built, 'test'), records(tiled, 'test'), strict=True):
-        whole, *quarters = other['frames']
-        assert [whole] == list(one['frames']) and len(quarters) == 4
+        whole, *parts_of = other['frames']
+        assert [whole] == list(one['frames']) and len(parts_of) == side**2
         assert one['concept'] == other['concept'] and list(one['answers']) == list(other['answers'])
     for record in records(tiled, 'test'):
-        where = {place: thing for thing, place in parts(record['concept'].decode()).items()}
-        if not set(where) <= set(scenes.PLACES):
-            continue  # It counts.
-        for place, quarter in zip(scenes.PLACES, record['frames'][1:], strict=True):
-            inked = np.asarray(Image.open(io.BytesIO(quarter)).convert('L')) < 200
-            assert inked.any() == (place in where), (record['concept'], place)
-    pictures = PictureSet(str(tiled), 'test', PictureFormat(160), frames=5)
+        said = parts(record['concept'].decode())
+        inked = [(np.asarray(Image.open(io.BytesIO(tile)).convert('L')) < 200).any() for tile in record['frames'][1:]]
+        if set(said.values()) <= set(scenes.PLACES):
+            assert side == 3 or inked == [place in said.values() for place in scenes.PLACES], record['concept']
+        elif side == 3:
+            assert sum(inked) == sum(1 + scenes.NUMBERS.index(number) for number in said.values()), record['concept']
+    pictures = PictureSet(str(tiled), 'test', PictureFormat(160), frames=1 + side**2)
     for tile, frame in enumerate(records(tiled, 'test')[0]['frames']):
         assert Pool(pictures, {}, 'test', tile).encoded(pictures.pictures[0]) == frame
 

@@ -29,7 +29,7 @@ from flamingo_jax.few_shot.which import Which
 from flamingo_jax.few_shot.which_thing import WhichThing
 from flamingo_jax.few_shot.words import Words
 from flamingo_jax.few_shot.yes_or_no import YesOrNo
-from flamingo_jax.inputs.images import PLACES, PictureFormat
+from flamingo_jax.inputs.images import QUARTERS, PictureFormat
 from flamingo_jax.inputs.sources.picture_set import PictureSet
 
 SAMPLE = 'data/picture_dictionary/sample'
@@ -268,7 +268,7 @@ def test_a_tiled_picture_is_asked_about_tile_by_tile():
 
     one = make('where', task(Questions, tiled=True, shots=(1,)).to_dict(), Pools(tiled))
     (episode,) = one.episodes(1, 1, 'random', 'ranked', seed=0)
-    places = [f' {place}' for place in PLACES]
+    places = [f' {place}' for place in QUARTERS]
     for parts, says in ((episode.support, ' Question: {} Answer: {}'), (episode.query, ' Question: {} Answer:')):
         *quarters, whole = parts
         assert [part.text for part in quarters] == places
@@ -449,7 +449,7 @@ def test_examples_without_pictures_where_there_are_none_with(pools):
         ),
         (Kinds, {}, 'two kinds'),
         (Questions, {}, 'no picture has a question'),
-        (Questions, dict(tiled=True), 'Tiles are shown of pictures with 5 frames, and these have 1'),
+        (Questions, dict(tiled=True), 'Tiles are shown of pictures with 5 or 10 frames, .* and these have 1'),
         (Which, dict(kinds=KINDS, questions='who'), "`questions` is 'who', but no question begins so"),
         (WhichThing, dict(questions='who'), "`questions` is 'who', but no question begins so"),
         (IsIt, dict(query_split='validation', support_split='train'), 'no picture to ask about shows a thing'),

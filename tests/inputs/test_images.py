@@ -4,7 +4,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from flamingo_jax.inputs.images import PictureError, decode, tiles, to_frames
+from flamingo_jax.inputs.images import NINTHS, QUARTERS, PictureError, decode, tiles, to_frames
 
 RNG = np.random.default_rng(0)
 
@@ -51,13 +51,15 @@ def test_a_video_is_its_frames_in_order(tmp_path):
 
 
 @pytest.mark.parametrize('height, width', [(16, 16), (15, 22)])
-def test_tiles_are_the_picture_and_its_quarters(height, width):
+@pytest.mark.parametrize('side, places', [(2, QUARTERS), (3, NINTHS)])
+def test_tiles_are_the_picture_and_its_parts(height, width, side, places):
     array = RNG.integers(0, 256, (height, width, 3), np.uint8)
-    whole, *quarters = map(np.asarray, tiles(PIL.Image.fromarray(array)))
+    whole, *parts = map(np.asarray, tiles(PIL.Image.fromarray(array), side))
     np.testing.assert_array_equal(whole, array)
-    top, bottom = (np.concatenate(row, axis=1) for row in (quarters[:2], quarters[2:]))
-    np.testing.assert_array_equal(np.concatenate([top, bottom]), array)
-    assert to_frames(tiles(PIL.Image.fromarray(array)), 16).shape == (5, 16, 16, 3)
+    assert len(parts) == len(places)
+    rows = [np.concatenate(parts[i : i + side], axis=1) for i in range(0, len(parts), side)]
+    np.testing.assert_array_equal(np.concatenate(rows), array)
+    assert to_frames(tiles(PIL.Image.fromarray(array), side), 16).shape == (1 + len(places), 16, 16, 3)
 
 
 def test_of_an_animation_the_first_frame():
