@@ -28,18 +28,22 @@ def prefixed(config) -> Flamingo:
 @pytest.fixture(scope='module')
 def prefix_params(prefixed, params):
     """Those of the tiny model; the prefix has its own."""
-    return params | {'xattn': nn.meta.unbox(prefixed.init(jax.random.key(3)))['xattn']}
+    return params | {'xattn': nn.meta.unbox(jax.jit(prefixed.init)(jax.random.key(3)))['xattn']}
 
 
 def by_hand(model, params, features, tokens):
     """The logits of the bare language model, given the media tokens as embeddings of the two tags, of length 1."""
-    media = model.media(params, features).tokens  # [1 (2 3) 32].
+    media = jax.jit(model.media)(params, features).tokens  # [1 (2 3) 32].
     words = np.asarray(media / np.sqrt(np.square(media).mean(-1, keepdims=True) + 1e-5)) * np.tanh(0.5)
     y = np.array(model.embed(params, tokens))
     for image, place in enumerate((2, 9)):
         y[0, place : place + 3] = words[0, 3 * image : 3 * image + 3]
     bare = Flamingo(FlamingoConfig(lm=model.config.lm, extra_tokens=model.config.extra_tokens))
-    return bare.unembed(params, bare._decode(params, None, tokens, phi=None, y=jnp.asarray(y)))
+
+    def read(params, y):
+        return bare.unembed(params, bare._decode(params, None, tokens, phi=None, y=y))
+
+    return jax.jit(read)(params, y)
 
 
 def test_the_tokens_of_a_tag_are_the_media_tokens_of_its_picture(prefixed, prefix_params, features, tokens):
@@ -57,8 +61,9 @@ def test_a_packed_document_has_the_prefix_of_its_own_pictures(prefixed, prefix_p
     features, tokens = jnp.asarray(features), jnp.asarray(tokens)
     document = jnp.array([[1] * 8 + [2] * 8])
     phi = jnp.array([[0, 0] + [1] * 7 + [2] * 7])
-    packed = prefixed.hidden(prefix_params, features[:1], tokens[:1], phi=phi, document=document)
-    alone = prefixed.hidden(prefix_params, features[:1, 1:], tokens[:1, 8:])
+    hidden = jax.jit(prefixed.hidden)
+    packed = hidden(prefix_params, features[:1], tokens[:1], phi=phi, document=document)
+    alone = hidden(prefix_params, features[:1, 1:], tokens[:1, 8:])
     np.testing.assert_allclose(packed[:, 8:], alone, rtol=1e-4, atol=1e-4)
 
 

@@ -208,19 +208,21 @@ def test_a_picture_is_the_mean_of_its_latents(towers):
     model, _ = towers
     config = dataclasses.replace(model.config, resampler=ResamplerConfig(2, 16, 1, heads=2, head_dim=8))
     model = Flamingo(config)
-    params = nn.meta.unbox(model.init(jax.random.key(0)))
+    params = nn.meta.unbox(jax.jit(model.init)(jax.random.key(0)))
     features = jax.random.normal(jax.random.key(1), (3, 1, 1, config.vision.spatial(config.image_size), 24))
-    latents = model.resampled(params, features)
+    latents = jax.jit(model.resampled)(params, features)
     assert latents.shape == (3, 1, 2, config.lm.width)
     expected = latents[:, 0].mean(1) @ params['contrastive']['image']['kernel']
     expected /= jnp.linalg.norm(expected, axis=1, keepdims=True)
-    pictures, *_ = model.paired(params, features, None, None)
+    pictures, *_ = jax.jit(lambda params: model.paired(params, features, None, None))(params)
     np.testing.assert_allclose(pictures, expected, atol=TOLERANCE)
     batch = jax.tree.map(lambda x: jnp.asarray(x[:3]), batch_of(8))._replace(images=None, features=features)
     trained = {name: params[name] for name in ('resampler', 'contrastive', 'lm')}
-    gradients = jax.grad(
-        lambda trained: loss_sum(model, trained, params, cut(batch, 1), jax.random.key(0), NoiseConfig())[0]
-    )(trained)
+
+    def loss(trained):
+        return loss_sum(model, trained, params, cut(batch, 1), jax.random.key(0), NoiseConfig())[0]
+
+    gradients = jax.jit(jax.grad(loss))(trained)
     assert all(np.any(leaf) for leaf in jax.tree.leaves(gradients['resampler']['project_in']))
 
 
