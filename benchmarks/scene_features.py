@@ -1,21 +1,26 @@
-"""How well the frozen features, and the resampler's latents, tell what is where: who stands in a corner of a scene?
+"""How well the frozen features, and the resampler's latents, tell what is where in a scene, and how many there are.
 
     python benchmarks/scene_features.py --data=DATA/picture_scenes/full/1.1.0 --features=WORK/features_scenes
-    python benchmarks/scene_features.py --data=DATA/picture_scenes/tiled/1.1.0 --features=WORK/features_tiled \
+    python benchmarks/scene_features.py --data=DATA/picture_scenes/quarters/1.1.0 --features=WORK/features_quarters \
         --checkpoint=BUNDLE --lm=LMS/smollm2
 
 Ridge regression from features to things on the training scenes, tested on held-out compositions in a held-out style.
 The inputs are what lies in the corner, which is four cells of the 5 x 5 grid, or of scenes with their quarters the
 quarter's mean; the mean of everything; and with `--checkpoint`, the resampler's latents of the scene, or of the quarter
 as a picture of its own. A model can read that much of `what is in the top left?`.
+
+`how many: dog?` is read from how much each place looks like a dog, sorted: a second ridge regression tells the number.
+What a dog looks like comes from the corners in which one stands. The places are those of the whole and, of scenes with
+their quarters, of these.
 """
 
 import argparse
 import pathlib
 import sys
+from collections.abc import Callable
 
 import numpy as np
-from name_features import accuracy, latents
+from name_features import accuracy, latents, readers
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from data.picture_scenes.scenes import PLACES  # noqa: E402
@@ -42,6 +47,32 @@ def corner(features: np.ndarray, place: str) -> np.ndarray:
     return features[:, 0, CORNERS[place].ravel()].mean(1)
 
 
+def looks(pictures: PictureSet) -> tuple[dict[str, int], Callable[[np.ndarray], np.ndarray]]:
+    """The things with their columns, and a function from features [... d_v] to how much they look like each."""
+    corners, things = zip(*(questions(pictures, place) for place in PLACES), strict=True)
+    x = np.concatenate([corner(of, place) for of, place in zip(corners, PLACES, strict=True)])
+    names, which = np.unique(np.concatenate(things), return_inverse=True)
+    mean, std = x.mean(0), x.std(0) + 1e-3
+    x = (x - mean) / std
+    ridge = 0.1 * x.shape[1] * np.eye(x.shape[1])
+    weights = np.linalg.solve(x.T @ x + ridge, x.T @ (np.eye(len(names))[which] - 1 / len(names)))
+    return {name: i for i, name in enumerate(names)}, lambda features: (features - mean) / std @ weights
+
+
+def numbers(pictures: PictureSet, columns: dict[str, int], like: Callable, tiles: slice) -> tuple[np.ndarray, ...]:
+    """For each question for a number: how much each place of these tiles looks like the thing, sorted; the number."""
+    rows, answers = [], []
+    for picture in pictures.pictures:
+        about = [
+            (q.removeprefix('how many: ').rstrip('?'), a) for q, a in picture.questions if q.startswith('how many')
+        ]
+        if about:
+            places = like(pictures.frames(picture).astype(np.float32))[tiles].reshape(-1, len(columns))
+            rows += [np.sort(places[:, columns[thing]]) for thing, _ in about]
+            answers += [answer for _, answer in about]
+    return np.array(rows), np.array(answers)
+
+
 def main() -> None:
     """Prints a line for each corner."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -63,6 +94,12 @@ def main() -> None:
         (x, things), (query, expected) = questions(train, place), questions(test, place)
         scores = [accuracy(make(x, place), things, make(query, place), expected) for make in inputs.values()]
         print(f'| {place} | {len(expected)} | {" | ".join(f"{score:.3f}" for score in scores)} |', flush=True)
+    columns, like = looks(train)
+    print('\n| how many, from each place of | questions | right |\n|---|---|---|')
+    for name, tiles in {'the whole': slice(0, 1), 'the quarters': slice(1, None)}.items():
+        (x, answers), (query, expected) = (numbers(part, columns, like, tiles) for part in (train, test))
+        if x.shape[1]:
+            print(f'| {name} | {len(expected)} | {readers(x, answers, query, expected)[1]:.3f} |', flush=True)
 
 
 if __name__ == '__main__':
