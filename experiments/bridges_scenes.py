@@ -33,6 +33,6 @@ def get_config(bridge: str = 'paper_tiles') -> ConfigDict:
     c.vision = 'experiments/smollm_bridge'
     pictures, text = (5, 58) if tiled else (1, 40)
     row = dict(shots=1, tiles=pictures, images=pictures, length=pictures * bridges.BRIDGES[name][0] + text)
-    asked = game(Questions, asked=2, tiled=tiled)
+    asked = game(Questions, each=2, tiled=tiled)
     c.datasets = ConfigDict(dict(scenes=training.dataset(FewShot, games=dict(ask=asked), **row, batch_size=32)))
     return c

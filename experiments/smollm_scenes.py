@@ -33,7 +33,7 @@ def get_config() -> ConfigDict:
     c.datasets.known = training.dataset(FewShot, batch_size=4, **ASKED, **BY_ALL)
     c.datasets.pairs = training.dataset(FewShot, batch_size=1, **PAIRS, **DRAWINGS)
     for name, tiles, room in (('quarters', 5, 48), ('ninths', 10, 64)):
-        asked = dict(shots=1, tiles=tiles, games=dict(ask=game(Questions, asked=2, tiled=True)))
+        asked = dict(shots=1, tiles=tiles, games=dict(ask=game(Questions, each=2, tiled=True)))
         row = dict(documents=2, window=(room, tiles), length=2 * room, images=2 * tiles, targets=16)
         c.datasets[name] = training.dataset(
             FewShot, batch_size=6, features=f'runs/features_{name}', validation_split='validation', **asked, **row

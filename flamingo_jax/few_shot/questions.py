@@ -11,7 +11,7 @@ stands after the whole.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 
@@ -33,7 +33,7 @@ class Questions(game.Game):
         They are not mirrored, since a question may be about left and right.
         """
 
-        asked: int = 1  # Questions about each picture; one that is drawn again is not asked again.
+        each: int = 1  # Questions about each picture; one that is drawn again is not asked again.
         tiled: bool = False  # Whether a picture's frames are its tiles, which are shown one by one.
 
         def open(self, pictures: PictureSet, shots: int) -> None:
@@ -51,12 +51,15 @@ class Questions(game.Game):
             chunks: list[Chunk] = []
             for i in rng.choice(len(self.pictures.pictures), self.shots):
                 picture = self.pictures.pictures[i]
-                drawn = dict.fromkeys(rng.integers(len(picture.questions), size=self.asked).tolist())
+                drawn = dict.fromkeys(rng.integers(len(picture.questions), size=self.each).tolist())
                 seen: Callable[[], Frames] | None = self.seen(rng, picture, mirrored=False)
                 if self.tiled:
-                    chunks += [Chunk(partial(_tile, seen, i), (f' {place}',), (0.0,)) for i, place in self._places]
-                    seen = partial(_tile, seen, 0)
-                for question, answer in (picture.questions[i] for i in drawn):
+                    every = cache(seen)  # Read once for all tiles.
+                    chunks += [
+                        Chunk(partial(_tile, every, tile), (f' {place}',), (0.0,)) for tile, place in self._places
+                    ]
+                    seen = partial(_tile, every, 0)
+                for question, answer in (picture.questions[number] for number in drawn):
                     chunks.append(Chunk(seen, (asked(question), f' {answer}'), (0.0, 1.0)))
                     seen = None  # Further questions stand after the first.
             return chunks
@@ -104,7 +107,7 @@ class Questions(game.Game):
             """The picture, or its tiles, and the text."""
             if not self.tiled:
                 return (Part(picture, pool, text),)
-            tiles = (Part(picture, dataclasses.replace(pool, tile=i), f' {place}') for i, place in self._places)
+            tiles = (Part(picture, dataclasses.replace(pool, tile=tile), f' {place}') for tile, place in self._places)
             return (*tiles, Part(picture, dataclasses.replace(pool, tile=0), text))
 
 
@@ -119,5 +122,6 @@ def places_of(pictures: PictureSet) -> list[tuple[int, str]]:
     )
 
 
-def _tile(seen: Callable[[], Frames], number: int) -> Frames:
-    return seen()[number : number + 1]
+def _tile(seen: Callable[[], Frames], tile: int) -> Frames:
+    """One frame [1 ...] of a picture."""
+    return seen()[tile : tile + 1]

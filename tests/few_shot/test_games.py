@@ -413,7 +413,7 @@ def test_a_tiled_picture_is_shown_in_quarters_and_as_a_whole_before_its_question
     tiled.frames = lambda picture, view: np.arange(5, dtype=np.uint8)[:, None, None, None] + np.zeros_like(tiled.blank)
     numbers = set()
     for seed in range(20):
-        one = Drawing(tiled, 1, dict(one=game(Questions, asked=2, tiled=True)))
+        one = Drawing(tiled, 1, dict(one=game(Questions, each=2, tiled=True)))
         *quarters, whole, question = chunks = one.document(0, np.random.default_rng(seed))
         if question.picture is not None:  # One question was drawn twice.
             *quarters, whole = chunks
