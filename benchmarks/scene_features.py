@@ -47,11 +47,9 @@ def corner(features: np.ndarray, place: str) -> np.ndarray:
     return features[:, 0, CORNERS[place].ravel()].mean(1)
 
 
-def looks(pictures: PictureSet) -> tuple[dict[str, int], Callable[[np.ndarray], np.ndarray]]:
-    """The things with their columns, and a function from features [... d_v] to how much they look like each."""
-    corners, things = zip(*(questions(pictures, place) for place in PLACES), strict=True)
-    x = np.concatenate([corner(of, place) for of, place in zip(corners, PLACES, strict=True)])
-    names, which = np.unique(np.concatenate(things), return_inverse=True)
+def looks(x: np.ndarray, things: np.ndarray) -> tuple[dict[str, int], Callable[[np.ndarray], np.ndarray]]:
+    """Corners [n d_v] with their things -> a column for each thing, and how much features [... d_v] look like each."""
+    names, which = np.unique(things, return_inverse=True)
     mean, std = x.mean(0), x.std(0) + 1e-3
     x = (x - mean) / std
     ridge = 0.1 * x.shape[1] * np.eye(x.shape[1])
@@ -59,16 +57,16 @@ def looks(pictures: PictureSet) -> tuple[dict[str, int], Callable[[np.ndarray], 
     return {name: i for i, name in enumerate(names)}, lambda features: (features - mean) / std @ weights
 
 
-def numbers(pictures: PictureSet, columns: dict[str, int], like: Callable, tiles: slice) -> tuple[np.ndarray, ...]:
-    """For each question for a number: how much each place of these tiles looks like the thing, sorted; the number."""
+def numbers(pictures: PictureSet, columns: dict[str, int], like: Callable) -> tuple[np.ndarray, np.ndarray]:
+    """For each question for a number: how much each place of each tile [n t 25] looks like the thing; the number."""
     rows, answers = [], []
     for picture in pictures.pictures:
         about = [
             (q.removeprefix('how many: ').rstrip('?'), a) for q, a in picture.questions if q.startswith('how many')
         ]
         if about:
-            places = like(pictures.frames(picture).astype(np.float32))[tiles].reshape(-1, len(columns))
-            rows += [np.sort(places[:, columns[thing]]) for thing, _ in about]
+            places = like(pictures.frames(picture).astype(np.float32))
+            rows += [places[..., columns[thing]] for thing, _ in about]
             answers += [answer for _, answer in about]
     return np.array(rows), np.array(answers)
 
@@ -90,16 +88,19 @@ def main() -> None:
         model = load(a.checkpoint, lm=a.lm)
         inputs['latents'] = lambda x, place: latents(model, x[:, [1 + PLACES.index(place)]] if frames > 1 else x)
     print(f'| place | scenes | {" | ".join(inputs)} |\n|---|---{"|---" * len(inputs)}|')
+    corners = []
     for place in PLACES:
         (x, things), (query, expected) = questions(train, place), questions(test, place)
+        corners.append((corner(x, place), things))
         scores = [accuracy(make(x, place), things, make(query, place), expected) for make in inputs.values()]
         print(f'| {place} | {len(expected)} | {" | ".join(f"{score:.3f}" for score in scores)} |', flush=True)
-    columns, like = looks(train)
+    columns, like = looks(*map(np.concatenate, zip(*corners, strict=True)))
+    (x, answers), (query, expected) = (numbers(part, columns, like) for part in (train, test))
     print('\n| how many, from each place of | questions | right |\n|---|---|---|')
-    for name, tiles in {'the whole': slice(0, 1), 'the quarters': slice(1, None)}.items():
-        (x, answers), (query, expected) = (numbers(part, columns, like, tiles) for part in (train, test))
-        if x.shape[1]:
-            print(f'| {name} | {len(expected)} | {readers(x, answers, query, expected)[1]:.3f} |', flush=True)
+    for name, tiles in {'the whole': slice(1), 'the quarters': slice(1, frames)}.items():
+        shown, asked = (np.sort(rows[:, tiles].reshape(len(rows), -1)) for rows in (x, query))
+        if shown.shape[1]:
+            print(f'| {name} | {len(expected)} | {readers(shown, answers, asked, expected)[1]:.3f} |', flush=True)
 
 
 if __name__ == '__main__':
