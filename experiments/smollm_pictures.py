@@ -18,6 +18,11 @@
     python -m data.imagenet_names.build --pictures=DATA/picture_dictionary/artists/1.0.0 --features=runs/artists \
         --vision=runs/trunk --labels=timm-1.0.19-py3-none-any.whl --wordnet=RAW/wordnet --out=DATA \
         --features_out=runs/imagenet_names
+    for CONFIG in quarters ninths; do
+      python -m data.picture_scenes.build --config=$CONFIG --pictures=DATA/picture_dictionary/artists/1.0.0 --out=DATA
+      python -m flamingo_jax.features --data=DATA/picture_scenes/$CONFIG/1.1.0 --vision=runs/trunk \
+          --out=runs/features_$CONFIG
+    done
     ARTISTS=DATA/picture_dictionary/artists/1.0.0 CLASSES=DATA/imagenet_names/full/1.0.0
     python -m flamingo_jax.train --config=experiments/smollm_pictures.py:contrast --workdir=runs/smollm_contrast \
         --config.lm=LMS/smollm2 --config.datasets.names.path=$ARTISTS --config.datasets.known.path=$ARTISTS \
@@ -30,7 +35,9 @@
     python -m flamingo_jax.train --config=experiments/smollm_pictures.py:further --workdir=runs/smollm_further $PATHS \
         --config.start=runs/smollm_names --config.datasets.pairs.path=$ARTISTS \
         --config.datasets.languages.path=$ARTISTS --config.datasets.texts.path=$ARTISTS \
-        --config.datasets.dialogues.path=$ARTISTS --config.datasets.answers.path=$ARTISTS
+        --config.datasets.dialogues.path=$ARTISTS --config.datasets.answers.path=$ARTISTS \
+        --config.datasets.quarters.path=DATA/picture_scenes/quarters/1.1.0 \
+        --config.datasets.ninths.path=DATA/picture_scenes/ninths/1.1.0
 
 Without `--config.start`, `:further` goes on from the published bridge; take features of its trunk
 (`--vision=experiments/smollm_bridge`). So do `:asked`, with single pictures, pairs and other languages alone, and
@@ -45,6 +52,10 @@ open, since they learn sooner so (`smollm_ablations.py`). Last, they learn all t
 and dialogues as the language model does when it is told the names (`further`). What photographs show is known to the
 trunk's own classifier, which `data/imagenet_names` turns into features.
 
+A scene of several things is shown as pictures of its parts, each with its place, and as a whole (LLaVA 1.6, Liu et al.
+2024). So `where is the dog?` asks which of several pictures shows a dog, as is asked of pairs; and `how many: dog?`, of
+nine parts, how many do.
+
 New words are for things that training never showed. So all things in the games of new words are blends of two
 things, which have no name and are different in each sequence: to learn the things by heart does not help.
 """
@@ -58,6 +69,7 @@ from experiments.picture_words import KINDS, STYLES
 from flamingo_jax.few_shot.is_it import IsIt
 from flamingo_jax.few_shot.kinds import Kinds, asked
 from flamingo_jax.few_shot.names import Names
+from flamingo_jax.few_shot.questions import Questions
 from flamingo_jax.few_shot.source import FewShot, game
 from flamingo_jax.few_shot.texts import Texts
 from flamingo_jax.few_shot.which import Which
@@ -219,6 +231,7 @@ def further(c: ConfigDict) -> None:
     """The published bridge, or another that knows names (`config.start`), learns all that may be asked."""
     without_noise(c)
     all_asked(c, 8)
+    scenes(c)
     other_pictures(c, SINGLE)
     c.datasets.answers = training.dataset(FewShot, batch_size=16, loss_weight=0.7, **ANSWERS)
     texts = TOLD | dict(loss_weight=0.3)
@@ -235,12 +248,13 @@ def asked_alone(c: ConfigDict) -> None:
 
 
 def together(c: ConfigDict) -> None:
-    """The same, beside answers in a chat and few-shot games."""
+    """The same, beside scenes, answers in a chat and few-shot games."""
     without_noise(c)
-    all_asked(c, 14)
-    c.datasets.classes = training.dataset(FewShot, batch_size=2, loss_weight=0.5, **SINGLE, **CLASSES)
-    c.datasets.answers = training.dataset(FewShot, batch_size=12, loss_weight=0.7, **ANSWERS)
-    c.datasets.games = training.dataset(FewShot, batch_size=3, **GAMES, **DRAWINGS)
+    all_asked(c, 8)
+    scenes(c)
+    c.datasets.classes = training.dataset(FewShot, batch_size=1, loss_weight=0.5, **SINGLE, **CLASSES)
+    c.datasets.answers = training.dataset(FewShot, batch_size=6, loss_weight=0.7, **ANSWERS)
+    c.datasets.games = training.dataset(FewShot, batch_size=2, **GAMES, **DRAWINGS)
     c.optimizer.learning_rate = 8e-4
 
 
@@ -249,6 +263,20 @@ def all_asked(c: ConfigDict, rows: int) -> None:
     c.datasets.known = training.dataset(FewShot, batch_size=rows, **ASKED, **BY_ALL)
     c.datasets.pairs = training.dataset(FewShot, batch_size=rows // 4, **PAIRS, **DRAWINGS)
     c.datasets.languages = training.dataset(FewShot, batch_size=rows // 4, **COPIED, **BY_ALL)
+
+
+def scenes(c: ConfigDict) -> None:
+    """Three scenes a row, so that a question has none, one or two examples, and two questions about each."""
+    for name, tiles, length, questions in (
+        ('quarters', 5, 144, ('what is in', 'where is')),
+        ('ninths', 10, 192, ('how many',)),
+    ):
+        games = {
+            begins.replace(' ', '_'): game(Questions, questions=begins, each=2, tiled=True) for begins in questions
+        }
+        row = dict(shots=3, tiles=tiles, games=games, images=3 * tiles, length=length, targets=24)
+        held_out = dict(features=f'runs/features_{name}', validation_split='validation')
+        c.datasets[name] = training.dataset(FewShot, batch_size=4, **row, **held_out)
 
 
 def other_pictures(c: ConfigDict, single: dict) -> None:

@@ -33,25 +33,22 @@ class Questions(game.Game):
         They are not mirrored, since a question may be about left and right.
         """
 
+        questions: str = ''  # Ask only the questions that begin so.
         each: int = 1  # Questions about each picture; one that is drawn again is not asked again.
         tiled: bool = False  # Whether a picture's frames are its tiles, which are shown one by one.
 
         def open(self, pictures: PictureSet, shots: int) -> None:
-            """Takes the pictures that have a question."""
+            """Takes the pictures that have such a question."""
             super().open(pictures, shots)
             self._places = places_of(pictures) if self.tiled else ()
-            if not all(picture.questions for picture in pictures.pictures):
-                raise ValueError(
-                    'Sequences of questions need pictures that have questions, and this data set has '
-                    'none. data/README.md says which data sets have them.'
-                )
+            self._asked = asked_of(pictures, self.questions)
 
         def draw(self, rng: np.random.Generator) -> list[Chunk]:
             """Any pictures."""
             chunks: list[Chunk] = []
-            for i in rng.choice(len(self.pictures.pictures), self.shots):
-                picture = self.pictures.pictures[i]
-                drawn = dict.fromkeys(rng.integers(len(picture.questions), size=self.each).tolist())
+            for i in rng.choice(len(self._asked), self.shots):
+                picture, questions = self._asked[i]
+                drawn = dict.fromkeys(rng.integers(len(questions), size=self.each).tolist())
                 seen: Callable[[], Frames] | None = self.seen(rng, picture, mirrored=False)
                 if self.tiled:
                     every = cache(seen)  # Read once for all tiles.
@@ -59,7 +56,7 @@ class Questions(game.Game):
                         Chunk(partial(_tile, every, tile), (f' {place}',), (0.0,)) for tile, place in self._places
                     ]
                     seen = partial(_tile, every, 0)
-                for question, answer in (picture.questions[number] for number in drawn):
+                for question, answer in (questions[number] for number in drawn):
                     chunks.append(Chunk(seen, (asked(question), f' {answer}'), (0.0, 1.0)))
                     seen = None  # Further questions stand after the first.
             return chunks
@@ -75,19 +72,16 @@ class Questions(game.Game):
             """Sorts pictures by their questions."""
             super().open(queries, support, shots, answers)
             self._places = places_of(queries.pictures) if self.tiled else ()
-            self.asked, self.shown = self._asked(queries.pictures), self._asked(support.pictures)
+            self.asked, self.shown = (
+                [(picture, *one) for picture, questions in asked_of(pool.pictures, self.questions) for one in questions]
+                for pool in (queries, support)
+            )
             self._indices = np.array([picture.index for picture, _, _ in self.shown])
             least = min(len(self._others(picture)) for picture, _, _ in self.asked)
             self.require(least, 'questions about other pictures')
             truths = [answer for _, _, answer in self.asked]
             self.candidates = tuple(sorted(set(truths)))
             self.majority = max(self.candidates, key=truths.count)
-
-        def _asked(self, pictures: PictureSet) -> list[tuple[Picture, str, str]]:
-            every = [(p, q, a) for p in pictures.pictures for q, a in p.questions if q.startswith(self.questions)]
-            if not every:
-                raise ValueError(f'no picture has a question that begins with {self.questions!r}. Change `questions`.')
-            return every
 
         def _others(self, query: Picture) -> np.ndarray:
             """Indices of the questions about other pictures."""
@@ -109,6 +103,21 @@ class Questions(game.Game):
                 return (Part(picture, pool, text),)
             tiles = (Part(picture, dataclasses.replace(pool, tile=tile), f' {place}') for tile, place in self._places)
             return (*tiles, Part(picture, dataclasses.replace(pool, tile=0), text))
+
+
+def asked_of(pictures: PictureSet, beginning: str) -> list[tuple[Picture, list[tuple[str, str]]]]:
+    """The pictures that have questions that begin so, each with these and their answers.
+
+    Raises ValueError if no picture has one.
+    """
+    found = []
+    for picture in pictures.pictures:
+        if questions := [(q, a) for q, a in picture.questions if q.startswith(beginning)]:
+            found.append((picture, questions))
+    if not found:
+        begins = f' that begins with {beginning!r}. Change `questions`' if beginning else ''
+        raise ValueError(f'No picture of the data set has a question{begins}. data/README.md says which sets have any.')
+    return found
 
 
 def places_of(pictures: PictureSet) -> list[tuple[int, str]]:

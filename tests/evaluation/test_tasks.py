@@ -448,7 +448,7 @@ def test_examples_without_pictures_where_there_are_none_with(pools):
             '0 pictures to ask about that show what the support shows',
         ),
         (Kinds, {}, 'two kinds'),
-        (Questions, {}, 'no picture has a question'),
+        (Questions, {}, 'No picture of the data set has a question'),
         (Questions, dict(tiled=True), 'Tiles are shown of pictures with 5 or 10 frames, .* and these have 1'),
         (Which, dict(kinds=KINDS, questions='who'), "`questions` is 'who', but no question begins so"),
         (WhichThing, dict(questions='who'), "`questions` is 'who', but no question begins so"),

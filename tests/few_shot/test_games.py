@@ -236,7 +236,8 @@ KINDS = {'animal': 'animal', 'food': 'food', 'transport': 'vehicle'}
         (game(Names, share=0.0), 10, 'no game'),
         (game(Kinds), 10, 'two kinds'),
         (game(Kinds, kinds={'food': 'food', 'plant': 'plant'}), 10, 'at least two kinds that exclude each other'),
-        (game(Questions), 10, 'need pictures that have questions'),
+        (game(Questions), 10, 'No picture of the data set has a question'),
+        (game(Questions, questions='who'), 10, "a question that begins with 'who'. Change `questions`"),
         (game(Questions, tiled=True), 10, 'Tiles are shown of pictures with 5 or 10 frames, .* and these have 1'),
         (game(Direction), 10, 'clips'),
     ],
@@ -427,6 +428,18 @@ def test_a_tiled_picture_is_shown_in_quarters_and_as_a_whole_before_its_question
         assert len({chunk.texts for chunk in about}) == len(about)
         numbers.add(len(about))
     assert numbers == {1, 2}
+
+
+def test_only_questions_that_begin_so_are_asked(pictures):
+    """Of the pictures, too, those alone that have one."""
+    some = pictures.only(())
+    asks = ((('where is it?', 'top left'), ('what is it?', 'a cat')), (('where else?', 'below'),), ())
+    some.pictures = [dataclasses.replace(p, questions=asks[i % 3]) for i, p in enumerate(some.pictures)]
+    chunks = Drawing(some, 40, dict(one=game(Questions, questions='where'))).document(0, np.random.default_rng(0))
+    assert {chunk.texts for chunk in chunks} == {
+        (' Question: where is it? Answer:', ' top left'),
+        (' Question: where else? Answer:', ' below'),
+    }
 
 
 def test_texts_that_are_not_there_or_too_few_are_refused(pictures, texts):
