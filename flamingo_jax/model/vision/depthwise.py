@@ -14,6 +14,8 @@ from jaxtyping import Array, Float
 from flamingo_jax.model.vision.convolution import conv
 
 
+# Traced once for all blocks of a shape.
+@functools.partial(jax.jit, static_argnames='stride', inline=True)
 def depthwise_conv(
     x: Float[Array, 'b height width d'], kernel: Float[Array, 'k k 1 d'], stride: int
 ) -> Float[Array, 'b height2 width2 d']:
