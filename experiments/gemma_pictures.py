@@ -1,7 +1,7 @@
 """A Flamingo on Gemma 3 270M, which read 140 languages: it names pictures in the language of the examples.
 
     data/language_models/fetch.sh LMS gemma3
-    ARTISTS=DATA/picture_dictionary/artists/1.0.0 CLASSES=DATA/imagenet_names/full/1.0.0
+    ARTISTS=DATA/picture_dictionary/artists/1.0.0 CLASSES=DATA/imagenet_names/full/1.1.0
     python -m flamingo_jax.train --config=experiments/gemma_pictures.py:contrast --workdir=runs/gemma_contrast \
         --config.lm=LMS/gemma3 --config.datasets.names.path=$ARTISTS --config.datasets.known.path=$ARTISTS \
         --config.datasets.classes.path=$CLASSES

@@ -23,7 +23,7 @@
       python -m flamingo_jax.features --data=DATA/picture_scenes/$CONFIG/1.1.0 --vision=runs/trunk \
           --out=runs/features_$CONFIG
     done
-    ARTISTS=DATA/picture_dictionary/artists/1.0.0 CLASSES=DATA/imagenet_names/full/1.0.0
+    ARTISTS=DATA/picture_dictionary/artists/1.0.0 CLASSES=DATA/imagenet_names/full/1.1.0
     python -m flamingo_jax.train --config=experiments/smollm_pictures.py:contrast --workdir=runs/smollm_contrast \
         --config.lm=LMS/smollm2 --config.datasets.names.path=$ARTISTS --config.datasets.known.path=$ARTISTS \
         --config.datasets.classes.path=$CLASSES
@@ -97,7 +97,7 @@ DRAWINGS = dict(features='runs/artists', styles=ARTISTS, validation_split='valid
 KNOWN = DRAWINGS | dict(styles=STYLES)
 # The same things by all artists, lest four artists' drawings be learned by heart.
 BY_ALL = DRAWINGS | dict(things_of=STYLES)
-CLASSES = dict(path='DATA/imagenet_names/full/1.0.0', features='runs/imagenet_names')
+CLASSES = dict(path='DATA/imagenet_names/full/1.1.0', features='runs/imagenet_names', styles=('imagenet',))
 # No training names a picture in these languages.
 UNSEEN = ('hu', 'nl', 'pt', 'sv', 'uk', 'zh')
 SEEN = tuple(language for language in LANGUAGES if language not in ('en', *UNSEEN))
@@ -156,6 +156,9 @@ PAIRS = SINGLE | dict(shots=2, games=games_of(which=0.4, which_thing=0.6), image
 # similar, so that it must be seen whether one shows the thing.
 COPIED = dict(shots=6, games=dict(name=game(Names, prompt=':', languages=SEEN, similar=0.5, repeats=1.0)))
 COPIED |= dict(length=128, targets=96, images=6)
+# What photographs show, after the drawings that are most similar to it, which may show other things.
+BESIDE = dict(shots=6, games=dict(name=game(Names, prompt=NAME, similar=1.0)), **CLASSES | dict(styles=()))
+BESIDE |= dict(length=64, targets=40, images=6)
 # Twelve pictures a row at most, of one game.
 GAMES = dict(shots=12, length=96, targets=60, images=12)
 GAMES |= dict(
@@ -253,6 +256,7 @@ def together(c: ConfigDict) -> None:
     all_asked(c, 8)
     scenes(c)
     c.datasets.classes = training.dataset(FewShot, batch_size=1, loss_weight=0.5, **SINGLE, **CLASSES)
+    c.datasets.beside = training.dataset(FewShot, batch_size=2, loss_weight=0.5, **BESIDE)
     c.datasets.answers = training.dataset(FewShot, batch_size=6, loss_weight=0.7, **ANSWERS)
     c.datasets.games = training.dataset(FewShot, batch_size=2, **GAMES, **DRAWINGS)
     c.optimizer.learning_rate = 8e-4
@@ -267,16 +271,16 @@ def all_asked(c: ConfigDict, rows: int) -> None:
 
 def scenes(c: ConfigDict) -> None:
     """Three scenes a row, so that a question has none, one or two examples, and two questions about each."""
-    for name, tiles, length, questions in (
-        ('quarters', 5, 144, ('what is in', 'where is')),
-        ('ninths', 10, 192, ('how many',)),
+    for name, tiles, length, rows, questions in (
+        ('quarters', 5, 144, 2, ('what is in', 'where is')),
+        ('ninths', 10, 192, 6, ('how many',)),
     ):
         games = {
             begins.replace(' ', '_'): game(Questions, questions=begins, each=2, tiled=True) for begins in questions
         }
         row = dict(shots=3, tiles=tiles, games=games, images=3 * tiles, length=length, targets=24)
         held_out = dict(features=f'runs/features_{name}', validation_split='validation')
-        c.datasets[name] = training.dataset(FewShot, batch_size=4, **row, **held_out)
+        c.datasets[name] = training.dataset(FewShot, batch_size=rows, **row, **held_out)
 
 
 def other_pictures(c: ConfigDict, single: dict) -> None:

@@ -10,10 +10,11 @@ classifier away. This builder reads it backward: it moves the features of drawin
 of a class until the classifier is sure of that class. A bridge that is trained on such features beside drawings learns
 what the classifier knows, and so names photographs of which it has never seen one.
 
-DATA/imagenet_names/full/1.0.0 has a record for each class, and runs/imagenet_names its features, a view for each
+DATA/imagenet_names/full/1.1.0 has a record for each class, and runs/imagenet_names its features, a view for each
 drawing that was moved. The pixels of a record are blank: train with the features. A class is called as the picture set
 calls it, or the nearest of its hypernyms in WordNet that has a name there ('king penguin' is 'penguin'), or else by its
-first word. A class whose name, or its head noun, belongs to another split than train is left out.
+first word. A class whose name, or its head noun, belongs to another split than train is left out. The style of these
+records is 'imagenet'. Beside them are the picture set's own drawings of things so called, to be examples for them.
 
 --wordnet is the folder that data/dictionary_text/fetch.sh filled. The labels are those of timm (Apache-2.0).
 """
@@ -33,17 +34,18 @@ if __name__ == '__main__':
     flags.DEFINE_list(
         'styles',
         ['noto', 'twemoji', 'openmoji-color', 'fluent-flat'],
-        'Whose drawings are moved, and whose names are used.',
+        'Whose drawings are moved, and stand beside, and whose names are used.',
     )
-    flags.DEFINE_integer('views', 6, 'Drawings that are moved to each class.', lower_bound=1)
+    flags.DEFINE_integer('views', 6, 'Drawings that are moved to each class, and views of one beside.', lower_bound=1)
     flags.DEFINE_bool('overwrite', False, 'Build again if the data set exists.')
     commands.start(__doc__)
 
 import io
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -66,14 +68,15 @@ from flamingo_jax.inputs.sources.picture_set import PictureSet
 
 HYPERNYMS = 4  # How far up a name is looked for: 'beagle' is a hound, a hunting dog, a dog.
 MARGINS = (1.0, 5.0)  # By how much the logit of a class is above every other, at least and at most.
+CLASSES = 1_000
 HIGHEST = 6.0  # The trunk's last activation is a ReLU6.
 
 
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """The classes of ImageNet, without pictures."""
+    """The classes of ImageNet, without pictures, and drawings of things of the same names."""
 
     name = 'imagenet_names'
-    VERSION = tfds.core.Version('1.0.0')
+    VERSION = tfds.core.Version('1.1.0')
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name='full', description='All classes that training may show.')]
     MANUAL_DOWNLOAD_INSTRUCTIONS = 'It must have names.json.'
 
@@ -88,12 +91,27 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         blank = io.BytesIO()
         PIL.Image.new('RGB', (8, 8), 'white').save(blank, 'webp')
         texts = dict(style='imagenet', category='imagenet', subcategory='', licence='Apache-2.0')
-        for number, name in json.loads(file.read_text()).items():
+        told = json.loads(file.read_text())
+        for number, name in told['classes'].items():
             text = dict(concept=name, source=f'class {number} of ImageNet, without a picture', **texts)
             yield (
                 int(number),
                 dict(frames=[blank.getvalue()], languages=['en'], names=[name], heldout_languages=[], **text),
             )
+        for index, record in drawn(told['pictures'], told['styles'], told['classes'].values()):
+            yield CLASSES + index, record
+
+
+def drawn(pictures: str, styles: Collection[str], names: Collection[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The training records of these artists that show things of these English names, with their places.
+
+    Things of one name are one concept, which is its name, as for the classes.
+    """
+    for index, record in enumerate(open_split(pictures, 'train')):
+        english = dict(zip(record['languages'], record['names'], strict=True)).get(b'en', b'').decode()
+        if record['style'].decode() in styles and english in names:
+            fields = {key: [*value] if isinstance(value, list) else value for key, value in record.items()}
+            yield index, fields | dict(concept=english)
 
 
 def read_labels(wheel: str) -> tuple[list[list[str]], list[str]]:
@@ -203,19 +221,24 @@ def main() -> None:
 
     folder = as_path(f.features_out)
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / 'names.json', json.dumps(names).encode())
+    told = dict(classes=names, pictures=f.pictures, styles=f.styles)
+    write_whole(folder / 'names.json', json.dumps(told).encode())
     records = open_split(str(building.build(Builder, 'full', str(folder), f.out, f.overwrite)), 'train')
     # The order of the records is TFDS's own.
-    classes = np.array([int(record['source'].split()[1]) for record in records])
+    is_class = np.array([record['style'] == b'imagenet' for record in records])
+    classes = np.array([int(record['source'].split()[1]) for record in records if record['style'] == b'imagenet'])
+    by_picture = {drawings.encoded(picture): picture for picture in drawings.pictures}
+    beside = [by_picture[record['frames'][0]] for record in records if record['style'] != b'imagenet']
     rng = np.random.default_rng(0)
     with whole(folder / 'train.npy') as file:
-        shape = (len(classes), f.views, 1, pictures.spatial, pictures.width)
+        shape = (len(records), f.views, 1, pictures.spatial, pictures.width)
         features = np.lib.format.open_memmap(file, 'w+', np.float16, shape)
         for view in tqdm(range(f.views), unit=' views'):
             chosen = rng.choice(len(drawings.pictures), len(classes))
             shown = np.stack([drawings.frames(drawings.pictures[i])[0] for i in chosen]).astype(np.float32)
             made = moved(shown * std + mean, classes, weights, bias, rng)
-            features[:, view, 0] = (made - mean) / std
+            features[is_class, view, 0] = (made - mean) / std
+            features[~is_class, view] = np.stack([drawings.frames(one, view % drawings.views) for one in beside])
         features.flush()
     about = description(records, f.out, f.views, vision)
     write_whole(folder / 'train.json', f'{json.dumps(about)}\n'.encode())

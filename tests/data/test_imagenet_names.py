@@ -77,12 +77,17 @@ def test_moved_features_are_of_their_class():
     assert 0 < MARGINS[0] < MARGINS[1]
 
 
-def test_a_record_for_each_class(tmp_path):
-    (tmp_path / 'names.json').write_text(json.dumps({7: 'owl', 12: 'tench'}))
+def test_a_record_for_each_class_and_each_drawing_of_a_thing_so_called(tmp_path):
+    told = dict(classes={7: 'owl', 12: 'tench'}, pictures=SAMPLE, styles=['noto', 'fluent-flat'])
+    (tmp_path / 'names.json').write_text(json.dumps(told))
     built = building.build(Builder, 'full', str(tmp_path), str(tmp_path))
     pictures = PictureSet(str(built), 'train', PictureFormat(8)).pictures
-    assert sorted(p.names['en'] for p in pictures) == ['owl', 'tench']
-    assert {p.style for p in pictures} == {'imagenet'}
+    classes = [p for p in pictures if p.style == 'imagenet']
+    assert sorted(p.concept for p in classes) == sorted(p.names['en'] for p in classes) == ['owl', 'tench']
+    there = PictureSet(SAMPLE, 'train', PictureFormat(8), styles=told['styles']).pictures
+    owls = sorted(p.style for p in there if p.names.get('en') == 'owl')
+    assert owls and owls == sorted(p.style for p in pictures if p.style != 'imagenet')
+    assert {p.concept for p in pictures} == {'owl', 'tench'}
 
 
 def test_another_file_than_the_wheel_is_refused(tmp_path):
