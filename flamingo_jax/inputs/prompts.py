@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from flamingo_jax.inputs.images import Frames, PictureFormat, to_frames
+from flamingo_jax.inputs.images import NINTHS, QUARTERS, Frames, PictureFormat, tiles, to_frames
 from flamingo_jax.inputs.layout import Layout
 from flamingo_jax.inputs.tokenizer import ENDS_OF_CHUNK, IMAGE, QUOTED, Tokenizer
 
@@ -50,6 +50,28 @@ def chat(*turns: Prompt | str) -> list[Any]:
             parts = list(group)
             prompt += [''.join(parts)] if is_text else parts
     return prompt
+
+
+def in_tiles(picture: Image.Image, side: int = 2) -> list[Any]:
+    """A picture as its tiles, each with its place, and then as a whole (as in LLaVA 1.6, Liu et al. 2024).
+
+        [*in_tiles(PIL.Image.open('desk.jpg')), ' Question: where is the cup? Answer:']
+        [*in_tiles(PIL.Image.open('desk.jpg'), 3), ' Question: how many: cup? Answer:']
+
+    Args:
+      picture: of any size.
+      side: 2 for quarters, 3 for ninths; ValueError for another number.
+
+    So the bridge of `experiments/smollm_pictures.py` was asked where things are, and of nine tiles how many.
+    """
+    places = {2: QUARTERS, 3: NINTHS}.get(side)
+    if places is None:
+        raise ValueError(f'Tiles have names in 2 rows of 2 and in 3 of 3, and not in {side} of {side}.')
+    whole, *parts = tiles(picture, side)
+    prompt: list[Any] = []
+    for part, place in zip(parts, places, strict=True):
+        prompt += [part, f' {place}']
+    return [*prompt, whole]
 
 
 def chats(tokenizer: Tokenizer) -> bool:

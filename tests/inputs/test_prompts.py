@@ -5,8 +5,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from flamingo_jax.inputs.images import PictureError, PictureFormat
-from flamingo_jax.inputs.prompts import as_batch, chat, encode_prompt, is_picture
+from flamingo_jax.inputs.images import NINTHS, QUARTERS, PictureError, PictureFormat, tiles
+from flamingo_jax.inputs.prompts import as_batch, chat, encode_prompt, in_tiles, is_picture
 from flamingo_jax.inputs.tokenizer import Tokenizer
 
 ARRAY = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
@@ -42,6 +42,17 @@ def test_a_dialogue_is_marked_as_chatml():
         '\n<|im_start|>user\nWhose?<|im_end|>\n<|im_start|>assistant\n',
     ]
     assert chat([IMAGE, ' What is it?'], 'A web.', 'Whose?') == expected
+
+
+@pytest.mark.parametrize('side, places', [(2, QUARTERS), (3, NINTHS)])
+def test_tiles_have_their_places_and_the_whole_is_last(side, places):
+    picture = PIL.Image.fromarray(np.random.default_rng(0).integers(256, size=(12, 18, 3), dtype=np.uint8))
+    whole, *parts = (one.tobytes() for one in tiles(picture, side))
+    *prompt, last = in_tiles(picture, side)
+    assert last.tobytes() == whole
+    assert [one.tobytes() for one in prompt[::2]] == parts and prompt[1::2] == [f' {place}' for place in places]
+    with pytest.raises(ValueError, match='in 2 rows of 2 and in 3 of 3, and not in 4 of 4'):
+        in_tiles(picture, 4)
 
 
 def test_the_few_shot_prompt_of_the_paper(tokenizer):
