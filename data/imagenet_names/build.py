@@ -226,9 +226,9 @@ def main() -> None:
     records = open_split(str(building.build(Builder, 'full', str(folder), f.out, f.overwrite)), 'train')
     # The order of the records is TFDS's own.
     is_class = np.array([record['style'] == b'imagenet' for record in records])
-    classes = np.array([int(record['source'].split()[1]) for record in records if record['style'] == b'imagenet'])
+    classes = np.array([int(records[i]['source'].split()[1]) for i in np.flatnonzero(is_class)])
     by_picture = {drawings.encoded(picture): picture for picture in drawings.pictures}
-    beside = [by_picture[record['frames'][0]] for record in records if record['style'] != b'imagenet']
+    beside = [by_picture[records[i]['frames'][0]] for i in np.flatnonzero(~is_class)]
     rng = np.random.default_rng(0)
     with whole(folder / 'train.npy') as file:
         shape = (len(records), f.views, 1, pictures.spatial, pictures.width)
