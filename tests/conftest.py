@@ -9,9 +9,6 @@ import tempfile
 if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
     _compiled = tempfile.TemporaryDirectory()
     os.environ |= dict(JAX_COMPILATION_CACHE_DIR=_compiled.name, JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0.1')
-# And most programs run once, on tiny models: to compile them well takes longer than it saves.
-_QUICKLY = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
-os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {_QUICKLY}'
 
 import jax  # noqa: E402
 
