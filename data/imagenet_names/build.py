@@ -98,7 +98,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 int(number),
                 dict(frames=[blank.getvalue()], languages=['en'], names=[name], heldout_languages=[], **text),
             )
-        for index, record in drawn(told['pictures'], told['styles'], told['classes'].values()):
+        for index, record in drawn(told['pictures'], told['styles'], set(told['classes'].values())):
             yield CLASSES + index, record
 
 
@@ -110,8 +110,7 @@ def drawn(pictures: str, styles: Collection[str], names: Collection[str]) -> Ite
     for index, record in enumerate(open_split(pictures, 'train')):
         english = dict(zip(record['languages'], record['names'], strict=True)).get(b'en', b'').decode()
         if record['style'].decode() in styles and english in names:
-            fields = {key: [*value] if isinstance(value, list) else value for key, value in record.items()}
-            yield index, fields | dict(concept=english)
+            yield index, record | dict(concept=english)
 
 
 def read_labels(wheel: str) -> tuple[list[list[str]], list[str]]:
