@@ -1,6 +1,7 @@
 """What is in a bucket is there as a whole or not at all, at gs:// and at s3://, while requests fail and writers die."""
 
 import contextlib
+import json
 import pathlib
 import random
 import signal
@@ -16,9 +17,12 @@ from data.pairs.build import Pairs
 from flamingo_jax import convert, files
 from flamingo_jax.building import write as building
 from flamingo_jax.evaluate import evaluate
+from flamingo_jax.few_shot.texts import Texts
 from flamingo_jax.inference import bundle
 from flamingo_jax.inference.run import newest_whole, read_latest
+from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.sources.array_record import open_split
+from flamingo_jax.inputs.sources.picture_set import PictureSet
 from flamingo_jax.training.checkpoint import Checkpoints
 from flamingo_jax.training.progress import Skipped
 from tests.building.readers.published import SETS
@@ -156,6 +160,16 @@ def test_a_bundle_is_whole_or_none_after_a_kill_at_any_request(store, place, con
     assert whole == 1
     with pytest.raises(FileExistsError, match='exists already'):
         bundle.save(place / 'model', config, params, tokenizer=None, image_tag='text', card='')
+
+
+def test_texts_about_pictures_may_lie_in_a_bucket(place):
+    pictures = PictureSet(SAMPLE, 'train', PictureFormat(8))
+    names = [found[0].names['en'] for found in pictures.by_concept.values()]
+    lines = [json.dumps(dict(name=name, says=f'A {name}', text=f' is a {name}.')) for name in names[:2]]
+    files.write_whole(place / 'texts.jsonl', '\n'.join(lines).encode())
+    sequences = Texts.Sequences(path=f'{place}/texts.jsonl')
+    sequences.open(pictures, shots=2)
+    assert sorted(pictures.by_concept[concept][0].names['en'] for concept in sequences.concepts) == sorted(names[:2])
 
 
 def test_a_data_set_is_built_from_a_bucket_into_a_bucket(store, place, tmp_path, monkeypatch):

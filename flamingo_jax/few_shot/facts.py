@@ -10,7 +10,6 @@ There are no training sequences: the game shows what the frozen language model's
 
 import dataclasses
 import json
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +17,7 @@ import numpy as np
 from flamingo_jax.few_shot import game
 from flamingo_jax.few_shot.episode import Episode, Part, Pool
 from flamingo_jax.few_shot.kinds import asked
+from flamingo_jax.files import as_path
 from flamingo_jax.inputs.sources.picture_set import Picture, PictureSet
 
 
@@ -39,7 +39,7 @@ class Facts(game.Game):
               ValueError: it lacks the question, or an answer has no picture, or too few for the examples.
             """
             super().open(queries, support, shots, answers)
-            path = pathlib.Path(self.facts)
+            path = as_path(self.facts)
             if not path.is_file():
                 raise FileNotFoundError(
                     f'There are no facts at {self.facts!r}. Set `facts` to a JSON file of questions.'

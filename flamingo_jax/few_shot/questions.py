@@ -18,7 +18,7 @@ import numpy as np
 from flamingo_jax.few_shot import game
 from flamingo_jax.few_shot.episode import Episode, Part, Pool
 from flamingo_jax.few_shot.kinds import asked
-from flamingo_jax.inputs.images import NINTHS, QUARTERS, Frames
+from flamingo_jax.inputs.images import PLACES, Frames
 from flamingo_jax.inputs.rows import Chunk
 from flamingo_jax.inputs.sources.picture_set import Picture, PictureSet
 
@@ -122,7 +122,7 @@ def asked_of(pictures: PictureSet, beginning: str) -> list[tuple[Picture, list[t
 
 def places_of(pictures: PictureSet) -> list[tuple[int, str]]:
     """The tiles of each picture, by the number of their frame, with their places; ValueError if it has none."""
-    for places in (QUARTERS, NINTHS):
+    for places in PLACES.values():
         if len(pictures.blank) == 1 + len(places):
             return list(enumerate(places, 1))
     raise ValueError(

@@ -16,12 +16,12 @@ data/picture_texts/dialogues.py writes dialogues, which are marked as in `inputs
 import collections
 import dataclasses
 import json
-import pathlib
 from typing import Any
 
 import numpy as np
 
 from flamingo_jax.few_shot import game
+from flamingo_jax.files import as_path
 from flamingo_jax.inputs.prompts import chat
 from flamingo_jax.inputs.rows import Chunk
 from flamingo_jax.inputs.sources.picture_set import PictureSet
@@ -39,11 +39,13 @@ class Texts(game.Game):
         def open(self, pictures: PictureSet, shots: int) -> None:
             """Finds things that have pictures and texts; FileNotFoundError or ValueError if there are too few."""
             super().open(pictures, shots)
-            path = pathlib.Path(self.path)
+            path = as_path(self.path)
             if not path.is_file():
-                raise FileNotFoundError(f'There are no texts at {path}. data/picture_texts/README.md has the command.')
+                raise FileNotFoundError(
+                    f'There are no texts at {self.path!r}. data/picture_texts/README.md has the command.'
+                )
             texts: dict[str, list[dict[str, Any]]] = collections.defaultdict(list)
-            with open(path, encoding='utf-8') as lines:
+            with path.open(encoding='utf-8') as lines:
                 for line in lines:
                     about = json.loads(line)
                     texts[about['name']].append(about)

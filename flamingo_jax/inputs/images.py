@@ -32,6 +32,7 @@ MEAN = (123.675, 116.28, 103.53)  # Of ImageNet's pixels, which NFNet subtracts.
 BICUBIC = PIL.Image.Resampling.BICUBIC
 QUARTERS = ('top left', 'top right', 'bottom left', 'bottom right')
 NINTHS = ('top left', 'top', 'top right', 'left', 'middle', 'right', 'bottom left', 'bottom', 'bottom right')
+PLACES = {2: QUARTERS, 3: NINTHS}  # The tiles' places by how many there are in a row.
 # A still, or the frames of a video in order.
 Still: TypeAlias = PIL.Image.Image | np.ndarray | str | os.PathLike | bytes
 Picture: TypeAlias = Still | Sequence[Still]
@@ -89,7 +90,7 @@ def to_frames(picture: Picture, size: int, fit: str = 'pad') -> UInt8[np.ndarray
 
 
 def tiles(picture: PIL.Image.Image, side: int = 2) -> list[PIL.Image.Image]:
-    """A picture and its tiles, `side` rows of as many, in the order of QUARTERS or NINTHS (as in LLaVA 1.6).
+    """A picture and its tiles, `side` rows of as many, in the order of PLACES (as in LLaVA 1.6).
 
     As a picture of its own, each tile has features at `side` times the resolution, and the text after it can say where
     it lies. The resampler has no positions in space, as in the paper.

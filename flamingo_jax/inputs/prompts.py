@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from flamingo_jax.inputs.images import NINTHS, QUARTERS, Frames, PictureFormat, tiles, to_frames
+from flamingo_jax.inputs.images import PLACES, Frames, PictureFormat, tiles, to_frames
 from flamingo_jax.inputs.layout import Layout
 from flamingo_jax.inputs.tokenizer import ENDS_OF_CHUNK, IMAGE, QUOTED, Tokenizer
 
@@ -64,12 +64,11 @@ def in_tiles(picture: Image.Image, side: int = 2) -> list[Any]:
 
     So the bridge of `experiments/smollm_pictures.py` was asked where things are, and of nine tiles how many.
     """
-    places = {2: QUARTERS, 3: NINTHS}.get(side)
-    if places is None:
+    if side not in PLACES:
         raise ValueError(f'Tiles have names in 2 rows of 2 and in 3 of 3, and not in {side} of {side}.')
     whole, *parts = tiles(picture, side)
     prompt: list[Any] = []
-    for part, place in zip(parts, places, strict=True):
+    for part, place in zip(parts, PLACES[side], strict=True):
         prompt += [part, f' {place}']
     return [*prompt, whole]
 

@@ -23,7 +23,8 @@ logits = jax.jit(Flamingo.logits, static_argnums=0)
 @pytest.fixture
 def logits_as_run(full_optimisation):
     """For bit-for-bit equality: `logits`, compiled as users compile it."""
-    return jax.jit(lambda *args: Flamingo.logits(*args), static_argnums=0)
+    options = dict(xla_cpu_use_fusion_emitters=True)
+    return jax.jit(lambda *args: Flamingo.logits(*args), static_argnums=0, compiler_options=options)
 
 
 def with_alphas(params, value):
