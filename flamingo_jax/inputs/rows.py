@@ -44,6 +44,17 @@ class Chunk:
     marks: bool = False
 
 
+@dataclasses.dataclass(frozen=True)
+class RowFormat:
+    """How large a row is, and what it holds of a longer document."""
+
+    length: int  # Tokens; of a longer document, a window is taken (paper: 256 of a web page).
+    images: int = 1  # Most pictures (paper: 5); 0 is text alone.
+    targets: int = 0  # Most targets, the first of them; 0 sets no limit.
+    from_start: bool = False  # Whether the window is the document's beginning, or a random one as in the paper.
+    p_next: float = 0.0  # Probability that text is tied to the next picture and not to the previous one (paper: 0.5).
+
+
 class Interleaved(NamedTuple):
     """A sequence whose next tokens are learned (paper, section 2.4). A batch has a leading dimension of rows."""
 
@@ -83,12 +94,7 @@ class Interleaved(NamedTuple):
         tokenizer: Tokenizer,
         blank: Frames | None,
         rng: np.random.Generator,
-        *,
-        length: int,
-        images: int,
-        p_next: float = 0.0,
-        targets: int = 0,
-        from_start: bool = False,
+        row: RowFormat,
     ) -> 'Interleaved':
         """The row of a document.
 
@@ -98,11 +104,7 @@ class Interleaved(NamedTuple):
           blank: an empty picture, which fills up a row and fixes the shape and dtype of its pictures. None for text
             alone.
           rng: for the window and for p_next.
-          length: tokens in the row; of a longer document, a window is taken (paper: 256 of a web page).
-          images: most pictures in the row; the window ends before the next one (paper: 5). 0 is text alone.
-          p_next: probability that text is tied to the next picture rather than to the previous one (paper: 0.5).
-          targets: most targets in a row, the first of them; 0 sets no limit.
-          from_start: whether the window of a longer document is its beginning, or a random one as in the paper.
+          row: its size, and what it holds of a longer document; the window ends before one picture too many.
 
         Raises:
           ValueError: a picture's shape differs from that of `blank`.
@@ -110,37 +112,37 @@ class Interleaved(NamedTuple):
         chunks, unreadable = list(chunks), 0
         while True:  # Until every picture in the window can be read. Pictures outside it are never decoded.
             layout, shown = _lay_out(chunks, tokenizer)
-            over = max(0, len(layout.tokens) - length)
-            start = int(rng.integers(over + 1)) if over and not from_start else 0
+            over = max(0, len(layout.tokens) - row.length)
+            start = int(rng.integers(over + 1)) if over and not row.from_start else 0
             begins = [(at - start, i) for at, i in zip(layout.begins, shown, strict=True) if at >= start]
-            end = min(length, begins[images][0]) if len(begins) > images else length
-            begins = [begin for begin in begins[:images] if begin[0] < end]
+            end = min(row.length, begins[row.images][0]) if len(begins) > row.images else row.length
+            begins = [begin for begin in begins[: row.images] if begin[0] < end]
             pictures = [_read(chunks[i].picture, blank) for _, i in begins]
             if not any(picture is None for picture in pictures):
                 break
             bad = {i for (_, i), picture in zip(begins, pictures, strict=True) if picture is None}
             unreadable += len(bad)
             chunks = [chunk for i, chunk in enumerate(chunks) if i not in bad]
-        tokens, weights = layout.tokens[start : start + end], _first(layout.weights[start : start + end], targets)
+        tokens, weights = layout.tokens[start : start + end], _first(layout.weights[start : start + end], row.targets)
 
-        tags = np.zeros(length, np.int32)
+        tags = np.zeros(row.length, np.int32)
         tags[[position for position, _ in begins]] = 1
         phi = np.cumsum(tags, dtype=np.int32)
-        if begins and rng.random() < p_next:
-            is_tag = np.zeros(length + len(tokenizer.image_tag), bool)
+        if begins and rng.random() < row.p_next:
+            is_tag = np.zeros(row.length + len(tokenizer.image_tag), bool)
             for position, _ in begins:
                 is_tag[position : position + len(tokenizer.image_tag)] = True
-            shifted = np.where(is_tag[:length], phi, phi + 1)
+            shifted = np.where(is_tag[: row.length], phi, phi + 1)
             phi = np.where(shifted > len(begins), 0, shifted).astype(np.int32)
 
         return cls(
-            tokens=_pad(tokens, length, tokenizer.pad, np.int32),
+            tokens=_pad(tokens, row.length, tokenizer.pad, np.int32),
             phi=phi,
-            weights=_pad(weights, length, 0.0, np.float32),
+            weights=_pad(weights, row.length, 0.0, np.float32),
             used=np.int32(len(tokens)),
             unreadable=np.int32(unreadable),
-            **_shown(pictures + [blank] * (images - len(pictures)), blank),
-            at=_places(weights, targets) if targets else None,
+            **_shown(pictures + [blank] * (row.images - len(pictures)), blank),
+            at=_places(weights, row.targets) if row.targets else None,
         )
 
     @classmethod
@@ -150,14 +152,9 @@ class Interleaved(NamedTuple):
         tokenizer: Tokenizer,
         blank: Frames | None,
         rng: np.random.Generator,
-        *,
-        length: int,
-        images: int,
+        row: RowFormat,
         window: tuple[int, int],
         lines: int = 1,
-        p_next: float = 0.0,
-        targets: int = 0,
-        from_start: bool = False,
     ) -> 'Interleaved':
         """The row of several documents, one after the other. Each is what `of` makes of it, without the padding.
 
@@ -167,11 +164,9 @@ class Interleaved(NamedTuple):
 
         Args:
           documents: candidates in their order; read until the row is full.
-          length: tokens of each line.
-          images: pictures of the row, for all of its lines.
+          row: its `length` and `targets` are those of each line, its `images` those of the row, for all of its lines.
           window: most tokens and pictures of each document.
           lines: 1 makes a row without a dimension of lines.
-          others: as for `of`; `targets` are those of a line.
 
         Raises:
           ValueError: as for `of`.
@@ -180,18 +175,18 @@ class Interleaved(NamedTuple):
         pictures: list[Frames] = []
         number = unreadable = 0
         for chunks in documents:
-            free = [length - len(line) for line in tokens]
+            free = [row.length - len(line) for line in tokens]
             at = int(np.argmax(free))
-            if not _fits(window, (free[at], images - len(pictures))) or lines > 1:
+            if not _fits(window, (free[at], row.images - len(pictures))) or lines > 1:
                 layout, shown = _lay_out(chunks, tokenizer)
                 size = len(layout.tokens), len(shown)
                 if _fits(size, window):
-                    room = (i for i in range(lines) if _fits(size, (free[i], images - len(pictures))))
+                    room = (i for i in range(lines) if _fits(size, (free[i], row.images - len(pictures))))
                     at = next(room, -1)
                     if at < 0:
                         continue
-            limits = dict(length=min(window[0], free[at]), images=min(window[1], images - len(pictures)))
-            part = cls.of(chunks, tokenizer, blank, rng, p_next=p_next, from_start=from_start, **limits)
+            left = dict(length=min(window[0], free[at]), images=min(window[1], row.images - len(pictures)))
+            part = cls.of(chunks, tokenizer, blank, rng, dataclasses.replace(row, targets=0, **left))
             unreadable += int(part.unreadable)
             if not part.weights[1:].any():  # Nothing to learn.
                 continue
@@ -201,22 +196,22 @@ class Interleaved(NamedTuple):
             weights[at] += [0.0, *part.weights[1:used].tolist()]  # The first token is not a target.
             document[at] += [number] * used
             pictures += list((part.features if part.images is None else part.images)[:seen]) if seen else []
-            if all(len(line) > length - 2 for line in tokens):  # No room for a target.
+            if all(len(line) > row.length - 2 for line in tokens):  # No room for a target.
                 break
 
         def of_lines(values, fill, dtype):
-            padded = np.stack([_pad(line, length, fill, dtype) for line in values])
+            padded = np.stack([_pad(line, row.length, fill, dtype) for line in values])
             return padded[0] if lines == 1 else padded
 
-        weights = [_first(line, targets) for line in weights]
-        at = [_places(line, targets) for line in weights] if targets else None
+        weights = [_first(line, row.targets) for line in weights]
+        at = [_places(line, row.targets) for line in weights] if row.targets else None
         return cls(
             tokens=of_lines(tokens, tokenizer.pad, np.int32),
             phi=of_lines(phi, 0, np.int32),
             weights=of_lines(weights, 0.0, np.float32),
             used=np.int32(sum(map(len, tokens))),
             unreadable=np.int32(unreadable),
-            **_shown(pictures + [blank] * (images - len(pictures)), blank),
+            **_shown(pictures + [blank] * (row.images - len(pictures)), blank),
             at=None if at is None else at[0] if lines == 1 else np.stack(at),
             document=of_lines(document, 0, np.int32),
         )
@@ -253,22 +248,17 @@ class Aligned(NamedTuple):
         tokenizer: Tokenizer,
         blank: Frames,
         rng: np.random.Generator,
-        *,
-        length: int,
-        images: int = 1,
-        p_next: float = 0.0,
-        targets: int = 0,
-        from_start: bool = False,
+        row: RowFormat,
     ) -> 'Aligned':
         """The row of the first picture in a document that has a text; arguments as for `Interleaved.of`.
 
-        length: most tokens of the text, <BOS> included; a longer text is cut.
+        row: its `length` are the most tokens of the text, <BOS> included; a longer text is cut.
 
         Raises:
-          ValueError: `images` is not 1.
+          ValueError: `row.images` is not 1.
         """
-        del rng, p_next, targets, from_start
-        chunk, picture = _first_with_text(chunks, blank, images, 'An aligned')
+        del rng
+        chunk, picture = _first_with_text(chunks, blank, row.images, 'An aligned')
         shown, text = Layout(tokenizer), Layout(tokenizer)
         shown.picture()
         shown.end_chunk()
@@ -276,12 +266,12 @@ class Aligned(NamedTuple):
             shown.end()
         for segment in chunk.texts if chunk else ():
             text.text(segment, marks=False)
-        text = text.tokens[:length]
+        text = text.tokens[: row.length]
         return cls(
             tokens=np.array(shown.tokens, np.int32),
             phi=(np.arange(len(shown.tokens)) >= shown.begins[0]).astype(np.int32),
             weight=np.float32(picture is not None),
-            text=_pad(text, length, tokenizer.pad, np.int32),
+            text=_pad(text, row.length, tokenizer.pad, np.int32),
             used=np.int32(len(text)),
             unreadable=np.int32(chunk is not None and picture is None),
             **_shown([blank if picture is None else picture], blank),
@@ -324,21 +314,16 @@ class Told(NamedTuple):
         tokenizer: Tokenizer,
         blank: Frames,
         rng: np.random.Generator,
-        *,
-        length: int,
-        images: int,
-        p_next: float = 0.0,
-        targets: int = 0,
-        from_start: bool = False,
+        row: RowFormat,
     ) -> 'Told':
         """The row of a document in which every picture has words (`Chunk.says`); arguments as for `Interleaved.of`.
 
-        targets: most comparisons in a row; 0 is `length`. Of a longer document, the beginning is taken.
+        row: its `targets` are the most comparisons; 0 is `length`. Of a longer document, the beginning is taken.
 
         Raises:
           ValueError: a picture has no words, or the tokenizer has no <EOC>.
         """
-        del rng, p_next, from_start
+        del rng
         if tokenizer.eoc is None:
             raise ValueError(
                 'A told row needs the token <EOC>, which this tokenizer does not have. Use another row for this data '
@@ -355,8 +340,8 @@ class Told(NamedTuple):
                         'A picture of a told row has no words to replace it. Give words to each picture '
                         '(`Chunk.says`), or use another row.'
                     )
-                picture = _read(chunk.picture, blank) if len(frames) < images else None
-                unreadable += picture is None and len(frames) < images
+                picture = _read(chunk.picture, blank) if len(frames) < row.images else None
+                unreadable += picture is None and len(frames) < row.images
                 if picture is None:
                     continue
                 frames.append(picture)
@@ -372,8 +357,9 @@ class Told(NamedTuple):
             compared.append((len(shown.tokens) - 1, len(told.tokens) - 1, float(weight)))
             shown.end_chunk()
             told.text('\n')
-        room = length + TOLD * images
-        k = targets or length
+        length = row.length
+        room = length + TOLD * row.images
+        k = row.targets or length
         compared = [one for one in compared if 0 <= min(one[:2]) and one[0] < length and one[1] < room and one[2]][:k]
         tokens, told_tokens = shown.tokens[:length], told.tokens[:room]
         tags = np.zeros(length, np.int32)
@@ -389,7 +375,7 @@ class Told(NamedTuple):
             newline=np.int32(tokenizer.encode('\n')[-1]),
             used=np.int32(len(tokens)),
             unreadable=np.int32(unreadable),
-            **_shown(frames + [blank] * (images - len(frames)), blank),
+            **_shown(frames + [blank] * (row.images - len(frames)), blank),
         )
 
 
@@ -418,23 +404,18 @@ class Paired(NamedTuple):
         tokenizer: Tokenizer,
         blank: Frames,
         rng: np.random.Generator,
-        *,
-        length: int,
-        images: int = 1,
-        p_next: float = 0.0,
-        targets: int = 0,
-        from_start: bool = False,
+        row: RowFormat,
     ) -> 'Paired':
         """The row of the first picture in a document that has a text; arguments as for `Interleaved.of`.
 
-        length: most tokens of the text; a longer text is cut.
+        row: its `length` are the most tokens of the text; a longer text is cut.
 
         Raises:
-          ValueError: `images` is not 1.
+          ValueError: `row.images` is not 1.
         """
-        del rng, p_next, targets, from_start
-        chunk, picture = _first_with_text(chunks, blank, images, 'A paired')
-        text, used = encode_paired(''.join(chunk.texts) if chunk else '', tokenizer, length)
+        del rng
+        chunk, picture = _first_with_text(chunks, blank, row.images, 'A paired')
+        text, used = encode_paired(''.join(chunk.texts) if chunk else '', tokenizer, row.length)
         return cls(
             text=text,
             used=used,

@@ -8,7 +8,7 @@ import pytest
 from flamingo_jax.building import filters, texts
 from flamingo_jax.building.page import Link, PageError, Text, decode, read_page
 from flamingo_jax.building.rules import DEFAULT, OBELICS, PageRules
-from flamingo_jax.inputs.rows import Chunk, Interleaved
+from flamingo_jax.inputs.rows import Chunk, Interleaved, RowFormat
 from tests.building.web import PROSE, story
 
 
@@ -140,7 +140,7 @@ def test_tags_written_in_a_text_never_become_tags(mark, tokenizer):
     assert mark in node.text
     assert filters.broken_by_text(node, 'en', DEFAULT) == ('text_marks', None)
     # Even if such a text were stored, it would be read as text.
-    row = Interleaved.of([Chunk(None, [mark], [1.0])], tokenizer, None, np.random.default_rng(0), length=32, images=0)
+    row = Interleaved.of([Chunk(None, [mark], [1.0])], tokenizer, None, np.random.default_rng(0), RowFormat(32, 0))
     assert not row.phi.any()
     assert (row.tokens == tokenizer.eoc).sum() == 1  # The end of the chunk itself.
 

@@ -27,7 +27,7 @@ from flamingo_jax.inputs.augment import mirror
 from flamingo_jax.inputs.images import QUARTERS, PictureFormat
 from flamingo_jax.inputs.layout import Layout
 from flamingo_jax.inputs.prompts import ASKS, chat, encode_prompt
-from flamingo_jax.inputs.rows import Told
+from flamingo_jax.inputs.rows import RowFormat, Told
 from flamingo_jax.inputs.sources.array_record import open_split
 from flamingo_jax.inputs.sources.features import fingerprint
 from flamingo_jax.inputs.sources.picture_set import PictureSet
@@ -390,7 +390,7 @@ def test_a_chat_is_asked_as_its_dialogues_are_trained_on(pictures, texts, tokeni
     dialogues = [few.document(0, np.random.default_rng(seed)) for seed in range(20)]
     begin, chunk = next(chunks for chunks in dialogues if len(chunks) == 2)
     rng, blank = np.random.default_rng(0), np.zeros((1, 8, 8, 3), np.uint8)
-    row = Told.of([begin, chunk], tokenizer, blank, rng, length=200, images=1)
+    row = Told.of([begin, chunk], tokenizer, blank, rng, RowFormat(200, 1))
     prompt, frames = encode_prompt(chat([blank[0], ' Why?'], 'So.', 'And?'), tokenizer, PictureFormat(8))
     assert row.tokens[: len(prompt)].tolist() == prompt and len(frames) == 1
     words = [tokenizer.decode([row.tokens[at + 1]]) for at in row.at[row.weights > 0]]

@@ -6,7 +6,7 @@ import pytest
 from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.layout import Layout
 from flamingo_jax.inputs.prompts import encode_prompt, is_continued
-from flamingo_jax.inputs.rows import Aligned, Chunk, Interleaved
+from flamingo_jax.inputs.rows import Aligned, Chunk, Interleaved, RowFormat
 from flamingo_jax.inputs.tokenizer import AROUND, IMAGE, Tokenizer
 
 PICTURE = np.zeros((1, 1, 1), np.float32)
@@ -37,7 +37,7 @@ def test_training_and_prompts_can_not_differ(sentencepiece, kind):
     end = '' if tokenizer.eoc is None else '<EOC>'
     for document in documents():
         chunks = [Chunk((lambda: PICTURE) if shown else None, said, [1.0] * len(said)) for shown, said in document]
-        row = Interleaved.of(chunks, tokenizer, PICTURE, np.random.default_rng(0), length=256, images=4)
+        row = Interleaved.of(chunks, tokenizer, PICTURE, np.random.default_rng(0), RowFormat(256, 4))
         prompt = []
         for shown, said in document:
             prompt += [PICTURE] * shown
@@ -72,7 +72,7 @@ def test_a_line_break_after_an_example_ends_no_chunk_again(tokenizer):
 def test_marks_in_somebodys_text_are_text(tokenizer):
     """A web page that says <EOC> ends no chunk, and one that says <image> shows no picture."""
     page = Chunk(lambda: PICTURE, ['the tags <EOC> and <image>'], [1.0])
-    row = Interleaved.of([page], tokenizer, PICTURE, np.random.default_rng(0), length=64, images=2)
+    row = Interleaved.of([page], tokenizer, PICTURE, np.random.default_rng(0), RowFormat(64, 2))
     assert (row.tokens == tokenizer.eoc).sum() == 1 and row.phi.max() == 1  # The chunk's own.
     assert '<EOC> and <image>' in tokenizer.decode(row.tokens[: row.used - 2])
 
@@ -82,8 +82,8 @@ def test_an_aligned_picture_is_seen_from_where_an_interleaved_one_is(sentencepie
     """From its tag on, and not from the token that IDEFICS puts before it."""
     tokenizer = Tokenizer(sentencepiece, **KINDS[kind])
     document = [Chunk(lambda: PICTURE, ['bodex'], [1.0])]
-    pair = Aligned.of(document, tokenizer, PICTURE, np.random.default_rng(0), length=8)
-    row = Interleaved.of(document, tokenizer, PICTURE, np.random.default_rng(0), length=64, images=1)
+    pair = Aligned.of(document, tokenizer, PICTURE, np.random.default_rng(0), RowFormat(8))
+    row = Interleaved.of(document, tokenizer, PICTURE, np.random.default_rng(0), RowFormat(64, 1))
     shown = len(pair.tokens) - 1  # What ends the chunk comes later in the document.
     assert pair.tokens[:shown].tolist() == row.tokens[:shown].tolist()
     assert pair.phi[:shown].tolist() == row.phi[:shown].tolist() and 0 in pair.phi

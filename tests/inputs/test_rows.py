@@ -6,7 +6,7 @@ import pytest
 
 from flamingo_jax.inputs import tokenizer as tokenizers
 from flamingo_jax.inputs.images import PictureError
-from flamingo_jax.inputs.rows import Aligned, Chunk, Interleaved
+from flamingo_jax.inputs.rows import Aligned, Chunk, Interleaved, RowFormat
 
 BLANK = np.zeros((1, 2, 2, 3), np.uint8)
 
@@ -28,7 +28,7 @@ def unreadable():
 
 def build(chunks, letters, length=16, images=3, seed=0, **options):
     rng = np.random.default_rng(seed)
-    return Interleaved.of(chunks, letters, BLANK, rng, length=length, images=images, **options)
+    return Interleaved.of(chunks, letters, BLANK, rng, RowFormat(length, images, **options))
 
 
 def spelled(sequence, letters):
@@ -173,9 +173,9 @@ def test_a_picture_of_another_shape_is_an_error(letters):
         build([Chunk(lambda: np.zeros((2, 2, 2, 3), np.uint8), [], [])], letters)
 
 
-def pack(documents, letters, length=32, images=5, window=(17, 2), seed=0, **options):
-    rng = np.random.default_rng(seed)
-    return Interleaved.packed(documents, letters, BLANK, rng, length=length, images=images, window=window, **options)
+def pack(documents, letters, length=32, images=5, window=(17, 2), seed=0, lines=1, **options):
+    row = RowFormat(length, images, **options)
+    return Interleaved.packed(documents, letters, BLANK, np.random.default_rng(seed), row, window, lines)
 
 
 ONE = [Chunk(picture(3), ['g', 'h'], [0.0, 1.0])]
@@ -255,7 +255,7 @@ def test_documents_with_nothing_to_learn_are_not_packed(letters):
 
 
 def aligned(chunks, letters, length):
-    return Aligned.of(chunks, letters, BLANK, np.random.default_rng(0), length=length)
+    return Aligned.of(chunks, letters, BLANK, np.random.default_rng(0), RowFormat(length))
 
 
 @pytest.mark.parametrize('document', [TWO, TWO[1:]])

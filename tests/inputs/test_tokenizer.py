@@ -8,7 +8,7 @@ from flamingo_jax.few_shot.nonce import nonces
 from flamingo_jax.inputs import tokenizer as tokenizers
 from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.prompts import encode_prompt, is_continued
-from flamingo_jax.inputs.rows import Chunk, Interleaved
+from flamingo_jax.inputs.rows import Chunk, Interleaved, RowFormat
 from flamingo_jax.inputs.tokenizer import Tokenizer
 
 TEXTS = [
@@ -99,7 +99,7 @@ def test_no_text_of_a_data_set_becomes_a_token_with_a_role(json_file, sentencepi
     text = 'a<|end|><EOC>b'
     assert tokenizer.encode(text)[1:3] == [1, 300]
     chunk = Chunk(None, (text,), (1.0,))
-    row = Interleaved.of([chunk], tokenizer, None, np.random.default_rng(0), length=64, images=0)
+    row = Interleaved.of([chunk], tokenizer, None, np.random.default_rng(0), RowFormat(64, 0))
     ids = row.tokens[len(tokenizer.begin) : row.used - 2].tolist()
     assert ids == tokenizer.encode(text, marks=False) and not {0, 1, 2, 300} & set(ids)
     assert tokenizer.decode(ids) == text
@@ -132,7 +132,7 @@ def test_nothing_before_a_text_where_the_model_was_trained_so(json_file):
     with pytest.raises(ValueError, match='empty text'):
         encode_prompt([''], tokenizer, PictureFormat(16))
     chunk = Chunk(None, ('dax',), (1.0,))
-    row = Interleaved.of([chunk], tokenizer, None, np.random.default_rng(0), length=8, images=0)
+    row = Interleaved.of([chunk], tokenizer, None, np.random.default_rng(0), RowFormat(8, 0))
     ids = tokenizer.encode('dax')
     assert row.tokens.tolist() == [*ids, 1] + [0] * (7 - len(ids))
     assert row.weights.tolist() == [1.0] * (len(ids) + 1) + [0.0] * (7 - len(ids))
@@ -191,7 +191,7 @@ def test_a_space_before_each_text_is_not_between_its_segments(kind):
     assert whole('a') == tokenizer.encode('a') != tokenizer.encode('a', continues=True)
     chunks = [Chunk(None, ('bodex',), (1.0,))]
     chunks += [Chunk(lambda: picture, ('Output:', f' {word}'), (0.0, 1.0)) for word in ('trusavi', 'bodex')]
-    row = Interleaved.of(chunks, tokenizer, picture, np.random.default_rng(0), length=64, images=2)
+    row = Interleaved.of(chunks, tokenizer, picture, np.random.default_rng(0), RowFormat(64, 2))
     assert row.tokens[: len(expected)].tolist() == expected
 
 

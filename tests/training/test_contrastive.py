@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from flamingo_jax.inputs.rows import Chunk, Paired
+from flamingo_jax.inputs.rows import Chunk, Paired, RowFormat
 from flamingo_jax.inputs.tokenizer import MissingTokenizer
 from flamingo_jax.model.config import ContrastiveConfig, FlamingoConfig, ResamplerConfig
 from flamingo_jax.model.contrastive import class_of
@@ -229,12 +229,12 @@ def test_a_picture_is_the_mean_of_its_latents(towers):
 def test_a_pair_is_the_first_picture_with_a_text():
     tokenizer, blank = MissingTokenizer(64, None), np.zeros((1, 4, 4, 3), np.uint8)
     chunks = [Chunk(None, ['alone'], [1.0]), Chunk(lambda: blank + 7, ['a', 'b'], [0.0, 1.0])]
-    row = Paired.of(chunks, tokenizer, blank, np.random.default_rng(0), length=6)
+    row = Paired.of(chunks, tokenizer, blank, np.random.default_rng(0), RowFormat(6))
     assert (row.images == 7).all() and row.weight == 1 and row.used == len(row.text[: row.used]) > 0
-    empty = Paired.of([], tokenizer, blank, np.random.default_rng(0), length=6)
+    empty = Paired.of([], tokenizer, blank, np.random.default_rng(0), RowFormat(6))
     assert empty.weight == 0 and empty.text.shape == row.text.shape
     with pytest.raises(ValueError, match='images=2. Set its images to 1'):
-        Paired.of(chunks, tokenizer, blank, np.random.default_rng(0), length=6, images=2)
+        Paired.of(chunks, tokenizer, blank, np.random.default_rng(0), RowFormat(6, 2))
 
 
 def test_what_does_not_fit_is_refused(config):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flamingo_jax.inputs.rows import Chunk, Interleaved, Told
+from flamingo_jax.inputs.rows import Chunk, Interleaved, RowFormat, Told
 from flamingo_jax.inputs.tokenizer import MissingTokenizer, Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo
@@ -54,7 +54,7 @@ def told_row(features, targets=0):
         Chunk(lambda: features[1], ['c', 'a'], [0.0, 0.5], says='dog'),
     ]
     blank = np.zeros_like(features[0])
-    return Told.of(chunks, Letters(), blank, np.random.default_rng(0), length=16, images=2, targets=targets)
+    return Told.of(chunks, Letters(), blank, np.random.default_rng(0), RowFormat(16, 2, targets=targets))
 
 
 def test_a_told_row_compares_what_follows_each_picture(features):
@@ -74,7 +74,7 @@ def test_marks_in_a_told_row_are_tokens_only_where_its_chunk_says_so(sentencepie
     for marks in (False, True):
         chunk = Chunk(lambda: np.zeros((1, 4, 24), np.float16), ['a<EOC>'], [1.0], says='dog', marks=marks)
         blank = np.zeros((1, 4, 24), np.float16)
-        row = Told.of([chunk], tokenizer, blank, np.random.default_rng(0), length=16, images=1)
+        row = Told.of([chunk], tokenizer, blank, np.random.default_rng(0), RowFormat(16, 1))
         assert (row.tokens == tokenizer.eoc).sum() == 1 + marks
 
 
@@ -103,7 +103,7 @@ def test_logits_of_the_targets_alone_give_the_same_loss(model, params, features)
 
     def row(targets):
         rng, blank = np.random.default_rng(0), np.zeros_like(features[0, 0])
-        return Interleaved.of(chunks, Letters(), blank, rng, length=20, images=2, targets=targets)
+        return Interleaved.of(chunks, Letters(), blank, rng, RowFormat(20, 2, targets=targets))
 
     def loss(row):
         batch = jax.tree.map(lambda x: jnp.asarray(x)[None], row)
@@ -151,9 +151,10 @@ def test_packed_documents_have_the_loss_and_gradients_that_they_have_alone(confi
         [chunk(2, 'b a'), chunk(3, 'dog'), chunk(4, 'b c')],
         [chunk(None, 'dog a', 'b b')],
     ]
-    common = dict(tokenizer=Letters(), blank=np.zeros_like(pictures[0]), rng=rng, p_next=p_next)
-    alone = [Interleaved.of(document, length=24, images=3, **common) for document in documents]
-    row = Interleaved.packed(documents, length=72 // lines, images=6, window=(24, 3), lines=lines, **common)
+    common = dict(tokenizer=Letters(), blank=np.zeros_like(pictures[0]), rng=rng)
+    alone = [Interleaved.of(document, row=RowFormat(24, 3, p_next=p_next), **common) for document in documents]
+    whole = RowFormat(72 // lines, 6, p_next=p_next)
+    row = Interleaved.packed(documents, row=whole, window=(24, 3), lines=lines, **common)
     assert row.used == sum(one.used for one in alone) and row.document.max() == 4
     assert lines == 1 or row.document[:, 0].tolist() == [1, 3]
 

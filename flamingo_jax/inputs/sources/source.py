@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from flamingo_jax.inputs.images import Frames, PictureFormat
-from flamingo_jax.inputs.rows import Chunk, Interleaved, Row
+from flamingo_jax.inputs.rows import Chunk, Interleaved, Row, RowFormat
 from flamingo_jax.inputs.tokenizer import Tokenizer
 
 ENDLESS = 2**40  # The length of a source that draws a new document each time.
@@ -78,14 +78,12 @@ class Source:
         Raises:
           ValueError: the row's class cannot hold several documents, or as for `Interleaved.of`.
         """
-        shape = dict(
-            length=self.length, images=self.images, p_next=self.p_next, targets=self.targets, from_start=self.from_start
-        )
+        row = RowFormat(self.length, self.images, self.targets, self.from_start, self.p_next)
         if self.lines > 1 and self.documents < 2:
             raise ValueError(f'Only packed rows have {self.lines} lines. Set `documents` of the data set to 2 or more.')
         if self.documents == 1:
             (chunks,) = documents
-            return self.row.of(chunks, tokenizer, blank, rng, **shape)
+            return self.row.of(chunks, tokenizer, blank, rng, row)
         if self.documents < 1 or self.lines < 1 or min(self.window) < 0:
             raise ValueError(
                 f'A row cannot hold {self.documents} documents of {self.window[0]} tokens and {self.window[1]} '
@@ -96,9 +94,7 @@ class Source:
                 f'Only rows of the class Interleaved hold several documents, not {self.row.__name__}. Set `documents` '
                 'of the data set to 1.'
             )
-        return Interleaved.packed(
-            documents, tokenizer, blank, rng, window=tuple(self.window), lines=self.lines, **shape
-        )
+        return Interleaved.packed(documents, tokenizer, blank, rng, row, tuple(self.window), self.lines)
 
     def empty_row(self, tokenizer: Tokenizer, pictures: PictureFormat) -> Row:
         """The row of an empty document, with the shapes and dtypes of every other row. The data set may be missing."""
