@@ -10,6 +10,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 BUNDLE = ROOT / 'experiments/picture_dictionary'
 LANGUAGE_MODEL = ROOT / 'experiments/lm_names'
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 
 def picture(name):
     return ROOT / f'docs/pictures/{name}.png'
