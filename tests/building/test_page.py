@@ -230,8 +230,10 @@ def test_menus_are_known_by_their_links():
     assert filters.broken_by_text(page.nodes[0], 'en', DEFAULT)[0] == 'text_links'
 
 
-@pytest.mark.long
-def test_mutated_pages_neither_hang_nor_raise():
+@pytest.mark.parametrize(
+    'number', [pytest.param(1000, marks=pytest.mark.long), pytest.param(10_000, marks=pytest.mark.fuzz)]
+)
+def test_mutated_pages_neither_hang_nor_raise(number):
     rng = np.random.default_rng(0)
     source = f"""<!doctype html><html><head><meta charset="utf-8"><base href="http://a.b/"><title>x</title></head><body>
       <nav><a href=x>y</a></nav><h1>Title</h1><p style="display: none">no</p><p>{PROSE} <img src="a.png" width="10px">
@@ -239,7 +241,7 @@ def test_mutated_pages_neither_hang_nor_raise():
       <svg><p>s</svg>
       <figure><img src="data:image/png;base64,AA"><figcaption>cap</figcaption></figure></body></html>"""
     source = source.encode()
-    for _ in range(10_000):
+    for _ in range(number):
         data = bytearray(source)
         for at in rng.integers(0, len(data), rng.integers(1, 30)):
             data[at] = rng.choice(list(b'<>/"=& \x00\xff\x80a!-')) if rng.random() < 0.7 else rng.integers(256)

@@ -104,13 +104,15 @@ def test_encodings_of_payloads(tmp_path, monkeypatch):
     assert (cut.rule, bomb.rule, large.rule) == ('payload_damaged', 'payload_bomb', 'payload_bomb')
 
 
-@pytest.mark.long
-def test_mutated_files_neither_hang_nor_raise(tmp_path):
+@pytest.mark.parametrize(
+    'number', [pytest.param(1000, marks=pytest.mark.long), pytest.param(10_000, marks=pytest.mark.fuzz)]
+)
+def test_mutated_files_neither_hang_nor_raise(number, tmp_path):
     rng = np.random.default_rng(0)
     plain = crawl(tmp_path, False)
     sources = [crawl(tmp_path).content(), plain.content(), by_records(plain)]
     path = tmp_path / 'mutated.warc'
-    for i in range(10_000):
+    for i in range(number):
         data = bytearray(sources[i % 3])
         for at in rng.integers(0, len(data), rng.integers(1, 8)):
             data[at] = rng.integers(256)

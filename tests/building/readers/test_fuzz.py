@@ -11,7 +11,11 @@ from tests.building.readers.published import SETS
 from tests.mutations import damaged
 
 
-def check(name: str, tmp_path, number: int) -> None:
+@pytest.mark.parametrize(
+    'number', [20, pytest.param(1000, marks=pytest.mark.long), pytest.param(10_000, marks=pytest.mark.fuzz)]
+)
+@pytest.mark.parametrize('name', SETS)
+def test_damaged_files(name, number, tmp_path):
     rng = np.random.default_rng(0)
     written = SETS[name](tmp_path)
     index, whole = str(tmp_path / 'index'), written.path.read_bytes()
@@ -37,14 +41,3 @@ def check(name: str, tmp_path, number: int) -> None:
                 assert isinstance(one, Dropped) and one.rule
                 one.line().encode()
     assert kept + dropped > number / 2 and (number < 1000 or min(kept, dropped) > number / 200)
-
-
-@pytest.mark.parametrize('name', SETS)
-def test_damaged_files(name, tmp_path):
-    check(name, tmp_path, 20)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize('name', SETS)
-def test_ten_thousand_damaged_files(name, tmp_path):
-    check(name, tmp_path, 10_000)
