@@ -98,9 +98,12 @@ def forgotten_programs():
 
 @pytest.fixture
 def full_optimisation():
-    """Undoes `quick_compilation` for one test: bit-for-bit equality must hold in what users run."""
+    """Undoes `quick_compilation`, and gives the option that undoes the older emitters, for one test.
+
+    Bit-for-bit equality must hold in what users run.
+    """
     with _optimised(True):
-        yield
+        yield dict(xla_cpu_use_fusion_emitters=True)
 
 
 @pytest.fixture(scope='session')

@@ -1,6 +1,10 @@
 """Damages data by chance, for tests that read what nobody wrote."""
 
 import numpy as np
+import pytest
+
+# How many files are damaged: by CI's long checks, and with `-m fuzz`.
+NUMBERS = pytest.param(1000, marks=pytest.mark.long), pytest.param(10_000, marks=pytest.mark.fuzz)
 
 
 def damaged(data: bytes, rng: np.random.Generator) -> bytes:

@@ -28,7 +28,7 @@ from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.train import train
 from flamingo_jax.training import config as training
 from flamingo_jax.training.assemble import assemble
-from tests.tiny_run import QUICKLY, SAMPLE, TOKENIZER, losses, make_parts, make_trunk, tiny_config
+from tests.tiny_run import SAMPLE, TOKENIZER, losses, make_parts, make_trunk, tiny_config
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
@@ -43,7 +43,7 @@ def towers(tmp_path_factory):
     trunk, tokenizer = make_trunk(folder / 'trunk'), Tokenizer.read(TOKENIZER)
     lm = dataclasses.replace(TINY['lm'], **SMALL, vocab_size=tokenizer.vocab_size)
     config = dataclasses.replace(trunk.config, lm=lm, contrastive=ContrastiveConfig(width=16))
-    params = nn.meta.unbox(jax.jit(Flamingo(config).init, compiler_options=QUICKLY)(jax.random.key(2)))
+    params = nn.meta.unbox(jax.jit(Flamingo(config).init)(jax.random.key(2)))
     bundle.save(folder / 'towers', config, params, tokenizer, None, '')
     return folder / 'towers'
 

@@ -36,15 +36,11 @@ SAMPLE = str(ROOT / 'data/picture_dictionary/sample')
 TOKENIZER = ROOT / 'experiments/lm_dictionary/tokenizer.model'
 
 
-# Random parameters are made once: to compile that well takes longer.
-QUICKLY = dict(xla_backend_optimization_level=0, xla_llvm_disable_expensive_passes=True)
-
-
 def make_trunk(path: pathlib.Path) -> bundle.Bundle:
     """A random trunk of 4 features of 24 channels, for pictures of 16 pixels."""
     vision = EfficientNetConfig(stages=((1, 3, 1, 1, 8), (1, 3, 2, 2, 8)), stem_width=8, head_width=24, resolution=16)
     config = FlamingoConfig(vision=vision, image_size=16)
-    params = nn.meta.unbox(jax.jit(Flamingo(config).init, compiler_options=QUICKLY)(jax.random.key(1)))
+    params = nn.meta.unbox(jax.jit(Flamingo(config).init)(jax.random.key(1)))
     bundle.save(path, config, params, None, None, '')
     return bundle.read(path)
 
@@ -55,7 +51,7 @@ def make_parts(folder: pathlib.Path) -> None:
     tokenizer = Tokenizer.read(TOKENIZER)
     lm = dict(vocab_size=tokenizer.vocab_size, width=32, depth=3, heads=2, kv_heads=2, head_dim=16, ffw_width=64)
     config = FlamingoConfig(lm=dataclasses.replace(TINY['lm'], **lm))
-    params = nn.meta.unbox(jax.jit(Flamingo(config).init, compiler_options=QUICKLY)(jax.random.key(2)))
+    params = nn.meta.unbox(jax.jit(Flamingo(config).init)(jax.random.key(2)))
     bundle.save(folder / 'lm', config, params, tokenizer, None, '')
     features.compute(SAMPLE, bundle.read(folder / 'trunk'), str(folder / 'features'), ['train', 'test'])
 

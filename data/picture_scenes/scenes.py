@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from PIL import Image
 
 from data.picture_dictionary.picture_dictionary_dataset_builder import fraction
-from flamingo_jax.inputs.images import QUARTERS as PLACES
+from flamingo_jax.inputs.images import QUARTERS
 
 # English names of training concepts of the dictionary: single words for things that look different. Chosen by eye.
 ANIMALS = (
@@ -98,7 +98,7 @@ class Compositions:
         cells = sorted(rng.sample(range(4), len(chosen)))
         things = rng.sample(chosen, len(chosen))
         placed = tuple(_put(rng, thing, cell, 2, (48, 76)) for thing, cell in zip(things, cells, strict=True))
-        where = {thing: PLACES[cell] for thing, cell in zip(things, cells, strict=True)}
+        where = {thing: QUARTERS[cell] for thing, cell in zip(things, cells, strict=True)}
         questions = [(f'what is in the {place}?', thing) for thing, place in where.items()]
         questions += [(f'where is the {thing}?', place) for thing, place in where.items()]
         return Scene(' + '.join(f'{place} {thing}' for thing, place in where.items()), placed, tuple(questions))

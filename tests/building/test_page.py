@@ -10,6 +10,7 @@ from flamingo_jax.building.page import Link, PageError, Text, decode, read_page
 from flamingo_jax.building.rules import DEFAULT, OBELICS, PageRules
 from flamingo_jax.inputs.rows import Chunk, Interleaved, RowFormat
 from tests.building.web import PROSE, story
+from tests.mutations import NUMBERS
 
 
 def shown(body: str, url: str = 'http://a.b/c/d.html') -> list[str]:
@@ -230,9 +231,7 @@ def test_menus_are_known_by_their_links():
     assert filters.broken_by_text(page.nodes[0], 'en', DEFAULT)[0] == 'text_links'
 
 
-@pytest.mark.parametrize(
-    'number', [pytest.param(1000, marks=pytest.mark.long), pytest.param(10_000, marks=pytest.mark.fuzz)]
-)
+@pytest.mark.parametrize('number', NUMBERS)
 def test_mutated_pages_neither_hang_nor_raise(number):
     rng = np.random.default_rng(0)
     source = f"""<!doctype html><html><head><meta charset="utf-8"><base href="http://a.b/"><title>x</title></head><body>

@@ -9,6 +9,7 @@ import zstandard
 
 from flamingo_jax.building import warc
 from tests.building.web import Crawl
+from tests.mutations import NUMBERS
 
 URLS = [f'http://a.b/{i}' for i in range(5)]
 
@@ -104,9 +105,7 @@ def test_encodings_of_payloads(tmp_path, monkeypatch):
     assert (cut.rule, bomb.rule, large.rule) == ('payload_damaged', 'payload_bomb', 'payload_bomb')
 
 
-@pytest.mark.parametrize(
-    'number', [pytest.param(1000, marks=pytest.mark.long), pytest.param(10_000, marks=pytest.mark.fuzz)]
-)
+@pytest.mark.parametrize('number', NUMBERS)
 def test_mutated_files_neither_hang_nor_raise(number, tmp_path):
     rng = np.random.default_rng(0)
     plain = crawl(tmp_path, False)

@@ -77,7 +77,7 @@ def test_questions_and_answers_tell_the_composition(built):
                 assert asked.pop(f'what is in the {place_or_number}?') == thing
             answers[place_or_number] += 1
         assert not asked
-    assert set(answers) == {*scenes.PLACES, *scenes.NUMBERS}
+    assert set(answers) == {*scenes.QUARTERS, *scenes.NUMBERS}
 
 
 def test_a_split_has_its_number_of_different_scenes_half_of_the_test_in_the_heldout_style(built):
@@ -111,9 +111,9 @@ def test_the_canvas_shows_each_thing_where_the_scene_puts_it():
             assert min(inside) > 30 and sum(inside) == everything
             said = parts(scene.composition)
             for placed in scene.placed:
-                if said[placed.thing] in scenes.PLACES:
+                if said[placed.thing] in scenes.QUARTERS:
                     middle = placed.left + placed.size / 2, placed.top + placed.size / 2
-                    assert scenes.PLACES.index(said[placed.thing]) == 2 * (middle[1] > 80) + (middle[0] > 80)
+                    assert scenes.QUARTERS.index(said[placed.thing]) == 2 * (middle[1] > 80) + (middle[0] > 80)
             counted = collections.Counter(placed.thing for placed in scene.placed)
             if make == compositions.count:
                 assert {t: scenes.NUMBERS[n - 1] for t, n in counted.items()} == said
@@ -148,8 +148,8 @@ def test_tiled_scenes_are_the_same_with_their_tiles(built, side, tmp_path):
     for record in records(tiled, 'test'):
         said = parts(record['concept'].decode())
         inked = [(np.asarray(Image.open(io.BytesIO(tile)).convert('L')) < 200).any() for tile in record['frames'][1:]]
-        if set(said.values()) <= set(scenes.PLACES):
-            assert side == 3 or inked == [place in said.values() for place in scenes.PLACES], record['concept']
+        if set(said.values()) <= set(scenes.QUARTERS):
+            assert side == 3 or inked == [place in said.values() for place in scenes.QUARTERS], record['concept']
         elif side == 3:
             assert sum(inked) == sum(1 + scenes.NUMBERS.index(number) for number in said.values()), record['concept']
     pictures = PictureSet(str(tiled), 'test', PictureFormat(160), frames=1 + side**2)

@@ -23,8 +23,7 @@ logits = jax.jit(Flamingo.logits, static_argnums=0)
 @pytest.fixture
 def logits_as_run(full_optimisation):
     """For bit-for-bit equality: `logits`, compiled as users compile it."""
-    options = dict(xla_cpu_use_fusion_emitters=True)
-    return jax.jit(lambda *args: Flamingo.logits(*args), static_argnums=0, compiler_options=options)
+    return jax.jit(lambda *args: Flamingo.logits(*args), static_argnums=0, compiler_options=full_optimisation)
 
 
 def with_alphas(params, value):

@@ -31,6 +31,7 @@ SCRIPTS = ('results.py', 'dialogues.py')
 CONFIGS = [path for path in sorted((ROOT / 'experiments').glob('*.py')) if path.name not in SCRIPTS]
 CONFIGS += sorted((ROOT / 'experiments/ablations').glob('*.py'))
 TOKENIZER = ROOT / 'experiments/lm_names/tokenizer.model'
+pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 
 def stub(folder, config, tag=None):

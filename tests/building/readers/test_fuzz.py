@@ -8,12 +8,10 @@ from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.readers.folder import Pictures, make_index
 from flamingo_jax.building.texts import MARKS
 from tests.building.readers.published import SETS
-from tests.mutations import damaged
+from tests.mutations import NUMBERS, damaged
 
 
-@pytest.mark.parametrize(
-    'number', [20, pytest.param(1000, marks=pytest.mark.long), pytest.param(10_000, marks=pytest.mark.fuzz)]
-)
+@pytest.mark.parametrize('number', [20, *NUMBERS])
 @pytest.mark.parametrize('name', SETS)
 def test_damaged_files(name, number, tmp_path):
     rng = np.random.default_rng(0)
