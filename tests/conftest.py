@@ -3,12 +3,13 @@
 import contextlib
 import dataclasses
 import os
+import pathlib
 import tempfile
 
 # Many tests start the same run, some in processes of their own, which inherit this: only the first compiles its step.
 if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
     _compiled = tempfile.TemporaryDirectory()
-    os.environ |= dict(JAX_COMPILATION_CACHE_DIR=_compiled.name, JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0.1')
+    os.environ |= dict(JAX_COMPILATION_CACHE_DIR=_compiled.name, JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0')
 # Most of the time goes to compiling. The newer emitters, which make a module of each fusion, take over twice as long.
 os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_cpu_use_fusion_emitters=false'
 
@@ -104,6 +105,32 @@ def full_optimisation():
     """
     with _optimised(True):
         yield dict(xla_cpu_use_fusion_emitters=True)
+
+
+@pytest.fixture(scope='session')
+def parts(tmp_path_factory) -> pathlib.Path:
+    """What the smallest real run is made of. It takes seconds to make, and nothing is written there."""
+    from tests.tiny_run import make_parts
+
+    with _optimised(False):
+        make_parts(folder := tmp_path_factory.mktemp('parts'))
+    return folder
+
+
+@pytest.fixture(scope='session')
+def trained(parts, tmp_path_factory) -> tuple[pathlib.Path, dict[str, float]]:
+    """The workdir of the smallest real run, of 6 steps, and its last metrics. Nothing else is written there."""
+    from flamingo_jax.train import train
+    from tests.tiny_run import tiny_config
+
+    with _optimised(False):
+        workdir = tmp_path_factory.mktemp('run')
+        return workdir, train(tiny_config(parts), str(workdir))
+
+
+@pytest.fixture(scope='session')
+def run(trained) -> pathlib.Path:
+    return trained[0]
 
 
 @pytest.fixture(scope='session')

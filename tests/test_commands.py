@@ -18,22 +18,10 @@ from flamingo_jax import commands
 from flamingo_jax.evaluate import evaluate, measure
 from flamingo_jax.evaluation import config as evaluation
 from flamingo_jax.inference import bundle
-from flamingo_jax.train import train
 from flamingo_jax.training import config as training
-from tests.tiny_run import make_parts, tiny_config
 
 ROOT = pathlib.Path(__file__).parents[1]
 pytestmark = pytest.mark.usefixtures('quick_compilation')
-
-
-@pytest.fixture(scope='module')
-def parts(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('parts')
-    make_parts(folder)
-    config = tiny_config(folder)
-    config.steps = 2
-    train(config, str(folder / 'run'))
-    return folder
 
 
 def command(*arguments, python=()):
@@ -42,11 +30,11 @@ def command(*arguments, python=()):
     return subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
-def test_evaluate_writes_every_report(parts, tmp_path):
+def test_evaluate_writes_every_report(parts, run, tmp_path):
     done = command(
         'flamingo_jax.evaluate',
         '--config=experiments/evaluate/quickstart.py',
-        f'--checkpoint={parts / "run"}',
+        f'--checkpoint={run}',
         f'--workdir={tmp_path}',
         f'--config.features={parts / "features"}',
         '--config.episodes=6',
@@ -78,13 +66,13 @@ def test_evaluate_writes_every_report(parts, tmp_path):
     assert 'neither a bundle' in again.stderr
 
 
-def test_prompts_longer_than_the_context_are_refused_before_the_first_episode(parts, tmp_path, monkeypatch):
+def test_prompts_longer_than_the_context_are_refused_before_the_first_episode(parts, run, tmp_path, monkeypatch):
     monkeypatch.setattr('flamingo_jax.evaluate.measure', None)
     config = quickstart.get_config()
     config.features, config.episodes, config.max_new_tokens = str(parts / 'features'), 20, 3
     config.tasks.names.update(shots=(4, 60), answers=('open-ended', 'ranked'))
     with pytest.raises(ValueError, match='exceed the context of 128 tokens') as error:
-        evaluate(config, str(parts / 'run'), str(tmp_path / 'report'))
+        evaluate(config, str(run), str(tmp_path / 'report'))
     generated, ranked, remedy = str(error.value).splitlines()
     assert re.match(
         'Task names, 60 shots, random, open-ended: a prompt of [0-9]+ tokens and 3 for the answer', generated
@@ -94,25 +82,25 @@ def test_prompts_longer_than_the_context_are_refused_before_the_first_episode(pa
 
 
 @pytest.mark.long
-def test_without_examples_random_and_rices_are_asked_once(parts, tmp_path, monkeypatch):
+def test_without_examples_random_and_rices_are_asked_once(parts, run, tmp_path, monkeypatch):
     ran = []
 
-    def run(config, model, task, shots, support, **more):
+    def measured(config, model, task, shots, support, **more):
         ran.append((shots, support))
         return measure(config, model, task, shots=shots, support=support, **more)
 
-    monkeypatch.setattr('flamingo_jax.evaluate.measure', run)
+    monkeypatch.setattr('flamingo_jax.evaluate.measure', measured)
     config = quickstart.get_config()
     config.features, config.episodes = str(parts / 'features'), 4
     config.tasks = ConfigDict(dict(names=config.tasks.names))
     config.tasks.names.update(shots=(0, 1), support=('random', 'rices'), answers=('ranked',))
-    rows = evaluate(config, str(parts / 'run'), str(tmp_path / 'report'))
+    rows = evaluate(config, str(run), str(tmp_path / 'report'))
     assert ran == [(0, 'random'), (1, 'random'), (1, 'rices')]
     assert [(row.shots, row.support) for row in rows] == [(0, 'random'), (1, 'random'), (0, 'rices'), (1, 'rices')]
     assert rows[0].scores == rows[2].scores
 
 
-def test_generate_keeps_the_order_of_its_arguments(parts, chatting, tmp_path):
+def test_generate_keeps_the_order_of_its_arguments(run, chatting, tmp_path):
     for name, colour in (('a', 'red'), ('b', 'blue')):
         PIL.Image.fromarray(np.full((30, 30, 3), 200 if colour == 'red' else 20, np.uint8)).save(
             tmp_path / f'{name}.png'
@@ -123,23 +111,23 @@ def test_generate_keeps_the_order_of_its_arguments(parts, chatting, tmp_path):
         f'--image={tmp_path / "b.png"}',
         '--text= Output:',
     ]
-    done = command('flamingo_jax.generate', f'--checkpoint={parts / "run"}', '--max_new_tokens=4', *prompt)
+    done = command('flamingo_jax.generate', f'--checkpoint={run}', '--max_new_tokens=4', *prompt)
     assert (done.returncode, done.stderr) == (0, '')
 
     import flamingo_jax
     from flamingo_jax.inputs.prompts import chat
 
-    model = flamingo_jax.load(parts / 'run')
+    model = flamingo_jax.load(run)
     a, b = tmp_path / 'a.png', tmp_path / 'b.png'
     assert done.stdout.strip() == model.generate([a, ' Output: dax<EOC>', b, ' Output:'], max_new_tokens=4)
     asked = (f'--image={a}', '--text= What is it?', '--chat', '--max_new_tokens=8')
-    done = command('flamingo_jax.generate', f'--checkpoint={parts / "run"}', *asked)
+    done = command('flamingo_jax.generate', f'--checkpoint={run}', *asked)
     assert done.returncode != 0 and 'does not chat' in done.stderr
     bundle.save(tmp_path / 'chat', chatting.config, chatting.params, chatting.tokenizer, 'text', card='')
     done = command('flamingo_jax.generate', f'--checkpoint={tmp_path / "chat"}', *asked, '--temperature=2')
     said = chatting.generate(chat([a, ' What is it?']), 8, temperature=2.0).strip()
     assert said and done.stdout.strip() == said
-    done = command('flamingo_jax.generate', f'--checkpoint={parts / "run"}', '--image=missing.png', '--text= Output:')
+    done = command('flamingo_jax.generate', f'--checkpoint={run}', '--image=missing.png', '--text= Output:')
     assert done.returncode != 0
     assert 'missing.png' in done.stderr
 

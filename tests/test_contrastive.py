@@ -28,7 +28,7 @@ from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.train import train
 from flamingo_jax.training import config as training
 from flamingo_jax.training.assemble import assemble
-from tests.tiny_run import SAMPLE, TOKENIZER, losses, make_parts, make_trunk, tiny_config
+from tests.tiny_run import SAMPLE, TOKENIZER, losses, make_trunk, tiny_config
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
@@ -49,7 +49,7 @@ def towers(tmp_path_factory):
 
 
 @pytest.mark.long
-def test_a_run_trains_a_trunk_for_a_flamingo(tmp_path):
+def test_a_run_trains_a_trunk_for_a_flamingo(parts, tmp_path):
     """Twelve steps of two micro-batches on eight devices; the bundle of what they trained is a trunk."""
     before = make_trunk(tmp_path / 'trunk').params('vision')
     c = training.base()
@@ -86,33 +86,32 @@ def test_a_run_trains_a_trunk_for_a_flamingo(tmp_path):
     assert not np.array_equal(before['trunk']['head']['kernel'], trained['trunk']['head']['kernel'])
     np.testing.assert_array_equal(before['trunk']['head']['mean'], trained['trunk']['head']['mean'])
     assert trained['trunk']['head']['kernel'].dtype == np.float32  # As an EfficientNet must be.
-    make_parts(tmp_path / 'parts')
-    config = tiny_config(tmp_path / 'parts')
+    config = tiny_config(parts)
     config.vision = str(tmp_path / 'bundle')
     del config.datasets.words  # Its features are another trunk's.
-    parts = assemble(config)
-    assert parts.frozen['vision'].checksums['vision'] == found.checksums['vision']
-    assert parts.model.config.contrastive is None
+    made = assemble(config)
+    assert made.frozen['vision'].checksums['vision'] == found.checksums['vision']
+    assert made.model.config.contrastive is None
 
 
-@pytest.mark.parametrize('loss', [pytest.param('softmax', marks=pytest.mark.long), 'classes'])
-def test_a_resampler_is_trained_for_a_flamingo(loss, tmp_path):
+@pytest.mark.long
+@pytest.mark.parametrize('loss', ['softmax', 'classes'])
+def test_a_resampler_is_trained_for_a_flamingo(loss, parts, tmp_path):
     """On features of a frozen trunk. The Flamingo that takes the resampler may keep it frozen."""
-    make_parts(tmp_path)
-    flamingo = tiny_config(tmp_path)
+    flamingo = tiny_config(parts)
     del flamingo.datasets.names
     c = training.base()
     c.steps = c.checkpoint_every = 40
     c.log_every = 1
-    c.vision, c.model.resampler = str(tmp_path / 'trunk'), flamingo.model.resampler
+    c.vision, c.model.resampler = str(parts / 'trunk'), flamingo.model.resampler
     c.model.contrastive = ConfigDict(vars(ContrastiveConfig(width=16, loss=loss, classes=256)))
     if loss == 'classes':
-        c.lm, c.trained = str(tmp_path / 'lm'), ('resampler', 'contrastive')
+        c.lm, c.trained = str(parts / 'lm'), ('resampler', 'contrastive')
     else:
         c.tokenizer, c.model.lm = str(TOKENIZER), ConfigDict(vars(TINY['lm']) | SMALL)  # As wide as the Flamingo's.
         c.trained = ('resampler', 'lm', 'contrastive')
     pairs = dict(row=Paired, shots=1, games=dict(name=game(Names)), length=12, images=1, batch_size=64)
-    c.datasets.pictures = training.dataset(FewShot, path=SAMPLE, features=str(tmp_path / 'features'), **pairs)
+    c.datasets.pictures = training.dataset(FewShot, path=SAMPLE, features=str(parts / 'features'), **pairs)
     c.optimizer.update(learning_rate=1e-2, warmup_steps=1)
     train(c, str(tmp_path / 'contrast'))
     recorded = [loss for _, loss in losses(tmp_path / 'contrast')]
@@ -130,18 +129,18 @@ def test_a_resampler_is_trained_for_a_flamingo(loss, tmp_path):
     flamingo.trained += ('resampler',)
     assert set(assemble(flamingo).start) == {'resampler'}  # It goes on from the pretrained one.
 
-    shutil.copytree(tmp_path / 'trunk', tmp_path / 'other')
+    shutil.copytree(parts / 'trunk', tmp_path / 'other')
     fields = json.loads((tmp_path / 'other/config.json').read_text())
     fields['checksums']['vision'] = 'of another'
     (tmp_path / 'other/config.json').write_text(json.dumps(fields))
     flamingo.vision = str(tmp_path / 'other')
     with pytest.raises(ValueError, match='trained on the features of another trunk than .*other'):
         assemble(flamingo)
-    flamingo.vision = str(tmp_path / 'trunk')
+    flamingo.vision = str(parts / 'trunk')
     flamingo.model.resampler.latents = 3
     with pytest.raises(ValueError, match='The resampler of config.resampler does not fit'):
         assemble(flamingo)
-    flamingo.resampler = str(tmp_path / 'trunk')
+    flamingo.resampler = str(parts / 'trunk')
     with pytest.raises(ValueError, match='has no resampler'):
         assemble(flamingo)
 

@@ -21,21 +21,10 @@ from flamingo_jax.inference import pretrained
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.parallel import rules
 from flamingo_jax.parallel.mesh import make_mesh
-from flamingo_jax.train import train
-from tests.tiny_run import SAMPLE, free_port, make_parts, tiny_config
+from tests.tiny_run import SAMPLE, free_port
 
 ROOT = pathlib.Path(__file__).parents[1]
 pytestmark = [pytest.mark.usefixtures('quick_compilation'), pytest.mark.long]
-
-
-@pytest.fixture(scope='module')
-def parts(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('parts')
-    make_parts(folder)
-    config = tiny_config(folder)
-    config.steps = 1
-    train(config, str(folder / 'run'))
-    return folder
 
 
 def small(parts, **changes) -> ConfigDict:
@@ -58,19 +47,19 @@ def rows_and_examples(folder):
 
 
 @pytest.fixture(scope='module')
-def whole(parts, tmp_path_factory):
+def whole(parts, run, tmp_path_factory):
     """The report of one device."""
     folder = tmp_path_factory.mktemp('whole')
-    evaluate(small(parts), str(parts / 'run'), str(folder))
+    evaluate(small(parts), str(run), str(folder))
     return rows_and_examples(folder)
 
 
 @pytest.fixture(scope='module')
-def questions(whole, tmp_path_factory, parts):
+def questions(whole, tmp_path_factory, parts, run):
     """The number of different questions in it."""
     with pytest.MonkeyPatch.context() as counted:
         counting = Counting(counted)
-        evaluate(small(parts), str(parts / 'run'), str(tmp_path_factory.mktemp('counted')))
+        evaluate(small(parts), str(run), str(tmp_path_factory.mktemp('counted')))
     return counting.asked
 
 
@@ -91,19 +80,19 @@ def reordered(parts, **changes) -> ConfigDict:
     ],
     ids=str,
 )
-def test_neither_batch_size_nor_mesh_nor_the_order_of_tasks_changes_an_answer(parts, whole, tmp_path, changes):
-    evaluate(reordered(parts, **changes), str(parts / 'run'), str(tmp_path))
+def test_neither_batch_size_nor_mesh_nor_the_order_of_tasks_changes_an_answer(parts, run, whole, tmp_path, changes):
+    evaluate(reordered(parts, **changes), str(run), str(tmp_path))
     rows, _ = rows_and_examples(tmp_path)
     assert sorted(rows, key=str) == sorted(whole[0], key=str)
 
 
-def test_two_processes_write_the_report_of_one(parts, whole, tmp_path):
+def test_two_processes_write_the_report_of_one(parts, run, whole, tmp_path):
     (tmp_path / 'config.py').write_text(
         'import pathlib\nfrom tests.test_evaluate import small\n'
         f'def get_config():\n    return small(pathlib.Path({str(parts)!r}))\n'
     )
     line = [sys.executable, '-m', 'flamingo_jax.evaluate', f'--config={tmp_path / "config.py"}']
-    line += [f'--checkpoint={parts / "run"}', f'--workdir={tmp_path / "report"}', '--processes=2']
+    line += [f'--checkpoint={run}', f'--workdir={tmp_path / "report"}', '--processes=2']
     line += [f'--coordinator=localhost:{free_port()}']
     environment = os.environ | dict(JAX_DISABLE_MOST_OPTIMIZATIONS='1', PYTHONPATH=str(ROOT))
     logs, running = [tmp_path / f'{i}.log' for i in range(2)], []
@@ -137,22 +126,21 @@ class Counting:
         return counted
 
 
-def test_an_evaluation_that_is_stopped_goes_on(parts, whole, questions, tmp_path, monkeypatch):
+def test_an_evaluation_that_is_stopped_goes_on(parts, run, whole, questions, tmp_path, monkeypatch):
     """In the middle of a row, with another batch size, alone or with other tasks."""
-    run = str(parts / 'run')
     with monkeypatch.context() as stopped, pytest.raises(OSError, match='disk'):
         counting = Counting(stopped, stop_after=31)
-        evaluate(small(parts), run, str(tmp_path))
+        evaluate(small(parts), str(run), str(tmp_path))
     first = counting.asked
     assert (tmp_path / FILE).is_file() and not (tmp_path / 'report.json').exists()
 
     # Not with another config: some rows would be of one, some of the other.
     with pytest.raises(ValueError, match=r'differs in config.episodes \(there 9, here 5\)'):
-        evaluate(small(parts, episodes=5), run, str(tmp_path))
+        evaluate(small(parts, episodes=5), str(run), str(tmp_path))
     other = small(parts)
     other.tasks.words.ways = 3
     with pytest.raises(ValueError, match=r'differs in config.tasks.words.ways \(there 2, here 3\)'):
-        evaluate(other, run, str(tmp_path))
+        evaluate(other, str(run), str(tmp_path))
 
     # A line that was cut short is asked again.
     (file,) = (tmp_path / FOLDER).iterdir()
@@ -162,45 +150,45 @@ def test_an_evaluation_that_is_stopped_goes_on(parts, whole, questions, tmp_path
     del alone.tasks.words
     alone.tasks.names.shots = (0,)
     with pytest.raises(ValueError, match='config.tasks.names.shots'):
-        evaluate(alone, run, str(tmp_path))
+        evaluate(alone, str(run), str(tmp_path))
     alone.tasks.names.shots = (0, 2)
     with monkeypatch.context() as counted:
         counting = Counting(counted)
-        evaluate(alone, run, str(tmp_path))
+        evaluate(alone, str(run), str(tmp_path))
     second = counting.asked
     assert rows_and_examples(tmp_path)[0] == [row for row in whole[0] if row['task'] == 'names']
     assert not (tmp_path / FILE).exists()
 
     with monkeypatch.context() as counted:
         counting = Counting(counted)
-        evaluate(small(parts, batch_size=3), run, str(tmp_path))
+        evaluate(small(parts, batch_size=3), str(run), str(tmp_path))
     assert rows_and_examples(tmp_path) == whole
     assert first + second + counting.asked == questions + 1, 'one line was cut short'
 
 
-def test_a_checkpoint_that_went_on_is_another(parts, questions, tmp_path, monkeypatch):
+def test_a_checkpoint_that_went_on_is_another(parts, run, questions, tmp_path, monkeypatch):
     """The same path, a later step: the answers are of the step before, and an unfinished evaluation is not mixed."""
-    load, c, run = pretrained.load, small(parts), str(parts / 'run')
+    load, c = pretrained.load, small(parts)
     with monkeypatch.context() as stopped, pytest.raises(OSError, match='disk'):
         Counting(stopped, stop_after=3)
-        evaluate(c, run, str(tmp_path))
+        evaluate(c, str(run), str(tmp_path))
 
     def later(*args, **how):
         return dataclasses.replace(load(*args, **how), step=2, digest='another')
 
     monkeypatch.setattr(pretrained, 'load', later)
     with pytest.raises(ValueError, match='differs in digest'):
-        evaluate(c, run, str(tmp_path))
+        evaluate(c, str(run), str(tmp_path))
     (tmp_path / FILE).unlink()
     counting = Counting(monkeypatch)
-    evaluate(c, run, str(tmp_path))
+    evaluate(c, str(run), str(tmp_path))
     assert counting.asked == questions, 'all of them'
 
 
-def test_what_a_run_trained_is_read_into_shards(parts):
+def test_what_a_run_trained_is_read_into_shards(run):
     """Nothing is on a single device first: on a large mesh it would not fit."""
     mesh = make_mesh(2, 2, 2)
-    on_mesh, whole = (pretrained.load(parts / 'run', where) for where in (mesh, None))
+    on_mesh, whole = (pretrained.load(run, where) for where in (mesh, None))
     boxed = jax.eval_shape(on_mesh.model.init, jax.random.key(0))
     for name in ('resampler', 'xattn', 'extra_tokens'):
         expected = rules.shardings(boxed[name], mesh)
@@ -209,8 +197,8 @@ def test_what_a_run_trained_is_read_into_shards(parts):
         jax.tree.map(np.testing.assert_array_equal, on_mesh.params[name], whole.params[name])
 
 
-def test_several_seeds_draw_other_examples(parts, whole, tmp_path):
-    evaluate(small(parts, seeds=2), str(parts / 'run'), str(tmp_path))
+def test_several_seeds_draw_other_examples(parts, run, whole, tmp_path):
+    evaluate(small(parts, seeds=2), str(run), str(tmp_path))
     rows, _ = rows_and_examples(tmp_path)
     assert [row for row in rows if row['seed'] == 0] == whole[0]
     assert [row['seed'] for row in rows] == [0, 1] * len(whole[0])
@@ -220,4 +208,4 @@ def test_several_seeds_draw_other_examples(parts, whole, tmp_path):
         scores = [q['score'] for q in lines if all(q[key] == row[key] for key in ('task', 'shots', 'support', 'seed'))]
         assert sum(scores) / 9 == pytest.approx(row['scores']['model']['value'])
     with pytest.raises(ValueError, match='seeds is 0'):
-        evaluate(small(parts, seeds=0), str(parts / 'run'), str(tmp_path))
+        evaluate(small(parts, seeds=0), str(run), str(tmp_path))

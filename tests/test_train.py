@@ -18,30 +18,15 @@ from flamingo_jax.inference.run import read_latest
 from flamingo_jax.inputs.rows import Aligned
 from flamingo_jax.parallel.mesh import make_mesh
 from flamingo_jax.train import train
-from tests.tiny_run import losses, make_parts, tiny_config
+from tests.tiny_run import losses, tiny_config
 
 # That a resumed run is bit-identical in what users compile, too, is for test_kills.py to show.
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 
-@pytest.fixture(scope='module')
-def parts(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('parts')
-    make_parts(folder)
-    return folder
-
-
-@pytest.fixture(scope='module')
-def run(parts, tmp_path_factory):
-    """A whole run of 6 steps."""
-    workdir = tmp_path_factory.mktemp('run')
-    metrics = train(tiny_config(parts), str(workdir))
-    return workdir, metrics
-
-
 def killed_after(step, run, workdir):
     """What a run is that was killed after some step: its checkpoint."""
-    shutil.copytree(run[0] / f'checkpoints/{step}', workdir / f'checkpoints/{step}')
+    shutil.copytree(run / f'checkpoints/{step}', workdir / f'checkpoints/{step}')
 
 
 def assert_same_parameters(a, b):
@@ -51,8 +36,8 @@ def assert_same_parameters(a, b):
     jax.tree.map(np.testing.assert_array_equal, params_a, params_b)
 
 
-def test_a_run_reports_what_it_does(run):
-    workdir, metrics = run
+def test_a_run_reports_what_it_does(trained):
+    workdir, metrics = trained
     assert np.isfinite(metrics['loss'])
     assert metrics['loss'] == pytest.approx(metrics['words/loss'] + 0.2 * metrics['names/loss'], rel=1e-5)
     assert {'gates/alpha_xattn', 'grad_norm', 'speed/images_per_second', 'unreadable_pictures'} <= metrics.keys()
@@ -65,7 +50,7 @@ def test_a_run_reports_what_it_does(run):
 
 
 def test_checkpoints_hold_the_trained_trees_only(run):
-    about, params, step = read_latest(run[0])
+    about, params, step = read_latest(run)
     assert step == 6
     assert set(params) == set(about['trained']) == {'resampler', 'xattn', 'extra_tokens'}
     assert set(about['frozen']) == {'lm', 'vision'}
@@ -75,7 +60,7 @@ def test_resumed_in_the_middle_is_bit_identical(parts, run, tmp_path):
     killed_after(4, run, tmp_path)
     train(tiny_config(parts), str(tmp_path))
     assert [step for step, _ in losses(tmp_path)] == [5, 6]
-    assert_same_parameters(run[0], tmp_path)
+    assert_same_parameters(run, tmp_path)
 
 
 @pytest.mark.long
@@ -86,8 +71,8 @@ def test_validation_disturbs_nothing_and_is_the_same_after_a_resumption(parts, r
         config = tiny_config(parts)
         config.datasets.words.validation_split, config.validate_every, config.validation_batches = 'test', 2, 3
         of[step] = train(config, str(tmp_path / str(step)))
-        assert dict(losses(tmp_path / str(step))).items() <= dict(losses(run[0])).items()
-        assert_same_parameters(run[0], tmp_path / str(step))
+        assert dict(losses(tmp_path / str(step))).items() <= dict(losses(run)).items()
+        assert_same_parameters(run, tmp_path / str(step))
     both, last = dict(losses(tmp_path / '2', tag)), dict(losses(tmp_path / '4', tag))
     assert both.keys() == {4, 6} and last.keys() == {6} and both[6] == last[6] and both[4] != both[6]
     assert of[4][tag] == of[2][tag] == pytest.approx(both[6]) and 'validation/names/loss' not in of[4]
@@ -99,7 +84,7 @@ def test_resumed_on_another_mesh_is_the_same_run(parts, run, tmp_path):
     config = tiny_config(parts)
     config.mesh = dict(data=2, fsdp=2, tensor=2)
     train(config, str(tmp_path))
-    got, expected = dict(losses(tmp_path)), dict(losses(run[0]))
+    got, expected = dict(losses(tmp_path)), dict(losses(run))
     assert got.keys() == {5, 6} and expected.keys() == {1, 2, 3, 4, 5, 6}
     for step, loss in got.items():
         assert loss == pytest.approx(expected[step], rel=1e-5), step
@@ -174,8 +159,8 @@ def test_int8_on_a_mesh_is_the_same_run(parts, in_int8, tmp_path):
 
 
 def test_a_run_becomes_a_bundle_that_stands_alone(run, tmp_path):
-    convert.run(str(run[0]), str(tmp_path / 'bundle'))
-    a, b = flamingo_jax.load(run[0]), flamingo_jax.load(tmp_path / 'bundle')
+    convert.run(str(run), str(tmp_path / 'bundle'))
+    a, b = flamingo_jax.load(run), flamingo_jax.load(tmp_path / 'bundle')
     assert set(b.params) == {'vision', 'lm', 'resampler', 'xattn', 'extra_tokens'}
     picture = np.zeros((20, 20, 3), np.uint8)
     scores = [m.score([picture, ' Output:'], [' dax', ' wug']) for m in (a, b)]
@@ -289,10 +274,10 @@ def test_bad_input_is_an_error_before_any_work(parts, tmp_path, key, value, erro
 def test_checkpoints_of_another_model_are_refused(parts, run):
     config = tiny_config(parts)
     config.model.resampler.latents = 4
-    before = (run[0] / 'run.json').read_bytes()
+    before = (run / 'run.json').read_bytes()
     with pytest.raises(ValueError, match=r'another model.*model.resampler.latents \(there 2, here 4\)'):
-        train(config, str(run[0]))
-    assert (run[0] / 'run.json').read_bytes() == before
+        train(config, str(run))
+    assert (run / 'run.json').read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -311,7 +296,7 @@ def test_a_run_whose_data_were_changed_is_not_resumed(parts, run, key, value, sa
     config = tiny_config(parts)
     _set(config, key, value)
     with pytest.raises(ValueError, match=f'another recipe. These fields differ: {says}.*config.resume_changed'):
-        train(config, str(run[0]))
+        train(config, str(run))
 
 
 def test_features_of_another_trunk_are_refused(parts, tmp_path):

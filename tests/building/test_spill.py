@@ -44,6 +44,7 @@ def test_groups_are_those_of_a_dictionary(tmp_path, monkeypatch, same_sort_key, 
         assert_that(made | spill.GroupOnDisk(str(tmp_path)), equal)
 
 
+@pytest.mark.long
 def test_pages_that_share_more_than_memory_holds_give_the_same_bytes(tmp_path, monkeypatch):
     crawl = Crawl(tmp_path / 'a.warc.gz')
     for i in range(40):  # On two sites, with a logo, a footer, copies, and older captures.
@@ -84,6 +85,7 @@ print(marked, tracemalloc.get_traced_memory()[1])
 """
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_what_shares_a_key(tmp_path):
     """Thirty times as many records of one key, which a list of them would show: it has 300 bytes a record."""
     peaks = []

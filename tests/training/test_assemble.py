@@ -24,7 +24,7 @@ from flamingo_jax.training import config as training
 from flamingo_jax.training.assemble import assemble
 from flamingo_jax.training.optimizer import OptimizerConfig, make_optimizer
 from flamingo_jax.training.state import new_state
-from tests.tiny_run import make_parts, tiny_config
+from tests.tiny_run import tiny_config
 
 ROOT = pathlib.Path(__file__).parents[2]
 SCRIPTS = ('results.py', 'dialogues.py')
@@ -130,19 +130,18 @@ def test_what_is_missing_is_named(tmp_path):
         assemble(c)
 
 
-def test_norms_begin_as_those_of_the_language_model(tmp_path):
+def test_norms_begin_as_those_of_the_language_model(parts):
     """Of the blocks behind the gated ones. All else is new."""
-    make_parts(tmp_path)
-    c = tiny_config(tmp_path)
+    c = tiny_config(parts)
     c.model.xattn.norms_of_lm = True
-    parts, mesh = assemble(c), make_mesh(1, 1, 1, devices=jax.devices()[:1])
-    state = new_state(parts.model, make_optimizer(OptimizerConfig(), 6), parts.trained, 0, mesh)
-    frozen, rng = parts.read_frozen(mesh), np.random.default_rng(0)
+    made, mesh = assemble(c), make_mesh(1, 1, 1, devices=jax.devices()[:1])
+    state = new_state(made.model, make_optimizer(OptimizerConfig(), 6), made.trained, 0, mesh)
+    frozen, rng = made.read_frozen(mesh), np.random.default_rng(0)
     blocks = frozen['lm']['blocks']
     theirs = dict(norm_text='norm_attention', norm_ffw='norm_ffw')
     for of_lm in theirs.values():
         blocks[of_lm] = jax.tree.map(lambda x: jnp.asarray(rng.uniform(0, 2, x.shape), jnp.float32), blocks[of_lm])
-    xattn = parts.begin(state.params, frozen, mesh)['xattn']
+    xattn = made.begin(state.params, frozen, mesh)['xattn']
     for name, of_lm in theirs.items():
         jax.tree.map(lambda x, of_lm: np.testing.assert_array_equal(x, of_lm[::2]), xattn[name], blocks[of_lm])
     jax.tree.map(np.testing.assert_array_equal, xattn['ffw'], state.params['xattn']['ffw'])

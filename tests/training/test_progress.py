@@ -10,7 +10,7 @@ from orbax.checkpoint import v1 as ocp
 from flamingo_jax.inference.run import read_latest
 from flamingo_jax.train import train
 from flamingo_jax.training.progress import Profile
-from tests.tiny_run import make_parts, tiny_config
+from tests.tiny_run import tiny_config
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
@@ -19,13 +19,6 @@ pytestmark = pytest.mark.usefixtures('quick_compilation')
 def test_a_profile_is_two_steps(steps, tmp_path):
     with pytest.raises(ValueError, match='config.profile is'):
         Profile(steps, str(tmp_path))
-
-
-@pytest.fixture(scope='module')
-def parts(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('parts')
-    make_parts(folder)
-    return folder
 
 
 @pytest.mark.long
