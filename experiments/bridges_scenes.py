@@ -31,7 +31,7 @@ def get_config(bridge: str = 'paper_tiles') -> ConfigDict:
     name, tiled = bridge.removesuffix('_tiles'), bridge.endswith('_tiles')
     c = bridges.get_config(name)
     c.vision = 'experiments/smollm_bridge'
-    pictures, text = (5, 82) if tiled else (1, 40)
+    pictures, text = (5, 58) if tiled else (1, 40)
     row = dict(shots=1, tiles=pictures, images=pictures, length=pictures * bridges.BRIDGES[name][0] + text)
     asked = game(Questions, each=2, tiled=tiled)
     c.datasets = ConfigDict(dict(scenes=training.dataset(FewShot, games=dict(ask=asked), **row, batch_size=32)))

@@ -54,7 +54,7 @@ trunk's own classifier, which `data/imagenet_names` turns into features.
 
 A scene of several things is shown as pictures of its parts, each with its place, and as a whole (LLaVA 1.6, Liu et al.
 2024). So `where is the dog?` asks which of several pictures shows a dog, as is asked of pairs; and `how many: dog?`, of
-nine parts, how many do. It is asked before the parts too, so that each is seen as a dog or not.
+nine parts, how many do.
 
 New words are for things that training never showed. So all things in the games of new words are blends of two
 things, which have no name and are different in each sequence: to learn the things by heart does not help.

@@ -407,7 +407,7 @@ def test_an_answer_ends_with_a_sentence():
     assert whole_sentences('Is it? Yes! And no') == 'Is it? Yes!' and whole_sentences('a web') == ''
 
 
-def test_a_tiled_picture_is_shown_in_quarters_and_as_a_whole_between_its_questions(pictures):
+def test_a_tiled_picture_is_shown_in_quarters_and_as_a_whole_before_its_questions(pictures):
     tiled, asks = pictures.only(()), (('where is it?', 'top left'), ('what is it?', 'a cat'))
     tiled.pictures = [dataclasses.replace(picture, questions=asks) for picture in tiled.pictures]
     tiled.blank = np.zeros((5, 8, 8, 3), np.uint8)
@@ -415,8 +415,9 @@ def test_a_tiled_picture_is_shown_in_quarters_and_as_a_whole_between_its_questio
     numbers = set()
     for seed in range(20):
         one = Drawing(tiled, 1, dict(one=game(Questions, each=2, tiled=True)))
-        first, *chunks = one.document(0, np.random.default_rng(seed))
-        quarters, whole = chunks[:4], chunks[4]
+        *quarters, whole, question = chunks = one.document(0, np.random.default_rng(seed))
+        if question.picture is not None:  # One question was drawn twice.
+            *quarters, whole = chunks
         assert [chunk.picture().shape for chunk in (*quarters, whole)] == [(1, 8, 8, 3)] * 5
         assert [chunk.picture().max() for chunk in (*quarters, whole)] == [1, 2, 3, 4, 0]
         assert [chunk.texts for chunk in quarters] == [(f' {place}',) for place in QUARTERS]
@@ -424,9 +425,7 @@ def test_a_tiled_picture_is_shown_in_quarters_and_as_a_whole_between_its_questio
         about = [chunk for chunk in chunks if len(chunk.texts) == 2]
         said = [(f' Question: {question} Answer:', f' {answer}') for question, answer in asks]
         assert all(chunk.weights == (0.0, 1.0) and chunk.texts in said for chunk in about)
-        assert len({chunk.texts for chunk in about}) == len(about) == len(chunks) - 4
-        assert first.picture is None and first.weights == (0.0,)
-        assert first.texts == (''.join(chunk.texts[0].removesuffix(' Answer:') for chunk in about),)
+        assert len({chunk.texts for chunk in about}) == len(about)
         numbers.add(len(about))
     assert numbers == {1, 2}
 
