@@ -67,7 +67,7 @@ from ml_collections import ConfigDict
 from experiments.picture_dictionary import LANGUAGES
 from experiments.picture_words import KINDS, STYLES
 from flamingo_jax.few_shot.is_it import IsIt
-from flamingo_jax.few_shot.kinds import Kinds
+from flamingo_jax.few_shot.kinds import Kinds, asked
 from flamingo_jax.few_shot.names import Names
 from flamingo_jax.few_shot.questions import Questions
 from flamingo_jax.few_shot.source import FewShot, game
@@ -76,7 +76,6 @@ from flamingo_jax.few_shot.which import Which
 from flamingo_jax.few_shot.which_thing import WhichThing
 from flamingo_jax.few_shot.words import Words
 from flamingo_jax.few_shot.yes_or_no import YesOrNo
-from flamingo_jax.inputs.prompts import asked
 from flamingo_jax.inputs.rows import Paired, Told
 from flamingo_jax.model.config import ContrastiveConfig, ResamplerConfig, XattnConfig
 from flamingo_jax.training import config as training
@@ -271,13 +270,15 @@ def all_asked(c: ConfigDict, rows: int) -> None:
 
 
 def scenes(c: ConfigDict) -> None:
-    """Three scenes a row, so that a question has none, one or two examples."""
+    """Three scenes a row, so that a question has none, one or two examples, and two questions about each."""
     for name, tiles, length, rows, questions in (
-        ('quarters', 5, 132, 2, ('what is in', 'where is')),
-        ('ninths', 10, 168, 6, ('how many',)),
+        ('quarters', 5, 144, 2, ('what is in', 'where is')),
+        ('ninths', 10, 192, 6, ('how many',)),
     ):
-        games = {begins.replace(' ', '_'): game(Questions, questions=begins, tiled=True) for begins in questions}
-        row = dict(shots=3, tiles=tiles, games=games, images=3 * tiles, length=length, targets=16)
+        games = {
+            begins.replace(' ', '_'): game(Questions, questions=begins, each=2, tiled=True) for begins in questions
+        }
+        row = dict(shots=3, tiles=tiles, games=games, images=3 * tiles, length=length, targets=24)
         held_out = dict(features=f'runs/features_{name}', validation_split='validation')
         c.datasets[name] = training.dataset(FewShot, batch_size=rows, **row, **held_out)
 

@@ -19,13 +19,12 @@ from experiments.smollm_pictures import ARTISTS, BEGINNINGS, FORMS, IS_IT, KIND,
 from flamingo_jax.evaluation import config as evaluation
 from flamingo_jax.few_shot.facts import Facts
 from flamingo_jax.few_shot.is_it import IsIt
-from flamingo_jax.few_shot.kinds import Kinds
+from flamingo_jax.few_shot.kinds import Kinds, asked
 from flamingo_jax.few_shot.names import Names
 from flamingo_jax.few_shot.which import Which
 from flamingo_jax.few_shot.which_thing import WhichThing
 from flamingo_jax.few_shot.words import Words
 from flamingo_jax.few_shot.yes_or_no import YesOrNo
-from flamingo_jax.inputs.prompts import asked
 
 DRAWINGS = dict(query_styles=('fluent-3d',), support_styles=STYLES)
 # Examples by one artist: at most one of them shows the thing itself, so that its name must be looked for.

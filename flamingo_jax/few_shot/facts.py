@@ -16,8 +16,8 @@ import numpy as np
 
 from flamingo_jax.few_shot import game
 from flamingo_jax.few_shot.episode import Episode, Part, Pool
+from flamingo_jax.few_shot.kinds import asked
 from flamingo_jax.files import as_path
-from flamingo_jax.inputs.prompts import asked
 from flamingo_jax.inputs.sources.picture_set import Picture, PictureSet
 
 

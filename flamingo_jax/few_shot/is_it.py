@@ -11,7 +11,7 @@ import numpy as np
 
 from flamingo_jax.few_shot import game, things
 from flamingo_jax.few_shot.episode import Episode, Part, Pool
-from flamingo_jax.inputs.prompts import asked
+from flamingo_jax.few_shot.kinds import asked
 from flamingo_jax.inputs.rows import Chunk
 
 

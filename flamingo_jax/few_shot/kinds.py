@@ -55,6 +55,11 @@ def draw(rng: np.random.Generator, by_kind: Mapping[str, Sequence[Picture]]) -> 
     return kind, by_kind[kind][rng.integers(len(by_kind[kind]))]
 
 
+def asked(question: str) -> str:
+    """How a prompt asks: ` Question: is it an animal? Answer:`."""
+    return f' Question: {question} Answer:'
+
+
 def with_article(kind: str) -> str:
     """`an animal`, `a tool`, `food`."""
     article = '' if kind in UNCOUNTED else 'an ' if kind[0] in 'aeiou' else 'a '

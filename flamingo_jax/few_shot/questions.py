@@ -1,12 +1,12 @@
 """Questions: pictures with a question and its answer, both from the data set.
 
 A picture that the data set has with its quarters or ninths (`inputs/images.py:tiles`) can be shown tile by tile, each
-as a picture of its own with its place, between the question and the question again (`inputs/prompts.py:in_tiles`):
+as a picture of its own with its place:
 
-    Question: where is the dog?<image> top left<image> top right<image> ... <image> Question: where is the dog? Answer:
+    <image> top left<image> top right<image> bottom left<image> bottom right<image> Question: where is the dog?
 
-So a quarter is seen at twice the resolution (LLaVA 1.6, Liu et al. 2024), the text says where it lies, and what is read
-of each tile is read for the question.
+So a quarter is seen at twice the resolution (LLaVA 1.6, Liu et al. 2024), and the text says where it lies. The question
+stands after the whole.
 """
 
 import dataclasses
@@ -17,8 +17,8 @@ import numpy as np
 
 from flamingo_jax.few_shot import game
 from flamingo_jax.few_shot.episode import Episode, Part, Pool
+from flamingo_jax.few_shot.kinds import asked
 from flamingo_jax.inputs.images import PLACES, Frames
-from flamingo_jax.inputs.prompts import asked, to_be_asked
 from flamingo_jax.inputs.rows import Chunk
 from flamingo_jax.inputs.sources.picture_set import Picture, PictureSet
 
@@ -51,8 +51,6 @@ class Questions(game.Game):
                 drawn = dict.fromkeys(rng.integers(len(questions), size=self.each).tolist())
                 seen: Callable[[], Frames] | None = self.seen(rng, picture, mirrored=False)
                 if self.tiled:
-                    about = ''.join(to_be_asked(questions[number][0]) for number in drawn)
-                    chunks.append(Chunk(None, (about,), (0.0,)))
                     every = cache(seen)  # Read once for all tiles.
                     chunks += [
                         Chunk(partial(_tile, every, tile), (f' {place}',), (0.0,)) for tile, place in self._places
@@ -94,17 +92,17 @@ class Questions(game.Game):
             picture, question, truth = self.asked[rng.integers(len(self.asked))]
             others = self._others(picture)
             chosen = [self.shown[i] for i in others[rng.choice(len(others), shots, replace=False)]]
-            shown = [part for p, about, answer in chosen for part in self._parts(p, self.support, about, f' {answer}')]
-            return Episode(tuple(shown), self._parts(picture, self.queries, question), truth, self.candidates)
+            shown = [
+                part for p, about, answer in chosen for part in self._parts(p, self.support, f'{asked(about)} {answer}')
+            ]
+            return Episode(tuple(shown), self._parts(picture, self.queries, asked(question)), truth, self.candidates)
 
-        def _parts(self, picture: Picture, pool: Pool, question: str, answer: str = '') -> tuple[Part, ...]:
+        def _parts(self, picture: Picture, pool: Pool, text: str) -> tuple[Part, ...]:
             """The picture, or its tiles, and the text."""
-            text = f'{asked(question)}{answer}'
             if not self.tiled:
                 return (Part(picture, pool, text),)
             tiles = (Part(picture, dataclasses.replace(pool, tile=tile), f' {place}') for tile, place in self._places)
-            first = Part(None, pool, to_be_asked(question))
-            return (first, *tiles, Part(picture, dataclasses.replace(pool, tile=0), text))
+            return (*tiles, Part(picture, dataclasses.replace(pool, tile=0), text))
 
 
 def asked_of(pictures: PictureSet, beginning: str) -> list[tuple[Picture, list[tuple[str, str]]]]:

@@ -7,9 +7,8 @@ import numpy as np
 
 from flamingo_jax.few_shot import game
 from flamingo_jax.few_shot.episode import Episode, Part, Pool
-from flamingo_jax.few_shot.kinds import Kinds, exclude, with_article
+from flamingo_jax.few_shot.kinds import Kinds, asked, exclude, with_article
 from flamingo_jax.inputs.images import Frames
-from flamingo_jax.inputs.prompts import asked
 from flamingo_jax.inputs.rows import Chunk
 from flamingo_jax.inputs.sources.picture_set import Picture
 

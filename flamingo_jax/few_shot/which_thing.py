@@ -10,8 +10,8 @@ import numpy as np
 
 from flamingo_jax.few_shot import game, things
 from flamingo_jax.few_shot.episode import Episode, Part, Pool
+from flamingo_jax.few_shot.kinds import asked
 from flamingo_jax.few_shot.which import PLACES, of_two, pair_with_question, require_beginning
-from flamingo_jax.inputs.prompts import asked
 from flamingo_jax.inputs.rows import Chunk
 from flamingo_jax.inputs.sources.picture_set import Picture
 

@@ -7,8 +7,7 @@ import numpy as np
 
 from flamingo_jax.few_shot import game
 from flamingo_jax.few_shot.episode import Episode, Part
-from flamingo_jax.few_shot.kinds import Kinds, draw, exclude, with_article
-from flamingo_jax.inputs.prompts import asked
+from flamingo_jax.few_shot.kinds import Kinds, asked, draw, exclude, with_article
 from flamingo_jax.inputs.rows import Chunk
 
 

@@ -52,25 +52,14 @@ def chat(*turns: Prompt | str) -> list[Any]:
     return prompt
 
 
-def asked(question: str) -> str:
-    """How a prompt asks: ` Question: is it an animal? Answer:`."""
-    return f'{to_be_asked(question)} Answer:'
+def in_tiles(picture: Image.Image, side: int = 2) -> list[Any]:
+    """A picture as its tiles, each with its place, and then as a whole (as in LLaVA 1.6, Liu et al. 2024).
 
-
-def to_be_asked(question: str) -> str:
-    """How a prompt says what will be asked of the pictures that follow: ` Question: is it an animal?`."""
-    return f' Question: {question}'
-
-
-def in_tiles(picture: Image.Image, question: str, side: int = 2) -> list[Any]:
-    """What asks about a picture in tiles: each with its place, and then the whole (LLaVA 1.6, Liu et al. 2024).
-
-        in_tiles(PIL.Image.open('desk.jpg'), 'where is the cup?')
-        in_tiles(PIL.Image.open('desk.jpg'), 'how many: cup?', 3)
+        [*in_tiles(PIL.Image.open('desk.jpg')), ' Question: where is the cup? Answer:']
+        [*in_tiles(PIL.Image.open('desk.jpg'), 3), ' Question: how many: cup? Answer:']
 
     Args:
       picture: of any size.
-      question: stands before the tiles too, so that each is read for it.
       side: 2 for quarters, 3 for ninths; ValueError for another number.
 
     So the bridge of `experiments/smollm_pictures.py` was asked where things are, and of nine tiles how many.
@@ -78,10 +67,10 @@ def in_tiles(picture: Image.Image, question: str, side: int = 2) -> list[Any]:
     if side not in PLACES:
         raise ValueError(f'Tiles have names in 2 rows of 2 and in 3 of 3, and not in {side} of {side}.')
     whole, *parts = tiles(picture, side)
-    prompt: list[Any] = [to_be_asked(question)]
+    prompt: list[Any] = []
     for part, place in zip(parts, PLACES[side], strict=True):
         prompt += [part, f' {place}']
-    return [*prompt, whole, asked(question)]
+    return [*prompt, whole]
 
 
 def chats(tokenizer: Tokenizer) -> bool:
