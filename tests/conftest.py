@@ -7,6 +7,7 @@ import pathlib
 import tempfile
 
 # Many tests start the same run, some in processes of their own, which inherit this: only the first compiles its step.
+# The many small programs count, too: a worker forgets what it compiled after each file.
 if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
     _compiled = tempfile.TemporaryDirectory()
     os.environ |= dict(JAX_COMPILATION_CACHE_DIR=_compiled.name, JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0')

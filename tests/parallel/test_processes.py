@@ -20,7 +20,7 @@ from flamingo_jax.files import below
 from flamingo_jax.inference.run import CHECKSUMS, read_latest
 from flamingo_jax.parallel.processes import HEARTBEAT_SECONDS, join
 from flamingo_jax.train import train
-from tests.tiny_run import free_port, losses, make_parts, tiny_config
+from tests.tiny_run import free_port, losses, tiny_config
 
 ROOT = pathlib.Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures('quick_compilation')
@@ -48,10 +48,8 @@ def wait_for_a_checkpoint_after(step, workdir, running):
 
 
 @pytest.mark.long
-def test_several_processes_are_one_run(tmp_path):
-    parts, run, whole = tmp_path / 'parts', tmp_path / 'run', tmp_path / 'whole'
-    parts.mkdir()
-    make_parts(parts)
+def test_several_processes_are_one_run(parts, tmp_path):
+    run, whole = tmp_path / 'run', tmp_path / 'whole'
 
     # Two, until SIGTERM to one: both stop after the same step, and it is saved.
     running = start(parts, run, 2, 8, 1, 1)
