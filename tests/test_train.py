@@ -107,7 +107,7 @@ def int8_config(parts):
 
 @pytest.mark.long
 def test_a_frozen_language_model_in_int8_is_trained_with_and_resumed(parts, in_int8, tmp_path):
-    killed_after(3, (in_int8,), tmp_path)
+    killed_after(3, in_int8, tmp_path)
     train(int8_config(parts), str(tmp_path))
     assert_same_parameters(in_int8, tmp_path)
     recorded = [loss for _, loss in losses(in_int8)]
