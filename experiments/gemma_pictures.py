@@ -9,7 +9,11 @@
     python -m flamingo_jax.train --config=experiments/gemma_pictures.py --workdir=runs/gemma_pictures \
         --config.lm=LMS/gemma3 --config.datasets.single.path=$ARTISTS --config.datasets.names.path=$ARTISTS \
         --config.datasets.words.path=$ARTISTS
-    python -m flamingo_jax.evaluate --config=experiments/evaluate/gemma_pictures.py --checkpoint=runs/gemma_pictures \
+    python -m flamingo_jax.convert run --source=runs/gemma_pictures --out=runs/gemma_names --without_lm
+    python -m flamingo_jax.train --config=experiments/gemma_pictures.py:further --workdir=runs/gemma_further \
+        --config.lm=LMS/gemma3 --config.start=runs/gemma_names --config.datasets.single.path=$ARTISTS \
+        --config.datasets.names.path=$ARTISTS --config.datasets.words.path=$ARTISTS
+    python -m flamingo_jax.evaluate --config=experiments/evaluate/gemma_pictures.py --checkpoint=runs/gemma_further \
         --workdir=DIR --config.data=$ARTISTS --config.features=runs/artists
 
 The pictures, their features and the first stage are those of `experiments/smollm_pictures.py`, whose docstring has the
@@ -28,8 +32,8 @@ from flamingo_jax.training import config as training
 
 
 def get_config(stage: str = '') -> ConfigDict:
-    """A stage, or ValueError. 'contrast' makes the resampler, '' the bridge."""
-    stages = {'contrast': smollm_pictures.contrast, '': bridge}
+    """A stage, or ValueError. 'contrast' makes the resampler, '' the bridge; 'further' goes on with it."""
+    stages = {'contrast': smollm_pictures.contrast, '': bridge, 'further': further}
     if stage not in stages:
         raise ValueError(f'The stages are {sorted(stages)}, and not {stage!r}.')
     c = smollm_pictures.base()
@@ -44,11 +48,25 @@ def bridge(c: ConfigDict) -> None:
     c.resampler = 'runs/gemma_resampler'
     # Without Gemma's own norms the blocks are hardly heard (docs/results.md). Text without pictures is Gemma's own.
     c.model.xattn.update(first=3, every=4, gates=False, norms_of_lm=True)
+    games(c, single=2, words=2)
+    c.steps = 520
+
+
+def further(c: ConfigDict) -> None:
+    """The bridge goes on, with more English names and fewer new words, which are learned by then."""
+    smollm_pictures.from_published(c)
+    c.start = 'runs/gemma_names'
+    games(c, single=4, words=1)
+    c.steps = 300
+
+
+def games(c: ConfigDict, single: int, words: int) -> None:
+    """Rows of single pictures and of new words, beside five rows of names in other languages."""
     # Gemma writes a name in fewer tokens than SmolLM2.
-    c.datasets.single = training.dataset(FewShot, batch_size=2, **NAMED | dict(targets=40, window=(12, 1)), **BY_ALL)
+    named = NAMED | dict(targets=40, window=(12, 1))
+    c.datasets.single = training.dataset(FewShot, batch_size=single, **named, **BY_ALL)
     row = dict(length=72, targets=48)
     c.datasets.names = training.dataset(FewShot, batch_size=5, **COPIED | row, **BY_ALL)
-    words = dict(bind=game(Words, prompt=':', blend=1.0, real_words=0.3, classes=(2, 5)))
-    c.datasets.words = training.dataset(FewShot, batch_size=2, shots=8, games=words, images=8, **row, **DRAWINGS)
-    c.noise.feature_dropout = 0.0
-    c.steps, c.optimizer.learning_rate = 520, 1e-3
+    bind = dict(bind=game(Words, prompt=':', blend=1.0, real_words=0.3, classes=(2, 5)))
+    c.datasets.words = training.dataset(FewShot, batch_size=words, shots=8, games=bind, images=8, **row, **DRAWINGS)
+    c.noise.feature_dropout, c.optimizer.learning_rate = 0.0, 1e-3

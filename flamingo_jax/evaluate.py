@@ -66,7 +66,9 @@ Setting = tuple[Task, int, str, str]  # Task, shots, support, answers.
 FREE = ('batch_size', 'mesh', 'pooled', 'write_prompts')  # Fields that change no answer and may differ on resuming.
 
 
-def evaluate(config: ConfigDict, checkpoint: str, workdir: str, lm: str = '', dtype: str = '') -> list[report.Row]:
+def evaluate(
+    config: ConfigDict, checkpoint: str | Path, workdir: str | Path, lm: str | Path = '', dtype: str = ''
+) -> list[report.Row]:
     """Runs every task of a config, writes the reports and prints the table.
 
     Args:
@@ -140,14 +142,14 @@ def evaluate(config: ConfigDict, checkpoint: str, workdir: str, lm: str = '', dt
     return rows
 
 
-def answering_model(checkpoint: str, model: Pretrained) -> list[Any]:
+def answering_model(checkpoint: str | Path, model: Pretrained) -> list[Any]:
     """All that tells the model from others, for its answers."""
     trained = model.digest or [str(checkpoint), model.step]  # Without checksums, a run is told by its place.
     trained = None if model.step is None else trained
     return [version('flamingo_jax'), model.checksums, trained, dataclasses.asdict(model.model)]
 
 
-def _file(workdir: str, folder: str, row: report.Row, suffix: str) -> Path:
+def _file(workdir: str | Path, folder: str, row: report.Row, suffix: str) -> Path:
     """A file of one row, in a folder that exists."""
     name = f'{row.task}_{row.answers}_{row.support}_{row.shots}_shots_seed_{row.seed}'
     path = as_path(workdir) / folder / (re.sub('[^A-Za-z0-9_-]+', '_', name) + suffix)
@@ -156,7 +158,7 @@ def _file(workdir: str, folder: str, row: report.Row, suffix: str) -> Path:
 
 
 def _write_prompts(
-    workdir: str, config: ConfigDict, model: Pretrained, task: Task, row: report.Row, kept: answered.Answered
+    workdir: str | Path, config: ConfigDict, model: Pretrained, task: Task, row: report.Row, kept: answered.Answered
 ) -> None:
     """Writes every prompt of a row as it was sent, those of the controls too, with the answer.
 
@@ -177,7 +179,7 @@ def _write_prompts(
     write_whole(_file(workdir, 'prompts', row, '.jsonl'), ''.join(lines).encode())
 
 
-def _write_results(workdir: str, task: Task, row: report.Row) -> None:
+def _write_results(workdir: str | Path, task: Task, row: report.Row) -> None:
     """Writes the file for the task's evaluation server, if it has one."""
     results = task.results({id: query['answer'] for id, query in row.queries.items()})
     if results is not None:

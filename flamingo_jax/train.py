@@ -36,7 +36,7 @@ import jax
 from ml_collections import ConfigDict
 
 from flamingo_jax import memory
-from flamingo_jax.files import as_path, write_whole
+from flamingo_jax.files import Path, as_path, write_whole
 from flamingo_jax.inputs import pipeline
 from flamingo_jax.model.flamingo import Params
 from flamingo_jax.parallel import mesh as meshes
@@ -55,7 +55,7 @@ from flamingo_jax.training.step import make_step
 from flamingo_jax.training.watchdog import Watchdog
 
 
-def train(config: ConfigDict, workdir: str) -> dict[str, float]:
+def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     """Runs a config to its last step, or until SIGTERM, and returns the last logged metrics.
 
     Raises:
@@ -187,7 +187,7 @@ def _about(parts: Parts) -> dict[str, Any]:
     )
 
 
-def _write_run(workdir: str, config: ConfigDict, parts: Parts, about: dict[str, Any]) -> None:
+def _write_run(workdir: str | Path, config: ConfigDict, parts: Parts, about: dict[str, Any]) -> None:
     """Writes run.json, the tokenizer and the config to the workdir, in one process."""
     if jax.process_index() == 0:
         folder = as_path(workdir)

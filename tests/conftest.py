@@ -126,7 +126,7 @@ def trained(parts, tmp_path_factory) -> tuple[pathlib.Path, dict[str, float]]:
 
     with _optimised(False):
         workdir = tmp_path_factory.mktemp('run')
-        return workdir, train(tiny_config(parts), str(workdir))
+        return workdir, train(tiny_config(parts), workdir)
 
 
 @pytest.fixture(scope='session')

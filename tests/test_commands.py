@@ -72,7 +72,7 @@ def test_prompts_longer_than_the_context_are_refused_before_the_first_episode(pa
     config.features, config.episodes, config.max_new_tokens = str(parts / 'features'), 20, 3
     config.tasks.names.update(shots=(4, 60), answers=('open-ended', 'ranked'))
     with pytest.raises(ValueError, match='exceed the context of 128 tokens') as error:
-        evaluate(config, str(run), str(tmp_path / 'report'))
+        evaluate(config, run, tmp_path / 'report')
     generated, ranked, remedy = str(error.value).splitlines()
     assert re.match(
         'Task names, 60 shots, random, open-ended: a prompt of [0-9]+ tokens and 3 for the answer', generated
@@ -94,7 +94,7 @@ def test_without_examples_random_and_rices_are_asked_once(parts, run, tmp_path, 
     config.features, config.episodes = str(parts / 'features'), 4
     config.tasks = ConfigDict(dict(names=config.tasks.names))
     config.tasks.names.update(shots=(0, 1), support=('random', 'rices'), answers=('ranked',))
-    rows = evaluate(config, str(run), str(tmp_path / 'report'))
+    rows = evaluate(config, run, tmp_path / 'report')
     assert ran == [(0, 'random'), (1, 'random'), (1, 'rices')]
     assert [(row.shots, row.support) for row in rows] == [(0, 'random'), (1, 'random'), (0, 'rices'), (1, 'rices')]
     assert rows[0].scores == rows[2].scores

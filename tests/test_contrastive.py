@@ -74,7 +74,7 @@ def test_a_run_trains_a_trunk_for_a_flamingo(parts, tmp_path):
     c.validate_every, c.validation_batches = 12, 1
     c.optimizer.update(learning_rate=1e-2, warmup_steps=1, decay='linear', final_fraction=0.0, clip_trunk=0.1)
     c.mesh.data, c.mesh.fsdp = 2, 4
-    train(c, str(tmp_path / 'run'))
+    train(c, tmp_path / 'run')
     recorded = [loss for _, loss in losses(tmp_path / 'run')]
     assert len(recorded) == 12 and np.mean(recorded[-3:]) < np.mean(recorded[:3])
     assert len(losses(tmp_path / 'run', 'validation/pictures/loss')) == 1
@@ -113,14 +113,14 @@ def test_a_resampler_is_trained_for_a_flamingo(loss, parts, tmp_path):
     pairs = dict(row=Paired, shots=1, games=dict(name=game(Names)), length=12, images=1, batch_size=64)
     c.datasets.pictures = training.dataset(FewShot, path=SAMPLE, features=str(parts / 'features'), **pairs)
     c.optimizer.update(learning_rate=1e-2, warmup_steps=1)
-    train(c, str(tmp_path / 'contrast'))
+    train(c, tmp_path / 'contrast')
     recorded = [loss for _, loss in losses(tmp_path / 'contrast')]
     assert np.mean(recorded[-5:]) < np.mean(recorded[:5]) - 0.1
     convert.run(str(tmp_path / 'contrast'), str(tmp_path / 'towers'))
 
     flamingo.resampler, flamingo.trained = str(tmp_path / 'towers'), ('xattn', 'extra_tokens')
     flamingo.steps = flamingo.checkpoint_every = 1
-    train(flamingo, str(tmp_path / 'run'))
+    train(flamingo, tmp_path / 'run')
     convert.run(str(tmp_path / 'run'), str(tmp_path / 'flamingo'))
     before, after = (bundle.read(tmp_path / name) for name in ('towers', 'flamingo'))
     assert after.checksums['resampler'] == before.checksums['resampler'] and after.config.contrastive is None
@@ -149,11 +149,11 @@ def test_it_names_pictures_without_examples(towers, tmp_path):
     c = evaluation.base()
     c.data, c.episodes = SAMPLE, 20
     c.tasks.names = evaluation.task(Names, shots=(0,), answers=('compared',))
-    (row,) = evaluate(c, str(towers), str(tmp_path / 'names'))
+    (row,) = evaluate(c, towers, tmp_path / 'names')
     assert set(row.scores) >= {'model', 'shuffled pictures', 'chance'} and 'text only' not in row.scores
     c.tasks.names.shots = (1,)
     with pytest.raises(ValueError, match='two towers compare a picture with texts, and see no examples'):
-        evaluate(c, str(towers), str(tmp_path / 'more'))
+        evaluate(c, towers, tmp_path / 'more')
 
 
 def test_it_writes_nothing(towers):
@@ -195,7 +195,7 @@ def test_retrieval_both_ways(towers, tmp_path):
     c.data = str(tmp_path)
     c.tasks.texts = evaluation.task(TextsOfPictures, captions=Flickr30k)
     c.tasks.pictures = evaluation.task(PicturesOfTexts, captions=Flickr30k)
-    rows = evaluate(c, str(towers), str(tmp_path / 'out'))
+    rows = evaluate(c, towers, tmp_path / 'out')
     model = flamingo_jax.load(towers)
     texts = list(dict.fromkeys(text for two in captions for text in two))
     cosines = model.picture_vectors([tmp_path / f'flickr30k-images/{i}.png' for i in range(4)])
@@ -211,7 +211,7 @@ def test_retrieval_both_ways(towers, tmp_path):
     assert len(rows) == 6
     shutil.rmtree(tmp_path / 'flickr30k-images')
     with pytest.raises(FileNotFoundError):
-        evaluate(c, str(towers), str(tmp_path / 'missing'))
+        evaluate(c, towers, tmp_path / 'missing')
 
 
 def test_a_flamingo_has_no_shared_space(pretrained):

@@ -50,7 +50,7 @@ def rows_and_examples(folder):
 def whole(parts, run, tmp_path_factory):
     """The report of one device."""
     folder = tmp_path_factory.mktemp('whole')
-    evaluate(small(parts), str(run), str(folder))
+    evaluate(small(parts), run, folder)
     return rows_and_examples(folder)
 
 
@@ -59,7 +59,7 @@ def questions(whole, tmp_path_factory, parts, run):
     """The number of different questions in it."""
     with pytest.MonkeyPatch.context() as counted:
         counting = Counting(counted)
-        evaluate(small(parts), str(run), str(tmp_path_factory.mktemp('counted')))
+        evaluate(small(parts), run, tmp_path_factory.mktemp('counted'))
     return counting.asked
 
 
@@ -81,7 +81,7 @@ def reordered(parts, **changes) -> ConfigDict:
     ids=str,
 )
 def test_neither_batch_size_nor_mesh_nor_the_order_of_tasks_changes_an_answer(parts, run, whole, tmp_path, changes):
-    evaluate(reordered(parts, **changes), str(run), str(tmp_path))
+    evaluate(reordered(parts, **changes), run, tmp_path)
     rows, _ = rows_and_examples(tmp_path)
     assert sorted(rows, key=str) == sorted(whole[0], key=str)
 
@@ -130,17 +130,17 @@ def test_an_evaluation_that_is_stopped_goes_on(parts, run, whole, questions, tmp
     """In the middle of a row, with another batch size, alone or with other tasks."""
     with monkeypatch.context() as stopped, pytest.raises(OSError, match='disk'):
         counting = Counting(stopped, stop_after=31)
-        evaluate(small(parts), str(run), str(tmp_path))
+        evaluate(small(parts), run, tmp_path)
     first = counting.asked
     assert (tmp_path / FILE).is_file() and not (tmp_path / 'report.json').exists()
 
     # Not with another config: some rows would be of one, some of the other.
     with pytest.raises(ValueError, match=r'differs in config.episodes \(there 9, here 5\)'):
-        evaluate(small(parts, episodes=5), str(run), str(tmp_path))
+        evaluate(small(parts, episodes=5), run, tmp_path)
     other = small(parts)
     other.tasks.words.ways = 3
     with pytest.raises(ValueError, match=r'differs in config.tasks.words.ways \(there 2, here 3\)'):
-        evaluate(other, str(run), str(tmp_path))
+        evaluate(other, run, tmp_path)
 
     # A line that was cut short is asked again.
     (file,) = (tmp_path / FOLDER).iterdir()
@@ -150,18 +150,18 @@ def test_an_evaluation_that_is_stopped_goes_on(parts, run, whole, questions, tmp
     del alone.tasks.words
     alone.tasks.names.shots = (0,)
     with pytest.raises(ValueError, match='config.tasks.names.shots'):
-        evaluate(alone, str(run), str(tmp_path))
+        evaluate(alone, run, tmp_path)
     alone.tasks.names.shots = (0, 2)
     with monkeypatch.context() as counted:
         counting = Counting(counted)
-        evaluate(alone, str(run), str(tmp_path))
+        evaluate(alone, run, tmp_path)
     second = counting.asked
     assert rows_and_examples(tmp_path)[0] == [row for row in whole[0] if row['task'] == 'names']
     assert not (tmp_path / FILE).exists()
 
     with monkeypatch.context() as counted:
         counting = Counting(counted)
-        evaluate(small(parts, batch_size=3), str(run), str(tmp_path))
+        evaluate(small(parts, batch_size=3), run, tmp_path)
     assert rows_and_examples(tmp_path) == whole
     assert first + second + counting.asked == questions + 1, 'one line was cut short'
 
@@ -171,17 +171,17 @@ def test_a_checkpoint_that_went_on_is_another(parts, run, questions, tmp_path, m
     load, c = pretrained.load, small(parts)
     with monkeypatch.context() as stopped, pytest.raises(OSError, match='disk'):
         Counting(stopped, stop_after=3)
-        evaluate(c, str(run), str(tmp_path))
+        evaluate(c, run, tmp_path)
 
     def later(*args, **how):
         return dataclasses.replace(load(*args, **how), step=2, digest='another')
 
     monkeypatch.setattr(pretrained, 'load', later)
     with pytest.raises(ValueError, match='differs in digest'):
-        evaluate(c, str(run), str(tmp_path))
+        evaluate(c, run, tmp_path)
     (tmp_path / FILE).unlink()
     counting = Counting(monkeypatch)
-    evaluate(c, str(run), str(tmp_path))
+    evaluate(c, run, tmp_path)
     assert counting.asked == questions, 'all of them'
 
 
@@ -198,7 +198,7 @@ def test_what_a_run_trained_is_read_into_shards(run):
 
 
 def test_several_seeds_draw_other_examples(parts, run, whole, tmp_path):
-    evaluate(small(parts, seeds=2), str(run), str(tmp_path))
+    evaluate(small(parts, seeds=2), run, tmp_path)
     rows, _ = rows_and_examples(tmp_path)
     assert [row for row in rows if row['seed'] == 0] == whole[0]
     assert [row['seed'] for row in rows] == [0, 1] * len(whole[0])
@@ -208,4 +208,4 @@ def test_several_seeds_draw_other_examples(parts, run, whole, tmp_path):
         scores = [q['score'] for q in lines if all(q[key] == row[key] for key in ('task', 'shots', 'support', 'seed'))]
         assert sum(scores) / 9 == pytest.approx(row['scores']['model']['value'])
     with pytest.raises(ValueError, match='seeds is 0'):
-        evaluate(small(parts, seeds=0), str(run), str(tmp_path))
+        evaluate(small(parts, seeds=0), run, tmp_path)

@@ -69,7 +69,7 @@ def tiny_config(start, own, **lora):
 def run(start, own, tmp_path_factory):
     """Three steps with LoRA."""
     workdir = tmp_path_factory.mktemp('run')
-    metrics = train(tiny_config(start, own, rank=2, alpha=4.0, targets=('query', 'value', 'down')), str(workdir))
+    metrics = train(tiny_config(start, own, rank=2, alpha=4.0, targets=('query', 'value', 'down')), workdir)
     return workdir, metrics
 
 
@@ -101,7 +101,7 @@ def test_the_trained_trees_alone_are_changed_and_kept(start, run):
 
 def test_it_resumes(start, own, run, tmp_path):
     shutil.copytree(run[0] / 'checkpoints/2', tmp_path / 'checkpoints/2')
-    train(tiny_config(start, own, rank=2, alpha=4.0, targets=('query', 'value', 'down')), str(tmp_path))
+    train(tiny_config(start, own, rank=2, alpha=4.0, targets=('query', 'value', 'down')), tmp_path)
     jax.tree.map(np.testing.assert_array_equal, read_latest(tmp_path)[1], read_latest(run[0])[1])
 
 
@@ -115,7 +115,7 @@ def test_a_frozen_tree_may_be_replaced_by_one_that_was_trained_further(start, ow
     bundle.save(further, whole.config, params, whole.tokenizer(), whole.image_tag, '# Trained further')
     config = tiny_config(start, own)
     config[tree], config.steps = further, 1
-    train(config, str(tmp_path / 'run'))
+    train(config, tmp_path / 'run')
     convert.run(str(tmp_path / 'run'), str(tmp_path / 'bundle'))
     got = bundle.read(tmp_path / 'bundle').checksums
     assert got[tree] == bundle.read(further).checksums[tree] != whole.checksums[tree]
@@ -158,7 +158,7 @@ def test_what_makes_no_sense_is_refused(start, own, tmp_path, key, value, says):
     place = config if key in config else config.lora if key in config.lora else config.model
     place[key] = value
     with pytest.raises((ValueError, FileNotFoundError), match=says):
-        train(config, str(tmp_path))
+        train(config, tmp_path)
     assert not (tmp_path / 'checkpoints').exists()
 
 
@@ -179,7 +179,7 @@ def test_the_original_says_the_same_after_fine_tuning(own, tmp_path):
     convert.open_flamingo(*paths, heads=3)
     config = tiny_config(paths[-1], own)
     config.steps = 3
-    train(config, str(tmp_path / 'run'))
+    train(config, tmp_path / 'run')
     convert.run(str(tmp_path / 'run'), str(tmp_path / 'tuned'))
     convert.export('to_open_flamingo', str(tmp_path / 'tuned'), str(tmp_path / 'tuned.pt'))
     before, after = (read_torch_checkpoint(tmp_path / name) for name in ('checkpoint.pt', 'tuned.pt'))
@@ -209,7 +209,7 @@ def test_an_original_idefics_says_what_lora_taught(own, tmp_path):
     peers.idefics(tmp_path / 'original')
     convert.idefics(str(tmp_path / 'original'), str(tmp_path / 'bundle'))
     config = tiny_config(str(tmp_path / 'bundle'), own, rank=2, targets=('query', 'out', 'up'))
-    train(config, str(tmp_path / 'run'))
+    train(config, tmp_path / 'run')
     convert.run(str(tmp_path / 'run'), str(tmp_path / 'tuned'))
     convert.export('to_idefics', str(tmp_path / 'tuned'), str(tmp_path / 'exported'))
     images = np.random.default_rng(3).integers(0, 256, (1, 2, 1, 42, 42, 3)).astype(np.uint8)

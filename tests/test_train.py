@@ -45,7 +45,7 @@ def test_a_run_reports_what_it_does(trained):
     # What a step counted is what its rows hold: pictures that are no blanks, documents, targets.
     assert 0 < metrics['words/pictures'] <= 8 * 4 and metrics['words/documents'] == 8
     assert 0 < metrics['words/targets'] < metrics['words/tokens'] <= 8 * 48
-    assert list(pathlib.Path(workdir).glob('events.out.tfevents*'))
+    assert list(workdir.glob('events.out.tfevents*'))
     assert sorted(p.name for p in (workdir / 'checkpoints').iterdir()) == ['2', '4', '6']
 
 
@@ -58,7 +58,7 @@ def test_checkpoints_hold_the_trained_trees_only(run):
 
 def test_resumed_in_the_middle_is_bit_identical(parts, run, tmp_path):
     killed_after(4, run, tmp_path)
-    train(tiny_config(parts), str(tmp_path))
+    train(tiny_config(parts), tmp_path)
     assert [step for step, _ in losses(tmp_path)] == [5, 6]
     assert_same_parameters(run, tmp_path)
 
@@ -70,7 +70,7 @@ def test_validation_disturbs_nothing_and_is_the_same_after_a_resumption(parts, r
         killed_after(step, run, tmp_path / str(step))
         config = tiny_config(parts)
         config.datasets.words.validation_split, config.validate_every, config.validation_batches = 'test', 2, 3
-        of[step] = train(config, str(tmp_path / str(step)))
+        of[step] = train(config, tmp_path / str(step))
         assert dict(losses(tmp_path / str(step))).items() <= dict(losses(run)).items()
         assert_same_parameters(run, tmp_path / str(step))
     both, last = dict(losses(tmp_path / '2', tag)), dict(losses(tmp_path / '4', tag))
@@ -83,7 +83,7 @@ def test_resumed_on_another_mesh_is_the_same_run(parts, run, tmp_path):
     killed_after(4, run, tmp_path)
     config = tiny_config(parts)
     config.mesh = dict(data=2, fsdp=2, tensor=2)
-    train(config, str(tmp_path))
+    train(config, tmp_path)
     got, expected = dict(losses(tmp_path)), dict(losses(run))
     assert got.keys() == {5, 6} and expected.keys() == {1, 2, 3, 4, 5, 6}
     for step, loss in got.items():
@@ -94,7 +94,7 @@ def test_resumed_on_another_mesh_is_the_same_run(parts, run, tmp_path):
 def in_int8(parts, tmp_path_factory):
     """A run with the language model in int8."""
     workdir = tmp_path_factory.mktemp('int8')
-    train(int8_config(parts), str(workdir))
+    train(int8_config(parts), workdir)
     return workdir
 
 
@@ -108,7 +108,7 @@ def int8_config(parts):
 @pytest.mark.long
 def test_a_frozen_language_model_in_int8_is_trained_with_and_resumed(parts, in_int8, tmp_path):
     killed_after(3, in_int8, tmp_path)
-    train(int8_config(parts), str(tmp_path))
+    train(int8_config(parts), tmp_path)
     assert_same_parameters(in_int8, tmp_path)
     recorded = [loss for _, loss in losses(in_int8)]
     assert len(recorded) == 6 and np.mean(recorded[-2:]) < recorded[0] - 0.05
@@ -118,7 +118,7 @@ def test_a_frozen_language_model_in_int8_is_trained_with_and_resumed(parts, in_i
     config = int8_config(parts)
     config.frozen_dtype = ''
     with pytest.raises(ValueError, match="frozen_dtype .there 'int8', here ''"):
-        train(config, str(tmp_path))
+        train(config, tmp_path)
 
 
 @pytest.mark.long
@@ -153,7 +153,7 @@ def test_int8_on_a_mesh_is_the_same_run(parts, in_int8, tmp_path):
     """But for activations that are rounded the other way, where a sum in another order lies on the border."""
     config = int8_config(parts)
     config.mesh = dict(data=2, fsdp=2, tensor=2)
-    train(config, str(tmp_path))
+    train(config, tmp_path)
     got, expected = dict(losses(tmp_path)), dict(losses(in_int8))
     assert got[1] == pytest.approx(expected[1], rel=1e-3) and got[6] == pytest.approx(expected[6], rel=2e-2)
 
@@ -173,7 +173,7 @@ def test_a_trained_language_model_starts_from_its_bundle(parts, tmp_path):
     config = tiny_config(parts)
     config.steps, config.optimizer.learning_rate = 1, 1e-12
     config.trained = ('lm', *config.trained)
-    train(config, str(tmp_path))
+    train(config, tmp_path)
     start = bundle.read(parts / 'lm').params('lm', np.float32)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-9), read_latest(tmp_path)[1]['lm'], start)
 
@@ -184,7 +184,7 @@ def test_a_trunk_is_trained_from_its_bundle(parts, tmp_path):
     config = tiny_config(parts)
     config.steps, config.trained, config.optimizer.warmup_steps = 1, ('vision', *config.trained), 0
     del config.datasets.words
-    train(config, str(tmp_path))
+    train(config, tmp_path)
     start, vision = bundle.read(parts / 'trunk').params('vision', np.float32), read_latest(tmp_path)[1]['vision']
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=0.02), vision, start)
     assert not np.array_equal(vision['trunk']['head']['kernel'], start['trunk']['head']['kernel'])
@@ -202,7 +202,7 @@ def test_pictures_are_aligned_with_their_names(parts, tmp_path):
     c.datasets.names.update(length=12, images=1, row=Aligned, validation_split='test')
     c.datasets.names.shots, c.datasets.names.games.name.languages = 1, ('en',)
     c.mesh.tensor = 2
-    train(c, str(tmp_path / 'run'))
+    train(c, tmp_path / 'run')
     assert len(losses(tmp_path / 'run')) == 12
     validated = dict(losses(tmp_path / 'run', 'validation/names/loss'))
     assert validated[12] < 0.97 * validated[2]
@@ -215,7 +215,7 @@ def test_steps_that_are_never_finite_stop_and_keep_the_last_good_checkpoint(part
     # Step 3 is finite and makes parameters of 1e30, from which no step is.
     config.steps, config.optimizer.learning_rate, config.max_skipped_steps = 12, 1e30, 3
     with pytest.raises(FloatingPointError, match='3 steps in a row, the last of them step 6 .*optimizer.learning_rate'):
-        train(config, str(tmp_path))
+        train(config, tmp_path)
     _, params, step = read_latest(tmp_path)
     assert step == 2
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
@@ -267,7 +267,7 @@ def test_bad_input_is_an_error_before_any_work(parts, tmp_path, key, value, erro
     config = tiny_config(parts)
     _set(config, key, value)
     with pytest.raises(error, match=says):
-        train(config, str(tmp_path))
+        train(config, tmp_path)
     assert not (tmp_path / 'checkpoints').exists() or not list((tmp_path / 'checkpoints').iterdir())
 
 
@@ -276,7 +276,7 @@ def test_checkpoints_of_another_model_are_refused(parts, run):
     config.model.resampler.latents = 4
     before = (run / 'run.json').read_bytes()
     with pytest.raises(ValueError, match=r'another model.*model.resampler.latents \(there 2, here 4\)'):
-        train(config, str(run))
+        train(config, run)
     assert (run / 'run.json').read_bytes() == before
 
 
@@ -296,7 +296,7 @@ def test_a_run_whose_data_were_changed_is_not_resumed(parts, run, key, value, sa
     config = tiny_config(parts)
     _set(config, key, value)
     with pytest.raises(ValueError, match=f'another recipe. These fields differ: {says}.*config.resume_changed'):
-        train(config, str(run))
+        train(config, run)
 
 
 def test_features_of_another_trunk_are_refused(parts, tmp_path):
@@ -310,7 +310,7 @@ def test_features_of_another_trunk_are_refused(parts, tmp_path):
     config = tiny_config(parts)
     config.datasets.words.features = str(other)
     with pytest.raises(ValueError, match='another trunk'):
-        train(config, str(tmp_path / 'run'))
+        train(config, tmp_path / 'run')
 
 
 def test_unknown_config_keys_are_refused(parts, tmp_path):

@@ -17,7 +17,7 @@ import jax
 
 from flamingo_jax.evaluation.report import as_json
 from flamingo_jax.few_shot.episode import Episode
-from flamingo_jax.files import as_path, in_bucket, write_whole
+from flamingo_jax.files import Path, as_path, in_bucket, write_whole
 
 FILE, FOLDER = 'unfinished.json', 'answers'
 
@@ -25,7 +25,7 @@ FILE, FOLDER = 'unfinished.json', 'answers'
 class Answered:
     """The answers of one checkpoint, by earlier commands and by this one."""
 
-    def __init__(self, checkpoint: Any = None, workdir: str | None = None):
+    def __init__(self, checkpoint: Any = None, workdir: str | Path | None = None):
         """Reads the answers in a folder.
 
         Args:
@@ -92,7 +92,7 @@ class Answered:
                 file.write(more)
 
 
-def begin(workdir: str, about: Mapping[str, Any]) -> Callable[[], None]:
+def begin(workdir: str | Path, about: Mapping[str, Any]) -> Callable[[], None]:
     """Notes what is evaluated in a folder, and returns what removes the note when the reports are written.
 
     ValueError if another evaluation is unfinished there; the message names the first difference. Which tasks are asked

@@ -16,7 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from flamingo_jax.files import as_path, in_bucket, upload
+from flamingo_jax.files import Path, as_path, in_bucket, upload
 from flamingo_jax.inputs.rows import COUNTS
 from flamingo_jax.training.events import Events
 
@@ -45,7 +45,7 @@ class Progress:
 
     def __init__(
         self,
-        workdir: str,
+        workdir: str | Path,
         config: ConfigDict,
         first: int,
         flops: float,
@@ -189,7 +189,7 @@ def _mean(values: list[float]) -> float:
 class Profile:
     """A jax.profiler trace of some steps of process 0, for TensorBoard and Perfetto, in WORKDIR/plugins/profile/."""
 
-    def __init__(self, steps: tuple[int, ...], workdir: str):
+    def __init__(self, steps: tuple[int, ...], workdir: str | Path):
         """Starts nothing yet.
 
         Args:

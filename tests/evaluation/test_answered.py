@@ -14,11 +14,11 @@ ASKED = (['lm', 'xattn'], Ranked(), [{'picture': ['a.png', 1, 2]}, ' Output:'], 
 
 
 def test_answers_are_found_again_by_all_that_they_depend_on(tmp_path):
-    kept = Answered(CHECKPOINT, str(tmp_path))
+    kept = Answered(CHECKPOINT, tmp_path)
     asked = kept.digest(*ASKED)
     assert kept.get(asked) is None
     kept.add({asked: 'dog', 'another': dict(dog=-1.5, cat=-2.0)})
-    again = Answered(CHECKPOINT, str(tmp_path))
+    again = Answered(CHECKPOINT, tmp_path)
     assert again.get(again.digest(*ASKED)) == 'dog' and again.get('another') == dict(dog=-1.5, cat=-2.0)
 
     trees, how, prompt, episode = ASKED
@@ -37,31 +37,31 @@ def test_answers_are_found_again_by_all_that_they_depend_on(tmp_path):
 
 
 def test_a_line_that_was_cut_short_is_no_answer(tmp_path):
-    kept = Answered(CHECKPOINT, str(tmp_path))
+    kept = Answered(CHECKPOINT, tmp_path)
     kept.add(dict(one='dog'))
     kept.add(dict(two='cat'))
     (file,) = (tmp_path / 'answers').iterdir()
     file.write_bytes(file.read_bytes()[:-5])
-    again = Answered(CHECKPOINT, str(tmp_path))
+    again = Answered(CHECKPOINT, tmp_path)
     assert (again.get('one'), again.get('two')) == ('dog', None)
     again.add(dict(two='cow'))
-    again = Answered(CHECKPOINT, str(tmp_path))
+    again = Answered(CHECKPOINT, tmp_path)
     assert (again.get('one'), again.get('two')) == ('dog', 'cow')
 
 
 def test_another_unfinished_evaluation_is_refused(tmp_path):
     tasks = dict(words=dict(ways=2), names=dict(shots=(0, 4)))
     about = dict(checkpoint='a', step=3, config=dict(episodes=9, tasks=tasks))
-    begin(str(tmp_path), about)
+    begin(tmp_path, about)
     with pytest.raises(ValueError, match=r'differs in step \(there 3, here 4\)'):
-        begin(str(tmp_path), about | dict(step=4))
+        begin(tmp_path, about | dict(step=4))
     with pytest.raises(ValueError, match=r'differs in config.episodes \(there 9, here 8\)'):
-        begin(str(tmp_path), about | dict(config=dict(episodes=8, tasks=tasks)))
+        begin(tmp_path, about | dict(config=dict(episodes=8, tasks=tasks)))
     changed = dict(tasks, words=dict(ways=3))
     with pytest.raises(ValueError, match='config.tasks.words.ways'):
-        begin(str(tmp_path), about | dict(config=dict(episodes=9, tasks=changed)))
+        begin(tmp_path, about | dict(config=dict(episodes=9, tasks=changed)))
     # Other tasks, or in another order, are no other evaluation.
     fewer = dict(more=dict(ways=5), words=dict(ways=2))
-    finish = begin(str(tmp_path), about | dict(config=dict(episodes=9, tasks=fewer)))
+    finish = begin(tmp_path, about | dict(config=dict(episodes=9, tasks=fewer)))
     finish()
     assert not (tmp_path / FILE).exists()

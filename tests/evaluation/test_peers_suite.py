@@ -78,7 +78,7 @@ def test_every_answer_is_that_of_the_original_suite(both, kind, shots, tmp_path)
     task.support_size, task.controls = 0, False
     if name == 'idefics':
         task.prompts.update(IDEFICS)
-    evaluate(c, str(folder / 'bundle'), str(tmp_path))
+    evaluate(c, folder / 'bundle', tmp_path)
     lines = [json.loads(line) for line in (tmp_path / 'queries.jsonl').read_text().splitlines()]
     ours = {line['id']: line['answer'] for line in lines}
     assert len(ours) == len(expected) == QUERIES

@@ -295,7 +295,7 @@ def run(checkpoint, sets, name, workdir, changes=(), **fields):
     folder, expected = sets(name)
     c = config(folder, **dict(batch_size=4, max_new_tokens=2, num_beams=1) | dict(changes))
     c.tasks[name] = evaluation.task(expected.of, **dict(shots=(1,)) | fields)
-    rows = evaluate(c, str(checkpoint), str(workdir))
+    rows = evaluate(c, checkpoint, workdir)
     return rows, {file.name: json.loads(file.read_text()) for file in sorted((workdir / 'results').glob('*'))}
 
 

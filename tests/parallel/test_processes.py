@@ -72,7 +72,7 @@ def test_several_processes_are_one_run(parts, tmp_path):
     config = tiny_config(parts)
     del config.datasets.names
     config.steps = read_latest(run)[2] + 1
-    train(config, str(whole))  # What it is compared with below: the others take their time to notice.
+    train(config, whole)  # What it is compared with below: the others take their time to notice.
     assert all(process.wait() for process in running)
     assert time.monotonic() - since < 4 * HEARTBEAT_SECONDS  # A busy machine has its time, too.
     for i in (0, 1, 3):
@@ -83,8 +83,8 @@ def test_several_processes_are_one_run(parts, tmp_path):
 
     # One goes on from there.
     config.steps = read_latest(run)[2] + 1
-    train(config, str(run))
-    train(config, str(whole))  # To the same step, if a checkpoint was still under way.
+    train(config, run)
+    train(config, whole)  # To the same step, if a checkpoint was still under way.
     expected, got = dict(losses(whole)), dict(losses(run))
     assert got.keys() >= {1, step, step + 1, config.steps}
     for number, loss in got.items():

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures('quick_compilation')
 @pytest.mark.parametrize('steps', [(3,), (0, 2), (5, 4)])
 def test_a_profile_is_two_steps(steps, tmp_path):
     with pytest.raises(ValueError, match='config.profile is'):
-        Profile(steps, str(tmp_path))
+        Profile(steps, tmp_path)
 
 
 @pytest.mark.long
@@ -26,7 +26,7 @@ def test_a_trace_holds_the_steps_that_were_asked_for(parts, tmp_path):
     config = tiny_config(parts)
     del config.datasets.names  # One data set is enough.
     config.steps, config.profile = 4, (2, 3)
-    metrics = train(config, str(tmp_path / 'run'))
+    metrics = train(config, tmp_path / 'run')
     assert 'speed/mfu' not in metrics
     (folder,) = (tmp_path / 'run/plugins/profile').iterdir()
     assert list(folder.glob('*.xplane.pb'))  # TensorBoard's.
@@ -48,13 +48,13 @@ def test_data_sets_in_turn(parts, tmp_path):
             compiled.append(event)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    metrics = train(config, str(tmp_path / 'whole'))
+    metrics = train(config, tmp_path / 'whole')
     jax.monitoring.unregister_event_duration_listener(listen)
     assert len(compiled) == 2  # One program a data set, be it found in the cache.
     # The mean over its own steps for each data set, over all for the whole.
     assert metrics['loss'] == pytest.approx((2 * metrics['words/loss'] + 3 * metrics['names/loss']) / 5, rel=1e-5)
     shutil.copytree(tmp_path / 'whole/checkpoints/3', tmp_path / 'resumed/checkpoints/3')
-    train(config, str(tmp_path / 'resumed'))
+    train(config, tmp_path / 'resumed')
     (_, whole, _), (_, resumed, _) = read_latest(tmp_path / 'whole'), read_latest(tmp_path / 'resumed')
     jax.tree.map(np.testing.assert_array_equal, whole, resumed)
     assert ocp.metadata(tmp_path / 'resumed/checkpoints/5').custom_metadata['data'] == dict(words=2, names=3)
