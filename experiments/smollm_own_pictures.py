@@ -27,6 +27,7 @@ def get_config() -> ConfigDict:
     c.datasets.own = training.dataset(FewShot, batch_size=4, features='runs/own_features', **smollm_pictures.SINGLE)
     drawings = dict(path=quickstart.SAMPLE, styles=quickstart.STYLES)
     c.datasets.games = training.dataset(FewShot, batch_size=3, **smollm_pictures.GAMES, **drawings)
+    c.datasets.games.games.name.similar = 0.0  # Similar ones are found by features. The sample is read as pixels.
     c.steps = c.checkpoint_every = 60
     c.optimizer.warmup_steps = 10
     return c

@@ -160,12 +160,8 @@ COPIED |= dict(length=128, targets=96, images=6)
 BESIDE = dict(shots=6, games=dict(name=game(Names, prompt=NAME, similar=1.0)), **CLASSES | dict(styles=()))
 BESIDE |= dict(length=64, targets=40, images=6)
 # Twelve pictures a row at most, of one game.
-GAMES = dict(shots=12, length=96, targets=60, images=12)
-GAMES |= dict(
-    games=games_of(
-        bind=0.4, name=0.1, kind=0.15, what_kind=0.05, yes_or_no=0.05, is_it=0.05, which=0.1, which_thing=0.1
-    )
-)
+SHARES = dict(bind=0.4, name=0.1, kind=0.15, what_kind=0.05, yes_or_no=0.05, is_it=0.05, which=0.1, which_thing=0.1)
+GAMES = dict(shots=12, games=games_of(**SHARES), length=96, targets=60, images=12)
 # What the language model says when it is told the name, the Flamingo is to say when it sees the thing.
 TOLD = dict(row=Told, **BY_ALL | dict(validation_split=''))  # There are no texts about other things.
 TALK = dict(shots=1, games=dict(talk=game(Texts, path='runs/dialogues.jsonl')), images=1)

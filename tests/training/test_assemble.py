@@ -11,9 +11,13 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from experiments import quickstart
 from flamingo_jax.few_shot.source import FewShot
+from flamingo_jax.inference import bundle
+from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.rows import Interleaved
 from flamingo_jax.inputs.sources.documents import Documents
+from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.quantised import Quantisation
 from flamingo_jax.model.vision.efficientnet import EfficientNetConfig
@@ -34,6 +38,10 @@ TOKENIZER = ROOT / 'experiments/lm_names/tokenizer.model'
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 
+def config_of(path):
+    return importlib.import_module('.'.join(path.relative_to(ROOT).with_suffix('').parts)).get_config()
+
+
 def stub(folder, config, tag=None):
     """A bundle without parameters: what is assembled reads none."""
     folder.mkdir(parents=True)
@@ -50,7 +58,7 @@ def stub(folder, config, tag=None):
 def test_a_plan_has_the_shapes_of_the_run(path, tmp_path, monkeypatch):
     """With a trunk of another size than the config's, as converted ones have: the bundle's is what runs."""
     monkeypatch.chdir(ROOT)
-    config = importlib.import_module('.'.join(path.relative_to(ROOT).with_suffix('').parts)).get_config()
+    config = config_of(path)
     published = json.loads((ROOT / 'experiments/picture_dictionary/config.json').read_text())['model']
     whole = FlamingoConfig.from_json(published)
     if config.start or not (config.lm or config.model.lm):  # Given on the command line.
@@ -81,6 +89,21 @@ def test_a_plan_has_the_shapes_of_the_run(path, tmp_path, monkeypatch):
         assert {leaf.dtype for leaf in jax.tree.leaves(tree)} == {np.dtype(run.model.dtype_of(name))}
     if config.vision and run.model.config.image_size != 96:
         raise AssertionError('The trunk of the bundle says how large pictures are.')
+
+
+def test_what_a_config_plays_with_the_sample_can_be_played(parts, monkeypatch):
+    """As pixels or by features, as the config says. What must be fetched first is not here."""
+    monkeypatch.chdir(ROOT)
+    trunk, opened = bundle.read(parts / 'trunk'), []
+    pictures = PictureFormat.of(trunk.config, trunk.checksums['vision'])
+    for path in CONFIGS:
+        for name, fields in config_of(path).datasets.items():
+            if fields.kind is FewShot and fields.path == quickstart.SAMPLE:
+                source = training.source_of(fields)
+                source = dataclasses.replace(source, features=source.features and str(parts / 'features'))
+                source.check(source.open(pictures), Tokenizer.read(TOKENIZER, 'token'))
+                opened.append((path.stem, name))
+    assert {('quickstart', 'names'), ('own_pictures', 'before'), ('smollm_own_pictures', 'games')} <= set(opened)
 
 
 def test_only_a_frozen_language_model_is_quantised():
