@@ -61,8 +61,8 @@ setup(
     extras_require={
         'tpu': ['jax[tpu]'],
         'cuda': ['jax[cuda13]'],
-        'gcs': ['gcsfs'],  # Paths at gs://.
-        's3': ['s3fs'],  # Paths at s3://.
+        'gcs': ['gcsfs>=2025.5'],  # Paths at gs://.
+        's3': ['s3fs>=2025.5'],  # Paths at s3://. Without a bound, pip takes one of 2020 beside a new boto3.
         'films': ['av'],  # Video files. Animated pictures need nothing.
         'demo': ['starlette', 'uvicorn'],  # The page, python -m flamingo_jax.demo.
         'browser': ['playwright'],  # To test the page in a Chromium that is installed.
@@ -78,7 +78,7 @@ setup(
             *('av', 'beartype', 'cairosvg', 'gguf', 'pytest', 'pytest-xdist', 'resvg-py', 'ruff', 'setuptools'),
             *('apache-beam>=2.77', 'fastwarc>=2', 'resiliparse>=2', 'stopwordsiso>=0.7', 'warcio>=1.8', 'zstandard'),
             *('ipykernel', 'nbclient', 'starlette', 'uvicorn'),
-            *('gcsfs', 'gcp-storage-emulator', 'moto[s3,server]', 's3fs'),  # Buckets on the loopback.
+            *('gcsfs>=2025.5', 'gcp-storage-emulator', 'moto[s3,server]', 's3fs>=2025.5'),  # Buckets on the loopback.
         ],
         # OpenFlamingo's own requirements are of 2023, and lmms-eval's are many. It runs with those in the last line:
         # pip install --no-deps open-flamingo==2.0.1 lmms-eval==0.7.3
