@@ -13,13 +13,17 @@
     python -m flamingo_jax.train --config=experiments/gemma_pictures.py:further --workdir=runs/gemma_further \
         --config.lm=LMS/gemma3 --config.start=runs/gemma_names --config.datasets.single.path=$ARTISTS \
         --config.datasets.names.path=$ARTISTS --config.datasets.words.path=$ARTISTS
-    python -m flamingo_jax.evaluate --config=experiments/evaluate/gemma_pictures.py --checkpoint=runs/gemma_further \
-        --workdir=DIR --config.data=$ARTISTS --config.features=runs/artists
+    python -m flamingo_jax.convert run --source=runs/gemma_further --out=runs/gemma_more --without_lm
+    python -m flamingo_jax.convert mean --source=runs/gemma_names,runs/gemma_more --weights=.5,.5 --lm=LMS/gemma3 \
+        --out=runs/gemma_mean
+    python -m flamingo_jax.evaluate --config=experiments/evaluate/gemma_pictures.py --checkpoint=runs/gemma_mean \
+        --lm=LMS/gemma3 --workdir=DIR --config.data=$ARTISTS --config.features=runs/artists
 
 The pictures, their features and the first stage are those of `experiments/smollm_pictures.py`, whose docstring has the
 commands that make them. Then the gated blocks learn names in English, and to take a name in one of 29 other languages
-from an example. In the languages of `UNSEEN` (`smollm_pictures.py`), training names no picture: what is said in them is
-what Gemma knows, or what the examples tell.
+from an example. `:further` has more English names; the mean of the weights before and after it keeps both. In the
+languages of `UNSEEN` (`smollm_pictures.py`), training names no picture: what is said in them is what Gemma knows, or
+what the examples tell.
 """
 
 from ml_collections import ConfigDict
