@@ -58,8 +58,7 @@ def bridge(c: ConfigDict) -> None:
 
 def further(c: ConfigDict) -> None:
     """The bridge goes on, with more English names and fewer new words, which are learned by then."""
-    smollm_pictures.from_published(c)
-    c.start = 'runs/gemma_names'
+    smollm_pictures.from_published(c, 'runs/gemma_names')
     games(c, single=4, words=1)
     c.steps = 300
 

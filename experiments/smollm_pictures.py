@@ -293,8 +293,8 @@ def without_noise(c: ConfigDict) -> None:
     c.steps, c.optimizer.learning_rate = 150, 1e-3
 
 
-def from_published(c: ConfigDict) -> None:
-    """The gated blocks of the published bridge go on."""
-    c.start, c.lm, c.trained = 'experiments/smollm_bridge', 'runs/smollm2', ('xattn', 'extra_tokens')
+def from_published(c: ConfigDict, start: str = 'experiments/smollm_bridge') -> None:
+    """The gated blocks of the published bridge go on, or those of another."""
+    c.start, c.lm, c.trained = start, 'runs/smollm2', ('xattn', 'extra_tokens')
     c.remat = 'dots'
     c.optimizer.update(learning_rate=5e-4, warmup_steps=20)
