@@ -23,6 +23,11 @@ class BuildWithEmbedded(build_py):
                 shutil.copytree(folder, target / folder, ignore=shutil.ignore_patterns('__pycache__'))
 
 
+# Extras that the tests need, too.
+BUILD = ['apache-beam>=2.77', 'fastwarc>=2', 'resiliparse>=2', 'stopwordsiso>=0.7', 'warcio>=1.8']
+GCS = 'gcsfs>=2025.5'
+S3 = 's3fs>=2025.5'  # Without a bound, pip takes one of 2020 beside a new boto3.
+
 setup(
     cmdclass={'build_py': BuildWithEmbedded},
     name='flamingo_jax',
@@ -61,8 +66,8 @@ setup(
     extras_require={
         'tpu': ['jax[tpu]'],
         'cuda': ['jax[cuda13]'],
-        'gcs': ['gcsfs>=2025.5'],  # Paths at gs://.
-        's3': ['s3fs>=2025.5'],  # Paths at s3://. Without a bound, pip takes one of 2020 beside a new boto3.
+        'gcs': [GCS],  # Paths at gs://.
+        's3': [S3],  # Paths at s3://.
         'films': ['av'],  # Video files. Animated pictures need nothing.
         'demo': ['starlette', 'uvicorn'],  # The page, python -m flamingo_jax.demo.
         'browser': ['playwright'],  # To test the page in a Chromium that is installed.
@@ -71,14 +76,14 @@ setup(
         # For WUPS (NExT-QA) and for stems of OK-VQA: flamingo_jax/evaluation/english.py.
         'english': ['inflection', 'nltk'],
         # To build data sets of documents. fastwarc and resiliparse read web pages; warcio writes them.
-        'build': ['apache-beam>=2.77', 'fastwarc>=2', 'resiliparse>=2', 'stopwordsiso>=0.7', 'warcio>=1.8'],
+        'build': BUILD,
         'gguf': ['gguf'],  # To convert language models in llama.cpp's format.
         'plan': ['libtpu'],  # The TPU's compiler, which needs no TPU.
         'test': [
             *('av', 'beartype', 'cairosvg', 'gguf', 'pytest', 'pytest-xdist', 'resvg-py', 'ruff', 'setuptools'),
-            *('apache-beam>=2.77', 'fastwarc>=2', 'resiliparse>=2', 'stopwordsiso>=0.7', 'warcio>=1.8', 'zstandard'),
+            *(*BUILD, 'zstandard'),
             *('ipykernel', 'nbclient', 'starlette', 'uvicorn'),
-            *('gcsfs>=2025.5', 'gcp-storage-emulator', 'moto[s3,server]', 's3fs>=2025.5'),  # Buckets on the loopback.
+            *(GCS, 'gcp-storage-emulator', 'moto[s3,server]', S3),  # Buckets on the loopback.
         ],
         # OpenFlamingo's own requirements are of 2023, and lmms-eval's are many. It runs with those in the last line:
         # pip install --no-deps open-flamingo==2.0.1 lmms-eval==0.7.3

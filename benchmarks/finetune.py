@@ -55,7 +55,7 @@ def main() -> None:
         c.optimizer.update(learning_rate=1e-3, warmup_steps=5)
         c.steps = 100
         workdir = folder / f'rank{rank}'
-        last = train(c, str(workdir))
+        last = train(c, workdir)
         (_, begin), *_, (_, end) = losses(workdir)
         print(f'LoRA of rank {rank}: loss {begin:.2f} -> {end:.2f}, right {last["own/accuracy"]:.2f}', flush=True)
 

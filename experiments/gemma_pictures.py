@@ -53,14 +53,16 @@ def bridge(c: ConfigDict) -> None:
     # Without Gemma's own norms the blocks are hardly heard (docs/results.md). Text without pictures is Gemma's own.
     c.model.xattn.update(first=3, every=4, gates=False, norms_of_lm=True)
     games(c, single=2, words=2)
-    c.steps = 520
+    c.noise.feature_dropout = 0.0
+    c.steps, c.optimizer.learning_rate = 520, 1e-3
 
 
 def further(c: ConfigDict) -> None:
     """The bridge goes on, with more English names and fewer new words, which are learned by then."""
-    smollm_pictures.from_published(c, 'runs/gemma_names')
+    smollm_pictures.go_on_from(c, 'runs/gemma_names')
     games(c, single=4, words=1)
-    c.steps = 300
+    c.noise.feature_dropout = 0.0
+    c.steps, c.optimizer.learning_rate = 300, 1e-3
 
 
 def games(c: ConfigDict, single: int, words: int) -> None:
@@ -72,4 +74,3 @@ def games(c: ConfigDict, single: int, words: int) -> None:
     c.datasets.names = training.dataset(FewShot, batch_size=5, **COPIED | row, **BY_ALL)
     bind = dict(bind=game(Words, prompt=':', blend=1.0, real_words=0.3, classes=(2, 5)))
     c.datasets.words = training.dataset(FewShot, batch_size=words, shots=8, games=bind, images=8, **row, **DRAWINGS)
-    c.noise.feature_dropout, c.optimizer.learning_rate = 0.0, 1e-3

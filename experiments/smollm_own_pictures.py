@@ -23,7 +23,7 @@ from flamingo_jax.training import config as training
 def get_config() -> ConfigDict:
     """Names of the pictures, and the games of before on the embedded sample's drawings, so that it forgets nothing."""
     c = smollm_pictures.base()
-    smollm_pictures.from_published(c)
+    smollm_pictures.go_on_from(c)
     c.datasets.own = training.dataset(FewShot, batch_size=4, features='runs/own_features', **smollm_pictures.SINGLE)
     drawings = dict(path=quickstart.SAMPLE, styles=quickstart.STYLES)
     c.datasets.games = training.dataset(FewShot, batch_size=3, **smollm_pictures.GAMES, **drawings)

@@ -160,8 +160,12 @@ COPIED |= dict(length=128, targets=96, images=6)
 BESIDE = dict(shots=6, games=dict(name=game(Names, prompt=NAME, similar=1.0)), **CLASSES | dict(styles=()))
 BESIDE |= dict(length=64, targets=40, images=6)
 # Twelve pictures a row at most, of one game.
-SHARES = dict(bind=0.4, name=0.1, kind=0.15, what_kind=0.05, yes_or_no=0.05, is_it=0.05, which=0.1, which_thing=0.1)
-GAMES = dict(shots=12, games=games_of(**SHARES), length=96, targets=60, images=12)
+GAMES = dict(shots=12, length=96, targets=60, images=12)
+GAMES |= dict(
+    games=games_of(
+        bind=0.4, name=0.1, kind=0.15, what_kind=0.05, yes_or_no=0.05, is_it=0.05, which=0.1, which_thing=0.1
+    )
+)
 # What the language model says when it is told the name, the Flamingo is to say when it sees the thing.
 TOLD = dict(row=Told, **BY_ALL | dict(validation_split=''))  # There are no texts about other things.
 TALK = dict(shots=1, games=dict(talk=game(Texts, path='runs/dialogues.jsonl')), images=1)
@@ -288,12 +292,12 @@ def other_pictures(c: ConfigDict, single: dict) -> None:
 
 def without_noise(c: ConfigDict) -> None:
     """The published bridge goes on, for minutes and without noise. The mean with the bridge before keeps the rest."""
-    from_published(c)
+    go_on_from(c)
     c.noise.feature_dropout = 0.0
     c.steps, c.optimizer.learning_rate = 150, 1e-3
 
 
-def from_published(c: ConfigDict, start: str = 'experiments/smollm_bridge') -> None:
+def go_on_from(c: ConfigDict, start: str = 'experiments/smollm_bridge') -> None:
     """The gated blocks of the published bridge go on, or those of another."""
     c.start, c.lm, c.trained = start, 'runs/smollm2', ('xattn', 'extra_tokens')
     c.remat = 'dots'

@@ -94,14 +94,14 @@ def test_a_plan_has_the_shapes_of_the_run(path, tmp_path, monkeypatch):
 def test_what_a_config_plays_with_the_sample_can_be_played(parts, monkeypatch):
     """As pixels or by features, as the config says. What must be fetched first is not here."""
     monkeypatch.chdir(ROOT)
-    trunk, opened = bundle.read(parts / 'trunk'), []
+    trunk, tokenizer, opened = bundle.read(parts / 'trunk'), Tokenizer.read(TOKENIZER, 'token'), []
     pictures = PictureFormat.of(trunk.config, trunk.checksums['vision'])
     for path in CONFIGS:
         for name, fields in config_of(path).datasets.items():
             if fields.kind is FewShot and fields.path == quickstart.SAMPLE:
                 source = training.source_of(fields)
                 source = dataclasses.replace(source, features=source.features and str(parts / 'features'))
-                source.check(source.open(pictures), Tokenizer.read(TOKENIZER, 'token'))
+                source.check(source.open(pictures), tokenizer)
                 opened.append((path.stem, name))
     assert {('quickstart', 'names'), ('own_pictures', 'before'), ('smollm_own_pictures', 'games')} <= set(opened)
 
