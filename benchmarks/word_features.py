@@ -3,11 +3,11 @@
     python benchmarks/word_features.py --checkpoint=experiments/smollm_bridge --lm=LMS/smollm2 \
         --data=DATA/picture_dictionary/artists/1.0.0 --features=runs/artists
 
-As the evaluation of new words, of things that training never showed: the examples are drawings by four artists whom
-the bridge was trained on, and the picture is by one of whom training showed nothing. The inputs are the mean of a
-picture's features over the grid, the mean of its latents, and the language model's state at the colon after the
-picture, after each of its blocks, as the next one reads it. What nearest centroid finds in a state and the Flamingo
-does not say is lost where the language model looks for the example in its prompt.
+As in the evaluation of new words, the things were never shown in training; with `--split=train`, they were. The
+examples are drawings by four artists whom the bridge was trained on, and the picture is by one of whom training showed
+nothing. The inputs are the mean of a picture's features over the grid, the mean of its latents, and the language
+model's state at the colon after the picture, after each of its blocks, as the next one reads it. What nearest centroid
+finds in a state and the Flamingo does not say is lost where the language model looks for the example in its prompt.
 """
 
 import argparse
@@ -68,10 +68,11 @@ def main() -> None:
     parser.add_argument('--lm', default='', help='bundle of the language model, if the checkpoint has none')
     parser.add_argument('--data', required=True, help='the picture dictionary')
     parser.add_argument('--features', required=True, help='folder of the features command')
+    parser.add_argument('--split', default='test', help='train: things that training showed')
     parser.add_argument('--questions', type=int, default=1000)
     a = parser.parse_args()
     model = load(a.checkpoint, lm=a.lm)
-    of = PictureSet(a.data, 'test', format_of(a.features, 'test'), features=a.features, styles=(*STYLES, ASKED))
+    of = PictureSet(a.data, a.split, format_of(a.features, a.split), features=a.features, styles=(*STYLES, ASKED))
     concepts = np.array([picture.concept for picture in of.pictures])
     styles = np.array([picture.style for picture in of.pictures])
     features = np.stack([of.frames(picture) for picture in of.pictures]).astype(np.float32)

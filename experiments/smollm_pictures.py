@@ -40,9 +40,10 @@
         --config.datasets.ninths.path=DATA/picture_scenes/ninths/1.1.0
 
 Without `--config.start`, `:further` goes on from the published bridge; take features of its trunk
-(`--vision=experiments/smollm_bridge`). So do `:asked`, with single pictures, pairs and other languages alone, and
-`:together`, with all but texts and dialogues. `--config.resampler=experiments/smollm_bridge` lets `:contrast` go on
-with the published resampler. The published bridge came about in more steps: docs/tried.md has them.
+(`--vision=experiments/smollm_bridge`). So do `:asked`, with single pictures, pairs and other languages alone, `:games`,
+with few-shot games alone, and `:together`, with all but texts and dialogues.
+`--config.resampler=experiments/smollm_bridge` lets `:contrast` go on with the published resampler. The published bridge
+came about in more steps: docs/tried.md has them.
 
 The bridge does not change a text without pictures: both gated branches act only on tokens that may see one.
 
@@ -177,7 +178,8 @@ RESAMPLER = ResamplerConfig(latents=8, width=256, depth=2, heads=4, head_dim=64)
 
 def get_config(stage: str = '') -> ConfigDict:
     """A stage, or ValueError. 'contrast' makes a resampler, '' a bridge with it; the others go on."""
-    stages = {'contrast': contrast, '': bridge, 'further': further, 'asked': asked_alone, 'together': together}
+    stages = {'contrast': contrast, '': bridge, 'further': further}
+    stages |= {'asked': asked_alone, 'games': games_alone, 'together': together}
     if stage not in stages:
         raise ValueError(f'The stages are {sorted(stages)}, and not {stage!r}.')
     c = base()
@@ -248,6 +250,14 @@ def asked_alone(c: ConfigDict) -> None:
     """The published bridge is asked, of single pictures and of pairs, and takes names from examples."""
     without_noise(c)
     all_asked(c, 16)
+
+
+def games_alone(c: ConfigDict) -> None:
+    """The published bridge plays few-shot games, most of them with new words. It forgets some names."""
+    without_noise(c)
+    games = games_of(bind=0.8, kind=0.1, name=0.1)
+    c.datasets.games = training.dataset(FewShot, batch_size=10, **GAMES | dict(games=games), **DRAWINGS)
+    c.steps = 400
 
 
 def together(c: ConfigDict) -> None:
