@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument('--lm', default='', help='bundle of the language model, if the checkpoint has none')
     parser.add_argument('--data', required=True, help='the picture dictionary')
     parser.add_argument('--features', required=True, help='folder of the features command')
-    parser.add_argument('--split', default='test', help='train: things that training showed')
+    parser.add_argument('--split', default='test', help='test: things never shown; train: things that training showed')
     parser.add_argument('--questions', type=int, default=1000)
     a = parser.parse_args()
     model = load(a.checkpoint, lm=a.lm)
