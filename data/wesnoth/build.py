@@ -1,0 +1,50 @@
+"""Portraits with their descriptions, and illustrated stories, of Battle for Wesnoth, in up to 50 languages.
+
+    data/wesnoth/fetch.sh RAW
+    python -m data.wesnoth.build --raw=RAW --out=DATA
+
+DATA/wesnoth/full/1.0.0 has documents (`Documents`).
+"""
+
+from absl import flags
+
+from data import beam_flags
+from flamingo_jax import commands
+
+if __name__ == '__main__':
+    flags.DEFINE_string('raw', None, 'Folder that fetch.sh filled.', required=True)
+    beam_flags.define()
+    commands.start(__doc__)
+
+import functools
+
+import tensorflow_datasets as tfds
+
+from data import drawings
+from data.picture_dictionary.picture_dictionary_dataset_builder import split_of
+from flamingo_jax.building.readers import wesnoth
+
+GAME = 'usr/share/games/wesnoth/1.18'
+
+
+class Wesnoth(drawings.Drawings, skip_registration=True):
+    """Portraits and illustrated stories, with their texts in many languages."""
+
+    name = 'wesnoth'
+
+    def __init__(self, locale: str = '', **rest):
+        """locale: the folders of translations."""
+        self.READERS = {'.cfg': functools.partial(wesnoth.read, locale=locale, split_of=split_of)}
+        super().__init__(**rest)
+
+
+def main() -> None:
+    """Builds them."""
+    raw = f'{flags.FLAGS.raw}/x/wesnoth-1.18-'
+    config = tfds.core.BuilderConfig(name='full', version='1.0.0')
+    source = f'{raw}*/{GAME}/data/c*/**/*.cfg'
+    beam_flags.build(Wesnoth, config, source=source, locale=f'{raw}*/{GAME}/locale')
+
+
+if __name__ == '__main__':
+    main()

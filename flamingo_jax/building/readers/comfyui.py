@@ -1,0 +1,83 @@
+"""Examples of ComfyUI's workflows: stills and clips that models made, with the prompts that they were made from.
+
+`index.json` lists the workflows with their tags. `NAME.json` beside it is a workflow, a graph of nodes, and its example
+is `NAME-1.webp`. Nothing in a workflow marks its prompt: it is the one text of some words that a node holds.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from flamingo_jax.building.document import Document
+from flamingo_jax.building.ledger import Dropped
+from flamingo_jax.building.readers.containers import json_file
+from flamingo_jax.building.readers.draft import Draft
+from flamingo_jax.building.readers.folder import Pictures
+
+# What is made from a text alone. A prompt that changes a picture does not say what is to be seen.
+MADE_FROM_TEXT = ('Text to Image', 'Text to Video')
+FEWEST = 6  # Words of a prompt.
+# What to avoid, instructions to a language model that rewrites prompts, and addresses.
+NO_PROMPT = (
+    'TARGET',
+    'blurry',
+    'low quality',
+    'worst quality',
+    'pc game',
+    'You are',
+    '<s>[SYSTEM',
+    '[META]',
+    'http',
+    '{',
+)
+
+
+def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Dropped]:
+    """The documents of an index: an example, and its prompt. `meta` has the model's name, and `generated`."""
+    index = json_file(path, name)
+    if isinstance(index, Dropped):
+        yield index
+        return
+    for workflow in (one for module in index.value for one in module['templates']):
+        tags = [tag for tag in workflow.get('tags', ()) if tag in MADE_FROM_TEXT]
+        if not tags or workflow.get('io', {}).get('inputs'):
+            continue
+        called = workflow['name']
+        draft = Draft(called)
+        graph = json_file(str(pathlib.Path(path).with_name(f'{called}.json')), called)
+        prompts = set() if isinstance(graph, Dropped) else set(_prompts(graph.value))
+        if len(prompts) != 1:
+            yield from draft.give_up('not_one_prompt', called)
+            continue
+        shown = draft.film if tags == ['Text to Video'] else draft.picture
+        shown(pictures.read(f'{called}-1.webp'), called)
+        draft.text(prompts.pop().strip())
+        meta = dict(
+            generated=True, models=workflow.get('models', []), licence='MIT', source='ComfyUI workflow templates'
+        )
+        for one in draft.finish():
+            yield dataclasses.replace(one, meta=json.dumps(meta)) if isinstance(one, Document) else one
+
+
+def _prompts(graph: Any) -> Iterator[str]:
+    """The prompts of a workflow and of the graphs within it."""
+    if isinstance(graph, dict):
+        if 'widgets_values' in graph and 'Note' not in graph.get('type', ''):
+            if 'negative' not in str(graph.get('title', '')).lower():
+                yield from _texts(graph['widgets_values'])
+        graph = list(graph.values())
+    if isinstance(graph, list):
+        for one in graph:
+            yield from _prompts(one)
+
+
+def _texts(values: Any) -> Iterator[str]:
+    if isinstance(values, str):
+        words = [word for word in values.split() if any(letter.isalpha() for letter in word)]
+        if len(words) >= FEWEST and not values.startswith(NO_PROMPT):
+            yield values
+    elif isinstance(values, list | dict):
+        for one in values.values() if isinstance(values, dict) else values:
+            yield from _texts(one)
