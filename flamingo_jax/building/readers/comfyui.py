@@ -4,8 +4,6 @@
 is `NAME-1.webp`. Nothing in a workflow marks its prompt: it is the one text of some words that a node holds.
 """
 
-import dataclasses
-import json
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -45,7 +43,8 @@ def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Droppe
         if not tags or workflow.get('io', {}).get('inputs'):
             continue
         called = workflow['name']
-        draft = Draft(called)
+        about = dict(generated=True, models=workflow.get('models', []))
+        draft = Draft(called, **about, licence='MIT', source='ComfyUI workflow templates')
         graph = json_file(str(pathlib.Path(path).with_name(f'{called}.json')), called)
         prompts = set() if isinstance(graph, Dropped) else set(_prompts(graph.value))
         if len(prompts) != 1:
@@ -54,11 +53,7 @@ def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Droppe
         shown = draft.film if tags == ['Text to Video'] else draft.picture
         shown(pictures.read(f'{called}-1.webp'), called)
         draft.text(prompts.pop().strip())
-        meta = dict(
-            generated=True, models=workflow.get('models', []), licence='MIT', source='ComfyUI workflow templates'
-        )
-        for one in draft.finish():
-            yield dataclasses.replace(one, meta=json.dumps(meta)) if isinstance(one, Document) else one
+        yield from draft.finish()
 
 
 def _prompts(graph: Any) -> Iterator[str]:

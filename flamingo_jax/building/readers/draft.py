@@ -1,5 +1,6 @@
 """A document in the making: what of it is kept, and what is dropped by which rule."""
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -16,9 +17,12 @@ CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]')
 class Draft:
     """Collects the parts of one document in reading order."""
 
-    def __init__(self, where: str, url: str = ''):
-        """where: the document's place in the set, which is its identity. url: of its page or picture, if known."""
-        self._where, self._url = where, url
+    def __init__(self, where: str, url: str = '', **about: Any):
+        """where: the document's place in the set, which is its identity. url: of its page or picture, if known.
+
+        about: what else is known of it, such as its language and its licence: the document's `meta`.
+        """
+        self._where, self._url, self._about = where, url, about
         self._texts: list[str] = []
         self._images: list[bytes] = []
         self._weights: list[float] = []
@@ -77,7 +81,8 @@ class Draft:
             yield from self.give_up('document_without_text')
         else:
             where, url = (CONTROL.sub('', text) for text in (self._where, self._url))
-            yield Document(where, self._texts, self._images, self._weights, url)
+            meta = json.dumps(self._about, ensure_ascii=False)
+            yield Document(where, self._texts, self._images, self._weights, url, meta)
             yield from self._dropped
 
     def give_up(self, rule: str, excerpt: Any = '') -> Iterator[Dropped]:

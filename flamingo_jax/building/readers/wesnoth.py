@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import gettext
 import glob
-import json
 import pathlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +30,7 @@ TOKEN = re.compile(
 TEXT = re.compile(r'(?P<translated>_?)\s*"(?P<text>(?:[^"]|"")*)"')
 DOMAIN = re.compile(r'^#textdomain\s+(\S+)', re.MULTILINE)
 MARKUP = re.compile(r'</?\w+[^<>]*>')
-LICENCE = 'GPL-2.0-or-later; newer art CC-BY-SA-4.0'
+ABOUT = dict(licence='GPL-2.0-or-later; newer art CC-BY-SA-4.0', source='Battle for Wesnoth 1.18')
 
 ENGLISH = 'en'
 
@@ -112,22 +111,23 @@ def words(value: str, translate: Translate) -> str:
 
 
 def _unit(form: Element, unit: Element, file: str, folders: Folders, spoken: Spoken, split_of) -> Iterator:
-    about = unit.attributes | form.attributes  # What a woman has not of her own, she shares with the man.
-    where = f'{file}#{about.get("id", "")}{"" if form is unit else "+female"}'
-    portrait = _image(about.get('profile', ''))
+    said = unit.attributes | form.attributes  # What a woman has not of her own, she shares with the man.
+    where = f'{file}#{said.get("id", "")}{"" if form is unit else "+female"}'
+    portrait = _image(said.get('profile', ''))
     data = _read(portrait, folders)
     rule = 'picture_missing' if data is None else picture_rule(data)
     if rule:
         yield Dropped(rule, 'picture', where, excerpt=portrait)
         return
+    # A man and a woman of a unit are drawn alike.
+    about = dict(ABOUT, race=said.get('race', ''), split=split_of(re.split(r'[.+]', portrait)[0]))
     for language, translate in spoken.items():
-        name, description = (words(about.get(key, ''), translate) for key in ('name', 'description'))
-        draft = Draft(f'{where}:{language}')
+        name, description = (words(said.get(key, ''), translate) for key in ('name', 'description'))
+        draft = Draft(f'{where}:{language}', language=language, **about)
         if name and description:
             draft.add(data)
             draft.text(f'{name}: {description}')
-            # A man and a woman of a unit are drawn alike.
-            yield from _finish(draft, language, split_of(re.split(r'[.+]', portrait)[0]), race=about.get('race', ''))
+            yield from draft.finish()
         elif language == ENGLISH:
             yield from draft.give_up('document_without_text', portrait)
 
@@ -137,26 +137,21 @@ def _story(story: Element, where: str, folders: Folders, spoken: Spoken, split_o
         (_image(part.attributes.get('background', '')), part.attributes.get('story', ''))
         for part in story.every('part')
     ]
-    split = split_of(where.partition('#')[0])
+    if not any(background for background, _ in parts):
+        yield Dropped('document_without_picture', 'document', where)
+        return
+    about = dict(ABOUT, split=split_of(where.partition('#')[0]))
     for language, translate in spoken.items():
-        draft, shown = Draft(f'{where}:{language}'), ''
-        for background, text in parts:
+        told = [words(text, translate) for _, text in parts]
+        if language != ENGLISH and not all(told):
+            continue
+        draft, shown = Draft(f'{where}:{language}', language=language, **about), ''
+        for (background, _), text in zip(parts, told, strict=True):
             if background and background != shown:
                 draft.picture(_read(background, folders), background)
             shown = background
-            if not draft.text(words(text, translate), after_text='\n') and language != ENGLISH:
-                break  # It is not translated whole.
-        else:
-            yield from _finish(draft, language, split)
-            continue
-        if not any(one for one, _ in parts):
-            break
-
-
-def _finish(draft: Draft, language: str, split: str, **about: str) -> Iterator[Document | Dropped]:
-    meta = dict(language=language, split=split, licence=LICENCE, source='Battle for Wesnoth 1.18', **about)
-    for one in draft.finish():
-        yield dataclasses.replace(one, meta=json.dumps(meta)) if isinstance(one, Document) else one
+            draft.text(text, after_text='\n')
+        yield from draft.finish()
 
 
 def _image(value: str) -> str:
