@@ -18,18 +18,8 @@ from flamingo_jax.building.readers.folder import Pictures
 MADE_FROM_TEXT = ('Text to Image', 'Text to Video')
 FEWEST = 6  # Words of a prompt.
 # What to avoid, instructions to a language model that rewrites prompts, and addresses.
-NO_PROMPT = (
-    'TARGET',
-    'blurry',
-    'low quality',
-    'worst quality',
-    'pc game',
-    'You are',
-    '<s>[SYSTEM',
-    '[META]',
-    'http',
-    '{',
-)
+NO_PROMPT = ('blurry', 'low quality', 'worst quality', 'pc game')
+NO_PROMPT += ('You are', 'TARGET', '<s>[SYSTEM', '[META]', 'http', '{')
 
 
 def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Dropped]:
