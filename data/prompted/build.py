@@ -1,7 +1,9 @@
-"""Stills and clips that models made, with the prompts that they were made from: DATA/prompted/full/1.0.0 (`Documents`).
+"""Stills and clips that models made, with the prompts that they were made from.
 
-data/prompted/fetch.sh RAW
-python -m data.prompted.build --raw=RAW --out=DATA
+    data/prompted/fetch.sh RAW
+    python -m data.prompted.build --raw=RAW --out=DATA
+
+DATA/prompted/full/1.0.0 has documents (`Documents`).
 """
 
 from absl import flags

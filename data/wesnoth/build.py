@@ -1,4 +1,4 @@
-"""Portraits with their descriptions, and illustrated stories, of Battle for Wesnoth, in up to 50 languages.
+"""Portraits with their descriptions, and illustrated stories, of Battle for Wesnoth, in up to 45 languages.
 
     data/wesnoth/fetch.sh RAW
     python -m data.wesnoth.build --raw=RAW --out=DATA

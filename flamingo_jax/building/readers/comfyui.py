@@ -10,7 +10,7 @@ from typing import Any
 
 from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
-from flamingo_jax.building.readers.containers import json_file
+from flamingo_jax.building.readers.containers import Row, documents, json_file, json_items
 from flamingo_jax.building.readers.draft import Draft
 from flamingo_jax.building.readers.folder import Pictures
 
@@ -24,26 +24,28 @@ NO_PROMPT += ('You are', 'TARGET', '<s>[SYSTEM', '[META]', 'http', '{')
 
 def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Dropped]:
     """The documents of an index: an example, and its prompt. `meta` has the model's name, and `generated`."""
-    index = json_file(path, name)
-    if isinstance(index, Dropped):
-        yield index
-        return
-    for workflow in (one for module in index.value for one in module['templates']):
+
+    def make(row: Row) -> Iterator[Document | Dropped]:
+        workflow, called = row.value, row.where
         tags = [tag for tag in workflow.get('tags', ()) if tag in MADE_FROM_TEXT]
         if not tags or workflow.get('io', {}).get('inputs'):
-            continue
-        called = workflow['name']
+            return
         about = dict(generated=True, models=workflow.get('models', []))
         draft = Draft(called, **about, licence='MIT', source='ComfyUI workflow templates')
         graph = json_file(str(pathlib.Path(path).with_name(f'{called}.json')), called)
         prompts = set() if isinstance(graph, Dropped) else set(_prompts(graph.value))
         if len(prompts) != 1:
             yield from draft.give_up('not_one_prompt', called)
-            continue
+            return
         shown = draft.film if tags == ['Text to Video'] else draft.picture
         shown(pictures.read(f'{called}-1.webp'), called)
         draft.text(prompts.pop().strip())
         yield from draft.finish()
+
+    def workflows(module: Row) -> Iterator[Document | Dropped]:
+        return documents((Row(one['name'], one) for one in module.value['templates']), make)
+
+    yield from documents(json_items(path, name), workflows)
 
 
 def _prompts(graph: Any) -> Iterator[str]:

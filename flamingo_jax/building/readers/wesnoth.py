@@ -36,7 +36,7 @@ ENGLISH = 'en'
 
 Translate = Callable[[str], str]
 Spoken = Mapping[str, Translate]  # By language.
-Folders = Sequence[pathlib.Path]
+Folders = Sequence[Pictures]
 
 
 @dataclasses.dataclass
@@ -89,7 +89,8 @@ def read(
     domain = DOMAIN.search(text)
     spoken = _translations(locale, domain[1] if domain else '')
     root = parse(text)
-    folders = [folder / 'images' for folder in pathlib.Path(path).parents if (folder / 'images').is_dir()]
+    above = (folder / 'images' for folder in pathlib.Path(path).parents)
+    folders = [Pictures(str(folder)) for folder in above if folder.is_dir()]
     for unit in root.every('unit_type'):
         for form in (unit, *(one for one in unit.within if one.tag == 'female' and 'profile' in one.attributes)):
             yield from _unit(form, unit, name, folders, spoken, split_of)
@@ -160,10 +161,7 @@ def _image(value: str) -> str:
 
 
 def _read(image: str, folders: Folders) -> bytes | None:
-    for folder in folders:
-        if image and '..' not in image and (folder / image).is_file():
-            return (folder / image).read_bytes()
-    return None
+    return next((data for folder in folders if (data := folder.read(image)) is not None), None)
 
 
 @functools.lru_cache(maxsize=8)

@@ -82,7 +82,7 @@ def picture(colour):
 
 @pytest.fixture
 def game(tmp_path):
-    """A game of two languages, whose third has no header."""
+    """A game in German. Its other catalogues are without a header, and in another script."""
     for name in ('portraits/spearman.webp', 'portraits/spearman+female.webp', 'story/war.webp'):
         path = tmp_path / 'data/images' / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,9 +100,8 @@ def read(game, text):
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)
     made = list(wesnoth.read(str(path), 'one.cfg', Pictures(), f'{game}/locale', lambda name: f'split of {name}'))
-    return {one.id: one for one in made if isinstance(one, Document)}, [
-        one for one in made if one.__class__ != Document
-    ]
+    documents = {one.id: one for one in made if isinstance(one, Document)}
+    return documents, [one for one in made if not isinstance(one, Document)]
 
 
 def test_a_portrait_has_its_description_in_each_language(game):
