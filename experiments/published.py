@@ -25,11 +25,12 @@ from experiments.quickstart import run
 from flamingo_jax.inputs.sources.documents import Documents
 from flamingo_jax.training import config as training
 
-# Of each kind: tokens and pictures of a row, documents that it is filled from, and the most of each document.
+# Of each kind: tokens and pictures of a row, documents that it is filled from, and the most of each document, from its
+# beginning, where the picture is.
 ROWS = dict(
-    pairs=dict(length=128, images=16, documents=20, window=(32, 1), batch_size=8, space=0.5),
-    films=dict(length=128, images=10, documents=12, window=(32, 1), batch_size=8, frames=8),
-    instructions=dict(length=384, images=9, documents=10, window=(100, 5), batch_size=4),
+    pairs=dict(length=128, images=16, documents=20, window=(32, 1), batch_size=8, space=0.5, from_start=True),
+    films=dict(length=128, images=10, documents=12, window=(32, 1), batch_size=8, frames=8, from_start=True),
+    instructions=dict(length=384, images=9, documents=10, window=(100, 5), batch_size=4, from_start=True),
 )
 
 

@@ -199,7 +199,8 @@ def paper(size: str) -> ConfigDict:
         ('ltip', 'pairs', 1, 0.2, dict(length=256, images=8, documents=8, window=(64, 1))),
         ('vtp', 'films', 8, 0.03, dict(length=32, images=1)),
     ):
-        pair = dict(path=f'DATA/{kind}/{name}/1.0.0', frames=frames, space=0.5, **rows, **augmented)
+        # Of a longer text the beginning: a random window may begin behind the picture.
+        pair = dict(path=f'DATA/{kind}/{name}/1.0.0', frames=frames, space=0.5, from_start=True, **rows, **augmented)
         c.datasets[name] = dataset(Documents, batch_size=64, loss_weight=weight, **pair)
     return c
 

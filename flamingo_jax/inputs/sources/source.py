@@ -47,7 +47,8 @@ class Source:
     # Lines of a packed row, each of `length` tokens. They share the row's `images`: a budget for the pictures of
     # several lines is filled better than as many places in every line.
     lines: int = 1
-    # Of a document that is longer than its window: True takes the beginning, False a random part (paper: of web pages).
+    # Of a document that is longer than its window: True takes the beginning, where a pair, a film or a dialogue has its
+    # picture; False a random part (paper: of web pages).
     from_start: bool = False
     p_next: float = 0.0  # Probability that text is tied to the next picture (paper: 0.5 on web pages).
     batch_size: int = 32  # Rows per step, over all devices.

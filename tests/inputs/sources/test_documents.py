@@ -1,5 +1,6 @@
 """Stored documents: films, what is left to chance, and features in place of pixels."""
 
+import dataclasses
 import io
 import json
 
@@ -12,6 +13,7 @@ from flamingo_jax import features
 from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.pipeline import rows
 from flamingo_jax.inputs.sources.documents import Documents, holds_picture
+from flamingo_jax.training import config as training
 from tests.tiny_run import make_trunk
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
@@ -74,6 +76,18 @@ def test_half_of_paired_texts_begin_with_a_space(folder, tokenizer):
     texts = [tokenizer.decode(row.tokens[: row.used]) for row in drawn(tokenizer, path=path, images=1, space=0.5)]
     assert set(texts) == {'<image>dax wug<EOC>', '<image> dax wug<EOC>'}
     assert 8 < texts.count('<image> dax wug<EOC>') < 32
+
+
+@pytest.mark.parametrize('kind', ['align', 'ltip', 'vtp'])
+def test_each_word_of_a_long_caption_sees_its_picture(folder, tokenizer, kind):
+    """In the paper's recipe, of a caption that does not fit, packed or not."""
+    path = write(folder, [{'image': 'a.png'}, ' dax wug zup bim' * 40])
+    source = training.source_of(training.paper('3b').datasets[kind])
+    source = dataclasses.replace(source, path=path, split='train', batch_size=1, workers=0)
+    every = rows(source, tokenizer, PICTURES, 0)
+    for row in (every[i] for i in range(8)):
+        (targets,) = np.nonzero(row.weights)
+        assert len(targets) and row.phi[targets].all()
 
 
 @pytest.mark.parametrize('kind', ['stills', 'films'])
