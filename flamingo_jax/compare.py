@@ -3,9 +3,9 @@
     python -m flamingo_jax.compare A B
 
 A and B are the workdirs of two evaluations with the same tasks. A line shows a setting that both have: the score of
-each, and how much higher that of B is, with its 95 % interval over queries. A query that is hard for one model is
-mostly hard for the other, so this interval is narrower than those of the scores. A star marks a difference whose
-interval excludes 0.
+each, and how much higher that of B is, with its 95 % interval over the pictures asked about. A query that is hard for
+one model is mostly hard for the other, so this interval is narrower than those of the scores. A star marks a difference
+whose interval excludes 0.
 """
 
 from flamingo_jax import commands
@@ -21,7 +21,8 @@ from flamingo_jax.evaluation import intervals
 from flamingo_jax.files import as_path
 
 Setting = tuple[str, str, str, int]  # Task, answers, support, shots.
-Queries = dict[str, tuple[str, list[float]]]  # Id -> group, score at each seed.
+Query = tuple[int, str]  # Seed, id. A game's id is another question at each seed.
+Queries = dict[Query, tuple[tuple[str, ...], float]]  # Its clusters, and its score.
 
 
 def read(folder: str) -> dict[Setting, Queries]:
@@ -42,10 +43,13 @@ def read(folder: str) -> dict[Setting, Queries]:
             setting = query['task'], query['answers'], query['support'], query['shots']
             if query['score'] is None:  # The right answers are not published.
                 continue
-            id, group, score = query['id'], query['group'], float(query['score'])
+            of = query['seed'], query['id']
+            # Without a picture, a question of a benchmark is the same at each seed.
+            clusters = tuple(query['clusters']) or (f'\0{query["id"]}',)
+            found = clusters, float(query['score'])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f'{file}, line {number} is not a query. Evaluate again.') from error
-        settings.setdefault(setting, {}).setdefault(id, (group, []))[1].append(score)
+        settings.setdefault(setting, {})[of] = found
     return settings
 
 
@@ -53,8 +57,7 @@ def compare(first: str, second: str) -> str:
     """A table of the settings that both evaluations have.
 
     Raises:
-      FileNotFoundError, ValueError: a folder is no evaluation, they share no setting, or a setting has other queries or
-        another number of seeds.
+      FileNotFoundError, ValueError: a folder is no evaluation, they share no setting, or a setting has other queries.
     """
     ours, theirs = read(first), read(second)
     settings = [setting for setting in ours if setting in theirs]
@@ -64,14 +67,15 @@ def compare(first: str, second: str) -> str:
     for setting in settings:
         task, answers, support, shots = setting
         a, b = ours[setting], theirs[setting]
-        if a.keys() != b.keys() or {len(scores) for _, scores in a.values()} != {len(s) for _, s in b.values()}:
+        clusters, others = ({of: some for of, (some, _) in queries.items()} for queries in (a, b))
+        if clusters != others:
             raise ValueError(
-                f'{task}, {answers}, {support}, {shots} shots: the two did not ask the same queries as often '
+                f'{task}, {answers}, {support}, {shots} shots: the two did not ask the same queries '
                 f'({len(a)} and {len(b)} queries). Evaluate both with the same config.'
             )
-        means = [{id: float(np.mean(scores)) for id, (_, scores) in queries.items()} for queries in (a, b)]
-        apart, half = intervals.difference(*means, {id: group for id, (group, _) in a.items()})
-        scores = ''.join(f'{np.mean(list(mean.values())):8.3f}' for mean in means)
+        marks = [{of: score for of, (_, score) in queries.items()} for queries in (a, b)]
+        apart, half = intervals.difference(*marks, clusters)
+        scores = ''.join(f'{np.mean(list(some.values())):8.3f}' for some in marks)
         star = ' *' if abs(apart) > half else ''
         lines += [f'{task}, {answers}', f'  {support}, {shots} shots, {len(a)} queries'.ljust(38) + scores]
         lines[-1] += f'{apart:+10.3f} ±{half:.3f}{star}'

@@ -78,8 +78,13 @@ def evaluate(
       FileNotFoundError, ValueError: bad input. Raised before any episode is run.
     """
     start = time.time()
+    if config.seeds < 1:
+        raise ValueError(f'config.seeds is {config.seeds}. It must be 1 or more.')
     model = pretrained.load(checkpoint, local_mesh(config.mesh), dtype=dtype, lm=lm)
     model = model.at(config.image_size) if config.image_size else model
+    asked = {key: value for key, value in config.to_dict().items() if key not in FREE}
+    about = dict(checkpoint=str(checkpoint), step=model.step, checksums=model.checksums, digest=model.digest)
+    answered.refuse_another(workdir, about | dict(config=asked))
     pools = Pools(model, config)
     every = [make(name, fields, pools) for name, fields in config.tasks.to_dict().items()]
     names = [task.name for task in every]
@@ -90,12 +95,8 @@ def evaluate(
         for task in every
         for support, answers, shots in itertools.product(task.support, task.answers, task.shots)
     ]
-    asked = {key: value for key, value in config.to_dict().items() if key not in FREE}
-    about = dict(checkpoint=str(checkpoint), step=model.step, checksums=model.checksums, digest=model.digest)
     kept = answered.Answered(answering_model(checkpoint, model), workdir)
     processes.wait_for_all('read the answers')
-    if config.seeds < 1:
-        raise ValueError(f'config.seeds is {config.seeds}. It must be 1 or more.')
     by_seed = [_with_seed(config, config.seed + i) for i in range(config.seeds)]
     for one in by_seed:
         _refuse_long_prompts(one, model, settings)
@@ -222,6 +223,8 @@ def _refuse_long_prompts(config: ConfigDict, model: Pretrained, settings: Sequen
     if model.config.contrastive is not None:  # Two towers read no prompts.
         return
     context, too_long = model.config.lm.context, []
+    # The features that RICES compares are computed for the first prompt that needs them.
+    settings = sorted(settings, key=lambda setting: setting[2] == 'rices')
     for task, shots, support, answers in tqdm(settings, unit=' settings', desc='lengths of prompts', leave=False):
         tokens, answer = _longest(config, model, task, shots=shots, support=support, answers=answers)
         if tokens + answer <= context:

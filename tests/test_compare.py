@@ -16,10 +16,10 @@ from flamingo_jax.evaluation.report import Row, Score, over_seeds, table, write
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def row(scores, task='vqav2', seed=0, groups=None) -> Row:
+def row(scores, task='vqav2', seed=0, clusters=None) -> Row:
     """A row with these scores of its queries."""
     queries = {
-        f'q{i}': dict(group=groups[i] if groups else '', score=float(score), answer='yes')
+        f'q{i}': dict(clusters=(clusters[i],) if clusters else (), score=float(score), answer='yes')
         for i, score in enumerate(scores)
     }
     model = Score(float(np.mean(scores)), 0.1)
@@ -56,9 +56,9 @@ def test_a_difference_that_the_scores_alone_would_not_show(tmp_path, marks):
 
 def test_questions_about_one_picture_count_as_one(tmp_path, marks):
     better = np.where(np.arange(200) < 12, 1.0, marks)
-    groups = ['one picture'] * 12 + [f'picture {i}' for i in range(188)]
+    pictures = ['one picture'] * 12 + [f'picture {i}' for i in range(188)]
     alone = compare.compare(folder(tmp_path / 'a', row(marks)), folder(tmp_path / 'b', row(better)))
-    of_one = [folder(tmp_path / name, row(scores, groups=groups)) for name, scores in (('c', marks), ('d', better))]
+    of_one = [folder(tmp_path / name, row(scores, clusters=pictures)) for name, scores in (('c', marks), ('d', better))]
     assert alone.count('*') == 2 and compare.compare(*of_one).count('*') == 1
 
 
@@ -68,11 +68,26 @@ def test_seeds_are_averaged_query_by_query(tmp_path, marks):
     assert '   0.500   0.500    +0.000 ±0.000' in text
 
 
+def test_a_game_at_several_seeds_has_more_queries_and_not_more_pictures(tmp_path):
+    """At another seed, a game's id is another question."""
+    rng = np.random.default_rng(0)
+    asked = [[f'picture {i}' for i in rng.integers(20, size=60)] for _ in range(5)]
+    marks = (rng.random((2, 5, 60)) < 0.5).astype(float)
+    several = [[row(some, seed=i, clusters=asked[i]) for i, some in enumerate(of_one)] for of_one in marks]
+    at_once = [[row(of_one.reshape(-1), clusters=[one for some in asked for one in some])] for of_one in marks]
+    text, expected = (
+        compare.compare(*(folder(tmp_path / f'{name}{i}', *rows) for i, rows in enumerate(both)))
+        for name, both in (('several', several), ('once', at_once))
+    )
+    assert '300 queries' in text and text.splitlines()[3:] == expected.splitlines()[3:]
+
+
 @pytest.mark.parametrize(
     'change, message',
     [
         (lambda r: dataclasses.replace(r, task='coco'), 'no setting in common'),
-        (lambda r: dataclasses.replace(r, queries=dict(list(r.queries.items())[:-1])), 'same queries as often'),
+        (lambda r: dataclasses.replace(r, queries=dict(list(r.queries.items())[:-1])), 'same queries'),
+        (lambda r: dataclasses.replace(r, seed=1), 'same queries'),
     ],
 )
 def test_what_cannot_be_compared_is_refused(tmp_path, marks, change, message):

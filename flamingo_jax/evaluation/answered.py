@@ -10,6 +10,7 @@ and the candidates. Other tasks, other seeds, another order and other machines f
 import dataclasses
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -35,16 +36,20 @@ class Answered:
         self._checkpoint = checkpoint
         self._answers: dict[str, Any] = {}
         self._file = workdir and as_path(workdir) / FOLDER / f'{jax.process_index()}.jsonl'
-        self._own = ''
+        self._cut = False  # Whether this process's file ends within a line.
+        self._lines: list[str] = []  # Of this process's file, if it is in a bucket, where nothing can be added to it.
+        self._last: tuple[Any, Any, str] = None, None, ''
         for file in sorted(self._file.parent.glob('*.jsonl')) if self._file else ():
-            lines = file.read_text(encoding='utf-8')
-            self._own = lines if file == self._file else self._own
-            for line in lines.splitlines():
-                try:
-                    line = json.loads(line)
-                except ValueError:  # Cut short when its process was stopped.
-                    continue
-                self._answers[line['asked']] = line['answer']
+            with file.open(encoding='utf-8') as lines:
+                for line in lines:
+                    if file == self._file:
+                        self._cut = not line.endswith('\n')
+                        self._lines += [line] if in_bucket(file) else []
+                    try:
+                        found = json.loads(line, object_pairs_hook=_interned)
+                    except ValueError:  # Cut short when its process was stopped.
+                        continue
+                    self._answers[found['asked']] = found['answer']
 
     def __len__(self) -> int:
         return len(self._answers)
@@ -59,18 +64,26 @@ class Answered:
           episode: whose candidates are ranked.
         """
         how = type(answering).__name__, dataclasses.asdict(answering)
-        candidates = episode.candidates, {c: list(spellings) for c, spellings in episode.written.items()}
         about = (
             self._checkpoint,
             sorted(trees),
             how,
             prompt,
-            candidates,
+            self._candidates(episode),
             episode.form,
             episode.ends,
             len(episode.support),
         )
-        return hashlib.sha256(as_json(about).encode()).hexdigest()
+        return _digest(about)
+
+    def _candidates(self, episode: Episode) -> str:
+        """The digest of a question's candidates. A thousand classes are the same for each question of a set."""
+        candidates, written, found = self._last
+        if candidates is not episode.candidates or written is not episode.written:
+            spelled = {candidate: list(spellings) for candidate, spellings in episode.written.items()}
+            found = _digest((episode.candidates, spelled))
+            self._last = episode.candidates, episode.written, found
+        return found
 
     def get(self, asked: str) -> Any:
         """The answer to the question with this digest, or None."""
@@ -81,35 +94,53 @@ class Answered:
         self._answers |= answers
         if self._file and own and answers:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            cut = self._own[-1:] not in ('', '\n')
-            lines = [json.dumps(dict(asked=asked, answer=answer)) + '\n' for asked, answer in answers.items()]
-            more = '\n' * cut + ''.join(lines)
-            self._own += more
-            if in_bucket(self._file):  # Nothing can be added to an object.
-                write_whole(self._file, self._own.encode())
+            more = ['\n'] * self._cut
+            more += [json.dumps(dict(asked=asked, answer=answer)) + '\n' for asked, answer in answers.items()]
+            self._cut = False
+            if in_bucket(self._file):
+                self._lines += more
+                write_whole(self._file, ''.join(self._lines).encode())
                 return
             with open(self._file, 'a', encoding='utf-8') as file:
-                file.write(more)
+                file.writelines(more)
+
+
+def _digest(about: Any) -> str:
+    return hashlib.sha256(as_json(about).encode()).hexdigest()
+
+
+def _interned(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. Likelihoods have the names of all candidates, in each line anew."""
+    return {sys.intern(key): value for key, value in pairs}
+
+
+def refuse_another(workdir: str | Path, about: Mapping[str, Any]) -> None:
+    """ValueError if another evaluation is unfinished in a folder; the message names the first difference.
+
+    Which tasks are asked may differ, but not how.
+    """
+    file, here = as_path(workdir) / FILE, json.loads(as_json(about))
+    if not file.is_file():
+        return
+    there = json.loads(file.read_text(encoding='utf-8'))
+    both = [one.get('config', {}).get('tasks', {}) for one in (there, here)]
+    for tasks in both:
+        for name in tasks.keys() - (both[0].keys() & both[1].keys()):
+            del tasks[name]
+    if different := _difference(there, here):
+        raise ValueError(
+            f'{file} says that an evaluation is unfinished, which differs in {different}. Finish it, remove the file, '
+            'or give another --workdir.'
+        )
 
 
 def begin(workdir: str | Path, about: Mapping[str, Any]) -> Callable[[], None]:
     """Notes what is evaluated in a folder, and returns what removes the note when the reports are written.
 
-    ValueError if another evaluation is unfinished there; the message names the first difference. Which tasks are asked
-    may differ, but not how.
+    ValueError as for `refuse_another`.
     """
-    file, here = as_path(workdir) / FILE, json.loads(as_json(about))
-    if file.is_file():
-        there = json.loads(file.read_text(encoding='utf-8'))
-        both = [one.get('config', {}).get('tasks', {}) for one in (there, here)]
-        for tasks in both:
-            for name in tasks.keys() - (both[0].keys() & both[1].keys()):
-                del tasks[name]
-        if different := _difference(there, here):
-            raise ValueError(
-                f'{file} says that an evaluation is unfinished, which differs in {different}. Finish it, remove the '
-                'file, or give another --workdir.'
-            )
+    refuse_another(workdir, about)
+    file = as_path(workdir) / FILE
     if jax.process_index() == 0:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(file, as_json(about).encode())

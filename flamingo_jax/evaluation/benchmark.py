@@ -13,6 +13,8 @@ out: nothing was tuned on them (appendix B.1.1). `query_split='dev'` asks the qu
 
 import collections
 import dataclasses
+import functools
+import hashlib
 import io
 import pathlib
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -144,15 +146,15 @@ class Benchmark(Task):
         raise NotImplementedError
 
     def draw(self, items: Sequence[Item], number: int, seed: int) -> list[Item]:
-        """Random items in their order, so many of them; all for 0."""
+        """Random items in their order, so many of them; all for 0. Without one of them, the others stay."""
         if not 0 < number < len(items):
             return list(items)
-        return [items[i] for i in sorted(np.random.default_rng(seed).choice(len(items), number, replace=False))]
+        return [items[i] for i in sorted(_at_random(_keys(items), seed)[:number])]
 
     def prepare(self, pools: Pools) -> None:
         """Reads both splits, and checks that every picture exists and that no example shows what is asked."""
-        folder = pathlib.Path(self.data or pools.data).expanduser()
-        support_folder = pathlib.Path(self.support_data or folder).expanduser()
+        folder = pathlib.Path(self.data or pools.data).expanduser().absolute()
+        support_folder = pathlib.Path(self.support_data or folder).expanduser().absolute()
         support = self._read(support_folder, self.support_split) if self.support_split else []
         if self.query_split == DEV:
             queries, support = self._divided(support)
@@ -172,10 +174,12 @@ class Benchmark(Task):
         self._code_of = codes
         self._files = Files(pools.pictures, self.frames, self.a_second)
         # An evaluation's seed draws the examples alone, so that the queries of two seeds can be compared one by one.
-        self._order = np.random.default_rng(np.random.SeedSequence(0, spawn_key=(2,))).permutation(len(self._queries))
+        self._order = _at_random(_keys(self._queries), 2)
+        self._support_keys = _keys(self._support)
         self._examples = [self._example(item) for item in self._support]
-        if 'rices' in self.support:
-            self._rows = self._pooled(pools, self._queries), self._pooled(pools, self._support)
+        self._pools = pools
+        if 'rices' in self.support and any(item.picture is None for item in (*self._queries, *self._support)):
+            raise ValueError("support 'rices' compares pictures, but some questions have none. Use 'random'.")
 
     def _check(self) -> None:
         """ValueError if the examples do not suffice, or the queries cannot be answered or scored."""
@@ -253,11 +257,14 @@ class Benchmark(Task):
 
     def _pooled(self, pools: Pools, items: Sequence[Item]) -> np.ndarray:
         """A row for each item. A picture of several items is encoded once."""
-        if any(item.picture is None for item in items):
-            raise ValueError("support 'rices' compares pictures, but some questions have none. Use 'random'.")
         pictures = list(dict.fromkeys(item.picture for item in items))
         rows = dict(zip(pictures, pools.pooled(pictures, self._files), strict=True))
         return np.stack([rows[item.picture] for item in items])
+
+    @functools.cached_property
+    def _rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of all queries and of all examples; computed when the first question is asked by them."""
+        return self._pooled(self._pools, self._queries), self._pooled(self._pools, self._support)
 
     def number(self, episodes: int) -> int:
         return min(episodes, len(self._queries))
@@ -266,15 +273,15 @@ class Benchmark(Task):
         """The i-th query in random order, with examples of other pictures."""
         place = int(self._order[i])
         query = self._queries[place]
-        others = np.flatnonzero(self._codes != self._code_of.get(query.file, -2))
+        other = self._codes != self._code_of.get(query.file, -2)
         if support == 'rices':
             queries, rows = self._rows
-            chosen = others[most_similar(queries[place], rows[others], shots)]
-        elif support == 'fixed':  # More shots begin with fewer. An example that shows the query's picture is left out.
-            order = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(3,))).permutation(len(self._support))
-            chosen = order[np.isin(order, others)][:shots]
-        else:
-            chosen = others[np.random.default_rng((seed, i)).choice(len(others), shots, replace=False)]
+            found = most_similar(queries[place], rows, shots + int((~other).sum()))
+            chosen = [j for j in found if other[j]]
+            chosen = chosen[len(chosen) - shots :]
+        else:  # More shots begin with fewer. An example that shows the query's picture is left out.
+            order = _at_random(self._support_keys, 3, seed, *([] if support == 'fixed' else [query.id]))
+            chosen = order[other[order]][:shots]
         return Episode(
             support=tuple(self._examples[j] for j in chosen),
             query=(Part(query.picture, self._files, query.text),),
@@ -282,7 +289,7 @@ class Benchmark(Task):
             candidates=query.candidates,
             references=query.references,
             id=query.id,
-            group='' if query.file is None else str(query.file),
+            clusters=() if query.file is None else (str(query.file),),
             written=query.written,
             form=self.prompts.answer,
             ends=self.prompts.ends,
@@ -299,6 +306,27 @@ class Benchmark(Task):
     def read_answer(self, text: str) -> str:
         """The answer to a question, by the prompts."""
         return self.prompts.read_answer(text)
+
+
+def _keys(items: Sequence[Item]) -> np.ndarray:
+    """A number for each item, from its id [n]."""
+    return np.array([_number(item.id) for item in items], np.uint64)
+
+
+def _number(*about: Any) -> int:
+    return int.from_bytes(hashlib.blake2b(repr(about).encode(), digest_size=8).digest(), 'little')
+
+
+def _at_random(keys: np.ndarray, *seeds: Any) -> np.ndarray:
+    """Places of items in a random order, which stays that of the others if an item goes: films vanish from YouTube.
+
+    So all prompts that did not show it, and the answers to them that are kept, stay as they are.
+    """
+    # splitmix64 (Steele, Lea and Flood 2014).
+    x = keys ^ np.uint64(_number(*seeds))
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
+    return np.argsort(x, kind='stable')
 
 
 def _refuse_shared(

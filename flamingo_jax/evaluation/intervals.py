@@ -1,7 +1,9 @@
 """The score of a metric with its 95 % interval, and the difference of two models on the same queries.
 
 Questions about one picture are not independent, so that a picture with its questions is one cluster, and a score is a
-mean over clusters (a ratio of two sums). Its error comes from how clusters differ.
+mean over clusters (a ratio of two sums). Its error comes from how clusters differ. A question about two pictures is in
+two clusters: any two questions that share a picture may err together, as in a regression on pairs (Fafchamps and Gubert
+2007; Cameron, Gelbach and Miller 2011).
 
 Shares and other scores between 0 and 1 get Wilson's interval (Wilson 1927), which is not 0 where all answers are right.
 If answers share pictures or are partly right, it is Wilson's for the number of independent answers that would have the
@@ -9,8 +11,9 @@ same error (Korn and Graubard 1998). Other scores (CIDEr, ROC AUC, mWAP) get the
 clusters by Student's distribution. tests/evaluation/test_coverage.py shows by simulation how often they hold the truth.
 """
 
+import collections
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,34 +27,43 @@ Z = 1.96  # The same of the normal distribution.
 DRAWS = 200  # Number of bootstrap samples.
 
 
+Clusters = Mapping[Hashable, tuple[str, ...]]  # Id -> its clusters, a picture each; () is a cluster of its own.
+
+
 def scored(
-    metric: Metric, predictions: Mapping[str, Any], references: Mapping[str, Any], groups: Mapping[str, str]
+    metric: Metric, predictions: Mapping[str, Any], references: Mapping[str, Any], clusters: Clusters
 ) -> tuple[Score, dict[str, float]]:
     """The score of a set with the half-width of its interval, and the score of each id.
 
     Args:
       metric, predictions, references: as in `metrics/`.
-      groups: id -> its cluster, whose ids belong together. '' is a cluster of its own.
+      clusters: of each id.
     """
     value, each = metric(predictions, references)
-    clusters = list(_clusters(references, groups).values())
-    marks = list(each.values())
     if not is_mean(value, each):
         return Score(value, _bootstrap(metric, predictions, references, clusters=clusters, value=value)), each
-    if len(clusters) == len(each) and set(marks) <= {0.0, 1.0}:
-        return share([bool(mark) for mark in marks]), each
-    error = _error([[each[id] for id in ids] for ids in clusters])
+    return mean(each, clusters), each
+
+
+def mean(each: Mapping[Hashable, float], clusters: Clusters) -> Score:
+    """The mean of the scores of all ids, with the half-width of its interval."""
+    marks = list(each.values())
+    value = float(np.mean(marks))
+    number, of_one = _number(each, clusters)
+    if number == len(each) and of_one == 1 and set(marks) <= {0.0, 1.0}:
+        return share([bool(mark) for mark in marks])
+    error = _error(each, clusters)
     if 0 <= min(marks) and max(marks) <= 1:
-        # As many clusters as there are, if all score the same: their error is then unknown rather than 0.
-        number = value * (1 - value) / error**2 if error and 0 < value < 1 else len(clusters)
-        return Score(value, _wilson(value, number, _quantile(len(clusters)))), each
-    if len(clusters) < 2:
-        return Score(value, max(1.0, abs(value))), each  # One cluster tells nothing about the others.
-    return Score(value, _quantile(len(clusters)) * error), each
+        # As many answers as there are disjoint ones, if all score the same: their error is then unknown rather than 0.
+        independent = value * (1 - value) / error**2 if error and 0 < value < 1 else number / of_one
+        return Score(value, _wilson(value, independent, _quantile(number)))
+    if number < 2:
+        return Score(value, max(1.0, abs(value)))  # One cluster tells nothing about the others.
+    return Score(value, _quantile(number) * error)
 
 
 def difference(
-    first: Mapping[str, float], second: Mapping[str, float], groups: Mapping[str, str]
+    first: Mapping[Hashable, float], second: Mapping[Hashable, float], clusters: Clusters
 ) -> tuple[float, float]:
     """How much higher the second of two models scores on the same queries, with the half-width of its 95 % interval.
 
@@ -59,7 +71,7 @@ def difference(
 
     Args:
       first, second: id -> score, as a metric gives them.
-      groups: as in `scored`.
+      clusters: of each id.
 
     Raises:
       ValueError: the two have different ids, or none.
@@ -70,11 +82,10 @@ def difference(
             'The two models must have answered the same queries' + (f', but not {some[0]!r}.' * bool(some))
         )
     apart = {id: second[id] - first[id] for id in first}
-    clusters = [[apart[id] for id in ids] for ids in _clusters(first, groups).values()]
-    mean = float(np.mean(list(apart.values())))
-    if len(clusters) < 2:
-        return mean, max(1.0, abs(mean))
-    return mean, _quantile(len(clusters)) * _error(clusters)
+    value, (number, _) = float(np.mean(list(apart.values()))), _number(apart, clusters)
+    if number < 2:
+        return value, max(1.0, abs(value))
+    return value, _quantile(number) * _error(apart, clusters)
 
 
 def is_mean(value: float, each: Mapping[str, float]) -> bool:
@@ -109,26 +120,46 @@ def _quantile(clusters: int) -> float:
     return float(stdtrit(max(clusters - 1, 1), LEVEL))
 
 
-def _clusters(ids: Mapping[str, Any], groups: Mapping[str, str]) -> dict[str, list[str]]:
-    clusters: dict[str, list[str]] = {}
-    for id in ids:
-        clusters.setdefault(groups[id] or f'\0{id}', []).append(id)
-    return clusters
+def _of(id: Hashable, clusters: Clusters) -> tuple[str, ...]:
+    return clusters[id] or (f'\0{id}',)
 
 
-def _error(clusters: Sequence[Sequence[float]]) -> float:
-    """Standard error of a mean over clusters, which is a ratio of two sums over clusters."""
-    k, total = len(clusters), sum(map(len, clusters))
-    mean = sum(map(sum, clusters)) / total
-    residuals = [sum(cluster) - mean * len(cluster) for cluster in clusters]
-    return math.sqrt(k / max(k - 1, 1) * sum(r**2 for r in residuals)) / total
+def _number(ids: Iterable[Hashable], clusters: Clusters) -> tuple[int, float]:
+    """The number of clusters, and the mean number of an id's."""
+    every = [_of(id, clusters) for id in ids]
+    return len({one for some in every for one in some}), sum(map(len, every)) / len(every)
 
 
-def _bootstrap(metric: Metric, predictions, references, clusters: Sequence[Sequence[str]], value: float) -> float:
+def _error(each: Mapping[Hashable, float], clusters: Clusters) -> float:
+    """Standard error of a mean over clusters, which is a ratio of two sums over clusters.
+
+    Its square is the sum of the products of all residuals that share a cluster. The sums over clusters have a product
+    once for each cluster that both are in, so those over equal sets of clusters are taken off as often as they are too
+    many.
+    """
+    value = sum(each.values()) / len(each)
+    sums: dict[str, float] = collections.defaultdict(float)
+    of_sets: dict[tuple[str, ...], float] = collections.defaultdict(float)
+    for id, score in each.items():
+        some = _of(id, clusters)
+        for one in some:
+            sums[one] += score - value
+        of_sets[tuple(sorted(some))] += score - value
+    disjoint = sum(r**2 for r in of_sets.values())
+    shared = sum(r**2 for r in sums.values()) - sum((len(some) - 1) * r**2 for some, r in of_sets.items())
+    k = len(sums)
+    return math.sqrt(k / max(k - 1, 1) * max(shared, disjoint)) / len(each)
+
+
+def _bootstrap(metric: Metric, predictions, references, clusters: Clusters, value: float) -> float:
     """For a metric whose score is not the mean of its ids' (none in `metrics/`): clusters drawn with replacement."""
+    together: dict[tuple[str, ...], list[str]] = {}
+    for id in references:
+        together.setdefault(_of(id, clusters), []).append(id)
+    every = list(together.values())
     rng, values = np.random.default_rng(0), []
     for _ in range(DRAWS):
-        drawn = [id for i in rng.integers(len(clusters), size=len(clusters)) for id in clusters[i]]
+        drawn = [id for i in rng.integers(len(every), size=len(every)) for id in every[i]]
         # An id that is drawn twice counts twice.
         again = {f'{id}\0{i}': id for i, id in enumerate(drawn)}
         try:

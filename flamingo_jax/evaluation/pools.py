@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from flamingo_jax.evaluation import rices
 from flamingo_jax.few_shot.episode import Pool, Source
 from flamingo_jax.few_shot.nearest import Pooled
+from flamingo_jax.files import as_path
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.inputs.images import to_frames
 from flamingo_jax.inputs.sources.picture_set import PictureSet
@@ -22,12 +23,16 @@ class Pools:
         self._model, self._config = model, config
         self.data = config.data  # Folder of a task's data set, unless the task has its own.
         self.pictures = model.pictures
-        self.open = functools.cache(self._open)
+        self._open = functools.cache(self._read)
 
-    def _open(self, split: str, data: str = '') -> Pool:
+    def open(self, split: str, data: str = '') -> Pool:
+        """A split of a folder, or of the evaluation's. However a folder is written, its splits are the same."""
+        return self._open(split, str(as_path(data or self.data)))
+
+    def _read(self, split: str, data: str) -> Pool:
         c, model = self._config, self._model
         pictures = PictureSet(
-            data or c.data,
+            data,
             split,
             model.pictures,
             features=c.features,

@@ -2,6 +2,7 @@
 
 import csv
 import difflib
+import io
 import json
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -64,9 +65,9 @@ def read(file: pathlib.Path) -> Any:
     try:
         text = file.read_text(encoding='utf-8-sig')
         if file.suffix == '.csv':
-            return list(csv.DictReader(text.splitlines(keepends=True)))
+            return list(csv.DictReader(io.StringIO(text, newline='')))
         if file.suffix == '.jsonl':
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
+            return [json.loads(line) for line in text.split('\n') if line.strip()]
         return json.loads(text)
     except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
         raise ValueError(f'{file} cannot be read: {error}. Download it again.') from error

@@ -78,7 +78,7 @@ class Row:
     episodes: int
     scores: dict[str, Score]  # Names as in COLOURS; some may be missing.
     seed: int = 0  # Of the examples.
-    # Id of a query -> its `group` (queries of one group share a picture), the model's `score` and `answer`.
+    # Id of a query -> its `clusters` (queries that share one are not independent), the model's `score` and `answer`.
     queries: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     seeds: tuple[float, ...] = ()  # In a mean of several seeds: the model's score at each.
 

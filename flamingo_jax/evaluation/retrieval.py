@@ -123,7 +123,9 @@ class PicturesOfTexts(Retrieval):
         """The i-th caption in random order."""
         caption = self.texts[self._order[i]]
         right = tuple(item.id for item in self._with(caption))
-        return Episode((), (Part(None, self.files, caption),), right[0], references=right, id=caption)
+        # The captions of a picture are not independent.
+        query = (Part(None, self.files, caption),)
+        return Episode((), query, right[0], references=right, id=caption, clusters=right)
 
     def _with(self, caption: str) -> list[Item]:
         if not hasattr(self, '_of_caption'):

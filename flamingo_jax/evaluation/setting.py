@@ -151,7 +151,7 @@ def _scores(
         for name, answer in task.baselines(episode).items():
             given[name][episode.id] = answer
     references = {episode.id: episode.references for episode in episodes}
-    groups = {episode.id: episode.group for episode in episodes}
+    clusters = {episode.id: episode.clusters for episode in episodes}
     scores, marks = {}, {}
     for name, found in given.items():
         ids = [id for id in references if id in found]  # A baseline may not answer all of them.
@@ -159,11 +159,11 @@ def _scores(
             continue
         metric = task.metric if name in ways else exact.score if task.likelihoods else task.metric
         scores[name], each = intervals.scored(
-            metric, {id: found[id] for id in ids}, {id: references[id] for id in ids}, groups
+            metric, {id: found[id] for id in ids}, {id: references[id] for id in ids}, clusters
         )
         marks[name] = each
         if name == 'model' and answers == OPEN_ENDED and all(episode.candidates for episode in episodes):
-            scores['any candidate'] = _any_candidate(episodes, found)
+            scores['any candidate'] = _any_candidate(episodes, found, clusters)
     if chances := [chance for episode in episodes if (chance := task.chance(episode)) is not None]:
         # Copying a word of the prompt as an open-ended answer is as good as a guess among the candidates.
         scores['chance'] = Score(float(np.mean(chances)), 0.0)
@@ -210,12 +210,15 @@ def words(part: Part) -> str:
     return said.removesuffix('.') if part.text.startswith(':') else said
 
 
-def _any_candidate(episodes: Sequence[Episode], answers: dict[str, str]) -> Score:
+def _any_candidate(episodes: Sequence[Episode], answers: dict[str, str], clusters: dict[str, tuple[str, ...]]) -> Score:
+    """The share of answers that are some candidate."""
+
     @functools.cache  # Many episodes have the same candidates.
     def normals(candidates: tuple[str, ...]) -> set[str]:
         return {exact.normal(candidate) for candidate in candidates}
 
-    return intervals.share([exact.normal(answers[e.id]) in normals(e.candidates) for e in episodes])
+    found = {e.id: exact.normal(answers[e.id]) in normals(e.candidates) for e in episodes}
+    return intervals.mean({id: float(one) for id, one in found.items()}, clusters)
 
 
 def _examples(config, task, shots, support, answers, episodes, given, marks) -> list[Example]:
@@ -232,7 +235,7 @@ def _examples(config, task, shots, support, answers, episodes, given, marks) -> 
 
 def _queries(episodes, given, marks) -> dict[str, dict[str, Any]]:
     """`Row.queries`; the score is None if the right answers are not published."""
-    return {e.id: dict(group=e.group, score=marks.get(e.id), answer=_chosen(given[e.id])) for e in episodes}
+    return {e.id: dict(clusters=e.clusters, score=marks.get(e.id), answer=_chosen(given[e.id])) for e in episodes}
 
 
 def _chosen(answer: str | list[str] | dict[str, float]) -> str:

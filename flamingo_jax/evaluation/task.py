@@ -21,6 +21,7 @@ from flamingo_jax.few_shot.game import Episodes, Game
 OPEN_ENDED = 'open-ended'
 BY_LENGTH = 'ranked by length'
 COMPARED = 'compared'  # By two towers, see `answers.Compared`.
+SWAPS = 100  # Places that are tried for a picture that would stay in its own.
 
 
 @dataclasses.dataclass
@@ -164,12 +165,17 @@ class GameTask(Task):
         queries = of_styles(pools.open(self.query_split, self.data), self.query_styles)
         support = of_styles(pools.open(self.support_split, self.support_data or self.data), self.support_styles)
         self._game.open(queries, support, self.most, self.answers)
+        if self.orders > 1 and self._game.several_parts:
+            raise ValueError(
+                f'orders is {self.orders}, but an example of this game has several pictures, which must stay together. '
+                'Set orders to 1.'
+            )
 
     def episode(self, i: int, shots: int, support: str, answers: str, seed: int) -> Episode:
-        """A random question. Those about the same pictures are one group: a picture set may have few."""
+        """A random question. Those that share a picture are not independent: a picture set may have few."""
         episode = self._game.episode(np.random.default_rng((seed, i)), shots, support, answers)
-        asked = [part.picture.index for part in episode.query if part.picture is not None]
-        return dataclasses.replace(episode, group='-'.join(map(str, asked)))
+        asked = {str(part.picture.index): None for part in episode.query if part.picture is not None}
+        return dataclasses.replace(episode, clusters=tuple(asked))
 
     def baselines(self, episode: Episode) -> dict[str, str]:
         """Nearest neighbour and centroid on the frozen features, and the most frequent answer, if the game has them."""
@@ -208,8 +214,8 @@ def _make(of: type, fields: dict[str, Any]) -> Task:
 def shuffled(episodes: Sequence[Episode], seed: int) -> list[Episode]:
     """The same texts with permuted pictures: those of queries among themselves, and those of examples among themselves.
 
-    No picture stays in its place, unless there is only one. The permutation is one random cycle with its own
-    generator, so that neither the batch size nor the number of processes changes it.
+    No picture stays in its place, unless nearly all are the same. The permutation has its own generator, so that
+    neither the batch size nor the number of processes changes it.
     """
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
     shown: dict[tuple[str, int, int], Part] = {}
@@ -221,9 +227,18 @@ def shuffled(episodes: Sequence[Episode], seed: int) -> list[Episode]:
             if part.picture is not None
         ]
         order = rng.permutation(len(places))
-        for here, there in zip(order, np.roll(order, -1), strict=True):
+        takes = np.empty_like(order)
+        takes[order] = np.roll(order, -1)
+        # A picture that stands in several places would stay in some: these change with others.
+        keys = [getattr(episodes[i], side)[j].key for _, i, j in places]
+        for here, there in enumerate(takes):
+            for other in rng.integers(len(places), size=SWAPS) if keys[here] == keys[there] else ():
+                if keys[here] != keys[takes[other]] and keys[other] != keys[there]:
+                    takes[[here, other]] = takes[[other, here]]
+                    break
+        for here, there in zip(places, takes, strict=True):
             _, i, j = places[there]
-            shown[places[here]] = getattr(episodes[i], side)[j]
+            shown[here] = getattr(episodes[i], side)[j]
 
     def parts(side: str, i: int, episode: Episode) -> tuple[Part, ...]:
         return tuple(

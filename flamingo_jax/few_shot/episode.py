@@ -85,8 +85,8 @@ class Episode:
       candidates: the answers to rank; () if there are none.
       references: what the metric compares answers with; None is the truth alone.
       id: identifies the question in its set.
-      group: episodes of one group share a picture, so that they are not independent; the interval allows for this. ''
-        is a group of its own.
+      clusters: what it asks about, a picture each. Episodes that share one are not independent, and the interval allows
+        for this. () is a cluster of its own.
       written: candidate -> its spellings, if it has others than itself; the likelihoods of all spellings are averaged.
       form: how a candidate is written after the prompt.
       ends: whether its likelihood includes that of the end of the chunk.
@@ -99,7 +99,7 @@ class Episode:
     candidates: tuple[str, ...] = ()
     references: Any = None
     id: str = ''
-    group: str = ''
+    clusters: tuple[str, ...] = ()
     written: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     form: str = ' {answer}'
     ends: bool = True

@@ -76,6 +76,7 @@ class Episodes:
     answers: ClassVar[tuple[str, ...]] = ('ranked', 'open-ended')
     retrieval: ClassVar[bool] = False  # Whether `episode` can take the examples most similar to the query ('rices').
     majority: ClassVar[str | None] = None  # The most frequent answer, if it is a useful baseline.
+    several_parts: ClassVar[bool] = False  # Whether an example has several pictures.
 
     def open(self, queries: Pool, support: Pool, shots: int, answers: Sequence[str]) -> None:
         """Takes the pictures of queries and of examples. A prompt shows at most `shots` examples.

@@ -83,6 +83,11 @@ class Questions(game.Game):
             self.candidates = tuple(sorted(set(truths)))
             self.majority = max(self.candidates, key=truths.count)
 
+        @property
+        def several_parts(self) -> bool:
+            """Whether an example is several tiles."""
+            return self.tiled
+
         def _others(self, query: Picture) -> np.ndarray:
             """Indices of the questions about other pictures."""
             return np.flatnonzero(self._indices != query.index) if self.one_split else np.arange(len(self._indices))

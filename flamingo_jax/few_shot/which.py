@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -86,6 +87,8 @@ class Which(game.Game):
         """A question about one of two pictures; a shot is a pair."""
 
         questions: str = ''  # Ask only the questions that begin so.
+
+        several_parts: ClassVar[bool] = True
 
         def open(self, queries: Pool, support: Pool, shots: int, answers: Sequence[str]) -> None:
             """Sorts pictures by kind."""

@@ -5,6 +5,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -40,6 +41,8 @@ class WhichThing(game.Game):
         """A question about one of two pictures; a shot is a pair."""
 
         questions: str = ''  # Ask only the questions that begin so.
+
+        several_parts: ClassVar[bool] = True
 
         def open(self, queries: Pool, support: Pool, shots: int, answers: Sequence[str]) -> None:
             """There must be as many pairs as examples, without the query's two pictures."""

@@ -46,7 +46,7 @@ def opened(pretrained, folder, **fields):
 def test_a_problem_is_asked_after_its_own_demonstrations(pretrained, folder):
     episodes = list(opened(pretrained, folder).episodes(10, 2, 'random', answers='ranked', seed=0))
     assert {episode.id for episode in episodes} == {'mirror_0', 'mirror_1'}
-    assert {episode.group for episode in episodes} == {'mirror'}
+    assert {episode.clusters for episode in episodes} == {('mirror',)}
     (episode,) = (episode for episode in episodes if episode.id == 'mirror_0')
     assert [part.text for part in episode.query] == [' Output:'] and episode.truth == '19'
     assert {*episode.candidates} == {'19', '91', '21 43', '005', '87'}

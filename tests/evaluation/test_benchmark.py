@@ -1,6 +1,7 @@
 """A benchmark from its own files: easy-VQA's, six pictures of them, in the format of the package."""
 
 import json
+import shutil
 
 import numpy as np
 import PIL.Image
@@ -67,7 +68,7 @@ def test_every_question_is_asked_once_with_examples_of_other_pictures(pools):
                 ' Question: what color is the shape? Answer:',
                 ' Question: is there a red shape? Answer:',
             )
-            assert e.candidates == tuple(ANSWERS) and e.references == (e.truth,) and e.group == str(query.picture)
+            assert e.candidates == tuple(ANSWERS) and e.references == (e.truth,) and e.clusters == (str(query.picture),)
             assert len(e.support) == 2 and query.picture not in [part.picture for part in e.support]
             for part in e.support:
                 assert part.text.rsplit(' ', 1)[1] in ANSWERS
@@ -90,6 +91,30 @@ def test_every_question_is_asked_once_with_examples_of_other_pictures(pools):
     ]
     zero = list(asked.episodes(100, 0, 'random', 'ranked', 0))
     assert [e.query for e in zero] == [e.query for e in episodes]
+
+
+def test_a_picture_that_vanishes_changes_no_other_prompt(pretrained, data, tmp_path):
+    """Films vanish from YouTube. The prompts that did not show it stay, and so do the answers that are kept."""
+    folder = tmp_path / 'set'
+    shutil.copytree(data, folder)
+
+    def asked():
+        one = easy(Pools(pretrained, config(folder)), skip_missing=True, support=('random', 'fixed'), support_size=0)
+        return {
+            (support, e.id): [(part.picture, part.text) for part in e.parts]
+            for support in ('random', 'fixed')
+            for e in one.episodes(100, 2, support, 'ranked', 0)
+        }
+
+    before = asked()
+    (gone,) = {before['random', '0'][0][0]}
+    gone.unlink()
+    query = before['random', '0'][-1][0]
+    after = asked()
+    stay = {key for key, parts in before.items() if gone not in [picture for picture, _ in parts]}
+    assert after.keys() == before.keys() and stay and all(after[key] == before[key] for key in stay)
+    query.unlink()
+    assert list(asked()) == [key for key in after if after[key][-1][0] != query]  # In the same order.
 
 
 def test_rices_shows_the_pictures_most_like_the_query(pools):

@@ -21,9 +21,9 @@ def sets(pictures: int, right: float, rng):
 
 
 def scored(marks):
-    groups = {f'{i}-{j}': str(i) for i, some in enumerate(marks) for j in range(len(some))}
-    answers = dict(zip(groups, np.concatenate(marks).astype(float).tolist(), strict=True))
-    return intervals.scored(mean, answers, answers, groups)
+    clusters = {f'{i}-{j}': (str(i),) for i, some in enumerate(marks) for j in range(len(some))}
+    answers = dict(zip(clusters, np.concatenate(marks).astype(float).tolist(), strict=True))
+    return intervals.scored(mean, answers, answers, clusters)
 
 
 def mean(marks, _):
@@ -38,6 +38,21 @@ def test_intervals_over_pictures_hold_the_truth(pictures, right):
     assert held >= LEAST
     if right == 0.5:
         assert held <= MOST_OF_FAR_FROM_0_AND_1
+
+
+@pytest.mark.parametrize('pictures, questions', [(22, 100), (22, 1000), (160, 1000)])
+def test_intervals_over_pairs_of_pictures_hold_the_truth(pictures, questions):
+    """Each question is about two pictures, and as hard as both together; pairs that share one err together."""
+    rng, held = np.random.default_rng(pictures + questions), []
+    for _ in range(SETS):
+        eases = rng.normal(0, 0.15, pictures)  # The truth is .6, whichever pictures are drawn.
+        asked = np.array([rng.choice(pictures, 2, replace=False) for _ in range(questions)])
+        marks = rng.random(questions) < np.clip(0.6 + eases[asked].sum(axis=1), 0, 1)
+        clusters = {str(i): tuple(map(str, both)) for i, both in enumerate(asked)}
+        each = dict(zip(clusters, marks.astype(float).tolist(), strict=True))
+        score = intervals.mean(each, clusters)
+        held.append(score.low <= 0.6 <= score.high)
+    assert np.mean(held) >= LEAST
 
 
 def test_without_clusters_they_would_not():
@@ -59,7 +74,7 @@ def test_intervals_of_roc_auc_hold_the_truth():
             roc_auc.score,
             dict(zip(ids, (noise + right).tolist(), strict=True)),
             dict(zip(ids, right.astype(int).tolist(), strict=True)),
-            {id: str(int(id) // 4) for id in ids},
+            {id: (str(int(id) // 4),) for id in ids},
         )
         held.append(score.low <= 0.7602 <= score.high)
         wide.append(score.interval)
@@ -71,11 +86,11 @@ def test_a_paired_difference_holds_the_truth_and_is_narrower():
     """Two models that share what is hard: the second is right in .05 more of the answers."""
     rng, held, narrower = np.random.default_rng(0), [], []
     for marks in sets(60, 0.6, rng):
-        groups = {f'{i}-{j}': str(i) for i, some in enumerate(marks) for j in range(len(some))}
-        first = dict(zip(groups, np.concatenate(marks).astype(float).tolist(), strict=True))
+        clusters = {f'{i}-{j}': (str(i),) for i, some in enumerate(marks) for j in range(len(some))}
+        first = dict(zip(clusters, np.concatenate(marks).astype(float).tolist(), strict=True))
         # Of the wrong answers, an eighth becomes right: 5 % of all.
         second = {id: mark or float(rng.random() < 0.125) for id, mark in first.items()}
-        apart, half = intervals.difference(first, second, groups)
+        apart, half = intervals.difference(first, second, clusters)
         assert apart == pytest.approx(np.mean(list(second.values())) - np.mean(list(first.values())))
         held.append(abs(apart - 0.05) <= half)
         narrower.append(half < 0.6 * scored(marks)[0].interval)
@@ -85,10 +100,10 @@ def test_a_paired_difference_holds_the_truth_and_is_narrower():
 def test_one_picture_tells_nothing():
     score, _ = scored([np.array([True] * 8)])
     assert score.interval > 0.9
-    assert intervals.difference({'a': 1.0, 'b': 1.0}, {'a': 0.0, 'b': 0.0}, {'a': 'x', 'b': 'x'}) == (-1.0, 1.0)
+    assert intervals.difference({'a': 1.0, 'b': 1.0}, {'a': 0.0, 'b': 0.0}, {'a': ('x',), 'b': ('x',)}) == (-1.0, 1.0)
 
 
 @pytest.mark.parametrize('second', [{}, {'a': 1.0}, {'a': 1.0, 'b': 1.0, 'c': 0.0}])
 def test_other_queries_are_refused(second):
     with pytest.raises(ValueError, match='same queries'):
-        intervals.difference({'a': 1.0, 'b': 0.0}, second, {'a': '', 'b': '', 'c': ''})
+        intervals.difference({'a': 1.0, 'b': 0.0}, second, {'a': (), 'b': (), 'c': ()})

@@ -9,11 +9,11 @@ from flamingo_jax.evaluation import english, intervals, metrics
 from flamingo_jax.evaluation.metrics import exact, vqa_accuracy_ok_vqa
 
 
-def exactly(right, groups=None):
+def exactly(right, clusters=None):
     ids = [str(i) for i in range(len(right))]
     predictions = {id: 'dog' if mark else 'cat' for id, mark in zip(ids, right, strict=True)}
-    groups = dict(zip(ids, groups or [''] * len(ids), strict=True))
-    return intervals.scored(exact.score, predictions, {id: ('Dog.', 'hound') for id in ids}, groups)
+    clusters = dict(zip(ids, clusters or [()] * len(ids), strict=True))
+    return intervals.scored(exact.score, predictions, {id: ('Dog.', 'hound') for id in ids}, clusters)
 
 
 def test_any_reference_counts_but_for_case_white_space_and_a_full_stop():
@@ -43,7 +43,9 @@ def test_the_interval_of_a_share_is_wilsons():
 def test_questions_about_one_picture_are_not_independent():
     right = [True, False] * 50
     alone, _ = exactly(right)
-    of_one_mind, _ = exactly([mark for mark in right for _ in range(4)], [str(i) for i in range(100) for _ in range(4)])
+    of_one_mind, _ = exactly(
+        [mark for mark in right for _ in range(4)], [(str(i),) for i in range(100) for _ in range(4)]
+    )
     assert of_one_mind.value == alone.value and of_one_mind.interval == pytest.approx(alone.interval, rel=0.05)
     alone_again, _ = exactly([mark for mark in right for _ in range(4)])
     assert alone_again.interval == pytest.approx(alone.interval / 2, rel=0.05)
@@ -59,7 +61,7 @@ def test_a_score_that_is_no_mean_has_an_interval_too():
     rng = np.random.default_rng(0)
     ids = [str(i) for i in range(400)]
     predictions = {id: 'dog' if rng.random() < 0.5 else 'cat' for id in ids}
-    score, _ = intervals.scored(root, predictions, dict.fromkeys(ids, ('dog',)), dict.fromkeys(ids, ''))
+    score, _ = intervals.scored(root, predictions, dict.fromkeys(ids, ('dog',)), dict.fromkeys(ids, ()))
     p = score.value**2
     assert score.interval == pytest.approx(1.96 * (p * (1 - p) / 400) ** 0.5 / (2 * score.value), rel=0.3)
 

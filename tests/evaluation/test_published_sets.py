@@ -12,6 +12,7 @@ import pytest
 
 from flamingo_jax.evaluate import evaluate
 from flamingo_jax.evaluation import config as evaluation
+from flamingo_jax.evaluation import published
 from flamingo_jax.evaluation.answers import orders, written
 from flamingo_jax.evaluation.benchmark import DEV, Film
 from flamingo_jax.evaluation.benchmarks.rareact import sentence
@@ -92,7 +93,7 @@ def test_the_official_files_are_read(pretrained, sets, name):
     for episode in found.values():
         (query,) = episode.query
         assert len(episode.support) == shots and query.key not in [part.key for part in episode.support]
-        assert episode.group == str(query.key) and episode.candidates == expected.candidates
+        assert episode.clusters == (str(query.key),) and episode.candidates == expected.candidates
         if expected.written:
             spelled = tuple(episode.written.get(c, (c,))[0] for c in episode.candidates)
             assert spelled == expected.written
@@ -265,9 +266,11 @@ def test_features_for_rices_are_kept_until_a_file_or_the_trunk_changes(pretraine
         model = dataclasses.replace(pretrained, checksums={'vision': trunk} if trunk else {})
         pools = Pools(model, config(tmp_path / 'set', pooled=str(tmp_path / 'kept')))
         asked = make('asked', task(expected.of, shots=(2,), support=('rices',)).to_dict(), pools)
+        assert not encoded  # They are computed when the first question is asked.
+        found = [[p.key for p in e.parts] for e in episodes(asked, 2, 'rices')]
         encoded_now = len(encoded)
         encoded.clear()
-        return encoded_now, [[p.key for p in e.parts] for e in episodes(asked, 2, 'rices')]
+        return encoded_now, found
 
     times, first = shown('a')
     assert times == 2 and len(list((tmp_path / 'kept').iterdir())) == 2
@@ -551,6 +554,22 @@ def test_classes_in_folders_and_in_several_words(pretrained, sets, tmp_path):
     (episode, *_) = found.values()
     assert written(episode, 'bird', pretrained.tokenizer) == [' bird<EOC>', ' a photo of a bird.<EOC>']
     assert {part.text for part in episode.support} <= {f' Output: {name}' for name in names.values()}
+
+
+def test_a_set_of_many_pictures_holds_its_classes_once(pretrained, sets):
+    """A training split has a million pictures of a thousand classes."""
+    folder, expected = sets('imagenet')
+    first, *others = opened(pretrained, folder, expected.of)._queries
+    assert others and all(item.candidates is first.candidates and item.written is first.written for item in others)
+
+
+@pytest.mark.parametrize('suffix', ['csv', 'jsonl'])
+@pytest.mark.parametrize('mark', ['\u2028', '\x85', '\x0b'])
+def test_a_text_may_have_any_mark_that_python_takes_for_the_end_of_a_line(tmp_path, suffix, mark):
+    text, file = f'a dog{mark}a cat', tmp_path / f'a.{suffix}'
+    line = json.dumps(dict(id='1', text=text), ensure_ascii=False) if suffix == 'jsonl' else f'id,text\n1,{text}'
+    file.write_text(line + '\n', encoding='utf-8')
+    assert published.read(file) == [dict(id='1', text=text)]
 
 
 def test_films_that_have_vanished_can_be_left_out(pretrained, sets, tmp_path, capsys):

@@ -19,7 +19,7 @@ from flamingo_jax.evaluation.metrics import exact
 from flamingo_jax.evaluation.report import as_json
 from flamingo_jax.evaluation.task import make, shuffled, task
 from flamingo_jax.few_shot.direction import Direction
-from flamingo_jax.few_shot.episode import Pool
+from flamingo_jax.few_shot.episode import Episode, Pool
 from flamingo_jax.few_shot.facts import Facts
 from flamingo_jax.few_shot.is_it import IsIt
 from flamingo_jax.few_shot.kinds import Kinds, kind_of, with_article
@@ -104,12 +104,13 @@ def test_new_words_are_bound_by_the_prompt_alone(pools):
     assert len(words) > 100  # Drawn anew each time.
 
 
-def test_questions_about_the_same_pictures_are_one_group(pools):
+def test_questions_are_in_the_cluster_of_each_picture(pools):
     """A picture set may have few pictures to ask about: an interval must not count each question as a picture."""
     for one in (names(pools), make('which', task(Which, kinds=KINDS).to_dict(), pools)):
         episodes = [one.episode(i, 0, 'random', 'ranked', seed=0) for i in range(200)]
-        pairs = {(e.group, tuple(part.key for part in e.query if part.key)) for e in episodes}
-        assert len(pairs) == len({group for group, _ in pairs}) == len({keys for _, keys in pairs}) > 50
+        pairs = {(e.clusters, tuple(part.key for part in e.query if part.key)) for e in episodes}
+        assert len(pairs) == len({clusters for clusters, _ in pairs}) == len({keys for _, keys in pairs}) > 50
+        assert {len(clusters) for clusters, _ in pairs} == {1 if one.name == 'names' else 2}
 
 
 def test_other_shots_ask_the_same_queries_of_the_same_words(pools):
@@ -419,6 +420,19 @@ def test_shuffled_pictures_are_those_of_other_prompts(pools):
     assert shuffled(episodes, 0) == other != shuffled(episodes, 1)
 
 
+def test_a_picture_of_many_questions_stays_in_none_of_its_places(pools):
+    """Eight drawings, forty questions about pairs of them."""
+    named = names(pools, query_styles=('fluent-3d',), support_styles=('noto',))
+    few = [e.query[0] for e in named.episodes(40, 0, 'random', 'ranked', seed=0)][:8]
+    rng = np.random.default_rng(0)
+    episodes = [Episode((), tuple(few[i] for i in rng.choice(8, 2, replace=False)), 'dog') for _ in range(40)]
+    for seed in range(5):
+        for before, after in zip(episodes, shuffled(episodes, seed), strict=True):
+            assert all(a.key != b.key for a, b in zip(before.query, after.query, strict=True))
+    alike = [Episode((), (few[0],), 'dog') for _ in range(3)]
+    assert shuffled(alike, 0) == alike  # There is no other picture.
+
+
 def test_examples_without_pictures_where_there_are_none_with(pools):
     """The paper's prompts at zero shots (appendix B.1.2): two examples of text alone, where the answer is written."""
     plain, named = names(pools), names(pools, text_examples=2)
@@ -456,6 +470,7 @@ def test_examples_without_pictures_where_there_are_none_with(pools):
         (Direction, {}, 'only clips'),
         (Names, dict(query_styles=('ntoo',)), 'ntoo'),
         (Names, dict(query_split='tset'), 'tset'),
+        (Which, dict(kinds=KINDS, orders=6), 'orders is 6, but an example of this game has several pictures'),
     ],
 )
 def test_what_makes_no_sense_is_refused(pools, asks, fields, message):

@@ -120,7 +120,7 @@ class Arc(Task):
             truth=written(output),
             candidates=tuple(sorted(candidates)),
             id=id,
-            group=id.rpartition('_')[0],
+            clusters=(id.rpartition('_')[0],),
         )
 
     def baselines(self, episode: Episode) -> dict[str, str]:

@@ -7,11 +7,13 @@ finds those that look like the query, and averaging over 6 orders of them (`orde
 import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
-
-import numpy as np
+from typing import TypeAlias
 
 from flamingo_jax.evaluation.benchmark import Benchmark, Item, Shown
 from flamingo_jax.evaluation.metrics import exact
+
+# Labels, and label -> the ways to write the name of its class.
+Classes: TypeAlias = tuple[tuple[str, ...], Mapping[str, Sequence[str]]]
 
 
 @dataclasses.dataclass
@@ -24,25 +26,26 @@ class Classification(Benchmark):
     dev_size: int = 10  # Questions of each class that the split 'dev' asks.
     class_prompts: tuple[str, ...] = ('{}',)  # Ways to write a class, over which its likelihoods are averaged.
 
-    def written(self, names: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-        """Label -> the ways to write the name of its class, for `class_item`."""
-        return {label: tuple(prompt.format(name) for prompt in self.class_prompts) for label, name in names.items()}
+    def classes(self, names: Mapping[str, str]) -> Classes:
+        """The classes of these labels and names, for `class_item`: all items share them, and there may be a million."""
+        ways = {label: tuple(prompt.format(name) for prompt in self.class_prompts) for label, name in names.items()}
+        return tuple(ways), ways
 
-    def class_item(self, id: str, picture: Shown, answer: str, written: Mapping[str, Sequence[str]]) -> Item:
+    def class_item(self, id: str, picture: Shown, answer: str, classes: Classes) -> Item:
         """A picture whose class is asked; `answer` is the label of its class."""
         references = answer if self.likelihoods else (answer,)
-        return Item(id, picture, self.prompts.output, answer, references, tuple(written), written)
+        return Item(id, picture, self.prompts.output, answer, references, *classes)
 
     def draw(self, items: Sequence[Item], number: int, seed: int) -> list[Item]:
         """Random items in their order, so many of each class; all for 0."""
         if not number:
             return list(items)
-        of_class: dict[str | None, list[int]] = collections.defaultdict(list)
-        for i, item in enumerate(items):
-            of_class[item.answer].append(i)
-        rng = np.random.default_rng(seed)
-        drawn = [i for some in of_class.values() for i in rng.choice(some, min(number, len(some)), replace=False)]
-        return [items[i] for i in sorted(drawn)]
+        of_class: dict[str | None, list[Item]] = collections.defaultdict(list)
+        for item in items:
+            of_class[item.answer].append(item)
+        draw = super().draw
+        drawn = {item.id for some in of_class.values() for item in draw(some, number, seed)}
+        return [item for item in items if item.id in drawn]
 
 
 def labels(names: Mapping[str, str]) -> dict[str, str]:

@@ -29,7 +29,7 @@ class ImageNet(Classification):
         split = split_file(split, dict(train='train', val='val'))
         names = read_classes(find(folder, 'classes.txt', 'LOC_synset_mapping.txt'))
         label = labels(names)
-        written = self.written({label[key]: name for key, name in names.items()})
+        classes = self.classes({label[key]: name for key, name in names.items()})
         kaggle = folder / 'ILSVRC/Data/CLS-LOC'
         pictures = find(kaggle if kaggle.is_dir() else folder, split)
         of_classes = sorted(path for path in pictures.iterdir() if path.is_dir())
@@ -37,11 +37,11 @@ class ImageNet(Classification):
             file = find(folder, 'LOC_val_solution.csv')
             for record in records(file, 'ImageId', 'PredictionString'):
                 id, key = record['ImageId'], record['PredictionString'].split()[0]
-                yield self.class_item(id, pictures / f'{id}.JPEG', label[_known(key, label, file)], written)
+                yield self.class_item(id, pictures / f'{id}.JPEG', label[_known(key, label, file)], classes)
         for of_class in of_classes:
             answer = label[_known(of_class.name, label, pictures)]
             for picture in sorted(path for path in of_class.iterdir() if path.suffix.lower() in PICTURES):
-                yield self.class_item(picture.stem, picture, answer, written)
+                yield self.class_item(picture.stem, picture, answer, classes)
 
 
 def read_classes(file: pathlib.Path) -> dict[str, str]:

@@ -29,15 +29,15 @@ class Kinetics700(Classification):
         found = records(find(folder, f'{name}.csv'), *needed)
         # The classes are those of the training set, whatever another file holds.
         of = records(find(folder, 'train.csv'), 'label') if split != 'train' else found
-        written = self.written({label: label for label in sorted({record['label'] for record in of})})
+        classes = self.classes({label: label for label in sorted({record['label'] for record in of})})
         films = find(folder, split, name)
         for record in found:
-            if record['label'] not in written:
+            if record['label'] not in classes[1]:
                 raise ValueError(f'{name}.csv has the action {record["label"]!r}, which train.csv does not have.')
             begin, end = int(float(record['time_start'])), int(float(record['time_end']))
             id = f'{record["youtube_id"]}_{begin:06d}_{end:06d}'
             path = film(films, id, f'{record["label"]}/{id}')
-            yield self.class_item(id, Film(path), record['label'], written)
+            yield self.class_item(id, Film(path), record['label'], classes)
 
     def chance(self, episode) -> float:
         """Of the mean of top-1 and top-5."""
