@@ -68,7 +68,7 @@ setup(
         'cuda': ['jax[cuda13]'],
         'gcs': [GCS],  # Paths at gs://.
         's3': [S3],  # Paths at s3://.
-        'films': ['av'],  # Video files. Animated pictures need nothing.
+        'films': ['av>=15'],  # Video files. Animated pictures need nothing.
         'demo': ['starlette', 'uvicorn'],  # The page, python -m flamingo_jax.demo.
         'browser': ['playwright'],  # To test the page in a Chromium that is installed.
         'notebook': ['ipykernel', 'nbclient'],  # To run docs/tutorial.ipynb: jupyter execute.

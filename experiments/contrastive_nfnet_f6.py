@@ -5,8 +5,8 @@
         --config.tokenizer=TOKENIZER
     python -m flamingo_jax.convert run --source=runs/nfnet_f6 --out=bundles/nfnet_f6
 
-The last command's bundle is what experiments/flamingo_3b.py reads as its trunk. The data sets are pairs that
-data/pairs builds (data/README.md): the paper's ALIGN and LTIP are not public.
+The last command's bundle is what experiments/flamingo_3b.py reads as its trunk, there with pictures of 320 pixels. The
+data sets are pairs that data/pairs builds (data/README.md): the paper's ALIGN and LTIP are not public.
 
 The paper gives neither the size of its BERT nor the weights of the data sets, nor the initial temperature. Here they
 are BERT-base, 1 and 1, and CLIP's. An update has one gradient of each data set, each of a batch of 16,384 pairs.

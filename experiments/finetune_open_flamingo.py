@@ -28,7 +28,8 @@ def get_config() -> ConfigDict:
     c = training.base()
     c.steps = 1000
     c.start = 'bundles/open_flamingo'
-    c.datasets.own = training.dataset(Documents, path='own.jsonl', length=256, images=5, batch_size=16)
+    # Of a long document the beginning: an answer without its picture teaches to guess.
+    c.datasets.own = training.dataset(Documents, path='own.jsonl', length=256, images=5, from_start=True, batch_size=16)
     c.optimizer = ConfigDict(vars(OptimizerConfig(learning_rate=5e-5, warmup_steps=50, final_fraction=0.1)))
     c.remat = 'full'  # Activations are not kept for the backward pass.
     c.checkpoint_every = 200

@@ -85,7 +85,12 @@ class PageSource:
             | 'by picture' >> GroupOnDisk(work)
             | 'judge' >> beam.ParDo(_Judge(self)).with_outputs('dropped', main='main')
         )
-        same = dict(names=read.keys) | 'by text' >> GroupOnDisk(work) | 'same text' >> beam.FlatMap(_same_text)
+        keys = (
+            dict(keys=read.keys | 'key by id' >> beam.Map(lambda pair: pair[::-1]), shown=judged.main)
+            | 'keys by page' >> GroupOnDisk(work)
+            | 'keys' >> beam.FlatMap(_text_keys, rules)
+        )
+        same = dict(names=keys) | 'by text' >> GroupOnDisk(work) | 'same text' >> beam.FlatMap(_same_text)
         whole = (
             dict(
                 found=latest.main | 'by id' >> beam.Map(lambda found: (found.id, found)),
@@ -304,12 +309,20 @@ class _Judge(beam.DoFn):
         raise look.LookError('picture_status' if status else 'picture_missing', status)
 
 
-def _same_text(group: tuple[bytes, Mapping[str, Iterable[str]]]) -> Iterator[tuple[str, tuple[str, str]]]:
-    """All pages but one that share a key, with that one."""
+def _text_keys(group: tuple[str, Mapping[str, Iterable]], rules: PageRules) -> Iterator[tuple[bytes, tuple[bool, str]]]:
+    """The keys of a page's texts, with whether it lacks pictures."""
+    name, parts = group
+    lacks = sum(1 for _ in parts['shown']) < rules.document_min_pictures
+    for key in parts['keys']:
+        yield key, (lacks, name)
+
+
+def _same_text(group: tuple[bytes, Mapping[str, Iterable[tuple[bool, str]]]]) -> Iterator[tuple[str, tuple[str, str]]]:
+    """All pages but one that share a key, with that one: of a page and its mirror, one that has its pictures."""
     key, parts = group
-    first = min(parts['names'])
+    _, first = min(parts['names'])
     rule = 'document_same_text' if key.startswith(b'=') else 'document_near_text'
-    for name in parts['names']:
+    for _, name in parts['names']:
         if name != first:
             yield name, (rule, first)
 

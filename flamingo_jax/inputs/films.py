@@ -9,6 +9,7 @@ import dataclasses
 import io
 import os
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -19,6 +20,7 @@ from flamingo_jax.files import as_path
 from flamingo_jax.inputs.images import PictureError, Still, to_frames
 
 APART = 1.0  # Most seconds between two frames.
+SAME = 1e-6  # Times of one frame differ by less, in seconds.
 ENCODED = bytes | str | os.PathLike
 Segment = tuple[float, float | None]
 
@@ -113,6 +115,24 @@ def _animation(image: PIL.Image.Image, name: str, piece: Piece) -> Iterator[PIL.
         yield image.convert('RGBA' if image.has_transparency_data else 'RGB')
 
 
+def _decoded(data: bytes, begin: float) -> Iterator[Any]:
+    """The frames of a video file from a time on, or from one before it."""
+    import av
+
+    # From the key frame before that time, or from the beginning: MPEG's streams have no index, and may seek too far.
+    for seeks in (True, False):
+        with av.open(io.BytesIO(data)) as container:
+            stream = container.streams.video[0]
+            if seeks:
+                container.seek(int(begin / stream.time_base), stream=stream)
+            frames = (frame for frame in container.decode(stream) if frame.time is not None)
+            first = next(frames, None)
+            if first is not None and (not seeks or first.time <= begin + SAME):
+                yield first
+                yield from frames
+                return
+
+
 def _video(data: bytes, name: str, piece: Piece) -> Iterator[PIL.Image.Image]:
     try:
         import av  # Large; only films need it.
@@ -127,14 +147,14 @@ def _video(data: bytes, name: str, piece: Piece) -> Iterator[PIL.Image.Image]:
             step = (shown[-1] - shown[0]) / max(len(shown) - 1, 1) or APART
             wanted = shown[0] + piece.times(shown[-1] - shown[0] + step, name)
             left = [shown[i] for i in (np.searchsorted(shown, wanted, side='right') - 1).clip(0)]
-            container.seek(int(left[0] / stream.time_base), stream=stream)  # To the key frame before it.
-            for frame in container.decode(stream):
-                while left and frame.time is not None and frame.time >= left[0] - 1e-6:
-                    yield frame.to_image()
-                    left.pop(0)
-                if not left:
-                    return
-            raise PictureError(f'{name} is cut short: it ends before its last frame.')
+        for frame in _decoded(data, left[0]):
+            while left and frame.time >= left[0] - SAME:
+                # Telephones film sideways, and say by how much.
+                yield frame.to_image().rotate(frame.rotation, expand=True)
+                left.pop(0)
+            if not left:
+                return
+        raise PictureError(f'{name} is cut short: it ends before its last frame.')
     except PictureError:
         raise
     except Exception as error:  # FFmpeg has many errors for damaged data.

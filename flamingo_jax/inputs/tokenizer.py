@@ -346,6 +346,7 @@ def train(texts: Iterator[str], vocab_size: int, symbols: Iterable[str] = ('\n',
             eos_id=3,
             num_threads=2,
             input_sentence_size=200_000,
+            max_sentence_length=2**30,  # By default, a text of more than 4 kB is left out.
             minloglevel=1,
         )
     except RuntimeError as error:

@@ -94,7 +94,7 @@ def assemble(config: ConfigDict, device: Any = None, all_here: bool = True) -> P
         fields, found, tokenizer, tag = _from_start(config)
     else:
         fields, found, tokenizer, tag = _from_parts(config, all_here)
-    fields |= dict(lora=lora_fields(config))
+    fields |= dict(lora=lora_fields(config)) | (dict(image_size=config.image_size) if config.image_size else {})
     model_config = FlamingoConfig.from_json(fields)
     if config.resampler:
         found['resampler'] = _resampler_of(config.resampler, model_config, found.get('vision'))

@@ -21,14 +21,17 @@ def base() -> ConfigDict:
     c.seed = 0
     c.steps = 500_000
     # Bundle of a whole model to fine-tune. It gives the config, the tokenizer, the frozen trees, and the initial
-    # values of the trained trees. The fields of the next paragraph must then not be set, except `lm`, `vision` and
-    # `resampler`: bundles of the same shape (and tokenizer), whose trees take the place of its own.
+    # values of the trained trees. The fields of the next paragraph must then not be set, except `image_size`, and `lm`,
+    # `vision` and `resampler`: bundles of the same shape (and tokenizer), whose trees take the place of its own.
     c.start = ''
     # The model. `lm` (with its tokenizer) and `vision` can be read from bundles.
     c.lm = ''  # Bundle of the pretrained language model; '' trains one from scratch.
     c.vision = ''  # Bundle of the vision trunk; '' for text alone.
     c.resampler = ''  # Bundle whose resampler was pretrained on that trunk (model/contrastive.py); '' is a new one.
     c.tokenizer = ''  # SentencePiece file, if `lm` is ''.
+    # Height and width of the pictures in pixels; 0 is that of the trunk's bundle, or of `start`. (Paper: the trunk
+    # learns at 288, the Flamingo at 320, and fine-tuning is at 480.)
+    c.image_size = 0
     c.image_tag = 'text'  # '<image>' is 'text' (paper) or a 'token' with a learnt embedding (OpenFlamingo).
     c.model = ConfigDict(FlamingoConfig().to_json())  # lm, resampler, xattn: dicts of their config's fields, or None.
     # The component trees to train; 'vision' trains the trunk end to end, from pixels.
@@ -184,7 +187,8 @@ def paper(size: str) -> ConfigDict:
     """
     c = base()
     c.lm, c.vision = 'bundles/lm', 'bundles/nfnet_f6'
-    c.model = ConfigDict(FlamingoConfig(**SIZES[size], image_size=320).to_json())
+    c.image_size = 320
+    c.model = ConfigDict(FlamingoConfig(**SIZES[size], image_size=c.image_size).to_json())
     c.remat = 'full'
     augmented = dict(flip=True, recolour=True, workers=16)
     # 256 pages: 64 rows of 4 lines. A window of 256 tokens has 1.25 to 2.2 pictures on the sets at hand, and at most 5:

@@ -174,6 +174,16 @@ def test_a_folder_of_pictures(tmp_path):
     assert json.loads((built / 'ledger.json').read_text())['dropped']['picture_missing'] == {'picture': 2}
 
 
+@pytest.mark.parametrize('with_picture', ['one', 'two'])
+def test_of_a_page_and_its_mirror_the_one_with_pictures_stays(tmp_path, with_picture):
+    crawl = Crawl(tmp_path / 'a.warc.gz')
+    for site in ('one', 'two'):
+        crawl.page(f'http://{site}.org/', f'{text(1)}<img src=/a.png>{text(2)}')
+    crawl.png(f'http://{with_picture}.org/a.png', 3)
+    records = open_split(build(Builder, str(tmp_path / 'out'), CONFIG, warcs=(crawl.write(),)), 'train')
+    assert [record['url'].decode() for record in records] == [f'http://{with_picture}.org/']
+
+
 def test_what_a_fetcher_would_fetch(crawl):
     assert list(links(crawl)) == ['http://two.org/missing.png', 'http://three.org/a.png']
 

@@ -1,6 +1,7 @@
 """Films of each kind, made here: frame i of n is of the grey 10 i."""
 
 import io
+import struct
 
 import numpy as np
 import PIL.Image
@@ -36,6 +37,42 @@ def video(frames, rate):
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return file.getvalue()
+
+
+def test_a_film_that_was_taken_sideways_is_turned():
+    """As a telephone writes it: a matrix in the file says how it is to be shown."""
+    av = pytest.importorskip('av')
+    file, frame = io.BytesIO(), np.zeros((32, 16, 3), np.uint8)
+    frame[:16] = 250
+    with av.open(file, 'w', format='mp4') as container:
+        stream = container.add_stream('mpeg4', rate=4)
+        stream.width, stream.height = 16, 32
+        for _ in range(4):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame)))
+        container.mux(stream.encode())
+    data = file.getvalue()
+    assert (to_film(data, 1, 8, 'squash')[0, :, :, 0] > 128).sum(axis=1).tolist() == [8] * 4 + [0] * 4
+    header = data.index(b'tkhd')  # Its matrix of nine numbers begins 44 bytes after the name.
+    matrix = struct.pack('>9i', 0, 1 << 16, 0, -(1 << 16), 0, 0, 32 << 16, 0, 1 << 30)  # A quarter to the right.
+    turned = data[: header + 44] + matrix + data[header + 80 :]
+    assert (to_film(turned, 1, 8, 'squash')[0, :, :, 0] > 128).sum(axis=0).tolist() == [0] * 4 + [8] * 4
+
+
+@pytest.mark.parametrize('kind', ['mpegts', 'mpeg', 'matroska', 'avi'])
+def test_a_film_without_an_index_begins_where_it_is_asked_to(kind):
+    av = pytest.importorskip('av')
+    file = io.BytesIO()
+    with av.open(file, 'w', format=kind) as container:
+        stream = container.add_stream('mpeg2video', rate=25, options=dict(qscale='1', g='10'))
+        stream.width = stream.height = 32
+        for i in range(100):
+            value = np.full((32, 32, 3), 2 * i + 20, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(value)))
+        container.mux(stream.encode())
+    for begin in (0.0, 1.0, 2.3):
+        film = to_film(file.getvalue(), 4, 8, 'squash', segment=(begin, begin + 1.0))
+        frames = ((film.mean(axis=(1, 2, 3)) - 20) / 2).tolist()
+        np.testing.assert_allclose(frames, 25 * begin + 25 * (np.arange(4) + 0.5) / 4, atol=2.5)
 
 
 def greys(film):

@@ -42,6 +42,14 @@ def test_symbols_are_one_token_and_unknown_letters_are_bytes(tokenizer):
     assert tuple(tokenizer.encode('<image>')) == tokenizer.image_tag
 
 
+def test_it_learns_from_pages_as_from_short_texts():
+    """SentencePiece leaves out a text of more than 4 kB if it is not told otherwise; a web page has more."""
+    page = ' '.join(f'flamingo wades {number}' for number in range(400))
+    assert len(page) > 6000
+    trained = Tokenizer(tokenizers.train(iter(['a b c'] * 20 + [page] * 3), 300), 'text')
+    assert len(trained.encode(' flamingo')) == 1
+
+
 def test_ids(sentencepiece):
     text, token, bare = (Tokenizer(sentencepiece, tag) for tag in ('text', 'token', None))
     assert [t.vocab_size for t in (text, token, bare)] == [400, 400, 400]

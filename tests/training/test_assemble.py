@@ -87,8 +87,20 @@ def test_a_plan_has_the_shapes_of_the_run(path, tmp_path, monkeypatch):
     assert set(frozen) == set(run.frozen)
     for name, tree in frozen.items():
         assert {leaf.dtype for leaf in jax.tree.leaves(tree)} == {np.dtype(run.model.dtype_of(name))}
-    if config.vision and run.model.config.image_size != 96:
-        raise AssertionError('The trunk of the bundle says how large pictures are.')
+    if config.vision:  # The config says how large pictures are, or else the trunk's bundle.
+        assert run.model.config.image_size == (config.image_size or 96)
+
+
+def test_pictures_may_have_another_size_than_their_trunk_learned_at(parts):
+    """As in the paper: 288 pixels for the trunk, 320 for the Flamingo, 480 for fine-tuning."""
+    c = config_of(ROOT / 'experiments/quickstart.py')
+    c.vision, c.lm, c.image_size = str(parts / 'trunk'), str(ROOT / 'experiments/lm_dictionary'), 64
+    found = assemble(c).model.config
+    assert found.image_size == 64 and found.vision.spatial(64) < found.vision.spatial(96)
+    assert [training.paper(size).image_size for size in ('3b', '9b', '80b')] == [320] * 3
+    further = training.base()
+    further.start, further.image_size = str(ROOT / 'experiments/picture_dictionary'), 224
+    assert assemble(further).model.config.image_size == 224
 
 
 def test_what_a_config_plays_with_the_sample_can_be_played(parts, monkeypatch):

@@ -196,21 +196,25 @@ def _base64_rows(path: str) -> Iterator[tuple[str, str]]:
 
 
 def _in_tar(path: str) -> Iterator[tuple[str, int, int, str]]:
-    """(name, offset, length, URL) of each picture in a tar, as far as it is whole."""
+    """(name, offset, length, URL) of each picture in a tar, as far as it is whole.
+
+    The files of a picture have one stem, and stand together by their endings: its .json follows a .jpg and comes before
+    a .png or a .webp.
+    """
     waiting: list[tuple[str, int, int]] = []
+    last = url = ''
     with contextlib.suppress(tarfile.TarError, OSError, EOFError), tarfile.open(path, 'r:') as tar:
         while (member := tar.next()) is not None:
             tar.members.clear()
             stem, ending = os.path.splitext(os.path.basename(member.name))
+            if stem != last:
+                yield from ((*one, url) for one in waiting)
+                waiting, last, url = [], stem, ''
             if ending.lower() in PICTURES + FILMS:
                 waiting.append((stem + ending, member.offset_data, member.size))
             elif ending == '.json':
                 url = _url(tar.extractfile(member).read())
-                for name, offset, length in waiting:
-                    yield name, offset, length, url if os.path.splitext(name)[0] == stem else ''
-                waiting = []
-    for name, offset, length in waiting:
-        yield name, offset, length, ''
+    yield from ((*one, url) for one in waiting)
 
 
 def _url_beside(path: str) -> str:

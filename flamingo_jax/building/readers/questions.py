@@ -8,7 +8,8 @@ from flamingo_jax.building.readers.draft import Draft
 def ask(draft: Draft, question: Any, answer: Any) -> bool:
     """Adds a question of weight 0 and its answer of weight 1; False if there is no answer.
 
-    After another answer, the question goes to a new line.
+    As few-shot games and evaluations ask it: a space, the question, and after the answer <EOC>, also where the next
+    question is about the same picture (`inputs/sources/documents.py`).
 
     Raises:
       TypeError: one of the two is not a text.
@@ -19,5 +20,5 @@ def ask(draft: Draft, question: Any, answer: Any) -> bool:
     if not answer:
         draft.drop('answer_empty', 'text', question)
         return False
-    draft.text(f'Question: {question} Answer:', 0.0, '\n')
+    draft.text(f' Question: {question} Answer:', 0.0)
     return draft.text(f' {answer}', 1.0)

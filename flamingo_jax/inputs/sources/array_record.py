@@ -1,5 +1,6 @@
 """Opens prepared data sets by path: ArrayRecord files written by TFDS, read in random access without TensorFlow."""
 
+import resource
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,12 @@ from flamingo_jax.files import Path, as_path, below, local
 
 # Grain warns about files with more than one record a group. The sample in the repository has 16, to be small.
 absl_logging.get_absl_logger().addFilter(lambda record: 'group size' not in record.getMessage())
+
+# Of more records than these, the places in their files are read when they are needed, and not held in memory: each
+# process would hold 9 bytes a record.
+LARGE = 10_000_000
+OFFLOADED = dict(index_storage_option='offloaded', footer_prefetch_bytes='0')
+OPEN_FILES, OTHER_FILES = 65_536, 256  # That a process opens where there is no limit; and beside the data set's.
 
 
 def open_split(path: str | Path, split: str) -> Sequence[dict[str, Any]]:
@@ -21,7 +28,7 @@ def open_split(path: str | Path, split: str) -> Sequence[dict[str, Any]]:
 
     Raises:
       FileNotFoundError: the folder is missing, or the data set is incomplete.
-      ValueError: there is no such split, or the files are not ArrayRecord.
+      ValueError: there is no such split, the files are not ArrayRecord, or more than a process may open.
     """
     path = as_path(path)
     if not (path / 'dataset_info.json').is_file():
@@ -42,4 +49,24 @@ def open_split(path: str | Path, split: str) -> Sequence[dict[str, Any]]:
         raise ValueError(
             f'The data set {path} is not in ArrayRecord files. Prepare it again with file_format="array_record".'
         )
-    return builder.as_data_source(split)
+    _allow_files(len(builder.info.splits[split].filepaths), path)
+    source = builder.as_data_source(split)
+    if len(source) > LARGE:
+        from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+        files = tfds.core.data_sources.base.file_instructions(builder.info, split)
+        source.data_source = ArrayRecordDataSource(files, OFFLOADED)
+    return source
+
+
+def _allow_files(number: int, path: Path) -> None:
+    """Lets this process open so many files more: each that is read stays open. ValueError if the machine forbids it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = OPEN_FILES if hard == resource.RLIM_INFINITY else hard
+    if number + OTHER_FILES > most:
+        raise ValueError(
+            f'The data set {path} has {number} files, all of which are held open, but a process may open {most}. '
+            "Raise the machine's limit (ulimit -Hn, or nofile in /etc/security/limits.conf)."
+        )
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -2,6 +2,9 @@
 
 A record has three parallel lists, `texts`, `images` and `weights`; each place holds a text or a picture. A picture is
 an encoded file or a path; a film is a list of those, its frames, or an encoded clip (`inputs/films.py`).
+
+A text of weight 0 after one that is learnt begins a new chunk, so that what is learnt ends with <EOC>: in a dialogue
+about one picture each answer does, before the next question.
 """
 
 import dataclasses
@@ -20,6 +23,9 @@ from flamingo_jax.inputs.sources.array_record import open_split
 from flamingo_jax.inputs.sources.features import Features
 from flamingo_jax.inputs.sources.json_lines import JsonLines
 from flamingo_jax.inputs.sources.source import Opened, Source
+from flamingo_jax.inputs.tokenizer import Tokenizer
+
+TRIED = 16  # Documents whose pictures are tried before training.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +44,22 @@ class Documents(Source):
     def open(self, pictures: PictureFormat) -> Opened:
         """Opens the documents; errors as for `open_split`, `JsonLines` and `Features`."""
         return _Opened(self, pictures)
+
+    def check(self, opened: Opened, tokenizer: Tokenizer) -> None:
+        """ValueError if no picture of some documents can be read: rows leave such pictures out with their texts."""
+        rng, errors = np.random.default_rng(0), []
+        for i in rng.integers(len(opened), size=TRIED) if self.images else ():
+            for chunk in opened.document(int(i), rng):
+                try:
+                    if chunk.picture and chunk.picture() is not None:
+                        return
+                except PictureError as error:
+                    errors.append(str(error))
+        if errors:
+            raise ValueError(
+                f'None of the {len(set(errors))} pictures of {self.path} that were tried can be read: nothing would be '
+                f'learned. The first: {errors[0]}'
+            )
 
 
 def open_records(path: str, split: str) -> Sequence[dict[str, Any]]:
@@ -72,7 +94,7 @@ class _Opened:
         return len(self._records)
 
     def document(self, index: int, rng: np.random.Generator) -> list[Chunk]:
-        """Document `index` as chunks. Each picture begins a chunk. A text-only data set drops pictures."""
+        """Document `index` as chunks. Pictures begin one, and questions after answers. A set of text drops pictures."""
         record, source = self._records[index], self._source
         chunks, number = [Chunk(None, [], [])], 0
         for text, image, weight in zip(record['texts'], record['images'], record['weights'], strict=True):
@@ -81,6 +103,8 @@ class _Opened:
                 number += 1
             elif text:
                 text = text.decode()
+                if not weight and chunks[-1].weights and chunks[-1].weights[-1]:
+                    chunks.append(Chunk(None, [], []))
                 first = chunks[-1].picture is not None and not chunks[-1].texts
                 if source.space and first and rng.random() < source.space:
                     text = f' {text}'

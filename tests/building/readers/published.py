@@ -75,12 +75,12 @@ def in_base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def stored_by_img2dataset(folder: pathlib.Path, urls: dict[str, bytes]) -> pathlib.Path:
-    """A tar of what could be downloaded, as img2dataset writes it, without captions."""
+def stored_by_img2dataset(folder: pathlib.Path, urls: dict[str, bytes], ending: str = 'jpg') -> pathlib.Path:
+    """A tar of what could be downloaded, as img2dataset writes it, without captions: a sample's files are sorted."""
     members = {}
     for number, (url, data) in enumerate(urls.items()):
-        members[f'{number:09d}.jpg'] = data
-        members[f'{number:09d}.json'] = json.dumps(dict(url=url, key=f'{number:09d}', status='success')).encode()
+        about = json.dumps(dict(url=url, key=f'{number:09d}', status='success')).encode()
+        members |= {f'{number:09d}.{end}': file for end, file in sorted({ending: data, 'json': about}.items())}
     folder.mkdir()
     return tar(folder / '00000.tar', members).parent
 

@@ -44,7 +44,7 @@ def texts(folder, tokenizer, number=8, **fields):
         (Mmc4, 'mmc4', {}, '<image>Lock it. Press < image> it. Then go.<EOC>'),
         (Pairs, 'pairs', dict(images=1, space=1.0), '<image> A dog.<EOC>'),
         (Films, 'films', dict(images=1, frames=8), '<image>It gets bright.<EOC>'),
-        (Instructions, 'llava', {}, '<image>Question: The title? Answer: Cats.<EOC>'),
+        (Instructions, 'llava', {}, '<image> Question: The title? Answer: Cats.<EOC>'),
     ],
 )
 def test_a_set_becomes_rows(builder, name, fields, expected, tmp_path, tokenizer):

@@ -50,6 +50,17 @@ def spelled(document):
     return '|'.join(parts)
 
 
+@pytest.mark.parametrize('ending', ['jpg', 'png', 'webp'])
+def test_a_picture_in_a_tar_has_the_url_beside_it(tmp_path, ending):
+    """Before it or after it, by their endings."""
+    urls = {f'https://a.b/{number}?x': picture(number) for number in range(3)}
+    folder = published.stored_by_img2dataset(tmp_path / 'got', urls, ending)
+    make_index(str(folder), str(tmp_path / 'index'))
+    found = Pictures(str(folder), str(tmp_path / 'index'))
+    assert {url: found.read(url) for url in urls} == urls
+    assert found.read(f'000000001.{ending}') == picture(1) and found.read('https://a.b/3?x') is None
+
+
 @pytest.fixture
 def of(tmp_path):
     def written(name):
@@ -158,10 +169,10 @@ def test_llava(of):
     """The tag of a human's turn is a picture, wherever it stands; the same text in an answer is none."""
     documents, dropped = of('llava')
     assert [spelled(one) for one in documents] == [
-        '<1>|(Question: What is it? Answer:)| A cat.|(\nQuestion: Sure? Answer:)| Yes, < image>.',
-        '<1>|(Question: What is it? Answer:)| A cat.',
-        '(Question: Two and two? Answer:)| Four.',
-        '<7>|(Question: The title? Answer:)| Cats.',
+        '<1>|( Question: What is it? Answer:)| A cat.|( Question: Sure? Answer:)| Yes, < image>.',
+        '<1>|( Question: What is it? Answer:)| A cat.',
+        '( Question: Two and two? Answer:)| Four.',
+        '<7>|( Question: The title? Answer:)| Cats.',
     ]
     assert dropped == dict(picture_missing=2, document_without_picture=2, document_malformed=1, mark_in_text=1)
 
@@ -169,8 +180,8 @@ def test_llava(of):
 def test_llava_next(of):
     documents, dropped = of('llava_next')
     assert [spelled(one) for one in documents] == [
-        '<1>|(Question: What is it? Answer:)| A cat.',
-        '(Question: Hi. Answer:)| Hello.',
+        '<1>|( Question: What is it? Answer:)| A cat.',
+        '( Question: Hi. Answer:)| Hello.',
     ]
     assert not dropped
 
@@ -178,12 +189,12 @@ def test_llava_next(of):
 def test_mimic_it(of):
     """Related instructions come first, without those whose picture or answer is lost; frames are a film."""
     documents, dropped = of('mimic_it')
-    asked = '(Question: Who? Answer:)| A dog.'
+    asked = '( Question: Who? Answer:)| A dog.'
     assert [spelled(one) for one in documents[:2]] == [
-        f'<2>|{asked}|<1>|(Question: What? Answer:)| A cat.',
+        f'<2>|{asked}|<1>|( Question: What? Answer:)| A cat.',
         f'<2>|{asked}',
     ]
-    assert len(documents) == 3 and documents[2].texts == ['', 'Question: Then? Answer:', ' Blue.']
+    assert len(documents) == 3 and documents[2].texts == ['', ' Question: Then? Answer:', ' Blue.']
     reds = to_film(documents[2].images[0], 3, 12, 'squash')[:, 6, 4, 0]
     assert np.abs(reds.astype(int) - [20, 40, 20]).max() < 8  # WebP is lossy.
     assert dropped == dict(
@@ -198,8 +209,8 @@ def test_mimic_it(of):
 def test_m3it(of):
     documents, dropped = of('m3it')
     assert [spelled(one) for one in documents] == [
-        '<1>|(Question: Look. What is it? Answer:)| A cat.',
-        '<2>|(Question: Describe. Answer:)| A dog.',
+        '<1>|( Question: Look. What is it? Answer:)| A cat.',
+        '<2>|( Question: Describe. Answer:)| A dog.',
     ]
     assert dropped == dict(picture_empty=1, document_without_picture=1)
 

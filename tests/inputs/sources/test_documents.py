@@ -90,6 +90,26 @@ def test_each_word_of_a_long_caption_sees_its_picture(folder, tokenizer, kind):
         assert len(targets) and row.phi[targets].all()
 
 
+def test_a_set_without_a_readable_picture_is_refused(folder, tokenizer):
+    """Its rows would be empty, and the loss 0."""
+    path = write(folder, [{'image': 'bad.png'}, ' dax'], [{'film': 'bad.png'}, ' wug'])
+    with pytest.raises(ValueError, match=f'None of the . pictures of {path} .* can be read.*\n?.*bad.png'):
+        drawn(tokenizer, path=path, images=1)
+    assert drawn(tokenizer, path=path, images=0, number=1)[0].weights.any()  # Its texts can be learned alone.
+
+
+def test_each_answer_of_a_dialogue_ends(folder, tokenizer):
+    """Else a model that learned from dialogues would go on with a question of its own."""
+    asked = [dict(text=f' Question: {what}? Answer:', weight=0) for what in ('dax', 'zup')]
+    path = write(folder, [{'image': 'a.png'}, asked[0], ' wug', '.', asked[1], ' bim'])
+    row = rows(Documents(path=path, length=100, images=1, batch_size=1), tokenizer, PICTURES, 0)[0]
+    text = '<image> Question: dax? Answer: wug.<EOC> Question: zup? Answer: bim<EOC>'
+    assert tokenizer.decode(row.tokens[: row.used]) == text
+    learnt = row.tokens[row.weights > 0]
+    assert (learnt == tokenizer.eoc).sum() == 2 and tokenizer.decode(learnt).replace('<EOC>', '') == ' wug. bim'
+    assert row.phi[: row.used].tolist()[-20:] == [1] * 20  # The second question is about the picture, too.
+
+
 @pytest.mark.parametrize('kind', ['stills', 'films'])
 def test_features_are_read_in_place_of_pixels(folder, tokenizer, tmp_path_factory, kind):
     """Each picture has its own, by document and place; one that cannot be read is left out, as its pixels would be."""

@@ -2,12 +2,14 @@ import dataclasses
 import json
 import pathlib
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from flamingo_jax.inputs.images import PictureFormat
-from flamingo_jax.inputs.sources import picture_set
+from flamingo_jax.inputs.sources import array_record, picture_set
 from flamingo_jax.inputs.sources.array_record import open_split
 from flamingo_jax.inputs.sources.features import fingerprint
 from flamingo_jax.inputs.sources.picture_set import PictureSet
@@ -18,6 +20,32 @@ SAMPLE = str(pathlib.Path(__file__).parents[3] / 'data/picture_dictionary/sample
 @pytest.fixture(scope='module')
 def pictures():
     return PictureSet(SAMPLE, 'validation', PictureFormat(24))
+
+
+def test_a_large_set_is_read_without_its_index_in_memory(monkeypatch):
+    small = open_split(SAMPLE, 'validation')
+    monkeypatch.setattr(array_record, 'LARGE', 10)
+    large = open_split(SAMPLE, 'validation')
+    assert len(large) == len(small) and large.data_source is not small.data_source
+    for i in (0, 7, len(small) - 1):
+        assert large[i]['frames'] == small[i]['frames'] and large[i]['concept'] == small[i]['concept']
+
+
+def test_as_many_files_are_opened_as_a_data_set_has():
+    """Each file that is read stays open. A process may open 1,024, as machines are set up, and mostly ask for more."""
+    script = (
+        'import pathlib, resource; from flamingo_jax.inputs.sources import array_record as a;'
+        'resource.setrlimit(resource.RLIMIT_NOFILE, (64, {hard})); a._allow_files({files}, pathlib.Path("set"));'
+        'print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])'
+    )
+
+    def run(**numbers):
+        line = [sys.executable, '-c', script.format(**numbers)]
+        return subprocess.run(line, cwd=pathlib.Path(SAMPLE).parents[2], capture_output=True, text=True)
+
+    assert run(hard=900, files=600).stdout.strip() == '900'
+    refused = run(hard=900, files=700).stderr
+    assert 'set has 700 files, all of which are held open, but a process may open 900' in refused
 
 
 def test_what_is_known_of_each_picture(pictures):
