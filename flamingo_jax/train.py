@@ -54,6 +54,9 @@ from flamingo_jax.training.state import new_state
 from flamingo_jax.training.step import make_step
 from flamingo_jax.training.watchdog import Watchdog
 
+AT_LEAST_1 = ('steps', 'micro_batches', 'log_every', 'checkpoint_every', 'keep_checkpoints', 'validate_every')
+AT_LEAST_1 += ('validation_batches', 'max_skipped_steps')
+
 
 def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     """Runs a config to its last step, or until SIGTERM, and returns the last logged metrics.
@@ -65,9 +68,11 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
       ValueError, FileNotFoundError: bad input. Raised before anything is computed.
     """
     began = time.perf_counter()
-    for field in ('steps', 'checkpoint_every', 'validate_every'):
+    for field in AT_LEAST_1:
         if config[field] < 1:
             raise ValueError(f'config.{field} is {config[field]}. It must be 1 or more.')
+    if not config.datasets:
+        raise ValueError('config.datasets is empty. Give at least one data set to train on.')
     parts = assemble(config)
     model, sources = parts.model, parts.sources
     profile = Profile(config.profile, workdir)

@@ -245,6 +245,8 @@ def _set(config: ConfigDict, key: str, value):
         ('datasets.names.games.name.languages', ('xx',), ValueError, "no names in \\['xx'\\]"),
         ('mesh.tensor', 3, ValueError, 'does not fit 8 devices'),
         ('validate_every', 0, ValueError, 'config.validate_every is 0. It must be 1 or more'),
+        ('keep_checkpoints', 0, ValueError, 'config.keep_checkpoints is 0. It must be 1 or more'),
+        ('datasets', ConfigDict(), ValueError, 'config.datasets is empty'),
         (
             'mesh',
             dict(data=1, fsdp=1, tensor=8),

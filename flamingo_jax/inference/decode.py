@@ -79,8 +79,11 @@ def resample(model: Flamingo, params: Params, pictures: Sequence[Frames]) -> lis
         by_shape.setdefault((picture.shape, picture.dtype), []).append(i)
     found: dict[int, np.ndarray] = {}
     for group in by_shape.values():
-        while group:  # Powers of two: few programs, and no padding pictures.
-            size = min(most, 1 << (len(group).bit_length() - 1))
+        # Powers of two: few programs, and no padding pictures. The trunk takes a film's frames as so many pictures.
+        first = pictures[group[0]]
+        fit = max(1, most // len(first)) if first.dtype == np.uint8 else most
+        while group:
+            size = 1 << (min(fit, len(group)).bit_length() - 1)
             frames = [pictures[i] for i in group[:size]]
             frames += frames[-1:] * (-size % devices)  # Whole pictures on each device.
             tokens = np.asarray(_resample(model, params, np.stack(frames)[:, None]))

@@ -39,10 +39,12 @@ class Towers:
         """
         self._require_towers()
         rows = []
-        for begin in range(0, len(pictures), _PICTURES):
-            some = [as_frames(picture, self.pictures) for picture in pictures[begin : begin + _PICTURES]]
+        # The trunk takes a film's frames as so many pictures.
+        together = max(1, _PICTURES // len(as_frames(pictures[0], self.pictures))) if len(pictures) else 1
+        for begin in range(0, len(pictures), together):
+            some = [as_frames(picture, self.pictures) for picture in pictures[begin : begin + together]]
             if some[0].dtype == np.uint8:  # Pixels; the last batch is filled up, so that one program serves all.
-                filled = np.stack([*some, *some[:1] * (_PICTURES - len(some))])
+                filled = np.stack([*some, *some[:1] * (together - len(some))])
                 features = self.encode(filled)[: len(some)]
             else:
                 features = np.stack(some).astype(np.float32)

@@ -6,6 +6,7 @@ middle of an epoch, and the number of workers or processes does not change what 
 
 import dataclasses
 import functools
+import signal
 import zlib
 from collections.abc import Iterator, Mapping
 
@@ -111,7 +112,16 @@ def read(dataset: grain.MapDataset, start: int, workers: int) -> Iterator[Batch]
     # A worker is one core, so threads in it would only hold more batches.
     dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
     options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=OF_WORKER - 1)
-    return iter(dataset.mp_prefetch(options))
+    return iter(dataset.mp_prefetch(options, worker_init_fn=_go_on))
+
+
+def _go_on(index: int, count: int) -> None:
+    """Of a worker: SIGTERM to a whole group, as machines send it that are taken away, is for the process that trains.
+
+    That one still needs batches, until all processes agree on the step after which they save and stop.
+    """
+    del index, count
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def held_ahead(workers: int) -> int:

@@ -153,7 +153,8 @@ class Embedder(nn.Module):
     def add_positions(self, y: Float[Array, 'b l d'], positions: Int[Array, 'b l']) -> Float[Array, 'b l d']:
         """Adds learned positions if the family has them. Other positions act in the attention."""
         if self.config.positions == 'learned':
-            y = y + jnp.take(self.learned_positions, positions, axis=0).astype(self.dtype)
+            # Padding may lie past the context. By default its positions would be NaN, which even a weight of 0 spreads.
+            y = y + jnp.take(self.learned_positions, positions, axis=0, mode='clip').astype(self.dtype)
         return y
 
     def normalise(self, y: Float[Array, 'b l d']) -> Float[Array, 'b l d']:

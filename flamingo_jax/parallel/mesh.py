@@ -38,7 +38,7 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
     """A mesh over all devices, or over the given ones. One axis may be -1, which takes the remaining devices.
 
     Several slices (pods joined by a slower network) are split along `data`, so that only the sum of the gradients
-    crosses that network.
+    crosses that network. So are hosts of GPUs, if they divide `data`.
 
     Raises:
       ValueError: the product of the axes is not the number of devices, or the slices do not divide `data`.
@@ -55,6 +55,8 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
         )
     shape = tuple(devices // rest if size == -1 else size for size in shape)
     slices = len({getattr(device, 'slice_index', 0) for device in every})
+    if every[0].platform != 'tpu' and shape[0] % slices:
+        slices = 1  # To XLA, each host of GPUs is a slice. A model may be sharded over several of them.
     if shape[0] % slices:
         raise ValueError(
             f'The mesh has data={shape[0]}, which is not a multiple of the {slices} slices of the devices. Choose '

@@ -80,11 +80,11 @@ class Checkpoints:
 
         ValueError if they differ, unless `resume_changed`. {} is unknown.
         """
-        was, now = (bool(recipe.get(AVERAGE)) for recipe in (before, self._recipe))
-        if before and was != now:
+        was, now = (recipe.get(AVERAGE) or 0.0 for recipe in (before, self._recipe))
+        if before and was != now:  # A sum of parameters by two decays is no average of either.
             raise ValueError(
                 f'The run in {self._folder} began {"with" if was else "without"} an average of its parameters. Set '
-                f'config.{AVERAGE} {"to its decay" if was else "to 0"}, or take another --workdir.'
+                f'config.{AVERAGE} to {was}, or take another --workdir.'
             )
         # A key that only one side has was added or removed in between.
         shared = sorted(before.keys() & self._recipe.keys())

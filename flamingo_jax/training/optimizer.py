@@ -25,7 +25,7 @@ class OptimizerConfig:
     weight_decay: float = 0.1
     undecayed: tuple[str, ...] = ('resampler',)
     decay: str = 'cosine'  # How the learning rate falls to `final_fraction`: 'cosine' or 'linear'.
-    clip: float = 1.0
+    clip: float = 1.0  # Of the gradient's global norm; 0 is none.
     # Adaptive gradient clipping of the trunk (AGC, Brock et al. 2021), for NFNets, which have no norms; `clip` is then
     # of the other trees. 0 is none (paper, contrastive pretraining: 0.01).
     clip_trunk: float = 0.0
@@ -79,7 +79,8 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
 
 def _clip(config: OptimizerConfig) -> optax.GradientTransformation:
     """Clipping by the global norm, or adaptive clipping of the trunk and by the global norm of the rest."""
-    by_norm, adaptive = optax.clip_by_global_norm(config.clip), optax.adaptive_grad_clip(config.clip_trunk)
+    by_norm = optax.clip_by_global_norm(config.clip) if config.clip else optax.identity()
+    adaptive = optax.adaptive_grad_clip(config.clip_trunk)
     if not config.clip_trunk:
         return by_norm
 

@@ -292,6 +292,18 @@ def test_trunk_and_resampler_run_once_a_picture(pretrained, pictures, monkeypatc
     assert seen == [2, 2], 'two of them were not shown before'
 
 
+def test_the_trunk_takes_a_film_as_so_many_pictures(pretrained, pictures, monkeypatch):
+    """A batch of films of 30 frames each would not fit a device as so many pictures do."""
+    seen = []
+    resample = decode._resample
+    monkeypatch.setattr(decode, '_resample', lambda m, p, images: seen.append(images.shape) or resample(m, p, images))
+    films = [np.stack([pictures[i], pictures[(i + 1) % 3]] * 4) for i in range(3)]
+    found = decode.resample(pretrained.model, pretrained.params, films)
+    assert seen and all(shape[0] * shape[2] <= 16 for shape in seen)  # Of a CPU.
+    alone = [decode.resample(pretrained.model, pretrained.params, [film])[0] for film in films]
+    np.testing.assert_allclose(np.stack(found), np.stack(alone), atol=1e-5)
+
+
 def shots_of(pictures):
     """Examples that many prompts begin with: 3 pictures, and more tokens than it takes to share them."""
     return [item for i in range(3) for item in (pictures[i], ' Output: lo mi lo mi lo<EOC>')]

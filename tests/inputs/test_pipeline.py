@@ -3,7 +3,10 @@
 import dataclasses
 import io
 import itertools
+import multiprocessing
+import os
 import pathlib
+import signal
 
 import grain.python as grain
 import jax
@@ -127,6 +130,21 @@ def test_workers_change_nothing(config, tokenizer, stored):
     got = list(itertools.islice(iterator(dataclasses.replace(config, workers=1), tokenizer, start=1), 2))
     for a, b in zip(got, expected[1:], strict=True):
         equal(a, b)
+
+
+def test_workers_go_on_when_their_group_is_told_to_stop(tokenizer, stored):
+    """The process that trains needs batches until it has saved; machines that are taken away tell all processes."""
+    flags.FLAGS.mark_as_parsed()
+    config = Documents(path=stored, images=1, length=32, batch_size=4, workers=2)
+    several, before = iterator(config, tokenizer), set(multiprocessing.active_children())
+    next(several)
+    workers = set(multiprocessing.active_children()) - before
+    assert len(workers) == 2
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGTERM)
+    for _ in range(30):  # More than wait.
+        next(several)
+    assert all(worker.is_alive() for worker in workers)
 
 
 def test_an_epoch_has_every_document_once_and_the_next_another_order(stored, tokenizer):

@@ -101,6 +101,18 @@ def test_a_window_ends(config, tokens):
         dataclasses.replace(lm, depth=3)
 
 
+def test_padding_past_the_context_is_not_seen(config):
+    """A packed row may be longer than the context, and its padding has positions of its own."""
+    lm = dataclasses.replace(config.lm, **LEARNED)
+    model = Flamingo(FlamingoConfig(lm=lm))
+    params = nn.meta.unbox(jax.jit(model.init)(jax.random.key(0)))
+    tokens = np.arange(lm.context + 8)[None] % 300
+    document = np.where(np.arange(lm.context + 8) < 4, 1, 0)[None]
+    hidden = model.hidden(params, None, jnp.asarray(tokens), document=jnp.asarray(document))
+    alone = model.hidden(params, None, jnp.asarray(tokens[:, :4]))
+    np.testing.assert_allclose(hidden[:, :4], alone, atol=1e-5)
+
+
 def test_slopes_of_alibi():
     """Press et al. 2022, section 3; for 6 heads the 4 of every second of 8, then those between, as in its code."""
     np.testing.assert_allclose(alibi_slopes(8, 8.0), [2.0**-n for n in range(1, 9)])

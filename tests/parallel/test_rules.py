@@ -29,6 +29,37 @@ def test_a_mesh_that_does_not_fit_says_how_many_devices_there_are(sizes):
         make_mesh(*sizes)
 
 
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """A device as XLA describes it, as far as a mesh looks."""
+
+    id: int
+    platform: str
+    slice_index: int
+
+    @property
+    def process_index(self) -> int:
+        return self.slice_index
+
+    @property
+    def device_kind(self) -> str:
+        return self.platform
+
+
+@pytest.mark.parametrize('shape', [(1, 4, 1), (1, 1, 4), (1, 2, 2), (2, 2, 1), (4, 1, 1)])
+def test_a_model_may_be_sharded_over_hosts_of_gpus(shape):
+    """To XLA, each host is a slice of its own."""
+    devices = [Device(i, 'gpu', i // 2) for i in range(4)]
+    found = make_mesh(*shape, devices=devices).devices
+    assert found.shape == shape and sorted(device.id for device in found.flat) == [0, 1, 2, 3]
+    if shape[0] == 2:  # Where hosts divide `data`, each has a copy of the model.
+        assert [{device.slice_index for device in copy.flat} for copy in found] == [{0}, {1}]
+    if shape[0] == 1:
+        tpus = [dataclasses.replace(device, platform='tpu') for device in devices]
+        with pytest.raises(ValueError, match='data=1, which is not a multiple of the 2 slices'):
+            make_mesh(*shape, devices=tpus)
+
+
 def test_a_batch_must_be_divided(config):
     check_batch('web', 16, 2, make_mesh(2, 4, 1))
     with pytest.raises(ValueError, match='web: batch_size 12 .* 8 rows .*data 2 x fsdp 4'):

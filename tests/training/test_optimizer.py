@@ -1,3 +1,5 @@
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -102,8 +104,16 @@ def test_an_average_of_the_parameters_is_kept_and_read(params, tmp_path):
     assert step == 3
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), read, expected)
     assert not np.allclose(read['resampler']['latents'], now['resampler']['latents'], rtol=1e-6)
-    with pytest.raises(ValueError, match='with an average of its parameters. Set config.optimizer.average to its'):
+    with pytest.raises(ValueError, match='with an average of its parameters. Set config.optimizer.average to 0.75'):
         checkpoints(plain)
+    with pytest.raises(ValueError, match='Set config.optimizer.average to 0.75'):  # Two decays have no common average.
+        checkpoints(dataclasses.replace(kept, average=0.9))
+
+
+def test_no_clipping_is_0(params):
+    """As of `clip_trunk` and `average`, and not a gradient of 0."""
+    steps = [updates(OptimizerConfig(warmup_steps=0, clip=clip), params, params, steps=2) for clip in (0.0, 1e9)]
+    jax.tree.map(np.testing.assert_array_equal, *steps)
 
 
 def test_gradients_are_clipped_by_their_global_norm(params):
