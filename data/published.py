@@ -1,5 +1,7 @@
 """The flags and the run of the commands that build published sets; `flamingo_jax/building/readers/` reads them."""
 
+import tempfile
+
 from absl import flags
 
 from data import beam_flags
@@ -11,6 +13,7 @@ def start(doc: str) -> None:
     flags.DEFINE_string('source', None, 'Files of the set, such as FOLDER/*.tar; ** is any folder.', required=True)
     flags.DEFINE_string('pictures', '', 'Folder of the pictures or films that the set names.')
     flags.DEFINE_string('name', 'all', 'Name of this build, if there are several: part of its path.')
+    flags.DEFINE_list('benchmarks', [], 'Folders and files of evaluation sets, whose pictures are left out.')
     beam_flags.define()
     commands.start(doc)
 
@@ -23,6 +26,11 @@ def build(builder_class: type) -> None:
     """
     import tensorflow_datasets as tfds
 
+    from flamingo_jax.building.duplicates import index_benchmarks
+    from flamingo_jax.building.readers.pictures import READABLE
+
     f = flags.FLAGS
     config = tfds.core.BuilderConfig(name=f.name, version='1.0.0')
-    beam_flags.build(builder_class, config, source=f.source, pictures=f.pictures)
+    with tempfile.TemporaryDirectory() as folder:
+        benchmarks = index_benchmarks(f.benchmarks, READABLE, f'{folder}/benchmarks.npz') if f.benchmarks else ''
+        beam_flags.build(builder_class, config, source=f.source, pictures=f.pictures, benchmarks=benchmarks)

@@ -7,9 +7,12 @@ from typing import ClassVar
 import tensorflow_datasets as tfds
 
 from flamingo_jax.building.document import Document
+from flamingo_jax.building.duplicates import open_benchmarks
 from flamingo_jax.building.ledger import Dropped
+from flamingo_jax.building.look import LookError, look_at
 from flamingo_jax.building.readers.containers import extension
 from flamingo_jax.building.readers.folder import Pictures, make_index
+from flamingo_jax.building.readers.pictures import READABLE
 from flamingo_jax.building.runner import beam
 from flamingo_jax.building.write import DocumentsBuilder, Sources
 from flamingo_jax.files import beside, find, in_bucket
@@ -23,7 +26,7 @@ class PublishedBuilder(DocumentsBuilder, skip_registration=True):
     VERSION = tfds.core.Version('1.0.0')
     READERS: ClassVar[Mapping[str, Reader]] = {}  # By the ending of a file.
 
-    def __init__(self, source: str = '', pictures: str = '', **rest):
+    def __init__(self, source: str = '', pictures: str = '', benchmarks: str = '', **rest):
         """Finds the files.
 
         Args:
@@ -31,12 +34,14 @@ class PublishedBuilder(DocumentsBuilder, skip_registration=True):
             machine while it is read.
           pictures: the folder (or file) with the pictures or films that the set names, which must be on this machine;
             '' if it holds them itself.
+          benchmarks: a file of `index_benchmarks`. Documents with a picture of theirs are left out, as the paper did
+            with its pairs (appendix A.3). '' is none.
 
         Raises:
           FileNotFoundError: there are no such files.
           ValueError: they are not all of one kind, or of one that is not read.
         """
-        self._pictures = pictures
+        self._pictures, self._benchmarks = pictures, benchmarks
         if pictures and not os.path.exists(pictures):
             where = 'Copy it to this machine' if in_bucket(pictures) else 'Give --pictures the folder of the pictures'
             raise FileNotFoundError(f'There is no folder {pictures} on this machine. {where}.')
@@ -52,15 +57,16 @@ class PublishedBuilder(DocumentsBuilder, skip_registration=True):
         pictures = Pictures(self._pictures or None, index)
         # Each file is an element of its own, so that a runner can spread them.
         files = pipeline | beam.Create(self._files) | beam.Reshuffle()
-        made = files | 'read' >> beam.ParDo(_Read(dict(self.READERS), pictures)).with_outputs('dropped', main='kept')
+        read = _Read(dict(self.READERS), pictures, self._benchmarks)
+        made = files | 'read' >> beam.ParDo(read).with_outputs('dropped', main='kept')
         return Sources({'train': made.kept}, [made.dropped])
 
 
 class _Read(beam.DoFn):
     """(path, name) -> the documents of a file, and what was dropped."""
 
-    def __init__(self, readers: Mapping[str, Reader], pictures: Pictures):
-        self._readers, self._pictures = readers, pictures
+    def __init__(self, readers: Mapping[str, Reader], pictures: Pictures, benchmarks: str):
+        self._readers, self._pictures, self._benchmarks = readers, pictures, benchmarks
 
     def process(self, file):
         """Reads a file."""
@@ -68,9 +74,24 @@ class _Read(beam.DoFn):
         with beside(path) as here:  # A bucket that does not answer is no fault of the file, and ends the build.
             try:
                 for one in self._readers[extension(path)](here, name, self._pictures):
+                    one = self._unlike_benchmarks(one)
                     yield beam.pvalue.TaggedOutput('dropped', one) if isinstance(one, Dropped) else one
             except OSError as error:
                 yield beam.pvalue.TaggedOutput('dropped', Dropped('file_unreadable', 'file', name, excerpt=str(error)))
+
+    def _unlike_benchmarks(self, one: Document | Dropped) -> Document | Dropped:
+        """The document, or that it is dropped: a benchmark has one of its pictures. Films are not compared."""
+        if not self._benchmarks or isinstance(one, Dropped):
+            return one
+        for place, image in enumerate(one.images):
+            try:
+                seen = image and look_at(image, READABLE)
+            except LookError:
+                continue
+            known = open_benchmarks(self._benchmarks)
+            if seen and (name := known.picture(seen.hash, READABLE.benchmark_distance)):
+                return Dropped('benchmark_distance', 'document', one.id, place, excerpt=name)
+        return one
 
 
 def _named(source: str, readers: Mapping[str, Reader]) -> list[tuple[str, str]]:

@@ -73,10 +73,13 @@ def text_states(
     return jnp.take_along_axis(states, (used - 1)[None, :, None, None], axis=2)[:, :, 0].swapaxes(0, 1)
 
 
+KEPT = 2**32  # Bytes of states that are remembered.
+
+
 class TextStates:
     """Reads each text once and remembers its states, since reading the texts is more than half of an aligned step.
 
-    It needs `depth * d` numbers of the computation's dtype for each text that a process has met.
+    A text has `depth * d` numbers of the computation's dtype. Those that were met last are kept, up to `KEPT` bytes.
     """
 
     def __init__(self, model: Flamingo, frozen: Params):
@@ -91,9 +94,15 @@ class TextStates:
         """The batch, with the states of its texts if it is aligned."""
         if self._lm is None or not isinstance(batch, Aligned):
             return batch
-        keys = [row[:used].tobytes() for row, used in zip(batch.text, batch.used, strict=True)]
-        for i, key in enumerate(keys):
-            if key not in self._known:
-                # Alone, so that its states do not depend on other texts, and a resumed run computes the same.
-                self._known[key] = np.asarray(self._read(self._lm, batch.text[i : i + 1], batch.used[i : i + 1]))
-        return batch._replace(read=np.stack([self._known[key] for key in keys]))
+        return batch._replace(read=np.stack([self._states(*text) for text in zip(batch.text, batch.used, strict=True)]))
+
+    def _states(self, text: np.ndarray, used: np.integer) -> np.ndarray:
+        key = text[:used].tobytes()
+        found = self._known.pop(key, None)
+        if found is None:
+            # Alone, so that its states do not depend on other texts, and a resumed run computes the same.
+            found = np.asarray(self._read(self._lm, text[None], used[None]))
+        self._known[key] = found
+        while len(self._known) * found.nbytes > KEPT and len(self._known) > 1:
+            del self._known[next(iter(self._known))]
+        return found

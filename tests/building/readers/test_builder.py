@@ -14,10 +14,15 @@ from data.mmc4.build import Mmc4
 from data.obelics.build import Obelics
 from data.pairs.build import Pairs
 from flamingo_jax.building import write
+from flamingo_jax.building.duplicates import index_benchmarks
+from flamingo_jax.building.readers.pictures import READABLE
 from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.pipeline import rows
+from flamingo_jax.inputs.sources.array_record import open_split
 from flamingo_jax.inputs.sources.documents import Documents
+from tests.building.readers import published
 from tests.building.readers.published import SETS
+from tests.building.web import picture
 
 ROOT = pathlib.Path(__file__).parents[3]
 
@@ -64,6 +69,19 @@ def test_a_set_becomes_rows(builder, name, fields, expected, tmp_path, tokenizer
     assert f'{counts["kept"]["train"]["documents"]} documents' in said and 'dropped by' in said
     packed = texts(folder, tokenizer, documents=4, window=(128, 3), **dict(dict(images=5), **fields))
     assert all(row.document.max() >= 1 for _, row in packed)
+
+
+def test_pictures_of_benchmarks_are_left_out(tmp_path):
+    """Whatever their format."""
+    (tmp_path / 'coco').mkdir()
+    (tmp_path / 'coco/a.jpg').write_bytes(picture(2, format='JPEG'))
+    index = index_benchmarks([str(tmp_path / 'coco')], READABLE, str(tmp_path / 'benchmarks.npz'))
+    members = {f'{i}.{end}': data for i in range(4) for end, data in (('png', picture(i)), ('txt', b'It is %d.' % i))}
+    source = str(published.tar(tmp_path / '0.tar', members))
+    folder = write.build(Pairs, str(tmp_path / 'out'), source=source, benchmarks=index)
+    kept = [b''.join(record['texts']).decode() for record in open_split(str(folder), 'train')]
+    assert sorted(kept) == ['It is 0.', 'It is 1.', 'It is 3.']
+    assert json.loads((folder / 'ledger.json').read_text())['dropped'] == {'benchmark_distance': {'document': 1}}
 
 
 def digests(folder):
