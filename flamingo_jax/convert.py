@@ -331,12 +331,19 @@ def export(kind: str, source: str, out: str) -> None:
     found, path = bundle.read(source), as_path(out)
     if path.exists():
         raise FileExistsError(f'{path} exists already. Remove it, or choose another name.')
+    if 'vision' in found.checksums:
+        vision = found.params('vision')
+        if np.any(np.asarray(vision['mean']) != 0) or np.any(np.asarray(vision['std']) != 1):
+            raise ValueError(
+                f'The features of {source} are standardised (convert --standardise), which the original format cannot '
+                'say. Use the bundle itself.'
+            )
     with whole(path) as aside:
         if kind == 'to_open_flamingo':
-            if {'lm', 'lora'} & set(found.trained):
+            if trained := {'lm', 'lora', 'vision'} & set(found.trained):
                 raise ValueError(
-                    f'The language model of {source} was trained, but an OpenFlamingo file does not contain the '
-                    'language model. Use the bundle itself, or fine-tune without LoRA.'
+                    f'{source} has trained {sorted(trained)}, but an OpenFlamingo file contains neither the language '
+                    'model nor the trunk. Use the bundle itself, or fine-tune without them.'
                 )
             parts = {name: found.params(name) for name in found.checksums if name != 'vision'}
             write_torch_checkpoint(aside, open_flamingo_file.export(found.config, parts))
@@ -427,7 +434,9 @@ def mean(sources: Sequence[str], weights: Sequence[float], out: str, lm: str = '
         if other.config != first.config:
             raise ValueError(f'{other.path} has another config than {first.path}, so that they have no mean.')
     differ = {name for name in first.checksums if len({each.checksums.get(name) for each in found}) > 1}
-    if frozen := sorted(differ - set(first.trained)):
+    trained = tuple(sorted({name for each in found for name in each.trained}))  # A bundle from before has none.
+    may_differ = {*trained, *(['lm'] if 'lora' in trained else [])}
+    if frozen := sorted(differ - may_differ):
         raise ValueError(f'The bundles differ in {frozen}, which was not trained. Give bundles of one model.')
 
     def averaged(*leaves):
@@ -444,7 +453,7 @@ def mean(sources: Sequence[str], weights: Sequence[float], out: str, lm: str = '
         tokenizer=first.tokenizer(),
         image_tag=first.image_tag,
         card=(first.path / 'README.md').read_text(),
-        trained=first.trained,
+        trained=trained,
         packaged_trunk=first.packaged_trunk,
         without_lm=bool(lm),
     )

@@ -6,18 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import sentencepiece
 import tokenizers
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import TemplateProcessing
 
+from flamingo_jax.conversion.language_model_tokenizers import beginning
 from flamingo_jax.conversion.readers import read_weights
 from flamingo_jax.inputs.tokenizer import Tokenizer
 
-# A language model may have more rows than its tokenizer has tokens, to make a round number. Known models have fewer
-# extra.
-SPARE_ROWS = 1024
+# A language model may have more rows than its tokenizer has tokens, to make a round number: DeepSeek's 7B has 2,385.
+SPARE_ROWS = 4096
+SAVE_AS_JSON = 'transformers writes a tokenizer.json with AutoTokenizer.from_pretrained(...).save_pretrained(...).'
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -86,11 +88,9 @@ def open_tokenizer(folder: pathlib.Path, fields: Mapping[str, Any], vocab_size: 
     name = next((name for name in readers if (folder / name).is_file()), None)
     if name is None:
         raise FileNotFoundError(
-            f'{folder} has no tokenizer.json and no tokenizer.model. Download one of them; transformers writes a '
-            'tokenizer.json with '
-            'AutoTokenizer.from_pretrained(...).save_pretrained(...).'
+            f'{folder} has no tokenizer.json and no tokenizer.model. Download one of them, or write one. {SAVE_AS_JSON}'
         )
-    content = readers[name](folder, fields)
+    content = readers[name](folder, fields, vocab_size)
     try:
         tokenizer = Tokenizer(content)
     except Exception as error:  # Both libraries raise types of their own.
@@ -103,17 +103,46 @@ def open_tokenizer(folder: pathlib.Path, fields: Mapping[str, Any], vocab_size: 
     return Tokenizer(content, vocab_size=vocab_size)
 
 
-def _tokenizer_json(folder: pathlib.Path, fields: Mapping[str, Any]) -> bytes:
-    read = read_json(folder / 'tokenizer.json')
+def _tokenizer_json(folder: pathlib.Path, fields: Mapping[str, Any], vocab_size: int) -> bytes:
+    read, settings = read_json(folder / 'tokenizer.json'), {}
+    # Gemma 3 without vision has a token for pictures, and no row for it.
+    read['added_tokens'] = [token for token in read.get('added_tokens') or () if token['id'] < vocab_size]
+    if (folder / 'tokenizer_config.json').is_file():
+        settings = read_json(folder / 'tokenizer_config.json')
+    # This class of transformers, and its subclasses alone, put their own step in place of the file's.
+    if str(settings.get('tokenizer_class')).startswith('LlamaTokenizer') and 'add_bos_token' in settings:
+        first = settings.get('bos_token')
+        first = first['content'] if isinstance(first, dict) else first
+        ids = {token['content']: token['id'] for token in read['added_tokens']}
+        if settings['add_bos_token'] and first not in ids:
+            raise ValueError(
+                f'{folder / "tokenizer_config.json"} has a text begin with {first!r}, which is no added token of '
+                'tokenizer.json. Download both again.'
+            )
+        read |= beginning(first, ids[first]) if settings['add_bos_token'] else dict(post_processor=None)
     return json.dumps(dict(roles=roles(folder, fields)) | read, ensure_ascii=False).encode()
 
 
-def _sentencepiece(folder: pathlib.Path, fields: Mapping[str, Any]) -> bytes:
-    return (folder / 'tokenizer.model').read_bytes()
+def _sentencepiece(folder: pathlib.Path, fields: Mapping[str, Any], vocab_size: int) -> bytes:
+    """tokenizer.model, if it is all that transformers would read."""
+    content, added = (folder / 'tokenizer.model').read_bytes(), folder / 'added_tokens.json'
+    ids = read_json(added) if added.is_file() else {}
+    try:
+        size = sentencepiece.SentencePieceProcessor(model_proto=content).vocab_size()
+    except RuntimeError:
+        return content  # `open_tokenizer` says that it cannot be read.
+    if beyond := [token for token, i in ids.items() if i >= size]:
+        raise ValueError(f'{added} has {beyond[:3]}, which tokenizer.model does not have. {SAVE_AS_JSON}')
+    return content
 
 
-def _byte_level(folder: pathlib.Path, fields: Mapping[str, Any]) -> bytes:
+def _byte_level(folder: pathlib.Path, fields: Mapping[str, Any], vocab_size: int) -> bytes:
     """The tokenizer files of GPT-2's own code, which OPT uses."""
+    if fields.get('model_type') not in ('gpt2', 'opt'):
+        raise ValueError(
+            f'{folder} has vocab.json and merges.txt, which do not say how a model of type '
+            f'{fields.get("model_type")!r} splits a text. {SAVE_AS_JSON}'
+        )
     vocabulary, said = read_json(folder / 'vocab.json'), roles(folder, fields)
     try:
         made = tokenizers.Tokenizer(BPE.from_file(str(folder / 'vocab.json'), str(folder / 'merges.txt')))

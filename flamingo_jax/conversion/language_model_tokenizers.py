@@ -23,6 +23,7 @@ from flamingo_jax.inputs.tokenizer import Tokenizer
 
 # Numbers of `tokenizer.ggml.token_type`, which are those of SentencePiece.
 UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 2, 3, 4, 5
+UNSET = 2**32 - 1  # The id of a token that the model does not have.
 ASCII_SPACE, SPACE = ' ', '\u2581'
 NO_PIECE = 'no piece'  # No piece has a space, so that SentencePiece finds no token for the role.
 
@@ -60,6 +61,7 @@ def read_tokenizer(keys: Mapping[str, Any], vocab_size: int) -> Tokenizer:
       ValueError: the tokenizer is of an unknown kind, is damaged, or does not fit the model.
     """
     about = {name.removeprefix('tokenizer.ggml.'): value for name, value in keys.items()}
+    about = {name: value for name, value in about.items() if not (name.endswith('token_id') and value == UNSET)}
     kind, tokens = about['model'], about['tokens']
     if len(tokens) != vocab_size:
         raise ValueError(
@@ -99,7 +101,7 @@ def _byte_level(about: Mapping[str, Any], kinds: list[int]) -> bytes:
     made.add_tokens([AddedToken(tokens[i], special=kinds[i] == CONTROL, normalized=False) for i in added])
     fields = json.loads(made.to_str())
     if about.get('add_bos_token', split == 'llama-bpe'):
-        fields |= _beginning(tokens[about['bos_token_id']], about['bos_token_id'])
+        fields |= beginning(tokens[about['bos_token_id']], about['bos_token_id'])
     ends = [about[role] for role in ('eos_token_id', 'eot_token_id', 'eom_token_id') if role in about]
     if not ends:
         raise _Unsupported(
@@ -114,7 +116,10 @@ def _byte_level(about: Mapping[str, Any], kinds: list[int]) -> bytes:
 def _sentencepiece(about: Mapping[str, Any], kinds: list[int]) -> bytes:
     tokens, scores, kinds = about['tokens'], about['scores'], list(kinds)
     unknown = about['unknown_token_id'] if 'unknown_token_id' in about else kinds.index(UNKNOWN)
-    kinds[unknown] = UNKNOWN  # Some writers mark it as a control token.
+    kinds[unknown] = UNKNOWN  # Some writers mark it as a control token, and those that begin and end a text as text.
+    for role in ('bos_token_id', 'eos_token_id', 'padding_token_id'):
+        if role in about and about[role] != unknown:
+            kinds[about[role]] = CONTROL
     model = sentencepiece_model_pb2.ModelProto()
     for token, score, kind in zip(tokens, scores, kinds, strict=True):
         # Writers of GGUF use plain spaces in user-defined tokens.
@@ -148,7 +153,7 @@ def begin_with(tokenizer: Tokenizer, token: str) -> Tokenizer:
         ids = {added['content']: added['id'] for added in fields['added_tokens']}
         if token in ids:
             roles = dict(roles=fields['roles'] | dict(bos=ids[token]))
-            model = json.dumps(fields | roles | _beginning(token, ids[token]), ensure_ascii=False).encode()
+            model = json.dumps(fields | roles | beginning(token, ids[token]), ensure_ascii=False).encode()
     else:
         proto = sentencepiece_model_pb2.ModelProto.FromString(tokenizer.model)
         ids = {piece.piece: i for i, piece in enumerate(proto.pieces) if piece.type == CONTROL}
@@ -160,7 +165,7 @@ def begin_with(tokenizer: Tokenizer, token: str) -> Tokenizer:
     return Tokenizer(model, vocab_size=tokenizer.vocab_size)
 
 
-def _beginning(token: str, i: int) -> dict[str, Any]:
+def beginning(token: str, i: int) -> dict[str, Any]:
     """The part of a tokenizer.json that puts a token before every text."""
     return dict(
         post_processor=json.loads(TemplateProcessing(f'{token} $A', special_tokens=[(token, i)]).__getstate__())

@@ -6,10 +6,10 @@ The tensors have three sets of names. The name of the patches' kernel tells whic
     transformers   vision_model.embeddings.patch_embedding   folders of CLIPModel, CLIPVisionModel, SiglipModel; IDEFICS
     timm           patch_embed.proj.weight                   timm's ViTs, and as visual.trunk. open_clip's SigLIP
 
-The config.json of a transformers folder says everything, and so does an open_clip_config.json next to open_clip's
-file. A state dict alone does not give its activation, which must then be an argument: OpenAI's weights with GELU are
-slightly wrong everywhere, without any sign of it. A SigLIP has the tanh GELU of its authors' code and of transformers;
-timm computes the first models with the exact one.
+The config.json and the preprocessor_config.json of a transformers folder say everything, and so does an
+open_clip_config.json next to open_clip's file. A state dict alone does not give its activation, which must then be an
+argument: OpenAI's weights with GELU are slightly wrong everywhere, without any sign of it. A SigLIP has the tanh GELU
+of its authors' code and of transformers; timm computes the first models with the exact one.
 """
 
 import dataclasses
@@ -40,6 +40,8 @@ HEADS = ('proj', 'head.', 'attn_pool.', 'embeddings.position_ids')
 HEAD_WIDTHS = {1280: 80, 1408: 88, 1664: 104, 1792: 112, 1152: 72}
 ACTIVATIONS = {'quick_gelu': 'quick_gelu', 'gelu': 'gelu', 'gelu_pytorch_tanh': 'gelu_tanh'}  # transformers' names.
 
+FITS = {'shortest': 'crop', 'squash': 'squash'}  # open_clip's names.
+
 
 def read_vit(
     source: str, kind: str, activation: str = '', heads: int = 0, unsaid: str = ''
@@ -62,12 +64,15 @@ def read_vit(
     try:
         spelling, prefix = _spelling(state)
         if fields is not None:
-            config = config_of_transformers(fields, kind)
+            config, said = config_of_transformers(fields, kind), _said_by_preprocessor(path)
         else:
             said = _said_beside(path)
             activation, heads = activation or said.get('activation', unsaid), heads or said.get('heads', 0)
             config = _config_of_state(state, spelling, prefix, kind=kind, activation=activation, heads=heads)
-            config = dataclasses.replace(config, **{name: said[name] for name in ('mean', 'std') if name in said})
+            if said.get('image_size', 0) // config.patch == config.resolution // config.patch:
+                said['resolution'] = said['image_size']  # A picture may have a rest of less than a patch.
+        of_pictures = {name: said[name] for name in ('mean', 'std', 'fit', 'resolution') if name in said}
+        config = dataclasses.replace(config, **of_pictures)
         heads_of = tuple(prefix + name for name in HEADS)
         leftover = [name for name in state if name.startswith(heads_of) or (prefix and name.startswith(BESIDE))]
         return config, to_tree(vit_tensors(config, spelling, prefix), state, leftover)
@@ -127,9 +132,28 @@ def _said_beside(path: pathlib.Path) -> dict[str, Any]:
     fields = read_json(beside)
     model, said = fields.get('model_cfg', {}), dict(fields.get('preprocess_cfg', {}))
     vision = model.get('vision_cfg', {})
+    if (mode := said.get('resize_mode')) is not None:
+        if mode not in FITS:
+            raise ValueError(f'its open_clip_config.json has resize_mode {mode!r}, not one of {sorted(FITS)}')
+        said['fit'] = FITS[mode]
+    if isinstance(vision.get('image_size'), int):
+        said['image_size'] = vision['image_size']
     if 'timm_model_name' not in vision:
         said['activation'] = 'quick_gelu' if model.get('quick_gelu') else 'gelu'
         said['heads'] = vision['width'] // vision.get('head_width', 64) if 'width' in vision else 0
+    return said
+
+
+def _said_by_preprocessor(folder: pathlib.Path) -> dict[str, Any]:
+    """What the preprocessor_config.json of a transformers folder says of pictures."""
+    file = folder / 'preprocessor_config.json'
+    fields = read_json(file) if file.is_file() else {}
+    said = {name: fields[f'image_{name}'] for name in ('mean', 'std') if fields.get(f'image_{name}')}
+    size = fields.get('size')
+    if fields.get('do_center_crop'):
+        said['fit'] = 'crop'
+    elif isinstance(size, dict) and {'height', 'width'} <= size.keys():
+        said['fit'] = 'squash'
     return said
 
 

@@ -51,6 +51,8 @@ class _SentencePiece:
         self._within = sentencepiece.SentencePieceProcessor(model_proto=model + b'\x1a\x02\x18\x00')
         self.size = self._pieces.vocab_size()
         bos, eos, self.pad = self._pieces.bos_id(), self._pieces.eos_id(), max(self._pieces.pad_id(), 0)
+        if eos < 0:
+            raise ValueError('The SentencePiece model has no token that ends a text. Train one with `eos_id`.')
         self.begin, self.ends = (bos,) if bos >= 0 else (), (eos,)
         self.bos = bos if bos >= 0 else eos
 

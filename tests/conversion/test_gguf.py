@@ -204,6 +204,16 @@ def test_sentencepiece_that_begins_with_a_space_or_without_a_token(pieces):
         begin_with(ours, 'a')
 
 
+def test_sentencepiece_whose_end_is_marked_as_text(pieces):
+    """So are the ends of chats in files of 2023; a token that a model does not have may be 2^32 - 1."""
+    expected, keys = pieces
+    kinds = list(keys['tokenizer.ggml.token_type'])
+    kinds[3] = 4
+    ours = read_tokenizer(keys | {'tokenizer.ggml.token_type': kinds}, expected.size)
+    assert (ours.begin, ours.ends) == ((2,), (3,)) and ours.encode('</s>') == expected.encode('</s>')
+    assert read_tokenizer(keys | {'tokenizer.ggml.padding_token_id': 2**32 - 1}, expected.size).ends == (3,)
+
+
 @pytest.mark.parametrize('split', sorted(SPLITS))
 def test_byte_level(split):
     """Against the library's own training with the same rule; digits stay alone where the rule says so."""

@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+import tokenizers
 
 import flamingo_jax
 from flamingo_jax import convert
 from flamingo_jax.conversion.hugging_face import open_tokenizer
 from flamingo_jax.inference import decode, search
+from flamingo_jax.inputs.tokenizer import train
 from tests.golden import make_language_models
 from tests.golden.make_language_models import FAMILIES, FOLDER, left_padded, logits_of
 
@@ -183,7 +185,7 @@ def test_the_tokenizer_of_opt_is_that_of_transformers(tmp_path):
     made.save_model(str(tmp_path))
     settings = dict(add_bos_token=True, bos_token='</s>', eos_token='</s>', pad_token='<pad>', unk_token='</s>')
     (tmp_path / 'tokenizer_config.json').write_text(json.dumps(settings | dict(tokenizer_class='GPT2Tokenizer')))
-    ours = open_tokenizer(tmp_path, dict(bos_token_id=2, eos_token_id=2, pad_token_id=1), 288)
+    ours = open_tokenizer(tmp_path, dict(model_type='opt', bos_token_id=2, eos_token_id=2, pad_token_id=1), 288)
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     for text in ('some more words', ' and  Zwölf\n狐', 'words</s>words'):
         assert ours.encode(text) == theirs(text, add_special_tokens=False).input_ids
@@ -226,6 +228,50 @@ def test_roles_by_name(tmp_path):
     (source / 'tokenizer_config.json').write_text(json.dumps(dict(eos_token=dict(content='</s>'), pad_token='<pad>')))
     tokenizer = open_tokenizer(source, {}, 96)
     assert (tokenizer.ends, tokenizer.pad, tokenizer.bos, tokenizer.begin) == ((2,), 0, 2, (1,))
+
+
+def byte_level(folder: pathlib.Path, *added: str, **settings):
+    """A tokenizer.json of 256 bytes and these tokens, which adds nothing to a text, and its settings."""
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    made = tokenizers.Tokenizer(tokenizers.models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.post_processor = tokenizers.processors.ByteLevel(trim_offsets=False)
+    made.add_special_tokens(list(added))
+    (folder / 'tokenizer.json').write_text(made.to_str())
+    (folder / 'tokenizer_config.json').write_text(json.dumps(settings))
+
+
+@pytest.mark.parametrize(
+    'of, adds, begins',
+    [
+        ('LlamaTokenizerFast', True, (256,)),  # As in DeepSeek's distilled models.
+        ('LlamaTokenizerFast', False, ()),
+        ('PreTrainedTokenizerFast', True, ()),
+    ],
+)
+def test_a_text_begins_as_transformers_has_it(tmp_path, of, adds, begins):
+    byte_level(tmp_path, '<begin>', '<end>', tokenizer_class=of, add_bos_token=adds, bos_token=dict(content='<begin>'))
+    ours = open_tokenizer(tmp_path, dict(bos_token_id=256, eos_token_id=257), 300)
+    assert (ours.begin, ours.bos, ours.ends) == (begins, 256, (257,))
+
+
+def test_a_token_that_has_no_row_is_none(tmp_path):
+    """Gemma 3 without vision has `<image_soft_token>` after its last row."""
+    byte_level(tmp_path, '<end>', '<image_soft_token>')
+    ours = open_tokenizer(tmp_path, dict(eos_token_id=256), 257)
+    assert ours.vocab_size == 257 and max(ours.encode('<image_soft_token>')) < 256
+
+
+def test_files_that_do_not_say_all_are_refused(tmp_path):
+    (tmp_path / 'tokenizer.model').write_bytes(train(iter(['some words'] * 20), 280))
+    (tmp_path / 'added_tokens.json').write_text(json.dumps({'<|im_end|>': 280}))
+    with pytest.raises(ValueError, match=r"added_tokens.json has \['<|im_end|>'\].*save_pretrained"):
+        open_tokenizer(tmp_path, dict(eos_token_id=280), 281)
+    (tmp_path / 'tokenizer.model').unlink()
+    (tmp_path / 'vocab.json').write_text('{"a": 0}')
+    (tmp_path / 'merges.txt').write_text('')
+    with pytest.raises(ValueError, match="how a model of type 'qwen2' splits a text. .*save_pretrained"):
+        open_tokenizer(tmp_path, dict(model_type='qwen2', eos_token_id=0), 1)
 
 
 UP = 'model.layers.1.mlp.up_proj.weight'

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures('quick_compilation')
 def saved(pretrained, tmp_path):
     """Writes a bundle of the tiny model, its parameters and fields changed."""
 
-    def save(name, params=None, config=None, without_lm=False):
+    def save(name, params=None, config=None, without_lm=False, trained=('xattn', 'extra_tokens')):
         bundle.save(
             tmp_path / name,
             config or pretrained.config,
@@ -24,7 +24,7 @@ def saved(pretrained, tmp_path):
             pretrained.tokenizer,
             'text',
             card=f'# {name}',
-            trained=('xattn', 'extra_tokens'),
+            trained=trained,
             without_lm=without_lm,
         )
         return str(tmp_path / name)
@@ -53,6 +53,19 @@ def test_the_mean_is_of_what_was_trained(pretrained, saved, tmp_path, without_lm
     }
     assert found.trained == ('extra_tokens', 'xattn') and (found.path / 'README.md').read_text() == '# a'
     assert (found.path / 'params' / 'lm').is_dir() != without_lm
+
+
+def test_before_and_after_are_averaged_in_any_order(pretrained, saved, tmp_path):
+    """A bundle that was converted has trained nothing, and LoRA changed the language model (WiSE-FT)."""
+    changes = {name: changed(pretrained.params[name], 1.0) for name in ('xattn', 'lm')}
+    before, after = saved('before', trained=()), saved('after', changes, trained=('lora', 'xattn'))
+    for name, sources in (('one', [before, after]), ('other', [after, before])):
+        convert.mean(sources, [0.5, 0.5], str(tmp_path / name))
+        found = bundle.read(tmp_path / name)
+        for tree in changes:
+            expected = changed(pretrained.params[tree], 0.5)
+            jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), found.params(tree), expected)
+        assert found.trained == ('lora', 'xattn')
 
 
 def test_bundles_without_a_mean_are_refused_and_nothing_is_written(pretrained, saved, tmp_path):

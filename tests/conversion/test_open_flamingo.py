@@ -209,6 +209,17 @@ def test_the_command_and_its_inverse(files, tmp_path):
     assert set(again) == set(state)
     for name, value in state.items():
         np.testing.assert_array_equal(again[name], value, err_msg=name)
+    found = bundle.read(tmp_path / 'bundle')
+    trees = {name: found.params(name) for name in found.checksums}
+    for name, change, trained in (
+        ('trained', {}, ('vision', 'xattn')),
+        ('standardised', dict(vision=trees['vision'] | dict(std=trees['vision']['std'] * 2)), ('xattn',)),
+    ):
+        of = dict(tokenizer=found.tokenizer(), image_tag=found.image_tag, card='', trained=trained)
+        bundle.save(tmp_path / name, found.config, trees | change, **of)
+        with pytest.raises(ValueError, match=name):
+            convert.export('to_open_flamingo', str(tmp_path / name), str(tmp_path / 'no.pt'))
+        shutil.rmtree(tmp_path / name)
     tokenizer = bundle.read(tmp_path / 'bundle').tokenizer()
     assert tokenizer.encode('w1<|endofchunk|>') == tokenizer.encode('w1<EOC>') == [5, EOC]
     assert tokenizer.image_tag == (IMG,) and tokenizer.pad == 96

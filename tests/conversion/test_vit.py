@@ -224,6 +224,43 @@ def test_what_open_clips_json_says_beside_the_file(tmp_path, params):
     assert config == dataclasses.replace(CONFIG, mean=(0.5, 0.5, 0.5), std=(0.25, 0.5, 1.0))
 
 
+@pytest.mark.parametrize(
+    'said, expected',
+    [
+        (dict(image_mean=[0.5] * 3, image_std=[0.25] * 3), dict(mean=(0.5,) * 3, std=(0.25,) * 3)),
+        (dict(do_center_crop=False, size=dict(height=42, width=42)), dict(fit='squash')),
+        (dict(do_center_crop=True, size=dict(shortest_edge=42)), dict(fit='crop')),
+    ],
+)
+def test_a_folder_says_how_its_pictures_are_prepared(tmp_path, params, said, expected):
+    """As that of LAION's first ViT-L/14, whose means are .5."""
+    state = to_state(vit_tensors(CONFIG, 'transformers', 'vision_model.'), params)
+    safetensors.numpy.save_file(state, tmp_path / 'model.safetensors')
+    c = CONFIG
+    vision = dict(hidden_size=c.width, num_hidden_layers=c.depth, num_attention_heads=c.heads, patch_size=c.patch)
+    vision |= dict(intermediate_size=c.ffw_width, image_size=c.resolution)
+    (tmp_path / 'config.json').write_text(json.dumps(dict(model_type='clip', vision_config=vision)))
+    (tmp_path / 'preprocessor_config.json').write_text(json.dumps(said))
+    assert read_vit(str(tmp_path), 'clip')[0] == dataclasses.replace(CONFIG, **expected)
+
+
+def test_how_open_clip_makes_pictures_square(tmp_path, params):
+    """DFN's ViT-H/14 squashes them. A picture may be larger than its patches by less than one."""
+    state = to_state(vit_tensors(CONFIG, 'open_clip', 'visual.'), params)
+    safetensors.numpy.save_file(state, tmp_path / 'open_clip_model.safetensors')
+
+    def config(**said):
+        vision = dict(width=48, head_width=16, image_size=CONFIG.resolution + 5)
+        said = dict(model_cfg=dict(quick_gelu=True, vision_cfg=vision), preprocess_cfg=said)
+        (tmp_path / 'open_clip_config.json').write_text(json.dumps(said))
+        return read_vit(str(tmp_path / 'open_clip_model.safetensors'), 'clip')[0]
+
+    assert config(resize_mode='squash') == dataclasses.replace(CONFIG, fit='squash', resolution=CONFIG.resolution + 5)
+    assert config(resize_mode='shortest').fit == config().fit == 'crop'
+    with pytest.raises(ValueError, match="resize_mode 'longest'"):
+        config(resize_mode='longest')
+
+
 def test_bad_sources_are_named_and_leave_nothing(tmp_path, params):
     state = to_state(vit_tensors(CONFIG, 'open_clip', 'visual.'), params)
     file, out = tmp_path / 'clip.safetensors', tmp_path / 'bundle'
