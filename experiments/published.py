@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument('--steps', type=int, default=get_config().steps, help='training steps')
     parser.add_argument('--number', type=int, default=400, help='drawings')
     arguments = parser.parse_args()
-    kind, work = arguments.kind, arguments.workdir.absolute()
+    kind, work = arguments.kind, arguments.workdir.expanduser().absolute()
     os.chdir(pathlib.Path(__file__).parents[1])  # Paths of the configs begin at the project's root.
     raw, trunk, features, data = work / 'raw', work / 'trunk', work / f'features_{kind}', work / f'{kind}/sample/1.0.0'
     if not (trunk / 'config.json').is_file():

@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument('--steps', type=int, default=get_config().steps, help='training steps')
     parser.add_argument('--episodes', type=int, default=400, help='episodes a setting of the evaluation')
     arguments = parser.parse_args()
-    work, start = arguments.workdir.absolute(), time.time()
+    work, start = arguments.workdir.expanduser().absolute(), time.time()
     os.chdir(pathlib.Path(__file__).parents[1])  # Paths of the configs begin at the project's root.
     trunk, features, model = work / 'trunk', work / 'features', work / 'model'
     if not (trunk / 'config.json').is_file():

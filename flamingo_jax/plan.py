@@ -68,7 +68,7 @@ def plan(
     Raises:
       ValueError: the topology, mesh or batch does not fit. Raised before anything is compiled.
     """
-    how = config.machines.get(hardware.name) or ConfigDict(
+    how = _of_machine(config, hardware) or ConfigDict(
         dict(mesh=config.mesh.to_dict(), micro_batches=config.micro_batches, batch=1.0, remat=config.remat)
     )
     remat = config.remat if how.get('remat') is None else how.remat
@@ -112,6 +112,18 @@ def plan(
     return out
 
 
+def _of_machine(config: ConfigDict, hardware: Topology) -> ConfigDict | None:
+    """The config's entry for a machine, however its name is written: v5e-16 is v5e:4x4. None if it has none."""
+    if hardware.name in config.machines:
+        return config.machines[hardware.name]
+    parsed = {topology.parse(name): how for name, how in config.machines.items() if ' x ' not in name}
+    known = {(one.kind, one.shape): how for one, how in parsed.items()}
+    how = known.get((hardware.kind, hardware.shape)) if hardware.slices == 1 else None
+    if how is None and config.machines:
+        print(f'config.machines has no entry for {hardware.name}: its mesh and batches are those of the config.')
+    return how
+
+
 def search_and_plan(
     config: ConfigDict, hardware: Topology, decode: bool = True, compiled: bool = True
 ) -> dict[str, Any]:
@@ -123,7 +135,8 @@ def search_and_plan(
     Raises:
       ValueError: as for `plan`, or no way fits by estimate.
     """
-    batch = config.machines[hardware.name].batch if hardware.name in config.machines else 1.0
+    entry = _of_machine(config, hardware)
+    batch = entry.batch if entry else 1.0
     found = _timed(f'Looking for ways to train on {hardware.name}', lambda: list(search.ways(config, hardware, batch)))
     best = search.frontier(found, hardware.chip.memory)
     if not best:

@@ -103,6 +103,16 @@ def test_a_bad_file_is_refused_with_a_reason(name):
         uploads.prepare(data, FORMAT, 4)
 
 
+@pytest.mark.parametrize('name', BAD)
+def test_a_picture_is_none_the_less_one_for_the_name_of_a_video(name, monkeypatch):
+    """Its limits hold, and no program is run on it."""
+    monkeypatch.setattr(subprocess, 'Popen', None)
+    data, _ = BAD[name]
+    with pytest.raises(PictureError, match='more than 80 megapixels' if name in ('too large', 'a bomb') else None):
+        uploads.prepare(data, FORMAT, 4, film=True)
+    assert uploads.prepare(encoded(noise()), FORMAT, 4, film=True) == [encoded(noise())]
+
+
 def test_a_film_of_too_many_pixels_is_refused(monkeypatch):
     monkeypatch.setattr(uploads, 'FILM_PIXELS', 900)
     with pytest.raises(PictureError, match='3 frames have more than'):
@@ -188,6 +198,10 @@ def test_other_origins_and_other_names_of_this_machine_are_refused(port):
     assert status(Origin=f'http://localhost:{port}') == 403
     assert status(Origin='http://127.0.0.1:1') == 403
     assert status(Sec_Fetch_Site='cross-site') == 403
+    clicked = dict(Sec_Fetch_Site='cross-site', Sec_Fetch_Mode='navigate', Sec_Fetch_Dest='document')
+    assert status('GET', '/', **clicked) == 200  # A link on another site's page.
+    assert status('GET', '/about', **clicked) == status('POST', '/rank', **clicked) == 403
+    assert status('GET', '/', **clicked | dict(Sec_Fetch_Dest='iframe')) == 403
     assert b'Invalid host' in send(port, 'GET', '/about', Host='evil.example')[2]
     assert b'Invalid host' in send(port, 'POST', '/answer', {}, Host='evil.example', Origin='http://evil.example')[2]
 
@@ -500,6 +514,12 @@ def test_a_dialogue_over_a_picture(page, chromium, chatting, tmp_path):
         page.close()
 
 
+def with_frame(url: str) -> str:
+    """A saved strip of one card, whose frame is this."""
+    card = dict(name='cat.png', text='', frames=[url])
+    return json.dumps(dict(flamingo_strip=1, cards=[card]))
+
+
 @pytest.mark.long
 def test_a_reload_keeps_the_strip_and_a_file_holds_it(page, tmp_path):
     page.get_by_role('button', name='A film', exact=True).click()
@@ -516,10 +536,11 @@ def test_a_reload_keeps_the_strip_and_a_file_holds_it(page, tmp_path):
     page.set_input_files('#strip-file', tmp_path / 'strip.json')
     page.wait_for_selector('#strip li')
     assert texts(page) == ['pim pam', 'zev gof', '']
-    (tmp_path / 'other.json').write_text('{"cards": 3}')
-    page.set_input_files('#strip-file', tmp_path / 'other.json')
-    page.wait_for_selector('#notices p')
-    assert texts(page) == ['pim pam', 'zev gof', '']
+    for number, bad in enumerate(('{"cards": 3}', with_frame('data:image/png`touch${IFS}pwned`;base64,AAAA'))):
+        (tmp_path / 'other.json').write_text(bad)
+        page.set_input_files('#strip-file', tmp_path / 'other.json')
+        page.wait_for_function(f"document.querySelectorAll('#notices p').length > {number}")
+        assert texts(page) == ['pim pam', 'zev gof', '']
 
 
 @pytest.mark.long

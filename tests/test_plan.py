@@ -94,6 +94,15 @@ def test_what_cannot_be_is_said_before_anything_is_compiled(tiny, monkeypatch): 
         plan(tiny, topology.parse('cpu:8'))
 
 
+def test_a_machine_has_one_entry_however_its_name_is_written(tiny, monkeypatch):  # noqa: F811
+    """The mesh of `v5e-16` is that of `v5e:4x4`."""
+    monkeypatch.setattr(topology.Topology, 'devices', lambda self: jax.devices()[:8])
+    tiny.machines['v5e-16'] = machine(data=8, fsdp=1, tensor=1, micro_batches=2)
+    for name in ('v5e-16', 'v5e:4x4'):
+        with pytest.raises(ValueError, match='pages: batch_size 8 .* 2 micro-batches'):
+            plan(tiny, topology.parse(name))
+
+
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec('libtpu') is None, reason="needs libtpu: pip install -e '.[plan]'"
 )

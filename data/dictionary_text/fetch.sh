@@ -10,7 +10,8 @@ cd "$dir"
 for package in cldr-annotations-full-48.2.0 emoji-datasource-16.0.0; do
   if [ ! -d "n/$package" ]; then
     (cd npm && npm pack "${package%-*}@${package##*-}" --silent > /dev/null)
-    mkdir "n/$package"
-    tar xzf "npm/$package.tgz" -C "n/$package"
+    rm -rf "n/$package.incomplete" && mkdir "n/$package.incomplete"
+    tar xzf "npm/$package.tgz" -C "n/$package.incomplete"
+    mv "n/$package.incomplete" "n/$package"
   fi
 done

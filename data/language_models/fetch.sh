@@ -30,7 +30,7 @@ if [ ! -e "$gguf" ]; then
   for wheel in "$raw"/*.whl; do  # In the order of the parts.
     "$python" -c 'import sys, zipfile; zipfile.ZipFile(sys.argv[1]).extractall(sys.argv[2])' "$wheel" "$raw"
   done
-  find "$raw" -name '*.gguf' -o -name '*.gguf.part*' | sort | xargs cat > "$raw/whole"
+  find "$raw" \( -name '*.gguf' -o -name '*.gguf.part*' \) -print0 | sort -z | xargs -0 cat > "$raw/whole"
   echo "$sha256  $raw/whole" | sha256sum --check --quiet
   mv "$raw/whole" "$gguf"
 fi

@@ -49,12 +49,15 @@ def main() -> None:
             raise
         commands.refuse("The page needs a web server. Install it: pip install 'flamingo_jax[demo]'")
     from flamingo_jax.demo.ready import ready_sets
+    from flamingo_jax.files import in_bucket
     from flamingo_jax.inference.pretrained import load
 
     with listen(flags.FLAGS.port) as found:
         f = flags.FLAGS
         flamingo = load(f.checkpoint, dtype=f.dtype, lm=f.lm)
-        checkpoint, lm = (os.path.relpath(path) if path else '' for path in (f.checkpoint, f.lm))
+        checkpoint, lm = (
+            os.path.relpath(path) if path and not in_bucket(path) else path for path in (f.checkpoint, f.lm)
+        )
         app = server.make_app(flamingo, checkpoint, ready_sets(), lm)
         address = f'http://127.0.0.1:{found.getsockname()[1]}'
         print(f'The page is at {address} (Ctrl-C ends it).', flush=True)

@@ -224,7 +224,10 @@ def make_app(flamingo: Pretrained, checkpoint: str, ready: Sequence[Ready], lm: 
                     last, written = written, await on(people, next, answer, None)
                 yield _line(done=True)
                 if asked.get('look'):
-                    yield _line(look=await on_engine(model.look, prompt, last.tokens))
+                    try:  # The answer stands, whatever becomes of this.
+                        yield _line(look=await on_engine(model.look, prompt, last.tokens))
+                    except Exception as error:
+                        yield _line(look_error=_said(error))
             except Exception as error:
                 yield _line(error=_said(error))
             finally:
@@ -285,7 +288,10 @@ class _SameOrigin:
         headers = {name: value.decode('latin-1') for name, value in scope['headers']}
         origin, host = headers.get(b'origin'), headers.get(b'host', '')
         foreign = origin is not None and origin != f'http://{host}'
-        if foreign or headers.get(b'sec-fetch-site') in ('cross-site', 'same-site'):
+        # A link to the page may be clicked anywhere; what it opens can't be read there, nor framed (`HEADERS`).
+        how = tuple(headers.get(f'sec-fetch-{name}'.encode()) for name in ('mode', 'dest'))
+        opened = (scope['method'], scope['path'], *how) == ('GET', '/', 'navigate', 'document')
+        if foreign or (headers.get(b'sec-fetch-site') in ('cross-site', 'same-site') and not opened):
             refused = JSONResponse(dict(error='Only the page itself may ask.'), 403)
             return await refused(scope, receive, with_headers)
         return await self.app(scope, receive, with_headers)

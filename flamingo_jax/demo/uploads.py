@@ -46,6 +46,19 @@ def check(data: bytes) -> tuple[str, int, int]:
     return image.format, max(image.size), frames
 
 
+def _is_picture(data: bytes) -> bool:
+    """Whether a file is a picture, however large, and not a video file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', PIL.Image.DecompressionBombWarning)
+            PIL.Image.open(io.BytesIO(data), formats=READ)
+    except PIL.Image.DecompressionBombError:
+        return True
+    except Exception:
+        return False
+    return True
+
+
 def prepare(data: bytes, pictures: PictureFormat, frames: int, film: bool = False) -> list[bytes]:
     """The frames of an uploaded file, encoded: one of a still, `frames` of a film.
 
@@ -55,11 +68,12 @@ def prepare(data: bytes, pictures: PictureFormat, frames: int, film: bool = Fals
       data: the file.
       pictures: how the model takes pictures; the frames of a film are fitted so.
       frames: how many of a film; 1 for a model that takes none.
-      film: whether the file is a video.
+      film: whether the file is said to be a video. A picture of this name is one nevertheless.
 
     Raises:
       PictureError: it cannot be read, or is larger than the limits.
     """
+    film = film and not _is_picture(data)
     if not film:
         kind, side, number = check(data)
     if film or (number > 1 and frames > 1):

@@ -233,6 +233,7 @@ class Pretrained(Towers):
           ValueError: the prompt or a number is not valid, or the prompt with the new tokens exceeds the context.
         """
         how = search.way(num_beams, temperature, top_k, top_p, length_penalty)
+        check_stop(stop)
         prompts, several = as_batch(prompt)
         number = len(prompts)
         read, stops, banned = self._begin(prompts, max_new_tokens)
@@ -262,6 +263,7 @@ class Pretrained(Towers):
         for one prompt.
         """
         how = search.way(num_beams, temperature, top_k, top_p, length_penalty)
+        check_stop(stop)
         read, stops, banned = self._begin([prompt], max_new_tokens)
         steps = search.write(*read, stops, jax.random.key(seed), max_new_tokens, how, banned)
         while True:
@@ -426,6 +428,12 @@ class Pretrained(Towers):
     def _written(self, tokens: Int[np.ndarray, 'l'], stop: Sequence[str]) -> Written:
         tokens = tokens[tokens >= 0].tolist()
         return Written(up_to(self.tokenizer.decode(tokens), stop).strip(), tokens)
+
+
+def check_stop(stop: Sequence[str]) -> None:
+    """ValueError if these are no texts before which an answer can end."""
+    if isinstance(stop, str) or not all(isinstance(mark, str) and mark for mark in stop):
+        raise ValueError(f'stop is {stop!r}. Give a sequence of texts that are not empty.')
 
 
 def up_to(text: str, marks: Sequence[str]) -> str:

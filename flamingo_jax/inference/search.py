@@ -35,10 +35,10 @@ class Beams(NamedTuple):
 
 def way(num_beams: int, temperature: float, top_k: int, top_p: float, length_penalty: float) -> Sampling | Beams:
     """How to decode, from what `Pretrained.generate` takes. ValueError for numbers that mean nothing."""
-    if num_beams < 1 or temperature < 0 or top_k < 0 or not 0 < top_p <= 1:
+    if num_beams < 1 or temperature < 0 or not 0 <= top_k < 2**31 or not 0 < top_p <= 1:
         raise ValueError(
             f'num_beams is {num_beams}, temperature {temperature}, top_k {top_k} and top_p {top_p}. They must be '
-            '1 or more, 0 or more, 0 or more, and above 0 and at most 1.'
+            '1 or more, 0 or more, 0 or more and below 2^31, and above 0 and at most 1.'
         )
     if num_beams > 1 and temperature:
         raise ValueError('Beam search and sampling exclude each other. Give num_beams or temperature, not both.')

@@ -26,10 +26,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import PIL.Image
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from flamingo_jax.inference import decode, search
-from flamingo_jax.inference.pretrained import Pretrained, Written, up_to
+from flamingo_jax.inference.pretrained import Pretrained, Written, check_stop, up_to
 from flamingo_jax.inputs.prompts import Encoded, Prompt, as_batch
 from flamingo_jax.inputs.tokenizer import EOC
 from flamingo_jax.model.flamingo import Flamingo, Media, Params
@@ -182,9 +183,11 @@ class Engine:
         # What is wrong must be known here: later it would end the answers of others.
         room, numbers = operator.index(max_new_tokens), (float(temperature), operator.index(top_k), float(top_p))
         how = search.way(num_beams, *numbers, length_penalty)
+        check_stop(stop)
         (prompt, *_), several = as_batch(prompt)
         if several:
             raise ValueError('Ask one prompt at a time: a list of strings and pictures.')
+        prompt = [_own(item) for item in prompt]
         encoded, beams = self.flamingo.encoded(prompt, room), None
         if isinstance(how, search.Beams):
             beams = self.flamingo.write(prompt, room, num_beams, stop=stop, length_penalty=length_penalty)
@@ -347,6 +350,13 @@ class Engine:
         answer.add(Written(text.strip(), list(answer.tokens)))
         if ends or text != whole or len(answer.tokens) == answer.room:
             answer.end(None)
+
+
+def _own(item: Any) -> Any:
+    """An item of a prompt as it is now: the engine reads pictures later, and a camera may write into the same array."""
+    if isinstance(item, list | tuple):
+        return [_own(frame) for frame in item]
+    return item.copy() if isinstance(item, np.ndarray | PIL.Image.Image) else item
 
 
 def _search(answer: Answer) -> None:

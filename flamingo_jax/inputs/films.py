@@ -17,7 +17,7 @@ import PIL.ImageSequence
 from jaxtyping import UInt8
 
 from flamingo_jax.files import as_path
-from flamingo_jax.inputs.images import PictureError, Still, to_frames
+from flamingo_jax.inputs.images import PictureError, Still, opened, to_frames
 
 APART = 1.0  # Most seconds between two frames.
 SAME = 1e-6  # Times of one frame differ by less, in seconds.
@@ -59,7 +59,7 @@ def to_film(
     data = film if isinstance(film, bytes) else _content(film)
     name = 'a film' if isinstance(film, bytes) else os.fspath(film)
     try:
-        animation = PIL.Image.open(io.BytesIO(data))
+        animation = opened(data)
         if getattr(animation, 'n_frames', 1) > 1:
             return to_frames(list(_animation(animation, name, piece)), size, fit)
         return np.repeat(to_frames(data, size, fit), frames, axis=0)

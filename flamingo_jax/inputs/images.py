@@ -12,6 +12,7 @@ neither the colour of the cut-out nor of its background. A padded picture is cen
 """
 
 import dataclasses
+import functools
 import io
 import os
 from collections.abc import Sequence
@@ -160,6 +161,17 @@ def _cropped(image: PIL.Image.Image, size: int) -> PIL.Image.Image:
     return image.resize((width, height), BICUBIC).crop((left, top, left + size, top + size))
 
 
+def opened(data: bytes) -> PIL.Image.Image:
+    """An encoded picture, not decoded yet; PIL's errors. For EPS, PIL would run another program on what it is given."""
+    return PIL.Image.open(io.BytesIO(data), formats=_formats())
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    PIL.Image.init()
+    return tuple(sorted({*PIL.Image.ID} - {'EPS'}))
+
+
 def _load(still: Still, name: str, size: int | None) -> PIL.Image.Image:
     """An upright image, decoded. With `size`, a JPEG may be decoded at reduced scale, but no smaller than it is fitted.
 
@@ -175,11 +187,11 @@ def _load(still: Still, name: str, size: int | None) -> PIL.Image.Image:
         )
     try:
         if isinstance(still, bytes):
-            image = PIL.Image.open(io.BytesIO(still))
+            image = opened(still)
         elif isinstance(still, PIL.Image.Image):
             image = still
         else:
-            image = PIL.Image.open(io.BytesIO(as_path(still).read_bytes()))
+            image = opened(as_path(still).read_bytes())
         if size is not None and image is not still:
             image.draft(None, _fitted(image.size, size))
         image.load()

@@ -135,6 +135,11 @@ def test_what_is_wrong_with_one_prompt_does_not_touch_the_others(pretrained, pro
             engine.ask(prompts[0], top_k=-1)
         with pytest.raises(ValueError, match='one prompt at a time'):
             engine.ask([['a'], ['b']])
+        for stop in ('dax', ('',)):
+            with pytest.raises(ValueError, match='stop is'):
+                engine.ask(prompts[0], stop=stop)
+        with pytest.raises(ValueError, match='below 2\\^31'):
+            engine.ask(prompts[0], top_k=2**64)
         for wrong in (dict(max_new_tokens=2.5), dict(top_k='3'), dict(seed='a')):
             with pytest.raises(TypeError):
                 engine.ask(prompts[0], **wrong)
@@ -152,6 +157,21 @@ def test_what_is_wrong_with_one_prompt_does_not_touch_the_others(pretrained, pro
         assert engine.call(pretrained.generate, prompts, NEW).result(60) == expected
         with pytest.raises(ZeroDivisionError):
             engine.call(lambda: 1 / 0).result(60)
+
+
+def test_a_picture_is_the_one_that_was_asked_about(pretrained, pictures):
+    """A camera may write the next picture into the same array before the engine has read it."""
+    first, second = (np.array(picture) for picture in pictures[:2])
+    expected = [pretrained.generate([picture, ' Output:'], NEW) for picture in (first, second)]
+    seen, written = first.copy(), threading.Event()
+    with Engine(dataclasses.replace(pretrained), slots=2) as engine:
+        engine.call(written.wait, 60)  # The engine is busy.
+        answer = engine.ask([seen, ' Output:'], NEW)
+        seen[...] = second
+        written.set()
+        assert answer.text() == expected[0]
+        assert engine.ask([first, ' Output:'], NEW).text() == expected[0]
+        assert engine.ask([second, ' Output:'], NEW).text() == expected[1]
 
 
 def test_a_closed_engine_says_so(pretrained, prompts, gate):

@@ -229,10 +229,14 @@ function asFile() {
 }
 
 // Throws if it is not a strip, before anything on the page changes.
+// A frame as a data URL. Its kind becomes part of a file's name, in a command that is copied into a shell.
+const FRAME = /^data:image\/(png|jpeg|webp|gif);base64,[A-Za-z0-9+/=]*$/
+const ENDS = {png: '.png', jpeg: '.jpg', webp: '.webp', gif: '.gif'}
+
 function useFile(given) {
   const right = given?.flamingo_strip === 1 && Array.isArray(given.cards) && given.cards.every(card =>
     typeof card?.name === 'string' && typeof card.text === 'string' && Array.isArray(card.frames) &&
-    card.frames.every(frame => typeof frame === 'string' && frame.startsWith('data:image/')))
+    card.frames.every(frame => typeof frame === 'string' && FRAME.test(frame)))
   if (!right) throw Error('This is not a strip that was saved here.')
   $('candidates').value = String(given.candidates ?? '')
   $('chat').checked = given.chat === true && about.chat
@@ -387,7 +391,7 @@ function fileNames() {
   return cards.filter(card => card.frames?.length).map(card => {
     const stem = card.name.replace(/\.[^.]*$/, '').replace(/[^\p{L}\p{N}_-]+/gu, '_') || 'picture'
     return card.frames.map((url, i) => {
-      const end = '.' + url.slice(11, url.indexOf(';')).replace('jpeg', 'jpg')
+      const end = ENDS[FRAME.exec(url)?.[1]] ?? '.png'
       return [unique(card.frames.length > 1 ? `${stem}-${i + 1}` : stem, end), url]
     })
   })
@@ -406,7 +410,7 @@ function showCode() {
       const paths = names.shift()
       const each = paths.map(name => `pathlib.Path(${quoted(name)})`)
       python.push(each.length > 1 ? `[${each.join(', ')}]` : each[0])
-      shell.push(`--image=${paths.join(',')}`)
+      shell.push(`--image=${inShell(paths.join(','))}`)
     }
   }
   const chosen = Object.entries(settings())
@@ -496,6 +500,7 @@ function ask(name) {
         if (name === 'model') $('look-hint').textContent = 'Looking…'
       }
       if (line.look) showLook(line.look, pictures)
+      if (line.look_error) $('look-hint').textContent = line.look_error
     }
   })
 }
