@@ -106,13 +106,11 @@ NAME, KIND = ' name:', ' kind:'  # What is asked of a picture. A new word is ask
 # How a name is asked for, and how often: by ` name:`, by the beginning of a sentence, or by a question in one of these
 # forms. With few phrases, others are hardly understood.
 FORMS = {
-    asked('{}'): 0.28,
-    ' {}': 0.05,
-    ' Q: {} A:': 0.05,
-    ' User: {} Assistant:': 0.05,
-    ' USER: {} ASSISTANT:': 0.05,
-    ' Human: {} Assistant:': 0.03,
-    ' {}\nAnswer:': 0.03,
+    asked('{}'): 0.3,
+    ' {}': 0.06,
+    ' Q: {} A:': 0.06,
+    ' User: {} Assistant:': 0.06,
+    ' USER: {} ASSISTANT:': 0.06,
 }
 QUESTIONS = (
     *('What is this?', 'What is in the picture?', 'What do you see?', 'What is shown here?', 'What is it called?'),
@@ -169,8 +167,6 @@ GAMES |= dict(
         bind=0.4, name=0.1, kind=0.15, what_kind=0.05, yes_or_no=0.05, is_it=0.05, which=0.1, which_thing=0.1
     )
 )
-# New words for ImageNet's classes and for drawings of the same things, so that photographs are compared with drawings.
-COMPARED = GAMES | dict(games=games_of(bind=0.8, name=0.2), **CLASSES | dict(styles=()))
 # What the language model says when it is told the name, the Flamingo is to say when it sees the thing.
 TOLD = dict(row=Told, **BY_ALL | dict(validation_split=''))  # There are no texts about other things.
 TALK = dict(shots=1, games=dict(talk=game(Texts, path='runs/dialogues.jsonl')), images=1)
@@ -273,7 +269,6 @@ def together(c: ConfigDict) -> None:
     c.datasets.beside = training.dataset(FewShot, batch_size=2, loss_weight=0.5, **BESIDE)
     c.datasets.answers = training.dataset(FewShot, batch_size=6, loss_weight=0.7, **ANSWERS)
     c.datasets.games = training.dataset(FewShot, batch_size=2, **GAMES, **DRAWINGS)
-    c.datasets.compared = training.dataset(FewShot, batch_size=1, **COMPARED)
     c.optimizer.learning_rate = 8e-4
 
 
