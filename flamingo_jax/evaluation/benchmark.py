@@ -320,7 +320,7 @@ def _number(*about: Any) -> int:
 def _at_random(keys: np.ndarray, *seeds: Any) -> np.ndarray:
     """Places of items in a random order, which stays that of the others if an item goes: films vanish from YouTube.
 
-    So all prompts that did not show it, and the answers to them that are kept, stay as they are.
+    So nearly all prompts that did not show it, and the answers to them that are kept, stay as they are.
     """
     # splitmix64 (Steele, Lea and Flood 2014).
     x = keys ^ np.uint64(_number(*seeds))
