@@ -80,7 +80,7 @@ setup(
         'gguf': ['gguf'],  # To convert language models in llama.cpp's format.
         'plan': ['libtpu'],  # The TPU's compiler, which needs no TPU.
         'test': [
-            *('av', 'beartype', 'cairosvg', 'gguf', 'pytest', 'pytest-xdist', 'resvg-py', 'ruff', 'setuptools'),
+            *('av>=15', 'beartype', 'cairosvg', 'gguf', 'pytest', 'pytest-xdist', 'resvg-py', 'ruff', 'setuptools'),
             *(*BUILD, 'zstandard'),
             *('ipykernel', 'nbclient', 'starlette', 'uvicorn'),
             *(GCS, 'gcp-storage-emulator', 'moto[s3,server]', S3),  # Buckets on the loopback.

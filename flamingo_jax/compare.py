@@ -67,8 +67,8 @@ def compare(first: str, second: str) -> str:
     for setting in settings:
         task, answers, support, shots = setting
         a, b = ours[setting], theirs[setting]
-        clusters, others = ({of: some for of, (some, _) in queries.items()} for queries in (a, b))
-        if clusters != others:
+        clusters = {of: some for of, (some, _) in a.items()}
+        if _partition(a) != _partition(b):
             raise ValueError(
                 f'{task}, {answers}, {support}, {shots} shots: the two did not ask the same queries '
                 f'({len(a)} and {len(b)} queries). Evaluate both with the same config.'
@@ -80,6 +80,12 @@ def compare(first: str, second: str) -> str:
         lines += [f'{task}, {answers}', f'  {support}, {shots} shots, {len(a)} queries'.ljust(38) + scores]
         lines[-1] += f'{apart:+10.3f} ±{half:.3f}{star}'
     return '\n'.join([*lines, '', '* the 95 % interval of the difference excludes 0.', ''])
+
+
+def _partition(queries: Queries) -> dict[Query, tuple[int, ...]]:
+    """Which queries share clusters. Their names are paths of pictures, which may lie elsewhere on another machine."""
+    numbers: dict[str, int] = {}
+    return {of: tuple(numbers.setdefault(one, len(numbers)) for one in queries[of][0]) for of in sorted(queries)}
 
 
 def main() -> None:

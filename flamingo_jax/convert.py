@@ -331,13 +331,6 @@ def export(kind: str, source: str, out: str) -> None:
     found, path = bundle.read(source), as_path(out)
     if path.exists():
         raise FileExistsError(f'{path} exists already. Remove it, or choose another name.')
-    if 'vision' in found.checksums:
-        vision = found.params('vision')
-        if np.any(np.asarray(vision['mean']) != 0) or np.any(np.asarray(vision['std']) != 1):
-            raise ValueError(
-                f'The features of {source} are standardised (convert --standardise), which the original format cannot '
-                'say. Use the bundle itself.'
-            )
     with whole(path) as aside:
         if kind == 'to_open_flamingo':
             if trained := {'lm', 'lora', 'vision'} & set(found.trained):
@@ -346,12 +339,25 @@ def export(kind: str, source: str, out: str) -> None:
                     'model nor the trunk. Use the bundle itself, or fine-tune without them.'
                 )
             parts = {name: found.params(name) for name in found.checksums if name != 'vision'}
-            write_torch_checkpoint(aside, open_flamingo_file.export(found.config, parts))
+            tensors = open_flamingo_file.export(found.config, parts)
+            _refuse_standardised(found)
+            write_torch_checkpoint(aside, tensors)
         else:
             fields = idefics_folder.fields_of(found.config) | idefics_folder.roles_of(found.tokenizer())
+            _refuse_standardised(found)
             parts = {name: found.params(name) for name in found.checksums}
             write_folder(aside, fields, idefics_folder.idefics_tensors(found.config), parts)
             idefics_folder.write_tokenizer(aside, found.tokenizer())
+
+
+def _refuse_standardised(found: bundle.Bundle) -> None:
+    """ValueError if a trunk's features are standardised, which no original format can say."""
+    vision = found.params('vision')
+    if np.any(np.asarray(vision['mean']) != 0) or np.any(np.asarray(vision['std']) != 1):
+        raise ValueError(
+            f'The features of {found.path} are standardised (convert --standardise), which the original format cannot '
+            'say. Use the bundle itself.'
+        )
 
 
 def run(

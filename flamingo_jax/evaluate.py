@@ -226,6 +226,8 @@ def _refuse_long_prompts(config: ConfigDict, model: Pretrained, settings: Sequen
     # The features that RICES compares are computed for the first prompt that needs them.
     settings = sorted(settings, key=lambda setting: setting[2] == 'rices')
     for task, shots, support, answers in tqdm(settings, unit=' settings', desc='lengths of prompts', leave=False):
+        if too_long and support == 'rices':  # Enough is known to refuse.
+            break
         tokens, answer = _longest(config, model, task, shots=shots, support=support, answers=answers)
         if tokens + answer <= context:
             continue

@@ -19,6 +19,9 @@ if __name__ == '__main__':
     flags.DEFINE_string('out', None, 'Folder for the features.', required=True)
     flags.DEFINE_list('splits', ['train', 'validation', 'test'], 'Splits to compute.')
     flags.DEFINE_integer('frames', 1, 'Frames per picture of documents; more than 1 are films.', lower_bound=1)
+    flags.DEFINE_integer(
+        'image_size', 0, "Height and width of the pictures in pixels; 0 is that of the trunk's bundle."
+    )
     flags.DEFINE_integer('views', 1, 'Views of each picture, itself included.', lower_bound=1)
     commands.start(__doc__)
 
@@ -44,21 +47,31 @@ from flamingo_jax.model.flamingo import Flamingo
 BATCH = 32
 
 
-def compute(data: str, vision: bundle.Bundle, out: str, splits: list[str], views: int = 1, frames: int = 1) -> None:
+def compute(
+    data: str,
+    vision: bundle.Bundle,
+    out: str,
+    splits: list[str],
+    views: int = 1,
+    frames: int = 1,
+    image_size: int = 0,
+) -> None:
     """Writes the features of some splits.
 
     Args:
       data: a prepared data set, or a .jsonl file; all pictures of a split must have one number of frames.
-      vision: the trunk; pictures are read at its `image_size`.
+      vision: the trunk.
       out: folder to write into.
       splits: names of splits; for a .jsonl file, the one name that training will use.
       views: number of views of each picture, itself included.
       frames: frames of each picture of documents; more than 1 are films. A picture set has its own.
+      image_size: height and width of the pictures, as for `config.image_size`; 0 is the trunk's.
 
     Raises:
       FileNotFoundError, ValueError: there is no such data set or split, or a picture of a picture set cannot be read.
         In documents, a picture that cannot be read gets NaN features.
     """
+    vision = dataclasses.replace(vision, config=vision.config.at(image_size)) if image_size else vision
     pictures = PictureFormat.of(vision.config, vision.checksums['vision'])
     found = {split: _open(open_records(data, split), pictures, frames) for split in splits}
     model = Flamingo(vision.config)
@@ -159,7 +172,8 @@ def _view(read: Callable[[int], Frames | None], picture: int, number: int) -> Fr
 def main() -> None:
     """Computes the features that the flags describe."""
     f = flags.FLAGS
-    compute(f.data, bundle.read(f.vision), f.out, splits=f.splits, views=f.views, frames=f.frames)
+    how = dict(splits=f.splits, views=f.views, frames=f.frames, image_size=f.image_size)
+    compute(f.data, bundle.read(f.vision), f.out, **how)
 
 
 if __name__ == '__main__':

@@ -30,6 +30,8 @@ if __name__ == '__main__':
     flags.DEFINE_string('out', None, 'File for the plan as JSON.')
     commands.start(__doc__, config=True)
 
+import contextlib
+import dataclasses
 import json
 import pathlib
 import re
@@ -68,7 +70,10 @@ def plan(
     Raises:
       ValueError: the topology, mesh or batch does not fit. Raised before anything is compiled.
     """
-    how = _of_machine(config, hardware) or ConfigDict(
+    how = _of_machine(config, hardware)
+    if how is None and config.machines:
+        print(f'config.machines has no entry for {hardware.name}: its mesh and batches are those of the config.')
+    how = how or ConfigDict(
         dict(mesh=config.mesh.to_dict(), micro_batches=config.micro_batches, batch=1.0, remat=config.remat)
     )
     remat = config.remat if how.get('remat') is None else how.remat
@@ -114,14 +119,13 @@ def plan(
 
 def _of_machine(config: ConfigDict, hardware: Topology) -> ConfigDict | None:
     """The config's entry for a machine, however its name is written: v5e-16 is v5e:4x4. None if it has none."""
-    if hardware.name in config.machines:
-        return config.machines[hardware.name]
-    parsed = {topology.parse(name): how for name, how in config.machines.items() if ' x ' not in name}
-    known = {(one.kind, one.shape): how for one, how in parsed.items()}
-    how = known.get((hardware.kind, hardware.shape)) if hardware.slices == 1 else None
-    if how is None and config.machines:
-        print(f'config.machines has no entry for {hardware.name}: its mesh and batches are those of the config.')
-    return how
+    if hardware.name in config.machines or hardware.slices > 1:
+        return config.machines.get(hardware.name)
+    for name, how in config.machines.items():
+        with contextlib.suppress(ValueError):  # A name of the user's own.
+            if topology.parse(name) == dataclasses.replace(hardware, name=name):
+                return how
+    return None
 
 
 def search_and_plan(

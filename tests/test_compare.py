@@ -62,6 +62,15 @@ def test_questions_about_one_picture_count_as_one(tmp_path, marks):
     assert alone.count('*') == 2 and compare.compare(*of_one).count('*') == 1
 
 
+def test_the_pictures_may_lie_elsewhere_on_another_machine(tmp_path, marks):
+    here, there = ([f'/{folder}/coco/{i // 2}.jpg' for i in range(200)] for folder in ('a', 'b'))
+    folders = [folder(tmp_path / name, row(marks, clusters=of)) for name, of in (('a', here), ('b', there))]
+    assert '+0.000 ±0.000' in compare.compare(*folders)
+    other = folder(tmp_path / 'c', row(marks, clusters=[f'/b/coco/{i // 4}.jpg' for i in range(200)]))
+    with pytest.raises(ValueError, match='same queries'):
+        compare.compare(folders[0], other)
+
+
 def test_seeds_are_averaged_query_by_query(tmp_path, marks):
     rows = [row(marks), row(1 - marks, seed=1)]
     text = compare.compare(folder(tmp_path / 'a', *rows), folder(tmp_path / 'b', *rows))

@@ -109,7 +109,7 @@ def _tokenizer_json(folder: pathlib.Path, fields: Mapping[str, Any], vocab_size:
     read['added_tokens'] = [token for token in read.get('added_tokens') or () if token['id'] < vocab_size]
     if (folder / 'tokenizer_config.json').is_file():
         settings = read_json(folder / 'tokenizer_config.json')
-    # This class of transformers, and its subclasses alone, put their own step in place of the file's.
+    # Only this class of transformers and its subclasses put their own step in place of the file's.
     if str(settings.get('tokenizer_class')).startswith('LlamaTokenizer') and 'add_bos_token' in settings:
         first = settings.get('bos_token')
         first = first['content'] if isinstance(first, dict) else first
@@ -120,7 +120,13 @@ def _tokenizer_json(folder: pathlib.Path, fields: Mapping[str, Any], vocab_size:
                 'tokenizer.json. Download both again.'
             )
         read |= beginning(first, ids[first]) if settings['add_bos_token'] else dict(post_processor=None)
-    return json.dumps(dict(roles=roles(folder, fields)) | read, ensure_ascii=False).encode()
+    said = roles(folder, fields)
+    if beyond := sorted({i for i in (said['bos'], said['pad'], *said['eos']) if i >= vocab_size}):
+        raise ValueError(
+            f'{folder} has a text begin, end or padded with the token {beyond[0]}, but the language model has '
+            f'{vocab_size}. Give the tokenizer that the language model was trained with.'
+        )
+    return json.dumps(dict(roles=said) | read, ensure_ascii=False).encode()
 
 
 def _sentencepiece(folder: pathlib.Path, fields: Mapping[str, Any], vocab_size: int) -> bytes:

@@ -149,7 +149,7 @@ class Benchmark(Task):
         """Random items in their order, so many of them; all for 0. Without one of them, the others stay."""
         if not 0 < number < len(items):
             return list(items)
-        return [items[i] for i in sorted(_at_random(_keys(items), seed)[:number])]
+        return [items[i] for i in sorted(np.argsort(_mixed(_keys(items), seed), kind='stable')[:number])]
 
     def prepare(self, pools: Pools) -> None:
         """Reads both splits, and checks that every picture exists and that no example shows what is asked."""
@@ -174,7 +174,7 @@ class Benchmark(Task):
         self._code_of = codes
         self._files = Files(pools.pictures, self.frames, self.a_second)
         # An evaluation's seed draws the examples alone, so that the queries of two seeds can be compared one by one.
-        self._order = _at_random(_keys(self._queries), 2)
+        self._order = np.argsort(_mixed(_keys(self._queries), 2), kind='stable')
         self._support_keys = _keys(self._support)
         self._examples = [self._example(item) for item in self._support]
         self._pools = pools
@@ -280,8 +280,10 @@ class Benchmark(Task):
             chosen = [j for j in found if other[j]]
             chosen = chosen[len(chosen) - shots :]
         else:  # More shots begin with fewer. An example that shows the query's picture is left out.
-            order = _at_random(self._support_keys, 3, seed, *([] if support == 'fixed' else [query.id]))
-            chosen = order[other[order]][:shots]
+            order = _mixed(self._support_keys, 3, seed, *([] if support == 'fixed' else [query.id]))
+            order[~other] = np.iinfo(np.uint64).max
+            chosen = np.argpartition(order, shots - 1)[:shots] if shots else np.zeros(0, int)
+            chosen = chosen[np.argsort(order[chosen], kind='stable')]
         return Episode(
             support=tuple(self._examples[j] for j in chosen),
             query=(Part(query.picture, self._files, query.text),),
@@ -317,16 +319,17 @@ def _number(*about: Any) -> int:
     return int.from_bytes(hashlib.blake2b(repr(about).encode(), digest_size=8).digest(), 'little')
 
 
-def _at_random(keys: np.ndarray, *seeds: Any) -> np.ndarray:
-    """Places of items in a random order, which stays that of the others if an item goes: films vanish from YouTube.
+def _mixed(keys: np.ndarray, *seeds: Any) -> np.ndarray:
+    """Random numbers of items, by which they are drawn: those that are the least. Each depends on its own item alone.
 
-    So nearly all prompts that did not show it, and the answers to them that are kept, stay as they are.
+    So if one goes, as films vanish from YouTube, the others keep their order. Nearly all prompts that did not show it
+    stay as they are, and so do the answers to them that are kept.
     """
     # splitmix64 (Steele, Lea and Flood 2014).
     x = keys ^ np.uint64(_number(*seeds))
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
         x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
-    return np.argsort(x, kind='stable')
+    return x
 
 
 def _refuse_shared(

@@ -135,7 +135,7 @@ def _error(each: Mapping[Hashable, float], clusters: Clusters) -> float:
 
     Its square is the sum of the products of all residuals that share a cluster. The sums over clusters have a product
     once for each cluster that both are in, so those over equal sets of clusters are taken off as often as they are too
-    many.
+    many. That is exact for ids of one or two clusters, and too wide for more.
     """
     value = sum(each.values()) / len(each)
     sums: dict[str, float] = collections.defaultdict(float)

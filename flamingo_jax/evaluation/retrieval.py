@@ -131,7 +131,7 @@ class PicturesOfTexts(Retrieval):
         if not hasattr(self, '_of_caption'):
             self._of_caption: dict[str, list[Item]] = {}
             for item in self.items:
-                for one in item.references:
+                for one in dict.fromkeys(item.references):
                     self._of_caption.setdefault(one, []).append(item)
         return self._of_caption[caption]
 

@@ -81,7 +81,7 @@ def resample(model: Flamingo, params: Params, pictures: Sequence[Frames]) -> lis
     for group in by_shape.values():
         # Powers of two: few programs, and no padding pictures. The trunk takes a film's frames as so many pictures.
         first = pictures[group[0]]
-        fit = max(1, most // len(first)) if first.dtype == np.uint8 else most
+        fit = max(most // len(first), power_of_two(devices)) if first.dtype == np.uint8 else most
         while group:
             size = 1 << (min(fit, len(group)).bit_length() - 1)
             frames = [pictures[i] for i in group[:size]]

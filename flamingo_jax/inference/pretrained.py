@@ -135,11 +135,7 @@ class Pretrained(Towers):
         """
         if self.config.vision is None:
             raise ValueError('This bundle is a language model without vision: it has no pictures to resize.')
-        least = getattr(self.config.vision, 'patch', 1)
-        if image_size < least:
-            raise ValueError(f'image_size is {image_size}. This trunk needs at least {least} pixels.')
-        config = dataclasses.replace(self.config, image_size=image_size)
-        return dataclasses.replace(self, model=dataclasses.replace(self.model, config=config))
+        return dataclasses.replace(self, model=dataclasses.replace(self.model, config=self.config.at(image_size)))
 
     @functools.cached_property
     def by_token(self) -> tuple[Flamingo, Params]:

@@ -16,6 +16,7 @@ prompt needs it, and shrink when nobody is answered, or much less would do.
 """
 
 import concurrent.futures
+import contextlib
 import functools
 import operator
 import queue
@@ -356,7 +357,9 @@ def _own(item: Any) -> Any:
     """An item of a prompt as it is now: the engine reads pictures later, and a camera may write into the same array."""
     if isinstance(item, list | tuple):
         return [_own(frame) for frame in item]
-    return item.copy() if isinstance(item, np.ndarray | PIL.Image.Image) else item
+    with contextlib.suppress(OSError):  # One that cannot be read, which the answer tells.
+        return item.copy() if isinstance(item, np.ndarray | PIL.Image.Image) else item
+    return item
 
 
 def _search(answer: Answer) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Float
 
 from flamingo_jax.inputs.images import PictureFormat
@@ -28,6 +29,7 @@ class Towers:
     config: FlamingoConfig
     pictures: PictureFormat
     encode: Callable[..., np.ndarray]
+    mesh: Mesh | None
 
     def picture_vectors(self, pictures: Sequence[Any]) -> Float[np.ndarray, 'n width']:
         """The vectors of pictures in the space that they share with texts, of length 1.
@@ -39,8 +41,9 @@ class Towers:
         """
         self._require_towers()
         rows = []
-        # The trunk takes a film's frames as so many pictures.
-        together = max(1, _PICTURES // len(as_frames(pictures[0], self.pictures))) if len(pictures) else 1
+        # The trunk takes a film's frames as so many pictures. Each device has at least one film.
+        devices = 1 if self.mesh is None else self.mesh.size
+        together = max(_PICTURES // len(as_frames(pictures[0], self.pictures)), devices) if len(pictures) else 1
         for begin in range(0, len(pictures), together):
             some = [as_frames(picture, self.pictures) for picture in pictures[begin : begin + together]]
             if some[0].dtype == np.uint8:  # Pixels; the last batch is filled up, so that one program serves all.

@@ -6,6 +6,8 @@ middle of an epoch, and the number of workers or processes does not change what 
 
 import dataclasses
 import functools
+import multiprocessing
+import os
 import signal
 import zlib
 from collections.abc import Iterator, Mapping
@@ -116,12 +118,13 @@ def read(dataset: grain.MapDataset, start: int, workers: int) -> Iterator[Batch]
 
 
 def _go_on(index: int, count: int) -> None:
-    """Of a worker: SIGTERM to a whole group, as machines send it that are taken away, is for the process that trains.
+    """In a worker. Machines that are taken away send SIGTERM to all processes of a group.
 
-    That one still needs batches, until all processes agree on the step after which they save and stop.
+    Only the one that trains acts on it: it needs batches until all agree on the step after which they save.
     """
     del index, count
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    signal.signal(signal.SIGTERM, lambda *_: None if parent and parent.is_alive() else os._exit(0))
 
 
 def held_ahead(workers: int) -> int:

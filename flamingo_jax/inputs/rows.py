@@ -42,6 +42,7 @@ class Chunk:
     # Whether the marks of the language model (`<|im_start|>`) are tokens in the texts of a `Told` row. For texts that
     # were written for it.
     marks: bool = False
+    continues: bool = False  # Whether it is about the picture before it, and left out with it.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +123,11 @@ class Interleaved(NamedTuple):
                 break
             bad = {i for (_, i), picture in zip(begins, pictures, strict=True) if picture is None}
             unreadable += len(bad)
-            chunks = [chunk for i, chunk in enumerate(chunks) if i not in bad]
+            kept, gone = [], False
+            for i, chunk in enumerate(chunks):
+                gone = i in bad or (gone and chunk.continues)
+                kept += [] if gone else [chunk]
+            chunks = kept
         tokens, weights = layout.tokens[start : start + end], _first(layout.weights[start : start + end], row.targets)
 
         tags = np.zeros(row.length, np.int32)

@@ -260,6 +260,13 @@ class FlamingoConfig:
         """How the trunk's pictures are made square (`inputs/images.py`); 'pad' without a trunk."""
         return self.vision.fit if self.vision else 'pad'
 
+    def at(self, image_size: int) -> 'FlamingoConfig':
+        """The same for pictures of another height and width in pixels. ValueError for a size that is too small."""
+        least = getattr(self.vision, 'patch', 1)
+        if image_size < least:
+            raise ValueError(f'image_size is {image_size}. This trunk needs at least {least} pixels.')
+        return dataclasses.replace(self, image_size=image_size)
+
     @property
     def media_tokens(self) -> int:
         """r, the media tokens per image: the resampler's latents, or without one all features."""

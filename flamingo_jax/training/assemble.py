@@ -94,8 +94,9 @@ def assemble(config: ConfigDict, device: Any = None, all_here: bool = True) -> P
         fields, found, tokenizer, tag = _from_start(config)
     else:
         fields, found, tokenizer, tag = _from_parts(config, all_here)
-    fields |= dict(lora=lora_fields(config)) | (dict(image_size=config.image_size) if config.image_size else {})
+    fields |= dict(lora=lora_fields(config))
     model_config = FlamingoConfig.from_json(fields)
+    model_config = model_config.at(config.image_size) if config.image_size else model_config
     if config.resampler:
         found['resampler'] = _resampler_of(config.resampler, model_config, found.get('vision'))
     if model_config.lm is None:

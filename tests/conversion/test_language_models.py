@@ -261,6 +261,9 @@ def test_a_token_that_has_no_row_is_none(tmp_path):
     ours = open_tokenizer(tmp_path, dict(eos_token_id=256), 257)
     assert ours.vocab_size == 257 and max(ours.encode('<image_soft_token>')) < 256
 
+    with pytest.raises(ValueError, match='padded with the token 256, but the language model has 256'):
+        open_tokenizer(tmp_path, dict(eos_token_id=256), 256)  # That of a chat, beside the model before it.
+
 
 def test_files_that_do_not_say_all_are_refused(tmp_path):
     (tmp_path / 'tokenizer.model').write_bytes(train(iter(['some words'] * 20), 280))

@@ -2,11 +2,13 @@
 
 import concurrent.futures
 import dataclasses
+import io
 import logging
 import threading
 
 import jax
 import numpy as np
+import PIL.Image
 import pytest
 
 from flamingo_jax.inference import serving
@@ -143,6 +145,12 @@ def test_what_is_wrong_with_one_prompt_does_not_touch_the_others(pretrained, pro
         for wrong in (dict(max_new_tokens=2.5), dict(top_k='3'), dict(seed='a')):
             with pytest.raises(TypeError):
                 engine.ask(prompts[0], **wrong)
+        whole = io.BytesIO()
+        noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)
+        PIL.Image.fromarray(noise).save(whole, 'JPEG')
+        cut = PIL.Image.open(io.BytesIO(whole.getvalue()[:5000]))  # PIL reads it when it is copied.
+        with pytest.raises(PictureError):
+            engine.ask([cut, ' Output:'], NEW).text()
         broken, good = engine.ask([b'no picture', ' Output:']), engine.ask(prompts[0], NEW)
         with pytest.raises(PictureError):
             broken.text()

@@ -7,6 +7,9 @@ import multiprocessing
 import os
 import pathlib
 import signal
+import subprocess
+import sys
+import time
 
 import grain.python as grain
 import jax
@@ -27,7 +30,8 @@ from flamingo_jax.parallel.mesh import batch_sharding, make_mesh
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
-SAMPLE = str(pathlib.Path(__file__).parents[2] / 'data/picture_dictionary/sample')
+ROOT = pathlib.Path(__file__).parents[2]
+SAMPLE = str(ROOT / 'data/picture_dictionary/sample')
 DOCUMENTS = 13
 PICTURES = PictureFormat(8)
 
@@ -145,6 +149,29 @@ def test_workers_go_on_when_their_group_is_told_to_stop(tokenizer, stored):
     for _ in range(30):  # More than wait.
         next(several)
     assert all(worker.is_alive() for worker in workers)
+
+
+def test_a_worker_that_is_left_behind_can_be_stopped():
+    """Its parent was killed: nobody would end it."""
+    script = (
+        'import multiprocessing, os, time\n'
+        'from flamingo_jax.inputs.pipeline import _go_on\n'
+        'def work():\n'
+        '    _go_on(0, 1)\n'
+        '    print(os.getpid(), flush=True)\n'
+        '    time.sleep(600)\n'
+        'multiprocessing.get_context("fork").Process(target=work).start()\n'
+        'time.sleep(600)\n'
+    )
+    parent = subprocess.Popen([sys.executable, '-c', script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    worker = int(parent.stdout.readline())
+    os.kill(worker, signal.SIGTERM)
+    os.kill(worker, 0)  # It lives as long as its parent does.
+    parent.kill()
+    parent.wait()
+    os.kill(worker, signal.SIGTERM)
+    while pathlib.Path(f'/proc/{worker}').exists() and 'Z' not in pathlib.Path(f'/proc/{worker}/stat').read_text():
+        time.sleep(0.05)
 
 
 def test_an_epoch_has_every_document_once_and_the_next_another_order(stored, tokenizer):

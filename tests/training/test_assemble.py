@@ -101,6 +101,9 @@ def test_pictures_may_have_another_size_than_their_trunk_learned_at(parts):
     further = training.base()
     further.start, further.image_size = str(ROOT / 'experiments/picture_dictionary'), 224
     assert assemble(further).model.config.image_size == 224
+    c.image_size = -5
+    with pytest.raises(ValueError, match='image_size is -5. This trunk needs at least 1 pixels'):
+        assemble(c)
 
 
 def test_what_a_config_plays_with_the_sample_can_be_played(parts, monkeypatch):

@@ -206,12 +206,12 @@ def _in_tar(path: str) -> Iterator[tuple[str, int, int, str]]:
     with contextlib.suppress(tarfile.TarError, OSError, EOFError), tarfile.open(path, 'r:') as tar:
         while (member := tar.next()) is not None:
             tar.members.clear()
-            stem, ending = os.path.splitext(os.path.basename(member.name))
+            stem, ending = os.path.splitext(member.name)
             if stem != last:
                 yield from ((*one, url) for one in waiting)
                 waiting, last, url = [], stem, ''
             if ending.lower() in PICTURES + FILMS:
-                waiting.append((stem + ending, member.offset_data, member.size))
+                waiting.append((os.path.basename(member.name), member.offset_data, member.size))
             elif ending == '.json':
                 url = _url(tar.extractfile(member).read())
     yield from ((*one, url) for one in waiting)

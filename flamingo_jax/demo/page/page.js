@@ -228,11 +228,11 @@ function asFile() {
     settings: Object.fromEntries(fields().map(input => [input.id, input.value]))}
 }
 
-// Throws if it is not a strip, before anything on the page changes.
 // A frame as a data URL. Its kind becomes part of a file's name, in a command that is copied into a shell.
 const FRAME = /^data:image\/(png|jpeg|webp|gif);base64,[A-Za-z0-9+/=]*$/
 const ENDS = {png: '.png', jpeg: '.jpg', webp: '.webp', gif: '.gif'}
 
+// Throws if it is not a strip, before anything on the page changes.
 function useFile(given) {
   const right = given?.flamingo_strip === 1 && Array.isArray(given.cards) && given.cards.every(card =>
     typeof card?.name === 'string' && typeof card.text === 'string' && Array.isArray(card.frames) &&

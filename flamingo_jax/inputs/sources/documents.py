@@ -46,11 +46,16 @@ class Documents(Source):
         return _Opened(self, pictures)
 
     def check(self, opened: Opened, tokenizer: Tokenizer) -> None:
-        """ValueError if no picture of some documents can be read: rows leave such pictures out with their texts."""
+        """ValueError if some documents have nothing to learn, since none of their pictures can be read.
+
+        Rows leave such pictures out with their texts.
+        """
         rng, errors = np.random.default_rng(0), []
         for i in rng.integers(len(opened), size=TRIED) if self.images else ():
             for chunk in opened.document(int(i), rng):
                 try:
+                    if chunk.picture is None and any(chunk.weights) and not chunk.continues:
+                        return
                     if chunk.picture and chunk.picture() is not None:
                         return
                 except PictureError as error:
@@ -104,7 +109,7 @@ class _Opened:
             elif text:
                 text = text.decode()
                 if not weight and chunks[-1].weights and chunks[-1].weights[-1]:
-                    chunks.append(Chunk(None, [], []))
+                    chunks.append(Chunk(None, [], [], continues=True))
                 first = chunks[-1].picture is not None and not chunks[-1].texts
                 if source.space and first and rng.random() < source.space:
                     text = f' {text}'

@@ -87,6 +87,7 @@ class Features:
         if 'trunk' in wrong:
             raise ValueError(f'The features in {folder} are from another trunk than that of this model. {remedy}')
         if wrong:
+            remedy += f' --image_size={pictures.size}' if 'image_size' in wrong else ''
             found = ', '.join(f'{name} is {about[name]}, not {value}' for name, value in wrong.items())
             raise ValueError(f'The features in {folder} are of pictures read in another way: {found}. {remedy}')
         _, self.views, *shape = self._map.shape

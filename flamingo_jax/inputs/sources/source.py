@@ -65,7 +65,7 @@ class Source:
         raise NotImplementedError
 
     def check(self, opened: Opened, tokenizer: Tokenizer) -> None:
-        """ValueError if nothing can be learned from the rows of these documents. Some are drawn, few pictures read."""
+        """ValueError if nothing can be learned from the rows of these documents. Some are drawn and read."""
 
     def blank(self, pictures: PictureFormat) -> Frames | None:
         """An empty picture, with the shape and dtype of every other picture; None for text alone."""

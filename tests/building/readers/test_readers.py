@@ -61,6 +61,18 @@ def test_a_picture_in_a_tar_has_the_url_beside_it(tmp_path, ending):
     assert found.read(f'000000001.{ending}') == picture(1) and found.read('https://a.b/3?x') is None
 
 
+def test_pictures_of_one_name_in_two_folders_of_a_tar_have_their_own_urls(tmp_path):
+    members = {}
+    for folder, number in (('a', 1), ('b', 2)):
+        about = json.dumps(dict(url=f'http://{folder}/')).encode()
+        members |= {f'{folder}/1.jpg': picture(number), f'{folder}/1.json': about}
+    (tmp_path / 'got').mkdir()
+    published.tar(tmp_path / 'got/0.tar', members)
+    make_index(str(tmp_path / 'got'), str(tmp_path / 'index'))
+    found = Pictures(str(tmp_path / 'got'), str(tmp_path / 'index'))
+    assert [found.read(f'http://{folder}/') for folder in 'ab'] == [picture(1), picture(2)]
+
+
 @pytest.fixture
 def of(tmp_path):
     def written(name):

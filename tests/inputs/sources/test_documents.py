@@ -96,6 +96,8 @@ def test_a_set_without_a_readable_picture_is_refused(folder, tokenizer):
     with pytest.raises(ValueError, match=f'None of the . pictures of {path} .* can be read.*\n?.*bad.png'):
         drawn(tokenizer, path=path, images=1)
     assert drawn(tokenizer, path=path, images=0, number=1)[0].weights.any()  # Its texts can be learned alone.
+    path = write(folder, *[['Three weeks old.']] * 9, [{'image': 'bad.png'}, ' dax'])
+    assert drawn(tokenizer, path=path, images=1, number=1)[0].weights.any()  # So can texts of other documents.
 
 
 def test_each_answer_of_a_dialogue_ends(folder, tokenizer):
@@ -108,6 +110,15 @@ def test_each_answer_of_a_dialogue_ends(folder, tokenizer):
     learnt = row.tokens[row.weights > 0]
     assert (learnt == tokenizer.eoc).sum() == 2 and tokenizer.decode(learnt).replace('<EOC>', '') == ' wug. bim'
     assert row.phi[: row.used].tolist()[-20:] == [1] * 20  # The second question is about the picture, too.
+
+
+def test_all_questions_about_a_picture_go_with_it(folder, tokenizer):
+    """Else those after the first would be answered from nothing, or about the picture before."""
+    asked = [dict(text=f' Question: {what}? Answer:', weight=0) for what in ('dax', 'zup')]
+    two = [asked[0], ' wug', asked[1], ' bim']
+    path = write(folder, [{'image': 'a.png'}, ' mi', {'image': 'bad.png'}, *two, {'image': '3.png'}, ' lo'])
+    row = rows(Documents(path=path, length=100, images=3, batch_size=1), tokenizer, PICTURES, 0)[0]
+    assert tokenizer.decode(row.tokens[: row.used]) == '<image> mi<EOC><image> lo<EOC>' and row.unreadable == 1
 
 
 @pytest.mark.parametrize('kind', ['stills', 'films'])
