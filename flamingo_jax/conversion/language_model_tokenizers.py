@@ -116,7 +116,8 @@ def _byte_level(about: Mapping[str, Any], kinds: list[int]) -> bytes:
 def _sentencepiece(about: Mapping[str, Any], kinds: list[int]) -> bytes:
     tokens, scores, kinds = about['tokens'], about['scores'], list(kinds)
     unknown = about['unknown_token_id'] if 'unknown_token_id' in about else kinds.index(UNKNOWN)
-    kinds[unknown] = UNKNOWN  # Some writers mark it as a control token, and those that begin and end a text as text.
+    # Some writers mark the unknown token as a control token, and the tokens that begin and end a text as mere text.
+    kinds[unknown] = UNKNOWN
     for role in ('bos_token_id', 'eos_token_id', 'padding_token_id'):
         if role in about and about[role] != unknown:
             kinds[about[role]] = CONTROL

@@ -68,7 +68,7 @@ def prepare(data: bytes, pictures: PictureFormat, frames: int, film: bool = Fals
       data: the file.
       pictures: how the model takes pictures; the frames of a film are fitted so.
       frames: how many of a film; 1 for a model that takes none.
-      film: whether the file is said to be a video. A picture of this name is one nevertheless.
+      film: whether the file is called a video. A picture is treated as a picture, whatever it is called.
 
     Raises:
       PictureError: it cannot be read, or is larger than the limits.

@@ -80,7 +80,10 @@ class _Read(beam.DoFn):
                 yield beam.pvalue.TaggedOutput('dropped', Dropped('file_unreadable', 'file', name, excerpt=str(error)))
 
     def _unlike_benchmarks(self, one: Document | Dropped) -> Document | Dropped:
-        """The document, or that it is dropped: a benchmark has one of its pictures. Of films, animations have one."""
+        """The document, or a note that it is dropped: a benchmark has one of its pictures.
+
+        Of an animation the first frame is compared, and of a video nothing.
+        """
         if not self._benchmarks or isinstance(one, Dropped):
             return one
         for place, image in enumerate(one.images):
