@@ -21,7 +21,6 @@ from flamingo_jax.few_shot.game import Episodes, Game
 OPEN_ENDED = 'open-ended'
 BY_LENGTH = 'ranked by length'
 COMPARED = 'compared'  # By two towers, see `answers.Compared`.
-SWAPS = 100  # Places that are tried for a picture that would stay in its own.
 
 
 @dataclasses.dataclass
@@ -214,8 +213,9 @@ def _make(of: type, fields: dict[str, Any]) -> Task:
 def shuffled(episodes: Sequence[Episode], seed: int) -> list[Episode]:
     """The same texts with permuted pictures: those of queries among themselves, and those of examples among themselves.
 
-    No picture stays in its place, unless nearly all are the same. The permutation has its own generator, so that
-    neither the batch size nor the number of processes changes it.
+    No place keeps its own, unless there is only one. A picture that stands in many places may come back to one of them,
+    as it may be drawn by chance: to forbid it would make right answers rarer than chance. The permutation is one random
+    cycle with its own generator, so that neither the batch size nor the number of processes changes it.
     """
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
     shown: dict[tuple[str, int, int], Part] = {}
@@ -227,18 +227,9 @@ def shuffled(episodes: Sequence[Episode], seed: int) -> list[Episode]:
             if part.picture is not None
         ]
         order = rng.permutation(len(places))
-        takes = np.empty_like(order)
-        takes[order] = np.roll(order, -1)
-        # A picture that stands in several places would stay in some: these change with others.
-        keys = [getattr(episodes[i], side)[j].key for _, i, j in places]
-        for here, there in enumerate(takes):
-            for other in rng.integers(len(places), size=SWAPS) if keys[here] == keys[there] else ():
-                if keys[here] != keys[takes[other]] and keys[other] != keys[there]:
-                    takes[[here, other]] = takes[[other, here]]
-                    break
-        for here, there in zip(places, takes, strict=True):
+        for here, there in zip(order, np.roll(order, -1), strict=True):
             _, i, j = places[there]
-            shown[here] = getattr(episodes[i], side)[j]
+            shown[places[here]] = getattr(episodes[i], side)[j]
 
     def parts(side: str, i: int, episode: Episode) -> tuple[Part, ...]:
         return tuple(
