@@ -83,8 +83,9 @@ def evaluate(
     model = pretrained.load(checkpoint, local_mesh(config.mesh), dtype=dtype, lm=lm)
     model = model.at(config.image_size) if config.image_size else model
     asked = {key: value for key, value in config.to_dict().items() if key not in FREE}
-    about = dict(checkpoint=str(checkpoint), step=model.step, checksums=model.checksums, digest=model.digest)
-    answered.refuse_another(workdir, about | dict(config=asked))
+    evaluated = dict(checkpoint=str(checkpoint), step=model.step, checksums=model.checksums, digest=model.digest)
+    evaluated |= dict(config=asked)
+    answered.refuse_another(workdir, evaluated)
     pools = Pools(model, config)
     every = [make(name, fields, pools) for name, fields in config.tasks.to_dict().items()]
     names = [task.name for task in every]
@@ -100,7 +101,7 @@ def evaluate(
     by_seed = [_with_seed(config, config.seed + i) for i in range(config.seeds)]
     for one in by_seed:
         _refuse_long_prompts(one, model, settings)
-    finish = answered.begin(workdir, about | dict(config=asked))
+    finish = answered.begin(workdir, evaluated)
     if len(kept):
         processes.say(f'{len(kept)} answers are in {workdir} already. What they answer is not asked again.')
     rows, examples = [], []

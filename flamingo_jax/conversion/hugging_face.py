@@ -11,7 +11,6 @@ import tokenizers
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
-from tokenizers.processors import TemplateProcessing
 
 from flamingo_jax.conversion.language_model_tokenizers import beginning
 from flamingo_jax.conversion.readers import read_weights
@@ -104,16 +103,12 @@ def open_tokenizer(folder: pathlib.Path, fields: Mapping[str, Any], vocab_size: 
 
 
 def _tokenizer_json(folder: pathlib.Path, fields: Mapping[str, Any], vocab_size: int) -> bytes:
-    read, settings = read_json(folder / 'tokenizer.json'), {}
+    read, settings = read_json(folder / 'tokenizer.json'), _if_there(folder / 'tokenizer_config.json')
     # Gemma 3 without vision has a token for pictures, and no row for it.
     read['added_tokens'] = [token for token in read.get('added_tokens') or () if token['id'] < vocab_size]
-    if (folder / 'tokenizer_config.json').is_file():
-        settings = read_json(folder / 'tokenizer_config.json')
     # Only this class of transformers and its subclasses put their own step in place of the file's.
     if str(settings.get('tokenizer_class')).startswith('LlamaTokenizer') and 'add_bos_token' in settings:
-        first = settings.get('bos_token')
-        first = first['content'] if isinstance(first, dict) else first
-        ids = {token['content']: token['id'] for token in read['added_tokens']}
+        first, ids = _text(settings.get('bos_token')), _ids(read)
         if settings['add_bos_token'] and first not in ids:
             raise ValueError(
                 f'{folder / "tokenizer_config.json"} has a text begin with {first!r}, which is no added token of '
@@ -132,7 +127,7 @@ def _tokenizer_json(folder: pathlib.Path, fields: Mapping[str, Any], vocab_size:
 def _sentencepiece(folder: pathlib.Path, fields: Mapping[str, Any], vocab_size: int) -> bytes:
     """tokenizer.model, if it is all that transformers would read."""
     content, added = (folder / 'tokenizer.model').read_bytes(), folder / 'added_tokens.json'
-    ids = read_json(added) if added.is_file() else {}
+    ids = _if_there(added)
     try:
         size = sentencepiece.SentencePieceProcessor(model_proto=content).vocab_size()
     except RuntimeError:
@@ -157,11 +152,24 @@ def _byte_level(folder: pathlib.Path, fields: Mapping[str, Any], vocab_size: int
     made.pre_tokenizer, made.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
     special = {token: i for token, i in vocabulary.items() if i in (said['bos'], said['pad'], *said['eos'])}
     made.add_special_tokens(list(special))
-    settings = folder / 'tokenizer_config.json'
-    if settings.is_file() and read_json(settings).get('add_bos_token'):
-        begin = next(item for item in special.items() if item[1] == said['bos'])
-        made.post_processor = TemplateProcessing(f'{begin[0]} $A', special_tokens=[begin])
-    return json.dumps(dict(roles=said) | json.loads(made.to_str()), ensure_ascii=False).encode()
+    read = json.loads(made.to_str())
+    if _if_there(folder / 'tokenizer_config.json').get('add_bos_token'):
+        read |= beginning(*next(item for item in special.items() if item[1] == said['bos']))
+    return json.dumps(dict(roles=said) | read, ensure_ascii=False).encode()
+
+
+def _if_there(path: pathlib.Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}
+
+
+def _text(token: Any) -> Any:
+    """The text of a token in tokenizer_config.json, which has it alone or with what else is known of the token."""
+    return token['content'] if isinstance(token, dict) else token
+
+
+def _ids(fields: Mapping[str, Any]) -> dict[str, int]:
+    """The added tokens of a tokenizer.json."""
+    return {token['content']: token['id'] for token in fields.get('added_tokens') or ()}
 
 
 def roles(folder: pathlib.Path, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,21 +178,14 @@ def roles(folder: pathlib.Path, fields: Mapping[str, Any]) -> dict[str, Any]:
     They are ids in generation_config.json, which takes precedence, or in config.json, or names in
     tokenizer_config.json.
     """
-    generation, settings = (
-        read_json(folder / name) if (folder / name).is_file() else {}
-        for name in ('generation_config.json', 'tokenizer_config.json')
-    )
-    named = {}
-    if (folder / 'tokenizer.json').is_file():
-        added = read_json(folder / 'tokenizer.json').get('added_tokens')
-        named = {token['content']: token['id'] for token in added or []}
+    generation, settings = (_if_there(folder / name) for name in ('generation_config.json', 'tokenizer_config.json'))
+    named = _ids(_if_there(folder / 'tokenizer.json'))
 
     def first(role):
         for one in (generation, fields):
             if one.get(f'{role}_token_id') is not None:
                 return one[f'{role}_token_id']
-        name = settings.get(f'{role}_token')
-        return named.get(name['content'] if isinstance(name, dict) else name)
+        return named.get(_text(settings.get(f'{role}_token')))
 
     ends = first('eos')
     if ends is None:

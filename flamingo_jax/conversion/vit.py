@@ -39,7 +39,6 @@ HEADS = ('proj', 'head.', 'attn_pool.', 'embeddings.position_ids')
 # open_clip's head widths for widths whose heads are not 64 wide.
 HEAD_WIDTHS = {1280: 80, 1408: 88, 1664: 104, 1792: 112, 1152: 72}
 ACTIVATIONS = {'quick_gelu': 'quick_gelu', 'gelu': 'gelu', 'gelu_pytorch_tanh': 'gelu_tanh'}  # transformers' names.
-
 FITS = {'shortest': 'crop', 'squash': 'squash'}  # open_clip's names.
 
 

@@ -26,9 +26,7 @@ def check(data: bytes) -> tuple[str, int, int]:
       PictureError: it is no picture, or larger than the limits.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore', PIL.Image.DecompressionBombWarning)  # `PIXELS` is lower.
-            image = PIL.Image.open(io.BytesIO(data), formats=READ)
+        image = _opened(data)
         pixels, frames = image.width * image.height, 1
         if pixels <= PIXELS and image.format in MOVING:
             frames = getattr(image, 'n_frames', 1)
@@ -46,12 +44,16 @@ def check(data: bytes) -> tuple[str, int, int]:
     return image.format, max(image.size), frames
 
 
+def _opened(data: bytes) -> PIL.Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', PIL.Image.DecompressionBombWarning)  # `PIXELS` is lower.
+        return PIL.Image.open(io.BytesIO(data), formats=READ)
+
+
 def _is_picture(data: bytes) -> bool:
     """Whether a file is a picture, however large, and not a video file."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore', PIL.Image.DecompressionBombWarning)
-            PIL.Image.open(io.BytesIO(data), formats=READ)
+        _opened(data)
     except PIL.Image.DecompressionBombError:
         return True
     except Exception:
