@@ -30,6 +30,7 @@ DRAWINGS = dict(query_styles=('fluent-3d',), support_styles=STYLES)
 # Examples by one artist: at most one of them shows the thing itself, so that its name must be looked for.
 ONE_EACH = DRAWINGS | dict(support_styles=('noto',))
 KNOWN = dict(query_split='train', support_split='train')
+NAMES = dict(answers=('open-ended',), support=('rices',), prompt=NAME, **KNOWN)
 # Other words that ask for a name, and whether a picture shows a thing.
 NEVER_TRAINED = (
     asked('What does the picture show?'),
@@ -86,7 +87,7 @@ def things(c: ConfigDict) -> None:
 
 
 def artists(c: ConfigDict) -> None:
-    """New words, asked of other artists. The examples of a thing are by any artist of training."""
+    """New words and names, asked of other artists. The examples of a new word are by any artist of training."""
     for artist in ('openmoji-black', 'fxemoji', 'streamline-emojis', 'ph'):
         c.tasks['words_' + artist.replace('-', '_')] = evaluation.task(
             Words,
@@ -94,9 +95,11 @@ def artists(c: ConfigDict) -> None:
             ways=5,
             shots=(1, 2),
             prompt=':',
-            controls=False,
             query_styles=(artist,),
             support_styles=ARTISTS,
+        )
+        c.tasks['names_' + artist.replace('-', '_')] = evaluation.task(
+            Names, title=f'names, {artist}', shots=(0, 8), query_styles=(artist,), support_styles=STYLES, **NAMES
         )
 
 
@@ -105,7 +108,7 @@ def names(c: ConfigDict) -> None:
 
     Few photographs show what the dictionary's four artists drew, and twice as many what any artist of training did.
     """
-    common = dict(answers=('open-ended',), support=('random', 'rices'), prompt=NAME, controls=False, **KNOWN)
+    common = NAMES | dict(support=('random', 'rices'))
     asked_about = dict(
         drawings=('names of drawings', 'fluent-3d', STYLES),
         photographs=('names of photographs', 'tux-photo', STYLES),

@@ -12,6 +12,7 @@ Sources: convert_hf_to_gguf.py and the model files of llama.cpp; the fields are 
 import dataclasses
 import functools
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -102,6 +103,8 @@ def read_model(path: str | os.PathLike) -> Model:
         raise ValueError(f'{path} has no key for {error}. Download it again.') from error
     except ValueError as error:
         raise ValueError(f'{path}: {error}') from error
+    except (ArithmeticError, TypeError) as error:  # A key has a number that cannot be, or is no number.
+        raise ValueError(f'{path} is damaged ({type(error).__name__}: {error}). Download it again.') from error
     return Model(fields, tensors, tokenizer, str(keys.get('general.name', '')), str(keys.get('general.license', '')))
 
 
@@ -120,6 +123,9 @@ def _fields(keys: Mapping[str, Any], tensors: Mapping[str, Quantised]) -> dict[s
         raise ValueError(
             'it has no tensor token_embd.weight, so it is not a language model. Give the file of the language model.'
         )
+    blocks = 1 + max((int(name.split('.')[1]) for name in tensors if re.match(r'blk\.\d+\.', name)), default=-1)
+    if of['block_count'] != blocks:
+        raise ValueError(f'its block_count is {of["block_count"]}, but it has tensors of {blocks} blocks.')
     width, heads = of['embedding_length'], of['attention.head_count']
     head_dim = of.get('attention.key_length') or width // heads
     if {of.get('attention.value_length', head_dim), of.get('rope.dimension_count', head_dim)} != {head_dim}:
@@ -186,7 +192,7 @@ def _llama3_scaling(divisors: np.ndarray, base: float) -> dict[str, Any]:
 
 def _as_before(name: str, tensor: Quantised, fields: Mapping[str, Any]) -> Quantised:
     """Undoes the change of a GGUF writer to a tensor."""
-    kind, part = fields['model_type'], name.split('.')[-2]
+    kind, part = fields['model_type'], name.removesuffix('.weight').split('.')[-1]
     change = None
     if kind == 'llama' and part in ('attn_q', 'attn_k'):
         heads = fields['num_attention_heads' if part == 'attn_q' else 'num_key_value_heads']

@@ -14,12 +14,15 @@ import tokenizers
 
 import flamingo_jax
 from flamingo_jax import convert
+from flamingo_jax.conversion import language_models
+from flamingo_jax.conversion.gguf_models import FAMILY, read_model
 from flamingo_jax.conversion.gguf_reader import read_gguf
 from flamingo_jax.conversion.language_model_tokenizers import SPLITS, begin_with, read_tokenizer
 from flamingo_jax.inference import bundle
 from flamingo_jax.inputs.tokenizer import EOC, Tokenizer, train
 from tests.conversion import gguf_files
 from tests.golden.make_language_models import FAMILIES, FOLDER, random_model, save
+from tests.mutations import NUMBERS, damaged
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 TEXTS = (
@@ -301,7 +304,9 @@ def tensor_rows(rows: int):
         (replaced('gemma3.block_count', 'gemma3.block_co__t'), "has no key for 'block_count'. Download"),
         (replaced('token_embd.weight', 'token_emb_.weight'), 'it is not a language model'),
         (replaced('blk.1.ffn_up', 'blk.1.ffn_xx'), r'missing: blk.1.ffn_up.weight.*unused: blk.1.ffn_xx.weight'),
-        (replaced('blk.1.ffn_up', 'blk.9.ffn_up'), 'unused: blk.9.ffn_up.weight'),
+        (replaced('blk.1.ffn_up', 'blk.9.ffn_up'), 'its block_count is 2, but it has tensors of 10 blocks'),
+        (lambda c: put(find(c, 'gemma3.block_count') + 4, '<I', 2**32 - 1)(c), 'its block_count is 4294967295'),
+        (lambda c: put(find(c, 'gemma3.attention.head_count') + 4, '<I', 0)(c), 'damaged .*ZeroDivisionError'),
         (replaced('gpt2', 'bert'), "the tokenizer 'bert' is not known. Known: gpt2, llama"),
         (replaced('gpt-2', 'tekke'), "its rule for splitting text, 'tekke', is not known. Known: gpt-2, smollm"),
         (replaced('tokenizer.ggml.merges', 'tokenizer.ggml.mergex'), "has no key for 'merges'"),
@@ -313,6 +318,25 @@ def test_bad_input_is_named_and_leaves_nothing(damage, message, tmp_path, good):
     with pytest.raises(ValueError, match=f'bad.gguf.*{message}'):
         convert.lm(str(tmp_path / 'bad.gguf'), str(tmp_path / 'bundle'))
     assert [path.name for path in tmp_path.iterdir()] == ['bad.gguf']
+
+
+@pytest.mark.parametrize('number', [20, *NUMBERS])
+def test_damaged_files(number, tmp_path, good):
+    """Whatever the header says, the file is a model, or is refused."""
+    rng, read = np.random.default_rng(0), 0
+    header = good.index(b'output_norm.weight')
+    for i in range(number):
+        (tmp_path / 'bad.gguf').write_bytes(damaged(good[:header], rng) + good[header:])
+        try:
+            model = read_model(tmp_path / 'bad.gguf')
+            language_models.convert(model.fields, model.tensors, family=FAMILY)
+            read += 1
+        except ValueError:
+            pass
+        except BaseException:
+            (tmp_path / 'bad.gguf').rename(tmp_path / f'failed-{i}.gguf')
+            raise
+    assert number < 1000 or number / 20 < read < number / 2
 
 
 @pytest.fixture(scope='module')
