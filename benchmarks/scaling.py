@@ -25,7 +25,7 @@ from flamingo_jax.parallel import mesh as meshes  # noqa: E402
 from flamingo_jax.plan import PAPER_STEPS, plan  # noqa: E402
 from flamingo_jax.planning import flops, programs, search, topology  # noqa: E402
 from flamingo_jax.planning.topology import GIB, Topology  # noqa: E402
-from flamingo_jax.training.config import machine  # noqa: E402
+from flamingo_jax.training.config import machine, on_machine  # noqa: E402
 
 # Plans that must fit; the other machines of the configs come last.
 GOALS = (('80b', 'v4:8x12x16'), ('3b', 'v5e-16'), ('3b', 'h100:1'), ('9b', 'v5e-64'), ('9b', 'h100:8'))
@@ -66,11 +66,8 @@ def config_of(size: str, where: Topology, how: Any) -> ConfigDict:
 def counted(size: str, where: Topology, how: Any) -> dict[str, Any]:
     """What the tables take of a row's plan, by formula."""
     config = config_of(size, where, how)
-    how = config.machines[where.name]
-    mesh = meshes.make_mesh(**how.mesh.to_dict(), devices=where.devices())
-    numbers = how.micro_batches if isinstance(how.micro_batches, int) else how.micro_batches.to_dict()
-    remat = config.remat if how.get('remat') is None else how.remat
-    run = programs.prepare(config, mesh, numbers, how.batch, remat=remat)
+    config = on_machine(config, config.machines[where.name])
+    run = programs.prepare(config, meshes.make_mesh(**config.mesh.to_dict(), devices=where.devices()))
     way = search.count(run, where)
     images = sum(data.batch_size * data.images * data.frames for data in run.sources.values())
     flops_of_use = flops.train_step(run.model.config, run.trained, run.sources)['total']

@@ -130,8 +130,7 @@ class Made:
 
 def make(config: ConfigDict) -> Made:
     """The step of a config on all devices, which are on the fsdp axis."""
-    numbers = {name: data.micro_batches or config.micro_batches for name, data in config.datasets.items()}
-    run = programs.prepare(config, meshes.make_mesh(1, -1, 1), numbers, batch=1.0)
+    run = programs.prepare(config, meshes.make_mesh(1, -1, 1))
     since = time.perf_counter()
     step = programs.train_step(run)[0].compile()
     compiled = time.perf_counter() - since

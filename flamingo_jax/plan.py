@@ -45,7 +45,7 @@ from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.planning import collectives, estimate, flops, host, passes, programs, search, topology
 from flamingo_jax.planning.bounds import bounds, in_bfloat16
 from flamingo_jax.planning.topology import GIB, Topology
-from flamingo_jax.training.config import machine
+from flamingo_jax.training.config import machine, on_machine
 
 PAPER_STEPS = 500_000
 MOST_COMPILED = 3  # Ways that a search compiles until one fits.
@@ -73,19 +73,15 @@ def plan(
     how = _of_machine(config, hardware)
     if how is None and config.machines:
         print(f'config.machines has no entry for {hardware.name}: its mesh and batches are those of the config.')
-    how = how or ConfigDict(
-        dict(mesh=config.mesh.to_dict(), micro_batches=config.micro_batches, batch=1.0, remat=config.remat)
-    )
-    remat = config.remat if how.get('remat') is None else how.remat
-    grid = meshes.make_mesh(**(mesh or how.mesh.to_dict()), devices=hardware.devices())
-    numbers = how.micro_batches if isinstance(how.micro_batches, int) else how.micro_batches.to_dict()
-    run = programs.prepare(config, grid, numbers, how.batch, remat=remat)
+    config = on_machine(config, how)
+    grid = meshes.make_mesh(**(mesh or config.mesh.to_dict()), devices=hardware.devices())
+    run = programs.prepare(config, grid)
     out = dict(
         topology=hardware.name,
         chips=hardware.chips,
         mesh=dict(grid.shape),
         micro_batches={name: data.micro_batches for name, data in run.sources.items()},
-        remat=remat,
+        remat=config.remat,
         batch={name: data.batch_size for name, data in run.sources.items()},
         lines={name: data.lines for name, data in run.sources.items()},
         parameters={
@@ -163,7 +159,8 @@ def search_and_plan(
             numbers = ', '.join(f'{name}={number}' for name, number in way.micro_batches.items())
             print(
                 f"\nIn the config: c.machines['{hardware.name}'] = machine({', '.join(map(str, way.mesh.values()))}, "
-                f'micro_batches=dict({numbers}), batch={batch}, remat={way.remat!r})'
+                f'micro_batches=dict({numbers}), batch={batch}, remat={way.remat!r}). To train so: '
+                f'--config.machine={hardware.name}'
             )
             break
         print('  It does not fit. The next:')

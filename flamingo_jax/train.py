@@ -45,7 +45,7 @@ from flamingo_jax.planning import flops, topology
 from flamingo_jax.training import validation
 from flamingo_jax.training.assemble import Parts, assemble
 from flamingo_jax.training.checkpoint import Checkpoints
-from flamingo_jax.training.config import recipe
+from flamingo_jax.training.config import on_machine, recipe
 from flamingo_jax.training.losses.alignment import TextStates
 from flamingo_jax.training.losses.noise import NoiseConfig
 from flamingo_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -68,6 +68,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
       ValueError, FileNotFoundError: bad input. Raised before anything is computed.
     """
     began = time.perf_counter()
+    config = on_machine(config)
     for field in AT_LEAST_1:
         if config[field] < 1:
             raise ValueError(f'config.{field} is {config[field]}. It must be 1 or more.')

@@ -29,7 +29,7 @@ def planned(tiny):  # noqa: F811
 def estimated(config) -> dict[str, float]:
     """Bytes that a chip sends over each axis, by formula."""
     mesh = make_mesh(**config.mesh, devices=jax.devices()[:8])
-    run = programs.prepare(config, mesh, 1, 1.0)
+    run = programs.prepare(config, mesh)
     sent = estimate.sent(run, passes.weights(run), held=programs.held(run))
     return {axis: sum(one.bytes for one in sent if axis in one.axes) for axis in mesh.axis_names}
 
@@ -124,14 +124,14 @@ def test_the_step_of_a_tpu_has_the_kernels_of_attention(tiny, monkeypatch):  # n
     tiny.remat = 'dots'
     tiny.model.lm.update(depth=2, positions='rotary')
     mesh = make_mesh(1, 2, 2, devices=topology.parse('v5e:2x2').devices())
-    text = programs.train_step(programs.prepare(tiny, mesh, 1, 1.0))[0].compile().as_text()
+    text = programs.train_step(programs.prepare(tiny, mesh))[0].compile().as_text()
     kernels = re.findall(r'%(splash_mha_\w+?)_(?:no_)?residuals[.\d]* = .*custom_call_target="tpu_custom_call"', text)
     for phase, most in (('fwd', 2), ('dq', 1), ('dkv', 1)):  # 'dots' recomputes attention.
         # The text is causal. Cross-attention has the segments of its pictures, and the resampler's keys are padded.
         assert 1 <= kernels.count(f'splash_mha_{phase}') <= most
         assert 2 <= kernels.count(f'splash_mha_{phase}_segmented') <= 2 * most
     tiny.attention_kernel = 'plain'
-    assert programs.prepare(tiny, mesh, 1, 1.0).model.attention_kernel == 'plain'
+    assert programs.prepare(tiny, mesh).model.attention_kernel == 'plain'
 
 
 @pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason="needs libtpu: pip install -e '.[plan]'")

@@ -18,6 +18,7 @@ from flamingo_jax.inference.run import read_latest
 from flamingo_jax.inputs.rows import Aligned
 from flamingo_jax.parallel.mesh import make_mesh
 from flamingo_jax.train import train
+from flamingo_jax.training.config import machine
 from tests.tiny_run import losses, tiny_config
 
 # That a resumed run is bit-identical in what users compile, too, is for test_kills.py to show.
@@ -79,10 +80,10 @@ def test_validation_disturbs_nothing_and_is_the_same_after_a_resumption(parts, r
 
 
 @pytest.mark.long
-def test_resumed_on_another_mesh_is_the_same_run(parts, run, tmp_path):
+def test_resumed_on_the_mesh_of_a_machine_is_the_same_run(parts, run, tmp_path):
     killed_after(4, run, tmp_path)
     config = tiny_config(parts)
-    config.mesh = dict(data=2, fsdp=2, tensor=2)
+    config.machines['cpu:8'], config.machine = machine(2, 2, 2, remat='dots'), 'cpu:8'
     train(config, tmp_path)
     got, expected = dict(losses(tmp_path)), dict(losses(run))
     assert got.keys() == {5, 6} and expected.keys() == {1, 2, 3, 4, 5, 6}
@@ -152,7 +153,7 @@ def test_a_bundle_is_quantised_into_the_shards_of_a_mesh(parts):
 def test_int8_on_a_mesh_is_the_same_run(parts, in_int8, tmp_path):
     """But for activations that are rounded the other way, where a sum in another order lies on the border."""
     config = int8_config(parts)
-    config.mesh = dict(data=2, fsdp=2, tensor=2)
+    config.machines['cpu:8'], config.machine = machine(2, 2, 2, remat='dots'), 'cpu:8'
     train(config, tmp_path)
     got, expected = dict(losses(tmp_path)), dict(losses(in_int8))
     assert got[1] == pytest.approx(expected[1], rel=1e-3) and got[6] == pytest.approx(expected[6], rel=2e-2)
@@ -244,6 +245,7 @@ def _set(config: ConfigDict, key: str, value):
         ),
         ('datasets.names.games.name.languages', ('xx',), ValueError, "no names in \\['xx'\\]"),
         ('mesh.tensor', 3, ValueError, 'does not fit 8 devices'),
+        ('machine', 'v5e-16', ValueError, "config.machine is 'v5e-16', but config.machines has none"),
         ('validate_every', 0, ValueError, 'config.validate_every is 0. It must be 1 or more'),
         ('keep_checkpoints', 0, ValueError, 'config.keep_checkpoints is 0. It must be 1 or more'),
         ('datasets', ConfigDict(), ValueError, 'config.datasets is empty'),

@@ -5,6 +5,7 @@ the others end with a message that names it as a task.
 """
 
 import json
+import os
 import signal
 import threading
 from typing import Any
@@ -47,6 +48,8 @@ def join(coordinator: str, processes: int | None, process_id: int | None) -> Non
         None if auto else coordinator,
         processes,
         process_id,
+        # JAX gives each task of SLURM and of Open MPI one GPU. The only task of a host takes all.
+        local_device_ids=[] if auto and _alone_on_host() else None,
         cluster_detection_method=None if auto else 'deactivate',
         heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         shutdown_timeout_seconds=HEARTBEAT_SECONDS,
@@ -56,6 +59,13 @@ def join(coordinator: str, processes: int | None, process_id: int | None) -> Non
         f'{2 * HEARTBEAT_SECONDS} s; the "task" in their message is its process_id. If process 0 dies, they report a '
         'lost leader.'
     )
+
+
+def _alone_on_host() -> bool:
+    """Whether SLURM or Open MPI has one task on this host, whose GPUs nobody chose."""
+    tasks, hosts = (os.environ.get(name) for name in ('SLURM_NTASKS', 'SLURM_STEP_NUM_NODES'))
+    alone = tasks is not None and tasks == hosts or os.environ.get('OMPI_COMM_WORLD_LOCAL_SIZE') == '1'
+    return alone and 'JAX_LOCAL_DEVICE_IDS' not in os.environ
 
 
 def say(message: str) -> None:

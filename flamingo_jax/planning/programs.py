@@ -70,19 +70,8 @@ class Planned:
         return out
 
 
-def prepare(
-    config: ConfigDict,
-    mesh: Mesh,
-    micro_batches: int | dict[str, int],
-    batch: float,
-    remat: str | None = None,
-) -> Planned:
-    """The run of a config.
-
-    Args:
-      micro_batches: replaces the config's: of every data set, or of each.
-      batch: factor of every data set's batch size.
-      remat: replaces the config's.
+def prepare(config: ConfigDict, mesh: Mesh) -> Planned:
+    """The run of a config on a mesh.
 
     Raises:
       ValueError: the mesh does not divide a parameter, a batch or its micro-batches, or the config has several
@@ -93,15 +82,9 @@ def prepare(
             'With config.round_robin each data set has its own program. Plan with --config.round_robin=False.'
         )
     parts = assemble(config, mesh.devices.flat[0], all_here=False)
-    numbers = dict.fromkeys(parts.sources, micro_batches) if isinstance(micro_batches, int) else micro_batches
-    sources = {
-        name: dataclasses.replace(source, batch_size=round(source.batch_size * batch), micro_batches=numbers[name])
-        for name, source in parts.sources.items()
-    }
-    for name, source in sources.items():
+    for name, source in parts.sources.items():
         meshes.check_batch(name, source.batch_size, source.micro_batches, mesh)
-    model = parts.model if remat is None else dataclasses.replace(parts.model, remat=remat)
-    run = Planned(config, dataclasses.replace(parts, model=model, sources=sources), mesh)
+    run = Planned(config, parts, mesh)
     run.frozen(tuple(run.shapes))  # Raises if the mesh does not divide a parameter.
     return run
 

@@ -18,6 +18,7 @@ from flamingo_jax.planning.bounds import Bounds, bounds, in_bfloat16
 from flamingo_jax.planning.passes import Weight
 from flamingo_jax.planning.programs import Planned
 from flamingo_jax.planning.topology import Topology
+from flamingo_jax.training.config import machine, on_machine
 
 REMAT = ('', 'dots', 'full')
 BUDGETS = tuple(2.0**power for power in range(28, 38))  # Bytes of activations of a micro-batch: .25 to 137 GB.
@@ -49,7 +50,7 @@ def ways(config: ConfigDict, hardware: Topology, batch: float = 1.0) -> Iterator
     """
     devices = hardware.devices()
     one = meshes.make_mesh(devices=devices[:1])
-    base = programs.prepare(config, one, 1, batch)
+    base = programs.prepare(on_machine(config, machine(1, 1, 1, batch=batch)), one)
     batches = _batches(base)
     for shape in shapes(hardware.chips):
         try:

@@ -48,7 +48,9 @@ def base() -> ConfigDict:
     # Number of parts of a batch over which gradients are accumulated. A data set may have a number of its own.
     c.micro_batches = 1
     c.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))
-    c.machines = ConfigDict()  # Topology -> machine(...), which `plan` uses instead of the mesh above.
+    # Topology -> machine(...): the mesh on it, which `plan` takes in place of the one above, and what goes with it.
+    c.machines = ConfigDict()
+    c.machine = ''  # The name in `machines` of the one that trains; '' takes the mesh above.
     c.dtype = ''  # Of computation and frozen parameters; '' is bfloat16 on TPU and GPU, float32 on CPU.
     # What computes attention: 'plain', 'cudnn' (GPU) or 'splash' (TPU); '' is the devices' own (model/attention.py).
     c.attention_kernel = ''
@@ -173,6 +175,33 @@ def machine(
     """
     mesh = dict(data=data, fsdp=fsdp, tensor=tensor)
     return ConfigDict(dict(mesh=mesh, micro_batches=micro_batches, batch=batch, remat=remat))
+
+
+def on_machine(c: ConfigDict, how: ConfigDict | None = None) -> ConfigDict:
+    """The config with the mesh, micro-batches, batch sizes and rematerialisation of a machine.
+
+    Args:
+      how: an entry of `config.machines`; by default that of `config.machine`, if one is named.
+
+    Raises:
+      ValueError: `config.machines` does not have it, or not the micro-batches of a data set.
+    """
+    if how is None and not c.machine:
+        return c
+    if how is None and c.machine not in c.machines:
+        raise ValueError(
+            f'config.machine is {c.machine!r}, but config.machines has {", ".join(c.machines) or "none"}. Give one of '
+            "these, or '' for config.mesh."
+        )
+    how = how or c.machines[c.machine]
+    c = c.copy_and_resolve_references()
+    c.machine, c.mesh, c.remat = '', how.mesh, c.remat if how.remat is None else how.remat
+    for name, data in c.datasets.items():
+        if not isinstance(how.micro_batches, int) and name not in how.micro_batches:
+            raise ValueError(f'The machine has micro_batches for {list(how.micro_batches)}, but not for {name!r}.')
+        data.micro_batches = how.micro_batches if isinstance(how.micro_batches, int) else how.micro_batches[name]
+        data.batch_size = round(data.batch_size * how.batch)
+    return c
 
 
 def paper(size: str) -> ConfigDict:

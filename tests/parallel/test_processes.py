@@ -101,18 +101,20 @@ def test_a_process_that_does_not_know_its_place_is_an_error(arguments):
         join(*arguments)
 
 
-def test_processes_find_each_other_where_the_scheduler_says_who_they_are(tmp_path):
-    """--coordinator=auto in what SLURM gives its tasks; a TPU pod needs TPUs."""
+@pytest.mark.parametrize('hosts, gpus', [('1', ['0', '1']), ('2', ['all', 'all'])])
+def test_processes_find_each_other_where_the_scheduler_says_who_they_are(hosts, gpus):
+    """--coordinator=auto in what SLURM gives its tasks; a TPU pod needs TPUs. A task has a GPU, or its host's."""
     line = 'from flamingo_jax.parallel.processes import join; join("auto", None, None)'
     line += '; import jax; print(jax.process_index(), "of", jax.process_count())'
+    line += '; from jax._src import xla_bridge; print("GPUs:", xla_bridge.CUDA_VISIBLE_DEVICES.value)'
     line += '; from flamingo_jax.parallel.processes import post, posted; post("said", dict(by=jax.process_index()))'
     line += '; print(posted("said", 1 - jax.process_index()))'
     slurm = dict(SLURM_JOB_ID=str(free_port()), SLURM_STEP_NODELIST='localhost', SLURM_NTASKS='2', JAX_PLATFORMS='cpu')
-    slurm |= dict(SLURM_STEP_NUM_TASKS='2', SLURM_STEP_NUM_NODES='1', PYTHONPATH=str(ROOT))
+    slurm |= dict(SLURM_STEP_NUM_TASKS='2', SLURM_STEP_NUM_NODES=hosts, PYTHONPATH=str(ROOT))
     tasks = [
         subprocess.Popen(
             [sys.executable, '-c', line],
-            env=os.environ | slurm | dict(SLURM_PROCID=str(i), SLURM_LOCALID=str(i)),
+            env=os.environ | slurm | dict(SLURM_PROCID=str(i), SLURM_LOCALID=str(i if hosts == '1' else 0)),
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -120,7 +122,8 @@ def test_processes_find_each_other_where_the_scheduler_says_who_they_are(tmp_pat
     ]
     said = [task.communicate()[0] for task in tasks]
     assert [task.returncode for task in tasks] == [0, 0]
-    assert '0 of 2' in said[0] and said[0].endswith("{'by': 1}\n") and said[1] == "1 of 2\n{'by': 0}\n"
+    assert said[0].endswith(f"0 of 2\nGPUs: {gpus[0]}\n{{'by': 1}}\n")
+    assert said[1] == f"1 of 2\nGPUs: {gpus[1]}\n{{'by': 0}}\n"
 
 
 WRITES = """

@@ -56,7 +56,7 @@ def test_a_train_step_has_the_operations_that_the_compiler_counts(tiny, remat, p
     tiny.datasets.pages.length, tiny.datasets.videos.length = 129, 65
     tiny.datasets.pairs = training.dataset(Documents, length=64, images=1, batch_size=8, row=Aligned)
     mesh = meshes.make_mesh(1, 1, 1, devices=jax.devices()[:1])
-    run = programs.prepare(tiny, mesh, 1, 1.0)
+    run = programs.prepare(tiny, mesh)
     lowered, _ = programs.train_step(run)
     counted = flops.train_step(run.model.config, run.trained, run.sources, remat)
     parts = sum(counted[name] for name in ('vision', 'resampler', 'xattn', 'lm', *(['lora'] if rank else [])))
@@ -67,7 +67,7 @@ def test_a_train_step_has_the_operations_that_the_compiler_counts(tiny, remat, p
 
 def test_a_decode_step_has_the_operations_that_the_compiler_counts(tiny):
     tiny.model = ConfigDict(wide('rotary', False).to_json())
-    run = programs.prepare(tiny, meshes.make_mesh(4, 1, 1, devices=jax.devices()[:4]), 1, 1.0)
+    run = programs.prepare(tiny, meshes.make_mesh(4, 1, 1, devices=jax.devices()[:4]))
     found = programs.answering(run, 3, new=16)
     assert found.prompts == 4 and found.length == 112 and found.visible == 1  # The last picture.
     counted = flops.decode_step(run.model.config, 4, 128, 1)

@@ -17,6 +17,7 @@ from flamingo_jax.model.vision.efficientnet import EfficientNetConfig
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.planning import collectives, passes, programs
 from flamingo_jax.training import config as training
+from flamingo_jax.training.config import machine, on_machine
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 _DEFINED = re.compile(r'^\s+(?:ROOT )?%?([\w.\-]+) = \(?\w+\[([\d,]*)\]')
@@ -68,7 +69,7 @@ def test_every_counted_pass_is_in_the_compiled_program(distinct, remat, sizes, m
     distinct.remat = remat
     distinct.datasets.pairs = training.dataset(Documents, length=15, images=1, batch_size=8, row=Aligned)
     mesh = meshes.make_mesh(*sizes, devices=jax.devices()[: math.prod(sizes)])
-    run = programs.prepare(distinct, mesh, micro_batches, 1.0)
+    run = programs.prepare(on_machine(distinct, machine(*sizes, micro_batches)), mesh)
     lowered, _ = programs.train_step(run)
     found = products(lowered.compile().as_text())
     counted = collections.Counter()
@@ -103,7 +104,8 @@ def test_every_counted_pass_is_in_the_compiled_program(distinct, remat, sizes, m
 )
 def test_passes_by_hand(size, mesh, micro_batches, names, gigabytes):
     config = importlib.import_module(f'experiments.flamingo_{size}').get_config()
-    config.remat, config.dtype = 'full', 'bfloat16'
-    run = programs.prepare(config, meshes.make_mesh(*mesh, devices=jax.devices()[:1]), micro_batches, 1.0)
+    config.dtype = 'bfloat16'
+    config = on_machine(config, machine(*mesh, micro_batches, remat='full'))
+    run = programs.prepare(config, meshes.make_mesh(*mesh, devices=jax.devices()[:1]))
     read = sum(one.bytes * one.times for one in passes.weights(run) if one.name.startswith(names + '/'))
     assert read / 1e9 == pytest.approx(gigabytes, rel=1e-6)

@@ -39,7 +39,7 @@ def test_ways_are_all_that_divide_the_model_and_the_batches(tiny):
 def test_sums_over_tensor_by_hand(tiny):
     tiny.remat = 'full'
     mesh = meshes.make_mesh(2, 2, 2)
-    run = programs.prepare(tiny, mesh, 1, 1.0)
+    run = programs.prepare(tiny, mesh)
     sent = estimate.sent(run, passes.weights(run), held=programs.held(run))
     assert {one.axes for one in sent} == {('data',), ('fsdp',), ('tensor',)}
     hidden = {one.axes: one.bytes for one in sent if one.kind == 'all-reduce'}
