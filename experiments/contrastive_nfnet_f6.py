@@ -1,4 +1,4 @@
-"""Contrastive pretraining of the trunk by the paper's recipe (appendix C.2). Nobody has run it with this code.
+"""Contrastive pretraining of the trunk by the paper's recipe (appendix B.1.3). Nobody has run it with this code.
 
     python -m flamingo_jax.plan --config=experiments/contrastive_nfnet_f6.py --topology=v4:8x8x8
     python -m flamingo_jax.train --config=experiments/contrastive_nfnet_f6.py --workdir=runs/nfnet_f6 \

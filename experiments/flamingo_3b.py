@@ -2,13 +2,25 @@
 
     python -m flamingo_jax.plan --config=experiments/flamingo_3b.py --topology=v5e-16
 
-It needs bundles/lm (Chinchilla-1.4B's shape), bundles/nfnet_f6, and four data sets. The paper's own are not public;
-these commands build sets of their kinds from what is (data/README.md names the sets):
+It needs a language model, a trunk and four data sets. The paper's own are not public. Any language model and any trunk
+that `convert` reads will do; the widths follow theirs:
 
-    python -m data.web_pages.build --warc="CRAWL/*.warc.gz" --out=DATA
+    python -m flamingo_jax.convert lm --source=LM --out=bundles/lm
+    python -m flamingo_jax.convert nfnet --source=dm_nfnet_f6.safetensors --out=bundles/nfnet_f6    (or clip, siglip)
+
+These commands build data sets of the paper's kinds (data/README.md names the sets):
+
+    python -m data.web_pages.build --warc="CRAWL/*.warc.gz" --out=DATA        (or data.mmc4.build, data.obelics.build)
     python -m data.pairs.build --source="PAIRS/*.tar" --out=DATA --name=align
     python -m data.pairs.build --source="OTHER_PAIRS/*.tar" --out=DATA --name=ltip
     python -m data.films.build --source="FILMS/*.tar" --out=DATA --name=vtp
+
+Then, on the machine that was planned for (`config.machines` below), with `--coordinator=auto` if it has several hosts:
+
+    python -m flamingo_jax.train --config=experiments/flamingo_3b.py --workdir=DIR --config.machine=v5e-16
+
+Where they lie elsewhere, `--config.lm`, `--config.vision` and `--config.datasets.NAME.path` say so. Pages of MMC4 are
+at DATA/mmc4/all/1.0.0: `--config.datasets.m3w.path=DATA/mmc4/all/1.0.0`.
 """
 
 from ml_collections import ConfigDict

@@ -2,8 +2,8 @@
 
     python -m flamingo_jax.plan --config=experiments/flamingo_9b.py --topology=v5e-64
 
-It needs bundles/lm (Gopher-7.1B's shape), bundles/nfnet_f6, and the four data sets of
-experiments/flamingo_3b.py, whose docstring has the commands that build them.
+It needs bundles/lm, bundles/nfnet_f6 and the four data sets. The docstring of experiments/flamingo_3b.py has the
+commands that make them, and that train on the machine that was planned for.
 """
 
 from ml_collections import ConfigDict

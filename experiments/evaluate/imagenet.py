@@ -1,4 +1,4 @@
-"""ImageNet by top-1, few-shot. DEV in the paper's first version.
+"""ImageNet by top-1, few-shot. DEV in the paper's table of sets.
 
     python -m flamingo_jax.evaluate --config=experiments/evaluate/imagenet.py --checkpoint=BUNDLE_OR_WORKDIR \
         --workdir=DIR --config.data=FOLDER

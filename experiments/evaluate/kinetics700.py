@@ -1,4 +1,4 @@
-"""Kinetics-700-2020 by the mean of top-1 and top-5, few-shot. DEV in the paper's first version.
+"""Kinetics-700-2020 by the mean of top-1 and top-5, few-shot. DEV in the paper's table of sets.
 
     python -m flamingo_jax.evaluate --config=experiments/evaluate/kinetics700.py --checkpoint=BUNDLE_OR_WORKDIR \
         --workdir=DIR --config.data=FOLDER

@@ -1,4 +1,4 @@
-"""Web pages in WARC files -> interleaved documents, as the paper's M3W (section 3.2.1 and appendix A.1).
+"""Web pages in WARC files -> interleaved documents, as the paper's M3W (section 2.4 and appendix A.3.1).
 
     files ── read ──┬── pages ──── latest of a URL ──┬── links ──┬── judged ──┬── whole ──┬── documents
                     ├── pictures (where they are) ───┼───────────┘            │           │

@@ -1,6 +1,6 @@
 """What is kept of web pages. Each rule is a field; what a rule drops is in the ledger under the field's name.
 
-M3W is the paper's own set (section 3.2.1, appendix A.1 to A.3). OBELICS (Laurençon et al. 2023, appendix A.2) is the
+M3W is the paper's own set (section 2.4, appendix A.3). OBELICS (Laurençon et al. 2023, appendix A.2) is the
 public recipe with values; its numbers are those of its published code, by the step of its pipeline. 'Ours' says why.
 """
 

@@ -1,4 +1,4 @@
-"""How a model answers: by generation, or by the likelihoods of candidates (paper, section 3.1 and appendix B.1.3)."""
+"""How a model answers: by generation, or by the likelihoods of candidates (paper, appendix A.2)."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ class Ranked:
       by_length: whether to divide log-likelihoods by the number of tokens.
       likelihoods: whether to answer with {candidate: log-likelihood}, for metrics that need all of them.
       clip: frames per clip: a longer film is cut into clips, and their likelihoods are averaged; 0 shows it whole.
-      orders: random orders of the examples over which log-likelihoods are averaged (paper, appendix B.1.5: 6); 1 keeps
+      orders: random orders of the examples over which log-likelihoods are averaged (paper, appendix A.2: 6); 1 keeps
         their order.
     """
 
@@ -103,7 +103,7 @@ class Ranked:
 
 @dataclasses.dataclass(frozen=True)
 class Compared:
-    """The candidate whose text is nearest to the picture, by two towers (zero-shot; paper, appendix C.2).
+    """The candidate whose text is nearest to the picture, by two towers (zero-shot; paper, appendix B.1.3).
 
     A candidate with several spellings is the mean of their vectors, made of length 1: CLIP's prompt ensembling.
 

@@ -8,7 +8,7 @@ A config file in experiments/evaluate/ then has `task(COCO, shots=(0, 4, 8, 16, 
 code that draws examples, writes prompts and scores answers.
 
 In the paper some benchmarks are DEV: hyper-parameters were tuned on part of their training data. The others are held
-out: nothing was tuned on them (appendix B.1.1). `query_split='dev'` asks the questions that may be tuned on.
+out: nothing was tuned on them (section 3). `query_split='dev'` asks the questions that may be tuned on.
 """
 
 import collections
@@ -26,6 +26,7 @@ import PIL.Image
 from flamingo_jax import commands
 from flamingo_jax.evaluation.pools import Pools
 from flamingo_jax.evaluation.prompts import PAPER, Prompts
+from flamingo_jax.evaluation.published import on_disk
 from flamingo_jax.evaluation.task import OPEN_ENDED, Task
 from flamingo_jax.few_shot.episode import Episode, Part
 from flamingo_jax.few_shot.nearest import most_similar
@@ -125,7 +126,7 @@ class Benchmark(Task):
     support_seed: int = 0  # Seed of the choice of these items.
     prompts: Prompts | Mapping[str, Any] = PAPER  # A config has them as a dict.
     dev_size: int = 0  # Questions of the support split that the split 'dev' asks; 0 if the benchmark is held out.
-    frames: int = 30  # Of a film (paper, appendix A.3.2).
+    frames: int = 30  # Of a film (paper, appendix B.1.2).
     a_second: float = 3.0  # Fewest frames a second; of a longer film, the middle is shown.
     skip_missing: bool = False  # Leave out questions whose picture is missing: films vanish from YouTube.
 
@@ -153,8 +154,8 @@ class Benchmark(Task):
 
     def prepare(self, pools: Pools) -> None:
         """Reads both splits, and checks that every picture exists and that no example shows what is asked."""
-        folder = pathlib.Path(self.data or pools.data).expanduser().absolute()
-        support_folder = pathlib.Path(self.support_data or folder).expanduser().absolute()
+        folder = on_disk(self.data or pools.data)
+        support_folder = on_disk(self.support_data or folder)
         support = self._read(support_folder, self.support_split) if self.support_split else []
         if self.query_split == DEV:
             queries, support = self._divided(support)
@@ -263,20 +264,20 @@ class Benchmark(Task):
 
     @functools.cached_property
     def _rows(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of all queries and of all examples; computed when the first question is asked by them."""
-        return self._pooled(self._pools, self._queries), self._pooled(self._pools, self._support)
+        """Of the queries that are asked, in order, and of all examples; computed for the first that needs them."""
+        asked = [self._queries[place] for place in self._order[: self.number(self._pools.episodes)]]
+        return self._pooled(self._pools, asked), self._pooled(self._pools, self._support)
 
     def number(self, episodes: int) -> int:
         return min(episodes, len(self._queries))
 
     def episode(self, i: int, shots: int, support: str, answers: str, seed: int) -> Episode:
         """The i-th query in random order, with examples of other pictures."""
-        place = int(self._order[i])
-        query = self._queries[place]
+        query = self._queries[int(self._order[i])]
         other = self._codes != self._code_of.get(query.file, -2)
         if support == 'rices':
             queries, rows = self._rows
-            found = most_similar(queries[place], rows, shots + int((~other).sum()))
+            found = most_similar(queries[i], rows, shots + int((~other).sum()))
             chosen = [j for j in found if other[j]]
             chosen = chosen[len(chosen) - shots :]
         else:  # More shots begin with fewer. An example that shows the query's picture is left out.

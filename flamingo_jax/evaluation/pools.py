@@ -21,6 +21,7 @@ class Pools:
     def __init__(self, model: Pretrained, config: ConfigDict):
         """config: the evaluation's (`evaluation/config.py`)."""
         self._model, self._config = model, config
+        self.episodes = config.episodes  # The most that a task asks.
         self.data = config.data  # Folder of a task's data set, unless the task has its own.
         self.pictures = model.pictures
         self._open = functools.cache(self._read)

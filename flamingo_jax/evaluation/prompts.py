@@ -1,4 +1,4 @@
-"""How a benchmark's questions are written, and where its answers end: as in the paper, or as in OpenFlamingo.
+"""How a benchmark's questions are written, and where its answers end: as in the paper, in OpenFlamingo or for IDEFICS.
 
 Each text is exactly what stands between two pictures, spaces included.
 """
@@ -10,7 +10,7 @@ import string
 
 @dataclasses.dataclass(frozen=True)
 class Prompts:
-    """The templates of the paper (appendix B.1.4 and figure 8).
+    """The templates of the paper (appendix A.2 and figure 8).
 
     Attributes:
       question, output, meme, action: the text between a picture and its answer. A question of a dialogue follows the
@@ -69,13 +69,18 @@ OPEN_FLAMINGO = Prompts(
     left_out='"',
 )
 
+# OpenFlamingo's suite asks an IDEFICS so. IDEFICS has no <EOC>: a line break ends each example, and the answer.
+IDEFICS = dataclasses.replace(
+    OPEN_FLAMINGO, question='Question:{question} Answer:', output='Caption:', answer=' {answer}', between=''
+)
+
 
 def named(name: str) -> Prompts:
     """The prompts that a config's argument names: `--config=experiments/evaluate/vqav2.py:open_flamingo`.
 
     ValueError for another name.
     """
-    known = dict(paper=PAPER, open_flamingo=OPEN_FLAMINGO)
+    known = dict(paper=PAPER, open_flamingo=OPEN_FLAMINGO, idefics=IDEFICS)
     if name not in known:
         raise ValueError(f'There are no prompts {name!r}. There are {sorted(known)}.')
     return known[name]

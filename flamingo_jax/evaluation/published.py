@@ -8,9 +8,18 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from flamingo_jax.files import in_bucket
+
 FILMS = ('.mp4', '.mkv', '.webm', '.avi', '.mov')
 
 Record = dict[str, Any]
+
+
+def on_disk(folder: str | pathlib.Path) -> pathlib.Path:
+    """The absolute path of a folder of published files; ~ is the home. ValueError: it is in a bucket."""
+    if in_bucket(folder):
+        raise ValueError(f'{folder} is in a bucket. Copy the published files to this machine, and give their folder.')
+    return pathlib.Path(folder).expanduser().absolute()
 
 
 def find(folder: pathlib.Path, *names: str) -> pathlib.Path:

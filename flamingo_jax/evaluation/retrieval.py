@@ -9,7 +9,6 @@ The candidates are those of the whole split, whatever the number of questions th
 import dataclasses
 import hashlib
 import json
-import pathlib
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -18,6 +17,7 @@ import numpy as np
 from flamingo_jax.evaluation.benchmark import Benchmark, Files, Item
 from flamingo_jax.evaluation.metrics import recall
 from flamingo_jax.evaluation.pools import Pools
+from flamingo_jax.evaluation.published import on_disk
 from flamingo_jax.evaluation.task import Task
 from flamingo_jax.few_shot.episode import Episode, Part
 from flamingo_jax.inference.pretrained import Pretrained
@@ -49,7 +49,7 @@ class Retrieval(Task):
             )
         if set(self.shots) != {0}:
             raise ValueError('two towers see no examples. Set shots to (0,).')
-        items = list(self.captions().read(pathlib.Path(self.data or pools.data).expanduser(), self.query_split))
+        items = list(self.captions().read(on_disk(self.data or pools.data), self.query_split))
         if bad := [item.id for item in items if not item.references or item.file is None]:
             raise ValueError(
                 f'{len(bad)} of {len(items)} items of the split {self.query_split!r} have no caption or no picture, '

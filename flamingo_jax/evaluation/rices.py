@@ -1,6 +1,6 @@
 """Pooled features of the frozen trunk, with which RICES retrieves the examples of a prompt.
 
-RICES (Yang et al. 2021; paper, section 4.2): the examples are the support pictures most similar to the query, the most
+RICES (Yang et al. 2021; paper, appendix A.2): the examples are the support pictures most similar to the query, the most
 similar last (`few_shot/nearest.py`).
 """
 

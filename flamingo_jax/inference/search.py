@@ -295,7 +295,7 @@ def score(
     candidates: Int[Array, 'b c l'],
     valid: Bool[Array, 'b c l'],
 ) -> Float[Array, 'b c']:
-    """Log-likelihood of each candidate continuation of each row (close-ended tasks; paper, appendix B.1.3).
+    """Log-likelihood of each candidate continuation of each row (close-ended tasks; paper, appendix A.2).
 
     Args:
       media, text, logits: those of the prompts.

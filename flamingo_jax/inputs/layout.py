@@ -2,7 +2,7 @@
 
     <BOS>Cute pics of my pets!<EOC><image>My puppy sitting in the grass.<EOC><image> My cat looking very dignified.<EOC>
 
-A chunk is at most one picture and the text after it; an <EOC> ends it (paper, section 2.3 and appendix A.3).
+A chunk is at most one picture and the text after it; an <EOC> ends it (paper, section 2.3 and figure 7).
 OpenFlamingo has the same layout. IDEFICS puts a token before and after each picture; neighbouring pictures share it.
 """
 

@@ -27,7 +27,7 @@ from flamingo_jax.parallel import mesh as meshes
 
 TAG = re.compile(r'<image(?: ?(\d+))?>')  # Where some tasks want a picture in their text.
 BLANK = np.zeros((1, 1, 1), np.float32)  # Any picture, where only the number of tokens matters.
-A_SECOND = 3  # Fewest frames a second of a film (paper, appendix A.3.2).
+A_SECOND = 3  # Fewest frames a second of a film (paper, appendix B.1.2).
 
 Doc = dict[str, Any]
 

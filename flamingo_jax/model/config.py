@@ -1,7 +1,7 @@
 """The config of a model: frozen dataclasses, one per component, which a bundle stores as JSON.
 
-`SIZES`, at the end, has the paper's models (tables 4 and 5), which differ from `TINY` in numbers only. Where the paper
-contradicts itself, a comment says which reading is the default.
+`SIZES`, at the end, has the paper's models (tables 4 and 5), which differ from `TINY` in numbers, norms, positions and
+trunk. Where the paper contradicts itself, a comment says which reading is the default.
 """
 
 import dataclasses
@@ -74,7 +74,8 @@ class LanguageModelConfig:
 class ResamplerConfig:
     """The Perceiver Resampler (paper: 6 layers, width 1536, 16 heads, 64 latents at every size).
 
-    OpenFlamingo and IDEFICS differ from the paper in the fields from `projects` on. The last is for ablations.
+    OpenFlamingo and IDEFICS differ from the paper in `frames` and in the fields from `projects` on. The last is for
+    ablations.
     """
 
     latents: int = 64
@@ -150,7 +151,7 @@ class LoraConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ContrastiveConfig:
-    """The space that pictures and texts share in contrastive pretraining (`model/contrastive.py`; paper, appendix C.2).
+    """The space that pictures and texts share in contrastive pretraining (model/contrastive.py; paper, B.1.3).
 
     The trunk is the vision tower and the language model the text tower. If the config has a resampler, the vision tower
     ends with it. On a frozen trunk it learns what different pictures of a thing have in common.

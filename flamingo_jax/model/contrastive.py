@@ -1,4 +1,4 @@
-"""The two towers of contrastive pretraining (paper, appendix C.2; Radford et al. 2021).
+"""The two towers of contrastive pretraining (paper, appendix B.1.3; Radford et al. 2021).
 
     picture --trunk--> features [b s d_v] --mean, linear, length 1--> [b width]    (or the resampler's latents [b r e])
     text    --blocks-> states   [b l d]   --mean, linear, length 1--> [b width]

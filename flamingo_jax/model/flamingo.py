@@ -6,9 +6,10 @@
     y = lm.embed(tokens); before every k-th LM block: y = gated_xattn_dense(y, media, phi); y = block(y)    (LM frozen)
     logits = lm.unembed(y) [b l v]
 
-One letter per dimension, everywhere in this project:
+One letter per dimension, everywhere in this project where a docstring does not say otherwise:
     b batch    n images    t frames      s space (visual features a frame)   r latents an image    m media tokens = n r
     l text     d width (d_v vision)      h heads      g key/value heads      k head dim            v vocabulary
+    e width of media tokens   c rows of media   p places of a cache   x gated blocks
 
 The parameters are one tree per component, so that a choice of top-level names says what is frozen:
     vision, lm                        pretrained and frozen

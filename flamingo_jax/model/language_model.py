@@ -62,11 +62,10 @@ def rotary_frequencies(c: LanguageModelConfig, window: Int[Array, ''] | int) -> 
 
 
 def alibi_slopes(heads: int, largest: float) -> Float[np.ndarray, '{heads}']:
-    """The slopes of ALiBi, attention's loss per token of distance, of each head (Press et al.
+    """The slopes of ALiBi, attention's loss per token of distance, of each head; at least 2 ** -largest.
 
-    2022): at least 2 ** -largest.
-
-    Geometric for 2 ** n heads. For fewer, every second slope of 2 ** n comes first, then those between.
+    By Press, Smith and Lewis 2022. Geometric for 2 ** n heads. For fewer, every second slope of 2 ** n comes first,
+    then those between.
     """
     full = 1 << (heads - 1).bit_length()
     slopes = 2.0 ** (-np.arange(1, full + 1) * largest / full)
@@ -74,10 +73,7 @@ def alibi_slopes(heads: int, largest: float) -> Float[np.ndarray, '{heads}']:
 
 
 def distance_waves(length: int, width: int) -> Float[Array, '{length} {width}']:
-    """Sinusoids of the distances 0, 1, ... (Dai et al.
-
-    2019, after Vaswani et al. 2017): sines, then cosines; float32.
-    """
+    """Sinusoids of the distances 0, 1, ... of Transformer-XL (Dai and others 2019): sines, then cosines; float32."""
     frequency = 10_000.0 ** (-jnp.arange(0, width, 2, dtype=jnp.float32) / width)
     angle = jnp.arange(length, dtype=jnp.float32)[:, None] * frequency
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)

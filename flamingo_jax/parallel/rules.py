@@ -73,8 +73,8 @@ def shardings(boxed: Any, mesh: Mesh) -> Any:
 def over_data(sharding: NamedSharding, shape: Sequence[int]) -> NamedSharding:
     """The sharding of a parameter's moments and gradient: its own, and also over `data`.
 
-    This is stage 1 of ZeRO (Rajbhandari et al. 2020; paper, section 3.1): each copy of the model updates its share. If
-    `data` divides no dimension, its factors are spread over several: 96 copies of a stack [12 8192] are 3 x 32, and
+    This is stage 1 of ZeRO (Rajbhandari et al. 2020; paper, appendix B.1.2): each copy of the model updates its share.
+    If `data` divides no dimension, its factors are spread over several: 96 copies of a stack [12 8192] are 3 x 32, and
     each has the 32nd part of 4 layers. The copies that are left have the same share.
     """
     mesh, spec = sharding.mesh, [*sharding.spec, *[None] * (len(shape) - len(sharding.spec))]

@@ -205,7 +205,7 @@ def on_machine(c: ConfigDict, how: ConfigDict | None = None) -> ConfigDict:
 
 
 def paper(size: str) -> ConfigDict:
-    """The paper's recipe for a size of `SIZES`: four data sets, NFNet-F6 at 320 pixels (section 3.2, appendix A).
+    """The paper's recipe for a size of `SIZES`: four data sets, NFNet-F6 at 320 pixels (section 2.4, appendix B.1.2).
 
     Batch sizes are those of its ablations; it does not give those of the final models. The paper gives 32 or 64 tokens
     for paired data: here the shorter texts, of ALIGN and VTP, get 32 and those of LTIP 64. Pages and pairs are packed,

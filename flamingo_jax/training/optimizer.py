@@ -1,4 +1,4 @@
-"""AdamW as in the paper (appendix A.4.2): global-norm clip 1, decay 0.1 except the resampler, warm-up then constant."""
+"""AdamW as in the paper (appendix B.1.2): global-norm clip 1, decay 0.1 except the resampler, warm-up then constant."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""One training step: the accumulated gradients of all data sets, then one update (paper, appendix A.4.2)."""
+"""One training step: the accumulated gradients of all data sets, then one update (paper, appendix B.1.2)."""
 
 import functools
 from collections.abc import Callable

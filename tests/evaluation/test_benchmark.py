@@ -117,8 +117,18 @@ def test_a_picture_that_vanishes_changes_no_other_prompt(pretrained, data, tmp_p
     assert list(asked()) == [key for key in after if after[key][-1][0] != query]  # In the same order.
 
 
-def test_rices_shows_the_pictures_most_like_the_query(pools):
+def test_a_folder_in_a_bucket_is_refused(pools):
+    with pytest.raises(ValueError, match='gs://bucket/vqa is in a bucket. Copy the published files to this machine'):
+        easy(pools, data='gs://bucket/vqa')
+
+
+def test_rices_shows_the_pictures_most_like_the_query(pretrained, data, pools):
     asked = easy(pools, support=('rices',))
+    about = config(data)
+    about.episodes = 3
+    few = easy(Pools(pretrained, about), support=('rices',))
+    assert list(few.episodes(3, 2, 'rices', 'ranked', 0)) == list(asked.episodes(3, 2, 'rices', 'ranked', 0))
+    assert [len(rows) for rows in few._rows] == [3, len(asked._support)]  # Others are not encoded.
     for episode in asked.episodes(8, 2, 'rices', 'ranked', 0):
         rows = pools.pooled([part.picture for part in (*episode.query, *episode.support)], asked._files)
         all_rows = pools.pooled([item.picture for item in asked._support], asked._files)

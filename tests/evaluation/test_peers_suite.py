@@ -18,8 +18,6 @@ from tests import peers
 
 pytestmark = [pytest.mark.parity]
 QUERIES, SUPPORT, WORDS = 200, 40, 396  # Four control tokens in addition to the words.
-# IDEFICS by OpenFlamingo's suite (docs/benchmarks.md). It has no <EOC>: a line break ends each example and the answer.
-IDEFICS = dict(question='Question:{question} Answer:', output='Caption:', answer=' {answer}', between='')
 DRAWN: dict[str, list[str]] = {}  # Examples of each question, by their questions.
 
 
@@ -71,13 +69,11 @@ def test_every_answer_is_that_of_the_original_suite(both, kind, shots, tmp_path)
     expected, drawn = suite.run(original, folder / 'data', kind, shots, 8, SUPPORT)
     DRAWN.clear()
     DRAWN.update(drawn)
-    c = dict(vqav2=vqav2, coco=coco)[kind].get_config('open_flamingo')
+    c = dict(vqav2=vqav2, coco=coco)[kind].get_config(name)
     c.data, c.batch_size = str(folder / 'data'), 16
     task = c.tasks[kind]
     task.asks, task.shots, task.support = DrawnVQAv2 if kind == 'vqav2' else DrawnCOCO, (shots,), ('random',)
     task.support_size, task.controls = 0, False
-    if name == 'idefics':
-        task.prompts.update(IDEFICS)
     evaluate(c, folder / 'bundle', tmp_path)
     lines = [json.loads(line) for line in (tmp_path / 'queries.jsonl').read_text().splitlines()]
     ours = {line['id']: line['answer'] for line in lines}

@@ -431,7 +431,7 @@ def test_shuffled_pictures_are_right_by_chance_where_there_are_few():
 
 
 def test_examples_without_pictures_where_there_are_none_with(pools):
-    """The paper's prompts at zero shots (appendix B.1.2): two examples of text alone, where the answer is written."""
+    """The paper's prompts at zero shots (appendix A.2): two examples of text alone, where the answer is written."""
     plain, named = names(pools), names(pools, text_examples=2)
 
     def asked(one, shots, answers):

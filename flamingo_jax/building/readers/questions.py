@@ -1,4 +1,4 @@
-"""How questions and answers become a document: the paper's prompt (appendix C.2), of which only answers are learnt."""
+"""How questions and answers become a document: the paper's prompt (appendix A.2), of which only answers are learnt."""
 
 from typing import Any
 

@@ -18,7 +18,7 @@ import numpy as np
 import PIL.Image
 
 from flamingo_jax.evaluation.pools import Pools
-from flamingo_jax.evaluation.published import find, read
+from flamingo_jax.evaluation.published import find, on_disk, read
 from flamingo_jax.evaluation.task import OPEN_ENDED, Task
 from flamingo_jax.few_shot.episode import Episode, Part
 
@@ -84,7 +84,7 @@ class Arc(Task):
         """
         if self.version not in FILES:
             raise ValueError(f'version is {self.version!r}. It must be one of {sorted(FILES)}.')
-        file = find(pathlib.Path(self.data or pools.data).expanduser(), FILES[self.version])
+        file = find(on_disk(self.data or pools.data), FILES[self.version])
         splits = read(file)
         if not isinstance(splits, dict) or self.query_split not in splits:
             raise ValueError(f'{file} has no split {self.query_split!r}. It must have {{split: {{id: problem}}}}.')

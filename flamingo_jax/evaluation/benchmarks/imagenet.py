@@ -1,4 +1,4 @@
-"""ImageNet (ILSVRC 2012): 50,000 validation pictures of 1,000 classes. DEV in the paper's first version.
+"""ImageNet (ILSVRC 2012): 50,000 validation pictures of 1,000 classes. DEV in the paper's table of sets.
 
 The folder is Kaggle's (`LOC_synset_mapping.txt`, `LOC_val_solution.csv`, `ILSVRC/Data/CLS-LOC/train` and `val`), or it
 has `train` and `val` with a folder of pictures for each class, and a list of classes. The list is `classes.txt` or

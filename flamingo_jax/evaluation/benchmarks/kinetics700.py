@@ -1,4 +1,4 @@
-"""Kinetics-700-2020 (Smaira et al. 2020): films of 10 seconds, each of one of 700 actions. DEV in the first version.
+"""Kinetics-700-2020 (Smaira et al. 2020): films of 10 seconds, each of one of 700 actions. DEV in its table.
 
 The folder has `train.csv`, `validate.csv` and `test.csv` (label, youtube_id, time_start, time_end, split), and the
 films as `train/ID_BEGIN_END.mp4`, or as `train/ACTION/ID_BEGIN_END.mp4`, with six digits of seconds; likewise `val` and

@@ -25,7 +25,7 @@ class VisDial(Benchmark):
 
     answers: tuple[str, ...] = ('ranked',)
     query_split: str = 'val'
-    shots: tuple[int, ...] = (0, 4, 8, 16)  # 32 exceed the context (paper, table 1).
+    shots: tuple[int, ...] = (0, 4, 8, 16)  # 32 exceed the context (paper, appendix D.1).
 
     metric = staticmethod(ndcg.score)
     likelihoods = True

@@ -1,7 +1,7 @@
 """VizWiz (Gurari et al. 2018): questions of blind people about their own photographs, 10 answers each. Held out.
 
 The folder has `train.json`, `val.json` and `test.json` (or in `Annotations`), and the pictures in folders of these
-names. The paper's split is test, whose answers only the evaluation server has.
+names. The paper's split is test-dev, a part of test, whose answers only the evaluation server has.
 """
 
 import dataclasses

@@ -13,7 +13,7 @@ from typing import Any
 from flamingo_jax.evaluation.benchmark import Item
 from flamingo_jax.evaluation.benchmarks.vqa import TwoFiles, numbered
 from flamingo_jax.evaluation.pools import Pools
-from flamingo_jax.evaluation.published import find, records, split_file
+from flamingo_jax.evaluation.published import find, on_disk, records, split_file
 
 # Split -> the part of COCO in the names of its files.
 PARTS = {'train': 'train2014', 'val': 'val2014', 'test': 'test2015', 'test-dev': 'test-dev2015'}
@@ -41,7 +41,7 @@ class VQAv2(TwoFiles):
         self._all: list[str] = [item.id for item in self._queries]
         if self.query_split == 'test-dev':
             name = 'v2_OpenEnded_mscoco_test2015_questions.json'
-            file = find(pathlib.Path(self.data or pools.data).expanduser(), name, f'annotations/{name}')
+            file = find(on_disk(self.data or pools.data), name, f'annotations/{name}')
             self._all = [str(record['question_id']) for record in records(file, 'question_id', at='questions')]
 
     def results(self, answers: Mapping[str, str]) -> Any:

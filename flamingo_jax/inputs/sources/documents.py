@@ -35,8 +35,8 @@ class Documents(Source):
     A .jsonl file has one split, of any name.
     """
 
-    flip: bool = False  # Mirror pictures at random (paper, appendix A.4.2). Not for texts that tell left from right.
-    recolour: bool = False  # Change brightness, contrast and saturation at random (paper, appendix A.4.2).
+    flip: bool = False  # Mirror pictures at random (paper, appendix B.1.2). Not for texts that tell left from right.
+    recolour: bool = False  # Change brightness, contrast and saturation at random (paper, appendix B.1.2).
     space: float = (
         0.0  # Probability that the first text after a picture begins with a space (paper: 0.5 of paired texts).
     )

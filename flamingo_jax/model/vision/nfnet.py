@@ -1,4 +1,4 @@
-"""NFNet-F (Brock et al. 2021, arXiv:2102.06171): the family of the paper's vision trunk, which is F6 (section 3.1.1).
+"""NFNet-F (Brock et al. 2021, arXiv:2102.06171): the family of the paper's vision trunk, which is F6 (section 2.1).
 
 A residual network without norms. Instead, every kernel is standardised over its fan-in before it is applied, and every
 activation is scaled to keep variance 1. A block divides its input by the deviation that earlier blocks have built up

@@ -1,14 +1,10 @@
-"""The vision transformer (Dosovitskiy et al.
+"""The vision transformer of CLIP and SigLIP, the trunk of OpenFlamingo, IDEFICS and many others.
 
-2021) of CLIP and SigLIP, the trunk of OpenFlamingo, IDEFICS and many others.
-
-One module serves all. CLIP (Radford et al. 2021; OpenAI's weights have QuickGELU, OpenCLIP's mostly GELU) has a class
-token and a norm before its blocks; SigLIP (Zhai et al. 2023) has neither, but a bias in the patches' map. The features
-differ too: OpenFlamingo takes the patch tokens before the last norm without the class token, IDEFICS all tokens before
-the last norm, others the patch tokens after it.
-
-There is no dropout, no pooling, and no projection into the space shared with texts. Depth is scanned over stacked
-parameters.
+It is that of Dosovitskiy and others 2021. One module serves all. CLIP (Radford et al. 2021; OpenAI's weights have
+QuickGELU, OpenCLIP's mostly GELU) has a class token and a norm before its blocks; SigLIP (Zhai et al. 2023) has
+neither, but a bias in the patches' map. The features differ too: OpenFlamingo takes the patch tokens before the last
+norm without the class token, IDEFICS all tokens before the last norm, others the patch tokens after it. There is no
+dropout, no pooling, and no projection into the space shared with texts. Depth is scanned over stacked parameters.
 """
 
 import dataclasses

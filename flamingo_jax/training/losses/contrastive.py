@@ -1,4 +1,4 @@
-"""The loss of pictures and their texts: each must be found among all those of the batch (paper, appendix C.2).
+"""The loss of pictures and their texts: each must be found among all those of the batch (paper, appendix B.1.3).
 
 `dense` says what the losses are. `ring` computes the same on a mesh, where no device ever holds more than its own
 share of the pictures, of the texts, and a block of their products:
