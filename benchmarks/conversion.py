@@ -1,11 +1,12 @@
 """Measures memory and time of the conversion of a large model.
 
     python benchmarks/conversion.py --folder=DIR [--kind=idefics] [--depth=32]
+    python benchmarks/conversion.py --folder=DIR --gguf=FILE
 
 Writes a LLaMA-7B or an IDEFICS-9B (with fewer blocks by --depth) with random bfloat16 weights, in shards, in the
-layout of Hugging Face. Converts it with the function of `python -m flamingo_jax.convert`. Prints seconds, and the peak
-of memory outside the page cache (RssAnon of /proc/self/status, every 20 ms). Needs free disk space of three times the
-model's size.
+layout of Hugging Face, or takes a GGUF file. Converts it with the function of `python -m flamingo_jax.convert`. Prints
+seconds, and the peak of memory outside the page cache (RssAnon of /proc/self/status, every 20 ms). Needs free disk
+space of three times the model's size.
 """
 
 import json
@@ -99,11 +100,14 @@ def main(argv):
     del argv
     logging.set_verbosity(logging.ERROR)
     folder = pathlib.Path(flags.FLAGS.folder)
-    is_idefics = flags.FLAGS.kind == 'idefics'
-    size = (write_idefics if is_idefics else write_checkpoint)(folder / 'source', flags.FLAGS.depth)
+    is_idefics, source = flags.FLAGS.kind == 'idefics', pathlib.Path(flags.FLAGS.gguf or folder / 'source')
+    if flags.FLAGS.gguf:
+        size = source.stat().st_size
+    else:
+        size = (write_idefics if is_idefics else write_checkpoint)(source, flags.FLAGS.depth)
     peak, end, begin = [0], threading.Event(), time.perf_counter()
     threading.Thread(target=watch, args=(peak, end), daemon=True).start()
-    (convert.idefics if is_idefics else convert.lm)(str(folder / 'source'), str(folder / 'bundle'))
+    (convert.idefics if is_idefics else convert.lm)(str(source), str(folder / 'bundle'))
     end.set()
     seconds = time.perf_counter() - begin
     print(f'{size / 1e9:.1f} GB converted in {seconds:.0f} s, {peak[0] / 2**30:.2f} GiB without the page cache')
@@ -113,5 +117,6 @@ def main(argv):
 if __name__ == '__main__':
     flags.DEFINE_string('folder', None, 'Folder to work in; it must not exist, and is removed.', required=True)
     flags.DEFINE_enum('kind', 'lm', ['lm', 'idefics'], 'A LLaMA-7B, or an IDEFICS-9B.')
+    flags.DEFINE_string('gguf', '', 'A GGUF file to convert, in place of random weights.')
     flags.DEFINE_integer('depth', 32, 'Blocks; 32 are 13.5 GB of a LLaMA, 18 GB of an IDEFICS.')
     app.run(main)

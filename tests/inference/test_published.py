@@ -1,13 +1,17 @@
 """The Flamingo in the repository answers as the README says, and the language model of names names things."""
 
+import os
 import pathlib
 
+import PIL.Image
 import pytest
 
 import flamingo_jax
+from flamingo_jax.inputs.prompts import chat, in_tiles
 
 ROOT = pathlib.Path(__file__).parents[2]
 BUNDLE = ROOT / 'experiments/picture_dictionary'
+BRIDGE = ROOT / 'experiments/smollm_bridge'
 LANGUAGE_MODEL = ROOT / 'experiments/lm_names'
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
@@ -45,6 +49,37 @@ def test_the_language_model_takes_the_language_from_the_lines_before():
         assert model.generate([[*lines, ' elephant'], [*lines, ' key']], stop=('\n',)) == answers
 
 
-@pytest.mark.parametrize('bundle', [BUNDLE, LANGUAGE_MODEL])
-def test_it_is_small(bundle):
-    assert sum(file.stat().st_size for file in bundle.rglob('*') if file.is_file()) <= 10_000_000
+@pytest.mark.parity
+def test_the_bridge_on_a_real_language_model_answers_as_the_readme_says():
+    """LANGUAGE_MODELS is the folder where data/language_models/fetch.sh left smollm2."""
+    language_model = pathlib.Path(os.environ.get('LANGUAGE_MODELS', '.')) / 'smollm2'
+    if not language_model.is_dir():
+        pytest.skip('no smollm2 in LANGUAGE_MODELS')
+    bridge = flamingo_jax.load(BRIDGE, lm=language_model)
+    boat, spider = picture('sailboat_3d'), picture('spider_3d')
+    asked = {
+        'sailboat': [boat, ' Question: What is shown here? Answer:'],
+        'second': [boat, ' first<EOC>', spider, ' second<EOC> Question: which is an animal? Answer:'],
+        'yes': [boat, ' Question: is it a ship? Answer:'],
+        'svamp': [
+            picture('mushroom'),
+            ': svamp<EOC>',
+            picture('gorilla'),
+            ': gorilla<EOC>',
+            picture('mushroom_3d'),
+            ':',
+        ],
+        'bottom right': [
+            *in_tiles(PIL.Image.open(picture('scene_3d'))),
+            ' Question: where is the flamingo? Answer:',
+        ],
+    }
+    assert bridge.generate(list(asked.values())) == list(asked)
+    story = bridge.generate(chat([boat, ' Write a short story about it.']), max_new_tokens=30)
+    assert story.startswith('Once upon a time') and 'sailboat' in story
+
+
+@pytest.mark.parametrize('bundle, most', [(BUNDLE, 10), (LANGUAGE_MODEL, 10), (BRIDGE, 20)])
+def test_it_is_small(bundle, most):
+    """In megabytes."""
+    assert sum(file.stat().st_size for file in bundle.rglob('*') if file.is_file()) <= most * 1_000_000
