@@ -1,12 +1,13 @@
 """A page of what a Flamingo says of pictures when it is only asked to go on: drawn by seed, and not chosen by hand.
 
     python -m experiments.dialogues --checkpoint=experiments/smollm_bridge --lm=LMS/smollm2 \
-        --data=DATA/picture_dictionary/artists/1.0.0 --out=dialogues.png [--style=fluent-3d] [--seed=0]
+        --data=DATA/picture_dictionary/artists/1.0.0 --films=DATA/picture_dictionary/clips/1.0.0 --out=dialogues.png \
+        [--style=fluent-3d] [--seed=0]
 
 As the examples in the paper's figures 1 and 8: single pictures, a dialogue over one picture, in which each answer is
-part of the next prompt, and two pictures with text between them. In training, ` name:` and ` kind:` had answers. After
-` is a kind of`, and where it is asked what is in the picture and for a fact, the bridge learned to go on as its
-language model does. The rest is new to it.
+part of the next prompt, two pictures with text between them, and short films. In training, ` name:` and ` kind:` had
+answers. After ` is a kind of`, and where it is asked what is in the picture and for a fact, the bridge learned to go on
+as its language model does. The rest is new to it, and so are films.
 """
 
 from absl import flags
@@ -17,6 +18,7 @@ if __name__ == '__main__':
     flags.DEFINE_string('checkpoint', None, 'Bundle, or workdir of a run.', required=True)
     flags.DEFINE_string('lm', '', 'Bundle of the language model, if the checkpoint has none.')
     flags.DEFINE_string('data', None, 'Folder of the picture dictionary.', required=True)
+    flags.DEFINE_string('films', None, 'Folder of the clips of the picture dictionary.', required=True)
     flags.DEFINE_string('out', None, 'PNG to write.', required=True)
     flags.DEFINE_string('style', 'fluent-3d', 'Whose drawings are shown.')
     flags.DEFINE_integer('seed', 0, 'Draws the pictures.')
@@ -35,7 +37,8 @@ from flamingo_jax.inputs.images import Frames, PictureFormat
 from flamingo_jax.inputs.prompts import Prompt, chat
 from flamingo_jax.inputs.sources.picture_set import PictureSet
 
-COLUMNS, ROWS = 6, 2  # Pictures; the last row has pairs.
+COLUMNS, ROWS = 6, 2  # Pictures; a row of pairs and one of films follow.
+FRAMES = 8  # Of a film; every third is drawn.
 ALONE = (' name:', ' kind:', ' is a kind of', ' is used for')
 DIALOGUE = ('What is in the picture?', 'Tell me a fact about it.', 'Who would want it?')
 PAIR = (' and', ' are both')
@@ -57,12 +60,17 @@ def main() -> None:
     """Draws the page."""
     f = flags.FLAGS
     model = load(f.checkpoint, lm=f.lm)
-    pictures = PictureSet(f.data, 'train', PictureFormat(model.config.image_size, model.config.fit), styles=[f.style])
+    how = PictureFormat(model.config.image_size, model.config.fit)
     rng = np.random.default_rng(f.seed)
     number = COLUMNS * ROWS
-    chosen = [pictures.pictures[i] for i in rng.choice(len(pictures.pictures), number, replace=False)]
-    frames = [pictures.frames(picture)[0] for picture in chosen]
-    names = [picture.names['en'] for picture in chosen]
+
+    def draw(pictures: PictureSet, some: int) -> tuple[list[Frames], list[str]]:
+        chosen = [pictures.pictures[i] for i in rng.choice(len(pictures.pictures), some, replace=False)]
+        return [pictures.frames(picture) for picture in chosen], [picture.names['en'] for picture in chosen]
+
+    drawings, names = draw(PictureSet(f.data, 'train', how, styles=[f.style]), number)
+    films, film_names = draw(PictureSet(f.films, 'train', how, frames=FRAMES), COLUMNS)
+    frames = [drawing[0] for drawing in drawings]
 
     said: list[list[str]] = [[] for _ in frames]  # Of each picture, what is written below it.
     for question in ALONE:
@@ -77,11 +85,16 @@ def main() -> None:
             lines.append(f'{question} → {answer}'.replace('\n', ' '))
     pairs = [(i, i + 1) for i in range(0, number, 2)]
     together = asked(model, [[frames[i], PAIR[0], frames[j], PAIR[1]] for i, j in pairs])
+    named = asked(model, [[list(film), ALONE[0]] for film in films])
+    told = answered(model, [[[list(film), f' {DIALOGUE[0]}']] for film in films])
 
-    heights = dict(height_ratios=[1] * ROWS + [0.5])
-    figure, axes = plt.subplots(ROWS + 1, COLUMNS, figsize=(18, 16), layout='constrained', gridspec_kw=heights)
+    heights = dict(height_ratios=[1] * ROWS + [0.5, 0.5])
+    figure, axes = plt.subplots(ROWS + 2, COLUMNS, figsize=(18, 19), layout='constrained', gridspec_kw=heights)
     for axis, frame, name, lines in zip(axes[:ROWS].flat, frames, names, said, strict=True):
         show(axis, frame, [f'({name})', *lines])
+    for axis, film, name, said_name, answer in zip(axes[ROWS + 1], films, film_names, named, told, strict=True):
+        lines = [f'(film: {name})', f'{ALONE[0].strip()} → {said_name}', f'{DIALOGUE[0]} → {answer}']
+        show(axis, np.concatenate(list(film[::3]), 1), lines)
     for axis, (i, j), answer in zip(axes[ROWS], pairs, together, strict=True):
         show(axis, np.concatenate([frames[i], frames[j]], 1), [f'[1]{PAIR[0]} [2]{PAIR[1]} → {answer}'])
     figure.suptitle(f'{f.style}, drawn by seed {f.seed}; in brackets the name that the dictionary has', fontsize=11)

@@ -4,7 +4,8 @@
         --workdir=DIR --config.data=DATA/picture_dictionary/artists/1.0.0 --config.features=runs/artists
 
 `:words`, `:questions`, `:things`, `:artists`, `:names`, `:phrases` or `:facts` after the config's path evaluates that
-part alone; `:seen` and `:unseen` evaluate names in other languages, which are not among the rest. The pictures asked
+part alone; `:seen` and `:unseen` evaluate names in other languages, and `:clips` names of short films (its data is
+DATA/picture_dictionary/clips/1.0.0, without features), which are not among the rest. The pictures asked
 about are by artists of whom training showed nothing. `told the names` is the language model alone, which reads the
 names of all pictures.
 """
@@ -49,7 +50,7 @@ def get_config(part: str = '') -> ConfigDict:
     parts |= dict(artists=artists, names=names, phrases=phrases, facts=facts)
     # 35 languages would take longer than all others.
     languages = dict(seen=partial(other_languages, SEEN), unseen=partial(other_languages, UNSEEN))
-    for add in [(parts | languages)[part]] if part else parts.values():
+    for add in [(parts | languages | dict(clips=clips))[part]] if part else parts.values():
         add(c)
     return c
 
@@ -118,6 +119,13 @@ def names(c: ConfigDict) -> None:
         c.tasks[f'names_{label}'] = evaluation.task(
             Names, title=title, shots=(0, 4, 8), query_styles=(style,), support_styles=support, **common
         )
+
+
+def clips(c: ConfigDict) -> None:
+    """English names of short films; `--config.stills=True` shows the first of their frames alone."""
+    c.frames = 8
+    films = dict(query_styles=('fluent-anim',), support_styles=('fluent-anim',))
+    c.tasks.names_clips = evaluation.task(Names, title='names of clips', shots=(0,), **films, **NAMES)
 
 
 def other_languages(languages: Sequence[str], c: ConfigDict) -> None:
