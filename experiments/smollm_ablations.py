@@ -20,7 +20,8 @@ of the paper's tables 3 and 10:
     wide           the gated feed-forward four times as wide, as in the paper
     all_images     text sees all pictures before it                                           table 10 (ii)
     at_tag         a picture's tag alone sees it
-    prefix         no gated blocks: the resampler's 8 latents stand in the text, as in BLIP-2; it is trained too
+    prefix         no gated blocks: the resampler's 8 latents stand in the text; it is trained too
+    qformer        no gated blocks: 8 queries of a new Q-Former in the text, as in BLIP-2; it is trained too
     llava          no gated blocks: each of the 25 places of the trunk's output, by two linear maps
     lm_trained     the language model is trained too                                          table 3 (viii)
 """
@@ -35,7 +36,10 @@ from flamingo_jax.few_shot.source import FewShot, game
 from flamingo_jax.few_shot.words import Words
 from flamingo_jax.training import config as training
 
-TOKENS = dict(prefix=RESAMPLER.latents, llava=25)  # What a picture takes of the text; else 1.
+TOKENS = dict(
+    prefix=RESAMPLER.latents, qformer=RESAMPLER.latents, llava=25
+)  # What a picture takes of the text; else 1.
+NEW = dict(qformer='qformer', llava='mlp')  # Kinds of resamplers that begin anew.
 ABLATIONS = dict(
     base={},
     gates_from_0=dict(initial_alpha=0.0),
@@ -48,6 +52,7 @@ ABLATIONS = dict(
     all_images=dict(only_last_image=False),
     at_tag=dict(only_at_tag=True),
     prefix=PREFIX,
+    qformer=PREFIX,
     llava=PREFIX,
     lm_trained={},
 )
@@ -61,8 +66,8 @@ def get_config(name: str = 'base') -> ConfigDict:
     smollm_pictures.new_bridge(c)
     c.vision = c.resampler = 'experiments/smollm_bridge'
     c.model.xattn.update(dict(initial_alpha=0.5, initial_alpha_dense=0.0) | ABLATIONS[name])
-    if name == 'llava':
-        c.resampler, c.model.resampler.kind = '', 'mlp'
+    if name in NEW:
+        c.resampler, c.model.resampler.kind = '', NEW[name]
     if name in TOKENS:
         c.trained = ('resampler', *c.trained)
     more = TOKENS.get(name, 1) - 1
