@@ -1,9 +1,9 @@
 """Portraits with their descriptions, and illustrated stories, of Battle for Wesnoth, in up to 45 languages.
 
     data/wesnoth/fetch.sh RAW
-    python -m data.wesnoth.build --raw=RAW --out=DATA
+    python -m data.wesnoth.build --raw=RAW --out=DATA [--notranslations]
 
-DATA/wesnoth/full/1.0.0 has documents (`Documents`).
+DATA/wesnoth/full/1.0.0 has documents (`Documents`); without translations, DATA/wesnoth/english/1.0.0.
 """
 
 from absl import flags
@@ -13,6 +13,7 @@ from flamingo_jax import commands
 
 if __name__ == '__main__':
     flags.DEFINE_string('raw', None, 'Folder that fetch.sh filled.', required=True)
+    flags.DEFINE_bool('translations', True, 'Other languages than English, too.')
     beam_flags.define()
     commands.start(__doc__)
 
@@ -41,9 +42,10 @@ class Wesnoth(drawings.Drawings, skip_registration=True):
 def main() -> None:
     """Builds them."""
     raw = f'{flags.FLAGS.raw}/x/wesnoth-1.18-'
-    config = tfds.core.BuilderConfig(name='full', version='1.0.0')
-    source = f'{raw}*/{GAME}/data/c*/**/*.cfg'
-    beam_flags.build(Wesnoth, config, source=source, locale=f'{raw}*/{GAME}/locale')
+    translations = flags.FLAGS.translations
+    config = tfds.core.BuilderConfig(name='full' if translations else 'english', version='1.0.0')
+    source, locale = f'{raw}*/{GAME}/data/c*/**/*.cfg', f'{raw}*/{GAME}/locale'
+    beam_flags.build(Wesnoth, config, source=source, locale=locale if translations else '')
 
 
 if __name__ == '__main__':
