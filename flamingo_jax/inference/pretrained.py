@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -333,9 +333,13 @@ class Pretrained(Towers):
 
         Returns:
           Natural logarithms: [c] for one prompt, [b c] for a list of prompts.
+
+        Raises:
+          ValueError: a prompt or the candidates are not valid, or both together exceed the context.
         """
         prompts, several = as_batch(prompt)
-        rows = [candidates] * len(prompts) if isinstance(candidates[0], str) else candidates
+        one_list = not len(candidates) or isinstance(candidates[0], str)
+        rows = [candidates] * len(prompts) if one_list else candidates
         if len(rows) != len(prompts) or len({len(row) for row in rows}) != 1:
             raise ValueError(
                 f'{len(prompts)} prompts need {len(prompts)} lists of candidates, all of one length. For '
@@ -363,6 +367,8 @@ class Pretrained(Towers):
         Args:
           prompts: as for `generate`.
           candidates: a list for each prompt, of any length.
+
+        ValueError as for `score`.
         """
         number = len(prompts)
         prompts, candidates = meshes.fill(self.mesh, prompts), meshes.fill(self.mesh, candidates)
@@ -395,9 +401,16 @@ class Pretrained(Towers):
                         best[i], chosen[i] = scores[i].max(), int(places[scores[i].argmax()])
         return chosen[:number]
 
+    @functools.cached_property
+    def _candidate_ids(self) -> Callable[[str, bool], list[int]]:
+        """Encodes a candidate. The last ones are kept: an evaluation asks for the same ones after every prompt."""
+        return functools.lru_cache(2**16)(self.tokenizer.encode)
+
     def _encode_candidates(self, prompt: Prompt, candidates: Sequence[str]) -> list[list[int]]:
+        if isinstance(candidates, str) or not len(candidates):
+            raise ValueError(f'The candidates are {candidates!r}. Give a list of at least one text.')
         continues = is_continued(prompt, self.tokenizer)
-        encoded = [self.tokenizer.encode(candidate, continues) for candidate in candidates]
+        encoded = [self._candidate_ids(candidate, continues) for candidate in candidates]
         if empty := [c for c, ids in zip(candidates, encoded, strict=True) if not ids]:
             raise ValueError(f'The candidate {empty[0]!r} is empty. Give at least one token.')
         return encoded
@@ -415,7 +428,7 @@ class Pretrained(Towers):
     def room(self, prompt: Prompt, candidates: Iterable[str]) -> int:
         """The number of tokens that `score` needs after a prompt."""
         continues = is_continued(prompt, self.tokenizer)
-        return _room(max(len(self.tokenizer.encode(candidate, continues)) for candidate in candidates))
+        return _room(max(len(self._candidate_ids(candidate, continues)) for candidate in candidates))
 
     def lengths(self, prompt: Prompt, candidates: Sequence[str]) -> Int[np.ndarray, 'c']:
         """The number of tokens of each candidate after a prompt, over which `score` sums."""

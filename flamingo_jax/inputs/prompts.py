@@ -91,11 +91,15 @@ def as_batch(prompt: Prompt | Sequence[Prompt]) -> tuple[list[Prompt], bool]:
     Several prompts are a list of lists, at least one of which holds text. Without text, [[a, b], [c, d]] is one prompt
     of two videos.
     """
-    if isinstance(prompt, str):
-        return [[prompt]], False
+    prompt = items(prompt)
     several = bool(prompt) and all(isinstance(item, list | tuple) for item in prompt)
     several = several and any(isinstance(part, str) for item in prompt for part in item)
     return (list(prompt), True) if several else ([prompt], False)
+
+
+def items(prompt: Prompt) -> Sequence[Any]:
+    """The texts and pictures of a prompt. A text alone is a prompt, too."""
+    return [prompt] if isinstance(prompt, str) else prompt
 
 
 def is_continued(prompt: Prompt, tokenizer: Tokenizer) -> bool:
@@ -104,7 +108,7 @@ def is_continued(prompt: Prompt, tokenizer: Tokenizer) -> bool:
     Always True for a tokenizer with `prefix_once`, where everything but the first item is a continuation.
     """
     layout = Layout(tokenizer)
-    for item in prompt:
+    for item in items(prompt):
         layout.text(item) if isinstance(item, str) else layout.picture()
     return layout.continues
 
@@ -179,6 +183,7 @@ def encode(prompt: Prompt, tokenizer: Tokenizer) -> Encoded:
       ValueError: an empty prompt, an <image> tag without a picture, an item that is neither text nor picture, or a text
         that is the path of a picture file.
     """
+    prompt = items(prompt)
     if not prompt:
         raise ValueError('The prompt is empty. Give at least one string or picture.')
     layout, pictures = Layout(tokenizer), []

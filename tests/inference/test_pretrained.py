@@ -1,5 +1,6 @@
 """Generation and scoring against the plain teacher-forced model, for which there are no caches."""
 
+import copy
 import dataclasses
 import pathlib
 
@@ -94,6 +95,16 @@ def test_score_is_the_likelihood_under_the_uncached_model(pretrained, pictures):
             logp = jax.nn.log_softmax(logits)[np.arange(length - 1, length - 1 + len(ids)), ids]
             np.testing.assert_allclose(score, logp.sum(), rtol=1e-4)
         np.testing.assert_allclose(pretrained.score(prompt, candidates), row, rtol=1e-4)
+
+
+def test_each_candidate_is_encoded_once(pretrained, pictures):
+    encoded, tokenizer = [], copy.copy(pretrained.tokenizer)
+    tokenizer.encode = lambda text, *how: encoded.append(text) or pretrained.tokenizer.encode(text, *how)
+    one, candidates = dataclasses.replace(pretrained, tokenizer=tokenizer), [' dax<EOC>', ' a wug', ' mi']
+    for picture in pictures[:2]:
+        one.score([picture, ' Output:'], candidates)
+        one.choose([[picture, ' Output:']], [candidates])
+    assert [encoded.count(candidate) for candidate in candidates] == [1, 1, 1]
 
 
 def test_a_bare_language_model_scores_and_generates(pretrained):
@@ -474,6 +485,14 @@ def test_a_mesh_answers_as_one_device(pretrained, pictures, shape, monkeypatch):
         assert {shard.data.shape[1] for shard in stack.addressable_shards} == {1}
 
 
+def test_a_text_alone_is_a_prompt(pretrained):
+    text = 'only text Output:'
+    assert [one.text for one in pretrained.write(text, 4)] == [one.text for one in pretrained.write([text], 4)]
+    one = dataclasses.replace(pretrained)
+    one.remember(text)
+    assert one.reader.beginnings._kept[0].prompt.same(encode([text], one.tokenizer))
+
+
 def test_stop_cuts_the_answer(pretrained, pictures):
     prompt = [pictures[0], ' Output:']
     whole = pretrained.generate(prompt, max_new_tokens=6)
@@ -500,6 +519,12 @@ def test_bad_prompts_say_what_is_wrong(pretrained, pictures, tmp_path):
         pretrained.logits(np.zeros((1, 1, 1, 16, 16, 3), np.uint8), np.array([tags + tags]))
     with pytest.raises(ValueError, match='need 2 lists of candidates'):
         pretrained.score([[' a'], [' b']], [[' x'], [' y'], [' z']])
+    for candidates in (' yes<EOC>', '', []):
+        with pytest.raises(ValueError, match='Give a list of at least one text'):
+            pretrained.score([' a'], candidates)
+    for row in (' yes<EOC>', []):
+        with pytest.raises(ValueError, match='Give a list of at least one text'):
+            pretrained.choose([[' a']], [row])
 
 
 @pytest.mark.parametrize('content', [b'', b'{"model": ', b'[]', b'{"frozen_paths": 3}', b'\xff\xfe'])

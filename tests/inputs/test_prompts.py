@@ -6,7 +6,7 @@ import PIL.Image
 import pytest
 
 from flamingo_jax.inputs.images import NINTHS, QUARTERS, PictureError, PictureFormat, tiles
-from flamingo_jax.inputs.prompts import as_batch, chat, encode_prompt, in_tiles, is_picture
+from flamingo_jax.inputs.prompts import as_batch, chat, encode, encode_prompt, in_tiles, is_continued, is_picture
 from flamingo_jax.inputs.tokenizer import Tokenizer
 
 ARRAY = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
@@ -77,6 +77,12 @@ def test_one_prompt_or_several():
     assert as_batch([one, ['more']]) == ([one, ['more']], True)
     videos = [[IMAGE, IMAGE], [IMAGE]]
     assert as_batch(videos) == ([videos], False)
+
+
+def test_a_text_alone_is_a_prompt(tokenizer):
+    text = ' Output: dog<EOC>'
+    assert encode(text, tokenizer).same(encode([text], tokenizer))
+    assert is_continued('dog', tokenizer) and not is_continued(text, tokenizer)
 
 
 def test_errors(tokenizer, sentencepiece, tmp_path):
