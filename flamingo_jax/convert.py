@@ -347,7 +347,7 @@ def export(kind: str, source: str, out: str) -> None:
             _refuse_standardised(found)
             parts = {name: found.params(name) for name in found.checksums}
             write_folder(aside, fields, idefics_folder.idefics_tensors(found.config), parts)
-            idefics_folder.write_tokenizer(aside, found.tokenizer())
+            idefics_folder.write_processor(aside, found.config, found.tokenizer())
 
 
 def _refuse_standardised(found: bundle.Bundle) -> None:

@@ -243,17 +243,45 @@ def roles_of(tokenizer: Tokenizer) -> dict[str, Any]:
     return dict(bos_token_id=tokenizer.bos, eos_token_id=ends, pad_token_id=tokenizer.pad)
 
 
-def write_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer) -> None:
-    """Writes the tokenizer's file, with the extra tokens back among its own."""
+def write_processor(folder: pathlib.Path, config: FlamingoConfig, tokenizer: Tokenizer) -> None:
+    """Writes what transformers' AutoProcessor reads: how pictures are prepared, and the tokenizer."""
+    common = dict(processor_class='IdeficsProcessor')
+    pictures = common | dict(
+        image_processor_type='IdeficsImageProcessor',
+        image_size=config.image_size,
+        image_num_channels=3,
+        image_mean=config.vision.mean,
+        image_std=config.vision.std,
+    )
+    texts = common | dict(
+        tokenizer_class='PreTrainedTokenizerFast',
+        bos_token=tokenizer.name(tokenizer.bos),
+        eos_token=tokenizer.name(tokenizer.eos),
+        pad_token=tokenizer.name(tokenizer.pad),
+        unk_token=tokenizer.unk,
+        additional_special_tokens=tokenizer.extra_tokens,
+        padding_side='left',
+        clean_up_tokenization_spaces=False,
+    )
+    extra = {name: i for i, name in enumerate(tokenizer.extra_tokens, tokenizer.vocab_size)}
     model = tokenizer.model
     if tokenizer.file == 'tokenizer.json':
         content = json.loads(model)
         del content['roles']
-        common = dict(single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
-        ids = enumerate(tokenizer.extra_tokens, tokenizer.vocab_size)
-        content['added_tokens'] += [dict(id=i, content=name) | common for i, name in ids]
+        how = dict(single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
+        content['added_tokens'] += [dict(id=i, content=name) | how for name, i in extra.items()]
         model = json.dumps(content, ensure_ascii=False).encode()
+    else:
+        # `legacy` puts LLaMA's space before every text that follows a picture, and not only before the first.
+        texts |= dict(tokenizer_class='LlamaTokenizer', legacy=True)
+        _write_json(folder / 'added_tokens.json', extra)
     (folder / tokenizer.file).write_bytes(model)
+    _write_json(folder / 'preprocessor_config.json', pictures)
+    _write_json(folder / 'tokenizer_config.json', texts)
+
+
+def _write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + '\n')
 
 
 def idefics_tensors(config: FlamingoConfig) -> Iterator[Tensor]:

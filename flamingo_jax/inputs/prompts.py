@@ -231,12 +231,15 @@ def encode_prompt(prompt: Prompt, tokenizer: Tokenizer, pictures: PictureFormat)
 
 
 def _as_idefics(prompt: Prompt, tokenizer: Tokenizer) -> Prompt:
-    """Prepares a prompt as IDEFICS's own processor does: strips spaces, and joins neighbouring texts or utterances."""
-    joined, between = [], UTTERANCE_END if UTTERANCE_END in tokenizer.extra_tokens else ''
+    """Prepares a prompt as IDEFICS's own processor does: strips spaces, and joins neighbouring texts or utterances.
+
+    It puts no second mark after an utterance that is written with its own.
+    """
+    joined, end = [], UTTERANCE_END if UTTERANCE_END in tokenizer.extra_tokens else ''
     for item in prompt:
         item = item.strip(' ') if isinstance(item, str) else item
         if isinstance(item, str) and joined and isinstance(joined[-1], str):
-            joined[-1] += between + item
+            joined[-1] += item if joined[-1].rstrip().endswith(ENDS_OF_CHUNK) else end + item
         else:
             joined.append(item)
     return joined

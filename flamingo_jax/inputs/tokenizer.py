@@ -55,6 +55,10 @@ class _SentencePiece:
             raise ValueError('The SentencePiece model has no token that ends a text. Train one with `eos_id`.')
         self.begin, self.ends = (bos,) if bos >= 0 else (), (eos,)
         self.bos = bos if bos >= 0 else eos
+        self.unk = self.name(self._pieces.unk_id())
+
+    def name(self, i: int) -> str:
+        return self._pieces.id_to_piece(i)
 
     def encode(self, text: str, continues: bool = False, marks: bool = True) -> list[int]:
         return (self._within if continues else self._pieces).encode(text)  # No text becomes a control token.
@@ -85,8 +89,12 @@ class _Json:
         self.size = max(self._pieces.get_vocab().values()) + 1
         self.special = tuple(token.content for token in self._pieces.get_added_tokens_decoder().values())
         self.bos, self.ends, self.pad = roles['bos'], tuple(roles['eos']), roles['pad']
+        self.unk = fields['model'].get('unk_token')
         alone, whole = self.encode('a'), self._pieces.encode('a').ids
         self.begin = tuple(whole[: whole.index(alone[0])] if alone else whole)
+
+    def name(self, i: int) -> str:
+        return self._pieces.id_to_token(i)
 
     @functools.cached_property
     def _as_text(self) -> tuple[tokenizers.Tokenizer, tokenizers.Tokenizer]:
@@ -149,6 +157,7 @@ class Tokenizer:
       begin: ids before a text: <BOS>, or none if the language model was trained without it.
       bos, eos, pad, eoc: ids; eoc is None if the model has no <EOC>.
       ends: ids that end an answer: <EOS>, and any others of the language model.
+      unk: name of the token for what the vocabulary lacks; None if it has none.
       model, file: the tokenizer's file, as bytes, and its name in a bundle or run.
       image_tag: the ids of an image's tag, () in a tokenizer for text alone.
       around: id of the token before and after each picture (IDEFICS); None in other models.
@@ -180,7 +189,7 @@ class Tokenizer:
                 'the tokenizer of this language model.'
             )
         self.bos, self.pad, self.begin, self.ends = (getattr(self._pieces, n) for n in ('bos', 'pad', 'begin', 'ends'))
-        self.prefix_once = self._pieces.prefix_once
+        self.prefix_once, self.unk = self._pieces.prefix_once, self._pieces.unk
         self.eos = self.ends[0]
         self.extra_tokens, self.image_tag = (), ()
         if image_tag is not None:
@@ -278,6 +287,10 @@ class Tokenizer:
         if _holds(ids, self.image_tag):
             raise ValueError(f'This tokenizer cannot write {IMAGE} as text. Remove it from {text!r}.')
         return ids
+
+    def name(self, i: int) -> str:
+        """The name of a token, also of a control token such as `</s>`."""
+        return self._pieces.name(i) if i < self.vocab_size else self.extra_tokens[i - self.vocab_size]
 
     def decode(self, ids: Iterable[SupportsInt]) -> str:
         """The text of some ids. Extra tokens are written by name; control tokens are left out."""

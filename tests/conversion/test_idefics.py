@@ -1,6 +1,7 @@
 """transformers' IDEFICS and its conversion: logits, greedy, beams, all kinds of prompts; both ways; bad folders."""
 
 import dataclasses
+import io
 import json
 import shutil
 
@@ -10,14 +11,19 @@ import numpy as np
 import PIL.Image
 import pytest
 import safetensors.numpy
+import sentencepiece
 
 from flamingo_jax import convert
 from flamingo_jax.conversion import idefics
 from flamingo_jax.conversion.hugging_face import open_tensors
+from flamingo_jax.conversion.idefics import NEW_TOKENS
+from flamingo_jax.few_shot.nonce import nonces
 from flamingo_jax.inference import bundle, pretrained
 from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.prompts import encode_prompt
+from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.flamingo import Flamingo
+from flamingo_jax.model.vision.vit import CLIP_MEAN, CLIP_STD
 from tests import peers
 from tests.golden.make_peers import SEQUENCES as GOLDEN_SEQUENCES
 from tests.golden.make_peers import pixels
@@ -164,6 +170,43 @@ def test_export_is_the_folder_again(both, record_property):
     assert json.loads((folder / 'again' / 'config.json').read_text())['model'] == ours.config.to_json()
 
 
+def llama_pieces() -> bytes:
+    """A SentencePiece model of 400 pieces with what is special in LLaMA's: its control tokens, and no padding."""
+    rng, model = np.random.default_rng(0), io.BytesIO()
+    lines = (f'{a} Output: {b}' for a, b in zip(nonces(rng, 3000), nonces(rng, 3000), strict=True))
+    how = dict(normalization_rule_name='identity', remove_extra_whitespaces=False, minloglevel=1)
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=lines, model_writer=model, vocab_size=400, model_type='bpe', byte_fallback=True, **how
+    )
+    return model.getvalue()
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize('file', ['tokenizer.json', 'tokenizer.model'])
+def test_transformers_opens_the_processor_of_an_export(file, tmp_path, record_property):
+    record_property('row', 'an exported IDEFICS, as opened by AutoProcessor')
+    pytest.importorskip('torch')
+    transformers = pytest.importorskip('transformers')
+    peers.idefics(tmp_path / 'source', depth=2, extra=3, words=396)
+    if file == 'tokenizer.model':
+        (tmp_path / 'source' / 'tokenizer.json').unlink()
+        (tmp_path / 'source' / file).write_bytes(llama_pieces())
+    convert.idefics(str(tmp_path / 'source'), str(tmp_path / 'bundle'))
+    convert.export('to_idefics', str(tmp_path / 'bundle'), str(tmp_path / 'exported'))
+    ours = pretrained.load(tmp_path / 'bundle')
+    processor = transformers.AutoProcessor.from_pretrained(tmp_path / 'exported', backend='pil')
+    assert type(processor).__name__ == 'IdeficsProcessor'
+    rng = np.random.default_rng(5)
+    a, b = (PIL.Image.fromarray(rng.integers(0, 256, shape, np.uint8)) for shape in ((60, 42, 3), (30, 50, 3)))
+    for prompt in (['w1  w2', a, 'w3 dax\n', b, b, ' bodex Output:', '\nw5 é'], [b, 'w6'], ['w7']):
+        x = processor(text=[prompt], return_tensors='pt', add_end_of_utterance_token=True)
+        tokens, pictures = encode_prompt(prompt, ours.tokenizer, ours.pictures)
+        assert x['input_ids'][0].tolist() == tokens
+        expected = [peers.standardised(frames[0], ours.config.vision).numpy() for frames in pictures]
+        for got, picture in zip(x['pixel_values'][0].numpy(), expected, strict=bool(expected)):
+            np.testing.assert_allclose(got, picture, atol=1e-5)
+
+
 @pytest.fixture(scope='module')
 def source(tmp_path_factory):
     """(folder, tensors) of the IDEFICS in tests/golden/peers.npz."""
@@ -199,9 +242,29 @@ def test_the_command_and_its_inverse(source, tmp_path):
     assert names[0] == names[1]
     tokenizer = bundle.read(tmp_path / 'bundle').tokenizer()
     assert (tokenizer.around, tokenizer.image_tag, tokenizer.eoc) == (AROUND, (IMG,), None)
+    pictures, texts = (
+        json.loads((tmp_path / 'again' / name).read_text())
+        for name in ('preprocessor_config.json', 'tokenizer_config.json')
+    )
+    assert pictures['processor_class'] == texts['processor_class'] == 'IdeficsProcessor'
+    assert (pictures['image_size'], pictures['image_num_channels']) == (42, 3)
+    assert (tuple(pictures['image_mean']), tuple(pictures['image_std'])) == (CLIP_MEAN, CLIP_STD)
+    named = [texts[f'{role}_token'] for role in ('bos', 'eos', 'pad', 'unk')]
+    assert named == ['<s>', '</s>', '<pad>', '<unk>'] and texts['additional_special_tokens'] == list(NEW_TOKENS[:2])
     with pytest.raises(ValueError, match='cannot be written as an OpenFlamingo: resampler.activation'):
         convert.export('to_open_flamingo', str(tmp_path / 'bundle'), str(tmp_path / 'x.pt'))
     assert sorted(path.name for path in tmp_path.iterdir()) == ['again', 'bundle']
+
+
+def test_an_export_with_a_sentencepiece_model_has_the_tokens_that_are_not_in_it(source, tmp_path):
+    config, _, _ = idefics.convert(str(source[0]))
+    pieces = llama_pieces()
+    idefics.write_processor(tmp_path, config, Tokenizer(pieces, 'token', extra_tokens=NEW_TOKENS[:2]))
+    assert (tmp_path / 'tokenizer.model').read_bytes() == pieces
+    assert json.loads((tmp_path / 'added_tokens.json').read_text()) == {NEW_TOKENS[0]: 400, NEW_TOKENS[1]: 401}
+    texts = json.loads((tmp_path / 'tokenizer_config.json').read_text())
+    assert texts['tokenizer_class'] == 'LlamaTokenizer' and texts['legacy']
+    assert [texts[f'{role}_token'] for role in ('bos', 'eos', 'pad', 'unk')] == ['<s>', '</s>', '<unk>', '<unk>']
 
 
 @pytest.mark.parametrize('field, value', [('gates', False), ('only_at_tag', True), ('only_last_image', False)])

@@ -6,8 +6,17 @@ import PIL.Image
 import pytest
 
 from flamingo_jax.inputs.images import NINTHS, QUARTERS, PictureError, PictureFormat, tiles
-from flamingo_jax.inputs.prompts import as_batch, chat, encode, encode_prompt, in_tiles, is_continued, is_picture
-from flamingo_jax.inputs.tokenizer import Tokenizer
+from flamingo_jax.inputs.prompts import (
+    UTTERANCE_END,
+    as_batch,
+    chat,
+    encode,
+    encode_prompt,
+    in_tiles,
+    is_continued,
+    is_picture,
+)
+from flamingo_jax.inputs.tokenizer import AROUND, Tokenizer
 
 ARRAY = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
 IMAGE = PIL.Image.fromarray(ARRAY)
@@ -77,6 +86,18 @@ def test_one_prompt_or_several():
     assert as_batch([one, ['more']]) == ([one, ['more']], True)
     videos = [[IMAGE, IMAGE], [IMAGE]]
     assert as_batch(videos) == ([videos], False)
+
+
+def test_an_utterance_of_idefics_ends_once(sentencepiece):
+    t = Tokenizer(sentencepiece, 'token', extra_tokens=(AROUND, '<image>', UTTERANCE_END))
+    expected = encode([f'dog{UTTERANCE_END}cat'], t).tokens
+    assert expected.count(t.eoc) == 1
+    for first in ('dog', f'dog{UTTERANCE_END}', 'dog<EOC>'):
+        assert encode([first, 'cat'], t).tokens == expected
+    # A line break between examples, as OpenFlamingo's suite has it.
+    assert encode(['dog<EOC>\n', 'cat'], t).tokens == encode(['dog<EOC>\ncat'], t).tokens
+    # A mark that is quoted is no end.
+    assert encode([t.literal('dog<EOC>'), 'cat'], t).tokens.count(t.eoc) == 1
 
 
 def test_a_text_alone_is_a_prompt(tokenizer):
