@@ -171,8 +171,9 @@ def _scaling(of: Mapping[str, Any], tensors: Mapping[str, Quantised]) -> dict[st
     """The scaling of rotary positions."""
     if 'rope_freqs.weight' in tensors:
         return _llama3_scaling(np.asarray(tensors['rope_freqs.weight'], np.float32), of.get('rope.freq_base', 10_000.0))
-    kind = of.get('rope.scaling.type', 'none')
-    return dict(rope_type='default' if kind == 'none' else kind, factor=of.get('rope.scaling.factor', 1.0))
+    factor = of.get('rope.scaling.factor', of.get('rope.scale_linear')) or 1.0  # The latter is the key's old name.
+    kind = of.get('rope.scaling.type', 'none' if factor == 1 else 'linear')
+    return dict(rope_type='default' if kind == 'none' else kind, factor=factor)
 
 
 def _llama3_scaling(divisors: np.ndarray, base: float) -> dict[str, Any]:

@@ -176,15 +176,16 @@ def roles(folder: pathlib.Path, fields: Mapping[str, Any]) -> dict[str, Any]:
     """The tokens that begin, end and pad a text.
 
     They are ids in generation_config.json, which takes precedence, or in config.json, or names in
-    tokenizer_config.json.
+    tokenizer_config.json. A negative id is none.
     """
     generation, settings = (_if_there(folder / name) for name in ('generation_config.json', 'tokenizer_config.json'))
     named = _ids(_if_there(folder / 'tokenizer.json'))
 
     def first(role):
         for one in (generation, fields):
-            if one.get(f'{role}_token_id') is not None:
-                return one[f'{role}_token_id']
+            id = one.get(f'{role}_token_id')
+            if id is not None and not (isinstance(id, int) and id < 0):
+                return id
         return named.get(_text(settings.get(f'{role}_token')))
 
     ends = first('eos')
