@@ -78,8 +78,7 @@ def evaluate(
       FileNotFoundError, ValueError: bad input. Raised before any episode is run.
     """
     start = time.time()
-    if config.seeds < 1:
-        raise ValueError(f'config.seeds is {config.seeds}. It must be 1 or more.')
+    _refuse_at_once(config)
     model = pretrained.load(checkpoint, local_mesh(config.mesh), dtype=dtype, lm=lm)
     model = model.at(config.image_size) if config.image_size else model
     asked = {key: value for key, value in config.to_dict().items() if key not in FREE}
@@ -88,9 +87,6 @@ def evaluate(
     answered.refuse_another(workdir, evaluated)
     pools = Pools(model, config)
     every = [make(name, fields, pools) for name, fields in config.tasks.to_dict().items()]
-    names = [task.name for task in every]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f'Two tasks have the title {twice[0]!r}, so that their rows could not be told apart.')
     settings = [
         (task, shots, support, answers)
         for task in every
@@ -144,6 +140,21 @@ def evaluate(
     return rows
 
 
+def _refuse_at_once(config: ConfigDict) -> None:
+    """ValueError if a number makes no sense, or if the files of two tasks would have the same names."""
+    for name in ('seeds', 'episodes', 'batch_size', 'max_new_tokens', 'num_beams'):
+        if config[name] < 1:
+            raise ValueError(f'config.{name} is {config[name]}. It must be 1 or more.')
+    titles = [fields.get('title') or name for name, fields in config.tasks.to_dict().items()]
+    titles.sort(key=_in_a_file_name)
+    for one, other in itertools.pairwise(titles):
+        if _in_a_file_name(one) == _in_a_file_name(other):
+            raise ValueError(
+                f'Two tasks have the titles {one!r} and {other!r}, so that one would replace the files of the other. '
+                'Give one of them another title.'
+            )
+
+
 def answering_model(checkpoint: str | Path, model: Pretrained) -> list[Any]:
     """All that tells the model from others, for its answers."""
     trained = model.digest or [str(checkpoint), model.step]  # Without checksums, a run is told by its place.
@@ -154,9 +165,13 @@ def answering_model(checkpoint: str | Path, model: Pretrained) -> list[Any]:
 def _file(workdir: str | Path, folder: str, row: report.Row, suffix: str) -> Path:
     """A file of one row, in a folder that exists."""
     name = f'{row.task}_{row.answers}_{row.support}_{row.shots}_shots_seed_{row.seed}'
-    path = as_path(workdir) / folder / (re.sub('[^A-Za-z0-9_-]+', '_', name) + suffix)
+    path = as_path(workdir) / folder / (_in_a_file_name(name) + suffix)
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def _in_a_file_name(text: str) -> str:
+    return re.sub('[^A-Za-z0-9_-]+', '_', text)
 
 
 def _write_prompts(
@@ -259,16 +274,22 @@ def _refuse_long_prompts(config: ConfigDict, model: Pretrained, settings: Sequen
 def _longest(
     config: ConfigDict, model: Pretrained, task: Task, shots: int, support: str, answers: str
 ) -> tuple[int, int]:
-    """The most tokens of a prompt, and of an answer."""
+    """The most tokens of a prompt, and of an answer, in the way of asking that needs the most."""
     answering = task.answering(answers, config.max_new_tokens, config.num_beams)
-    rooms: dict[tuple[str, ...], int] = {}  # Many episodes have the same candidates.
     episodes = list(task.episodes(config.episodes, shots, support, answers=answers, seed=config.seed))
-    for episode in episodes:
-        key = (*episode.candidates, *map(str, episode.written)) if isinstance(answering, Ranked) else ()
-        if key not in rooms:
-            end = prompt_of(episode, None, model.tokenizer)[-1:]
-            rooms[key] = answering.room(model, end, episode)
-    return max(lengths_of(model, episodes, frames)), max(rooms.values())
+    most = []
+    for name in ways(task, answers):
+        if name in ('shuffled pictures', 'text only'):  # Their prompts are those of the model, or shorter.
+            continue
+        who, asked, shown = way(name, model, episodes, config.seed)
+        rooms: dict[tuple[str, ...], int] = {}  # Many episodes have the same candidates.
+        for episode in asked:
+            key = (*episode.candidates, *map(str, episode.written)) if isinstance(answering, Ranked) else ()
+            if key not in rooms:
+                end = prompt_of(episode, None, who.tokenizer)[-1:]
+                rooms[key] = answering.room(who, end, episode)
+        most.append((max(lengths_of(who, asked, shown)), max(rooms.values())))
+    return max(most, key=sum)
 
 
 def main() -> None:

@@ -177,8 +177,7 @@ def prompt_of(episode: Episode, shown: Shown | None, tokenizer: Tokenizer) -> li
     """
     prompt = _examples_of(episode, len(episode.support), shown, tokenizer)
     for part in episode.query:
-        prompt += [] if part.picture is None or shown is None else [shown(part)]
-        prompt.append(tokenizer.literal(part.text) + ('' if part is episode.query[-1] else tokenizer.chunk_end))
+        prompt += _items_of(part, shown, '' if part is episode.query[-1] else tokenizer.chunk_end, tokenizer)
     # Without pictures a prompt may be empty, and some language models have no token to begin with.
     if not tokenizer.begin and all(isinstance(item, str) and not item for item in prompt):
         prompt = [tokenizer.chunk_end]
@@ -189,9 +188,18 @@ def _examples_of(episode: Episode, number: int, shown: Shown | None, tokenizer: 
     """The first examples of a prompt."""
     prompt: list[Any] = []
     for part in episode.support[:number]:
-        prompt += [] if part.picture is None or shown is None else [shown(part)]
-        prompt.append(f'{tokenizer.literal(part.text)}{tokenizer.chunk_end}{episode.between}')
+        prompt += _items_of(part, shown, f'{tokenizer.chunk_end}{episode.between}', tokenizer)
     return prompt
+
+
+def _items_of(part: Part, shown: Shown | None, end: str, tokenizer: Tokenizer) -> list[Any]:
+    """A part with the `end` of its text. Words in a picture's place are one text with it, so that each part has one."""
+    if part.picture is None or shown is None:
+        return [tokenizer.literal(part.text) + end]
+    picture = shown(part)
+    if isinstance(picture, str):
+        return [tokenizer.literal(picture + part.text) + end]
+    return [picture, tokenizer.literal(part.text) + end]
 
 
 def frames(part: Part) -> Any:

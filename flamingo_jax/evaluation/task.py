@@ -68,15 +68,16 @@ class Task:
         for field, known in may.items():
             if bad := sorted(set(getattr(self, field)) - set(known)):
                 raise ValueError(f'Task {name}: {field} has {bad}. Possible are {known}.')
-        if not self.shots or min(self.shots) < 0 or self.text_examples < 0:
+        for field, least in dict(orders=1, clip=0, max_new_tokens=0, text_examples=0).items():
+            if getattr(self, field) < least:
+                raise ValueError(f'Task {name}: {field} is {getattr(self, field)}. It must be {least} or more.')
+        if not self.shots or min(self.shots) < 0:
             raise ValueError(f'Task {name}: shots are {self.shots}. They must be one or more numbers, each 0 or more.')
         if COMPARED in self.answers and (set(self.shots) != {0} or set(self.answers) != {COMPARED}):
             raise ValueError(
                 f'Task {name}: two towers compare a picture with texts, and see no examples. Set shots to (0,) and '
                 f"answers to ('{COMPARED}',)."
             )
-        if self.orders < 1:
-            raise ValueError(f'Task {name}: orders is {self.orders}. It must be 1 or more.')
         try:
             self.prepare(pools)
         except ValueError as error:

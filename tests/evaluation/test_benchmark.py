@@ -9,6 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from experiments.evaluate import easy_vqa
+from flamingo_jax.evaluate import evaluate
 from flamingo_jax.evaluation.benchmarks.easy_vqa import EasyVQA
 from flamingo_jax.evaluation.pools import Pools
 from flamingo_jax.evaluation.setting import measure
@@ -51,6 +52,22 @@ def config(data, **fields) -> ConfigDict:
 @pytest.fixture
 def pools(pretrained, data):
     return Pools(pretrained, config(data))
+
+
+@pytest.mark.parametrize('name', ['seeds', 'episodes', 'batch_size', 'max_new_tokens', 'num_beams'])
+def test_a_number_that_makes_no_sense_is_refused_at_once(data, tmp_path, name):
+    c = config(data)
+    c[name] = 0
+    with pytest.raises(ValueError, match=f'config.{name} is 0. It must be 1 or more'):
+        evaluate(c, 'no checkpoint', tmp_path)
+
+
+@pytest.mark.parametrize('title', ['a b', 'a_b', 'a: b'])
+def test_tasks_whose_files_would_have_one_name_are_refused_at_once(data, tmp_path, title):
+    c = config(data, title='a b')
+    c.tasks.other = task(EasyVQA, title=title)
+    with pytest.raises(ValueError, match=f'titles .*a b.* and {title!r}, .* another title'):
+        evaluate(c, 'no checkpoint', tmp_path)
 
 
 def easy(pools, **fields):

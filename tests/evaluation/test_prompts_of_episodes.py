@@ -5,13 +5,16 @@ import dataclasses
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
-from flamingo_jax.evaluation.answers import clips, written
+from flamingo_jax.evaluate import _longest
+from flamingo_jax.evaluation.answers import clips, orders, written
 from flamingo_jax.evaluation.rices import TOGETHER, pool
 from flamingo_jax.evaluation.setting import frames, prompt_of, words
+from flamingo_jax.evaluation.task import Task
 from flamingo_jax.few_shot.episode import Episode, Part
 from flamingo_jax.inputs.images import PictureFormat
-from flamingo_jax.inputs.prompts import encode_prompt
+from flamingo_jax.inputs.prompts import encode, encode_prompt
 from flamingo_jax.inputs.tokenizer import Tokenizer
 
 PICTURE = np.zeros((1, 2, 3), np.float32)  # Features.
@@ -64,9 +67,44 @@ def test_a_language_model_alone_reads_words_and_newlines(tokenizer):
     alone = Tokenizer(tokenizer.model)
     assert (tokenizer.chunk_end, alone.chunk_end) == ('<EOC>', '\n')
     told = prompt_of(episode(' dax', ''), lambda part: 'Cat.', alone)
-    assert told == ['Cat.', ' dax\n', 'Cat.', '']
+    assert told == ['Cat. dax\n', 'Cat.']
     tokens, _ = encode_prompt(told, alone, PictureFormat(8))
     assert alone.decode(tokens) == 'Cat. dax\nCat.'
+
+
+def test_words_for_a_picture_stay_with_its_text_in_every_order(tokenizer):
+    texts = [' dax', ' wug', ' lo', '']
+    parts = tuple(Part(f'A{text}.', Source(), text) for text in texts)
+    told = prompt_of(Episode(parts[:-1], parts[-1:], 'dax'), words, tokenizer)
+    both = [f'A{text}.{text}<EOC>' for text in texts[:-1]]
+    found = orders(told, 3, 8)
+    assert all(sorted(one[:-1]) == sorted(both) and one[-1] == 'A.' for one in found)
+    assert len({tuple(one) for one in found}) > 1
+
+
+def test_a_mark_in_words_for_a_picture_is_its_characters(tokenizer):
+    part = Part('An <image>.', Source(), ' dax')
+    (text, *_) = prompt_of(Episode((part,), (part,), 'dax'), words, tokenizer)
+    assert tokenizer.decode(tokenizer.encode(text)) == 'An <image>. dax<EOC>'
+
+
+def test_the_longest_prompt_is_the_longest_of_all_who_are_asked(pretrained):
+    """Words in a picture's place may be longer than its tag, which is all that the pictures themselves need."""
+    said = 'A word' + ' and a word' * 8 + '.'
+
+    @dataclasses.dataclass
+    class Asked(Task):
+        def episodes(self, *_, **__):
+            parts = tuple(Part(said, Source(), text) for text in (' dax', ''))
+            yield Episode(parts[:1], parts[1:], 'dax', id='0')
+
+    config = ConfigDict(dict(episodes=1, max_new_tokens=3, num_beams=1, seed=0))
+    how = dict(shots=1, support='random', answers='open-ended')
+    alone = pretrained.language_model
+    told = len(encode(f'{said} dax\n{said}', alone.tokenizer).tokens)
+    shown = len(encode([PICTURE, ' dax<EOC>', PICTURE], pretrained.tokenizer).tokens)
+    assert _longest(config, pretrained, Asked(told=True), **how) == (told, 3)
+    assert _longest(config, pretrained, Asked(), **how) == (shown, 3) and shown < told
 
 
 def test_words_for_a_picture_end_as_a_sentence_but_before_a_colon():
