@@ -24,7 +24,6 @@ from flamingo_jax.evaluation.report import Score
 
 LEVEL = 0.975  # Quantile of the upper end of a 95 % interval.
 Z = 1.96  # The same of the normal distribution.
-DRAWS = 200  # Number of bootstrap samples.
 
 
 Clusters = Mapping[Hashable, tuple[str, ...]]  # Id -> its clusters, a picture each; () is a cluster of its own.
@@ -39,9 +38,7 @@ def scored(
       metric, predictions, references: as in `metrics/`.
       clusters: of each id.
     """
-    value, each = metric(predictions, references)
-    if not is_mean(value, each):
-        return Score(value, _bootstrap(metric, predictions, references, clusters=clusters, value=value)), each
+    _, each = metric(predictions, references)
     return mean(each, clusters), each
 
 
@@ -86,11 +83,6 @@ def difference(
     if number < 2:
         return value, max(1.0, abs(value))
     return value, _quantile(number) * _error(apart, clusters)
-
-
-def is_mean(value: float, each: Mapping[str, float]) -> bool:
-    """Whether the score of a set is the mean of those of its ids."""
-    return math.isclose(value, float(np.mean(list(each.values()))), rel_tol=1e-9, abs_tol=1e-12)
 
 
 def share(right: Sequence[bool]) -> Score:
@@ -149,27 +141,3 @@ def _error(each: Mapping[Hashable, float], clusters: Clusters) -> float:
     shared = sum(r**2 for r in sums.values()) - sum((len(some) - 1) * r**2 for some, r in of_sets.items())
     k = len(sums)
     return math.sqrt(k / max(k - 1, 1) * max(shared, disjoint)) / len(each)
-
-
-def _bootstrap(metric: Metric, predictions, references, clusters: Clusters, value: float) -> float:
-    """For a metric whose score is not the mean of its ids' (none in `metrics/`): clusters drawn with replacement."""
-    together: dict[tuple[str, ...], list[str]] = {}
-    for id in references:
-        together.setdefault(_of(id, clusters), []).append(id)
-    every = list(together.values())
-    rng, values = np.random.default_rng(0), []
-    for _ in range(DRAWS):
-        drawn = [id for i in rng.integers(len(every), size=len(every)) for id in every[i]]
-        # An id that is drawn twice counts twice.
-        again = {f'{id}\0{i}': id for i, id in enumerate(drawn)}
-        try:
-            one, _ = metric(
-                {k: predictions[id] for k, id in again.items()}, {k: references[id] for k, id in again.items()}
-            )
-        except ValueError:  # A sample that the metric refuses.
-            continue
-        values.append(one)
-    if not values:
-        return 0.0
-    low, high = np.quantile(values, (0.025, 0.975))
-    return float(max(value - low, high - value, 0.0))

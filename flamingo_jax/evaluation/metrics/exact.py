@@ -25,4 +25,4 @@ def same_answer(answer: str, truth: str) -> bool:
 
 def normal(answer: str) -> str:
     """An answer in the form that is compared."""
-    return answer.strip().rstrip('.。|।').casefold()
+    return answer.strip().rstrip('.。|।').rstrip().casefold()
