@@ -72,8 +72,10 @@ if __name__ == '__main__':
 
 import collections
 import dataclasses
+import math
 import pathlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -90,7 +92,7 @@ from flamingo_jax.conversion.readers import read_weights
 from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file, efficientnet_params, nfnet_params
 from flamingo_jax.conversion.vit import read_vit
 from flamingo_jax.conversion.writers import write_folder, write_torch_checkpoint
-from flamingo_jax.files import as_path, in_bucket, local, whole
+from flamingo_jax.files import as_path, in_bucket, local, refuse_existing, whole
 from flamingo_jax.inference import bundle
 from flamingo_jax.inference.run import open_run
 from flamingo_jax.inputs.images import to_frames
@@ -105,101 +107,76 @@ STANDARDISE_ON = 512  # Pictures. With 512, the deviation of a channel is known 
 IMAGENET = 'ImageNet weights, Apache-2.0. '
 
 
-def efficientnet(
-    source: str,
-    standardise: str,
-    image_size: int,
-    out: str,
-    random_seed: int | None = None,
-    styles: Sequence[str] = (),
-) -> None:
-    """Writes a bundle with an EfficientNet-Lite trunk; with a `random_seed`, a Lite0 with random weights.
+class Trunk(NamedTuple):
+    """A vision trunk as it was read."""
+
+    name: str
+    vision: VisionConfig
+    params: Params
+    weights: str = ''  # What the model card says of them.
+
+
+def efficientnet(source: str, random_seed: int | None = None) -> Trunk:
+    """An EfficientNet-Lite; with a `random_seed`, a Lite0 with random weights.
 
     Raises:
-      ValueError: the file is not such a checkpoint. The message names it; nothing is written.
+      ValueError: the file is not such a checkpoint. The message names it.
     """
     if random_seed is None:
-        vision, trunk = efficientnet_params(read_weights(source or efficientnet_lite0_file()))
-        weights = IMAGENET
-    else:
-        vision, weights = LITE0, f'Random weights of seed {random_seed}. '
-        init = jax.jit(Flamingo(FlamingoConfig(vision=vision)).init)
-        trunk = nn.meta.unbox(init(jax.random.key(random_seed)))['vision']['trunk']
-    _write_trunk(
-        'EfficientNet-Lite',
-        vision,
-        trunk,
-        standardise=standardise,
-        styles=styles,
-        image_size=image_size,
-        out=out,
-        weights=weights,
-    )
+        return Trunk(
+            'EfficientNet-Lite', *efficientnet_params(read_weights(source or efficientnet_lite0_file())), IMAGENET
+        )
+    init = jax.jit(Flamingo(FlamingoConfig(vision=LITE0)).init)
+    params = nn.meta.unbox(init(jax.random.key(random_seed)))['vision']['trunk']
+    return Trunk('EfficientNet-Lite', LITE0, params, f'Random weights of seed {random_seed}. ')
 
 
-def nfnet(source: str, standardise: str, image_size: int, out: str, styles: Sequence[str] = ()) -> None:
-    """Writes a bundle with an NFNet-F trunk.
-
-    Raises:
-      ValueError: the file is not such a checkpoint. The message names it; nothing is written.
-    """
-    _write_trunk('NFNet', *nfnet_params(read_weights(source)), standardise, styles, image_size, out, IMAGENET)
+def nfnet(source: str) -> Trunk:
+    """An NFNet-F. ValueError if the file is not such a checkpoint; the message names it."""
+    return Trunk('NFNet', *nfnet_params(read_weights(source)), IMAGENET)
 
 
 def vit(
     kind: str,
     source: str,
-    standardise: str,
-    image_size: int,
-    out: str,
     activation: str = '',
     heads: int = 0,
     norm_features: bool | None = None,
     class_feature: bool = False,
-    styles: Sequence[str] = (),
-) -> None:
-    """Writes a bundle with the vision transformer of a CLIP or SigLIP (`kind`); see `conversion/vit.py`.
+) -> Trunk:
+    """The vision transformer of a CLIP or SigLIP (`kind`); see `conversion/vit.py`.
 
     Raises:
-      ValueError: the source is not such a checkpoint. The message names it; nothing is written.
+      ValueError: the source is not such a checkpoint. The message names it.
     """
-    vision, trunk = read_vit(source, kind, activation, heads)
+    vision, params = read_vit(source, kind, activation, heads)
     features = dict(class_feature=class_feature)
     if norm_features is not None:
         features['norm_features'] = norm_features
-    vision = dataclasses.replace(vision, **features)
-    _write_trunk(
-        {'clip': 'CLIP', 'siglip': 'SigLIP'}[kind],
-        vision,
-        trunk,
-        standardise=standardise,
-        styles=styles,
-        image_size=image_size,
-        out=out,
-    )
+    return Trunk({'clip': 'CLIP', 'siglip': 'SigLIP'}[kind], dataclasses.replace(vision, **features), params)
 
 
-def beit(source: str, standardise: str, image_size: int, out: str, styles: Sequence[str] = ()) -> None:
-    """Writes a bundle with a BEiT.
+def beit(source: str) -> Trunk:
+    """A BEiT. ValueError if the folder does not hold one; the message names it."""
+    return Trunk('BEiT', *read_beit(source))
+
+
+def write_trunk(trunk: Trunk, out: str, image_size: int = 0, standardise: str = '', styles: Sequence[str] = ()) -> None:
+    """Writes a bundle with a vision trunk.
+
+    Args:
+      image_size: height and width of its pictures in pixels; 0 is the trunk's own resolution.
+      standardise: the picture set on whose train split its output channels are measured; '' leaves them as they are.
+      styles: of the pictures to measure on; () is all.
 
     Raises:
-      ValueError: the folder does not hold one. The message names it; nothing is written.
+      FileExistsError: `out` exists.
+      ValueError: no picture has such a style.
     """
-    _write_trunk('BEiT', *read_beit(source), standardise, styles, image_size, out)
-
-
-def _write_trunk(
-    name: str,
-    vision: VisionConfig,
-    trunk: Params,
-    standardise: str,
-    styles: Sequence[str],
-    image_size: int,
-    out: str,
-    weights: str = '',
-) -> None:
+    refuse_existing(as_path(out), bundle.CONFIG)
+    name, vision, params, weights = trunk
     config = FlamingoConfig(vision=vision, image_size=image_size or vision.resolution)
-    params = {'trunk': trunk, 'mean': np.zeros(vision.width, np.float32), 'std': np.ones(vision.width, np.float32)}
+    params = {'trunk': params, 'mean': np.zeros(vision.width, np.float32), 'std': np.ones(vision.width, np.float32)}
     note = ''
     if standardise:
         pictures = _to_measure(standardise, styles)
@@ -376,9 +353,11 @@ def run(
     was trained too), or in float32 if they must stay that.
 
     Raises:
+      FileExistsError: `out` exists.
       FileNotFoundError: there is no run or no finished checkpoint, or the bundle of a frozen tree is missing.
       ValueError: the trunk is not the packaged one, or a language model to omit was trained.
     """
+    refuse_existing(as_path(out), bundle.CONFIG)
     folder = as_path(source)
     if not (folder / 'run.json').is_file():
         raise FileNotFoundError(f'{folder} is not the workdir of a training run: it has no run.json.')
@@ -430,10 +409,12 @@ def mean(sources: Sequence[str], weights: Sequence[float], out: str, lm: str = '
       lm: the bundle of the language model that all of them lack; '' if they have it.
 
     Raises:
+      FileExistsError: `out` exists.
       FileNotFoundError: one is no bundle, or has no language model, and none was given.
       ValueError: fewer than two bundles, other weights, other configs, or another frozen tree. The message names it.
     """
-    if not 2 <= len(sources) == len(weights) or abs(sum(weights) - 1) > 1e-6:
+    refuse_existing(as_path(out), bundle.CONFIG)
+    if not 2 <= len(sources) == len(weights) or not math.isclose(sum(weights), 1, abs_tol=1e-6):
         raise ValueError(f'Give two bundles or more, each with a weight, which add up to 1, not {list(weights)}.')
     first, *others = found = [bundle.read(source, lm) for source in sources]
     for other in others:
@@ -485,19 +466,18 @@ def main(arguments: list[str]) -> None:
     kind, f = arguments[0], flags.FLAGS
     if sources[kind] and not f.source:
         commands.refuse(f'{kind} needs --source: {sources[kind]}.')
+    refuse_existing(as_path(f.out), bundle.CONFIG)
     card = as_path(f.card).read_text() if f.card else ''
     source = f.source if kind in ('run', 'mean', 'to_open_flamingo', 'to_idefics') else _here(f.source)
+    trunk = None
     if kind == 'efficientnet':
-        efficientnet(source, f.standardise, f.image_size, out=f.out, random_seed=f.random_seed, styles=f.styles)
+        trunk = efficientnet(source, f.random_seed)
     elif kind == 'nfnet':
-        nfnet(source, f.standardise, f.image_size, out=f.out, styles=f.styles)
+        trunk = nfnet(source)
     elif kind == 'beit':
-        beit(source, f.standardise, f.image_size, out=f.out, styles=f.styles)
+        trunk = beit(source)
     elif kind in ('clip', 'siglip'):
-        vit(
-            *(kind, source, f.standardise, f.image_size, f.out),
-            *(f.activation, f.heads, f.norm_features, f.class_feature, f.styles),
-        )
+        trunk = vit(kind, source, f.activation, f.heads, f.norm_features, f.class_feature)
     elif kind == 'open_flamingo':
         if not (f.lm and f.clip):
             commands.refuse('open_flamingo also needs --lm (a Hugging Face folder) and --clip (a weights file).')
@@ -515,11 +495,18 @@ def main(arguments: list[str]) -> None:
     elif kind in ('to_open_flamingo', 'to_idefics'):
         export(kind, source, f.out)
     elif kind == 'mean':
-        mean(source.split(','), [float(weight) for weight in f.weights], f.out, f.lm)
+        try:
+            weights = [float(weight) for weight in f.weights]
+        except ValueError:
+            given = ','.join(f.weights)
+            commands.refuse(f'--weights={given} are not numbers. Give one for each bundle, as in --weights=.4,.6.')
+        mean(source.split(','), weights, f.out, f.lm)
     elif kind == 'lm':
         lm(source, f.out, card, f.first_token)
     else:
         run(source, f.out, card or '# A model of flamingo_jax\n', f.packaged_trunk, without_lm=f.without_lm)
+    if trunk is not None:
+        write_trunk(trunk, f.out, f.image_size, f.standardise, f.styles)
     print(f'Wrote {f.out}')
 
 

@@ -172,6 +172,8 @@ CONFIG = 'from ml_collections import ConfigDict\n\n\ndef get_config():\n    retu
         (['train', '--config=CONFIG', '--workdir=w', '--config.steps=x'], 2, 'flag --config.steps=x: invalid literal'),
         (['generate', '--checkpoint=none', '--text=a'], 1, 'none is neither a bundle (config.json) nor the workdir of'),
         (['generate', '--checkpoint=none', '--text=a', '--num_beams=0'], 2, 'flag --num_beams=0: 0 is not a positive'),
+        (['convert', 'nfnet', '--source=none', '--out=CONFIG'], 1, 'CONFIG exists already. Remove it, or choose'),
+        (['convert', 'mean', '--source=a,b', '--weights=.4,x', '--out=none'], 2, '--weights=.4,x are not numbers.'),
         (
             ['plan', '--config=CONFIG', '--topology=cpu:2', '--mesh=2,2'],
             1,

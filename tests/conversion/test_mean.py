@@ -8,6 +8,7 @@ import pytest
 
 from flamingo_jax import convert
 from flamingo_jax.inference import bundle
+from flamingo_jax.model.vision.efficientnet import LITE0
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
@@ -76,6 +77,7 @@ def test_bundles_without_a_mean_are_refused_and_nothing_is_written(pretrained, s
         ([a], [1.0], 'two bundles'),
         ([a, a], [0.5, 0.6], 'add up to 1'),
         ([a, a], [1.0], 'each with a weight'),
+        ([a, a], [0.5, float('nan')], 'add up to 1'),
         ([a, other], [0.5, 0.5], 'another config'),
         ([a, trunk], [0.5, 0.5], 'resampler.*not trained'),
     ):
@@ -84,3 +86,16 @@ def test_bundles_without_a_mean_are_refused_and_nothing_is_written(pretrained, s
     with pytest.raises(FileNotFoundError):
         convert.mean([a, str(tmp_path / 'nothing')], [0.5, 0.5], out)
     assert not (tmp_path / 'mean').exists()
+
+
+@pytest.mark.parametrize(
+    'write',
+    [
+        lambda out: convert.mean(['none', 'none'], [0.5, 0.5], out),
+        lambda out: convert.run('none', out),
+        lambda out: convert.write_trunk(convert.Trunk('Tiny', LITE0, {}), out, standardise='none'),
+    ],
+)
+def test_a_bundle_that_exists_is_refused_before_anything_is_read(write, tmp_path):
+    with pytest.raises(FileExistsError, match='exists already. Remove it'):
+        write(str(tmp_path))

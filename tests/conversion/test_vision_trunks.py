@@ -132,7 +132,7 @@ def test_a_safetensors_file_becomes_a_bundle_that_computes_as_timm(small, tmp_pa
     config, state = small
     monkeypatch.setattr(vision_trunks, 'NFNETS', (config,))
     safetensors.numpy.save_file(state, tmp_path / 'model.safetensors')
-    convert.nfnet(str(tmp_path / 'model.safetensors'), '', 64, str(tmp_path / 'bundle'))
+    convert.write_trunk(convert.nfnet(str(tmp_path / 'model.safetensors')), str(tmp_path / 'bundle'), 64)
     read = bundle.read(tmp_path / 'bundle')
     assert read.config.vision == dataclasses.replace(config, activation='gelu', epsilon=1e-5)
     assert read.config.image_size == 64
@@ -143,7 +143,7 @@ def test_a_safetensors_file_becomes_a_bundle_that_computes_as_timm(small, tmp_pa
 
 
 def test_a_random_trunk_is_drawn_and_not_read(state, tmp_path):
-    convert.efficientnet('', '', 64, str(tmp_path / 'trunk'), random_seed=0)
+    convert.write_trunk(convert.efficientnet('', random_seed=0), str(tmp_path / 'trunk'), 64)
     found = bundle.read(tmp_path / 'trunk')
     assert found.config.vision == LITE0 and found.config.image_size == 64
     drawn, published = found.params('vision')['trunk'], efficientnet_params(state)[1]
@@ -158,7 +158,8 @@ def test_channels_are_measured_on_training_pictures_of_the_styles_trained_on(tmp
     monkeypatch.setattr(convert, 'STANDARDISE_ON', 64)
     trunk = tiny_run.make_trunk(tmp_path / 'random')
     vision, params = trunk.config.vision, trunk.params('vision')['trunk']
-    convert._write_trunk('Tiny', vision, params, tiny_run.SAMPLE, ('noto', 'fluent-flat'), 16, str(tmp_path / 'trunk'))
+    tiny = convert.Trunk('Tiny', vision, params)
+    convert.write_trunk(tiny, str(tmp_path / 'trunk'), 16, tiny_run.SAMPLE, ('noto', 'fluent-flat'))
     found = bundle.read(tmp_path / 'trunk').params('vision')
     records = open_split(tiny_run.SAMPLE, 'train')
     records = [records[i] for i in range(len(records))]
