@@ -33,7 +33,7 @@ if __name__ == '__main__':
 import pathlib
 import sys
 
-from flamingo_jax.inference import pretrained
+from flamingo_jax.inference import pretrained, search
 from flamingo_jax.inputs.prompts import chat, chats
 from flamingo_jax.parallel import mesh as meshes
 
@@ -66,10 +66,11 @@ def main() -> None:
     if not prompt:
         commands.refuse('There is no prompt. Give pictures and texts in order, with --image=FILE and --text="...".')
     f = flags.FLAGS
+    search.way(f.num_beams, f.temperature, f.top_k, f.top_p, length_penalty=0.0)  # Refuses before the model is read.
+    if f.chat and not chats(pretrained.tokenizer_of(f.checkpoint, f.lm)):
+        commands.refuse(f'{f.checkpoint} does not chat: its tokenizer has no <|im_start|>. Leave out --chat.')
     mesh = meshes.make_mesh(**meshes.parse(f.mesh)) if f.mesh else None
     model = pretrained.load(f.checkpoint, mesh, dtype=f.dtype, lm=f.lm)
-    if f.chat and not chats(model.tokenizer):
-        commands.refuse(f'{f.checkpoint} does not chat: its tokenizer has no <|im_start|>. Leave out --chat.')
     print(
         model.generate(
             chat(prompt) if f.chat else prompt,

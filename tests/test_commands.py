@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,7 +101,7 @@ def test_without_examples_random_and_rices_are_asked_once(parts, run, tmp_path, 
     assert rows[0].scores == rows[2].scores
 
 
-def test_generate_keeps_the_order_of_its_arguments(run, chatting, tmp_path):
+def test_generate_keeps_the_order_of_its_arguments(run, pretrained, chatting, tmp_path):
     for name, colour in (('a', 'red'), ('b', 'blue')):
         PIL.Image.fromarray(np.full((30, 30, 3), 200 if colour == 'red' else 20, np.uint8)).save(
             tmp_path / f'{name}.png'
@@ -121,7 +122,9 @@ def test_generate_keeps_the_order_of_its_arguments(run, chatting, tmp_path):
     a, b = tmp_path / 'a.png', tmp_path / 'b.png'
     assert done.stdout.strip() == model.generate([a, ' Output: dax<EOC>', b, ' Output:'], max_new_tokens=4)
     asked = (f'--image={a}', '--text= What is it?', '--chat', '--max_new_tokens=8')
-    done = command('flamingo_jax.generate', f'--checkpoint={run}', *asked)
+    bundle.save(tmp_path / 'mute', pretrained.config, pretrained.params, pretrained.tokenizer, 'text', card='')
+    shutil.rmtree(tmp_path / 'mute/params')  # It is refused before they are read.
+    done = command('flamingo_jax.generate', f'--checkpoint={tmp_path / "mute"}', *asked)
     assert done.returncode != 0 and 'does not chat' in done.stderr
     bundle.save(tmp_path / 'chat', chatting.config, chatting.params, chatting.tokenizer, 'text', card='')
     done = command('flamingo_jax.generate', f'--checkpoint={tmp_path / "chat"}', *asked, '--temperature=2')
@@ -172,6 +175,11 @@ CONFIG = 'from ml_collections import ConfigDict\n\n\ndef get_config():\n    retu
         (['train', '--config=CONFIG', '--workdir=w', '--config.steps=x'], 2, 'flag --config.steps=x: invalid literal'),
         (['generate', '--checkpoint=none', '--text=a'], 1, 'none is neither a bundle (config.json) nor the workdir of'),
         (['generate', '--checkpoint=none', '--text=a', '--num_beams=0'], 2, 'flag --num_beams=0: 0 is not a positive'),
+        (
+            ['generate', '--checkpoint=none', '--text=a', '--num_beams=2', '--temperature=1'],
+            1,
+            'Beam search and sampling exclude each other.',
+        ),
         (['convert', 'nfnet', '--source=none', '--out=CONFIG'], 1, 'CONFIG exists already. Remove it, or choose'),
         (['convert', 'mean', '--source=a,b', '--weights=.4,x', '--out=none'], 2, '--weights=.4,x are not numbers.'),
         (

@@ -51,35 +51,53 @@ def load(
       FileNotFoundError: `path` is neither, or a part is missing; the message names it.
       ValueError: `lm` is another language model than the bundle's, or `dtype` is not known.
     """
-    given, path = path, as_path(path)
     dtype, quantised = _dtypes(dtype)
-    if (path / 'run.json').is_file():
-        run = open_run(path)
-        config, image_tag, tokenizer, step = run.config, run.image_tag, run.tokenizer, run.step
-        bundles, digest = run.frozen, run.digest
-        sources = bundles | dict.fromkeys(run.trained, run)
-    elif (path / 'config.json').is_file():
-        found = bundle.read(path, lm)
-        config, image_tag, step, digest = found.config, found.image_tag, None, ''
-        if config.lm is None:
-            raise ValueError(f'The bundle {path} has no language model. It can only be used in a training config.')
-        tokenizer = found.tokenizer()
-        sources = bundles = {name: found for name in found.checksums}
-    else:
-        raise FileNotFoundError(
-            f'{given} is neither a bundle (config.json) nor the workdir of a training run (run.json).'
-        )
-    model = Flamingo(config, dtype, quantised=quantised)
-    shardings = dict.fromkeys(sources)
+    found = _open(path, lm)
+    model = Flamingo(found.config, dtype, quantised=quantised)
+    shardings = dict.fromkeys(found.sources)
     if mesh is not None:
         boxed = jax.eval_shape(model.init, jax.random.key(0))
         shardings = {name: rules.shardings(boxed[name], mesh) for name in shardings}
-    params = {name: bundle.as_kept(source, name, model, shardings[name]) for name, source in sources.items()}
+    params = {name: bundle.as_kept(source, name, model, shardings[name]) for name, source in found.sources.items()}
     expected = jax.eval_shape(lambda: nn.meta.unbox(model.init(jax.random.key(0))))
     if missing := sorted(set(expected) - set(params)):
         raise ValueError(f'{path} has no parameters for {missing}. Convert or export it again.')
-    sums = {name: found.checksums[name] for name, found in bundles.items()}
-    return Pretrained(model, params, tokenizer, image_tag, step, sums, mesh, digest)
+    sums = {name: source.checksums[name] for name, source in found.bundles.items()}
+    return Pretrained(model, params, found.tokenizer, found.image_tag, found.step, sums, mesh, found.digest)
+
+
+def tokenizer_of(path: str | Path, lm: str | Path = '') -> Tokenizer:
+    """The tokenizer of what `load` would load. No parameters are read; errors as for `load`."""
+    return _open(path, lm).tokenizer
+
+
+class _Opened(NamedTuple):
+    """A bundle or a run whose parameters are not read."""
+
+    config: FlamingoConfig
+    image_tag: str | None
+    tokenizer: Tokenizer
+    step: int | None
+    bundles: dict[str, bundle.Bundle]  # Of the trees that are read from bundles.
+    sources: dict[str, Any]  # Of every tree: its bundle, or the run.
+    digest: str
+
+
+def _open(path: str | Path, lm: str | Path) -> _Opened:
+    given, path = path, as_path(path)
+    if (path / 'run.json').is_file():
+        run = open_run(path)
+        sources = run.frozen | dict.fromkeys(run.trained, run)
+        return _Opened(run.config, run.image_tag, run.tokenizer, run.step, run.frozen, sources, run.digest)
+    if not (path / 'config.json').is_file():
+        raise FileNotFoundError(
+            f'{given} is neither a bundle (config.json) nor the workdir of a training run (run.json).'
+        )
+    found = bundle.read(path, lm)
+    if found.config.lm is None:
+        raise ValueError(f'The bundle {path} has no language model. It can only be used in a training config.')
+    trees = dict.fromkeys(found.checksums, found)
+    return _Opened(found.config, found.image_tag, found.tokenizer(), None, trees, trees, digest='')
 
 
 def _dtypes(dtype: Any) -> tuple[jnp.dtype, Quantisation | None]:
