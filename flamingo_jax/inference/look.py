@@ -153,18 +153,27 @@ def _places(model: Flamingo, params: Params, features: Float[Array, 't s d_v']) 
     if c is None or c.kind == 'mlp':  # Each media token is a feature, or a mean of one place over the frames.
         return jnp.broadcast_to(jnp.eye(s)[:, None] / t, (s, t, s))
     resampler = Resampler(c, model.config.lm.width, model.dtype)
-    drawn = jnp.zeros((c.latents, t * s))
     captured = _captured(resampler, params['resampler'], features[None, None])
-    layers = captured['pooling' if c.kind == 'pooling' else 'layers']
-    q, k = layers['query'], layers['key']
+    drawn = jnp.zeros((c.latents, t * s))
     if c.kind == 'pooling':
-        q, k = q[None], k[None]
-    for q_i, k_i in zip(q, k, strict=True):
-        weights = attention_weights(q_i, k_i.swapaxes(1, 2))[0].mean(axis=0)
-        of_features, of_latents = weights[:, : t * s], weights[:, t * s :]
-        attended = of_features + (of_latents @ drawn if of_latents.shape[1] else 0)
-        drawn = attended if c.kind == 'pooling' else (drawn + attended) / 2
+        (drawn,) = _weights(jax.tree.map(lambda x: x[None], captured['pooling']))
+    elif c.kind == 'qformer':
+        layers = captured['layers']
+        for of_latents, of_features in zip(
+            _weights(layers['self_attention']), _weights(layers['cross_attention']), strict=True
+        ):
+            drawn = (drawn + of_latents @ drawn) / 2
+            drawn = (drawn + of_features) / 2
+    else:
+        for weights in _weights(captured['layers']):
+            drawn = (drawn + weights[:, : t * s] + weights[:, t * s :] @ drawn) / 2
     return (drawn / drawn.sum(axis=1, keepdims=True)).reshape(-1, t, s)
+
+
+def _weights(layers: dict[str, Float[Array, 'depth 1 _ h k']]) -> list[Float[Array, 'r m']]:
+    """The attention weights of each layer, averaged over heads."""
+    pairs = zip(layers['query'], layers['key'], strict=True)
+    return [attention_weights(q, k.swapaxes(1, 2))[0].mean(axis=0) for q, k in pairs]
 
 
 def _captured(module, params, *args) -> dict:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -95,6 +96,29 @@ def test_media_tokens_are_followed_back_through_the_resampler(pretrained, pictur
         np.testing.assert_allclose(weights @ v[0, 0], out[0, :, 0], rtol=1e-3, atol=1e-5)
         drawn = (drawn + weights[:, :32] + weights[:, 32:] @ drawn) / 2
     np.testing.assert_allclose(seen.places[0].reshape(3, 32), drawn / drawn.sum(axis=1, keepdims=True), rtol=1e-3)
+
+
+@pytest.mark.parametrize('kind', ['qformer', 'pooling'])
+def test_media_tokens_are_followed_back_through_other_resamplers(pretrained, pictures, used, kind):
+    c = pretrained.config
+    c = dataclasses.replace(c, resampler=dataclasses.replace(c.resampler, kind=kind, heads=1))
+    params = nn.meta.unbox(jax.jit(Flamingo(c).init)(jax.random.key(3)))
+    one = dataclasses.replace(pretrained, model=Flamingo(c), params=params)
+    seen = look(one, [pictures[0], ' Output:'], ANSWER[:1])
+    features = one.features(encode_prompt([pictures[0]], one.tokenizer, one.pictures)[1][0])
+    with jax.disable_jit():
+        Flamingo(c).media(params, jnp.asarray(features)[None, None])
+    weights = [
+        np.asarray(jax.nn.softmax(q[0, :, 0] @ k[0, 0].T / np.sqrt(q.shape[-1]))) for q, k, *_ in used[resampler]
+    ]
+    drawn = np.zeros((3, 16))  # Of 3 latents on 16 places.
+    if kind == 'pooling':
+        (drawn,) = weights
+    else:
+        for of_latents, of_features in zip(weights[::2], weights[1::2], strict=True):
+            drawn = (drawn + of_latents @ drawn) / 2
+            drawn = (drawn + of_features) / 2
+    np.testing.assert_allclose(seen.places[0].reshape(3, 16), drawn / drawn.sum(axis=1, keepdims=True), rtol=1e-3)
 
 
 def test_gates_and_a_prompt_without_pictures(pretrained):
