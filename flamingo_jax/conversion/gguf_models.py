@@ -193,7 +193,7 @@ def _llama3_scaling(divisors: np.ndarray, base: float) -> dict[str, Any]:
 
 def _as_before(name: str, tensor: Quantised, fields: Mapping[str, Any]) -> Quantised:
     """Undoes the change of a GGUF writer to a tensor."""
-    kind, part = fields['model_type'], name.removesuffix('.weight').split('.')[-1]
+    kind, part = fields['model_type'], name.removesuffix('.weight').removesuffix('.bias').split('.')[-1]
     change = None
     if kind == 'llama' and part in ('attn_q', 'attn_k'):
         heads = fields['num_attention_heads' if part == 'attn_q' else 'num_key_value_heads']

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 import tokenizers
 
 import flamingo_jax
@@ -56,6 +57,18 @@ def test_a_file_is_the_folder_it_was_written_from(name, tmp_path):
     assert 'A tiny model' in (tmp_path / 'ours' / 'README.md').read_text()
     tokenizer = bundle.read(tmp_path / 'ours').tokenizer()
     assert (tokenizer.begin, tokenizer.ends, tokenizer.pad, tokenizer.vocab_size) == ((1,), (2,), 0, 96)
+
+
+def test_biases_of_queries_and_keys_are_in_the_order_of_their_rows(tmp_path):
+    """llama.cpp's writer changes the order of both."""
+    fields = json.loads((FOLDER / 'golden_llama3' / 'config.json').read_text())
+    tensors = safetensors.numpy.load_file(FOLDER / 'golden_llama3' / 'model.safetensors')
+    names = dict(attn_q='model.layers.0.self_attn.q_proj', attn_k='model.layers.0.self_attn.k_proj')
+    biases = {f'{name}.bias': np.arange(len(tensors[f'{name}.weight']), dtype=np.float32) for name in names.values()}
+    gguf_files.write_model(fields, tensors | biases, tmp_path / 'file.gguf')
+    found = read_model(tmp_path / 'file.gguf').tensors
+    for ours, theirs in names.items():
+        np.testing.assert_array_equal(np.asarray(found[f'blk.0.{ours}.bias'], np.float32), biases[f'{theirs}.bias'])
 
 
 @pytest.mark.parametrize('key', ['gemma3.rope.scaling.factor', 'gemma3.rope.scale_linear'])
