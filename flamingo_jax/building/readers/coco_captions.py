@@ -10,19 +10,23 @@ from flamingo_jax.building.readers.folder import Pictures
 
 
 def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Dropped]:
-    """The pairs of a file. `pictures` is the folder that holds the files, or one above it."""
+    """The pairs of a file, one at a time. `pictures` is the folder that holds the files, or one above it."""
+    file = json_file(path, name)
+    if isinstance(file, Dropped):
+        yield file
+        return
+    lists = file.value if isinstance(file.value, dict) else {}
+    images, annotations = lists.get('images'), lists.get('annotations')
+    if not (isinstance(images, list) and isinstance(annotations, list)):
+        yield Dropped('json_damaged', 'file', name, excerpt='it has no lists `images` and `annotations`')
+        return
+    files = {str(image['id']): image for image in images if isinstance(image, dict) and 'id' in image}
 
-    def make(row: Row) -> Iterator[Document | Dropped]:
-        files = {image['id']: image for image in row.value['images']}
+    def pair(row: Row) -> Iterator[Document | Dropped]:
+        image = files[str(row.value['image_id'])]
+        draft = Draft(row.where, str(image.get('coco_url') or ''))
+        draft.picture(pictures.read(image['file_name']), str(image['file_name']))
+        draft.text(row.value['caption'].strip())
+        yield from draft.finish()
 
-        def pair(one: Row) -> Iterator[Document | Dropped]:
-            image = files[one.value['image_id']]
-            draft = Draft(one.where, str(image.get('coco_url') or ''))
-            draft.picture(pictures.read(image['file_name']), str(image['file_name']))
-            draft.text(one.value['caption'].strip())
-            yield from draft.finish()
-
-        captions = (Row(f'{row.where}#{number}', one) for number, one in enumerate(row.value['annotations']))
-        yield from documents(captions, pair)
-
-    yield from documents([json_file(path, name)], make)
+    yield from documents((Row(f'{name}#{number}', one) for number, one in enumerate(annotations)), pair)

@@ -14,7 +14,7 @@ import PIL.Image
 import pytest
 
 from flamingo_jax.building.document import Document
-from flamingo_jax.building.readers import containers
+from flamingo_jax.building.readers import coco_captions, containers
 from flamingo_jax.building.readers.containers import extension, json_items, json_lines, opened
 from flamingo_jax.building.readers.folder import Pictures, make_index
 from flamingo_jax.building.readers.pictures import picture_rule
@@ -156,6 +156,22 @@ def test_coco(of):
     documents, dropped = of('coco')
     assert [spelled(one) for one in documents] == ['<9>|A cat.', '<9>|One cat.']
     assert dropped == dict(picture_missing=1, document_without_picture=1, document_malformed=1)
+
+
+def test_a_caption_of_coco_is_given_before_the_next_picture_is_read(tmp_path):
+    """The pictures of the whole set would not fit into memory."""
+    written = SETS['coco'](tmp_path)
+    made = coco_captions.read(str(written.path), written.path.name, Pictures(str(tmp_path / 'train2014')))
+    assert spelled(next(made)) == '<9>|A cat.'
+    (tmp_path / 'train2014/COCO_train2014_000000000009.jpg').unlink()
+    assert not [one for one in made if isinstance(one, Document)]
+
+
+@pytest.mark.parametrize('value', [[], {}, dict(images=[]), dict(images=[], annotations={})])
+def test_a_file_without_the_lists_of_coco_is_dropped(tmp_path, value):
+    (tmp_path / 'captions.json').write_text(json.dumps(value))
+    [one] = coco_captions.read(str(tmp_path / 'captions.json'), 'captions.json', Pictures())
+    assert (one.rule, one.what) == ('json_damaged', 'file')
 
 
 def test_films(of):
