@@ -4,7 +4,6 @@ FastWARC reads them: gzip, zstd, lz4 and plain, with a bounded buffer. It stops 
 next record that can be found.
 """
 
-import functools
 import gzip
 import io
 import os
@@ -90,12 +89,12 @@ def read_at(place: Place) -> Response:
     Raises:
       ValueError: there is none any more; the file has changed.
     """
-    file = _opened(place.path)
-    for record in _records(file, place.offset):
-        for found in _response(record, place):
-            if isinstance(found, Response):
-                return found
-        break
+    with open(place.path, 'rb') as file:  # Of its own, since threads read at once.
+        for record in _records(file, place.offset):
+            for found in _response(record, place):
+                if isinstance(found, Response):
+                    return found
+            break
     raise ValueError(f'{place.path} has no response at {place.offset}. Do not change the file while it is read.')
 
 
@@ -250,8 +249,3 @@ def _next(file: BinaryIO, at: int) -> int | None:
         at += len(block)
         overlap = block[-16:]
     return None
-
-
-@functools.lru_cache(maxsize=32)
-def _opened(path: str) -> BinaryIO:
-    return open(path, 'rb')

@@ -1,5 +1,6 @@
 """The reader of WARC files, on files that warcio writes, damaged in every way."""
 
+import concurrent.futures
 import gzip
 import zlib
 
@@ -48,11 +49,21 @@ def test_every_packing_is_read_and_read_again_by_place(tmp_path, packed):
     assert read(path) == URLS
 
 
+def test_threads_read_one_file_at_once(tmp_path):
+    made = Crawl(tmp_path / 'crawl.warc.gz')
+    for i in range(20):
+        made.add(f'http://a.b/{i}', bytes([i]) * 200_000)
+    places = [one.place for one in warc.read_warc(made.write())]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(warc.read_at, places * 10))
+    assert [one.data[:1] for one in found] == [bytes([i]) for i in range(20)] * 10
+
+
 def test_what_is_cut_short_is_told_and_the_rest_is_read(tmp_path):
     for gzipped in (True, False):
         made = crawl(tmp_path, gzipped)
         for cut in (3, 30, 90, 150):
-            path = tmp_path / f'{gzipped}-{cut}.warc'  # A new name, since open files are remembered.
+            path = tmp_path / f'{gzipped}-{cut}.warc'
             path.write_bytes(made.content()[:-cut])
             *kept, told = read(path) if cut > 4 or gzipped else [*read(path), 'warc_corrupt']
             assert kept[:4] == URLS[:4]
