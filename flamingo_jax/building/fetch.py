@@ -28,10 +28,11 @@ from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
 from flamingo_jax.building import warc
-from flamingo_jax.building.page import opted_out
+from flamingo_jax.building.page import join, opted_out
 
 AGENT = 'flamingo_jax'  # The name that robots.txt may forbid.
 REFUSED = 'flamingo-refused'  # Field of the metadata record of a picture that was not fetched.
+REDIRECTS = (301, 302, 303, 307, 308)
 FILE_BYTES = 10**9  # About the size of a WARC file.
 
 
@@ -96,7 +97,8 @@ def fetch(urls: Iterable[str], out: pathlib.Path, how: Politeness, stop: Callabl
             by_host.setdefault(urllib.parse.urlsplit(url).netloc, []).append(url)
     total = sum(map(len, by_host.values()))
     bar = tqdm(total=total, desc='fetching', unit=' pictures', delay=1)
-    with contextlib.closing(_Writer(out, len(files))) as writer, bar:
+    numbers = [int(found[1]) for file in files if (found := re.fullmatch(r'fetched-(\d+)\.warc\.gz', file.name))]
+    with contextlib.closing(_Writer(out, max(numbers, default=-1) + 1)) as writer, bar:
 
         def visit(host_urls: Sequence[str]) -> int:
             host, got = Host(how), 0
@@ -119,8 +121,8 @@ class Host:
     """Asks one host, one request at a time."""
 
     def __init__(self, how: Politeness):
-        self._how, self._next = how, 0.0
-        self._rules: dict[str, tuple[urllib.robotparser.RobotFileParser | None, list[tuple[str, bool]]]] = {}
+        self._how, self._last, self._next = how, 0.0, 0.0  # When it was asked last, and may be asked next.
+        self._rules: dict[str, tuple[urllib.robotparser.RobotFileParser, list[tuple[str, bool]]]] = {}
 
     def get(self, url: str) -> Answer:
         """Fetches one picture, through redirects.
@@ -128,19 +130,34 @@ class Host:
         Raises:
           Refused: it is not to be fetched, or cannot be.
         """
-        ends, seen = time.monotonic() + self._how.deadline, set()
-        for _ in range(self._how.redirects + 1):
-            if url in seen:
-                raise Refused('picture_redirect_loop')
-            seen.add(url)
+        ends = time.monotonic() + self._how.deadline
+
+        def ask(url: str) -> Answer:
             self._check(url, ends)
             answer = self._ask(url, ends, self._how.most_bytes)
             if opted_out(answer.get('x-robots-tag'), answer.get('tdm-reservation').strip() == '1'):
                 raise Refused('picture_opt_out')
-            if answer.status not in (301, 302, 303, 307, 308):
-                return answer
-            url = urllib.parse.urljoin(url, answer.get('location'))
-        raise Refused('picture_redirects')
+            return answer
+
+        answer = self._follow(url, ask)
+        if answer.status in REDIRECTS:
+            raise Refused('picture_redirects')
+        return answer
+
+    def _follow(self, url: str, ask: Callable[[str], Answer]) -> Answer:
+        """The answer to a URL after its redirects; the last redirect if they lead in a circle or are too many."""
+        seen = set()
+        for _ in range(self._how.redirects + 1):
+            seen.add(url)
+            answer = ask(url)
+            if answer.status not in REDIRECTS:
+                break
+            url = join(url, answer.get('location'))
+            if not url:
+                raise Refused('picture_url')
+            if url in seen:
+                break
+        return answer
 
     def _check(self, url: str, ends: float) -> None:
         """Raises if the host forbids the URL."""
@@ -149,13 +166,16 @@ class Host:
         if root not in self._rules:
             self._rules[root] = self._robots(root, ends), self._reservations(root, ends)
         robots, reservations = self._rules[root]
-        if robots is not None:
-            if not robots.can_fetch(AGENT, url):
-                raise Refused('picture_robots')
-            delay = float(robots.crawl_delay(AGENT) or 0)
-            if delay > self._how.longest_delay:
-                raise Refused('picture_robots_delay')
-            self._next = max(self._next, time.monotonic() + delay - self._how.apart)
+        try:
+            allowed = robots.can_fetch(AGENT, url)
+        except ValueError:  # It decodes the URL, in which %5B becomes a bracket.
+            raise Refused('picture_robots_unknown') from None
+        if not allowed:
+            raise Refused('picture_robots')
+        delay = robots.crawl_delay(AGENT) or 0
+        if delay > self._how.longest_delay:
+            raise Refused('picture_robots_delay')
+        self._next = max(self._next, self._last + delay)
         for location, reserved in reservations:
             if re.match(re.escape(location).replace(r'\*', '.*').replace(r'\$', '$'), parts.path or '/'):
                 if reserved:
@@ -163,32 +183,27 @@ class Host:
                 break
 
     def _robots(self, root: str, ends: float) -> urllib.robotparser.RobotFileParser:
-        answer = self._redirected(f'{root}/robots.txt', ends)
+        answer = self._follow(f'{root}/robots.txt', lambda url: self._ask(url, ends, 500_000))
         robots = urllib.robotparser.RobotFileParser()
         if answer.status == 200:
-            robots.parse(answer.data.decode('utf-8', 'replace').splitlines())
+            try:
+                robots.parse(answer.data.decode('utf-8', 'replace').splitlines())
+            except ValueError:  # A rule for http://[, or a delay of ² seconds.
+                raise Refused('picture_robots_unknown') from None
         elif answer.status >= 500 or answer.status == 429:
             raise Refused('picture_robots_unknown')  # RFC 9309: as if it forbade everything.
         else:
-            robots.allow_all = True
+            robots.allow_all = True  # RFC 9309: redirects without end as well.
         return robots
 
     def _reservations(self, root: str, ends: float) -> list[tuple[str, bool]]:
         """(location, reserved) of /.well-known/tdmrep.json (W3C TDMRep, section 6)."""
         try:
-            answer = self._redirected(f'{root}/.well-known/tdmrep.json', ends)
+            answer = self._follow(f'{root}/.well-known/tdmrep.json', lambda url: self._ask(url, ends, 500_000))
             listed = json.loads(answer.data) if answer.status == 200 else []
             return [(str(one['location']), one.get('tdm-reservation') == 1) for one in listed if 'location' in one]
         except (Refused, ValueError, TypeError, AttributeError, RecursionError):
             return []
-
-    def _redirected(self, url: str, ends: float) -> Answer:
-        for _ in range(self._how.redirects):
-            answer = self._ask(url, ends, 500_000)
-            if answer.status not in (301, 302, 303, 307, 308):
-                return answer
-            url = urllib.parse.urljoin(url, answer.get('location'))
-        return Answer(404, [], b'')
 
     def _ask(self, url: str, ends: float, most: int) -> Answer:
         """One request, to an address that was checked."""
@@ -201,7 +216,8 @@ class Host:
             raise Refused('picture_url')
         address = self._address(parts.hostname, port)
         time.sleep(max(0.0, self._next - time.monotonic()))
-        self._next = time.monotonic() + self._how.apart
+        self._last = time.monotonic()
+        self._next = self._last + self._how.apart
         connection = _Connection(
             parts.hostname, port, address, secure=parts.scheme == 'https', timeout=self._how.timeout
         )

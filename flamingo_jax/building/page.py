@@ -214,7 +214,7 @@ class _Walk:
             self._picture(node)
             return None
         if tag == 'base' and node.getattr('href'):
-            self.base = _join(self.url, node.getattr('href')) or self.url
+            self.base = join(self.url, node.getattr('href')) or self.url
             return None
         names = (node.class_name or '').lower()
         if rule := self._left_out(node, tag, names):
@@ -277,7 +277,7 @@ class _Walk:
                 self.drop(rule, 'text', text)
         for url in pictures:
             self._count_picture()
-            self.drop(rule, 'picture', _join(self.base, url) or url)
+            self.drop(rule, 'picture', join(self.base, url) or url)
 
     def _text(self, text: str) -> None:
         if self._open.get('table') and not self._open.get('prose') and not self._open.get('caption'):
@@ -316,7 +316,7 @@ class _Walk:
             self.drop('picture_without_source', 'picture', (node.getattr('alt') or ''))
         elif source.startswith('data:'):
             self.drop('picture_inline', 'picture', source[:60])
-        elif not (url := _join(self.base, source)):
+        elif not (url := join(self.base, source)):
             self.drop('picture_url', 'picture', source)
         else:
             self.place += 1
@@ -351,7 +351,7 @@ def _source(image) -> str | None:
     return value or None
 
 
-def _join(base: str, url: str) -> str:
+def join(base: str, url: str) -> str:
     """An absolute URL of http or https without its fragment; '' if it is none."""
     try:
         joined = urllib.parse.urldefrag(urllib.parse.urljoin(base, url.strip())).url

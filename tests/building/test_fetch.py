@@ -34,6 +34,10 @@ class Server(http.server.BaseHTTPRequestHandler):
             return self.answer(301, b'', location='/a.png')
         if name == '/inside.png':
             return self.answer(302, b'', location='file:///etc/passwd')
+        if name == '/bracket.png':
+            return self.answer(302, b'', location='http://[x/')
+        if name.startswith('/far'):
+            return self.answer(302, b'', location=f'/far{name}')
         if name == '/never.png':
             return time.sleep(3)
         if name == '/noai.png':
@@ -85,8 +89,10 @@ def test_each_attempt_is_a_record_with_its_reason(site, tmp_path):
         'a': 200,
         'moved': 200,
         'gone': 404,
-        'loop': 'picture_redirect_loop',
+        'loop': 'picture_redirects',
+        'far': 'picture_redirects',
         'inside': 'picture_url',
+        'bracket': 'picture_url',
         'never': 'picture_timeout',
         'drip': 'picture_timeout',
         'noai': 'picture_opt_out',
@@ -115,6 +121,14 @@ def test_it_goes_on_where_it_was_stopped(site, tmp_path):
     assert fetch(urls, tmp_path, how()) == 0
 
 
+def test_a_file_that_was_moved_away_does_not_stop_it(site, tmp_path):
+    for number in range(2):
+        fetch([f'{site}/{number}.png'], tmp_path, how())
+    (tmp_path / 'fetched-00000.warc.gz').unlink()
+    assert fetch([f'{site}/{i}.png' for i in range(3)], tmp_path, how()) == 2
+    assert sorted(file.name for file in tmp_path.iterdir()) == ['fetched-00001.warc.gz', 'fetched-00002.warc.gz']
+
+
 class Clock:
     """A clock that stands still but for those who sleep by it."""
 
@@ -135,10 +149,33 @@ def test_it_waits_between_requests(site, tmp_path, monkeypatch):
     assert [at for _, _, at in Server.asked] == [2.0 * i for i in range(5)]  # After robots.txt and tdmrep.json.
 
 
-def test_a_host_whose_robots_cannot_be_known_is_left_alone(site, monkeypatch):
-    monkeypatch.setattr(Server, 'robots', b'User-agent: *\nCrawl-delay: 100\n')
-    with pytest.raises(Refused, match='picture_robots_delay'):
+def test_it_waits_as_long_as_robots_asks(site, tmp_path, monkeypatch):
+    clock = Clock()
+    for module in ('flamingo_jax.building.fetch', __name__):
+        monkeypatch.setattr(f'{module}.time', clock)
+    monkeypatch.setattr(Server, 'robots', b'User-agent: *\nCrawl-delay: 5\n')
+    fetch([f'{site}/{i}.png' for i in range(3)], tmp_path, how(apart=2.0, deadline=99.0))
+    assert [at for _, _, at in Server.asked] == [0.0, 2.0, 7.0, 12.0, 17.0]
+
+
+@pytest.mark.parametrize(
+    'line, rule',
+    [
+        (b'Crawl-delay: 100', 'picture_robots_delay'),
+        (b'Crawl-delay: ' + b'9' * 400, 'picture_robots_delay'),
+        ('Crawl-delay: ²'.encode(), 'picture_robots_unknown'),
+        (b'Disallow: //[x', 'picture_robots_unknown'),
+    ],
+)
+def test_a_host_whose_robots_cannot_be_known_is_left_alone(line, rule, site, monkeypatch):
+    monkeypatch.setattr(Server, 'robots', b'User-agent: *\n' + line + b'\n')
+    with pytest.raises(Refused, match=rule):
         Host(how()).get(f'{site}/a.png')
+
+
+def test_a_url_that_robots_cannot_judge_is_left_alone(site):
+    with pytest.raises(Refused, match='picture_robots_unknown'):
+        Host(how()).get(site.replace('://', '://%5B@') + '/a.png')
 
 
 @pytest.mark.parametrize(
