@@ -62,12 +62,12 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
             f'The mesh has data={shape[0]}, which is not a multiple of the {slices} slices of the devices. Choose '
             'another mesh.'
         )
-    if slices > 1:
-        within = (shape[0] // slices, *shape[1:])
-        grid = mesh_utils.create_hybrid_device_mesh(within, (slices, 1, 1), every)
-        return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 3)
     # An axis of 16 fits a torus of 4x8x8 only if one side of the torus is split.
-    grid = mesh_utils.create_device_mesh(shape, every, allow_split_physical_axes=True)
+    how = dict(devices=every, allow_split_physical_axes=True)
+    if slices > 1:
+        grid = mesh_utils.create_hybrid_device_mesh((shape[0] // slices, *shape[1:]), (slices, 1, 1), **how)
+    else:
+        grid = mesh_utils.create_device_mesh(shape, **how)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 3)
 
 

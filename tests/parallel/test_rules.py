@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import itertools
 import math
 
 import jax
@@ -36,6 +37,8 @@ class Device:
     id: int
     platform: str
     slice_index: int
+    coords: tuple[int, ...] = ()
+    core_on_chip: int = 0
 
     @property
     def process_index(self) -> int:
@@ -58,6 +61,15 @@ def test_a_model_may_be_sharded_over_hosts_of_gpus(shape):
         tpus = [dataclasses.replace(device, platform='tpu') for device in devices]
         with pytest.raises(ValueError, match='data=1, which is not a multiple of the 2 slices'):
             make_mesh(*shape, devices=tpus)
+
+
+def test_each_of_several_slices_is_a_mesh_that_one_slice_takes():
+    """Of a torus of 4x8x8, whose sides must be split for an axis of 16."""
+    torus = list(itertools.product(range(4), range(8), range(8)))
+    devices = [Device(256 * j + i, 'tpu', j, coords) for j in range(2) for i, coords in enumerate(torus)]
+    one, two = (make_mesh(n, 16, 16, devices=devices[: 256 * n]).devices for n in (1, 2))
+    place = np.vectorize(lambda device: device.id % 256)
+    np.testing.assert_array_equal(place(two), np.concatenate([place(one)] * 2))
 
 
 def test_a_batch_must_be_divided(config):
