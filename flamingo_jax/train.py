@@ -50,7 +50,7 @@ from flamingo_jax.training.losses.alignment import TextStates
 from flamingo_jax.training.losses.noise import NoiseConfig
 from flamingo_jax.training.optimizer import OptimizerConfig, make_optimizer
 from flamingo_jax.training.progress import Profile, Progress, Skipped
-from flamingo_jax.training.state import new_state
+from flamingo_jax.training.state import lay_out, new_state
 from flamingo_jax.training.step import make_step
 from flamingo_jax.training.watchdog import Watchdog
 
@@ -92,15 +92,16 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
         workdir, config.keep_checkpoints, about, recipe=described, resume_changed=config.resume_changed
     )
     optimizer = make_optimizer(OptimizerConfig(**config.optimizer.to_dict()), config.steps)
-    state = new_state(model, optimizer, parts.trained, seed=config.seed, mesh=mesh)
+    _, shapes = lay_out(model, optimizer, parts.trained, mesh)
     frozen = parts.read_frozen(mesh)
     _write_run(workdir, config, parts, about)
     positions = dict.fromkeys(sources, 0)  # Trained batches of each data set, without those read ahead.
     skipped = Skipped()
-    if restored := checkpoints.restore(state):
+    if restored := checkpoints.restore(shapes):
         state, positions, skipped = restored[0], positions | restored[1], restored[2]
         processes.say(f'Resumed from step {int(state.step)}.')
     else:
+        state = new_state(model, optimizer, parts.trained, seed=config.seed, mesh=mesh)
         state = state._replace(params=parts.begin(state.params, frozen, mesh))
     iterators = {
         name: pipeline.read(readable[name], positions[name], source.workers) for name, source in sources.items()

@@ -168,17 +168,20 @@ class Checkpoints:
             f'steps {steps(self._folder)} are whole. Make room, then resume with the same command.'
         )
 
-    def restore(self, state: TrainState) -> tuple[TrainState, dict[str, int], Skipped] | None:
-        """The newest whole checkpoint, sharded like `state`; None if there is none.
+    def restore(self, shapes: TrainState) -> tuple[TrainState, dict[str, int], Skipped] | None:
+        """The newest whole checkpoint; None if there is none.
+
+        Args:
+          shapes: of the state, with their shardings (`state.lay_out`). A second state might not fit beside it.
 
         Returns:
           The state, the number of batches read of each data set, and the skipped steps.
         """
         if not self._newest:
             return None
-        arrays = _as_arrays(state)
-        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), arrays)
-        loaded = ocp.load(self._folder / str(self._newest), abstract)
+        key = jax.eval_shape(jax.random.key_data, shapes.key)
+        key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=shapes.key.sharding)
+        loaded = ocp.load(self._folder / str(self._newest), shapes._replace(key=key))
         beside = self._metadata()
         skipped = Skipped(**beside.get('skipped', {}))  # Absent in older checkpoints.
         return loaded._replace(key=jax.random.wrap_key_data(loaded.key)), beside['data'], skipped
