@@ -161,23 +161,25 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
             positions = positions | {name: positions[name] + 1 for name in turn}
             # Metrics are read one step late. Reading those of this step would wait for it and leave the devices idle.
             progress.add(step, metrics, waited)
-            watchdog.step_ended()
+            watchdog.wait_anew()  # From the end of the first step on, which is compiled.
             checkpoints.raise_if_failed()
             preempted = preemption.reached(step)
             if validate and not preempted and (step % config.validate_every == 0 or step == config.steps):
-                progress.validate(step, functools.partial(validate, state.params, frozen))
+                progress.validate(step, functools.partial(validate, state.params, frozen, watchdog.wait_anew))
             due, ends = due or step % config.checkpoint_every == 0, step == config.steps or preempted
             if due or ends:
                 progress.flush()
                 # Skipped steps do not change the state, and every step from it may fail. Its copies must not replace
                 # older checkpoints.
                 if ends or not progress.skipped.in_a_row:
+                    watchdog.wait_anew()  # The checkpoint before may still be on its way.
                     checkpoints.save(state, positions, progress.skipped)
                     due = False
             if preempted:
                 break
         profile.close()
         progress.close()
+        watchdog.wait_anew()
         checkpoints.close()  # Here, so that a SIGTERM after the last step does not interrupt the last write.
     if step < config.steps:
         processes.say(f'Stopped by SIGTERM after step {step}, which is saved. The same command resumes from it.')

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import grain.python as grain
 import jax
@@ -79,15 +80,20 @@ class Validation:
         """Whether any data set has a held-out split."""
         return bool(self._batches)
 
-    def __call__(self, params: Params, frozen: Params) -> dict[str, float]:
-        """validation/NAME/loss and validation/NAME/accuracy of each data set: means over the targets of all batches."""
+    def __call__(self, params: Params, frozen: Params, batch_ended: Callable[[], None]) -> dict[str, float]:
+        """validation/NAME/loss and validation/NAME/accuracy of each data set: means over the targets of all batches.
+
+        batch_ended: is called once for each batch.
+        """
         out = {}
         for name, batches in self._batches.items():
             total = None
             for batch in pipeline.read(batches, start=0, workers=0):
                 batch = pipeline.put(batch, self._rows, self._datasets[name].batch_size)
                 sums = self._sums(params, frozen, batch, micro_batches=self._datasets[name].micro_batches)
+                jax.block_until_ready(total)  # Of the batches before. Devices compute while the next batch is read.
                 total = sums if total is None else jax.tree.map(jnp.add, total, sums)
+                batch_ended()
             total = {key: float(value) for key, value in total.items()}
             out[f'validation/{name}/loss'] = total['loss'] / max(total['weights'], 1e-6)
             out[f'validation/{name}/accuracy'] = total['right'] / max(total['answers'], 1)

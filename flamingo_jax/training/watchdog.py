@@ -11,13 +11,13 @@ class Watchdog:
     """
 
     def __init__(self, seconds: float):
-        """Watches from the end of the first step on, since the first is compiled; 0 watches nothing."""
+        """Watches from the first `wait_anew` on; 0 watches nothing."""
         self._seconds = seconds
 
     def __enter__(self):
         return self
 
-    def step_ended(self) -> None:
+    def wait_anew(self) -> None:
         """Waits anew, at most `seconds` until the next call."""
         if self._seconds:
             faulthandler.dump_traceback_later(self._seconds, exit=True, file=sys.__stderr__)

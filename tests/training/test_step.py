@@ -210,7 +210,9 @@ def test_validation_is_the_mean_over_all_its_batches(model, others, data):
     state = new_state(model, make_optimizer(OPTIMIZER, 1), TRAINED, 0, mesh)
     source = grain.MapDataset.source(data)
     validate = Validation(model, dict(web=source), dict(web=Source(batch_size=16, micro_batches=2)), 2, where(state))
-    metrics = validate(state.params, {name: others[name] for name in ('lm', 'vision')})
+    ended = []
+    metrics = validate(state.params, {name: others[name] for name in ('lm', 'vision')}, lambda: ended.append(1))
+    assert len(ended) == 2
     params = others | jax.tree.map(np.asarray, state.params)
     of = jax.jit(lambda batch: next_token.loss_sum(model, params, {}, batch, jax.random.key(0), NoiseConfig()))
     sums = [of(jax.tree.map(jnp.array, batch))[1] for batch in data[:2]]

@@ -9,7 +9,7 @@ import sys, time
 from flamingo_jax.training.watchdog import Watchdog
 with Watchdog(1.0) as watchdog:
     for _ in range(3):
-        watchdog.step_ended()
+        watchdog.wait_anew()
         time.sleep(0.5)
     print('three steps', flush=True)
     time.sleep(float(sys.argv[1]))
