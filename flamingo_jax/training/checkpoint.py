@@ -14,6 +14,7 @@ has its checksums.json, which is written last and deleted first. That file then 
 
 import concurrent.futures
 import json
+import math
 import re
 from typing import Any
 
@@ -175,7 +176,7 @@ class Checkpoints:
           shapes: of the state, with their shardings (`state.lay_out`). A second state might not fit beside it.
 
         Returns:
-          The state, the number of batches read of each data set, and the skipped steps.
+          The state, the number of batches read of each data set, of the size that they have now, and the skipped steps.
         """
         if not self._newest:
             return None
@@ -184,7 +185,8 @@ class Checkpoints:
         loaded = ocp.load(self._folder / str(self._newest), shapes._replace(key=key))
         beside = self._metadata()
         skipped = Skipped(**beside.get('skipped', {}))  # Absent in older checkpoints.
-        return loaded._replace(key=jax.random.wrap_key_data(loaded.key)), beside['data'], skipped
+        positions = _positions(beside['data'], beside.get('recipe', {}), self._recipe)
+        return loaded._replace(key=jax.random.wrap_key_data(loaded.key)), positions, skipped
 
     def close(self) -> None:
         """Waits for the current save in every process."""
@@ -228,6 +230,22 @@ def writer(file: str, number: int) -> int:
 
 def _as_arrays(state: TrainState) -> TrainState:
     return state._replace(key=jax.random.key_data(state.key))
+
+
+def _positions(batches: dict[str, int], before: dict[str, Any], now: dict[str, Any]) -> dict[str, int]:
+    """How many batches of each data set hold the documents of those read, of which a recipe may have other numbers.
+
+    Rounded up, so that no document is read twice.
+    """
+
+    def documents(recipe: dict[str, Any], name: str) -> int:
+        return math.prod(recipe.get(f'datasets.{name}.{key}', 1) for key in ('batch_size', 'documents'))
+
+    # What one of the recipes does not know has not changed.
+    return {
+        name: -(-number * documents(now | before, name) // documents(before | now, name))
+        for name, number in batches.items()
+    }
 
 
 def _differences(before: Any, now: Any, path: str = '') -> list[str]:

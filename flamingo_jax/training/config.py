@@ -67,7 +67,7 @@ def base() -> ConfigDict:
     c.validate_every = 1000
     c.validation_batches = 8
     # True resumes a run although its seed, data sets or noise have changed. Parameters and moments are kept. Each data
-    # set continues after the batches already read of it; a new one starts at its beginning.
+    # set continues after the documents already read of it; a new one starts at its beginning.
     c.resume_changed = False
     # A step whose loss or gradient is not finite changes nothing. Training stops after this many such steps in a row.
     c.max_skipped_steps = 10

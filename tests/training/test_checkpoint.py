@@ -16,7 +16,13 @@ from flamingo_jax.training.state import TrainState
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
-RECIPE = {'seed': 0, 'datasets': ['web'], 'datasets.web.batch_size': 8, 'optimizer.learning_rate': 0.1}
+RECIPE = {
+    'seed': 0,
+    'datasets': ['web'],
+    'datasets.web.batch_size': 8,
+    'datasets.web.documents': 1,
+    'optimizer.learning_rate': 0.1,
+}
 
 
 def a_state(step, size=4):
@@ -146,9 +152,18 @@ def test_another_recipe_is_refused_unless_it_is_wanted(run, about, capsys):
     ):
         assert line in str(error.value)
     assert 'optimizer' not in str(error.value) and 'config.resume_changed=True' in str(error.value)
-    for changed, allowed in ((other, True), (RECIPE | {'optimizer.learning_rate': 0.2}, False)):
-        assert Checkpoints(run, 3, about, changed, allowed).restore(shapes_of(a_state(99)))[1] == dict(web=3)
+    for changed, allowed, batches in ((other, True, 6), (RECIPE | {'optimizer.learning_rate': 0.2}, False, 3)):
+        assert Checkpoints(run, 3, about, changed, allowed).restore(shapes_of(a_state(99)))[1] == dict(web=batches)
         assert 'optimizer.learning_rate (there 0.1, here 0.2)' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    'key, value, batches', [('batch_size', 2, 12), ('batch_size', 7, 4), ('batch_size', 32, 1), ('documents', 2, 2)]
+)
+def test_a_run_with_other_batches_goes_on_after_the_documents_already_read(run, about, key, value, batches):
+    """Three batches of 8 documents."""
+    checkpoints = Checkpoints(run, 3, about, RECIPE | {f'datasets.web.{key}': value}, resume_changed=True)
+    assert checkpoints.restore(shapes_of(a_state(99)))[1] == dict(web=batches)
 
 
 def test_a_checkpoint_from_before_recipes_resumes(about, tmp_path, capsys):
