@@ -355,6 +355,7 @@ class Told(NamedTuple):
             weight = max(chunk.weights, default=0.0)
             for text, own in zip(chunk.texts, chunk.weights, strict=True):
                 before = len(shown.tokens), len(told.tokens)
+                told.continues = shown.continues  # With a space before the text, or without it, in both.
                 shown.text(text, marks=chunk.marks)
                 told.text(text, marks=chunk.marks)
                 for i in range(len(shown.tokens) - before[0]):

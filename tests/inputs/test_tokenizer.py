@@ -8,7 +8,7 @@ from flamingo_jax.few_shot.nonce import nonces
 from flamingo_jax.inputs import tokenizer as tokenizers
 from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.prompts import encode_prompt, is_continued
-from flamingo_jax.inputs.rows import Chunk, Interleaved, RowFormat
+from flamingo_jax.inputs.rows import Chunk, Interleaved, RowFormat, Told
 from flamingo_jax.inputs.tokenizer import Tokenizer
 
 TEXTS = [
@@ -201,6 +201,16 @@ def test_a_space_before_each_text_is_not_between_its_segments(kind):
     chunks += [Chunk(lambda: picture, ('Output:', f' {word}'), (0.0, 1.0)) for word in ('trusavi', 'bodex')]
     row = Interleaved.of(chunks, tokenizer, picture, np.random.default_rng(0), RowFormat(64, 2))
     assert row.tokens[: len(expected)].tolist() == expected
+
+
+def test_what_follows_a_picture_and_its_words_is_the_same_tokens():
+    """In a told row of a model with a space before each text. A new line stands for <EOC>."""
+    tokenizer, picture = Tokenizer(_sentencepiece_with_prefix()[0], 'token'), np.zeros((1, 1, 1), np.float32)
+    chunks = [Chunk(lambda: picture, ('Output:', ' bodex'), (1.0, 1.0), says='trusavi')] * 2
+    row = Told.of(chunks, tokenizer, picture, np.random.default_rng(0), RowFormat(64, 2))
+    at, told_at = row.at[row.weights > 0], row.told_at[row.weights > 0]
+    told = row.told[told_at + 1]
+    assert np.where(told == row.newline, tokenizer.eoc, told).tolist() == row.tokens[at + 1].tolist()
 
 
 @pytest.mark.parity
