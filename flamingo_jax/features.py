@@ -17,7 +17,7 @@ if __name__ == '__main__':
     flags.DEFINE_string('data', None, 'Folder of a prepared data set, or the .jsonl file of documents.', required=True)
     flags.DEFINE_string('vision', None, 'Bundle with the trunk.', required=True)
     flags.DEFINE_string('out', None, 'Folder for the features.', required=True)
-    flags.DEFINE_list('splits', ['train', 'validation', 'test'], 'Splits to compute.')
+    flags.DEFINE_list('splits', [], 'Splits to compute; none named are all, and of a .jsonl file the split train.')
     flags.DEFINE_integer('frames', 1, 'Frames per picture of documents; more than 1 are films.', lower_bound=1)
     flags.DEFINE_integer(
         'image_size', 0, "Height and width of the pictures in pixels; 0 is that of the trunk's bundle."
@@ -40,7 +40,7 @@ from flamingo_jax.files import as_path, whole, write_whole
 from flamingo_jax.inference import bundle
 from flamingo_jax.inputs import augment
 from flamingo_jax.inputs.images import Frames, PictureError, PictureFormat, to_frames
-from flamingo_jax.inputs.sources.documents import holds_picture, open_records, read_stored
+from flamingo_jax.inputs.sources.documents import holds_picture, open_records, read_stored, splits_of
 from flamingo_jax.inputs.sources.features import fingerprint
 from flamingo_jax.model.flamingo import Flamingo
 
@@ -51,7 +51,7 @@ def compute(
     data: str,
     vision: bundle.Bundle,
     out: str,
-    splits: list[str],
+    splits: Sequence[str] = (),
     views: int = 1,
     frames: int = 1,
     image_size: int = 0,
@@ -62,7 +62,7 @@ def compute(
       data: a prepared data set, or a .jsonl file; all pictures of a split must have one number of frames.
       vision: the trunk.
       out: folder to write into.
-      splits: names of splits; for a .jsonl file, the one name that training will use.
+      splits: names of splits, () for all; for a .jsonl file, the one name that training will use, () for train.
       views: number of views of each picture, itself included.
       frames: frames of each picture of documents; more than 1 are films. A picture set has its own.
       image_size: height and width of the pictures, as for `config.image_size`; 0 is the trunk's.
@@ -73,7 +73,7 @@ def compute(
     """
     vision = dataclasses.replace(vision, config=vision.config.at(image_size)) if image_size else vision
     pictures = PictureFormat.of(vision.config, vision.checksums['vision'])
-    found = {split: _open(open_records(data, split), pictures, frames) for split in splits}
+    found = {split: _open(open_records(data, split), pictures, frames) for split in splits or splits_of(data)}
     model = Flamingo(vision.config)
     params = {'vision': bundle.as_kept(vision, 'vision', model)}
     trunk = jax.jit(functools.partial(model.features, params))
@@ -81,6 +81,8 @@ def compute(
     folder.mkdir(parents=True, exist_ok=True)
     for split, source in found.items():
         about = description(source.records, data, views, vision)
+        if source.begins is not None:
+            about['frames'] = frames
         done = folder / f'{split}.json'
         if done.is_file() and json.loads(done.read_text()) == about:
             continue

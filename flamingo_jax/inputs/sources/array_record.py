@@ -30,15 +30,7 @@ def open_split(path: str | Path, split: str) -> Sequence[dict[str, Any]]:
       FileNotFoundError: the folder is missing, or the data set is incomplete.
       ValueError: there is no such split, the files are not ArrayRecord, or more than a process may open.
     """
-    path = as_path(path)
-    if not (path / 'dataset_info.json').is_file():
-        state = 'is not a prepared data set (it has no dataset_info.json)' if path.exists() else 'does not exist'
-        raise FileNotFoundError(f'The data set {path} {state}. Prepare it first: data/README.md has the command.')
-    if str(path).startswith('s3://'):
-        path = local(path)  # ArrayRecord's own reader has the file systems of this machine and of gs://.
-    import tensorflow_datasets as tfds  # Takes half a second, so it is imported only when a data set is opened.
-
-    builder = tfds.builder_from_directory(path)
+    path, builder = _opened(path)
     if split not in builder.info.splits:
         raise ValueError(f'The data set {path} has no split {split!r}; it has {sorted(builder.info.splits)}.')
     there = below(path)
@@ -52,11 +44,30 @@ def open_split(path: str | Path, split: str) -> Sequence[dict[str, Any]]:
     _allow_files(len(builder.info.splits[split].filepaths), path)
     source = builder.as_data_source(split)
     if len(source) > LARGE:
+        import tensorflow_datasets as tfds
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
         files = tfds.core.data_sources.base.file_instructions(builder.info, split)
         source.data_source = ArrayRecordDataSource(files, OFFLOADED)
     return source
+
+
+def splits(path: str | Path) -> list[str]:
+    """The names of the splits of a prepared data set. FileNotFoundError if the folder is missing."""
+    return list(_opened(path)[1].info.splits)
+
+
+def _opened(path: str | Path) -> tuple[Path, Any]:
+    """The folder, on this machine if its records are read there, and the TFDS builder of what is in it."""
+    path = as_path(path)
+    if not (path / 'dataset_info.json').is_file():
+        state = 'is not a prepared data set (it has no dataset_info.json)' if path.exists() else 'does not exist'
+        raise FileNotFoundError(f'The data set {path} {state}. Prepare it first: data/README.md has the command.')
+    if str(path).startswith('s3://'):
+        path = local(path)  # ArrayRecord's own reader has the file systems of this machine and of gs://.
+    import tensorflow_datasets as tfds  # Takes half a second, so it is imported only when a data set is opened.
+
+    return path, tfds.builder_from_directory(path)
 
 
 def _allow_files(number: int, path: Path) -> None:

@@ -19,7 +19,7 @@ from flamingo_jax.inputs import augment
 from flamingo_jax.inputs.films import to_film
 from flamingo_jax.inputs.images import Frames, PictureError, PictureFormat, to_frames
 from flamingo_jax.inputs.rows import Chunk
-from flamingo_jax.inputs.sources.array_record import open_split
+from flamingo_jax.inputs.sources.array_record import open_split, splits
 from flamingo_jax.inputs.sources.features import Features
 from flamingo_jax.inputs.sources.json_lines import JsonLines
 from flamingo_jax.inputs.sources.source import Opened, Source
@@ -70,6 +70,11 @@ class Documents(Source):
 def open_records(path: str, split: str) -> Sequence[dict[str, Any]]:
     """The records of stored documents; errors as for `open_split` and `JsonLines`."""
     return JsonLines(path) if path.endswith('.jsonl') else open_split(path, split)
+
+
+def splits_of(path: str) -> list[str]:
+    """The splits of stored documents or pictures. That of a .jsonl file has any name: here the usual one."""
+    return [Source.split] if path.endswith('.jsonl') else splits(path)
 
 
 def holds_picture(place: Any) -> bool:

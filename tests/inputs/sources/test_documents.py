@@ -150,6 +150,16 @@ def test_features_are_read_in_place_of_pixels(folder, tokenizer, tmp_path_factor
         drawn(tokenizer, pictures, features=str(work), **common)
 
 
+def test_features_of_other_frames_are_computed_anew(folder, tmp_path_factory):
+    """Of a .jsonl file under the one name that training asks for, unless another is given."""
+    path, work = write(folder, [{'film': 'b.webp'}, ' dax']), tmp_path_factory.mktemp('features')
+    trunk = make_trunk(work / 'trunk')
+    for frames in (1, 4, 1):
+        features.compute(path, trunk, str(work / 'out'), frames=frames)
+        assert np.load(work / 'out/train.npy').shape[2] == frames
+    assert sorted(file.name for file in (work / 'out').iterdir()) == ['train.begins.npy', 'train.json', 'train.npy']
+
+
 def test_a_record_of_a_builder_may_hold_frames():
     """As ArrayRecord gives them: bytes, or a list of bytes."""
     file = io.BytesIO()
