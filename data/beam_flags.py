@@ -6,11 +6,12 @@ from absl import flags
 
 
 def define() -> None:
-    """Defines --out, --workers, --beam and --overwrite."""
+    """Defines --out, --workers, --beam, --overwrite and --validation."""
     flags.DEFINE_string('out', None, 'Folder for data sets.', required=True)
     flags.DEFINE_integer('workers', 1, 'Processes of this machine.', lower_bound=1)
     flags.DEFINE_list('beam', [], "Beam's own flags, such as --runner=FlinkRunner,--flink_master=HOST:8081.")
     flags.DEFINE_bool('overwrite', False, 'Build again if the data set exists.')
+    flags.DEFINE_float('validation', 0.0, 'Share of the documents to hold out.', lower_bound=0.0, upper_bound=1.0)
 
 
 def build(builder_class: type, config: Any, **fields: Any) -> Any:
@@ -21,7 +22,7 @@ def build(builder_class: type, config: Any, **fields: Any) -> Any:
     from flamingo_jax.building import write  # Beam takes a second, which --help does not need.
 
     f = flags.FLAGS
-    how = dict(workers=f.workers, beam_flags=f.beam, overwrite=f.overwrite)
+    how = dict(workers=f.workers, beam_flags=f.beam, overwrite=f.overwrite, validation=f.validation)
     folder = write.build(builder_class, f.out, config, **how, **fields)
     print(write.summary(folder))
     return folder

@@ -35,7 +35,7 @@ from flamingo_jax.building import ledger_page
 from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.runner import beam, pipeline_options
-from flamingo_jax.building.spill import Spill, Spilled, read_sorted, sort_key
+from flamingo_jax.building.spill import KEYS, Spill, Spilled, read_sorted, sort_key
 from flamingo_jax.files import Path, as_path, in_bucket, remove, upload, whole
 
 SHARD_BYTES = 256 * 2**20  # About the size of a shard,
@@ -56,11 +56,25 @@ class Sources:
         """documents: of `Document`. dropped: of `Dropped`."""
         self.documents, self.dropped = dict(documents), list(dropped)
 
+    def hold_out(self, share: float) -> None:
+        """Moves a share of the documents, chosen by chance but the same in every build, to a split `validation`.
+
+        Documents of one URL stay together: the captions of a picture, or a page's parts.
+
+        Raises:
+          ValueError: the documents have splits already.
+        """
+        if set(self.documents) != {'train'}:
+            raise ValueError(f'The data set has the splits {sorted(self.documents)} already. Leave --validation out.')
+        train, validation = self.documents['train'] | 'hold out' >> beam.Partition(_part, 2, share)
+        self.documents = dict(train=train, validation=validation)
+
 
 class DocumentsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """A TFDS builder of documents. A subclass in `data/` gives VERSION, BUILDER_CONFIGS and `sources`."""
 
     shards: Path | None = None  # The folder in a bucket for the large files; None is the data set's own.
+    validation: float = 0.0  # Share of the documents that is held out.
 
     def sources(self, pipeline: beam.Pipeline, work: str) -> Sources:
         """The documents.
@@ -90,6 +104,8 @@ class DocumentsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         work.mkdir(parents=True)
         with _progress(work, self.name), beam.Pipeline(options=download_config.beam_options) as pipeline:
             made = self.sources(pipeline, str(work))
+            if self.validation:
+                made.hold_out(self.validation)
             shards = {
                 split: _write_split(documents, split, str(work), str(large / self.name))
                 for split, documents in made.documents.items()
@@ -105,7 +121,7 @@ class DocumentsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             why = ', '.join(f'{rule} {sum(number.values())}' for rule, number in most) or 'nothing'
             raise ValueError(
                 f'No document is left for the split {" or ".join(missing)}. Dropped, by rule: {why}. Give other input, '
-                'or change the rules of the config.'
+                'or change the rules of the config or --validation.'
             )
         self.info.metadata.update(counts)
         (folder / 'ledger.json').write_text(json.dumps(counts, indent=1, ensure_ascii=False))
@@ -130,6 +146,7 @@ def build(
     workers: int = 1,
     beam_flags: Sequence[str] = (),
     overwrite: bool = False,
+    validation: float = 0.0,
     **source: Any,
 ) -> Path:
     """Builds a data set under `out` and returns its folder, which `tfds.builder_from_directory` opens.
@@ -138,10 +155,12 @@ def build(
     intermediate files are in this machine's folder for temporary files.
 
     Args:
+      validation: share of the documents that is held out, in a split of this name; 0 has the builder's splits alone.
       source: further arguments of the builder's class, which say where its raw material is.
 
     Raises:
-      ValueError: no document is left, `workers` is below 1, or `out` is in a bucket and the workers are elsewhere.
+      ValueError: no document is left for a split, the builder's documents have splits already, `workers` is below 1,
+        or `out` is in a bucket and the workers are elsewhere.
     """
     options = pipeline_options(workers, beam_flags)
     if in_bucket(out) and any(flag.startswith('--runner') for flag in beam_flags):
@@ -166,6 +185,7 @@ def build(
         if in_bucket(out):
             remove(target)  # What a killed build left.
             builder.shards = target
+        builder.validation = validation
         _prepare(builder, options)
         if in_bucket(out):
             upload(folder, target, last=INFO)
@@ -214,6 +234,12 @@ def _record(document: Document) -> tuple[str, bytes]:
     encoded = features.encode_example(fields | dict(weights=np.array(document.weights, np.float32)))
     # The order of a map's fields would differ between processes.
     return document.id, serializer.get_tf_example(encoded).SerializeToString(deterministic=True)
+
+
+def _part(document: Document, _: int, share: float) -> int:
+    """0 is for training, 1 is held out."""
+    key = sort_key(f'validation {document.url or document.id}')  # Not the document's own, which orders each split.
+    return int(int(key, 16) < share * KEYS)
 
 
 def _write_split(documents, split: str, work: str, stem: str) -> tuple[beam.PCollection, beam.PCollection]:

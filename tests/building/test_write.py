@@ -16,7 +16,9 @@ from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.runner import beam
 from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.sources.array_record import open_split, splits
 from flamingo_jax.inputs.sources.documents import Documents
+from flamingo_jax.training.validation import held_out
 
 
 def png(colour: int) -> bytes:
@@ -27,7 +29,7 @@ def png(colour: int) -> bytes:
 
 def make(number: int) -> Document:
     texts, images = ['', f'text {number}'], [png(number % 256), b'']
-    return Document(f'id {number}', texts, images, [0.0, 0.5], f'http://a.b/{number}', '{"language": "en"}')
+    return Document(f'id {number}', texts, images, [0.0, 0.5], f'http://a.b/{number // 2}', '{"language": "en"}')
 
 
 def drop(number: int) -> Dropped:
@@ -105,6 +107,29 @@ def test_the_second_document_of_an_id_is_dropped(tmp_path):
     folder = write.build(Numbers, str(tmp_path), numbers=[1, 2, 2, 3])
     assert json.loads((folder / 'ledger.json').read_text())['dropped']['document_id'] == {'document': 1}
     assert len(Documents(path=str(folder)).open(PictureFormat(8))) == 3
+
+
+@pytest.mark.parametrize('workers', [1, pytest.param(2, marks=pytest.mark.long)])
+def test_a_share_is_held_out_and_read_while_training(tmp_path, workers, monkeypatch):
+    """The same documents whoever builds. Documents of one URL stay together."""
+    monkeypatch.setenv('PYTHONPATH', str(pathlib.Path(__file__).parent))
+    monkeypatch.setattr(write, 'SHARD_RECORDS', 10)
+    both = []
+    for name, numbers, how in (('a', range(200), {}), ('b', range(199, -1, -1), dict(workers=workers))):
+        both.append(write.build(Numbers, str(tmp_path / name), numbers=list(numbers), validation=0.3, **how))
+    assert digests(both[0]) == digests(both[1])
+    train, validation = ({(one['url'], one['id']) for one in open_split(both[0], split)} for split in splits(both[0]))
+    assert len(train | validation) == len(train) + len(validation) == 200 and 40 < len(validation) < 80
+    assert not {url for url, _ in train} & {url for url, _ in validation}
+    source = Documents(path=str(both[0]), validation_split='validation')
+    opened = held_out(dict(numbers=source))['numbers'].open(PictureFormat(8))
+    assert len(opened) == len(validation)
+
+
+def test_what_has_splits_is_not_split_again():
+    made = write.Sources(dict(test=beam.Pipeline() | beam.Create([])))
+    with pytest.raises(ValueError, match="has the splits .'test'. already. Leave --validation out"):
+        made.hold_out(0.1)
 
 
 def test_nothing_left_is_an_error_that_leaves_nothing(tmp_path):
