@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int
 from flamingo_jax.model.attention import Mask, Segments, attend_to_parts, dense
 from flamingo_jax.model.config import LanguageModelConfig, XattnConfig
 from flamingo_jax.model.language_model import text_norm
-from flamingo_jax.model.layers import FeedForward, Linear, Norm, constrain
+from flamingo_jax.model.layers import FeedForward, Linear, Norm, constrain, times
 
 # Keys and values of the media, in one or several parts side by side.
 Parts: TypeAlias = Sequence[tuple[Float[Array, '_ h _ k'], Float[Array, '_ h _ k']]]
@@ -136,13 +136,13 @@ class GatedXattnDense(nn.Module):
         if self.norms_branches:
             attended = self.norm_attended(attended)
         if self.config.gates:
-            attended = jnp.tanh(self.alpha_xattn).astype(self.dtype) * attended
+            attended = times(attended, jnp.tanh(self.alpha_xattn))
         y = constrain(y + attended, 'batch', None, 'embed')
         fed = self.ffw(self.norm_ffw(y))
         if self.norms_branches:
             fed = self.norm_fed(fed)
         if self.config.gates:
-            fed = jnp.tanh(self.alpha_dense).astype(self.dtype) * fed
+            fed = times(fed, jnp.tanh(self.alpha_dense))
         if self.config.ffw_where_seen:
             m = sum(key.shape[2] for key, _ in keys_values)
             fed = jnp.where(dense(mask, y.shape[1], m).any(axis=-1, keepdims=True), fed, 0)

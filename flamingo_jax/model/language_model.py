@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 from flamingo_jax.model import quantised
 from flamingo_jax.model.attention import Mask, attend_to_parts, dense
 from flamingo_jax.model.config import LanguageModelConfig
-from flamingo_jax.model.layers import FeedForward, Linear, Norm, constrain, stored
+from flamingo_jax.model.layers import FeedForward, Linear, Norm, constrain, spread, stored
 from flamingo_jax.model.quantised import Quantised
 from flamingo_jax.model.stack import put
 
@@ -311,7 +311,8 @@ class Block(nn.Module):
         waves = nn.with_logical_partitioning(init.variance_scaling(1.0, 'fan_in', 'normal', 0, (1, 2)), axes)
         kernel = self.param('relative', waves, (c.width, c.heads, c.head_dim)).astype(self.dtype)
         zeros = nn.with_logical_partitioning(init.zeros, axes[1:])
-        u, v = (self.param(name, zeros, q.shape[2:]).astype(self.dtype) for name in ('content_bias', 'relative_bias'))
+        biases = (self.param(name, zeros, q.shape[2:]) for name in ('content_bias', 'relative_bias'))
+        u, v = (spread(bias, q.shape, self.dtype) for bias in biases)
         scaled = (q + v) * c.head_dim**-0.5
         if key_positions is None:
             return q + u, relative_shift(by_distance(scaled, kernel, q.shape[1]))

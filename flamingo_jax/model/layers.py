@@ -49,6 +49,17 @@ def constrain(x: Shaped[Array, '...'], *axes: str | None) -> Shaped[Array, '...'
     return nn.with_logical_constraint(x, axes)
 
 
+def spread(x: Float[Array | np.ndarray, '...'], shape: Sequence[int], dtype: DTypeLike) -> Float[Array, '...']:
+    """A parameter, broadcast before it is cast: the gradient is then summed over its copies in float32."""
+    return jnp.broadcast_to(x, shape).astype(dtype)
+
+
+@functools.partial(jax.checkpoint, prevent_cse=False)  # Keeps x as it is for the backward pass, not in float32.
+def times(x: Float[Array, '...'], scale: Float[Array | np.ndarray, '...']) -> Float[Array, '...']:
+    """x times a parameter in float32, in which the gradient of the parameter is summed; in the dtype of x."""
+    return (x.astype(jnp.float32) * scale).astype(x.dtype)
+
+
 def stored(
     module: nn.Module, name: str, init: Callable[..., Any], shape: Sequence[int]
 ) -> Float[Array | np.ndarray, '...'] | Quantised:
@@ -101,7 +112,7 @@ class Linear(nn.Module):
         y = y.reshape(*leading, *self.shape[c:])
         if self.bias:
             zeros = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[c:])
-            y = y + self.param('bias', zeros, self.shape[c:]).astype(dtype)
+            y = y + spread(self.param('bias', zeros, self.shape[c:]), y.shape, dtype)
         return y
 
     def _times(self, x, kernel, dtype):

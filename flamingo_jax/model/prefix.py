@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from flamingo_jax.model.attention import Mask, dense
 from flamingo_jax.model.config import XattnConfig
 from flamingo_jax.model.gated_xattn import Parts
-from flamingo_jax.model.layers import Norm
+from flamingo_jax.model.layers import Norm, times
 
 
 class Prefix(nn.Module):
@@ -33,7 +33,7 @@ class Prefix(nn.Module):
 
     def keys_values(self, media: Float[Array, 'b m d']) -> Parts:
         """The soft words, in the form of a gated block's keys and values: one head, with the words as both."""
-        words = jnp.tanh(self.alpha_xattn).astype(self.dtype) * self.norm_media(media)
+        words = times(self.norm_media(media), jnp.tanh(self.alpha_xattn))
         return ((words[:, None], words[:, None]),)
 
     def __call__(self, y: Float[Array, 'b l d'], keys_values: Parts, mask: Mask) -> Float[Array, 'b l d']:

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from flamingo_jax.model.attention import attend
 from flamingo_jax.model.config import ResamplerConfig
-from flamingo_jax.model.layers import FeedForward, Linear, Norm, constrain
+from flamingo_jax.model.layers import FeedForward, Linear, Norm, constrain, spread
 
 
 def _attended(
@@ -184,12 +184,12 @@ class Resampler(nn.Module):
             time = self.param('time', nn.with_logical_partitioning(small, ('frames', 'resampler')), (c.frames, c.width))
             if t not in (1, c.frames):  # An image is a video of one frame and gets the first time embedding.
                 time = jax.image.resize(time, (t, c.width), 'linear')
-            x = x + time[:t, None].astype(self.dtype)
+            x = x + spread(time[:t, None], x.shape, self.dtype)
         x = constrain(x.reshape(b * n, t * s, c.width), 'batch', None, 'resampler')
         if c.kind == 'mlp':
             media = Mlp(c, self.dtype, name='mlp')(x).reshape(b * n, t, s, c.width).mean(axis=1)
         else:
-            media = jnp.broadcast_to(latents.astype(self.dtype), (b * n, c.latents, c.width))
+            media = spread(latents, (b * n, c.latents, c.width), self.dtype)
             if c.kind == 'pooling':
                 media = Pooling(c, self.dtype, self.kernel, name='pooling')(media, x)
             else:

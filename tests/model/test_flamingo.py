@@ -13,6 +13,9 @@ from flamingo_jax.model.config import SIZES, FlamingoConfig, LoraConfig
 from flamingo_jax.model.flamingo import Flamingo, Media
 from flamingo_jax.model.gated_xattn import GatedXattnDense, media_mask
 from flamingo_jax.model.language_model import Block
+from flamingo_jax.model.vision.beit import BEiTConfig
+from flamingo_jax.model.vision.nfnet import NFNetConfig
+from flamingo_jax.model.vision.vit import ViTConfig
 from flamingo_jax.parallel.rules import RULES
 from tests.operations import operations
 
@@ -225,6 +228,36 @@ def test_nothing_below_the_first_gated_block_is_differentiated(model, params, to
     two_blocks = 2 * (block + 2 * attention)  # At least: with remat they would be computed again too.
     assert backward(0) - backward(2) >= two_blocks
     assert backward(2, 'extra_tokens') - backward(2) >= two_blocks
+
+
+@pytest.fixture
+def no_sums_in_bfloat16():
+    """JAX raises where one would be."""
+    jax.config.update('jax_allow_f16_reductions', False)
+    yield
+    jax.config.update('jax_allow_f16_reductions', True)
+
+
+SMALL = dict(width=24, depth=2, heads=2, ffw_width=32, patch=4, resolution=16)
+TRUNKS = [
+    ViTConfig(**SMALL, patch_bias=True),
+    BEiTConfig(**SMALL, absolute=True),
+    NFNetConfig(depths=(1, 2), widths=(64, 128), group_width=32, final_width=32, resolution=16),
+]
+
+
+@pytest.mark.parametrize('trunk', TRUNKS, ids=lambda trunk: trunk.family)
+def test_no_gradient_is_summed_in_bfloat16(no_sums_in_bfloat16, config, trunk, tokens):
+    """A gate is a scalar: its gradient is a sum over every text, of which rounding would leave a part."""
+    lm = dataclasses.replace(config.lm, bias=True, positions='relative')
+    xattn = dataclasses.replace(config.xattn, vector_alphas=trunk.family == 'vit')
+    model = Flamingo(dataclasses.replace(config, vision=trunk, lm=lm, xattn=xattn), jnp.bfloat16)
+
+    def loss(params, pixels):
+        return model.logits(params, model.features(params, pixels), jnp.array(tokens)).sum()
+
+    params = nn.meta.unbox(jax.eval_shape(model.init, jax.random.key(0)))
+    jax.eval_shape(jax.grad(loss), params, jax.ShapeDtypeStruct((2, 2, 1, 16, 16, 3), np.float32))
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, UInt8
 
 from flamingo_jax.model.attention import attend
-from flamingo_jax.model.layers import ACTIVATIONS, Linear, Norm
+from flamingo_jax.model.layers import ACTIVATIONS, Linear, Norm, spread, times
 from flamingo_jax.model.vision.convolution import KERNEL_AXES, VECTOR_AXES
 from flamingo_jax.model.vision.trunk import VisionConfig
 from flamingo_jax.model.vision.vit import resize_positions
@@ -112,12 +112,13 @@ class BEiT(nn.Module):
         x = x.reshape(b, height * width, p, p, 3)
         x = Linear((p, p, 3, c.width), KERNEL_AXES, contracted=3, bias=True, dtype=self.dtype, name='patches')(x)
         zeros = nn.with_logical_partitioning(nn.initializers.zeros, VECTOR_AXES)
-        first = self.param('class_token', zeros, (c.width,)).astype(self.dtype)
-        x = jnp.concatenate([jnp.broadcast_to(first, (b, 1, c.width)), x], axis=1)
+        first = self.param('class_token', zeros, (c.width,))
+        x = jnp.concatenate([spread(first, (b, 1, c.width), self.dtype), x], axis=1)
         if c.absolute:
             shape = (c.grid**2 + 1, c.width)
             zeros = nn.with_logical_partitioning(nn.initializers.zeros, ('positions', 'vision_out'))
-            x = x + resize_positions(self.param('positions', zeros, shape), c.grid, height, width).astype(self.dtype)
+            positions = resize_positions(self.param('positions', zeros, shape), c.grid, height, width)
+            x = x + spread(positions, x.shape, self.dtype)
         shared = _table(self, c) if c.relative == 'shared' else None
         layers = nn.scan(
             lambda layer, x, _: (layer(x, height, width, shared), None),
@@ -169,7 +170,7 @@ class BEiTLayer(nn.Module):
         if not self.config.layer_scale:
             return y
         init = nn.with_logical_partitioning(nn.initializers.constant(0.1), VECTOR_AXES)
-        return y * self.param(name, init, y.shape[-1:]).astype(self.dtype)
+        return times(y, self.param(name, init, y.shape[-1:]))
 
 
 def _table(module: nn.Module, c: BEiTConfig) -> Float[Array, 'n h']:

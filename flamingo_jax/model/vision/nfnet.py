@@ -24,7 +24,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
-from flamingo_jax.model.layers import ACTIVATIONS, Linear
+from flamingo_jax.model.layers import ACTIVATIONS, Linear, spread
 from flamingo_jax.model.vision.convolution import KERNEL_AXES, VECTOR_AXES, conv, grouped_conv
 from flamingo_jax.model.vision.trunk import VisionConfig
 
@@ -232,7 +232,7 @@ class Block(nn.Module):
         gate = SqueezeExcite(int(width * c.squeeze), self.dtype, name='squeeze_excite')(y)
         skip_gain = self.param('skip_gain', nn.with_logical_partitioning(nn.initializers.zeros, ()), ())
         # The gate is about 1/2 at first. Twice the gate keeps the variance.
-        return (shortcut + y * gate * (2 * c.alpha * skip_gain.astype(jnp.float32))).astype(y.dtype)
+        return (shortcut + y.astype(jnp.float32) * gate * (2 * c.alpha * skip_gain.astype(jnp.float32))).astype(y.dtype)
 
 
 # In contrastive pretraining, only the input of a block is kept for the backward pass, which computes the block again:
@@ -288,7 +288,7 @@ class StandardisedConv(nn.Module):
             x = grouped_conv(x, kernel, self.stride, self.groups)
         else:
             x = conv(x, kernel, self.stride)
-        return x + bias.astype(dtype)
+        return x + spread(bias, x.shape, dtype)
 
 
 def standardise(

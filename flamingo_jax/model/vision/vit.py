@@ -19,7 +19,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
 from flamingo_jax.model.attention import attend
-from flamingo_jax.model.layers import ACTIVATIONS, Linear, Norm
+from flamingo_jax.model.layers import ACTIVATIONS, Linear, Norm, spread
 from flamingo_jax.model.vision.convolution import KERNEL_AXES, VECTOR_AXES
 from flamingo_jax.model.vision.trunk import VisionConfig
 
@@ -131,9 +131,9 @@ class ViT(nn.Module):
         )
         if c.class_token:
             init = nn.with_logical_partitioning(nn.initializers.normal(c.width**-0.5), VECTOR_AXES)
-            first = self.param('class_token', init, (c.width,)).astype(self.dtype)
-            x = jnp.concatenate([jnp.broadcast_to(first, (b, 1, c.width)), x], axis=1)
-        x = x + resize_positions(positions, c.grid, height, width).astype(self.dtype)
+            first = self.param('class_token', init, (c.width,))
+            x = jnp.concatenate([spread(first, (b, 1, c.width), self.dtype), x], axis=1)
+        x = x + spread(resize_positions(positions, c.grid, height, width), x.shape, self.dtype)
         norm = dict(eps=c.norm_eps, axis='vision_out', dtype=self.dtype)
         if c.norm_in:
             x = Norm(**norm, name='norm_in')(x)
