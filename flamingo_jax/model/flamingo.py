@@ -35,7 +35,7 @@ from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.contrastive import SharedSpace, valid_tokens
 from flamingo_jax.model.gated_xattn import GatedXattnDense, media_mask
 from flamingo_jax.model.language_model import Block, Embedder, KeysValues
-from flamingo_jax.model.layers import constrain, soft_cap
+from flamingo_jax.model.layers import constrain, product, soft_cap
 from flamingo_jax.model.prefix import Prefix
 from flamingo_jax.model.quantised import Quantisation
 from flamingo_jax.model.resampler import Resampler
@@ -294,8 +294,7 @@ class Flamingo:
         logits = self.embedder.apply(embedder, y, method='logits')
         if self.config.extra_tokens:
             rows = params['extra_tokens']['input' if self.config.extra_tied else 'output'].astype(self.dtype)
-            extra = jnp.einsum('bld,ed->ble', y, rows, preferred_element_type=jnp.float32)
-            logits = jnp.concatenate([logits, extra], axis=-1)
+            logits = jnp.concatenate([logits, product('bld,ed->ble', y, rows)], axis=-1)
         return soft_cap(logits, self.config.lm.logit_cap)
 
     def decoder(

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 from flamingo_jax.model import quantised
 from flamingo_jax.model.attention import Mask, attend_to_parts, dense
 from flamingo_jax.model.config import LanguageModelConfig
-from flamingo_jax.model.layers import FeedForward, Linear, Norm, constrain, spread, stored
+from flamingo_jax.model.layers import FeedForward, Linear, Norm, constrain, product, spread, stored
 from flamingo_jax.model.quantised import Quantised
 from flamingo_jax.model.stack import put
 
@@ -163,7 +163,7 @@ class Embedder(nn.Module):
         if self.config.tied and isinstance(self.tokens, Quantised):
             return quantised.dot(y.reshape(-1, y.shape[-1]), self.tokens, jnp.float32).reshape(*y.shape[:-1], -1)
         if self.config.tied:
-            return jnp.einsum('bld,vd->blv', y, self.tokens.astype(self.dtype), preferred_element_type=jnp.float32)
+            return product('bld,vd->blv', y, self.tokens.astype(self.dtype))
         return self.output(y)
 
     def __call__(self, tokens: Int[Array, 'b l']) -> Float[Array, 'b l v']:

@@ -60,6 +60,29 @@ def times(x: Float[Array, '...'], scale: Float[Array | np.ndarray, '...']) -> Fl
     return (x.astype(jnp.float32) * scale).astype(x.dtype)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def product(axes: str, x: Float[Array, '...'], y: Float[Array | np.ndarray, '...']) -> Float[Array, '...']:
+    """An einsum, float32. The products of its backward pass have operands in the dtype of x and y.
+
+    JAX's own would convert the weights to float32 first, the dtype of what comes back.
+    """
+    return jnp.einsum(axes, x, y, preferred_element_type=jnp.float32)
+
+
+def _forward(axes, x, y):
+    # Not a call of `product`, in which `remat` would not see that there is one to keep.
+    return jnp.einsum(axes, x, y, preferred_element_type=jnp.float32), (x, y)
+
+
+def _backward(axes, operands, back):
+    dtype = operands[0].dtype
+    _, pull = jax.vjp(functools.partial(jnp.einsum, axes, preferred_element_type=dtype), *operands)
+    return pull(back.astype(dtype))
+
+
+product.defvjp(_forward, _backward)
+
+
 def stored(
     module: nn.Module, name: str, init: Callable[..., Any], shape: Sequence[int]
 ) -> Float[Array | np.ndarray, '...'] | Quantised:
@@ -82,7 +105,7 @@ class Linear(nn.Module):
       contracted: the number of leading kernel dimensions to sum over (the initial variance is 1 / fan-in).
       bias: whether a bias is added over the remaining kernel dimensions.
       dtype: dtype of the operands.
-      result_dtype: dtype of the product, which is summed in float32 and rounded once; None is `dtype`.
+      result_dtype: dtype of the product, which is summed in float32 and rounded once: `dtype` (None), or float32.
     """
 
     shape: Sequence[int]
@@ -104,9 +127,9 @@ class Linear(nn.Module):
         if self.has_variable('lora', 'kernel'):
             pair = self.get_variable('lora', 'kernel')
             a, b = pair['a'].reshape(fan_in, -1), pair['b'].reshape(-1, fan_out)
-            product = functools.partial(jnp.dot, preferred_element_type=jnp.float32)
-            low = product(x, a.astype(self.dtype)).astype(self.dtype)
-            y = (self._times(x, kernel, jnp.float32) + product(low, b.astype(self.dtype))).astype(dtype)
+            low = product('mk,kr->mr', x, a.astype(self.dtype)).astype(self.dtype)
+            change = product('mr,rn->mn', low, b.astype(self.dtype))
+            y = (self._times(x, kernel, jnp.float32) + change).astype(dtype)
         else:
             y = self._times(x, kernel, dtype)
         y = y.reshape(*leading, *self.shape[c:])
@@ -118,7 +141,10 @@ class Linear(nn.Module):
     def _times(self, x, kernel, dtype):
         if isinstance(kernel, Quantised):
             return quantised.dot(x, kernel, dtype)
-        return jnp.dot(x, kernel.astype(self.dtype).reshape(x.shape[1], -1), preferred_element_type=dtype)
+        kernel = kernel.astype(self.dtype).reshape(x.shape[1], -1)
+        if dtype == self.dtype:
+            return jnp.dot(x, kernel, preferred_element_type=dtype)
+        return product('mk,kn->mn', x, kernel)
 
 
 class Norm(nn.Module):

@@ -1,6 +1,7 @@
 """The invariants that make the model a Flamingo."""
 
 import dataclasses
+import re
 
 import flax.linen as nn
 import jax
@@ -258,6 +259,19 @@ def test_no_gradient_is_summed_in_bfloat16(no_sums_in_bfloat16, config, trunk, t
 
     params = nn.meta.unbox(jax.eval_shape(model.init, jax.random.key(0)))
     jax.eval_shape(jax.grad(loss), params, jax.ShapeDtypeStruct((2, 2, 1, 16, 16, 3), np.float32))
+
+
+@pytest.mark.parametrize('tied', [True, False])
+def test_products_of_a_step_in_bfloat16_are_of_bfloat16(config, tied, tokens):
+    """Backwards too: but for attention, whose logits are float32."""
+    lm = dataclasses.replace(config.lm, tied=tied)
+    lora = LoraConfig(rank=3, targets=('query', 'key', 'value', 'out', 'up', 'down'))
+    model = Flamingo(FlamingoConfig(lm=lm, lora=lora, extra_tokens=('<EOC>',)), jnp.bfloat16)
+    params = nn.meta.unbox(jax.eval_shape(model.init, jax.random.key(0)))
+    lowered = jax.jit(jax.grad(lambda p: model.logits(p, None, jnp.array(tokens)).sum())).lower(params).as_text()
+    of_weights = [line for line in lowered.splitlines() if 'dot_general' in line and 'batching_dims' not in line]
+    operands = [re.search(r': \((.*)\) ->', line)[1] for line in of_weights]
+    assert len(operands) > 40 and not [types for types in operands if 'xf32' in types]
 
 
 @pytest.fixture

@@ -14,8 +14,10 @@ from flamingo_jax.model import lora
 from flamingo_jax.model.config import FlamingoConfig, LoraConfig
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.model.layers import Linear
+from flamingo_jax.model.stack import checkpoint
 from flamingo_jax.parallel.mesh import make_mesh
 from flamingo_jax.parallel.rules import shardings
+from tests.operations import operations
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 logits = jax.jit(Flamingo.logits, static_argnums=0)
@@ -104,6 +106,20 @@ def test_what_bfloat16_weights_would_round_away_is_in_the_output(adapted, params
     expected = np.asarray(x, float) @ pair['a'] @ pair['b']
     # Roundings average out: what is there is what was meant.
     assert (change * expected).sum() / np.square(expected).sum() == pytest.approx(1, abs=0.1)
+
+
+def test_its_products_are_kept_where_those_with_weights_are():
+    """And not computed again: `remat` sees into them."""
+    linear, x = Linear((32, 48), ('embed', 'ffw'), dtype=jnp.bfloat16), jnp.ones((8, 32), jnp.bfloat16)
+    kernel, pair = jnp.ones((32, 48), jnp.bfloat16), dict(a=jnp.ones((32, 3)), b=jnp.ones((3, 48)))
+
+    def of_step(remat):
+        apply = checkpoint(
+            lambda pair, x: linear.apply(dict(params=dict(kernel=kernel), lora=dict(kernel=pair)), x), remat
+        )
+        return operations(jax.grad(lambda pair, x: jnp.square(apply(pair, x)).sum(), (0, 1)), pair, x)
+
+    assert of_step('dots') == of_step('') < of_step('full')
 
 
 def test_it_decodes(adapted, features, tokens):
