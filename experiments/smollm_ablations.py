@@ -10,9 +10,9 @@ features. The resampler is that of `experiments/smollm_bridge`, and frozen. So a
 soon a bridge learns to name drawings by other artists, and to bind new words. NAME is one of these; the rows are those
 of the paper's tables 3 and 10:
 
-    base           four gated blocks, before every sixth block of the language model; gates from tanh(.5)
+    base           four gated blocks, before every sixth block of the language model; gates from tanh(1.5) = .905
+    half_open      gates of the attention from tanh(.5) = .46, those of the feed-forward closed
     gates_from_0   gates that begin closed, as the paper's do
-    open_gates     both gates from tanh(1.5) = .905
     no_gates       no gates: both branches are added as they are                              table 3 (iii)
     norms_of_lm    no gates, and the text is normed as the language model norms it
     every_3        nine gated blocks                                                          table 3 (v)
@@ -42,8 +42,8 @@ TOKENS = dict(
 NEW = dict(qformer='qformer', llava='mlp')  # Kinds of resamplers that begin anew.
 ABLATIONS = dict(
     base={},
-    gates_from_0=dict(initial_alpha=0.0),
-    open_gates=dict(initial_alpha=1.5, initial_alpha_dense=1.5),
+    half_open=dict(initial_alpha=0.5, initial_alpha_dense=0.0),
+    gates_from_0=dict(initial_alpha=0.0, initial_alpha_dense=0.0),
     no_gates=dict(gates=False),
     norms_of_lm=dict(gates=False, norms_of_lm=True),
     every_3=dict(first=3, every=3),
@@ -65,7 +65,7 @@ def get_config(name: str = 'base') -> ConfigDict:
     c = smollm_pictures.base()
     smollm_pictures.new_bridge(c)
     c.vision = c.resampler = 'experiments/smollm_bridge'
-    c.model.xattn.update(dict(initial_alpha=0.5, initial_alpha_dense=0.0) | ABLATIONS[name])
+    c.model.xattn.update(ABLATIONS[name])
     if name in NEW:
         c.resampler, c.model.resampler.kind = '', NEW[name]
     if name in TOKENS:
