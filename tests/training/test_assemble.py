@@ -80,7 +80,7 @@ def test_a_plan_has_the_shapes_of_the_run(path, tmp_path, monkeypatch):
     config.dtype = 'bfloat16'
     run = assemble(config)
     config.round_robin = False  # Then there is a program a data set; their shapes are the same.
-    planned = programs.prepare(config, mesh, 1, 1.0)
+    planned = programs.prepare(config, mesh)
     assert planned.model == run.model and planned.parts.trained == run.trained
     assert planned.parts.batch_shapes(mesh) == run.batch_shapes(mesh)
     frozen = planned.frozen()
