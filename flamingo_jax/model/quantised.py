@@ -25,11 +25,13 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Shaped
 
 DTYPES = {'int8': jnp.int8, 'int4': jnp.int8, 'fp8': jnp.float8_e4m3fn}  # int4: two values in an int8.
 LARGEST = {'int8': 127, 'int4': 7, 'fp8': 448}
+PRODUCT = 'quantised_product'  # Its name for `remat`.
 GROUP = 32  # Inputs that share a scale in int4.
 PIECE = 3 * 2**19  # Bytes of float32 weights that a CPU converts at a time: they stay in its cache.
 FEW = 8  # Rows below which a CPU multiplies each by itself.
@@ -165,7 +167,8 @@ def dot(x: Float[Array, 'm k'], kernel: Quantised, result_dtype: DTypeLike) -> F
     """x times a matrix, in the dtype of x; the result is rounded once."""
     values = kernel.values.reshape(-1, x.shape[1] // (1 + kernel.packed))
     how = _How(jnp.dtype(result_dtype), kernel.inputs, kernel.packed)
-    return _product(x, values, kernel.scale.reshape(len(values), -1), how)
+    # `remat` does not see into the product. By this name it can keep the result.
+    return checkpoint_name(_product(x, values, kernel.scale.reshape(len(values), -1), how), PRODUCT)
 
 
 def take(kernel: Quantised, rows: Int[Array, '...'], dtype: DTypeLike) -> Float[Array, '... k']:

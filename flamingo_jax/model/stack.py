@@ -17,10 +17,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Shaped
 
+from flamingo_jax.model import quantised
+
 # What each block keeps for the backward pass in addition to its input; '' keeps everything.
 REMAT = {
     'full': jax.checkpoint_policies.nothing_saveable,
-    'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # Products with weights; attention is recomputed.
+    # Products with weights; attention is recomputed.
+    'dots': jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        jax.checkpoint_policies.save_only_these_names(quantised.PRODUCT),
+    ),
 }
 
 

@@ -13,8 +13,10 @@ from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.model.layers import Linear
 from flamingo_jax.model.quantised import Quantisation, dot, quantise, take, to_values
+from flamingo_jax.model.stack import checkpoint
 from flamingo_jax.parallel import rules
 from flamingo_jax.parallel.mesh import batch_sharding, make_mesh
+from tests.operations import operations
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 logits = jax.jit(Flamingo.logits, static_argnums=0)
@@ -116,6 +118,18 @@ def test_the_gradient_is_straight_through(matrix, x, how):
     dy = np.random.default_rng(2).standard_normal((5, 96), np.float32)
     _, back = jax.vjp(lambda x: dot(x, kernel, jnp.float32), jnp.asarray(x))
     close(back(jnp.asarray(dy))[0], dy @ dequantise(kernel).T)
+
+
+@pytest.mark.parametrize('how', EVERY, ids=str)
+def test_its_products_are_kept_where_those_with_weights_are(matrix, x, how):
+    """And not computed again: `remat` sees them."""
+    kernel = one(matrix, how)
+
+    def of_step(remat):
+        apply = checkpoint(lambda x: jnp.tanh(dot(jnp.tanh(x), kernel, jnp.float32)), remat)
+        return operations(jax.grad(lambda x: jnp.square(apply(x)).sum()), jnp.asarray(x))
+
+    assert of_step('dots') == of_step('') < of_step('full')
 
 
 def dequantised(lm, kept):
