@@ -61,7 +61,9 @@ def main() -> None:
         right = lost[:, 0] < lost[:, 1:PICTURES].min(axis=1)
         bits = lost.sum(axis=0) / math.log(2) / sum(len(text) for _, text in documents)
         half = 1.96 * math.sqrt(max(right.mean() * (1 - right.mean()), 1 / len(right)) / len(right))
-        print(f'{path:40} found {right.mean():.3f} ±{half:.3f}   {bits[0]:.3f} {bits[1]:.3f} {bits[5]:.3f}', flush=True)
+        print(
+            f'{path:40} found {right.mean():.3f} ±{half:.3f}   {bits[0]:.3f} {bits[1]:.3f} {bits[-1]:.3f}', flush=True
+        )
 
 
 if __name__ == '__main__':

@@ -1,6 +1,9 @@
 """Compares the kinds of animals in facts.json with WordNet, where a kind is above its animals.
 
-data/dictionary_text/fetch.sh RAW && python -m data.picture_facts.check --wordnet=RAW
+    data/dictionary_text/fetch.sh RAW
+    python -m data.picture_facts.check --wordnet=RAW
+
+The other questions have no answers in WordNet.
 """
 
 from absl import flags
