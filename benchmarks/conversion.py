@@ -100,6 +100,7 @@ def main(argv):
     del argv
     logging.set_verbosity(logging.ERROR)
     folder = pathlib.Path(flags.FLAGS.folder)
+    folder.mkdir(parents=True)  # It must be new, since it is removed.
     is_idefics, source = flags.FLAGS.kind == 'idefics', pathlib.Path(flags.FLAGS.gguf or folder / 'source')
     if flags.FLAGS.gguf:
         size = source.stat().st_size

@@ -19,7 +19,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 FILES = ('tests/conversion/test_vit.py', 'tests/conversion/test_open_flamingo.py', 'tests/conversion/test_idefics.py')
 
 
-def main(files: list[str]):
+def main(files: list[str]) -> bool:
+    """Prints the table; whether all tests passed."""
     rows: dict[str, dict[str, list]] = collections.defaultdict(lambda: collections.defaultdict(list))
     with tempfile.TemporaryDirectory() as folder:
         report = pathlib.Path(folder) / 'report.xml'
@@ -43,7 +44,8 @@ def main(files: list[str]):
         ]
         tests = f'{len(row["passed"])} passed' + (f', {len(row["failed"])} FAILED' if row['failed'] else '')
         print(f'| {name} | {difference} | {" | ".join(equal)} | {tests} |')
+    return not any(row['failed'] for row in rows.values())
 
 
 if __name__ == '__main__':
-    main(sys.argv[1:] or list(FILES))
+    sys.exit(not main(sys.argv[1:] or list(FILES)))

@@ -55,8 +55,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument('--queries', type=int, default=8, help='that each side is asked, twice')
     parser.add_argument('--batch', type=int, default=8)
     parser.add_argument('--one_thread', action='store_true', help='for both sides, on a machine that has other work')
-    parser.add_argument('--side', default='', help='what a process of this command does: make, theirs or ours')
-    parser.add_argument('--folder', type=pathlib.Path, help='for such a process')
+    parser.add_argument('--side', default='', help=argparse.SUPPRESS)
+    parser.add_argument('--folder', type=pathlib.Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 

@@ -111,7 +111,9 @@ def main(arguments: argparse.Namespace) -> None:
 
     def read(model):
         lm = model.params['lm']
-        return sum(x.nbytes for x in jax.tree.leaves(lm if tied else lm | dict(tokens=None)))
+        if not tied:  # A token then reads one row of the embeddings.
+            lm = lm | dict(embedder=lm['embedder'] | dict(tokens=None))
+        return sum(x.nbytes for x in jax.tree.leaves(lm))
 
     whole = read(models['float32'])
     bound = [s * whole / (12 * 2048 * 4096 * 4) for s in seconds.pop('bound')]

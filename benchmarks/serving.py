@@ -73,7 +73,7 @@ def make_prompts(number: int, most: int, pictures: str, ask: str, turn: int) -> 
         examples = [[shown[j], f'{ask} {WORDS[j]}<EOC>'] for j in examples]
         last = shown[last].copy()
         if pictures == 'new':
-            last[0, 0] = turn, i // 256, i % 256
+            last[0, :2] = np.array([turn, i], '>u4').view(np.uint8).reshape(2, 4)[:, 1:]  # Two numbers of three bytes.
         prompts.append([item for example in examples for item in example] + [last] + [ask] * bool(ask))
     return prompts
 

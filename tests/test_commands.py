@@ -121,6 +121,10 @@ def test_generate_keeps_the_order_of_its_arguments(run, pretrained, chatting, tm
     model = flamingo_jax.load(run)
     a, b = tmp_path / 'a.png', tmp_path / 'b.png'
     assert done.stdout.strip() == model.generate([a, ' Output: dax<EOC>', b, ' Output:'], max_new_tokens=4)
+    film = (f'--image={a},{b}', '--text= Output:', '--dtype=bfloat16', '--mesh=1,1,1', '--num_beams=2')
+    done = command('flamingo_jax.generate', f'--checkpoint={run}', '--max_new_tokens=4', *film)
+    halved = flamingo_jax.load(run, dtype='bfloat16')
+    assert done.stdout.strip() == halved.generate([[a, b], ' Output:'], max_new_tokens=4, num_beams=2)
     asked = (f'--image={a}', '--text= What is it?', '--chat', '--max_new_tokens=8')
     bundle.save(tmp_path / 'mute', pretrained.config, pretrained.params, pretrained.tokenizer, 'text', card='')
     shutil.rmtree(tmp_path / 'mute/params')  # It is refused before they are read.

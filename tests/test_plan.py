@@ -2,7 +2,11 @@
 
 import importlib.util
 import json
+import math
+import pathlib
 import re
+import subprocess
+import sys
 
 import flax.linen as nn
 import jax
@@ -18,6 +22,7 @@ from flamingo_jax.planning import estimate, passes, programs, topology
 from flamingo_jax.training.config import machine
 from tests.planning.conftest import tiny  # noqa: F401
 
+ROOT = pathlib.Path(__file__).parents[1]
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 
@@ -52,6 +57,31 @@ def test_a_plan_says_what_fits_and_what_bounds_it(planned, tiny):  # noqa: F811
     words = report(planned)
     for part in ('lm', 'frozen', 'peak', 'all-gather', 'Bound by', 'days for 500,000 steps', 'tokens/s'):
         assert part in words
+
+
+def test_a_compiler_newer_than_this_jax_leaves_what_is_sent_to_formulas(tiny, monkeypatch):  # noqa: F811
+    def read(text, mesh):
+        raise jax.errors.JaxRuntimeError('INVALID_ARGUMENT: unknown field')
+
+    monkeypatch.setattr('flamingo_jax.planning.collectives.read', read)
+    out = plan(tiny, topology.parse('cpu:8'), decode=False)
+    sent = out['train']['collectives']
+    found = {axis: sum(one['bytes'] for one in sent if axis in one['axes']) for axis in out['mesh']}
+    assert found == pytest.approx(estimated(tiny)) and 'by formula' in report(out)
+
+
+def test_the_command_searches_without_a_compiler(tmp_path):
+    file = tmp_path / 'plan.json'
+    what = ['--config=experiments/flamingo_3b.py', '--topology=v5e-16', '--slices=2', '--search', '--nocompile']
+    done = subprocess.run(
+        [sys.executable, '-m', 'flamingo_jax.plan', *what, f'--out={file}'], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(file.read_text())
+    assert found.keys() == {'frontier'}  # Nothing was compiled.
+    assert all(math.prod(way['mesh'].values()) == 2 * 16 for way in found['frontier'])
+    seconds, sizes = ([way[key] for way in found['frontier']] for key in ('seconds', 'bytes'))
+    assert seconds == sorted(seconds) and sizes == sorted(sizes, reverse=True)
 
 
 def test_data_sets_in_turn_are_no_one_program(tiny):  # noqa: F811

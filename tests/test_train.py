@@ -15,8 +15,9 @@ import flamingo_jax
 from flamingo_jax import convert
 from flamingo_jax.inference import bundle
 from flamingo_jax.inference.run import read_latest
-from flamingo_jax.inputs.rows import Aligned
+from flamingo_jax.inputs.rows import COUNTS, Aligned
 from flamingo_jax.parallel.mesh import make_mesh
+from flamingo_jax.planning import flops, programs
 from flamingo_jax.train import train
 from flamingo_jax.training.config import machine
 from tests.tiny_run import losses, tiny_config
@@ -41,13 +42,31 @@ def test_a_run_reports_what_it_does(trained):
     workdir, metrics = trained
     assert np.isfinite(metrics['loss'])
     assert metrics['loss'] == pytest.approx(metrics['words/loss'] + 0.2 * metrics['names/loss'], rel=1e-5)
-    assert {'gates/alpha_xattn', 'grad_norm', 'speed/images_per_second', 'unreadable_pictures'} <= metrics.keys()
+    assert {'gates/alpha_xattn', 'grad_norm', 'unreadable_pictures'} <= metrics.keys()
     assert 0 < metrics['speed/goodput'] <= 1
     # What a step counted is what its rows hold: pictures that are no blanks, documents, targets.
     assert 0 < metrics['words/pictures'] <= 8 * 4 and metrics['words/documents'] == 8
     assert 0 < metrics['words/targets'] < metrics['words/tokens'] <= 8 * 48
     assert list(workdir.glob('events.out.tfevents*'))
     assert sorted(p.name for p in (workdir / 'checkpoints').iterdir()) == ['2', '4', '6']
+
+
+def test_speed_is_work_over_time_and_mfu_its_share_of_the_peak(parts, trained):
+    _, metrics = trained
+    seconds, both = metrics['speed/seconds_per_step'], ('words', 'names')
+    for speed, counted in (('tokens', 'tokens'), ('images', 'pictures')):
+        done = sum(metrics[f'{name}/{counted}'] for name in both)
+        assert metrics[f'speed/{speed}_per_second'] * seconds == pytest.approx(done)
+    run = programs.prepare(tiny_config(parts), make_mesh())
+    every = flops.train_step(run.model.config, run.trained, run.sources)['total']
+    peak = 1e12 * jax.device_count()  # Of `trained`.
+    assert metrics['speed/mfu_with_padding'] * seconds * peak == pytest.approx(every)
+    useful = 0
+    for name in both:
+        counts = {key: metrics[f'{name}/{key}'] for key in COUNTS}
+        work = flops.useful(run.model.config, run.sources[name], counts)
+        useful += flops.operations(run.model.config, run.trained, run.sources[name], work)['total']
+    assert metrics['speed/mfu'] * seconds * peak == pytest.approx(useful) and 0 < useful < every
 
 
 def test_checkpoints_hold_the_trained_trees_only(run):

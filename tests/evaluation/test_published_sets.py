@@ -113,13 +113,11 @@ def test_the_official_files_are_read(pretrained, sets, name):
 
 
 @pytest.mark.parametrize('name', SETS)
-def test_its_config_is_a_few_lines(name):
+def test_its_config_is_a_few_lines(sets, name):
     module = importlib.import_module(f'experiments.evaluate.{name}')
     c = module.get_config()
     fields = c.tasks[name]
-    assert fields.asks is importlib.import_module('tests.evaluation.official_files').SETS[name].__annotations__.get(
-        'of', fields.asks
-    )
+    assert fields.asks is sets(name)[1].of
     assert fields.prompts.to_dict() == vars(Prompts())
     assert module.get_config('open_flamingo').tasks[name].prompts.to_dict() == vars(OPEN_FLAMINGO)
     with pytest.raises(ValueError, match="no prompts 'flamingo'"):

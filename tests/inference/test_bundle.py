@@ -152,7 +152,12 @@ def test_a_config_that_is_not_of_a_bundle_is_named_with_the_remedy(tmp_path, con
         bundle.read(tmp_path)
 
 
-def test_a_failed_save_leaves_nothing(pretrained, tmp_path):
-    with pytest.raises(Exception, match='.'):
-        bundle.save(tmp_path / 'half', pretrained.config, {'lm': object()}, pretrained.tokenizer, 'text', '')
+def test_a_failed_save_leaves_nothing(pretrained, tmp_path, monkeypatch):
+    def checksum(tree, done):
+        assert [path.name for path in tmp_path.glob('*/params/*')]  # Parameters are on disk by then.
+        raise OSError('the disk is full')
+
+    monkeypatch.setattr(bundle, 'checksum', checksum)
+    with pytest.raises(OSError, match='the disk is full'):
+        bundle.save(tmp_path / 'half', pretrained.config, pretrained.params, pretrained.tokenizer, 'text', '')
     assert list(tmp_path.iterdir()) == []

@@ -116,7 +116,7 @@ def test_a_run_resumes_in_the_middle(config, tokenizer):
 def test_processes_read_the_rows_that_their_devices_hold(config, tokenizer):
     """The position counts batches of all processes together.
 
-    That rows fit devices: tests/training/test_processes.py.
+    That rows fit devices: tests/parallel/test_processes.py.
     """
     whole = rows(config, tokenizer, PICTURES, _seed_of(0, 'x'))
     two_of_four = grain.MapDataset.source(_Rows(whole, 4, (1, 3))).batch(2)
@@ -159,6 +159,8 @@ def test_a_worker_that_is_left_behind_can_be_stopped():
         'def work():\n'
         '    _go_on(0, 1)\n'
         '    print(os.getpid(), flush=True)\n'
+        '    time.sleep(1)\n'
+        '    print("goes on", flush=True)\n'
         '    time.sleep(600)\n'
         'multiprocessing.get_context("fork").Process(target=work).start()\n'
         'time.sleep(600)\n'
@@ -166,7 +168,7 @@ def test_a_worker_that_is_left_behind_can_be_stopped():
     parent = subprocess.Popen([sys.executable, '-c', script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     worker = int(parent.stdout.readline())
     os.kill(worker, signal.SIGTERM)
-    os.kill(worker, 0)  # It lives as long as its parent does.
+    assert parent.stdout.readline() == 'goes on\n'  # It lives as long as its parent does.
     parent.kill()
     parent.wait()
     os.kill(worker, signal.SIGTERM)

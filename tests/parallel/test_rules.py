@@ -4,12 +4,13 @@ import itertools
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from flamingo_jax.model.flamingo import Flamingo
-from flamingo_jax.parallel.mesh import AXES, batch_sharding, check_batch, make_mesh
+from flamingo_jax.parallel.mesh import AXES, batch_sharding, check_batch, make_mesh, usual_dtype
 from flamingo_jax.parallel.rules import activations, over_data, shardings
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
@@ -47,6 +48,11 @@ class Device:
     @property
     def device_kind(self) -> str:
         return self.platform
+
+
+def test_accelerators_compute_in_bfloat16():
+    found = {platform: usual_dtype(Device(0, platform, 0)) for platform in ('tpu', 'gpu', 'cpu')}
+    assert found == dict(tpu=jnp.bfloat16, gpu=jnp.bfloat16, cpu=jnp.float32)
 
 
 @pytest.mark.parametrize('shape', [(1, 4, 1), (1, 1, 4), (1, 2, 2), (2, 2, 1), (4, 1, 1)])

@@ -1,11 +1,12 @@
-import importlib.util
-
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
+from flamingo_jax.model.quantised import Quantisation
 from flamingo_jax.parallel import mesh as meshes
-from flamingo_jax.planning.bounds import bandwidth, links
-from flamingo_jax.planning.topology import parse
+from flamingo_jax.planning.bounds import bandwidth, in_bfloat16, links
+from flamingo_jax.planning.topology import CHIPS, parse
+from tests.parallel.test_rules import Device
 
 
 def everywhere(shape: tuple[int, ...]) -> np.ndarray:
@@ -42,7 +43,6 @@ def test_groups_share_the_links_between_chips_that_are_apart():
     assert links(np.array([[0, 0], [0, 2]]), parse('v5e-16')) == 1 / 2
 
 
-@pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason="needs libtpu: pip install -e '.[plan]'")
 @pytest.mark.parametrize(
     'name, slices, sizes, axes, gigabytes',
     [
@@ -58,5 +58,23 @@ def test_groups_share_the_links_between_chips_that_are_apart():
 )
 def test_what_leaves_a_host_or_a_slice_passes_the_data_centre(name, slices, sizes, axes, gigabytes):
     topology = parse(name, slices)
-    mesh = meshes.make_mesh(*sizes, devices=topology.devices())
+    places = [(i, place) for i in range(slices) for place in np.ndindex(topology.shape)]
+    devices = [Device(0, 'tpu', slice_index, place) for slice_index, place in places]
+    mesh = Mesh(np.array(devices).reshape(sizes), meshes.AXES)
     assert bandwidth(axes, topology, mesh) == gigabytes * 1e9
+
+
+@pytest.mark.parametrize(
+    'chip, how, as_long',
+    [
+        ('v6e', ('int8', True), 12 - 4 / 2),
+        ('v4', ('int8', True), 12),  # It has no products in 8 bits,
+        ('v6e', ('fp8', True), 12),
+        ('h100', ('fp8', True), 12 - 4 / 2),
+        ('v6e', ('int8',), 12),  # and inputs in bfloat16 need none.
+    ],
+)
+def test_products_in_8_bits_take_half_the_time_where_the_chip_has_them(chip, how, as_long):
+    counted = {'total': 10.0, 'recomputed': 2.0, 'lm in 8 bits': 4.0}
+    assert in_bfloat16(counted, Quantisation(*how), CHIPS[chip]) == as_long
+    assert in_bfloat16(counted, None, CHIPS[chip]) == 12

@@ -123,7 +123,7 @@ def test_blocks_below_the_first_gated_one_and_tokens_beside_the_tag():
 VIT = ViTConfig(width=64, depth=2, heads=4, ffw_width=256, resolution=56, class_feature=True)
 
 
-@pytest.mark.parametrize('kind', ['perceiver', 'mlp', 'pooling'])
+@pytest.mark.parametrize('kind', ['perceiver', 'mlp', 'pooling', 'qformer'])
 def test_a_resampler_has_the_operations_that_the_compiler_counts(kind):
     config = wide('rotary', False)
     config = dataclasses.replace(config, resampler=dataclasses.replace(config.resampler, kind=kind))

@@ -109,3 +109,13 @@ def test_passes_by_hand(size, mesh, micro_batches, names, gigabytes):
     run = programs.prepare(config, meshes.make_mesh(*mesh, devices=jax.devices()[:1]))
     read = sum(one.bytes * one.times for one in passes.weights(run) if one.name.startswith(names + '/'))
     assert read / 1e9 == pytest.approx(gigabytes, rel=1e-6)
+
+
+def test_bytes_of_an_update_by_hand(tiny):
+    """A matrix of 4 x 8 in bfloat16, whose gradient is cut in two: each data set writes it, and adds the half."""
+    run = programs.prepare(tiny, meshes.make_mesh(2, 2, 2))
+    held = {'xattn (float32)': 64, 'lm (frozen)': 1000, 'gradients': 64, 'moments': 128, 'copies': 32}
+    one = passes.Weight('xattn/x', (4, 8), bytes=64, gathered=False, trained=True, times=2)
+    frozen = one._replace(trained=False)
+    gradients = 2 * (64 + 32 + 2 * 64)  # Two data sets.
+    assert passes.update(run, [one, frozen], held) == gradients + 2 * 64 + 3 * 64 + 32 + 2 * 128

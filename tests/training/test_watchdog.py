@@ -7,13 +7,13 @@ def test_a_run_that_hangs_says_where_and_ends():
     program = """
 import sys, time
 from flamingo_jax.training.watchdog import Watchdog
-with Watchdog(1.0) as watchdog:
+with Watchdog(3.0) as watchdog:
     for _ in range(3):
         watchdog.wait_anew()
-        time.sleep(0.5)
+        time.sleep(1.5)
     print('three steps', flush=True)
     time.sleep(float(sys.argv[1]))
-time.sleep(1.5)
+time.sleep(4)
 print('the end')
 """
     hangs, ends = (

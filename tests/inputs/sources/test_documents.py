@@ -10,6 +10,7 @@ import PIL.Image
 import pytest
 
 from flamingo_jax import features
+from flamingo_jax.inputs import augment
 from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.pipeline import rows
 from flamingo_jax.inputs.sources.documents import Documents, holds_picture
@@ -69,6 +70,16 @@ def test_pictures_are_mirrored_and_recoloured_by_chance(folder, tokenizer):
     again = drawn(tokenizer, path=path, images=1, flip=True, recolour=True)
     for a, b in zip(again, drawn(tokenizer, path=path, images=1, flip=True, recolour=True), strict=True):
         np.testing.assert_array_equal(a.images, b.images)  # Chance is a function of seed and position.
+
+
+def test_a_picture_is_recoloured_by_brightness_contrast_and_saturation():
+    red = np.zeros((1, 2, 2, 3), np.uint8)
+    red[..., 0] = 100
+    np.testing.assert_array_equal(augment.recolour(red, (2.0, 1.0, 1.0)), 2 * red)
+    (flat,) = augment.recolour(red, (1.0, 0.0, 1.0))
+    assert (flat == flat[0, 0, 0]).all() and flat.any()  # The mean.
+    (grey,) = augment.recolour(red, (1.0, 1.0, 0.0))
+    assert (grey == grey[..., :1]).all() and 25 < grey[0, 0, 0] < 35  # .3 of 100.
 
 
 def test_half_of_paired_texts_begin_with_a_space(folder, tokenizer):

@@ -5,14 +5,19 @@ import pickle
 import subprocess
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flamingo_jax import features
+from flamingo_jax.inference import bundle
+from flamingo_jax.inputs import augment
 from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.sources import array_record, picture_set
 from flamingo_jax.inputs.sources.array_record import open_split
 from flamingo_jax.inputs.sources.features import fingerprint
 from flamingo_jax.inputs.sources.picture_set import PictureSet
+from flamingo_jax.model.flamingo import Flamingo
 
 SAMPLE = str(pathlib.Path(__file__).parents[3] / 'data/picture_dictionary/sample')
 
@@ -122,6 +127,20 @@ def test_features_stand_for_pixels(pictures, tmp_path):
         np.testing.assert_array_equal(read.frames(picture, view=1), features[picture.index, 1])
         backward = dataclasses.replace(picture, backward=True)
         np.testing.assert_array_equal(read.frames(backward), features[picture.index, 0])
+
+
+def test_the_first_view_of_a_picture_is_itself(parts, pictures, tmp_path):
+    trunk = bundle.read(parts / 'trunk')
+    features.compute(SAMPLE, trunk, str(tmp_path), ['validation'], views=3)
+    made = np.load(tmp_path / 'validation.npy')
+    model, params = Flamingo(trunk.config), {'vision': trunk.params('vision')}
+    source = PictureSet(SAMPLE, 'validation', PictureFormat.of(trunk.config, trunk.checksums['vision']))
+    assert made.shape[:2] == (len(source.pictures), 3)
+    for picture in (source.pictures[0], source.pictures[-1]):
+        frames, i = source.frames(picture), picture.index
+        views = [frames, *(augment.view(frames, np.random.default_rng((i, number))) for number in (1, 2))]
+        expected = model.features(params, jnp.asarray(np.stack(views)[:, None]))[:, 0]
+        np.testing.assert_allclose(made[i], expected, rtol=2e-3, atol=2e-3)
 
 
 def test_features_are_mapped_by_each_worker_and_not_sent_to_it(pictures, tmp_path):
