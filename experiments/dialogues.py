@@ -24,6 +24,7 @@ if __name__ == '__main__':
     flags.DEFINE_integer('seed', 0, 'Draws the pictures.')
     commands.start(__doc__)
 
+import pathlib
 import textwrap
 from collections.abc import Sequence
 
@@ -32,9 +33,9 @@ import numpy as np
 
 from data.picture_texts.dialogues import whole_sentences
 from flamingo_jax import load
-from flamingo_jax.inference.pretrained import Pretrained
+from flamingo_jax.inference.pretrained import Pretrained, tokenizer_of
 from flamingo_jax.inputs.images import Frames, PictureFormat
-from flamingo_jax.inputs.prompts import Prompt, chat
+from flamingo_jax.inputs.prompts import Prompt, chat, chats
 from flamingo_jax.inputs.sources.picture_set import PictureSet
 
 COLUMNS, ROWS = 6, 2  # Pictures; a row of pairs and one of films follow.
@@ -59,6 +60,9 @@ def answered(model: Pretrained, dialogues: Sequence[Sequence[Prompt | str]]) -> 
 def main() -> None:
     """Draws the page."""
     f = flags.FLAGS
+    if not chats(tokenizer_of(f.checkpoint, f.lm)):
+        commands.refuse(f'{f.checkpoint} does not chat: its tokenizer has no <|im_start|>. Give another model.')
+    pathlib.Path(f.out).parent.mkdir(parents=True, exist_ok=True)
     model = load(f.checkpoint, lm=f.lm)
     how = PictureFormat(model.config.image_size, model.config.fit)
     rng = np.random.default_rng(f.seed)

@@ -6,6 +6,7 @@ run is in the extra `parity`, and lmms-eval 0.7.3 itself is installed with --no-
 
 import importlib
 import importlib.util
+import itertools
 import json
 import os
 import pathlib
@@ -89,8 +90,10 @@ def target(doc):
 def prompt(tasks: pathlib.Path, number: int, shots: int) -> tuple[list, str]:
     """The prompt that a question must have, written by hand, and its right answer."""
     sets = importlib.import_module('datasets').load_from_disk(str(tasks / 'set'))
-    order = np.random.default_rng((0, number)).permutation(len(sets['train']))[:shots].tolist()
-    documents = [*(sets['train'][i] for i in order), sets['validation'][number]]
+    from flamingo_jax.lmms_eval.model import in_random_order
+
+    order = in_random_order(np.random.default_rng((0, number)), len(sets['train']))
+    documents = [*(sets['train'][i] for i in itertools.islice(order, shots)), sets['validation'][number]]
     texts = [f' Question: {one["question"]} Answer: {one["multiple_choice_answer"]}<EOC>' for one in documents]
     asked = documents[-1]
     parts = [part for one, text in zip(documents, texts, strict=True) for part in (one['image'], text)]
@@ -154,6 +157,13 @@ def test_what_cannot_be_done_is_refused_before_an_answer(evaluate):
         evaluate('drawings', shots=1, answer='reply')
     with pytest.raises(ValueError, match='shots is -1'):
         evaluate('drawings', shots=-1)
+
+
+def test_a_random_order_has_each_number_once():
+    from flamingo_jax.lmms_eval.model import in_random_order
+
+    first, second = (list(in_random_order(np.random.default_rng(seed), 9)) for seed in (0, 1))
+    assert first != second and sorted(first) == sorted(second) == list(range(9))
 
 
 def test_pictures_stand_where_the_text_has_their_tags():

@@ -179,7 +179,7 @@ def make_app(flamingo: Pretrained, checkpoint: str, ready: Sequence[Ready], lm: 
       ValueError: the model takes no pictures.
     """
     if flamingo.config.vision is None or flamingo.config.xattn is None:
-        raise ValueError(f'{checkpoint} is a language model without vision. Give a Flamingo.')
+        raise ValueError(f'{checkpoint} is no Flamingo: it needs a vision encoder and gated blocks.')
     engine = Engine(flamingo)
     model = Model(engine)
     decoder, people = (concurrent.futures.ThreadPoolExecutor(number) for number in (1, AT_ONCE))
@@ -213,15 +213,12 @@ def make_app(flamingo: Pretrained, checkpoint: str, ready: Sequence[Ready], lm: 
     async def answer(request: Request) -> Response:
         asked = await _json(request)
         prompt, answer = await on_engine(model.ask, asked)
-        # What is wrong with the prompt is known before the first token.
-        first = await on(people, next, answer, None)
 
         async def write() -> AsyncIterator[str]:
-            written = first
             try:
-                while written is not None:
+                while (written := await on(people, next, answer, None)) is not None:
+                    last = written
                     yield _line(text=written.text, tokens=len(written.tokens))
-                    last, written = written, await on(people, next, answer, None)
                 yield _line(done=True)
                 if asked.get('look'):
                     try:  # The answer stands, whatever becomes of this.

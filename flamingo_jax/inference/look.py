@@ -35,7 +35,8 @@ class Look:
       likeliest: at each position the likeliest tokens with their probabilities, the likeliest first.
       weights: cross-attention in each of x gated blocks, over r media tokens of each of n pictures, averaged over
         heads. It is 0 for pictures that a position may not see.
-      places: for each picture, how much each of its media tokens draws on each place of each frame; sums to 1.
+      places: for each picture, how much each of its media tokens draws on each place of each frame. They sum to 1, or
+        to less if the vision encoder has a class token, which has no place.
       gates: tanh(alpha) of each block's attention and feed-forward, 1 without gates; vectors are averaged.
     """
 
@@ -46,7 +47,9 @@ class Look:
     gates: Float[np.ndarray, 'x 2']
 
     def over(self, picture: int) -> Float[np.ndarray, 'x a_1 t side side']:
-        """The attention of each position in each block, laid over a picture's frames. It sums to that on the picture.
+        """The attention of each position in each block, laid over a picture's frames.
+
+        It sums to that on the picture, less what a class token has of it.
 
         picture: its number in the prompt, from 0.
         """

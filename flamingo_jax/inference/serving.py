@@ -6,7 +6,8 @@
 
 One thread runs the model. Prompts come at any time and from any thread. Those that wait and have similar lengths are
 read together, and join the rows that are decoded together, one token for all rows at each step. A row is free again
-when its answer ends. An answer does not depend on its neighbours: it is what `Pretrained.generate` gives.
+when its answer ends. An answer does not depend on its neighbours: up to rounding, it is what `Pretrained.generate`
+gives.
 
 A beam search has rows and programs of its own; it takes a step between two steps of the others.
 
@@ -18,6 +19,7 @@ prompt needs it, and shrink when nobody is answered, or much less would do.
 import concurrent.futures
 import contextlib
 import functools
+import itertools
 import operator
 import queue
 import threading
@@ -77,13 +79,14 @@ class Answer(Iterator[Written]):
         """Not yet asked. beams: the search that writes it; None: it is one of the rows."""
         self.prompt, self.room, self.how, self.stop, self.key, self.beams = prompt, room, how, stop, key, beams
         self.tokens: list[int] = []
-        self.over = False
+        self.over, self._last = False, Written('', [])  # What was read last.
         self._written: queue.SimpleQueue[Written | Exception | None] = queue.SimpleQueue()
 
     def __next__(self) -> Written:
-        """Waits for the next token. What went wrong with the prompt is raised here."""
+        """Waits for the next token. What ended the answer before its end is raised here."""
         found = self._written.get()
         if isinstance(found, Written):
+            self._last = found
             return found
         self._written.put(None)  # Whoever asks again.
         raise StopIteration if found is None else found
@@ -93,11 +96,10 @@ class Answer(Iterator[Written]):
         self.end(None)
 
     def text(self) -> str:
-        """Waits for the whole answer."""
-        last = Written('', [])
-        for last in self:  # noqa: B007
+        """Waits for the whole answer, of which a part may have been read."""
+        for _ in self:
             pass
-        return last.text
+        return self._last.text
 
     def end(self, why: Exception | None) -> None:
         """Nothing is written after this. why: the error that ends it."""
@@ -180,6 +182,7 @@ class Engine:
         Raises:
           ValueError: the prompt or a number is not valid, or both exceed the context: the message says how many new
             tokens fit. A picture that cannot be read is told by the answer.
+          RuntimeError: the engine is closed. Answers that were not whole by then raise it, too.
         """
         # What is wrong must be known here: later it would end the answers of others.
         room, numbers = operator.index(max_new_tokens), (float(temperature), operator.index(top_k), float(top_p))
@@ -197,7 +200,10 @@ class Engine:
         return answer
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> concurrent.futures.Future:
-        """Runs something else that needs the model, between two steps of the answers."""
+        """Runs something else that needs the model, between two steps of the answers. `close` cancels what waits.
+
+        RuntimeError: the engine is closed.
+        """
         future = concurrent.futures.Future()
         self._add(self._calls, (future, functools.partial(function, *arguments)))
         return future
@@ -230,7 +236,13 @@ class Engine:
         try:
             self._leave()
             while self._waiting and self.writing < self.slots:
-                self._admit(self._take())
+                group = self._take()
+                try:
+                    self._admit(group)
+                except Exception as error:  # It waits no longer, and not all of it may have rows.
+                    for answer in group:
+                        answer.end(error)
+                    raise
             self._leave()
             if self._live:
                 self._step()
@@ -261,8 +273,9 @@ class Engine:
         with self._changed:
             waiting = [answer for answer in self._waiting if not answer.over]
             first = shape(waiting[0]) if waiting else None
-            group = [answer for answer in waiting if shape(answer) == first][: self.slots - self.writing]
-            group = group[: GROUP if len(group) >= GROUP else 1]
+            alike = (answer for answer in waiting if shape(answer) == first)
+            group = list(itertools.islice(alike, min(GROUP, self.slots - self.writing)))
+            group = group if len(group) == GROUP else group[:1]
             self._waiting[:] = [answer for answer in waiting if answer not in group]
         return group
 
@@ -281,12 +294,7 @@ class Engine:
             for answer in group:
                 self._admit([answer])
             return
-        try:
-            self._join(group, *read)
-        except Exception as error:
-            for answer in group:
-                answer.end(error)
-            raise
+        self._join(group, *read)
 
     def _join(self, group: list[Answer], media: Media | None, text: decode.Text, logits: Float[Array, 'b v']) -> None:
         f, size = self.flamingo, self._make_room(group, media)
@@ -357,7 +365,7 @@ def _own(item: Any) -> Any:
     """An item of a prompt as it is now: the engine reads pictures later, and a camera may write into the same array."""
     if isinstance(item, list | tuple):
         return [_own(frame) for frame in item]
-    with contextlib.suppress(OSError):  # One that cannot be read, which the answer tells.
+    with contextlib.suppress(Exception):  # One that cannot be read, which the answer tells.
         return item.copy() if isinstance(item, np.ndarray | PIL.Image.Image) else item
     return item
 

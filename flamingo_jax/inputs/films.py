@@ -21,6 +21,8 @@ from flamingo_jax.inputs.images import PictureError, Still, opened, to_frames
 
 APART = 1.0  # Most seconds between two frames.
 SAME = 1e-6  # Times of one frame differ by less, in seconds.
+# Other formats are lists of addresses: FFmpeg would open the files, sockets or sites that such a file names.
+FORMATS = 'mov,matroska,avi,mpeg,mpegts,mpegvideo,flv,ogg,asf'
 ENCODED = bytes | str | os.PathLike
 Segment = tuple[float, float | None]
 
@@ -67,6 +69,8 @@ def to_film(
         return to_frames(list(_video(data, name, piece)), size, fit)
     except PictureError:
         raise
+    except ImportError as error:
+        raise PictureError(f"{name} is a video file. To read it: pip install 'flamingo_jax[films]'.") from error
     except Exception as error:  # Each of PIL's decoders has its own errors for damaged data.
         raise PictureError(f'{name} cannot be decoded: {type(error).__name__}: {error}') from error
 
@@ -117,11 +121,9 @@ def _animation(image: PIL.Image.Image, name: str, piece: Piece) -> Iterator[PIL.
 
 def _decoded(data: bytes, begin: float) -> Iterator[Any]:
     """The frames of a video file from a time on, or from one before it."""
-    import av
-
     # From the key frame before that time, or from the beginning: MPEG's streams have no index, and may seek too far.
     for seeks in (True, False):
-        with av.open(io.BytesIO(data)) as container:
+        with _opened(data) as container:
             stream = container.streams.video[0]
             if seeks:
                 container.seek(int(begin / stream.time_base), stream=stream)
@@ -133,13 +135,15 @@ def _decoded(data: bytes, begin: float) -> Iterator[Any]:
                 return
 
 
+def _opened(data: bytes) -> Any:
+    import av  # Large; only films need it.
+
+    return av.open(io.BytesIO(data), options=dict(format_whitelist=FORMATS))
+
+
 def _video(data: bytes, name: str, piece: Piece) -> Iterator[PIL.Image.Image]:
     try:
-        import av  # Large; only films need it.
-    except ImportError as error:
-        raise PictureError(f"{name} is a video file. To read it: pip install 'flamingo_jax[films]'.") from error
-    try:
-        with av.open(io.BytesIO(data)) as container:
+        with _opened(data) as container:
             stream = container.streams.video[0]
             shown = sorted(float(p.pts * p.time_base) for p in container.demux(stream) if p.pts is not None)
             if not shown:

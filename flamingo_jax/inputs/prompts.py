@@ -22,7 +22,8 @@ from flamingo_jax.inputs.images import PLACES, Frames, PictureFormat, tiles, to_
 from flamingo_jax.inputs.layout import Layout
 from flamingo_jax.inputs.tokenizer import ENDS_OF_CHUNK, IMAGE, QUOTED, Tokenizer
 
-Prompt = Sequence[Any]
+PICTURE = Image.Image | np.ndarray | pathlib.Path | bytes
+Prompt = Sequence[Any] | PICTURE
 UTTERANCE_END = ENDS_OF_CHUNK[-1]
 ORIENTATION = 0x0112  # In EXIF.
 # The marks of ChatML.
@@ -82,7 +83,7 @@ def is_picture(item: Any) -> bool:
     """Whether an item of a prompt is a picture or the list of a video's frames."""
     if isinstance(item, list | tuple):
         return bool(item) and all(is_picture(frame) and not isinstance(frame, list | tuple) for frame in item)
-    return isinstance(item, Image.Image | np.ndarray | pathlib.Path | bytes)
+    return isinstance(item, PICTURE)
 
 
 def as_batch(prompt: Prompt | Sequence[Prompt]) -> tuple[list[Prompt], bool]:
@@ -98,8 +99,8 @@ def as_batch(prompt: Prompt | Sequence[Prompt]) -> tuple[list[Prompt], bool]:
 
 
 def items(prompt: Prompt) -> Sequence[Any]:
-    """The texts and pictures of a prompt. A text alone is a prompt, too."""
-    return [prompt] if isinstance(prompt, str) else prompt
+    """The texts and pictures of a prompt. A text or a picture alone is a prompt, too."""
+    return [prompt] if isinstance(prompt, str | PICTURE) else prompt
 
 
 def is_continued(prompt: Prompt, tokenizer: Tokenizer) -> bool:

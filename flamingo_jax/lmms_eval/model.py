@@ -100,7 +100,8 @@ class FlamingoJax(lmms):
         It has 32 tokens where the task does not say, and never more than the context has room for.
 
         Raises:
-          ValueError: a prompt exceeds the context; found before any answer is given.
+          ValueError: a prompt exceeds the context. It is found before any answer is given, unless it shows more
+            pictures than the first document of its task.
         """
         self._refuse_long(requests)
         answers = []
@@ -119,7 +120,7 @@ class FlamingoJax(lmms):
         sampled = settings.get('do_sample', True) and beams == 1
         return self._flamingo.generate(
             prompts,
-            max_new_tokens=min(int(settings.get('max_new_tokens') or 32), room),
+            max_new_tokens=max(1, min(int(settings.get('max_new_tokens') or 32), room)),
             num_beams=beams,
             temperature=float(settings.get('temperature') or 0) if sampled else 0.0,
             top_p=float(settings.get('top_p') or 1) if sampled else 1.0,
@@ -134,18 +135,18 @@ class FlamingoJax(lmms):
         since version 0.7.3 makes a text of any other.
 
         Raises:
-          ValueError: as for `generate_until`.
+          ValueError: as for `generate_until`; a continuation counts as a part of the prompt.
         """
-        self._refuse_long(requests)
-        found = []
         encode = self._flamingo.tokenizer.encode
+        self._refuse_long(requests, self._flamingo.room('', map(self._continuation, requests)))
+        found = []
         with tqdm(total=len(requests), unit=' continuations') as progress:
             for _, same in itertools.groupby(requests, key=lambda request: (request.args[0], *request.args[3:])):
                 same = list(same)  # The continuations of one prompt.
                 prompt, texts = self.prompt(same[0]), [self._continuation(request) for request in same]
                 ids = [encode(text, is_continued(prompt, self._flamingo.tokenizer)) for text in texts]
                 losses = -self._flamingo.score(prompt, texts) / [len(row) for row in ids]
-                *_, greedy = self._flamingo.write(prompt, max(map(len, ids)), stop=())
+                *_, greedy = self._flamingo.write(prompt, self._flamingo.room(prompt, texts), stop=())
                 found += [
                     GenerationResult((float(loss), greedy.tokens[: len(row)] == row))
                     for loss, row in zip(losses, ids, strict=True)
@@ -201,7 +202,7 @@ class FlamingoJax(lmms):
         if split not in splits:
             raise ValueError(f'Task {place.task} has no split {split!r}. Its splits are {sorted(splits)}.')
         seen = {_key(picture) for picture in asked}
-        for number in np.random.default_rng((self._seed, place.number)).permutation(len(splits[split])).tolist():
+        for number in in_random_order(np.random.default_rng((self._seed, place.number)), len(splits[split])):
             example = Place(place.task, split, number)
             if example == place:
                 continue
@@ -270,16 +271,16 @@ class FlamingoJax(lmms):
         without = [item if isinstance(item, str) else BLANK for item in prompt]
         return len(encode_prompt(without, self._flamingo.tokenizer, self._flamingo.pictures)[0])
 
-    def _refuse_long(self, requests: Sequence[Instance]) -> None:
-        """ValueError if a prompt exceeds the context. It counts the pictures of a task's first document for all."""
+    def _refuse_long(self, requests: Sequence[Instance], room: int = 1) -> None:
+        """ValueError if a prompt leaves no such room for its answer, with the pictures of a task's first document."""
         context = self._flamingo.config.lm.context
         for name, some in itertools.groupby(requests, key=lambda request: request.args[4]):
             some = list(some)
             blank = len(self._visuals(some[0].args[2], _place(some[0])))
-            if (tokens := self._longest(some, self._shots, blank)) < context:
+            if (tokens := self._longest(some, self._shots, blank)) + room <= context:
                 continue
             fewer = range(self._shots - 1, -1, -1)
-            fits = next((shots for shots in fewer if self._longest(some, shots, blank) < context), None)
+            fits = next((shots for shots in fewer if self._longest(some, shots, blank) + room <= context), None)
             raise ValueError(
                 f'Task {name}: a prompt of {tokens} tokens with {self._shots} shots leaves no room for an answer in '
                 f'the context of {context} tokens. '
@@ -293,6 +294,16 @@ class FlamingoJax(lmms):
 def _place(request: Instance) -> Place:
     number, task, split = request.args[3:6]
     return Place(task, split, number)
+
+
+def in_random_order(rng: np.random.Generator, n: int) -> Iterator[int]:
+    """All numbers below n, drawn one by one: of a large set, few are looked at."""
+    drawn = set()
+    while len(drawn) < n:
+        number = int(rng.integers(n))
+        if number not in drawn:
+            drawn.add(number)
+            yield number
 
 
 def interleaved(shown: Sequence[Any], text: str, literal: Callable[[str], str]) -> list[Any]:

@@ -12,6 +12,7 @@ import PIL.Image
 import pytest
 
 from flamingo_jax.inference import serving
+from flamingo_jax.inference.reading import Reader
 from flamingo_jax.inference.search import Sampling
 from flamingo_jax.inference.serving import Engine
 from flamingo_jax.inputs.images import PictureError
@@ -66,6 +67,7 @@ def test_prompts_that_come_one_after_another_are_answered_as_by_generate(pretrai
             next(answers[-1])  # The others are at other tokens by then, or over.
         written = [list(answer) for answer in answers]
     assert [one[-1].text for one in written] == expected
+    assert [answer.text() for answer in answers] == expected  # All of it was read before.
     for one in written:
         tokens = one[-1].tokens
         assert [len(each.tokens) for each in one] == list(range(2, len(one) + 2))
@@ -165,6 +167,26 @@ def test_what_is_wrong_with_one_prompt_does_not_touch_the_others(pretrained, pro
         assert engine.call(pretrained.generate, prompts, NEW).result(60) == expected
         with pytest.raises(ZeroDivisionError):
             engine.call(lambda: 1 / 0).result(60)
+
+
+def test_an_error_ends_all_that_were_to_be_read_together(pretrained, prompts, gate, monkeypatch):
+    """Four do not fit into memory, nor does one by itself: nobody waits for ever."""
+    with Engine(dataclasses.replace(pretrained), slots=8) as engine:
+        monkeypatch.setattr(serving, '_first', lambda *args, **sizes: (_ for _ in ()).throw(MemoryError('full')))
+        read = Reader.read
+
+        def one_at_a_time(self, some, **how):
+            if len(some) > 1:
+                raise MemoryError('full')
+            return read(self, some, **how)
+
+        monkeypatch.setattr(Reader, 'read', one_at_a_time)
+        engine.call(gate.wait, 60)  # All wait by then.
+        answers = [engine.ask(prompts[0], NEW) for _ in range(serving.GROUP)]
+        gate.set()
+        for answer in answers:
+            with pytest.raises(MemoryError, match='full'):
+                answer.text()
 
 
 def test_a_picture_is_the_one_that_was_asked_about(pretrained, pictures):

@@ -26,10 +26,10 @@ def animation(kind, frames, milliseconds):
     return encoded(still(0), kind, save_all=True, append_images=rest, duration=milliseconds, lossless=True)
 
 
-def video(frames, rate):
+def video(frames, rate, kind='mp4'):
     av = pytest.importorskip('av')
     file = io.BytesIO()
-    with av.open(file, 'w', format='mp4') as container:
+    with av.open(file, 'w', format=kind) as container:
         stream = container.add_stream('mpeg4', rate=rate, options={'qscale': '1'})
         stream.width = stream.height = 16
         for i in range(frames):
@@ -104,6 +104,22 @@ def test_a_gif_a_list_of_frames_a_path_and_a_still(tmp_path):
     (tmp_path / 'a.webp').write_bytes(animation('WEBP', 4, 1000))
     assert greys(to_film(tmp_path / 'a.webp', 4, 8, 'pad')) == [0, 1, 2, 3]
     assert greys(to_film(encoded(still(50)), 3, 8, 'pad')) == greys(to_film(still(50), 3, 8, 'pad')) == [5, 5, 5]
+
+
+@pytest.mark.parametrize('kind', ['matroska', 'avi', 'mpegts', 'asf'])
+def test_other_kinds_of_files(kind):
+    found = to_film(video(20, 4, kind), 4, 8, 'pad', start=0.0)
+    assert found.shape == (4, 8, 8, 3) and greys(found) == [2, 6, 10, 14]
+
+
+def test_a_file_that_names_others_is_no_film(tmp_path, monkeypatch):
+    """FFmpeg would open what it names: a file of the working folder, or a socket, at which it waits for ever."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'secret.mp4').write_bytes(video(8, 4))
+    session = 'v=0\nc=IN IP4 127.0.0.1\nm=video 45671 RTP/AVP 96\na=rtpmap:96 H264/90000\n'
+    for text in ("ffconcat version 1.0\nfile 'secret.mp4'\n", session):
+        with pytest.raises(PictureError, match='cannot be decoded'):
+            to_film(text.encode(), 4, 8, 'squash')
 
 
 def test_damage_is_a_picture_error(tmp_path):

@@ -81,6 +81,7 @@ def test_videos_and_features(tokenizer):
 
 def test_one_prompt_or_several():
     assert as_batch('text') == ([['text']], False)
+    assert as_batch(pathlib.Path('a.png')) == ([[pathlib.Path('a.png')]], False)
     one = ['text', IMAGE]
     assert as_batch(one) == ([one], False)
     assert as_batch([one, ['more']]) == ([one, ['more']], True)

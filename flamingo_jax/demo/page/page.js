@@ -9,6 +9,8 @@ const KEPT = 'strip' // Name in this tab's session storage, with which the strip
 const LINK = '#strip=' // Begins the fragment of a link that holds a strip. A browser sends no fragment to a server.
 const LINK_LENGTH = 1_000_000 // Most characters of a link: Firefox opens no address of more than 2**20.
 const VARIANTS = ['model', 'shuffled', 'without']
+const LOOKING = 'Looking…'
+const LOOK_HINT = $('look-hint').textContent
 const METHODS = {greedy: [], sampling: ['temperature', 'top_k', 'top_p', 'seed'], beams: ['num_beams']}
 
 let cards = []
@@ -236,7 +238,8 @@ const ENDS = {png: '.png', jpeg: '.jpg', webp: '.webp', gif: '.gif'}
 function useFile(given) {
   const right = given?.flamingo_strip === 1 && Array.isArray(given.cards) && given.cards.every(card =>
     typeof card?.name === 'string' && typeof card.text === 'string' && Array.isArray(card.frames) &&
-    card.frames.every(frame => typeof frame === 'string' && FRAME.test(frame)))
+    card.frames.every(frame => typeof frame === 'string' && FRAME.test(frame))) &&
+    (given.settings?.method === undefined || Object.hasOwn(METHODS, given.settings.method))
   if (!right) throw Error('This is not a strip that was saved here.')
   $('candidates').value = String(given.candidates ?? '')
   $('chat').checked = given.chat === true && about.chat
@@ -490,17 +493,21 @@ function ask(name) {
       $('mixed').replaceChildren(...pictures.map(card =>
         Object.assign(new Image(), {src: card.frames[0], alt: card.text || 'asked about', title: card.text})))
     }
-    for await (const line of lines(await post('answer', body, signal))) {
-      if (line.error) throw Error(line.error)
-      if (line.text !== undefined) output.textContent = line.text
-      if (line.done) {
-        output.className = ''
-        if (name === 'model') $('reply').hidden = !chatting() || !output.textContent
-        if (!output.textContent) output.textContent = '(nothing)'
-        if (name === 'model') $('look-hint').textContent = 'Looking…'
+    try {
+      for await (const line of lines(await post('answer', body, signal))) {
+        if (line.error) throw Error(line.error)
+        if (line.text !== undefined) output.textContent = line.text
+        if (line.done) {
+          output.className = ''
+          if (name === 'model') $('reply').hidden = !chatting() || !output.textContent
+          if (!output.textContent) output.textContent = '(nothing)'
+          if (name === 'model') $('look-hint').textContent = LOOKING
+        }
+        if (line.look) showLook(line.look, pictures)
+        if (line.look_error) $('look-hint').textContent = line.look_error
       }
-      if (line.look) showLook(line.look, pictures)
-      if (line.look_error) $('look-hint').textContent = line.look_error
+    } finally { // It may have been stopped.
+      if ($('look-hint').textContent === LOOKING) $('look-hint').textContent = LOOK_HINT
     }
   })
 }
@@ -654,6 +661,7 @@ function keep() {
 
 function clearAnswers() {
   $('reply').hidden = true
+  $('look-hint').textContent = LOOK_HINT
   for (const controller of running.values()) controller.abort()
   for (const output of document.querySelectorAll('#answers output')) Object.assign(output, {textContent: '', className: ''})
   $('ranked').hidden = $('next').hidden = true
