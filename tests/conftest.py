@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib.metadata
+import importlib.util
 import os
 import pathlib
 import tempfile
@@ -13,8 +14,9 @@ if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
     _compiled = tempfile.TemporaryDirectory()
     os.environ |= dict(JAX_COMPILATION_CACHE_DIR=_compiled.name, JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0')
 # Most of the time goes to compiling. The newer emitters, which make a module of each fusion, take over twice as long.
-# From 0.11.1 on, jaxlib has no others and ends a program that asks for them.
+# From 0.11.1 on, jaxlib has no others and ends a program that asks for them. So does the TPU's compiler.
 OLDER_EMITTERS = tuple(map(int, importlib.metadata.version('jaxlib').split('.')[:3])) < (0, 11, 1)
+OLDER_EMITTERS = OLDER_EMITTERS and importlib.util.find_spec('libtpu') is None
 if OLDER_EMITTERS:
     os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_cpu_use_fusion_emitters=false'
 

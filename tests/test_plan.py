@@ -80,8 +80,8 @@ def test_the_command_searches_without_a_compiler(tmp_path):
     found = json.loads(file.read_text())
     assert found.keys() == {'frontier'}  # Nothing was compiled.
     assert all(math.prod(way['mesh'].values()) == 2 * 16 for way in found['frontier'])
-    seconds, sizes = ([way[key] for way in found['frontier']] for key in ('seconds', 'bytes'))
-    assert seconds == sorted(seconds) and sizes == sorted(sizes, reverse=True)
+    sizes = [way['bytes'] for way in found['frontier']]
+    assert sizes == sorted(sizes, reverse=True)  # The slower, the smaller.
 
 
 def test_data_sets_in_turn_are_no_one_program(tiny):  # noqa: F811
