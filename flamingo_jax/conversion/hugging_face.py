@@ -181,20 +181,20 @@ def roles(folder: pathlib.Path, fields: Mapping[str, Any]) -> dict[str, Any]:
     generation, settings = (_if_there(folder / name) for name in ('generation_config.json', 'tokenizer_config.json'))
     named = _ids(_if_there(folder / 'tokenizer.json'))
 
-    def first(role):
+    def ids(role):
         for one in (generation, fields):
-            id = one.get(f'{role}_token_id')
-            if id is not None and not (isinstance(id, int) and id < 0):
-                return id
-        return named.get(_text(settings.get(f'{role}_token')))
+            given = one.get(f'{role}_token_id')
+            given = given if isinstance(given, list) else [given]
+            if some := [id for id in given if isinstance(id, int) and id >= 0]:
+                return some
+        id = named.get(_text(settings.get(f'{role}_token')))
+        return [] if id is None else [id]
 
-    ends = first('eos')
-    if ends is None:
+    ends = ids('eos')
+    if not ends:
         raise ValueError(
             f'{folder} does not say which token ends a text: there is no eos_token_id in config.json or '
             'generation_config.json, and no eos_token in tokenizer_config.json that tokenizer.json has. Add '
             'eos_token_id to config.json.'
         )
-    ends = ends if isinstance(ends, list) else [ends]
-    bos, pad = first('bos'), first('pad')
-    return dict(bos=ends[0] if bos is None else bos, eos=ends, pad=ends[0] if pad is None else pad)
+    return dict(bos=(ids('bos') or ends)[0], eos=ends, pad=(ids('pad') or ends)[0])

@@ -258,7 +258,7 @@ def test_a_text_begins_as_transformers_has_it(tmp_path, of, adds, begins):
 def test_a_negative_id_is_none(tmp_path):
     """As in configs of fine-tuned LLaMAs, whose tokenizer has no padding: -1 would be the last row of the logits."""
     byte_level(tmp_path, '<begin>', '<end>')
-    ours = open_tokenizer(tmp_path, dict(bos_token_id=256, eos_token_id=257, pad_token_id=-1), 300)
+    ours = open_tokenizer(tmp_path, dict(bos_token_id=256, eos_token_id=[-1, 257], pad_token_id=-1), 300)
     assert (ours.bos, ours.ends, ours.pad) == (256, (257,), 257)
     with pytest.raises(ValueError, match='Add eos_token_id to config.json'):
         open_tokenizer(tmp_path, dict(eos_token_id=-1), 300)
