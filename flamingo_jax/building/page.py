@@ -128,7 +128,8 @@ def read_page(data: bytes, url: str, declared: str = '', rules: PageRules = DEFA
     body = tree.body
     if body is None:
         raise PageError('page_empty')
-    walk = _Walk(url, rules)
+    base = tree.document.query_selector('base[href]')
+    walk = _Walk(url, rules, (join(url, base.getattr('href')) if base is not None else '') or url)
     if wrong:
         walk.drop('charset_declared', 'declaration', wrong)
     walk.page(body)
@@ -156,8 +157,8 @@ def _reserved(tree: HTMLTree) -> str:
 class _Walk:
     """The state of a walk through a page."""
 
-    def __init__(self, url: str, rules: PageRules):
-        self.url, self.rules, self.base = url, rules, url
+    def __init__(self, url: str, rules: PageRules, base: str):
+        self.url, self.rules, self.base = url, rules, base  # `base` is what relative links start from.
         self.nodes: list[Text | Link] = []
         self.dropped: list[Dropped] = []
         self.place, self.pictures = 0, 0
@@ -212,9 +213,6 @@ class _Walk:
             return None
         if tag == 'img':
             self._picture(node)
-            return None
-        if tag == 'base' and node.getattr('href'):
-            self.base = join(self.url, node.getattr('href')) or self.url
             return None
         names = (node.class_name or '').lower()
         if rule := self._left_out(node, tag, names):

@@ -86,11 +86,26 @@ def test_tables_keep_prose_and_pictures():
         ('<img srcset="/1.jpg 1x, /2.jpg 2x" data-original=/3.jpg>', 'http://a.b/3.jpg'),
         ('<img src="/with space.jpg">', 'http://a.b/with%20space.jpg'),
         ('<img src="/ä.jpg#part">', 'http://a.b/%C3%A4.jpg'),
-        ('<base href="http://x.y/z/"><img src=a.jpg>', 'http://x.y/z/a.jpg'),
     ],
 )
 def test_addresses_of_pictures(tag, url):
     assert shown(f'{tag}<p>text') == [f'[{url}]', 'text']
+
+
+@pytest.mark.parametrize(
+    'html, url',
+    [
+        ('<head><base href="http://x.y/z/"></head><body><img src=a.jpg>', 'http://x.y/z/a.jpg'),
+        (
+            '<head><base target=_blank><base href="../e/"><base href=/no/></head><body><img src=a.jpg>',
+            'http://a.b/e/a.jpg',
+        ),
+        ('<body><img src=a.jpg><base href="http://x.y/z/">', 'http://x.y/z/a.jpg'),
+        ('<head><base href="http://[x"></head><body><img src=a.jpg>', 'http://a.b/c/a.jpg'),
+    ],
+)
+def test_links_start_from_the_base_of_the_page(html, url):
+    assert [node.url for node in read_page(html.encode(), 'http://a.b/c/d.html').nodes] == [url]
 
 
 @pytest.mark.parametrize(
