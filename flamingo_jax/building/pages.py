@@ -1,8 +1,8 @@
 """Web pages in WARC files -> interleaved documents, as the paper's M3W (section 2.4 and appendix A.3.1).
 
-    files ── read ──┬── pages ──── latest of a URL ──┬── links ──┬── judged ──┬── whole ──┬── documents
-                    ├── pictures (where they are) ───┼───────────┘            │           │
-                    └── keys of their texts ─────────┴── duplicates ──────────┴── marks ──┘
+    files ── read ──┬── pages ──── latest of a URL ──┬── links ─────────┬── judged ──┬── whole ──┬── documents
+                    └── pictures (where they are) ───┼──────────────────┘            │           │
+                                                     └── keys of texts ── duplicates ┴── marks ──┘
 
 Only short facts are grouped: where a page or a picture is, its hashes, and what is wrong with it. They are grouped in
 files (`spill.py`). In the end each page is read a second time from its place, and its pictures for the first time in
@@ -40,6 +40,7 @@ class Found(NamedTuple):
     language: str
     links: tuple[tuple[int, str], ...]  # Place in the page and URL of each picture.
     lines: tuple[bytes, ...]  # Key of each text.
+    keys: tuple[bytes, ...]  # Of all texts together, which pages of the same or nearly the same text share.
 
 
 class Shown(NamedTuple):
@@ -76,7 +77,7 @@ class PageSource:
             pipeline
             | 'files' >> beam.Create(self.warcs)
             | 'spread files' >> beam.Reshuffle()
-            | 'read' >> beam.ParDo(_Read(self, work)).with_outputs('pictures', 'keys', 'dropped', main='pages')
+            | 'read' >> beam.ParDo(_Read(self, work)).with_outputs('pictures', 'dropped', main='pages')
         )
         latest = dict(captures=read.pages) | 'by url' >> GroupOnDisk(work) | 'latest' >> _split(_latest)
         links = latest.main | 'links' >> beam.FlatMap(_links)
@@ -86,7 +87,7 @@ class PageSource:
             | 'judge' >> beam.ParDo(_Judge(self)).with_outputs('dropped', main='main')
         )
         keys = (
-            dict(keys=read.keys | 'key by id' >> beam.Map(lambda pair: pair[::-1]), shown=judged.main)
+            dict(keys=latest.main | 'keys by id' >> beam.FlatMap(_keys_by_id), shown=judged.main)
             | 'keys by page' >> GroupOnDisk(work)
             | 'keys' >> beam.FlatMap(_text_keys, rules)
         )
@@ -215,24 +216,20 @@ class _Read(beam.DoFn):
         if duplicates.open_benchmarks(self._source.benchmarks).text(whole, rules.benchmark_words):
             yield _drop(Dropped('benchmark_words', 'document', where, -1, whole))
             return
-        name = hashlib.sha256(where.encode('utf-8', 'replace')).hexdigest()[:24]
+        same = [b'=' + duplicates.text_key(whole)] if rules.document_same_text else []
         yield (
             where,
             Found(
-                name,
+                hashlib.sha256(where.encode('utf-8', 'replace')).hexdigest()[:24],
                 where,
                 response.date,
                 response.place,
                 language,
                 tuple((link.place, link.url) for link in links),
                 tuple({duplicates.text_key(block.text) for block in blocks_of(kept).values() if block.kind == 'text'}),
+                (*same, *(duplicates.near_keys(whole) if rules.document_near_text else [])),
             ),
         )
-        if rules.document_same_text:
-            yield beam.pvalue.TaggedOutput('keys', (b'=' + duplicates.text_key(whole), name))
-        if rules.document_near_text:
-            for key in duplicates.near_keys(whole):
-                yield beam.pvalue.TaggedOutput('keys', (key, name))
 
 
 def _drop(dropped: Dropped):
@@ -257,6 +254,10 @@ def _latest(group: tuple[str, Mapping[str, Iterable[Found]]]) -> Iterator[Found 
     for found in parts['captures']:
         if found.place != latest.place:
             yield Dropped('page_url', 'page', url, -1, f'{found.date} {found.place.path} {found.place.offset}')
+
+
+def _keys_by_id(found: Found) -> Iterator[tuple[str, bytes]]:
+    yield from ((found.id, key) for key in found.keys)
 
 
 def _links(found: Found) -> Iterator:

@@ -184,6 +184,16 @@ def test_of_a_page_and_its_mirror_the_one_with_pictures_stays(tmp_path, with_pic
     assert [record['url'].decode() for record in records] == [f'http://{with_picture}.org/']
 
 
+def test_only_the_latest_capture_of_a_page_makes_others_its_copies(tmp_path):
+    crawl = Crawl(tmp_path / 'a.warc.gz')
+    for i in range(5):  # Each site showed in January what the one before it shows since February.
+        crawl.page(f'http://{i}.org/', f'{text(i)}<img src=/a.png>', date='2026-01-01T00:00:00Z')
+        crawl.page(f'http://{i}.org/', f'{text(i + 1)}<img src=/a.png>', date='2026-02-01T00:00:00Z')
+        crawl.png(f'http://{i}.org/a.png', i)
+    records = open_split(build(Builder, str(tmp_path / 'out'), CONFIG, warcs=(crawl.write(),)), 'train')
+    assert {record['texts'][0].decode() for record in records} == {story(i + 1) for i in range(5)}
+
+
 def test_what_a_fetcher_would_fetch(crawl):
     assert list(links(crawl)) == ['http://two.org/missing.png', 'http://three.org/a.png']
 
