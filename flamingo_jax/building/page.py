@@ -29,6 +29,7 @@ UNSEEN = frozenset('head link meta noscript script style template rp rt'.split()
 PROSE = frozenset('blockquote caption dd figcaption figure li p'.split()) | HEADINGS  # May stand in a table.
 FURNITURE = frozenset('footer header navigation nav navbar menu'.split())  # Exact id, class or title of a div.
 ROLES = frozenset('banner contentinfo menu menubar navigation search'.split())
+PORTS = {'http': 80, 'https': 443}
 SOURCES = (  # Attributes of lazily loaded pictures (OBELICS, step 3).
     'src data-src data-src-fg data-scroll-image srcset data-lateloadsrc data-img-src data-original data-gt-lazy-src '
     'data-lazy data-lazy-src src2'.split()
@@ -350,16 +351,21 @@ def _source(image) -> str | None:
 
 
 def join(base: str, url: str) -> str:
-    """An absolute URL of http or https without its fragment; '' if it is none."""
+    """An absolute URL of http or https without its fragment, written as crawlers write it; '' if it is none."""
     try:
-        joined = urllib.parse.urldefrag(urllib.parse.urljoin(base, url.strip())).url
-        parts = urllib.parse.urlsplit(joined)
-        _ = parts.port
+        parts = urllib.parse.urlsplit(urllib.parse.urldefrag(urllib.parse.urljoin(base, url.strip())).url)
+        host, port = parts.hostname or '', parts.port
+        if not host.isascii():
+            host = host.encode('idna').decode()
     except ValueError:
         return ''
-    if parts.scheme not in ('http', 'https') or not parts.hostname or len(joined) > 2000:
+    if parts.scheme not in PORTS or not host:
         return ''
-    return urllib.parse.quote(joined, safe="%/:=&?~#+!$,;'@()*[]|")
+    user, at, _ = parts.netloc.rpartition('@')
+    place = f'[{host}]' if ':' in host else host
+    place += '' if port in (None, PORTS[parts.scheme]) else f':{port}'
+    written = urllib.parse.urlunsplit(parts._replace(netloc=user + at + place))
+    return urllib.parse.quote(written, safe="%/:=&?~#+!$,;'@()*[]|") if len(written) <= 2000 else ''
 
 
 def _pixels(value: str | None) -> int | None:

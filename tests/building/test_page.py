@@ -86,6 +86,10 @@ def test_tables_keep_prose_and_pictures():
         ('<img srcset="/1.jpg 1x, /2.jpg 2x" data-original=/3.jpg>', 'http://a.b/3.jpg'),
         ('<img src="/with space.jpg">', 'http://a.b/with%20space.jpg'),
         ('<img src="/ä.jpg#part">', 'http://a.b/%C3%A4.jpg'),
+        ('<img src="https://München.DE:443/ä.jpg">', 'https://xn--mnchen-3ya.de/%C3%A4.jpg'),
+        ('<img src="HTTP://Me:Secret@Example.COM:80/A.jpg">', 'http://Me:Secret@example.com/A.jpg'),
+        ('<img src="http://example.com:443/a.jpg">', 'http://example.com:443/a.jpg'),
+        ('<img src="http://[2001:DB8::1]:8080/a.jpg">', 'http://[2001:db8::1]:8080/a.jpg'),
     ],
 )
 def test_addresses_of_pictures(tag, url):
@@ -117,6 +121,8 @@ def test_links_start_from_the_base_of_the_page(html, url):
         ('<img src="file:///etc/passwd">', 'picture_url'),
         ('<img src="http://a.b:99999/c">', 'picture_url'),
         ('<img src="http://[::1/c">', 'picture_url'),
+        ('<img src="http://ä..b/c">', 'picture_url'),
+        ('<img src="http://a℀b/c">', 'picture_url'),
     ],
 )
 def test_pictures_without_an_address_are_told(tag, rule):
