@@ -1,9 +1,11 @@
 """HTML -> texts and pictures in reading order.
 
 The page is walked once, in document order, without changing it. The rules of tags are those of OBELICS's simplification
-of the DOM (Laurençon et al. 2023, appendix A.2; step 2 of its code). Four differ, since they lose what readers want:
+of the DOM (Laurençon et al. 2023, appendix A.2; step 2 of its code). Six differ, since they lose what readers want:
 list items stay; in a table, prose and pictures stay, while bare cells go; the header of an article stays; what HTML has
-no element for stays.
+no element for stays; a date is one line, whose class has `date` as a word, not as a part of `update`; what follows a
+link to more stays. Two are added: what is hidden goes, and what the page itself declares as a menu, a banner or a
+search.
 """
 
 import codecs
@@ -25,10 +27,12 @@ BLOCKS = APART | frozenset(
     'address article aside body caption center dd details div dt fieldset figcaption figure form header hr html legend '
     'li main marquee search section summary tbody td tfoot th thead title tr'.split()
 )
+HOLDERS = ', '.join(sorted({*BLOCKS, 'img'}))  # What has one of these is more than a line.
 UNSEEN = frozenset('head link meta noscript script style template rp rt'.split())  # Nobody reads these on the page.
 PROSE = frozenset('blockquote caption dd figcaption figure li p'.split()) | HEADINGS  # May stand in a table.
 FURNITURE = frozenset('footer header navigation nav navbar menu'.split())  # Exact id, class or title of a div.
 ROLES = frozenset('banner contentinfo menu menubar navigation search'.split())
+WIDE = ('utf-16-le', 'utf-16-be')  # Charsets in which a tag is not ASCII.
 PORTS = {'http': 80, 'https': 443}
 SOURCES = (  # Attributes of lazily loaded pictures (OBELICS, step 3).
     'src data-src data-src-fg data-scroll-image srcset data-lateloadsrc data-img-src data-original data-gt-lazy-src '
@@ -78,8 +82,8 @@ class PageError(ValueError):
 def decode(data: bytes, declared: str = '') -> tuple[str, str]:
     """HTML as text, and what was wrong with its declared charset ('' if nothing).
 
-    What is valid UTF-8 is UTF-8. Then the HTTP header, the page's own declaration, and a guess from its bytes are tried
-    in this order.
+    What is valid UTF-8 is UTF-8, unless ISO-2022-JP is declared, which has seven bits. Then the HTTP header, the page's
+    own declaration, and a guess from its bytes are tried in this order.
     """
     for mark, charset in (
         (codecs.BOM_UTF8, 'utf-8'),
@@ -91,8 +95,10 @@ def decode(data: bytes, declared: str = '') -> tuple[str, str]:
     meta = re.search(rb'(?:charset|encoding)\s*=\s*["\']?\s*([\w.:-]{2,40})', data[:4096])
     named = declared or (meta[1].decode('ascii', 'replace') if meta else '')
     charset = map_encoding_to_html5(named, fallback_utf8=False) if named else None
-    wide = charset is not None and charset.startswith('utf-16')
-    for candidate in [charset] if wide else ['utf-8', charset]:
+    if meta and charset in WIDE:
+        charset = 'utf-8'  # As HTML says: what can be read as ASCII is not UTF-16.
+    first = [charset] if charset in WIDE else [charset, 'utf-8'] if charset == 'iso2022_jp' else ['utf-8', charset]
+    for candidate in first:
         if candidate:
             try:
                 wrong = '' if not named or candidate == charset or data.isascii() else f'{named}, but is utf-8'
@@ -252,15 +258,15 @@ class _Walk:
         if 'footer' in tokens or 'site-info' in tokens:
             return 'tag_footer'
         if 'more-link' in tokens:
-            return 'tag_more_link'  # OBELICS ends the document there.
+            return 'tag_more_link'
         if tag == 'div' and FURNITURE & {names.strip(), *((node.getattr(a) or '').lower() for a in ('id', 'title'))}:
             return 'tag_furniture'
         if (node.getattr('role') or '').lower() in ROLES:
-            return 'tag_role'  # Ours: what the page itself declares as a menu, a banner or a search.
+            return 'tag_role'
         style = (node.getattr('style') or '').replace(' ', '').lower()
         if node.hasattr('hidden') or 'display:none' in style:
             return 'tag_hidden'
-        if tag == 'div' and 'date' in names:
+        if tag == 'div' and 'date' in re.findall('[a-z]+', names) and node.query_selector(HOLDERS) is None:
             return 'tag_date'
         if tag == 'header' and self._open.get('article'):
             return ''

@@ -68,6 +68,17 @@ def test_the_furniture_of_a_page_is_left_out_and_told():
     ]
 
 
+def test_a_date_is_a_line_of_its_own():
+    for name in ('date', 'entry-date published', 'post_date'):
+        assert lost(f'<div class="{name}">January <b>3</b></div>') == [('tag_date', 'January 3')]
+    for name in ('update', 'candidate-profile', 'validated'):
+        assert shown(f'<div class={name}>Ada Lovelace</div>') == ['Ada Lovelace']
+    assert shown('<div class=date><p>Some prose</p><span><img src=a.png></span></div>') == [
+        'Some prose',
+        '[http://a.b/c/a.png]',
+    ]
+
+
 def test_elements_that_html_does_not_have_are_within_a_line():
     assert shown('<p>Of <notr>al-Sufi</notr>, <x-name>an astronomer</x-name>.</p>') == ['Of al-Sufi, an astronomer.']
 
@@ -141,6 +152,12 @@ def test_pictures_without_an_address_are_told(tag, rule):
         ('\ufeffЭто'.encode('utf-16-le'), '', 'Это', False),
         (b'<meta charset=windows-1251>' + 'Это'.encode('cp1251'), '', '<meta charset=windows-1251>Это', False),
         ('é'.encode(), 'no-such-charset', 'é', True),
+        ('これは日本語'.encode('iso2022_jp'), 'iso-2022-jp', 'これは日本語', False),
+        ('これは日本語'.encode(), 'iso-2022-jp', 'これは日本語', True),
+        (b'<meta charset=iso-2022-jp>' + '日本'.encode('iso2022_jp'), '', '<meta charset=iso-2022-jp>日本', False),
+        ('<p>Это'.encode('utf-16-be'), 'utf-16be', '<p>Это', False),
+        (b'<meta charset=utf-16>even', '', '<meta charset=utf-16>even', False),
+        ('<meta charset=unicode>é'.encode(), 'utf-16', '<meta charset=unicode>é', False),
     ],
 )
 def test_charsets(data, declared, text, wrong):
