@@ -259,6 +259,25 @@ def test_rules_of_texts(text, kind, rule):
     assert (broken and broken[0]) == rule
 
 
+@pytest.mark.parametrize(
+    'text',
+    [  # Of the Universal Declaration of Human Rights, article 1.
+        'มนุษย์ทั้งหลายเกิดมามีอิสระและเสมอภาคกันในเกียรติศักดิ์และสิทธิ ต่างมีเหตุผลและมโนธรรม',
+        'ມະນຸດເກີດມາມີສິດເສລີພາບ ແລະ ສະເໝີໜ້າກັນໃນທາງກຽດຕິສັກ ແລະ ສິດດ້ວຍມະນຸດມີສະຕິສຳປັດຊັນຍະ',
+        'មនុស្សទាំងអស់ កើតមកមានសេរីភាព និងសមភាព ក្នុងផ្នែកសេចក្ដីថ្លៃថ្នូរនិងសិទ្ធិ។',
+        'လူတိုင်းသည် တူညီ လွတ်လပ်သော ဂုဏ်သိက္ခာဖြင့် လည်းကောင်း၊ မွေးဖွားလာသူများ ဖြစ်သည်။',
+        'འགྲོ་བ་མིའི་རིགས་རྒྱུད་ཡོངས་ལ་སྐྱེས་ཙམ་ཉིད་ནས་ཆེ་མཐོངས་དང༌། ཐོབ་ཐངགི་རང་དབང་འདྲ་མཉམ་དུ་ཡོད་ལ།',
+        'የሰው ልጅ ሁሉ ሲወለድ ነጻና በክብርና በመብትም እኩልነት ያለው ነው። የተፈጥሮ ማስተዋልና ሕሊና ስላለው መመልከት ይገባዋል።',
+        'Բոլոր մարդիկ ծնվում են ազատ ու հավասար իրենց արժանապատվությամբ ու իրավունքներով։',
+    ],
+)
+def test_prose_in_any_script_is_kept(text):
+    node = Text(1, text, 'text', 0.0, True, 1)
+    language, mixed = filters.language_of_blocks([node])
+    assert filters.broken_by_text(node, language, DEFAULT) is None
+    assert filters.broken_by_document([node], language, mixed, DEFAULT) is None
+
+
 def test_repetition_in_short_texts_is_judged_as_published_if_asked():
     text = Text(1, 'Links: Schärfe = 1. Mitte: Schärfe = 5. Rechts: Schärfe = 10.', 'caption', 0.0, True, 1)
     assert filters.broken_by_text(text, 'de', OBELICS)[0] == 'text_character_repetition'
