@@ -27,6 +27,7 @@ from flamingo_jax.building.runner import beam
 from flamingo_jax.building.spill import GroupOnDisk
 from flamingo_jax.building.write import Sources
 
+OPTED_OUT = 'refused/picture_opt_out'
 SAMPLED_BYTES = 100_000  # A dropped picture of at most so many bytes may be shown in the ledger.
 
 
@@ -41,6 +42,9 @@ class Found(NamedTuple):
     links: tuple[tuple[int, str], ...]  # Place in the page and URL of each picture.
     lines: tuple[bytes, ...]  # Key of each text.
     keys: tuple[bytes, ...]  # Of all texts together, which pages of the same or nearly the same text share.
+
+
+Capture = tuple[str, warc.Place, Found | None]  # Date and place; None asks not to be trained on.
 
 
 class Shown(NamedTuple):
@@ -189,11 +193,12 @@ class _Read(beam.DoFn):
         for found in warc.read_warc(readable):
             if isinstance(found, warc.Damage):
                 yield _drop(Dropped(found.rule, 'record', path, found.offset, found.said))
-            elif found.type.startswith(('image/', 'refused/')) or named_as_picture(found.url):
+                continue
+            if found.type.startswith(('image/', 'refused/')) or named_as_picture(found.url):
                 yield beam.pvalue.TaggedOutput(
                     'pictures', (join_key(found.url), (found.date, found.place, found.status or found.type))
                 )
-            elif found.type in warc.HTML and found.status == 200:
+            if found.type in warc.HTML and found.status == 200:  # Whatever its URL says: a wiki's File:Foo.jpg.
                 yield from self._page(found)
 
     def _page(self, response: warc.Response) -> Iterator:
@@ -204,6 +209,8 @@ class _Read(beam.DoFn):
             kept, links, language, dropped, broken = read_texts(response, rules)
         except PageError as error:
             yield _drop(Dropped(error.rule, 'page', where, -1, error.excerpt, error.value))
+            if error.rule == 'page_opt_out':
+                yield where, (response.date, response.place, None)  # Older captures are asked for as well.
             return
         yield from map(_drop, dropped)
         whole = '\n'.join(node.text for node in kept)
@@ -217,19 +224,17 @@ class _Read(beam.DoFn):
             yield _drop(Dropped('benchmark_words', 'document', where, -1, whole))
             return
         same = [b'=' + duplicates.text_key(whole)] if rules.document_same_text else []
-        yield (
+        found = Found(
+            hashlib.sha256(where.encode('utf-8', 'replace')).hexdigest()[:24],
             where,
-            Found(
-                hashlib.sha256(where.encode('utf-8', 'replace')).hexdigest()[:24],
-                where,
-                response.date,
-                response.place,
-                language,
-                tuple((link.place, link.url) for link in links),
-                tuple({duplicates.text_key(block.text) for block in blocks_of(kept).values() if block.kind == 'text'}),
-                (*same, *(duplicates.near_keys(whole) if rules.document_near_text else [])),
-            ),
+            response.date,
+            response.place,
+            language,
+            tuple((link.place, link.url) for link in links),
+            tuple({duplicates.text_key(block.text) for block in blocks_of(kept).values() if block.kind == 'text'}),
+            (*same, *(duplicates.near_keys(whole) if rules.document_near_text else [])),
         )
+        yield where, (response.date, response.place, found)
 
 
 def _drop(dropped: Dropped):
@@ -246,14 +251,15 @@ def join_key(url: str) -> str:
     return url.split('#')[0].removeprefix('https:').removeprefix('http:')
 
 
-def _latest(group: tuple[str, Mapping[str, Iterable[Found]]]) -> Iterator[Found | Dropped]:
-    """The latest capture of a URL (OBELICS, step 9)."""
+def _latest(group: tuple[str, Mapping[str, Iterable[Capture]]]) -> Iterator[Found | Dropped]:
+    """The latest capture of a URL (OBELICS, step 9); none if that one asks not to be trained on."""
     url, parts = group
-    latest = max(parts['captures'], key=lambda found: (found.date, found.place))
-    yield latest
-    for found in parts['captures']:
-        if found.place != latest.place:
-            yield Dropped('page_url', 'page', url, -1, f'{found.date} {found.place.path} {found.place.offset}')
+    _, latest, _ = max(parts['captures'], key=lambda capture: capture[:2])
+    for date, place, found in parts['captures']:
+        if found and place == latest:
+            yield found
+        elif found:
+            yield Dropped('page_url', 'page', url, -1, f'{date} {place.path} {place.offset}')
 
 
 def _keys_by_id(found: Found) -> Iterator[tuple[str, bytes]]:
@@ -294,17 +300,17 @@ class _Judge(beam.DoFn):
             yield name, Shown(place, url, seen.hash, *file)
 
     def _read(self, captures, url: str) -> tuple[bytes, tuple[str, int]]:
-        latest = max((capture for capture in captures if capture[2] == 200), default=None)
-        if latest:
+        latest = max((capture for capture in captures if capture[2] in (200, OPTED_OUT)), default=None)
+        if latest and latest[2] == 200:
             _, place, _ = latest
             response = warc.read_at(place)
             if page.opted_out(response.robots, response.reserved):
                 raise look.LookError('picture_opt_out', None, response.robots)
             return response.data, (place.path, place.offset)
-        if path := file_of_url(self._source.pictures, url):
+        if not latest and (path := file_of_url(self._source.pictures, url)):
             with open(path, 'rb') as file:
                 return file.read(self._source.rules.picture_max_bytes + 1), (path, -1)
-        _, _, status = min(captures, default=(None, None, None))
+        _, _, status = latest or max(captures, default=(None, None, None))
         if isinstance(status, str):
             raise look.LookError(status.removeprefix('refused/'))
         raise look.LookError('picture_status' if status else 'picture_missing', status)

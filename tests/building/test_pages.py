@@ -198,6 +198,39 @@ def test_what_a_fetcher_would_fetch(crawl):
     assert list(links(crawl)) == ['http://two.org/missing.png', 'http://three.org/a.png']
 
 
+def test_what_failed_for_a_moment_is_fetched_again(tmp_path):
+    crawl = Crawl(tmp_path / 'a.warc.gz')
+    shown = ''.join(f'<img src=/{name}.png>' for name in ('busy', 'broken', 'gone', 'late', 'new'))
+    crawl.page('http://a.b/File:Foo.jpg', f'{text(1)}{shown}')  # A page, though it is named as a picture.
+    crawl.add('http://a.b/busy.png', b'', 'image/png', '429 Too Many Requests')
+    crawl.add('http://a.b/broken.png', b'', 'text/html', '503 Service Unavailable')
+    crawl.add('http://a.b/late.png', b'', 'text/html', '503 Service Unavailable').png('http://a.b/late.png', 1)
+    crawl.add('http://a.b/gone.png', b'', 'text/html', '404 Not Found')
+    assert list(links([crawl.write()])) == [f'http://a.b/{name}.png' for name in ('busy', 'broken', 'new')]
+
+
+def test_the_latest_word_of_a_server_counts(tmp_path):
+    crawl = Crawl(tmp_path / 'a.warc.gz')
+    old, new = dict(date='2026-01-01T00:00:00Z'), dict(date='2026-02-01T00:00:00Z')
+    for url, first, second in (('http://no.org/', old, new), ('http://yes.org/', new, old)):
+        crawl.page(url, f'{text(1)}<img src=/a.png><img src=/b.png>', **first)
+        crawl.page(url, f'{text(1)}<img src=/a.png>', X_Robots_Tag='noai', **second)
+        crawl.png(f'{url}a.png', 1)
+    crawl.page('http://wiki.org/File:Foo.jpg', ''.join([text(2), *(f'<img src=/{i}.png>' for i in range(3))]))
+    for i, (picture_first, refused_first) in enumerate(((old, new), (new, old))):
+        crawl.add(f'http://wiki.org/{i}.png', picture(i + 2), 'image/png', **picture_first)
+        crawl.refused(f'http://wiki.org/{i}.png', 'picture_opt_out', **refused_first)
+    crawl.refused('http://wiki.org/2.png', 'picture_timeout', **old)
+    crawl.refused('http://wiki.org/2.png', 'picture_robots', **new)
+    built = build(Builder, str(tmp_path / 'out'), CONFIG, warcs=(crawl.write(),))
+    records = {record['url'].decode(): record for record in open_split(built, 'train')}
+    assert records.keys() == {'http://yes.org/', 'http://wiki.org/File:Foo.jpg'}
+    assert [image for image in records['http://wiki.org/File:Foo.jpg']['images'] if image] == [picture(3)]
+    counts = json.loads((built / 'ledger.json').read_text())['dropped']
+    assert counts['page_opt_out'] == {'page': 2} and counts['page_url'] == {'page': 1}
+    assert counts['picture_opt_out'] == counts['picture_robots'] == {'picture': 1}
+
+
 def digests(folder: pathlib.Path) -> dict[str, str]:
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
 
