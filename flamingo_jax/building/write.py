@@ -37,6 +37,7 @@ from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.runner import beam, pipeline_options
 from flamingo_jax.building.spill import KEYS, Spill, Spilled, read_sorted, sort_key
 from flamingo_jax.files import Path, as_path, in_bucket, remove, upload, whole
+from flamingo_jax.inputs.images import opened
 
 SHARD_BYTES = 256 * 2**20  # About the size of a shard,
 SHARD_RECORDS = 1000  # and about its fewest records: an empty shard cannot be read.
@@ -391,7 +392,7 @@ def _shown(one: Document | Dropped) -> dict[str, Any]:
 def _thumbnail(data: bytes) -> str:
     """A small JPEG as the URL of its bytes; '' if there is no picture, or none that can be read."""
     try:
-        image = PIL.Image.open(io.BytesIO(data))
+        image = opened(data)
         if max(image.size) > 20_000:
             return ''
         image.draft('RGB', (2 * THUMBNAIL, 2 * THUMBNAIL))

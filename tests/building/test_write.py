@@ -138,6 +138,20 @@ def test_nothing_left_is_an_error_that_leaves_nothing(tmp_path):
     assert not list(tmp_path.rglob('*.array_record*')) and not list(tmp_path.rglob('dataset_info.json'))
 
 
+def test_the_ledger_starts_no_other_program_to_show_a_picture(tmp_path, monkeypatch):
+    started = tmp_path / 'started'
+    ghostscript = tmp_path / 'gs'
+    ghostscript.write_text(f'#!/bin/sh\ntouch {started}\n')
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv('PATH', str(tmp_path), prepend=':')
+    monkeypatch.setattr('PIL.EpsImagePlugin.gs_binary', None)  # PIL has not looked for it.
+    eps = io.BytesIO()
+    PIL.Image.new('RGB', (8, 8)).save(eps, 'EPS')
+    document = Document('a', ['', 'x'], [eps.getvalue(), b''], [0.0, 1.0])
+    assert write._shown(document)['parts'][0] == dict(picture='data:,')
+    assert not started.exists()
+
+
 def test_a_document_holds_one_thing_at_each_place():
     with pytest.raises(ValueError, match='both a text and an image at place 0'):
         Document('a', ['x'], [b'y'], [1.0])
