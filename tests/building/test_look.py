@@ -38,6 +38,13 @@ def test_pictures_are_kept(format):
     assert look[:2] == (200, 100) and len(look.hash) == 32
 
 
+def test_a_jpeg_with_a_preview_is_a_jpeg():
+    photograph, made = PIL.Image.open(io.BytesIO(picture(1, format='JPEG'))), io.BytesIO()
+    photograph.save(made, 'MPO', save_all=True, append_images=[photograph.resize((100, 75))])
+    assert PIL.Image.open(made).format == 'MPO'
+    assert distance(as_words([look_at(made.getvalue()).hash]), look_at(picture(1)).hash)[0] <= 12
+
+
 @pytest.mark.parametrize(
     'data, rule',
     [
