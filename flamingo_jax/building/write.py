@@ -16,6 +16,7 @@ import collections
 import contextlib
 import functools
 import gzip
+import hashlib
 import io
 import json
 import pathlib
@@ -60,7 +61,8 @@ class Sources:
     def hold_out(self, share: float) -> None:
         """Moves a share of the documents, chosen by chance but the same in every build, to a split `validation`.
 
-        Documents of one URL stay together: the captions of a picture, or a page's parts.
+        Documents of one URL stay together: the captions of a picture, or a page's parts. So do those without a URL
+        whose first picture is the same: questions about it.
 
         Raises:
           ValueError: the documents have splits already.
@@ -239,7 +241,8 @@ def _record(document: Document) -> tuple[str, bytes]:
 
 def _part(document: Document, _: int, share: float) -> int:
     """0 is for training, 1 is held out."""
-    key = sort_key(f'validation {document.url or document.id}')  # Not the document's own, which orders each split.
+    picture = next((hashlib.md5(image).hexdigest() for image in document.images if image), '')
+    key = sort_key(f'validation {document.url or picture or document.id}')  # Not that which orders each split.
     return int(int(key, 16) < share * KEYS)
 
 

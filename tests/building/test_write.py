@@ -126,6 +126,15 @@ def test_a_share_is_held_out_and_read_while_training(tmp_path, workers, monkeypa
     assert len(opened) == len(validation)
 
 
+def test_questions_about_one_picture_are_held_out_together():
+    def part(name: int, image: bytes) -> int:
+        return write._part(Document(f'{name}', ['', 'x'] if image else ['y', 'x'], [image, b''], [0.0, 1.0]), 2, 0.5)
+
+    of_pictures = [{part(row, png(colour)) for row in range(10)} for colour in range(20)]
+    assert all(len(of_one) == 1 for of_one in of_pictures) and {0} in of_pictures and {1} in of_pictures
+    assert {part(row, b'') for row in range(20)} == {0, 1}  # Texts alone go by their own name.
+
+
 def test_what_has_splits_is_not_split_again():
     made = write.Sources(dict(test=beam.Pipeline() | beam.Create([])))
     with pytest.raises(ValueError, match="has the splits .'test'. already. Leave --validation out"):
