@@ -120,6 +120,19 @@ def test_how_often_similar_texts_share_a_key(alike):
     assert abs(hits / trials - expected) < 4 * np.sqrt(0.25 / trials)
 
 
+@pytest.mark.parametrize('name, content', [('q.json', '{"a": '), ('q.JSONL', '{"a": 1}\n{"a": ')])
+def test_a_benchmark_that_cannot_be_read_is_named(name, content, tmp_path):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=f'The benchmark .*{name} cannot be read'):
+        duplicates.index_benchmarks([str(tmp_path)], DEFAULT, str(tmp_path / 'index.npz'))
+
+
+def test_a_benchmark_in_another_charset_is_read(tmp_path):
+    (tmp_path / 'q.json').write_bytes(json.dumps([story(5, 30), 'é'], ensure_ascii=False).encode('latin-1'))
+    path = duplicates.index_benchmarks([str(tmp_path)], DEFAULT, str(tmp_path / 'index.npz'))
+    assert duplicates.open_benchmarks(path).text(story(5, 30), 13)
+
+
 def test_benchmarks_are_found_again(tmp_path):
     (tmp_path / 'images').mkdir()
     (tmp_path / 'images' / 'a.png').write_bytes(picture(3))
