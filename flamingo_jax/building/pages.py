@@ -308,8 +308,9 @@ class _Judge(beam.DoFn):
                 raise look.LookError('picture_opt_out', None, response.robots)
             return response.data, (place.path, place.offset)
         if not latest and (path := file_of_url(self._source.pictures, url)):
+            most = self._source.rules.picture_max_bytes
             with open(path, 'rb') as file:
-                return file.read(self._source.rules.picture_max_bytes + 1), (path, -1)
+                return file.read(most + 1 if most else -1), (path, -1)
         _, _, status = latest or max(captures, default=(None, None, None))
         if isinstance(status, str):
             raise look.LookError(status.removeprefix('refused/'))
@@ -378,7 +379,7 @@ def _marks(
     """What is to be dropped from a page, since others have it."""
     (rule, _, _, key), parts = group
     limit, stays = getattr(rules, rule), None
-    if not limit:
+    if not limit and rule != 'text_on_site':
         return
     if rule == 'document_same_pictures':
         stays = max(parts['pages'])  # The latest.
@@ -387,7 +388,7 @@ def _marks(
         if rule == 'text_on_site':
             first = min(parts['pages'])
             _, _, of_site = first
-            if number < max(limit, rules.text_on_site_share * of_site):
+            if not limit or number < max(limit, rules.text_on_site_share * of_site):
                 rule, stays = 'document_seen_texts', first  # The first page has it, and the others have seen it.
         elif number <= limit:
             return

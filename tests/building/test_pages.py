@@ -174,6 +174,24 @@ def test_a_folder_of_pictures(tmp_path):
     assert json.loads((built / 'ledger.json').read_text())['dropped']['picture_missing'] == {'picture': 2}
 
 
+def test_a_limit_of_0_switches_a_rule_off_and_no_other(tmp_path, benchmarks):
+    crawl = Crawl(tmp_path / 'a.warc.gz')
+    crawl.page('http://a.b/question', f'{text(70)}<img src=/21.png>')  # A benchmark's text and picture.
+    for i in range(4):  # The first page has most of what the others say.
+        crawl.page(f'http://a.b/{i}', f'{text(1)}{text(2)}<p>{story(10 + i, 20)}</p><img src=/{i}.png>')
+    (tmp_path / 'pictures' / 'a.b').mkdir(parents=True)
+    for seed in (0, 1, 2, 3, 21):
+        (tmp_path / 'pictures' / 'a.b' / f'{seed}.png').write_bytes(picture(seed))
+    off = dict(benchmark_words=0, benchmark_distance=0, picture_max_bytes=0, text_on_site=0)
+    rules = PageRules(**off, document_near_text=False)
+    config = Config(name='off', description='', rules=rules)
+    source = dict(warcs=(crawl.write(),), pictures=str(tmp_path / 'pictures'), benchmarks=benchmarks)
+    built = build(Builder, str(tmp_path / 'out'), config, **source)
+    records = open_split(built, 'train')
+    assert picture(21) in [image for record in records for image in record['images']]
+    assert json.loads((built / 'ledger.json').read_text())['dropped'] == {'document_seen_texts': {'document': 3}}
+
+
 @pytest.mark.parametrize('with_picture', ['one', 'two'])
 def test_of_a_page_and_its_mirror_the_one_with_pictures_stays(tmp_path, with_picture):
     crawl = Crawl(tmp_path / 'a.warc.gz')
