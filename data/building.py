@@ -1,5 +1,6 @@
 """Builds a TFDS data set from a folder of fetched files into a folder of ArrayRecord, without TensorFlow."""
 
+import functools
 import shutil
 import tempfile
 import time
@@ -10,6 +11,8 @@ from typing import TypeVar
 import tensorflow_datasets as tfds
 from absl import logging
 
+from flamingo_jax.files import replacing
+
 T = TypeVar('T')
 
 
@@ -19,22 +22,22 @@ def build(
     """Prepares `config` from `raw` under `out` and returns the folder, which `tfds.builder_from_directory` opens.
 
     The folder appears when it is complete: TFDS writes under another name and renames it. An existing one is kept
-    unless `overwrite`. FileNotFoundError if `raw` does not exist or is empty; the builder must check what is in it.
+    unless `overwrite`, and then until the new one is there. FileNotFoundError if `raw` does not exist or is empty; the
+    builder must check what is in it.
     """
     if not Path(raw).is_dir() or not any(Path(raw).iterdir()):
         raise FileNotFoundError(f'{raw} is not a folder, or is empty. {builder_class.MANUAL_DOWNLOAD_INSTRUCTIONS}')
-    builder = builder_class(config=config, data_dir=out, file_format='array_record')
-    folder = Path(builder.data_path)
-    if folder.exists():
-        if not overwrite:
-            logging.info('%s exists. To build it again, add --overwrite.', folder)
-            return folder
-        shutil.rmtree(folder)
-        builder = builder_class(config=config, data_dir=out, file_format='array_record')
+    make = functools.partial(builder_class, config=config, data_dir=out, file_format='array_record')
+    folder = Path(make().data_path)
+    if folder.exists() and not overwrite:
+        logging.info('%s exists. To build it again, add --overwrite.', folder)
+        return folder
     for leftover in folder.parent.glob(f'incomplete.*_{folder.name}'):
         shutil.rmtree(leftover)  # Left by a build that was killed.
     tfds.disable_progress_bar()  # It does not know the number of records.
-    with tempfile.TemporaryDirectory() as downloads:  # Nothing is downloaded, but TFDS makes the folder.
+    # Nothing is downloaded, but TFDS makes the folder.
+    with replacing(folder), tempfile.TemporaryDirectory() as downloads:
+        builder = make()  # It looks for the folder.
         # Statistics would need TensorFlow.
         download_config = tfds.download.DownloadConfig(
             manual_dir=raw, compute_stats=tfds.download.ComputeStatsMode.SKIP

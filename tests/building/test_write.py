@@ -147,6 +147,17 @@ def test_nothing_left_is_an_error_that_leaves_nothing(tmp_path):
     assert not list(tmp_path.rglob('*.array_record*')) and not list(tmp_path.rglob('dataset_info.json'))
 
 
+def test_the_old_data_set_is_there_until_the_new_one_is(tmp_path):
+    folder = write.build(Numbers, str(tmp_path), numbers=[1, 2])
+    old = digests(folder)
+    with pytest.raises(ValueError, match='No document is left'):
+        write.build(Numbers, str(tmp_path), overwrite=True, numbers=[])
+    assert digests(folder) == old
+    assert write.build(Numbers, str(tmp_path), overwrite=True, numbers=[1, 2, 3]) == folder
+    assert len(Documents(path=str(folder)).open(PictureFormat(8))) == 3
+    assert [left.name for left in folder.parent.iterdir()] == [folder.name]
+
+
 def test_the_ledger_starts_no_other_program_to_show_a_picture(tmp_path, monkeypatch):
     started = tmp_path / 'started'
     ghostscript = tmp_path / 'gs'

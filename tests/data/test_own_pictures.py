@@ -43,6 +43,12 @@ def test_folders_name_their_pictures(folder, tmp_path, caplog):
     }
     assert number == dict(train={'great tit': 5, 'robin': 2, 'wren': 1}, test={'great tit': 2, 'robin': 1, 'wren': 0})
     assert 'left out 2 files that are no pictures, such as cut.png' in caplog.text
+    (tmp_path / 'other/empty').mkdir(parents=True)
+    with pytest.raises(ValueError, match='has 0 pictures'):
+        building.build(Builder, SMALL, str(tmp_path / 'other'), str(tmp_path), overwrite=True)
+    assert len(PictureSet(str(built), 'train', PictureFormat(16)).pictures) == 8
+    assert building.build(Builder, SMALL, str(folder), str(tmp_path), overwrite=True) == built
+    assert [left.name for left in built.parent.iterdir()] == [built.name]
 
 
 def test_pictures_are_upright_and_as_bright_as_they_are(tmp_path):
