@@ -11,7 +11,7 @@ from typing import TypeVar
 import tensorflow_datasets as tfds
 from absl import logging
 
-from flamingo_jax.files import replacing
+from flamingo_jax.files import in_bucket, replacing
 
 T = TypeVar('T')
 
@@ -23,8 +23,9 @@ def build(
 
     The folder appears when it is complete: TFDS writes under another name and renames it. An existing one is kept
     unless `overwrite`, and then until the new one is there. FileNotFoundError if `raw` does not exist or is empty; the
-    builder must check what is in it.
+    builder must check what is in it. ValueError if `out` is in a bucket.
     """
+    refuse_bucket(out)
     if not Path(raw).is_dir() or not any(Path(raw).iterdir()):
         raise FileNotFoundError(f'{raw} is not a folder, or is empty. {builder_class.MANUAL_DOWNLOAD_INSTRUCTIONS}')
     make = functools.partial(builder_class, config=config, data_dir=out, file_format='array_record')
@@ -47,6 +48,12 @@ def build(
         logging.info('%s: %d records, %.1f MB', split, info.num_examples, info.num_bytes / 1e6)
     logging.info('Built %s', folder)
     return folder
+
+
+def refuse_bucket(out: str) -> None:
+    """ValueError if `out` is in a bucket, where a folder cannot get its name when it is complete."""
+    if in_bucket(out):
+        raise ValueError(f'{out} is in a bucket. Build in a folder of this machine, and copy the data set.')
 
 
 def progress(items: Iterable[T], total: int, name: str, every: float = 5.0) -> Iterator[T]:
