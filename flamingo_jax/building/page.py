@@ -97,8 +97,8 @@ def decode(data: bytes, declared: str = '') -> tuple[str, str]:
     charset = map_encoding_to_html5(named, fallback_utf8=False) if named else None
     if meta and charset in WIDE:
         charset = 'utf-8'  # As HTML says: what can be read as ASCII is not UTF-16.
-    first = [charset] if charset in WIDE else [charset, 'utf-8'] if charset == 'iso2022_jp' else ['utf-8', charset]
-    for candidate in first:
+    tried = [charset] if charset in WIDE else [charset, 'utf-8'] if charset == 'iso2022_jp' else ['utf-8', charset]
+    for candidate in tried:
         if candidate:
             try:
                 wrong = '' if not named or candidate == charset or data.isascii() else f'{named}, but is utf-8'
@@ -363,15 +363,15 @@ def join(base: str, url: str) -> str:
         host, port = parts.hostname or '', parts.port
         if not host.isascii():
             host = host.encode('idna').decode()
-    except ValueError:
+        if parts.scheme not in PORTS or not host:
+            return ''
+        user, at, _ = parts.netloc.rpartition('@')
+        place = f'[{host}]' if ':' in host else host
+        place += '' if port in (None, PORTS[parts.scheme]) else f':{port}'
+        written = urllib.parse.urlunsplit(parts._replace(netloc=user + at + place))
+        return urllib.parse.quote(written, safe="%/:=&?~#+!$,;'@()*[]|") if len(written) <= 2000 else ''
+    except ValueError:  # Of brackets, ports, letters that no host has, and halves of a letter.
         return ''
-    if parts.scheme not in PORTS or not host:
-        return ''
-    user, at, _ = parts.netloc.rpartition('@')
-    place = f'[{host}]' if ':' in host else host
-    place += '' if port in (None, PORTS[parts.scheme]) else f':{port}'
-    written = urllib.parse.urlunsplit(parts._replace(netloc=user + at + place))
-    return urllib.parse.quote(written, safe="%/:=&?~#+!$,;'@()*[]|") if len(written) <= 2000 else ''
 
 
 def _pixels(value: str | None) -> int | None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flamingo_jax.building import filters, texts
-from flamingo_jax.building.page import Link, PageError, Text, decode, read_page
+from flamingo_jax.building.page import Link, PageError, Text, decode, join, read_page
 from flamingo_jax.building.rules import DEFAULT, OBELICS, PageRules
 from flamingo_jax.inputs.rows import Chunk, Interleaved, RowFormat
 from tests.building.web import PROSE, story
@@ -105,6 +105,12 @@ def test_tables_keep_prose_and_pictures():
 )
 def test_addresses_of_pictures(tag, url):
     assert shown(f'{tag}<p>text') == [f'[{url}]', 'text']
+
+
+def test_an_address_is_written_in_one_way():
+    assert join('http://a.b/', '/\ud800.png') == ''  # Half a letter, which nothing can write.
+    for url in ('https://xn--mnchen-3ya.de/%C3%A4.jpg', 'http://[2001:db8::1]:8080/a?b=c%20d', 'http://me@a.b/'):
+        assert join(url, url) == url
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 from flamingo_jax.building import write
 from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
+from flamingo_jax.building.readers import mint1t
 from flamingo_jax.building.runner import beam
 from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.sources.array_record import open_split, splits
@@ -158,7 +159,7 @@ def test_the_old_data_set_is_there_until_the_new_one_is(tmp_path):
     assert [left.name for left in folder.parent.iterdir()] == [folder.name]
 
 
-def test_the_ledger_starts_no_other_program_to_show_a_picture(tmp_path, monkeypatch):
+def test_no_other_program_is_started_to_read_a_picture(tmp_path, monkeypatch):
     started = tmp_path / 'started'
     ghostscript = tmp_path / 'gs'
     ghostscript.write_text(f'#!/bin/sh\ntouch {started}\n')
@@ -169,6 +170,7 @@ def test_the_ledger_starts_no_other_program_to_show_a_picture(tmp_path, monkeypa
     PIL.Image.new('RGB', (8, 8)).save(eps, 'EPS')
     document = Document('a', ['', 'x'], [eps.getvalue(), b''], [0.0, 1.0])
     assert write._shown(document)['parts'][0] == dict(picture='data:,')
+    assert mint1t._page(eps.getvalue(), 0) == b'damaged'
     assert not started.exists()
 
 
