@@ -24,7 +24,7 @@ class BuildWithEmbedded(build_py):
 
 
 # Extras that the tests need, too.
-BUILD = ['apache-beam>=2.77', 'fastwarc>=2', 'resiliparse>=2', 'stopwordsiso>=0.7', 'warcio>=1.8']
+BUILD = ['apache-beam>=2.77', 'fastwarc>=2', 'protego>=0.7', 'resiliparse>=2', 'stopwordsiso>=0.7', 'warcio>=1.8']
 GCS = 'gcsfs>=2025.5'
 S3 = 's3fs>=2025.5'  # Without a bound, pip takes one of 2020 beside a new boto3.
 
@@ -75,7 +75,7 @@ setup(
         'data': ['cairosvg', 'resvg-py'],  # To build data/picture_dictionary; data/icons and data/clip_art.
         # For WUPS (NExT-QA) and for stems of OK-VQA: flamingo_jax/evaluation/english.py.
         'english': ['inflection', 'nltk'],
-        # To build data sets of documents. fastwarc and resiliparse read web pages; warcio writes them.
+        # To build data sets of documents. fastwarc and resiliparse read web pages, protego robots.txt; warcio writes.
         'build': BUILD,
         'gguf': ['gguf'],  # To convert language models in llama.cpp's format.
         'plan': ['libtpu'],  # The TPU's compiler, which needs no TPU.

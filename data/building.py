@@ -1,5 +1,6 @@
 """Builds a TFDS data set from a folder of fetched files into a folder of ArrayRecord, without TensorFlow."""
 
+import functools
 import shutil
 import tempfile
 import time
@@ -10,6 +11,8 @@ from typing import TypeVar
 import tensorflow_datasets as tfds
 from absl import logging
 
+from flamingo_jax.files import in_bucket, replacing
+
 T = TypeVar('T')
 
 
@@ -19,22 +22,23 @@ def build(
     """Prepares `config` from `raw` under `out` and returns the folder, which `tfds.builder_from_directory` opens.
 
     The folder appears when it is complete: TFDS writes under another name and renames it. An existing one is kept
-    unless `overwrite`. FileNotFoundError if `raw` does not exist or is empty; the builder must check what is in it.
+    unless `overwrite`, and then until the new one is there. FileNotFoundError if `raw` does not exist or is empty; the
+    builder must check what is in it. ValueError if `out` is in a bucket.
     """
+    refuse_bucket(out)
     if not Path(raw).is_dir() or not any(Path(raw).iterdir()):
         raise FileNotFoundError(f'{raw} is not a folder, or is empty. {builder_class.MANUAL_DOWNLOAD_INSTRUCTIONS}')
-    builder = builder_class(config=config, data_dir=out, file_format='array_record')
-    folder = Path(builder.data_path)
-    if folder.exists():
-        if not overwrite:
-            logging.info('%s exists. To build it again, add --overwrite.', folder)
-            return folder
-        shutil.rmtree(folder)
-        builder = builder_class(config=config, data_dir=out, file_format='array_record')
+    make = functools.partial(builder_class, config=config, data_dir=out, file_format='array_record')
+    folder = Path(make().data_path)
+    if folder.exists() and not overwrite:
+        logging.info('%s exists. To build it again, add --overwrite.', folder)
+        return folder
     for leftover in folder.parent.glob(f'incomplete.*_{folder.name}'):
         shutil.rmtree(leftover)  # Left by a build that was killed.
     tfds.disable_progress_bar()  # It does not know the number of records.
-    with tempfile.TemporaryDirectory() as downloads:  # Nothing is downloaded, but TFDS makes the folder.
+    # Nothing is downloaded, but TFDS makes the folder.
+    with replacing(folder), tempfile.TemporaryDirectory() as downloads:
+        builder = make()  # It looks for the folder.
         # Statistics would need TensorFlow.
         download_config = tfds.download.DownloadConfig(
             manual_dir=raw, compute_stats=tfds.download.ComputeStatsMode.SKIP
@@ -44,6 +48,12 @@ def build(
         logging.info('%s: %d records, %.1f MB', split, info.num_examples, info.num_bytes / 1e6)
     logging.info('Built %s', folder)
     return folder
+
+
+def refuse_bucket(out: str) -> None:
+    """ValueError if `out` is in a bucket, where a folder cannot get its name when it is complete."""
+    if in_bucket(out):
+        raise ValueError(f'{out} is in a bucket. Build in a folder of this machine, and copy the data set.')
 
 
 def progress(items: Iterable[T], total: int, name: str, every: float = 5.0) -> Iterator[T]:

@@ -119,6 +119,22 @@ def whole(path: Path, last: str = '') -> Iterator[pathlib.Path]:
         aside.unlink(missing_ok=True) if aside.is_file() else shutil.rmtree(aside, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def replacing(folder: pathlib.Path) -> Iterator[None]:
+    """Keeps a folder of this machine, if it is there, aside while another is made; after an error it is back."""
+    aside = folder.with_name(f'.{folder.name}.replaced')
+    if folder.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+    try:
+        yield
+    except BaseException:
+        if aside.exists():
+            aside.rename(folder)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
 def below(folder: Path) -> dict[str, int]:
     """The size in bytes of every file in a folder and below, by relative path, sorted."""
     if in_bucket(folder):

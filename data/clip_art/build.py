@@ -88,6 +88,7 @@ class Pictures(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 def main() -> None:
     """Builds both."""
     f = flags.FLAGS
+    building.refuse_bucket(f.out)  # Before the pairs, which could be there.
     things, english = drawings.things_of(Path(f.raw), Path(f.dictionary)), drawings.english_words(Path(f.raw))
     config = tfds.core.BuilderConfig(name='pairs', version='1.0.0')
     source = f'{f.raw}/x/openclipart-svg/usr/share/openclipart/svg/**/*.svg'

@@ -73,12 +73,13 @@ MANUALS = {
 
 def folders(raw: pathlib.Path, manual: Manual) -> dict[str, pathlib.Path]:
     """The folder of each language that `fetch.sh` fetched."""
+    unpacked = raw / 'x'
     if '*' in manual.packages:
-        found = sorted(raw.glob(manual.packages))
+        found = sorted(unpacked.glob(manual.packages))
         languages = [package.name.removeprefix(manual.packages[:-1]) for package in found]
         pages = [sorted(package.glob(manual.folders)) for package in found]
         return {language: some[0] for language, some in zip(languages, pages, strict=True) if some}
-    found = sorted((raw / manual.packages).glob(manual.folders))
+    found = sorted((unpacked / manual.packages).glob(manual.folders))
     if '{language}' in manual.pages:
         pages = [file for folder in found for file in folder.rglob(manual.pages.format(language='*'))]
         return dict.fromkeys(sorted({file.name.split('.')[1] for file in pages}), *found)

@@ -8,20 +8,11 @@ set -euo pipefail
 dir=${1:?usage: fetch.sh RAW LANGUAGE...}
 shift
 [ $# -gt 0 ] || { echo 'usage: fetch.sh RAW LANGUAGE...   such as: fetch.sh RAW en de ja' >&2; exit 2; }
-command -v apt-get > /dev/null || { echo 'fetch.sh needs apt-get and dpkg-deb, of Debian or Ubuntu.' >&2; exit 1; }
-mkdir -p "$dir/deb"
-for language in "$@"; do
-  case $language in
-    debian-handbook | kicad-doc-* | python-sklearn-doc | stellarium-data) package=$language ;;
-    *) package=gimp-help-$language ;;
+packages=()
+for name in "$@"; do
+  case $name in
+    debian-handbook | kicad-doc-* | python-sklearn-doc | stellarium-data) packages+=("$name") ;;
+    *) packages+=("gimp-help-$name") ;;
   esac
-  [ -d "$dir/$package" ] && continue
-  # Without the option, apt warns a root user that it cannot give the file to its own user.
-  (cd "$dir/deb" && apt-get -q -o APT::Sandbox::User=root download "$package") || {
-    echo "apt-get does not find $package. Try 'apt-get update' as root." >&2
-    exit 1
-  }
-  rm -rf "$dir/.$package"
-  dpkg-deb -x "$dir"/deb/"$package"_*.deb "$dir/.$package"
-  mv "$dir/.$package" "$dir/$package"
 done
+"$(dirname "$0")/../deb.sh" "$dir" "${packages[@]}"

@@ -3,7 +3,7 @@
     bash data/dictionary_text/fetch.sh RAW_DIR
     python -m data.dictionary_text.build --raw=RAW_DIR --out=DATA_DIR --config=small
 
-The data set appears at DATA_DIR/dictionary_text/CONFIG/VERSION. `small` takes one minute of one core, `full` three.
+The data set appears at DATA_DIR/dictionary_text/CONFIG/VERSION. `small` takes one minute of one core, `full` five.
 """
 
 from absl import flags

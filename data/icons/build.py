@@ -32,7 +32,7 @@ class Pairs(drawings.Drawings, skip_registration=True):
 
     name = 'icons'
 
-    def __init__(self, things: drawings.Thing = None, **rest):
+    def __init__(self, things: dict[str, drawings.Thing] | None = None, **rest):
         """things: `drawings.things_of`."""
         self.READERS = {'.json': functools.partial(icons.read, things=things)}
         super().__init__(**rest)

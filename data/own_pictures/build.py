@@ -25,13 +25,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import PIL.Image
 import tensorflow_datasets as tfds
 from absl import logging
 
 from data import building
 from data.picture_dictionary import pixels
 from data.picture_dictionary.picture_dictionary_dataset_builder import picture_features
+from flamingo_jax.inputs.images import PictureError, decode
 
 FORM = 'It must have a folder for each thing, named by it, with pictures: robin/1.jpg, robin/2.jpg, blackbird/1.jpg.'
 
@@ -78,9 +78,9 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         name, seen, wrong = thing.name.replace('_', ' ').strip(), set(), []
         for file in sorted(path for path in thing.rglob('*') if path.is_file()):
             try:
-                with PIL.Image.open(file) as picture:
-                    frame = pixels.webp(pixels.on_white(picture, self.builder_config.size, enlarge=False), 90)
-            except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
+                picture = decode(file.read_bytes())
+                frame = pixels.webp(pixels.on_white(picture, self.builder_config.size, enlarge=False), 90)
+            except (OSError, PictureError) as error:
                 wrong.append(f'{file.name} ({error})')
                 continue
             digest = hashlib.sha256(f'{name}\n'.encode() + frame).hexdigest()

@@ -22,23 +22,23 @@ import pathlib
 from collections.abc import Iterator
 
 from flamingo_jax.building import warc
-from flamingo_jax.building.fetch import Politeness, fetch
+from flamingo_jax.building.fetch import Politeness, fetch, is_final
 from flamingo_jax.building.page import PageError, opted_out
 from flamingo_jax.building.pages import join_key, named_as_picture, read_texts
 from flamingo_jax.building.rules import DEFAULT
 
 
 def links(paths: list[str]) -> Iterator[str]:
-    """The URLs of the pictures of pages whose texts are kept, without those that the files already hold."""
+    """The URLs of the pictures of pages whose texts are kept, without those that the files hold, or know to be gone."""
     held = set()
     wanted: dict[str, None] = {}
     for path in paths:
         for found in warc.read_warc(path):
             if isinstance(found, warc.Damage):
                 continue
-            if found.type not in warc.HTML or named_as_picture(found.url):
+            if (found.type not in warc.HTML or named_as_picture(found.url)) and is_final(found):
                 held.add(join_key(found.url))
-            elif found.status == 200 and not opted_out(found.robots, found.reserved):
+            if found.type in warc.HTML and found.status == 200 and not opted_out(found.robots, found.reserved):
                 try:
                     _, shown, _, _, broken = read_texts(found, DEFAULT)
                 except PageError:

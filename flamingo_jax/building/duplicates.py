@@ -64,15 +64,15 @@ class Benchmarks(NamedTuple):
     runs: UInt64[np.ndarray, ' runs']  # Sorted.
 
     def picture(self, look: bytes, most: int) -> str:
-        """The file of a benchmark's picture that looks like this one; '' if there is none."""
-        if not len(self.looks):
+        """The file of a benchmark's picture that looks like this one; '' if there is none, or `most` is 0."""
+        if not most or not len(self.looks):
             return ''
         apart = distance(self.looks, look)
         return self.names[int(apart.argmin())] if apart.min() <= most else ''
 
     def text(self, text: str, n: int) -> bool:
-        """Whether a text has a run of n words in common with a benchmark."""
-        if not len(self.runs):
+        """Whether a text has a run of n words in common with a benchmark; never if n is 0."""
+        if not n or not len(self.runs):
             return False
         runs = runs_of_words(text, n)
         at = np.searchsorted(self.runs, runs).clip(0, len(self.runs) - 1)
@@ -87,6 +87,7 @@ def index_benchmarks(paths: Sequence[str], rules: PageRules, out: str) -> str:
 
     Raises:
       FileNotFoundError: a path does not exist, or holds no picture and no text.
+      ValueError: a file is no JSON, though its name says so.
     """
     looks, names, runs = [], [], []
     for path in map(pathlib.Path, paths):
@@ -125,15 +126,19 @@ def open_benchmarks(path: str) -> Benchmarks:
 
 def _texts(file: pathlib.Path) -> Iterator[str]:
     """Every text in a file."""
-    if file.suffix == '.json':
-        yield from _strings(json.loads(file.read_text()))
-        return
-    with open(file, errors='replace') as lines:
-        for line in lines:
-            if file.suffix == '.jsonl' and line.strip():
-                yield from _strings(json.loads(line))
-            else:
-                yield line
+    ending = file.suffix.lower()
+    with open(file, encoding='utf-8-sig', errors='replace') as lines:
+        try:
+            if ending == '.json':
+                yield from _strings(json.load(lines))
+                return
+            for line in lines:
+                if ending == '.jsonl' and line.strip():
+                    yield from _strings(json.loads(line))
+                else:
+                    yield line
+        except ValueError as error:
+            raise ValueError(f'The benchmark {file} cannot be read: {error}. Mend it, or leave it out.') from error
 
 
 def _strings(value) -> Iterator[str]:

@@ -2,8 +2,8 @@
 
 It says who it is, obeys robots.txt (RFC 9309) and what servers reserve (X-Robots-Tag, TDMRep), and waits between two
 requests to a host. It connects to public addresses only: a page may name any URL, and must not reach this machine's
-own network through it. Every attempt leaves a record, so that a second run goes on where the first one ended, and the
-ledger can say why a picture is missing.
+own network through it. Every attempt leaves a record, so that a second run goes on where the first one ended, and asks
+again for what failed for a moment, and so that the ledger can say why a picture is missing.
 """
 
 import concurrent.futures
@@ -20,9 +20,9 @@ import ssl
 import threading
 import time
 import urllib.parse
-import urllib.robotparser
 from collections.abc import Callable, Iterable, Sequence
 
+from protego import Protego
 from tqdm import tqdm
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
@@ -33,6 +33,8 @@ from flamingo_jax.building.page import join, opted_out
 AGENT = 'flamingo_jax'  # The name that robots.txt may forbid.
 REFUSED = 'flamingo-refused'  # Field of the metadata record of a picture that was not fetched.
 REDIRECTS = (301, 302, 303, 307, 308)
+# What may be otherwise in an hour.
+PASSING = ('refused/picture_unreachable', 'refused/picture_timeout', 'refused/picture_robots_unknown')
 FILE_BYTES = 10**9  # About the size of a WARC file.
 
 
@@ -85,12 +87,17 @@ def fetch(urls: Iterable[str], out: pathlib.Path, how: Politeness, stop: Callabl
     """Fetches pictures into `out`/fetched-NNNNN.warc.gz, and returns how many are new there.
 
     Args:
-      urls: of the pictures. Those of which `out` has a record are left out.
+      urls: of the pictures. Those of which `out` has a record that `is_final` are left out.
       stop: is asked before each request; True ends the run, which can go on later.
     """
     out.mkdir(parents=True, exist_ok=True)
     files = sorted(out.glob('fetched-*.warc.gz'))
-    done = {found.url for file in files for found in warc.read_warc(str(file)) if isinstance(found, warc.Response)}
+    done = {
+        found.url
+        for file in files
+        for found in warc.read_warc(str(file))
+        if isinstance(found, warc.Response) and is_final(found)
+    }
     by_host: dict[str, list[str]] = {}
     for url in dict.fromkeys(urls):
         if url not in done:
@@ -117,12 +124,17 @@ def fetch(urls: Iterable[str], out: pathlib.Path, how: Politeness, stop: Callabl
             return sum(pool.map(visit, by_host.values()))
 
 
+def is_final(found: warc.Response) -> bool:
+    """Whether it is no use to ask again: the server answered, and not that it is busy or broken."""
+    return found.type not in PASSING and found.status != 429 and found.status < 500
+
+
 class Host:
     """Asks one host, one request at a time."""
 
     def __init__(self, how: Politeness):
         self._how, self._last, self._next = how, 0.0, 0.0  # When it was asked last, and may be asked next.
-        self._rules: dict[str, tuple[urllib.robotparser.RobotFileParser, list[tuple[str, bool]]]] = {}
+        self._rules: dict[str, tuple[Protego, list[tuple[Protego, bool]]] | Refused] = {}
 
     def get(self, url: str) -> Answer:
         """Fetches one picture, through redirects.
@@ -164,44 +176,43 @@ class Host:
         parts = urllib.parse.urlsplit(url)
         root = f'{parts.scheme}://{parts.netloc}'
         if root not in self._rules:
-            self._rules[root] = self._robots(root, ends), self._reservations(root, ends)
-        robots, reservations = self._rules[root]
-        try:
-            allowed = robots.can_fetch(AGENT, url)
-        except ValueError:  # It decodes the URL, in which %5B becomes a bracket.
-            raise Refused('picture_robots_unknown') from None
-        if not allowed:
+            try:
+                self._rules[root] = self._robots(root, ends), self._reservations(root, ends)
+            except Refused as error:
+                self._rules[root] = error  # Of this visit: a dead host is not asked for each of its pictures.
+        rules = self._rules[root]
+        if isinstance(rules, Refused):
+            raise Refused(str(rules))
+        robots, reservations = rules
+        if not robots.can_fetch(url, AGENT):
             raise Refused('picture_robots')
         delay = robots.crawl_delay(AGENT) or 0
         if delay > self._how.longest_delay:
             raise Refused('picture_robots_delay')
         self._next = max(self._next, self._last + delay)
         for location, reserved in reservations:
-            if re.match(re.escape(location).replace(r'\*', '.*').replace(r'\$', '$'), parts.path or '/'):
+            if not location.can_fetch(url, AGENT):
                 if reserved:
                     raise Refused('picture_opt_out')
                 break
 
-    def _robots(self, root: str, ends: float) -> urllib.robotparser.RobotFileParser:
+    def _robots(self, root: str, ends: float) -> Protego:
         answer = self._follow(f'{root}/robots.txt', lambda url: self._ask(url, ends, 500_000))
-        robots = urllib.robotparser.RobotFileParser()
-        if answer.status == 200:
-            try:
-                robots.parse(answer.data.decode('utf-8', 'replace').splitlines())
-            except ValueError:  # A rule for http://[, or a delay of ² seconds.
-                raise Refused('picture_robots_unknown') from None
-        elif answer.status >= 500 or answer.status == 429:
+        if answer.status >= 500 or answer.status == 429:
             raise Refused('picture_robots_unknown')  # RFC 9309: as if it forbade everything.
-        else:
-            robots.allow_all = True  # RFC 9309: redirects without end as well.
-        return robots
+        # RFC 9309: without one everything is allowed, and after redirects without end as well.
+        return Protego.parse(answer.data.decode('utf-8-sig', 'replace') if answer.status == 200 else '')
 
-    def _reservations(self, root: str, ends: float) -> list[tuple[str, bool]]:
-        """(location, reserved) of /.well-known/tdmrep.json (W3C TDMRep, section 6)."""
+    def _reservations(self, root: str, ends: float) -> list[tuple[Protego, bool]]:
+        """(location, reserved) of /.well-known/tdmrep.json (W3C TDMRep, section 6). A location is as in robots.txt."""
         try:
             answer = self._follow(f'{root}/.well-known/tdmrep.json', lambda url: self._ask(url, ends, 500_000))
             listed = json.loads(answer.data) if answer.status == 200 else []
-            return [(str(one['location']), one.get('tdm-reservation') == 1) for one in listed if 'location' in one]
+            return [
+                (Protego.parse(f'User-agent: *\nDisallow: {one["location"]}'), one.get('tdm-reservation') == 1)
+                for one in listed
+                if 'location' in one
+            ]
         except (Refused, ValueError, TypeError, AttributeError, RecursionError):
             return []
 
@@ -234,6 +245,8 @@ class Host:
                     raise Refused('picture_max_bytes')
                 if time.monotonic() > ends:
                     raise Refused('picture_timeout')
+            if response.length:  # Of a body that ended early; `read1` does not tell.
+                raise Refused('picture_unreachable')
             return Answer(response.status, response.getheaders(), b''.join(blocks))
         except TimeoutError as error:
             raise Refused('picture_timeout') from error

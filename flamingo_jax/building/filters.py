@@ -43,8 +43,9 @@ def broken_by_text(node: Text, language: str, rules: PageRules) -> Broken | None
         if most and value > most:
             return rule, value
     if words >= LONG and node.kind != 'heading':
-        if rules.text_punctuation and texts.punctuation_ratio(text) < rules.text_punctuation:
-            return 'text_punctuation', texts.punctuation_ratio(text)
+        marks = texts.punctuation_ratio(text)
+        if marks is not None and marks < rules.text_punctuation:
+            return 'text_punctuation', marks
         if broken := _stop_words([text], language, rules, 'text'):
             return broken
     spam = [word for word in texts.words(text) if word in SPAM]
@@ -84,8 +85,9 @@ def broken_by_document(kept: Sequence[Text], language: str, mixed: float, rules:
     ):
         if getattr(rules, rule) and value > getattr(rules, rule):
             return rule, value
-    if rules.document_punctuation and texts.punctuation_ratio(whole) < rules.document_punctuation:
-        return 'document_punctuation', texts.punctuation_ratio(whole)
+    marks = texts.punctuation_ratio(whole)
+    if marks is not None and marks < rules.document_punctuation:
+        return 'document_punctuation', marks
     return _stop_words([node.text for node in kept], language, rules, 'document')
 
 

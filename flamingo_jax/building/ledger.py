@@ -15,7 +15,7 @@ class Dropped:
     """A thing that is not in the data set."""
 
     rule: str  # Its name; that of the config's field if it has one, such as 'text_min_words'.
-    what: str  # 'file', 'page', 'text', 'picture', 'film' or 'document'.
+    what: str  # 'file', 'record', 'page', 'text', 'picture', 'film' or 'document'.
     where: str  # The page's URL, or the file.
     place: int = -1  # In the page or file, in reading order; -1 is the whole.
     excerpt: str = ''  # The beginning of a text, the URL of a picture, or what an error said.

@@ -49,8 +49,9 @@ def look_at(data: bytes, rules: PageRules = DEFAULT) -> Look:
     except Exception as error:  # Each of PIL's decoders has its own errors for damaged data.
         raise LookError(_what_it_is(data), None, repr(data[:40])) from error
     width, height = image.size
-    if image.format not in rules.picture_formats:
-        raise LookError('picture_formats', None, str(image.format))
+    kind = 'JPEG' if image.format == 'MPO' else image.format  # PIL's name of a JPEG with a preview in it.
+    if kind not in rules.picture_formats:
+        raise LookError('picture_formats', None, str(kind))
     if min(width, height) < max(rules.picture_min_side, 1):
         raise LookError('picture_min_side', min(width, height))
     if rules.picture_max_side and max(width, height) > rules.picture_max_side:

@@ -1,9 +1,11 @@
 """HTML -> texts and pictures in reading order.
 
 The page is walked once, in document order, without changing it. The rules of tags are those of OBELICS's simplification
-of the DOM (Laurençon et al. 2023, appendix A.2; step 2 of its code). Four differ, since they lose what readers want:
+of the DOM (Laurençon et al. 2023, appendix A.2; step 2 of its code). Six differ, since they lose what readers want:
 list items stay; in a table, prose and pictures stay, while bare cells go; the header of an article stays; what HTML has
-no element for stays.
+no element for stays; a date is one line, whose class has `date` as a word, not as a part of `update`; what follows a
+link to more stays. Two are added: what is hidden goes, and what the page itself declares as a menu, a banner or a
+search.
 """
 
 import codecs
@@ -25,10 +27,13 @@ BLOCKS = APART | frozenset(
     'address article aside body caption center dd details div dt fieldset figcaption figure form header hr html legend '
     'li main marquee search section summary tbody td tfoot th thead title tr'.split()
 )
+HOLDERS = ', '.join(sorted({*BLOCKS, 'img'}))  # What has one of these is more than a line.
 UNSEEN = frozenset('head link meta noscript script style template rp rt'.split())  # Nobody reads these on the page.
 PROSE = frozenset('blockquote caption dd figcaption figure li p'.split()) | HEADINGS  # May stand in a table.
 FURNITURE = frozenset('footer header navigation nav navbar menu'.split())  # Exact id, class or title of a div.
 ROLES = frozenset('banner contentinfo menu menubar navigation search'.split())
+WIDE = ('utf-16-le', 'utf-16-be')  # Charsets in which a tag is not ASCII.
+PORTS = {'http': 80, 'https': 443}
 SOURCES = (  # Attributes of lazily loaded pictures (OBELICS, step 3).
     'src data-src data-src-fg data-scroll-image srcset data-lateloadsrc data-img-src data-original data-gt-lazy-src '
     'data-lazy data-lazy-src src2'.split()
@@ -77,8 +82,8 @@ class PageError(ValueError):
 def decode(data: bytes, declared: str = '') -> tuple[str, str]:
     """HTML as text, and what was wrong with its declared charset ('' if nothing).
 
-    What is valid UTF-8 is UTF-8. Then the HTTP header, the page's own declaration, and a guess from its bytes are tried
-    in this order.
+    What is valid UTF-8 is UTF-8, unless ISO-2022-JP is declared, which has seven bits. Then the HTTP header, the page's
+    own declaration, and a guess from its bytes are tried in this order.
     """
     for mark, charset in (
         (codecs.BOM_UTF8, 'utf-8'),
@@ -90,8 +95,10 @@ def decode(data: bytes, declared: str = '') -> tuple[str, str]:
     meta = re.search(rb'(?:charset|encoding)\s*=\s*["\']?\s*([\w.:-]{2,40})', data[:4096])
     named = declared or (meta[1].decode('ascii', 'replace') if meta else '')
     charset = map_encoding_to_html5(named, fallback_utf8=False) if named else None
-    wide = charset is not None and charset.startswith('utf-16')
-    for candidate in [charset] if wide else ['utf-8', charset]:
+    if meta and charset in WIDE:
+        charset = 'utf-8'  # As HTML says: what can be read as ASCII is not UTF-16.
+    tried = [charset] if charset in WIDE else [charset, 'utf-8'] if charset == 'iso2022_jp' else ['utf-8', charset]
+    for candidate in tried:
         if candidate:
             try:
                 wrong = '' if not named or candidate == charset or data.isascii() else f'{named}, but is utf-8'
@@ -128,7 +135,8 @@ def read_page(data: bytes, url: str, declared: str = '', rules: PageRules = DEFA
     body = tree.body
     if body is None:
         raise PageError('page_empty')
-    walk = _Walk(url, rules)
+    base = tree.document.query_selector('base[href]')
+    walk = _Walk(url, rules, (join(url, base.getattr('href')) if base is not None else '') or url)
     if wrong:
         walk.drop('charset_declared', 'declaration', wrong)
     walk.page(body)
@@ -156,8 +164,8 @@ def _reserved(tree: HTMLTree) -> str:
 class _Walk:
     """The state of a walk through a page."""
 
-    def __init__(self, url: str, rules: PageRules):
-        self.url, self.rules, self.base = url, rules, url
+    def __init__(self, url: str, rules: PageRules, base: str):
+        self.url, self.rules, self.base = url, rules, base  # `base` is what relative links start from.
         self.nodes: list[Text | Link] = []
         self.dropped: list[Dropped] = []
         self.place, self.pictures = 0, 0
@@ -213,9 +221,6 @@ class _Walk:
         if tag == 'img':
             self._picture(node)
             return None
-        if tag == 'base' and node.getattr('href'):
-            self.base = join(self.url, node.getattr('href')) or self.url
-            return None
         names = (node.class_name or '').lower()
         if rule := self._left_out(node, tag, names):
             self._leave_out(node, rule)
@@ -253,15 +258,15 @@ class _Walk:
         if 'footer' in tokens or 'site-info' in tokens:
             return 'tag_footer'
         if 'more-link' in tokens:
-            return 'tag_more_link'  # OBELICS ends the document there.
+            return 'tag_more_link'
         if tag == 'div' and FURNITURE & {names.strip(), *((node.getattr(a) or '').lower() for a in ('id', 'title'))}:
             return 'tag_furniture'
         if (node.getattr('role') or '').lower() in ROLES:
-            return 'tag_role'  # Ours: what the page itself declares as a menu, a banner or a search.
+            return 'tag_role'
         style = (node.getattr('style') or '').replace(' ', '').lower()
         if node.hasattr('hidden') or 'display:none' in style:
             return 'tag_hidden'
-        if tag == 'div' and 'date' in names:
+        if tag == 'div' and 'date' in re.findall('[a-z]+', names) and node.query_selector(HOLDERS) is None:
             return 'tag_date'
         if tag == 'header' and self._open.get('article'):
             return ''
@@ -352,16 +357,21 @@ def _source(image) -> str | None:
 
 
 def join(base: str, url: str) -> str:
-    """An absolute URL of http or https without its fragment; '' if it is none."""
+    """An absolute URL of http or https without its fragment, written as crawlers write it; '' if it is none."""
     try:
-        joined = urllib.parse.urldefrag(urllib.parse.urljoin(base, url.strip())).url
-        parts = urllib.parse.urlsplit(joined)
-        _ = parts.port
-    except ValueError:
+        parts = urllib.parse.urlsplit(urllib.parse.urldefrag(urllib.parse.urljoin(base, url.strip())).url)
+        host, port = parts.hostname or '', parts.port
+        if not host.isascii():
+            host = host.encode('idna').decode()
+        if parts.scheme not in PORTS or not host:
+            return ''
+        user, at, _ = parts.netloc.rpartition('@')
+        place = f'[{host}]' if ':' in host else host
+        place += '' if port in (None, PORTS[parts.scheme]) else f':{port}'
+        written = urllib.parse.urlunsplit(parts._replace(netloc=user + at + place))
+        return urllib.parse.quote(written, safe="%/:=&?~#+!$,;'@()*[]|") if len(written) <= 2000 else ''
+    except ValueError:  # Of brackets, ports, letters that no host has, and halves of a letter.
         return ''
-    if parts.scheme not in ('http', 'https') or not parts.hostname or len(joined) > 2000:
-        return ''
-    return urllib.parse.quote(joined, safe="%/:=&?~#+!$,;'@()*[]|")
 
 
 def _pixels(value: str | None) -> int | None:

@@ -1,8 +1,8 @@
 """Web pages in WARC files -> interleaved documents, as the paper's M3W (section 2.4 and appendix A.3.1).
 
-    files ── read ──┬── pages ──── latest of a URL ──┬── links ──┬── judged ──┬── whole ──┬── documents
-                    ├── pictures (where they are) ───┼───────────┘            │           │
-                    └── keys of their texts ─────────┴── duplicates ──────────┴── marks ──┘
+    files ── read ──┬── pages ──── latest of a URL ──┬── links ─────────┬── judged ──┬── whole ──┬── documents
+                    └── pictures (where they are) ───┼──────────────────┘            │           │
+                                                     └── keys of texts ── duplicates ┴── marks ──┘
 
 Only short facts are grouped: where a page or a picture is, its hashes, and what is wrong with it. They are grouped in
 files (`spill.py`). In the end each page is read a second time from its place, and its pictures for the first time in
@@ -27,6 +27,7 @@ from flamingo_jax.building.runner import beam
 from flamingo_jax.building.spill import GroupOnDisk
 from flamingo_jax.building.write import Sources
 
+OPTED_OUT = 'refused/picture_opt_out'
 SAMPLED_BYTES = 100_000  # A dropped picture of at most so many bytes may be shown in the ledger.
 
 
@@ -40,6 +41,10 @@ class Found(NamedTuple):
     language: str
     links: tuple[tuple[int, str], ...]  # Place in the page and URL of each picture.
     lines: tuple[bytes, ...]  # Key of each text.
+    keys: tuple[bytes, ...]  # Of all texts together, which pages of the same or nearly the same text share.
+
+
+Capture = tuple[str, warc.Place, Found | None]  # Date and place; None asks not to be trained on.
 
 
 class Shown(NamedTuple):
@@ -76,7 +81,7 @@ class PageSource:
             pipeline
             | 'files' >> beam.Create(self.warcs)
             | 'spread files' >> beam.Reshuffle()
-            | 'read' >> beam.ParDo(_Read(self, work)).with_outputs('pictures', 'keys', 'dropped', main='pages')
+            | 'read' >> beam.ParDo(_Read(self, work)).with_outputs('pictures', 'dropped', main='pages')
         )
         latest = dict(captures=read.pages) | 'by url' >> GroupOnDisk(work) | 'latest' >> _split(_latest)
         links = latest.main | 'links' >> beam.FlatMap(_links)
@@ -86,7 +91,7 @@ class PageSource:
             | 'judge' >> beam.ParDo(_Judge(self)).with_outputs('dropped', main='main')
         )
         keys = (
-            dict(keys=read.keys | 'key by id' >> beam.Map(lambda pair: pair[::-1]), shown=judged.main)
+            dict(keys=latest.main | 'keys by id' >> beam.FlatMap(_keys_by_id), shown=judged.main)
             | 'keys by page' >> GroupOnDisk(work)
             | 'keys' >> beam.FlatMap(_text_keys, rules)
         )
@@ -188,11 +193,12 @@ class _Read(beam.DoFn):
         for found in warc.read_warc(readable):
             if isinstance(found, warc.Damage):
                 yield _drop(Dropped(found.rule, 'record', path, found.offset, found.said))
-            elif found.type.startswith(('image/', 'refused/')) or named_as_picture(found.url):
+                continue
+            if found.type.startswith(('image/', 'refused/')) or named_as_picture(found.url):
                 yield beam.pvalue.TaggedOutput(
                     'pictures', (join_key(found.url), (found.date, found.place, found.status or found.type))
                 )
-            elif found.type in warc.HTML and found.status == 200:
+            if found.type in warc.HTML and found.status == 200:  # Whatever its URL says: a wiki's File:Foo.jpg.
                 yield from self._page(found)
 
     def _page(self, response: warc.Response) -> Iterator:
@@ -203,6 +209,8 @@ class _Read(beam.DoFn):
             kept, links, language, dropped, broken = read_texts(response, rules)
         except PageError as error:
             yield _drop(Dropped(error.rule, 'page', where, -1, error.excerpt, error.value))
+            if error.rule == 'page_opt_out':
+                yield where, (response.date, response.place, None)  # Older captures are asked for as well.
             return
         yield from map(_drop, dropped)
         whole = '\n'.join(node.text for node in kept)
@@ -215,24 +223,18 @@ class _Read(beam.DoFn):
         if duplicates.open_benchmarks(self._source.benchmarks).text(whole, rules.benchmark_words):
             yield _drop(Dropped('benchmark_words', 'document', where, -1, whole))
             return
-        name = hashlib.sha256(where.encode('utf-8', 'replace')).hexdigest()[:24]
-        yield (
+        same = [b'=' + duplicates.text_key(whole)] if rules.document_same_text else []
+        found = Found(
+            hashlib.sha256(where.encode('utf-8', 'replace')).hexdigest()[:24],
             where,
-            Found(
-                name,
-                where,
-                response.date,
-                response.place,
-                language,
-                tuple((link.place, link.url) for link in links),
-                tuple({duplicates.text_key(block.text) for block in blocks_of(kept).values() if block.kind == 'text'}),
-            ),
+            response.date,
+            response.place,
+            language,
+            tuple((link.place, link.url) for link in links),
+            tuple({duplicates.text_key(block.text) for block in blocks_of(kept).values() if block.kind == 'text'}),
+            (*same, *(duplicates.near_keys(whole) if rules.document_near_text else [])),
         )
-        if rules.document_same_text:
-            yield beam.pvalue.TaggedOutput('keys', (b'=' + duplicates.text_key(whole), name))
-        if rules.document_near_text:
-            for key in duplicates.near_keys(whole):
-                yield beam.pvalue.TaggedOutput('keys', (key, name))
+        yield where, (response.date, response.place, found)
 
 
 def _drop(dropped: Dropped):
@@ -249,14 +251,19 @@ def join_key(url: str) -> str:
     return url.split('#')[0].removeprefix('https:').removeprefix('http:')
 
 
-def _latest(group: tuple[str, Mapping[str, Iterable[Found]]]) -> Iterator[Found | Dropped]:
-    """The latest capture of a URL (OBELICS, step 9)."""
+def _latest(group: tuple[str, Mapping[str, Iterable[Capture]]]) -> Iterator[Found | Dropped]:
+    """The latest capture of a URL (OBELICS, step 9); none if that one asks not to be trained on."""
     url, parts = group
-    latest = max(parts['captures'], key=lambda found: (found.date, found.place))
-    yield latest
-    for found in parts['captures']:
-        if found.place != latest.place:
-            yield Dropped('page_url', 'page', url, -1, f'{found.date} {found.place.path} {found.place.offset}')
+    _, latest, _ = max(parts['captures'], key=lambda capture: capture[:2])
+    for date, place, found in parts['captures']:
+        if found and place == latest:
+            yield found
+        elif found:
+            yield Dropped('page_url', 'page', url, -1, f'{date} {place.path} {place.offset}')
+
+
+def _keys_by_id(found: Found) -> Iterator[tuple[str, bytes]]:
+    yield from ((found.id, key) for key in found.keys)
 
 
 def _links(found: Found) -> Iterator:
@@ -293,17 +300,18 @@ class _Judge(beam.DoFn):
             yield name, Shown(place, url, seen.hash, *file)
 
     def _read(self, captures, url: str) -> tuple[bytes, tuple[str, int]]:
-        latest = max((capture for capture in captures if capture[2] == 200), default=None)
-        if latest:
+        latest = max((capture for capture in captures if capture[2] in (200, OPTED_OUT)), default=None)
+        if latest and latest[2] == 200:
             _, place, _ = latest
             response = warc.read_at(place)
             if page.opted_out(response.robots, response.reserved):
                 raise look.LookError('picture_opt_out', None, response.robots)
             return response.data, (place.path, place.offset)
-        if path := file_of_url(self._source.pictures, url):
+        if not latest and (path := file_of_url(self._source.pictures, url)):
+            most = self._source.rules.picture_max_bytes
             with open(path, 'rb') as file:
-                return file.read(self._source.rules.picture_max_bytes + 1), (path, -1)
-        _, _, status = min(captures, default=(None, None, None))
+                return file.read(most + 1 if most else -1), (path, -1)
+        _, _, status = latest or max(captures, default=(None, None, None))
         if isinstance(status, str):
             raise look.LookError(status.removeprefix('refused/'))
         raise look.LookError('picture_status' if status else 'picture_missing', status)
@@ -371,7 +379,7 @@ def _marks(
     """What is to be dropped from a page, since others have it."""
     (rule, _, _, key), parts = group
     limit, stays = getattr(rules, rule), None
-    if not limit:
+    if not limit and rule != 'text_on_site':
         return
     if rule == 'document_same_pictures':
         stays = max(parts['pages'])  # The latest.
@@ -380,7 +388,7 @@ def _marks(
         if rule == 'text_on_site':
             first = min(parts['pages'])
             _, _, of_site = first
-            if number < max(limit, rules.text_on_site_share * of_site):
+            if not limit or number < max(limit, rules.text_on_site_share * of_site):
                 rule, stays = 'document_seen_texts', first  # The first page has it, and the others have seen it.
         elif number <= limit:
             return

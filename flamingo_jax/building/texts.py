@@ -22,10 +22,12 @@ JOINERS = '\u200c\u200d'  # Persian and Indic scripts need them.
 UNSPACED = re.compile(
     '[\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]'
 )
+# Of these Thai, Lao, Tibetan, Myanmar and Khmer: spaces part phrases, and marks are few or none.
+_FEW_MARKS = re.compile('[\u0e00-\u109f\u1780-\u17ff]')
 _WORD = re.compile(
     rf'{UNSPACED.pattern}|(?:(?!{UNSPACED.pattern})[^\W_])+(?:[\'’\-.](?:(?!{UNSPACED.pattern})[^\W_])+)*'
 )
-_PUNCTUATION = frozenset('.,;:!?…。、，；：！？।॥۔؟،؛·')
+_PUNCTUATION = frozenset('.,;:!?…。、，；：！？।॥۔؟،؛·։՝՜՞።፣፤፥፦፧')
 
 
 def clean(text: str) -> tuple[str, str]:
@@ -68,8 +70,11 @@ def special_ratio(text: str) -> float:
     return sum(not (c.isspace() or unicodedata.category(c)[0] in 'LM') for c in text) / len(text)
 
 
-def punctuation_ratio(text: str) -> float:
-    """The number of punctuation marks for each word."""
+def punctuation_ratio(text: str) -> float | None:
+    """The number of punctuation marks for each word; None in scripts that need none, as Thai."""
+    every = words(text)
+    if sum(1 for word in every if _FEW_MARKS.match(word)) > len(every) / 2:
+        return None
     return sum(c in _PUNCTUATION for c in text) / max(number_of_words(text), 1)
 
 
@@ -138,7 +143,8 @@ def _stop_words(language: str) -> frozenset[str]:
 def language_of(text: str) -> str:
     """The ISO 639-1 code of a text's language, or 'unknown'.
 
-    Japanese and Korean are known by their letters, Chinese by having Han characters alone.
+    Japanese and Korean are known by their letters, Chinese by having Han characters alone. What is said to be Chinese
+    without one is in a script that the detector does not know.
     """
     from resiliparse.parse.lang import detect_fast  # The extra `build`.
 
@@ -151,7 +157,10 @@ def language_of(text: str) -> str:
     )
     if kana + han > 0.3:
         return 'ja' if kana > 0.05 else 'zh'
-    return 'ko' if hangul > 0.3 else detect_fast(text)[0]
+    if hangul > 0.3:
+        return 'ko'
+    detected, _ = detect_fast(text)
+    return 'unknown' if detected == 'zh' and not han else detected
 
 
 def is_in_another_language(text: str, language: str) -> bool:

@@ -4,6 +4,7 @@ FastWARC reads them: gzip, zstd, lz4 and plain, with a bounded buffer. It stops 
 next record that can be found.
 """
 
+import codecs
 import gzip
 import io
 import os
@@ -17,6 +18,7 @@ from fastwarc.stream_io import BrotliReader, ChunkedReader, Lz4Reader, ZstdReade
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
 from flamingo_jax.building.ledger import Dropped
+from flamingo_jax.building.page import join
 from flamingo_jax.files import download, in_bucket
 
 # How a record begins: the magic numbers of gzip, zstd and lz4, and plain text.
@@ -25,6 +27,7 @@ READERS = {b'\x1f\x8b': gzip.open, b'\x28\xb5': ZstdReader, b'\x04\x22': Lz4Read
 MOST = 50_000_000  # Bytes of a payload that are read.
 MOST_TRIES = 1000  # Places at which reading goes on after damage.
 MOST_UNPACKED = 20 * 2**30  # Bytes of a file that was compressed as a whole.
+KINDS = WarcRecordType.response | WarcRecordType.resource | WarcRecordType.metadata | WarcRecordType.revisit
 HTML = ('text/html', 'application/xhtml+xml')
 
 
@@ -39,7 +42,7 @@ class Response(NamedTuple):
     """What a server answered."""
 
     place: Place
-    url: str
+    url: str  # As `join` writes it.
     date: str  # ISO 8601, UTC.
     type: str  # 'text/html'; 'refused/RULE' if it was not fetched.
     charset: str  # As the server declared it; '' if it did not.
@@ -50,7 +53,7 @@ class Response(NamedTuple):
 
 
 class Damage(NamedTuple):
-    """A part of a file that cannot be read."""
+    """A part of a file that is not read, and why."""
 
     rule: str
     offset: int
@@ -150,8 +153,7 @@ def _is_one_piece(path: str) -> bool:
 
 def _records(file: BinaryIO, at: int) -> Iterator[Any]:
     file.seek(at)
-    kinds = WarcRecordType.response | WarcRecordType.resource | WarcRecordType.metadata
-    return iter(ArchiveIterator(_From(file, at), record_types=kinds, strict_mode=False))
+    return iter(ArchiveIterator(_From(file, at), record_types=KINDS, strict_mode=False))
 
 
 class _From:
@@ -174,9 +176,17 @@ class _From:
 
 
 def _response(record: Any, place: Place) -> Iterator[Response | Damage]:
-    url = (record.headers.get('WARC-Target-URI') or '').strip('<> ')
-    if not url or not record.headers.get('Content-Length'):
+    written = (record.headers.get('WARC-Target-URI') or '').strip('<> ')
+    if not written or not record.headers.get('Content-Length'):
         yield Damage('warc_corrupt', place.offset, 'A record has no URL or no length.')
+        return
+    url = join(written, written)
+    if not url:
+        if written.lower().startswith('http'):  # Others, such as urn:pageinfo:, are a crawler's notes.
+            yield Damage('record_url', place.offset, written)
+        return
+    if record.record_type == WarcRecordType.revisit:
+        yield Damage('record_revisit', place.offset, url)
         return
     if record.record_type == WarcRecordType.metadata:
         refused = re.match(rb'flamingo-refused: (\w{1,40})', record.reader.read(200))
@@ -233,7 +243,7 @@ def _decoded(data: bytes, transfer: str | None, content: str | None) -> bytes:
                 raise EOFError('cut short')
         elif encoding == 'zstd' and data.startswith(b'\x28\xb5\x2f\xfd'):
             data = ZstdReader(io.BytesIO(data)).read(MOST + 1)
-        elif encoding == 'br' and not data.lstrip()[:1] == b'<':
+        elif encoding == 'br' and data.lstrip(codecs.BOM_UTF8 + b' \t\r\n')[:1] != b'<':
             data = BrotliReader(io.BytesIO(data)).read(MOST + 1)
     return data
 

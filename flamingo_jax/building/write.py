@@ -16,6 +16,7 @@ import collections
 import contextlib
 import functools
 import gzip
+import hashlib
 import io
 import json
 import pathlib
@@ -36,7 +37,8 @@ from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.runner import beam, pipeline_options
 from flamingo_jax.building.spill import KEYS, Spill, Spilled, read_sorted, sort_key
-from flamingo_jax.files import Path, as_path, in_bucket, remove, upload, whole
+from flamingo_jax.files import Path, as_path, in_bucket, remove, replacing, upload, whole
+from flamingo_jax.inputs.images import opened
 
 SHARD_BYTES = 256 * 2**20  # About the size of a shard,
 SHARD_RECORDS = 1000  # and about its fewest records: an empty shard cannot be read.
@@ -59,7 +61,8 @@ class Sources:
     def hold_out(self, share: float) -> None:
         """Moves a share of the documents, chosen by chance but the same in every build, to a split `validation`.
 
-        Documents of one URL stay together: the captions of a picture, or a page's parts.
+        Documents of one URL stay together: the captions of a picture, or a page's parts. So do those without a URL
+        whose first picture is the same: questions about it.
 
         Raises:
           ValueError: the documents have splits already.
@@ -151,7 +154,8 @@ def build(
 ) -> Path:
     """Builds a data set under `out` and returns its folder, which `tfds.builder_from_directory` opens.
 
-    An existing one is kept unless `overwrite`. What a killed build left is deleted. If `out` is in a bucket,
+    An existing one is kept unless `overwrite`, and then until the new one is there; in a bucket, where the new one is
+    written in its place, it is deleted first. What a killed build left is deleted. If `out` is in a bucket,
     intermediate files are in this machine's folder for temporary files.
 
     Args:
@@ -171,19 +175,17 @@ def build(
     with contextlib.ExitStack() as stack:
         home = stack.enter_context(tempfile.TemporaryDirectory()) if in_bucket(out) else out
         make = functools.partial(builder_class, data_dir=home, config=config, file_format='array_record', **source)
-        builder = make()
-        folder = pathlib.Path(builder.data_path)
+        folder = pathlib.Path(make().data_path)
         target = as_path(out) / folder.relative_to(home) if in_bucket(out) else folder
-        if (target / INFO if in_bucket(out) else target).exists():
-            if not overwrite:
-                tqdm.write(f'{target} exists. To build it again, add --overwrite.')
-                return target
-            remove(target, first=INFO)
-            builder = make()
+        if (target / INFO if in_bucket(out) else target).exists() and not overwrite:
+            tqdm.write(f'{target} exists. To build it again, add --overwrite.')
+            return target
+        stack.enter_context(replacing(folder))
+        builder = make()  # It looks for the folder.
         for leftover in folder.parent.glob(f'incomplete.*_{folder.name}'):
             shutil.rmtree(leftover)
         if in_bucket(out):
-            remove(target)  # What a killed build left.
+            remove(target, first=INFO)
             builder.shards = target
         builder.validation = validation
         _prepare(builder, options)
@@ -238,7 +240,8 @@ def _record(document: Document) -> tuple[str, bytes]:
 
 def _part(document: Document, _: int, share: float) -> int:
     """0 is for training, 1 is held out."""
-    key = sort_key(f'validation {document.url or document.id}')  # Not the document's own, which orders each split.
+    picture = next((hashlib.md5(image).hexdigest() for image in document.images if image), '')
+    key = sort_key(f'validation {document.url or picture or document.id}')  # Not that which orders each split.
     return int(int(key, 16) < share * KEYS)
 
 
@@ -391,7 +394,7 @@ def _shown(one: Document | Dropped) -> dict[str, Any]:
 def _thumbnail(data: bytes) -> str:
     """A small JPEG as the URL of its bytes; '' if there is no picture, or none that can be read."""
     try:
-        image = PIL.Image.open(io.BytesIO(data))
+        image = opened(data)
         if max(image.size) > 20_000:
             return ''
         image.draft('RGB', (2 * THUMBNAIL, 2 * THUMBNAIL))

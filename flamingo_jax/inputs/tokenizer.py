@@ -266,11 +266,11 @@ class Tokenizer:
                 )
             if part in self._named:
                 ids.append(self._named[part])
-            elif part.startswith(QUOTE):
-                ids += self._characters(part.strip(QUOTE), continues)
-            else:
-                ids += self._pieces.encode(part, continues)
-            continues = self.prefix_once
+                continues = self.prefix_once
+            elif part:
+                encode = self._characters if part.startswith(QUOTE) else self._pieces.encode
+                ids += encode(part.strip(QUOTE), continues)
+                continues = True
         return ids
 
     def _characters(self, text: str, continues: bool) -> list[int]:

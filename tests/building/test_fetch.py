@@ -1,6 +1,8 @@
 """The fetcher, against a server on the loopback."""
 
+import contextlib
 import http.server
+import json
 import threading
 import time
 
@@ -18,14 +20,21 @@ class Server(http.server.BaseHTTPRequestHandler):
 
     asked: list[tuple[str, str, float]] = []
     robots = ROBOTS
+    robots_status = 200
+    reservations = b'[{"location": "/reserved/*", "tdm-reservation": 1}]'
+    busy = 0  # The status while it cannot answer.
 
     def do_GET(self):
         self.asked.append((self.path, self.headers['User-Agent'], time.monotonic()))
         name = self.path.split('?')[0]
         if name == '/robots.txt':
-            return self.answer(200, self.robots, 'text/plain')
+            return self.answer(self.robots_status, self.robots, 'text/plain')
         if name == '/.well-known/tdmrep.json':
-            return self.answer(200, b'[{"location": "/reserved/*", "tdm-reservation": 1}]', 'application/json')
+            return self.answer(200, self.reservations, 'application/json')
+        if name == '/busy.png' and self.busy:
+            return self.answer(self.busy, b'')
+        if name == '/half.png':
+            return self.answer(200, bytes(500), Content_Length='1000')
         if name == '/loop.png':
             return self.answer(302, b'', location='/loop2.png')
         if name == '/loop2.png':
@@ -60,8 +69,8 @@ class Server(http.server.BaseHTTPRequestHandler):
 
     def answer(self, status, data, kind='image/png', **headers):
         self.send_response(status)
-        for name, value in {'Content-Type': kind, 'Content-Length': str(len(data)), **headers}.items():
-            self.send_header(name, value)
+        for name, value in {'Content_Type': kind, 'Content_Length': str(len(data)), **headers}.items():
+            self.send_header(name.replace('_', '-'), value)
         self.end_headers()
         self.wfile.write(data)
 
@@ -98,6 +107,7 @@ def test_each_attempt_is_a_record_with_its_reason(site, tmp_path):
         'noai': 'picture_opt_out',
         'tdm': 'picture_opt_out',
         'large': 'picture_max_bytes',
+        'half': 'picture_unreachable',
         'private/a': 'picture_robots',
         'reserved/a': 'picture_opt_out',
     }
@@ -158,24 +168,67 @@ def test_it_waits_as_long_as_robots_asks(site, tmp_path, monkeypatch):
     assert [at for _, _, at in Server.asked] == [0.0, 2.0, 7.0, 12.0, 17.0]
 
 
+def test_what_failed_for_a_moment_is_asked_for_again(site, tmp_path, monkeypatch):
+    urls = [f'{site}/{name}.png' for name in ('busy', 'gone', 'half', 'private/a')]
+    for status in (503, 429):
+        monkeypatch.setattr(Server, 'busy', status)
+        fetch(urls, tmp_path, how())
+    monkeypatch.setattr(Server, 'busy', 0)
+    Server.asked = []
+    assert fetch(urls, tmp_path, how()) == 1
+    assert [path for path, _, _ in Server.asked if path.endswith('png')] == ['/busy.png', '/half.png']
+    assert fetch(urls[:1], tmp_path, how()) == 0
+
+
+def test_a_host_whose_robots_cannot_be_had_is_asked_once_in_a_visit(site, tmp_path, monkeypatch):
+    monkeypatch.setattr(Server, 'robots_status', 503)
+    urls = [f'{site}/{i}.png' for i in range(5)]
+    assert fetch(urls, tmp_path, how()) == 0
+    assert [path for path, _, _ in Server.asked] == ['/robots.txt']
+    monkeypatch.setattr(Server, 'robots_status', 404)
+    assert fetch(urls, tmp_path, how()) == 5
+
+
 @pytest.mark.parametrize(
-    'line, rule',
+    'robots, allowed',
     [
-        (b'Crawl-delay: 100', 'picture_robots_delay'),
-        (b'Crawl-delay: ' + b'9' * 400, 'picture_robots_delay'),
-        ('Crawl-delay: ²'.encode(), 'picture_robots_unknown'),
-        (b'Disallow: //[x', 'picture_robots_unknown'),
+        (b'User-agent: *\nAllow: /\nDisallow: /a', False),  # The longest rule counts, not the first.
+        (b'User-agent: *\nDisallow: /\nAllow: /a.png', True),
+        (b'User-agent: *\nDisallow: /*.png$', False),
+        (b'User-agent: *\nDisallow: /*.gif$', True),
+        (b'User-agent: *\nCrawl-delay: 0\n\nDisallow: /', False),  # An empty line ends nothing.
+        (b'\xef\xbb\xbfUser-agent: *\nDisallow: /', False),
+        (b'User-agent: *\nDisallow: //[x\n', True),
+        # What is no number of seconds is passed over, and the other lines count.
+        ('User-agent: *\nCrawl-delay: ²\n'.encode(), True),
+        ('User-agent: *\nCrawl-delay: ²\nDisallow: /a'.encode(), False),
+        (b'User-agent: *\nCrawl-delay: ' + b'9' * 400 + b'\nDisallow: /a', False),
     ],
 )
-def test_a_host_whose_robots_cannot_be_known_is_left_alone(line, rule, site, monkeypatch):
-    monkeypatch.setattr(Server, 'robots', b'User-agent: *\n' + line + b'\n')
-    with pytest.raises(Refused, match=rule):
+def test_robots_is_read_as_its_standard_says(robots, allowed, site, monkeypatch):
+    monkeypatch.setattr(Server, 'robots', robots)
+    with contextlib.nullcontext() if allowed else pytest.raises(Refused, match='picture_robots$'):
+        assert Host(how()).get(f'{site}/a.png').status == 200
+
+
+def test_a_host_that_asks_for_long_delays_is_left_alone(site, monkeypatch):
+    monkeypatch.setattr(Server, 'robots', b'User-agent: *\nCrawl-delay: 100\n')
+    with pytest.raises(Refused, match='picture_robots_delay'):
         Host(how()).get(f'{site}/a.png')
 
 
-def test_a_url_that_robots_cannot_judge_is_left_alone(site):
-    with pytest.raises(Refused, match='picture_robots_unknown'):
-        Host(how()).get(site.replace('://', '://%5B@') + '/a.png')
+def test_a_url_with_a_bracket_in_it_is_judged(site):
+    with pytest.raises(Refused, match='picture_robots$'):
+        Host(how()).get(site.replace('://', '://%5B@') + '/private/a.png')
+
+
+@pytest.mark.parametrize('pattern, reserved', [('/*a*.png$', True), ('/a', True), ('/*b', False), ('/a$', False)])
+def test_reservations_are_patterns_that_cannot_stop_it(pattern, reserved, site, monkeypatch):
+    slow = dict(location='/' + 'a*' * 50 + 'b')
+    listed = [slow, {'location': pattern, 'tdm-reservation': 1}, {'location': '/', 'tdm-reservation': 0}]
+    monkeypatch.setattr(Server, 'reservations', json.dumps(listed).encode())
+    with pytest.raises(Refused, match='picture_opt_out') if reserved else contextlib.nullcontext():
+        assert Host(how(deadline=5.0)).get(f'{site}/{"a" * 200}.png').status == 200
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,13 @@ def test_pictures_are_kept(format):
     assert look[:2] == (200, 100) and len(look.hash) == 32
 
 
+def test_a_jpeg_with_a_preview_is_a_jpeg():
+    photograph, made = PIL.Image.open(io.BytesIO(picture(1, format='JPEG'))), io.BytesIO()
+    photograph.save(made, 'MPO', save_all=True, append_images=[photograph.resize((100, 75))])
+    assert PIL.Image.open(made).format == 'MPO'
+    assert distance(as_words([look_at(made.getvalue()).hash]), look_at(picture(1)).hash)[0] <= 12
+
+
 @pytest.mark.parametrize(
     'data, rule',
     [
@@ -111,6 +118,19 @@ def test_how_often_similar_texts_share_a_key(alike):
         hits += bool(set(duplicates.keys_of_runs(runs[:n])) & set(duplicates.keys_of_runs(runs[n - same :])))
     expected = 1 - (1 - alike**8) ** 14
     assert abs(hits / trials - expected) < 4 * np.sqrt(0.25 / trials)
+
+
+@pytest.mark.parametrize('name, content', [('q.json', '{"a": '), ('q.JSONL', '{"a": 1}\n{"a": ')])
+def test_a_benchmark_that_cannot_be_read_is_named(name, content, tmp_path):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=f'The benchmark .*{name} cannot be read'):
+        duplicates.index_benchmarks([str(tmp_path)], DEFAULT, str(tmp_path / 'index.npz'))
+
+
+def test_a_benchmark_in_another_charset_is_read(tmp_path):
+    (tmp_path / 'q.json').write_bytes(json.dumps([story(5, 30), 'é'], ensure_ascii=False).encode('latin-1'))
+    path = duplicates.index_benchmarks([str(tmp_path)], DEFAULT, str(tmp_path / 'index.npz'))
+    assert duplicates.open_benchmarks(path).text(story(5, 30), 13)
 
 
 def test_benchmarks_are_found_again(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flamingo_jax.building import filters, texts
-from flamingo_jax.building.page import Link, PageError, Text, decode, read_page
+from flamingo_jax.building.page import Link, PageError, Text, decode, join, read_page
 from flamingo_jax.building.rules import DEFAULT, OBELICS, PageRules
 from flamingo_jax.inputs.rows import Chunk, Interleaved, RowFormat
 from tests.building.web import PROSE, story
@@ -68,6 +68,17 @@ def test_the_furniture_of_a_page_is_left_out_and_told():
     ]
 
 
+def test_a_date_is_a_line_of_its_own():
+    for name in ('date', 'entry-date published', 'post_date'):
+        assert lost(f'<div class="{name}">January <b>3</b></div>') == [('tag_date', 'January 3')]
+    for name in ('update', 'candidate-profile', 'validated'):
+        assert shown(f'<div class={name}>Ada Lovelace</div>') == ['Ada Lovelace']
+    assert shown('<div class=date><p>Some prose</p><span><img src=a.png></span></div>') == [
+        'Some prose',
+        '[http://a.b/c/a.png]',
+    ]
+
+
 def test_elements_that_html_does_not_have_are_within_a_line():
     assert shown('<p>Of <notr>al-Sufi</notr>, <x-name>an astronomer</x-name>.</p>') == ['Of al-Sufi, an astronomer.']
 
@@ -86,11 +97,36 @@ def test_tables_keep_prose_and_pictures():
         ('<img srcset="/1.jpg 1x, /2.jpg 2x" data-original=/3.jpg>', 'http://a.b/3.jpg'),
         ('<img src="/with space.jpg">', 'http://a.b/with%20space.jpg'),
         ('<img src="/ä.jpg#part">', 'http://a.b/%C3%A4.jpg'),
-        ('<base href="http://x.y/z/"><img src=a.jpg>', 'http://x.y/z/a.jpg'),
+        ('<img src="https://München.DE:443/ä.jpg">', 'https://xn--mnchen-3ya.de/%C3%A4.jpg'),
+        ('<img src="HTTP://Me:Secret@Example.COM:80/A.jpg">', 'http://Me:Secret@example.com/A.jpg'),
+        ('<img src="http://example.com:443/a.jpg">', 'http://example.com:443/a.jpg'),
+        ('<img src="http://[2001:DB8::1]:8080/a.jpg">', 'http://[2001:db8::1]:8080/a.jpg'),
     ],
 )
 def test_addresses_of_pictures(tag, url):
     assert shown(f'{tag}<p>text') == [f'[{url}]', 'text']
+
+
+def test_an_address_is_written_in_one_way():
+    assert join('http://a.b/', '/\ud800.png') == ''  # Half a letter, which nothing can write.
+    for url in ('https://xn--mnchen-3ya.de/%C3%A4.jpg', 'http://[2001:db8::1]:8080/a?b=c%20d', 'http://me@a.b/'):
+        assert join(url, url) == url
+
+
+@pytest.mark.parametrize(
+    'html, url',
+    [
+        ('<head><base href="http://x.y/z/"></head><body><img src=a.jpg>', 'http://x.y/z/a.jpg'),
+        (
+            '<head><base target=_blank><base href="../e/"><base href=/no/></head><body><img src=a.jpg>',
+            'http://a.b/e/a.jpg',
+        ),
+        ('<body><img src=a.jpg><base href="http://x.y/z/">', 'http://x.y/z/a.jpg'),
+        ('<head><base href="http://[x"></head><body><img src=a.jpg>', 'http://a.b/c/a.jpg'),
+    ],
+)
+def test_links_start_from_the_base_of_the_page(html, url):
+    assert [node.url for node in read_page(html.encode(), 'http://a.b/c/d.html').nodes] == [url]
 
 
 @pytest.mark.parametrize(
@@ -102,6 +138,8 @@ def test_addresses_of_pictures(tag, url):
         ('<img src="file:///etc/passwd">', 'picture_url'),
         ('<img src="http://a.b:99999/c">', 'picture_url'),
         ('<img src="http://[::1/c">', 'picture_url'),
+        ('<img src="http://ä..b/c">', 'picture_url'),
+        ('<img src="http://a℀b/c">', 'picture_url'),
     ],
 )
 def test_pictures_without_an_address_are_told(tag, rule):
@@ -120,6 +158,12 @@ def test_pictures_without_an_address_are_told(tag, rule):
         ('\ufeffЭто'.encode('utf-16-le'), '', 'Это', False),
         (b'<meta charset=windows-1251>' + 'Это'.encode('cp1251'), '', '<meta charset=windows-1251>Это', False),
         ('é'.encode(), 'no-such-charset', 'é', True),
+        ('これは日本語'.encode('iso2022_jp'), 'iso-2022-jp', 'これは日本語', False),
+        ('これは日本語'.encode(), 'iso-2022-jp', 'これは日本語', True),
+        (b'<meta charset=iso-2022-jp>' + '日本'.encode('iso2022_jp'), '', '<meta charset=iso-2022-jp>日本', False),
+        ('<p>Это'.encode('utf-16-be'), 'utf-16be', '<p>Это', False),
+        (b'<meta charset=utf-16>even', '', '<meta charset=utf-16>even', False),
+        ('<meta charset=unicode>é'.encode(), 'utf-16', '<meta charset=unicode>é', False),
     ],
 )
 def test_charsets(data, declared, text, wrong):
@@ -219,6 +263,25 @@ def test_rules_of_texts(text, kind, rule):
     language = texts.language_of(text) if rule is None else 'en'
     broken = filters.broken_by_text(Text(1, text, kind, 0.0, True, 1), language, DEFAULT)
     assert (broken and broken[0]) == rule
+
+
+@pytest.mark.parametrize(
+    'text',
+    [  # Of the Universal Declaration of Human Rights, article 1.
+        'มนุษย์ทั้งหลายเกิดมามีอิสระและเสมอภาคกันในเกียรติศักดิ์และสิทธิ ต่างมีเหตุผลและมโนธรรม',
+        'ມະນຸດເກີດມາມີສິດເສລີພາບ ແລະ ສະເໝີໜ້າກັນໃນທາງກຽດຕິສັກ ແລະ ສິດດ້ວຍມະນຸດມີສະຕິສຳປັດຊັນຍະ',
+        'មនុស្សទាំងអស់ កើតមកមានសេរីភាព និងសមភាព ក្នុងផ្នែកសេចក្ដីថ្លៃថ្នូរនិងសិទ្ធិ។',
+        'လူတိုင်းသည် တူညီ လွတ်လပ်သော ဂုဏ်သိက္ခာဖြင့် လည်းကောင်း၊ မွေးဖွားလာသူများ ဖြစ်သည်။',
+        'འགྲོ་བ་མིའི་རིགས་རྒྱུད་ཡོངས་ལ་སྐྱེས་ཙམ་ཉིད་ནས་ཆེ་མཐོངས་དང༌། ཐོབ་ཐངགི་རང་དབང་འདྲ་མཉམ་དུ་ཡོད་ལ།',
+        'የሰው ልጅ ሁሉ ሲወለድ ነጻና በክብርና በመብትም እኩልነት ያለው ነው። የተፈጥሮ ማስተዋልና ሕሊና ስላለው መመልከት ይገባዋል።',
+        'Բոլոր մարդիկ ծնվում են ազատ ու հավասար իրենց արժանապատվությամբ ու իրավունքներով։',
+    ],
+)
+def test_prose_in_any_script_is_kept(text):
+    node = Text(1, text, 'text', 0.0, True, 1)
+    language, mixed = filters.language_of_blocks([node])
+    assert filters.broken_by_text(node, language, DEFAULT) is None
+    assert filters.broken_by_document([node], language, mixed, DEFAULT) is None
 
 
 def test_repetition_in_short_texts_is_judged_as_published_if_asked():

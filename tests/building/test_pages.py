@@ -174,6 +174,24 @@ def test_a_folder_of_pictures(tmp_path):
     assert json.loads((built / 'ledger.json').read_text())['dropped']['picture_missing'] == {'picture': 2}
 
 
+def test_a_limit_of_0_switches_a_rule_off_and_no_other(tmp_path, benchmarks):
+    crawl = Crawl(tmp_path / 'a.warc.gz')
+    crawl.page('http://a.b/question', f'{text(70)}<img src=/21.png>')  # A benchmark's text and picture.
+    for i in range(4):  # The first page has most of what the others say.
+        crawl.page(f'http://a.b/{i}', f'{text(1)}{text(2)}<p>{story(10 + i, 20)}</p><img src=/{i}.png>')
+    (tmp_path / 'pictures' / 'a.b').mkdir(parents=True)
+    for seed in (0, 1, 2, 3, 21):
+        (tmp_path / 'pictures' / 'a.b' / f'{seed}.png').write_bytes(picture(seed))
+    off = dict(benchmark_words=0, benchmark_distance=0, picture_max_bytes=0, text_on_site=0)
+    rules = PageRules(**off, document_near_text=False)
+    config = Config(name='off', description='', rules=rules)
+    source = dict(warcs=(crawl.write(),), pictures=str(tmp_path / 'pictures'), benchmarks=benchmarks)
+    built = build(Builder, str(tmp_path / 'out'), config, **source)
+    records = open_split(built, 'train')
+    assert picture(21) in [image for record in records for image in record['images']]
+    assert json.loads((built / 'ledger.json').read_text())['dropped'] == {'document_seen_texts': {'document': 3}}
+
+
 @pytest.mark.parametrize('with_picture', ['one', 'two'])
 def test_of_a_page_and_its_mirror_the_one_with_pictures_stays(tmp_path, with_picture):
     crawl = Crawl(tmp_path / 'a.warc.gz')
@@ -184,8 +202,51 @@ def test_of_a_page_and_its_mirror_the_one_with_pictures_stays(tmp_path, with_pic
     assert [record['url'].decode() for record in records] == [f'http://{with_picture}.org/']
 
 
+def test_only_the_latest_capture_of_a_page_makes_others_its_copies(tmp_path):
+    crawl = Crawl(tmp_path / 'a.warc.gz')
+    for i in range(5):  # Each site showed in January what the one before it shows since February.
+        crawl.page(f'http://{i}.org/', f'{text(i)}<img src=/a.png>', date='2026-01-01T00:00:00Z')
+        crawl.page(f'http://{i}.org/', f'{text(i + 1)}<img src=/a.png>', date='2026-02-01T00:00:00Z')
+        crawl.png(f'http://{i}.org/a.png', i)
+    records = open_split(build(Builder, str(tmp_path / 'out'), CONFIG, warcs=(crawl.write(),)), 'train')
+    assert {record['texts'][0].decode() for record in records} == {story(i + 1) for i in range(5)}
+
+
 def test_what_a_fetcher_would_fetch(crawl):
     assert list(links(crawl)) == ['http://two.org/missing.png', 'http://three.org/a.png']
+
+
+def test_what_failed_for_a_moment_is_fetched_again(tmp_path):
+    crawl = Crawl(tmp_path / 'a.warc.gz')
+    shown = ''.join(f'<img src=/{name}.png>' for name in ('busy', 'broken', 'gone', 'late', 'new'))
+    crawl.page('http://a.b/File:Foo.jpg', f'{text(1)}{shown}')  # A page, though it is named as a picture.
+    crawl.add('http://a.b/busy.png', b'', 'image/png', '429 Too Many Requests')
+    crawl.add('http://a.b/broken.png', b'', 'text/html', '503 Service Unavailable')
+    crawl.add('http://a.b/late.png', b'', 'text/html', '503 Service Unavailable').png('http://a.b/late.png', 1)
+    crawl.add('http://a.b/gone.png', b'', 'text/html', '404 Not Found')
+    assert list(links([crawl.write()])) == [f'http://a.b/{name}.png' for name in ('busy', 'broken', 'new')]
+
+
+def test_the_latest_word_of_a_server_counts(tmp_path):
+    crawl = Crawl(tmp_path / 'a.warc.gz')
+    old, new = dict(date='2026-01-01T00:00:00Z'), dict(date='2026-02-01T00:00:00Z')
+    for url, first, second in (('http://no.org/', old, new), ('http://yes.org/', new, old)):
+        crawl.page(url, f'{text(1)}<img src=/a.png><img src=/b.png>', **first)
+        crawl.page(url, f'{text(1)}<img src=/a.png>', X_Robots_Tag='noai', **second)
+        crawl.png(f'{url}a.png', 1)
+    crawl.page('http://wiki.org/File:Foo.jpg', ''.join([text(2), *(f'<img src=/{i}.png>' for i in range(3))]))
+    for i, (picture_first, refused_first) in enumerate(((old, new), (new, old))):
+        crawl.add(f'http://wiki.org/{i}.png', picture(i + 2), 'image/png', **picture_first)
+        crawl.refused(f'http://wiki.org/{i}.png', 'picture_opt_out', **refused_first)
+    crawl.refused('http://wiki.org/2.png', 'picture_timeout', **old)
+    crawl.refused('http://wiki.org/2.png', 'picture_robots', **new)
+    built = build(Builder, str(tmp_path / 'out'), CONFIG, warcs=(crawl.write(),))
+    records = {record['url'].decode(): record for record in open_split(built, 'train')}
+    assert records.keys() == {'http://yes.org/', 'http://wiki.org/File:Foo.jpg'}
+    assert [image for image in records['http://wiki.org/File:Foo.jpg']['images'] if image] == [picture(3)]
+    counts = json.loads((built / 'ledger.json').read_text())['dropped']
+    assert counts['page_opt_out'] == {'page': 2} and counts['page_url'] == {'page': 1}
+    assert counts['picture_opt_out'] == counts['picture_robots'] == {'picture': 1}
 
 
 def digests(folder: pathlib.Path) -> dict[str, str]:

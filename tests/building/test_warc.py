@@ -7,6 +7,7 @@ import zlib
 import numpy as np
 import pytest
 import zstandard
+from warcio.warcwriter import WARCWriter
 
 from flamingo_jax.building import warc
 from tests.building.web import Crawl
@@ -107,13 +108,29 @@ def test_encodings_of_payloads(tmp_path, monkeypatch):
     made.add('http://a/zstd', zstandard.compress(text), Content_Encoding='zstd')
     made.add('http://a/chunked', b'%x\r\n%b\r\n0\r\n\r\n' % (len(text), text), Transfer_Encoding='chunked')
     made.add('http://a/decoded', text, Content_Encoding='gzip', Transfer_Encoding='chunked')
+    for start in ('', '\n', '\ufeff', '\ufeff\r\n '):
+        made.add('http://a/decoded', start.encode() + text, Content_Encoding='br')
     made.add('http://a/cut', gzip.compress(text)[:-12], Content_Encoding='gzip')
     monkeypatch.setattr(warc, 'MOST', 10_000)
     made.add('http://a/bomb', gzip.compress(bytes(1_000_000)), Content_Encoding='gzip')
     made.add('http://a/large', bytes(20_000))
     *whole, cut, bomb, large = warc.read_warc(made.write())
-    assert [one.data for one in whole] == [text] * 5
+    assert [one.data.decode().lstrip('\ufeff\r\n ').encode() for one in whole] == [text] * 9
     assert (cut.rule, bomb.rule, large.rule) == ('payload_damaged', 'payload_bomb', 'payload_bomb')
+
+
+def test_what_has_no_place_on_the_web_is_told(tmp_path):
+    made = Crawl(tmp_path / 'a.warc.gz')
+    for url in ('http://[one.org/2', 'http://one℀.org/', 'urn:pageinfo:http://[a.b/', 'http://One.org:80/ä'):
+        made.page(url, '<p>text')
+    writer = WARCWriter(made.path.open('wb'), gzip=True)
+    writer.out.write(made.content())
+    writer.write_record(writer.create_revisit_record('http://a.b/', 'sha1:X', 'http://a.b/', '2025-01-01T00:00:00Z'))
+    writer.out.close()
+    found = list(warc.read_warc(str(made.path)))
+    assert [one.url if isinstance(one, warc.Response) else one.rule for one in found] == [
+        'record_url', 'record_url', 'http://one.org/%C3%A4', 'record_revisit',
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize('number', NUMBERS)

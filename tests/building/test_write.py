@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 from flamingo_jax.building import write
 from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
+from flamingo_jax.building.readers import mint1t
 from flamingo_jax.building.runner import beam
 from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.sources.array_record import open_split, splits
@@ -126,6 +127,15 @@ def test_a_share_is_held_out_and_read_while_training(tmp_path, workers, monkeypa
     assert len(opened) == len(validation)
 
 
+def test_questions_about_one_picture_are_held_out_together():
+    def part(name: int, image: bytes) -> int:
+        return write._part(Document(f'{name}', ['', 'x'] if image else ['y', 'x'], [image, b''], [0.0, 1.0]), 2, 0.5)
+
+    of_pictures = [{part(row, png(colour)) for row in range(10)} for colour in range(20)]
+    assert all(len(of_one) == 1 for of_one in of_pictures) and {0} in of_pictures and {1} in of_pictures
+    assert {part(row, b'') for row in range(20)} == {0, 1}  # Texts alone go by their own name.
+
+
 def test_what_has_splits_is_not_split_again():
     made = write.Sources(dict(test=beam.Pipeline() | beam.Create([])))
     with pytest.raises(ValueError, match="has the splits .'test'. already. Leave --validation out"):
@@ -136,6 +146,32 @@ def test_nothing_left_is_an_error_that_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match='No document is left for the split train.'):
         write.build(Numbers, str(tmp_path), numbers=[])
     assert not list(tmp_path.rglob('*.array_record*')) and not list(tmp_path.rglob('dataset_info.json'))
+
+
+def test_the_old_data_set_is_there_until_the_new_one_is(tmp_path):
+    folder = write.build(Numbers, str(tmp_path), numbers=[1, 2])
+    old = digests(folder)
+    with pytest.raises(ValueError, match='No document is left'):
+        write.build(Numbers, str(tmp_path), overwrite=True, numbers=[])
+    assert digests(folder) == old
+    assert write.build(Numbers, str(tmp_path), overwrite=True, numbers=[1, 2, 3]) == folder
+    assert len(Documents(path=str(folder)).open(PictureFormat(8))) == 3
+    assert [left.name for left in folder.parent.iterdir()] == [folder.name]
+
+
+def test_no_other_program_is_started_to_read_a_picture(tmp_path, monkeypatch):
+    started = tmp_path / 'started'
+    ghostscript = tmp_path / 'gs'
+    ghostscript.write_text(f'#!/bin/sh\ntouch {started}\n')
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv('PATH', str(tmp_path), prepend=':')
+    monkeypatch.setattr('PIL.EpsImagePlugin.gs_binary', None)  # PIL has not looked for it.
+    eps = io.BytesIO()
+    PIL.Image.new('RGB', (8, 8)).save(eps, 'EPS')
+    document = Document('a', ['', 'x'], [eps.getvalue(), b''], [0.0, 1.0])
+    assert write._shown(document)['parts'][0] == dict(picture='data:,')
+    assert mint1t._page(eps.getvalue(), 0) == b'damaged'
+    assert not started.exists()
 
 
 def test_a_document_holds_one_thing_at_each_place():

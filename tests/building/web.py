@@ -8,6 +8,8 @@ import PIL.Image
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
+from flamingo_jax.building.fetch import REFUSED
+
 PROSE = (
     'The old lighthouse stands on a rock at the end of the bay, and its keeper climbs the stairs every evening. '
     'From the top you can see the fishing boats that come home before the storm.'
@@ -74,6 +76,13 @@ class Crawl:
     def png(self, url: str, seed: int, **rest):
         """Adds a picture."""
         return self.add(url, picture(seed, **rest), 'image/png')
+
+    def refused(self, url: str, rule: str, date: str):
+        """Adds a note of the fetcher that it has not fetched a picture."""
+        writer = WARCWriter(self._buffer, gzip=self._gzip)
+        data, dated = io.BytesIO(f'{REFUSED}: {rule}\r\n'.encode()), {'WARC-Date': date}
+        writer.write_record(writer.create_warc_record(url, 'metadata', payload=data, warc_headers_dict=dated))
+        return self
 
     def content(self) -> bytes:
         """The file's bytes."""

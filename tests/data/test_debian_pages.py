@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 def raw(tmp_path) -> pathlib.Path:
     """Two languages, of three pages each."""
     for number, language in enumerate(('en', 'de')):
-        folder = tmp_path / f'gimp-help-{language}' / 'usr' / 'share' / 'gimp' / '3.0' / 'help' / language
+        folder = tmp_path / 'x' / f'gimp-help-{language}' / 'usr' / 'share' / 'gimp' / '3.0' / 'help' / language
         (folder / 'images').mkdir(parents=True)
         for i in range(3):
             seed = 10 * number + i
@@ -50,8 +50,8 @@ def test_archives_are_those_of_a_crawler_and_the_same_each_time(raw, tmp_path):
 def test_other_manuals_are_in_one_package_for_all_languages(tmp_path):
     handbook, learn = crawl.MANUALS['debian-handbook'], crawl.MANUALS['scikit-learn']
     for folder in ('debian-handbook/usr/share/doc/debian-handbook/html/de-DE', 'python-sklearn-doc'):
-        (tmp_path / folder).mkdir(parents=True)
-    (tmp_path / 'python-sklearn-doc/usr/share/doc/python-sklearn-doc/html').mkdir(parents=True)
+        (tmp_path / 'x' / folder).mkdir(parents=True)
+    (tmp_path / 'x/python-sklearn-doc/usr/share/doc/python-sklearn-doc/html').mkdir(parents=True)
     assert list(crawl.folders(tmp_path, handbook)) == ['de-DE'] and list(crawl.folders(tmp_path, learn)) == ['en']
     assert crawl.folders(tmp_path, crawl.MANUALS['kicad']) == {}
 
@@ -59,7 +59,7 @@ def test_other_manuals_are_in_one_package_for_all_languages(tmp_path):
 def test_pages_that_tell_their_language_by_their_names(tmp_path):
     manual = crawl.MANUALS['stellarium']
     for culture, licence in (('norse', 'CC BY-SA 4.0'), ('tupi', 'CC BY-NC-ND 4.0'), ('inuit', 'CC BY-ND 4.0')):
-        folder = tmp_path / manual.packages / manual.folders / culture
+        folder = tmp_path / 'x' / manual.packages / manual.folders / culture
         folder.mkdir(parents=True)
         (folder / 'info.ini').write_text(f'[info]\nlicense = {licence}\n')
         (folder / 'a map.png').write_bytes(b'x')

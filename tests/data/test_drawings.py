@@ -1,6 +1,7 @@
 """Things of WordNet and of the picture dictionary, and a picture set made of documents."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -60,6 +61,13 @@ def known(name):
             if record['names'][record['languages'].index(b'en')].decode() == name:
                 return record, split
     return None
+
+
+def test_a_bucket_is_refused_before_anything_is_built(tmp_path):
+    command = [sys.executable, '-m', 'data.clip_art.build', '--out=gs://b/x', '--raw=r', '--dictionary=d']
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith('error: gs://b/x is in a bucket. Build in a folder of this machine')
 
 
 def test_things(things):

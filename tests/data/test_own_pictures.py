@@ -43,6 +43,31 @@ def test_folders_name_their_pictures(folder, tmp_path, caplog):
     }
     assert number == dict(train={'great tit': 5, 'robin': 2, 'wren': 1}, test={'great tit': 2, 'robin': 1, 'wren': 0})
     assert 'left out 2 files that are no pictures, such as cut.png' in caplog.text
+    (tmp_path / 'other/empty').mkdir(parents=True)
+    with pytest.raises(ValueError, match='has 0 pictures'):
+        building.build(Builder, SMALL, str(tmp_path / 'other'), str(tmp_path), overwrite=True)
+    assert len(PictureSet(str(built), 'train', PictureFormat(16)).pictures) == 8
+    assert building.build(Builder, SMALL, str(folder), str(tmp_path), overwrite=True) == built
+    assert [left.name for left in built.parent.iterdir()] == [built.name]
+
+
+def test_pictures_are_upright_and_as_bright_as_they_are(tmp_path):
+    folder = tmp_path / 'things'
+    for name in ('phone', 'deep', 'drawing'):
+        (folder / name).mkdir(parents=True)
+    turned = PIL.Image.Exif()
+    turned[PIL.ExifTags.Base.Orientation] = 6  # A phone that was held upright.
+    for i, grey in enumerate((60, 90)):
+        photograph = PIL.Image.new('RGB', (30, 20), (grey,) * 3)
+        photograph.save(folder / f'phone/{i}.jpg', exif=turned)
+        photograph.save(folder / f'drawing/{i}.eps')
+        PIL.Image.fromarray(np.full((30, 30), 257 * grey, np.uint16)).save(folder / f'deep/{i}.png')
+    built = building.build(Builder, SMALL, str(folder), str(tmp_path))
+    opened = PictureSet(str(built), 'train', PictureFormat(30))
+    shown = {picture.names['en']: opened.frames(picture)[0, :, :, 0] for picture in opened.pictures}
+    assert shown.keys() == {'phone', 'deep'}  # An EPS file would be run as a program.
+    assert (shown['deep'] < 100).all()
+    assert (shown['phone'][:, [0, -1]] > 200).all() and (shown['phone'][:, 5:25] < 100).all()  # It is upright.
 
 
 def test_a_folder_of_another_form_is_refused(tmp_path):

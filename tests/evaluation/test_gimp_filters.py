@@ -14,7 +14,7 @@ from flamingo_jax.evaluation.task import make, task
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
-MANUAL = 'gimp-help-en/usr/share/gimp/3.0/help/en'
+MANUAL = 'x/gimp-help-en/usr/share/gimp/3.0/help/en'
 PAGE = """<?xml version="1.0" encoding="UTF-8"?>
 <html xmlns="http://www.w3.org/1999/xhtml"><head><title>{title}</title><link rel="up" href="{up}.html" /></head><body>
 <div class="navheader"><img src="images/prev.png" alt="Prev" /></div><h3 class="title">{title}</h3>

@@ -197,6 +197,11 @@ def test_a_space_before_each_text_is_not_between_its_segments(kind):
     candidate = tokenizer.encode(' bodex<EOC>', is_continued(prompt, tokenizer))
     assert encode_prompt(prompt, tokenizer, PictureFormat(16))[0] + candidate == expected
     assert whole('a') == tokenizer.encode('a') != tokenizer.encode('a', continues=True)
+    literal = tokenizer.literal('<EOC>')  # Nor is one around a text that is read as its characters.
+    for begin, continues in (('', False), ('bodex', True), ('<EOC>', tokenizer.prefix_once)):
+        characters = tokenizer.encode('<EOC>', continues, marks=False)
+        expected_of_parts = [*tokenizer.encode(begin), *characters, *tokenizer.encode('Output:', continues=True)]
+        assert tokenizer.encode(f'{begin}{literal}Output:') == expected_of_parts
     chunks = [Chunk(None, ('bodex',), (1.0,))]
     chunks += [Chunk(lambda: picture, ('Output:', f' {word}'), (0.0, 1.0)) for word in ('trusavi', 'bodex')]
     row = Interleaved.of(chunks, tokenizer, picture, np.random.default_rng(0), RowFormat(64, 2))

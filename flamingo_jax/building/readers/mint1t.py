@@ -47,7 +47,7 @@ def _page(tiff: bytes, number: int) -> bytes | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # PIL's, of damaged data.
-            image = PIL.Image.open(io.BytesIO(tiff))
+            image = PIL.Image.open(io.BytesIO(tiff), formats=['TIFF'])
             image.seek(number)
             if image.size[0] * image.size[1] > READABLE.picture_max_pixels:
                 return b'damaged'

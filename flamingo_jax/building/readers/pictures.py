@@ -13,7 +13,7 @@ PICTURES = ('.jpg', '.jpeg', '.png', '.webp', '.gif', '.bmp', '.tif', '.tiff')
 FILMS = ('.mp4', '.webm', '.mkv', '.avi', '.mov', '.m4v', '.mpg', '.mpeg')
 # Published sets are filtered already. What is left to ask is whether a picture can be read, in reasonable memory.
 READABLE = PageRules(
-    picture_formats=('JPEG', 'MPO', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF'),
+    picture_formats=('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF'),
     picture_min_side=1,
     picture_aspect=0.0,
     picture_one_colour=0.0,

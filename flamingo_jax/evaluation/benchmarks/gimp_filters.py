@@ -53,7 +53,7 @@ class GimpFilters(Benchmark):
           ImportError: resiliparse, of the extra `build`, is not installed.
           FileNotFoundError: the folder has no manual in this language.
         """
-        manual = next(iter(sorted(folder.glob(f'gimp-help-{split}/usr/share/gimp/*/help/{split}'))), None)
+        manual = next(iter(sorted(folder.glob(f'x/gimp-help-{split}/usr/share/gimp/*/help/{split}'))), None)
         if manual is None:
             raise FileNotFoundError(
                 f'{folder} has no manual in the language {split}. Run data/debian_pages/fetch.sh {folder} {split}, '
