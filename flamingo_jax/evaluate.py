@@ -36,6 +36,7 @@ if __name__ == '__main__':
     commands.start(__doc__, config=True)
 
 import dataclasses
+import hashlib
 import itertools
 import json
 import math
@@ -159,7 +160,8 @@ def answering_model(checkpoint: str | Path, model: Pretrained) -> list[Any]:
     """All that tells the model from others, for its answers."""
     trained = model.digest or [str(checkpoint), model.step]  # Without checksums, a run is told by its place.
     trained = None if model.step is None else trained
-    return [version('flamingo_jax'), model.checksums, trained, dataclasses.asdict(model.model)]
+    tokenizer = hashlib.sha256(model.tokenizer.model).hexdigest()
+    return [version('flamingo_jax'), model.checksums, trained, tokenizer, dataclasses.asdict(model.model)]
 
 
 def _file(workdir: str | Path, folder: str, row: report.Row, suffix: str) -> Path:

@@ -1,7 +1,7 @@
 """The answers of a model on disk, so that no question is asked twice: an evaluation that was stopped goes on.
 
     unfinished.json           what is evaluated, until its reports are written
-    answers/PROCESS.jsonl     a line for each answer: {"asked": digest, "answer": ...}
+    answers/PROCESS.jsonl     a line for each answer: {"asked": digest, "answer": ...}; in a bucket several objects
 
 The digest is of all that the answer depends on: the checkpoint, how the answer is given, the prompt with its pictures,
 and the candidates. Other tasks, other seeds, another order and other machines find the answers that they share.
@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import sys
+import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ from flamingo_jax.few_shot.episode import Episode
 from flamingo_jax.files import Path, as_path, in_bucket, write_whole
 
 FILE, FOLDER = 'unfinished.json', 'answers'
+OBJECT = 2**20  # Characters of an object in a bucket, after which the next begins.
 
 
 class Answered:
@@ -37,14 +39,14 @@ class Answered:
         self._answers: dict[str, Any] = {}
         self._file = workdir and as_path(workdir) / FOLDER / f'{jax.process_index()}.jsonl'
         self._cut = False  # Whether this process's file ends within a line.
-        self._lines: list[str] = []  # Of this process's file, if it is in a bucket, where nothing can be added to it.
+        self._lines: list[str] = []  # Of this process's object, if it is in a bucket, where nothing can be added to it.
         self._last: tuple[Any, Any, str] = None, None, ''
+        if self._file and in_bucket(self._file):
+            self._file = self._another_object()
         for file in sorted(self._file.parent.glob('*.jsonl')) if self._file else ():
             with file.open(encoding='utf-8') as lines:
                 for line in lines:
-                    if file == self._file:
-                        self._cut = not line.endswith('\n')
-                        self._lines += [line] if in_bucket(file) else []
+                    self._cut = not line.endswith('\n') if file == self._file else self._cut
                     try:
                         found = json.loads(line, object_pairs_hook=_interned)
                     except ValueError:  # Cut short when its process was stopped.
@@ -100,9 +102,14 @@ class Answered:
             if in_bucket(self._file):
                 self._lines += more
                 write_whole(self._file, ''.join(self._lines).encode())
+                if sum(map(len, self._lines)) > OBJECT:  # Else each answer would upload all before it.
+                    self._file, self._lines = self._another_object(), []
                 return
             with open(self._file, 'a', encoding='utf-8') as file:
                 file.writelines(more)
+
+    def _another_object(self) -> Path:
+        return self._file.parent / f'{jax.process_index()}-{uuid.uuid4().hex}.jsonl'
 
 
 def _digest(about: Any) -> str:

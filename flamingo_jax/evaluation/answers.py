@@ -8,6 +8,7 @@ import numpy as np
 
 from flamingo_jax.few_shot.episode import Episode
 from flamingo_jax.inference.pretrained import Pretrained
+from flamingo_jax.inputs.images import Unread
 from flamingo_jax.inputs.prompts import Prompt, is_picture
 from flamingo_jax.inputs.tokenizer import Tokenizer
 
@@ -174,11 +175,14 @@ def orders(prompt: Prompt, shots: int, number: int) -> list[list[Any]]:
 
 def clips(prompt: Prompt, frames: int) -> list[list[Any]]:
     """Cuts the last film into clips: one prompt per clip. The last clip has the remaining frames. 0 leaves it whole."""
+    if not frames:
+        return [list(prompt)]
+    prompt = [item.read() if isinstance(item, Unread) else item for item in prompt]
     films = [
         i for i, item in enumerate(prompt) if is_picture(item) and not isinstance(item, bytes) and _length(item) > 1
     ]
-    if not frames or not films:
-        return [list(prompt)]
+    if not films:
+        return [prompt]
     place = films[-1]
     film = prompt[place]
     return [

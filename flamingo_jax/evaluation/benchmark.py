@@ -31,7 +31,7 @@ from flamingo_jax.evaluation.task import OPEN_ENDED, Task
 from flamingo_jax.few_shot.episode import Episode, Part
 from flamingo_jax.few_shot.nearest import most_similar
 from flamingo_jax.inputs.films import to_film
-from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.images import PictureFormat, Unread
 from flamingo_jax.parallel import processes
 
 DEV = 'dev'
@@ -85,7 +85,10 @@ class Files:
     a_second: float
 
     def frames(self, picture: Shown) -> Any:
-        return self._film(picture, self.frames_of_film) if isinstance(picture, Film) else picture
+        if not isinstance(picture, Film):
+            return picture
+        # Many questions show it, and decoding takes longer than answering.
+        return Unread(tuple(self.identity(picture)), functools.partial(self._film, picture, self.frames_of_film))
 
     def encoded(self, picture: Shown) -> bytes:
         if not isinstance(picture, Film):
@@ -104,10 +107,17 @@ class Files:
     def identity(self, picture: Shown) -> list[Any]:
         """What the features of a picture depend on, except for the trunk: if a file changes, this does too."""
         file = self.key(picture)
-        about = [file.name, file.stat().st_size, file.stat().st_mtime_ns]
+        if file not in self._kept:  # Each example is asked about with each question.
+            found = file.stat()
+            self._kept[file] = [file.name, found.st_size, found.st_mtime_ns]
+        about = list(self._kept[file])
         if isinstance(picture, Film):
             about += [picture.begin, picture.end, self.frames_of_film, self.a_second]
         return about
+
+    @functools.cached_property
+    def _kept(self) -> dict[pathlib.Path, list[Any]]:
+        return {}
 
     def _film(self, film: Film, frames: int) -> np.ndarray:
         where = dict(apart=1 / self.a_second, segment=(film.begin, film.end))
@@ -156,7 +166,9 @@ class Benchmark(Task):
         """Reads both splits, and checks that every picture exists and that no example shows what is asked."""
         folder = on_disk(self.data or pools.data)
         support_folder = on_disk(self.support_data or folder)
-        support = self._read(support_folder, self.support_split) if self.support_split else []
+        # Without examples, a set whose training split was not downloaded can be asked.
+        needed = self.support_split and (self.most or self.query_split in (DEV, self.support_split))
+        support = self._read(support_folder, self.support_split) if needed else []
         if self.query_split == DEV:
             queries, support = self._divided(support)
         elif (folder, self.query_split) == (support_folder, self.support_split):

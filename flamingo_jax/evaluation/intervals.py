@@ -79,10 +79,12 @@ def difference(
             'The two models must have answered the same queries' + (f', but not {some[0]!r}.' * bool(some))
         )
     apart = {id: second[id] - first[id] for id in first}
-    value, (number, _) = float(np.mean(list(apart.values()))), _number(apart, clusters)
+    value, (number, of_one) = float(np.mean(list(apart.values()))), _number(apart, clusters)
     if number < 2:
         return value, max(1.0, abs(value))
-    return value, _quantile(number) * _error(apart, clusters)
+    if error := _error(apart, clusters):
+        return value, _quantile(number) * error
+    return value, _wilson(0.0, number / of_one, _quantile(number))  # All are alike, which tells little of a few.
 
 
 def share(right: Sequence[bool]) -> Score:

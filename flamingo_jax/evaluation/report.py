@@ -193,7 +193,10 @@ def table(rows: Sequence[Row]) -> str:
                 lines.append(f'{"":11}{len(row.seeds)} seeds: {" ".join(map(_decimals, row.seeds))}, deviation {apart}')
     lines += ['', '± half of the 95 % interval over pictures asked about. Shots of n-way tasks are per class.']
     if not all(row.scores for row in rows):
-        lines += ["Rows without a score: the right answers are not published. The model's are in results/."]
+        lines += [
+            "Rows without a score: the right answers are not published. The model's are in queries.jsonl, and in "
+            "results/ as the set's server takes them, if it has one."
+        ]
     if any(row.seeds for row in rows):
         lines += [
             "A row is the mean over the seeds; below it, the model's score at each, and their standard deviation."

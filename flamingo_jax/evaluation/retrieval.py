@@ -63,8 +63,10 @@ class Retrieval(Task):
         self.pictures = tuple(item.id for item in items)
         # A caption of two pictures is one candidate, which is right for both.
         self.texts = tuple(dict.fromkeys(caption for item in items for caption in item.references))
-        self.among = hashlib.sha256(json.dumps([self.pictures, self.texts, self.form]).encode()).hexdigest()
         self.files = Files(pools.pictures, 1, 1.0)
+        shown = [self.files.identity(item.picture) for item in items]
+        about = json.dumps([shown, self.pictures, self.texts, self.form])
+        self.among = hashlib.sha256(about.encode()).hexdigest()
         self._vectors: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._order = np.random.default_rng(0).permutation(self._queries)
 

@@ -56,9 +56,8 @@ def measure(
 
     scores, marks = _scores(task, answers, episodes, ways=ways(task, answers), given=given) if task.scored else ({}, {})
     queries = _queries(episodes, given['model'], marks)
-    examples = _examples(
-        config, task, shots, support=support, answers=answers, episodes=episodes, given=given['model'], marks=marks
-    )
+    common = (task.name, answers, support, shots)
+    examples = _examples(task, common, config.examples, episodes, given=given['model'], marks=marks)
     return Row(task.name, answers, support, shots, len(episodes), scores, config.seed, queries), examples
 
 
@@ -103,7 +102,8 @@ def ask(
     The others are batched by length, and each process answers every n-th batch. What all prompts begin with is read
     once.
     """
-    asked = digests(who, answering, episodes, shown, answered)
+    # A copy of a file on another host may have another time, and so another digest: the first process names all.
+    asked = processes.from_first(digests(who, answering, episodes, shown, answered))
     # Equal questions are asked once: without pictures and examples, all may be equal.
     left = sorted({digest: i for i, digest in enumerate(asked) if answered.get(digest) is None}.values())
     progress(len(episodes) - len(left))
@@ -229,15 +229,16 @@ def _any_candidate(episodes: Sequence[Episode], answers: dict[str, str], cluster
     return intervals.mean({id: float(one) for id, one in found.items()}, clusters)
 
 
-def _examples(config, task, shots, support, answers, episodes, given, marks) -> list[Example]:
-    """The first right and the first wrong answers."""
+def _examples(task, common, number, episodes, given, marks) -> list[Example]:
+    """The first right and the first wrong answers, so many of each; none if the right ones are not published."""
     shown: dict[bool, list[Example]] = {True: [], False: []}
-    for episode in episodes:
-        right = marks.get(episode.id, 0.0) >= 0.5
-        if len(shown[right]) < config.examples:
+    for episode in episodes if task.scored else ():
+        answer = _chosen(given[episode.id])
+        # What a score over all likelihoods owes to one question does not say whether its answer is right.
+        right = answer == episode.truth if task.likelihoods else marks[episode.id] >= 0.5
+        if len(shown[right]) < number:
             parts = [(part.of.encoded(part.picture) if part.picture else None, part.text) for part in episode.parts]
-            answer = _chosen(given[episode.id])
-            shown[right].append(Example(task.name, answers, support, shots, tuple(parts), answer, episode.truth, right))
+            shown[right].append(Example(*common, tuple(parts), answer, episode.truth, right))
     return shown[True] + shown[False]
 
 

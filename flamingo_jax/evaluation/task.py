@@ -91,7 +91,7 @@ class Task:
     @property
     def most(self) -> int:
         """The number of examples in the longest prompt."""
-        return max(*self.shots, self.text_examples)
+        return max(*self.shots, self.text_examples if OPEN_ENDED in self.answers else 0)
 
     def number(self, episodes: int) -> int:
         """The number of episodes, if `episodes` are wanted."""

@@ -15,8 +15,8 @@ def pooled(features: Float[np.ndarray, 't s d_v']) -> Float[np.ndarray, 'd_v']:
 
 
 def most_similar(query: Float[np.ndarray, 'd_v'], support: Pooled, n: int) -> list[int]:
-    """The n support rows most similar to the query, the most similar last."""
-    return [int(i) for i in np.argsort(support @ query, kind='stable')[len(support) - n :]]
+    """The n support rows most similar to the query, or all of fewer, the most similar last."""
+    return [int(i) for i in np.argsort(support @ query, kind='stable')[max(len(support) - n, 0) :]]
 
 
 def nearest_neighbour(query: Float[np.ndarray, 'd_v'], support: Pooled, labels: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ import dataclasses
 import functools
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -34,9 +34,24 @@ BICUBIC = PIL.Image.Resampling.BICUBIC
 QUARTERS = ('top left', 'top right', 'bottom left', 'bottom right')
 NINTHS = ('top left', 'top', 'top right', 'left', 'middle', 'right', 'bottom left', 'bottom', 'bottom right')
 PLACES = {2: QUARTERS, 3: NINTHS}  # The tiles' places by how many there are in a row.
+
+
+@dataclasses.dataclass(frozen=True)
+class Unread:
+    """A picture or a film of a prompt, which is read only if the model has not seen it before.
+
+    Attributes:
+      identity: what tells it from all others.
+      read: gives its frames.
+    """
+
+    identity: Hashable
+    read: Callable[[], Frames] = dataclasses.field(compare=False)
+
+
 # A still, or the frames of a video in order.
 Still: TypeAlias = PIL.Image.Image | np.ndarray | str | os.PathLike | bytes
-Picture: TypeAlias = Still | Sequence[Still]
+Picture: TypeAlias = Still | Sequence[Still] | Unread
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,8 +87,8 @@ def to_frames(picture: Picture, size: int, fit: str = 'pad') -> UInt8[np.ndarray
     """The frames of a picture, fitted into squares.
 
     picture: a PIL image; a uint8 array [height width], [height width 3] or [height width 4]; a path; an encoded file
-    as bytes; or, for a video, a list of these or a uint8 array [t height width 3]. An animated file gives its first
-    frame.
+    as bytes; or, for a video, a list of these or a uint8 array [t height width 3]; or one that is not read yet. An
+    animated file gives its first frame.
     size: height and width of the result, in pixels. Smaller pictures are enlarged.
     fit: 'pad', 'mean', 'crop' or 'squash', see the head of this file.
 
@@ -81,6 +96,8 @@ def to_frames(picture: Picture, size: int, fit: str = 'pad') -> UInt8[np.ndarray
     of open_clip and transformers with PIL.
     Raises PictureError for anything unreadable, truncated, empty or of another type or dtype.
     """
+    if isinstance(picture, Unread):
+        picture = picture.read()
     if _is_video(picture):
         if not len(picture):
             raise PictureError('A video is an empty list. Give at least one frame.')

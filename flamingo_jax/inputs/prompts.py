@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from flamingo_jax.inputs.images import PLACES, Frames, PictureFormat, tiles, to_frames
+from flamingo_jax.inputs.images import PLACES, Frames, PictureFormat, Unread, tiles, to_frames
 from flamingo_jax.inputs.layout import Layout
 from flamingo_jax.inputs.tokenizer import ENDS_OF_CHUNK, IMAGE, QUOTED, Tokenizer
 
-PICTURE = Image.Image | np.ndarray | pathlib.Path | bytes
+PICTURE = Image.Image | np.ndarray | pathlib.Path | bytes | Unread
 Prompt = Sequence[Any] | PICTURE
 UTTERANCE_END = ENDS_OF_CHUNK[-1]
 ORIENTATION = 0x0112  # In EXIF.
@@ -162,6 +162,8 @@ def identity(picture: Any) -> Hashable:
     """What tells a picture from others: of a file its path, size and time, of anything else its content."""
     if isinstance(picture, list | tuple):
         return tuple(identity(frame) for frame in picture)
+    if isinstance(picture, Unread):
+        return picture.identity
     if isinstance(picture, bytes):
         return hashlib.blake2b(picture, digest_size=16).digest()
     if isinstance(picture, np.ndarray):

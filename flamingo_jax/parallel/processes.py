@@ -74,9 +74,14 @@ def say(message: str) -> None:
         print(message, flush=True)
 
 
-def from_first(number: int) -> int:
-    """Returns process 0's number in every process."""
-    return int(multihost_utils.broadcast_one_to_all(np.int64(number))) if jax.process_count() > 1 else number
+def from_first(value: Any) -> Any:
+    """Returns process 0's value in every process. A value is anything JSON can hold."""
+    if jax.process_count() == 1:
+        return value
+    data = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    size = int(multihost_utils.broadcast_one_to_all(np.int64(data.size)))
+    data = data if jax.process_index() == 0 else np.zeros(size, np.uint8)
+    return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(data)).tobytes())
 
 
 def gather(value: Any) -> list[Any]:

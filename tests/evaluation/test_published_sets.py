@@ -11,17 +11,18 @@ import numpy as np
 import pytest
 
 from flamingo_jax.evaluate import evaluate
+from flamingo_jax.evaluation import benchmark, published
 from flamingo_jax.evaluation import config as evaluation
-from flamingo_jax.evaluation import published
 from flamingo_jax.evaluation.answers import orders, written
 from flamingo_jax.evaluation.benchmark import DEV, Film
 from flamingo_jax.evaluation.benchmarks.rareact import sentence
 from flamingo_jax.evaluation.metrics import vqa_accuracy
 from flamingo_jax.evaluation.pools import Pools
 from flamingo_jax.evaluation.prompts import OPEN_FLAMINGO, Prompts
-from flamingo_jax.evaluation.setting import prompt_of
+from flamingo_jax.evaluation.setting import measure, prompt_of
 from flamingo_jax.evaluation.task import make, task
 from flamingo_jax.inference import bundle
+from flamingo_jax.inputs import films
 from flamingo_jax.inputs.images import PictureError, to_frames
 from flamingo_jax.inputs.prompts import encode_prompt
 from flamingo_jax.model.flamingo import Flamingo
@@ -117,7 +118,7 @@ def test_its_config_is_a_few_lines(sets, name):
     module = importlib.import_module(f'experiments.evaluate.{name}')
     c = module.get_config()
     fields = c.tasks[name]
-    assert fields.asks is sets(name)[1].of
+    assert issubclass(sets(name)[1].of, fields.asks)
     assert fields.prompts.to_dict() == vars(Prompts())
     assert module.get_config('open_flamingo').tasks[name].prompts.to_dict() == vars(OPEN_FLAMINGO)
     with pytest.raises(ValueError, match="no prompts 'flamingo'"):
@@ -233,7 +234,7 @@ def test_a_film_is_thirty_frames_of_its_part(pretrained, sets):
     folder, expected = sets('star')
     asked = opened(pretrained, folder, expected.of, frames=6)
     (part,) = next(iter(episodes(asked))).query
-    frames = part.of.frames(part.picture)
+    frames = part.of.frames(part.picture).read()
     size = pretrained.config.image_size
     assert frames.shape == (6, size, size, 3)
     # From 1.2 to 4.0 s: 2.8 s, of which six frames at 3 a second show the middle 2.
@@ -242,7 +243,25 @@ def test_a_film_is_thirty_frames_of_its_part(pretrained, sets):
     assert part.of.encoded(part.picture)[:4] == b'\x89PNG'
     thirty = opened(pretrained, folder, expected.of)
     (part,) = next(iter(episodes(thirty))).query
-    assert len(part.of.frames(part.picture)) == 30
+    assert len(part.of.frames(part.picture).read()) == 30
+
+
+def test_a_film_is_decoded_once(pretrained, sets, monkeypatch):
+    """As a question and as an example of others, though each prompt is answered by itself."""
+    folder, expected = sets('msvd_qa')
+    asked = opened(pretrained, folder, expected.of, frames=2, controls=False)
+    read = []
+
+    def to_film(file, *how, **where):
+        read.append(file)
+        return films.to_film(file, *how, **where)
+
+    monkeypatch.setattr(benchmark, 'to_film', to_film)
+    c = evaluation.base()
+    c.update(batch_size=1, num_beams=1, max_new_tokens=1, examples=0)
+    measure(c, dataclasses.replace(pretrained), asked, 2, 'random', answers='open-ended', progress=lambda _: None)
+    shown = {part.picture.file for episode in episodes(asked, 2) for part in episode.parts}
+    assert sorted(read) == sorted(shown) and len(shown) < sum(len(e.parts) for e in episodes(asked, 2))
 
 
 # Features for RICES.

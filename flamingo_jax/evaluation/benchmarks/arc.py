@@ -118,7 +118,8 @@ class Arc(Task):
             ),
             query=(Part(given, Grids(), self.prompt),),
             truth=written(output),
-            candidates=tuple(sorted(candidates)),
+            # Its prompt never holds the right output, so that no word of it can be copied.
+            candidates=() if answers == OPEN_ENDED else tuple(sorted(candidates)),
             id=id,
             clusters=(id.rpartition('_')[0],),
         )
