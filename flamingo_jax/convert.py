@@ -53,7 +53,9 @@ if __name__ == '__main__':
     flags.DEFINE_integer('image_size', 0, "Pixels; 0 is the trunk's own resolution.")
     flags.DEFINE_integer('random_seed', None, 'Draw random weights of an EfficientNet-Lite0 with this seed.')
     flags.DEFINE_string(
-        'lm', '', 'Hugging Face folder of the language model of an OpenFlamingo; or the bundle of that of a mean.'
+        'lm',
+        '',
+        'Hugging Face folder of the language model of an OpenFlamingo; or the bundle of that of a mean or an export.',
     )
     flags.DEFINE_list('weights', [], 'Of the bundles of a mean; their sum is 1.')
     flags.DEFINE_string('first_token', '', 'Token to put before every text of a language model.')
@@ -74,6 +76,7 @@ import collections
 import dataclasses
 import math
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -92,7 +95,7 @@ from flamingo_jax.conversion.readers import read_weights
 from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file, efficientnet_params, nfnet_params
 from flamingo_jax.conversion.vit import read_vit
 from flamingo_jax.conversion.writers import write_folder, write_torch_checkpoint
-from flamingo_jax.files import as_path, in_bucket, local, refuse_existing, whole
+from flamingo_jax.files import as_path, download, find, in_bucket, local, refuse_existing, whole
 from flamingo_jax.inference import bundle
 from flamingo_jax.inference.run import open_run
 from flamingo_jax.inputs.images import to_frames
@@ -298,16 +301,21 @@ def idefics(source: str, out: str) -> None:
         bundle.save(out, config, params, tokenizer=tokenizer, image_tag='token', card=card, progress=True)
 
 
-def export(kind: str, source: str, out: str) -> None:
+def export(kind: str, source: str, out: str, lm: str = '') -> None:
     """Writes a bundle in the original format, bit for bit: 'to_open_flamingo' (a .pt file) or 'to_idefics' (a folder).
+
+    lm: the bundle of the language model, if `source` has none.
 
     Raises:
       FileExistsError: `out` exists.
       FileNotFoundError, ValueError: there is no bundle, or its model does not fit the format; nothing is written.
     """
-    found, path = bundle.read(source), as_path(out)
+    found, path = bundle.read(source, lm), as_path(out)
     if path.exists():
         raise FileExistsError(f'{path} exists already. Remove it, or choose another name.')
+    needed = ('lm', 'vision', 'xattn', *(['resampler'] if kind == 'to_open_flamingo' else []))
+    if missing := [name for name in needed if getattr(found.config, name) is None]:
+        raise ValueError(f'{source} is no Flamingo that could be written so: it has no {", ".join(missing)}.')
     with whole(path) as aside:
         if kind == 'to_open_flamingo':
             if trained := {'lm', 'lora', 'vision'} & set(found.trained):
@@ -383,7 +391,8 @@ def run(
     counts = {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in params.items()}
     lines = '\n'.join(f'| {name} | {count:,} |' for name, count in counts.items())
     card += f'\nStep {found.step} of its run.\n\n| component | parameters |\n|---|---|\n{lines}\n'
-    before = {name for name, source in found.frozen.items() if name in source.trained}
+    trees = dict(lora='lm')  # Where LoRA that was trained before is merged.
+    before = {name for tree, one in found.frozen.items() for name in one.trained if trees.get(name, name) == tree}
     config = dataclasses.replace(config, lora=None)
     trained = tuple(before | set(found.trained))
     bundle.save(
@@ -447,8 +456,20 @@ def mean(sources: Sequence[str], weights: Sequence[float], out: str, lm: str = '
 
 
 def _here(path: str) -> str:
-    """The path of a copy on this machine, if the files of another project are in a bucket."""
-    return str(local(as_path(path))) if in_bucket(path) else path
+    """The path of a copy on this machine, if the files of another project are in a bucket.
+
+    With a file comes what its reader looks for beside it: other shards, and what open_clip says of it.
+    """
+    if not in_bucket(path):
+        return path
+    here = local(as_path(path))
+    folder, _, name = path.rpartition('/')
+    shards = re.sub(r'-\d{5}-of-', '-?????-of-', name)
+    for pattern in [shards, 'open_clip_config.json'] if here.is_file() else ():
+        for file in find(f'{folder}/{pattern}'):
+            if file != path:
+                download(file, here.parent / file.rpartition('/')[2])
+    return str(here)
 
 
 def main(arguments: list[str]) -> None:
@@ -493,7 +514,7 @@ def main(arguments: list[str]) -> None:
     elif kind == 'idefics':
         idefics(source, f.out)
     elif kind in ('to_open_flamingo', 'to_idefics'):
-        export(kind, source, f.out)
+        export(kind, source, f.out, f.lm)
     elif kind == 'mean':
         try:
             weights = [float(weight) for weight in f.weights]

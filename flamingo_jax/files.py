@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 Path = pathlib.Path | epath.Path
 
+FILLING = '.filling'  # A mark in a folder of a bucket until it is whole.
 PACKAGES = {'gs': 'gcsfs', 's3': 's3fs'}  # The libraries behind fsspec.
 
 
@@ -55,7 +56,7 @@ def write_whole(path: Path, content: bytes) -> Path:
         store, name = _store(path)
         store.pipe_file(name, content)
         return path
-    aside = path.with_name(f'.{path.name}.writing')
+    aside = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:8]}')  # Another process may write the same.
     try:
         with open(aside, 'wb') as file:
             file.write(content)
@@ -68,8 +69,9 @@ def write_whole(path: Path, content: bytes) -> Path:
 
 
 def refuse_existing(path: Path, last: str) -> None:
-    """FileExistsError if there is something at `path`; in a bucket, a folder with the file `last`."""
-    if (path / last).exists() if in_bucket(path) else path.exists():
+    """FileExistsError if there is something at `path`, but for what `whole_folder` was killed over in a bucket."""
+    half = in_bucket(path) and (path / FILLING).exists() and not (path / last).exists()
+    if path.exists() and not half:
         raise FileExistsError(f'{path} exists already. Remove it, or choose another folder.')
 
 
@@ -86,11 +88,13 @@ def whole_folder(path: Path, last: str) -> Iterator[Path]:
     refuse_existing(path, last)
     if in_bucket(path):
         remove(path)  # Left by a process that was killed.
+        write_whole(path / FILLING, b'')
         try:
             yield path
         except BaseException:
             remove(path)
             raise
+        (path / FILLING).unlink()
         return
     with whole(path) as aside:
         aside.mkdir()

@@ -29,6 +29,7 @@ if __name__ == '__main__':
 import functools
 import hashlib
 import json
+import multiprocessing
 import time
 from typing import Any
 
@@ -161,7 +162,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
             positions = positions | {name: positions[name] + 1 for name in turn}
             # Metrics are read one step late. Reading those of this step would wait for it and leave the devices idle.
             progress.add(step, metrics, waited)
-            watchdog.wait_anew()  # From the end of the first step on, which is compiled.
+            watchdog.wait_anew()
             checkpoints.raise_if_failed()
             preempted = preemption.reached(step)
             if validate and not preempted and (step % config.validate_every == 0 or step == config.steps):
@@ -221,6 +222,8 @@ def main() -> None:
     f = flags.FLAGS
     processes.join(f.coordinator, f.processes, f.process_id)
     train(f.config, f.workdir)
+    for worker in multiprocessing.active_children():
+        worker.kill()  # Grain ends them one after the other, while other hosts wait for this one to leave.
 
 
 if __name__ == '__main__':

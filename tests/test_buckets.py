@@ -17,18 +17,21 @@ from data.pairs.build import Pairs
 from flamingo_jax import convert, files
 from flamingo_jax.building import write as building
 from flamingo_jax.evaluate import evaluate
+from flamingo_jax.evaluation import answered
+from flamingo_jax.evaluation.answered import Answered
 from flamingo_jax.few_shot.texts import Texts
 from flamingo_jax.inference import bundle
 from flamingo_jax.inference.run import newest_whole, read_latest
 from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.sources.array_record import open_split
 from flamingo_jax.inputs.sources.picture_set import PictureSet
+from flamingo_jax.training import events
 from flamingo_jax.training.checkpoint import Checkpoints
 from flamingo_jax.training.progress import Skipped
 from tests.building.readers.published import SETS
 from tests.object_stores import STORES
 from tests.test_evaluate import small
-from tests.tiny_run import ROOT, SAMPLE, make_parts
+from tests.tiny_run import ROOT, SAMPLE, losses, make_parts
 from tests.training.test_checkpoint import RECIPE, a_state, assert_restores, write
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
@@ -83,12 +86,40 @@ def test_an_error_leaves_nothing(place):
         files.write_whole(folder / 'first', b'1')
         1 / 0  # noqa: B018
     assert files.below(place) == {}
-    files.write_whole(place / 'm/first', b'left by a process that was killed')
+    files.write_whole(place / 'm/first', b'of somebody else')
+    for folder in ('m', ''):
+        with pytest.raises(FileExistsError, match='exists already'), files.whole_folder(place / folder, 'last'):
+            pass
+    assert files.below(place) == {'m/first': 16}
+    files.write_whole(place / 'm' / files.FILLING, b'')  # What a process left that was killed.
     with files.whole_folder(place / 'm', 'last') as folder:
         files.write_whole(folder / 'last', b'')
     assert files.below(place) == {'m/last': 0}
     with pytest.raises(FileExistsError, match='exists already'), files.whole_folder(place / 'm', 'last'):
         pass
+
+
+def test_answers_that_are_kept_are_not_uploaded_again_and_again(place, monkeypatch):
+    monkeypatch.setattr(answered, 'OBJECT', 200)
+    kept = Answered(['a checkpoint'], place / 'run')
+    for i in range(20):
+        kept.add({f'question {i}': 'dog'})
+    sizes = files.below(place / 'run').values()
+    assert 3 < len(sizes) < 20 and max(sizes) < 300
+    again = Answered(['a checkpoint'], place / 'run')
+    assert {again.get(f'question {i}') for i in range(20)} == {'dog'}
+
+
+def test_events_are_in_several_objects(place, tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    monkeypatch.setattr(events, 'LARGEST', 400)
+    monkeypatch.setattr(events, 'EVERY', -1)
+    written = events.Events(place / 'run')
+    for step in range(20):
+        written.write(step, dict(loss=1.0))
+    written.close()
+    assert len(files.below(place / 'run')) > 2
+    assert sorted(losses(files.local(place / 'run'))) == [(step, 1.0) for step in range(20)]
 
 
 @pytest.mark.long

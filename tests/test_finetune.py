@@ -112,11 +112,13 @@ def test_a_frozen_tree_may_be_replaced_by_one_that_was_trained_further(start, ow
     params = {name: whole.params(name) for name in whole.checksums}
     params[tree] = jax.tree.map(lambda x: x * 1.01, params[tree])
     further = str(tmp_path / 'further')
-    bundle.save(further, whole.config, params, whole.tokenizer(), whole.image_tag, '# Trained further')
+    trained = dict(lm='lora', vision='vision')[tree]  # LoRA is merged.
+    bundle.save(further, whole.config, params, whole.tokenizer(), whole.image_tag, '# Further', trained=[trained])
     config = tiny_config(start, own)
     config[tree], config.steps = further, 1
     train(config, tmp_path / 'run')
     convert.run(str(tmp_path / 'run'), str(tmp_path / 'bundle'))
+    assert trained in bundle.read(tmp_path / 'bundle').trained  # An export says that it would lose that.
     got = bundle.read(tmp_path / 'bundle').checksums
     assert got[tree] == bundle.read(further).checksums[tree] != whole.checksums[tree]
     assert got[other] == whole.checksums[other]

@@ -76,6 +76,16 @@ def test_checkpoints_hold_the_trained_trees_only(run):
     assert set(about['frozen']) == {'lm', 'vision'}
 
 
+def test_the_language_model_of_a_run_may_have_moved(parts, run, tmp_path):
+    shutil.copytree(run, tmp_path / 'run')
+    about = json.loads((run / 'run.json').read_text())
+    about['frozen_paths']['lm'] = str(tmp_path / 'nowhere')
+    (tmp_path / 'run/run.json').write_text(json.dumps(about))
+    with pytest.raises(FileNotFoundError, match='nowhere'):
+        flamingo_jax.load(tmp_path / 'run')
+    assert flamingo_jax.load(tmp_path / 'run', lm=parts / 'lm').checksums == flamingo_jax.load(run).checksums
+
+
 def test_resumed_in_the_middle_is_bit_identical(parts, run, tmp_path):
     killed_after(4, run, tmp_path)
     train(tiny_config(parts), tmp_path)

@@ -37,7 +37,7 @@ def config_of(fields: Fields, where: Any = 'config.json') -> LanguageModelConfig
     if not isinstance(kind, str) or kind not in CONFIGS:
         raise ValueError(f'{where}: the model_type {kind!r} is not known. Known: {", ".join(sorted(CONFIGS))}.')
     try:
-        if fields.get('quantization_config'):
+        if fields.get('quantization_config') or fields.get('quantization'):  # The latter by MLX.
             raise ValueError('its weights are quantized. Give the folder of the model before quantization.')
         config = CONFIGS[kind](fields)
     except KeyError as error:

@@ -8,8 +8,9 @@ The tensors have three sets of names. The name of the patches' kernel tells whic
 
 The config.json and the preprocessor_config.json of a transformers folder say everything, and so does an
 open_clip_config.json next to open_clip's file. A state dict alone does not give its activation, which must then be an
-argument: OpenAI's weights with GELU are slightly wrong everywhere, without any sign of it. A SigLIP has the tanh GELU
-of its authors' code and of transformers; timm computes the first models with the exact one.
+argument: OpenAI's weights with GELU are slightly wrong everywhere, without any sign of it. Nor does it give how
+pictures are normalised and cropped: that is then as for OpenAI's. A SigLIP has the tanh GELU of its authors' code and
+of transformers; timm computes the first models with the exact one.
 """
 
 import dataclasses
@@ -36,8 +37,8 @@ BESIDE = (
     + ('input_resolution', 'context_length', 'vocab_size', 'attn_mask')
 )
 HEADS = ('proj', 'head.', 'attn_pool.', 'embeddings.position_ids')
-# open_clip's head widths for widths whose heads are not 64 wide.
-HEAD_WIDTHS = {1280: 80, 1408: 88, 1664: 104, 1792: 112, 1152: 72}
+# Head widths of open_clip and timm for widths whose heads are not 64 wide.
+HEAD_WIDTHS = {1152: 72, 1280: 80, 1408: 88, 1536: 96, 1664: 104, 1792: 112}
 ACTIVATIONS = {'quick_gelu': 'quick_gelu', 'gelu': 'gelu', 'gelu_pytorch_tanh': 'gelu_tanh'}  # transformers' names.
 FITS = {'shortest': 'crop', 'squash': 'squash'}  # open_clip's names.
 
@@ -50,8 +51,8 @@ def read_vit(
     Args:
       source: a transformers folder, or a state dict's file (.safetensors, .pt, .bin) of open_clip, OpenAI or timm.
       kind: 'clip' or 'siglip'.
-      activation: 'quick_gelu', 'gelu' or 'gelu_tanh', for a CLIP whose source does not give it.
-      heads: for a state dict of an unknown width.
+      activation: 'quick_gelu', 'gelu' or 'gelu_tanh', in place of the source's, or for one that does not give it.
+      heads: likewise.
       unsaid: the activation if neither the source nor `activation` gives one; '' raises an error.
 
     Raises:
@@ -64,6 +65,8 @@ def read_vit(
         spelling, prefix = _spelling(state)
         if fields is not None:
             config, said = config_of_transformers(fields, kind), _said_by_preprocessor(path)
+            given = dict(activation=activation, heads=heads)
+            config = dataclasses.replace(config, **{name: value for name, value in given.items() if value})
         else:
             said = _said_beside(path)
             activation, heads = activation or said.get('activation', unsaid), heads or said.get('heads', 0)

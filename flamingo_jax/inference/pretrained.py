@@ -45,7 +45,8 @@ def load(
         device.
       dtype: of computation and parameters (an EfficientNet stays float32); None is bfloat16 on TPU and GPU, float32 on
         CPU. 'int8', 'int4' and 'fp8' are of the language model's matrices alone; all else is then as for None.
-      lm: the bundle of the language model, for a bundle that was saved without its own; '' is none.
+      lm: the bundle of the language model, for a bundle that was saved without its own, or for a run whose frozen one
+        was moved; '' is none.
 
     Raises:
       FileNotFoundError: `path` is neither, or a part is missing; the message names it.
@@ -86,7 +87,7 @@ class _Opened(NamedTuple):
 def _open(path: str | Path, lm: str | Path) -> _Opened:
     given, path = path, as_path(path)
     if (path / 'run.json').is_file():
-        run = open_run(path)
+        run = open_run(path, lm)
         sources = run.frozen | dict.fromkeys(run.trained, run)
         return _Opened(run.config, run.image_tag, run.tokenizer, run.step, run.frozen, sources, run.digest)
     if not (path / 'config.json').is_file():
@@ -305,7 +306,8 @@ class Pretrained(Towers):
         # A generated <image> tag would have no picture.
         extra = tuple(c.lm.vocab_size + i for i in range(len(c.extra_tokens)))
         # In some vocabularies one token is <BOS>, <EOS> and padding.
-        return tuple(sorted({*extra, self.tokenizer.pad, self.tokenizer.bos} - set(self.ends)))
+        spare = range(self.tokenizer.size, c.lm.vocab_size)  # Rows that no token has.
+        return tuple(sorted({*extra, *spare, self.tokenizer.pad, self.tokenizer.bos} - set(self.ends)))
 
     @functools.cached_property
     def reader(self) -> Reader:

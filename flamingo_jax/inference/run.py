@@ -46,14 +46,17 @@ class Run:
         return _read(self.path, {name: sharding}, dtype)[name]
 
 
-def open_run(path: Path) -> Run:
+def open_run(path: Path, lm: str | Path = '') -> Run:
     """Opens a run, without reading what it trained.
+
+    lm: where the bundle of its frozen language model is now, if it was moved.
 
     Raises:
       FileNotFoundError: there is no finished checkpoint, or the bundle of a frozen tree is missing.
       ValueError: a bundle has changed since the training, or run.json is damaged.
     """
     paths = _frozen_paths(path / 'run.json')
+    paths |= dict(lm=str(lm)) if lm and 'lm' in paths else {}
     checkpoint = _newest(path)
     found = ocp.metadata(checkpoint)
     about = found.custom_metadata['about']

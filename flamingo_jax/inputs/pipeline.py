@@ -9,6 +9,7 @@ import functools
 import multiprocessing
 import os
 import signal
+import threading
 import zlib
 from collections.abc import Iterator, Mapping
 
@@ -23,7 +24,8 @@ from flamingo_jax.inputs.tokenizer import Tokenizer
 
 # Without workers: threads, each of which makes a batch, and finished batches that wait.
 THREADS, AHEAD = 4, 8
-OF_WORKER = 2  # Batches that each worker holds: one that it makes, and one that waits.
+# Batches of each worker, in shared memory: one that it makes, one that waits, and two in the thread that takes them.
+OF_WORKER = 4
 
 
 def rows(source: Source, tokenizer: Tokenizer, pictures: PictureFormat, seed: int) -> grain.MapDataset:
@@ -113,7 +115,7 @@ def read(dataset: grain.MapDataset, start: int, workers: int) -> Iterator[Batch]
         return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD)))
     # A worker is one core, so threads in it would only hold more batches.
     dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
-    options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=OF_WORKER - 1)
+    options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
     return iter(dataset.mp_prefetch(options, worker_init_fn=_go_on))
 
 
@@ -123,8 +125,10 @@ def _go_on(index: int, count: int) -> None:
     Only the one that trains acts on it: it needs batches until all agree on the step after which they save.
     """
     del index, count
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
-    signal.signal(signal.SIGTERM, lambda *_: None if parent and parent.is_alive() else os._exit(0))
+    # It ends with the process that trains, however that ends: nobody else would end it.
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def held_ahead(workers: int) -> int:

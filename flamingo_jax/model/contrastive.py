@@ -67,7 +67,9 @@ class SharedSpace(nn.Module):
         scale = self.param('log_scale', _scalar(math.log(c.scale)), ())
         if c.loss == 'sigmoid':
             bias = self.param('bias', _scalar(c.bias), ())
-        return pictures, texts, jnp.exp(jnp.minimum(scale, math.log(LARGEST_SCALE))), bias
+        # The gradient passes the cap, so that a scale above it can come down.
+        over = jax.lax.stop_gradient(jnp.maximum(scale - math.log(LARGEST_SCALE), 0.0))
+        return pictures, texts, jnp.exp(scale - over), bias
 
 
 def _scalar(value: float):

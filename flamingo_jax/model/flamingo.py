@@ -20,6 +20,7 @@ A model whose config has no `xattn` is a language model alone, as in text pretra
 towers in which a trunk or a resampler is pretrained (`contrastive.py`).
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -181,7 +182,10 @@ class Flamingo:
         b, n, t = images.shape[:3]
         encoder = VisionEncoder(self.config.vision, self.dtype_of('vision'))
         images = images.reshape(b * n * t, *images.shape[3:])
-        features = encoder.apply({'params': params['vision']}, constrain(images, 'images', None, None, None))
+        # By default, TPUs multiply float32 in bfloat16, and GPUs in TF32.
+        exact = jax.default_matmul_precision('highest') if self.config.vision.float32_only else contextlib.nullcontext()
+        with exact:
+            features = encoder.apply({'params': params['vision']}, constrain(images, 'images', None, None, None))
         features = features.astype(self.dtype).reshape(b, n, t, *features.shape[1:])
         return constrain(features, 'batch', None, None, None, None)
 

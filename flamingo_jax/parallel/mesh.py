@@ -37,8 +37,8 @@ def parse(sizes: str) -> dict[str, int]:
 def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh over all devices, or over the given ones. One axis may be -1, which takes the remaining devices.
 
-    Several slices (pods joined by a slower network) are split along `data`, so that only the sum of the gradients
-    crosses that network. So are hosts of GPUs, if they divide `data`.
+    Several slices (pods joined by a slower network) are split along `data`, so that only gradients, once a micro-batch,
+    and the updated parameters cross that network. So are hosts of GPUs, if they divide `data`.
 
     Raises:
       ValueError: the product of the axes is not the number of devices, or the slices do not divide `data`.

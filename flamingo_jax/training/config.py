@@ -63,11 +63,13 @@ def base() -> ConfigDict:
     c.checkpoint_every = 1000
     c.keep_checkpoints = 3
     # Every `validate_every` steps and after the last step, the loss of the first batches of each data set's
-    # `validation_split` is computed. The batches are always the same.
+    # `validation_split` is computed, for the parameters as they are, also where `optimizer.average` averages them. The
+    # batches are always the same.
     c.validate_every = 1000
     c.validation_batches = 8
     # True resumes a run although its seed, data sets or noise have changed. Parameters and moments are kept. Each data
-    # set continues after the documents already read of it; a new one starts at its beginning.
+    # set continues after the documents already read of it (with another seed, after as many of another order); a new
+    # one starts at its beginning.
     c.resume_changed = False
     # A step whose loss or gradient is not finite changes nothing. Training stops after this many such steps in a row.
     c.max_skipped_steps = 10

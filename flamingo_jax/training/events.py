@@ -11,6 +11,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from flamingo_jax.files import as_path, in_bucket, write_whole
 
+LARGEST = 4 * 2**20  # Bytes of a file in a bucket, after which the next begins: training waits for each upload.
 EVERY = 60  # Seconds: nothing can be added to a file in a bucket, so that it is written anew.
 
 
@@ -19,11 +20,15 @@ class Events:
 
     def __init__(self, workdir: str | os.PathLike[str]):
         """Creates the file, and the folder if needed."""
-        folder = as_path(workdir)
-        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = as_path(workdir)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Creates a file."""
         # TensorBoard expects this beginning. The name is new, so that a resumed run does not overwrite the earlier
         # file.
-        path = folder / f'events.out.tfevents.{time.time():.6f}.{os.getpid()}'
+        path = self._folder / f'events.out.tfevents.{time.time():.6f}.{os.getpid()}'
         # EventFileWriter, which wraps this class, would import TensorFlow if it is installed.
         self._path, self._content, self._written = path, io.BytesIO() if in_bucket(path) else path.open('xb'), 0.0
         self._records = RecordWriter(self._content)
@@ -49,3 +54,5 @@ class Events:
         if in_bucket(self._path):
             write_whole(self._path, self._content.getvalue())
             self._written = time.monotonic()
+            if self._content.tell() > LARGEST:
+                self._begin()

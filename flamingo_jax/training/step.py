@@ -78,7 +78,9 @@ def make_step(
                     loss, sums = LOSSES[type(batch)](model, params, frozen, batch, key, noise)
                     return loss_weights[name] * loss / totals[name], sums
 
-                new, sums = jax.grad(weighted_loss, has_aux=True)(copies)
+                # The scans within these losses would sum the gradients of bfloat16 copies in bfloat16.
+                of = state.params if isinstance(batch, WHOLE) else copies
+                new, sums = jax.grad(weighted_loss, has_aux=True)(of)
                 return jax.tree.map(lambda total, x: total + x.astype(total.dtype), grads, share(new)), sums
 
             parts = cut(batch, micro_batches[name])

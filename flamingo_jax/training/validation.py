@@ -24,7 +24,7 @@ SEED = 0
 
 
 def held_out(datasets: dict[str, Source]) -> dict[str, Source]:
-    """The data sets that have a `validation_split`, each opened at that split.
+    """The data sets that have a `validation_split`, each opened at that split, with its pictures as they are.
 
     Raises:
       ValueError: a data set is a .jsonl file, which has no splits.
@@ -34,7 +34,12 @@ def held_out(datasets: dict[str, Source]) -> dict[str, Source]:
         raise ValueError(
             f"The data sets {files} are .jsonl files, which have no splits. Set their validation_split to ''."
         )
-    return {name: dataclasses.replace(data, split=data.validation_split) for name, data in chosen.items()}
+    plain = {
+        name: {field: False for field in ('flip', 'recolour') if hasattr(data, field)} for name, data in chosen.items()
+    }
+    return {
+        name: dataclasses.replace(data, split=data.validation_split, **plain[name]) for name, data in chosen.items()
+    }
 
 
 class Validation:

@@ -11,10 +11,11 @@ class Watchdog:
     """
 
     def __init__(self, seconds: float):
-        """Watches from the first `wait_anew` on; 0 watches nothing."""
+        """Watches nothing yet. seconds: 0 watches nothing at all."""
         self._seconds = seconds
 
     def __enter__(self):
+        self.wait_anew()
         return self
 
     def wait_anew(self) -> None:

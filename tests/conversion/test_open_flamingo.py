@@ -220,6 +220,8 @@ def test_the_command_and_its_inverse(files, tmp_path):
         with pytest.raises(ValueError, match=name):
             convert.export('to_open_flamingo', str(tmp_path / name), str(tmp_path / 'no.pt'))
         shutil.rmtree(tmp_path / name)
+    with pytest.raises(ValueError, match='it has no vision, xattn, resampler'):
+        convert.export('to_open_flamingo', 'experiments/lm_dictionary', str(tmp_path / 'no.pt'))
     tokenizer = bundle.read(tmp_path / 'bundle').tokenizer()
     assert tokenizer.encode('w1<|endofchunk|>') == tokenizer.encode('w1<EOC>') == [5, EOC]
     assert tokenizer.image_tag == (IMG,) and tokenizer.pad == 96

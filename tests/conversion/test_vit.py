@@ -10,7 +10,7 @@ import safetensors.numpy
 
 from flamingo_jax import convert
 from flamingo_jax.conversion.tensors import to_state
-from flamingo_jax.conversion.vit import read_vit, vit_tensors
+from flamingo_jax.conversion.vit import HEAD_WIDTHS, read_vit, vit_tensors
 from flamingo_jax.inference import bundle
 from flamingo_jax.inputs.images import to_frames
 from flamingo_jax.model.vision.vit import ViT, ViTConfig
@@ -145,6 +145,19 @@ def test_transformers_siglip(tmp_path, images, record_property):
 
 
 @pytest.mark.parity
+@pytest.mark.parity
+def test_a_file_has_the_heads_of_timms_models():
+    """A state dict does not give them."""
+    timm, torch = pytest.importorskip('timm'), pytest.importorskip('torch')
+    names = [name for pattern in ('vit_*clip*', 'vit_*siglip*') for name in timm.list_models(pattern)]
+    assert len(names) > 30
+    for name in names:
+        with torch.device('meta'):
+            model = timm.create_model(name)
+        width = model.embed_dim
+        assert width // HEAD_WIDTHS.get(width, 64) == model.blocks[0].attn.num_heads, name
+
+
 @pytest.mark.parametrize('kind, activation', [('clip', 'quick_gelu'), ('siglip', 'gelu_tanh'), ('siglip', 'gelu')])
 def test_timm(tmp_path, images, kind, activation, record_property):
     torch = pytest.importorskip('torch')
@@ -242,6 +255,7 @@ def test_a_folder_says_how_its_pictures_are_prepared(tmp_path, params, said, exp
     (tmp_path / 'config.json').write_text(json.dumps(dict(model_type='clip', vision_config=vision)))
     (tmp_path / 'preprocessor_config.json').write_text(json.dumps(said))
     assert read_vit(str(tmp_path), 'clip')[0] == dataclasses.replace(CONFIG, **expected)
+    assert read_vit(str(tmp_path), 'clip', 'gelu')[0] == dataclasses.replace(CONFIG, activation='gelu', **expected)
 
 
 def test_how_open_clip_makes_pictures_square(tmp_path, params):

@@ -493,6 +493,19 @@ def test_a_text_alone_is_a_prompt(pretrained):
     assert one.reader.beginnings._kept[0].prompt.same(encode([text], one.tokenizer))
 
 
+def test_a_row_that_no_token_has_is_never_written(pretrained):
+    """Some vocabularies are padded to a round number."""
+    tokenizer = copy.copy(pretrained.tokenizer)
+    tokenizer.size -= 2
+    spare = {pretrained.config.lm.vocab_size - i for i in (1, 2)}
+    banned = set(dataclasses.replace(pretrained, tokenizer=tokenizer).banned)
+    assert spare <= banned and not spare & set(pretrained.banned)
+
+
+def test_a_picture_alone_is_a_prompt(pretrained, pictures):
+    assert pretrained.generate(pictures[0], 3) == pretrained.generate([pictures[0]], 3)
+
+
 def test_stop_cuts_the_answer(pretrained, pictures):
     prompt = [pictures[0], ' Output:']
     whole = pretrained.generate(prompt, max_new_tokens=6)

@@ -32,8 +32,8 @@ def test_the_share_of_a_host(name, sizes, share):
     assert host.share(parse(name), mesh) == share
 
 
-def test_workers_hold_two_batches_each():
-    """16 workers of the 3B's four data sets on one GPU: 32 times all batches of a step, 21 GB."""
+def test_workers_hold_four_batches_each():
+    """16 workers of the 3B's four data sets on one GPU: 64 times all batches of a step, 43 GB."""
     sources = {name: training.source_of(data) for name, data in training.paper('3b').datasets.items()}
     none = dict.fromkeys(Interleaved._fields)
     shapes = {
@@ -42,5 +42,5 @@ def test_workers_hold_two_batches_each():
     }
     mesh = dict(data=1, fsdp=1, tensor=1)
     pictures = 64 * 10 + 2 * 64 * 8 + 64 * 8
-    assert host.memory(sources, shapes, parse('h100:1'), mesh) == 2 * 16 * pictures * 320 * 320 * 3
-    assert pipeline.held_ahead(16) == 32 and pipeline.held_ahead(0) == pipeline.THREADS + pipeline.AHEAD
+    assert host.memory(sources, shapes, parse('h100:1'), mesh) == 4 * 16 * pictures * 320 * 320 * 3
+    assert pipeline.held_ahead(16) == 64 and pipeline.held_ahead(0) == pipeline.THREADS + pipeline.AHEAD

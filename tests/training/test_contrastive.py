@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec
 from flamingo_jax.inputs.rows import Chunk, Paired, RowFormat
 from flamingo_jax.inputs.tokenizer import MissingTokenizer
 from flamingo_jax.model.config import ContrastiveConfig, FlamingoConfig, ResamplerConfig
-from flamingo_jax.model.contrastive import class_of
+from flamingo_jax.model.contrastive import SharedSpace, class_of
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.parallel import rules
 from flamingo_jax.parallel.mesh import make_mesh
@@ -54,6 +54,15 @@ def test_the_papers_equations(smoothing):
     loss, right = dense(config, pictures, texts, jnp.ones(7), jnp.float32(20))
     assert float(loss) == pytest.approx(text_to_image + image_to_text, rel=TOLERANCE)
     assert float(right) == (scores.argmax(0) == np.arange(7)).sum()
+
+
+@pytest.mark.parametrize('scale', [99.0, 120.0])
+def test_beta_is_at_most_100_and_can_come_down_from_there(scale):
+    def beta(log_scale):
+        return SharedSpace(SOFTMAX).apply({'params': dict(log_scale=log_scale)}, None, None)[2]
+
+    value, slope = jax.value_and_grad(beta)(jnp.log(scale))
+    assert float(value) == pytest.approx(min(scale, 100.0)) == pytest.approx(float(slope))
 
 
 def test_a_text_is_a_class():
