@@ -1,6 +1,7 @@
 """How a model answers: by generation, or by the likelihoods of candidates (paper, appendix A.2)."""
 
 import dataclasses
+import operator
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -115,6 +116,7 @@ class Compared:
 
     def __post_init__(self):
         object.__setattr__(self, '_known', {})  # The candidates' vectors: most episodes have the same.
+        object.__setattr__(self, '_last', (None, None, None, None))
 
     def __call__(
         self, model: Pretrained, prompts: Sequence[Prompt], episodes: Sequence[Episode]
@@ -123,10 +125,7 @@ class Compared:
         pictures = model.picture_vectors([next(item for item in prompt if is_picture(item)) for prompt in prompts])
         answers = []
         for picture, episode in zip(pictures, episodes, strict=True):
-            texts = tuple(tuple(spellings(episode, candidate)) for candidate in episode.candidates)
-            if (id(model), texts) not in self._known:
-                self._known[id(model), texts] = _classes(model, texts)
-            cosines = self._known[id(model), texts] @ picture
+            cosines = self._vectors(model, episode) @ picture
             if self.likelihoods:
                 logits = model.inverse_temperature * cosines
                 logits -= np.logaddexp.reduce(logits)
@@ -134,6 +133,18 @@ class Compared:
             else:
                 answers.append(episode.candidates[int(cosines.argmax())])
         return answers
+
+    def _vectors(self, model: Pretrained, episode: Episode) -> np.ndarray:
+        *last, vectors = self._last
+        asked = model, episode.candidates, episode.written
+        # To write a thousand classes in eighty ways takes longer than to encode a picture.
+        if not all(map(operator.is_, last, asked)):
+            texts = tuple(tuple(spellings(episode, candidate)) for candidate in episode.candidates)
+            if (id(model), texts) not in self._known:
+                self._known[id(model), texts] = _classes(model, texts)
+            vectors = self._known[id(model), texts]
+            object.__setattr__(self, '_last', (*asked, vectors))
+        return vectors
 
     def room(self, model: Pretrained, prompt: Prompt, episode: Episode) -> int:
         """No tokens: nothing is written after a prompt."""

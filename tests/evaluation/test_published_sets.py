@@ -246,6 +246,17 @@ def test_a_film_is_thirty_frames_of_its_part(pretrained, sets):
     assert len(part.of.frames(part.picture).read()) == 30
 
 
+def test_without_examples_a_set_needs_no_training_split(pretrained, sets, tmp_path):
+    folder, expected = sets('imagenet')
+    shutil.copytree(folder, tmp_path / 'set')
+    (train,) = (tmp_path / 'set').rglob('train')
+    shutil.rmtree(train)
+    asked = opened(pretrained, tmp_path / 'set', expected.of, shots=(0,), answers=('compared',))
+    assert all(not episode.support for episode in asked.episodes(5, 0, 'random', 'compared', 0))
+    with pytest.raises(FileNotFoundError, match='train'):
+        opened(pretrained, tmp_path / 'set', expected.of, shots=(2,))
+
+
 def test_a_film_is_decoded_once(pretrained, sets, monkeypatch):
     """As a question and as an example of others, though each prompt is answered by itself."""
     folder, expected = sets('msvd_qa')
