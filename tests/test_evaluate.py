@@ -87,8 +87,13 @@ def test_neither_batch_size_nor_mesh_nor_the_order_of_tasks_changes_an_answer(pa
 
 
 def test_two_processes_write_the_report_of_one(parts, run, whole, tmp_path):
+    """Each host has its own copy of the pictures, whose files may have other times."""
     (tmp_path / 'config.py').write_text(
-        'import pathlib\nfrom tests.test_evaluate import small\n'
+        'import os, pathlib\n'
+        'from flamingo_jax.inputs.sources.picture_set import PictureSet\n'
+        'from tests.test_evaluate import small\n'
+        'identity = PictureSet.identity\n'
+        'PictureSet.identity = lambda self, picture: [os.environ["COPY"], identity(self, picture)]\n'
         f'def get_config():\n    return small(pathlib.Path({str(parts)!r}))\n'
     )
     line = [sys.executable, '-m', 'flamingo_jax.evaluate', f'--config={tmp_path / "config.py"}']
@@ -98,9 +103,8 @@ def test_two_processes_write_the_report_of_one(parts, run, whole, tmp_path):
     logs, running = [tmp_path / f'{i}.log' for i in range(2)], []
     for i, log in enumerate(logs):
         with open(log, 'w') as out:
-            running.append(
-                subprocess.Popen([*line, f'--process_id={i}'], cwd=ROOT, env=environment, stdout=out, stderr=out)
-            )
+            own = dict(cwd=ROOT, env=environment | dict(COPY=str(i)), stdout=out, stderr=out)
+            running.append(subprocess.Popen([*line, f'--process_id={i}'], **own))
     codes = [process.wait() for process in running]
     said = [log.read_text() for log in logs]
     assert codes == [0, 0], said[0][-3000:] + said[1][-3000:]
