@@ -24,9 +24,18 @@ UNSPACED = re.compile(
 )
 # Of these Thai, Lao, Tibetan, Myanmar and Khmer: spaces part phrases, and marks are few or none.
 _FEW_MARKS = re.compile('[\u0e00-\u109f\u1780-\u17ff]')
-_WORD = re.compile(
-    rf'{UNSPACED.pattern}|(?:(?!{UNSPACED.pattern})[^\W_])+(?:[\'’\-.](?:(?!{UNSPACED.pattern})[^\W_])+)*'
-)
+# From Devanagari to Sinhala, vowels after a consonant are signs, which are no letters to Python.
+_INDIC = '[\u0900-\u0963\u0966-\u0dff]'
+
+
+def _word(letter: str) -> re.Pattern[str]:
+    letters = rf'(?:(?!{UNSPACED.pattern}){letter})+'
+    return re.compile(rf'{UNSPACED.pattern}|{letters}(?:[\'’\-.]{letters})*')
+
+
+_WORD, _INDIC_WORD = _word(r'[^\W_]'), _word(rf'(?:[^\W_]|{_INDIC})')
+# The detector takes short texts in one of these for another.
+_CONFUSED = ('hi', 'mr', 'ne')
 _PUNCTUATION = frozenset('.,;:!?…。、，；：！？।॥۔؟،؛·։՝՜՞።፣፤፥፦፧')
 
 
@@ -53,7 +62,7 @@ def has_mark(text: str) -> bool:
 
 def words(text: str) -> list[str]:
     """The words, in lower case; in scripts without spaces, the characters."""
-    return _WORD.findall(text.lower())
+    return (_INDIC_WORD if re.search(_INDIC, text) else _WORD).findall(text.lower())
 
 
 def number_of_words(text: str) -> int:
@@ -137,7 +146,8 @@ def stop_word_ratio(text: str, language: str) -> float | None:
 def _stop_words(language: str) -> frozenset[str]:
     import stopwordsiso  # The extra `build`.
 
-    return frozenset(stopwordsiso.stopwords(language)) if stopwordsiso.has_lang(language) else frozenset()
+    alike = _CONFUSED if language in _CONFUSED else (language,)
+    return frozenset().union(*(stopwordsiso.stopwords(one) for one in alike if stopwordsiso.has_lang(one)))
 
 
 def language_of(text: str) -> str:
