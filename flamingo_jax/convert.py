@@ -60,8 +60,8 @@ if __name__ == '__main__':
     flags.DEFINE_list('weights', [], 'Of the bundles of a mean; their sum is 1.')
     flags.DEFINE_string('first_token', '', 'Token to put before every text of a language model.')
     flags.DEFINE_string('clip', '', 'Weights of the CLIP of an OpenFlamingo.')
-    flags.DEFINE_string('activation', '', 'Activation of a CLIP that does not give it: quick_gelu (OpenAI) or gelu.')
-    flags.DEFINE_integer('heads', 0, 'Number of heads of a vision transformer of unknown width.')
+    flags.DEFINE_string('activation', '', 'Activation of a CLIP, quick_gelu (OpenAI) or gelu; by default its own.')
+    flags.DEFINE_integer('heads', 0, 'Number of heads of a vision transformer; by default its own.')
     flags.DEFINE_bool('norm_features', None, 'Take the features of a vision transformer after its last norm.')
     flags.DEFINE_bool('class_feature', False, 'Keep the class token among the features.')
     flags.DEFINE_bool(
@@ -351,11 +351,12 @@ def run(
     card: str = '# A model of flamingo_jax\n',
     packaged_trunk: bool = False,
     without_lm: bool = False,
+    lm: str = '',
 ) -> None:
     """Writes the newest checkpoint of a run as a bundle, LoRA merged into its language model.
 
     `packaged_trunk` omits the weights of the installed EfficientNet-Lite0, `without_lm` the frozen language model (see
-    `inference/bundle.py`).
+    `inference/bundle.py`). `lm` is where the bundle of the frozen language model is now, if it was moved.
 
     Frozen trees are written in their stored dtypes, trained ones in that of the frozen language model (bfloat16 if it
     was trained too), or in float32 if they must stay that.
@@ -369,7 +370,7 @@ def run(
     folder = as_path(source)
     if not (folder / 'run.json').is_file():
         raise FileNotFoundError(f'{folder} is not the workdir of a training run: it has no run.json.')
-    found = open_run(folder)
+    found = open_run(folder, lm)
     config = found.config
     trained = {name: jax.tree.map(np.asarray, found.params(name)) for name in found.trained}
     if without_lm and {'lm', 'lora'} & set(trained):
@@ -467,8 +468,9 @@ def _here(path: str) -> str:
     shards = re.sub(r'-\d{5}-of-', '-?????-of-', name)
     for pattern in [shards, 'open_clip_config.json'] if here.is_file() else ():
         for file in find(f'{folder}/{pattern}'):
-            if file != path:
-                download(file, here.parent / file.rpartition('/')[2])
+            if not (there := here.parent / file.rpartition('/')[2]).exists():
+                with whole(there) as aside:
+                    download(file, aside)
     return str(here)
 
 
@@ -525,7 +527,7 @@ def main(arguments: list[str]) -> None:
     elif kind == 'lm':
         lm(source, f.out, card, f.first_token)
     else:
-        run(source, f.out, card or '# A model of flamingo_jax\n', f.packaged_trunk, without_lm=f.without_lm)
+        run(source, f.out, card or '# A model of flamingo_jax\n', f.packaged_trunk, f.without_lm, f.lm)
     if trunk is not None:
         write_trunk(trunk, f.out, f.image_size, f.standardise, f.styles)
     print(f'Wrote {f.out}')

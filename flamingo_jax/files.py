@@ -125,15 +125,20 @@ def whole(path: Path, last: str = '') -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def replacing(folder: pathlib.Path) -> Iterator[None]:
-    """Keeps a folder of this machine, if it is there, aside while another is made; after an error it is back."""
+    """Keeps a folder of this machine, if it is there, aside while another is made; after an error it is back.
+
+    After a kill it is there as `.NAME.replaced`, until the next call.
+    """
     aside = folder.with_name(f'.{folder.name}.replaced')
+    if aside.exists() and not folder.exists():
+        aside.rename(folder)
     if folder.exists():
         shutil.rmtree(aside, ignore_errors=True)
         folder.rename(aside)
     try:
         yield
     except BaseException:
-        if aside.exists():
+        if aside.exists() and not folder.exists():
             aside.rename(folder)
         raise
     shutil.rmtree(aside, ignore_errors=True)

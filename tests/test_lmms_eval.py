@@ -164,6 +164,8 @@ def test_a_random_order_has_each_number_once():
 
     first, second = (list(in_random_order(np.random.default_rng(seed), 9)) for seed in (0, 1))
     assert first != second and sorted(first) == sorted(second) == list(range(9))
+    drawn = np.random.default_rng(0).integers(9, size=100).tolist()
+    assert first == list(dict.fromkeys(drawn))
 
 
 def test_pictures_stand_where_the_text_has_their_tags():

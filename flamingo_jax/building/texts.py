@@ -24,8 +24,11 @@ UNSPACED = re.compile(
 )
 # Of these Thai, Lao, Tibetan, Myanmar and Khmer: spaces part phrases, and marks are few or none.
 _FEW_MARKS = re.compile('[\u0e00-\u109f\u1780-\u17ff]')
-# From Devanagari to Sinhala, vowels after a consonant are signs, which are no letters to Python.
-_INDIC = '[\u0900-\u0963\u0966-\u0dff]'
+# Signs within words that are no letters to Python: accents, points of Hebrew and Arabic, vowels of Indic scripts.
+_SIGNS = (
+    '[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f\u0670'
+    f'\u0900-\u0963\u0966-\u0dff{JOINERS}]'
+)
 
 
 def _word(letter: str) -> re.Pattern[str]:
@@ -33,7 +36,7 @@ def _word(letter: str) -> re.Pattern[str]:
     return re.compile(rf'{UNSPACED.pattern}|{letters}(?:[\'’\-.]{letters})*')
 
 
-_WORD, _INDIC_WORD = _word(r'[^\W_]'), _word(rf'(?:[^\W_]|{_INDIC})')
+_WORD, _SIGNED_WORD = _word(r'[^\W_]'), _word(rf'(?:[^\W_]|{_SIGNS})')
 # The detector takes short texts in one of these for another.
 _CONFUSED = ('hi', 'mr', 'ne')
 _PUNCTUATION = frozenset('.,;:!?…。、，；：！？।॥۔؟،؛·։՝՜՞።፣፤፥፦፧')
@@ -62,14 +65,16 @@ def has_mark(text: str) -> bool:
 
 def words(text: str) -> list[str]:
     """The words, in lower case; in scripts without spaces, the characters."""
-    return (_INDIC_WORD if re.search(_INDIC, text) else _WORD).findall(text.lower())
+    return (_SIGNED_WORD if re.search(_SIGNS, text) else _WORD).findall(text.lower())
 
 
 def number_of_words(text: str) -> int:
     """How many words a text has. In scripts without spaces, half of its characters."""
-    every = words(text)
-    characters = sum(1 for word in every if UNSPACED.match(word))
-    return len(every) - characters // 2
+    return _number(words(text))
+
+
+def _number(every: Sequence[str]) -> int:
+    return len(every) - sum(1 for word in every if UNSPACED.match(word)) // 2
 
 
 def special_ratio(text: str) -> float:
@@ -84,7 +89,7 @@ def punctuation_ratio(text: str) -> float | None:
     every = words(text)
     if sum(1 for word in every if _FEW_MARKS.match(word)) > len(every) / 2:
         return None
-    return sum(c in _PUNCTUATION for c in text) / max(number_of_words(text), 1)
+    return sum(c in _PUNCTUATION for c in text) / max(_number(every), 1)
 
 
 def character_repetition(text: str, n: int) -> float:

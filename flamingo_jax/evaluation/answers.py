@@ -69,6 +69,8 @@ class Ranked:
         if one_each and not (self.by_length or self.likelihoods or self.clip or self.orders > 1):
             chosen = model.choose(prompts, texts)
             return [episode.candidates[i] for episode, i in zip(episodes, chosen, strict=True)]
+        if self.clip:  # Once, for all orders.
+            prompts = [[item.read() if isinstance(item, Unread) else item for item in p] for p in prompts]
         # A row is one clip of one episode, in one order of its examples, with all its candidates.
         ordered = [orders(p, len(e.support), self.orders) for p, e in zip(prompts, episodes, strict=True)]
         # Order by order, so that the rows of a batch can begin alike.
@@ -116,7 +118,7 @@ class Compared:
 
     def __post_init__(self):
         object.__setattr__(self, '_known', {})  # The candidates' vectors: most episodes have the same.
-        object.__setattr__(self, '_last', (None, None, None, None))
+        object.__setattr__(self, '_last', (None,) * 5)
 
     def __call__(
         self, model: Pretrained, prompts: Sequence[Prompt], episodes: Sequence[Episode]
@@ -136,7 +138,7 @@ class Compared:
 
     def _vectors(self, model: Pretrained, episode: Episode) -> np.ndarray:
         *last, vectors = self._last
-        asked = model, episode.candidates, episode.written
+        asked = model, episode.candidates, episode.written, episode.form
         # To write a thousand classes in eighty ways takes longer than to encode a picture.
         if not all(map(operator.is_, last, asked)):
             texts = tuple(tuple(spellings(episode, candidate)) for candidate in episode.candidates)
@@ -186,14 +188,11 @@ def orders(prompt: Prompt, shots: int, number: int) -> list[list[Any]]:
 
 def clips(prompt: Prompt, frames: int) -> list[list[Any]]:
     """Cuts the last film into clips: one prompt per clip. The last clip has the remaining frames. 0 leaves it whole."""
-    if not frames:
-        return [list(prompt)]
-    prompt = [item.read() if isinstance(item, Unread) else item for item in prompt]
     films = [
         i for i, item in enumerate(prompt) if is_picture(item) and not isinstance(item, bytes) and _length(item) > 1
     ]
-    if not films:
-        return [prompt]
+    if not frames or not films:
+        return [list(prompt)]
     place = films[-1]
     film = prompt[place]
     return [

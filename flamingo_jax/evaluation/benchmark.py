@@ -287,7 +287,7 @@ class Benchmark(Task):
         """The i-th query in random order, with examples of other pictures."""
         query = self._queries[int(self._order[i])]
         other = self._codes != self._code_of.get(query.file, -2)
-        if support == 'rices':
+        if support == 'rices' and shots:
             queries, rows = self._rows
             found = most_similar(queries[i], rows, shots + int((~other).sum()))
             chosen = [j for j in found if other[j]]

@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding
 from flamingo_jax.inputs.rows import Aligned, Paired
 from flamingo_jax.model import quantised
 from flamingo_jax.parallel import rules
-from flamingo_jax.planning.programs import Planned
+from flamingo_jax.planning.programs import Planned, reads_copies
 from flamingo_jax.training.losses import chunks
 
 
@@ -48,7 +48,8 @@ def stored(run: Planned) -> list[Weight]:
             for key in path:
                 sharding = sharding[key.key]
             shape = _shape(sharding, leaf.shape)
-            copied = not trained or (path[-1].key == 'kernel' and tree != 'vision')  # `step.working_copies`.
+            is_copied = path[-1].key == 'kernel' and tree != 'vision' and reads_copies(run)  # `step.working_copies`.
+            copied = not trained or is_copied
             size = jnp.dtype(run.model.dtype_of(tree)).itemsize if copied else 4
             if tree == 'lm' and run.model.quantised:
                 size = quantised.itemsize([key.key for key in path], run.model.quantised) or size

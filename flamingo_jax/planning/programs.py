@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from flamingo_jax.inference import decode, search
+from flamingo_jax.inputs.rows import Paired
 from flamingo_jax.inputs.sources.source import Source
 from flamingo_jax.model.flamingo import Flamingo, Media, Params
 from flamingo_jax.model.quantised import quantise
@@ -126,9 +127,14 @@ def held(run: Planned, state: TrainState | None = None) -> dict[str, int]:
     copied = (
         _bytes(copy, x.sharding)
         for copy, x in zip(copies, jax.tree.leaves(state.params), strict=True)
-        if copy.dtype != x.dtype
+        if copy.dtype != x.dtype and reads_copies(run)
     )
     return out | dict(gradients=sum(gradients), copies=sum(copied))
+
+
+def reads_copies(run: Planned) -> bool:
+    """Whether some loss reads trained weights as copies in the dtype of the computation (`training/step.py`)."""
+    return any(source.row is not Paired for source in run.sources.values())
 
 
 def _sharded(shapes: Any, shardings: Any) -> Any:

@@ -73,9 +73,9 @@ def base() -> ConfigDict:
     c.resume_changed = False
     # A step whose loss or gradient is not finite changes nothing. Training stops after this many such steps in a row.
     c.max_skipped_steps = 10
-    # A run in which no step, batch of the validation or checkpoint ends for so many seconds hangs: a device or another
-    # process has stopped. It then says where each thread is, and ends with code 1, so that whatever started it can
-    # start it anew. 0 waits forever.
+    # A run in which no step (the first compiles), batch of the validation or checkpoint ends for so many seconds hangs:
+    # a device or another process has stopped. It then says where each thread is, and ends with code 1, so that whatever
+    # started it can start it anew. 0 waits forever.
     c.hang_seconds = 1800.0
     c.profile = ()  # (first, last) step to trace for TensorBoard and Perfetto; () for none.
     c.lock()  # A mistyped key is an error.

@@ -45,6 +45,9 @@ class Events:
         self._records.close()
 
     def _write(self, event: Event) -> None:
+        if in_bucket(self._path) and self._content.tell() > LARGEST:
+            self._upload()
+            self._begin()
         self._records.write(event.SerializeToString())
         self._records.flush()
         if time.monotonic() - self._written > EVERY:
@@ -54,5 +57,3 @@ class Events:
         if in_bucket(self._path):
             write_whole(self._path, self._content.getvalue())
             self._written = time.monotonic()
-            if self._content.tell() > LARGEST:
-                self._begin()

@@ -44,7 +44,8 @@ def make_step(
       number, and with it the position in the data, advances, and the metric 'skipped' is 1.
 
     Every micro-batch reads all weights. So frozen pictures are encoded first, in one loop, and products with trained
-    weights read copies in the computation's dtype, which are made once a step.
+    weights read copies in the computation's dtype, which are made once a step. `Paired` batches, whose loss adds over
+    micro-batches itself, read the weights.
     """
 
     mesh = shardings.step.mesh

@@ -24,7 +24,7 @@ SEED = 0
 
 
 def held_out(datasets: dict[str, Source]) -> dict[str, Source]:
-    """The data sets that have a `validation_split`, each opened at that split, with its pictures as they are.
+    """The data sets that have a `validation_split`, each opened at that split. `Documents` change no picture there.
 
     Raises:
       ValueError: a data set is a .jsonl file, which has no splits.
@@ -34,12 +34,12 @@ def held_out(datasets: dict[str, Source]) -> dict[str, Source]:
         raise ValueError(
             f"The data sets {files} are .jsonl files, which have no splits. Set their validation_split to ''."
         )
-    plain = {
-        name: {field: False for field in ('flip', 'recolour') if hasattr(data, field)} for name, data in chosen.items()
-    }
-    return {
-        name: dataclasses.replace(data, split=data.validation_split, **plain[name]) for name, data in chosen.items()
-    }
+
+    def opened(data: Source) -> Source:
+        as_they_are = {field: False for field in ('flip', 'recolour') if hasattr(data, field)}
+        return dataclasses.replace(data, split=data.validation_split, **as_they_are)
+
+    return {name: opened(data) for name, data in chosen.items()}
 
 
 class Validation:

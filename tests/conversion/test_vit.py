@@ -145,7 +145,6 @@ def test_transformers_siglip(tmp_path, images, record_property):
 
 
 @pytest.mark.parity
-@pytest.mark.parity
 def test_a_file_has_the_heads_of_timms_models():
     """A state dict does not give them."""
     timm, torch = pytest.importorskip('timm'), pytest.importorskip('torch')
@@ -158,6 +157,7 @@ def test_a_file_has_the_heads_of_timms_models():
         assert width // HEAD_WIDTHS.get(width, 64) == model.blocks[0].attn.num_heads, name
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize('kind, activation', [('clip', 'quick_gelu'), ('siglip', 'gelu_tanh'), ('siglip', 'gelu')])
 def test_timm(tmp_path, images, kind, activation, record_property):
     torch = pytest.importorskip('torch')

@@ -251,8 +251,9 @@ def test_without_examples_a_set_needs_no_training_split(pretrained, sets, tmp_pa
     shutil.copytree(folder, tmp_path / 'set')
     (train,) = (tmp_path / 'set').rglob('train')
     shutil.rmtree(train)
-    asked = opened(pretrained, tmp_path / 'set', expected.of, shots=(0,), answers=('compared',))
-    assert all(not episode.support for episode in asked.episodes(5, 0, 'random', 'compared', 0))
+    for support, answers in (('random', 'compared'), ('rices', 'ranked')):
+        asked = opened(pretrained, tmp_path / 'set', expected.of, shots=(0,), support=(support,), answers=(answers,))
+        assert all(not episode.support for episode in asked.episodes(5, 0, support, answers, 0))
     with pytest.raises(FileNotFoundError, match='train'):
         opened(pretrained, tmp_path / 'set', expected.of, shots=(2,))
 

@@ -184,9 +184,10 @@ def test_an_error_ends_all_that_were_to_be_read_together(pretrained, prompts, ga
         engine.call(gate.wait, 60)  # All wait by then.
         answers = [engine.ask(prompts[0], NEW) for _ in range(serving.GROUP)]
         gate.set()
-        for answer in answers:
-            with pytest.raises(MemoryError, match='full'):
-                answer.text()
+        with concurrent.futures.ThreadPoolExecutor(len(answers)) as people:
+            for waiting in [people.submit(answer.text) for answer in answers]:
+                with pytest.raises(MemoryError, match='full'):
+                    waiting.result(60)
 
 
 def test_a_picture_is_the_one_that_was_asked_about(pretrained, pictures):

@@ -22,3 +22,9 @@ print('the end')
     assert hangs.returncode == 1 and hangs.stdout == 'three steps\n'
     assert 'Timeout' in hangs.stderr and 'line 9 in <module>' in hangs.stderr
     assert ends.returncode == 0 and ends.stdout == 'three steps\nthe end\n'
+
+
+def test_a_run_whose_first_step_hangs_ends_too():
+    program = 'import time\nfrom flamingo_jax.training.watchdog import Watchdog\nwith Watchdog(1):\n    time.sleep(60)'
+    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
+    assert done.returncode == 1 and 'line 4 in <module>' in done.stderr

@@ -56,4 +56,6 @@ class EasyVQA(Benchmark):
 
     def baselines(self, episode: Episode) -> dict[str, str]:
         """The most frequent answer to the same question, which needs no picture."""
+        if not self._frequent:  # No example was read.
+            return {}
         return {'majority answer': self._frequent.get(episode.query[-1].text, '')}
