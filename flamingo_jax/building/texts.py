@@ -24,11 +24,10 @@ UNSPACED = re.compile(
 )
 # Of these Thai, Lao, Tibetan, Myanmar and Khmer: spaces part phrases, and marks are few or none.
 _FEW_MARKS = re.compile('[\u0e00-\u109f\u1780-\u17ff]')
-# Signs within words that are no letters to Python: accents, points of Hebrew and Arabic, vowels of Indic scripts.
-_SIGNS = (
-    '[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f\u0670'
-    f'\u0900-\u0963\u0966-\u0dff{JOINERS}]'
-)
+# Signs within words that are no letters to Python: points of Hebrew and Arabic, which most writers leave out; accents;
+# and the vowels of Indic scripts.
+_POINTS = '\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f\u0670'
+_SIGNS = f'[\u0300-\u036f\u0900-\u0963\u0966-\u0dff{_POINTS}{JOINERS}]'
 
 
 def _word(letter: str) -> re.Pattern[str]:
@@ -141,7 +140,7 @@ def _repetition(grams: list, most_frequent: bool) -> float:
 def stop_word_ratio(text: str, language: str) -> float | None:
     """The share of words that are in the list of the language's frequent words; None if there is no list."""
     listed = _stop_words(language)
-    every = words(text)
+    every = words(re.sub(f'[{_POINTS}]', '', text))
     if not listed or not every or is_unspaced(every):
         return None
     return sum(word in listed for word in every) / len(every)
