@@ -126,7 +126,11 @@ def fetch(urls: Iterable[str], out: pathlib.Path, how: Politeness, stop: Callabl
 
 def is_final(found: warc.Response) -> bool:
     """Whether it is no use to ask again: the server answered, and not that it is busy or broken."""
-    return found.type not in PASSING and found.status != 429 and found.status < 500
+    return found.type not in PASSING and not _is_busy(found.status)
+
+
+def _is_busy(status: int) -> bool:
+    return status == 429 or status >= 500
 
 
 class Host:
@@ -198,7 +202,7 @@ class Host:
 
     def _robots(self, root: str, ends: float) -> Protego:
         answer = self._follow(f'{root}/robots.txt', lambda url: self._ask(url, ends, 500_000))
-        if answer.status >= 500 or answer.status == 429:
+        if _is_busy(answer.status):
             raise Refused('picture_robots_unknown')  # RFC 9309: as if it forbade everything.
         # RFC 9309: without one everything is allowed, and after redirects without end as well.
         return Protego.parse(answer.data.decode('utf-8-sig', 'replace') if answer.status == 200 else '')

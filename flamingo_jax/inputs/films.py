@@ -69,8 +69,6 @@ def to_film(
         return to_frames(list(_video(data, name, piece)), size, fit)
     except PictureError:
         raise
-    except ImportError as error:
-        raise PictureError(f"{name} is a video file. To read it: pip install 'flamingo_jax[films]'.") from error
     except Exception as error:  # Each of PIL's decoders has its own errors for damaged data.
         raise PictureError(f'{name} cannot be decoded: {type(error).__name__}: {error}') from error
 
@@ -161,5 +159,7 @@ def _video(data: bytes, name: str, piece: Piece) -> Iterator[PIL.Image.Image]:
         raise PictureError(f'{name} is cut short: it ends before its last frame.')
     except PictureError:
         raise
+    except ImportError as error:
+        raise PictureError(f"{name} is a video file. To read it: pip install 'flamingo_jax[films]'.") from error
     except Exception as error:  # FFmpeg has many errors for damaged data.
         raise PictureError(f'{name} cannot be decoded: {type(error).__name__}: {error}') from error

@@ -48,9 +48,8 @@ def stored(run: Planned) -> list[Weight]:
             for key in path:
                 sharding = sharding[key.key]
             shape = _shape(sharding, leaf.shape)
-            is_copied = path[-1].key == 'kernel' and tree != 'vision' and reads_copies(run)  # `step.working_copies`.
-            copied = not trained or is_copied
-            size = jnp.dtype(run.model.dtype_of(tree)).itemsize if copied else 4
+            copied = path[-1].key == 'kernel' and tree != 'vision' and reads_copies(run)  # `step.working_copies`.
+            size = jnp.dtype(run.model.dtype_of(tree)).itemsize if copied or not trained else 4
             if tree == 'lm' and run.model.quantised:
                 size = quantised.itemsize([key.key for key in path], run.model.quantised) or size
             gathered = run.mesh.shape['fsdp'] > 1 and 'fsdp' in _axes(sharding)

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import sys
 
 import numpy as np
 import PIL.Image
@@ -104,6 +105,13 @@ def test_a_gif_a_list_of_frames_a_path_and_a_still(tmp_path):
     (tmp_path / 'a.webp').write_bytes(animation('WEBP', 4, 1000))
     assert greys(to_film(tmp_path / 'a.webp', 4, 8, 'pad')) == [0, 1, 2, 3]
     assert greys(to_film(encoded(still(50)), 3, 8, 'pad')) == greys(to_film(still(50), 3, 8, 'pad')) == [5, 5, 5]
+
+
+def test_without_the_extra_a_video_says_how_it_can_be_read(monkeypatch):
+    film = video(8, 4)
+    monkeypatch.setitem(sys.modules, 'av', None)
+    with pytest.raises(PictureError, match=r'is a video file. To read it: pip install .flamingo_jax\[films\]'):
+        to_film(film, 4, 8, 'pad')
 
 
 @pytest.mark.parametrize('kind', ['matroska', 'avi', 'mpegts', 'asf'])
