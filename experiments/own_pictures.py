@@ -9,7 +9,8 @@
         --workdir=DIR --config.data=DATA/own_pictures/full/1.0.0
 
 The last command with `--checkpoint=experiments/picture_dictionary` asks the model as it was before. It needs at least
-four things with two pictures each; docs/experiments.md has an example with its figures.
+four things with two pictures each; docs/experiments.md has an example with its figures. Half of the pictures are shown
+mirrored: if left and right tell your things apart, train with `--config.datasets.own.flip=False`.
 """
 
 from ml_collections import ConfigDict

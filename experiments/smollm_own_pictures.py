@@ -9,8 +9,9 @@
         --workdir=DIR --config.data=DATA/own_pictures/full/1.0.0 --config.tasks.names.prompt=' name:'
 
 The last command with `--checkpoint=experiments/smollm_bridge --lm=LMS/smollm2` asks the model as it was before.
-docs/experiments.md has an example with its figures. own_pictures.py does the same with the small model, which needs no
-download.
+docs/experiments.md has an example with its figures. Half of the pictures are shown mirrored: if left and right tell
+your things apart, train with `--config.datasets.own.flip=False`. own_pictures.py does the same with the small model,
+which needs no download.
 """
 
 from ml_collections import ConfigDict
@@ -24,7 +25,9 @@ def get_config() -> ConfigDict:
     """Names of the pictures, and the games of before on the embedded sample's drawings, so that it forgets nothing."""
     c = smollm_pictures.base()
     smollm_pictures.go_on_from(c)
-    c.datasets.own = training.dataset(FewShot, batch_size=4, features='runs/own_features', **smollm_pictures.SINGLE)
+    # The window holds a question and a name of about 25 tokens.
+    own = smollm_pictures.SINGLE | dict(features='runs/own_features', window=(40, 1))
+    c.datasets.own = training.dataset(FewShot, batch_size=4, **own)
     drawings = dict(path=quickstart.SAMPLE, styles=quickstart.STYLES)
     c.datasets.games = training.dataset(FewShot, batch_size=3, **smollm_pictures.GAMES, **drawings)
     c.datasets.games.games.name.similar = 0.0  # Similar ones are found by features. The sample is read as pixels.

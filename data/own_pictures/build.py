@@ -5,7 +5,9 @@
     python -m data.own_pictures.build --folder=FOLDER --out=DATA
 
 DATA/own_pictures/full/1.0.0 has a record for each picture, named by its folder (`_` is a space). Of each thing's
-pictures a fifth is the split `test`, and the others are `train`. Files that are no pictures are left out, and counted.
+pictures about a fifth is the split `test`, and the others are `train`; of two or more, at least one is in each. A
+picture's content decides, so that pictures which are added hardly move others into another split. Files that are no
+pictures are left out, and so are hidden files and folders, and a picture that is there already.
 """
 
 from absl import flags
@@ -21,12 +23,14 @@ if __name__ == '__main__':
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
 from absl import logging
+from PIL import Image
 
 from data import building
 from data.picture_dictionary import pixels
@@ -56,13 +60,21 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _split_generators(self, dl_manager):
         folder = Path(dl_manager.manual_dir)
-        things = sorted(thing for thing in folder.iterdir() if thing.is_dir())
+        things = sorted(thing for thing in folder.iterdir() if thing.is_dir() and not _hidden(thing))
+        for thing in things:
+            try:
+                thing.name.encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(f'The name of the folder {os.fsencode(thing)!r} is not UTF-8. Rename it.') from error
         records: dict[str, list[tuple[str, dict[str, Any]]]] = dict(train=[], test=[])
+        seen: dict[str, Path] = {}
         for thing in building.progress(things, len(things), 'things'):
-            found = sorted(self._pictures(thing), key=lambda one: one[0])
-            for place, (digest, record) in enumerate(found):
-                # At least one of two pictures is asked about, and a single one is for training.
-                records['test' if place % 5 == 1 else 'train'].append((digest, record))
+            found = sorted(self._pictures(thing, seen), key=lambda one: one[0])
+            test = [one for one in found if int(one[0], 16) % 5 == 0] or found[:1]
+            # At least one picture is for training, and of two or more, one is asked about.
+            test = test[: len(found) - 1]
+            records['test'] += test
+            records['train'] += [one for one in found if one not in test]
         if not all(records.values()):
             raise ValueError(
                 f'{folder} has {sum(map(len, records.values()))} pictures in {len(things)} folders, and no folder has '
@@ -73,24 +85,44 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _generate_examples(self):
         raise NotImplementedError('`_split_generators` makes the records.')
 
-    def _pictures(self, thing: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-        """(digest, record) of each picture of a thing; equal files are one picture."""
-        name, seen, wrong = thing.name.replace('_', ' ').strip(), set(), []
-        for file in sorted(path for path in thing.rglob('*') if path.is_file()):
+    def _pictures(self, thing: Path, seen: dict[str, Path]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(digest, record) of each picture of a thing that is not in `seen`, the file of each digest so far."""
+        name, wrong, twice = thing.name.replace('_', ' ').strip(), [], []
+        for file in sorted(thing.rglob('*')):
+            if not file.is_file() or any(map(_hidden, (file, *file.relative_to(thing).parents))):
+                continue
             try:
-                picture = decode(file.read_bytes())
-                frame = pixels.webp(pixels.on_white(picture, self.builder_config.size, enlarge=False), 90)
+                frame = _stored(decode(file.read_bytes()), self.builder_config.size)
             except (OSError, PictureError) as error:
                 wrong.append(f'{file.name} ({error})')
                 continue
-            digest = hashlib.sha256(f'{name}\n'.encode() + frame).hexdigest()
+            digest = hashlib.sha256(frame).hexdigest()
             if digest in seen:
+                twice.append(f'{file} (as {seen[digest]})')
                 continue
-            seen.add(digest)
-            texts = dict(concept=name, style='own', category='own', subcategory='', source=file.name, licence='')
-            yield digest, dict(frames=[frame], languages=['en'], names=[name], heldout_languages=[], **texts)
+            seen[digest] = file
+            texts = dict(concept=name, style='own', category='own', subcategory='', licence='')
+            source = os.fsencode(file.name).decode(errors='replace')
+            yield (
+                digest,
+                dict(frames=[frame], languages=['en'], names=[name], heldout_languages=[], source=source, **texts),
+            )
         if wrong:
             logging.warning('%s: left out %d files that are no pictures, such as %s', thing, len(wrong), wrong[0])
+        if twice:
+            logging.warning('%s: left out %d pictures that are there already, such as %s', thing, len(twice), twice[0])
+
+
+def _hidden(path: Path) -> bool:
+    """Whether a file or folder is a system's own: thumbnails of a desktop or a NAS, what macOS puts into an archive."""
+    return path.name.startswith(('.', '@')) or path.name == '__MACOSX'
+
+
+def _stored(picture: Image.Image, size: int) -> bytes:
+    """The picture as it is stored: its longer side at most `size`. It is made square where it is read."""
+    picture = picture.convert('RGBA' if picture.has_transparency_data else 'RGB')
+    picture.thumbnail((size, size), Image.Resampling.LANCZOS)
+    return pixels.webp(picture, 90)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from flamingo_jax.few_shot.names import Names
 def get_config() -> ConfigDict:
     """The name is written freely, and ranked among those of all one's things."""
     c = evaluation.base()
-    c.episodes, c.max_new_tokens, c.num_beams = 200, 8, 1
+    c.episodes, c.max_new_tokens, c.num_beams = 200, 24, 1
     c.tasks.names = evaluation.task(
         Names,
         title='names of own pictures',

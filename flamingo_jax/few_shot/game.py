@@ -43,7 +43,7 @@ class Sequences:
 
     def seen(self, rng: np.random.Generator, picture: Picture, mirrored: bool = True) -> Callable[[], Frames]:
         """A function that reads a random view of the picture, perhaps mirrored. Random choices are made now."""
-        flipped = rng.random() < 0.5 and mirrored
+        flipped = rng.random() < 0.5 and mirrored and self.pictures.flip
         view = int(rng.integers(self.pictures.views))
 
         def get():

@@ -42,11 +42,13 @@ class FewShot(Source):
     games: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # Name -> game(...).
     # Views of each picture, itself and random ones (`inputs/augment.py`), if pixels are read. Features have their own.
     views: int = 1
+    flip: bool = True  # Mirror pictures at random. Not for things that left and right tell apart.
     from_start: bool = True  # An answer without its picture teaches to guess.
 
     def open(self, pictures: PictureFormat) -> Opened:
         """Opens the picture set; errors as for `PictureSet` and `Drawing`."""
         options = dict(features=self.features, frames=self.tiles or self.frames, views=self.views)
+        options |= dict(flip=self.flip)
         chosen = PictureSet(self.path, self.split, pictures, styles=self.styles, things_of=self.things_of, **options)
         return Drawing(chosen, self.shots, self.games)
 
@@ -57,13 +59,8 @@ class FewShot(Source):
         room = self.length, self.images
         if self.documents > 1:
             room = tuple(map(min, room, self.window))
-        blank, from_start = np.zeros((1, 1), np.uint8), dataclasses.replace(self, from_start=True)
         for name, documents in opened.samples(SAMPLES).items():
-            unanswered = 0
-            for chunks in documents:
-                unread = [dataclasses.replace(chunk, picture=chunk.picture and (lambda: blank)) for chunk in chunks]
-                row = from_start.make_row([unread], tokenizer, blank, np.random.default_rng(0))
-                unanswered += not row.total_weight()
+            unanswered = dataclasses.replace(self, from_start=True).unlearnt(documents, tokenizer)
             if unanswered > SAMPLES // 2:
                 raise ValueError(
                     f'Of {SAMPLES} documents of the game {name!r}, {unanswered} have no answer within {room[0]} tokens '

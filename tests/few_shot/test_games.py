@@ -17,7 +17,7 @@ from flamingo_jax.few_shot.is_it import IsIt
 from flamingo_jax.few_shot.kinds import Kinds, by_kind
 from flamingo_jax.few_shot.names import Names
 from flamingo_jax.few_shot.questions import Questions
-from flamingo_jax.few_shot.source import Drawing, game
+from flamingo_jax.few_shot.source import Drawing, FewShot, game
 from flamingo_jax.few_shot.texts import Texts
 from flamingo_jax.few_shot.which import Which
 from flamingo_jax.few_shot.which_thing import WhichThing
@@ -209,6 +209,23 @@ def test_the_generator_decides_everything(pictures, languages):
     assert one[0] == again[0] != other[0]
     for a, b in zip(one[1], again[1], strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_pictures_that_left_and_right_tell_apart_are_not_mirrored():
+    def shown(flip):
+        source = FewShot(path=SAMPLE, shots=4, games=dict(name=game(Names)), flip=flip)
+        opened, rng = source.open(PictureFormat(16)), np.random.default_rng(0)
+        return [chunk.picture() for _ in range(20) for chunk in opened.document(0, rng)]
+
+    both = list(zip(shown(True), shown(False), strict=True))
+    assert all(any((a == way).all() for way in (b, mirror(b))) for a, b in both)
+    assert 20 < sum((a != b).any() for a, b in both) < 60
+    set_of_own = {
+        frames.tobytes()
+        for p in [PictureSet(SAMPLE, 'train', PictureFormat(16))]
+        for frames in map(p.frames, p.pictures)
+    }
+    assert {b.tobytes() for _, b in both} <= set_of_own
 
 
 def test_mirrored_pixels_and_features():

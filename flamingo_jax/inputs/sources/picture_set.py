@@ -56,6 +56,7 @@ class PictureSet:
         frames: int = 1,
         stills: bool = False,
         views: int = 1,
+        flip: bool = True,
     ):
         """Opens a split.
 
@@ -68,6 +69,7 @@ class PictureSet:
           frames: keep only pictures with this number of frames: all pictures of a row have one shape.
           stills: show only the first frame of a clip.
           views: views of each picture if pixels are read: itself and random ones. Features have their own.
+          flip: whether training may mirror the pictures.
 
         Raises:
           FileNotFoundError, ValueError: there is no such data set, split or style, or the features are of another data
@@ -81,7 +83,7 @@ class PictureSet:
             Features(features, split, self._records, pictures=pictures, frames=frames) if features else None
         )
         self.blank = pictures.blank(frames, bool(features))[self._shown]
-        self.views = self._features.views if self._features else views
+        self.views, self.flip = self._features.views if self._features else views, flip
         found = []
         for index in range(len(self._records)):
             record = self._records[index]
