@@ -3,8 +3,9 @@
     python -m data.benchmarks.build --config=experiments/evaluate/vqav2.py --config.data=FOLDER --out=FOLDER/train.jsonl
 
 A document is a picture, the text before the answer, which is read and not learnt, and the answer. A picture with
-several captions gives as many documents. The file belongs into the folder of the pictures or one above it, because
-documents name pictures from there. docs/benchmarks.md has the command that trains on it.
+several captions gives as many documents. What shows the pictures of the split 'dev' is left out, so that one can tune
+on it; `--config.tasks.NAME.dev_size=0` leaves out nothing. The file belongs into the folder of the pictures or one
+above it, because documents name pictures from there. docs/benchmarks.md has the command that trains on it.
 """
 
 from absl import flags
@@ -26,11 +27,11 @@ from flamingo_jax.files import write_whole
 
 
 def build(config: ConfigDict, out: pathlib.Path) -> int:
-    """Writes the documents of the support split of the config's task. Returns their number.
+    """Writes the documents of the support split of the config's task, without its split 'dev'. Returns their number.
 
     Raises:
-      FileNotFoundError, ValueError: as for `Benchmark.read`; or the config has several tasks or none of a benchmark, a
-        picture is not below the folder of `out`, or a question is about a part of a film.
+      FileNotFoundError, ValueError: as for `Benchmark.read` and `Benchmark.present`; or the config has several tasks or
+        none of a benchmark, a picture is not below the folder of `out`, or a question is about a part of a film.
     """
     if len(config.tasks) != 1:
         raise ValueError(f'The config has {len(config.tasks)} tasks. Give one with a single benchmark.')
@@ -41,7 +42,15 @@ def build(config: ConfigDict, out: pathlib.Path) -> int:
     benchmark, lines = asks(**fields), []
     folder = pathlib.Path(fields['support_data'] or fields['data'] or config.data).expanduser()
     root = out.expanduser().absolute().parent
-    for item in tqdm(benchmark.read(folder, benchmark.support_split), unit=' questions'):
+    benchmark.name = name
+    items = list(benchmark.read(folder, benchmark.support_split))
+    items = benchmark.divided(items)[1] if benchmark.dev_size else items
+    if not items:
+        raise ValueError(
+            f'Task {name} tunes on {benchmark.dev_size} questions, and the split {benchmark.support_split!r} of '
+            f'{folder} has no others. Set --config.tasks.{name}.dev_size=0 to train on all.'
+        )
+    for item in tqdm(benchmark.present(items, benchmark.support_split), unit=' questions'):
         if isinstance(item.picture, Film) and (item.picture.begin or item.picture.end is not None):
             raise ValueError(
                 f'The question {item.id} is about a part of {item.file}, but a document shows whole films. Cut the '

@@ -22,6 +22,7 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import PIL.Image
+from tqdm import tqdm
 
 from flamingo_jax import commands
 from flamingo_jax.evaluation.pools import Pools
@@ -30,7 +31,7 @@ from flamingo_jax.evaluation.published import on_disk
 from flamingo_jax.evaluation.task import OPEN_ENDED, Task
 from flamingo_jax.few_shot.episode import Episode, Part
 from flamingo_jax.few_shot.nearest import most_similar
-from flamingo_jax.inputs.films import to_film
+from flamingo_jax.inputs.films import has_no_head, to_film
 from flamingo_jax.inputs.images import PictureFormat, Unread
 from flamingo_jax.parallel import processes
 
@@ -170,17 +171,17 @@ class Benchmark(Task):
         needed = self.support_split and (self.most or self.query_split in (DEV, self.support_split))
         support = self._read(support_folder, self.support_split) if needed else []
         if self.query_split == DEV:
-            queries, support = self._divided(support)
+            queries, support = self.divided(support)
         elif (folder, self.query_split) == (support_folder, self.support_split):
             queries = support
         else:
             queries = self._read(folder, self.query_split)
             _refuse_shared(queries, self.query_split, support, self.support_split, ids=self.ids_of_all_splits)
-        self._queries = self._present(queries, self.query_split)
+        self._queries = self.present(queries, self.query_split)
         # All items are looked at only if some may be missing: a training split can have a million files.
-        support = self._present(support, self.support_split) if self.skip_missing else support
+        support = self.present(support, self.support_split) if self.skip_missing else support
         support = self.draw(support, self.support_size, self.support_seed)
-        self._support = self._present(support, self.support_split)
+        self._support = self.present(support, self.support_split)
         self._check()
         codes = {file: code for code, file in enumerate({item.file for item in self._support} - {None})}
         self._codes = np.array([codes.get(item.file, -1) for item in self._support], int)
@@ -241,14 +242,24 @@ class Benchmark(Task):
             raise ValueError(f'the split {split!r} of {folder} has the question {id!r} twice. Remove one.')
         return items
 
-    def _present(self, items: Sequence[Item], split: str) -> list[Item]:
-        """The items whose picture exists; FileNotFoundError if others may not be left out."""
-        there = {file: file.is_file() for file in {item.file for item in items} - {None}}
+    def present(self, items: Sequence[Item], split: str) -> list[Item]:
+        """The items of a split whose picture exists; FileNotFoundError if others may not be left out.
+
+        Where films may be missing, those that have no whole head count as missing, too.
+        """
+        films = {item.file for item in items if isinstance(item.picture, Film)} if self.skip_missing else set()
+        there = {
+            file: file.is_file() and not (file in films and has_no_head(file))
+            for file in tqdm({item.file for item in items} - {None}, unit=' files', desc=f'{split} files', delay=2)
+        }
         present = [item for item in items if there.get(item.file, True)]
         if len(present) == len(items):
             return present
         missing = next(item for item in items if not there.get(item.file, True))
-        what, others = f'the picture {missing.file} of question {missing.id} is missing', len(items) - len(present) - 1
+        what, others = (
+            f'the picture {missing.file} of question {missing.id} is missing or damaged',
+            len(items) - len(present) - 1,
+        )
         if not self.skip_missing or not present:
             raise FileNotFoundError(
                 f'Task {self.name}: {what}{f", and {others} more" if others else ""}. Put it there, remove the '
@@ -260,8 +271,11 @@ class Benchmark(Task):
         )
         return present
 
-    def _divided(self, items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
-        """The questions to tune on, and the examples for them: other pictures of the same split."""
+    def divided(self, items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
+        """The questions to tune on, and what has other pictures in the same split: examples for them.
+
+        ValueError if the benchmark is held out.
+        """
         if not self.dev_size:
             raise ValueError(f'it is held out in the paper: it has no split {DEV!r} to tune on.')
         queries = self.draw(items, self.dev_size, 1)

@@ -9,7 +9,7 @@ import dataclasses
 import io
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import PIL.Image
@@ -73,6 +73,28 @@ def to_film(
         raise PictureError(f'{name} cannot be decoded: {type(error).__name__}: {error}') from error
 
 
+def has_no_head(path: str | os.PathLike) -> bool:
+    """Whether a film's file is empty or its head is damaged, as a broken download's is. The rest is not read.
+
+    ImportError if it is a video file, and PyAV is not installed.
+    """
+    with open(path, 'rb') as file:
+        try:
+            opened(file)
+        except PIL.UnidentifiedImageError:
+            file.seek(0)
+            try:
+                with _opened(file) as container:
+                    return not container.streams.video
+            except ImportError:
+                raise
+            except Exception:  # FFmpeg has many errors for damaged data.
+                return True
+        except Exception:  # So has PIL.
+            return True
+    return False
+
+
 def times(seconds: float, frames: int, start: float, apart: float = APART) -> np.ndarray:
     """The times of a film's frames, in seconds: the middles of equal parts of at most `apart` seconds."""
     length = min(seconds, frames * apart)
@@ -133,10 +155,10 @@ def _decoded(data: bytes, begin: float) -> Iterator[Any]:
                 return
 
 
-def _opened(data: bytes) -> Any:
+def _opened(data: bytes | BinaryIO) -> Any:
     import av  # Large; only films need it.
 
-    return av.open(io.BytesIO(data), options=dict(format_whitelist=FORMATS))
+    return av.open(io.BytesIO(data) if isinstance(data, bytes) else data, options=dict(format_whitelist=FORMATS))
 
 
 def _video(data: bytes, name: str, piece: Piece) -> Iterator[PIL.Image.Image]:

@@ -16,7 +16,7 @@ import functools
 import io
 import os
 from collections.abc import Callable, Hashable, Sequence
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 import PIL.Image
@@ -178,9 +178,9 @@ def _cropped(image: PIL.Image.Image, size: int) -> PIL.Image.Image:
     return image.resize((width, height), BICUBIC).crop((left, top, left + size, top + size))
 
 
-def opened(data: bytes) -> PIL.Image.Image:
+def opened(data: bytes | BinaryIO) -> PIL.Image.Image:
     """An encoded picture, not decoded yet; PIL's errors. For EPS, PIL would run another program on what it is given."""
-    return PIL.Image.open(io.BytesIO(data), formats=_formats())
+    return PIL.Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=_formats())
 
 
 @functools.cache
