@@ -54,9 +54,10 @@ from tqdm import tqdm
 from flamingo_jax import memory
 from flamingo_jax.evaluation import answered, report
 from flamingo_jax.evaluation.answers import Ranked
+from flamingo_jax.evaluation.metrics import exact
 from flamingo_jax.evaluation.pools import Pools
 from flamingo_jax.evaluation.setting import digests, frames, lengths_of, measure, prompt_of, way, ways
-from flamingo_jax.evaluation.task import Task, make
+from flamingo_jax.evaluation.task import OPEN_ENDED, Task, make
 from flamingo_jax.files import Path, as_path, write_whole
 from flamingo_jax.inference import pretrained
 from flamingo_jax.inference.pretrained import Pretrained
@@ -98,6 +99,7 @@ def evaluate(
     by_seed = [_with_seed(config, config.seed + i) for i in range(config.seeds)]
     for one in by_seed:
         _refuse_long_prompts(one, model, settings)
+    _say_what_is_cut(config, model, settings)
     finish = answered.begin(workdir, evaluated)
     if len(kept):
         processes.say(f'{len(kept)} answers are in {workdir} already. What they answer is not asked again.')
@@ -292,6 +294,23 @@ def _longest(
                 rooms[key] = answering.room(who, end, episode)
         most.append((max(lengths_of(who, asked, shown)), max(rooms.values())))
     return max(most, key=sum)
+
+
+def _say_what_is_cut(config: ConfigDict, model: Pretrained, settings: Sequence[Setting]) -> None:
+    """Says which right answers have more tokens than may be written: none of them can match exactly."""
+    asked = {task.name: (task, *how) for task, *how in settings if how[-1] == OPEN_ENDED and task.metric is exact.score}
+    for task, shots, support, answers in asked.values():
+        most = task.answering(answers, config.max_new_tokens, config.num_beams).max_new_tokens
+        episodes = task.episodes(config.episodes, shots, support, answers=answers, seed=config.seed)
+        truths = [episode.truth for episode in episodes if episode.truth]
+        tokens = {truth: len(model.tokenizer.encode(model.tokenizer.literal(f' {truth}'))) for truth in set(truths)}
+        if cut := [truth for truth in truths if tokens[truth] > most]:
+            longest = max(cut, key=tokens.__getitem__)
+            processes.say(
+                f'Task {task.name}: {len(cut)} of {len(truths)} right answers have more than max_new_tokens={most} '
+                f'tokens, so they can never be right. The longest is {longest!r}. '
+                f'Set max_new_tokens={tokens[longest]}.'
+            )
 
 
 def main() -> None:

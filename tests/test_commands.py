@@ -39,16 +39,16 @@ def test_evaluate_writes_every_report(parts, run, tmp_path):
         f'--workdir={tmp_path}',
         f'--config.features={parts / "features"}',
         '--config.episodes=6',
-        '--config.max_new_tokens=3',
+        '--config.max_new_tokens=1',
         '--config.tasks.names.shots=(4,)',
         '--config.tasks.words.shots=(1,)',
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert '5-way new words' in done.stdout
     said = [line for line in re.split('[\\r\\n]', done.stderr) if line.strip()]
-    assert all(re.search('[0-9]%|[0-9] (settings|pictures)', line) for line in said), (
-        said
-    )  # Progress, and nothing else.
+    # Progress, and nothing else.
+    assert all(re.search('[0-9]%|[0-9] (settings|pictures)', line) for line in said), said
+    assert re.search('Task names: . of 6 right answers have more than max_new_tokens=1 tokens, .* longest', done.stdout)
     report = json.loads((tmp_path / 'report.json').read_text())
     names = {'model', 'shuffled pictures', 'text only', 'nearest centroid', 'nearest neighbour', 'chance'}
     assert len(report['rows']) == 2
