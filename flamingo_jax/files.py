@@ -144,6 +144,12 @@ def replacing(folder: pathlib.Path) -> Iterator[None]:
     shutil.rmtree(aside, ignore_errors=True)
 
 
+def file_size(path: Path) -> int:
+    """The size of a file in bytes. OSError if there is none."""
+    found = path.stat()
+    return found.length if in_bucket(path) else found.st_size
+
+
 def below(folder: Path) -> dict[str, int]:
     """The size in bytes of every file in a folder and below, by relative path, sorted."""
     if in_bucket(folder):

@@ -18,7 +18,7 @@ from flamingo_jax.files import as_path, local
 from flamingo_jax.inputs import augment
 from flamingo_jax.inputs.films import to_film
 from flamingo_jax.inputs.images import Frames, PictureError, PictureFormat, to_frames
-from flamingo_jax.inputs.rows import Chunk
+from flamingo_jax.inputs.rows import Chunk, Interleaved
 from flamingo_jax.inputs.sources.array_record import open_split, splits
 from flamingo_jax.inputs.sources.features import Features
 from flamingo_jax.inputs.sources.json_lines import JsonLines
@@ -46,13 +46,19 @@ class Documents(Source):
         return _Opened(self, pictures)
 
     def check(self, opened: Opened, tokenizer: Tokenizer) -> None:
-        """ValueError if some documents have nothing to learn, since none of their pictures can be read.
+        """ValueError if most documents have no text to learn within a row, or if none of some pictures can be read.
 
         Rows leave such pictures out with their texts.
         """
         rng, errors = np.random.default_rng(0), []
-        for i in rng.integers(len(opened), size=TRIED) if self.images else ():
-            for chunk in opened.document(int(i), rng):
+        documents = [opened.document(int(i), rng) for i in rng.integers(len(opened), size=TRIED)]
+        if self.row is Interleaved and (unlearnt := self.unlearnt(documents, tokenizer)) > TRIED // 2:
+            raise ValueError(
+                f'Of {TRIED} documents of {self.path}, {unlearnt} have nothing to learn within a row of {self.length} '
+                f'tokens: what is only read fills it. Give the data set a larger `length`, or `window` if it packs.'
+            )
+        for document in documents if self.images else ():
+            for chunk in document:
                 try:
                     if chunk.picture is None and any(chunk.weights) and not chunk.continues:
                         return
@@ -64,6 +70,7 @@ class Documents(Source):
             raise ValueError(
                 f'None of the {len(set(errors))} pictures of {self.path} that were tried can be read: nothing would be '
                 f'learned. The first: {errors[0]}'
+                + (' If they are films, set `frames` of the data set, such as frames=8.' if self.frames == 1 else '')
             )
 
 

@@ -9,6 +9,7 @@ with that weight; 0 means that it is read but not learnt. Paths of pictures are 
 is a clip, or a list of frames.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from flamingo_jax.files import Path, as_path, local
+from flamingo_jax.files import Path, as_path, file_size, local
 from flamingo_jax.inputs.tokenizer import IMAGE
 
 LINE = 'A line is a list of texts and pictures, such as [{"image": "a.png"}, "My cat."] (data/README.md).'
@@ -32,6 +33,9 @@ class JsonLines(Sequence):
     """The documents of a file, as records like those of a prepared data set. Pictures are paths.
 
     Only the position of each line is kept in memory.
+
+    Attributes:
+      digest: of the lines and of the sizes of their pictures.
     """
 
     def __init__(self, path: str | Path):
@@ -44,20 +48,22 @@ class JsonLines(Sequence):
         self._path = as_path(path)
         if not self._path.is_file():
             raise FileNotFoundError(f'There is no file {self._path}. Give the .jsonl file of the documents.')
-        begins, at = [], 0
+        begins, at, digest = [], 0, hashlib.sha256()
         self._lines = local(self._path)
         with open(self._lines, 'rb') as file:
             bar = tqdm(total=os.path.getsize(self._lines), unit='B', unit_scale=True, desc=self._path.name, delay=2)
             for number, line in enumerate(file, start=1):
+                digest.update(line)
                 if line.strip():
-                    self._check(line, number)
+                    for picture in self._checked(line, number):
+                        digest.update(b'%d ' % picture)
                     begins.append(at)
                 at += len(line)
                 bar.update(len(line))
             bar.close()
         if not begins:
             raise ValueError(f'{self._path} has no documents. {LINE}')
-        self._begins = np.array(begins)
+        self._begins, self.digest = np.array(begins), digest.hexdigest()
 
     def __len__(self) -> int:
         return len(self._begins)
@@ -82,8 +88,8 @@ class JsonLines(Sequence):
             record['weights'].append(part.get('weight', 1.0))
         return record
 
-    def _check(self, line: bytes, number: int) -> None:
-        """Raises if a line is not a document."""
+    def _checked(self, line: bytes, number: int) -> list[int]:
+        """The sizes in bytes of the pictures of a line. Raises if it is not a document."""
         where = f'{self._path}, line {number}'
         try:
             parts = json.loads(line)
@@ -91,7 +97,7 @@ class JsonLines(Sequence):
             raise ValueError(f'{where} is not JSON ({error}). {LINE}') from error
         if not isinstance(parts, list):
             raise ValueError(f'{where} is {_kind(parts)}, not a list. {LINE}')
-        learnt = False
+        learnt, sizes = False, []
         for place, part in enumerate(parts, start=1):
             part, which = dict(text=part) if isinstance(part, str) else part, f'{where}: part {place}'
             if not isinstance(part, dict) or sorted(part) not in KEYS:
@@ -103,15 +109,17 @@ class JsonLines(Sequence):
             if 'text' not in part:
                 shown = part.get('image', part.get('film'))
                 for name in shown if isinstance(shown, list) and shown and 'film' in part else [shown]:
-                    self._check_picture(name, which)
+                    sizes.append(self._size(name, which))
             else:
                 learnt |= bool(_check_text(part, which) and part['text'])
         if not learnt:
             raise ValueError(
                 f'{where} has no text with a weight above 0: there is nothing to learn. Add a text, or delete the line.'
             )
+        return sizes
 
-    def _check_picture(self, name: Any, which: str) -> None:
+    def _size(self, name: Any, which: str) -> int:
+        """The size of a picture's file in bytes. Raises if there is none."""
         if not isinstance(name, str) or not name:
             raise ValueError(f'{which}: its picture is {_kind(name)}. It must be the path of a file.')
         if os.path.isabs(name) or '..' in pathlib.PurePath(name).parts:
@@ -119,10 +127,12 @@ class JsonLines(Sequence):
                 f'{which}: the picture {name!r} is outside {self._path.parent}. Give its path relative to that '
                 'folder, or link to it from there.'
             )
-        if not (self._path.parent / name).is_file():
+        picture = self._path.parent / name
+        if not picture.is_file():
             raise FileNotFoundError(
                 f'{which}: the picture {name!r} is not in {self._path.parent}. Put it there, or delete the line.'
             )
+        return file_size(picture)
 
 
 def _check_text(part: dict[str, Any], which: str) -> float:

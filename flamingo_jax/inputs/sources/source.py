@@ -67,6 +67,16 @@ class Source:
     def check(self, opened: Opened, tokenizer: Tokenizer) -> None:
         """ValueError if nothing can be learned from the rows of these documents. Some are drawn and read."""
 
+    def unlearnt(self, documents: Iterable[list[Chunk]], tokenizer: Tokenizer) -> int:
+        """How many of some documents leave nothing to learn in a row of their own. No picture is read."""
+        blank = np.zeros((1, 1), np.uint8) if self.images else None
+        count = 0
+        for chunks in documents:
+            unread = [dataclasses.replace(chunk, picture=chunk.picture and (lambda: blank)) for chunk in chunks]
+            row = self.make_row([unread], tokenizer, blank, np.random.default_rng(0))
+            count += not row.total_weight()
+        return count
+
     def blank(self, pictures: PictureFormat) -> Frames | None:
         """An empty picture, with the shape and dtype of every other picture; None for text alone."""
         return pictures.blank(self.frames, bool(self.features)) if self.images else None

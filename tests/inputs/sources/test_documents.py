@@ -111,6 +111,24 @@ def test_a_set_without_a_readable_picture_is_refused(folder, tokenizer):
     assert drawn(tokenizer, path=path, images=1, number=1)[0].weights.any()  # So can texts of other documents.
 
 
+def test_a_set_whose_questions_fill_the_rows_is_refused(folder, tokenizer):
+    """Its loss would be 0, and the weights would decay."""
+    asked = dict(text=' Question: dax?' * 30 + ' Answer:', weight=0)
+    path = write(folder, *[[{'image': 'a.png'}, asked, ' wug']] * 3, [{'image': 'a.png'}, ' dax'])
+    for packed in ({}, dict(documents=4, window=(40, 1))):
+        with pytest.raises(ValueError, match='have nothing to learn within a row of 40 tokens.*larger `length`'):
+            drawn(tokenizer, path=path, images=1, from_start=True, **packed)
+    path = write(folder, [{'image': 'a.png'}, asked, ' wug'], *[[{'image': 'a.png'}, ' dax']] * 3)
+    assert drawn(tokenizer, path=path, images=1, from_start=True, number=1)
+
+
+def test_films_of_one_frame_are_told_of_frames(folder, tokenizer):
+    (folder / 'clip.mp4').write_bytes(b'\0\0\0\x18ftypmp42' + bytes(40))
+    path = write(folder, [{'film': 'clip.mp4'}, ' dax'])
+    with pytest.raises(ValueError, match='If they are films, set `frames` of the data set'):
+        drawn(tokenizer, path=path, images=1)
+
+
 def test_each_answer_of_a_dialogue_ends(folder, tokenizer):
     """Else a model that learned from dialogues would go on with a question of its own."""
     asked = [dict(text=f' Question: {what}? Answer:', weight=0) for what in ('dax', 'zup')]

@@ -16,6 +16,7 @@ from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.sources import array_record, picture_set
 from flamingo_jax.inputs.sources.array_record import open_split
 from flamingo_jax.inputs.sources.features import fingerprint
+from flamingo_jax.inputs.sources.json_lines import JsonLines
 from flamingo_jax.inputs.sources.picture_set import PictureSet
 from flamingo_jax.model.flamingo import Flamingo
 
@@ -198,3 +199,21 @@ def test_a_fingerprint_tells_records_apart():
     assert fingerprint(records) == same != fingerprint(records[:-1])
     records[0]['frames'][0] = b'other'
     assert fingerprint(records) != same
+
+
+def test_a_fingerprint_tells_every_edit_of_a_jsonl_file(tmp_path):
+    """Whoever owns the file may edit it, and features of the old one would be of other pictures."""
+
+    def written(number=300, second=''):
+        lines = [f'[{{"image": "{i}.png"}}, "cat {i}"]' for i in range(number)]
+        lines[38] = lines[38].replace('"cat', f'{second}"cat')
+        (tmp_path / 'own.jsonl').write_text('\n'.join(lines))
+        return fingerprint(JsonLines(tmp_path / 'own.jsonl'))
+
+    for i in range(300):
+        (tmp_path / f'{i}.png').write_bytes(b'1')
+    same = written()
+    assert written() == same
+    assert same not in (written(299), written(second='{"image": "7.png"}, '))
+    (tmp_path / '150.png').write_bytes(b'22')  # Mended, say.
+    assert written() != same
