@@ -22,6 +22,7 @@ experiments/picture_dictionary, which has also read questions about kinds, and w
 from ml_collections import ConfigDict
 
 from experiments import quickstart
+from flamingo_jax import commands
 
 PREFIX = dict(prefix=True, only_at_tag=True, ffw_where_seen=True, first=0, every=1000)  # Before the first block alone.
 BRIDGES = dict(
@@ -35,9 +36,7 @@ BRIDGES = dict(
 
 def get_config(bridge: str = 'paper') -> ConfigDict:
     """The quickstart's recipe with another bridge. ValueError: the bridge is not known."""
-    if bridge not in BRIDGES:
-        raise ValueError(f'The bridges are {", ".join(BRIDGES)}, and not {bridge!r}.')
-    tokens, resampler, xattn = BRIDGES[bridge]
+    tokens, resampler, xattn = commands.part(BRIDGES, bridge)
     c = quickstart.get_config()
     c.lm, c.vision = 'experiments/picture_dictionary', 'runs/trunk'
     c.model.resampler.update(resampler)

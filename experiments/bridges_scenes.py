@@ -17,6 +17,7 @@ BRIDGE is `paper` or `llava` of experiments/bridges.py, with CONFIG `full` and F
 from ml_collections import ConfigDict
 
 from experiments import bridges
+from flamingo_jax import commands
 from flamingo_jax.few_shot.questions import Questions
 from flamingo_jax.few_shot.source import FewShot, game
 from flamingo_jax.training import config as training
@@ -26,8 +27,7 @@ NAMES = ('paper', 'llava', 'paper_tiles', 'llava_tiles')
 
 def get_config(bridge: str = 'paper_tiles') -> ConfigDict:
     """Scenes, each with two questions. ValueError: the bridge is not known."""
-    if bridge not in NAMES:
-        raise ValueError(f'The bridges are {", ".join(NAMES)}, and not {bridge!r}.')
+    commands.part(dict.fromkeys(NAMES), bridge)
     name, tiled = bridge.removesuffix('_tiles'), bridge.endswith('_tiles')
     c = bridges.get_config(name)
     c.vision = 'experiments/smollm_bridge'

@@ -30,6 +30,7 @@ from ml_collections import ConfigDict
 
 from experiments import smollm_pictures
 from experiments.smollm_pictures import BY_ALL, COPIED, DRAWINGS, NAMED
+from flamingo_jax import commands
 from flamingo_jax.few_shot.source import FewShot, game
 from flamingo_jax.few_shot.words import Words
 from flamingo_jax.training import config as training
@@ -38,10 +39,8 @@ from flamingo_jax.training import config as training
 def get_config(stage: str = '') -> ConfigDict:
     """A stage, or ValueError. 'contrast' makes the resampler, '' the bridge; 'further' goes on with it."""
     stages = {'contrast': smollm_pictures.contrast, '': bridge, 'further': further}
-    if stage not in stages:
-        raise ValueError(f'The stages are {sorted(stages)}, and not {stage!r}.')
     c = smollm_pictures.base()
-    stages[stage](c)
+    commands.part(stages, stage)(c)
     c.lm = 'LMS/gemma3'
     return c
 

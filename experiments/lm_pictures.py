@@ -22,21 +22,19 @@ because a fact can only be learned about a key that is recognised.
 from ml_collections import ConfigDict
 
 from experiments import lm_dictionary
+from flamingo_jax import commands
 
 
 def get_config(stage: str = '') -> ConfigDict:
     """A decoder of 3.3M parameters: that of the quickstart with 8,192 pieces, ALiBi and a context of 256.
 
-    The stages, each of which goes on in the same workdir, are 'copying', 'likeness' and ''.
+    The stages, each of which goes on in the same workdir, are 'copying', 'likeness' and ''. ValueError for another.
     """
     c = lm_dictionary.get_config()
     c.model.lm.update(vocab_size=8192, positions='alibi', context=256)
+    c.steps = commands.part({'copying': 1200, 'likeness': 2000, '': 10_000}, stage)
     if stage == 'copying':
-        c.steps, c.noise.text, c.noise.vocabulary = 1200, 0.0, 0.0
-    elif stage == 'likeness':
-        c.steps = 2000
+        c.noise.text, c.noise.vocabulary = 0.0, 0.0
     elif stage == '':
-        c.steps, c.noise.text, c.noise.vocabulary, c.optimizer.final_fraction = 10_000, 0.2, 0.3, 0.05
-    else:
-        raise ValueError(f"The stages are 'copying', 'likeness' and '', and not {stage!r}.")
+        c.noise.text, c.noise.vocabulary, c.optimizer.final_fraction = 0.2, 0.3, 0.05
     return c

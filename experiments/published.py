@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 
 from experiments.quickstart import get_config as quickstart
 from experiments.quickstart import run
+from flamingo_jax import commands
 from flamingo_jax.inputs.sources.documents import Documents
 from flamingo_jax.training import config as training
 
@@ -42,7 +43,7 @@ def get_config(kind: str = 'pairs') -> ConfigDict:
     c.vision = 'runs/published/trunk'
     path = f'runs/published/{kind}/sample/1.0.0'
     features = f'runs/published/features_{kind}'
-    c.datasets[kind] = training.dataset(Documents, path=path, features=features, **ROWS[kind])
+    c.datasets[kind] = training.dataset(Documents, path=path, features=features, **commands.part(ROWS, kind))
     return c
 
 

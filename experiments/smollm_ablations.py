@@ -31,6 +31,7 @@ from ml_collections import ConfigDict
 from experiments import smollm_pictures
 from experiments.bridges import PREFIX
 from experiments.smollm_pictures import KNOWN, NAME, NAMED, RESAMPLER
+from flamingo_jax import commands
 from flamingo_jax.few_shot.names import Names
 from flamingo_jax.few_shot.source import FewShot, game
 from flamingo_jax.few_shot.words import Words
@@ -60,12 +61,11 @@ ABLATIONS = dict(
 
 def get_config(name: str = 'base') -> ConfigDict:
     """The base with one thing changed. ValueError: the ablation is not known."""
-    if name not in ABLATIONS:
-        raise ValueError(f'The ablations are {", ".join(ABLATIONS)}, and not {name!r}.')
+    changed = commands.part(ABLATIONS, name)
     c = smollm_pictures.base()
     smollm_pictures.new_bridge(c)
     c.vision = c.resampler = 'experiments/smollm_bridge'
-    c.model.xattn.update(ABLATIONS[name])
+    c.model.xattn.update(changed)
     if name in NEW:
         c.resampler, c.model.resampler.kind = '', NEW[name]
     if name in TOKENS:

@@ -67,6 +67,7 @@ from ml_collections import ConfigDict
 
 from experiments.picture_dictionary import LANGUAGES
 from experiments.picture_words import KINDS, STYLES
+from flamingo_jax import commands
 from flamingo_jax.few_shot.is_it import IsIt
 from flamingo_jax.few_shot.kinds import Kinds, asked
 from flamingo_jax.few_shot.names import Names
@@ -180,10 +181,8 @@ def get_config(stage: str = '') -> ConfigDict:
     """A stage, or ValueError. 'contrast' makes a resampler, '' a bridge with it; the others go on."""
     stages = {'contrast': contrast, '': bridge, 'further': further}
     stages |= {'asked': asked_alone, 'games': games_alone, 'together': together}
-    if stage not in stages:
-        raise ValueError(f'The stages are {sorted(stages)}, and not {stage!r}.')
     c = base()
-    stages[stage](c)
+    commands.part(stages, stage)(c)
     return c
 
 

@@ -25,14 +25,16 @@ import sys
 import textwrap
 import traceback
 import warnings
+from collections.abc import Mapping
 from logging import ERROR, WARNING, LogRecord
 from types import TracebackType
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from absl import flags, logging
 
 flags.disclaim_key_flags()  # A flag that is defined here belongs to the command that calls it.
 PROGRAMS = 10 * 2**30  # Most bytes of compiled programs on disk; those not used for the longest time are removed.
+T = TypeVar('T')
 OURS = pathlib.Path(__file__).parents[1]
 OUR_ROOMS = tuple(str(OURS / name) + os.sep for name in ('flamingo_jax', 'data'))
 
@@ -78,6 +80,14 @@ def start(doc: str, config: bool = False, positional: bool = False) -> list[str]
     if rest and not positional:
         refuse(f'Unknown arguments: {" ".join(rest)}. A flag begins with --.')
     return rest
+
+
+def part(parts: Mapping[str, T], name: str) -> T:
+    """The part of a config that is meant by --config=FILE.py:NAME. ValueError for an unknown one names all parts."""
+    if name not in parts:
+        known = ', '.join(f':{known}' if known else 'none' for known in parts)
+        raise ValueError(f'The config has no part {name!r} after its colon. Its parts are {known}.')
+    return parts[name]
 
 
 def define_processes() -> None:

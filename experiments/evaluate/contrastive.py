@@ -10,6 +10,7 @@ The part after the colon is `imagenet`, `coco`, `flickr30k`, or `pictures` for e
 from ml_collections import ConfigDict
 
 from experiments.contrastive_pictures import STYLES
+from flamingo_jax import commands
 from flamingo_jax.evaluation import config as evaluation
 from flamingo_jax.evaluation.benchmarks.coco import COCO
 from flamingo_jax.evaluation.benchmarks.flickr30k import Flickr30k
@@ -30,9 +31,10 @@ PROMPTS = (
 
 
 def get_config(part: str = 'pictures') -> ConfigDict:
-    """One set."""
+    """One set. ValueError: it is not known."""
     c = evaluation.base()
     c.episodes = evaluation.ALL
+    captions = commands.part(dict(pictures=None, imagenet=None, coco=COCO, flickr30k=Flickr30k), part)
     if part == 'imagenet':
         c.tasks.imagenet = evaluation.task(ImageNet, answers=('compared',), shots=(0,), class_prompts=PROMPTS)
     elif part == 'pictures':
@@ -50,7 +52,6 @@ def get_config(part: str = 'pictures') -> ConfigDict:
                 support_split=split,
             )
     else:
-        captions = dict(coco=COCO, flickr30k=Flickr30k)[part]
         c.tasks.texts = evaluation.task(TextsOfPictures, captions=captions)
         c.tasks.pictures = evaluation.task(PicturesOfTexts, captions=captions)
     return c

@@ -12,16 +12,17 @@ from ml_collections import ConfigDict
 
 from experiments.evaluate.smollm_pictures import KNOWN, ONE_EACH
 from experiments.smollm_pictures import NAME, SEEN, UNSEEN
+from flamingo_jax import commands
 from flamingo_jax.evaluation import config as evaluation
 from flamingo_jax.few_shot.names import Names
 
 
 def get_config(part: str = '') -> ConfigDict:
-    """All parts, or one."""
+    """All parts, or one. ValueError: the part is not known."""
     c = evaluation.base()
     parts = dict(english=('en',), seen=SEEN, unseen=UNSEEN)
     for name in [part] if part else parts:
-        for language in parts[name]:
+        for language in commands.part(parts, name):
             c.tasks[f'{name}_{language}'] = evaluation.task(
                 Names,
                 title=f'names in {language} ({name})',

@@ -8,15 +8,16 @@ python -m flamingo_jax.evaluate --config=experiments/evaluate/picture_clips.py -
 
 from ml_collections import ConfigDict
 
+from flamingo_jax import commands
 from flamingo_jax.evaluation import config as evaluation
 from flamingo_jax.few_shot.direction import Direction
 from flamingo_jax.few_shot.names import Names
 
 
 def get_config(part: str = '') -> ConfigDict:
-    """All are of one style, fluent-anim."""
+    """All are of one style, fluent-anim. ValueError: the part is not known."""
     c = evaluation.base()
-    c.frames, c.stills = 8, part == 'stills'
+    c.frames, c.stills = 8, commands.part({'': False, 'stills': True}, part)
     c.tasks.names = evaluation.task(
         Names, title='names of clips', shots=(0, 4), answers=('ranked',), query_split='train', support_split='train'
     )

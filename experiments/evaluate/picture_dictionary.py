@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from experiments.picture_dictionary import LANGUAGES
 from experiments.picture_words import KINDS, STYLES
+from flamingo_jax import commands
 from flamingo_jax.evaluation import config as evaluation
 from flamingo_jax.few_shot.kinds import Kinds
 from flamingo_jax.few_shot.names import Names
@@ -22,10 +23,10 @@ HELD_OUT = dict(query_styles=('fluent-3d',), support_styles=STYLES)
 
 
 def get_config(part: str = '') -> ConfigDict:
-    """The tables of docs/results_small.md."""
+    """The tables of docs/results_small.md. ValueError: the part is not known."""
     c = evaluation.base()
     parts = dict(words=words, names=names, tasks=tasks, languages=languages, ablation=ablation)
-    for add in [parts[part]] if part else list(parts.values())[:-1]:
+    for add in [commands.part(parts, part)] if part else list(parts.values())[:-1]:
         add(c)
     return c
 

@@ -8,6 +8,7 @@ python -m flamingo_jax.evaluate --config=experiments/evaluate/picture_scenes.py 
 
 from ml_collections import ConfigDict
 
+from flamingo_jax import commands
 from flamingo_jax.evaluation import config as evaluation
 from flamingo_jax.few_shot.questions import Questions
 
@@ -16,10 +17,8 @@ FRAMES = {'whole': 1, 'quarters': 5, 'ninths': 10}
 
 def get_config(form: str = 'whole') -> ConfigDict:
     """What is there, where it is, how many there are. ValueError: there is no such form of scenes."""
-    if form not in FRAMES:
-        raise ValueError(f'Scenes are shown as {", ".join(FRAMES)}, and not {form!r}.')
     c = evaluation.base()
-    c.frames = FRAMES[form]
+    c.frames = commands.part(FRAMES, form)
     for question in ('what is in', 'where is', 'how many'):
         for style, styles in (
             ('trained styles', ('noto', 'twemoji', 'openmoji-color', 'fluent-flat')),

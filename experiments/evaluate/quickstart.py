@@ -5,11 +5,10 @@ python -m flamingo_jax.evaluate --config=experiments/evaluate/quickstart.py --ch
 
 from ml_collections import ConfigDict
 
+from experiments.quickstart import STYLES
 from flamingo_jax.evaluation import config as evaluation
 from flamingo_jax.few_shot.names import Names
 from flamingo_jax.few_shot.words import Words
-
-TRAINED_STYLES = ('noto', 'noto-v1', 'fluent-flat')
 
 
 def get_config() -> ConfigDict:
@@ -17,7 +16,7 @@ def get_config() -> ConfigDict:
     c = evaluation.base()
     c.data = 'data/picture_dictionary/sample'
     c.episodes = 200
-    styles = dict(query_styles=('fluent-3d',), support_styles=TRAINED_STYLES)
+    styles = dict(query_styles=('fluent-3d',), support_styles=STYLES)
     c.tasks.names = evaluation.task(
         Names, shots=(0, 4), answers=('open-ended',), query_split='train', support_split='train', **styles
     )

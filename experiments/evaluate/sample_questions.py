@@ -6,8 +6,8 @@ python -m flamingo_jax.evaluate --config=experiments/evaluate/sample_questions.p
 
 from ml_collections import ConfigDict
 
-from experiments.evaluate.quickstart import TRAINED_STYLES
 from experiments.picture_words import KINDS
+from experiments.quickstart import STYLES
 from flamingo_jax.evaluation import config as evaluation
 from flamingo_jax.few_shot.kinds import Kinds
 from flamingo_jax.few_shot.which import Which
@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     c = evaluation.base()
     c.data = 'data/picture_dictionary/sample'
     c.episodes = 100
-    common = dict(kinds=KINDS, query_styles=('fluent-3d',), support_styles=TRAINED_STYLES)
+    common = dict(kinds=KINDS, query_styles=('fluent-3d',), support_styles=STYLES)
     c.tasks.kinds = evaluation.task(Kinds, title='what kind of thing', shots=(4,), **common)
     c.tasks.yes_or_no = evaluation.task(YesOrNo, title='is it an animal?', shots=(4,), **common)
     c.tasks.which = evaluation.task(Which, title='which is an animal?', questions='which', shots=(0,), **common)

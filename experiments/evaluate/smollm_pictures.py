@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from experiments.picture_words import KINDS, STYLES
 from experiments.smollm_pictures import ARTISTS, BEGINNINGS, FORMS, IS_IT, KIND, NAME, QUESTIONS, SEEN, UNSEEN
+from flamingo_jax import commands
 from flamingo_jax.evaluation import config as evaluation
 from flamingo_jax.few_shot.facts import Facts
 from flamingo_jax.few_shot.is_it import IsIt
@@ -44,13 +45,13 @@ DOES_IT_SHOW = 'does this show {}?'
 
 
 def get_config(part: str = '') -> ConfigDict:
-    """All parts but other languages, or one."""
+    """All parts but other languages, or one. ValueError: the part is not known."""
     c = evaluation.base()
     parts = dict(words=words, questions=questions, things=things)
     parts |= dict(artists=artists, names=names, phrases=phrases, facts=facts)
     # 35 languages would take longer than all others.
     languages = dict(seen=partial(other_languages, SEEN), unseen=partial(other_languages, UNSEEN))
-    for add in [(parts | languages | dict(clips=clips))[part]] if part else parts.values():
+    for add in [commands.part(parts | languages | dict(clips=clips), part)] if part else parts.values():
         add(c)
     return c
 

@@ -7,6 +7,8 @@ import dataclasses
 import re
 import string
 
+from flamingo_jax import commands
+
 
 @dataclasses.dataclass(frozen=True)
 class Prompts:
@@ -80,7 +82,4 @@ def named(name: str) -> Prompts:
 
     ValueError for another name.
     """
-    known = dict(paper=PAPER, open_flamingo=OPEN_FLAMINGO, idefics=IDEFICS)
-    if name not in known:
-        raise ValueError(f'There are no prompts {name!r}. There are {sorted(known)}.')
-    return known[name]
+    return commands.part(dict(paper=PAPER, open_flamingo=OPEN_FLAMINGO, idefics=IDEFICS), name)
