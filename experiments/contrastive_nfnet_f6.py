@@ -55,6 +55,7 @@ def get_config() -> ConfigDict:
             length=64,
             images=1,
             batch_size=16_384,
+            space=1.0,  # As the texts of the evaluations begin.
             flip=True,
             recolour=True,
             workers=16,

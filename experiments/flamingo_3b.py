@@ -8,6 +8,8 @@ that `convert` reads will do; the widths follow theirs:
     python -m flamingo_jax.convert lm --source=LM --out=bundles/lm
     python -m flamingo_jax.convert nfnet --source=dm_nfnet_f6.safetensors --out=bundles/nfnet_f6    (or clip, siglip)
 
+The pictures have 320 pixels, for an NFNet-F6. With another trunk, `--config.image_size=0` takes the size of its own.
+
 These commands build data sets of the paper's kinds (data/README.md names the sets):
 
     python -m data.web_pages.build --warc="CRAWL/*.warc.gz" --out=DATA        (or data.mmc4.build, data.obelics.build)

@@ -6,7 +6,7 @@ The data set is a picture set, or stored documents (a prepared folder, or a .jso
 OUT/SPLIT.npy, float16 [pictures views t s d_v], and OUT/SPLIT.json, which describes the data set and the trunk; for
 documents also OUT/SPLIT.begins.npy, the number of each document's first picture. The first view is the picture itself.
 With `--views=4` three random views of `inputs/augment.py` follow, for training on few pictures. Finished splits are
-not computed again.
+not computed again, and one that was stopped goes on.
 """
 
 from absl import flags
@@ -45,6 +45,7 @@ from flamingo_jax.inputs.sources.features import fingerprint
 from flamingo_jax.model.flamingo import Flamingo
 
 BATCH = 32
+NOTED = 32  # Batches after which it is noted how far a split is.
 
 
 def compute(
@@ -89,8 +90,8 @@ def compute(
         done.unlink(missing_ok=True)
         if not source.pictures:
             raise ValueError(f'The split {split!r} of {data} has no pictures. Remove it from --splits.')
-        with whole(folder / f'{split}.npy') as file:
-            _write(file, source, trunk, views=views, blank=pictures.blank(frames), name=split)
+        with whole(folder / f'{split}.npy', resumed=True) as file:
+            _write(file, about, source, trunk, views=views, blank=pictures.blank(frames), name=split)
         if source.begins is not None:
             with whole(folder / f'{split}.begins.npy') as file:
                 np.save(file, source.begins)
@@ -122,12 +123,24 @@ class _Found:
 
 
 def _write(
-    file: pathlib.Path, source: _Found, trunk: Callable[[np.ndarray], jax.Array], views: int, blank: Frames, name: str
+    file: pathlib.Path,
+    about: dict[str, Any],
+    source: _Found,
+    trunk: Callable[[np.ndarray], jax.Array],
+    views: int,
+    blank: Frames,
+    name: str,
 ) -> None:
-    """Writes the features of a split, with a bar of that name; `blank` stands for a picture that cannot be read."""
-    features, total = None, source.pictures * views
-    with tqdm(total=total, unit=' pictures', desc=name) as progress:
-        for begin in range(0, total, BATCH):
+    """Writes the features of a split, with a bar of that name; `blank` stands for a picture that cannot be read.
+
+    Beside `file` it is noted how many are done, and what they are about. If that is the same, the next call goes on.
+    """
+    note, total = file.with_name(f'{file.name}.json'), source.pictures * views
+    noted = json.loads(note.read_text()) if note.is_file() and file.is_file() else {}
+    done = noted['done'] if noted.get('about') == about else 0
+    features = np.lib.format.open_memmap(file, 'r+') if done else None
+    with tqdm(total=total, initial=done, unit=' pictures', desc=name) as progress:
+        for begin in range(done, total, BATCH):
             numbers = range(begin, min(begin + BATCH, total))
             shown = [_view(source.frames, *divmod(number, views)) for number in numbers]
             used, blank = len(shown), next((frames for frames in shown if frames is not None), blank)
@@ -140,7 +153,11 @@ def _write(
                 features = np.lib.format.open_memmap(file, 'w+', np.float16, shape)
             features.reshape(-1, *batch.shape[1:])[begin : begin + used] = batch
             progress.update(used)
+            if begin // BATCH % NOTED == NOTED - 1:
+                features.flush()
+                write_whole(note, json.dumps(dict(about=about, done=begin + used)).encode())
     features.flush()
+    note.unlink(missing_ok=True)
 
 
 def _open(records: Sequence[dict[str, Any]], pictures: PictureFormat, frames: int) -> _Found:

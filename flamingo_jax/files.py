@@ -102,16 +102,20 @@ def whole_folder(path: Path, last: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def whole(path: Path, last: str = '') -> Iterator[pathlib.Path]:
+def whole(path: Path, last: str = '', resumed: bool = False) -> Iterator[pathlib.Path]:
     """Gives a name on this machine for a file or a folder to write, which then becomes `path`.
 
     For what writes nowhere but on this machine. Of a folder that goes into a bucket, the file `last` is copied last.
+    With `resumed` the name is the same each time, and after an error or a kill what was written is still there, so that
+    it can be gone on with.
     """
     near = pathlib.Path(tempfile.gettempdir()) if in_bucket(path) else path.parent
     near.mkdir(parents=True, exist_ok=True)
-    aside = near / f'.{uuid.uuid4().hex[:8]}.{path.name}'
+    same = hashlib.sha256(str(path).encode()).hexdigest()
+    aside, ended = near / f'.{(same if resumed else uuid.uuid4().hex)[:8]}.{path.name}', False
     try:
         yield aside
+        ended = True
         if not in_bucket(path):
             aside.rename(path)
         elif aside.is_dir():
@@ -120,7 +124,8 @@ def whole(path: Path, last: str = '') -> Iterator[pathlib.Path]:
             store, name = _store(path)
             store.put_file(str(aside), name)
     finally:
-        aside.unlink(missing_ok=True) if aside.is_file() else shutil.rmtree(aside, ignore_errors=True)
+        if ended or not resumed:
+            aside.unlink(missing_ok=True) if aside.is_file() else shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextlib.contextmanager

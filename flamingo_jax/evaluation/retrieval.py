@@ -31,7 +31,7 @@ class Retrieval(Task):
     """What both directions share."""
 
     captions: type[Benchmark] | None = None  # A benchmark of captions.
-    # Text before each caption. Those of the training began with a space, or half of them did (`Documents.space`).
+    # Text before each caption. In training they began with a space, too (`Documents.space`).
     form: str = ' {caption}'
     shots: tuple[int, ...] = (0,)
     answers: tuple[str, ...] = tuple(AT)

@@ -11,7 +11,7 @@ import pytest
 
 from flamingo_jax import features
 from flamingo_jax.inputs import augment
-from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.images import PictureFormat, to_frames
 from flamingo_jax.inputs.pipeline import rows
 from flamingo_jax.inputs.sources.documents import Documents, holds_picture
 from flamingo_jax.training import config as training
@@ -196,3 +196,35 @@ def test_a_record_of_a_builder_may_hold_frames():
     data = file.getvalue()
     assert holds_picture(data) and holds_picture([data]) and holds_picture(np.array([data], object))
     assert not holds_picture(b'') and not holds_picture([]) and not holds_picture(np.array([], object))
+
+
+def test_features_that_were_stopped_go_on(folder, monkeypatch):
+    """From what was noted, to the same bytes; not if the pictures are others."""
+    monkeypatch.setattr(features, 'BATCH', 4)
+    monkeypatch.setattr(features, 'NOTED', 2)
+    path = write(folder, *[[{'image': f'{i % 4}.png'}, f' dax {i}'] for i in range(18)])
+    trunk, out = make_trunk(folder / 'trunk'), folder / 'out'
+    features.compute(path, trunk, str(folder / 'whole'))
+    read, until = [], [11]
+
+    def counted(*arguments):
+        if len(read) == until[0]:
+            raise KeyboardInterrupt
+        read.append(None)
+        return to_frames(*arguments)
+
+    monkeypatch.setattr('flamingo_jax.inputs.sources.documents.to_frames', counted)
+    with pytest.raises(KeyboardInterrupt):
+        features.compute(path, trunk, str(out))
+    assert not (out / 'train.npy').exists()
+    until[0] = 100
+    features.compute(path, trunk, str(out))
+    assert len(read) == 11 + 18 - 8  # The first eight were noted.
+    assert (out / 'train.npy').read_bytes() == (folder / 'whole/train.npy').read_bytes()
+    assert not [file for file in out.iterdir() if file.name.startswith('.')]
+    path, until[0] = write(folder, *[[{'image': f'{i % 3}.png'}, f' dax {i}'] for i in range(18)]), len(read) + 11
+    with pytest.raises(KeyboardInterrupt):
+        features.compute(path, trunk, str(out))
+    path, until[0], before = write(folder, *[[{'image': f'{i % 2}.png'}, ' dax'] for i in range(18)]), 200, len(read)
+    features.compute(path, trunk, str(out))
+    assert len(read) == before + 18
