@@ -168,9 +168,18 @@ def _keep_programs() -> None:
 
     A program for a CPU may not run on another one, so each machine has a folder of its own.
     """
-    cache = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache')
-    os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(cache / 'flamingo_jax' / platform.node()))
+    os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', _own_programs())
     os.environ.setdefault('JAX_COMPILATION_CACHE_MAX_SIZE', str(PROGRAMS))
+
+
+def keeps_own_programs() -> bool:
+    """Whether compiled programs are kept in a folder of this machine, which no variable of JAX's names."""
+    return os.environ.get('JAX_COMPILATION_CACHE_DIR') == _own_programs()
+
+
+def _own_programs() -> str:
+    cache = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache')
+    return str(cache / 'flamingo_jax' / platform.node())
 
 
 def _silence() -> None:
@@ -178,6 +187,10 @@ def _silence() -> None:
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # XLA uses this old name. 2 shows only errors.
     if not sys.warnoptions:
         warnings.simplefilter('ignore')
+        # JAX's own tell of hosts that are missing, or of pages that slow a TPU; and of each program that it could not
+        # keep, such as one that another command has just removed to make room.
+        warnings.filterwarnings('default', category=UserWarning, module='jax')
+        warnings.filterwarnings('ignore', 'Error (reading|writing) persistent compilation cache entry')
     logging.set_verbosity(logging.INFO)
     logging.use_absl_handler()
     logging.get_absl_handler().setFormatter(None)  # Only the message.

@@ -246,7 +246,7 @@ def _sent(part: dict[str, Any]) -> list[collectives.Collective]:
 def _speed(run, done: float, part: dict[str, Any], hardware: Topology, mesh, batch: dict[str, int]) -> dict[str, Any]:
     weights = passes.weights(run)
     read = sum(one.bytes * one.times for one in weights) + passes.update(run, weights, held=part['held_bytes'])
-    decoding = host.seconds(run.sources, hardware, mesh.shape)
+    decoding = host.seconds(run.sources, hardware, mesh)
     if part['collectives'] is None:
         by_formula = estimate.sent(run, weights, held=part['held_bytes'])
         part |= dict(collectives=[dict(one._asdict(), axes=list(one.axes)) for one in by_formula], by_formula=True)
@@ -258,7 +258,7 @@ def _speed(run, done: float, part: dict[str, Any], hardware: Topology, mesh, bat
         bound_by=limit.bound_by,
         bytes_read=read,
         logits=max(size for _, size in passes.logits(run).values()) if passes.logits(run) else 0,
-        host_memory=host.memory(run.sources, run.parts.batch_shapes(mesh), hardware, mesh.shape),
+        host_memory=host.memory(run.sources, run.parts.batch_shapes(mesh), hardware, mesh),
         host_has=host.chips(hardware) * hardware.chip.host_memory / hardware.chip.host_chips,
         seconds=limit.seconds,
         tokens_per_second=tokens / limit.seconds,

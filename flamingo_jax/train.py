@@ -221,9 +221,11 @@ def main() -> None:
     memory.keep_freed()
     f = flags.FLAGS
     processes.join(f.coordinator, f.processes, f.process_id)
-    train(f.config, f.workdir)
-    for worker in multiprocessing.active_children():
-        worker.kill()  # Grain ends them one after the other, while other hosts wait for this one to leave.
+    try:
+        train(f.config, f.workdir)
+    finally:
+        for worker in multiprocessing.active_children():
+            worker.kill()  # Grain ends them one after the other, while other hosts wait for this one to leave.
 
 
 if __name__ == '__main__':

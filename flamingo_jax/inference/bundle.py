@@ -102,7 +102,12 @@ class Bundle:
         if sharding is None:
             device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
             sharding = jax.tree.map(lambda _: device, shapes | trunk)
-        trunk = jax.device_put(trunk, {key: sharding[key] for key in trunk})
+        # Each process has it all. `device_put` would compare each array with the other hosts'.
+        trunk = jax.tree.map(
+            lambda x, to: jax.make_array_from_callback(x.shape, to, lambda index: x[index]),
+            trunk,
+            {key: sharding[key] for key in trunk},
+        )
         sharding = {key: sharding[key] for key in shapes}
         return trunk | ocp.load(folder, jax.tree.map(abstract, shapes, sharding))
 

@@ -4,6 +4,7 @@ JAX's coordination service does the work: a SIGTERM to any process becomes a ste
 the others end with a message that names it as a task.
 """
 
+import itertools
 import json
 import os
 import signal
@@ -15,10 +16,14 @@ import numpy as np
 from jax._src import distributed  # Its key-value store has no public name, though Orbax uses it too.
 from jax.experimental import multihost_utils
 
+from flamingo_jax import commands
+
 # A process that has been silent for this long is dead, and the others stop. JAX's default is 100 s.
 HEARTBEAT_SECONDS = 30
-# How long a process waits for a value of another that lives.
+# How long a process waits for another that lives.
 POST_SECONDS = 3600
+TASKS = ('SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE')  # Where SLURM's srun and Open MPI say how many they started.
+_BARRIERS = itertools.count()  # Each barrier needs a name of its own.
 
 
 def join(coordinator: str, processes: int | None, process_id: int | None) -> None:
@@ -31,11 +36,21 @@ def join(coordinator: str, processes: int | None, process_id: int | None) -> Non
       process_id: the number of this one, from 0.
 
     Raises:
-      ValueError: `processes` or `process_id` is missing or wrong.
+      ValueError: `processes` or `process_id` is missing or wrong, or there are several and no coordinator.
     """
     if not coordinator:
         if processes or process_id is not None:
             raise ValueError('--processes and --process_id need --coordinator=HOST:PORT, the address of process 0.')
+        if several := [name for name in TASKS if int(os.environ.get(name) or 1) > 1]:
+            raise ValueError(
+                f'{several[0]} says that this is one of {os.environ[several[0]]} processes, each of which would take '
+                'itself for the whole run. Add --coordinator=auto.'
+            )
+        if jax.process_count() > 1:
+            raise ValueError(
+                f'This is one of {jax.process_count()} hosts of a TPU slice. Start the command on each of them with '
+                '--coordinator=auto.'
+            )
         return
     auto = coordinator == 'auto'
     if not auto and (processes is None or process_id is None or not 0 <= process_id < processes):
@@ -54,11 +69,33 @@ def join(coordinator: str, processes: int | None, process_id: int | None) -> Non
         heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         shutdown_timeout_seconds=HEARTBEAT_SECONDS,
     )
+    if jax.process_count() > 1:
+        _keep_no_own_programs()
+        _let_orbax_wait()
     say(
         f'{jax.process_count()} processes with {jax.device_count()} devices. If one dies, the others stop within '
         f'{2 * HEARTBEAT_SECONDS} s; the "task" in their message is its process_id. If process 0 dies, they report a '
         'lost leader.'
     )
+
+
+def _keep_no_own_programs() -> None:
+    """Compiled programs are not kept in a folder that each host has for itself.
+
+    JAX writes them in process 0 alone. After a restart that one would find its program and the others none. They would
+    compile, on GPUs for ever, since there all processes share the search for the fastest kernels.
+    """
+    if commands.keeps_own_programs():
+        jax.config.update('jax_compilation_cache_dir', None)
+
+
+def _let_orbax_wait() -> None:
+    """Gives the barriers of Orbax, at which hosts meet after a read, more than their 300 s: one may read from afar."""
+    from orbax.checkpoint._src.multihost import multihost as older
+    from orbax.checkpoint.experimental.v1._src.synchronization import multihost
+
+    for module in (older, multihost):
+        module._DEFAULT_BARRIER_TIMEOUT = POST_SECONDS
 
 
 def _alone_on_host() -> bool:
@@ -78,6 +115,7 @@ def from_first(value: Any) -> Any:
     """Returns process 0's value in every process. A value is anything JSON can hold."""
     if jax.process_count() == 1:
         return value
+    wait_for_all('from_first')
     data = np.frombuffer(json.dumps(value).encode(), np.uint8)
     size = int(multihost_utils.broadcast_one_to_all(np.int64(data.size)))
     data = data if jax.process_index() == 0 else np.zeros(size, np.uint8)
@@ -88,6 +126,7 @@ def gather(value: Any) -> list[Any]:
     """Returns the values of all processes, by process number, in every process. A value is anything JSON can hold."""
     if jax.process_count() == 1:
         return [value]
+    wait_for_all('gather')
     data = np.frombuffer(json.dumps(value).encode(), np.uint8)
     sizes = np.asarray(multihost_utils.process_allgather(np.int64(data.size))).reshape(-1)
     padded = np.zeros(int(sizes.max()), np.uint8)
@@ -111,10 +150,27 @@ def posted(name: str, process: int) -> Any:
     return json.loads(client.blocking_key_value_get(f'{name}/{process}', POST_SECONDS * 1000))
 
 
-def wait_for_all(name: str) -> None:
-    """Returns when all processes have called this."""
+def tell(name: str, value: Any) -> None:
+    """Gives a value, anything JSON can hold, in place of what this process told by that name before; waits for none."""
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
+        key = f'{name}/{jax.process_index()}'
+        distributed.global_state.client.key_value_set(key, json.dumps(value), allow_overwrite=True)
+
+
+def told(name: str) -> dict[int, Any]:
+    """What each process last told by that name, by its number; without those that have told nothing yet."""
+    found = distributed.global_state.client.key_value_dir_get(f'{name}/') if jax.process_count() > 1 else []
+    return {int(key.rpartition('/')[2]): json.loads(value) for key, value in found}
+
+
+def wait_for_all(name: str) -> None:
+    """Returns when all processes have called this; after `POST_SECONDS` an error names those that have not.
+
+    The coordination service waits. A collective of the devices would wait for ever, or on GPUs fail within minutes.
+    """
+    if jax.process_count() > 1:
+        barrier = f'{name} {next(_BARRIERS)}'
+        distributed.global_state.client.wait_at_barrier(barrier, POST_SECONDS * 1000)
 
 
 class Preemption:

@@ -4,10 +4,13 @@ import math
 from collections.abc import Mapping
 
 import jax
+import numpy as np
+from jax.sharding import Mesh
 
 from flamingo_jax.inputs import pipeline
 from flamingo_jax.inputs.rows import Batch
 from flamingo_jax.inputs.sources.source import Source
+from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.planning.topology import Topology
 
 # JPEGs of 640 x 480 that one core reads, fits to 320 x 320 and recolours in a second: `python benchmarks/decoding.py`.
@@ -19,13 +22,21 @@ def chips(hardware: Topology) -> int:
     return min(hardware.chip.host_chips, math.prod(hardware.shape))
 
 
-def share(hardware: Topology, mesh: Mapping[str, int]) -> int | float:
-    """The share of each batch that a host reads: the rows of its chips, which share rows over `tensor`."""
-    rows = mesh['data'] * mesh['fsdp']
-    return max(1.0, chips(hardware) / mesh['tensor']) / rows
+def share(hardware: Topology, mesh: Mesh) -> float:
+    """The most that a host reads of each batch, as a share: the rows of its chips, of which several may have the same.
+
+    Which chips a host has is as the devices of a TPU say; those of GPUs, for which others stand in, follow their order.
+    """
+    groups = meshes.row_shards(mesh)
+    rows = np.broadcast_to(np.arange(groups).reshape(*mesh.devices.shape[:2], 1), mesh.devices.shape).ravel()
+    if hardware.chip.torus:
+        hosts = np.array([device.process_index for device in mesh.devices.ravel()])
+    else:
+        hosts = np.arange(mesh.size) // hardware.chip.host_chips
+    return max(len(np.unique(rows[hosts == host])) for host in np.unique(hosts)) / groups
 
 
-def seconds(sources: Mapping[str, Source], hardware: Topology, mesh: Mapping[str, int]) -> int | float:
+def seconds(sources: Mapping[str, Source], hardware: Topology, mesh: Mesh) -> int | float:
     """Least seconds in which a host decodes the pictures of its share of a step, with all of its cores."""
     pictures = sum(
         data.batch_size * data.images * data.frames for data in sources.values() if data.images and not data.features
@@ -34,9 +45,7 @@ def seconds(sources: Mapping[str, Source], hardware: Topology, mesh: Mapping[str
     return pictures * share(hardware, mesh) / cores / PICTURES_A_SECOND
 
 
-def memory(
-    sources: Mapping[str, Source], batches: Mapping[str, Batch], hardware: Topology, mesh: Mapping[str, int]
-) -> int | float:
+def memory(sources: Mapping[str, Source], batches: Mapping[str, Batch], hardware: Topology, mesh: Mesh) -> int | float:
     """Bytes of the batches that the workers of a host hold when all are read ahead.
 
     Args:

@@ -124,7 +124,7 @@ def _way(run: Planned, hardware: Topology, read: list[Weight], held: dict[str, i
     """batches: bytes of all batches of a step, over all devices."""
     counted = flops.train_step(run.model.config, run.trained, run.sources, run.model.remat)
     moved = sum(one.bytes * one.times for one in read) + passes.update(run, read, held)
-    decoding = host.seconds(run.sources, hardware, run.mesh.shape)
+    decoding = host.seconds(run.sources, hardware, run.mesh)
     done = in_bfloat16(counted, run.model.quantised, hardware.chip)
     limit = bounds(done, moved, estimate.sent(run, read, held), hardware, mesh=run.mesh, host=decoding)
     numbers = {name: source.micro_batches for name, source in run.sources.items()}

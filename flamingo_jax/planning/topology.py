@@ -32,7 +32,7 @@ class Chip:
     link_bandwidth: float  # Bytes per second in one direction of one link of the torus (of the GPU's whole NVLink).
     torus: int  # Dimensions of the torus; 0: all devices are connected at `link_bandwidth`.
     host_bandwidth: float  # Bytes per second and chip between slices or hosts (data-centre network).
-    host_chips: int  # Most chips of one host.
+    host_chips: int  # Chips of one host of a slice of several.
     host_cores: int  # Cores of such a host, as clouds count them: hardware threads (vCPUs).
     host_memory: int  # Its bytes.
     device_kinds: tuple[str, ...] = ()  # Beginnings of JAX's `device_kind`.
@@ -43,7 +43,7 @@ class Chip:
 
 CHIPS = {
     'v4': Chip(32 * GIB, 275e12, 1.228e12, 45e9, 3, 6.25e9, 4, 240, 407 * 10**9, ('TPU v4',)),
-    'v5e': Chip(16 * GIB, 197e12, 0.82e12, 45e9, 2, 3.125e9, 8, 224, 384 * 10**9, ('TPU v5 lite', 'TPU v5e'), 2),
+    'v5e': Chip(16 * GIB, 197e12, 0.82e12, 45e9, 2, 3.125e9, 4, 112, 192 * 10**9, ('TPU v5 lite', 'TPU v5e'), 2),
     'v5p': Chip(95 * GIB, 459e12, 2.765e12, 90e9, 3, 6.25e9, 4, 208, 448 * 10**9, ('TPU v5',), 2),
     'v6e': Chip(32 * GIB, 918e12, 1.64e12, 90e9, 2, 12.5e9, 4, 180, 720 * 10**9, ('TPU v6',), 2),
     'a100': Chip(80 * 10**9, 312e12, 2.039e12, 300e9, 0, 25e9, 8, 96, 1360 * 10**9, ('NVIDIA A100',), 2),

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from flamingo_jax.files import Path, as_path, in_bucket, upload
 from flamingo_jax.inputs.rows import COUNTS
+from flamingo_jax.parallel import processes
 from flamingo_jax.training.events import Events
 
 REMEDY = (
@@ -146,12 +147,17 @@ class Progress:
         mean['skipped_steps'] = float(self.skipped.total)
         self._trained += n - sum(every['skipped'])
         self._best = min(self._best, seconds / n)
+        # All wait for the process whose data are late. The others may not have told theirs of these steps yet.
+        own = {jax.process_index(): sum(every['data_wait']) / n}
+        processes.tell('data wait', own[jax.process_index()])
+        slowest, wait = max((processes.told('data wait') | own).items(), key=lambda one: one[1])
+        where = f' in process {slowest}' if jax.process_count() > 1 else ''
         mean |= {
             # Share of the time since the start in which steps were trained at the best speed so far. The rest went to
             # the start, compilation, slower steps, waiting for data, skipped steps, validation and checkpoints.
             'speed/goodput': self._trained * self._best / (time.perf_counter() - self._began),
             'speed/seconds_per_step': seconds / n,
-            'speed/data_wait_seconds': sum(every['data_wait']) / n,
+            'speed/data_wait_seconds': wait,
             'speed/tokens_per_second': sum(sum(every[f'{name}/tokens']) for name in seen) / seconds,
             'speed/images_per_second': sum(sum(every[f'{name}/pictures']) for name in seen) / seconds,
         }
@@ -173,7 +179,7 @@ class Progress:
                 if self._peak
                 else ''
             )
-            + f'data wait {mean["speed/data_wait_seconds"]:.3f} s{unreadable}{skipped}'
+            + f'data wait {mean["speed/data_wait_seconds"]:.3f} s{where}{unreadable}{skipped}'
         )
         self._show()
         if self._writer is not None:

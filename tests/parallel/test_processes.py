@@ -6,6 +6,7 @@ Each phase goes on from the checkpoint of the one before, so that few processes 
 import json
 import os
 import pathlib
+import platform
 import re
 import signal
 import subprocess
@@ -18,7 +19,7 @@ import pytest
 
 from flamingo_jax.files import below
 from flamingo_jax.inference.run import CHECKSUMS, read_latest
-from flamingo_jax.parallel.processes import HEARTBEAT_SECONDS, join
+from flamingo_jax.parallel.processes import HEARTBEAT_SECONDS, POST_SECONDS, join
 from flamingo_jax.train import train
 from tests.tiny_run import free_port, losses, tiny_config
 
@@ -102,15 +103,24 @@ def test_a_process_that_does_not_know_its_place_is_an_error(arguments):
 
 
 @pytest.mark.parametrize('hosts, gpus', [('1', ['0', '1']), ('2', ['all', 'all'])])
-def test_processes_find_each_other_where_the_scheduler_says_who_they_are(hosts, gpus):
+def test_processes_find_each_other_where_the_scheduler_says_who_they_are(hosts, gpus, tmp_path):
     """--coordinator=auto in what SLURM gives its tasks; a TPU pod needs TPUs. A task has a GPU, or its host's."""
     line = 'from flamingo_jax.parallel.processes import join; join("auto", None, None)'
     line += '; import jax; print(jax.process_index(), "of", jax.process_count())'
     line += '; from jax._src import xla_bridge; print("GPUs:", xla_bridge.CUDA_VISIBLE_DEVICES.value)'
     line += '; from flamingo_jax.parallel.processes import post, posted; post("said", dict(by=jax.process_index()))'
     line += '; print(posted("said", 1 - jax.process_index()))'
+    line += '; from flamingo_jax.parallel.processes import tell, told, wait_for_all'
+    line += '; [tell("wait", [of, jax.process_index()]) for of in range(2)]; wait_for_all("a"); wait_for_all("a")'
+    line += '; print(sorted(told("wait").items()), told("nothing"))'
+    # What each host keeps for itself the others would not find, and Orbax waits as long as all else.
+    line += '; print("programs:", jax.config.jax_compilation_cache_dir)'
+    line += '; import orbax.checkpoint; from orbax.checkpoint._src.multihost import multihost as older'
+    line += '; from orbax.checkpoint.experimental.v1._src.synchronization import multihost'
+    line += '; print(older.coordination_timeout(), multihost.coordination_timeout())'
     slurm = dict(SLURM_JOB_ID=str(free_port()), SLURM_STEP_NODELIST='localhost', SLURM_NTASKS='2', JAX_PLATFORMS='cpu')
     slurm |= dict(SLURM_STEP_NUM_TASKS='2', SLURM_STEP_NUM_NODES=hosts, PYTHONPATH=str(ROOT))
+    slurm |= dict(XDG_CACHE_HOME=str(tmp_path), JAX_COMPILATION_CACHE_DIR=f'{tmp_path}/flamingo_jax/{platform.node()}')
     tasks = [
         subprocess.Popen(
             [sys.executable, '-c', line],
@@ -122,8 +132,18 @@ def test_processes_find_each_other_where_the_scheduler_says_who_they_are(hosts, 
     ]
     said = [task.communicate()[0] for task in tasks]
     assert [task.returncode for task in tasks] == [0, 0]
-    assert said[0].endswith(f"0 of 2\nGPUs: {gpus[0]}\n{{'by': 1}}\n")
-    assert said[1] == f"1 of 2\nGPUs: {gpus[1]}\n{{'by': 0}}\n"
+    common = f'[(0, [1, 0]), (1, [1, 1])] {{}}\nprograms: None\n{POST_SECONDS} {POST_SECONDS}\n'
+    assert said[0].endswith(f"0 of 2\nGPUs: {gpus[0]}\n{{'by': 1}}\n{common}")
+    assert said[1] == f"1 of 2\nGPUs: {gpus[1]}\n{{'by': 0}}\n{common}"
+
+
+@pytest.mark.parametrize('name', ['SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE'])
+def test_one_of_several_that_were_started_alike_is_not_taken_for_the_whole_run(name, monkeypatch):
+    monkeypatch.setenv(name, '1')
+    join('', None, None)
+    monkeypatch.setenv(name, '4')
+    with pytest.raises(ValueError, match=f'{name} says that this is one of 4 processes.* Add --coordinator=auto'):
+        join('', None, None)
 
 
 WRITES = """
