@@ -109,9 +109,11 @@ class Episodes:
             )
 
     def example(self, picture: Picture, label: str) -> Part:
+        """A picture of the support with its label."""
         return Part(picture, self.support, f'{self.prompt} {label}')
 
     def query(self, picture: Picture) -> Part:
+        """The picture that is asked about; the answer begins where its text ends."""
         return Part(picture, self.queries, self.prompt)
 
 

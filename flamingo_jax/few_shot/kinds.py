@@ -61,7 +61,10 @@ def asked(question: str) -> str:
 
 
 def with_article(kind: str) -> str:
-    """`an animal`, `a tool`, `food`."""
+    """`an animal`, `a tool`, `food`.
+
+    The first letter decides, not the sound: `a hourglass`. The published models were trained on such questions.
+    """
     article = '' if kind in UNCOUNTED else 'an ' if kind[0] in 'aeiou' else 'a '
     return article + kind
 

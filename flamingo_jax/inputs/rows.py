@@ -105,7 +105,8 @@ class Interleaved(NamedTuple):
           blank: an empty picture, which fills up a row and fixes the shape and dtype of its pictures. None for text
             alone.
           rng: for the window and for p_next.
-          row: its size, and what it holds of a longer document; the window ends before one picture too many.
+          row: its size, and what it holds of a longer document; the window ends before one picture too many. (The paper
+            keeps the text there and drops the picture; its text would then be tied to the picture before.)
 
         Raises:
           ValueError: a picture's shape differs from that of `blank`.

@@ -41,8 +41,9 @@ from jaxtyping import Array, Bool, Float, Int
 from flamingo_jax.model.layers import soft_cap
 
 KERNELS = ('plain', 'cudnn', 'splash')
-# Splash attention: lengths are padded to blocks, and it takes so many queries and keys at once, at most and at least.
-# What is at most fits the on-chip memory of v4 and v5e; no chip was there to find what is fastest.
+# Of splash attention. Lengths are padded to a multiple of BLOCK. At a time it takes MOST (queries, keys) at most. So
+# many fit the on-chip memory of v4 and v5e; no chip was there to find what is fastest. It is used only if there
+# are at least LEAST queries and LEAST keys.
 BLOCK, MOST, LEAST = 128, (512, 1024), 128
 
 
@@ -58,8 +59,9 @@ def kernel_of(device: Any) -> str:
 class Segments:
     """A mask in the form that kernels take: a query sees the keys of its own segment.
 
-    All masks of training are of this kind. In a packed row, a text token's segment is its document. In the gated
-    cross-attention, a token's segment is phi, the one image that it may see, and a media token's is its image.
+    All masks of training are of this kind, but for windows and the ablation `only_last_image=False`. In a packed row, a
+    text token's segment is its document. In the gated cross-attention, a token's segment is phi, the one image that it
+    may see, and a media token's is its image.
     """
 
     queries: Int[Array, '#b l'] | None = None  # The segment of each query, 0 or more; None: all are of one.

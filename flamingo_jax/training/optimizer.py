@@ -19,9 +19,8 @@ class OptimizerConfig:
 
     learning_rate: float = 1e-4
     warmup_steps: int = 5000
-    final_fraction: float = (
-        1.0  # Share of the learning rate that a cosine reaches at the last step; 1 keeps it constant (paper).
-    )
+    # Share of the learning rate that is left at the last step; 1 keeps it constant (paper).
+    final_fraction: float = 1.0
     weight_decay: float = 0.1
     undecayed: tuple[str, ...] = ('resampler',)
     decay: str = 'cosine'  # How the learning rate falls to `final_fraction`: 'cosine' or 'linear'.

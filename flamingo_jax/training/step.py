@@ -43,9 +43,10 @@ def make_step(
       devices; reading them waits for the step. A step whose loss or gradient is not finite is skipped: only the step
       number, and with it the position in the data, advances, and the metric 'skipped' is 1.
 
-    Every micro-batch reads all weights. So frozen pictures are encoded first, in one loop, and products with trained
-    weights read copies in the computation's dtype, which are made once a step. `Paired` batches, whose loss adds over
-    micro-batches itself, read the weights.
+    Every micro-batch reads all weights. So a frozen trunk encodes all pictures first, in one loop, and products with
+    trained weights read copies in the computation's dtype, which are made once a step. If the trunk is trained, or the
+    model is two towers, it runs inside the loss instead. `Paired` batches, whose loss adds over micro-batches itself,
+    read the weights.
     """
 
     mesh = shardings.step.mesh
@@ -136,7 +137,7 @@ def encode(model: Flamingo, mesh: Mesh, frozen: Params, batches: dict[str, Batch
     They differ in n and t only, and the trunk compiles slowly. Their features are small: 614 kB a picture of 320 pixels
     in NFNet-F6, twice its pixels.
 
-    If the trunk is trained, it runs inside the loss instead.
+    If the trunk is trained, or the model is two towers, it runs inside the loss instead.
     """
     pixels = {name: batch.images for name, batch in batches.items() if batch.images is not None}
     if not pixels or model.config.xattn is None or 'vision' not in frozen:

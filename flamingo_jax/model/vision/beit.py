@@ -102,8 +102,8 @@ class BEiT(nn.Module):
     ) -> Float[Array, 'b s d']:
         """Features of images: the patches', row by row, without the class token.
 
-        images: RGB, 0 to 255. The preprocessing happens here: 0.5 is subtracted from pixels in 0..1, and divides them.
-        Pixels beyond a whole number of patches are left out, at the right and at the bottom.
+        images: RGB, 0 to 255. The preprocessing happens here: pixels 0..255 become -1..1. Pixels beyond a whole number
+          of patches are left out, at the right and at the bottom.
         """
         c, p = self.config, self.config.patch
         x = images.astype(jnp.float32) / 127.5 - 1

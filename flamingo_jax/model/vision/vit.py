@@ -35,7 +35,8 @@ class ViTConfig(VisionConfig):
     width, depth, heads, ffw_width: of the blocks.
     patch: height and width of a patch, in pixels.
     resolution: height and width of the training pictures, in pixels. At others the position embeddings are
-    interpolated. activation: 'quick_gelu', 'gelu' or 'gelu_tanh'.
+      interpolated.
+    activation: 'quick_gelu', 'gelu' or 'gelu_tanh'.
     norm_eps: of every layer norm.
     class_token: whether there is one, before the patches.
     norm_in: whether there is a norm before the blocks.
