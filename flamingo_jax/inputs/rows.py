@@ -75,7 +75,10 @@ class Interleaved(NamedTuple):
 
     def counts(self):
         """What a batch holds, without its padding: tokens, pictures, documents, targets; and pictures not readable."""
-        of_row = lambda x: x.reshape(len(x), -1)  # noqa: E731
+
+        def of_row(x):
+            return x.reshape(len(x), -1)
+
         documents = self.used > 0 if self.document is None else of_row(self.document).max(axis=1)
         # The last picture's tag sees that picture.
         return _counts(self, pictures=of_row(self.phi).max(axis=1), documents=documents, targets=self.weights[..., 1:])
