@@ -73,7 +73,7 @@ class Segments:
 Mask: TypeAlias = Bool[Array, '#b l m'] | Segments
 
 
-def dense(mask: Mask, l: int, m: int) -> Bool[Array, '#b {l} {m}']:
+def as_array(mask: Mask, l: int, m: int) -> Bool[Array, '#b {l} {m}']:
     """The mask of l queries and m keys as an array: True = may attend."""
     if not isinstance(mask, Segments):
         return mask
@@ -123,7 +123,7 @@ def attend(
         elif spec := _sharding(q, k, axes):
             out = _splash(q, k, v, mask or Segments(), scale=scale, cap=cap, spec=spec)
         if out is not None:
-            return out if mask is None else jnp.where(dense(mask, l, m).any(axis=-1)[..., None, None], out, 0)
+            return out if mask is None else jnp.where(as_array(mask, l, m).any(axis=-1)[..., None, None], out, 0)
     weights = attention_weights(q, k, mask, bias, scale, cap)
     out = jnp.einsum('bglm,bgmk->bglk', weights.astype(v.dtype), v)
     return out.reshape(b, h, l, head_dim).transpose(0, 2, 1, 3).astype(q.dtype)
@@ -230,7 +230,7 @@ def _softmax(logits, queries, head_dim, mask, bias, scale, cap):
         logits = logits + bias.reshape(logits.shape)
     if mask is not None:
         b, g, _, m = logits.shape
-        mask = dense(mask, queries[-1], m)
+        mask = as_array(mask, queries[-1], m)
         mask = jnp.broadcast_to(mask[:, None, None], (b, g, *queries, m)).reshape(logits.shape)
         logits = jnp.where(mask, logits, jnp.finfo(logits.dtype).min)
     weights = jax.nn.softmax(logits, axis=-1)
@@ -246,7 +246,7 @@ def _cudnn(q, k, v, mask, scale):
         mask = Segments()
     # cuDNN has no gradient for odd lengths. The key of the padding is masked, or comes after all queries.
     if mask is not None:
-        mask = jnp.pad(dense(mask, l, m), ((0, 0), (0, l % 2), (0, m % 2)))[:, None]
+        mask = jnp.pad(as_array(mask, l, m), ((0, 0), (0, l % 2), (0, m % 2)))[:, None]
     k, v = (x.swapaxes(1, 2) for x in (k, v))
     q, k, v = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (q, k, v))
     out = jax.nn.dot_product_attention(q, k, v, mask=mask, scale=scale, is_causal=causal, implementation='cudnn')

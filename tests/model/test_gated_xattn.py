@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flamingo_jax.model.attention import dense
+from flamingo_jax.model.attention import as_array
 from flamingo_jax.model.config import TINY, XattnConfig
 from flamingo_jax.model.gated_xattn import GatedXattnDense, media_mask
 
@@ -41,7 +41,7 @@ def params(y, media):
 def test_mask_is_as_drawn():
     drawn = '. . . .   . . . .   # # . .   # # . .   . . # #'
     rows = [[mark == '#' for mark in row.split()] for row in drawn.split('   ')]
-    np.testing.assert_array_equal(dense(media_mask(PHI[:1], 2, 2), 5, 4), [rows])
+    np.testing.assert_array_equal(as_array(media_mask(PHI[:1], 2, 2), 5, 4), [rows])
     rows[4] = [True] * 4
     np.testing.assert_array_equal(media_mask(PHI[:1], 2, 2, only_last_image=False), [rows])
 
@@ -104,7 +104,7 @@ def test_equals_the_two_equations(params, y, media):
     q = np.einsum('bld,dhk->blhk', norm(y), p['query']['kernel'])
     k, v = (np.einsum('bmd,dhk->bmhk', norm(media), p[name]['kernel']) for name in ('key', 'value'))
     logits = np.einsum('blhk,bmhk->bhlm', q, k) / 8**0.5
-    weights = np.exp(logits) * np.asarray(dense(media_mask(PHI, 2, 3), 5, 6))[:, None]
+    weights = np.exp(logits) * np.asarray(as_array(media_mask(PHI, 2, 3), 5, 6))[:, None]
     weights = weights / np.maximum(weights.sum(-1, keepdims=True), 1e-9)
     attended = np.einsum('bhlm,bmhk,hkd->bld', weights, v, p['out']['kernel'])
     x = y + np.tanh(0.5) * attended
@@ -128,7 +128,7 @@ def test_norms_of_a_language_model_that_norms_its_branches(params, y, media):
 
     q = np.einsum('bld,dhk->blhk', norm(y, 'norm_text'), p['query']['kernel'])
     keys_values = BLOCK.apply({'params': params}, media, method='keys_values')
-    (k, v), seen = keys_values[0], np.asarray(dense(mask, 5, 6))[:, None]
+    (k, v), seen = keys_values[0], np.asarray(as_array(mask, 5, 6))[:, None]
     weights = np.exp(np.einsum('blhk,bhmk->bhlm', q, k) / 8**0.5) * seen
     weights = weights / np.maximum(weights.sum(-1, keepdims=True), 1e-9)
     attended = np.einsum('bhlm,bhmk,hkd->bld', weights, v, p['out']['kernel'])
