@@ -166,7 +166,6 @@ class ContrastiveConfig:
     # SigLIP has scale=10, bias=-10.
     scale: float = 1 / 0.07
     bias: float = 0.0
-    causal: bool = False  # Whether a token of the text sees only those before it. BERT, the paper's, sees all.
 
     def __post_init__(self):
         if self.loss not in ('softmax', 'sigmoid', 'classes'):
@@ -200,11 +199,10 @@ class FlamingoConfig:
                     'Contrastive pretraining needs a trunk and a text tower, and no gated blocks between them. Set '
                     'vision and lm, and leave xattn None.'
                 )
-            both_ways = self.contrastive.loss != 'classes' and not self.contrastive.causal
-            if both_ways and self.lm.positions not in ('learned', 'rotary'):
+            if self.contrastive.loss != 'classes' and self.lm.positions not in ('learned', 'rotary'):
                 raise ValueError(
                     f'The positions {self.lm.positions!r} of the text tower are for text that sees only what comes '
-                    "before. Set lm.positions to 'learned' or 'rotary', or contrastive.causal to True."
+                    "before. Set lm.positions to 'learned' or 'rotary'."
                 )
         if self.xattn is not None:
             missing = [name for name in ('lm', 'vision') if getattr(self, name) is None]

@@ -210,7 +210,7 @@ class Flamingo:
         c, states, valid = self.config.contrastive, None, None
         if text is not None:
             valid = valid_tokens(used, text.shape[1])
-            mask = Segments(jnp.ones_like(text), valid.astype(text.dtype), causal=c.causal)  # Padding is segment 0.
+            mask = Segments(jnp.ones_like(text), valid.astype(text.dtype))  # Padding is segment 0.
             positions = jnp.broadcast_to(jnp.arange(text.shape[1]), text.shape)
             y = self.embed(params, text)
             y, _ = self.decoder(params, y, positions, mask=mask, media=None, phi=jnp.zeros_like(text))
