@@ -120,8 +120,8 @@ class Embedder(nn.Module):
         init = nn.with_logical_partitioning(nn.initializers.normal(width**-0.5), ('vocab', 'embed'))
         self.tokens = stored(self, 'tokens', init, (c.vocab_size, width))
         if c.embedding_width:
-            self.project_in = Linear((width, c.width), ('embed', 'head_dim'), dtype=self.dtype)
-            self.project_out = Linear((c.width, width), ('embed', 'head_dim'), dtype=self.dtype)
+            self.project_in = Linear((width, c.width), ('embed', 'projection'), dtype=self.dtype)
+            self.project_out = Linear((c.width, width), ('embed', 'projection'), dtype=self.dtype)
         if c.positions == 'learned':
             init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ('positions', 'embed'))
             self.learned_positions = self.param('positions', init, (c.context, c.width))
