@@ -147,7 +147,3 @@ class GatedXattnDense(nn.Module):
             m = sum(key.shape[2] for key, _ in keys_values)
             fed = jnp.where(as_array(mask, y.shape[1], m).any(axis=-1, keepdims=True), fed, 0)
         return constrain(y + fed, 'batch', None, 'embed')
-
-    def touch(self, y: Float[Array, 'b l d'], media: Float[Array, 'b m e'], mask: Mask) -> Float[Array, 'b l d']:
-        """Uses every parameter, for `init`."""
-        return self(y, self.keys_values(media), mask)

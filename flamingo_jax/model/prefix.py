@@ -53,7 +53,3 @@ class Prefix(nn.Module):
         same = (first[:, :, None] == first[:, None]) & seen[:, None]
         place = first + jnp.tril(same, -1).sum(axis=-1)
         return jnp.where(seen[..., None], jnp.take_along_axis(words, place[..., None], axis=1), y)
-
-    def touch(self, y: Float[Array, 'b l d'], media: Float[Array, 'b m d'], mask: Mask) -> Float[Array, 'b l d']:
-        """Uses every parameter, for `init`."""
-        return self(y, self.keys_values(media), mask)
