@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 
 from flamingo_jax.model.attention import attend
 from flamingo_jax.model.config import ResamplerConfig
-from flamingo_jax.model.layers import FeedForward, Linear, Norm, constrain, spread
+from flamingo_jax.model.layers import FeedForward, Linear, Norm, constrain, scan_layers, spread
 
 
 def _attended(
@@ -100,18 +100,6 @@ class Attention(nn.Module):
     def __call__(self, latents: Float[Array, 'b r d'], features: Float[Array, 'b s d']) -> Float[Array, 'b r d']:
         """The attended values; both arguments are normed already."""
         return _attended(self.config, self.dtype, self.kernel, latents=latents, x=features)
-
-
-def _scan_layers(depth: int):
-    """All layers, scanned over stacked parameters, so that compile time does not grow with depth."""
-    return nn.scan(
-        lambda layer, latents, features: (layer(latents, features), None),
-        variable_axes={'params': 0, 'intermediates': 0},  # The latter for `inference/look.py`.
-        split_rngs={'params': True},
-        in_axes=nn.broadcast,
-        length=depth,
-        metadata_params={nn.PARTITION_NAME: 'layers'},
-    )
 
 
 class Mlp(nn.Module):
@@ -196,7 +184,7 @@ class Resampler(nn.Module):
                 media = Pooling(c, self.dtype, self.kernel, name='pooling')(media, x)
             else:
                 layer = QFormerLayer if c.kind == 'qformer' else ResamplerLayer
-                media, _ = _scan_layers(c.depth)(layer(c, self.dtype, self.kernel, name='layers'), media, x)
+                media = scan_layers(layer(c, self.dtype, self.kernel, name='layers'), c.depth, media, x)
         media = Norm(axis='resampler', dtype=self.dtype, name='norm_out')(media)
         if c.projects:
             out = Linear((c.width, self.out_width), ('resampler', 'media'), dtype=self.dtype, name='project_out')
