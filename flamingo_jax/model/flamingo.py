@@ -1,7 +1,7 @@
 """Flamingo (Alayrac et al. 2022, figure 3): open this file first.
 
     images uint8 [b n t height width 3] --vision trunk (frozen)--> features [b n t s d_v]
-    features                            --resampler, per image-->  media    [b n r d]
+    features                            --resampler, per image-->  media    [b n r e]
     tokens int32 [b l] --phi = number of <image> tags up to here--> the one image that a token may see (0 = none)
     y = lm.embed(tokens); before every k-th LM block: y = gated_xattn_dense(y, media, phi); y = block(y)    (LM frozen)
     logits = lm.unembed(y) [b l v]
