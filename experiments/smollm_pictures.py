@@ -69,7 +69,7 @@ from experiments.picture_dictionary import LANGUAGES
 from experiments.picture_words import KINDS, STYLES
 from flamingo_jax import commands
 from flamingo_jax.few_shot.is_it import IsIt
-from flamingo_jax.few_shot.kinds import Kinds, asked
+from flamingo_jax.few_shot.kinds import Kinds, as_question
 from flamingo_jax.few_shot.names import Names
 from flamingo_jax.few_shot.questions import Questions
 from flamingo_jax.few_shot.source import FewShot, game
@@ -107,7 +107,7 @@ NAME, KIND = ' name:', ' kind:'  # What is asked of a picture. A new word is ask
 # How a name is asked for, and how often: by ` name:`, by the beginning of a sentence, or by a question in one of these
 # forms. With few phrases, others are hardly understood.
 FORMS = {
-    asked('{}'): 0.3,
+    as_question('{}'): 0.3,
     ' {}': 0.06,
     ' Q: {} A:': 0.06,
     ' User: {} Assistant:': 0.06,
@@ -140,7 +140,7 @@ def games_of(**shares: float) -> dict[str, ConfigDict]:
         bind=partial(game, Words, prompt=':', blend=1.0, text_keys=0.1, real_words=0.3, classes=(3, 6)),
         name=partial(game, Names, prompt=NAME, similar=0.5, repeats=0.5),
         kind=partial(game, Kinds, prompt=KIND, kinds=KINDS),
-        what_kind=partial(game, Kinds, prompt=asked('What kind of thing is this?'), kinds=KINDS),
+        what_kind=partial(game, Kinds, prompt=as_question('What kind of thing is this?'), kinds=KINDS),
         yes_or_no=partial(game, YesOrNo, kinds=KINDS),
         is_it=partial(game, IsIt, forms=IS_IT),
         which=partial(game, Which, kinds=KINDS),

@@ -175,6 +175,7 @@ def test_a_class_is_the_mean_of_its_spellings(towers):
     classes = np.stack([model.text_vectors([f' {text}' for text in spellings[name]]).mean(axis=0) for name in names])
     classes /= np.linalg.norm(classes, axis=1, keepdims=True)
     logits = model.inverse_temperature * model.picture_vectors(pictures) @ classes.T
+    assert model.picture_vectors([]).shape == model.text_vectors([]).shape == (0, 16)
     expected = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
     np.testing.assert_allclose([[one[name] for name in names] for one in found], expected, atol=1e-5)
 

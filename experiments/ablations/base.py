@@ -11,12 +11,13 @@ base has 70.7. The rows are those of its tables 3 and 10.
     table 3   (ii)    optimisation             round_robin
               (iii)   tanh gating              no_gates
               (v)     how often                every_2, every_4
-              (vi)    resampler                mlp, pooling
+              (vi)    resampler                mlp
               (viii)  the language model       lm_trained
     table 10  (i)     resampler's size         latents_16, latents_64   (only the number of latents)
               (ii)    several images           all_images
               (iii)   p_next                   p_next_half, p_next_1
               (v)     the trunk                random_trunk             (frozen all the same)
+    no row            resampler                pooling
 """
 
 from ml_collections import ConfigDict

@@ -21,7 +21,7 @@ from flamingo_jax import commands
 from flamingo_jax.evaluation import config as evaluation
 from flamingo_jax.few_shot.facts import Facts
 from flamingo_jax.few_shot.is_it import IsIt
-from flamingo_jax.few_shot.kinds import Kinds, asked
+from flamingo_jax.few_shot.kinds import Kinds, as_question
 from flamingo_jax.few_shot.names import Names
 from flamingo_jax.few_shot.which import Which
 from flamingo_jax.few_shot.which_thing import WhichThing
@@ -35,9 +35,9 @@ KNOWN = dict(query_split='train', support_split='train')
 NAMES = dict(answers=('open-ended',), support=('rices',), prompt=NAME, **KNOWN)
 # Other words that ask for a name, and whether a picture shows a thing.
 NEVER_TRAINED = (
-    asked('What does the picture show?'),
-    asked('What thing is in this image?'),
-    asked('Tell me what this is.'),
+    as_question('What does the picture show?'),
+    as_question('What thing is in this image?'),
+    as_question('Tell me what this is.'),
     *(' Human: What is this? AI:', ' Instruction: Name the object. Response:'),
     *(' I see a', ' Here is a', ' A drawing of a'),
 )

@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from flamingo_jax.evaluation import rices
-from flamingo_jax.few_shot.episode import Pool, Source
+from flamingo_jax.few_shot.episode import PictureSource, Pool
 from flamingo_jax.few_shot.nearest import Pooled
 from flamingo_jax.files import as_path
 from flamingo_jax.inference.pretrained import Pretrained
@@ -45,7 +45,7 @@ class Pools:
         by_index = {picture.index: row for picture, row in zip(pictures.pictures, rows, strict=True)}
         return Pool(pictures, by_index, f'{data}:{split}')
 
-    def pooled(self, pictures: Sequence[Any], source: Source) -> Pooled:
+    def pooled(self, pictures: Sequence[Any], source: PictureSource) -> Pooled:
         """Pooled frozen features of pictures of a source, a row each, kept in `config.pooled` if it names a folder.
 
         The source has `identity(picture)`, which changes with the picture. PictureError names a file that cannot be

@@ -63,6 +63,6 @@ class Direction(game.Game):
                 return dataclasses.replace(clip, backward=bool(backward)), DIRECTIONS[backward]
 
             drawn = [draw(self.support.pictures.pictures) for _ in range(shots)]
-            query, truth = draw(self.unlike(self.queries.pictures.pictures, [clip for clip, _ in drawn]))
+            query, truth = draw(self.without(self.queries.pictures.pictures, [clip for clip, _ in drawn]))
             shown = tuple(self.example(*each) for each in drawn)
             return Episode(shown, (self.query(query),), truth, DIRECTIONS)

@@ -10,7 +10,7 @@ from flamingo_jax.inputs.sources.picture_set import Picture, PictureSet
 
 
 @runtime_checkable
-class Source(Protocol):
+class PictureSource(Protocol):
     """The source of a prompt's pictures."""
 
     def frames(self, picture: Any) -> Any:
@@ -31,7 +31,7 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pool:
-    """The pictures of one split, for queries or examples of a game: a `Source`."""
+    """The pictures of one split, for queries or examples of a game: a `PictureSource`."""
 
     pictures: PictureSet
     rows: Mapping[int, np.ndarray]  # Index of a picture -> its pooled frozen features, of length 1.
@@ -65,7 +65,7 @@ class Part:
     """A picture, if any, and the text after it."""
 
     picture: Any | None
-    of: Source
+    of: PictureSource
     text: str
 
     @property

@@ -16,7 +16,7 @@ import numpy as np
 
 from flamingo_jax.few_shot import game
 from flamingo_jax.few_shot.episode import Episode, Part, Pool
-from flamingo_jax.few_shot.kinds import asked
+from flamingo_jax.few_shot.kinds import as_question
 from flamingo_jax.files import as_path
 from flamingo_jax.inputs.sources.picture_set import Picture, PictureSet
 
@@ -70,8 +70,8 @@ class Facts(game.Game):
                 }
                 answer, picture = _draw(rng, left)
                 things.add(picture.concept)
-                shown.append(Part(picture, self.support, f'{asked(question)} {answer}'))
-            last = Part(query, self.queries, asked(question))
+                shown.append(Part(picture, self.support, f'{as_question(question)} {answer}'))
+            last = Part(query, self.queries, as_question(question))
             return Episode(tuple(shown), (last,), truth, tuple(self._asked[question]))
 
 

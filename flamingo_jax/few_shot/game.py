@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import numpy as np
+from jaxtyping import Int
 
 from flamingo_jax.few_shot.episode import Episode, Part, Pool
 from flamingo_jax.inputs.augment import mirror
@@ -58,7 +59,7 @@ class Sequences:
         wanted = [p for p in pictures if (p.style == style if style else p.style != not_style)] or pictures
         return wanted[rng.integers(len(wanted))]
 
-    def named_in(self, languages: Sequence[str]) -> None:
+    def require_names(self, languages: Sequence[str]) -> None:
         """ValueError if no picture has a name in some of these languages."""
         named = {language for picture in self.pictures.pictures for language in picture.names}
         if unknown := sorted(set(languages) - named):
@@ -93,12 +94,16 @@ class Episodes:
     def nearest(self, episode: Episode) -> tuple[str, str] | None:
         """The answers of nearest neighbour and nearest centroid on the frozen features; None if they have none."""
 
-    def unlike(self, pictures: Sequence[Picture], shown: Sequence[Picture]) -> list[Picture]:
+    def without(self, pictures: Sequence[Picture], shown: Sequence[Picture]) -> list[Picture]:
         """The pictures without those shown elsewhere in the episode. Splits have no picture in common."""
         if not self.one_split:
             return list(pictures)
         indices = {picture.index for picture in shown}
         return [picture for picture in pictures if picture.index not in indices]
+
+    def places_without(self, indices: Int[np.ndarray, ' n'], query: Picture) -> Int[np.ndarray, ' m']:
+        """The places, among pictures with these indices, of those that are not the query's."""
+        return np.flatnonzero(indices != query.index) if self.one_split else np.arange(len(indices))
 
     def require(self, have: int, what: str) -> None:
         """ValueError if there are fewer pictures than examples."""
@@ -109,9 +114,11 @@ class Episodes:
             )
 
     def example(self, picture: Picture, label: str) -> Part:
+        """A picture of the support with its label."""
         return Part(picture, self.support, f'{self.prompt} {label}')
 
     def query(self, picture: Picture) -> Part:
+        """The picture that is asked about; the answer begins where its text ends."""
         return Part(picture, self.queries, self.prompt)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from flamingo_jax.few_shot import game, things
 from flamingo_jax.few_shot.episode import Episode, Part, Pool
-from flamingo_jax.few_shot.kinds import asked
+from flamingo_jax.few_shot.kinds import as_question
 from flamingo_jax.inputs.rows import Chunk
 
 
@@ -30,7 +30,7 @@ class IsIt(game.Game):
             for _ in range(self.shots):
                 picture = self.of_concept(rng, self.concepts[rng.integers(len(self.concepts))], None)
                 question, answer = self.things.question(self.forms[rng.integers(len(self.forms))], picture, rng)
-                chunks.append(Chunk(self.seen(rng, picture), (asked(question), f' {answer}'), (0.0, 1.0)))
+                chunks.append(Chunk(self.seen(rng, picture), (as_question(question), f' {answer}'), (0.0, 1.0)))
             return chunks
 
     @dataclasses.dataclass
@@ -42,16 +42,16 @@ class IsIt(game.Game):
         def open(self, queries: Pool, support: Pool, shots: int, answers: Sequence[str]) -> None:
             """There must be as many pictures as examples, without the query's."""
             super().open(queries, support, shots, answers)
-            least = min(len(self.unlike(self.shown.pictures, [query])) for query in self.asked.pictures)
+            least = min(len(self.without(self.shown.pictures, [query])) for query in self.asked.pictures)
             self.require(least, 'pictures with a name')
 
         def episode(self, rng: np.random.Generator, shots: int, support: str, answers: str) -> Episode:
             """`shots` pictures with a question and its answer each, then another."""
             query = self.asked.pictures[rng.integers(len(self.asked.pictures))]
             question, truth = self.asked.question(self.form, query, rng)
-            others = self.unlike(self.shown.pictures, [query])
+            others = self.without(self.shown.pictures, [query])
             shown = []
             for i in rng.choice(len(others), shots, replace=False):
                 about, answer = self.shown.question(self.form, others[i], rng)
-                shown.append(Part(others[i], self.support, f'{asked(about)} {answer}'))
-            return Episode(tuple(shown), (Part(query, self.queries, asked(question)),), truth, ('yes', 'no'))
+                shown.append(Part(others[i], self.support, f'{as_question(about)} {answer}'))
+            return Episode(tuple(shown), (Part(query, self.queries, as_question(question)),), truth, ('yes', 'no'))

@@ -55,13 +55,16 @@ def draw(rng: np.random.Generator, by_kind: Mapping[str, Sequence[Picture]]) -> 
     return kind, by_kind[kind][rng.integers(len(by_kind[kind]))]
 
 
-def asked(question: str) -> str:
+def as_question(question: str) -> str:
     """How a prompt asks: ` Question: is it an animal? Answer:`."""
     return f' Question: {question} Answer:'
 
 
 def with_article(kind: str) -> str:
-    """`an animal`, `a tool`, `food`."""
+    """`an animal`, `a tool`, `food`.
+
+    The first letter decides, not the sound: `a hourglass`. The published models were trained on such questions.
+    """
     article = '' if kind in UNCOUNTED else 'an ' if kind[0] in 'aeiou' else 'a '
     return article + kind
 
@@ -106,20 +109,20 @@ class Kinds(game.Game):
                 return
             every = [picture for of in self.asked.values() for picture in of]
             # The query is at most one picture of a kind.
-            beside = {kind: min(len(self.unlike(of, [query])) for query in every) for kind, of in self.shown.items()}
+            beside = {kind: min(len(self.without(of, [query])) for query in every) for kind, of in self.shown.items()}
             if empty := sorted(kind for kind, number in beside.items() if not number):
                 raise ValueError(
                     f'the kinds {empty} have no picture besides the query to show as an example. Use more styles or '
                     'another split for the support.'
                 )
             self.require(
-                min(len(self.unlike([p for _, p in rows], [query])) for query in every), 'pictures of some kind'
+                min(len(self.without([p for _, p in rows], [query])) for query in every), 'pictures of some kind'
             )
 
         def example_of(self, rng: np.random.Generator, *shown: Picture) -> tuple[str, Picture]:
             """A kind and a picture of the support that is not among those shown."""
             kind = list(self.shown)[rng.integers(len(self.shown))]
-            of = self.unlike(self.shown[kind], shown)
+            of = self.without(self.shown[kind], shown)
             return kind, of[rng.integers(len(of))]
 
         def episode(self, rng: np.random.Generator, shots: int, support: str, answers: str) -> Episode:
@@ -137,8 +140,5 @@ class Kinds(game.Game):
 
         def nearest_kind(self, query: Picture, kinds: Sequence[str]) -> tuple[str, str]:
             """The kinds of the nearest neighbour and of the nearest centroid, among these kinds."""
-            places = np.array([label in kinds for label in self._labels])
-            if self.one_split:
-                places &= self._indices != query.index
-            found = np.flatnonzero(places)
+            found = [i for i in self.places_without(self._indices, query) if self._labels[i] in kinds]
             return nearest(self.queries.rows[query.index], self._rows[found], [self._labels[i] for i in found])

@@ -31,7 +31,7 @@ class Names(game.Game):
         def open(self, pictures: PictureSet, shots: int) -> None:
             """Takes the concepts that have a name in each language. There must be one for each picture."""
             super().open(pictures, shots)
-            self.named_in(self.languages)
+            self.require_names(self.languages)
             self.named = {
                 language: [
                     concept
@@ -125,7 +125,7 @@ class Names(game.Game):
                     f'{"held out" if self.heldout else "shown in training"}. Change language, heldout, styles or split.'
                 )
             self._indices = np.array([p.index for p in self.named])
-            least = min(len(self._others(query)) for query in self.asked)
+            least = min(len(self.places_without(self._indices, query)) for query in self.asked)
             self.require(least, f'pictures that have a name in {self.language!r}')
             if 'language' in answers and len(self._names) <= OTHER_THINGS:
                 raise ValueError(
@@ -143,14 +143,10 @@ class Names(game.Game):
         def _name(self, picture: Picture) -> str:
             return self._names[picture.concept][self.language]
 
-        def _others(self, query: Picture) -> np.ndarray:
-            """Indices of the named pictures that are not the query."""
-            return np.flatnonzero(self._indices != query.index) if self.one_split else np.arange(len(self._indices))
-
         def episode(self, rng: np.random.Generator, shots: int, support: str, answers: str) -> Episode:
             """`shots` named pictures, then another."""
             query = self.asked[rng.integers(len(self.asked))]
-            others = self._others(query)
+            others = self.places_without(self._indices, query)
             if support == 'rices':
                 chosen = self._ranked(query.index)[len(others) - shots :]
             else:
@@ -172,10 +168,10 @@ class Names(game.Game):
             return self._nearest(episode.query[0].picture.index)
 
         def _find_nearest(self, query: int) -> tuple[str, str]:
-            others = self._others(self._query_of[query])
+            others = self.places_without(self._indices, self._query_of[query])
             return nearest(self.queries.rows[query], self._rows[others], [self._labels[i] for i in others])
 
         def _rank(self, query: int) -> np.ndarray:
             """Indices of the support pictures that are not the query, the most similar last."""
-            others = self._others(self._query_of[query])
+            others = self.places_without(self._indices, self._query_of[query])
             return others[most_similar(self.queries.rows[query], self._rows[others], len(others))]

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 
 @runtime_checkable
-class Source(Protocol):
+class Uniform(Protocol):
     """A source of uniform floats in [0, 1), such as `random.Random` or `numpy.random.Generator`."""
 
     def random(self) -> float: ...
@@ -19,7 +19,7 @@ VOWELS = 'aeiou'
 CODAS = 'fvxz'
 
 
-def nonce(rng: Source) -> str:
+def nonce(rng: Uniform) -> str:
     """Draws a pronounceable lower-case name of two syllables, such as 'dax kuv': each is consonant, vowel, consonant.
 
     There are 280 syllables, few of them real words, and 78,400 names. The number is small so that each syllable
@@ -29,7 +29,7 @@ def nonce(rng: Source) -> str:
     return ' '.join(''.join(_pick(letters, rng) for letters in (ONSETS, VOWELS, CODAS)) for _ in range(2))
 
 
-def nonces(rng: Source, number: int) -> list[str]:
+def nonces(rng: Uniform, number: int) -> list[str]:
     """Draws `number` different invented names."""
     words: dict[str, None] = {}
     while len(words) < number:
@@ -37,5 +37,5 @@ def nonces(rng: Source, number: int) -> list[str]:
     return list(words)
 
 
-def _pick(items, rng: Source) -> str:
+def _pick(items, rng: Uniform) -> str:
     return items[int(rng.random() * len(items))]

@@ -17,7 +17,7 @@ import numpy as np
 
 from flamingo_jax.few_shot import game
 from flamingo_jax.few_shot.episode import Episode, Part, Pool
-from flamingo_jax.few_shot.kinds import asked
+from flamingo_jax.few_shot.kinds import as_question
 from flamingo_jax.inputs.images import PLACES, Frames
 from flamingo_jax.inputs.rows import Chunk
 from flamingo_jax.inputs.sources.picture_set import Picture, PictureSet
@@ -57,7 +57,7 @@ class Questions(game.Game):
                     ]
                     seen = partial(_tile, every, 0)
                 for question, answer in (questions[number] for number in drawn):
-                    chunks.append(Chunk(seen, (asked(question), f' {answer}'), (0.0, 1.0)))
+                    chunks.append(Chunk(seen, (as_question(question), f' {answer}'), (0.0, 1.0)))
                     seen = None  # Further questions stand after the first.
             return chunks
 
@@ -77,7 +77,7 @@ class Questions(game.Game):
                 for pool in (queries, support)
             )
             self._indices = np.array([picture.index for picture, _, _ in self.shown])
-            least = min(len(self._others(picture)) for picture, _, _ in self.asked)
+            least = min(len(self.places_without(self._indices, picture)) for picture, _, _ in self.asked)
             self.require(least, 'questions about other pictures')
             truths = [answer for _, _, answer in self.asked]
             self.candidates = tuple(sorted(set(truths)))
@@ -88,19 +88,16 @@ class Questions(game.Game):
             """Whether an example is several tiles."""
             return self.tiled
 
-        def _others(self, query: Picture) -> np.ndarray:
-            """Indices of the questions about other pictures."""
-            return np.flatnonzero(self._indices != query.index) if self.one_split else np.arange(len(self._indices))
-
         def episode(self, rng: np.random.Generator, shots: int, support: str, answers: str) -> Episode:
             """`shots` pictures with a question and its answer each, then another."""
             picture, question, truth = self.asked[rng.integers(len(self.asked))]
-            others = self._others(picture)
+            others = self.places_without(self._indices, picture)
             chosen = [self.shown[i] for i in others[rng.choice(len(others), shots, replace=False)]]
-            shown = [
-                part for p, about, answer in chosen for part in self._parts(p, self.support, f'{asked(about)} {answer}')
-            ]
-            return Episode(tuple(shown), self._parts(picture, self.queries, asked(question)), truth, self.candidates)
+            shown: list[Part] = []
+            for example, about, answer in chosen:
+                shown += self._parts(example, self.support, f'{as_question(about)} {answer}')
+            query = self._parts(picture, self.queries, as_question(question))
+            return Episode(tuple(shown), query, truth, self.candidates)
 
         def _parts(self, picture: Picture, pool: Pool, text: str) -> tuple[Part, ...]:
             """The picture, or its tiles, and the text."""

@@ -8,13 +8,13 @@ import numpy as np
 
 from flamingo_jax.few_shot import game
 from flamingo_jax.few_shot.episode import Episode, Part, Pool
-from flamingo_jax.few_shot.kinds import Kinds, asked, exclude, with_article
+from flamingo_jax.few_shot.kinds import Kinds, as_question, exclude, with_article
 from flamingo_jax.inputs.images import Frames
 from flamingo_jax.inputs.rows import Chunk
 from flamingo_jax.inputs.sources.picture_set import Picture
 
 BEGINNINGS = ('which is ', 'what kind is the ')
-PLACES = ('first', 'second')
+ORDINALS = ('first', 'second')
 
 
 def two_kinds(rng: np.random.Generator, kinds: Sequence[str]) -> tuple[str, str]:
@@ -38,9 +38,9 @@ def of_two(
     while True:
         which = int(rng.integers(2))
         if rng.random() < 0.5:
-            question, answer = f'{beginnings[0]}{with_article(labels[which])}?', PLACES[which]
+            question, answer = f'{beginnings[0]}{with_article(labels[which])}?', ORDINALS[which]
         else:
-            question, answer = f'{beginnings[1]}{PLACES[which]}?', labels[which]
+            question, answer = f'{beginnings[1]}{ORDINALS[which]}?', labels[which]
         if question.startswith(begins):
             return question, answer
 
@@ -52,9 +52,9 @@ def pair_with_question(
     rng: np.random.Generator,
 ) -> list[Chunk]:
     """Two pictures with their places, and a question about one of them; `labels` and `beginnings` as for `of_two`."""
-    chunks = [Chunk(picture, (f' {place}',), (0.0,)) for picture, place in zip(seen, PLACES, strict=True)]
+    chunks = [Chunk(picture, (f' {place}',), (0.0,)) for picture, place in zip(seen, ORDINALS, strict=True)]
     question, answer = of_two(labels, beginnings, rng)
-    return [*chunks, Chunk(None, (asked(question), f' {answer}'), (0.0, 1.0))]
+    return [*chunks, Chunk(None, (as_question(question), f' {answer}'), (0.0, 1.0))]
 
 
 def require_beginning(begins: str, beginnings: Sequence[str]) -> None:
@@ -110,10 +110,10 @@ class Which(game.Game):
             examples: list[Part] = []
             for _ in range(shots):
                 pair, question, answer, _ = self._pair(rng, self.support, self.shown, ())
-                examples += [*pair, Part(None, self.support, f'{asked(question)} {answer}')]
+                examples += [*pair, Part(None, self.support, f'{as_question(question)} {answer}')]
             shown = [part.picture for part in examples if part.picture is not None]
             pair, question, truth, candidates = self._pair(rng, self.queries, self.asked, shown)
-            return Episode(tuple(examples), (*pair, Part(None, self.queries, asked(question))), truth, candidates)
+            return Episode(tuple(examples), (*pair, Part(None, self.queries, as_question(question))), truth, candidates)
 
         def nearest(self, episode: Episode) -> None:
             """None: nearest neighbours do not know first from second."""
@@ -121,8 +121,8 @@ class Which(game.Game):
         def _pair(self, rng, pool: Pool, of_kind: dict[str, list[Picture]], shown: Sequence[Picture]):
             two = two_kinds(rng, list(of_kind))
             pair = []
-            for kind, place in zip(two, PLACES, strict=True):
-                of = self.unlike(of_kind[kind], shown)
+            for kind, place in zip(two, ORDINALS, strict=True):
+                of = self.without(of_kind[kind], shown)
                 pair.append(Part(of[rng.integers(len(of))], pool, f' {place}'))
             question, answer = of_two(two, BEGINNINGS, rng, self.questions)
-            return pair, question, answer, two if answer in two else PLACES
+            return pair, question, answer, two if answer in two else ORDINALS

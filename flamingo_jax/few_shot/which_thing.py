@@ -11,8 +11,8 @@ import numpy as np
 
 from flamingo_jax.few_shot import game, things
 from flamingo_jax.few_shot.episode import Episode, Part, Pool
-from flamingo_jax.few_shot.kinds import asked
-from flamingo_jax.few_shot.which import PLACES, of_two, pair_with_question, require_beginning
+from flamingo_jax.few_shot.kinds import as_question
+from flamingo_jax.few_shot.which import ORDINALS, of_two, pair_with_question, require_beginning
 from flamingo_jax.inputs.rows import Chunk
 from flamingo_jax.inputs.sources.picture_set import Picture
 
@@ -63,20 +63,21 @@ class WhichThing(game.Game):
             examples: list[Part] = []
             for _ in range(shots):
                 shown, about, answer, _ = self._pair(rng, self.support, self.shown, asked_about)
-                examples += [*shown, Part(None, self.support, f'{asked(about)} {answer}')]
-            return Episode(tuple(examples), (*query, Part(None, self.queries, asked(question))), truth, candidates)
+                examples += [*shown, Part(None, self.support, f'{as_question(about)} {answer}')]
+            query.append(Part(None, self.queries, as_question(question)))
+            return Episode(tuple(examples), tuple(query), truth, candidates)
 
         def nearest(self, episode: Episode) -> None:
             """None: nearest neighbours do not know first from second."""
 
         def _pair(self, rng, pool: Pool, among: things.Things, shown: Sequence[Picture]):
-            free = self.unlike(among.pictures, shown)
+            free = self.without(among.pictures, shown)
             one = free[rng.integers(len(free))]
             of: list[Picture] = []
             while not of:  # All pictures of the other thing may be shown elsewhere.
-                of = self.unlike(among.by_concept[among.other(one, rng)], shown)
+                of = self.without(among.by_concept[among.other(one, rng)], shown)
             two = one, of[rng.integers(len(of))]
             names = tuple(among.names[picture.concept] for picture in two)
             question, answer = of_two(names, BEGINNINGS, rng, self.questions)
-            parts = [Part(picture, pool, f' {place}') for picture, place in zip(two, PLACES, strict=True)]
-            return parts, question, answer, names if answer in names else PLACES
+            parts = [Part(picture, pool, f' {place}') for picture, place in zip(two, ORDINALS, strict=True)]
+            return parts, question, answer, names if answer in names else ORDINALS

@@ -33,12 +33,11 @@ class Words(game.Game):
         blend: float = 0.15  # Probability that a class is a blend of two concepts, which has no name.
         real_words: float = 0.15  # Probability that a label is the name of some other concept.
         languages: tuple[str, ...] = ('en',)  # Languages of these names.
-        first_label: float = 0.0  # Loss weight of a label's first occurrence, which the prompt cannot tell.
 
         def open(self, pictures: PictureSet, shots: int) -> None:
             """Takes the concepts. There must be two for each class, since any class may be a blend."""
             super().open(pictures, shots)
-            self.named_in(self.languages)
+            self.require_names(self.languages)
             if len(self.concepts) < 2 * self.classes[1]:
                 raise ValueError(
                     f'Sequences of {self.classes[1]} classes need at least {2 * self.classes[1]} concepts; the '
@@ -65,7 +64,7 @@ class Words(game.Game):
             chunks, came, style = [], set(), None
             for _ in range(self.shots):
                 i = int(rng.integers(n))
-                weight = 1.0 if i in came else self.first_label
+                weight = float(i in came)  # The prompt cannot tell a label's first occurrence.
                 came.add(i)
                 name = self._name_of(classes[i], 'en')
                 if with_text and name and classes[i] not in blended and rng.random() < 0.5:
@@ -111,7 +110,7 @@ class Words(game.Game):
         def _suffices(self, concept: str) -> bool:
             pictures = self.support.pictures.by_concept[concept]
             of_query = self.queries.pictures.by_concept[concept]
-            least = min(len(self.unlike(pictures, [query])) for query in of_query)
+            least = min(len(self.without(pictures, [query])) for query in of_query)
             return all(
                 max(least, sum(picture.style != style for picture in pictures)) >= self.shots for style in self.styles
             )
@@ -120,7 +119,7 @@ class Words(game.Game):
             """Examples of a concept, in other styles than the query's if there are enough."""
             pictures = self.support.pictures.by_concept[concept]
             other_styles = [picture for picture in pictures if picture.style != query.style]
-            return other_styles if len(other_styles) >= shots else self.unlike(pictures, [query])
+            return other_styles if len(other_styles) >= shots else self.without(pictures, [query])
 
         def episode(self, rng: np.random.Generator, shots: int, support: str, answers: str) -> Episode:
             """`shots` pictures of each class, in random order, then another picture of one class."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from flamingo_jax.few_shot import game
 from flamingo_jax.few_shot.episode import Episode, Part
-from flamingo_jax.few_shot.kinds import Kinds, asked, draw, exclude, with_article
+from flamingo_jax.few_shot.kinds import Kinds, as_question, draw, exclude, with_article
 from flamingo_jax.inputs.rows import Chunk
 
 
@@ -33,7 +33,7 @@ class YesOrNo(game.Game):
                 kind, picture = draw(rng, self.of_kind)
                 seen = self.seen(rng, picture)
                 question, answer = is_it(kind, list(self.of_kind), rng)
-                chunks.append(Chunk(seen, (asked(question), f' {answer}'), (0.0, 1.0)))
+                chunks.append(Chunk(seen, (as_question(question), f' {answer}'), (0.0, 1.0)))
             return chunks
 
     @dataclasses.dataclass
@@ -49,8 +49,8 @@ class YesOrNo(game.Game):
             for _ in range(shots):
                 of, picture = self.example_of(rng, query)
                 about, answer = is_it(of, kinds, rng)
-                shown.append(Part(picture, self.support, f'{asked(about)} {answer}'))
-            return Episode(tuple(shown), (Part(query, self.queries, asked(question)),), truth, ('yes', 'no'))
+                shown.append(Part(picture, self.support, f'{as_question(about)} {answer}'))
+            return Episode(tuple(shown), (Part(query, self.queries, as_question(question)),), truth, ('yes', 'no'))
 
         def nearest(self, episode: Episode) -> tuple[str, str] | None:
             """Whether the nearest kind is the one in the question."""

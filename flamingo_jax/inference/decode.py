@@ -3,8 +3,9 @@
     media   the pictures' keys and values in every gated block, computed once per prompt
     cache   the text's self-attention keys and values, which grow
 
-`encode_pictures` runs the trunk and the resampler once per picture; `prefill` reads the prompt; `extend` adds tokens.
-Prompts of different lengths are padded on the left, so that all rows write to the same place in the cache.
+`resample` runs the trunk and the resampler once per picture, and `keys_values` what every gated block makes of it;
+`prefill` reads the prompt; `extend` adds tokens. (`encode_pictures` does the first two at once.) Prompts of different
+lengths are padded on the left, so that all rows write to the same place in the cache.
 
 What several rows have in common is there once. `fork` ends what was read as a part that nothing is added to, and each
 of its rows goes on as several: the prompts that begin with the same examples, the beams or the candidates of a prompt.
@@ -102,7 +103,7 @@ def in_rows(model: Flamingo, rows: Sequence[Sequence[Float[np.ndarray, 'r e']]],
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _resample(model: Flamingo, params: Params, images: Array) -> Float[Array, 'b r d']:
+def _resample(model: Flamingo, params: Params, images: Array) -> Float[Array, 'b r e']:
     return model.media(params, images).tokens
 
 
@@ -121,7 +122,7 @@ def prefill(
     """Reads prompts, which are padded on the left.
 
     Args:
-      media: from `encode_pictures`.
+      media: from `keys_values`.
       tokens, valid: the prompts; valid is False on padding.
       room: the number of tokens that can be added later.
       before: what was read before them, if anything: c rows, each the beginning of b / c prompts.

@@ -32,7 +32,7 @@ class Towers:
     mesh: Mesh | None
 
     def picture_vectors(self, pictures: Sequence[Any]) -> Float[np.ndarray, 'n width']:
-        """The vectors of pictures in the space that they share with texts, of length 1.
+        """The vectors of pictures in the space that they share with texts, of length 1; [0 width] without pictures.
 
         A picture is as in a prompt: a path, a PIL image, an array, bytes, or features.
 
@@ -40,7 +40,7 @@ class Towers:
           ValueError: the model is not two towers, trained contrastively.
         """
         self._require_towers()
-        rows = []
+        rows = [np.zeros((0, self.config.contrastive.width), np.float32)]
         # The trunk takes a film's frames as so many pictures. Each device has at least one film.
         devices = 1 if self.mesh is None else self.mesh.size
         together = max(_PICTURES // len(as_frames(pictures[0], self.pictures)), devices) if len(pictures) else 1
@@ -55,13 +55,15 @@ class Towers:
         return np.concatenate(rows)
 
     def text_vectors(self, texts: Sequence[str]) -> Float[np.ndarray, 'n width']:
-        """The vectors of texts in the space that they share with pictures, of length 1. Long texts are cut.
+        """The vectors of texts in the space that they share with pictures, of length 1; [0 width] without texts.
+
+        Long texts are cut.
 
         Raises:
           ValueError: the model is not two towers, trained contrastively.
         """
         self._require_towers()
-        rows = []
+        rows = [np.zeros((0, self.config.contrastive.width), np.float32)]
         length = self.config.lm.context
         for begin in range(0, len(texts), _TEXTS):
             some = [encode_paired(text, self.tokenizer, length) for text in texts[begin : begin + _TEXTS]]

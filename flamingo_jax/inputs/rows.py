@@ -75,7 +75,10 @@ class Interleaved(NamedTuple):
 
     def counts(self):
         """What a batch holds, without its padding: tokens, pictures, documents, targets; and pictures not readable."""
-        of_row = lambda x: x.reshape(len(x), -1)  # noqa: E731
+
+        def of_row(x):
+            return x.reshape(len(x), -1)
+
         documents = self.used > 0 if self.document is None else of_row(self.document).max(axis=1)
         # The last picture's tag sees that picture.
         return _counts(self, pictures=of_row(self.phi).max(axis=1), documents=documents, targets=self.weights[..., 1:])
@@ -105,7 +108,8 @@ class Interleaved(NamedTuple):
           blank: an empty picture, which fills up a row and fixes the shape and dtype of its pictures. None for text
             alone.
           rng: for the window and for p_next.
-          row: its size, and what it holds of a longer document; the window ends before one picture too many.
+          row: its size, and what it holds of a longer document; the window ends before one picture too many. (The paper
+            keeps the text there and drops the picture; its text would then be tied to the picture before.)
 
         Raises:
           ValueError: a picture's shape differs from that of `blank`.

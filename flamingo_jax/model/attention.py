@@ -41,8 +41,9 @@ from jaxtyping import Array, Bool, Float, Int
 from flamingo_jax.model.layers import soft_cap
 
 KERNELS = ('plain', 'cudnn', 'splash')
-# Splash attention: lengths are padded to blocks, and it takes so many queries and keys at once, at most and at least.
-# What is at most fits the on-chip memory of v4 and v5e; no chip was there to find what is fastest.
+# Of splash attention. Lengths are padded to a multiple of BLOCK. At a time it takes MOST (queries, keys) at most. So
+# many fit the on-chip memory of v4 and v5e; no chip was there to find what is fastest. It is used only if there
+# are at least LEAST queries and LEAST keys.
 BLOCK, MOST, LEAST = 128, (512, 1024), 128
 
 
@@ -58,8 +59,9 @@ def kernel_of(device: Any) -> str:
 class Segments:
     """A mask in the form that kernels take: a query sees the keys of its own segment.
 
-    All masks of training are of this kind. In a packed row, a text token's segment is its document. In the gated
-    cross-attention, a token's segment is phi, the one image that it may see, and a media token's is its image.
+    All masks of training are of this kind, but for windows and the ablation `only_last_image=False`. In a packed row, a
+    text token's segment is its document. In the gated cross-attention, a token's segment is phi, the one image that it
+    may see, and a media token's is its image.
     """
 
     queries: Int[Array, '#b l'] | None = None  # The segment of each query, 0 or more; None: all are of one.
@@ -71,7 +73,7 @@ class Segments:
 Mask: TypeAlias = Bool[Array, '#b l m'] | Segments
 
 
-def dense(mask: Mask, l: int, m: int) -> Bool[Array, '#b {l} {m}']:
+def as_array(mask: Mask, l: int, m: int) -> Bool[Array, '#b {l} {m}']:
     """The mask of l queries and m keys as an array: True = may attend."""
     if not isinstance(mask, Segments):
         return mask
@@ -121,7 +123,7 @@ def attend(
         elif spec := _sharding(q, k, axes):
             out = _splash(q, k, v, mask or Segments(), scale=scale, cap=cap, spec=spec)
         if out is not None:
-            return out if mask is None else jnp.where(dense(mask, l, m).any(axis=-1)[..., None, None], out, 0)
+            return out if mask is None else jnp.where(as_array(mask, l, m).any(axis=-1)[..., None, None], out, 0)
     weights = attention_weights(q, k, mask, bias, scale, cap)
     out = jnp.einsum('bglm,bgmk->bglk', weights.astype(v.dtype), v)
     return out.reshape(b, h, l, head_dim).transpose(0, 2, 1, 3).astype(q.dtype)
@@ -228,7 +230,7 @@ def _softmax(logits, queries, head_dim, mask, bias, scale, cap):
         logits = logits + bias.reshape(logits.shape)
     if mask is not None:
         b, g, _, m = logits.shape
-        mask = dense(mask, queries[-1], m)
+        mask = as_array(mask, queries[-1], m)
         mask = jnp.broadcast_to(mask[:, None, None], (b, g, *queries, m)).reshape(logits.shape)
         logits = jnp.where(mask, logits, jnp.finfo(logits.dtype).min)
     weights = jax.nn.softmax(logits, axis=-1)
@@ -244,7 +246,7 @@ def _cudnn(q, k, v, mask, scale):
         mask = Segments()
     # cuDNN has no gradient for odd lengths. The key of the padding is masked, or comes after all queries.
     if mask is not None:
-        mask = jnp.pad(dense(mask, l, m), ((0, 0), (0, l % 2), (0, m % 2)))[:, None]
+        mask = jnp.pad(as_array(mask, l, m), ((0, 0), (0, l % 2), (0, m % 2)))[:, None]
     k, v = (x.swapaxes(1, 2) for x in (k, v))
     q, k, v = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (q, k, v))
     out = jax.nn.dot_product_attention(q, k, v, mask=mask, scale=scale, is_causal=causal, implementation='cudnn')

@@ -33,12 +33,11 @@ class LanguageModelConfig:
     # 'before' attention and feed-forward, 'around' (their outputs are normed too: Gemma 2 and 3), or 'sum' (only the
     # sum with the residual is, as in Vaswani et al. 2017, and there is no final norm: OPT-350m).
     norm_place: str = 'before'
-    norm_query_key: str = (
-        ''  # '', 'head' (each head by itself: Qwen3, Gemma 3) or 'token' (all heads together: MPT-1B).
-    )
+    # '', 'head' (each head by itself: Qwen3, Gemma 3) or 'token' (all heads together: MPT-1B).
+    norm_query_key: str = ''
     parallel: bool = False  # Whether attention and feed-forward both read the block's input (GPT-NeoX).
     activation: str = 'gelu_tanh'
-    gated_ffw: bool = False
+    gated_ffw: bool = False  # Whether the feed-forward is gated (Shazeer 2020: LLaMA, Gemma).
     bias: bool = False  # Whether every linear map in the blocks has a bias.
     bias_qkv: bool = False  # Whether at least queries, keys and values have one (Qwen2).
     bias_out: bool = False  # Whether at least the attention's output has one.
@@ -46,9 +45,8 @@ class LanguageModelConfig:
     attention_cap: float = 0.0  # Soft bound of queries times keys (Gemma 2: 50); 0 is none.
     logit_cap: float = 0.0  # The same for the logits (Gemma 2: 30).
     clip_qkv: float = 0.0  # Queries, keys and values are clipped to +- this (some MPT); 0 does not.
-    positions: str = (
-        'rotary'  # 'rotary', 'learned', 'alibi' or 'relative' (Transformer-XL, as in Gopher and Chinchilla).
-    )
+    # 'rotary', 'learned', 'alibi' or 'relative' (Transformer-XL, as in Gopher and Chinchilla).
+    positions: str = 'rotary'
     alibi_max: float = 8.0  # The smallest slope of ALiBi is 2 ** -alibi_max.
     rotary_base: float = 10_000.0
     rotary_share: float = 1.0  # Share of each head's dimensions that rotate (Pythia: a quarter).
@@ -61,6 +59,7 @@ class LanguageModelConfig:
     windows: tuple[int, ...] = ()
     embedding_width: int = 0  # Width of token embedding and output; 0 is `width` (OPT-350m: half of it).
     tied: bool = True  # Whether the output is the transpose of the token embedding.
+    # Whether embeddings are multiplied by sqrt(width) (Vaswani et al. 2017, Gemma). The paper does not say.
     scale_embeddings: bool = True
 
     def __post_init__(self):
@@ -88,9 +87,9 @@ class ResamplerConfig:
     projects: bool = True  # Maps to its own width before, to the LM's after. False keeps the trunk's width.
     activation: str = 'squared_relu'
     qk_norms: bool = False  # Whether each head's queries and keys have layer norms.
-    # The layers: the 'perceiver', or for an ablation (table 3 row vi) an 'mlp', which gives a media token for each
-    # place in the picture and uses no `latents`, or 'pooling', one attention of the latents to the features. 'qformer'
-    # is BLIP-2's: the latents attend to one another, then to the features.
+    # The layers: 'perceiver' (paper); 'mlp', of its ablation (table 3 row vi, whose Transformer is not here), which
+    # gives a media token for each place in the picture and uses no `latents`; 'pooling', one attention of the latents
+    # to the features (not in the paper); 'qformer', BLIP-2's: the latents attend to one another, then to the features.
     kind: str = 'perceiver'
 
     def __post_init__(self):
@@ -167,7 +166,6 @@ class ContrastiveConfig:
     # SigLIP has scale=10, bias=-10.
     scale: float = 1 / 0.07
     bias: float = 0.0
-    causal: bool = False  # Whether a token of the text sees only those before it. BERT, the paper's, sees all.
 
     def __post_init__(self):
         if self.loss not in ('softmax', 'sigmoid', 'classes'):
@@ -201,11 +199,10 @@ class FlamingoConfig:
                     'Contrastive pretraining needs a trunk and a text tower, and no gated blocks between them. Set '
                     'vision and lm, and leave xattn None.'
                 )
-            both_ways = self.contrastive.loss != 'classes' and not self.contrastive.causal
-            if both_ways and self.lm.positions not in ('learned', 'rotary'):
+            if self.contrastive.loss != 'classes' and self.lm.positions not in ('learned', 'rotary'):
                 raise ValueError(
                     f'The positions {self.lm.positions!r} of the text tower are for text that sees only what comes '
-                    "before. Set lm.positions to 'learned' or 'rotary', or contrastive.causal to True."
+                    "before. Set lm.positions to 'learned' or 'rotary'."
                 )
         if self.xattn is not None:
             missing = [name for name in ('lm', 'vision') if getattr(self, name) is None]

@@ -55,7 +55,7 @@ class SharedSpace(nn.Module):
         if features is not None:
             pictures = features.astype(jnp.float32).mean(axis=1)
             if c.loss == 'classes':  # Without a projection, so that the mean itself tells classes apart.
-                zeros = nn.with_logical_partitioning(nn.initializers.zeros, ('head_dim', 'vocab'))
+                zeros = nn.with_logical_partitioning(nn.initializers.zeros, ('projection', 'vocab'))
                 self.param('classes', zeros, (pictures.shape[-1], c.classes))
                 pictures = normalise(pictures)
             else:
@@ -63,7 +63,7 @@ class SharedSpace(nn.Module):
         if c.loss != 'classes' and states is not None:
             weights = valid[..., None].astype(jnp.float32)
             mean = (states.astype(jnp.float32) * weights).sum(axis=1) / jnp.maximum(weights.sum(axis=1), 1)
-            texts = project(mean, ('embed', 'head_dim'), 'text')
+            texts = project(mean, ('embed', 'projection'), 'text')
         scale = self.param('log_scale', _scalar(math.log(c.scale)), ())
         if c.loss == 'sigmoid':
             bias = self.param('bias', _scalar(c.bias), ())

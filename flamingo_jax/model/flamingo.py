@@ -1,7 +1,7 @@
 """Flamingo (Alayrac et al. 2022, figure 3): open this file first.
 
     images uint8 [b n t height width 3] --vision trunk (frozen)--> features [b n t s d_v]
-    features                            --resampler, per image-->  media    [b n r d]
+    features                            --resampler, per image-->  media    [b n r e]
     tokens int32 [b l] --phi = number of <image> tags up to here--> the one image that a token may see (0 = none)
     y = lm.embed(tokens); before every k-th LM block: y = gated_xattn_dense(y, media, phi); y = block(y)    (LM frozen)
     logits = lm.unembed(y) [b l v]
@@ -93,14 +93,13 @@ class Flamingo:
         | None,
         tokens: Int[Array, 'b l'],
         phi: Int[Array, 'b l'] | None = None,
-        text_noise: Float[Array, 'b l d'] | None = None,
     ) -> Float[Array, 'b l v']:
         """The whole model, teacher-forced; arguments as for `hidden`.
 
         Returns:
           float32 logits over the language model's vocabulary and the extra tokens.
         """
-        return self.unembed(params, self.hidden(params, images, tokens, phi=phi, text_noise=text_noise))
+        return self.unembed(params, self.hidden(params, images, tokens, phi=phi))
 
     def hidden(
         self,
@@ -211,7 +210,7 @@ class Flamingo:
         c, states, valid = self.config.contrastive, None, None
         if text is not None:
             valid = valid_tokens(used, text.shape[1])
-            mask = Segments(jnp.ones_like(text), valid.astype(text.dtype), causal=c.causal)  # Padding is segment 0.
+            mask = Segments(jnp.ones_like(text), valid.astype(text.dtype))  # Padding is segment 0.
             positions = jnp.broadcast_to(jnp.arange(text.shape[1]), text.shape)
             y = self.embed(params, text)
             y, _ = self.decoder(params, y, positions, mask=mask, media=None, phi=jnp.zeros_like(text))
@@ -255,13 +254,13 @@ class Flamingo:
     def phi(
         self,
         tokens: Int[Array, 'b l'],
-        counted: Int[Array, 'b l'] | None = None,
+        given: Int[Array, 'b l'] | None = None,
         before: Int[Array, 'b'] | None = None,
     ) -> Int[Array, 'b l']:
         """phi of section 2.3: the image that each token may see, 0 = none.
 
         Args:
-          counted: phi from the data, which may tie text to the next picture. None counts the <image> tags that begin
+          given: phi from the data, which may tie text to the next picture. None counts the <image> tags that begin
             at or before each token.
           before: the number of images in the text before these tokens.
 
@@ -270,12 +269,12 @@ class Flamingo:
         """
         c = self.config
         if not c.image_tag:
-            return jnp.zeros_like(tokens) if counted is None else counted
+            return jnp.zeros_like(tokens) if given is None else given
         begins = jnp.ones(tokens.shape, bool)
         for i, piece in enumerate(c.image_tag):
             ahead = jnp.pad(tokens, ((0, 0), (0, i)), constant_values=-1)[:, i:]  # A tag may be longer than a text.
             begins &= ahead == piece
-        phi = jnp.cumsum(begins, axis=1, dtype=jnp.int32) if counted is None else counted
+        phi = jnp.cumsum(begins, axis=1, dtype=jnp.int32) if given is None else given
         phi = phi if before is None else phi + before[:, None]
         if c.xattn is None or not c.xattn.only_at_tag:
             return phi
@@ -386,6 +385,12 @@ class Flamingo:
     def init(self, key: Key[Array, '']) -> Params:
         """New parameters, float32, each boxed with its logical axis names (`flax.linen.meta.unbox` removes them)."""
         return init.init(self.config, key)
+
+    @property
+    def alone(self) -> 'Flamingo':
+        """The frozen language model alone, which takes `{'lm': ...}`: no pictures, no LoRA, no extra tokens."""
+        config = dataclasses.replace(self.config, xattn=None, lora=None, extra_tokens=())
+        return dataclasses.replace(self, config=config)
 
     @property
     def gated_block(self) -> GatedXattnDense | Prefix:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from flamingo_jax.model.attention import Mask, Segments, attend_to_parts, dense
+from flamingo_jax.model.attention import Mask, Segments, as_array, attend_to_parts
 from flamingo_jax.model.config import LanguageModelConfig, XattnConfig
 from flamingo_jax.model.language_model import text_norm
 from flamingo_jax.model.layers import FeedForward, Linear, Norm, constrain, times
@@ -40,7 +40,7 @@ def media_mask(
       document: of a packed row, which document each token belongs to. It sees no picture of another.
 
     Returns:
-      The mask. For two images of two tokens and a text with phi = 0 0 1 1 2 (# = may see; `attention.dense` gives
+      The mask. For two images of two tokens and a text with phi = 0 0 1 1 2 (# = may see; `attention.as_array` gives
       [b l n*r]):
 
           image  1 1 2 2
@@ -145,9 +145,5 @@ class GatedXattnDense(nn.Module):
             fed = times(fed, jnp.tanh(self.alpha_dense))
         if self.config.ffw_where_seen:
             m = sum(key.shape[2] for key, _ in keys_values)
-            fed = jnp.where(dense(mask, y.shape[1], m).any(axis=-1, keepdims=True), fed, 0)
+            fed = jnp.where(as_array(mask, y.shape[1], m).any(axis=-1, keepdims=True), fed, 0)
         return constrain(y + fed, 'batch', None, 'embed')
-
-    def touch(self, y: Float[Array, 'b l d'], media: Float[Array, 'b m e'], mask: Mask) -> Float[Array, 'b l d']:
-        """Uses every parameter, for `init`."""
-        return self(y, self.keys_values(media), mask)

@@ -1,14 +1,16 @@
 """New parameters of a model: one tree per component, with blocks stacked."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Key
+from jaxtyping import Array, Float, Key
 
 from flamingo_jax.model import lora
+from flamingo_jax.model.attention import Mask
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.contrastive import SharedSpace
 from flamingo_jax.model.gated_xattn import GatedXattnDense
@@ -43,7 +45,7 @@ def init(c: FlamingoConfig, key: Key[Array, '']) -> dict[str, Any]:
         params['resampler'] = Resampler(c.resampler, c.lm.width).init(keys['resampler'], features)['params']
     if c.xattn is not None:
         media = jnp.zeros((1, 1, c.media_width))
-        params['xattn'] = _init_stacked(gated_block(c), c.xattn_blocks, keys['xattn'], y, media, mask, method='touch')
+        params['xattn'] = _init_stacked(gated_block(c), c.xattn_blocks, keys['xattn'], y, media, mask, method=touch)
     if c.extra_tokens:
         shape, axes = (len(c.extra_tokens), c.lm.width), ('extra_tokens', 'embed')
         # Small, since at an <image> tag the picture is added to the tag's row, and the frozen model should read the
@@ -61,6 +63,13 @@ def gated_block(c: FlamingoConfig, dtype: DTypeLike = jnp.float32, kernel: str =
     if c.xattn.prefix:
         return Prefix(c.xattn, dtype)
     return GatedXattnDense(c.xattn, c.lm, c.media_width, dtype=dtype, kernel=kernel)
+
+
+def touch(
+    block: GatedXattnDense | Prefix, y: Float[Array, 'b l d'], media: Float[Array, 'b m e'], mask: Mask
+) -> Float[Array, 'b l d']:
+    """What `gated_block` makes of the text y and its media, by use of every parameter: a method for its `init`."""
+    return block(y, block.keys_values(media), mask)
 
 
 def with_norms_of_lm(c: FlamingoConfig, xattn: dict[str, Any], blocks: dict[str, Any]) -> dict[str, Any]:
@@ -81,7 +90,7 @@ def with_norms_of_lm(c: FlamingoConfig, xattn: dict[str, Any], blocks: dict[str,
 
 
 def _init_stacked(
-    module: nn.Module, n: int, key: Key[Array, ''], *args: Any, method: str | None = None
+    module: nn.Module, n: int, key: Key[Array, ''], *args: Any, method: Callable[..., Any] | None = None
 ) -> dict[str, Any]:
     params = jax.vmap(lambda k: module.init(k, *args, method=method)['params'])(jax.random.split(key, n))
     return jax.tree.map(

@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from flamingo_jax.model import quantised
-from flamingo_jax.model.attention import Mask, attend_to_parts, dense
+from flamingo_jax.model.attention import Mask, as_array, attend_to_parts
 from flamingo_jax.model.config import LanguageModelConfig
 from flamingo_jax.model.layers import FeedForward, Linear, Norm, constrain, product, spread, stored
 from flamingo_jax.model.quantised import Quantised
@@ -120,8 +120,8 @@ class Embedder(nn.Module):
         init = nn.with_logical_partitioning(nn.initializers.normal(width**-0.5), ('vocab', 'embed'))
         self.tokens = stored(self, 'tokens', init, (c.vocab_size, width))
         if c.embedding_width:
-            self.project_in = Linear((width, c.width), ('embed', 'head_dim'), dtype=self.dtype)
-            self.project_out = Linear((c.width, width), ('embed', 'head_dim'), dtype=self.dtype)
+            self.project_in = Linear((width, c.width), ('embed', 'projection'), dtype=self.dtype)
+            self.project_out = Linear((c.width, width), ('embed', 'projection'), dtype=self.dtype)
         if c.positions == 'learned':
             init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ('positions', 'embed'))
             self.learned_positions = self.param('positions', init, (c.context, c.width))
@@ -280,7 +280,7 @@ class Block(nn.Module):
         if c.positions == 'alibi':
             bias = -alibi_slopes(c.heads, c.alibi_max)[:, None, None] * distance[:, None]
         if c.windows:
-            mask = dense(mask, *distance.shape[1:]) & ((distance < window) | (window == 0))
+            mask = as_array(mask, *distance.shape[1:]) & ((distance < window) | (window == 0))
 
         k, v = (x.swapaxes(1, 2) for x in (k, v))
         if cache is not None:

@@ -91,6 +91,38 @@ def stored(
     return value if isinstance(value, Quantised) else module.param(name, init, shape)
 
 
+def scan_layers(
+    layer: nn.Module,
+    depth: int,
+    x: Float[Array, '...'],
+    *others: Any,
+    in_axes: Any = nn.broadcast,
+    remat: bool = False,
+) -> Float[Array, '...']:
+    """x, passed through layers of one kind, whose parameters are stacked: compile time does not grow with depth.
+
+    Args:
+      layer: maps x and the others to a new x. It belongs to the compact module that calls this function.
+      depth: the number of layers.
+      others: what else a layer takes.
+      in_axes: the others' dimension of layers; by default, all layers take the same.
+      remat: whether the backward pass computes each layer again.
+    """
+
+    def one(layer, x, *others):
+        return layer(x, *others), None
+
+    scan = nn.scan(
+        nn.remat(one, prevent_cse=False) if remat else one,
+        variable_axes={'params': 0, 'intermediates': 0},  # The latter for `inference/look.py`.
+        split_rngs={'params': True},
+        in_axes=in_axes,
+        length=depth,
+        metadata_params={nn.PARTITION_NAME: 'layers'},
+    )
+    return scan(layer, x, *others)[0]
+
+
 class Linear(nn.Module):
     """A linear map that sums over the last `contracted` dimensions of x, and over the first of its kernel.
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from flamingo_jax.model.attention import Mask, dense
+from flamingo_jax.model.attention import Mask, as_array
 from flamingo_jax.model.config import XattnConfig
 from flamingo_jax.model.gated_xattn import Parts
 from flamingo_jax.model.layers import Norm, times
@@ -47,13 +47,9 @@ class Prefix(nn.Module):
         """
         b = len(y)
         words = jnp.concatenate([jnp.repeat(key[:, 0], b // len(key), axis=0) for key, _ in keys_values], axis=1)
-        mask = dense(mask, y.shape[1], words.shape[1])
+        mask = as_array(mask, y.shape[1], words.shape[1])
         # The token's place in its tag: how many before it see the same picture.
         first, seen = jnp.argmax(mask, axis=-1), mask.any(axis=-1)
         same = (first[:, :, None] == first[:, None]) & seen[:, None]
         place = first + jnp.tril(same, -1).sum(axis=-1)
         return jnp.where(seen[..., None], jnp.take_along_axis(words, place[..., None], axis=1), y)
-
-    def touch(self, y: Float[Array, 'b l d'], media: Float[Array, 'b m d'], mask: Mask) -> Float[Array, 'b l d']:
-        """Uses every parameter, for `init`."""
-        return self(y, self.keys_values(media), mask)

@@ -5,8 +5,10 @@ without biases, a final layer norm. Two linear maps are our reading: one from fe
 the layers (which gives the paper's 194M parameters), and one from the latents to the language model's width after
 them. The resamplers of OpenFlamingo and IDEFICS have neither (`projects=False`), and no time embeddings.
 
-`ResamplerConfig.kind` replaces the layers by something simpler (ablation, table 3 row vi; the paper gives no details
-of its own), or by BLIP-2's.
+`ResamplerConfig.kind` replaces the layers by an MLP (ablation, table 3 row vi; the paper gives no details of its own),
+by one attention (not in the paper), or by BLIP-2's.
+
+In this file d is the width of the resampler, and e that of its media tokens.
 """
 
 import flax.linen as nn
@@ -17,7 +19,7 @@ from jaxtyping import Array, Float
 
 from flamingo_jax.model.attention import attend
 from flamingo_jax.model.config import ResamplerConfig
-from flamingo_jax.model.layers import FeedForward, Linear, Norm, constrain, spread
+from flamingo_jax.model.layers import FeedForward, Linear, Norm, constrain, scan_layers, spread
 
 
 def _attended(
@@ -100,20 +102,8 @@ class Attention(nn.Module):
         return _attended(self.config, self.dtype, self.kernel, latents=latents, x=features)
 
 
-def _scan_layers(depth: int):
-    """All layers, scanned over stacked parameters, so that compile time does not grow with depth."""
-    return nn.scan(
-        lambda layer, latents, features: (layer(latents, features), None),
-        variable_axes={'params': 0, 'intermediates': 0},  # The latter for `inference/look.py`.
-        split_rngs={'params': True},
-        in_axes=nn.broadcast,
-        length=depth,
-        metadata_params={nn.PARTITION_NAME: 'layers'},
-    )
-
-
 class Mlp(nn.Module):
-    """An ablation of the layers: two linear maps, applied to each feature.
+    """The paper's ablation of the layers (table 3 row vi): two linear maps, applied to each feature.
 
     With ffw_multiplier = depth * (2 + that of the layers) it has as many parameters as `depth` layers with heads *
     head_dim = width.
@@ -131,7 +121,7 @@ class Mlp(nn.Module):
 
 
 class Pooling(nn.Module):
-    """An ablation of the layers: the latents attend to the features once."""
+    """An ablation of the layers, not in the paper: the latents attend to the features once."""
 
     config: ResamplerConfig
     dtype: DTypeLike = jnp.float32
@@ -158,7 +148,7 @@ class Resampler(nn.Module):
     kernel: str = 'plain'  # Of the attention.
 
     @nn.compact
-    def __call__(self, features: Float[Array, 'b n t s d_v']) -> Float[Array, 'b n r d']:
+    def __call__(self, features: Float[Array, 'b n t s d_v']) -> Float[Array, 'b n r e']:
         """Resamples each image by itself.
 
         Args:
@@ -194,7 +184,7 @@ class Resampler(nn.Module):
                 media = Pooling(c, self.dtype, self.kernel, name='pooling')(media, x)
             else:
                 layer = QFormerLayer if c.kind == 'qformer' else ResamplerLayer
-                media, _ = _scan_layers(c.depth)(layer(c, self.dtype, self.kernel, name='layers'), media, x)
+                media = scan_layers(layer(c, self.dtype, self.kernel, name='layers'), c.depth, media, x)
         media = Norm(axis='resampler', dtype=self.dtype, name='norm_out')(media)
         if c.projects:
             out = Linear((c.width, self.out_width), ('resampler', 'media'), dtype=self.dtype, name='project_out')

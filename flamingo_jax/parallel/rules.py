@@ -28,6 +28,7 @@ RULES = (
     ('vocab', 'tensor'),
     ('layers', None),
     ('head_dim', None),
+    ('projection', None),  # Between two widths.
     ('positions', None),
     ('frames', None),
     ('latents', None),

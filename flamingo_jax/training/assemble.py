@@ -20,6 +20,7 @@ from flamingo_jax.model.init import with_norms_of_lm
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.parallel import rules
 from flamingo_jax.training.config import lora_fields, quantisation, source_of, trained_trees
+from flamingo_jax.training.state import boxed_shapes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Parts:
         return params
 
     def _shardings(self, mesh: Mesh) -> Params:
-        return rules.shardings(jax.eval_shape(self.model.init, jax.random.key(0)), mesh)
+        return rules.shardings(boxed_shapes(self.model), mesh)
 
 
 def assemble(config: ConfigDict, device: Any = None, all_here: bool = True) -> Parts:
@@ -112,7 +113,7 @@ def assemble(config: ConfigDict, device: Any = None, all_here: bool = True) -> P
     dtype = jnp.dtype(config.dtype or meshes.usual_dtype(device))
     kernel, quantised = config.attention_kernel or kernel_of(device), quantisation(config, trained)
     model = Flamingo(model_config, dtype, config.remat, attention_kernel=kernel, quantised=quantised)
-    if all_here and (without := sorted(set(jax.eval_shape(model.init, jax.random.key(0))) - set(trained) - set(found))):
+    if all_here and (without := sorted(set(boxed_shapes(model)) - set(trained) - set(found))):
         raise ValueError(
             f'No bundle gives the parameters of {without}. Name a bundle that has them, or add them to config.trained.'
         )

@@ -212,7 +212,7 @@ def paper(size: str) -> ConfigDict:
 
     Batch sizes are those of its ablations; it does not give those of the final models. The paper gives 32 or 64 tokens
     for paired data: here the shorter texts, of ALIGN and VTP, get 32 and those of LTIP 64. Pages and pairs are packed,
-    so that few places are padding.
+    so that few places are padding. The paper's lambdas weigh means over targets here (`training/losses/next_token.py`).
 
     The paper's data are not public. `experiments/flamingo_3b.py` has the commands that build sets of their kinds from
     what is.

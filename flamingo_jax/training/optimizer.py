@@ -11,6 +11,8 @@ from flamingo_jax.model.flamingo import Params
 
 # Parameters of a trunk that were measured, not learnt (`model/vision/`). They have no gradient and do not decay.
 STATISTICS = ('mean', 'var', 'std')
+# Scalars of the contrastive losses, which do not decay, as in CLIP.
+SCALARS = (('contrastive', 'log_scale'), ('contrastive', 'bias'))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,11 +21,9 @@ class OptimizerConfig:
 
     learning_rate: float = 1e-4
     warmup_steps: int = 5000
-    final_fraction: float = (
-        1.0  # Share of the learning rate that a cosine reaches at the last step; 1 keeps it constant (paper).
-    )
+    # Share of the learning rate that is left at the last step; 1 keeps it constant (paper).
+    final_fraction: float = 1.0
     weight_decay: float = 0.1
-    undecayed: tuple[str, ...] = ('resampler',)
     decay: str = 'cosine'  # How the learning rate falls to `final_fraction`: 'cosine' or 'linear'.
     clip: float = 1.0  # Of the gradient's global norm; 0 is none.
     # Adaptive gradient clipping of the trunk (AGC, Brock et al. 2021), for NFNets, which have no norms; `clip` is then
@@ -65,8 +65,10 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
 
     def decayed(params: Params) -> Params:
         def of(path, _):
-            tree, leaf = (jax.tree_util.keystr(part, simple=True) for part in (path[:1], path[-1:]))
-            return tree not in config.undecayed and leaf not in STATISTICS
+            tree, leaf = path[0].key, path[-1].key
+            if tree == 'resampler':  # Paper.
+                return False
+            return leaf not in STATISTICS and (tree, leaf) not in SCALARS
 
         return jax.tree_util.tree_map_with_path(of, params)
 
@@ -80,16 +82,16 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
 def _clip(config: OptimizerConfig) -> optax.GradientTransformation:
     """Clipping by the global norm, or adaptive clipping of the trunk and by the global norm of the rest."""
     by_norm = optax.clip_by_global_norm(config.clip) if config.clip else optax.identity()
-    adaptive = optax.adaptive_grad_clip(config.clip_trunk)
     if not config.clip_trunk:
         return by_norm
+    adaptive = optax.adaptive_grad_clip(config.clip_trunk)
 
     def one(update, param):
         return adaptive.update(update, adaptive.init(param), param)[0]
 
     def leaf(path, update, param):
         # The units that are clipped are the output channels of a kernel, in a stack those of each block.
-        stacked = any(is_stacked(jax.tree_util.keystr((part,), simple=True)) for part in path)
+        stacked = any(is_stacked(part.key) for part in path)
         return (jax.vmap(one) if stacked else one)(update, param)
 
     def clip(updates: Params, params: Params) -> Params:
@@ -118,7 +120,7 @@ def _averaged(decay: float) -> optax.GradientTransformation:
 
 def _scaled(config: OptimizerConfig) -> optax.GradientTransformation:
     def scale(path, update):
-        tree, leaf = (jax.tree_util.keystr(part, simple=True) for part in (path[:1], path[-1:]))
+        tree, leaf = path[0].key, path[-1].key
         factor = config.tree_factors.get(tree, 1.0) * (config.gate_factor if leaf.startswith('alpha_') else 1.0)
         return update * jnp.asarray(factor, update.dtype)
 

@@ -43,9 +43,10 @@ def make_step(
       devices; reading them waits for the step. A step whose loss or gradient is not finite is skipped: only the step
       number, and with it the position in the data, advances, and the metric 'skipped' is 1.
 
-    Every micro-batch reads all weights. So frozen pictures are encoded first, in one loop, and products with trained
-    weights read copies in the computation's dtype, which are made once a step. `Paired` batches, whose loss adds over
-    micro-batches itself, read the weights.
+    Every micro-batch reads all weights. So a frozen trunk encodes all pictures first, in one loop, and products with
+    trained weights read copies in the computation's dtype, which are made once a step. If the trunk is trained, or the
+    model is two towers, it runs inside the loss instead. `Paired` batches, whose loss adds over micro-batches itself,
+    read the weights.
     """
 
     mesh = shardings.step.mesh
@@ -63,39 +64,40 @@ def make_step(
 
     def update(state: TrainState, frozen: Params, batches: dict[str, Batch]) -> tuple[TrainState, Metrics]:
         totals = {name: jnp.maximum(batch.total_weight(), 1e-6) for name, batch in batches.items()}
+        step_key = jax.random.fold_in(state.key, state.step)
         keys = {
-            name: jax.random.split(
-                jax.random.fold_in(jax.random.fold_in(state.key, state.step), number), micro_batches[name]
-            )
+            name: jax.random.split(jax.random.fold_in(step_key, number), micro_batches[name])
             for number, name in enumerate(sorted(batches))
         }
         batches = encode(model, mesh, frozen, batches, parts=max(micro_batches[name] for name in batches))
         copies = working_copies(model, state.params)
+
+        def add(name, grads, batch_and_key):
+            batch, key = batch_and_key
+
+            def weighted_loss(params):
+                loss, sums = LOSSES[type(batch)](model, params, frozen, batch, key, noise)
+                return loss_weights[name] * loss / totals[name], sums
+
+            # The scans within these losses would sum the gradients of bfloat16 copies in bfloat16.
+            of = state.params if isinstance(batch, WHOLE) else copies
+            new, sums = jax.grad(weighted_loss, has_aux=True)(of)
+            return jax.tree.map(lambda total, x: total + x.astype(total.dtype), grads, share(new)), sums
+
         grads, sums = share(jax.tree.map(jnp.zeros_like, state.params)), {}
         for name, batch in batches.items():
-
-            def add(grads, batch, key, name=name):
-                def weighted_loss(params):
-                    loss, sums = LOSSES[type(batch)](model, params, frozen, batch, key, noise)
-                    return loss_weights[name] * loss / totals[name], sums
-
-                # The scans within these losses would sum the gradients of bfloat16 copies in bfloat16.
-                of = state.params if isinstance(batch, WHOLE) else copies
-                new, sums = jax.grad(weighted_loss, has_aux=True)(of)
-                return jax.tree.map(lambda total, x: total + x.astype(total.dtype), grads, share(new)), sums
-
-            parts = cut(batch, micro_batches[name])
+            parts, add_one = cut(batch, micro_batches[name]), functools.partial(add, name)
             if isinstance(batch, WHOLE):  # Its micro-batches are compared with one another.
-                grads, sums[name] = add(grads, parts, keys[name][0])
+                grads, sums[name] = add_one(grads, (parts, keys[name][0]))
             else:
-                grads, sums[name] = jax.lax.scan(lambda grads, xs, add=add: add(grads, *xs), grads, (parts, keys[name]))
+                grads, sums[name] = jax.lax.scan(add_one, grads, (parts, keys[name]))
         metrics = {}
         for name, of in jax.tree.map(jnp.sum, sums).items():
             metrics |= {
                 f'{name}/loss': of['loss'] / totals[name],
                 f'{name}/accuracy': of['right'] / jnp.maximum(of['answers'], 1),
             }
-            metrics |= {f'{name}/{count}': of[count] for count in COUNTS if count in of}
+            metrics |= {f'{name}/{count}': of[count] for count in COUNTS}
         metrics['loss'] = sum(loss_weights[name] * metrics[f'{name}/loss'] for name in batches)
         metrics['grad_norm'] = optax.global_norm(grads)
         # The norm is finite only if every gradient is. `where` instead of a condition would keep the old moments in
@@ -124,7 +126,7 @@ def working_copies(model: Flamingo, params: Params) -> Params:
     """
 
     def of(path, x):
-        tree, leaf = (jax.tree_util.keystr(part, simple=True) for part in (path[:1], path[-1:]))
+        tree, leaf = path[0].key, path[-1].key
         return x.astype(model.dtype) if leaf == 'kernel' and tree != 'vision' else x
 
     return jax.tree_util.tree_map_with_path(of, params)
@@ -136,7 +138,7 @@ def encode(model: Flamingo, mesh: Mesh, frozen: Params, batches: dict[str, Batch
     They differ in n and t only, and the trunk compiles slowly. Their features are small: 614 kB a picture of 320 pixels
     in NFNet-F6, twice its pixels.
 
-    If the trunk is trained, it runs inside the loss instead.
+    If the trunk is trained, or the model is two towers, it runs inside the loss instead.
     """
     pixels = {name: batch.images for name, batch in batches.items() if batch.images is not None}
     if not pixels or model.config.xattn is None or 'vision' not in frozen:

@@ -358,7 +358,7 @@ def test_new_words_may_show_the_thing_itself_in_another_style(pools):
 def test_an_episode_that_shows_its_own_answer_is_never_asked(pools):
     """Where a game forgets it, the task does not."""
     named = names(pools, query_split='validation', support_split='validation')
-    named._game._others = lambda query: np.flatnonzero(named._game._indices == query.index)
+    named._game.places_without = lambda indices, query: np.flatnonzero(indices == query.index)
     with pytest.raises(RuntimeError, match='the examples of episode 0 show the picture that it asks about'):
         list(named.episodes(1, 1, 'random', 'ranked', 0))
 

@@ -94,12 +94,6 @@ def test_words_give_each_concept_one_word_in_a_document(documents):
     assert max(map(len, labels_of.values())) > 1  # The next document calls it otherwise.
 
 
-def test_the_first_label_may_weigh(documents):
-    made = [chunks for chunks, _ in documents(game(Words, first_label=0.25), number=10)]
-    assert {chunk.weights[-1] for chunks in made for chunk in chunks} == {0.25, 1.0}
-    assert all(chunks[0].weights[-1] == 0.25 for chunks in made)
-
-
 @pytest.mark.parametrize('one', [game(Words, text_keys=0.0, blend=0.0), game(Names)])
 def test_no_style_twice_running(documents, one):
     for _, drawn in documents(one):

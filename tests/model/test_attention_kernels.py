@@ -12,7 +12,7 @@ from jax._src.cudnn import fused_attention_stablehlo as cudnn
 from jax.experimental.pallas.ops.tpu import splash_attention
 
 from flamingo_jax.model import attention
-from flamingo_jax.model.attention import Segments, attend, dense, kernel_of
+from flamingo_jax.model.attention import Segments, as_array, attend, kernel_of
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.parallel import rules
@@ -64,7 +64,7 @@ def check_equal(kernel, qkv, mask, tolerance, **how):
     for expected, found in zip(plain, fused, strict=True):
         np.testing.assert_allclose(found, expected, **tolerance)
     if mask is not None:
-        empty = ~np.broadcast_to(dense(mask, qkv[0].shape[1], qkv[1].shape[2]).any(axis=-1), qkv[0].shape[:2])
+        empty = ~np.broadcast_to(as_array(mask, qkv[0].shape[1], qkv[1].shape[2]).any(axis=-1), qkv[0].shape[:2])
         assert not np.any(fused[0][empty]) and not np.any(fused[1][empty])
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from flamingo_jax.model.attention import Segments
-from flamingo_jax.model.config import SIZES, FlamingoConfig, LoraConfig
+from flamingo_jax.model.config import SIZES, ContrastiveConfig, FlamingoConfig, LoraConfig
 from flamingo_jax.model.flamingo import Flamingo, Media
 from flamingo_jax.model.gated_xattn import GatedXattnDense, media_mask
 from flamingo_jax.model.language_model import Block
@@ -401,7 +401,9 @@ def test_every_dimension_of_every_parameter_has_a_rule_and_every_rule_a_paramete
     learned = dict(positions='learned', norm='layer', bias=True, gated_ffw=True, tied=False)
     sizes = [FlamingoConfig(**size) for size in SIZES.values()]
     lm = dataclasses.replace(config.lm, **learned)
-    configs = [config, FlamingoConfig(lm=lm, lora=LoraConfig()), *sizes]
+    towers = dict(vision=config.vision, image_size=config.image_size, contrastive=ContrastiveConfig())
+    narrow = dataclasses.replace(lm, embedding_width=8)
+    configs = [config, FlamingoConfig(lm=lm, lora=LoraConfig()), FlamingoConfig(lm=narrow, **towers), *sizes]
     used = set()
     for one in configs:
         boxed = jax.eval_shape(Flamingo(one).init, jax.random.key(0))

@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flamingo_jax.model.attention import dense
+from flamingo_jax.model.attention import as_array
 from flamingo_jax.model.config import TINY, XattnConfig
 from flamingo_jax.model.gated_xattn import GatedXattnDense, media_mask
+from flamingo_jax.model.init import touch
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 LM = dataclasses.replace(TINY['lm'], width=16)
@@ -34,14 +35,14 @@ def media():
 
 @pytest.fixture(scope='module')
 def params(y, media):
-    init = jax.jit(lambda key: BLOCK.init(key, y, media, media_mask(PHI, 2, 3), method='touch'))
+    init = jax.jit(lambda key: BLOCK.init(key, y, media, media_mask(PHI, 2, 3), method=touch))
     return nn.meta.unbox(init(jax.random.key(0)))['params'] | {'alpha_dense': jnp.full((), 0.5)}  # Both gates open.
 
 
 def test_mask_is_as_drawn():
     drawn = '. . . .   . . . .   # # . .   # # . .   . . # #'
     rows = [[mark == '#' for mark in row.split()] for row in drawn.split('   ')]
-    np.testing.assert_array_equal(dense(media_mask(PHI[:1], 2, 2), 5, 4), [rows])
+    np.testing.assert_array_equal(as_array(media_mask(PHI[:1], 2, 2), 5, 4), [rows])
     rows[4] = [True] * 4
     np.testing.assert_array_equal(media_mask(PHI[:1], 2, 2, only_last_image=False), [rows])
 
@@ -50,7 +51,7 @@ def test_closed_gates_are_the_identity_bit_for_bit(params, y, media):
     closed = params | {'alpha_xattn': jnp.zeros(()), 'alpha_dense': jnp.zeros(())}
     np.testing.assert_array_equal(run(closed, y, media, media_mask(PHI, 2, 3)), y)
     new = GatedXattnDense(XattnConfig(heads=2, head_dim=8), LM, 16)
-    new = nn.meta.unbox(new.init(jax.random.key(0), y, media, media_mask(PHI, 2, 3), method='touch'))['params']
+    new = nn.meta.unbox(new.init(jax.random.key(0), y, media, media_mask(PHI, 2, 3), method=touch))['params']
     assert new['alpha_xattn'] == new['alpha_dense'] == 0 and new['alpha_xattn'].shape == ()
 
 
@@ -58,10 +59,10 @@ def test_without_gates_both_branches_are_added_as_they_are(params, y, media):
     """As where they are open as wide as can be: tanh(20) is 1. There are no alphas."""
     bare = GatedXattnDense(dataclasses.replace(BLOCK.config, gates=False), LM, 16)
     mask, alphas = media_mask(PHI, 2, 3), ('alpha_xattn', 'alpha_dense')
-    shapes = jax.eval_shape(lambda: bare.init(jax.random.key(0), y, media, mask, method='touch'))['params']
+    shapes = jax.eval_shape(lambda: bare.init(jax.random.key(0), y, media, mask, method=touch))['params']
     assert set(shapes) == set(params) - set(alphas)
     without = {name: params[name] for name in shapes}
-    y_bare = jax.jit(lambda p: bare.apply({'params': p}, y, media, mask, method='touch'))(without)
+    y_bare = jax.jit(lambda p: bare.apply({'params': p}, y, media, mask, method=touch))(without)
     y_open = run(params | dict.fromkeys(alphas, jnp.full((), 20.0)), y, media, mask)
     np.testing.assert_allclose(y_bare, y_open, rtol=1e-5, atol=1e-6)
 
@@ -87,7 +88,7 @@ def test_a_feed_forward_may_act_only_where_a_picture_may_be_seen(params, y, medi
     """Whatever the gates: bit for bit unchanged where none may, the paper's block elsewhere."""
     block = GatedXattnDense(dataclasses.replace(BLOCK.config, ffw_where_seen=True), LM, 16)
     mask = media_mask(PHI, 2, 3, only_last)
-    out = jax.jit(lambda p: block.apply({'params': p}, y, media, mask, method='touch'))(params)
+    out = jax.jit(lambda p: block.apply({'params': p}, y, media, mask, method=touch))(params)
     seen = np.asarray(PHI > 0)
     np.testing.assert_array_equal(out[~seen], y[~seen])
     np.testing.assert_allclose(out[seen], run(params, y, media, mask)[seen], rtol=1e-5, atol=1e-6)
@@ -104,7 +105,7 @@ def test_equals_the_two_equations(params, y, media):
     q = np.einsum('bld,dhk->blhk', norm(y), p['query']['kernel'])
     k, v = (np.einsum('bmd,dhk->bmhk', norm(media), p[name]['kernel']) for name in ('key', 'value'))
     logits = np.einsum('blhk,bmhk->bhlm', q, k) / 8**0.5
-    weights = np.exp(logits) * np.asarray(dense(media_mask(PHI, 2, 3), 5, 6))[:, None]
+    weights = np.exp(logits) * np.asarray(as_array(media_mask(PHI, 2, 3), 5, 6))[:, None]
     weights = weights / np.maximum(weights.sum(-1, keepdims=True), 1e-9)
     attended = np.einsum('bhlm,bmhk,hkd->bld', weights, v, p['out']['kernel'])
     x = y + np.tanh(0.5) * attended
@@ -119,16 +120,16 @@ def test_norms_of_a_language_model_that_norms_its_branches(params, y, media):
     names, rng = ('norm_text', 'norm_attended', 'norm_ffw', 'norm_fed'), np.random.default_rng(5)
     scales = {name: rng.uniform(0, 3, 16).astype(np.float32) for name in names}
     mask, p = media_mask(PHI, 2, 3), params | {name: dict(scale=scale) for name, scale in scales.items()}
-    shapes = jax.eval_shape(lambda: block.init(jax.random.key(0), y, media, mask, method='touch'))['params']
+    shapes = jax.eval_shape(lambda: block.init(jax.random.key(0), y, media, mask, method=touch))['params']
     assert jax.tree.structure(nn.meta.unbox(shapes)) == jax.tree.structure(p)
-    out = jax.jit(lambda p: block.apply({'params': p}, y, media, mask, method='touch'))(p)
+    out = jax.jit(lambda p: block.apply({'params': p}, y, media, mask, method=touch))(p)
 
     def norm(x, name):
         return x / np.sqrt((np.asarray(x) ** 2).mean(-1, keepdims=True) + 1e-6) * (1 + scales[name])
 
     q = np.einsum('bld,dhk->blhk', norm(y, 'norm_text'), p['query']['kernel'])
     keys_values = BLOCK.apply({'params': params}, media, method='keys_values')
-    (k, v), seen = keys_values[0], np.asarray(dense(mask, 5, 6))[:, None]
+    (k, v), seen = keys_values[0], np.asarray(as_array(mask, 5, 6))[:, None]
     weights = np.exp(np.einsum('blhk,bhmk->bhlm', q, k) / 8**0.5) * seen
     weights = weights / np.maximum(weights.sum(-1, keepdims=True), 1e-9)
     attended = np.einsum('bhlm,bhmk,hkd->bld', weights, v, p['out']['kernel'])

@@ -11,6 +11,7 @@ import pytest
 from flamingo_jax.inputs.tokenizer import extra_tokens_of_prefix
 from flamingo_jax.model.config import FlamingoConfig, ResamplerConfig
 from flamingo_jax.model.flamingo import Flamingo
+from flamingo_jax.model.init import touch
 from flamingo_jax.model.prefix import Prefix
 from flamingo_jax.model.resampler import Resampler
 
@@ -90,7 +91,7 @@ def test_beams_share_the_soft_words(prefixed):
     rng = np.random.default_rng(0)
     media, y = (jnp.asarray(rng.standard_normal(shape, np.float32)) for shape in ((2, 3, 8), (6, 4, 8)))
     mask = jnp.zeros((6, 4, 3), bool).at[:, 1:].set(True)
-    variables = module.init(jax.random.key(0), y, media.repeat(3, 0), mask, method='touch')
+    variables = module.init(jax.random.key(0), y, media.repeat(3, 0), mask, method=touch)
     shared = module.apply(variables, y, module.apply(variables, media, method='keys_values'), mask)
     repeated = module.apply(variables, y, module.apply(variables, media.repeat(3, 0), method='keys_values'), mask)
     np.testing.assert_array_equal(shared, repeated)

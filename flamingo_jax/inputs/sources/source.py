@@ -53,7 +53,7 @@ class Source:
     p_next: float = 0.0  # Probability that text is tied to the next picture (paper: 0.5 on web pages).
     batch_size: int = 32  # Rows per step, over all devices.
     micro_batches: int = 0  # Parts into which a step cuts the batch; 0 is `config.micro_batches`.
-    loss_weight: float = 1.0  # lambda_m.
+    loss_weight: float = 1.0  # lambda_m, the weight of the mean loss over its targets.
     workers: int = 0  # Processes that decode pictures and build rows; 0 uses threads.
 
     def open(self, pictures: PictureFormat) -> Opened:

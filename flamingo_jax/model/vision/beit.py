@@ -16,10 +16,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, UInt8
 
 from flamingo_jax.model.attention import attend
-from flamingo_jax.model.layers import ACTIVATIONS, Linear, Norm, spread, times
+from flamingo_jax.model.layers import ACTIVATIONS, Linear, Norm, scan_layers, spread, times
 from flamingo_jax.model.vision.convolution import KERNEL_AXES, VECTOR_AXES
 from flamingo_jax.model.vision.trunk import VisionConfig
-from flamingo_jax.model.vision.vit import resize_positions
+from flamingo_jax.model.vision.vit import in_patches, operations, resize_positions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,11 +79,7 @@ class BEiTConfig(VisionConfig):
 
     def operations(self, image_size: int) -> float:
         """Operations of the forward pass; see `VisionConfig`."""
-        patches = self.spatial(image_size)
-        s = patches + 1
-        total = patches * 3 * self.patch**2 * self.width
-        total += self.depth * s * self.width * (4 * self.width + 2 * self.ffw_width + 2 * s)
-        return 2.0 * total
+        return operations(self, image_size, class_tokens=1)
 
     def trunk(self, dtype: DTypeLike, name: str) -> nn.Module:
         """The module; see `VisionConfig`."""
@@ -102,15 +98,14 @@ class BEiT(nn.Module):
     ) -> Float[Array, 'b s d']:
         """Features of images: the patches', row by row, without the class token.
 
-        images: RGB, 0 to 255. The preprocessing happens here: 0.5 is subtracted from pixels in 0..1, and divides them.
-        Pixels beyond a whole number of patches are left out, at the right and at the bottom.
+        images: RGB, 0 to 255. The preprocessing happens here: pixels 0..255 become -1..1. Pixels beyond a whole number
+          of patches are left out, at the right and at the bottom.
         """
         c, p = self.config, self.config.patch
-        x = images.astype(jnp.float32) / 127.5 - 1
-        b, height, width = x.shape[0], x.shape[1] // p, x.shape[2] // p
-        x = x[:, : height * p, : width * p].reshape(b, height, p, width, p, 3).transpose(0, 1, 3, 2, 4, 5)
-        x = x.reshape(b, height * width, p, p, 3)
+        x = in_patches(images.astype(jnp.float32) / 127.5 - 1, p)
+        b, height, width = x.shape[:3]
         x = Linear((p, p, 3, c.width), KERNEL_AXES, contracted=3, bias=True, dtype=self.dtype, name='patches')(x)
+        x = x.reshape(b, height * width, c.width)
         zeros = nn.with_logical_partitioning(nn.initializers.zeros, VECTOR_AXES)
         first = self.param('class_token', zeros, (c.width,))
         x = jnp.concatenate([spread(first, (b, 1, c.width), self.dtype), x], axis=1)
@@ -120,14 +115,7 @@ class BEiT(nn.Module):
             positions = resize_positions(self.param('positions', zeros, shape), c.grid, height, width)
             x = x + spread(positions, x.shape, self.dtype)
         shared = _table(self, c) if c.relative == 'shared' else None
-        layers = nn.scan(
-            lambda layer, x, _: (layer(x, height, width, shared), None),
-            variable_axes={'params': 0},
-            split_rngs={'params': True},
-            length=c.depth,
-            metadata_params={nn.PARTITION_NAME: 'layers'},
-        )
-        x, _ = layers(BEiTLayer(c, self.dtype, name='layers'), x, None)
+        x = scan_layers(BEiTLayer(c, self.dtype, name='layers'), c.depth, x, height, width, shared)
         if c.norm_out:
             x = Norm(eps=c.norm_eps, axis='vision_out', dtype=self.dtype, name='norm_out')(x)
         return x[:, 1:]

@@ -3,7 +3,7 @@
 The channels of an ImageNet trunk differ in scale by orders of magnitude, and a small resampler learns faster from
 standardised ones. Mean and deviation are part of the `vision` tree: `python -m flamingo_jax.convert` measures them
 once on a data set (0 and 1 leave the trunk's output unchanged). They have no gradient, like the batch statistics of an
-EfficientNet.
+EfficientNet. The paper does not standardise channels: for its NFNet leave 0 and 1.
 """
 
 import flax.linen as nn

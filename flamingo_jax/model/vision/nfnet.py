@@ -24,7 +24,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
-from flamingo_jax.model.layers import ACTIVATIONS, Linear, spread
+from flamingo_jax.model.layers import ACTIVATIONS, Linear, scan_layers, spread
 from flamingo_jax.model.vision.convolution import KERNEL_AXES, VECTOR_AXES, conv, grouped_conv
 from flamingo_jax.model.vision.trunk import VisionConfig
 
@@ -185,12 +185,16 @@ class NFNet(nn.Module):
         for i, (width, stride) in enumerate(zip(c.stem_widths, (2, 1, 1, 2), strict=True)):
             x = activation(x, c.activation) if i else x
             x = StandardisedConv(width, 3, stride, epsilon=c.epsilon, dtype=dtype, name=f'stem_{i}')(x)
+        # In contrastive pretraining, only the input of a block is kept for the backward pass, which computes the block
+        # again: what is inside the blocks of F6 takes 2.8 GB a picture of 288 x 288. A frozen trunk has no backward
+        # pass.
         for stage, width in enumerate(c.widths):
             first, *rest = c.betas(stage)
             stride = 2 if stage else 1
             x = nn.remat(Block)(c, width, stride, True, dtype, name=f'first_{stage}')(x, first)
             if rest:
-                x, _ = _scan_blocks(Block(c, width, dtype=dtype, name=f'rest_{stage}'), x, jnp.array(rest, jnp.float32))
+                block, betas = Block(c, width, dtype=dtype, name=f'rest_{stage}'), jnp.array(rest, jnp.float32)
+                x = scan_layers(block, len(rest), x, betas, in_axes=0, remat=True)
         x = StandardisedConv(c.final_width, epsilon=c.epsilon, dtype=dtype, name='final')(x)
         x = activation(x, c.activation)
         return x.reshape(x.shape[0], -1, x.shape[-1])  # [b height width d] -> [b s d]
@@ -233,16 +237,6 @@ class Block(nn.Module):
         skip_gain = self.param('skip_gain', nn.with_logical_partitioning(nn.initializers.zeros, ()), ())
         # The gate is about 1/2 at first. Twice the gate keeps the variance.
         return (shortcut + y.astype(jnp.float32) * gate * (2 * c.alpha * skip_gain.astype(jnp.float32))).astype(y.dtype)
-
-
-# In contrastive pretraining, only the input of a block is kept for the backward pass, which computes the block again:
-# what is inside the blocks of F6 takes 2.8 GB a picture of 288 x 288. A frozen trunk has no backward pass.
-_scan_blocks = nn.scan(
-    nn.remat(lambda block, x, beta: (block(x, beta), None), prevent_cse=False),
-    variable_axes={'params': 0},
-    split_rngs={'params': True},
-    metadata_params={nn.PARTITION_NAME: 'layers'},
-)
 
 
 class SqueezeExcite(nn.Module):

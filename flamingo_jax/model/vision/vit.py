@@ -19,7 +19,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
 from flamingo_jax.model.attention import attend
-from flamingo_jax.model.layers import ACTIVATIONS, Linear, Norm, spread
+from flamingo_jax.model.layers import ACTIVATIONS, Linear, Norm, scan_layers, spread
 from flamingo_jax.model.vision.convolution import KERNEL_AXES, VECTOR_AXES
 from flamingo_jax.model.vision.trunk import VisionConfig
 
@@ -35,7 +35,8 @@ class ViTConfig(VisionConfig):
     width, depth, heads, ffw_width: of the blocks.
     patch: height and width of a patch, in pixels.
     resolution: height and width of the training pictures, in pixels. At others the position embeddings are
-    interpolated. activation: 'quick_gelu', 'gelu' or 'gelu_tanh'.
+      interpolated.
+    activation: 'quick_gelu', 'gelu' or 'gelu_tanh'.
     norm_eps: of every layer norm.
     class_token: whether there is one, before the patches.
     norm_in: whether there is a norm before the blocks.
@@ -89,16 +90,33 @@ class ViTConfig(VisionConfig):
 
     def operations(self, image_size: int) -> float:
         """Operations of the forward pass; see `VisionConfig`."""
-        size = image_size
-        patches = (size // self.patch) ** 2
-        s = patches + self.class_token
-        total = patches * 3 * self.patch**2 * self.width
-        total += self.depth * s * self.width * (4 * self.width + 2 * self.ffw_width + 2 * s)
-        return 2.0 * total
+        return operations(self, image_size, class_tokens=int(self.class_token))
 
     def trunk(self, dtype: DTypeLike, name: str) -> nn.Module:
         """The module; see `VisionConfig`."""
         return ViT(self, dtype, name=name)
+
+
+def operations(c: VisionConfig, image_size: int, class_tokens: int) -> float:
+    """Operations of the forward pass of a transformer over patches; see `VisionConfig`.
+
+    Args:
+      c: has the fields width, depth, ffw_width and patch.
+      image_size: height and width of the picture, in pixels.
+      class_tokens: tokens beside those of the patches.
+    """
+    patches = (image_size // c.patch) ** 2
+    s = patches + class_tokens
+    total = patches * 3 * c.patch**2 * c.width
+    total += c.depth * s * c.width * (4 * c.width + 2 * c.ffw_width + 2 * s)
+    return 2.0 * total
+
+
+def in_patches(x: Float[Array, 'b height width 3'], patch: int) -> Float[Array, 'b rows columns {patch} {patch} 3']:
+    """Cuts pictures into patches with sides of `patch` pixels. What is over at the right and the bottom is left out."""
+    b, rows, columns = x.shape[0], x.shape[1] // patch, x.shape[2] // patch
+    x = x[:, : rows * patch, : columns * patch].reshape(b, rows, patch, columns, patch, 3)
+    return x.transpose(0, 1, 3, 2, 4, 5)
 
 
 class ViT(nn.Module):
@@ -118,12 +136,11 @@ class ViT(nn.Module):
         Returns the class token's feature first if the config has it, then the patches', row by row.
         """
         c, p = self.config, self.config.patch
-        x = (images.astype(jnp.float32) / 255 - np.float32(c.mean)) / np.float32(c.std)
-        b, height, width = x.shape[0], x.shape[1] // p, x.shape[2] // p
+        x = in_patches((images.astype(jnp.float32) / 255 - np.float32(c.mean)) / np.float32(c.std), p)
+        b, height, width = x.shape[:3]
         # A convolution whose stride is its size is a product of matrices.
-        x = x[:, : height * p, : width * p].reshape(b, height, p, width, p, 3).transpose(0, 1, 3, 2, 4, 5)
-        x = x.reshape(b, height * width, p, p, 3)
         x = Linear((p, p, 3, c.width), KERNEL_AXES, 3, c.patch_bias, self.dtype, name='patches')(x)
+        x = x.reshape(b, height * width, c.width)
         positions = self.param(
             'positions',
             nn.with_logical_partitioning(nn.initializers.normal(0.02), ('positions', 'vision_out')),
@@ -137,7 +154,7 @@ class ViT(nn.Module):
         norm = dict(eps=c.norm_eps, axis='vision_out', dtype=self.dtype)
         if c.norm_in:
             x = Norm(**norm, name='norm_in')(x)
-        x, _ = _scan_layers(c.depth)(ViTLayer(c, self.dtype, name='layers'), x, None)
+        x = scan_layers(ViTLayer(c, self.dtype, name='layers'), c.depth, x)
         normed = Norm(**norm, name='norm_out')(x)
         x = normed if c.norm_features else x
         return x[:, 1:] if c.class_token and not c.class_feature else x
@@ -180,13 +197,3 @@ class ViTLayer(nn.Module):
         axes = ('vision_in', 'vision_out')
         y = ACTIVATIONS[c.activation](Linear((c.width, c.ffw_width), axes, **linear, name='up')(y))
         return x + Linear((c.ffw_width, c.width), axes, **linear, name='down')(y)
-
-
-def _scan_layers(depth: int):
-    return nn.scan(
-        lambda layer, x, _: (layer(x), None),
-        variable_axes={'params': 0},
-        split_rngs={'params': True},
-        length=depth,
-        metadata_params={nn.PARTITION_NAME: 'layers'},
-    )

@@ -68,8 +68,7 @@ def text_states(
     model: Flamingo, params: Params, text: Int[Array, 'b l'], used: Int[Array, ' b']
 ) -> Float[Array, 'b depth d']:
     """The states of the frozen language model, which sees no picture, at the end of each text, after every block."""
-    alone = dataclasses.replace(model.config, xattn=None, lora=None, extra_tokens=())
-    states = dataclasses.replace(model, config=alone).states({'lm': params['lm']}, None, text)
+    states = model.alone.states({'lm': params['lm']}, None, text)
     return jnp.take_along_axis(states, (used - 1)[None, :, None, None], axis=2)[:, :, 0].swapaxes(0, 1)
 
 

@@ -4,8 +4,6 @@ No answers are needed: any text after any captioned picture will do. The model l
 language model takes from its caption (compare Hinton et al. 2015).
 """
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
@@ -33,14 +31,13 @@ def loss_sum(
     params = {**frozen, **trained}
     images = features(model, params, batch, key=key, noise=noise)
     shown = _take(model.hidden(params, images, batch.tokens, batch.phi), batch.at)
-    alone = dataclasses.replace(model, config=dataclasses.replace(model.config, xattn=None, lora=None, extra_tokens=()))
-    told = _take(alone.hidden({'lm': jax.lax.stop_gradient(params['lm'])}, None, batch.told), batch.told_at)
+    told = _take(model.alone.hidden({'lm': jax.lax.stop_gradient(params['lm'])}, None, batch.told), batch.told_at)
 
     def of_chunk(trained, frozen, shown, others):
         told, newline, weights = others
         params = {**frozen, **trained}
         shown = jax.nn.log_softmax(model.unembed(params, shown))
-        told = jax.nn.softmax(alone.unembed({'lm': jax.lax.stop_gradient(params['lm'])}, told))
+        told = jax.nn.softmax(model.alone.unembed({'lm': jax.lax.stop_gradient(params['lm'])}, told))
         is_newline = jnp.arange(told.shape[-1]) == newline[..., None]
         ends = jnp.sum(jnp.where(is_newline, told, 0), axis=-1, keepdims=True)
         extra = [ends if name in ENDS_OF_CHUNK else jnp.zeros_like(ends) for name in model.config.extra_tokens]

@@ -1,4 +1,10 @@
-"""The loss of one data set: the mean negative log-likelihood of its targets (paper, section 2.4)."""
+"""The loss of one data set (paper, section 2.4): the mean negative log-likelihood of a batch's targets.
+
+The paper's formula sums over the tokens of a sequence, and does not say by what its code divides. Here lambda_m weighs
+a mean over targets, so that a data set of short texts counts as much as its lambda says. Nor does the paper say which
+tokens are targets. Here they are texts, <EOC> and <EOS>; the tokens of tags and the padding are not
+(`inputs/layout.py`).
+"""
 
 import jax
 import jax.numpy as jnp

@@ -44,6 +44,14 @@ def features(
 def text_noise(
     embeddings: Float[Array, 'v d'], tokens: Int[Array, 'b l'], key: Key[Array, ''], noise: NoiseConfig, model: Flamingo
 ) -> Float[Array, 'b l d']:
+    """Gaussian noise for the embedded text of half of the rows; 0 for the others.
+
+    Args:
+      embeddings: the language model's table. The standard deviation of the text that it embeds is the unit.
+      tokens: the text.
+      noise: `text` is drawn for each token, `vocabulary` for each word: a row's equal tokens get the same.
+      model: the noise has its dtype, and its config says whether embeddings are scaled.
+    """
     v, d = embeddings.shape
     key_table, key_shift, key_tokens, key_rows = jax.random.split(key, 4)
     table = jax.random.normal(key_table, (v, d), model.dtype)
