@@ -298,8 +298,9 @@ def _longest(
 
 def _say_what_is_cut(config: ConfigDict, model: Pretrained, settings: Sequence[Setting]) -> None:
     """Says which right answers have more tokens than may be written: none of them can match exactly."""
-    asked = {task.name: (task, *how) for task, *how in settings if how[-1] == OPEN_ENDED and task.metric is exact.score}
-    for task, shots, support, answers in asked.values():
+    open_ended = [one for one in settings if one[-1] == OPEN_ENDED and one[0].metric is exact.score]
+    first = {task.name: (task, *how) for task, *how in reversed(open_ended)}  # All of a task have the same answers.
+    for task, shots, support, answers in first.values():
         most = task.answering(answers, config.max_new_tokens, config.num_beams).max_new_tokens
         episodes = task.episodes(config.episodes, shots, support, answers=answers, seed=config.seed)
         truths = [episode.truth for episode in episodes if episode.truth]
@@ -308,8 +309,8 @@ def _say_what_is_cut(config: ConfigDict, model: Pretrained, settings: Sequence[S
             longest = max(cut, key=tokens.__getitem__)
             processes.say(
                 f'Task {task.name}: {len(cut)} of {len(truths)} right answers have more than max_new_tokens={most} '
-                f'tokens, so they can never be right. The longest is {longest!r}. '
-                f'Set max_new_tokens={tokens[longest]}.'
+                f'tokens, so that nothing can match them. The longest is {longest!r}. '
+                f'Set --config.max_new_tokens={tokens[longest]}.'
             )
 
 

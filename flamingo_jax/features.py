@@ -92,6 +92,7 @@ def compute(
             raise ValueError(f'The split {split!r} of {data} has no pictures. Remove it from --splits.')
         with whole(folder / f'{split}.npy', resumed=True) as file:
             _write(file, about, source, trunk, views=views, blank=pictures.blank(frames), name=split)
+        _note(file).unlink()
         if source.begins is not None:
             with whole(folder / f'{split}.begins.npy') as file:
                 np.save(file, source.begins)
@@ -135,10 +136,12 @@ def _write(
 
     Beside `file` it is noted how many are done, and what they are about. If that is the same, the next call goes on.
     """
-    note, total = file.with_name(f'{file.name}.json'), source.pictures * views
+    note, total = _note(file), source.pictures * views
     noted = json.loads(note.read_text()) if note.is_file() and file.is_file() else {}
     done = noted['done'] if noted.get('about') == about else 0
     features = np.lib.format.open_memmap(file, 'r+') if done else None
+    if not done:
+        note.unlink(missing_ok=True)  # What it describes is about to be replaced.
     with tqdm(total=total, initial=done, unit=' pictures', desc=name) as progress:
         for begin in range(done, total, BATCH):
             numbers = range(begin, min(begin + BATCH, total))
@@ -157,7 +160,11 @@ def _write(
                 features.flush()
                 write_whole(note, json.dumps(dict(about=about, done=begin + used)).encode())
     features.flush()
-    note.unlink(missing_ok=True)
+    write_whole(note, json.dumps(dict(about=about, done=total)).encode())
+
+
+def _note(file: pathlib.Path) -> pathlib.Path:
+    return file.with_name(f'{file.name}.json')
 
 
 def _open(records: Sequence[dict[str, Any]], pictures: PictureFormat, frames: int) -> _Found:

@@ -9,6 +9,7 @@ folder in a bucket is filled in place, and counts as absent until the file that 
 
 import concurrent.futures
 import contextlib
+import fcntl
 import functools
 import glob
 import hashlib
@@ -108,24 +109,43 @@ def whole(path: Path, last: str = '', resumed: bool = False) -> Iterator[pathlib
     For what writes nowhere but on this machine. Of a folder that goes into a bucket, the file `last` is copied last.
     With `resumed` the name is the same each time, and after an error or a kill what was written is still there, so that
     it can be gone on with.
+
+    Raises:
+      FileExistsError: another process is writing it, with `resumed`.
     """
     near = pathlib.Path(tempfile.gettempdir()) if in_bucket(path) else path.parent
     near.mkdir(parents=True, exist_ok=True)
     same = hashlib.sha256(str(path).encode()).hexdigest()
     aside, ended = near / f'.{(same if resumed else uuid.uuid4().hex)[:8]}.{path.name}', False
-    try:
-        yield aside
-        ended = True
-        if not in_bucket(path):
-            aside.rename(path)
-        elif aside.is_dir():
-            upload(aside, path, last)
-        else:
-            store, name = _store(path)
-            store.put_file(str(aside), name)
-    finally:
-        if ended or not resumed:
-            aside.unlink(missing_ok=True) if aside.is_file() else shutil.rmtree(aside, ignore_errors=True)
+    with _alone(aside, path) if resumed else contextlib.nullcontext():
+        try:
+            yield aside
+            if not in_bucket(path):
+                aside.rename(path)
+            elif aside.is_dir():
+                upload(aside, path, last)
+            else:
+                store, name = _store(path)
+                store.put_file(str(aside), name)
+            ended = True
+        finally:
+            if ended or not resumed:
+                aside.unlink(missing_ok=True) if aside.is_file() else shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _alone(aside: pathlib.Path, path: Path) -> Iterator[None]:
+    """Holds a lock beside a file while it is written. FileExistsError if another process of this machine does."""
+    lock = aside.with_name(f'{aside.name}.lock')
+    with open(lock, 'w') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FileExistsError(
+                f'Another process is writing {path}. Wait for it, or choose another folder.'
+            ) from error
+        yield
+        lock.unlink()
 
 
 @contextlib.contextmanager

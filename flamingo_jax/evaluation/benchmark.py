@@ -20,6 +20,7 @@ import pathlib
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias
 
+import jax
 import numpy as np
 import PIL.Image
 from tqdm import tqdm
@@ -79,7 +80,7 @@ class Item:
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-    """Pictures and films in files: a `Source`."""
+    """Pictures and films in files: a `PictureSource`."""
 
     format: PictureFormat
     frames_of_film: int
@@ -250,7 +251,13 @@ class Benchmark(Task):
         films = {item.file for item in items if isinstance(item.picture, Film)} if self.skip_missing else set()
         there = {
             file: file.is_file() and not (file in films and has_no_head(file))
-            for file in tqdm({item.file for item in items} - {None}, unit=' files', desc=f'{split} files', delay=2)
+            for file in tqdm(
+                {item.file for item in items} - {None},
+                unit=' files',
+                desc=f'{split} files',
+                delay=2,
+                disable=jax.process_index() > 0,
+            )
         }
         present = [item for item in items if there.get(item.file, True)]
         if len(present) == len(items):

@@ -31,7 +31,7 @@ class Retrieval(Task):
     """What both directions share."""
 
     captions: type[Benchmark] | None = None  # A benchmark of captions.
-    # Text before each caption. In training they began with a space, too (`Documents.space`).
+    # Text before each caption. In training they should begin with a space, too (`Documents.space=1`).
     form: str = ' {caption}'
     shots: tuple[int, ...] = (0,)
     answers: tuple[str, ...] = tuple(AT)

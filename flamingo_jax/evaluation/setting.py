@@ -25,6 +25,7 @@ from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.parallel import processes
 
 Shown = Callable[[Part], Any]
+DAY = 24 * 3600
 
 
 def measure(
@@ -121,7 +122,7 @@ def ask(
         answered.add(new)
         own |= new
         progress(sum(map(len, batches[number * n : (number + 1) * n])))
-    for one in processes.gather(own):
+    for one in processes.gather(own, DAY):  # Hosts may be of unequal speed.
         answered.add(one, own=False)
     return [answered.get(digest) for digest in asked]
 

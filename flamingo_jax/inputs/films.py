@@ -86,8 +86,10 @@ def has_no_head(path: str | os.PathLike) -> bool:
             try:
                 with _opened(file) as container:
                     return not container.streams.video
-            except ImportError:
-                raise
+            except ImportError as error:
+                raise ImportError(
+                    f"{os.fspath(path)} is a video file. To read it: pip install 'flamingo_jax[films]'."
+                ) from error
             except Exception:  # FFmpeg has many errors for damaged data.
                 return True
         except Exception:  # So has PIL.

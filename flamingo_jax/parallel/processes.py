@@ -44,7 +44,7 @@ def join(coordinator: str, processes: int | None, process_id: int | None) -> Non
         if several := [name for name in TASKS if int(os.environ.get(name) or 1) > 1]:
             raise ValueError(
                 f'{several[0]} says that this is one of {os.environ[several[0]]} processes, each of which would take '
-                'itself for the whole run. Add --coordinator=auto.'
+                'itself for the whole run. Add --coordinator=auto. If each is a run of its own, unset the variable.'
             )
         if jax.process_count() > 1:
             raise ValueError(
@@ -112,7 +112,7 @@ def say(message: str) -> None:
 
 
 def from_first(value: Any) -> Any:
-    """Returns process 0's value in every process. A value is anything JSON can hold."""
+    """Returns process 0's value in every process. A value is anything JSON can hold. Errors as for `wait_for_all`."""
     if jax.process_count() == 1:
         return value
     wait_for_all('from_first')
@@ -122,11 +122,14 @@ def from_first(value: Any) -> Any:
     return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(data)).tobytes())
 
 
-def gather(value: Any) -> list[Any]:
-    """Returns the values of all processes, by process number, in every process. A value is anything JSON can hold."""
+def gather(value: Any, seconds: int = POST_SECONDS) -> list[Any]:
+    """Returns the values of all processes, by process number, in every process. A value is anything JSON can hold.
+
+    seconds, and errors: as for `wait_for_all`.
+    """
     if jax.process_count() == 1:
         return [value]
-    wait_for_all('gather')
+    wait_for_all('gather', seconds)
     data = np.frombuffer(json.dumps(value).encode(), np.uint8)
     sizes = np.asarray(multihost_utils.process_allgather(np.int64(data.size))).reshape(-1)
     padded = np.zeros(int(sizes.max()), np.uint8)
@@ -163,14 +166,14 @@ def told(name: str) -> dict[int, Any]:
     return {int(key.rpartition('/')[2]): json.loads(value) for key, value in found}
 
 
-def wait_for_all(name: str) -> None:
-    """Returns when all processes have called this; after `POST_SECONDS` an error names those that have not.
+def wait_for_all(name: str, seconds: int = POST_SECONDS) -> None:
+    """Returns when all processes have called this; after so many seconds an error names those that have not.
 
     The coordination service waits. A collective of the devices would wait for ever, or on GPUs fail within minutes.
     """
     if jax.process_count() > 1:
         barrier = f'{name} {next(_BARRIERS)}'
-        distributed.global_state.client.wait_at_barrier(barrier, POST_SECONDS * 1000)
+        distributed.global_state.client.wait_at_barrier(barrier, seconds * 1000)
 
 
 class Preemption:

@@ -150,7 +150,8 @@ class Progress:
         # All wait for the process whose data are late. The others may not have told theirs of these steps yet.
         own = {jax.process_index(): sum(every['data_wait']) / n}
         processes.tell('data wait', own[jax.process_index()])
-        slowest, wait = max((processes.told('data wait') | own).items(), key=lambda one: one[1])
+        every_wait = (processes.told('data wait') if jax.process_index() == 0 else {}) | own
+        slowest, wait = max(every_wait.items(), key=lambda one: one[1])
         where = f' in process {slowest}' if jax.process_count() > 1 else ''
         mean |= {
             # Share of the time since the start in which steps were trained at the best speed so far. The rest went to

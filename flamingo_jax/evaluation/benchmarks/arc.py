@@ -36,7 +36,7 @@ COLOURS = np.array(
 
 
 class Grids:
-    """Grids as pictures: a `Source`."""
+    """Grids as pictures: a `PictureSource`."""
 
     def frames(self, grid: Grid) -> bytes:
         return self.encoded(grid)

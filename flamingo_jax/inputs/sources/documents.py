@@ -52,10 +52,11 @@ class Documents(Source):
         """
         rng, errors = np.random.default_rng(0), []
         documents = [opened.document(int(i), rng) for i in rng.integers(len(opened), size=TRIED)]
+        room = min(self.length, self.window[0]) if self.documents > 1 else self.length
         if self.row is Interleaved and (unlearnt := self.unlearnt(documents, tokenizer)) > TRIED // 2:
             raise ValueError(
-                f'Of {TRIED} documents of {self.path}, {unlearnt} have nothing to learn within a row of {self.length} '
-                f'tokens: what is only read fills it. Give the data set a larger `length`, or `window` if it packs.'
+                f'Of {TRIED} documents of {self.path}, {unlearnt} have nothing to learn within {room} tokens: what '
+                f'is only read fills them. Give the data set a larger `length`, or `window` if it packs.'
             )
         for document in documents if self.images else ():
             for chunk in document:

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import pathlib
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ import PIL.Image
 import pytest
 
 from flamingo_jax import features
+from flamingo_jax.files import whole
 from flamingo_jax.inputs import augment
 from flamingo_jax.inputs.images import PictureFormat, to_frames
 from flamingo_jax.inputs.pipeline import rows
@@ -46,8 +48,8 @@ def write(folder, *lines):
 PICTURES = PictureFormat(8)
 
 
-def drawn(tokenizer, pictures=PICTURES, number=40, **fields):
-    every = rows(Documents(length=40, batch_size=1, **fields), tokenizer, pictures, 0)
+def drawn(tokenizer, pictures=PICTURES, number=40, length=40, **fields):
+    every = rows(Documents(length=length, batch_size=1, **fields), tokenizer, pictures, 0)
     return [every[i] for i in range(number)]
 
 
@@ -115,8 +117,8 @@ def test_a_set_whose_questions_fill_the_rows_is_refused(folder, tokenizer):
     """Its loss would be 0, and the weights would decay."""
     asked = dict(text=' Question: dax?' * 30 + ' Answer:', weight=0)
     path = write(folder, *[[{'image': 'a.png'}, asked, ' wug']] * 3, [{'image': 'a.png'}, ' dax'])
-    for packed in ({}, dict(documents=4, window=(40, 1))):
-        with pytest.raises(ValueError, match='have nothing to learn within a row of 40 tokens.*larger `length`'):
+    for packed in (dict(length=40), dict(length=80, documents=4, window=(40, 1))):
+        with pytest.raises(ValueError, match='have nothing to learn within 40 tokens.*larger `length`'):
             drawn(tokenizer, path=path, images=1, from_start=True, **packed)
     path = write(folder, [{'image': 'a.png'}, asked, ' wug'], *[[{'image': 'a.png'}, ' dax']] * 3)
     assert drawn(tokenizer, path=path, images=1, from_start=True, number=1)
@@ -225,6 +227,36 @@ def test_features_that_were_stopped_go_on(folder, monkeypatch):
     path, until[0] = write(folder, *[[{'image': f'{i % 3}.png'}, f' dax {i}'] for i in range(18)]), len(read) + 11
     with pytest.raises(KeyboardInterrupt):
         features.compute(path, trunk, str(out))
-    path, until[0], before = write(folder, *[[{'image': f'{i % 2}.png'}, ' dax'] for i in range(18)]), 200, len(read)
+    lines = [[{'image': f'{i % 2}.png'}, ' dax'] for i in range(18)]
+    path, until[0], before = write(folder, *lines), len(read) + 3, len(read) + 3
+    with pytest.raises(KeyboardInterrupt):  # Other pictures, and stopped before anything is noted: the note is gone.
+        features.compute(path, trunk, str(out))
+    path, until[0] = write(folder, *[[{'image': f'{i % 3}.png'}, f' dax {i}'] for i in range(18)]), 200
     features.compute(path, trunk, str(out))
     assert len(read) == before + 18
+    (out / 'train.json').unlink()
+    with whole(out / 'train.npy', resumed=True) as file:
+        with pytest.raises(FileExistsError, match='Another process is writing'):
+            features.compute(path, trunk, str(out))
+        file.write_bytes(b'')
+
+
+def test_features_that_could_not_be_copied_are_kept(folder, monkeypatch):
+    path = write(folder, *[[{'image': f'{i}.png'}, ' dax'] for i in range(4)])
+    trunk, out, read = make_trunk(folder / 'trunk'), folder / 'out', []
+
+    def counted(*arguments):
+        read.append(None)
+        return to_frames(*arguments)
+
+    monkeypatch.setattr('flamingo_jax.inputs.sources.documents.to_frames', counted)
+    with monkeypatch.context() as broken:
+
+        def full(*_):
+            raise OSError(28, 'No space left on device')
+
+        broken.setattr(pathlib.Path, 'rename', full)
+        with pytest.raises(OSError, match='No space left'):
+            features.compute(path, trunk, str(out))
+    features.compute(path, trunk, str(out))
+    assert len(read) == 4 and np.isfinite(np.load(out / 'train.npy')).all()
