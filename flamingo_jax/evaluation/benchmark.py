@@ -263,10 +263,8 @@ class Benchmark(Task):
         if len(present) == len(items):
             return present
         missing = next(item for item in items if not there.get(item.file, True))
-        what, others = (
-            f'the picture {missing.file} of question {missing.id} is missing or damaged',
-            len(items) - len(present) - 1,
-        )
+        how, others = 'missing or damaged' if films else 'missing', len(items) - len(present) - 1
+        what = f'the picture {missing.file} of question {missing.id} is {how}'
         if not self.skip_missing or not present:
             raise FileNotFoundError(
                 f'Task {self.name}: {what}{f", and {others} more" if others else ""}. Put it there, remove the '

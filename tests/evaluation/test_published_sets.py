@@ -121,7 +121,7 @@ def test_its_config_is_a_few_lines(sets, name):
     assert issubclass(sets(name)[1].of, fields.asks)
     assert fields.prompts.to_dict() == vars(Prompts())
     assert module.get_config('open_flamingo').tasks[name].prompts.to_dict() == vars(OPEN_FLAMINGO)
-    with pytest.raises(ValueError, match="no prompts 'flamingo'"):
+    with pytest.raises(ValueError, match="no part 'flamingo' after its colon. Its parts are :paper"):
         module.get_config('flamingo')
     assert ('DEV' in module.__doc__.splitlines()[0]) == (name in DEV_SETS) == (fields.dev_size > 0)
     assert c.num_beams == 3 and (name in FILMS) == (c.batch_size == 2)
