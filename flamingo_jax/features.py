@@ -91,7 +91,7 @@ def compute(
         if not source.pictures:
             raise ValueError(f'The split {split!r} of {data} has no pictures. Remove it from --splits.')
         with whole(folder / f'{split}.npy', resumed=True) as file:
-            _write(file, about, source, trunk, views=views, blank=pictures.blank(frames), name=split)
+            _write(file, about, source, trunk, blank=pictures.blank(frames), name=split)
         _note(file).unlink()
         if source.begins is not None:
             with whole(folder / f'{split}.begins.npy') as file:
@@ -128,7 +128,6 @@ def _write(
     about: dict[str, Any],
     source: _Found,
     trunk: Callable[[np.ndarray], jax.Array],
-    views: int,
     blank: Frames,
     name: str,
 ) -> None:
@@ -136,7 +135,8 @@ def _write(
 
     Beside `file` it is noted how many are done, and what they are about. If that is the same, the next call goes on.
     """
-    note, total = _note(file), source.pictures * views
+    note, views = _note(file), about['views']
+    total = source.pictures * views
     noted = json.loads(note.read_text()) if note.is_file() and file.is_file() else {}
     done = noted['done'] if noted.get('about') == about else 0
     features = np.lib.format.open_memmap(file, 'r+') if done else None

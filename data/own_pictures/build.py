@@ -101,12 +101,9 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 twice.append(f'{file} (as {seen[digest]})')
                 continue
             seen[digest] = file
-            texts = dict(concept=name, style='own', category='own', subcategory='', licence='')
             source = os.fsencode(file.name).decode(errors='replace')
-            yield (
-                digest,
-                dict(frames=[frame], languages=['en'], names=[name], heldout_languages=[], source=source, **texts),
-            )
+            texts = dict(concept=name, style='own', category='own', subcategory='', source=source, licence='')
+            yield digest, dict(frames=[frame], languages=['en'], names=[name], heldout_languages=[], **texts)
         if wrong:
             logging.warning('%s: left out %d files that are no pictures, such as %s', thing, len(wrong), wrong[0])
         if twice:

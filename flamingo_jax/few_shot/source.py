@@ -47,8 +47,7 @@ class FewShot(Source):
 
     def open(self, pictures: PictureFormat) -> Opened:
         """Opens the picture set; errors as for `PictureSet` and `Drawing`."""
-        options = dict(features=self.features, frames=self.tiles or self.frames, views=self.views)
-        options |= dict(flip=self.flip)
+        options = dict(features=self.features, frames=self.tiles or self.frames, views=self.views, flip=self.flip)
         chosen = PictureSet(self.path, self.split, pictures, styles=self.styles, things_of=self.things_of, **options)
         return Drawing(chosen, self.shots, self.games)
 

@@ -76,7 +76,7 @@ def to_film(
 def has_no_head(path: str | os.PathLike) -> bool:
     """Whether a film's file is empty or its head is damaged, as a broken download's is. The rest is not read.
 
-    ImportError if it is a video file, and PyAV is not installed.
+    PictureError if it is a video file, and PyAV is not installed.
     """
     with open(path, 'rb') as file:
         try:
@@ -84,12 +84,10 @@ def has_no_head(path: str | os.PathLike) -> bool:
         except PIL.UnidentifiedImageError:
             file.seek(0)
             try:
-                with _opened(file) as container:
+                with _opened(file, os.fspath(path)) as container:
                     return not container.streams.video
-            except ImportError as error:
-                raise ImportError(
-                    f"{os.fspath(path)} is a video file. To read it: pip install 'flamingo_jax[films]'."
-                ) from error
+            except PictureError:
+                raise
             except Exception:  # FFmpeg has many errors for damaged data.
                 return True
         except Exception:  # So has PIL.
@@ -141,11 +139,11 @@ def _animation(image: PIL.Image.Image, name: str, piece: Piece) -> Iterator[PIL.
         yield image.convert('RGBA' if image.has_transparency_data else 'RGB')
 
 
-def _decoded(data: bytes, begin: float) -> Iterator[Any]:
+def _decoded(data: bytes, name: str, begin: float) -> Iterator[Any]:
     """The frames of a video file from a time on, or from one before it."""
     # From the key frame before that time, or from the beginning: MPEG's streams have no index, and may seek too far.
     for seeks in (True, False):
-        with _opened(data) as container:
+        with _opened(data, name) as container:
             stream = container.streams.video[0]
             if seeks:
                 container.seek(int(begin / stream.time_base), stream=stream)
@@ -157,15 +155,19 @@ def _decoded(data: bytes, begin: float) -> Iterator[Any]:
                 return
 
 
-def _opened(data: bytes | BinaryIO) -> Any:
-    import av  # Large; only films need it.
+def _opened(data: bytes | BinaryIO, name: str) -> Any:
+    """A video file, not decoded yet; FFmpeg's errors. PictureError if PyAV is not installed."""
+    try:
+        import av  # Large; only films need it.
+    except ImportError as error:
+        raise PictureError(f"{name} is a video file. To read it: pip install 'flamingo_jax[films]'.") from error
 
     return av.open(io.BytesIO(data) if isinstance(data, bytes) else data, options=dict(format_whitelist=FORMATS))
 
 
 def _video(data: bytes, name: str, piece: Piece) -> Iterator[PIL.Image.Image]:
     try:
-        with _opened(data) as container:
+        with _opened(data, name) as container:
             stream = container.streams.video[0]
             shown = sorted(float(p.pts * p.time_base) for p in container.demux(stream) if p.pts is not None)
             if not shown:
@@ -173,7 +175,7 @@ def _video(data: bytes, name: str, piece: Piece) -> Iterator[PIL.Image.Image]:
             step = (shown[-1] - shown[0]) / max(len(shown) - 1, 1) or APART
             wanted = shown[0] + piece.times(shown[-1] - shown[0] + step, name)
             left = [shown[i] for i in (np.searchsorted(shown, wanted, side='right') - 1).clip(0)]
-        for frame in _decoded(data, left[0]):
+        for frame in _decoded(data, name, left[0]):
             while left and frame.time >= left[0] - SAME:
                 # Telephones film sideways, and say by how much.
                 yield frame.to_image().rotate(frame.rotation, expand=True)
@@ -183,7 +185,5 @@ def _video(data: bytes, name: str, piece: Piece) -> Iterator[PIL.Image.Image]:
         raise PictureError(f'{name} is cut short: it ends before its last frame.')
     except PictureError:
         raise
-    except ImportError as error:
-        raise PictureError(f"{name} is a video file. To read it: pip install 'flamingo_jax[films]'.") from error
     except Exception as error:  # FFmpeg has many errors for damaged data.
         raise PictureError(f'{name} cannot be decoded: {type(error).__name__}: {error}') from error

@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from flamingo_jax.inputs.films import times, to_film
+from flamingo_jax.inputs.films import has_no_head, times, to_film
 from flamingo_jax.inputs.images import PictureError
 
 
@@ -107,11 +107,14 @@ def test_a_gif_a_list_of_frames_a_path_and_a_still(tmp_path):
     assert greys(to_film(encoded(still(50)), 3, 8, 'pad')) == greys(to_film(still(50), 3, 8, 'pad')) == [5, 5, 5]
 
 
-def test_without_the_extra_a_video_says_how_it_can_be_read(monkeypatch):
+def test_without_the_extra_a_video_says_how_it_can_be_read(monkeypatch, tmp_path):
     film = video(8, 4)
+    (tmp_path / 'film.mp4').write_bytes(film)
     monkeypatch.setitem(sys.modules, 'av', None)
     with pytest.raises(PictureError, match=r'is a video file. To read it: pip install .flamingo_jax\[films\]'):
         to_film(film, 4, 8, 'pad')
+    with pytest.raises(PictureError, match=r'film.mp4 is a video file. To read it: pip install .flamingo_jax\[films\]'):
+        has_no_head(tmp_path / 'film.mp4')
 
 
 @pytest.mark.parametrize('kind', ['matroska', 'avi', 'mpegts', 'asf'])
