@@ -65,7 +65,8 @@ setup(
     ],
     extras_require={
         'tpu': ['jax[tpu]'],
-        'cuda': ['jax[cuda13]'],
+        'cuda': ['jax[cuda13]'],  # Needs NVIDIA's driver 580 or newer.
+        'cuda12': ['jax[cuda12]'],  # Driver 525 or newer.
         'gcs': [GCS],  # Paths at gs://.
         's3': [S3],  # Paths at s3://.
         'films': ['av>=15'],  # Video files. Animated pictures need nothing.

@@ -25,6 +25,7 @@ if __name__ == '__main__':
     flags.DEFINE_integer('views', 1, 'Views of each picture, itself included.', lower_bound=1)
     commands.start(__doc__)
 
+import concurrent.futures
 import dataclasses
 import functools
 import json
@@ -77,7 +78,7 @@ def compute(
     found = {split: _open(open_records(data, split), pictures, frames) for split in splits or splits_of(data)}
     model = Flamingo(vision.config)
     params = {'vision': bundle.as_kept(vision, 'vision', model)}
-    trunk = jax.jit(functools.partial(model.features, params))
+    trunk = functools.partial(jax.jit(model.features), params)  # As an argument: no copy of it is in the program.
     folder = as_path(out)
     folder.mkdir(parents=True, exist_ok=True)
     for split, source in found.items():
@@ -142,10 +143,13 @@ def _write(
     features = np.lib.format.open_memmap(file, 'r+') if done else None
     if not done:
         note.unlink(missing_ok=True)  # What it describes is about to be replaced.
-    with tqdm(total=total, initial=done, unit=' pictures', desc=name) as progress:
+    with (
+        tqdm(total=total, initial=done, unit=' pictures', desc=name) as progress,
+        concurrent.futures.ThreadPoolExecutor() as decoders,
+    ):
         for begin in range(done, total, BATCH):
             numbers = range(begin, min(begin + BATCH, total))
-            shown = [_view(source.frames, *divmod(number, views)) for number in numbers]
+            shown = list(decoders.map(lambda number: _view(source.frames, *divmod(number, views)), numbers))
             used, blank = len(shown), next((frames for frames in shown if frames is not None), blank)
             readable = np.array([frames is not None for frames in shown])
             shown = [blank if frames is None else frames for frames in shown] + [blank] * (BATCH - used)

@@ -207,6 +207,7 @@ def _compile(name: str, lowered: jax.stages.Lowered, hardware: Topology, mesh: j
         seconds_to_compile=time.perf_counter() - begin,
         bytes=size,
         chip_memory=hardware.chip.memory,
+        reserved=hardware.reserved,
         collectives=sent if sent is None else [dict(one._asdict(), axes=list(one.axes)) for one in sent],
     )
 
@@ -290,6 +291,8 @@ def report(out: dict[str, Any]) -> str:
         if not part['fits']:
             lines += _does_not_fit(name, part, out, gib)
             continue
+        if part['bytes']['peak'] > part['reserved'] * part['chip_memory']:
+            lines.append("  JAX takes three quarters of a GPU's memory. This needs XLA_PYTHON_CLIENT_MEM_FRACTION=0.95")
         if part['collectives'] is None or part.get('by_formula'):
             how = 'What is sent is counted by formula' if part['collectives'] else 'What is sent is left out'
             lines.append(

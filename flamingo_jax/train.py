@@ -34,6 +34,7 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from flamingo_jax import memory
@@ -88,7 +89,12 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     held_out_batches = pipeline.batches(held_out, *read, validation.SEED, rows)
 
     # Refuses a folder of another model or recipe.
-    about, described = _about(parts), recipe(config) | dict(tokenizer=hashlib.sha256(parts.tokenizer.model).hexdigest())
+    about = _about(parts)
+    described = recipe(config) | dict(
+        tokenizer=hashlib.sha256(parts.tokenizer.model).hexdigest(),
+        dtype=str(jnp.dtype(model.dtype)),
+        attention_kernel=model.attention_kernel,
+    )
     checkpoints = Checkpoints(
         workdir, config.keep_checkpoints, about, recipe=described, resume_changed=config.resume_changed
     )
@@ -129,9 +135,12 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     )
     first, due = int(state.step), False
     step = first
+    device = jax.devices()[0]
+    dtype, kernel = jnp.dtype(model.dtype), model.attention_kernel
+    processes.say(f'On {jax.device_count()} x {device.device_kind}, in {dtype}, with the attention kernel {kernel!r}.')
     _print_sizes(state.params, frozen)
     operations = flops.train_step(model.config, parts.trained, sources)['total'] / len(turns)
-    peak = topology.peak_flops(jax.devices()[0].device_kind)
+    peak = topology.peak_flops(device.device_kind)
 
     def useful(name: str, counts: dict[str, float]) -> float:
         work = flops.useful(model.config, sources[name], counts)

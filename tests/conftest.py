@@ -19,6 +19,8 @@ OLDER_EMITTERS = tuple(map(int, importlib.metadata.version('jaxlib').split('.')[
 OLDER_EMITTERS = OLDER_EMITTERS and importlib.util.find_spec('libtpu') is None
 if OLDER_EMITTERS:
     os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_cpu_use_fusion_emitters=false'
+# Not a GPU that is there: it is one device, of which each worker would take most of the memory.
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
 import jax  # noqa: E402
 

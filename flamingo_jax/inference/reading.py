@@ -1,5 +1,6 @@
 """How a model reads prompts: each picture once, and once what several prompts begin with."""
 
+import concurrent.futures
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -44,7 +45,8 @@ class Reader:
         """The media tokens of the pictures that were shown last."""
 
         def resample(pictures: list[Any]) -> list[Float[np.ndarray, 'r e']]:
-            frames = [as_frames(picture, self.format) for picture in pictures]
+            with concurrent.futures.ThreadPoolExecutor() as decoders:  # PIL lets other threads run.
+                frames = list(decoders.map(lambda picture: as_frames(picture, self.format), pictures))
             with rules.activations(self.mesh):
                 return decode.resample(self.model, self.params, frames)
 
@@ -87,7 +89,8 @@ class Reader:
         n = max(len(prompt.pictures) for prompt in prompts) - seen
         if few_programs and not seen and self.tokenizer.image_tag:
             n = max(n, 1)
-        least = 8 if known else 32
+        # Padding costs a CPU time. Another program costs an accelerator more.
+        least = 128 if jax.default_backend() != 'cpu' else 8 if known else 32
         length = max(least, decode.power_of_two(longest)) if few_programs else -(-longest // least) * least
         pictures = decode.power_of_two(n) if few_programs and n else n
         return Shape(before, known, seen, length=length, pictures=pictures)

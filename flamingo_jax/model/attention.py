@@ -7,7 +7,8 @@ returns the uniform average for an empty row, which would leak every picture int
 **Kernels.** `plain` is XLA's two products with a softmax between them, whose weights [b h l m] go through memory.
 `cudnn` (GPU) and `splash` (TPU, Pallas) compute the same in one pass, in forward and backward, without them. Which one
 is a model's choice (`Flamingo.attention_kernel`); a run takes that of its devices (`kernel_of`). Whatever a kernel does
-with an empty row, one `where` after it makes the row zero, and with it the row's gradient.
+with an empty row, one `where` after it makes the row zero, and with it the row's gradient. (cuDNN is asked for no empty
+row: its backward pass makes some of them NaN, which no `where` mends.)
 
 The kernels take the gated cross-attention in training, the self-attention of language models with rotary or learned
 positions, and `cudnn` the resampler. The plain path is taken, whatever the choice, for
@@ -17,7 +18,7 @@ positions, and `cudnn` the resampler. The plain path is taken, whatever the choi
 - with `splash` masks that are no `Segments` (windows, the ablation `only_last_image=False`, the cache of decoding),
   which it would have to read;
 - with `cudnn` float32, a soft cap, and heads that have more than 128 dimensions or no multiple of 8: it has no program
-  for them on every GPU;
+  for them on every GPU; and fewer than 128 queries and keys, whose weights are small;
 - with `splash` fewer queries or keys than its block, such as the resampler's 64 latents: padded to a block, they need
   more memory than the weights (`benchmarks/attention.py`);
 - with `splash` a mesh that does not divide rows or heads: each device runs the kernel on its own.
@@ -43,7 +44,7 @@ from flamingo_jax.model.layers import soft_cap
 KERNELS = ('plain', 'cudnn', 'splash')
 # Of splash attention. Lengths are padded to a multiple of BLOCK. At a time it takes MOST (queries, keys) at most. So
 # many fit the on-chip memory of v4 and v5e; no chip was there to find what is fastest. It is used only if there
-# are at least LEAST queries and LEAST keys.
+# are at least LEAST queries and LEAST keys; cuDNN if there are LEAST of either.
 BLOCK, MOST, LEAST = 128, (512, 1024), 128
 
 
@@ -140,7 +141,9 @@ def fused(
     if l == 1:  # One more token: nothing to gain.
         return False
     if kernel == 'cudnn':
-        return jnp.dtype(dtype).itemsize == 2 and not cap and head_dim <= 128 and head_dim % 8 == 0
+        return (
+            max(l, m) >= LEAST and jnp.dtype(dtype).itemsize == 2 and not cap and head_dim <= 128 and head_dim % 8 == 0
+        )
     return kernel == 'splash' and min(l, m) >= LEAST and in_segments
 
 
@@ -247,6 +250,9 @@ def _cudnn(q, k, v, mask, scale):
     # cuDNN has no gradient for odd lengths. The key of the padding is masked, or comes after all queries.
     if mask is not None:
         mask = jnp.pad(as_array(mask, l, m), ((0, 0), (0, l % 2), (0, m % 2)))[:, None]
+        # Of an empty row it divides by next to nothing: the gradient of its query is NaN on some GPUs and lengths
+        # (NVIDIA/cudnn-frontend, pull request 628), and 0 * NaN is NaN. The row may see all; what it gets is dropped.
+        mask |= ~mask.any(axis=-1, keepdims=True)
     k, v = (x.swapaxes(1, 2) for x in (k, v))
     q, k, v = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (q, k, v))
     out = jax.nn.dot_product_attention(q, k, v, mask=mask, scale=scale, is_causal=causal, implementation='cudnn')

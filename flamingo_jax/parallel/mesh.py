@@ -79,10 +79,13 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def usual_dtype(device: Any = None) -> np.dtype:
     """The dtype in which a device computes unless told otherwise: bfloat16 on TPU and GPU, else float32.
 
+    NVIDIA's GPUs before the A100 have no bfloat16.
+
     device: None is one of this machine.
     """
     device = device or jax.devices()[0]
-    return jnp.dtype(jnp.bfloat16 if device.platform in ('tpu', 'gpu') else jnp.float32)
+    older = re.fullmatch(r'[1-7]\.\d', getattr(device, 'compute_capability', ''))
+    return jnp.dtype(jnp.bfloat16 if device.platform in ('tpu', 'gpu') and not older else jnp.float32)
 
 
 def row_shards(mesh: Mesh | AbstractMesh | None) -> int:

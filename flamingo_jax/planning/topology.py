@@ -52,6 +52,18 @@ CHIPS = {
     # Nominal: a plan for cpu shows that a config works, not its speed.
     'cpu': Chip(16 * GIB, 1e11, 2e10, 1e10, 0, 1e9, 8, 8, 64 * 10**9),
 }
+# Most bfloat16 operations per second of other GPUs, for the MFU of a run alone: dense, by NVIDIA's data sheets.
+OTHER_PEAKS = {
+    'NVIDIA H100 PCIe': 756e12,
+    'NVIDIA H100 NVL': 835e12,
+    'NVIDIA GH200': 989e12,
+    'NVIDIA B200': 2250e12,
+    'NVIDIA L40S': 362e12,
+    'NVIDIA L4': 121e12,
+    'NVIDIA A10': 125e12,
+    'NVIDIA RTX A6000': 155e12,
+    'NVIDIA GeForce RTX 4090': 165e12,
+}
 # The shapes of the cloud's v5e-16, v6e-16 and so on.
 SHAPES = {1: '1x1', 4: '2x2', 8: '2x4', 16: '4x4', 32: '4x8', 64: '8x8', 128: '8x16', 256: '16x16'}
 
@@ -79,6 +91,11 @@ class Topology:
     def attention_kernel(self) -> str:
         """What computes attention there (`model/attention.py`)."""
         return 'splash' if self.chip.torus else 'plain' if self.kind == 'cpu' else 'cudnn'
+
+    @property
+    def reserved(self) -> float:
+        """The share of a chip's memory that JAX takes unless told otherwise."""
+        return 1.0 if self.chip.torus or self.kind == 'cpu' else 0.75
 
     @property
     def rings(self) -> tuple[bool, ...]:
@@ -130,8 +147,9 @@ class Topology:
 
 def peak_flops(device_kind: str) -> float | None:
     """Most bfloat16 operations per second of a device, by JAX's name for it; None if unknown, as for a CPU."""
-    kinds = [(kind, chip) for chip in CHIPS.values() for kind in chip.device_kinds if device_kind.startswith(kind)]
-    return max(kinds, key=lambda one: len(one[0]))[1].flops if kinds else None
+    peaks = {kind: chip.flops for chip in CHIPS.values() for kind in chip.device_kinds} | OTHER_PEAKS
+    kinds = [kind for kind in peaks if device_kind.startswith(kind)]
+    return peaks[max(kinds, key=len)] if kinds else None
 
 
 def _stand_in(n: int) -> tuple[int, ...]:

@@ -28,8 +28,9 @@ from flamingo_jax.parallel import processes
 from flamingo_jax.training.progress import REMEDY, Skipped
 from flamingo_jax.training.state import TrainState, is_finite
 
-# Keys of a recipe that may change when a run resumes: the learning rate is often lowered.
-MAY_CHANGE = 'optimizer.'
+# Beginnings of keys of a recipe that may change when a run resumes: the learning rate is often lowered, and another
+# machine may compute in another way.
+MAY_CHANGE = ('optimizer.', 'dtype', 'attention_kernel')
 AVERAGE = 'optimizer.average'  # Whether there is one may not: it is a part of the state.
 
 

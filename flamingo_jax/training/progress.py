@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
@@ -124,7 +123,7 @@ class Progress:
             self._writer.close()
 
     def _read(self, step: int, metrics: dict[str, jax.Array], waited: float) -> None:
-        values = {name: float(np.asarray(value)) for name, value in metrics.items()}
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}  # All in one go.
         skipped = int(values.pop('skipped'))
         self.skipped = Skipped(self.skipped.total + skipped, (self.skipped.in_a_row + 1) * skipped)
         if self.skipped.in_a_row >= self._config.max_skipped_steps:

@@ -78,21 +78,27 @@ def test_splash_equals_plain(interpreted, name):
 @pytest.mark.parametrize('name', ['cross-attention', 'packed text, grouped heads', 'resampler'])
 def test_what_cudnn_is_asked_is_plain_attention(monkeypatch, name):
     """XLA answers what cuDNN would be asked, which tests masks, padding, scale, and what is done with the answer."""
-    asked, real = [], jax.nn.dot_product_attention
+    asked, empty, real = [], [], jax.nn.dot_product_attention
 
-    def by_xla(q, k, v, implementation, **how):
+    def by_xla(q, k, v, implementation, mask=None, **how):
         assert implementation == 'cudnn'
         asked.append((q.shape[1], k.shape[1]))
-        return real(q, k, v, implementation='xla', **how)
+        if mask is not None:
+            jax.debug.callback(empty.append, ~mask.any(axis=-1).all())
+        return real(q, k, v, implementation='xla', mask=mask, **how)
 
+    monkeypatch.setattr(attention, 'LEAST', 1)
     monkeypatch.setattr(jax.nn, 'dot_product_attention', by_xla)
     mask, l, m, heads = MASKS[name]
     check_equal('cudnn', inputs(l, m, heads, jnp.bfloat16), mask, HALF, scale=0.5)
     assert asked and all(size % 2 == 0 for sizes in asked for size in sizes)  # cuDNN has no gradient for others.
+    jax.effects_barrier()
+    assert len(empty) > 0 and not any(empty)  # Nor one that can be trusted for rows that see nothing.
 
 
 def test_cudnn_is_in_the_program_of_a_gpu(monkeypatch):
     monkeypatch.setattr(cudnn, 'check_cudnn_version', lambda: 91000)  # It is not installed here.
+    monkeypatch.setattr(attention, 'LEAST', 1)
     for name, (mask, l, m, heads) in MASKS.items():
         shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs(l, m, heads, jnp.bfloat16)]
 
@@ -120,6 +126,7 @@ def test_what_a_kernel_does_not_take_is_plain(monkeypatch):
     assert kernels(*inputs(128, 128, (4, 2), jnp.bfloat16)) == ['splash', 'cudnn']
     for l, m in ((127, 128), (128, 127)):
         assert kernels(*inputs(l, m, (4, 2), jnp.bfloat16)) == ['cudnn']
+    assert kernels(*inputs(127, 127, (4, 2), jnp.bfloat16)) == []
     monkeypatch.setattr(attention, 'LEAST', 1)
     half = inputs(6, 6, (4, 2), jnp.bfloat16)
     full = [x.astype(jnp.float32) for x in half]

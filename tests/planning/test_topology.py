@@ -47,6 +47,10 @@ def test_cpu_devices_are_those_of_this_process():
         ('NVIDIA H100 80GB HBM3', 989e12),
         ('NVIDIA A100-SXM4-80GB', 312e12),
         ('NVIDIA H200', 989e12),
+        ('NVIDIA H100 PCIe', 756e12),
+        ('NVIDIA L40S', 362e12),
+        ('NVIDIA A10', 125e12),
+        ('Tesla T4', None),
         ('cpu', None),
     ],
 )

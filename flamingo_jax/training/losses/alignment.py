@@ -93,15 +93,15 @@ class TextStates:
         """The batch, with the states of its texts if it is aligned."""
         if self._lm is None or not isinstance(batch, Aligned):
             return batch
-        return batch._replace(read=np.stack([self._states(*text) for text in zip(batch.text, batch.used, strict=True)]))
-
-    def _states(self, text: np.ndarray, used: np.integer) -> np.ndarray:
-        key = text[:used].tobytes()
-        found = self._known.pop(key, None)
-        if found is None:
-            # Alone, so that its states do not depend on other texts, and a resumed run computes the same.
-            found = np.asarray(self._read(self._lm, text[None], used[None]))
-        self._known[key] = found
-        while len(self._known) * found.nbytes > KEPT and len(self._known) > 1:
+        keys = [text[:used].tobytes() for text, used in zip(batch.text, batch.used, strict=True)]
+        rows = {key: row for row, key in enumerate(keys) if key not in self._known}
+        # Each alone, so that its states do not depend on other texts, and a resumed run computes the same. All begin
+        # before the first is waited for.
+        new = {
+            key: self._read(self._lm, batch.text[row : row + 1], batch.used[row : row + 1]) for key, row in rows.items()
+        }
+        states = {key: self._known.pop(key) for key in set(keys) - rows.keys()} | jax.device_get(new)
+        self._known |= states
+        while len(self._known) * states[keys[0]].nbytes > KEPT and len(self._known) > 1:
             del self._known[next(iter(self._known))]
-        return found
+        return batch._replace(read=np.stack([states[key] for key in keys]))
