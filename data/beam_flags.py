@@ -4,6 +4,8 @@ from typing import Any
 
 from absl import flags
 
+flags.disclaim_key_flags()  # A flag that is defined here belongs to the command that calls it.
+
 
 def define() -> None:
     """Defines --out, --workers, --beam, --overwrite and --validation."""

@@ -7,6 +7,8 @@ from absl import flags
 from data import beam_flags
 from flamingo_jax import commands
 
+flags.disclaim_key_flags()  # A flag that is defined here belongs to the command that calls it.
+
 
 def start(doc: str) -> None:
     """Defines the flags and starts the command."""

@@ -53,6 +53,7 @@ def start(doc: str, config: bool = False, positional: bool = False) -> list[str]
     _keep_programs()
     flags.DEFINE_bool('debug', False, 'Show the traceback of an error.')
     if config:
+        _find_configs_beside(_config_file())
         from ml_collections import config_flags
 
         meaning = 'Python file with get_config(). --config.KEY=VALUE changes a key.'
@@ -80,6 +81,15 @@ def start(doc: str, config: bool = False, positional: bool = False) -> list[str]
     if rest and not positional:
         refuse(f'Unknown arguments: {" ".join(rest)}. A flag begins with --.')
     return rest
+
+
+def _find_configs_beside(file: str) -> None:
+    """Lets a config import others as `experiments.NAME`, from any folder in which a command is run."""
+    above = next(
+        (folder.parent for folder in pathlib.Path(file).absolute().parents if folder.name == 'experiments'), None
+    )
+    if above:
+        sys.path.append(str(above))
 
 
 def part(parts: Mapping[str, T], name: str) -> T:

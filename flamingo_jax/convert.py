@@ -170,11 +170,11 @@ def write_trunk(trunk: Trunk, out: str, image_size: int = 0, standardise: str = 
     Args:
       image_size: height and width of its pictures in pixels; 0 is the trunk's own resolution.
       standardise: the picture set on whose train split its output channels are measured; '' leaves them as they are.
-      styles: of the pictures to measure on; () is all.
+      styles: of the pictures to measure on; () is all, of a set that has one.
 
     Raises:
       FileExistsError: `out` exists.
-      ValueError: no picture has such a style.
+      ValueError: no picture has such a style, or there are several and none is named.
     """
     refuse_existing(as_path(out), bundle.CONFIG)
     name, vision, params, weights = trunk
@@ -191,12 +191,17 @@ def write_trunk(trunk: Trunk, out: str, image_size: int = 0, standardise: str = 
 
 
 def _to_measure(path: str, styles: Sequence[str]) -> list[bytes]:
-    """A random sample of a picture set's training pictures of some styles (() is all), encoded.
+    """A random sample of a picture set's training pictures of some styles, encoded.
 
-    ValueError for an unknown style; the message lists the styles.
+    ValueError for an unknown style, or () where there are several; the message lists the styles.
     """
     records = open_split(path, 'train')
     style_of = [records[i]['style'].decode() for i in range(len(records))]
+    if not styles and len(set(style_of)) > 1:
+        raise ValueError(
+            f'The train split of {path} has the styles {sorted(set(style_of))}. Name with --styles=A,B those that are '
+            'trained on: a style that is kept for the evaluation must not be measured.'
+        )
     if unknown := sorted(set(styles) - set(style_of)):
         have = dict(collections.Counter(style_of))
         raise ValueError(f'The train split of {path} has no pictures of style {unknown}. Its styles are {have}.')

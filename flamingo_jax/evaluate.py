@@ -9,7 +9,7 @@ The baselines use the same episodes: the model with pictures shuffled among prom
 centroid and nearest neighbour on the frozen features, and chance.
 
 --config.seeds=3 repeats each setting with other examples, and shows how far the scores lie apart. To compare two
-checkpoints on the same queries: python -m flamingo_jax.compare REPORT_A REPORT_B
+checkpoints on the same queries: python -m flamingo_jax.compare WORKDIR_A WORKDIR_B
 
 To continue an evaluation that was stopped, run the same command again: no question is asked twice. Answers are kept in
 DIR/answers by checkpoint and prompt, so more tasks, shots or seeds cost only what is new.
@@ -19,8 +19,8 @@ shared workdir, share the questions:
 
     ... --coordinator=HOST:PORT --processes=4 --process_id=0      (as for flamingo_jax.train)
 
-    Mesh, number of processes and batch size do not change an answer, unless two candidates are equally likely up to
-    rounding.
+Mesh, number of processes and batch size do not change an answer, unless two candidates are equally likely up to
+rounding.
 """
 
 from absl import flags
@@ -54,6 +54,7 @@ from tqdm import tqdm
 from flamingo_jax import memory
 from flamingo_jax.evaluation import answered, report
 from flamingo_jax.evaluation.answers import Ranked
+from flamingo_jax.evaluation.benchmark import Benchmark
 from flamingo_jax.evaluation.metrics import exact
 from flamingo_jax.evaluation.pools import Pools
 from flamingo_jax.evaluation.setting import digests, frames, lengths_of, measure, prompt_of, way, ways
@@ -88,6 +89,7 @@ def evaluate(
     evaluated |= dict(config=asked)
     answered.refuse_another(workdir, evaluated)
     pools = Pools(model, config)
+    _refuse_features_of_benchmarks(config)
     every = [make(name, fields, pools) for name, fields in config.tasks.to_dict().items()]
     settings = [
         (task, shots, support, answers)
@@ -294,6 +296,16 @@ def _longest(
                 rooms[key] = answering.room(who, end, episode)
         most.append((max(lengths_of(who, asked, shown)), max(rooms.values())))
     return max(most, key=sum)
+
+
+def _refuse_features_of_benchmarks(config: ConfigDict) -> None:
+    """ValueError if `config.features`, which are of a picture set, would stand beside a benchmark's own pictures."""
+    own = [name for name, task in config.tasks.items() if issubclass(task.asks, Benchmark)]
+    if config.features and own:
+        raise ValueError(
+            f"config.features is {config.features!r}, but {', '.join(own)} ask about a benchmark's own pictures, which "
+            "have none. Set it to '', or ask these tasks in another evaluation."
+        )
 
 
 def _say_what_is_cut(config: ConfigDict, model: Pretrained, settings: Sequence[Setting]) -> None:

@@ -110,7 +110,7 @@ def description(records: Sequence[dict[str, Any]], data: str, views: int, vision
         trunk=pictures.trunk,
         image_size=pictures.size,
         fit=pictures.fit,
-        vision=vision.config.to_json()['vision'],  # The kind of features, which the parameters do not tell.
+        vision=json.loads(pictures.vision),
     )
 
 

@@ -40,6 +40,7 @@ from ml_collections import ConfigDict
 from flamingo_jax import memory
 from flamingo_jax.files import Path, as_path, write_whole
 from flamingo_jax.inputs import pipeline
+from flamingo_jax.inputs.sources.documents import contents
 from flamingo_jax.model.flamingo import Params
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.parallel import processes
@@ -90,7 +91,8 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
 
     # Refuses a folder of another model or recipe.
     about = _about(parts)
-    described = recipe(config) | dict(
+    described = {f'datasets.{name}.contents': contents(source) for name, source in sources.items()}
+    described |= recipe(config) | dict(
         tokenizer=hashlib.sha256(parts.tokenizer.model).hexdigest(),
         dtype=str(jnp.dtype(model.dtype)),
         attention_kernel=model.attention_kernel,

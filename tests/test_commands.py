@@ -25,10 +25,10 @@ ROOT = pathlib.Path(__file__).parents[1]
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 
-def command(*arguments, python=()):
+def command(*arguments, python=(), cwd=ROOT):
     environment = os.environ | dict(JAX_DISABLE_MOST_OPTIMIZATIONS='1')
     line = [sys.executable, *python, '-m', *map(str, arguments)]
-    return subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True)
+    return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True)
 
 
 def test_evaluate_writes_every_report(parts, run, tmp_path):
@@ -153,6 +153,19 @@ def test_help_shows_how_a_command_is_used_and_needs_no_jax(name):
     if name in ('train', 'evaluate'):
         package = {'train': 'training', 'evaluate': 'evaluation'}[name]
         assert f'flamingo_jax/{package}/config.py' in done.stdout  # Where the keys of a config stand.
+
+
+@pytest.mark.parametrize('name', ['pairs', 'films', 'mmc4', 'obelics', 'instructions', 'web_pages', 'debian_pages'])
+def test_help_of_a_build_shows_the_flags_that_all_builds_share(name):
+    done = command(f'data.{name}.build', '--help', python=('-X', 'importtime'))
+    assert done.returncode == 0 and all(f'--{flag}' in done.stdout for flag in ('out', 'workers', 'beam', 'overwrite'))
+    assert not re.search(r'\b(jax|tensorflow_datasets|apache_beam)$', done.stderr, re.MULTILINE)
+
+
+def test_a_config_imports_its_neighbours_from_any_folder(tmp_path):
+    config = pathlib.Path('experiments/finetune_idefics.py').absolute()
+    done = command('flamingo_jax.train', f'--config={config}', '--workdir=w', cwd=tmp_path)
+    assert done.returncode == 1 and 'bundles/idefics is not a bundle' in done.stderr, done.stderr
 
 
 CONFIG = 'from ml_collections import ConfigDict\n\n\ndef get_config():\n    return ConfigDict(dict(steps={steps}))\n'

@@ -1,6 +1,7 @@
 """A converted model is fine-tuned: it starts from its weights, changes only the trained trees, and converts back."""
 
 import json
+import pathlib
 import shutil
 
 import jax
@@ -103,6 +104,17 @@ def test_it_resumes(start, own, run, tmp_path):
     shutil.copytree(run[0] / 'checkpoints/2', tmp_path / 'checkpoints/2')
     train(tiny_config(start, own, rank=2, alpha=4.0, targets=('query', 'value', 'down')), tmp_path)
     jax.tree.map(np.testing.assert_array_equal, read_latest(tmp_path)[1], read_latest(run[0])[1])
+
+
+def test_it_does_not_resume_on_an_edited_file(start, own, run, tmp_path):
+    shutil.copytree(run[0] / 'checkpoints/2', tmp_path / 'checkpoints/2')
+    text = pathlib.Path(own).read_text()
+    pathlib.Path(own).write_text(text.replace('w9', 'w8'))
+    try:
+        with pytest.raises(ValueError, match='another recipe. These fields differ: datasets.own.contents'):
+            train(tiny_config(start, own, rank=2, alpha=4.0, targets=('query', 'value', 'down')), tmp_path)
+    finally:
+        pathlib.Path(own).write_text(text)
 
 
 @pytest.mark.long

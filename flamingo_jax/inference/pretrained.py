@@ -201,14 +201,16 @@ class Pretrained(Towers):
           tokens: text with <BOS> and the tags of the images, padded at the end.
 
         Raises:
-          ValueError: a row has more <image> tags than there are images.
+          ValueError: a row has more <image> tags than there are images, or no row has as many.
         """
         self._refuse_towers()
         tokens = jnp.asarray(tokens)
         tags, n = int(self.model.phi(tokens).max()), 0 if images is None else images.shape[1]
-        if tags > n:
+        if tags != n:
+            most = 'A text has' if tags > n else 'No text has more than'
             raise ValueError(
-                f'A text has {tags} {IMAGE} tags, but there are {n} pictures per row. Give a picture for each tag.'
+                f'{most} {tags} {IMAGE} tags, but there are {n} pictures per row. Give a tag for each picture, and a '
+                'picture for each tag.'
             )
         if tokens.shape[1] > self.config.lm.context:
             raise ValueError(

@@ -14,6 +14,7 @@ neither the colour of the cut-out nor of its background. A padded picture is cen
 import dataclasses
 import functools
 import io
+import json
 import os
 from collections.abc import Callable, Hashable, Sequence
 from typing import BinaryIO, TypeAlias
@@ -63,6 +64,9 @@ class PictureFormat:
     spatial: int = 0  # s and d_v of the trunk's features, if features may replace pixels.
     width: int = 0
     trunk: str = ''  # Checksum of the trunk that features must come from; '' skips the check.
+    vision: str = (
+        ''  # The trunk's config as JSON: of its features, what the parameters do not tell. '' skips the check.
+    )
 
     @classmethod
     def of(cls, config: FlamingoConfig, trunk: str = '') -> 'PictureFormat':
@@ -70,7 +74,7 @@ class PictureFormat:
         if config.vision is None:
             return cls(config.image_size)
         spatial, width = config.vision.spatial(config.image_size), config.vision.width
-        return cls(config.image_size, config.fit, spatial, width, trunk)
+        return cls(config.image_size, config.fit, spatial, width, trunk, json.dumps(config.to_json()['vision']))
 
     def blank(self, frames: int, features: bool = False) -> Frames:
         """An empty picture of `frames` frames, with the shape and dtype of every other picture."""

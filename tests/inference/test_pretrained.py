@@ -528,8 +528,12 @@ def test_bad_prompts_say_what_is_wrong(pretrained, pictures, tmp_path):
     with pytest.raises(PictureError, match='broken.png'):
         pretrained.generate([broken, ' Output:'])
     tags = list(pretrained.config.image_tag)
-    with pytest.raises(ValueError, match='2 <image> tags, but there are 1'):
-        pretrained.logits(np.zeros((1, 1, 1, 16, 16, 3), np.uint8), np.array([tags + tags]))
+    for number, says in (
+        (1, 'A text has 2 <image> tags, but there are 1'),
+        (3, 'more than 2 <image> tags, but there are 3'),
+    ):
+        with pytest.raises(ValueError, match=says):
+            pretrained.logits(np.zeros((1, number, 1, 16, 16, 3), np.uint8), np.array([tags + tags]))
     with pytest.raises(ValueError, match='need 2 lists of candidates'):
         pretrained.score([[' a'], [' b']], [[' x'], [' y'], [' z']])
     for candidates in (' yes<EOC>', '', []):

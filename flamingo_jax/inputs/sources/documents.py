@@ -20,7 +20,7 @@ from flamingo_jax.inputs.films import to_film
 from flamingo_jax.inputs.images import Frames, PictureError, PictureFormat, to_frames
 from flamingo_jax.inputs.rows import Chunk, Interleaved
 from flamingo_jax.inputs.sources.array_record import open_split, splits
-from flamingo_jax.inputs.sources.features import Features
+from flamingo_jax.inputs.sources.features import Features, fingerprint
 from flamingo_jax.inputs.sources.json_lines import JsonLines
 from flamingo_jax.inputs.sources.source import Opened, Source
 from flamingo_jax.inputs.tokenizer import Tokenizer
@@ -78,6 +78,12 @@ class Documents(Source):
 def open_records(path: str, split: str) -> Sequence[dict[str, Any]]:
     """The records of stored documents; errors as for `open_split` and `JsonLines`."""
     return JsonLines(path) if path.endswith('.jsonl') else open_split(path, split)
+
+
+def contents(source: Source) -> str:
+    """Identifies what a data set holds (`fingerprint`); '' for a kind that is stored in a way of its own."""
+    stored = source.path.endswith('.jsonl') or (as_path(source.path) / 'dataset_info.json').is_file()
+    return fingerprint(open_records(source.path, source.split)) if stored else ''
 
 
 def splits_of(path: str) -> list[str]:

@@ -88,7 +88,9 @@ class Features:
             )
         expected = dict(trunk=pictures.trunk, image_size=pictures.size, fit=pictures.fit)
         wrong = {name: value for name, value in expected.items() if value and about[name] != value}
-        if 'trunk' in wrong:
+        here = json.loads(pictures.vision) if pictures.vision else {}
+        there = found.get('vision') or here  # Absent in older features. A field that one side lacks is newer.
+        if 'trunk' in wrong or any(there[field] != here[field] for field in there.keys() & here.keys()):
             raise ValueError(f'The features in {folder} are from another trunk than that of this model. {remedy}')
         if wrong:
             remedy += f' --image_size={pictures.size}' if 'image_size' in wrong else ''

@@ -176,6 +176,7 @@ def test_a_clip_plays_backward_from_its_first_frame(pictures, tmp_path, monkeypa
         (dict(trunk='abd'), 'another trunk'),
         (dict(image_size=32), 'image_size is 32, not 24'),
         (dict(fit='crop'), 'fit is crop, not pad'),
+        (dict(vision=dict(activation='gelu')), 'another trunk'),
     ],
 )
 def test_features_of_something_else_are_refused(pictures, tmp_path, about, says):
