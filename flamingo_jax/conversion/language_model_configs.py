@@ -56,10 +56,10 @@ def _refuse(fields: Fields, **supported: Any) -> None:
             raise ValueError(f'{name} = {fields[name]!r} is not supported, only {value!r}.')
 
 
-def _rotary(fields: Fields, layers: str = 'full_attention', base: float = 10_000.0) -> dict[str, Any]:
+def _rotary(fields: Fields, base: float = 10_000.0) -> dict[str, Any]:
     """The fields of rotary positions: `rope_parameters` since 2025, `rope_theta` and `rope_scaling` in older files."""
     scaling = fields.get('rope_parameters') or fields.get('rope_scaling') or {}
-    scaling = scaling.get(layers, scaling)
+    scaling = scaling.get('full_attention', scaling)
     out = dict(rotary_base=float(scaling.get('rope_theta') or fields.get('rope_theta') or base))
     kind = scaling.get('rope_type', scaling.get('type', 'default'))
     if kind in ('linear', 'llama3'):
