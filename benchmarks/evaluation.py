@@ -130,16 +130,14 @@ def ours(peer: str, folder: pathlib.Path, shots: int, queries: int, batch: int, 
     from flamingo_jax.evaluation.task import make as make_task
     from flamingo_jax.inference import pretrained
     from flamingo_jax.inputs.prompts import encode
-    from tests.evaluation.test_peers_suite import DRAWN, IDEFICS, DrawnVQAv2
+    from tests.evaluation.test_peers_suite import DRAWN, DrawnVQAv2
 
     memory.keep_freed()
     passes = json.loads((folder / f'theirs_{shots}.json').read_text())['passes']
     model = pretrained.load(folder / 'bundle')
-    c = vqav2.get_config('open_flamingo')
+    c = vqav2.get_config(peer)
     c.data, c.batch_size = str(folder / 'data'), batch
     task = c.tasks.vqav2
-    if peer == 'idefics':
-        task.prompts.update(IDEFICS)
     task.shots, task.support, task.support_size, task.controls = (shots,), ('random',), 0, False
     task.asks = DrawnVQAv2
     if support == 'fixed':

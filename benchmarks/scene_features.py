@@ -23,14 +23,14 @@ import numpy as np
 from name_features import accuracy, latents, readers
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-from data.picture_scenes.scenes import PLACES  # noqa: E402
 from flamingo_jax import load  # noqa: E402
+from flamingo_jax.inputs.images import QUARTERS  # noqa: E402
 from flamingo_jax.inputs.sources.features import format_of  # noqa: E402
 from flamingo_jax.inputs.sources.picture_set import PictureSet  # noqa: E402
 
 STYLE = 'fluent-3d'
 GRID = np.arange(25).reshape(5, 5)
-CORNERS = dict(zip(PLACES, (GRID[:2, :2], GRID[:2, -2:], GRID[-2:, :2], GRID[-2:, -2:]), strict=True))
+CORNERS = dict(zip(QUARTERS, (GRID[:2, :2], GRID[:2, -2:], GRID[-2:, :2], GRID[-2:, -2:]), strict=True))
 
 
 def questions(pictures: PictureSet, place: str) -> tuple[np.ndarray, np.ndarray]:
@@ -43,7 +43,7 @@ def questions(pictures: PictureSet, place: str) -> tuple[np.ndarray, np.ndarray]
 def corner(features: np.ndarray, place: str) -> np.ndarray:
     """The mean [n d_v] of what lies in a corner, of features [n 1 25 d_v], or [n 5 25 d_v] of scenes with quarters."""
     if features.shape[1] > 1:
-        return features[:, 1 + PLACES.index(place)].mean(1)
+        return features[:, 1 + QUARTERS.index(place)].mean(1)
     return features[:, 0, CORNERS[place].ravel()].mean(1)
 
 
@@ -86,10 +86,10 @@ def main() -> None:
     inputs = {'the corner': corner, 'the mean of all': lambda x, _: x.mean((1, 2))}
     if a.checkpoint:
         model = load(a.checkpoint, lm=a.lm)
-        inputs['latents'] = lambda x, place: latents(model, x[:, [1 + PLACES.index(place)]] if frames > 1 else x)
+        inputs['latents'] = lambda x, place: latents(model, x[:, [1 + QUARTERS.index(place)]] if frames > 1 else x)
     print(f'| place | scenes | {" | ".join(inputs)} |\n|---|---{"|---" * len(inputs)}|')
     corners = []
-    for place in PLACES:
+    for place in QUARTERS:
         (x, things), (query, expected) = questions(train, place), questions(test, place)
         corners.append((corner(x, place), things))
         scores = [accuracy(make(x, place), things, make(query, place), expected) for make in inputs.values()]

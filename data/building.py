@@ -56,13 +56,13 @@ def refuse_bucket(out: str) -> None:
         raise ValueError(f'{out} is in a bucket. Build in a folder of this machine, and copy the data set.')
 
 
-def progress(items: Iterable[T], total: int, name: str, every: float = 5.0) -> Iterator[T]:
-    """Yields the items. Logs the number done, the rate and the time left every few seconds and at the end."""
+def progress(items: Iterable[T], total: int, name: str) -> Iterator[T]:
+    """Yields the items. Logs the number done, the rate and the time left every 5 seconds and at the end."""
     start = last = time.monotonic()
     for done, item in enumerate(items, 1):
         yield item
         now = time.monotonic()
-        if now - last >= every or done == total:
+        if now - last >= 5 or done == total:
             last = now
             rate = done / max(now - start, 1e-9)
             logging.info('%s: %d of %d, %.0f/s, %.0f s left', name, done, total, rate, (total - done) / rate)

@@ -12,7 +12,7 @@ from typing import Any
 
 from data.dictionary_text.lexicon import first_senses, is_coarse, wordnet_of
 from data.picture_dictionary import stamps
-from data.picture_dictionary.picture_dictionary_dataset_builder import split_of
+from data.picture_dictionary.picture_dictionary_dataset_builder import names_of, split_of
 from flamingo_jax.building.readers.builder import PublishedBuilder
 from flamingo_jax.building.readers.drawings import Thing
 from flamingo_jax.building.runner import beam
@@ -46,10 +46,10 @@ def things_of(wordnet: Path, dictionary: Path) -> dict[str, Thing]:
     known: dict[str, dict[str, Any]] = {}
     for split in SPLITS:
         for record in open_split(str(dictionary), split):
-            names = dict(zip(map(bytes.decode, record['languages']), map(bytes.decode, record['names']), strict=True))
             fields = {key: record[key].decode() for key in ('concept', 'category', 'subcategory')}
             held = tuple(map(bytes.decode, record['heldout_languages']))
-            known.setdefault(fields['concept'], fields | dict(split=split, names=names, heldout_languages=held))
+            fields |= dict(split=split, names=names_of(record), heldout_languages=held)
+            known.setdefault(fields['concept'], fields)
     families = stamps.Families({concept: fields['names']['en'] for concept, fields in sorted(known.items())})
     things = {}
     for phrase, sense in first_senses(wordnet_of(wordnet)).items():

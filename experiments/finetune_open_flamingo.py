@@ -20,7 +20,6 @@ from ml_collections import ConfigDict
 
 from flamingo_jax.inputs.sources.documents import Documents
 from flamingo_jax.training import config as training
-from flamingo_jax.training.optimizer import OptimizerConfig
 
 
 def get_config() -> ConfigDict:
@@ -30,7 +29,7 @@ def get_config() -> ConfigDict:
     c.start = 'bundles/open_flamingo'
     # Of a long document the beginning: an answer without its picture teaches to guess.
     c.datasets.own = training.dataset(Documents, path='own.jsonl', length=256, images=5, from_start=True, batch_size=16)
-    c.optimizer = ConfigDict(vars(OptimizerConfig(learning_rate=5e-5, warmup_steps=50, final_fraction=0.1)))
+    c.optimizer.update(learning_rate=5e-5, warmup_steps=50, final_fraction=0.1)
     c.remat = 'full'  # Activations are not kept for the backward pass.
     c.checkpoint_every = 200
     return c

@@ -21,7 +21,6 @@ from ml_collections import ConfigDict
 from flamingo_jax.inputs.sources.documents import Documents
 from flamingo_jax.model.config import TINY
 from flamingo_jax.training import config as training
-from flamingo_jax.training.optimizer import OptimizerConfig
 
 
 def get_config() -> ConfigDict:
@@ -31,7 +30,7 @@ def get_config() -> ConfigDict:
     c.model.lm = ConfigDict(vars(TINY['lm']))
     c.trained = ('lm',)
     c.datasets.text = training.dataset(Documents, split='train', images=0, length=64, batch_size=32)
-    c.optimizer = ConfigDict(vars(OptimizerConfig(learning_rate=2e-3, warmup_steps=150, weight_decay=0.05, b2=0.98)))
+    c.optimizer.update(learning_rate=2e-3, warmup_steps=150, weight_decay=0.05, b2=0.98)
     c.noise.text, c.noise.vocabulary = 0.3, 1.0
     c.checkpoint_every = 300
     return c

@@ -26,7 +26,6 @@ from flamingo_jax.few_shot.source import FewShot, game
 from flamingo_jax.few_shot.words import Words
 from flamingo_jax.model.config import TINY
 from flamingo_jax.training import config as training
-from flamingo_jax.training.optimizer import OptimizerConfig
 
 SAMPLE = 'data/picture_dictionary/sample'
 STYLES = ('noto', 'noto-v1', 'fluent-flat')
@@ -44,9 +43,8 @@ def get_config() -> ConfigDict:
     c.vision = 'runs/quickstart/trunk'
     c.image_tag = 'token'
     c.model.resampler = ConfigDict(vars(TINY['resampler']))
-    c.model.xattn = ConfigDict(
-        vars(TINY['xattn']) | dict(initial_alpha=0.5)
-    )  # The paper's 0 takes about twice the steps.
+    # The paper's gates begin at 0, which takes about twice the steps.
+    c.model.xattn = ConfigDict(vars(TINY['xattn']) | dict(initial_alpha=0.5))
     c.datasets.names = training.dataset(
         FewShot,
         shots=8,
@@ -59,13 +57,8 @@ def get_config() -> ConfigDict:
         batch_size=32,
     )
     c.noise.feature_dropout = 0.1
-    c.optimizer = ConfigDict(
-        vars(
-            OptimizerConfig(
-                learning_rate=1.5e-3, warmup_steps=40, final_fraction=0.05, weight_decay=0.05, b2=0.98, gate_factor=3.0
-            )
-        )
-    )
+    c.optimizer.update(learning_rate=1.5e-3, warmup_steps=40, final_fraction=0.05, weight_decay=0.05, b2=0.98)
+    c.optimizer.gate_factor = 3.0
     c.checkpoint_every = 250
     return c
 

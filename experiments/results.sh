@@ -104,7 +104,7 @@ evaluate dictionary picture_clips.py:stills "$data" "$work/features_clips" still
 
 # Ablations: one data set of new words and one of names. ablate NAME STEPS
 ablate() {
-  train_new "$1" "$2" "experiments/ablations/$1.py" 'bind name'
+  train_new "$1" "$2" "experiments/ablations.py:$1" 'bind name'
   of_dictionary "$1" ablation --config.batch_size=1
 }
 for name in base no_gates every_2 every_4 all_images mlp pooling lm_trained p_next_half p_next_1 latents_16 latents_64; do

@@ -81,7 +81,6 @@ from flamingo_jax.few_shot.yes_or_no import YesOrNo
 from flamingo_jax.inputs.rows import Paired, Told
 from flamingo_jax.model.config import ContrastiveConfig, ResamplerConfig, XattnConfig
 from flamingo_jax.training import config as training
-from flamingo_jax.training.optimizer import OptimizerConfig
 
 # Whose pictures are trained on. Of the other artists, no picture is: fluent-3d, openmoji-black, fxemoji,
 # streamline-emojis, ph (Phosphor), and the photographs and drawings of Tux Paint.
@@ -190,8 +189,7 @@ def base() -> ConfigDict:
     """What all stages share."""
     c = training.base()
     c.noise.feature_dropout = 0.1
-    optimizer = OptimizerConfig(warmup_steps=50, final_fraction=0.1, weight_decay=0.05, b2=0.98, gate_factor=3.0)
-    c.optimizer = ConfigDict(vars(optimizer))
+    c.optimizer.update(warmup_steps=50, final_fraction=0.1, weight_decay=0.05, b2=0.98, gate_factor=3.0)
     c.checkpoint_every, c.validate_every, c.validation_batches = 100, 200, 8
     return c
 

@@ -14,7 +14,6 @@ from ml_collections import ConfigDict
 
 from flamingo_jax.inputs.sources.documents import Documents
 from flamingo_jax.training import config as training
-from flamingo_jax.training.optimizer import OptimizerConfig
 
 
 def get_config() -> ConfigDict:
@@ -25,5 +24,5 @@ def get_config() -> ConfigDict:
     c.datasets.pages = training.dataset(
         Documents, path='DATA/debian_pages/all/1.0.0', length=96, images=5, p_next=0.5, batch_size=8
     )
-    c.optimizer = ConfigDict(vars(OptimizerConfig(learning_rate=5e-4, warmup_steps=10, final_fraction=0.1)))
+    c.optimizer.update(learning_rate=5e-4, warmup_steps=10, final_fraction=0.1)
     return c

@@ -104,7 +104,7 @@ from flamingo_jax.model import lora
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.model.vision.efficientnet import LITE0
-from flamingo_jax.model.vision.encoder import VisionConfig
+from flamingo_jax.model.vision.trunk import VisionConfig
 
 STANDARDISE_ON = 512  # Pictures. With 512, the deviation of a channel is known to about 3 %.
 IMAGENET = 'ImageNet weights, Apache-2.0. '

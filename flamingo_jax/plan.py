@@ -51,10 +51,6 @@ PAPER_STEPS = 500_000
 MOST_COMPILED = 3  # Ways that a search compiles until one fits.
 
 
-class DoesNotFit(Exception):
-    """The compiler says that a program needs more memory than a chip has."""
-
-
 def plan(
     config: ConfigDict, hardware: Topology, mesh: dict[str, int] | None = None, decode: bool = True
 ) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The commands that a user gives after training, as real processes on a real run."""
 
+import importlib
 import json
 import os
 import pathlib
@@ -160,6 +161,14 @@ def test_help_of_a_build_shows_the_flags_that_all_builds_share(name):
     done = command(f'data.{name}.build', '--help', python=('-X', 'importtime'))
     assert done.returncode == 0 and all(f'--{flag}' in done.stdout for flag in ('out', 'workers', 'beam', 'overwrite'))
     assert not re.search(r'\b(jax|tensorflow_datasets|apache_beam)$', done.stderr, re.MULTILINE)
+
+
+@pytest.mark.parametrize('name', ['dictionary_text', 'picture_dictionary', 'picture_scenes'])
+def test_help_of_a_build_shows_all_its_configs(name):
+    done = command(f'data.{name}.build', '--help', python=('-X', 'importtime'))
+    builder = importlib.import_module(f'data.{name}.{name}_dataset_builder').Builder
+    assert f'<{"|".join(config.name for config in builder.BUILDER_CONFIGS)}>' in done.stdout
+    assert not re.search(r'\b(jax|tensorflow_datasets)$', done.stderr, re.MULTILINE)
 
 
 def test_a_config_imports_its_neighbours_from_any_folder(tmp_path):

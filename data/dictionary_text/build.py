@@ -8,9 +8,18 @@ The data set appears at DATA_DIR/dictionary_text/CONFIG/VERSION. `small` takes o
 
 from absl import flags
 
+from flamingo_jax import commands
+
+if __name__ == '__main__':
+    flags.DEFINE_string('raw', None, 'Folder that fetch.sh filled.', required=True)
+    flags.DEFINE_string('out', None, 'Folder for data sets.', required=True)
+    configs = ['copying', 'small', 'copying_full', 'full', 'names_full']
+    flags.DEFINE_enum('config', 'small', configs, 'small: 8 languages; full: 36.')
+    flags.DEFINE_bool('overwrite', False, 'Build again if the data set exists.')
+    commands.start(__doc__)
+
 from data.building import build
 from data.dictionary_text.dictionary_text_dataset_builder import Builder
-from flamingo_jax import commands
 
 
 def main() -> None:
@@ -20,9 +29,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    flags.DEFINE_string('raw', None, 'Folder that fetch.sh filled.', required=True)
-    flags.DEFINE_string('out', None, 'Folder for data sets.', required=True)
-    flags.DEFINE_enum('config', 'small', list(Builder.builder_configs), 'small: 8 languages; full: 36.')
-    flags.DEFINE_bool('overwrite', False, 'Build again if the data set exists.')
-    commands.start(__doc__)
     main()

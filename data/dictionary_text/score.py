@@ -8,16 +8,24 @@ exactly this label. It uses validation documents and prints both shares, the cha
 of documents.
 """
 
+from absl import flags
+
+from flamingo_jax import commands
+
+if __name__ == '__main__':
+    flags.DEFINE_string('lm', None, 'Bundle of the language model, or the workdir of its run.', required=True)
+    flags.DEFINE_string('data', None, 'Folder of the prepared data set.', required=True)
+    flags.DEFINE_integer('documents', 100, 'Number of documents of each kind.')
+    commands.start(__doc__)
+
 import collections
 
 import numpy as np
-import tensorflow_datasets as tfds
-from absl import flags
 from tqdm import tqdm
 
 import flamingo_jax
 from data.dictionary_text.documents import TOLD
-from flamingo_jax import commands
+from flamingo_jax.inputs.sources.array_record import open_split
 
 BATCH, NEW = 16, 24  # Documents at a time; tokens of an answer.
 
@@ -26,7 +34,7 @@ def main() -> None:
     """Scores the documents and prints the shares."""
     lm = flamingo_jax.load(flags.FLAGS.lm)
     chosen: dict[str, list[tuple[list[str], list[str]]]] = collections.defaultdict(list)
-    for record in tfds.builder_from_directory(flags.FLAGS.data).as_data_source('validation'):
+    for record in open_split(flags.FLAGS.data, 'validation'):
         texts = [text.decode() for text in record['texts']]
         told = [i for i, weight in enumerate(record['weights']) if weight == TOLD]
         of_kind = chosen[record['kind'].decode()]
@@ -50,8 +58,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    flags.DEFINE_string('lm', None, 'Bundle of the language model, or the workdir of its run.', required=True)
-    flags.DEFINE_string('data', None, 'Folder of the prepared data set.', required=True)
-    flags.DEFINE_integer('documents', 100, 'Number of documents of each kind.')
-    commands.start(__doc__)
     main()

@@ -56,7 +56,7 @@ from tqdm import tqdm
 from data import building
 from data.dictionary_text.lexicon import first_senses, read_synsets, wordnet_of
 from data.picture_dictionary import stamps
-from data.picture_dictionary.picture_dictionary_dataset_builder import picture_features
+from data.picture_dictionary.picture_dictionary_dataset_builder import names_of, picture_features
 from flamingo_jax.conversion.readers import read_weights
 from flamingo_jax.conversion.vision_trunks import efficientnet_classifier, efficientnet_lite0_file
 from flamingo_jax.features import description
@@ -108,7 +108,7 @@ def drawn(pictures: str, styles: Collection[str], names: Collection[str]) -> Ite
     Things of one name are one concept, which is its name, as for the classes.
     """
     for index, record in enumerate(open_split(pictures, 'train')):
-        english = dict(zip(record['languages'], record['names'], strict=True)).get(b'en', b'').decode()
+        english = names_of(record).get('en', '')
         if record['style'].decode() in styles and english in names:
             yield index, record | dict(concept=english)
 
@@ -143,10 +143,10 @@ def named(
     names, heldout, common = {}, {}, set()
     for split in ('train', 'validation', 'test'):
         for record in open_split(pictures, split):
-            english = dict(zip(record['languages'], record['names'], strict=True)).get(b'en')
+            english = names_of(record).get('en')
             if english and not record['subcategory'].startswith(b'tux-'):  # Their names are captions.
                 concept = record['concept'].decode()
-                names.setdefault(concept, english.decode())
+                names.setdefault(concept, english)
                 heldout[concept] = split != 'train'
                 if record['style'].decode() in styles:
                     common.add(names[concept])

@@ -29,6 +29,7 @@ import numpy as np
 import PIL.Image
 from tqdm import tqdm
 
+from data.picture_dictionary.picture_dictionary_dataset_builder import names_of
 from flamingo_jax.few_shot.kinds import with_article
 from flamingo_jax.inputs.images import to_frames
 from flamingo_jax.inputs.sources.array_record import open_split
@@ -49,7 +50,7 @@ def main() -> None:
     with tarfile.open(out / 'pairs/00000.tar', 'w') as pairs, tarfile.open(out / 'films/00000.tar', 'w') as films:
         for number, i in enumerate(tqdm(chosen, unit=' drawings', desc=str(out))):
             record, key = records[int(i)], f'{number:09d}'
-            picture, name = record['frames'][0], _english(record)
+            picture, name = record['frames'][0], names_of(record)['en']
             category = record['category'].decode()
             _add(pairs, {f'{key}.webp': picture, f'{key}.txt': name.encode(), f'{key}.json': b'{}'})
             way = str(rng.choice(list(WAYS)))
@@ -60,11 +61,6 @@ def main() -> None:
             said = [{'from': ('human', 'gpt')[turn % 2], 'value': text} for turn, text in enumerate(turns)]
             conversations.append(dict(id=key, image=f'{key}.webp', conversations=said))
     (out / 'instructions/llava.json').write_text(json.dumps(conversations))
-
-
-def _english(record: dict) -> str:
-    languages = [language.decode() for language in record['languages']]
-    return record['names'][languages.index('en')].decode()
 
 
 def _add(archive: tarfile.TarFile, members: dict[str, bytes]) -> None:

@@ -7,16 +7,26 @@ The data set appears at DATA_DIR/picture_dictionary/CONFIG/VERSION when it is co
 another name and renames it. An existing data set is kept unless --overwrite is given.
 """
 
+from absl import flags
+
+from flamingo_jax import commands
+
+if __name__ == '__main__':
+    flags.DEFINE_string('raw', None, 'Folder that fetch.sh filled.', required=True)
+    flags.DEFINE_string('out', None, 'Folder for data sets.', required=True)
+    flags.DEFINE_enum('config', 'full', ['full', 'artists', 'clips', 'sample'], 'Which data set.')
+    flags.DEFINE_bool('overwrite', False, 'Build again if the data set exists.')
+    commands.start(__doc__)
+
 from pathlib import Path
 
-from absl import flags, logging
+from absl import logging
 from array_record.python import array_record_module
 from tensorflow_datasets.proto import tf_example_pb2
 
 from data import building
 from data.picture_dictionary import emoji
 from data.picture_dictionary import picture_dictionary_dataset_builder as dictionary
-from flamingo_jax import commands
 
 
 def build(raw: Path, out: Path, config: dictionary.Config, overwrite: bool = False) -> Path:
@@ -63,9 +73,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    flags.DEFINE_string('raw', None, 'Folder that fetch.sh filled.', required=True)
-    flags.DEFINE_string('out', None, 'Folder for data sets.', required=True)
-    flags.DEFINE_enum('config', 'full', [config.name for config in dictionary.CONFIGS], 'Which data set.')
-    flags.DEFINE_bool('overwrite', False, 'Build again if the data set exists.')
-    commands.start(__doc__)
     main()

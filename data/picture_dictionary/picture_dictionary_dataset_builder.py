@@ -13,12 +13,11 @@ No TensorFlow: pictures are yielded as encoded bytes in `Sequence(Text)`, which 
 import collections
 import dataclasses
 import hashlib
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import tensorflow_datasets as tfds
-from absl import logging
 
 from data import building
 from data.picture_dictionary import emoji, icons, pixels, stamps
@@ -130,6 +129,12 @@ def picture_features() -> dict[str, tfds.features.FeatureConnector]:
     }
 
 
+def names_of(record: Mapping[str, Any]) -> dict[str, str]:
+    """Language -> name, of a record as it is read."""
+    names = zip(record['languages'], record['names'], strict=True)
+    return {language.decode(): name.decode() for language, name in names}
+
+
 def missing(raw: Path, config: Config) -> list[str]:
     """The paths, relative to `raw`, that the config needs and that are missing."""
     needed = [emoji.TABLE, emoji.CLDR, emoji.CLDR_DERIVED]
@@ -190,8 +195,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             concepts = [c for c in concepts if all(draw(c) is not None for draw in drawers.values())]
             concepts = sorted(concepts, key=lambda c: fraction('sample:', c.code))[: config.max_concepts]
             concepts.sort(key=lambda c: c.code)
-        started = time.monotonic()
-        for done, concept in enumerate(concepts, 1):
+        for concept in building.progress(concepts, len(concepts), 'emoji'):
             for style, draw in drawers.items():
                 picture = draw(concept)
                 if picture is None:
@@ -206,10 +210,6 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                     subcategory=concept.subcategory,
                     names=concept.names,
                 )
-            if done % 100 == 0 or done == len(concepts):
-                rate = done / (time.monotonic() - started)
-                left = (len(concepts) - done) / rate
-                logging.info('emoji %d of %d, %.0f a second, %.0f s left', done, len(concepts), rate, left)
         if config.with_stamps:
             for stamp in stamps.read_stamps(raw, families):
                 yield self._record(

@@ -7,9 +7,18 @@ The data set appears at DATA_DIR/picture_scenes/full/VERSION, in a minute of one
 
 from absl import flags
 
+from flamingo_jax import commands
+
+if __name__ == '__main__':
+    flags.DEFINE_string('pictures', None, 'Folder of a prepared picture dictionary.', required=True)
+    configs = ['full', 'quarters', 'ninths']
+    flags.DEFINE_enum('config', 'full', configs, 'Whole scenes, or each with its four quarters, or nine tiles.')
+    flags.DEFINE_string('out', None, 'Folder for data sets.', required=True)
+    flags.DEFINE_bool('overwrite', False, 'Build again if the data set exists.')
+    commands.start(__doc__)
+
 from data.building import build
 from data.picture_scenes.picture_scenes_dataset_builder import Builder
-from flamingo_jax import commands
 
 
 def main() -> None:
@@ -19,11 +28,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    flags.DEFINE_string('pictures', None, 'Folder of a prepared picture dictionary.', required=True)
-    flags.DEFINE_enum(
-        'config', 'full', list(Builder.builder_configs), 'Whole scenes, or each with its four quarters, or nine tiles.'
-    )
-    flags.DEFINE_string('out', None, 'Folder for data sets.', required=True)
-    flags.DEFINE_bool('overwrite', False, 'Build again if the data set exists.')
-    commands.start(__doc__)
     main()

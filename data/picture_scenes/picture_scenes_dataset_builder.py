@@ -16,8 +16,10 @@ from PIL import Image
 
 from data.building import progress
 from data.picture_dictionary import pixels
+from data.picture_dictionary.picture_dictionary_dataset_builder import names_of, picture_features
 from data.picture_scenes import scenes
 from flamingo_jax.inputs.images import tiles
+from flamingo_jax.inputs.sources.array_record import open_split
 
 QUALITY = 90  # Of the WebP.
 
@@ -55,26 +57,13 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     MANUAL_DOWNLOAD_INSTRUCTIONS = 'Prepare the picture dictionary first: data/picture_dictionary/README.md'
 
     def _info(self) -> tfds.core.DatasetInfo:
-        text, texts = tfds.features.Text(), tfds.features.Sequence(tfds.features.Text())
+        # `frames` has one picture, or the whole and its tiles; `concept` says what stands where: 'top left dog + bottom
+        # left taxi', and so does the only name, in English. Answers are parallel to questions.
+        texts = tfds.features.Sequence(tfds.features.Text())
         return tfds.core.DatasetInfo(
             builder=self,
             description='A few drawings on one canvas, with questions about which, where and how many.',
-            features=tfds.features.FeaturesDict(
-                {
-                    'frames': texts,  # one encoded picture, or the whole and its tiles
-                    'concept': text,  # what stands where: 'top left dog + bottom left taxi'
-                    'style': text,
-                    'category': text,
-                    'subcategory': text,
-                    'languages': texts,  # English: a scene's name is its description, 'top left dog, bottom left taxi'
-                    'names': texts,
-                    'heldout_languages': texts,
-                    'questions': texts,
-                    'answers': texts,  # parallel to questions
-                    'source': text,
-                    'licence': text,
-                }
-            ),
+            features=tfds.features.FeaturesDict(picture_features() | dict(questions=texts, answers=texts)),
             license='per record, in the feature `licence`',
         )
 
@@ -108,13 +97,11 @@ def read_drawings(dictionary: Path, styles: tuple[str, ...]) -> dict[str, dict[s
 
     FileNotFoundError if `dictionary` is not a prepared data set, ValueError if a style is missing.
     """
-    if not (dictionary / 'dataset_info.json').is_file():
-        raise FileNotFoundError(f'{dictionary} is not a prepared data set. {Builder.MANUAL_DOWNLOAD_INSTRUCTIONS}')
     found: dict[str, dict[str, Drawing]] = {style: {} for style in styles}
-    for record in tfds.builder_from_directory(dictionary).as_data_source('train'):
+    for record in open_split(dictionary, 'train'):
         if (style := record['style'].decode()) not in found:
             continue
-        name = record['names'][list(record['languages']).index(b'en')].decode()
+        name = names_of(record)['en']
         if name in scenes.THINGS:
             picture = Image.open(io.BytesIO(record['frames'][0])).convert('RGB')
             source, licence = record['source'].decode(), record['licence'].decode()

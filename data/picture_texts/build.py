@@ -27,6 +27,7 @@ from typing import Any
 from tqdm import tqdm
 
 from data.dictionary_text.lexicon import Sense, first_senses, wordnet_of
+from data.picture_dictionary.picture_dictionary_dataset_builder import names_of
 from flamingo_jax.few_shot.kinds import with_article
 from flamingo_jax.files import write_whole
 from flamingo_jax.inputs.sources.array_record import open_split
@@ -62,11 +63,11 @@ def names(folder: str, splits: Sequence[str], styles: Sequence[str] = ()) -> lis
         records = open_split(folder, split)
         for i in tqdm(range(len(records)), unit=' pictures', desc=split, leave=False):
             record = records[i]
-            languages = [language.decode() for language in record['languages']]
+            called = names_of(record)
             is_stamp = record['subcategory'].startswith(b'tux-')  # They have captions: `A frog`.
             in_style = not styles or record['style'].decode() in styles
-            if 'en' in languages and not is_stamp and in_style:
-                found.add(record['names'][languages.index('en')].decode())
+            if 'en' in called and not is_stamp and in_style:
+                found.add(called['en'])
     return sorted(found)
 
 

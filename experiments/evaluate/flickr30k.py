@@ -3,7 +3,8 @@
     python -m flamingo_jax.evaluate --config=experiments/evaluate/flickr30k.py --checkpoint=BUNDLE_OR_WORKDIR \
         --workdir=DIR --config.data=FOLDER
 
-`:open_flamingo` after the config's path writes the prompts, and reads the answers, as OpenFlamingo does.
+`:open_flamingo` after the config's path writes the prompts, and reads the answers, as OpenFlamingo does, and `:idefics`
+as its suite does for an IDEFICS.
 """
 
 from ml_collections import ConfigDict

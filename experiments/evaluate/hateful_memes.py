@@ -3,7 +3,8 @@
     python -m flamingo_jax.evaluate --config=experiments/evaluate/hateful_memes.py --checkpoint=BUNDLE_OR_WORKDIR \
         --workdir=DIR --config.data=FOLDER
 
-`:open_flamingo` after the config's path writes the prompts, and reads the answers, as OpenFlamingo does.
+`:open_flamingo` after the config's path writes the prompts, and reads the answers, as OpenFlamingo does. `:idefics` has
+the prompts of an IDEFICS and ranks as OpenFlamingo does.
 OpenFlamingo asks about dev_seen: --config.tasks.hateful_memes.query_split=dev_seen.
 """
 
@@ -18,7 +19,7 @@ def get_config(prompts: str = 'paper') -> ConfigDict:
     """Random examples, and those most similar to the query."""
     c = evaluation.base()
     c.episodes = evaluation.ALL
-    answers = ('ranked by length',) if prompts == 'open_flamingo' else ('ranked',)
+    answers = ('ranked',) if prompts == 'paper' else ('ranked by length',)
     c.tasks.hateful_memes = evaluation.task(
         HatefulMemes, prompts=named(prompts), answers=answers, support=('random', 'rices')
     )

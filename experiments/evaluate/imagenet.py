@@ -3,7 +3,8 @@
     python -m flamingo_jax.evaluate --config=experiments/evaluate/imagenet.py --checkpoint=BUNDLE_OR_WORKDIR \
         --workdir=DIR --config.data=FOLDER
 
-`:open_flamingo` after the config's path writes the prompts, and reads the answers, as OpenFlamingo does.
+`:open_flamingo` after the config's path writes the prompts, and reads the answers, as OpenFlamingo does. `:idefics` has
+the prompts of an IDEFICS and ranks as OpenFlamingo does.
 To tune on training pictures: --config.tasks.imagenet.query_split=dev.
 """
 
@@ -18,7 +19,7 @@ def get_config(prompts: str = 'paper') -> ConfigDict:
     """The paper's best row: RICES among 5 pictures of each class, averaged over 6 orders (table 7)."""
     c = evaluation.base()
     c.episodes = evaluation.ALL
-    answers = ('ranked by length',) if prompts == 'open_flamingo' else ('ranked',)
+    answers = ('ranked',) if prompts == 'paper' else ('ranked by length',)
     c.tasks.imagenet = evaluation.task(
         ImageNet, prompts=named(prompts), answers=answers, shots=(16,), support=('rices',), orders=6
     )

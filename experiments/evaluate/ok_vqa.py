@@ -3,7 +3,8 @@
     python -m flamingo_jax.evaluate --config=experiments/evaluate/ok_vqa.py --checkpoint=BUNDLE_OR_WORKDIR \
         --workdir=DIR --config.data=FOLDER
 
-`:open_flamingo` after the config's path writes the prompts, and reads the answers, as OpenFlamingo does.
+`:open_flamingo` after the config's path writes the prompts, and reads the answers, as OpenFlamingo does, and `:idefics`
+as its suite does for an IDEFICS.
 To tune on training questions: --config.tasks.ok_vqa.query_split=dev.
 """
 
@@ -19,6 +20,6 @@ def get_config(prompts: str = 'paper') -> ConfigDict:
     c = evaluation.base()
     c.episodes, c.max_new_tokens = evaluation.ALL, 5
     # OpenFlamingo stems predictions, as the set's authors did the references.
-    accuracy = 'vqa_accuracy_ok_vqa' if prompts == 'open_flamingo' else 'vqa_accuracy'
+    accuracy = 'vqa_accuracy' if prompts == 'paper' else 'vqa_accuracy_ok_vqa'
     c.tasks.ok_vqa = evaluation.task(OKVQA, prompts=named(prompts), accuracy=accuracy, support=('random', 'rices'))
     return c

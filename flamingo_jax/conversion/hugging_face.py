@@ -18,7 +18,25 @@ from flamingo_jax.inputs.tokenizer import Tokenizer
 
 # A language model may have more rows than its tokenizer has tokens, to make a round number: DeepSeek's 7B has 2,385.
 SPARE_ROWS = 4096
+# transformers' names of activations -> ours. Where several have one meaning, the last is what is written.
+ACTIVATIONS = {
+    'quick_gelu': 'quick_gelu',
+    'gelu': 'gelu',
+    'gelu_new': 'gelu_tanh',
+    'gelu_fast': 'gelu_tanh',
+    'gelu_pytorch_tanh': 'gelu_tanh',
+    'relu': 'relu',
+    'silu': 'silu',
+    'swish': 'silu',
+}
 SAVE_AS_JSON = 'transformers writes a tokenizer.json with AutoTokenizer.from_pretrained(...).save_pretrained(...).'
+
+
+def activation_of(name: str) -> str:
+    """Our name of an activation, as in `layers.ACTIVATIONS`, by that of transformers. ValueError: it is not known."""
+    if name not in ACTIVATIONS:
+        raise ValueError(f'the activation {name!r} is not known. Known: {", ".join(sorted(ACTIVATIONS))}.')
+    return ACTIVATIONS[name]
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:

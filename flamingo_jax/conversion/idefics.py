@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 
 from flamingo_jax.conversion import language_model_configs
-from flamingo_jax.conversion.hugging_face import open_tensors, read_json, roles
+from flamingo_jax.conversion.hugging_face import ACTIVATIONS, activation_of, open_tensors, read_json, roles
 from flamingo_jax.conversion.tensors import Empty, Tensor, matrix, norm, to_tree, vector
-from flamingo_jax.conversion.vit import ACTIVATIONS, vit_tensors
+from flamingo_jax.conversion.vit import vit_tensors
 from flamingo_jax.inputs.tokenizer import AROUND, IMAGE, Tokenizer
 from flamingo_jax.model.config import FlamingoConfig, LanguageModelConfig, ResamplerConfig, XattnConfig
 from flamingo_jax.model.flamingo import Params
@@ -87,9 +87,6 @@ def config_of(fields: Mapping[str, Any]) -> FlamingoConfig:
     lm = language_model_configs.config_of(dict(fields, model_type='llama', num_key_value_heads=None, head_dim=None))
     seen, p = fields.get('vision_config') or {}, fields.get('perceiver_config') or {}
     width = seen.get('embed_dim', 768)
-    activation = seen.get('hidden_act', 'gelu')
-    if activation not in ACTIVATIONS:
-        raise ValueError(f'its vision_config has hidden_act {activation!r}, not one of {sorted(ACTIVATIONS)}')
     vision = ViTConfig(
         width=width,
         depth=seen.get('num_hidden_layers', 32),
@@ -97,7 +94,7 @@ def config_of(fields: Mapping[str, Any]) -> FlamingoConfig:
         ffw_width=seen.get('intermediate_size', 5120),
         patch=seen.get('patch_size', 14),
         resolution=seen.get('image_size', 224),
-        activation=ACTIVATIONS[activation],
+        activation=activation_of(seen.get('hidden_act', 'gelu')),
         norm_eps=seen.get('layer_norm_eps', 1e-5),
         class_feature=True,
         fit='squash',
@@ -160,7 +157,7 @@ def fields_of(config: FlamingoConfig) -> dict[str, Any]:
         intermediate_size=lm.ffw_width,
         num_hidden_layers=lm.depth,
         num_attention_heads=lm.heads,
-        hidden_act={ours: theirs for theirs, ours in language_model_configs.ACTIVATIONS.items()}[lm.activation],
+        hidden_act=names[lm.activation],
         rms_norm_eps=lm.norm_eps,
         max_position_embeddings=lm.context,
         rope_theta=lm.rotary_base,

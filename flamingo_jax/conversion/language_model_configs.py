@@ -7,19 +7,10 @@ There is one function per family. Missing keys get the defaults of transformers 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from flamingo_jax.conversion.hugging_face import activation_of
 from flamingo_jax.model.config import LanguageModelConfig
 
 Fields = Mapping[str, Any]  # Of a config.json.
-
-ACTIVATIONS = {
-    'gelu': 'gelu',
-    'gelu_new': 'gelu_tanh',
-    'gelu_fast': 'gelu_tanh',
-    'gelu_pytorch_tanh': 'gelu_tanh',
-    'relu': 'relu',
-    'silu': 'silu',
-    'swish': 'silu',
-}
 
 
 def config_of(fields: Fields, where: Any = 'config.json') -> LanguageModelConfig:
@@ -65,16 +56,10 @@ def _refuse(fields: Fields, **supported: Any) -> None:
             raise ValueError(f'{name} = {fields[name]!r} is not supported, only {value!r}.')
 
 
-def _activation(name: str) -> str:
-    if name not in ACTIVATIONS:
-        raise ValueError(f'the activation {name!r} is not known. Known: {", ".join(sorted(ACTIVATIONS))}.')
-    return ACTIVATIONS[name]
-
-
-def _rotary(fields: Fields, layers: str = 'full_attention', base: float = 10_000.0) -> dict[str, Any]:
+def _rotary(fields: Fields, base: float = 10_000.0) -> dict[str, Any]:
     """The fields of rotary positions: `rope_parameters` since 2025, `rope_theta` and `rope_scaling` in older files."""
     scaling = fields.get('rope_parameters') or fields.get('rope_scaling') or {}
-    scaling = scaling.get(layers, scaling)
+    scaling = scaling.get('full_attention', scaling)
     out = dict(rotary_base=float(scaling.get('rope_theta') or fields.get('rope_theta') or base))
     kind = scaling.get('rope_type', scaling.get('type', 'default'))
     if kind in ('linear', 'llama3'):
@@ -113,7 +98,7 @@ def _llama(fields: Fields, **more: Any) -> LanguageModelConfig:
         context=fields.get('max_position_embeddings', 2048),
         norm='rms',
         norm_eps=fields.get('rms_norm_eps', 1e-6),
-        activation=_activation(fields.get('hidden_act', 'silu')),
+        activation=activation_of(fields.get('hidden_act', 'silu')),
         gated_ffw=True,
         bias_qkv=bool(fields.get('attention_bias')),
         bias_out=bool(fields.get('attention_bias')),
@@ -187,7 +172,7 @@ def _gpt_neox(fields: Fields) -> LanguageModelConfig:
         ffw_width=fields['intermediate_size'],
         context=fields.get('max_position_embeddings', 2048),
         norm_eps=fields.get('layer_norm_eps', 1e-5),
-        activation=_activation(fields.get('hidden_act', 'gelu')),
+        activation=activation_of(fields.get('hidden_act', 'gelu')),
         parallel=fields.get('use_parallel_residual', True),
         rotary_share=scaling.get('partial_rotary_factor', fields.get('rotary_pct', 0.25)),
         tied=fields.get('tie_word_embeddings', False),
@@ -237,7 +222,7 @@ def _opt(fields: Fields) -> LanguageModelConfig:
         ffw_width=fields['ffn_dim'],
         context=fields.get('max_position_embeddings', 2048),
         norm_place='before' if fields.get('do_layer_norm_before', True) else 'sum',
-        activation=_activation(fields.get('activation_function', 'relu')),
+        activation=activation_of(fields.get('activation_function', 'relu')),
         positions='learned',
         embedding_width=embedding_width if embedding_width != width else 0,
         tied=fields.get('tie_word_embeddings', True),
@@ -253,7 +238,7 @@ def _xglm(fields: Fields) -> LanguageModelConfig:
         heads=fields['attention_heads'],
         ffw_width=fields['ffn_dim'],
         context=fields.get('max_position_embeddings', 2048),
-        activation=_activation(fields.get('activation_function', 'gelu')),
+        activation=activation_of(fields.get('activation_function', 'gelu')),
         positions='learned',
         tied=fields.get('tie_word_embeddings', True),
         scale_embeddings=fields.get('scale_embedding', True),
@@ -270,7 +255,7 @@ def _gpt2(fields: Fields) -> LanguageModelConfig:
         ffw_width=fields.get('n_inner') or 4 * fields['n_embd'],
         context=fields.get('n_positions', 1024),
         norm_eps=fields.get('layer_norm_epsilon', 1e-5),
-        activation=_activation(fields.get('activation_function', 'gelu_new')),
+        activation=activation_of(fields.get('activation_function', 'gelu_new')),
         positions='learned',
         tied=fields.get('tie_word_embeddings', True),
     )

@@ -233,21 +233,22 @@ def _config(state: State, blocks: str, lm: LanguageModelConfig, vision: Any, new
         width=width,
         depth=sizes(state, 'perceiver.layers.'),
         heads=_matrix_shape(state, 'perceiver.layers.0.0.to_q.weight')[0] // HEAD_DIM,
-        head_dim=HEAD_DIM,
         ffw_multiplier=_matrix_shape(state, 'perceiver.layers.0.1.1.weight')[0] // width,
         frames=_matrix_shape(state, frames)[0] if frames in state else 0,
+        **_RESAMPLER,
     )
     xattn = XattnConfig(
         every=every,
+        first=every - 1,
         heads=_matrix_shape(state, base + 'attn.to_q.weight')[0] // HEAD_DIM,
-        head_dim=HEAD_DIM,
         ffw_multiplier=_matrix_shape(state, base + 'ff.1.weight')[0] // lm.width,
+        **_XATTN,
     )
     return FlamingoConfig(
         lm=lm,
         vision=vision,
-        resampler=dataclasses.replace(resampler, **_RESAMPLER),
-        xattn=dataclasses.replace(xattn, **_XATTN, first=every - 1),
+        resampler=resampler,
+        xattn=xattn,
         image_tag=(lm.vocab_size + 1,),
         extra_tokens=new,
         extra_tied=lm.tied,
@@ -255,16 +256,19 @@ def _config(state: State, blocks: str, lm: LanguageModelConfig, vision: Any, new
     )
 
 
-# Common to OpenFlamingo models of all sizes.
-_RESAMPLER = dict(projects=False, activation='gelu', qk_norms=False, kind='perceiver')
-_XATTN = dict(norm='layer', norm_eps=1e-5, norm_media=False, qk_norms=False, activation='gelu')
-_XATTN |= dict(gated_ffw=False, ffw_width=0, vector_alphas=False, only_last_image=True, gates=True)
-_XATTN |= dict(only_at_tag=False, ffw_where_seen=False, norms_of_lm=False)
+# What OpenFlamingo models of all sizes have unlike the paper, and the fields in which they differ.
+_RESAMPLER = dict(projects=False, activation='gelu', head_dim=HEAD_DIM)
+_XATTN = dict(norm_media=False, activation='gelu', head_dim=HEAD_DIM)
+_RESAMPLERS_DIFFER = ('latents', 'width', 'depth', 'heads', 'ffw_multiplier', 'frames')
+_XATTNS_DIFFER = ('every', 'heads', 'ffw_multiplier', 'initial_alpha', 'initial_alpha_dense')
 
 
 def _config_like(config: FlamingoConfig) -> dict[str, Any]:
-    xattn = dataclasses.replace(config.xattn, **_XATTN, first=config.xattn.every - 1)
-    return dict(resampler=dataclasses.replace(config.resampler, **_RESAMPLER), xattn=xattn)
+    """The resampler and the gated blocks of an OpenFlamingo of this model's sizes."""
+    r, x = config.resampler, config.xattn
+    resampler = ResamplerConfig(**_RESAMPLER, **{name: getattr(r, name) for name in _RESAMPLERS_DIFFER})
+    xattn = XattnConfig(**_XATTN, first=x.every - 1, **{name: getattr(x, name) for name in _XATTNS_DIFFER})
+    return dict(resampler=resampler, xattn=xattn)
 
 
 def _with_embeddings(
@@ -290,9 +294,9 @@ def _with_embeddings(
     return tensors, note
 
 
-def _rows_that_differ(a: np.ndarray, b: np.ndarray, at_once: int = 4096) -> int:
+def _rows_that_differ(a: np.ndarray, b: np.ndarray) -> int:
     """The number of rows that differ by more than bfloat16's rounding."""
-    count = 0
+    count, at_once = 0, 4096
     for begin in range(0, len(a), at_once):
         x, y = (np.asarray(part[begin : begin + at_once], np.float32) for part in (a, b))
         count += int((np.abs(x - y).max(axis=1) > 0.01 * np.abs(x).max(axis=1) + 1e-6).sum())

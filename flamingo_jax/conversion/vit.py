@@ -18,7 +18,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from flamingo_jax.conversion.hugging_face import open_tensors, read_json
+from flamingo_jax.conversion.hugging_face import activation_of, open_tensors, read_json
 from flamingo_jax.conversion.readers import read_weights
 from flamingo_jax.conversion.tensors import State, Tensor, kernel, matrix, norm, sizes, to_tree, vector
 from flamingo_jax.model.vision.vit import SIGLIP_MEAN, SIGLIP_STD, ViTConfig
@@ -39,7 +39,6 @@ BESIDE = (
 HEADS = ('proj', 'head.', 'attn_pool.', 'embeddings.position_ids')
 # Head widths of open_clip and timm for widths whose heads are not 64 wide.
 HEAD_WIDTHS = {1152: 72, 1280: 80, 1408: 88, 1536: 96, 1664: 104, 1792: 112}
-ACTIVATIONS = {'quick_gelu': 'quick_gelu', 'gelu': 'gelu', 'gelu_pytorch_tanh': 'gelu_tanh'}  # transformers' names.
 FITS = {'shortest': 'crop', 'squash': 'squash'}  # open_clip's names.
 
 
@@ -99,9 +98,6 @@ def config_of_transformers(fields: dict[str, Any], kind: str) -> ViTConfig:
         raise ValueError(f'its config.json has model_type {model_type!r}, which is not a {kind.upper()}')
     fields = fields.get('vision_config') or fields
     siglip = kind == 'siglip'
-    activation = fields.get('hidden_act', 'gelu_pytorch_tanh' if siglip else 'quick_gelu')
-    if activation not in ACTIVATIONS:
-        raise ValueError(f'its config.json has hidden_act {activation!r}, not one of {sorted(ACTIVATIONS)}')
     return ViTConfig(
         width=fields.get('hidden_size', 768),
         depth=fields.get('num_hidden_layers', 12),
@@ -109,7 +105,7 @@ def config_of_transformers(fields: dict[str, Any], kind: str) -> ViTConfig:
         ffw_width=fields.get('intermediate_size', 3072),
         patch=fields.get('patch_size', 16 if siglip else 32),
         resolution=fields.get('image_size', 224),
-        activation=ACTIVATIONS[activation],
+        activation=activation_of(fields.get('hidden_act', 'gelu_pytorch_tanh' if siglip else 'quick_gelu')),
         norm_eps=fields.get('layer_norm_eps', 1e-6 if siglip else 1e-5),
         **(_SIGLIP if siglip else {}),
     )

@@ -14,32 +14,15 @@ clusters by Student's distribution. tests/evaluation/test_coverage.py shows by s
 import collections
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit
 
-from flamingo_jax.evaluation.metrics import Metric
 from flamingo_jax.evaluation.report import Score
 
 LEVEL = 0.975  # Quantile of the upper end of a 95 % interval.
 Z = 1.96  # The same of the normal distribution.
-
-
 Clusters = Mapping[Hashable, tuple[str, ...]]  # Id -> its clusters, a picture each; () is a cluster of its own.
-
-
-def scored(
-    metric: Metric, predictions: Mapping[str, Any], references: Mapping[str, Any], clusters: Clusters
-) -> tuple[Score, dict[str, float]]:
-    """The score of a set with the half-width of its interval, and the score of each id.
-
-    Args:
-      metric, predictions, references: as in `metrics/`.
-      clusters: of each id.
-    """
-    _, each = metric(predictions, references)
-    return mean(each, clusters), each
 
 
 def mean(each: Mapping[Hashable, float], clusters: Clusters) -> Score:

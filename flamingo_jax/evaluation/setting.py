@@ -159,10 +159,8 @@ def _scores(
         if not ids:
             continue
         metric = task.metric if name in ways else exact.score if task.likelihoods else task.metric
-        scores[name], each = intervals.scored(
-            metric, {id: found[id] for id in ids}, {id: references[id] for id in ids}, clusters
-        )
-        marks[name] = each
+        _, marks[name] = metric({id: found[id] for id in ids}, {id: references[id] for id in ids})
+        scores[name] = intervals.mean(marks[name], clusters)
         if name == 'model' and answers == OPEN_ENDED and all(episode.candidates for episode in episodes):
             scores['any candidate'] = _any_candidate(episodes, found, clusters)
     if chances := [chance for episode in episodes if (chance := task.chance(episode)) is not None]:

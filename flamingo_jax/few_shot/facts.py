@@ -16,7 +16,7 @@ import numpy as np
 
 from flamingo_jax.few_shot import game
 from flamingo_jax.few_shot.episode import Episode, Part, Pool
-from flamingo_jax.few_shot.kinds import as_question
+from flamingo_jax.few_shot.kinds import as_question, draw
 from flamingo_jax.files import as_path
 from flamingo_jax.inputs.sources.picture_set import Picture, PictureSet
 
@@ -60,7 +60,7 @@ class Facts(game.Game):
         def episode(self, rng: np.random.Generator, shots: int, support: str, answers: str) -> Episode:
             """`shots` pictures of other things with the question and its answer, then another."""
             question = list(self._asked)[rng.integers(len(self._asked))]
-            truth, query = _draw(rng, self._asked[question])
+            truth, query = draw(rng, self._asked[question])
             shown, things = [], {query.concept}
             for _ in range(shots):
                 left = {
@@ -68,7 +68,7 @@ class Facts(game.Game):
                     for answer, pictures in self._shown[question].items()
                     if (kept := [picture for picture in pictures if picture.concept not in things])
                 }
-                answer, picture = _draw(rng, left)
+                answer, picture = draw(rng, left)
                 things.add(picture.concept)
                 shown.append(Part(picture, self.support, f'{as_question(question)} {answer}'))
             last = Part(query, self.queries, as_question(question))
@@ -87,8 +87,3 @@ def _pictures(facts: dict[str, dict[str, list[str]]], pictures: PictureSet) -> d
         if len(of) > 1:
             found[question] = of
     return found
-
-
-def _draw(rng: np.random.Generator, of: dict[str, list[Picture]]) -> tuple[str, Picture]:
-    answer = list(of)[rng.integers(len(of))]
-    return answer, of[answer][rng.integers(len(of[answer]))]

@@ -67,9 +67,6 @@ class WhichThing(game.Game):
             query.append(Part(None, self.queries, as_question(question)))
             return Episode(tuple(examples), tuple(query), truth, candidates)
 
-        def nearest(self, episode: Episode) -> None:
-            """None: nearest neighbours do not know first from second."""
-
         def _pair(self, rng, pool: Pool, among: things.Things, shown: Sequence[Picture]):
             free = self.without(among.pictures, shown)
             one = free[rng.integers(len(free))]

@@ -155,14 +155,13 @@ def attend_to_parts(
     scale: float | None = None,
     cap: float = 0.0,
     kernel: str = 'plain',
-    axes: tuple[str, str] = ('batch', 'heads'),
 ) -> Float[Array, 'b l h k']:
     """`attend` to keys and values that come in parts, side by side: m is the sum of their n.
 
     Args:
       parts: keys and values. The rows c of a part divide b: b / c consecutive rows of q share one row of it, which is
         not repeated.
-      q, mask, bias, scale, cap, kernel, axes: as for `attend`.
+      q, mask, bias, scale, cap, kernel: as for `attend`.
 
     Returns:
       As `attend` for the parts repeated to b rows and concatenated.
@@ -180,7 +179,6 @@ def attend_to_parts(
             scale=scale,
             cap=cap,
             kernel=kernel,
-            axes=axes,
         )
         return out.reshape(q.shape)
     g = parts[0][0].shape[1]

@@ -38,10 +38,8 @@ class SharedSpace(nn.Module):
         features: Float[Array, 'b s d_v'] | None,
         states: Float[Array, 'b l d'] | None,
         valid: Bool[Array, 'b l'] | None = None,
-    ) -> tuple[
-        Float[Array, 'b width'] | None, Float[Array, 'b width'] | None, Float[Array, ''], Float[Array, ''] | None
-    ]:
-        """Vectors of pictures and of texts (either may be None), beta, and the bias (None for the softmax); float32.
+    ) -> tuple[Float[Array, 'b width'] | None, Float[Array, 'b width'] | None, Float[Array, ''], Float[Array, '']]:
+        """Vectors of pictures and of texts (either may be None), beta, and the bias (0 but for the sigmoid); float32.
 
         valid: the tokens over which a text's states are averaged.
         """
@@ -51,7 +49,7 @@ class SharedSpace(nn.Module):
             linear = Linear((x.shape[-1], c.width), axes, dtype=self.dtype, result_dtype=jnp.float32, name=name)
             return normalise(linear(x))
 
-        pictures = texts = bias = None
+        pictures = texts = None
         if features is not None:
             pictures = features.astype(jnp.float32).mean(axis=1)
             if c.loss == 'classes':  # Without a projection, so that the mean itself tells classes apart.
@@ -65,8 +63,7 @@ class SharedSpace(nn.Module):
             mean = (states.astype(jnp.float32) * weights).sum(axis=1) / jnp.maximum(weights.sum(axis=1), 1)
             texts = project(mean, ('embed', 'projection'), 'text')
         scale = self.param('log_scale', _scalar(math.log(c.scale)), ())
-        if c.loss == 'sigmoid':
-            bias = self.param('bias', _scalar(c.bias), ())
+        bias = self.param('bias', _scalar(c.bias), ()) if c.loss == 'sigmoid' else jnp.zeros(())
         # The gradient passes the cap, so that a scale above it can come down.
         over = jax.lax.stop_gradient(jnp.maximum(scale - math.log(LARGEST_SCALE), 0.0))
         return pictures, texts, jnp.exp(scale - over), bias

@@ -194,9 +194,7 @@ class Flamingo:
         features: Float[Array, 'b n t s d_v'] | None,
         text: Int[Array, 'b l'] | None,
         used: Int[Array, ' b'] | None,
-    ) -> tuple[
-        Float[Array, 'b width'] | None, Float[Array, 'b width'] | None, Float[Array, ''], Float[Array, ''] | None
-    ]:
+    ) -> tuple[Float[Array, 'b width'] | None, Float[Array, 'b width'] | None, Float[Array, ''], Float[Array, '']]:
         """The vectors of pictures and of texts in the space that they share; either may be None.
 
         Args:
@@ -205,7 +203,7 @@ class Flamingo:
           text, used: tokens, and how many come before the padding.
 
         Returns:
-          (vectors of pictures, of texts, beta, the bias of the sigmoid or None), float32.
+          (vectors of pictures, of texts, beta, the bias: 0 but for the sigmoid), float32.
         """
         c, states, valid = self.config.contrastive, None, None
         if text is not None:

@@ -158,16 +158,15 @@ class Answering:
     visible: int  # Pictures that a new token sees.
 
 
-def answering(run: Planned, pictures: int, new: int = NEW, beams: int = 1) -> Answering:
-    """The programs that `Pretrained.generate` and `evaluate` run: `decode.prefill`, and a step of `search.py`.
+def answering(run: Planned, pictures: int, new: int = NEW) -> Answering:
+    """The programs that `Pretrained.generate` and `evaluate` run: `decode.prefill`, and a greedy step of `search.py`.
 
-    The step has a part for each prompt, which its beams share, and room for the new tokens. Of the pictures, it has
-    those that a new token may see.
+    The step has a part for each prompt, and room for the new tokens. Of the pictures, it has those that a new token may
+    see.
 
     Args:
       pictures: number of pictures in each prompt.
       new: most tokens of an answer.
-      beams: 1 is greedy.
     """
     c, mesh = run.model.config, run.mesh
     b, length = meshes.row_shards(mesh), c.lm.context - new
@@ -185,7 +184,7 @@ def answering(run: Planned, pictures: int, new: int = NEW, beams: int = 1) -> An
         def spec(x):
             if x.ndim == 5:
                 return PartitionSpec(None, ('data', 'fsdp'), 'tensor')
-            return PartitionSpec(('data', 'fsdp')) if x.ndim and x.shape[0] in (b, b * beams) else PartitionSpec()
+            return PartitionSpec(('data', 'fsdp')) if x.ndim and x.shape[0] == b else PartitionSpec()
 
         return _sharded(shapes, jax.tree.map(lambda x: NamedSharding(mesh, spec(x)), shapes))
 
@@ -197,8 +196,8 @@ def answering(run: Planned, pictures: int, new: int = NEW, beams: int = 1) -> An
 
     shape = jax.ShapeDtypeStruct
     tokens, valid = on_mesh((shape((b, length), jnp.int32), shape((b, length), jnp.bool_)))
-    search_how = search.Sampling() if beams == 1 else search.Beams(beams)
-    fixed = dict(model=model, steps=new, how=search_how, banned=())
+    greedy = search.Sampling()
+    fixed = dict(model=model, steps=new, how=greedy, banned=())
     stops, key = on_mesh((shape((1,), jnp.int32), jax.eval_shape(lambda: jax.random.key(0))))
     with rules.activations(mesh):
         seen = None
@@ -207,7 +206,7 @@ def answering(run: Planned, pictures: int, new: int = NEW, beams: int = 1) -> An
             seen = on_mesh(jax.eval_shape(media, params, m))
         reading = jax.jit(read).lower(params, seen, tokens, valid)
         logits, text = jax.eval_shape(read, params, seen, tokens, valid)
-        shared, text = jax.eval_shape(lambda *x: search.begun(model, *x, search_how, new), seen, text)
+        shared, text = jax.eval_shape(lambda *x: search.begun(model, *x, greedy, new), seen, text)
         state = jax.eval_shape(lambda *x: search.start(*x, **fixed)[0], params, shared, stops, key, text, logits)
         step = search.step.lower(params, on_mesh(shared), stops, key, on_mesh(state), **fixed)
     visible = 0 if shared[0] is None else shared[0].length // c.media_tokens

@@ -1,5 +1,6 @@
 """OpenFlamingo 2.0 against its conversion: logits, greedy and beams, every kind of prompt; both ways; bad files."""
 
+import dataclasses
 import shutil
 
 import jax
@@ -226,6 +227,26 @@ def test_the_command_and_its_inverse(files, tmp_path):
     assert tokenizer.encode('w1<|endofchunk|>') == tokenizer.encode('w1<EOC>') == [5, EOC]
     assert tokenizer.image_tag == (IMG,) and tokenizer.pad == 96
     assert sorted(path.name for path in tmp_path.iterdir()) == ['again.pt', 'bundle']
+
+
+def test_a_model_that_no_openflamingo_can_be_is_not_written(files):
+    ours = read(files[0])
+    c = ours.config
+    before_first = dict(first=0, every=1000, prefix=True, only_at_tag=True, ffw_where_seen=True)
+    for changes, said in (
+        (
+            dict(
+                xattn=dataclasses.replace(c.xattn, **before_first),
+                resampler=dataclasses.replace(c.resampler, projects=True),
+                image_tag=(IMG,) * c.media_tokens,
+            ),
+            'xattn.prefix = True, not False',
+        ),
+        # It would read the same matrices as other heads.
+        (dict(xattn=dataclasses.replace(c.xattn, head_dim=32)), 'xattn.head_dim = 32, not 64'),
+    ):
+        with pytest.raises(ValueError, match=f'cannot be written as an OpenFlamingo: .*{said}'):
+            open_flamingo.export(dataclasses.replace(c, **changes), ours.params)
 
 
 def test_bad_files_are_named_and_leave_nothing(files, tmp_path):

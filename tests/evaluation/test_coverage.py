@@ -22,19 +22,14 @@ def sets(pictures: int, right: float, rng):
 
 def scored(marks):
     clusters = {f'{i}-{j}': (str(i),) for i, some in enumerate(marks) for j in range(len(some))}
-    answers = dict(zip(clusters, np.concatenate(marks).astype(float).tolist(), strict=True))
-    return intervals.scored(mean, answers, answers, clusters)
-
-
-def mean(marks, _):
-    return float(np.mean(list(marks.values()))), marks
+    return intervals.mean(dict(zip(clusters, np.concatenate(marks).astype(float).tolist(), strict=True)), clusters)
 
 
 @pytest.mark.parametrize('pictures', [5, 40])
 @pytest.mark.parametrize('right', [0.5, 0.9, 0.98])
 def test_intervals_over_pictures_hold_the_truth(pictures, right):
     rng = np.random.default_rng(pictures)
-    held = np.mean([score.low <= right <= score.high for score, _ in map(scored, sets(pictures, right, rng))])
+    held = np.mean([score.low <= right <= score.high for score in map(scored, sets(pictures, right, rng))])
     assert held >= LEAST
     if right == 0.5:
         assert held <= MOST_OF_FAR_FROM_0_AND_1
@@ -70,12 +65,11 @@ def test_intervals_of_roc_auc_hold_the_truth():
         right = rng.random(200) < 0.4
         noise = (rng.standard_normal(50).repeat(4) + rng.standard_normal(200)) / 2**0.5
         ids = [str(i) for i in range(200)]
-        score, each = intervals.scored(
-            roc_auc.score,
-            dict(zip(ids, (noise + right).tolist(), strict=True)),
-            dict(zip(ids, right.astype(int).tolist(), strict=True)),
-            {id: (str(int(id) // 4),) for id in ids},
+        predictions, references = (
+            dict(zip(ids, of.tolist(), strict=True)) for of in (noise + right, right.astype(int))
         )
+        _, each = roc_auc.score(predictions, references)
+        score = intervals.mean(each, {id: (str(int(id) // 4),) for id in ids})
         held.append(score.low <= 0.7602 <= score.high)
         wide.append(score.interval)
         assert np.mean(list(each.values())) == pytest.approx(score.value)
@@ -93,12 +87,12 @@ def test_a_paired_difference_holds_the_truth_and_is_narrower():
         apart, half = intervals.difference(first, second, clusters)
         assert apart == pytest.approx(np.mean(list(second.values())) - np.mean(list(first.values())))
         held.append(abs(apart - 0.05) <= half)
-        narrower.append(half < 0.6 * scored(marks)[0].interval)
+        narrower.append(half < 0.6 * scored(marks).interval)
     assert LEAST <= np.mean(held) and np.mean(narrower) > 0.95
 
 
 def test_one_picture_tells_nothing():
-    score, _ = scored([np.array([True] * 8)])
+    score = scored([np.array([True] * 8)])
     assert score.interval > 0.9
     assert intervals.difference({'a': 1.0, 'b': 1.0}, {'a': 0.0, 'b': 0.0}, {'a': ('x',), 'b': ('x',)}) == (-1.0, 1.0)
 

@@ -18,7 +18,7 @@ from flamingo_jax.evaluation.benchmark import DEV, Film
 from flamingo_jax.evaluation.benchmarks.rareact import sentence
 from flamingo_jax.evaluation.metrics import vqa_accuracy
 from flamingo_jax.evaluation.pools import Pools
-from flamingo_jax.evaluation.prompts import OPEN_FLAMINGO, Prompts
+from flamingo_jax.evaluation.prompts import IDEFICS, OPEN_FLAMINGO, Prompts
 from flamingo_jax.evaluation.setting import measure, prompt_of
 from flamingo_jax.evaluation.task import make, task
 from flamingo_jax.inference import bundle
@@ -121,6 +121,9 @@ def test_its_config_is_a_few_lines(sets, name):
     assert issubclass(sets(name)[1].of, fields.asks)
     assert fields.prompts.to_dict() == vars(Prompts())
     assert module.get_config('open_flamingo').tasks[name].prompts.to_dict() == vars(OPEN_FLAMINGO)
+    theirs, idefics = (module.get_config(suite).to_dict() for suite in ('open_flamingo', 'idefics'))
+    assert vars(IDEFICS) == idefics['tasks'][name].pop('prompts') != theirs['tasks'][name].pop('prompts')
+    assert idefics == theirs  # One suite asks both: it reads and scores their answers alike.
     with pytest.raises(ValueError, match="no part 'flamingo' after its colon. Its parts are :paper"):
         module.get_config('flamingo')
     assert ('DEV' in module.__doc__.splitlines()[0]) == (name in DEV_SETS) == (fields.dev_size > 0)

@@ -1,5 +1,4 @@
 import dataclasses
-import functools
 import json
 import pathlib
 import runpy
@@ -37,9 +36,9 @@ def lite0():
     return state, params
 
 
-@functools.partial(jax.jit, static_argnames='dtype')
-def features_of(params, images, dtype=None):
-    return EfficientNet(LITE0, dtype).apply({'params': params}, images)
+@jax.jit
+def features_of(params, images):
+    return EfficientNet(LITE0).apply({'params': params}, images)
 
 
 @pytest.mark.parametrize('config, elements, norms', PUBLISHED)

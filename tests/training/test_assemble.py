@@ -12,6 +12,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from experiments import quickstart
+from experiments.ablations import ABLATIONS
 from flamingo_jax.few_shot.source import FewShot
 from flamingo_jax.inference import bundle
 from flamingo_jax.inputs.images import PictureFormat
@@ -31,15 +32,17 @@ from flamingo_jax.training.state import new_state
 from tests.tiny_run import tiny_config
 
 ROOT = pathlib.Path(__file__).parents[2]
-SCRIPTS = ('results.py', 'dialogues.py')
-CONFIGS = [path for path in sorted((ROOT / 'experiments').glob('*.py')) if path.name not in SCRIPTS]
-CONFIGS += sorted((ROOT / 'experiments/ablations').glob('*.py'))
+SCRIPTS = ('results', 'dialogues')
+CONFIGS = [path.stem for path in sorted((ROOT / 'experiments').glob('*.py')) if path.stem not in SCRIPTS]
+CONFIGS += [f'ablations:{name}' for name in ABLATIONS if name != 'base']
 TOKENIZER = ROOT / 'experiments/lm_names/tokenizer.model'
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 
-def config_of(path):
-    return importlib.import_module('.'.join(path.relative_to(ROOT).with_suffix('').parts)).get_config()
+def config_of(name):
+    """Of experiments/NAME.py, or NAME:PART as --config takes it."""
+    file, *part = name.split(':')
+    return importlib.import_module(f'experiments.{file}').get_config(*part)
 
 
 def stub(folder, config, tag=None):
@@ -54,11 +57,11 @@ def stub(folder, config, tag=None):
     return str(folder)
 
 
-@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
-def test_a_plan_has_the_shapes_of_the_run(path, tmp_path, monkeypatch):
+@pytest.mark.parametrize('name', CONFIGS)
+def test_a_plan_has_the_shapes_of_the_run(name, tmp_path, monkeypatch):
     """With a trunk of another size than the config's, as converted ones have: the bundle's is what runs."""
     monkeypatch.chdir(ROOT)
-    config = config_of(path)
+    config = config_of(name)
     published = json.loads((ROOT / 'experiments/picture_dictionary/config.json').read_text())['model']
     whole = FlamingoConfig.from_json(published)
     if config.start or not (config.lm or config.model.lm):  # Given on the command line.
@@ -93,7 +96,7 @@ def test_a_plan_has_the_shapes_of_the_run(path, tmp_path, monkeypatch):
 
 def test_pictures_may_have_another_size_than_their_trunk_learned_at(parts):
     """As in the paper: 288 pixels for the trunk, 320 for the Flamingo, 480 for fine-tuning."""
-    c = config_of(ROOT / 'experiments/quickstart.py')
+    c = config_of('quickstart')
     c.vision, c.lm, c.image_size = str(parts / 'trunk'), str(ROOT / 'experiments/lm_dictionary'), 64
     found = assemble(c).model.config
     assert found.image_size == 64 and found.vision.spatial(64) < found.vision.spatial(96)
@@ -111,13 +114,13 @@ def test_what_a_config_plays_with_the_sample_can_be_played(parts, monkeypatch):
     monkeypatch.chdir(ROOT)
     trunk, tokenizer, opened = bundle.read(parts / 'trunk'), Tokenizer.read(TOKENIZER, 'token'), []
     pictures = PictureFormat.of(trunk.config, trunk.checksums['vision'])
-    for path in CONFIGS:
-        for name, fields in config_of(path).datasets.items():
+    for config in CONFIGS:
+        for name, fields in config_of(config).datasets.items():
             if fields.kind is FewShot and fields.path == quickstart.SAMPLE:
                 source = training.source_of(fields)
                 source = dataclasses.replace(source, features=source.features and str(parts / 'features'))
                 source.check(source.open(pictures), tokenizer)
-                opened.append((path.stem, name))
+                opened.append((config, name))
     assert {('quickstart', 'names'), ('own_pictures', 'before'), ('smollm_own_pictures', 'games')} <= set(opened)
 
 

@@ -73,23 +73,21 @@ def score(predictions: Mapping[Any, str], references: Mapping[Any, Sequence[Entr
     Raises:
       ValueError: a prediction is not a text, or a question has no answers.
     """
-    return mean_accuracy(
-        predictions, references, lambda answer, entries: accuracy(normal(answer), map(normal, entries))
-    )
+    return mean_accuracy(predictions, references, normal)
 
 
 def mean_accuracy(
     predictions: Mapping[Any, str],
     references: Mapping[Any, Sequence[Entry]],
-    one: Callable[[str, list[str]], float],
+    normal: Callable[[str], str],
 ) -> tuple[float, dict[Any, float]]:
-    """The mean of `one(prediction, answers)`, and that of each question; all texts are without white space around."""
+    """The mean accuracy, and that of each question; `normal` gives answers the form in which they are compared."""
     refuse_without_references(references)
-    stripped = [answer.replace('\n', ' ').replace('\t', ' ').strip() for answer in texts(predictions, references)]
-    each = {
-        id: one(answer, [answer_of(entry).replace('\n', ' ').replace('\t', ' ').strip() for entry in references[id]])
-        for id, answer in zip(references, stripped, strict=True)
-    }
+    each = {}
+    for id, answer in zip(references, texts(predictions, references), strict=True):
+        answer, *given = (normal(stripped(text)) for text in (answer, *map(answer_of, references[id])))
+        agree = [other == answer for other in given]
+        each[id] = float(np.mean([min(1.0, (sum(agree) - own) / 3) for own in agree]))
     return float(np.mean(list(each.values()))), each
 
 
@@ -98,10 +96,9 @@ def answer_of(entry: Entry) -> str:
     return entry if isinstance(entry, str) else entry['answer']
 
 
-def accuracy(answer: str, given: Any) -> float:
-    """The mean over the annotators of how many of the others gave this answer, over 3 and at most 1."""
-    agree = [other == answer for other in given]
-    return float(np.mean([min(1.0, (sum(agree) - own) / 3) for own in agree]))
+def stripped(answer: str) -> str:
+    """An answer in one line, without white space around it."""
+    return answer.replace('\n', ' ').replace('\t', ' ').strip()
 
 
 def normal(answer: str) -> str:

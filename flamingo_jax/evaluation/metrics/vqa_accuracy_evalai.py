@@ -13,9 +13,7 @@ from flamingo_jax.evaluation.metrics.vqa_accuracy import Entry
 
 def score(predictions: Mapping[Any, str], references: Mapping[Any, Sequence[Entry]]) -> tuple[float, dict[Any, float]]:
     """The mean accuracy, and that of each question; arguments and errors as in `vqa_accuracy`."""
-    return vqa_accuracy.mean_accuracy(
-        predictions, references, lambda answer, given: vqa_accuracy.accuracy(normal(answer), map(normal, given))
-    )
+    return vqa_accuracy.mean_accuracy(predictions, references, normal)
 
 
 def normal(answer: str) -> str:

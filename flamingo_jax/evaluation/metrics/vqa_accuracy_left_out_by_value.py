@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from flamingo_jax.evaluation.metrics import refuse_without_references, texts
-from flamingo_jax.evaluation.metrics.vqa_accuracy import Entry, answer_of, normal
+from flamingo_jax.evaluation.metrics.vqa_accuracy import Entry, answer_of, normal, stripped
 
 
 def score(predictions: Mapping[Any, str], references: Mapping[Any, Sequence[Entry]]) -> tuple[float, dict[Any, float]]:
@@ -42,7 +42,7 @@ def mean_accuracy_by_value(
     for id, answer in zip(references, texts(predictions, references), strict=True):
         entries = references[id]
         given = [answer_of(entry) for entry in entries]
-        answer, given = compared(_stripped(answer), [_stripped(other) for other in given] if strip else given)
+        answer, given = compared(stripped(answer), [stripped(other) for other in given] if strip else given)
         whole = [
             (i, other) if isinstance(entry, str) else dict(entry) | dict(answer=other)
             for i, (entry, other) in enumerate(zip(entries, given, strict=True))
@@ -50,7 +50,3 @@ def mean_accuracy_by_value(
         others = [[o == answer for o, w in zip(given, whole, strict=True) if w != own] for own in whole]
         each[id] = float(np.mean([min(1.0, sum(agree) / 3) for agree in others]))
     return float(np.mean(list(each.values()))), each
-
-
-def _stripped(answer: str) -> str:
-    return answer.replace('\n', ' ').replace('\t', ' ').strip()

@@ -108,7 +108,7 @@ def dense(
     texts: Vectors,
     weight: Float[Array, ' b'],
     scale: Float[Array, ''],
-    bias: Float[Array, ''] | None = None,
+    bias: Float[Array, ''],
 ) -> tuple[Float[Array, ''], Float[Array, '']]:
     """The loss of a batch on one device, which holds the products of all pictures with all texts.
 
@@ -120,12 +120,12 @@ def dense(
       pictures, texts: vectors of length 1. Row i of both belongs together.
       weight: of each row; a row of weight 0 is no candidate either.
       scale: beta, the inverse temperature.
-      bias: of the sigmoid.
+      bias: of the sigmoid; 0 for the softmax.
 
     Returns:
       The sum over rows of weight * loss, and of weight * whether the nearest text of the picture is its own.
     """
-    both, logits = _block(pictures, texts, weight, weight, scale=scale, bias=0.0 if bias is None else bias)
+    both, logits = _block(pictures, texts, weight, weight, scale=scale, bias=bias)
     own, masked, eye = jnp.diagonal(logits), jnp.where(both, logits, NEVER), jnp.eye(len(weight), dtype=bool)
     # Its own is left out of the others: the compiler may round it differently there.
     right = jnp.sum(weight * (own >= jnp.where(eye, NEVER, masked).max(axis=1)))
@@ -146,7 +146,7 @@ def ring(
     texts: Vectors,
     weight: Float[Array, ' b'],
     scale: Float[Array, ''],
-    bias: Float[Array, ''] | None = None,
+    bias: Float[Array, ''],
     *,
     mesh: Mesh | AbstractMesh,
 ) -> tuple[Float[Array, ''], Float[Array, '']]:
@@ -156,7 +156,6 @@ def ring(
     """
     more = -len(weight) % mesh.size
     pictures, texts = (jnp.pad(x, ((0, more), (0, 0))) for x in (pictures, texts))
-    bias = jnp.zeros(()) if bias is None else bias
     return _ring(c, mesh, pictures, texts, jnp.pad(weight, (0, more)), scale, bias)
 
 
