@@ -22,13 +22,13 @@ from flamingo_jax.few_shot.questions import Questions
 from flamingo_jax.few_shot.source import FewShot, game
 from flamingo_jax.training import config as training
 
-NAMES = ('paper', 'llava', 'paper_tiles', 'llava_tiles')
+# The bridge of experiments/bridges.py, and whether scenes have their tiles.
+BRIDGES = dict(paper=('paper', False), llava=('llava', False), paper_tiles=('paper', True), llava_tiles=('llava', True))
 
 
 def get_config(bridge: str = 'paper_tiles') -> ConfigDict:
     """Scenes, each with two questions. ValueError: the bridge is not known."""
-    commands.part(dict.fromkeys(NAMES), bridge)
-    name, tiled = bridge.removesuffix('_tiles'), bridge.endswith('_tiles')
+    name, tiled = commands.part(BRIDGES, bridge)
     c = bridges.get_config(name)
     c.vision = 'experiments/smollm_bridge'
     pictures, text = (5, 58) if tiled else (1, 40)

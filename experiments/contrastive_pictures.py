@@ -5,6 +5,8 @@
     python -m flamingo_jax.convert run --source=runs/contrastive --out=runs/contrastive_bundle
 
 Data are those of experiments/smollm_pictures.py. Twitter's drawings are left out, to measure on.
+It takes 8 minutes of one core. Twitter's drawing of a thing is then the nearest to Google's for .489 of the things at
+96 pixels, where the frozen trunk has .443 (docs/contrastive.md).
 """
 
 from ml_collections import ConfigDict

@@ -7,6 +7,9 @@
     python -m flamingo_jax.convert run --source=runs/picture_dictionary --out=runs/picture_dictionary_bundle
     python -m flamingo_jax.train --config=experiments/picture_clips.py --workdir=runs/picture_clips \
         --config.datasets.clips.path=DATA/picture_dictionary/clips/1.0.0
+
+It takes 18 minutes of one core. The model then names its own clips without a fault, and guesses the direction of others
+(.48 to .50, chance .50; docs/results_small.md).
 """
 
 from ml_collections import ConfigDict

@@ -5,6 +5,9 @@
     python -m flamingo_jax.convert run --source=runs/picture_dictionary --out=runs/picture_dictionary_bundle
     python -m flamingo_jax.train --config=experiments/picture_scenes.py --workdir=runs/picture_scenes \
         --config.datasets.scenes.path=DATA/picture_scenes/full/1.1.0
+
+It takes 11 minutes of one core. The model then counts a little (.32 to .44, chance .20) and names some thing of the
+scene, but does not know where a thing is (docs/results_small.md).
 """
 
 from ml_collections import ConfigDict

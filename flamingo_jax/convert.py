@@ -436,7 +436,7 @@ def mean(sources: Sequence[str], weights: Sequence[float], out: str, lm: str = '
         if other.config != first.config:
             raise ValueError(f'{other.path} has another config than {first.path}, so that they have no mean.')
     differ = {name for name in first.checksums if len({each.checksums.get(name) for each in found}) > 1}
-    trained = tuple(sorted({name for each in found for name in each.trained}))  # A bundle from before has none.
+    trained = tuple(sorted({name for each in found for name in each.trained}))  # Not every bundle says so.
     may_differ = {*trained, *(['lm'] if 'lora' in trained else [])}
     if frozen := sorted(differ - may_differ):
         raise ValueError(f'The bundles differ in {frozen}, which was not trained. Give bundles of one model.')

@@ -140,7 +140,7 @@ def evaluate(
         written = report.write(workdir, rows, examples, about)
         finish()
         print(report.table(rows))
-        print(*dataclasses.asdict(written).values(), sep='\n')
+        print(*written, sep='\n')
     processes.wait_for_all('the report is written')
     return rows
 

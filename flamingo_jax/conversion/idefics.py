@@ -28,7 +28,7 @@ import numpy as np
 
 from flamingo_jax.conversion import language_model_configs
 from flamingo_jax.conversion.hugging_face import ACTIVATIONS, activation_of, open_tensors, read_json, roles
-from flamingo_jax.conversion.tensors import Empty, Tensor, matrix, norm, to_tree, vector
+from flamingo_jax.conversion.tensors import Empty, Tensor, in_memory, matrix, norm, to_tree, vector
 from flamingo_jax.conversion.vit import vit_tensors
 from flamingo_jax.inputs.tokenizer import AROUND, IMAGE, Tokenizer
 from flamingo_jax.model.config import FlamingoConfig, LanguageModelConfig, ResamplerConfig, XattnConfig
@@ -42,9 +42,7 @@ BUFFERS = re.compile(r'.*(rotary_emb\.inv_freq|embeddings\.position_ids)')
 REMEDY = 'Give a folder of HuggingFaceM4/idefics-9b, -80b, -9b-instruct or -80b-instruct, or one fine-tuned from these.'
 
 
-def convert(
-    source: str, empty: Empty = lambda _, *like: np.empty(*like), progress: bool = False
-) -> tuple[FlamingoConfig, Params, Tokenizer]:
+def convert(source: str, empty: Empty = in_memory, progress: bool = False) -> tuple[FlamingoConfig, Params, Tokenizer]:
     """Reads an IDEFICS from its Hugging Face folder, in the dtypes of its tensors.
 
     Args:

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from flamingo_jax.conversion.language_model_configs import Fields, config_of, text_fields
-from flamingo_jax.conversion.tensors import Empty, State, Tensor, to_tree
+from flamingo_jax.conversion.tensors import Empty, State, Tensor, in_memory, to_tree
 from flamingo_jax.model.config import FlamingoConfig, LanguageModelConfig
 from flamingo_jax.model.flamingo import Flamingo, Params
 
@@ -236,7 +236,7 @@ def _linear(outputs: int, inputs: int | None, heads: int | None, part: int, inpu
 def convert(
     fields: Fields,
     tensors: State,
-    empty: Empty = lambda _, *like: np.empty(*like),
+    empty: Empty = in_memory,
     progress: bool = False,
     family: Family | None = None,
 ) -> tuple[LanguageModelConfig, Params]:
@@ -247,9 +247,7 @@ def convert(
     Args:
       fields: of its config.json.
       tensors: names -> arrays, which may be mapped from files, or objects that `np.asarray` makes arrays.
-      empty: (path, shape, dtype) -> an array to fill, for a leaf of our tree. `np.empty` keeps the model in memory; an
-        array that is mapped to a file does not.
-      progress: whether to show a bar with bytes and time left.
+      empty, progress: as for `tensors.to_tree`.
       family: the names of the tensors, if not those of Hugging Face.
 
     Raises:

@@ -29,7 +29,18 @@ import numpy as np
 from flamingo_jax.conversion import language_model_configs, language_models
 from flamingo_jax.conversion.hugging_face import open_tensors, open_tokenizer, read_json
 from flamingo_jax.conversion.readers import read_weights
-from flamingo_jax.conversion.tensors import Empty, State, Tensor, matrix, norm, sizes, to_state, to_tree, vector
+from flamingo_jax.conversion.tensors import (
+    Empty,
+    State,
+    Tensor,
+    in_memory,
+    matrix,
+    norm,
+    sizes,
+    to_state,
+    to_tree,
+    vector,
+)
 from flamingo_jax.conversion.vit import read_vit
 from flamingo_jax.inputs.tokenizer import PAD, Tokenizer
 from flamingo_jax.model.config import FlamingoConfig, LanguageModelConfig, ResamplerConfig, XattnConfig
@@ -69,7 +80,7 @@ def convert(
     activation: str = '',
     heads: int = 0,
     norm_features: bool = False,
-    empty: Empty = lambda _, *like: np.empty(*like),
+    empty: Empty = in_memory,
     progress: bool = False,
 ) -> Converted:
     """Reads an OpenFlamingo.
@@ -80,8 +91,7 @@ def convert(
       clip: the weights of its CLIP, see `conversion/vit.py`.
       activation, heads: of the CLIP, if its file does not give them.
       norm_features: True for a model that was trained with open_clip >= 2.23.
-      empty: gives the large arrays, as for `language_models.convert`.
-      progress: whether to show a bar with bytes and time left.
+      empty, progress: as for `tensors.to_tree`.
 
     Raises:
       FileNotFoundError, ValueError: a file is missing, damaged or of another model; the message names it and a remedy.

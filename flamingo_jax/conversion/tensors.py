@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 Path = tuple[str | int, ...]
 State = Mapping[str, Any]  # Arrays, or objects with shape and dtype that `np.asarray` makes arrays.
-Empty = Callable[[tuple[str, ...], tuple[int, ...], Any], np.ndarray]
+Empty = Callable[[tuple[str, ...], tuple[int, ...], Any], np.ndarray]  # (path, shape, dtype) -> an array to fill.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,11 +93,16 @@ def norm(path: Path, name: str, width: int, bias: bool = True) -> Iterable[Tenso
         yield vector((*path, 'bias'), f'{name}.bias', width)
 
 
+def in_memory(path: tuple[str, ...], shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """An array to fill, for a leaf of a tree that is not larger than the memory."""
+    return np.empty(shape, dtype)
+
+
 def to_tree(
     tensors: Iterable[Tensor],
     state: State,
     leftover: Collection[str] = (),
-    empty: Empty = lambda _, *like: np.empty(*like),
+    empty: Empty = in_memory,
     progress: bool = False,
 ) -> dict[str, Any]:
     """The tree of a state dict, in its stored dtypes; each tensor is read once, in the order of the state.
@@ -106,7 +111,7 @@ def to_tree(
       tensors: all tensors of the tree.
       state: names -> arrays, which may be mapped from files.
       leftover: names in the state that may remain unused.
-      empty: (path, shape, dtype) -> an array to fill, which may be mapped to a file (`bundle.on_disk`).
+      empty: gives the arrays of the tree, which may be mapped to files (`bundle.on_disk`).
       progress: whether to show a bar with bytes and time left.
 
     Raises:

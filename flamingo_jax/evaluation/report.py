@@ -19,7 +19,7 @@ import math
 import os
 import statistics
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from flamingo_jax.evaluation import contact_sheet
 from flamingo_jax.evaluation.contact_sheet import Example
@@ -121,8 +121,7 @@ def over_seeds(rows: Sequence[Row]) -> list[Row]:
     return means
 
 
-@dataclasses.dataclass(frozen=True)
-class Written:
+class Files(NamedTuple):
     """The paths of the four files that are to be looked at."""
 
     json: Path
@@ -131,9 +130,7 @@ class Written:
     contact_sheet: Path
 
 
-def write(
-    folder: str | os.PathLike, rows: Sequence[Row], examples: Sequence[Example], about: dict[str, Any]
-) -> Written:
+def write(folder: str | os.PathLike, rows: Sequence[Row], examples: Sequence[Example], about: dict[str, Any]) -> Files:
     """Writes the files into `folder`, which is created if needed.
 
     about: checkpoint, config, seed, wall seconds, machine kind, versions and so on, for report.json. Numpy scalars
@@ -156,7 +153,7 @@ def write(
     else:
         (folder / 'queries.jsonl').unlink(missing_ok=True)
     means = over_seeds(rows)
-    return Written(
+    return Files(
         json=write_whole(folder / 'report.json', as_json({'about': about, 'rows': as_dicts}).encode()),
         text=write_whole(folder / 'report.txt', table(rows).encode()),
         chart=write_whole(folder / 'report.png', _chart(means)),

@@ -11,7 +11,6 @@ from typing import NamedTuple
 from flamingo_jax.inputs.rows import TOLD, Aligned, Paired, Told
 from flamingo_jax.inputs.sources.source import Source
 from flamingo_jax.model.config import FlamingoConfig
-from flamingo_jax.model.vision.trunk import VisionConfig
 
 
 class Cost(NamedTuple):
@@ -124,10 +123,11 @@ def operations(
         blocks['xattn'] = xattn_tokens(config, l, work.media) * (work.texts * share)
         blocks['xattn'] += xattn_keys_values(config, config.media_tokens) * work.pictures
         if work.pictures:
-            spatial, trunk_cost = trunk(config.vision, config.image_size)
             if not data.features:
-                out['vision'] += trunk_cost * work.pictures * data.frames * (3 if 'vision' in trained else 1)
+                trunk = config.vision.operations(config.image_size)
+                out['vision'] += trunk * work.pictures * data.frames * (3 if 'vision' in trained else 1)
             if config.resampler is not None:
+                spatial = config.vision.spatial(config.image_size)
                 blocks['resampler'] = resampler(config, data.frames, spatial) * work.pictures
     if config.lora is not None:
         blocks['lora'] = lora(config, l) * work.texts
@@ -161,8 +161,8 @@ def _paired(config: FlamingoConfig, trained: tuple[str, ...], data: Source, rema
 def paired(config: FlamingoConfig, data: Source) -> dict[str, Cost]:
     """Both towers for a batch of pairs, and the space that they share, with the product of every picture and text."""
     b, c = data.batch_size, config.contrastive
-    spatial, trunk_cost = trunk(config.vision, config.image_size)
-    out = dict(vision=Cost(0 if data.features else trunk_cost) * (b * data.frames))
+    trunk = 0 if data.features else config.vision.operations(config.image_size)
+    out = dict(vision=Cost(trunk) * (b * data.frames))
     if c.loss == 'classes':
         out |= dict(lm=Cost(0), contrastive=Cost(2 * b * config.media_width * c.classes))
     else:
@@ -172,7 +172,7 @@ def paired(config: FlamingoConfig, data: Source) -> dict[str, Cost]:
             contrastive=Cost(projections, 2 * b * b * c.width),
         )
     if config.resampler is not None:
-        out['resampler'] = resampler(config, data.frames, spatial) * b
+        out['resampler'] = resampler(config, data.frames, config.vision.spatial(config.image_size)) * b
     return out
 
 
@@ -249,8 +249,3 @@ def resampler(config: FlamingoConfig, frames: int, spatial: int) -> Cost:
         return Cost(layer * c.depth + ends, c.depth * 2 * 2 * r * (s + r) * width)
     layer = 2 * c.width * (2 * r * width + 2 * (s + r) * width + 2 * r * c.ffw_multiplier * c.width)
     return Cost(layer * c.depth + ends, c.depth * 2 * 2 * r * (s + r) * width)
-
-
-def trunk(config: VisionConfig, image_size: int) -> tuple[int, float]:
-    """(spatial features, operations of the forward pass) of one picture."""
-    return config.spatial(image_size), config.operations(image_size)

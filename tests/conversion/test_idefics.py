@@ -251,7 +251,7 @@ def test_the_command_and_its_inverse(source, tmp_path):
     assert (tuple(pictures['image_mean']), tuple(pictures['image_std'])) == (CLIP_MEAN, CLIP_STD)
     named = [texts[f'{role}_token'] for role in ('bos', 'eos', 'pad', 'unk')]
     assert named == ['<s>', '</s>', '<pad>', '<unk>'] and texts['additional_special_tokens'] == list(NEW_TOKENS[:2])
-    with pytest.raises(ValueError, match='cannot be written as an OpenFlamingo: resampler.activation'):
+    with pytest.raises(ValueError, match='cannot be written as an OpenFlamingo: .*resampler.activation'):
         convert.export('to_open_flamingo', str(tmp_path / 'bundle'), str(tmp_path / 'x.pt'))
     assert sorted(path.name for path in tmp_path.iterdir()) == ['again', 'bundle']
 

@@ -99,7 +99,7 @@ def test_the_four_files(tmp_path, records):
     folder = tmp_path / 'new' / 'report'
     for _ in range(2):  # The second replaces the first.
         written = write(folder, rows, examples, ABOUT)
-    assert set(folder.iterdir()) == {getattr(written, field.name) for field in dataclasses.fields(written)}
+    assert set(folder.iterdir()) == set(written)
     assert written.text.read_text(encoding='utf-8') == table(rows)
     report = json.loads(written.json.read_text(encoding='utf-8'))
     assert report['about'] == {'checkpoint': 'runs/tiny/900', 'seed': 3, 'seconds': 12.5, 'dtype': 'float32'}
