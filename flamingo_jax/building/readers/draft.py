@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,6 +32,8 @@ class Draft:
     def text(self, text: Any, weight: float = 1.0, after_text: str = '') -> bool:
         """Adds a text; False if nothing of it is left. What a model may read as a tag becomes other text: '< image>'.
 
+        A letter with its accents is one character where it can be (NFC), as most texts have it.
+
         Args:
           text: of a set, so of any type.
           weight: of the loss.
@@ -41,7 +44,7 @@ class Draft:
         """
         if not isinstance(text, str):
             raise TypeError(f'a text is of type {type(text).__name__}')
-        text = CONTROL.sub('', text.replace('\r\n', '\n').replace('\r', '\n'))
+        text = CONTROL.sub('', unicodedata.normalize('NFC', text.replace('\r\n', '\n').replace('\r', '\n')))
         if mark := MARKS.search(text):
             self.drop('mark_in_text', 'text', mark[0])
             text = MARKS.sub(lambda match: f'{match[0][0]} {match[0][1:]}', text)

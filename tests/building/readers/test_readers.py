@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import tracemalloc
+import unicodedata
 import zlib
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 from flamingo_jax.building.document import Document
 from flamingo_jax.building.readers import coco_captions, containers
 from flamingo_jax.building.readers.containers import extension, json_items, json_lines, opened
+from flamingo_jax.building.readers.draft import Draft
 from flamingo_jax.building.readers.folder import Pictures, make_index
 from flamingo_jax.building.readers.pictures import picture_rule
 from flamingo_jax.inputs.films import to_film
@@ -48,6 +50,13 @@ def spelled(document):
         else:
             parts.append(text if weight else f'({text})')
     return '|'.join(parts)
+
+
+def test_letters_with_their_accents_are_one_character():
+    draft = Draft('here')
+    assert draft.text(unicodedata.normalize('NFD', 'một con mèo'))
+    [document] = draft.finish(alone=True)
+    assert document.texts == ['một con mèo']
 
 
 @pytest.mark.parametrize('ending', ['jpg', 'png', 'webp'])
