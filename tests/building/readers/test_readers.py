@@ -2,6 +2,7 @@
 
 import codecs
 import collections
+import functools
 import gzip
 import hashlib
 import io
@@ -21,6 +22,7 @@ from flamingo_jax.building.readers.draft import Draft
 from flamingo_jax.building.readers.folder import Pictures, make_index
 from flamingo_jax.building.readers.pictures import picture_rule
 from flamingo_jax.inputs.films import to_film
+from flamingo_jax.inputs.prompts import ANSWERS, ASKS, ENDS_TURN
 from tests.building.readers import published
 from tests.building.readers.published import SETS, clip, picture
 
@@ -270,6 +272,25 @@ def test_a_conversation_as_a_chat(tmp_path):
         ' What is it?<|im_end|>\n<|im_start|>assistant\n)|बिल्ली।<|im_end|>',
         '\n<|im_start|>user\nSay < |im_end|><|im_end|>\n<|im_start|>assistant\n)|Yes.<|im_end|>',
     ]
+
+
+@pytest.mark.parametrize(
+    'name, turns',
+    [
+        ('llava_next', [(1, 'What is it?', 'A cat.')]),
+        ('m3it', [(1, 'Look. What is it?', 'A cat.')]),
+        ('mimic_it', [(2, 'Who?', 'A dog.'), (1, 'What?', 'A cat.')]),
+    ],
+)
+def test_every_set_of_instructions_may_be_a_chat(name, turns, tmp_path):
+    (tmp_path / 'set').mkdir()
+    written = SETS[name](tmp_path / 'set')
+    documents, _ = read(written._replace(read=functools.partial(written.read, chat=True)), tmp_path)
+    expected = ''
+    for number, question, answer in turns:
+        begin = f'|(\n{ASKS})' if expected else f'({ASKS})'
+        expected += f'{begin}|<{number}>|( {question}{ANSWERS})|{answer}{ENDS_TURN}'
+    assert spelled(documents[0]) == expected
 
 
 def test_llava_next(of):
