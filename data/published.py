@@ -1,6 +1,7 @@
 """The flags and the run of the commands that build published sets; `flamingo_jax/building/readers/` reads them."""
 
 import tempfile
+from typing import Any
 
 from absl import flags
 
@@ -20,8 +21,8 @@ def start(doc: str) -> None:
     commands.start(doc)
 
 
-def build(builder_class: type) -> None:
-    """Builds the data set.
+def build(builder_class: type, **fields: Any) -> None:
+    """Builds the data set; `fields` are the builder's own.
 
     Raises:
       FileNotFoundError, ValueError: those of the builder and of `flamingo_jax.building.write.build`.
@@ -35,4 +36,4 @@ def build(builder_class: type) -> None:
     config = tfds.core.BuilderConfig(name=f.name, version='1.0.0')
     with tempfile.TemporaryDirectory() as folder:
         benchmarks = index_benchmarks(f.benchmarks, READABLE, f'{folder}/benchmarks.npz') if f.benchmarks else ''
-        beam_flags.build(builder_class, config, source=f.source, pictures=f.pictures, benchmarks=benchmarks)
+        beam_flags.build(builder_class, config, source=f.source, pictures=f.pictures, benchmarks=benchmarks, **fields)

@@ -454,7 +454,7 @@ def mean(sources: Sequence[str], weights: Sequence[float], out: str, lm: str = '
         params,
         tokenizer=first.tokenizer(),
         image_tag=first.image_tag,
-        card=(first.path / 'README.md').read_text(),
+        card=(first.path / 'README.md').read_text(encoding='utf-8'),
         trained=trained,
         packaged_trunk=first.packaged_trunk,
         without_lm=bool(lm),
@@ -495,7 +495,7 @@ def main(arguments: list[str]) -> None:
     if sources[kind] and not f.source:
         commands.refuse(f'{kind} needs --source: {sources[kind]}.')
     refuse_existing(as_path(f.out), bundle.CONFIG)
-    card = as_path(f.card).read_text() if f.card else ''
+    card = as_path(f.card).read_text(encoding='utf-8') if f.card else ''
     source = f.source if kind in ('run', 'mean', 'to_open_flamingo', 'to_idefics') else _here(f.source)
     trunk = None
     if kind == 'efficientnet':

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import importlib.util
+import locale
 import os
 import pathlib
 import tempfile
@@ -104,6 +105,15 @@ def forgotten_programs():
     """A worker forgets what a module compiled when it is through: it would hold 6 GB at the end."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture
+def ascii_locale():
+    """A machine whose locale is C: a file that is opened without a charset is ASCII."""
+    before = locale.setlocale(locale.LC_CTYPE)
+    locale.setlocale(locale.LC_CTYPE, 'C')
+    yield
+    locale.setlocale(locale.LC_CTYPE, before)
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ def main() -> None:
     dropped = collections.Counter()
     whole = collections.Counter()
     for path in folder.glob('dropped-*.jsonl.gz'):
-        with gzip.open(path, 'rt') as lines:
+        with gzip.open(path, 'rt', encoding='utf-8') as lines:
             for one in map(json.loads, lines):
                 code = language(one['where'])
                 dropped[one['rule'], one['what'], code] += 1

@@ -6,12 +6,20 @@
 
 PICTURES has the folders that the mix names: coco/ gqa/ ocr_vqa/ textvqa/ vg/. Questions have the loss weight 0, answers
 1. The mix holds training questions of VQAv2, OK-VQA and TextVQA: a model trained on them has seen these tasks.
+
+--chat marks the turns as in ChatML, in which SmolLM2 and Qwen were trained. Train with `chat=True` in the config's data
+set, and ask with `generate --chat`.
 """
+
+from absl import flags
 
 from data import published
 
 if __name__ == '__main__':
+    flags.DEFINE_bool('chat', False, 'Mark the turns as in ChatML, for a language model that chats.')
     published.start(__doc__)
+
+import functools
 
 from flamingo_jax.building.readers import instructions
 from flamingo_jax.building.readers.builder import PublishedBuilder
@@ -20,8 +28,12 @@ from flamingo_jax.building.readers.builder import PublishedBuilder
 class Instructions(PublishedBuilder):
     """Questions and answers about pictures."""
 
-    READERS = {'.json': instructions.read, '.jsonl': instructions.read, '.parquet': instructions.read}
+    def __init__(self, chat: bool = False, **rest):
+        """chat: the turns are marked as in ChatML. The rest is as for `PublishedBuilder`."""
+        read = functools.partial(instructions.read, chat=chat)
+        self.READERS = {'.json': read, '.jsonl': read, '.parquet': read}
+        super().__init__(**rest)
 
 
 if __name__ == '__main__':
-    published.build(Instructions)
+    published.build(Instructions, chat=flags.FLAGS.chat)

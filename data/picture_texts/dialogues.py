@@ -61,9 +61,12 @@ QUESTIONS = (
 BATCH = 64
 
 
+ENDS = '.!?。！？।॥۔؟።։'  # Of sentences: Latin, Chinese and Japanese, Indic, Urdu and Arabic, Ethiopic, Armenian.
+
+
 def whole_sentences(answer: str) -> str:
-    """An answer up to the end of its last sentence; '' if none ends."""
-    return answer[: max(answer.rfind(end) for end in '.!?') + 1]
+    """An answer up to the end of its last sentence, in any of these scripts; '' if none ends."""
+    return answer[: max(answer.rfind(end) for end in ENDS) + 1]
 
 
 def says(name: str) -> str:

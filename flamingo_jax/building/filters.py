@@ -3,6 +3,7 @@
 import collections
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from flamingo_jax.building import texts
 from flamingo_jax.building.page import Text
@@ -20,7 +21,15 @@ LONG = 12  # Words from which a text has punctuation and frequent words (OBELICS
 Broken = tuple[str, int | float | None]  # The rule's name, and what it measured.
 
 
-def broken_by_text(node: Text, language: str, rules: PageRules) -> Broken | None:
+class Language(NamedTuple):
+    """The language of a document."""
+
+    code: str  # ISO 639-1, or 'unknown'.
+    mixed: float  # The share of long texts in others.
+    has_frequent_words: bool  # Whether it is known by its frequent words, and no other language is nearly as likely.
+
+
+def broken_by_text(node: Text, language: Language, rules: PageRules) -> Broken | None:
     """The first rule that a text breaks. `language` is that of its document."""
     text, words = node.text, texts.number_of_words(node.text)
     least = rules.text_min_words if node.kind == 'text' else rules.heading_min_words
@@ -54,31 +63,32 @@ def broken_by_text(node: Text, language: str, rules: PageRules) -> Broken | None
     return None
 
 
-def language_of_blocks(blocks: Sequence[Text]) -> tuple[str, float]:
-    """The language of most long texts, and the share of long texts in others. Short texts tell little."""
+def language_of_blocks(blocks: Sequence[Text]) -> Language:
+    """The language of most long texts. Short texts tell little: they are asked if there are no others."""
     long = [block.text for block in blocks if block.links <= 0.5 and texts.number_of_words(block.text) >= LONG]
-    lengths: collections.Counter = collections.Counter()
+    long = long or ['\n'.join(block.text for block in blocks)]
+    by_language = collections.defaultdict(list)
     for text in long:
-        lengths[texts.language_of(text)] += len(text)
-    if not lengths:
-        return texts.language_of('\n'.join(block.text for block in blocks)), 0.0
-    language, _ = max(lengths.items(), key=lambda item: (item[1], item[0]))
-    others = sum(len(text) for text in long if texts.is_in_another_language(text, language))
-    return language, others / lengths.total()
+        by_language[texts.language_of(text)].append(text)
+    lengths = {language: sum(map(len, some)) for language, some in by_language.items()}
+    code = max(lengths, key=lambda language: (lengths[language], language))
+    others = sum(len(text) for text in long if texts.is_in_another_language(text, code))
+    has_frequent_words = code in texts.FREQUENT and texts.is_clear('\n'.join(by_language[code]))
+    return Language(code, others / max(sum(lengths.values()), 1), has_frequent_words)
 
 
-def broken_by_document(kept: Sequence[Text], language: str, mixed: float, rules: PageRules) -> Broken | None:
-    """The first rule that the texts of a document break together; language and mixed are of `language_of_blocks`."""
+def broken_by_document(kept: Sequence[Text], language: Language, rules: PageRules) -> Broken | None:
+    """The first rule that the texts of a document break together."""
     whole = '\n'.join(node.text for node in kept)
     words = texts.number_of_words(whole)
     if words < rules.document_min_words:
         return 'document_min_words', words
     if rules.document_max_words and words > rules.document_max_words:
         return 'document_max_words', words
-    if rules.document_languages and language not in rules.document_languages:
+    if rules.document_languages and language.code not in rules.document_languages:
         return 'document_languages', None
-    if rules.document_mixed_languages and mixed > rules.document_mixed_languages:
-        return 'document_mixed_languages', mixed
+    if rules.document_mixed_languages and language.mixed > rules.document_mixed_languages:
+        return 'document_mixed_languages', language.mixed
     for rule, value in (
         *_repetition(whole, 'document', rules),
         ('document_special_characters', texts.special_ratio(whole)),
@@ -99,13 +109,17 @@ def _repetition(text: str, what: str, rules: PageRules) -> list[tuple[str, float
     return [(f'{what}_character_repetition', characters), (f'{what}_word_repetition', words)]
 
 
-def _stop_words(parts: Sequence[str], language: str, rules: PageRules, what: str) -> Broken | None:
+def _stop_words(parts: Sequence[str], language: Language, rules: PageRules, what: str) -> Broken | None:
     """The rule of frequent words. Each part may be in a language of its own: a page may be translated in part."""
-    name = f'{what}_stop_words' if language == ENGLISH else f'{what}_stop_words_elsewhere'
+    if not language.has_frequent_words:
+        return None
+    name = f'{what}_stop_words' if language.code == ENGLISH else f'{what}_stop_words_elsewhere'
     found, every = 0.0, 0
     for part in parts:
-        own = {language, texts.language_of(part)}
+        own = (language.code, texts.language_of(part))
         ratios = [ratio for one in own if (ratio := texts.stop_word_ratio(part, one)) is not None]
+        if len(ratios) < len(own) and texts.is_in_another_language(part, language.code):
+            continue  # In one that is not known by its frequent words.
         if ratios:
             words = len(texts.words(part))
             found, every = found + max(ratios) * words, every + words

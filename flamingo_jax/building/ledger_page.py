@@ -34,14 +34,14 @@ def write(folder: pathlib.Path, name: str, counts: Mapping[str, Any], samples: M
         body += [_thing(thing, where=True) for thing in things]
         body.append('</div>')
     text = _PAGE.format(title=html.escape(name), body='\n'.join(body))
-    (folder / 'ledger.html').write_text(text, errors='replace')
+    (folder / 'ledger.html').write_text(text, encoding='utf-8', errors='replace')
 
 
 def _lost(folder: pathlib.Path, urls: set[str]) -> dict[str, list[dict[str, Any]]]:
     """What some pages lost, in reading order."""
     found: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(folder.glob('dropped-*.jsonl.gz')):
-        with gzip.open(path, 'rt') as lines:
+        with gzip.open(path, 'rt', encoding='utf-8') as lines:
             for line in lines:
                 thing = json.loads(line)
                 if thing['where'] in urls:
@@ -69,7 +69,11 @@ def _dropped_table(dropped: Mapping[str, Mapping[str, int]]) -> str:
 def _document(document: Mapping[str, Any], lost: list[dict[str, Any]]) -> str:
     parts = ''
     for part in document['parts']:
-        parts += f'<p>{html.escape(part["text"])}</p>' if 'text' in part else f'<img src="{part["picture"]}" alt="">'
+        parts += (
+            f'<p dir=auto>{html.escape(part["text"])}</p>'
+            if 'text' in part
+            else f'<img src="{part["picture"]}" alt="">'
+        )
     more = f'<p class=hint>and {len(lost) - SHOWN} more</p>' if len(lost) > SHOWN else ''
     things = ''.join(_thing(thing) for thing in lost[:SHOWN])
     meta = html.escape(json.dumps({k: v for k, v in document['meta'].items() if k != 'pictures'}, ensure_ascii=False))
@@ -85,7 +89,7 @@ def _thing(thing: Mapping[str, Any], where: bool = False) -> str:
     image = f'<img src="{thing["picture"]}" alt="">' if thing.get('picture') else ''
     place = f'<br><small>{html.escape(thing["where"])}</small>' if where else ''
     label = f'<b>{html.escape(thing["rule"])}</b>{value}'
-    return f'<div class=thing>{label} {image}<span>{html.escape(thing["excerpt"])}</span>{place}</div>'
+    return f'<div class=thing>{label} {image}<span dir=auto>{html.escape(thing["excerpt"])}</span>{place}</div>'
 
 
 _PAGE = """<!doctype html><meta charset=utf-8><title>{title}</title><style>

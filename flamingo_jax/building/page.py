@@ -33,6 +33,8 @@ PROSE = frozenset('blockquote caption dd figcaption figure li p'.split()) | HEAD
 FURNITURE = frozenset('footer header navigation nav navbar menu'.split())  # Exact id, class or title of a div.
 ROLES = frozenset('banner contentinfo menu menubar navigation search'.split())
 WIDE = ('utf-16-le', 'utf-16-be')  # Charsets in which a tag is not ASCII.
+# What browsers read under these names (WHATWG's encodings). Python's codecs of the names lack some of their letters.
+AS_BROWSERS = {'shift_jis': 'cp932', 'euc_kr': 'cp949', 'gbk': 'gb18030', 'big5': 'big5hkscs', 'iso8859-11': 'cp874'}
 PORTS = {'http': 80, 'https': 443}
 SOURCES = (  # Attributes of lazily loaded pictures (OBELICS, step 3).
     'src data-src data-src-fg data-scroll-image srcset data-lateloadsrc data-img-src data-original data-gt-lazy-src '
@@ -95,6 +97,7 @@ def decode(data: bytes, declared: str = '') -> tuple[str, str]:
     meta = re.search(rb'(?:charset|encoding)\s*=\s*["\']?\s*([\w.:-]{2,40})', data[:4096])
     named = declared or (meta[1].decode('ascii', 'replace') if meta else '')
     charset = map_encoding_to_html5(named, fallback_utf8=False) if named else None
+    charset = AS_BROWSERS.get(charset, charset)
     if meta and charset in WIDE:
         charset = 'utf-8'  # As HTML says: what can be read as ASCII is not UTF-16.
     tried = [charset] if charset in WIDE else [charset, 'utf-8'] if charset == 'iso2022_jp' else ['utf-8', charset]
@@ -106,6 +109,7 @@ def decode(data: bytes, declared: str = '') -> tuple[str, str]:
             except (UnicodeDecodeError, LookupError):
                 pass
     guessed = detect_encoding(data) or 'cp1252'
+    guessed = AS_BROWSERS.get(guessed, guessed)
     try:
         text = data.decode(guessed, 'replace')
     except LookupError:

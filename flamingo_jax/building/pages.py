@@ -143,7 +143,7 @@ def read_texts(
     nodes = [node for node in read.nodes if isinstance(node, Text)]
     kept, links, dropped, judged = [], [], list(read.dropped), {}
     blocks = blocks_of(nodes)
-    language, mixed = filters.language_of_blocks(list(blocks.values()))
+    language = filters.language_of_blocks(list(blocks.values()))
     for node in read.nodes:
         if isinstance(node, Text):
             if node.block not in judged:
@@ -163,7 +163,7 @@ def read_texts(
             dropped.append(Dropped('picture_repeated', 'picture', read.url, node.place, node.url))  # OBELICS, step 14.
         else:
             links.append(node)
-    return kept, links, language, dropped, filters.broken_by_document(kept, language, mixed, rules)
+    return kept, links, language.code, dropped, filters.broken_by_document(kept, language, rules)
 
 
 def blocks_of(nodes: Sequence[Text]) -> dict[int, Text]:

@@ -25,7 +25,7 @@ class PageRules:
     text_special_characters: float = 0.3  # OBELICS, step 5.
     heading_special_characters: float = 0.5  # Ours: 'Figure 16.227. The mask' has 0.32.
     text_stop_words: float = 0.15  # In English, of texts of 12 words or more. OBELICS, step 5: 0.3, of all.
-    text_stop_words_elsewhere: float = 0.05  # Ours: many languages have endings where English has words.
+    text_stop_words_elsewhere: float = 0.05  # Ours, in `texts.FREQUENT`: many have endings where English has words.
     text_punctuation: float = 0.001  # OBELICS, step 5: punctuation marks a word, of texts of 12 words or more.
     text_links: float = 0.5  # Ours: the share of characters inside links, from which a text is a menu.
     text_spam_words: float = 0.12  # OBELICS, step 14: the share of words such as 'subscribe', if there are two.

@@ -36,13 +36,50 @@ def _word(letter: str) -> re.Pattern[str]:
 
 
 _WORD, _SIGNED_WORD = _word(r'[^\W_]'), _word(rf'(?:[^\W_]|{_SIGNS})')
-# The detector takes short texts in one of these for another.
-_CONFUSED = ('hi', 'mr', 'ne')
+# The detector's languages by their script. It has no other in these scripts, and all others are in Latin letters, but
+# for Chinese, Japanese and Korean. Kurdish is in both.
+_OF_SCRIPTS = {
+    'ARABIC': 'ar fa ku ps sd ug ur',
+    'ARMENIAN': 'hy',
+    'BENGALI': 'as bn',
+    'CYRILLIC': 'ba be bg ce cv kk ky mk mn ru sr tg tt uk',
+    'DEVANAGARI': 'hi mr ne sa',
+    'GEORGIAN': 'ka',
+    'GREEK': 'el',
+    'GUJARATI': 'gu',
+    'GURMUKHI': 'pa',
+    'HEBREW': 'he yi',
+    'KANNADA': 'kn',
+    'KHMER': 'km',
+    'MALAYALAM': 'ml',
+    'MYANMAR': 'my',
+    'ORIYA': 'or',
+    'SINHALA': 'si',
+    'TAMIL': 'ta',
+    'TELUGU': 'te',
+    'THAANA': 'dv',
+    'THAI': 'th',
+    'TIBETAN': 'bo',
+}
+# It takes these for one another. Each has words that the others have not.
+_DEVANAGARI = {
+    'hi': frozenset('है हैं में और का की के को से नहीं यह ने'.split()),
+    'mr': frozenset('आहे आहेत आणि व च्या नाही हे आपल्या किंवा असे करण्यात'.split()),
+    'ne': frozenset('छ छन् छैन र वा पनि गर्न लागि भएको गरेको हुने गर्ने'.split()),
+}
+# Languages that are known by their frequent words, which are at least a seventh of each paragraph of the Universal
+# Declaration of Human Rights. Left out are those that attach to a word what others say by a word (Korean, Turkish,
+# Finnish, Arabic), and those for which the detector takes many that it does not know (Swahili, Indonesian, Vietnamese).
+FREQUENT = frozenset('af bg bn ca cs da de el en es fa fr gl hi hr it lv nl no pl pt ro ru sk sl sv'.split())
 _PUNCTUATION = frozenset('.,;:!?…。、，；：！？।॥۔؟،؛·։՝՜՞።፣፤፥፦፧')
 
 
 def clean(text: str) -> tuple[str, str]:
-    """A text without control characters and repeated spaces, and the control characters that were in it."""
+    """A text without control characters and repeated spaces, and the control characters that were in it.
+
+    A letter with its accents is one character where it can be (NFC), as most texts have it.
+    """
+    text = unicodedata.normalize('NFC', text)
     removed = ''.join(
         c
         for c in text
@@ -64,7 +101,8 @@ def has_mark(text: str) -> bool:
 
 def words(text: str) -> list[str]:
     """The words, in lower case; in scripts without spaces, the characters."""
-    return (_SIGNED_WORD if re.search(_SIGNS, text) else _WORD).findall(text.lower())
+    text = unicodedata.normalize('NFC', text.lower())
+    return (_SIGNED_WORD if re.search(_SIGNS, text) else _WORD).findall(text)
 
 
 def number_of_words(text: str) -> int:
@@ -138,11 +176,11 @@ def _repetition(grams: list, most_frequent: bool) -> float:
 
 
 def stop_word_ratio(text: str, language: str) -> float | None:
-    """The share of words that are in the list of the language's frequent words; None if there is no list."""
-    listed = _stop_words(language)
+    """The share of words that are among the language's frequent words; None if it is not one of `FREQUENT`."""
     every = words(re.sub(f'[{_POINTS}]', '', text))
-    if not listed or not every or is_unspaced(every):
+    if language not in FREQUENT or not every or is_unspaced(every):
         return None
+    listed = _stop_words(language)
     return sum(word in listed for word in every) / len(every)
 
 
@@ -150,18 +188,16 @@ def stop_word_ratio(text: str, language: str) -> float | None:
 def _stop_words(language: str) -> frozenset[str]:
     import stopwordsiso  # The extra `build`.
 
-    alike = _CONFUSED if language in _CONFUSED else (language,)
-    return frozenset().union(*(stopwordsiso.stopwords(one) for one in alike if stopwordsiso.has_lang(one)))
+    return frozenset(unicodedata.normalize('NFC', word) for word in stopwordsiso.stopwords(language))
 
 
 def language_of(text: str) -> str:
     """The ISO 639-1 code of a text's language, or 'unknown'.
 
-    Japanese and Korean are known by their letters, Chinese by having Han characters alone. What is said to be Chinese
-    without one is in a script that the detector does not know.
+    Japanese and Korean are known by their letters, Chinese by having Han characters alone, and Hindi, Marathi and
+    Nepali by their frequent words. A language that the detector does not know is taken for one of the same script that
+    is like it: see `is_clear`.
     """
-    from resiliparse.parse.lang import detect_fast  # The extra `build`.
-
     letters = [c for c in text if c.isalpha()]
     if not letters:
         return 'unknown'
@@ -173,16 +209,50 @@ def language_of(text: str) -> str:
         return 'ja' if kana > 0.05 else 'zh'
     if hangul > 0.3:
         return 'ko'
-    detected, _ = detect_fast(text)
-    return 'unknown' if detected == 'zh' and not han else detected
+    detected = next((language for language, _ in _ranked(text, 2)), 'unknown')
+    if detected in _OF_SCRIPTS['DEVANAGARI']:
+        counts = {one: sum(word in listed for word in words(text)) for one, listed in _DEVANAGARI.items()}
+        best = max(counts, key=lambda one: counts[one])
+        return best if counts[best] else detected
+    return detected
+
+
+def is_clear(text: str) -> bool:
+    """Whether no second language fits a text nearly as well as the first: each is worse by a twentieth.
+
+    A language that the detector does not know is seldom clearly another. Of the Universal Declaration of Human Rights
+    in 440 of those, in documents of 12 paragraphs, the rules of frequent words drop 1.2 %: 52 % without this and
+    `FREQUENT`. Of the documents in the languages of `FREQUENT`, 91 % are clear.
+    """
+    ranks = [rank for _, rank in _ranked(text, 2)]
+    return len(ranks) == 1 or (len(ranks) == 2 and ranks[1] >= 1.05 * ranks[0])
 
 
 def is_in_another_language(text: str, language: str) -> bool:
     """Whether a text is clearly not in a language: it is in another script, or fits another one better by a tenth."""
-    from resiliparse.parse.lang import detect_fast  # The extra `build`.
-
     if language_of(text) == language:
         return False
-    scores = dict(detect_fast(text, n_results=10))
+    scores = dict(_ranked(text, 10))
     best = min(scores.values(), default=0)
     return scores.get(language, np.inf) > 1.1 * best
+
+
+def _ranked(text: str, n: int) -> list[tuple[str, int]]:
+    """The n (2 or more) languages of a text's script that fit it best, with how far each is from it."""
+    from resiliparse.parse.lang import detect_fast  # The extra `build`.
+
+    scripts: collections.Counter = collections.Counter()
+    for letter, number in collections.Counter(c for c in text if c.isalpha()).items():
+        scripts[unicodedata.name(letter, '?').split()[0]] += number
+    script = max(scripts, key=lambda one: scripts[one], default='')
+    return detect_fast(text, n_results=n, langs=_written_in(script))
+
+
+@functools.cache
+def _written_in(script: str) -> tuple[str, ...]:
+    from resiliparse.parse.lang import supported_langs  # The extra `build`.
+
+    if script == 'LATIN':
+        others = set(' '.join(_OF_SCRIPTS.values()).split()) - {'ku'} | {'ja', 'ko', 'zh'}
+        return tuple(one for one in supported_langs() if one not in others)
+    return tuple(_OF_SCRIPTS.get(script, '').split())

@@ -127,7 +127,7 @@ class DocumentsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 'or change the rules of the config or --validation.'
             )
         self.info.metadata.update(counts)
-        (folder / 'ledger.json').write_text(json.dumps(counts, indent=1, ensure_ascii=False))
+        (folder / 'ledger.json').write_text(json.dumps(counts, indent=1, ensure_ascii=False), encoding='utf-8')
         ledger_page.write(folder, self.name, counts, _read(work / 'samples.json'))
         shutil.rmtree(work)
         return [self._split_info(split, written) for split in sorted(made.documents)]
@@ -196,7 +196,7 @@ def build(
 
 def summary(folder: Path) -> str:
     """What a data set holds and what was dropped, as lines for whoever is about to train on it."""
-    counts = json.loads((folder / 'ledger.json').read_text())
+    counts = json.loads((folder / 'ledger.json').read_text(encoding='utf-8'))
     lines = [
         f'{folder}, {split}: {of_split["documents"]:,} documents with {of_split["pictures"]:,} pictures'
         for split, of_split in counts['kept'].items()
@@ -420,12 +420,12 @@ class _JsonFile(beam.PTransform):
 
 
 def _dump(items: list, path: str, form) -> None:
-    with open(path, 'w') as file:
+    with open(path, 'w', encoding='utf-8') as file:
         json.dump(form(items), file)
 
 
 def _read(path: pathlib.Path) -> Any:
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding='utf-8'))
 
 
 @contextlib.contextmanager

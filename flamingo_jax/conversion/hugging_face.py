@@ -46,7 +46,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
             f'{path.parent} has no {path.name}. Give the whole folder of a model from Hugging Face.'
         )
     try:
-        fields = json.loads(path.read_text())
+        fields = json.loads(path.read_text(encoding='utf-8'))
     except ValueError as error:
         raise ValueError(f'{path} is not JSON ({error}). Download it again.') from error
     if not isinstance(fields, dict):

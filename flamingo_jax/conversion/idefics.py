@@ -276,7 +276,7 @@ def write_processor(folder: pathlib.Path, config: FlamingoConfig, tokenizer: Tok
 
 
 def _write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + '\n')
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + '\n', encoding='utf-8')
 
 
 def idefics_tensors(config: FlamingoConfig) -> Iterator[Tensor]:

@@ -210,7 +210,7 @@ def save(
             trained=sorted(trained),
             packaged_trunk=packaged_trunk,
         )
-        (aside / 'README.md').write_text(card)
+        (aside / 'README.md').write_text(card, encoding='utf-8')
         if tokenizer is not None:
             (aside / tokenizer.file).write_bytes(tokenizer.model)
         (aside / CONFIG).write_text(json.dumps(fields, indent=2) + '\n')

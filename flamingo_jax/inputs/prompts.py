@@ -27,7 +27,7 @@ Prompt = Sequence[Any] | PICTURE
 UTTERANCE_END = ENDS_OF_CHUNK[-1]
 ORIENTATION = 0x0112  # In EXIF.
 # The marks of ChatML.
-ASKS, ENDS_TURN = '<|im_start|>user\n', '<|im_end|>'
+TELLS, ASKS, ENDS_TURN = '<|im_start|>system\n', '<|im_start|>user\n', '<|im_end|>'
 ANSWERS = f'{ENDS_TURN}\n<|im_start|>assistant\n'
 PICTURE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.gif', '.bmp', '.tif', '.tiff')
 

@@ -39,8 +39,8 @@ class Chunk:
     texts: Sequence[str]
     weights: Sequence[float]
     says: str = ''  # What the picture shows, in words that can replace it; the teacher of `Told` reads them.
-    # Whether the marks of the language model (`<|im_start|>`) are tokens in the texts of a `Told` row. For texts that
-    # were written for it.
+    # Whether the marks of the language model (`<|im_start|>`) are tokens in the texts of an `Interleaved` or a `Told`
+    # row. For texts that were written for it.
     marks: bool = False
     continues: bool = False  # Whether it is about the picture before it, and left out with it.
 
@@ -478,7 +478,7 @@ def _lay_out(chunks: Sequence[Chunk], tokenizer: Tokenizer) -> tuple[Layout, lis
             shown.append(i)
             layout.picture()
         for text, weight in zip(chunk.texts, chunk.weights, strict=True):
-            layout.text(text, float(weight), marks=False)
+            layout.text(text, float(weight), marks=chunk.marks)
         layout.end_chunk()
     layout.end()
     return layout, shown

@@ -1,16 +1,23 @@
 """Pages -> texts and pictures in reading order."""
 
 import time
+import unicodedata
 
 import numpy as np
 import pytest
 
-from flamingo_jax.building import filters, texts
+from flamingo_jax.building import duplicates, filters, texts
 from flamingo_jax.building.page import Link, PageError, Text, decode, join, read_page
 from flamingo_jax.building.rules import DEFAULT, OBELICS, PageRules
 from flamingo_jax.inputs.rows import Chunk, Interleaved, RowFormat
 from tests.building.web import PROSE, story
 from tests.mutations import NUMBERS
+
+ENGLISH = filters.Language('en', 0.0, True)
+TURKISH = (
+    'Resmi açmak için Dosya menüsünden Aç komutunu seçin. Açılan pencerede istediğiniz dosyayı bulup çift tıklayın. '
+    'Resmin boyutunu değiştirmek isterseniz Görüntü menüsündeki Ölçekle komutunu kullanabilirsiniz.'
+)
 
 
 def shown(body: str, url: str = 'http://a.b/c/d.html') -> list[str]:
@@ -154,6 +161,17 @@ def test_pictures_without_an_address_are_told(tag, rule):
         ('Fußgänger'.encode('latin-1'), 'iso-8859-1', 'Fußgänger', False),
         ('Fußgänger'.encode('latin-1') * 9, 'utf-8', 'Fußgänger' * 9, True),
         ('これは日本語の文章です。'.encode('shift_jis') * 4, 'shift_jis', 'これは日本語の文章です。' * 4, False),
+        ('①㈱髙島屋～の製品'.encode('cp932'), 'shift_jis', '①㈱髙島屋～の製品', False),
+        (
+            '日本語のページです。①電源を入れます。㈱例'.encode('cp932') * 9,
+            '',
+            '日本語のページです。①電源を入れます。㈱例' * 9,
+            False,
+        ),
+        ('똠방각하와 펲시콜라'.encode('cp949'), 'euc-kr', '똠방각하와 펲시콜라', False),
+        ('朱镕基，€'.encode('gb18030'), 'gb2312', '朱镕基，€', False),
+        ('香港嘅恒生銀行裏'.encode('big5hkscs'), 'big5', '香港嘅恒生銀行裏', False),
+        ('ภาษา “ไทย”'.encode('cp874'), 'tis-620', 'ภาษา “ไทย”', False),
         ('これは日本語の文章です。'.encode('euc-jp') * 4, '', 'これは日本語の文章です。' * 4, False),
         ('\ufeffЭто'.encode('utf-16-le'), '', 'Это', False),
         (b'<meta charset=windows-1251>' + 'Это'.encode('cp1251'), '', '<meta charset=windows-1251>Это', False),
@@ -183,7 +201,7 @@ def test_tags_written_in_a_text_never_become_tags(mark, tokenizer):
     page = read_page(f'<p>{PROSE} {escaped} {PROSE}</p>'.encode(), 'http://a.b/')
     [node] = page.nodes
     assert mark in node.text
-    assert filters.broken_by_text(node, 'en', DEFAULT) == ('text_marks', None)
+    assert filters.broken_by_text(node, ENGLISH, DEFAULT) == ('text_marks', None)
     # Even if such a text were stored, it would be read as text.
     row = Interleaved.of([Chunk(None, [mark], [1.0])], tokenizer, None, np.random.default_rng(0), RowFormat(32, 0))
     assert not row.phi.any()
@@ -260,8 +278,9 @@ def test_measures_of_texts():
     ],
 )  # fmt: skip
 def test_rules_of_texts(text, kind, rule):
-    language = texts.language_of(text) if rule is None else 'en'
-    broken = filters.broken_by_text(Text(1, text, kind, 0.0, True, 1), language, DEFAULT)
+    node = Text(1, text, kind, 0.0, True, 1)
+    language = filters.language_of_blocks([node]) if rule is None else ENGLISH
+    broken = filters.broken_by_text(node, language, DEFAULT)
     assert (broken and broken[0]) == rule
 
 
@@ -286,23 +305,88 @@ def test_rules_of_texts(text, kind, rule):
         'සියලු මනුෂ්‍යයෝ නිදහස්ව උපත ලබා ඇත, ගරුත්වයෙන් හා අයිතිවාසිකම්වලින් සමාන වෙති, ශ්‍රී ලංකාවේ ද එසේමය.',
         'כָּל בְּנֵי הָאָדָם נוֹלְדוּ בְּנֵי חוֹרִין וְשָׁוִים בְּעֶרְכָּם וּבִזְכֻיּוֹתֵיהֶם. כֻּלָּם חֻנְּנוּ בִּתְבוּנָה וּבְמַצְפּוּן, '
         'לְפִיכָךְ חוֹבָה עֲלֵיהֶם לִנְהֹג אִישׁ בְּרֵעֵהוּ בְּרוּחַ שֶׁל אַחֲוָה.',
+        # Of other articles, in languages that attach what others say by frequent words.
+        '모든 사람은 공동체의 문화생활에 자유롭게 참여하며 예술을 향유하고 과학의 발전과 그 혜택을 '
+        '공유할 권리를 가진다.',
+        'Кожна людина має право на життя, на свободу і на особисту недоторканність.',
+        'Hverjum manni skal frjálst að eiga þátt í friðsamlegum fundahöldum og félagsskap.',
+        'Y mae gan bawb hawl gyfartal i wasanaeth cyhoeddus yn eu gwlad.',
+        'प्रत्येक व्यक्तिलाई शन्तिपूर्ण रुपमा भेला हुने तथा संघ संस्था खोल्ने अधिकार छ ।',
+        # In languages that the detector takes for others.
+        'Wonke umuntu unelungelo lokubumba noma lokuba ilunga lenyunyana ukuze kuvikeleke izidingo zakhe.',
+        'Àwọn òbí ló ní ẹ̀tọ́ tó ga jù lọ láti yan ẹ̀kọ́ tí wọ́n bá fẹ́ fún àwọn ọmọ wọn.',
+        'Herkes xwediyê mafê nasîna li hemû ciyan a şexsiyeta xwe ya hiqûyî ye.',
+        'ወዲ ሰብ ምልኪን ወፅዓን ንምውጋድ ሓይሊ ንክጥቀም ምእንቲ ከይግደድ ሰብኦዊ መሰላት ብሕጊ ክኽበሩ ኦድላዪ ስለዝኾነ፣',
+        'Akukho namnye oya kuhluthwa ubuhlanga bakhe okanye ahluthwe ilungelo lokutshintsha ubuzwe bakhe.',
+        'Onye ọ bụla nwere ikike inwe ndụ, ohere na nchedo nke onwe ya.',
+        'Kaua tetahi tangata e murua e te ringa kaha i ona taonga ake.',
+        # Of a manual, and of an encyclopedia.
+        TURKISH,
+        '이 도움말에서는 새 이미지를 만들고 저장하는 방법을 설명합니다. 먼저 파일 메뉴에서 새로 만들기를 '
+        '누르면 대화 상자가 열립니다.',
+        'پشیلە ئاژەڵێکی بچووکی گۆشتخۆرە کە لە ماڵدا بەخێو دەکرێت. مرۆڤ هەزاران ساڵە پشیلە لە ماڵەکانیاندا '
+        'ڕادەگرن بۆ گرتنی مشک.',
     ],
 )
 def test_prose_in_any_script_is_kept(text):
     node = Text(1, text, 'text', 0.0, True, 1)
-    language, mixed = filters.language_of_blocks([node])
+    language = filters.language_of_blocks([node])
     assert filters.broken_by_text(node, language, DEFAULT) is None
-    assert filters.broken_by_document([node], language, mixed, DEFAULT) is None
+    assert filters.broken_by_document([node], language, DEFAULT) is None
+
+
+def test_lists_of_words_are_known_by_their_language():
+    """Beside prose in it, which shows which words are frequent. A text in a language without such words is none."""
+    german = (
+        'Der alte Leuchtturm steht auf einem Felsen am Ende der Bucht, und sein Wärter steigt jeden Abend hinauf.',
+        'Alle Menschen sind frei und gleich an Würde und Rechten geboren. Sie sind mit Vernunft und Gewissen begabt '
+        'und sollen einander im Geist der Brüderlichkeit begegnen.',
+        'Felsen, Bucht, Wärter, Turm, Abend, Boot, Sturm, Treppe, Hafen, Licht, See, Tau.',
+        TURKISH,
+    )
+    nodes = [Text(i, text, 'text', 0.0, True, i) for i, text in enumerate(german)]
+    language = filters.language_of_blocks(nodes)
+    assert language.code == 'de' and language.has_frequent_words
+    rules = [filters.broken_by_text(node, language, DEFAULT) for node in nodes]
+    assert rules == [None, None, ('text_stop_words_elsewhere', 0.0), None]
+
+
+def test_languages_of_one_script_are_told_apart_by_their_frequent_words():
+    """Of the Universal Declaration of Human Rights. To the detector the Hindi is Nepali, and the Nepali Sanskrit."""
+    told = {
+        'प्रत्येक व्यक्ति को अकेले और दूसरों के साथ मिलकर सम्मति रखने का अधिकार है ।': 'hi',
+        'किसी को भी मनमाने ढंग से गिरफ़्तार, नज़रबन्द या देश-निष्कासित न किया जाएगा ।': 'hi',
+        'कसैलाई पनि मनमानी ढाँगले देश निष्कासित वा गिरफ्तार वा नजर बन्द गरिने छैन।': 'ne',
+        'सर्व मानवी व्यक्ति जन्मतःच स्वतंत्र आहेत व त्यांना समान प्रतिष्ठा व समान अधिकार आहेत.': 'mr',
+    }
+    assert {text: texts.language_of(text) for text in told} == told
+
+
+def test_a_language_that_the_detector_does_not_know_is_none_of_another_script():
+    amharic = 'የሰው ልጅ ሁሉ ሲወለድ ነጻና በክብርና በመብትም እኩልነት ያለው ነው።'
+    tigrinya = 'ወዲ ሰብ ምልኪን ወፅዓን ንምውጋድ ሓይሊ ንክጥቀም ምእንቲ ከይግደድ ሰብኦዊ መሰላት ብሕጊ ክኽበሩ ኦድላዪ ስለዝኾነ፣'
+    cherokee = 'ᏂᎦᏓ ᎠᏂᏴᏫ ᏂᎨᎫᏓᎸᎾ ᎠᎴ ᎤᏂᏠᏱ ᎤᎾᏕᎿ ᏚᏳᎧᏛ ᎨᏒᎢ.'
+    assert {texts.language_of(text) for text in (amharic, tigrinya, cherokee)} == {'unknown'}
+
+
+def test_letters_with_their_accents_are_one_character():
+    """A text of a Mac, whose accents are characters of their own, is the same text."""
+    text = 'Con mèo đã nuôi trong nhà từ hàng nghìn năm nay để bắt chuột, và cũng được yêu thích nhất trên thế giới.'
+    apart = unicodedata.normalize('NFD', text)
+    assert texts.clean(apart)[0] == text and texts.words(apart) == texts.words(text)
+    assert duplicates.text_key(apart) == duplicates.text_key(text)
+    assert duplicates.near_keys(apart) == duplicates.near_keys(text)
+    assert shown(f'<p>{apart}</p>') == [text]
 
 
 def test_repetition_in_short_texts_is_judged_as_published_if_asked():
     text = Text(1, 'Links: Schärfe = 1. Mitte: Schärfe = 5. Rechts: Schärfe = 10.', 'caption', 0.0, True, 1)
-    assert filters.broken_by_text(text, 'de', OBELICS)[0] == 'text_character_repetition'
+    assert filters.broken_by_text(text, filters.Language('de', 0.0, True), OBELICS)[0] == 'text_character_repetition'
 
 
 def test_menus_are_known_by_their_links():
     page = read_page(b'<p><a href=a>Some link</a> <a href=b>and another one</a></p>', 'http://a.b/')
-    assert filters.broken_by_text(page.nodes[0], 'en', DEFAULT)[0] == 'text_links'
+    assert filters.broken_by_text(page.nodes[0], ENGLISH, DEFAULT)[0] == 'text_links'
 
 
 @pytest.mark.parametrize('number', NUMBERS)
@@ -329,5 +413,5 @@ def test_mutated_pages_neither_hang_nor_raise(number):
             if isinstance(node, Link):
                 assert node.url.startswith(('http://', 'https://'))
             else:
-                filters.broken_by_text(node, 'en', DEFAULT)
+                filters.broken_by_text(node, ENGLISH, DEFAULT)
                 node.text.encode()

@@ -37,10 +37,15 @@ def drop(number: int) -> Dropped:
     return Dropped(f'rule {number % 2}', 'text', f'http://a.b/{number}', number, f'excerpt {number}')
 
 
+def in_hebrew(number: int) -> Document:
+    return Document(f'חתול {number}', ['', f'חתול {number}'], [png(number), b''], [0.0, 1.0], f'http://a.b/{number}')
+
+
 class Numbers(write.DocumentsBuilder):
     """Documents made from numbers."""
 
     VERSION = tfds.core.Version('1.0.0')
+    MAKE, DROPPED = staticmethod(make), staticmethod(drop)
 
     def __init__(self, numbers=(), **rest):
         self.numbers = numbers
@@ -49,7 +54,7 @@ class Numbers(write.DocumentsBuilder):
     def sources(self, pipeline, work):
         """Each number as a document, and as a dropped thing."""
         numbers = pipeline | beam.Create(self.numbers) | beam.Reshuffle()
-        return write.Sources({'train': numbers | beam.Map(make)}, [numbers | 'drop' >> beam.Map(drop)])
+        return write.Sources({'train': numbers | beam.Map(self.MAKE)}, [numbers | 'drop' >> beam.Map(self.DROPPED)])
 
 
 def digests(folder: pathlib.Path) -> dict[str, str]:
@@ -89,6 +94,21 @@ def test_the_ledger_counts_everything_and_lists_it(folder):
     assert sorted(line['place'] for line in lines) == list(range(20))
     page = (folder / 'ledger.html').read_text()
     assert 'rule 1: 10 dropped' in page and page.count('class=pair') == write.SAMPLES
+
+
+class Hebrew(Numbers):
+    """Documents in a script that is not ASCII, and is written from right to left."""
+
+    MAKE = staticmethod(in_hebrew)
+    DROPPED = staticmethod(lambda number: Dropped('כלל', 'text', f'http://a.b/{number}', number, 'כלב'))
+
+
+def test_the_ledger_is_utf_8_whatever_the_locale(tmp_path, ascii_locale):
+    """And a browser shows each text in its own direction."""
+    folder = write.build(Hebrew, str(tmp_path), numbers=[1])
+    assert 'כלל' in write.summary(folder)
+    page = (folder / 'ledger.html').read_text(encoding='utf-8')
+    assert '<p dir=auto>חתול 1</p>' in page and '<span dir=auto>כלב</span>' in page
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def saved(pretrained, tmp_path):
             pretrained.params | (params or {}),
             pretrained.tokenizer,
             'text',
-            card=f'# {name}',
+            card=f'# γάτα {name}',
             trained=trained,
             without_lm=without_lm,
         )
@@ -35,6 +35,11 @@ def saved(pretrained, tmp_path):
 
 def changed(tree, by):
     return jax.tree.map(lambda x: x + by, tree)
+
+
+def test_the_card_is_utf_8_whatever_the_locale(saved, tmp_path, ascii_locale):
+    convert.mean([saved('a'), saved('b')], [0.5, 0.5], str(tmp_path / 'mean'))
+    assert '# γάτα a' in (tmp_path / 'mean/README.md').read_text(encoding='utf-8')
 
 
 @pytest.mark.parametrize('without_lm', [False, True])
@@ -52,7 +57,7 @@ def test_the_mean_is_of_what_was_trained(pretrained, saved, tmp_path, without_lm
     assert {k: v for k, v in found.checksums.items() if k != 'xattn'} == {
         k: v for k, v in same.checksums.items() if k != 'xattn'
     }
-    assert found.trained == ('extra_tokens', 'xattn') and (found.path / 'README.md').read_text() == '# a'
+    assert found.trained == ('extra_tokens', 'xattn') and (found.path / 'README.md').read_text() == '# γάτα a'
     assert (found.path / 'params' / 'lm').is_dir() != without_lm
 
 

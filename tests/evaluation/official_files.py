@@ -340,8 +340,9 @@ def _qa(folder: pathlib.Path, films: str, mapping: dict[str, str]) -> dict[str, 
 
 
 def msvd_qa(folder: pathlib.Path) -> Expected:
-    mapping = {f'vid{i}': f'-4wsuPCjDBc_{i}_15' for i in range(1, 10)}
-    (folder / 'youtube_mapping.txt').write_text(''.join(f'{name} {number}\n' for number, name in mapping.items()))
+    mapping = {f'vid{i}': f'-4wsuPCjDBç_{i}_15' for i in range(1, 10)}
+    lines = ''.join(f'{name} {number}\n' for number, name in mapping.items())
+    (folder / 'youtube_mapping.txt').write_text(lines, encoding='utf-8')
     references = _qa(folder, 'YouTubeClips/{}.avi', mapping)
     text, example = (f' Question: what is a man doing {i}? Answer:' for i in (6, 2))
     return Expected(MSVDQA, exact, references, text, f'{example} run2', segment=(0.0, None))

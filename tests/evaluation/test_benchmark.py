@@ -177,6 +177,16 @@ def test_answers_by_length_are_those_of_the_likelihood_of_a_token(pretrained, po
         assert answer == ANSWERS[int(np.argmax(pretrained.score(prompt, texts) / lengths))]
 
 
+def test_files_are_utf_8_whatever_the_locale(pretrained, data, tmp_path, ascii_locale):
+    shutil.copytree(data, tmp_path / 'set')
+    (tmp_path / 'set/answers.txt').write_bytes('да нет'.encode())
+    for split in ('train', 'test'):
+        asked = json.dumps([['это круг?', 'да', 0]], ensure_ascii=False)
+        (tmp_path / f'set/{split}/questions.json').write_bytes(asked.encode())
+    [item] = easy(Pools(pretrained, config(tmp_path / 'set')), shots=(0,))._queries
+    assert 'это круг?' in item.text and item.candidates == ('да', 'нет')
+
+
 @pytest.mark.parametrize(
     'spoil, message',
     [

@@ -75,6 +75,7 @@ def episodes(asked, shots=2, support='random'):
     return list(asked.episodes(100, shots, support, asked.answers[0], 0))
 
 
+@pytest.mark.usefixtures('ascii_locale')  # Files are UTF-8, whatever the machine's locale.
 @pytest.mark.parametrize('name', SETS)
 def test_the_official_files_are_read(pretrained, sets, name):
     folder, expected = sets(name)

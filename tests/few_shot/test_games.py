@@ -416,6 +416,8 @@ def test_a_chat_is_asked_as_its_dialogues_are_trained_on(pictures, texts, tokeni
 def test_an_answer_ends_with_a_sentence():
     assert whole_sentences('It is a web. It hangs') == 'It is a web.'
     assert whole_sentences('Is it? Yes! And no') == 'Is it? Yes!' and whole_sentences('a web') == ''
+    for sentence in ('これは猫です。', '是！', '是吗？', 'यह बिल्ली है।', 'یہ بلی ہے۔', 'هل هي قطة؟'):
+        assert whole_sentences(f'{sentence} a') == sentence
 
 
 def test_a_tiled_picture_is_shown_in_quarters_and_as_a_whole_before_its_questions(pictures):

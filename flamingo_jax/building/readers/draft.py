@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,8 +29,13 @@ class Draft:
         self._weights: list[float] = []
         self._dropped: list[Dropped] = []
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no text yet."""
+        return not any(self._texts)
+
     def text(self, text: Any, weight: float = 1.0, after_text: str = '') -> bool:
-        """Adds a text; False if nothing of it is left. What a model may read as a tag becomes other text: '< image>'.
+        """Adds a text; False if nothing of it is left once it is `cleaned`.
 
         Args:
           text: of a set, so of any type.
@@ -39,26 +45,49 @@ class Draft:
         Raises:
           TypeError: it is not a text.
         """
+        text = self.cleaned(text)
+        if not text.strip():
+            return False
+        self.say(f'{after_text}{text}' if self._texts and self._texts[-1] else text, weight)
+        return True
+
+    def cleaned(self, text: Any) -> str:
+        """A text of a set as it may be learnt. What a model may read as a tag becomes other text: '< image>'.
+
+        A letter with its accents is one character where it can be (NFC), as most texts have it.
+
+        Raises:
+          TypeError: it is not a text.
+        """
         if not isinstance(text, str):
             raise TypeError(f'a text is of type {type(text).__name__}')
-        text = CONTROL.sub('', text.replace('\r\n', '\n').replace('\r', '\n'))
+        text = CONTROL.sub('', unicodedata.normalize('NFC', text.replace('\r\n', '\n').replace('\r', '\n')))
         if mark := MARKS.search(text):
             self.drop('mark_in_text', 'text', mark[0])
             text = MARKS.sub(lambda match: f'{match[0][0]} {match[0][1:]}', text)
-        if not text.strip():
-            return False
-        self._texts.append(f'{after_text}{text}' if self._texts and self._texts[-1] else text)
+        return text
+
+    def say(self, text: str, weight: float) -> None:
+        """Adds a text as it is."""
+        self._texts.append(text)
         self._images.append(b'')
         self._weights.append(weight)
-        return True
 
     def picture(self, data: bytes | None, called: Any = '') -> bool:
         """Adds a picture; False if it is missing (None) or cannot be read. called: its name or URL."""
-        return self._shown(data, called, 'picture', picture_rule)
+        return self._shown(data, called, film=False)
 
     def film(self, data: bytes | None, called: Any = '') -> bool:
         """Adds an encoded clip; False if it is missing (None) or cannot be read. called: its name or URL."""
-        return self._shown(data, called, 'film', film_rule)
+        return self._shown(data, called, film=True)
+
+    def can_show(self, data: bytes | None, called: Any = '', film: bool = False) -> bool:
+        """Whether a picture or clip is there and can be read, so that `add` may follow. If not, it notes that."""
+        what, rule_of = ('film', film_rule) if film else ('picture', picture_rule)
+        rule = f'{what}_missing' if data is None else rule_of(data)
+        if rule:
+            self.drop(rule, what, called)
+        return not rule
 
     def add(self, image: bytes) -> None:
         """Adds a picture or film that has been checked."""
@@ -90,10 +119,8 @@ class Draft:
         self.drop(rule, 'document', excerpt)
         yield from self._dropped
 
-    def _shown(self, data, called, what, rule_of) -> bool:
-        rule = f'{what}_missing' if data is None else rule_of(data)
-        if rule:
-            self.drop(rule, what, called)
-            return False
-        self.add(data)
-        return True
+    def _shown(self, data: bytes | None, called: Any, film: bool) -> bool:
+        found = self.can_show(data, called, film)
+        if found:
+            self.add(data)
+        return found

@@ -21,11 +21,11 @@ from flamingo_jax.building.readers.containers import (
 from flamingo_jax.building.readers.folder import Pictures
 
 
-def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Dropped]:
-    """The documents of a file of any of these kinds."""
+def read(path: str, name: str, pictures: Pictures, chat: bool = False) -> Iterator[Document | Dropped]:
+    """The documents of a file of any of these kinds. chat: as for `ask`."""
 
     def make(row: Row) -> Iterator[Document | Dropped]:
-        yield from (llava if 'conversations' in row.value else m3it).document(row, pictures)
+        yield from (llava if 'conversations' in row.value else m3it).document(row, pictures, chat)
 
     if extension(path) == '.parquet':
         yield from documents(parquet_rows(path, name), make)
@@ -41,4 +41,4 @@ def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Droppe
     if is_list:
         yield from documents(json_items(path, name), make)
     else:
-        yield from mimic_it.read(path, name, pictures)
+        yield from mimic_it.read(path, name, pictures, chat)

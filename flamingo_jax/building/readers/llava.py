@@ -1,11 +1,15 @@
 """LLaVA-Instruct-150K, the mix of LLaVA-1.5 and the data of LLaVA-NeXT: conversations about a picture, or about none.
 
 The human's first turn holds `<image>` and a line break, before the question or after it. Here the picture comes first.
+Where tags stand elsewhere, or several, each picture has the place of its tag, since a text sees the picture before it.
+If there are fewer tags than pictures, all pictures come first.
+
 `image` is a path such as 'coco/train2017/000000033471.jpg' (the mix) or only the file's name (150K). ShareGPT4Video's
 conversations have a `video` instead.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,33 +19,55 @@ from flamingo_jax.building.readers.containers import Row
 from flamingo_jax.building.readers.draft import Draft
 from flamingo_jax.building.readers.folder import Pictures
 from flamingo_jax.building.readers.pictures import PICTURES
-from flamingo_jax.building.readers.questions import ask
+from flamingo_jax.building.readers.questions import ask, tell
 from flamingo_jax.inputs.tokenizer import IMAGE
 
-TAGS = (IMAGE, '<video>')
+VIDEO = '<video>'
+TAG = re.compile(f'({IMAGE}|{VIDEO})')
 ROLES = {'human': 'human', 'user': 'human', 'gpt': 'gpt', 'assistant': 'gpt'}
 
 
-def document(row: Row, pictures: Pictures) -> Iterator[Document | Dropped]:
-    """The document of a conversation; if a picture is missing, only what was dropped."""
-    draft = Draft(row.where)
-    images, films = (_listed(row.value.get(key)) for key in ('image', 'video'))
-    shown = [draft.picture(*_found(image, pictures)) for image in images]
-    shown += [draft.film(pictures.read(film), film) for film in films]
-    turns = [(ROLES[turn['from']], turn['value']) for turn in row.value['conversations'] if turn['from'] != 'system']
-    tags = sum(text.count(tag) for role, text in turns for tag in TAGS if role == 'human')
-    if tags > len(shown):
-        raise ValueError(f'{tags} tags for {len(shown)} pictures')
-    if not all(shown):
+def document(row: Row, pictures: Pictures, chat: bool = False) -> Iterator[Document | Dropped]:
+    """The document of a conversation; if a picture is missing, only what was dropped. chat: as for `ask`."""
+    draft, said = Draft(row.where), row.value['conversations']
+    images = [_found(image, pictures) for image in _listed(row.value.get('image'))]
+    films = [(pictures.read(film), film) for film in _listed(row.value.get('video'))]
+    turns = [(ROLES[turn['from']], turn['value']) for turn in said if turn['from'] != 'system']
+    tags, number = sum(len(TAG.findall(text)) for role, text in turns if role == 'human'), len(images) + len(films)
+    if tags > number:
+        raise ValueError(f'{tags} tags for {number} pictures')
+    can_show = [draft.can_show(*image) for image in images] + [draft.can_show(*film, film=True) for film in films]
+    if not all(can_show):
         yield from draft.give_up('document_without_picture', turns[0][1])
         return
-    for (asker, question), (answerer, answer) in zip(turns[::2], turns[1::2], strict=False):
+    for told in said:
+        if told['from'] == 'system':
+            tell(draft, told['value'], chat)
+    left = {IMAGE: [data for data, _ in images], VIDEO: [data for data, _ in films]}
+    first = []
+    if tags < number:
+        first, left = left[IMAGE] + left[VIDEO], {IMAGE: [], VIDEO: []}
+    for turn, ((asker, question), (answerer, answer)) in enumerate(zip(turns[::2], turns[1::2], strict=False)):
         if (asker, answerer) != ('human', 'gpt'):
             raise ValueError('turns do not alternate between human and gpt')
-        for tag in TAGS:
-            question = question.replace(tag, '')
-        ask(draft, question, answer)
-    yield from draft.finish(alone=not shown)
+        asked = _in_order(question, left)
+        if not turn:
+            at_end = len(asked) == 2 and isinstance(asked[1], bytes)
+            asked = first + (asked[::-1] if at_end else asked)
+        ask(draft, asked, answer, chat)
+    yield from draft.finish(alone=not number)
+
+
+def _in_order(text: str, left: dict[str, list[bytes]]) -> list[str | bytes]:
+    """A turn as texts and pictures in reading order. Each tag takes one of the pictures that are left."""
+    parts: list[str | bytes] = []
+    for part in TAG.split(text):
+        if part in left:
+            those = left[part] or left[VIDEO if part == IMAGE else IMAGE]
+            parts += [those.pop(0)] if those else []
+        elif part.strip():
+            parts.append(part)
+    return parts
 
 
 def _listed(value: Any) -> list:

@@ -13,12 +13,12 @@ from flamingo_jax.building.readers.questions import ask
 KEYS = ('image_base64_str', 'image_str', 'img_str', 'image')  # Of the pictures; the first that is there counts.
 
 
-def document(row: Row, pictures: Pictures) -> Iterator[Document | Dropped]:
-    """The document of a line. It holds its own pictures: `pictures` is not used."""
+def document(row: Row, pictures: Pictures, chat: bool = False) -> Iterator[Document | Dropped]:
+    """The document of a line. It holds its own pictures: `pictures` is not used. chat: as for `ask`."""
     draft = Draft(row.where)
     images = next((row.value[key] for key in KEYS if key in row.value), [])
-    for image in images if isinstance(images, list) else [images]:
-        draft.picture(decoded(image))
+    found = [decoded(image) for image in (images if isinstance(images, list) else [images])]
+    shown = [data for data in found if draft.can_show(data)]
     question = ' '.join(filter(None, (row.value['instruction'].strip(), (row.value.get('inputs') or '').strip())))
-    ask(draft, question, row.value['outputs'])
+    ask(draft, [*shown, question], row.value['outputs'], chat)
     yield from draft.finish()

@@ -21,8 +21,8 @@ from flamingo_jax.building.readers.questions import ask
 FILMS = ('DC_', 'E4D_', 'TVC_')  # Dense captions, Ego4D, TV captions: the images of an instruction are frames.
 
 
-def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Dropped]:
-    """The documents of a file. It is read into memory, since any instruction may name any other."""
+def read(path: str, name: str, pictures: Pictures, chat: bool = False) -> Iterator[Document | Dropped]:
+    """The documents of a file. It is read into memory, since any instruction may name any other. chat: as for `ask`."""
     file = json_file(path, name)
     if isinstance(file, Dropped):
         yield file
@@ -45,8 +45,8 @@ def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Droppe
             elif not _is_whole(instructions[other]):
                 draft.drop('related_instruction_malformed', 'document', str(other))
             else:
-                _add(draft, str(other), instructions[other], pictures)
-        if _add(draft, identity, own, pictures):
+                _add(draft, str(other), instructions[other], pictures, chat)
+        if _add(draft, identity, own, pictures, chat):
             yield from draft.finish()
         else:
             yield from draft.give_up('document_without_picture', own.get('instruction'))
@@ -66,7 +66,7 @@ def _is_whole(instruction: Any) -> bool:
     )
 
 
-def _add(draft: Draft, identity: str, instruction: dict[str, Any], pictures: Pictures) -> bool:
+def _add(draft: Draft, identity: str, instruction: dict[str, Any], pictures: Pictures, chat: bool) -> bool:
     """Adds an instruction with its pictures, unless one is missing: then a shot would show something else."""
     names = instruction['image_ids']
     found = [pictures.read(name) for name in names]
@@ -74,12 +74,8 @@ def _add(draft: Draft, identity: str, instruction: dict[str, Any], pictures: Pic
     if bad or not found:
         draft.drop('picture_missing', 'picture', ' '.join(map(str, bad)) or identity)
         return False
-    if identity.startswith(FILMS):
-        draft.film(_clip(found), identity)
-    else:
-        for data in found:
-            draft.add(data)
-    return ask(draft, instruction['instruction'], instruction['answer'])
+    shown = [_clip(found)] if identity.startswith(FILMS) else found
+    return ask(draft, [*shown, instruction['instruction']], instruction['answer'], chat)
 
 
 def _clip(frames: list[bytes]) -> bytes:

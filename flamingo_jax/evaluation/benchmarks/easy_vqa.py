@@ -34,8 +34,8 @@ class EasyVQA(Benchmark):
                     f'There is no {file}. config.data must be the folder `easy_vqa/data` of the unpacked package: '
                     'pip download --no-deps easy-vqa==1.0, then unzip it.'
                 )
-        candidates = tuple(answers.read_text().split())
-        for number, row in enumerate(json.loads(questions.read_text())):
+        candidates = tuple(answers.read_text(encoding='utf-8').split())
+        for number, row in enumerate(json.loads(questions.read_text(encoding='utf-8'))):
             if not isinstance(row, list) or len(row) != 3 or row[1] not in candidates:
                 raise ValueError(
                     f'{questions}, question {number} is {row!r}. It must be [question, one of {answers.name}, picture].'

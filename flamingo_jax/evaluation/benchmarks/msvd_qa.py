@@ -25,7 +25,7 @@ class MSVDQA(FilmQuestions):
         clips = folder / 'YouTubeClips'
         names = {}
         if clips.is_dir():
-            lines = find(folder, 'youtube_mapping.txt').read_text().splitlines()
+            lines = find(folder, 'youtube_mapping.txt').read_text(encoding='utf-8').splitlines()
             names = {number: name for name, number in map(str.split, filter(str.strip, lines))}
         found = records(file, 'id', 'question', 'answer', 'video_id')
         for id, record in by_id(found, 'id', file).items():

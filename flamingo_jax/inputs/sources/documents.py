@@ -4,7 +4,7 @@ A record has three parallel lists, `texts`, `images` and `weights`; each place h
 an encoded file or a path; a film is a list of those, its frames, or an encoded clip (`inputs/films.py`).
 
 A text of weight 0 after one that is learnt begins a new chunk, so that what is learnt ends with <EOC>: in a dialogue
-about one picture each answer does, before the next question.
+about one picture each answer does, before the next question. In a chat, an answer ends with a mark of its own.
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ from flamingo_jax.files import as_path, local
 from flamingo_jax.inputs import augment
 from flamingo_jax.inputs.films import to_film
 from flamingo_jax.inputs.images import Frames, PictureError, PictureFormat, to_frames
+from flamingo_jax.inputs.prompts import chats
 from flamingo_jax.inputs.rows import Chunk, Interleaved
 from flamingo_jax.inputs.sources.array_record import open_split, splits
 from flamingo_jax.inputs.sources.features import Features, fingerprint
@@ -37,6 +38,9 @@ class Documents(Source):
 
     flip: bool = False  # Mirror pictures at random (paper, appendix B.1.2). Not for texts that tell left from right.
     recolour: bool = False  # Change brightness, contrast and saturation at random (paper, appendix B.1.2).
+    # The texts are chats, written with the marks of `inputs/prompts.py:chat`, which are then tokens as they are when a
+    # model is asked. Where a text's author cannot be trusted with marks, they are characters: False.
+    chat: bool = False
     space: float = (
         0.0  # Probability that the first text after a picture begins with a space (paper: 0.5 of paired texts).
     )
@@ -48,8 +52,14 @@ class Documents(Source):
     def check(self, opened: Opened, tokenizer: Tokenizer) -> None:
         """ValueError if most documents have no text to learn within a row, or if none of some pictures can be read.
 
-        Rows leave such pictures out with their texts.
+        Rows leave such pictures out with their texts. And ValueError if they are chats, but the language model has no
+        marks of a chat.
         """
+        if self.chat and not chats(tokenizer):
+            raise ValueError(
+                f'{self.path} is read with chat=True, but the language model does not chat: its tokenizer has no '
+                '<|im_start|>. Take one that does, or build the data set without --chat and leave out chat=True.'
+            )
         rng, errors = np.random.default_rng(0), []
         documents = [opened.document(int(i), rng) for i in rng.integers(len(opened), size=TRIED)]
         room = min(self.length, self.window[0]) if self.documents > 1 else self.length
@@ -120,14 +130,14 @@ class _Opened:
     def document(self, index: int, rng: np.random.Generator) -> list[Chunk]:
         """Document `index` as chunks. Pictures begin one, and questions after answers. A set of text drops pictures."""
         record, source = self._records[index], self._source
-        chunks, number = [Chunk(None, [], [])], 0
+        chunks, number = [Chunk(None, [], [], marks=source.chat)], 0
         for text, image, weight in zip(record['texts'], record['images'], record['weights'], strict=True):
             if holds_picture(image) and source.images:
-                chunks.append(Chunk(self._picture(image, index, number, rng), [], []))
+                chunks.append(Chunk(self._picture(image, index, number, rng), [], [], marks=source.chat))
                 number += 1
             elif text:
                 text = text.decode()
-                if not weight and chunks[-1].weights and chunks[-1].weights[-1]:
+                if not weight and chunks[-1].weights and chunks[-1].weights[-1] and not source.chat:
                     chunks.append(Chunk(None, [], [], continues=True))
                 first = chunks[-1].picture is not None and not chunks[-1].texts
                 if source.space and first and rng.random() < source.space:

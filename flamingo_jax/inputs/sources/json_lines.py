@@ -5,8 +5,8 @@
     [{"film": "hop.webp"}, "A rabbit hops.", {"film": ["fall/1.png", "fall/2.png"]}, "A leaf falls."]
 
 A line is one document: its parts in reading order. A string is a text that is learnt. A text with a weight is learnt
-with that weight; 0 means that it is read but not learnt. Paths of pictures are relative to the file's folder. A film
-is a clip, or a list of frames.
+with that weight; 0 means that it is read but not learnt. Paths of pictures are relative to the file's folder; a letter
+with an accent may be one character there and two in the file, or the other way. A film is a clip, or a list of frames.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ import json
 import math
 import os
 import pathlib
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -82,9 +83,9 @@ class JsonLines(Sequence):
             record['texts'].append(part.get('text', '').encode())
             shown = part.get('image', part.get('film'))
             if isinstance(shown, list):
-                record['images'].append([self._path.parent / name for name in shown])
+                record['images'].append([self._picture(name) for name in shown])
             else:
-                record['images'].append(self._path.parent / shown if shown else b'')
+                record['images'].append(self._picture(shown) if shown else b'')
             record['weights'].append(part.get('weight', 1.0))
         return record
 
@@ -118,6 +119,14 @@ class JsonLines(Sequence):
             )
         return sizes
 
+    def _picture(self, name: str) -> Path:
+        """The path of a picture. On a Mac, its name may have a letter and its accent as two characters (NFD)."""
+        named = self._path.parent / name
+        if name.isascii() or named.is_file():
+            return named
+        others = (self._path.parent / unicodedata.normalize(form, name) for form in ('NFC', 'NFD'))
+        return next((other for other in others if other.is_file()), named)
+
     def _size(self, name: Any, which: str) -> int:
         """The size of a picture's file in bytes. Raises if there is none."""
         if not isinstance(name, str) or not name:
@@ -127,7 +136,7 @@ class JsonLines(Sequence):
                 f'{which}: the picture {name!r} is outside {self._path.parent}. Give its path relative to that '
                 'folder, or link to it from there.'
             )
-        picture = self._path.parent / name
+        picture = self._picture(name)
         if not picture.is_file():
             raise FileNotFoundError(
                 f'{which}: the picture {name!r} is not in {self._path.parent}. Put it there, or delete the line.'

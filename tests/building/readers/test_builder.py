@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from data.films.build import Films
@@ -18,13 +19,16 @@ from flamingo_jax.building.duplicates import index_benchmarks
 from flamingo_jax.building.readers.pictures import READABLE
 from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.pipeline import rows
+from flamingo_jax.inputs.prompts import chat, encode
 from flamingo_jax.inputs.sources.array_record import open_split
 from flamingo_jax.inputs.sources.documents import Documents
+from flamingo_jax.inputs.tokenizer import Tokenizer
 from tests.building.readers import published
 from tests.building.readers.published import SETS
 from tests.building.web import picture
 
 ROOT = pathlib.Path(__file__).parents[3]
+SMOLLM = ROOT / 'experiments/smollm_bridge'  # Its tokenizer has the marks of a chat.
 
 
 def built(builder, tmp_path, *names, **how):
@@ -69,6 +73,15 @@ def test_a_set_becomes_rows(builder, name, fields, expected, tmp_path, tokenizer
     assert f'{counts["kept"]["train"]["documents"]} documents' in said and 'dropped by' in said
     packed = texts(folder, tokenizer, documents=4, window=(128, 3), **dict(dict(images=5), **fields))
     assert all(row.document.max() >= 1 for _, row in packed)
+
+
+def test_instructions_as_a_chat_are_what_a_chat_asks(tmp_path):
+    """From the files to the row, token for token."""
+    folder, tokenizer = built(Instructions, tmp_path, 'llava', chat=True), Tokenizer.read(SMOLLM, 'token')
+    blank = np.zeros((1, 8, 8, 3), np.uint8)
+    expected = encode(chat([blank, ' What is it?'], 'A cat.', 'Sure?', 'Yes, < image>.'), tokenizer).tokens
+    every = [row.tokens[: row.used - 2].tolist() for _, row in texts(folder, tokenizer, images=1, chat=True)]
+    assert expected in every
 
 
 def test_pictures_of_benchmarks_are_left_out(tmp_path):

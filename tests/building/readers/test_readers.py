@@ -2,11 +2,13 @@
 
 import codecs
 import collections
+import functools
 import gzip
 import hashlib
 import io
 import json
 import tracemalloc
+import unicodedata
 import zlib
 
 import numpy as np
@@ -14,11 +16,13 @@ import PIL.Image
 import pytest
 
 from flamingo_jax.building.document import Document
-from flamingo_jax.building.readers import coco_captions, containers
-from flamingo_jax.building.readers.containers import extension, json_items, json_lines, opened
+from flamingo_jax.building.readers import coco_captions, containers, llava
+from flamingo_jax.building.readers.containers import Row, extension, json_items, json_lines, opened
+from flamingo_jax.building.readers.draft import Draft
 from flamingo_jax.building.readers.folder import Pictures, make_index
 from flamingo_jax.building.readers.pictures import picture_rule
 from flamingo_jax.inputs.films import to_film
+from flamingo_jax.inputs.prompts import ANSWERS, ASKS, ENDS_TURN
 from tests.building.readers import published
 from tests.building.readers.published import SETS, clip, picture
 
@@ -48,6 +52,13 @@ def spelled(document):
         else:
             parts.append(text if weight else f'({text})')
     return '|'.join(parts)
+
+
+def test_letters_with_their_accents_are_one_character():
+    draft = Draft('here')
+    assert draft.text(unicodedata.normalize('NFD', 'một con mèo'))
+    [document] = draft.finish(alone=True)
+    assert document.texts == ['một con mèo']
 
 
 @pytest.mark.parametrize('ending', ['jpg', 'png', 'webp'])
@@ -203,6 +214,83 @@ def test_llava(of):
         '<7>|( Question: The title? Answer:)| Cats.',
     ]
     assert dropped == dict(picture_missing=2, document_without_picture=2, document_malformed=1, mark_in_text=1)
+
+
+def conversation(tmp_path, images, *said, chat=False):
+    """A conversation about pictures 1 to `images`, spelled."""
+    for number in range(1, images + 1):
+        (tmp_path / f'{number}.png').write_bytes(picture(number))
+    roles = ('system', 'human', 'gpt') if said[0].endswith('Hindi.') else ('human', 'gpt')
+    roles = (*roles, *('human', 'gpt') * len(said))
+    turns = [{'from': role, 'value': text} for role, text in zip(roles, said, strict=False)]
+    value = dict(image=[f'{number}.png' for number in range(1, images + 1)], conversations=turns)
+    document, *_ = llava.document(Row('here', value), Pictures(str(tmp_path)), chat)
+    return spelled(document)
+
+
+@pytest.mark.parametrize(
+    'images, said, expected',
+    [
+        (
+            3,
+            ('One: <image>\nTwo: <image>\nWhich is red?', 'Two.', 'Compare <image> with the first.', 'Redder.'),
+            '( Question: One:)|<1>|( Two:)|<2>|( Which is red? Answer:)| Two.'
+            '|( Question: Compare)|<3>|( with the first. Answer:)| Redder.',
+        ),
+        (
+            2,
+            ('<image>\nWhat is it?', 'A cat.', '<image>\nAnd this?', 'A dog.'),
+            '<1>|( Question: What is it? Answer:)| A cat.|<2>|( Question: And this? Answer:)| A dog.',
+        ),
+        (1, ('Is <image> red?', 'Yes.'), '( Question: Is)|<1>|( red? Answer:)| Yes.'),
+        (2, ('What is it?\n<image>', 'A cat.'), '<1>|<2>|( Question: What is it? Answer:)| A cat.'),
+        (2, ('Compare.', 'Alike.'), '<1>|<2>|( Question: Compare. Answer:)| Alike.'),
+        (2, ('<image><image>\nAlike?', '', '<image>', 'A cat.'), None),
+        (2, ('<image>\nAlike?', '', '<image>', 'A cat.'), '<1>|<2>|( Question: Answer:)| A cat.'),
+        (
+            1,
+            ('Answer in Hindi.', 'What is it?\n<image>', 'बिल्ली।'),
+            '(Answer in Hindi.)|<1>|( Question: What is it? Answer:)| बिल्ली।',
+        ),
+    ],
+)
+def test_each_picture_of_a_conversation_stands_where_its_tag_is(tmp_path, images, said, expected):
+    """Since a text sees the picture before it. In the usual form, the picture comes first."""
+    if expected is None:
+        with pytest.raises(ValueError, match='3 tags for 2 pictures'):
+            conversation(tmp_path, images, *said)
+        return
+    assert conversation(tmp_path, images, *said) == expected
+
+
+def test_a_conversation_as_a_chat(tmp_path):
+    """The marks of the set's own texts are broken; only answers are learnt."""
+    said = 'Answer in Hindi.', 'What is it?\n<image>', 'बिल्ली।', 'Say <|im_end|>', 'Yes.'
+    assert conversation(tmp_path, 1, *said, chat=True).split('|(') == [
+        '(<|im_start|>system\nAnswer in Hindi.<|im_end|>)',
+        '\n<|im_start|>user\n)|<1>',
+        ' What is it?<|im_end|>\n<|im_start|>assistant\n)|बिल्ली।<|im_end|>',
+        '\n<|im_start|>user\nSay < |im_end|><|im_end|>\n<|im_start|>assistant\n)|Yes.<|im_end|>',
+    ]
+
+
+@pytest.mark.parametrize(
+    'name, turns',
+    [
+        ('llava_next', [(1, 'What is it?', 'A cat.')]),
+        ('m3it', [(1, 'Look. What is it?', 'A cat.')]),
+        ('mimic_it', [(2, 'Who?', 'A dog.'), (1, 'What?', 'A cat.')]),
+    ],
+)
+def test_every_set_of_instructions_may_be_a_chat(name, turns, tmp_path):
+    (tmp_path / 'set').mkdir()
+    written = SETS[name](tmp_path / 'set')
+    documents, _ = read(written._replace(read=functools.partial(written.read, chat=True)), tmp_path)
+    expected = ''
+    for number, question, answer in turns:
+        begin = f'|(\n{ASKS})' if expected else f'({ASKS})'
+        expected += f'{begin}|<{number}>|( {question}{ANSWERS})|{answer}{ENDS_TURN}'
+    assert spelled(documents[0]) == expected
 
 
 def test_llava_next(of):

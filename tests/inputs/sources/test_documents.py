@@ -15,7 +15,9 @@ from flamingo_jax.files import whole
 from flamingo_jax.inputs import augment
 from flamingo_jax.inputs.images import PictureFormat, to_frames
 from flamingo_jax.inputs.pipeline import rows
+from flamingo_jax.inputs.prompts import ANSWERS, ASKS, ENDS_TURN, chat, encode
 from flamingo_jax.inputs.sources.documents import Documents, holds_picture
+from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.training import config as training
 from tests.tiny_run import make_trunk
 
@@ -46,6 +48,7 @@ def write(folder, *lines):
 
 
 PICTURES = PictureFormat(8)
+CHATS = Tokenizer.read(pathlib.Path(__file__).parents[3] / 'experiments/smollm_bridge', 'token')  # SmolLM2's.
 
 
 def drawn(tokenizer, pictures=PICTURES, number=40, length=40, **fields):
@@ -141,6 +144,34 @@ def test_each_answer_of_a_dialogue_ends(folder, tokenizer):
     learnt = row.tokens[row.weights > 0]
     assert (learnt == tokenizer.eoc).sum() == 2 and tokenizer.decode(learnt).replace('<EOC>', '') == ' wug. bim'
     assert row.phi[: row.used].tolist()[-20:] == [1] * 20  # The second question is about the picture, too.
+
+
+def test_a_chat_is_learnt_as_it_is_asked(folder):
+    """Token for token, and nothing is learnt but what the assistant says."""
+    asked = [
+        dict(text=text, weight=0)
+        for text in (ASKS, f' What is it?{ANSWERS}', f'\n{ASKS}Like ', f' this?{ANSWERS}', f'\n{ASKS}Why?{ANSWERS}')
+    ]
+    first, second = {'image': 'a.png'}, {'image': '3.png'}
+    said = [f'{answer}{ENDS_TURN}' for answer in ('A wug.', 'No.', 'Guess.')]
+    line = [asked[0], first, asked[1], said[0], asked[2], second, asked[3], said[1], asked[4], said[2]]
+    path = write(folder, line)
+    (row,) = drawn(CHATS, path=path, images=2, length=80, from_start=True, chat=True, number=1)
+    blank = np.zeros((1, 8, 8, 3), np.uint8)
+    prompt = chat([blank, ' What is it?'], 'A wug.', ['Like ', blank, ' this?'], 'No.', 'Why?', 'Guess.')
+    whole = [*encode(prompt, CHATS).tokens, CHATS.eoc, CHATS.eos]
+    assert row.tokens[: row.used].tolist() == whole and row.phi.max() == 2
+    learnt = ''.join(map(CHATS.name, row.tokens[row.weights > 0].tolist())).replace('Ġ', ' ')
+    assert learnt == ''.join(said) + '<EOC>' + CHATS.name(CHATS.eos)
+    # Of texts that are none, the marks are characters.
+    (row,) = drawn(CHATS, path=path, images=2, length=160, from_start=True, number=1)
+    assert '<|im_start|>' not in map(CHATS.name, row.tokens[: row.used].tolist())
+
+
+def test_a_language_model_that_does_not_chat_is_refused(folder, tokenizer):
+    path = write(folder, [dict(text=f'{ASKS}Why?{ANSWERS}', weight=0), f'Guess.{ENDS_TURN}'])
+    with pytest.raises(ValueError, match='does not chat.*leave out chat=True'):
+        drawn(tokenizer, path=path, images=0, chat=True)
 
 
 def test_all_questions_about_a_picture_go_with_it(folder, tokenizer):

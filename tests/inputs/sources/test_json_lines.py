@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import unicodedata
 
 import numpy as np
 import PIL.Image
@@ -52,6 +53,17 @@ def test_documents_become_sequences_and_damaged_pictures_are_counted(folder, tok
     assert [int(value) for value in whole.images[:, 0, 4, 4, 0]] == [200, 90]
     assert set(whole.weights) == {0.0, 0.5, 1.0}
     assert not damaged.images.any() and not damaged.phi.any()
+
+
+@pytest.mark.parametrize('written, stored', [('NFC', 'NFD'), ('NFD', 'NFC')])
+def test_a_name_with_accents_is_found_in_either_form(folder, written, stored):
+    """Of a Mac, where the accent is a character of its own, and of other systems."""
+    picture = folder / unicodedata.normalize(stored, 'mèo.png')
+    PIL.Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(picture)
+    name = unicodedata.normalize(written, 'mèo.png')
+    (folder / 'cat.jsonl').write_text(json.dumps([{'image': name}, ' con mèo', {'film': [name]}, ' con mèo']))
+    [record] = JsonLines(folder / 'cat.jsonl')
+    assert record['images'] == [picture, b'', [picture], b'']
 
 
 def refused(folder, line, error=ValueError):
