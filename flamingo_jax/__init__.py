@@ -8,6 +8,7 @@ Read flamingo_jax/model/flamingo.py first.
 
 import importlib
 
+__version__ = '0.1.0'
 # Public names and their modules. They are imported on first use, so that a command can answer --help without JAX.
 _HOMES = {
     'Flamingo': 'flamingo_jax.model.flamingo',
@@ -18,7 +19,7 @@ _HOMES = {
     'XattnConfig': 'flamingo_jax.model.config',
     'load': 'flamingo_jax.inference.pretrained',
 }
-__all__ = list(_HOMES)
+__all__ = ['__version__', *_HOMES]
 
 
 def __getattr__(name: str):

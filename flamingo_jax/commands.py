@@ -22,6 +22,7 @@ import pathlib
 import platform
 import re
 import sys
+import tempfile
 import textwrap
 import traceback
 import warnings
@@ -188,13 +189,23 @@ def keeps_own_programs() -> bool:
 
 
 def _own_programs() -> str:
-    cache = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache')
-    return str(cache / 'flamingo_jax' / platform.node())
+    return str(cache() / platform.node())
+
+
+def cache() -> pathlib.Path:
+    """Where this machine keeps what can be made again."""
+    try:
+        folder = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()
+    except RuntimeError:  # A user without a home, in some containers.
+        folder = pathlib.Path(tempfile.gettempdir())
+    return folder / 'flamingo_jax'
 
 
 def _silence() -> None:
     """Keeps start-up lines and warnings of libraries, which a user cannot act on, from stderr."""
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # XLA uses this old name. 2 shows only errors.
+    if not sys.stderr.isatty():  # A log keeps every bar.
+        os.environ.setdefault('TQDM_MININTERVAL', '30')
     if not sys.warnoptions:
         warnings.simplefilter('ignore')
         # JAX's own tell of hosts that are missing, or of pages that slow a TPU; and of each program that it could not
@@ -218,10 +229,14 @@ def _worth_reading(record: LogRecord) -> bool:
 def _help(doc: str) -> str:
     lines = [doc.strip(), '', 'Flags:']
     for flag in sorted(flags.FLAGS.get_key_flags_for_module(sys.argv[0]), key=lambda flag: flag.name):
-        default = '' if flag.default in (None, '', [], False) else f' (default: {flag.default_as_str.strip(chr(39))})'
+        none = flag.default is None or flag.default is False or flag.default in ('', [])  # 0 is a default.
+        default = '' if none else f' (default: {flag.default_as_str.strip(chr(39))})'
+        needed = any('must have a value' in check.message for check in flag.validators)  # As absl says it.
+        default += ' (required)' if needed else ''
         no = '[no]' if flag.boolean and flag.default is not False else ''
         lines.append(f'  --{no}{flag.name}' + ('' if flag.boolean else f'={flag.name.upper()}'))
-        lines += textwrap.wrap(flag.help + default, 100, initial_indent=' ' * 6, subsequent_indent=' ' * 6)
+        meaning = re.sub(r'\.?;\s+repeat this option.*', '. May be repeated.', flag.help)  # As absl says it.
+        lines += textwrap.wrap(meaning + default, 100, initial_indent=' ' * 6, subsequent_indent=' ' * 6)
     return '\n'.join(lines)
 
 

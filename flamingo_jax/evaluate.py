@@ -44,7 +44,6 @@ import platform
 import re
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Any
 
 import jax
@@ -135,7 +134,7 @@ def evaluate(
             machine=f'{jax.devices()[0].device_kind}, {jax.device_count()} device(s), '
             f'{platform.processor() or platform.machine()}',
             jax=jax.__version__,
-            flamingo_jax=version('flamingo_jax'),
+            flamingo_jax=__version__,
         )
         written = report.write(workdir, rows, examples, about)
         finish()

@@ -25,6 +25,8 @@ from typing import Any
 from etils import epath
 from tqdm import tqdm
 
+from flamingo_jax import commands
+
 Path = pathlib.Path | epath.Path
 
 FILLING = '.filling'  # A mark in a folder of a bucket until it is whole.
@@ -231,7 +233,7 @@ def local(path: Path) -> pathlib.Path:
     if not entries:
         raise FileNotFoundError(f'There is no file and no folder {path}.')
     versions = [f'{path}', *(f'{file} {_version(entry)}' for file, entry in entries.items())]
-    home = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'flamingo_jax'
+    home = commands.cache()
     folder = home / hashlib.sha256('\n'.join(versions).encode()).hexdigest()[:32]
     if not folder.is_dir():
         aside = home / f'.{folder.name}.{uuid.uuid4().hex[:8]}'

@@ -15,8 +15,8 @@ from flamingo_jax import commands
 if __name__ == '__main__':
     flags.DEFINE_string('checkpoint', None, 'A bundle, or the workdir of a run.', required=True)
     flags.DEFINE_string('lm', '', 'Bundle of the language model, if the checkpoint is a bundle without one.')
-    flags.DEFINE_multi_string('image', [], 'A picture, or the frames of a video separated by commas. May be repeated.')
-    flags.DEFINE_multi_string('text', [], 'A piece of text. May be repeated; the order of all is kept.')
+    flags.DEFINE_multi_string('image', [], 'A picture, or the frames of a video separated by commas.')
+    flags.DEFINE_multi_string('text', [], 'A piece of text. The order of all pictures and texts is kept.')
     flags.DEFINE_boolean('chat', False, 'The prompt is what a user asks in a chat (ChatML: SmolLM2, Qwen).')
     flags.DEFINE_integer('max_new_tokens', 32, 'Most tokens to generate.', lower_bound=1)
     flags.DEFINE_integer('num_beams', 1, 'Number of beams; 1 is no beam search.', lower_bound=1)

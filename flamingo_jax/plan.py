@@ -3,8 +3,8 @@
     python -m flamingo_jax.plan --config=experiments/flamingo_80b.py --topology=v4:8x12x16 --out=plan.json
 
 The real train step and the programs that answer prompts (one reads them, one adds a token) are compiled from shapes
-alone by the TPU compiler (pip install -e '.[plan]'): no TPU, no weights, no data. Topologies: v4, v5e, v5p, v6e as
-KIND:SHAPE (v5e-16 is v5e:4x4), h100:N, cpu:N.
+alone by the TPU compiler (pip install 'flamingo_jax[plan]'): no TPU, no weights, no data. Topologies: v4, v5e, v5p,
+v6e as KIND:SHAPE (v5e-16 is v5e:4x4), h100:N, cpu:N.
 The mesh is the config's for that machine (`config.machines`), or its `mesh`, or --mesh. With --search it is the best of
 all meshes, numbers of micro-batches and rematerialisation:
 

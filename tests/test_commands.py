@@ -156,6 +156,20 @@ def test_help_shows_how_a_command_is_used_and_needs_no_jax(name):
         assert f'flamingo_jax/{package}/config.py' in done.stdout  # Where the keys of a config stand.
 
 
+def test_the_package_lists_its_commands():
+    done = command('flamingo_jax')
+    for name in NAMES[:-1]:
+        assert f'python -m flamingo_jax.{name} ' in done.stdout, done.stderr
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason='needs root, to be a user of whom nothing is known')
+def test_a_user_without_a_home_has_a_cache():
+    nobody = 'import os, pwd; from flamingo_jax import commands; os.setuid(54321); print(commands.cache())'
+    known = {key: value for key, value in os.environ.items() if key not in ('HOME', 'XDG_CACHE_HOME')}
+    done = subprocess.run([sys.executable, '-c', nobody], cwd=ROOT, env=known, capture_output=True, text=True)
+    assert done.stdout.endswith('/flamingo_jax\n'), done.stderr
+
+
 @pytest.mark.parametrize('name', ['pairs', 'films', 'mmc4', 'obelics', 'instructions', 'web_pages', 'debian_pages'])
 def test_help_of_a_build_shows_the_flags_that_all_builds_share(name):
     done = command(f'data.{name}.build', '--help', python=('-X', 'importtime'))

@@ -139,7 +139,7 @@ class Topology:
         except Exception as error:  # The plugin raises many types: a missing library, an unknown shape.
             remedy = 'Give a slice that is made, such as v5e:4x4 or v4:4x4x8: its first two sizes are 1 or even.'
             if importlib.util.find_spec('libtpu') is None:
-                remedy = "It is not installed: pip install -e '.[plan]'"
+                remedy = "It is not installed: pip install 'flamingo_jax[plan]'"
             raise ValueError(
                 f'The TPU compiler does not know the topology {self.name}. {remedy} ({str(error).splitlines()[0]})'
             ) from error

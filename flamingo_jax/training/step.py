@@ -99,7 +99,7 @@ def make_step(
             }
             metrics |= {f'{name}/{count}': of[count] for count in COUNTS}
         metrics['loss'] = sum(loss_weights[name] * metrics[f'{name}/loss'] for name in batches)
-        metrics['grad_norm'] = optax.global_norm(grads)
+        metrics['grad_norm'] = optax.tree.norm(grads)
         # The norm is finite only if every gradient is. `where` instead of a condition would keep the old moments in
         # memory beside the new ones.
         finite = jnp.isfinite(metrics['loss']) & jnp.isfinite(metrics['grad_norm'])
