@@ -242,7 +242,8 @@ class Pretrained(Towers):
           seed: seed for sampling.
 
         Returns:
-          The continuation without surrounding white space; a list of them for a list of prompts.
+          The continuation without surrounding white space; a list of them for a list of prompts. A letter of several
+          bytes that `max_new_tokens` cuts is left out.
 
         Raises:
           ValueError: the prompt or a number is not valid, or the prompt with the new tokens exceeds the context.
@@ -456,7 +457,7 @@ class Pretrained(Towers):
 
     def _written(self, tokens: Int[np.ndarray, 'l'], stop: Sequence[str]) -> Written:
         tokens = tokens[tokens >= 0].tolist()
-        return Written(up_to(self.tokenizer.decode(tokens), stop).strip(), tokens)
+        return Written(up_to(self.tokenizer.written(tokens), stop).strip(), tokens)
 
 
 def check_stop(stop: Sequence[str]) -> None:
