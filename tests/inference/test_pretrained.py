@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import pathlib
 import re
+import unicodedata
 
 import flax.linen as nn
 import jax
@@ -97,6 +98,12 @@ def test_score_is_the_likelihood_under_the_uncached_model(pretrained, pictures):
             logp = jax.nn.log_softmax(logits)[np.arange(length - 1, length - 1 + len(ids)), ids]
             np.testing.assert_allclose(score, logp.sum(), rtol=1e-4)
         np.testing.assert_allclose(pretrained.score(prompt, candidates), row, rtol=1e-4)
+
+
+def test_a_candidate_is_read_composed_as_a_prompt_is(pretrained):
+    name = ' mèo'
+    scores = pretrained.score('Output:', [name, unicodedata.normalize('NFD', name)])
+    assert scores[0] == scores[1] and len(set(pretrained.lengths('Output:', [name, ' me\u0300o']))) == 1
 
 
 def test_each_candidate_is_encoded_once(pretrained, pictures):
@@ -551,6 +558,8 @@ def test_bad_prompts_say_what_is_wrong(pretrained, pictures, tmp_path):
     for candidates in (' yes<EOC>', '', []):
         with pytest.raises(ValueError, match='Give a list of at least one text'):
             pretrained.score([' a'], candidates)
+    with pytest.raises(ValueError, match='The candidate is not valid Unicode'):
+        pretrained.score([' a'], [' \udce9'])
     for row in (' yes<EOC>', []):
         with pytest.raises(ValueError, match='Give a list of at least one text'):
             pretrained.choose([[' a']], [row])
