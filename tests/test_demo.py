@@ -238,6 +238,7 @@ WRONG = {
     'a type': (dict(prompt=['a'], settings=dict(temperature='1')), 'temperature must be a number from 0'),
     'not a number': (b'{"prompt": ["a"], "settings": {"temperature": NaN}}', 'temperature must be a number'),
     'unknown': (dict(prompt=['a'], settings=dict(stop=1)), 'The settings are not valid'),
+    'half a letter': (b'{"prompt": ["a\\ud83d"]}', 'half of a surrogate pair'),
     'both': (dict(prompt=['a'], settings=dict(num_beams=2, temperature=1)), 'exclude each other'),
 }
 

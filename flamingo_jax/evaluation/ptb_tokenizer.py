@@ -69,6 +69,21 @@ _WORD = re.compile(
 # brackets are words.
 _REMOVED = re.compile(r'[\'`"‘’“”«»‹›.?!,:;–—…-]|\.\.+|--+|[\U00010000-\U0010ffff]')
 
+# What cannot be split into words: Han and kana without spaces, and the scripts and spellings whose signs look like ends
+# of words (accents in NFD; the scripts of India, Thai, Lao, Tibetan, Burmese, Khmer).
+_NO_WORDS = re.compile('[\u3040-\u30ff\u3400-\u9fff]{8}|[\u0300-\u036f\u0900-\u109f\u1780-\u17ff]')
+
+
+def refuse_without_words(captions: Sequence[str]) -> None:
+    """ValueError if `tokenize` cannot find the words of most captions, because of their script."""
+    without = [caption for caption in captions if _NO_WORDS.search(caption)]
+    if 2 * len(without) > len(captions):
+        raise ValueError(
+            f'The words of {len(without)} of {len(captions)} captions cannot be found, such as of {without[0]!r}. Put '
+            'spaces between words of Chinese and Japanese, and compose accents (NFC); CIDEr has no words of Thai and '
+            'Indic scripts.'
+        )
+
 
 def tokenize(captions: Sequence[str]) -> list[list[str]]:
     """The words of each caption in lower case, without punctuation.

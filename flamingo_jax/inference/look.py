@@ -10,6 +10,7 @@ shares for a layer's attention and its residual). This is a summary, not a cause
 
 import dataclasses
 import functools
+import itertools
 import math
 
 import jax
@@ -30,11 +31,14 @@ from flamingo_jax.model.resampler import Resampler
 class Look:
     """For an answer of a tokens, a + 1 positions: those that chose each token, and the one after the last token.
 
+    Tokens that are only together whole letters, such as the bytes of a script that the vocabulary lacks, count as one.
+
     Attributes:
       tokens: the answer's tokens, as text.
-      likeliest: at each position the likeliest tokens with their probabilities, the likeliest first.
+      likeliest: at each position the likeliest tokens with their probabilities, the likeliest first; of tokens that
+        count as one, at the first. A byte is written as `<0xE1>`.
       weights: cross-attention in each of x gated blocks, over r media tokens of each of n pictures, averaged over
-        heads. It is 0 for pictures that a position may not see.
+        heads, and over tokens that count as one. It is 0 for pictures that a position may not see.
       places: for each picture, how much each of its media tokens draws on each place of each frame. They sum to 1, or
         to less if the vision encoder has a class token, which has no place.
       gates: tanh(alpha) of each block's attention and feed-forward, 1 without gates; vectors are averaged.
@@ -83,15 +87,17 @@ def look(flamingo: Pretrained, prompt: Prompt, answer: list[int], likeliest: int
     tokens = np.full((1, length), flamingo.tokenizer.pad, np.int32)
     tokens[0, : len(ids)] = ids
     logits, weights = _read_again(model, params, media, tokens, first + np.arange(length))
-    asked, gates = len(answer) + 1, _gates(params)
+    begins, asked, gates = _letters(flamingo, answer), len(answer) + 1, _gates(params)
     if weights is None:
-        by_picture = np.zeros((len(gates), asked, 0, 0), np.float32)
+        by_picture = np.zeros((len(gates), len(begins), 0, 0), np.float32)
     else:
         by_picture = np.asarray(weights[:, 0, :asked]).reshape(len(gates), asked, -1, model.config.media_tokens)
-    p = np.asarray(jax.nn.softmax(logits[0, :asked], axis=-1))
+        number = np.diff([*begins, asked]).astype(np.float32)
+        by_picture = np.add.reduceat(by_picture, begins, axis=1) / number[:, None, None]
+    p = np.asarray(jax.nn.softmax(logits[0, np.array(begins)], axis=-1))
     best = np.argsort(-p, axis=-1)[:, :likeliest]
     return Look(
-        tokens=[flamingo.tokenizer.decode([token]) for token in answer],
+        tokens=[flamingo.tokenizer.decode(answer[i:j]) for i, j in itertools.pairwise(begins)],
         likeliest=[
             [(_name(flamingo, i), float(row[i])) for i in top] for row, top in zip(p, best.tolist(), strict=True)
         ],
@@ -101,9 +107,22 @@ def look(flamingo: Pretrained, prompt: Prompt, answer: list[int], likeliest: int
     )
 
 
+def _letters(flamingo: Pretrained, answer: list[int]) -> list[int]:
+    """Where the fewest tokens begin that are together whole letters; last, the length of the answer.
+
+    A token with bytes that no letter has is alone.
+    """
+    begins = [0]
+    while (begin := begins[-1]) < len(answer):
+        ends = range(begin + 1, len(answer) + 1)
+        whole = (end for end in ends if '\ufffd' not in flamingo.tokenizer.decode(answer[begin:end]))
+        begins.append(next(whole, begin + 1))
+    return begins
+
+
 def _name(flamingo: Pretrained, token: int) -> str:
     """A token as text; one that ends an answer by its role."""
-    return '<EOS>' if token in flamingo.tokenizer.ends else flamingo.tokenizer.decode([token])
+    return '<EOS>' if token in flamingo.tokenizer.ends else flamingo.tokenizer.shown(token)
 
 
 def _gates(params: Params) -> Float[np.ndarray, 'x 2']:

@@ -18,7 +18,7 @@ from flamingo_jax.inference.run import open_run
 from flamingo_jax.inference.towers import Towers
 from flamingo_jax.inference.unrolled import unroll
 from flamingo_jax.inputs.images import PictureFormat
-from flamingo_jax.inputs.prompts import Encoded, Prompt, as_batch, encode, is_continued
+from flamingo_jax.inputs.prompts import Encoded, Prompt, as_batch, composed, encode, is_continued
 from flamingo_jax.inputs.tokenizer import EOC, IMAGE, Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo, Media, Params
@@ -244,7 +244,8 @@ class Pretrained(Towers):
           seed: seed for sampling.
 
         Returns:
-          The continuation without surrounding white space; a list of them for a list of prompts.
+          The continuation without surrounding white space; a list of them for a list of prompts. A letter of several
+          bytes that `max_new_tokens` cuts is left out.
 
         Raises:
           ValueError: the prompt or a number is not valid, or the prompt with the new tokens exceeds the context.
@@ -347,11 +348,12 @@ class Pretrained(Towers):
     def score(
         self, prompt: Prompt | Sequence[Prompt], candidates: Sequence[str] | Sequence[Sequence[str]]
     ) -> Float[np.ndarray, 'c'] | Float[np.ndarray, 'b c']:
-        """Log-likelihood of each candidate continuation, exactly as written. End it with '<EOC>' to score the end too.
+        """Log-likelihood of each candidate continuation, as written. End it with '<EOC>' to score the end too.
 
         Args:
           prompt: as for `generate`.
-          candidates: one list for all prompts, or a list for each prompt, all of one length.
+          candidates: one list for all prompts, or a list for each prompt, all of one length. White space counts; like
+            a prompt, they are read in Unicode's composed form (NFC).
 
         Returns:
           Natural logarithms: [c] for one prompt, [b c] for a list of prompts.
@@ -426,7 +428,12 @@ class Pretrained(Towers):
     @functools.cached_property
     def _candidate_ids(self) -> Callable[[str, bool], list[int]]:
         """Encodes a candidate. The last ones are kept: an evaluation asks for the same ones after every prompt."""
-        return functools.lru_cache(2**16)(self.tokenizer.encode)
+
+        @functools.lru_cache(2**16)
+        def ids_of(candidate: str, continues: bool) -> list[int]:
+            return self.tokenizer.encode(composed(candidate, 'The candidate'), continues)
+
+        return ids_of
 
     def _encode_candidates(self, prompt: Prompt, candidates: Sequence[str]) -> list[list[int]]:
         if isinstance(candidates, str) or not len(candidates):
@@ -458,7 +465,7 @@ class Pretrained(Towers):
 
     def _written(self, tokens: Int[np.ndarray, 'l'], stop: Sequence[str]) -> Written:
         tokens = tokens[tokens >= 0].tolist()
-        return Written(up_to(self.tokenizer.decode(tokens), stop).strip(), tokens)
+        return Written(up_to(self.tokenizer.written(tokens), stop).strip(), tokens)
 
 
 def check_stop(stop: Sequence[str]) -> None:

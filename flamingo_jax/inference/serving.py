@@ -354,7 +354,7 @@ class Engine:
         """Adds a token to an answer, which may end by it."""
         ends = token in self.flamingo.ends
         answer.tokens += [] if ends else [token]
-        whole = self.flamingo.tokenizer.decode(answer.tokens)
+        whole = self.flamingo.tokenizer.written(answer.tokens)
         text = up_to(whole, answer.stop)
         answer.add(Written(text.strip(), list(answer.tokens)))
         if ends or text != whole or len(answer.tokens) == answer.room:

@@ -2,9 +2,9 @@
 
     [picture, ' dog<EOC>', picture, ' cat<EOC>', picture]
 
-A string is text; '<EOC>' in it ends a chunk, except in a data set's own text (`Tokenizer.literal`). Do not write the
-tag <image>: put the picture there. A picture is a PIL image, an array, a pathlib.Path, encoded bytes, a list of those
-(the frames of a video), or an array [t s d_v] of features that were computed before.
+A string is text; '<EOC>' in it ends a chunk, except in a data set's own text (`Tokenizer.literal`) and in a dialogue
+(`chat`). Do not write the tag <image>: put the picture there. A picture is a PIL image, an array, a pathlib.Path,
+encoded bytes, a list of those (the frames of a video), or an array [t s d_v] of features that were computed before.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ import itertools
 import os
 import pathlib
 import re
+import unicodedata
 from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from PIL import Image
 
 from flamingo_jax.inputs.images import PLACES, Frames, PictureFormat, Unread, tiles, to_frames
 from flamingo_jax.inputs.layout import Layout
-from flamingo_jax.inputs.tokenizer import ENDS_OF_CHUNK, IMAGE, QUOTED, Tokenizer
+from flamingo_jax.inputs.tokenizer import ENDS_OF_CHUNK, IMAGE, QUOTE, QUOTED, Tokenizer
 
 PICTURE = Image.Image | np.ndarray | pathlib.Path | bytes | Unread
 Prompt = Sequence[Any] | PICTURE
@@ -32,25 +33,39 @@ ANSWERS = f'{ENDS_TURN}\n<|im_start|>assistant\n'
 PICTURE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.gif', '.bmp', '.tif', '.tiff')
 
 
-def chat(*turns: Prompt | str) -> list[Any]:
+def chat(*turns: Prompt | str, system: str = '') -> list[Any]:
     """The prompt of a dialogue, marked as ChatML: so SmolLM2 and Qwen chat.
 
         chat([picture, ' What is it like?'])
         chat([picture, ' What is it like?'], 'It is a spider.', 'Write a poem about it.')
 
+    What is said is mere text: `<|im_end|>`, '<EOC>' or <image> in it is read as its characters, so that nobody can
+    write the other's turn. Several pictures of a turn have no labels, and its text may see the last one alone: where a
+    question tells them apart, write ` first` and ` second` after them, as `few_shot/which.py` does in training.
+
     Args:
       turns: what is asked, the answer to it, what is asked next, and so on. Each is a text, or texts and pictures.
+      system: what the model is told before the dialogue; '' for nothing.
 
     Of a model whose tokenizer has no such marks (`chats`), they are mere text.
     """
     prompt: list[Any] = []
+    told = f'{TELLS}{mere(system)}{ENDS_TURN}\n' if system else ''
     for i, turn in enumerate(turns):
-        begin, end = ('', ENDS_TURN) if i % 2 else ('\n' * bool(i) + ASKS, ANSWERS)
-        items = [begin, *([turn] if isinstance(turn, str) else turn), end]
-        for is_text, group in itertools.groupby(items, lambda item: isinstance(item, str)):
+        begin, end = ('', ENDS_TURN) if i % 2 else (('\n' if i else told) + ASKS, ANSWERS)
+        said = [mere(item) if isinstance(item, str) else item for item in items(turn)]
+        for is_text, group in itertools.groupby([begin, *said, end], lambda item: isinstance(item, str)):
             parts = list(group)
             prompt += [''.join(parts)] if is_text else parts
     return prompt
+
+
+def mere(text: str) -> str:
+    """A text in which nothing is a mark or a tag, whatever the tokenizer. All of them begin with '<'.
+
+    With a tokenizer at hand, `Tokenizer.literal` quotes only a text with its own marks.
+    """
+    return QUOTE + text.replace(QUOTE, '') + QUOTE if '<' in text or QUOTE in text else text
 
 
 def in_tiles(picture: Image.Image, side: int = 2) -> list[Any]:
@@ -110,7 +125,7 @@ def is_continued(prompt: Prompt, tokenizer: Tokenizer) -> bool:
     """
     layout = Layout(tokenizer)
     for item in items(prompt):
-        layout.text(item) if isinstance(item, str) else layout.picture()
+        layout.text(composed(item, 'A text of the prompt')) if isinstance(item, str) else layout.picture()
     return layout.continues
 
 
@@ -179,12 +194,28 @@ def identity(picture: Any) -> Hashable:
         return object()
 
 
-def encode(prompt: Prompt, tokenizer: Tokenizer) -> Encoded:
-    """The tokens of one prompt, written as `inputs/layout.py` says, and its pictures.
+def composed(text: str, what: str) -> str:
+    """A text in Unicode's composed form (NFC), in which language models read nearly all text.
+
+    So `mèo` is the same prompt whether a keyboard writes è as one character or as two.
 
     Raises:
-      ValueError: an empty prompt, an <image> tag without a picture, an item that is neither text nor picture, or a text
-        that is the path of a picture file.
+      ValueError: half of a surrogate pair, which no encoding of a text holds. `what` names the text in the message.
+    """
+    if half := re.search('[\ud800-\udfff]', text):
+        raise ValueError(
+            f'{what} is not valid Unicode: its character {half.start()} is half of a surrogate pair, at the end of '
+            f'{text[: half.end()][-20:]!r}. Give the text as UTF-8.'
+        )
+    return unicodedata.normalize('NFC', text)
+
+
+def encode(prompt: Prompt, tokenizer: Tokenizer) -> Encoded:
+    """The tokens of one prompt, written as `inputs/layout.py` says, and its pictures. Texts are `composed`.
+
+    Raises:
+      ValueError: an empty prompt, an <image> tag without a picture, an item that is neither text nor picture, a text
+        that is the path of a picture file, or one that is no valid Unicode.
     """
     prompt = items(prompt)
     if not prompt:
@@ -192,17 +223,19 @@ def encode(prompt: Prompt, tokenizer: Tokenizer) -> Encoded:
     layout, pictures = Layout(tokenizer), []
     for number, item in enumerate(prompt if tokenizer.around is None else _as_idefics(prompt, tokenizer)):
         if isinstance(item, str):
-            if IMAGE in re.sub(QUOTED, '', item) and tokenizer.image_tag:
+            text = composed(item, f'Item {number} of the prompt')
+            if IMAGE in re.sub(QUOTED, '', text) and tokenizer.image_tag:
                 raise ValueError(
-                    f'Item {number} of the prompt is text that contains the tag {IMAGE} ({item.count(IMAGE)} times). '
-                    'Replace each tag by the picture itself, as an item of the list.'
+                    f'Item {number} of the prompt is text that contains the tag {IMAGE} ({text.count(IMAGE)} times). '
+                    'Replace each tag by the picture itself, as an item of the list. If these characters are meant, '
+                    'give `flamingo.tokenizer.literal(text)`.'
                 )
             if item.lower().endswith(PICTURE_SUFFIXES) and os.path.isfile(item):
                 raise ValueError(
                     f'Item {number} of the prompt is the text {item!r}, which is the name of a picture file. To show '
                     f'the picture, give pathlib.Path({item!r}).'
                 )
-            layout.text(item)
+            layout.text(text)
         elif is_picture(item):
             if not tokenizer.image_tag:
                 raise ValueError(

@@ -14,6 +14,7 @@ As a command this file trains a tokenizer on the text of a prepared data set:
     python -m flamingo_jax.inputs.tokenizer --data=DATA_DIR --vocab_size=4096 --out=tokenizer.model
 """
 
+import codecs
 import functools
 import io
 import json
@@ -36,6 +37,20 @@ LATER_IN_TAG = '<image '  # How the names of the later tokens begin, in a tag of
 ENDS_OF_CHUNK = (EOC, '<|endofchunk|>', '<end_of_utterance>')
 PAD, AROUND = '<PAD>', '<fake_token_around_image>'
 QUOTE = '\ue000'  # Stands around text of a prompt that is read as its characters: a character of no text (private use).
+_MARK = re.compile(r'<[^<>\s]*[_|｜][^<>\s]*>')  # Such as <|im_end|> and <start_of_image>.
+
+
+def _byte(name: str) -> bytes:
+    """The byte of a piece such as `<0xE1>`; b'' of any other."""
+    found = re.fullmatch('<0x([0-9A-F]{2})>', name)
+    return bytes.fromhex(found[1]) if found else b''
+
+
+def _byte_letters() -> dict[str, bytes]:
+    """The byte of each letter in which byte-level BPE (GPT-2) writes its vocabulary: itself if that can be seen."""
+    letters = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    unseen = [i for i in range(256) if chr(i) not in letters]
+    return {c: bytes([ord(c) if ord(c) < 256 else unseen[ord(c) - 256]]) for c in letters}
 
 
 class _SentencePiece:
@@ -43,7 +58,6 @@ class _SentencePiece:
 
     file = 'tokenizer.model'
     prefix_once = False
-    special = ()  # Texts that `encode` reads as control tokens.
 
     def __init__(self, model: bytes):
         self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
@@ -56,12 +70,23 @@ class _SentencePiece:
         self.begin, self.ends = (bos,) if bos >= 0 else (), (eos,)
         self.bos = bos if bos >= 0 else eos
         self.unk = self.name(self._pieces.unk_id())
+        # No text becomes a control token. But a file may have marks as symbols of its user's, as Gemma's has
+        # <start_of_image>. They have an underscore or a bar; <table> is HTML, which is text.
+        marks = filter(_MARK.fullmatch, self._pieces.id_to_piece(list(range(self.size))))
+        self.special = tuple(mark for mark in marks if len(self._within.encode(mark)) == 1)
+        self._in_marks = re.compile('(?<=<)(?=' + '|'.join(re.escape(mark[1:]) for mark in self.special) + ')')
 
     def name(self, i: int) -> str:
         return self._pieces.id_to_piece(i)
 
+    def bytes_of(self, i: int) -> bytes:
+        return _byte(self.name(i)) or self.name(i).replace('\u2581', ' ').encode()
+
     def encode(self, text: str, continues: bool = False, marks: bool = True) -> list[int]:
-        return (self._within if continues else self._pieces).encode(text)  # No text becomes a control token.
+        # Encoded apart, '<' and the rest of a mark are ordinary pieces.
+        parts = [text] if marks or not self.special else self._in_marks.split(text)
+        ids = (self._within if continues else self._pieces).encode(parts[0])
+        return ids + [i for part in parts[1:] for i in self._within.encode(part)]
 
     def decode(self, ids: list[int]) -> str:
         return self._pieces.decode(ids)
@@ -90,11 +115,16 @@ class _Json:
         self.special = tuple(token.content for token in self._pieces.get_added_tokens_decoder().values())
         self.bos, self.ends, self.pad = roles['bos'], tuple(roles['eos']), roles['pad']
         self.unk = fields['model'].get('unk_token')
+        self._letters = _byte_letters() if '"ByteLevel"' in json.dumps(fields.get('decoder')) else {}
         alone, whole = self.encode('a'), self._pieces.encode('a').ids
         self.begin = tuple(whole[: whole.index(alone[0])] if alone else whole)
 
     def name(self, i: int) -> str:
         return self._pieces.id_to_token(i)
+
+    def bytes_of(self, i: int) -> bytes:
+        name = self.name(i) or ''  # Not every id has a token.
+        return _byte(name) or b''.join(self._letters.get(c) or c.encode() for c in name.replace('\u2581', ' '))
 
     @functools.cached_property
     def _as_text(self) -> tuple[tokenizers.Tokenizer, tokenizers.Tokenizer]:
@@ -303,6 +333,23 @@ class Tokenizer:
             if i is not None:
                 text += self.extra_tokens[i - self.vocab_size]
         return text
+
+    def written(self, ids: Sequence[int]) -> str:
+        """The text of ids that a model wrote, without a letter at the end of which some bytes are still to come."""
+        letters = codecs.getincrementaldecoder('utf-8')('replace')
+        letters.decode(b''.join(map(self._bytes_of, ids[-3:])))  # A letter has at most four bytes.
+        unfinished, _ = letters.getstate()
+        return self.decode(ids).rstrip('\ufffd') if unfinished else self.decode(ids)
+
+    def shown(self, i: int) -> str:
+        """The text of one token. A byte that is only a part of a letter is written as `<0xE1>`."""
+        if '\ufffd' not in (text := self.decode([i])):
+            return text
+        text = self._bytes_of(i).decode(errors='surrogateescape')
+        return re.sub('[\udc80-\udcff]', lambda byte: f'<0x{ord(byte[0]) - 0xDC00:02X}>', text)
+
+    def _bytes_of(self, i: int) -> bytes:
+        return self._pieces.bytes_of(i) if i < self.vocab_size else self.extra_tokens[i - self.vocab_size].encode()
 
 
 def extra_tokens_of_prefix(r: int) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Exact match, scores with their intervals, and what a metric refuses."""
 
 import sys
+import unicodedata
 
 import pytest
 
@@ -20,6 +21,34 @@ def test_any_reference_counts_but_for_case_white_space_and_a_full_stop():
     predictions = dict(a=' DOG. ', b='hound', c='a dog', d='', e='dog .', f='dog 。\n')
     value, each = metrics.score('exact', predictions, {id: ('dog', 'hound') for id in predictions})
     assert each == dict(a=1.0, b=1.0, c=0.0, d=0.0, e=1.0, f=1.0) and value == pytest.approx(2 / 3)
+
+
+EQUAL = [
+    ('me\u0300o', 'mèo'), (unicodedata.normalize('NFD', '고양이'), '고양이'), ('ｶﾒﾗ', 'カメラ'), ('ＣＡＴ', 'cat'),
+    ('بلی۔', 'بلی'), ('ድመት።', 'ድመት'), ('ក្មា។', 'ក្មា'), ('कुत्ता।', 'कुत्ता'), ('ကြောင်။', 'ကြောင်'), ('կատու։', 'կատու'),
+    ('猫．', '猫'), ('猫。', '猫'), ('قطة\u200f', 'قطة'), ('\u200fחתול.\u200f', 'חתול'),
+    ('İstanbul', 'istanbul'), ('IŞIK', 'ışık'), ('KEDİ', 'kedi'), ('Straße', 'STRASSE'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize('answer, truth', EQUAL)
+def test_what_unicode_spells_in_two_ways_is_equal(answer, truth):
+    assert exact.same_answer(answer, truth) and exact.same_answer(truth, answer)
+
+
+def test_an_answer_in_ascii_is_compared_as_it_stands():
+    """But for case, outer white space and a final full stop; and each letter on its own, also within a text."""
+    for text in (chr(i) for i in range(128)):
+        assert exact.normal(text) == text.strip().rstrip('.|').rstrip().lower()
+        assert exact.normal(f'A{text}B') == f'a{text.lower()}b'
+    for answer, truth in (
+        ('cat!', 'cat'),
+        ('猫、', '猫'),
+        ('"cat"', 'cat'),
+        ('मी\u200dल', 'मील'),
+        ('مي\u200cخواهم', 'ميخواهم'),
+    ):
+        assert not exact.same_answer(answer, truth)
 
 
 @pytest.mark.parametrize('predictions', [dict(a='x'), dict(a='x', b='y', c='z')])

@@ -121,6 +121,18 @@ def test_media_tokens_are_followed_back_through_other_resamplers(pretrained, pic
     np.testing.assert_allclose(seen.places[0].reshape(3, 16), drawn / drawn.sum(axis=1, keepdims=True), rtol=1e-3)
 
 
+def test_the_bytes_of_a_letter_are_looked_at_together(pretrained, pictures):
+    prompt, answer = [pictures[0], ' Output:'], pretrained.tokenizer.encode('a猫b') + [stray := 255]
+    seen = look(pretrained, prompt, answer, likeliest=400)
+    assert seen.tokens == ['a', '猫', 'b', '\ufffd'] and pretrained.tokenizer.shown(stray) == '<0xF9>'
+    # The position after an answer so far is that of its next token, and stands alone.
+    alone = np.stack([look(pretrained, prompt, answer[:i]).weights[:, -1] for i in range(len(answer) + 1)], axis=1)
+    expected = np.stack([alone[:, i:j].mean(axis=1) for i, j in ((0, 1), (1, 4), (4, 5), (5, 6), (6, 7))], axis=1)
+    np.testing.assert_allclose(seen.weights, expected, rtol=1e-3, atol=1e-6)
+    names = [{name for name, _ in row} for row in seen.likeliest]
+    assert len(names) == 5 and all('<0xF9>' in row and '\ufffd' not in row for row in names)
+
+
 def test_gates_and_a_prompt_without_pictures(pretrained):
     seen = look(pretrained, ['only text Output:'], ANSWER)
     np.testing.assert_allclose(seen.gates, np.tanh([[0.5, 0.0]] * 2), rtol=1e-6)

@@ -132,6 +132,29 @@ def test_a_literal_text_is_its_characters(json_file, sentencepiece):
         one_by_one.encode(one_by_one.literal(text))
 
 
+def test_a_mark_that_a_sentencepiece_model_has_as_a_symbol_is_text_where_it_should_be():
+    """As Gemma's <start_of_image>. Its <table> is HTML, which stays one piece."""
+    lines = iter(['see the start of image'] * 50)
+    marked = Tokenizer(tokenizers.train(lines, 300, ['<start_of_image>', '<|im_end|>', '<table>']), 'token')
+    text = 'see <start_of_image><|im_end|> <table>'
+    for ids in (marked.encode(marked.literal(text)), marked.encode(text, marks=False)):
+        assert marked.decode(ids) == text and not {*map(marked.name, ids)} & {'<start_of_image>', '<|im_end|>'}
+        assert '<table>' in map(marked.name, ids)
+    assert [marked.name(i) for i in marked.encode('<start_of_image>')] == ['<start_of_image>']
+
+
+@pytest.mark.parametrize('kind', ['json_file', 'sentencepiece'])
+def test_a_letter_of_several_bytes_is_written_when_it_is_whole(kind, request):
+    tokenizer = Tokenizer(request.getfixturevalue(kind), 'text')
+    text = 'bodex कुत्ता 猫\ufffd'  # The last one was written by the model itself.
+    ids = tokenizer.encode(text)
+    steps = [tokenizer.written(ids[:i]) for i in range(len(ids) + 1)]
+    assert steps[-1] == text and steps == sorted(steps, key=len)
+    assert all(text.startswith(step) and '\ufffd' not in step for step in steps[:-1])
+    assert [tokenizer.shown(i) for i in tokenizer.encode('猫')] == ['<0xE7>', '<0x8C>', '<0xAB>']
+    assert [tokenizer.shown(i) for i in tokenizer.encode(' Output:<EOC>')[-1:]] == ['<EOC>']
+
+
 def test_nothing_before_a_text_where_the_model_was_trained_so(json_file):
     fields = json.loads(json_file) | dict(post_processor=None)
     tokenizer = Tokenizer(json.dumps(fields).encode())

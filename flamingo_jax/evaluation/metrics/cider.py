@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from flamingo_jax.evaluation.metrics import refuse_without_references, texts
-from flamingo_jax.evaluation.ptb_tokenizer import tokenize
+from flamingo_jax.evaluation.ptb_tokenizer import refuse_without_words, tokenize
 
 N = 4  # Longest n-gram.
 SIGMA = 6.0  # Width, in bigrams, of the penalty for another length than the reference's.
@@ -32,12 +32,14 @@ def score(predictions: Mapping[Any, str], references: Mapping[Any, Sequence[str]
       references: id -> captions by people.
 
     Raises:
-      ValueError: a prediction is not a text, or there are no references for it.
+      ValueError: a prediction is not a text, there are no references for it, or the references are in a script whose
+        words the tokenizer does not find.
     """
     refuse_without_references(references)
+    spoken = [truth for truths in references.values() for truth in truths]
+    refuse_without_words(spoken)
     captions = dict(zip(references, _ngrams(texts(predictions, references)), strict=True))
-    number = [len(truths) for truths in references.values()]
-    all_truths = _ngrams([truth for truths in references.values() for truth in truths])
+    number, all_truths = [len(truths) for truths in references.values()], _ngrams(spoken)
     ends = np.cumsum(number).tolist()
     truths = {id: all_truths[end - n : end] for id, n, end in zip(references, number, ends, strict=True)}
 

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import unicodedata
 
 import numpy as np
 import pytest
@@ -41,6 +42,29 @@ def test_cider_depends_on_the_set():
     predictions, references = {'a': 'a dog runs', 'b': 'a cat'}, {'a': ['a dog runs'], 'b': ['two cats']}
     assert metrics.score('cider', predictions, references)[1]['a'] > 1
     assert metrics.score('cider', {'a': 'a dog runs'}, {'a': ['a dog runs']}) == (0.0, {'a': 0.0})
+
+
+@pytest.mark.parametrize(
+    'answer, truth',
+    [
+        ('一只猫坐在垫子上', '一只黑猫坐在垫子上'),
+        ('ねこがマットの上に座っている', '黒いねこがマットの上に座っている'),
+        ('बिल्ली चटाई पर बैठी है', 'काली बिल्ली चटाई पर बैठी है'),
+        ('แมวนั่งบนเสื่อ', 'แมวดำนั่งบนเสื่อ'),
+        (unicodedata.normalize('NFD', 'con mèo ngồi'), unicodedata.normalize('NFD', 'con mèo đen ngồi')),
+    ],
+)
+def test_captions_whose_words_cider_cannot_find_are_refused(answer, truth):
+    with pytest.raises(ValueError, match=f'words of 2 of 3 captions cannot be found, such as of {truth!r}. Put spaces'):
+        metrics.score('cider', {'a': answer, 'b': 'a cat'}, {'a': [truth, truth], 'b': ['a dog']})
+
+
+def test_captions_with_words_in_other_scripts_have_a_score():
+    """Also where some have a word in another script, which the official code scores."""
+    spaced, others = {'a': '一只 猫 坐在 垫子 上', 'b': '狗'}, {'a': ['一只 黑猫 坐在 垫子 上'], 'b': ['狗']}
+    assert metrics.score('cider', spaced, others)[1]['a'] > 1
+    vietnamese = {'a': 'con mèo ngồi', 'b': 'chó'}
+    assert metrics.score('cider', vietnamese, {'a': ['con mèo đen ngồi', 'नमस्ते'], 'b': ['chó']})[1]['a'] > 1
 
 
 @pytest.mark.parametrize('name', GOLDEN['vqa']['each'])
