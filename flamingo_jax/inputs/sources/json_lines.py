@@ -11,7 +11,6 @@ is a clip, or a list of frames.
 
 import hashlib
 import json
-import math
 import os
 import pathlib
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from flamingo_jax.inputs.tokenizer import IMAGE
 LINE = 'A line is a list of texts and pictures, such as [{"image": "a.png"}, "My cat."] (data/README.md).'
 
 
+HEAVIEST = 1_000_000  # The sum over a batch is a float32.
 KEYS = (['image'], ['film'], ['text'], ['text', 'weight'])
 
 
@@ -146,8 +146,8 @@ def _check_text(part: dict[str, Any], which: str) -> float:
         text.encode()
     except UnicodeEncodeError as error:
         raise ValueError(f'{which} is not valid UTF-8 ({error}).') from error
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
-        raise ValueError(f'{which}: its "weight" is {weight!r}. It must be a number, 0 or more.')
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= HEAVIEST:
+        raise ValueError(f'{which}: its "weight" is {weight!r}. It must be a number from 0 to {HEAVIEST:,}.')
     return float(weight)
 
 
