@@ -50,7 +50,7 @@ if __name__ == '__main__':
     flags.DEFINE_list(
         'styles', [], 'Styles of that picture set to measure on, which should be those of the training; default: all.'
     )
-    flags.DEFINE_integer('image_size', 0, "Pixels; 0 is the trunk's own resolution.")
+    flags.DEFINE_integer('image_size', 0, "Pixels; 0 is the trunk's own resolution.", lower_bound=0)
     flags.DEFINE_integer('random_seed', None, 'Draw random weights of an EfficientNet-Lite0 with this seed.')
     flags.DEFINE_string(
         'lm',
@@ -61,7 +61,7 @@ if __name__ == '__main__':
     flags.DEFINE_string('first_token', '', 'Token to put before every text of a language model.')
     flags.DEFINE_string('clip', '', 'Weights of the CLIP of an OpenFlamingo.')
     flags.DEFINE_string('activation', '', 'Activation of a CLIP, quick_gelu (OpenAI) or gelu; by default its own.')
-    flags.DEFINE_integer('heads', 0, 'Number of heads of a vision transformer; by default its own.')
+    flags.DEFINE_integer('heads', 0, 'Number of heads of a vision transformer; by default its own.', lower_bound=0)
     flags.DEFINE_bool('norm_features', None, 'Take the features of a vision transformer after its last norm.')
     flags.DEFINE_bool('class_feature', False, 'Keep the class token among the features.')
     flags.DEFINE_bool(
@@ -108,6 +108,24 @@ from flamingo_jax.model.vision.trunk import VisionConfig
 
 STANDARDISE_ON = 512  # Pictures. With 512, the deviation of a channel is known to about 3 %.
 IMAGENET = 'ImageNet weights, Apache-2.0. '
+
+# The flags that each kind of conversion reads, but for --source and --out.
+_TRUNK = ('image_size', 'standardise', 'styles')
+_VIT = ('activation', 'heads', 'norm_features')
+READS = dict(
+    efficientnet=('random_seed', *_TRUNK),
+    nfnet=_TRUNK,
+    clip=(*_VIT, 'class_feature', *_TRUNK),
+    siglip=(*_VIT, 'class_feature', *_TRUNK),
+    beit=_TRUNK,
+    lm=('first_token', 'card'),
+    open_flamingo=('lm', 'clip', *_VIT),
+    idefics=(),
+    to_open_flamingo=('lm',),
+    to_idefics=('lm',),
+    run=('card', 'packaged_trunk', 'without_lm', 'lm'),
+    mean=('weights', 'lm'),
+)
 
 
 class Trunk(NamedTuple):
@@ -494,6 +512,13 @@ def main(arguments: list[str]) -> None:
     kind, f = arguments[0], flags.FLAGS
     if sources[kind] and not f.source:
         commands.refuse(f'{kind} needs --source: {sources[kind]}.')
+    others = sorted(set().union(*READS.values()).difference(READS[kind]))
+    if ignored := [f'--{name}' for name in others if f[name].value != f[name].default]:
+        commands.refuse(f'{kind} does not read {", ".join(ignored)}. Remove it; --help says what each kind reads.')
+    if f.source and f.random_seed is not None:
+        commands.refuse('--source and --random_seed exclude each other: random weights have no source.')
+    if f.styles and not f.standardise:
+        commands.refuse('--styles needs --standardise: it names the styles of that picture set.')
     refuse_existing(as_path(f.out), bundle.CONFIG)
     card = as_path(f.card).read_text(encoding='utf-8') if f.card else ''
     source = f.source if kind in ('run', 'mean', 'to_open_flamingo', 'to_idefics') else _here(f.source)

@@ -39,6 +39,7 @@ from ml_collections import ConfigDict
 
 from flamingo_jax import memory
 from flamingo_jax.files import Path, as_path, write_whole
+from flamingo_jax.inference import bundle
 from flamingo_jax.inputs import pipeline
 from flamingo_jax.inputs.sources.documents import contents
 from flamingo_jax.model.flamingo import Params
@@ -77,6 +78,9 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
             raise ValueError(f'config.{field} is {config[field]}. It must be 1 or more.')
     if not config.datasets:
         raise ValueError('config.datasets is empty. Give at least one data set to train on.')
+    folder = as_path(workdir)
+    if (folder / bundle.CONFIG).exists() and not (folder / 'run.json').exists():  # The run has a tokenizer.model too.
+        raise ValueError(f'{folder} is a bundle, whose files the run would replace. Give another --workdir.')
     parts = assemble(config)
     model, sources = parts.model, parts.sources
     profile = Profile(config.profile, workdir)

@@ -221,6 +221,10 @@ CONFIG = 'from ml_collections import ConfigDict\n\n\ndef get_config():\n    retu
             'Beam search and sampling exclude each other.',
         ),
         (['convert', 'nfnet', '--source=none', '--out=CONFIG'], 1, 'CONFIG exists already. Remove it, or choose'),
+        (['convert', 'lm', '--source=a', '--heads=2', '--out=none'], 2, 'lm does not read --heads. Remove it; --help'),
+        (['convert', 'efficientnet', '--source=a', '--random_seed=1', '--out=none'], 2, '--source and --random_seed '),
+        (['convert', 'efficientnet', '--styles=a', '--out=none'], 2, '--styles needs --standardise: it names'),
+        (['convert', 'efficientnet', '--image_size=-5', '--out=none'], 2, 'flag --image_size=-5: -5 is not a non-neg'),
         (['convert', 'mean', '--source=a,b', '--weights=.4,x', '--out=none'], 2, '--weights=.4,x are not numbers.'),
         (
             ['plan', '--config=CONFIG', '--topology=cpu:2', '--mesh=2,2'],

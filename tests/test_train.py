@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 import flamingo_jax
 from flamingo_jax import convert
 from flamingo_jax.inference import bundle
-from flamingo_jax.inference.run import read_latest
+from flamingo_jax.inference.run import digests, read_latest
 from flamingo_jax.inputs.rows import COUNTS, Aligned
 from flamingo_jax.parallel.mesh import make_mesh
 from flamingo_jax.planning import flops, programs
@@ -302,6 +302,13 @@ def test_bad_input_is_an_error_before_any_work(parts, tmp_path, key, value, erro
     with pytest.raises(error, match=says):
         train(config, tmp_path)
     assert not (tmp_path / 'checkpoints').exists() or not list((tmp_path / 'checkpoints').iterdir())
+
+
+def test_a_bundle_is_no_workdir_and_stays_as_it_is(parts, tmp_path):
+    shutil.copytree(parts / 'lm', tmp_path / 'lm')
+    with pytest.raises(ValueError, match='lm is a bundle, .*Give another --workdir'):
+        train(tiny_config(parts), tmp_path / 'lm')
+    assert digests(tmp_path / 'lm') == digests(parts / 'lm')
 
 
 def test_checkpoints_of_another_model_are_refused(parts, run):

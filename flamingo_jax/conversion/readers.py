@@ -17,6 +17,7 @@ the file while they are in use.
 
 import collections
 import dataclasses
+import functools
 import io
 import json
 import math
@@ -25,7 +26,7 @@ import os
 import pickle
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ml_dtypes
@@ -100,11 +101,16 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
         def array(name):
             about, (begin, end) = header[name], header[name]['data_offsets']
             if about['dtype'] not in SAFETENSORS_DTYPES:
-                raise TypeError(f'the tensor {name} is of {about["dtype"]}, not one of {", ".join(SAFETENSORS_DTYPES)}')
+                raise _Refused(
+                    f'its tensor {name} is of {about["dtype"]}. Only {", ".join(SAFETENSORS_DTYPES)} are read: give '
+                    'the weights in one of these.'
+                )
             return data[begin:end].view(np.ndarray).view(SAFETENSORS_DTYPES[about['dtype']]).reshape(about['shape'])
 
         return {name: array(name) for name in names}
     except Exception as error:  # The library's own error type, and others for a damaged header.
+        if isinstance(error, _Refused):
+            raise ValueError(f'{path}: {error}') from error
         raise ValueError(
             f'{path} is not a complete safetensors file ({error}). Download it again and compare its checksum. If it '
             'is a torch checkpoint, name it .pth, .pt or .bin.'
@@ -255,6 +261,7 @@ def _read_zip(file) -> Any:
 
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
+        @functools.cache  # Each storage is checked once, however many tensors are views of it.
         def elements(storage: _Storage) -> np.ndarray:
             return np.frombuffer(_member(content, archive.getinfo(f'{folder}data/{storage.key}')), storage.dtype)
 
@@ -304,22 +311,29 @@ def _read_legacy(file) -> Any:
         return _materialize(state, lambda storage: arrays[storage.key])
 
 
-def _tensors(tree: Any):
-    if isinstance(tree, _Tensor):
-        yield tree
-    elif isinstance(tree, dict):
-        for value in tree.values():
-            yield from _tensors(value)
-    elif isinstance(tree, list | tuple):
-        for value in tree:
-            yield from _tensors(value)
+def _tensors(tree: Any) -> Iterator[_Tensor]:
+    """The tensors in a tree. A container is looked into once, though a few bytes can put it in a million places."""
+    waiting, seen = [tree], set()
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, _Tensor):
+            yield part
+        elif isinstance(part, dict | list | tuple) and id(part) not in seen:
+            seen.add(id(part))
+            waiting += part.values() if isinstance(part, dict) else part
 
 
-def _materialize(tree: Any, elements: Callable[[_Storage], np.ndarray]) -> Any:
-    """The dicts of `tree` with an array for each tensor. Lists (an optimizer's groups) remain descriptions."""
+def _materialize(tree: Any, elements: Callable[[_Storage], np.ndarray], made: dict[int, Any] | None = None) -> Any:
+    """The dicts of `tree` with an array for each tensor. Lists (an optimizer's groups) remain descriptions.
+
+    `made` has what was made of each dict, by its id: one that is in many places is made once.
+    """
+    made = {} if made is None else made
     if isinstance(tree, dict):
-        kind = _Module if isinstance(tree, _Module) else dict
-        return kind({key: _materialize(value, elements) for key, value in tree.items()})
+        if id(tree) not in made:
+            kind = _Module if isinstance(tree, _Module) else dict
+            made[id(tree)] = kind({key: _materialize(value, elements, made) for key, value in tree.items()})
+        return made[id(tree)]
     if not isinstance(tree, _Tensor):
         return tree
     data, itemsize = elements(tree.storage), tree.storage.dtype.itemsize

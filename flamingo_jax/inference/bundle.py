@@ -12,16 +12,20 @@ then has only the means and deviations that standardise the features.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
+import math
 import pathlib
 import shutil
 import tempfile
+import textwrap
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,6 +44,7 @@ from flamingo_jax.model.quantised import quantise
 
 CONFIG = 'config.json'  # Written last: without it, a folder is not a bundle.
 LARGE, PIECE = 2**30, 2**26  # Bytes: a tree of this size is written in pieces of that size.
+CHECKED = 2**26  # Bytes: a tree up to this size is compared with its checksum when it is read. More would take long.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +78,7 @@ class Bundle:
           sharding: a tree of shardings, or None for the default device.
 
         Raises:
-          ValueError: the bundle has no such tree.
+          ValueError: the bundle has no such tree; or it is damaged, or does not fit the config. The message names it.
           FileNotFoundError: the trunk's weights are in a package that is not installed, or the language model is not
             in the bundle and was not given.
         """
@@ -85,20 +90,26 @@ class Bundle:
                 f'The language model of {self.path} is not in the bundle. Its README.md says how to get it. Then give '
                 'its folder: --lm=BUNDLE, config.lm in training, or load(..., lm=BUNDLE).'
             )
-        if not folder.is_dir():
+        if name not in self.checksums:
             raise ValueError(f'The bundle {self.path} has no tree {name!r}. Its trees are {sorted(self.checksums)}.')
-        shapes = ocp.metadata(folder).metadata
+        with _refusing_damage(folder):
+            if (shapes := ocp.metadata(folder).metadata) is None:  # Orbax has only logged why.
+                raise ValueError('its metadata cannot be read')
+        trunk = {}
+        if name == 'vision' and self.packaged_trunk:
+            trunk['trunk'] = efficientnet_params(read_weights(efficientnet_lite0_file()))[1]
+        self._check_shapes(name, shapes | trunk)
+        size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+        checked = sharding is None and size <= CHECKED  # Then it is first read as it was stored.
 
         def kind(leaf) -> DTypeLike:
             return dtype if dtype is not None and jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype
 
         def abstract(leaf, sharding):
-            return jax.ShapeDtypeStruct(leaf.shape, kind(leaf), sharding=sharding)
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype if checked else kind(leaf), sharding=sharding)
 
-        trunk = {}
-        if name == 'vision' and self.packaged_trunk:
-            weights = efficientnet_params(read_weights(efficientnet_lite0_file()))[1]
-            trunk['trunk'] = jax.tree.map(lambda x: x.astype(kind(x)), weights)
+        if not checked:
+            trunk = jax.tree.map(lambda x: x.astype(kind(x)), trunk)
         if sharding is None:
             device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
             sharding = jax.tree.map(lambda _: device, shapes | trunk)
@@ -109,7 +120,49 @@ class Bundle:
             {key: sharding[key] for key in trunk},
         )
         sharding = {key: sharding[key] for key in shapes}
-        return trunk | ocp.load(folder, jax.tree.map(abstract, shapes, sharding))
+        with _refusing_damage(folder):
+            tree = trunk | ocp.load(folder, jax.tree.map(abstract, shapes, sharding))
+            if checked and checksum(tree) != self.checksums[name]:
+                raise ValueError('it differs from its checksum in config.json')
+        if not checked:
+            return tree
+        return jax.tree.map(  # By NumPy, since JAX would compile a program for each shape.
+            lambda x: x if x.dtype == kind(x) else jax.device_put(np.asarray(x).astype(kind(x)), device), tree
+        )
+
+    def _check_shapes(self, name: str, tree: Any) -> None:
+        """ValueError if a leaf of a component tree is not as the config says."""
+        found, expected = (
+            {jax.tree_util.keystr(path, simple=True, separator='.'): leaf.shape for path, leaf in leaves}
+            for leaves in map(jax.tree_util.tree_leaves_with_path, (tree, shapes_of(self.config).get(name, {})))
+        )
+        for leaf in sorted(found | expected):
+            if found.get(leaf) != expected.get(leaf):
+                raise ValueError(
+                    f'The tree {name!r} of {self.path} does not fit its config.json: {leaf} is '
+                    f'{found.get(leaf, "absent")}, not {expected.get(leaf, "absent")}. Copy or download the whole '
+                    'bundle again.'
+                )
+
+
+@functools.lru_cache(maxsize=4)
+def shapes_of(config: FlamingoConfig) -> Params:
+    """The component trees of a model with their shapes."""
+    return jax.eval_shape(lambda: nn.meta.unbox(Flamingo(config).init(jax.random.key(0))))
+
+
+@contextlib.contextmanager
+def _refusing_damage(folder: Path) -> Iterator[None]:
+    """ValueError for whatever Orbax raises over damaged files, which are many types of error; not for a full memory."""
+    try:
+        yield
+    except (MemoryError, jax.errors.JaxRuntimeError):
+        raise
+    except Exception as error:
+        raise ValueError(
+            f'{folder} is missing or damaged ({textwrap.shorten(str(error), 200)}). Copy or download the bundle again; '
+            'after git clone: git lfs pull.'
+        ) from error
 
 
 def as_kept(source: Any, name: str, model: Flamingo, sharding: Any = None) -> Params:

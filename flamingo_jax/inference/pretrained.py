@@ -5,7 +5,6 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,7 +49,8 @@ def load(
 
     Raises:
       FileNotFoundError: `path` is neither, or a part is missing; the message names it.
-      ValueError: `lm` is another language model than the bundle's, or `dtype` is not known.
+      ValueError: `lm` is another language model than the bundle's, `dtype` is not known, or parameters are damaged or
+        do not fit the config.
     """
     dtype, quantised = _dtypes(dtype)
     found = _open(path, lm)
@@ -60,8 +60,7 @@ def load(
         boxed = jax.eval_shape(model.init, jax.random.key(0))
         shardings = {name: rules.shardings(boxed[name], mesh) for name in shardings}
     params = {name: bundle.as_kept(source, name, model, shardings[name]) for name, source in found.sources.items()}
-    expected = jax.eval_shape(lambda: nn.meta.unbox(model.init(jax.random.key(0))))
-    if missing := sorted(set(expected) - set(params)):
+    if missing := sorted(set(bundle.shapes_of(found.config)) - set(params)):
         raise ValueError(f'{path} has no parameters for {missing}. Convert or export it again.')
     sums = {name: source.checksums[name] for name, source in found.bundles.items()}
     return Pretrained(model, params, found.tokenizer, found.image_tag, found.step, sums, mesh, found.digest)

@@ -6,11 +6,32 @@ trunk. Where the paper contradicts itself, a comment says which reading is the d
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
+from flamingo_jax.model.layers import ACTIVATIONS
 from flamingo_jax.model.vision.efficientnet import EfficientNetConfig
 from flamingo_jax.model.vision.nfnet import NFNET_F6
 from flamingo_jax.model.vision.trunk import VisionConfig, family
+
+NORMS = ('rms', 'layer')
+
+
+def _check(config: Any, part: str, sizes: str, **choices: Iterable[str]) -> None:
+    """ValueError if one of the named sizes is no positive whole number, or a choice is unknown.
+
+    An unknown choice would be read as one of the known ones.
+    """
+    for field in sizes.split():
+        value = getattr(config, field)
+        if not isinstance(value, int | np.integer) or value < 1:
+            raise ValueError(f'{part}{field} is {value!r}. It must be a whole number, 1 or more.')
+    for field, known in choices.items():
+        *most, last = map(repr, known)
+        if getattr(config, field) not in tuple(known):
+            raise ValueError(f'{part}{field} must be {", ".join(most)} or {last}, not {getattr(config, field)!r}.')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +84,16 @@ class LanguageModelConfig:
     scale_embeddings: bool = True
 
     def __post_init__(self):
+        _check(
+            self,
+            'lm.',
+            'vocab_size width depth heads kv_heads head_dim ffw_width context',
+            norm=NORMS,
+            norm_place=('before', 'around', 'sum'),
+            norm_query_key=('', 'head', 'token'),
+            activation=ACTIVATIONS,
+            positions=('rotary', 'learned', 'alibi', 'relative'),
+        )
         if len(self.windows) not in (0, self.depth):
             raise ValueError(
                 f'{len(self.windows)} windows do not fit {self.depth} blocks. Give one window per block, or none.'
@@ -93,8 +124,13 @@ class ResamplerConfig:
     kind: str = 'perceiver'
 
     def __post_init__(self):
-        if self.kind not in ('perceiver', 'mlp', 'pooling', 'qformer'):
-            raise ValueError(f"resampler.kind must be 'perceiver', 'mlp', 'pooling' or 'qformer', not {self.kind!r}.")
+        _check(
+            self,
+            'resampler.',
+            'latents width depth heads head_dim ffw_multiplier',
+            kind=('perceiver', 'mlp', 'pooling', 'qformer'),
+            activation=ACTIVATIONS,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +169,9 @@ class XattnConfig:
     # True: no cross-attention. The media tokens stand in the text, in place of the tag's tokens (`model/prefix.py`).
     # Of the other fields, `initial_alpha` sets their size, and `only_at_tag` and `ffw_where_seen` must be set.
     prefix: bool = False
+
+    def __post_init__(self):
+        _check(self, 'xattn.', 'every heads head_dim ffw_multiplier', norm=NORMS, activation=ACTIVATIONS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,6 +232,7 @@ class FlamingoConfig:
     contrastive: ContrastiveConfig | None = None  # Makes it two towers, a trunk and a text tower, without a Flamingo.
 
     def __post_init__(self):
+        _check(self, '', 'image_size')
         if self.contrastive is not None:
             if self.xattn is not None or self.lm is None or self.vision is None:
                 raise ValueError(

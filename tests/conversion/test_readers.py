@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from flamingo_jax.conversion import readers
 from flamingo_jax.conversion.readers import read_safetensors, read_torch_checkpoint
 
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'
@@ -117,6 +118,28 @@ def test_faults_have_a_remedy(tmp_path):
         read_torch_checkpoint(tmp_path / 'none.pth')
 
 
+def test_a_dict_in_a_million_places_is_read_once(tmp_path):
+    tree = {}
+    for _ in range(40):
+        tree = {'a': tree, 'b': tree, 'c': [tree, tree]}
+    content = pickle.dumps({'weights': tree}, 2)
+    header = b''.join(pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {'little_endian': True}))
+    (tmp_path / 'legacy.pth').write_bytes(header + content + pickle.dumps([], 2))
+    write_zip(tmp_path / 'zip.pth', content)
+    for name in ('legacy.pth', 'zip.pth'):
+        with pytest.raises(ValueError, match='not everything in it is a tensor'):
+            read_torch_checkpoint(tmp_path / name)
+
+
+def test_a_storage_is_checked_once(monkeypatch):
+    checked, member = [], readers._member
+    monkeypatch.setattr(
+        readers, '_member', lambda content, info: checked.append(info.filename) or member(content, info)
+    )
+    read_torch_checkpoint(GOLDEN / 'tiny_zip.pth')
+    assert len(checked) == len(set(checked))
+
+
 def damaged(content: bytes, rng, count: int):
     for number in range(count):
         if number % 4 == 0:
@@ -173,3 +196,10 @@ def test_safetensors(tmp_path):
             assert all(isinstance(value, np.ndarray) for value in state.values())
     with pytest.raises(FileNotFoundError):
         read_safetensors(tmp_path / 'none.safetensors')
+
+
+def test_a_dtype_that_is_not_read_is_named(tmp_path):
+    path = tmp_path / 'x.safetensors'
+    safetensors.numpy.save_file({'a': np.zeros(2, np.uint16)}, path)
+    with pytest.raises(ValueError, match=r'x.safetensors: its tensor a is of U16\. Only F64, F32, .* are read'):
+        read_safetensors(path)

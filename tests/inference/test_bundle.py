@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import flax.linen as nn
 import jax
@@ -150,6 +151,71 @@ def test_a_config_that_is_not_of_a_bundle_is_named_with_the_remedy(tmp_path, con
     (tmp_path / 'config.json').write_bytes(content)
     with pytest.raises(ValueError, match='config.json is not that of a bundle, or it is damaged .* of a Hugging Face'):
         bundle.read(tmp_path)
+
+
+def changed(path, to, part, **fields):
+    """A copy of a bundle whose config.json says something else of a part of the model."""
+    shutil.copytree(path, to)
+    about = json.loads((to / 'config.json').read_text())
+    about['model'][part] |= fields
+    (to / 'config.json').write_text(json.dumps(about))
+    return to
+
+
+@pytest.mark.parametrize(
+    'part, fields, says',
+    [
+        ('lm', dict(depth=4), r"tree 'lm' of .* blocks.* is \(3, .*\), not \(4, "),
+        ('lm', dict(width=40), r"tree 'extra_tokens' of .* input is \(1, 32\), not \(1, 40\)"),
+        ('resampler', dict(latents=9), r"tree 'resampler' of .*latents is \(3, 16\), not \(9, 16\)"),
+        ('lm', dict(bias=True), r"tree 'lm' of .*bias is absent, not \("),
+    ],
+)
+def test_parameters_that_do_not_fit_the_config_are_refused(path, tmp_path, part, fields, says):
+    with pytest.raises(ValueError, match=f'{says}.* download the whole bundle again'):
+        flamingo_jax.load(changed(path, tmp_path / 'other', part, **fields))
+
+
+def test_a_tree_in_the_place_of_another_is_refused(path, tmp_path):
+    shutil.copytree(path, tmp_path / 'swapped')
+    shutil.rmtree(tmp_path / 'swapped/params/resampler')
+    shutil.copytree(path / 'params/xattn', tmp_path / 'swapped/params/resampler')
+    with pytest.raises(ValueError, match="The tree 'resampler' of .*swapped does not fit its config.json"):
+        bundle.read(tmp_path / 'swapped').params('resampler')
+
+
+POINTER = b'version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 12\n'
+
+
+@pytest.mark.parametrize('file', ['state/_METADATA', 'state/manifest.ocdbt', 'state/d/*', 'state/ocdbt.process_0/d/*'])
+@pytest.mark.parametrize('damage', [None, lambda content: content[: len(content) // 2], lambda _: POINTER])
+def test_damaged_parameters_are_named_with_the_remedy(path, tmp_path, file, damage):
+    shutil.copytree(path, tmp_path / 'damaged')
+    for found in (tmp_path / 'damaged/params/resampler').glob(file):
+        found.write_bytes(damage(found.read_bytes())) if damage else found.unlink()
+    with pytest.raises(ValueError, match='params/resampler is missing or damaged .*git lfs pull') as error:
+        bundle.read(tmp_path / 'damaged').params('resampler')
+    assert len(str(error.value)) < 500
+
+
+def test_a_tree_without_a_folder_is_missing(path, tmp_path):
+    shutil.copytree(path, tmp_path / 'lost')
+    shutil.rmtree(tmp_path / 'lost/params/xattn')
+    with pytest.raises(ValueError, match='params/xattn is missing or damaged'):
+        flamingo_jax.load(tmp_path / 'lost')
+
+
+@pytest.mark.parametrize('dtype', [None, 'bfloat16'])
+def test_another_number_differs_from_its_checksum(path, pretrained, tmp_path, dtype):
+    """As after a flipped bit, which the compression of the files does not notice."""
+    resampler = pretrained.params['resampler'] | dict(latents=pretrained.params['resampler']['latents'] + 1)
+    other = tmp_path / 'other'
+    bundle.save(other, pretrained.config, pretrained.params | dict(resampler=resampler), None, 'text', '')
+    shutil.copy(path / 'config.json', other)
+    with pytest.raises(ValueError, match='params/resampler is .* differs from its checksum in config.json'):
+        bundle.read(other).params('resampler', dtype)
+    read = bundle.read(path).params('resampler', dtype)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b.astype(a.dtype)), read, pretrained.params['resampler'])
 
 
 def test_a_failed_save_leaves_nothing(pretrained, tmp_path, monkeypatch):

@@ -48,6 +48,29 @@ def test_an_unknown_field_is_named(config):
             FlamingoConfig.from_json(fields)
 
 
+@pytest.mark.parametrize(
+    'part, field, value, says',
+    [
+        ('lm', 'positions', 'rope2', "lm.positions must be 'rotary', 'learned', 'alibi' or 'relative', not 'rope2'"),
+        ('lm', 'norm', 'batch', "lm.norm must be 'rms' or 'layer', not 'batch'"),
+        ('lm', 'norm_place', 'after', "lm.norm_place must be .*, not 'after'"),
+        ('lm', 'activation', 'mish', "lm.activation must be .*, not 'mish'"),
+        ('lm', 'width', 0, 'lm.width is 0. It must be a whole number, 1 or more'),
+        ('lm', 'depth', 0, 'lm.depth is 0'),
+        ('resampler', 'activation', 'mish', "resampler.activation must be .*, not 'mish'"),
+        ('resampler', 'latents', 0, 'resampler.latents is 0'),
+        ('xattn', 'norm', 'batch', "xattn.norm must be .*, not 'batch'"),
+        ('xattn', 'every', 0, 'xattn.every is 0'),
+        (None, 'image_size', 0, 'image_size is 0'),
+    ],
+)
+def test_what_a_field_cannot_be_is_refused(config, part, field, value, says):
+    fields = config.to_json()
+    (fields[part] if part else fields)[field] = value
+    with pytest.raises(ValueError, match=says):
+        FlamingoConfig.from_json(fields)
+
+
 def test_cross_attention_needs_the_other_parts(config):
     with pytest.raises(ValueError, match='also needs: vision'):
         FlamingoConfig(lm=config.lm, xattn=config.xattn)

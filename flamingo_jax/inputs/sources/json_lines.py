@@ -11,7 +11,6 @@ with an accent may be one character there and two in the file, or the other way.
 
 import hashlib
 import json
-import math
 import os
 import pathlib
 import unicodedata
@@ -27,6 +26,7 @@ from flamingo_jax.inputs.tokenizer import IMAGE
 LINE = 'A line is a list of texts and pictures, such as [{"image": "a.png"}, "My cat."] (data/README.md).'
 
 
+HEAVIEST = 1_000_000  # The sum over a batch is a float32.
 KEYS = (['image'], ['film'], ['text'], ['text', 'weight'])
 
 
@@ -155,8 +155,8 @@ def _check_text(part: dict[str, Any], which: str) -> float:
         text.encode()
     except UnicodeEncodeError as error:
         raise ValueError(f'{which} is not valid UTF-8 ({error}).') from error
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
-        raise ValueError(f'{which}: its "weight" is {weight!r}. It must be a number, 0 or more.')
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= HEAVIEST:
+        raise ValueError(f'{which}: its "weight" is {weight!r}. It must be a number from 0 to {HEAVIEST:,}.')
     return float(weight)
 
 

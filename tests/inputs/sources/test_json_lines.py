@@ -93,6 +93,8 @@ def refused(folder, line, error=ValueError):
         ([{'text': 7}], 'its "text" is a number'),
         (['a', {'text': 'b', 'weight': -1}], 'its "weight" is -1'),
         (b'[{"text": "a", "weight": NaN}]', 'its "weight" is nan'),
+        (['a', {'text': 'b', 'weight': 10**400}], 'It must be a number from 0 to 1,000,000.'),
+        (['a', {'text': 'b', 'weight': 1e39}], 'its "weight" is 1e+39'),
         ([{'text': 'a', 'weight': True}], 'its "weight" is True'),
         (['<image> a'], 'Replace it by a part {"image": ...}'),
         (b'["\\ud800"]', 'is not valid UTF-8'),
