@@ -146,7 +146,7 @@ def evaluate(
 
 def _refuse_at_once(config: ConfigDict) -> None:
     """ValueError if a number makes no sense, or if the files of two tasks would have the same names."""
-    for name in ('seeds', 'episodes', 'batch_size', 'max_new_tokens', 'num_beams'):
+    for name in ('seeds', 'episodes', 'frames', 'batch_size', 'max_new_tokens', 'num_beams'):
         if config[name] < 1:
             raise ValueError(f'config.{name} is {config[name]}. It must be 1 or more.')
     titles = [fields.get('title') or name for name, fields in config.tasks.to_dict().items()]

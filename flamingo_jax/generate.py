@@ -25,16 +25,18 @@ if __name__ == '__main__':
     flags.DEFINE_float(
         'top_p', 1.0, 'Sample from the likeliest tokens of this total probability.', lower_bound=0, upper_bound=1
     )
-    flags.DEFINE_integer('seed', 0, 'Of sampling.')
+    flags.DEFINE_integer('seed', 0, 'Of sampling.', lower_bound=-(2**63), upper_bound=2**63 - 1)
     commands.define_dtype()
     commands.define_mesh('Devices over which to shard the model and its prompts; default: one device.')
     commands.start(__doc__)
 
+import os
 import pathlib
 import sys
 
 from flamingo_jax.inference import pretrained, search
-from flamingo_jax.inputs.prompts import chat, chats
+from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.prompts import chat, chats, encode_prompt
 from flamingo_jax.parallel import mesh as meshes
 
 
@@ -53,7 +55,7 @@ def ordered_prompt(argv: list[str]) -> list:
         if name == 'text':
             prompt.append(value)
             continue
-        paths = [pathlib.Path(path) for path in value.split(',')]
+        paths = [pathlib.Path(os.path.expanduser(path)) for path in value.split(',')]  # A shell leaves the ~ of =~.
         if missing := [str(path) for path in paths if not path.is_file()]:
             raise FileNotFoundError(f'There is no picture {missing[0]}.')
         prompt.append(paths[0] if len(paths) == 1 else paths)
@@ -67,13 +69,16 @@ def main() -> None:
         commands.refuse('There is no prompt. Give pictures and texts in order, with --image=FILE and --text="...".')
     f = flags.FLAGS
     search.way(f.num_beams, f.temperature, f.top_k, f.top_p, length_penalty=0.0)  # Refuses before the model is read.
-    if f.chat and not chats(pretrained.tokenizer_of(f.checkpoint, f.lm)):
+    tokenizer = pretrained.tokenizer_of(f.checkpoint, f.lm)
+    if f.chat and not chats(tokenizer):
         commands.refuse(f'{f.checkpoint} does not chat: its tokenizer has no <|im_start|>. Leave out --chat.')
+    prompt = chat(prompt) if f.chat else prompt
+    encode_prompt(prompt, tokenizer, PictureFormat(1))  # Refuses, too, at the least cost.
     mesh = meshes.make_mesh(**meshes.parse(f.mesh)) if f.mesh else None
     model = pretrained.load(f.checkpoint, mesh, dtype=f.dtype, lm=f.lm)
     print(
         model.generate(
-            chat(prompt) if f.chat else prompt,
+            prompt,
             f.max_new_tokens,
             f.num_beams,
             temperature=f.temperature,

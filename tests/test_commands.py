@@ -140,6 +140,22 @@ def test_generate_keeps_the_order_of_its_arguments(run, pretrained, chatting, tm
     assert 'missing.png' in done.stderr
 
 
+@pytest.mark.parametrize(
+    'prompt, says',
+    [
+        (['--image=~/torn.png', '--text= Output:'], 'torn.png is not a picture that PIL can read'),
+        (['--text= A <image>'], 'Item 0 of the prompt is text that contains the tag <image>'),
+    ],
+)
+def test_generate_looks_at_the_prompt_before_it_reads_a_model(pretrained, tmp_path, monkeypatch, prompt, says):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    (tmp_path / 'torn.png').write_text('not a picture')
+    bundle.save(tmp_path / 'bundle', pretrained.config, pretrained.params, pretrained.tokenizer, 'text', card='')
+    shutil.rmtree(tmp_path / 'bundle/params')
+    done = command('flamingo_jax.generate', f'--checkpoint={tmp_path / "bundle"}', *prompt)
+    assert (done.returncode, done.stdout) == (1, '') and says in done.stderr, done.stderr
+
+
 NAMES = ('train', 'evaluate', 'compare', 'generate', 'convert', 'features', 'plan', 'demo', 'inputs.tokenizer')
 
 
@@ -219,6 +235,12 @@ CONFIG = 'from ml_collections import ConfigDict\n\n\ndef get_config():\n    retu
             ['generate', '--checkpoint=none', '--text=a', '--num_beams=2', '--temperature=1'],
             1,
             'Beam search and sampling exclude each other.',
+        ),
+        (['generate', '--checkpoint=none', '--text=a', '--temperature=nan'], 1, 'num_beams is 1, temperature nan'),
+        (
+            ['generate', '--checkpoint=none', '--text=a', f'--seed={10**22}'],
+            2,
+            f'flag --seed={10**22}: {10**22} is not',
         ),
         (['convert', 'nfnet', '--source=none', '--out=CONFIG'], 1, 'CONFIG exists already. Remove it, or choose'),
         (['convert', 'lm', '--source=a', '--heads=2', '--out=none'], 2, 'lm does not read --heads. Remove it; --help'),

@@ -44,14 +44,14 @@ class Answered:
         if self._file and in_bucket(self._file):
             self._file = self._another_object()
         for file in sorted(self._file.parent.glob('*.jsonl')) if self._file else ():
-            with file.open(encoding='utf-8') as lines:
+            with file.open('rb') as lines:
                 for line in lines:
-                    self._cut = not line.endswith('\n') if file == self._file else self._cut
+                    self._cut = not line.endswith(b'\n') if file == self._file else self._cut
                     try:
                         found = json.loads(line, object_pairs_hook=_interned)
-                    except ValueError:  # Cut short when its process was stopped.
+                        self._answers[found['asked']] = found['answer']
+                    except (ValueError, KeyError, TypeError):  # Cut short when its process was stopped, or damaged.
                         continue
-                    self._answers[found['asked']] = found['answer']
 
     def __len__(self) -> int:
         return len(self._answers)

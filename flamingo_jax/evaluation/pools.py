@@ -1,9 +1,10 @@
 """The pictures of an evaluation, opened once for all tasks, with their pooled frozen features."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from flamingo_jax.evaluation import rices
@@ -27,7 +28,11 @@ class Pools:
         self._open = functools.cache(self._read)
 
     def open(self, split: str, data: str = '') -> Pool:
-        """A split of a folder, or of the evaluation's. However a folder is written, its splits are the same."""
+        """A split of a folder, or of the evaluation's. However a folder is written, its splits are the same.
+
+        Its pictures are encoded for the first task that compares them, when all tasks have been checked. ValueError if
+        it has none.
+        """
         return self._open(split, str(as_path(data or self.data)))
 
     def _read(self, split: str, data: str) -> Pool:
@@ -40,10 +45,18 @@ class Pools:
             frames=c.frames,
             stills=c.stills,
         )
-        frames = (pictures.frames(picture) for picture in pictures.pictures)
-        rows = rices.pool(model.encode, frames, len(pictures.pictures))
-        by_index = {picture.index: row for picture, row in zip(pictures.pictures, rows, strict=True)}
-        return Pool(pictures, by_index, f'{data}:{split}')
+        if not pictures.pictures:
+            raise ValueError(
+                f'The split {split!r} of {data} has no pictures of {c.frames} frames. Set config.frames to the number '
+                'that its clips have, or to 1 for stills.'
+            )
+
+        def rows() -> Mapping[int, np.ndarray]:
+            frames = (pictures.frames(picture) for picture in pictures.pictures)
+            rows = rices.pool(model.encode, frames, len(pictures.pictures))
+            return {picture.index: row for picture, row in zip(pictures.pictures, rows, strict=True)}
+
+        return Pool(pictures, functools.cache(rows), f'{data}:{split}')
 
     def pooled(self, pictures: Sequence[Any], source: PictureSource) -> Pooled:
         """Pooled frozen features of pictures of a source, a row each, kept in `config.pooled` if it names a folder.
@@ -67,4 +80,4 @@ class Pools:
 
 def of_styles(pool: Pool, styles: Sequence[str]) -> Pool:
     """The pictures of these styles, () is all. ValueError for an unknown style."""
-    return Pool(pool.pictures.only(styles), pool.rows, pool.split)
+    return Pool(pool.pictures.only(styles), pool.read_rows, pool.split)

@@ -66,13 +66,16 @@ class Task:
             support=self.may_support,
         )
         for field, known in may.items():
-            if bad := sorted(set(getattr(self, field)) - set(known)):
-                raise ValueError(f'Task {name}: {field} has {bad}. Possible are {known}.')
+            given = getattr(self, field)
+            if not given or set(given) - set(known):
+                raise ValueError(f'Task {name}: {field} are {given!r}. Give one or more of {known}.')
         for field, least in dict(orders=1, clip=0, max_new_tokens=0, text_examples=0).items():
             if getattr(self, field) < least:
                 raise ValueError(f'Task {name}: {field} is {getattr(self, field)}. It must be {least} or more.')
-        if not self.shots or min(self.shots) < 0:
-            raise ValueError(f'Task {name}: shots are {self.shots}. They must be one or more numbers, each 0 or more.')
+        if not self.shots or not all(isinstance(number, int) and number >= 0 for number in self.shots):
+            raise ValueError(
+                f'Task {name}: shots are {self.shots!r}. They must be one or more numbers, each 0 or more.'
+            )
         if COMPARED in self.answers and (set(self.shots) != {0} or set(self.answers) != {COMPARED}):
             raise ValueError(
                 f'Task {name}: two towers compare a picture with texts, and see no examples. Set shots to (0,) and '

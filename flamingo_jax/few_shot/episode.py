@@ -1,7 +1,7 @@
 """One question of an evaluation: a prompt of examples, then a query that ends where the answer begins."""
 
 import dataclasses
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -34,9 +34,14 @@ class Pool:
     """The pictures of one split, for queries or examples of a game: a `PictureSource`."""
 
     pictures: PictureSet
-    rows: Mapping[int, np.ndarray]  # Index of a picture -> its pooled frozen features, of length 1.
+    read_rows: Callable[[], Mapping[int, np.ndarray]]  # Gives `rows`. They are computed once, and not before.
     split: str
     tile: int | None = None  # The frame that is shown of each picture, as a picture of its own; None is all.
+
+    @property
+    def rows(self) -> Mapping[int, np.ndarray]:
+        """Index of a picture -> its pooled frozen features, of length 1."""
+        return self.read_rows()
 
     def frames(self, picture: Picture) -> np.ndarray:
         frames = self.pictures.frames(picture)

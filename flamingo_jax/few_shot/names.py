@@ -133,12 +133,15 @@ class Names(game.Game):
                     f'{len(self._names)}. Use a larger support, or other answers.'
                 )
             self._labels = [self._name(picture) for picture in self.named]
-            self._rows = np.stack([support.rows[p.index] for p in self.named])
             # The same query is asked at each number of shots and kind of answer.
             self._ranked, self._nearest = functools.cache(self._rank), functools.cache(self._find_nearest)
             self._concepts = sorted(self._names)
             self._query_of = {picture.index: picture for picture in self.asked}
             self.candidates = tuple(sorted({names[self.language] for names in self._names.values()}))
+
+        @functools.cached_property
+        def _rows(self) -> np.ndarray:
+            return np.stack([self.support.rows[p.index] for p in self.named])
 
         def _name(self, picture: Picture) -> str:
             return self._names[picture.concept][self.language]

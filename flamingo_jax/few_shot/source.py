@@ -46,7 +46,10 @@ class FewShot(Source):
     from_start: bool = True  # An answer without its picture teaches to guess.
 
     def open(self, pictures: PictureFormat) -> Opened:
-        """Opens the picture set; errors as for `PictureSet` and `Drawing`."""
+        """Opens the picture set; errors as for `PictureSet` and `Drawing`. ValueError for no shots or no batch."""
+        for field in ('shots', 'batch_size'):
+            if getattr(self, field) < 1:
+                raise ValueError(f'{field} is {getattr(self, field)}. It must be 1 or more.')
         options = dict(features=self.features, frames=self.tiles or self.frames, views=self.views, flip=self.flip)
         chosen = PictureSet(self.path, self.split, pictures, styles=self.styles, things_of=self.things_of, **options)
         return Drawing(chosen, self.shots, self.games)
@@ -72,13 +75,15 @@ class Drawing:
     """Draws random documents, each of one of the games."""
 
     def __init__(self, pictures: PictureSet, shots: int, games: Mapping[str, Any]):
-        """ValueError if there is no game, or the picture set does not have what a game needs."""
+        """ValueError if there is no game, a share is below 0, or the picture set does not have what a game needs."""
         # Sorted by name, so that their order in the config does not matter. Those with a share of 0 are not played.
         self._games, shares = [], []
         for name, fields in sorted(games.items()):
             fields = fields.to_dict() if isinstance(fields, ConfigDict) else dict(fields)
             of, share = fields.pop('game'), fields.pop('share')
             one = of.Sequences(**fields)
+            if not 0 <= share < np.inf:
+                raise ValueError(f'The share of the game {name!r} is {share}. It must be 0 or more.')
             if share:
                 one.open(pictures, shots)
                 self._games.append((name, one))

@@ -38,6 +38,10 @@ class Words(game.Game):
             """Takes the concepts. There must be two for each class, since any class may be a blend."""
             super().open(pictures, shots)
             self.require_names(self.languages)
+            if not 1 <= self.classes[0] <= self.classes[1]:
+                raise ValueError(
+                    f'`classes` of the game are {self.classes}. They must be the fewest and the most, each 1 or more.'
+                )
             if len(self.concepts) < 2 * self.classes[1]:
                 raise ValueError(
                     f'Sequences of {self.classes[1]} classes need at least {2 * self.classes[1]} concepts; the '

@@ -4,6 +4,8 @@ Each method is a `Loop`. `sample` and `beam_search` run one as a single program;
 """
 
 import functools
+import math
+import numbers
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -35,11 +37,15 @@ class Beams(NamedTuple):
 
 def way(num_beams: int, temperature: float, top_k: int, top_p: float, length_penalty: float) -> Sampling | Beams:
     """How to decode, from what `Pretrained.generate` takes. ValueError for numbers that mean nothing."""
-    if num_beams < 1 or temperature < 0 or not 0 <= top_k < 2**31 or not 0 < top_p <= 1:
+    whole = isinstance(num_beams, numbers.Integral) and isinstance(top_k, numbers.Integral)
+    # NaN is within no bounds.
+    if not (whole and num_beams >= 1 and temperature >= 0 and 0 <= top_k < 2**31 and 0 < top_p <= 1):
         raise ValueError(
             f'num_beams is {num_beams}, temperature {temperature}, top_k {top_k} and top_p {top_p}. They must be '
-            '1 or more, 0 or more, 0 or more and below 2^31, and above 0 and at most 1.'
+            'whole and 1 or more, 0 or more, whole, 0 or more and below 2^31, and above 0 and at most 1.'
         )
+    if not math.isfinite(length_penalty):
+        raise ValueError(f'length_penalty is {length_penalty}. It must be a finite number.')
     if num_beams > 1 and temperature:
         raise ValueError('Beam search and sampling exclude each other. Give num_beams or temperature, not both.')
     return Beams(num_beams, length_penalty) if num_beams > 1 else Sampling(temperature, top_k, top_p)

@@ -168,6 +168,8 @@ def _opened(data: bytes | BinaryIO, name: str) -> Any:
 def _video(data: bytes, name: str, piece: Piece) -> Iterator[PIL.Image.Image]:
     try:
         with _opened(data, name) as container:
+            if not container.streams.video:
+                raise PictureError(f'{name} has no video stream: it is sound alone, or its download was cut short.')
             stream = container.streams.video[0]
             shown = sorted(float(p.pts * p.time_base) for p in container.demux(stream) if p.pts is not None)
             if not shown:

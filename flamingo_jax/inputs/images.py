@@ -31,6 +31,7 @@ from flamingo_jax.model.config import FlamingoConfig
 Frames: TypeAlias = np.ndarray
 PADDED = ('pad', 'mean')
 MEAN = (123.675, 116.28, 103.53)  # Of ImageNet's pixels, which NFNet subtracts.
+SIXTEEN = ('PNG', 'PPM')  # Formats whose 16 bits PIL gives as 32.
 BICUBIC = PIL.Image.Resampling.BICUBIC
 QUARTERS = ('top left', 'top right', 'bottom left', 'bottom right')
 NINTHS = ('top left', 'top', 'top right', 'left', 'middle', 'right', 'bottom left', 'bottom', 'bottom right')
@@ -98,7 +99,7 @@ def to_frames(picture: Picture, size: int, fit: str = 'pad') -> UInt8[np.ndarray
 
     Orientation from EXIF is applied. Resizing is bicubic with antialiasing. 'crop' and 'squash' are bit for bit those
     of open_clip and transformers with PIL.
-    Raises PictureError for anything unreadable, truncated, empty or of another type or dtype.
+    Raises PictureError for anything unreadable, truncated, empty, of 32 bits or floats, or of another type or dtype.
     """
     if isinstance(picture, Unread):
         picture = picture.read()
@@ -127,11 +128,20 @@ def decode(data: bytes) -> PIL.Image.Image:
     return _load(data, 'a picture', size=None)
 
 
-def eight_bits(image: PIL.Image.Image) -> PIL.Image.Image:
-    """A picture whose channels have 8 bits. PIL's own conversion of 16 would clip at 255, not scale."""
+def eight_bits(image: PIL.Image.Image, name: str = 'a picture') -> PIL.Image.Image:
+    """A picture whose channels have 8 bits. PIL's own conversion of 16 would clip at 255, not scale.
+
+    PictureError for 32 bits or floats: nothing says which of them is white.
+    """
+    if image.mode == 'F' or (image.mode == 'I' and image.format not in SIXTEEN):
+        raise PictureError(f'{name} has pixels of {"floats" if image.mode == "F" else "32 bits"}. Give 8 or 16 bits.')
     if not image.mode.startswith('I'):
         return image
-    return PIL.Image.fromarray((np.clip(np.asarray(image), 0, 65535) // 257).astype(np.uint8))
+    pixels = np.asarray(image)
+    grey = PIL.Image.fromarray((np.clip(pixels, 0, 65535) // 257).astype(np.uint8))
+    if (clear := image.info.get('transparency')) is not None:  # The one value that is transparent.
+        grey.putalpha(PIL.Image.fromarray(np.where(pixels == clear, 0, 255).astype(np.uint8)))
+    return grey
 
 
 def _is_video(picture: Picture) -> bool:
@@ -150,7 +160,7 @@ def _frame(still: Still, size: int, fit: str, name: str) -> UInt8[np.ndarray, '{
             image, background = PIL.Image.alpha_composite(white, image), (255, 255, 255)
     image = image.convert('RGB')
     if fit not in PADDED:
-        return np.asarray(_cropped(image, size) if fit == 'crop' else image.resize((size, size), BICUBIC))
+        return np.asarray(_cropped(image, size, name) if fit == 'crop' else image.resize((size, size), BICUBIC))
 
     fitted = _fitted(image.size, size)
     if fitted != image.size:
@@ -174,23 +184,31 @@ def _fitted(sides: tuple[int, int], size: int) -> tuple[int, int]:
     return tuple(max(1, round(side * scale)) for side in sides)
 
 
-def _cropped(image: PIL.Image.Image, size: int) -> PIL.Image.Image:
-    """The middle of an image, with the roundings of torchvision's Resize and CenterCrop."""
+def _cropped(image: PIL.Image.Image, size: int, name: str) -> PIL.Image.Image:
+    """The middle of an image, with the roundings of torchvision's Resize and CenterCrop.
+
+    PictureError for a picture so narrow that it would be resized to one that PIL would not open.
+    """
     shorter = min(image.size)
     width, height = (size if side == shorter else int(size * side / shorter) for side in image.size)
+    if width * height > (PIL.Image.MAX_IMAGE_PIXELS or np.inf):
+        raise PictureError(f'{name} has {image.width} x {image.height} pixels. Cut it to a less narrow shape.')
     left, top = round((width - size) / 2), round((height - size) / 2)
     return image.resize((width, height), BICUBIC).crop((left, top, left + size, top + size))
 
 
 def opened(data: bytes | BinaryIO) -> PIL.Image.Image:
-    """An encoded picture, not decoded yet; PIL's errors. For EPS, PIL would run another program on what it is given."""
+    """An encoded picture, not decoded yet; PIL's errors.
+
+    For EPS, PIL would run another program on what it is given. MPEG it knows by its head, but cannot decode.
+    """
     return PIL.Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=_formats())
 
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
     PIL.Image.init()
-    return tuple(sorted({*PIL.Image.ID} - {'EPS'}))
+    return tuple(sorted({*PIL.Image.ID} - {'EPS', 'MPEG'}))
 
 
 def _load(still: Still, name: str, size: int | None) -> PIL.Image.Image:
@@ -216,7 +234,8 @@ def _load(still: Still, name: str, size: int | None) -> PIL.Image.Image:
         if size is not None and image is not still:
             image.draft(None, _fitted(image.size, size))
         image.load()
-        return PIL.ImageOps.exif_transpose(eight_bits(image))
+        upright = PIL.ImageOps.exif_transpose(image)
+        upright.format = image.format
     except FileNotFoundError as error:
         raise PictureError(f'{name}: there is no such file.') from error
     except PIL.UnidentifiedImageError as error:
@@ -224,6 +243,7 @@ def _load(still: Still, name: str, size: int | None) -> PIL.Image.Image:
         raise PictureError(f'{name}{kind} is not a picture that PIL can read.') from error
     except Exception as error:  # Each of PIL's decoders has its own errors for damaged data.
         raise PictureError(f'{name} cannot be decoded: {type(error).__name__}: {error}') from error
+    return eight_bits(upright, name)
 
 
 def _from_array(array: np.ndarray, name: str) -> PIL.Image.Image:

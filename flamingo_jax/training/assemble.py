@@ -19,7 +19,7 @@ from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.model.init import with_norms_of_lm
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.parallel import rules
-from flamingo_jax.training.config import lora_fields, quantisation, source_of, trained_trees
+from flamingo_jax.training.config import check, lora_fields, quantisation, source_of, trained_trees
 from flamingo_jax.training.state import boxed_shapes
 
 
@@ -84,8 +84,10 @@ def assemble(config: ConfigDict, device: Any = None, all_here: bool = True) -> P
       all_here: False allows a bundle to be missing if the config gives its shape.
 
     Raises:
-      FileNotFoundError, ValueError: a bundle, a tokenizer or a field is missing or does not fit.
+      FileNotFoundError, ValueError: a bundle, a tokenizer or a field is missing or does not fit, or a number is out of
+        its range.
     """
+    check(config)
     sources = {name: source_of(data) for name, data in config.datasets.items()}
     sources = {
         name: dataclasses.replace(source, micro_batches=source.micro_batches or config.micro_batches)

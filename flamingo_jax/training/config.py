@@ -13,6 +13,7 @@ from flamingo_jax.model.config import SIZES, FlamingoConfig
 from flamingo_jax.model.quantised import DTYPES, Quantisation
 from flamingo_jax.training.losses.noise import NoiseConfig
 from flamingo_jax.training.optimizer import OptimizerConfig
+from flamingo_jax.training.ranges import require
 
 
 def base() -> ConfigDict:
@@ -82,6 +83,20 @@ def base() -> ConfigDict:
     for names in (c.datasets, c.machines):
         names.unlock()
     return c
+
+
+def check(c: ConfigDict) -> None:
+    """ValueError for a number that is out of its range, or a dtype that nothing is computed in."""
+    require('config', c, 'from 0 to 2^63 - 1', 'seed')
+    require('config', c, '0 or more', 'hang_seconds')
+    OptimizerConfig(**c.optimizer.to_dict())  # These two check their own.
+    NoiseConfig(**c.noise)
+    if c.dtype not in ('', 'float32', 'bfloat16'):
+        raise ValueError(
+            f"config.dtype is {c.dtype!r}. It must be 'float32' or 'bfloat16', or '' for the devices' own."
+        )
+    if c.profile and c.profile[0] > c.steps:
+        raise ValueError(f'config.profile is {c.profile}, but the run ends at step {c.steps}. Give earlier steps.')
 
 
 def lora_fields(c: ConfigDict) -> dict[str, Any] | None:

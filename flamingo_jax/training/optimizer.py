@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from flamingo_jax.model.flamingo import Params
+from flamingo_jax.training.ranges import require
 
 # Parameters of a trunk that were measured, not learnt (`model/vision/`). They have no gradient and do not decay.
 STATISTICS = ('mean', 'var', 'std')
@@ -42,6 +43,15 @@ class OptimizerConfig:
     # Decay of an exponential moving average of the trained parameters, which evaluation and export then read in their
     # place; 0 keeps none. The average begins at the first step, without the initial values' weight.
     average: float = 0.0
+
+    def __post_init__(self):
+        """ValueError for a number that is out of its range."""
+        where, fields = 'config.optimizer', vars(self)
+        require(where, fields, 'above 0', 'learning_rate', 'eps')
+        require(where, fields, '0 or more', 'warmup_steps', 'weight_decay', 'clip', 'clip_trunk', 'gate_factor')
+        require(where, fields, '0 or more and below 1', 'b1', 'b2', 'average')
+        require(where, fields, 'from 0 to 1', 'final_fraction')
+        require(f'{where}.tree_factors', self.tree_factors, '0 or more', *self.tree_factors)
 
 
 def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:

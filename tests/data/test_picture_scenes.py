@@ -154,7 +154,7 @@ def test_tiled_scenes_are_the_same_with_their_tiles(built, side, tmp_path):
             assert sum(inked) == sum(1 + scenes.NUMBERS.index(number) for number in said.values()), record['concept']
     pictures = PictureSet(str(tiled), 'test', PictureFormat(160), frames=1 + side**2)
     for tile, frame in enumerate(records(tiled, 'test')[0]['frames']):
-        assert Pool(pictures, {}, 'test', tile).encoded(pictures.pictures[0]) == frame
+        assert Pool(pictures, dict, 'test', tile).encoded(pictures.pictures[0]) == frame
 
 
 def test_things_are_trained_concepts_of_one_word():

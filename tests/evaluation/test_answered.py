@@ -49,6 +49,14 @@ def test_a_line_that_was_cut_short_is_no_answer(tmp_path):
     assert (again.get('one'), again.get('two')) == ('dog', 'cow')
 
 
+def test_a_damaged_line_is_no_answer(tmp_path):
+    Answered(CHECKPOINT, tmp_path).add(dict(one='dog'))
+    (file,) = (tmp_path / 'answers').iterdir()
+    file.write_bytes(b'{"asked": "two"}\n3\n{"asked": "three", "answer": "\xff"}\n' + file.read_bytes())
+    again = Answered(CHECKPOINT, tmp_path)
+    assert len(again) == 1 and again.get('one') == 'dog'
+
+
 def test_another_unfinished_evaluation_is_refused(tmp_path):
     tasks = dict(words=dict(ways=2), names=dict(shots=(0, 4)))
     about = dict(checkpoint='a', step=3, config=dict(episodes=9, tasks=tasks))

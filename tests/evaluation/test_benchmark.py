@@ -14,6 +14,8 @@ from flamingo_jax.evaluation.benchmarks.easy_vqa import EasyVQA
 from flamingo_jax.evaluation.pools import Pools
 from flamingo_jax.evaluation.setting import measure
 from flamingo_jax.evaluation.task import make, task
+from flamingo_jax.few_shot.names import Names
+from tests.tiny_run import SAMPLE
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
@@ -54,7 +56,7 @@ def pools(pretrained, data):
     return Pools(pretrained, config(data))
 
 
-@pytest.mark.parametrize('name', ['seeds', 'episodes', 'batch_size', 'max_new_tokens', 'num_beams'])
+@pytest.mark.parametrize('name', ['seeds', 'episodes', 'frames', 'batch_size', 'max_new_tokens', 'num_beams'])
 def test_a_number_that_makes_no_sense_is_refused_at_once(data, tmp_path, name):
     c = config(data)
     c[name] = 0
@@ -137,6 +139,26 @@ def test_a_picture_that_vanishes_changes_no_other_prompt(pretrained, data, tmp_p
 def test_a_folder_in_a_bucket_is_refused(pools):
     with pytest.raises(ValueError, match='gs://bucket/vqa is in a bucket. Copy the published files to this machine'):
         easy(pools, data='gs://bucket/vqa')
+
+
+def test_pools_are_encoded_when_they_are_needed(pretrained, data, monkeypatch):
+    """All tasks are checked first, which takes seconds; to encode the pictures of one may take hours."""
+    encoded, encode = [], type(pretrained).encode
+    monkeypatch.setattr(type(pretrained), 'encode', lambda *args: encoded.append(1) or encode(*args))
+    pools = Pools(pretrained, config(data))
+    one = make('names', task(Names, data=SAMPLE, support=('rices',), shots=(1,)).to_dict(), pools)
+    assert not encoded
+    first = list(one.episodes(2, 1, 'rices', 'ranked', 0))
+    assert encoded and len({*pools.open('test', SAMPLE).rows}) == len(pools.open('test', SAMPLE).pictures.pictures)
+    once = len(encoded)
+    assert list(one.episodes(2, 1, 'rices', 'ranked', 0)) == first and len(encoded) == once
+
+
+def test_frames_that_no_picture_has_are_refused(pretrained, data):
+    c = config(data)
+    c.frames = 8
+    with pytest.raises(ValueError, match="split 'test' of .* has no pictures of 8 frames. Set config.frames"):
+        Pools(pretrained, c).open('test', SAMPLE)
 
 
 def test_rices_shows_the_pictures_most_like_the_query(pretrained, data, pools):

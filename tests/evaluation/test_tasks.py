@@ -54,7 +54,7 @@ class Pools(pools_module.Pools):
         by_index = {picture.index: row for picture, row in zip(pictures.pictures, rows, strict=True)}
         if self._change:
             self._change(pictures)
-        return Pool(pictures, by_index, split)
+        return Pool(pictures, lambda: by_index, split)
 
 
 def with_questions(pictures):
@@ -449,6 +449,8 @@ def test_examples_without_pictures_where_there_are_none_with(pools):
     [
         (Words, dict(answers=('rankd',)), 'rankd'),
         (Words, dict(support=('rices',)), 'rices'),
+        (Words, dict(answers=()), r'answers are \(\). Give one or more of'),
+        (Words, dict(support=()), r'support are \(\). Give one or more of'),
         (Words, dict(shots=()), 'shots are'),
         (Words, dict(orders=0), 'orders is 0. It must be 1 or more'),
         (Names, dict(text_examples=-2), 'text_examples is -2. It must be 0 or more'),
@@ -476,6 +478,14 @@ def test_examples_without_pictures_where_there_are_none_with(pools):
 def test_what_makes_no_sense_is_refused(pools, asks, fields, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         make('bad', task(asks, **fields).to_dict(), pools)
+
+
+@pytest.mark.parametrize('shots', ['a', (0.5,), (1, -1)])
+def test_shots_are_whole_numbers(pools, shots):
+    made = names(pools, shots=(1,))
+    made.shots = shots  # As a config may have them, whose types nothing checks outside of the tests.
+    with pytest.raises(ValueError, match='shots are .*. They must be one or more numbers, each 0 or more'):
+        made.open('words', pools)
 
 
 def test_a_field_that_a_task_does_not_have_is_refused():

@@ -245,6 +245,8 @@ KINDS = {'animal': 'animal', 'food': 'food', 'transport': 'vehicle'}
         (game(Words, languages=('en', 'xx')), 10, r"no names in \['xx'\]. Its languages are .*'en'"),
         (game(Names), 5000, "5000 pictures need 5000 concepts, .* concepts with a name in 'en'"),
         (game(Names, share=0.0), 10, 'no game'),
+        (game(Names, share=-0.5), 10, 'share of the game .* is -0.5'),
+        (game(Words, classes=(5, 2)), 10, '`classes` of the game are \\(5, 2\\)'),
         (game(Kinds), 10, 'two kinds'),
         (game(Kinds, kinds={'food': 'food', 'plant': 'plant'}), 10, 'at least two kinds that exclude each other'),
         (game(Questions), 10, 'No picture of the data set has a question'),
@@ -499,6 +501,12 @@ def test_a_seed_draws_the_same_sequences_for_ever(pictures, languages, name):
             if chunk.picture:
                 digest.update(np.ascontiguousarray(chunk.picture()).tobytes())
     assert digest.hexdigest()[:16] == expected
+
+
+def test_an_empty_batch_and_no_shots_are_refused():
+    for field in ('batch_size', 'shots'):
+        with pytest.raises(ValueError, match=f'{field} is 0. It must be 1 or more'):
+            FewShot(path=SAMPLE, games=dict(name=game(Names)), **{field: 0}).open(PictureFormat(8))
 
 
 def test_a_mixture_is_drawn_by_name_and_share(pictures):

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import inspect
 import pathlib
 import re
 import unicodedata
@@ -258,12 +259,23 @@ def test_blocks_apart_say_what_their_stacks_say(pretrained, pictures):
 
 
 @pytest.mark.parametrize(
-    'wrong', [dict(num_beams=0), dict(temperature=-1.0), dict(top_k=-1), dict(top_p=0.0), dict(max_new_tokens=0)]
+    'wrong',
+    [
+        dict(num_beams=0),
+        dict(temperature=-1.0),
+        dict(temperature=float('nan')),
+        dict(top_k=-1),
+        dict(top_p=0.0),
+        dict(length_penalty=float('nan')),
+        dict(max_new_tokens=0),
+    ],
 )
 def test_numbers_that_mean_nothing_are_refused(pretrained, wrong):
     ((name, value),) = wrong.items()
     with pytest.raises(ValueError, match=f'{name}( is)? {value}.* must be '):
         pretrained.generate([' Output:'], **wrong)
+    with pytest.raises(ValueError, match='num_beams is 1.5.* must be whole'):
+        inspect.unwrap(search.way)(1.5, 0.0, 0, 1.0, 0.0)
 
 
 @pytest.mark.long

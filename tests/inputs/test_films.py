@@ -27,11 +27,11 @@ def animation(kind, frames, milliseconds):
     return encoded(still(0), kind, save_all=True, append_images=rest, duration=milliseconds, lossless=True)
 
 
-def video(frames, rate, kind='mp4'):
+def video(frames, rate, kind='mp4', codec='mpeg4'):
     av = pytest.importorskip('av')
     file = io.BytesIO()
     with av.open(file, 'w', format=kind) as container:
-        stream = container.add_stream('mpeg4', rate=rate, options={'qscale': '1'})
+        stream = container.add_stream(codec, rate=rate, options={'qscale': '1'})
         stream.width = stream.height = 16
         for i in range(frames):
             frame = av.VideoFrame.from_image(still(10 * i))
@@ -148,3 +148,22 @@ def test_damage_is_a_picture_error(tmp_path):
     for nothing in ([], b'', b'no film', tmp_path / 'missing.mp4'):
         with pytest.raises(PictureError):
             to_film(nothing, 4, 8, 'pad')
+
+
+def test_sound_alone_has_no_video_stream():
+    av = pytest.importorskip('av')
+    file = io.BytesIO()
+    with av.open(file, 'w', format='mp4') as container:
+        stream = container.add_stream('aac', rate=44100)
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format='fltp', layout='mono')
+        silence.sample_rate = 44100
+        container.mux(stream.encode(silence))
+        container.mux(stream.encode())
+    with pytest.raises(PictureError, match='a film has no video stream: it is sound alone'):
+        to_film(file.getvalue(), 4, 8, 'pad')
+
+
+def test_an_elementary_stream_of_mpeg_is_a_film(tmp_path):
+    """PIL knows it by its first bytes, too, but cannot decode it."""
+    (tmp_path / 'film.mpg').write_bytes(video(8, 25, 'mpeg1video', 'mpeg1video'))
+    assert to_film(tmp_path / 'film.mpg', 4, 8, 'pad').shape == (4, 8, 8, 3) and not has_no_head(tmp_path / 'film.mpg')

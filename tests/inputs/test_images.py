@@ -111,6 +111,35 @@ def test_greyscale_sixteen_bit_and_cmyk():
     assert np.abs(to_frames(cmyk, 8).astype(int) - (250, 10, 10)).max() < 8
 
 
+def test_sixteen_bits_keep_their_orientation_and_transparency():
+    grey = smooth(16, 16)[..., 0].astype(np.uint16) * 257
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 3  # Upside down.
+    clear = int(grey[3, 0])
+    for options in (dict(exif=exif), dict(transparency=clear), dict(exif=exif, transparency=clear)):
+        expected = np.where(grey == clear, 255, grey // 257) if 'transparency' in options else grey // 257
+        expected = np.rot90(expected, 2) if 'exif' in options else expected
+        (frame,) = to_frames(encoded(PIL.Image.fromarray(grey), **options), 16)
+        np.testing.assert_array_equal(frame, np.repeat(expected[..., None], 3, -1))
+
+
+@pytest.mark.parametrize('dtype', [np.int32, np.float32])
+def test_pixels_of_unknown_white_are_refused(dtype):
+    image = PIL.Image.fromarray(smooth(16, 16)[..., 0].astype(dtype))
+    for picture in (image, encoded(image, 'TIFF')):
+        with pytest.raises(PictureError, match=r'frame 0 .* Give 8 or 16 bits'):
+            to_frames([picture], 16)
+    portable = encoded(PIL.Image.fromarray(np.full((4, 4), 255 * 257, np.uint16)), 'PPM')  # PIL gives it as 32 bits.
+    assert (to_frames(portable, 4) == 255).all()
+
+
+def test_a_strip_that_would_be_resized_to_gigabytes_is_refused():
+    strip = np.zeros((1, 2000), np.uint8)
+    with pytest.raises(PictureError, match='2000 x 1 pixels. Cut it'):
+        to_frames(strip, 224, 'crop')
+    assert to_frames(strip[:, :1000], 224, 'crop').shape == (1, 224, 224, 3)
+
+
 def test_orientation_is_applied():
     image = PIL.Image.fromarray(smooth(64, 64))
     exif = PIL.Image.Exif()

@@ -1,6 +1,7 @@
 """What a plan compiles is what a run compiles: both are assembled by one function, for every config that there is."""
 
 import dataclasses
+import functools
 import importlib
 import json
 import pathlib
@@ -157,6 +158,37 @@ def test_the_rows_of_a_plan_are_those_that_are_read(tokenizer, features, dtype):
             assert kinds[0] == kinds[1] and isinstance(row, Interleaved), name
             shown = row.features if features else row.images
             assert shown.dtype == dtype and shown.shape == ((2, 1, 4, 64) if features else (2, 1, 28, 28, 3))
+
+
+@pytest.mark.parametrize(
+    'key, value, says',
+    [
+        ('optimizer.learning_rate', 0.0, 'It must be above 0'),
+        ('optimizer.learning_rate', float('nan'), 'It must be above 0'),
+        ('optimizer.eps', 0.0, 'It must be above 0'),
+        ('optimizer.clip', -1.0, 'It must be 0 or more'),  # It would turn gradients round.
+        ('optimizer.warmup_steps', -5, 'It must be 0 or more'),
+        ('optimizer.gate_factor', float('nan'), 'It must be 0 or more'),
+        ('optimizer.tree_factors.lm', -1.0, 'It must be 0 or more'),
+        ('optimizer.b2', 1.0, 'It must be 0 or more and below 1'),
+        ('optimizer.average', 1.5, 'It must be 0 or more and below 1'),
+        ('optimizer.final_fraction', -2.0, 'It must be from 0 to 1'),
+        ('noise.feature_dropout', 1.5, 'It must be 0 or more and below 1'),
+        ('noise.blend', 2.0, 'It must be from 0 to 1'),
+        ('noise.text', -1.0, 'It must be 0 or more'),
+        ('seed', -1, 'It must be from 0 to'),
+        ('hang_seconds', -1.0, 'It must be 0 or more'),
+        ('dtype', 'int32', "It must be 'float32' or 'bfloat16'"),
+        ('profile', (500_001, 500_003), 'the run ends at step 500000'),
+    ],
+)
+def test_numbers_out_of_range_are_refused_before_a_bundle_is_read(key, value, says):
+    c = training.base()
+    c.lm = 'not/here'
+    *above, field = key.split('.')
+    functools.reduce(lambda part, name: part[name], above, c)[field] = value
+    with pytest.raises(ValueError, match=f'config.{key} is .*{says}'):
+        assemble(c)
 
 
 def test_what_is_missing_is_named(tmp_path):

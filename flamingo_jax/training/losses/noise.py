@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from flamingo_jax.inputs.rows import Batch
 from flamingo_jax.model.flamingo import Flamingo, Params
+from flamingo_jax.training.ranges import require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +26,12 @@ class NoiseConfig:
     text: float = 0.0  # Gaussian noise on the embedded text, each token by itself.
     # The same noise wherever a row repeats a token: tokens must be told by comparison, not from memory.
     vocabulary: float = 0.0
+
+    def __post_init__(self):
+        """ValueError for a number that is out of its range."""
+        require('config.noise', vars(self), '0 or more and below 1', 'feature_dropout')
+        require('config.noise', vars(self), 'from 0 to 1', 'blend')
+        require('config.noise', vars(self), '0 or more', 'text', 'vocabulary')
 
 
 def features(
