@@ -209,8 +209,8 @@ def language_of(text: str) -> str:
         return 'ja' if kana > 0.05 else 'zh'
     if hangul > 0.3:
         return 'ko'
-    detected = next((language for language, _ in _ranked(text, 2)), 'unknown')
-    if detected in _OF_SCRIPTS['DEVANAGARI']:
+    detected = next((language for language, _ in _ranked(text)), 'unknown')
+    if detected in _OF_SCRIPTS['DEVANAGARI'].split():
         counts = {one: sum(word in listed for word in words(text)) for one, listed in _DEVANAGARI.items()}
         best = max(counts, key=lambda one: counts[one])
         return best if counts[best] else detected
@@ -224,7 +224,7 @@ def is_clear(text: str) -> bool:
     in 440 of those, in documents of 12 paragraphs, the rules of frequent words drop 1.2 %: 52 % without this and
     `FREQUENT`. Of the documents in the languages of `FREQUENT`, 91 % are clear.
     """
-    ranks = [rank for _, rank in _ranked(text, 2)]
+    ranks = [rank for _, rank in _ranked(text)[:2]]
     return len(ranks) == 1 or (len(ranks) == 2 and ranks[1] >= 1.05 * ranks[0])
 
 
@@ -232,27 +232,38 @@ def is_in_another_language(text: str, language: str) -> bool:
     """Whether a text is clearly not in a language: it is in another script, or fits another one better by a tenth."""
     if language_of(text) == language:
         return False
-    scores = dict(_ranked(text, 10))
+    scores = dict(_ranked(text)[:10])
     best = min(scores.values(), default=0)
     return scores.get(language, np.inf) > 1.1 * best
 
 
-def _ranked(text: str, n: int) -> list[tuple[str, int]]:
-    """The n (2 or more) languages of a text's script that fit it best, with how far each is from it."""
+def _ranked(text: str) -> list[tuple[str, int]]:
+    """The languages of a text's script, with how far each is from it; the nearest first."""
     from resiliparse.parse.lang import detect_fast  # The extra `build`.
 
     scripts: collections.Counter = collections.Counter()
-    for letter, number in collections.Counter(c for c in text if c.isalpha()).items():
-        scripts[unicodedata.name(letter, '?').split()[0]] += number
+    for letter, number in collections.Counter(text).items():
+        scripts[_script(letter)] += number
+    scripts.pop('', None)
     script = max(scripts, key=lambda one: scripts[one], default='')
-    return detect_fast(text, n_results=n, langs=_written_in(script))
+    return [found for found in detect_fast(text, n_results=len(_languages())) if found[0] in _written_in(script)]
 
 
 @functools.cache
-def _written_in(script: str) -> tuple[str, ...]:
+def _script(letter: str) -> str:
+    """'LATIN', 'ARABIC' and so on; '' for what is no letter."""
+    return unicodedata.name(letter, '?').split()[0] if letter.isalpha() else ''
+
+
+@functools.cache
+def _written_in(script: str) -> frozenset[str]:
+    if script == 'LATIN':
+        return _languages() - set(' '.join(_OF_SCRIPTS.values()).split()) - {'ja', 'ko', 'zh'} | {'ku'}
+    return frozenset(_OF_SCRIPTS.get(script, '').split())
+
+
+@functools.cache
+def _languages() -> frozenset[str]:
     from resiliparse.parse.lang import supported_langs  # The extra `build`.
 
-    if script == 'LATIN':
-        others = set(' '.join(_OF_SCRIPTS.values()).split()) - {'ku'} | {'ja', 'ko', 'zh'}
-        return tuple(one for one in supported_langs() if one not in others)
-    return tuple(_OF_SCRIPTS.get(script, '').split())
+    return frozenset(supported_langs())
