@@ -33,7 +33,7 @@ from flamingo_jax.evaluation.task import OPEN_ENDED, Task
 from flamingo_jax.few_shot.episode import Episode, Part
 from flamingo_jax.few_shot.nearest import most_similar
 from flamingo_jax.inputs.films import has_no_head, to_film
-from flamingo_jax.inputs.images import PictureFormat, Unread
+from flamingo_jax.inputs.images import PictureError, PictureFormat, Unread, opened, to_frames
 from flamingo_jax.parallel import processes
 
 DEV = 'dev'
@@ -87,10 +87,8 @@ class Files:
     a_second: float
 
     def frames(self, picture: Shown) -> Any:
-        if not isinstance(picture, Film):
-            return picture
-        # Many questions show it, and decoding takes longer than answering.
-        return Unread(tuple(self.identity(picture)), functools.partial(self._film, picture, self.frames_of_film))
+        # Many questions show it, and decoding a film takes longer than answering.
+        return Unread((picture, *self.identity(picture)), functools.partial(self._read, picture))
 
     def encoded(self, picture: Shown) -> bytes:
         if not isinstance(picture, Film):
@@ -121,6 +119,17 @@ class Files:
     def _kept(self) -> dict[pathlib.Path, list[Any]]:
         return {}
 
+    def _read(self, picture: Shown) -> np.ndarray:
+        try:
+            if isinstance(picture, Film):
+                return self._film(picture, self.frames_of_film)
+            return to_frames(picture, self.format.size, self.format.fit)
+        except PictureError as error:
+            raise PictureError(
+                f'{error} If the file is damaged, replace it or remove its questions: skip_missing=True in the task '
+                'leaves out only those without a whole head.'
+            ) from error
+
     def _film(self, film: Film, frames: int) -> np.ndarray:
         where = dict(apart=1 / self.a_second, segment=(film.begin, film.end))
         return to_film(film.file, frames, self.format.size, self.format.fit, **where)
@@ -140,7 +149,9 @@ class Benchmark(Task):
     dev_size: int = 0  # Questions of the support split that the split 'dev' asks; 0 if the benchmark is held out.
     frames: int = 30  # Of a film (paper, appendix B.1.2).
     a_second: float = 3.0  # Fewest frames a second; of a longer film, the middle is shown.
-    skip_missing: bool = False  # Leave out questions whose picture is missing: films vanish from YouTube.
+    skip_missing: bool = (
+        False  # Leave out questions whose picture is missing or has no head: films vanish from YouTube.
+    )
 
     may_support: ClassVar[tuple[str, ...]] = ('random', 'fixed', 'rices')
     ids_of_all_splits: ClassVar[bool] = False  # Whether no two splits have the same id, as the set publishes them.
@@ -246,11 +257,11 @@ class Benchmark(Task):
     def present(self, items: Sequence[Item], split: str) -> list[Item]:
         """The items of a split whose picture exists; FileNotFoundError if others may not be left out.
 
-        Where films may be missing, those that have no whole head count as missing, too.
+        Where some may be left out, files that have no whole head count as missing, too.
         """
-        films = {item.file for item in items if isinstance(item.picture, Film)} if self.skip_missing else set()
+        films = {item.file for item in items if isinstance(item.picture, Film)}
         there = {
-            file: file.is_file() and not (file in films and has_no_head(file))
+            file: file.is_file() and not (self.skip_missing and _is_damaged(file, file in films))
             for file in tqdm(
                 {item.file for item in items} - {None},
                 unit=' files',
@@ -263,7 +274,7 @@ class Benchmark(Task):
         if len(present) == len(items):
             return present
         missing = next(item for item in items if not there.get(item.file, True))
-        how, others = 'missing or damaged' if films else 'missing', len(items) - len(present) - 1
+        how, others = 'missing or damaged' if self.skip_missing else 'missing', len(items) - len(present) - 1
         what = f'the picture {missing.file} of question {missing.id} is {how}'
         if not self.skip_missing or not present:
             raise FileNotFoundError(
@@ -340,6 +351,18 @@ class Benchmark(Task):
     def read_answer(self, text: str) -> str:
         """The answer to a question, by the prompts."""
         return self.prompts.read_answer(text)
+
+
+def _is_damaged(file: pathlib.Path, film: bool) -> bool:
+    """Whether a file is empty or its head is damaged. The rest is not read."""
+    if film:
+        return has_no_head(file)
+    with file.open('rb') as content:
+        try:
+            opened(content)
+        except Exception:  # Each of PIL's formats has its own errors for damaged data.
+            return True
+    return False
 
 
 def _keys(items: Sequence[Item]) -> np.ndarray:

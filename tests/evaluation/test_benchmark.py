@@ -15,6 +15,7 @@ from flamingo_jax.evaluation.pools import Pools
 from flamingo_jax.evaluation.setting import measure
 from flamingo_jax.evaluation.task import make, task
 from flamingo_jax.few_shot.names import Names
+from flamingo_jax.inputs.images import PictureError
 from tests.tiny_run import SAMPLE
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
@@ -134,6 +135,20 @@ def test_a_picture_that_vanishes_changes_no_other_prompt(pretrained, data, tmp_p
     assert after.keys() == before.keys() and stay and all(after[key] == before[key] for key in stay)
     query.unlink()
     assert list(asked()) == [key for key in after if after[key][-1][0] != query]  # In the same order.
+
+
+def test_a_damaged_picture_is_left_out_or_named_with_a_remedy(pretrained, data, tmp_path, capsys):
+    folder = tmp_path / 'set'
+    shutil.copytree(data, folder)
+    for name, content in (('0', b''), ('1', b'<html>404</html>')):
+        (folder / f'test/images/{name}.png').write_bytes(content)
+    asked = easy(Pools(pretrained, config(folder)), skip_missing=True)
+    assert {e.query[0].picture.name for e in asked.episodes(100, 2, 'random', 'ranked', 0)} == {'2.png', '3.png'}
+    said = capsys.readouterr()
+    assert "4 of 8 questions of the split 'test' are left out" in said.out + said.err
+    asked = easy(Pools(pretrained, config(folder)))  # They are found when they are read.
+    with pytest.raises(PictureError, match=r'.png is not a picture .* replace it .* skip_missing=True'):
+        measure(config(folder), pretrained, asked, 0, 'random', 'ranked', lambda _: None)
 
 
 def test_a_folder_in_a_bucket_is_refused(pools):
