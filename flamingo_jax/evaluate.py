@@ -50,7 +50,7 @@ import jax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from flamingo_jax import memory
+from flamingo_jax import __version__, memory
 from flamingo_jax.evaluation import answered, report
 from flamingo_jax.evaluation.answers import Ranked
 from flamingo_jax.evaluation.benchmark import Benchmark
@@ -164,7 +164,7 @@ def answering_model(checkpoint: str | Path, model: Pretrained) -> list[Any]:
     trained = model.digest or [str(checkpoint), model.step]  # Without checksums, a run is told by its place.
     trained = None if model.step is None else trained
     tokenizer = hashlib.sha256(model.tokenizer.model).hexdigest()
-    return [version('flamingo_jax'), model.checksums, trained, tokenizer, dataclasses.asdict(model.model)]
+    return [__version__, model.checksums, trained, tokenizer, dataclasses.asdict(model.model)]
 
 
 def _file(workdir: str | Path, folder: str, row: report.Row, suffix: str) -> Path:

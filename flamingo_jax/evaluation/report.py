@@ -18,6 +18,7 @@ import json
 import math
 import os
 import statistics
+import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -244,7 +245,8 @@ def _chart(rows: Sequence[Row]) -> bytes:
         for i, ((task, answers), group) in enumerate(groups.items()):
             axes = figure.add_subplot(down, across, i + 1)
             _panel(axes, group)
-            axes.set_title(f'{task}, {answers}', loc='left', fontsize=11, fontweight='bold')
+            title = textwrap.fill(f'{task}, {answers}', 38)  # No wider than the panel.
+            axes.set_title(title, loc='left', fontsize=11, fontweight='bold')
             if i % across == 0:
                 axes.set_ylabel('score')
             if i + across >= len(groups):
