@@ -33,6 +33,7 @@ import numpy as np
 
 from data.picture_texts.dialogues import whole_sentences
 from flamingo_jax import load
+from flamingo_jax.evaluation import fonts
 from flamingo_jax.inference.pretrained import Pretrained, tokenizer_of
 from flamingo_jax.inputs.images import Frames, PictureFormat
 from flamingo_jax.inputs.prompts import Prompt, chat, chats
@@ -92,6 +93,7 @@ def main() -> None:
     named = asked(model, [[list(film), ALONE[0]] for film in films])
     told = answered(model, [[[list(film), f' {DIALOGUE[0]}']] for film in films])
 
+    plt.rcParams['font.family'] = fonts.families()
     heights = dict(height_ratios=[1] * ROWS + [0.5, 0.5])
     figure, axes = plt.subplots(ROWS + 2, COLUMNS, figsize=(18, 19), layout='constrained', gridspec_kw=heights)
     for axis, frame, name, lines in zip(axes[:ROWS].flat, frames, names, said, strict=True):
@@ -102,7 +104,8 @@ def main() -> None:
     for axis, (i, j), answer in zip(axes[ROWS], pairs, together, strict=True):
         show(axis, np.concatenate([frames[i], frames[j]], 1), [f'[1]{PAIR[0]} [2]{PAIR[1]} → {answer}'])
     figure.suptitle(f'{f.style}, drawn by seed {f.seed}; in brackets the name that the dictionary has', fontsize=11)
-    figure.savefig(f.out, dpi=80)
+    with fonts.told(f.out):
+        figure.savefig(f.out, dpi=80)
 
 
 def show(axis: plt.Axes, frame: Frames, lines: Sequence[str]) -> None:
@@ -110,7 +113,7 @@ def show(axis: plt.Axes, frame: Frames, lines: Sequence[str]) -> None:
     axis.imshow(frame)
     axis.set_xticks([]), axis.set_yticks([])
     text = '\n'.join(textwrap.fill(line, 42, subsequent_indent='   ') for line in lines)
-    axis.set_xlabel(text.replace('$', r'\$'), fontsize=8, loc='left', family='monospace')
+    axis.set_xlabel(text.replace('$', r'\$'), fontsize=8, loc='left', family=fonts.families('DejaVu Sans Mono'))
 
 
 if __name__ == '__main__':

@@ -47,6 +47,7 @@ from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.inference.serving import Answer, Engine
 from flamingo_jax.inputs.images import to_frames
 from flamingo_jax.inputs.prompts import ANSWERS, ASKS, ENDS_TURN, chats
+from flamingo_jax.inputs.tokenizer import QUOTE
 
 BROKEN = 'The server has an error of its own. Its terminal shows more.'
 AT_ONCE = 32  # Most connections; more are told to come again.
@@ -73,7 +74,7 @@ HEADERS = {
 class Settings:
     """How an answer is written; as for `Pretrained.generate`."""
 
-    max_new_tokens: int = 16
+    max_new_tokens: int = 32
     num_beams: int = 1
     temperature: float = 0.0
     top_k: int = 0
@@ -358,6 +359,7 @@ def _about(flamingo: Pretrained, checkpoint: str, ready: Sequence[Ready], lm: st
         checkpoint=checkpoint,
         lm=lm,
         chunk_end=flamingo.tokenizer.chunk_end,
+        quote=QUOTE,
         chat=dict(asks=ASKS, answers=ANSWERS, ends=ENDS_TURN) if chats(flamingo.tokenizer) else None,
         context=c.lm.context,
         fit=c.fit,

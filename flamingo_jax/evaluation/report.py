@@ -22,7 +22,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from flamingo_jax.evaluation import contact_sheet
+from flamingo_jax.evaluation import contact_sheet, fonts
 from flamingo_jax.evaluation.contact_sheet import Example
 from flamingo_jax.files import Path, as_path, write_whole
 
@@ -235,7 +235,8 @@ def _chart(rows: Sequence[Row]) -> bytes:
     groups = _groups(rows)
     down = max(math.ceil(len(groups) / 3), 1)
     across = max(math.ceil(len(groups) / down), 1)  # Makes the rows as equal as possible.
-    with matplotlib.rc_context({'font.size': 10, 'axes.spines.top': False, 'axes.spines.right': False}):
+    style = {'font.family': fonts.families(), 'font.size': 10, 'axes.spines.top': False, 'axes.spines.right': False}
+    with matplotlib.rc_context(style), fonts.told('report.png'):
         # A Figure of its own, without pyplot: no display and no global state. It renders with Agg.
         figure = matplotlib.figure.Figure(
             figsize=(max(4.1 * across, 7.5), 3.3 * down + 0.9), dpi=110, layout='constrained'

@@ -14,6 +14,7 @@ import PIL.Image
 import pytest
 import tensorflow_datasets as tfds
 
+from flamingo_jax.evaluation import fonts
 from flamingo_jax.evaluation.report import Example, Row, Score, table, write
 from flamingo_jax.inputs.images import PictureError
 
@@ -108,6 +109,17 @@ def test_the_four_files(tmp_path, records):
     ] == rows
     image = PIL.Image.open(written.chart)
     assert image.format == 'PNG' and 800 < image.width < 1500
+
+
+def test_a_character_that_no_font_has_is_named_once(tmp_path, capsys):
+    """Of private use: no font here has it, whatever is installed."""
+    rows = [dataclasses.replace(row, task=f'{row.task} \ue123 \ue456 猫') for row in made_up_rows()]
+    written = write(tmp_path, rows, [], ABOUT)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert re.match('report.png: no font here has .*\ue123 \ue456. Empty boxes stand for them. Install', line)
+    assert ('猫' in line) == (fonts.families() == ['DejaVu Sans']) and written.chart.is_file()
+    write(tmp_path, made_up_rows(), [], ABOUT)
+    assert not capsys.readouterr().out
 
 
 def test_the_table_fits_and_has_every_row():

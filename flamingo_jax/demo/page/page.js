@@ -329,26 +329,35 @@ function chatting() {
   return $('chat').checked
 }
 
+// A text in which nothing is a mark or a tag, as `flamingo_jax.inputs.prompts.mere` quotes it.
+function mere(text) {
+  return text.includes('<') || text.includes(about.quote) ? about.quote + text.replaceAll(about.quote, '') + about.quote : text
+}
+
 // A list of texts and pictures in reading order. A space stands before each text and <EOC> (or a newline) after it,
-// except after the last, which is open.
+// except after the last, which is open. An <EOC> may be written in a text; all else in it is mere text.
 function promptOf(cards) {
   return chatting() ? chatOf(cards) : cards.flatMap((card, i) => {
-    const text = card.text && (/^\s/.test(card.text) ? '' : ' ') + card.text
+    const spaced = card.text && (/^\s/.test(card.text) ? '' : ' ') + card.text
+    const text = spaced.split(about.chunk_end).map(mere).join(about.chunk_end)
     const end = text && i < cards.length - 1 && !text.endsWith(about.chunk_end) ? about.chunk_end : ''
     return [...(card.frames.length ? [{frames: card.frames}] : []), ...(text ? [text + end] : [])]
   })
 }
 
 // The same in a chat, with the marks that `flamingo_jax.inputs.prompts.chat` sets. All cards between two answers are
-// what is asked. An answer at the end of the strip is open.
+// what is asked: a space stands before the text of a picture, and a new line before a text after another. An answer at
+// the end of the strip is open.
 function chatOf(cards) {
   const items = []
   const add = item => typeof item === 'string' && typeof items.at(-1) === 'string' ? items.push(items.pop() + item) : items.push(item)
   cards.forEach((card, i) => {
     const [before, after] = [cards[i - 1], cards[i + 1]]
-    if (!card.said && (!before || before.said)) add((before ? '\n' : '') + about.chat.asks)
+    const first = before?.said !== card.said
+    if (first && !card.said) add((before ? '\n' : '') + about.chat.asks)
     if (card.frames.length) add({frames: card.frames})
-    add((card.frames.length && !/^\s/.test(card.text) ? ' ' : '') + card.text)
+    const space = typeof items.at(-1) === 'object' ? ' ' : first ? '' : '\n'
+    if (card.text) add(mere((/^\s/.test(card.text) ? '' : space) + card.text))
     if (card.said ? after : !after || after.said) add(card.said ? about.chat.ends : about.chat.answers)
   })
   return items
@@ -392,7 +401,7 @@ function fileNames() {
     return name
   }
   return cards.filter(card => card.frames?.length).map(card => {
-    const stem = card.name.replace(/\.[^.]*$/, '').replace(/[^\p{L}\p{N}_-]+/gu, '_') || 'picture'
+    const stem = card.name.normalize('NFC').replace(/\.[^.]*$/, '').replace(/[^\p{L}\p{M}\p{N}_-]+/gu, '_') || 'picture'
     return card.frames.map((url, i) => {
       const end = ENDS[FRAME.exec(url)?.[1]] ?? '.png'
       return [unique(card.frames.length > 1 ? `${stem}-${i + 1}` : stem, end), url]
@@ -407,7 +416,8 @@ function showCode() {
   const inShell = text => /^[\w./,=-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`
   for (const item of promptOf(cards.filter(card => card.frames))) {
     if (typeof item === 'string') {
-      python.push(quoted(item))
+      const parts = item.split(about.quote).map((text, i) => text && (i % 2 ? `flamingo.tokenizer.literal(${quoted(text)})` : quoted(text)))
+      python.push(parts.filter(Boolean).join(' + '))
       shell.push(`--text=${inShell(item)}`)
     } else {
       const paths = names.shift()
@@ -455,24 +465,27 @@ async function run(kind, output, task) {
   const controller = new AbortController()
   running.set(kind, controller)
   busy()
-  output.className = 'writing'
-  output.textContent = ''
+  Object.assign(output, {className: 'writing', ariaLive: 'off', textContent: ''})
   try {
     await task(controller.signal)
-    output.className = ''
+    finish(output)
   } catch (error) {
     if (running.get(kind) !== controller) return // Another has begun.
-    output.className = ''
     if (error.name === 'AbortError') {
+      finish(output)
       say('Stopped.')
     } else {
-      output.textContent = error.message
-      output.className = 'wrong'
+      Object.assign(output, {className: 'wrong', ariaLive: 'polite', textContent: error.message})
     }
   } finally {
     if (running.get(kind) === controller) running.delete(kind)
     busy()
   }
+}
+
+// A screen reader reads an answer once, when it is whole: no change was told until now, and setting the text is one.
+function finish(output) {
+  if (output.className === 'writing') Object.assign(output, {className: '', ariaLive: 'polite', textContent: output.textContent})
 }
 
 function busy() {
@@ -498,9 +511,9 @@ function ask(name) {
         if (line.error) throw Error(line.error)
         if (line.text !== undefined) output.textContent = line.text
         if (line.done) {
-          output.className = ''
           if (name === 'model') $('reply').hidden = !chatting() || !output.textContent
           if (!output.textContent) output.textContent = '(nothing)'
+          finish(output)
           if (name === 'model') $('look-hint').textContent = LOOKING
         }
         if (line.look) showLook(line.look, pictures)
@@ -522,7 +535,7 @@ $('reply').onclick = () => {
 }
 $('stop').onclick = () => { for (const controller of running.values()) controller.abort() }
 document.addEventListener('keydown', event => {
-  if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) ask('model')
+  if (event.key === 'Enter' && (event.ctrlKey || event.metaKey) && !event.isComposing) ask('model')
 })
 
 $('answer-nearest').querySelector('button').onclick = () => {
@@ -542,7 +555,7 @@ $('rank').onclick = () => {
   $('ranked').hidden = true
   return run('rank', message, async signal => {
     if (!candidates.length) throw Error('Write a candidate in each line.')
-    const body = {prompt: promptOf(variant('model')), candidates: candidates.map(text => chatting() ? text + about.chat.ends : ` ${text}${about.chunk_end}`)}
+    const body = {prompt: promptOf(variant('model')), candidates: candidates.map(text => chatting() ? mere(text) + about.chat.ends : mere(` ${text}`) + about.chunk_end)}
     const {log_likelihoods: scores} = await post('rank', JSON.stringify(body), signal)
     const most = Math.max(...scores)
     const total = scores.reduce((sum, score) => sum + Math.exp(score - most), 0)
@@ -568,7 +581,7 @@ function showLook({tokens, likeliest, gates, over}, pictures) {
     fill('next', likeliest[i].map(([token, p]) => [token.replaceAll('\n', '⏎'), p]))
   }
   $('words').replaceChildren(...[...tokens, 'end'].map((token, i) => {
-    const button = Object.assign(document.createElement('button'), {type: 'button', textContent: token.replaceAll('\n', '⏎')})
+    const button = Object.assign(document.createElement('button'), {type: 'button', dir: 'auto', textContent: token.replaceAll('\n', '⏎')})
     button.onclick = () => choose(i)
     return button
   }))
@@ -620,7 +633,7 @@ function fill(table, rows) {
   $(table).hidden = rows.length === 0
   $(table).tBodies[0].replaceChildren(...rows.map(([text, ...numbers]) => {
     const tr = document.createElement('tr')
-    const name = Object.assign(document.createElement('td'), {className: 'token', textContent: text})
+    const name = Object.assign(document.createElement('td'), {className: 'token', dir: 'auto', textContent: text})
     tr.append(name, ...numbers.map(p => {
       const td = Object.assign(document.createElement('td'), {className: 'number'})
       td.append(Object.assign(document.createElement('meter'), {value: p}), ` ${p >= 0.001 || p === 0 ? p.toFixed(3) : p.toExponential(0)}`)
@@ -695,7 +708,7 @@ function notice(text) {
 for (const input of [...fields(), $('candidates')]) input.addEventListener('input', changed)
 $('chat').parentElement.hidden = !about.chat
 $('chat').addEventListener('input', () => {
-  $('max_new_tokens').value = chatting() ? 48 : 16 // A sentence or two, or a name.
+  $('max_new_tokens').value = chatting() ? 48 : 32 // A sentence or two, or a name, also in a script spelled in bytes.
   clearAnswers()
   render()
 })
