@@ -140,7 +140,18 @@ def test_generate_keeps_the_order_of_its_arguments(run, pretrained, chatting, tm
     assert 'missing.png' in done.stderr
 
 
-NAMES = ('train', 'evaluate', 'compare', 'generate', 'convert', 'features', 'plan', 'demo', 'inputs.tokenizer')
+NAMES = (
+    'train',
+    'evaluate',
+    'compare',
+    'generate',
+    'convert',
+    'features',
+    'plan',
+    'demo',
+    'quickstart',
+    'inputs.tokenizer',
+)
 
 
 @pytest.mark.parametrize('name', NAMES)
