@@ -1,7 +1,7 @@
 """The kernel of attention beside the plain function, at the 3B's shapes: forward and backward, in bfloat16.
 
-python benchmarks/attention.py                      times both on a GPU or a TPU of this machine
-python benchmarks/attention.py --topology=v5e-1     compiles both for a TPU, and compares their temporary memory
+python -m benchmarks.attention                      times both on a GPU or a TPU of this machine
+python -m benchmarks.attention --topology=v5e-1     compiles both for a TPU, and compares their temporary memory
 """
 
 import argparse

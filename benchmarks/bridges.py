@@ -1,6 +1,6 @@
 """What a prompt costs through each bridge of experiments/bridges.py, on SmolLM2: places of text, memory and time.
 
-    python benchmarks/bridges.py --lm=LMS/smollm2 --vision=experiments/smollm_bridge [--shots=1,4,16]
+    python -m benchmarks.bridges --lm=LMS/smollm2 --vision=experiments/smollm_bridge [--shots=1,4,16]
 
 A shot is a picture and ` name: NAME<EOC>`; a last picture and ` name:` follow. The time is that of reading the prompt
 from features of the trunk, which all bridges share, up to the first answer's logits: the fastest of 5, the bridges in
@@ -10,11 +10,7 @@ quarters and its whole, as in LLaVA 1.6.
 """
 
 import argparse
-import pathlib
-import sys
 import time
-
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 import flax.linen as nn
 import jax

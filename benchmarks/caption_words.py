@@ -1,6 +1,6 @@
 """Compares the words that CIDEr counts with those of the official Java tokenizer, on texts of your own.
 
-    python benchmarks/caption_words.py FILE [FILE ...]
+    python -m benchmarks.caption_words FILE [FILE ...]
 
 It needs Java and the extra `parity`. A FILE is a text with a caption a line, or JSON, of which every `caption`,
 `question` and `answer` is taken. It prints how many texts have the same words, the seconds of each side, and the first
@@ -14,10 +14,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-
-from flamingo_jax.evaluation.ptb_tokenizer import tokenize  # noqa: E402
-from tests import metric_originals  # noqa: E402
+from flamingo_jax.evaluation.ptb_tokenizer import tokenize
+from tests import metric_originals
 
 SHOWN = 10
 

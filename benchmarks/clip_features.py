@@ -1,6 +1,6 @@
 """How well the frozen features tell the direction of a clip: a linear classifier of forward and backward.
 
-    python benchmarks/clip_features.py --data=DATA/picture_dictionary/clips/1.0.0 --features=WORK/features_clips \
+    python -m benchmarks.clip_features --data=DATA/picture_dictionary/clips/1.0.0 --features=WORK/features_clips \
         [--checkpoint=BUNDLE --lm=LMS/smollm2]
 
 Ridge regression on the training clips, each in both directions, tested on clips of held-out concepts (validation and
@@ -11,16 +11,13 @@ features. A clip and its reverse are right or wrong together, since the classifi
 """
 
 import argparse
-import pathlib
-import sys
 
 import numpy as np
-from name_features import latents
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-from flamingo_jax import load  # noqa: E402
-from flamingo_jax.inputs.sources.features import format_of  # noqa: E402
-from flamingo_jax.inputs.sources.picture_set import PictureSet  # noqa: E402
+from benchmarks.name_features import latents
+from flamingo_jax import load
+from flamingo_jax.inputs.sources.features import format_of
+from flamingo_jax.inputs.sources.picture_set import PictureSet
 
 PENALTY = 10.0  # From 1 to 1,000, no figure changes by more than two of the 55 clips.
 

@@ -1,7 +1,7 @@
 """Memory of a chip for the contrastive loss and its gradient: the ring, and the dense loss sharded by the compiler.
 
     pip install -e '.[plan]'
-    python benchmarks/contrastive_memory.py [--batch=16384] [--rows=32] [--chips 8 64 512 1024] [--ring]
+    python -m benchmarks.contrastive_memory [--batch=16384] [--rows=32] [--chips 8 64 512 1024] [--ring]
 
 Compiled for TPU v4 by their own compiler; nothing is run. The towers are left out: `python -m flamingo_jax.plan
 --config=experiments/contrastive_nfnet_f6.py --topology=v4:8x8x8` compiles the whole step.

@@ -1,13 +1,24 @@
 """Measures memory and time of the conversion of a large model.
 
-    python benchmarks/conversion.py --folder=DIR [--kind=idefics] [--depth=32]
-    python benchmarks/conversion.py --folder=DIR --gguf=FILE
+    python -m benchmarks.conversion --folder=DIR [--kind=idefics] [--depth=32]
+    python -m benchmarks.conversion --folder=DIR --gguf=FILE
 
 Writes a LLaMA-7B or an IDEFICS-9B (with fewer blocks by --depth) with random bfloat16 weights, in shards, in the
 layout of Hugging Face, or takes a GGUF file. Converts it with the function of `python -m flamingo_jax.convert`. Prints
 seconds, and the peak of memory outside the page cache (RssAnon of /proc/self/status, every 20 ms). Needs free disk
 space of three times the model's size.
 """
+
+from absl import flags
+
+from flamingo_jax import commands
+
+if __name__ == '__main__':
+    flags.DEFINE_string('folder', None, 'Folder to work in; it must not exist, and is removed.', required=True)
+    flags.DEFINE_enum('kind', 'lm', ['lm', 'idefics'], 'A LLaMA-7B, or an IDEFICS-9B.')
+    flags.DEFINE_string('gguf', '', 'A GGUF file to convert, in place of random weights.')
+    flags.DEFINE_integer('depth', 32, 'Blocks; 32 are 13.5 GB of a LLaMA, 18 GB of an IDEFICS.')
+    commands.start(__doc__)
 
 import json
 import math
@@ -21,7 +32,7 @@ import ml_dtypes
 import numpy as np
 import safetensors.numpy
 import tokenizers
-from absl import app, flags, logging
+from absl import logging
 
 from flamingo_jax import convert
 from flamingo_jax.conversion import idefics
@@ -95,9 +106,8 @@ def watch(peak: list[int], end: threading.Event) -> None:
         peak[0] = max(peak[0], int(re.search(r'RssAnon:\s+(\d+) kB', status)[1]) * 1024)
 
 
-def main(argv):
+def main() -> None:
     """Writes, converts, prints, removes."""
-    del argv
     logging.set_verbosity(logging.ERROR)
     folder = pathlib.Path(flags.FLAGS.folder)
     folder.mkdir(parents=True)  # It must be new, since it is removed.
@@ -116,8 +126,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-    flags.DEFINE_string('folder', None, 'Folder to work in; it must not exist, and is removed.', required=True)
-    flags.DEFINE_enum('kind', 'lm', ['lm', 'idefics'], 'A LLaMA-7B, or an IDEFICS-9B.')
-    flags.DEFINE_string('gguf', '', 'A GGUF file to convert, in place of random weights.')
-    flags.DEFINE_integer('depth', 32, 'Blocks; 32 are 13.5 GB of a LLaMA, 18 GB of an IDEFICS.')
-    app.run(main)
+    main()

@@ -1,6 +1,6 @@
 """How many pictures a second one core of this machine decodes and augments, for `plan`'s bound of the host.
 
-    python benchmarks/decoding.py [--seconds=5]
+    python -m benchmarks.decoding [--seconds=5]
 
 The pictures are JPEGs of 640 x 480 pixels, the size of COCO's photos, and of 1280 x 960, enlarged from those in
 docs/pictures. Each is decoded, fitted to 320 x 320 with a margin, and then mirrored and recoloured, as in training by

@@ -1,15 +1,11 @@
 """The gradient of depthwise convolutions on CPU: written out, against XLA's own of the same sum of shifted images.
 
-    python benchmarks/depthwise.py
+    python -m benchmarks.depthwise
 
 Prints CPU time as ratios, for a batch of 32 of the sizes that EfficientNet-Lite0 has at 96 pixels.
 """
 
-import pathlib
-import sys
 import time
-
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 import jax
 

@@ -1,6 +1,6 @@
 """Which of five pictures a description is of, by its likelihood after each; and its bits a character.
 
-    python benchmarks/descriptions.py --lm=BUNDLE --data=DATA/icons/pairs/1.0.0 RUN_OR_BUNDLE ... [--number=200]
+    python -m benchmarks.descriptions --lm=BUNDLE --data=DATA/icons/pairs/1.0.0 RUN_OR_BUNDLE ... [--number=200]
 
 The data are held-out documents of a picture and a text (`--split`). The text is scored after its own picture, after
 each of four others, and after none. The same text stands after each picture, so that only what is seen tells them
@@ -9,17 +9,14 @@ apart: chance is .2.
 
 import argparse
 import math
-import pathlib
-import sys
 
 import numpy as np
 import tqdm
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-import flamingo_jax  # noqa: E402
-from flamingo_jax.inference.pretrained import Pretrained  # noqa: E402
-from flamingo_jax.inputs.images import Frames, PictureFormat  # noqa: E402
-from flamingo_jax.inputs.sources.documents import Documents  # noqa: E402
+import flamingo_jax
+from flamingo_jax.inference.pretrained import Pretrained
+from flamingo_jax.inputs.images import Frames, PictureFormat
+from flamingo_jax.inputs.sources.documents import Documents
 
 PICTURES = 5
 

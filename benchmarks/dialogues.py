@@ -1,6 +1,6 @@
 """Measures whether a Flamingo that chats answers by what it sees: does its answer name the thing in the picture?
 
-    python benchmarks/dialogues.py --checkpoint=experiments/smollm_bridge --lm=LMS/smollm2 \
+    python -m benchmarks.dialogues --checkpoint=experiments/smollm_bridge --lm=LMS/smollm2 \
         --data=DATA/picture_dictionary/artists/1.0.0 [--pictures=100]
 
 Prints the share of answers that have the thing's English name: of the Flamingo; of the same answers, if they were about
@@ -10,20 +10,17 @@ other artists, and some never were.
 """
 
 import argparse
-import pathlib
 import re
-import sys
 from collections.abc import Sequence
 
 import numpy as np
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-import flamingo_jax  # noqa: E402
-from data.picture_texts.dialogues import QUESTIONS, says, told  # noqa: E402
-from flamingo_jax.inference.pretrained import Pretrained  # noqa: E402
-from flamingo_jax.inputs.images import PictureFormat  # noqa: E402
-from flamingo_jax.inputs.prompts import Prompt, chat  # noqa: E402
-from flamingo_jax.inputs.sources.picture_set import PictureSet  # noqa: E402
+import flamingo_jax
+from data.picture_texts.dialogues import QUESTIONS, says, told
+from flamingo_jax.inference.pretrained import Pretrained
+from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.prompts import Prompt, chat
+from flamingo_jax.inputs.sources.picture_set import PictureSet
 
 BATCH, WORDS, TALKS = 25, 32, ('What is it like?', 'And what did I show you?')
 INSTRUCTIONS = (

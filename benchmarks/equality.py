@@ -1,7 +1,7 @@
 """Compares converted models with their originals: runs the parity tests and prints the table of docs/checkpoints.md.
 
     pip install -e '.[test,parity]' && pip install --no-deps open-flamingo==2.0.1
-    python benchmarks/equality.py [TEST_FILE ...]
+    python -m benchmarks.equality [TEST_FILE ...]
 
 Each original is built with random weights of realistic scale, converted from the files that it writes, and compared in
 float32 on the CPU. A difference is the largest one, relative to the largest logit (for a trunk: feature). A row shows

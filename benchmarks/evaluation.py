@@ -1,6 +1,6 @@
 """Queries a second of an evaluation, against OpenFlamingo's own loop on the same weights, in one run.
 
-    python benchmarks/evaluation.py --out=FILE.json [--peers=open_flamingo,idefics] [--shots=4,32] [--queries=8]
+    python -m benchmarks.evaluation --out=FILE.json [--peers=open_flamingo,idefics] [--shots=4,32] [--queries=8]
 
 Needs the extra `parity` and open-flamingo==2.0.1 (.ci/run). The task is VQAv2's: pictures of 640 x 480 pixels, answers
 of 5 tokens by 3 beams. The models have random parameters: an LM of width 512 with 8 layers and 32,000 tokens, a gated
@@ -33,9 +33,6 @@ import sys
 import tempfile
 import time
 from typing import Any
-
-ROOT = pathlib.Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
 
 SUPPORT, WORDS, DEPTH, EVERY = 128, 31_996, 8, 2
 SIZES = dict(hidden_size=512, num_attention_heads=8, intermediate_size=1376, max_position_embeddings=2048)
@@ -186,8 +183,9 @@ def main() -> None:
                 found = {}
                 for side in ('theirs', 'random', 'seen', 'fixed'):
                     file = pathlib.Path(folder, f'{side}_{shots}.json')
-                    line = [sys.executable, __file__, f'--side={side}', f'--folder={folder}', f'--out={file}']
-                    line += [f'--peers={peer}', f'--shots={shots}', f'--queries={a.queries}', f'--batch={a.batch}']
+                    line = [sys.executable, '-m', 'benchmarks.evaluation', f'--side={side}', f'--folder={folder}']
+                    line += [f'--out={file}', f'--peers={peer}', f'--shots={shots}']
+                    line += [f'--queries={a.queries}', f'--batch={a.batch}']
                     threads = dict(OMP_WAIT_POLICY='passive')
                     if a.one_thread:
                         threads |= dict(OMP_NUM_THREADS='1', XLA_FLAGS='--xla_cpu_multi_thread_eigen=false')

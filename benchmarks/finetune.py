@@ -1,6 +1,6 @@
 """Fine-tunes a tiny OpenFlamingo on 32 pictures of the sample, each with its own word, with LoRA and without.
 
-    python benchmarks/finetune.py --folder=DIR
+    python -m benchmarks.finetune --folder=DIR
 
 The model is that of tests/golden/peers.npz, with 1.1M random parameters. Training takes 100 steps, two minutes in all.
 Prints the mean loss of the first and of the last ten steps, and the share of right targets at the end: names, and the
@@ -10,18 +10,15 @@ ends of chunk and text.
 import argparse
 import json
 import pathlib
-import sys
+
+from experiments import finetune_open_flamingo
+from flamingo_jax import convert
+from flamingo_jax.inputs.sources.array_record import open_split
+from flamingo_jax.train import train
+from tests import peers
+from tests.tiny_run import losses
 
 ROOT = pathlib.Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from experiments import finetune_open_flamingo  # noqa: E402
-from flamingo_jax import convert  # noqa: E402
-from flamingo_jax.inputs.sources.array_record import open_split  # noqa: E402
-from flamingo_jax.train import train  # noqa: E402
-from tests import peers  # noqa: E402
-from tests.tiny_run import losses  # noqa: E402
-
 PICTURES = 32
 
 

@@ -1,7 +1,7 @@
 """A Gemma 3 of 270M parameters in this project, beside Google DeepMind's own JAX code: prefill and decoding.
 
     pip install -e . && pip install gemma==3.0.0
-    python benchmarks/gemma3.py --out=FILE.json [--threads=1] [--length=256] [--new=32]
+    python -m benchmarks.gemma3 --out=FILE.json [--threads=1] [--length=256] [--new=32]
 
 The weights are random, float32, and the same on both sides. Each side runs in a process of its own; the processes take
 turns, `--repeats` times. A process reads the prompt and writes greedily `--new` tokens twice: cold, with compilation,
@@ -198,9 +198,9 @@ def main(a: argparse.Namespace) -> None:
     found = {name: [] for name in ('ours', 'theirs')}
     for _ in range(a.repeats):
         for name, runs in found.items():
-            line = subprocess.run([sys.executable, __file__, *sys.argv[1:], f'--side={name}'], stdout=subprocess.PIPE)
-            line.check_returncode()
-            runs.append(json.loads(line.stdout.splitlines()[-1]))
+            line = [sys.executable, '-m', 'benchmarks.gemma3', *sys.argv[1:], f'--side={name}']
+            done = subprocess.run(line, stdout=subprocess.PIPE, check=True)
+            runs.append(json.loads(done.stdout.splitlines()[-1]))
     figures = dict(length=a.length, new=a.new, threads=a.threads, **found)
     a.out.write_text(json.dumps(figures, indent=1) + '\n')
     first = [np.array(runs[0]['logits']) for runs in found.values()]

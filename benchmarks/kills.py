@@ -1,6 +1,6 @@
 """Kills a training run at random moments, with real processes and real signals, and shows what was lost.
 
-    python benchmarks/kills.py [--kills=50] [--seed=0] [--processes=1] [--broken=2] [--workdir=DIR]
+    python -m benchmarks.kills [--kills=50] [--seed=0] [--processes=1] [--broken=2] [--workdir=DIR]
 
 The run is that of tests/tiny_run.py. A kill is a SIGKILL at any moment (also at the start), a SIGKILL during the write
 of a checkpoint, a SIGKILL with a bit flipped in the newest checkpoint, or a SIGTERM. With several processes it hits
@@ -34,7 +34,6 @@ import time
 
 ROOT = pathlib.Path(__file__).parents[1]
 KINDS = ('SIGKILL', 'SIGKILL in a write', 'SIGKILL and a flipped bit', 'SIGTERM')
-sys.path.insert(0, str(ROOT))
 
 
 @dataclasses.dataclass

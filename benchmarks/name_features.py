@@ -1,6 +1,6 @@
 """How well the frozen features, and the resampler's latents, tell the name of a picture: linear readers of both.
 
-    python benchmarks/name_features.py --checkpoint=experiments/smollm_bridge --lm=LMS/smollm2 \
+    python -m benchmarks.name_features --checkpoint=experiments/smollm_bridge --lm=LMS/smollm2 \
         --data=DATA/picture_dictionary/artists/1.0.0 --features=runs/artists
 
 Ridge regression and nearest centroid, from drawings of four artists whom the bridge was trained on, tested on drawings
@@ -11,20 +11,17 @@ is lost after the resampler: in the gated blocks, or in the language model.
 
 import argparse
 import functools
-import pathlib
-import sys
 from collections.abc import Callable
 
 import jax
 import numpy as np
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-from experiments.picture_words import STYLES  # noqa: E402
-from flamingo_jax import load  # noqa: E402
-from flamingo_jax.few_shot.nearest import centroids  # noqa: E402
-from flamingo_jax.inference.pretrained import Pretrained  # noqa: E402
-from flamingo_jax.inputs.sources.features import format_of  # noqa: E402
-from flamingo_jax.inputs.sources.picture_set import PictureSet  # noqa: E402
+from experiments.picture_words import STYLES
+from flamingo_jax import load
+from flamingo_jax.few_shot.nearest import centroids
+from flamingo_jax.inference.pretrained import Pretrained
+from flamingo_jax.inputs.sources.features import format_of
+from flamingo_jax.inputs.sources.picture_set import PictureSet
 
 ASKED = ('fluent-3d', 'openmoji-black', 'fxemoji', 'streamline-emojis', 'ph', 'tux-photo')
 BATCH = 64

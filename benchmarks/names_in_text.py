@@ -1,6 +1,6 @@
 """Measures whether a language model names things in the language of its context, in text alone.
 
-    python benchmarks/names_in_text.py --lm=BUNDLE --data=DATA/picture_dictionary/full/1.0.0 [--prompts=10] [--sign=:]
+    python -m benchmarks.names_in_text --lm=BUNDLE --data=DATA/picture_dictionary/full/1.0.0 [--prompts=10] [--sign=:]
 
 A prompt has four lines ` dog Hund` in one language, then a key: the English name of another thing, or an invented
 word. The small models of this project were trained on such lines; for a real one, `--sign=:` makes them ` dog: Hund`.
@@ -9,17 +9,14 @@ over all languages. What the model cannot do in text it cannot do for pictures.
 """
 
 import argparse
-import pathlib
-import sys
 
 import numpy as np
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-import flamingo_jax  # noqa: E402
-from experiments.picture_dictionary import LANGUAGES  # noqa: E402
-from flamingo_jax.few_shot.nonce import nonces  # noqa: E402
-from flamingo_jax.inputs.images import PictureFormat  # noqa: E402
-from flamingo_jax.inputs.sources.picture_set import PictureSet  # noqa: E402
+import flamingo_jax
+from experiments.picture_dictionary import LANGUAGES
+from flamingo_jax.few_shot.nonce import nonces
+from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.sources.picture_set import PictureSet
 
 SHOTS, BATCH, NEW = 4, 16, 24
 

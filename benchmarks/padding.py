@@ -1,6 +1,6 @@
 """Operations of a step of Flamingo-3B by formula: the paper's batch one document a row, packed, and what is of use.
 
-    python benchmarks/padding.py
+    python -m benchmarks.padding
 
 Nothing is computed. The lengths are those of the sets at hand: pages fill 256 tokens and show 1.25 to 2.2 pictures;
 the texts of ALIGN and films have 18 tokens with their tags, those of LTIP 27.

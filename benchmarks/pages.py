@@ -1,6 +1,6 @@
 """Pages and pictures a second of one core, through the steps of a build of web pages:
 
-    python benchmarks/pages.py 'RAW/warc/en-*.warc.gz'
+    python -m benchmarks.pages 'RAW/warc/en-*.warc.gz'
 
 Seconds are those of the processor, so that a busy machine changes little.
 """
@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 
 import PIL.Image
-from decoding import rates
 
+from benchmarks.decoding import rates
 from flamingo_jax.building import duplicates, warc
 from flamingo_jax.building.look import LookError, look_at
 from flamingo_jax.building.page import PageError, read_page

@@ -1,6 +1,6 @@
 """Compares speed with OpenFlamingo and IDEFICS: same weights, inputs, trained trees and threads, in float32.
 
-    python benchmarks/peers.py --out=FILE.json [--theirs=PYTHON,PYTHON] [--threads=1]
+    python -m benchmarks.peers --out=FILE.json [--theirs=PYTHON,PYTHON] [--threads=1]
         [--peers=idefics] [--only=generation] [--shots=4] [--batches=1] [--beams=1] [--ways=eager,compiled]
 
 Needs the extra `parity` and open-flamingo (docs/checkpoints.md). `--theirs` names the interpreters of environments in
@@ -40,9 +40,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
-
-ROOT = pathlib.Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
 
 SIZES = dict(hidden_size=768, num_attention_heads=12, intermediate_size=2048, max_position_embeddings=1024)
 WORDS, DEPTH, EVERY = 31_996, 6, 2  # Four control tokens in addition.
@@ -402,7 +399,8 @@ def start(python: str, side: str, peer: str, folder: pathlib.Path, case: dict[st
     """The figures of a process of this command."""
     with tempfile.TemporaryDirectory() as fresh:
         file = pathlib.Path(fresh, 'out.json')
-        line = [python, __file__, f'--out={file}', f'--side={side}', f'--folder={folder}', f'--peers={peer}']
+        line = [python, '-m', 'benchmarks.peers', f'--out={file}']
+        line += [f'--side={side}', f'--folder={folder}', f'--peers={peer}']
         line += [f'--case={json.dumps(case)}', f'--threads={a.threads}', f'--warm={a.warm}', f'--patience={a.patience}']
         # Idle threads of torch would keep cores busy. Each process compiles anew, and by itself.
         quiet = dict(OMP_WAIT_POLICY='passive', GOMP_SPINCOUNT='0', TORCHINDUCTOR_COMPILE_THREADS='1')

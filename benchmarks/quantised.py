@@ -1,6 +1,6 @@
 """A language model with its matrices in int8, int4 or fp8, beside itself in float32: bytes, time a token, logits.
 
-    python benchmarks/quantised.py --lm=BUNDLE [--dtypes=int8,int4] [--threads=1]
+    python -m benchmarks.quantised --lm=BUNDLE [--dtypes=int8,int4] [--threads=1]
 
 **Time**: of one more token of one row, decoded as `generate` does. All dtypes take turns in one process; the ratio is
 that of neighbours in time, and `of the bound` says how far a token is from reading the float32 weights once at the

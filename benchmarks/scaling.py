@@ -1,6 +1,6 @@
 """Plans the paper's sizes for many machines, and Flamingo-80B for 16 to 6,144 chips, for docs/scaling.md.
 
-    pip install -e '.[plan]' && python benchmarks/scaling.py [--out=runs/scaling] [--only=3b] [--counted]
+    pip install -e '.[plan]' && python -m benchmarks.scaling [--out=runs/scaling] [--only=3b] [--counted]
 
 Each row is a result of `python -m flamingo_jax.plan`, compiled by the TPU compiler without a TPU. Rows already in the
 folder are not compiled again. With `--counted` nothing is compiled: all is by formula (`planning/search.py`), which
@@ -11,21 +11,17 @@ import argparse
 import importlib
 import json
 import pathlib
-import sys
 from typing import Any
 
-ROOT = pathlib.Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))  # For the configs.
+import jax
+import matplotlib
+from ml_collections import ConfigDict
 
-import jax  # noqa: E402
-import matplotlib  # noqa: E402
-from ml_collections import ConfigDict  # noqa: E402
-
-from flamingo_jax.parallel import mesh as meshes  # noqa: E402
-from flamingo_jax.plan import PAPER_STEPS, plan  # noqa: E402
-from flamingo_jax.planning import flops, programs, search, topology  # noqa: E402
-from flamingo_jax.planning.topology import GIB, Topology  # noqa: E402
-from flamingo_jax.training.config import machine, on_machine  # noqa: E402
+from flamingo_jax.parallel import mesh as meshes
+from flamingo_jax.plan import PAPER_STEPS, plan
+from flamingo_jax.planning import flops, programs, search, topology
+from flamingo_jax.planning.topology import GIB, Topology
+from flamingo_jax.training.config import machine, on_machine
 
 # Plans that must fit; the other machines of the configs come last.
 GOALS = (('80b', 'v4:8x12x16'), ('3b', 'v5e-16'), ('3b', 'h100:1'), ('9b', 'v5e-64'), ('9b', 'h100:8'))

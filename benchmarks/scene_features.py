@@ -1,7 +1,7 @@
 """How well the frozen features, and the resampler's latents, tell what is where in a scene, and how many there are.
 
-    python benchmarks/scene_features.py --data=DATA/picture_scenes/full/1.1.0 --features=WORK/features_scenes
-    python benchmarks/scene_features.py --data=DATA/picture_scenes/quarters/1.1.0 --features=WORK/features_quarters \
+    python -m benchmarks.scene_features --data=DATA/picture_scenes/full/1.1.0 --features=WORK/features_scenes
+    python -m benchmarks.scene_features --data=DATA/picture_scenes/quarters/1.1.0 --features=WORK/features_quarters \
         --checkpoint=BUNDLE --lm=LMS/smollm2
 
 Ridge regression from features to things on the training scenes, tested on held-out compositions in a held-out style.
@@ -16,17 +16,15 @@ their quarters, of these.
 
 import argparse
 import pathlib
-import sys
 from collections.abc import Callable
 
 import numpy as np
-from name_features import accuracy, latents, readers
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-from flamingo_jax import load  # noqa: E402
-from flamingo_jax.inputs.images import QUARTERS  # noqa: E402
-from flamingo_jax.inputs.sources.features import format_of  # noqa: E402
-from flamingo_jax.inputs.sources.picture_set import PictureSet  # noqa: E402
+from benchmarks.name_features import accuracy, latents, readers
+from flamingo_jax import load
+from flamingo_jax.inputs.images import QUARTERS
+from flamingo_jax.inputs.sources.features import format_of
+from flamingo_jax.inputs.sources.picture_set import PictureSet
 
 STYLE = 'fluent-3d'
 GRID = np.arange(25).reshape(5, 5)

@@ -1,6 +1,6 @@
 """Queries a second and the time to the first token with 1, 8 and 32 people at once, against one loop for each answer.
 
-    python benchmarks/serving.py --out=FILE.json [--checkpoint=BUNDLE] [--lm=BUNDLE] [--users=1,8,32] [--new=16]
+    python -m benchmarks.serving --out=FILE.json [--checkpoint=BUNDLE] [--lm=BUNDLE] [--users=1,8,32] [--new=16]
         [--examples=12] [--ask=:]
 
 Each person asks, waits for the whole answer, and asks again. Prompts have 0 to `--examples` of docs/pictures and
@@ -22,23 +22,20 @@ import itertools
 import json
 import pathlib
 import statistics
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
+import PIL.Image
+from tqdm import tqdm
+
+from flamingo_jax.inference.pretrained import Pretrained, load
+from flamingo_jax.inference.serving import Engine
+
 ROOT = pathlib.Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-import PIL.Image  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-from flamingo_jax.inference.pretrained import Pretrained, load  # noqa: E402
-from flamingo_jax.inference.serving import Engine  # noqa: E402
-
 WORDS = 'dax kuv', 'zev gof', 'mip', 'a lon vap', 'tuk ser', 'bim'
 BATCH = 8
 MOST, COMPILED = 9, 'backend_compile'  # A turn in which something was compiled is repeated, at most so many times.

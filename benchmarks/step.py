@@ -1,13 +1,13 @@
 """Times the jitted train step on the devices of this machine, with random weights and data.
 
-    python benchmarks/step.py --mixture [--profile=FOLDER] [--steps=10]
+    python -m benchmarks.step --mixture [--profile=FOLDER] [--steps=10]
 
 The paper's four data sets, a 16th of their batches, in the tiny model: as one document a row with one number of
 micro-batches for all sets (before), and packed, with a number for each set (after). Both hold the same documents, and
 take turns in one run. Time is also the processor's own, for a machine that has other work. `--profile` keeps a trace of
 a step of each for TensorBoard and Perfetto, and prints where its time went.
 
-    python benchmarks/step.py [--shapes=tiny,3b_page] [--steps=10]
+    python -m benchmarks.step [--shapes=tiny,3b_page] [--steps=10]
 
 A table of shapes of one data set. Operations are those of `planning/flops.py`, without recomputation, padding included.
 """
@@ -25,9 +25,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
-import padding
 from ml_collections import ConfigDict
 
+from benchmarks import padding
 from flamingo_jax.inputs.rows import Batch
 from flamingo_jax.inputs.sources.documents import Documents
 from flamingo_jax.model.config import SIZES, FlamingoConfig

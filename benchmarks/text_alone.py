@@ -1,6 +1,6 @@
 """What a bridge costs its language model where there is no picture: bits a character of English text.
 
-    python benchmarks/text_alone.py --lm=BUNDLE RUN_OR_BUNDLE ... [--pieces=64]
+    python -m benchmarks.text_alone --lm=BUNDLE RUN_OR_BUNDLE ... [--pieces=64]
 
 The text is Python's own reference, which every Python has (`pydoc_data.topics`), in pieces of 256 tokens. Prints the
 bits a character of the language model alone, and of each Flamingo on it.
@@ -8,16 +8,13 @@ bits a character of the language model alone, and of each Flamingo on it.
 
 import argparse
 import math
-import pathlib
 import pydoc_data.topics
-import sys
 
 import numpy as np
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-import flamingo_jax  # noqa: E402
-from flamingo_jax.inference.pretrained import Pretrained  # noqa: E402
-from flamingo_jax.inputs.tokenizer import Tokenizer  # noqa: E402
+import flamingo_jax
+from flamingo_jax.inference.pretrained import Pretrained
+from flamingo_jax.inputs.tokenizer import Tokenizer
 
 PIECE, BATCH = 256, 8
 

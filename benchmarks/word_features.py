@@ -1,6 +1,6 @@
 """What of a new thing reaches the language model: which of five examples a picture is like, by nearest centroid.
 
-    python benchmarks/word_features.py --checkpoint=experiments/smollm_bridge --lm=LMS/smollm2 \
+    python -m benchmarks.word_features --checkpoint=experiments/smollm_bridge --lm=LMS/smollm2 \
         --data=DATA/picture_dictionary/artists/1.0.0 --features=runs/artists
 
 As in the evaluation of new words, the things were never shown in training; with `--split=train`, they were. The
@@ -12,21 +12,18 @@ finds in a state and the Flamingo does not say is lost where the language model 
 
 import argparse
 import functools
-import pathlib
-import sys
 
 import jax
 import numpy as np
-from name_features import BATCH, in_batches, latents
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-from experiments.picture_words import STYLES  # noqa: E402
-from flamingo_jax import load  # noqa: E402
-from flamingo_jax.few_shot.nearest import nearest_centroid  # noqa: E402
-from flamingo_jax.inference.pretrained import Pretrained  # noqa: E402
-from flamingo_jax.inputs.sources.features import format_of  # noqa: E402
-from flamingo_jax.inputs.sources.picture_set import PictureSet  # noqa: E402
-from flamingo_jax.model.language_model import as_read  # noqa: E402
+from benchmarks.name_features import BATCH, in_batches, latents
+from experiments.picture_words import STYLES
+from flamingo_jax import load
+from flamingo_jax.few_shot.nearest import nearest_centroid
+from flamingo_jax.inference.pretrained import Pretrained
+from flamingo_jax.inputs.sources.features import format_of
+from flamingo_jax.inputs.sources.picture_set import PictureSet
+from flamingo_jax.model.language_model import as_read
 
 ASKED, PROMPT, WAYS, SHOTS = 'fluent-3d', ':', 5, (1, 4)
 

@@ -14,7 +14,16 @@ own, give the command of data/README.md that builds it, and then
 Rows are packed: the progress line counts tokens that are not padding.
 """
 
-import argparse
+from absl import flags
+
+from flamingo_jax import commands
+
+if __name__ == '__main__':
+    flags.DEFINE_string('workdir', 'runs/published', 'Folder of all that is made.')
+    flags.DEFINE_integer('steps', None, 'Training steps; by default those of the config.')
+    flags.DEFINE_integer('number', 400, 'Drawings.')
+    ARGUMENTS = commands.start(__doc__, positional=True)
+
 import os
 import pathlib
 
@@ -22,7 +31,6 @@ from ml_collections import ConfigDict
 
 from experiments.quickstart import get_config as quickstart
 from experiments.quickstart import run
-from flamingo_jax import commands
 from flamingo_jax.inputs.sources.documents import Documents
 from flamingo_jax.training import config as training
 
@@ -47,20 +55,17 @@ def get_config(kind: str = 'pairs') -> ConfigDict:
     return c
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Runs the commands."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('kind', choices=sorted(ROWS))
-    parser.add_argument('--workdir', type=pathlib.Path, default=pathlib.Path('runs/published'))
-    parser.add_argument('--steps', type=int, default=get_config().steps, help='training steps')
-    parser.add_argument('--number', type=int, default=400, help='drawings')
-    arguments = parser.parse_args()
-    kind, work = arguments.kind, arguments.workdir.expanduser().absolute()
+    if len(arguments) != 1 or arguments[0] not in ROWS:
+        commands.refuse(f'Give one kind of set: {", ".join(ROWS)}. Given: {" ".join(arguments) or "none"}.')
+    f, (kind,) = flags.FLAGS, arguments
+    work = pathlib.Path(f.workdir).expanduser().absolute()
     os.chdir(pathlib.Path(__file__).parents[1])  # Paths of the configs begin at the project's root.
     raw, trunk, features, data = work / 'raw', work / 'trunk', work / f'features_{kind}', work / f'{kind}/sample/1.0.0'
     if not (trunk / 'config.json').is_file():
         run('flamingo_jax.convert', 'efficientnet', '--image_size=96', f'--out={trunk}')
-    run('data.picture_dictionary.as_published', f'--out={raw}', f'--number={arguments.number}')
+    run('data.picture_dictionary.as_published', f'--out={raw}', f'--number={f.number}')
     of = ['*.json', f'--pictures={raw}/{kind}/pictures'] if kind == 'instructions' else ['*.tar']
     run(f'data.{kind}.build', f'--source={raw}/{kind}/{of[0]}', *of[1:], f'--out={work}', '--name=sample')
     how = ('--splits=train', f'--frames={ROWS[kind].get("frames", 1)}')
@@ -69,15 +74,15 @@ def main() -> None:
         'flamingo_jax.train',
         f'--config=experiments/published.py:{kind}',
         f'--workdir={work / "model"}_{kind}',
-        f'--config.steps={arguments.steps}',
         f'--config.vision={trunk}',
         f'--config.datasets.{kind}.path={data}',
         f'--config.datasets.{kind}.features={features}',
+        *([f'--config.steps={f.steps}'] if f.steps else []),
     )
 
 
 if __name__ == '__main__':
     try:
-        main()
+        main(ARGUMENTS)
     except KeyboardInterrupt:
         raise SystemExit(130) from None  # The command that ran says so.

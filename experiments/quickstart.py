@@ -11,7 +11,16 @@ resumes.
 As the config of a training run: python -m flamingo_jax.train --config=experiments/quickstart.py --workdir=DIR
 """
 
-import argparse
+from absl import flags
+
+from flamingo_jax import commands
+
+if __name__ == '__main__':
+    flags.DEFINE_string('workdir', 'runs/quickstart', 'Folder of all that is made.')
+    flags.DEFINE_integer('steps', None, 'Training steps; by default those of the config.')
+    flags.DEFINE_integer('episodes', 400, 'Episodes a setting of the evaluation.')
+    commands.start(__doc__)
+
 import os
 import pathlib
 import shlex
@@ -65,12 +74,8 @@ def get_config() -> ConfigDict:
 
 def main() -> None:
     """Runs the commands."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--workdir', type=pathlib.Path, default=pathlib.Path('runs/quickstart'))
-    parser.add_argument('--steps', type=int, default=get_config().steps, help='training steps')
-    parser.add_argument('--episodes', type=int, default=400, help='episodes a setting of the evaluation')
-    arguments = parser.parse_args()
-    work, start = arguments.workdir.expanduser().absolute(), time.time()
+    f, start = flags.FLAGS, time.time()
+    work = pathlib.Path(f.workdir).expanduser().absolute()
     os.chdir(pathlib.Path(__file__).parents[1])  # Paths of the configs begin at the project's root.
     trunk, features, model = work / 'trunk', work / 'features', work / 'model'
     if not (trunk / 'config.json').is_file():
@@ -81,9 +86,9 @@ def main() -> None:
         'flamingo_jax.train',
         '--config=experiments/quickstart.py',
         f'--workdir={model}',
-        f'--config.steps={arguments.steps}',
         f'--config.vision={trunk}',
         f'--config.datasets.names.features={features}',
+        *([f'--config.steps={f.steps}'] if f.steps else []),
     )
     run(
         'flamingo_jax.evaluate',
@@ -91,7 +96,7 @@ def main() -> None:
         f'--checkpoint={model}',
         f'--workdir={work / "evaluation"}',
         f'--config.features={features}',
-        f'--config.episodes={arguments.episodes}',
+        f'--config.episodes={f.episodes}',
     )
     print(f'Done in {(time.time() - start) / 60:.1f} minutes.')
 

@@ -10,7 +10,7 @@
     python -m flamingo_jax.train --config=experiments/smollm_sentences.py --workdir=runs/sentences \
         --config.lm=LMS/smollm2 --config.datasets.known.path=ARTISTS --config.datasets.games.path=ARTISTS
     python -m flamingo_jax.convert run --source=runs/sentences --out=SENTENCES --packaged_trunk --without_lm
-    python benchmarks/descriptions.py --lm=LMS/smollm2 --data=DATA/icons/pairs/1.0.0 experiments/smollm_bridge SENTENCES
+    python -m benchmarks.descriptions --lm=LMS/smollm2 --data=DATA/icons/pairs/1.0.0 experiments/smollm_bridge SENTENCES
 
 ARTISTS is DATA/picture_dictionary/artists/1.0.0; `experiments/smollm_pictures.py` has the commands that make it and its
 features. Names and few-shot games go on beside the sentences, lest they be forgotten.

@@ -476,6 +476,7 @@ def mean(sources: Sequence[str], weights: Sequence[float], out: str, lm: str = '
         trained=trained,
         packaged_trunk=first.packaged_trunk,
         without_lm=bool(lm),
+        progress=True,
     )
 
 

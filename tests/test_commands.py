@@ -159,7 +159,7 @@ def test_generate_looks_at_the_prompt_before_it_reads_a_model(pretrained, tmp_pa
 NAMES = ('train', 'evaluate', 'compare', 'generate', 'convert', 'features', 'plan', 'demo', 'inputs.tokenizer')
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', [*NAMES, 'quickstart'])
 def test_help_shows_how_a_command_is_used_and_needs_no_jax(name):
     done = command('flamingo_jax.' + name, '--help', python=('-X', 'importtime'))
     assert done.returncode == 0 and f'python -m flamingo_jax.{name}' in done.stdout

@@ -1,4 +1,4 @@
-"""Fault injection with few repeats; `python benchmarks/kills.py` does as many as one likes."""
+"""Fault injection with few repeats; `python -m benchmarks.kills` does as many as one likes."""
 
 import pathlib
 import subprocess
@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-KILLS = pathlib.Path(__file__).parents[1] / 'benchmarks/kills.py'
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 @pytest.mark.long
 def test_a_run_that_is_killed_ends_as_if_nothing_had_been():
-    command = [sys.executable, KILLS, '--kills=4', '--steps=18', '--broken=2']
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = [sys.executable, '-m', 'benchmarks.kills', '--kills=4', '--steps=18', '--broken=2']
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     assert '4 kills over' in done.stdout and 'are equal; 2 steps skipped' in done.stdout

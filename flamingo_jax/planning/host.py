@@ -13,7 +13,7 @@ from flamingo_jax.inputs.sources.source import Source
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.planning.topology import Topology
 
-# JPEGs of 640 x 480 that one core reads, fits to 320 x 320 and recolours in a second: `python benchmarks/decoding.py`.
+# JPEGs of 640 x 480 that one core reads, fits to 320 x 320 and recolours in a second: `python -m benchmarks.decoding`.
 PICTURES_A_SECOND = 340
 
 
