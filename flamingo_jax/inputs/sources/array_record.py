@@ -15,6 +15,8 @@ absl_logging.get_absl_logger().addFilter(lambda record: 'group size' not in reco
 # process would hold 9 bytes a record.
 LARGE = 10_000_000
 OFFLOADED = dict(index_storage_option='offloaded', footer_prefetch_bytes='0')
+AGAIN = 'Copy it again (after git clone: git lfs pull), or prepare it again.'
+BLOCK = 2**16  # An ArrayRecord file is a whole number of blocks of so many bytes.
 OPEN_FILES, OTHER_FILES = 65_536, 256  # That a process opens where there is no limit; and beside the data set's.
 
 
@@ -28,7 +30,8 @@ def open_split(path: str | Path, split: str) -> Sequence[dict[str, Any]]:
 
     Raises:
       FileNotFoundError: the folder is missing, or the data set is incomplete.
-      ValueError: there is no such split, the files are not ArrayRecord, or more than a process may open.
+      ValueError: there is no such split, a file is cut short or not ArrayRecord, or there are more than a process may
+        open.
     """
     path, builder = _opened(path)
     if split not in builder.info.splits:
@@ -41,6 +44,12 @@ def open_split(path: str | Path, split: str) -> Sequence[dict[str, Any]]:
         raise ValueError(
             f'The data set {path} is not in ArrayRecord files. Prepare it again with file_format="array_record".'
         )
+    if cut := [
+        name
+        for file in builder.info.splits[split].filepaths
+        if (size := there[(name := file.name)]) % BLOCK or not size
+    ]:
+        raise ValueError(f'The data set {path} is damaged: {cut[0]} is cut short, or a pointer of Git LFS. {AGAIN}')
     _allow_files(len(builder.info.splits[split].filepaths), path)
     source = builder.as_data_source(split)
     if len(source) > LARGE:
@@ -53,7 +62,7 @@ def open_split(path: str | Path, split: str) -> Sequence[dict[str, Any]]:
 
 
 def splits(path: str | Path) -> list[str]:
-    """The names of the splits of a prepared data set. FileNotFoundError if the folder is missing."""
+    """The names of the splits of a prepared data set. FileNotFoundError, ValueError if it is missing or damaged."""
     return list(_opened(path)[1].info.splits)
 
 
@@ -67,7 +76,14 @@ def _opened(path: str | Path) -> tuple[Path, Any]:
         path = local(path)  # ArrayRecord's own reader has the file systems of this machine and of gs://.
     import tensorflow_datasets as tfds  # Takes half a second, so it is imported only when a data set is opened.
 
-    return path, tfds.builder_from_directory(path)
+    try:
+        return path, tfds.builder_from_directory(path)
+    except OSError:
+        raise
+    except Exception as error:  # Of protobuf, JSON and TFDS.
+        raise ValueError(
+            f'The data set {path} is damaged: its dataset_info.json or features.json cannot be read ({error}). {AGAIN}'
+        ) from error
 
 
 def _allow_files(number: int, path: Path) -> None:
