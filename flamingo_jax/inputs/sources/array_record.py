@@ -44,12 +44,9 @@ def open_split(path: str | Path, split: str) -> Sequence[dict[str, Any]]:
         raise ValueError(
             f'The data set {path} is not in ArrayRecord files. Prepare it again with file_format="array_record".'
         )
-    if cut := [
-        name
-        for file in builder.info.splits[split].filepaths
-        if (size := there[(name := file.name)]) % BLOCK or not size
-    ]:
-        raise ValueError(f'The data set {path} is damaged: {cut[0]} is cut short, or a pointer of Git LFS. {AGAIN}')
+    sizes = {file.name: there[file.name] for file in builder.info.splits[split].filepaths}
+    if cut := next((name for name, size in sizes.items() if not size or size % BLOCK), ''):
+        raise ValueError(f'The data set {path} is damaged: {cut} is cut short, or a pointer of Git LFS. {AGAIN}')
     _allow_files(len(builder.info.splits[split].filepaths), path)
     source = builder.as_data_source(split)
     if len(source) > LARGE:
