@@ -6,7 +6,7 @@ from typing import Any
 
 from absl import logging as absl_logging
 
-from flamingo_jax.files import Path, as_path, below, local
+from flamingo_jax.files import Path, as_path, below, in_bucket, local
 
 # Grain warns about files with more than one record a group. The sample in the repository has 16, to be small.
 absl_logging.get_absl_logger().addFilter(lambda record: 'group size' not in record.getMessage())
@@ -17,6 +17,7 @@ LARGE = 10_000_000
 OFFLOADED = dict(index_storage_option='offloaded', footer_prefetch_bytes='0')
 AGAIN = 'Copy it again (after git clone: git lfs pull), or prepare it again.'
 BLOCK = 2**16  # An ArrayRecord file is a whole number of blocks of so many bytes.
+END = bytes.fromhex('10dec0ebfe84cec3c971')  # In the first bytes of the last one: the field 2 of its postscript.
 OPEN_FILES, OTHER_FILES = 65_536, 256  # That a process opens where there is no limit; and beside the data set's.
 
 
@@ -44,9 +45,9 @@ def open_split(path: str | Path, split: str) -> Sequence[dict[str, Any]]:
         raise ValueError(
             f'The data set {path} is not in ArrayRecord files. Prepare it again with file_format="array_record".'
         )
-    sizes = {file.name: there[file.name] for file in builder.info.splits[split].filepaths}
-    if cut := next((name for name, size in sizes.items() if not size or size % BLOCK), ''):
-        raise ValueError(f'The data set {path} is damaged: {cut} is cut short, or a pointer of Git LFS. {AGAIN}')
+    for file in builder.info.splits[split].filepaths:
+        if _is_cut(file, there[file.name]):
+            raise ValueError(f'The data set {path} is damaged: {file.name} is cut short, or a pointer. {AGAIN}')
     _allow_files(len(builder.info.splits[split].filepaths), path)
     source = builder.as_data_source(split)
     if len(source) > LARGE:
@@ -81,6 +82,17 @@ def _opened(path: str | Path) -> tuple[Path, Any]:
         raise ValueError(
             f'The data set {path} is damaged: its dataset_info.json or features.json cannot be read ({error}). {AGAIN}'
         ) from error
+
+
+def _is_cut(file: Path, size: int) -> bool:
+    """Whether an ArrayRecord file lacks its last block, which begins with a mark."""
+    if not size or size % BLOCK:
+        return True
+    if in_bucket(file):  # To look into each would take long.
+        return False
+    with open(file, 'rb') as opened:
+        opened.seek(size - BLOCK)
+        return END not in opened.read(128)
 
 
 def _allow_files(number: int, path: Path) -> None:

@@ -107,6 +107,16 @@ def test_no_such_data(tmp_path):
 POINTER = b'version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 12\n'
 
 
+def test_data_cut_at_the_end_of_a_block_are_refused(tmp_path):
+    shutil.copytree(SAMPLE, tmp_path / 'set')
+    file = tmp_path / 'set/picture_dictionary-train.array_record-00000-of-00001'
+    content = file.read_bytes()
+    for blocks in range(1, len(content) // array_record.BLOCK):
+        file.write_bytes(content[: -blocks * array_record.BLOCK])
+        with pytest.raises(ValueError, match='train.* is cut short'):
+            open_split(tmp_path / 'set', 'train')
+
+
 @pytest.mark.parametrize('damage', [lambda content: content[: len(content) // 2], lambda _: POINTER, lambda _: b''])
 @pytest.mark.parametrize(
     'file, says',
