@@ -20,7 +20,7 @@ if __name__ == '__main__':
     flags.DEFINE_list('splits', [], 'Splits to compute; none named are all, and of a .jsonl file the split train.')
     flags.DEFINE_integer('frames', 1, 'Frames per picture of documents; more than 1 are films.', lower_bound=1)
     flags.DEFINE_integer(
-        'image_size', 0, "Height and width of the pictures in pixels; 0 is that of the trunk's bundle."
+        'image_size', 0, "Height and width of the pictures in pixels; 0 is that of the trunk's bundle.", lower_bound=0
     )
     flags.DEFINE_integer('views', 1, 'Views of each picture, itself included.', lower_bound=1)
     commands.start(__doc__)
@@ -37,7 +37,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from flamingo_jax.files import as_path, whole, write_whole
+from flamingo_jax.files import Path, as_path, reserve, whole, write_whole
 from flamingo_jax.inference import bundle
 from flamingo_jax.inputs import augment
 from flamingo_jax.inputs.images import Frames, PictureError, PictureFormat, to_frames
@@ -70,9 +70,11 @@ def compute(
       image_size: height and width of the pictures, as for `config.image_size`; 0 is the trunk's.
 
     Raises:
-      FileNotFoundError, ValueError: there is no such data set or split, or a picture of a picture set cannot be read.
-        In documents, a picture that cannot be read gets NaN features.
+      FileNotFoundError, ValueError: there is no such trunk, data set or split, or a picture of a picture set cannot be
+        read. In documents, a picture that cannot be read gets NaN features.
     """
+    if vision.config.vision is None:
+        raise ValueError(f'The bundle {vision.path} has no vision trunk. Give one that has, such as a converted CLIP.')
     vision = dataclasses.replace(vision, config=vision.config.at(image_size)) if image_size else vision
     pictures = PictureFormat.of(vision.config, vision.checksums['vision'])
     found = {split: _open(open_records(data, split), pictures, frames) for split in splits or splits_of(data)}
@@ -86,7 +88,7 @@ def compute(
         if source.begins is not None:
             about['frames'] = frames
         done = folder / f'{split}.json'
-        if done.is_file() and json.loads(done.read_text()) == about:
+        if _said(done) == about:
             continue
         done.unlink(missing_ok=True)
         if not source.pictures:
@@ -138,7 +140,7 @@ def _write(
     """
     note, views = _note(file), about['views']
     total = source.pictures * views
-    noted = json.loads(note.read_text()) if note.is_file() and file.is_file() else {}
+    noted = _said(note) if file.is_file() else {}
     done = noted['done'] if noted.get('about') == about else 0
     features = np.lib.format.open_memmap(file, 'r+') if done else None
     if not done:
@@ -158,6 +160,7 @@ def _write(
             if features is None:
                 shape = (source.pictures, views, *batch.shape[1:])
                 features = np.lib.format.open_memmap(file, 'w+', np.float16, shape)
+                reserve(file)
             features.reshape(-1, *batch.shape[1:])[begin : begin + used] = batch
             progress.update(used)
             if begin // BATCH % NOTED == NOTED - 1:
@@ -165,6 +168,15 @@ def _write(
                 write_whole(note, json.dumps(dict(about=about, done=begin + used)).encode())
     features.flush()
     write_whole(note, json.dumps(dict(about=about, done=total)).encode())
+
+
+def _said(file: Path) -> dict[str, Any]:
+    """What a JSON file says; {} if it is absent or cut short."""
+    try:
+        said = json.loads(file.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def _note(file: pathlib.Path) -> pathlib.Path:

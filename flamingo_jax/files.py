@@ -9,6 +9,7 @@ folder in a bucket is filled in place, and counts as absent until the file that 
 
 import concurrent.futures
 import contextlib
+import errno
 import fcntl
 import functools
 import glob
@@ -169,6 +170,25 @@ def replacing(folder: pathlib.Path) -> Iterator[None]:
             aside.rename(folder)
         raise
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def reserve(file: pathlib.Path) -> None:
+    """Takes the bytes of a new file on the disk, before what is mapped is written: a full disk would kill the process.
+
+    Raises:
+      OSError: the disk has no room for it; the file is removed.
+    """
+    size = file.stat().st_size
+    if not hasattr(os, 'posix_fallocate') or not size:  # macOS has none.
+        return
+    try:
+        with open(file, 'r+b') as opened:
+            os.posix_fallocate(opened.fileno(), 0, size)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # Else this disk cannot say.
+            file.unlink()  # Else it would keep what room there was.
+            said = f'{error.strerror}: {size:,} bytes are needed. Free them, or write to another disk'
+            raise OSError(error.errno, said, str(file)) from error
 
 
 def file_size(path: Path) -> int:

@@ -81,9 +81,16 @@ def test_the_language_model_of_a_run_may_have_moved(parts, run, tmp_path):
     about = json.loads((run / 'run.json').read_text())
     about['frozen_paths']['lm'] = str(tmp_path / 'nowhere')
     (tmp_path / 'run/run.json').write_text(json.dumps(about))
-    with pytest.raises(FileNotFoundError, match='nowhere'):
+    with pytest.raises(FileNotFoundError, match="The run .*run needs its frozen 'lm': .*nowhere is not .*--lm=BUNDLE"):
         flamingo_jax.load(tmp_path / 'run')
     assert flamingo_jax.load(tmp_path / 'run', lm=parts / 'lm').checksums == flamingo_jax.load(run).checksums
+
+
+def test_a_run_without_its_tokenizer_says_how_to_get_it_back(run, tmp_path):
+    shutil.copytree(run, tmp_path / 'run')
+    (tmp_path / 'run/tokenizer.model').unlink()
+    with pytest.raises(FileNotFoundError, match='Restore it, or start the training command again: it writes the file'):
+        flamingo_jax.load(tmp_path / 'run')
 
 
 def test_resumed_in_the_middle_is_bit_identical(parts, run, tmp_path):

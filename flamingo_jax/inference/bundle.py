@@ -36,7 +36,7 @@ from tqdm import tqdm
 from flamingo_jax import commands
 from flamingo_jax.conversion.readers import read_weights
 from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file, efficientnet_params
-from flamingo_jax.files import Path, as_path, below, in_bucket, refuse_existing, whole_folder
+from flamingo_jax.files import Path, as_path, below, in_bucket, refuse_existing, reserve, whole_folder
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo, Params
@@ -198,10 +198,10 @@ def read(path: str | Path, lm: str | Path = '') -> Bundle:
         )
     try:
         fields = json.loads((path / CONFIG).read_bytes())
-        config, _, _ = FlamingoConfig.from_json(fields['model']), fields['image_tag'], fields['checksums']
+        config, _, _ = FlamingoConfig.from_json(fields['model']), fields['image_tag'], dict(fields['checksums'])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if commands.is_mistake(error):  # The config says what is wrong.
-            raise
+            raise ValueError(f'{path / CONFIG}: {error}') from error
         raise ValueError(
             f'{path / CONFIG} is not that of a bundle, or it is damaged ({type(error).__name__}: {error}). '
             '`python -m flamingo_jax.convert` makes a bundle, also of a Hugging Face folder.'
@@ -296,16 +296,23 @@ def on_disk(path: str | Path) -> Iterator[Callable[[tuple[str, ...], tuple[int, 
 
     They are next to `path`, or in the system's folder for temporary files if that is in a bucket.
 
-    Gives a function (path in the tree, shape, dtype) -> an array to fill. `path` itself is not written.
+    Gives a function (path in the tree, shape, dtype) -> an array to fill, which raises OSError if the disk has no room.
+    `path` itself is not written.
     """
     path = as_path(path)
     refuse_existing(path, CONFIG)
+
+    def empty(name: Sequence[str], shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        array = np.memmap(aside / '.'.join(name), dtype, 'w+', shape=shape)
+        reserve(aside / '.'.join(name))
+        return array
+
     near = pathlib.Path(tempfile.gettempdir()) if in_bucket(path) else path.parent
     near.mkdir(parents=True, exist_ok=True)
     aside = near / f'.{path.name}.{uuid.uuid4().hex[:8]}'
     aside.mkdir()
     try:
-        yield lambda name, shape, dtype: np.memmap(aside / '.'.join(name), dtype, 'w+', shape=shape)
+        yield empty
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -52,7 +52,7 @@ def open_run(path: Path, lm: str | Path = '') -> Run:
     lm: where the bundle of its frozen language model is now, if it was moved.
 
     Raises:
-      FileNotFoundError: there is no finished checkpoint, or the bundle of a frozen tree is missing.
+      FileNotFoundError: there is no finished checkpoint, or the tokenizer or the bundle of a frozen tree is missing.
       ValueError: a bundle has changed since the training, or run.json is damaged.
     """
     paths = _frozen_paths(path / 'run.json')
@@ -60,9 +60,18 @@ def open_run(path: Path, lm: str | Path = '') -> Run:
     checkpoint = _newest(path)
     found = ocp.metadata(checkpoint)
     about = found.custom_metadata['about']
-    config, image_tag = FlamingoConfig.from_json(about['model']), about['image_tag']
-    tokenizer = Tokenizer.read(path, image_tag, config.lm.vocab_size, config.extra_tokens)
-    frozen = {name: bundle.read(source) for name, source in paths.items()}
+    try:
+        config, image_tag = FlamingoConfig.from_json(about['model']), about['image_tag']
+    except ValueError as error:
+        raise ValueError(f'{checkpoint}: {error}') from error
+    try:
+        tokenizer = Tokenizer.read(path, image_tag, config.lm.vocab_size, config.extra_tokens)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f'{path} has no tokenizer.model and no tokenizer.json. Restore it, or start the training command again: it '
+            'writes the file.'
+        ) from None
+    frozen = {name: _frozen(path, name, source) for name, source in paths.items()}
     for name, source in frozen.items():
         if source.checksums.get(name) != about['frozen'][name]:
             raise ValueError(
@@ -72,6 +81,15 @@ def open_run(path: Path, lm: str | Path = '') -> Run:
     digest = hashlib.sha256(sums.read_bytes()).hexdigest() if sums.is_file() else ''
     names = tuple(found.metadata['params'])
     return Run(checkpoint, config, image_tag, tokenizer, frozen, names, int(checkpoint.name), digest)
+
+
+def _frozen(path: Path, name: str, source: str) -> bundle.Bundle:
+    """The bundle of a run's frozen tree. FileNotFoundError says what to do if it was moved."""
+    try:
+        return bundle.read(source)
+    except FileNotFoundError as error:
+        give = ', or give its folder: --lm=BUNDLE, or load(..., lm=BUNDLE)' if name == 'lm' else ''
+        raise FileNotFoundError(f'The run {path} needs its frozen {name!r}: {error} Put it back{give}.') from error
 
 
 def _frozen_paths(file: Path) -> dict[str, str]:

@@ -343,7 +343,10 @@ class FlamingoConfig:
 def _build(cls: type, fields: dict[str, Any], name: str):
     known = {field.name for field in dataclasses.fields(cls)}
     if unknown := sorted(set(fields) - known):
-        raise ValueError(f'Unknown fields in the config of {name}: {unknown}. Known: {sorted(known)}.')
+        raise ValueError(
+            f'Unknown fields in the config of {name}: {unknown}. Known: {sorted(known)}. If a newer version wrote '
+            'them, update flamingo_jax.'
+        )
     return cls(**{key: _tuples(value) for key, value in fields.items()})
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from absl import logging as absl_logging
 
-from flamingo_jax.files import Path, as_path, below, local
+from flamingo_jax.files import Path, as_path, below, in_bucket, local
 
 # Grain warns about files with more than one record a group. The sample in the repository has 16, to be small.
 absl_logging.get_absl_logger().addFilter(lambda record: 'group size' not in record.getMessage())
@@ -15,6 +15,9 @@ absl_logging.get_absl_logger().addFilter(lambda record: 'group size' not in reco
 # process would hold 9 bytes a record.
 LARGE = 10_000_000
 OFFLOADED = dict(index_storage_option='offloaded', footer_prefetch_bytes='0')
+AGAIN = 'Copy it again (after git clone: git lfs pull), or prepare it again.'
+BLOCK = 2**16  # An ArrayRecord file is a whole number of blocks of so many bytes.
+END = bytes.fromhex('10dec0ebfe84cec3c971')  # In the first bytes of the last one: the field 2 of its postscript.
 OPEN_FILES, OTHER_FILES = 65_536, 256  # That a process opens where there is no limit; and beside the data set's.
 
 
@@ -28,7 +31,8 @@ def open_split(path: str | Path, split: str) -> Sequence[dict[str, Any]]:
 
     Raises:
       FileNotFoundError: the folder is missing, or the data set is incomplete.
-      ValueError: there is no such split, the files are not ArrayRecord, or more than a process may open.
+      ValueError: there is no such split, a file is cut short or not ArrayRecord, or there are more than a process may
+        open.
     """
     path, builder = _opened(path)
     if split not in builder.info.splits:
@@ -41,6 +45,9 @@ def open_split(path: str | Path, split: str) -> Sequence[dict[str, Any]]:
         raise ValueError(
             f'The data set {path} is not in ArrayRecord files. Prepare it again with file_format="array_record".'
         )
+    for file in builder.info.splits[split].filepaths:
+        if _is_cut(file, there[file.name]):
+            raise ValueError(f'The data set {path} is damaged: {file.name} is cut short, or a pointer. {AGAIN}')
     _allow_files(len(builder.info.splits[split].filepaths), path)
     source = builder.as_data_source(split)
     if len(source) > LARGE:
@@ -53,7 +60,7 @@ def open_split(path: str | Path, split: str) -> Sequence[dict[str, Any]]:
 
 
 def splits(path: str | Path) -> list[str]:
-    """The names of the splits of a prepared data set. FileNotFoundError if the folder is missing."""
+    """The names of the splits of a prepared data set. FileNotFoundError, ValueError if it is missing or damaged."""
     return list(_opened(path)[1].info.splits)
 
 
@@ -67,7 +74,25 @@ def _opened(path: str | Path) -> tuple[Path, Any]:
         path = local(path)  # ArrayRecord's own reader has the file systems of this machine and of gs://.
     import tensorflow_datasets as tfds  # Takes half a second, so it is imported only when a data set is opened.
 
-    return path, tfds.builder_from_directory(path)
+    try:
+        return path, tfds.builder_from_directory(path)
+    except OSError:
+        raise
+    except Exception as error:  # Of protobuf, JSON and TFDS.
+        raise ValueError(
+            f'The data set {path} is damaged: its dataset_info.json or features.json cannot be read ({error}). {AGAIN}'
+        ) from error
+
+
+def _is_cut(file: Path, size: int) -> bool:
+    """Whether an ArrayRecord file lacks its last block, which begins with a mark."""
+    if not size or size % BLOCK:
+        return True
+    if in_bucket(file):  # To look into each would take long.
+        return False
+    with open(file, 'rb') as opened:
+        opened.seek(size - BLOCK)
+        return END not in opened.read(128)
 
 
 def _allow_files(number: int, path: Path) -> None:

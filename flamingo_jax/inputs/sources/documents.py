@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from flamingo_jax.files import as_path, local
+from flamingo_jax.files import as_path
 from flamingo_jax.inputs import augment
 from flamingo_jax.inputs.films import to_film
 from flamingo_jax.inputs.images import Frames, PictureError, PictureFormat, to_frames
 from flamingo_jax.inputs.prompts import chats
 from flamingo_jax.inputs.rows import Chunk, Interleaved
 from flamingo_jax.inputs.sources.array_record import open_split, splits
-from flamingo_jax.inputs.sources.features import Features, fingerprint
+from flamingo_jax.inputs.sources.features import Features, fingerprint, read_array
 from flamingo_jax.inputs.sources.json_lines import JsonLines
 from flamingo_jax.inputs.sources.source import Opened, Source
 from flamingo_jax.inputs.tokenizer import Tokenizer
@@ -46,7 +46,7 @@ class Documents(Source):
     )
 
     def open(self, pictures: PictureFormat) -> Opened:
-        """Opens the documents; errors as for `open_split`, `JsonLines` and `Features`."""
+        """Opens the documents; errors as for `open_split`, `JsonLines` and `Features`, or if these are none."""
         return _Opened(self, pictures)
 
     def check(self, opened: Opened, tokenizer: Tokenizer) -> None:
@@ -117,12 +117,17 @@ class _Opened:
     def __init__(self, source: Documents, pictures: PictureFormat):
         self._source, self._pictures = source, pictures
         self._records = open_records(source.path, source.split)
+        if 'texts' not in self._records[0]:
+            raise ValueError(
+                f'{source.path} has no documents: its records hold {sorted(self._records[0])}. Give stored documents, '
+                'or another kind of data set, such as FewShot for pictures with names.'
+            )
         self._features = None
         if source.features and source.images:
             self._features = Features(
                 source.features, source.split, self._records, pictures=pictures, frames=source.frames
             )
-            self._begins = np.load(local(as_path(source.features) / f'{source.split}.begins.npy'))
+            self._begins = read_array(as_path(source.features) / f'{source.split}.begins.npy')
 
     def __len__(self) -> int:
         return len(self._records)

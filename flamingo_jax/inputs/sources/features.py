@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from flamingo_jax.files import as_path, local
+from flamingo_jax.files import Path, as_path, local
 from flamingo_jax.inputs.images import Frames, PictureFormat
 from flamingo_jax.inputs.sources.json_lines import JsonLines
 
+REMEDY = 'Compute them again: python -m flamingo_jax.features --data=... --vision=... --out=...'
 LOOKED_AT = 64  # Records that identify a data set.
 
 
@@ -40,6 +41,14 @@ def _plain(value: Any) -> str:
     if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray):
         return str(value)
     return ' '.join(_plain(item) for item in value)
+
+
+def read_array(path: Path, mmap_mode: str | None = None) -> np.ndarray:
+    """An array of the features, as `np.load` reads it. ValueError if the file is missing or damaged."""
+    try:
+        return np.load(local(path), mmap_mode=mmap_mode)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f'{path} is missing or damaged ({error}). {REMEDY}') from error
 
 
 def format_of(folder: str, split: str) -> PictureFormat:
@@ -73,7 +82,7 @@ class Features:
           ValueError: the features are of another data set, of another trunk, or of pictures read in another way.
         """
         file = as_path(folder) / f'{split}.json'
-        remedy = 'Compute them again: python -m flamingo_jax.features --data=... --vision=... --out=...'
+        remedy = REMEDY
         if not file.is_file():
             raise FileNotFoundError(f'There are no features of the split {split!r} in {folder}. {remedy}')
         self._path = local(file.with_suffix('.npy'))
@@ -96,7 +105,9 @@ class Features:
             remedy += f' --image_size={pictures.size}' if 'image_size' in wrong else ''
             found = ', '.join(f'{name} is {about[name]}, not {value}' for name, value in wrong.items())
             raise ValueError(f'The features in {folder} are of pictures read in another way: {found}. {remedy}')
-        _, self.views, *shape = self._map.shape
+        number, self.views, *shape = self._map.shape
+        if number < len(records) and 'frames' in records[0]:  # One picture a record, unlike in documents.
+            raise ValueError(f'{self._path} has {number} of {len(records)} pictures. {remedy}')
         if tuple(shape) != pictures.blank(frames, features=True).shape:
             raise ValueError(
                 f'The features in {folder} have the shape {tuple(shape)} (frames, features, channels), not '
@@ -105,7 +116,7 @@ class Features:
 
     @functools.cached_property
     def _map(self) -> np.ndarray:
-        return np.load(self._path, mmap_mode='r')
+        return read_array(self._path, mmap_mode='r')
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves the map out, since pickling it would copy the whole file. A worker maps the file itself."""

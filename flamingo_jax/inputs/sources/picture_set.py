@@ -76,6 +76,11 @@ class PictureSet:
             set or trunk.
         """
         self._records, self._format = open_split(path, split), pictures
+        if 'frames' not in self._records[0]:
+            raise ValueError(
+                f'{path} is no picture set: its records hold {sorted(self._records[0])}. Give a picture set, or '
+                'another kind of data set, such as Documents.'
+            )
         self._shown = slice(1 if stills else None)
         self._read = bool(features), stills, dataclasses.asdict(pictures)  # How pictures are read.
         self._digests: dict[int, str] = {}  # Of the pictures that were asked for.

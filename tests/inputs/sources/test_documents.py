@@ -19,7 +19,7 @@ from flamingo_jax.inputs.prompts import ANSWERS, ASKS, ENDS_TURN, chat, encode
 from flamingo_jax.inputs.sources.documents import Documents, holds_picture
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.training import config as training
-from tests.tiny_run import make_trunk
+from tests.tiny_run import SAMPLE, make_trunk
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
@@ -54,6 +54,11 @@ CHATS = Tokenizer.read(pathlib.Path(__file__).parents[3] / 'experiments/smollm_b
 def drawn(tokenizer, pictures=PICTURES, number=40, length=40, **fields):
     every = rows(Documents(length=length, batch_size=1, **fields), tokenizer, pictures, 0)
     return [every[i] for i in range(number)]
+
+
+def test_a_picture_set_has_no_documents(tokenizer):
+    with pytest.raises(ValueError, match=r'sample has no documents: its records hold .*such as FewShot'):
+        drawn(tokenizer, path=SAMPLE)
 
 
 def test_films_are_films(folder, tokenizer):
@@ -216,6 +221,8 @@ def test_features_of_other_frames_are_computed_anew(folder, tmp_path_factory):
     """Of a .jsonl file under the one name that training asks for, unless another is given."""
     path, work = write(folder, [{'film': 'b.webp'}, ' dax']), tmp_path_factory.mktemp('features')
     trunk = make_trunk(work / 'trunk')
+    (work / 'out').mkdir()
+    (work / 'out/train.json').write_text('{"data": "')  # Cut short, so that it counts as absent.
     for frames in (1, 4, 1):
         features.compute(path, trunk, str(work / 'out'), frames=frames)
         assert np.load(work / 'out/train.npy').shape[2] == frames

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import pathlib
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -103,6 +104,35 @@ def test_no_such_data(tmp_path):
         PictureSet(str(tmp_path), 'train', PictureFormat(24))
 
 
+POINTER = b'version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 12\n'
+
+
+def test_data_cut_at_the_end_of_a_block_are_refused(tmp_path):
+    shutil.copytree(SAMPLE, tmp_path / 'set')
+    file = tmp_path / 'set/picture_dictionary-train.array_record-00000-of-00001'
+    content = file.read_bytes()
+    for blocks in range(1, len(content) // array_record.BLOCK):
+        file.write_bytes(content[: -blocks * array_record.BLOCK])
+        with pytest.raises(ValueError, match='train.* is cut short'):
+            open_split(tmp_path / 'set', 'train')
+
+
+@pytest.mark.parametrize('damage', [lambda content: content[: len(content) // 2], lambda _: POINTER, lambda _: b''])
+@pytest.mark.parametrize(
+    'file, says',
+    [
+        ('picture_dictionary-validation.array_record-00000-of-00001', 'validation.* is cut short'),
+        ('dataset_info.json', 'dataset_info.json or features.json cannot be read'),
+        ('features.json', 'dataset_info.json or features.json cannot be read'),
+    ],
+)
+def test_damaged_data_are_named_with_the_remedy(tmp_path, file, says, damage):
+    shutil.copytree(SAMPLE, tmp_path / 'set')
+    (tmp_path / 'set' / file).write_bytes(damage((tmp_path / 'set' / file).read_bytes()))
+    with pytest.raises(ValueError, match=f'The data set .*set is damaged: .*{says}.*git lfs pull.*or prepare it again'):
+        open_split(tmp_path / 'set', 'validation')
+
+
 TRUNK = PictureFormat(24, 'pad', 4, 5, 'abc')
 
 
@@ -192,6 +222,26 @@ def test_damaged_features_are_refused(pictures, tmp_path, text):
     file.write_text(text)
     with pytest.raises(ValueError, match='json is damaged: .*Compute them again'):
         read_features(tmp_path)
+
+
+@pytest.mark.parametrize('damage', [lambda content: content[:-4], lambda _: POINTER, lambda _: b'', None])
+def test_features_that_are_cut_short_are_refused(pictures, tmp_path, damage):
+    write_features(tmp_path, np.zeros((len(pictures.pictures), 1, 1, 4, 5), np.float16))
+    file = tmp_path / 'validation.npy'
+    file.write_bytes(damage(file.read_bytes())) if damage else file.unlink()
+    with pytest.raises(ValueError, match='validation.npy is missing or damaged .*Compute them again'):
+        read_features(tmp_path)
+
+
+def test_features_of_fewer_pictures_are_refused(pictures, tmp_path):
+    write_features(tmp_path, np.zeros((len(pictures.pictures) - 1, 1, 1, 4, 5), np.float16))
+    with pytest.raises(ValueError, match='validation.npy has .* pictures. Compute them again'):
+        read_features(tmp_path)
+
+
+def test_features_need_a_trunk(parts, tmp_path):
+    with pytest.raises(ValueError, match='lm has no vision trunk'):
+        features.compute(SAMPLE, bundle.read(parts / 'lm'), str(tmp_path), ['validation'])
 
 
 def test_a_fingerprint_tells_records_apart():
