@@ -211,8 +211,9 @@ def test_a_clip_plays_backward_from_its_first_frame(pictures, tmp_path, monkeypa
 )
 def test_features_of_something_else_are_refused(pictures, tmp_path, about, says):
     write_features(tmp_path, np.zeros((len(pictures.pictures), 1, 1, 4, 5), np.float16), **about)
+    format = dataclasses.replace(TRUNK, vision='{"activation": "relu"}')
     with pytest.raises(ValueError, match=f'{says}.*Compute them again'):
-        read_features(tmp_path)
+        read_features(tmp_path, format)
 
 
 @pytest.mark.parametrize('text', ['', '{"data": 1', '[]', '{"data": "a"}'])
