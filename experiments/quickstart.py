@@ -72,10 +72,9 @@ def get_config() -> ConfigDict:
     return c
 
 
-def main() -> None:
-    """Runs the commands."""
-    f, start = flags.FLAGS, time.time()
-    work = pathlib.Path(f.workdir).expanduser().absolute()
+def main(workdir: str, steps: int | None, episodes: int) -> None:
+    """Runs the commands; the arguments are the flags."""
+    work, start = pathlib.Path(workdir).expanduser().absolute(), time.time()
     os.chdir(pathlib.Path(__file__).parents[1])  # Paths of the configs begin at the project's root.
     trunk, features, model = work / 'trunk', work / 'features', work / 'model'
     if not (trunk / 'config.json').is_file():
@@ -88,7 +87,7 @@ def main() -> None:
         f'--workdir={model}',
         f'--config.vision={trunk}',
         f'--config.datasets.names.features={features}',
-        *([f'--config.steps={f.steps}'] if f.steps else []),
+        *([f'--config.steps={steps}'] if steps else []),
     )
     run(
         'flamingo_jax.evaluate',
@@ -96,7 +95,7 @@ def main() -> None:
         f'--checkpoint={model}',
         f'--workdir={work / "evaluation"}',
         f'--config.features={features}',
-        f'--config.episodes={f.episodes}',
+        f'--config.episodes={episodes}',
     )
     print(f'Done in {(time.time() - start) / 60:.1f} minutes.')
 
@@ -111,6 +110,6 @@ def run(module: str, *arguments: str) -> None:
 
 if __name__ == '__main__':
     try:
-        main()
+        main(flags.FLAGS.workdir, flags.FLAGS.steps, flags.FLAGS.episodes)
     except KeyboardInterrupt:
         sys.exit(130)  # The command that ran says so.

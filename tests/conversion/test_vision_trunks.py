@@ -186,7 +186,6 @@ def test_the_quickstart_measures_on_what_it_trains_on(monkeypatch, tmp_path):
     """And not on the style that it is asked about."""
     commands = []
     monkeypatch.setattr(quickstart, 'run', lambda *command: commands.append(command))
-    monkeypatch.setattr(sys, 'argv', ['quickstart.py', f'--workdir={tmp_path}'])
     monkeypatch.chdir(tmp_path)
-    quickstart.main()
+    quickstart.main(str(tmp_path), steps=None, episodes=1)
     assert f'--styles={",".join(quickstart.get_config().datasets.names.styles)}' in commands[0]
