@@ -101,6 +101,7 @@ def evaluate(
     for one in by_seed:
         _refuse_long_prompts(one, model, settings)
     _say_what_is_cut(config, model, settings)
+    pools.encode()
     finish = answered.begin(workdir, evaluated)
     if len(kept):
         processes.say(f'{len(kept)} answers are in {workdir} already. What they answer is not asked again.')

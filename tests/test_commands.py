@@ -340,4 +340,5 @@ def test_an_installed_package_brings_the_quickstart(tmp_path):
     assert where == tmp_path / 'flamingo_jax/embedded'
     files = 'git', 'ls-files', 'experiments', 'data/picture_dictionary/sample'
     for file in subprocess.run(files, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split():
-        assert (where / file).is_file(), file
+        # The one that needs the clone's data/ is left out.
+        assert (where / file).is_file() == (file != 'experiments/dialogues.py'), file

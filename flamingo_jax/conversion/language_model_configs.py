@@ -35,11 +35,9 @@ def config_of(fields: Fields, where: Any = 'config.json') -> LanguageModelConfig
         raise ValueError(f'{where} has no {error}, which the model_type {kind!r} needs.') from error
     except Exception as error:  # A number where a list should be, and the like.
         raise ValueError(f'{where}: {error}') from error
-    sizes = ('vocab_size', 'width', 'depth', 'heads', 'kv_heads', 'head_dim', 'ffw_width', 'context')
-    wrong = [f'{name} = {size!r}' for name in sizes if not (type(size := getattr(config, name)) is int and size > 0)]
-    if wrong or config.heads % config.kv_heads:
+    if config.heads % config.kv_heads:
         heads = f'{config.heads} heads on {config.kv_heads} of keys'
-        raise ValueError(f'{where} does not describe a model: it has {", ".join(wrong) or heads}. Download it again.')
+        raise ValueError(f'{where} does not describe a model: it has {heads}. Download it again.')
     return config
 
 

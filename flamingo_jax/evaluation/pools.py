@@ -25,13 +25,12 @@ class Pools:
         self.episodes = config.episodes  # The most that a task asks.
         self.data = config.data  # Folder of a task's data set, unless the task has its own.
         self.pictures = model.pictures
-        self._open = functools.cache(self._read)
+        self._open, self._opened = functools.cache(self._read), []
 
     def open(self, split: str, data: str = '') -> Pool:
         """A split of a folder, or of the evaluation's. However a folder is written, its splits are the same.
 
-        Its pictures are encoded for the first task that compares them, when all tasks have been checked. ValueError if
-        it has none.
+        Its pictures are encoded by `encode`, or for the first task that compares them. ValueError if it has none.
         """
         return self._open(split, str(as_path(data or self.data)))
 
@@ -56,7 +55,14 @@ class Pools:
             rows = rices.pool(model.encode, frames, len(pictures.pictures))
             return {picture.index: row for picture, row in zip(pictures.pictures, rows, strict=True)}
 
-        return Pool(pictures, functools.cache(rows), f'{data}:{split}')
+        pool = Pool(pictures, functools.cache(rows), f'{data}:{split}')
+        self._opened.append(pool)
+        return pool
+
+    def encode(self) -> None:
+        """Encodes the pictures of all open splits: once all tasks are checked, and before the first question."""
+        for pool in self._opened:
+            pool.read_rows()
 
     def pooled(self, pictures: Sequence[Any], source: PictureSource) -> Pooled:
         """Pooled frozen features of pictures of a source, a row each, kept in `config.pooled` if it names a folder.

@@ -333,7 +333,10 @@ def tensor_rows(rows: int):
         (replaced('blk.1.ffn_up', 'blk.1.ffn_xx'), r'missing: blk.1.ffn_up.weight.*unused: blk.1.ffn_xx.weight'),
         (replaced('blk.1.ffn_up', 'blk.9.ffn_up'), 'its block_count is 3, but it has tensors of 10 blocks'),
         (lambda c: put(find(c, 'gemma3.block_count') + 4, '<I', 2**32 - 1)(c), 'its block_count is 4294967295'),
-        (lambda c: put(find(c, 'gemma3.attention.head_count') + 4, '<I', 0)(c), 'it has heads = 0. Download'),
+        (
+            lambda c: put(find(c, 'gemma3.attention.head_count') + 4, '<I', 0)(c),
+            'lm.heads is 0. It must be a whole number',
+        ),
         (replaced('gpt2', 'bert'), "the tokenizer 'bert' is not known. Known: gpt2, llama"),
         (replaced('gpt-2', 'tekke'), "its rule for splitting text, 'tekke', is not known. Known: gpt-2, smollm"),
         (replaced('tokenizer.ggml.merges', 'tokenizer.ggml.mergex'), "has no key for 'merges'"),
