@@ -53,6 +53,9 @@ LONGEST = (
     'test_pretrained.py',
     'test_train.py',
     'test_commands.py',
+    'test_flamingo.py',
+    'test_peers_suite.py',
+    'test_lmms_eval.py',
 )
 
 

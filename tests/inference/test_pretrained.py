@@ -15,6 +15,7 @@ import PIL.Image
 import pytest
 
 from flamingo_jax.inference import decode, reading, remembered, search
+from flamingo_jax.inference.look import look
 from flamingo_jax.inference.pretrained import Pretrained, load
 from flamingo_jax.inference.serving import Engine
 from flamingo_jax.inputs.images import PictureError, to_frames
@@ -586,3 +587,38 @@ def test_a_damaged_run_json_is_named_with_the_remedy(tmp_path, content):
     (tmp_path / 'run.json').write_bytes(content)
     with pytest.raises(ValueError, match='run.json is damaged .* start the training command again'):
         load(tmp_path)
+
+
+def test_gated_blocks_may_begin_later(pretrained, pictures):
+    """As those of experiments/smollm_bridge: here one, before the second block of the language model."""
+    c = pretrained.config
+    config = dataclasses.replace(c, xattn=dataclasses.replace(c.xattn, first=1))
+    model = dataclasses.replace(pretrained.model, config=config)
+    xattn = jax.tree.map(lambda x: x[:1], pretrained.params['xattn'])
+    late = dataclasses.replace(pretrained, model=model, params=pretrained.params | dict(xattn=xattn))
+    prompt = prompts_of(pictures)[0]
+    media, text, _ = late.read([prompt], 4)
+    expected, _ = forward(late, prompt, [45])
+    for one, params in ((late.model, late.params), late.by_token):
+        logits = decode.extend(one, params, *decode.begin(one, media, text, 1, 1), jnp.array([[45]]))[0]
+        np.testing.assert_allclose(logits[0, 0], expected[-1], rtol=1e-3, atol=1e-3)
+    assert len(look(late, prompt, [45]).weights) == 1
+
+
+def test_each_row_draws_by_its_own_numbers():
+    """Greedily, of the three likeliest up to .6, up to .6, and of all; .5, .3, .15 and .05 are likely."""
+    logits = np.log(np.array([[0.5, 0.3, 0.15, 0.05]], np.float32)).repeat(4000, axis=0)
+    keys, kind = jax.random.split(jax.random.key(0), 4000), np.arange(4000) % 4
+    top_p = np.where((kind == 1) | (kind == 2), 0.6, 1.0)
+    how = search.Sampling(np.where(kind == 0, 0.0, 1.0), np.where(kind == 1, 3, 0), top_p)
+    drawn = np.asarray(search.next_token(jnp.asarray(logits), keys, how))
+    assert not drawn[kind == 0].any()
+    for row, expected in ((1, [0.625, 0.375, 0, 0]), (2, [0.625, 0.375, 0, 0]), (3, [0.5, 0.3, 0.15, 0.05])):
+        np.testing.assert_allclose(np.bincount(drawn[kind == row], minlength=4) / 1000, expected, atol=0.05)
+    # Of the two likeliest, the first has .625, and so is enough for .6; of all four it has .5.
+    assert not np.asarray(search.next_token(jnp.asarray(logits), keys, search.Sampling(1.0, 2, 0.6))).any()
+
+
+def test_keys_differ_by_row_and_step():
+    keys = np.concatenate([jax.random.key_data(search.keys_of(jax.random.key(0), step, 4)) for step in range(3)])
+    assert len(np.unique(keys, axis=0)) == 12

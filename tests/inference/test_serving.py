@@ -275,3 +275,16 @@ def test_rows_without_an_answer_change_nothing(pretrained, prompts):
     for one, two in zip(jax.tree.leaves(alone.text.cache), jax.tree.leaves(beside.text.cache), strict=True):
         np.testing.assert_array_equal(one[0], two[0])
     assert not np.array_equal(alone.text.valid[1], beside.text.valid[1])
+
+
+def test_an_answer_is_greedy_beside_a_sampled_one(pretrained, pictures):
+    """By a language model whose blocks say enough for the temperature to change what is said."""
+    lm = pretrained.params['lm']
+    lm = lm | dict(blocks=jax.tree.map(lambda x: 4 * x, lm['blocks']))
+    one = dataclasses.replace(pretrained, params=pretrained.params | dict(lm=lm))
+    asked = prompts_of(pictures)[:2]
+    expected = [one.generate(prompt, 6) for prompt in asked]
+    with Engine(one, slots=4) as engine:
+        answers = [engine.ask(prompt, 6, **how) for prompt in asked for how in ({}, dict(temperature=2.0, seed=1))]
+        texts = [answer.text() for answer in answers]
+    assert texts[::2] == expected and texts[1::2] != expected

@@ -262,3 +262,7 @@ def test_errors(tokenizer, stored, tmp_path):
         iterator(FewShot(length=8, **few_shot), tokenizer)
     with pytest.raises(ValueError, match='within 9 tokens and 1 pictures. Give the data set a larger `window`'):
         iterator(FewShot(length=64, documents=5, window=(9, 1), **few_shot), tokenizer)
+
+
+def test_data_sets_of_one_kind_draw_apart():
+    assert len({_seed_of(seed, name) for seed in range(3) for name in ('words', 'names', 'pages')}) == 9

@@ -13,6 +13,7 @@ from flamingo_jax.model.attention import Segments
 from flamingo_jax.model.config import SIZES, ContrastiveConfig, FlamingoConfig, LoraConfig
 from flamingo_jax.model.flamingo import Flamingo, Media
 from flamingo_jax.model.gated_xattn import GatedXattnDense, media_mask
+from flamingo_jax.model.init import with_norms_of_lm
 from flamingo_jax.model.language_model import Block
 from flamingo_jax.model.vision.beit import BEiTConfig
 from flamingo_jax.model.vision.nfnet import NFNetConfig
@@ -430,3 +431,11 @@ def test_the_trees_are_the_components(config):
             lambda x: (x.shape, x.dtype), trees['whole'][part]
         )
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(trees))
+
+
+def test_norms_of_the_language_model_are_those_of_the_blocks_behind(config):
+    config = dataclasses.replace(config, xattn=dataclasses.replace(config.xattn, first=1, norms_of_lm=True))
+    params = nn.meta.unbox(jax.jit(Flamingo(config).init)(jax.random.key(0)))
+    blocks = jax.tree.map(lambda x: x + jax.random.normal(jax.random.key(1), x.shape), params['lm']['blocks'])
+    found = with_norms_of_lm(config, params['xattn'], blocks)['norm_text']
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[1::2]), found, blocks['norm_attention'])

@@ -14,6 +14,7 @@ from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.training.losses import distillation, next_token
 from flamingo_jax.training.losses.noise import NoiseConfig, text_noise
+from flamingo_jax.training.losses.noise import features as noisy_features
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
@@ -180,3 +181,35 @@ def test_packed_documents_have_the_loss_and_gradients_that_they_have_alone(confi
     # The comparison can fail: as one document, the row has another loss.
     (wrong, _), _ = loss(params, batch(row._replace(document=(row.document > 0).astype(np.int32))))
     assert abs(float(wrong) - float(unpacked)) > 1e-4 * float(unpacked)
+
+
+def test_the_teacher_has_no_gradient(model, params, features):
+    """Where the language model is trained, it learns what it says of pictures, and not what it says of names."""
+    row = told_row(features[0].astype(np.float16))
+    batch = jax.tree.map(lambda x: jnp.asarray(x)[None], row)._replace(newline=jnp.array([14], jnp.int32))
+    rest = {name: tree for name, tree in params.items() if name != 'lm'}
+
+    def distilled(lm):
+        return distillation.loss_sum(model, dict(lm=lm), rest, batch, jax.random.key(0), NoiseConfig())[0]
+
+    def by_hand(lm):  # Told by the language model as it was.
+        shown = model.logits(params | dict(lm=lm), batch.features.astype(jnp.float32), batch.tokens)[0]
+        shown = jax.nn.log_softmax(shown)
+        told = jax.nn.softmax(model.alone.logits(dict(lm=params['lm']), None, batch.told))[0]
+        loss = 0.0
+        for at, told_at, weight in zip(row.at, row.told_at, row.weights, strict=True):
+            if weight:  # <EOC> stands for the newline.
+                said = jnp.append(told[told_at].at[14].set(0), told[told_at][14])
+                loss -= float(weight) * jnp.sum(said * shown[at])
+        return loss
+
+    found, expected = (jax.jit(jax.grad(loss))(params['lm']) for loss in (distilled, by_hand))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3 * np.abs(b).max()), found, expected)
+
+
+def test_channels_of_a_picture_are_dropped_everywhere_and_the_rest_made_up_for(model):
+    batch = Interleaved(*[None] * 5, features=jnp.ones((6, 3, 1, 4, 64)))
+    out = np.asarray(noisy_features(model, {}, batch, jax.random.key(0), NoiseConfig(feature_dropout=0.25)))
+    np.testing.assert_allclose(np.unique(out), [0, 1 / 0.75], rtol=1e-6)
+    assert (out == out[:, :, :1, :1]).all() and out.mean() == pytest.approx(1, abs=0.1)
+    assert len({picture.tobytes() for row in out for picture in row}) == 18  # Each picture has its own.
