@@ -149,9 +149,7 @@ class Benchmark(Task):
     dev_size: int = 0  # Questions of the support split that the split 'dev' asks; 0 if the benchmark is held out.
     frames: int = 30  # Of a film (paper, appendix B.1.2).
     a_second: float = 3.0  # Fewest frames a second; of a longer film, the middle is shown.
-    skip_missing: bool = (
-        False  # Leave out questions whose picture is missing or has no head: films vanish from YouTube.
-    )
+    skip_missing: bool = False  # Leave out questions whose file is gone or has no head: films vanish from YouTube.
 
     may_support: ClassVar[tuple[str, ...]] = ('random', 'fixed', 'rices')
     ids_of_all_splits: ClassVar[bool] = False  # Whether no two splits have the same id, as the set publishes them.

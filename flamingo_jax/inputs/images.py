@@ -65,9 +65,7 @@ class PictureFormat:
     spatial: int = 0  # s and d_v of the trunk's features, if features may replace pixels.
     width: int = 0
     trunk: str = ''  # Checksum of the trunk that features must come from; '' skips the check.
-    vision: str = (
-        ''  # The trunk's config as JSON: of its features, what the parameters do not tell. '' skips the check.
-    )
+    vision: str = ''  # The trunk's config as JSON: what its parameters do not tell; '' skips the check.
 
     @classmethod
     def of(cls, config: FlamingoConfig, trunk: str = '') -> 'PictureFormat':
