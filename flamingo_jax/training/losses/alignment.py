@@ -100,7 +100,8 @@ class TextStates:
         new = {
             key: self._read(self._lm, batch.text[row : row + 1], batch.used[row : row + 1]) for key, row in rows.items()
         }
-        states = {key: self._known.pop(key) for key in set(keys) - rows.keys()} | jax.device_get(new)
+        met = [key for key in dict.fromkeys(keys) if key not in rows]  # In their order, so that the oldest go first.
+        states = {key: self._known.pop(key) for key in met} | jax.device_get(new)
         self._known |= states
         while len(self._known) * states[keys[0]].nbytes > KEPT and len(self._known) > 1:
             del self._known[next(iter(self._known))]
