@@ -29,23 +29,35 @@ from flamingo_jax.building.rules import DEFAULT
 
 
 def links(paths: list[str]) -> Iterator[str]:
-    """The URLs of the pictures of pages whose texts are kept, without those that the files hold, or know to be gone."""
+    """The URLs of the pictures that pages show, without those that the files hold, or know to be gone.
+
+    Of a page's captures the latest counts that a data set would keep, and none if a later one opts out.
+    """
     held = set()
-    wanted: dict[str, None] = {}
+    latest: dict[str, tuple[tuple[str, warc.Place], list[str]]] = {}
     for path in paths:
         for found in warc.read_warc(path):
             if isinstance(found, warc.Damage):
                 continue
             if (found.type not in warc.HTML or named_as_picture(found.url)) and is_final(found):
                 held.add(join_key(found.url))
-            if found.type in warc.HTML and found.status == 200 and not opted_out(found.robots, found.reserved):
-                try:
-                    _, shown, _, _, broken = read_texts(found, DEFAULT)
-                except PageError:
-                    continue
-                if not broken:
-                    wanted.update(dict.fromkeys(link.url for link in shown))
+            if found.type in warc.HTML and found.status == 200:
+                when, shown = (found.date, found.place), _shown(found)
+                if shown is not None and (found.url not in latest or latest[found.url][0] < when):
+                    latest[found.url] = when, shown
+    wanted = dict.fromkeys(url for _, shown in latest.values() for url in shown)
     yield from (url for url in wanted if join_key(url) not in held)
+
+
+def _shown(found: warc.Response) -> list[str] | None:
+    """The URLs of the pictures of a page; none of one that opts out. None if a data set would not keep it."""
+    if opted_out(found.robots, found.reserved):
+        return []
+    try:
+        _, shown, _, _, broken = read_texts(found, DEFAULT)
+    except PageError as error:
+        return [] if error.rule == 'page_opt_out' else None
+    return None if broken or len(shown) < DEFAULT.document_min_pictures else [link.url for link in shown]
 
 
 def main() -> None:

@@ -240,7 +240,9 @@ def test_the_latest_word_of_a_server_counts(tmp_path):
         crawl.refused(f'http://wiki.org/{i}.png', 'picture_opt_out', **refused_first)
     crawl.refused('http://wiki.org/2.png', 'picture_timeout', **old)
     crawl.refused('http://wiki.org/2.png', 'picture_robots', **new)
-    built = build(Builder, str(tmp_path / 'out'), CONFIG, warcs=(crawl.write(),))
+    path = crawl.write()
+    assert list(links([path])) == ['http://yes.org/b.png']
+    built = build(Builder, str(tmp_path / 'out'), CONFIG, warcs=(path,))
     records = {record['url'].decode(): record for record in open_split(built, 'train')}
     assert records.keys() == {'http://yes.org/', 'http://wiki.org/File:Foo.jpg'}
     assert [image for image in records['http://wiki.org/File:Foo.jpg']['images'] if image] == [picture(3)]
