@@ -23,7 +23,7 @@ from collections.abc import Iterator
 
 from flamingo_jax.building import warc
 from flamingo_jax.building.fetch import Politeness, fetch, is_final
-from flamingo_jax.building.page import PageError, opted_out
+from flamingo_jax.building.page import PageError
 from flamingo_jax.building.pages import join_key, named_as_picture, read_texts
 from flamingo_jax.building.rules import DEFAULT
 
@@ -51,8 +51,6 @@ def links(paths: list[str]) -> Iterator[str]:
 
 def _shown(found: warc.Response) -> list[str] | None:
     """The URLs of the pictures of a page; none of one that opts out. None if a data set would not keep it."""
-    if opted_out(found.robots, found.reserved):
-        return []
     try:
         _, shown, _, _, broken = read_texts(found, DEFAULT)
     except PageError as error:

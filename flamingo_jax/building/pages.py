@@ -137,8 +137,10 @@ def read_texts(
       break together, if any.
 
     Raises:
-      PageError: the page is not to be read.
+      PageError: the page is not to be read, or it or its server asks not to train on it.
     """
+    if page.opted_out(response.robots, response.reserved):
+        raise PageError('page_opt_out', None, response.robots or 'TDM-Reservation: 1')
     read = page.read_page(response.data, response.url, response.charset, rules)
     nodes = [node for node in read.nodes if isinstance(node, Text)]
     kept, links, dropped, judged = [], [], list(read.dropped), {}
@@ -204,8 +206,6 @@ class _Read(beam.DoFn):
     def _page(self, response: warc.Response) -> Iterator:
         rules, where = self._source.rules, response.url
         try:
-            if page.opted_out(response.robots, response.reserved):
-                raise PageError('page_opt_out', None, response.robots or 'TDM-Reservation: 1')
             kept, links, language, dropped, broken = read_texts(response, rules)
         except PageError as error:
             yield _drop(Dropped(error.rule, 'page', where, -1, error.excerpt, error.value))
