@@ -12,6 +12,7 @@ import signal
 import threading
 import zlib
 from collections.abc import Iterator, Mapping
+from multiprocessing import resource_tracker
 
 import grain.python as grain
 import jax
@@ -116,7 +117,19 @@ def read(dataset: grain.MapDataset, start: int, workers: int) -> Iterator[Batch]
     # A worker is one core, so threads in it would only hold more batches.
     dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
     options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
-    return iter(dataset.mp_prefetch(options, worker_init_fn=_go_on))
+    return _shielded(iter(dataset.mp_prefetch(options, worker_init_fn=_go_on)))
+
+
+def _shielded(iterator: Iterator[Batch]) -> Iterator[Batch]:
+    """SIGTERM waits in workers that still start, until `_go_on` ignores it: that takes them seconds."""
+    resource_tracker.ensure_running()  # Started later, it would let the signal through again (Python 3.11).
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:  # The first batch starts the threads that start the workers. Both inherit what is blocked here.
+        first = next(iterator)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    yield first
+    yield from iterator
 
 
 def _go_on(index: int, count: int) -> None:

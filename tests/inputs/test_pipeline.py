@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import grain.python as grain
 import jax
@@ -141,14 +142,29 @@ def test_workers_go_on_when_their_group_is_told_to_stop(tokenizer, stored):
     flags.FLAGS.mark_as_parsed()
     config = Documents(path=stored, images=1, length=32, batch_size=4, workers=2)
     several, before = iterator(config, tokenizer), set(multiprocessing.active_children())
-    next(several)
-    workers = set(multiprocessing.active_children()) - before
-    assert len(workers) == 2
-    for worker in workers:
-        os.kill(worker.pid, signal.SIGTERM)
+    workers = set()
+
+    def tell():
+        while len(workers) < 2:
+            for worker in set(multiprocessing.active_children()) - before - workers:
+                os.kill(worker.pid, signal.SIGTERM)
+                workers.add(worker)
+
+    with ThreadPoolExecutor(1) as threads:
+        told = threads.submit(tell)
+        next(several)  # Each worker is told as soon as it is there, and again below, once it works.
+        told.result(60)
     for _ in range(30):  # More than wait.
         next(several)
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGTERM)
+    for _ in range(30):
+        next(several)
     assert all(worker.is_alive() for worker in workers)
+    with pytest.raises(KeyboardInterrupt):  # This process still hears it.
+        handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        os.kill(os.getpid(), signal.SIGTERM)
+    signal.signal(signal.SIGTERM, handler)
 
 
 def test_a_worker_ends_with_the_process_that_trains():
