@@ -48,7 +48,7 @@ class Server(http.server.BaseHTTPRequestHandler):
         if name.startswith('/far'):
             return self.answer(302, b'', location=f'/far{name}')
         if name == '/never.png':
-            return time.sleep(3)
+            return time.sleep(9)
         if name == '/noai.png':
             return self.answer(200, picture(1), **{'X-Robots-Tag': 'otherbot: noindex, noai'})
         if name == '/tdm.png':
@@ -58,7 +58,7 @@ class Server(http.server.BaseHTTPRequestHandler):
         if name == '/drip.png':
             self.send_response(200)
             self.end_headers()
-            for _ in range(30):
+            for _ in range(300):
                 self.wfile.write(b'x')
                 self.wfile.flush()
                 time.sleep(0.1)
@@ -89,7 +89,7 @@ def site():
 
 
 def how(**rest) -> Politeness:
-    fast = dict(apart=0.01, timeout=0.5, deadline=1.0, most_bytes=200_000, private_networks=True)
+    fast = dict(apart=0.01, timeout=2.0, deadline=4.0, most_bytes=200_000, private_networks=True)
     return Politeness('https://example.org/crawler', **fast | rest)
 
 
