@@ -9,8 +9,8 @@ import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import grain.python as grain
 import jax
@@ -150,10 +150,11 @@ def test_workers_go_on_when_their_group_is_told_to_stop(tokenizer, stored):
                 os.kill(worker.pid, signal.SIGTERM)
                 workers.add(worker)
 
-    with ThreadPoolExecutor(1) as threads:
-        told = threads.submit(tell)
-        next(several)  # Each worker is told as soon as it is there, and again below, once it works.
-        told.result(60)
+    telling = threading.Thread(target=tell, daemon=True)  # It must not outlive a test that fails.
+    telling.start()
+    next(several)  # Each worker is told as soon as it is there, and again below, once it works.
+    telling.join(60)
+    assert len(workers) == 2
     for _ in range(30):  # More than wait.
         next(several)
     for worker in workers:
