@@ -11,6 +11,7 @@ from typing import TypeVar
 import tensorflow_datasets as tfds
 from absl import logging
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.files import in_bucket, replacing
 
 T = TypeVar('T')
@@ -53,7 +54,7 @@ def build(
 def refuse_bucket(out: str) -> None:
     """ValueError if `out` is in a bucket, where a folder cannot get its name when it is complete."""
     if in_bucket(out):
-        raise ValueError(f'{out} is in a bucket. Build in a folder of this machine, and copy the data set.')
+        raise UserError(f'{out} is in a bucket. Build in a folder of this machine, and copy the data set.')
 
 
 def progress(items: Iterable[T], total: int, name: str) -> Iterator[T]:

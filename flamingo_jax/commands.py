@@ -11,12 +11,11 @@ A command defines its flags and starts before it imports JAX, so that --help and
     if __name__ == '__main__':
         main()
 
-This file imports nothing else of the project. Exit code 2 means a wrong command line or config, 1 any other error.
-Ctrl-C ends a command like SIGINT (130 in a shell). A user's mistake shows its message without a traceback; --debug
-shows the traceback. `is_mistake` tells mistakes from bugs.
+This file imports nothing else of the project but its errors. Exit code 2 means a wrong command line or config, 1 any
+other error. Ctrl-C ends a command like SIGINT (130 in a shell). A user's mistake (see errors.py) shows its message
+without a traceback; --debug shows the traceback.
 """
 
-import dis
 import os
 import pathlib
 import platform
@@ -32,6 +31,8 @@ from types import TracebackType
 from typing import NoReturn, TypeVar
 
 from absl import flags, logging
+
+from flamingo_jax.errors import UserError
 
 flags.disclaim_key_flags()  # A flag that is defined here belongs to the command that calls it.
 PROGRAMS = 10 * 2**30  # Most bytes of compiled programs on disk; those not used for the longest time are removed.
@@ -97,7 +98,7 @@ def part(parts: Mapping[str, T], name: str) -> T:
     """The part of a config that is meant by --config=FILE.py:NAME. ValueError for an unknown one names all parts."""
     if name not in parts:
         known = ', '.join(f':{known}' if known else 'none' for known in parts)
-        raise ValueError(f'The config has no part {name!r} after its colon. Its parts are {known}.')
+        raise UserError(f'The config has no part {name!r} after its colon. Its parts are {known}.')
     return parts[name]
 
 
@@ -130,18 +131,9 @@ def define_dtype() -> None:
 def is_mistake(error: BaseException) -> bool:
     """Whether an error is the user's mistake (bad input, a full disk), not a bug.
 
-    It is if a `raise` statement of this project raised it, since each of these says what is wrong and what to do, or
-    if it is an error of the operating system. A ValueError from NumPy or JAX is a bug of ours.
+    An error of the operating system is none of ours. A ValueError from NumPy or JAX is a bug of ours.
     """
-    if isinstance(error, OSError) and error.errno:
-        return True
-    if isinstance(error, (AssertionError, NotImplementedError)) or not error.__traceback__:
-        return False
-    innermost = error.__traceback__
-    while innermost.tb_next:
-        innermost = innermost.tb_next
-    code = innermost.tb_frame.f_code
-    return code.co_filename.startswith(OUR_ROOMS) and code.co_code[innermost.tb_lasti] == dis.opmap['RAISE_VARARGS']
+    return isinstance(error, (UserError, OSError))
 
 
 def refuse(message: str) -> NoReturn:

@@ -9,6 +9,7 @@ whose interval excludes 0.
 """
 
 from flamingo_jax import commands
+from flamingo_jax.errors import UserError
 
 if __name__ == '__main__':
     FOLDERS = commands.start(__doc__, positional=True)
@@ -48,7 +49,7 @@ def read(folder: str) -> dict[Setting, Queries]:
             clusters = tuple(query['clusters']) or (f'\0{query["id"]}',)
             found = clusters, float(query['score'])
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f'{file}, line {number} is not a query. Evaluate again.') from error
+            raise UserError(f'{file}, line {number} is not a query. Evaluate again.') from error
         settings.setdefault(setting, {})[of] = found
     return settings
 
@@ -62,14 +63,14 @@ def compare(first: str, second: str) -> str:
     ours, theirs = read(first), read(second)
     settings = [setting for setting in ours if setting in theirs]
     if not settings:
-        raise ValueError(f'{first} and {second} have no setting in common: same task, answers, support and shots.')
+        raise UserError(f'{first} and {second} have no setting in common: same task, answers, support and shots.')
     lines = [f'A = {first}', f'B = {second}', f'{"A":>46}{"B":>8}{"B - A":>10}']
     for setting in settings:
         task, answers, support, shots = setting
         a, b = ours[setting], theirs[setting]
         clusters = {of: some for of, (some, _) in a.items()}
         if _partition(a) != _partition(b):
-            raise ValueError(
+            raise UserError(
                 f'{task}, {answers}, {support}, {shots} shots: the two did not ask the same queries '
                 f'({len(a)} and {len(b)} queries). Evaluate both with the same config.'
             )

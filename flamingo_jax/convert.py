@@ -43,6 +43,7 @@ mean: the mean of bundles that differ in what was trained alone, such as a model
 from absl import flags
 
 from flamingo_jax import commands
+from flamingo_jax.errors import UserError
 
 if __name__ == '__main__':
     flags.DEFINE_string('source', '', 'A checkpoint file, or the folder of a model or run.')
@@ -216,13 +217,13 @@ def _to_measure(path: str, styles: Sequence[str]) -> list[bytes]:
     records = open_split(path, 'train')
     style_of = [records[i]['style'].decode() for i in range(len(records))]
     if not styles and len(set(style_of)) > 1:
-        raise ValueError(
+        raise UserError(
             f'The train split of {path} has the styles {sorted(set(style_of))}. Name with --styles=A,B those that are '
             'trained on: a style that is kept for the evaluation must not be measured.'
         )
     if unknown := sorted(set(styles) - set(style_of)):
         have = dict(collections.Counter(style_of))
-        raise ValueError(f'The train split of {path} has no pictures of style {unknown}. Its styles are {have}.')
+        raise UserError(f'The train split of {path} has no pictures of style {unknown}. Its styles are {have}.')
     chosen = [i for i in np.random.default_rng(0).permutation(len(records)) if not styles or style_of[i] in styles]
     return [records[int(i)]['frames'][0] for i in chosen[:STANDARDISE_ON]]
 
@@ -270,7 +271,7 @@ def lm(source: str, out: str, card: str = '', first_token: str = '') -> None:
         try:
             config, params = language_models.convert(fields, tensors, empty, progress=True, family=family)
         except ValueError as error:
-            raise ValueError(f'{path}: {error}') from error
+            raise UserError(f'{path}: {error}') from error
         bundle.save(
             out,
             FlamingoConfig(lm=config),
@@ -338,11 +339,11 @@ def export(kind: str, source: str, out: str, lm: str = '') -> None:
         raise FileExistsError(f'{path} exists already. Remove it, or choose another name.')
     needed = ('lm', 'vision', 'xattn', *(['resampler'] if kind == 'to_open_flamingo' else []))
     if missing := [name for name in needed if getattr(found.config, name) is None]:
-        raise ValueError(f'{source} is no Flamingo that could be written so: it has no {", ".join(missing)}.')
+        raise UserError(f'{source} is no Flamingo that could be written so: it has no {", ".join(missing)}.')
     with whole(path) as aside:
         if kind == 'to_open_flamingo':
             if trained := {'lm', 'lora', 'vision'} & set(found.trained):
-                raise ValueError(
+                raise UserError(
                     f'{source} has trained {sorted(trained)}, but an OpenFlamingo file contains neither the language '
                     'model nor the trunk. Use the bundle itself, or fine-tune without them.'
                 )
@@ -362,7 +363,7 @@ def _refuse_standardised(found: bundle.Bundle) -> None:
     """ValueError if a trunk's features are standardised, which no original format can say."""
     vision = found.params('vision')
     if np.any(np.asarray(vision['mean']) != 0) or np.any(np.asarray(vision['std']) != 1):
-        raise ValueError(
+        raise UserError(
             f'The features of {found.path} are standardised (convert --standardise), which the original format cannot '
             'say. Use the bundle itself.'
         )
@@ -397,7 +398,7 @@ def run(
     config = found.config
     trained = {name: jax.tree.map(np.asarray, found.params(name)) for name in found.trained}
     if without_lm and {'lm', 'lora'} & set(trained):
-        raise ValueError(f'The language model of {folder} was trained, so the bundle needs it. Remove --without_lm.')
+        raise UserError(f'The language model of {folder} was trained, so the bundle needs it. Remove --without_lm.')
     params = {name: frozen.params(name) for name, frozen in found.frozen.items()}
     if config.lora is not None:
         params['lm'] = lora.merge(config.lora, params['lm'], trained.pop('lora'))
@@ -411,7 +412,7 @@ def run(
     if packaged_trunk:
         packaged = {'vision': efficientnet_params(read_weights(efficientnet_lite0_file()))[1]}
         if bundle.checksum(packaged) != bundle.checksum({'vision': params['vision']['trunk']}):
-            raise ValueError(f'The trunk of {folder} is not the installed EfficientNet-Lite0. Remove --packaged_trunk.')
+            raise UserError(f'The trunk of {folder} is not the installed EfficientNet-Lite0. Remove --packaged_trunk.')
     counts = {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in params.items()}
     lines = '\n'.join(f'| {name} | {count:,} |' for name, count in counts.items())
     card += f'\nStep {found.step} of its run.\n\n| component | parameters |\n|---|---|\n{lines}\n'
@@ -448,16 +449,16 @@ def mean(sources: Sequence[str], weights: Sequence[float], out: str, lm: str = '
     """
     refuse_existing(as_path(out), bundle.CONFIG)
     if not 2 <= len(sources) == len(weights) or not math.isclose(sum(weights), 1, abs_tol=1e-6):
-        raise ValueError(f'Give two bundles or more, each with a weight, which add up to 1, not {list(weights)}.')
+        raise UserError(f'Give two bundles or more, each with a weight, which add up to 1, not {list(weights)}.')
     first, *others = found = [bundle.read(source, lm) for source in sources]
     for other in others:
         if other.config != first.config:
-            raise ValueError(f'{other.path} has another config than {first.path}, so that they have no mean.')
+            raise UserError(f'{other.path} has another config than {first.path}, so that they have no mean.')
     differ = {name for name in first.checksums if len({each.checksums.get(name) for each in found}) > 1}
     trained = tuple(sorted({name for each in found for name in each.trained}))  # Not every bundle says so.
     may_differ = {*trained, *(['lm'] if 'lora' in trained else [])}
     if frozen := sorted(differ - may_differ):
-        raise ValueError(f'The bundles differ in {frozen}, which was not trained. Give bundles of one model.')
+        raise UserError(f'The bundles differ in {frozen}, which was not trained. Give bundles of one model.')
 
     def averaged(*leaves):
         in_float32 = (w * leaf.astype(jnp.float32) for w, leaf in zip(weights, leaves, strict=True))

@@ -26,6 +26,7 @@ rounding.
 from absl import flags
 
 from flamingo_jax import commands
+from flamingo_jax.errors import UserError
 
 if __name__ == '__main__':
     flags.DEFINE_string('checkpoint', None, 'A bundle, or the workdir of a training run.', required=True)
@@ -149,12 +150,12 @@ def _refuse_at_once(config: ConfigDict) -> None:
     """ValueError if a number makes no sense, or if the files of two tasks would have the same names."""
     for name in ('seeds', 'episodes', 'frames', 'batch_size', 'max_new_tokens', 'num_beams'):
         if config[name] < 1:
-            raise ValueError(f'config.{name} is {config[name]}. It must be 1 or more.')
+            raise UserError(f'config.{name} is {config[name]}. It must be 1 or more.')
     titles = [fields.get('title') or name for name, fields in config.tasks.to_dict().items()]
     titles.sort(key=_in_a_file_name)
     for one, other in itertools.pairwise(titles):
         if _in_a_file_name(one) == _in_a_file_name(other):
-            raise ValueError(
+            raise UserError(
                 f'Two tasks have the titles {one!r} and {other!r}, so that one would replace the files of the other. '
                 'Give one of them another title.'
             )
@@ -274,7 +275,7 @@ def _refuse_long_prompts(config: ConfigDict, model: Pretrained, settings: Sequen
         )
     if too_long:
         remedy = 'Give fewer shots in the config, or evaluate a model with a longer context.'
-        raise ValueError('\n'.join([*too_long, remedy]))
+        raise UserError('\n'.join([*too_long, remedy]))
 
 
 def _longest(
@@ -302,7 +303,7 @@ def _refuse_features_of_benchmarks(config: ConfigDict) -> None:
     """ValueError if `config.features`, which are of a picture set, would stand beside a benchmark's own pictures."""
     own = [name for name, task in config.tasks.items() if issubclass(task.asks, Benchmark)]
     if config.features and own:
-        raise ValueError(
+        raise UserError(
             f"config.features is {config.features!r}, but {', '.join(own)} ask about a benchmark's own pictures, which "
             "have none. Set it to '', or ask these tasks in another evaluation."
         )

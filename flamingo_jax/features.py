@@ -12,6 +12,7 @@ not computed again, and one that was stopped goes on.
 from absl import flags
 
 from flamingo_jax import commands
+from flamingo_jax.errors import UserError
 
 if __name__ == '__main__':
     flags.DEFINE_string('data', None, 'Folder of a prepared data set, or the .jsonl file of documents.', required=True)
@@ -74,7 +75,7 @@ def compute(
         read. In documents, a picture that cannot be read gets NaN features.
     """
     if vision.config.vision is None:
-        raise ValueError(f'The bundle {vision.path} has no vision trunk. Give one that has, such as a converted CLIP.')
+        raise UserError(f'The bundle {vision.path} has no vision trunk. Give one that has, such as a converted CLIP.')
     vision = dataclasses.replace(vision, config=vision.config.at(image_size)) if image_size else vision
     pictures = PictureFormat.of(vision.config, vision.checksums['vision'])
     found = {split: _open(open_records(data, split), pictures, frames) for split in splits or splits_of(data)}
@@ -92,7 +93,7 @@ def compute(
             continue
         done.unlink(missing_ok=True)
         if not source.pictures:
-            raise ValueError(f'The split {split!r} of {data} has no pictures. Remove it from --splits.')
+            raise UserError(f'The split {split!r} of {data} has no pictures. Remove it from --splits.')
         with whole(folder / f'{split}.npy', resumed=True) as file:
             _write(file, about, source, trunk, blank=pictures.blank(frames), name=split)
         _note(file).unlink()

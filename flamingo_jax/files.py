@@ -27,6 +27,7 @@ from etils import epath
 from tqdm import tqdm
 
 from flamingo_jax import commands
+from flamingo_jax.errors import MissingPackageError
 
 Path = pathlib.Path | epath.Path
 
@@ -316,7 +317,7 @@ def _scheme(path: str | os.PathLike[str]) -> str:
 def _prepare(scheme: str) -> None:
     """Sets up the libraries for one kind of bucket."""
     if importlib.util.find_spec(PACKAGES[scheme]) is None:
-        raise ImportError(
+        raise MissingPackageError(
             f'A path that begins with {scheme}:// needs the package {PACKAGES[scheme]}: '
             f"pip install 'flamingo_jax[{dict(gs='gcs', s3='s3')[scheme]}]'."
         )

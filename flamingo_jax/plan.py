@@ -19,6 +19,7 @@ Times are lower bounds: the chip's peak figures, with perfect overlap (docs/scal
 from absl import flags
 
 from flamingo_jax import commands
+from flamingo_jax.errors import UserError
 
 if __name__ == '__main__':
     flags.DEFINE_string('topology', None, 'The machine: v4:8x12x16, v5e-16, h100:8, cpu:8.', required=True)
@@ -140,9 +141,7 @@ def search_and_plan(
         needs = (
             f'The smallest needs {least.bytes / 1e9:.0f} GB' if least else 'No mesh divides the model and the batches'
         )
-        raise ValueError(
-            f'None of {len(found)} ways to train fits a chip of {hardware.name}. {needs}. Take more chips.'
-        )
+        raise UserError(f'None of {len(found)} ways to train fits a chip of {hardware.name}. {needs}. Take more chips.')
     print(f'{len(found)} ways; those that no other beats in time and memory:\n')
     print(search.table(best, hardware.chip.memory) + '\n')
     out = dict(frontier=[way._asdict() | dict(bounds=way.bounds._asdict()) for way in best])
@@ -355,7 +354,7 @@ def main() -> None:
     jax.config.update('jax_platforms', 'cpu')  # This process does not compute.
     if f.search:
         if f.mesh:
-            raise ValueError('--search looks for the mesh itself. Give it without --mesh.')
+            raise UserError('--search looks for the mesh itself. Give it without --mesh.')
         out = search_and_plan(f.config, hardware, f.decode, f.compile)
     else:
         out = plan(f.config, hardware, f.mesh and meshes.parse(f.mesh), f.decode)

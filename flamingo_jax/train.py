@@ -20,6 +20,7 @@ JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID can replace these 
 from absl import flags
 
 from flamingo_jax import commands
+from flamingo_jax.errors import UserError
 
 if __name__ == '__main__':
     flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
@@ -67,7 +68,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
 
     Raises:
       OSError: a checkpoint cannot be written, or no existing one is whole.
-      FloatingPointError: the loss, the gradient or the state is not finite for too long; the last good checkpoint is
+      DivergedError: the loss, the gradient or the state is not finite for too long; the last good checkpoint is
         kept.
       ValueError, FileNotFoundError: bad input. Raised before anything is computed.
     """
@@ -75,12 +76,12 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     config = on_machine(config)
     for field in AT_LEAST_1:
         if config[field] < 1:
-            raise ValueError(f'config.{field} is {config[field]}. It must be 1 or more.')
+            raise UserError(f'config.{field} is {config[field]}. It must be 1 or more.')
     if not config.datasets:
-        raise ValueError('config.datasets is empty. Give at least one data set to train on.')
+        raise UserError('config.datasets is empty. Give at least one data set to train on.')
     folder = as_path(workdir)
     if (folder / bundle.CONFIG).exists() and not (folder / 'run.json').exists():  # The run has a tokenizer.model too.
-        raise ValueError(f'{folder} is a bundle, whose files the run would replace. Give another --workdir.')
+        raise UserError(f'{folder} is a bundle, whose files the run would replace. Give another --workdir.')
     parts = assemble(config)
     model, sources = parts.model, parts.sources
     profile = Profile(config.profile, workdir)

@@ -11,6 +11,7 @@ above it, because documents name pictures from there. docs/benchmarks.md has the
 from absl import flags
 
 from flamingo_jax import commands
+from flamingo_jax.errors import UserError
 
 if __name__ == '__main__':
     flags.DEFINE_string('out', None, 'File to write.', required=True)
@@ -34,11 +35,11 @@ def build(config: ConfigDict, out: pathlib.Path) -> int:
         none of a benchmark, a picture is not below the folder of `out`, or a question is about a part of a film.
     """
     if len(config.tasks) != 1:
-        raise ValueError(f'The config has {len(config.tasks)} tasks. Give one with a single benchmark.')
+        raise UserError(f'The config has {len(config.tasks)} tasks. Give one with a single benchmark.')
     ((name, fields),) = config.tasks.to_dict().items()
     asks = fields.pop('asks')
     if not issubclass(asks, Benchmark) or not fields['support_split']:
-        raise ValueError(f'Task {name} has no training questions.')
+        raise UserError(f'Task {name} has no training questions.')
     benchmark, lines = asks(**fields), []
     folder = pathlib.Path(fields['support_data'] or fields['data'] or config.data).expanduser()
     root = out.expanduser().absolute().parent
@@ -46,19 +47,19 @@ def build(config: ConfigDict, out: pathlib.Path) -> int:
     items = list(benchmark.read(folder, benchmark.support_split))
     items = benchmark.divided(items)[1] if benchmark.dev_size else items
     if not items:
-        raise ValueError(
+        raise UserError(
             f'Task {name} tunes on {benchmark.dev_size} questions, and the split {benchmark.support_split!r} of '
             f'{folder} has no others. Set --config.tasks.{name}.dev_size=0 to train on all.'
         )
     for item in tqdm(benchmark.present(items, benchmark.support_split), unit=' questions'):
         if isinstance(item.picture, Film) and (item.picture.begin or item.picture.end is not None):
-            raise ValueError(
+            raise UserError(
                 f'The question {item.id} is about a part of {item.file}, but a document shows whole films. Cut the '
                 'parts out first.'
             )
         file = item.file.absolute()
         if not file.is_relative_to(root):
-            raise ValueError(f'{file} is not below {root}. Write --out into {folder.absolute()}.')
+            raise UserError(f'{file} is not below {root}. Write --out into {folder.absolute()}.')
         shown = {'film' if isinstance(item.picture, Film) else 'image': str(file.relative_to(root))}
         for answer in benchmark.learnt(item):
             text = dict(text=item.text, weight=0)

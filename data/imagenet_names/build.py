@@ -22,6 +22,7 @@ records is 'imagenet'. Beside them are the picture set's own drawings of things 
 from absl import flags
 
 from flamingo_jax import commands
+from flamingo_jax.errors import UserError
 
 if __name__ == '__main__':
     flags.DEFINE_string('pictures', None, 'Folder of the picture dictionary.', required=True)
@@ -123,7 +124,7 @@ def read_labels(wheel: str) -> tuple[list[list[str]], list[str]]:
             synsets = files.read('timm/data/_info/imagenet_synsets.txt').decode().split()
             lines = files.read('timm/data/_info/imagenet_synset_to_lemma.txt').decode().splitlines()
     except (KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f'{wheel} is not a wheel of timm ({error}). pip download --no-deps timm==1.0.19') from error
+        raise UserError(f'{wheel} is not a wheel of timm ({error}). pip download --no-deps timm==1.0.19') from error
     words = dict(line.split('\t') for line in lines)
     return [words[synset].split(', ') for synset in synsets], [synset.removeprefix('n') for synset in synsets]
 

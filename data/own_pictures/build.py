@@ -13,6 +13,7 @@ pictures are left out, and so are hidden files and folders, and a picture that i
 from absl import flags
 
 from flamingo_jax import commands
+from flamingo_jax.errors import UserError
 
 if __name__ == '__main__':
     flags.DEFINE_string('folder', None, 'Folder of folders of pictures.', required=True)
@@ -65,7 +66,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             try:
                 thing.name.encode()
             except UnicodeEncodeError as error:
-                raise ValueError(f'The name of the folder {os.fsencode(thing)!r} is not UTF-8. Rename it.') from error
+                raise UserError(f'The name of the folder {os.fsencode(thing)!r} is not UTF-8. Rename it.') from error
         records: dict[str, list[tuple[str, dict[str, Any]]]] = dict(train=[], test=[])
         seen: dict[str, Path] = {}
         for thing in building.progress(things, len(things), 'things'):
@@ -76,7 +77,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             records['test'] += test
             records['train'] += [one for one in found if one not in test]
         if not all(records.values()):
-            raise ValueError(
+            raise UserError(
                 f'{folder} has {sum(map(len, records.values()))} pictures in {len(things)} folders, and no folder has '
                 f'two different ones. {FORM}'
             )

@@ -15,6 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 from flamingo_jax.building.readers.icons import svg
+from flamingo_jax.errors import UserError
 
 CATEGORIES = ('Animals & Nature', 'Food & Drink', 'Travel & Places', 'Activities', 'Objects')
 
@@ -108,7 +109,7 @@ def drawer(raw: Path, style: str) -> Callable[[Concept], Image.Image | None]:
         for folder in FLUENT_ANIM:
             files |= _by_code(raw / folder)
         return lambda concept: _open_clip(files.get(plain(concept.code)))
-    raise ValueError(f'{style!r} is not a style of emoji.')
+    raise UserError(f'{style!r} is not a style of emoji.')
 
 
 def _by_code(folder: Path) -> dict[str, Path]:

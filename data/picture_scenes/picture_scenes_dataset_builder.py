@@ -18,6 +18,7 @@ from data.building import progress
 from data.picture_dictionary import pixels
 from data.picture_dictionary.picture_dictionary_dataset_builder import names_of, picture_features
 from data.picture_scenes import scenes
+from flamingo_jax.errors import UserError
 from flamingo_jax.inputs.images import tiles
 from flamingo_jax.inputs.sources.array_record import open_split
 
@@ -107,7 +108,7 @@ def read_drawings(dictionary: Path, styles: tuple[str, ...]) -> dict[str, dict[s
             source, licence = record['source'].decode(), record['licence'].decode()
             found[style][name] = Drawing(scenes.trimmed(picture), source, licence)
     if lacking := [style for style, drawings in found.items() if not drawings]:
-        raise ValueError(f'{dictionary} has no drawings in {lacking}. Build its config `full`.')
+        raise UserError(f'{dictionary} has no drawings in {lacking}. Build its config `full`.')
     everywhere = set.intersection(*(set(drawings) for drawings in found.values()))
     return {style: {name: drawings[name] for name in sorted(everywhere)} for style, drawings in found.items()}
 

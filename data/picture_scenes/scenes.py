@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from PIL import Image
 
 from data.picture_dictionary.picture_dictionary_dataset_builder import fraction
+from flamingo_jax.errors import UserError
 from flamingo_jax.inputs.images import QUARTERS
 
 # English names of training concepts of the dictionary: single words for things that look different. Chosen by eye.
@@ -87,7 +88,7 @@ class Compositions:
         # A thing alone is paired with its number: 'three dogs' can be held out.
         self.alone = {number: [thing for thing in things if split_of(thing, number) == split] for number in NUMBERS}
         if not all(self.together.values()) or not all(self.alone.values()):
-            raise ValueError(
+            raise UserError(
                 f'{len(things)} things are too few for scenes of the split {split!r}: {sorted(things)}. '
                 'Use a dictionary with more.'
             )

@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Sequence
 
+from flamingo_jax.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True)
 class Document:
@@ -23,8 +25,8 @@ class Document:
         """Raises ValueError if the lists are not parallel, or a place holds both or neither."""
         if not len(self.texts) == len(self.images) == len(self.weights):
             lengths = f'{len(self.texts)} texts, {len(self.images)} images and {len(self.weights)} weights'
-            raise ValueError(f'Document {self.id} has {lengths}. Give one of each at every place.')
+            raise UserError(f'Document {self.id} has {lengths}. Give one of each at every place.')
         for place, (text, image) in enumerate(zip(self.texts, self.images, strict=True)):
             if bool(text) == bool(image):
                 held = 'both a text and an image' if text else 'neither a text nor an image'
-                raise ValueError(f'Document {self.id} has {held} at place {place}. Give one of the two.')
+                raise UserError(f'Document {self.id} has {held} at place {place}. Give one of the two.')

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from flamingo_jax.building import texts
 from flamingo_jax.building.look import LookError, as_words, distance, look_at
 from flamingo_jax.building.rules import PageRules
+from flamingo_jax.errors import UserError
 
 BANDS, ROWS, SHINGLE = 14, 8, 5  # FineWeb's: two texts of which .75 of the shingles agree share a band in 3 of 4 cases.
 PICTURES = ('.jpg', '.jpeg', '.png', '.webp', '.gif', '.bmp')
@@ -138,7 +139,7 @@ def _texts(file: pathlib.Path) -> Iterator[str]:
                 else:
                     yield line
         except ValueError as error:
-            raise ValueError(f'The benchmark {file} cannot be read: {error}. Mend it, or leave it out.') from error
+            raise UserError(f'The benchmark {file} cannot be read: {error}. Mend it, or leave it out.') from error
 
 
 def _strings(value) -> Iterator[str]:

@@ -29,6 +29,7 @@ from warcio.warcwriter import WARCWriter
 
 from flamingo_jax.building import warc
 from flamingo_jax.building.page import join, opted_out
+from flamingo_jax.errors import UserError
 
 AGENT = 'flamingo_jax'  # The name that robots.txt may forbid.
 REFUSED = 'flamingo-refused'  # Field of the metadata record of a picture that was not fetched.
@@ -59,7 +60,7 @@ class Politeness:
     def __post_init__(self):
         """Raises ValueError if nobody could be asked about the requests."""
         if not re.search(r'@|https?://', self.contact):
-            raise ValueError(
+            raise UserError(
                 f'The contact {self.contact!r} is neither a URL nor an e-mail address. Whose pictures are fetched has '
                 'to be able to reach you.'
             )

@@ -11,6 +11,7 @@ import PIL.Image
 from jaxtyping import Float, UInt8, UInt64
 
 from flamingo_jax.building.rules import DEFAULT, PageRules
+from flamingo_jax.errors import UserError
 from flamingo_jax.inputs.images import eight_bits
 
 
@@ -22,7 +23,7 @@ class Look(NamedTuple):
     hash: bytes  # 256 bits; pictures that look alike differ in few.
 
 
-class LookError(ValueError):
+class LookError(UserError):
     """A picture that is not kept. Has the rule's name, and what was measured."""
 
     def __init__(self, rule: str, value: int | float | None = None, excerpt: str = ''):

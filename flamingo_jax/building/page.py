@@ -20,6 +20,7 @@ from resiliparse.parse.html import HTMLTree, NodeType
 from flamingo_jax.building import texts
 from flamingo_jax.building.ledger import EXCERPT, Dropped
 from flamingo_jax.building.rules import DEFAULT, PageRules
+from flamingo_jax.errors import UserError
 
 HEADINGS = frozenset('h1 h2 h3 h4 h5 h6 hgroup legend'.split())
 APART = frozenset('blockquote dl ol p ul table'.split()) | HEADINGS  # An empty line is between these and other texts.
@@ -73,7 +74,7 @@ class Page:
     dropped: tuple[Dropped, ...]
 
 
-class PageError(ValueError):
+class PageError(UserError):
     """A page that cannot be read. Has the rule's name, and what was measured."""
 
     def __init__(self, rule: str, value: int | float | None = None, excerpt: str = ''):

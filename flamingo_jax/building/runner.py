@@ -2,10 +2,14 @@
 
 from collections.abc import Sequence
 
+from flamingo_jax.errors import MissingPackageError, UserError
+
 try:
     import apache_beam as beam
 except ImportError as error:
-    raise ImportError(f"Data sets are built with Apache Beam: pip install 'flamingo_jax[build]' ({error}).") from error
+    raise MissingPackageError(
+        f"Data sets are built with Apache Beam: pip install 'flamingo_jax[build]' ({error})."
+    ) from error
 from apache_beam.options.pipeline_options import PipelineOptions
 
 # By name, since 'DirectRunner' first tries to download a runner written in Go.
@@ -24,7 +28,7 @@ def pipeline_options(workers: int = 1, flags: Sequence[str] = ()) -> PipelineOpt
       ValueError: `workers` is below 1.
     """
     if workers < 1:
-        raise ValueError(f'A build needs at least one worker, not {workers}.')
+        raise UserError(f'A build needs at least one worker, not {workers}.')
     if any(flag.startswith('--runner') for flag in flags):
         return PipelineOptions(list(flags))
     several = ['--direct_running_mode=multi_processing', f'--direct_num_workers={workers}'] if workers > 1 else []

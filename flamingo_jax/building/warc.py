@@ -19,6 +19,7 @@ from fastwarc.warc import ArchiveIterator, WarcRecordType
 
 from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.page import join
+from flamingo_jax.errors import UserError
 from flamingo_jax.files import download, in_bucket
 
 # How a record begins: the magic numbers of gzip, zstd and lz4, and plain text.
@@ -98,7 +99,7 @@ def read_at(place: Place) -> Response:
                 if isinstance(found, Response):
                     return found
             break
-    raise ValueError(f'{place.path} has no response at {place.offset}. Do not change the file while it is read.')
+    raise UserError(f'{place.path} has no response at {place.offset}. Do not change the file while it is read.')
 
 
 def seekable(path: str, work: str) -> tuple[str, Dropped | None]:

@@ -37,6 +37,7 @@ from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.runner import beam, pipeline_options
 from flamingo_jax.building.spill import KEYS, Spill, Spilled, read_sorted, sort_key
+from flamingo_jax.errors import UserError
 from flamingo_jax.files import Path, as_path, in_bucket, remove, replacing, upload, whole
 from flamingo_jax.inputs.images import opened
 
@@ -68,7 +69,7 @@ class Sources:
           ValueError: the documents have splits already.
         """
         if set(self.documents) != {'train'}:
-            raise ValueError(f'The data set has the splits {sorted(self.documents)} already. Leave --validation out.')
+            raise UserError(f'The data set has the splits {sorted(self.documents)} already. Leave --validation out.')
         train, validation = self.documents['train'] | 'hold out' >> beam.Partition(_part, 2, share)
         self.documents = dict(train=train, validation=validation)
 
@@ -122,7 +123,7 @@ class DocumentsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if missing := sorted(set(made.documents) - {shard['split'] for shard in written}):
             most = sorted(counts['dropped'].items(), key=lambda item: -sum(item[1].values()))[:5]
             why = ', '.join(f'{rule} {sum(number.values())}' for rule, number in most) or 'nothing'
-            raise ValueError(
+            raise UserError(
                 f'No document is left for the split {" or ".join(missing)}. Dropped, by rule: {why}. Give other input, '
                 'or change the rules of the config or --validation.'
             )
@@ -168,7 +169,7 @@ def build(
     """
     options = pipeline_options(workers, beam_flags)
     if in_bucket(out) and any(flag.startswith('--runner') for flag in beam_flags):
-        raise ValueError(
+        raise UserError(
             f'{out} is in a bucket, so that intermediate files would be on this machine, which other machines do not '
             'reach. Build in a folder that all share, and copy the data set, or build on this machine.'
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 from flamingo_jax.conversion.hugging_face import activation_of, open_tensors, read_json
 from flamingo_jax.conversion.tensors import Tensor, kernel, matrix, norm, to_tree, vector
+from flamingo_jax.errors import UserError
 from flamingo_jax.model.vision.beit import BEiTConfig
 
 PATCHES = 'embeddings.patch_embeddings.projection.weight'
@@ -33,14 +34,14 @@ def read_beit(source: str) -> tuple[BEiTConfig, dict[str, Any]]:
         config, state = config_of(read_json(path / 'config.json')), open_tensors(path)
         prefix = next((prefix for prefix in ('beit.', '') if prefix + PATCHES in state), None)
         if prefix is None:
-            raise ValueError(f'it has no tensor {PATCHES}')
+            raise UserError(f'it has no tensor {PATCHES}')
         # The last norm of models that classify by the mean belongs to their head.
         heads = tuple(base + name for base in {prefix, ''} for name in HEADS)
         needed = {tensor.name for tensor in beit_tensors(config, prefix)}
         leftover = [name for name in state if name.endswith(INDEX) or (name.startswith(heads) and name not in needed)]
         return config, to_tree(beit_tensors(config, prefix), state, leftover)
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
+        raise UserError(
             f'{source} is not a whole BEiT: {error}. Give a folder of transformers (config.json and its weights).'
         ) from error
 
@@ -48,11 +49,11 @@ def read_beit(source: str) -> tuple[BEiTConfig, dict[str, Any]]:
 def config_of(fields: dict[str, Any]) -> BEiTConfig:
     """The config of a BEiT from its config.json; ValueError if it is another model, or has what a trunk here lacks."""
     if fields.get('model_type') != 'beit':
-        raise ValueError(f'its config.json has model_type {fields.get("model_type")!r}, which is not a BEiT')
+        raise UserError(f'its config.json has model_type {fields.get("model_type")!r}, which is not a BEiT')
     own = fields.get('use_relative_position_bias', False)
     shared = fields.get('use_shared_relative_position_bias', False)
     if own and shared:
-        raise ValueError('its config.json has both shared tables of relative positions and those of each block')
+        raise UserError('its config.json has both shared tables of relative positions and those of each block')
     return BEiTConfig(
         width=fields.get('hidden_size', 768),
         depth=fields.get('num_hidden_layers', 12),

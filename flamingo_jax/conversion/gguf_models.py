@@ -21,6 +21,7 @@ import numpy as np
 from flamingo_jax.conversion.gguf_reader import Quantised, read_gguf
 from flamingo_jax.conversion.language_model_tokenizers import read_tokenizer
 from flamingo_jax.conversion.language_models import Family
+from flamingo_jax.errors import UserError
 from flamingo_jax.inputs.tokenizer import Tokenizer
 
 # As in `language_models.FAMILIES`. A file has the tensors that its model needs.
@@ -100,11 +101,11 @@ def read_model(path: str | os.PathLike) -> Model:
         tensors = {name: _as_before(name, tensor, fields) for name, tensor in tensors.items()}
         tokenizer = read_tokenizer(keys, fields['vocab_size'])
     except KeyError as error:
-        raise ValueError(f'{path} has no key for {error}. Download it again.') from error
+        raise UserError(f'{path} has no key for {error}. Download it again.') from error
     except ValueError as error:
-        raise ValueError(f'{path}: {error}') from error
+        raise UserError(f'{path}: {error}') from error
     except (ArithmeticError, TypeError) as error:  # A key has a number that cannot be, or is no number.
-        raise ValueError(f'{path} is damaged ({type(error).__name__}: {error}). Download it again.') from error
+        raise UserError(f'{path} is damaged ({type(error).__name__}: {error}). Download it again.') from error
     return Model(fields, tensors, tokenizer, str(keys.get('general.name', '')), str(keys.get('general.license', '')))
 
 
@@ -112,24 +113,24 @@ def _fields(keys: Mapping[str, Any], tensors: Mapping[str, Quantised]) -> dict[s
     """The fields of the model's config.json."""
     kind = keys.get('general.architecture')
     if kind not in KINDS:
-        raise ValueError(f'the architecture {kind!r} is not known. Known: {", ".join(KINDS)}.')
+        raise UserError(f'the architecture {kind!r} is not known. Known: {", ".join(KINDS)}.')
     of = {name.removeprefix(f'{kind}.'): value for name, value in keys.items() if name.startswith(f'{kind}.')}
     for name, neutral in NEUTRAL.items():
         if of.get(name, neutral) != neutral:
-            raise ValueError(f'{kind}.{name} = {of[name]!r} is not supported.')
+            raise UserError(f'{kind}.{name} = {of[name]!r} is not supported.')
     if 'attention.scale' in of and kind not in SCALED:
-        raise ValueError(f'{kind}.attention.scale = {of["attention.scale"]!r} is not supported.')
+        raise UserError(f'{kind}.attention.scale = {of["attention.scale"]!r} is not supported.')
     if 'token_embd.weight' not in tensors:
-        raise ValueError(
+        raise UserError(
             'it has no tensor token_embd.weight, so it is not a language model. Give the file of the language model.'
         )
     blocks = 1 + max((int(name.split('.')[1]) for name in tensors if re.match(r'blk\.\d+\.', name)), default=-1)
     if of['block_count'] != blocks:
-        raise ValueError(f'its block_count is {of["block_count"]}, but it has tensors of {blocks} blocks.')
+        raise UserError(f'its block_count is {of["block_count"]}, but it has tensors of {blocks} blocks.')
     width, heads = of['embedding_length'], of['attention.head_count']
     head_dim = of.get('attention.key_length') or width // heads
     if {of.get('attention.value_length', head_dim), of.get('rope.dimension_count', head_dim)} != {head_dim}:
-        raise ValueError(
+        raise UserError(
             f'heads that are not rotated whole, or whose values are not as wide as their keys ({head_dim}).'
         )
     fields = dict(
@@ -186,7 +187,7 @@ def _llama3_scaling(divisors: np.ndarray, base: float) -> dict[str, Any]:
     context = round(float(np.median(contexts))) if between.any() else LLAMA3_CONTEXT
     kept = np.clip((context * frequency - low) / (high - low), 0, 1)
     if not np.allclose(divisors, 1 / ((1 - kept) / factor + kept), rtol=1e-3):
-        raise ValueError('its rope_freqs are not those of LLaMA 3. No others are supported.')
+        raise UserError('its rope_freqs are not those of LLaMA 3. No others are supported.')
     names = ('low_freq_factor', 'high_freq_factor', 'original_max_position_embeddings')
     return dict(rope_type='llama3', factor=factor, **dict(zip(names, (low, high, context), strict=True)))
 

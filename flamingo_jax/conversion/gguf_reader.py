@@ -24,6 +24,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from flamingo_jax.errors import MissingPackageError, UserError
+
 MAGIC = b'GGUF'
 VERSIONS = (2, 3)
 SHARD = re.compile(r'(.*)-(\d{5})-of-(\d{5})\.gguf')
@@ -82,7 +84,7 @@ def read_gguf(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Quanti
     if (count := fields.get('split.count', 1)) > 1:
         named = SHARD.fullmatch(path.name)
         if not named:
-            raise ValueError(
+            raise UserError(
                 f'{path} is one of {count} shards, but its name does not end in -00001-of-{count:05}.gguf. Rename the '
                 'shards to their published names.'
             )
@@ -95,7 +97,7 @@ def read_gguf(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Quanti
         for shard in shards[1:]:
             tensors |= _read_file(shard)[1]
         if (said := fields.get('split.tensors.count', len(tensors))) != len(tensors):
-            raise ValueError(f'The shards of {path} have {len(tensors)} tensors, not {said}. Download them again.')
+            raise UserError(f'The shards of {path} have {len(tensors)} tensors, not {said}. Download them again.')
     return fields, tensors
 
 
@@ -103,11 +105,13 @@ def _read_file(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Quantised]
     try:
         import gguf
     except ImportError as error:
-        raise ImportError('Reading a GGUF file needs the package gguf. Install it: pip install gguf.') from error
+        raise MissingPackageError(
+            'Reading a GGUF file needs the package gguf. Install it: pip install gguf.'
+        ) from error
     with open(path, 'rb') as file:
         begins, size = file.read(4), os.fstat(file.fileno()).st_size
         if begins != MAGIC:
-            raise ValueError(f'{path} is not a GGUF file: it begins with {begins!r}. Give the .gguf file of a model.')
+            raise UserError(f'{path} is not a GGUF file: it begins with {begins!r}. Give the .gguf file of a model.')
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     try:
         header = _Header(content)
@@ -139,9 +143,9 @@ def _read_file(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Quantised]
             tensors[name] = Quantised(stored, kind, shape)
         return fields, tensors
     except _Refused as error:
-        raise ValueError(f'{path}: {error}') from error
+        raise UserError(f'{path}: {error}') from error
     except Exception as error:  # A damaged header raises many types of error, which all mean the same.
-        raise ValueError(
+        raise UserError(
             f'{path} is truncated or damaged ({type(error).__name__}: {error}). Download it again and compare its '
             'checksum.'
         ) from error
@@ -172,7 +176,7 @@ class _Header:
     def take(self, size: int) -> bytes:
         taken = self.content[self.at : self.at + size]
         if len(taken) < size:
-            raise ValueError(f'{size} bytes should follow at byte {self.at}, but there are {len(taken)}')
+            raise UserError(f'{size} bytes should follow at byte {self.at}, but there are {len(taken)}')
         self.at += size
         return taken
 
@@ -198,6 +202,6 @@ class _Header:
     def tensor(self) -> tuple[str, tuple[int, ...], int, int]:
         name, dims = self.text(), self.number('<u4')
         if not 1 <= dims <= 4:
-            raise ValueError(f'the tensor {name!r} has {dims} dimensions')
+            raise UserError(f'the tensor {name!r} has {dims} dimensions')
         shape = tuple(self.number('<u8') for _ in range(dims))[::-1]
         return name, shape, self.number('<u4'), self.number('<u8')

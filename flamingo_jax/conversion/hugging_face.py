@@ -14,6 +14,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from flamingo_jax.conversion.language_model_tokenizers import beginning
 from flamingo_jax.conversion.readers import read_weights
+from flamingo_jax.errors import UserError
 from flamingo_jax.inputs.tokenizer import Tokenizer
 
 # A language model may have more rows than its tokenizer has tokens, to make a round number: DeepSeek's 7B has 2,385.
@@ -35,7 +36,7 @@ SAVE_AS_JSON = 'transformers writes a tokenizer.json with AutoTokenizer.from_pre
 def activation_of(name: str) -> str:
     """Our name of an activation, as in `layers.ACTIVATIONS`, by that of transformers. ValueError: it is not known."""
     if name not in ACTIVATIONS:
-        raise ValueError(f'the activation {name!r} is not known. Known: {", ".join(sorted(ACTIVATIONS))}.')
+        raise UserError(f'the activation {name!r} is not known. Known: {", ".join(sorted(ACTIVATIONS))}.')
     return ACTIVATIONS[name]
 
 
@@ -48,9 +49,9 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     try:
         fields = json.loads(path.read_text(encoding='utf-8'))
     except ValueError as error:
-        raise ValueError(f'{path} is not JSON ({error}). Download it again.') from error
+        raise UserError(f'{path} is not JSON ({error}). Download it again.') from error
     if not isinstance(fields, dict):
-        raise ValueError(f'{path} has a {type(fields).__name__}, not an object. Download it again.')
+        raise UserError(f'{path} has a {type(fields).__name__}, not an object. Download it again.')
     return fields
 
 
@@ -76,7 +77,7 @@ def open_tensors(folder: pathlib.Path) -> dict[str, np.ndarray]:
 def _open_shards(path: pathlib.Path) -> dict[str, np.ndarray]:
     index = read_json(path).get('weight_map')
     if not isinstance(index, dict) or not all(isinstance(name, str) for name in index.values()):
-        raise ValueError(f'{path} has no weight_map from tensors to shards. Download it again.')
+        raise UserError(f'{path} has no weight_map from tensors to shards. Download it again.')
     files = [path.parent / name for name in sorted(set(index.values()))]
     if missing := [file.name for file in files if not file.is_file()]:
         raise FileNotFoundError(
@@ -86,7 +87,7 @@ def _open_shards(path: pathlib.Path) -> dict[str, np.ndarray]:
     for file in files:
         tensors |= read_weights(file)
         if lost := [name for name, shard in index.items() if shard == file.name and name not in tensors]:
-            raise ValueError(f'{file} does not have {lost[:5]}, which {path.name} lists. Download both again.')
+            raise UserError(f'{file} does not have {lost[:5]}, which {path.name} lists. Download both again.')
     return tensors
 
 
@@ -111,9 +112,9 @@ def open_tokenizer(folder: pathlib.Path, fields: Mapping[str, Any], vocab_size: 
     try:
         tokenizer = Tokenizer(content)
     except Exception as error:  # Both libraries raise types of their own.
-        raise ValueError(f'{folder / name} cannot be read ({error}). Download it again.') from error
+        raise UserError(f'{folder / name} cannot be read ({error}). Download it again.') from error
     if not 0 <= vocab_size - tokenizer.vocab_size < SPARE_ROWS:
-        raise ValueError(
+        raise UserError(
             f'{folder / name} has {tokenizer.vocab_size} tokens, but the language model has {vocab_size}. Give the '
             'tokenizer that the language model was trained with.'
         )
@@ -128,14 +129,14 @@ def _tokenizer_json(folder: pathlib.Path, fields: Mapping[str, Any], vocab_size:
     if str(settings.get('tokenizer_class')).startswith('LlamaTokenizer') and 'add_bos_token' in settings:
         first, ids = _text(settings.get('bos_token')), _ids(read)
         if settings['add_bos_token'] and first not in ids:
-            raise ValueError(
+            raise UserError(
                 f'{folder / "tokenizer_config.json"} has a text begin with {first!r}, which is no added token of '
                 'tokenizer.json. Download both again.'
             )
         read |= beginning(first, ids[first]) if settings['add_bos_token'] else dict(post_processor=None)
     said = roles(folder, fields)
     if beyond := sorted({i for i in (said['bos'], said['pad'], *said['eos']) if i >= vocab_size}):
-        raise ValueError(
+        raise UserError(
             f'{folder} has a text begin, end or padded with the token {beyond[0]}, but the language model has '
             f'{vocab_size}. Give the tokenizer that the language model was trained with.'
         )
@@ -151,14 +152,14 @@ def _sentencepiece(folder: pathlib.Path, fields: Mapping[str, Any], vocab_size: 
     except RuntimeError:
         return content  # `open_tokenizer` says that it cannot be read.
     if beyond := [token for token, i in ids.items() if i >= size]:
-        raise ValueError(f'{added} has {beyond[:3]}, which tokenizer.model does not have. {SAVE_AS_JSON}')
+        raise UserError(f'{added} has {beyond[:3]}, which tokenizer.model does not have. {SAVE_AS_JSON}')
     return content
 
 
 def _byte_level(folder: pathlib.Path, fields: Mapping[str, Any], vocab_size: int) -> bytes:
     """The tokenizer files of GPT-2's own code, which OPT uses."""
     if fields.get('model_type') not in ('gpt2', 'opt'):
-        raise ValueError(
+        raise UserError(
             f'{folder} has vocab.json and merges.txt, which do not say how a model of type '
             f'{fields.get("model_type")!r} splits a text. {SAVE_AS_JSON}'
         )
@@ -166,7 +167,7 @@ def _byte_level(folder: pathlib.Path, fields: Mapping[str, Any], vocab_size: int
     try:
         made = tokenizers.Tokenizer(BPE.from_file(str(folder / 'vocab.json'), str(folder / 'merges.txt')))
     except Exception as error:
-        raise ValueError(f'{folder / "merges.txt"} cannot be read ({error}). Download it again.') from error
+        raise UserError(f'{folder / "merges.txt"} cannot be read ({error}). Download it again.') from error
     made.pre_tokenizer, made.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
     special = {token: i for token, i in vocabulary.items() if i in (said['bos'], said['pad'], *said['eos'])}
     made.add_special_tokens(list(special))
@@ -210,7 +211,7 @@ def roles(folder: pathlib.Path, fields: Mapping[str, Any]) -> dict[str, Any]:
 
     ends = ids('eos')
     if not ends:
-        raise ValueError(
+        raise UserError(
             f'{folder} does not say which token ends a text: there is no eos_token_id in config.json or '
             'generation_config.json, and no eos_token in tokenizer_config.json that tokenizer.json has. Add '
             'eos_token_id to config.json.'

@@ -30,6 +30,7 @@ from flamingo_jax.conversion import language_model_configs
 from flamingo_jax.conversion.hugging_face import ACTIVATIONS, activation_of, open_tensors, read_json, roles
 from flamingo_jax.conversion.tensors import Empty, Tensor, in_memory, matrix, norm, to_tree, vector
 from flamingo_jax.conversion.vit import vit_tensors
+from flamingo_jax.errors import UserError
 from flamingo_jax.inputs.tokenizer import AROUND, IMAGE, Tokenizer
 from flamingo_jax.model.config import FlamingoConfig, LanguageModelConfig, ResamplerConfig, XattnConfig
 from flamingo_jax.model.flamingo import Params
@@ -62,7 +63,7 @@ def convert(source: str, empty: Empty = in_memory, progress: bool = False) -> tu
         constants = [name for name in state if BUFFERS.fullmatch(name)]
         params = to_tree(idefics_tensors(config), state, constants, empty=empty, progress=progress)
     except ValueError as error:
-        raise ValueError(f'{folder} is not a whole IDEFICS: {error}. {REMEDY}') from error
+        raise UserError(f'{folder} is not a whole IDEFICS: {error}. {REMEDY}') from error
     width = np.zeros(config.vision.width, np.float32)
     params['vision'] |= dict(mean=width, std=width + 1)
     return config, params, tokenizer
@@ -72,13 +73,13 @@ def _read_config(fields: Mapping[str, Any]) -> FlamingoConfig:
     try:
         return config_of(fields)
     except (ArithmeticError, AttributeError, TypeError) as error:  # A value has a wrong type.
-        raise ValueError(f'its config.json has an invalid value ({error})') from error
+        raise UserError(f'its config.json has an invalid value ({error})') from error
 
 
 def config_of(fields: Mapping[str, Any]) -> FlamingoConfig:
     """The config of a config.json, still without the names of the extra tokens, which are in the tokenizer."""
     if fields.get('model_type') != 'idefics':
-        raise ValueError(f"its config.json has model_type {fields.get('model_type')!r}, not 'idefics'")
+        raise UserError(f"its config.json has model_type {fields.get('model_type')!r}, not 'idefics'")
     defaults = dict(vocab_size=32_000, hidden_size=4096, intermediate_size=11_008, num_hidden_layers=32)
     fields = defaults | dict(num_attention_heads=32) | dict(fields)
     # A LLaMA's config may have grouped queries, which transformers' IDEFICS does not support.
@@ -110,7 +111,7 @@ def config_of(fields: Mapping[str, Any]) -> FlamingoConfig:
     )
     every = fields.get('cross_layer_interval', 1)
     if lm.depth % every:
-        raise ValueError(
+        raise UserError(
             f'its {lm.depth} layers are not a multiple of cross_layer_interval = {every}, as IDEFICS requires'
         )
     xattn = XattnConfig(
@@ -141,7 +142,7 @@ def fields_of(config: FlamingoConfig) -> dict[str, Any]:
     """The config.json of a model, the inverse of `config_of`. ValueError says why a model does not fit IDEFICS."""
     lm, vision, resampler, xattn = config.lm, config.vision, config.resampler, config.xattn
     if not (isinstance(vision, ViTConfig) and xattn):
-        raise ValueError(
+        raise UserError(
             'This model cannot be written as an IDEFICS: its trunk is not a vision transformer, or it '
             'has no gated blocks.'
         )
@@ -190,7 +191,7 @@ def fields_of(config: FlamingoConfig) -> dict[str, Any]:
     same = dataclasses.replace(same, image_size=config.image_size)
     if same != config:
         wrong = '; '.join(_different(config.to_json(), same.to_json()))
-        raise ValueError(f'This model cannot be written as an IDEFICS: {wrong}.')
+        raise UserError(f'This model cannot be written as an IDEFICS: {wrong}.')
     return fields
 
 
@@ -211,7 +212,7 @@ def _open_tokenizer(folder: pathlib.Path, fields: Mapping[str, Any], config: Fla
         content = read_json(path)
         added = {token['id']: token['content'] for token in content.get('added_tokens') or () if token['id'] >= v}
         if sorted(added) != list(range(v, v + count)):
-            raise ValueError(
+            raise UserError(
                 f'{path} has the tokens {added} beyond the vocabulary of {v}, but config.json has '
                 f'additional_vocab_size = {count}'
             )
@@ -224,11 +225,11 @@ def _open_tokenizer(folder: pathlib.Path, fields: Mapping[str, Any], config: Fla
     else:
         raise FileNotFoundError(f'{folder} has no tokenizer.json and no tokenizer.model. Download one of them.')
     if IMAGE not in names:
-        raise ValueError(f'{path} has no token {IMAGE} among the {count} tokens beyond its vocabulary of {v}')
+        raise UserError(f'{path} has no token {IMAGE} among the {count} tokens beyond its vocabulary of {v}')
     try:
         return Tokenizer(model, 'token', v, names)
     except Exception as error:  # Both libraries have error types of their own.
-        raise ValueError(f'{path} cannot be read ({error})') from error
+        raise UserError(f'{path} cannot be read ({error})') from error
 
 
 def roles_of(tokenizer: Tokenizer) -> dict[str, Any]:

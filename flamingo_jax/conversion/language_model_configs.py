@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flamingo_jax.conversion.hugging_face import activation_of
+from flamingo_jax.errors import UserError
 from flamingo_jax.model.config import LanguageModelConfig
 
 Fields = Mapping[str, Any]  # Of a config.json.
@@ -26,18 +27,18 @@ def config_of(fields: Fields, where: Any = 'config.json') -> LanguageModelConfig
     fields = text_fields(fields)
     kind = fields.get('model_type')
     if not isinstance(kind, str) or kind not in CONFIGS:
-        raise ValueError(f'{where}: the model_type {kind!r} is not known. Known: {", ".join(sorted(CONFIGS))}.')
+        raise UserError(f'{where}: the model_type {kind!r} is not known. Known: {", ".join(sorted(CONFIGS))}.')
     try:
         if fields.get('quantization_config') or fields.get('quantization'):  # The latter by MLX.
-            raise ValueError('its weights are quantized. Give the folder of the model before quantization.')
+            raise UserError('its weights are quantized. Give the folder of the model before quantization.')
         config = CONFIGS[kind](fields)
     except KeyError as error:
-        raise ValueError(f'{where} has no {error}, which the model_type {kind!r} needs.') from error
+        raise UserError(f'{where} has no {error}, which the model_type {kind!r} needs.') from error
     except Exception as error:  # A number where a list should be, and the like.
-        raise ValueError(f'{where}: {error}') from error
+        raise UserError(f'{where}: {error}') from error
     if config.heads % config.kv_heads:
         heads = f'{config.heads} heads on {config.kv_heads} of keys'
-        raise ValueError(f'{where} does not describe a model: it has {heads}. Download it again.')
+        raise UserError(f'{where} does not describe a model: it has {heads}. Download it again.')
     return config
 
 
@@ -51,7 +52,7 @@ def _refuse(fields: Fields, **supported: Any) -> None:
     """ValueError if a setting has another value than the given one, which is its default."""
     for name, value in supported.items():
         if fields.get(name, value) not in (value, None):
-            raise ValueError(f'{name} = {fields[name]!r} is not supported, only {value!r}.')
+            raise UserError(f'{name} = {fields[name]!r} is not supported, only {value!r}.')
 
 
 def _rotary(fields: Fields, base: float = 10_000.0) -> dict[str, Any]:
@@ -66,7 +67,7 @@ def _rotary(fields: Fields, base: float = 10_000.0) -> dict[str, Any]:
         bands = ('low_freq_factor', 'high_freq_factor', 'original_max_position_embeddings')
         out['rotary_bands'] = tuple(float(scaling[band]) for band in bands)
     if kind not in ('default', 'linear', 'llama3'):
-        raise ValueError(f'the rope scaling {kind!r} is not supported. Supported: default, linear, llama3.')
+        raise UserError(f'the rope scaling {kind!r} is not supported. Supported: default, linear, llama3.')
     return out
 
 
@@ -75,7 +76,7 @@ def _windows(fields: Fields, window: int | None, local: Callable[[int], bool]) -
     depth = fields['num_hidden_layers']
     kinds = fields.get('layer_types') or ['sliding_attention' if local(i) else 'full_attention' for i in range(depth)]
     if unknown := set(kinds) - {'sliding_attention', 'full_attention'}:
-        raise ValueError(f'the layer_types {sorted(unknown)} are not supported.')
+        raise UserError(f'the layer_types {sorted(unknown)} are not supported.')
     if not window or 'sliding_attention' not in kinds:
         return dict(windows=())
     return dict(windows=tuple(window if kind == 'sliding_attention' else 0 for kind in kinds))

@@ -19,6 +19,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel, Digits, Split
 from tokenizers.processors import TemplateProcessing
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.inputs.tokenizer import Tokenizer
 
 # Numbers of `tokenizer.ggml.token_type`, which are those of SentencePiece.
@@ -64,23 +65,23 @@ def read_tokenizer(keys: Mapping[str, Any], vocab_size: int) -> Tokenizer:
     about = {name: value for name, value in about.items() if not (name.endswith('token_id') and value == UNSET)}
     kind, tokens = about['model'], about['tokens']
     if len(tokens) != vocab_size:
-        raise ValueError(
+        raise UserError(
             f'its tokenizer has {len(tokens)} tokens, but its language model has {vocab_size}. Download it again.'
         )
     readers = {'gpt2': _byte_level, 'llama': _sentencepiece}
     if kind not in readers:
-        raise ValueError(f'the tokenizer {kind!r} is not known. Known: {", ".join(readers)}.')
+        raise UserError(f'the tokenizer {kind!r} is not known. Known: {", ".join(readers)}.')
     if wrong := [name for name in about if name.endswith('token_id') and not 0 <= about[name] < vocab_size]:
-        raise ValueError(f'{wrong[0]} = {about[wrong[0]]} is not one of its {vocab_size} tokens. Download it again.')
+        raise UserError(f'{wrong[0]} = {about[wrong[0]]} is not one of its {vocab_size} tokens. Download it again.')
     kinds = about.get('token_type') or [1] * vocab_size
     if len(kinds) != vocab_size:
-        raise ValueError(f'its tokenizer has {len(kinds)} token types for {vocab_size} tokens. Download it again.')
+        raise UserError(f'its tokenizer has {len(kinds)} token types for {vocab_size} tokens. Download it again.')
     try:
         return Tokenizer(readers[kind](about, kinds), vocab_size=vocab_size)
     except (KeyError, _Unsupported):
         raise
     except Exception as error:  # Both libraries have error types of their own.
-        raise ValueError(f'its tokenizer cannot be read ({error}). Download it again.') from error
+        raise UserError(f'its tokenizer cannot be read ({error}). Download it again.') from error
 
 
 class _Unsupported(ValueError):
@@ -162,7 +163,7 @@ def begin_with(tokenizer: Tokenizer, token: str) -> Tokenizer:
             proto.trainer_spec.bos_piece = token
             model = proto.SerializeToString()
     if token not in ids:
-        raise ValueError(f'{token!r} cannot be the first token. Use one of {", ".join(map(repr, list(ids)[:20]))}.')
+        raise UserError(f'{token!r} cannot be the first token. Use one of {", ".join(map(repr, list(ids)[:20]))}.')
     return Tokenizer(model, vocab_size=tokenizer.vocab_size)
 
 

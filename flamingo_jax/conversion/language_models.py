@@ -22,6 +22,7 @@ import numpy as np
 
 from flamingo_jax.conversion.language_model_configs import Fields, config_of, text_fields
 from flamingo_jax.conversion.tensors import Empty, State, Tensor, in_memory, to_tree
+from flamingo_jax.errors import UserError
 from flamingo_jax.model.config import FlamingoConfig, LanguageModelConfig
 from flamingo_jax.model.flamingo import Flamingo, Params
 
@@ -264,7 +265,7 @@ def convert(
     try:
         return config, to_tree(_tensors(family, config, prefix), tensors, leftover, empty=empty, progress=progress)
     except ValueError as error:
-        raise ValueError(
+        raise UserError(
             f'The tensors are not those of the {kind!r} that config.json describes ({error}). Give the config.json '
             'and all weights of the same model.'
         ) from error

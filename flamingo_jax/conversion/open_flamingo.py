@@ -42,6 +42,7 @@ from flamingo_jax.conversion.tensors import (
     vector,
 )
 from flamingo_jax.conversion.vit import read_vit
+from flamingo_jax.errors import UserError
 from flamingo_jax.inputs.tokenizer import PAD, Tokenizer
 from flamingo_jax.model.config import FlamingoConfig, LanguageModelConfig, ResamplerConfig, XattnConfig
 from flamingo_jax.model.flamingo import Params
@@ -102,7 +103,7 @@ def convert(
     lm_config = language_model_configs.config_of(fields, where)
     model_type = fields['model_type']
     if model_type not in BLOCKS:
-        raise ValueError(
+        raise UserError(
             f'{where} has model_type {model_type!r}. The language models of OpenFlamingo have {", ".join(BLOCKS)}.'
         )
     vision, trunk = read_vit(clip, 'clip', activation, heads, unsaid='quick_gelu')
@@ -120,21 +121,19 @@ def convert(
         params = to_tree(_tensors(config, BLOCKS[model_type]), trained, empty=empty)
         rest = [name for name in state if name not in trained and name not in (tokens, output)]
         if rest := [name for name in rest if not _of_no_use(name, model_type)]:
-            raise ValueError(f'unused: {", ".join(sorted(rest)[:10])}')
+            raise UserError(f'unused: {", ".join(sorted(rest)[:10])}')
         tensors, note = _with_embeddings(open_tensors(folder), state, model_type, config)
         for name in (tokens, output):
             if name in state and state[name].shape != (vocab_size + len(new), lm_config.width):
-                raise ValueError(
-                    f'{name} has shape {state[name].shape}, not {(vocab_size + len(new), lm_config.width)}'
-                )
+                raise UserError(f'{name} has shape {state[name].shape}, not {(vocab_size + len(new), lm_config.width)}')
     except ValueError as error:
-        raise ValueError(
+        raise UserError(
             f'{source} with the language model {lm} is not a whole OpenFlamingo: {error}. {REMEDY}'
         ) from error
     try:
         _, params['lm'] = language_models.convert(fields | dict(vocab_size=vocab_size), tensors, empty, progress)
     except ValueError as error:
-        raise ValueError(f'{folder}: {error}') from error
+        raise UserError(f'{folder}: {error}') from error
     width = np.zeros(vision.width, np.float32)
     params['vision'] = dict(trunk=trunk, mean=width, std=width + 1)
     params['extra_tokens'] = _extra_rows(state, config, model_type)
@@ -163,9 +162,9 @@ def export(config: FlamingoConfig, params: Mapping[str, Any]) -> dict[str, np.nd
         for field in dataclasses.fields(wanted)
         if getattr(getattr(config, part), field.name) != getattr(wanted, field.name)
     ]:
-        raise ValueError(f'This model cannot be written as an OpenFlamingo: {"; ".join(wrong)}.')
+        raise UserError(f'This model cannot be written as an OpenFlamingo: {"; ".join(wrong)}.')
     if config.extra_tokens not in (NEW_TOKENS, NEW_TOKENS[:2]):
-        raise ValueError(
+        raise UserError(
             f'This model cannot be written as an OpenFlamingo, which adds the tokens {NEW_TOKENS[:2]}: '
             f'it adds {config.extra_tokens}.'
         )
@@ -205,7 +204,7 @@ def _new_tokens(rows: int, tokenizer: Tokenizer) -> tuple[int, tuple[str, ...]]:
     """
     size = tokenizer.size
     if rows - size not in (2, 3):
-        raise ValueError(
+        raise UserError(
             f'its embedding has {rows} rows, but the tokenizer has {size} tokens, to which OpenFlamingo adds 2 or 3. '
             'It was trained with another language model'
         )
@@ -214,9 +213,9 @@ def _new_tokens(rows: int, tokenizer: Tokenizer) -> tuple[int, tuple[str, ...]]:
 
 def _matrix_shape(state: State, name: str) -> tuple[int, int]:
     if name not in state:
-        raise ValueError(f'missing: {name}')
+        raise UserError(f'missing: {name}')
     if len(state[name].shape) != 2:
-        raise ValueError(f'{name} has shape {state[name].shape}, but must be a matrix')
+        raise UserError(f'{name} has shape {state[name].shape}, but must be a matrix')
     return state[name].shape
 
 
@@ -224,16 +223,16 @@ def _config(state: State, blocks: str, lm: LanguageModelConfig, vision: Any, new
     gates = re.compile(rf'lang_encoder\.{re.escape(blocks)}\.(\d+)\.gated_cross_attn_layer\.attn_gate')
     places = sorted(int(match[1]) for match in map(gates.fullmatch, state) if match)
     if not places:
-        raise ValueError(f'missing: lang_encoder.{blocks}.*.gated_cross_attn_layer.attn_gate')
+        raise UserError(f'missing: lang_encoder.{blocks}.*.gated_cross_attn_layer.attn_gate')
     every = places[0] + 1
     if places != list(range(every - 1, lm.depth, every)):
-        raise ValueError(
+        raise UserError(
             f'its gated blocks come before the blocks {places} of the language model, which has {lm.depth} blocks: '
             'this does not fit'
         )
     latents, width = _matrix_shape(state, 'perceiver.latents')
     if width != vision.width:
-        raise ValueError(
+        raise UserError(
             f'its resampler has the width {width}, but the CLIP {vision.width}. It was trained with another CLIP'
         )
     base = f'lang_encoder.{blocks}.{places[0]}.gated_cross_attn_layer.'

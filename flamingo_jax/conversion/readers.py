@@ -33,6 +33,8 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
+from flamingo_jax.errors import UserError
+
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_VERSION = 1001
 # Training checkpoints have the weights under one of these names, next to the step and the optimizer.
@@ -81,8 +83,8 @@ def read_torch_checkpoint(path: str | os.PathLike) -> dict[str, np.ndarray]:
             return _weights(state)
         except Exception as error:  # A damaged pickle or zip raises many types of error, which all mean the same.
             if isinstance(error, _Refused):
-                raise ValueError(f'{path}: {error}') from error
-            raise ValueError(
+                raise UserError(f'{path}: {error}') from error
+            raise UserError(
                 f'{path} is truncated or damaged ({type(error).__name__}: {error}). Download it again and compare its '
                 'checksum.'
             ) from error
@@ -110,8 +112,8 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
         return {name: array(name) for name in names}
     except Exception as error:  # The library's own error type, and others for a damaged header.
         if isinstance(error, _Refused):
-            raise ValueError(f'{path}: {error}') from error
-        raise ValueError(
+            raise UserError(f'{path}: {error}') from error
+        raise UserError(
             f'{path} is not a complete safetensors file ({error}). Download it again and compare its checksum. If it '
             'is a torch checkpoint, name it .pth, .pt or .bin.'
         ) from error

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from flamingo_jax.errors import UserError
+
 Path = tuple[str | int, ...]
 State = Mapping[str, Any]  # Arrays, or objects with shape and dtype that `np.asarray` makes arrays.
 Empty = Callable[[tuple[str, ...], tuple[int, ...], Any], np.ndarray]  # (path, shape, dtype) -> an array to fill.
@@ -138,7 +140,7 @@ def to_tree(
     wrong |= {f'unused: {name}': None for name in sorted(set(state) - set(by_name) - set(leftover))}
     if wrong:
         more = f' and {len(wrong) - 10} more' if len(wrong) > 10 else ''
-        raise ValueError('; '.join(list(wrong)[:10]) + more)
+        raise UserError('; '.join(list(wrong)[:10]) + more)
 
     leaves: dict[tuple[str, ...], np.ndarray] = {}
     total = sum(state[name].nbytes for name in by_name)

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from flamingo_jax.conversion.tensors import Path, State, Tensor, kernel, to_tree, vector
+from flamingo_jax.errors import UserError
 from flamingo_jax.model.vision.efficientnet import LITE0, LITE1, LITE2, EfficientNetConfig
 from flamingo_jax.model.vision.nfnet import NFNETS, NFNetConfig
 
@@ -61,7 +62,7 @@ def efficientnet_classifier(state: State) -> tuple[Float[np.ndarray, 'classes d_
     ValueError: the state dict has none.
     """
     if missing := [name for name in CLASSIFIER if name not in state]:
-        raise ValueError(f'This state dict has no classifier: {missing} are missing. {REMEDY}')
+        raise UserError(f'This state dict has no classifier: {missing} are missing. {REMEDY}')
     weights, bias = (np.asarray(state[name], np.float32) for name in CLASSIFIER)
     return weights, bias
 
@@ -82,7 +83,7 @@ def _tree(state: State, tensors: Iterator[Tensor], leftover: Collection[str], ki
     try:
         tree = to_tree(tensors, state, leftover)
     except ValueError as error:
-        raise ValueError(f'This is not a whole state dict of {kind} ({error}). {remedy}') from error
+        raise UserError(f'This is not a whole state dict of {kind} ({error}). {remedy}') from error
     return jax.tree.map(lambda leaf: leaf.astype(np.float32, copy=False), tree)
 
 
@@ -94,7 +95,7 @@ def _size(state: State) -> EfficientNetConfig:
     for config in (LITE0, LITE1, LITE2):
         if blocks == sum(stage[0] for stage in config.stages) and before_head == config.stages[-1][-1]:
             return config
-    raise ValueError(
+    raise UserError(
         f'No EfficientNet-Lite0, 1 or 2 has {blocks} blocks and a _conv_head.weight of {before_head} input channels. '
         f'{REMEDY}'
     )
@@ -129,7 +130,7 @@ def _nfnet_size(state: State) -> NFNetConfig:
     for config in NFNETS:
         if depths == config.depths:
             return config
-    raise ValueError(f'No NFNet-F0 to F6 has stages of {depths} blocks. {NFNET_REMEDY}')
+    raise UserError(f'No NFNet-F0 to F6 has stages of {depths} blocks. {NFNET_REMEDY}')
 
 
 def _nfnet_tensors(config: NFNetConfig) -> Iterator[Tensor]:

@@ -21,6 +21,7 @@ from typing import Any
 from flamingo_jax.conversion.hugging_face import activation_of, open_tensors, read_json
 from flamingo_jax.conversion.readers import read_weights
 from flamingo_jax.conversion.tensors import State, Tensor, kernel, matrix, norm, sizes, to_tree, vector
+from flamingo_jax.errors import UserError
 from flamingo_jax.model.vision.vit import SIGLIP_MEAN, SIGLIP_STD, ViTConfig
 
 # The name of the patches' kernel in each set of names.
@@ -84,7 +85,7 @@ def read_vit(
         TypeError,
         ValueError,
     ) as error:  # A value in JSON can have any type.
-        raise ValueError(
+        raise UserError(
             f'{source} is not a whole {kind.upper()} vision transformer: {error}. Give a folder of transformers '
             '(config.json '
             "and its weights), or a file of open_clip's, OpenAI's or timm's weights."
@@ -95,7 +96,7 @@ def config_of_transformers(fields: dict[str, Any], kind: str) -> ViTConfig:
     """The config of a transformers CLIP or SigLIP from its config.json, or from the vision part of it."""
     model_type = fields.get('model_type', '')
     if not model_type.startswith(kind):
-        raise ValueError(f'its config.json has model_type {model_type!r}, which is not a {kind.upper()}')
+        raise UserError(f'its config.json has model_type {model_type!r}, which is not a {kind.upper()}')
     fields = fields.get('vision_config') or fields
     siglip = kind == 'siglip'
     return ViTConfig(
@@ -132,7 +133,7 @@ def _said_beside(path: pathlib.Path) -> dict[str, Any]:
     vision = model.get('vision_cfg', {})
     if (mode := said.get('resize_mode')) is not None:
         if mode not in FITS:
-            raise ValueError(f'its open_clip_config.json has resize_mode {mode!r}, not one of {sorted(FITS)}')
+            raise UserError(f'its open_clip_config.json has resize_mode {mode!r}, not one of {sorted(FITS)}')
         said['fit'] = FITS[mode]
     if isinstance(vision.get('image_size'), int):
         said['image_size'] = vision['image_size']
@@ -160,7 +161,7 @@ def _spelling(state: State) -> tuple[str, str]:
         for prefix in PREFIXES:
             if prefix + patches in state:
                 return spelling, prefix
-    raise ValueError(f'it has none of the tensors {sorted(PATCHES.values())}')
+    raise UserError(f'it has none of the tensors {sorted(PATCHES.values())}')
 
 
 def _config_of_state(state: State, spelling: str, prefix: str, kind: str, activation: str, heads: int) -> ViTConfig:
@@ -173,22 +174,22 @@ def _config_of_state(state: State, spelling: str, prefix: str, kind: str, activa
     depth = sizes(state, prefix + blocks)
     needed = [prefix + PATCHES[spelling], prefix + positions, f'{prefix}{blocks}0.{up}']
     if missing := [name for name in needed if name not in state]:
-        raise ValueError(f'missing: {", ".join(missing)}')
+        raise UserError(f'missing: {", ".join(missing)}')
     kernel, table, hidden = (state[name] for name in needed)
     if kernel.ndim != 4 or kernel.shape[2] != kernel.shape[3] or hidden.ndim != 2:
-        raise ValueError(f'{needed[0]} has shape {kernel.shape}, {needed[2]} {hidden.shape}')
+        raise UserError(f'{needed[0]} has shape {kernel.shape}, {needed[2]} {hidden.shape}')
     width, patch = kernel.shape[0], kernel.shape[2]
     grid = int((table.shape[-2] - (not siglip)) ** 0.5)
     if not siglip and not activation:
         if 'input_resolution' in state:  # Only OpenAI's own files have this.
             activation = 'quick_gelu'
         else:
-            raise ValueError(
+            raise UserError(
                 'a state dict does not give its activation. Add --activation=quick_gelu (for OpenAI, and for '
                 'open_clip models named -quickgelu) or --activation=gelu (for LAION and most others)'
             )
     if not heads and width % HEAD_WIDTHS.get(width, 64):
-        raise ValueError(
+        raise UserError(
             f'a state dict does not give its number of heads, which is not known for the width {width}. Add '
             '--heads=NUMBER'
         )

@@ -41,6 +41,7 @@ from starlette.routing import Route
 from flamingo_jax import commands
 from flamingo_jax.demo import uploads
 from flamingo_jax.demo.ready import Ready
+from flamingo_jax.errors import UserError
 from flamingo_jax.few_shot.nearest import nearest_neighbour, pooled
 from flamingo_jax.inference.look import look
 from flamingo_jax.inference.pretrained import Pretrained
@@ -89,13 +90,13 @@ class Settings:
             seed=(0, 2**31 - 1),
         )  # fmt: skip
         if not isinstance(given, dict) or set(given) - set(bounds):
-            raise ValueError(f'The settings are not valid. They are {", ".join(bounds)}.')
+            raise UserError(f'The settings are not valid. They are {", ".join(bounds)}.')
         for name, value in given.items():
             low, high = bounds[name]
             whole = isinstance(getattr(cls, name), int)
             right = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
             if not right or not low <= value <= high:
-                raise ValueError(f'{name} must be a {"whole " * whole}number from {low} to {high}, not {value!r}.')
+                raise UserError(f'{name} must be a {"whole " * whole}number from {low} to {high}, not {value!r}.')
         return cls(**{name: type(getattr(cls, name))(value) for name, value in given.items()})
 
 
@@ -119,10 +120,10 @@ class Model:
     def prompt(self, items: Any) -> list[str | np.ndarray]:
         """A request's prompt, with features in place of pictures. ValueError if it is not valid."""
         if not isinstance(items, list) or len(items) > ITEMS:
-            raise ValueError(f'A prompt is a list of at most {ITEMS} texts and pictures.')
+            raise UserError(f'A prompt is a list of at most {ITEMS} texts and pictures.')
         number = sum(len(_frames(item)) for item in items if not isinstance(item, str))
         if number > FRAMES:
-            raise ValueError(f'The prompt has {number} frames. Use at most {FRAMES}.')
+            raise UserError(f'The prompt has {number} frames. Use at most {FRAMES}.')
         return [item if isinstance(item, str) else self.picture(item) for item in items]
 
     def picture(self, item: Any) -> Float[np.ndarray, 't s d_v']:
@@ -151,9 +152,9 @@ class Model:
         """The log-likelihood of each candidate, with the end of the chunk."""
         candidates = asked.get('candidates')
         if not isinstance(candidates, list) or not all(isinstance(text, str) and text for text in candidates):
-            raise ValueError('Candidates are a list of texts that are not empty.')
+            raise UserError('Candidates are a list of texts that are not empty.')
         if not 0 < len(candidates) <= CANDIDATES:
-            raise ValueError(f'Give 1 to {CANDIDATES} candidates.')
+            raise UserError(f'Give 1 to {CANDIDATES} candidates.')
         scores = self.flamingo.score(self.prompt(asked.get('prompt')), candidates)
         return dict(log_likelihoods=[float(score) for score in scores])
 
@@ -161,7 +162,7 @@ class Model:
         """The label of the picture whose frozen features are most similar to those of the last picture."""
         pictures, labels = asked.get('pictures'), asked.get('labels')
         if not isinstance(pictures, list) or not isinstance(labels, list) or not 0 < len(labels) == len(pictures) - 1:
-            raise ValueError('Give a label for each picture but the last, and at least one.')
+            raise UserError('Give a label for each picture but the last, and at least one.')
         rows = np.stack([pooled(self.picture(picture)) for picture in pictures])
         label = nearest_neighbour(rows[-1], rows[:-1], labels)
         return dict(label=label, cosines=(rows[:-1] @ rows[-1]).tolist())
@@ -180,7 +181,7 @@ def make_app(flamingo: Pretrained, checkpoint: str, ready: Sequence[Ready], lm: 
       ValueError: the model takes no pictures.
     """
     if flamingo.config.vision is None or flamingo.config.xattn is None:
-        raise ValueError(f'{checkpoint} is no Flamingo: it needs a vision encoder and gated blocks.')
+        raise UserError(f'{checkpoint} is no Flamingo: it needs a vision encoder and gated blocks.')
     engine = Engine(flamingo)
     model = Model(engine)
     decoder, people = (concurrent.futures.ThreadPoolExecutor(number) for number in (1, AT_ONCE))
@@ -331,7 +332,7 @@ def _frames(item: Any) -> list[Any]:
     """The frames of a request's picture, not yet checked."""
     frames = item.get('frames') if isinstance(item, dict) else None
     if not isinstance(frames, list) or not frames:
-        raise ValueError('A picture is {"frames": [data URL, ...]}.')
+        raise UserError('A picture is {"frames": [data URL, ...]}.')
     return frames
 
 
@@ -341,7 +342,7 @@ def _from_url(url: Any) -> bytes:
     with contextlib.suppress(binascii.Error):
         if found:
             return base64.b64decode(found[1], validate=True)
-    raise ValueError('A frame is not a data URL of a picture in base64.')
+    raise UserError('A frame is not a data URL of a picture in base64.')
 
 
 def _to_url(data: bytes) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation.report import as_json
 from flamingo_jax.few_shot.episode import Episode
 from flamingo_jax.files import Path, as_path, in_bucket, write_whole
@@ -135,7 +136,7 @@ def refuse_another(workdir: str | Path, about: Mapping[str, Any]) -> None:
         for name in tasks.keys() - (both[0].keys() & both[1].keys()):
             del tasks[name]
     if different := _difference(there, here):
-        raise ValueError(
+        raise UserError(
             f'{file} says that an evaluation is unfinished, which differs in {different}. Finish it, remove the file, '
             'or give another --workdir.'
         )

@@ -26,6 +26,7 @@ import PIL.Image
 from tqdm import tqdm
 
 from flamingo_jax import commands
+from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation.pools import Pools
 from flamingo_jax.evaluation.prompts import PAPER, Prompts
 from flamingo_jax.evaluation.published import on_disk
@@ -203,30 +204,30 @@ class Benchmark(Task):
         self._examples = [self._example(item) for item in self._support]
         self._pools = pools
         if 'rices' in self.support and any(item.picture is None for item in (*self._queries, *self._support)):
-            raise ValueError("support 'rices' compares pictures, but some questions have none. Use 'random'.")
+            raise UserError("support 'rices' compares pictures, but some questions have none. Use 'random'.")
 
     def _check(self) -> None:
         """ValueError if the examples do not suffice, or the queries cannot be answered or scored."""
         if any(item.answer is None for item in self._support):
-            raise ValueError(
+            raise UserError(
                 f'the support split {self.support_split!r} has questions without answers, which cannot be examples.'
             )
         # A picture can have several questions, and the others may reveal the answer to one.
         number = collections.Counter(item.file for item in self._support)
         often = max((number[item.file] for item in self._queries if item.file), default=0)
         if len(self._support) - often < self.most:
-            raise ValueError(
+            raise UserError(
                 f'{self.most} shots need {self.most} examples, but besides the query there are only '
                 f'{len(self._support) - often} in the split {self.support_split!r}. Use fewer shots.'
             )
         if set(self.answers) - {OPEN_ENDED} and not all(item.candidates for item in self._queries):
-            raise ValueError(f'it has no candidates to rank. Set its answers to ({OPEN_ENDED!r},).')
+            raise UserError(f'it has no candidates to rank. Set its answers to ({OPEN_ENDED!r},).')
         if self.likelihoods and OPEN_ENDED in self.answers:
-            raise ValueError(f'its score needs the likelihoods of all candidates. Remove {OPEN_ENDED!r} from answers.')
+            raise UserError(f'its score needs the likelihoods of all candidates. Remove {OPEN_ENDED!r} from answers.')
         unanswered = [item.id for item in self._queries if item.answer is None and item.references is None]
         self.scored = not unanswered
         if unanswered and len(unanswered) < len(self._queries):
-            raise ValueError(
+            raise UserError(
                 f'{len(unanswered)} of {len(self._queries)} questions of the split {self.query_split!r} have no '
                 f'answer, {unanswered[0]} for one. Complete the annotations, or remove these questions.'
             )
@@ -241,15 +242,15 @@ class Benchmark(Task):
         except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
             if commands.is_mistake(error):  # The reader said what is wrong.
                 raise
-            raise ValueError(
+            raise UserError(
                 f'the files of the split {split!r} in {folder} are not as the set publishes them: '
                 f'{type(error).__name__}, {error}. Download them again.'
             ) from error
         if not items:
-            raise ValueError(f'the split {split!r} of {folder} has no questions.')
+            raise UserError(f'the split {split!r} of {folder} has no questions.')
         (id, times), *_ = collections.Counter(item.id for item in items).most_common(1)
         if times > 1:
-            raise ValueError(f'the split {split!r} of {folder} has the question {id!r} twice. Remove one.')
+            raise UserError(f'the split {split!r} of {folder} has the question {id!r} twice. Remove one.')
         return items
 
     def present(self, items: Sequence[Item], split: str) -> list[Item]:
@@ -291,7 +292,7 @@ class Benchmark(Task):
         ValueError if the benchmark is held out.
         """
         if not self.dev_size:
-            raise ValueError(f'it is held out in the paper: it has no split {DEV!r} to tune on.')
+            raise UserError(f'it is held out in the paper: it has no split {DEV!r} to tune on.')
         queries = self.draw(items, self.dev_size, 1)
         asked = {item.file for item in queries}
         return queries, [item for item in items if item.file not in asked]
@@ -395,7 +396,7 @@ def _refuse_shared(
         shared = 'questions', sorted({item.id for item in queries} & {item.id for item in support})
     what, which = shared
     if which:
-        raise ValueError(
+        raise UserError(
             f'the splits {query_split!r} (asked) and {support_split!r} (examples) share {len(which)} {what}, such as '
             f'{which[0]}. Remove these questions from one of them, or give both the same split: then no example shows '
             "the query's picture."

@@ -3,6 +3,8 @@
 import functools
 import types
 
+from flamingo_jax.errors import MissingPackageError
+
 # What NLTK's functions read, and the downloader's name for it.
 DATA = {
     'corpora/wordnet': 'wordnet',
@@ -26,7 +28,7 @@ def nltk() -> types.ModuleType:
     try:
         import nltk
     except ImportError as error:
-        raise ImportError(f'This metric needs NLTK and its data. Fetch them once: {REMEDY}') from error
+        raise MissingPackageError(f'This metric needs NLTK and its data. Fetch them once: {REMEDY}') from error
     for place, name in DATA.items():
         try:
             nltk.data.find(place)

@@ -18,6 +18,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 import numpy as np
 from scipy.special import stdtrit
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation.report import Score
 
 LEVEL = 0.975  # Quantile of the upper end of a 95 % interval.
@@ -58,9 +59,7 @@ def difference(
     """
     if not first or first.keys() != second.keys():
         some = sorted(first.keys() ^ second.keys(), key=str)[:1]
-        raise ValueError(
-            'The two models must have answered the same queries' + (f', but not {some[0]!r}.' * bool(some))
-        )
+        raise UserError('The two models must have answered the same queries' + (f', but not {some[0]!r}.' * bool(some)))
     apart = {id: second[id] - first[id] for id in first}
     value, (number, of_one) = float(np.mean(list(apart.values()))), _number(apart, clusters)
     if number < 2:
@@ -80,7 +79,7 @@ def share(right: Sequence[bool]) -> Score:
       ValueError: no answers.
     """
     if not len(right):
-        raise ValueError('There are no answers to score.')
+        raise UserError('There are no answers to score.')
     p = sum(right) / len(right)
     return Score(p, _wilson(p, len(right), Z))
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation import rices
 from flamingo_jax.few_shot.episode import PictureSource, Pool
 from flamingo_jax.few_shot.nearest import Pooled
@@ -45,7 +46,7 @@ class Pools:
             stills=c.stills,
         )
         if not pictures.pictures:
-            raise ValueError(
+            raise UserError(
                 f'The split {split!r} of {data} has no pictures of {c.frames} frames. Set config.frames to the number '
                 'that its clips have, or to 1 for stills.'
             )

@@ -8,6 +8,7 @@ import re
 import string
 
 from flamingo_jax import commands
+from flamingo_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Prompts:
             fields = [field for _, field, _, _ in string.Formatter().parse(getattr(self, name)) if field is not None]
             if fields != ([needed] if needed else []):
                 there = f'exactly one {{{needed}}}' if needed else 'no fields'
-                raise ValueError(f'prompts.{name} is {getattr(self, name)!r}. It must have {there}.')
+                raise UserError(f'prompts.{name} is {getattr(self, name)!r}. It must have {there}.')
 
     def read_answer(self, text: str) -> str:
         """The part of a generated answer to a question that is scored."""

@@ -7,6 +7,8 @@ conventions and what the program answers for given texts. docs/metrics.md says h
 import re
 from collections.abc import Sequence
 
+from flamingo_jax.errors import UserError
+
 # Words that keep their full stop.
 _ABBREVIATIONS = """
     mr mrs ms dr prof rev hon st jr sr gen col maj capt lt sgt cpl gov sen rep pres messrs esq bros
@@ -78,7 +80,7 @@ def refuse_without_words(captions: Sequence[str]) -> None:
     """ValueError if `tokenize` cannot find the words of most captions, because of their script."""
     without = [caption for caption in captions if _NO_WORDS.search(caption)]
     if 2 * len(without) > len(captions):
-        raise ValueError(
+        raise UserError(
             f'The words of {len(without)} of {len(captions)} captions cannot be found, such as of {without[0]!r}. Put '
             'spaces between words of Chinese and Japanese, and compose accents (NFC); CIDEr has no words of Thai and '
             'Indic scripts.'

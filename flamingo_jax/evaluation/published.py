@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.files import in_bucket
 
 FILMS = ('.mp4', '.mkv', '.webm', '.avi', '.mov')
@@ -18,7 +19,7 @@ Record = dict[str, Any]
 def on_disk(folder: str | pathlib.Path) -> pathlib.Path:
     """The absolute path of a folder of published files; ~ is the home. ValueError: it is in a bucket."""
     if in_bucket(folder):
-        raise ValueError(f'{folder} is in a bucket. Copy the published files to this machine, and give their folder.')
+        raise UserError(f'{folder} is in a bucket. Copy the published files to this machine, and give their folder.')
     return pathlib.Path(folder).expanduser().absolute()
 
 
@@ -57,15 +58,15 @@ def records(file: pathlib.Path, *keys: str, at: str = '') -> list[Record]:
     found = read(file)
     if at:
         if not isinstance(found, Mapping) or at not in found:
-            raise ValueError(f'{file} has no {at!r}. It is not the file that the set publishes under this name.')
+            raise UserError(f'{file} has no {at!r}. It is not the file that the set publishes under this name.')
         found = found[at]
     if not isinstance(found, list):
-        raise ValueError(f'{file} must hold a list{f" under {at!r}" if at else ""}.')
+        raise UserError(f'{file} must hold a list{f" under {at!r}" if at else ""}.')
     for number, record in enumerate(found):
         if not isinstance(record, Mapping):
-            raise ValueError(f'{file}, record {number} is {str(record)[:60]!r}. It must have {list(keys)}.')
+            raise UserError(f'{file}, record {number} is {str(record)[:60]!r}. It must have {list(keys)}.')
         if missing := [key for key in keys if record.get(key) is None]:
-            raise ValueError(f'{file}, record {number} has no {missing[0]!r}; it has {sorted(map(str, record))}.')
+            raise UserError(f'{file}, record {number} has no {missing[0]!r}; it has {sorted(map(str, record))}.')
     return found
 
 
@@ -79,7 +80,7 @@ def read(file: pathlib.Path) -> Any:
             return [json.loads(line) for line in text.split('\n') if line.strip()]
         return json.loads(text)
     except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
-        raise ValueError(f'{file} cannot be read: {error}. Download it again.') from error
+        raise UserError(f'{file} cannot be read: {error}. Download it again.') from error
 
 
 def by_id(found: Iterable[Record], key: str, file: pathlib.Path) -> dict[str, Record]:
@@ -88,7 +89,7 @@ def by_id(found: Iterable[Record], key: str, file: pathlib.Path) -> dict[str, Re
     for record in found:
         id = str(record[key])
         if id in ids:
-            raise ValueError(f'{file} has two records with the {key} {id}. Remove one.')
+            raise UserError(f'{file} has two records with the {key} {id}. Remove one.')
         ids[id] = record
     return ids
 
@@ -96,7 +97,7 @@ def by_id(found: Iterable[Record], key: str, file: pathlib.Path) -> dict[str, Re
 def split_file(split: str, files: Mapping[str, Any]) -> Any:
     """What belongs to a split; ValueError if there is no such split."""
     if split not in files:
-        raise ValueError(f'there is no split {split!r}. The splits are {sorted(files)}.')
+        raise UserError(f'there is no split {split!r}. The splits are {sorted(files)}.')
     return files[split]
 
 

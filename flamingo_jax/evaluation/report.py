@@ -22,6 +22,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation import contact_sheet, fonts
 from flamingo_jax.evaluation.contact_sheet import Example
 from flamingo_jax.files import Path, as_path, write_whole
@@ -54,7 +55,7 @@ class Score:
 
     def __post_init__(self):
         if not math.isfinite(self.value) or not 0 <= self.interval < math.inf:
-            raise ValueError(
+            raise UserError(
                 f'A score must be a finite number with a finite interval, 0 or more; it is {self.value} '
                 f'±{self.interval}.'
             )

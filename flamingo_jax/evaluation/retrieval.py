@@ -14,6 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation.benchmark import Benchmark, Files, Item
 from flamingo_jax.evaluation.metrics import recall
 from flamingo_jax.evaluation.pools import Pools
@@ -44,14 +45,14 @@ class Retrieval(Task):
     def prepare(self, pools: Pools) -> None:
         """Reads the captions and checks that every picture exists."""
         if self.captions is None:
-            raise ValueError(
+            raise UserError(
                 'it has no benchmark to retrieve from. Set `captions` to a class of evaluation/benchmarks/.'
             )
         if set(self.shots) != {0}:
-            raise ValueError('two towers see no examples. Set shots to (0,).')
+            raise UserError('two towers see no examples. Set shots to (0,).')
         items = list(self.captions().read(on_disk(self.data or pools.data), self.query_split))
         if bad := [item.id for item in items if not item.references or item.file is None]:
-            raise ValueError(
+            raise UserError(
                 f'{len(bad)} of {len(items)} items of the split {self.query_split!r} have no caption or no picture, '
                 f'{bad[0]} for one.'
             )

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from ml_collections import ConfigDict
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation.answers import Answering, Compared, Generated, Ranked
 from flamingo_jax.evaluation.metrics import Metric, exact
 from flamingo_jax.evaluation.pools import Pools, of_styles
@@ -68,23 +69,21 @@ class Task:
         for field, known in may.items():
             given = getattr(self, field)
             if not given or set(given) - set(known):
-                raise ValueError(f'Task {name}: {field} are {given!r}. Give one or more of {known}.')
+                raise UserError(f'Task {name}: {field} are {given!r}. Give one or more of {known}.')
         for field, least in dict(orders=1, clip=0, max_new_tokens=0, text_examples=0).items():
             if getattr(self, field) < least:
-                raise ValueError(f'Task {name}: {field} is {getattr(self, field)}. It must be {least} or more.')
+                raise UserError(f'Task {name}: {field} is {getattr(self, field)}. It must be {least} or more.')
         if not self.shots or not all(isinstance(number, int) and number >= 0 for number in self.shots):
-            raise ValueError(
-                f'Task {name}: shots are {self.shots!r}. They must be one or more numbers, each 0 or more.'
-            )
+            raise UserError(f'Task {name}: shots are {self.shots!r}. They must be one or more numbers, each 0 or more.')
         if COMPARED in self.answers and (set(self.shots) != {0} or set(self.answers) != {COMPARED}):
-            raise ValueError(
+            raise UserError(
                 f'Task {name}: two towers compare a picture with texts, and see no examples. Set shots to (0,) and '
                 f"answers to ('{COMPARED}',)."
             )
         try:
             self.prepare(pools)
         except ValueError as error:
-            raise ValueError(f'Task {name}: {error}') from error
+            raise UserError(f'Task {name}: {error}') from error
         return self
 
     def prepare(self, pools: Pools) -> None:
@@ -169,7 +168,7 @@ class GameTask(Task):
         support = of_styles(pools.open(self.support_split, self.support_data or self.data), self.support_styles)
         self._game.open(queries, support, self.most, self.answers)
         if self.orders > 1 and self._game.several_parts:
-            raise ValueError(
+            raise UserError(
                 f'orders is {self.orders}, but an example of this game has several pictures, which must stay together. '
                 'Set orders to 1.'
             )

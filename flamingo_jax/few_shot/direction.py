@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.few_shot import game
 from flamingo_jax.few_shot.episode import Episode, Pool
 from flamingo_jax.inputs.rows import Chunk
@@ -15,7 +16,7 @@ DIRECTIONS = ('forward', 'backward')
 
 def _only_clips(pictures: PictureSet) -> None:
     if pictures.blank.shape[0] < 2:
-        raise ValueError('only clips have a direction. Set `frames` to more than 1.')
+        raise UserError('only clips have a direction. Set `frames` to more than 1.')
 
 
 class Direction(game.Game):

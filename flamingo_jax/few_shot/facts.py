@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.few_shot import game
 from flamingo_jax.few_shot.episode import Episode, Part, Pool
 from flamingo_jax.few_shot.kinds import as_question, draw
@@ -46,12 +47,12 @@ class Facts(game.Game):
                 )
             facts = json.loads(path.read_text(encoding='utf-8'))
             if self.question and self.question not in facts:
-                raise ValueError(f'{path} has no question {self.question!r}, but only {sorted(facts)}.')
+                raise UserError(f'{path} has no question {self.question!r}, but only {sorted(facts)}.')
             facts = {self.question: facts[self.question]} if self.question else facts
             self._asked = _pictures(facts, queries.pictures)
             self._shown = _pictures(facts, support.pictures)
             if not self._asked:
-                raise ValueError(f'no picture shows a thing that {path} knows. Change styles, split or facts.')
+                raise UserError(f'no picture shows a thing that {path} knows. Change styles, split or facts.')
             for question in self._asked:
                 # No example shows the thing that is asked about, nor one that another example shows.
                 things = {p.concept for pictures in self._shown.get(question, {}).values() for p in pictures}

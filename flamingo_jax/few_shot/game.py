@@ -19,6 +19,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Int
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.few_shot.episode import Episode, Part, Pool
 from flamingo_jax.inputs.augment import mirror
 from flamingo_jax.inputs.images import Frames
@@ -63,7 +64,7 @@ class Sequences:
         """ValueError if no picture has a name in some of these languages."""
         named = {language for picture in self.pictures.pictures for language in picture.names}
         if unknown := sorted(set(languages) - named):
-            raise ValueError(f'The picture set has no names in {unknown}. Its languages are {sorted(named)}.')
+            raise UserError(f'The picture set has no names in {unknown}. Its languages are {sorted(named)}.')
 
 
 @dataclasses.dataclass
@@ -108,7 +109,7 @@ class Episodes:
     def require(self, have: int, what: str) -> None:
         """ValueError if there are fewer pictures than examples."""
         if have < self.shots:
-            raise ValueError(
+            raise UserError(
                 f'{self.shots} shots need {self.shots} {what}, but besides the query there are only {have}. Use fewer '
                 'shots, or more styles or another split for the support.'
             )

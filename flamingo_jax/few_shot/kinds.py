@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.few_shot import game
 from flamingo_jax.few_shot.episode import Episode, Pool
 from flamingo_jax.few_shot.nearest import nearest
@@ -42,7 +43,7 @@ def by_kind(pictures: PictureSet, kinds: Mapping[str, str]) -> dict[str, list[Pi
         if kind := kind_of(picture, kinds):
             found.setdefault(kind, []).append(picture)
     if len(found) < 2 or not all(any(exclude(kind, other) for other in found) for kind in found):
-        raise ValueError(
+        raise UserError(
             'Questions need pictures of at least two kinds that exclude each other; these pictures are of '
             f'{sorted(found)}. Set `kinds`.'
         )
@@ -111,7 +112,7 @@ class Kinds(game.Game):
             # The query is at most one picture of a kind.
             beside = {kind: min(len(self.without(of, [query])) for query in every) for kind, of in self.shown.items()}
             if empty := sorted(kind for kind, number in beside.items() if not number):
-                raise ValueError(
+                raise UserError(
                     f'the kinds {empty} have no picture besides the query to show as an example. Use more styles or '
                     'another split for the support.'
                 )

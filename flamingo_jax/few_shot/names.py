@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.few_shot import game
 from flamingo_jax.few_shot.episode import Episode, Pool
 from flamingo_jax.few_shot.nearest import most_similar, nearest, pooled
@@ -42,14 +43,14 @@ class Names(game.Game):
             }
             for language, concepts in self.named.items():
                 if len(concepts) < shots:
-                    raise ValueError(
+                    raise UserError(
                         f'Sequences of {shots} pictures need {shots} concepts, but the picture set has '
                         f'{len(concepts)} concepts with a name in {language!r}. Reduce shots.'
                     )
             if self.similar:
                 self._styles = np.array([picture.style for picture in pictures.pictures])
                 if len(np.unique(self._styles)) < 2 or pictures.blank.dtype == np.uint8:
-                    raise ValueError(
+                    raise UserError(
                         'Similar pictures are found by their features, among those by others. Give `features` and at '
                         'least two styles, or `similar=0`.'
                     )
@@ -119,7 +120,7 @@ class Names(game.Game):
 
             self.asked, self.named = kept(queries, self.heldout), kept(support, False)
             if not self.asked or not self.named:
-                raise ValueError(
+                raise UserError(
                     f'there are {len(self.asked)} pictures to ask about that show what the support shows, and '
                     f'{len(self.named)} pictures in the support with a name in {self.language!r} that is '
                     f'{"held out" if self.heldout else "shown in training"}. Change language, heldout, styles or split.'
@@ -128,7 +129,7 @@ class Names(game.Game):
             least = min(len(self.places_without(self._indices, query)) for query in self.asked)
             self.require(least, f'pictures that have a name in {self.language!r}')
             if 'language' in answers and len(self._names) <= OTHER_THINGS:
-                raise ValueError(
+                raise UserError(
                     f"answers 'language' need {OTHER_THINGS + 1} things with names, but the support shows only "
                     f'{len(self._names)}. Use a larger support, or other answers.'
                 )

@@ -15,6 +15,7 @@ from functools import cache, partial
 
 import numpy as np
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.few_shot import game
 from flamingo_jax.few_shot.episode import Episode, Part, Pool
 from flamingo_jax.few_shot.kinds import as_question
@@ -118,7 +119,7 @@ def asked_of(pictures: PictureSet, beginning: str) -> list[tuple[Picture, list[t
             found.append((picture, questions))
     if not found:
         begins = f' that begins with {beginning!r}. Change `questions`' if beginning else ''
-        raise ValueError(f'No picture of the data set has a question{begins}. data/README.md says which sets have any.')
+        raise UserError(f'No picture of the data set has a question{begins}. data/README.md says which sets have any.')
     return found
 
 
@@ -127,7 +128,7 @@ def places_of(pictures: PictureSet) -> list[tuple[int, str]]:
     for places in PLACES.values():
         if len(pictures.blank) == 1 + len(places):
             return list(enumerate(places, 1))
-    raise ValueError(
+    raise UserError(
         f'Tiles are shown of pictures with 5 or 10 frames, the whole and its tiles, and these have '
         f'{len(pictures.blank)}. Use a data set of tiles (data/README.md), and set its frames.'
     )

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.few_shot.game import Game
 from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.rows import Chunk, Interleaved
@@ -49,7 +50,7 @@ class FewShot(Source):
         """Opens the picture set; errors as for `PictureSet` and `Drawing`. ValueError for no shots or no batch."""
         for field in ('shots', 'batch_size'):
             if getattr(self, field) < 1:
-                raise ValueError(f'{field} is {getattr(self, field)}. It must be 1 or more.')
+                raise UserError(f'{field} is {getattr(self, field)}. It must be 1 or more.')
         options = dict(features=self.features, frames=self.tiles or self.frames, views=self.views, flip=self.flip)
         chosen = PictureSet(self.path, self.split, pictures, styles=self.styles, things_of=self.things_of, **options)
         return Drawing(chosen, self.shots, self.games)
@@ -64,7 +65,7 @@ class FewShot(Source):
         for name, documents in opened.samples(SAMPLES).items():
             unanswered = dataclasses.replace(self, from_start=True).unlearnt(documents, tokenizer)
             if unanswered > SAMPLES // 2:
-                raise ValueError(
+                raise UserError(
                     f'Of {SAMPLES} documents of the game {name!r}, {unanswered} have no answer within {room[0]} tokens '
                     f'and {room[1]} pictures. Give the data set a larger '
                     f'{"`window`, `length` or `images`" if self.documents > 1 else "`length` or `images`"}.'
@@ -83,13 +84,13 @@ class Drawing:
             of, share = fields.pop('game'), fields.pop('share')
             one = of.Sequences(**fields)
             if not 0 <= share < np.inf:
-                raise ValueError(f'The share of the game {name!r} is {share}. It must be 0 or more.')
+                raise UserError(f'The share of the game {name!r} is {share}. It must be 0 or more.')
             if share:
                 one.open(pictures, shots)
                 self._games.append((name, one))
                 shares.append(share)
         if not sum(shares):
-            raise ValueError(
+            raise UserError(
                 'There is no game to draw sequences of. Give `games` at least one game with a share above 0.'
             )
         self._shares = np.array(shares) / sum(shares)

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.few_shot import game
 from flamingo_jax.files import as_path
 from flamingo_jax.inputs.prompts import chat
@@ -52,7 +53,7 @@ class Texts(game.Game):
             self.texts = {concept: texts[name] for concept in self.concepts if (name := self._name(concept)) in texts}
             self.concepts = sorted(self.texts)
             if len(self.concepts) < shots:
-                raise ValueError(
+                raise UserError(
                     f'{path} has texts about only {len(self.concepts)} of the things in the pictures, but {shots} '
                     f'shots need {shots}. Reduce shots, or write more texts.'
                 )

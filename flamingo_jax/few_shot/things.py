@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.few_shot import game
 from flamingo_jax.few_shot.episode import Pool
 from flamingo_jax.few_shot.kinds import with_article
@@ -33,7 +34,7 @@ class Things:
         """ValueError: nothing has a name, or some thing has a word in common with every other."""
         self.names, self.pictures = names, [picture for picture in pictures if picture.concept in names]
         if not self.pictures:
-            raise ValueError('no picture to ask about shows a thing that has a name. Change styles or split.')
+            raise UserError('no picture to ask about shows a thing that has a name. Change styles or split.')
         self.by_concept: dict[str, list[Picture]] = {}
         self._alike: dict[str, set[str]] = {}  # Subcategory -> its concepts.
         for picture in self.pictures:
@@ -43,7 +44,7 @@ class Things:
         others = {concept: len(self._others(concept, self._words)) for concept in self._words}
         self.fewest = min(others.values())
         if alone := [names[concept] for concept, number in others.items() if not number]:
-            raise ValueError(f'no other thing can be asked about where a picture shows {alone}. Use more pictures.')
+            raise UserError(f'no other thing can be asked about where a picture shows {alone}. Use more pictures.')
 
     def other(self, picture: Picture, rng: np.random.Generator) -> str:
         """The concept of another thing, half of the time of the same subcategory, if there is one."""

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.few_shot import game
 from flamingo_jax.few_shot.episode import Episode, Part, Pool
 from flamingo_jax.few_shot.kinds import Kinds, as_question, exclude, with_article
@@ -60,7 +61,7 @@ def pair_with_question(
 def require_beginning(begins: str, beginnings: Sequence[str]) -> None:
     """ValueError if no question begins with `begins`, since drawing one would never end."""
     if not any(begin.startswith(begins) for begin in beginnings):
-        raise ValueError(
+        raise UserError(
             f'`questions` is {begins!r}, but no question begins so. Give a beginning of one of {beginnings}.'
         )
 
@@ -100,7 +101,7 @@ class Which(game.Game):
             for kind, of in self.asked.items():
                 free = sum(picture.index not in shown for picture in of)
                 if free == 0 and len(of) <= shots:
-                    raise ValueError(
+                    raise UserError(
                         f'{shots} shots can show all {len(of)} pictures of {kind!r}, which leaves none for the query. '
                         'Use fewer shots, or other styles or another split for the support.'
                     )

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.few_shot import game, things
 from flamingo_jax.few_shot.episode import Episode, Part, Pool
 from flamingo_jax.few_shot.kinds import as_question
@@ -51,7 +52,7 @@ class WhichThing(game.Game):
             self.require((len(self.shown.pictures) - 2 * self.one_split) // 2, 'pairs of pictures with a name')
             # Else an example might never find a second thing.
             if shots and self.one_split and self.shown.fewest < 3:
-                raise ValueError(
+                raise UserError(
                     f'some thing has only {self.shown.fewest} others with no word in common, which the query may show '
                     'both, so that no example can show one. Use more pictures, or another split for the support.'
                 )

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.few_shot import game
 from flamingo_jax.few_shot.episode import Episode, Pool
 from flamingo_jax.few_shot.nearest import nearest
@@ -39,11 +40,11 @@ class Words(game.Game):
             super().open(pictures, shots)
             self.require_names(self.languages)
             if not 1 <= self.classes[0] <= self.classes[1]:
-                raise ValueError(
+                raise UserError(
                     f'`classes` of the game are {self.classes}. They must be the fewest and the most, each 1 or more.'
                 )
             if len(self.concepts) < 2 * self.classes[1]:
-                raise ValueError(
+                raise UserError(
                     f'Sequences of {self.classes[1]} classes need at least {2 * self.classes[1]} concepts; the '
                     f'picture set has {len(self.concepts)}. Reduce `classes`.'
                 )
@@ -105,7 +106,7 @@ class Words(game.Game):
             self.concepts = [concept for concept in both if self._suffices(concept)]
             if len(self.concepts) < self.ways:
                 styles = sorted({picture.style for picture in support.pictures.pictures})
-                raise ValueError(
+                raise UserError(
                     f'{self.ways} classes of {shots} shots need {self.ways} concepts that have {shots} pictures in '
                     f'{styles} besides the query, but there are only {len(self.concepts)}. Use fewer shots or ways, '
                     'or more styles.'

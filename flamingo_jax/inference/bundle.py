@@ -36,6 +36,7 @@ from tqdm import tqdm
 from flamingo_jax import commands
 from flamingo_jax.conversion.readers import read_weights
 from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file, efficientnet_params
+from flamingo_jax.errors import UserError
 from flamingo_jax.files import Path, as_path, below, in_bucket, refuse_existing, reserve, whole_folder
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
@@ -91,10 +92,10 @@ class Bundle:
                 'its folder: --lm=BUNDLE, config.lm in training, or load(..., lm=BUNDLE).'
             )
         if name not in self.checksums:
-            raise ValueError(f'The bundle {self.path} has no tree {name!r}. Its trees are {sorted(self.checksums)}.')
+            raise UserError(f'The bundle {self.path} has no tree {name!r}. Its trees are {sorted(self.checksums)}.')
         with _refusing_damage(folder):
             if (shapes := ocp.metadata(folder).metadata) is None:  # Orbax has only logged why.
-                raise ValueError('its metadata cannot be read')
+                raise UserError('its metadata cannot be read')
         trunk = {}
         if name == 'vision' and self.packaged_trunk:
             trunk['trunk'] = efficientnet_params(read_weights(efficientnet_lite0_file()))[1]
@@ -123,7 +124,7 @@ class Bundle:
         with _refusing_damage(folder):
             tree = trunk | ocp.load(folder, jax.tree.map(abstract, shapes, sharding))
             if checked and checksum(tree) != self.checksums[name]:
-                raise ValueError('it differs from its checksum in config.json')
+                raise UserError('it differs from its checksum in config.json')
         if not checked:
             return tree
         return jax.tree.map(  # By NumPy, since JAX would compile a program for each shape.
@@ -138,7 +139,7 @@ class Bundle:
         )
         for leaf in sorted(found | expected):
             if found.get(leaf) != expected.get(leaf):
-                raise ValueError(
+                raise UserError(
                     f'The tree {name!r} of {self.path} does not fit its config.json: {leaf} is '
                     f'{found.get(leaf, "absent")}, not {expected.get(leaf, "absent")}. Copy or download the whole '
                     'bundle again.'
@@ -159,7 +160,7 @@ def _refusing_damage(folder: Path) -> Iterator[None]:
     except (MemoryError, jax.errors.JaxRuntimeError):
         raise
     except Exception as error:
-        raise ValueError(
+        raise UserError(
             f'{folder} is missing or damaged ({textwrap.shorten(str(error), 200)}). Copy or download the bundle again; '
             'after git clone: git lfs pull.'
         ) from error
@@ -201,15 +202,15 @@ def read(path: str | Path, lm: str | Path = '') -> Bundle:
         config, _, _ = FlamingoConfig.from_json(fields['model']), fields['image_tag'], dict(fields['checksums'])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if commands.is_mistake(error):  # The config says what is wrong.
-            raise ValueError(f'{path / CONFIG}: {error}') from error
-        raise ValueError(
+            raise UserError(f'{path / CONFIG}: {error}') from error
+        raise UserError(
             f'{path / CONFIG} is not that of a bundle, or it is damaged ({type(error).__name__}: {error}). '
             '`python -m flamingo_jax.convert` makes a bundle, also of a Hugging Face folder.'
         ) from error
     trained, packaged = tuple(fields.get('trained', ())), fields.get('packaged_trunk', False)
     apart = read(lm) if lm else None
     if apart is not None and apart.checksums.get('lm') != fields['checksums'].get('lm'):
-        raise ValueError(f'{lm} is not the language model of {path}. Its README.md says how to get it.')
+        raise UserError(f'{lm} is not the language model of {path}. Its README.md says how to get it.')
     return Bundle(path, config, fields['image_tag'], fields['checksums'], trained, packaged, apart)
 
 

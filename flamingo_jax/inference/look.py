@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.inference import decode
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.inputs.prompts import Prompt, encode_prompt
@@ -74,12 +75,12 @@ def look(flamingo: Pretrained, prompt: Prompt, answer: list[int], likeliest: int
         cross-attention (`XattnConfig.prefix`).
     """
     if flamingo.config.xattn is not None and flamingo.config.xattn.prefix:
-        raise ValueError('This model has no cross-attention to look at: its pictures are soft words in the text.')
+        raise UserError('This model has no cross-attention to look at: its pictures are soft words in the text.')
     ids, frames = encode_prompt(prompt, flamingo.tokenizer, flamingo.pictures)
     first, context = len(ids) - 1, flamingo.config.lm.context
     ids = ids + answer
     if len(ids) > context:
-        raise ValueError(f'A prompt and an answer of {len(ids)} tokens exceed the context of {context} tokens.')
+        raise UserError(f'A prompt and an answer of {len(ids)} tokens exceed the context of {context} tokens.')
     model, params = flamingo.model, flamingo.params
     features = [x if x.dtype != np.uint8 else flamingo.features(x) for x in frames]
     media = decode.encode_pictures(model, params, [features])

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.files import Path, as_path
 from flamingo_jax.inference import bundle, decode, search
 from flamingo_jax.inference.reading import Reader
@@ -61,7 +62,7 @@ def load(
         shardings = {name: rules.shardings(boxed[name], mesh) for name in shardings}
     params = {name: bundle.as_kept(source, name, model, shardings[name]) for name, source in found.sources.items()}
     if missing := sorted(set(bundle.shapes_of(found.config)) - set(params)):
-        raise ValueError(f'{path} has no parameters for {missing}. Convert or export it again.')
+        raise UserError(f'{path} has no parameters for {missing}. Convert or export it again.')
     sums = {name: source.checksums[name] for name, source in found.bundles.items()}
     return Pretrained(model, params, found.tokenizer, found.image_tag, found.step, sums, mesh, found.digest)
 
@@ -95,7 +96,7 @@ def _open(path: str | Path, lm: str | Path) -> _Opened:
         )
     found = bundle.read(path, lm)
     if found.config.lm is None:
-        raise ValueError(f'The bundle {path} has no language model. It can only be used in a training config.')
+        raise UserError(f'The bundle {path} has no language model. It can only be used in a training config.')
     trees = dict.fromkeys(found.checksums, found)
     return _Opened(found.config, found.image_tag, found.tokenizer(), None, trees, trees, digest='')
 
@@ -111,7 +112,7 @@ def _dtypes(dtype: Any) -> tuple[jnp.dtype, Quantisation | None]:
         of_all = None
     if of_all is None or not jnp.issubdtype(of_all, jnp.floating):
         known = ', '.join(map(repr, ('float32', 'bfloat16', *DTYPES)))
-        raise ValueError(f'dtype is {dtype!r}. Give one of {known}; the last ones are of the language model alone.')
+        raise UserError(f'dtype is {dtype!r}. Give one of {known}; the last ones are of the language model alone.')
     return of_all, None
 
 
@@ -152,7 +153,7 @@ class Pretrained(Towers):
         size that is too small.
         """
         if self.config.vision is None:
-            raise ValueError('This bundle is a language model without vision: it has no pictures to resize.')
+            raise UserError('This bundle is a language model without vision: it has no pictures to resize.')
         return dataclasses.replace(self, model=dataclasses.replace(self.model, config=self.config.at(image_size)))
 
     @functools.cached_property
@@ -183,7 +184,7 @@ class Pretrained(Towers):
 
     def _refuse_towers(self) -> None:
         if self.config.contrastive is not None:
-            raise ValueError(
+            raise UserError(
                 'This model is two towers, which compare pictures with texts and write nothing. Use picture_vectors '
                 "and text_vectors, or answers=('compared',) in an evaluation."
             )
@@ -207,12 +208,12 @@ class Pretrained(Towers):
         tags, n = int(self.model.phi(tokens).max()), 0 if images is None else images.shape[1]
         if tags != n:
             most = 'A text has' if tags > n else 'No text has more than'
-            raise ValueError(
+            raise UserError(
                 f'{most} {tags} {IMAGE} tags, but there are {n} pictures per row. Give a tag for each picture, and a '
                 'picture for each tag.'
             )
         if tokens.shape[1] > self.config.lm.context:
-            raise ValueError(
+            raise UserError(
                 f'{tokens.shape[1]} tokens exceed the context of {self.config.lm.context}. Shorten the text.'
             )
         (tokens, *images), cut = meshes.in_rows(self.mesh, tokens, *([] if images is None else [images]))
@@ -335,10 +336,10 @@ class Pretrained(Towers):
         """A prompt as tokens and pictures. ValueError as for `read`."""
         self._refuse_towers()
         if room < 1:
-            raise ValueError(f'max_new_tokens is {room}. It must be 1 or more.')
+            raise UserError(f'max_new_tokens is {room}. It must be 1 or more.')
         found, context = encode(prompt, self.tokenizer), self.config.lm.context
         if (free := context - len(found.tokens)) < room:
-            raise ValueError(
+            raise UserError(
                 f'A prompt of {len(found.tokens)} tokens and {room} new ones exceeds the context of {context} tokens. '
                 f'Use {f"at most {free} new tokens, or " if free > 0 else ""}fewer examples.'
             )
@@ -364,7 +365,7 @@ class Pretrained(Towers):
         one_list = not len(candidates) or isinstance(candidates[0], str)
         rows = [candidates] * len(prompts) if one_list else candidates
         if len(rows) != len(prompts) or len({len(row) for row in rows}) != 1:
-            raise ValueError(
+            raise UserError(
                 f'{len(prompts)} prompts need {len(prompts)} lists of candidates, all of one length. For '
                 'other lengths, use `choose`.'
             )
@@ -436,11 +437,11 @@ class Pretrained(Towers):
 
     def _encode_candidates(self, prompt: Prompt, candidates: Sequence[str]) -> list[list[int]]:
         if isinstance(candidates, str) or not len(candidates):
-            raise ValueError(f'The candidates are {candidates!r}. Give a list of at least one text.')
+            raise UserError(f'The candidates are {candidates!r}. Give a list of at least one text.')
         continues = is_continued(prompt, self.tokenizer)
         encoded = [self._candidate_ids(candidate, continues) for candidate in candidates]
         if empty := [c for c, ids in zip(candidates, encoded, strict=True) if not ids]:
-            raise ValueError(f'The candidate {empty[0]!r} is empty. Give at least one token.')
+            raise UserError(f'The candidate {empty[0]!r} is empty. Give at least one token.')
         return encoded
 
     def _score(self, read, candidates: Sequence[Sequence[list[int]]], longest: int) -> Float[np.ndarray, 'b c']:
@@ -470,7 +471,7 @@ class Pretrained(Towers):
 def check_stop(stop: Sequence[str]) -> None:
     """ValueError if these are no texts before which an answer can end."""
     if isinstance(stop, str) or not all(isinstance(mark, str) and mark for mark in stop):
-        raise ValueError(f'stop is {stop!r}. Give a sequence of texts that are not empty.')
+        raise UserError(f'stop is {stop!r}. Give a sequence of texts that are not empty.')
 
 
 def up_to(text: str, marks: Sequence[str]) -> str:

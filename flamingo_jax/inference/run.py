@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from orbax.checkpoint import v1 as ocp
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.files import Path, as_path, below, in_bucket
 from flamingo_jax.inference import bundle
 from flamingo_jax.inputs.tokenizer import Tokenizer
@@ -63,7 +64,7 @@ def open_run(path: Path, lm: str | Path = '') -> Run:
     try:
         config, image_tag = FlamingoConfig.from_json(about['model']), about['image_tag']
     except ValueError as error:
-        raise ValueError(f'{checkpoint}: {error}') from error
+        raise UserError(f'{checkpoint}: {error}') from error
     try:
         tokenizer = Tokenizer.read(path, image_tag, config.lm.vocab_size, config.extra_tokens)
     except FileNotFoundError:
@@ -74,7 +75,7 @@ def open_run(path: Path, lm: str | Path = '') -> Run:
     frozen = {name: _frozen(path, name, source) for name, source in paths.items()}
     for name, source in frozen.items():
         if source.checksums.get(name) != about['frozen'][name]:
-            raise ValueError(
+            raise UserError(
                 f'{source.path} no longer has the {name!r} with which the run {path} was trained. Restore that bundle.'
             )
     sums = checkpoint / CHECKSUMS
@@ -97,7 +98,7 @@ def _frozen_paths(file: Path) -> dict[str, str]:
     try:
         return {name: str(path) for name, path in json.loads(file.read_bytes())['frozen_paths'].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
+        raise UserError(
             f'{file} is damaged ({type(error).__name__}: {error}). Restore it, or start the training command again: it '
             'writes the file, and goes on from the newest checkpoint.'
         ) from error

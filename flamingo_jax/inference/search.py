@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.inference.decode import Text, begin, extend, take
 from flamingo_jax.model.flamingo import Flamingo, Media, Params
 
@@ -40,14 +41,14 @@ def way(num_beams: int, temperature: float, top_k: int, top_p: float, length_pen
     whole = isinstance(num_beams, numbers.Integral) and isinstance(top_k, numbers.Integral)
     # NaN is within no bounds.
     if not (whole and num_beams >= 1 and temperature >= 0 and 0 <= top_k < 2**31 and 0 < top_p <= 1):
-        raise ValueError(
+        raise UserError(
             f'num_beams is {num_beams}, temperature {temperature}, top_k {top_k} and top_p {top_p}. They must be '
             'whole and 1 or more, 0 or more, whole, 0 or more and below 2^31, and above 0 and at most 1.'
         )
     if not math.isfinite(length_penalty):
-        raise ValueError(f'length_penalty is {length_penalty}. It must be a finite number.')
+        raise UserError(f'length_penalty is {length_penalty}. It must be a finite number.')
     if num_beams > 1 and temperature:
-        raise ValueError('Beam search and sampling exclude each other. Give num_beams or temperature, not both.')
+        raise UserError('Beam search and sampling exclude each other. Give num_beams or temperature, not both.')
     return Beams(num_beams, length_penalty) if num_beams > 1 else Sampling(temperature, top_k, top_p)
 
 

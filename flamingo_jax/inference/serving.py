@@ -32,6 +32,7 @@ import numpy as np
 import PIL.Image
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.inference import decode, search
 from flamingo_jax.inference.pretrained import Pretrained, Written, check_stop, up_to
 from flamingo_jax.inputs.prompts import Encoded, Prompt, as_batch
@@ -127,9 +128,9 @@ class Engine:
           ValueError: `slots` is not positive, or the mesh shards rows.
         """
         if slots < 1:
-            raise ValueError(f'slots is {slots}. It must be 1 or more.')
+            raise UserError(f'slots is {slots}. It must be 1 or more.')
         if meshes.row_shards(flamingo.mesh) > 1:
-            raise ValueError(
+            raise UserError(
                 'Rows that come and go cannot be sharded. Load the model on one device, or on a mesh with data=1, '
                 'fsdp=1, and start an engine on each.'
             )
@@ -190,7 +191,7 @@ class Engine:
         check_stop(stop)
         (prompt, *_), several = as_batch(prompt)
         if several:
-            raise ValueError('Ask one prompt at a time: a list of strings and pictures.')
+            raise UserError('Ask one prompt at a time: a list of strings and pictures.')
         prompt = [_own(item) for item in prompt]
         encoded, beams = self.flamingo.encoded(prompt, room), None
         if isinstance(how, search.Beams):

@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.prompts import as_frames
 from flamingo_jax.inputs.rows import encode_paired
@@ -81,12 +82,12 @@ class Towers:
 
     def _require_towers(self) -> None:
         if self.config.contrastive is None:
-            raise ValueError(
+            raise UserError(
                 'This model has no space that pictures share with texts. Give one that was trained contrastively '
                 '(experiments/contrastive_pictures.py).'
             )
         if self.config.contrastive.loss == 'classes':
-            raise ValueError(
+            raise UserError(
                 "This model was trained to tell classes apart (contrastive.loss is 'classes'), and has no vectors of "
                 'texts. Train it with another loss.'
             )

@@ -14,6 +14,7 @@ import PIL.ImageFilter
 import PIL.ImageOps
 from jaxtyping import UInt8
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.inputs.images import Frames
 
 LARGEST_TURN = 20  # Degrees.
@@ -33,7 +34,7 @@ def mirror(frames: Frames) -> Frames:
     t, s, d_v = frames.shape
     side = int(round(s**0.5))
     if side * side != s:
-        raise ValueError(f'{s} features do not form a square grid, so they cannot be mirrored.')
+        raise UserError(f'{s} features do not form a square grid, so they cannot be mirrored.')
     return frames.reshape(t, side, side, d_v)[:, :, ::-1].reshape(t, s, d_v)
 
 

@@ -24,6 +24,7 @@ import PIL.Image
 import PIL.ImageOps
 from jaxtyping import UInt8
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.files import as_path
 from flamingo_jax.model.config import FlamingoConfig
 
@@ -82,7 +83,7 @@ class PictureFormat:
         return np.zeros((frames, self.size, self.size, 3), np.uint8)
 
 
-class PictureError(ValueError):
+class PictureError(UserError):
     """A picture that cannot be read. The message names the file or the frame, and says what is wrong."""
 
 

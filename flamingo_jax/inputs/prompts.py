@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.inputs.images import PLACES, Frames, PictureFormat, Unread, tiles, to_frames
 from flamingo_jax.inputs.layout import Layout
 from flamingo_jax.inputs.tokenizer import ENDS_OF_CHUNK, IMAGE, QUOTE, QUOTED, Tokenizer
@@ -81,7 +82,7 @@ def in_tiles(picture: Image.Image, side: int = 2) -> list[Any]:
     So the bridge of `experiments/smollm_pictures.py` was asked where things are, and of nine tiles how many.
     """
     if side not in PLACES:
-        raise ValueError(f'Tiles have names in 2 rows of 2 and in 3 of 3, and not in {side} of {side}.')
+        raise UserError(f'Tiles have names in 2 rows of 2 and in 3 of 3, and not in {side} of {side}.')
     whole, *parts = tiles(picture, side)
     prompt: list[Any] = []
     for part, place in zip(parts, PLACES[side], strict=True):
@@ -203,7 +204,7 @@ def composed(text: str, what: str) -> str:
       ValueError: half of a surrogate pair, which no encoding of a text holds. `what` names the text in the message.
     """
     if half := re.search('[\ud800-\udfff]', text):
-        raise ValueError(
+        raise UserError(
             f'{what} is not valid Unicode: its character {half.start()} is half of a surrogate pair, at the end of '
             f'{text[: half.end()][-20:]!r}. Give the text as UTF-8.'
         )
@@ -219,36 +220,36 @@ def encode(prompt: Prompt, tokenizer: Tokenizer) -> Encoded:
     """
     prompt = items(prompt)
     if not prompt:
-        raise ValueError('The prompt is empty. Give at least one string or picture.')
+        raise UserError('The prompt is empty. Give at least one string or picture.')
     layout, pictures = Layout(tokenizer), []
     for number, item in enumerate(prompt if tokenizer.around is None else _as_idefics(prompt, tokenizer)):
         if isinstance(item, str):
             text = composed(item, f'Item {number} of the prompt')
             if IMAGE in re.sub(QUOTED, '', text) and tokenizer.image_tag:
-                raise ValueError(
+                raise UserError(
                     f'Item {number} of the prompt is text that contains the tag {IMAGE} ({text.count(IMAGE)} times). '
                     'Replace each tag by the picture itself, as an item of the list. If these characters are meant, '
                     'give `flamingo.tokenizer.literal(text)`.'
                 )
             if item.lower().endswith(PICTURE_SUFFIXES) and os.path.isfile(item):
-                raise ValueError(
+                raise UserError(
                     f'Item {number} of the prompt is the text {item!r}, which is the name of a picture file. To show '
                     f'the picture, give pathlib.Path({item!r}).'
                 )
             layout.text(text)
         elif is_picture(item):
             if not tokenizer.image_tag:
-                raise ValueError(
+                raise UserError(
                     f'Item {number} of the prompt is a picture, but this bundle is a language model without vision.'
                 )
             layout.picture()
             pictures.append(item)
         else:
-            raise ValueError(
+            raise UserError(
                 f'Item {number} of the prompt is of type {type(item).__name__}. Give a string or a picture.'
             )
     if not layout.tokens:
-        raise ValueError(
+        raise UserError(
             'The prompt is an empty text, which this language model cannot continue. Give at least one word.'
         )
     return Encoded(layout.tokens, pictures, layout.begins, [identity(picture) for picture in pictures])

@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.inputs.images import Frames, PictureError
 from flamingo_jax.inputs.layout import Layout
 from flamingo_jax.inputs.tokenizer import Tokenizer
@@ -334,7 +335,7 @@ class Told(NamedTuple):
         """
         del rng
         if tokenizer.eoc is None:
-            raise ValueError(
+            raise UserError(
                 'A told row needs the token <EOC>, which this tokenizer does not have. Use another row for this data '
                 'set.'
             )
@@ -345,7 +346,7 @@ class Told(NamedTuple):
         for chunk in chunks:
             if chunk.picture is not None:
                 if not chunk.says:
-                    raise ValueError(
+                    raise UserError(
                         'A picture of a told row has no words to replace it. Give words to each picture '
                         '(`Chunk.says`), or use another row.'
                     )
@@ -443,7 +444,7 @@ def _first_with_text(
     ValueError if the row, which has one picture, is to have another number of `images`.
     """
     if images != 1:
-        raise ValueError(f'{row} row shows one picture, but the data set has images={images}. Set its images to 1.')
+        raise UserError(f'{row} row shows one picture, but the data set has images={images}. Set its images to 1.')
     chunk = next((chunk for chunk in chunks if chunk.picture is not None and any(chunk.texts)), None)
     return chunk, _read(chunk.picture, blank) if chunk else None
 
@@ -496,7 +497,7 @@ def _read(picture: Callable[[], Frames], blank: Frames) -> Frames | None:
     except PictureError:
         return None
     if frames.shape != blank.shape:
-        raise ValueError(
+        raise UserError(
             f'A picture has the shape {frames.shape} (frames, then pixels or features), but the data set is read as '
             f'{blank.shape}. Set `frames` and `image_size` of the data set to match.'
         )

@@ -28,6 +28,7 @@ from absl import flags
 from tqdm import tqdm
 
 from flamingo_jax import commands
+from flamingo_jax.errors import UserError
 from flamingo_jax.files import Path, as_path
 
 EOC, IMAGE = '<EOC>', '<image>'
@@ -66,7 +67,7 @@ class _SentencePiece:
         self.size = self._pieces.vocab_size()
         bos, eos, self.pad = self._pieces.bos_id(), self._pieces.eos_id(), max(self._pieces.pad_id(), 0)
         if eos < 0:
-            raise ValueError('The SentencePiece model has no token that ends a text. Train one with `eos_id`.')
+            raise UserError('The SentencePiece model has no token that ends a text. Train one with `eos_id`.')
         self.begin, self.ends = (bos,) if bos >= 0 else (), (eos,)
         self.bos = bos if bos >= 0 else eos
         self.unk = self.name(self._pieces.unk_id())
@@ -214,7 +215,7 @@ class Tokenizer:
         self.size = self._pieces.size
         self.vocab_size = vocab_size or self.size
         if self._pieces.size > self.vocab_size:
-            raise ValueError(
+            raise UserError(
                 f'The tokenizer has {self._pieces.size} tokens, but the language model only {self.vocab_size}. Give '
                 'the tokenizer of this language model.'
             )
@@ -224,7 +225,7 @@ class Tokenizer:
         self.extra_tokens, self.image_tag = (), ()
         if image_tag is not None:
             if image_tag not in ('text', 'token'):
-                raise ValueError(f"image_tag must be 'text', 'token' or None, not {image_tag!r}.")
+                raise UserError(f"image_tag must be 'text', 'token' or None, not {image_tag!r}.")
             self.extra_tokens = tuple(extra_tokens) or ((EOC,) if image_tag == 'text' else (EOC, IMAGE))
             tag = [self._id(name) for name in self.extra_tokens if name == IMAGE or name.startswith(LATER_IN_TAG)]
             self.image_tag = tuple(self._pieces.encode(IMAGE)) if image_tag == 'text' else tuple(tag)
@@ -290,7 +291,7 @@ class Tokenizer:
         ids = []
         for part in re.split('(' + '|'.join([QUOTED, *map(re.escape, self._named)]) + ')', text):
             if part in self._named and self.eoc is None:
-                raise ValueError(
+                raise UserError(
                     f'The text {text!r} contains {EOC}, but this language model has no such token. Remove it from the '
                     'text.'
                 )
@@ -315,7 +316,7 @@ class Tokenizer:
         for part in rest:
             ids += [*tag, *self._pieces.encode(part, True, marks=False)]
         if _holds(ids, self.image_tag):
-            raise ValueError(f'This tokenizer cannot write {IMAGE} as text. Remove it from {text!r}.')
+            raise UserError(f'This tokenizer cannot write {IMAGE} as text. Remove it from {text!r}.')
         return ids
 
     def name(self, i: int) -> str:
@@ -412,7 +413,7 @@ def train(texts: Iterator[str], vocab_size: int, symbols: Iterable[str] = ('\n',
             minloglevel=1,
         )
     except RuntimeError as error:
-        raise ValueError(f'SentencePiece could not train a vocabulary of {vocab_size}: {error}') from error
+        raise UserError(f'SentencePiece could not train a vocabulary of {vocab_size}: {error}') from error
     return model.getvalue()
 
 

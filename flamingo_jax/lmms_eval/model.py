@@ -19,6 +19,7 @@ from lmms_eval.api.instance import GenerationResult, Instance
 from lmms_eval.api.model import lmms
 from tqdm import tqdm
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation.published import most_frequent
 from flamingo_jax.inference.pretrained import load
 from flamingo_jax.inputs.films import to_film
@@ -85,9 +86,9 @@ class FlamingoJax(lmms):
         # lmms-eval reads -1 as a float.
         shots, seed, frames, data, fsdp, tensor = map(int, (shots, seed, frames, data, fsdp, tensor))
         if not str(batch_size or 1).isdigit() or int(batch_size or 1) < 1:
-            raise ValueError(f'batch_size is {batch_size}. It must be a number from 1.')
+            raise UserError(f'batch_size is {batch_size}. It must be a number from 1.')
         if shots < 0:
-            raise ValueError(f'shots is {shots}. It must be 0 or more.')
+            raise UserError(f'shots is {shots}. It must be 0 or more.')
         mesh = None if data == fsdp == tensor == 1 else meshes.make_mesh(data=data, fsdp=fsdp, tensor=tensor)
         self._flamingo = load(checkpoint, mesh, lm=lm)
         self._batch_size, self._shots, self._seed = int(batch_size or 1), shots, seed
@@ -173,9 +174,9 @@ class FlamingoJax(lmms):
         task = getattr(to_visuals, '__self__', None)
         shots = self._shots if shots is None else shots
         if task is None and (shots or self._template):
-            raise ValueError(f'Task {place.task} does not say how its documents are read: leave out shots and prompt.')
+            raise UserError(f'Task {place.task} does not say how its documents are read: leave out shots and prompt.')
         if task is not None and task.config.num_fewshot:
-            raise ValueError(
+            raise UserError(
                 'The examples of --num_fewshot have no pictures. Leave it out, and give '
                 f'shots={task.config.num_fewshot} in --model_args.'
             )
@@ -189,7 +190,7 @@ class FlamingoJax(lmms):
                 break
         else:
             if shots:
-                raise ValueError(f'Task {place.task} has {shots} documents too few for the examples. Use fewer shots.')
+                raise UserError(f'Task {place.task} has {shots} documents too few for the examples. Use fewer shots.')
         return prompt + interleaved(asked, self._text(task, place) if self._template else text, literal)
 
     def _examples(
@@ -200,7 +201,7 @@ class FlamingoJax(lmms):
         usual = (task.config.training_split, 'train', place.split)
         split = self._support or next(split for split in usual if split in splits)
         if split not in splits:
-            raise ValueError(f'Task {place.task} has no split {split!r}. Its splits are {sorted(splits)}.')
+            raise UserError(f'Task {place.task} has no split {split!r}. Its splits are {sorted(splits)}.')
         seen = {_key(picture) for picture in asked}
         for number in in_random_order(np.random.default_rng((self._seed, place.number)), len(splits[split])):
             example = Place(place.task, split, number)
@@ -222,7 +223,7 @@ class FlamingoJax(lmms):
         if isinstance(visual, str) and os.path.isfile(visual):
             pictures = self._flamingo.pictures
             return to_film(visual, self._frames, pictures.size, pictures.fit, apart=1 / A_SECOND)
-        raise ValueError(
+        raise UserError(
             f'Document {place.number} of {place.task} shows {str(visual)[:80]!r}, which is neither a picture nor the '
             'file of a film.'
         )
@@ -246,7 +247,7 @@ class FlamingoJax(lmms):
             # Many tasks of lmms-eval name a field that their documents do not have, since they score otherwise.
             field = self._answer or 'answers'
             if field not in doc:
-                raise ValueError(
+                raise UserError(
                     f'Task {place.task} has no field {field!r}. Its fields are {sorted(doc)}: give the one that holds '
                     'the answer as answer=FIELD in --model_args.'
                 )
@@ -259,7 +260,7 @@ class FlamingoJax(lmms):
             [one['answer'] if isinstance(one, dict) else one for one in found] if isinstance(found, list) else [found]
         )
         if not several:
-            raise ValueError(f'Document {place.number} of {place.task} has no answer, so that it cannot be an example.')
+            raise UserError(f'Document {place.number} of {place.task} has no answer, so that it cannot be an example.')
         return str(most_frequent(several)).strip()
 
     def _continuation(self, request: Instance) -> str:
@@ -281,7 +282,7 @@ class FlamingoJax(lmms):
                 continue
             fewer = range(self._shots - 1, -1, -1)
             fits = next((shots for shots in fewer if self._longest(some, shots, blank) + room <= context), None)
-            raise ValueError(
+            raise UserError(
                 f'Task {name}: a prompt of {tokens} tokens with {self._shots} shots leaves no room for an answer in '
                 f'the context of {context} tokens. '
                 + ('Evaluate a model with a longer one.' if fits is None else f'At most {fits} shots fit.')

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.model.layers import ACTIVATIONS
 from flamingo_jax.model.vision.efficientnet import EfficientNetConfig
 from flamingo_jax.model.vision.nfnet import NFNET_F6
@@ -27,11 +28,11 @@ def _check(config: Any, part: str, sizes: str, **choices: Iterable[str]) -> None
     for field in sizes.split():
         value = getattr(config, field)
         if not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f'{part}{field} is {value!r}. It must be a whole number, 1 or more.')
+            raise UserError(f'{part}{field} is {value!r}. It must be a whole number, 1 or more.')
     for field, known in choices.items():
         *most, last = map(repr, known)
         if getattr(config, field) not in tuple(known):
-            raise ValueError(f'{part}{field} must be {", ".join(most)} or {last}, not {getattr(config, field)!r}.')
+            raise UserError(f'{part}{field} must be {", ".join(most)} or {last}, not {getattr(config, field)!r}.')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +96,7 @@ class LanguageModelConfig:
             positions=('rotary', 'learned', 'alibi', 'relative'),
         )
         if len(self.windows) not in (0, self.depth):
-            raise ValueError(
+            raise UserError(
                 f'{len(self.windows)} windows do not fit {self.depth} blocks. Give one window per block, or none.'
             )
 
@@ -184,7 +185,7 @@ class LoraConfig:
 
     def __post_init__(self):
         if self.rank < 1:
-            raise ValueError(f'lora.rank is {self.rank}. It must be at least 1.')
+            raise UserError(f'lora.rank is {self.rank}. It must be at least 1.')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,9 +209,9 @@ class ContrastiveConfig:
 
     def __post_init__(self):
         if self.loss not in ('softmax', 'sigmoid', 'classes'):
-            raise ValueError(f"contrastive.loss must be 'softmax', 'sigmoid' or 'classes', not {self.loss!r}.")
+            raise UserError(f"contrastive.loss must be 'softmax', 'sigmoid' or 'classes', not {self.loss!r}.")
         if not 0 <= self.smoothing < 1 or self.scale <= 0:
-            raise ValueError(
+            raise UserError(
                 f'contrastive.smoothing is {self.smoothing} and scale {self.scale}. Smoothing must be from 0 to below '
                 '1, scale above 0.'
             )
@@ -235,37 +236,37 @@ class FlamingoConfig:
         _check(self, '', 'image_size')
         if self.contrastive is not None:
             if self.xattn is not None or self.lm is None or self.vision is None:
-                raise ValueError(
+                raise UserError(
                     'Contrastive pretraining needs a trunk and a text tower, and no gated blocks between them. Set '
                     'vision and lm, and leave xattn None.'
                 )
             if self.contrastive.loss != 'classes' and self.lm.positions not in ('learned', 'rotary'):
-                raise ValueError(
+                raise UserError(
                     f'The positions {self.lm.positions!r} of the text tower are for text that sees only what comes '
                     "before. Set lm.positions to 'learned' or 'rotary'."
                 )
         if self.xattn is not None:
             missing = [name for name in ('lm', 'vision') if getattr(self, name) is None]
             if missing:
-                raise ValueError(f'A model with gated cross-attention also needs: {", ".join(missing)}.')
+                raise UserError(f'A model with gated cross-attention also needs: {", ".join(missing)}.')
             if not 0 <= self.xattn.first < self.lm.depth:
-                raise ValueError(
+                raise UserError(
                     f'xattn.first is {self.xattn.first}, but there are only {self.lm.depth} blocks. It must be below '
                     'the depth.'
                 )
             if self.xattn.only_at_tag and not self.image_tag:
-                raise ValueError('xattn.only_at_tag needs an image_tag. Without one, no token would see a picture.')
+                raise UserError('xattn.only_at_tag needs an image_tag. Without one, no token would see a picture.')
             if self.xattn.norms_of_lm and self.lm.norm_place == 'sum':
-                raise ValueError('xattn.norms_of_lm needs a language model that norms the text before its blocks.')
+                raise UserError('xattn.norms_of_lm needs a language model that norms the text before its blocks.')
             if self.xattn.prefix:
                 self._check_prefix()
             if self.resampler is None and not self.vision.without_resampler:
-                raise ValueError(
+                raise UserError(
                     'A model without a resampler needs a vision transformer as its trunk, which has few '
                     'features. Change the trunk, or add a resampler.'
                 )
             if self.resampler and not self.resampler.projects and self.resampler.width != self.vision.width:
-                raise ValueError(
+                raise UserError(
                     f'A resampler that does not project has the width of the trunk, {self.vision.width}, not '
                     f'{self.resampler.width}.'
                 )
@@ -273,17 +274,17 @@ class FlamingoConfig:
     def _check_prefix(self):
         x = self.xattn
         if not x.only_at_tag or not x.ffw_where_seen or self.xattn_blocks != 1 or x.first:
-            raise ValueError(
+            raise UserError(
                 'xattn.prefix needs only_at_tag and ffw_where_seen, first 0, and every at least the depth of the '
                 f'language model, {self.lm.depth}.'
             )
         if self.media_width != self.lm.width:
-            raise ValueError(
+            raise UserError(
                 f'xattn.prefix needs media tokens of the width of the language model, {self.lm.width}, not '
                 f'{self.media_width}. Add a resampler that projects.'
             )
         if len(self.image_tag) != self.media_tokens:
-            raise ValueError(
+            raise UserError(
                 f'xattn.prefix needs a tag of {self.media_tokens} tokens, one for each media token, but image_tag has '
                 f'{len(self.image_tag)}.'
             )
@@ -302,7 +303,7 @@ class FlamingoConfig:
         """The same for pictures of another height and width in pixels. ValueError for a size that is too small."""
         least = getattr(self.vision, 'patch', 1)
         if image_size < least:
-            raise ValueError(f'image_size is {image_size}. This trunk needs at least {least} pixels.')
+            raise UserError(f'image_size is {image_size}. This trunk needs at least {least} pixels.')
         return dataclasses.replace(self, image_size=image_size)
 
     @property
@@ -343,7 +344,7 @@ class FlamingoConfig:
 def _build(cls: type, fields: dict[str, Any], name: str):
     known = {field.name for field in dataclasses.fields(cls)}
     if unknown := sorted(set(fields) - known):
-        raise ValueError(
+        raise UserError(
             f'Unknown fields in the config of {name}: {unknown}. Known: {sorted(known)}. If a newer version wrote '
             'them, update flamingo_jax.'
         )

@@ -30,6 +30,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key, UInt8
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.model import init, lora, stack
 from flamingo_jax.model.attention import KERNELS, Mask, Segments
 from flamingo_jax.model.config import FlamingoConfig
@@ -80,9 +81,9 @@ class Flamingo:
 
     def __post_init__(self):
         if self.remat and self.remat not in stack.REMAT:
-            raise ValueError(f"remat must be one of '', {', '.join(map(repr, stack.REMAT))}, not {self.remat!r}.")
+            raise UserError(f"remat must be one of '', {', '.join(map(repr, stack.REMAT))}, not {self.remat!r}.")
         if self.attention_kernel not in KERNELS:
-            raise ValueError(f'attention_kernel must be one of {KERNELS}, not {self.attention_kernel!r}.')
+            raise UserError(f'attention_kernel must be one of {KERNELS}, not {self.attention_kernel!r}.')
 
     def logits(
         self,
@@ -232,7 +233,7 @@ class Flamingo:
         if self.config.resampler is not None:
             media = self.resampled(params, media)
         elif t > 1:
-            raise ValueError(f'A model without a resampler takes pictures of one frame, not {t}. Set frames to 1.')
+            raise UserError(f'A model without a resampler takes pictures of one frame, not {t}. Set frames to 1.')
         media = media.astype(self.dtype)
         return Media(constrain(media.reshape(b, -1, media.shape[-1]), 'batch', None, 'media'), None)
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.model.config import LoraConfig
 
 ATTENTION, FFW = ('query', 'key', 'value', 'out'), ('up', 'gate', 'down')
@@ -29,7 +30,7 @@ def init(config: LoraConfig, blocks: dict[str, Any], key: Key[Array, '']) -> dic
         name: blocks['ffw'][name] for name in FFW if name in blocks['ffw']
     }
     if not config.targets or set(config.targets) - set(there):
-        raise ValueError(f'lora.targets is {config.targets}. Name some of {tuple(there)}, which the blocks have.')
+        raise UserError(f'lora.targets is {config.targets}. Name some of {tuple(there)}, which the blocks have.')
     out: dict[str, Any] = {}
     for name, key_a in zip(config.targets, jax.random.split(key, len(config.targets)), strict=True):
         box, inputs = there[name]['kernel'], 2 if name == 'out' else 1

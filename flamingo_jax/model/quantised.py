@@ -29,6 +29,8 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Shaped
 
+from flamingo_jax.errors import UserError
+
 DTYPES = {'int8': jnp.int8, 'int4': jnp.int8, 'fp8': jnp.float8_e4m3fn}  # int4: two values in an int8.
 LARGEST = {'int8': 127, 'int4': 7, 'fp8': 448}
 PRODUCT = 'quantised_product'  # Its name for `remat`.
@@ -46,11 +48,9 @@ class Quantisation:
 
     def __post_init__(self):
         if self.dtype not in DTYPES:
-            raise ValueError(
-                f'{self.dtype!r} is not a dtype of quantised weights. Give {", ".join(map(repr, DTYPES))}.'
-            )
+            raise UserError(f'{self.dtype!r} is not a dtype of quantised weights. Give {", ".join(map(repr, DTYPES))}.')
         if self.inputs and self.dtype == 'int4':
-            raise ValueError('Products have both in 8 bits, not in 4. Give int8 or fp8 with inputs=True.')
+            raise UserError('Products have both in 8 bits, not in 4. Give int8 or fp8 with inputs=True.')
 
 
 @jax.tree_util.register_dataclass
@@ -114,7 +114,7 @@ def _quantise_leaf(path, leaf, how, dtype):
     x = leaf.value if _is_box(leaf) else leaf
     axes, kind, inputs = contracted(path, x.ndim), dtype_of(path, how), how.inputs and path[0] == 'blocks'
     if kind == 'int4' and axes and x.shape[axes[-1]] % 2:
-        raise ValueError(
+        raise UserError(
             f'lm/{"/".join(path)} has {x.shape[axes[-1]]} inputs, an odd number, which int4 cannot pack. Give int8.'
         )
     if not axes:

@@ -19,6 +19,8 @@ from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
+from flamingo_jax.errors import UserError
+
 AXES = ('data', 'fsdp', 'tensor')
 
 
@@ -30,7 +32,7 @@ def parse(sizes: str) -> dict[str, int]:
     """
     found = re.fullmatch(r'(-?\d+),(-?\d+),(-?\d+)', sizes)
     if not found:
-        raise ValueError(f'--mesh={sizes} is not three sizes. Give {",".join(AXES)}, for example --mesh=2,2,1.')
+        raise UserError(f'--mesh={sizes} is not three sizes. Give {",".join(AXES)}, for example --mesh=2,2,1.')
     return dict(zip(AXES, map(int, found.groups()), strict=True))
 
 
@@ -49,7 +51,7 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
     rest = int(np.prod([size for size in shape if size != -1]))
     bad = any(size == 0 or size < -1 for size in shape) or shape.count(-1) > 1
     if bad or devices % rest or (-1 not in shape and rest != devices):
-        raise ValueError(
+        raise UserError(
             f'The mesh data={data} fsdp={fsdp} tensor={tensor} does not fit {devices} devices. The product of its '
             f'sizes must be {devices}; one of them may be -1.'
         )
@@ -58,7 +60,7 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
     if every[0].platform != 'tpu' and shape[0] % slices:
         slices = 1  # To XLA, each host of GPUs is a slice. A model may be sharded over several of them.
     if shape[0] % slices:
-        raise ValueError(
+        raise UserError(
             f'The mesh has data={shape[0]}, which is not a multiple of the {slices} slices of the devices. Choose '
             'another mesh.'
         )
@@ -112,7 +114,7 @@ def check_batch(name: str, batch_size: int, micro_batches: int, mesh: Mesh) -> N
     """Raises ValueError if the micro-batches and the mesh do not divide a data set's batch."""
     rows = row_shards(mesh)
     if batch_size % (rows * micro_batches):
-        raise ValueError(
+        raise UserError(
             f'Data set {name}: batch_size {batch_size} is not a multiple of {micro_batches} micro-batches x {rows} '
             f'rows of the mesh (data {mesh.shape["data"]} x fsdp {mesh.shape["fsdp"]}). Change the batch size or the '
             'mesh.'

@@ -17,6 +17,7 @@ from jax._src import distributed  # Its key-value store has no public name, thou
 from jax.experimental import multihost_utils
 
 from flamingo_jax import commands
+from flamingo_jax.errors import UserError
 
 # A process that has been silent for this long is dead, and the others stop. JAX's default is 100 s.
 HEARTBEAT_SECONDS = 30
@@ -40,21 +41,21 @@ def join(coordinator: str, processes: int | None, process_id: int | None) -> Non
     """
     if not coordinator:
         if processes or process_id is not None:
-            raise ValueError('--processes and --process_id need --coordinator=HOST:PORT, the address of process 0.')
+            raise UserError('--processes and --process_id need --coordinator=HOST:PORT, the address of process 0.')
         if several := [name for name in TASKS if int(os.environ.get(name) or 1) > 1]:
-            raise ValueError(
+            raise UserError(
                 f'{several[0]} says that this is one of {os.environ[several[0]]} processes, each of which would take '
                 'itself for the whole run. Add --coordinator=auto. If each is a run of its own, unset the variable.'
             )
         if jax.process_count() > 1:
-            raise ValueError(
+            raise UserError(
                 f'This is one of {jax.process_count()} hosts of a TPU slice. Start the command on each of them with '
                 '--coordinator=auto.'
             )
         return
     auto = coordinator == 'auto'
     if not auto and (processes is None or process_id is None or not 0 <= process_id < processes):
-        raise ValueError(
+        raise UserError(
             f'--coordinator={coordinator} needs --processes and --process_id with 0 <= process_id < processes; they '
             f'are {processes} and {process_id}. On TPU pods and SLURM, --coordinator=auto finds both.'
         )

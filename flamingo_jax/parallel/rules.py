@@ -12,6 +12,8 @@ import flax.linen as nn
 import jax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
+from flamingo_jax.errors import UserError
+
 # Logical axis -> mesh axis or axes, for every parameter and activation. A mesh axis shards only one dimension of an
 # array: activations, whose batch uses `fsdp`, keep their whole width.
 RULES = (
@@ -58,10 +60,10 @@ def shardings(boxed: Any, mesh: Mesh) -> Any:
         spec = []
         for size, axis in zip(shape, axes, strict=True):
             if axis not in rules:
-                raise ValueError(f'{name}: the logical axis {axis!r} is not in the rules table of parallel/rules.py.')
+                raise UserError(f'{name}: the logical axis {axis!r} is not in the rules table of parallel/rules.py.')
             mesh_axis = rules[axis] if rules[axis] not in spec else None  # A mesh axis shards one dimension only.
             if mesh_axis and size % mesh.shape[mesh_axis]:
-                raise ValueError(
+                raise UserError(
                     f'{name}: the dimension {axis!r} has size {size}, which is not a multiple of the '
                     f'{mesh.shape[mesh_axis]} devices of the mesh axis {mesh_axis!r}. Choose another mesh.'
                 )

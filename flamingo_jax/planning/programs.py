@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.inference import decode, search
 from flamingo_jax.inputs.rows import Paired
 from flamingo_jax.inputs.sources.source import Source
@@ -79,7 +80,7 @@ def prepare(config: ConfigDict, mesh: Mesh) -> Planned:
         programs. Raised before anything is compiled.
     """
     if config.round_robin and len(config.datasets) > 1:
-        raise ValueError(
+        raise UserError(
             'With config.round_robin each data set has its own program. Plan with --config.round_robin=False.'
         )
     parts = assemble(config, mesh.devices.flat[0], all_here=False)

@@ -15,6 +15,8 @@ import re
 import jax
 from jax.experimental import topologies
 
+from flamingo_jax.errors import UserError
+
 GIB = 2**30
 
 
@@ -119,7 +121,7 @@ class Topology:
         """
         if self.kind == 'cpu':
             if len(jax.devices('cpu')) < self.chips:
-                raise ValueError(
+                raise UserError(
                     f'{self.name} needs {self.chips} CPU devices, but this process already has '
                     f'{len(jax.devices("cpu"))}. Plan in a new process.'
                 )
@@ -140,7 +142,7 @@ class Topology:
             remedy = 'Give a slice that is made, such as v5e:4x4 or v4:4x4x8: its first two sizes are 1 or even.'
             if importlib.util.find_spec('libtpu') is None:
                 remedy = "It is not installed: pip install 'flamingo_jax[plan]'"
-            raise ValueError(
+            raise UserError(
                 f'The TPU compiler does not know the topology {self.name}. {remedy} ({str(error).splitlines()[0]})'
             ) from error
 
@@ -155,7 +157,7 @@ def peak_flops(device_kind: str) -> float | None:
 def _stand_in(n: int) -> tuple[int, ...]:
     shapes = {1: (1, 1, 1), 2: (1, 2, 1), 4: (2, 2, 1), 8: (2, 2, 2), 16: (2, 2, 4), 32: (2, 4, 4), 64: (4, 4, 4)}
     if n not in shapes:
-        raise ValueError(f'A plan for GPUs needs {sorted(shapes)} of them, not {n}.')
+        raise UserError(f'A plan for GPUs needs {sorted(shapes)} of them, not {n}.')
     return shapes[n]
 
 
@@ -167,7 +169,7 @@ def parse(name: str, slices: int = 1) -> Topology:
     """
     match = re.fullmatch(r'(\w+)(?::(\d+(?:x\d+)*)|-(\d+))', name)
     if not match or match[1] not in CHIPS:
-        raise ValueError(
+        raise UserError(
             f'{name!r} is not a topology. Give KIND:SHAPE, such as v4:8x12x16, v5e-16, h100:8 or cpu:8, with a kind '
             f'of {sorted(CHIPS)}.'
         )
@@ -175,14 +177,14 @@ def parse(name: str, slices: int = 1) -> Topology:
     torus = CHIPS[kind].torus
     if shape is None:
         if torus != 2 or int(match[3]) not in SHAPES:
-            raise ValueError(
+            raise UserError(
                 f'{name!r} is not known. Give v5e-N or v6e-N with N of {sorted(SHAPES)}, or the shape, such as '
                 'v4:4x4x4.'
             )
         shape = SHAPES[int(match[3])]
     shape = tuple(int(size) for size in shape.split('x'))
     if 0 in shape or len(shape) != max(torus, 1):
-        raise ValueError(f'{name!r} is not a shape of {kind}, which has {max(torus, 1)} numbers, each 1 or more.')
+        raise UserError(f'{name!r} is not a shape of {kind}, which has {max(torus, 1)} numbers, each 1 or more.')
     if slices < 1 or (slices > 1 and not torus):
-        raise ValueError(f'{name!r} cannot have {slices} slices. Only TPUs can have more than one.')
+        raise UserError(f'{name!r} cannot have {slices} slices. Only TPUs can have more than one.')
     return Topology(name if slices == 1 else f'{slices} x {name}', kind, shape, slices)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.inference import bundle
 from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.rows import TOLD, Batch, Told
@@ -103,9 +104,9 @@ def assemble(config: ConfigDict, device: Any = None, all_here: bool = True) -> P
     if config.resampler:
         found['resampler'] = _resampler_of(config.resampler, model_config, found.get('vision'))
     if model_config.lm is None:
-        raise ValueError('The config has no language model. Set config.lm to a bundle, or config.model.lm to a dict.')
+        raise UserError('The config has no language model. Set config.lm to a bundle, or config.model.lm to a dict.')
     if model_config.lm.vocab_size != tokenizer.vocab_size:
-        raise ValueError(
+        raise UserError(
             f'The language model has {model_config.lm.vocab_size} tokens, but its tokenizer has '
             f'{tokenizer.vocab_size}. Set config.model.lm.vocab_size to {tokenizer.vocab_size}.'
         )
@@ -116,7 +117,7 @@ def assemble(config: ConfigDict, device: Any = None, all_here: bool = True) -> P
     kernel, quantised = config.attention_kernel or kernel_of(device), quantisation(config, trained)
     model = Flamingo(model_config, dtype, config.remat, attention_kernel=kernel, quantised=quantised)
     if all_here and (without := sorted(set(boxed_shapes(model)) - set(trained) - set(found))):
-        raise ValueError(
+        raise UserError(
             f'No bundle gives the parameters of {without}. Name a bundle that has them, or add them to config.trained.'
         )
     for name, source in sources.items():
@@ -126,7 +127,7 @@ def assemble(config: ConfigDict, device: Any = None, all_here: bool = True) -> P
         if source.row is Told and model_config.lm.positions == 'learned':
             field, longest = '`length` or `images`', source.length + TOLD * source.images  # With words for pictures.
         if longest > model_config.lm.context:
-            raise ValueError(
+            raise UserError(
                 f'Data set {name}: its documents of {longest} tokens exceed the context of {model_config.lm.context}. '
                 f'Reduce its {field}.'
             )
@@ -142,12 +143,12 @@ def _from_start(config: ConfigDict) -> _Found:
     given = ['tokenizer'] if config.tokenizer else []
     given += ['model'] if FlamingoConfig.from_json(config.model.to_dict()) != FlamingoConfig() else []
     if given:
-        raise ValueError(
+        raise UserError(
             f'config.start names a whole model, so that {", ".join(given)} must not be set too. Remove one or the '
             'other.'
         )
     if whole.config.lm is None:
-        raise ValueError(
+        raise UserError(
             f'The bundle {config.start} of config.start has no language model. If it is a trunk, name it in '
             'config.vision.'
         )
@@ -155,14 +156,14 @@ def _from_start(config: ConfigDict) -> _Found:
     if config.lm:
         found['lm'] = bundle.read(config.lm)
         if found['lm'].config.lm != whole.config.lm or found['lm'].tokenizer(whole.image_tag).model != tokenizer.model:
-            raise ValueError(
+            raise UserError(
                 f'config.lm cannot replace the language model of config.start: {config.lm} has another shape or '
                 'tokenizer.'
             )
     if config.vision:
         found['vision'] = trunk = bundle.read(config.vision)
         if (trunk.config.vision, trunk.config.image_size) != (whole.config.vision, whole.config.image_size):
-            raise ValueError(
+            raise UserError(
                 f'config.vision cannot replace the trunk of config.start: {config.vision} has another trunk or picture '
                 'size.'
             )
@@ -176,18 +177,18 @@ def _resampler_of(path: str, model: FlamingoConfig, trunk: bundle.Bundle | None)
     """
     found = bundle.read(path)
     if 'resampler' not in found.checksums:
-        raise ValueError(f'config.resampler names {path}, which has no resampler.')
+        raise UserError(f'config.resampler names {path}, which has no resampler.')
 
     def shape(c: FlamingoConfig) -> tuple[Any, ...]:
         return c.resampler, c.media_width, c.vision and c.vision.width
 
     if shape(found.config) != shape(model):
-        raise ValueError(
+        raise UserError(
             f'The resampler of config.resampler does not fit: {path} has {shape(found.config)}, the model '
             f'{shape(model)} (its config, the width of its latents, that of the features).'
         )
     if trunk and found.checksums.get('vision', trunk.checksums['vision']) != trunk.checksums['vision']:
-        raise ValueError(
+        raise UserError(
             f'The resampler of {path} was trained on the features of another trunk than {trunk.path}. Train one on '
             'this trunk, or name its trunk in config.vision.'
         )

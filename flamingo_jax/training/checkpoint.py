@@ -21,6 +21,7 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from flamingo_jax.errors import DivergedError, UserError
 from flamingo_jax.files import Path, as_path, in_bucket, move, remove, write_whole
 from flamingo_jax.inference.run import CHECKSUMS, digests, newest_whole, steps, unfinished
 from flamingo_jax.model.config import FlamingoConfig
@@ -68,7 +69,7 @@ class Checkpoints:
             # A config field that is newer than the checkpoint gets its default.
             before = before | dict(model=FlamingoConfig.from_json(before['model']).to_json())
             if different := _differences(before, about):
-                raise ValueError(
+                raise UserError(
                     f'{self._folder} has checkpoints of another model. These fields differ: {"; ".join(different)}. '
                     'Use the config of these checkpoints, or another --workdir.'
                 )
@@ -84,7 +85,7 @@ class Checkpoints:
         """
         was, now = (recipe.get(AVERAGE) or 0.0 for recipe in (before, self._recipe))
         if before and was != now:  # A sum of parameters by two decays is no average of either.
-            raise ValueError(
+            raise UserError(
                 f'The run in {self._folder} began {"with" if was else "without"} an average of its parameters. Set '
                 f'config.{AVERAGE} to {was}, or take another --workdir.'
             )
@@ -94,7 +95,7 @@ class Checkpoints:
         different = {key: line for key, line in different.items() if before[key] != self._recipe[key]}
         refused = [line for key, line in different.items() if not key.startswith(MAY_CHANGE)]
         if refused and not resume_changed:
-            raise ValueError(
+            raise UserError(
                 f'The run in {self._folder} began with another recipe. These fields differ: {"; ".join(refused)}. Use '
                 'the config that it began with, or another --workdir, or resume with the new recipe by '
                 '--config.resume_changed=True.'
@@ -124,12 +125,12 @@ class Checkpoints:
 
         Raises:
           OSError: a checkpoint could not be written; older ones are whole.
-          FloatingPointError: the state is not finite; it is not saved.
+          DivergedError: the state is not finite; it is not saved.
         """
         self.wait()
         step = int(state.step)
         if not is_finite(state):
-            raise FloatingPointError(f'The parameters or moments are not finite after step {step}. {REMEDY}')
+            raise DivergedError(f'The parameters or moments are not finite after step {step}. {REMEDY}')
         aside = self._folder / (str(step) if in_bucket(self._folder) else f'writing-{step}')
         # 'checksums' records that there must be a checksums.json.
         about = dict(about=self._about, recipe=self._recipe, data=positions, skipped=skipped._asdict(), checksums=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.inputs.sources.documents import Documents
 from flamingo_jax.inputs.sources.source import Source
 from flamingo_jax.model.config import SIZES, FlamingoConfig
@@ -92,11 +93,9 @@ def check(c: ConfigDict) -> None:
     OptimizerConfig(**c.optimizer.to_dict())  # These two check their own.
     NoiseConfig(**c.noise)
     if c.dtype not in ('', 'float32', 'bfloat16'):
-        raise ValueError(
-            f"config.dtype is {c.dtype!r}. It must be 'float32' or 'bfloat16', or '' for the devices' own."
-        )
+        raise UserError(f"config.dtype is {c.dtype!r}. It must be 'float32' or 'bfloat16', or '' for the devices' own.")
     if c.profile and c.profile[0] > c.steps:
-        raise ValueError(f'config.profile is {c.profile}, but the run ends at step {c.steps}. Give earlier steps.')
+        raise UserError(f'config.profile is {c.profile}, but the run ends at step {c.steps}. Give earlier steps.')
 
 
 def lora_fields(c: ConfigDict) -> dict[str, Any] | None:
@@ -112,7 +111,7 @@ def trained_trees(c: ConfigDict) -> tuple[str, ...]:
     """
     trained = (*c.trained, *(['lora'] if c.lora.rank else []))
     if 'vision' in trained and (stale := [name for name, data in c.datasets.items() if data.features]):
-        raise ValueError(
+        raise UserError(
             f"config.trained has 'vision', but the data sets {stale} read features, which were computed with the "
             "trunk before this training. Set their features to '' to read pixels, or remove 'vision'."
         )
@@ -128,17 +127,17 @@ def quantisation(c: ConfigDict, trained: Sequence[str]) -> Quantisation | None:
     if not c.frozen_dtype:
         return None
     if c.frozen_dtype not in DTYPES:
-        raise ValueError(
+        raise UserError(
             f"config.frozen_dtype is {c.frozen_dtype!r}. Give one of {', '.join(map(repr, DTYPES))}, or '' for "
             'config.dtype.'
         )
     if 'lm' in trained:
-        raise ValueError(
+        raise UserError(
             f"config.frozen_dtype is {c.frozen_dtype!r}, but config.trained has 'lm'. Only a frozen language model can "
             "be kept in it: set it to '', or train LoRA (config.lora) in place of 'lm'."
         )
     if c.noise.text or c.noise.vocabulary:
-        raise ValueError(
+        raise UserError(
             'config.noise adds to the embeddings of a language model that is trained. With config.frozen_dtype, set '
             'noise.text and noise.vocabulary to 0.'
         )
@@ -207,7 +206,7 @@ def on_machine(c: ConfigDict, how: ConfigDict | None = None) -> ConfigDict:
     if how is None and not c.machine:
         return c
     if how is None and c.machine not in c.machines:
-        raise ValueError(
+        raise UserError(
             f'config.machine is {c.machine!r}, but config.machines has {", ".join(c.machines) or "none"}. Give one of '
             "these, or '' for config.mesh."
         )
@@ -216,7 +215,7 @@ def on_machine(c: ConfigDict, how: ConfigDict | None = None) -> ConfigDict:
     c.machine, c.mesh, c.remat = '', how.mesh, c.remat if how.remat is None else how.remat
     for name, data in c.datasets.items():
         if not isinstance(how.micro_batches, int) and name not in how.micro_batches:
-            raise ValueError(f'The machine has micro_batches for {list(how.micro_batches)}, but not for {name!r}.')
+            raise UserError(f'The machine has micro_batches for {list(how.micro_batches)}, but not for {name!r}.')
         data.micro_batches = how.micro_batches if isinstance(how.micro_batches, int) else how.micro_batches[name]
         data.batch_size = round(data.batch_size * how.batch)
     return c

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.model.flamingo import Params
 from flamingo_jax.training.ranges import require
 
@@ -66,7 +67,7 @@ def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
     elif config.decay == 'linear':
         after = optax.linear_schedule(rate, rate * config.final_fraction, after_warmup)
     else:
-        raise ValueError(f"optimizer.decay must be 'cosine' or 'linear', not {config.decay!r}.")
+        raise UserError(f"optimizer.decay must be 'cosine' or 'linear', not {config.decay!r}.")
     return optax.join_schedules([warmup, after], [config.warmup_steps])
 
 

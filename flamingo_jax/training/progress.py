@@ -15,6 +15,7 @@ import jax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from flamingo_jax.errors import DivergedError, UserError
 from flamingo_jax.files import Path, as_path, in_bucket, upload
 from flamingo_jax.inputs.rows import COUNTS
 from flamingo_jax.parallel import processes
@@ -81,7 +82,7 @@ class Progress:
           waited: seconds that the step waited for its batch.
 
         Raises:
-          FloatingPointError: `config.max_skipped_steps` steps in a row, up to the one before, were skipped.
+          DivergedError: `config.max_skipped_steps` steps in a row, up to the one before, were skipped.
         """
         previous, self._pending = self._pending, (step, metrics, waited)
         if previous is not None:
@@ -127,7 +128,7 @@ class Progress:
         skipped = int(values.pop('skipped'))
         self.skipped = Skipped(self.skipped.total + skipped, (self.skipped.in_a_row + 1) * skipped)
         if self.skipped.in_a_row >= self._config.max_skipped_steps:
-            raise FloatingPointError(
+            raise DivergedError(
                 f'The loss or the gradient was not finite in {self.skipped.in_a_row} steps in a row, the last of them '
                 f'step {step} (loss {values["loss"]}, grad_norm {values["grad_norm"]}). {REMEDY}'
             )
@@ -205,7 +206,7 @@ class Profile:
           ValueError: neither of the two.
         """
         if steps and (len(steps) != 2 or not 1 <= steps[0] <= steps[1]):
-            raise ValueError(f'config.profile is {steps}. It must be (first step, last step), or () for none.')
+            raise UserError(f'config.profile is {steps}. It must be (first step, last step), or () for none.')
         self._steps = steps if jax.process_index() == 0 else ()
         # The profiler writes to this machine only.
         self._workdir, self._folder, self._running = workdir, workdir, False

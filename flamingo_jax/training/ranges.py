@@ -6,6 +6,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from flamingo_jax.errors import UserError
+
 RANGES = {
     'above 0': lambda x: 0 < x < math.inf,
     '0 or more': lambda x: 0 <= x < math.inf,
@@ -19,4 +21,4 @@ def require(where: str, config: ConfigDict | Mapping[str, Any], span: str, *fiel
     """ValueError names the first of these fields whose number is not in a range of RANGES. NaN is in none."""
     for field in fields:
         if not RANGES[span](config[field]):
-            raise ValueError(f'{where}.{field} is {config[field]}. It must be {span}.')
+            raise UserError(f'{where}.{field} is {config[field]}. It must be {span}.')

@@ -12,6 +12,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Int, Key
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.parallel import rules
@@ -70,7 +71,7 @@ def lay_out(
     """
     boxed = boxed_shapes(model)
     if unknown := sorted(set(trained) - set(boxed)):
-        raise ValueError(
+        raise UserError(
             f'config.trained has {unknown}, which this model does not have. Its components are {sorted(boxed)}.'
         )
 

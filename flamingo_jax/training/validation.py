@@ -8,6 +8,7 @@ import grain.python as grain
 import jax
 import jax.numpy as jnp
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.inputs import pipeline
 from flamingo_jax.inputs.rows import Batch
 from flamingo_jax.inputs.sources.source import Source
@@ -31,7 +32,7 @@ def held_out(datasets: dict[str, Source]) -> dict[str, Source]:
     """
     chosen = {name: data for name, data in datasets.items() if data.validation_split}
     if files := [name for name, data in chosen.items() if data.path.endswith('.jsonl')]:
-        raise ValueError(
+        raise UserError(
             f"The data sets {files} are .jsonl files, which have no splits. Set their validation_split to ''."
         )
 

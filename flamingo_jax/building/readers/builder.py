@@ -15,6 +15,7 @@ from flamingo_jax.building.readers.folder import Pictures, make_index
 from flamingo_jax.building.readers.pictures import READABLE
 from flamingo_jax.building.runner import beam
 from flamingo_jax.building.write import DocumentsBuilder, Sources
+from flamingo_jax.errors import UserError
 from flamingo_jax.files import beside, find, in_bucket
 
 Reader = Callable[[str, str, Pictures], Iterator[Document | Dropped]]
@@ -104,7 +105,7 @@ def _named(source: str, readers: Mapping[str, Reader]) -> list[tuple[str, str]]:
         raise FileNotFoundError(f'There is no file {source}. Give --source the files of the set, such as FOLDER/*.tar.')
     endings = sorted({extension(path) for path in paths})
     if len(endings) > 1 or endings[0] not in readers:
-        raise ValueError(
+        raise UserError(
             f'{source} names files that end in {", ".join(map(repr, endings))}. This data set is read from files of '
             f'one kind, {" or ".join(sorted(readers))}. Narrow --source.'
         )

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
+from flamingo_jax.errors import UserError
 
 LARGEST_UNPACKED = 2**30  # Bytes of a file that must be read as a whole.
 CHUNK = 2**20  # Characters that are read at once.
@@ -137,7 +138,7 @@ def json_file(path: str, name: str) -> Row | Dropped:
         with opened(path) as file:
             data = file.read(LARGEST_UNPACKED if path.lower().endswith('.gz') else -1)
             if len(data) == LARGEST_UNPACKED:
-                raise ValueError(f'it unpacks to more than {LARGEST_UNPACKED} bytes')
+                raise UserError(f'it unpacks to more than {LARGEST_UNPACKED} bytes')
             return parsed(data, name)
     except Exception as error:  # gzip has its own errors for damaged data.
         return _damaged('file_damaged', name, error)
@@ -150,7 +151,7 @@ def json_items(path: str, name: str) -> Iterator[Row | Dropped]:
         with io.TextIOWrapper(opened(path), encoding='utf-8', errors='replace') as file:
             text, number, size = file.read(CHUNK).lstrip('\ufeff \t\r\n'), 0, CHUNK
             if not text.startswith('['):
-                raise ValueError('it is not a list')
+                raise UserError('it is not a list')
             text = text[1:]
             while True:
                 text = text.lstrip(' \t\r\n,')
@@ -161,7 +162,7 @@ def json_items(path: str, name: str) -> Iterator[Row | Dropped]:
                 except (ValueError, RecursionError) as error:
                     more = file.read(size)  # Twice as much each time, since a long item is parsed anew.
                     if not more or len(text) > LONGEST_LINE:
-                        raise ValueError(f'item {number}: {error}') from error
+                        raise UserError(f'item {number}: {error}') from error
                     text, size = text + more, 2 * size
                     continue
                 yield Row(f'{name}#{number}', value)

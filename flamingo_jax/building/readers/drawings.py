@@ -15,6 +15,7 @@ import PIL.Image
 import PIL.ImageChops
 
 from flamingo_jax.building.document import Document
+from flamingo_jax.errors import UserError
 
 SIZE = 128  # Pixels, as in the picture dictionary.
 # A picture or a style that is not in the file itself: nothing else is read.
@@ -68,7 +69,7 @@ def draw(svg: str, on_page: bool = False) -> bytes:
         # Without a number of dots, sizes in millimetres and points are none.
         png = resvg_py.svg_to_bytes(svg_string=svg, **shown, dpi=96.0, skip_system_fonts=True)
     except (ValueError, OverflowError) as error:
-        raise ValueError(f'{type(error).__name__}: {error}') from error
+        raise UserError(f'{type(error).__name__}: {error}') from error
     drawn = PIL.Image.open(io.BytesIO(bytes(png))).convert('RGB')  # It keeps the proportions.
     picture = PIL.Image.new('RGB', (side, side), 'white')
     picture.paste(drawn, ((side - drawn.width) // 2, (side - drawn.height) // 2))
@@ -76,7 +77,7 @@ def draw(svg: str, on_page: bool = False) -> bytes:
         picture = _cut_out(picture)
     picture = picture.resize((SIZE, SIZE), PIL.Image.Resampling.LANCZOS)
     if max(high - low for low, high in picture.getextrema()) < 16:
-        raise ValueError('nothing is to be seen')
+        raise UserError('nothing is to be seen')
     made = io.BytesIO()
     picture.save(made, 'WEBP', quality=90, method=4)
     return made.getvalue()

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.readers.containers import json_file, parquet_rows
 from flamingo_jax.building.readers.pictures import FILMS, PICTURES, decoded
+from flamingo_jax.errors import UserError
 
 ENTRY = np.dtype(
     [('key', '<u8'), ('path', '<u8'), ('path_length', '<u2'), ('offset', '<u8'), ('length', '<u8')]
@@ -185,13 +186,13 @@ def _base64_rows(path: str) -> Iterator[tuple[str, str]]:
     if path.lower().endswith('.parquet'):
         for row in parquet_rows(path, path):
             if isinstance(row, Dropped):
-                raise ValueError(f'The pictures in {path} cannot be read: {row.excerpt}. Fetch the file again.')
+                raise UserError(f'The pictures in {path} cannot be read: {row.excerpt}. Fetch the file again.')
             text = row.value.pop('base64', None)
             yield str(next(iter(row.value.values()), '')), text
         return
     row = json_file(path, path)
     if isinstance(row, Dropped) or not isinstance(row.value, dict):
-        raise ValueError(f'The pictures in {path} cannot be read: it is no JSON object. Fetch the file again.')
+        raise UserError(f'The pictures in {path} cannot be read: it is no JSON object. Fetch the file again.')
     yield from row.value.items()
 
 

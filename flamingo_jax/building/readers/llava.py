@@ -20,6 +20,7 @@ from flamingo_jax.building.readers.draft import Draft
 from flamingo_jax.building.readers.folder import Pictures
 from flamingo_jax.building.readers.pictures import PICTURES
 from flamingo_jax.building.readers.questions import ask, tell
+from flamingo_jax.errors import UserError
 from flamingo_jax.inputs.tokenizer import IMAGE
 
 VIDEO = '<video>'
@@ -35,7 +36,7 @@ def document(row: Row, pictures: Pictures, chat: bool = False) -> Iterator[Docum
     turns = [(ROLES[turn['from']], turn['value']) for turn in said if turn['from'] != 'system']
     tags, number = sum(len(TAG.findall(text)) for role, text in turns if role == 'human'), len(images) + len(films)
     if tags > number:
-        raise ValueError(f'{tags} tags for {number} pictures')
+        raise UserError(f'{tags} tags for {number} pictures')
     can_show = [draft.can_show(*image) for image in images] + [draft.can_show(*film, film=True) for film in films]
     if not all(can_show):
         yield from draft.give_up('document_without_picture', turns[0][1])
@@ -49,7 +50,7 @@ def document(row: Row, pictures: Pictures, chat: bool = False) -> Iterator[Docum
         first, left = left[IMAGE] + left[VIDEO], {IMAGE: [], VIDEO: []}
     for turn, ((asker, question), (answerer, answer)) in enumerate(zip(turns[::2], turns[1::2], strict=False)):
         if (asker, answerer) != ('human', 'gpt'):
-            raise ValueError('turns do not alternate between human and gpt')
+            raise UserError('turns do not alternate between human and gpt')
         asked = _in_order(question, left)
         if not turn:
             at_end = len(asked) == 2 and isinstance(asked[1], bytes)

@@ -17,6 +17,7 @@ from flamingo_jax.building.readers.draft import Draft
 from flamingo_jax.building.readers.folder import Pictures
 from flamingo_jax.building.readers.pictures import picture_rule
 from flamingo_jax.building.readers.questions import ask
+from flamingo_jax.errors import UserError
 
 FILMS = ('DC_', 'E4D_', 'TVC_')  # Dense captions, Ego4D, TV captions: the images of an instruction are frames.
 
@@ -35,7 +36,7 @@ def read(path: str, name: str, pictures: Pictures, chat: bool = False) -> Iterat
     def make(row: Row) -> Iterator[Document | Dropped]:
         identity, own = row.value
         if not _is_whole(own):
-            raise ValueError('an instruction without question, answer or pictures')
+            raise UserError('an instruction without question, answer or pictures')
         draft = Draft(row.where)
         for other in own.get('rel_ins_ids') or []:
             if other == identity:

@@ -16,6 +16,7 @@ from flamingo_jax.building.readers.containers import Row, documents, parsed, tar
 from flamingo_jax.building.readers.draft import Draft
 from flamingo_jax.building.readers.folder import Pictures
 from flamingo_jax.building.readers.pictures import READABLE
+from flamingo_jax.errors import UserError
 
 
 def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Dropped]:
@@ -29,7 +30,7 @@ def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Droppe
         fields, tiff, number = about.value, row.value.get('tiff') or row.value.get('tif'), 0
         draft = Draft(row.where, str(fields.get('url') or fields.get('pdf_name') or ''))
         if len(fields['images']) != len(fields['texts']):
-            raise ValueError(f'{len(fields["images"])} images and {len(fields["texts"])} texts')
+            raise UserError(f'{len(fields["images"])} images and {len(fields["texts"])} texts')
         for image, text in zip(fields['images'], fields['texts'], strict=True):
             if image is not None:
                 draft.picture(_page(tiff, number) if tiff else None, image)

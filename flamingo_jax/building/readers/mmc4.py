@@ -16,6 +16,7 @@ from flamingo_jax.building.readers.containers import Row, documents, extension, 
 from flamingo_jax.building.readers.draft import Draft
 from flamingo_jax.building.readers.folder import Pictures
 from flamingo_jax.building.readers.pictures import picture_rule
+from flamingo_jax.errors import UserError
 
 SIMILARITY = 0.24  # Least similarity of a picture to its sentence, by CLIP ViT-L/14 (OpenFlamingo's value).
 
@@ -43,7 +44,7 @@ def page(row: Row, found: list[bytes | None]) -> Iterator[Document | Dropped]:
     texts, infos = row.value['text_list'], row.value['image_info']
     similarity = np.array(row.value['similarity_matrix'], np.float64).reshape(len(infos), len(texts))
     if not np.isfinite(similarity).all():
-        raise ValueError('similarity_matrix has a number that is not finite')
+        raise UserError('similarity_matrix has a number that is not finite')
     draft = Draft(row.where, str(row.value.get('url') or ''))
     rules = ['picture_missing' if data is None else picture_rule(data) for data in found]
     here = [i for i, rule in enumerate(rules) if not rule]
@@ -53,7 +54,7 @@ def page(row: Row, found: list[bytes | None]) -> Iterator[Document | Dropped]:
     if len(here) == len(infos):
         sentences = {i: int(info['matched_text_index']) for i, info in enumerate(infos)}
         if any(not 0 <= sentence < len(texts) for sentence in sentences.values()):
-            raise ValueError('matched_text_index is of no sentence')
+            raise UserError('matched_text_index is of no sentence')
     else:
         chosen = scipy.optimize.linear_sum_assignment(-similarity[here])
         sentences = {here[i]: int(sentence) for i, sentence in zip(*chosen, strict=True)}

@@ -13,6 +13,7 @@ from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.readers.containers import Row, documents, parquet_rows
 from flamingo_jax.building.readers.draft import Draft
 from flamingo_jax.building.readers.folder import Pictures
+from flamingo_jax.errors import UserError
 
 COLUMNS = ('images', 'texts', 'general_metadata', 'url')
 # OBELICS has this text where a page had a link "read more": what follows belongs to another article.
@@ -25,7 +26,7 @@ def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Droppe
     def make(row: Row) -> Iterator[Document | Dropped]:
         images, texts = row.value['images'], row.value['texts']
         if len(images) != len(texts):
-            raise ValueError(f'{len(images)} images and {len(texts)} texts')
+            raise UserError(f'{len(images)} images and {len(texts)} texts')
         url = _url(row.value)
         for number, parts in enumerate(_split(images, texts)):
             draft = Draft(f'{row.where}.{number}' if number else row.where, url)

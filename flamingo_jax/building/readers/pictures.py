@@ -5,6 +5,7 @@ from typing import Any
 
 from flamingo_jax.building.look import LookError, look_at
 from flamingo_jax.building.rules import PageRules
+from flamingo_jax.errors import MissingPackageError
 from flamingo_jax.inputs.films import to_film
 from flamingo_jax.inputs.images import PictureError
 
@@ -57,7 +58,9 @@ def require_av() -> None:
     try:
         import av
     except ImportError as error:
-        raise ImportError(f"Video files are read with PyAV: pip install 'flamingo_jax[films]' ({error}).") from error
+        raise MissingPackageError(
+            f"Video files are read with PyAV: pip install 'flamingo_jax[films]' ({error})."
+        ) from error
     av.logging.set_level(av.logging.PANIC)  # What FFmpeg says of damaged files.
 
 

@@ -8,6 +8,7 @@ from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.readers.containers import Row, documents, parquet_rows, text_lines
 from flamingo_jax.building.readers.draft import Draft
 from flamingo_jax.building.readers.folder import Pictures
+from flamingo_jax.errors import UserError
 
 # Names of the columns; the first that is there counts. img2dataset can store the pictures in a column.
 URLS, TEXTS, PICTURES = ('url', 'URL', 'image_url'), ('text', 'TEXT', 'caption'), ('jpg', 'png', 'webp')
@@ -23,7 +24,7 @@ def read_tsv(path: str, name: str, pictures: Pictures) -> Iterator[Document | Dr
         elif first.startswith(('http://', 'https://')):
             yield from _pair(row, first, second, pictures)
         else:
-            raise ValueError('neither of its two columns is a URL')
+            raise UserError('neither of its two columns is a URL')
 
     yield from documents(text_lines(path, name), make)
 

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 import PIL.Image
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation.pools import Pools
 from flamingo_jax.evaluation.published import find, on_disk, read
 from flamingo_jax.evaluation.task import OPEN_ENDED, Task
@@ -83,11 +84,11 @@ class Arc(Task):
           FileNotFoundError, ValueError: the file is missing or has another format, or no problem fits.
         """
         if self.version not in FILES:
-            raise ValueError(f'version is {self.version!r}. It must be one of {sorted(FILES)}.')
+            raise UserError(f'version is {self.version!r}. It must be one of {sorted(FILES)}.')
         file = find(on_disk(self.data or pools.data), FILES[self.version])
         splits = read(file)
         if not isinstance(splits, dict) or self.query_split not in splits:
-            raise ValueError(f'{file} has no split {self.query_split!r}. It must have {{split: {{id: problem}}}}.')
+            raise UserError(f'{file} has no split {self.query_split!r}. It must have {{split: {{id: problem}}}}.')
         self._asked: list[tuple[str, list[tuple[Grid, Grid]], tuple[Grid, Grid]]] = []
         problems = {id: _pairs(file, id, problem) for id, problem in splits[self.query_split].items()}
         for id, (demonstrations, tests) in problems.items():
@@ -97,7 +98,7 @@ class Arc(Task):
                 self._asked += [(f'{id}_{number}', demonstrations, test) for number, test in enumerate(tests)]
         if not self._asked:
             most = max((len(demonstrations) for demonstrations, _ in problems.values()), default=0)
-            raise ValueError(
+            raise UserError(
                 f'none of the {len(problems)} problems has {self.most} demonstrations (the most is {most}) and grids '
                 f'of at most {self.most_cells} cells. Use fewer shots, or more cells.'
             )
@@ -141,7 +142,7 @@ def _pairs(file: pathlib.Path, id: str, problem: Any) -> tuple[list[tuple[Grid, 
             [(_grid(pair['input']), _grid(pair['output'])) for pair in problem[part]] for part in ('train', 'test')
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f'{file}, problem {id} is not as the set publishes it: {error!r}.') from error
+        raise UserError(f'{file}, problem {id} is not as the set publishes it: {error!r}.') from error
     return demonstrations, tests
 
 
@@ -149,5 +150,5 @@ def _grid(rows: Sequence[Sequence[int]]) -> Grid:
     """Rows of colours; ValueError if it is not a grid of 0 to 9."""
     grid = tuple(tuple(row) for row in rows)
     if not grid or not grid[0] or len({*map(len, grid)}) != 1 or {*sum(grid, ())} - {*range(10)}:
-        raise ValueError(f'{str(rows)[:60]} is no grid of colours from 0 to 9')
+        raise UserError(f'{str(rows)[:60]} is no grid of colours from 0 to 9')
     return grid

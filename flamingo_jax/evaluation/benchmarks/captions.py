@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 from collections.abc import Iterator, Sequence
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation.benchmark import Benchmark, Item, Shown
 from flamingo_jax.evaluation.metrics import cider
 from flamingo_jax.evaluation.published import by_id, records
@@ -43,9 +44,9 @@ class Karpathy(Captions):
         wanted = ('train', 'restval') if split == 'train' else (split,)
         chosen = [record for record in found if record['split'] in wanted]
         if not chosen:
-            raise ValueError(f'{file} has no split {split!r}. Its splits are {there}.')
+            raise UserError(f'{file} has no split {split!r}. Its splits are {there}.')
         if missing := [record['filename'] for record in chosen if key not in record]:
-            raise ValueError(f'{file}: the picture {missing[0]} has no {key!r}.')
+            raise UserError(f'{file}: the picture {missing[0]} has no {key!r}.')
         for id, record in by_id(chosen, key, file).items():
             picture = pictures / record.get('filepath', '') / record['filename']
             yield self.item(id, picture, [sentence['raw'] for sentence in record['sentences']])

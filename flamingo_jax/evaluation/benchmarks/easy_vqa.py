@@ -14,6 +14,7 @@ import json
 import pathlib
 from collections.abc import Iterator
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation.benchmark import Benchmark, Item
 from flamingo_jax.evaluation.pools import Pools
 from flamingo_jax.few_shot.episode import Episode
@@ -37,7 +38,7 @@ class EasyVQA(Benchmark):
         candidates = tuple(answers.read_text(encoding='utf-8').split())
         for number, row in enumerate(json.loads(questions.read_text(encoding='utf-8'))):
             if not isinstance(row, list) or len(row) != 3 or row[1] not in candidates:
-                raise ValueError(
+                raise UserError(
                     f'{questions}, question {number} is {row!r}. It must be [question, one of {answers.name}, picture].'
                 )
             question, answer, picture = row

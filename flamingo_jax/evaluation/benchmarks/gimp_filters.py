@@ -17,6 +17,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from flamingo_jax.errors import MissingPackageError, UserError
 from flamingo_jax.evaluation.benchmark import Benchmark, Item
 from flamingo_jax.evaluation.pools import Pools
 from flamingo_jax.few_shot.episode import Episode, Part
@@ -78,7 +79,7 @@ class GimpFilters(Benchmark):
         number = collections.Counter(item.answer for item in self._support)
         self._enough = sorted(name for name in number if number[name] > self.most)
         if len(self._enough) < self.ways:
-            raise ValueError(
+            raise UserError(
                 f'{self.ways} ways of {self.most} shots need {self.ways} filters that have {self.most} pictures '
                 f'besides the query, but there are only {len(self._enough)}. Use fewer shots or ways.'
             )
@@ -127,7 +128,7 @@ def read_filter(html: str) -> tuple[str, list[str]]:
     try:
         from resiliparse.parse.html import HTMLTree
     except ImportError as error:
-        raise ImportError(
+        raise MissingPackageError(
             f"The manual is read with resiliparse: pip install 'flamingo_jax[build]' ({error})."
         ) from error
     tree = HTMLTree.parse(html)

@@ -8,6 +8,7 @@ import dataclasses
 import pathlib
 from collections.abc import Iterator
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation.benchmark import Benchmark, Item
 from flamingo_jax.evaluation.metrics import roc_auc
 from flamingo_jax.evaluation.published import by_id, find, records
@@ -31,7 +32,7 @@ class HatefulMemes(Benchmark):
         for id, record in by_id(records(file, 'id', 'img', 'text'), 'id', file).items():
             label = record.get('label')
             if label is not None and label not in LABELS:
-                raise ValueError(f'{file}: the label of {id} is {label!r}. It must be 0 or 1.')
+                raise UserError(f'{file}: the label of {id} is {label!r}. It must be 0 or 1.')
             text = self.prompts.meme.format(text=record['text'])
             answer = LABELS.get(label)
             yield Item(id, folder / record['img'], text, answer, answer, ('yes', 'no'))
@@ -41,7 +42,7 @@ class HatefulMemes(Benchmark):
         super()._check()
         answers = {item.answer for item in self._queries}
         if self.scored and len(answers) == 1:
-            raise ValueError(
+            raise UserError(
                 f'all memes of the split {self.query_split!r} have the label {answers.pop()!r}, and ROC AUC needs both '
                 'labels. Complete the file.'
             )

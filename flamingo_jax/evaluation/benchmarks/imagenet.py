@@ -10,6 +10,7 @@ import dataclasses
 import pathlib
 from collections.abc import Iterator
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation.benchmark import Item
 from flamingo_jax.evaluation.benchmarks.classification import Classification, labels
 from flamingo_jax.evaluation.metrics import top1
@@ -52,7 +53,7 @@ def read_classes(file: pathlib.Path) -> dict[str, str]:
         if not key:
             continue
         if not (key[0] == 'n' and key[1:].isdigit() and name.strip()) or key in names:
-            raise ValueError(
+            raise UserError(
                 f'{file}, line {number} is {line!r}. Each line must have a WordNet id that no other line has, and a '
                 'name: n01440764 tench. Names alone could be of another order.'
             )
@@ -62,5 +63,5 @@ def read_classes(file: pathlib.Path) -> dict[str, str]:
 
 def _known(key: str, label: dict[str, str], where: pathlib.Path) -> str:
     if key not in label:
-        raise ValueError(f'{where} has the class {key!r}, which the list of classes does not name.')
+        raise UserError(f'{where} has the class {key!r}, which the list of classes does not name.')
     return key

@@ -9,6 +9,7 @@ import dataclasses
 import pathlib
 from collections.abc import Iterator
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation.benchmark import Film, Item
 from flamingo_jax.evaluation.benchmarks.classification import Classification
 from flamingo_jax.evaluation.metrics import top1_top5
@@ -33,7 +34,7 @@ class Kinetics700(Classification):
         films = find(folder, split, name)
         for record in found:
             if record['label'] not in classes[1]:
-                raise ValueError(f'{name}.csv has the action {record["label"]!r}, which train.csv does not have.')
+                raise UserError(f'{name}.csv has the action {record["label"]!r}, which train.csv does not have.')
             begin, end = int(float(record['time_start'])), int(float(record['time_end']))
             id = f'{record["youtube_id"]}_{begin:06d}_{end:06d}'
             path = film(films, id, f'{record["label"]}/{id}')

@@ -8,6 +8,7 @@ import dataclasses
 import pathlib
 from collections.abc import Iterator
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation.benchmark import Film, Item
 from flamingo_jax.evaluation.benchmarks.film_questions import FilmQuestions
 from flamingo_jax.evaluation.published import by_id, film, find, records, split_file
@@ -31,7 +32,7 @@ class MSVDQA(FilmQuestions):
         for id, record in by_id(found, 'id', file).items():
             number = f'vid{record["video_id"]}'
             if clips.is_dir() and number not in names:
-                raise ValueError(
+                raise UserError(
                     f'{folder / "youtube_mapping.txt"} does not name {number}, which {file.name} asks about.'
                 )
             path = film(clips, names[number]) if clips.is_dir() else film(folder / 'video', number)

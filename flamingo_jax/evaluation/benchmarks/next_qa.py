@@ -9,6 +9,7 @@ import dataclasses
 import pathlib
 from collections.abc import Iterator
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation.benchmark import Film, Item
 from flamingo_jax.evaluation.benchmarks.film_questions import FilmQuestions
 from flamingo_jax.evaluation.metrics import wups
@@ -30,7 +31,7 @@ class NExTQA(FilmQuestions):
         for record in records(file, 'video', 'question', 'answer', 'qid', 'type'):
             video, qid, answer = record['video'], record['qid'], record['answer']
             if video not in names:
-                raise ValueError(
+                raise UserError(
                     f'{folder / "map_vid_vidorID.json"} does not name {video}, which {file.name} asks about.'
                 )
             references = dict(answer=answer, type=record['type'])

@@ -8,6 +8,7 @@ import dataclasses
 import pathlib
 from collections.abc import Iterator
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation.benchmark import Benchmark, Film, Item
 from flamingo_jax.evaluation.published import by_id, film, find, records, split_file
 
@@ -28,7 +29,7 @@ class STAR(Benchmark):
             choices = tuple(choice['choice'] for choice in sorted(record['choices'], key=lambda c: c['choice_id']))
             answer = record.get('answer')
             if answer is not None and answer not in choices:
-                raise ValueError(f'{file}: the answer to {id} is {answer!r}, which is none of the choices {choices}.')
+                raise UserError(f'{file}: the answer to {id} is {answer!r}, which is none of the choices {choices}.')
             shown = Film(film(films, record['video_id']), float(record['start']), float(record['end']))
             text = self.prompts.question.format(question=record['question'])
             yield Item(id, shown, text, answer, candidates=choices)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation.benchmark import Benchmark, Item
 from flamingo_jax.evaluation.benchmarks.classification import labels
 from flamingo_jax.evaluation.metrics import ndcg
@@ -35,7 +36,7 @@ class VisDial(Benchmark):
         file = find(folder, f'visdial_1.0_{split_file(split, dict(train="train", val="val"))}.json')
         data = (read(file) or {}).get('data')
         if not isinstance(data, Mapping) or {'questions', 'answers', 'dialogs'} - data.keys():
-            raise ValueError(f'{file} must have "data" with questions, answers and dialogs.')
+            raise UserError(f'{file} must have "data" with questions, answers and dialogs.')
         questions, answers = data['questions'], data['answers']
         rated = {}
         if split == 'val':
@@ -43,7 +44,7 @@ class VisDial(Benchmark):
             rated = by_id(records(dense, 'image_id', 'round_id'), 'image_id', dense)
         for id, dialogue in by_id(data['dialogs'], 'image_id', file).items():
             if split == 'val' and id not in rated:
-                raise ValueError(f'{dense} has no annotations of the picture {id}.')
+                raise UserError(f'{dense} has no annotations of the picture {id}.')
             rounds = dialogue['dialog']
             last = rated[id]['round_id'] - 1 if rated else len(rounds) - 1
             asked = rounds[last]
@@ -60,7 +61,7 @@ class VisDial(Benchmark):
             label = labels(texts)
             relevance = rated[id].get('gt_relevance', rated[id].get('relevance'))
             if relevance is None or len(relevance) != len(texts):
-                raise ValueError(f'{dense}: the picture {id} must have a relevance for each of {len(texts)} answers.')
+                raise UserError(f'{dense}: the picture {id} must have a relevance for each of {len(texts)} answers.')
             references = {label[str(i)]: float(value) for i, value in enumerate(relevance)}
             written = {label[key]: (option,) for key, option in texts.items()}
             right = label[str(asked['gt_index'])]

@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation import metrics
 from flamingo_jax.evaluation.benchmark import Benchmark, Item, Shown
 from flamingo_jax.evaluation.metrics.vqa_accuracy import Entry
@@ -58,7 +59,7 @@ class TwoFiles(VQA):
             answers = find(folder, annotations, f'annotations/{annotations}')
             answered = by_id(records(answers, 'question_id', 'answers', at='annotations'), 'question_id', answers)
             if different := sorted(asked.keys() ^ answered.keys()):
-                raise ValueError(
+                raise UserError(
                     f'{file.name} and {answers.name} must have the same questions, but {len(different)} are in only '
                     f'one of them, such as {different[0]}.'
                 )

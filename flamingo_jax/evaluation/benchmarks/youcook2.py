@@ -8,6 +8,7 @@ import dataclasses
 import pathlib
 from collections.abc import Iterator
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation.benchmark import Film, Item
 from flamingo_jax.evaluation.benchmarks.captions import Captions
 from flamingo_jax.evaluation.published import film, find, read, split_file
@@ -31,7 +32,7 @@ class YouCook2(Captions):
                 for step in about['annotations']
             ]
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
+            raise UserError(
                 f'{file} must have "database": film -> subset, recipe_type and annotations, each with id, segment and '
                 f'sentence; {error} is missing.'
             ) from error

@@ -14,6 +14,8 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from flamingo_jax.errors import UserError
+
 Scored = tuple[float, dict[Any, float]]
 Metric = Callable[[Mapping[Any, Any], Mapping[Any, Any]], Scored]
 
@@ -27,7 +29,7 @@ def score(name: str, predictions: Mapping[Any, Any], references: Mapping[Any, An
     """
     there = sorted(path.stem for path in pathlib.Path(__file__).parent.glob('*.py') if path.stem != '__init__')
     if name not in there:
-        raise ValueError(f'There is no metric {name!r}. The metrics are {there}.')
+        raise UserError(f'There is no metric {name!r}. The metrics are {there}.')
     check(predictions, references)
     return importlib.import_module(f'{__name__}.{name}').score(predictions, references)
 
@@ -35,10 +37,10 @@ def score(name: str, predictions: Mapping[Any, Any], references: Mapping[Any, An
 def check(predictions: Mapping[Any, Any], references: Mapping[Any, Any]) -> None:
     """ValueError unless there is exactly one prediction for each reference."""
     if not references:
-        raise ValueError('There is nothing to score.')
+        raise UserError('There is nothing to score.')
     if different := sorted(predictions.keys() ^ references.keys(), key=str):
         which = 'prediction' if different[0] in references else 'reference'
-        raise ValueError(
+        raise UserError(
             f'Predictions and references must have the same ids, but {len(different)} ids have only one of the two; '
             f'{different[0]!r} has no {which}.'
         )
@@ -48,7 +50,7 @@ def texts(predictions: Mapping[Any, Any], references: Mapping[Any, Any]) -> list
     """The predictions in the order of the references. An empty text is an answer; what is no text is a ValueError."""
     for id in references:
         if not isinstance(predictions[id], str):
-            raise ValueError(f'The prediction for {id!r} is {predictions[id]!r}. It must be one text.')
+            raise UserError(f'The prediction for {id!r} is {predictions[id]!r}. It must be one text.')
     return [predictions[id] for id in references]
 
 
@@ -56,7 +58,7 @@ def refuse_without_references(references: Mapping[Any, Any]) -> None:
     """ValueError if an id has no reference, or a text where there should be a sequence of them."""
     for id, truths in references.items():
         if isinstance(truths, str) or not len(truths):
-            raise ValueError(f'The references of {id!r} are {truths!r}. They must be one or more texts in a sequence.')
+            raise UserError(f'The references of {id!r} are {truths!r}. They must be one or more texts in a sequence.')
 
 
 def likelihoods(id: Any, prediction: Any) -> dict[Any, float]:
@@ -68,11 +70,9 @@ def likelihoods(id: Any, prediction: Any) -> dict[Any, float]:
     """
     found = dict(prediction) if isinstance(prediction, Mapping) else dict(enumerate(prediction))
     if not found:
-        raise ValueError(f'The prediction for {id!r} has no candidates.')
+        raise UserError(f'The prediction for {id!r} has no candidates.')
     for candidate, value in found.items():
         if math.isnan(value):
-            raise ValueError(
-                f'The prediction for {id!r} has no likelihood for {candidate!r}: it is not a number (NaN).'
-            )
+            raise UserError(f'The prediction for {id!r} has no likelihood for {candidate!r}: it is not a number (NaN).')
     ordered = sorted(found) if isinstance(prediction, Mapping) else list(found)
     return {candidate: found[candidate] for candidate in sorted(ordered, key=found.__getitem__, reverse=True)}

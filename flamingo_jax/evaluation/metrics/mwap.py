@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation.metrics import likelihoods
 
 
@@ -35,12 +36,12 @@ def score(
     actions = list(dict.fromkeys((verb, noun) for _, verb, noun, _ in rows))
     positives = [i for i, row in enumerate(rows) if row[3] == 1]
     if not positives:
-        raise ValueError('mWAP needs a positive clip (annotation 1), but there is none.')
+        raise UserError('mWAP needs a positive clip (annotation 1), but there is none.')
     values = []
     for id in ids:
         found = likelihoods(id, predictions[id])
         if missing := [f'{verb} {noun}' for verb, noun in actions if f'{verb} {noun}' not in found]:
-            raise ValueError(f'The prediction for {id!r} has no likelihood for {missing[0]!r}.')
+            raise UserError(f'The prediction for {id!r} has no likelihood for {missing[0]!r}.')
         values.append(found)
 
     precisions, influences = [], np.zeros(len(ids))

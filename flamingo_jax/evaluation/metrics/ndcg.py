@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation.metrics import likelihoods
 
 
@@ -27,12 +28,12 @@ def score(predictions: Mapping[Any, Any], references: Mapping[Any, Any]) -> tupl
         relevance = dict(reference) if isinstance(reference, Mapping) else dict(enumerate(reference))
         ranking = list(likelihoods(id, predictions[id]))
         if different := sorted(relevance.keys() ^ set(ranking), key=str):
-            raise ValueError(
+            raise UserError(
                 f'Prediction and reference of {id!r} must have the same answers, but one lacks {different[0]!r}.'
             )
         k = sum(value != 0 for value in relevance.values())
         if not k:
-            raise ValueError(f'No answer to {id!r} is relevant. Leave it out.')
+            raise UserError(f'No answer to {id!r} is relevant. Leave it out.')
         discounts = np.log2(np.arange(k) + 2)
         gain = np.array([relevance[answer] for answer in ranking[:k]]) / discounts
         best = np.array(sorted(relevance.values(), reverse=True)[:k]) / discounts

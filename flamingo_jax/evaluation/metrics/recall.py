@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation.metrics import refuse_without_references
 
 
@@ -24,6 +25,6 @@ def score(
     each = {}
     for id, right in references.items():
         if isinstance(predictions[id], str):
-            raise ValueError(f'The prediction for {id!r} is {predictions[id]!r}. It must be a sequence of candidates.')
+            raise UserError(f'The prediction for {id!r} is {predictions[id]!r}. It must be a sequence of candidates.')
         each[id] = float(bool(set(predictions[id]) & set(right)))
     return float(np.mean(list(each.values()))), each

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation.metrics import likelihoods
 
 POSITIVE, NEGATIVE = ('yes', 1), ('no', 0)
@@ -27,10 +28,10 @@ def score(predictions: Mapping[Any, Any], references: Mapping[Any, str | int]) -
     ids = list(references)
     for id in ids:
         if references[id] not in POSITIVE + NEGATIVE:
-            raise ValueError(f"The reference of {id!r} is {references[id]!r}. It must be 'yes' or 'no', or 1 or 0.")
+            raise UserError(f"The reference of {id!r} is {references[id]!r}. It must be 'yes' or 'no', or 1 or 0.")
     positive = np.array([references[id] in POSITIVE for id in ids])
     if positive.all() or not positive.any():
-        raise ValueError(f'ROC AUC needs both answers, but all {len(ids)} right answers are {references[ids[0]]!r}.')
+        raise UserError(f'ROC AUC needs both answers, but all {len(ids)} right answers are {references[ids[0]]!r}.')
     scores = np.array([_score(id, predictions[id]) for id in ids])
     # For each id, the share of those of the other answer that it is on the right side of.
     beaten = np.empty(len(ids))
@@ -50,6 +51,6 @@ def _score(id: str, prediction: Any) -> float:
         return float(likelihoods(id, [prediction])[0])
     found = likelihoods(id, prediction)
     if set(found) != {'yes', 'no'}:
-        raise ValueError(f"The prediction for {id!r} has the candidates {sorted(found)}. They must be 'yes' and 'no'.")
+        raise UserError(f"The prediction for {id!r} has the candidates {sorted(found)}. They must be 'yes' and 'no'.")
     # Both can be minus infinity.
     return 0.0 if found['yes'] == found['no'] else found['yes'] - found['no']

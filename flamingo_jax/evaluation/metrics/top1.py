@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation.metrics import likelihoods
 
 
@@ -35,7 +36,7 @@ def among_the_first(
             continue
         ranking = list(likelihoods(id, predictions[id]))
         if right not in ranking:
-            raise ValueError(
+            raise UserError(
                 f'The right class of {id!r} is {right!r}, which is none of the {len(ranking)} candidates, such as '
                 f'{ranking[0]!r}.'
             )

@@ -11,6 +11,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flamingo_jax.errors import MissingPackageError
 from flamingo_jax.evaluation.english import REMEDY, nltk
 from flamingo_jax.evaluation.metrics import texts, vqa_accuracy
 from flamingo_jax.evaluation.metrics.vqa_accuracy import Entry
@@ -64,7 +65,9 @@ def stem(answer: str) -> str:
     try:
         import inflection
     except ImportError as error:
-        raise ImportError(f'This metric needs inflection, NLTK and its data. Fetch them once: {REMEDY}') from error
+        raise MissingPackageError(
+            f'This metric needs inflection, NLTK and its data. Fetch them once: {REMEDY}'
+        ) from error
     words = []
     for word, tag in nltk().pos_tag(nltk().word_tokenize(answer)):
         if word in STEMS:

@@ -6,6 +6,7 @@ from typing import Any
 
 from absl import logging as absl_logging
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.files import Path, as_path, below, in_bucket, local
 
 # Grain warns about files with more than one record a group. The sample in the repository has 16, to be small.
@@ -36,18 +37,18 @@ def open_split(path: str | Path, split: str) -> Sequence[dict[str, Any]]:
     """
     path, builder = _opened(path)
     if split not in builder.info.splits:
-        raise ValueError(f'The data set {path} has no split {split!r}; it has {sorted(builder.info.splits)}.')
+        raise UserError(f'The data set {path} has no split {split!r}; it has {sorted(builder.info.splits)}.')
     there = below(path)
     missing = [file for file in builder.info.splits[split].filepaths if file.name not in there]
     if missing:
         raise FileNotFoundError(f'The data set {path} is incomplete: {missing[0]} is missing. Prepare it again.')
     if not str(builder.info.splits[split].filepaths[0]).count('array_record'):
-        raise ValueError(
+        raise UserError(
             f'The data set {path} is not in ArrayRecord files. Prepare it again with file_format="array_record".'
         )
     for file in builder.info.splits[split].filepaths:
         if _is_cut(file, there[file.name]):
-            raise ValueError(f'The data set {path} is damaged: {file.name} is cut short, or a pointer. {AGAIN}')
+            raise UserError(f'The data set {path} is damaged: {file.name} is cut short, or a pointer. {AGAIN}')
     _allow_files(len(builder.info.splits[split].filepaths), path)
     source = builder.as_data_source(split)
     if len(source) > LARGE:
@@ -79,7 +80,7 @@ def _opened(path: str | Path) -> tuple[Path, Any]:
     except OSError:
         raise
     except Exception as error:  # Of protobuf, JSON and TFDS.
-        raise ValueError(
+        raise UserError(
             f'The data set {path} is damaged: its dataset_info.json or features.json cannot be read ({error}). {AGAIN}'
         ) from error
 
@@ -100,7 +101,7 @@ def _allow_files(number: int, path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = OPEN_FILES if hard == resource.RLIM_INFINITY else hard
     if number + OTHER_FILES > most:
-        raise ValueError(
+        raise UserError(
             f'The data set {path} has {number} files, all of which are held open, but a process may open {most}. '
             "Raise the machine's limit (ulimit -Hn, or nofile in /etc/security/limits.conf)."
         )

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.files import as_path
 from flamingo_jax.inputs import augment
 from flamingo_jax.inputs.films import to_film
@@ -56,7 +57,7 @@ class Documents(Source):
         marks of a chat.
         """
         if self.chat and not chats(tokenizer):
-            raise ValueError(
+            raise UserError(
                 f'{self.path} is read with chat=True, but the language model does not chat: its tokenizer has no '
                 '<|im_start|>. Take one that does, or build the data set without --chat and leave out chat=True.'
             )
@@ -64,7 +65,7 @@ class Documents(Source):
         documents = [opened.document(int(i), rng) for i in rng.integers(len(opened), size=TRIED)]
         room = min(self.length, self.window[0]) if self.documents > 1 else self.length
         if self.row is Interleaved and (unlearnt := self.unlearnt(documents, tokenizer)) > TRIED // 2:
-            raise ValueError(
+            raise UserError(
                 f'Of {TRIED} documents of {self.path}, {unlearnt} have nothing to learn within {room} tokens: what '
                 f'is only read fills them. Give the data set a larger `length`, or `window` if it packs.'
             )
@@ -78,7 +79,7 @@ class Documents(Source):
                 except PictureError as error:
                     errors.append(str(error))
         if errors:
-            raise ValueError(
+            raise UserError(
                 f'None of the {len(set(errors))} pictures of {self.path} that were tried can be read: nothing would be '
                 f'learned. The first: {errors[0]}'
                 + (' If they are films, set `frames` of the data set, such as frames=8.' if self.frames == 1 else '')
@@ -118,7 +119,7 @@ class _Opened:
         self._source, self._pictures = source, pictures
         self._records = open_records(source.path, source.split)
         if 'texts' not in self._records[0]:
-            raise ValueError(
+            raise UserError(
                 f'{source.path} has no documents: its records hold {sorted(self._records[0])}. Give stored documents, '
                 'or another kind of data set, such as FewShot for pictures with names.'
             )

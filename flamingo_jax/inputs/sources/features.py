@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.files import Path, as_path, local
 from flamingo_jax.inputs.images import Frames, PictureFormat
 from flamingo_jax.inputs.sources.json_lines import JsonLines
@@ -48,7 +49,7 @@ def read_array(path: Path, mmap_mode: str | None = None) -> np.ndarray:
     try:
         return np.load(local(path), mmap_mode=mmap_mode)
     except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f'{path} is missing or damaged ({error}). {REMEDY}') from error
+        raise UserError(f'{path} is missing or damaged ({error}). {REMEDY}') from error
 
 
 def format_of(folder: str, split: str) -> PictureFormat:
@@ -90,9 +91,9 @@ class Features:
             found = json.loads(file.read_text())
             about = {name: found[name] for name in ('data', 'trunk', 'image_size', 'fit')}
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f'{file} is damaged: {error!r}. {remedy}') from error
+            raise UserError(f'{file} is damaged: {error!r}. {remedy}') from error
         if about['data'] != fingerprint(records):
-            raise ValueError(
+            raise UserError(
                 f'The features in {folder} are of another data set, or of an older version of this one. {remedy}'
             )
         expected = dict(trunk=pictures.trunk, image_size=pictures.size, fit=pictures.fit)
@@ -100,16 +101,16 @@ class Features:
         here = json.loads(pictures.vision) if pictures.vision else {}
         there = found.get('vision') or here  # Absent in older features. A field that one side lacks is newer.
         if 'trunk' in wrong or any(there[field] != here[field] for field in there.keys() & here.keys()):
-            raise ValueError(f'The features in {folder} are from another trunk than that of this model. {remedy}')
+            raise UserError(f'The features in {folder} are from another trunk than that of this model. {remedy}')
         if wrong:
             remedy += f' --image_size={pictures.size}' if 'image_size' in wrong else ''
             found = ', '.join(f'{name} is {about[name]}, not {value}' for name, value in wrong.items())
-            raise ValueError(f'The features in {folder} are of pictures read in another way: {found}. {remedy}')
+            raise UserError(f'The features in {folder} are of pictures read in another way: {found}. {remedy}')
         number, self.views, *shape = self._map.shape
         if number < len(records) and 'frames' in records[0]:  # One picture a record, unlike in documents.
-            raise ValueError(f'{self._path} has {number} of {len(records)} pictures. {remedy}')
+            raise UserError(f'{self._path} has {number} of {len(records)} pictures. {remedy}')
         if tuple(shape) != pictures.blank(frames, features=True).shape:
-            raise ValueError(
+            raise UserError(
                 f'The features in {folder} have the shape {tuple(shape)} (frames, features, channels), not '
                 f'{pictures.blank(frames, features=True).shape}. Set `frames` of the data set to match. {remedy}'
             )

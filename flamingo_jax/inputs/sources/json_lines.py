@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.files import Path, as_path, file_size, local
 from flamingo_jax.inputs.tokenizer import IMAGE
 
@@ -63,7 +64,7 @@ class JsonLines(Sequence):
                 bar.update(len(line))
             bar.close()
         if not begins:
-            raise ValueError(f'{self._path} has no documents. {LINE}')
+            raise UserError(f'{self._path} has no documents. {LINE}')
         self._begins, self.digest = np.array(begins), digest.hexdigest()
 
     def __len__(self) -> int:
@@ -95,15 +96,15 @@ class JsonLines(Sequence):
         try:
             parts = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise ValueError(f'{where} is not JSON ({error}). {LINE}') from error
+            raise UserError(f'{where} is not JSON ({error}). {LINE}') from error
         if not isinstance(parts, list):
-            raise ValueError(f'{where} is {_kind(parts)}, not a list. {LINE}')
+            raise UserError(f'{where} is {_kind(parts)}, not a list. {LINE}')
         learnt, sizes = False, []
         for place, part in enumerate(parts, start=1):
             part, which = dict(text=part) if isinstance(part, str) else part, f'{where}: part {place}'
             if not isinstance(part, dict) or sorted(part) not in KEYS:
                 found = f'has the keys {sorted(part)}' if isinstance(part, dict) else f'is {_kind(part)}'
-                raise ValueError(
+                raise UserError(
                     f'{which} {found}. It must be a text, {{"text": ...}} with or without "weight", '
                     '{"image": ...} or {"film": ...}.'
                 )
@@ -114,7 +115,7 @@ class JsonLines(Sequence):
             else:
                 learnt |= bool(_check_text(part, which) and part['text'])
         if not learnt:
-            raise ValueError(
+            raise UserError(
                 f'{where} has no text with a weight above 0: there is nothing to learn. Add a text, or delete the line.'
             )
         return sizes
@@ -130,9 +131,9 @@ class JsonLines(Sequence):
     def _size(self, name: Any, which: str) -> int:
         """The size of a picture's file in bytes. Raises if there is none."""
         if not isinstance(name, str) or not name:
-            raise ValueError(f'{which}: its picture is {_kind(name)}. It must be the path of a file.')
+            raise UserError(f'{which}: its picture is {_kind(name)}. It must be the path of a file.')
         if os.path.isabs(name) or '..' in pathlib.PurePath(name).parts:
-            raise ValueError(
+            raise UserError(
                 f'{which}: the picture {name!r} is outside {self._path.parent}. Give its path relative to that '
                 'folder, or link to it from there.'
             )
@@ -148,15 +149,15 @@ def _check_text(part: dict[str, Any], which: str) -> float:
     """The weight of a text. ValueError says what is wrong with it."""
     text, weight = part['text'], part.get('weight', 1.0)
     if not isinstance(text, str):
-        raise ValueError(f'{which}: its "text" is {_kind(text)}, not a string.')
+        raise UserError(f'{which}: its "text" is {_kind(text)}, not a string.')
     if IMAGE in text:
-        raise ValueError(f'{which} has {IMAGE} in its text. Replace it by a part {{"image": ...}}.')
+        raise UserError(f'{which} has {IMAGE} in its text. Replace it by a part {{"image": ...}}.')
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f'{which} is not valid UTF-8 ({error}).') from error
+        raise UserError(f'{which} is not valid UTF-8 ({error}).') from error
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= HEAVIEST:
-        raise ValueError(f'{which}: its "weight" is {weight!r}. It must be a number from 0 to {HEAVIEST:,}.')
+        raise UserError(f'{which}: its "weight" is {weight!r}. It must be a number from 0 to {HEAVIEST:,}.')
     return float(weight)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.inputs import augment
 from flamingo_jax.inputs.images import Frames, PictureFormat, to_frames
 from flamingo_jax.inputs.sources.array_record import open_split
@@ -77,7 +78,7 @@ class PictureSet:
         """
         self._records, self._format = open_split(path, split), pictures
         if 'frames' not in self._records[0]:
-            raise ValueError(
+            raise UserError(
                 f'{path} is no picture set: its records hold {sorted(self._records[0])}. Give a picture set, or '
                 'another kind of data set, such as Documents.'
             )
@@ -119,7 +120,7 @@ class PictureSet:
     def _keep(self, pictures: Sequence[Picture], styles: Sequence[str], things_of: Sequence[str] = ()) -> None:
         have = collections.Counter(picture.style for picture in pictures)
         if unknown := sorted({*styles, *things_of} - set(have)):
-            raise ValueError(f'{self._where} has no pictures of style {unknown}. Its styles are {dict(have)}.')
+            raise UserError(f'{self._where} has no pictures of style {unknown}. Its styles are {dict(have)}.')
         shown = {picture.concept for picture in pictures if not things_of or picture.style in things_of}
         kept = [picture for picture in pictures if not styles or picture.style in styles]
         self.pictures = [picture for picture in kept if picture.concept in shown]

@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.inputs.images import Frames, PictureFormat
 from flamingo_jax.inputs.rows import Chunk, Interleaved, Row, RowFormat
 from flamingo_jax.inputs.tokenizer import Tokenizer
@@ -91,17 +92,17 @@ class Source:
         """
         row = RowFormat(self.length, self.images, self.targets, self.from_start, self.p_next)
         if self.lines > 1 and self.documents < 2:
-            raise ValueError(f'Only packed rows have {self.lines} lines. Set `documents` of the data set to 2 or more.')
+            raise UserError(f'Only packed rows have {self.lines} lines. Set `documents` of the data set to 2 or more.')
         if self.documents == 1:
             (chunks,) = documents
             return self.row.of(chunks, tokenizer, blank, rng, row)
         if self.documents < 1 or self.lines < 1 or min(self.window) < 0:
-            raise ValueError(
+            raise UserError(
                 f'A row cannot hold {self.documents} documents of {self.window[0]} tokens and {self.window[1]} '
                 'pictures. Set `documents` to 1 or more, and `window` to two numbers.'
             )
         if self.row is not Interleaved:
-            raise ValueError(
+            raise UserError(
                 f'Only rows of the class Interleaved hold several documents, not {self.row.__name__}. Set `documents` '
                 'of the data set to 1.'
             )

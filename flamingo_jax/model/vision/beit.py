@@ -15,6 +15,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, UInt8
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.model.attention import attend
 from flamingo_jax.model.layers import ACTIVATIONS, Linear, Norm, scan_layers, spread, times
 from flamingo_jax.model.vision.convolution import KERNEL_AXES, VECTOR_AXES
@@ -57,11 +58,11 @@ class BEiTConfig(VisionConfig):
 
     def __post_init__(self):
         if self.width % self.heads:
-            raise ValueError(f'A BEiT of width {self.width} cannot have {self.heads} heads, which do not divide it.')
+            raise UserError(f'A BEiT of width {self.width} cannot have {self.heads} heads, which do not divide it.')
         if self.activation not in ACTIVATIONS:
-            raise ValueError(f'The activation of a BEiT must be one of {sorted(ACTIVATIONS)}, not {self.activation!r}.')
+            raise UserError(f'The activation of a BEiT must be one of {sorted(ACTIVATIONS)}, not {self.activation!r}.')
         if self.relative not in ('block', 'shared', ''):
-            raise ValueError(f"relative must be 'block', 'shared' or '', not {self.relative!r}.")
+            raise UserError(f"relative must be 'block', 'shared' or '', not {self.relative!r}.")
 
     @property
     def grid(self) -> int:

@@ -24,6 +24,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.model.layers import ACTIVATIONS, Linear, scan_layers, spread
 from flamingo_jax.model.vision.convolution import KERNEL_AXES, VECTOR_AXES, conv, grouped_conv
 from flamingo_jax.model.vision.trunk import VisionConfig
@@ -73,17 +74,17 @@ class NFNetConfig(VisionConfig):
         object.__setattr__(self, 'depths', tuple(self.depths))
         object.__setattr__(self, 'widths', tuple(self.widths))
         if len(self.depths) != len(self.widths) or min(self.depths) < 1:
-            raise ValueError(
+            raise UserError(
                 f'An NFNet needs one width and at least one block per stage; depths are {self.depths}, '
                 f'widths {self.widths}.'
             )
         if empty := [width for width in self.widths if not self.inner_width(width)]:
-            raise ValueError(
+            raise UserError(
                 f'The share {self.bottleneck} of the widths {empty} is less than one group of {self.group_width} '
                 'channels.'
             )
         if self.activation not in GAINS:
-            raise ValueError(f'The activation of an NFNet must be one of {sorted(GAINS)}, not {self.activation!r}.')
+            raise UserError(f'The activation of an NFNet must be one of {sorted(GAINS)}, not {self.activation!r}.')
 
     @property
     def width(self) -> int:

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 import flax.linen as nn
 from jax.typing import DTypeLike
 
+from flamingo_jax.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True)
 class VisionConfig:
@@ -44,8 +46,8 @@ def family(name: str) -> type[VisionConfig]:
     try:
         module = importlib.import_module(f'flamingo_jax.model.vision.{name}')
     except ImportError as error:
-        raise ValueError(f'There is no vision trunk of the family {name!r} in flamingo_jax/model/vision/.') from error
+        raise UserError(f'There is no vision trunk of the family {name!r} in flamingo_jax/model/vision/.') from error
     for value in vars(module).values():
         if isinstance(value, type) and issubclass(value, VisionConfig) and getattr(value, 'family', '') == name:
             return value
-    raise ValueError(f'flamingo_jax/model/vision/{name}.py holds no vision trunk.')
+    raise UserError(f'flamingo_jax/model/vision/{name}.py holds no vision trunk.')

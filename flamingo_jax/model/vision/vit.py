@@ -18,6 +18,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.model.attention import attend
 from flamingo_jax.model.layers import ACTIVATIONS, Linear, Norm, scan_layers, spread
 from flamingo_jax.model.vision.convolution import KERNEL_AXES, VECTOR_AXES
@@ -73,11 +74,11 @@ class ViTConfig(VisionConfig):
         object.__setattr__(self, 'mean', tuple(self.mean))
         object.__setattr__(self, 'std', tuple(self.std))
         if self.width % self.heads:
-            raise ValueError(f'A ViT of width {self.width} cannot have {self.heads} heads, which do not divide it.')
+            raise UserError(f'A ViT of width {self.width} cannot have {self.heads} heads, which do not divide it.')
         if self.activation not in ACTIVATIONS:
-            raise ValueError(f'The activation of a ViT must be one of {sorted(ACTIVATIONS)}, not {self.activation!r}.')
+            raise UserError(f'The activation of a ViT must be one of {sorted(ACTIVATIONS)}, not {self.activation!r}.')
         if self.class_feature and not self.class_token:
-            raise ValueError('A ViT without a class token has no class feature. Set class_feature=False.')
+            raise UserError('A ViT without a class token has no class feature. Set class_feature=False.')
 
     @property
     def grid(self) -> int:
