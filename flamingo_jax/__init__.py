@@ -15,8 +15,8 @@ _HOMES = {
     'FlamingoConfig': 'flamingo_jax.model.config',
     'LanguageModelConfig': 'flamingo_jax.model.config',
     'Pretrained': 'flamingo_jax.inference.pretrained',
-    'ResamplerConfig': 'flamingo_jax.model.config',
-    'XattnConfig': 'flamingo_jax.model.config',
+    'PerceiverConfig': 'flamingo_jax.model.config',
+    'GatedXattnConfig': 'flamingo_jax.model.config',
     'load': 'flamingo_jax.inference.pretrained',
 }
 __all__ = ['__version__', *_HOMES]

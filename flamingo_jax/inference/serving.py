@@ -321,7 +321,7 @@ class Engine:
         coming = min(self.slots, len(every) + len(self._waiting))
         places = max(len(one.prompt.tokens) + one.room for one in every)
         c, pictures = self.flamingo.config, 0
-        if media is not None and not c.xattn.only_at_tag:
+        if media is not None and not c.xattn.at_tag:
             shown = max(len(one.prompt.pictures) for one in every)
             pictures = 1 if c.xattn.only_last_image else decode.power_of_two(max(shown, 1))
         needed = Size(

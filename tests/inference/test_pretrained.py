@@ -180,7 +180,7 @@ def test_decoding_equals_teacher_forcing_where_gated_blocks_act_at_the_tag(pretr
     prompts, banned = [*prompts_of(pictures)[:3], [pictures[0]]], [t.pad, t.bos]
 
     def with_choices(**fields):
-        xattn = dataclasses.replace(pretrained.config.xattn, **fields)
+        xattn = pretrained.config.xattn.as_kind('selective_xattn', **fields)
         model = dataclasses.replace(pretrained.model, config=dataclasses.replace(pretrained.config, xattn=xattn))
         return dataclasses.replace(pretrained, model=model, params=params)
 
@@ -198,7 +198,7 @@ def test_decoding_equals_teacher_forcing_where_gated_blocks_act_at_the_tag(pretr
 def test_decoding_equals_teacher_forcing_with_a_prefix(pretrained, pictures):
     """The same, where pictures are soft words in the text, one for each token of a tag."""
     c, t = pretrained.config, pretrained.tokenizer
-    xattn = dataclasses.replace(c.xattn, prefix=True, only_at_tag=True, ffw_where_seen=True, every=c.lm.depth)
+    xattn = c.xattn.as_kind('gated_prefix')
     resampler = dataclasses.replace(c.resampler, latents=len(c.image_tag))
     model = dataclasses.replace(pretrained.model, config=dataclasses.replace(c, xattn=xattn, resampler=resampler))
     params = nn.meta.unbox(jax.jit(model.init)(jax.random.key(1)))

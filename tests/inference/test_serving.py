@@ -230,7 +230,7 @@ def test_rows_grow_and_shrink_with_what_they_hold(pretrained, pictures, seen, mo
     monkeypatch.setattr(serving, 'SHRINK', 2)
     c = pretrained.config
     fields = dict(only_last_image=seen != 'all pictures', only_at_tag=seen == 'no picture after its tag')
-    config = dataclasses.replace(c, xattn=dataclasses.replace(c.xattn, **fields))
+    config = dataclasses.replace(c, xattn=c.xattn.as_kind('selective_xattn', **fields))
     one = dataclasses.replace(pretrained, model=dataclasses.replace(pretrained.model, config=config))
     shots = shots_of(pictures)
     prompts = [*prompts_of(pictures), *([*shots, *query] for query in queries_of(pictures))]
