@@ -605,6 +605,32 @@ def test_a_text_may_have_any_mark_that_python_takes_for_the_end_of_a_line(tmp_pa
     assert published.read(file) == [dict(id='1', text=text)]
 
 
+def test_one_id_of_two_questions_becomes_two_ids(pretrained, sets, tmp_path):
+    """NExT-OE's train.csv has three such ids. A question that is there twice stays a mistake."""
+    folder, expected = sets('next_qa')
+    shutil.copytree(folder, tmp_path / 'set')
+    file = tmp_path / 'set/train.csv'
+    text = file.read_text()
+    last = text.splitlines()[-1]
+    file.write_text(text + last.replace('why did the dog 4 run', 'is the dog old') + '\n')
+    asked = opened(pretrained, tmp_path / 'set', expected.of)
+    texts = {item.id: item.text for item in asked._support}
+    first, second = texts['4082401494_0'], texts['4082401494_0_2']
+    assert 'why did the dog 4 run?' in first and 'is the dog old?' in second and len(texts) == 5
+    file.write_text(text + last + '\n')
+    with pytest.raises(ValueError, match="has the question '4082401494_0' twice"):
+        opened(pretrained, tmp_path / 'set', expected.of)
+
+
+def test_next_qa_needs_no_more_answers_than_the_set_publishes(pretrained, sets, tmp_path):
+    """There is an add_reference_answer_test.json, and none of val."""
+    folder, expected = sets('next_qa')
+    shutil.copytree(folder, tmp_path / 'set')
+    (tmp_path / 'set/test.csv').rename(tmp_path / 'set/val.csv')
+    asked = opened(pretrained, tmp_path / 'set', expected.of, query_split='val')
+    assert [item.references.keys() for item in asked._queries] == [{'answer', 'type'}] * 4
+
+
 def test_films_that_have_vanished_can_be_left_out(pretrained, sets, tmp_path, capsys):
     folder, expected = sets('vatex')
     shutil.copytree(folder, tmp_path / 'set')

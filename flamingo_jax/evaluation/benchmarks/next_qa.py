@@ -1,10 +1,11 @@
 """NExT-QA (Xiao et al. 2021), open-ended: 9,178 test questions about what happens in films, and why. Held out.
 
-The folder has the files of the open-ended part: `train.csv`, `val.csv`, `test.csv` (video, question, answer, qid,
-type), `add_reference_answer_val.json` and `add_reference_answer_test.json`; and `map_vid_vidorID.json`, which names the
-films in `NExTVideo` (`1164/3238737531.mp4`).
+The folder has the files of the open-ended part (NExT-OE): `train.csv`, `val.csv`, `test.csv` (video, question, answer,
+qid, type) and `add_reference_answer_test.json`, more right answers to test; and `map_vid_vidorID.json` of the part with
+choices (NExT-QA), which names the films in `NExTVideo` (`1164/3238737531.mp4`).
 """
 
+import collections
 import dataclasses
 import pathlib
 from collections.abc import Iterator
@@ -18,16 +19,24 @@ from flamingo_jax.evaluation.published import film, find, read, records, split_f
 
 @dataclasses.dataclass
 class NExTQA(FilmQuestions):
-    """The splits are train, val and test. The score is WUPS."""
+    """The splits are train, val and test. The score is WUPS.
+
+    An `add_reference_answer_SPLIT.json` is read if it is there. The set publishes that of test.
+    """
 
     metric = staticmethod(wups.score)
 
     def read(self, folder: pathlib.Path, split: str) -> Iterator[Item]:
-        """The questions in order; an id is VIDEO_QID."""
+        """The questions in order; an id is VIDEO_QID.
+
+        Three times train.csv has two questions with one VIDEO and QID: the second is VIDEO_QID_2.
+        """
         file = find(folder, f'{split_file(split, dict(train="train", val="val", test="test"))}.csv')
         names = read(find(folder, 'map_vid_vidorID.json'))
-        others = read(find(folder, f'add_reference_answer_{split}.json')) if split != 'train' else {}
+        more = f'add_reference_answer_{split}.json'
+        others = read(find(folder, more)) if split == 'test' or (folder / more).exists() else {}
         films = find(folder, 'NExTVideo', 'videos')
+        questions: dict[str, list[str]] = collections.defaultdict(list)
         for record in records(file, 'video', 'question', 'answer', 'qid', 'type'):
             video, qid, answer = record['video'], record['qid'], record['answer']
             if video not in names:
@@ -37,5 +46,9 @@ class NExTQA(FilmQuestions):
             references = dict(answer=answer, type=record['type'])
             if additional := others.get(video, {}).get(qid):
                 references['additional'] = additional
-            shown = Film(film(films, names[video], video))
-            yield self.item(f'{video}_{qid}', shown, record['question'], answer, references=references)
+            shown, id = Film(film(films, names[video], video)), f'{video}_{qid}'
+            asked = questions[id]
+            if record['question'] not in asked:  # A question that is there twice keeps its id, and is refused.
+                asked.append(record['question'])
+                id += f'_{len(asked)}' if len(asked) > 1 else ''
+            yield self.item(id, shown, record['question'], answer, references=references)
