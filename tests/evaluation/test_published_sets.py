@@ -631,6 +631,29 @@ def test_next_qa_needs_no_more_answers_than_the_set_publishes(pretrained, sets, 
     assert [item.references.keys() for item in asked._queries] == [{'answer', 'type'}] * 4
 
 
+VERBS = """
+    blend:blends close:closes cut:cuts deseed:deseeds drill:drills drink:drinks drop:drops fry:fries hammer:hammers
+    measure:measures microwave:microwaves move:moves open:opens peel:peels roll:rolls shake:shakes spray:sprays
+    throw:throws unplug:unplugs wash:washes weigh:weighs
+""".split()
+# The nouns of all 149 actions, with their articles; those without any are written as they stand, but for clothes.
+NOUNS = """
+    a banana, a bicycle, a blender, a book, a bottle, a car, a carrot, a chair, a coconut, a cookie, a cucumber, a cup,
+    a door, a flower, a fridge, a keyboard, a laptop, a lemon, a microwave, a pepper, a phone, a pizza, a potato,
+    a pumpkin, a rock, a shirt, a spoon, a table, a tomato, a towel, a tree, a watermelon, a window, an apple, an egg,
+    an orange, an oven, bacon, carrots, chocolate, clothes, corn, eggs, hair, shoes
+"""
+
+
+def test_the_actions_of_rareact_are_sentences():
+    nouns = [noun.strip() for noun in NOUNS.split(',')]
+    assert len(nouns) == 45 and len(VERBS) == 21
+    for verb, third in (pair.split(':') for pair in VERBS):
+        for noun in nouns:
+            bare = noun.split()[-1]
+            assert sentence(verb, 'clothe' if bare == 'clothes' else bare) == f'a person {third} {noun}'
+
+
 def test_films_that_have_vanished_can_be_left_out(pretrained, sets, tmp_path, capsys):
     folder, expected = sets('vatex')
     shutil.copytree(folder, tmp_path / 'set')
