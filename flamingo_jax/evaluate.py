@@ -57,6 +57,7 @@ from flamingo_jax.evaluation.answers import Ranked
 from flamingo_jax.evaluation.benchmark import Benchmark
 from flamingo_jax.evaluation.metrics import exact
 from flamingo_jax.evaluation.pools import Pools
+from flamingo_jax.evaluation.rices import BY_CLIP, RICES
 from flamingo_jax.evaluation.setting import digests, frames, lengths_of, measure, prompt_of, way, ways
 from flamingo_jax.evaluation.task import OPEN_ENDED, Task, make
 from flamingo_jax.files import Path, as_path, write_whole
@@ -88,7 +89,7 @@ def evaluate(
     evaluated = dict(checkpoint=str(checkpoint), step=model.step, checksums=model.checksums, digest=model.digest)
     evaluated |= dict(config=asked)
     answered.refuse_another(workdir, evaluated)
-    pools = Pools(model, config)
+    pools = Pools(model, config, as_path(workdir) / 'pooled')
     _refuse_features_of_benchmarks(config)
     every = [make(name, fields, pools) for name, fields in config.tasks.to_dict().items()]
     settings = [
@@ -111,9 +112,10 @@ def evaluate(
     with tqdm(total=asked_once * config.seeds, unit=' questions', disable=jax.process_index() > 0) as progress:
         for (task, shots, support, answers), one in itertools.product(settings, by_seed):
             progress.set_postfix_str(f'{task.name}, {shots} shots, {support}, {answers}')
-            # Without examples, all kinds of support give the same prompts.
-            here = task.name, answers, one.seed
+            # Without examples, all kinds of support give the same prompts; by CLIP, there may be some without pictures.
+            here, by_clip = (task.name, answers, one.seed), support == BY_CLIP
             same = [row for row in rows if row.shots == shots == 0 and (row.task, row.answers, row.seed) == here]
+            same = [row for row in same if (row.support == BY_CLIP) == by_clip]
             if same:
                 found = dataclasses.replace(same[0], support=support), []
                 progress.update(task.number(config.episodes) * len(ways(task, answers)))
@@ -247,9 +249,9 @@ def _refuse_long_prompts(config: ConfigDict, model: Pretrained, settings: Sequen
         return
     context, too_long = model.config.lm.context, []
     # The features that RICES compares are computed for the first prompt that needs them.
-    settings = sorted(settings, key=lambda setting: setting[2] == 'rices')
+    settings = sorted(settings, key=lambda setting: setting[2] in (RICES, BY_CLIP))
     for task, shots, support, answers in tqdm(settings, unit=' settings', desc='lengths of prompts', leave=False):
-        if too_long and support == 'rices':  # Enough is known to refuse.
+        if too_long and support in (RICES, BY_CLIP):  # Enough is known to refuse.
             break
         tokens, answer = _longest(config, model, task, shots=shots, support=support, answers=answers)
         if tokens + answer <= context:

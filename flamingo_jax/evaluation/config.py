@@ -17,7 +17,9 @@ def base() -> ConfigDict:
     c.seeds = 1
     c.data = ''  # Folder of a prepared picture set, or of a benchmark's own files.
     c.features = ''  # Folder of features computed once; '' reads pixels.
-    c.pooled = ''  # Folder in which the features that RICES compares are kept; '' computes them each time.
+    c.pooled = ''  # Folder in which the features that RICES compares are kept; '' is `pooled` in the workdir.
+    # Bundle of the CLIP by which the support 'rices by clip' compares images: `convert clip_embedding` makes it.
+    c.clip = ''
     c.image_size = 0  # Height and width of the pictures in pixels; 0 is that of training.
     c.frames = 1  # Frames per picture; more than 1 are clips.
     c.stills = False  # True shows only the first frame of a clip.

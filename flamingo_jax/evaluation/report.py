@@ -75,7 +75,7 @@ class Row:
 
     task: str
     answers: str  # 'ranked' (close-ended, by log-likelihood), 'open-ended' (generated), or the task's own kind.
-    support: str  # 'random', 'fixed' or 'rices'
+    support: str  # 'random', 'fixed', 'rices' or 'rices by clip'
     shots: int  # Per class in n-way tasks.
     episodes: int
     scores: dict[str, Score]  # Names as in COLOURS; some may be missing.
@@ -176,14 +176,15 @@ def table(rows: Sequence[Row]) -> str:
     # Names of two words take two lines, which makes a column as narrow as its numbers.
     heads = [name.rsplit(' ', 1) if ' ' in name else ['', name] for name in columns]
     bare = [name for name in columns if not any(name in row.scores and row.scores[name].interval for row in rows)]
+    wide = max(len('support'), *(len(row.support) for row in rows))
     lines = [
-        ' ' * 27 + ''.join(f'{upper:>12} ' for upper, _ in heads),
-        f'{"support":9}{"shots":>7}{"episodes":>11}' + ''.join(f'{lower:>12} ' for _, lower in heads),
+        ' ' * (wide + 20) + ''.join(f'{upper:>12} ' for upper, _ in heads),
+        f'{"support":{wide + 2}}{"shots":>7}{"episodes":>11}' + ''.join(f'{lower:>12} ' for _, lower in heads),
     ]
     for (task, answers), group in _groups(rows).items():
         lines += ['', f'{task}, {answers}']
         for row in group:
-            lines.append(f'  {row.support:7}{row.shots:>7}{row.episodes:>11}')
+            lines.append(f'  {row.support:{wide}}{row.shots:>7}{row.episodes:>11}')
             for name in columns:
                 cell = _cell(row.scores.get(name), '' if name in bare else ' ' * 6)
                 lines[-1] += f'{cell:>12}' + ('*' if name == 'model' and row.above else ' ')
@@ -306,7 +307,7 @@ def _look(name: str, support: str) -> dict[str, Any]:
         return {'color': colour, 'linestyle': ':', 'linewidth': 1.4}
     return {
         'color': colour,
-        'linestyle': {'rices': '--', 'fixed': '-.'}.get(support, '-'),
+        'linestyle': {'rices': '--', 'rices by clip': (0, (2, 1)), 'fixed': '-.'}.get(support, '-'),
         'linewidth': 2.6 if name == 'model' else 1.1,
         'marker': 'o',
         'markersize': 6 if name == 'model' else 3.5,
@@ -322,7 +323,9 @@ def _legend(rows: Sequence[Row]) -> list[Any]:
     lines = [Line2D([], [], label=name, **_look(name, 'random')) for name in names]
     # The legend explains the dashes once, with the first score's line.
     first = names[0] if names else 'model'
-    for support, label in (('fixed', 'the same examples (dots and dashes)'), ('rices', 'RICES (dashed)')):
+    labels = dict(fixed='the same examples (dots and dashes)', rices='RICES (dashed)')
+    labels['rices by clip'] = 'RICES by CLIP (dotted)'
+    for support, label in labels.items():
         if support in supports:
             lines.insert(1, Line2D([], [], label=f'{first}, {label}', **_look(first, support)))
     return lines

@@ -16,12 +16,14 @@ from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation.answers import Answering, Compared, Generated, Ranked
 from flamingo_jax.evaluation.metrics import Metric, exact
 from flamingo_jax.evaluation.pools import Pools, of_styles
+from flamingo_jax.evaluation.rices import BY_CLIP
 from flamingo_jax.few_shot.episode import Episode, Part
 from flamingo_jax.few_shot.game import Episodes, Game
 
 OPEN_ENDED = 'open-ended'
 BY_LENGTH = 'ranked by length'
 COMPARED = 'compared'  # By two towers, see `answers.Compared`.
+LEAST = dict(orders=1, clip=0, max_new_tokens=0, text_examples=0, text_examples_ranked=0)  # Of a task's numbers.
 
 
 @dataclasses.dataclass
@@ -33,7 +35,7 @@ class Task:
     # generation, 'compared' with the picture by two towers, or the task's own kinds.
     answers: tuple[str, ...] = ('ranked',)
     # 'random': other examples for each query; 'fixed': the same for all, which are then read once; 'rices': the most
-    # similar pictures.
+    # similar pictures by the model's trunk, of those drawn; 'rices by clip': by a CLIP, of all (see rices.py).
     support: tuple[str, ...] = ('random',)
     query_split: str = 'test'
     support_split: str = 'test'
@@ -44,6 +46,7 @@ class Task:
     # Also ask the language model alone, which reads the name of what a picture shows in the picture's place.
     told: bool = False
     text_examples: int = 0  # Examples without pictures in 0-shot prompts for open-ended answers (paper: 2).
+    text_examples_ranked: int = 0  # The same for ranked answers (paper: 0, OpenFlamingo: 2).
     max_new_tokens: int = 0  # Most tokens of an open-ended answer; 0 is the evaluation's.
     clip: int = 0  # Frames per clip, if films are ranked clip by clip; 0 shows whole films.
     orders: int = 1  # Random orders of the examples over which likelihoods of candidates are averaged (paper: 6).
@@ -70,7 +73,7 @@ class Task:
             given = getattr(self, field)
             if not given or set(given) - set(known):
                 raise UserError(f'Task {name}: {field} are {given!r}. Give one or more of {known}.')
-        for field, least in dict(orders=1, clip=0, max_new_tokens=0, text_examples=0).items():
+        for field, least in LEAST.items():
             if getattr(self, field) < least:
                 raise UserError(f'Task {name}: {field} is {getattr(self, field)}. It must be {least} or more.')
         if not self.shots or not all(isinstance(number, int) and number >= 0 for number in self.shots):
@@ -93,7 +96,13 @@ class Task:
     @property
     def most(self) -> int:
         """The number of examples in the longest prompt."""
-        return max(*self.shots, self.text_examples if OPEN_ENDED in self.answers else 0)
+        return max(*self.shots, *map(self._bare, self.answers))
+
+    def _bare(self, answers: str) -> int:
+        """The number of examples without pictures in a 0-shot prompt for answers of this kind."""
+        if answers == COMPARED:
+            return 0
+        return self.text_examples if answers == OPEN_ENDED else self.text_examples_ranked
 
     def number(self, episodes: int) -> int:
         """The number of episodes, if `episodes` are wanted."""
@@ -105,10 +114,11 @@ class Task:
 
     def episodes(self, number: int, shots: int, support: str, answers: str, seed: int) -> Iterator[Episode]:
         """The first episodes. This is cheap, since no picture is read."""
-        bare = shots == 0 and self.text_examples and answers == OPEN_ENDED
+        bare = 0 if shots else self._bare(answers)
         for i in range(self.number(number)):
             if bare:
-                episode = self.episode(i, self.text_examples, 'random', answers=answers, seed=seed)
+                like = BY_CLIP if support == BY_CLIP else 'random'  # As in OpenFlamingo, and as in the paper.
+                episode = self.episode(i, bare, like, answers=answers, seed=seed)
             else:
                 episode = self.episode(i, shots, support, answers=answers, seed=seed)
             shown = {part.key for part in episode.support} - {None}

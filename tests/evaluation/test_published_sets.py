@@ -160,6 +160,22 @@ def test_a_support_is_so_many_examples_or_so_many_of_each_class(pretrained, sets
     assert len(opened(pretrained, folder, expected.of, support_size=5)._support) == 5
 
 
+def test_open_flamingos_settings(pretrained, sets):
+    """Its examples of ImageNet are of all classes together, and those of COCO without validation pictures."""
+    asked = importlib.import_module('experiments.evaluate.imagenet').get_config('open_flamingo').tasks.imagenet
+    assert (asked.shots, asked.support, asked.orders, asked.support_size) == ((0, 4, 8, 16, 32), ('random',), 1, 2048)
+    folder, expected = sets('imagenet')
+    drawn = opened(pretrained, folder, expected.of, support_size=4, of_each_class=False)
+    assert len(drawn._support) == 4
+    asked = importlib.import_module('experiments.evaluate.hateful_memes').get_config('open_flamingo').tasks
+    assert asked.hateful_memes.query_split == 'dev_seen' and asked.hateful_memes.text_examples_ranked == 2
+    folder, expected = sets('coco')
+    asked = importlib.import_module('experiments.evaluate.coco').get_config('open_flamingo').tasks.coco
+    items = {split: list(expected.of().read(folder, split)) for split in ('train', asked.support_split)}
+    assert [item.id for item in items['train']] == ['1', '2', '3', '4', '5', '6']
+    assert [item.id for item in items['train2014']] == ['1', '2', '3', '4', '5']
+
+
 # Prompts.
 
 
