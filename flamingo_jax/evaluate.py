@@ -153,6 +153,8 @@ def _refuse_at_once(config: ConfigDict) -> None:
     for name in ('seeds', 'episodes', 'frames', 'batch_size', 'max_new_tokens', 'num_beams'):
         if config[name] < 1:
             raise UserError(f'config.{name} is {config[name]}. It must be 1 or more.')
+    if not math.isfinite(config.length_penalty):
+        raise UserError(f'config.length_penalty is {config.length_penalty}. It must be a finite number.')
     titles = [fields.get('title') or name for name, fields in config.tasks.to_dict().items()]
     titles.sort(key=_in_a_file_name)
     for one, other in itertools.pairwise(titles):
@@ -192,7 +194,7 @@ def _write_prompts(
     """
     lines = []
     episodes = list(task.episodes(config.episodes, row.shots, row.support, answers=row.answers, seed=config.seed))
-    answering = task.answering(row.answers, config.max_new_tokens, config.num_beams)
+    answering = task.answering(row.answers, config.max_new_tokens, config.num_beams, config.length_penalty)
     for name in ways(task, row.answers):
         who, asked, shown = way(name, model, episodes, config.seed)
         seen = (lambda part: dict(picture=part.key)) if shown is frames else shown
@@ -284,7 +286,7 @@ def _longest(
     config: ConfigDict, model: Pretrained, task: Task, shots: int, support: str, answers: str
 ) -> tuple[int, int]:
     """The most tokens of a prompt, and of an answer, in the way of asking that needs the most."""
-    answering = task.answering(answers, config.max_new_tokens, config.num_beams)
+    answering = task.answering(answers, config.max_new_tokens, config.num_beams, config.length_penalty)
     episodes = list(task.episodes(config.episodes, shots, support, answers=answers, seed=config.seed))
     most = []
     for name in ways(task, answers):
@@ -316,7 +318,7 @@ def _say_what_is_cut(config: ConfigDict, model: Pretrained, settings: Sequence[S
     open_ended = [one for one in settings if one[-1] == OPEN_ENDED and one[0].metric is exact.score]
     first = {task.name: (task, *how) for task, *how in reversed(open_ended)}  # All of a task have the same answers.
     for task, shots, support, answers in first.values():
-        most = task.answering(answers, config.max_new_tokens, config.num_beams).max_new_tokens
+        most = task.answering(answers, config.max_new_tokens, config.num_beams, config.length_penalty).max_new_tokens
         episodes = task.episodes(config.episodes, shots, support, answers=answers, seed=config.seed)
         truths = [episode.truth for episode in episodes if episode.truth]
         tokens = {truth: len(model.tokenizer.encode(model.tokenizer.literal(f' {truth}'))) for truth in set(truths)}

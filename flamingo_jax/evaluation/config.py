@@ -29,6 +29,8 @@ def base() -> ConfigDict:
     c.batch_size = 16  # Prompts at a time in each process.
     c.max_new_tokens = 16  # Most tokens of an open-ended answer.
     c.num_beams = 3  # Beams for an open-ended answer (paper: 3).
+    # Beams are compared by log-probability / length ** length_penalty (OpenFlamingo: 0; the paper does not say).
+    c.length_penalty = 0.0
     c.write_prompts = False  # Write every prompt, with its answer, to prompts/ in the workdir.
     c.examples = 6  # Right answers, and as many wrong ones, on the contact sheet for each setting.
     # Mesh of the devices of each process; -1 takes the remaining ones. The rows of a batch are sharded over data x

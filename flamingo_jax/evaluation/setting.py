@@ -46,7 +46,7 @@ def measure(
     answered: the answers that are kept; None keeps none.
     """
     episodes = list(task.episodes(config.episodes, shots, support, answers=answers, seed=config.seed))
-    answering = task.answering(answers, config.max_new_tokens, config.num_beams)
+    answering = task.answering(answers, config.max_new_tokens, config.num_beams, config.length_penalty)
     answered = Answered() if answered is None else answered
     given: dict[str, dict[str, Any]] = collections.defaultdict(dict)
     for name in ways(task, answers):

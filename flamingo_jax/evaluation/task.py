@@ -131,12 +131,12 @@ class Task:
                 episode = dataclasses.replace(episode, support=without)
             yield episode if episode.id else dataclasses.replace(episode, id=str(i))
 
-    def answering(self, answers: str, max_new_tokens: int, num_beams: int) -> Answering:
+    def answering(self, answers: str, max_new_tokens: int, num_beams: int, length_penalty: float = 0.0) -> Answering:
         """How answers of this kind are given. The numbers are the evaluation's defaults."""
         if answers == COMPARED:
             return Compared(self.likelihoods)
         if answers == OPEN_ENDED:
-            return Generated(self.max_new_tokens or max_new_tokens, num_beams)
+            return Generated(self.max_new_tokens or max_new_tokens, num_beams, length_penalty)
         return Ranked(answers == BY_LENGTH, self.likelihoods, self.clip, self.orders)
 
     def read_answer(self, text: str) -> str:

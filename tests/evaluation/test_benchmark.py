@@ -16,7 +16,7 @@ from flamingo_jax.evaluate import evaluate
 from flamingo_jax.evaluation.benchmarks.easy_vqa import EasyVQA
 from flamingo_jax.evaluation.pools import Pools
 from flamingo_jax.evaluation.rices import read_clip
-from flamingo_jax.evaluation.setting import measure
+from flamingo_jax.evaluation.setting import frames, measure, prompt_of
 from flamingo_jax.evaluation.task import make, task
 from flamingo_jax.few_shot.names import Names
 from flamingo_jax.inference import bundle
@@ -288,6 +288,25 @@ def test_a_benchmark_is_measured_as_any_task(pretrained, data, pools):
         assert row.scores['chance'].value == pytest.approx(1 / 13)
         assert 0 <= row.scores['model'].value <= 1 and row.scores['majority answer'].value >= 0.5
         assert all(example.chunks[-1][0][:4] == b'\x89PNG' for example in examples)
+
+
+def test_the_length_penalty_of_beams_is_a_key(pretrained, data, pools):
+    """It reaches `generate`: a large one prefers long answers."""
+    asked = easy(pools, shots=(1,), answers=('open-ended',), text_examples=1)
+    answers = {}
+    for penalty in (0.0, 5.0):
+        c = config(data, controls=False)
+        c.max_new_tokens, c.length_penalty = 6, penalty
+        row, _ = measure(c, pretrained, asked, 1, 'random', 'open-ended', lambda _: None)
+        answers[penalty] = [query['answer'] for query in row.queries.values()]
+        prompts = [
+            prompt_of(e, frames, pretrained.tokenizer) for e in asked.episodes(100, 1, 'random', 'open-ended', 0)
+        ]
+        expected = [pretrained.generate(prompt, 6, 3, length_penalty=penalty) for prompt in prompts]
+        assert answers[penalty] == [asked.read_answer(text) for text in expected]
+    c.length_penalty = float('nan')
+    with pytest.raises(ValueError, match='config.length_penalty is nan. It must be a finite number'):
+        evaluate(c, 'no checkpoint', 'nowhere')
 
 
 def test_answers_by_length_are_those_of_the_likelihood_of_a_token(pretrained, pools):
