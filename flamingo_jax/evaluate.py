@@ -132,6 +132,11 @@ def evaluate(
         about = dict(
             checkpoint=str(checkpoint),
             step=model.step,
+            # Of the trees that were read from bundles, and of what the run trained.
+            checksums=model.checksums | (dict(clip=pools.clip.checksum) if config.clip else {}),
+            digest=model.digest,
+            annotations={task.name: task.annotations for task in every},
+            left_out={task.name: task.left_out for task in every if task.left_out},
             dtype=model.model.quantised.dtype if model.model.quantised else str(model.model.dtype),
             config=config.to_dict(),
             seconds=round(time.time() - start),

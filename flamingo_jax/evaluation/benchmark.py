@@ -181,6 +181,7 @@ class Benchmark(Task):
 
     def prepare(self, pools: Pools) -> None:
         """Reads both splits, and checks that every picture exists and that no example shows what is asked."""
+        self.left_out = {}
         clip = pools.clip if BY_CLIP in self.support else None  # Refuses at once if there is none.
         folder = on_disk(self.data or pools.data)
         support_folder = on_disk(self.support_data or folder)
@@ -287,6 +288,8 @@ class Benchmark(Task):
                 f'Task {self.name}: {what}{f", and {others} more" if others else ""}. Put it there, remove the '
                 'question, or set skip_missing=True in the task to leave all such questions out.'
             )
+        files = sum(not found for found in there.values())
+        self.left_out[split] = dict(questions=len(items) - len(present), files=files)
         processes.say(
             f'Task {self.name}: {len(items) - len(present)} of {len(items)} questions of the split {split!r} are left '
             f'out: {what}.'

@@ -19,7 +19,7 @@ import math
 import os
 import statistics
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from flamingo_jax.errors import UserError
@@ -135,8 +135,9 @@ class Files(NamedTuple):
 def write(folder: str | os.PathLike, rows: Sequence[Row], examples: Sequence[Example], about: dict[str, Any]) -> Files:
     """Writes the files into `folder`, which is created if needed.
 
-    about: checkpoint, config, seed, wall seconds, machine kind, versions and so on, for report.json. Numpy scalars
-      become numbers, and what JSON cannot hold becomes its `str`.
+    about: checkpoint, checksums, digests of annotation files, what was left out, config, seed, wall seconds, machine
+      kind, versions and so on, for report.json. Numpy scalars become numbers, and what JSON cannot hold becomes its
+      `str`.
 
     Each file appears whole or not at all; files of an earlier evaluation are replaced. The scores are written first,
     so that an error in a picture cannot lose them. Raises `PictureError` if a picture of an example cannot be read.
@@ -157,9 +158,19 @@ def write(folder: str | os.PathLike, rows: Sequence[Row], examples: Sequence[Exa
     means = over_seeds(rows)
     return Files(
         json=write_whole(folder / 'report.json', as_json({'about': about, 'rows': as_dicts}).encode()),
-        text=write_whole(folder / 'report.txt', table(rows).encode()),
+        text=write_whole(folder / 'report.txt', (table(rows) + _left_out(about)).encode()),
         chart=write_whole(folder / 'report.png', _chart(means)),
         contact_sheet=write_whole(folder / 'contact_sheet.html', contact_sheet.page(examples).encode()),
+    )
+
+
+def _left_out(about: Mapping[str, Any]) -> str:
+    """A line for each split of which questions are left out, since their files are missing."""
+    return ''.join(
+        f'{task}: {number["questions"]} questions of the split {split!r} are left out, since {number["files"]} files '
+        'are missing or damaged.\n'
+        for task, splits in about.get('left_out', {}).items()
+        for split, number in splits.items()
     )
 
 

@@ -7,12 +7,14 @@ have examples without pictures.
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from flamingo_jax.errors import UserError
+from flamingo_jax.evaluation import published
 from flamingo_jax.evaluation.answers import Answering, Compared, Generated, Ranked
 from flamingo_jax.evaluation.metrics import Metric, exact
 from flamingo_jax.evaluation.pools import Pools, of_styles
@@ -56,6 +58,8 @@ class Task:
     likelihoods: ClassVar[bool] = False  # Whether the metric needs the likelihoods of all candidates.
     metric: ClassVar[Metric] = staticmethod(exact.score)
     scored: ClassVar[bool] = True  # False if the right answers are not published.
+    # Split -> the number of `questions` that are left out, and of the `files` that are missing or damaged.
+    left_out: ClassVar[Mapping[str, Mapping[str, int]]] = MappingProxyType({})
 
     def open(self, name: str, pools: Pools) -> 'Task':
         """Opens the data and finds the possible questions.
@@ -84,7 +88,8 @@ class Task:
                 f"answers to ('{COMPARED}',)."
             )
         try:
-            self.prepare(pools)
+            with published.digests() as self.annotations:
+                self.prepare(pools)
         except ValueError as error:
             raise UserError(f'Task {name}: {error}') from error
         return self

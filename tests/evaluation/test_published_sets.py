@@ -1,6 +1,7 @@
 """The paper's 18 benchmarks, read from small files in their official formats."""
 
 import dataclasses
+import hashlib
 import importlib
 import itertools
 import json
@@ -403,6 +404,24 @@ def test_an_evaluation_of_open_ended_answers(checkpoint, sets, tmp_path):
     assert alone['210']['prompt'] == [item for item in one['prompt'] if isinstance(item, str)]
     assert any(shuffled[id]['prompt'] != prompts[id]['prompt'] for id in prompts)
     assert all(shuffled[id]['prompt'][1::2] == prompts[id]['prompt'][1::2] for id in prompts)
+
+
+def test_a_report_says_what_was_evaluated(checkpoint, sets, tmp_path):
+    """Which weights, which annotation files, and how many films had vanished."""
+    folder, expected = sets('vatex')
+    shutil.copytree(folder, tmp_path / 'set')
+    (tmp_path / 'set/videos/test-_1_000001_000011.mp4').unlink()
+    moved = dict(vatex=(tmp_path / 'set', expected)).__getitem__
+    run(checkpoint, moved, 'vatex', tmp_path / 'out', skip_missing=True, shots=(0,), controls=False)
+    about = json.loads((tmp_path / 'out/report.json').read_text())['about']
+    assert about['checksums'] == bundle.read(checkpoint).checksums and about['checksums']['lm']
+    files = {pathlib.Path(file).name: file for file in about['annotations']['vatex']}
+    assert {'vatex_training_v1.0.json', 'vatex_public_test_english_v1.1.json'} == files.keys()
+    for file in files.values():
+        assert about['annotations']['vatex'][file] == hashlib.sha256(pathlib.Path(file).read_bytes()).hexdigest()
+    assert about['left_out'] == {'vatex': {'test': {'questions': 1, 'files': 1}}}
+    said = "vatex: 1 questions of the split 'test' are left out, since 1 files are missing or damaged."
+    assert said in (tmp_path / 'out/report.txt').read_text()
 
 
 @pytest.mark.long
