@@ -63,7 +63,7 @@ class Item:
       text: the text between picture and answer, by the benchmark's `prompts`.
       answer: the right answer, as examples and reports show it; None if the set does not publish it.
       references: what the metric compares answers with; None is the answer alone.
-      candidates, written: as in `few_shot.episode.Episode`.
+      candidates, written, types: as in `few_shot.episode.Episode`.
     """
 
     id: str
@@ -73,6 +73,7 @@ class Item:
     references: Any = None
     candidates: tuple[str, ...] = ()
     written: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    types: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def file(self) -> pathlib.Path | None:
@@ -385,10 +386,12 @@ class Benchmark(Task):
             form=self.prompts.answer,
             ends=self.prompts.ends,
             between=self.prompts.between if answers == OPEN_ENDED else '',
+            types=query.types,
         )
 
     def _example(self, item: Item) -> Part:
-        return Part(item.picture, self._files, item.text + self.prompts.answer.format(answer=self.learnt(item)[0]))
+        text = item.text + self.prompts.answer.format(answer=self.learnt(item)[0])
+        return Part(item.picture, self._files, text, item.id)
 
     def learnt(self, item: Item) -> Sequence[str]:
         """The answers to learn when a model is fine-tuned; an example shows the first."""

@@ -2,7 +2,8 @@
 
     report.txt           the table printed by the command
     report.json          the scores, and how they were obtained
-    queries.jsonl        a line for each query of each row: its score and the model's answer (see `compare.py`)
+    queries.jsonl        a line for each query of each row: its score, the model's answer, the truth, the ids of its
+                         examples, and all that it takes to score it again (see `compare.py`)
     report.png           score against shots, as in figure 2 (right) of the paper
     contact_sheet.html   examples, right and wrong (see `contact_sheet.py`)
 
@@ -80,9 +81,12 @@ class Row:
     episodes: int
     scores: dict[str, Score]  # Names as in COLOURS; some may be missing.
     seed: int = 0  # Of the examples.
-    # Id of a query -> its `clusters` (queries that share one are not independent), the model's `score` and `answer`.
+    # Id of a query -> its `clusters` (queries that share one are not independent), the model's `score` and `answer`,
+    # the `metric`, and what this needs to score it again: `references`, and `likelihoods` or `found` in place of the
+    # answer. Then its `truth` as a report shows it, its `types`, and the ids of its `examples`.
     queries: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     seeds: tuple[float, ...] = ()  # In a mean of several seeds: the model's score at each.
+    by_type: str = ''  # The scores of each type of question, as the set's own script prints them.
 
     @property
     def above(self) -> bool:
@@ -144,13 +148,14 @@ def write(folder: str | os.PathLike, rows: Sequence[Row], examples: Sequence[Exa
     """
     folder = as_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    # `seeds` belongs to the mean over seeds, which is no row of its own.
-    as_dicts = [{key: value for key, value in dataclasses.asdict(row).items() if key != 'seeds'} for row in rows]
     lines = [
-        json.dumps({key: row[key] for key in SETTING} | dict(id=id) | query, ensure_ascii=False) + '\n'
-        for row in as_dicts
-        for id, query in row.pop('queries').items()
+        json.dumps({key: getattr(row, key) for key in SETTING} | dict(id=id) | query, ensure_ascii=False) + '\n'
+        for row in rows
+        for id, query in row.queries.items()
     ]
+    # `seeds` belongs to the mean over seeds, which is no row of its own. To copy all queries would take long.
+    as_dicts = [dataclasses.asdict(dataclasses.replace(row, queries={})) for row in rows]
+    as_dicts = [{key: value for key, value in row.items() if key not in ('seeds', 'queries')} for row in as_dicts]
     if lines:
         write_whole(folder / 'queries.jsonl', ''.join(lines).encode())
     else:
@@ -158,9 +163,18 @@ def write(folder: str | os.PathLike, rows: Sequence[Row], examples: Sequence[Exa
     means = over_seeds(rows)
     return Files(
         json=write_whole(folder / 'report.json', as_json({'about': about, 'rows': as_dicts}).encode()),
-        text=write_whole(folder / 'report.txt', (table(rows) + _left_out(about)).encode()),
+        text=write_whole(folder / 'report.txt', (table(rows) + by_type(rows) + _left_out(about)).encode()),
         chart=write_whole(folder / 'report.png', _chart(means)),
         contact_sheet=write_whole(folder / 'contact_sheet.html', contact_sheet.page(examples).encode()),
+    )
+
+
+def by_type(rows: Sequence[Row]) -> str:
+    """The scores of each type of question, in percent, under the settings that have some."""
+    return ''.join(
+        f'\n{row.task}, {row.answers}, {row.support}, {row.shots} shots, seed {row.seed}\n{row.by_type}\n'
+        for row in rows
+        if row.by_type
     )
 
 

@@ -159,6 +159,18 @@ class Task:
         right = episode.references if isinstance(episode.references, tuple) else (episode.truth,)
         return len({*right} & {*episode.candidates}) / len(episode.candidates)
 
+    @property
+    def metric_name(self) -> str:
+        """The name of its metric in metrics/."""
+        return self.metric.__module__.rpartition('.')[2]
+
+    def by_type(self, scores: Sequence[tuple[Mapping[str, str], float]]) -> str:
+        """The scores of each type of question, in percent, in the lines of the set's own script; '' if it has none.
+
+        scores: the `types` of each question, and its score.
+        """
+        return ''
+
     def results(self, answers: Mapping[str, str]) -> Any:
         """The answers by id as the benchmark's evaluation server takes them; None if it has none."""
         return None

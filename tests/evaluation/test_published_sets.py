@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 
 from flamingo_jax.evaluate import evaluate
-from flamingo_jax.evaluation import benchmark, published
+from flamingo_jax.evaluation import benchmark, metrics, published
 from flamingo_jax.evaluation import config as evaluation
 from flamingo_jax.evaluation.answers import orders, written
 from flamingo_jax.evaluation.benchmark import DEV, Film
+from flamingo_jax.evaluation.benchmarks.next_qa import NExTQA
 from flamingo_jax.evaluation.benchmarks.rareact import sentence
+from flamingo_jax.evaluation.benchmarks.star import STAR
+from flamingo_jax.evaluation.benchmarks.vqav2 import VQAv2
 from flamingo_jax.evaluation.metrics import vqa_accuracy
 from flamingo_jax.evaluation.pools import Pools
 from flamingo_jax.evaluation.prompts import IDEFICS, OPEN_FLAMINGO, Prompts
@@ -422,6 +425,74 @@ def test_a_report_says_what_was_evaluated(checkpoint, sets, tmp_path):
     assert about['left_out'] == {'vatex': {'test': {'questions': 1, 'files': 1}}}
     said = "vatex: 1 questions of the split 'test' are left out, since 1 files are missing or damaged."
     assert said in (tmp_path / 'out/report.txt').read_text()
+
+
+@pytest.mark.parametrize(
+    'name, fields',
+    [
+        ('vqav2', dict(shots=(0, 1))),
+        pytest.param(*('coco', {}), marks=pytest.mark.long),
+        ('hateful_memes', dict(orders=2)),
+        pytest.param(*('visdial', dict(shots=(0,))), marks=pytest.mark.long),
+        pytest.param(*('star', {}), marks=pytest.mark.long),
+        pytest.param(*('rareact', dict(shots=(0,))), marks=pytest.mark.long),
+    ],
+)
+def test_an_evaluation_can_be_scored_again_from_its_queries_alone(checkpoint, sets, tmp_path, name, fields):
+    rows, _ = run(checkpoint, sets, name, tmp_path, controls=False, **fields)
+    lines = [json.loads(line) for line in (tmp_path / 'queries.jsonl').read_text().splitlines()]
+    for row in rows:
+        own = {line['id']: line for line in lines if line['shots'] == row.shots}
+        assert len(own) == row.episodes and {line['metric'] for line in own.values()}
+        (metric,) = {line['metric'] for line in own.values()}
+        given = {id: line.get('likelihoods', line.get('found', line['answer'])) for id, line in own.items()}
+        value, each = metrics.score(metric, given, {id: line['references'] for id, line in own.items()})
+        assert value == pytest.approx(row.scores['model'].value)
+        assert each == pytest.approx({id: line['score'] for id, line in own.items()})
+        shown = row.shots or (2 if row.answers == 'open-ended' else 0)
+        assert {len(line['examples']) for line in own.values()} == {shown}
+        assert all(line['truth'] or name == 'rareact' for line in own.values())
+    if shown:
+        folder, expected = sets(name)
+        ids = {item.id for item in expected.of().read(folder, 'train')}
+        assert {id for line in own.values() for id in line['examples']} <= ids
+
+
+def test_scores_by_type_are_printed_as_by_the_sets_own_scripts(checkpoint, sets, tmp_path, capsys):
+    run(checkpoint, sets, 'vqav2', tmp_path, controls=False, shots=(0,))
+    lines = [json.loads(line) for line in (tmp_path / 'queries.jsonl').read_text().splitlines()]
+    assert {tuple(line['types'].items()) for line in lines} == {
+        (('question type', 'what is'), ('answer type', 'other'))
+    }
+    of = f'{100 * np.mean([line["score"] for line in lines]):.2f}'
+    said = f"""Overall Accuracy is: {of}
+
+Per Question Type Accuracy is the following:
+what is : {of}
+
+Per Answer Type Accuracy is the following:
+other : {of}
+"""
+    assert said in (tmp_path / 'report.txt').read_text() and said in capsys.readouterr().out
+    two = [
+        (dict(zip(('question type', 'answer type'), types, strict=True)), score)
+        for types, score in ((('is', 'yes/no'), 1.0), (('how many', 'number'), 0.3), (('is', 'yes/no'), 0.0))
+    ]
+    assert VQAv2().by_type(two).splitlines() == [
+        *('Overall Accuracy is: 43.33', '', 'Per Question Type Accuracy is the following:', 'how many : 30.00'),
+        *('is : 50.00', '', 'Per Answer Type Accuracy is the following:', 'number : 30.00', 'yes/no : 50.00'),
+    ]
+    scores = dict(CW=1, CH=0, TN=0, TP=1, TC=1, DB=1, DC=0, DL=0.25)
+    typed = [({'question type': name}, float(score)) for name, score in scores.items()]
+    assert NExTQA().by_type(typed).split('\n') == [
+        'CW\tCH\tWUPS_C\tTPN\tTC\tWUPS_T\tDB\tDC\tDL\tDO\tWUPS_D\tWUPS',
+        '100.00\t0.00\t50.00\t50.00\t100.00\t66.67\t100.00\t0.00\t25.00\t-\t41.67\t53.12',
+    ]
+    scores = dict(Interaction=(1, 0), Sequence=(1,), Prediction=(0, 0, 0), Feasibility=(1,))
+    typed = [({'question type': name}, float(score)) for name, some in scores.items() for score in some]
+    assert STAR().by_type(typed) == (
+        'Interaction\tSequence\tPrediction\tFeasibility\tMean\n50.00\t100.00\t0.00\t100.00\t62.50'
+    )
 
 
 @pytest.mark.long

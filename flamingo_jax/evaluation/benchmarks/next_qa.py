@@ -8,13 +8,15 @@ choices (NExT-QA), which names the films in `NExTVideo` (`1164/3238737531.mp4`).
 import collections
 import dataclasses
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation.benchmark import Film, Item
 from flamingo_jax.evaluation.benchmarks.film_questions import FilmQuestions
-from flamingo_jax.evaluation.metrics import wups
+from flamingo_jax.evaluation.metrics import mean_in_percent, wups
 from flamingo_jax.evaluation.published import film, find, read, records, split_file
+
+TYPES = dict(TN='TPN', TP='TPN')  # Of questions, which the set's script counts as one.
 
 
 @dataclasses.dataclass
@@ -51,4 +53,16 @@ class NExTQA(FilmQuestions):
             if record['question'] not in asked:  # A question that is there twice keeps its id, and is refused.
                 asked.append(record['question'])
                 id += f'_{len(asked)}' if len(asked) > 1 else ''
-            yield self.item(id, shown, record['question'], answer, references=references)
+            types = {'question type': record['type']}
+            yield self.item(id, shown, record['question'], answer, references=references, types=types)
+
+    def by_type(self, scores: Sequence[tuple[Mapping[str, str], float]]) -> str:
+        """As the set's eval_oe.py: causal, temporal and descriptive questions. Its TPN is TN and TP."""
+        of = [(TYPES.get(types['question type'], types['question type']), score) for types, score in scores]
+        columns = dict(C=('CW', 'CH'), T=('TPN', 'TC'), D=('DB', 'DC', 'DL', 'DO'))
+        names, found = [], []
+        for kind, some in columns.items():
+            names += [*some, f'WUPS_{kind}']
+            found += [[one for one in of if one[0] == name] for name in some]
+            found += [[one for one in of if one[0].startswith(kind)]]
+        return '\t'.join([*names, 'WUPS']) + '\n' + '\t'.join(map(mean_in_percent, [*found, of]))
