@@ -30,6 +30,7 @@ from flamingo_jax.inputs import films
 from flamingo_jax.inputs.images import PictureError, to_frames
 from flamingo_jax.inputs.prompts import encode_prompt
 from flamingo_jax.model.flamingo import Flamingo
+from tests.evaluation import check_official_files
 from tests.evaluation.official_files import CLASSES, SETS, picture
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
@@ -431,11 +432,11 @@ def test_a_report_says_what_was_evaluated(checkpoint, sets, tmp_path):
     'name, fields',
     [
         ('vqav2', dict(shots=(0, 1))),
-        pytest.param(*('coco', {}), marks=pytest.mark.long),
+        pytest.param('coco', {}, marks=pytest.mark.long),
         ('hateful_memes', dict(orders=2)),
-        pytest.param(*('visdial', dict(shots=(0,))), marks=pytest.mark.long),
-        pytest.param(*('star', {}), marks=pytest.mark.long),
-        pytest.param(*('rareact', dict(shots=(0,))), marks=pytest.mark.long),
+        pytest.param('visdial', dict(shots=(0,)), marks=pytest.mark.long),
+        pytest.param('star', {}, marks=pytest.mark.long),
+        pytest.param('rareact', dict(shots=(0,)), marks=pytest.mark.long),
     ],
 )
 def test_an_evaluation_can_be_scored_again_from_its_queries_alone(checkpoint, sets, tmp_path, name, fields):
@@ -786,3 +787,24 @@ def test_a_segment_beyond_the_film_is_named(pretrained, sets, tmp_path):
     (part,) = episodes(opened(pretrained, tmp_path / 'set', expected.of))[0].query
     with pytest.raises(PictureError, match=r'vid\d.mp4 has 6.0 seconds: there is nothing from 60.0 to 70.0 s'):
         to_frames(part.of.frames(part.picture), 16)
+
+
+def test_the_check_of_official_files_reads_all_of_them_and_tells_what_is_refused(sets, tmp_path, capsys):
+    """Without a film or an image: as a developer has the annotations."""
+    for name in ('next_qa', 'vqav2', 'star', 'msvd_qa', 'rareact'):
+        folder, _ = sets(name)
+        suffixes = ('.csv', '.json', '.jsonl', '.txt')
+        (tmp_path / name).mkdir()
+        for file in folder.iterdir():
+            if file.suffix in suffixes:
+                shutil.copy(file, tmp_path / name)
+    assert check_official_files.main([str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert 'next_qa test: 4 questions about 4 images or films, 4 with answers' in said
+    assert 'next_qa val: not read. There is no val.csv' in said
+    assert 'vqav2 test-dev: 3 questions about 2 images or films, 0 with answers' in said
+    assert 'rareact test: 4 questions about 2 images or films, 4 with answers' in said
+    file = tmp_path / 'next_qa/test.csv'
+    file.write_text(file.read_text() + file.read_text().splitlines()[-1] + '\n')
+    assert check_official_files.main([str(tmp_path)]) == 1
+    assert "next_qa test: REFUSED. the split 'test' of" in capsys.readouterr().out
