@@ -3,6 +3,7 @@
     python -m flamingo_jax.convert efficientnet [--source=FILE.pth] [--standardise=DATA [--styles=A,B]] --out=BUNDLE
     python -m flamingo_jax.convert nfnet --source=FILE [--standardise=DATA [--styles=A,B]] --out=BUNDLE
     python -m flamingo_jax.convert clip --source=FILE_OR_FOLDER [--activation=quick_gelu] [--norm_features] --out=BUNDLE
+    python -m flamingo_jax.convert clip_embedding --source=FILE_OR_FOLDER [--activation=quick_gelu] --out=BUNDLE
     python -m flamingo_jax.convert siglip --source=FILE_OR_FOLDER --out=BUNDLE
     python -m flamingo_jax.convert beit --source=FOLDER --out=BUNDLE
     python -m flamingo_jax.convert lm --source=FOLDER_OR_GGUF [--first_token=TOKEN] [--card=FILE.md] --out=BUNDLE
@@ -22,6 +23,8 @@ nfnet: an NFNet-F0 to F6, from a file (.safetensors, .pth, .bin) of timm's dm_nf
 clip, siglip: a vision transformer, from a folder of transformers or a file of open_clip's, OpenAI's or timm's weights.
     Its features are the patch tokens: in a CLIP before the last norm, as in OpenFlamingo, in a SigLIP after it.
     --norm_features changes this; --class_feature adds the class token.
+clip_embedding: a CLIP with its projection into the space that pictures share with texts, from the same sources as
+    clip. It is no trunk of a Flamingo: OpenFlamingo's RICES compares pictures by it (evaluate --config.clip).
 beit: a BEiT, from a folder of transformers.
 lm: a language model, from a Hugging Face folder (config.json, weights, tokenizer) of one of the families in
     `conversion/language_models.py`, or from a .gguf file of LLaMA, Qwen 2 or 3, or Gemma 1 to 3, which becomes
@@ -94,7 +97,7 @@ from flamingo_jax.conversion.beit import read_beit
 from flamingo_jax.conversion.language_model_configs import config_of
 from flamingo_jax.conversion.readers import read_weights
 from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file, efficientnet_params, nfnet_params
-from flamingo_jax.conversion.vit import read_vit
+from flamingo_jax.conversion.vit import read_clip_embedding, read_vit
 from flamingo_jax.conversion.writers import write_folder, write_torch_checkpoint
 from flamingo_jax.files import as_path, download, find, in_bucket, local, refuse_existing, whole
 from flamingo_jax.inference import bundle
@@ -117,6 +120,7 @@ READS = dict(
     efficientnet=('random_seed', *_TRUNK),
     nfnet=_TRUNK,
     clip=(*_VIT, 'class_feature', *_TRUNK),
+    clip_embedding=('activation', 'heads'),
     siglip=(*_VIT, 'class_feature', *_TRUNK),
     beit=_TRUNK,
     lm=('first_token', 'card'),
@@ -176,6 +180,11 @@ def vit(
     if norm_features is not None:
         features['norm_features'] = norm_features
     return Trunk({'clip': 'CLIP', 'siglip': 'SigLIP'}[kind], dataclasses.replace(vision, **features), params)
+
+
+def clip_embedding(source: str, activation: str = '', heads: int = 0) -> Trunk:
+    """A CLIP with its projection. ValueError if the source does not hold one; the message names it."""
+    return Trunk('CLIP embedding', *read_clip_embedding(source, activation, heads))
 
 
 def beit(source: str) -> Trunk:
@@ -505,7 +514,7 @@ def main(arguments: list[str]) -> None:
         efficientnet='', nfnet='a checkpoint file', lm='a Hugging Face folder or a .gguf file', run='a workdir'
     )
     sources |= dict(mean='bundles, with a comma between them')
-    sources |= dict.fromkeys(('clip', 'siglip'), 'a checkpoint file or a Hugging Face folder')
+    sources |= dict.fromkeys(('clip', 'clip_embedding', 'siglip'), 'a checkpoint file or a Hugging Face folder')
     sources |= dict(beit='a Hugging Face folder')
     sources |= dict(open_flamingo='a checkpoint file', idefics='a Hugging Face folder')
     sources |= dict.fromkeys(('to_open_flamingo', 'to_idefics'), 'a bundle')
@@ -531,6 +540,8 @@ def main(arguments: list[str]) -> None:
         trunk = nfnet(source)
     elif kind == 'beit':
         trunk = beit(source)
+    elif kind == 'clip_embedding':
+        trunk = clip_embedding(source, f.activation, f.heads)
     elif kind in ('clip', 'siglip'):
         trunk = vit(kind, source, f.activation, f.heads, f.norm_features, f.class_feature)
     elif kind == 'open_flamingo':
