@@ -33,7 +33,7 @@ def test_a_large_set_is_read_without_its_index_in_memory(monkeypatch):
     small = open_split(SAMPLE, 'validation')
     monkeypatch.setattr(array_record, 'LARGE', 10)
     large = open_split(SAMPLE, 'validation')
-    assert len(large) == len(small) and large.data_source is not small.data_source
+    assert len(large) == len(small) and large.source.data_source is not small.source.data_source
     for i in (0, 7, len(small) - 1):
         assert large[i]['frames'] == small[i]['frames'] and large[i]['concept'] == small[i]['concept']
 
