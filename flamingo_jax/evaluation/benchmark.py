@@ -35,7 +35,7 @@ from flamingo_jax.evaluation.task import OPEN_ENDED, Task
 from flamingo_jax.few_shot.episode import Episode, Part
 from flamingo_jax.few_shot.nearest import most_similar
 from flamingo_jax.inputs.films import has_no_head, to_film
-from flamingo_jax.inputs.images import PictureError, PictureFormat, Unread, opened, to_frames
+from flamingo_jax.inputs.images import PictureError, PictureFormat, Unread, of_decoder, opened, to_frames
 from flamingo_jax.parallel import processes
 
 DEV = 'dev'
@@ -409,7 +409,9 @@ def _is_damaged(file: pathlib.Path, film: bool) -> bool:
     with file.open('rb') as content:
         try:
             opened(content)
-        except Exception:  # Each of PIL's formats has its own errors for damaged data.
+        except Exception as error:
+            if not of_decoder(error):  # A disk that fails says nothing of the picture.
+                raise
             return True
     return False
 
