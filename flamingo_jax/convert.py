@@ -389,7 +389,8 @@ def run(
     `inference/bundle.py`). `lm` is where the bundle of the frozen language model is now, if it was moved.
 
     Frozen trees are written in their stored dtypes, trained ones in that of the frozen language model (bfloat16 if it
-    was trained too), or in float32 if they must stay that.
+    was trained too), or in float32 if they must stay that. A kernel into which LoRA is merged is float32 if its dtype
+    would lose the change (`lora.merge`); this is said, also in the card.
 
     Raises:
       FileExistsError: `out` exists.
@@ -407,7 +408,16 @@ def run(
         raise UserError(f'The language model of {folder} was trained, so the bundle needs it. Remove --without_lm.')
     params = {name: frozen.params(name) for name, frozen in found.frozen.items()}
     if config.lora is not None:
-        params['lm'] = lora.merge(config.lora, params['lm'], trained.pop('lora'))
+        before, params['lm'] = params['lm'], lora.merge(config.lora, params['lm'], trained.pop('lora'))
+        if kernels := lora.in_float32(before, params['lm']):
+            note = (
+                f'What LoRA changed in {", ".join(kernels)} is too little for bfloat16, which would lose more than '
+                f'{1 - lora.KEPT:.0%} of it. They are written in float32. Load the bundle with dtype=float32 '
+                '(--dtype=float32), or use the run itself, where LoRA is not merged.'
+            )
+            print(note)
+            card += f'\n{note}\n'
+        del before
     dtype = params['lm']['embedder']['tokens'].dtype if 'lm' in params else jnp.bfloat16
     # What must stay float32 does: an EfficientNet, and the temperature.
     kept = {'contrastive'} | ({'vision'} if config.vision is not None and config.vision.float32_only else set())
