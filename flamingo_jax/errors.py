@@ -15,3 +15,7 @@ class DivergedError(UserError, FloatingPointError):
 
 class MissingPackageError(UserError, ImportError):
     """An optional package is not installed. The message names the extra that installs it."""
+
+
+class PartedError(UserError, RuntimeError):
+    """Processes that should hold the same rows or the same parameters hold different ones."""

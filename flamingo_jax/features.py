@@ -3,11 +3,11 @@
     python -m flamingo_jax.features --data=DATA_DIR --vision=BUNDLE --out=DIR
 
 The data set is a picture set, or stored documents (a prepared folder, or a .jsonl file). Writes for each split
-OUT/SPLIT.npy, float16 [pictures views t s d_v], and OUT/SPLIT.json, which describes the data set and the trunk; for
-documents also OUT/SPLIT.begins.npy, the number of each document's first picture. The first view is the picture itself.
-A damaged picture of documents gets NaN; a disk that fails ends the command, which goes on when it is started again.
-With `--views=4` three random views of `inputs/augment.py` follow, for training on few pictures. Finished splits are
-not computed again, and one that was stopped goes on.
+OUT/SPLIT.npy, float16 [pictures views t s d_v], OUT/SPLIT.digests.json, by which readers verify it, and OUT/SPLIT.json,
+which describes the data set and the trunk; for documents also OUT/SPLIT.begins.npy, the number of each document's first
+picture. The first view is the picture itself. A damaged picture of documents gets NaN; a disk that fails ends the
+command, which goes on when it is started again. With `--views=4` three random views of `inputs/augment.py` follow, for
+training on few pictures. Finished splits are not computed again, and one that was stopped goes on.
 """
 
 from absl import flags
@@ -46,6 +46,7 @@ from flamingo_jax.inputs.images import Frames, PictureError, PictureFormat, to_f
 from flamingo_jax.inputs.sources.documents import holds_picture, open_records, read_stored, splits_of
 from flamingo_jax.inputs.sources.features import fingerprint
 from flamingo_jax.model.flamingo import Flamingo
+from flamingo_jax.parallel import digests
 
 BATCH = 32
 NOTED = 32  # Batches after which it is noted how far a split is.
@@ -95,14 +96,18 @@ def compute(
         if _said(done) == about:
             continue
         done.unlink(missing_ok=True)
+        sums = {}
         if not source.pictures:
             raise UserError(f'The split {split!r} of {data} has no pictures. Remove it from --splits.')
         with whole(folder / f'{split}.npy', resumed=True) as file:
             _write(file, about, source, trunk, blank=pictures.blank(frames), name=split)
+            sums |= digests.of_files({f'{split}.npy': file})
         _note(file).unlink()
         if source.begins is not None:
             with whole(folder / f'{split}.begins.npy') as file:
                 np.save(file, source.begins)
+                sums |= digests.of_files({f'{split}.begins.npy': file})
+        digests.write(folder / f'{split}.{digests.FILE}', sums)
         write_whole(done, f'{json.dumps(about)}\n'.encode())  # Written last, so that it marks complete features.
 
 

@@ -1,7 +1,8 @@
 """The frozen trunk's features of a split, which `python -m flamingo_jax.features` computes once.
 
-FOLDER/SPLIT.npy     float16 [pictures views t s d_v]
-FOLDER/SPLIT.json    the data set and the trunk
+FOLDER/SPLIT.npy             float16 [pictures views t s d_v]
+FOLDER/SPLIT.json            the data set and the trunk
+FOLDER/SPLIT.digests.json    SHA-256 of the arrays (`parallel/digests.py`); absent in older folders
 """
 
 import hashlib
@@ -16,9 +17,11 @@ from flamingo_jax.errors import UserError
 from flamingo_jax.files import Path, as_path, local, persist, read_part
 from flamingo_jax.inputs.images import Frames, PictureError, PictureFormat
 from flamingo_jax.inputs.sources.json_lines import JsonLines
+from flamingo_jax.parallel import digests
 
 REMEDY = 'Compute them again: python -m flamingo_jax.features --data=... --vision=... --out=...'
 LOOKED_AT = 64  # Records that identify a data set.
+_VERIFIED: set[tuple[str, int, int]] = set()
 
 
 def fingerprint(records: Sequence[dict[str, Any]]) -> str:
@@ -93,7 +96,9 @@ class Features:
 
         Raises:
           FileNotFoundError: the features were not computed, or not completely.
-          ValueError: the features are of another data set, of another trunk, or of pictures read in another way.
+          ValueError: the features are of another data set, of another trunk, or of pictures read in another way; or
+            they are damaged.
+          OSError: a file cannot be read.
         """
         file = as_path(folder) / f'{split}.json'
         remedy = REMEDY
@@ -129,6 +134,14 @@ class Features:
                 f'The features in {folder} have the shape {tuple(shape)} (frames, features, channels), not '
                 f'{pictures.blank(frames, features=True).shape}. Set `frames` of the data set to match. {remedy}'
             )
+        self._verify(file.with_suffix(f'.{digests.FILE}'))
+
+    def _verify(self, sums: Path) -> None:
+        """Compares the file with its digests, once in a process: many data sets share features."""
+        known = str(self._path), self._path.stat().st_size, self._path.stat().st_mtime_ns
+        if known not in _VERIFIED:
+            digests.verify(sums, REMEDY, at=local, together=True)
+            _VERIFIED.add(known)
 
     def frames(self, index: int, view: int = 0) -> Frames:
         """float16 [t s d_v] of one view of picture `index`.

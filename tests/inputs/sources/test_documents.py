@@ -228,7 +228,8 @@ def test_features_of_other_frames_are_computed_anew(folder, tmp_path_factory):
     for frames in (1, 4, 1):
         features.compute(path, trunk, str(work / 'out'), frames=frames)
         assert np.load(work / 'out/train.npy').shape[2] == frames
-    assert sorted(file.name for file in (work / 'out').iterdir()) == ['train.begins.npy', 'train.json', 'train.npy']
+    written = ['train.begins.npy', 'train.digests.json', 'train.json', 'train.npy']
+    assert sorted(file.name for file in (work / 'out').iterdir()) == written
 
 
 def test_a_record_of_a_builder_may_hold_frames():
