@@ -237,7 +237,7 @@ CONFIG = 'from ml_collections import ConfigDict\n\n\ndef get_config():\n    retu
             1,
             'Beam search and sampling exclude each other.',
         ),
-        (['generate', '--checkpoint=none', '--text=a', '--temperature=nan'], 1, 'num_beams is 1, temperature nan'),
+        (['generate', '--checkpoint=none', '--text=a', '--temperature=nan'], 1, 'temperature is nan. It must be '),
         (
             ['generate', '--checkpoint=none', '--text=a', f'--seed={10**22}'],
             2,

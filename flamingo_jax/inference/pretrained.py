@@ -2,13 +2,14 @@
 
 import dataclasses
 import functools
+import numbers
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, Key, UInt8
 
 from flamingo_jax.errors import UserError
 from flamingo_jax.files import Path, as_path
@@ -230,7 +231,7 @@ class Pretrained(Towers):
         top_p: float = 1.0,
         stop: Sequence[str] = (EOC,),
         length_penalty: float = 0.0,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
     ) -> str | list[str]:
         """Continues a prompt, or each prompt of a batch. The default is greedy decoding.
 
@@ -241,7 +242,8 @@ class Pretrained(Towers):
           temperature, top_k, top_p: sampling.
           stop: texts before which the answer ends. <EOC> and <EOS> always end it.
           length_penalty: beams are compared by log-probability / length ** length_penalty.
-          seed: seed for sampling.
+          seed: seed of sampling for all prompts, or a list with one for each. A prompt's answer depends on its own seed
+            and not on its neighbours; so the same prompt twice, with one seed, is answered twice the same.
 
         Returns:
           The continuation without surrounding white space; a list of them for a list of prompts. A letter of several
@@ -254,12 +256,13 @@ class Pretrained(Towers):
         check_stop(stop)
         prompts, several = as_batch(prompt)
         number = len(prompts)
+        keys = keys_of_seeds(seed, number)[jnp.array(meshes.fill(self.mesh, range(number)))]
         read, stops, banned = self._begin(prompts, max_new_tokens)
         with rules.activations(self.mesh):
             if isinstance(how, search.Beams):
                 tokens = search.beam_search(*read, stops, max_new_tokens, *how, banned)
             else:
-                tokens = search.sample(*read, stops, jax.random.key(seed), max_new_tokens, how, banned)
+                tokens = search.sample(*read, stops, keys, max_new_tokens, how, banned)
         answers = [self._written(row, stop).text for row in np.asarray(tokens)[:number]]
         return answers if several else answers[0]
 
@@ -283,7 +286,7 @@ class Pretrained(Towers):
         how = search.way(num_beams, temperature, top_k, top_p, length_penalty)
         check_stop(stop)
         read, stops, banned = self._begin([prompt], max_new_tokens)
-        steps = search.write(*read, stops, jax.random.key(seed), max_new_tokens, how, banned)
+        steps = search.write(*read, stops, keys_of_seeds(seed, 1), max_new_tokens, how, banned)
         while True:
             # Only while it computes: between two tokens the caller may use another mesh.
             with rules.activations(self.mesh):
@@ -466,6 +469,17 @@ class Pretrained(Towers):
     def _written(self, tokens: Int[np.ndarray, 'l'], stop: Sequence[str]) -> Written:
         tokens = tokens[tokens >= 0].tolist()
         return Written(up_to(self.tokenizer.written(tokens), stop).strip(), tokens)
+
+
+def keys_of_seeds(seed: int | Sequence[int], b: int) -> Key[Array, 'b']:
+    """A key for each of b prompts, from one seed or one for each. ValueError for what is neither."""
+    seeds = list(seed) if isinstance(seed, Sequence | np.ndarray) else [seed] * b
+    if len(seeds) != b:
+        raise UserError(f'There are {len(seeds)} seeds for {b} prompts. Give one seed, or one for each prompt.')
+    for one in seeds:
+        if not isinstance(one, numbers.Integral) or not -(2**63) <= one < 2**63:
+            raise UserError(f'seed is {one!r}. It must be a whole number of at most 64 bits.')
+    return jnp.stack([jax.random.key(int(one)) for one in seeds])
 
 
 def check_stop(stop: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from flamingo_jax.inference import decode, reading, remembered, search
 from flamingo_jax.inference.look import look
-from flamingo_jax.inference.pretrained import Pretrained, load
+from flamingo_jax.inference.pretrained import Pretrained, keys_of_seeds, load
 from flamingo_jax.inference.serving import Engine
 from flamingo_jax.inputs.images import PictureError, to_frames
 from flamingo_jax.inputs.prompts import common_beginning, encode, encode_prompt, is_continued
@@ -265,6 +265,7 @@ def test_blocks_apart_say_what_their_stacks_say(pretrained, pictures):
         dict(num_beams=0),
         dict(temperature=-1.0),
         dict(temperature=float('nan')),
+        dict(temperature=float('inf')),
         dict(top_k=-1),
         dict(top_p=0.0),
         dict(length_penalty=float('nan')),
@@ -273,10 +274,19 @@ def test_blocks_apart_say_what_their_stacks_say(pretrained, pictures):
 )
 def test_numbers_that_mean_nothing_are_refused(pretrained, wrong):
     ((name, value),) = wrong.items()
-    with pytest.raises(ValueError, match=f'{name}( is)? {value}.* must be '):
+    with pytest.raises(ValueError, match=f'^{name} is {value!r}. It must be ') as refused:
         pretrained.generate([' Output:'], **wrong)
-    with pytest.raises(ValueError, match='num_beams is 1.5.* must be whole'):
-        inspect.unwrap(search.way)(1.5, 0.0, 0, 1.0, 0.0)
+    others = {'num_beams', 'temperature', 'top_k', 'top_p', 'length_penalty', 'max_new_tokens'} - {name}
+    assert not any(other in str(refused.value) for other in others)
+
+
+@pytest.mark.parametrize('wrong', [dict(num_beams=1.5), dict(temperature='warm'), dict(top_k=0.5), dict(top_p=None)])
+def test_what_is_no_number_is_refused(wrong):
+    """Without the tests' own check of types."""
+    ((name, value),) = wrong.items()
+    numbers = dict(num_beams=1, temperature=0.0, top_k=0, top_p=1.0, length_penalty=0.0) | wrong
+    with pytest.raises(ValueError, match=f'^{name} is {value!r}. It must be '):
+        inspect.unwrap(search.way)(**numbers)
 
 
 @pytest.mark.long
@@ -619,6 +629,25 @@ def test_each_row_draws_by_its_own_numbers():
     assert not np.asarray(search.next_token(jnp.asarray(logits), keys, search.Sampling(1.0, 2, 0.6))).any()
 
 
-def test_keys_differ_by_row_and_step():
-    keys = np.concatenate([jax.random.key_data(search.keys_of(jax.random.key(0), step, 4)) for step in range(3)])
+def test_keys_differ_by_seed_and_step():
+    seeds = keys_of_seeds([0, 1, 2, 3], 4)
+    keys = np.concatenate([jax.random.key_data(search.keys_of(seeds, step)) for step in range(3)])
     assert len(np.unique(keys, axis=0)) == 12
+
+
+def test_a_sampled_answer_does_not_depend_on_its_place_in_the_batch(pretrained, pictures):
+    prompts, how = prompts_of(pictures), dict(max_new_tokens=5, temperature=2.0)
+    alone = [pretrained.generate(prompt, seed=3, **how) for prompt in prompts]
+    assert pretrained.generate(prompts, seed=3, **how) == alone
+    assert pretrained.generate(prompts[::-1], seed=3, **how) == alone[::-1]
+    own = [pretrained.generate(prompt, seed=seed, **how) for seed, prompt in enumerate(prompts)]
+    assert pretrained.generate(prompts, seed=range(4), **how) == own != alone
+    *_, last = pretrained.write(prompts[1], seed=1, **how)
+    assert last.text == own[1]
+    for wrong, says in (
+        ([1, 2], '2 seeds for 4 prompts'),
+        (1.5, 'seed is 1.5'),
+        ([0, 1, 2, 2**63], f'seed is {2**63}'),
+    ):
+        with pytest.raises(ValueError, match=says):
+            inspect.unwrap(keys_of_seeds)(wrong, 4)
