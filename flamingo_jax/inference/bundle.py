@@ -17,6 +17,7 @@ import hashlib
 import json
 import math
 import pathlib
+import re
 import shutil
 import tempfile
 import textwrap
@@ -45,6 +46,7 @@ from flamingo_jax.model.quantised import quantise
 
 CONFIG = 'config.json'  # Written last: without it, a folder is not a bundle.
 LARGE, PIECE = 2**30, 2**26  # Bytes: a tree of this size is written in pieces of that size.
+LFS = b'version https://git-lfs'  # How a pointer of Git LFS begins, which a clone without it has in a file's place.
 CHECKED = 2**26  # Bytes: a tree up to this size is compared with its checksum when it is read. More would take long.
 
 
@@ -160,10 +162,23 @@ def _refusing_damage(folder: Path) -> Iterator[None]:
     except (MemoryError, jax.errors.JaxRuntimeError):
         raise
     except Exception as error:
-        raise UserError(
-            f'{folder} is missing or damaged ({textwrap.shorten(str(error), 200)}). Copy or download the bundle again; '
-            'after git clone: git lfs pull.'
-        ) from error
+        files = below(folder) if folder.is_dir() else {}
+        small = (folder / name for name, size in files.items() if size < 1024)
+        if pointer := next((file for file in small if file.read_bytes().startswith(LFS)), None):
+            raise UserError(
+                f'{pointer} is a pointer of Git LFS and not the file. In the clone: git lfs pull.'
+            ) from error
+        if not files:
+            raise UserError(f'{folder} is missing. Copy or download the bundle again.') from error
+        raise UserError(f'{folder} is damaged ({_reason(error)}). Copy or download the bundle again.') from error
+
+
+def _reason(error: BaseException) -> str:
+    """What was wrong at first, without the settings of the library that found it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    said = re.split(r' \[tensorstore_spec|\. See full | See full |<bound method', str(error))[0]
+    return textwrap.shorten(said, 300) or type(error).__name__
 
 
 def as_kept(source: Any, name: str, model: Flamingo, sharding: Any = None) -> Params:
