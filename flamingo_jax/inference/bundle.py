@@ -18,6 +18,7 @@ import hashlib
 import json
 import math
 import pathlib
+import re
 import shutil
 import tempfile
 import textwrap
@@ -49,6 +50,7 @@ CONFIG = 'config.json'  # Written last: without it, a folder is not a bundle.
 LARGE, PIECE = 2**30, 2**26  # Bytes: a tree of this size is written in pieces of that size.
 CHECKED = 2**26  # Bytes: a tree up to this size is compared with its checksum, too, when it is read on one device.
 AGAIN = 'Copy or download the bundle again, or restore that file.'
+LFS = b'version https://git-lfs'  # How a pointer of Git LFS begins, which a clone without it has in a file's place.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,10 +177,23 @@ def _refusing_damage(folder: Path) -> Iterator[None]:
             raise
         raise UserError(f'{folder} is missing ({textwrap.shorten(str(error), 200)}). {AGAIN}') from error
     except Exception as error:
-        raise UserError(
-            f'{folder} is missing or damaged ({textwrap.shorten(str(error), 200)}). Copy or download the bundle again; '
-            'after git clone: git lfs pull.'
-        ) from error
+        files = below(folder) if folder.is_dir() else {}
+        small = (folder / name for name, size in files.items() if size < 1024)
+        if pointer := next((file for file in small if file.read_bytes().startswith(LFS)), None):
+            raise UserError(
+                f'{pointer} is a pointer of Git LFS and not the file. In the clone: git lfs pull.'
+            ) from error
+        if not files:
+            raise UserError(f'{folder} is missing. {AGAIN}') from error
+        raise UserError(f'{folder} is damaged ({_reason(error)}). {AGAIN}') from error
+
+
+def _reason(error: BaseException) -> str:
+    """What was wrong at first, without the settings of the library that found it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    said = re.split(r' \[tensorstore_spec|\. See full | See full |<bound method', str(error))[0]
+    return textwrap.shorten(said, 300) or type(error).__name__
 
 
 def as_kept(source: Any, name: str, model: Flamingo, sharding: Any = None) -> Params:

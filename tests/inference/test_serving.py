@@ -89,6 +89,9 @@ def test_sampling_depends_on_the_seed_and_not_on_the_neighbours(pretrained, prom
     with Engine(dataclasses.replace(pretrained), slots=4) as engine:
         answers = [engine.ask(prompts[0], NEW, **how) for how in hows for _ in range(2)]
         assert [answer.text() for answer in answers] == [one for one in alone for _ in range(2)]
+        together = pretrained.generate(prompts, NEW, temperature=2.0, seed=range(len(prompts)))
+        answers = [engine.ask(prompt, NEW, temperature=2.0, seed=seed) for seed, prompt in enumerate(prompts)]
+        assert [answer.text() for answer in answers] == together
 
 
 def test_other_lengths_are_read_by_the_programs_that_are_there(pretrained, pictures, caplog):
