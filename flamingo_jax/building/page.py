@@ -19,6 +19,7 @@ from resiliparse.parse.html import HTMLTree, NodeType
 
 from flamingo_jax.building import texts
 from flamingo_jax.building.ledger import EXCERPT, Dropped
+from flamingo_jax.building.optouts import reserving_meta
 from flamingo_jax.building.rules import DEFAULT, PageRules
 from flamingo_jax.errors import UserError
 
@@ -135,7 +136,11 @@ def read_page(data: bytes, url: str, declared: str = '', rules: PageRules = DEFA
     if text.count('\ufffd') > 0.01 * len(text):
         raise PageError('page_charset', text.count('\ufffd') / len(text), wrong)
     tree = HTMLTree.parse(text.replace('\0', ''))
-    if reserved := _reserved(tree):
+    metas = [
+        (meta.getattr('name') or meta.getattr('http-equiv') or '', meta.getattr('content') or '')
+        for meta in tree.document.get_elements_by_tag_name('meta')
+    ]
+    if reserved := reserving_meta(metas):
         raise PageError('page_opt_out', None, reserved)
     body = tree.body
     if body is None:
@@ -148,22 +153,6 @@ def read_page(data: bytes, url: str, declared: str = '', rules: PageRules = DEFA
     if not walk.nodes:
         raise PageError('page_empty')
     return Page(url, tuple(walk.nodes), tuple(walk.dropped))
-
-
-def opted_out(robots: str, reserved: bool) -> bool:
-    """Whether a server's headers ask not to train on what it sent: X-Robots-Tag, and TDM-Reservation (W3C TDMRep)."""
-    return reserved or bool({'noai', 'noimageai'} & set(re.split(r'[\s,;:]+', robots.lower())))
-
-
-def _reserved(tree: HTMLTree) -> str:
-    """The meta element by which a page asks the same; '' if it has none."""
-    if tree.head is None:
-        return ''
-    for meta in tree.head.get_elements_by_tag_name('meta'):
-        name, content = (meta.getattr('name') or '').lower(), (meta.getattr('content') or '').strip()
-        if (name == 'robots' and opted_out(content, False)) or (name == 'tdm-reservation' and content == '1'):
-            return f'{name}: {content}'
-    return ''
 
 
 class _Walk:

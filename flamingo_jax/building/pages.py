@@ -1,8 +1,9 @@
 """Web pages in WARC files -> interleaved documents, as the paper's M3W (section 2.4 and appendix A.3.1).
 
-    files ── read ──┬── pages ──── latest of a URL ──┬── links ─────────┬── judged ──┬── whole ──┬── documents
-                    └── pictures (where they are) ───┼──────────────────┘            │           │
-                                                     └── keys of texts ── duplicates ┴── marks ──┘
+    files ── read ──┬── wishes of hosts ───────┬─────────────────────┐
+                    ├── pages ─ latest of a URL ┴─ permitted ┬── links ┴─ permitted ┬─ judged ─┬─ whole ─┬─ documents
+                    └── pictures (where they are) ──────────┼──────────────────────┘          │         │
+                                                            └── keys of texts ── duplicates ──┴─ marks ─┘
 
 Only short facts are grouped: where a page or a picture is, its hashes, and what is wrong with it. They are grouped in
 files (`spill.py`). In the end each page is read a second time from its place, and its pictures for the first time in
@@ -17,7 +18,7 @@ import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from flamingo_jax.building import duplicates, filters, look, page, texts, warc
+from flamingo_jax.building import duplicates, filters, look, optouts, page, texts, warc
 from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.page import Link, PageError, Text
@@ -45,6 +46,15 @@ class Found(NamedTuple):
 
 
 Capture = tuple[str, warc.Place, Found | None]  # Date and place; None asks not to be trained on.
+
+
+class Wish(NamedTuple):
+    """A capture of a file in which a host says who may fetch what."""
+
+    date: str
+    place: warc.Place
+    status: int
+    file: str  # One of `optouts.FILES`.
 
 
 class Shown(NamedTuple):
@@ -81,24 +91,33 @@ class PageSource:
             pipeline
             | 'files' >> beam.Create(self.warcs)
             | 'spread files' >> beam.Reshuffle()
-            | 'read' >> beam.ParDo(_Read(self, work)).with_outputs('pictures', 'dropped', main='pages')
+            | 'read' >> beam.ParDo(_Read(self, work)).with_outputs('pictures', 'wishes', 'dropped', main='pages')
         )
         latest = dict(captures=read.pages) | 'by url' >> GroupOnDisk(work) | 'latest' >> _split(_latest)
-        links = latest.main | 'links' >> beam.FlatMap(_links)
+        pages = (
+            dict(wishes=read.wishes, pages=latest.main | 'hosts' >> beam.Map(lambda found: (host(found.url), found)))
+            | 'by host' >> GroupOnDisk(work)
+            | 'pages permitted' >> _split(_permitted_pages)
+        )
+        links = (
+            dict(wishes=read.wishes, links=pages.main | 'links' >> beam.FlatMap(_links))
+            | 'links by host' >> GroupOnDisk(work)
+            | 'links permitted' >> _split(_permitted_links)
+        )
         judged = (
-            dict(links=links, pictures=read.pictures)
+            dict(links=links.main, pictures=read.pictures)
             | 'by picture' >> GroupOnDisk(work)
             | 'judge' >> beam.ParDo(_Judge(self)).with_outputs('dropped', main='main')
         )
         keys = (
-            dict(keys=latest.main | 'keys by id' >> beam.FlatMap(_keys_by_id), shown=judged.main)
+            dict(keys=pages.main | 'keys by id' >> beam.FlatMap(_keys_by_id), shown=judged.main)
             | 'keys by page' >> GroupOnDisk(work)
             | 'keys' >> beam.FlatMap(_text_keys, rules)
         )
         same = dict(names=keys) | 'by text' >> GroupOnDisk(work) | 'same text' >> beam.FlatMap(_same_text)
         whole = (
             dict(
-                found=latest.main | 'by id' >> beam.Map(lambda found: (found.id, found)),
+                found=pages.main | 'by id' >> beam.Map(lambda found: (found.id, found)),
                 shown=judged.main,
                 same=same,
             )
@@ -113,7 +132,15 @@ class PageSource:
             | 'marks by page' >> GroupOnDisk(work)
             | 'documents' >> beam.ParDo(_Finish(self)).with_outputs('dropped', main='main')
         )
-        dropped = [read.dropped, latest.dropped, judged.dropped, whole.dropped, documents.dropped]
+        dropped = [
+            read.dropped,
+            latest.dropped,
+            pages.dropped,
+            links.dropped,
+            judged.dropped,
+            whole.dropped,
+            documents.dropped,
+        ]
         return Sources({'train': documents.main}, dropped)
 
 
@@ -139,8 +166,8 @@ def read_texts(
     Raises:
       PageError: the page is not to be read, or it or its server asks not to train on it.
     """
-    if page.opted_out(response.robots, response.reserved):
-        raise PageError('page_opt_out', None, response.robots or 'TDM-Reservation: 1')
+    if optouts.opted_out(response.robots, response.reservations):
+        raise PageError('page_opt_out', None, ', '.join(response.robots) or 'TDM-Reservation: 1')
     read = page.read_page(response.data, response.url, response.charset, rules)
     nodes = [node for node in read.nodes if isinstance(node, Text)]
     kept, links, dropped, judged = [], [], list(read.dropped), {}
@@ -196,6 +223,9 @@ class _Read(beam.DoFn):
             if isinstance(found, warc.Damage):
                 yield _drop(Dropped(found.rule, 'record', path, found.offset, found.said))
                 continue
+            if (file := optouts.file_of_wishes(found.url)) and (found.status == 200 or 400 <= found.status < 500):
+                wish = Wish(found.date, found.place, found.status, file)
+                yield beam.pvalue.TaggedOutput('wishes', (host(found.url), wish))
             if found.type.startswith(('image/', 'refused/')) or named_as_picture(found.url):
                 yield beam.pvalue.TaggedOutput(
                     'pictures', (join_key(found.url), (found.date, found.place, found.status or found.type))
@@ -268,7 +298,39 @@ def _keys_by_id(found: Found) -> Iterator[tuple[str, bytes]]:
 
 def _links(found: Found) -> Iterator:
     for place, url in found.links:
-        yield join_key(url), (found.id, found.url, place, url)
+        yield host(url), (found.id, found.url, place, url)
+
+
+def host(url: str) -> str:
+    """The host of a URL, with its port if it is not the usual one."""
+    return urllib.parse.urlsplit(url).netloc.rpartition('@')[2].lower()
+
+
+def _permitted_pages(group: tuple[str, Mapping[str, Iterable]]) -> Iterator[Found | Dropped]:
+    """The pages of a host that it lets be trained on."""
+    _, parts = group
+    asked = _asked(parts['wishes'])
+    for found in parts['pages']:
+        why = asked.forbidden(found.url)
+        yield Dropped(f'page_{why}', 'page', found.url) if why else found
+
+
+def _permitted_links(group: tuple[str, Mapping[str, Iterable]]) -> Iterator:
+    """The links to pictures of a host that it lets be trained on, by what joins them with the pictures."""
+    _, parts = group
+    asked = _asked(parts['wishes'])
+    for link in parts['links']:
+        _, where, place, url = link
+        why = asked.forbidden(url)
+        yield Dropped(f'picture_{why}', 'picture', where, place, url) if why else (join_key(url), link)
+
+
+def _asked(wishes: Iterable[Wish]) -> optouts.Wishes:
+    """What a host asks in the latest capture of each file."""
+    latest: dict[str, Wish] = {}
+    for wish in wishes:
+        latest[wish.file] = max(wish, latest.get(wish.file, wish))
+    return optouts.wishes([(file, warc.read_at(one.place).data) for file, one in latest.items() if one.status == 200])
 
 
 class _Judge(beam.DoFn):
@@ -304,8 +366,8 @@ class _Judge(beam.DoFn):
         if latest and latest[2] == 200:
             _, place, _ = latest
             response = warc.read_at(place)
-            if page.opted_out(response.robots, response.reserved):
-                raise look.LookError('picture_opt_out', None, response.robots)
+            if optouts.opted_out(response.robots, response.reservations):
+                raise look.LookError('picture_opt_out', None, ', '.join(response.robots))
             return response.data, (place.path, place.offset)
         if not latest and (path := file_of_url(self._source.pictures, url)):
             most = self._source.rules.picture_max_bytes

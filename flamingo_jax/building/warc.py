@@ -48,8 +48,8 @@ class Response(NamedTuple):
     type: str  # 'text/html'; 'refused/RULE' if it was not fetched.
     charset: str  # As the server declared it; '' if it did not.
     status: int
-    robots: str  # Header X-Robots-Tag, in lower case.
-    reserved: bool  # Header TDM-Reservation: 1.
+    robots: tuple[str, ...]  # Every value of the header X-Robots-Tag,
+    reservations: tuple[str, ...]  # and of TDM-Reservation.
     data: bytes
 
 
@@ -193,7 +193,7 @@ def _response(record: Any, place: Place) -> Iterator[Response | Damage]:
         refused = re.match(rb'flamingo-refused: (\w{1,40})', record.reader.read(200))
         if refused:  # By `fetch.py`, which says why a picture is not there.
             date = record.headers.get('WARC-Date') or ''
-            yield Response(place, url, date, f'refused/{refused[1].decode()}', '', 0, '', False, b'')
+            yield Response(place, url, date, f'refused/{refused[1].decode()}', '', 0, (), (), b'')
         return
     headers = record.http_headers if record.is_http and record.http_headers is not None else None
     if record.record_type == WarcRecordType.resource:
@@ -215,6 +215,7 @@ def _response(record: Any, place: Place) -> Iterator[Response | Damage]:
     if len(data) > MOST:
         yield Damage('payload_bomb', place.offset, url)
         return
+    every = headers.get_multiple if headers is not None else lambda name: []
     date = record.headers.get('WARC-Date') or ''
     charset = re.search(r'charset\s*=\s*["\']?([\w.:-]{1,40})', kind)
     yield Response(
@@ -224,8 +225,8 @@ def _response(record: Any, place: Place) -> Iterator[Response | Damage]:
         kind.split(';')[0].strip(),
         charset[1] if charset else '',
         status,
-        (get('X-Robots-Tag') or '').lower(),
-        (get('TDM-Reservation') or '').strip() == '1',
+        tuple(every('X-Robots-Tag')),
+        tuple(every('TDM-Reservation')),
         data,
     )
 

@@ -230,6 +230,11 @@ def test_a_page_nested_a_million_deep_and_one_with_10_000_pictures_end_soon():
         (b'x' * 10_000_001, 'page_max_bytes'),
         (b'<meta name=robots content="index, NOAI"><p>text', 'page_opt_out'),
         (b'<meta name=tdm-reservation content=1><p>text', 'page_opt_out'),
+        (b'<meta name=robots content=all><meta name=ROBOTS content="none, noimageai"><p>text', 'page_opt_out'),
+        (b'<meta name=tdm-reservation content=0><meta name=tdm-reservation content=1><p>text', 'page_opt_out'),
+        (b'<meta name=CCBot content=nofollow><p>text', 'page_opt_out'),
+        (b'<p>text<p><meta name=gptbot content=noindex>', 'page_opt_out'),
+        (b'<meta http-equiv=X-Robots-Tag content=noai><p>text', 'page_opt_out'),
     ],
 )
 def test_pages_that_are_not_read(html, rule):

@@ -251,6 +251,56 @@ def test_the_latest_word_of_a_server_counts(tmp_path):
     assert counts['picture_opt_out'] == counts['picture_robots'] == {'picture': 1}
 
 
+@pytest.mark.parametrize(
+    'headers, kept',
+    [
+        (dict(X_Robots_Tag=['noindex', 'noai']), False),
+        (dict(X_Robots_Tag=['noindex', 'ccbot: nofollow']), False),
+        (dict(X_Robots_Tag=['CCBot: all', 'noindex, nofollow'], TDM_Reservation='0'), True),
+        (dict(X_Robots_Tag='googlebot: noindex, max-snippet: 5'), True),
+        (dict(TDM_Reservation=['0', '1']), False),
+    ],
+)
+def test_every_value_of_a_header_counts(tmp_path, headers, kept):
+    crawl = Crawl(tmp_path / 'a.warc.gz').png('http://a.b/1.png', 1).png('http://a.b/2.png', 2)
+    crawl.page('http://a.b/', f'{text(1)}<img src=/1.png>', **headers)
+    crawl.page('http://a.b/other', f'{text(2)}<img src=/2.png><img src=/3.png>')
+    crawl.add('http://a.b/3.png', picture(3), 'image/png', **headers)
+    records = open_split(build(Builder, str(tmp_path / 'out'), CONFIG, warcs=(crawl.write(),)), 'train')
+    images = {record['url'].decode(): len([image for image in record['images'] if image]) for record in records}
+    assert images == ({'http://a.b/': 1, 'http://a.b/other': 2} if kept else {'http://a.b/other': 1})
+
+
+def test_the_files_in_which_a_host_asks_not_to_be_trained_on_are_read_where_the_crawl_has_them(tmp_path):
+    crawl, later = Crawl(tmp_path / 'a.warc.gz'), '2026-02-01T00:00:00Z'
+    hosts = dict(
+        robots='User-agent: GPTBot\nDisallow: /no\n\nUser-agent: *\nAllow: /', all='User-agent: *\nDisallow: /no'
+    )
+    hosts |= dict(free='User-agent: AhrefsBot\nDisallow: /', old='User-agent: *\nDisallow: /', none='<html>Not found')
+    for name, robots in hosts.items():
+        crawl.add(f'http://{name}.org/robots.txt', robots.encode(), 'text/plain')
+    crawl.add('http://old.org/robots.txt', b'', 'text/html', '404 Not Found', date=later)
+    crawl.add('http://ai.org/ai.txt', b'User-Agent: *\nDisallow: *.png\nAllow: /', 'text/plain')
+    reserved = b'[{"location": "/no/free", "tdm-reservation": 0}, {"location": "/no", "tdm-reservation": 1}]'
+    crawl.add('https://tdm.org/.well-known/tdmrep.json', reserved, 'application/json')
+    for seed, name in enumerate([*hosts, 'ai', 'tdm']):
+        for number, path in enumerate(('no', 'no/free', 'yes')):
+            seeds = 10 * seed + number
+            crawl.page(f'http://{name}.org/{path}', f'{text(seeds)}<img src=/{path}/1.png><img src=/yes/{path}.jpg>')
+            crawl.png(f'http://{name}.org/{path}/1.png', seeds).png(f'http://{name}.org/yes/{path}.jpg', 100 + seeds)
+    built = build(Builder, str(tmp_path / 'out'), CONFIG, warcs=(crawl.write(),))
+    kept = {
+        record['url'].decode().removeprefix('http://'): sum(len(image) > 0 for image in record['images'])
+        for record in open_split(built, 'train')
+    }
+    whole = {f'{name}.org/{path}': 2 for name in ('free', 'old', 'none') for path in ('no', 'no/free', 'yes')}
+    named = {'robots.org/yes': 2, 'all.org/yes': 2, 'tdm.org/yes': 2, 'tdm.org/no/free': 2}
+    assert kept == whole | named | {f'ai.org/{path}': 1 for path in ('no', 'no/free', 'yes')}
+    dropped = json.loads((built / 'ledger.json').read_text())['dropped']
+    assert (dropped['page_robots'], dropped['page_opt_out']) == ({'page': 4}, {'page': 1})
+    assert dropped['picture_robots'] == {'picture': 3}
+
+
 def digests(folder: pathlib.Path) -> dict[str, str]:
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
 
