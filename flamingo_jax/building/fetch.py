@@ -32,7 +32,6 @@ from flamingo_jax.building.page import join
 from flamingo_jax.errors import UserError
 
 REFUSED = 'flamingo-refused'  # Field of the metadata record of a picture that was not fetched.
-REDIRECTS = (301, 302, 303, 307, 308)
 # What may be otherwise in an hour.
 PASSING = ('refused/picture_unreachable', 'refused/picture_timeout', 'refused/picture_robots_unknown')
 WARC_BYTES = 10**9  # About the size of a WARC file.
@@ -160,7 +159,7 @@ class Host:
             return answer
 
         answer = self._follow(url, ask)
-        if answer.status in REDIRECTS:
+        if answer.status in warc.REDIRECTS:
             raise Refused('picture_redirects')
         return answer
 
@@ -170,7 +169,7 @@ class Host:
         for _ in range(self._how.redirects + 1):
             seen.add(url)
             answer = ask(url)
-            if answer.status not in REDIRECTS:
+            if answer.status not in warc.REDIRECTS:
                 break
             url = join(url, answer.get('location'))
             if not url:

@@ -12,12 +12,12 @@ import codecs
 import dataclasses
 import re
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 from resiliparse.parse.html import HTMLTree, NodeType
 
-from flamingo_jax.building import texts
+from flamingo_jax.building import image_sources, texts
 from flamingo_jax.building.ledger import EXCERPT, Dropped
 from flamingo_jax.building.optouts import reserving_meta
 from flamingo_jax.building.rules import DEFAULT, PageRules
@@ -30,7 +30,7 @@ BLOCKS = APART | frozenset(
     'li main marquee search section summary tbody td tfoot th thead title tr'.split()
 )
 HOLDERS = ', '.join(sorted({*BLOCKS, 'img'}))  # What has one of these is more than a line.
-UNSEEN = frozenset('head link meta noscript script style template rp rt'.split())  # Nobody reads these on the page.
+UNSEEN = frozenset('head link meta script style template rp rt'.split())  # Nobody reads these on the page.
 PROSE = frozenset('blockquote caption dd figcaption figure li p'.split()) | HEADINGS  # May stand in a table.
 FURNITURE = frozenset('footer header navigation nav navbar menu'.split())  # Exact id, class or title of a div.
 ROLES = frozenset('banner contentinfo menu menubar navigation search'.split())
@@ -38,10 +38,9 @@ WIDE = ('utf-16-le', 'utf-16-be')  # Charsets in which a tag is not ASCII.
 # What browsers read under these names (WHATWG's encodings). Python's codecs of the names lack some of their letters.
 AS_BROWSERS = {'shift_jis': 'cp932', 'euc_kr': 'cp949', 'gbk': 'gb18030', 'big5': 'big5hkscs', 'iso8859-11': 'cp874'}
 PORTS = {'http': 80, 'https': 443}
-SOURCES = (  # Attributes of lazily loaded pictures (OBELICS, step 3).
-    'src data-src data-src-fg data-scroll-image srcset data-lateloadsrc data-img-src data-original data-gt-lazy-src '
-    'data-lazy data-lazy-src src2'.split()
-)
+# Left out where they stand within a line, but for the pictures that they show.
+MUTED = frozenset(['button', 'label'])
+BACKGROUNDS = frozenset(image_sources.BACKGROUNDS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +63,12 @@ class Link:
     url: str
     width: int | None = None  # As the page wants it shown, in pixels.
     height: int | None = None
+    others: tuple[str, ...] = ()  # Of the same picture, if the first is not to be had.
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """All candidates, the best first."""
+        return self.url, *self.others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,6 +155,8 @@ def read_page(data: bytes, url: str, declared: str = '', rules: PageRules = DEFA
     if wrong:
         walk.drop('charset_declared', 'declaration', wrong)
     walk.page(body)
+    if rules.page_meta_picture and not any(isinstance(node, Link) for node in walk.nodes):
+        walk.picture_of_metas(image_sources.of_metas(tree))
     if not walk.nodes:
         raise PageError('page_empty')
     return Page(url, tuple(walk.nodes), tuple(walk.dropped))
@@ -169,6 +176,7 @@ class _Walk:
             str, int
         ] = {}  # Kinds of open elements: 'heading', 'caption', 'table', 'prose', 'article', 'a'.
         self._apart, self._block = True, 0
+        self._waiting = False  # Whether the last picture is loaded by a script, and nothing came after it.
 
     def drop(self, rule: str, what: str, excerpt: str = '', value: int | float | None = None) -> None:
         """Notes what is not kept, at its place."""
@@ -212,13 +220,18 @@ class _Walk:
         if tag == 'br':
             self._pieces.append('\n')
             return None
-        if tag == 'img':
-            self._picture(node)
+        if tag in image_sources.TAGS:
+            self._picture(node, image_sources.sources(node))
             return None
-        names = (node.class_name or '').lower()
-        if rule := self._left_out(node, tag, names):
-            self._leave_out(node, rule)
-            return None
+        if tag == 'noscript':  # Its text is for others, its pictures are those that a script would load.
+            self._open[tag] = self._open.get(tag, 0) + 1
+            self._open['mute'] = self._open.get('mute', 0) + 1
+            return tag, 'mute'
+        names, attributes = (node.class_name or '').lower(), node.attrs
+        style = (node.getattr('style') or '') if 'style' in attributes else ''
+        if rule := self._left_out(node, tag, names, attributes, style):
+            return self._leave_out(node, rule)
+        self._background(node, attributes, style)
         kinds = []
         if tag in HEADINGS or tag == 'dt' or 'title' in names.split():
             kinds.append('heading')
@@ -246,7 +259,7 @@ class _Walk:
         for kind in kinds:
             self._open[kind] -= 1
 
-    def _left_out(self, node, tag: str, names: str) -> str:
+    def _left_out(self, node, tag: str, names: str, attributes: Sequence[str], style: str) -> str:
         """The rule by which an element is left out; '' if it stays."""
         tokens = names.split()
         if 'footer' in tokens or 'site-info' in tokens:
@@ -255,10 +268,9 @@ class _Walk:
             return 'tag_more_link'
         if tag == 'div' and FURNITURE & {names.strip(), *((node.getattr(a) or '').lower() for a in ('id', 'title'))}:
             return 'tag_furniture'
-        if (node.getattr('role') or '').lower() in ROLES:
+        if 'role' in attributes and (node.getattr('role') or '').lower() in ROLES:
             return 'tag_role'
-        style = (node.getattr('style') or '').replace(' ', '').lower()
-        if node.hasattr('hidden') or 'display:none' in style:
+        if 'hidden' in attributes or 'display:none' in style.replace(' ', '').lower():
             return 'tag_hidden'
         if tag == 'div' and 'date' in re.findall('[a-z]+', names) and node.query_selector(HOLDERS) is None:
             return 'tag_date'
@@ -266,19 +278,45 @@ class _Walk:
             return ''
         return f'tag_{tag}' if tag in LEFT_OUT else ''
 
-    def _leave_out(self, node, rule: str) -> None:
-        """Notes an element that is left out, and its pictures."""
+    def _leave_out(self, node, rule: str) -> tuple[str, ...] | None:
+        """Notes an element that is left out, and its pictures, but for those that it shows within the text."""
         self._flush()
         text = ' '.join((node.text or '')[: 20 * EXCERPT].split())
-        pictures = [url for url in (_source(image) for image in _images(node)) if url]
-        if text or not pictures:
-            if text:
-                self.drop(rule, 'text', text)
-        for url in pictures:
+        if text:
+            self.drop(rule, 'text', text)
+        if rule.removeprefix('tag_') in MUTED and node.query_selector(image_sources.ANY) is not None:
+            self._open['mute'] = self._open.get('mute', 0) + 1
+            return ('mute',)
+        shown = image_sources.sources(node) if node.tag in image_sources.HOLDERS and rule == f'tag_{node.tag}' else None
+        if shown and shown.urls:
+            self._picture(node, shown)
+            if node.tag != 'video':
+                return None
+        elif node.tag == 'svg':
+            self.drop('picture_svg', 'picture', text)
+        for tag in ('img', 'amp-img'):
+            for image in node.get_elements_by_tag_name(tag):
+                found = image_sources.sources(image)
+                self._count_picture()
+                self.drop(rule, 'picture', next((join(self.base, url) or url for url in found.urls), found.inline))
+        return None
+
+    def _background(self, node, attributes: Sequence[str], style: str) -> None:
+        """The background of an element: a picture if the page says that it is one, else decoration."""
+        if 'url(' not in style and not BACKGROUNDS.intersection(attributes):
+            return
+        url = image_sources.backgrounds(node, attributes, style)
+        if not url:
+            return
+        if (node.getattr('role') or '').lower() == 'img' or 'aria-label' in attributes:
+            self._picture(node, image_sources.Sources([url]))
+        else:
             self._count_picture()
-            self.drop(rule, 'picture', join(self.base, url) or url)
+            self.drop('picture_background', 'picture', join(self.base, url) or url)
 
     def _text(self, text: str) -> None:
+        if self._open.get('mute'):
+            return
         if self._open.get('table') and not self._open.get('prose') and not self._open.get('caption'):
             if text.strip():
                 self.drop('tag_table', 'text', ' '.join(text.split()))
@@ -301,25 +339,48 @@ class _Walk:
         if controls:
             self.drop('control_characters', 'characters', repr(text[:EXCERPT]), len(controls))
         if text:
+            self._waiting = False
             kind = 'caption' if self._open.get('caption') else 'heading' if self._open.get('heading') else 'text'
             self.place += 1
             self._block = self._block or self.place
             self.nodes.append(Text(self.place, text, kind, min(linked / len(text), 1.0), self._apart, self._block))
             self._apart = False
 
-    def _picture(self, node) -> None:
+    def _picture(self, node, found: image_sources.Sources) -> None:
         self._flush(block_ends=False)
+        urls = [url for url in (join(self.base, one) for one in found.urls) if url]
+        if self._waiting and self._open.get('noscript'):
+            return self._fall_back(urls)
         self._count_picture()
-        source = _source(node)
-        if source is None:
-            self.drop('picture_without_source', 'picture', (node.getattr('alt') or ''))
-        elif source.startswith('data:'):
-            self.drop('picture_inline', 'picture', source[:60])
-        elif not (url := join(self.base, source)):
-            self.drop('picture_url', 'picture', source)
+        self._waiting = found.lazy or not urls
+        if not urls and found.urls:
+            self.drop('picture_url', 'picture', found.urls[0])
+        elif not urls and found.inline:
+            self.drop('picture_inline', 'picture', found.inline[:60])
+        elif not urls:
+            self.drop('picture_without_source', 'picture', node.getattr('alt') or '')
         else:
+            size = _pixels(node.getattr('width')), _pixels(node.getattr('height'))
             self.place += 1
-            self.nodes.append(Link(self.place, url, _pixels(node.getattr('width')), _pixels(node.getattr('height'))))
+            self.nodes.append(Link(self.place, urls[0], *size, others=tuple(dict.fromkeys(urls[1:]))))
+
+    def _fall_back(self, urls: Sequence[str]) -> None:
+        """What a <noscript> shows for the picture before it, which a script would load."""
+        self._waiting = False
+        last = self.nodes[-1] if self.nodes else None
+        if isinstance(last, Link) and last.place == self.place:
+            others = dict.fromkeys([*last.others, *(url for url in urls if url != last.url)])
+            self.nodes[-1] = dataclasses.replace(last, others=tuple(others)[: image_sources.MOST - 1])
+        elif urls:  # The picture before has no URL of its own.
+            self.dropped.pop()
+            self.nodes.append(Link(self.place, urls[0], others=tuple(urls[1:])))
+
+    def picture_of_metas(self, found: Sequence[str]) -> None:
+        """Begins a page without pictures by the one that its head names."""
+        urls = [url for url in (join(self.base, one) for one in found) if url]
+        if urls:
+            self._count_picture()
+            self.nodes.insert(0, Link(0, urls[0], others=tuple(dict.fromkeys(urls[1:]))))
 
     def _count_picture(self) -> None:
         self.pictures += 1
@@ -332,22 +393,6 @@ LEFT_OUT = frozenset(
     'applet aside audio button canvas dialog dir embed footer frame frameset header iframe input label map math menu '
     'meter nav noembed noframes object optgroup option output pre progress select svg textarea video'.split()
 )
-
-
-def _images(node) -> Iterator:
-    yield from node.get_elements_by_tag_name('img')
-
-
-def _source(image) -> str | None:
-    """The first attribute that holds one URL."""
-    for name in SOURCES:
-        value = (image.getattr(name) or '').strip()
-        if value and (value.startswith('data:image') and name != 'src' or not set(' ,\n\t') & set(value)):
-            if value.startswith('data:') and any(image.getattr(other) for other in SOURCES if other != name):
-                continue  # A placeholder, until the page's script loads the picture.
-            return value
-    value = (image.getattr('src') or '').strip()
-    return value or None
 
 
 def join(base: str, url: str) -> str:

@@ -40,7 +40,7 @@ class Found(NamedTuple):
     date: str
     place: warc.Place
     language: str
-    links: tuple[tuple[int, str], ...]  # Place in the page and URL of each picture.
+    links: tuple[tuple[int, tuple[str, ...]], ...]  # Place in the page and URLs of each picture, the best first.
     lines: tuple[bytes, ...]  # Key of each text.
     keys: tuple[bytes, ...]  # Of all texts together, which pages of the same or nearly the same text share.
 
@@ -57,10 +57,32 @@ class Wish(NamedTuple):
     file: str  # One of `optouts.FILES`.
 
 
+class Wanted(NamedTuple):
+    """A candidate of a picture of a page."""
+
+    page: str  # The id of the document,
+    where: str  # and the URL.
+    place: int
+    rank: int  # Of the candidates of one picture, 0 is the best.
+    url: str
+    is_one: bool  # Whether the picture has no other.
+
+
+class Lacking(NamedTuple):
+    """A candidate of several that is not kept, and why."""
+
+    place: int
+    rank: int
+    url: str
+    rule: str
+    value: int | float | None = None
+
+
 class Shown(NamedTuple):
     """A picture of a page that the rules of pictures keep."""
 
     place: int
+    rank: int
     url: str
     look: bytes
     file: str  # Where it is,
@@ -91,7 +113,8 @@ class PageSource:
             pipeline
             | 'files' >> beam.Create(self.warcs)
             | 'spread files' >> beam.Reshuffle()
-            | 'read' >> beam.ParDo(_Read(self, work)).with_outputs('pictures', 'wishes', 'dropped', main='pages')
+            | 'read'
+            >> beam.ParDo(_Read(self, work)).with_outputs('pictures', 'moved', 'wishes', 'dropped', main='pages')
         )
         latest = dict(captures=read.pages) | 'by url' >> GroupOnDisk(work) | 'latest' >> _split(_latest)
         pages = (
@@ -102,12 +125,13 @@ class PageSource:
         links = (
             dict(wishes=read.wishes, links=pages.main | 'links' >> beam.FlatMap(_links))
             | 'links by host' >> GroupOnDisk(work)
-            | 'links permitted' >> _split(_permitted_links)
+            | 'links permitted' >> beam.FlatMap(_permitted_links).with_outputs('dropped', 'lacking', main='main')
         )
+        moved = _moved(read.moved, read.pictures, work)
         judged = (
-            dict(links=links.main, pictures=read.pictures)
+            dict(links=links.main, pictures=read.pictures, moved=moved)
             | 'by picture' >> GroupOnDisk(work)
-            | 'judge' >> beam.ParDo(_Judge(self)).with_outputs('dropped', main='main')
+            | 'judge' >> beam.ParDo(_Judge(self)).with_outputs('dropped', 'lacking', main='main')
         )
         keys = (
             dict(keys=pages.main | 'keys by id' >> beam.FlatMap(_keys_by_id), shown=judged.main)
@@ -119,6 +143,8 @@ class PageSource:
             dict(
                 found=pages.main | 'by id' >> beam.Map(lambda found: (found.id, found)),
                 shown=judged.main,
+                forbidden=links.lacking,
+                lacking=judged.lacking,
                 same=same,
             )
             | 'by page' >> GroupOnDisk(work)
@@ -170,7 +196,7 @@ def read_texts(
         raise PageError('page_opt_out', None, ', '.join(response.robots) or 'TDM-Reservation: 1')
     read = page.read_page(response.data, response.url, response.charset, rules)
     nodes = [node for node in read.nodes if isinstance(node, Text)]
-    kept, links, dropped, judged = [], [], list(read.dropped), {}
+    kept, links, dropped, judged, seen = [], [], list(read.dropped), {}, set()
     blocks = blocks_of(nodes)
     language = filters.language_of_blocks(list(blocks.values()))
     for node in read.nodes:
@@ -188,9 +214,10 @@ def read_texts(
         ):
             least = min(s for s in (node.width, node.height) if s is not None)
             dropped.append(Dropped('picture_min_side', 'picture', read.url, node.place, node.url, least))
-        elif any(node.url == link.url for link in links):
+        elif node.url in seen:
             dropped.append(Dropped('picture_repeated', 'picture', read.url, node.place, node.url))  # OBELICS, step 14.
         else:
+            seen.add(node.url)
             links.append(node)
     return kept, links, language.code, dropped, filters.broken_by_document(kept, language, rules)
 
@@ -226,11 +253,12 @@ class _Read(beam.DoFn):
             if (file := optouts.file_of_wishes(found.url)) and (found.status == 200 or 400 <= found.status < 500):
                 wish = Wish(found.date, found.place, found.status, file)
                 yield beam.pvalue.TaggedOutput('wishes', (host(found.url), wish))
-            if found.type.startswith(('image/', 'refused/')) or named_as_picture(found.url):
-                yield beam.pvalue.TaggedOutput(
-                    'pictures', (join_key(found.url), (found.date, found.place, found.status or found.type))
-                )
-            if found.type in warc.HTML and found.status == 200:  # Whatever its URL says: a wiki's File:Foo.jpg.
+            if found.moved:
+                yield beam.pvalue.TaggedOutput('moved', (join_key(found.moved), join_key(found.url)))
+            if may_be_picture(found):
+                capture = found.date, found.place, found.status or found.type
+                yield beam.pvalue.TaggedOutput('pictures', (join_key(found.url), capture))
+            if warc.is_page(found):
                 yield from self._page(found)
 
     def _page(self, response: warc.Response) -> Iterator:
@@ -260,7 +288,7 @@ class _Read(beam.DoFn):
             response.date,
             response.place,
             language,
-            tuple((link.place, link.url) for link in links),
+            tuple((link.place, link.urls) for link in links),
             tuple({duplicates.text_key(block.text) for block in blocks_of(kept).values() if block.kind == 'text'}),
             (*same, *(duplicates.near_keys(whole) if rules.document_near_text else [])),
         )
@@ -274,6 +302,12 @@ def _drop(dropped: Dropped):
 def named_as_picture(url: str) -> bool:
     """Whether a URL says that it is a picture, whatever its server says."""
     return urllib.parse.urlsplit(url).path.lower().endswith(duplicates.PICTURES)
+
+
+def may_be_picture(found: warc.Response) -> bool:
+    """Whether a response tells of a picture: what it is, or why it is not there."""
+    told = found.type.startswith(('image/', 'refused/')) or named_as_picture(found.url)
+    return told or found.status != 200 or bool(look.format_of(found.data))
 
 
 def join_key(url: str) -> str:
@@ -296,9 +330,10 @@ def _keys_by_id(found: Found) -> Iterator[tuple[str, bytes]]:
     yield from ((found.id, key) for key in found.keys)
 
 
-def _links(found: Found) -> Iterator:
-    for place, url in found.links:
-        yield host(url), (found.id, found.url, place, url)
+def _links(found: Found) -> Iterator[tuple[str, Wanted]]:
+    for place, urls in found.links:
+        for rank, url in enumerate(urls):
+            yield host(url), Wanted(found.id, found.url, place, rank, url, len(urls) == 1)
 
 
 def host(url: str) -> str:
@@ -320,9 +355,48 @@ def _permitted_links(group: tuple[str, Mapping[str, Iterable]]) -> Iterator:
     _, parts = group
     asked = _asked(parts['wishes'])
     for link in parts['links']:
-        _, where, place, url = link
-        why = asked.forbidden(url)
-        yield Dropped(f'picture_{why}', 'picture', where, place, url) if why else (join_key(url), link)
+        why = asked.forbidden(link.url)
+        yield _lacking(link, f'picture_{why}') if why else (join_key(link.url), link)
+
+
+def _lacking(link: Wanted, rule: str, value: int | float | None = None, said: str = '', data: bytes = b''):
+    """What is not kept: the picture, or one of its candidates, of which another may be."""
+    if link.is_one:
+        return _drop(Dropped(rule, 'picture', link.where, link.place, f'{link.url}{said}', value, data))
+    lacks = Lacking(link.place, link.rank, f'{link.url}{said}', rule, value)
+    return beam.pvalue.TaggedOutput('lacking', (link.page, lacks))
+
+
+def _moved(moves: beam.PCollection, pictures: beam.PCollection, work: str) -> beam.PCollection:
+    """The captures of pictures by the URLs that redirect to them, through up to four redirects.
+
+    moves: (to, from). pictures: (key, capture).
+    """
+    twice = _joined_moves(moves, [moves], work, 'twice')
+    further = _joined_moves(twice, [moves, twice], work, 'further')
+    captured = dict(once=moves, twice=twice, further=further, pictures=pictures)
+    return captured | 'moved' >> GroupOnDisk(work) | 'captures moved' >> beam.FlatMap(_captures_moved)
+
+
+def _joined_moves(first: beam.PCollection, then: Sequence[beam.PCollection], work: str, name: str) -> beam.PCollection:
+    """Two moves of which the second begins where the first one ends, as one."""
+    seconds = {
+        f'then {i}': some | f'{name} turned {i}' >> beam.Map(lambda one: one[::-1]) for i, some in enumerate(then)
+    }
+    meeting = dict(first=first) | seconds
+    return meeting | name >> GroupOnDisk(work) | f'{name} joined' >> beam.FlatMap(_join)
+
+
+def _join(group: tuple[str, Mapping[str, Iterable[str]]]) -> Iterator[tuple[str, str]]:
+    _, parts = group
+    ends = {end for name, some in parts.items() if name != 'first' for end in some}
+    yield from ((end, start) for start in parts['first'] for end in ends if end != start)
+
+
+def _captures_moved(group: tuple[str, Mapping[str, Iterable]]) -> Iterator:
+    key, parts = group
+    for start in {one for name, some in parts.items() if name != 'pictures' for one in some} - {key}:
+        yield from ((start, capture) for capture in parts['pictures'] if capture[2] not in warc.REDIRECTS)
 
 
 def _asked(wishes: Iterable[Wish]) -> optouts.Wishes:
@@ -342,12 +416,12 @@ class _Judge(beam.DoFn):
     def process(self, item) -> Iterator:
         """Reads the picture once."""
         _, groups = item
-        url_of_one = min((link[3] for link in groups['links']), default=None)
+        url_of_one = min((link.url for link in groups['links']), default=None)
         if url_of_one is None:
             return
         rules, data, seen, file = self._source.rules, b'', None, None
         try:
-            data, file = self._read(groups['pictures'], url_of_one)
+            data, file = self._read([*groups['pictures'], *groups['moved']], url_of_one)
             seen = look.look_at(data, rules)
             name = duplicates.open_benchmarks(self._source.benchmarks).picture(seen.hash, rules.benchmark_distance)
             if name:
@@ -355,11 +429,11 @@ class _Judge(beam.DoFn):
         except look.LookError as error:
             said = f' {error.excerpt}' if error.excerpt else ''
             shown = data if len(data) <= SAMPLED_BYTES else b''
-            for _, where, place, url in groups['links']:
-                yield _drop(Dropped(error.rule, 'picture', where, place, f'{url}{said}', error.value, shown))
+            for link in groups['links']:
+                yield _lacking(link, error.rule, error.value, said, shown)
             return
-        for name, _, place, url in groups['links']:
-            yield name, Shown(place, url, seen.hash, *file)
+        for link in groups['links']:
+            yield link.page, Shown(link.place, link.rank, link.url, seen.hash, *file)
 
     def _read(self, captures, url: str) -> tuple[bytes, tuple[str, int]]:
         latest = max((capture for capture in captures if capture[2] in (200, OPTED_OUT)), default=None)
@@ -382,7 +456,7 @@ class _Judge(beam.DoFn):
 def _text_keys(group: tuple[str, Mapping[str, Iterable]], rules: PageRules) -> Iterator[tuple[bytes, tuple[bool, str]]]:
     """The keys of a page's texts, with whether it lacks pictures."""
     name, parts = group
-    lacks = sum(1 for _ in parts['shown']) < rules.document_min_pictures
+    lacks = len({one.place for one in parts['shown']}) < rules.document_min_pictures
     for key in parts['keys']:
         yield key, (lacks, name)
 
@@ -402,7 +476,11 @@ def _whole(group, rules: PageRules) -> Iterator[Whole | Dropped]:
     _, parts = group
     for found in parts['found']:
         same = min(parts['same'], key=lambda one: (one[0] != 'document_same_text', one), default=None)
-        shown = tuple(sorted(parts['shown']))
+        best = {one.place: one for one in sorted(parts['shown'], reverse=True)}  # Of the lowest rank.
+        shown = tuple(best[place] for place in sorted(best))
+        lacking = [one for name in ('forbidden', 'lacking') for one in parts[name] if one.place not in best]
+        for one in {one.place: one for one in sorted(lacking, key=lambda one: one[:2], reverse=True)}.values():
+            yield Dropped(one.rule, 'picture', found.url, one.place, one.url, one.value)
         if same:
             yield Dropped(same[0], 'document', found.url, -1, f'The same as the document {same[1]}.')
         elif len(shown) < rules.document_min_pictures:
@@ -535,5 +613,5 @@ class _Finish(beam.DoFn):
 def _bytes(one: Shown) -> bytes:
     if one.offset < 0:
         with open(one.file, 'rb') as file:
-            return file.read()
-    return warc.read_at(warc.Place(one.file, one.offset)).data
+            return look.first_frame(file.read())
+    return look.first_frame(warc.read_at(warc.Place(one.file, one.offset)).data)

@@ -15,6 +15,7 @@ class PageRules:
     page_max_bytes: int = 10_000_000  # Ours: beyond it, a page is generated or an attack.
     page_max_nodes: int = 100_000  # Ours: likewise; elements and texts.
     page_max_pictures: int = 1_000  # Ours: links to pictures; a gallery, no document.
+    page_meta_picture: bool = True  # Ours: a page that shows none begins with the picture that its head names.
 
     # Texts. A text is what stands between two ends of a block: a paragraph, a heading, a caption.
     text_min_words: int = 4  # OBELICS, step 5.
@@ -41,7 +42,9 @@ class PageRules:
     picture_max_bytes: int = 20_000_000  # Ours.
     picture_aspect: float = 3.0  # M3W, either way. OBELICS has 2.
     picture_one_colour: float = 3.0  # M3W drops pictures of a single colour: all grey levels within so many of 255.
-    picture_formats: tuple[str, ...] = ('JPEG', 'PNG', 'WEBP')  # OBELICS, step 5. By content, not by name.
+    # By content, not by name. OBELICS, step 5, has the first three. JXL is read where Pillow has a plug-in for it. Of a
+    # GIF, the first frame is kept.
+    picture_formats: tuple[str, ...] = ('JPEG', 'PNG', 'WEBP', 'AVIF', 'JXL')
 
     # Documents.
     document_min_pictures: int = 1  # M3W and OBELICS, step 6.
@@ -77,6 +80,8 @@ DEFAULT = PageRules()
 
 # OBELICS as published, where it has a value; its limits for pictures are stricter than the paper's.
 OBELICS = PageRules(
+    page_meta_picture=False,
+    picture_formats=('JPEG', 'PNG', 'WEBP'),
     heading_min_words=4,
     text_character_repetition=0.1,
     text_word_repetition=0.1,

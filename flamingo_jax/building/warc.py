@@ -18,6 +18,7 @@ from fastwarc.stream_io import BrotliReader, ChunkedReader, Lz4Reader, ZstdReade
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
 from flamingo_jax.building.ledger import Dropped
+from flamingo_jax.building.look import format_of
 from flamingo_jax.building.page import join
 from flamingo_jax.errors import UserError
 from flamingo_jax.files import download, in_bucket
@@ -30,6 +31,8 @@ MOST_TRIES = 1000  # Places at which reading goes on after damage.
 MOST_UNPACKED = 20 * 2**30  # Bytes of a file that was compressed as a whole.
 KINDS = WarcRecordType.response | WarcRecordType.resource | WarcRecordType.metadata | WarcRecordType.revisit
 HTML = ('text/html', 'application/xhtml+xml')
+NO_TYPE = ('', 'application/octet-stream', 'application/unknown', 'unknown/unknown')
+REDIRECTS = (301, 302, 303, 307, 308)
 
 
 class Place(NamedTuple):
@@ -51,6 +54,7 @@ class Response(NamedTuple):
     robots: tuple[str, ...]  # Every value of the header X-Robots-Tag,
     reservations: tuple[str, ...]  # and of TDM-Reservation.
     data: bytes
+    moved: str = ''  # Where a redirect leads.
 
 
 class Damage(NamedTuple):
@@ -85,6 +89,14 @@ def read_warc(path: str) -> Iterator[Response | Damage]:
                 yield Damage('warc_too_damaged', last, f'{tries} times')
                 return
             at = _next(file, last + 1)
+
+
+def is_page(found: Response) -> bool:
+    """Whether a response is a page, whatever its URL says: by its type, and without one by how it begins."""
+    if found.status != 200 or format_of(found.data):
+        return False
+    begin = found.data[:200].lstrip(codecs.BOM_UTF8 + b' \t\r\n').lower()
+    return found.type in HTML or (found.type in NO_TYPE and begin.startswith((b'<!doctype html', b'<html')))
 
 
 def read_at(place: Place) -> Response:
@@ -228,6 +240,7 @@ def _response(record: Any, place: Place) -> Iterator[Response | Damage]:
         tuple(every('X-Robots-Tag')),
         tuple(every('TDM-Reservation')),
         data,
+        join(url, get('Location') or '') if status in REDIRECTS else '',
     )
 
 

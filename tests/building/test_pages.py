@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import io
 import json
 import os
 import pathlib
@@ -11,6 +12,7 @@ import sys
 import time
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from data.web_pages.fetch import links
@@ -299,6 +301,68 @@ def test_the_files_in_which_a_host_asks_not_to_be_trained_on_are_read_where_the_
     dropped = json.loads((built / 'ledger.json').read_text())['dropped']
     assert (dropped['page_robots'], dropped['page_opt_out']) == ({'page': 4}, {'page': 1})
     assert dropped['picture_robots'] == {'picture': 3}
+
+
+SHOWN = """<img src=/1.png> <img srcset="/small.png 100w, /2.png 800w">
+<img src="data:image/gif;base64,R0" data-src=/3.png>
+<img src=/blank.gif data-srcset="/4.png 2x"> <picture><source srcset="/5.png 1x"><img></picture>
+<picture><source type="image/avif" srcset="/6.png"><img src=/gone.jpg></picture> <noscript><img src=/7.png></noscript>
+<img class=lazy><noscript><img src=/8.png></noscript> <amp-img src=/9.png width=200 height=150></amp-img>
+<object data=/10.png type="image/png">no</object> <embed src=/11.png> <video poster=/12.png src=a.mp4></video>
+<input type=image src=/13.png> <svg><image href="/14.png"/></svg> <svg><image xlink:href="/15.png"/></svg>
+<div role=img aria-label=x style="background-image: url('/16.png')"></div>
+<button><img src=/17.png> Enlarge</button> <img data-original=/18.png src=/spacer.gif> <img data-lazy-src=/19.png>
+<figure><a href=/big.html><img src=/20.png></a></figure> <img src=/blank.gif data-unheard-of=/21.png>
+<img srcset="/22.png"> <table><tr><td><img src=/23.png></table> <img src=/gone2.png srcset="/24.png 2x, /gone3.png 1x">
+<img srcset="/not-crawled.png 2000w, /nor-this.png 1000w" src=/25.png> <img src=/moved.png> <img src=/octet?id=27>
+<img src=/28.avif>"""
+
+
+def test_every_picture_that_a_browser_shows_is_kept_and_decoration_is_told(tmp_path):
+    crawl = Crawl(tmp_path / 'a.warc.gz')
+    decoration = '<div style="background: url(/decoration.png)"></div><svg><path d="M0 0"/></svg><img src=/drawn.svg>'
+    crawl.page('http://a.b/', f'{text(1)}{SHOWN}{decoration}{text(2)}')
+    for i in range(1, 26):
+        crawl.png(f'http://a.b/{i}.png', i)
+    crawl.add('http://a.b/moved.png', b'', 'text/html', '301 Moved', Location='https://cdn.b/once')
+    crawl.add('https://cdn.b/once', b'', 'text/html', '302 Found', Location='/twice')
+    crawl.add('https://cdn.b/twice', b'', 'text/html', '307 Found', Location='http://cdn.b/there.webp')
+    crawl.add('http://cdn.b/there.webp', picture(26, format='WEBP'), 'image/jpeg')
+    crawl.add('http://a.b/octet?id=27', picture(27, format='JPEG'), 'application/octet-stream')
+    crawl.add('http://a.b/28.avif', picture(28, format='AVIF'), 'text/html')
+    crawl.png('http://a.b/decoration.png', 90)
+    crawl.add('http://a.b/drawn.svg', b'<svg xmlns="http://www.w3.org/2000/svg"></svg>', 'image/svg+xml')
+    crawl.page('http://head.b/', f'<meta property=og:image content=/30.png>{text(3)}').png('http://head.b/30.png', 30)
+    crawl.add(
+        'http://head.b/',
+        f'<meta property=og:image content=/30.png><body>{text(3)}'.encode(),
+        date='2026-03-01T00:00:00Z',
+    )
+    built = build(Builder, str(tmp_path / 'out'), CONFIG, warcs=(crawl.write(),))
+    records = {record['url'].decode(): record for record in open_split(built, 'train')}
+    formats = {26: 'WEBP', 27: 'JPEG', 28: 'AVIF'}
+    kept = [image for image in records['http://a.b/']['images'] if image]
+    assert kept == [picture(i, format=formats.get(i, 'PNG')) for i in range(1, 29)]
+    assert [image for image in records['http://head.b/']['images'] if image] == [picture(30)]
+    dropped = json.loads((built / 'ledger.json').read_text())['dropped']
+    assert {rule: of['picture'] for rule, of in dropped.items() if 'picture' in of} == {
+        'picture_background': 1, 'picture_svg': 2,
+    }  # fmt: skip
+
+
+def test_of_a_gif_the_first_frame_is_kept_by_choice(tmp_path):
+    frames = [PIL.Image.open(io.BytesIO(picture(i))).convert('P') for i in range(3)]
+    made = io.BytesIO()
+    frames[0].save(made, 'GIF', save_all=True, append_images=frames[1:])
+    crawl = Crawl(tmp_path / 'a.warc.gz').page('http://a.b/', f'{text(1)}<img src=/a.gif>')
+    path = crawl.add('http://a.b/a.gif', made.getvalue(), 'image/gif').write()
+    config = Config(name='gif', description='', rules=PageRules(picture_formats=('GIF',)))
+    [kept] = [
+        one for one in open_split(build(Builder, str(tmp_path), config, warcs=(path,)), 'train')[0]['images'] if one
+    ]
+    still = PIL.Image.open(io.BytesIO(kept))
+    assert still.format == 'PNG' and getattr(still, 'n_frames', 1) == 1
+    assert still.convert('RGB').tobytes() == frames[0].convert('RGB').tobytes()
 
 
 def digests(folder: pathlib.Path) -> dict[str, str]:
