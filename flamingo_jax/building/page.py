@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 from resiliparse.parse.html import HTMLTree, NodeType
 
-from flamingo_jax.building import image_sources, texts
+from flamingo_jax.building import formulas, image_sources, tables, texts
 from flamingo_jax.building.ledger import EXCERPT, Dropped
 from flamingo_jax.building.optouts import reserving_meta
 from flamingo_jax.building.rules import DEFAULT, PageRules
@@ -39,7 +39,8 @@ WIDE = ('utf-16-le', 'utf-16-be')  # Charsets in which a tag is not ASCII.
 AS_BROWSERS = {'shift_jis': 'cp932', 'euc_kr': 'cp949', 'gbk': 'gb18030', 'big5': 'big5hkscs', 'iso8859-11': 'cp874'}
 PORTS = {'http': 80, 'https': 443}
 # Left out where they stand within a line, but for the pictures that they show.
-MUTED = frozenset(['button', 'label'])
+MUTED = frozenset(['aria_hidden', 'button', 'label'])
+AS_IT_IS = ('code', 'formula', 'table')  # Kinds of texts that the rules of prose do not measure.
 BACKGROUNDS = frozenset(image_sources.BACKGROUNDS)
 
 
@@ -49,10 +50,11 @@ class Text:
 
     place: int  # In the page, in reading order.
     text: str
-    kind: str  # 'text', 'heading' or 'caption'.
+    kind: str  # 'text', 'heading', 'caption', or one of AS_IT_IS.
     links: float  # Share of its characters inside links.
     apart: bool  # Whether an empty line stands before it.
     block: int  # The place of the block's beginning. Pictures within a sentence divide it into texts of one block.
+    picture: int = -1  # The place of the picture whose alternative text it is.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,6 +217,11 @@ class _Walk:
     def _enter(self, node) -> tuple[str, ...] | None:
         """Begins an element. Gives the kinds that it opens; None if it is left out with all that is in it."""
         tag = node.tag
+        if self.rules.text_formulas:
+            written = formulas.formula(node, tag, (node.class_name or '').lower())
+            if written is not None:
+                self._pieces.append(written)
+                return None
         if tag in UNSEEN:
             return None
         if tag == 'br':
@@ -232,12 +239,17 @@ class _Walk:
         if rule := self._left_out(node, tag, names, attributes, style):
             return self._leave_out(node, rule)
         self._background(node, attributes, style)
+        if tag == 'table' and self.rules.text_tables and (table := tables.markdown(node)):
+            for caption in node.get_elements_by_tag_name('caption'):
+                self._as_it_is('caption', texts.clean(caption.text or '')[0])
+            self._as_it_is('table', table)
+            return None
         kinds = []
         if tag in HEADINGS or tag == 'dt' or 'title' in names.split():
             kinds.append('heading')
         if tag in ('figcaption', 'caption') or 'caption' in names:
             kinds.append('caption')
-        if tag == 'table':
+        if tag == 'table' and (node.getattr('role') or '').lower() not in ('presentation', 'none'):
             kinds.append('table')
         if tag in PROSE and self._open.get('table'):
             kinds.append('prose')
@@ -270,8 +282,11 @@ class _Walk:
             return 'tag_furniture'
         if 'role' in attributes and (node.getattr('role') or '').lower() in ROLES:
             return 'tag_role'
-        if 'hidden' in attributes or 'display:none' in style.replace(' ', '').lower():
+        drawn = style.replace(' ', '').lower()
+        if 'hidden' in attributes or 'display:none' in drawn or 'visibility:hidden' in drawn:
             return 'tag_hidden'
+        if 'aria-hidden' in attributes and tag != 'svg' and (node.getattr('aria-hidden') or '').lower() == 'true':
+            return 'tag_aria_hidden'
         if tag == 'div' and 'date' in re.findall('[a-z]+', names) and node.query_selector(HOLDERS) is None:
             return 'tag_date'
         if tag == 'header' and self._open.get('article'):
@@ -280,7 +295,11 @@ class _Walk:
 
     def _leave_out(self, node, rule: str) -> tuple[str, ...] | None:
         """Notes an element that is left out, and its pictures, but for those that it shows within the text."""
-        self._flush()
+        if rule == 'tag_pre' and self.rules.text_code and (code := tables.code(node)):
+            self._as_it_is('code', code)
+            return None
+        if node.tag not in INLINE:  # What stands within a line does not end it.
+            self._flush()
         text = ' '.join((node.text or '')[: 20 * EXCERPT].split())
         if text:
             self.drop(rule, 'text', text)
@@ -317,10 +336,6 @@ class _Walk:
     def _text(self, text: str) -> None:
         if self._open.get('mute'):
             return
-        if self._open.get('table') and not self._open.get('prose') and not self._open.get('caption'):
-            if text.strip():
-                self.drop('tag_table', 'text', ' '.join(text.split()))
-            return
         self._pieces.append(re.sub(r'\s+', ' ', text))
         if self._open.get('a'):
             self._linked += len(text.strip())
@@ -338,13 +353,30 @@ class _Walk:
         linked, self._pieces, self._linked = self._linked, [], 0
         if controls:
             self.drop('control_characters', 'characters', repr(text[:EXCERPT]), len(controls))
-        if text:
+        least = self.rules.cell_min_words
+        if text and self._is_cell() and least and texts.number_of_words(text) < least:
+            self.drop('cell_min_words', 'text', text)
+        elif text:
             self._waiting = False
             kind = 'caption' if self._open.get('caption') else 'heading' if self._open.get('heading') else 'text'
+            if self.rules.text_formulas and not formulas.without_formulas(text).strip(' .,;'):
+                kind = 'formula'
             self.place += 1
             self._block = self._block or self.place
             self.nodes.append(Text(self.place, text, kind, min(linked / len(text), 1.0), self._apart, self._block))
             self._apart = False
+
+    def _is_cell(self) -> bool:
+        """Whether a text stands in a table by itself: a number or a name, unless it is long."""
+        return bool(self._open.get('table')) and not self._open.get('prose') and not self._open.get('caption')
+
+    def _as_it_is(self, kind: str, text: str) -> None:
+        """Adds a text that is a block."""
+        self._flush()
+        if text:
+            self.place += 1
+            self.nodes.append(Text(self.place, text, kind, 0.0, True, self.place))
+            self._apart = True
 
     def _picture(self, node, found: image_sources.Sources) -> None:
         self._flush(block_ends=False)
@@ -363,6 +395,10 @@ class _Walk:
             size = _pixels(node.getattr('width')), _pixels(node.getattr('height'))
             self.place += 1
             self.nodes.append(Link(self.place, urls[0], *size, others=tuple(dict.fromkeys(urls[1:]))))
+            if self.rules.picture_alt and (alt := texts.clean(node.getattr('alt') or '')[0]):
+                shown = self.place
+                self.place += 1
+                self.nodes.append(Text(self.place, alt, 'caption', 0.0, False, self.place, shown))
 
     def _fall_back(self, urls: Sequence[str]) -> None:
         """What a <noscript> shows for the picture before it, which a script would load."""
@@ -393,6 +429,9 @@ LEFT_OUT = frozenset(
     'applet aside audio button canvas dialog dir embed footer frame frameset header iframe input label map math menu '
     'meter nav noembed noframes object optgroup option output pre progress select svg textarea video'.split()
 )
+# What stands within a line, and does not end it when it is left out.
+INLINE = LEFT_OUT - frozenset('aside dialog dir footer frame frameset header menu nav noframes pre'.split())
+INLINE |= frozenset('a abbr b bdi bdo cite code em font i ins kbd mark q s samp small span strong sub sup u'.split())
 
 
 def join(base: str, url: str) -> str:

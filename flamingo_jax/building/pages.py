@@ -576,6 +576,8 @@ class _Finish(beam.DoFn):
                     yield _drop(Dropped(repeats[0], 'picture', where, one.place, one.url, None, self._sample(one)))
                 else:
                     pictures_left.append(one)
+            places = {-1, *(one.place for one in pictures_left)}
+            texts_left = [node for node in texts_left if node.picture in places]
             words = texts.number_of_words('\n'.join(node.text for node in texts_left))
             if rules.document_seen_texts and seen > rules.document_seen_texts * every:
                 yield _drop(Dropped('document_seen_texts', 'document', where, -1, '', seen / every))

@@ -31,6 +31,13 @@ class PageRules:
     text_links: float = 0.5  # Ours: the share of characters inside links, from which a text is a menu.
     text_spam_words: float = 0.12  # OBELICS, step 14: the share of words such as 'subscribe', if there are two.
 
+    # What else a page says. OBELICS has none of it.
+    cell_min_words: int = 12  # Ours: of a table's cell that is no paragraph; many pages are laid out by tables.
+    text_formulas: bool = False  # Formulas, as LaTeX between dollars.
+    text_code: bool = False  # What stands in <pre>, between fences.
+    text_tables: bool = False  # Tables of data, as Markdown.
+    picture_alt: bool = False  # The text that stands for a picture where it is not seen, as its caption.
+
     # Characters. Ours: in a shorter text, a phrase that stands twice breaks any limit of repetition. There only what is
     # one phrase again and again is dropped.
     repetition_from: int = 200

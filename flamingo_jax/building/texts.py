@@ -80,17 +80,25 @@ def clean(text: str) -> tuple[str, str]:
     A letter with its accents is one character where it can be (NFC), as most texts have it.
     """
     text = unicodedata.normalize('NFC', text)
-    removed = ''.join(
-        c
-        for c in text
-        if c not in '\t\n\r' and c not in JOINERS and unicodedata.category(c) in ('Cc', 'Cf', 'Cs', 'Co', 'Cn')
-    )
+    removed = _controls(text)
     if removed:
-        soft = {ord(c): None for c in removed}
-        text = text.translate(soft)
+        text = text.translate({ord(c): None for c in removed})
     text = re.sub(r'[^\S\n]+', ' ', text)
     return re.sub(r' ?\n\s*', '\n', text).strip(), removed.replace('\xad', '').replace('\ufeff', '').replace(
         '\u200b', ''
+    )
+
+
+def without_controls(text: str) -> str:
+    """A text without control characters, with all of its spaces."""
+    return text.translate({ord(c): None for c in _controls(text)})
+
+
+def _controls(text: str) -> str:
+    return ''.join(
+        c
+        for c in text
+        if c not in '\t\n\r' and c not in JOINERS and unicodedata.category(c) in ('Cc', 'Cf', 'Cs', 'Co', 'Cn')
     )
 
 
