@@ -37,6 +37,7 @@ ROLES = frozenset('banner contentinfo menu menubar navigation search'.split())
 WIDE = ('utf-16-le', 'utf-16-be')  # Charsets in which a tag is not ASCII.
 # What browsers read under these names (WHATWG's encodings). Python's codecs of the names lack some of their letters.
 AS_BROWSERS = {'shift_jis': 'cp932', 'euc_kr': 'cp949', 'gbk': 'gb18030', 'big5': 'big5hkscs', 'iso8859-11': 'cp874'}
+SPACES = re.compile(r'\s+')
 PORTS = {'http': 80, 'https': 443}
 # Left out where they stand within a line, but for the pictures that they show.
 MUTED = frozenset(['aria_hidden', 'button', 'label'])
@@ -336,7 +337,7 @@ class _Walk:
     def _text(self, text: str) -> None:
         if self._open.get('mute'):
             return
-        self._pieces.append(re.sub(r'\s+', ' ', text))
+        self._pieces.append(SPACES.sub(' ', text))
         if self._open.get('a'):
             self._linked += len(text.strip())
 
