@@ -53,10 +53,11 @@ def links(paths: list[str]) -> Iterator[str]:
 def _shown(found: warc.Response) -> list[tuple[str, ...]] | None:
     """The candidates of each picture of a page; none of one that opts out. None if a data set would not keep it."""
     try:
-        _, shown, _, _, broken = read_texts(found, DEFAULT)
+        read = read_texts(found, DEFAULT)
     except PageError as error:
         return [] if error.rule == 'page_opt_out' else None
-    return None if broken or len(shown) < DEFAULT.document_min_pictures else [link.urls for link in shown]
+    parts = [part for part in read.parts if not part.broken and len(part.links) >= DEFAULT.document_min_pictures]
+    return [link.urls for part in parts for link in part.links] if parts else None
 
 
 def main() -> None:

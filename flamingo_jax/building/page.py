@@ -24,6 +24,7 @@ from flamingo_jax.building.rules import DEFAULT, PageRules
 from flamingo_jax.errors import UserError
 
 HEADINGS = frozenset('h1 h2 h3 h4 h5 h6 hgroup legend'.split())
+LEVELS = {f'h{level}': level for level in range(1, 7)}
 APART = frozenset('blockquote dl ol p ul table'.split()) | HEADINGS  # An empty line is between these and other texts.
 BLOCKS = APART | frozenset(
     'address article aside body caption center dd details div dt fieldset figcaption figure form header hr html legend '
@@ -56,6 +57,7 @@ class Text:
     apart: bool  # Whether an empty line stands before it.
     block: int  # The place of the block's beginning. Pictures within a sentence divide it into texts of one block.
     picture: int = -1  # The place of the picture whose alternative text it is.
+    level: int = 0  # Of a heading: 1 is the highest, 7 is of none of h1 to h6; 0 is no heading.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,6 +250,8 @@ class _Walk:
         kinds = []
         if tag in HEADINGS or tag == 'dt' or 'title' in names.split():
             kinds.append('heading')
+        if tag in LEVELS:
+            kinds.append(tag)
         if tag in ('figcaption', 'caption') or 'caption' in names:
             kinds.append('caption')
         if tag == 'table' and (node.getattr('role') or '').lower() not in ('presentation', 'none'):
@@ -364,7 +368,11 @@ class _Walk:
                 kind = 'formula'
             self.place += 1
             self._block = self._block or self.place
-            self.nodes.append(Text(self.place, text, kind, min(linked / len(text), 1.0), self._apart, self._block))
+            level = (
+                min((LEVELS[name] for name in LEVELS if self._open.get(name)), default=7) if kind == 'heading' else 0
+            )
+            links = min(linked / len(text), 1.0)
+            self.nodes.append(Text(self.place, text, kind, links, self._apart, self._block, level=level))
             self._apart = False
 
     def _is_cell(self) -> bool:

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from flamingo_jax.building import duplicates, filters, look, optouts, page, texts, warc
+from flamingo_jax.building.division import divide
 from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.page import Link, PageError, Text
@@ -33,19 +34,21 @@ SAMPLED_BYTES = 100_000  # A dropped picture of at most so many bytes may be sho
 
 
 class Found(NamedTuple):
-    """A page that the rules of texts keep."""
+    """A page, or a part of it, that the rules of texts keep."""
 
     id: str
     url: str
     date: str
     place: warc.Place
+    part: int  # Of the page, if it is divided.
     language: str
     links: tuple[tuple[int, tuple[str, ...]], ...]  # Place in the page and URLs of each picture, the best first.
     lines: tuple[bytes, ...]  # Key of each text.
     keys: tuple[bytes, ...]  # Of all texts together, which pages of the same or nearly the same text share.
 
 
-Capture = tuple[str, warc.Place, Found | None]  # Date and place; None asks not to be trained on.
+# Date, place and parts; None asks not to be trained on.
+Capture = tuple[str, warc.Place, tuple[Found, ...] | None]
 
 
 class Wish(NamedTuple):
@@ -180,14 +183,24 @@ def _tag(item, function, *arguments):
         yield beam.pvalue.TaggedOutput('dropped', made) if isinstance(made, Dropped) else made
 
 
-def read_texts(
-    response: warc.Response, rules: PageRules
-) -> tuple[list[Text], list[Link], str, list[Dropped], filters.Broken | None]:
-    """What the rules of texts say of a page.
+class Part(NamedTuple):
+    """What is kept of a page, or of a part of it."""
 
-    Returns:
-      The texts and the links to pictures that are kept, the language, what was dropped, and the rule that the texts
-      break together, if any.
+    texts: list[Text]
+    links: list[Link]
+    broken: filters.Broken | None  # The rule that the texts break together, if any.
+
+
+class Read(NamedTuple):
+    """What the rules of texts say of a page."""
+
+    parts: list[Part]  # One, unless the page is long.
+    language: str
+    dropped: list[Dropped]
+
+
+def read_texts(response: warc.Response, rules: PageRules) -> Read:
+    """Reads a page.
 
     Raises:
       PageError: the page is not to be read, or it or its server asks not to train on it.
@@ -219,7 +232,12 @@ def read_texts(
         else:
             seen.add(node.url)
             links.append(node)
-    return kept, links, language.code, dropped, filters.broken_by_document(kept, language, rules)
+    parts = []
+    for nodes in divide(sorted([*kept, *links], key=lambda node: node.place), rules.document_max_words):
+        some = [node for node in nodes if isinstance(node, Text)]
+        shown = [node for node in nodes if isinstance(node, Link)]
+        parts.append(Part(some, shown, filters.broken_by_document(some, language, rules)))
+    return Read(parts, language.code, dropped)
 
 
 def blocks_of(nodes: Sequence[Text]) -> dict[int, Text]:
@@ -264,35 +282,41 @@ class _Read(beam.DoFn):
     def _page(self, response: warc.Response) -> Iterator:
         rules, where = self._source.rules, response.url
         try:
-            kept, links, language, dropped, broken = read_texts(response, rules)
+            read = read_texts(response, rules)
         except PageError as error:
             yield _drop(Dropped(error.rule, 'page', where, -1, error.excerpt, error.value))
             if error.rule == 'page_opt_out':
                 yield where, (response.date, response.place, None)  # Older captures are asked for as well.
             return
-        yield from map(_drop, dropped)
+        yield from map(_drop, read.dropped)
+        made = [self._part(response, read, number) for number in range(len(read.parts))]
+        yield from (_drop(one) for one in made if isinstance(one, Dropped))
+        if found := tuple(one for one in made if isinstance(one, Found)):
+            yield where, (response.date, response.place, found)
+
+    def _part(self, response: warc.Response, read: Read, number: int) -> Found | Dropped:
+        rules, where = self._source.rules, response.url
+        kept, links, broken = read.parts[number]
         whole = '\n'.join(node.text for node in kept)
         if broken:
-            yield _drop(Dropped(broken[0], 'document', where, -1, whole, broken[1]))
-            return
+            return Dropped(broken[0], 'document', where, -1, whole, broken[1])
         if len(links) < rules.document_min_pictures:
-            yield _drop(Dropped('document_min_pictures', 'document', where, -1, whole, len(links)))
-            return
+            return Dropped('document_min_pictures', 'document', where, -1, whole, len(links))
         if duplicates.open_benchmarks(self._source.benchmarks).text(whole, rules.benchmark_words):
-            yield _drop(Dropped('benchmark_words', 'document', where, -1, whole))
-            return
+            return Dropped('benchmark_words', 'document', where, -1, whole)
         same = [b'=' + duplicates.text_key(whole)] if rules.document_same_text else []
-        found = Found(
-            hashlib.sha256(where.encode('utf-8', 'replace')).hexdigest()[:24],
+        name = hashlib.sha256(where.encode('utf-8', 'replace')).hexdigest()[:24]
+        return Found(
+            f'{name}.{number}' if number else name,
             where,
             response.date,
             response.place,
-            language,
+            number,
+            read.language,
             tuple((link.place, link.urls) for link in links),
             tuple({duplicates.text_key(block.text) for block in blocks_of(kept).values() if block.kind == 'text'}),
             (*same, *(duplicates.near_keys(whole) if rules.document_near_text else [])),
         )
-        yield where, (response.date, response.place, found)
 
 
 def _drop(dropped: Dropped):
@@ -320,10 +344,9 @@ def _latest(group: tuple[str, Mapping[str, Iterable[Capture]]]) -> Iterator[Foun
     url, parts = group
     _, latest, _ = max(parts['captures'], key=lambda capture: capture[:2])
     for date, place, found in parts['captures']:
-        if found and place == latest:
-            yield found
-        elif found:
-            yield Dropped('page_url', 'page', url, -1, f'{date} {place.path} {place.offset}')
+        for one in found or ():
+            older = Dropped('page_url', 'page', url, -1, f'{date} {place.path} {place.offset}')
+            yield one if place == latest else older
 
 
 def _keys_by_id(found: Found) -> Iterator[tuple[str, bytes]]:
@@ -554,7 +577,8 @@ class _Finish(beam.DoFn):
                 yield _drop(Dropped('document_same_pictures', 'document', where))
                 continue
             response = warc.read_at(found.place)
-            kept, _, language, _, _ = read_texts(response, rules)
+            read = read_texts(response, rules)
+            kept = read.parts[found.part].texts
             pictures_left, everywhere, seen, every = [], set(), 0, 0
             for block in blocks_of(kept).values():
                 every += len(block.text)
@@ -586,7 +610,7 @@ class _Finish(beam.DoFn):
             elif len(pictures_left) < rules.document_min_pictures:
                 yield _drop(Dropped('document_min_pictures', 'document', where, -1, '', len(pictures_left)))
             else:
-                yield self._document(found, texts_left, pictures_left, language)
+                yield self._document(found, texts_left, pictures_left, read.language)
 
     def _document(self, found: Found, nodes: Sequence[Text], pictures: Sequence[Shown], language: str) -> Document:
         places, images, block = [], [], 0
@@ -602,6 +626,8 @@ class _Finish(beam.DoFn):
                 images.append(b'')
             block = node.block
         meta = dict(language=language, date=found.date, pictures=[one.url for one in pictures])
+        if found.part:
+            meta['part'] = found.part
         if self._source.licence:
             meta['licence'] = self._source.licence
         weights = [1.0 if text else 0.0 for text in places]

@@ -5,6 +5,7 @@ public recipe with values; its numbers are those of its published code, by the s
 """
 
 import dataclasses
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +58,7 @@ class PageRules:
     document_min_pictures: int = 1  # M3W and OBELICS, step 6.
     document_max_pictures: int = 30  # OBELICS, step 6.
     document_min_words: int = 10  # OBELICS, step 6.
-    document_max_words: int = 2000  # OBELICS, step 6.
+    document_max_words: int = 2000  # OBELICS, step 6. A longer page is divided at its headings (ours).
     document_character_repetition: float = 0.2  # OBELICS, step 6: 0.1.
     document_word_repetition: float = 0.2  # OBELICS, step 6.
     document_special_characters: float = 0.275  # OBELICS, step 6.
@@ -106,3 +107,8 @@ OBELICS = PageRules(
     text_links=0.0,
     picture_look_repeats=0,
 )
+
+
+def differing(rules: PageRules) -> dict[str, Any]:
+    """The rules whose values are not the default's."""
+    return {name: value for name, value in dataclasses.asdict(rules).items() if value != getattr(DEFAULT, name)}

@@ -89,6 +89,10 @@ class DocumentsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """
         raise NotImplementedError
 
+    def changed_rules(self) -> dict[str, Any]:
+        """The rules by which this build differs from others, by their names. The ledger holds them."""
+        return {}
+
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self, description=self.__doc__, features=_features(), metadata=tfds.core.MetadataDict()
@@ -118,7 +122,7 @@ class DocumentsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             written = [written for written, _ in shards.values()]
             _ = written | beam.Flatten() | 'shards' >> _JsonFile(str(work / 'shards.json'))
             _write_ledger(pipeline, made.documents, dropped, work=str(work), folder=str(large))
-        counts = _read(work / 'counts.json')
+        counts = dict(rules=self.changed_rules()) | _read(work / 'counts.json')
         written = _read(work / 'shards.json')
         if missing := sorted(set(made.documents) - {shard['split'] for shard in written}):
             most = sorted(counts['dropped'].items(), key=lambda item: -sum(item[1].values()))[:5]
@@ -204,6 +208,8 @@ def summary(folder: Path) -> str:
     ]
     for rule, of_rule in sorted(counts['dropped'].items(), key=lambda item: -sum(item[1].values())):
         lines += [f'  dropped by {rule}: {number:,} ({what})' for what, number in of_rule.items()]
+    if counts['rules']:
+        lines.append('  with the rules ' + ', '.join(f'{name}={value}' for name, value in counts['rules'].items()))
     return '\n'.join(lines)
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -363,6 +364,46 @@ def test_of_a_gif_the_first_frame_is_kept_by_choice(tmp_path):
     still = PIL.Image.open(io.BytesIO(kept))
     assert still.format == 'PNG' and getattr(still, 'n_frames', 1) == 1
     assert still.convert('RGB').tobytes() == frames[0].convert('RGB').tobytes()
+
+
+def chapters(first: int, sections: int, level: int) -> str:
+    """Sections of 120 words with a picture each."""
+    numbers = range(first, first + sections)
+    return ''.join(f'<h{level}>Part {i}</h{level}>{text(2 * i)}<img src=/{i}.png>{text(2 * i + 1)}' for i in numbers)
+
+
+def test_a_long_page_is_divided_at_its_headings_and_keeps_every_text_and_picture(tmp_path):
+    crawl = Crawl(tmp_path / 'a.warc.gz')
+    crawl.page(
+        'http://a.b/', f'<h1>Book</h1>{chapters(0, 1, 2)}{chapters(1, 3, 3)}{chapters(4, 1, 2)}{chapters(5, 2, 3)}'
+    )
+    plain = ''.join(f'{text(50 + i)}<img src=/{20 + i}.png>' for i in range(8))
+    crawl.page('http://plain.b/', plain)  # It has no headings.
+    for i in range(8):
+        crawl.png(f'http://a.b/{i}.png', i).png(f'http://plain.b/{20 + i}.png', 20 + i)
+    path = crawl.write()
+    command = [sys.executable, '-m', 'data.web_pages.build', f'--warc={path}', f'--out={tmp_path}']
+    subprocess.run([*command, '--rule.document_max_words=400', '--rule.picture_formats=PNG'], cwd=ROOT, check=True)
+    folder = tmp_path / 'web_pages' / 'all' / '1.0.0'
+    parts: dict[str, dict] = {}
+    for record in open_split(folder, 'train'):
+        url, part = record['url'].decode(), json.loads(record['meta']).get('part', 0)
+        parts.setdefault(url, {})[part] = record
+    counted = json.loads((folder / 'ledger.json').read_text())
+    assert counted['rules'] == {'document_max_words': 400, 'picture_formats': ['PNG']}
+    assert not any(rule.startswith('document') for rule in counted['dropped'])
+    by_part = [parts['http://a.b/'][part] for part in range(3)]
+    firsts = [record['texts'][0].decode().split('\n\n')[:2] for record in by_part]
+    assert [first[0] for first in firsts] == ['Book', 'Part 3', 'Part 4']
+    whole = '\n\n'.join(text.decode() for record in by_part for text in record['texts'] if text)
+    assert [int(number) for number in re.findall(r'Part (\d)', whole)] == list(range(7))
+    assert all(story(i) in whole for i in range(14))
+    assert [image for record in by_part for image in record['images'] if image] == [picture(i) for i in range(7)]
+    lone = [parts['http://plain.b/'][part] for part in range(len(parts['http://plain.b/']))]
+    assert [image for record in lone for image in record['images'] if image] == [picture(20 + i) for i in range(8)]
+    assert len(lone) == 2
+    for record in [*by_part, *lone]:
+        assert len(' '.join(text.decode() for text in record['texts']).split()) <= 400
 
 
 def digests(folder: pathlib.Path) -> dict[str, str]:
