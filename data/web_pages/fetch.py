@@ -37,7 +37,7 @@ def links(paths: list[str]) -> Iterator[str]:
     latest: dict[str, tuple[tuple[str, warc.Place], list[tuple[str, ...]]]] = {}
     for path in paths:
         for found in warc.read_warc(path):
-            if isinstance(found, warc.Damage):
+            if not isinstance(found, warc.Response):
                 continue
             if (not warc.is_page(found) or named_as_picture(found.url)) and is_final(found):
                 held.add(join_key(found.url))

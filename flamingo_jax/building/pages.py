@@ -11,12 +11,13 @@ full. So memory holds one page. What shares a key, such as the pages with one lo
 counted and gone through, never listed.
 """
 
+import collections
 import dataclasses
 import hashlib
 import json
 import urllib.parse
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from flamingo_jax.building import duplicates, filters, look, optouts, page, texts, warc
 from flamingo_jax.building.division import divide
@@ -117,7 +118,9 @@ class PageSource:
             | 'files' >> beam.Create(self.warcs)
             | 'spread files' >> beam.Reshuffle()
             | 'read'
-            >> beam.ParDo(_Read(self, work)).with_outputs('pictures', 'moved', 'wishes', 'dropped', main='pages')
+            >> beam.ParDo(_Read(self, work)).with_outputs(
+                'pictures', 'moved', 'wishes', 'read', 'dropped', main='pages'
+            )
         )
         latest = dict(captures=read.pages) | 'by url' >> GroupOnDisk(work) | 'latest' >> _split(_latest)
         pages = (
@@ -170,7 +173,7 @@ class PageSource:
             whole.dropped,
             documents.dropped,
         ]
-        return Sources({'train': documents.main}, dropped)
+        return Sources({'train': documents.main}, dropped, read.read)
 
 
 def _split(function, *arguments):
@@ -264,30 +267,58 @@ class _Read(beam.DoFn):
         readable, problem = warc.seekable(path, self._work)
         if problem:
             yield _drop(problem)
+        read: collections.Counter[tuple[str, str]] = collections.Counter()
         for found in warc.read_warc(readable):
+            read['record', 'all'] += 1
             if isinstance(found, warc.Damage):
                 yield _drop(Dropped(found.rule, 'record', path, found.offset, found.said))
-                continue
-            if (file := optouts.file_of_wishes(found.url)) and (found.status == 200 or 400 <= found.status < 500):
-                wish = Wish(found.date, found.place, found.status, file)
-                yield beam.pvalue.TaggedOutput('wishes', (host(found.url), wish))
-            if found.moved:
-                yield beam.pvalue.TaggedOutput('moved', (join_key(found.moved), join_key(found.url)))
-            if may_be_picture(found):
-                capture = found.date, found.place, found.status or found.type
-                yield beam.pvalue.TaggedOutput('pictures', (join_key(found.url), capture))
-            if warc.is_page(found):
-                yield from self._page(found)
+            elif isinstance(found, warc.Other):
+                read['record', found.kind] += 1
+            else:
+                kind = yield from self._response(found, read)
+                if kind:
+                    read['record', kind] += 1
+                else:
+                    said = f'{found.status} {found.type} {found.url}'
+                    yield _drop(Dropped('record_type', 'record', path, found.place.offset, said))
+        yield from (beam.pvalue.TaggedOutput('read', one) for one in read.items())
 
-    def _page(self, response: warc.Response) -> Iterator:
+    def _response(self, found: warc.Response, read: collections.Counter) -> Generator[Any, None, str]:
+        """What a response is: 'page', 'picture', 'redirect' or 'host'; '' if nothing of these. Counts what it reads."""
+        kind = ''
+        if (file := optouts.file_of_wishes(found.url)) and (found.status == 200 or 400 <= found.status < 500):
+            wish = Wish(found.date, found.place, found.status, file)
+            yield beam.pvalue.TaggedOutput('wishes', (host(found.url), wish))
+            kind = 'host'
+        if found.moved:
+            yield beam.pvalue.TaggedOutput('moved', (join_key(found.moved), join_key(found.url)))
+            kind = kind or 'redirect'
+        if told := may_be_picture(found):
+            capture = found.date, found.place, found.status or found.type
+            yield beam.pvalue.TaggedOutput('pictures', (join_key(found.url), capture))
+            kind = kind or ('picture' if told == 'picture' else '')
+        if warc.is_page(found):
+            yield from self._page(found, read)
+            kind = 'page'
+        elif not kind and found.type in warc.HTML:
+            yield _drop(Dropped('page_status', 'page', found.url, -1, '', found.status))
+            read['document', 'all'] += 1
+            kind = 'page'
+        return kind
+
+    def _page(self, response: warc.Response, counted: collections.Counter) -> Iterator:
         rules, where = self._source.rules, response.url
         try:
             read = read_texts(response, rules)
         except PageError as error:
+            counted['document', 'all'] += 1
             yield _drop(Dropped(error.rule, 'page', where, -1, error.excerpt, error.value))
             if error.rule == 'page_opt_out':
                 yield where, (response.date, response.place, None)  # Older captures are asked for as well.
             return
+        counted['document', 'all'] += len(read.parts)
+        counted['picture', 'all'] += sum(one.what == 'picture' for one in read.dropped)
+        counted['picture', 'all'] += sum(len(part.links) for part in read.parts)
         yield from map(_drop, read.dropped)
         made = [self._part(response, read, number) for number in range(len(read.parts))]
         yield from (_drop(one) for one in made if isinstance(one, Dropped))
@@ -298,12 +329,12 @@ class _Read(beam.DoFn):
         rules, where = self._source.rules, response.url
         kept, links, broken = read.parts[number]
         whole = '\n'.join(node.text for node in kept)
+        if not broken and len(links) < rules.document_min_pictures:
+            broken = 'document_min_pictures', len(links)
+        if not broken and duplicates.open_benchmarks(self._source.benchmarks).text(whole, rules.benchmark_words):
+            broken = 'benchmark_words', None
         if broken:
-            return Dropped(broken[0], 'document', where, -1, whole, broken[1])
-        if len(links) < rules.document_min_pictures:
-            return Dropped('document_min_pictures', 'document', where, -1, whole, len(links))
-        if duplicates.open_benchmarks(self._source.benchmarks).text(whole, rules.benchmark_words):
-            return Dropped('benchmark_words', 'document', where, -1, whole)
+            return Dropped(broken[0], 'document', where, -1, whole, broken[1], pictures=len(links))
         same = [b'=' + duplicates.text_key(whole)] if rules.document_same_text else []
         name = hashlib.sha256(where.encode('utf-8', 'replace')).hexdigest()[:24]
         return Found(
@@ -328,10 +359,10 @@ def named_as_picture(url: str) -> bool:
     return urllib.parse.urlsplit(url).path.lower().endswith(duplicates.PICTURES)
 
 
-def may_be_picture(found: warc.Response) -> bool:
-    """Whether a response tells of a picture: what it is, or why it is not there."""
+def may_be_picture(found: warc.Response) -> str:
+    """'picture' if a response is one, or says why one is not there; 'status' if it may say so; '' if not."""
     told = found.type.startswith(('image/', 'refused/')) or named_as_picture(found.url)
-    return told or found.status != 200 or bool(look.format_of(found.data))
+    return 'picture' if told or look.format_of(found.data) else 'status' if found.status != 200 else ''
 
 
 def join_key(url: str) -> str:
@@ -345,7 +376,7 @@ def _latest(group: tuple[str, Mapping[str, Iterable[Capture]]]) -> Iterator[Foun
     _, latest, _ = max(parts['captures'], key=lambda capture: capture[:2])
     for date, place, found in parts['captures']:
         for one in found or ():
-            older = Dropped('page_url', 'page', url, -1, f'{date} {place.path} {place.offset}')
+            older = Dropped('page_url', 'page', url, -1, f'{date} {place.path} {place.offset}', pictures=len(one.links))
             yield one if place == latest else older
 
 
@@ -370,7 +401,7 @@ def _permitted_pages(group: tuple[str, Mapping[str, Iterable]]) -> Iterator[Foun
     asked = _asked(parts['wishes'])
     for found in parts['pages']:
         why = asked.forbidden(found.url)
-        yield Dropped(f'page_{why}', 'page', found.url) if why else found
+        yield Dropped(f'page_{why}', 'page', found.url, pictures=len(found.links)) if why else found
 
 
 def _permitted_links(group: tuple[str, Mapping[str, Iterable]]) -> Iterator:
@@ -385,7 +416,7 @@ def _permitted_links(group: tuple[str, Mapping[str, Iterable]]) -> Iterator:
 def _lacking(link: Wanted, rule: str, value: int | float | None = None, said: str = '', data: bytes = b''):
     """What is not kept: the picture, or one of its candidates, of which another may be."""
     if link.is_one:
-        return _drop(Dropped(rule, 'picture', link.where, link.place, f'{link.url}{said}', value, data))
+        return _drop(Dropped(rule, 'picture', link.where, link.place, f'{link.url}{said}', value, picture=data))
     lacks = Lacking(link.place, link.rank, f'{link.url}{said}', rule, value)
     return beam.pvalue.TaggedOutput('lacking', (link.page, lacks))
 
@@ -505,11 +536,12 @@ def _whole(group, rules: PageRules) -> Iterator[Whole | Dropped]:
         for one in {one.place: one for one in sorted(lacking, key=lambda one: one[:2], reverse=True)}.values():
             yield Dropped(one.rule, 'picture', found.url, one.place, one.url, one.value)
         if same:
-            yield Dropped(same[0], 'document', found.url, -1, f'The same as the document {same[1]}.')
+            said = f'The same as the document {same[1]}.'
+            yield Dropped(same[0], 'document', found.url, -1, said, pictures=len(shown))
         elif len(shown) < rules.document_min_pictures:
-            yield Dropped('document_min_pictures', 'document', found.url, -1, '', len(shown))
+            yield Dropped('document_min_pictures', 'document', found.url, -1, '', len(shown), len(shown))
         elif rules.document_max_pictures and len(shown) > rules.document_max_pictures:
-            yield Dropped('document_max_pictures', 'document', found.url, -1, '', len(shown))
+            yield Dropped('document_max_pictures', 'document', found.url, -1, '', len(shown), len(shown))
         else:
             yield Whole(found, shown)
 
@@ -574,7 +606,7 @@ class _Finish(beam.DoFn):
         for found, shown in parts['whole']:
             where = found.url
             if any(rule == 'document_same_pictures' for rule, _ in marked):
-                yield _drop(Dropped('document_same_pictures', 'document', where))
+                yield _drop(Dropped('document_same_pictures', 'document', where, pictures=len(shown)))
                 continue
             response = warc.read_at(found.place)
             read = read_texts(response, rules)
@@ -597,18 +629,19 @@ class _Finish(beam.DoFn):
                     if (rule, key) in marked
                 ]
                 if repeats:
-                    yield _drop(Dropped(repeats[0], 'picture', where, one.place, one.url, None, self._sample(one)))
+                    yield _drop(Dropped(repeats[0], 'picture', where, one.place, one.url, picture=self._sample(one)))
                 else:
                     pictures_left.append(one)
+            left = len(pictures_left)
             places = {-1, *(one.place for one in pictures_left)}
             texts_left = [node for node in texts_left if node.picture in places]
             words = texts.number_of_words('\n'.join(node.text for node in texts_left))
             if rules.document_seen_texts and seen > rules.document_seen_texts * every:
-                yield _drop(Dropped('document_seen_texts', 'document', where, -1, '', seen / every))
+                yield _drop(Dropped('document_seen_texts', 'document', where, -1, '', seen / every, left))
             elif words < rules.document_min_words:
-                yield _drop(Dropped('document_min_words', 'document', where, -1, '', words))
-            elif len(pictures_left) < rules.document_min_pictures:
-                yield _drop(Dropped('document_min_pictures', 'document', where, -1, '', len(pictures_left)))
+                yield _drop(Dropped('document_min_words', 'document', where, -1, '', words, left))
+            elif left < rules.document_min_pictures:
+                yield _drop(Dropped('document_min_pictures', 'document', where, -1, '', left, left))
             else:
                 yield self._document(found, texts_left, pictures_left, read.language)
 

@@ -57,6 +57,12 @@ class Response(NamedTuple):
     moved: str = ''  # Where a redirect leads.
 
 
+class Other(NamedTuple):
+    """A record that tells nothing of a page or a picture, such as a request."""
+
+    kind: str
+
+
 class Damage(NamedTuple):
     """A part of a file that is not read, and why."""
 
@@ -65,8 +71,8 @@ class Damage(NamedTuple):
     said: str
 
 
-def read_warc(path: str) -> Iterator[Response | Damage]:
-    """The responses and resources of a file, in order, with their payloads decoded.
+def read_warc(path: str) -> Iterator[Response | Damage | Other]:
+    """The records of a file, in order, responses and resources with their payloads decoded.
 
     `path` has to be `seekable`. Whatever is in the file, this ends and does not raise.
     """
@@ -166,7 +172,7 @@ def _is_one_piece(path: str) -> bool:
 
 def _records(file: BinaryIO, at: int) -> Iterator[Any]:
     file.seek(at)
-    return iter(ArchiveIterator(_From(file, at), record_types=KINDS, strict_mode=False))
+    return iter(ArchiveIterator(_From(file, at), record_types=WarcRecordType.any_type, strict_mode=False))
 
 
 class _From:
@@ -188,7 +194,11 @@ class _From:
         pass
 
 
-def _response(record: Any, place: Place) -> Iterator[Response | Damage]:
+def _response(record: Any, place: Place) -> Iterator[Response | Damage | Other]:
+    """What a record is: one thing."""
+    if not record.record_type & KINDS:
+        yield Other(str(record.record_type))
+        return
     written = (record.headers.get('WARC-Target-URI') or '').strip('<> ')
     if not written or not record.headers.get('Content-Length'):
         yield Damage('warc_corrupt', place.offset, 'A record has no URL or no length.')
@@ -197,6 +207,8 @@ def _response(record: Any, place: Place) -> Iterator[Response | Damage]:
     if not url:
         if written.lower().startswith('http'):  # Others, such as urn:pageinfo:, are a crawler's notes.
             yield Damage('record_url', place.offset, written)
+        else:
+            yield Other('note')
         return
     if record.record_type == WarcRecordType.revisit:
         yield Damage('record_revisit', place.offset, url)
@@ -206,11 +218,14 @@ def _response(record: Any, place: Place) -> Iterator[Response | Damage]:
         if refused:  # By `fetch.py`, which says why a picture is not there.
             date = record.headers.get('WARC-Date') or ''
             yield Response(place, url, date, f'refused/{refused[1].decode()}', '', 0, (), (), b'')
+        else:
+            yield Other('metadata')
         return
     headers = record.http_headers if record.is_http and record.http_headers is not None else None
     if record.record_type == WarcRecordType.resource:
         kind, status = (record.headers.get('Content-Type') or '').lower(), 200
-    elif headers is None:
+    elif headers is None:  # Such as an answer of a name server.
+        yield Other('response')
         return
     else:
         kind, status = (headers.get('Content-Type') or '').lower(), headers.status_code or 0

@@ -15,10 +15,12 @@ import time
 import numpy as np
 import PIL.Image
 import pytest
+from warcio.warcwriter import WARCWriter
 
 from data.web_pages.fetch import links
 from data.web_pages.web_pages_dataset_builder import Builder, Config
 from flamingo_jax.building import duplicates
+from flamingo_jax.building.ledger import LedgerError, check_sums
 from flamingo_jax.building.rules import DEFAULT, PageRules
 from flamingo_jax.building.write import build
 from flamingo_jax.inputs.images import PictureFormat
@@ -157,7 +159,8 @@ def test_the_ledger_has_each_thing_under_its_rule(dropped, where, rule, what):
 
 def test_counts_agree_with_the_list(built, dropped):
     counts = json.loads((built / 'ledger.json').read_text())['dropped']
-    assert sum(sum(number.values()) for number in counts.values()) == len(dropped)
+    with_pictures = len(dropped) + sum(one.get('pictures', 0) for one in dropped)
+    assert sum(sum(number.values()) for number in counts.values()) == with_pictures
     page = (built / 'ledger.html').read_text()
     assert all(f'id="{rule}"' in page for rule in counts)
 
@@ -192,7 +195,9 @@ def test_a_limit_of_0_switches_a_rule_off_and_no_other(tmp_path, benchmarks):
     built = build(Builder, str(tmp_path / 'out'), config, **source)
     records = open_split(built, 'train')
     assert picture(21) in [image for record in records for image in record['images']]
-    assert json.loads((built / 'ledger.json').read_text())['dropped'] == {'document_seen_texts': {'document': 3}}
+    assert json.loads((built / 'ledger.json').read_text())['dropped'] == {
+        'document_seen_texts': {'document': 3, 'picture': 3}
+    }
 
 
 @pytest.mark.parametrize('with_picture', ['one', 'two'])
@@ -300,7 +305,7 @@ def test_the_files_in_which_a_host_asks_not_to_be_trained_on_are_read_where_the_
     named = {'robots.org/yes': 2, 'all.org/yes': 2, 'tdm.org/yes': 2, 'tdm.org/no/free': 2}
     assert kept == whole | named | {f'ai.org/{path}': 1 for path in ('no', 'no/free', 'yes')}
     dropped = json.loads((built / 'ledger.json').read_text())['dropped']
-    assert (dropped['page_robots'], dropped['page_opt_out']) == ({'page': 4}, {'page': 1})
+    assert dropped['page_robots'] == {'page': 4, 'picture': 8} and dropped['page_opt_out'] == {'page': 1, 'picture': 2}
     assert dropped['picture_robots'] == {'picture': 3}
 
 
@@ -404,6 +409,44 @@ def test_a_long_page_is_divided_at_its_headings_and_keeps_every_text_and_picture
     assert len(lone) == 2
     for record in [*by_part, *lone]:
         assert len(' '.join(text.decode() for text in record['texts']).split()) <= 400
+
+
+def test_every_record_page_and_picture_is_kept_or_has_a_rule(tmp_path):
+    crawl = Crawl(tmp_path / 'a.warc.gz')
+    crawl.page(
+        'http://a.b/', f'{text(1)}<nav><img src=/nav.png></nav><img src=/1.png><img src=/1.png><img src=/gone.png>'
+    )
+    crawl.page('http://a.b/few', '<p>Too few words.</p><img src=/1.png><img src=/2.png>')
+    crawl.page('http://a.b/', f'{text(2)}<img src=/2.png>', date='2020-01-01T00:00:00Z')
+    crawl.page('http://a.b/gone', '<p>Not here.</p><img src=/2.png>', status='404 Not Found')
+    crawl.add('http://a.b/no-type', f'<!doctype html><body>{text(3)}<img src=/3.png>'.encode(), '')
+    crawl.add('http://a.b/a.css', b'p {}', 'text/css').add('http://a.b/moved', b'', status='301 Moved', Location='/few')
+    crawl.add('http://a.b/robots.txt', b'', 'text/plain')
+    for i in range(1, 4):
+        crawl.png(f'http://a.b/{i}.png', i)
+    path = crawl.write()
+    with open(path, 'ab') as file:
+        writer = WARCWriter(file, gzip=True)
+        writer.write_record(writer.create_warcinfo_record('a', {}))
+        writer.write_record(
+            writer.create_warc_record('http://a.b/', 'request', payload=io.BytesIO(b'GET / HTTP/1.1\r\n\r\n'))
+        )
+    counts = json.loads((build(Builder, str(tmp_path / 'out'), CONFIG, warcs=(path,)) / 'ledger.json').read_text())
+    assert counts['read']['record'] == {
+        'all': 13, 'host': 1, 'page': 5, 'picture': 3, 'redirect': 1, 'request': 1, 'warcinfo': 1,
+    }  # fmt: skip
+    assert counts['read']['document']['all'] == 5 and counts['read']['picture']['all'] == 8
+    rules = {rule: of for rule, of in counts['dropped'].items() if not rule.startswith('text_')}
+    assert rules == {
+        'document_min_words': {'document': 1, 'picture': 2}, 'page_status': {'page': 1},
+        'page_url': {'page': 1, 'picture': 1},
+        'picture_missing': {'picture': 1}, 'picture_repeated': {'picture': 1}, 'record_type': {'record': 1},
+        'tag_nav': {'picture': 1},
+    }  # fmt: skip
+    for what in ('record', 'document', 'picture'):
+        lost = counts | dict(read=counts['read'] | {what: counts['read'][what] | {'all': 99}})
+        with pytest.raises(LedgerError, match=f'99 {what}s were read'):
+            check_sums(lost)
 
 
 def digests(folder: pathlib.Path) -> dict[str, str]:

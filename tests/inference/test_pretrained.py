@@ -622,3 +622,86 @@ def test_each_row_draws_by_its_own_numbers():
 def test_keys_differ_by_row_and_step():
     keys = np.concatenate([jax.random.key_data(search.keys_of(jax.random.key(0), step, 4)) for step in range(3)])
     assert len(np.unique(keys, axis=0)) == 12
+
+
+def test_a_model_is_shown_in_one_line(pretrained):
+    shown = repr(dataclasses.replace(pretrained, step=7))
+    size = sum(leaf.size for leaf in jax.tree.leaves(pretrained.params))
+    assert shown.startswith(f'<Pretrained: {size:,} parameters (') and 'step 7' in shown
+    assert len(shown) < 200 and '\n' not in shown
+
+
+REFUSED = """
+import flamingo_jax
+from flamingo_jax.inference.serving import Engine
+from flamingo_jax.inputs.prompts import chat
+
+flamingo = flamingo_jax.load({bundle!r})
+with Engine(flamingo) as engine:
+    for act in (
+        *(lambda wrong=wrong: flamingo.generate(wrong) for wrong in ({{'a': 1}}, {{'a'}}, 5, None, iter('ab'))),
+        lambda: [*flamingo.write({{'a': 1}})],
+        lambda: flamingo.remember({{'a': 1}}),
+        lambda: flamingo.score({{'a': 1}}, [' b']),
+        lambda: flamingo.score(['a'], {{' b': 1}}),
+        lambda: flamingo.score(['a'], [1]),
+        lambda: flamingo.choose({{'a': 1}}, [[' b']]),
+        lambda: flamingo.choose([['a']], [{{' b'}}]),
+        lambda: engine.ask({{'a': 1}}),
+        lambda: chat({{'a': 1}}),
+        lambda: flamingo.generate(['a'], max_new_tokens=1.5),
+        lambda: flamingo.generate(['a'], stop={{'a': 1}}),
+        lambda: flamingo.generate(['a'], seed=1.5),
+    ):
+        try:
+            print('answered', act())
+        except ValueError as error:
+            print(error)
+"""
+
+
+def test_what_is_of_another_type_is_refused_by_its_type(pretrained, tmp_path):
+    """In a process of its own: this one has the tests' check of types."""
+    path = tmp_path / 'bundle'
+    bundle.save(path, pretrained.config, pretrained.params, pretrained.tokenizer, 'text', card='')
+    line = [sys.executable, '-c', REFUSED.format(bundle=str(path))]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    prompt = 'The prompt is of type {}. Give a list of strings and pictures in reading order.'
+    assert done.stdout.splitlines() == [
+        *map(prompt.format, ('dict', 'set', 'int', 'NoneType', 'str_ascii_iterator')),
+        *[prompt.format('dict')] * 3,
+        'The candidates are of type dict. Give a list of at least one text.',
+        'A candidate is of type int. Give texts.',
+        'The prompts are of type dict. Give a list of prompts.',
+        'The candidates are of type set. Give a list of at least one text.',
+        *[prompt.format('dict')] * 2,
+        'max_new_tokens is 1.5. It must be whole and 1 or more.',
+        "stop is {'a': 1}. Give a sequence of texts that are not empty.",
+        'seed is 1.5. It must be a whole number of at most 64 bits.',
+    ]
+
+
+def test_a_damaged_bundle_says_what_is_wrong(pretrained, tmp_path):
+    """Git LFS is the remedy for its own pointers, and for nothing else."""
+    path = tmp_path / 'whole'
+    bundle.save(path, pretrained.config, pretrained.params, pretrained.tokenizer, 'text', card='')
+    largest = max((path / 'params/lm').rglob('*'), key=lambda file: file.stat().st_size).relative_to(path)
+    bytes_of = (path / largest).read_bytes()
+    middle = len(bytes_of) // 2
+    for name, content, says in (
+        ('truncated', bytes_of[:1000], 'params/lm is damaged ('),
+        ('changed', bytes_of[:middle] + bytes(512) + bytes_of[middle + 512 :], 'params/lm is damaged ('),
+        ('pointer', b'version https://git-lfs.github.com/spec/v1\noid sha256:a\nsize 1\n', 'is a pointer of Git LFS'),
+    ):
+        shutil.copytree(path, tmp_path / name)
+        (tmp_path / name / largest).write_bytes(content)
+        with pytest.raises(ValueError, match=re.escape(says)) as refused:
+            load(tmp_path / name)
+        said = str(refused.value)
+        assert '<bound' not in said and 'tensorstore_spec' not in said and ('lfs pull' in said) == (name == 'pointer')
+        assert 'again' in said or name == 'pointer'
+    shutil.rmtree(path / 'params/lm')
+    (path / 'params/lm').mkdir()
+    with pytest.raises(ValueError, match='params/lm is missing. Copy or download'):
+        load(path)
