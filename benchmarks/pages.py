@@ -53,10 +53,11 @@ def read(page: warc.Response) -> None:
 def filtered(page: warc.Response) -> None:
     """The same, with the rules of texts and the keys of duplicates."""
     try:
-        kept, *_ = read_texts(page, DEFAULT)
+        read = read_texts(page, DEFAULT)
     except PageError:
         return
-    duplicates.near_keys('\n'.join(node.text for node in kept))
+    for part in read.parts:
+        duplicates.near_keys('\n'.join(node.text for node in part.texts))
 
 
 def main() -> None:

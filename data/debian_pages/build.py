@@ -7,11 +7,12 @@
 
 The data set appears at DATA/debian_pages/all/VERSION, with its ledger, another manual at DATA/debian_pages/MANUAL.
 It has every language that RAW has, or those of --languages: then it is at DATA/debian_pages/en_de/VERSION.
+--rule.NAME=VALUE changes a rule, as for web pages.
 """
 
 from absl import flags
 
-from data import beam_flags
+from data import beam_flags, page_rules
 from flamingo_jax import commands
 
 if __name__ == '__main__':
@@ -21,6 +22,7 @@ if __name__ == '__main__':
     )
     flags.DEFINE_list('languages', [], 'Languages of RAW to read; none is all.')
     flags.DEFINE_list('benchmarks', [], 'Folders and files of evaluation sets, whose pictures and texts are left out.')
+    page_rules.define()
     beam_flags.define()
     commands.start(__doc__)
 
@@ -48,12 +50,12 @@ def main() -> None:
     warcs.mkdir(parents=True, exist_ok=True)
     paths = tuple(path for language in chosen for path in write_warcs(manual, found[language], language, out=warcs))
     name = '_'.join(([] if f.manual == 'gimp' else [f.manual]) + f.languages) or 'all'
-    rules = RULES if f.manual == 'gimp' else CHAPTERS
+    rules = page_rules.changed(RULES if f.manual == 'gimp' else CHAPTERS)
     config = Config(name=name, description=f'{f.manual}, {" ".join(chosen)}', rules=rules) if name != 'all' else name
     with tempfile.TemporaryDirectory() as folder:
         benchmarks = index_benchmarks(f.benchmarks, rules, f'{folder}/benchmarks.npz') if f.benchmarks else ''
         where = dict(warcs=paths, benchmarks=benchmarks, licence=manual.licence)
-        beam_flags.build(Builder, config, **where)
+        beam_flags.build(Builder, config, rules=rules, **where)
 
 
 if __name__ == '__main__':

@@ -3,12 +3,13 @@
     python -m data.web_pages.build --warc='CRAWL/*.warc.gz' --out=DATA
 
 The data set appears at DATA/web_pages/all/VERSION, with its ledger. Pictures come from the WARC files themselves, then
-from --pictures. README.md has the rest.
+from --pictures. --rule.NAME=VALUE changes a rule of flamingo_jax/building/rules.py, such as
+--rule.document_max_words=0; the ledger says which were changed. README.md has the rest.
 """
 
 from absl import flags
 
-from data import beam_flags
+from data import beam_flags, page_rules
 from flamingo_jax import commands
 
 if __name__ == '__main__':
@@ -17,6 +18,7 @@ if __name__ == '__main__':
     flags.DEFINE_enum('config', 'all', ['all', 'obelics'], "all: the project's rules; obelics: OBELICS's own values.")
     flags.DEFINE_list('benchmarks', [], 'Folders and files of evaluation sets, whose pictures and texts are left out.')
     flags.DEFINE_list('languages', [], 'ISO 639-1 codes of the languages to keep; none keeps all.')
+    page_rules.define()
     beam_flags.define()
     commands.start(__doc__)
 
@@ -38,15 +40,16 @@ def main() -> None:
     if f.pictures and not pathlib.Path(f.pictures).is_dir():
         raise FileNotFoundError(f'There is no folder {f.pictures}. Give one with --pictures, or leave it out.')
     config = Builder.builder_configs[f.config]
+    rules = page_rules.changed(config.rules)
     if f.languages:
-        rules = dataclasses.replace(config.rules, document_languages=tuple(f.languages))
+        rules = dataclasses.replace(rules, document_languages=tuple(f.languages))
         config = Config(name='_'.join([f.config, *f.languages]), description=config.description, rules=rules)
     with tempfile.TemporaryDirectory() as folder:
-        benchmarks = index_benchmarks(f.benchmarks, config.rules, f'{folder}/benchmarks.npz') if f.benchmarks else ''
+        benchmarks = index_benchmarks(f.benchmarks, rules, f'{folder}/benchmarks.npz') if f.benchmarks else ''
         where = dict(
             warcs=warcs, pictures=f.pictures and str(pathlib.Path(f.pictures).absolute()), benchmarks=benchmarks
         )
-        beam_flags.build(Builder, config, **where)
+        beam_flags.build(Builder, config, rules=rules, **where)
 
 
 if __name__ == '__main__':

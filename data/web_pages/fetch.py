@@ -34,28 +34,30 @@ def links(paths: list[str]) -> Iterator[str]:
     Of a page's captures the latest counts that a data set would keep, and none if a later one opts out.
     """
     held = set()
-    latest: dict[str, tuple[tuple[str, warc.Place], list[str]]] = {}
+    latest: dict[str, tuple[tuple[str, warc.Place], list[tuple[str, ...]]]] = {}
     for path in paths:
         for found in warc.read_warc(path):
-            if isinstance(found, warc.Damage):
+            if not isinstance(found, warc.Response):
                 continue
-            if (found.type not in warc.HTML or named_as_picture(found.url)) and is_final(found):
+            if (not warc.is_page(found) or named_as_picture(found.url)) and is_final(found):
                 held.add(join_key(found.url))
-            if found.type in warc.HTML and found.status == 200:
+            if warc.is_page(found):
                 when, shown = (found.date, found.place), _shown(found)
                 if shown is not None and (found.url not in latest or latest[found.url][0] < when):
                     latest[found.url] = when, shown
-    wanted = dict.fromkeys(url for _, shown in latest.values() for url in shown)
-    yield from (url for url in wanted if join_key(url) not in held)
+    wanted = dict.fromkeys(urls for _, shown in latest.values() for urls in shown)
+    lacking = [urls[0] for urls in wanted if not any(join_key(url) in held for url in urls)]
+    yield from dict.fromkeys(lacking)
 
 
-def _shown(found: warc.Response) -> list[str] | None:
-    """The URLs of the pictures of a page; none of one that opts out. None if a data set would not keep it."""
+def _shown(found: warc.Response) -> list[tuple[str, ...]] | None:
+    """The candidates of each picture of a page; none of one that opts out. None if a data set would not keep it."""
     try:
-        _, shown, _, _, broken = read_texts(found, DEFAULT)
+        read = read_texts(found, DEFAULT)
     except PageError as error:
         return [] if error.rule == 'page_opt_out' else None
-    return None if broken or len(shown) < DEFAULT.document_min_pictures else [link.url for link in shown]
+    parts = [part for part in read.parts if not part.broken and len(part.links) >= DEFAULT.document_min_pictures]
+    return [link.urls for part in parts for link in part.links] if parts else None
 
 
 def main() -> None:

@@ -1,12 +1,13 @@
 """TFDS builder of interleaved documents from web pages in WARC files. All of its work is in `flamingo_jax.building`."""
 
 import dataclasses
+from typing import Any
 
 import tensorflow_datasets as tfds
 
 from flamingo_jax.building.runner import beam  # isort: skip. It names the extra that is missing.
 from flamingo_jax.building.pages import PageSource
-from flamingo_jax.building.rules import OBELICS, PageRules
+from flamingo_jax.building.rules import OBELICS, PageRules, differing
 from flamingo_jax.building.write import DocumentsBuilder, Sources
 
 
@@ -33,12 +34,18 @@ class Builder(DocumentsBuilder):
         pictures: str = '',
         benchmarks: str = '',
         licence: str = '',
+        rules: PageRules | None = None,
         **rest,
     ):
-        """warcs, pictures, benchmarks, licence: as in `PageSource`."""
+        """warcs, pictures, benchmarks, licence: as in `PageSource`. rules: in place of those of the config."""
+        self._rules = rules
         self._where = dict(warcs=warcs, pictures=pictures, benchmarks=benchmarks, licence=licence)
         super().__init__(**rest)
 
     def sources(self, pipeline: beam.Pipeline, work: str) -> Sources:
         """The documents of all files."""
-        return PageSource(rules=self.builder_config.rules, **self._where).sources(pipeline, work)
+        return PageSource(rules=self._rules or self.builder_config.rules, **self._where).sources(pipeline, work)
+
+    def changed_rules(self) -> dict[str, Any]:
+        """The rules that are not the default's."""
+        return differing(self._rules or self.builder_config.rules)

@@ -17,7 +17,7 @@ from flamingo_jax.building.rules import PageRules
 from flamingo_jax.errors import UserError
 
 BANDS, ROWS, SHINGLE = 14, 8, 5  # FineWeb's: two texts of which .75 of the shingles agree share a band in 3 of 4 cases.
-PICTURES = ('.jpg', '.jpeg', '.png', '.webp', '.gif', '.bmp')
+PICTURES = ('.jpg', '.jpeg', '.png', '.webp', '.gif', '.bmp', '.avif', '.jxl')
 
 
 def text_key(text: str) -> bytes:

@@ -12,7 +12,6 @@ import dataclasses
 import http.client
 import io
 import ipaddress
-import json
 import pathlib
 import re
 import socket
@@ -28,15 +27,14 @@ from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
 from flamingo_jax.building import warc
-from flamingo_jax.building.page import join, opted_out
+from flamingo_jax.building.optouts import AGENT, FILE_BYTES, opted_out, read_reservations, read_robots, reserved
+from flamingo_jax.building.page import join
 from flamingo_jax.errors import UserError
 
-AGENT = 'flamingo_jax'  # The name that robots.txt may forbid.
 REFUSED = 'flamingo-refused'  # Field of the metadata record of a picture that was not fetched.
-REDIRECTS = (301, 302, 303, 307, 308)
 # What may be otherwise in an hour.
 PASSING = ('refused/picture_unreachable', 'refused/picture_timeout', 'refused/picture_robots_unknown')
-FILE_BYTES = 10**9  # About the size of a WARC file.
+WARC_BYTES = 10**9  # About the size of a WARC file.
 
 
 class Refused(Exception):
@@ -81,7 +79,11 @@ class Answer:
 
     def get(self, name: str) -> str:
         """A header; '' if there is none."""
-        return ', '.join(value for key, value in self.headers if key.lower() == name)
+        return ', '.join(self.every(name))
+
+    def every(self, name: str) -> list[str]:
+        """All values of a header."""
+        return [value for key, value in self.headers if key.lower() == name]
 
 
 def fetch(urls: Iterable[str], out: pathlib.Path, how: Politeness, stop: Callable[[], bool] = lambda: False) -> int:
@@ -152,12 +154,12 @@ class Host:
         def ask(url: str) -> Answer:
             self._check(url, ends)
             answer = self._ask(url, ends, self._how.most_bytes)
-            if opted_out(answer.get('x-robots-tag'), answer.get('tdm-reservation').strip() == '1'):
+            if opted_out(answer.every('x-robots-tag'), answer.every('tdm-reservation')):
                 raise Refused('picture_opt_out')
             return answer
 
         answer = self._follow(url, ask)
-        if answer.status in REDIRECTS:
+        if answer.status in warc.REDIRECTS:
             raise Refused('picture_redirects')
         return answer
 
@@ -167,7 +169,7 @@ class Host:
         for _ in range(self._how.redirects + 1):
             seen.add(url)
             answer = ask(url)
-            if answer.status not in REDIRECTS:
+            if answer.status not in warc.REDIRECTS:
                 break
             url = join(url, answer.get('location'))
             if not url:
@@ -195,31 +197,23 @@ class Host:
         if delay > self._how.longest_delay:
             raise Refused('picture_robots_delay')
         self._next = max(self._next, self._last + delay)
-        for location, reserved in reservations:
-            if not location.can_fetch(url, AGENT):
-                if reserved:
-                    raise Refused('picture_opt_out')
-                break
+        if reserved(url, reservations):
+            raise Refused('picture_opt_out')
 
     def _robots(self, root: str, ends: float) -> Protego:
-        answer = self._follow(f'{root}/robots.txt', lambda url: self._ask(url, ends, 500_000))
+        answer = self._follow(f'{root}/robots.txt', lambda url: self._ask(url, ends, FILE_BYTES))
         if _is_busy(answer.status):
             raise Refused('picture_robots_unknown')  # RFC 9309: as if it forbade everything.
         # RFC 9309: without one everything is allowed, and after redirects without end as well.
-        return Protego.parse(answer.data.decode('utf-8-sig', 'replace') if answer.status == 200 else '')
+        return read_robots(answer.data if answer.status == 200 else b'')
 
     def _reservations(self, root: str, ends: float) -> list[tuple[Protego, bool]]:
-        """(location, reserved) of /.well-known/tdmrep.json (W3C TDMRep, section 6). A location is as in robots.txt."""
+        """(location, reserved) of /.well-known/tdmrep.json."""
         try:
-            answer = self._follow(f'{root}/.well-known/tdmrep.json', lambda url: self._ask(url, ends, 500_000))
-            listed = json.loads(answer.data) if answer.status == 200 else []
-            return [
-                (Protego.parse(f'User-agent: *\nDisallow: {one["location"]}'), one.get('tdm-reservation') == 1)
-                for one in listed
-                if 'location' in one
-            ]
-        except (Refused, ValueError, TypeError, AttributeError, RecursionError):
+            answer = self._follow(f'{root}/.well-known/tdmrep.json', lambda url: self._ask(url, ends, FILE_BYTES))
+        except Refused:
             return []
+        return read_reservations(answer.data) if answer.status == 200 else []
 
     def _ask(self, url: str, ends: float, most: int) -> Answer:
         """One request, to an address that was checked."""
@@ -312,7 +306,7 @@ class _Writer:
 
     def _write(self, url: str, kind: str, data: bytes, **rest) -> None:
         with self._lock:
-            if self._file is None or self._file.tell() > FILE_BYTES:
+            if self._file is None or self._file.tell() > WARC_BYTES:
                 self.close()
                 self._file = open(self._out / f'fetched-{self._number:05d}.warc.gz', 'xb')
                 self._number += 1

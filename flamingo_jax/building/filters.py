@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from flamingo_jax.building import texts
-from flamingo_jax.building.page import Text
+from flamingo_jax.building.formulas import without_formulas
+from flamingo_jax.building.page import AS_IT_IS, Text
 from flamingo_jax.building.rules import PageRules
 
 # Ours, after the idea of OBELICS's list (step 14): words of buttons and notices.
@@ -35,12 +36,16 @@ def broken_by_text(node: Text, language: Language, rules: PageRules) -> Broken |
     least = rules.text_min_words if node.kind == 'text' else rules.heading_min_words
     if texts.has_mark(text):
         return 'text_marks', None
+    if rules.text_max_words and words > rules.text_max_words:
+        return 'text_max_words', words
+    if node.kind in AS_IT_IS:
+        return None
+    if rules.text_formulas:
+        text = without_formulas(text)
     if words < least:
         return 'text_min_words' if node.kind == 'text' else 'heading_min_words', words
     if rules.text_links and node.links > rules.text_links:
         return 'text_links', node.links
-    if rules.text_max_words and words > rules.text_max_words:
-        return 'text_max_words', words
     for rule, value, most in (
         *((rule, value, getattr(rules, rule)) for rule, value in _repetition(text, 'text', rules)),
         (
@@ -65,6 +70,7 @@ def broken_by_text(node: Text, language: Language, rules: PageRules) -> Broken |
 
 def language_of_blocks(blocks: Sequence[Text]) -> Language:
     """The language of most long texts. Short texts tell little: they are asked if there are no others."""
+    blocks = [block for block in blocks if block.kind not in AS_IT_IS]
     long = [block.text for block in blocks if block.links <= 0.5 and texts.number_of_words(block.text) >= LONG]
     long = long or ['\n'.join(block.text for block in blocks)]
     by_language = collections.defaultdict(list)
@@ -81,6 +87,9 @@ def broken_by_document(kept: Sequence[Text], language: Language, rules: PageRule
     """The first rule that the texts of a document break together."""
     whole = '\n'.join(node.text for node in kept)
     words = texts.number_of_words(whole)
+    prose = [node.text for node in kept if node.kind not in AS_IT_IS]
+    if rules.text_formulas:
+        prose = [without_formulas(text) for text in prose]
     if words < rules.document_min_words:
         return 'document_min_words', words
     if rules.document_max_words and words > rules.document_max_words:
@@ -89,6 +98,7 @@ def broken_by_document(kept: Sequence[Text], language: Language, rules: PageRule
         return 'document_languages', None
     if rules.document_mixed_languages and language.mixed > rules.document_mixed_languages:
         return 'document_mixed_languages', language.mixed
+    whole = '\n'.join(prose)
     for rule, value in (
         *_repetition(whole, 'document', rules),
         ('document_special_characters', texts.special_ratio(whole)),
@@ -98,7 +108,7 @@ def broken_by_document(kept: Sequence[Text], language: Language, rules: PageRule
     marks = texts.punctuation_ratio(whole)
     if marks is not None and marks < rules.document_punctuation:
         return 'document_punctuation', marks
-    return _stop_words([node.text for node in kept], language, rules, 'document')
+    return _stop_words(prose, language, rules, 'document')
 
 
 def _repetition(text: str, what: str, rules: PageRules) -> list[tuple[str, float]]:

@@ -17,13 +17,16 @@ def write(folder: pathlib.Path, name: str, counts: Mapping[str, Any], samples: M
     Args:
       folder: a built data set, with its `dropped-*.jsonl.gz`.
       name: of the data set.
-      counts: {'kept': {split: {...}}, 'dropped': {rule: {what: number}}}.
+      counts: {'kept': {split: {...}}, 'dropped': {rule: {what: number}}, 'rules': {name: value}}.
       samples: {'kept': {split: [document]}, 'dropped': {rule: [thing]}}, with thumbnails.
     """
     urls = {document['url'] for some in samples['kept'].values() for document in some} - {''}
     lost = _lost(folder, urls)
     body = [f'<h1>{html.escape(name)}: kept and dropped</h1>', _kept_table(counts['kept'])]
     body.append(_dropped_table(counts['dropped']))
+    if counts['rules']:
+        changed = ', '.join(f'{rule} = {value}' for rule, value in counts['rules'].items())
+        body.append(f'<p>Rules that are not the default: {html.escape(changed)}</p>')
     for split, documents in sorted(samples['kept'].items()):
         body.append(f'<h2>Documents of the split {html.escape(split)}</h2>')
         body.append('<p class=hint>Left: as it was kept. Right: what it lost, in reading order.</p>')

@@ -14,6 +14,18 @@ from flamingo_jax.building.rules import DEFAULT, PageRules
 from flamingo_jax.errors import UserError
 from flamingo_jax.inputs.images import eight_bits
 
+# How encoded pictures begin.
+BEGINS = (
+    (b'\xff\xd8\xff', 'JPEG'),
+    (b'\x89PNG\r\n\x1a\n', 'PNG'),
+    (b'GIF87a', 'GIF'),
+    (b'GIF89a', 'GIF'),
+    (b'II*\0', 'TIFF'),
+    (b'MM\0*', 'TIFF'),
+    (b'\xff\x0a', 'JXL'),
+    (b'\0\0\0\x0cJXL \r\n\x87\n', 'JXL'),
+)
+
 
 class Look(NamedTuple):
     """A picture that can be read."""
@@ -44,7 +56,7 @@ def look_at(data: bytes, rules: PageRules = DEFAULT) -> Look:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # PIL's own warning of bombs; the size is checked below.
-            image = PIL.Image.open(io.BytesIO(data), formats=['JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'ICO'])
+            image = PIL.Image.open(io.BytesIO(data), formats=_formats())
     except PIL.Image.DecompressionBombError as error:
         raise LookError('picture_max_pixels', None, str(error)) from error
     except Exception as error:  # Each of PIL's decoders has its own errors for damaged data.
@@ -129,11 +141,46 @@ def as_words(hashes: Sequence[bytes]) -> UInt64[np.ndarray, 'n 4']:
     return np.frombuffer(b''.join(hashes), np.uint64).reshape(-1, 4)
 
 
+@functools.cache
+def _formats() -> list[str]:
+    """The formats that are read: of some Pillow needs a library, or a plug-in that registers itself."""
+    PIL.Image.init()
+    return ['JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'ICO', *({'AVIF', 'JXL'} & set(PIL.Image.OPEN))]
+
+
+def format_of(data: bytes) -> str:
+    """The format of an encoded picture, by its first bytes; '' if it is none. Says nothing of the rest."""
+    for begins, name in BEGINS:
+        if data.startswith(begins):
+            return name
+    if data[:2] == b'BM' and data[6:10] == bytes(4):
+        return 'BMP'
+    if data[4:8] == b'ftyp' and data[8:12] in (b'avif', b'avis', b'mif1', b'msf1'):
+        return 'AVIF' if b'avif' in data[8:64] or b'avis' in data[8:64] else ''
+    if data[:4] == b'RIFF' and data[8:12] == b'WEBP':
+        return 'WEBP'
+    begin = data[:1000].lstrip(b'\xef\xbb\xbf \t\r\n').lower()
+    is_xml = begin.startswith((b'<?xml', b'<!--', b'<!doctype svg'))
+    return 'SVG' if begin.startswith(b'<svg') or (is_xml and b'<svg' in begin) else ''
+
+
+def first_frame(data: bytes) -> bytes:
+    """A still: of a GIF that moves its first frame as a PNG, of all others what is given."""
+    if format_of(data) != 'GIF':
+        return data
+    with PIL.Image.open(io.BytesIO(data), formats=['GIF']) as image:
+        if getattr(image, 'n_frames', 1) == 1:
+            return data
+        image.seek(0)
+        made = io.BytesIO()
+        image.convert('RGBA').save(made, 'PNG')
+    return made.getvalue()
+
+
 def _what_it_is(data: bytes) -> str:
     """The rule's name for what is not a picture."""
     begin = data[:1000].lstrip().lower()
-    if begin.startswith((b'<!doctype', b'<html', b'<head', b'<body')):
+    if begin.startswith((b'<!doctype html', b'<html', b'<head', b'<body')):
         return 'picture_is_html'
-    if begin.startswith((b'<svg', b'<?xml')) or b'<svg' in begin:
-        return 'picture_formats'
-    return 'picture_unreadable'
+    found = format_of(data)
+    return 'picture_svg' if found == 'SVG' else 'picture_formats' if found == 'JXL' else 'picture_unreadable'

@@ -12,35 +12,38 @@ import codecs
 import dataclasses
 import re
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 from resiliparse.parse.html import HTMLTree, NodeType
 
-from flamingo_jax.building import texts
+from flamingo_jax.building import formulas, image_sources, tables, texts
 from flamingo_jax.building.ledger import EXCERPT, Dropped
+from flamingo_jax.building.optouts import reserving_meta
 from flamingo_jax.building.rules import DEFAULT, PageRules
 from flamingo_jax.errors import UserError
 
 HEADINGS = frozenset('h1 h2 h3 h4 h5 h6 hgroup legend'.split())
+LEVELS = {f'h{level}': level for level in range(1, 7)}
 APART = frozenset('blockquote dl ol p ul table'.split()) | HEADINGS  # An empty line is between these and other texts.
 BLOCKS = APART | frozenset(
     'address article aside body caption center dd details div dt fieldset figcaption figure form header hr html legend '
     'li main marquee search section summary tbody td tfoot th thead title tr'.split()
 )
 HOLDERS = ', '.join(sorted({*BLOCKS, 'img'}))  # What has one of these is more than a line.
-UNSEEN = frozenset('head link meta noscript script style template rp rt'.split())  # Nobody reads these on the page.
+UNSEEN = frozenset('head link meta script style template rp rt'.split())  # Nobody reads these on the page.
 PROSE = frozenset('blockquote caption dd figcaption figure li p'.split()) | HEADINGS  # May stand in a table.
 FURNITURE = frozenset('footer header navigation nav navbar menu'.split())  # Exact id, class or title of a div.
 ROLES = frozenset('banner contentinfo menu menubar navigation search'.split())
 WIDE = ('utf-16-le', 'utf-16-be')  # Charsets in which a tag is not ASCII.
 # What browsers read under these names (WHATWG's encodings). Python's codecs of the names lack some of their letters.
 AS_BROWSERS = {'shift_jis': 'cp932', 'euc_kr': 'cp949', 'gbk': 'gb18030', 'big5': 'big5hkscs', 'iso8859-11': 'cp874'}
+SPACES = re.compile(r'\s+')
 PORTS = {'http': 80, 'https': 443}
-SOURCES = (  # Attributes of lazily loaded pictures (OBELICS, step 3).
-    'src data-src data-src-fg data-scroll-image srcset data-lateloadsrc data-img-src data-original data-gt-lazy-src '
-    'data-lazy data-lazy-src src2'.split()
-)
+# Left out where they stand within a line, but for the pictures that they show.
+MUTED = frozenset(['aria_hidden', 'button', 'label'])
+AS_IT_IS = ('code', 'formula', 'table')  # Kinds of texts that the rules of prose do not measure.
+BACKGROUNDS = frozenset(image_sources.BACKGROUNDS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +52,12 @@ class Text:
 
     place: int  # In the page, in reading order.
     text: str
-    kind: str  # 'text', 'heading' or 'caption'.
+    kind: str  # 'text', 'heading', 'caption', or one of AS_IT_IS.
     links: float  # Share of its characters inside links.
     apart: bool  # Whether an empty line stands before it.
     block: int  # The place of the block's beginning. Pictures within a sentence divide it into texts of one block.
+    picture: int = -1  # The place of the picture whose alternative text it is.
+    level: int = 0  # Of a heading: 1 is the highest, 7 is of none of h1 to h6; 0 is no heading.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +68,12 @@ class Link:
     url: str
     width: int | None = None  # As the page wants it shown, in pixels.
     height: int | None = None
+    others: tuple[str, ...] = ()  # Of the same picture, if the first is not to be had.
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """All candidates, the best first."""
+        return self.url, *self.others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +146,11 @@ def read_page(data: bytes, url: str, declared: str = '', rules: PageRules = DEFA
     if text.count('\ufffd') > 0.01 * len(text):
         raise PageError('page_charset', text.count('\ufffd') / len(text), wrong)
     tree = HTMLTree.parse(text.replace('\0', ''))
-    if reserved := _reserved(tree):
+    metas = [
+        (meta.getattr('name') or meta.getattr('http-equiv') or '', meta.getattr('content') or '')
+        for meta in tree.document.get_elements_by_tag_name('meta')
+    ]
+    if reserved := reserving_meta(metas):
         raise PageError('page_opt_out', None, reserved)
     body = tree.body
     if body is None:
@@ -145,25 +160,11 @@ def read_page(data: bytes, url: str, declared: str = '', rules: PageRules = DEFA
     if wrong:
         walk.drop('charset_declared', 'declaration', wrong)
     walk.page(body)
+    if rules.page_meta_picture and not any(isinstance(node, Link) for node in walk.nodes):
+        walk.picture_of_metas(image_sources.of_metas(tree))
     if not walk.nodes:
         raise PageError('page_empty')
     return Page(url, tuple(walk.nodes), tuple(walk.dropped))
-
-
-def opted_out(robots: str, reserved: bool) -> bool:
-    """Whether a server's headers ask not to train on what it sent: X-Robots-Tag, and TDM-Reservation (W3C TDMRep)."""
-    return reserved or bool({'noai', 'noimageai'} & set(re.split(r'[\s,;:]+', robots.lower())))
-
-
-def _reserved(tree: HTMLTree) -> str:
-    """The meta element by which a page asks the same; '' if it has none."""
-    if tree.head is None:
-        return ''
-    for meta in tree.head.get_elements_by_tag_name('meta'):
-        name, content = (meta.getattr('name') or '').lower(), (meta.getattr('content') or '').strip()
-        if (name == 'robots' and opted_out(content, False)) or (name == 'tdm-reservation' and content == '1'):
-            return f'{name}: {content}'
-    return ''
 
 
 class _Walk:
@@ -180,6 +181,7 @@ class _Walk:
             str, int
         ] = {}  # Kinds of open elements: 'heading', 'caption', 'table', 'prose', 'article', 'a'.
         self._apart, self._block = True, 0
+        self._waiting = False  # Whether the last picture is loaded by a script, and nothing came after it.
 
     def drop(self, rule: str, what: str, excerpt: str = '', value: int | float | None = None) -> None:
         """Notes what is not kept, at its place."""
@@ -218,24 +220,41 @@ class _Walk:
     def _enter(self, node) -> tuple[str, ...] | None:
         """Begins an element. Gives the kinds that it opens; None if it is left out with all that is in it."""
         tag = node.tag
+        if self.rules.text_formulas:
+            written = formulas.formula(node, tag, (node.class_name or '').lower())
+            if written is not None:
+                self._pieces.append(written)
+                return None
         if tag in UNSEEN:
             return None
         if tag == 'br':
             self._pieces.append('\n')
             return None
-        if tag == 'img':
-            self._picture(node)
+        if tag in image_sources.TAGS:
+            self._picture(node, image_sources.sources(node))
             return None
-        names = (node.class_name or '').lower()
-        if rule := self._left_out(node, tag, names):
-            self._leave_out(node, rule)
+        if tag == 'noscript':  # Its text is for others, its pictures are those that a script would load.
+            self._open[tag] = self._open.get(tag, 0) + 1
+            self._open['mute'] = self._open.get('mute', 0) + 1
+            return tag, 'mute'
+        names, attributes = (node.class_name or '').lower(), node.attrs
+        style = (node.getattr('style') or '') if 'style' in attributes else ''
+        if rule := self._left_out(node, tag, names, attributes, style):
+            return self._leave_out(node, rule)
+        self._background(node, attributes, style)
+        if tag == 'table' and self.rules.text_tables and (table := tables.markdown(node)):
+            for caption in node.get_elements_by_tag_name('caption'):
+                self._as_it_is('caption', texts.clean(caption.text or '')[0])
+            self._as_it_is('table', table)
             return None
         kinds = []
         if tag in HEADINGS or tag == 'dt' or 'title' in names.split():
             kinds.append('heading')
+        if tag in LEVELS:
+            kinds.append(tag)
         if tag in ('figcaption', 'caption') or 'caption' in names:
             kinds.append('caption')
-        if tag == 'table':
+        if tag == 'table' and (node.getattr('role') or '').lower() not in ('presentation', 'none'):
             kinds.append('table')
         if tag in PROSE and self._open.get('table'):
             kinds.append('prose')
@@ -257,7 +276,7 @@ class _Walk:
         for kind in kinds:
             self._open[kind] -= 1
 
-    def _left_out(self, node, tag: str, names: str) -> str:
+    def _left_out(self, node, tag: str, names: str, attributes: Sequence[str], style: str) -> str:
         """The rule by which an element is left out; '' if it stays."""
         tokens = names.split()
         if 'footer' in tokens or 'site-info' in tokens:
@@ -266,35 +285,63 @@ class _Walk:
             return 'tag_more_link'
         if tag == 'div' and FURNITURE & {names.strip(), *((node.getattr(a) or '').lower() for a in ('id', 'title'))}:
             return 'tag_furniture'
-        if (node.getattr('role') or '').lower() in ROLES:
+        if 'role' in attributes and (node.getattr('role') or '').lower() in ROLES:
             return 'tag_role'
-        style = (node.getattr('style') or '').replace(' ', '').lower()
-        if node.hasattr('hidden') or 'display:none' in style:
+        drawn = style.replace(' ', '').lower()
+        if 'hidden' in attributes or 'display:none' in drawn or 'visibility:hidden' in drawn:
             return 'tag_hidden'
+        if 'aria-hidden' in attributes and tag != 'svg' and (node.getattr('aria-hidden') or '').lower() == 'true':
+            return 'tag_aria_hidden'
         if tag == 'div' and 'date' in re.findall('[a-z]+', names) and node.query_selector(HOLDERS) is None:
             return 'tag_date'
         if tag == 'header' and self._open.get('article'):
             return ''
         return f'tag_{tag}' if tag in LEFT_OUT else ''
 
-    def _leave_out(self, node, rule: str) -> None:
-        """Notes an element that is left out, and its pictures."""
-        self._flush()
+    def _leave_out(self, node, rule: str) -> tuple[str, ...] | None:
+        """Notes an element that is left out, and its pictures, but for those that it shows within the text."""
+        if rule == 'tag_pre' and self.rules.text_code and (code := tables.code(node)):
+            self._as_it_is('code', code)
+            return None
+        if node.tag not in INLINE:  # What stands within a line does not end it.
+            self._flush()
         text = ' '.join((node.text or '')[: 20 * EXCERPT].split())
-        pictures = [url for url in (_source(image) for image in _images(node)) if url]
-        if text or not pictures:
-            if text:
-                self.drop(rule, 'text', text)
-        for url in pictures:
+        if text:
+            self.drop(rule, 'text', text)
+        if rule.removeprefix('tag_') in MUTED and node.query_selector(image_sources.ANY) is not None:
+            self._open['mute'] = self._open.get('mute', 0) + 1
+            return ('mute',)
+        shown = image_sources.sources(node) if node.tag in image_sources.HOLDERS and rule == f'tag_{node.tag}' else None
+        if shown and shown.urls:
+            self._picture(node, shown)
+            if node.tag != 'video':
+                return None
+        elif node.tag == 'svg':
+            self.drop('picture_svg', 'picture', text)
+        for tag in ('img', 'amp-img'):
+            for image in node.get_elements_by_tag_name(tag):
+                found = image_sources.sources(image)
+                self._count_picture()
+                self.drop(rule, 'picture', next((join(self.base, url) or url for url in found.urls), found.inline))
+        return None
+
+    def _background(self, node, attributes: Sequence[str], style: str) -> None:
+        """The background of an element: a picture if the page says that it is one, else decoration."""
+        if 'url(' not in style and not BACKGROUNDS.intersection(attributes):
+            return
+        url = image_sources.backgrounds(node, attributes, style)
+        if not url:
+            return
+        if (node.getattr('role') or '').lower() == 'img' or 'aria-label' in attributes:
+            self._picture(node, image_sources.Sources([url]))
+        else:
             self._count_picture()
-            self.drop(rule, 'picture', join(self.base, url) or url)
+            self.drop('picture_background', 'picture', join(self.base, url) or url)
 
     def _text(self, text: str) -> None:
-        if self._open.get('table') and not self._open.get('prose') and not self._open.get('caption'):
-            if text.strip():
-                self.drop('tag_table', 'text', ' '.join(text.split()))
+        if self._open.get('mute'):
             return
-        self._pieces.append(re.sub(r'\s+', ' ', text))
+        self._pieces.append(SPACES.sub(' ', text))
         if self._open.get('a'):
             self._linked += len(text.strip())
 
@@ -311,26 +358,74 @@ class _Walk:
         linked, self._pieces, self._linked = self._linked, [], 0
         if controls:
             self.drop('control_characters', 'characters', repr(text[:EXCERPT]), len(controls))
-        if text:
+        least = self.rules.cell_min_words
+        if text and self._is_cell() and least and texts.number_of_words(text) < least:
+            self.drop('cell_min_words', 'text', text)
+        elif text:
+            self._waiting = False
             kind = 'caption' if self._open.get('caption') else 'heading' if self._open.get('heading') else 'text'
+            if self.rules.text_formulas and not formulas.without_formulas(text).strip(' .,;'):
+                kind = 'formula'
             self.place += 1
             self._block = self._block or self.place
-            self.nodes.append(Text(self.place, text, kind, min(linked / len(text), 1.0), self._apart, self._block))
+            level = (
+                min((LEVELS[name] for name in LEVELS if self._open.get(name)), default=7) if kind == 'heading' else 0
+            )
+            links = min(linked / len(text), 1.0)
+            self.nodes.append(Text(self.place, text, kind, links, self._apart, self._block, level=level))
             self._apart = False
 
-    def _picture(self, node) -> None:
-        self._flush(block_ends=False)
-        self._count_picture()
-        source = _source(node)
-        if source is None:
-            self.drop('picture_without_source', 'picture', (node.getattr('alt') or ''))
-        elif source.startswith('data:'):
-            self.drop('picture_inline', 'picture', source[:60])
-        elif not (url := join(self.base, source)):
-            self.drop('picture_url', 'picture', source)
-        else:
+    def _is_cell(self) -> bool:
+        """Whether a text stands in a table by itself: a number or a name, unless it is long."""
+        return bool(self._open.get('table')) and not self._open.get('prose') and not self._open.get('caption')
+
+    def _as_it_is(self, kind: str, text: str) -> None:
+        """Adds a text that is a block."""
+        self._flush()
+        if text:
             self.place += 1
-            self.nodes.append(Link(self.place, url, _pixels(node.getattr('width')), _pixels(node.getattr('height'))))
+            self.nodes.append(Text(self.place, text, kind, 0.0, True, self.place))
+            self._apart = True
+
+    def _picture(self, node, found: image_sources.Sources) -> None:
+        self._flush(block_ends=False)
+        urls = [url for url in (join(self.base, one) for one in found.urls) if url]
+        if self._waiting and self._open.get('noscript'):
+            return self._fall_back(urls)
+        self._count_picture()
+        self._waiting = found.lazy or not urls
+        if not urls and found.urls:
+            self.drop('picture_url', 'picture', found.urls[0])
+        elif not urls and found.inline:
+            self.drop('picture_inline', 'picture', found.inline[:60])
+        elif not urls:
+            self.drop('picture_without_source', 'picture', node.getattr('alt') or '')
+        else:
+            size = _pixels(node.getattr('width')), _pixels(node.getattr('height'))
+            self.place += 1
+            self.nodes.append(Link(self.place, urls[0], *size, others=tuple(dict.fromkeys(urls[1:]))))
+            if self.rules.picture_alt and (alt := texts.clean(node.getattr('alt') or '')[0]):
+                shown = self.place
+                self.place += 1
+                self.nodes.append(Text(self.place, alt, 'caption', 0.0, False, self.place, shown))
+
+    def _fall_back(self, urls: Sequence[str]) -> None:
+        """What a <noscript> shows for the picture before it, which a script would load."""
+        self._waiting = False
+        last = self.nodes[-1] if self.nodes else None
+        if isinstance(last, Link) and last.place == self.place:
+            others = dict.fromkeys([*last.others, *(url for url in urls if url != last.url)])
+            self.nodes[-1] = dataclasses.replace(last, others=tuple(others)[: image_sources.MOST - 1])
+        elif urls:  # The picture before has no URL of its own.
+            self.dropped.pop()
+            self.nodes.append(Link(self.place, urls[0], others=tuple(urls[1:])))
+
+    def picture_of_metas(self, found: Sequence[str]) -> None:
+        """Begins a page without pictures by the one that its head names."""
+        urls = [url for url in (join(self.base, one) for one in found) if url]
+        if urls:
+            self._count_picture()
+            self.nodes.insert(0, Link(0, urls[0], others=tuple(dict.fromkeys(urls[1:]))))
 
     def _count_picture(self) -> None:
         self.pictures += 1
@@ -343,22 +438,9 @@ LEFT_OUT = frozenset(
     'applet aside audio button canvas dialog dir embed footer frame frameset header iframe input label map math menu '
     'meter nav noembed noframes object optgroup option output pre progress select svg textarea video'.split()
 )
-
-
-def _images(node) -> Iterator:
-    yield from node.get_elements_by_tag_name('img')
-
-
-def _source(image) -> str | None:
-    """The first attribute that holds one URL."""
-    for name in SOURCES:
-        value = (image.getattr(name) or '').strip()
-        if value and (value.startswith('data:image') and name != 'src' or not set(' ,\n\t') & set(value)):
-            if value.startswith('data:') and any(image.getattr(other) for other in SOURCES if other != name):
-                continue  # A placeholder, until the page's script loads the picture.
-            return value
-    value = (image.getattr('src') or '').strip()
-    return value or None
+# What stands within a line, and does not end it when it is left out.
+INLINE = LEFT_OUT - frozenset('aside dialog dir footer frame frameset header menu nav noframes pre'.split())
+INLINE |= frozenset('a abbr b bdi bdo cite code em font i ins kbd mark q s samp small span strong sub sup u'.split())
 
 
 def join(base: str, url: str) -> str:

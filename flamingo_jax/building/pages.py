@@ -1,8 +1,9 @@
 """Web pages in WARC files -> interleaved documents, as the paper's M3W (section 2.4 and appendix A.3.1).
 
-    files ── read ──┬── pages ──── latest of a URL ──┬── links ─────────┬── judged ──┬── whole ──┬── documents
-                    └── pictures (where they are) ───┼──────────────────┘            │           │
-                                                     └── keys of texts ── duplicates ┴── marks ──┘
+    files ── read ──┬── wishes of hosts ───────┬─────────────────────┐
+                    ├── pages ─ latest of a URL ┴─ permitted ┬── links ┴─ permitted ┬─ judged ─┬─ whole ─┬─ documents
+                    └── pictures (where they are) ──────────┼──────────────────────┘          │         │
+                                                            └── keys of texts ── duplicates ──┴─ marks ─┘
 
 Only short facts are grouped: where a page or a picture is, its hashes, and what is wrong with it. They are grouped in
 files (`spill.py`). In the end each page is read a second time from its place, and its pictures for the first time in
@@ -10,14 +11,16 @@ full. So memory holds one page. What shares a key, such as the pages with one lo
 counted and gone through, never listed.
 """
 
+import collections
 import dataclasses
 import hashlib
 import json
 import urllib.parse
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from flamingo_jax.building import duplicates, filters, look, page, texts, warc
+from flamingo_jax.building import duplicates, filters, look, optouts, page, texts, warc
+from flamingo_jax.building.division import divide
 from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.page import Link, PageError, Text
@@ -32,25 +35,58 @@ SAMPLED_BYTES = 100_000  # A dropped picture of at most so many bytes may be sho
 
 
 class Found(NamedTuple):
-    """A page that the rules of texts keep."""
+    """A page, or a part of it, that the rules of texts keep."""
 
     id: str
     url: str
     date: str
     place: warc.Place
+    part: int  # Of the page, if it is divided.
     language: str
-    links: tuple[tuple[int, str], ...]  # Place in the page and URL of each picture.
+    links: tuple[tuple[int, tuple[str, ...]], ...]  # Place in the page and URLs of each picture, the best first.
     lines: tuple[bytes, ...]  # Key of each text.
     keys: tuple[bytes, ...]  # Of all texts together, which pages of the same or nearly the same text share.
 
 
-Capture = tuple[str, warc.Place, Found | None]  # Date and place; None asks not to be trained on.
+# Date, place and parts; None asks not to be trained on.
+Capture = tuple[str, warc.Place, tuple[Found, ...] | None]
+
+
+class Wish(NamedTuple):
+    """A capture of a file in which a host says who may fetch what."""
+
+    date: str
+    place: warc.Place
+    status: int
+    file: str  # One of `optouts.FILES`.
+
+
+class Wanted(NamedTuple):
+    """A candidate of a picture of a page."""
+
+    page: str  # The id of the document,
+    where: str  # and the URL.
+    place: int
+    rank: int  # Of the candidates of one picture, 0 is the best.
+    url: str
+    is_one: bool  # Whether the picture has no other.
+
+
+class Lacking(NamedTuple):
+    """A candidate of several that is not kept, and why."""
+
+    place: int
+    rank: int
+    url: str
+    rule: str
+    value: int | float | None = None
 
 
 class Shown(NamedTuple):
     """A picture of a page that the rules of pictures keep."""
 
     place: int
+    rank: int
     url: str
     look: bytes
     file: str  # Where it is,
@@ -81,25 +117,40 @@ class PageSource:
             pipeline
             | 'files' >> beam.Create(self.warcs)
             | 'spread files' >> beam.Reshuffle()
-            | 'read' >> beam.ParDo(_Read(self, work)).with_outputs('pictures', 'dropped', main='pages')
+            | 'read'
+            >> beam.ParDo(_Read(self, work)).with_outputs(
+                'pictures', 'moved', 'wishes', 'read', 'dropped', main='pages'
+            )
         )
         latest = dict(captures=read.pages) | 'by url' >> GroupOnDisk(work) | 'latest' >> _split(_latest)
-        links = latest.main | 'links' >> beam.FlatMap(_links)
+        pages = (
+            dict(wishes=read.wishes, pages=latest.main | 'hosts' >> beam.Map(lambda found: (host(found.url), found)))
+            | 'by host' >> GroupOnDisk(work)
+            | 'pages permitted' >> _split(_permitted_pages)
+        )
+        links = (
+            dict(wishes=read.wishes, links=pages.main | 'links' >> beam.FlatMap(_links))
+            | 'links by host' >> GroupOnDisk(work)
+            | 'links permitted' >> beam.FlatMap(_permitted_links).with_outputs('dropped', 'lacking', main='main')
+        )
+        moved = _moved(read.moved, read.pictures, work)
         judged = (
-            dict(links=links, pictures=read.pictures)
+            dict(links=links.main, pictures=read.pictures, moved=moved)
             | 'by picture' >> GroupOnDisk(work)
-            | 'judge' >> beam.ParDo(_Judge(self)).with_outputs('dropped', main='main')
+            | 'judge' >> beam.ParDo(_Judge(self)).with_outputs('dropped', 'lacking', main='main')
         )
         keys = (
-            dict(keys=latest.main | 'keys by id' >> beam.FlatMap(_keys_by_id), shown=judged.main)
+            dict(keys=pages.main | 'keys by id' >> beam.FlatMap(_keys_by_id), shown=judged.main)
             | 'keys by page' >> GroupOnDisk(work)
             | 'keys' >> beam.FlatMap(_text_keys, rules)
         )
         same = dict(names=keys) | 'by text' >> GroupOnDisk(work) | 'same text' >> beam.FlatMap(_same_text)
         whole = (
             dict(
-                found=latest.main | 'by id' >> beam.Map(lambda found: (found.id, found)),
+                found=pages.main | 'by id' >> beam.Map(lambda found: (found.id, found)),
                 shown=judged.main,
+                forbidden=links.lacking,
+                lacking=judged.lacking,
                 same=same,
             )
             | 'by page' >> GroupOnDisk(work)
@@ -113,8 +164,16 @@ class PageSource:
             | 'marks by page' >> GroupOnDisk(work)
             | 'documents' >> beam.ParDo(_Finish(self)).with_outputs('dropped', main='main')
         )
-        dropped = [read.dropped, latest.dropped, judged.dropped, whole.dropped, documents.dropped]
-        return Sources({'train': documents.main}, dropped)
+        dropped = [
+            read.dropped,
+            latest.dropped,
+            pages.dropped,
+            links.dropped,
+            judged.dropped,
+            whole.dropped,
+            documents.dropped,
+        ]
+        return Sources({'train': documents.main}, dropped, read.read)
 
 
 def _split(function, *arguments):
@@ -127,23 +186,33 @@ def _tag(item, function, *arguments):
         yield beam.pvalue.TaggedOutput('dropped', made) if isinstance(made, Dropped) else made
 
 
-def read_texts(
-    response: warc.Response, rules: PageRules
-) -> tuple[list[Text], list[Link], str, list[Dropped], filters.Broken | None]:
-    """What the rules of texts say of a page.
+class Part(NamedTuple):
+    """What is kept of a page, or of a part of it."""
 
-    Returns:
-      The texts and the links to pictures that are kept, the language, what was dropped, and the rule that the texts
-      break together, if any.
+    texts: list[Text]
+    links: list[Link]
+    broken: filters.Broken | None  # The rule that the texts break together, if any.
+
+
+class Read(NamedTuple):
+    """What the rules of texts say of a page."""
+
+    parts: list[Part]  # One, unless the page is long.
+    language: str
+    dropped: list[Dropped]
+
+
+def read_texts(response: warc.Response, rules: PageRules) -> Read:
+    """Reads a page.
 
     Raises:
       PageError: the page is not to be read, or it or its server asks not to train on it.
     """
-    if page.opted_out(response.robots, response.reserved):
-        raise PageError('page_opt_out', None, response.robots or 'TDM-Reservation: 1')
+    if optouts.opted_out(response.robots, response.reservations):
+        raise PageError('page_opt_out', None, ', '.join(response.robots) or 'TDM-Reservation: 1')
     read = page.read_page(response.data, response.url, response.charset, rules)
     nodes = [node for node in read.nodes if isinstance(node, Text)]
-    kept, links, dropped, judged = [], [], list(read.dropped), {}
+    kept, links, dropped, judged, seen = [], [], list(read.dropped), {}, set()
     blocks = blocks_of(nodes)
     language = filters.language_of_blocks(list(blocks.values()))
     for node in read.nodes:
@@ -161,11 +230,17 @@ def read_texts(
         ):
             least = min(s for s in (node.width, node.height) if s is not None)
             dropped.append(Dropped('picture_min_side', 'picture', read.url, node.place, node.url, least))
-        elif any(node.url == link.url for link in links):
+        elif node.url in seen:
             dropped.append(Dropped('picture_repeated', 'picture', read.url, node.place, node.url))  # OBELICS, step 14.
         else:
+            seen.add(node.url)
             links.append(node)
-    return kept, links, language.code, dropped, filters.broken_by_document(kept, language, rules)
+    parts = []
+    for nodes in divide(sorted([*kept, *links], key=lambda node: node.place), rules.document_max_words):
+        some = [node for node in nodes if isinstance(node, Text)]
+        shown = [node for node in nodes if isinstance(node, Link)]
+        parts.append(Part(some, shown, filters.broken_by_document(some, language, rules)))
+    return Read(parts, language.code, dropped)
 
 
 def blocks_of(nodes: Sequence[Text]) -> dict[int, Text]:
@@ -192,49 +267,87 @@ class _Read(beam.DoFn):
         readable, problem = warc.seekable(path, self._work)
         if problem:
             yield _drop(problem)
+        read: collections.Counter[tuple[str, str]] = collections.Counter()
         for found in warc.read_warc(readable):
+            read['record', 'all'] += 1
             if isinstance(found, warc.Damage):
                 yield _drop(Dropped(found.rule, 'record', path, found.offset, found.said))
-                continue
-            if found.type.startswith(('image/', 'refused/')) or named_as_picture(found.url):
-                yield beam.pvalue.TaggedOutput(
-                    'pictures', (join_key(found.url), (found.date, found.place, found.status or found.type))
-                )
-            if found.type in warc.HTML and found.status == 200:  # Whatever its URL says: a wiki's File:Foo.jpg.
-                yield from self._page(found)
+            elif isinstance(found, warc.Other):
+                read['record', found.kind] += 1
+            else:
+                kind = yield from self._response(found, read)
+                if kind:
+                    read['record', kind] += 1
+                else:
+                    said = f'{found.status} {found.type} {found.url}'
+                    yield _drop(Dropped('record_type', 'record', path, found.place.offset, said))
+        yield from (beam.pvalue.TaggedOutput('read', one) for one in read.items())
 
-    def _page(self, response: warc.Response) -> Iterator:
+    def _response(self, found: warc.Response, read: collections.Counter) -> Generator[Any, None, str]:
+        """What a response is: 'page', 'picture', 'redirect' or 'host'; '' if nothing of these. Counts what it reads."""
+        kind = ''
+        if (file := optouts.file_of_wishes(found.url)) and (found.status == 200 or 400 <= found.status < 500):
+            wish = Wish(found.date, found.place, found.status, file)
+            yield beam.pvalue.TaggedOutput('wishes', (host(found.url), wish))
+            kind = 'host'
+        if found.moved:
+            yield beam.pvalue.TaggedOutput('moved', (join_key(found.moved), join_key(found.url)))
+            kind = kind or 'redirect'
+        if told := may_be_picture(found):
+            capture = found.date, found.place, found.status or found.type
+            yield beam.pvalue.TaggedOutput('pictures', (join_key(found.url), capture))
+            kind = kind or ('picture' if told == 'picture' else '')
+        if warc.is_page(found):
+            yield from self._page(found, read)
+            kind = 'page'
+        elif not kind and found.type in warc.HTML:
+            yield _drop(Dropped('page_status', 'page', found.url, -1, '', found.status))
+            read['document', 'all'] += 1
+            kind = 'page'
+        return kind
+
+    def _page(self, response: warc.Response, counted: collections.Counter) -> Iterator:
         rules, where = self._source.rules, response.url
         try:
-            kept, links, language, dropped, broken = read_texts(response, rules)
+            read = read_texts(response, rules)
         except PageError as error:
+            counted['document', 'all'] += 1
             yield _drop(Dropped(error.rule, 'page', where, -1, error.excerpt, error.value))
             if error.rule == 'page_opt_out':
                 yield where, (response.date, response.place, None)  # Older captures are asked for as well.
             return
-        yield from map(_drop, dropped)
+        counted['document', 'all'] += len(read.parts)
+        counted['picture', 'all'] += sum(one.what == 'picture' for one in read.dropped)
+        counted['picture', 'all'] += sum(len(part.links) for part in read.parts)
+        yield from map(_drop, read.dropped)
+        made = [self._part(response, read, number) for number in range(len(read.parts))]
+        yield from (_drop(one) for one in made if isinstance(one, Dropped))
+        if found := tuple(one for one in made if isinstance(one, Found)):
+            yield where, (response.date, response.place, found)
+
+    def _part(self, response: warc.Response, read: Read, number: int) -> Found | Dropped:
+        rules, where = self._source.rules, response.url
+        kept, links, broken = read.parts[number]
         whole = '\n'.join(node.text for node in kept)
+        if not broken and len(links) < rules.document_min_pictures:
+            broken = 'document_min_pictures', len(links)
+        if not broken and duplicates.open_benchmarks(self._source.benchmarks).text(whole, rules.benchmark_words):
+            broken = 'benchmark_words', None
         if broken:
-            yield _drop(Dropped(broken[0], 'document', where, -1, whole, broken[1]))
-            return
-        if len(links) < rules.document_min_pictures:
-            yield _drop(Dropped('document_min_pictures', 'document', where, -1, whole, len(links)))
-            return
-        if duplicates.open_benchmarks(self._source.benchmarks).text(whole, rules.benchmark_words):
-            yield _drop(Dropped('benchmark_words', 'document', where, -1, whole))
-            return
+            return Dropped(broken[0], 'document', where, -1, whole, broken[1], pictures=len(links))
         same = [b'=' + duplicates.text_key(whole)] if rules.document_same_text else []
-        found = Found(
-            hashlib.sha256(where.encode('utf-8', 'replace')).hexdigest()[:24],
+        name = hashlib.sha256(where.encode('utf-8', 'replace')).hexdigest()[:24]
+        return Found(
+            f'{name}.{number}' if number else name,
             where,
             response.date,
             response.place,
-            language,
-            tuple((link.place, link.url) for link in links),
+            number,
+            read.language,
+            tuple((link.place, link.urls) for link in links),
             tuple({duplicates.text_key(block.text) for block in blocks_of(kept).values() if block.kind == 'text'}),
             (*same, *(duplicates.near_keys(whole) if rules.document_near_text else [])),
         )
-        yield where, (response.date, response.place, found)
 
 
 def _drop(dropped: Dropped):
@@ -244,6 +357,12 @@ def _drop(dropped: Dropped):
 def named_as_picture(url: str) -> bool:
     """Whether a URL says that it is a picture, whatever its server says."""
     return urllib.parse.urlsplit(url).path.lower().endswith(duplicates.PICTURES)
+
+
+def may_be_picture(found: warc.Response) -> str:
+    """'picture' if a response is one, or says why one is not there; 'status' if it may say so; '' if not."""
+    told = found.type.startswith(('image/', 'refused/')) or named_as_picture(found.url)
+    return 'picture' if told or look.format_of(found.data) else 'status' if found.status != 200 else ''
 
 
 def join_key(url: str) -> str:
@@ -256,19 +375,90 @@ def _latest(group: tuple[str, Mapping[str, Iterable[Capture]]]) -> Iterator[Foun
     url, parts = group
     _, latest, _ = max(parts['captures'], key=lambda capture: capture[:2])
     for date, place, found in parts['captures']:
-        if found and place == latest:
-            yield found
-        elif found:
-            yield Dropped('page_url', 'page', url, -1, f'{date} {place.path} {place.offset}')
+        for one in found or ():
+            older = Dropped('page_url', 'page', url, -1, f'{date} {place.path} {place.offset}', pictures=len(one.links))
+            yield one if place == latest else older
 
 
 def _keys_by_id(found: Found) -> Iterator[tuple[str, bytes]]:
     yield from ((found.id, key) for key in found.keys)
 
 
-def _links(found: Found) -> Iterator:
-    for place, url in found.links:
-        yield join_key(url), (found.id, found.url, place, url)
+def _links(found: Found) -> Iterator[tuple[str, Wanted]]:
+    for place, urls in found.links:
+        for rank, url in enumerate(urls):
+            yield host(url), Wanted(found.id, found.url, place, rank, url, len(urls) == 1)
+
+
+def host(url: str) -> str:
+    """The host of a URL, with its port if it is not the usual one."""
+    return urllib.parse.urlsplit(url).netloc.rpartition('@')[2].lower()
+
+
+def _permitted_pages(group: tuple[str, Mapping[str, Iterable]]) -> Iterator[Found | Dropped]:
+    """The pages of a host that it lets be trained on."""
+    _, parts = group
+    asked = _asked(parts['wishes'])
+    for found in parts['pages']:
+        why = asked.forbidden(found.url)
+        yield Dropped(f'page_{why}', 'page', found.url, pictures=len(found.links)) if why else found
+
+
+def _permitted_links(group: tuple[str, Mapping[str, Iterable]]) -> Iterator:
+    """The links to pictures of a host that it lets be trained on, by what joins them with the pictures."""
+    _, parts = group
+    asked = _asked(parts['wishes'])
+    for link in parts['links']:
+        why = asked.forbidden(link.url)
+        yield _lacking(link, f'picture_{why}') if why else (join_key(link.url), link)
+
+
+def _lacking(link: Wanted, rule: str, value: int | float | None = None, said: str = '', data: bytes = b''):
+    """What is not kept: the picture, or one of its candidates, of which another may be."""
+    if link.is_one:
+        return _drop(Dropped(rule, 'picture', link.where, link.place, f'{link.url}{said}', value, picture=data))
+    lacks = Lacking(link.place, link.rank, f'{link.url}{said}', rule, value)
+    return beam.pvalue.TaggedOutput('lacking', (link.page, lacks))
+
+
+def _moved(moves: beam.PCollection, pictures: beam.PCollection, work: str) -> beam.PCollection:
+    """The captures of pictures by the URLs that redirect to them, through up to four redirects.
+
+    moves: (to, from). pictures: (key, capture).
+    """
+    twice = _joined_moves(moves, [moves], work, 'twice')
+    further = _joined_moves(twice, [moves, twice], work, 'further')
+    captured = dict(once=moves, twice=twice, further=further, pictures=pictures)
+    return captured | 'moved' >> GroupOnDisk(work) | 'captures moved' >> beam.FlatMap(_captures_moved)
+
+
+def _joined_moves(first: beam.PCollection, then: Sequence[beam.PCollection], work: str, name: str) -> beam.PCollection:
+    """Two moves of which the second begins where the first one ends, as one."""
+    seconds = {
+        f'then {i}': some | f'{name} turned {i}' >> beam.Map(lambda one: one[::-1]) for i, some in enumerate(then)
+    }
+    meeting = dict(first=first) | seconds
+    return meeting | name >> GroupOnDisk(work) | f'{name} joined' >> beam.FlatMap(_join)
+
+
+def _join(group: tuple[str, Mapping[str, Iterable[str]]]) -> Iterator[tuple[str, str]]:
+    _, parts = group
+    ends = {end for name, some in parts.items() if name != 'first' for end in some}
+    yield from ((end, start) for start in parts['first'] for end in ends if end != start)
+
+
+def _captures_moved(group: tuple[str, Mapping[str, Iterable]]) -> Iterator:
+    key, parts = group
+    for start in {one for name, some in parts.items() if name != 'pictures' for one in some} - {key}:
+        yield from ((start, capture) for capture in parts['pictures'] if capture[2] not in warc.REDIRECTS)
+
+
+def _asked(wishes: Iterable[Wish]) -> optouts.Wishes:
+    """What a host asks in the latest capture of each file."""
+    latest: dict[str, Wish] = {}
+    for wish in wishes:
+        latest[wish.file] = max(wish, latest.get(wish.file, wish))
+    return optouts.wishes([(file, warc.read_at(one.place).data) for file, one in latest.items() if one.status == 200])
 
 
 class _Judge(beam.DoFn):
@@ -280,12 +470,12 @@ class _Judge(beam.DoFn):
     def process(self, item) -> Iterator:
         """Reads the picture once."""
         _, groups = item
-        url_of_one = min((link[3] for link in groups['links']), default=None)
+        url_of_one = min((link.url for link in groups['links']), default=None)
         if url_of_one is None:
             return
         rules, data, seen, file = self._source.rules, b'', None, None
         try:
-            data, file = self._read(groups['pictures'], url_of_one)
+            data, file = self._read([*groups['pictures'], *groups['moved']], url_of_one)
             seen = look.look_at(data, rules)
             name = duplicates.open_benchmarks(self._source.benchmarks).picture(seen.hash, rules.benchmark_distance)
             if name:
@@ -293,19 +483,19 @@ class _Judge(beam.DoFn):
         except look.LookError as error:
             said = f' {error.excerpt}' if error.excerpt else ''
             shown = data if len(data) <= SAMPLED_BYTES else b''
-            for _, where, place, url in groups['links']:
-                yield _drop(Dropped(error.rule, 'picture', where, place, f'{url}{said}', error.value, shown))
+            for link in groups['links']:
+                yield _lacking(link, error.rule, error.value, said, shown)
             return
-        for name, _, place, url in groups['links']:
-            yield name, Shown(place, url, seen.hash, *file)
+        for link in groups['links']:
+            yield link.page, Shown(link.place, link.rank, link.url, seen.hash, *file)
 
     def _read(self, captures, url: str) -> tuple[bytes, tuple[str, int]]:
         latest = max((capture for capture in captures if capture[2] in (200, OPTED_OUT)), default=None)
         if latest and latest[2] == 200:
             _, place, _ = latest
             response = warc.read_at(place)
-            if page.opted_out(response.robots, response.reserved):
-                raise look.LookError('picture_opt_out', None, response.robots)
+            if optouts.opted_out(response.robots, response.reservations):
+                raise look.LookError('picture_opt_out', None, ', '.join(response.robots))
             return response.data, (place.path, place.offset)
         if not latest and (path := file_of_url(self._source.pictures, url)):
             most = self._source.rules.picture_max_bytes
@@ -320,7 +510,7 @@ class _Judge(beam.DoFn):
 def _text_keys(group: tuple[str, Mapping[str, Iterable]], rules: PageRules) -> Iterator[tuple[bytes, tuple[bool, str]]]:
     """The keys of a page's texts, with whether it lacks pictures."""
     name, parts = group
-    lacks = sum(1 for _ in parts['shown']) < rules.document_min_pictures
+    lacks = len({one.place for one in parts['shown']}) < rules.document_min_pictures
     for key in parts['keys']:
         yield key, (lacks, name)
 
@@ -340,13 +530,18 @@ def _whole(group, rules: PageRules) -> Iterator[Whole | Dropped]:
     _, parts = group
     for found in parts['found']:
         same = min(parts['same'], key=lambda one: (one[0] != 'document_same_text', one), default=None)
-        shown = tuple(sorted(parts['shown']))
+        best = {one.place: one for one in sorted(parts['shown'], reverse=True)}  # Of the lowest rank.
+        shown = tuple(best[place] for place in sorted(best))
+        lacking = [one for name in ('forbidden', 'lacking') for one in parts[name] if one.place not in best]
+        for one in {one.place: one for one in sorted(lacking, key=lambda one: one[:2], reverse=True)}.values():
+            yield Dropped(one.rule, 'picture', found.url, one.place, one.url, one.value)
         if same:
-            yield Dropped(same[0], 'document', found.url, -1, f'The same as the document {same[1]}.')
+            said = f'The same as the document {same[1]}.'
+            yield Dropped(same[0], 'document', found.url, -1, said, pictures=len(shown))
         elif len(shown) < rules.document_min_pictures:
-            yield Dropped('document_min_pictures', 'document', found.url, -1, '', len(shown))
+            yield Dropped('document_min_pictures', 'document', found.url, -1, '', len(shown), len(shown))
         elif rules.document_max_pictures and len(shown) > rules.document_max_pictures:
-            yield Dropped('document_max_pictures', 'document', found.url, -1, '', len(shown))
+            yield Dropped('document_max_pictures', 'document', found.url, -1, '', len(shown), len(shown))
         else:
             yield Whole(found, shown)
 
@@ -411,10 +606,11 @@ class _Finish(beam.DoFn):
         for found, shown in parts['whole']:
             where = found.url
             if any(rule == 'document_same_pictures' for rule, _ in marked):
-                yield _drop(Dropped('document_same_pictures', 'document', where))
+                yield _drop(Dropped('document_same_pictures', 'document', where, pictures=len(shown)))
                 continue
             response = warc.read_at(found.place)
-            kept, _, language, _, _ = read_texts(response, rules)
+            read = read_texts(response, rules)
+            kept = read.parts[found.part].texts
             pictures_left, everywhere, seen, every = [], set(), 0, 0
             for block in blocks_of(kept).values():
                 every += len(block.text)
@@ -433,18 +629,21 @@ class _Finish(beam.DoFn):
                     if (rule, key) in marked
                 ]
                 if repeats:
-                    yield _drop(Dropped(repeats[0], 'picture', where, one.place, one.url, None, self._sample(one)))
+                    yield _drop(Dropped(repeats[0], 'picture', where, one.place, one.url, picture=self._sample(one)))
                 else:
                     pictures_left.append(one)
+            left = len(pictures_left)
+            places = {-1, *(one.place for one in pictures_left)}
+            texts_left = [node for node in texts_left if node.picture in places]
             words = texts.number_of_words('\n'.join(node.text for node in texts_left))
             if rules.document_seen_texts and seen > rules.document_seen_texts * every:
-                yield _drop(Dropped('document_seen_texts', 'document', where, -1, '', seen / every))
+                yield _drop(Dropped('document_seen_texts', 'document', where, -1, '', seen / every, left))
             elif words < rules.document_min_words:
-                yield _drop(Dropped('document_min_words', 'document', where, -1, '', words))
-            elif len(pictures_left) < rules.document_min_pictures:
-                yield _drop(Dropped('document_min_pictures', 'document', where, -1, '', len(pictures_left)))
+                yield _drop(Dropped('document_min_words', 'document', where, -1, '', words, left))
+            elif left < rules.document_min_pictures:
+                yield _drop(Dropped('document_min_pictures', 'document', where, -1, '', left, left))
             else:
-                yield self._document(found, texts_left, pictures_left, language)
+                yield self._document(found, texts_left, pictures_left, read.language)
 
     def _document(self, found: Found, nodes: Sequence[Text], pictures: Sequence[Shown], language: str) -> Document:
         places, images, block = [], [], 0
@@ -460,6 +659,8 @@ class _Finish(beam.DoFn):
                 images.append(b'')
             block = node.block
         meta = dict(language=language, date=found.date, pictures=[one.url for one in pictures])
+        if found.part:
+            meta['part'] = found.part
         if self._source.licence:
             meta['licence'] = self._source.licence
         weights = [1.0 if text else 0.0 for text in places]
@@ -473,5 +674,5 @@ class _Finish(beam.DoFn):
 def _bytes(one: Shown) -> bytes:
     if one.offset < 0:
         with open(one.file, 'rb') as file:
-            return file.read()
-    return warc.read_at(warc.Place(one.file, one.offset)).data
+            return look.first_frame(file.read())
+    return look.first_frame(warc.read_at(warc.Place(one.file, one.offset)).data)

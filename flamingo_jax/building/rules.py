@@ -5,6 +5,7 @@ public recipe with values; its numbers are those of its published code, by the s
 """
 
 import dataclasses
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,6 +16,7 @@ class PageRules:
     page_max_bytes: int = 10_000_000  # Ours: beyond it, a page is generated or an attack.
     page_max_nodes: int = 100_000  # Ours: likewise; elements and texts.
     page_max_pictures: int = 1_000  # Ours: links to pictures; a gallery, no document.
+    page_meta_picture: bool = True  # Ours: a page that shows none begins with the picture that its head names.
 
     # Texts. A text is what stands between two ends of a block: a paragraph, a heading, a caption.
     text_min_words: int = 4  # OBELICS, step 5.
@@ -30,6 +32,13 @@ class PageRules:
     text_links: float = 0.5  # Ours: the share of characters inside links, from which a text is a menu.
     text_spam_words: float = 0.12  # OBELICS, step 14: the share of words such as 'subscribe', if there are two.
 
+    # What else a page says. OBELICS has none of it.
+    cell_min_words: int = 12  # Ours: of a table's cell that is no paragraph; many pages are laid out by tables.
+    text_formulas: bool = False  # Formulas, as LaTeX between dollars.
+    text_code: bool = False  # What stands in <pre>, between fences.
+    text_tables: bool = False  # Tables of data, as Markdown.
+    picture_alt: bool = False  # The text that stands for a picture where it is not seen, as its caption.
+
     # Characters. Ours: in a shorter text, a phrase that stands twice breaks any limit of repetition. There only what is
     # one phrase again and again is dropped.
     repetition_from: int = 200
@@ -41,13 +50,15 @@ class PageRules:
     picture_max_bytes: int = 20_000_000  # Ours.
     picture_aspect: float = 3.0  # M3W, either way. OBELICS has 2.
     picture_one_colour: float = 3.0  # M3W drops pictures of a single colour: all grey levels within so many of 255.
-    picture_formats: tuple[str, ...] = ('JPEG', 'PNG', 'WEBP')  # OBELICS, step 5. By content, not by name.
+    # By content, not by name. OBELICS, step 5, has the first three. JXL is read where Pillow has a plug-in for it. Of a
+    # GIF, the first frame is kept.
+    picture_formats: tuple[str, ...] = ('JPEG', 'PNG', 'WEBP', 'AVIF', 'JXL')
 
     # Documents.
     document_min_pictures: int = 1  # M3W and OBELICS, step 6.
     document_max_pictures: int = 30  # OBELICS, step 6.
     document_min_words: int = 10  # OBELICS, step 6.
-    document_max_words: int = 2000  # OBELICS, step 6.
+    document_max_words: int = 2000  # OBELICS, step 6. A longer page is divided at its headings (ours).
     document_character_repetition: float = 0.2  # OBELICS, step 6: 0.1.
     document_word_repetition: float = 0.2  # OBELICS, step 6.
     document_special_characters: float = 0.275  # OBELICS, step 6.
@@ -77,6 +88,8 @@ DEFAULT = PageRules()
 
 # OBELICS as published, where it has a value; its limits for pictures are stricter than the paper's.
 OBELICS = PageRules(
+    page_meta_picture=False,
+    picture_formats=('JPEG', 'PNG', 'WEBP'),
     heading_min_words=4,
     text_character_repetition=0.1,
     text_word_repetition=0.1,
@@ -94,3 +107,8 @@ OBELICS = PageRules(
     text_links=0.0,
     picture_look_repeats=0,
 )
+
+
+def differing(rules: PageRules) -> dict[str, Any]:
+    """The rules whose values are not the default's."""
+    return {name: value for name, value in dataclasses.asdict(rules).items() if value != getattr(DEFAULT, name)}

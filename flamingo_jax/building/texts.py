@@ -80,17 +80,27 @@ def clean(text: str) -> tuple[str, str]:
     A letter with its accents is one character where it can be (NFC), as most texts have it.
     """
     text = unicodedata.normalize('NFC', text)
-    removed = ''.join(
-        c
-        for c in text
-        if c not in '\t\n\r' and c not in JOINERS and unicodedata.category(c) in ('Cc', 'Cf', 'Cs', 'Co', 'Cn')
-    )
+    removed = _controls(text)
     if removed:
-        soft = {ord(c): None for c in removed}
-        text = text.translate(soft)
+        text = text.translate({ord(c): None for c in removed})
     text = re.sub(r'[^\S\n]+', ' ', text)
     return re.sub(r' ?\n\s*', '\n', text).strip(), removed.replace('\xad', '').replace('\ufeff', '').replace(
         '\u200b', ''
+    )
+
+
+def without_controls(text: str) -> str:
+    """A text without control characters, with all of its spaces."""
+    return text.translate({ord(c): None for c in _controls(text)})
+
+
+def _controls(text: str) -> str:
+    if text.replace('\n', '').isprintable():  # Most texts, and fast.
+        return ''
+    return ''.join(
+        c
+        for c in text
+        if c not in '\t\n\r' and c not in JOINERS and unicodedata.category(c) in ('Cc', 'Cf', 'Cs', 'Co', 'Cn')
     )
 
 
@@ -111,14 +121,20 @@ def number_of_words(text: str) -> int:
 
 
 def _number(every: Sequence[str]) -> int:
-    return len(every) - sum(1 for word in every if UNSPACED.match(word)) // 2
+    unspaced = sum(1 for word in every if len(word) == 1 and UNSPACED.match(word))
+    return len(every) - unspaced // 2
 
 
 def special_ratio(text: str) -> float:
     """The share of characters that are neither letters nor marks of letters nor spaces: digits, signs, emoji."""
     if not text:
         return 0.0
-    return sum(not (c.isspace() or unicodedata.category(c)[0] in 'LM') for c in text) / len(text)
+    special = (
+        number
+        for c, number in collections.Counter(text).items()
+        if not (c.isspace() or unicodedata.category(c)[0] in 'LM')
+    )
+    return sum(special) / len(text)
 
 
 def punctuation_ratio(text: str) -> float | None:
@@ -126,7 +142,8 @@ def punctuation_ratio(text: str) -> float | None:
     every = words(text)
     if sum(1 for word in every if _FEW_MARKS.match(word)) > len(every) / 2:
         return None
-    return sum(c in _PUNCTUATION for c in text) / max(_number(every), 1)
+    counts = collections.Counter(text)
+    return sum(counts[c] for c in _PUNCTUATION) / max(_number(every), 1)
 
 
 def character_repetition(text: str, n: int) -> float:
@@ -202,7 +219,7 @@ def language_of(text: str) -> str:
     if not letters:
         return 'unknown'
     kana, hangul, han = (
-        sum(low <= c <= high for c in letters) / len(letters)
+        sum(low <= c <= high for c in letters) / len(letters) if max(letters) >= low else 0.0
         for low, high in (('\u3040', '\u30ff'), ('\uac00', '\ud7a3'), ('\u4e00', '\u9fff'))
     )
     if kana + han > 0.3:

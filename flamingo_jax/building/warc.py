@@ -18,6 +18,7 @@ from fastwarc.stream_io import BrotliReader, ChunkedReader, Lz4Reader, ZstdReade
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
 from flamingo_jax.building.ledger import Dropped
+from flamingo_jax.building.look import format_of
 from flamingo_jax.building.page import join
 from flamingo_jax.errors import UserError
 from flamingo_jax.files import download, in_bucket
@@ -30,6 +31,8 @@ MOST_TRIES = 1000  # Places at which reading goes on after damage.
 MOST_UNPACKED = 20 * 2**30  # Bytes of a file that was compressed as a whole.
 KINDS = WarcRecordType.response | WarcRecordType.resource | WarcRecordType.metadata | WarcRecordType.revisit
 HTML = ('text/html', 'application/xhtml+xml')
+NO_TYPE = ('', 'application/octet-stream', 'application/unknown', 'unknown/unknown')
+REDIRECTS = (301, 302, 303, 307, 308)
 
 
 class Place(NamedTuple):
@@ -48,9 +51,16 @@ class Response(NamedTuple):
     type: str  # 'text/html'; 'refused/RULE' if it was not fetched.
     charset: str  # As the server declared it; '' if it did not.
     status: int
-    robots: str  # Header X-Robots-Tag, in lower case.
-    reserved: bool  # Header TDM-Reservation: 1.
+    robots: tuple[str, ...]  # Every value of the header X-Robots-Tag,
+    reservations: tuple[str, ...]  # and of TDM-Reservation.
     data: bytes
+    moved: str = ''  # Where a redirect leads.
+
+
+class Other(NamedTuple):
+    """A record that tells nothing of a page or a picture, such as a request."""
+
+    kind: str
 
 
 class Damage(NamedTuple):
@@ -61,8 +71,8 @@ class Damage(NamedTuple):
     said: str
 
 
-def read_warc(path: str) -> Iterator[Response | Damage]:
-    """The responses and resources of a file, in order, with their payloads decoded.
+def read_warc(path: str) -> Iterator[Response | Damage | Other]:
+    """The records of a file, in order, responses and resources with their payloads decoded.
 
     `path` has to be `seekable`. Whatever is in the file, this ends and does not raise.
     """
@@ -85,6 +95,14 @@ def read_warc(path: str) -> Iterator[Response | Damage]:
                 yield Damage('warc_too_damaged', last, f'{tries} times')
                 return
             at = _next(file, last + 1)
+
+
+def is_page(found: Response) -> bool:
+    """Whether a response is a page, whatever its URL says: by its type, and without one by how it begins."""
+    if found.status != 200 or format_of(found.data):
+        return False
+    begin = found.data[:200].lstrip(codecs.BOM_UTF8 + b' \t\r\n').lower()
+    return found.type in HTML or (found.type in NO_TYPE and begin.startswith((b'<!doctype html', b'<html')))
 
 
 def read_at(place: Place) -> Response:
@@ -154,7 +172,7 @@ def _is_one_piece(path: str) -> bool:
 
 def _records(file: BinaryIO, at: int) -> Iterator[Any]:
     file.seek(at)
-    return iter(ArchiveIterator(_From(file, at), record_types=KINDS, strict_mode=False))
+    return iter(ArchiveIterator(_From(file, at), record_types=WarcRecordType.any_type, strict_mode=False))
 
 
 class _From:
@@ -176,7 +194,11 @@ class _From:
         pass
 
 
-def _response(record: Any, place: Place) -> Iterator[Response | Damage]:
+def _response(record: Any, place: Place) -> Iterator[Response | Damage | Other]:
+    """What a record is: one thing."""
+    if not record.record_type & KINDS:
+        yield Other(str(record.record_type))
+        return
     written = (record.headers.get('WARC-Target-URI') or '').strip('<> ')
     if not written or not record.headers.get('Content-Length'):
         yield Damage('warc_corrupt', place.offset, 'A record has no URL or no length.')
@@ -185,6 +207,8 @@ def _response(record: Any, place: Place) -> Iterator[Response | Damage]:
     if not url:
         if written.lower().startswith('http'):  # Others, such as urn:pageinfo:, are a crawler's notes.
             yield Damage('record_url', place.offset, written)
+        else:
+            yield Other('note')
         return
     if record.record_type == WarcRecordType.revisit:
         yield Damage('record_revisit', place.offset, url)
@@ -193,12 +217,15 @@ def _response(record: Any, place: Place) -> Iterator[Response | Damage]:
         refused = re.match(rb'flamingo-refused: (\w{1,40})', record.reader.read(200))
         if refused:  # By `fetch.py`, which says why a picture is not there.
             date = record.headers.get('WARC-Date') or ''
-            yield Response(place, url, date, f'refused/{refused[1].decode()}', '', 0, '', False, b'')
+            yield Response(place, url, date, f'refused/{refused[1].decode()}', '', 0, (), (), b'')
+        else:
+            yield Other('metadata')
         return
     headers = record.http_headers if record.is_http and record.http_headers is not None else None
     if record.record_type == WarcRecordType.resource:
         kind, status = (record.headers.get('Content-Type') or '').lower(), 200
-    elif headers is None:
+    elif headers is None:  # Such as an answer of a name server.
+        yield Other('response')
         return
     else:
         kind, status = (headers.get('Content-Type') or '').lower(), headers.status_code or 0
@@ -215,6 +242,7 @@ def _response(record: Any, place: Place) -> Iterator[Response | Damage]:
     if len(data) > MOST:
         yield Damage('payload_bomb', place.offset, url)
         return
+    every = headers.get_multiple if headers is not None else lambda name: []
     date = record.headers.get('WARC-Date') or ''
     charset = re.search(r'charset\s*=\s*["\']?([\w.:-]{1,40})', kind)
     yield Response(
@@ -224,9 +252,10 @@ def _response(record: Any, place: Place) -> Iterator[Response | Damage]:
         kind.split(';')[0].strip(),
         charset[1] if charset else '',
         status,
-        (get('X-Robots-Tag') or '').lower(),
-        (get('TDM-Reservation') or '').strip() == '1',
+        tuple(every('X-Robots-Tag')),
+        tuple(every('TDM-Reservation')),
         data,
+        join(url, get('Location') or '') if status in REDIRECTS else '',
     )
 
 

@@ -34,7 +34,7 @@ from tqdm import tqdm
 
 from flamingo_jax.building import ledger_page
 from flamingo_jax.building.document import Document
-from flamingo_jax.building.ledger import Dropped
+from flamingo_jax.building.ledger import Dropped, check_sums
 from flamingo_jax.building.runner import beam, pipeline_options
 from flamingo_jax.building.spill import KEYS, Spill, Spilled, read_sorted, sort_key
 from flamingo_jax.errors import UserError
@@ -55,9 +55,14 @@ class Sources:
     A `Flatten` of large collections would be held in memory, so they stay apart.
     """
 
-    def __init__(self, documents: Mapping[str, beam.PCollection], dropped: Sequence[beam.PCollection] = ()):
-        """documents: of `Document`. dropped: of `Dropped`."""
-        self.documents, self.dropped = dict(documents), list(dropped)
+    def __init__(
+        self,
+        documents: Mapping[str, beam.PCollection],
+        dropped: Sequence[beam.PCollection] = (),
+        read: beam.PCollection | None = None,
+    ):
+        """documents: of `Document`. dropped: of `Dropped`. read: ((what, kind), number), for `check_sums`."""
+        self.documents, self.dropped, self.read = dict(documents), list(dropped), read
 
     def hold_out(self, share: float) -> None:
         """Moves a share of the documents, chosen by chance but the same in every build, to a split `validation`.
@@ -89,6 +94,10 @@ class DocumentsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """
         raise NotImplementedError
 
+    def changed_rules(self) -> dict[str, Any]:
+        """The rules by which this build differs from others, by their names. The ledger holds them."""
+        return {}
+
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self, description=self.__doc__, features=_features(), metadata=tfds.core.MetadataDict()
@@ -117,8 +126,9 @@ class DocumentsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             dropped = made.dropped + [repeated for _, repeated in shards.values()]
             written = [written for written, _ in shards.values()]
             _ = written | beam.Flatten() | 'shards' >> _JsonFile(str(work / 'shards.json'))
-            _write_ledger(pipeline, made.documents, dropped, work=str(work), folder=str(large))
-        counts = _read(work / 'counts.json')
+            _write_ledger(pipeline, made, dropped, work=str(work), folder=str(large))
+        counts = dict(rules=self.changed_rules()) | _read(work / 'counts.json')
+        check_sums(counts)
         written = _read(work / 'shards.json')
         if missing := sorted(set(made.documents) - {shard['split'] for shard in written}):
             most = sorted(counts['dropped'].items(), key=lambda item: -sum(item[1].values()))[:5]
@@ -204,6 +214,11 @@ def summary(folder: Path) -> str:
     ]
     for rule, of_rule in sorted(counts['dropped'].items(), key=lambda item: -sum(item[1].values())):
         lines += [f'  dropped by {rule}: {number:,} ({what})' for what, number in of_rule.items()]
+    if 'read' in counts:
+        read = ', '.join(f'{of["all"]:,} {what}s' for what, of in counts['read'].items() if 'all' in of)
+        lines.append(f'  read: {read}; each is kept or dropped')
+    if counts.get('rules'):
+        lines.append('  with the rules ' + ', '.join(f'{name}={value}' for name, value in counts['rules'].items()))
     return '\n'.join(lines)
 
 
@@ -290,9 +305,11 @@ def _id(data: bytes) -> str:
     return parser.parse_example(data)['id'].decode()
 
 
-def _write_ledger(pipeline, documents: Mapping[str, Any], dropped: Sequence[Any], work: str, folder: str) -> None:
+def _write_ledger(pipeline, made: Sources, dropped: Sequence[Any], work: str, folder: str) -> None:
     counts, samples, files = [], [], []
-    for split, kept in documents.items():
+    if made.read is not None:
+        counts.append(made.read | 'numbers read' >> beam.Map(lambda one: (('read', *one[0]), one[1])))
+    for split, kept in made.documents.items():
         counts.append(kept | f'{split} numbers' >> beam.FlatMap(_numbers, split))
         samples.append(
             kept
@@ -300,7 +317,7 @@ def _write_ledger(pipeline, documents: Mapping[str, Any], dropped: Sequence[Any]
             | f'{split} shown' >> beam.Map(lambda top, split=split: (f'kept {split}', [_shown(one) for one in top]))
         )
     for i, some in enumerate(dropped):
-        counts.append(some | f'number {i}' >> beam.Map(lambda one: (('dropped', one.rule, one.what), 1)))
+        counts.append(some | f'number {i}' >> beam.FlatMap(_dropped_numbers))
         samples.append(
             some
             | f'rule {i}' >> beam.Map(lambda one: (one.rule, one))
@@ -344,21 +361,30 @@ def _numbers(document: Document, split: str) -> Iterator[tuple[tuple[str, str, s
         yield (split, 'documents by language', language), 1
 
 
+def _dropped_numbers(one: Dropped) -> Iterator[tuple[tuple[str, str, str], int]]:
+    yield ('dropped', one.rule, one.what), 1
+    if one.pictures:
+        yield ('dropped', one.rule, 'picture'), one.pictures
+
+
 def _nested(counts: Sequence[tuple[tuple[str, str, str], int]]) -> dict[str, Any]:
-    """{'kept': {split: {...}}, 'dropped': {rule: {what: number}}}."""
+    """{'kept': {split: {...}}, 'dropped': {rule: {what: number}}}, and 'read' by what and kind if it was counted."""
     kept: dict[str, Any] = collections.defaultdict(dict)
     dropped: dict[str, Any] = collections.defaultdict(dict)
+    read: dict[str, Any] = collections.defaultdict(dict)
     totals: dict[tuple[str, str, str], int] = collections.Counter()
     for key, number in counts:
         totals[key] += number
     for (first, second, third), number in sorted(totals.items()):
         if first == 'dropped':
             dropped[second][third] = number
+        elif first == 'read':
+            read[second][third] = number
         elif third:
             kept[first].setdefault(second, {})[third] = number
         else:
             kept[first][second] = number
-    return dict(kept=kept, dropped=dropped)
+    return dict(kept=kept, dropped=dropped) | (dict(read=read) if read else {})
 
 
 def _order(one: Document | Dropped) -> tuple[bytes, str]:

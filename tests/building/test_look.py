@@ -50,7 +50,7 @@ def test_a_jpeg_with_a_preview_is_a_jpeg():
     [
         (b'', 'picture_empty'),
         (b'<!DOCTYPE html><h1>404</h1>', 'picture_is_html'),
-        (b'<?xml version="1.0"?><svg xmlns="..."></svg>', 'picture_formats'),
+        (b'<?xml version="1.0"?><svg xmlns="..."></svg>', 'picture_svg'),
         (b'garbage', 'picture_unreadable'),
         (picture(1, 63, 200), 'picture_min_side'),
         (picture(1, 310, 100), 'picture_aspect'),

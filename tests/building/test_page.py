@@ -20,9 +20,9 @@ TURKISH = (
 )
 
 
-def shown(body: str, url: str = 'http://a.b/c/d.html') -> list[str]:
+def shown(body: str, url: str = 'http://a.b/c/d.html', **rules) -> list[str]:
     """What a page shows: texts as they are, pictures as their URLs in brackets."""
-    page = read_page(f'<meta charset=utf-8><body>{body}'.encode(), url)
+    page = read_page(f'<meta charset=utf-8><body>{body}'.encode(), url, rules=PageRules(**rules))
     return [node.text if isinstance(node, Text) else f'[{node.url}]' for node in page.nodes]
 
 
@@ -73,6 +73,87 @@ def test_the_furniture_of_a_page_is_left_out_and_told():
         ('tag_role', 'Find'),
         ('tag_hidden', 'no'),
     ]
+
+
+@pytest.mark.parametrize(
+    'within',
+    ['<math><mi>E</mi></math>', '<button>Copy</button>', '<svg><title>x</title></svg>', '<select><option>1</select>']
+    + ['<label>Name</label>', '<audio>no</audio>', '<span hidden>no</span>', '<i aria-hidden=true>no</i>']
+    + ['<span style="visibility: hidden">no</span>', '<canvas>no</canvas>', '<meter>1</meter>'],
+)
+def test_what_is_left_out_of_a_line_does_not_end_it(within):
+    [line] = shown(f'<p>The energy is {within} and it is conserved.')
+    assert line == 'The energy is and it is conserved.'
+
+
+MATHML = (
+    '<math><mfrac><mn>1</mn><msqrt><mi>x</mi></msqrt></mfrac><mo>≤</mo><msubsup><mi>a</mi><mi>i</mi><mn>2</mn></msubsup>'
+    '<mroot><mi>y</mi><mn>3</mn></mroot><mi>sin</mi><mtable><mtr><mtd><mn>1</mn></mtd><mtd><mn>2</mn></mtd></mtr></mtable></math>'
+)
+TEX = '<annotation encoding="application/x-tex">E=mc^2</annotation>'
+
+
+@pytest.mark.parametrize(
+    'html, formula',
+    [
+        (f'<math><semantics><mi>E</mi>{TEX}</semantics></math>', '$E=mc^2$'),
+        ('<math alttext="E=mc^2" display=block><mi>E</mi></math>', '$$E=mc^2$$'),
+        ('<script type="math/tex">E=mc^2</script>', '$E=mc^2$'),
+        ('<span class=MathJax>E=mc2</span><script type="math/tex; mode=display">E=mc^2</script>', '$$E=mc^2$$'),
+        (
+            f'<span class=katex><span class=katex-mathml><math><semantics><mi>E</mi>{TEX}</semantics></math></span>'
+            '<span class=katex-html aria-hidden=true>E=mc2</span></span>',
+            '$E=mc^2$',
+        ),
+        (
+            '<span style="display: none"><math alttext="no"></math></span>'
+            r'<img class=mwe-math-fallback-image-inline alt="{\displaystyle E=mc^{2}}" src=a.svg>',
+            '$E=mc^{2}$',
+        ),
+        (MATHML, r'$\frac{1}{\sqrt{x}}\le {a}_{i}^{2}\sqrt[3]{y}\mathrm{sin}\begin{matrix}1 & 2\end{matrix}$'),
+    ],
+)
+def test_formulas_by_choice(html, formula):
+    assert shown(f'<p>The energy is {html} and it is kept.', text_formulas=True) == [
+        f'The energy is {formula} and it is kept.'
+    ]
+    rules = PageRules(text_formulas=True)
+    page = read_page(f'<p>The energy is {html} and it is kept.<p>{html}'.encode(), 'http://a.b/', rules=rules)
+    assert [node.kind for node in page.nodes] == ['text', 'formula']
+    assert not any(filters.broken_by_text(node, ENGLISH, rules) for node in page.nodes)
+
+
+def test_code_by_choice():
+    body = '<p>Say</p><pre class="lang-python"><code>if x:\n    print(x)  # &lt;b>\n</code></pre><p>to it</p>'
+    assert shown(body) == ['Say', 'to it']
+    assert shown(body, text_code=True) == ['Say', '```python\nif x:\n    print(x)  # <b>\n```', 'to it']
+    rules = PageRules(text_code=True)
+    page = read_page(body.encode(), 'http://a.b/', rules=rules)
+    assert [filters.broken_by_text(node, ENGLISH, rules) for node in page.nodes if node.kind == 'code'] == [None]
+
+
+def test_tables_by_choice():
+    table = '<table><caption>Sizes</caption><tr><th>Name<th>Bits<tr><td>a|b<td><b>8</b><tr><td colspan=2>end</table>'
+    assert shown(table) == ['Sizes']
+    assert shown(f'{table}<table><tr><td><p>Laid out</p><td>no</table>', text_tables=True) == [
+        'Sizes', '| Name | Bits |\n| --- | --- |\n| a\\|b | 8 |\n| end |  |', 'Laid out',
+    ]  # fmt: skip
+
+
+def test_alternative_texts_by_choice():
+    body = '<p>one <img src=a.png alt="A red door."> two</p>'
+    assert shown(body) == ['one', '[http://a.b/c/a.png]', 'two']
+    assert shown(body, picture_alt=True) == ['one', '[http://a.b/c/a.png]', 'A red door.', 'two']
+
+
+def test_prose_in_tables_that_lay_out_a_page():
+    assert shown(f'<table><tr><td>Home<td>{PROSE} <b>More.</b><td>12</table>') == [f'{PROSE} More.']
+    assert shown('<table role=presentation><tr><td>Short.<td>12</table>') == ['Short.', '12']
+    assert lost(f'<table><tr><td>Some <b>name</b><td>{PROSE}</table>') == [('cell_min_words', 'Some name')]
+
+
+def test_what_is_hidden_from_readers_aloud_is_shown_if_it_is_a_picture():
+    assert shown('<p>one<a aria-hidden=true>no<img src=a.png></a>two') == ['one', '[http://a.b/c/a.png]', 'two']
 
 
 def test_a_date_is_a_line_of_its_own():
@@ -230,6 +311,11 @@ def test_a_page_nested_a_million_deep_and_one_with_10_000_pictures_end_soon():
         (b'x' * 10_000_001, 'page_max_bytes'),
         (b'<meta name=robots content="index, NOAI"><p>text', 'page_opt_out'),
         (b'<meta name=tdm-reservation content=1><p>text', 'page_opt_out'),
+        (b'<meta name=robots content=all><meta name=ROBOTS content="none, noimageai"><p>text', 'page_opt_out'),
+        (b'<meta name=tdm-reservation content=0><meta name=tdm-reservation content=1><p>text', 'page_opt_out'),
+        (b'<meta name=CCBot content=nofollow><p>text', 'page_opt_out'),
+        (b'<p>text<p><meta name=gptbot content=noindex>', 'page_opt_out'),
+        (b'<meta http-equiv=X-Robots-Tag content=noai><p>text', 'page_opt_out'),
     ],
 )
 def test_pages_that_are_not_read(html, rule):

@@ -2,20 +2,25 @@
 
 import gzip
 import hashlib
+import io
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
 import time
 
 import numpy as np
+import PIL.Image
 import pytest
+from warcio.warcwriter import WARCWriter
 
 from data.web_pages.fetch import links
 from data.web_pages.web_pages_dataset_builder import Builder, Config
 from flamingo_jax.building import duplicates
+from flamingo_jax.building.ledger import LedgerError, check_sums
 from flamingo_jax.building.rules import DEFAULT, PageRules
 from flamingo_jax.building.write import build
 from flamingo_jax.inputs.images import PictureFormat
@@ -154,7 +159,8 @@ def test_the_ledger_has_each_thing_under_its_rule(dropped, where, rule, what):
 
 def test_counts_agree_with_the_list(built, dropped):
     counts = json.loads((built / 'ledger.json').read_text())['dropped']
-    assert sum(sum(number.values()) for number in counts.values()) == len(dropped)
+    with_pictures = len(dropped) + sum(one.get('pictures', 0) for one in dropped)
+    assert sum(sum(number.values()) for number in counts.values()) == with_pictures
     page = (built / 'ledger.html').read_text()
     assert all(f'id="{rule}"' in page for rule in counts)
 
@@ -189,7 +195,9 @@ def test_a_limit_of_0_switches_a_rule_off_and_no_other(tmp_path, benchmarks):
     built = build(Builder, str(tmp_path / 'out'), config, **source)
     records = open_split(built, 'train')
     assert picture(21) in [image for record in records for image in record['images']]
-    assert json.loads((built / 'ledger.json').read_text())['dropped'] == {'document_seen_texts': {'document': 3}}
+    assert json.loads((built / 'ledger.json').read_text())['dropped'] == {
+        'document_seen_texts': {'document': 3, 'picture': 3}
+    }
 
 
 @pytest.mark.parametrize('with_picture', ['one', 'two'])
@@ -249,6 +257,196 @@ def test_the_latest_word_of_a_server_counts(tmp_path):
     counts = json.loads((built / 'ledger.json').read_text())['dropped']
     assert counts['page_opt_out'] == {'page': 2} and counts['page_url'] == {'page': 1}
     assert counts['picture_opt_out'] == counts['picture_robots'] == {'picture': 1}
+
+
+@pytest.mark.parametrize(
+    'headers, kept',
+    [
+        (dict(X_Robots_Tag=['noindex', 'noai']), False),
+        (dict(X_Robots_Tag=['noindex', 'ccbot: nofollow']), False),
+        (dict(X_Robots_Tag=['CCBot: all', 'noindex, nofollow'], TDM_Reservation='0'), True),
+        (dict(X_Robots_Tag='googlebot: noindex, max-snippet: 5'), True),
+        (dict(TDM_Reservation=['0', '1']), False),
+    ],
+)
+def test_every_value_of_a_header_counts(tmp_path, headers, kept):
+    crawl = Crawl(tmp_path / 'a.warc.gz').png('http://a.b/1.png', 1).png('http://a.b/2.png', 2)
+    crawl.page('http://a.b/', f'{text(1)}<img src=/1.png>', **headers)
+    crawl.page('http://a.b/other', f'{text(2)}<img src=/2.png><img src=/3.png>')
+    crawl.add('http://a.b/3.png', picture(3), 'image/png', **headers)
+    records = open_split(build(Builder, str(tmp_path / 'out'), CONFIG, warcs=(crawl.write(),)), 'train')
+    images = {record['url'].decode(): len([image for image in record['images'] if image]) for record in records}
+    assert images == ({'http://a.b/': 1, 'http://a.b/other': 2} if kept else {'http://a.b/other': 1})
+
+
+def test_the_files_in_which_a_host_asks_not_to_be_trained_on_are_read_where_the_crawl_has_them(tmp_path):
+    crawl, later = Crawl(tmp_path / 'a.warc.gz'), '2026-02-01T00:00:00Z'
+    hosts = dict(
+        robots='User-agent: GPTBot\nDisallow: /no\n\nUser-agent: *\nAllow: /', all='User-agent: *\nDisallow: /no'
+    )
+    hosts |= dict(free='User-agent: AhrefsBot\nDisallow: /', old='User-agent: *\nDisallow: /', none='<html>Not found')
+    for name, robots in hosts.items():
+        crawl.add(f'http://{name}.org/robots.txt', robots.encode(), 'text/plain')
+    crawl.add('http://old.org/robots.txt', b'', 'text/html', '404 Not Found', date=later)
+    crawl.add('http://ai.org/ai.txt', b'User-Agent: *\nDisallow: *.png\nAllow: /', 'text/plain')
+    reserved = b'[{"location": "/no/free", "tdm-reservation": 0}, {"location": "/no", "tdm-reservation": 1}]'
+    crawl.add('https://tdm.org/.well-known/tdmrep.json', reserved, 'application/json')
+    for seed, name in enumerate([*hosts, 'ai', 'tdm']):
+        for number, path in enumerate(('no', 'no/free', 'yes')):
+            seeds = 10 * seed + number
+            crawl.page(f'http://{name}.org/{path}', f'{text(seeds)}<img src=/{path}/1.png><img src=/yes/{path}.jpg>')
+            crawl.png(f'http://{name}.org/{path}/1.png', seeds).png(f'http://{name}.org/yes/{path}.jpg', 100 + seeds)
+    built = build(Builder, str(tmp_path / 'out'), CONFIG, warcs=(crawl.write(),))
+    kept = {
+        record['url'].decode().removeprefix('http://'): sum(len(image) > 0 for image in record['images'])
+        for record in open_split(built, 'train')
+    }
+    whole = {f'{name}.org/{path}': 2 for name in ('free', 'old', 'none') for path in ('no', 'no/free', 'yes')}
+    named = {'robots.org/yes': 2, 'all.org/yes': 2, 'tdm.org/yes': 2, 'tdm.org/no/free': 2}
+    assert kept == whole | named | {f'ai.org/{path}': 1 for path in ('no', 'no/free', 'yes')}
+    dropped = json.loads((built / 'ledger.json').read_text())['dropped']
+    assert dropped['page_robots'] == {'page': 4, 'picture': 8} and dropped['page_opt_out'] == {'page': 1, 'picture': 2}
+    assert dropped['picture_robots'] == {'picture': 3}
+
+
+SHOWN = """<img src=/1.png> <img srcset="/small.png 100w, /2.png 800w">
+<img src="data:image/gif;base64,R0" data-src=/3.png>
+<img src=/blank.gif data-srcset="/4.png 2x"> <picture><source srcset="/5.png 1x"><img></picture>
+<picture><source type="image/avif" srcset="/6.png"><img src=/gone.jpg></picture> <noscript><img src=/7.png></noscript>
+<img class=lazy><noscript><img src=/8.png></noscript> <amp-img src=/9.png width=200 height=150></amp-img>
+<object data=/10.png type="image/png">no</object> <embed src=/11.png> <video poster=/12.png src=a.mp4></video>
+<input type=image src=/13.png> <svg><image href="/14.png"/></svg> <svg><image xlink:href="/15.png"/></svg>
+<div role=img aria-label=x style="background-image: url('/16.png')"></div>
+<button><img src=/17.png> Enlarge</button> <img data-original=/18.png src=/spacer.gif> <img data-lazy-src=/19.png>
+<figure><a href=/big.html><img src=/20.png></a></figure> <img src=/blank.gif data-unheard-of=/21.png>
+<img srcset="/22.png"> <table><tr><td><img src=/23.png></table> <img src=/gone2.png srcset="/24.png 2x, /gone3.png 1x">
+<img srcset="/not-crawled.png 2000w, /nor-this.png 1000w" src=/25.png> <img src=/moved.png> <img src=/octet?id=27>
+<img src=/28.avif>"""
+
+
+def test_every_picture_that_a_browser_shows_is_kept_and_decoration_is_told(tmp_path):
+    crawl = Crawl(tmp_path / 'a.warc.gz')
+    decoration = '<div style="background: url(/decoration.png)"></div><svg><path d="M0 0"/></svg><img src=/drawn.svg>'
+    crawl.page('http://a.b/', f'{text(1)}{SHOWN}{decoration}{text(2)}')
+    for i in range(1, 26):
+        crawl.png(f'http://a.b/{i}.png', i)
+    crawl.add('http://a.b/moved.png', b'', 'text/html', '301 Moved', Location='https://cdn.b/once')
+    crawl.add('https://cdn.b/once', b'', 'text/html', '302 Found', Location='/twice')
+    crawl.add('https://cdn.b/twice', b'', 'text/html', '307 Found', Location='http://cdn.b/there.webp')
+    crawl.add('http://cdn.b/there.webp', picture(26, format='WEBP'), 'image/jpeg')
+    crawl.add('http://a.b/octet?id=27', picture(27, format='JPEG'), 'application/octet-stream')
+    crawl.add('http://a.b/28.avif', picture(28, format='AVIF'), 'text/html')
+    crawl.png('http://a.b/decoration.png', 90)
+    crawl.add('http://a.b/drawn.svg', b'<svg xmlns="http://www.w3.org/2000/svg"></svg>', 'image/svg+xml')
+    crawl.page('http://head.b/', f'<meta property=og:image content=/30.png>{text(3)}').png('http://head.b/30.png', 30)
+    crawl.add(
+        'http://head.b/',
+        f'<meta property=og:image content=/30.png><body>{text(3)}'.encode(),
+        date='2026-03-01T00:00:00Z',
+    )
+    built = build(Builder, str(tmp_path / 'out'), CONFIG, warcs=(crawl.write(),))
+    records = {record['url'].decode(): record for record in open_split(built, 'train')}
+    formats = {26: 'WEBP', 27: 'JPEG', 28: 'AVIF'}
+    kept = [image for image in records['http://a.b/']['images'] if image]
+    assert kept == [picture(i, format=formats.get(i, 'PNG')) for i in range(1, 29)]
+    assert [image for image in records['http://head.b/']['images'] if image] == [picture(30)]
+    dropped = json.loads((built / 'ledger.json').read_text())['dropped']
+    assert {rule: of['picture'] for rule, of in dropped.items() if 'picture' in of} == {
+        'picture_background': 1, 'picture_svg': 2,
+    }  # fmt: skip
+
+
+def test_of_a_gif_the_first_frame_is_kept_by_choice(tmp_path):
+    frames = [PIL.Image.open(io.BytesIO(picture(i))).convert('P') for i in range(3)]
+    made = io.BytesIO()
+    frames[0].save(made, 'GIF', save_all=True, append_images=frames[1:])
+    crawl = Crawl(tmp_path / 'a.warc.gz').page('http://a.b/', f'{text(1)}<img src=/a.gif>')
+    path = crawl.add('http://a.b/a.gif', made.getvalue(), 'image/gif').write()
+    config = Config(name='gif', description='', rules=PageRules(picture_formats=('GIF',)))
+    [kept] = [
+        one for one in open_split(build(Builder, str(tmp_path), config, warcs=(path,)), 'train')[0]['images'] if one
+    ]
+    still = PIL.Image.open(io.BytesIO(kept))
+    assert still.format == 'PNG' and getattr(still, 'n_frames', 1) == 1
+    assert still.convert('RGB').tobytes() == frames[0].convert('RGB').tobytes()
+
+
+def chapters(first: int, sections: int, level: int) -> str:
+    """Sections of 120 words with a picture each."""
+    numbers = range(first, first + sections)
+    return ''.join(f'<h{level}>Part {i}</h{level}>{text(2 * i)}<img src=/{i}.png>{text(2 * i + 1)}' for i in numbers)
+
+
+def test_a_long_page_is_divided_at_its_headings_and_keeps_every_text_and_picture(tmp_path):
+    crawl = Crawl(tmp_path / 'a.warc.gz')
+    crawl.page(
+        'http://a.b/', f'<h1>Book</h1>{chapters(0, 1, 2)}{chapters(1, 3, 3)}{chapters(4, 1, 2)}{chapters(5, 2, 3)}'
+    )
+    plain = ''.join(f'{text(50 + i)}<img src=/{20 + i}.png>' for i in range(8))
+    crawl.page('http://plain.b/', plain)  # It has no headings.
+    for i in range(8):
+        crawl.png(f'http://a.b/{i}.png', i).png(f'http://plain.b/{20 + i}.png', 20 + i)
+    path = crawl.write()
+    command = [sys.executable, '-m', 'data.web_pages.build', f'--warc={path}', f'--out={tmp_path}']
+    subprocess.run([*command, '--rule.document_max_words=400', '--rule.picture_formats=PNG'], cwd=ROOT, check=True)
+    folder = tmp_path / 'web_pages' / 'all' / '1.0.0'
+    parts: dict[str, dict] = {}
+    for record in open_split(folder, 'train'):
+        url, part = record['url'].decode(), json.loads(record['meta']).get('part', 0)
+        parts.setdefault(url, {})[part] = record
+    counted = json.loads((folder / 'ledger.json').read_text())
+    assert counted['rules'] == {'document_max_words': 400, 'picture_formats': ['PNG']}
+    assert not any(rule.startswith('document') for rule in counted['dropped'])
+    by_part = [parts['http://a.b/'][part] for part in range(3)]
+    firsts = [record['texts'][0].decode().split('\n\n')[:2] for record in by_part]
+    assert [first[0] for first in firsts] == ['Book', 'Part 3', 'Part 4']
+    whole = '\n\n'.join(text.decode() for record in by_part for text in record['texts'] if text)
+    assert [int(number) for number in re.findall(r'Part (\d)', whole)] == list(range(7))
+    assert all(story(i) in whole for i in range(14))
+    assert [image for record in by_part for image in record['images'] if image] == [picture(i) for i in range(7)]
+    lone = [parts['http://plain.b/'][part] for part in range(len(parts['http://plain.b/']))]
+    assert [image for record in lone for image in record['images'] if image] == [picture(20 + i) for i in range(8)]
+    assert len(lone) == 2
+    for record in [*by_part, *lone]:
+        assert len(' '.join(text.decode() for text in record['texts']).split()) <= 400
+
+
+def test_every_record_page_and_picture_is_kept_or_has_a_rule(tmp_path):
+    crawl = Crawl(tmp_path / 'a.warc.gz')
+    crawl.page(
+        'http://a.b/', f'{text(1)}<nav><img src=/nav.png></nav><img src=/1.png><img src=/1.png><img src=/gone.png>'
+    )
+    crawl.page('http://a.b/few', '<p>Too few words.</p><img src=/1.png><img src=/2.png>')
+    crawl.page('http://a.b/', f'{text(2)}<img src=/2.png>', date='2020-01-01T00:00:00Z')
+    crawl.page('http://a.b/gone', '<p>Not here.</p><img src=/2.png>', status='404 Not Found')
+    crawl.add('http://a.b/no-type', f'<!doctype html><body>{text(3)}<img src=/3.png>'.encode(), '')
+    crawl.add('http://a.b/a.css', b'p {}', 'text/css').add('http://a.b/moved', b'', status='301 Moved', Location='/few')
+    crawl.add('http://a.b/robots.txt', b'', 'text/plain')
+    for i in range(1, 4):
+        crawl.png(f'http://a.b/{i}.png', i)
+    path = crawl.write()
+    with open(path, 'ab') as file:
+        writer = WARCWriter(file, gzip=True)
+        writer.write_record(writer.create_warcinfo_record('a', {}))
+        writer.write_record(
+            writer.create_warc_record('http://a.b/', 'request', payload=io.BytesIO(b'GET / HTTP/1.1\r\n\r\n'))
+        )
+    counts = json.loads((build(Builder, str(tmp_path / 'out'), CONFIG, warcs=(path,)) / 'ledger.json').read_text())
+    assert counts['read']['record'] == {
+        'all': 13, 'host': 1, 'page': 5, 'picture': 3, 'redirect': 1, 'request': 1, 'warcinfo': 1,
+    }  # fmt: skip
+    assert counts['read']['document']['all'] == 5 and counts['read']['picture']['all'] == 8
+    rules = {rule: of for rule, of in counts['dropped'].items() if not rule.startswith('text_')}
+    assert rules == {
+        'document_min_words': {'document': 1, 'picture': 2}, 'page_status': {'page': 1},
+        'page_url': {'page': 1, 'picture': 1},
+        'picture_missing': {'picture': 1}, 'picture_repeated': {'picture': 1}, 'record_type': {'record': 1},
+        'tag_nav': {'picture': 1},
+    }  # fmt: skip
+    for what in ('record', 'document', 'picture'):
+        lost = counts | dict(read=counts['read'] | {what: counts['read'][what] | {'all': 99}})
+        with pytest.raises(LedgerError, match=f'99 {what}s were read'):
+            check_sums(lost)
 
 
 def digests(folder: pathlib.Path) -> dict[str, str]:

@@ -58,9 +58,13 @@ class Crawl:
         date='2026-01-01T00:00:00Z',
         **headers,
     ):
-        """Adds a response."""
+        """Adds a response. A header may have a list of values: it is sent as often."""
         self.begins.append(self._buffer.tell())
-        named = [(name.replace('_', '-'), value) for name, value in headers.items()]
+        named = [
+            (name.replace('_', '-'), one)
+            for name, value in headers.items()
+            for one in (value if isinstance(value, list) else [value])
+        ]
         http = StatusAndHeaders(status, [('Content-Type', kind), *named], protocol='HTTP/1.1')
         writer = WARCWriter(self._buffer, gzip=self._gzip)
         record = writer.create_warc_record(

@@ -12,7 +12,16 @@ from flamingo_jax.evaluation.pools import Pools
 from flamingo_jax.evaluation.setting import prompt_of
 from flamingo_jax.evaluation.task import make
 from flamingo_jax.inputs.tokenizer import EOC
-from tests.evaluation.open_flamingo_suite import Recorder, prompts_sent, write_coco, write_memes, write_vqav2
+
+pytest.importorskip('open_flamingo', reason="no OpenFlamingo: pip install -e '.[parity]'")
+
+from tests.evaluation.open_flamingo_suite import (  # noqa: E402
+    Recorder,
+    prompts_sent,
+    write_coco,
+    write_memes,
+    write_vqav2,
+)
 
 pytestmark = [pytest.mark.parity]
 QUERIES, SUPPORT = 30, 20
