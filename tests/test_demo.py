@@ -591,7 +591,7 @@ def test_a_dialogue_over_a_picture(page, chromium, chatting, tmp_path):
     noise(16, 16).save(tmp_path / 'a.png')
     picture = tmp_path / 'a.png'
     with serving_of(chatting) as port:
-        page = chromium.new_page()
+        page, _ = opened(chromium)
         page.goto(f'http://127.0.0.1:{port}')
         page.check('#chat')
         page.fill('#max_new_tokens', '8')
