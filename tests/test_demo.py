@@ -6,12 +6,14 @@ The browser tests drive an installed Chromium (`apt-get install chromium`) by Pl
 import base64
 import concurrent.futures
 import contextlib
+import html.parser
 import http.client
 import io
 import json
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -25,7 +27,7 @@ import PIL.Image
 import pytest
 import uvicorn
 
-from flamingo_jax.demo import server, uploads
+from flamingo_jax.demo import cards, server, uploads
 from flamingo_jax.demo.ready import ready_sets
 from flamingo_jax.inference import serving
 from flamingo_jax.inputs.images import PictureError, PictureFormat
@@ -94,6 +96,8 @@ BAD = {
     'too large': (encoded(PIL.Image.new('1', (10_000, 9_000))), 'more than 80 megapixels'),
     'a bomb': (encoded(PIL.Image.new('1', (20_000, 20_000))), 'more than 80 megapixels'),
     'SVG': (b'<svg xmlns="http://www.w3.org/2000/svg"/>', 'not a picture that can be read'),
+    'HEIC': (b'\0\0\0\x18ftypheic\0\0\0\0mif1heic\0\0\1\x2cmeta', 'HEIC .* Save it as JPEG: .*heif-convert'),
+    'HEIC of another brand': (b'\0\0\0\x18ftypmif1\0\0\0\0mif1heic', 'HEIC .* Save it as JPEG'),
 }
 
 
@@ -136,6 +140,17 @@ def test_ready_sets_hold_pictures_and_end_open():
 # ---- The server
 
 
+@contextlib.contextmanager
+def command(*flags, python=('-m', 'flamingo_jax.demo')):
+    """The process of the real command, and the address that it says."""
+    line = [sys.executable, *python, *flags]
+    with subprocess.Popen(line, cwd=ROOT, env=os.environ, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process, re.search(r'http://127\.0\.0\.1:\d+', process.stdout.readline())[0]
+        finally:
+            process.kill()
+
+
 @pytest.fixture(scope='module')
 def port(pretrained):
     with serving_of(pretrained) as port:
@@ -145,7 +160,7 @@ def port(pretrained):
 @contextlib.contextmanager
 def serving_of(model):
     """The port of a server of a model, in a thread of this process."""
-    app = server.make_app(model, 'tiny', [], lm='its_lm')
+    app = server.make_app(model, 'tiny', [], lm='its_lm', card=CARD)
     running = uvicorn.Server(uvicorn.Config(app, port=0, log_level='error', timeout_graceful_shutdown=1))
     thread = threading.Thread(target=running.run)
     thread.start()
@@ -154,6 +169,27 @@ def serving_of(model):
     yield running.servers[0].sockets[0].getsockname()[1]
     running.should_exit = True
     thread.join()
+
+
+CARD = """# A *tiny* model & <b>more</b>
+
+It knows **little**, and `<EOC>` ends a text. [Its paper](https://example.org/?a=1&b=2), [its docs](docs/a.md).
+<script>alert(1)</script> <img src=x onerror=alert(2)>
+
+| task | score |
+|---|---|
+| one **<i>word</i>** | .76 |
+
+- first,
+  still first <style>
+- [second](javascript:alert(3)) [third](https://a"onmouseover="alert(4))
+
+    code <tag> &amp; **not bold**
+
+```
+fenced |
+```
+"""
 
 
 def send(port, method, path, body=b'', **headers):
@@ -179,13 +215,70 @@ def error_of(port, path, body) -> tuple[int, str]:
 
 
 def test_nothing_but_the_page_is_served(port):
-    for path in ('/', '/page.js', '/style.css', '/about'):
+    for path in ('/', '/page.js', '/style.css', '/about', '/card'):
         status, headers, found = send(port, 'GET', path)
         assert status == 200 and found
-        assert "default-src 'none'" in headers['Content-Security-Policy']
+        assert "default-src 'none'; script-src 'self'; style-src 'self';" in headers['Content-Security-Policy']
+        assert 'unsafe' not in headers['Content-Security-Policy']
         assert 'Access-Control-Allow-Origin' not in headers
     for path in ('/page', '/page/index.html', '/../setup.py', '/%2e%2e/setup.py', '/server.py', '/docs', '/picture'):
         assert send(port, 'GET', path)[0] in (404, 405)
+
+
+class Tags(html.parser.HTMLParser):
+    """All tags of a page with their attributes, and its text."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.tags, self.text = [], ''
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_a_card_is_shown_and_nothing_in_it_becomes_html(port):
+    found = send(port, 'GET', '/card')[2].decode()
+    page = Tags(found)
+    names = [name for name, _ in page.tags]
+    assert not {'script', 'img', 'b', 'i', 'style', 'tag', 'EOC', 'eoc'} & set(names)
+    assert not any(attribute.startswith('on') for _, attributes in page.tags for attribute in attributes)
+    links = [attributes['href'] for name, attributes in page.tags if name == 'a']
+    assert links == ['https://example.org/?a=1&b=2', 'https://a"onmouseover="alert(4']  # A quote stays in the address.
+    assert '<h1>A *tiny* model &amp; &lt;b&gt;more&lt;/b&gt;</h1>' in found
+    assert '<strong>little</strong>, and <code>&lt;EOC&gt;</code>' in found and 'its docs.\n' in page.text
+    assert [names.count(name) for name in ('table', 'tr', 'th', 'td', 'ul', 'li', 'pre')] == [1, 2, 2, 2, 1, 2, 2]
+    assert 'code <tag> &amp; **not bold**' in page.text and '>fenced |</pre>' in found
+
+
+@pytest.mark.parametrize('markdown', ['', '|', '|---|', '#', '# ', '```', '```\na', '- ', '**', '[a](', '----', '\\|'])
+def test_an_odd_card_is_shown_too(markdown):
+    text = Tags(cards.page(markdown)).text
+    assert all(word in text for word in re.findall(r'\w+', markdown))
+
+
+def test_the_cards_of_the_bundles_are_shown_whole():
+    for card in (ROOT / 'experiments').glob('*/README.md'):
+        markdown = card.read_text()
+        shown = Tags(cards.page(markdown)).text
+        text = re.sub(r'\]\([^)]*\)', ']', markdown)
+        assert [word for word in re.findall(r'\w+', text) if word not in shown] == []
+        assert '**' not in shown
+
+
+def test_the_command_says_how_to_come_from_another_machine_and_serves_the_card():
+    with command('--port=0') as (process, address):
+        port = int(address.rpartition(':')[2])
+        said = process.stdout.readline()
+        assert f'ssh -L {port}:127.0.0.1:{port} ' in said
+        about = json.loads(send(port, 'GET', '/about')[2])
+        assert about['card'] and about['start'] == f'python -m flamingo_jax.demo --port=0 --port={port}'
+        assert b'<h1>A small Flamingo that learns new words' in send(port, 'GET', '/card')[2]
+        # Another machine's end of the tunnel may have another port.
+        assert send(port, 'POST', '/rank', {}, Host='127.0.0.1:9', Origin='http://127.0.0.1:9')[0] == 400
 
 
 def test_other_origins_and_other_names_of_this_machine_are_refused(port):
@@ -326,10 +419,8 @@ def test_a_token_arrives_before_the_next_is_computed_and_a_stop_ends_the_answer(
 @pytest.fixture(scope='module')
 def address():
     """The page of the model in the repository, from the real command."""
-    line = [sys.executable, '-m', 'flamingo_jax.demo', '--port=0']
-    with subprocess.Popen(line, cwd=ROOT, env=os.environ, stdout=subprocess.PIPE, text=True) as process:
-        said = process.stdout.readline()
-        yield re.search(r'http://127\.0\.0\.1:\d+', said)[0]
+    with command('--port=0') as (process, address):
+        yield address
         process.send_signal(signal.SIGINT)
         assert process.wait(60) in (0, -signal.SIGINT)
 
@@ -348,12 +439,19 @@ def chromium():
         browser.close()
 
 
-@pytest.fixture
-def page(chromium, address):
-    """The page in a window of its own. An error in its script fails the test."""
+def opened(chromium):
+    """A window, and a list that gets the errors of its scripts and what its Content-Security-Policy refused."""
     page, errors = chromium.new_page(), []
     page.set_default_timeout(240_000)  # For a busy machine that compiles.
     page.on('pageerror', lambda error: errors.append(str(error)))
+    page.on('console', lambda said: 'Content Security Policy' in said.text and errors.append(said.text))
+    return page, errors
+
+
+@pytest.fixture
+def page(chromium, address):
+    """The page in a window of its own. An error in its script fails the test."""
+    page, errors = opened(chromium)
     page.goto(address)
     page.wait_for_selector('#ready button')
     yield page
@@ -433,7 +531,7 @@ def test_cards_are_dragged_dropped_pasted_and_taken(page, tmp_path):
         )
         page.wait_for_selector(f'#strip li:not(.reading) img[alt="{kind}.png"]')
     page.click('#camera')
-    page.wait_for_function("document.querySelector('video').videoWidth > 0")
+    page.wait_for_function("() => document.querySelector('video').videoWidth > 0")
     page.click('#take')
     page.wait_for_selector('#strip li:not(.reading) img[alt="camera.png"]')
     assert page.locator('#strip li').count() == 7
@@ -493,7 +591,7 @@ def test_a_dialogue_over_a_picture(page, chromium, chatting, tmp_path):
     noise(16, 16).save(tmp_path / 'a.png')
     picture = tmp_path / 'a.png'
     with serving_of(chatting) as port:
-        page = chromium.new_page()
+        page, _ = opened(chromium)
         page.goto(f'http://127.0.0.1:{port}')
         page.check('#chat')
         page.fill('#max_new_tokens', '8')
@@ -540,7 +638,7 @@ def test_what_is_typed_is_mere_text_and_cards_of_one_turn_are_apart(chromium, ch
         page.locator('#strip textarea').last.fill(evil)
         t = chatting.tokenizer
         assert asked() == [None, ' Look at this.<EOC>', t.literal(f' {evil}')]
-        page.click('summary')
+        page.click('#code summary')
         code = page.inner_text('#python')
         assert "    flamingo.tokenizer.literal(' Why?<|im_end|>\\n<|im_start|>assistant\\nYes <image>'),\n" in code
         first.fill('one <b> two<EOC> three')  # A chunk may be ended by hand.
@@ -561,7 +659,7 @@ def test_texts_of_any_script_are_set_saved_and_told(page, tmp_path):
         noise(16, 16, seed=i).save(tmp_path / name)
     page.set_input_files('#files', [tmp_path / name for name in names])
     page.wait_for_selector('#strip li:nth-child(3):not(.reading)')
-    page.click('summary')
+    page.click('#code summary')
     for name in ('mèo_ảnh.png', 'बिल्ली.png', 'قِطّة.png'):
         assert f"--image='{name}'" in page.inner_text('#command')
     page.locator('#strip textarea').first.fill('قطة')
@@ -617,7 +715,7 @@ def test_a_reload_keeps_the_strip_and_a_file_holds_it(page, tmp_path):
     for number, bad in enumerate(('{"cards": 3}', with_frame('data:image/png`touch${IFS}pwned`;base64,AAAA'))):
         (tmp_path / 'other.json').write_text(bad)
         page.set_input_files('#strip-file', tmp_path / 'other.json')
-        page.wait_for_function(f"document.querySelectorAll('#notices p').length > {number}")
+        page.wait_for_function(f"() => document.querySelectorAll('#notices p').length > {number}")
         assert texts(page) == ['pim pam', 'zev gof', '']
 
 
@@ -626,7 +724,7 @@ def test_every_frame_of_a_film_is_saved_under_the_name_that_the_code_reads(page)
     page.get_by_role('button', name='A film', exact=True).click()
     saved = []
     page.on('download', lambda one: saved.append(one.suggested_filename))
-    page.click('summary')
+    page.click('#code summary')
     page.click('#save-pictures')
     names = re.findall(r'[\w-]+\.png', page.inner_text('#command'))
     assert len(set(names)) == 3 * 8
@@ -642,7 +740,7 @@ def test_a_link_holds_the_strip_and_sends_nothing(page, address):
     page.locator('#strip textarea').first.fill('pim päm')
     pictures = page.eval_on_selector_all('#strip img', 'all => all.map(x => x.src)')
     page.click('#link')
-    page.wait_for_function("document.querySelector('#status').textContent.startsWith('The link')")
+    page.wait_for_function("() => document.querySelector('#status').textContent.startsWith('The link')")
     link = page.evaluate('navigator.clipboard.readText()')
     assert link.startswith(f'{address}/#strip=')
     other = page.context.browser.new_page()
@@ -666,7 +764,7 @@ def test_a_link_holds_the_strip_and_sends_nothing(page, address):
         other.click('#notices button')
         assert texts(other)[0] == 'changed'
     other.evaluate('link => { location.href = link }', link)
-    other.wait_for_function("document.querySelector('#strip textarea').value === 'pim päm'")
+    other.wait_for_function("() => document.querySelector('#strip textarea').value === 'pim päm'")
     other.close()
 
 
@@ -697,14 +795,14 @@ def test_a_stop_ends_an_answer_and_the_copied_code_gives_the_same(page, tmp_path
         }).observe(document.querySelector('#answer-model output'), {childList: true})"""
     )
     page.click('#answer')
-    page.wait_for_function("document.querySelector('#status').textContent === 'Stopped.'")
+    page.wait_for_function("() => document.querySelector('#status').textContent === 'Stopped.'")
     assert page.locator('#stop').is_hidden()
     stopped = page.inner_text('#answer-model output')
     page.select_option('#method', 'greedy')
     page.fill('#max_new_tokens', '16')
     assert page.inner_text('#answer-model output') == stopped != ''
     said = answer(page)
-    page.click('summary')
+    page.click('#code summary')
     # In the folder of the pictures, so that the model is elsewhere.
     code = page.inner_text('#python').replace("load('", f"load('{ROOT}/")
     command = page.inner_text('#command').replace('--checkpoint=', f'--checkpoint={ROOT}/')
@@ -714,3 +812,248 @@ def test_a_stop_ends_an_answer_and_the_copied_code_gives_the_same(page, tmp_path
     for line in ([sys.executable, '-c', code], ['bash', '-c', command]):
         done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
         assert done.stdout.strip() == said, done.stderr
+
+
+# A server that takes a while for each token, so that it is killed before an answer ends.
+SLOW = """
+import runpy, time
+from flamingo_jax.inference import serving
+step = serving._step
+serving._step = lambda *args: time.sleep(0.3) or step(*args)
+runpy.run_module('flamingo_jax.demo', run_name='__main__', alter_sys=True)
+"""
+
+
+@pytest.mark.long
+def test_a_killed_server_is_told_with_what_to_do_and_the_page_goes_on_when_it_is_back(chromium, tmp_path):
+    page, errors = opened(chromium)
+    with command('--port=0', python=('-c', SLOW)) as (process, address):
+        page.goto(address)
+        page.get_by_role('button', name='New words', exact=True).click()
+        assert page.locator('#gone').is_hidden()
+        page.select_option('#method', 'sampling')
+        page.fill('#temperature', '10')  # Nonsense that does not end.
+        page.fill('#max_new_tokens', '200')
+        page.click('#answer')
+        page.wait_for_selector('#answer-model output.writing:not(:empty)')
+        process.kill()
+        page.wait_for_selector('#gone:visible')
+        assert 'The server does not answer. It has ended' in page.inner_text('#gone')
+        assert page.inner_text('#answer-model output') == 'The server does not answer.'
+    page.select_option('#method', 'greedy')
+    page.fill('#max_new_tokens', '16')
+    page.click('#rank')  # Nothing else says otherwise.
+    page.wait_for_selector('#notices p')
+    assert 'The server does not answer.' in page.inner_text('#notices')
+    noise(16, 16).save(tmp_path / 'a.png')
+    page.set_input_files('#files', tmp_path / 'a.png')
+    page.wait_for_selector('#notices p:nth-child(2)')
+    assert 'a.png: The server does not answer.' in page.inner_text('#notices')
+    assert texts(page) == ['dax kuv', 'zev gof', 'mip lon', '']
+    python, module, name, *flags = shlex.split(page.inner_text('#start'))
+    assert (python, module, name) == ('python', '-m', 'flamingo_jax.demo')
+    with command(*flags) as (process, again):
+        assert again == address
+        page.wait_for_selector('#gone', state='hidden')
+        assert page.inner_text('#status') == 'The server is back. Ask again.'
+        assert page.inner_text('#answer-model output') == ''
+        assert answer(page) == SETS['New words']
+    page.close()
+    assert not errors
+
+
+def old(page) -> list[str]:
+    """Where the page says that a result is out of date."""
+    return page.eval_on_selector_all('.old', 'all => all.filter(x => x.checkVisibility()).map(x => x.parentElement.id)')
+
+
+@pytest.mark.long
+def test_results_are_marked_when_what_they_were_made_of_has_changed(page):
+    page.get_by_role('button', name='New words', exact=True).click()
+    said = answer(page)
+    page.wait_for_selector('#blocks figure')
+    page.click('#rank')
+    page.wait_for_selector('#ranked tbody tr')
+    page.click('#answer-nearest button')
+    page.wait_for_selector('#answer-nearest output:not(.writing):not(:empty)')
+    made = ['answer-model', 'answer-nearest', 'rank-candidates', 'look']
+    assert old(page) == []
+    first = page.locator('#strip textarea').first
+    first.fill('other')
+    assert old(page) == made and page.inner_text('#answer-model output') == said
+    first.fill('dax kuv')  # As it was.
+    assert old(page) == []
+    page.locator('#strip li').first.get_by_label('Move card 1 to the right').click()
+    assert old(page) == made
+    page.locator('#strip li').nth(1).get_by_label('Move card 2 to the left').click()
+    assert old(page) == []
+    page.fill('#candidates', 'zev gof')
+    assert old(page) == ['rank-candidates']
+    page.fill('#max_new_tokens', '16')
+    assert old(page) == ['answer-model', 'rank-candidates', 'look']
+    answer(page)
+    assert old(page) == []
+
+
+@pytest.mark.long
+def test_clear_takes_all_and_undo_brings_all_back(page):
+    def shown():
+        return [texts(page), page.input_value('#candidates')] + [
+            page.inner_text(part) for part in ('#about-set', '#answers', '#ranked', '#words', '#next', '#look-hint')
+        ]
+
+    assert page.locator('#undo').is_hidden()
+    page.click('#clear')
+    assert page.locator('#undo').is_hidden()  # There was nothing.
+    page.get_by_role('button', name='New words', exact=True).click()
+    answer(page)
+    page.wait_for_selector('#blocks figure')
+    page.click('#rank')
+    page.wait_for_selector('#ranked tbody tr')
+    before = shown()
+    page.click('#clear')
+    assert texts(page) == [] and page.input_value('#candidates') == ''
+    for part in ('#answer-model output', '#words', '#about-set'):
+        assert page.inner_text(part) == ''
+    assert page.locator('#ranked, #next, #blocks figure').locator('visible=true').count() == 0
+    page.click('#undo')
+    assert shown() == before and old(page) == []
+    assert page.locator('#blocks figure').count() == 4 and page.locator('#undo').is_hidden()
+    page.locator('#words button').nth(1).click()  # It still works.
+    assert (
+        page.locator('#words button[aria-pressed=true]').inner_text()
+        == page.locator('#words button').nth(1).inner_text()
+    )
+    before = shown()
+    page.locator('#strip li').nth(1).get_by_label('Remove card 2').click()
+    assert texts(page) == ['dax kuv', 'mip lon', ''] and old(page) != []
+    page.click('#undo')
+    assert shown() == before and old(page) == []
+    # A ready set takes the strip's place, too.
+    page.locator('#strip textarea').first.fill('mine')
+    page.get_by_role('button', name='Kinds', exact=True).click()
+    page.click('#undo')
+    assert texts(page) == ['mine', 'zev gof', 'mip lon', '']
+    page.click('#clear')
+    page.click('#add-text')  # What is new is not taken away by an old Undo.
+    assert page.locator('#undo').is_hidden()
+
+
+@pytest.mark.long
+def test_phones_formats_are_made_png_by_a_browser_that_reads_them_or_refused_with_the_remedy(page, tmp_path):
+    noise(40, 30).save(tmp_path / 'a.avif')
+    (tmp_path / 'b.heic').write_bytes(BAD['HEIC'][0])  # Chromium does not read it. Safari does.
+    page.set_input_files('#files', [tmp_path / 'a.avif', tmp_path / 'b.heic'])
+    page.wait_for_selector('#notices p')
+    assert 'b.heic: This is a HEIC picture' in page.inner_text('#notices')
+    assert 'Save it as JPEG' in page.inner_text('#notices')
+    assert page.locator('#strip figcaption').all_inner_texts() == ['a.avif']
+    assert page.locator('#strip img').get_attribute('src').startswith('data:image/png')
+
+
+@pytest.mark.long
+def test_words_are_explained_where_they_stand_and_the_card_is_linked(page):
+    for before, summary, words in (
+        ('#max_new_tokens', '#about-settings summary', ('greedy', 'token', 'temperature', 'beam')),
+        ('#candidates', '#about-look summary', ('gates', 'attention', 'sign')),
+    ):
+        page.focus(before)
+        for _ in range(3):
+            page.keyboard.press('Tab')
+            if page.evaluate('s => document.activeElement.matches(s)', summary):
+                break
+        page.keyboard.press('Enter')
+        text = page.locator(summary).locator('xpath=..').locator('dl').inner_text()
+        assert all(word in text for word in words)
+    with page.context.expect_page() as card:
+        page.click('#card-link')
+    card.value.wait_for_selector('table')
+    assert 'Measured limits' in card.value.inner_text('main')
+    card.value.close()
+
+
+# Every visible text with its contrast to what is behind it (WCAG 2), from the styles as they are computed.
+CONTRASTS = """() => {
+    const context = new OffscreenCanvas(1, 1).getContext('2d', {willReadFrequently: true})
+    const lay = colours => {
+        context.clearRect(0, 0, 1, 1)
+        for (const [colour, opacity] of colours) {
+            Object.assign(context, {fillStyle: colour, globalAlpha: opacity})
+            context.fillRect(0, 0, 1, 1)
+        }
+        const linear = [...context.getImageData(0, 0, 1, 1).data].map(x => x / 255)
+            .map(x => x <= .04045 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4)
+        return .2126 * linear[0] + .7152 * linear[1] + .0722 * linear[2]
+    }
+    const contrast = (element, colour) => {
+        const above = []
+        for (let x = element; x; x = x.parentElement) above.unshift(x)
+        const opacity = above.reduce((all, x) => all * getComputedStyle(x).opacity, 1)
+        const behind = above.map(x => [getComputedStyle(x).backgroundColor, 1])
+        // A picture may be white all over. Its name lies on it.
+        if (element.matches('figcaption')) behind.splice(-1, 0, ['#fff', 1])
+        const [back, front] = [lay(behind), lay([...behind, [colour, opacity]])]
+        return (Math.max(back, front) + .05) / (Math.min(back, front) + .05)
+    }
+    const found = []
+    const add = (element, text, colour) => {
+        if (element.checkVisibility({visibilityProperty: true})) found.push([text.trim(), contrast(element, colour)])
+    }
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT)
+    while (texts.nextNode()) {
+        const element = texts.currentNode.parentElement
+        if (texts.currentNode.data.trim()) {
+            add(element, texts.currentNode.data, getComputedStyle(element).color)
+        }
+    }
+    for (const field of document.querySelectorAll('input, textarea, select')) {
+        const placeholder = getComputedStyle(field, '::placeholder')
+        add(field, field.value || 'empty field', getComputedStyle(field).color)
+        if (field.placeholder) {
+            const faint = `rgb(from ${placeholder.color} r g b / ${placeholder.opacity})`
+            add(field, field.placeholder, faint)
+        }
+    }
+    return found
+}"""
+
+
+@pytest.mark.long
+def test_every_text_has_a_contrast_of_4_5(page, address):
+    def low() -> list:
+        found = page.evaluate(CONTRASTS)
+        assert len(found) > 40
+        return [(text, round(ratio, 2)) for text, ratio in found if ratio < 4.5]
+
+    page.get_by_role('button', name='New words', exact=True).click()
+    answer(page)
+    page.wait_for_selector('#blocks figure')
+    page.click('#rank')
+    page.wait_for_selector('#ranked tbody tr')
+    page.evaluate('() => document.querySelectorAll("details").forEach(x => { x.open = true })')
+    states = dict(
+        answered='() => {}',
+        out_of_date="""() => {
+            const text = document.querySelector('#strip textarea')
+            text.value = 'other'
+            text.dispatchEvent(new Event('input'))
+        }""",
+        wrong="() => { document.querySelector('#answer-without output').className = 'wrong' }",
+        all_shown="""() => {
+            for (const x of document.querySelectorAll('[hidden]')) if (!x.matches('input')) x.hidden = false
+        }""",
+        camera="() => document.querySelector('dialog').showModal()",
+    )
+    page.click('#answer-without button')
+    page.wait_for_selector('#answer-without output:not(.writing):not(:empty)')
+    for state in states.values():
+        page.evaluate(state)
+        for scheme in ('light', 'dark'):
+            page.emulate_media(color_scheme=scheme)
+            assert low() == []
+    page.evaluate("() => { document.querySelector('h1').style.color = '#666' }")
+    assert [text for text, _ in low()] == ['Teach a Flamingo']  # It would be noticed.
+    page.goto(f'{address}/card')
+    for scheme in ('light', 'dark'):
+        page.emulate_media(color_scheme=scheme)
+        assert low() == []

@@ -4,7 +4,9 @@
     python -m flamingo_jax.demo [--checkpoint=BUNDLE_OR_WORKDIR] [--lm=BUNDLE] [--port=8321]
 
 The default is the small model that comes with the package. A model that chats can also be asked so. The page is served
-on this machine only. Nothing is sent elsewhere or written to disk.
+on this machine only. Nothing is sent elsewhere or written to disk. To use it from another machine, take the port there:
+
+    ssh -L 8321:127.0.0.1:8321 THIS_MACHINE
 """
 
 from absl import flags
@@ -22,7 +24,9 @@ if __name__ == '__main__':
 
 import contextlib
 import os
+import shlex
 import socket
+import sys
 import webbrowser
 
 
@@ -49,7 +53,7 @@ def main() -> None:
             raise
         commands.refuse("The page needs a web server. Install it: pip install 'flamingo_jax[demo]'")
     from flamingo_jax.demo.ready import ready_sets
-    from flamingo_jax.files import in_bucket
+    from flamingo_jax.files import as_path, in_bucket
     from flamingo_jax.inference.pretrained import load
 
     with listen(flags.FLAGS.port) as found:
@@ -58,9 +62,19 @@ def main() -> None:
         checkpoint, lm = (
             os.path.relpath(path) if path and not in_bucket(path) else path for path in (f.checkpoint, f.lm)
         )
-        app = server.make_app(flamingo, checkpoint, ready_sets(), lm)
-        address = f'http://127.0.0.1:{found.getsockname()[1]}'
-        print(f'The page is at {address} (Ctrl-C ends it).', flush=True)
+        port = found.getsockname()[1]
+        again = [f'--port={port}'] if port != f.port else []  # A free port was asked for: the page knows this one.
+        start = shlex.join(['python', '-m', 'flamingo_jax.demo', *sys.argv[1:], *again])
+        card = as_path(f.checkpoint) / 'README.md'
+        card = card.read_text(encoding='utf-8') if card.is_file() else ''
+        app = server.make_app(flamingo, checkpoint, ready_sets(), lm, card, start)
+        address = f'http://127.0.0.1:{port}'
+        print(f'The page is at {address} (Ctrl-C ends it).')
+        print(
+            f'From another machine, run there: ssh -L {port}:127.0.0.1:{port} {socket.gethostname()}, and open the '
+            'same address.',
+            flush=True,
+        )
         if flags.FLAGS.open:
             with contextlib.suppress(webbrowser.Error):
                 webbrowser.open(address)

@@ -1,6 +1,7 @@
 """The server behind the page.
 
     GET  /, /style.css, /page.js   the page; no other file is served
+    GET  /card                     the model card
     GET  /about                    the model, and the ready sets
     POST /picture                  a file -> the frames that the page keeps
     POST /answer                   a prompt -> lines of JSON, one for each token; then what the model looked at
@@ -35,11 +36,11 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from flamingo_jax import commands
-from flamingo_jax.demo import uploads
+from flamingo_jax.demo import cards, uploads
 from flamingo_jax.demo.ready import Ready
 from flamingo_jax.errors import UserError
 from flamingo_jax.few_shot.nearest import nearest_neighbour, pooled
@@ -58,9 +59,8 @@ PAGE = {
     '/page.js': ('page.js', 'text/javascript'),
 }
 PROMPT_BYTES, ITEMS, FRAMES, CANDIDATES = 48 * 2**20, 256, 256, 256  # Most of a request.
-# 'unsafe-eval' is for scripts that drive a browser, such as Playwright's `wait_for_function`. The page never uses it.
 HEADERS = {
-    'Content-Security-Policy': "default-src 'none'; script-src 'self' 'unsafe-eval'; style-src 'self'; "
+    'Content-Security-Policy': "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data: blob:; media-src blob:; connect-src 'self'; "
     "form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
     'Cross-Origin-Resource-Policy': 'same-origin',
@@ -168,7 +168,9 @@ class Model:
         return dict(label=label, cosines=(rows[:-1] @ rows[-1]).tolist())
 
 
-def make_app(flamingo: Pretrained, checkpoint: str, ready: Sequence[Ready], lm: str = '') -> Starlette:
+def make_app(
+    flamingo: Pretrained, checkpoint: str, ready: Sequence[Ready], lm: str = '', card: str = '', start: str = ''
+) -> Starlette:
     """The server of one model.
 
     Args:
@@ -176,6 +178,8 @@ def make_app(flamingo: Pretrained, checkpoint: str, ready: Sequence[Ready], lm: 
       checkpoint: its path, for the commands that the page shows.
       ready: the sets of examples that the page offers.
       lm: the path of its language model, for the same commands, if the checkpoint has none.
+      card: the model card, Markdown; '' if there is none.
+      start: the command that starts this server, which the page shows when the server has ended.
 
     Raises:
       ValueError: the model takes no pictures.
@@ -185,7 +189,7 @@ def make_app(flamingo: Pretrained, checkpoint: str, ready: Sequence[Ready], lm: 
     engine = Engine(flamingo)
     model = Model(engine)
     decoder, people = (concurrent.futures.ThreadPoolExecutor(number) for number in (1, AT_ONCE))
-    about = _about(flamingo, checkpoint, ready, lm)
+    about = _about(flamingo, checkpoint, ready, lm) | dict(card=bool(card), start=start)
     folder = importlib.resources.files('flamingo_jax.demo') / 'page'
 
     async def on(pool: concurrent.futures.Executor, call: Callable[..., Any], *arguments: Any) -> Any:
@@ -202,6 +206,11 @@ def make_app(flamingo: Pretrained, checkpoint: str, ready: Sequence[Ready], lm: 
     async def page(request: Request) -> Response:
         name, kind = PAGE[request.url.path]
         return Response((folder / name).read_bytes(), media_type=kind)
+
+    async def model_card(request: Request) -> Response:
+        if not card:
+            raise HTTPException(404, f'{checkpoint} has no model card.')
+        return HTMLResponse(cards.page(card))
 
     async def tell(request: Request) -> Response:
         return JSONResponse(about)
@@ -253,6 +262,7 @@ def make_app(flamingo: Pretrained, checkpoint: str, ready: Sequence[Ready], lm: 
     return Starlette(
         routes=[
             *[Route(path, page) for path in PAGE],
+            Route('/card', model_card),
             Route('/about', tell),
             Route('/picture', picture, methods=['POST']),
             Route('/answer', answer, methods=['POST']),

@@ -1,6 +1,7 @@
 """A file that somebody gives the page -> a still or the frames of a film, small enough to keep and to send again."""
 
 import io
+import re
 import warnings
 
 import PIL.Image
@@ -16,6 +17,12 @@ KEPT = 300_000  # Most bytes of a small picture that is kept as it is.
 TYPES = ('PNG', 'JPEG', 'WEBP', 'GIF')  # Every browser shows these.
 # What is opened. PIL knows more formats, and runs another program for one of them (EPS).
 READ = ('PNG', 'JPEG', 'WEBP', 'GIF', 'BMP', 'TIFF')
+HEIC = re.compile(rb'.{4}ftyp(hei[cmsx]|hev[cmsx]|mif1|msf1)', re.DOTALL)  # How such a file begins.
+NO_HEIC = (
+    'This is a HEIC picture, as iPhones take them, and it is not read here. Save it as JPEG: on a Mac by Export in '
+    'Preview, on Windows by Save as in Photos, on Linux by heif-convert (package libheif-examples). An iPhone takes '
+    'JPEG if Settings, Camera, Formats says Most Compatible.'
+)
 MOVING = ('PNG', 'WEBP', 'GIF')  # Several pictures in another file, such as a phone's JPEG, are no film.
 
 
@@ -33,6 +40,8 @@ def check(data: bytes) -> tuple[str, int, int]:
     except PIL.Image.DecompressionBombError:
         pixels, frames = 2 * PIXELS, 1
     except Exception as error:  # Each of PIL's decoders has its own errors for damaged data.
+        if HEIC.match(data):
+            raise PictureError(NO_HEIC) from error
         raise PictureError('This is not a picture that can be read: PNG, JPEG, WebP, GIF, BMP or TIFF.') from error
     if pixels > PIXELS:
         raise PictureError(f'The picture has more than {PIXELS / 1e6:.0f} megapixels. Make it smaller.')

@@ -83,9 +83,9 @@ def over_data(sharding: NamedSharding, shape: Sequence[int]) -> NamedSharding:
     mesh, spec = sharding.mesh, [*sharding.spec, *[None] * (len(shape) - len(sharding.spec))]
     own = [size // _size(axes, mesh) for size, axes in zip(shape, spec, strict=True)]
     rest, cut = mesh.shape['data'], []
-    # Dimensions of which most copies have a share come first, then those that are not sharded yet, then large ones:
-    # layers are few, and scanned.
-    for i in sorted(range(len(shape)), key=lambda i: (-math.gcd(own[i], rest), spec[i] is not None, -shape[i])):
+    # Dimensions of which most copies have a share come first, then those that are in one piece on this mesh, then large
+    # ones: layers are few, and a scan over them sums what is cut over them whole.
+    for i in sorted(range(len(shape)), key=lambda i: (-math.gcd(own[i], rest), _size(spec[i], mesh) > 1, -shape[i])):
         if (factor := math.gcd(own[i], rest)) > 1:
             cut, rest = [*cut, (i, factor)], rest // factor
     if not cut:

@@ -2,6 +2,7 @@ import dataclasses
 import functools
 import itertools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -139,6 +140,29 @@ def test_copies_that_divide_no_dimension_share_by_their_factors(shape, parts):
 
     for got, expected in zip(update(moment, param), (3 * value, 4 * value), strict=True):
         np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize('sizes', [(8, 1, 1), (4, 1, 2), (4, 2, 1)])
+def test_the_compiled_scan_keeps_a_share_of_each_layers_gradient(sizes):
+    """If the layers were cut, a copy would have all of some layers' gradient: each is then summed whole."""
+    mesh, shape = make_mesh(*sizes), (8, 16, 48)
+    own = NamedSharding(mesh, PartitionSpec(None, 'fsdp', 'tensor'))
+    scattered = over_data(own, shape)
+    down = NamedSharding(mesh, PartitionSpec(None, 'tensor', 'fsdp'))
+
+    def gradient(up, down, rows):
+        def loss(up):
+            return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w[0]) @ w[1], None), rows, (up, down))[0].sum()
+
+        return jax.lax.with_sharding_constraint(jax.grad(loss)(up), scattered)
+
+    sizes = (shape, own), ((8, 48, 16), down), ((16, 16), batch_sharding(mesh))
+    args = [jax.ShapeDtypeStruct(size, jnp.float32, sharding=where) for size, where in sizes]
+    program = jax.jit(gradient, out_shardings=scattered).lower(*args).compile().as_text()
+    backward = re.findall(r'= \((.*?)\) while\(', program)[-1]
+    share, whole = (f'f32[{",".join(map(str, where.shard_shape(shape)))}]' for where in (scattered, own))
+    assert share.startswith('f32[8,') and share in backward, (share, backward)  # All layers of it.
+    assert backward.count(whole) <= 1  # The parameter itself.
 
 
 def test_an_indivisible_dimension_names_the_parameter(config):

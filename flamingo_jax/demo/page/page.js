@@ -4,18 +4,25 @@
 // text after it; `said` is true of an answer in a chat. The server keeps nothing, so each request carries the whole strip.
 
 const $ = id => document.getElementById(id)
-const about = await (await fetch('about')).json()
 const KEPT = 'strip' // Name in this tab's session storage, with which the strip survives a reload.
 const LINK = '#strip=' // Begins the fragment of a link that holds a strip. A browser sends no fragment to a server.
 const LINK_LENGTH = 1_000_000 // Most characters of a link: Firefox opens no address of more than 2**20.
 const VARIANTS = ['model', 'shuffled', 'without']
 const LOOKING = 'Looking…'
+const GONE = 'The server does not answer.'
 const LOOK_HINT = $('look-hint').textContent
+// Where the results of each kind stand.
+const PLACES = {model: ['answer-model', 'look'], shuffled: ['answer-shuffled'], without: ['answer-without'],
+  nearest: ['answer-nearest'], rank: ['rank-candidates']}
 const METHODS = {greedy: [], sampling: ['temperature', 'top_k', 'top_p', 'seed'], beams: ['num_beams']}
 
 let cards = []
 let latest = 0 // Number of the newest card.
+let taken = null // What the last change took away, and the strip that it left.
+let made = new Map() // Kind of result -> what it was made of.
 const running = new Map() // What is being asked -> its AbortController.
+const about = await greet()
+$('gone').hidden = true
 
 // ---- Cards -------------------------------------------------------------------------------------------------------
 
@@ -101,7 +108,7 @@ function move(card, by) {
 
 function remove(card) {
   const i = cards.indexOf(card)
-  setCards(cards.filter(other => other !== card))
+  replace(() => setCards(cards.filter(other => other !== card)))
   const next = $('strip').children[Math.min(i, cards.length - 1)]
   ;(next?.querySelector('.handle') ?? $('add')).focus()
   say(`Card ${i + 1} is removed.`)
@@ -162,15 +169,23 @@ async function addFiles(files, at = cards.length) {
   render()
   for (const [card, file] of added) {
     try {
-      const body = file.size > about.upload_bytes && !file.type.startsWith('video/') ? await shrink(file) : file
-      if (body.size > about.upload_bytes) throw Error(`This is larger than ${about.upload_bytes / 2 ** 20} MiB. Send less.`)
-      card.frames = (await post('picture', body)).frames
+      card.frames = (await post('picture', await bodyOf(file))).frames
     } catch (error) {
       notice(`${card.name}: ${error.message}`)
+      card.unread = true
       cards = cards.filter(other => other !== card)
     }
     render()
   }
+}
+
+// What is sent of a file. Newer formats, which the server does not read, are made PNG here if this browser reads them.
+async function bodyOf(file) {
+  const large = file.size > about.upload_bytes && !file.type.startsWith('video/')
+  const newer = /\.(avif|hei[cf])$/i.test(file.name) || /^image\/(avif|hei[cf])/.test(file.type)
+  const body = large ? await shrink(file) : newer ? await shrink(file).catch(() => file) : file
+  if (body.size > about.upload_bytes) throw Error(`This is larger than ${about.upload_bytes / 2 ** 20} MiB. Send less.`)
+  return body
 }
 
 // A still too large to send, made smaller here.
@@ -197,7 +212,31 @@ $('add-text').onclick = () => {
   setCards([...cards, newCard('', [])])
   $('strip').lastElementChild.querySelector('textarea').focus()
 }
-$('clear').onclick = () => { setCards([]); $('about-set').textContent = ''; $('add').focus() }
+$('clear').onclick = () => {
+  replace(() => {
+    clearAnswers()
+    $('candidates').value = $('about-set').textContent = ''
+    setCards([])
+  })
+  say($('undo').hidden ? '' : 'The strip, the candidates and the answers are cleared. Undo brings them back.')
+}
+$('undo').onclick = () => {
+  const {rest, results} = taken
+  clearAnswers()
+  setCards(taken.cards.filter(card => !card.unread))
+  setRest(rest)
+  $('about-set').textContent = taken.about
+  made = taken.made
+  for (const {element, nodes, className, hidden} of results) {
+    element.replaceChildren(...nodes)
+    Object.assign(element, {className: className === 'writing' ? '' : className, hidden})
+  }
+  if ($('look-hint').textContent === LOOKING) $('look-hint').textContent = LOOK_HINT
+  taken = null
+  render()
+  $('clear').focus()
+  say('It is back.')
+}
 document.addEventListener('paste', event => {
   const files = [...event.clipboardData.files]
   if (!files.length) return
@@ -241,16 +280,44 @@ function useFile(given) {
     card.frames.every(frame => typeof frame === 'string' && FRAME.test(frame))) &&
     (given.settings?.method === undefined || Object.hasOwn(METHODS, given.settings.method))
   if (!right) throw Error('This is not a strip that was saved here.')
-  $('candidates').value = String(given.candidates ?? '')
-  $('chat').checked = given.chat === true && about.chat
-  for (const input of fields()) if (given.settings?.[input.id] !== undefined) input.value = given.settings[input.id]
-  setCards(given.cards.map(card => newCard(card.name, card.frames, card.text, card.said === true)))
+  replace(() => {
+    clearAnswers()
+    setRest(given)
+    $('about-set').textContent = ''
+    setCards(given.cards.map(card => newCard(card.name, card.frames, card.text, card.said === true)))
+  })
+}
+
+// What a file holds beside its cards.
+function setRest({candidates, chat, settings}) {
+  $('candidates').value = String(candidates ?? '')
+  $('chat').checked = chat === true && about.chat
+  for (const input of fields()) if (settings?.[input.id] !== undefined) input.value = settings[input.id]
+}
+
+// Makes a change that takes something away. *Undo* brings it back, until the strip is changed again.
+function replace(change) {
+  const before = {cards, rest: asFile(), about: $('about-set').textContent, made: new Map(made), results: results()}
+  change()
+  taken = before.cards.length || before.rest.candidates ? {...before, left: strip()} : null
+  changed()
+}
+
+// The cards and candidates, as a key.
+function strip() {
+  return JSON.stringify([cards.map(({id, text, said}) => [id, text, said]), $('candidates').value])
+}
+
+// All that was answered, with the parts of the page that show it.
+function results() {
+  const elements = document.querySelectorAll('#answers output, #mixed, #reply, #look-hint, #words, #blocks, #ranked, #next, tbody')
+  return [...elements].map(element =>
+    ({element, nodes: [...element.childNodes], className: element.className, hidden: element.hidden}))
 }
 
 async function openStrip(file) {
   try {
     useFile(JSON.parse(await file.text()))
-    clearAnswers()
   } catch (error) {
     notice(`${file.name}: ${error instanceof SyntaxError ? 'This is not a strip that was saved here.' : error.message}`)
   }
@@ -275,7 +342,6 @@ async function openLink() {
     const bytes = Uint8Array.from(atob(text.replaceAll('-', '+').replaceAll('_', '/')), c => c.charCodeAt(0))
     const unpacked = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('deflate-raw'))
     useFile(JSON.parse(await new Response(unpacked).text()))
-    clearAnswers()
     return true
   } catch {
     notice('The link does not hold a whole strip. Copy it again, or open the strip from a file.')
@@ -313,13 +379,13 @@ $('save-pictures').onclick = async () => {
 
 for (const set of about.ready) {
   const button = Object.assign(document.createElement('button'), {type: 'button', textContent: set.title})
-  button.onclick = () => {
+  button.onclick = () => replace(() => {
     clearAnswers()
     $('about-set').textContent = set.about
     $('candidates').value = set.candidates.join('\n')
     $('chat').checked = false
     setCards(set.cards.map(card => newCard(card.name, card.frames, card.text)))
-  }
+  })
   $('ready').append(button)
 }
 
@@ -440,19 +506,53 @@ for (const button of document.querySelectorAll('[data-copy]')) {
 
 // ---- Asking ------------------------------------------------------------------------------------------------------
 
+// What the server says of itself. Waits for a server that does not answer.
+async function greet() {
+  for (;; await new Promise(done => setTimeout(done, 1000))) {
+    try {
+      return await (await fetch('about')).json()
+    } catch {
+      $('gone').hidden = false
+    }
+  }
+}
+
+// Shows that the server does not answer, until it does.
+async function waitForServer() {
+  if (!$('gone').hidden) return
+  $('gone').hidden = false
+  const now = await greet()
+  $('gone').hidden = true
+  for (const output of document.querySelectorAll('output.wrong')) {
+    if (output.textContent === GONE) Object.assign(output, {className: '', textContent: ''})
+  }
+  if ($('look-hint').textContent === GONE) $('look-hint').textContent = LOOK_HINT
+  say('The server is back. Ask again.')
+  if (now.checkpoint !== about.checkpoint || now.lm !== about.lm) {
+    notice(`The server is back with another model, ${now.checkpoint}. Reload the page to use it.`)
+  }
+}
+
+// For the `catch` of what comes from the server: names a connection that was cut, which each browser calls otherwise.
+function cut(error) {
+  if (error.name === 'AbortError') throw error
+  waitForServer()
+  throw Error(GONE)
+}
+
 async function post(path, body, signal) {
-  const response = await fetch(path, {method: 'POST', body, signal}).catch(error => {
-    throw error.name === 'AbortError' ? error : Error('The server does not answer. Is it still running?')
-  })
+  const response = await fetch(path, {method: 'POST', body, signal}).catch(cut)
   if (path === 'answer' && response.ok) return response
-  const found = await response.json().catch(() => ({error: 'The server is busy. Try again in a moment.'}))
-  if (!response.ok) throw Error(found.error)
+  const text = await response.text().catch(cut)
+  let found = {error: 'The server is busy. Try again in a moment.'}
+  try { found = JSON.parse(text) } catch {} // A server that is busy sends no JSON.
+  if (found.error) throw Error(found.error)
   return found
 }
 
 async function* lines(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader()
-  for (let rest = '', part; !(part = await reader.read()).done;) {
+  for (let rest = '', part; !(part = await reader.read().catch(cut)).done;) {
     const found = (rest + part.value).split('\n')
     rest = found.pop()
     yield* found.map(line => JSON.parse(line))
@@ -464,6 +564,8 @@ async function run(kind, output, task) {
   running.get(kind)?.abort()
   const controller = new AbortController()
   running.set(kind, controller)
+  made.set(kind, basis(kind))
+  markOld()
   busy()
   Object.assign(output, {className: 'writing', ariaLive: 'off', textContent: ''})
   try {
@@ -488,6 +590,20 @@ function finish(output) {
   if (output.className === 'writing') Object.assign(output, {className: '', ariaLive: 'polite', textContent: output.textContent})
 }
 
+// What a result of a kind is made of, as a key: if it changes, the result is out of date.
+function basis(kind) {
+  const all = {candidates: kind === 'rank' && $('candidates').value, chat: kind !== 'nearest' && chatting(),
+    settings: VARIANTS.includes(kind) && settings()}
+  return JSON.stringify([cards.map(({id, text, said}) => [id, text, said]), all])
+}
+
+function markOld() {
+  for (const [kind, places] of Object.entries(PLACES)) {
+    const old = made.has(kind) && made.get(kind) !== basis(kind)
+    for (const id of places) $(id).classList.toggle('stale', old)
+  }
+}
+
 function busy() {
   $('stop').hidden = running.size === 0
   if (running.size) say('Working. The first answer to prompts of a new length takes longer.')
@@ -506,11 +622,13 @@ function ask(name) {
       $('mixed').replaceChildren(...pictures.map(card =>
         Object.assign(new Image(), {src: card.frames[0], alt: card.text || 'asked about', title: card.text})))
     }
+    let whole = false
     try {
       for await (const line of lines(await post('answer', body, signal))) {
         if (line.error) throw Error(line.error)
         if (line.text !== undefined) output.textContent = line.text
         if (line.done) {
+          whole = true
           if (name === 'model') $('reply').hidden = !chatting() || !output.textContent
           if (!output.textContent) output.textContent = '(nothing)'
           finish(output)
@@ -519,6 +637,9 @@ function ask(name) {
         if (line.look) showLook(line.look, pictures)
         if (line.look_error) $('look-hint').textContent = line.look_error
       }
+    } catch (error) {
+      if (!whole || error.name === 'AbortError') throw error
+      $('look-hint').textContent = error.message // The answer stands.
     } finally { // It may have been stopped.
       if ($('look-hint').textContent === LOOKING) $('look-hint').textContent = LOOK_HINT
     }
@@ -656,6 +777,8 @@ function changed() {
       label.querySelector('input').disabled = label.hidden // What is hidden is not checked.
     }
   }
+  markOld()
+  $('undo').hidden = taken?.left !== strip()
   showCode()
   clearTimeout(changed.timer)
   changed.timer = setTimeout(keep, 300)
@@ -676,6 +799,9 @@ function clearAnswers() {
   $('reply').hidden = true
   $('look-hint').textContent = LOOK_HINT
   for (const controller of running.values()) controller.abort()
+  running.clear()
+  made.clear()
+  markOld()
   for (const output of document.querySelectorAll('#answers output')) Object.assign(output, {textContent: '', className: ''})
   $('ranked').hidden = $('next').hidden = true
   $('words').replaceChildren()
@@ -713,7 +839,10 @@ $('chat').addEventListener('input', () => {
   render()
 })
 addEventListener('pagehide', keep)
-$('model').textContent = `${about.checkpoint}, a context of ${about.context} tokens`
+$('model').textContent = `${about.checkpoint}, a context of ${about.context} tokens.`
+$('card-link').hidden = !about.card
+$('start').textContent = about.start
+$('how-to-start').hidden = !about.start
 if (!await openLink()) {
   try {
     useFile(JSON.parse(sessionStorage.getItem(KEPT)))
@@ -721,3 +850,5 @@ if (!await openLink()) {
     setCards([])
   }
 }
+taken = null // What a browser fills in by itself is not the strip before.
+changed()
