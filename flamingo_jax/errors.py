@@ -15,3 +15,7 @@ class DivergedError(UserError, FloatingPointError):
 
 class MissingPackageError(UserError, ImportError):
     """An optional package is not installed. The message names the extra that installs it."""
+
+
+class StorageError(OSError):
+    """What a run has to keep could not be written. The message names the place, what is whole there, and the remedy."""

@@ -30,6 +30,7 @@ from warcio.warcwriter import WARCWriter
 from flamingo_jax.building import warc
 from flamingo_jax.building.page import join, opted_out
 from flamingo_jax.errors import UserError
+from flamingo_jax.locks import alone_in
 
 AGENT = 'flamingo_jax'  # The name that robots.txt may forbid.
 REFUSED = 'flamingo-refused'  # Field of the metadata record of a picture that was not fetched.
@@ -84,6 +85,7 @@ class Answer:
         return ', '.join(value for key, value in self.headers if key.lower() == name)
 
 
+@alone_in('out')
 def fetch(urls: Iterable[str], out: pathlib.Path, how: Politeness, stop: Callable[[], bool] = lambda: False) -> int:
     """Fetches pictures into `out`/fetched-NNNNN.warc.gz, and returns how many are new there.
 

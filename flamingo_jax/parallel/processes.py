@@ -4,11 +4,13 @@ JAX's coordination service does the work: a SIGTERM to any process becomes a ste
 the others end with a message that names it as a task.
 """
 
+import contextlib
 import itertools
 import json
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -121,6 +123,21 @@ def from_first(value: Any) -> Any:
     size = int(multihost_utils.broadcast_one_to_all(np.int64(data.size)))
     data = data if jax.process_index() == 0 else np.zeros(size, np.uint8)
     return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(data)).tobytes())
+
+
+@contextlib.contextmanager
+def in_first(context: contextlib.AbstractContextManager) -> Iterator[None]:
+    """Enters a context in process 0 only. ValueError in every process if that fails there."""
+    with contextlib.ExitStack() as stack:
+        refused = None
+        try:
+            if jax.process_index() == 0:
+                stack.enter_context(context)
+        except (UserError, OSError) as error:
+            refused = error
+        if message := from_first(refused and str(refused)):
+            raise refused or UserError(message)
+        yield
 
 
 def gather(value: Any, seconds: int = POST_SECONDS) -> list[Any]:
