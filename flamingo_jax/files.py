@@ -26,7 +26,7 @@ from etils import epath
 from tqdm import tqdm
 
 from flamingo_jax import commands
-from flamingo_jax.errors import MissingPackageError
+from flamingo_jax.errors import MissingPackageError, StorageError
 from flamingo_jax.locks import alone
 
 Path = pathlib.Path | epath.Path
@@ -192,7 +192,7 @@ def below(folder: Path) -> dict[str, int]:
 
 
 def names(folder: Path) -> list[str]:
-    """The names of what is in a folder, without order; none if there is no folder. OSError if that cannot be told.
+    """The names of what is in a folder, without order; none if there is no folder. OSError if it cannot be read.
 
     In a bucket `is_dir` says no after any error, as if there had never been a folder.
     """
@@ -203,6 +203,10 @@ def names(folder: Path) -> list[str]:
         return [path.rstrip('/').rpartition('/')[2] for path in store.ls(name, detail=False) if path.strip('/') != name]
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except Exception as error:  # Each bucket's client has its own.
+        if not in_bucket(folder):
+            raise
+        raise StorageError(f'{folder} cannot be listed: {error or type(error).__name__}. Try again later.') from error
 
 
 def remove(folder: Path, first: str = '') -> None:

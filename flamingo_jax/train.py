@@ -183,9 +183,15 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
             progress.add(step, metrics, waited)
             watchdog.wait_anew()
             due = checkpoints.failed() or due
-            preempted = preemption.reached(step)
+            preempted = preemption.reached()
             if validate and not preempted and (step % config.validate_every == 0 or step == config.steps):
-                progress.validate(step, functools.partial(validate, state.params, frozen, watchdog.wait_anew))
+
+                def goes_on() -> bool:
+                    watchdog.wait_anew()
+                    return not preemption.reached()
+
+                progress.validate(step, functools.partial(validate, state.params, frozen, goes_on))
+                preempted = preemption.reached()  # A validation may take longer than a machine's grace.
             due, ends = due or step % config.checkpoint_every == 0, step == config.steps or preempted
             if due or ends:
                 progress.flush()

@@ -1,6 +1,7 @@
 """Object stores on the loopback: Amazon's by moto, Google's by gcp-storage-emulator.
 
-Their requests can be made to fail, in several ways. They can keep every state that they went through, as a killed client leaves them.
+Their requests can be made to fail, in several ways. They can keep every state that they went through, as a killed
+client leaves them.
 """
 
 import contextlib

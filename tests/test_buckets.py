@@ -160,7 +160,7 @@ def test_a_bucket_that_does_not_answer_is_not_an_empty_one(store, place, about, 
     monkeypatch.setattr('gcsfs.retry.asyncio.sleep', no_pause)
     monkeypatch.setattr('s3fs.core.asyncio.sleep', no_pause)
     write(place, about, (1, 2))
-    with store.failing(1.0), pytest.raises(Exception):
+    with store.failing(1.0), pytest.raises(StorageError, match='checkpoints cannot be listed'):
         Checkpoints(place, 9, about, RECIPE)
     assert_restores(place, about, 2)
 

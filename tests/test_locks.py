@@ -1,10 +1,10 @@
 """Two processes never work in one folder, and a lock dies with its process: real processes, real kills."""
 
 import contextlib
-import pathlib
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -116,33 +116,30 @@ def test_of_one_process_a_second_is_refused_and_the_lock_stays(tmp_path):
     assert not (tmp_path / 'a').exists()
 
 
+@pytest.mark.long
 def test_a_run_that_is_started_twice_runs_once(parts, tmp_path):
     """The same command, while the first trains and, once that was killed, again."""
     command = [sys.executable, str(ROOT / 'tests/tiny_run.py'), str(parts), str(tmp_path / 'run')]
+    folder, log = tmp_path / 'run/checkpoints', tmp_path / 'log'
 
     def start(steps):
-        return subprocess.Popen([*command, str(steps)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        with open(log, 'w') as file:
+            return subprocess.Popen([*command, str(steps)], cwd=ROOT, stdout=file, stderr=file)
 
     def finished():
-        folder = pathlib.Path(tmp_path / 'run/checkpoints')
-        return {entry.name for entry in folder.glob('*') if entry.name.isdecimal()}
+        return {int(entry.name) for entry in folder.glob('*') if entry.name.isdecimal()}
 
     first = start(100_000)
     try:
-        for line in first.stdout:
-            if b'parameters' in line:
-                break
+        while not finished():
+            assert first.poll() is None, log.read_text()
+            time.sleep(0.1)
         second = start(100_000)
-        said = second.communicate(timeout=300)[0].decode()
-        assert second.returncode == 1 and f'is in use by process {first.pid} on ' in said
-        assert first.poll() is None
-        while not finished() and first.poll() is None:
-            pass
+        assert second.wait(timeout=300) == 1 and f'is in use by process {first.pid} on ' in log.read_text()
         assert first.poll() is None
     finally:
         first.kill()
-        first.communicate()
-    last = max(map(int, finished()))
+        first.wait()
+    last = max(finished())
     third = start(last + 1)
-    said = third.communicate(timeout=300)[0].decode()
-    assert third.returncode == 0 and f'Resumed from step {last}' in said, said
+    assert third.wait(timeout=300) == 0 and f'Resumed from step {last}' in log.read_text(), log.read_text()

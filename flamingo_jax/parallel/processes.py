@@ -200,11 +200,12 @@ class Preemption:
     with Preemption() as preemption:
         for step in ...:
             ...
-            if preemption.reached(step): save and leave
+            if preemption.reached(): save and leave
     """
 
     def __init__(self):
-        self._asked = False
+        self._asked = self._reached = False
+        self._calls = itertools.count()
         # With several processes, JAX listens for the signal; a Python handler would replace it.
         self._listens = threading.current_thread() is threading.main_thread() and not jax.distributed.is_initialized()
 
@@ -220,8 +221,10 @@ class Preemption:
     def _ask(self, *_):
         self._asked = True
 
-    def reached(self, step: int) -> bool:
-        """True after the step at which all stop. Every process must call this after every step."""
+    def reached(self) -> bool:
+        """True once all are to stop. Every process must call this after every step, and equally often in between."""
         if jax.distributed.is_initialized():
-            return multihost_utils.reached_preemption_sync_point(step)
+            # True at one call alone, the same in all.
+            self._reached = self._reached or multihost_utils.reached_preemption_sync_point(next(self._calls))
+            return self._reached
         return self._asked

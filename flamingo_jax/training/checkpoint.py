@@ -11,8 +11,8 @@ has its checksums.
 In a bucket, where nothing can be renamed at once, a checkpoint is written under its own name. It is finished when it
 has its checksums.json, which is written last and deleted first. That file then has sizes (`inference/run.py`).
 
-A disk or a bucket that fails for a moment does not end a run of one process: the save is made again after the next step.
-Of several, each would have to learn of it at the same step; there it ends the run, which the same command resumes.
+A disk or a bucket that fails for a moment does not end a run of one process: it saves again after the next step. Of
+several, each would have to learn of it at the same step; there it ends the run, which the same command resumes.
 """
 
 import concurrent.futures
