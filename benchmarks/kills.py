@@ -45,13 +45,16 @@ class Run:
     arguments: argparse.Namespace
     processes: list[subprocess.Popen] = dataclasses.field(default_factory=list)
     damaged: set[int] = dataclasses.field(default_factory=set)  # Steps of checkpoints that the next start must refuse.
+    more: tuple[str, ...] = ()  # Further arguments of tests/tiny_run.py.
+    place: str = ''  # The workdir, if it is in a bucket.
 
     def start(self) -> None:
         """Starts the run's command in each process."""
         from tests.tiny_run import free_port
 
-        command = [sys.executable, ROOT / 'tests/tiny_run.py', self.parts, self.workdir, self.arguments.steps]
-        command += ['--checkpoint_every', self.arguments.checkpoint_every]
+        place = self.place or self.workdir
+        command = [sys.executable, ROOT / 'tests/tiny_run.py', self.parts, place, self.arguments.steps]
+        command += ['--checkpoint_every', self.arguments.checkpoint_every, *self.more]
         command += ['--broken', *self.arguments.broken_steps] if self.arguments.broken_steps else []
         n = self.arguments.processes
         several = ['--coordinator', f'localhost:{free_port()}', '--processes', n, '--process_id'] if n > 1 else []

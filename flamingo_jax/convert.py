@@ -108,6 +108,7 @@ from flamingo_jax.inference.run import open_run
 from flamingo_jax.inputs.images import to_frames
 from flamingo_jax.inputs.sources.array_record import open_split
 from flamingo_jax.inputs.sources.features import REMEDY
+from flamingo_jax.locks import alone
 from flamingo_jax.model import lora
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo, Params
@@ -580,6 +581,13 @@ def main(arguments: list[str]) -> None:
     if not f.out:
         commands.refuse('--out is missing.')
     refuse_existing(as_path(f.out), bundle.CONFIG)
+    with alone(as_path(f.out), beside=True):
+        _convert(kind)
+    print(f'Wrote {f.out}')
+
+
+def _convert(kind: str) -> None:
+    f = flags.FLAGS
     card = as_path(f.card).read_text(encoding='utf-8') if f.card else ''
     source = f.source if kind in ('run', 'mean', 'to_open_flamingo', 'to_idefics') else _here(f.source)
     trunk = None
@@ -622,7 +630,6 @@ def main(arguments: list[str]) -> None:
         run(source, f.out, card or '# A model of flamingo_jax\n', f.packaged_trunk, f.without_lm, f.lm)
     if trunk is not None:
         write_trunk(trunk, f.out, f.image_size, f.standardise, f.styles)
-    print(f'Wrote {f.out}')
 
 
 if __name__ == '__main__':

@@ -19,3 +19,7 @@ class MissingPackageError(UserError, ImportError):
 
 class PartedError(UserError, RuntimeError):
     """Processes that should hold the same rows or the same parameters hold different ones."""
+
+
+class StorageError(OSError):
+    """What a run has to keep could not be written. The message names the place, what is whole there, and the remedy."""

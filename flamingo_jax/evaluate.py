@@ -63,6 +63,7 @@ from flamingo_jax.evaluation.task import OPEN_ENDED, Task, make
 from flamingo_jax.files import Path, as_path, write_whole
 from flamingo_jax.inference import pretrained
 from flamingo_jax.inference.pretrained import Pretrained
+from flamingo_jax.locks import alone_in
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.parallel import processes
 
@@ -70,6 +71,7 @@ Setting = tuple[Task, int, str, str]  # Task, shots, support, answers.
 FREE = ('batch_size', 'mesh', 'pooled', 'write_prompts')  # Fields that change no answer and may differ on resuming.
 
 
+@alone_in('workdir')
 def evaluate(
     config: ConfigDict, checkpoint: str | Path, workdir: str | Path, lm: str | Path = '', dtype: str = ''
 ) -> list[report.Row]:

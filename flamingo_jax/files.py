@@ -10,7 +10,6 @@ folder in a bucket is filled in place, and counts as absent until the file that 
 import concurrent.futures
 import contextlib
 import errno
-import fcntl
 import functools
 import glob
 import hashlib
@@ -28,7 +27,8 @@ from etils import epath
 from tqdm import tqdm
 
 from flamingo_jax import commands
-from flamingo_jax.errors import MissingPackageError
+from flamingo_jax.errors import MissingPackageError, StorageError
+from flamingo_jax.locks import alone
 
 Path = pathlib.Path | epath.Path
 T = TypeVar('T')
@@ -186,13 +186,13 @@ def whole(path: Path, last: str = '', resumed: bool = False) -> Iterator[pathlib
     it can be gone on with.
 
     Raises:
-      FileExistsError: another process is writing it, with `resumed`.
+      ValueError: another process is writing it, with `resumed`.
     """
     near = pathlib.Path(tempfile.gettempdir()) if in_bucket(path) else path.parent
     near.mkdir(parents=True, exist_ok=True)
     same = hashlib.sha256(str(path).encode()).hexdigest()
     aside, ended = near / f'.{(same if resumed else uuid.uuid4().hex)[:8]}.{path.name}', False
-    with _alone(aside, path) if resumed else contextlib.nullcontext():
+    with alone(path, beside=True) if resumed else contextlib.nullcontext():
         try:
             yield aside
             if not in_bucket(path):
@@ -206,21 +206,6 @@ def whole(path: Path, last: str = '', resumed: bool = False) -> Iterator[pathlib
         finally:
             if ended or not resumed:
                 aside.unlink(missing_ok=True) if aside.is_file() else shutil.rmtree(aside, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _alone(aside: pathlib.Path, path: Path) -> Iterator[None]:
-    """Holds a lock beside a file while it is written. FileExistsError if another process of this machine does."""
-    lock = aside.with_name(f'{aside.name}.lock')
-    with open(lock, 'w') as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise FileExistsError(
-                f'Another process is writing {path}. Wait for it, or choose another folder.'
-            ) from error
-        yield
-        lock.unlink()
 
 
 @contextlib.contextmanager
@@ -275,6 +260,24 @@ def below(folder: Path) -> dict[str, int]:
         return {name: entry['size'] for name, entry in _entries(folder).items()}
     files = sorted(file for file in folder.rglob('*') if file.is_file())
     return {str(file.relative_to(folder)): file.stat().st_size for file in files}
+
+
+def names(folder: Path) -> list[str]:
+    """The names of what is in a folder, without order; none if there is no folder. OSError if it cannot be read.
+
+    In a bucket `is_dir` says no after any error, as if there had never been a folder.
+    """
+    try:
+        if not in_bucket(folder):
+            return os.listdir(folder)
+        store, name = _store(folder)
+        return [path.rstrip('/').rpartition('/')[2] for path in store.ls(name, detail=False) if path.strip('/') != name]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except Exception as error:  # Each bucket's client has its own.
+        if not in_bucket(folder):
+            raise
+        raise StorageError(f'{folder} cannot be listed: {error or type(error).__name__}. Try again later.') from error
 
 
 def remove(folder: Path, first: str = '') -> None:

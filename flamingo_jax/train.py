@@ -43,6 +43,7 @@ from flamingo_jax.files import Path, as_path, write_whole
 from flamingo_jax.inference import bundle
 from flamingo_jax.inputs import pipeline
 from flamingo_jax.inputs.sources.documents import contents
+from flamingo_jax.locks import alone_in
 from flamingo_jax.model.flamingo import Params
 from flamingo_jax.parallel import copies, processes
 from flamingo_jax.parallel import mesh as meshes
@@ -63,6 +64,7 @@ AT_LEAST_1 = ('steps', 'micro_batches', 'log_every', 'checkpoint_every', 'keep_c
 AT_LEAST_1 += ('validation_batches', 'max_skipped_steps')
 
 
+@alone_in('workdir')
 def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     """Runs a config to its last step, or until SIGTERM, and returns the last logged metrics.
 
@@ -71,7 +73,8 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
       DivergedError: the loss, the gradient or the state is not finite for too long; the last good checkpoint is
         kept.
       PartedError: processes hold different copies of the same rows or parameters; nothing of it is saved.
-      ValueError, FileNotFoundError: bad input. Raised before anything is computed.
+      ValueError, FileNotFoundError: bad input, or another process trains in the workdir. Raised before anything is
+        computed.
     """
     began = time.perf_counter()
     config = on_machine(config)
@@ -182,10 +185,16 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
             # Metrics are read one step late. Reading those of this step would wait for it and leave the devices idle.
             progress.add(step, metrics, waited)
             watchdog.wait_anew()
-            checkpoints.raise_if_failed()
-            preempted = preemption.reached(step)
+            due = checkpoints.failed() or due
+            preempted = preemption.reached()
             if validate and not preempted and (step % config.validate_every == 0 or step == config.steps):
-                progress.validate(step, functools.partial(validate, state.params, frozen, watchdog.wait_anew))
+
+                def goes_on() -> bool:
+                    watchdog.wait_anew()
+                    return not preemption.reached()
+
+                progress.validate(step, functools.partial(validate, state.params, frozen, goes_on))
+                preempted = preemption.reached()  # A validation may take longer than a machine's grace.
             due, ends = due or step % config.checkpoint_every == 0, step == config.steps or preempted
             if due or ends:
                 progress.flush()
@@ -194,7 +203,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
                 if ends or not progress.skipped.in_a_row:
                     watchdog.wait_anew()  # The checkpoint before may still be on its way.
                     copies.check(dict(trained=state, frozen=frozen))
-                    checkpoints.save(state, positions, progress.skipped)
+                    checkpoints.save(state, positions, progress.skipped, last=ends)
                     due = False
             if preempted:
                 break

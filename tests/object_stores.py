@@ -1,6 +1,7 @@
 """Object stores on the loopback: Amazon's by moto, Google's by gcp-storage-emulator.
 
-Their requests can be made to fail. They can keep every state that they went through, as a killed client leaves them.
+Their requests can be made to fail, in several ways. They can keep every state that they went through, as a killed
+client leaves them.
 """
 
 import contextlib
@@ -11,11 +12,17 @@ import logging
 import os
 import random
 import re
+import socket
+import struct
 import threading
+import time
+import urllib.parse
 from collections.abc import Callable, Iterator
 from typing import Any
 
 WRITES = ('PUT', 'POST', 'DELETE', 'PATCH')
+# How a request fails. The connection is reset before an answer, or ends within it; or the answer comes late.
+FAILURES = ('503', '500', 'reset', 'cut', 'late')
 
 
 class Store:
@@ -23,32 +30,47 @@ class Store:
 
     Attributes:
       url: of the bucket.
-      failures: the probability that a request fails.
+      failures: the probability that a request fails,
+      how: and in which of the ways of FAILURES.
       lost: whether half of those that fail are carried out nevertheless.
       states: the state after every request that may change something, if it is a list.
     """
 
     def __init__(self, url: str, state: Callable[[], Any], go_back: Callable[[Any], None]):
-        self.url, self.failures, self.lost, self.states = url, 0.0, False, None
+        self.url, self.failures, self.how, self.lost, self.states = url, 0.0, '503', False, None
         self.failed, self._state, self._random, self._lock = 0, state, random.Random(0), threading.RLock()
         self.go_back = go_back
 
-    def answer(self, method: str, carry_out: Callable[[], Any]) -> Any:
-        """What `carry_out` gives, or None if the request is to fail."""
+    def answer(self, method: str, carry_out: Callable[[], Any]) -> tuple[Any, str]:
+        """What `carry_out` gives, None if it is not carried out, and how the request is to fail; '' if it is not."""
         with self._lock:
             fails, after = self._random.random() < self.failures, self.lost and self._random.random() < 0.5
+            how = self.how if fails else ''
             self.failed += fails
-            answer = None if fails and not after else carry_out()
+            answer = carry_out() if after or how in ('', 'cut', 'late') else None
             if method in WRITES and self.states is not None and (state := self._state()) not in self.states[-1:]:
                 self.states.append(state)
-            return None if fails else answer
+        if how == 'late':
+            time.sleep(2)
+        return answer, how
 
     @contextlib.contextmanager
-    def failing(self, probability: float, lost: bool = False) -> Iterator[None]:
+    def failing(self, probability: float, how: str = '503', lost: bool = False) -> Iterator[None]:
         """Lets requests fail."""
-        self.failures, self.lost, self.failed = probability, lost, 0
+        self.failures, self.how, self.lost, self.failed = probability, how, lost, 0
         yield
         self.failures = 0.0
+
+
+def _reset(connection: socket.socket) -> None:
+    """Lets a connection end in a reset when it is closed."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+
+
+def _with_generation(answer: bytes, generation: str) -> bytes:
+    """An answer that says which version of the object it has. The emulator leaves it out; TensorStore wants it."""
+    first, _, rest = answer.partition(b'\r\n')
+    return first + b'\r\nx-goog-generation: ' + generation.encode() + b'\r\n' + rest
 
 
 def _last_bytes(answer: bytes, number: int) -> bytes:
@@ -84,15 +106,33 @@ def google() -> Store:
         def send(self, method):
             body, out = io.BytesIO(self.rfile.read(int(self.headers.get('Content-Length') or 0))), self.wfile
 
+            asked = urllib.parse.urlsplit(self.path)
+            query = dict(urllib.parse.parse_qsl(asked.query))
+            name = query.get('name') or urllib.parse.unquote(asked.path.rpartition('/o/')[2])
+
+            def generation():
+                return storage.objects.get('bucket', {}).get(name, {}).get('generation', '0')
+
             def carry_out():
+                if query.get('ifGenerationMatch', generation()) != generation():  # The emulator compares nothing.
+                    return b'HTTP/1.0 412 Precondition Failed\r\nContent-Length: 0\r\n\r\n'
                 self.rfile, self.wfile = body, io.BytesIO()
                 server.Router(self).handle(method)
                 last = re.fullmatch(r'bytes=-(\d+)', self.headers.get('Range') or '')
-                return _last_bytes(self.wfile.getvalue(), int(last[1])) if last else self.wfile.getvalue()
+                answer = _last_bytes(self.wfile.getvalue(), int(last[1])) if last else self.wfile.getvalue()
+                return _with_generation(answer, generation()) if query.get('alt') == 'media' else answer
 
-            answer = store.answer(method, carry_out)
-            with contextlib.suppress(ConnectionError):  # The client did not wait.
-                out.write(answer or b'HTTP/1.0 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n')
+            answer, how = store.answer(method, carry_out)
+            if how == 'reset':
+                _reset(self.connection)
+                self.connection.close()
+            elif how == 'cut':
+                head, _, content = answer.partition(b'\r\n\r\n')
+                answer = head + b'\r\n\r\n' + content[: len(content) // 2]
+            elif how.isdecimal():
+                answer = f'HTTP/1.0 {how} Unavailable\r\nContent-Length: 0\r\n\r\n'.encode()
+            with contextlib.suppress(OSError):  # The client did not wait, or was cut off.
+                out.write(answer)
 
         def do_GET(self):
             self.send('GET')
@@ -149,11 +189,14 @@ def amazon() -> Store:
         def carry_out():
             return b''.join(moto(environ, lambda *begin: begun.append(begin)))
 
-        answer = store.answer(environ['REQUEST_METHOD'], carry_out)
-        if answer is None:
-            begun[:] = [('503 Slow Down', [('Content-Length', '0')])]
+        answer, how = store.answer(environ['REQUEST_METHOD'], carry_out)
+        if how == 'reset':
+            _reset(environ['werkzeug.socket'])
+            raise ConnectionResetError
+        if how.isdecimal():
+            answer, begun[:] = b'', [(f'{how} Slow Down', [('Content-Length', '0')])]
         start_response(*begun[0])
-        return [answer or b'']
+        return [answer[: len(answer) // 2] if how == 'cut' else answer]
 
     class Quiet(WSGIRequestHandler):
         def log(self, *_):

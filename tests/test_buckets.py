@@ -16,6 +16,7 @@ import flamingo_jax
 from data.pairs.build import Pairs
 from flamingo_jax import convert, files
 from flamingo_jax.building import write as building
+from flamingo_jax.errors import StorageError
 from flamingo_jax.evaluate import evaluate
 from flamingo_jax.evaluation import answered
 from flamingo_jax.evaluation.answered import Answered
@@ -29,7 +30,7 @@ from flamingo_jax.training import events
 from flamingo_jax.training.checkpoint import Checkpoints
 from flamingo_jax.training.progress import Skipped
 from tests.building.readers.published import SETS
-from tests.object_stores import STORES
+from tests.object_stores import FAILURES, STORES
 from tests.test_evaluate import small
 from tests.tiny_run import ROOT, SAMPLE, losses, make_parts
 from tests.training.test_checkpoint import RECIPE, a_state, assert_restores, write
@@ -129,6 +130,43 @@ def test_checkpoints_are_kept_and_restored_while_requests_fail(store, place, abo
         assert_restores(place, about, 5)
     assert store.failed > 2
     assert sorted(entry.name for entry in (place / 'checkpoints').iterdir()) == ['2', '5']
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('how', FAILURES)
+def test_what_was_saved_outlives_a_bucket_that_fails(store, place, about, how, monkeypatch):
+    """A save while requests fail is made, or ends with an error that says what is whole. Both may be: so by chance."""
+    monkeypatch.setattr('flamingo_jax.training.checkpoint.PAUSES', (0.0, 0.0, 0.0))
+    write(place, about, (1, 2))
+    checkpoints = Checkpoints(place, 9, about, RECIPE)
+    with store.failing(0.2, how):
+        try:
+            checkpoints.save(a_state(3), dict(web=3), Skipped(3, 1), last=True)
+            saved = True
+        except StorageError as error:
+            assert 'The checkpoint of step 3 could not be written to' in str(error)
+            saved = False
+    assert store.failed
+    newest = newest_whole(place / 'checkpoints')
+    assert newest == 3 or newest == 2 and not saved
+    assert_restores(place, about, newest)
+    files.remove(place / 'checkpoints' / '3', first='checksums.json')
+    assert_restores(place, about, 2)
+
+
+@pytest.mark.long
+def test_a_bucket_that_does_not_answer_is_not_an_empty_one(store, place, about, monkeypatch):
+    """Whether a checkpoint is there cannot be told: an error, and nothing is begun anew or cleared away."""
+    monkeypatch.setattr('gcsfs.retry.asyncio.sleep', no_pause)
+    monkeypatch.setattr('s3fs.core.asyncio.sleep', no_pause)
+    write(place, about, (1, 2))
+    with store.failing(1.0), pytest.raises(StorageError, match='checkpoints cannot be listed'):
+        Checkpoints(place, 9, about, RECIPE)
+    assert_restores(place, about, 2)
+
+
+async def no_pause(*_):
+    """Instead of the pauses of clients between two tries."""
 
 
 @pytest.mark.long

@@ -124,6 +124,9 @@ def main() -> None:
     parser.add_argument('--checkpoint_every', type=int, default=2)
     parser.add_argument('--one_data_set', action='store_true', help='halves the time to compile')
     parser.add_argument('--broken', type=int, nargs='*', default=(), help='steps whose gradient is NaN')
+    parser.add_argument('--workers', type=int, default=0, help='processes that read each data set')
+    parser.add_argument('--hang_seconds', type=float, help='after which a run that hangs ends itself')
+    parser.add_argument('--validate_every', type=int, default=0, help='steps')
     parser.add_argument('--coordinator', default='')
     parser.add_argument('--processes', type=int)
     parser.add_argument('--process_id', type=int)
@@ -137,7 +140,12 @@ def main() -> None:
     config.steps, config.checkpoint_every = arguments.steps, arguments.checkpoint_every
     config.mesh = dict(zip(('data', 'fsdp', 'tensor'), arguments.mesh, strict=True))
     for data in config.datasets.values():
-        data.path = arguments.data
+        data.path, data.workers = arguments.data, arguments.workers
+    if arguments.hang_seconds:
+        config.hang_seconds = arguments.hang_seconds
+    if arguments.validate_every:
+        config.datasets.words.validation_split, config.validate_every = 'test', arguments.validate_every
+        config.validation_batches = 10**6  # Without end.
     if arguments.one_data_set:
         del config.datasets.names
     if arguments.broken:

@@ -30,6 +30,7 @@ from flamingo_jax.building import warc
 from flamingo_jax.building.optouts import AGENT, FILE_BYTES, opted_out, read_reservations, read_robots, reserved
 from flamingo_jax.building.page import join
 from flamingo_jax.errors import UserError
+from flamingo_jax.locks import alone_in
 
 REFUSED = 'flamingo-refused'  # Field of the metadata record of a picture that was not fetched.
 # What may be otherwise in an hour.
@@ -86,6 +87,7 @@ class Answer:
         return [value for key, value in self.headers if key.lower() == name]
 
 
+@alone_in('out')
 def fetch(urls: Iterable[str], out: pathlib.Path, how: Politeness, stop: Callable[[], bool] = lambda: False) -> int:
     """Fetches pictures into `out`/fetched-NNNNN.warc.gz, and returns how many are new there.
 

@@ -40,6 +40,7 @@ from flamingo_jax.building.spill import KEYS, Spill, Spilled, read_sorted, sort_
 from flamingo_jax.errors import UserError
 from flamingo_jax.files import Path, as_path, in_bucket, remove, replacing, upload, whole
 from flamingo_jax.inputs.images import opened
+from flamingo_jax.locks import alone
 
 SHARD_BYTES = 256 * 2**20  # About the size of a shard,
 SHARD_RECORDS = 1000  # and about its fewest records: an empty shard cannot be read.
@@ -175,7 +176,7 @@ def build(
 
     Raises:
       ValueError: no document is left for a split, the builder's documents have splits already, `workers` is below 1,
-        or `out` is in a bucket and the workers are elsewhere.
+        another process builds the same, or `out` is in a bucket and the workers are elsewhere.
     """
     options = pipeline_options(workers, beam_flags)
     if in_bucket(out) and any(flag.startswith('--runner') for flag in beam_flags):
@@ -191,6 +192,7 @@ def build(
         if (target / INFO if in_bucket(out) else target).exists() and not overwrite:
             tqdm.write(f'{target} exists. To build it again, add --overwrite.')
             return target
+        stack.enter_context(alone(target, beside=True))
         stack.enter_context(replacing(folder))
         builder = make()  # It looks for the folder.
         for leftover in folder.parent.glob(f'incomplete.*_{folder.name}'):

@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 from orbax.checkpoint import v1 as ocp
 
 from flamingo_jax.errors import UserError
-from flamingo_jax.files import Path, as_path, below, in_bucket
+from flamingo_jax.files import Path, as_path, below, in_bucket, names
 from flamingo_jax.inference import bundle
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
@@ -162,19 +162,19 @@ def _read(checkpoint: Path, shardings: dict[str, Any], dtype: DTypeLike | None =
 
 def steps(folder: Path) -> list[int]:
     """Steps of the finished checkpoints, newest first."""
-    found = [entry for entry in folder.iterdir() if entry.name.isdecimal()] if folder.is_dir() else []
+    found = [name for name in names(folder) if name.isdecimal()]
     if in_bucket(folder):
-        found = [entry for entry in found if (entry / CHECKSUMS).exists()]
-    return sorted((int(entry.name) for entry in found), reverse=True)
+        found = [name for name in found if CHECKSUMS in names(folder / name)]
+    return sorted(map(int, found), reverse=True)
 
 
 def unfinished(folder: Path) -> list[Path]:
     """What killed processes left of checkpoints that they were writing or deleting."""
+    if in_bucket(folder):
+        found = [name for name in names(folder) if name.isdecimal()]
+        return [folder / name for name in found if CHECKSUMS not in names(folder / name)]
     if not folder.is_dir():
         return []
-    if in_bucket(folder):
-        whole = set(map(str, steps(folder)))
-        return [entry for entry in folder.iterdir() if entry.name.isdecimal() and entry.name not in whole]
     return sorted({*folder.glob('writing-*'), *folder.glob('*.orbax-checkpoint-tmp*')})
 
 

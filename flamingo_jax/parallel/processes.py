@@ -4,11 +4,13 @@ JAX's coordination service does the work: a SIGTERM to any process becomes a ste
 the others end with a message that names it as a task.
 """
 
+import contextlib
 import itertools
 import json
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -123,6 +125,21 @@ def from_first(value: Any) -> Any:
     return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(data)).tobytes())
 
 
+@contextlib.contextmanager
+def in_first(context: contextlib.AbstractContextManager) -> Iterator[None]:
+    """Enters a context in process 0 only. ValueError in every process if that fails there."""
+    with contextlib.ExitStack() as stack:
+        refused = None
+        try:
+            if jax.process_index() == 0:
+                stack.enter_context(context)
+        except (UserError, OSError) as error:
+            refused = error
+        if message := from_first(refused and str(refused)):
+            raise refused or UserError(message)
+        yield
+
+
 def gather(value: Any, seconds: int = POST_SECONDS) -> list[Any]:
     """Returns the values of all processes, by process number, in every process. A value is anything JSON can hold.
 
@@ -188,11 +205,12 @@ class Preemption:
     with Preemption() as preemption:
         for step in ...:
             ...
-            if preemption.reached(step): save and leave
+            if preemption.reached(): save and leave
     """
 
     def __init__(self):
-        self._asked = False
+        self._asked = self._reached = False
+        self._calls = itertools.count()
         # With several processes, JAX listens for the signal; a Python handler would replace it.
         self._listens = threading.current_thread() is threading.main_thread() and not jax.distributed.is_initialized()
 
@@ -208,8 +226,10 @@ class Preemption:
     def _ask(self, *_):
         self._asked = True
 
-    def reached(self, step: int) -> bool:
-        """True after the step at which all stop. Every process must call this after every step."""
+    def reached(self) -> bool:
+        """True once all are to stop. Every process must call this after every step, and equally often in between."""
         if jax.distributed.is_initialized():
-            return multihost_utils.reached_preemption_sync_point(step)
+            # True at one call alone, the same in all.
+            self._reached = self._reached or multihost_utils.reached_preemption_sync_point(next(self._calls))
+            return self._reached
         return self._asked

@@ -10,18 +10,22 @@ has its checksums.
 
 In a bucket, where nothing can be renamed at once, a checkpoint is written under its own name. It is finished when it
 has its checksums.json, which is written last and deleted first. That file then has sizes (`inference/run.py`).
+
+A disk or a bucket that fails for a moment does not end a run of one process: it saves again after the next step. Of
+several, each would have to learn of it at the same step; there it ends the run, which the same command resumes.
 """
 
 import concurrent.futures
 import json
 import math
 import re
+import time
 from typing import Any
 
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from flamingo_jax.errors import DivergedError, UserError
+from flamingo_jax.errors import DivergedError, StorageError, UserError
 from flamingo_jax.files import Path, as_path, in_bucket, move, remove, write_whole
 from flamingo_jax.inference.run import CHECKSUMS, digests, newest_whole, steps, unfinished
 from flamingo_jax.model.config import FlamingoConfig
@@ -32,6 +36,7 @@ from flamingo_jax.training.state import TrainState, is_finite
 # Beginnings of keys of a recipe that may change when a run resumes: the learning rate is often lowered, and another
 # machine may compute in another way.
 MAY_CHANGE = ('optimizer.', 'dtype', 'attention_kernel')
+PAUSES = (1.0, 4.0, 16.0)  # Seconds before a save that failed is made again.
 AVERAGE = 'optimizer.average'  # Whether there is one may not: it is a part of the state.
 
 
@@ -62,6 +67,7 @@ class Checkpoints:
         self._keep, self._about, self._recipe = keep, about, recipe
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
         self._saved: tuple[int, concurrent.futures.Future] | None = None
+        self._failed = 0  # Saves in a row.
         first = jax.process_index() == 0
         self._newest = newest_whole(self._folder) or 0
         if self._newest:
@@ -113,32 +119,47 @@ class Checkpoints:
                 aside = self._folder / f'damaged-{step}'
                 remove(aside)
                 move(self._folder / str(step), aside)
+        self._remove_unfinished()
+
+    def _remove_unfinished(self) -> None:
         for left in unfinished(self._folder):
             remove(left)
 
-    def save(self, state: TrainState, positions: dict[str, int], skipped: Skipped) -> None:
-        """Saves in the background. First waits for the previous save, and raises its error if it failed.
+    def save(self, state: TrainState, positions: dict[str, int], skipped: Skipped, last: bool = False) -> None:
+        """Saves in the background. First waits for the previous save.
 
         Args:
           positions: the number of batches read of each data set.
           skipped: the skipped steps so far.
+          last: wait for it, and make it again if it fails: there is no later state to save in its place.
 
         Raises:
-          OSError: a checkpoint could not be written; older ones are whole.
+          StorageError: checkpoints could not be written, several times; older ones are whole.
           DivergedError: the state is not finite; it is not saved.
         """
         self.wait()
+        self._begin(state, positions, skipped)
+        while last and not self.wait():
+            self._begin(state, positions, skipped)
+
+    def _begin(self, state: TrainState, positions: dict[str, int], skipped: Skipped) -> None:
         step = int(state.step)
         if not is_finite(state):
             raise DivergedError(f'The parameters or moments are not finite after step {step}. {REMEDY}')
+        if self._failed:
+            time.sleep(PAUSES[self._failed - 1])
         aside = self._folder / (str(step) if in_bucket(self._folder) else f'writing-{step}')
         # 'checksums' records that there must be a checksums.json.
         about = dict(about=self._about, recipe=self._recipe, data=positions, skipped=skipped._asdict(), checksums=True)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
+            if self._failed:
+                self._remove_unfinished()  # It may fill the disk.
             writing = ocp.save_async(aside, _as_arrays(state), custom_metadata=about)
         except Exception as error:
-            raise self._not_written(step, error) from error
+            self._saved = step, concurrent.futures.Future()
+            self._saved[1].set_exception(error)
+            return
         self._saved = step, self._thread.submit(self._finish, step, aside, writing)
 
     def _finish(self, step: int, aside: Path, writing: Any) -> None:
@@ -148,27 +169,40 @@ class Checkpoints:
             write_whole(aside / CHECKSUMS, json.dumps(sums, indent=1).encode())
             if aside.name != str(step):
                 aside.rename(self._folder / str(step))
-            for old in steps(self._folder)[self._keep :]:
-                remove(self._folder / str(old), first=CHECKSUMS)
-
-    def wait(self) -> None:
-        """Waits for the current save; OSError if it failed."""
-        if self._saved is not None:
-            (step, future), self._saved = self._saved, None
             try:
-                future.result()
-            except Exception as error:
+                for old in steps(self._folder)[self._keep :]:
+                    remove(self._folder / str(old), first=CHECKSUMS)
+            except Exception as error:  # This one is whole. The next save removes them.
+                print(f'Old checkpoints in {self._folder} could not be removed now: {error}', flush=True)
+
+    def wait(self) -> bool:
+        """Waits for the current save. Returns whether it succeeded, if there was one; errors as for `save`."""
+        if self._saved is None:
+            return True
+        (step, future), self._saved = self._saved, None
+        try:
+            future.result()
+        except Exception as error:
+            self._failed += 1
+            if jax.process_count() > 1 or self._failed > len(PAUSES):
                 raise self._not_written(step, error) from error
+            print(f'{self._not_written(step, error)}\nIt is tried again, {self._failed} of {len(PAUSES)}.', flush=True)
+            return False
+        self._failed = 0
+        return True
 
-    def raise_if_failed(self) -> None:
-        """OSError if the current save has already failed; does not wait."""
-        if self._saved is not None and self._saved[1].done():
-            self.wait()
+    def failed(self) -> bool:
+        """Whether the current save has failed and is to be made again; does not wait. Errors as for `save`."""
+        return self._saved is not None and self._saved[1].done() and not self.wait()
 
-    def _not_written(self, step: int, error: Exception) -> OSError:
-        return OSError(
-            f'The checkpoint of step {step} could not be written to {self._folder}: {error}\nThe checkpoints of the '
-            f'steps {steps(self._folder)} are whole. Make room, then resume with the same command.'
+    def _not_written(self, step: int, error: Exception) -> StorageError:
+        try:
+            whole = f'The checkpoints of the steps {steps(self._folder)} are whole.'
+        except Exception as another:  # The storage does not even answer.
+            whole = f'Which are whole is not known now ({another}).'
+        return StorageError(
+            f'The checkpoint of step {step} could not be written to {self._folder}: {error}\n{whole} Make room, or '
+            'repair the storage; then resume with the same command.'
         )
 
     def restore(self, shapes: TrainState) -> tuple[TrainState, dict[str, int], Skipped] | None:
@@ -191,7 +225,8 @@ class Checkpoints:
         return loaded._replace(key=jax.random.wrap_key_data(loaded.key)), positions, skipped
 
     def close(self) -> None:
-        """Waits for the current save in every process."""
+        """Waits for the current save in every process; StorageError if it failed."""
+        self._failed = len(PAUSES)  # The state is gone.
         self.wait()
         self._thread.shutdown()
         processes.wait_for_all('saved')

@@ -99,7 +99,7 @@ class Progress:
         self._since += time.perf_counter() - begin
         self.last = self.last | self._validated
         self._show()
-        if self._writer is not None:
+        if self._writer is not None and self._validated:  # None if it was broken off.
             self._writer.write(step, self._validated)
 
     def _show(self) -> None:

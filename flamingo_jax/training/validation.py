@@ -86,10 +86,10 @@ class Validation:
         """Whether any data set has a held-out split."""
         return bool(self._batches)
 
-    def __call__(self, params: Params, frozen: Params, batch_ended: Callable[[], None]) -> dict[str, float]:
+    def __call__(self, params: Params, frozen: Params, goes_on: Callable[[], bool]) -> dict[str, float]:
         """validation/NAME/loss and validation/NAME/accuracy of each data set: means over the targets of all batches.
 
-        batch_ended: is called once for each batch.
+        goes_on: is called once for each batch. After False the validation ends at once, and gives {}.
         """
         out = {}
         for name, batches in self._batches.items():
@@ -99,7 +99,8 @@ class Validation:
                 sums = self._sums(params, frozen, batch, micro_batches=self._datasets[name].micro_batches)
                 jax.block_until_ready(total)  # Of the batches before. Devices compute while the next batch is read.
                 total = sums if total is None else jax.tree.map(jnp.add, total, sums)
-                batch_ended()
+                if not goes_on():
+                    return {}
             total = {key: float(value) for key, value in total.items()}
             out[f'validation/{name}/loss'] = total['loss'] / max(total['weights'], 1e-6)
             out[f'validation/{name}/accuracy'] = total['right'] / max(total['answers'], 1)

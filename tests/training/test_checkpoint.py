@@ -230,6 +230,40 @@ def test_a_full_disk_is_an_error_that_leaves_older_checkpoints_whole(small_disk,
     np.testing.assert_array_equal(restored.params['xattn'], a_state(step, size).params['xattn'])
 
 
+def test_a_disk_that_is_full_for_a_while_does_not_end_a_run(about, tmp_path, capsys, monkeypatch):
+    """What failed is saved again with a later state; the last state, which has no later one, at once."""
+    before, paused = resource.getrlimit(resource.RLIMIT_FSIZE), []
+    checkpoints = Checkpoints(tmp_path, 9, about, RECIPE)
+
+    def fill(yes):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000 if yes else before[0], before[1]))
+
+    def has_room_after(pause):
+        paused.append(pause)
+        fill(False)
+
+    def save(step, **how):
+        checkpoints.save(a_state(step, 75_000), dict(web=step), Skipped(), **how)
+
+    monkeypatch.setattr('flamingo_jax.training.checkpoint.time.sleep', has_room_after)
+    try:
+        save(1)
+        assert checkpoints.wait()
+        fill(True)
+        save(2)
+        assert not checkpoints.wait() and 'of step 2 could not be written' in capsys.readouterr().out
+        save(3)
+        assert checkpoints.wait() and len(paused) == 1
+        fill(True)
+        save(4, last=True)
+        assert len(paused) == 2 and 'The checkpoints of the steps [3, 1] are whole' in capsys.readouterr().out
+        checkpoints.close()
+    finally:
+        fill(False)
+    assert sorted(entry.name for entry in (tmp_path / 'checkpoints').iterdir()) == ['1', '3', '4']
+    np.testing.assert_array_equal(read_latest(tmp_path)[1]['xattn'], a_state(4, 75_000).params['xattn'])
+
+
 @pytest.mark.parametrize('devices', [4, 1])
 def test_a_checkpoint_goes_onto_other_devices(about, tmp_path, devices):
     """Written by 8 devices; each reads only what it holds."""

@@ -277,7 +277,7 @@ def test_features_that_were_stopped_go_on(folder, monkeypatch):
     assert len(read) == before + 18
     (out / 'train.json').unlink()
     with whole(out / 'train.npy', resumed=True) as file:
-        with pytest.raises(FileExistsError, match='Another process is writing'):
+        with pytest.raises(ValueError, match=r'train\.npy is in use by process'):
             features.compute(path, trunk, str(out))
         file.write_bytes(b'')
 
