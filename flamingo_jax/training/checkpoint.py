@@ -116,12 +116,13 @@ class Checkpoints:
         for left in unfinished(self._folder):
             remove(left)
 
-    def save(self, state: TrainState, positions: dict[str, int], skipped: Skipped) -> None:
+    def save(self, state: TrainState, positions: dict[str, int], skipped: Skipped, beside_all: bool = False) -> None:
         """Saves in the background. First waits for the previous save, and raises its error if it failed.
 
         Args:
           positions: the number of batches read of each data set.
           skipped: the skipped steps so far.
+          beside_all: keep every older checkpoint too, since this one may be no good.
 
         Raises:
           OSError: a checkpoint could not be written; older ones are whole.
@@ -139,16 +140,16 @@ class Checkpoints:
             writing = ocp.save_async(aside, _as_arrays(state), custom_metadata=about)
         except Exception as error:
             raise self._not_written(step, error) from error
-        self._saved = step, self._thread.submit(self._finish, step, aside, writing)
+        self._saved = step, self._thread.submit(self._finish, step, aside, writing, beside_all)
 
-    def _finish(self, step: int, aside: Path, writing: Any) -> None:
+    def _finish(self, step: int, aside: Path, writing: Any, beside_all: bool) -> None:
         writing.result()  # Every process has written its part.
         sums = _digests(aside)
         if jax.process_index() == 0:
             write_whole(aside / CHECKSUMS, json.dumps(sums, indent=1).encode())
             if aside.name != str(step):
                 aside.rename(self._folder / str(step))
-            for old in steps(self._folder)[self._keep :]:
+            for old in () if beside_all else steps(self._folder)[self._keep :]:
                 remove(self._folder / str(old), first=CHECKSUMS)
 
     def wait(self) -> None:
