@@ -43,6 +43,7 @@ from flamingo_jax.files import Path, as_path, write_whole
 from flamingo_jax.inference import bundle
 from flamingo_jax.inputs import pipeline
 from flamingo_jax.inputs.sources.documents import contents
+from flamingo_jax.inputs.sources.features import views_of
 from flamingo_jax.locks import alone_in
 from flamingo_jax.model.flamingo import Params
 from flamingo_jax.parallel import copies, processes
@@ -69,7 +70,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     """Runs a config to its last step, or until SIGTERM, and returns the last logged metrics.
 
     Raises:
-      OSError: a checkpoint cannot be written, or no existing one is whole.
+      OSError: a checkpoint cannot be written, or no existing one is whole; or what is trained on cannot be read.
       DivergedError: the loss, the gradient or the state is not finite for too long; the last good checkpoint is
         kept.
       PartedError: processes hold different copies of the same rows or parameters; nothing of it is saved.
@@ -101,6 +102,11 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     # Refuses a folder of another model or recipe.
     about = _about(parts)
     described = {f'datasets.{name}.contents': contents(source) for name, source in sources.items()}
+    described |= {
+        f'datasets.{name}.views_of_features': views_of(source.features, source.split)
+        for name, source in sources.items()
+        if source.features and source.images
+    }
     described |= recipe(config) | dict(
         tokenizer=hashlib.sha256(parts.tokenizer.model).hexdigest(),
         dtype=str(jnp.dtype(model.dtype)),
@@ -198,12 +204,12 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
             due, ends = due or step % config.checkpoint_every == 0, step == config.steps or preempted
             if due or ends:
                 progress.flush()
-                # Skipped steps do not change the state, and every step from it may fail. Its copies must not replace
-                # older checkpoints.
-                if ends or not progress.skipped.in_a_row:
+                # Skipped steps do not change the state, and every step from it may fail; damaged images teach nothing.
+                # What is saved then must not replace older checkpoints.
+                if ends or not progress.in_doubt:
                     watchdog.wait_anew()  # The checkpoint before may still be on its way.
                     copies.check(dict(trained=state, frozen=frozen))
-                    checkpoints.save(state, positions, progress.skipped, last=ends)
+                    checkpoints.save(state, positions, progress.skipped, last=ends, beside_all=progress.in_doubt)
                     due = False
             if preempted:
                 break

@@ -5,11 +5,17 @@ middle of an epoch, and the number of workers or processes does not change what 
 """
 
 import dataclasses
+import errno
 import functools
 import multiprocessing
 import os
+import pathlib
+import pickle
+import re
 import signal
+import sys
 import threading
+import time
 import zlib
 from collections.abc import Iterator, Mapping
 from multiprocessing import resource_tracker
@@ -27,6 +33,9 @@ from flamingo_jax.inputs.tokenizer import Tokenizer
 THREADS, AHEAD = 4, 8
 # Batches of each worker, in shared memory: one that it makes, one that waits, and two in the thread that takes them.
 OF_WORKER = 4
+# A worker that somebody stopped (SIGSTOP) would be waited for until `config.hang_seconds` are over. After so many looks
+# at it, so many seconds apart, it is killed.
+LOOKS, BETWEEN = 12, 5.0
 
 
 def rows(source: Source, tokenizer: Tokenizer, pictures: PictureFormat, seed: int) -> grain.MapDataset:
@@ -71,7 +80,20 @@ class _Rows:
 
     def __getitem__(self, index: int) -> Row:
         batch, row = divmod(index, len(self.chosen))
-        return self.every[batch * self.batch_size + self.chosen[row]]
+        try:
+            return self.every[batch * self.batch_size + self.chosen[row]]
+        except Exception as error:
+            if _is_portable(error):
+                raise
+            raise RuntimeError(f'{type(error).__name__}: {error}') from error
+
+
+def _is_portable(error: Exception) -> bool:
+    """Whether an error arrives in the process that trains. For one that cannot be pickled it would wait forever."""
+    try:
+        return isinstance(pickle.loads(pickle.dumps(error)), type(error))
+    except Exception:  # Of whoever wrote that error.
+        return False
 
 
 def batches(
@@ -109,7 +131,10 @@ def _held(batch_size: int, sharding: jax.sharding.Sharding) -> tuple[int, ...]:
 def read(dataset: grain.MapDataset, start: int, workers: int) -> Iterator[Batch]:
     """Reads batches ahead, from batch `start` on, in threads or in `workers` processes.
 
-    Together they hold `held_ahead(workers)` batches.
+    Together they hold `held_ahead(workers)` batches. An error of a worker is raised here, where its batch is due.
+
+    Raises:
+      ChildProcessError: a worker was killed, as the kernel does where memory is short, or stopped for a minute.
     """
     dataset = dataset[start:]
     if not workers:
@@ -117,7 +142,50 @@ def read(dataset: grain.MapDataset, start: int, workers: int) -> Iterator[Batch]
     # A worker is one core, so threads in it would only hold more batches.
     dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
     options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
-    return _shielded(iter(dataset.mp_prefetch(options, worker_init_fn=_go_on)))
+    return _alive(_shielded(iter(dataset.mp_prefetch(options, worker_init_fn=_go_on))))
+
+
+def _alive(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The batches of workers. ChildProcessError if one ended before its time, which Grain tells by its exit code."""
+    try:
+        yield from batches
+    except RuntimeError as error:
+        if not (code := re.search(r'terminated unexpectedly with exit code (-?\d+)', str(error))):
+            raise
+        how = f'by {signal.Signals(-int(code[1])).name}' if int(code[1]) < 0 else f'with exit code {code[1]}'
+        raise ChildProcessError(
+            errno.ECHILD,
+            f'A process that reads a data set (`workers`) ended {how}. Without memory, the kernel sends SIGKILL (dmesg '
+            'says so): give the data sets fewer workers, or the machine more memory. The same command resumes from the '
+            'newest checkpoint',
+        ) from error
+
+
+@functools.cache
+def _watch() -> None:
+    """Begins to look at the workers of this process, once."""
+    if pathlib.Path('/proc/self/stat').exists():  # Not on macOS.
+        threading.Thread(target=_kill_stopped, daemon=True).start()
+
+
+def _kill_stopped() -> None:
+    looks: dict[int, int] = {}
+    while True:
+        time.sleep(BETWEEN)  # If this process is stopped too, as all of a job, no look counts.
+        stopped = [worker.pid for worker in multiprocessing.active_children() if _is_stopped(worker.pid)]
+        looks = {pid: looks.get(pid, 0) + 1 for pid in stopped}
+        for pid in (pid for pid, number in looks.items() if number >= LOOKS):
+            said = f'The process {pid}, which reads a data set, has been stopped for {LOOKS * BETWEEN:.0f} s: killed.'
+            print(said, file=sys.stderr, flush=True)
+            os.kill(pid, signal.SIGKILL)
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether a process has been stopped, by SIGSTOP or a debugger."""
+    try:
+        return pathlib.Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] in 'Tt'
+    except OSError:  # It has ended.
+        return False
 
 
 def _shielded(iterator: Iterator[Batch]) -> Iterator[Batch]:
@@ -128,6 +196,7 @@ def _shielded(iterator: Iterator[Batch]) -> Iterator[Batch]:
         first = next(iterator)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    _watch()
     yield first
     yield from iterator
 

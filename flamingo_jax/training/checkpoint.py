@@ -125,24 +125,32 @@ class Checkpoints:
         for left in unfinished(self._folder):
             remove(left)
 
-    def save(self, state: TrainState, positions: dict[str, int], skipped: Skipped, last: bool = False) -> None:
+    def save(
+        self,
+        state: TrainState,
+        positions: dict[str, int],
+        skipped: Skipped,
+        last: bool = False,
+        beside_all: bool = False,
+    ) -> None:
         """Saves in the background. First waits for the previous save.
 
         Args:
           positions: the number of batches read of each data set.
           skipped: the skipped steps so far.
           last: wait for it, and make it again if it fails: there is no later state to save in its place.
+          beside_all: keep every older checkpoint too, since this one may be no good.
 
         Raises:
           StorageError: checkpoints could not be written, several times; older ones are whole.
           DivergedError: the state is not finite; it is not saved.
         """
         self.wait()
-        self._begin(state, positions, skipped)
+        self._begin(state, positions, skipped, beside_all)
         while last and not self.wait():
-            self._begin(state, positions, skipped)
+            self._begin(state, positions, skipped, beside_all)
 
-    def _begin(self, state: TrainState, positions: dict[str, int], skipped: Skipped) -> None:
+    def _begin(self, state: TrainState, positions: dict[str, int], skipped: Skipped, beside_all: bool) -> None:
         step = int(state.step)
         if not is_finite(state):
             raise DivergedError(f'The parameters or moments are not finite after step {step}. {REMEDY}')
@@ -160,9 +168,9 @@ class Checkpoints:
             self._saved = step, concurrent.futures.Future()
             self._saved[1].set_exception(error)
             return
-        self._saved = step, self._thread.submit(self._finish, step, aside, writing)
+        self._saved = step, self._thread.submit(self._finish, step, aside, writing, beside_all)
 
-    def _finish(self, step: int, aside: Path, writing: Any) -> None:
+    def _finish(self, step: int, aside: Path, writing: Any, beside_all: bool) -> None:
         writing.result()  # Every process has written its part.
         sums = _digests(aside)
         if jax.process_index() == 0:
@@ -170,7 +178,7 @@ class Checkpoints:
             if aside.name != str(step):
                 aside.rename(self._folder / str(step))
             try:
-                for old in steps(self._folder)[self._keep :]:
+                for old in () if beside_all else steps(self._folder)[self._keep :]:
                     remove(self._folder / str(old), first=CHECKSUMS)
             except Exception as error:  # This one is whole. The next save removes them.
                 print(f'Old checkpoints in {self._folder} could not be removed now: {error}', flush=True)

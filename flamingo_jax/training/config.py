@@ -73,8 +73,12 @@ def base() -> ConfigDict:
     # set continues after the documents already read of it (with another seed, after as many of another order); a new
     # one starts at its beginning.
     c.resume_changed = False
-    # A step whose loss or gradient is not finite changes nothing. Training stops after this many such steps in a row.
+    # A step whose loss or gradient is not finite, or in which nothing has a weight, changes nothing. Training stops
+    # after this many such steps in a row.
     c.max_skipped_steps = 10
+    # Largest share of a data set's images that may be damaged, over a hundred of its batches. Training stops above it.
+    # 1 sets no bound.
+    c.max_unreadable = 0.1
     # A run in which no step (the first compiles), batch of the validation or checkpoint ends for so many seconds hangs:
     # a device or another process has stopped. It then says where each thread is, and ends with code 1, so that whatever
     # started it can start it anew. 0 waits forever.
@@ -90,6 +94,7 @@ def check(c: ConfigDict) -> None:
     """ValueError for a number that is out of its range, or a dtype that nothing is computed in."""
     require('config', c, 'from 0 to 2^63 - 1', 'seed')
     require('config', c, '0 or more', 'hang_seconds')
+    require('config', c, 'from 0 to 1', 'max_unreadable')
     OptimizerConfig(**c.optimizer.to_dict())  # These two check their own.
     NoiseConfig(**c.noise)
     if c.dtype not in ('', 'float32', 'bfloat16'):

@@ -8,7 +8,7 @@ import pathlib
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -29,11 +29,42 @@ REMEDY = (
 )
 
 
+WINDOW = 100  # Batches over which `config.max_unreadable` is a share.
+
+
 class Skipped(NamedTuple):
-    """How many steps were skipped because their loss or gradient was not finite."""
+    """How many steps were skipped: their loss or gradient was not finite, or nothing had a weight."""
 
     total: int = 0
     in_a_row: int = 0  # Up to the newest step.
+
+
+class Damage:
+    """The share of damaged images in the newest batches of each data set."""
+
+    def __init__(self, bound: float):
+        """bound: the largest share that is tolerated."""
+        self._bound = bound
+        self._newest = collections.defaultdict(lambda: collections.deque(maxlen=WINDOW))
+
+    def add(self, values: dict[str, float], names: Sequence[str]) -> None:
+        """Counts the images of a step. UserError if a data set has a full window, and its share is above the bound."""
+        for name in names:
+            if f'{name}/unreadable' in values:
+                self._newest[name].append((values[f'{name}/unreadable'], values[f'{name}/pictures']))
+        for name, share in self.above().items():
+            if len(self._newest[name]) == WINDOW:
+                raise UserError(
+                    f'Of the images of the data set {name!r}, {share:.0%} in the last {WINDOW} batches are damaged, '
+                    f'more than config.max_unreadable={self._bound}. Build the data set again, or raise the bound. '
+                    'The newest checkpoint is from before; the same command resumes from it.'
+                )
+
+    def above(self) -> dict[str, float]:
+        """The share of each data set for which it is above the bound, also of a window that is not full yet."""
+        counts = {name: [sum(each) for each in zip(*newest, strict=True)] for name, newest in self._newest.items()}
+        shares = {name: damaged / max(damaged + good, 1) for name, (damaged, good) in counts.items()}
+        return {name: share for name, share in shares.items() if share > self._bound}
 
 
 class Progress:
@@ -74,6 +105,15 @@ class Progress:
         self._since, self.last = time.perf_counter(), {}
         self._began, self._trained, self._best = began, 0, math.inf
         self._said, self._validated = '', {}
+        self._damage = Damage(config.max_unreadable)
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the newest steps may have learnt nothing: they were skipped, or too many images are damaged.
+
+        What is saved now must not replace an older checkpoint.
+        """
+        return self.skipped.in_a_row > 0 or bool(self._damage.above())
 
     def add(self, step: int, metrics: dict[str, jax.Array], waited: float) -> None:
         """Takes the metrics of a step and reads those of the step before.
@@ -83,6 +123,7 @@ class Progress:
 
         Raises:
           DivergedError: `config.max_skipped_steps` steps in a row, up to the one before, were skipped.
+          UserError: too many images are damaged (`config.max_unreadable`).
         """
         previous, self._pending = self._pending, (step, metrics, waited)
         if previous is not None:
@@ -125,12 +166,16 @@ class Progress:
 
     def _read(self, step: int, metrics: dict[str, jax.Array], waited: float) -> None:
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}  # All in one go.
+        self._damage.add(values, list(self._config.datasets))
         skipped = int(values.pop('skipped'))
         self.skipped = Skipped(self.skipped.total + skipped, (self.skipped.in_a_row + 1) * skipped)
         if self.skipped.in_a_row >= self._config.max_skipped_steps:
+            above = {name: f'{share:.0%}' for name, share in self._damage.above().items()}
+            damaged = f' Of the images of the newest batches, so many are damaged: {above}.' if above else ''
             raise DivergedError(
-                f'The loss or the gradient was not finite in {self.skipped.in_a_row} steps in a row, the last of them '
-                f'step {step} (loss {values["loss"]}, grad_norm {values["grad_norm"]}). {REMEDY}'
+                f'The loss or the gradient was not finite, or nothing had a weight, in {self.skipped.in_a_row} steps '
+                f'in a row, the last of them step {step} (loss {values["loss"]}, grad_norm {values["grad_norm"]}).'
+                f'{damaged} {REMEDY}'
             )
         self._bar.update(1)
         self._kept.append(values | dict(data_wait=waited, skipped=skipped))
@@ -171,7 +216,7 @@ class Progress:
         unreadable = (
             f', {mean["unreadable_pictures"]:.0f} unreadable pictures left out' if mean['unreadable_pictures'] else ''
         )
-        skipped = f', {self.skipped.total} steps skipped (not finite)' if self.skipped.total else ''
+        skipped = f', {self.skipped.total} steps skipped' if self.skipped.total else ''
         self._said = (
             f'loss {mean["loss"]:.3f}, right {accuracy}, {mean["speed/tokens_per_second"]:,.0f} tokens/s, '
             f'{mean["speed/images_per_second"]:,.0f} images/s, '
