@@ -1,7 +1,10 @@
-"""Questions and answers about pictures, from LLaVA-Instruct-150K, the mix of LLaVA-1.5, MIMIC-IT or M3IT.
+"""Questions and answers about pictures, from LLaVA-Instruct-150K, the mix of LLaVA-1.5, The Cauldron, FineVision,
+MIMIC-IT or M3IT, or from chats with `messages`.
 
     python -m data.instructions.build --source=llava_v1_5_mix665k.json --pictures=PICTURES --out=DATA --name=llava
     python -m data.instructions.build --source=LA_instructions.json --pictures=images.parquet --out=DATA --name=mimic_it
+    python -m data.instructions.build --source="FineVision/*.parquet" --out=DATA --name=finevision
+    python -m data.instructions.build --source="SAVED/**/*.arrow" --out=DATA --name=cauldron
     python -m data.instructions.build --source="m3it/**/*.jsonl" --out=DATA --name=m3it
 
 PICTURES has the folders that the mix names: coco/ gqa/ ocr_vqa/ textvqa/ vg/. Questions have the loss weight 0, answers
@@ -31,7 +34,7 @@ class Instructions(PublishedBuilder):
     def __init__(self, chat: bool = False, **rest):
         """chat: the turns are marked as in ChatML. The rest is as for `PublishedBuilder`."""
         read = functools.partial(instructions.read, chat=chat)
-        self.READERS = {'.json': read, '.jsonl': read, '.parquet': read}
+        self.READERS = dict.fromkeys(('.json', '.jsonl', '.parquet', '.arrow'), read)
         super().__init__(**rest)
 
 

@@ -18,7 +18,7 @@ from flamingo_jax.building.readers.builder import PublishedBuilder
 class Obelics(PublishedBuilder):
     """Interleaved pages of OBELICS, OmniCorpus or MINT-1T."""
 
-    READERS = {'.parquet': obelics.read, '.tar': mint1t.read}
+    READERS = {'.parquet': obelics.read, '.arrow': obelics.read, '.tar': mint1t.read}
 
 
 if __name__ == '__main__':

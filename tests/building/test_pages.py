@@ -255,7 +255,7 @@ def test_the_latest_word_of_a_server_counts(tmp_path):
     assert records.keys() == {'http://yes.org/', 'http://wiki.org/File:Foo.jpg'}
     assert [image for image in records['http://wiki.org/File:Foo.jpg']['images'] if image] == [picture(3)]
     counts = json.loads((built / 'ledger.json').read_text())['dropped']
-    assert counts['page_opt_out'] == {'page': 2} and counts['page_url'] == {'page': 1}
+    assert counts['page_opt_out'] == {'page': 2} and counts['page_url'] == {'page': 1, 'picture': 2}
     assert counts['picture_opt_out'] == counts['picture_robots'] == {'picture': 1}
 
 

@@ -199,6 +199,34 @@ def parquet_rows(path: str, name: str, columns: Iterable[str] | None = None) -> 
                 yield _damaged('parquet_damaged', f'{name}, row group {group}', error)
 
 
+def table_rows(path: str, name: str, columns: Iterable[str] | None = None) -> Iterator[Row | Dropped]:
+    """{column: value} of each row of a Parquet file, or of an Arrow file of `datasets.save_to_disk`."""
+    yield from (arrow_rows if extension(path) == '.arrow' else parquet_rows)(path, name, columns)
+
+
+def arrow_rows(path: str, name: str, columns: Iterable[str] | None = None) -> Iterator[Row | Dropped]:
+    """As `parquet_rows`, of an Arrow file, a stream or with random access. Of a damaged one, its beginning."""
+    import pyarrow  # Beam brings it in.
+
+    number = 0
+    try:
+        with pyarrow.memory_map(path) as source:
+            if source.read(6) == b'ARROW1':
+                file = pyarrow.ipc.open_file(source)
+                batches = map(file.get_batch, range(file.num_record_batches))
+            else:
+                source.seek(0)
+                batches = iter(pyarrow.ipc.open_stream(source))
+            for batch in batches:
+                chosen = batch if columns is None else batch.select([c for c in columns if c in batch.schema.names])
+                for begin in range(0, len(chosen), 64):
+                    for value in chosen.slice(begin, 64).to_pylist():
+                        yield Row(f'{name}#{number}', value)
+                        number += 1
+    except Exception as error:  # Arrow has many errors for damaged data.
+        yield _damaged('arrow_damaged', name, error)
+
+
 def text_lines(path: str, name: str) -> Iterator[Row | Dropped]:
     """Each line of a text file, which may be compressed. Bytes that are no UTF-8 are replaced."""
     number = 0

@@ -1,14 +1,14 @@
 """Files of questions and answers: which of the sets each entry is of shows in its keys.
 
 A .json file is a list (LLaVA), or an object (MIMIC-IT). A .jsonl file has a line a document (M3IT, or LLaVA's
-conversations), a .parquet file a row (LLaVA-NeXT).
+conversations, or a chat's messages), a .parquet or .arrow file a row (LLaVA-NeXT, The Cauldron, FineVision).
 """
 
 from collections.abc import Iterator
 
 from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
-from flamingo_jax.building.readers import llava, m3it, mimic_it
+from flamingo_jax.building.readers import llava, m3it, messages, mimic_it
 from flamingo_jax.building.readers.containers import (
     Row,
     documents,
@@ -16,7 +16,7 @@ from flamingo_jax.building.readers.containers import (
     json_items,
     json_lines,
     opened,
-    parquet_rows,
+    table_rows,
 )
 from flamingo_jax.building.readers.folder import Pictures
 
@@ -25,10 +25,12 @@ def read(path: str, name: str, pictures: Pictures, chat: bool = False) -> Iterat
     """The documents of a file of any of these kinds. chat: as for `ask`."""
 
     def make(row: Row) -> Iterator[Document | Dropped]:
+        if messages.is_conversation(row.value):
+            row = messages.as_conversation(row)
         yield from (llava if 'conversations' in row.value else m3it).document(row, pictures, chat)
 
-    if extension(path) == '.parquet':
-        yield from documents(parquet_rows(path, name), make)
+    if extension(path) in ('.parquet', '.arrow'):
+        yield from documents(table_rows(path, name), make)
         return
     with opened(path) as file:
         if extension(path) == '.jsonl':

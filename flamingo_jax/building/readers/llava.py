@@ -56,6 +56,8 @@ def document(row: Row, pictures: Pictures, chat: bool = False) -> Iterator[Docum
             at_end = len(asked) == 2 and isinstance(asked[1], bytes)
             asked = first + (asked[::-1] if at_end else asked)
         ask(draft, asked, answer, chat)
+    if len(turns) % 2:
+        draft.drop('question_without_answer', 'text', turns[-1][1])
     yield from draft.finish(alone=not number)
 
 

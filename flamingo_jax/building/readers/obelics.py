@@ -10,7 +10,7 @@ from typing import Any
 
 from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
-from flamingo_jax.building.readers.containers import Row, documents, parquet_rows
+from flamingo_jax.building.readers.containers import Row, documents, table_rows
 from flamingo_jax.building.readers.draft import Draft
 from flamingo_jax.building.readers.folder import Pictures
 from flamingo_jax.errors import UserError
@@ -39,7 +39,7 @@ def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Droppe
                     draft.picture(*_found(image, pictures))
             yield from draft.finish()
 
-    yield from documents(parquet_rows(path, name, COLUMNS), make)
+    yield from documents(table_rows(path, name, COLUMNS), make)
 
 
 def _split(images: list[str | None], texts: list[str | None]) -> Iterator[list[tuple[str | None, str | None]]]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
-from flamingo_jax.building.readers.containers import Row, documents, parquet_rows, text_lines
+from flamingo_jax.building.readers.containers import Row, documents, table_rows, text_lines
 from flamingo_jax.building.readers.draft import Draft
 from flamingo_jax.building.readers.folder import Pictures
 from flamingo_jax.errors import UserError
@@ -37,7 +37,7 @@ def read_parquet(path: str, name: str, pictures: Pictures) -> Iterator[Document 
         stored = next((row.value[key] for key in PICTURES if key in row.value), None)
         yield from _pair(row, row.value.get(url), row.value[text] or '', pictures=pictures, stored=stored)
 
-    yield from documents(parquet_rows(path, name, URLS + TEXTS + PICTURES), make)
+    yield from documents(table_rows(path, name, URLS + TEXTS + PICTURES), make)
 
 
 def _pair(
