@@ -37,7 +37,7 @@ setup(
     description='Flamingo, the visual language model that learns from the examples in its prompt, in JAX',
     license='Apache-2.0',
     packages=find_packages(include=['flamingo_jax', 'flamingo_jax.*']),
-    package_data={'flamingo_jax.demo': ['page/*']},
+    package_data={'flamingo_jax': ['py.typed'], 'flamingo_jax.demo': ['page/*']},
     entry_points={'lmms_eval.models': ['flamingo_jax = flamingo_jax.lmms_eval:manifest']},
     python_requires='>=3.11,<3.14',
     install_requires=[
@@ -84,7 +84,18 @@ setup(
         'gguf': ['gguf'],  # To convert language models in llama.cpp's format.
         'plan': ['libtpu'],  # The TPU's compiler, which needs no TPU.
         'test': [
-            *('av>=15', 'beartype', 'cairosvg', 'gguf', 'pytest', 'pytest-xdist', 'resvg-py', 'ruff', 'setuptools'),
+            *(
+                'av>=15',
+                'beartype',
+                'cairosvg',
+                'gguf',
+                'mypy',
+                'pytest',
+                'pytest-xdist',
+                'resvg-py',
+                'ruff',
+                'setuptools',
+            ),
             *(*BUILD, 'zstandard'),
             *('ipykernel', 'nbclient', 'starlette', 'uvicorn'),
             *(GCS, 'gcp-storage-emulator', 'moto[s3,server]', S3),  # Buckets on the loopback.

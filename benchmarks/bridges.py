@@ -31,13 +31,12 @@ def main() -> None:
     print('| shots | bridge | places of text | memory, MB | s | s / that of the paper |\n|---|---|---|---|---|---|')
     made, rng = {}, np.random.default_rng(0)
     for name, tiles in [*((name, 1) for name in bridges.BRIDGES), ('paper', 5), ('llava', 5)]:
-        _, resampler, xattn = bridges.BRIDGES[name]
+        _, connector, fields = bridges.BRIDGES[name]
         config = smollm_pictures.base()
         smollm_pictures.new_bridge(config)
         config.resampler = ''
         config.trained = ('resampler', *config.trained)
-        config.model.resampler.update(resampler)
-        config.model.xattn.update(xattn)
+        bridges.put(config, connector, **fields)
         config.lm, config.vision = a.lm, a.vision
         parts = assemble(config)
         frozen = {tree: source.params(tree, np.float32) for tree, source in parts.frozen.items()}

@@ -199,8 +199,8 @@ def compare(steps: int, profile: pathlib.Path | None) -> None:
 # Names in the program -> parts of the model, the first that fits. Forward and backward have the same.
 PARTS = dict(
     trunk=r'VisionEncoder|vision',
-    resampler='Resampler',
-    gated_blocks='GatedXattnDense',
+    connector='Perceiver|QFormer|Mlp|Pooling',
+    bridge='XattnDense|GatedPrefix',
     language_model='Block|Embedder',
     loss_and_logits='loss|logits|softmax',
     update='adam|learn|cond',

@@ -44,7 +44,7 @@ The random trunk and its features:
 
 from ml_collections import ConfigDict
 
-from experiments import picture_words, quickstart
+from experiments import bridges, picture_words, quickstart
 from flamingo_jax import commands
 
 RANDOM = 'runs/random_features'
@@ -57,8 +57,8 @@ ABLATIONS = dict(
     every_2={'model.xattn.every': 2},
     every_4={'model.xattn.every': 4},
     # Two linear maps with 2 * (2 + 4) times their width between, for two layers of attention and feed-forward.
-    mlp={'model.resampler.kind': 'mlp', 'model.resampler.ffw_multiplier': 12},
-    pooling={'model.resampler.kind': 'pooling'},
+    mlp={'model.resampler.ffw_multiplier': 12},
+    pooling={},
     lm_trained={'trained': ('lm', 'resampler', 'xattn', 'extra_tokens')},
     latents_16={'model.resampler.latents': 16},
     latents_64={'model.resampler.latents': 64},
@@ -84,5 +84,7 @@ def get_config(name: str = 'base') -> ConfigDict:
     for kind in ('bind', 'name'):
         c.datasets[kind] = both.copy_and_resolve_references()
         c.datasets[kind].games = ConfigDict({kind: both.games[kind]})
+    if name in ('mlp', 'pooling'):
+        bridges.put(c, name, kind='gated_xattn')
     c.update_from_flattened_dict(changed)
     return c

@@ -19,28 +19,38 @@ The recipe is the quickstart's: new words and English names. The language model 
 experiments/picture_dictionary, which has also read questions about kinds, and whose context holds a prefix.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from experiments import quickstart
 from flamingo_jax import commands
+from flamingo_jax.model.bridges.bridge import bridge_from
+from flamingo_jax.model.connectors.connector import connector_from
 
-PREFIX = dict(prefix=True, only_at_tag=True, ffw_where_seen=True, first=0, every=1000)  # Before the first block alone.
+AT_TAG = dict(kind='selective_xattn', only_at_tag=True)
+# Tokens of an image's tag; the kinds of connector and bridge, with their fields.
 BRIDGES = dict(
-    paper=(1, {}, {}),
-    tag=(1, {}, dict(only_at_tag=True)),
-    llava=(25, dict(kind='mlp'), PREFIX),
-    resampler=(8, {}, PREFIX),
-    blip2=(8, dict(kind='qformer'), PREFIX),
+    paper=(1, 'perceiver', dict(kind='gated_xattn')),
+    tag=(1, 'perceiver', AT_TAG),
+    llava=(25, 'mlp', dict(kind='gated_prefix')),
+    resampler=(8, 'perceiver', dict(kind='gated_prefix')),
+    blip2=(8, 'qformer', dict(kind='gated_prefix')),
 )
+
+
+def put(c: ConfigDict, connector: str, **bridge: Any) -> None:
+    """Gives a model of `c` another kind of connector and of bridge, which keep the fields that they share."""
+    c.model.resampler = ConfigDict(connector_from(c.model.resampler.to_dict()).as_kind(connector).to_json())
+    c.model.xattn = ConfigDict(bridge_from(c.model.xattn.to_dict()).as_kind(**bridge).to_json())
 
 
 def get_config(bridge: str = 'paper') -> ConfigDict:
     """The quickstart's recipe with another bridge. ValueError: the bridge is not known."""
-    tokens, resampler, xattn = commands.part(BRIDGES, bridge)
+    tokens, connector, fields = commands.part(BRIDGES, bridge)
     c = quickstart.get_config()
     c.lm, c.vision = 'experiments/picture_dictionary', 'runs/trunk'
-    c.model.resampler.update(resampler)
-    c.model.xattn.update(xattn)
+    put(c, connector, **fields)
     c.datasets.names.features = 'runs/features'
     c.datasets.names.length += (tokens - 1) * c.datasets.names.images
     return c

@@ -20,7 +20,7 @@ from flamingo_jax.model.config import ContrastiveConfig, FlamingoConfig, Languag
 from flamingo_jax.model.vision.nfnet import NFNET_F6
 from flamingo_jax.training import config as training
 
-# Devlin et al. 2019; without their embedding of segments.
+# Devlin et al. 2019; without their embedding of segments, and with norms before the layers, not behind.
 BERT_BASE = LanguageModelConfig(
     width=768,
     depth=12,
@@ -32,7 +32,6 @@ BERT_BASE = LanguageModelConfig(
     norm='layer',
     norm_eps=1e-12,
     norm_embeddings=True,
-    norm_place='sum',
     activation='gelu',
     bias=True,
     positions='learned',

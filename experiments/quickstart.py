@@ -51,9 +51,9 @@ def get_config() -> ConfigDict:
     c.lm = 'experiments/lm_dictionary'
     c.vision = 'runs/quickstart/trunk'
     c.image_tag = 'token'
-    c.model.resampler = ConfigDict(vars(TINY['resampler']))
+    c.model.resampler = ConfigDict(TINY['resampler'].to_json())
     # The paper's gates begin at 0, which takes about twice the steps.
-    c.model.xattn = ConfigDict(vars(TINY['xattn']) | dict(initial_alpha=0.5))
+    c.model.xattn = ConfigDict(TINY['xattn'].to_json() | dict(initial_alpha=0.5))
     c.datasets.names = training.dataset(
         FewShot,
         shots=8,

@@ -29,7 +29,7 @@ of the paper's tables 3 and 10:
 from ml_collections import ConfigDict
 
 from experiments import smollm_pictures
-from experiments.bridges import PREFIX
+from experiments.bridges import put
 from experiments.smollm_pictures import KNOWN, NAME, NAMED, RESAMPLER
 from flamingo_jax import commands
 from flamingo_jax.few_shot.names import Names
@@ -40,7 +40,8 @@ from flamingo_jax.training import config as training
 TOKENS = dict(
     prefix=RESAMPLER.latents, qformer=RESAMPLER.latents, llava=25
 )  # What a picture takes of the text; else 1.
-NEW = dict(qformer='qformer', llava='mlp')  # Kinds of resamplers that begin anew.
+NEW = dict(qformer='qformer', llava='mlp')  # Kinds of connectors that begin anew.
+PREFIX = dict(kind='gated_prefix')
 ABLATIONS = dict(
     base={},
     half_open=dict(initial_alpha=0.5, initial_alpha_dense=0.0),
@@ -65,9 +66,9 @@ def get_config(name: str = 'base') -> ConfigDict:
     c = smollm_pictures.base()
     smollm_pictures.new_bridge(c)
     c.vision = c.resampler = 'experiments/smollm_bridge'
-    c.model.xattn.update(changed)
+    put(c, NEW.get(name, 'perceiver'), **dict(kind='selective_xattn') | changed)
     if name in NEW:
-        c.resampler, c.model.resampler.kind = '', NEW[name]
+        c.resampler = ''
     if name in TOKENS:
         c.trained = ('resampler', *c.trained)
     more = TOKENS.get(name, 1) - 1

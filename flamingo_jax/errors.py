@@ -17,5 +17,9 @@ class MissingPackageError(UserError, ImportError):
     """An optional package is not installed. The message names the extra that installs it."""
 
 
+class PartedError(UserError, RuntimeError):
+    """Processes that should hold the same rows or the same parameters hold different ones."""
+
+
 class StorageError(OSError):
     """What a run has to keep could not be written. The message names the place, what is whole there, and the remedy."""

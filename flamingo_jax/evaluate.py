@@ -57,6 +57,7 @@ from flamingo_jax.evaluation.answers import Ranked
 from flamingo_jax.evaluation.benchmark import Benchmark
 from flamingo_jax.evaluation.metrics import exact
 from flamingo_jax.evaluation.pools import Pools
+from flamingo_jax.evaluation.rices import BY_CLIP, RICES
 from flamingo_jax.evaluation.setting import digests, frames, lengths_of, measure, prompt_of, way, ways
 from flamingo_jax.evaluation.task import OPEN_ENDED, Task, make
 from flamingo_jax.files import Path, as_path, write_whole
@@ -90,7 +91,7 @@ def evaluate(
     evaluated = dict(checkpoint=str(checkpoint), step=model.step, checksums=model.checksums, digest=model.digest)
     evaluated |= dict(config=asked)
     answered.refuse_another(workdir, evaluated)
-    pools = Pools(model, config)
+    pools = Pools(model, config, as_path(workdir) / 'pooled')
     _refuse_features_of_benchmarks(config)
     every = [make(name, fields, pools) for name, fields in config.tasks.to_dict().items()]
     settings = [
@@ -113,9 +114,10 @@ def evaluate(
     with tqdm(total=asked_once * config.seeds, unit=' questions', disable=jax.process_index() > 0) as progress:
         for (task, shots, support, answers), one in itertools.product(settings, by_seed):
             progress.set_postfix_str(f'{task.name}, {shots} shots, {support}, {answers}')
-            # Without examples, all kinds of support give the same prompts.
-            here = task.name, answers, one.seed
+            # Without examples, all kinds of support give the same prompts; by CLIP, there may be some without pictures.
+            here, by_clip = (task.name, answers, one.seed), support == BY_CLIP
             same = [row for row in rows if row.shots == shots == 0 and (row.task, row.answers, row.seed) == here]
+            same = [row for row in same if (row.support == BY_CLIP) == by_clip]
             if same:
                 found = dataclasses.replace(same[0], support=support), []
                 progress.update(task.number(config.episodes) * len(ways(task, answers)))
@@ -132,6 +134,11 @@ def evaluate(
         about = dict(
             checkpoint=str(checkpoint),
             step=model.step,
+            # Of the trees that were read from bundles, and of what the run trained.
+            checksums=model.checksums | (dict(clip=pools.clip.checksum) if config.clip else {}),
+            digest=model.digest,
+            annotations={task.name: task.annotations for task in every},
+            left_out={task.name: task.left_out for task in every if task.left_out},
             dtype=model.model.quantised.dtype if model.model.quantised else str(model.model.dtype),
             config=config.to_dict(),
             seconds=round(time.time() - start),
@@ -142,7 +149,7 @@ def evaluate(
         )
         written = report.write(workdir, rows, examples, about)
         finish()
-        print(report.table(rows))
+        print(report.table(rows) + report.by_type(rows))
         print(*written, sep='\n')
     processes.wait_for_all('the report is written')
     return rows
@@ -153,6 +160,8 @@ def _refuse_at_once(config: ConfigDict) -> None:
     for name in ('seeds', 'episodes', 'frames', 'batch_size', 'max_new_tokens', 'num_beams'):
         if config[name] < 1:
             raise UserError(f'config.{name} is {config[name]}. It must be 1 or more.')
+    if not math.isfinite(config.length_penalty):
+        raise UserError(f'config.length_penalty is {config.length_penalty}. It must be a finite number.')
     titles = [fields.get('title') or name for name, fields in config.tasks.to_dict().items()]
     titles.sort(key=_in_a_file_name)
     for one, other in itertools.pairwise(titles):
@@ -192,7 +201,7 @@ def _write_prompts(
     """
     lines = []
     episodes = list(task.episodes(config.episodes, row.shots, row.support, answers=row.answers, seed=config.seed))
-    answering = task.answering(row.answers, config.max_new_tokens, config.num_beams)
+    answering = task.answering(row.answers, config.max_new_tokens, config.num_beams, config.length_penalty)
     for name in ways(task, row.answers):
         who, asked, shown = way(name, model, episodes, config.seed)
         seen = (lambda part: dict(picture=part.key)) if shown is frames else shown
@@ -249,9 +258,9 @@ def _refuse_long_prompts(config: ConfigDict, model: Pretrained, settings: Sequen
         return
     context, too_long = model.config.lm.context, []
     # The features that RICES compares are computed for the first prompt that needs them.
-    settings = sorted(settings, key=lambda setting: setting[2] == 'rices')
+    settings = sorted(settings, key=lambda setting: setting[2] in (RICES, BY_CLIP))
     for task, shots, support, answers in tqdm(settings, unit=' settings', desc='lengths of prompts', leave=False):
-        if too_long and support == 'rices':  # Enough is known to refuse.
+        if too_long and support in (RICES, BY_CLIP):  # Enough is known to refuse.
             break
         tokens, answer = _longest(config, model, task, shots=shots, support=support, answers=answers)
         if tokens + answer <= context:
@@ -284,7 +293,7 @@ def _longest(
     config: ConfigDict, model: Pretrained, task: Task, shots: int, support: str, answers: str
 ) -> tuple[int, int]:
     """The most tokens of a prompt, and of an answer, in the way of asking that needs the most."""
-    answering = task.answering(answers, config.max_new_tokens, config.num_beams)
+    answering = task.answering(answers, config.max_new_tokens, config.num_beams, config.length_penalty)
     episodes = list(task.episodes(config.episodes, shots, support, answers=answers, seed=config.seed))
     most = []
     for name in ways(task, answers):
@@ -316,7 +325,7 @@ def _say_what_is_cut(config: ConfigDict, model: Pretrained, settings: Sequence[S
     open_ended = [one for one in settings if one[-1] == OPEN_ENDED and one[0].metric is exact.score]
     first = {task.name: (task, *how) for task, *how in reversed(open_ended)}  # All of a task have the same answers.
     for task, shots, support, answers in first.values():
-        most = task.answering(answers, config.max_new_tokens, config.num_beams).max_new_tokens
+        most = task.answering(answers, config.max_new_tokens, config.num_beams, config.length_penalty).max_new_tokens
         episodes = task.episodes(config.episodes, shots, support, answers=answers, seed=config.seed)
         truths = [episode.truth for episode in episodes if episode.truth]
         tokens = {truth: len(model.tokenizer.encode(model.tokenizer.literal(f' {truth}'))) for truth in set(truths)}

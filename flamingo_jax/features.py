@@ -3,10 +3,11 @@
     python -m flamingo_jax.features --data=DATA_DIR --vision=BUNDLE --out=DIR
 
 The data set is a picture set, or stored documents (a prepared folder, or a .jsonl file). Writes for each split
-OUT/SPLIT.npy, float16 [pictures views t s d_v], and OUT/SPLIT.json, which describes the data set and the trunk; for
-documents also OUT/SPLIT.begins.npy, the number of each document's first picture. The first view is the picture itself.
-With `--views=4` three random views of `inputs/augment.py` follow, for training on few pictures. Finished splits are
-not computed again, and one that was stopped goes on.
+OUT/SPLIT.npy, float16 [pictures views t s d_v], OUT/SPLIT.digests.json, by which readers verify it, and OUT/SPLIT.json,
+which describes the data set and the trunk; for documents also OUT/SPLIT.begins.npy, the number of each document's first
+picture. The first view is the picture itself. A damaged picture of documents gets NaN; a disk that fails ends the
+command, which goes on when it is started again. With `--views=4` three random views of `inputs/augment.py` follow, for
+training on few pictures. Finished splits are not computed again, and one that was stopped goes on.
 """
 
 from absl import flags
@@ -45,6 +46,7 @@ from flamingo_jax.inputs.images import Frames, PictureError, PictureFormat, to_f
 from flamingo_jax.inputs.sources.documents import holds_picture, open_records, read_stored, splits_of
 from flamingo_jax.inputs.sources.features import fingerprint
 from flamingo_jax.model.flamingo import Flamingo
+from flamingo_jax.parallel import digests
 
 BATCH = 32
 NOTED = 32  # Batches after which it is noted how far a split is.
@@ -71,8 +73,10 @@ def compute(
       image_size: height and width of the pictures, as for `config.image_size`; 0 is the trunk's.
 
     Raises:
-      FileNotFoundError, ValueError: there is no such trunk, data set or split, or a picture of a picture set cannot be
-        read. In documents, a picture that cannot be read gets NaN features.
+      FileNotFoundError, ValueError: there is no such trunk, data set or split, or a picture of a picture set is
+        damaged.
+        In documents, a damaged picture gets NaN features, and so does one whose features are too large for float16.
+      OSError: a file could not be read in several tries; the next call goes on from there.
     """
     if vision.config.vision is None:
         raise UserError(f'The bundle {vision.path} has no vision trunk. Give one that has, such as a converted CLIP.')
@@ -92,14 +96,18 @@ def compute(
         if _said(done) == about:
             continue
         done.unlink(missing_ok=True)
+        sums = {}
         if not source.pictures:
             raise UserError(f'The split {split!r} of {data} has no pictures. Remove it from --splits.')
         with whole(folder / f'{split}.npy', resumed=True) as file:
             _write(file, about, source, trunk, blank=pictures.blank(frames), name=split)
+            sums |= digests.of_files({f'{split}.npy': file})
         _note(file).unlink()
         if source.begins is not None:
             with whole(folder / f'{split}.begins.npy') as file:
                 np.save(file, source.begins)
+                sums |= digests.of_files({f'{split}.begins.npy': file})
+        digests.write(folder / f'{split}.{digests.FILE}', sums)
         write_whole(done, f'{json.dumps(about)}\n'.encode())  # Written last, so that it marks complete features.
 
 
@@ -123,7 +131,7 @@ class _Found:
 
     records: Sequence[dict[str, Any]]
     pictures: int
-    frames: Callable[[int], Frames | None]  # None for a picture that cannot be read.
+    frames: Callable[[int], Frames | None]  # None for a picture that is damaged.
     begins: np.ndarray | None  # The number of each document's first picture.
 
 
@@ -142,7 +150,7 @@ def _write(
     note, views = _note(file), about['views']
     total = source.pictures * views
     noted = _said(note) if file.is_file() else {}
-    done = noted['done'] if noted.get('about') == about else 0
+    done, left_out = noted['done'] if noted.get('about') == about else 0, 0
     features = np.lib.format.open_memmap(file, 'r+') if done else None
     if not done:
         note.unlink(missing_ok=True)  # What it describes is about to be replaced.
@@ -156,8 +164,13 @@ def _write(
             used, blank = len(shown), next((frames for frames in shown if frames is not None), blank)
             readable = np.array([frames is not None for frames in shown])
             shown = [blank if frames is None else frames for frames in shown] + [blank] * (BATCH - used)
-            batch = np.array(trunk(np.stack(shown)[:, None]))[:used, 0]
-            batch[~readable] = np.nan
+            with np.errstate(over='ignore'):
+                batch = np.array(trunk(np.stack(shown)[:, None]))[:used, 0].astype(np.float16)
+            good = readable & np.isfinite(batch).all(axis=tuple(range(1, batch.ndim)))
+            batch[~good] = np.nan
+            if not good.all():
+                left_out += used - int(good.sum())
+                progress.set_postfix(left_out=left_out)
             if features is None:
                 shape = (source.pictures, views, *batch.shape[1:])
                 features = np.lib.format.open_memmap(file, 'w+', np.float16, shape)

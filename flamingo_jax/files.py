@@ -18,9 +18,10 @@ import os
 import pathlib
 import shutil
 import tempfile
+import time
 import uuid
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from etils import epath
 from tqdm import tqdm
@@ -30,9 +31,22 @@ from flamingo_jax.errors import MissingPackageError, StorageError
 from flamingo_jax.locks import alone
 
 Path = pathlib.Path | epath.Path
+T = TypeVar('T')
 
 FILLING = '.filling'  # A mark in a folder of a bucket until it is whole.
 PACKAGES = {'gs': 'gcsfs', 's3': 's3fs'}  # The libraries behind fsspec.
+
+WAITS = (0.5, 2.0, 8.0)  # Seconds before what failed is tried again.
+# What a disk, a network file system or a short supply says at one time, and not at another.
+PASSING = {
+    getattr(errno, name)
+    for name in (
+        'EIO ESTALE EAGAIN EBUSY EINTR ETIMEDOUT EMFILE ENFILE ENOMEM ENOBUFS EPIPE ECONNRESET ECONNABORTED '
+        'ECONNREFUSED ENOTCONN EHOSTDOWN EHOSTUNREACH ENETDOWN ENETUNREACH ENETRESET EREMOTEIO'
+    ).split()
+    if hasattr(errno, name)  # macOS has no EREMOTEIO.
+}
+LASTING = {FileNotFoundError: errno.ENOENT, PermissionError: errno.EACCES}  # What a bucket says for good.
 
 
 def in_bucket(path: str | os.PathLike[str]) -> bool:
@@ -49,6 +63,63 @@ def as_path(path: str | os.PathLike[str]) -> Path:
         _prepare(scheme)
         return epath.Path(path)
     return pathlib.Path(path).expanduser().absolute()
+
+
+def persist(call: Callable[[], T], path: str | os.PathLike[str]) -> T:
+    """What `call` returns, which reads `path`; what may pass is tried again, three times, with a growing wait.
+
+    On this machine these are the errors of `PASSING`. Of a bucket it is every error, since each client has its own, but
+    that there is no such object or no right to it.
+
+    Raises:
+      OSError: it failed each time, or for good. It has the path and the errno.
+    """
+    for wait in (*WAITS, None):
+        try:
+            return call()
+        except MemoryError:
+            raise
+        except Exception as error:
+            if not in_bucket(path) and not isinstance(error, OSError):
+                raise
+            told = _told(error, path)
+            if wait is None or told.errno not in PASSING:
+                raise told from error
+        time.sleep(wait)
+    raise AssertionError('The last try returns or raises.')
+
+
+def _told(error: Exception, path: str | os.PathLike[str]) -> OSError:
+    """An error of reading, with its path and errno; EIO where its library gives none."""
+    code = error.errno if isinstance(error, OSError) and error.errno in errno.errorcode else None
+    kinds = LASTING | {TimeoutError: errno.ETIMEDOUT}
+    code = code or next((number for kind, number in kinds.items() if isinstance(error, kind)), errno.EIO)
+    said = getattr(error, 'strerror', None) or f'{type(error).__name__}: {error}'.removesuffix(': ')
+    return OSError(code, said, os.fspath(path))
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The content of a file, on this machine or in a bucket. OSError as for `persist`."""
+    return persist(as_path(path).read_bytes, path)
+
+
+def read_part(path: Path, offset: int, size: int) -> bytes:
+    """So many bytes of a file of this machine from an offset on.
+
+    Raises:
+      OSError: as for `persist`; and if the file ends before.
+    """
+
+    def part() -> bytes:
+        with open(path, 'rb', buffering=0) as file:
+            content = os.pread(file.fileno(), size, offset)
+            while len(content) < size and (more := os.pread(file.fileno(), size - len(content), offset + len(content))):
+                content += more
+        if len(content) < size:
+            raise OSError(errno.EIO, f'The file ends before byte {offset + size:,}')
+        return content
+
+    return persist(part, path)
 
 
 def write_whole(path: Path, content: bytes) -> Path:

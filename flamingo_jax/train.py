@@ -45,8 +45,8 @@ from flamingo_jax.inputs import pipeline
 from flamingo_jax.inputs.sources.documents import contents
 from flamingo_jax.locks import alone_in
 from flamingo_jax.model.flamingo import Params
+from flamingo_jax.parallel import copies, processes
 from flamingo_jax.parallel import mesh as meshes
-from flamingo_jax.parallel import processes
 from flamingo_jax.planning import flops, topology
 from flamingo_jax.training import validation
 from flamingo_jax.training.assemble import Parts, assemble
@@ -72,6 +72,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
       OSError: a checkpoint cannot be written, or no existing one is whole.
       DivergedError: the loss, the gradient or the state is not finite for too long; the last good checkpoint is
         kept.
+      PartedError: processes hold different copies of the same rows or parameters; nothing of it is saved.
       ValueError, FileNotFoundError: bad input, or another process trains in the workdir. Raised before anything is
         computed.
     """
@@ -92,10 +93,10 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     for name, source in sources.items():
         meshes.check_batch(name, source.batch_size, source.micro_batches, mesh)
     rows = meshes.batch_sharding(mesh)
-    read = (parts.tokenizer, parts.pictures)
-    readable = pipeline.batches(sources, *read, config.seed, rows)
+    how = (parts.tokenizer, parts.pictures)
+    readable = pipeline.batches(sources, *how, config.seed, rows)
     held_out = validation.held_out(sources)
-    held_out_batches = pipeline.batches(held_out, *read, validation.SEED, rows)
+    held_out_batches = pipeline.batches(held_out, *how, validation.SEED, rows)
 
     # Refuses a folder of another model or recipe.
     about = _about(parts)
@@ -120,6 +121,8 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     else:
         state = new_state(model, optimizer, parts.trained, seed=config.seed, mesh=mesh)
         state = state._replace(params=parts.begin(state.params, frozen, mesh))
+    copies.check(dict(trained=state, frozen=frozen))
+    shared = copies.Rows({name: source.batch_size for name, source in sources.items()}, rows)
     iterators = {
         name: pipeline.read(readable[name], positions[name], source.workers) for name, source in sources.items()
     }
@@ -171,9 +174,9 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
             waited = time.perf_counter()
             # The previous step is still running: devices compute while the next batch is read and copied to them.
             turn = turns[(step - 1) % len(turns)]
-            batches = {
-                name: pipeline.put(texts(next(iterators[name])), rows, sources[name].batch_size) for name in turn
-            }
+            read = {name: next(iterators[name]) for name in turn}
+            shared.check(step, read)
+            batches = {name: pipeline.put(texts(read[name]), rows, sources[name].batch_size) for name in turn}
             waited = time.perf_counter() - waited
             with profile.step(step):
                 state, metrics = step_fn(state, frozen, batches)
@@ -199,6 +202,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
                 # older checkpoints.
                 if ends or not progress.skipped.in_a_row:
                     watchdog.wait_anew()  # The checkpoint before may still be on its way.
+                    copies.check(dict(trained=state, frozen=frozen))
                     checkpoints.save(state, positions, progress.skipped, last=ends)
                     due = False
             if preempted:

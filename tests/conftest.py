@@ -39,7 +39,9 @@ import pytest  # noqa: E402
 from flamingo_jax.few_shot.nonce import nonces  # noqa: E402
 from flamingo_jax.inference.pretrained import Pretrained  # noqa: E402
 from flamingo_jax.inputs import tokenizer as tokenizers  # noqa: E402
-from flamingo_jax.model.config import TINY, FlamingoConfig, ResamplerConfig, XattnConfig  # noqa: E402
+from flamingo_jax.model.bridges.gated_xattn import GatedXattnConfig  # noqa: E402
+from flamingo_jax.model.config import TINY, FlamingoConfig  # noqa: E402
+from flamingo_jax.model.connectors.perceiver import PerceiverConfig  # noqa: E402
 from flamingo_jax.model.flamingo import Flamingo  # noqa: E402
 from flamingo_jax.model.vision.efficientnet import EfficientNetConfig  # noqa: E402
 
@@ -75,8 +77,8 @@ def config() -> FlamingoConfig:
         vision=EfficientNetConfig(
             stages=((1, 3, 1, 1, 8), (1, 3, 2, 2, 8)), stem_width=8, head_width=24, resolution=16
         ),
-        resampler=ResamplerConfig(latents=3, width=16, depth=2, heads=2, head_dim=8, frames=4),
-        xattn=XattnConfig(every=2, heads=4, head_dim=8, initial_alpha=0.5),
+        resampler=PerceiverConfig(latents=3, width=16, depth=2, heads=2, head_dim=8, frames=4),
+        xattn=GatedXattnConfig(every=2, heads=4, head_dim=8, initial_alpha=0.5),
         image_tag=(7, 8, 9),
         extra_tokens=('<EOC>',),
         image_size=16,

@@ -229,15 +229,25 @@ CONFIG = 'from ml_collections import ConfigDict\n\n\ndef get_config():\n    retu
         (['train', '--config=BROKEN', '--workdir=w'], 2, "BROKEN, line 5: NameError: name 'oops' is not defined"),
         (['train', '--config=CONFIG:stage', '--workdir=w'], 2, 'CONFIG: TypeError: get_config() takes'),
         (['train', '--config=CONFIG', '--workdir=w', '--config.stepps=3'], 2, "The config has no such key: 'stepps'."),
-        (['train', '--config=CONFIG', '--workdir=w', '--config.steps=x'], 2, 'flag --config.steps=x: invalid literal'),
+        (
+            ['train', '--config=CONFIG', '--workdir=w', '--config.steps=x'],
+            2,
+            "flag --config.steps=x: 'x' is not a whole number.",
+        ),
         (['generate', '--checkpoint=none', '--text=a'], 1, 'none is neither a bundle (config.json) nor the workdir of'),
+        (
+            ['generate', '--checkpoint=none', '--text=a', '--num_beams=x'],
+            2,
+            "flag --num_beams=x: 'x' is not a whole number.",
+        ),
+        (['generate', '--checkpoint=none', '--text=a', '--top_p=x'], 2, "flag --top_p=x: 'x' is not a number."),
         (['generate', '--checkpoint=none', '--text=a', '--num_beams=0'], 2, 'flag --num_beams=0: 0 is not a positive'),
         (
             ['generate', '--checkpoint=none', '--text=a', '--num_beams=2', '--temperature=1'],
             1,
             'Beam search and sampling exclude each other.',
         ),
-        (['generate', '--checkpoint=none', '--text=a', '--temperature=nan'], 1, 'num_beams is 1, temperature nan'),
+        (['generate', '--checkpoint=none', '--text=a', '--temperature=nan'], 1, 'temperature is nan. It must be '),
         (
             ['generate', '--checkpoint=none', '--text=a', f'--seed={10**22}'],
             2,

@@ -86,6 +86,16 @@ def test_neither_batch_size_nor_mesh_nor_the_order_of_tasks_changes_an_answer(pa
     assert sorted(rows, key=str) == sorted(whole[0], key=str)
 
 
+@pytest.mark.parametrize('how', [dict(num_beams=2, length_penalty=0.5), dict(features='')], ids=['beams', 'pixels'])
+def test_nor_do_they_with_beams_or_from_pixels(parts, run, tmp_path, how):
+    reports = []
+    for changes in ({}, dict(batch_size=1), dict(mesh=dict(data=2, fsdp=1, tensor=2))):
+        folder = tmp_path / str(len(reports))
+        evaluate(small(parts, **how, **changes), run, folder)
+        reports.append(rows_and_examples(folder)[0])
+    assert reports[0] == reports[1] == reports[2]
+
+
 def test_two_processes_write_the_report_of_one(parts, run, whole, tmp_path):
     """Each host has its own copy of the pictures, whose files may have other times."""
     (tmp_path / 'config.py').write_text(

@@ -164,6 +164,7 @@ def test_it_becomes_a_plain_bundle(start, run, tmp_path):
         ('lm', 'experiments/lm_dictionary', 'experiments/lm_dictionary has another shape or tokenizer'),
         ('model.image_size', 64, 'config.start names a whole model, so that model must not be set'),
         ('trained', ('xattn', 'decoder'), "config.trained has .'decoder'."),
+        ('trained', ('xattn', 'lm'), r"config.trained has 'lm', and config.lora.rank is 1: .* remove 'lm'"),
         ('targets', ('querry',), "lora.targets is .*'querry'.*. Name some of"),
         ('rank', -1, 'lora.rank is -1'),
         ('start', '/nowhere', '/nowhere is not a bundle'),

@@ -61,8 +61,8 @@ def tiny_config(parts: pathlib.Path) -> ConfigDict:
     c = training.base()
     c.steps, c.checkpoint_every, c.log_every = 6, 2, 1
     c.lm, c.vision, c.image_tag = str(parts / 'lm'), str(parts / 'trunk'), 'token'
-    c.model.resampler = ConfigDict(vars(TINY['resampler']) | dict(latents=2, width=16, heads=2, head_dim=8))
-    c.model.xattn = ConfigDict(vars(TINY['xattn']) | dict(every=2, heads=2, head_dim=16, initial_alpha=0.3))
+    c.model.resampler = ConfigDict(TINY['resampler'].to_json() | dict(latents=2, width=16, heads=2, head_dim=8))
+    c.model.xattn = ConfigDict(TINY['xattn'].to_json() | dict(every=2, heads=2, head_dim=16, initial_alpha=0.3))
     common = dict(path=SAMPLE, length=48, images=4, batch_size=8)
     words = dict(shots=4, games=dict(bind=game(Words, classes=(2, 3))))
     names = dict(shots=4, games=dict(name=game(Names, languages=('fr', 'ja'))))

@@ -36,6 +36,7 @@ from PIL import Image
 from data import building
 from data.picture_dictionary import pixels
 from data.picture_dictionary.picture_dictionary_dataset_builder import picture_features
+from flamingo_jax.files import read_bytes
 from flamingo_jax.inputs.images import PictureError, decode
 
 FORM = 'It must have a folder for each thing, named by it, with pictures: robin/1.jpg, robin/2.jpg, blackbird/1.jpg.'
@@ -93,8 +94,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             if not file.is_file() or any(map(_hidden, (file, *file.relative_to(thing).parents))):
                 continue
             try:
-                frame = _stored(decode(file.read_bytes()), self.builder_config.size)
-            except (OSError, PictureError) as error:
+                frame = _stored(decode(read_bytes(file)), self.builder_config.size)
+            except PictureError as error:
                 wrong.append(f'{file.name} ({error})')
                 continue
             digest = hashlib.sha256(frame).hexdigest()

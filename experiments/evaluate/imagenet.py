@@ -3,8 +3,10 @@
     python -m flamingo_jax.evaluate --config=experiments/evaluate/imagenet.py --checkpoint=BUNDLE_OR_WORKDIR \
         --workdir=DIR --config.data=FOLDER
 
-`:open_flamingo` after the config's path writes the prompts, and reads the answers, as OpenFlamingo does. `:idefics` has
-the prompts of an IDEFICS and ranks as OpenFlamingo does.
+`:open_flamingo` after the config's path asks as OpenFlamingo does by default: its prompts, likelihoods by length,
+random examples of 2,048 training images, and two without images in 0-shot prompts. `:idefics` does so with the prompts
+of an IDEFICS. To retrieve examples as its --rices: --config.clip=BUNDLE and
+--config.tasks.imagenet.support="('rices by clip',)"; as its --classification_prompt_ensembling: ...orders=6.
 To tune on training pictures: --config.tasks.imagenet.query_split=dev.
 """
 
@@ -19,8 +21,9 @@ def get_config(prompts: str = 'paper') -> ConfigDict:
     """The paper's best row: RICES among 5 pictures of each class, averaged over 6 orders (table 7)."""
     c = evaluation.base()
     c.episodes = evaluation.ALL
-    answers = ('ranked',) if prompts == 'paper' else ('ranked by length',)
-    c.tasks.imagenet = evaluation.task(
-        ImageNet, prompts=named(prompts), answers=answers, shots=(16,), support=('rices',), orders=6
-    )
+    if prompts == 'paper':
+        how = dict(shots=(16,), support=('rices',), orders=6)
+    else:
+        how = dict(answers=('ranked by length',), support_size=2048, of_each_class=False, text_examples_ranked=2)
+    c.tasks.imagenet = evaluation.task(ImageNet, prompts=named(prompts), **how)
     return c

@@ -4,7 +4,7 @@
         --workdir=DIR --config.data=FOLDER
 
 `:open_flamingo` after the config's path writes the prompts, and reads the answers, as OpenFlamingo does, and `:idefics`
-as its suite does for an IDEFICS.
+as its suite does for an IDEFICS. Both retrieve examples by a CLIP, as OpenFlamingo's --rices: --config.clip=BUNDLE.
 To tune on training questions: --config.tasks.ok_vqa.query_split=dev.
 """
 
@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from flamingo_jax.evaluation import config as evaluation
 from flamingo_jax.evaluation.benchmarks.ok_vqa import OKVQA
-from flamingo_jax.evaluation.prompts import named
+from flamingo_jax.evaluation.prompts import named, retrieval
 
 
 def get_config(prompts: str = 'paper') -> ConfigDict:
@@ -21,5 +21,7 @@ def get_config(prompts: str = 'paper') -> ConfigDict:
     c.episodes, c.max_new_tokens = evaluation.ALL, 5
     # OpenFlamingo stems predictions, as the set's authors did the references.
     accuracy = 'vqa_accuracy' if prompts == 'paper' else 'vqa_accuracy_ok_vqa'
-    c.tasks.ok_vqa = evaluation.task(OKVQA, prompts=named(prompts), accuracy=accuracy, support=('random', 'rices'))
+    c.tasks.ok_vqa = evaluation.task(
+        OKVQA, prompts=named(prompts), accuracy=accuracy, support=('random', retrieval(prompts))
+    )
     return c

@@ -4,7 +4,7 @@
         --workdir=DIR --config.data=FOLDER
 
 `:open_flamingo` after the config's path writes the prompts, and reads the answers, as OpenFlamingo does, and `:idefics`
-as its suite does for an IDEFICS.
+as its suite does for an IDEFICS. Both retrieve examples by a CLIP, as OpenFlamingo's --rices: --config.clip=BUNDLE.
 For EvalAI: --config.tasks.vizwiz.query_split=test.
 """
 
@@ -12,12 +12,12 @@ from ml_collections import ConfigDict
 
 from flamingo_jax.evaluation import config as evaluation
 from flamingo_jax.evaluation.benchmarks.vizwiz import VizWiz
-from flamingo_jax.evaluation.prompts import named
+from flamingo_jax.evaluation.prompts import named, retrieval
 
 
 def get_config(prompts: str = 'paper') -> ConfigDict:
     """Random examples, and those most similar to the query."""
     c = evaluation.base()
     c.episodes, c.max_new_tokens = evaluation.ALL, 5
-    c.tasks.vizwiz = evaluation.task(VizWiz, prompts=named(prompts), support=('random', 'rices'))
+    c.tasks.vizwiz = evaluation.task(VizWiz, prompts=named(prompts), support=('random', retrieval(prompts)))
     return c

@@ -5,7 +5,7 @@ In transformers it is IdeficsForVisionText2Text.
 Everything is in one Hugging Face folder. Differences from the paper, with the fields of the config for them:
 
     the LM is a LLaMA; two or three new tokens have embeddings of their own   `extra_tokens`
-    text norms are RMS norms                                                  `XattnConfig.norm`
+    text norms are RMS norms                                                  `xattn.norm`
     the gated feed-forward is a SwiGLU of the LM's width                      `gated_ffw`, `ffw_width`
     queries and keys have norms: RMS in the blocks, layer in the resampler    `qk_norms`
     alphas may be vectors                                                     `vector_alphas`
@@ -32,8 +32,12 @@ from flamingo_jax.conversion.tensors import Empty, Tensor, in_memory, matrix, no
 from flamingo_jax.conversion.vit import vit_tensors
 from flamingo_jax.errors import UserError
 from flamingo_jax.inputs.tokenizer import AROUND, IMAGE, Tokenizer
-from flamingo_jax.model.config import FlamingoConfig, LanguageModelConfig, ResamplerConfig, XattnConfig
+from flamingo_jax.model.bridges.gated_xattn import GatedXattnConfig
+from flamingo_jax.model.component import differences
+from flamingo_jax.model.config import FlamingoConfig
+from flamingo_jax.model.connectors.perceiver import PerceiverConfig
 from flamingo_jax.model.flamingo import Params
+from flamingo_jax.model.language_model import LanguageModelConfig
 from flamingo_jax.model.vision.vit import ViTConfig
 
 NEW_TOKENS = (AROUND, IMAGE, '<end_of_utterance>')
@@ -98,7 +102,7 @@ def config_of(fields: Mapping[str, Any]) -> FlamingoConfig:
         class_feature=True,
         fit='squash',
     )
-    resampler = ResamplerConfig(
+    resampler = PerceiverConfig(
         latents=p.get('resampler_n_latents', 64),
         width=width,
         depth=p.get('resampler_depth', 6),
@@ -114,7 +118,7 @@ def config_of(fields: Mapping[str, Any]) -> FlamingoConfig:
         raise UserError(
             f'its {lm.depth} layers are not a multiple of cross_layer_interval = {every}, as IDEFICS requires'
         )
-    xattn = XattnConfig(
+    xattn = GatedXattnConfig(
         every=every,
         heads=lm.heads,
         head_dim=lm.head_dim,
@@ -190,18 +194,9 @@ def fields_of(config: FlamingoConfig) -> dict[str, Any]:
     same = dataclasses.replace(config_of(fields), image_tag=config.image_tag, extra_tokens=config.extra_tokens)
     same = dataclasses.replace(same, image_size=config.image_size)
     if same != config:
-        wrong = '; '.join(_different(config.to_json(), same.to_json()))
+        wrong = '; '.join(differences(config.to_json(), same.to_json()))
         raise UserError(f'This model cannot be written as an IDEFICS: {wrong}.')
     return fields
-
-
-def _different(ours: Mapping[str, Any], theirs: Mapping[str, Any], of: str = '') -> Iterator[str]:
-    """The fields of two configs that differ: `xattn.gates = False, not True`."""
-    for name, value in ours.items():
-        if isinstance(value, Mapping) and isinstance(theirs[name], Mapping):
-            yield from _different(value, theirs[name], f'{of}{name}.')
-        elif value != theirs[name]:
-            yield f'{of}{name} = {value!r}, not {theirs[name]!r}'
 
 
 def _open_tokenizer(folder: pathlib.Path, fields: Mapping[str, Any], config: FlamingoConfig) -> Tokenizer:
@@ -334,7 +329,7 @@ def _llama_block(
     yield matrix((*ours, 'ffw', 'down', 'kernel'), f'{theirs}.mlp.down_proj.weight', lm.ffw_width, d)
 
 
-def _resampler_tensors(c: ResamplerConfig) -> Iterator[Tensor]:
+def _resampler_tensors(c: PerceiverConfig) -> Iterator[Tensor]:
     d, heads, inner = c.width, (c.heads, c.head_dim), c.heads * c.head_dim
     yield vector(('resampler', 'latents'), 'model.perceiver_resampler.latents', c.latents, d)
     yield from norm(('resampler', 'norm_out'), 'model.perceiver_resampler.layer_norm', d)

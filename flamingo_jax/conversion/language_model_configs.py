@@ -211,7 +211,9 @@ def _mosaic_gpt(fields: Fields) -> LanguageModelConfig:
 
 
 def _opt(fields: Fields) -> LanguageModelConfig:
-    width, embedding_width = fields['hidden_size'], fields.get('word_embed_proj_dim') or fields['hidden_size']
+    width = fields['hidden_size']
+    if fields.get('word_embed_proj_dim', width) != width or not fields.get('do_layer_norm_before', True):
+        raise UserError("it is OPT-350m, whose norms and embeddings are unlike any other OPT's. Take another size.")
     _refuse(fields, _remove_final_layer_norm=False, enable_bias=True, layer_norm_elementwise_affine=True)
     return _gpt(
         fields['vocab_size'],
@@ -220,10 +222,8 @@ def _opt(fields: Fields) -> LanguageModelConfig:
         heads=fields['num_attention_heads'],
         ffw_width=fields['ffn_dim'],
         context=fields.get('max_position_embeddings', 2048),
-        norm_place='before' if fields.get('do_layer_norm_before', True) else 'sum',
         activation=activation_of(fields.get('activation_function', 'relu')),
         positions='learned',
-        embedding_width=embedding_width if embedding_width != width else 0,
         tied=fields.get('tie_word_embeddings', True),
     )
 

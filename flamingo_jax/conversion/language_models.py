@@ -75,8 +75,6 @@ GEMMA2 = QWEN3 | {
 }
 OPT = {
     'tokens': 'embed_tokens',
-    'project_in': 'project_in',
-    'project_out': 'project_out',
     'positions': 'embed_positions',
     'norm_out': 'final_layer_norm',
     'output': 'lm_head',

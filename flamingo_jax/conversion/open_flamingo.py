@@ -4,7 +4,7 @@ A published file has only the trained part: the resampler, the gated blocks, and
 tokens. Its language model and its CLIP are separate arguments. Differences from the paper, with the fields of the
 config:
 
-    gated blocks are before the LM's blocks every - 1, 2 every - 1, ...      `XattnConfig.first`
+    gated blocks are before the LM's blocks every - 1, 2 every - 1, ...      `xattn.first`
     no projections in the resampler, no norm of the media                    `projects`, `norm_media`
     no time embeddings, GELU, 8 heads of 64 at every size                    `frames`, `activation`, `heads`, `head_dim`
     <|endofchunk|>, <image> and (if the LM has no padding) <PAD> are new     `extra_tokens`
@@ -44,8 +44,12 @@ from flamingo_jax.conversion.tensors import (
 from flamingo_jax.conversion.vit import read_vit
 from flamingo_jax.errors import UserError
 from flamingo_jax.inputs.tokenizer import PAD, Tokenizer
-from flamingo_jax.model.config import FlamingoConfig, LanguageModelConfig, ResamplerConfig, XattnConfig
+from flamingo_jax.model.bridges.gated_xattn import GatedXattnConfig
+from flamingo_jax.model.component import differences
+from flamingo_jax.model.config import FlamingoConfig
+from flamingo_jax.model.connectors.perceiver import PerceiverConfig
 from flamingo_jax.model.flamingo import Params
+from flamingo_jax.model.language_model import LanguageModelConfig
 
 # The path of the LM's blocks, by model_type of its config.json.
 BLOCKS = {
@@ -155,13 +159,7 @@ def export(config: FlamingoConfig, params: Mapping[str, Any]) -> dict[str, np.nd
       ValueError: the model does not fit OpenFlamingo; the message says why.
     """
     model_type = _model_type(config.lm)
-    expected = _config_like(config)
-    if wrong := [
-        f'{part}.{field.name} = {getattr(getattr(config, part), field.name)!r}, not {getattr(wanted, field.name)!r}'
-        for part, wanted in expected.items()
-        for field in dataclasses.fields(wanted)
-        if getattr(getattr(config, part), field.name) != getattr(wanted, field.name)
-    ]:
+    if wrong := [*_unlike(config, 'resampler'), *_unlike(config, 'xattn')]:
         raise UserError(f'This model cannot be written as an OpenFlamingo: {"; ".join(wrong)}.')
     if config.extra_tokens not in (NEW_TOKENS, NEW_TOKENS[:2]):
         raise UserError(
@@ -237,7 +235,7 @@ def _config(state: State, blocks: str, lm: LanguageModelConfig, vision: Any, new
         )
     base = f'lang_encoder.{blocks}.{places[0]}.gated_cross_attn_layer.'
     frames = 'perceiver.frame_embs'
-    resampler = ResamplerConfig(
+    resampler = PerceiverConfig(
         latents=latents,
         width=width,
         depth=sizes(state, 'perceiver.layers.'),
@@ -246,7 +244,7 @@ def _config(state: State, blocks: str, lm: LanguageModelConfig, vision: Any, new
         frames=_matrix_shape(state, frames)[0] if frames in state else 0,
         **_RESAMPLER,
     )
-    xattn = XattnConfig(
+    xattn = GatedXattnConfig(
         every=every,
         first=every - 1,
         heads=_matrix_shape(state, base + 'attn.to_q.weight')[0] // HEAD_DIM,
@@ -268,16 +266,22 @@ def _config(state: State, blocks: str, lm: LanguageModelConfig, vision: Any, new
 # What OpenFlamingo models of all sizes have unlike the paper, and the fields in which they differ.
 _RESAMPLER = dict(projects=False, activation='gelu', head_dim=HEAD_DIM)
 _XATTN = dict(norm_media=False, activation='gelu', head_dim=HEAD_DIM)
-_RESAMPLERS_DIFFER = ('latents', 'width', 'depth', 'heads', 'ffw_multiplier', 'frames')
-_XATTNS_DIFFER = ('every', 'heads', 'ffw_multiplier', 'initial_alpha', 'initial_alpha_dense')
+_DIFFER = dict(
+    resampler=('latents', 'width', 'depth', 'heads', 'ffw_multiplier', 'frames'),
+    xattn=('every', 'heads', 'ffw_multiplier', 'initial_alpha', 'initial_alpha_dense'),
+)
 
 
-def _config_like(config: FlamingoConfig) -> dict[str, Any]:
-    """The resampler and the gated blocks of an OpenFlamingo of this model's sizes."""
-    r, x = config.resampler, config.xattn
-    resampler = ResamplerConfig(**_RESAMPLER, **{name: getattr(r, name) for name in _RESAMPLERS_DIFFER})
-    xattn = XattnConfig(**_XATTN, first=x.every - 1, **{name: getattr(x, name) for name in _XATTNS_DIFFER})
-    return dict(resampler=resampler, xattn=xattn)
+def _unlike(config: FlamingoConfig, part: str) -> Iterator[str]:
+    """The fields in which the resampler or the gated blocks are none of an OpenFlamingo of these sizes."""
+    ours = getattr(config, part)
+    fields = ours.to_json() if ours else {}
+    sizes = {name: value for name, value in fields.items() if name in _DIFFER[part]}
+    if part == 'resampler':
+        theirs = PerceiverConfig(**_RESAMPLER, **sizes)
+    else:
+        theirs = GatedXattnConfig(**_XATTN, **sizes, first=sizes.get('every', 1) - 1)
+    return differences(fields, theirs.to_json(), f'{part}.')
 
 
 def _with_embeddings(
@@ -343,7 +347,7 @@ def _tensors(config: FlamingoConfig, blocks: str) -> Iterator[Tensor]:
 
 
 def _attention_and_ffw(
-    ours: tuple[str | int, ...], attention: str, ffw: str, c: ResamplerConfig | XattnConfig, d: int, media: int
+    ours: tuple[str | int, ...], attention: str, ffw: str, c: PerceiverConfig | GatedXattnConfig, d: int, media: int
 ) -> Iterator[Tensor]:
     """Tensors that a resampler layer and a gated block share: queries read width d, keys and values width `media`."""
     heads, inner, hidden = (c.heads, c.head_dim), c.heads * c.head_dim, c.ffw_multiplier * d

@@ -18,10 +18,13 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from flamingo_jax.conversion.hugging_face import activation_of, open_tensors, read_json
 from flamingo_jax.conversion.readers import read_weights
 from flamingo_jax.conversion.tensors import State, Tensor, kernel, matrix, norm, sizes, to_tree, vector
 from flamingo_jax.errors import UserError
+from flamingo_jax.model.vision.clip_embedding import ClipEmbeddingConfig
 from flamingo_jax.model.vision.vit import SIGLIP_MEAN, SIGLIP_STD, ViTConfig
 
 # The name of the patches' kernel in each set of names.
@@ -90,6 +93,34 @@ def read_vit(
             '(config.json '
             "and its weights), or a file of open_clip's, OpenAI's or timm's weights."
         ) from error
+
+
+def read_clip_embedding(
+    source: str, activation: str = '', heads: int = 0
+) -> tuple[ClipEmbeddingConfig, dict[str, Any]]:
+    """The config and the 'params' of `ClipEmbedding(config)` of a published CLIP.
+
+    Arguments and errors as for `read_vit`.
+    """
+    tower, params = read_vit(source, 'clip', activation, heads)
+    path = pathlib.Path(source).expanduser()
+    state = open_tensors(path) if path.is_dir() else read_weights(path)
+    # open_clip's and OpenAI's files have it the other way round.
+    names = {'visual_projection.weight': True, 'visual.proj': False, 'proj': False}
+    found = next((name for name in names if name in state), None)
+    if found is None:
+        raise UserError(
+            f'{source} has no projection into the space that pictures share with texts ({", ".join(names)}). Give a '
+            'whole CLIP, as CLIPModel or CLIPVisionModelWithProjection of transformers, or a file of open_clip.'
+        )
+    projection = state[found][...]
+    projection = np.ascontiguousarray(projection.T if names[found] else projection)
+    if projection.ndim != 2 or len(projection) != tower.width:
+        raise UserError(
+            f'{source}: {found} has shape {state[found].shape}, which does not fit the width {tower.width}.'
+        )
+    config = ClipEmbeddingConfig(tower, projection.shape[1])
+    return config, {'tower': params, 'projection': {'kernel': projection}}
 
 
 def config_of_transformers(fields: dict[str, Any], kind: str) -> ViTConfig:

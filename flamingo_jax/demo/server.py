@@ -365,7 +365,7 @@ def _about(flamingo: Pretrained, checkpoint: str, ready: Sequence[Ready], lm: st
         context=c.lm.context,
         fit=c.fit,
         only_last_image=c.xattn.only_last_image,
-        only_at_tag=c.xattn.only_at_tag,
+        only_at_tag=c.xattn.at_tag,
         blocks=[c.xattn.first + i for i in range(0, c.lm.depth - c.xattn.first, c.xattn.every)],
         upload_bytes=uploads.BYTES,
         shown=uploads.SHOWN,

@@ -27,15 +27,20 @@ class Answering(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Generated:
-    """The text that the model generates after the prompt, up to the end of the chunk."""
+    """The text that the model generates after the prompt, up to the end of the chunk.
+
+    Fields are as for `Pretrained.generate`.
+    """
 
     max_new_tokens: int
     num_beams: int
+    length_penalty: float = 0.0
 
     def __call__(self, model: Pretrained, prompts: Sequence[Prompt], episodes: Sequence[Episode]) -> list[str]:
         """One text per prompt."""
         stop = (model.tokenizer.chunk_end,)
-        return model.generate(prompts, self.max_new_tokens, self.num_beams, stop=stop)
+        penalty = self.length_penalty
+        return model.generate(prompts, self.max_new_tokens, self.num_beams, stop=stop, length_penalty=penalty)
 
     def room(self, model: Pretrained, prompt: Prompt, episode: Episode) -> int:
         """The number of tokens that an answer may take."""

@@ -30,11 +30,12 @@ from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation.pools import Pools
 from flamingo_jax.evaluation.prompts import PAPER, Prompts
 from flamingo_jax.evaluation.published import on_disk
+from flamingo_jax.evaluation.rices import BY_CLIP, RICES, Clip
 from flamingo_jax.evaluation.task import OPEN_ENDED, Task
 from flamingo_jax.few_shot.episode import Episode, Part
 from flamingo_jax.few_shot.nearest import most_similar
 from flamingo_jax.inputs.films import has_no_head, to_film
-from flamingo_jax.inputs.images import PictureError, PictureFormat, Unread, opened, to_frames
+from flamingo_jax.inputs.images import PictureError, PictureFormat, Unread, of_decoder, opened, to_frames
 from flamingo_jax.parallel import processes
 
 DEV = 'dev'
@@ -62,7 +63,7 @@ class Item:
       text: the text between picture and answer, by the benchmark's `prompts`.
       answer: the right answer, as examples and reports show it; None if the set does not publish it.
       references: what the metric compares answers with; None is the answer alone.
-      candidates, written: as in `few_shot.episode.Episode`.
+      candidates, written, types: as in `few_shot.episode.Episode`.
     """
 
     id: str
@@ -72,6 +73,7 @@ class Item:
     references: Any = None
     candidates: tuple[str, ...] = ()
     written: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    types: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def file(self) -> pathlib.Path | None:
@@ -152,7 +154,7 @@ class Benchmark(Task):
     a_second: float = 3.0  # Fewest frames a second; of a longer film, the middle is shown.
     skip_missing: bool = False  # Leave out questions whose file is gone or has no head: films vanish from YouTube.
 
-    may_support: ClassVar[tuple[str, ...]] = ('random', 'fixed', 'rices')
+    may_support: ClassVar[tuple[str, ...]] = ('random', 'fixed', RICES, BY_CLIP)
     ids_of_all_splits: ClassVar[bool] = False  # Whether no two splits have the same id, as the set publishes them.
 
     def __post_init__(self):
@@ -174,8 +176,14 @@ class Benchmark(Task):
             return list(items)
         return [items[i] for i in sorted(np.argsort(_mixed(_keys(items), seed), kind='stable')[:number])]
 
+    def draw_support(self, items: Sequence[Item]) -> list[Item]:
+        """The items of the support split that random examples are drawn from."""
+        return self.draw(items, self.support_size, self.support_seed)
+
     def prepare(self, pools: Pools) -> None:
         """Reads both splits, and checks that every picture exists and that no example shows what is asked."""
+        self.left_out = {}
+        clip = pools.clip if BY_CLIP in self.support else None  # Refuses at once if there is none.
         folder = on_disk(self.data or pools.data)
         support_folder = on_disk(self.support_data or folder)
         # Without examples, a set whose training split was not downloaded can be asked.
@@ -190,8 +198,9 @@ class Benchmark(Task):
             _refuse_shared(queries, self.query_split, support, self.support_split, ids=self.ids_of_all_splits)
         self._queries = self.present(queries, self.query_split)
         # All items are looked at only if some may be missing: a training split can have a million files.
-        support = self.present(support, self.support_split) if self.skip_missing else support
-        support = self.draw(support, self.support_size, self.support_seed)
+        support = self.present(support, self.support_split) if self.skip_missing or clip else support
+        self._whole_support = support
+        support = self.draw_support(support)
         self._support = self.present(support, self.support_split)
         self._check()
         codes = {file: code for code, file in enumerate({item.file for item in self._support} - {None})}
@@ -203,7 +212,7 @@ class Benchmark(Task):
         self._support_keys = _keys(self._support)
         self._examples = [self._example(item) for item in self._support]
         self._pools = pools
-        if 'rices' in self.support and any(item.picture is None for item in (*self._queries, *self._support)):
+        if {RICES, BY_CLIP} & {*self.support} and any(i.picture is None for i in (*self._queries, *support)):
             raise UserError("support 'rices' compares pictures, but some questions have none. Use 'random'.")
 
     def _check(self) -> None:
@@ -280,6 +289,8 @@ class Benchmark(Task):
                 f'Task {self.name}: {what}{f", and {others} more" if others else ""}. Put it there, remove the '
                 'question, or set skip_missing=True in the task to leave all such questions out.'
             )
+        files = sum(not found for found in there.values())
+        self.left_out[split] = dict(questions=len(items) - len(present), files=files)
         processes.say(
             f'Task {self.name}: {len(items) - len(present)} of {len(items)} questions of the split {split!r} are left '
             f'out: {what}.'
@@ -297,17 +308,48 @@ class Benchmark(Task):
         asked = {item.file for item in queries}
         return queries, [item for item in items if item.file not in asked]
 
-    def _pooled(self, pools: Pools, items: Sequence[Item]) -> np.ndarray:
-        """A row for each item. A picture of several items is encoded once."""
+    def _pooled(self, pools: Pools, items: Sequence[Item], by: Clip | None = None) -> np.ndarray:
+        """A row for each item, by the model's trunk or by another. A picture of several items is encoded once."""
         pictures = list(dict.fromkeys(item.picture for item in items))
-        rows = dict(zip(pictures, pools.pooled(pictures, self._files), strict=True))
+        files = self._files if by is None else dataclasses.replace(self._files, format=by.pictures)
+        rows = dict(zip(pictures, pools.pooled(pictures, files, by), strict=True))
         return np.stack([rows[item.picture] for item in items])
+
+    @functools.cached_property
+    def _asked(self) -> list[Item]:
+        """The queries that are asked, in order."""
+        return [self._queries[place] for place in self._order[: self.number(self._pools.episodes)]]
 
     @functools.cached_property
     def _rows(self) -> tuple[np.ndarray, np.ndarray]:
         """Of the queries that are asked, in order, and of all examples; computed for the first that needs them."""
-        asked = [self._queries[place] for place in self._order[: self.number(self._pools.episodes)]]
-        return self._pooled(self._pools, asked), self._pooled(self._pools, self._support)
+        return self._pooled(self._pools, self._asked), self._pooled(self._pools, self._support)
+
+    @functools.cached_property
+    def _most_similar_by_clip(self) -> np.ndarray:
+        """For each query that is asked, in order, its examples of the whole support split, the most similar last.
+
+        Places in `_whole_support` [queries most]. A split can have half a million questions about fewer pictures.
+        """
+        of_picture: dict[Shown, list[int]] = {}
+        for place, item in enumerate(self._whole_support):
+            of_picture.setdefault(item.picture, []).append(place)
+        pictures, of_file = list(of_picture), collections.defaultdict(list)
+        for place, places in enumerate(of_picture.values()):
+            of_file[self._whole_support[places[0]].file].append(place)
+        clip = self._pools.clip
+        rows = self._pooled(self._pools, [self._whole_support[places[0]] for places in of_picture.values()], clip)
+        queries, n = self._pooled(self._pools, self._asked, clip), min(self.most, len(pictures))
+        chosen = np.zeros((len(queries), self.most), int)
+        for i, query in enumerate(self._asked):
+            likeness = rows @ queries[i]
+            own = of_file.get(query.file, [])
+            likeness[own] = -np.inf
+            nearest = np.argpartition(-likeness, n - 1)[:n]
+            nearest = nearest[np.argsort(-likeness[nearest], kind='stable')]
+            found = [place for j in nearest if j not in own for place in of_picture[pictures[j]]]
+            chosen[i] = found[: self.most][::-1]
+        return chosen
 
     def number(self, episodes: int) -> int:
         return min(episodes, len(self._queries))
@@ -316,7 +358,9 @@ class Benchmark(Task):
         """The i-th query in random order, with examples of other pictures."""
         query = self._queries[int(self._order[i])]
         other = self._codes != self._code_of.get(query.file, -2)
-        if support == 'rices' and shots:
+        if support == BY_CLIP and shots:
+            chosen = self._most_similar_by_clip[i][self.most - shots :]
+        elif support == RICES and shots:
             queries, rows = self._rows
             found = most_similar(queries[i], rows, shots + int((~other).sum()))
             chosen = [j for j in found if other[j]]
@@ -326,8 +370,12 @@ class Benchmark(Task):
             order[~other] = np.iinfo(np.uint64).max
             chosen = np.argpartition(order, shots - 1)[:shots] if shots else np.zeros(0, int)
             chosen = chosen[np.argsort(order[chosen], kind='stable')]
+        if support == BY_CLIP:
+            examples = [self._example(self._whole_support[j]) for j in chosen] if shots else []
+        else:
+            examples = [self._examples[j] for j in chosen]
         return Episode(
-            support=tuple(self._examples[j] for j in chosen),
+            support=tuple(examples),
             query=(Part(query.picture, self._files, query.text),),
             truth=query.answer or '',
             candidates=query.candidates,
@@ -338,10 +386,12 @@ class Benchmark(Task):
             form=self.prompts.answer,
             ends=self.prompts.ends,
             between=self.prompts.between if answers == OPEN_ENDED else '',
+            types=query.types,
         )
 
     def _example(self, item: Item) -> Part:
-        return Part(item.picture, self._files, item.text + self.prompts.answer.format(answer=self.learnt(item)[0]))
+        text = item.text + self.prompts.answer.format(answer=self.learnt(item)[0])
+        return Part(item.picture, self._files, text, item.id)
 
     def learnt(self, item: Item) -> Sequence[str]:
         """The answers to learn when a model is fine-tuned; an example shows the first."""
@@ -359,7 +409,9 @@ def _is_damaged(file: pathlib.Path, film: bool) -> bool:
     with file.open('rb') as content:
         try:
             opened(content)
-        except Exception:  # Each of PIL's formats has its own errors for damaged data.
+        except Exception as error:
+            if not of_decoder(error):  # A disk that fails says nothing of the picture.
+                raise
             return True
     return False
 

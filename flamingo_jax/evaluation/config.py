@@ -17,7 +17,9 @@ def base() -> ConfigDict:
     c.seeds = 1
     c.data = ''  # Folder of a prepared picture set, or of a benchmark's own files.
     c.features = ''  # Folder of features computed once; '' reads pixels.
-    c.pooled = ''  # Folder in which the features that RICES compares are kept; '' computes them each time.
+    c.pooled = ''  # Folder in which the features that RICES compares are kept; '' is `pooled` in the workdir.
+    # Bundle of the CLIP by which the support 'rices by clip' compares images: `convert clip_embedding` makes it.
+    c.clip = ''
     c.image_size = 0  # Height and width of the pictures in pixels; 0 is that of training.
     c.frames = 1  # Frames per picture; more than 1 are clips.
     c.stills = False  # True shows only the first frame of a clip.
@@ -27,6 +29,8 @@ def base() -> ConfigDict:
     c.batch_size = 16  # Prompts at a time in each process.
     c.max_new_tokens = 16  # Most tokens of an open-ended answer.
     c.num_beams = 3  # Beams for an open-ended answer (paper: 3).
+    # Beams are compared by log-probability / length ** length_penalty (OpenFlamingo: 0; the paper does not say).
+    c.length_penalty = 0.0
     c.write_prompts = False  # Write every prompt, with its answer, to prompts/ in the workdir.
     c.examples = 6  # Right answers, and as many wrong ones, on the contact sheet for each setting.
     # Mesh of the devices of each process; -1 takes the remaining ones. The rows of a batch are sharded over data x

@@ -30,7 +30,7 @@ class Example:
 
     task: str
     answers: str  # 'ranked' or 'open-ended'
-    support: str  # 'random', 'fixed' or 'rices'
+    support: str  # 'random', 'fixed', 'rices' or 'rices by clip'
     shots: int
     # The prompt in reading order: an encoded picture (PNG, WebP, JPEG) or None, and the text after it. The last chunk
     # is the query.

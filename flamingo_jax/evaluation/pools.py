@@ -9,9 +9,10 @@ from ml_collections import ConfigDict
 
 from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation import rices
+from flamingo_jax.evaluation.rices import Clip
 from flamingo_jax.few_shot.episode import PictureSource, Pool
 from flamingo_jax.few_shot.nearest import Pooled
-from flamingo_jax.files import as_path
+from flamingo_jax.files import Path, as_path
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.inputs.images import to_frames
 from flamingo_jax.inputs.sources.picture_set import PictureSet
@@ -20,9 +21,15 @@ from flamingo_jax.inputs.sources.picture_set import PictureSet
 class Pools:
     """Opens splits of prepared picture sets, and encodes picture files, for one model."""
 
-    def __init__(self, model: Pretrained, config: ConfigDict):
-        """config: the evaluation's (`evaluation/config.py`)."""
+    def __init__(self, model: Pretrained, config: ConfigDict, folder: str | Path = ''):
+        """Opens nothing yet.
+
+        Args:
+          config: the evaluation's (`evaluation/config.py`).
+          folder: where features are kept if the config names no folder; '' computes them each time.
+        """
         self._model, self._config = model, config
+        self._folder = config.pooled or folder
         self.episodes = config.episodes  # The most that a task asks.
         self.data = config.data  # Folder of a task's data set, unless the task has its own.
         self.pictures = model.pictures
@@ -65,24 +72,44 @@ class Pools:
         for pool in self._opened:
             pool.read_rows()
 
-    def pooled(self, pictures: Sequence[Any], source: PictureSource) -> Pooled:
-        """Pooled frozen features of pictures of a source, a row each, kept in `config.pooled` if it names a folder.
+    @functools.cached_property
+    def clip(self) -> Clip:
+        """The CLIP of the evaluation; ValueError if it names none. Other errors as for `rices.read_clip`."""
+        if not self._config.clip:
+            raise UserError(
+                f'support {rices.BY_CLIP!r} needs a CLIP: --config.clip=BUNDLE, made by `{rices.REMEDY}` from the one '
+                'that OpenFlamingo compares by (openai/clip-vit-large-patch14). To ask with random examples alone: '
+                '--config.tasks.NAME.support=random.'
+            )
+        return rices.read_clip(self._config.clip)
 
-        The source has `identity(picture)`, which changes with the picture. PictureError names a file that cannot be
-        read.
+    def pooled(self, images: Sequence[Any], source: PictureSource, by: Clip | None = None) -> Pooled:
+        """Pooled frozen features of images of a source, a row each, kept in `config.pooled` or in the workdir.
+
+        Args:
+          source: has `identity(image)`, which changes with the image.
+          by: whose features; None is the model's.
+
+        PictureError names a file that cannot be read.
         """
-        c = self._model.config
+        by = self._model if by is None else by
+        c, trunk = by.config, by.pictures.trunk
+        rows = [np.zeros((0, c.vision.width), np.float32)]
+        # In parts, so that an evaluation that is stopped does not begin anew.
+        for begin in range(0, len(images), rices.PART):
+            some = images[begin : begin + rices.PART]
 
-        def compute() -> Pooled:
-            frames = (to_frames(source.frames(picture), c.image_size, c.fit) for picture in pictures)
-            return rices.pool(self._model.encode, frames, len(pictures))
+            def compute(some=some) -> Pooled:
+                frames = (to_frames(source.frames(image), c.image_size, c.fit) for image in some)
+                return rices.pool(by.encode, frames, len(some))
 
-        trunk = self.pictures.trunk
-        # Without its checksum, the trunk may have been trained further.
-        if not self._config.pooled or not trunk:
-            return compute()
-        about = [trunk, c.image_size, c.fit, str(self._model.model.dtype), [source.identity(p) for p in pictures]]
-        return rices.kept(self._config.pooled, about, compute)
+            # Without its checksum, the trunk may have been trained further.
+            if self._folder and trunk:
+                about = [trunk, c.image_size, c.fit, str(by.model.dtype), [source.identity(one) for one in some]]
+                rows.append(rices.kept(self._folder, about, compute))
+            else:
+                rows.append(compute())
+        return np.concatenate(rows)
 
 
 def of_styles(pool: Pool, styles: Sequence[str]) -> Pool:

@@ -9,6 +9,7 @@ import string
 
 from flamingo_jax import commands
 from flamingo_jax.errors import UserError
+from flamingo_jax.evaluation.rices import BY_CLIP, RICES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,3 +85,11 @@ def named(name: str) -> Prompts:
     ValueError for another name.
     """
     return commands.part(dict(paper=PAPER, open_flamingo=OPEN_FLAMINGO, idefics=IDEFICS), name)
+
+
+def retrieval(name: str) -> str:
+    """The support whose examples look like the query, for the prompts of this name.
+
+    The paper compares by the model's own trunk, OpenFlamingo's suite by a CLIP, whichever model it asks.
+    """
+    return RICES if name == 'paper' else BY_CLIP

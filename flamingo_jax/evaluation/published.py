@@ -1,11 +1,14 @@
 """Reads the published files of benchmarks. An error names the file, and what is missing or wrong in it."""
 
+import contextlib
+import contextvars
 import csv
 import difflib
+import hashlib
 import io
 import json
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from flamingo_jax.errors import UserError
@@ -14,6 +17,23 @@ from flamingo_jax.files import in_bucket
 FILMS = ('.mp4', '.mkv', '.webm', '.avi', '.mov')
 
 Record = dict[str, Any]
+
+_found: contextvars.ContextVar[list[pathlib.Path]] = contextvars.ContextVar('found')
+
+
+@contextlib.contextmanager
+def digests() -> Iterator[dict[str, str]]:
+    """Gives a dict that has, at the end, each file that `find` found meanwhile -> the sha256 of its bytes."""
+    files: list[pathlib.Path] = []
+    known: dict[str, str] = {}
+    token = _found.set(files)
+    try:
+        yield known
+    finally:
+        _found.reset(token)
+    for file in dict.fromkeys(files):
+        with file.open('rb') as content:
+            known[str(file)] = hashlib.file_digest(content, 'sha256').hexdigest()
 
 
 def on_disk(folder: str | pathlib.Path) -> pathlib.Path:
@@ -26,8 +46,10 @@ def on_disk(folder: str | pathlib.Path) -> pathlib.Path:
 def find(folder: pathlib.Path, *names: str) -> pathlib.Path:
     """The first of these files or folders that exists; FileNotFoundError if none does."""
     for name in names:
-        if (folder / name).exists():
-            return folder / name
+        if (path := folder / name).exists():
+            if path.is_file():
+                _found.get([]).append(path)
+            return path
     if not folder.is_dir():
         raise FileNotFoundError(f'There is no folder {folder}. Set --config.data to the folder of the published files.')
     wanted = folder / names[0]

@@ -2,7 +2,8 @@
 
     report.txt           the table printed by the command
     report.json          the scores, and how they were obtained
-    queries.jsonl        a line for each query of each row: its score and the model's answer (see `compare.py`)
+    queries.jsonl        a line for each query of each row: its score, the model's answer, the truth, the ids of its
+                         examples, and all that it takes to score it again (see `compare.py`)
     report.png           score against shots, as in figure 2 (right) of the paper
     contact_sheet.html   examples, right and wrong (see `contact_sheet.py`)
 
@@ -19,7 +20,7 @@ import math
 import os
 import statistics
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from flamingo_jax.errors import UserError
@@ -75,14 +76,17 @@ class Row:
 
     task: str
     answers: str  # 'ranked' (close-ended, by log-likelihood), 'open-ended' (generated), or the task's own kind.
-    support: str  # 'random', 'fixed' or 'rices'
+    support: str  # 'random', 'fixed', 'rices' or 'rices by clip'
     shots: int  # Per class in n-way tasks.
     episodes: int
     scores: dict[str, Score]  # Names as in COLOURS; some may be missing.
     seed: int = 0  # Of the examples.
-    # Id of a query -> its `clusters` (queries that share one are not independent), the model's `score` and `answer`.
+    # Id of a query -> its `clusters` (queries that share one are not independent), the model's `score` and `answer`,
+    # the `metric`, and what this needs to score it again: `references`, and `likelihoods` or `found` in place of the
+    # answer. Then its `truth` as a report shows it, its `types`, and the ids of its `examples`.
     queries: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     seeds: tuple[float, ...] = ()  # In a mean of several seeds: the model's score at each.
+    by_type: str = ''  # The scores of each type of question, as the set's own script prints them.
 
     @property
     def above(self) -> bool:
@@ -135,21 +139,23 @@ class Files(NamedTuple):
 def write(folder: str | os.PathLike, rows: Sequence[Row], examples: Sequence[Example], about: dict[str, Any]) -> Files:
     """Writes the files into `folder`, which is created if needed.
 
-    about: checkpoint, config, seed, wall seconds, machine kind, versions and so on, for report.json. Numpy scalars
-      become numbers, and what JSON cannot hold becomes its `str`.
+    about: checkpoint, checksums, digests of annotation files, what was left out, config, seed, wall seconds, machine
+      kind, versions and so on, for report.json. Numpy scalars become numbers, and what JSON cannot hold becomes its
+      `str`.
 
     Each file appears whole or not at all; files of an earlier evaluation are replaced. The scores are written first,
     so that an error in a picture cannot lose them. Raises `PictureError` if a picture of an example cannot be read.
     """
     folder = as_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    # `seeds` belongs to the mean over seeds, which is no row of its own.
-    as_dicts = [{key: value for key, value in dataclasses.asdict(row).items() if key != 'seeds'} for row in rows]
     lines = [
-        json.dumps({key: row[key] for key in SETTING} | dict(id=id) | query, ensure_ascii=False) + '\n'
-        for row in as_dicts
-        for id, query in row.pop('queries').items()
+        json.dumps({key: getattr(row, key) for key in SETTING} | dict(id=id) | query, ensure_ascii=False) + '\n'
+        for row in rows
+        for id, query in row.queries.items()
     ]
+    # `seeds` belongs to the mean over seeds, which is no row of its own. To copy all queries would take long.
+    as_dicts = [dataclasses.asdict(dataclasses.replace(row, queries={})) for row in rows]
+    as_dicts = [{key: value for key, value in row.items() if key not in ('seeds', 'queries')} for row in as_dicts]
     if lines:
         write_whole(folder / 'queries.jsonl', ''.join(lines).encode())
     else:
@@ -157,9 +163,28 @@ def write(folder: str | os.PathLike, rows: Sequence[Row], examples: Sequence[Exa
     means = over_seeds(rows)
     return Files(
         json=write_whole(folder / 'report.json', as_json({'about': about, 'rows': as_dicts}).encode()),
-        text=write_whole(folder / 'report.txt', table(rows).encode()),
+        text=write_whole(folder / 'report.txt', (table(rows) + by_type(rows) + _left_out(about)).encode()),
         chart=write_whole(folder / 'report.png', _chart(means)),
         contact_sheet=write_whole(folder / 'contact_sheet.html', contact_sheet.page(examples).encode()),
+    )
+
+
+def by_type(rows: Sequence[Row]) -> str:
+    """The scores of each type of question, in percent, under the settings that have some."""
+    return ''.join(
+        f'\n{row.task}, {row.answers}, {row.support}, {row.shots} shots, seed {row.seed}\n{row.by_type}\n'
+        for row in rows
+        if row.by_type
+    )
+
+
+def _left_out(about: Mapping[str, Any]) -> str:
+    """A line for each split of which questions are left out, since their files are missing."""
+    return ''.join(
+        f'{task}: {number["questions"]} questions of the split {split!r} are left out, since {number["files"]} files '
+        'are missing or damaged.\n'
+        for task, splits in about.get('left_out', {}).items()
+        for split, number in splits.items()
     )
 
 
@@ -176,14 +201,15 @@ def table(rows: Sequence[Row]) -> str:
     # Names of two words take two lines, which makes a column as narrow as its numbers.
     heads = [name.rsplit(' ', 1) if ' ' in name else ['', name] for name in columns]
     bare = [name for name in columns if not any(name in row.scores and row.scores[name].interval for row in rows)]
+    wide = max(len('support'), *(len(row.support) for row in rows))
     lines = [
-        ' ' * 27 + ''.join(f'{upper:>12} ' for upper, _ in heads),
-        f'{"support":9}{"shots":>7}{"episodes":>11}' + ''.join(f'{lower:>12} ' for _, lower in heads),
+        ' ' * (wide + 20) + ''.join(f'{upper:>12} ' for upper, _ in heads),
+        f'{"support":{wide + 2}}{"shots":>7}{"episodes":>11}' + ''.join(f'{lower:>12} ' for _, lower in heads),
     ]
     for (task, answers), group in _groups(rows).items():
         lines += ['', f'{task}, {answers}']
         for row in group:
-            lines.append(f'  {row.support:7}{row.shots:>7}{row.episodes:>11}')
+            lines.append(f'  {row.support:{wide}}{row.shots:>7}{row.episodes:>11}')
             for name in columns:
                 cell = _cell(row.scores.get(name), '' if name in bare else ' ' * 6)
                 lines[-1] += f'{cell:>12}' + ('*' if name == 'model' and row.above else ' ')
@@ -306,7 +332,7 @@ def _look(name: str, support: str) -> dict[str, Any]:
         return {'color': colour, 'linestyle': ':', 'linewidth': 1.4}
     return {
         'color': colour,
-        'linestyle': {'rices': '--', 'fixed': '-.'}.get(support, '-'),
+        'linestyle': {'rices': '--', 'rices by clip': (0, (2, 1)), 'fixed': '-.'}.get(support, '-'),
         'linewidth': 2.6 if name == 'model' else 1.1,
         'marker': 'o',
         'markersize': 6 if name == 'model' else 3.5,
@@ -322,7 +348,9 @@ def _legend(rows: Sequence[Row]) -> list[Any]:
     lines = [Line2D([], [], label=name, **_look(name, 'random')) for name in names]
     # The legend explains the dashes once, with the first score's line.
     first = names[0] if names else 'model'
-    for support, label in (('fixed', 'the same examples (dots and dashes)'), ('rices', 'RICES (dashed)')):
+    labels = dict(fixed='the same examples (dots and dashes)', rices='RICES (dashed)')
+    labels['rices by clip'] = 'RICES by CLIP (dotted)'
+    for support, label in labels.items():
         if support in supports:
             lines.insert(1, Line2D([], [], label=f'{first}, {label}', **_look(first, support)))
     return lines

@@ -82,7 +82,7 @@ class Retrieval(Task):
         """None: it depends on k, and is next to nothing."""
         return None
 
-    def answering(self, answers: str, max_new_tokens: int, num_beams: int) -> 'Nearest':
+    def answering(self, answers: str, max_new_tokens: int, num_beams: int, length_penalty: float = 0.0) -> 'Nearest':
         return Nearest(AT[answers], self.among, self)
 
     def vectors(self, model: Pretrained) -> tuple[np.ndarray, np.ndarray]:

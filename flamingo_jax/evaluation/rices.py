@@ -1,9 +1,13 @@
-"""Pooled features of the frozen trunk, with which RICES retrieves the examples of a prompt.
+"""What RICES compares to find the examples of a prompt (Yang et al. 2021; paper, appendix A.2).
 
-RICES (Yang et al. 2021; paper, appendix A.2): the examples are the support pictures most similar to the query, the most
-similar last (`few_shot/nearest.py`).
+The examples are the support images most similar to the query, the most similar last. There are two kinds of support:
+
+    rices           by the features of the model's own frozen trunk, averaged over space and time, among the items that
+                    were drawn from the support split (`support_size`), as in the paper
+    rices by clip   by the embedding of a CLIP (`config.clip`), among the whole support split, as in OpenFlamingo
 """
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -11,13 +15,23 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.few_shot.nearest import Pooled, pooled
-from flamingo_jax.files import as_path, write_whole
+from flamingo_jax.files import Path, as_path, write_whole
+from flamingo_jax.inference import bundle
+from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.model.config import FlamingoConfig
+from flamingo_jax.model.flamingo import Flamingo, Params
+from flamingo_jax.model.vision.clip_embedding import ClipEmbeddingConfig
 
+RICES, BY_CLIP = 'rices', 'rices by clip'
+REMEDY = 'python -m flamingo_jax.convert clip_embedding --source=FOLDER_OF_A_CLIP --out=BUNDLE'
+PART = 4096  # Rows that are kept in one file.
 TOGETHER = 32  # Frames that the trunk encodes at a time, or one film of more.
 Encode = Callable[[UInt8[np.ndarray, 'b t height width 3']], Float[np.ndarray, 'b t s d_v']]
 
@@ -56,7 +70,7 @@ def pool(encode: Encode, pictures: Iterator[np.ndarray], number: int) -> Pooled:
     return np.stack(rows)
 
 
-def kept(folder: str, about: Any, compute: Callable[[], Pooled]) -> Pooled:
+def kept(folder: str | Path, about: Any, compute: Callable[[], Pooled]) -> Pooled:
     """The rows in `folder` that were computed from the same, or else those of `compute`, which are then kept there.
 
     about: all that the rows depend on, as JSON.
@@ -71,3 +85,41 @@ def kept(folder: str, about: Any, compute: Callable[[], Pooled]) -> Pooled:
         np.save(content, rows)
         write_whole(file, content.getvalue())
     return rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """A CLIP with its projection, in float32 on one device."""
+
+    model: Flamingo
+    params: Params
+    checksum: str
+
+    @property
+    def config(self) -> FlamingoConfig:
+        """Its config."""
+        return self.model.config
+
+    @property
+    def pictures(self) -> PictureFormat:
+        """How it takes its images."""
+        return PictureFormat.of(self.config, self.checksum)
+
+    def encode(self, frames: UInt8[np.ndarray, 'b t height width 3']) -> Float[np.ndarray, 'b t 1 d_v']:
+        """The embeddings of several images, or of videos of one length; not of length 1."""
+        return np.asarray(_embeddings(self.model, self.params, frames[:, None]))[:, 0]
+
+
+_embeddings = jax.jit(Flamingo.features, static_argnums=0)
+
+
+def read_clip(path: str | Path) -> Clip:
+    """The CLIP of a bundle that `convert clip_embedding` wrote.
+
+    Raises:
+      FileNotFoundError, ValueError: there is no bundle, or it holds something else.
+    """
+    found = bundle.read(path)
+    if not isinstance(found.config.vision, ClipEmbeddingConfig):
+        raise UserError(f'{path} holds no CLIP with its projection. Make one: {REMEDY}.')
+    return Clip(Flamingo(found.config), {'vision': found.params('vision', jnp.float32)}, found.checksums['vision'])

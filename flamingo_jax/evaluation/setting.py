@@ -46,7 +46,7 @@ def measure(
     answered: the answers that are kept; None keeps none.
     """
     episodes = list(task.episodes(config.episodes, shots, support, answers=answers, seed=config.seed))
-    answering = task.answering(answers, config.max_new_tokens, config.num_beams)
+    answering = task.answering(answers, config.max_new_tokens, config.num_beams, config.length_penalty)
     answered = Answered() if answered is None else answered
     given: dict[str, dict[str, Any]] = collections.defaultdict(dict)
     for name in ways(task, answers):
@@ -56,10 +56,12 @@ def measure(
         given[name] = {episode.id: read(answer) for episode, answer in zip(asked, found, strict=True)}
 
     scores, marks = _scores(task, answers, episodes, ways=ways(task, answers), given=given) if task.scored else ({}, {})
-    queries = _queries(episodes, given['model'], marks)
+    queries = _queries(task, episodes, given['model'], marks)
+    by_type = task.by_type([(episode.types, marks[episode.id]) for episode in episodes]) if task.scored else ''
     common = (task.name, answers, support, shots)
     examples = _examples(task, common, config.examples, episodes, given=given['model'], marks=marks)
-    return Row(task.name, answers, support, shots, len(episodes), scores, config.seed, queries), examples
+    row = Row(task.name, answers, support, shots, len(episodes), scores, config.seed, queries, by_type=by_type)
+    return row, examples
 
 
 def ways(task: Task, answers: str) -> list[str]:
@@ -241,9 +243,24 @@ def _examples(task, common, number, episodes, given, marks) -> list[Example]:
     return shown[True] + shown[False]
 
 
-def _queries(episodes, given, marks) -> dict[str, dict[str, Any]]:
-    """`Row.queries`; the score is None if the right answers are not published."""
-    return {e.id: dict(clusters=e.clusters, score=marks.get(e.id), answer=_chosen(given[e.id])) for e in episodes}
+def _queries(task, episodes, given, marks) -> dict[str, dict[str, Any]]:
+    """`Row.queries`; the score is None, and there is no truth, if the right answers are not published."""
+    queries = {}
+    for e in episodes:
+        answer = given[e.id]
+        query = dict(clusters=e.clusters, score=marks.get(e.id), answer=_chosen(answer), metric=task.metric_name)
+        # As the metric takes it, if it takes more than the answer.
+        query |= dict(likelihoods=answer) if isinstance(answer, dict) else {}
+        query |= dict(found=answer) if isinstance(answer, list) else {}
+        query |= dict(truth=e.truth, references=e.references) if task.scored else {}
+        query |= dict(types=dict(e.types)) if e.types else {}
+        queries[e.id] = query | dict(examples=[_named(part) for part in e.support])
+    return queries
+
+
+def _named(part: Part) -> str:
+    """The id of an example, or else the key of its picture."""
+    return part.id or ('' if part.picture is None else str(part.key))
 
 
 def _chosen(answer: str | list[str] | dict[str, float]) -> str:

@@ -7,21 +7,25 @@ have examples without pictures.
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from flamingo_jax.errors import UserError
+from flamingo_jax.evaluation import published
 from flamingo_jax.evaluation.answers import Answering, Compared, Generated, Ranked
 from flamingo_jax.evaluation.metrics import Metric, exact
 from flamingo_jax.evaluation.pools import Pools, of_styles
+from flamingo_jax.evaluation.rices import BY_CLIP
 from flamingo_jax.few_shot.episode import Episode, Part
 from flamingo_jax.few_shot.game import Episodes, Game
 
 OPEN_ENDED = 'open-ended'
 BY_LENGTH = 'ranked by length'
 COMPARED = 'compared'  # By two towers, see `answers.Compared`.
+LEAST = dict(orders=1, clip=0, max_new_tokens=0, text_examples=0, text_examples_ranked=0)  # Of a task's numbers.
 
 
 @dataclasses.dataclass
@@ -33,7 +37,7 @@ class Task:
     # generation, 'compared' with the picture by two towers, or the task's own kinds.
     answers: tuple[str, ...] = ('ranked',)
     # 'random': other examples for each query; 'fixed': the same for all, which are then read once; 'rices': the most
-    # similar pictures.
+    # similar pictures by the model's trunk, of those drawn; 'rices by clip': by a CLIP, of all (see rices.py).
     support: tuple[str, ...] = ('random',)
     query_split: str = 'test'
     support_split: str = 'test'
@@ -44,6 +48,7 @@ class Task:
     # Also ask the language model alone, which reads the name of what a picture shows in the picture's place.
     told: bool = False
     text_examples: int = 0  # Examples without pictures in 0-shot prompts for open-ended answers (paper: 2).
+    text_examples_ranked: int = 0  # The same for ranked answers (paper: 0, OpenFlamingo: 2).
     max_new_tokens: int = 0  # Most tokens of an open-ended answer; 0 is the evaluation's.
     clip: int = 0  # Frames per clip, if films are ranked clip by clip; 0 shows whole films.
     orders: int = 1  # Random orders of the examples over which likelihoods of candidates are averaged (paper: 6).
@@ -53,6 +58,8 @@ class Task:
     likelihoods: ClassVar[bool] = False  # Whether the metric needs the likelihoods of all candidates.
     metric: ClassVar[Metric] = staticmethod(exact.score)
     scored: ClassVar[bool] = True  # False if the right answers are not published.
+    # Split -> the number of `questions` that are left out, and of the `files` that are missing or damaged.
+    left_out: ClassVar[Mapping[str, Mapping[str, int]]] = MappingProxyType({})
 
     def open(self, name: str, pools: Pools) -> 'Task':
         """Opens the data and finds the possible questions.
@@ -70,7 +77,7 @@ class Task:
             given = getattr(self, field)
             if not given or set(given) - set(known):
                 raise UserError(f'Task {name}: {field} are {given!r}. Give one or more of {known}.')
-        for field, least in dict(orders=1, clip=0, max_new_tokens=0, text_examples=0).items():
+        for field, least in LEAST.items():
             if getattr(self, field) < least:
                 raise UserError(f'Task {name}: {field} is {getattr(self, field)}. It must be {least} or more.')
         if not self.shots or not all(isinstance(number, int) and number >= 0 for number in self.shots):
@@ -81,7 +88,8 @@ class Task:
                 f"answers to ('{COMPARED}',)."
             )
         try:
-            self.prepare(pools)
+            with published.digests() as self.annotations:
+                self.prepare(pools)
         except ValueError as error:
             raise UserError(f'Task {name}: {error}') from error
         return self
@@ -93,7 +101,13 @@ class Task:
     @property
     def most(self) -> int:
         """The number of examples in the longest prompt."""
-        return max(*self.shots, self.text_examples if OPEN_ENDED in self.answers else 0)
+        return max(*self.shots, *map(self._bare, self.answers))
+
+    def _bare(self, answers: str) -> int:
+        """The number of examples without pictures in a 0-shot prompt for answers of this kind."""
+        if answers == COMPARED:
+            return 0
+        return self.text_examples if answers == OPEN_ENDED else self.text_examples_ranked
 
     def number(self, episodes: int) -> int:
         """The number of episodes, if `episodes` are wanted."""
@@ -105,10 +119,11 @@ class Task:
 
     def episodes(self, number: int, shots: int, support: str, answers: str, seed: int) -> Iterator[Episode]:
         """The first episodes. This is cheap, since no picture is read."""
-        bare = shots == 0 and self.text_examples and answers == OPEN_ENDED
+        bare = 0 if shots else self._bare(answers)
         for i in range(self.number(number)):
             if bare:
-                episode = self.episode(i, self.text_examples, 'random', answers=answers, seed=seed)
+                like = BY_CLIP if support == BY_CLIP else 'random'  # As in OpenFlamingo, and as in the paper.
+                episode = self.episode(i, bare, like, answers=answers, seed=seed)
             else:
                 episode = self.episode(i, shots, support, answers=answers, seed=seed)
             shown = {part.key for part in episode.support} - {None}
@@ -121,12 +136,12 @@ class Task:
                 episode = dataclasses.replace(episode, support=without)
             yield episode if episode.id else dataclasses.replace(episode, id=str(i))
 
-    def answering(self, answers: str, max_new_tokens: int, num_beams: int) -> Answering:
+    def answering(self, answers: str, max_new_tokens: int, num_beams: int, length_penalty: float = 0.0) -> Answering:
         """How answers of this kind are given. The numbers are the evaluation's defaults."""
         if answers == COMPARED:
             return Compared(self.likelihoods)
         if answers == OPEN_ENDED:
-            return Generated(self.max_new_tokens or max_new_tokens, num_beams)
+            return Generated(self.max_new_tokens or max_new_tokens, num_beams, length_penalty)
         return Ranked(answers == BY_LENGTH, self.likelihoods, self.clip, self.orders)
 
     def read_answer(self, text: str) -> str:
@@ -143,6 +158,18 @@ class Task:
             return None
         right = episode.references if isinstance(episode.references, tuple) else (episode.truth,)
         return len({*right} & {*episode.candidates}) / len(episode.candidates)
+
+    @property
+    def metric_name(self) -> str:
+        """The name of its metric in metrics/."""
+        return self.metric.__module__.rpartition('.')[2]
+
+    def by_type(self, scores: Sequence[tuple[Mapping[str, str], float]]) -> str:
+        """The scores of each type of question, in percent, in the lines of the set's own script; '' if it has none.
+
+        scores: the `types` of each question, and its score.
+        """
+        return ''
 
     def results(self, answers: Mapping[str, str]) -> Any:
         """The answers by id as the benchmark's evaluation server takes them; None if it has none."""

@@ -67,11 +67,15 @@ class Pool:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A picture, if any, and the text after it."""
+    """A picture, if any, and the text after it.
+
+    id: of the example in its set; '' if it has none.
+    """
 
     picture: Any | None
     of: PictureSource
     text: str
+    id: str = dataclasses.field(default='', compare=False)
 
     @property
     def key(self) -> Hashable | None:
@@ -96,6 +100,7 @@ class Episode:
       form: how a candidate is written after the prompt.
       ends: whether its likelihood includes that of the end of the chunk.
       between: text after the end of each example.
+      types: what the set says of the kind of question, such as {'answer type': 'number'}.
     """
 
     support: tuple[Part, ...]
@@ -109,6 +114,7 @@ class Episode:
     form: str = ' {answer}'
     ends: bool = True
     between: str = ''
+    types: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         if self.references is None:

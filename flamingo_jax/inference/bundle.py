@@ -3,6 +3,7 @@
 config.json        the model's config; checksums and dtypes of the trees
 tokenizer.model    of SentencePiece; a bundle with a language model has this or
 tokenizer.json     of the library `tokenizers`, with roles (see `inputs/tokenizer.py`)
+digests.json       SHA-256 of every file in params (`parallel/digests.py`); absent in older bundles
 params/NAME        one Orbax checkpoint for each component tree
 README.md          the model card
 
@@ -17,6 +18,7 @@ import hashlib
 import json
 import math
 import pathlib
+import re
 import shutil
 import tempfile
 import textwrap
@@ -42,10 +44,13 @@ from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.model.quantised import quantise
+from flamingo_jax.parallel import digests
 
 CONFIG = 'config.json'  # Written last: without it, a folder is not a bundle.
 LARGE, PIECE = 2**30, 2**26  # Bytes: a tree of this size is written in pieces of that size.
-CHECKED = 2**26  # Bytes: a tree up to this size is compared with its checksum when it is read. More would take long.
+CHECKED = 2**26  # Bytes: a tree up to this size is compared with its checksum, too, when it is read on one device.
+AGAIN = 'Copy or download the bundle again, or restore that file.'
+LFS = b'version https://git-lfs'  # How a pointer of Git LFS begins, which a clone without it has in a file's place.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +78,8 @@ class Bundle:
     def params(self, name: str, dtype: DTypeLike | None = None, sharding: Any = None) -> Params:
         """Reads one component tree, with floating leaves cast to `dtype`, directly into the shards of `sharding`.
 
+        The bytes of its files are verified before, in the processes of the shards side by side.
+
         Args:
           name: vision, lm, resampler, xattn or extra_tokens.
           dtype: None keeps the stored dtypes.
@@ -80,6 +87,7 @@ class Bundle:
 
         Raises:
           ValueError: the bundle has no such tree; or it is damaged, or does not fit the config. The message names it.
+          OSError: a file cannot be read.
           FileNotFoundError: the trunk's weights are in a package that is not installed, or the language model is not
             in the bundle and was not given.
         """
@@ -93,6 +101,8 @@ class Bundle:
             )
         if name not in self.checksums:
             raise UserError(f'The bundle {self.path} has no tree {name!r}. Its trees are {sorted(self.checksums)}.')
+        together = any(not to.is_fully_addressable for to in jax.tree.leaves(sharding))
+        digests.verify(self.path / digests.FILE, AGAIN, under=f'params/{name}/', together=together)
         with _refusing_damage(folder):
             if (shapes := ocp.metadata(folder).metadata) is None:  # Orbax has only logged why.
                 raise UserError('its metadata cannot be read')
@@ -154,16 +164,36 @@ def shapes_of(config: FlamingoConfig) -> Params:
 
 @contextlib.contextmanager
 def _refusing_damage(folder: Path) -> Iterator[None]:
-    """ValueError for whatever Orbax raises over damaged files, which are many types of error; not for a full memory."""
+    """ValueError for whatever Orbax raises over damaged files, which are many types of error.
+
+    Not for a full memory, and not for a file that the disk or the network cannot give.
+    """
     try:
         yield
     except (MemoryError, jax.errors.JaxRuntimeError):
         raise
+    except OSError as error:
+        if error.errno is not None and not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise
+        raise UserError(f'{folder} is missing ({textwrap.shorten(str(error), 200)}). {AGAIN}') from error
     except Exception as error:
-        raise UserError(
-            f'{folder} is missing or damaged ({textwrap.shorten(str(error), 200)}). Copy or download the bundle again; '
-            'after git clone: git lfs pull.'
-        ) from error
+        files = below(folder) if folder.is_dir() else {}
+        small = (folder / name for name, size in files.items() if size < 1024)
+        if pointer := next((file for file in small if file.read_bytes().startswith(LFS)), None):
+            raise UserError(
+                f'{pointer} is a pointer of Git LFS and not the file. In the clone: git lfs pull.'
+            ) from error
+        if not files:
+            raise UserError(f'{folder} is missing. {AGAIN}') from error
+        raise UserError(f'{folder} is damaged ({_reason(error)}). {AGAIN}') from error
+
+
+def _reason(error: BaseException) -> str:
+    """What was wrong at first, without the settings of the library that found it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    said = re.split(r' \[tensorstore_spec|\. See full | See full |<bound method', str(error))[0]
+    return textwrap.shorten(said, 300) or type(error).__name__
 
 
 def as_kept(source: Any, name: str, model: Flamingo, sharding: Any = None) -> Params:
@@ -254,6 +284,7 @@ def save(
         for name in below(aside):
             if name.endswith('/commit_success.txt'):
                 (aside / name).write_text('Committed.\n')  # Orbax writes the folder's own path.
+        digests.write(aside / digests.FILE, digests.of_folder(aside, 'params/'))
         size = sum(getattr(leaf, 'nbytes', 0) for leaf in jax.tree.leaves(params))
         with tqdm(desc='checksums', total=size, unit='B', unit_scale=True, disable=not progress) as bar:
             checksums = {name: checksum(tree, bar.update) for name, tree in params.items()}

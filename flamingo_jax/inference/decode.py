@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from flamingo_jax.inference.unrolled import Unrolled, apart
 from flamingo_jax.inputs.images import Frames
-from flamingo_jax.model.flamingo import Flamingo, Media, Params
+from flamingo_jax.model.flamingo import Flamingo, Media, Params, Past, Placement
 from flamingo_jax.model.language_model import KeysValues
 from flamingo_jax.model.stack import put
 
@@ -163,18 +163,18 @@ def extend(
     own_positions = (text.position - text.valid.sum(axis=1))[:, None] + _places(all_valid)
     shared = [_for_rows(len(tokens), (part.valid, part.positions)) for part in text.parts]
     mask = [jnp.broadcast_to(of_part[:, None], (len(tokens), l, of_part.shape[1])) for of_part, _ in shared]
-    y, cache = model.decoder(
-        params,
-        model.embed(params, tokens),
+    at = Placement(
         text.position[:, None] + _places(valid),
         mask=jnp.concatenate([*mask, all_valid[:, None] & not_after], axis=2),
-        media=media,
         phi=phi,
-        cache=text.cache,
-        index=text.end,
+    )
+    past = Past(
+        text.cache,
+        text.end,
         key_positions=jnp.concatenate([*(positions for _, positions in shared), own_positions], axis=1),
         shared=[part.cache for part in text.parts],
     )
+    y, cache = model.decoder(params, model.embed(params, tokens), at, media, past)
     added = valid.sum(axis=1, dtype=jnp.int32)
     text = Text(
         cache,
@@ -207,7 +207,7 @@ def after_prompt(model: Flamingo, media: Media | None, text: Text) -> tuple[Medi
     Of the pictures, they read only the last one if `only_last_image` is set, and none if only the tags see pictures.
     For an unrolled model, media and text are lists over blocks.
     """
-    if media is not None and model.config.xattn.only_at_tag:
+    if media is not None and model.config.xattn.at_tag:
         media = None
     if media is not None and model.config.xattn.only_last_image:
         media = Media(None, (_last_images(media, text.images, model.config.media_tokens),))

@@ -23,9 +23,9 @@ from flamingo_jax.inference import decode
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.inputs.prompts import Prompt, encode_prompt
 from flamingo_jax.model.attention import Segments, attention_weights
-from flamingo_jax.model.flamingo import Flamingo, Media, Params
-from flamingo_jax.model.gated_xattn import media_mask
-from flamingo_jax.model.resampler import Resampler
+from flamingo_jax.model.bridges.bridge import media_mask
+from flamingo_jax.model.connectors.connector import ConnectorConfig
+from flamingo_jax.model.flamingo import Flamingo, Media, Params, Placement
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,9 +72,9 @@ def look(flamingo: Pretrained, prompt: Prompt, answer: list[int], likeliest: int
 
     Raises:
       ValueError: the prompt is not valid, or together with the answer exceeds the context; or the model has no
-        cross-attention (`XattnConfig.prefix`).
+        cross-attention (`BridgeConfig.attends`).
     """
-    if flamingo.config.xattn is not None and flamingo.config.xattn.prefix:
+    if flamingo.config.xattn is not None and not flamingo.config.xattn.attends:
         raise UserError('This model has no cross-attention to look at: its pictures are soft words in the text.')
     ids, frames = encode_prompt(prompt, flamingo.tokenizer, flamingo.pictures)
     first, context = len(ids) - 1, flamingo.config.lm.context
@@ -147,9 +147,8 @@ def _read_again(
     c, phi = model.config, model.phi(tokens)
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
     y = model.embed(params, tokens)
-    states, _ = model.decoder(
-        params, y, positions, Segments(causal=True), media, phi, every_block=True
-    )  # [depth 1 l d]
+    at_all = Placement(positions, Segments(causal=True), phi)
+    states, _ = model.decoder(params, y, at_all, media, every_block=True)  # [depth 1 l d]
     logits = model.unembed(params, states[-1][:, at])
     if media is None:
         return logits, None
@@ -161,7 +160,7 @@ def _read_again(
 
     def of_block(block):
         p, y, keys_values = block
-        q = _captured(model.gated_block, p, y, keys_values, mask)['query']
+        q = _captured(model.bridge, p, y, keys_values, mask)['query']
         ((keys, _),) = keys_values
         heads = attention_weights(q, keys, mask)
         return heads.reshape(q.shape[0], q.shape[2], q.shape[1], -1).mean(axis=1)[:, at]
@@ -172,31 +171,13 @@ def _read_again(
 @functools.partial(jax.jit, static_argnums=0)
 def _places(model: Flamingo, params: Params, features: Float[Array, 't s d_v']) -> Float[Array, 'r t s']:
     """How much each media token of a picture draws on each of its features; sums to 1."""
-    c, (t, s, _) = model.config.resampler, features.shape
-    if c is None or c.kind == 'mlp':  # Each media token is a feature, or a mean of one place over the frames.
-        return jnp.broadcast_to(jnp.eye(s)[:, None] / t, (s, t, s))
-    resampler = Resampler(c, model.config.lm.width, model.dtype)
-    captured = _captured(resampler, params['resampler'], features[None, None])
-    drawn = jnp.zeros((c.latents, t * s))
-    if c.kind == 'pooling':
-        (drawn,) = _weights(jax.tree.map(lambda x: x[None], captured['pooling']))
-    elif c.kind == 'qformer':
-        layers = captured['layers']
-        for of_latents, of_features in zip(
-            _weights(layers['self_attention']), _weights(layers['cross_attention']), strict=True
-        ):
-            drawn = (drawn + of_latents @ drawn) / 2
-            drawn = (drawn + of_features) / 2
-    else:
-        for weights in _weights(captured['layers']):
-            drawn = (drawn + weights[:, : t * s] + weights[:, t * s :] @ drawn) / 2
+    c, (t, s, _) = model.config.resampler or ConnectorConfig(), features.shape
+    captured = {}
+    if c.latents:
+        connector = c.module(model.config.lm.width, model.dtype)
+        captured = _captured(connector, params['resampler'], features[None, None])
+    drawn = c.sources(captured, t, s)
     return (drawn / drawn.sum(axis=1, keepdims=True)).reshape(-1, t, s)
-
-
-def _weights(layers: dict[str, Float[Array, 'depth 1 _ h k']]) -> list[Float[Array, 'r m']]:
-    """The attention weights of each layer, averaged over heads."""
-    pairs = zip(layers['query'], layers['key'], strict=True)
-    return [attention_weights(q, k.swapaxes(1, 2))[0].mean(axis=0) for q, k in pairs]
 
 
 def _captured(module, params, *args) -> dict:

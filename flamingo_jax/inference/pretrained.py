@@ -2,13 +2,14 @@
 
 import dataclasses
 import functools
+import numbers
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, Key, UInt8
 
 from flamingo_jax.errors import UserError
 from flamingo_jax.files import Path, as_path
@@ -18,7 +19,15 @@ from flamingo_jax.inference.run import open_run
 from flamingo_jax.inference.towers import Towers
 from flamingo_jax.inference.unrolled import unroll
 from flamingo_jax.inputs.images import PictureFormat
-from flamingo_jax.inputs.prompts import Encoded, Prompt, as_batch, composed, encode, is_continued
+from flamingo_jax.inputs.prompts import (
+    Encoded,
+    Prompt,
+    as_batch,
+    composed,
+    encode,
+    is_continued,
+    refuse_other_than_list,
+)
 from flamingo_jax.inputs.tokenizer import EOC, IMAGE, Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo, Media, Params
@@ -123,7 +132,7 @@ class Written(NamedTuple):
     tokens: list[int]  # Without the token that ends it.
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Pretrained(Towers):
     """A model with its parameters and tokenizer."""
 
@@ -135,6 +144,16 @@ class Pretrained(Towers):
     checksums: dict[str, str]  # Of the trees that were read from bundles, as stored.
     mesh: jax.sharding.Mesh | None = None  # The mesh of the parameters. Rows of a batch are sharded over data and fsdp.
     digest: str = ''  # Of what a training run trained.
+
+    def __repr__(self) -> str:
+        """In one line, what a notebook shows of it."""
+        leaves = jax.tree.leaves(self.params)
+        trees, size = ', '.join(self.params), sum(leaf.size for leaf in leaves)
+        step = '' if self.step is None else f', step {self.step}'
+        mesh = '' if self.mesh is None else f', mesh {dict(self.mesh.shape)}'
+        quantised = '' if self.model.quantised is None else f', lm in {self.model.quantised.dtype}'
+        dtype = jnp.dtype(self.model.dtype).name
+        return f'<Pretrained: {size:,} parameters ({trees}), {dtype}{quantised}{step}{mesh}>'
 
     @property
     def config(self) -> FlamingoConfig:
@@ -220,6 +239,34 @@ class Pretrained(Towers):
         with rules.activations(self.mesh):
             return _logits(self.model, self.params, jnp.asarray(images[0]) if images else None, tokens)[:cut]
 
+    @overload
+    def generate(  # type: ignore[overload-overlap]  # A list of lists is a batch, any other sequence one prompt.
+        self,
+        prompt: Sequence[list[Any] | tuple[Any, ...]],
+        max_new_tokens: int = ...,
+        num_beams: int = ...,
+        temperature: float = ...,
+        top_k: int = ...,
+        top_p: float = ...,
+        stop: Sequence[str] = ...,
+        length_penalty: float = ...,
+        seed: int | Sequence[int] = ...,
+    ) -> list[str]: ...
+
+    @overload
+    def generate(
+        self,
+        prompt: Prompt,
+        max_new_tokens: int = ...,
+        num_beams: int = ...,
+        temperature: float = ...,
+        top_k: int = ...,
+        top_p: float = ...,
+        stop: Sequence[str] = ...,
+        length_penalty: float = ...,
+        seed: int | Sequence[int] = ...,
+    ) -> str: ...
+
     def generate(
         self,
         prompt: Prompt | Sequence[Prompt],
@@ -230,7 +277,7 @@ class Pretrained(Towers):
         top_p: float = 1.0,
         stop: Sequence[str] = (EOC,),
         length_penalty: float = 0.0,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
     ) -> str | list[str]:
         """Continues a prompt, or each prompt of a batch. The default is greedy decoding.
 
@@ -241,7 +288,8 @@ class Pretrained(Towers):
           temperature, top_k, top_p: sampling.
           stop: texts before which the answer ends. <EOC> and <EOS> always end it.
           length_penalty: beams are compared by log-probability / length ** length_penalty.
-          seed: seed for sampling.
+          seed: seed of sampling for all prompts, or a list with one for each. A prompt's answer depends on its own seed
+            and not on its neighbours; so the same prompt twice, with one seed, is answered twice the same.
 
         Returns:
           The continuation without surrounding white space; a list of them for a list of prompts. A letter of several
@@ -254,12 +302,13 @@ class Pretrained(Towers):
         check_stop(stop)
         prompts, several = as_batch(prompt)
         number = len(prompts)
+        keys = keys_of_seeds(seed, number)[jnp.array(meshes.fill(self.mesh, range(number)))]
         read, stops, banned = self._begin(prompts, max_new_tokens)
         with rules.activations(self.mesh):
             if isinstance(how, search.Beams):
                 tokens = search.beam_search(*read, stops, max_new_tokens, *how, banned)
             else:
-                tokens = search.sample(*read, stops, jax.random.key(seed), max_new_tokens, how, banned)
+                tokens = search.sample(*read, stops, keys, max_new_tokens, how, banned)
         answers = [self._written(row, stop).text for row in np.asarray(tokens)[:number]]
         return answers if several else answers[0]
 
@@ -283,7 +332,7 @@ class Pretrained(Towers):
         how = search.way(num_beams, temperature, top_k, top_p, length_penalty)
         check_stop(stop)
         read, stops, banned = self._begin([prompt], max_new_tokens)
-        steps = search.write(*read, stops, jax.random.key(seed), max_new_tokens, how, banned)
+        steps = search.write(*read, stops, keys_of_seeds(seed, 1), max_new_tokens, how, banned)
         while True:
             # Only while it computes: between two tokens the caller may use another mesh.
             with rules.activations(self.mesh):
@@ -335,8 +384,8 @@ class Pretrained(Towers):
     def encoded(self, prompt: Prompt, room: int) -> Encoded:
         """A prompt as tokens and pictures. ValueError as for `read`."""
         self._refuse_towers()
-        if room < 1:
-            raise UserError(f'max_new_tokens is {room}. It must be 1 or more.')
+        if not isinstance(room, numbers.Integral) or room < 1:
+            raise UserError(f'max_new_tokens is {room!r}. It must be whole and 1 or more.')
         found, context = encode(prompt, self.tokenizer), self.config.lm.context
         if (free := context - len(found.tokens)) < room:
             raise UserError(
@@ -362,8 +411,11 @@ class Pretrained(Towers):
           ValueError: a prompt or the candidates are not valid, or both together exceed the context.
         """
         prompts, several = as_batch(prompt)
+        refuse_other_than_list(candidates, 'The candidates are', 'a list of at least one text')
         one_list = not len(candidates) or isinstance(candidates[0], str)
         rows = [candidates] * len(prompts) if one_list else candidates
+        for row in rows:
+            refuse_other_than_list(row, 'The candidates are', 'a list of at least one text')
         if len(rows) != len(prompts) or len({len(row) for row in rows}) != 1:
             raise UserError(
                 f'{len(prompts)} prompts need {len(prompts)} lists of candidates, all of one length. For '
@@ -394,7 +446,11 @@ class Pretrained(Towers):
 
         ValueError as for `score`.
         """
+        refuse_other_than_list(prompts, 'The prompts are', 'a list of prompts')
+        refuse_other_than_list(candidates, 'The candidates are', 'a list of texts for each prompt')
         number = len(prompts)
+        if len(candidates) != number or not number:
+            raise UserError(f'There are {number} prompts and {len(candidates)} lists of candidates. Give one for each.')
         prompts, candidates = meshes.fill(self.mesh, prompts), meshes.fill(self.mesh, candidates)
         encoded = [self._encode_candidates(prompt, row) for prompt, row in zip(prompts, candidates, strict=True)]
         rooms = [np.array([_room(len(ids)) for ids in row]) for row in encoded]
@@ -436,8 +492,11 @@ class Pretrained(Towers):
         return ids_of
 
     def _encode_candidates(self, prompt: Prompt, candidates: Sequence[str]) -> list[list[int]]:
-        if isinstance(candidates, str) or not len(candidates):
-            raise UserError(f'The candidates are {candidates!r}. Give a list of at least one text.')
+        refuse_other_than_list(candidates, 'The candidates are', 'a list of at least one text')
+        if not len(candidates):
+            raise UserError('There are no candidates. Give a list of at least one text.')
+        if wrong := [candidate for candidate in candidates if not isinstance(candidate, str)]:
+            raise UserError(f'A candidate is of type {type(wrong[0]).__name__}. Give texts.')
         continues = is_continued(prompt, self.tokenizer)
         encoded = [self._candidate_ids(candidate, continues) for candidate in candidates]
         if empty := [c for c, ids in zip(candidates, encoded, strict=True) if not ids]:
@@ -468,9 +527,21 @@ class Pretrained(Towers):
         return Written(up_to(self.tokenizer.written(tokens), stop).strip(), tokens)
 
 
+def keys_of_seeds(seed: int | Sequence[int], b: int) -> Key[Array, 'b']:
+    """A key for each of b prompts, from one seed or one for each. ValueError for what is neither."""
+    seeds = list(seed) if isinstance(seed, Sequence | np.ndarray) else [seed] * b
+    if len(seeds) != b:
+        raise UserError(f'There are {len(seeds)} seeds for {b} prompts. Give one seed, or one for each prompt.')
+    for one in seeds:
+        if not isinstance(one, numbers.Integral) or not -(2**63) <= one < 2**63:
+            raise UserError(f'seed is {one!r}. It must be a whole number of at most 64 bits.')
+    return jnp.stack([jax.random.key(int(one)) for one in seeds])
+
+
 def check_stop(stop: Sequence[str]) -> None:
     """ValueError if these are no texts before which an answer can end."""
-    if isinstance(stop, str) or not all(isinstance(mark, str) and mark for mark in stop):
+    is_list = isinstance(stop, Sequence) and not isinstance(stop, str)
+    if not is_list or not all(isinstance(mark, str) and mark for mark in stop):
         raise UserError(f'stop is {stop!r}. Give a sequence of texts that are not empty.')
 
 

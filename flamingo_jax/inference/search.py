@@ -38,15 +38,22 @@ class Beams(NamedTuple):
 
 def way(num_beams: int, temperature: float, top_k: int, top_p: float, length_penalty: float) -> Sampling | Beams:
     """How to decode, from what `Pretrained.generate` takes. ValueError for numbers that mean nothing."""
-    whole = isinstance(num_beams, numbers.Integral) and isinstance(top_k, numbers.Integral)
-    # NaN is within no bounds.
-    if not (whole and num_beams >= 1 and temperature >= 0 and 0 <= top_k < 2**31 and 0 < top_p <= 1):
-        raise UserError(
-            f'num_beams is {num_beams}, temperature {temperature}, top_k {top_k} and top_p {top_p}. They must be '
-            'whole and 1 or more, 0 or more, whole, 0 or more and below 2^31, and above 0 and at most 1.'
-        )
-    if not math.isfinite(length_penalty):
-        raise UserError(f'length_penalty is {length_penalty}. It must be a finite number.')
+    # Name, value, kind, whether it is within its bounds (NaN is within none), and the bounds in words.
+    for name, value, kind, within, must in (
+        ('num_beams', num_beams, numbers.Integral, lambda x: x >= 1, 'whole and 1 or more; 1 is no beam search'),
+        ('temperature', temperature, numbers.Real, lambda x: 0 <= x < math.inf, '0 or more, and finite; 0 is greedy'),
+        (
+            'top_k',
+            top_k,
+            numbers.Integral,
+            lambda x: 0 <= x < 2**31,
+            'whole, 0 or more and below 2^31; 0 is all tokens',
+        ),
+        ('top_p', top_p, numbers.Real, lambda x: 0 < x <= 1, 'above 0 and at most 1; 1 is all tokens'),
+        ('length_penalty', length_penalty, numbers.Real, math.isfinite, 'a finite number; 0 is no penalty'),
+    ):
+        if not isinstance(value, kind) or not within(value):
+            raise UserError(f'{name} is {value!r}. It must be {must}.')
     if num_beams > 1 and temperature:
         raise UserError('Beam search and sampling exclude each other. Give num_beams or temperature, not both.')
     return Beams(num_beams, length_penalty) if num_beams > 1 else Sampling(temperature, top_k, top_p)
@@ -80,9 +87,9 @@ def ban(logits: Float[Array, 'b v'], banned: tuple[int, ...]) -> Float[Array, 'b
     return logits.at[:, jnp.array(banned, jnp.int32)].set(NEVER)
 
 
-def keys_of(key: Key[Array, ''], step: Int[Array, ''] | int, b: int) -> Key[Array, 'b']:
-    """A key for each row and step."""
-    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, step), jnp.arange(b))
+def keys_of(keys: Key[Array, 'b'], steps: Int[Array, 'b'] | Int[Array, ''] | int) -> Key[Array, 'b']:
+    """The key of each row's next token: of its own key and the number of its tokens, wherever the row stands."""
+    return jax.vmap(jax.random.fold_in)(keys, jnp.broadcast_to(steps, keys.shape))
 
 
 class Loop(NamedTuple):
@@ -102,7 +109,7 @@ def sample(
     text: Text,
     logits: Float[Array, 'b v'],
     stops: Int[Array, 'e'],
-    key: Key[Array, ''],
+    keys: Key[Array, '*b'],
     steps: int,
     how: Sampling,
     banned: tuple[int, ...],
@@ -113,12 +120,13 @@ def sample(
       model, params: may be unrolled (`unrolled.unroll`).
       media, text, logits: those of the prompt, from `decode`.
       stops: tokens that end a row.
+      keys: of each row; or one, by which every row draws.
       banned: tokens that are never chosen (an <image> tag, which would have no picture).
 
     Returns:
       The tokens; -1 from the stop token on.
     """
-    return _run(model, params, media, text, logits, stops, key, steps, how, banned)
+    return _run(model, params, media, text, logits, stops, keys, steps, how, banned)
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'steps', 'beams', 'length_penalty', 'banned'))
@@ -151,7 +159,7 @@ def write(
     text: Text,
     logits: Float[Array, 'b v'],
     stops: Int[Array, 'e'],
-    key: Key[Array, ''],
+    keys: Key[Array, '*b'],
     steps: int,
     how: Sampling | Beams,
     banned: tuple[int, ...],
@@ -162,24 +170,24 @@ def write(
     """
     shared, text = begun(model, media, text, how, steps)
     fixed = dict(model=model, steps=steps, how=how, banned=banned)
-    state, tokens, more = start(params, shared, stops, key, text, logits, **fixed)
+    state, tokens, more = start(params, shared, stops, keys, text, logits, **fixed)
     yield np.asarray(tokens)
     while more:
-        state, tokens, more = step(params, shared, stops, key, state, **fixed)
+        state, tokens, more = step(params, shared, stops, keys, state, **fixed)
         yield np.asarray(tokens)
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'steps', 'how', 'banned'))
-def start(params, shared, stops, key, text, logits, *, model, steps, how, banned):
+def start(params, shared, stops, keys, text, logits, *, model, steps, how, banned):
     """The loop's first state, with the best tokens so far and whether there is more to do; `shared` is from `begun`."""
-    loop = _loop(model, params, shared, stops, key, steps, how, banned)
+    loop = _loop(model, params, shared, stops, keys, steps, how, banned)
     return _seen(loop, loop.first(text, logits))
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'steps', 'how', 'banned'), donate_argnames='state')
-def step(params, shared, stops, key, state, *, model, steps, how, banned):
+def step(params, shared, stops, keys, state, *, model, steps, how, banned):
     """The next one."""
-    loop = _loop(model, params, shared, stops, key, steps, how, banned)
+    loop = _loop(model, params, shared, stops, keys, steps, how, banned)
     return _seen(loop, loop.one(state))
 
 
@@ -194,13 +202,13 @@ def begun(model: Flamingo, media: Media | None, text: Text, how: Sampling | Beam
     return (media, text.parts), text._replace(parts=())
 
 
-def _run(model, params, media, text, logits, stops, key, steps, how, banned) -> Int[Array, 'b steps']:
+def _run(model, params, media, text, logits, stops, keys, steps, how, banned) -> Int[Array, 'b steps']:
     shared, text = begun(model, media, text, how, steps)
-    loop = _loop(model, params, shared, stops, key, steps, how, banned)
+    loop = _loop(model, params, shared, stops, keys, steps, how, banned)
     return loop.tokens(jax.lax.while_loop(loop.more, loop.one, loop.first(text, logits)))
 
 
-def _loop(model, params, shared, stops, key, steps, how: Sampling | Beams, banned) -> Loop:
+def _loop(model, params, shared, stops, keys, steps, how: Sampling | Beams, banned) -> Loop:
     def read(text, tokens):
         media, parts = shared
         logits, text = extend(model, params, media, text._replace(parts=parts), tokens)
@@ -208,14 +216,15 @@ def _loop(model, params, shared, stops, key, steps, how: Sampling | Beams, banne
 
     if isinstance(how, Beams):
         return _beams(read, stops, steps, how, banned)
-    return _sampling(read, stops, key, steps, how, banned)
+    return _sampling(read, stops, keys, steps, how, banned)
 
 
-def _sampling(read, stops, key, steps: int, how: Sampling, banned) -> Loop:
+def _sampling(read, stops, keys, steps: int, how: Sampling, banned) -> Loop:
     """The loop of `sample`. read: (text, one more token of each row) -> logits after it, text."""
 
     def look(step, logits, done, out):
-        token = next_token(ban(logits, banned), keys_of(key, step, len(logits)), how)
+        own = jnp.broadcast_to(keys, len(logits))
+        token = next_token(ban(logits, banned), keys_of(own, step), how)
         done |= (token[:, None] == stops).any(axis=1)
         return token, done, out.at[:, step].set(jnp.where(done, -1, token))
 

@@ -34,7 +34,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from flamingo_jax.errors import UserError
 from flamingo_jax.inference import decode, search
-from flamingo_jax.inference.pretrained import Pretrained, Written, check_stop, up_to
+from flamingo_jax.inference.pretrained import Pretrained, Written, check_stop, keys_of_seeds, up_to
 from flamingo_jax.inputs.prompts import Encoded, Prompt, as_batch
 from flamingo_jax.inputs.tokenizer import EOC
 from flamingo_jax.model.flamingo import Flamingo, Media, Params
@@ -196,7 +196,7 @@ class Engine:
         encoded, beams = self.flamingo.encoded(prompt, room), None
         if isinstance(how, search.Beams):
             beams = self.flamingo.write(prompt, room, num_beams, stop=stop, length_penalty=length_penalty)
-        answer = Answer(encoded, room, how, stop=tuple(stop), key=jax.random.key(seed), beams=beams)
+        answer = Answer(encoded, room, how, stop=tuple(stop), key=keys_of_seeds(seed, 1)[0], beams=beams)
         self._add(self._waiting, answer)
         return answer
 
@@ -321,7 +321,7 @@ class Engine:
         coming = min(self.slots, len(every) + len(self._waiting))
         places = max(len(one.prompt.tokens) + one.room for one in every)
         c, pictures = self.flamingo.config, 0
-        if media is not None and not c.xattn.only_at_tag:
+        if media is not None and not c.xattn.at_tag:
             shown = max(len(one.prompt.pictures) for one in every)
             pictures = 1 if c.xattn.only_last_image else decode.power_of_two(max(shown, 1))
         needed = Size(
@@ -418,9 +418,8 @@ def _first(
 
 
 def _next(logits, keys, steps, how: search.Sampling, banned: tuple[int, ...]) -> Int[Array, 'b']:
-    """The next token of each row. Each draws as the only row of a batch would."""
-    keys = jax.vmap(lambda key, step: search.keys_of(key, step, 1)[0])(keys, steps)
-    return search.next_token(search.ban(logits, banned), keys, how)
+    """The next token of each row. Each draws as it would in any other batch."""
+    return search.next_token(search.ban(logits, banned), search.keys_of(keys, steps), how)
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'banned'), donate_argnames='rows')

@@ -16,6 +16,7 @@ from flamingo_jax.inputs.prompts import as_frames
 from flamingo_jax.inputs.rows import encode_paired
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
+from flamingo_jax.model.contrastive import paired
 from flamingo_jax.model.flamingo import Flamingo, Params
 
 _PICTURES, _TEXTS = 32, 256  # That `picture_vectors` and `text_vectors` encode at a time.
@@ -93,4 +94,4 @@ class Towers:
             )
 
 
-_paired = jax.jit(Flamingo.paired, static_argnums=0)
+_paired = jax.jit(paired, static_argnums=0)

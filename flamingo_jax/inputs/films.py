@@ -16,8 +16,9 @@ import PIL.Image
 import PIL.ImageSequence
 from jaxtyping import UInt8
 
-from flamingo_jax.files import as_path
-from flamingo_jax.inputs.images import PictureError, Still, opened, to_frames
+from flamingo_jax.errors import MissingPackageError
+from flamingo_jax.files import read_bytes
+from flamingo_jax.inputs.images import PictureError, Still, decoding, of_decoder, opened, to_frames
 
 APART = 1.0  # Most seconds between two frames.
 SAME = 1e-6  # Times of one frame differ by less, in seconds.
@@ -48,7 +49,9 @@ def to_film(
       segment: begin and end in seconds of the part of an encoded film to which all this applies; None is its end.
 
     Raises:
-      PictureError: the film cannot be read, it has no such segment, or it needs PyAV, which is not installed.
+      PictureError: it is no film, or damaged, or has no such segment.
+      OSError: as for `to_frames`.
+      ImportError: it needs PyAV, which is not installed.
     """
     piece = Piece(frames, start, apart, segment)
     if not isinstance(film, ENCODED | PIL.Image.Image) and not (isinstance(film, np.ndarray) and film.ndim == 3):
@@ -58,41 +61,48 @@ def to_film(
         return to_frames([film[i] for i in chosen], size, fit)
     if not isinstance(film, ENCODED):
         return np.repeat(to_frames(film, size, fit), frames, axis=0)
-    data = film if isinstance(film, bytes) else _content(film)
+    data = film if isinstance(film, bytes) else read_bytes(film)
     name = 'a film' if isinstance(film, bytes) else os.fspath(film)
-    try:
-        animation = opened(data)
+    with decoding(name):
+        try:
+            animation = opened(data)
+        except PIL.UnidentifiedImageError:
+            return to_frames(list(_video(data, name, piece)), size, fit)
         if getattr(animation, 'n_frames', 1) > 1:
             return to_frames(list(_animation(animation, name, piece)), size, fit)
         return np.repeat(to_frames(data, size, fit), frames, axis=0)
-    except PIL.UnidentifiedImageError:
-        return to_frames(list(_video(data, name, piece)), size, fit)
-    except PictureError:
-        raise
-    except Exception as error:  # Each of PIL's decoders has its own errors for damaged data.
-        raise PictureError(f'{name} cannot be decoded: {type(error).__name__}: {error}') from error
 
 
 def has_no_head(path: str | os.PathLike) -> bool:
     """Whether a film's file is empty or its head is damaged, as a broken download's is. The rest is not read.
 
-    PictureError if it is a video file, and PyAV is not installed.
+    Raises:
+      OSError: the file cannot be read, which says nothing of the film.
+      ImportError: it is a video file, and PyAV is not installed.
     """
     with open(path, 'rb') as file:
         try:
             opened(file)
         except PIL.UnidentifiedImageError:
-            file.seek(0)
-            try:
-                with _opened(file, os.fspath(path)) as container:
-                    return not container.streams.video
-            except PictureError:
+            return _has_no_video(file, os.fspath(path))
+        except Exception as error:
+            if not of_decoder(error):
                 raise
-            except Exception:  # FFmpeg has many errors for damaged data.
-                return True
-        except Exception:  # So has PIL.
             return True
     return False
+
+
+def _has_no_video(file: BinaryIO, name: str) -> bool:
+    file.seek(0)
+    try:
+        with _opened(file, name) as container:
+            return not container.streams.video
+    except MissingPackageError:
+        raise
+    except Exception as error:
+        if not of_decoder(error):
+            raise
+        return True
 
 
 def times(seconds: float, frames: int, start: float, apart: float = APART) -> np.ndarray:
@@ -119,13 +129,6 @@ class Piece:
                 f'{name} has {seconds:.1f} seconds: there is nothing from {begin} to {self.segment[1]} s.'
             )
         return begin + times(end - begin, self.frames, self.start, self.apart)
-
-
-def _content(path: str | os.PathLike) -> bytes:
-    try:
-        return as_path(path).read_bytes()
-    except OSError as error:
-        raise PictureError(f'{os.fspath(path)} cannot be read: {error.strerror}.') from error
 
 
 def _animation(image: PIL.Image.Image, name: str, piece: Piece) -> Iterator[PIL.Image.Image]:
@@ -156,36 +159,31 @@ def _decoded(data: bytes, name: str, begin: float) -> Iterator[Any]:
 
 
 def _opened(data: bytes | BinaryIO, name: str) -> Any:
-    """A video file, not decoded yet; FFmpeg's errors. PictureError if PyAV is not installed."""
+    """A video file, not decoded yet; FFmpeg's errors. ImportError if PyAV is not installed."""
     try:
         import av  # Large; only films need it.
     except ImportError as error:
-        raise PictureError(f"{name} is a video file. To read it: pip install 'flamingo_jax[films]'.") from error
+        raise MissingPackageError(f"{name} is a video file. To read it: pip install 'flamingo_jax[films]'.") from error
 
     return av.open(io.BytesIO(data) if isinstance(data, bytes) else data, options=dict(format_whitelist=FORMATS))
 
 
 def _video(data: bytes, name: str, piece: Piece) -> Iterator[PIL.Image.Image]:
-    try:
-        with _opened(data, name) as container:
-            if not container.streams.video:
-                raise PictureError(f'{name} has no video stream: it is sound alone, or its download was cut short.')
-            stream = container.streams.video[0]
-            shown = sorted(float(p.pts * p.time_base) for p in container.demux(stream) if p.pts is not None)
-            if not shown:
-                raise PictureError(f'{name} holds no frames.')
-            step = (shown[-1] - shown[0]) / max(len(shown) - 1, 1) or APART
-            wanted = shown[0] + piece.times(shown[-1] - shown[0] + step, name)
-            left = [shown[i] for i in (np.searchsorted(shown, wanted, side='right') - 1).clip(0)]
-        for frame in _decoded(data, name, left[0]):
-            while left and frame.time >= left[0] - SAME:
-                # Telephones film sideways, and say by how much.
-                yield frame.to_image().rotate(frame.rotation, expand=True)
-                left.pop(0)
-            if not left:
-                return
-        raise PictureError(f'{name} is cut short: it ends before its last frame.')
-    except PictureError:
-        raise
-    except Exception as error:  # FFmpeg has many errors for damaged data.
-        raise PictureError(f'{name} cannot be decoded: {type(error).__name__}: {error}') from error
+    with _opened(data, name) as container:
+        if not container.streams.video:
+            raise PictureError(f'{name} has no video stream: it is sound alone, or its download was cut short.')
+        stream = container.streams.video[0]
+        shown = sorted(float(p.pts * p.time_base) for p in container.demux(stream) if p.pts is not None)
+        if not shown:
+            raise PictureError(f'{name} holds no frames.')
+        step = (shown[-1] - shown[0]) / max(len(shown) - 1, 1) or APART
+        wanted = shown[0] + piece.times(shown[-1] - shown[0] + step, name)
+        left = [shown[i] for i in (np.searchsorted(shown, wanted, side='right') - 1).clip(0)]
+    for frame in _decoded(data, name, left[0]):
+        while left and frame.time >= left[0] - SAME:
+            # Telephones film sideways, and say by how much.
+            yield frame.to_image().rotate(frame.rotation, expand=True)
+            left.pop(0)
+        if not left:
+            return
+    raise PictureError(f'{name} is cut short: it ends before its last frame.')

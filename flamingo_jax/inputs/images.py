@@ -11,12 +11,14 @@ A picture with transparent parts is put on white, and 'pad' pads it with white: 
 neither the colour of the cut-out nor of its background. A padded picture is centred.
 """
 
+import contextlib
 import dataclasses
 import functools
 import io
 import json
 import os
-from collections.abc import Callable, Hashable, Sequence
+import sys
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import BinaryIO, TypeAlias
 
 import numpy as np
@@ -25,7 +27,7 @@ import PIL.ImageOps
 from jaxtyping import UInt8
 
 from flamingo_jax.errors import UserError
-from flamingo_jax.files import as_path
+from flamingo_jax.files import read_bytes
 from flamingo_jax.model.config import FlamingoConfig
 
 # The frames of one picture: pixels uint8 [t height width 3], or the trunk's features [t s d_v].
@@ -84,7 +86,37 @@ class PictureFormat:
 
 
 class PictureError(UserError):
-    """A picture that cannot be read. The message names the file or the frame, and says what is wrong."""
+    """A picture that is none, or damaged. The message names the file or the frame, and says what is wrong.
+
+    Only what a decoder says of bytes that were read is a picture's fault. What the file system, the network or the
+    memory says is an OSError or a MemoryError: a run that took it for the picture's would train on nothing.
+    """
+
+
+@contextlib.contextmanager
+def decoding(name: str) -> Iterator[None]:
+    """What a decoder says of the bytes of a picture or film becomes a PictureError, and nothing else does."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if of_decoder(error):
+            raise PictureError(f'{name} cannot be decoded: {type(error).__name__}: {error}') from error
+        if isinstance(error, MemoryError):
+            raise MemoryError(f'There is not enough memory to decode {name}.') from error
+        raise
+
+
+def of_decoder(error: Exception) -> bool:
+    """Whether an error is a decoder's, and not the machine's. Each of them has its own errors for damaged data.
+
+    PIL's are OSErrors without a number. FFmpeg's have the numbers of the system, such as EIO for a film that is cut
+    short and ENOMEM for a damaged head.
+    """
+    if (av := sys.modules.get('av')) and isinstance(error, av.FFmpegError):
+        return True
+    return not isinstance(error, MemoryError) and getattr(error, 'errno', None) is None
 
 
 def to_frames(picture: Picture, size: int, fit: str = 'pad') -> UInt8[np.ndarray, 't {size} {size} 3']:
@@ -98,7 +130,9 @@ def to_frames(picture: Picture, size: int, fit: str = 'pad') -> UInt8[np.ndarray
 
     Orientation from EXIF is applied. Resizing is bicubic with antialiasing. 'crop' and 'squash' are bit for bit those
     of open_clip and transformers with PIL.
-    Raises PictureError for anything unreadable, truncated, empty, of 32 bits or floats, or of another type or dtype.
+    Raises:
+      PictureError: it is no picture, or truncated, empty, of 32 bits or floats, or of another type or dtype.
+      OSError: the file is missing, or could not be read in several tries (`files.persist`).
     """
     if isinstance(picture, Unread):
         picture = picture.read()
@@ -223,25 +257,18 @@ def _load(still: Still, name: str, size: int | None) -> PIL.Image.Image:
             f'{name} is of type {type(still).__name__}. '
             'Give a PIL image, a uint8 array, a path, bytes, or a list of these for a video.'
         )
-    try:
-        if isinstance(still, bytes):
-            image = opened(still)
-        elif isinstance(still, PIL.Image.Image):
-            image = still
-        else:
-            image = opened(as_path(still).read_bytes())
+    elif isinstance(still, str | os.PathLike):
+        still = read_bytes(still)
+    with decoding(name):
+        try:
+            image = opened(still) if isinstance(still, bytes) else still
+        except PIL.UnidentifiedImageError as error:
+            raise PictureError(f'{name} is not a picture that PIL can read ({len(still):,} bytes).') from error
         if size is not None and image is not still:
             image.draft(None, _fitted(image.size, size))
         image.load()
         upright = PIL.ImageOps.exif_transpose(image)
         upright.format = image.format
-    except FileNotFoundError as error:
-        raise PictureError(f'{name}: there is no such file.') from error
-    except PIL.UnidentifiedImageError as error:
-        kind = f' ({len(still)} bytes)' if isinstance(still, bytes) else ''
-        raise PictureError(f'{name}{kind} is not a picture that PIL can read.') from error
-    except Exception as error:  # Each of PIL's decoders has its own errors for damaged data.
-        raise PictureError(f'{name} cannot be decoded: {type(error).__name__}: {error}') from error
     return eight_bits(upright, name)
 
 

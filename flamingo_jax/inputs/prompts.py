@@ -115,8 +115,21 @@ def as_batch(prompt: Prompt | Sequence[Prompt]) -> tuple[list[Prompt], bool]:
 
 
 def items(prompt: Prompt) -> Sequence[Any]:
-    """The texts and pictures of a prompt. A text or a picture alone is a prompt, too."""
-    return [prompt] if isinstance(prompt, str | PICTURE) else prompt
+    """The texts and pictures of a prompt. A text or a picture alone is a prompt, too.
+
+    Raises:
+      ValueError: it is none, nor a list of them. A generator could be read only once, a set has no order.
+    """
+    if isinstance(prompt, str | PICTURE):
+        return [prompt]
+    refuse_other_than_list(prompt, 'The prompt is', 'a list of strings and pictures in reading order')
+    return prompt
+
+
+def refuse_other_than_list(given: Any, what: str, needed: str) -> None:
+    """ValueError for what is neither a list nor another sequence, such as a dict, a set, a generator or a text."""
+    if isinstance(given, str | bytes | bytearray) or not isinstance(given, Sequence | np.ndarray):
+        raise UserError(f'{what} of type {type(given).__name__}. Give {needed}.')
 
 
 def is_continued(prompt: Prompt, tokenizer: Tokenizer) -> bool:

@@ -342,8 +342,11 @@ class Told(NamedTuple):
         shown, told = Layout(tokenizer), Layout(tokenizer)
         compared: list[tuple[int, int, float]] = []
         frames: list[Frames] = []
-        unreadable = 0
+        unreadable, gone = 0, False
         for chunk in chunks:
+            if gone and chunk.continues:
+                continue
+            gone = False
             if chunk.picture is not None:
                 if not chunk.says:
                     raise UserError(
@@ -353,6 +356,7 @@ class Told(NamedTuple):
                 picture = _read(chunk.picture, blank) if len(frames) < row.images else None
                 unreadable += picture is None and len(frames) < row.images
                 if picture is None:
+                    gone = True
                     continue
                 frames.append(picture)
                 shown.picture()
@@ -491,7 +495,7 @@ def _fits(size: tuple[int, int], room: tuple[int, int]) -> bool:
 
 
 def _read(picture: Callable[[], Frames], blank: Frames) -> Frames | None:
-    """A picture; None if it cannot be read."""
+    """A picture; None if it is none, or damaged. What the disk or the network says ends the run."""
     try:
         frames = picture()
     except PictureError:

@@ -25,6 +25,7 @@ from typing import Any, SupportsInt
 import sentencepiece
 import tokenizers
 from absl import flags
+from sentencepiece import sentencepiece_model_pb2
 from tqdm import tqdm
 
 from flamingo_jax import commands
@@ -39,6 +40,24 @@ ENDS_OF_CHUNK = (EOC, '<|endofchunk|>', '<end_of_utterance>')
 PAD, AROUND = '<PAD>', '<fake_token_around_image>'
 QUOTE = '\ue000'  # Stands around text of a prompt that is read as its characters: a character of no text (private use).
 _MARK = re.compile(r'<[^<>\s]*[_|｜][^<>\s]*>')  # Such as <|im_end|> and <start_of_image>.
+_ADDED_MARK = re.compile(r'<[^<>\s]+>|\[/?[A-Z][A-Z_0-9]+\]')  # Such as <think> and [INST], of added tokens alone.
+# Elements that vocabularies have as pieces, such as Gemma's. They are a page's text, and no marks.
+_HTML = frozenset(
+    'a b blockquote body br caption center code dd del div dl dt em footer h1 h2 h3 h4 h5 h6 head header hr html i img '
+    'li mark ol p pre q s small span strong sub sup table tbody td tfoot th thead title tr u ul'.split()
+)
+
+
+def is_mark(name: str, added: bool) -> bool:
+    """Whether a token that its file does not call special is a mark, which no text of a data set may become.
+
+    Args:
+      name: the token as it is written, such as `<think>`.
+      added: whether it was added to the vocabulary by hand. Training on code finds pieces such as `<string>`.
+    """
+    if _MARK.fullmatch(name):
+        return True
+    return added and bool(_ADDED_MARK.fullmatch(name)) and name.strip('</>').lower() not in _HTML
 
 
 def _byte(name: str) -> bytes:
@@ -72,10 +91,12 @@ class _SentencePiece:
         self.bos = bos if bos >= 0 else eos
         self.unk = self.name(self._pieces.unk_id())
         # No text becomes a control token. But a file may have marks as symbols of its user's, as Gemma's has
-        # <start_of_image>. They have an underscore or a bar; <table> is HTML, which is text.
-        marks = filter(_MARK.fullmatch, self._pieces.id_to_piece(list(range(self.size))))
+        # <start_of_image>.
+        pieces = sentencepiece_model_pb2.ModelProto.FromString(model).pieces
+        marks = (one.piece for one in pieces if is_mark(one.piece, added=one.type == one.USER_DEFINED))
         self.special = tuple(mark for mark in marks if len(self._within.encode(mark)) == 1)
-        self._in_marks = re.compile('(?<=<)(?=' + '|'.join(re.escape(mark[1:]) for mark in self.special) + ')')
+        within = (f'(?<={re.escape(mark[0])})(?={re.escape(mark[1:])})' for mark in self.special)
+        self._in_marks = re.compile('|'.join(within))
 
     def name(self, i: int) -> str:
         return self._pieces.id_to_piece(i)
@@ -84,7 +105,7 @@ class _SentencePiece:
         return _byte(self.name(i)) or self.name(i).replace('\u2581', ' ').encode()
 
     def encode(self, text: str, continues: bool = False, marks: bool = True) -> list[int]:
-        # Encoded apart, '<' and the rest of a mark are ordinary pieces.
+        # Encoded apart, the first letter and the rest of a mark are ordinary pieces.
         parts = [text] if marks or not self.special else self._in_marks.split(text)
         ids = (self._within if continues else self._pieces).encode(parts[0])
         return ids + [i for part in parts[1:] for i in self._within.encode(part)]
@@ -113,7 +134,8 @@ class _Json:
         self._within = self._pieces if within == fields else self._library(within)
         self.prefix_once = '"prepend_scheme": "first"' in json.dumps(fields.get('pre_tokenizer'))
         self.size = max(self._pieces.get_vocab().values()) + 1
-        self.special = tuple(token.content for token in self._pieces.get_added_tokens_decoder().values())
+        added = self._pieces.get_added_tokens_decoder().values()
+        self.special = tuple(token.content for token in added if token.special or is_mark(token.content, added=True))
         self.bos, self.ends, self.pad = roles['bos'], tuple(roles['eos']), roles['pad']
         self.unk = fields['model'].get('unk_token')
         self._letters = _byte_letters() if '"ByteLevel"' in json.dumps(fields.get('decoder')) else {}
@@ -132,7 +154,10 @@ class _Json:
         """The two that read `<|endoftext|>` in a text as its characters. Only training needs them."""
         both = []
         for pieces in (self._within, self._pieces):
-            both.append(tokenizers.Tokenizer.from_str(pieces.to_str()))
+            fields = json.loads(pieces.to_str())
+            for token in fields['added_tokens']:  # A file may call `<think>` ordinary.
+                token['special'] = token['content'] in self.special
+            both.append(tokenizers.Tokenizer.from_str(json.dumps(fields)))
             both[-1].encode_special_tokens = True
         return tuple(both)
 
@@ -269,7 +294,9 @@ class Tokenizer:
 
         It is the text itself, or, if it has any, the text between two `QUOTE`s.
         """
-        if any(mark in text for mark in (*self._named, *self.extra_tokens, IMAGE, QUOTE, *self._pieces.special)):
+        has = any(mark in text for mark in (*self._named, *self.extra_tokens, IMAGE, QUOTE, *self._pieces.special))
+        # A tokenizer that normalises may read a mark in what is spelt otherwise.
+        if has or self._pieces.encode(text) != self._pieces.encode(text, marks=False):
             return QUOTE + text.replace(QUOTE, '') + QUOTE
         return text
 

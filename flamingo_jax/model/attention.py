@@ -224,6 +224,12 @@ def attention_weights(
     return _softmax(logits, (h // g, l), head_dim, mask, bias, scale, cap)
 
 
+def weights_of(layers: dict[str, Float[Array, 'depth 1 _ h k']]) -> list[Float[Array, 'r m']]:
+    """The weights of each layer's attention, averaged over heads, by its queries and keys; for a reader of a model."""
+    pairs = zip(layers['query'], layers['key'], strict=True)
+    return [attention_weights(q, k.swapaxes(1, 2))[0].mean(axis=0) for q, k in pairs]
+
+
 def _softmax(logits, queries, head_dim, mask, bias, scale, cap):
     """Products [b g i m] of the queries (heads of a group, tokens) -> weights."""
     logits = soft_cap(logits * (head_dim**-0.5 if scale is None else scale), cap)

@@ -10,6 +10,7 @@ if a resampler was trained on a frozen trunk.
 """
 
 import math
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
@@ -19,6 +20,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from flamingo_jax.model.config import ContrastiveConfig
 from flamingo_jax.model.layers import Linear
+
+if TYPE_CHECKING:
+    from flamingo_jax.model.flamingo import Flamingo
 
 LARGEST_SCALE = 100.0  # Of beta, as in CLIP.
 
@@ -67,6 +71,35 @@ class SharedSpace(nn.Module):
         # The gradient passes the cap, so that a scale above it can come down.
         over = jax.lax.stop_gradient(jnp.maximum(scale - math.log(LARGEST_SCALE), 0.0))
         return pictures, texts, jnp.exp(scale - over), bias
+
+
+def paired(
+    model: 'Flamingo',
+    params: dict[str, Any],
+    features: Float[Array, 'b n t s d_v'] | None,
+    text: Int[Array, 'b l'] | None,
+    used: Int[Array, ' b'] | None,
+) -> tuple[Float[Array, 'b width'] | None, Float[Array, 'b width'] | None, Float[Array, ''], Float[Array, '']]:
+    """The vectors of images and of texts in the space that they share; either may be None.
+
+    Args:
+      features: of the trunk. A vector is their mean over everything but the batch, projected, of length 1. With a
+        resampler it is the mean of its latents, and n is 1.
+      text, used: tokens, and how many come before the padding.
+
+    Returns:
+      (vectors of images, of texts, beta, the bias: 0 but for the sigmoid), float32.
+    """
+    states = valid = None
+    if text is not None:
+        valid = valid_tokens(used, text.shape[1])
+        states = model.whole_text(params, text, valid)
+    if features is not None:
+        if model.config.resampler is not None:
+            features = model.resampled(params, features)
+        features = features.reshape(features.shape[0], -1, features.shape[-1])
+    space = SharedSpace(model.config.contrastive, model.dtype)
+    return space.apply({'params': params['contrastive']}, features, states, valid)
 
 
 def _scalar(value: float):

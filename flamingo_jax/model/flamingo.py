@@ -28,22 +28,38 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, Key, UInt8
+from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
 from flamingo_jax.errors import UserError
 from flamingo_jax.model import init, lora, stack
 from flamingo_jax.model.attention import KERNELS, Mask, Segments
+from flamingo_jax.model.bridges.bridge import Bridge, media_mask
 from flamingo_jax.model.config import FlamingoConfig
-from flamingo_jax.model.contrastive import SharedSpace, valid_tokens
-from flamingo_jax.model.gated_xattn import GatedXattnDense, media_mask
 from flamingo_jax.model.language_model import Block, Embedder, KeysValues
 from flamingo_jax.model.layers import constrain, product, soft_cap
-from flamingo_jax.model.prefix import Prefix
 from flamingo_jax.model.quantised import Quantisation
-from flamingo_jax.model.resampler import Resampler
 from flamingo_jax.model.vision.encoder import VisionEncoder
 
 Params = dict[str, Any]
+
+
+class Placement(NamedTuple):
+    """Where the tokens of a text stand, and what they may see."""
+
+    positions: Int[Array, 'b l']
+    mask: Mask  # Of the self-attention; the keys are the text's own, or the past's.
+    phi: Int[Array, 'b l']  # Which image each token may see, 0 = none.
+    document: Int[Array, 'b l'] | None = None  # Which document of its row each belongs to, if rows hold several.
+
+
+class Past(NamedTuple):
+    """Self-attention keys and values of every block, of tokens before a text and of its own."""
+
+    cache: KeysValues  # [depth b g p k]
+    index: Int[Array, '*b'] | int = 0  # Where the text begins in them: in all rows, or in each.
+    key_positions: Int[Array, 'b p'] | None = None  # Positions of all places, the shared ones' before the cache's.
+    # Of earlier tokens, whose places come before the cache's: [depth c g p k]. b / c consecutive rows share one.
+    shared: Sequence[KeysValues] = ()
 
 
 class Media(NamedTuple):
@@ -158,9 +174,7 @@ class Flamingo:
             begins = jnp.diff(document, axis=1, prepend=-1) != 0
             positions = positions - jax.lax.cummax(jnp.where(begins, positions, 0), axis=1)
         mask = Segments(document, document, causal=True)
-        return self.decoder(
-            params, y, positions, mask=mask, media=media, phi=phi, document=document, every_block=every_block
-        )[0]
+        return self.decoder(params, y, Placement(positions, mask, phi, document), media, every_block=every_block)[0]
 
     def dtype_of(self, tree: str) -> DTypeLike:
         """The dtype in which a component tree is computed, and stored if it is frozen.
@@ -189,36 +203,12 @@ class Flamingo:
         features = features.astype(self.dtype).reshape(b, n, t, *features.shape[1:])
         return constrain(features, 'batch', None, None, None, None)
 
-    def paired(
-        self,
-        params: Params,
-        features: Float[Array, 'b n t s d_v'] | None,
-        text: Int[Array, 'b l'] | None,
-        used: Int[Array, ' b'] | None,
-    ) -> tuple[Float[Array, 'b width'] | None, Float[Array, 'b width'] | None, Float[Array, ''], Float[Array, '']]:
-        """The vectors of pictures and of texts in the space that they share; either may be None.
-
-        Args:
-          features: of the trunk. A vector is their mean over everything but the batch, projected, of length 1. With a
-            resampler it is the mean of its latents, and n is 1.
-          text, used: tokens, and how many come before the padding.
-
-        Returns:
-          (vectors of pictures, of texts, beta, the bias: 0 but for the sigmoid), float32.
-        """
-        c, states, valid = self.config.contrastive, None, None
-        if text is not None:
-            valid = valid_tokens(used, text.shape[1])
-            mask = Segments(jnp.ones_like(text), valid.astype(text.dtype))  # Padding is segment 0.
-            positions = jnp.broadcast_to(jnp.arange(text.shape[1]), text.shape)
-            y = self.embed(params, text)
-            y, _ = self.decoder(params, y, positions, mask=mask, media=None, phi=jnp.zeros_like(text))
-            states = self.embedder.apply({'params': params['lm']['embedder']}, y, method='normalise')
-        if features is not None:
-            if self.config.resampler is not None:
-                features = self.resampled(params, features)
-            features = features.reshape(features.shape[0], -1, features.shape[-1])
-        return SharedSpace(c, self.dtype).apply({'params': params['contrastive']}, features, states, valid)
+    def whole_text(self, params: Params, text: Int[Array, 'b l'], valid: Bool[Array, 'b l']) -> Float[Array, 'b l d']:
+        """The normed states of a text whose tokens all see one another, as in BERT; `valid` ones are no padding."""
+        mask = Segments(jnp.ones_like(text), valid.astype(text.dtype))  # Padding is segment 0.
+        positions = jnp.broadcast_to(jnp.arange(text.shape[1]), text.shape)
+        y, _ = self.decoder(params, self.embed(params, text), Placement(positions, mask, jnp.zeros_like(text)), None)
+        return self.embedder.apply({'params': params['lm']['embedder']}, y, method='normalise')
 
     def media(self, params: Params, images: Float[Array, '...'] | UInt8[Array, '...'] | None) -> Media | None:
         """Pixels or features -> media tokens [b n*r e], by trunk and resampler (if any); None without images.
@@ -239,14 +229,14 @@ class Flamingo:
 
     def resampled(self, params: Params, features: Float[Array, 'b n t s d_v']) -> Float[Array, 'b n r e']:
         """The resampler, applied to each picture by itself."""
-        resampler = Resampler(self.config.resampler, self.config.lm.width, self.dtype, self.attention_kernel)
+        resampler = self.config.resampler.module(self.config.lm.width, self.dtype, self.attention_kernel)
         return stack.checkpoint(resampler.apply, self.remat)({'params': params['resampler']}, features)
 
     def keys_values(self, params: Params, media: Media) -> Media:
         """The media's keys and values in every gated block, [x b h m k]. Decoding computes them once per prompt."""
 
         def of_block(p):
-            return self.gated_block.apply({'params': p}, media.tokens, method='keys_values')
+            return self.bridge.apply({'params': p}, media.tokens, method='keys_values')
 
         return Media(None, jax.lax.map(of_block, params['xattn']))
 
@@ -264,7 +254,7 @@ class Flamingo:
           before: the number of images in the text before these tokens.
 
         Returns:
-          phi. With `xattn.only_at_tag` it is 0 except at the tags' own tokens.
+          phi. If only the tags' own tokens see images (`BridgeConfig.at_tag`), it is 0 elsewhere.
         """
         c = self.config
         if not c.image_tag:
@@ -275,7 +265,7 @@ class Flamingo:
             begins &= ahead == piece
         phi = jnp.cumsum(begins, axis=1, dtype=jnp.int32) if given is None else given
         phi = phi if before is None else phi + before[:, None]
-        if c.xattn is None or not c.xattn.only_at_tag:
+        if c.xattn is None or not c.xattn.at_tag:
             return phi
         behind = [jnp.pad(begins, ((0, 0), (i, 0)))[:, : tokens.shape[1]] for i in range(len(c.image_tag))]
         return jnp.where(jnp.stack(behind).any(axis=0), phi, 0)
@@ -303,77 +293,67 @@ class Flamingo:
         self,
         params: Params,
         y: Float[Array, 'b l d'],
-        positions: Int[Array, 'b l'],
-        mask: Mask,
+        at: Placement,
         media: Media | None,
-        phi: Int[Array, 'b l'],
-        cache: KeysValues | None = None,
-        index: Int[Array, '*b'] | int = 0,
-        key_positions: Int[Array, 'b p'] | None = None,
-        document: Int[Array, 'b l'] | None = None,
+        past: Past | None = None,
         every_block: bool = False,
-        shared: Sequence[KeysValues] = (),
     ) -> tuple[Float[Array, '*depth b l d'], KeysValues | None]:
-        """The blocks of the language model, with a gated block before every k-th.
+        """The blocks of the language model, with the bridge before every k-th.
 
         Args:
-          y, positions: embedded text and its positions.
-          mask: self-attention mask; p = l without a cache.
-          media, phi: the media, and which of them each token may see; None is no picture.
-          cache, index: self-attention keys and values of every block ([depth b g p k]), and where y begins in them: in
-            all rows, or in each.
-          key_positions: positions of the cache's places.
-          document: which document of its row each token belongs to, if rows hold several.
+          y, at: embedded text, and where its tokens stand.
+          media: what the text may see; None is no image.
+          past: keys and values of earlier tokens, if there are some.
           every_block: return y after every block, [depth b l d].
-          shared: keys and values of every block of earlier tokens, whose places come before the cache's ([depth c g p
-            k]; b / c consecutive rows share one).
 
         Returns:
-          y after the last block, and the new cache.
+          y after the last block, and the new cache (None without a past).
         """
-        c = self.config
-        y = self.embedder.apply({'params': params['lm']['embedder']}, y, positions, method='add_positions')
-        # The paper's feed-forward acts on every text.
-        if media is None and c.xattn is not None and not c.xattn.ffw_where_seen:
+        c, past = self.config, past or Past(None)
+        y = self.embedder.apply({'params': params['lm']['embedder']}, y, at.positions, method='add_positions')
+        if media is None and c.xattn is not None and c.xattn.acts_on_text:
             media = Media(jnp.zeros((y.shape[0], 0, c.media_width), self.dtype), None)
-        if media is not None:
-            n, r = media.length // c.media_tokens, c.media_tokens
-            if c.xattn.only_last_image:
-                seen = media_mask(phi, n, r)
-            else:  # Rows that share their media (lines, beams) are seen as one row.
-                rows = media.rows, -1
-                of_document = None if document is None else document.reshape(rows)
-                seen = media_mask(phi.reshape(rows), n, r, only_last_image=False, document=of_document)
-                seen = seen.reshape(*phi.shape, media.length)
+        seen = None if media is None else self._seen(media, at)
         windows = c.lm.windows or (0,)
 
         def gated(y, gate):
             p, keys_values = gate
             if keys_values is None:
-                keys_values = self.gated_block.apply({'params': p}, media.tokens, method='keys_values')
-            return self.gated_block.apply({'params': p}, y, keys_values, seen)
+                keys_values = self.bridge.apply({'params': p}, media.tokens, method='keys_values')
+            return self.bridge.apply({'params': p}, y, keys_values, seen)
 
         def block(y, p, i, old):
             p, low_rank, earlier = p
             variables = {'params': p} | ({'lora': lora.scaled(c.lora, low_rank)} if c.lora else {})
             window = windows[0] if len(set(windows)) == 1 else jnp.array(windows)[i]
             return Block(c.lm, self.dtype, self.attention_kernel).apply(
-                variables, y, positions, mask, old, index, key_positions, window, earlier
+                variables, y, at.positions, at.mask, old, past.index, past.key_positions, window, earlier
             )
 
         return self.loop(
             block,
             gated,
             y,
-            cache,
-            blocks=(params['lm']['blocks'], params['lora'] if c.lora else None, tuple(shared)),
+            past.cache,
+            blocks=(params['lm']['blocks'], params['lora'] if c.lora else None, tuple(past.shared)),
             gates=None if media is None else (params['xattn'], media.keys_values),
             first=c.xattn.first if c.xattn else 0,
             every=c.xattn.every if c.xattn else c.lm.depth,
-            index=index,
+            index=past.index,
             remat=self.remat,
             every_block=every_block,
         )
+
+    def _seen(self, media: Media, at: Placement) -> Mask:
+        """Which media tokens each text token may see."""
+        c = self.config
+        n, r = media.length // c.media_tokens, c.media_tokens
+        if c.xattn.only_last_image:
+            return media_mask(at.phi, n, r)
+        rows = media.rows, -1  # Rows that share their media (lines, beams) are seen as one row.
+        document = None if at.document is None else at.document.reshape(rows)
+        seen = media_mask(at.phi.reshape(rows), n, r, only_last_image=False, document=document)
+        return seen.reshape(*at.phi.shape, media.length)
 
     def empty_cache(self, b: int, length: int) -> KeysValues:
         """Self-attention keys and values for `length` tokens of b rows, all zero: [depth b g length k]."""
@@ -392,9 +372,9 @@ class Flamingo:
         return dataclasses.replace(self, config=config)
 
     @property
-    def gated_block(self) -> GatedXattnDense | Prefix:
-        """The module of every gated block, or of the prefix that is there in their place."""
-        return init.gated_block(self.config, self.dtype, self.attention_kernel)
+    def bridge(self) -> Bridge:
+        """The module that acts before every k-th block."""
+        return self.config.xattn.module(self.config.lm, self.config.media_width, self.dtype, self.attention_kernel)
 
     @property
     def embedder(self) -> Embedder:

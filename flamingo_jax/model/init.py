@@ -1,22 +1,16 @@
 """New parameters of a model: one tree per component, with blocks stacked."""
 
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 
 from flamingo_jax.model import lora
-from flamingo_jax.model.attention import Mask
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.contrastive import SharedSpace
-from flamingo_jax.model.gated_xattn import GatedXattnDense
 from flamingo_jax.model.language_model import Block, Embedder
-from flamingo_jax.model.prefix import Prefix
-from flamingo_jax.model.resampler import Resampler
 from flamingo_jax.model.vision.encoder import VisionEncoder
 
 
@@ -42,10 +36,11 @@ def init(c: FlamingoConfig, key: Key[Array, '']) -> dict[str, Any]:
         params['contrastive'] = SharedSpace(c.contrastive).init(keys['contrastive'], features, y, mask[0])['params']
     if c.resampler is not None and (c.xattn is not None or c.contrastive is not None):
         features = jnp.zeros((1, 1, 1, 1, c.vision.width))
-        params['resampler'] = Resampler(c.resampler, c.lm.width).init(keys['resampler'], features)['params']
+        params['resampler'] = c.resampler.module(c.lm.width).init(keys['resampler'], features)['params']
     if c.xattn is not None:
         media = jnp.zeros((1, 1, c.media_width))
-        params['xattn'] = _init_stacked(gated_block(c), c.xattn_blocks, keys['xattn'], y, media, mask, method=touch)
+        bridge = c.xattn.module(c.lm, c.media_width)
+        params['xattn'] = _init_stacked(bridge, c.xattn_blocks, keys['xattn'], y, media, mask, method='touch')
     if c.extra_tokens:
         shape, axes = (len(c.extra_tokens), c.lm.width), ('extra_tokens', 'embed')
         # Small, since at an <image> tag the picture is added to the tag's row, and the frozen model should read the
@@ -58,39 +53,8 @@ def init(c: FlamingoConfig, key: Key[Array, '']) -> dict[str, Any]:
     return params
 
 
-def gated_block(c: FlamingoConfig, dtype: DTypeLike = jnp.float32, kernel: str = 'plain') -> GatedXattnDense | Prefix:
-    """The module of every gated block, or of the prefix that is there in their place."""
-    if c.xattn.prefix:
-        return Prefix(c.xattn, dtype)
-    return GatedXattnDense(c.xattn, c.lm, c.media_width, dtype=dtype, kernel=kernel)
-
-
-def touch(
-    block: GatedXattnDense | Prefix, y: Float[Array, 'b l d'], media: Float[Array, 'b m e'], mask: Mask
-) -> Float[Array, 'b l d']:
-    """What `gated_block` makes of the text y and its media, by use of every parameter: a method for its `init`."""
-    return block(y, block.keys_values(media), mask)
-
-
-def with_norms_of_lm(c: FlamingoConfig, xattn: dict[str, Any], blocks: dict[str, Any]) -> dict[str, Any]:
-    """New gated blocks whose norms begin as those of the language model's blocks behind them (`xattn.norms_of_lm`).
-
-    Args:
-      xattn: the gated blocks' parameters, without their axis names.
-      blocks: those of the language model's blocks.
-    """
-    theirs = dict(norm_text='norm_attention', norm_ffw='norm_ffw', norm_attended='norm_attended', norm_fed='norm_fed')
-
-    def begin(new, norm):
-        return jax.device_put(norm[c.xattn.first :: c.xattn.every].astype(new.dtype), new.sharding)
-
-    return xattn | {
-        name: jax.tree.map(begin, xattn[name], blocks[of_lm]) for name, of_lm in theirs.items() if name in xattn
-    }
-
-
 def _init_stacked(
-    module: nn.Module, n: int, key: Key[Array, ''], *args: Any, method: Callable[..., Any] | None = None
+    module: nn.Module, n: int, key: Key[Array, ''], *args: Any, method: str | None = None
 ) -> dict[str, Any]:
     params = jax.vmap(lambda k: module.init(k, *args, method=method)['params'])(jax.random.split(key, n))
     return jax.tree.map(

@@ -5,22 +5,88 @@ leading axis 'layers' so that the depth can be scanned). It is the same tree whe
 Flamingo.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
+from flamingo_jax.errors import UserError
 from flamingo_jax.model import quantised
 from flamingo_jax.model.attention import Mask, as_array, attend_to_parts
-from flamingo_jax.model.config import LanguageModelConfig
-from flamingo_jax.model.layers import FeedForward, Linear, Norm, constrain, product, spread, stored
+from flamingo_jax.model.component import check
+from flamingo_jax.model.layers import ACTIVATIONS, NORMS, FeedForward, Linear, Norm, constrain, product, stored
+from flamingo_jax.model.positions import KINDS, distances
 from flamingo_jax.model.quantised import Quantised
 from flamingo_jax.model.stack import put
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageModelConfig:
+    """A decoder-only language model; families differ by these fields."""
+
+    vocab_size: int = 32_000
+    width: int = 2048
+    depth: int = 24
+    heads: int = 16
+    kv_heads: int = 16
+    head_dim: int = 128
+    ffw_width: int = 8192
+    context: int = 2048  # The longest sequence, in tokens.
+    norm: str = 'rms'  # 'rms' or 'layer'.
+    norm_eps: float = 1e-5
+    norm_bias: bool = True  # Whether layer norms have a bias.
+    norm_offset: float = 0.0  # Added to the scales of the norms (Gemma: 1).
+    norm_embeddings: bool = False  # Whether the embedded text is normed (BLOOM).
+    # 'before' attention and feed-forward, or 'around' (their outputs are normed too: Gemma 2 and 3).
+    norm_place: str = 'before'
+    # '', 'head' (each head by itself: Qwen3, Gemma 3) or 'token' (all heads together: MPT-1B).
+    norm_query_key: str = ''
+    parallel: bool = False  # Whether attention and feed-forward both read the block's input (GPT-NeoX).
+    activation: str = 'gelu_tanh'
+    gated_ffw: bool = False  # Whether the feed-forward is gated (Shazeer 2020: LLaMA, Gemma).
+    bias: bool = False  # Whether every linear map in the blocks has a bias.
+    bias_qkv: bool = False  # Whether at least queries, keys and values have one (Qwen2).
+    bias_out: bool = False  # Whether at least the attention's output has one.
+    attention_scale: float | None = None  # Factor of queries times keys; None is head_dim ** -0.5.
+    attention_cap: float = 0.0  # Soft bound of queries times keys (Gemma 2: 50); 0 is none.
+    logit_cap: float = 0.0  # The same for the logits (Gemma 2: 30).
+    clip_qkv: float = 0.0  # Queries, keys and values are clipped to +- this (some MPT); 0 does not.
+    # 'rotary', 'learned', 'alibi' or 'relative' (Transformer-XL, as in Gopher and Chinchilla).
+    positions: str = 'rotary'
+    alibi_max: float = 8.0  # The smallest slope of ALiBi is 2 ** -alibi_max.
+    rotary_base: float = 10_000.0
+    rotary_share: float = 1.0  # Share of each head's dimensions that rotate (Pythia: a quarter).
+    rotary_factor: float = 1.0  # Divides the frequencies: positions are interpolated (Chen et al. 2023).
+    # (low, high, context): LLaMA 3.1 divides only frequencies with fewer than `low` turns in `context` tokens, none
+    # with more than `high` turns, and interpolates in between. () divides all.
+    rotary_bands: tuple[float, ...] = ()
+    rotary_local_base: float | None = None  # Base in blocks with a window, which use no factor (Gemma 3).
+    # For each block, how many tokens a token sees, itself included; 0 is all. () is all in every block.
+    windows: tuple[int, ...] = ()
+    tied: bool = True  # Whether the output is the transpose of the token embedding.
+    # Whether embeddings are multiplied by sqrt(width) (Vaswani et al. 2017, Gemma). The paper does not say.
+    scale_embeddings: bool = True
+
+    def __post_init__(self):
+        check(
+            self,
+            'lm.',
+            'vocab_size width depth heads kv_heads head_dim ffw_width context',
+            norm=NORMS,
+            norm_place=('before', 'around'),
+            norm_query_key=('', 'head', 'token'),
+            activation=ACTIVATIONS,
+            positions=KINDS,
+        )
+        if len(self.windows) not in (0, self.depth):
+            raise UserError(
+                f'{len(self.windows)} windows do not fit {self.depth} blocks. Give one window per block, or none.'
+            )
 
 
 class KeysValues(NamedTuple):
@@ -28,83 +94,6 @@ class KeysValues(NamedTuple):
 
     k: Float[Array, '*depth b g m k']
     v: Float[Array, '*depth b g m k']
-
-
-def rotate(
-    x: Float[Array, 'b l h k'], positions: Int[Array, 'b l'], frequency: Float[Array, 'half']
-) -> Float[Array, 'b l h k']:
-    """Rotary position embedding (Su et al. 2021), halves convention (GPT-NeoX, LLaMA), angles in float32.
-
-    Dimension i rotates with dimension i + half; those beyond the first 2 * half do not rotate.
-    """
-    half = frequency.shape[0]
-    angle = positions[..., None, None].astype(jnp.float32) * frequency
-    a, b = x[..., :half].astype(jnp.float32), x[..., half : 2 * half].astype(jnp.float32)
-    turned = jnp.concatenate(
-        [a * jnp.cos(angle) - b * jnp.sin(angle), b * jnp.cos(angle) + a * jnp.sin(angle)], axis=-1
-    )
-    return jnp.concatenate([turned.astype(x.dtype), x[..., 2 * half :]], axis=-1)
-
-
-def rotary_frequencies(c: LanguageModelConfig, window: Int[Array, ''] | int) -> Float[Array, 'half']:
-    """Radians per position of each pair of dimensions, in a block with this window."""
-    numbers = int(c.head_dim * c.rotary_share)
-    exponent = np.arange(0, numbers, 2) / numbers
-    frequency = c.rotary_base**-exponent
-    share = 1.0  # Share of each frequency that is divided.
-    if c.rotary_bands:
-        low, high, context = c.rotary_bands
-        share = np.clip((high - frequency * context / (2 * np.pi)) / (high - low), 0, 1)
-    frequency = jnp.asarray(frequency * (1 - share + share / c.rotary_factor), jnp.float32)
-    if c.rotary_local_base is None:
-        return frequency
-    return jnp.where(window > 0, jnp.asarray(c.rotary_local_base**-exponent, jnp.float32), frequency)
-
-
-def alibi_slopes(heads: int, largest: float) -> Float[np.ndarray, '{heads}']:
-    """The slopes of ALiBi, attention's loss per token of distance, of each head; at least 2 ** -largest.
-
-    By Press, Smith and Lewis 2022. Geometric for 2 ** n heads. For fewer, every second slope of 2 ** n comes first,
-    then those between.
-    """
-    full = 1 << (heads - 1).bit_length()
-    slopes = 2.0 ** (-np.arange(1, full + 1) * largest / full)
-    return (slopes if full == heads else np.concatenate([slopes[1::2], slopes[::2]])[:heads]).astype(np.float32)
-
-
-def distance_waves(length: int, width: int) -> Float[Array, '{length} {width}']:
-    """Sinusoids of the distances 0, 1, ... of Transformer-XL (Dai and others 2019): sines, then cosines; float32."""
-    frequency = 10_000.0 ** (-jnp.arange(0, width, 2, dtype=jnp.float32) / width)
-    angle = jnp.arange(length, dtype=jnp.float32)[:, None] * frequency
-    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
-
-
-def by_distance(
-    q: Float[Array, 'b l h k'], kernel: Float[Array, 'd h k'], length: int
-) -> Float[Array, 'b h l {length}']:
-    """q . (kernel^T wave(distance)) for the distances 0 to length - 1, float32.
-
-    The product is computed in the cheaper order: keys of distances first if many queries share them, as in training;
-    queries first when decoding a token at a time.
-    """
-    (b, l, h, k), d = q.shape, kernel.shape[0]
-    waves = distance_waves(length, d).astype(q.dtype)
-    if length * h * k * (d + b * l) <= b * l * h * d * (k + length):
-        keys = jnp.einsum('md,dhk->mhk', waves, kernel)
-        return jnp.einsum('blhk,mhk->bhlm', q, keys, preferred_element_type=jnp.float32)
-    q = jnp.einsum('blhk,dhk->blhd', q, kernel)
-    return jnp.einsum('blhd,md->bhlm', q, waves, preferred_element_type=jnp.float32)
-
-
-def relative_shift(x: Float[Array, 'b h l l']) -> Float[Array, 'b h l l']:
-    """x [.., i, i - j] -> [.., i, j] for j <= i; values above the diagonal are meaningless.
-
-    Pads a column and reshapes (Dai et al. 2019, appendix B). The TPU compiler takes many times as long for a gather
-    that does the same.
-    """
-    b, h, l, _ = x.shape
-    x = jnp.pad(x[..., ::-1], ((0, 0), (0, 0), (0, 0), (1, 0)))
-    return x.reshape(b, h, l + 1, l)[:, :, 1:]
 
 
 class Embedder(nn.Module):
@@ -116,24 +105,19 @@ class Embedder(nn.Module):
     def setup(self):
         """Names the parameters."""
         c = self.config
-        width = c.embedding_width or c.width
-        init = nn.with_logical_partitioning(nn.initializers.normal(width**-0.5), ('vocab', 'embed'))
-        self.tokens = stored(self, 'tokens', init, (c.vocab_size, width))
-        if c.embedding_width:
-            self.project_in = Linear((width, c.width), ('embed', 'projection'), dtype=self.dtype)
-            self.project_out = Linear((c.width, width), ('embed', 'projection'), dtype=self.dtype)
+        init = nn.with_logical_partitioning(nn.initializers.normal(c.width**-0.5), ('vocab', 'embed'))
+        self.tokens = stored(self, 'tokens', init, (c.vocab_size, c.width))
         if c.positions == 'learned':
             init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ('positions', 'embed'))
             self.learned_positions = self.param('positions', init, (c.context, c.width))
         if c.norm_embeddings:
             self.norm_in = text_norm(c, self.dtype)
-        if c.norm_place != 'sum':
-            self.norm_out = text_norm(c, self.dtype)
+        self.norm_out = text_norm(c, self.dtype)
         if not c.tied:
             # float32 logits: bfloat16 rounds values near 16 to multiples of 1/16, which changes probabilities by a
             # factor of 1.06.
             exact = dict(dtype=self.dtype, result_dtype=jnp.float32)
-            self.output = Linear((width, c.vocab_size), ('embed', 'vocab'), **exact)
+            self.output = Linear((c.width, c.vocab_size), ('embed', 'vocab'), **exact)
 
     def embed(self, tokens: Int[Array, 'b l']) -> Float[Array, 'b l d']:
         """Token embeddings (scaled by sqrt(d), or normed, if the config says so), without positions."""
@@ -142,7 +126,7 @@ class Embedder(nn.Module):
             y = quantised.take(self.tokens, tokens, self.dtype)
         else:
             y = jnp.take(self.tokens, tokens, axis=0).astype(self.dtype)
-        y = constrain(self.project_in(y) if c.embedding_width else y, 'batch', None, 'embed')
+        y = constrain(y, 'batch', None, 'embed')
         y = y * c.width**0.5 if c.scale_embeddings else y
         return self.norm_in(y) if c.norm_embeddings else y
 
@@ -154,12 +138,11 @@ class Embedder(nn.Module):
         return y
 
     def normalise(self, y: Float[Array, 'b l d']) -> Float[Array, 'b l d']:
-        """The final norm, if the family has one."""
-        return y if self.config.norm_place == 'sum' else self.norm_out(y)
+        """The final norm."""
+        return self.norm_out(y)
 
     def logits(self, y: Float[Array, 'b l d']) -> Float[Array, 'b l v']:
         """float32 logits of the normalised y; a tied output is the embedding's transpose."""
-        y = self.project_out(y) if self.config.embedding_width else y
         if self.config.tied and isinstance(self.tokens, Quantised):
             return quantised.dot(y.reshape(-1, y.shape[-1]), self.tokens, jnp.float32).reshape(*y.shape[:-1], -1)
         if self.config.tied:
@@ -187,10 +170,8 @@ def as_read(
       states: after each block (`Flamingo.states`).
 
     Returns:
-      float32, after the next block's norm or the final one. Unchanged if the family norms sums: nothing is left to do.
+      float32, after the next block's norm or the final one.
     """
-    if config.norm_place == 'sum':
-        return states.astype(jnp.float32)
     each, last = params['blocks']['norm_attention'], params['embedder']['norm_out']
     norms = jax.tree.map(lambda each, last: jnp.concatenate([each[1:], last[None]]), each, last)
     return jax.vmap(lambda norm, x: text_norm(config, jnp.float32).apply({'params': norm}, x))(norms, states)
@@ -232,9 +213,8 @@ class Block(nn.Module):
         """
         c = self.config
         norm_attention, norm_ffw = (text_norm(c, self.dtype, name=name) for name in ('norm_attention', 'norm_ffw'))
-        x = y if c.norm_place == 'sum' else norm_attention(y)
         attended, cache = self._attention(
-            x,
+            norm_attention(y),
             positions,
             mask,
             cache=cache,
@@ -246,17 +226,11 @@ class Block(nn.Module):
         if c.norm_place == 'around':
             attended = text_norm(c, self.dtype, name='norm_attended')(attended)
         block_input, y = y, constrain(y + attended, 'batch', None, 'embed')
-        if c.norm_place == 'sum':
-            y = norm_attention(y)
-        x = block_input if c.parallel else y
-        x = x if c.norm_place == 'sum' else norm_ffw(x)
+        x = norm_ffw(block_input if c.parallel else y)
         fed = FeedForward(c.ffw_width, c.activation, c.gated_ffw, c.bias, dtype=self.dtype, name='ffw')(x)
         if c.norm_place == 'around':
             fed = text_norm(c, self.dtype, name='norm_fed')(fed)
-        y = y + fed
-        if c.norm_place == 'sum':
-            y = norm_ffw(y)
-        return constrain(y, 'batch', None, 'embed'), cache
+        return constrain(y + fed, 'batch', None, 'embed'), cache
 
     def _attention(self, x, positions, mask, cache, index, key_positions, window, shared):
         c = self.config
@@ -269,17 +243,9 @@ class Block(nn.Module):
         if c.norm_query_key:
             q, k = self._norm_heads(q, 'norm_query', 'heads'), self._norm_heads(k, 'norm_key', 'kv_heads')
 
-        bias = None
-        if c.positions == 'rotary':
-            frequency = rotary_frequencies(c, window)
-            q, k = rotate(q, positions, frequency), rotate(k, positions, frequency)
-        if c.positions == 'relative':
-            q, bias = self._relative(q, positions, key_positions)
-        if c.positions == 'alibi' or c.windows:
-            distance = positions[:, :, None] - (positions if key_positions is None else key_positions)[:, None]
-        if c.positions == 'alibi':
-            bias = -alibi_slopes(c.heads, c.alibi_max)[:, None, None] * distance[:, None]
+        q, k, bias = KINDS[c.positions](self, q, k, positions, key_positions, window)
         if c.windows:
+            distance = distances(positions, key_positions)
             mask = as_array(mask, *distance.shape[1:]) & ((distance < window) | (window == 0))
 
         k, v = (x.swapaxes(1, 2) for x in (k, v))
@@ -300,22 +266,3 @@ class Block(nn.Module):
             return text_norm(self.config, self.dtype, 'head_dim', name)(x)
         b, l, *heads = x.shape
         return text_norm(self.config, self.dtype, axis, name)(x.reshape(b, l, -1)).reshape(b, l, *heads)
-
-    def _relative(self, q, positions, key_positions):
-        """Transformer-XL (Dai et al. 2019, section 3.3): logit(i, j) = (q_i + u) . k_j + (q_i + v) . (W wave(i - j)).
-
-        Returns q + u, and the second term, scaled, as attention's bias.
-        """
-        c = self.config
-        init, axes = nn.initializers, ('embed', 'heads', 'head_dim')
-        waves = nn.with_logical_partitioning(init.variance_scaling(1.0, 'fan_in', 'normal', 0, (1, 2)), axes)
-        kernel = self.param('relative', waves, (c.width, c.heads, c.head_dim)).astype(self.dtype)
-        zeros = nn.with_logical_partitioning(init.zeros, axes[1:])
-        biases = (self.param(name, zeros, q.shape[2:]) for name in ('content_bias', 'relative_bias'))
-        u, v = (spread(bias, q.shape, self.dtype) for bias in biases)
-        scaled = (q + v) * c.head_dim**-0.5
-        if key_positions is None:
-            return q + u, relative_shift(by_distance(scaled, kernel, q.shape[1]))
-        length = key_positions.shape[1]
-        distance = jnp.clip(positions[:, :, None] - key_positions[:, None], 0, length - 1)
-        return q + u, jnp.take_along_axis(by_distance(scaled, kernel, length), distance[:, None], axis=-1)

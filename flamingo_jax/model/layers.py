@@ -25,6 +25,7 @@ def squared_relu(x: Float[Array, '...']) -> Float[Array, '...']:
     return jnp.square(jax.nn.relu(x))
 
 
+NORMS = ('rms', 'layer')
 ACTIVATIONS = {
     'squared_relu': squared_relu,
     'gelu': lambda x: jax.nn.gelu(x, approximate=False),

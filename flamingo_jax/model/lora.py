@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Key
 from flamingo_jax.errors import UserError
 from flamingo_jax.model.config import LoraConfig
 
+KEPT = 0.9  # The least share of a change that a merged kernel must keep.
 ATTENTION, FFW = ('query', 'key', 'value', 'out'), ('up', 'gate', 'down')
 
 
@@ -53,17 +54,44 @@ def scaled(config: LoraConfig, lora: dict[str, Any]) -> dict[str, Any]:
 
 
 def merge(config: LoraConfig, lm: dict[str, Any], lora: dict[str, Any]) -> dict[str, Any]:
-    """The language model with LoRA merged into its weights: sums in float32, rounded to its dtype."""
+    """The language model with LoRA merged into its weights: sums in float32, rounded to its dtype.
 
-    def add(block, lora):
-        block = dict(block)
-        for name, part in lora.items():
-            block[name] = add(block[name], part) if 'a' not in part else _sum(block[name], **part)
-        return block
+    Where rounding would keep less than `KEPT` of the change, a kernel is float32 instead: a change below half of what
+    separates two bfloat16 numbers is rounded away. Must not be traced.
+    """
 
-    return lm | dict(blocks=jax.lax.map(lambda pair: add(*pair), (lm['blocks'], scaled(config, lora))))
+    changed = jax.lax.map(lambda pair: _sums(*pair), (lm['blocks'], scaled(config, lora)))
+    return lm | dict(blocks=_rounded(lm['blocks'], changed))
+
+
+def in_float32(lm: dict[str, Any], merged: dict[str, Any]) -> list[str]:
+    """The kernels of a merged language model that are float32, unlike before."""
+    pairs = zip(jax.tree_util.tree_leaves_with_path(merged), jax.tree.leaves(lm), strict=True)
+    return [jax.tree_util.keystr(path, simple=True, separator='/') for (path, x), y in pairs if x.dtype != y.dtype]
+
+
+def _sums(block: dict[str, Any], lora: dict[str, Any]) -> dict[str, Any]:
+    """The changed kernels of a block, float32."""
+    return {
+        name: _sums(block[name], part) if 'a' not in part else _sum(block[name], **part) for name, part in lora.items()
+    }
+
+
+def _rounded(blocks: Any, changed: Any) -> Any:
+    """All kernels, the changed ones in the dtype of the blocks where that keeps the change."""
+    if not isinstance(changed, dict):
+        rounded = changed.astype(blocks.dtype)
+        return rounded if _kept(blocks, changed, rounded) >= KEPT else changed
+    return blocks | {name: _rounded(blocks[name], part) for name, part in changed.items()}
+
+
+@jax.jit
+def _kept(before: Float[Array, '...'], exact: Float[Array, '...'], rounded: Float[Array, '...']) -> Float[Array, '']:
+    """Which share of a change is left after rounding, by projection on it: 1 if roundings average out."""
+    before, rounded = before.astype(jnp.float32), rounded.astype(jnp.float32)
+    change = exact - before
+    return jnp.where(change.any(), jnp.sum((rounded - before) * change) / jnp.sum(change * change), 1.0)
 
 
 def _sum(kernel: Float[Array, '...'], a: Float[Array, '... r'], b: Float[Array, 'r ...']) -> Float[Array, '...']:
-    product = jnp.tensordot(a.astype(jnp.float32), b.astype(jnp.float32), 1)
-    return (kernel.astype(jnp.float32) + product).astype(kernel.dtype)
+    return kernel.astype(jnp.float32) + jnp.tensordot(a.astype(jnp.float32), b.astype(jnp.float32), 1)

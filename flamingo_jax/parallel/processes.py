@@ -171,6 +171,11 @@ def posted(name: str, process: int) -> Any:
     return json.loads(client.blocking_key_value_get(f'{name}/{process}', POST_SECONDS * 1000))
 
 
+def withdraw(name: str) -> None:
+    """Forgets what this process posted by a name, if it did. Only when all who ask for it have read it."""
+    distributed.global_state.client.key_value_delete(f'{name}/{jax.process_index()}')
+
+
 def tell(name: str, value: Any) -> None:
     """Gives a value, anything JSON can hold, in place of what this process told by that name before; waits for none."""
     if jax.process_count() > 1:

@@ -111,7 +111,7 @@ def activations(run: Planned, source: Source) -> int | float:
     if c.xattn is None:
         return total
     x, d = c.xattn, c.lm.width
-    width, ffw = x.heads * x.head_dim / tensor, (x.ffw_width or x.ffw_multiplier * d) / tensor
+    width, ffw = x.heads * x.head_dim / tensor, x.hidden(d) / tensor
     how = dict(lengths=(source.lines * work.length, work.media), head_dim=x.head_dim, in_segments=x.only_last_image)
     weights = x.heads / tensor * _weights(run, **how)
     gated = tokens * (2 * NORM * d + size * (3 * d + 2 * width + 3 * ffw) + weights)

@@ -78,7 +78,7 @@ def useful(config: FlamingoConfig, data: Source, counts: Mapping[str, int | floa
         length, told = 1 + len(config.image_tag), length
     elif data.row is Told:
         told = length
-    at_tags = pictures * len(config.image_tag) if config.xattn and config.xattn.only_at_tag else None
+    at_tags = pictures * len(config.image_tag) if config.xattn and config.xattn.at_tag else None
     media = config.media_tokens if config.xattn and pictures else 0
     return Work(texts, length, pictures, media, counts['targets'], told=told, gated=at_tags)
 
@@ -216,36 +216,18 @@ def lora(config: FlamingoConfig, l: int | float) -> Cost:
 
 def xattn_tokens(config: FlamingoConfig, l: int | float, m: int | float) -> Cost:
     """All gated blocks without keys and values, for l tokens that attend to m media tokens each."""
-    c, d = config.xattn, config.lm.width
-    if c.prefix:  # Nothing is computed but a norm.
-        return Cost(0)
-    width = c.heads * c.head_dim
-    ffw = (c.ffw_width or c.ffw_multiplier * d) * (3 if c.gated_ffw else 2)
-    weights = 2 * l * d * (2 * width + ffw)
-    # The gradient of a gate needs the result of the last product.
-    down = 0 if c.gates else 2 * l * d * (c.ffw_width or c.ffw_multiplier * d)
-    return Cost(weights, 2 * 2 * l * m * width, down) * config.xattn_blocks
+    weights, products, down = config.xattn.operations(config.lm.width, l, m)
+    return Cost(weights, products, down) * config.xattn_blocks
 
 
 def xattn_keys_values(config: FlamingoConfig, m: int) -> Cost:
     """Keys and values of m media tokens in all gated blocks."""
-    c = config.xattn
-    if c.prefix:
-        return Cost(0)
-    return Cost(2 * m * config.media_width * 2 * c.heads * c.head_dim) * config.xattn_blocks
+    return Cost(config.xattn.operations_of_media(config.media_width, m)) * config.xattn_blocks
 
 
 def resampler(config: FlamingoConfig, frames: int, spatial: int) -> Cost:
     """One picture or video of `frames` frames with `spatial` features each."""
     c, r, s = config.resampler, config.media_tokens, frames * spatial
-    width = c.heads * c.head_dim
+    weights, products = c.operations(r, s)
     ends = 2 * c.width * (s * config.vision.width + r * config.lm.width) if c.projects else 0
-    if c.kind == 'mlp':
-        return Cost(2 * 2 * s * c.width * c.ffw_multiplier * c.width + ends)
-    if c.kind == 'pooling':
-        return Cost(2 * c.width * 2 * (r + s) * width + ends, 2 * 2 * r * s * width)
-    if c.kind == 'qformer':
-        layer = 2 * c.width * (6 * r * width + 2 * s * width + 2 * r * c.ffw_multiplier * c.width)
-        return Cost(layer * c.depth + ends, c.depth * 2 * 2 * r * (s + r) * width)
-    layer = 2 * c.width * (2 * r * width + 2 * (s + r) * width + 2 * r * c.ffw_multiplier * c.width)
-    return Cost(layer * c.depth + ends, c.depth * 2 * 2 * r * (s + r) * width)
+    return Cost(weights + ends, products)

@@ -15,9 +15,9 @@ from flamingo_jax.inputs.rows import TOLD, Batch, Told
 from flamingo_jax.inputs.sources.source import Source
 from flamingo_jax.inputs.tokenizer import MissingTokenizer, Tokenizer, extra_tokens_of_prefix
 from flamingo_jax.model.attention import kernel_of
+from flamingo_jax.model.bridges.bridge import bridge_from
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo, Params
-from flamingo_jax.model.init import with_norms_of_lm
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.parallel import rules
 from flamingo_jax.training.config import check, lora_fields, quantisation, source_of, trained_trees
@@ -68,8 +68,8 @@ class Parts:
         """
         shardings, config = self._shardings(mesh), self.model.config
         params = new | {name: x.params(name, jnp.float32, shardings[name]) for name, x in self.start.items()}
-        if 'xattn' in params and 'xattn' not in self.start and config.xattn.norms_of_lm:
-            params['xattn'] = with_norms_of_lm(config, params['xattn'], (frozen | params)['lm']['blocks'])
+        if 'xattn' in params and 'xattn' not in self.start:
+            params['xattn'] = config.xattn.begin(params['xattn'], (frozen | params)['lm']['blocks'])
         return params
 
     def _shardings(self, mesh: Mesh) -> Params:
@@ -213,7 +213,7 @@ def _from_parts(config: ConfigDict, all_here: bool) -> _Found:
     if 'vision' in found:
         fields['image_size'] = found['vision'].config.image_size
     extra_tokens = ()
-    if fields['xattn'] and fields['xattn']['prefix']:
+    if fields['xattn'] and bridge_from(fields['xattn']).takes_places:
         r = FlamingoConfig.from_json(fields | dict(xattn=None)).media_tokens
         tag, extra_tokens = 'token', extra_tokens_of_prefix(r)
     if 'lm' in found:

@@ -107,8 +107,14 @@ def trained_trees(c: ConfigDict) -> tuple[str, ...]:
     """The component trees that a config trains.
 
     Raises:
-      ValueError: the trunk is among them, but a data set reads features that were computed before.
+      ValueError: the trunk is among them, but a data set reads features that were computed before; or the language
+        model is, and LoRA too.
     """
+    if c.lora.rank and 'lm' in c.trained:
+        raise UserError(
+            f"config.trained has 'lm', and config.lora.rank is {c.lora.rank}: LoRA is for a language model that is "
+            "frozen. Set config.lora.rank to 0 to train the language model itself, or remove 'lm' from config.trained."
+        )
     trained = (*c.trained, *(['lora'] if c.lora.rank else []))
     if 'vision' in trained and (stale := [name for name, data in c.datasets.items() if data.features]):
         raise UserError(

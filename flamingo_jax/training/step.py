@@ -41,7 +41,8 @@ def make_step(
     Returns:
       step(state, frozen, batches) -> (new state, metrics). The old state's buffers are donated. Metrics are on the
       devices; reading them waits for the step. A step whose loss or gradient is not finite is skipped: only the step
-      number, and with it the position in the data, advances, and the metric 'skipped' is 1.
+      number, and with it the position in the data, advances, and the metric 'skipped' is 1. So is one in which nothing
+      has a weight: its loss is 0 / 0, and momentum and decay alone would move the parameters.
 
     Every micro-batch reads all weights. So a frozen trunk encodes all pictures first, in one loop, and products with
     trained weights read copies in the computation's dtype, which are made once a step. If the trunk is trained, or the
@@ -63,7 +64,8 @@ def make_step(
             return update(state, frozen, batches)
 
     def update(state: TrainState, frozen: Params, batches: dict[str, Batch]) -> tuple[TrainState, Metrics]:
-        totals = {name: jnp.maximum(batch.total_weight(), 1e-6) for name, batch in batches.items()}
+        weights = {name: batch.total_weight() for name, batch in batches.items()}
+        totals = {name: jnp.maximum(weight, 1e-6) for name, weight in weights.items()}
         step_key = jax.random.fold_in(state.key, state.step)
         keys = {
             name: jax.random.split(jax.random.fold_in(step_key, number), micro_batches[name])
@@ -94,11 +96,13 @@ def make_step(
         metrics = {}
         for name, of in jax.tree.map(jnp.sum, sums).items():
             metrics |= {
-                f'{name}/loss': of['loss'] / totals[name],
+                f'{name}/loss': jnp.where(weights[name] > 0, of['loss'] / totals[name], jnp.nan),
                 f'{name}/accuracy': of['right'] / jnp.maximum(of['answers'], 1),
             }
             metrics |= {f'{name}/{count}': of[count] for count in COUNTS}
-        metrics['loss'] = sum(loss_weights[name] * metrics[f'{name}/loss'] for name in batches)
+        # A data set that has nothing to learn in this step adds nothing.
+        terms = [jnp.where(weights[name] > 0, loss_weights[name] * metrics[f'{name}/loss'], 0) for name in batches]
+        metrics['loss'] = jnp.where(sum(weights.values()) > 0, sum(terms), jnp.nan)
         metrics['grad_norm'] = optax.tree.norm(grads)
         # The norm is finite only if every gradient is. `where` instead of a condition would keep the old moments in
         # memory beside the new ones.

@@ -313,21 +313,6 @@ PUBLISHED = {
             word_embed_proj_dim=2048,
         ),
     ),
-    'opt-350m': (
-        331_194_368,  # Also less two rows of positions.
-        dict(
-            model_type='opt',
-            activation_function='relu',
-            do_layer_norm_before=False,
-            ffn_dim=4096,
-            hidden_size=1024,
-            max_position_embeddings=2048,
-            num_attention_heads=16,
-            num_hidden_layers=24,
-            vocab_size=50272,
-            word_embed_proj_dim=512,
-        ),
-    ),
     'gpt2': (
         124_439_808,
         dict(

@@ -267,7 +267,7 @@ def test_an_export_with_a_sentencepiece_model_has_the_tokens_that_are_not_in_it(
     assert [texts[f'{role}_token'] for role in ('bos', 'eos', 'pad', 'unk')] == ['<s>', '</s>', '<unk>', '<unk>']
 
 
-@pytest.mark.parametrize('field, value', [('gates', False), ('only_at_tag', True), ('only_last_image', False)])
+@pytest.mark.parametrize('field, value', [('gates', False), ('only_last_image', False)])
 def test_a_model_that_is_no_idefics_is_not_exported(source, field, value):
     config, _, _ = idefics.convert(str(source[0]))
     other = dataclasses.replace(config, xattn=dataclasses.replace(config.xattn, **{field: value}))

@@ -232,15 +232,14 @@ def test_the_command_and_its_inverse(files, tmp_path):
 def test_a_model_that_no_openflamingo_can_be_is_not_written(files):
     ours = read(files[0])
     c = ours.config
-    before_first = dict(first=0, every=1000, prefix=True, only_at_tag=True, ffw_where_seen=True)
     for changes, said in (
         (
             dict(
-                xattn=dataclasses.replace(c.xattn, **before_first),
+                xattn=c.xattn.as_kind('gated_prefix'),
                 resampler=dataclasses.replace(c.resampler, projects=True),
                 image_tag=(IMG,) * c.media_tokens,
             ),
-            'xattn.prefix = True, not False',
+            "xattn.kind = 'gated_prefix', not 'gated_xattn'",
         ),
         # It would read the same matrices as other heads.
         (dict(xattn=dataclasses.replace(c.xattn, head_dim=32)), 'xattn.head_dim = 32, not 64'),

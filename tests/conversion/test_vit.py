@@ -10,9 +10,11 @@ import safetensors.numpy
 
 from flamingo_jax import convert
 from flamingo_jax.conversion.tensors import to_state
-from flamingo_jax.conversion.vit import HEAD_WIDTHS, read_vit, vit_tensors
+from flamingo_jax.conversion.vit import HEAD_WIDTHS, read_clip_embedding, read_vit, vit_tensors
+from flamingo_jax.evaluation import rices
 from flamingo_jax.inference import bundle
 from flamingo_jax.inputs.images import to_frames
+from flamingo_jax.model.vision.clip_embedding import ClipEmbedding, ClipEmbeddingConfig
 from flamingo_jax.model.vision.vit import ViT, ViTConfig
 from tests.peers import open_clip_model, randomise, standardised
 
@@ -130,6 +132,36 @@ def test_transformers_clip(tmp_path, images, activation, whole, record_property)
 
 
 @pytest.mark.parity
+@pytest.mark.parametrize('source', ['transformers', 'open_clip'])
+def test_embeddings_of_a_clip(tmp_path, images, source, record_property):
+    """The vectors of whole pictures, by which OpenFlamingo's RICES compares."""
+    torch = pytest.importorskip('torch')
+    transformers = pytest.importorskip('transformers')
+    if source == 'open_clip':
+        pytest.importorskip('open_clip')
+        model = open_clip_model(final_ln_after_pool=True)
+        model.visual.output_tokens = False
+        torch.save(model.state_dict(), tmp_path / 'clip')
+        embed, how = model.encode_image, ('quick_gelu', 3)
+    else:
+        vision = dict(hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=100, patch_size=14)
+        text = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, vocab_size=64)
+        fields = dict(vision_config=vision | dict(image_size=42), text_config=text, projection_dim=24)
+        model = randomise(transformers.CLIPModel(transformers.CLIPConfig(**fields)))
+        model.save_pretrained(tmp_path / 'clip', max_shard_size='60KB')
+        how = ()
+
+        def embed(pixels):
+            return model.visual_projection(model.vision_model(pixels).pooler_output)
+
+    config, params = read_clip_embedding(str(tmp_path / 'clip'), *how)
+    with torch.no_grad():
+        theirs = embed(standardised(images, config.tower)).numpy()
+    ours = jax.jit(lambda p, x: ClipEmbedding(config).apply({'params': p}, x))(params, images)
+    assert_close(np.asarray(ours)[:, 0], theirs, record_property, f'CLIP with its projection, {source}')
+
+
+@pytest.mark.parity
 def test_transformers_siglip(tmp_path, images, record_property):
     torch = pytest.importorskip('torch')
     transformers = pytest.importorskip('transformers')
@@ -223,6 +255,26 @@ def test_the_command_writes_a_bundle(tmp_path, params):
     read = bundle.read(out)
     assert read.config.vision == dataclasses.replace(CONFIG, norm_features=True) and read.config.image_size == 70
     jax.tree.map(np.testing.assert_array_equal, read.params('vision')['trunk'], params)
+
+
+@pytest.mark.parametrize('spelling, prefix', [('open_clip', 'visual.'), ('transformers', 'vision_model.')])
+def test_a_clip_with_its_projection_is_a_bundle(tmp_path, params, images, spelling, prefix):
+    projection = np.random.default_rng(1).normal(size=(48, 24)).astype(np.float32)
+    state = to_state(vit_tensors(CONFIG, spelling, prefix), params)
+    file = tmp_path / 'clip.safetensors'
+    safetensors.numpy.save_file(state, file)
+    with pytest.raises(ValueError, match='has no projection .* Give a whole CLIP'):
+        convert.clip_embedding(str(file), 'quick_gelu', 3)
+    theirs = dict(open_clip=('visual.proj', projection), transformers=('visual_projection.weight', projection.T.copy()))
+    safetensors.numpy.save_file(state | dict([theirs[spelling]]), file)
+    convert.write_trunk(convert.clip_embedding(str(file), 'quick_gelu', 3), str(tmp_path / 'bundle'))
+    clip = rices.read_clip(tmp_path / 'bundle')
+    assert clip.config.vision == ClipEmbeddingConfig(CONFIG, 24) and clip.pictures.fit == 'crop'
+    of_class = features(dataclasses.replace(CONFIG, norm_features=True, class_feature=True), params, images)[:, 0]
+    np.testing.assert_allclose(clip.encode(images[:, None])[:, 0, 0], of_class @ projection, rtol=1e-4, atol=1e-5)
+    convert.write_trunk(convert.vit('clip', str(file), 'quick_gelu', 3), str(tmp_path / 'trunk'))
+    with pytest.raises(ValueError, match='holds no CLIP with its projection. Make one'):
+        rices.read_clip(tmp_path / 'trunk')
 
 
 def test_what_open_clips_json_says_beside_the_file(tmp_path, params):

@@ -110,6 +110,33 @@ class OpenFlamingo:
         return self.tokenizer.batch_decode(out[:, x['input_ids'].shape[1] :], skip_special_tokens=True)
 
 
+class Recorder:
+    """What the suite asks in place of a model: it notes each prompt, and answers nothing.
+
+    prompts: id of a question -> its prompt.
+    """
+
+    def __init__(self):
+        self.device, self.prompts, self.sent = 'cpu', {}, []
+
+    get_vqa_prompt, get_caption_prompt = OpenFlamingo.get_vqa_prompt, OpenFlamingo.get_caption_prompt
+
+    def get_hateful_memes_prompt(self, text: str, label: str | None = None) -> str:
+        """A meme, with its label in an example."""
+        asked = f"<image>is an image with: '{text}' written on it. Is it hateful? Answer:"
+        return asked + ('' if label is None else f'{label}<|endofchunk|>')
+
+    def get_outputs(self, batch_text, batch_images, **_) -> list[str]:
+        """Empty answers."""
+        self.sent += batch_text
+        return [''] * len(batch_text)
+
+    def get_rank_classifications(self, batch_text, batch_images, all_class_names, **_):
+        """Equal likelihoods."""
+        self.sent += batch_text
+        return torch.zeros(len(batch_text), len(all_class_names))
+
+
 class Idefics:
     """An IDEFICS, asked by the same suite in the format of its own processor."""
 
@@ -201,6 +228,17 @@ def write_coco(folder: pathlib.Path) -> None:
     (folder / 'dataset_coco.json').write_text(json.dumps(dict(images=images)))
 
 
+def write_memes(folder: pathlib.Path, queries: int, support: int) -> None:
+    """Memes of Hateful Memes: train.jsonl and dev_seen.jsonl, with pictures that all look alike."""
+    (folder / 'img').mkdir()
+    for split, number, first in (('train', support, 1000), ('dev_seen', queries, 2000)):
+        ids = range(first, first + number)
+        for id in ids:
+            PIL.Image.new('RGB', (8, 8), (id % 256, 0, 0)).save(folder / 'img' / f'{id:05d}.png')
+        lines = [dict(id=id, img=f'img/{id:05d}.png', label=id % 2, text=f'look at "this" {id}') for id in ids]
+        (folder / f'{split}.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines))
+
+
 def arguments(folder: pathlib.Path, batch_size: int, support: int) -> argparse.Namespace:
     """The command's arguments for the files in a folder."""
     args = dict(model='open_flamingo', num_samples=-1, batch_size=batch_size, query_set_size=support, rices=False)
@@ -211,6 +249,9 @@ def arguments(folder: pathlib.Path, batch_size: int, support: int) -> argparse.N
         args[f'vqav2_{side}_annotations_json_path'] = str(folder / f'v2_mscoco_{part}_annotations.json')
     args |= dict(coco_train_image_dir_path=str(folder / 'train2014'), coco_val_image_dir_path=str(folder / 'val2014'))
     args |= dict(coco_karpathy_json_path=str(folder / 'dataset_coco.json'), coco_annotations_json_path='')
+    args |= dict(hateful_memes_image_dir_path=str(folder / 'img'), classification_prompt_ensembling=False)
+    for side, split in (('train', 'train'), ('test', 'dev_seen')):
+        args[f'hateful_memes_{side}_annotations_json_path'] = str(folder / f'{split}.jsonl')
     return argparse.Namespace(**args)
 
 
@@ -224,6 +265,13 @@ def alone(folder: pathlib.Path):
         torch.distributed.destroy_process_group()
 
 
+def prompts_sent(recorder: Recorder, folder: pathlib.Path, kind: str, shots: int, support: int) -> dict[str, list[str]]:
+    """Asks a recorder; returns the examples that were drawn for each question, by their ids, as `run` does."""
+    _, drawn = run(recorder, folder, kind, shots, 8, support)
+    recorder.prompts = dict(zip(drawn, recorder.sent, strict=True))
+    return drawn
+
+
 def run(
     model: Any,
     folder: pathlib.Path,
@@ -235,12 +283,13 @@ def run(
     """Its answers by question, and the examples that it drew for each question, by their questions.
 
     Args:
-      kind: 'vqav2' or 'coco'.
+      kind: 'vqav2', 'coco' or 'hateful_memes', whose answers are not given.
       support: the number of examples to draw from.
     """
     suite, drawn, batches, answers = load(), [], [], {}
     sample, loader = suite.utils.sample_batch_demos_from_query_set, suite.utils.prepare_eval_samples
-    key, answer = ('question_id', 'answer') if kind == 'vqav2' else ('image_id', 'caption')
+    ids = dict(vqav2=('question_id', 'answer'), coco=('image_id', 'caption'), hateful_memes=('id', ''))
+    key, answer = ids[kind]
 
     def noted_sample(*args):
         drawn.append(sample(*args))
@@ -263,6 +312,8 @@ def run(
     with alone(folder), contextlib.chdir(folder):
         if kind == 'vqav2':
             suite.evaluate_vqa(args, model, num_shots=shots, dataset_name='vqav2')
+        elif kind == 'hateful_memes':
+            suite.evaluate_classification(args, model, num_shots=shots, dataset_name=kind)
         else:
             suite.evaluate_captioning(args, model, num_shots=shots, dataset_name='coco')
     # An example of a caption has no id: its picture does.

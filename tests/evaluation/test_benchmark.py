@@ -1,8 +1,11 @@
 """A benchmark from its own files: easy-VQA's, six pictures of them, in the format of the package."""
 
+import itertools
 import json
 import shutil
 
+import flax.linen as nn
+import jax
 import numpy as np
 import PIL.Image
 import pytest
@@ -12,10 +15,16 @@ from experiments.evaluate import easy_vqa
 from flamingo_jax.evaluate import evaluate
 from flamingo_jax.evaluation.benchmarks.easy_vqa import EasyVQA
 from flamingo_jax.evaluation.pools import Pools
-from flamingo_jax.evaluation.setting import measure
+from flamingo_jax.evaluation.rices import read_clip
+from flamingo_jax.evaluation.setting import frames, measure, prompt_of
 from flamingo_jax.evaluation.task import make, task
 from flamingo_jax.few_shot.names import Names
-from flamingo_jax.inputs.images import PictureError
+from flamingo_jax.inference import bundle
+from flamingo_jax.inputs.images import PictureError, to_frames
+from flamingo_jax.model.config import FlamingoConfig
+from flamingo_jax.model.flamingo import Flamingo
+from flamingo_jax.model.vision.clip_embedding import ClipEmbeddingConfig
+from flamingo_jax.model.vision.vit import ViTConfig
 from tests.tiny_run import SAMPLE
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
@@ -190,6 +199,86 @@ def test_rices_shows_the_pictures_most_like_the_query(pretrained, data, pools):
         np.testing.assert_allclose(rows[1:] @ rows[0], likeness[-2:], atol=1e-5)
 
 
+@pytest.fixture(scope='module')
+def clip(tmp_path_factory):
+    """The bundle of a tiny CLIP with random weights."""
+    config = FlamingoConfig(vision=CLIP, image_size=28)
+    params = nn.meta.unbox(jax.jit(Flamingo(config).init)(jax.random.key(0)))
+    folder = tmp_path_factory.mktemp('clip') / 'bundle'
+    bundle.save(folder, config, params, tokenizer=None, image_tag=None, card='')
+    return folder
+
+
+CLIP = ClipEmbeddingConfig(ViTConfig(width=32, depth=1, heads=2, ffw_width=32, resolution=28), 16)
+
+
+def test_rices_by_clip_searches_the_whole_split(pretrained, data, clip, tmp_path):
+    """Not those alone that random examples are drawn from; and the model's own trunk plays no part."""
+    about = config(data)
+    about.clip, about.pooled = str(clip), str(tmp_path / 'kept')
+    fields = dict(support=('random', 'rices by clip'), shots=(0, 2), support_size=2, text_examples=2)
+    asked = easy(Pools(pretrained, about), **fields, answers=('open-ended',))
+    assert len(asked._support) == 2
+    who, items = read_clip(clip), asked._read(asked._whole_support[0].file.parents[2], 'train')
+
+    def vector(file):
+        found = who.encode(to_frames(file, 28, 'crop')[None])[0, 0, 0]
+        return found / np.linalg.norm(found)
+
+    vectors = {item.file: vector(item.file) for item in items}
+    found = set()
+    for shots in (2, 0):
+        for episode in asked.episodes(8, shots, 'rices by clip', 'open-ended', 0):
+            likeness = {file: float(row @ vector(episode.query[0].picture)) for file, row in vectors.items()}
+            best = max(likeness, key=likeness.get)  # It has both examples, since it has two questions.
+            texts = [f'{item.text} {item.answer}' for item in items if item.file == best]
+            assert [part.text for part in episode.support] == texts[::-1]
+            assert [part.picture for part in episode.support] == ([best] * 2 if shots else [None] * 2)
+            found.add(best)
+    assert len(found) > 1 and not found <= {item.file for item in asked._support}
+    # They are computed once.
+    kept = {file: file.stat().st_mtime_ns for file in (tmp_path / 'kept').iterdir()}
+    again = easy(Pools(pretrained, about), **fields, answers=('open-ended',))
+    assert list(again.episodes(8, 2, 'rices by clip', 'open-ended', 0)) == list(
+        asked.episodes(8, 2, 'rices by clip', 'open-ended', 0)
+    )
+    assert kept == {file: file.stat().st_mtime_ns for file in (tmp_path / 'kept').iterdir()}
+
+
+def test_rices_by_clip_never_shows_the_query(pretrained, data, clip):
+    about = config(data)
+    about.clip = str(clip)
+    asked = easy(Pools(pretrained, about), support=('rices by clip',), support_split='test', shots=(5,))
+    for episode in asked.episodes(8, 5, 'rices by clip', 'ranked', 0):
+        shown = [part.picture for part in episode.support]
+        assert len(shown) == 5 and episode.query[0].picture not in shown
+
+
+def test_rices_by_clip_without_one_says_how_to_make_it(pools):
+    with pytest.raises(ValueError, match=r"'rices by clip' needs a CLIP: --config.clip=BUNDLE, made"):
+        easy(pools, support=('random', 'rices by clip'))
+
+
+def test_each_kind_of_support_is_a_row_of_its_own(pretrained, data, clip, tmp_path):
+    """At 0 shots too: the text examples of OpenFlamingo's RICES are its own."""
+    c = config(data, support=('random', 'rices', 'rices by clip'), shots=(0, 1), answers=('open-ended',))
+    c.tasks.easy_vqa.text_examples, c.tasks.easy_vqa.controls, c.clip = 1, False, str(clip)
+    c.write_prompts = True
+    pretrained_bundle = tmp_path / 'bundle'
+    params = jax.tree.map(np.asarray, pretrained.params)
+    bundle.save(pretrained_bundle, pretrained.config, params, pretrained.tokenizer, pretrained.image_tag, card='')
+    rows = evaluate(c, pretrained_bundle, tmp_path / 'out')
+    assert [(row.support, row.shots) for row in rows] == list(itertools.product(c.tasks.easy_vqa.support, (0, 1)))
+    text = (tmp_path / 'out/report.txt').read_text()
+    assert [line.split('  ')[1] for line in text.splitlines() if line.startswith('  r')].count('rices by clip') == 2
+    random, by_clip = (
+        (tmp_path / f'out/prompts/easy_vqa_open-ended_{support}_0_shots_seed_0.jsonl').read_text()
+        for support in ('random', 'rices_by_clip')
+    )
+    assert random != by_clip
+    assert list((tmp_path / 'out/pooled').iterdir())
+
+
 @pytest.mark.long
 def test_a_benchmark_is_measured_as_any_task(pretrained, data, pools):
     asked = easy(pools, answers=('ranked', 'ranked by length', 'open-ended'), shots=(1,))
@@ -199,6 +288,25 @@ def test_a_benchmark_is_measured_as_any_task(pretrained, data, pools):
         assert row.scores['chance'].value == pytest.approx(1 / 13)
         assert 0 <= row.scores['model'].value <= 1 and row.scores['majority answer'].value >= 0.5
         assert all(example.chunks[-1][0][:4] == b'\x89PNG' for example in examples)
+
+
+def test_the_length_penalty_of_beams_is_a_key(pretrained, data, pools):
+    """It reaches `generate`: a large one prefers long answers."""
+    asked = easy(pools, shots=(1,), answers=('open-ended',), text_examples=1)
+    answers = {}
+    for penalty in (0.0, 5.0):
+        c = config(data, controls=False)
+        c.max_new_tokens, c.length_penalty = 6, penalty
+        row, _ = measure(c, pretrained, asked, 1, 'random', 'open-ended', lambda _: None)
+        answers[penalty] = [query['answer'] for query in row.queries.values()]
+        prompts = [
+            prompt_of(e, frames, pretrained.tokenizer) for e in asked.episodes(100, 1, 'random', 'open-ended', 0)
+        ]
+        expected = [pretrained.generate(prompt, 6, 3, length_penalty=penalty) for prompt in prompts]
+        assert answers[penalty] == [asked.read_answer(text) for text in expected]
+    c.length_penalty = float('nan')
+    with pytest.raises(ValueError, match='config.length_penalty is nan. It must be a finite number'):
+        evaluate(c, 'no checkpoint', 'nowhere')
 
 
 def test_answers_by_length_are_those_of_the_likelihood_of_a_token(pretrained, pools):

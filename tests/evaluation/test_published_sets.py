@@ -1,6 +1,7 @@
 """The paper's 18 benchmarks, read from small files in their official formats."""
 
 import dataclasses
+import hashlib
 import importlib
 import itertools
 import json
@@ -11,11 +12,14 @@ import numpy as np
 import pytest
 
 from flamingo_jax.evaluate import evaluate
-from flamingo_jax.evaluation import benchmark, published
+from flamingo_jax.evaluation import benchmark, metrics, published
 from flamingo_jax.evaluation import config as evaluation
 from flamingo_jax.evaluation.answers import orders, written
 from flamingo_jax.evaluation.benchmark import DEV, Film
+from flamingo_jax.evaluation.benchmarks.next_qa import NExTQA
 from flamingo_jax.evaluation.benchmarks.rareact import sentence
+from flamingo_jax.evaluation.benchmarks.star import STAR
+from flamingo_jax.evaluation.benchmarks.vqav2 import VQAv2
 from flamingo_jax.evaluation.metrics import vqa_accuracy
 from flamingo_jax.evaluation.pools import Pools
 from flamingo_jax.evaluation.prompts import IDEFICS, OPEN_FLAMINGO, Prompts
@@ -26,6 +30,7 @@ from flamingo_jax.inputs import films
 from flamingo_jax.inputs.images import PictureError, to_frames
 from flamingo_jax.inputs.prompts import encode_prompt
 from flamingo_jax.model.flamingo import Flamingo
+from tests.evaluation import check_official_files
 from tests.evaluation.official_files import CLASSES, SETS, picture
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
@@ -158,6 +163,22 @@ def test_a_support_is_so_many_examples_or_so_many_of_each_class(pretrained, sets
     assert [item.id for item in other._support] != [item.id for item in asked._support]
     folder, expected = sets('vqav2')
     assert len(opened(pretrained, folder, expected.of, support_size=5)._support) == 5
+
+
+def test_open_flamingos_settings(pretrained, sets):
+    """Its examples of ImageNet are of all classes together, and those of COCO without validation pictures."""
+    asked = importlib.import_module('experiments.evaluate.imagenet').get_config('open_flamingo').tasks.imagenet
+    assert (asked.shots, asked.support, asked.orders, asked.support_size) == ((0, 4, 8, 16, 32), ('random',), 1, 2048)
+    folder, expected = sets('imagenet')
+    drawn = opened(pretrained, folder, expected.of, support_size=4, of_each_class=False)
+    assert len(drawn._support) == 4
+    asked = importlib.import_module('experiments.evaluate.hateful_memes').get_config('open_flamingo').tasks
+    assert asked.hateful_memes.query_split == 'dev_seen' and asked.hateful_memes.text_examples_ranked == 2
+    folder, expected = sets('coco')
+    asked = importlib.import_module('experiments.evaluate.coco').get_config('open_flamingo').tasks.coco
+    items = {split: list(expected.of().read(folder, split)) for split in ('train', asked.support_split)}
+    assert [item.id for item in items['train']] == ['1', '2', '3', '4', '5', '6']
+    assert [item.id for item in items['train2014']] == ['1', '2', '3', '4', '5']
 
 
 # Prompts.
@@ -389,6 +410,92 @@ def test_an_evaluation_of_open_ended_answers(checkpoint, sets, tmp_path):
     assert all(shuffled[id]['prompt'][1::2] == prompts[id]['prompt'][1::2] for id in prompts)
 
 
+def test_a_report_says_what_was_evaluated(checkpoint, sets, tmp_path):
+    """Which weights, which annotation files, and how many films had vanished."""
+    folder, expected = sets('vatex')
+    shutil.copytree(folder, tmp_path / 'set')
+    (tmp_path / 'set/videos/test-_1_000001_000011.mp4').unlink()
+    moved = dict(vatex=(tmp_path / 'set', expected)).__getitem__
+    run(checkpoint, moved, 'vatex', tmp_path / 'out', skip_missing=True, shots=(0,), controls=False)
+    about = json.loads((tmp_path / 'out/report.json').read_text())['about']
+    assert about['checksums'] == bundle.read(checkpoint).checksums and about['checksums']['lm']
+    files = {pathlib.Path(file).name: file for file in about['annotations']['vatex']}
+    assert {'vatex_training_v1.0.json', 'vatex_public_test_english_v1.1.json'} == files.keys()
+    for file in files.values():
+        assert about['annotations']['vatex'][file] == hashlib.sha256(pathlib.Path(file).read_bytes()).hexdigest()
+    assert about['left_out'] == {'vatex': {'test': {'questions': 1, 'files': 1}}}
+    said = "vatex: 1 questions of the split 'test' are left out, since 1 files are missing or damaged."
+    assert said in (tmp_path / 'out/report.txt').read_text()
+
+
+@pytest.mark.parametrize(
+    'name, fields',
+    [
+        ('vqav2', dict(shots=(0, 1))),
+        pytest.param('coco', {}, marks=pytest.mark.long),
+        ('hateful_memes', dict(orders=2)),
+        pytest.param('visdial', dict(shots=(0,)), marks=pytest.mark.long),
+        pytest.param('star', {}, marks=pytest.mark.long),
+        pytest.param('rareact', dict(shots=(0,)), marks=pytest.mark.long),
+    ],
+)
+def test_an_evaluation_can_be_scored_again_from_its_queries_alone(checkpoint, sets, tmp_path, name, fields):
+    rows, _ = run(checkpoint, sets, name, tmp_path, controls=False, **fields)
+    lines = [json.loads(line) for line in (tmp_path / 'queries.jsonl').read_text().splitlines()]
+    for row in rows:
+        own = {line['id']: line for line in lines if line['shots'] == row.shots}
+        assert len(own) == row.episodes and {line['metric'] for line in own.values()}
+        (metric,) = {line['metric'] for line in own.values()}
+        given = {id: line.get('likelihoods', line.get('found', line['answer'])) for id, line in own.items()}
+        value, each = metrics.score(metric, given, {id: line['references'] for id, line in own.items()})
+        assert value == pytest.approx(row.scores['model'].value)
+        assert each == pytest.approx({id: line['score'] for id, line in own.items()})
+        shown = row.shots or (2 if row.answers == 'open-ended' else 0)
+        assert {len(line['examples']) for line in own.values()} == {shown}
+        assert all(line['truth'] or name == 'rareact' for line in own.values())
+    if shown:
+        folder, expected = sets(name)
+        ids = {item.id for item in expected.of().read(folder, 'train')}
+        assert {id for line in own.values() for id in line['examples']} <= ids
+
+
+def test_scores_by_type_are_printed_as_by_the_sets_own_scripts(checkpoint, sets, tmp_path, capsys):
+    run(checkpoint, sets, 'vqav2', tmp_path, controls=False, shots=(0,))
+    lines = [json.loads(line) for line in (tmp_path / 'queries.jsonl').read_text().splitlines()]
+    assert {tuple(line['types'].items()) for line in lines} == {
+        (('question type', 'what is'), ('answer type', 'other'))
+    }
+    of = f'{100 * np.mean([line["score"] for line in lines]):.2f}'
+    said = f"""Overall Accuracy is: {of}
+
+Per Question Type Accuracy is the following:
+what is : {of}
+
+Per Answer Type Accuracy is the following:
+other : {of}
+"""
+    assert said in (tmp_path / 'report.txt').read_text() and said in capsys.readouterr().out
+    two = [
+        (dict(zip(('question type', 'answer type'), types, strict=True)), score)
+        for types, score in ((('is', 'yes/no'), 1.0), (('how many', 'number'), 0.3), (('is', 'yes/no'), 0.0))
+    ]
+    assert VQAv2().by_type(two).splitlines() == [
+        *('Overall Accuracy is: 43.33', '', 'Per Question Type Accuracy is the following:', 'how many : 30.00'),
+        *('is : 50.00', '', 'Per Answer Type Accuracy is the following:', 'number : 30.00', 'yes/no : 50.00'),
+    ]
+    scores = dict(CW=1, CH=0, TN=0, TP=1, TC=1, DB=1, DC=0, DL=0.25)
+    typed = [({'question type': name}, float(score)) for name, score in scores.items()]
+    assert NExTQA().by_type(typed).split('\n') == [
+        'CW\tCH\tWUPS_C\tTPN\tTC\tWUPS_T\tDB\tDC\tDL\tDO\tWUPS_D\tWUPS',
+        '100.00\t0.00\t50.00\t50.00\t100.00\t66.67\t100.00\t0.00\t25.00\t-\t41.67\t53.12',
+    ]
+    scores = dict(Interaction=(1, 0), Sequence=(1,), Prediction=(0, 0, 0), Feasibility=(1,))
+    typed = [({'question type': name}, float(score)) for name, some in scores.items() for score in some]
+    assert STAR().by_type(typed) == (
+        'Interaction\tSequence\tPrediction\tFeasibility\tMean\n50.00\t100.00\t0.00\t100.00\t62.50'
+    )
+
+
 @pytest.mark.long
 def test_an_evaluation_of_likelihoods(checkpoint, sets, tmp_path):
     rows, files = run(checkpoint, sets, 'hateful_memes', tmp_path, orders=2, shots=(2,))
@@ -605,6 +712,55 @@ def test_a_text_may_have_any_mark_that_python_takes_for_the_end_of_a_line(tmp_pa
     assert published.read(file) == [dict(id='1', text=text)]
 
 
+def test_one_id_of_two_questions_becomes_two_ids(pretrained, sets, tmp_path):
+    """NExT-OE's train.csv has three such ids. A question that is there twice stays a mistake."""
+    folder, expected = sets('next_qa')
+    shutil.copytree(folder, tmp_path / 'set')
+    file = tmp_path / 'set/train.csv'
+    text = file.read_text()
+    last = text.splitlines()[-1]
+    file.write_text(text + last.replace('why did the dog 4 run', 'is the dog old') + '\n')
+    asked = opened(pretrained, tmp_path / 'set', expected.of)
+    texts = {item.id: item.text for item in asked._support}
+    first, second = texts['4082401494_0'], texts['4082401494_0_2']
+    assert 'why did the dog 4 run?' in first and 'is the dog old?' in second and len(texts) == 5
+    file.write_text(text + last + '\n')
+    with pytest.raises(ValueError, match="has the question '4082401494_0' twice"):
+        opened(pretrained, tmp_path / 'set', expected.of)
+
+
+def test_next_qa_needs_no_more_answers_than_the_set_publishes(pretrained, sets, tmp_path):
+    """There is an add_reference_answer_test.json, and none of val."""
+    folder, expected = sets('next_qa')
+    shutil.copytree(folder, tmp_path / 'set')
+    (tmp_path / 'set/test.csv').rename(tmp_path / 'set/val.csv')
+    asked = opened(pretrained, tmp_path / 'set', expected.of, query_split='val')
+    assert [item.references.keys() for item in asked._queries] == [{'answer', 'type'}] * 4
+
+
+VERBS = """
+    blend:blends close:closes cut:cuts deseed:deseeds drill:drills drink:drinks drop:drops fry:fries hammer:hammers
+    measure:measures microwave:microwaves move:moves open:opens peel:peels roll:rolls shake:shakes spray:sprays
+    throw:throws unplug:unplugs wash:washes weigh:weighs
+""".split()
+# The nouns of all 149 actions, with their articles; those without any are written as they stand, but for clothes.
+NOUNS = """
+    a banana, a bicycle, a blender, a book, a bottle, a car, a carrot, a chair, a coconut, a cookie, a cucumber, a cup,
+    a door, a flower, a fridge, a keyboard, a laptop, a lemon, a microwave, a pepper, a phone, a pizza, a potato,
+    a pumpkin, a rock, a shirt, a spoon, a table, a tomato, a towel, a tree, a watermelon, a window, an apple, an egg,
+    an orange, an oven, bacon, carrots, chocolate, clothes, corn, eggs, hair, shoes
+"""
+
+
+def test_the_actions_of_rareact_are_sentences():
+    nouns = [noun.strip() for noun in NOUNS.split(',')]
+    assert len(nouns) == 45 and len(VERBS) == 21
+    for verb, third in (pair.split(':') for pair in VERBS):
+        for noun in nouns:
+            bare = noun.split()[-1]
+            assert sentence(verb, 'clothe' if bare == 'clothes' else bare) == f'a person {third} {noun}'
+
+
 def test_films_that_have_vanished_can_be_left_out(pretrained, sets, tmp_path, capsys):
     folder, expected = sets('vatex')
     shutil.copytree(folder, tmp_path / 'set')
@@ -631,3 +787,24 @@ def test_a_segment_beyond_the_film_is_named(pretrained, sets, tmp_path):
     (part,) = episodes(opened(pretrained, tmp_path / 'set', expected.of))[0].query
     with pytest.raises(PictureError, match=r'vid\d.mp4 has 6.0 seconds: there is nothing from 60.0 to 70.0 s'):
         to_frames(part.of.frames(part.picture), 16)
+
+
+def test_the_check_of_official_files_reads_all_of_them_and_tells_what_is_refused(sets, tmp_path, capsys):
+    """Without a film or an image: as a developer has the annotations."""
+    for name in ('next_qa', 'vqav2', 'star', 'msvd_qa', 'rareact'):
+        folder, _ = sets(name)
+        suffixes = ('.csv', '.json', '.jsonl', '.txt')
+        (tmp_path / name).mkdir()
+        for file in folder.iterdir():
+            if file.suffix in suffixes:
+                shutil.copy(file, tmp_path / name)
+    assert check_official_files.main([str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert 'next_qa test: 4 questions about 4 images or films, 4 with answers' in said
+    assert 'next_qa val: not read. There is no val.csv' in said
+    assert 'vqav2 test-dev: 3 questions about 2 images or films, 0 with answers' in said
+    assert 'rareact test: 4 questions about 2 images or films, 4 with answers' in said
+    file = tmp_path / 'next_qa/test.csv'
+    file.write_text(file.read_text() + file.read_text().splitlines()[-1] + '\n')
+    assert check_official_files.main([str(tmp_path)]) == 1
+    assert "next_qa test: REFUSED. the split 'test' of" in capsys.readouterr().out

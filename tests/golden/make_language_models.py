@@ -86,7 +86,6 @@ FAMILIES = {
         ),
     ),
     'opt': ('OPTConfig', OPT),
-    'opt_350m': ('OPTConfig', OPT | dict(do_layer_norm_before=False, word_embed_proj_dim=24)),
     'gpt2': ('GPT2Config', dict(vocab_size=VOCABULARY, n_embd=48, n_layer=3, n_head=4, n_positions=64)),
     'bloom': ('BloomConfig', dict(vocab_size=VOCABULARY, hidden_size=48, n_layer=3, n_head=6)),
     'xglm': (

@@ -12,7 +12,9 @@ import pytest
 from flamingo_jax.inference.look import look
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.inputs.prompts import encode_prompt
-from flamingo_jax.model import attention, gated_xattn, resampler
+from flamingo_jax.model import attention
+from flamingo_jax.model.bridges import gated_xattn
+from flamingo_jax.model.connectors import perceiver
 from flamingo_jax.model.flamingo import Flamingo
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
@@ -25,7 +27,7 @@ def used(monkeypatch):
 
     What is compiled is not seen, so the model that is watched runs with `jax.disable_jit`.
     """
-    calls = {gated_xattn: [], resampler: []}
+    calls = {gated_xattn: [], perceiver: []}
 
     def watched(where, q, k, v, mask=None, **how):
         out = attention.attend(q, k, v, mask, **how)
@@ -35,7 +37,7 @@ def used(monkeypatch):
 
     of_parts = lambda q, kv, mask, **how: watched(gated_xattn, q, *kv[0], mask, **how)  # noqa: E731
     monkeypatch.setattr(gated_xattn, 'attend_to_parts', of_parts)
-    monkeypatch.setattr(resampler, 'attend', functools.partial(watched, resampler))
+    monkeypatch.setattr(perceiver, 'attend', functools.partial(watched, perceiver))
     return calls
 
 
@@ -88,9 +90,9 @@ def test_media_tokens_are_followed_back_through_the_resampler(pretrained, pictur
     features = one.features(encode_prompt([film], one.tokenizer, one.pictures)[1][0])
     with jax.disable_jit():
         Flamingo(one.config).media(one.params, jnp.asarray(features)[None, None])
-    assert len(used[resampler]) == 2
+    assert len(used[perceiver]) == 2
     drawn = np.zeros((3, 32))  # Of 3 latents on 2 frames of 16 places.
-    for q, k, v, out in used[resampler]:
+    for q, k, v, out in used[perceiver]:
         weights = np.exp(q[0, :, 0] @ k[0, 0].T / np.sqrt(q.shape[-1]))
         weights /= weights.sum(axis=1, keepdims=True)
         np.testing.assert_allclose(weights @ v[0, 0], out[0, :, 0], rtol=1e-3, atol=1e-5)
@@ -101,7 +103,7 @@ def test_media_tokens_are_followed_back_through_the_resampler(pretrained, pictur
 @pytest.mark.parametrize('kind', ['qformer', 'pooling'])
 def test_media_tokens_are_followed_back_through_other_resamplers(pretrained, pictures, used, kind):
     c = pretrained.config
-    c = dataclasses.replace(c, resampler=dataclasses.replace(c.resampler, kind=kind, heads=1))
+    c = dataclasses.replace(c, resampler=dataclasses.replace(c.resampler, heads=1).as_kind(kind))
     params = nn.meta.unbox(jax.jit(Flamingo(c).init)(jax.random.key(3)))
     one = dataclasses.replace(pretrained, model=Flamingo(c), params=params)
     seen = look(one, [pictures[0], ' Output:'], ANSWER[:1])
@@ -109,7 +111,7 @@ def test_media_tokens_are_followed_back_through_other_resamplers(pretrained, pic
     with jax.disable_jit():
         Flamingo(c).media(params, jnp.asarray(features)[None, None])
     weights = [
-        np.asarray(jax.nn.softmax(q[0, :, 0] @ k[0, 0].T / np.sqrt(q.shape[-1]))) for q, k, *_ in used[resampler]
+        np.asarray(jax.nn.softmax(q[0, :, 0] @ k[0, 0].T / np.sqrt(q.shape[-1]))) for q, k, *_ in used[perceiver]
     ]
     drawn = np.zeros((3, 16))  # Of 3 latents on 16 places.
     if kind == 'pooling':

@@ -5,6 +5,9 @@ import dataclasses
 import inspect
 import pathlib
 import re
+import shutil
+import subprocess
+import sys
 import unicodedata
 
 import flax.linen as nn
@@ -14,9 +17,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from flamingo_jax.inference import decode, reading, remembered, search
+from flamingo_jax.inference import bundle, decode, reading, remembered, search
 from flamingo_jax.inference.look import look
-from flamingo_jax.inference.pretrained import Pretrained, load
+from flamingo_jax.inference.pretrained import Pretrained, keys_of_seeds, load
 from flamingo_jax.inference.serving import Engine
 from flamingo_jax.inputs.images import PictureError, to_frames
 from flamingo_jax.inputs.prompts import common_beginning, encode, encode_prompt, is_continued
@@ -180,7 +183,7 @@ def test_decoding_equals_teacher_forcing_where_gated_blocks_act_at_the_tag(pretr
     prompts, banned = [*prompts_of(pictures)[:3], [pictures[0]]], [t.pad, t.bos]
 
     def with_choices(**fields):
-        xattn = dataclasses.replace(pretrained.config.xattn, **fields)
+        xattn = pretrained.config.xattn.as_kind('selective_xattn', **fields)
         model = dataclasses.replace(pretrained.model, config=dataclasses.replace(pretrained.config, xattn=xattn))
         return dataclasses.replace(pretrained, model=model, params=params)
 
@@ -198,7 +201,7 @@ def test_decoding_equals_teacher_forcing_where_gated_blocks_act_at_the_tag(pretr
 def test_decoding_equals_teacher_forcing_with_a_prefix(pretrained, pictures):
     """The same, where pictures are soft words in the text, one for each token of a tag."""
     c, t = pretrained.config, pretrained.tokenizer
-    xattn = dataclasses.replace(c.xattn, prefix=True, only_at_tag=True, ffw_where_seen=True, every=c.lm.depth)
+    xattn = c.xattn.as_kind('gated_prefix')
     resampler = dataclasses.replace(c.resampler, latents=len(c.image_tag))
     model = dataclasses.replace(pretrained.model, config=dataclasses.replace(c, xattn=xattn, resampler=resampler))
     params = nn.meta.unbox(jax.jit(model.init)(jax.random.key(1)))
@@ -265,6 +268,7 @@ def test_blocks_apart_say_what_their_stacks_say(pretrained, pictures):
         dict(num_beams=0),
         dict(temperature=-1.0),
         dict(temperature=float('nan')),
+        dict(temperature=float('inf')),
         dict(top_k=-1),
         dict(top_p=0.0),
         dict(length_penalty=float('nan')),
@@ -273,10 +277,19 @@ def test_blocks_apart_say_what_their_stacks_say(pretrained, pictures):
 )
 def test_numbers_that_mean_nothing_are_refused(pretrained, wrong):
     ((name, value),) = wrong.items()
-    with pytest.raises(ValueError, match=f'{name}( is)? {value}.* must be '):
+    with pytest.raises(ValueError, match=f'^{name} is {value!r}. It must be ') as refused:
         pretrained.generate([' Output:'], **wrong)
-    with pytest.raises(ValueError, match='num_beams is 1.5.* must be whole'):
-        inspect.unwrap(search.way)(1.5, 0.0, 0, 1.0, 0.0)
+    others = {'num_beams', 'temperature', 'top_k', 'top_p', 'length_penalty', 'max_new_tokens'} - {name}
+    assert not any(other in str(refused.value) for other in others)
+
+
+@pytest.mark.parametrize('wrong', [dict(num_beams=1.5), dict(temperature='warm'), dict(top_k=0.5), dict(top_p=None)])
+def test_what_is_no_number_is_refused(wrong):
+    """Without the tests' own check of types."""
+    ((name, value),) = wrong.items()
+    numbers = dict(num_beams=1, temperature=0.0, top_k=0, top_p=1.0, length_penalty=0.0) | wrong
+    with pytest.raises(ValueError, match=f'^{name} is {value!r}. It must be '):
+        inspect.unwrap(search.way)(**numbers)
 
 
 @pytest.mark.long
@@ -619,6 +632,108 @@ def test_each_row_draws_by_its_own_numbers():
     assert not np.asarray(search.next_token(jnp.asarray(logits), keys, search.Sampling(1.0, 2, 0.6))).any()
 
 
-def test_keys_differ_by_row_and_step():
-    keys = np.concatenate([jax.random.key_data(search.keys_of(jax.random.key(0), step, 4)) for step in range(3)])
+def test_keys_differ_by_seed_and_step():
+    seeds = keys_of_seeds([0, 1, 2, 3], 4)
+    keys = np.concatenate([jax.random.key_data(search.keys_of(seeds, step)) for step in range(3)])
     assert len(np.unique(keys, axis=0)) == 12
+
+
+def test_a_sampled_answer_does_not_depend_on_its_place_in_the_batch(pretrained, pictures):
+    prompts, how = prompts_of(pictures), dict(max_new_tokens=5, temperature=2.0)
+    alone = [pretrained.generate(prompt, seed=3, **how) for prompt in prompts]
+    assert pretrained.generate(prompts, seed=3, **how) == alone
+    assert pretrained.generate(prompts[::-1], seed=3, **how) == alone[::-1]
+    own = [pretrained.generate(prompt, seed=seed, **how) for seed, prompt in enumerate(prompts)]
+    assert pretrained.generate(prompts, seed=range(4), **how) == own != alone
+    *_, last = pretrained.write(prompts[1], seed=1, **how)
+    assert last.text == own[1]
+    for wrong, says in (
+        ([1, 2], '2 seeds for 4 prompts'),
+        (1.5, 'seed is 1.5'),
+        ([0, 1, 2, 2**63], f'seed is {2**63}'),
+    ):
+        with pytest.raises(ValueError, match=says):
+            inspect.unwrap(keys_of_seeds)(wrong, 4)
+
+
+def test_a_model_is_shown_in_one_line(pretrained):
+    shown = repr(dataclasses.replace(pretrained, step=7))
+    size = sum(leaf.size for leaf in jax.tree.leaves(pretrained.params))
+    assert shown.startswith(f'<Pretrained: {size:,} parameters (') and 'step 7' in shown
+    assert len(shown) < 200 and '\n' not in shown
+
+
+REFUSED = """
+import flamingo_jax
+from flamingo_jax.inference.serving import Engine
+from flamingo_jax.inputs.prompts import chat
+
+flamingo = flamingo_jax.load({bundle!r})
+with Engine(flamingo) as engine:
+    for act in (
+        *(lambda wrong=wrong: flamingo.generate(wrong) for wrong in ({{'a': 1}}, {{'a'}}, 5, None, iter('ab'))),
+        lambda: [*flamingo.write({{'a': 1}})],
+        lambda: flamingo.remember({{'a': 1}}),
+        lambda: flamingo.score({{'a': 1}}, [' b']),
+        lambda: flamingo.score(['a'], {{' b': 1}}),
+        lambda: flamingo.score(['a'], [1]),
+        lambda: flamingo.choose({{'a': 1}}, [[' b']]),
+        lambda: flamingo.choose([['a']], [{{' b'}}]),
+        lambda: engine.ask({{'a': 1}}),
+        lambda: chat({{'a': 1}}),
+        lambda: flamingo.generate(['a'], max_new_tokens=1.5),
+        lambda: flamingo.generate(['a'], stop={{'a': 1}}),
+        lambda: flamingo.generate(['a'], seed=1.5),
+    ):
+        try:
+            print('answered', act())
+        except ValueError as error:
+            print(error)
+"""
+
+
+def test_what_is_of_another_type_is_refused_by_its_type(pretrained, tmp_path):
+    """In a process of its own: this one has the tests' check of types."""
+    path = tmp_path / 'bundle'
+    bundle.save(path, pretrained.config, pretrained.params, pretrained.tokenizer, 'text', card='')
+    line = [sys.executable, '-c', REFUSED.format(bundle=str(path))]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    prompt = 'The prompt is of type {}. Give a list of strings and pictures in reading order.'
+    assert done.stdout.splitlines() == [
+        *map(prompt.format, ('dict', 'set', 'int', 'NoneType', 'str_ascii_iterator')),
+        *[prompt.format('dict')] * 3,
+        'The candidates are of type dict. Give a list of at least one text.',
+        'The candidates are of type int. Give a list of at least one text.',
+        'The prompts are of type dict. Give a list of prompts.',
+        'The candidates are of type set. Give a list of at least one text.',
+        *[prompt.format('dict')] * 2,
+        'max_new_tokens is 1.5. It must be whole and 1 or more.',
+        "stop is {'a': 1}. Give a sequence of texts that are not empty.",
+        'seed is 1.5. It must be a whole number of at most 64 bits.',
+    ]
+
+
+def test_a_damaged_bundle_says_what_is_wrong(pretrained, tmp_path):
+    """Git LFS is the remedy for its own pointers, and for nothing else."""
+    path = tmp_path / 'whole'
+    bundle.save(path, pretrained.config, pretrained.params, pretrained.tokenizer, 'text', card='')
+    largest = max((path / 'params/lm').rglob('*'), key=lambda file: file.stat().st_size).relative_to(path)
+    bytes_of = (path / largest).read_bytes()
+    middle = len(bytes_of) // 2
+    for name, content, says in (
+        ('truncated', bytes_of[:1000], 'params/lm is damaged ('),
+        ('changed', bytes_of[:middle] + bytes(512) + bytes_of[middle + 512 :], 'params/lm is damaged ('),
+        ('pointer', b'version https://git-lfs.github.com/spec/v1\noid sha256:a\nsize 1\n', 'is a pointer of Git LFS'),
+    ):
+        shutil.copytree(path, tmp_path / name)
+        (tmp_path / name / largest).write_bytes(content)
+        with pytest.raises(ValueError, match=re.escape(says)) as refused:
+            load(tmp_path / name)
+        said = str(refused.value)
+        assert '<bound' not in said and 'tensorstore_spec' not in said and ('lfs pull' in said) == (name == 'pointer')
+        assert 'again' in said or name == 'pointer'
+    shutil.rmtree(path / 'params/lm')
+    (path / 'params/lm').mkdir()
+    with pytest.raises(ValueError, match='params/lm is missing. Copy or download'):
+        load(path)

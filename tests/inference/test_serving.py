@@ -89,6 +89,9 @@ def test_sampling_depends_on_the_seed_and_not_on_the_neighbours(pretrained, prom
     with Engine(dataclasses.replace(pretrained), slots=4) as engine:
         answers = [engine.ask(prompts[0], NEW, **how) for how in hows for _ in range(2)]
         assert [answer.text() for answer in answers] == [one for one in alone for _ in range(2)]
+        together = pretrained.generate(prompts, NEW, temperature=2.0, seed=range(len(prompts)))
+        answers = [engine.ask(prompt, NEW, temperature=2.0, seed=seed) for seed, prompt in enumerate(prompts)]
+        assert [answer.text() for answer in answers] == together
 
 
 def test_other_lengths_are_read_by_the_programs_that_are_there(pretrained, pictures, caplog):
@@ -230,7 +233,7 @@ def test_rows_grow_and_shrink_with_what_they_hold(pretrained, pictures, seen, mo
     monkeypatch.setattr(serving, 'SHRINK', 2)
     c = pretrained.config
     fields = dict(only_last_image=seen != 'all pictures', only_at_tag=seen == 'no picture after its tag')
-    config = dataclasses.replace(c, xattn=dataclasses.replace(c.xattn, **fields))
+    config = dataclasses.replace(c, xattn=c.xattn.as_kind('selective_xattn', **fields))
     one = dataclasses.replace(pretrained, model=dataclasses.replace(pretrained.model, config=config))
     shots = shots_of(pictures)
     prompts = [*prompts_of(pictures), *([*shots, *query] for query in queries_of(pictures))]

@@ -8,6 +8,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from flamingo_jax import files
+from flamingo_jax.errors import MissingPackageError
 from flamingo_jax.inputs.films import has_no_head, times, to_film
 from flamingo_jax.inputs.images import PictureError
 
@@ -111,9 +113,11 @@ def test_without_the_extra_a_video_says_how_it_can_be_read(monkeypatch, tmp_path
     film = video(8, 4)
     (tmp_path / 'film.mp4').write_bytes(film)
     monkeypatch.setitem(sys.modules, 'av', None)
-    with pytest.raises(PictureError, match=r'is a video file. To read it: pip install .flamingo_jax\[films\]'):
+    with pytest.raises(MissingPackageError, match=r'is a video file. To read it: pip install .flamingo_jax\[films\]'):
         to_film(film, 4, 8, 'pad')
-    with pytest.raises(PictureError, match=r'film.mp4 is a video file. To read it: pip install .flamingo_jax\[films\]'):
+    with pytest.raises(
+        MissingPackageError, match=r'film.mp4 is a video file. To read it: pip install .flamingo_jax\[films\]'
+    ):
         has_no_head(tmp_path / 'film.mp4')
 
 
@@ -134,7 +138,7 @@ def test_a_file_that_names_others_is_no_film(tmp_path, monkeypatch):
 
 
 def test_damage_is_a_picture_error(tmp_path):
-    """Cut short, scrambled, empty or missing: never another error, and never less frames than asked for."""
+    """Cut short, scrambled or empty: never another error, and never less frames than asked for."""
     rng = np.random.default_rng(0)
     for clip in (animation('WEBP', 6, 250), animation('GIF', 6, 250), video(12, 4)):
         for _ in range(40):
@@ -145,9 +149,20 @@ def test_damage_is_a_picture_error(tmp_path):
                 assert to_film(bytes(bad), 4, 8, 'pad').shape == (4, 8, 8, 3)
             except PictureError:
                 pass
-    for nothing in ([], b'', b'no film', tmp_path / 'missing.mp4'):
+    for nothing in ([], b'', b'no film'):
         with pytest.raises(PictureError):
             to_film(nothing, 4, 8, 'pad')
+
+
+def test_what_the_disk_says_is_no_fault_of_the_film(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, 'WAITS', ())
+    with pytest.raises(FileNotFoundError, match=r'missing.mp4'):
+        to_film(tmp_path / 'missing.mp4', 4, 8, 'pad')
+    (tmp_path / 'film.mp4').symlink_to('/proc/self/mem')  # A process has no first byte: reading it is EIO.
+    with pytest.raises(OSError, match=r'Errno 5.*film.mp4'):
+        to_film(tmp_path / 'film.mp4', 4, 8, 'pad')
+    with pytest.raises(OSError, match='Input/output error'):
+        has_no_head(tmp_path / 'film.mp4')
 
 
 def test_sound_alone_has_no_video_stream():

@@ -1,9 +1,13 @@
+import errno
 import io
+import subprocess
+import sys
 
 import numpy as np
 import PIL.Image
 import pytest
 
+from flamingo_jax import files
 from flamingo_jax.inputs.images import NINTHS, QUARTERS, PictureError, decode, tiles, to_frames
 
 RNG = np.random.default_rng(0)
@@ -161,11 +165,9 @@ def test_faults_name_the_picture(tmp_path):
     for picture, message in [
         (tmp_path / 'short.jpg', 'short.jpg cannot be decoded'),
         (tmp_path / 'text.png', 'text.png is not a picture'),
-        (tmp_path / 'none.png', 'none.png: there is no such file'),
-        (tmp_path, 'cannot be decoded'),
         (b'', '0 bytes'),
         ([data, data[:500]], 'frame 1 of a video cannot be decoded'),
-        ([data, tmp_path / 'none.png'], 'frame 1 of a video .*none.png'),
+        ([data, tmp_path / 'text.png'], 'frame 1 of a video .*text.png'),
         ([], 'empty list'),
         (np.zeros((8, 8, 3), np.float32), 'array of dtype float32'),
         (np.zeros((8, 8, 2), np.uint8), r'shape \(8, 8, 2\)'),
@@ -190,3 +192,47 @@ def test_any_damage_is_a_picture_error():
             except PictureError:
                 continue
             assert frames.shape == (1, 16, 16, 3)
+
+
+def test_what_the_disk_says_is_no_fault_of_the_picture(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, 'WAITS', ())
+    (tmp_path / 'x.png').symlink_to('/proc/self/mem')  # A process has no first byte: reading it is EIO.
+    for path, number in (('x.png', errno.EIO), ('none.png', errno.ENOENT), ('', errno.EISDIR)):
+        for picture in (tmp_path / path, str(tmp_path / path), [tmp_path / path]):
+            with pytest.raises(OSError) as raised:
+                to_frames(picture, 32)
+            assert raised.value.errno == number and raised.value.filename == str(tmp_path / path)
+
+
+def test_a_picture_that_pil_has_open_on_a_disk_that_fails(tmp_path):
+    """PIL reads the pixels when they are asked for, and its own errors and the disk's are both OSErrors."""
+
+    class Disk(io.BytesIO):
+        failed = False
+
+        def read(self, *size):
+            if self.failed:
+                raise OSError(errno.EIO, 'Input/output error')
+            return super().read(*size)
+
+    content = encoded(PIL.Image.fromarray(RNG.integers(0, 256, (64, 64, 3), np.uint8)))
+    disk = Disk(content)
+    image, disk.failed = PIL.Image.open(disk), True
+    with pytest.raises(OSError, match='Errno 5'):
+        to_frames(image, 32)
+    with pytest.raises(PictureError, match='cannot be decoded'):
+        to_frames(PIL.Image.open(io.BytesIO(content[:5000])), 32)
+
+
+def test_too_little_memory_is_no_fault_of_the_picture(tmp_path):
+    PIL.Image.new('RGB', (8000, 8000)).save(tmp_path / 'large.png')
+    script = (
+        'import pathlib, resource, sys\n'
+        'from flamingo_jax.inputs.images import to_frames\n'
+        f'to_frames({str(tmp_path / "large.png")!r}, 16)\n'
+        'used = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()\n'
+        'resource.setrlimit(resource.RLIMIT_AS, (used + 2**26, used + 2**26))\n'
+        f'to_frames({str(tmp_path / "large.png")!r}, 16)\n'
+    )
+    ended = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
+    assert ended.stderr.splitlines()[-1].startswith('MemoryError: There is not enough memory to decode /')

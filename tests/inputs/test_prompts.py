@@ -6,7 +6,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from flamingo_jax.inputs.images import NINTHS, QUARTERS, PictureError, PictureFormat, tiles
+from flamingo_jax.inputs.images import NINTHS, QUARTERS, PictureFormat, tiles
 from flamingo_jax.inputs.prompts import (
     UTTERANCE_END,
     as_batch,
@@ -150,5 +150,5 @@ def test_errors(tokenizer, sentencepiece, tmp_path):
         encode_prompt([str(tmp_path / 'x.png')], tokenizer, PictureFormat(16))
     with pytest.raises(ValueError, match='Item 0 .* a language model without vision'):
         encode_prompt([IMAGE], Tokenizer(sentencepiece), PictureFormat(16))
-    with pytest.raises(PictureError, match='gone.png'):
+    with pytest.raises(FileNotFoundError, match='gone.png'):
         encode_prompt(['a', tmp_path / 'gone.png'], tokenizer, PictureFormat(16))

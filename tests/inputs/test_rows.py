@@ -6,7 +6,7 @@ import pytest
 
 from flamingo_jax.inputs import tokenizer as tokenizers
 from flamingo_jax.inputs.images import PictureError
-from flamingo_jax.inputs.rows import Aligned, Chunk, Interleaved, RowFormat
+from flamingo_jax.inputs.rows import Aligned, Chunk, Interleaved, RowFormat, Told
 
 BLANK = np.zeros((1, 2, 2, 3), np.uint8)
 
@@ -277,3 +277,20 @@ def test_no_pair_weighs_nothing(letters, chunk, bad):
     assert jax.tree.map(np.shape, row) == jax.tree.map(np.shape, whole)
     assert not row.weight and row.unreadable == bad and not row.images.any()
     np.testing.assert_array_equal(row.tokens, whole.tokens)
+
+
+def test_told_without_a_picture_is_without_what_is_said_of_it(letters):
+    """Of a dialogue about a damaged picture nothing is left, and of one for which there is no room neither."""
+    dialogue = [
+        Chunk(None, ['ab'], [1.0]),
+        Chunk(unreadable, ['c'], [1.0], says='g'),
+        Chunk(None, ['d'], [1.0], continues=True),
+        Chunk(picture(2), ['e'], [1.0], says='h'),
+        Chunk(None, ['f'], [1.0], continues=True),
+        Chunk(picture(3), ['c'], [1.0], says='g'),
+        Chunk(None, ['d'], [1.0], continues=True),
+    ]
+    row = Told.of(dialogue, letters, BLANK, np.random.default_rng(0), RowFormat(32, 1))
+    assert spelled(row, letters).rstrip('.') == '^ab/iiie/f/' and row.unreadable == 1
+    words = letters.decode([token for token in row.told if token != letters.pad])
+    assert 'd' not in words and 'f' in words

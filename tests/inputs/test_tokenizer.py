@@ -143,6 +143,23 @@ def test_a_mark_that_a_sentencepiece_model_has_as_a_symbol_is_text_where_it_shou
     assert [marked.name(i) for i in marked.encode('<start_of_image>')] == ['<start_of_image>']
 
 
+def test_an_added_token_that_its_file_does_not_call_special_is_text_where_it_should_be(json_file):
+    """As <think> of Qwen 3 and the user-defined tokens of a GGUF file. HTML and white space stay tokens."""
+    fields, names = json.loads(json_file), ['<think>', '</think>', '<tool_call>', '<table>', '    ']
+    for i, name in enumerate(names, 300):
+        rest = dict(single_word=False, lstrip=False, rstrip=False, normalized=False, special=False)
+        fields['added_tokens'].append(dict(id=i, content=name) | rest)
+    text = 'a<think>b</think>[x] <tool_call><table>    c'
+    lines = ['what is thought of the table'] * 50
+    of_sentencepiece = tokenizers.train(iter(lines), 310, ['<think>', '</think>', '[TOOL]', '<tool_call>', '<table>'])
+    for tokenizer in (Tokenizer(json.dumps(fields).encode(), 'token'), Tokenizer(of_sentencepiece, 'token')):
+        assert {*names[:3]} <= {*map(tokenizer.name, tokenizer.encode(text))}
+        for ids in (tokenizer.encode(tokenizer.literal(text)), tokenizer.encode(text, marks=False)):
+            found = {*map(tokenizer.name, ids)}
+            assert tokenizer.decode(ids) == text and not found & {*names[:3]} and '<table>' in found
+    assert '[TOOL]' not in map(tokenizer.name, tokenizer.encode(tokenizer.literal('[TOOL]')))
+
+
 @pytest.mark.parametrize('kind', ['json_file', 'sentencepiece'])
 def test_a_letter_of_several_bytes_is_written_when_it_is_whole(kind, request):
     tokenizer = Tokenizer(request.getfixturevalue(kind), 'text')

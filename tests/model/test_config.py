@@ -36,8 +36,27 @@ def test_a_trunk_says_of_which_family_it_is(config):
 
 def test_a_bundle_that_lacks_a_choice_has_the_papers(config):
     fields = config.to_json()
-    assert not fields['xattn'].pop('only_at_tag') and not fields['xattn'].pop('ffw_where_seen')
+    assert fields['xattn'].pop('kind') == 'gated_xattn' and fields['resampler'].pop('kind') == 'perceiver'
     assert FlamingoConfig.from_json(fields) == config
+
+
+def test_a_bundle_from_before_bridges_had_kinds_is_read(config):
+    """One config had the flags of all."""
+    flags = dict(only_at_tag=False, ffw_where_seen=False, norms_of_lm=False, prefix=False)
+    fields = config.to_json()
+    fields['lm']['embedding_width'] = 0
+    del fields['xattn']['kind']
+    for of, kind in (
+        ({}, 'gated_xattn'),
+        (dict(ffw_where_seen=True), 'selective_xattn'),
+        (dict(prefix=True, only_at_tag=True, ffw_where_seen=True, every=1000), 'gated_prefix'),
+    ):
+        read = FlamingoConfig.from_json(fields | dict(xattn=fields['xattn'] | flags | of)).xattn
+        assert read.kind == kind and read.initial_alpha == config.xattn.initial_alpha
+        assert all(getattr(read, name, value) == value for name, value in of.items() if name != 'every')
+    fields['lm']['embedding_width'] = 8
+    with pytest.raises(ValueError, match='OPT-350m'):
+        FlamingoConfig.from_json(fields)
 
 
 def test_an_unknown_field_is_named(config):
@@ -78,10 +97,10 @@ def test_cross_attention_needs_the_other_parts(config):
         dataclasses.replace(config, resampler=None)
     with pytest.raises(ValueError, match='has the width of the trunk, 24, not 16'):
         dataclasses.replace(config, resampler=dataclasses.replace(config.resampler, projects=False))
-    with pytest.raises(ValueError, match="'pooling' or 'qformer', not 'average'"):
-        dataclasses.replace(config.resampler, kind='average')
+    with pytest.raises(ValueError, match="There is no 'average' in .*connectors. There are .*mlp, perceiver, pooling"):
+        FlamingoConfig.from_json(config.to_json() | dict(resampler=dict(kind='average')))
     with pytest.raises(ValueError, match='only_at_tag needs an image_tag'):
-        dataclasses.replace(config, image_tag=(), xattn=dataclasses.replace(config.xattn, only_at_tag=True))
+        dataclasses.replace(config, image_tag=(), xattn=config.xattn.as_kind('selective_xattn', only_at_tag=True))
     with pytest.raises(ValueError, match='xattn.first is 3, but there are only 3 blocks'):
         dataclasses.replace(config, xattn=dataclasses.replace(config.xattn, first=3))
 

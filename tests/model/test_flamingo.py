@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from flamingo_jax.model.attention import Segments
+from flamingo_jax.model.bridges.bridge import media_mask
+from flamingo_jax.model.bridges.gated_xattn import GatedXattnDense
 from flamingo_jax.model.config import SIZES, ContrastiveConfig, FlamingoConfig, LoraConfig
-from flamingo_jax.model.flamingo import Flamingo, Media
-from flamingo_jax.model.gated_xattn import GatedXattnDense, media_mask
-from flamingo_jax.model.init import with_norms_of_lm
+from flamingo_jax.model.flamingo import Flamingo, Media, Placement
 from flamingo_jax.model.language_model import Block
 from flamingo_jax.model.vision.beit import BEiTConfig
 from flamingo_jax.model.vision.nfnet import NFNetConfig
@@ -79,7 +79,7 @@ def test_without_latents_the_features_are_the_media_tokens(model, params, tokens
     c = model.config
     c = dataclasses.replace(
         c,
-        resampler=dataclasses.replace(c.resampler, kind='mlp'),
+        resampler=c.resampler.as_kind('mlp'),
         xattn=dataclasses.replace(c.xattn, every=3, gates=False),
     )
     mlp = Flamingo(c)
@@ -145,7 +145,7 @@ def test_phi_counts_the_tag_that_has_begun(config):
 
 def test_phi_may_count_at_the_tags_own_tokens_alone(config):
     """The same text; what the data says of phi counts there too, as where text is tied to the next picture."""
-    config = dataclasses.replace(config, xattn=dataclasses.replace(config.xattn, only_at_tag=True))
+    config = dataclasses.replace(config, xattn=config.xattn.as_kind('selective_xattn', only_at_tag=True))
     bos, eoc, t = 2, 304, (7, 8, 9)
     text = jnp.array([[bos, *range(20, 26), eoc, *t, *range(30, 37), eoc, *t, *range(40, 46), eoc]])
     expected = np.array([[0] * 8 + [1] * 3 + [0] * 8 + [2] * 3 + [0] * 7])
@@ -162,7 +162,7 @@ def test_phi_may_count_at_the_tags_own_tokens_alone(config):
 @pytest.fixture(scope='module')
 def at_tag(model) -> Flamingo:
     """With both choices that leave a language model's own text as it is."""
-    xattn = dataclasses.replace(model.config.xattn, only_at_tag=True, ffw_where_seen=True)
+    xattn = model.config.xattn.as_kind('selective_xattn', only_at_tag=True, ffw_where_seen=True)
     return dataclasses.replace(model, config=dataclasses.replace(model.config, xattn=xattn))
 
 
@@ -339,7 +339,7 @@ def test_media_computed_ahead_are_the_same(model, params, features, tokens):
         assert isinstance(media, Media) and media.tokens is None and media.length == 6
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
         y = model.embed(params, tokens)
-        y, cache = model.decoder(params, y, positions, Segments(causal=True), media, model.phi(tokens))
+        y, cache = model.decoder(params, y, Placement(positions, Segments(causal=True), model.phi(tokens)), media)
         assert cache is None
         return model.unembed(params, y)
 
@@ -403,8 +403,7 @@ def test_every_dimension_of_every_parameter_has_a_rule_and_every_rule_a_paramete
     sizes = [FlamingoConfig(**size) for size in SIZES.values()]
     lm = dataclasses.replace(config.lm, **learned)
     towers = dict(vision=config.vision, image_size=config.image_size, contrastive=ContrastiveConfig())
-    narrow = dataclasses.replace(lm, embedding_width=8)
-    configs = [config, FlamingoConfig(lm=lm, lora=LoraConfig()), FlamingoConfig(lm=narrow, **towers), *sizes]
+    configs = [config, FlamingoConfig(lm=lm, lora=LoraConfig()), FlamingoConfig(lm=lm, **towers), *sizes]
     used = set()
     for one in configs:
         boxed = jax.eval_shape(Flamingo(one).init, jax.random.key(0))
@@ -434,8 +433,8 @@ def test_the_trees_are_the_components(config):
 
 
 def test_norms_of_the_language_model_are_those_of_the_blocks_behind(config):
-    config = dataclasses.replace(config, xattn=dataclasses.replace(config.xattn, first=1, norms_of_lm=True))
+    config = dataclasses.replace(config, xattn=config.xattn.as_kind('selective_xattn', first=1, norms_of_lm=True))
     params = nn.meta.unbox(jax.jit(Flamingo(config).init)(jax.random.key(0)))
     blocks = jax.tree.map(lambda x: x + jax.random.normal(jax.random.key(1), x.shape), params['lm']['blocks'])
-    found = with_norms_of_lm(config, params['xattn'], blocks)['norm_text']
+    found = config.xattn.begin(params['xattn'], blocks)['norm_text']
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[1::2]), found, blocks['norm_attention'])

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from flamingo_jax.model.config import FlamingoConfig
-from flamingo_jax.model.flamingo import Flamingo
-from flamingo_jax.model.language_model import Block, alibi_slopes, by_distance, distance_waves, rotate
+from flamingo_jax.model.flamingo import Flamingo, Past, Placement
+from flamingo_jax.model.language_model import Block
+from flamingo_jax.model.positions import alibi_slopes, by_distance, distance_waves, rotate
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 ROTARY = dict(positions='rotary', norm='rms', kv_heads=2)
@@ -25,9 +26,7 @@ ALIBI = dict(
     windows=(0, 5, 3),
     norm='layer',
     norm_bias=False,
-    norm_place='sum',
     norm_query_key='token',
-    embedding_width=24,
     clip_qkv=0.7,
 )
 WINDOWS = dict(
@@ -69,7 +68,9 @@ def advance(lm):
 
     def run(tokens, positions, mask, cache, index, key_positions):
         y = model.embed(params, tokens)
-        y, cache = model.decoder(params, y, positions, mask, None, jnp.zeros_like(tokens), cache, index, key_positions)
+        y, cache = model.decoder(
+            params, y, Placement(positions, mask, jnp.zeros_like(tokens)), None, Past(cache, index, key_positions)
+        )
         return model.unembed(params, y), cache
 
     return jax.jit(run)
@@ -224,18 +225,16 @@ def test_a_tied_output_is_the_embedding(config):
 
 @pytest.mark.parametrize('fields', [dict(tied=True), dict(tied=False), dict(tied=False, logit_cap=2.0)])
 def test_logits_in_bfloat16_are_a_product_in_float32(config, fields):
-    """Tied or not, capped or not, those of extra tokens too.
-
-    `sum` has no norm at the end, whose rounding would count.
-    """
-    lm = dataclasses.replace(config.lm, norm_place='sum', **fields)
+    """Tied or not, capped or not, those of extra tokens too."""
+    lm = dataclasses.replace(config.lm, **fields)
     model = Flamingo(FlamingoConfig(lm=lm, extra_tokens=('<EOC>', '<image>')), jnp.bfloat16)
     params = nn.meta.unbox(jax.jit(model.init)(jax.random.key(0)))
     y = jax.random.normal(jax.random.key(1), (2, 5, 32), jnp.bfloat16) * 3
     embedder = params['lm']['embedder']
     rows = embedder['tokens'] if lm.tied else embedder['output']['kernel'].T
     rows = jnp.concatenate([rows, params['extra_tokens']['output']]).astype(jnp.bfloat16)
-    expected = np.asarray(y, np.float32) @ np.asarray(rows, np.float32).T
+    normed = jax.jit(lambda y: model.embedder.apply({'params': embedder}, y, method='normalise'))(y)
+    expected = np.asarray(normed, np.float32) @ np.asarray(rows, np.float32).T
     expected = lm.logit_cap * np.tanh(expected / lm.logit_cap) if lm.logit_cap else expected
     logits = jax.jit(model.unembed)(params, y)
     assert logits.dtype == np.float32

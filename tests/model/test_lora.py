@@ -90,8 +90,9 @@ def test_what_bfloat16_weights_would_round_away_is_in_the_output(adapted, params
     low_rank = jax.tree_util.tree_map_with_path(
         lambda path, x: x * (2e-4 if path[-1].key == 'b' else 1), adapted[1]['lora']
     )
+    query = frozen['lm']['blocks']['query']['kernel']
     merged = lora.merge(EVERY, frozen['lm'], low_rank)['blocks']['query']['kernel']
-    assert (merged == frozen['lm']['blocks']['query']['kernel']).mean() > 0.9
+    assert merged.dtype == jnp.float32 and (merged.astype(bfloat16) == query).mean() > 0.9
     nothing = jax.tree.map(jnp.zeros_like, low_rank)
     before, after = (logits(model, frozen | {'lora': of}, features, tokens) for of in (nothing, low_rank))
     assert (before != after).mean() > 0.5
@@ -106,6 +107,31 @@ def test_what_bfloat16_weights_would_round_away_is_in_the_output(adapted, params
     expected = np.asarray(x, float) @ pair['a'] @ pair['b']
     # Roundings average out: what is there is what was meant.
     assert (change * expected).sum() / np.square(expected).sum() == pytest.approx(1, abs=0.1)
+
+
+def test_what_is_merged_into_bfloat16_is_kept(adapted):
+    """Whatever its size; a kernel is float32 where bfloat16 would lose more than a tenth of the change."""
+    lm = jax.tree.map(lambda x: x.astype(jnp.bfloat16), adapted[1]['lm'])
+    dtypes = []
+    for size in (1.0, 1e-2, 1e-3, 1e-4, 0.0):
+        low_rank = jax.tree_util.tree_map_with_path(
+            lambda path, x, size=size: x * size if path[-1].key == 'b' else x, adapted[1]['lora']
+        )
+        merged = lora.merge(EVERY, lm, low_rank)
+        before, after, a, b = (
+            np.asarray(x, np.float64)
+            for x in (
+                lm['blocks']['query']['kernel'],
+                merged['blocks']['query']['kernel'],
+                *(low_rank['query']['kernel'][name] for name in 'ab'),
+            )
+        )
+        meant = np.einsum('lir,lrhd->lihd', a, b) * EVERY.alpha / EVERY.rank
+        assert size == 0 or ((after - before) * meant).sum() / np.square(meant).sum() == pytest.approx(1, abs=0.1)
+        dtypes.append(str(merged['blocks']['query']['kernel'].dtype))
+        named = lora.in_float32(lm, merged)
+        assert ('blocks/query/kernel' in named) == (dtypes[-1] == 'float32')
+    assert dtypes[0] == dtypes[-1] == 'bfloat16' and dtypes[-2] == 'float32'
 
 
 def test_its_products_are_kept_where_those_with_weights_are():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from flamingo_jax.model import quantised
-from flamingo_jax.model.config import FlamingoConfig
+from flamingo_jax.model.config import TINY, FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.model.layers import Linear
 from flamingo_jax.model.quantised import Quantisation, dot, quantise, take, to_values
@@ -104,6 +104,55 @@ def test_weights_alone_are_multiplied_as_their_float_matrix(matrix, x, how, monk
         in_pieces = piece == 16384 or (few == 8 and how.dtype != 'int4')  # Rows one by one: in two halves.
         assert ('while' in product.lower(jnp.asarray(x), kernel).as_text()) == in_pieces
         close(product(jnp.asarray(x), kernel), expected)
+
+
+@pytest.mark.parametrize('how', EVERY, ids=str)
+@pytest.mark.parametrize('inputs, outputs', [(1, 1), (7, 5), (2, 3), (33, 97), (34, 13), (94, 101), (44, 1), (130, 7)])
+def test_odd_shapes(how, inputs, outputs):
+    """Products, and their gradients, with few and many rows. No matrix takes more than 1.6 bytes a weight."""
+    rng = np.random.default_rng(inputs)
+    w = rng.standard_normal((inputs, outputs), np.float32)
+    if how.dtype == 'int4' and inputs % 2:
+        with pytest.raises(ValueError, match=f'has {inputs} inputs, an odd number'):
+            quantise(
+                dict(logits=dict(kernel=jnp.asarray(w)), blocks=dict(up=dict(kernel=jnp.asarray(w)[None]))), how, 'f4'
+            )
+        return
+    kernel = one(w, how)
+    number = kernel.values.nbytes + kernel.scale.nbytes * (1 if how.dtype == 'int4' else 0)
+    assert number <= max(1.0 if how.dtype != 'int4' else 0.63, 3 / inputs) * w.size
+    whole, step = dequantise(kernel), {'int8': 0.51 / 127, 'int4': 0.54 / 7, 'fp8': 1 / 16}[how.dtype]
+    assert whole.shape == w.shape
+    np.testing.assert_allclose(whole, w, atol=np.abs(w).max() * step)
+    for rows in (1, 3, 9):
+        x, dy = (rng.standard_normal((rows, n), np.float32) for n in (inputs, outputs))
+        y, back = jax.vjp(lambda x: dot(x, kernel, jnp.float32), jnp.asarray(x))
+        rounded = x
+        if how.inputs:
+            values, scale = to_values(jnp.asarray(x), 1, how.dtype)
+            rounded = np.asarray(values, np.float32) * np.asarray(scale)
+        close(y, rounded @ whole)
+        close(back(jnp.asarray(dy))[0], dy @ whole.T)
+
+
+def test_inputs_of_int4_share_a_scale_in_groups_that_save_bytes():
+    sizes = {2: 2, 6: 6, 34: 34, 44: 22, 64: 32, 94: 94, 96: 32, 130: 26, 576: 32, 4096: 32, 2 * 3 * 47: 94}
+    assert {size: quantised.group_of(size) for size in sizes} == sizes
+
+
+@pytest.mark.parametrize('how', SOME, ids=str)
+def test_a_model_of_odd_shapes_is_quantised(how):
+    """A vocabulary of 301 tokens, 3 heads of 6 numbers, a width of 34, a feed-forward of 46."""
+    lm = dict(positions='rotary', vocab_size=301, width=34, depth=2, heads=3, kv_heads=1, head_dim=6, ffw_width=46)
+    lm = dataclasses.replace(TINY['lm'], **lm, context=32)
+    model = Flamingo(FlamingoConfig(lm=lm), quantised=how)
+    plain = Flamingo(FlamingoConfig(lm=lm))
+    params = nn.meta.unbox(jax.jit(plain.init)(jax.random.key(0)))
+    kept = {'lm': quantise(params['lm'], how, jnp.float32)}
+    tokens = np.random.default_rng(0).integers(0, 301, (3, 7)).astype(np.int32)
+    got = logits(model, kept, None, tokens)
+    expected = logits(plain, {'lm': dequantised(params['lm'], kept['lm'])}, None, tokens)
+    close(got, expected, {'int8': 0.02, 'fp8': 0.1}[how.dtype] if how.inputs else TOLERANCE)
 
 
 def test_rows_are_taken(matrix):

@@ -10,9 +10,11 @@ from ml_collections import ConfigDict
 
 from flamingo_jax.inputs.rows import Aligned
 from flamingo_jax.inputs.sources.documents import Documents
-from flamingo_jax.model.config import FlamingoConfig, LanguageModelConfig, ResamplerConfig, XattnConfig
+from flamingo_jax.model.bridges.gated_xattn import GatedXattnConfig
+from flamingo_jax.model.config import FlamingoConfig
+from flamingo_jax.model.connectors.perceiver import PerceiverConfig
 from flamingo_jax.model.flamingo import Flamingo
-from flamingo_jax.model.resampler import Resampler
+from flamingo_jax.model.language_model import LanguageModelConfig
 from flamingo_jax.model.vision.efficientnet import EfficientNetConfig
 from flamingo_jax.model.vision.nfnet import NFNET_F0, NFNET_F6, NFNetConfig
 from flamingo_jax.model.vision.vit import ViTConfig
@@ -33,8 +35,8 @@ def wide(positions: str, gated: bool) -> FlamingoConfig:
     return FlamingoConfig(
         lm=dataclasses.replace(lm, positions=positions, gated_ffw=gated),
         vision=NFNetConfig(depths=(1, 1), widths=(256, 256), final_width=256),
-        resampler=ResamplerConfig(latents=16, width=256, depth=1, heads=4, head_dim=64),
-        xattn=XattnConfig(every=1, heads=4, head_dim=64),
+        resampler=PerceiverConfig(latents=16, width=256, depth=1, heads=4, head_dim=64),
+        xattn=GatedXattnConfig(every=1, heads=4, head_dim=64),
         image_size=32,
     )
 
@@ -111,7 +113,9 @@ def test_blocks_below_the_first_gated_one_and_tokens_beside_the_tag():
         (flops.lm_blocks(deep, 64, 64).total(False) * 8 - forward) * 3 / 4
     )
     assert lm(deep, ('xattn', 'extra_tokens')) == lm(late, ('xattn', 'extra_tokens'))
-    tagged = dataclasses.replace(config, image_tag=(7, 8, 9), xattn=dataclasses.replace(config.xattn, only_at_tag=True))
+    tagged = dataclasses.replace(
+        config, image_tag=(7, 8, 9), xattn=config.xattn.as_kind('selective_xattn', only_at_tag=True)
+    )
     counts = dict(tokens=512, documents=8, pictures=8, targets=512)
     all_tokens, at_tags = (
         flops.operations(c, ('xattn',), data, flops.useful(c, data, counts))['xattn'] for c in (config, tagged)
@@ -126,8 +130,8 @@ VIT = ViTConfig(width=64, depth=2, heads=4, ffw_width=256, resolution=56, class_
 @pytest.mark.parametrize('kind', ['perceiver', 'mlp', 'pooling', 'qformer'])
 def test_a_resampler_has_the_operations_that_the_compiler_counts(kind):
     config = wide('rotary', False)
-    config = dataclasses.replace(config, resampler=dataclasses.replace(config.resampler, kind=kind))
-    module, features = Resampler(config.resampler, 256), jnp.zeros((1, 1, 2, config.vision.spatial(32), 256))
+    config = dataclasses.replace(config, resampler=config.resampler.as_kind(kind))
+    module, features = config.resampler.module(256), jnp.zeros((1, 1, 2, config.vision.spatial(32), 256))
     params = jax.eval_shape(module.init, jax.random.key(0), features)
     compiled = jax.jit(module.apply).lower(nn.meta.unbox(params), features).compile()
     counted = flops.resampler(config, 2, config.vision.spatial(32)).forward

@@ -12,7 +12,9 @@ from ml_collections import ConfigDict
 
 from flamingo_jax.inputs.rows import Aligned
 from flamingo_jax.inputs.sources.documents import Documents
-from flamingo_jax.model.config import TINY, FlamingoConfig, ResamplerConfig, XattnConfig
+from flamingo_jax.model.bridges.gated_xattn import GatedXattnConfig
+from flamingo_jax.model.config import TINY, FlamingoConfig
+from flamingo_jax.model.connectors.perceiver import PerceiverConfig
 from flamingo_jax.model.vision.efficientnet import EfficientNetConfig
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.planning import collectives, passes, programs
@@ -47,8 +49,8 @@ def distinct(tiny):
                 TINY['lm'], vocab_size=304, width=52, depth=4, heads=4, head_dim=12, ffw_width=72, context=64
             ),
             vision=EfficientNetConfig(stages=((1, 3, 1, 1, 8),), stem_width=8, head_width=26, resolution=16),
-            resampler=ResamplerConfig(latents=5, width=34, depth=2, heads=2, head_dim=11, frames=4),
-            xattn=XattnConfig(every=2, heads=4, head_dim=14, ffw_multiplier=3),
+            resampler=PerceiverConfig(latents=5, width=34, depth=2, heads=2, head_dim=11, frames=4),
+            xattn=GatedXattnConfig(every=2, heads=4, head_dim=14, ffw_multiplier=3),
             image_size=16,
         ).to_json()
     )

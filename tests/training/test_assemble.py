@@ -20,6 +20,7 @@ from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.rows import Interleaved
 from flamingo_jax.inputs.sources.documents import Documents
 from flamingo_jax.inputs.tokenizer import Tokenizer
+from flamingo_jax.model.bridges.bridge import bridge_from
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.quantised import Quantisation
 from flamingo_jax.model.vision.efficientnet import EfficientNetConfig
@@ -206,7 +207,9 @@ def test_what_is_missing_is_named(tmp_path):
 def test_norms_begin_as_those_of_the_language_model(parts):
     """Of the blocks behind the gated ones. All else is new."""
     c = tiny_config(parts)
-    c.model.xattn.norms_of_lm = True
+    c.model.xattn = ConfigDict(
+        bridge_from(c.model.xattn.to_dict()).as_kind('selective_xattn', norms_of_lm=True).to_json()
+    )
     made, mesh = assemble(c), make_mesh(1, 1, 1, devices=jax.devices()[:1])
     state = new_state(made.model, make_optimizer(OptimizerConfig(), 6), made.trained, 0, mesh)
     frozen, rng = made.read_frozen(mesh), np.random.default_rng(0)

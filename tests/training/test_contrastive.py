@@ -12,8 +12,9 @@ from jax.sharding import PartitionSpec
 
 from flamingo_jax.inputs.rows import Chunk, Paired, RowFormat
 from flamingo_jax.inputs.tokenizer import MissingTokenizer
-from flamingo_jax.model.config import ContrastiveConfig, FlamingoConfig, ResamplerConfig
-from flamingo_jax.model.contrastive import SharedSpace, class_of
+from flamingo_jax.model.config import ContrastiveConfig, FlamingoConfig
+from flamingo_jax.model.connectors.perceiver import PerceiverConfig
+from flamingo_jax.model.contrastive import SharedSpace, class_of, paired
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.parallel import rules
 from flamingo_jax.parallel.mesh import make_mesh
@@ -203,7 +204,7 @@ def test_a_text_is_read_both_ways_and_its_padding_is_not(towers):
     text, used = np.array([[3, 4, 5, 6, 0, 0, 0, 0]], np.int32), np.array([4], np.int32)
 
     def vector(text, model=model):
-        return np.asarray(model.paired(params, None, jnp.asarray(text), jnp.asarray(used))[1])[0]
+        return np.asarray(paired(model, params, None, jnp.asarray(text), jnp.asarray(used))[1])[0]
 
     other_padding, other_end = text.copy(), text.copy()
     other_padding[0, 5], other_end[0, 3] = 9, 9
@@ -215,7 +216,9 @@ def test_a_text_is_read_both_ways_and_its_padding_is_not(towers):
 def test_a_picture_is_the_mean_of_its_latents(towers):
     """With a resampler, whose gradient then is that of the pictures; its trunk may be frozen."""
     model, _ = towers
-    config = dataclasses.replace(model.config, resampler=ResamplerConfig(2, 16, 1, heads=2, head_dim=8))
+    config = dataclasses.replace(
+        model.config, resampler=PerceiverConfig(latents=2, width=16, depth=1, heads=2, head_dim=8)
+    )
     model = Flamingo(config)
     params = nn.meta.unbox(jax.jit(model.init)(jax.random.key(0)))
     features = jax.random.normal(jax.random.key(1), (3, 1, 1, config.vision.spatial(config.image_size), 24))
@@ -223,7 +226,7 @@ def test_a_picture_is_the_mean_of_its_latents(towers):
     assert latents.shape == (3, 1, 2, config.lm.width)
     expected = latents[:, 0].mean(1) @ params['contrastive']['image']['kernel']
     expected /= jnp.linalg.norm(expected, axis=1, keepdims=True)
-    pictures, *_ = jax.jit(lambda params: model.paired(params, features, None, None))(params)
+    pictures, *_ = jax.jit(lambda params: paired(model, params, features, None, None))(params)
     np.testing.assert_allclose(pictures, expected, atol=TOLERANCE)
     batch = jax.tree.map(lambda x: jnp.asarray(x[:3]), batch_of(8))._replace(images=None, features=features)
     trained = {name: params[name] for name in ('resampler', 'contrastive', 'lm')}

@@ -136,7 +136,7 @@ def test_packed_documents_have_the_loss_and_gradients_that_they_have_alone(confi
     c = dataclasses.replace(
         config,
         lm=dataclasses.replace(config.lm, depth=2, context=128, **lm),
-        xattn=dataclasses.replace(config.xattn, **xattn),
+        xattn=config.xattn.as_kind('selective_xattn', **xattn),
     )
     model, rng = Flamingo(c), np.random.default_rng(0)
     params = nn.meta.unbox(jax.jit(model.init)(jax.random.key(0)))

@@ -189,6 +189,33 @@ def test_a_step_whose_gradient_is_not_finite_changes_nothing(one_device, model, 
     assert not any(m['skipped'] for m in one_device[3])
 
 
+def test_a_step_in_which_nothing_has_a_weight_changes_nothing(model, others, data):
+    """As one of whose batch all images are damaged: momentum and decay alone would move the parameters."""
+    nothing = data[1]._replace(weights=np.zeros_like(data[1].weights))
+    _, state, _, metrics, _ = run(model, others, [data[0], nothing, nothing], (1, 1, 1))
+    _, expected, *_ = run(model, others, [data[0], nothing], (1, 1, 1))
+    assert [m['skipped'] for m in metrics] == [0, 1, 1] and np.isnan([m['loss'] for m in metrics]).tolist()[1:] == [
+        1,
+        1,
+    ]
+    assert int(state.step) == 3
+    jax.tree.map(np.testing.assert_array_equal, (state.params, state.opt_state), (expected.params, expected.opt_state))
+
+
+def test_a_data_set_that_has_nothing_to_learn_leaves_the_others_alone(model, others, data):
+    mesh, optimizer = mesh_of((1, 1, 1)), make_optimizer(OPTIMIZER, STEPS)
+    rows, last = meshes.batch_sharding(mesh), []
+    nothing = data[1]._replace(weights=np.zeros_like(data[1].weights))
+    for batches in ({'web': data[0], 'pairs': nothing}, {'web': data[0]}):
+        state = new_state(model, optimizer, TRAINED, 0, mesh)
+        names = dict.fromkeys(batches, 1)
+        step = make_step(model, optimizer, dict.fromkeys(batches, 1.0), names, NoiseConfig(), where(state))
+        frozen = {name: jax.device_put(others[name]) for name in ('vision', 'lm')}
+        state, metrics = step(state, frozen, {name: put(batch, rows, 16) for name, batch in batches.items()})
+        last.append([float(metrics[name]) for name in ('loss', 'grad_norm', 'skipped')])
+    assert last[0] == pytest.approx(last[1], rel=1e-5) and last[0][2] == 0
+
+
 def test_loss_by_hand(model, others, data):
     """sum of weight * -log p(next token), each target seen from the token before it."""
     params = others

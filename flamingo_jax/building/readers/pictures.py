@@ -44,7 +44,6 @@ def film_rule(data: bytes) -> str:
     try:
         to_film(data, 2, 16, 'squash', start=1.0)
     except PictureError:
-        require_av()
         return 'film_unreadable'
     return ''
 

@@ -37,11 +37,12 @@ class Karpathy(Captions):
     def karpathy(self, file: pathlib.Path, split: str, key: str, pictures: pathlib.Path) -> Iterator[Item]:
         """The pictures of a split, in the folder `pictures`; `key` is their id.
 
-        The split `train` includes `restval`, COCO's validation pictures that are free to train on.
+        The split `train` includes `restval`, COCO's validation pictures that are free to train on. `train2014` is the
+        split without them.
         """
         found = records(file, 'filename', 'split', 'sentences', at='images')
         there = sorted({record['split'] for record in found})
-        wanted = ('train', 'restval') if split == 'train' else (split,)
+        wanted = dict(train=('train', 'restval'), train2014=('train',)).get(split, (split,))
         chosen = [record for record in found if record['split'] in wanted]
         if not chosen:
             raise UserError(f'{file} has no split {split!r}. Its splits are {there}.')

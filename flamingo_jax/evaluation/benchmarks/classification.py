@@ -23,6 +23,7 @@ class Classification(Benchmark):
     answers: tuple[str, ...] = ('ranked',)
     query_split: str = 'val'
     support_size: int = 5  # Examples of each class to draw from (paper, table 7: 1 or 5); 0 is all.
+    of_each_class: bool = True  # Whether `support_size` is that of each class; False: of all together.
     dev_size: int = 10  # Questions of each class that the split 'dev' asks.
     class_prompts: tuple[str, ...] = ('{}',)  # Ways to write a class, over which its likelihoods are averaged.
 
@@ -46,6 +47,12 @@ class Classification(Benchmark):
         draw = super().draw
         drawn = {item.id for some in of_class.values() for item in draw(some, number, seed)}
         return [item for item in items if item.id in drawn]
+
+    def draw_support(self, items: Sequence[Item]) -> list[Item]:
+        """Random items, `support_size` of each class or of all."""
+        if self.of_each_class:
+            return super().draw_support(items)
+        return Benchmark.draw(self, items, self.support_size, self.support_seed)
 
 
 def labels(names: Mapping[str, str]) -> dict[str, str]:

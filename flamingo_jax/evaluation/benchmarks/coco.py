@@ -16,7 +16,7 @@ from flamingo_jax.evaluation.published import by_id, find, records
 
 @dataclasses.dataclass
 class COCO(Karpathy):
-    """The splits are train, val, test and test2014."""
+    """The splits are train, train2014 (without restval), val, test and test2014."""
 
     dev_size: int = 5000
 

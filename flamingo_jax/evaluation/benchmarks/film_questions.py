@@ -1,6 +1,8 @@
 """What sets of questions about films share."""
 
 import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from flamingo_jax.evaluation.benchmark import Benchmark, Film, Item
@@ -11,8 +13,16 @@ from flamingo_jax.evaluation.published import most_frequent, with_mark
 class FilmQuestions(Benchmark):
     """Open-ended questions about films."""
 
-    def item(self, id: str, film: Film, question: str, *answers: str, references: Any = None) -> Item:
+    def item(
+        self,
+        id: str,
+        film: Film,
+        question: str,
+        *answers: str,
+        references: Any = None,
+        types: Mapping[str, str] = MappingProxyType({}),
+    ) -> Item:
         """A question. references: None are the answers."""
         text = self.prompts.question.format(question=with_mark(question))
         shown = answers[0] if self.prompts.first else most_frequent(answers)
-        return Item(id, film, text, shown, answers if references is None else references)
+        return Item(id, film, text, shown, answers if references is None else references, types=types)

@@ -12,6 +12,11 @@ from flamingo_jax.evaluation.benchmark import Benchmark, Film, Item
 from flamingo_jax.evaluation.metrics import mwap
 from flamingo_jax.evaluation.published import by_id, film, find, records, split_file
 
+# Nouns as the set has them, and as they are written.
+SPELLINGS = dict(clothe='clothes')
+# Its nouns in the plural, and those of what cannot be counted. Its chocolate is drunk.
+WITHOUT_ARTICLE = {'carrots', 'clothes', 'eggs', 'shoes', 'bacon', 'chocolate', 'corn', 'hair'}
+
 
 @dataclasses.dataclass
 class RareAct(Benchmark):
@@ -47,10 +52,10 @@ class RareAct(Benchmark):
 
 
 def sentence(verb: str, noun: str) -> str:
-    """The action as the paper writes it: the verb in the third person, and an article before the noun.
+    """The action as the paper writes it: the verb in the third person, and an article before the noun if it takes one.
 
-    >>> sentence('cut', 'apple')
-    'a person cuts an apple'
+    >>> sentence('cut', 'apple'), sentence('fry', 'eggs')
+    ('a person cuts an apple', 'a person fries eggs')
     """
     if verb.endswith(('s', 'sh', 'ch', 'x', 'z', 'o')):
         third = f'{verb}es'
@@ -58,4 +63,6 @@ def sentence(verb: str, noun: str) -> str:
         third = f'{verb[:-1]}ies'
     else:
         third = f'{verb}s'
-    return f'a person {third} {"an" if noun[0] in "aeiou" else "a"} {noun}'
+    noun = SPELLINGS.get(noun, noun)
+    article = '' if noun in WITHOUT_ARTICLE else 'an ' if noun[0] in 'aeiou' else 'a '
+    return f'a person {third} {article}{noun}'

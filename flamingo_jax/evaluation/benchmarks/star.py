@@ -6,11 +6,15 @@ The folder has `STAR_train.json`, `STAR_val.json`, `STAR_test.json`, and the fil
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
 
 from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation.benchmark import Benchmark, Film, Item
+from flamingo_jax.evaluation.metrics import mean_in_percent
 from flamingo_jax.evaluation.published import by_id, film, find, records, split_file
+
+TYPES = ('Interaction', 'Sequence', 'Prediction', 'Feasibility')  # Of questions: the beginning of their ids.
 
 
 @dataclasses.dataclass
@@ -32,4 +36,11 @@ class STAR(Benchmark):
                 raise UserError(f'{file}: the answer to {id} is {answer!r}, which is none of the choices {choices}.')
             shown = Film(film(films, record['video_id']), float(record['start']), float(record['end']))
             text = self.prompts.question.format(question=record['question'])
-            yield Item(id, shown, text, answer, candidates=choices)
+            yield Item(id, shown, text, answer, candidates=choices, types={'question type': id.split('_')[0]})
+
+    def by_type(self, scores: Sequence[tuple[Mapping[str, str], float]]) -> str:
+        """As the set's server: each of the four types, and their mean, in which the types count alike."""
+        of = {name: [one for one in scores if one[0]['question type'] == name] for name in TYPES}
+        means = [(name, statistics.fmean(score for _, score in some)) for name, some in of.items() if some]
+        found = [*map(mean_in_percent, of.values()), mean_in_percent(means)]
+        return '\t'.join([*TYPES, 'Mean']) + '\n' + '\t'.join(found)

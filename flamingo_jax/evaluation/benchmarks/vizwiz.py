@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flamingo_jax.evaluation.benchmark import Item
-from flamingo_jax.evaluation.benchmarks.vqa import VQA
+from flamingo_jax.evaluation.benchmarks.vqa import VQA, types_of
 from flamingo_jax.evaluation.published import by_id, find, records, split_file
 
 
@@ -24,7 +24,8 @@ class VizWiz(VQA):
         file = find(folder, f'{split}.json', f'Annotations/{split}.json')
         needed = ('image', 'question') if split == 'test' else ('image', 'question', 'answers')
         for id, record in by_id(records(file, *needed), 'image', file).items():
-            yield self.item(id, folder / split / id, record['question'], record.get('answers', ()))
+            path = folder / split / id
+            yield self.item(id, path, record['question'], record.get('answers', ()), types_of(record))
 
     def results(self, answers: Mapping[str, str]) -> Any:
         """As EvalAI takes them."""

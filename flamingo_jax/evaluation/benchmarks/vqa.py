@@ -6,11 +6,13 @@ Also the format of VQA's own files, in which questions and annotations are two f
 import dataclasses
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation import metrics
 from flamingo_jax.evaluation.benchmark import Benchmark, Item, Shown
+from flamingo_jax.evaluation.metrics import mean_in_percent
 from flamingo_jax.evaluation.metrics.vqa_accuracy import Entry
 from flamingo_jax.evaluation.published import Record, by_id, find, most_frequent, records
 
@@ -28,14 +30,44 @@ class VQA(Benchmark):
         """VQA accuracy, in the version of the field `accuracy`."""
         return metrics.score(self.accuracy, predictions, references)
 
-    def item(self, id: str, picture: Shown, question: str, answers: Sequence[Entry]) -> Item:
+    @property
+    def metric_name(self) -> str:
+        """The version of VQA accuracy."""
+        return self.accuracy
+
+    def by_type(self, scores: Sequence[tuple[Mapping[str, str], float]]) -> str:
+        """As vqaEvalDemo.py of GT-Vision-Lab/VQA. Its types have the accuracy of the last annotator, ours of all."""
+        lines = [f'Overall Accuracy is: {mean_in_percent(scores)}']
+        for name in ('question type', 'answer type'):
+            of = [(types[name], score) for types, score in scores if name in types]
+            if of:
+                lines += ['', f'Per {name.title()} Accuracy is the following:']
+                lines += [
+                    f'{kind} : {mean_in_percent([o for o in of if o[0] == kind])}' for kind in sorted({*dict(of)})
+                ]
+        return '\n'.join(lines) if len(lines) > 1 else ''
+
+    def item(
+        self,
+        id: str,
+        picture: Shown,
+        question: str,
+        answers: Sequence[Entry],
+        types: Mapping[str, str] = MappingProxyType({}),
+    ) -> Item:
         """A question; no answers if they are not published. An answer is a text, or an entry of the set's file."""
         text = self.prompts.question.format(question=question)
         texts = [answer if isinstance(answer, str) else answer['answer'] for answer in answers]
         shown = None
         if texts:
             shown = texts[0] if self.prompts.first else most_frequent(texts)
-        return Item(id, picture, text, shown, tuple(answers) or None)
+        return Item(id, picture, text, shown, tuple(answers) or None, types=types)
+
+
+def types_of(record: Mapping[str, Any]) -> dict[str, str]:
+    """The types of a question that its record in a file gives."""
+    names = {'question type': 'question_type', 'answer type': 'answer_type'}
+    return {name: str(record[key]) for name, key in names.items() if record.get(key)}
 
 
 @dataclasses.dataclass
@@ -66,7 +98,7 @@ class TwoFiles(VQA):
         for id, record in asked.items():
             found = answered[id]['answers'] if answered else ()
             path = pictures / picture.format(int(record['image_id']))
-            yield self.item(id, path, record['question'], found)
+            yield self.item(id, path, record['question'], found, types_of(answered.get(id, {})))
 
 
 def numbered(answers: Mapping[str, str]) -> list[Record]:

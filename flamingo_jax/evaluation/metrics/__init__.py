@@ -11,7 +11,8 @@ the same code for all (see `intervals.py`).
 import importlib
 import math
 import pathlib
-from collections.abc import Callable, Mapping
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flamingo_jax.errors import UserError
@@ -76,3 +77,8 @@ def likelihoods(id: Any, prediction: Any) -> dict[Any, float]:
             raise UserError(f'The prediction for {id!r} has no likelihood for {candidate!r}: it is not a number (NaN).')
     ordered = sorted(found) if isinstance(prediction, Mapping) else list(found)
     return {candidate: found[candidate] for candidate in sorted(ordered, key=found.__getitem__, reverse=True)}
+
+
+def mean_in_percent(scores: Sequence[tuple[Any, float]]) -> str:
+    """The mean of the scores of some questions, as official scripts print it: '65.30', or '-' of none."""
+    return f'{100 * statistics.fmean(score for _, score in scores):.2f}' if scores else '-'

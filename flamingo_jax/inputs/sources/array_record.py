@@ -1,5 +1,8 @@
 """Opens prepared data sets by path: ArrayRecord files written by TFDS, read in random access without TensorFlow."""
 
+import copy
+import errno
+import os
 import resource
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +10,7 @@ from typing import Any
 from absl import logging as absl_logging
 
 from flamingo_jax.errors import UserError
-from flamingo_jax.files import Path, as_path, below, in_bucket, local
+from flamingo_jax.files import Path, as_path, below, in_bucket, local, persist
 
 # Grain warns about files with more than one record a group. The sample in the repository has 16, to be small.
 absl_logging.get_absl_logger().addFilter(lambda record: 'group size' not in record.getMessage())
@@ -20,6 +23,38 @@ AGAIN = 'Copy it again (after git clone: git lfs pull), or prepare it again.'
 BLOCK = 2**16  # An ArrayRecord file is a whole number of blocks of so many bytes.
 END = bytes.fromhex('10dec0ebfe84cec3c971')  # In the first bytes of the last one: the field 2 of its postscript.
 OPEN_FILES, OTHER_FILES = 65_536, 256  # That a process opens where there is no limit; and beside the data set's.
+
+
+class Records(Sequence):
+    """The records of a split, by number. TFDS reads them.
+
+    Attributes:
+      source: TFDS's own.
+    """
+
+    def __init__(self, source: Any, path: Path):
+        """path: the folder of the data set."""
+        self.source, self._path = source, path
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Record `index`. OSError as for `files.persist`, also for a record that is damaged."""
+        if not 0 <= index < len(self):
+            raise IndexError(f'There is no record {index} of {len(self)} in {self._path}.')
+        return persist(lambda: self._read(index), self._path)
+
+    def _read(self, index: int) -> dict[str, Any]:
+        try:
+            return self.source[index]
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # ArrayRecord and TFDS say all in words.
+            # A reader that failed once would fail forever.
+            self.source.data_source = copy.copy(self.source.data_source)
+            code = next((code for code in errno.errorcode if os.strerror(code) in str(error)), errno.EIO)
+            raise OSError(code, f'Record {index} of {len(self)} cannot be read: {error}') from error
 
 
 def open_split(path: str | Path, split: str) -> Sequence[dict[str, Any]]:
@@ -57,7 +92,7 @@ def open_split(path: str | Path, split: str) -> Sequence[dict[str, Any]]:
 
         files = tfds.core.data_sources.base.file_instructions(builder.info, split)
         source.data_source = ArrayRecordDataSource(files, OFFLOADED)
-    return source
+    return Records(source, path)
 
 
 def splits(path: str | Path) -> list[str]:

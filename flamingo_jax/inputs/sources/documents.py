@@ -165,8 +165,6 @@ class _Opened:
 
     def _read_features(self, picture: int, view: int, flip: bool) -> Frames:
         frames = self._features.frames(picture, view)
-        if np.isnan(frames).any():
-            raise PictureError('A picture could not be read when features were computed.')
         return augment.mirror(frames) if flip else frames
 
     def _read_pixels(self, image: Any, start: float, flip: bool, colours: tuple[float, ...] | None) -> Frames:

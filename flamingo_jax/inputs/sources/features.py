@@ -1,24 +1,27 @@
 """The frozen trunk's features of a split, which `python -m flamingo_jax.features` computes once.
 
-FOLDER/SPLIT.npy     float16 [pictures views t s d_v]
-FOLDER/SPLIT.json    the data set and the trunk
+FOLDER/SPLIT.npy             float16 [pictures views t s d_v]
+FOLDER/SPLIT.json            the data set and the trunk
+FOLDER/SPLIT.digests.json    SHA-256 of the arrays (`parallel/digests.py`); absent in older folders
 """
 
-import functools
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from flamingo_jax.errors import UserError
-from flamingo_jax.files import Path, as_path, local
-from flamingo_jax.inputs.images import Frames, PictureFormat
+from flamingo_jax.files import Path, as_path, local, persist, read_part
+from flamingo_jax.inputs.images import Frames, PictureError, PictureFormat
 from flamingo_jax.inputs.sources.json_lines import JsonLines
+from flamingo_jax.parallel import digests
 
 REMEDY = 'Compute them again: python -m flamingo_jax.features --data=... --vision=... --out=...'
 LOOKED_AT = 64  # Records that identify a data set.
+_VERIFIED: set[tuple[str, int, int]] = set()
 
 
 def fingerprint(records: Sequence[dict[str, Any]]) -> str:
@@ -45,11 +48,22 @@ def _plain(value: Any) -> str:
 
 
 def read_array(path: Path, mmap_mode: str | None = None) -> np.ndarray:
-    """An array of the features, as `np.load` reads it. ValueError if the file is missing or damaged."""
+    """An array of the features, as `np.load` reads it.
+
+    Raises:
+      ValueError: the file is missing or damaged.
+      OSError: it could not be read in several tries.
+    """
     try:
-        return np.load(local(path), mmap_mode=mmap_mode)
-    except (OSError, ValueError, EOFError) as error:
+        file = persist(lambda: local(path), path)
+        return persist(lambda: np.load(file, mmap_mode=mmap_mode), file)
+    except (FileNotFoundError, ValueError, EOFError) as error:
         raise UserError(f'{path} is missing or damaged ({error}). {REMEDY}') from error
+
+
+def views_of(folder: str, split: str) -> int:
+    """The number of views of each picture, itself included. ValueError if the file is missing or damaged."""
+    return read_array(as_path(folder) / f'{split}.npy', mmap_mode='r').shape[1]
 
 
 def format_of(folder: str, split: str) -> PictureFormat:
@@ -61,7 +75,9 @@ def format_of(folder: str, split: str) -> PictureFormat:
 
 
 class Features:
-    """Features of the pictures of a split. Each process maps the file into memory; it is never copied between them.
+    """Features of the pictures of a split, read from the file when they are asked for.
+
+    The file is not mapped: a disk that fails would kill the process that touches the map, without a word.
 
     Attributes:
       views: number of views of each picture, itself included.
@@ -80,7 +96,9 @@ class Features:
 
         Raises:
           FileNotFoundError: the features were not computed, or not completely.
-          ValueError: the features are of another data set, of another trunk, or of pictures read in another way.
+          ValueError: the features are of another data set, of another trunk, or of pictures read in another way; or
+            they are damaged.
+          OSError: a file cannot be read.
         """
         file = as_path(folder) / f'{split}.json'
         remedy = REMEDY
@@ -106,7 +124,9 @@ class Features:
             remedy += f' --image_size={pictures.size}' if 'image_size' in wrong else ''
             found = ', '.join(f'{name} is {about[name]}, not {value}' for name, value in wrong.items())
             raise UserError(f'The features in {folder} are of pictures read in another way: {found}. {remedy}')
-        number, self.views, *shape = self._map.shape
+        array = read_array(self._path, mmap_mode='r')
+        (number, self.views, *shape), self._offset = array.shape, array.offset
+        self._shape, self._dtype = tuple(shape), array.dtype
         if number < len(records) and 'frames' in records[0]:  # One picture a record, unlike in documents.
             raise UserError(f'{self._path} has {number} of {len(records)} pictures. {remedy}')
         if tuple(shape) != pictures.blank(frames, features=True).shape:
@@ -114,15 +134,25 @@ class Features:
                 f'The features in {folder} have the shape {tuple(shape)} (frames, features, channels), not '
                 f'{pictures.blank(frames, features=True).shape}. Set `frames` of the data set to match. {remedy}'
             )
+        self._verify(file.with_suffix(f'.{digests.FILE}'))
 
-    @functools.cached_property
-    def _map(self) -> np.ndarray:
-        return read_array(self._path, mmap_mode='r')
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leaves the map out, since pickling it would copy the whole file. A worker maps the file itself."""
-        return {name: value for name, value in vars(self).items() if name != '_map'}
+    def _verify(self, sums: Path) -> None:
+        """Compares the file with its digests, once in a process: many data sets share features."""
+        known = str(self._path), self._path.stat().st_size, self._path.stat().st_mtime_ns
+        if known not in _VERIFIED:
+            digests.verify(sums, REMEDY, at=local, together=True)
+            _VERIFIED.add(known)
 
     def frames(self, index: int, view: int = 0) -> Frames:
-        """float16 [t s d_v] of one view of picture `index`."""
-        return np.asarray(self._map[index, view])
+        """float16 [t s d_v] of one view of picture `index`.
+
+        Raises:
+          PictureError: the picture could not be read when features were computed, or they are too large for float16.
+          OSError: the file could not be read in several tries (`files.persist`).
+        """
+        size = math.prod(self._shape) * self._dtype.itemsize
+        content = read_part(self._path, self._offset + (index * self.views + view) * size, size)
+        features = np.frombuffer(content, self._dtype).reshape(self._shape)
+        if not np.isfinite(features).all():
+            raise PictureError(f'The features of picture {index} in {self._path} are not finite: it could not be read.')
+        return features

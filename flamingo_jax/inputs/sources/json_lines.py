@@ -21,7 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from flamingo_jax.errors import UserError
-from flamingo_jax.files import Path, as_path, file_size, local
+from flamingo_jax.files import Path, as_path, file_size, local, persist
 from flamingo_jax.inputs.tokenizer import IMAGE
 
 LINE = 'A line is a list of texts and pictures, such as [{"image": "a.png"}, "My cat."] (data/README.md).'
@@ -75,9 +75,7 @@ class JsonLines(Sequence):
 
         Each place has a text or an image.
         """
-        with open(self._lines, 'rb') as file:  # Opened each time, so that threads and processes can read at once.
-            file.seek(self._begins[index])
-            parts = json.loads(file.readline())
+        parts = json.loads(persist(lambda: self._line(index), self._lines))
         record: dict[str, list[Any]] = dict(texts=[], images=[], weights=[])
         for part in parts:
             part = dict(text=part) if isinstance(part, str) else part
@@ -89,6 +87,11 @@ class JsonLines(Sequence):
                 record['images'].append(self._picture(shown) if shown else b'')
             record['weights'].append(part.get('weight', 1.0))
         return record
+
+    def _line(self, index: int) -> bytes:
+        with open(self._lines, 'rb') as file:  # Opened each time, so that threads and processes can read at once.
+            file.seek(self._begins[index])
+            return file.readline()
 
     def _checked(self, line: bytes, number: int) -> list[int]:
         """The sizes in bytes of the pictures of a line. Raises if it is not a document."""

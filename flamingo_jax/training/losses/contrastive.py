@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from flamingo_jax.inputs.rows import Paired
 from flamingo_jax.model.config import ContrastiveConfig
-from flamingo_jax.model.contrastive import class_of
+from flamingo_jax.model.contrastive import class_of, paired
 from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.training.losses.noise import NoiseConfig, features
 
@@ -51,7 +51,7 @@ def loss_sum(
 
     def towers(params, micro, key):
         shown = features(model, params, micro, key=key, noise=noise)
-        return model.paired(params, shown, None if c.loss == 'classes' else micro.text, micro.used)
+        return paired(model, params, shown, None if c.loss == 'classes' else micro.text, micro.used)
 
     params, keys = {**frozen, **trained}, jax.random.split(key, m)
     if m == 1:
@@ -59,7 +59,7 @@ def loss_sum(
     else:
         again = jax.checkpoint(towers, prevent_cse=False)
         pictures, texts, *_ = jax.lax.map(lambda xs: again(params, *xs)[:2], (batch, keys))
-        *_, scale, bias = model.paired(params, None, None, None)
+        *_, scale, bias = paired(model, params, None, None, None)
     # The inverse of the cut, after which each device still has its own rows.
     weight = batch.weight.swapaxes(0, 1).reshape(-1)
     if m > 1:

@@ -119,8 +119,9 @@ def test_the_score_of_a_clip_is_its_influence():
 
 
 def test_ivqa_accuracy():
-    given = ['Dog', 'dog', 'puppy', 'cat', 'hound']
-    for answer, expected in (('dog', 1.0), ('cat', 0.5), ('cow', 0.0), ('', 0.0)):
+    """The official code looks answers up as they are spelled."""
+    given = ['Dog', 'dog', 'dog', 'cat', 'hound']
+    for answer, expected in (('dog', 1.0), ('Dog', 0.5), ('cat', 0.5), ('cat.', 0.0), ('Cat', 0.0), ('', 0.0)):
         assert metrics.score('ivqa_accuracy', {'a': answer}, {'a': given}) == (expected, {'a': expected})
         assert metrics.score('ivqa', {'a': answer}, {'a': given})[0] == expected
 

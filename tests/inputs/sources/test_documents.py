@@ -4,13 +4,15 @@ import dataclasses
 import io
 import json
 import pathlib
+import shutil
+import types
 
 import jax
 import numpy as np
 import PIL.Image
 import pytest
 
-from flamingo_jax import features
+from flamingo_jax import features, files
 from flamingo_jax.files import whole
 from flamingo_jax.inputs import augment
 from flamingo_jax.inputs.images import PictureFormat, to_frames
@@ -226,7 +228,8 @@ def test_features_of_other_frames_are_computed_anew(folder, tmp_path_factory):
     for frames in (1, 4, 1):
         features.compute(path, trunk, str(work / 'out'), frames=frames)
         assert np.load(work / 'out/train.npy').shape[2] == frames
-    assert sorted(file.name for file in (work / 'out').iterdir()) == ['train.begins.npy', 'train.json', 'train.npy']
+    written = ['train.begins.npy', 'train.digests.json', 'train.json', 'train.npy']
+    assert sorted(file.name for file in (work / 'out').iterdir()) == written
 
 
 def test_a_record_of_a_builder_may_hold_frames():
@@ -298,3 +301,42 @@ def test_features_that_could_not_be_copied_are_kept(folder, monkeypatch):
             features.compute(path, trunk, str(out))
     features.compute(path, trunk, str(out))
     assert len(read) == 4 and np.isfinite(np.load(out / 'train.npy')).all()
+
+
+def test_a_disk_that_fails_ends_features_and_damages_none(folder, tmp_path_factory, monkeypatch):
+    """An error that passes is not seen in the features; one that stays ends the command, which then goes on."""
+    path = write(folder, [{'image': 'a.png'}, ' dax', {'image': 'bad.png'}, ' zup', {'image': '3.png'}, ' wug'])
+    work = tmp_path_factory.mktemp('features')
+    trunk = make_trunk(work / 'trunk')
+    features.compute(path, trunk, str(work / 'whole'))
+    whole = np.load(work / 'whole/train.npy')
+    assert np.isnan(whole[1]).all() and np.isfinite(whole[[0, 2]]).all()  # A damaged picture has none.
+
+    good, picture = (folder / '3.png').rename(folder / 'good'), folder / '3.png'
+    opened = features.open_records
+    for stays in (True, False):
+        # The first byte of a process is no memory, and reading it is EIO. Only the sizes of files are looked at before.
+        monkeypatch.setattr(files, 'time', types.SimpleNamespace(sleep=lambda _: None))
+
+        def break_disk(*where):
+            records = opened(*where)
+            picture.unlink()
+            picture.symlink_to('/proc/self/mem')
+            return records
+
+        def repair(_):
+            picture.unlink(missing_ok=True)
+            shutil.copy(good, picture)
+
+        shutil.copy(good, picture)
+        monkeypatch.setattr(features, 'open_records', break_disk)
+        if stays:
+            with pytest.raises(OSError, match=r'Errno 5.*3\.png'):
+                features.compute(path, trunk, str(work / 'out'))
+            assert not (work / 'out/train.json').exists() and not (work / 'out/train.npy').exists()
+            picture.unlink()
+        else:
+            monkeypatch.setattr(files, 'time', types.SimpleNamespace(sleep=repair))
+            features.compute(path, trunk, str(work / 'out'))
+        monkeypatch.setattr(features, 'open_records', opened)
+    np.testing.assert_array_equal(np.load(work / 'out/train.npy'), whole)

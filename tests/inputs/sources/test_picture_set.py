@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import pathlib
 import pickle
 import shutil
@@ -10,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flamingo_jax import features
+from flamingo_jax import features, files
 from flamingo_jax.inference import bundle
 from flamingo_jax.inputs import augment
-from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.images import PictureError, PictureFormat
 from flamingo_jax.inputs.sources import array_record, picture_set
 from flamingo_jax.inputs.sources.array_record import open_split
 from flamingo_jax.inputs.sources.features import fingerprint
@@ -33,7 +34,7 @@ def test_a_large_set_is_read_without_its_index_in_memory(monkeypatch):
     small = open_split(SAMPLE, 'validation')
     monkeypatch.setattr(array_record, 'LARGE', 10)
     large = open_split(SAMPLE, 'validation')
-    assert len(large) == len(small) and large.data_source is not small.data_source
+    assert len(large) == len(small) and large.source.data_source is not small.source.data_source
     for i in (0, 7, len(small) - 1):
         assert large[i]['frames'] == small[i]['frames'] and large[i]['concept'] == small[i]['concept']
 
@@ -158,6 +159,50 @@ def test_features_stand_for_pixels(pictures, tmp_path):
         np.testing.assert_array_equal(read.frames(picture, view=1), features[picture.index, 1])
         backward = dataclasses.replace(picture, backward=True)
         np.testing.assert_array_equal(read.frames(backward), features[picture.index, 0])
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
+def test_features_that_are_not_finite_are_no_picture(pictures, tmp_path, value):
+    features = np.zeros((len(pictures.pictures), 1, 1, 4, 5), np.float16)
+    features[3, 0, 0, 2, 1] = value
+    write_features(tmp_path, features)
+    read = read_features(tmp_path)
+    by_index = {picture.index: picture for picture in read.pictures}
+    with pytest.raises(PictureError, match='features of picture 3 in .*validation.npy are not finite'):
+        read.frames(by_index[3])
+    assert not read.frames(by_index[4]).any()
+
+
+def test_features_that_are_cut_short_are_an_error_and_no_picture(pictures, tmp_path, monkeypatch):
+    """Were the file mapped, the process would be killed."""
+    monkeypatch.setattr(files, 'WAITS', ())
+    write_features(tmp_path, np.zeros((len(pictures.pictures), 1, 1, 4, 5), np.float16))
+    read = read_features(tmp_path)
+    os.truncate(tmp_path / 'validation.npy', 4096)
+    with pytest.raises(OSError, match=r'The file ends before byte .*validation.npy'):
+        read.frames(read.pictures[-1])
+
+
+@pytest.mark.parametrize('damage', ['changed', 'cut', 'gone'])
+def test_records_that_cannot_be_read_say_where(tmp_path, monkeypatch, damage):
+    monkeypatch.setattr(files, 'WAITS', (0.0,))
+    shutil.copytree(SAMPLE, tmp_path / 'set')
+    records = pickle.loads(pickle.dumps(open_split(tmp_path / 'set', 'validation')))  # As a worker has them.
+    (file,) = (tmp_path / 'set').glob('*validation*')
+    content = file.read_bytes()
+    if damage == 'changed':
+        file.write_bytes(content[:1000] + bytes(len(content) - 1000))
+    elif damage == 'cut':
+        records[0]
+        os.truncate(file, 100)
+    else:
+        file.rename(tmp_path / 'elsewhere')
+    kind = FileNotFoundError if damage == 'gone' else OSError
+    with pytest.raises(kind, match=r'Record 7 of \d+ cannot be read: .*/set'):
+        records[7]
+    if damage == 'gone':  # A disk that was away is read again when it is back.
+        (tmp_path / 'elsewhere').rename(file)
+        assert records[7]['concept'] == open_split(SAMPLE, 'validation')[7]['concept']
 
 
 def test_the_first_view_of_a_picture_is_itself(parts, pictures, tmp_path):

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from flamingo_jax.model.attention import as_array
-from flamingo_jax.model.config import TINY, XattnConfig
-from flamingo_jax.model.gated_xattn import GatedXattnDense, media_mask
-from flamingo_jax.model.init import touch
+from flamingo_jax.model.bridges.bridge import media_mask
+from flamingo_jax.model.bridges.gated_xattn import GatedXattnConfig
+from flamingo_jax.model.config import TINY
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 LM = dataclasses.replace(TINY['lm'], width=16)
-BLOCK = GatedXattnDense(XattnConfig(heads=2, head_dim=8, initial_alpha=0.5), LM, 16)
+BLOCK = GatedXattnConfig(heads=2, head_dim=8, initial_alpha=0.5).module(LM, 16)
 PHI = jnp.array([[0, 0, 1, 1, 2], [0, 1, 2, 2, 2]], jnp.int32)
 
 
@@ -35,7 +35,7 @@ def media():
 
 @pytest.fixture(scope='module')
 def params(y, media):
-    init = jax.jit(lambda key: BLOCK.init(key, y, media, media_mask(PHI, 2, 3), method=touch))
+    init = jax.jit(lambda key: BLOCK.init(key, y, media, media_mask(PHI, 2, 3), method='touch'))
     return nn.meta.unbox(init(jax.random.key(0)))['params'] | {'alpha_dense': jnp.full((), 0.5)}  # Both gates open.
 
 
@@ -50,19 +50,19 @@ def test_mask_is_as_drawn():
 def test_closed_gates_are_the_identity_bit_for_bit(params, y, media):
     closed = params | {'alpha_xattn': jnp.zeros(()), 'alpha_dense': jnp.zeros(())}
     np.testing.assert_array_equal(run(closed, y, media, media_mask(PHI, 2, 3)), y)
-    new = GatedXattnDense(XattnConfig(heads=2, head_dim=8), LM, 16)
-    new = nn.meta.unbox(new.init(jax.random.key(0), y, media, media_mask(PHI, 2, 3), method=touch))['params']
+    new = GatedXattnConfig(heads=2, head_dim=8).module(LM, 16)
+    new = nn.meta.unbox(new.init(jax.random.key(0), y, media, media_mask(PHI, 2, 3), method='touch'))['params']
     assert new['alpha_xattn'] == new['alpha_dense'] == 0 and new['alpha_xattn'].shape == ()
 
 
 def test_without_gates_both_branches_are_added_as_they_are(params, y, media):
     """As where they are open as wide as can be: tanh(20) is 1. There are no alphas."""
-    bare = GatedXattnDense(dataclasses.replace(BLOCK.config, gates=False), LM, 16)
+    bare = dataclasses.replace(BLOCK.config, gates=False).module(LM, 16)
     mask, alphas = media_mask(PHI, 2, 3), ('alpha_xattn', 'alpha_dense')
-    shapes = jax.eval_shape(lambda: bare.init(jax.random.key(0), y, media, mask, method=touch))['params']
+    shapes = jax.eval_shape(lambda: bare.init(jax.random.key(0), y, media, mask, method='touch'))['params']
     assert set(shapes) == set(params) - set(alphas)
     without = {name: params[name] for name in shapes}
-    y_bare = jax.jit(lambda p: bare.apply({'params': p}, y, media, mask, method=touch))(without)
+    y_bare = jax.jit(lambda p: bare.apply({'params': p}, y, media, mask, method='touch'))(without)
     y_open = run(params | dict.fromkeys(alphas, jnp.full((), 20.0)), y, media, mask)
     np.testing.assert_allclose(y_bare, y_open, rtol=1e-5, atol=1e-6)
 
@@ -86,9 +86,9 @@ def test_an_image_matters_only_where_phi_names_it(params, y, media, image):
 @pytest.mark.parametrize('only_last', [True, False])
 def test_a_feed_forward_may_act_only_where_a_picture_may_be_seen(params, y, media, only_last):
     """Whatever the gates: bit for bit unchanged where none may, the paper's block elsewhere."""
-    block = GatedXattnDense(dataclasses.replace(BLOCK.config, ffw_where_seen=True), LM, 16)
+    block = BLOCK.config.as_kind('selective_xattn', ffw_where_seen=True).module(LM, 16)
     mask = media_mask(PHI, 2, 3, only_last)
-    out = jax.jit(lambda p: block.apply({'params': p}, y, media, mask, method=touch))(params)
+    out = jax.jit(lambda p: block.apply({'params': p}, y, media, mask, method='touch'))(params)
     seen = np.asarray(PHI > 0)
     np.testing.assert_array_equal(out[~seen], y[~seen])
     np.testing.assert_allclose(out[seen], run(params, y, media, mask)[seen], rtol=1e-5, atol=1e-6)
@@ -116,13 +116,13 @@ def test_equals_the_two_equations(params, y, media):
 def test_norms_of_a_language_model_that_norms_its_branches(params, y, media):
     """As Gemma's: rms norms of the text and of what both branches add, by stored scales that lack 1."""
     lm = dataclasses.replace(LM, norm='rms', norm_offset=1.0, norm_eps=1e-6, norm_place='around')
-    block = GatedXattnDense(dataclasses.replace(BLOCK.config, norms_of_lm=True), lm, 16)
+    block = BLOCK.config.as_kind('selective_xattn', norms_of_lm=True).module(lm, 16)
     names, rng = ('norm_text', 'norm_attended', 'norm_ffw', 'norm_fed'), np.random.default_rng(5)
     scales = {name: rng.uniform(0, 3, 16).astype(np.float32) for name in names}
     mask, p = media_mask(PHI, 2, 3), params | {name: dict(scale=scale) for name, scale in scales.items()}
-    shapes = jax.eval_shape(lambda: block.init(jax.random.key(0), y, media, mask, method=touch))['params']
+    shapes = jax.eval_shape(lambda: block.init(jax.random.key(0), y, media, mask, method='touch'))['params']
     assert jax.tree.structure(nn.meta.unbox(shapes)) == jax.tree.structure(p)
-    out = jax.jit(lambda p: block.apply({'params': p}, y, media, mask, method=touch))(p)
+    out = jax.jit(lambda p: block.apply({'params': p}, y, media, mask, method='touch'))(p)
 
     def norm(x, name):
         return x / np.sqrt((np.asarray(x) ** 2).mean(-1, keepdims=True) + 1e-6) * (1 + scales[name])

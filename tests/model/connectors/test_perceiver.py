@@ -1,17 +1,15 @@
-import dataclasses
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flamingo_jax.model.config import TINY, ResamplerConfig
-from flamingo_jax.model.resampler import Resampler, ResamplerLayer
+from flamingo_jax.model.config import TINY
+from flamingo_jax.model.connectors.perceiver import PerceiverConfig, PerceiverLayer
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
-CONFIG = ResamplerConfig(latents=3, width=16, depth=1, heads=2, head_dim=4, frames=8)
-resample = jax.jit(lambda params, features: Resampler(CONFIG, 12).apply({'params': params}, features))
+CONFIG = PerceiverConfig(latents=3, width=16, depth=1, heads=2, head_dim=4, frames=8)
+resample = jax.jit(lambda params, features: CONFIG.module(12).apply({'params': params}, features))
 
 
 @pytest.fixture(scope='module')
@@ -22,7 +20,7 @@ def features():
 @pytest.fixture(scope='module')
 def params(features):
     """With norms that do something: their scales and biases are drawn too."""
-    params = nn.meta.unbox(jax.jit(Resampler(CONFIG, 12).init)(jax.random.key(0), features))['params']
+    params = nn.meta.unbox(jax.jit(CONFIG.module(12).init)(jax.random.key(0), features))['params']
     rng = np.random.default_rng(1)
     return jax.tree.map(
         lambda x: x + 0.3 * rng.standard_normal(x.shape, np.float32) if x.ndim == 1 or x.shape[:-1] == (1,) else x,
@@ -91,14 +89,14 @@ def test_thirty_frames_interpolate_between_eight(params, features):
     # The centre of frame i of 30 lies at (i + 1/2) * 8 / 30 - 1/2 among the 8; outside the ends, the ends.
     place = np.clip((np.arange(30) + 0.5) * 8 / 30 - 0.5, 0, 7)
     time = np.stack([np.interp(place, np.arange(8), column) for column in np.asarray(params['time']).T], axis=-1)
-    whole = ResamplerConfig(latents=3, width=16, depth=1, heads=2, head_dim=4, frames=30)
-    expected = jax.jit(Resampler(whole, 12).apply)({'params': params | {'time': jnp.asarray(time, jnp.float32)}}, long)
+    whole = PerceiverConfig(latents=3, width=16, depth=1, heads=2, head_dim=4, frames=30)
+    expected = jax.jit(whole.module(12).apply)({'params': params | {'time': jnp.asarray(time, jnp.float32)}}, long)
     np.testing.assert_allclose(resample(params, long), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_latents_are_keys_too(params):
     """A latent reads the others even where the features say nothing."""
-    layer = ResamplerLayer(CONFIG)
+    layer = PerceiverLayer(CONFIG)
     latents = np.random.default_rng(3).standard_normal((1, 3, 16), np.float32)
     changed = latents.copy()
     changed[0, 2] = -changed[0, 2]
@@ -112,7 +110,7 @@ def test_the_latents_are_keys_too(params):
 
 def simpler(kind, features, frames=8):
     """(a function of features, its parameters) of an ablation."""
-    module = Resampler(dataclasses.replace(CONFIG, kind=kind, frames=frames), 12)
+    module = CONFIG.as_kind(kind, frames=frames).module(12)
     params = nn.meta.unbox(jax.jit(module.init)(jax.random.key(0), features))
     return jax.jit(lambda features: module.apply(params, features)), params['params']
 
@@ -134,8 +132,8 @@ def test_an_mlp_reads_each_place_by_itself(features):
 def test_an_mlp_can_have_as_many_parameters_as_the_layers():
     """With the multiplier that its docstring gives."""
     tiny, count = TINY['resampler'], {}
-    for config in (tiny, dataclasses.replace(tiny, kind='mlp', ffw_multiplier=tiny.depth * (2 + tiny.ffw_multiplier))):
-        shapes = jax.eval_shape(Resampler(config, 192).init, jax.random.key(0), jnp.zeros((1, 1, 1, 1, 1280)))
+    for config in (tiny, tiny.as_kind('mlp', ffw_multiplier=tiny.depth * (2 + tiny.ffw_multiplier))):
+        shapes = jax.eval_shape(config.module(192).init, jax.random.key(0), jnp.zeros((1, 1, 1, 1, 1280)))
         count[config.kind] = sum(leaf.size for leaf in jax.tree.leaves(shapes))
     assert count['mlp'] == pytest.approx(count['perceiver'], rel=5e-3)
 

@@ -1,0 +1,154 @@
+"""What every bridge is: the way from an image's media tokens into the text of the frozen language model.
+
+A bridge is a config and a module in one file of this folder. `flamingo.py` asks it four questions:
+
+    what stands for an image in the text?         `check` says what the model's image tag must be
+    which text may see an image?                  `at_tag`, `only_last_image`
+    what of an image is kept for decoding?        the module's `keys_values`
+    before which blocks does it act, and how?     `first`, `every`, and the module's `__call__`
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
+
+from flamingo_jax.errors import UserError
+from flamingo_jax.model.attention import Mask, Segments
+from flamingo_jax.model.component import Component, build, find
+
+if TYPE_CHECKING:
+    from flamingo_jax.model.config import FlamingoConfig
+    from flamingo_jax.model.language_model import LanguageModelConfig
+
+# Keys and values of the media, in one or several parts side by side.
+Parts: TypeAlias = Sequence[tuple[Float[Array, '_ h _ k'], Float[Array, '_ h _ k']]]
+
+
+@dataclasses.dataclass(frozen=True)
+class BridgeConfig(Component):
+    """What every kind has. Each has `first` and `every` too: it acts before the blocks first, first + every, ..."""
+
+    at_tag: ClassVar[bool] = False  # Whether only the tokens of an image's tag see it.
+    only_last_image: ClassVar[bool] = True  # Whether a token sees the last image before it, or all of them.
+    takes_places: ClassVar[bool] = False  # Whether an image's tag has a token for each of its media tokens.
+    acts_on_text: ClassVar[bool] = True  # Whether text is changed that sees no image.
+    attends: ClassVar[bool] = True  # Whether there is cross-attention, whose weights can be looked at.
+    heads: ClassVar[int] = 0  # Of its attention, if it has one.
+    head_dim: ClassVar[int] = 0
+
+    def blocks(self, depth: int) -> int:
+        """How often it acts in a language model of so many blocks."""
+        return -(-(depth - self.first) // self.every)
+
+    def check(self, model: 'FlamingoConfig') -> None:
+        """UserError if it does not fit the other parts of the model."""
+        if not 0 <= self.first < model.lm.depth:
+            raise UserError(
+                f'xattn.first is {self.first}, but there are only {model.lm.depth} blocks. It must be below the depth.'
+            )
+
+    def module(
+        self, lm: 'LanguageModelConfig', media_width: int, dtype: DTypeLike = jnp.float32, kernel: str = 'plain'
+    ) -> 'Bridge':
+        """What acts before each of the blocks."""
+        raise NotImplementedError
+
+    def begin(self, xattn: dict[str, Any], blocks: dict[str, Any]) -> dict[str, Any]:
+        """New parameters at the first step of a training: `xattn`, or what follows from the language model's blocks."""
+        return xattn
+
+    def hidden(self, width: int) -> int:
+        """Hidden units of its feed-forward, in a language model of this width; 0 if it has none."""
+        return 0
+
+    def operations(self, width: int, l: int | float, m: int | float) -> tuple[int | float, int | float, int | float]:
+        """Floating-point operations before one block, of l tokens that see m media tokens each.
+
+        Returns:
+          Products with weights, those of attention, and of the first those whose result no gradient needs.
+        """
+        return 0, 0, 0
+
+    def operations_of_media(self, media_width: int, m: int | float) -> int | float:
+        """Floating-point operations before one block that depend on m media tokens alone."""
+        return 0
+
+
+class Bridge(nn.Module):
+    """What acts before a block."""
+
+    def keys_values(self, media: Float[Array, 'b m e']) -> Parts:
+        """What it needs of the media. It does not depend on the text, so that decoding computes it once."""
+        raise NotImplementedError
+
+    def __call__(self, y: Float[Array, 'b l d'], keys_values: Parts, mask: Mask) -> Float[Array, 'b l d']:
+        """The text y, changed.
+
+        Args:
+          y: text.
+          keys_values: from `keys_values`, of the same rows, or in several parts side by side: those of a beginning that
+            prompts share, and their own. The rows of a part may be fewer: then consecutive rows of y (the beams or the
+            candidates of one prompt) share a row, which is not repeated.
+          mask: from `media_mask`. A token whose row is empty sees no image.
+        """
+        raise NotImplementedError
+
+    def touch(self, y: Float[Array, 'b l d'], media: Float[Array, 'b m e'], mask: Mask) -> Float[Array, 'b l d']:
+        """What becomes of the text, by use of every parameter: a method for `init`."""
+        return self(y, self.keys_values(media), mask)
+
+
+def media_mask(
+    phi: Int[Array, 'b l'], n: int, r: int, only_last_image: bool = True, document: Int[Array, 'b l'] | None = None
+) -> Mask:
+    """Which media tokens each text token may see (paper section 2.3).
+
+    Args:
+      phi: the number, from 1, of the one image that a token may see; 0 = none.
+      n, r: the number of images, and of media tokens per image.
+      only_last_image: False lets a token see the images 1 to phi: the ablation of table 10, row (ii).
+      document: of a packed row, which document each token belongs to. It sees no picture of another.
+
+    Returns:
+      The mask. For two images of two tokens and a text with phi = 0 0 1 1 2 (# = may see; `attention.as_array` gives
+      [b l n*r]):
+
+          image  1 1 2 2
+                 . . . .    before every image: nothing
+                 . . . .
+                 # # . .
+                 # # . .
+                 . . # #    `only_last_image=False` has # # # # here
+    """
+    image = jnp.repeat(jnp.arange(1, n + 1), r)
+    if only_last_image:  # Which is always one of the token's own document.
+        return Segments(phi, image[None])
+    own, seen = phi[..., None] == image, phi[..., None] >= image
+    if document is not None:
+        of_image = jnp.where(own, document[..., None], 0).max(axis=1)
+        seen &= document[..., None] == of_image[:, None]
+    return seen
+
+
+def bridge_from(fields: dict[str, Any]) -> BridgeConfig:
+    """A bridge from its fields as JSON has them.
+
+    Before there was a `kind`, one config had the flags of all; it is read too.
+    UserError for an unknown kind or field.
+    """
+    fields = dict(fields)
+    kind = fields.pop('kind', '')
+    if not kind:
+        selective = {name: fields.pop(name, False) for name in ('only_at_tag', 'ffw_where_seen', 'norms_of_lm')}
+        if fields.pop('prefix', False):
+            kind, fields = 'gated_prefix', {n: fields[n] for n in ('initial_alpha', 'norm_eps') if n in fields}
+        elif any(selective.values()):
+            kind, fields = 'selective_xattn', fields | selective
+        else:
+            kind = 'gated_xattn'
+    return build(find(__package__, kind), fields, 'xattn')
