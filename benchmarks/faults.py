@@ -32,6 +32,7 @@ from collections.abc import Callable
 from benchmarks.kills import Run
 
 PATIENCE = 600  # Seconds after which a run hangs.
+FULL = 60_000  # Bytes: the log still grows, and no checkpoint is written.
 HANG = '20'  # Seconds after which a run whose data do not come ends itself.
 
 
@@ -45,14 +46,14 @@ class Struck:
 
 
 def full_disk(run: Run, rng: random.Random) -> Struck:
-    """No file can become larger than a few bytes."""
-    _limit(run, 1000)
+    """No file can become as large as a checkpoint is."""
+    _limit(run, FULL)
     return Struck('could not be written to .*checkpoints.*|File too large')
 
 
 def full_disk_for_a_while(run: Run, rng: random.Random) -> Struck:
     """The same, until the run has said so."""
-    _limit(run, 1000)
+    _limit(run, FULL)
     _wait(lambda: 'could not be written' in run.log(0).read_text() or not run.alive())
     _limit(run, resource.RLIM_INFINITY)
     return Struck('could not be written to .*checkpoints')

@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import flags
 from ml_collections import ConfigDict
 
 from flamingo_jax import features
@@ -131,6 +132,7 @@ def main() -> None:
     parser.add_argument('--processes', type=int)
     parser.add_argument('--process_id', type=int)
     arguments = parser.parse_args()
+    flags.FLAGS.mark_as_parsed()  # Grain reads its own in workers.
     from flamingo_jax.parallel import processes
     from flamingo_jax.train import train
 
