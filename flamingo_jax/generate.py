@@ -36,11 +36,11 @@ if __name__ == '__main__':
     commands.define_mesh('Devices over which to shard the model and its prompts; default: one device.')
     commands.start(__doc__)
 
+import io
 import os
 import pathlib
 import sys
 from collections.abc import Iterable
-from typing import TextIO
 
 from flamingo_jax.inference import pretrained, search
 from flamingo_jax.inference.pretrained import Written
@@ -74,7 +74,7 @@ def ordered_prompt(argv: list[str]) -> list:
     return prompt
 
 
-def show(written: Iterable[Written], out: TextIO, at_once: bool) -> Written:
+def show(written: Iterable[Written], out: io.TextIOBase, at_once: bool) -> Written:
     """Writes an answer to `out`, without an end of line, and returns the whole of it.
 
     Args:
