@@ -75,7 +75,7 @@ setup(
         'films': ['av>=15'],  # Video files. Animated pictures need nothing.
         'demo': ['starlette', 'uvicorn'],  # The page, python -m flamingo_jax.demo.
         'browser': ['playwright'],  # To test the page in a Chromium that is installed.
-        'notebook': ['ipykernel', 'nbclient'],  # To run docs/tutorial.ipynb: jupyter execute.
+        'notebook': ['ipykernel', 'nbclient'],  # To run docs/tutorial.ipynb: jupyter execute --inplace.
         'data': ['cairosvg', 'resvg-py'],  # To build data/picture_dictionary; data/icons and data/clip_art.
         # For WUPS (NExT-QA) and for stems of OK-VQA: flamingo_jax/evaluation/english.py.
         'english': ['inflection', 'nltk'],

@@ -8,9 +8,15 @@
     python -m flamingo_jax.evaluate --config=experiments/evaluate/own_pictures.py --checkpoint=runs/own_pictures \
         --workdir=DIR --config.data=DATA/own_pictures/full/1.0.0
 
-The last command with `--checkpoint=experiments/picture_dictionary` asks the model as it was before. It needs at least
-four things with two pictures each; docs/experiments.md has an example with its figures. Half of the pictures are shown
-mirrored: if left and right tell your things apart, train with `--config.datasets.own.flip=False`.
+Then ask it, or open it on a page:
+
+    python -m flamingo_jax.generate --checkpoint=runs/own_pictures --image=PICTURE.jpg
+    python -m flamingo_jax.demo --checkpoint=runs/own_pictures
+
+The evaluation with `--checkpoint=experiments/picture_dictionary` asks the model as it was before. It needs at least
+four pictures to learn from; with fewer: `--config.tasks.names.shots=0,2`. Training needs at least two things;
+docs/experiments.md has an example with its figures. Half of the pictures are shown mirrored: if left and right tell
+your things apart, train with `--config.datasets.own.flip=False`.
 """
 
 from ml_collections import ConfigDict

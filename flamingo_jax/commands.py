@@ -108,6 +108,27 @@ def part(parts: Mapping[str, T], name: str) -> T:
     return parts[name]
 
 
+def refuse_config_of(kind: str, config: Mapping[str, object]) -> None:
+    """Ends a command that was given the config of another one.
+
+    Args:
+      kind: 'training' or 'evaluation', which the command needs. An evaluation's config has `tasks`, a training's
+        `datasets`.
+    """
+    if ('tasks' if kind == 'training' else 'datasets') not in config:
+        return
+    is_of, needs, command, others = (
+        ('an evaluation', 'a training', 'evaluate', ' --checkpoint=BUNDLE_OR_WORKDIR')
+        if kind == 'training'
+        else ('a training', 'an evaluation', 'train', '')
+    )
+    file = _config_file()
+    refuse(
+        f'{file} is the config of {is_of}, and this command needs that of {needs}. '
+        f'Run: python -m flamingo_jax.{command} --config={file}{others} --workdir=DIR'
+    )
+
+
 def define_processes() -> None:
     """The flags of one process among several, for `parallel.processes.join`; by default JAX's environment variables."""
     flags.DEFINE_string(

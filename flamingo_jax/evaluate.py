@@ -342,6 +342,7 @@ def main() -> None:
     """Runs the evaluation that the flags describe."""
     memory.keep_freed()
     f = flags.FLAGS
+    commands.refuse_config_of('evaluation', f.config)
     processes.join(f.coordinator, f.processes, f.process_id)
     evaluate(f.config, f.checkpoint, f.workdir, lm=f.lm, dtype=f.dtype)
 

@@ -2,7 +2,8 @@
 
     python -m flamingo_jax.generate --checkpoint=BUNDLE --image=A.png --text=" dax<EOC>" --image=B.png
 
-With --chat, it is what a user asks of a model that chats: --chat --image=A.png --text=" Tell me about it."
+With --chat, it is what a user asks of a model that chats: --chat --image=A.png --text=" Tell me about it." A terminal
+shows the answer while it is written. One that --max_new_tokens cuts ends with […], and the command says so.
 
 An image of several frames is a video: --image=a.png,b.png,c.png. To shard a model that is too large for
 one device: --mesh=data,fsdp,tensor, for example --mesh=1,4,1.
@@ -18,7 +19,12 @@ if __name__ == '__main__':
     flags.DEFINE_multi_string('image', [], 'A picture, or the frames of a video separated by commas.')
     flags.DEFINE_multi_string('text', [], 'A piece of text. The order of all pictures and texts is kept.')
     flags.DEFINE_boolean('chat', False, 'The prompt is what a user asks in a chat (ChatML: SmolLM2, Qwen).')
-    flags.DEFINE_integer('max_new_tokens', 32, 'Most tokens to generate.', lower_bound=1)
+    flags.DEFINE_integer(
+        'max_new_tokens',
+        None,
+        'Most tokens to generate; default: 32, or with --chat 256 or as many as fit the context.',
+        lower_bound=1,
+    )
     flags.DEFINE_integer('num_beams', 1, 'Number of beams; 1 is no beam search.', lower_bound=1)
     flags.DEFINE_float('temperature', 0.0, '0 is greedy.', lower_bound=0)
     flags.DEFINE_integer('top_k', 0, 'Sample from the k likeliest tokens; 0 is all.', lower_bound=0)
@@ -30,14 +36,20 @@ if __name__ == '__main__':
     commands.define_mesh('Devices over which to shard the model and its prompts; default: one device.')
     commands.start(__doc__)
 
+import io
 import os
 import pathlib
 import sys
+from collections.abc import Iterable
 
 from flamingo_jax.inference import pretrained, search
+from flamingo_jax.inference.pretrained import Written
 from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.prompts import chat, chats, encode_prompt
 from flamingo_jax.parallel import mesh as meshes
+
+ANSWER, CHAT = 32, 256  # Tokens by default, of an answer and of one in a chat.
+CUT = '[…]'  # Ends an answer in a chat that is cut.
 
 
 def ordered_prompt(argv: list[str]) -> list:
@@ -62,6 +74,23 @@ def ordered_prompt(argv: list[str]) -> list:
     return prompt
 
 
+def show(written: Iterable[Written], out: io.TextIOBase, at_once: bool) -> Written:
+    """Writes an answer to `out`, without an end of line, and returns the whole of it.
+
+    Args:
+      written: the answer so far after each token (`Pretrained.write`).
+      at_once: True writes each token as it comes, which beams might still replace; False the whole at the end.
+    """
+    shown, last = '', Written('', [])
+    for last in written:
+        if at_once and last.text.startswith(shown):
+            out.write(last.text[len(shown) :])
+            out.flush()
+            shown = last.text
+    out.write(last.text[len(shown) :])
+    return last
+
+
 def main() -> None:
     """Prints the answer."""
     prompt = ordered_prompt(sys.argv[1:])
@@ -73,20 +102,19 @@ def main() -> None:
     if f.chat and not chats(tokenizer):
         commands.refuse(f'{f.checkpoint} does not chat: its tokenizer has no <|im_start|>. Leave out --chat.')
     prompt = chat(prompt) if f.chat else prompt
-    encode_prompt(prompt, tokenizer, PictureFormat(1))  # Refuses, too, at the least cost.
+    tokens, _ = encode_prompt(prompt, tokenizer, PictureFormat(1))  # Refuses, too, at the least cost.
     mesh = meshes.make_mesh(**meshes.parse(f.mesh)) if f.mesh else None
     model = pretrained.load(f.checkpoint, mesh, dtype=f.dtype, lm=f.lm)
-    print(
-        model.generate(
-            prompt,
-            f.max_new_tokens,
-            f.num_beams,
-            temperature=f.temperature,
-            top_k=f.top_k,
-            top_p=f.top_p,
-            seed=f.seed,
-        )
-    )
+    room = f.max_new_tokens or ANSWER
+    if f.chat and f.max_new_tokens is None:
+        room = max(1, min(CHAT, model.config.lm.context - len(tokens)))
+    how = dict(temperature=f.temperature, top_k=f.top_k, top_p=f.top_p, seed=f.seed)
+    written = model.write(prompt, room, f.num_beams, **how)
+    answer = show(written, sys.stdout, at_once=sys.stdout.isatty() and f.num_beams == 1)
+    cut = f.chat and len(answer.tokens) == room
+    print(f' {CUT}' if cut else '', flush=True)
+    if cut:
+        print(f'Cut after {room} tokens. --max_new_tokens=N writes up to N.', file=sys.stderr)
 
 
 if __name__ == '__main__':

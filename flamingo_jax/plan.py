@@ -348,6 +348,7 @@ def _does_not_fit(name: str, part: dict[str, Any], out: dict[str, Any], gib) -> 
 def main() -> None:
     """Plans what the flags describe; prints and writes the plan."""
     f = flags.FLAGS
+    commands.refuse_config_of('training', f.config)
     hardware = topology.parse(f.topology, f.slices)
     if hardware.kind == 'cpu':
         jax.config.update('jax_num_cpu_devices', hardware.chips)

@@ -219,6 +219,11 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
         checkpoints.close()  # Here, so that a SIGTERM after the last step does not interrupt the last write.
     if step < config.steps:
         processes.say(f'Stopped by SIGTERM after step {step}, which is saved. The same command resumes from it.')
+    elif model.config.lm is not None and model.config.vision is not None:
+        processes.say(
+            f'Ask it: python -m flamingo_jax.generate --checkpoint={workdir} --image=PICTURE\n'
+            f'On a page: python -m flamingo_jax.demo --checkpoint={workdir}'
+        )
     return progress.last
 
 
@@ -255,6 +260,7 @@ def main() -> None:
     """Runs the training that the flags describe."""
     memory.keep_freed()
     f = flags.FLAGS
+    commands.refuse_config_of('training', f.config)
     processes.join(f.coordinator, f.processes, f.process_id)
     try:
         train(f.config, f.workdir)

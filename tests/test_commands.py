@@ -1,9 +1,12 @@
 """The commands that a user gives after training, as real processes on a real run."""
 
+import contextlib
 import importlib
+import io
 import json
 import os
 import pathlib
+import pty
 import re
 import shutil
 import signal
@@ -134,11 +137,62 @@ def test_generate_keeps_the_order_of_its_arguments(run, pretrained, chatting, tm
     assert done.returncode != 0 and 'does not chat' in done.stderr
     bundle.save(tmp_path / 'chat', chatting.config, chatting.params, chatting.tokenizer, 'text', card='')
     done = command('flamingo_jax.generate', f'--checkpoint={tmp_path / "chat"}', *asked, '--temperature=2')
-    said = chatting.generate(chat([a, ' What is it?']), 8, temperature=2.0).strip()
-    assert said and done.stdout.strip() == said
+    *_, last = chatting.write(chat([a, ' What is it?']), 8, temperature=2.0)
+    cut = len(last.tokens) == 8
+    assert last.text and done.stdout == last.text + (' […]\n' if cut else '\n')
+    assert done.stderr == ('Cut after 8 tokens. --max_new_tokens=N writes up to N.\n' if cut else '')
     done = command('flamingo_jax.generate', f'--checkpoint={run}', '--image=missing.png', '--text= Output:')
     assert done.returncode != 0
     assert 'missing.png' in done.stderr
+
+
+def test_a_chat_is_shown_while_it_is_written_and_says_where_it_was_cut(chatting, tmp_path):
+    """On a terminal. By default it may be as long as the context allows."""
+    bundle.save(tmp_path / 'chat', chatting.config, chatting.params, chatting.tokenizer, 'text', card='')
+    line = [
+        sys.executable,
+        '-m',
+        'flamingo_jax.generate',
+        f'--checkpoint={tmp_path / "chat"}',
+        '--text= What?',
+        '--chat',
+    ]
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(line, stdout=theirs, stderr=subprocess.PIPE, text=True, cwd=ROOT) as running:
+        os.close(theirs)
+        seen = b''
+        with contextlib.suppress(OSError):  # The terminal is closed.
+            while part := os.read(ours, 4096):
+                seen += part
+        said = running.stderr.read()
+    os.close(ours)
+    from flamingo_jax.inputs.prompts import chat, encode
+
+    prompt = chat([' What?'])
+    room = min(256, chatting.config.lm.context - len(encode(prompt, chatting.tokenizer).tokens))
+    *_, last = chatting.write(prompt, room)
+    cut = len(last.tokens) == room
+    assert seen.decode().replace('\r\n', '\n') == last.text + (' […]\n' if cut else '\n')
+    assert said == (f'Cut after {room} tokens. --max_new_tokens=N writes up to N.\n' if cut else '')
+
+
+def test_an_answer_is_written_token_by_token_only_where_nothing_is_replaced():
+    from flamingo_jax.generate import show
+    from flamingo_jax.inference.pretrained import Written
+
+    class Parts(io.StringIO):
+        def __init__(self):
+            super().__init__()
+            self.parts = []
+
+        def write(self, text):
+            self.parts += [text] if text else []
+            return super().write(text)
+
+    so_far = [Written('a', [1]), Written('a b', [1, 2]), Written('a b c', [1, 2, 3])]
+    for at_once, parts in ((True, ['a', ' b', ' c']), (False, ['a b c'])):
+        out = Parts()
+        assert show(so_far, out, at_once) == so_far[-1] and out.parts == parts
 
 
 @pytest.mark.parametrize(
@@ -233,6 +287,23 @@ CONFIG = 'from ml_collections import ConfigDict\n\n\ndef get_config():\n    retu
             ['train', '--config=CONFIG', '--workdir=w', '--config.steps=x'],
             2,
             "flag --config.steps=x: 'x' is not a whole number.",
+        ),
+        (
+            ['train', '--config=experiments/evaluate/quickstart.py', '--workdir=w'],
+            2,
+            'experiments/evaluate/quickstart.py is the config of an evaluation, and this command needs that of a '
+            'training. Run: python -m flamingo_jax.evaluate --config=experiments/evaluate/quickstart.py --check',
+        ),
+        (
+            ['evaluate', '--config=experiments/quickstart.py', '--checkpoint=none', '--workdir=w'],
+            2,
+            'experiments/quickstart.py is the config of a training, and this command needs that of an evaluation. '
+            'Run: python -m flamingo_jax.train --config=experiments/quickstart.py --workdir=DIR',
+        ),
+        (
+            ['plan', '--config=experiments/evaluate/quickstart.py', '--topology=cpu:1'],
+            2,
+            'experiments/evaluate/quickstart.py is the config of an evaluation, and this command needs that of a ',
         ),
         (['generate', '--checkpoint=none', '--text=a'], 1, 'none is neither a bundle (config.json) nor the workdir of'),
         (

@@ -82,6 +82,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 f'{folder} has {sum(map(len, records.values()))} pictures in {len(things)} folders, and no folder has '
                 f'two different ones. {FORM}'
             )
+        if len({record['concept'] for _, record in records['train']}) == 1:
+            raise UserError(f'{folder} has pictures of one thing. A name tells one thing from another. {FORM}')
         return records
 
     def _generate_examples(self):

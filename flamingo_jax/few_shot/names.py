@@ -27,10 +27,12 @@ class Names(game.Game):
         # Probability that a sequence shows pictures by others that are most similar to its last one, as RICES does.
         # They may not show its thing, so that its name cannot always be taken from them. Needs features.
         similar: float = 0.0
-        repeats: float = 0.0  # Probability that another sequence repeats a few concepts.
+        # Probability that another sequence repeats a few concepts. Above 0, a set may have fewer concepts than pictures
+        # are shown; all its sequences then repeat them.
+        repeats: float = 0.0
 
         def open(self, pictures: PictureSet, shots: int) -> None:
-            """Takes the concepts that have a name in each language. There must be one for each picture."""
+            """Takes the concepts that have a name in each language. One for each picture, or `repeats`."""
             super().open(pictures, shots)
             self.require_names(self.languages)
             self.named = {
@@ -42,10 +44,12 @@ class Names(game.Game):
                 for language in dict.fromkeys(self.languages)  # One may be there several times, to come more often.
             }
             for language, concepts in self.named.items():
-                if len(concepts) < shots:
+                needed = min(shots, 2) if self.repeats else shots
+                if len(concepts) < needed:
                     raise UserError(
-                        f'Sequences of {shots} pictures need {shots} concepts, but the picture set has '
-                        f'{len(concepts)} concepts with a name in {language!r}. Reduce shots.'
+                        f'Sequences of {shots} pictures need {needed} concepts, but the picture set has '
+                        f'{len(concepts)} concepts with a name in {language!r}. Give more things'
+                        + ('.' if self.repeats else ", reduce the data set's `shots`, or set the game's `repeats`.")
                     )
             if self.similar:
                 self._styles = np.array([picture.style for picture in pictures.pictures])
@@ -75,6 +79,7 @@ class Names(game.Game):
             few = self.shots
             if rng.random() < self.repeats and self.shots > 1:
                 few = int(rng.integers(min(2, self.shots - 1), self.shots))
+            few = min(few, len(concepts))
             chosen, style = rng.choice(len(concepts), few, replace=False), None
             for i in chosen if few == self.shots else rng.choice(chosen, self.shots):
                 picture = self.of_concept(rng, concepts[i], style)

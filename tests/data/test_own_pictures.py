@@ -1,6 +1,7 @@
 """One's own pictures in folders become a picture set that training and evaluation read."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,13 @@ def test_folders_name_their_pictures(folder, tmp_path, caplog):
     assert len(PictureSet(str(built), 'train', PictureFormat(16)).pictures) == len(splits['train'])
     assert building.build(Builder, SMALL, str(folder), str(tmp_path), overwrite=True) == built
     assert [left.name for left in built.parent.iterdir()] == [built.name]
+
+
+def test_pictures_of_one_thing_are_refused(folder, tmp_path):
+    for other in ('robin', 'wren'):
+        shutil.rmtree(folder / other)
+    with pytest.raises(ValueError, match='has pictures of one thing'):
+        building.build(Builder, SMALL, str(folder), str(tmp_path))
 
 
 def test_a_picture_is_in_one_split_alone_and_hidden_files_are_none(folder, tmp_path, caplog):

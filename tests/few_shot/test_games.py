@@ -172,8 +172,24 @@ def test_names_are_of_things_that_have_one_in_the_language(pictures):
     for seed in range(20):
         texts = [chunk.texts[1] for chunk in few_shot.document(0, np.random.default_rng(seed))]
         assert len(texts) == 10 and set(texts) <= true
-    with pytest.raises(ValueError, match="13 pictures need 13 concepts, .* has 12 concepts with a name in 'fr'"):
+    with pytest.raises(ValueError, match="13 pictures need 13 concepts, .* has 12 .* 'fr'.*`shots`.*`repeats`"):
         Drawing(few, 13, dict(name=game(Names, languages=('en', 'fr'))))
+
+
+@pytest.mark.parametrize('things', [2, 3])
+def test_few_things_are_enough_where_sequences_may_repeat_them(pictures, things):
+    """As one's own pictures of three things, with four pictures a sequence."""
+    whole = pictures.only(())
+    named = sorted({p.concept for p in whole.pictures if 'en' in p.names})[:things]
+    whole.pictures = [p for p in whole.pictures if p.concept in named]
+    few = whole.only(())
+    drawn = Drawing(few, 4, dict(name=game(Names, repeats=0.5)))
+    for seed in range(20):
+        texts = [chunk.texts[1] for chunk in drawn.document(0, np.random.default_rng(seed))]
+        assert len(texts) == 4 and len(set(texts)) > 1 or seed
+    whole.pictures = [p for p in whole.pictures if p.concept == named[0]]
+    with pytest.raises(ValueError, match='4 pictures need 2 concepts, .* has 1 concepts .* Give more things'):
+        Drawing(whole.only(()), 4, dict(name=game(Names, repeats=0.5)))
 
 
 def test_a_blend_is_a_mixture_of_two_pictures(documents, pictures):
