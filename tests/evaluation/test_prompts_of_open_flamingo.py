@@ -13,16 +13,6 @@ from flamingo_jax.evaluation.setting import prompt_of
 from flamingo_jax.evaluation.task import make
 from flamingo_jax.inputs.tokenizer import EOC
 
-pytest.importorskip('open_flamingo', reason="no OpenFlamingo: pip install -e '.[parity]'")
-
-from tests.evaluation.open_flamingo_suite import (  # noqa: E402
-    Recorder,
-    prompts_sent,
-    write_coco,
-    write_memes,
-    write_vqav2,
-)
-
 pytestmark = [pytest.mark.parity]
 QUERIES, SUPPORT = 30, 20
 CONFIGS = dict(vqav2=vqav2, coco=coco, hateful_memes=hateful_memes)
@@ -31,18 +21,22 @@ CONFIGS = dict(vqav2=vqav2, coco=coco, hateful_memes=hateful_memes)
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
     """The files of all three."""
+    from tests.evaluation import open_flamingo_suite as suite
+
     folder = tmp_path_factory.mktemp('data')
-    write_vqav2(folder, QUERIES, SUPPORT)
-    write_coco(folder)
-    write_memes(folder, QUERIES, SUPPORT)
+    suite.write_vqav2(folder, QUERIES, SUPPORT)
+    suite.write_coco(folder)
+    suite.write_memes(folder, QUERIES, SUPPORT)
     return folder
 
 
 @pytest.mark.parametrize('shots', [0, 4])
 @pytest.mark.parametrize('kind', CONFIGS)
 def test_every_prompt_is_that_of_the_original(pretrained, data, kind, shots):
-    recorder = Recorder()
-    drawn = prompts_sent(recorder, data, kind, shots, SUPPORT)
+    from tests.evaluation import open_flamingo_suite as suite
+
+    recorder = suite.Recorder()
+    drawn = suite.prompts_sent(recorder, data, kind, shots, SUPPORT)
     c = CONFIGS[kind].get_config('open_flamingo')
     c.data = str(data)
     fields = c.tasks[kind].to_dict() | dict(support=('random',), support_size=0, shots=(shots,))
