@@ -13,6 +13,7 @@ neither the colour of the cut-out nor of its background. A padded picture is cen
 
 import contextlib
 import dataclasses
+import errno
 import functools
 import io
 import json
@@ -112,11 +113,11 @@ def of_decoder(error: Exception) -> bool:
     """Whether an error is a decoder's, and not the machine's. Each of them has its own errors for damaged data.
 
     PIL's are OSErrors without a number. FFmpeg's have the numbers of the system, such as EIO for a film that is cut
-    short and ENOMEM for a damaged head.
+    short and ENOMEM for a damaged head. EINVAL is of a decoder that looks for a place before the file's beginning.
     """
     if (av := sys.modules.get('av')) and isinstance(error, av.FFmpegError):
         return True
-    return not isinstance(error, MemoryError) and getattr(error, 'errno', None) is None
+    return not isinstance(error, MemoryError) and getattr(error, 'errno', None) in (None, errno.EINVAL)
 
 
 def to_frames(picture: Picture, size: int, fit: str = 'pad') -> UInt8[np.ndarray, 't {size} {size} 3']:
