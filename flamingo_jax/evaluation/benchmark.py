@@ -290,7 +290,7 @@ class Benchmark(Task):
                 'question, or set skip_missing=True in the task to leave all such questions out.'
             )
         files = sum(not found for found in there.values())
-        self.left_out[split] = dict(questions=len(items) - len(present), files=files)
+        self.left_out = {**self.left_out, split: dict(questions=len(items) - len(present), files=files)}
         processes.say(
             f'Task {self.name}: {len(items) - len(present)} of {len(items)} questions of the split {split!r} are left '
             f'out: {what}.'
