@@ -138,7 +138,7 @@ def test_what_is_wrong_with_one_prompt_does_not_touch_the_others(pretrained, pro
             engine.ask(prompts[0], 128)
         with pytest.raises(ValueError, match='new ones exceeds the context of 128 tokens. Use fewer examples'):
             engine.ask(['word ' * 200])
-        with pytest.raises(ValueError, match='top_k -1'):
+        with pytest.raises(ValueError, match='top_k is -1'):
             engine.ask(prompts[0], top_k=-1)
         with pytest.raises(ValueError, match='one prompt at a time'):
             engine.ask([['a'], ['b']])
