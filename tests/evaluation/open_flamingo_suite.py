@@ -32,13 +32,16 @@ AROUND = ('<fake_token_around_image>', '<image>')  # Of IDEFICS, after all other
 def load():
     """The module evaluate.py. Its imports are by file name, so its folder is on the path meanwhile."""
     folder = str(file_of('open_flamingo', 'eval'))
+    names = {*NAMES, 'evaluate'}
+    others = {name: sys.modules.pop(name) for name in names & sys.modules.keys()}  # Such as the library `evaluate`.
     sys.path.insert(0, folder)
     try:
         return importlib.import_module('evaluate')
     finally:
         sys.path.remove(folder)
-        for name in {*NAMES, 'evaluate'} & sys.modules.keys():
+        for name in names & sys.modules.keys():
             del sys.modules[name]
+        sys.modules.update(others)
 
 
 def write_tokenizer(file: pathlib.Path, size: int, texts: Sequence[str], extra: Sequence[str] = ()) -> None:
