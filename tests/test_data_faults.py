@@ -69,15 +69,23 @@ def undisturbed(parts, tmp_path_factory):
 
 
 def after_step(monkeypatch, step, fault):
-    """Lets a run have a fault after a step."""
+    """Lets a run have a fault after a step. Returns the metrics of its steps, of which its files may lack the last."""
+    seen = {}
 
     class Faulty(Progress):
-        def add(self, number, *of):
+        def add(self, number, metrics, waited):
+            seen[number] = metrics
             if number == step:
                 fault()
-            super().add(number, *of)
+            super().add(number, metrics, waited)
 
     monkeypatch.setattr('flamingo_jax.train.Progress', Faulty)
+    return seen
+
+
+def first_damaged(seen):
+    """The first step with a damaged picture."""
+    return min(step for step, metrics in seen.items() if metrics['own/unreadable'])
 
 
 def finished(workdir):
@@ -162,12 +170,11 @@ def test_too_many_damaged_pictures_end_the_run(parts, own, tmp_path, monkeypatch
     monkeypatch.setattr(progress, 'WINDOW', 8)
     config = config_of(parts, own)
     config.steps = 40
-    after_step(monkeypatch, FAULT, lambda: damage(own))
+    seen = after_step(monkeypatch, FAULT, lambda: damage(own))
     said = r"data set 'own', \d+% in the last 8 batches are damaged, more than config.max_unreadable=0.1"
     with pytest.raises(ValueError, match=said):
         train(config, tmp_path / 'run')
-    count = dict(losses(tmp_path / 'run', 'unreadable_pictures'))
-    first = min(step for step, number in count.items() if number)
+    first = first_damaged(seen)
     assert max(finished(tmp_path / 'run')) <= first + 4  # Threads may read some good batches after a damaged one.
     config.max_unreadable, config.resume_changed = 1.0, True  # The pictures are others now.
     monkeypatch.setattr('flamingo_jax.train.Progress', Progress)
@@ -177,10 +184,9 @@ def test_too_many_damaged_pictures_end_the_run(parts, own, tmp_path, monkeypatch
 def test_while_it_is_not_clear_whether_too_many_are_damaged_no_checkpoint_is_lost(parts, own, tmp_path, monkeypatch):
     """The window of a hundred batches is not full at the end of the run: what is saved then is beside all others."""
     config = config_of(parts, own)
-    after_step(monkeypatch, FAULT, lambda: damage(own))
+    seen = after_step(monkeypatch, FAULT, lambda: damage(own))
     train(config, tmp_path / 'run')
-    count = dict(losses(tmp_path / 'run', 'unreadable_pictures'))
-    first = min(step for step, number in count.items() if number)
+    first = first_damaged(seen)
     last, *kept = steps(tmp_path / 'run/checkpoints')
     assert last == STEPS and len(kept) == 2 and max(kept) <= first + 4
 
@@ -190,11 +196,11 @@ def test_pictures_that_are_all_damaged_leave_nothing_to_learn(parts, tmp_path, m
     own = documents(tmp_path / 'own')
     config = config_of(parts, own)
     config.steps, config.max_skipped_steps = 40, 4
-    after_step(monkeypatch, FAULT, lambda: damage(own))
+    seen = after_step(monkeypatch, FAULT, lambda: damage(own))
     with pytest.raises(DivergedError, match=r'nothing had a weight, in 4 steps in a row.*so many are damaged: ..own'):
         train(config, tmp_path / 'run')
-    skipped = dict(losses(tmp_path / 'run', 'skipped_steps'))
-    assert max(finished(tmp_path / 'run')) <= max(skipped) - 3  # The fourth step ended the run, and has no metrics.
+    skipped = [step for step, metrics in seen.items() if metrics['skipped']]
+    assert max(finished(tmp_path / 'run')) < min(skipped)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(read_latest(tmp_path / 'run')[1]))
 
 
