@@ -7,7 +7,7 @@ them. The resamplers of OpenFlamingo and IDEFICS have neither (`projects=False`)
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -60,15 +60,6 @@ class PerceiverConfig(ConnectorConfig):
         return drawn
 
 
-class Perceiver(Connector):
-    """Latents that attend to the features, layer after layer."""
-
-    def layers(self, latents: Float[Array, 'b r d'], x: Float[Array, 'b ts d'], t: int) -> Float[Array, 'b r d']:
-        """See `Connector.layers`."""
-        layer = PerceiverLayer(self.config, self.dtype, self.kernel, name='layers')
-        return scan_layers(layer, self.config.depth, latents, x)
-
-
 class PerceiverLayer(nn.Module):
     """Latents attend to features and latents, then a feed-forward; both residual."""
 
@@ -86,6 +77,17 @@ class PerceiverLayer(nn.Module):
         x = jnp.concatenate([normed_features, normed_latents], axis=1)
         latents = latents + attended(c, self.dtype, self.kernel, latents=normed_latents, x=x)
         return fed(c, self.dtype, latents)
+
+
+class Perceiver(Connector):
+    """Latents that attend to the features, layer after layer."""
+
+    layer: ClassVar[type[nn.Module]] = PerceiverLayer
+
+    def layers(self, latents: Float[Array, 'b r d'], x: Float[Array, 'b ts d'], t: int) -> Float[Array, 'b r d']:
+        """See `Connector.layers`."""
+        layer = self.layer(self.config, self.dtype, self.kernel, name='layers')
+        return scan_layers(layer, self.config.depth, latents, x)
 
 
 def attended(

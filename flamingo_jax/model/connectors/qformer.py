@@ -13,9 +13,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from flamingo_jax.model.attention import weights_of
-from flamingo_jax.model.connectors.connector import Connector
-from flamingo_jax.model.connectors.perceiver import PerceiverConfig, attended, fed
-from flamingo_jax.model.layers import Norm, scan_layers
+from flamingo_jax.model.connectors.perceiver import Perceiver, PerceiverConfig, attended, fed
+from flamingo_jax.model.layers import Norm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,15 +41,6 @@ class QFormerConfig(PerceiverConfig):
             drawn = (drawn + of_latents @ drawn) / 2
             drawn = (drawn + of_features) / 2
         return drawn
-
-
-class QFormer(Connector):
-    """Queries, layer after layer."""
-
-    def layers(self, latents: Float[Array, 'b r d'], x: Float[Array, 'b ts d'], t: int) -> Float[Array, 'b r d']:
-        """See `Connector.layers`."""
-        layer = QFormerLayer(self.config, self.dtype, self.kernel, name='layers')
-        return scan_layers(layer, self.config.depth, latents, x)
 
 
 class QFormerLayer(nn.Module):
@@ -84,3 +74,9 @@ class _Attention(nn.Module):
     def __call__(self, latents: Float[Array, 'b r d'], features: Float[Array, 'b s d']) -> Float[Array, 'b r d']:
         """The attended values; both arguments are normed already."""
         return attended(self.config, self.dtype, self.kernel, latents=latents, x=features)
+
+
+class QFormer(Perceiver):
+    """Queries, layer after layer."""
+
+    layer = QFormerLayer
