@@ -50,7 +50,6 @@ CONFIG = 'config.json'  # Written last: without it, a folder is not a bundle.
 LARGE, PIECE = 2**30, 2**26  # Bytes: a tree of this size is written in pieces of that size.
 CHECKED = 2**26  # Bytes: a tree up to this size is compared with its checksum, too, when it is read on one device.
 AGAIN = 'Copy or download the bundle again, or restore that file.'
-LFS = b'version https://git-lfs'  # How a pointer of Git LFS begins, which a clone without it has in a file's place.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,7 +178,7 @@ def _refusing_damage(folder: Path) -> Iterator[None]:
     except Exception as error:
         files = below(folder) if folder.is_dir() else {}
         small = (folder / name for name, size in files.items() if size < 1024)
-        if pointer := next((file for file in small if file.read_bytes().startswith(LFS)), None):
+        if pointer := next(filter(digests.is_pointer, small), None):
             raise UserError(
                 f'{pointer} is a pointer of Git LFS and not the file. In the clone: git lfs pull.'
             ) from error

@@ -25,7 +25,7 @@ from flamingo_jax.parallel import processes
 FILE = 'digests.json'
 PART = 2**28  # Bytes.
 _PIECE = 2**22  # Bytes that a thread reads at a time.
-_POINTER = b'version https://git-lfs'  # How the small file begins that git has in the place of a large one.
+_POINTER = b'version https://git-lfs'
 
 Digest = dict[str, Any]  # Of a file: 'bytes', and unless it is in a bucket 'sha256' of each part.
 
@@ -134,10 +134,15 @@ def _damage(file: Path, under: str, at: Callable[[Path], Path], share: slice) ->
     return next(filter(None, found), None)
 
 
-def _differs(path: Path) -> str:
+def is_pointer(path: Path) -> bool:
+    """Whether a file is what a clone without Git LFS has in the place of a large one. OSError if it cannot be read."""
     with path.open('rb') as file:
-        if file.read(len(_POINTER)) == _POINTER:
-            return f'{path} is not the file itself but what git has in its place: git lfs pull.'
+        return file.read(len(_POINTER)) == _POINTER
+
+
+def _differs(path: Path) -> str:
+    if is_pointer(path):
+        return f'{path} is not the file itself but what git has in its place: git lfs pull.'
     return f'{path} differs from its digest: it was damaged, or changed after it was written.'
 
 
