@@ -19,7 +19,7 @@ import urllib.parse
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from flamingo_jax.building import duplicates, filters, look, optouts, page, texts, warc
+from flamingo_jax.building import duplicates, filters, look, optouts, page, redirects, texts, warc
 from flamingo_jax.building.division import divide
 from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
@@ -133,7 +133,7 @@ class PageSource:
             | 'links by host' >> GroupOnDisk(work)
             | 'links permitted' >> beam.FlatMap(_permitted_links).with_outputs('dropped', 'lacking', main='main')
         )
-        moved = _moved(read.moved, read.pictures, work)
+        moved = redirects.followed(read.moved, read.pictures, work)
         judged = (
             dict(links=links.main, pictures=read.pictures, moved=moved)
             | 'by picture' >> GroupOnDisk(work)
@@ -419,38 +419,6 @@ def _lacking(link: Wanted, rule: str, value: int | float | None = None, said: st
         return _drop(Dropped(rule, 'picture', link.where, link.place, f'{link.url}{said}', value, picture=data))
     lacks = Lacking(link.place, link.rank, f'{link.url}{said}', rule, value)
     return beam.pvalue.TaggedOutput('lacking', (link.page, lacks))
-
-
-def _moved(moves: beam.PCollection, pictures: beam.PCollection, work: str) -> beam.PCollection:
-    """The captures of pictures by the URLs that redirect to them, through up to four redirects.
-
-    moves: (to, from). pictures: (key, capture).
-    """
-    twice = _joined_moves(moves, [moves], work, 'twice')
-    further = _joined_moves(twice, [moves, twice], work, 'further')
-    captured = dict(once=moves, twice=twice, further=further, pictures=pictures)
-    return captured | 'moved' >> GroupOnDisk(work) | 'captures moved' >> beam.FlatMap(_captures_moved)
-
-
-def _joined_moves(first: beam.PCollection, then: Sequence[beam.PCollection], work: str, name: str) -> beam.PCollection:
-    """Two moves of which the second begins where the first one ends, as one."""
-    seconds = {
-        f'then {i}': some | f'{name} turned {i}' >> beam.Map(lambda one: one[::-1]) for i, some in enumerate(then)
-    }
-    meeting = dict(first=first) | seconds
-    return meeting | name >> GroupOnDisk(work) | f'{name} joined' >> beam.FlatMap(_join)
-
-
-def _join(group: tuple[str, Mapping[str, Iterable[str]]]) -> Iterator[tuple[str, str]]:
-    _, parts = group
-    ends = {end for name, some in parts.items() if name != 'first' for end in some}
-    yield from ((end, start) for start in parts['first'] for end in ends if end != start)
-
-
-def _captures_moved(group: tuple[str, Mapping[str, Iterable]]) -> Iterator:
-    key, parts = group
-    for start in {one for name, some in parts.items() if name != 'pictures' for one in some} - {key}:
-        yield from ((start, capture) for capture in parts['pictures'] if capture[2] not in warc.REDIRECTS)
 
 
 def _asked(wishes: Iterable[Wish]) -> optouts.Wishes:
