@@ -239,4 +239,5 @@ def test_processes_share_the_work_and_the_result(tmp_path):
             'OSError Process 1 cannot read what it verifies: [Errno 5] Input/output error',
             'OSError [Errno 5] Input/output error',
         ][i]
-        assert lines == [share, '0 1 2 3', damaged, share, broken, share, ['0 1 2 3', ''][i]]
+        assert lines.pop(5) in ([share] if i == 0 else [share, '1'])  # What fails need not begin its second part.
+        assert lines == [share, '0 1 2 3', damaged, share, broken, ['0 1 2 3', ''][i]]
