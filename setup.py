@@ -81,6 +81,7 @@ setup(
         'english': ['inflection', 'nltk'],
         # To build data sets of documents. fastwarc and resiliparse read web pages, protego robots.txt; warcio writes.
         'build': BUILD,
+        'docs': ['mkdocs-material', 'mkdocstrings[python]', 'ruff'],  # The docs site: mkdocs build --strict.
         'gguf': ['gguf'],  # To convert language models in llama.cpp's format.
         'plan': ['libtpu'],  # The TPU's compiler, which needs no TPU.
         'test': [

@@ -6,7 +6,7 @@
 
 Data are those of experiments/smollm_pictures.py. Twitter's drawings are left out, to measure on.
 It takes 8 minutes of one core. Twitter's drawing of a thing is then the nearest to Google's for .489 of the things at
-96 pixels, where the frozen trunk has .443 (docs/contrastive.md).
+96 pixels, where the frozen trunk has .443 (research/contrastive_trunk.md).
 """
 
 from ml_collections import ConfigDict

@@ -49,7 +49,7 @@ def bridge(c: ConfigDict) -> None:
     """New gated blocks learn English names, and to take names from examples in 29 other languages."""
     smollm_pictures.new_bridge(c)
     c.resampler = 'runs/gemma_resampler'
-    # Without Gemma's own norms the blocks are hardly heard (docs/results.md). Text without pictures is Gemma's own.
+    # Without Gemma's own norms the blocks are hardly heard (research/gemma.md). Text without pictures is Gemma's own.
     c.model.xattn.update(first=3, every=4, gates=False, norms_of_lm=True)
     games(c, single=2, words=2)
     c.noise.feature_dropout = 0.0

@@ -9,7 +9,7 @@
         --config.datasets.clips.path=DATA/picture_dictionary/clips/1.0.0
 
 It takes 18 minutes of one core. The model then names its own clips without a fault, and guesses the direction of others
-(.48 to .50, chance .50; docs/results_small.md).
+(.48 to .50, chance .50; research/small_model.md).
 """
 
 from ml_collections import ConfigDict

@@ -4,7 +4,7 @@
         --config.datasets.pictures.path=DATA/picture_dictionary/full/1.0.0
 
 The result names pictures in 36 languages. It binds new words less well than the model in
-experiments/picture_dictionary/, whose bridge was not aligned (docs/results_small.md, "A picture that means its name").
+experiments/picture_dictionary/, whose bridge was not aligned (research/small_model.md, "An image that means its name").
 """
 
 from ml_collections import ConfigDict

@@ -7,7 +7,7 @@
         --config.datasets.scenes.path=DATA/picture_scenes/full/1.1.0
 
 It takes 11 minutes of one core. The model then counts a little (.32 to .44, chance .20) and names some thing of the
-scene, but does not know where a thing is (docs/results_small.md).
+scene, but does not know where a thing is (research/small_model.md).
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""The tables of docs/results_small.md, from the reports that `experiments/results.sh` left.
+"""The tables of research/small_model.md, from the reports that `experiments/results.sh` left.
 
 python experiments/results.py WORK
 """

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes every table of docs/results_small.md again, unattended: data, language model, training runs, evaluations.
+# Makes every table of research/small_model.md again, unattended: data, language model, training runs, evaluations.
 #
 #     bash data/picture_dictionary/fetch.sh --animations RAW; bash data/dictionary_text/fetch.sh RAW
 #     bash experiments/results.sh RAW WORK

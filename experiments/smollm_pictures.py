@@ -43,7 +43,7 @@ Without `--config.start`, `:further` goes on from the published bridge; take fea
 (`--vision=experiments/smollm_bridge`). So do `:asked`, with single pictures, pairs and other languages alone, `:games`,
 with few-shot games alone, and `:together`, with all but texts and dialogues.
 `--config.resampler=experiments/smollm_bridge` lets `:contrast` go on with the published resampler. The published bridge
-came about in more steps: docs/tried.md has them.
+came about in more steps: research/tried.md has them.
 
 The bridge does not change a text without pictures: both gated branches act only on tokens that may see one.
 

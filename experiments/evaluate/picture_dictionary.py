@@ -23,7 +23,7 @@ HELD_OUT = dict(query_styles=('fluent-3d',), support_styles=STYLES)
 
 
 def get_config(part: str = '') -> ConfigDict:
-    """The tables of docs/results_small.md. ValueError: the part is not known."""
+    """The tables of research/small_model.md. ValueError: the part is not known."""
     c = evaluation.base()
     parts = dict(words=words, names=names, tasks=tasks, languages=languages, ablation=ablation)
     for add in [commands.part(parts, part)] if part else list(parts.values())[:-1]:
