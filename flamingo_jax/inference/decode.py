@@ -107,7 +107,14 @@ def _resample(model: Flamingo, params: Params, images: Array) -> Float[Array, 'b
     return model.media(params, images).tokens
 
 
-keys_values = jax.jit(Flamingo.keys_values, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)
+def keys_values(model: Flamingo, params: Params, media: Media) -> Media:
+    """The media's keys and values in every gated block, [x b h m k]. They are computed once per prompt."""
+
+    def of_block(p):
+        return model.bridge.apply({'params': p}, media.tokens, method='keys_values')
+
+    return Media(None, jax.lax.map(of_block, params['xattn']))
 
 
 def prefill(

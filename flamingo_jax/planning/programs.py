@@ -190,7 +190,7 @@ def answering(run: Planned, pictures: int, new: int = NEW) -> Answering:
         return _sharded(shapes, jax.tree.map(lambda x: NamedSharding(mesh, spec(x)), shapes))
 
     def media(params, tokens):
-        return Flamingo.keys_values(model, params, Media(tokens, None))
+        return decode.keys_values(model, params, Media(tokens, None))
 
     def read(params, media, tokens, valid):
         return decode.prefill(model, params, media, tokens, valid, 0)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 from flamingo_jax.inputs.rows import Aligned, Batch
 from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.model.language_model import as_read
+from flamingo_jax.model.states import states
 from flamingo_jax.training.losses.noise import NoiseConfig, features
 
 
@@ -48,7 +49,7 @@ def loss_sum(
         return x + share * (jnp.roll(x, 1, axis=0) - x)
 
     images = blended(features(model, params, batch, key=key_features, noise=noise))
-    shown = model.states(params, images, batch.tokens[:, :-1], batch.phi[:, :-1])[:, :, -1]
+    shown = states(model, params, images, batch.tokens[:, :-1], batch.phi[:, :-1])[:, :, -1]
     read = batch.read if batch.read is not None else text_states(model, params, batch.text, batch.used)
     read = blended(read.astype(jnp.float32)).swapaxes(0, 1)  # [depth b d], as `shown`.
     shown, read = (as_read(model.config.lm, params['lm'], x) for x in (shown, read))
@@ -68,8 +69,8 @@ def text_states(
     model: Flamingo, params: Params, text: Int[Array, 'b l'], used: Int[Array, ' b']
 ) -> Float[Array, 'b depth d']:
     """The states of the frozen language model, which sees no picture, at the end of each text, after every block."""
-    states = model.alone.states({'lm': params['lm']}, None, text)
-    return jnp.take_along_axis(states, (used - 1)[None, :, None, None], axis=2)[:, :, 0].swapaxes(0, 1)
+    every = states(model.alone, {'lm': params['lm']}, None, text)
+    return jnp.take_along_axis(every, (used - 1)[None, :, None, None], axis=2)[:, :, 0].swapaxes(0, 1)
 
 
 KEPT = 2**32  # Bytes of states that are remembered.
