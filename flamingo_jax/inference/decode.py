@@ -47,6 +47,14 @@ class Text(NamedTuple):
     parts: tuple[Part, ...] = ()
 
 
+class Prompts(NamedTuple):
+    """Prompts that were read."""
+
+    media: Media | None
+    text: Text
+    logits: Float[Array, 'b v']  # Of the token after each.
+
+
 def encode_pictures(model: Flamingo, params: Params, pictures: Sequence[Sequence[Frames]]) -> Media | None:
     """Pictures of each row -> keys and values of the media. Trunk and resampler run once per picture.
 

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from flamingo_jax.errors import UserError
 from flamingo_jax.inference import decode, search
+from flamingo_jax.inference.sampling import Sampling
 from flamingo_jax.inputs.rows import Paired
 from flamingo_jax.inputs.sources.source import Source
 from flamingo_jax.model.flamingo import Flamingo, Media, Params
@@ -197,9 +198,9 @@ def answering(run: Planned, pictures: int, new: int = NEW) -> Answering:
 
     shape = jax.ShapeDtypeStruct
     tokens, valid = on_mesh((shape((b, length), jnp.int32), shape((b, length), jnp.bool_)))
-    greedy = search.Sampling()
-    fixed = dict(model=model, steps=new, how=greedy, banned=())
-    stops, key = on_mesh((shape((1,), jnp.int32), jax.eval_shape(lambda: jax.random.key(0))))
+    greedy = Sampling(new).program
+    fixed = dict(model=model, sampling=greedy, marks=search.Marks((0,)))
+    key = on_mesh(jax.eval_shape(lambda: jax.random.key(0)))
     with rules.activations(mesh):
         seen = None
         if c.xattn is not None:
@@ -207,8 +208,9 @@ def answering(run: Planned, pictures: int, new: int = NEW) -> Answering:
             seen = on_mesh(jax.eval_shape(media, params, m))
         reading = jax.jit(read).lower(params, seen, tokens, valid)
         logits, text = jax.eval_shape(read, params, seen, tokens, valid)
-        shared, text = jax.eval_shape(lambda *x: search.begun(model, *x, greedy, new), seen, text)
-        state = jax.eval_shape(lambda *x: search.start(*x, **fixed)[0], params, shared, stops, key, text, logits)
-        step = search.step.lower(params, on_mesh(shared), stops, key, on_mesh(state), **fixed)
+        prompts = decode.Prompts(seen, text, logits)
+        shared, prompts = jax.eval_shape(lambda x: search.begun(model, x, greedy), prompts)
+        state = jax.eval_shape(lambda *x: search.start(*x, **fixed)[0], params, shared, key, prompts)
+        step = search.step.lower(params, on_mesh(shared), key, on_mesh(state), **fixed)
     visible = 0 if shared[0] is None else shared[0].length // c.media_tokens
     return Answering(reading, step, b, length, visible)
