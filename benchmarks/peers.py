@@ -273,7 +273,7 @@ def training_step(model: Any, ids: np.ndarray, pixels: np.ndarray, source: str):
     from flamingo_jax.parallel import mesh as meshes
     from flamingo_jax.planning import flops
     from flamingo_jax.training import state
-    from flamingo_jax.training.losses.noise import NoiseConfig
+    from flamingo_jax.training.objectives.noise import NoiseConfig
     from flamingo_jax.training.optimizer import OptimizerConfig, make_optimizer
     from flamingo_jax.training.step import make_step
 

@@ -14,14 +14,13 @@ from ml_collections import ConfigDict
 from flamingo_jax.errors import UserError
 from flamingo_jax.inference import decode, search
 from flamingo_jax.inference.sampling import Sampling
-from flamingo_jax.inputs.rows import Paired
 from flamingo_jax.inputs.sources.source import Source
 from flamingo_jax.model.flamingo import Flamingo, Media, Params
 from flamingo_jax.model.quantised import quantise
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.parallel import rules
 from flamingo_jax.training.assemble import Parts, assemble
-from flamingo_jax.training.losses.noise import NoiseConfig
+from flamingo_jax.training.objectives.noise import NoiseConfig
 from flamingo_jax.training.optimizer import OptimizerConfig, make_optimizer
 from flamingo_jax.training.state import TrainState, boxed_shapes, lay_out
 from flamingo_jax.training.step import make_step, working_copies
@@ -136,7 +135,7 @@ def held(run: Planned, state: TrainState | None = None) -> dict[str, int]:
 
 def reads_copies(run: Planned) -> bool:
     """Whether some loss reads trained weights as copies in the dtype of the computation (`training/step.py`)."""
-    return any(source.row is not Paired for source in run.sources.values())
+    return any(not source.row.compares_rows for source in run.sources.values())
 
 
 def _sharded(shapes: Any, shardings: Any) -> Any:

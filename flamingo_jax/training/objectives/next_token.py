@@ -13,10 +13,12 @@ from jaxtyping import Array, Float, Key
 
 from flamingo_jax.inputs.rows import Interleaved
 from flamingo_jax.model.flamingo import Flamingo, Params
-from flamingo_jax.training.losses import chunks
-from flamingo_jax.training.losses.noise import NoiseConfig, features, text_noise
+from flamingo_jax.training.objectives import chunks
+from flamingo_jax.training.objectives.noise import NoiseConfig, features, text_noise
+from flamingo_jax.training.objectives.objective import loss_of
 
 
+@loss_of(Interleaved)
 def loss_sum(
     model: Flamingo, trained: Params, frozen: Params, batch: Interleaved, key: Key[Array, ''], noise: NoiseConfig
 ) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
