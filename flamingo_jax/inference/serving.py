@@ -39,6 +39,7 @@ from flamingo_jax.inputs.prompts import Encoded, Prompt, as_batch
 from flamingo_jax.model.flamingo import Flamingo, Media, Params
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.parallel import rules
+from flamingo_jax.ranges import require
 
 PLACES = 256  # The least in a cache: fewer would save little, and each size is another program.
 SHRINK = 8  # What is so many times as large as needed becomes smaller.
@@ -119,8 +120,7 @@ class Engine:
         Raises:
           ValueError: `slots` is not positive, or the mesh shards rows.
         """
-        if slots < 1:
-            raise UserError(f'slots is {slots}. It must be 1 or more.')
+        require('', dict(slots=slots), 'a whole number, 1 or more', 'slots')
         if meshes.row_shards(flamingo.mesh) > 1:
             raise UserError(
                 'Rows that come and go cannot be sharded. Load the model on one device, or on a mesh with data=1, '

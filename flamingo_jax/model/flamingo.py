@@ -39,6 +39,7 @@ from flamingo_jax.model.language_model import Block, Embedder, KeysValues, Past,
 from flamingo_jax.model.layers import constrain, product, soft_cap
 from flamingo_jax.model.quantised import Quantisation
 from flamingo_jax.model.vision.encoder import VisionEncoder
+from flamingo_jax.ranges import choose
 
 Params = dict[str, Any]
 Pixels = UInt8[Array, 'b n t height width 3'] | Float[Array, 'b n t height width 3']
@@ -61,10 +62,7 @@ class Flamingo:
     loop: ClassVar[Callable[..., Any]] = staticmethod(stack.scan)  # Over the blocks.
 
     def __post_init__(self):
-        if self.remat and self.remat not in stack.REMAT:
-            raise UserError(f"remat must be one of '', {', '.join(map(repr, stack.REMAT))}, not {self.remat!r}.")
-        if self.attention_kernel not in KERNELS:
-            raise UserError(f'attention_kernel must be one of {KERNELS}, not {self.attention_kernel!r}.')
+        choose('', vars(self), remat=('', *stack.REMAT), attention_kernel=KERNELS)
 
     def logits(
         self, params: Params, images: Images, tokens: Int[Array, 'b l'], phi: Int[Array, 'b l'] | None = None

@@ -12,9 +12,9 @@ from flamingo_jax.inputs.sources.documents import Documents
 from flamingo_jax.inputs.sources.source import Source
 from flamingo_jax.model.config import SIZES, FlamingoConfig
 from flamingo_jax.model.quantised import DTYPES, Quantisation
+from flamingo_jax.ranges import require
 from flamingo_jax.training.objectives.noise import NoiseConfig
 from flamingo_jax.training.optimizer import OptimizerConfig
-from flamingo_jax.training.ranges import require
 
 
 def base() -> ConfigDict:

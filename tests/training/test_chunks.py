@@ -12,7 +12,7 @@ from flamingo_jax.inputs.rows import Interleaved
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.parallel import rules
-from flamingo_jax.training.objectives import chunks, next_token
+from flamingo_jax.training.objectives import chunks, next_token, told
 from flamingo_jax.training.objectives.noise import NoiseConfig
 from tests.training.test_losses import told_row
 
