@@ -17,7 +17,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from flamingo_jax.model.config import ContrastiveConfig
 from flamingo_jax.parallel.mesh import make_mesh
 from flamingo_jax.planning import topology
-from flamingo_jax.training.losses.contrastive import dense, ring
+from flamingo_jax.training.objectives.contrastive import dense, ring
 
 SHAPES = {8: '2x2x2', 64: '4x4x4', 512: '8x8x8', 1024: '8x8x16'}
 

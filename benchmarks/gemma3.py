@@ -95,9 +95,9 @@ def side(a: argparse.Namespace) -> None:
 def ours(model, params, tokens, new):
     """What reads the prompt, what writes after it, in how many steps, and the first logits: as `generate` does."""
     import jax
-    import jax.numpy as jnp
 
     from flamingo_jax.inference import decode, search, unrolled
+    from flamingo_jax.inference.sampling import Sampling
 
     params = jax.device_put(params)
     by_token = unrolled.unroll(model, params)
@@ -107,8 +107,8 @@ def ours(model, params, tokens, new):
         return prefill(params, tokens)
 
     def write(logits, text):
-        how = (jnp.array([-1]), jax.random.key(0), new, search.Sampling(), ())
-        return search.sample(*by_token, None, text, logits, *how)
+        how = jax.random.key(0), Sampling(new), search.Marks((-1,))
+        return search.answer(*by_token, decode.Prompts(None, text, logits), *how)
 
     return read, write, new - 1, lambda: read()[0]  # The prompt gives the first token.
 

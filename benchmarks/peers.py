@@ -215,9 +215,9 @@ def banned_tokens(tokenizer: Any, config: Any) -> list[int]:
 def ours(peer: str, folder: pathlib.Path, a: argparse.Namespace) -> dict[str, Any]:
     """Our side of a case; also what the other side is given, and operations and bytes for the bounds."""
     import jax
-    import jax.numpy as jnp
 
     from flamingo_jax.inference import search
+    from flamingo_jax.inference.sampling import Sampling
     from flamingo_jax.planning import flops
 
     model, ids, pixels = opened(folder, a.case)
@@ -234,14 +234,10 @@ def ours(peer: str, folder: pathlib.Path, a: argparse.Namespace) -> dict[str, An
     for _ in range(1 + a.warm):
         fresh = dataclasses.replace(model)  # It has the same compiled programs, and has seen no picture.
         begin = clock()
-        media, text, logits = jax.block_until_ready(fresh.read(prompts, NEW))
+        read = jax.block_until_ready(fresh.read(prompts, NEW))
         first = clock() - begin
-        common = (*fresh.by_token, media, text, logits, jnp.array([-1]))
-        if beams > 1:
-            tokens = search.beam_search(*common, NEW, beams, 0.0, tuple(banned))
-        else:
-            tokens = search.sample(*common, jax.random.key(0), NEW, search.Sampling(), tuple(banned))
-        tokens = np.asarray(tokens)
+        how = jax.random.key(0), Sampling(NEW, beams), search.Marks((-1,), tuple(banned))
+        tokens = np.asarray(search.answer(*fresh.by_token, read, *how))
         whole = clock() - begin
         passes.append(dict(first=first, token=(whole - first) / (NEW - 1), whole=whole))
     operations = flops.decode_step(c, len(prompts) * beams, ids.shape[1] + NEW, 1)
@@ -277,7 +273,7 @@ def training_step(model: Any, ids: np.ndarray, pixels: np.ndarray, source: str):
     from flamingo_jax.parallel import mesh as meshes
     from flamingo_jax.planning import flops
     from flamingo_jax.training import state
-    from flamingo_jax.training.losses.noise import NoiseConfig
+    from flamingo_jax.training.objectives.noise import NoiseConfig
     from flamingo_jax.training.optimizer import OptimizerConfig, make_optimizer
     from flamingo_jax.training.step import make_step
 

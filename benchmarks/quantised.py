@@ -44,6 +44,7 @@ import flamingo_jax  # noqa: E402
 from flamingo_jax import memory  # noqa: E402
 from flamingo_jax.inference import bundle, search  # noqa: E402
 from flamingo_jax.inference.pretrained import Pretrained  # noqa: E402
+from flamingo_jax.inference.sampling import Sampling  # noqa: E402
 from flamingo_jax.model.quantised import Quantisation  # noqa: E402
 
 PIECE = 256
@@ -73,11 +74,11 @@ def compare(models, params, other_params, tokens):
 
 def decoder(model: Pretrained, steps: int):
     """A function that decodes `steps` tokens after a prompt, which is read here."""
-    media, text, logits = model.read([['The history of the steam engine begins with']], steps)
-    arguments = (*model.by_token, media, text, logits, jnp.array([-1]), jax.random.key(0))
+    read = model.read([['The history of the steam engine begins with']], steps)
+    arguments = (*model.by_token, read, jax.random.key(0), Sampling(steps), search.Marks((-1,)))
 
     def run():
-        tokens = search.sample(*arguments, steps, search.Sampling(), ())
+        tokens = search.answer(*arguments)
         assert (np.asarray(tokens) >= 0).all()
 
     return run

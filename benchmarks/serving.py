@@ -33,6 +33,7 @@ import PIL.Image
 from tqdm import tqdm
 
 from flamingo_jax.inference.pretrained import Pretrained, load
+from flamingo_jax.inference.sampling import Sampling
 from flamingo_jax.inference.serving import Engine
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -114,7 +115,7 @@ def apart(
     flamingo: Pretrained, device: concurrent.futures.Executor, how: dict[str, Any], prompt: list[Any]
 ) -> Iterator[Any]:
     """An answer by a loop of its own, whose steps share one thread with those of the others."""
-    steps = flamingo.write(prompt, **how)
+    steps = flamingo.write(prompt, Sampling(**how))
     while (written := device.submit(next, steps, None).result()) is not None:
         yield written
 
@@ -142,7 +143,7 @@ def main() -> None:
     with concurrent.futures.ThreadPoolExecutor(1) as device, Engine(flamingo) as engine:
         sides = {
             'apart': lambda prompts, users: measure(prompts, users, lambda one: apart(flamingo, device, how, one)),
-            'engine': lambda prompts, users: measure(prompts, users, lambda one: engine.ask(one, **how)),
+            'engine': lambda prompts, users: measure(prompts, users, lambda one: engine.ask(one, Sampling(**how))),
             'batches': lambda prompts, users: together(flamingo, how, prompts),
         }
         for pictures, users in tqdm(list(itertools.product(a.pictures, a.users)), desc='cases'):

@@ -23,6 +23,7 @@ from flamingo_jax.few_shot.nearest import nearest_centroid
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.inputs.sources.features import format_of
 from flamingo_jax.inputs.sources.picture_set import PictureSet
+from flamingo_jax.model import states as blocks
 from flamingo_jax.model.language_model import as_read
 
 ASKED, PROMPT, WAYS, SHOTS = 'fluent-3d', ':', 5, (1, 4)
@@ -35,7 +36,7 @@ def states(model: Pretrained, features: np.ndarray) -> np.ndarray:
 
     @jax.jit
     def read(params, images):
-        at_colon = model.model.states(params, images, tokens)[:, :, -1]
+        at_colon = blocks.states(model.model, params, images, tokens)[:, :, -1]
         return as_read(model.config.lm, params['lm'], at_colon).swapaxes(0, 1)
 
     return in_batches(functools.partial(read, model.params), features)

@@ -14,11 +14,11 @@ are BERT-base, 1 and 1, and CLIP's. An update has one gradient of each data set,
 
 from ml_collections import ConfigDict
 
-from flamingo_jax.inputs.rows import Paired
 from flamingo_jax.inputs.sources.documents import Documents
 from flamingo_jax.model.config import ContrastiveConfig, FlamingoConfig, LanguageModelConfig
 from flamingo_jax.model.vision.nfnet import NFNET_F6
 from flamingo_jax.training import config as training
+from flamingo_jax.training.objectives.contrastive import Paired
 
 # Devlin et al. 2019; without their embedding of segments, and with norms before the layers, not behind.
 BERT_BASE = LanguageModelConfig(

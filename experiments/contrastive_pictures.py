@@ -14,9 +14,9 @@ from ml_collections import ConfigDict
 from experiments.smollm_pictures import ARTISTS
 from flamingo_jax.few_shot.names import Names
 from flamingo_jax.few_shot.source import FewShot, game
-from flamingo_jax.inputs.rows import Paired
 from flamingo_jax.model.config import TINY, ContrastiveConfig
 from flamingo_jax.training import config as training
+from flamingo_jax.training.objectives.contrastive import Paired
 
 STYLES = tuple(style for style in ARTISTS if style != 'twemoji')
 

@@ -17,8 +17,8 @@ from ml_collections import ConfigDict
 from experiments import picture_words
 from flamingo_jax.few_shot.names import Names
 from flamingo_jax.few_shot.source import FewShot, game
-from flamingo_jax.inputs.rows import Aligned
 from flamingo_jax.training import config as training
+from flamingo_jax.training.objectives.aligned import Aligned
 
 
 def get_config() -> ConfigDict:

@@ -78,11 +78,12 @@ from flamingo_jax.few_shot.which import Which
 from flamingo_jax.few_shot.which_thing import WhichThing
 from flamingo_jax.few_shot.words import Words
 from flamingo_jax.few_shot.yes_or_no import YesOrNo
-from flamingo_jax.inputs.rows import Paired, Told
 from flamingo_jax.model.bridges.selective_xattn import SelectiveXattnConfig
 from flamingo_jax.model.config import ContrastiveConfig
 from flamingo_jax.model.connectors.perceiver import PerceiverConfig
 from flamingo_jax.training import config as training
+from flamingo_jax.training.objectives.contrastive import Paired
+from flamingo_jax.training.objectives.told import Told
 
 # Whose pictures are trained on. Of the other artists, no picture is: fluent-3d, openmoji-black, fxemoji,
 # streamline-emojis, ph (Phosphor), and the photographs and drawings of Tux Paint.

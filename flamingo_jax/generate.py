@@ -36,14 +36,16 @@ if __name__ == '__main__':
     commands.define_mesh('Devices over which to shard the model and its prompts; default: one device.')
     commands.start(__doc__)
 
+import dataclasses
 import io
 import os
 import pathlib
 import sys
 from collections.abc import Iterable
 
-from flamingo_jax.inference import pretrained, search
+from flamingo_jax.inference import pretrained
 from flamingo_jax.inference.pretrained import Written
+from flamingo_jax.inference.sampling import Sampling
 from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.prompts import chat, chats, encode_prompt
 from flamingo_jax.parallel import mesh as meshes
@@ -97,7 +99,8 @@ def main() -> None:
     if not prompt:
         commands.refuse('There is no prompt. Give pictures and texts in order, with --image=FILE and --text="...".')
     f = flags.FLAGS
-    search.way(f.num_beams, f.temperature, f.top_k, f.top_p, length_penalty=0.0)  # Refuses before the model is read.
+    numbers = f.num_beams, f.temperature, f.top_k, f.top_p
+    sampling = Sampling(f.max_new_tokens or ANSWER, *numbers, seed=f.seed)  # Refuses before the model is read.
     tokenizer = pretrained.tokenizer_of(f.checkpoint, f.lm)
     if f.chat and not chats(tokenizer):
         commands.refuse(f'{f.checkpoint} does not chat: its tokenizer has no <|im_start|>. Leave out --chat.')
@@ -105,12 +108,12 @@ def main() -> None:
     tokens, _ = encode_prompt(prompt, tokenizer, PictureFormat(1))  # Refuses, too, at the least cost.
     mesh = meshes.make_mesh(**meshes.parse(f.mesh)) if f.mesh else None
     model = pretrained.load(f.checkpoint, mesh, dtype=f.dtype, lm=f.lm)
-    room = f.max_new_tokens or ANSWER
     if f.chat and f.max_new_tokens is None:
         room = max(1, min(CHAT, model.config.lm.context - len(tokens)))
-    how = dict(temperature=f.temperature, top_k=f.top_k, top_p=f.top_p, seed=f.seed)
-    written = model.write(prompt, room, f.num_beams, **how)
+        sampling = dataclasses.replace(sampling, max_new_tokens=room)
+    written = model.write(prompt, sampling)
     answer = show(written, sys.stdout, at_once=sys.stdout.isatty() and f.num_beams == 1)
+    room = sampling.max_new_tokens
     cut = f.chat and len(answer.tokens) == room
     print(f' {CUT}' if cut else '', flush=True)
     if cut:

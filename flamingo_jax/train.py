@@ -53,8 +53,8 @@ from flamingo_jax.training import validation
 from flamingo_jax.training.assemble import Parts, assemble
 from flamingo_jax.training.checkpoint import Checkpoints
 from flamingo_jax.training.config import on_machine, recipe
-from flamingo_jax.training.losses.alignment import TextStates
-from flamingo_jax.training.losses.noise import NoiseConfig
+from flamingo_jax.training.objectives.aligned import TextStates
+from flamingo_jax.training.objectives.noise import NoiseConfig
 from flamingo_jax.training.optimizer import OptimizerConfig, make_optimizer
 from flamingo_jax.training.progress import Profile, Progress, Skipped
 from flamingo_jax.training.state import lay_out, new_state

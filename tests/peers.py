@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 import tokenizers
 
 from flamingo_jax.conversion.writers import write_torch_checkpoint
 from flamingo_jax.inference import decode, search
+from flamingo_jax.inference.sampling import Sampling
 from tests.golden import make_language_models
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
@@ -271,10 +271,8 @@ def answers(model, params, images, ids, beams: int, stops: list[int], banned: tu
     logits, text = jax.jit(decode.prefill, static_argnums=(0, 5))(
         model, params, media, ids, np.ones(ids.shape, bool), 10
     )
-    common = (model, params, media, text, logits, jnp.array(stops))
-    if beams > 1:
-        return np.asarray(search.beam_search(*common, 10, beams, 0.0, banned))
-    return np.asarray(search.sample(*common, jax.random.key(0), 10, search.Sampling(), banned))
+    prompts, marks = decode.Prompts(media, text, logits), search.Marks(tuple(stops), tuple(banned))
+    return np.asarray(search.answer(model, params, prompts, jax.random.key(0), Sampling(10, beams), marks))
 
 
 def pictures(b: int, n: int) -> np.ndarray:

@@ -24,6 +24,7 @@ from flamingo_jax.errors import MissingPackageError, UserError
 from flamingo_jax.evaluate import evaluate, measure
 from flamingo_jax.evaluation import config as evaluation
 from flamingo_jax.inference import bundle
+from flamingo_jax.inference.sampling import Sampling
 from flamingo_jax.training import config as training
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -137,7 +138,7 @@ def test_generate_keeps_the_order_of_its_arguments(run, pretrained, chatting, tm
     assert done.returncode != 0 and 'does not chat' in done.stderr
     bundle.save(tmp_path / 'chat', chatting.config, chatting.params, chatting.tokenizer, 'text', card='')
     done = command('flamingo_jax.generate', f'--checkpoint={tmp_path / "chat"}', *asked, '--temperature=2')
-    *_, last = chatting.write(chat([a, ' What is it?']), 8, temperature=2.0)
+    *_, last = chatting.write(chat([a, ' What is it?']), Sampling(8, temperature=2.0))
     cut = len(last.tokens) == 8
     assert last.text and done.stdout == last.text + (' […]\n' if cut else '\n')
     assert done.stderr == ('Cut after 8 tokens. --max_new_tokens=N writes up to N.\n' if cut else '')
@@ -170,7 +171,7 @@ def test_a_chat_is_shown_while_it_is_written_and_says_where_it_was_cut(chatting,
 
     prompt = chat([' What?'])
     room = min(256, chatting.config.lm.context - len(encode(prompt, chatting.tokenizer).tokens))
-    *_, last = chatting.write(prompt, room)
+    *_, last = chatting.write(prompt, Sampling(room))
     cut = len(last.tokens) == room
     assert seen.decode().replace('\r\n', '\n') == last.text + (' […]\n' if cut else '\n')
     assert said == (f'Cut after {room} tokens. --max_new_tokens=N writes up to N.\n' if cut else '')

@@ -21,13 +21,13 @@ from flamingo_jax.evaluation.retrieval import PicturesOfTexts, TextsOfPictures
 from flamingo_jax.few_shot.names import Names
 from flamingo_jax.few_shot.source import FewShot, game
 from flamingo_jax.inference import bundle
-from flamingo_jax.inputs.rows import Paired
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import TINY, ContrastiveConfig
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.train import train
 from flamingo_jax.training import config as training
 from flamingo_jax.training.assemble import assemble
+from flamingo_jax.training.objectives.contrastive import Paired
 from tests.tiny_run import SAMPLE, TOKENIZER, losses, make_trunk, tiny_config
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')

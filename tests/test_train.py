@@ -15,11 +15,12 @@ import flamingo_jax
 from flamingo_jax import convert
 from flamingo_jax.inference import bundle
 from flamingo_jax.inference.run import digests, read_latest
-from flamingo_jax.inputs.rows import COUNTS, Aligned
+from flamingo_jax.inputs.rows import COUNTS
 from flamingo_jax.parallel.mesh import make_mesh
 from flamingo_jax.planning import flops, programs
 from flamingo_jax.train import train
 from flamingo_jax.training.config import machine
+from flamingo_jax.training.objectives.aligned import Aligned
 from tests.tiny_run import losses, tiny_config
 
 # That a resumed run is bit-identical in what users compile, too, is for test_kills.py to show.

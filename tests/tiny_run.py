@@ -30,7 +30,7 @@ from flamingo_jax.model.config import TINY, FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.model.vision.efficientnet import EfficientNetConfig
 from flamingo_jax.training import config as training
-from flamingo_jax.training.losses import LOSSES
+from flamingo_jax.training.objectives.objective import LOSSES
 
 ROOT = pathlib.Path(__file__).parents[1]
 SAMPLE = str(ROOT / 'data/picture_dictionary/sample')

@@ -5,8 +5,8 @@
 
 The answers are the language model's own, greedy, cut at the end of a sentence. LLaVA's instructions were made in this
 way by another language model (Liu et al. 2023, section 3). Here the frozen language model makes its own, and the
-Flamingo learns to answer when it sees the thing as it does when it is told (`inputs/rows.py:Told`). Every other
-dialogue begins with a question that the name answers, as people begin. No question is one of data/picture_facts.
+Flamingo learns to answer when it sees the thing as it does when it is told (`training/objectives/told.py`). Every
+other dialogue begins with a question that the name answers, as people begin. No question is one of data/picture_facts.
 Things of the validation and test splits are left out.
 
 The turns are marked as in ChatML, which SmolLM2 and Qwen were trained on.

@@ -46,6 +46,7 @@ from flamingo_jax.errors import UserError
 from flamingo_jax.few_shot.nearest import nearest_neighbour, pooled
 from flamingo_jax.inference.look import look
 from flamingo_jax.inference.pretrained import Pretrained
+from flamingo_jax.inference.sampling import Sampling
 from flamingo_jax.inference.serving import Answer, Engine
 from flamingo_jax.inputs.images import to_frames
 from flamingo_jax.inputs.prompts import ANSWERS, ASKS, ENDS_TURN, chats
@@ -71,33 +72,24 @@ HEADERS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """How an answer is written; as for `Pretrained.generate`."""
+# What a visitor may set, from and to.
+BOUNDS = dict(
+    max_new_tokens=(1, 256), num_beams=(1, 10), temperature=(0, 10), top_k=(0, 10**6), top_p=(0.01, 1),
+    seed=(0, 2**31 - 1),
+)  # fmt: skip
 
-    max_new_tokens: int = 32
-    num_beams: int = 1
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int = 0
 
-    @classmethod
-    def read(cls, given: Any) -> 'Settings':
-        """From a request. ValueError names the setting that is wrong, and its bounds."""
-        bounds = dict(
-            max_new_tokens=(1, 256), num_beams=(1, 10), temperature=(0, 10), top_k=(0, 10**6), top_p=(0.01, 1),
-            seed=(0, 2**31 - 1),
-        )  # fmt: skip
-        if not isinstance(given, dict) or set(given) - set(bounds):
-            raise UserError(f'The settings are not valid. They are {", ".join(bounds)}.')
-        for name, value in given.items():
-            low, high = bounds[name]
-            whole = isinstance(getattr(cls, name), int)
-            right = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-            if not right or not low <= value <= high:
-                raise UserError(f'{name} must be a {"whole " * whole}number from {low} to {high}, not {value!r}.')
-        return cls(**{name: type(getattr(cls, name))(value) for name, value in given.items()})
+def sampling_of(given: Any) -> Sampling:
+    """How a request wants its answer written. ValueError names the setting that is wrong, and its bounds."""
+    if not isinstance(given, dict) or set(given) - set(BOUNDS):
+        raise UserError(f'The settings are not valid. They are {", ".join(BOUNDS)}.')
+    for name, value in given.items():
+        low, high = BOUNDS[name]
+        whole = isinstance(getattr(Sampling, name), int)
+        right = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+        if not right or not low <= value <= high:
+            raise UserError(f'{name} must be a {"whole " * whole}number from {low} to {high}, not {value!r}.')
+    return Sampling(**given)
 
 
 class Model:
@@ -132,9 +124,9 @@ class Model:
 
     def ask(self, asked: dict[str, Any]) -> tuple[list[str | np.ndarray], Answer]:
         """The prompt, and its answer while it is written."""
-        settings = Settings.read(asked.get('settings', {}))
+        sampling = sampling_of(asked.get('settings', {}))
         prompt = self.prompt(asked.get('prompt'))
-        return prompt, self.engine.ask(prompt, **dataclasses.asdict(settings))
+        return prompt, self.engine.ask(prompt, sampling)
 
     def look(self, prompt: list[str | np.ndarray], answer: list[int]) -> dict[str, Any]:
         """What the model looked at while it wrote the tokens of an answer."""

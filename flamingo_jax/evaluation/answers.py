@@ -9,6 +9,7 @@ import numpy as np
 
 from flamingo_jax.few_shot.episode import Episode
 from flamingo_jax.inference.pretrained import Pretrained
+from flamingo_jax.inference.sampling import Sampling
 from flamingo_jax.inputs.images import Unread
 from flamingo_jax.inputs.prompts import Prompt, is_picture
 from flamingo_jax.inputs.tokenizer import Tokenizer
@@ -29,7 +30,7 @@ class Answering(Protocol):
 class Generated:
     """The text that the model generates after the prompt, up to the end of the chunk.
 
-    Fields are as for `Pretrained.generate`.
+    Fields are as for `Sampling`.
     """
 
     max_new_tokens: int
@@ -38,9 +39,8 @@ class Generated:
 
     def __call__(self, model: Pretrained, prompts: Sequence[Prompt], episodes: Sequence[Episode]) -> list[str]:
         """One text per prompt."""
-        stop = (model.tokenizer.chunk_end,)
-        penalty = self.length_penalty
-        return model.generate(prompts, self.max_new_tokens, self.num_beams, stop=stop, length_penalty=penalty)
+        ends = dict(stop=(model.tokenizer.chunk_end,), length_penalty=self.length_penalty)
+        return model.answer(prompts, Sampling(self.max_new_tokens, self.num_beams, **ends))
 
     def room(self, model: Pretrained, prompt: Prompt, episode: Episode) -> int:
         """The number of tokens that an answer may take."""

@@ -1,7 +1,7 @@
 """Texts: pictures with real text about what they show.
 
-They are for rows of class `Told` (`inputs/rows.py`): the language model that reads the words in place of the picture
-says how the text goes on.
+They are for rows of class `Told` (`training/objectives/told.py`): the language model that reads the words in place of
+the picture says how the text goes on.
 
 data/picture_texts/build.py writes the texts as JSON lines: the English name of a thing, words that can replace its
 picture, and the text that follows them.

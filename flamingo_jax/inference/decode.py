@@ -47,6 +47,14 @@ class Text(NamedTuple):
     parts: tuple[Part, ...] = ()
 
 
+class Prompts(NamedTuple):
+    """Prompts that were read."""
+
+    media: Media | None
+    text: Text
+    logits: Float[Array, 'b v']  # Of the token after each.
+
+
 def encode_pictures(model: Flamingo, params: Params, pictures: Sequence[Sequence[Frames]]) -> Media | None:
     """Pictures of each row -> keys and values of the media. Trunk and resampler run once per picture.
 
@@ -107,7 +115,14 @@ def _resample(model: Flamingo, params: Params, images: Array) -> Float[Array, 'b
     return model.media(params, images).tokens
 
 
-keys_values = jax.jit(Flamingo.keys_values, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)
+def keys_values(model: Flamingo, params: Params, media: Media) -> Media:
+    """The media's keys and values in every gated block, [x b h m k]. They are computed once per prompt."""
+
+    def of_block(p):
+        return model.bridge.apply({'params': p}, media.tokens, method='keys_values')
+
+    return Media(None, jax.lax.map(of_block, params['xattn']))
 
 
 def prefill(

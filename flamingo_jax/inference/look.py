@@ -22,10 +22,10 @@ from flamingo_jax.errors import UserError
 from flamingo_jax.inference import decode
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.inputs.prompts import Prompt, encode_prompt
-from flamingo_jax.model.attention import Segments, attention_weights
-from flamingo_jax.model.bridges.bridge import media_mask
+from flamingo_jax.model.attention import attention_weights
 from flamingo_jax.model.connectors.connector import ConnectorConfig
-from flamingo_jax.model.flamingo import Flamingo, Media, Params, Placement
+from flamingo_jax.model.flamingo import Flamingo, Media, Params
+from flamingo_jax.model.states import decoded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,19 +144,15 @@ def _read_again(
     model: Flamingo, params: Params, media: Media | None, tokens: Int[Array, '1 l'], at: Int[Array, 'l']
 ) -> tuple[Float[Array, '1 l v'], Float[Array, 'x 1 l m'] | None]:
     """Logits, and cross-attention weights averaged over heads, at some positions (repeated at the end)."""
-    c, phi = model.config, model.phi(tokens)
-    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-    y = model.embed(params, tokens)
-    at_all = Placement(positions, Segments(causal=True), phi)
-    states, _ = model.decoder(params, y, at_all, media, every_block=True)  # [depth 1 l d]
+    c, y, placed = model.config, model.embed(params, tokens), model.place(tokens)
+    states = decoded(model, params, y, placed, media)
     logits = model.unembed(params, states[-1][:, at])
     if media is None:
         return logits, None
     embedder = {'params': params['lm']['embedder']}
-    start = model.embedder.apply(embedder, y, positions, method='add_positions')
+    start = model.embedder.apply(embedder, y, placed.positions, method='add_positions')
     before = jnp.concatenate([start[None], states])[c.xattn.first : c.lm.depth : c.xattn.every]
-    r = c.media_tokens
-    mask = media_mask(phi, media.length // r, r, c.xattn.only_last_image)
+    mask = c.xattn.seen(placed, media, c.media_tokens)
 
     def of_block(block):
         p, y, keys_values = block

@@ -2,20 +2,20 @@
 
 import dataclasses
 import functools
-import numbers
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 
 from flamingo_jax.errors import UserError
 from flamingo_jax.files import Path, as_path
 from flamingo_jax.inference import bundle, decode, search
 from flamingo_jax.inference.reading import Reader
 from flamingo_jax.inference.run import open_run
+from flamingo_jax.inference.sampling import GREEDY, Sampling
 from flamingo_jax.inference.towers import Towers
 from flamingo_jax.inference.unrolled import unroll
 from flamingo_jax.inputs.images import PictureFormat
@@ -30,7 +30,7 @@ from flamingo_jax.inputs.prompts import (
 )
 from flamingo_jax.inputs.tokenizer import EOC, IMAGE, Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
-from flamingo_jax.model.flamingo import Flamingo, Media, Params
+from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.model.quantised import DTYPES, Quantisation
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.parallel import rules
@@ -298,53 +298,34 @@ class Pretrained(Towers):
         Raises:
           ValueError: the prompt or a number is not valid, or the prompt with the new tokens exceeds the context.
         """
-        how = search.way(num_beams, temperature, top_k, top_p, length_penalty)
-        check_stop(stop)
+        numbers = max_new_tokens, num_beams, temperature, top_k, top_p
+        return self.answer(prompt, Sampling(*numbers, stop, length_penalty, seed))
+
+    def answer(self, prompt: Prompt | Sequence[Prompt], sampling: Sampling) -> str | list[str]:
+        """`generate`, with its settings in one."""
         prompts, several = as_batch(prompt)
         number = len(prompts)
-        keys = keys_of_seeds(seed, number)[jnp.array(meshes.fill(self.mesh, range(number)))]
-        read, stops, banned = self._begin(prompts, max_new_tokens)
+        keys = sampling.keys(number)[jnp.array(meshes.fill(self.mesh, range(number)))]
+        read = self.read(meshes.fill(self.mesh, prompts), sampling.max_new_tokens)
         with rules.activations(self.mesh):
-            if isinstance(how, search.Beams):
-                tokens = search.beam_search(*read, stops, max_new_tokens, *how, banned)
-            else:
-                tokens = search.sample(*read, stops, keys, max_new_tokens, how, banned)
-        answers = [self._written(row, stop).text for row in np.asarray(tokens)[:number]]
+            tokens = search.answer(*self.by_token, read, keys, sampling, self.marks)
+        answers = [self._written(row, sampling.stop).text for row in np.asarray(tokens)[:number]]
         return answers if several else answers[0]
 
-    def write(
-        self,
-        prompt: Prompt,
-        max_new_tokens: int = 32,
-        num_beams: int = 1,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        stop: Sequence[str] = (EOC,),
-        length_penalty: float = 0.0,
-        seed: int = 0,
-    ) -> Iterator[Written]:
+    def write(self, prompt: Prompt, sampling: Sampling = GREEDY) -> Iterator[Written]:
         """`generate` while it writes: the whole answer so far after each token. The last text is what `generate` gives.
 
-        Beams may replace what they wrote before. Close the generator to stop. Arguments and errors as for `generate`,
-        for one prompt.
+        Beams may replace what they wrote before. Close the generator to stop. Errors as for `generate`, for one prompt.
         """
-        how = search.way(num_beams, temperature, top_k, top_p, length_penalty)
-        check_stop(stop)
-        read, stops, banned = self._begin([prompt], max_new_tokens)
-        steps = search.write(*read, stops, keys_of_seeds(seed, 1), max_new_tokens, how, banned)
+        read = self.read(meshes.fill(self.mesh, [prompt]), sampling.max_new_tokens)
+        steps = search.write(*self.by_token, read, sampling.keys(1), sampling, self.marks)
         while True:
             # Only while it computes: between two tokens the caller may use another mesh.
             with rules.activations(self.mesh):
                 tokens = next(steps, None)
             if tokens is None:
                 return
-            yield self._written(tokens[0], stop)
-
-    def _begin(self, prompts: Sequence[Prompt], room: int):
-        """What every decoding method needs: (model, params, media, text, logits), tokens that end, tokens banned."""
-        read = self.read(meshes.fill(self.mesh, prompts), room)
-        return (*self.by_token, *read), jnp.array(self.ends), self.banned
+            yield self._written(tokens[0], sampling.stop)
 
     @functools.cached_property
     def ends(self) -> tuple[int, ...]:
@@ -361,6 +342,11 @@ class Pretrained(Towers):
         spare = range(self.tokenizer.size, c.lm.vocab_size)  # Rows that no token has.
         return tuple(sorted({*extra, *spare, self.tokenizer.pad, self.tokenizer.bos} - set(self.ends)))
 
+    @property
+    def marks(self) -> search.Marks:
+        """The tokens with a meaning for an answer."""
+        return search.Marks(self.ends, self.banned)
+
     @functools.cached_property
     def reader(self) -> Reader:
         """What reads its prompts."""
@@ -374,7 +360,7 @@ class Pretrained(Towers):
         """
         self.reader.beginnings.add(encode(beginning, self.tokenizer))
 
-    def read(self, prompts: Sequence[Prompt], room: int) -> tuple[Media | None, decode.Text, Float[Array, 'b v']]:
+    def read(self, prompts: Sequence[Prompt], room: int) -> decode.Prompts:
         """Reads prompts: their media, their text, and the logits after each.
 
         ValueError if a prompt and `room` more tokens exceed the context.
@@ -384,8 +370,6 @@ class Pretrained(Towers):
     def encoded(self, prompt: Prompt, room: int) -> Encoded:
         """A prompt as tokens and pictures. ValueError as for `read`."""
         self._refuse_towers()
-        if not isinstance(room, numbers.Integral) or room < 1:
-            raise UserError(f'max_new_tokens is {room!r}. It must be whole and 1 or more.')
         found, context = encode(prompt, self.tokenizer), self.config.lm.context
         if (free := context - len(found.tokens)) < room:
             raise UserError(
@@ -456,7 +440,7 @@ class Pretrained(Towers):
         rooms = [np.array([_room(len(ids)) for ids in row]) for row in encoded]
         every = np.unique(np.concatenate(rooms)).tolist()
         read = self.read(prompts, every[-1])
-        logp = np.asarray(jax.nn.log_softmax(read[2]))
+        logp = np.asarray(jax.nn.log_softmax(read.logits))
         bounds = [logp[i, [ids[0] for ids in row]] for i, row in enumerate(encoded)]
         best, chosen = np.full(len(prompts), -np.inf), [0] * len(prompts)
         for room in every:
@@ -511,7 +495,7 @@ class Pretrained(Towers):
                 tokens[i, j, : len(ids)], valid[i, j, : len(ids)] = ids, True
         (tokens, valid), _ = meshes.in_rows(self.mesh, tokens, valid)
         with rules.activations(self.mesh):
-            return np.asarray(search.score(self.model, self.params, *read, tokens, valid))
+            return np.asarray(search.score(self.model, self.params, read, tokens, valid))
 
     def room(self, prompt: Prompt, candidates: Iterable[str]) -> int:
         """The number of tokens that `score` needs after a prompt."""
@@ -525,24 +509,6 @@ class Pretrained(Towers):
     def _written(self, tokens: Int[np.ndarray, 'l'], stop: Sequence[str]) -> Written:
         tokens = tokens[tokens >= 0].tolist()
         return Written(up_to(self.tokenizer.written(tokens), stop).strip(), tokens)
-
-
-def keys_of_seeds(seed: int | Sequence[int], b: int) -> Key[Array, 'b']:
-    """A key for each of b prompts, from one seed or one for each. ValueError for what is neither."""
-    seeds = list(seed) if isinstance(seed, Sequence | np.ndarray) else [seed] * b
-    if len(seeds) != b:
-        raise UserError(f'There are {len(seeds)} seeds for {b} prompts. Give one seed, or one for each prompt.')
-    for one in seeds:
-        if not isinstance(one, numbers.Integral) or not -(2**63) <= one < 2**63:
-            raise UserError(f'seed is {one!r}. It must be a whole number of at most 64 bits.')
-    return jnp.stack([jax.random.key(int(one)) for one in seeds])
-
-
-def check_stop(stop: Sequence[str]) -> None:
-    """ValueError if these are no texts before which an answer can end."""
-    is_list = isinstance(stop, Sequence) and not isinstance(stop, str)
-    if not is_list or not all(isinstance(mark, str) and mark for mark in stop):
-        raise UserError(f'stop is {stop!r}. Give a sequence of texts that are not empty.')
 
 
 def up_to(text: str, marks: Sequence[str]) -> str:

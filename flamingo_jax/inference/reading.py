@@ -57,9 +57,7 @@ class Reader:
         """The beginnings of prompts that were read last."""
         return Beginnings(self._read_beginning, self.tokenizer)
 
-    def read(
-        self, prompts: Sequence[Encoded], few_programs: bool = False
-    ) -> tuple[Media | None, decode.Text, Float[Array, 'b v']]:
+    def read(self, prompts: Sequence[Encoded], few_programs: bool = False) -> decode.Prompts:
         """Reads prompts, after their beginning if they share one: their media, their text, and the logits after each.
 
         Args:
@@ -73,7 +71,7 @@ class Reader:
         with rules.activations(self.mesh):
             text = None if before is None else before.text
             logits, text = _prefill(self.model, self.params, media, tokens, valid, 0, text)
-        return media, text, logits
+        return decode.Prompts(media, text, logits)
 
     def shape(self, prompts: Sequence[Encoded], few_programs: bool = False) -> Shape:
         """In which shape prompts are read. Lengths are padded to few sizes, since each is another program to compile.

@@ -1,11 +1,9 @@
 """Decoding methods: greedy, sampling, beam search; and the likelihood of given continuations.
 
-Each method is a `Loop`. `sample` and `beam_search` run one as a single program; `write` runs it step by step.
+Each method is a `Loop`. `answer` runs one as a single program; `write` runs it step by step.
 """
 
 import functools
-import math
-import numbers
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -14,55 +12,37 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from flamingo_jax.errors import UserError
-from flamingo_jax.inference.decode import Text, begin, extend, take
-from flamingo_jax.model.flamingo import Flamingo, Media, Params
+from flamingo_jax.inference.decode import Prompts, Text, begin, extend, take
+from flamingo_jax.inference.sampling import Sampling
+from flamingo_jax.model.flamingo import Flamingo, Params
 
 NEVER = np.float32(-1e30)  # Log-probability of a token that must not be chosen; finite, so that sums stay ordered.
 
 
-class Sampling(NamedTuple):
-    """How `sample` draws; temperature 0 is greedy. Numbers for all rows, or arrays of one for each."""
+class Drawing(NamedTuple):
+    """How a token is drawn (`Sampling`): numbers for all rows, or arrays of one for each."""
 
     temperature: Any = 0.0
-    top_k: Any = 0  # Only the k likeliest tokens; 0 is all.
-    top_p: Any = 1.0  # Only the likeliest tokens that together reach this probability (Holtzman et al. 2020).
+    top_k: Any = 0
+    top_p: Any = 1.0
+
+    @classmethod
+    def of(cls, sampling: Sampling) -> 'Drawing':
+        """That of an answer."""
+        return cls(sampling.temperature, sampling.top_k, sampling.top_p)
 
 
-class Beams(NamedTuple):
-    """How `beam_search` searches."""
+class Marks(NamedTuple):
+    """Tokens with a meaning for an answer."""
 
-    beams: int = 3  # As in the paper.
-    length_penalty: float = 0.0
-
-
-def way(num_beams: int, temperature: float, top_k: int, top_p: float, length_penalty: float) -> Sampling | Beams:
-    """How to decode, from what `Pretrained.generate` takes. ValueError for numbers that mean nothing."""
-    # Name, value, kind, whether it is within its bounds (NaN is within none), and the bounds in words.
-    for name, value, kind, within, must in (
-        ('num_beams', num_beams, numbers.Integral, lambda x: x >= 1, 'whole and 1 or more; 1 is no beam search'),
-        ('temperature', temperature, numbers.Real, lambda x: 0 <= x < math.inf, '0 or more, and finite; 0 is greedy'),
-        (
-            'top_k',
-            top_k,
-            numbers.Integral,
-            lambda x: 0 <= x < 2**31,
-            'whole, 0 or more and below 2^31; 0 is all tokens',
-        ),
-        ('top_p', top_p, numbers.Real, lambda x: 0 < x <= 1, 'above 0 and at most 1; 1 is all tokens'),
-        ('length_penalty', length_penalty, numbers.Real, math.isfinite, 'a finite number; 0 is no penalty'),
-    ):
-        if not isinstance(value, kind) or not within(value):
-            raise UserError(f'{name} is {value!r}. It must be {must}.')
-    if num_beams > 1 and temperature:
-        raise UserError('Beam search and sampling exclude each other. Give num_beams or temperature, not both.')
-    return Beams(num_beams, length_penalty) if num_beams > 1 else Sampling(temperature, top_k, top_p)
+    ends: tuple[int, ...]  # They end it.
+    banned: tuple[int, ...] = ()  # Never written (an <image> tag, which would have no picture).
 
 
-def next_token(logits: Float[Array, 'b v'], keys: Key[Array, 'b'], how: Sampling) -> Int[Array, 'b']:
+def next_token(logits: Float[Array, 'b v'], keys: Key[Array, 'b'], drawing: Drawing) -> Int[Array, 'b']:
     """One token per row, by its own key and numbers. What no row asks for is not computed."""
     rows = logits.shape[:1]
-    temperature, top_k, top_p = (jnp.broadcast_to(jnp.asarray(x), rows)[:, None] for x in how)
+    temperature, top_k, top_p = (jnp.broadcast_to(jnp.asarray(x), rows)[:, None] for x in drawing)
 
     def cut(logits):
         order = jnp.sort(logits, axis=-1)[:, ::-1]
@@ -101,93 +81,53 @@ class Loop(NamedTuple):
     tokens: Callable[[Any], Int[Array, 'b steps']]  # The best answer so far; -1 from its end on.
 
 
-@functools.partial(jax.jit, static_argnames=('model', 'steps', 'how', 'banned'))
-def sample(
-    model: Flamingo,
-    params: Params,
-    media: Media | None,
-    text: Text,
-    logits: Float[Array, 'b v'],
-    stops: Int[Array, 'e'],
-    keys: Key[Array, '*b'],
-    steps: int,
-    how: Sampling,
-    banned: tuple[int, ...],
-) -> Int[Array, 'b {steps}']:
-    """Up to `steps` tokens per row after a prompt; ends when every row has one of `stops`.
+def answer(
+    model: Flamingo, params: Params, prompts: Prompts, keys: Key[Array, '*b'], sampling: Sampling, marks: Marks
+) -> Int[Array, 'b steps']:
+    """The answer to each prompt, of up to `max_new_tokens`; ends when every row has ended.
+
+    Beams are compared by summed log-probability / length ** length_penalty. A token that ends a hypothesis, and its
+    position, count. At each step enough of the likeliest continuations are kept that `num_beams` live ones remain,
+    however many end. The search ends when no live beam can beat the worst finished one.
 
     Args:
       model, params: may be unrolled (`unrolled.unroll`).
-      media, text, logits: those of the prompt, from `decode`.
-      stops: tokens that end a row.
-      keys: of each row; or one, by which every row draws.
-      banned: tokens that are never chosen (an <image> tag, which would have no picture).
+      prompts: from `Reader.read`.
+      keys: of each row; or one, by which every row draws. A beam search needs none.
 
     Returns:
-      The tokens; -1 from the stop token on.
+      The tokens; -1 from the one that ends a row on.
     """
-    return _run(model, params, media, text, logits, stops, keys, steps, how, banned)
-
-
-@functools.partial(jax.jit, static_argnames=('model', 'steps', 'beams', 'length_penalty', 'banned'))
-def beam_search(
-    model: Flamingo,
-    params: Params,
-    media: Media | None,
-    text: Text,
-    logits: Float[Array, 'b v'],
-    stops: Int[Array, 'e'],
-    steps: int,
-    beams: int,
-    length_penalty: float,
-    banned: tuple[int, ...],
-) -> Int[Array, 'b {steps}']:
-    """The best of `beams` beams per row (paper: 3), by summed log-probability / length ** length_penalty.
-
-    A stop token ends a hypothesis; its log-probability and its position count. At each step enough of the likeliest
-    continuations are kept that `beams` live ones remain, however many end. The search ends when no live beam can beat
-    the worst finished one, or after `steps`. Arguments and result as for `sample`.
-    """
-    how = Beams(beams, length_penalty)
-    return _run(model, params, media, text, logits, stops, None, steps, how, banned)
+    return _answer(model, params, prompts, keys, sampling.program, marks)
 
 
 def write(
-    model: Flamingo,
-    params: Params,
-    media: Media | None,
-    text: Text,
-    logits: Float[Array, 'b v'],
-    stops: Int[Array, 'e'],
-    keys: Key[Array, '*b'],
-    steps: int,
-    how: Sampling | Beams,
-    banned: tuple[int, ...],
-) -> Iterator[Int[np.ndarray, 'b {steps}']]:
-    """`sample` or `beam_search`, one step at a time: the best tokens so far after each step, at last their result.
+    model: Flamingo, params: Params, prompts: Prompts, keys: Key[Array, '*b'], sampling: Sampling, marks: Marks
+) -> Iterator[Int[np.ndarray, 'b steps']]:
+    """`answer`, one step at a time: the best tokens so far after each step, at last its result.
 
-    Beams may replace what they gave before. Arguments as for `sample`; a generator that is closed stops there.
+    Beams may replace what they gave before. Arguments as for `answer`; a generator that is closed stops there.
     """
-    shared, text = begun(model, media, text, how, steps)
-    fixed = dict(model=model, steps=steps, how=how, banned=banned)
-    state, tokens, more = start(params, shared, stops, keys, text, logits, **fixed)
+    fixed = dict(model=model, sampling=sampling.program, marks=marks)
+    shared, prompts = begun(model, prompts, fixed['sampling'])
+    state, tokens, more = start(params, shared, keys, prompts, **fixed)
     yield np.asarray(tokens)
     while more:
-        state, tokens, more = step(params, shared, stops, keys, state, **fixed)
+        state, tokens, more = step(params, shared, keys, state, **fixed)
         yield np.asarray(tokens)
 
 
-@functools.partial(jax.jit, static_argnames=('model', 'steps', 'how', 'banned'))
-def start(params, shared, stops, keys, text, logits, *, model, steps, how, banned):
-    """The loop's first state, with the best tokens so far and whether there is more to do; `shared` is from `begun`."""
-    loop = _loop(model, params, shared, stops, keys, steps, how, banned)
-    return _seen(loop, loop.first(text, logits))
+@functools.partial(jax.jit, static_argnames=('model', 'sampling', 'marks'))
+def start(params, shared, keys, prompts: Prompts, *, model, sampling, marks):
+    """The loop's first state, with the best tokens so far and whether there is more to do; from what `begun` gives."""
+    loop = _loop(model, params, shared, keys, sampling, marks)
+    return _seen(loop, loop.first(prompts.text, prompts.logits))
 
 
-@functools.partial(jax.jit, static_argnames=('model', 'steps', 'how', 'banned'), donate_argnames='state')
-def step(params, shared, stops, keys, state, *, model, steps, how, banned):
+@functools.partial(jax.jit, static_argnames=('model', 'sampling', 'marks'), donate_argnames='state')
+def step(params, shared, keys, state, *, model, sampling, marks):
     """The next one."""
-    loop = _loop(model, params, shared, stops, keys, steps, how, banned)
+    loop = _loop(model, params, shared, keys, sampling, marks)
     return _seen(loop, loop.one(state))
 
 
@@ -195,37 +135,37 @@ def _seen(loop: Loop, state):
     return state, loop.tokens(state), loop.more(state)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 3, 4))
-def begun(model: Flamingo, media: Media | None, text: Text, how: Sampling | Beams, steps: int) -> tuple[Any, Text]:
-    """What all steps read, which is the media and the prompt, and the text that grows, which is empty."""
-    media, text = begin(model, media, text, how.beams if isinstance(how, Beams) else 1, steps)
-    return (media, text.parts), text._replace(parts=())
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def begun(model: Flamingo, prompts: Prompts, sampling: Sampling) -> tuple[Any, Prompts]:
+    """What all steps read, which is the media and the prompt; and the text that grows, which is empty."""
+    media, text = begin(model, prompts.media, prompts.text, sampling.num_beams, sampling.max_new_tokens)
+    return (media, text.parts), Prompts(None, text._replace(parts=()), prompts.logits)
 
 
-def _run(model, params, media, text, logits, stops, keys, steps, how, banned) -> Int[Array, 'b steps']:
-    shared, text = begun(model, media, text, how, steps)
-    loop = _loop(model, params, shared, stops, keys, steps, how, banned)
-    return loop.tokens(jax.lax.while_loop(loop.more, loop.one, loop.first(text, logits)))
+@functools.partial(jax.jit, static_argnums=(0, 4, 5))
+def _answer(model, params, prompts: Prompts, keys, sampling: Sampling, marks: Marks) -> Int[Array, 'b steps']:
+    shared, prompts = begun(model, prompts, sampling)
+    loop = _loop(model, params, shared, keys, sampling, marks)
+    return loop.tokens(jax.lax.while_loop(loop.more, loop.one, loop.first(prompts.text, prompts.logits)))
 
 
-def _loop(model, params, shared, stops, keys, steps, how: Sampling | Beams, banned) -> Loop:
+def _loop(model, params, shared, keys, sampling: Sampling, marks: Marks) -> Loop:
     def read(text, tokens):
         media, parts = shared
         logits, text = extend(model, params, media, text._replace(parts=parts), tokens)
         return logits[:, 0], text._replace(parts=())
 
-    if isinstance(how, Beams):
-        return _beams(read, stops, steps, how, banned)
-    return _sampling(read, stops, keys, steps, how, banned)
+    return _beams(read, sampling, marks) if sampling.num_beams > 1 else _sampling(read, keys, sampling, marks)
 
 
-def _sampling(read, stops, keys, steps: int, how: Sampling, banned) -> Loop:
-    """The loop of `sample`. read: (text, one more token of each row) -> logits after it, text."""
+def _sampling(read, keys, sampling: Sampling, marks: Marks) -> Loop:
+    """The loop without beams. read: (text, one more token of each row) -> logits after it, text."""
+    steps, ends = sampling.max_new_tokens, jnp.array(marks.ends, jnp.int32)
 
     def look(step, logits, done, out):
         own = jnp.broadcast_to(keys, len(logits))
-        token = next_token(ban(logits, banned), keys_of(own, step), how)
-        done |= (token[:, None] == stops).any(axis=1)
+        token = next_token(ban(logits, marks.banned), keys_of(own, step), Drawing.of(sampling))
+        done |= (token[:, None] == ends).any(axis=1)
         return token, done, out.at[:, step].set(jnp.where(done, -1, token))
 
     def more(state):
@@ -244,11 +184,11 @@ def _sampling(read, stops, keys, steps: int, how: Sampling, banned) -> Loop:
     return Loop(first, more, one, lambda state: state[-1])
 
 
-def _beams(read, stops, steps: int, how: Beams, banned) -> Loop:
-    """The loop of `beam_search`. read: as for `_sampling`."""
-    banned = jnp.array(banned, jnp.int32)
-    beams, length_penalty = how
-    looked_at = (1 + stops.shape[0]) * beams
+def _beams(read, sampling: Sampling, marks: Marks) -> Loop:
+    """The loop of a beam search. read: as for `_sampling`."""
+    ends, banned = (jnp.array(tokens, jnp.int32) for tokens in marks)
+    steps, beams, length_penalty = sampling.max_new_tokens, sampling.num_beams, sampling.length_penalty
+    looked_at = (1 + len(marks.ends)) * beams
 
     def more(state):
         step, _, _, _, live, _, finished, _ = state
@@ -266,7 +206,7 @@ def _beams(read, stops, steps: int, how: Beams, banned) -> Loop:
         score, choice = jax.lax.top_k((live[..., None] + logp).reshape(b, beams * v), looked_at)
         beam, token = choice // v, choice % v
         tokens = live_tokens[row, beam].at[:, :, step].set(token)
-        stop = (token[..., None] == stops).any(axis=-1)
+        stop = (token[..., None] == ends).any(axis=-1)
 
         ended = jnp.where(stop, score / (step + 1.0) ** length_penalty, NEVER)
         # As in the originals, a hypothesis may finish only from among the `beams` likeliest.
@@ -305,19 +245,17 @@ def _beams(read, stops, steps: int, how: Beams, banned) -> Loop:
 def score(
     model: Flamingo,
     params: Params,
-    media: Media | None,
-    text: Text,
-    logits: Float[Array, 'b v'],
+    prompts: Prompts,
     candidates: Int[Array, 'b c l'],
     valid: Bool[Array, 'b c l'],
 ) -> Float[Array, 'b c']:
     """Log-likelihood of each candidate continuation of each row (close-ended tasks; paper, appendix A.2).
 
     Args:
-      media, text, logits: those of the prompts.
+      prompts: from `Reader.read`.
       candidates, valid: tokens, padded on the right.
     """
-    b, c, l = candidates.shape
+    (media, text, logits), (b, c, l) = prompts, candidates.shape
     first = jnp.take_along_axis(jax.nn.log_softmax(logits)[:, None], candidates[:, :, :1], axis=2)[..., 0]
     total = jnp.where(valid[..., 0], first, 0.0)
     if l > 1:

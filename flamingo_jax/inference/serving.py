@@ -20,26 +20,26 @@ import concurrent.futures
 import contextlib
 import functools
 import itertools
-import operator
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import PIL.Image
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Int, Key
 
 from flamingo_jax.errors import UserError
 from flamingo_jax.inference import decode, search
-from flamingo_jax.inference.pretrained import Pretrained, Written, check_stop, keys_of_seeds, up_to
+from flamingo_jax.inference.pretrained import Pretrained, Written, up_to
+from flamingo_jax.inference.sampling import GREEDY, Sampling
 from flamingo_jax.inputs.prompts import Encoded, Prompt, as_batch
-from flamingo_jax.inputs.tokenizer import EOC
 from flamingo_jax.model.flamingo import Flamingo, Media, Params
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.parallel import rules
+from flamingo_jax.ranges import require
 
 PLACES = 256  # The least in a cache: fewer would save little, and each size is another program.
 SHRINK = 8  # What is so many times as large as needed becomes smaller.
@@ -54,7 +54,7 @@ class Rows(NamedTuple):
     token: Int[Array, 'b']  # The last one of each answer, which its text does not have yet.
     step: Int[Array, 'b']  # The number of its tokens.
     key: Key[Array, 'b']
-    how: search.Sampling  # Of arrays [b].
+    drawing: search.Drawing  # Of arrays [b].
 
 
 class Size(NamedTuple):
@@ -68,17 +68,10 @@ class Size(NamedTuple):
 class Answer(Iterator[Written]):
     """The answer to one prompt while it is written: after each token, the whole so far. Made by `Engine.ask`."""
 
-    def __init__(
-        self,
-        prompt: Encoded,
-        room: int,
-        how: search.Sampling | search.Beams,
-        stop: Sequence[str],
-        key: Key[Array, ''],
-        beams: Iterator[Written] | None,
-    ):
+    def __init__(self, prompt: Encoded, sampling: Sampling, beams: Iterator[Written] | None):
         """Not yet asked. beams: the search that writes it; None: it is one of the rows."""
-        self.prompt, self.room, self.how, self.stop, self.key, self.beams = prompt, room, how, stop, key, beams
+        self.prompt, self.sampling, self.beams = prompt, sampling, beams
+        self.key = sampling.keys(1)[0]
         self.tokens: list[int] = []
         self.over, self._last = False, Written('', [])  # What was read last.
         self._written: queue.SimpleQueue[Written | Exception | None] = queue.SimpleQueue()
@@ -127,8 +120,7 @@ class Engine:
         Raises:
           ValueError: `slots` is not positive, or the mesh shards rows.
         """
-        if slots < 1:
-            raise UserError(f'slots is {slots}. It must be 1 or more.')
+        require('', dict(slots=slots), 'a whole number, 1 or more', 'slots')
         if meshes.row_shards(flamingo.mesh) > 1:
             raise UserError(
                 'Rows that come and go cannot be sharded. Load the model on one device, or on a mesh with data=1, '
@@ -164,39 +156,23 @@ class Engine:
         """The number of answers that are being written."""
         return len(self._live) + len(self._searches)
 
-    def ask(
-        self,
-        prompt: Prompt,
-        max_new_tokens: int = 32,
-        num_beams: int = 1,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        stop: Sequence[str] = (EOC,),
-        length_penalty: float = 0.0,
-        seed: int = 0,
-    ) -> Answer:
-        """Asks for the continuation of one prompt, and returns at once. Arguments as for `Pretrained.generate`.
+    def ask(self, prompt: Prompt, sampling: Sampling = GREEDY) -> Answer:
+        """Asks for the continuation of one prompt, and returns at once.
 
         An answer that ends by one of `stop` frees its row there.
 
         Raises:
-          ValueError: the prompt or a number is not valid, or both exceed the context: the message says how many new
+          ValueError: the prompt is not valid, or exceeds the context with its answer: the message says how many new
             tokens fit. A picture that cannot be read is told by the answer.
           RuntimeError: the engine is closed. Answers that were not whole by then raise it, too.
         """
-        # What is wrong must be known here: later it would end the answers of others.
-        room, numbers = operator.index(max_new_tokens), (float(temperature), operator.index(top_k), float(top_p))
-        how = search.way(num_beams, *numbers, length_penalty)
-        check_stop(stop)
         (prompt, *_), several = as_batch(prompt)
         if several:
             raise UserError('Ask one prompt at a time: a list of strings and pictures.')
         prompt = [_own(item) for item in prompt]
-        encoded, beams = self.flamingo.encoded(prompt, room), None
-        if isinstance(how, search.Beams):
-            beams = self.flamingo.write(prompt, room, num_beams, stop=stop, length_penalty=length_penalty)
-        answer = Answer(encoded, room, how, stop=tuple(stop), key=keys_of_seeds(seed, 1)[0], beams=beams)
+        encoded = self.flamingo.encoded(prompt, sampling.max_new_tokens)
+        beams = self.flamingo.write(prompt, sampling) if sampling.num_beams > 1 else None
+        answer = Answer(encoded, sampling, beams)
         self._add(self._waiting, answer)
         return answer
 
@@ -295,16 +271,17 @@ class Engine:
             for answer in group:
                 self._admit([answer])
             return
-        self._join(group, *read)
+        self._join(group, read)
 
-    def _join(self, group: list[Answer], media: Media | None, text: decode.Text, logits: Float[Array, 'b v']) -> None:
-        f, size = self.flamingo, self._make_room(group, media)
+    def _join(self, group: list[Answer], read: decode.Prompts) -> None:
+        f, size = self.flamingo, self._make_room(group, read.media)
         with rules.activations(f.mesh):
             keys = jnp.stack([answer.key for answer in group])
-            how = search.Sampling(*map(np.array, zip(*(answer.how for answer in group), strict=True)))
+            each = (search.Drawing.of(answer.sampling) for answer in group)
+            drawing = search.Drawing(*map(np.array, zip(*each, strict=True)))
             # The same program for any number of rows.
             own = size._replace(rows=len(group))
-            new = _first(f.by_token[0], media, text, logits, keys=keys, how=how, banned=f.banned, size=own)
+            new = _first(f.by_token[0], read, keys, drawing, banned=f.banned, size=own)
             free = np.array([i for i in range(size.rows) if i not in self._live][: len(group)], np.int32)
             if self._rows is None:
                 self._rows = _resize(new, np.resize(np.arange(len(group), dtype=np.int32), size.rows), size)
@@ -319,7 +296,7 @@ class Engine:
         """The size of the rows with more answers. They get it, if there are any."""
         every = (*self._live.values(), *group)
         coming = min(self.slots, len(every) + len(self._waiting))
-        places = max(len(one.prompt.tokens) + one.room for one in every)
+        places = max(len(one.prompt.tokens) + one.sampling.max_new_tokens for one in every)
         c, pictures = self.flamingo.config, 0
         if media is not None and not c.xattn.at_tag:
             shown = max(len(one.prompt.pictures) for one in every)
@@ -356,9 +333,9 @@ class Engine:
         ends = token in self.flamingo.ends
         answer.tokens += [] if ends else [token]
         whole = self.flamingo.tokenizer.written(answer.tokens)
-        text = up_to(whole, answer.stop)
+        text = up_to(whole, answer.sampling.stop)
         answer.add(Written(text.strip(), list(answer.tokens)))
-        if ends or text != whole or len(answer.tokens) == answer.room:
+        if ends or text != whole or len(answer.tokens) == answer.sampling.max_new_tokens:
             answer.end(None)
 
 
@@ -395,17 +372,15 @@ def _resolve(future: concurrent.futures.Future, call: Callable[[], Any]) -> None
 @functools.partial(jax.jit, static_argnames=('model', 'banned', 'size'))
 def _first(
     model: Flamingo,
-    media: Media | None,
-    text: decode.Text,
-    logits: Float[Array, 'b v'],
+    prompts: decode.Prompts,
     keys: Key[Array, 'b'],
-    how: search.Sampling,
+    drawing: search.Drawing,
     banned: tuple[int, ...],
     size: Size,
 ) -> Rows:
     """Prompts that were read -> rows of their own, with the first token of each answer."""
     b = size.rows
-    media, text = decode.after_prompt(model, media, text)
+    media, text = decode.after_prompt(model, prompts.media, prompts.text)
     if media is not None:
 
         def whole(*parts):
@@ -413,20 +388,20 @@ def _first(
 
         media = _lengthen(Media(None, (jax.tree.map(whole, *media.keys_values),)), size.media)
     steps = jnp.zeros(b, jnp.int32)
-    token = _next(logits, keys, steps, how, banned)
-    return Rows(media, decode.alone(text, size.places), token, steps + 1, keys, how)
+    token = _next(prompts.logits, keys, steps, drawing, banned)
+    return Rows(media, decode.alone(text, size.places), token, steps + 1, keys, drawing)
 
 
-def _next(logits, keys, steps, how: search.Sampling, banned: tuple[int, ...]) -> Int[Array, 'b']:
+def _next(logits, keys, steps, drawing: search.Drawing, banned: tuple[int, ...]) -> Int[Array, 'b']:
     """The next token of each row. Each draws as it would in any other batch."""
-    return search.next_token(search.ban(logits, banned), search.keys_of(keys, steps), how)
+    return search.next_token(search.ban(logits, banned), search.keys_of(keys, steps), drawing)
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'banned'), donate_argnames='rows')
 def _step(model: Flamingo, params: Params, rows: Rows, live: Bool[Array, 'b'], banned: tuple[int, ...]) -> Rows:
     """One more token of each live row. The others have no tokens, and what they write is not used."""
     logits, text = decode.extend(model, params, rows.media, rows.text, rows.token[:, None], valid=live[:, None])
-    token = _next(logits[:, 0], rows.key, rows.step, rows.how, banned)
+    token = _next(logits[:, 0], rows.key, rows.step, rows.drawing, banned)
     return rows._replace(text=text, token=token, step=rows.step + 1)
 
 

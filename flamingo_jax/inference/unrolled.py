@@ -29,11 +29,10 @@ def run_one_by_one(
     every: int,
     index: Int[Array, '*b'] | int,
     remat: str,
-    every_block: bool,
 ) -> tuple[Float[Array, 'b l d'], Any]:
     """Computes `stack.scan` with lists in place of stacks; only with a cache.
 
-    Decoding does not use `remat` and `every_block`, and `block` already has `index`.
+    Decoding does not use `remat`, and `block` already has `index`.
     """
     depth, news = len(jax.tree.leaves(cache, is_leaf=_is_list)[0]), []
     for i in range(depth):

@@ -1,4 +1,4 @@
-"""Documents -> rows of a batch, of fixed shape. The class of a row determines its loss (`training/losses`).
+"""Documents -> rows of a batch, of fixed shape. The class of a row determines its loss (`training/objectives/`).
 
 A document is a list of chunks; a chunk is at most one picture and the text after it:
 
@@ -22,7 +22,7 @@ then has a dimension of lines before that of tokens.
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -57,6 +57,52 @@ class RowFormat:
     p_next: float = 0.0  # Probability that text is tied to the next picture and not to the previous one (paper: 0.5).
 
 
+@runtime_checkable
+class Row(Protocol):
+    """What every class of rows has. It is a NamedTuple of arrays, in the file of its objective (`Interleaved` is here).
+
+    A batch has the same fields, with a dimension of rows before every shape.
+    """
+
+    used: np.ndarray  # int32 []: number of tokens before the padding.
+    unreadable: np.ndarray  # int32 []: number of pictures that could not be read.
+    images: Frames | None  # uint8 [images t height width 3]. A row has images or features, or neither.
+    features: Frames | None  # float16 [images t s d_v], of the frozen trunk.
+
+    has_logits: bool  # Whether its loss reads logits over the vocabulary.
+    # Whether the rows of a batch are compared with one another: the loss takes all micro-batches at once, [m b ...].
+    compares_rows: bool
+
+    @classmethod
+    def of(
+        cls,
+        chunks: Sequence[Chunk],
+        tokenizer: Tokenizer,
+        blank: Frames | None,
+        rng: np.random.Generator,
+        row: RowFormat,
+    ) -> 'Row':
+        """The row of a document; see `Interleaved.of`."""
+
+    @staticmethod
+    def lengths(length: int | float, images: int, tag: int) -> tuple[int | float, int | float]:
+        """Tokens of a text whose states have a gradient, and of what the frozen language model reads beside it.
+
+        Args:
+          length, images: of the row, or of what is used of it.
+          tag: tokens of an <image> tag.
+        """
+
+    def total_weight(self) -> Any:
+        """What the summed loss of a batch is divided by."""
+
+    def counts(self) -> dict[str, Any]:
+        """What a batch holds, by the names in `COUNTS`."""
+
+
+Batch: TypeAlias = Row
+
+
 class Interleaved(NamedTuple):
     """A sequence whose next tokens are learned (paper, section 2.4). A batch has a leading dimension of rows."""
 
@@ -70,6 +116,14 @@ class Interleaved(NamedTuple):
     at: np.ndarray | None = None  # int32 [targets]: the tokens before each target. None computes all logits.
     document: np.ndarray | None = None  # int32 [length]: which document of a packed row, from 1; 0 is padding.
 
+    has_logits = True
+    compares_rows = False
+
+    @staticmethod
+    def lengths(length: int | float, images: int, tag: int) -> tuple[int | float, int | float]:
+        """See `Row.lengths`."""
+        return length, 0
+
     def total_weight(self):
         """What the summed loss of a batch is divided by. The first token of a line is not a target."""
         return self.weights[..., 1:].sum()
@@ -82,7 +136,7 @@ class Interleaved(NamedTuple):
 
         documents = self.used > 0 if self.document is None else of_row(self.document).max(axis=1)
         # The last picture's tag sees that picture.
-        return _counts(self, pictures=of_row(self.phi).max(axis=1), documents=documents, targets=self.weights[..., 1:])
+        return counted(self, pictures=of_row(self.phi).max(axis=1), documents=documents, targets=self.weights[..., 1:])
 
     def lines(self) -> 'Interleaved':
         """A batch whose lines are rows [b lines ...] -> [b * lines ...]. Those of a row still share its pictures."""
@@ -123,7 +177,7 @@ class Interleaved(NamedTuple):
             begins = [(at - start, i) for at, i in zip(layout.begins, shown, strict=True) if at >= start]
             end = min(row.length, begins[row.images][0]) if len(begins) > row.images else row.length
             begins = [begin for begin in begins[: row.images] if begin[0] < end]
-            pictures = [_read(chunks[i].picture, blank) for _, i in begins]
+            pictures = [read_picture(chunks[i].picture, blank) for _, i in begins]
             if not any(picture is None for picture in pictures):
                 break
             bad = {i for (_, i), picture in zip(begins, pictures, strict=True) if picture is None}
@@ -146,12 +200,12 @@ class Interleaved(NamedTuple):
             phi = np.where(shifted > len(begins), 0, shifted).astype(np.int32)
 
         return cls(
-            tokens=_pad(tokens, row.length, tokenizer.pad, np.int32),
+            tokens=padded(tokens, row.length, tokenizer.pad, np.int32),
             phi=phi,
-            weights=_pad(weights, row.length, 0.0, np.float32),
+            weights=padded(weights, row.length, 0.0, np.float32),
             used=np.int32(len(tokens)),
             unreadable=np.int32(unreadable),
-            **_shown(pictures + [blank] * (row.images - len(pictures)), blank),
+            **as_shown(pictures + [blank] * (row.images - len(pictures)), blank),
             at=_places(weights, row.targets) if row.targets else None,
         )
 
@@ -210,8 +264,8 @@ class Interleaved(NamedTuple):
                 break
 
         def of_lines(values, fill, dtype):
-            padded = np.stack([_pad(line, row.length, fill, dtype) for line in values])
-            return padded[0] if lines == 1 else padded
+            stacked = np.stack([padded(line, row.length, fill, dtype) for line in values])
+            return stacked[0] if lines == 1 else stacked
 
         weights = [_first(line, row.targets) for line in weights]
         at = [_places(line, row.targets) for line in weights] if row.targets else None
@@ -221,7 +275,7 @@ class Interleaved(NamedTuple):
             weights=of_lines(weights, 0.0, np.float32),
             used=np.int32(sum(map(len, tokens))),
             unreadable=np.int32(unreadable),
-            **_shown(pictures + [blank] * (row.images - len(pictures)), blank),
+            **as_shown(pictures + [blank] * (row.images - len(pictures)), blank),
             at=None if at is None else at[0] if lines == 1 else np.stack(at),
             document=of_lines(document, 0, np.int32),
         )
@@ -230,217 +284,7 @@ class Interleaved(NamedTuple):
 OF_TOKENS = ('tokens', 'phi', 'weights', 'at', 'document')  # Fields that have a dimension of lines, if there are any.
 
 
-class Aligned(NamedTuple):
-    """A picture alone and its text alone, which must come to mean the same (`training/losses/alignment.py`)."""
-
-    tokens: np.ndarray  # int32 [s]: the picture's tag with the tokens before and after it.
-    phi: np.ndarray  # int32 [s].
-    weight: np.ndarray  # float32 []: 1, or 0 if no picture could be read.
-    text: np.ndarray  # int32 [length]: <BOS> and the text.
-    used: np.ndarray  # int32 []: number of the text's tokens before the padding.
-    unreadable: np.ndarray  # int32 []: 1 or 0.
-    images: Frames | None = None  # [1 t height width 3] or
-    features: Frames | None = None  # [1 t s d_v].
-    read: np.ndarray | None = None  # [depth d]: the text's states, if they are known; None computes them.
-
-    def total_weight(self):
-        """What the summed loss of a batch is divided by."""
-        return self.weight.sum()
-
-    def counts(self):
-        """As `Interleaved.counts`. The tokens are those of the texts."""
-        return _counts(self, pictures=self.weight, documents=self.weight, targets=0 * self.weight)
-
-    @classmethod
-    def of(
-        cls,
-        chunks: Sequence[Chunk],
-        tokenizer: Tokenizer,
-        blank: Frames,
-        rng: np.random.Generator,
-        row: RowFormat,
-    ) -> 'Aligned':
-        """The row of the first picture in a document that has a text; arguments as for `Interleaved.of`.
-
-        row: its `length` are the most tokens of the text, <BOS> included; a longer text is cut.
-
-        Raises:
-          ValueError: `row.images` is not 1.
-        """
-        del rng
-        chunk, picture = _first_with_text(chunks, blank, row.images, 'An aligned')
-        shown, text = Layout(tokenizer), Layout(tokenizer)
-        shown.picture()
-        shown.end_chunk()
-        if tokenizer.eoc is None:  # The state is read at the token that predicts the next one.
-            shown.end()
-        for segment in chunk.texts if chunk else ():
-            text.text(segment, marks=False)
-        text = text.tokens[: row.length]
-        return cls(
-            tokens=np.array(shown.tokens, np.int32),
-            phi=(np.arange(len(shown.tokens)) >= shown.begins[0]).astype(np.int32),
-            weight=np.float32(picture is not None),
-            text=_pad(text, row.length, tokenizer.pad, np.int32),
-            used=np.int32(len(text)),
-            unreadable=np.int32(chunk is not None and picture is None),
-            **_shown([blank if picture is None else picture], blank),
-        )
-
-
-class Told(NamedTuple):
-    """A sequence, and the same sequence with words in place of its pictures.
-
-    The model must continue both in the same way.
-
-    The loss compares the next token at `at` of the first with that at `told_at` of the second
-    (`training/losses/distillation.py`).
-    """
-
-    tokens: np.ndarray  # int32 [length].
-    phi: np.ndarray  # int32 [length].
-    told: np.ndarray  # int32 [length + TOLD * images]: words in place of pictures, a newline in place of <EOC>.
-    at: np.ndarray  # int32 [targets]: positions in `tokens`: the ends of tags, and the tokens of texts.
-    told_at: np.ndarray  # int32 [targets]: the same positions in `told`.
-    weights: np.ndarray  # float32 [targets]: loss weight of each comparison; 0 is padding.
-    newline: np.ndarray  # int32 []: the token that replaces <EOC>.
-    used: np.ndarray  # int32 []: number of tokens before the padding.
-    unreadable: np.ndarray  # int32 [].
-    images: Frames | None = None  # uint8 [images t height width 3] or
-    features: Frames | None = None  # float16 [images t s d_v].
-
-    def total_weight(self):
-        """What the summed loss of a batch is divided by."""
-        return self.weights.sum()
-
-    def counts(self):
-        """As `Interleaved.counts`."""
-        return _counts(self, pictures=self.phi.max(axis=1), documents=self.used > 0, targets=self.weights)
-
-    @classmethod
-    def of(
-        cls,
-        chunks: Sequence[Chunk],
-        tokenizer: Tokenizer,
-        blank: Frames,
-        rng: np.random.Generator,
-        row: RowFormat,
-    ) -> 'Told':
-        """The row of a document in which every picture has words (`Chunk.says`); arguments as for `Interleaved.of`.
-
-        row: its `targets` are the most comparisons; 0 is `length`. Of a longer document, the beginning is taken.
-
-        Raises:
-          ValueError: a picture has no words, or the tokenizer has no <EOC>.
-        """
-        del rng
-        if tokenizer.eoc is None:
-            raise UserError(
-                'A told row needs the token <EOC>, which this tokenizer does not have. Use another row for this data '
-                'set.'
-            )
-        shown, told = Layout(tokenizer), Layout(tokenizer)
-        compared: list[tuple[int, int, float]] = []
-        frames: list[Frames] = []
-        unreadable, gone = 0, False
-        for chunk in chunks:
-            if gone and chunk.continues:
-                continue
-            gone = False
-            if chunk.picture is not None:
-                if not chunk.says:
-                    raise UserError(
-                        'A picture of a told row has no words to replace it. Give words to each picture '
-                        '(`Chunk.says`), or use another row.'
-                    )
-                picture = _read(chunk.picture, blank) if len(frames) < row.images else None
-                unreadable += picture is None and len(frames) < row.images
-                if picture is None:
-                    gone = True
-                    continue
-                frames.append(picture)
-                shown.picture()
-                told.text(chunk.says, marks=False)
-            weight = max(chunk.weights, default=0.0)
-            for text, own in zip(chunk.texts, chunk.weights, strict=True):
-                before = len(shown.tokens), len(told.tokens)
-                told.continues = shown.continues  # With a space before the text, or without it, in both.
-                shown.text(text, marks=chunk.marks)
-                told.text(text, marks=chunk.marks)
-                for i in range(len(shown.tokens) - before[0]):
-                    compared.append((before[0] + i - 1, before[1] + i - 1, float(own)))
-            compared.append((len(shown.tokens) - 1, len(told.tokens) - 1, float(weight)))
-            shown.end_chunk()
-            told.text('\n')
-        length = row.length
-        room = length + TOLD * row.images
-        k = row.targets or length
-        compared = [one for one in compared if 0 <= min(one[:2]) and one[0] < length and one[1] < room and one[2]][:k]
-        tokens, told_tokens = shown.tokens[:length], told.tokens[:room]
-        tags = np.zeros(length, np.int32)
-        tags[[at for at in shown.begins if at < length]] = 1
-        at, told_at, weights = zip(*compared, strict=True) if compared else ((), (), ())
-        return cls(
-            tokens=_pad(tokens, length, tokenizer.pad, np.int32),
-            phi=np.cumsum(tags, dtype=np.int32),
-            told=_pad(told_tokens, room, tokenizer.pad, np.int32),
-            at=_pad(at, k, 0, np.int32),
-            told_at=_pad(told_at, k, 0, np.int32),
-            weights=_pad(weights, k, 0.0, np.float32),
-            newline=np.int32(tokenizer.encode('\n')[-1]),
-            used=np.int32(len(tokens)),
-            unreadable=np.int32(unreadable),
-            **_shown(frames + [blank] * (row.images - len(frames)), blank),
-        )
-
-
-class Paired(NamedTuple):
-    """A picture and its text, which are told from those of the other rows (`training/losses/contrastive.py`)."""
-
-    text: np.ndarray  # int32 [length]: the text, from <BOS> to <EOS> if the tokenizer has them.
-    used: np.ndarray  # int32 []: number of the text's tokens before the padding.
-    weight: np.ndarray  # float32 []: 1, or 0 without a text, or if the picture cannot be read.
-    unreadable: np.ndarray  # int32 []: 1 or 0.
-    images: Frames | None = None  # [1 t height width 3] or
-    features: Frames | None = None  # [1 t s d_v].
-
-    def total_weight(self):
-        """What the summed loss of a batch is divided by."""
-        return self.weight.sum()
-
-    def counts(self):
-        """As `Interleaved.counts`. The tokens are those of the texts."""
-        return _counts(self, pictures=self.weight, documents=self.weight, targets=0 * self.weight)
-
-    @classmethod
-    def of(
-        cls,
-        chunks: Sequence[Chunk],
-        tokenizer: Tokenizer,
-        blank: Frames,
-        rng: np.random.Generator,
-        row: RowFormat,
-    ) -> 'Paired':
-        """The row of the first picture in a document that has a text; arguments as for `Interleaved.of`.
-
-        row: its `length` are the most tokens of the text; a longer text is cut.
-
-        Raises:
-          ValueError: `row.images` is not 1.
-        """
-        del rng
-        chunk, picture = _first_with_text(chunks, blank, row.images, 'A paired')
-        text, used = encode_paired(''.join(chunk.texts) if chunk else '', tokenizer, row.length)
-        return cls(
-            text=text,
-            used=used,
-            weight=np.float32(picture is not None),
-            unreadable=np.int32(chunk is not None and picture is None),
-            **_shown([blank if picture is None else picture], blank),
-        )
-
-
-def _first_with_text(
+def first_with_text(
     chunks: Sequence[Chunk], blank: Frames, images: int, row: str
 ) -> tuple[Chunk | None, Frames | None]:
     """The first chunk with a picture and a text, and the picture, None if it cannot be read.
@@ -450,7 +294,7 @@ def _first_with_text(
     if images != 1:
         raise UserError(f'{row} row shows one picture, but the data set has images={images}. Set its images to 1.')
     chunk = next((chunk for chunk in chunks if chunk.picture is not None and any(chunk.texts)), None)
-    return chunk, _read(chunk.picture, blank) if chunk else None
+    return chunk, read_picture(chunk.picture, blank) if chunk else None
 
 
 def encode_paired(text: str, tokenizer: Tokenizer, length: int) -> tuple[np.ndarray, np.int32]:
@@ -459,18 +303,14 @@ def encode_paired(text: str, tokenizer: Tokenizer, length: int) -> tuple[np.ndar
     layout.text(text, marks=False)
     layout.end()
     tokens = layout.tokens[:length]
-    return _pad(tokens, length, tokenizer.pad, np.int32), np.int32(len(tokens))
-
-
-TOLD = 6  # Tokens by which the words for a picture may exceed its tag.
-Row = Interleaved | Aligned | Told | Paired
-Batch = Row  # The same fields, with rows before every shape.
+    return padded(tokens, length, tokenizer.pad, np.int32), np.int32(len(tokens))
 
 
 COUNTS = ('tokens', 'pictures', 'documents', 'targets', 'unreadable')
 
 
-def _counts(batch, pictures, documents, targets):
+def counted(batch: 'Batch', pictures: Any, documents: Any, targets: Any) -> dict[str, Any]:
+    """What `Row.counts` gives. Each is an array of rows or of tokens, of which those above 0 count or are summed."""
     each = batch.used, pictures, documents, targets > 0, batch.unreadable
     return {name: x.sum() * 1.0 for name, x in zip(COUNTS, each, strict=True)}
 
@@ -494,7 +334,7 @@ def _fits(size: tuple[int, int], room: tuple[int, int]) -> bool:
     return size[0] <= room[0] and size[1] <= room[1]
 
 
-def _read(picture: Callable[[], Frames], blank: Frames) -> Frames | None:
+def read_picture(picture: Callable[[], Frames], blank: Frames) -> Frames | None:
     """A picture; None if it is none, or damaged. What the disk or the network says ends the run."""
     try:
         frames = picture()
@@ -508,7 +348,7 @@ def _read(picture: Callable[[], Frames], blank: Frames) -> Frames | None:
     return frames
 
 
-def _shown(pictures: Sequence[Frames], blank: Frames | None) -> dict[str, Frames]:
+def as_shown(pictures: Sequence[Frames], blank: Frames | None) -> dict[str, Frames]:
     """The pictures of a row as `images` if they are pixels, which are bytes, and as `features` if not."""
     return {'images' if blank.dtype == np.uint8 else 'features': np.stack(pictures)} if pictures else {}
 
@@ -523,10 +363,11 @@ def _first(weights: Sequence[float], targets: int) -> np.ndarray:
 
 def _places(weights: np.ndarray, targets: int) -> np.ndarray:
     """The positions before those with a weight, padded with -1 to `targets`."""
-    return _pad(np.flatnonzero(weights[1:]), targets, -1, np.int32)
+    return padded(np.flatnonzero(weights[1:]), targets, -1, np.int32)
 
 
-def _pad(values, length, fill, dtype):
+def padded(values: Sequence[Any] | np.ndarray, length: int, fill: int | float, dtype: Any) -> np.ndarray:
+    """Values, and after them so many of `fill` that there are `length`."""
     out = np.full(length, fill, dtype)
     out[: len(values)] = values
     return out

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation.published import most_frequent
 from flamingo_jax.inference.pretrained import load
+from flamingo_jax.inference.sampling import Sampling
 from flamingo_jax.inputs.films import to_film
 from flamingo_jax.inputs.prompts import encode_prompt, is_continued
 from flamingo_jax.parallel import mesh as meshes
@@ -119,8 +120,7 @@ class FlamingoJax(lmms):
         room = self._flamingo.config.lm.context - max(map(self._tokens, prompts))
         until, beams = settings.get('until') or (), int(settings.get('num_beams') or 1)
         sampled = settings.get('do_sample', True) and beams == 1
-        return self._flamingo.generate(
-            prompts,
+        sampling = Sampling(
             max_new_tokens=max(1, min(int(settings.get('max_new_tokens') or 32), room)),
             num_beams=beams,
             temperature=float(settings.get('temperature') or 0) if sampled else 0.0,
@@ -128,6 +128,7 @@ class FlamingoJax(lmms):
             stop=(self._flamingo.tokenizer.chunk_end, *([until] if isinstance(until, str) else until)),
             seed=self._seed,
         )
+        return self._flamingo.answer(prompts, sampling)
 
     def loglikelihood(self, requests: list[Instance]) -> list[GenerationResult]:
         """For each continuation its negative log-likelihood a token, and whether greedy decoding writes it.
@@ -147,7 +148,7 @@ class FlamingoJax(lmms):
                 prompt, texts = self.prompt(same[0]), [self._continuation(request) for request in same]
                 ids = [encode(text, is_continued(prompt, self._flamingo.tokenizer)) for text in texts]
                 losses = -self._flamingo.score(prompt, texts) / [len(row) for row in ids]
-                *_, greedy = self._flamingo.write(prompt, self._flamingo.room(prompt, texts), stop=())
+                *_, greedy = self._flamingo.write(prompt, Sampling(self._flamingo.room(prompt, texts), stop=()))
                 found += [
                     GenerationResult((float(loss), greedy.tokens[: len(row)] == row))
                     for loss, row in zip(losses, ids, strict=True)

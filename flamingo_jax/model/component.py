@@ -10,9 +10,8 @@ import pkgutil
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, TypeVar
 
-import numpy as np
-
 from flamingo_jax.errors import UserError
+from flamingo_jax.ranges import choose, require
 
 T = TypeVar('T')
 
@@ -83,15 +82,7 @@ def _tuples(value):
 
 
 def check(config: Any, part: str, sizes: str, **choices: Iterable[str]) -> None:
-    """UserError if one of the named sizes is no positive whole number, or a choice is unknown.
-
-    An unknown choice would be read as one of the known ones.
-    """
-    for field in sizes.split():
-        value = getattr(config, field)
-        if not isinstance(value, int | np.integer) or value < 1:
-            raise UserError(f'{part}{field} is {value!r}. It must be a whole number, 1 or more.')
-    for field, known in choices.items():
-        *most, last = map(repr, known)
-        if getattr(config, field) not in tuple(known):
-            raise UserError(f'{part}{field} must be {", ".join(most)} or {last}, not {getattr(config, field)!r}.')
+    """UserError if one of the named sizes is no positive whole number, or a choice is unknown."""
+    where, values = part.removesuffix('.'), {name: getattr(config, name) for name in (*sizes.split(), *choices)}
+    require(where, values, 'a whole number, 1 or more', *sizes.split())
+    choose(where, values, **choices)

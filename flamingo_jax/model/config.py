@@ -18,6 +18,7 @@ from flamingo_jax.model.language_model import LanguageModelConfig
 from flamingo_jax.model.vision.efficientnet import EfficientNetConfig
 from flamingo_jax.model.vision.nfnet import NFNET_F6
 from flamingo_jax.model.vision.trunk import VisionConfig, family
+from flamingo_jax.ranges import require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +30,7 @@ class LoraConfig:
     targets: tuple[str, ...] = ('query', 'value')  # Some of query, key, value, out; up, gate, down of the feed-forward.
 
     def __post_init__(self):
-        if self.rank < 1:
-            raise UserError(f'lora.rank is {self.rank}. It must be at least 1.')
+        check(self, 'lora.', 'rank')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,13 +53,9 @@ class ContrastiveConfig:
     bias: float = 0.0
 
     def __post_init__(self):
-        if self.loss not in ('softmax', 'sigmoid', 'classes'):
-            raise UserError(f"contrastive.loss must be 'softmax', 'sigmoid' or 'classes', not {self.loss!r}.")
-        if not 0 <= self.smoothing < 1 or self.scale <= 0:
-            raise UserError(
-                f'contrastive.smoothing is {self.smoothing} and scale {self.scale}. Smoothing must be from 0 to below '
-                '1, scale above 0.'
-            )
+        check(self, 'contrastive.', '', loss=('softmax', 'sigmoid', 'classes'))
+        require('contrastive', vars(self), '0 or more and below 1', 'smoothing')
+        require('contrastive', vars(self), 'above 0', 'scale')
 
 
 @dataclasses.dataclass(frozen=True)

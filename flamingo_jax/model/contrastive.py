@@ -18,7 +18,9 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
+from flamingo_jax.model.attention import Segments
 from flamingo_jax.model.config import ContrastiveConfig
+from flamingo_jax.model.language_model import Placement
 from flamingo_jax.model.layers import Linear
 
 if TYPE_CHECKING:
@@ -93,13 +95,23 @@ def paired(
     states = valid = None
     if text is not None:
         valid = valid_tokens(used, text.shape[1])
-        states = model.whole_text(params, text, valid)
+        states = whole_text(model, params, text, valid)
     if features is not None:
         if model.config.resampler is not None:
             features = model.resampled(params, features)
         features = features.reshape(features.shape[0], -1, features.shape[-1])
     space = SharedSpace(model.config.contrastive, model.dtype)
     return space.apply({'params': params['contrastive']}, features, states, valid)
+
+
+def whole_text(
+    model: 'Flamingo', params: dict[str, Any], text: Int[Array, 'b l'], valid: Bool[Array, 'b l']
+) -> Float[Array, 'b l d']:
+    """The normed states of a text whose tokens all see one another, as in BERT; `valid` ones are no padding."""
+    mask = Segments(jnp.ones_like(text), valid.astype(text.dtype))  # Padding is segment 0.
+    positions = jnp.broadcast_to(jnp.arange(text.shape[1]), text.shape)
+    y, _ = model.decoder(params, model.embed(params, text), Placement(positions, mask, jnp.zeros_like(text)), None)
+    return model.embedder.apply({'params': params['lm']['embedder']}, y, method='normalise')
 
 
 def _scalar(value: float):

@@ -22,65 +22,31 @@ towers in which a trunk or a resampler is pretrained (`contrastive.py`).
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int, Key, UInt8
+from jaxtyping import Array, Float, Int, Key, UInt8
 
 from flamingo_jax.errors import UserError
 from flamingo_jax.model import init, lora, stack
-from flamingo_jax.model.attention import KERNELS, Mask, Segments
-from flamingo_jax.model.bridges.bridge import Bridge, media_mask
+from flamingo_jax.model.attention import KERNELS, Segments
+from flamingo_jax.model.bridges.bridge import Bridge, Media, tags
 from flamingo_jax.model.config import FlamingoConfig
-from flamingo_jax.model.language_model import Block, Embedder, KeysValues
+from flamingo_jax.model.language_model import Block, Embedder, KeysValues, Past, Placement
 from flamingo_jax.model.layers import constrain, product, soft_cap
 from flamingo_jax.model.quantised import Quantisation
 from flamingo_jax.model.vision.encoder import VisionEncoder
+from flamingo_jax.ranges import choose
 
 Params = dict[str, Any]
-
-
-class Placement(NamedTuple):
-    """Where the tokens of a text stand, and what they may see."""
-
-    positions: Int[Array, 'b l']
-    mask: Mask  # Of the self-attention; the keys are the text's own, or the past's.
-    phi: Int[Array, 'b l']  # Which image each token may see, 0 = none.
-    document: Int[Array, 'b l'] | None = None  # Which document of its row each belongs to, if rows hold several.
-
-
-class Past(NamedTuple):
-    """Self-attention keys and values of every block, of tokens before a text and of its own."""
-
-    cache: KeysValues  # [depth b g p k]
-    index: Int[Array, '*b'] | int = 0  # Where the text begins in them: in all rows, or in each.
-    key_positions: Int[Array, 'b p'] | None = None  # Positions of all places, the shared ones' before the cache's.
-    # Of earlier tokens, whose places come before the cache's: [depth c g p k]. b / c consecutive rows share one.
-    shared: Sequence[KeysValues] = ()
-
-
-class Media(NamedTuple):
-    """What the text can attend to: the media tokens, or their keys and values in every gated block."""
-
-    tokens: Float[Array, 'b m e'] | None  # e: `FlamingoConfig.media_width`.
-    # Parts side by side, as a gated block takes them, each [x c h n k] over the x gated blocks; None: computed in each
-    # block.
-    keys_values: Any
-
-    @property
-    def rows(self) -> int:
-        """The number of rows of media. Each may serve several rows of text, one after the other."""
-        return self.tokens.shape[0] if self.keys_values is None else jax.tree.leaves(self.keys_values)[0].shape[-4]
-
-    @property
-    def length(self) -> int:
-        """m, the number of media tokens per row."""
-        if self.keys_values is None:
-            return self.tokens.shape[1]
-        return sum(jax.tree.leaves(part)[0].shape[-2] for part in self.keys_values)
+Pixels = UInt8[Array, 'b n t height width 3'] | Float[Array, 'b n t height width 3']
+# Features that the trunk computed before, or pixels. Each of c rows serves b / c rows of text, one after the other.
+Images = (
+    Float[Array, 'c n t s d_v'] | UInt8[Array, 'c n t height width 3'] | Float[Array, 'c n t height width 3'] | None
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,98 +62,138 @@ class Flamingo:
     loop: ClassVar[Callable[..., Any]] = staticmethod(stack.scan)  # Over the blocks.
 
     def __post_init__(self):
-        if self.remat and self.remat not in stack.REMAT:
-            raise UserError(f"remat must be one of '', {', '.join(map(repr, stack.REMAT))}, not {self.remat!r}.")
-        if self.attention_kernel not in KERNELS:
-            raise UserError(f'attention_kernel must be one of {KERNELS}, not {self.attention_kernel!r}.')
+        choose('', vars(self), remat=('', *stack.REMAT), attention_kernel=KERNELS)
 
     def logits(
-        self,
-        params: Params,
-        images: Float[Array, 'b n t s d_v']
-        | UInt8[Array, 'b n t height width 3']
-        | Float[Array, 'b n t height width 3']
-        | None,
-        tokens: Int[Array, 'b l'],
-        phi: Int[Array, 'b l'] | None = None,
+        self, params: Params, images: Images, tokens: Int[Array, 'b l'], phi: Int[Array, 'b l'] | None = None
     ) -> Float[Array, 'b l v']:
         """The whole model, teacher-forced; arguments as for `hidden`.
 
         Returns:
           float32 logits over the language model's vocabulary and the extra tokens.
         """
-        return self.unembed(params, self.hidden(params, images, tokens, phi=phi))
+        return self.unembed(params, self.hidden(params, images, tokens, phi))
 
     def hidden(
         self,
         params: Params,
-        images: Float[Array, 'c n t s d_v']
-        | UInt8[Array, 'c n t height width 3']
-        | Float[Array, 'c n t height width 3']
-        | None,
+        images: Images,
         tokens: Int[Array, 'b l'],
         phi: Int[Array, 'b l'] | None = None,
-        text_noise: Float[Array, 'b l d'] | None = None,
         document: Int[Array, 'b l'] | None = None,
     ) -> Float[Array, 'b l d']:
-        """The text after the last block: the picture at the head of this file without its last line.
-
-        A loss selects the positions that have a target before `unembed`, since the product with the vocabulary is a
-        large part of a small model's cost.
+        """The text after the last block. A loss selects the positions that have a target before `unembed`.
 
         Args:
           params: the component trees.
-          images: pixels 0..255 (uint8 or float), or features that the trunk computed before ([c n t s d_v], five
-            dimensions). Rows with fewer than n images are padded at the end; padding is never attended to. Each of the
-            c rows serves b / c rows of text, one after the other, which are not computed for each of them. None for
-            text without pictures.
-          tokens: text, padded at the end.
-          phi: which image each token may see, if the data say so; None counts the <image> tags.
-          text_noise: added to the embedded text in the pretraining of a language model (see `training/losses/`).
-          document: which document of its row each token belongs to, if rows hold several; None: a row is one. Each is
-            computed as it would be alone. phi must then be given, and count the pictures of the row. Rows that share
-            pictures have different documents.
+          images: pixels 0..255, or features. Rows with fewer than n images are padded at the end; padding is never
+            attended to. None for text without pictures.
+          tokens, phi, document: as for `place`.
 
         Returns:
           The input of `unembed`, in `dtype`.
         """
+        media = self.media(params, images)  # By the trunk and the connector.
+        at = self.place(tokens, phi, document)  # phi: the one image that a token may see.
         y = self.embed(params, tokens)
-        if text_noise is not None:
-            y = y + text_noise
-        return self._decode(params, images, tokens, phi=phi, y=y, document=document)
+        y, _ = self.decoder(params, y, at, media)  # Before every k-th block, the bridge shows it the media.
+        return y
 
-    def states(
-        self,
-        params: Params,
-        images: Float[Array, 'b n t s d_v'] | None,
-        tokens: Int[Array, 'b l'],
-        phi: Int[Array, 'b l'] | None = None,
-    ) -> Float[Array, 'depth b l d']:
-        """The text after every block of the language model; arguments as for `hidden`."""
-        return self._decode(params, images, tokens, phi=phi, y=self.embed(params, tokens), every_block=True)
+    def decoder(
+        self, params: Params, y: Float[Array, 'b l d'], at: Placement, media: Media | None, past: Past | None = None
+    ) -> tuple[Float[Array, '*depth b l d'], KeysValues | None]:
+        """The blocks of the language model, with the bridge before every k-th.
 
-    def _decode(self, params, images, tokens, phi, y, document=None, every_block=False):
-        media = self.media(params, images)
-        phi = self.phi(tokens, phi)
+        Args:
+          y, at: embedded text, and where its tokens stand.
+          media: what the text may see; None is no image.
+          past: keys and values of earlier tokens, if there are some.
+
+        Returns:
+          y after the last block (after every block, where the loop says so: `states.py`), and the new cache (None
+          without a past).
+        """
+        c, past = self.config, past or Past(None)
+        y = self.embedder.apply({'params': params['lm']['embedder']}, y, at.positions, method='add_positions')
+        if media is None and c.xattn is not None and c.xattn.acts_on_text:
+            media = Media(jnp.zeros((y.shape[0], 0, c.media_width), self.dtype), None)
+        seen = None if media is None else c.xattn.seen(at, media, c.media_tokens)
+        windows = c.lm.windows or (0,)
+
+        def gated(y, gate):
+            p, keys_values = gate
+            if keys_values is None:
+                keys_values = self.bridge.apply({'params': p}, media.tokens, method='keys_values')
+            return self.bridge.apply({'params': p}, y, keys_values, seen)
+
+        def block(y, p, i, old):
+            p, low_rank, earlier = p
+            variables = {'params': p} | ({'lora': lora.scaled(c.lora, low_rank)} if c.lora else {})
+            window = windows[0] if len(set(windows)) == 1 else jnp.array(windows)[i]
+            of_block = Past(old, past.index, past.key_positions, earlier)
+            return Block(c.lm, self.dtype, self.attention_kernel).apply(variables, y, at, of_block, window)
+
+        return self.loop(
+            block,
+            gated,
+            y,
+            past.cache,
+            blocks=(params['lm']['blocks'], params['lora'] if c.lora else None, tuple(past.shared)),
+            gates=None if media is None else (params['xattn'], media.keys_values),
+            first=c.xattn.first if c.xattn else 0,
+            every=c.xattn.every if c.xattn else c.lm.depth,
+            index=past.index,
+            remat=self.remat,
+        )
+
+    def place(
+        self, tokens: Int[Array, 'b l'], phi: Int[Array, 'b l'] | None = None, document: Int[Array, 'b l'] | None = None
+    ) -> Placement:
+        """Where the tokens of whole texts stand.
+
+        Args:
+          tokens: text, padded at the end.
+          phi: which image each token may see, if the data say so; None counts the <image> tags.
+          document: which document of its row each token belongs to, if rows hold several; None: a row is one. Each is
+            computed as it would be alone. phi must then be given, and count the pictures of the row. Rows that share
+            pictures have different documents.
+        """
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
         if document is not None:  # Positions begin anew with each document, and attention ends with it.
             begins = jnp.diff(document, axis=1, prepend=-1) != 0
             positions = positions - jax.lax.cummax(jnp.where(begins, positions, 0), axis=1)
-        mask = Segments(document, document, causal=True)
-        return self.decoder(params, y, Placement(positions, mask, phi, document), media, every_block=every_block)[0]
+        return Placement(positions, Segments(document, document, causal=True), self.phi(tokens, phi), document)
+
+    def phi(
+        self,
+        tokens: Int[Array, 'b l'],
+        given: Int[Array, 'b l'] | None = None,
+        before: Int[Array, 'b'] | None = None,
+    ) -> Int[Array, 'b l']:
+        """phi of section 2.3: the image that each token may see, 0 = none.
+
+        Args:
+          given: phi from the data, which may tie text to the next picture. None counts the <image> tags that begin
+            at or before each token.
+          before: the number of images in the text before these tokens.
+
+        Returns:
+          phi. If only the tags' own tokens see images (`BridgeConfig.at_tag`), it is 0 elsewhere.
+        """
+        c = self.config
+        begins = tags(tokens, c.image_tag)
+        phi = jnp.cumsum(begins, axis=1, dtype=jnp.int32) if given is None else given
+        phi = phi if before is None else phi + before[:, None]
+        return phi if c.xattn is None else c.xattn.restricted(phi, begins, len(c.image_tag))
 
     def dtype_of(self, tree: str) -> DTypeLike:
-        """The dtype in which a component tree is computed, and stored if it is frozen.
-
-        A trained tree is stored in float32.
+        """The dtype in which a component tree is computed, and stored if it is frozen; a trained one is in float32.
 
         It is `dtype`, except for a trunk that must stay float32, and for the matrices of a `quantised` language model.
         """
         return jnp.float32 if tree == 'vision' and self.config.vision.float32_only else self.dtype
 
-    def features(
-        self, params: Params, images: UInt8[Array, 'b n t height width 3'] | Float[Array, 'b n t height width 3']
-    ) -> Float[Array, 'b n t s d_v']:
+    def features(self, params: Params, images: Pixels) -> Float[Array, 'b n t s d_v']:
         """The trunk, applied to each frame and computed in `dtype_of('vision')`; the result has `dtype`.
 
         It has a gradient, which costs nothing if the trunk is frozen: its parameters are then not an argument of the
@@ -202,13 +208,6 @@ class Flamingo:
             features = encoder.apply({'params': params['vision']}, constrain(images, 'images', None, None, None))
         features = features.astype(self.dtype).reshape(b, n, t, *features.shape[1:])
         return constrain(features, 'batch', None, None, None, None)
-
-    def whole_text(self, params: Params, text: Int[Array, 'b l'], valid: Bool[Array, 'b l']) -> Float[Array, 'b l d']:
-        """The normed states of a text whose tokens all see one another, as in BERT; `valid` ones are no padding."""
-        mask = Segments(jnp.ones_like(text), valid.astype(text.dtype))  # Padding is segment 0.
-        positions = jnp.broadcast_to(jnp.arange(text.shape[1]), text.shape)
-        y, _ = self.decoder(params, self.embed(params, text), Placement(positions, mask, jnp.zeros_like(text)), None)
-        return self.embedder.apply({'params': params['lm']['embedder']}, y, method='normalise')
 
     def media(self, params: Params, images: Float[Array, '...'] | UInt8[Array, '...'] | None) -> Media | None:
         """Pixels or features -> media tokens [b n*r e], by trunk and resampler (if any); None without images.
@@ -232,44 +231,6 @@ class Flamingo:
         resampler = self.config.resampler.module(self.config.lm.width, self.dtype, self.attention_kernel)
         return stack.checkpoint(resampler.apply, self.remat)({'params': params['resampler']}, features)
 
-    def keys_values(self, params: Params, media: Media) -> Media:
-        """The media's keys and values in every gated block, [x b h m k]. Decoding computes them once per prompt."""
-
-        def of_block(p):
-            return self.bridge.apply({'params': p}, media.tokens, method='keys_values')
-
-        return Media(None, jax.lax.map(of_block, params['xattn']))
-
-    def phi(
-        self,
-        tokens: Int[Array, 'b l'],
-        given: Int[Array, 'b l'] | None = None,
-        before: Int[Array, 'b'] | None = None,
-    ) -> Int[Array, 'b l']:
-        """phi of section 2.3: the image that each token may see, 0 = none.
-
-        Args:
-          given: phi from the data, which may tie text to the next picture. None counts the <image> tags that begin
-            at or before each token.
-          before: the number of images in the text before these tokens.
-
-        Returns:
-          phi. If only the tags' own tokens see images (`BridgeConfig.at_tag`), it is 0 elsewhere.
-        """
-        c = self.config
-        if not c.image_tag:
-            return jnp.zeros_like(tokens) if given is None else given
-        begins = jnp.ones(tokens.shape, bool)
-        for i, piece in enumerate(c.image_tag):
-            ahead = jnp.pad(tokens, ((0, 0), (0, i)), constant_values=-1)[:, i:]  # A tag may be longer than a text.
-            begins &= ahead == piece
-        phi = jnp.cumsum(begins, axis=1, dtype=jnp.int32) if given is None else given
-        phi = phi if before is None else phi + before[:, None]
-        if c.xattn is None or not c.xattn.at_tag:
-            return phi
-        behind = [jnp.pad(begins, ((0, 0), (i, 0)))[:, : tokens.shape[1]] for i in range(len(c.image_tag))]
-        return jnp.where(jnp.stack(behind).any(axis=0), phi, 0)
-
     def embed(self, params: Params, tokens: Int[Array, 'b l']) -> Float[Array, 'b l d']:
         """The language model's embeddings; tokens beyond its vocabulary have learnt rows of their own."""
         embedder, v = self.embedder, self.config.lm.vocab_size
@@ -288,72 +249,6 @@ class Flamingo:
             rows = params['extra_tokens']['input' if self.config.extra_tied else 'output'].astype(self.dtype)
             logits = jnp.concatenate([logits, product('bld,ed->ble', y, rows)], axis=-1)
         return soft_cap(logits, self.config.lm.logit_cap)
-
-    def decoder(
-        self,
-        params: Params,
-        y: Float[Array, 'b l d'],
-        at: Placement,
-        media: Media | None,
-        past: Past | None = None,
-        every_block: bool = False,
-    ) -> tuple[Float[Array, '*depth b l d'], KeysValues | None]:
-        """The blocks of the language model, with the bridge before every k-th.
-
-        Args:
-          y, at: embedded text, and where its tokens stand.
-          media: what the text may see; None is no image.
-          past: keys and values of earlier tokens, if there are some.
-          every_block: return y after every block, [depth b l d].
-
-        Returns:
-          y after the last block, and the new cache (None without a past).
-        """
-        c, past = self.config, past or Past(None)
-        y = self.embedder.apply({'params': params['lm']['embedder']}, y, at.positions, method='add_positions')
-        if media is None and c.xattn is not None and c.xattn.acts_on_text:
-            media = Media(jnp.zeros((y.shape[0], 0, c.media_width), self.dtype), None)
-        seen = None if media is None else self._seen(media, at)
-        windows = c.lm.windows or (0,)
-
-        def gated(y, gate):
-            p, keys_values = gate
-            if keys_values is None:
-                keys_values = self.bridge.apply({'params': p}, media.tokens, method='keys_values')
-            return self.bridge.apply({'params': p}, y, keys_values, seen)
-
-        def block(y, p, i, old):
-            p, low_rank, earlier = p
-            variables = {'params': p} | ({'lora': lora.scaled(c.lora, low_rank)} if c.lora else {})
-            window = windows[0] if len(set(windows)) == 1 else jnp.array(windows)[i]
-            return Block(c.lm, self.dtype, self.attention_kernel).apply(
-                variables, y, at.positions, at.mask, old, past.index, past.key_positions, window, earlier
-            )
-
-        return self.loop(
-            block,
-            gated,
-            y,
-            past.cache,
-            blocks=(params['lm']['blocks'], params['lora'] if c.lora else None, tuple(past.shared)),
-            gates=None if media is None else (params['xattn'], media.keys_values),
-            first=c.xattn.first if c.xattn else 0,
-            every=c.xattn.every if c.xattn else c.lm.depth,
-            index=past.index,
-            remat=self.remat,
-            every_block=every_block,
-        )
-
-    def _seen(self, media: Media, at: Placement) -> Mask:
-        """Which media tokens each text token may see."""
-        c = self.config
-        n, r = media.length // c.media_tokens, c.media_tokens
-        if c.xattn.only_last_image:
-            return media_mask(at.phi, n, r)
-        rows = media.rows, -1  # Rows that share their media (lines, beams) are seen as one row.
-        document = None if at.document is None else at.document.reshape(rows)
-        seen = media_mask(at.phi.reshape(rows), n, r, only_last_image=False, document=document)
-        return seen.reshape(*at.phi.shape, media.length)
 
     def empty_cache(self, b: int, length: int) -> KeysValues:
         """Self-attention keys and values for `length` tokens of b rows, all zero: [depth b g length k]."""

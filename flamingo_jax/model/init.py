@@ -10,7 +10,7 @@ from jaxtyping import Array, Key
 from flamingo_jax.model import lora
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.contrastive import SharedSpace
-from flamingo_jax.model.language_model import Block, Embedder
+from flamingo_jax.model.language_model import Block, Embedder, Placement
 from flamingo_jax.model.vision.encoder import VisionEncoder
 
 
@@ -27,7 +27,7 @@ def init(c: FlamingoConfig, key: Key[Array, '']) -> dict[str, Any]:
         mask = jnp.ones((1, 1, 1), bool)
         params['lm'] = {
             'embedder': Embedder(c.lm).init(keys['embedder'], tokens)['params'],
-            'blocks': _init_stacked(Block(c.lm), c.lm.depth, keys['blocks'], y, tokens, mask),
+            'blocks': _init_stacked(Block(c.lm), c.lm.depth, keys['blocks'], y, Placement(tokens, mask, tokens)),
         }
         if c.lora is not None:
             params['lora'] = lora.init(c.lora, params['lm']['blocks'], keys['blocks'])

@@ -96,6 +96,25 @@ class KeysValues(NamedTuple):
     v: Float[Array, '*depth b g m k']
 
 
+class Placement(NamedTuple):
+    """Where the tokens of a text stand, and what they may see."""
+
+    positions: Int[Array, 'b l']
+    mask: Mask  # Of the self-attention; the keys are the text's own, or the past's.
+    phi: Int[Array, 'b l']  # Which image each token may see, 0 = none.
+    document: Int[Array, 'b l'] | None = None  # Which document of its row each belongs to, if rows hold several.
+
+
+class Past(NamedTuple):
+    """Self-attention keys and values of every block, or of one, of tokens before a text and of its own."""
+
+    cache: KeysValues | None  # [depth b g p k]; None: nothing is kept.
+    index: Int[Array, '*b'] | int = 0  # Where the text begins in them: in all rows, or in each.
+    key_positions: Int[Array, 'b p'] | None = None  # Positions of all places, the shared ones' before the cache's.
+    # Of earlier tokens, whose places come before the cache's: [depth c g p k]. b / c consecutive rows share one.
+    shared: Sequence[KeysValues] = ()
+
+
 class Embedder(nn.Module):
     """Everything of the language model outside its blocks: tokens -> y, and y -> logits."""
 
@@ -188,41 +207,24 @@ class Block(nn.Module):
     def __call__(
         self,
         y: Float[Array, 'b l d'],
-        positions: Int[Array, 'b l'],
-        mask: Mask,
-        cache: KeysValues | None = None,
-        index: Int[Array, '*b'] | int = 0,
-        key_positions: Int[Array, 'b m'] | None = None,
+        at: Placement,
+        past: Past | None = None,
         window: Int[Array, ''] | int = 0,
-        shared: Sequence[KeysValues] = (),
     ) -> tuple[Float[Array, 'b l d'], KeysValues | None]:
         """The block.
 
         Args:
-          y, positions: text and its positions.
-          mask: which of the m keys each token may attend to; m = l without a cache.
-          cache: keys and values of m places; those of y go to the l places from `index` on, of all rows or of each.
-          key_positions: positions of the m places of a cache. Relative positions, ALiBi and windows need them, and are
-            causal.
+          y, at: text, and where its tokens stand.
+          past: what this block keeps of earlier tokens: the keys and values of y go to the l places from its `index`
+            on. Relative positions, ALiBi and windows need its `key_positions`, and are causal.
           window: how many tokens a token sees, itself included; 0 is all.
-          shared: keys and values of earlier tokens, which come before the cache's among the m; several rows may share
-            a row of them (`attend_to_parts`).
 
         Returns:
           The new y, and the new cache (None without one).
         """
         c = self.config
         norm_attention, norm_ffw = (text_norm(c, self.dtype, name=name) for name in ('norm_attention', 'norm_ffw'))
-        attended, cache = self._attention(
-            norm_attention(y),
-            positions,
-            mask,
-            cache=cache,
-            index=index,
-            key_positions=key_positions,
-            window=window,
-            shared=shared,
-        )
+        attended, cache = self._attention(norm_attention(y), at, past or Past(None), window)
         if c.norm_place == 'around':
             attended = text_norm(c, self.dtype, name='norm_attended')(attended)
         block_input, y = y, constrain(y + attended, 'batch', None, 'embed')
@@ -232,8 +234,8 @@ class Block(nn.Module):
             fed = text_norm(c, self.dtype, name='norm_fed')(fed)
         return constrain(y + fed, 'batch', None, 'embed'), cache
 
-    def _attention(self, x, positions, mask, cache, index, key_positions, window, shared):
-        c = self.config
+    def _attention(self, x, at, past, window):
+        c, mask, cache = self.config, at.mask, past.cache
         axes, kv_axes = ('embed', 'heads', 'head_dim'), ('embed', 'kv_heads', 'head_dim')
         linear = dict(bias=c.bias or c.bias_qkv, dtype=self.dtype)
         q = Linear((c.width, c.heads, c.head_dim), axes, **linear, name='query')(x)
@@ -243,22 +245,22 @@ class Block(nn.Module):
         if c.norm_query_key:
             q, k = self._norm_heads(q, 'norm_query', 'heads'), self._norm_heads(k, 'norm_key', 'kv_heads')
 
-        q, k, bias = KINDS[c.positions](self, q, k, positions, key_positions, window)
+        q, k, bias = KINDS[c.positions](self, q, k, at.positions, past.key_positions, window)
         if c.windows:
-            distance = distances(positions, key_positions)
+            distance = distances(at.positions, past.key_positions)
             mask = as_array(mask, *distance.shape[1:]) & ((distance < window) | (window == 0))
 
         k, v = (x.swapaxes(1, 2) for x in (k, v))
         if cache is not None:
             new = (x.astype(cache.k.dtype) for x in (k, v))
-            cache = KeysValues(*(put(*pair, index, axis=-2) for pair in zip(cache, new, strict=True)))
+            cache = KeysValues(*(put(*pair, past.index, axis=-2) for pair in zip(cache, new, strict=True)))
             k, v = cache
         q = constrain(q, 'batch', None, 'heads', None)
         k, v = (constrain(x, 'batch', 'kv_heads', None, None) for x in (k, v))
         linear = dict(bias=c.bias or c.bias_out, dtype=self.dtype)
         out = Linear((c.heads, c.head_dim, c.width), axes[1:] + axes[:1], contracted=2, **linear, name='out')
         how = dict(scale=c.attention_scale, cap=c.attention_cap, kernel=self.kernel)
-        return out(attend_to_parts(q, (*shared, (k, v)), mask, bias=bias, **how)), cache
+        return out(attend_to_parts(q, (*past.shared, (k, v)), mask, bias=bias, **how)), cache
 
     def _norm_heads(self, x, name, axis):
         """Normalises queries or keys [b l h k], each head by itself or all heads of a token together."""

@@ -47,7 +47,7 @@ def scan(
     every: int,
     index: Int[Array, '*b'] | int,
     remat: str,
-    every_block: bool,
+    every_block: bool = False,
 ) -> tuple[Float[Array, '*depth b l d'], Any]:
     """The loop at the head of this file.
 

@@ -8,7 +8,6 @@ nothing for a frozen trunk. `tests/planning/test_flops.py` compares these counts
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from flamingo_jax.inputs.rows import TOLD, Aligned, Paired, Told
 from flamingo_jax.inputs.sources.source import Source
 from flamingo_jax.model.config import FlamingoConfig
 
@@ -60,10 +59,9 @@ def computed(config: FlamingoConfig, data: Source) -> Work:
     lines = data.batch_size * data.lines
     media = data.images * config.media_tokens if config.xattn else 0
     pictures = data.batch_size * data.images
-    if data.row is Aligned:  # <BOS> and the tag.
-        return Work(lines, 1 + len(config.image_tag), pictures, media, 0, told=data.length)
-    told = data.length + TOLD * data.images if data.row is Told else 0
-    return Work(lines, data.length, pictures, media, lines * (data.targets or data.length), told=told)
+    length, told = data.row.lengths(data.length, data.images, len(config.image_tag))
+    targets = lines * (data.targets or data.length) if data.row.has_logits else 0
+    return Work(lines, length, pictures, media, targets, told=told)
 
 
 def useful(config: FlamingoConfig, data: Source, counts: Mapping[str, int | float]) -> Work:
@@ -73,11 +71,7 @@ def useful(config: FlamingoConfig, data: Source, counts: Mapping[str, int | floa
       counts: of the data set's steps (`counts` of a batch in `inputs/rows.py`).
     """
     texts, pictures = max(counts['documents'], 1), counts['pictures']
-    length, told = counts['tokens'] / texts, 0
-    if data.row is Aligned:
-        length, told = 1 + len(config.image_tag), length
-    elif data.row is Told:
-        told = length
+    length, told = data.row.lengths(counts['tokens'] / texts, 0, len(config.image_tag))
     at_tags = pictures * len(config.image_tag) if config.xattn and config.xattn.at_tag else None
     media = config.media_tokens if config.xattn and pictures else 0
     return Work(texts, length, pictures, media, counts['targets'], told=told, gated=at_tags)
@@ -101,7 +95,7 @@ def operations(
 ) -> dict[str, float]:
     """Operations for one data set's work, forward and backward, as `train_step` gives them."""
     out = dict.fromkeys(_components(config), 0.0)
-    if data.row is Paired:
+    if data.row.compares_rows:
         return _paired(config, trained, data, remat)
     recomputed, in_8_bits, l = 0.0, 0.0, work.length
     vocabulary = 2 * config.lm.width * config.lm.vocab_size

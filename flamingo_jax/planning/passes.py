@@ -15,11 +15,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from flamingo_jax.inputs.rows import Aligned, Paired
 from flamingo_jax.model import quantised
 from flamingo_jax.parallel import rules
 from flamingo_jax.planning.programs import Planned, reads_copies
-from flamingo_jax.training.losses import chunks
+from flamingo_jax.training.objectives import chunks
 
 
 class Weight(NamedTuple):
@@ -73,7 +72,7 @@ def logits(run: Planned) -> dict[str, tuple[int, int | float]]:
     """Of each data set, the chunks of a micro-batch's logits, and the bytes of one chunk on a device."""
     out = {}
     for name, data in run.sources.items():
-        if data.row not in (Aligned, Paired):
+        if data.row.has_logits:
             rows = data.batch_size // data.micro_batches * data.lines
             of = run.model, rows, data.targets or data.length, run.mesh
             number = chunks.number(*of)
@@ -112,7 +111,7 @@ def _passes(run: Planned, name: str) -> int | float:
     if tree == 'vision':
         pixels = micro_batches(lambda data: data.images and not data.features)
         kernel = parts[-1] == 'kernel' or len(parts) == 1
-        again = sum(micro_batches(lambda data: data.row is Paired and data.micro_batches > 1))
+        again = sum(micro_batches(lambda data: data.row.compares_rows and data.micro_batches > 1))
         return (2 * sum(pixels) + again if 'vision' in run.trained else max(pixels, default=0)) if kernel else 0
     if tree == 'lm' and parts[0] == 'embedder':
         # The logits. Text looks its embeddings up, row by row.
@@ -122,10 +121,11 @@ def _passes(run: Planned, name: str) -> int | float:
         return 2 * read if of_logits else 0
     again = run.model.remat == 'full'  # 'dots' keeps the products.
     every = sum(micro_batches(lambda data: True))
-    aligned = sum(micro_batches(lambda data: data.row is Aligned))  # Their texts are read without a gradient.
+    # What the frozen language model reads beside a row has no gradient.
+    beside = sum(micro_batches(lambda data: data.row.lengths(data.length, data.images, 0)[1] > 0))
     if parts[-1] == 'relative':
         # The keys of distances, which depend on no activation: nothing flows back through this weight.
-        return (1 + again) * every + aligned
+        return (1 + again) * every + beside
     if parts[-1] != 'kernel':
         return 0
     pictures = sum(micro_batches(lambda data: data.images))
@@ -135,7 +135,7 @@ def _passes(run: Planned, name: str) -> int | float:
         return 2 * pictures if _last(run, tree, parts) else (2 + again) * pictures
     times = 2 if _last(run, tree, parts) else 2 + again
     if tree == 'lm':
-        return times * every + aligned
+        return times * every + beside
     return times * (pictures if tree == 'xattn' and parts[0] in ('key', 'value') else every)
 
 

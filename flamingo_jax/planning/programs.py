@@ -13,14 +13,14 @@ from ml_collections import ConfigDict
 
 from flamingo_jax.errors import UserError
 from flamingo_jax.inference import decode, search
-from flamingo_jax.inputs.rows import Paired
+from flamingo_jax.inference.sampling import Sampling
 from flamingo_jax.inputs.sources.source import Source
 from flamingo_jax.model.flamingo import Flamingo, Media, Params
 from flamingo_jax.model.quantised import quantise
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.parallel import rules
 from flamingo_jax.training.assemble import Parts, assemble
-from flamingo_jax.training.losses.noise import NoiseConfig
+from flamingo_jax.training.objectives.noise import NoiseConfig
 from flamingo_jax.training.optimizer import OptimizerConfig, make_optimizer
 from flamingo_jax.training.state import TrainState, boxed_shapes, lay_out
 from flamingo_jax.training.step import make_step, working_copies
@@ -135,7 +135,7 @@ def held(run: Planned, state: TrainState | None = None) -> dict[str, int]:
 
 def reads_copies(run: Planned) -> bool:
     """Whether some loss reads trained weights as copies in the dtype of the computation (`training/step.py`)."""
-    return any(source.row is not Paired for source in run.sources.values())
+    return any(not source.row.compares_rows for source in run.sources.values())
 
 
 def _sharded(shapes: Any, shardings: Any) -> Any:
@@ -190,16 +190,16 @@ def answering(run: Planned, pictures: int, new: int = NEW) -> Answering:
         return _sharded(shapes, jax.tree.map(lambda x: NamedSharding(mesh, spec(x)), shapes))
 
     def media(params, tokens):
-        return Flamingo.keys_values(model, params, Media(tokens, None))
+        return decode.keys_values(model, params, Media(tokens, None))
 
     def read(params, media, tokens, valid):
         return decode.prefill(model, params, media, tokens, valid, 0)
 
     shape = jax.ShapeDtypeStruct
     tokens, valid = on_mesh((shape((b, length), jnp.int32), shape((b, length), jnp.bool_)))
-    greedy = search.Sampling()
-    fixed = dict(model=model, steps=new, how=greedy, banned=())
-    stops, key = on_mesh((shape((1,), jnp.int32), jax.eval_shape(lambda: jax.random.key(0))))
+    greedy = Sampling(new).program
+    fixed = dict(model=model, sampling=greedy, marks=search.Marks((0,)))
+    key = on_mesh(jax.eval_shape(lambda: jax.random.key(0)))
     with rules.activations(mesh):
         seen = None
         if c.xattn is not None:
@@ -207,8 +207,9 @@ def answering(run: Planned, pictures: int, new: int = NEW) -> Answering:
             seen = on_mesh(jax.eval_shape(media, params, m))
         reading = jax.jit(read).lower(params, seen, tokens, valid)
         logits, text = jax.eval_shape(read, params, seen, tokens, valid)
-        shared, text = jax.eval_shape(lambda *x: search.begun(model, *x, greedy, new), seen, text)
-        state = jax.eval_shape(lambda *x: search.start(*x, **fixed)[0], params, shared, stops, key, text, logits)
-        step = search.step.lower(params, on_mesh(shared), stops, key, on_mesh(state), **fixed)
+        prompts = decode.Prompts(seen, text, logits)
+        shared, prompts = jax.eval_shape(lambda x: search.begun(model, x, greedy), prompts)
+        state = jax.eval_shape(lambda *x: search.start(*x, **fixed)[0], params, shared, key, prompts)
+        step = search.step.lower(params, on_mesh(shared), key, on_mesh(state), **fixed)
     visible = 0 if shared[0] is None else shared[0].length // c.media_tokens
     return Answering(reading, step, b, length, visible)

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from flamingo_jax.errors import UserError
 from flamingo_jax.inference import bundle
 from flamingo_jax.inputs.images import PictureFormat
-from flamingo_jax.inputs.rows import TOLD, Batch, Told
+from flamingo_jax.inputs.rows import Batch
 from flamingo_jax.inputs.sources.source import Source
 from flamingo_jax.inputs.tokenizer import MissingTokenizer, Tokenizer, extra_tokens_of_prefix
 from flamingo_jax.model.attention import kernel_of
@@ -124,8 +124,9 @@ def assemble(config: ConfigDict, device: Any = None, all_here: bool = True) -> P
         field, longest = (
             ('length', source.length) if source.documents == 1 else ('window', min(source.length, source.window[0]))
         )
-        if source.row is Told and model_config.lm.positions == 'learned':
-            field, longest = '`length` or `images`', source.length + TOLD * source.images  # With words for pictures.
+        _, beside = source.row.lengths(source.length, source.images, len(model_config.image_tag))
+        if beside > source.length and model_config.lm.positions == 'learned':  # With words for pictures.
+            field, longest = '`length` or `images`', beside
         if longest > model_config.lm.context:
             raise UserError(
                 f'Data set {name}: its documents of {longest} tokens exceed the context of {model_config.lm.context}. '

@@ -12,9 +12,9 @@ from flamingo_jax.inputs.sources.documents import Documents
 from flamingo_jax.inputs.sources.source import Source
 from flamingo_jax.model.config import SIZES, FlamingoConfig
 from flamingo_jax.model.quantised import DTYPES, Quantisation
-from flamingo_jax.training.losses.noise import NoiseConfig
+from flamingo_jax.ranges import require
+from flamingo_jax.training.objectives.noise import NoiseConfig
 from flamingo_jax.training.optimizer import OptimizerConfig
-from flamingo_jax.training.ranges import require
 
 
 def base() -> ConfigDict:
@@ -237,7 +237,8 @@ def paper(size: str) -> ConfigDict:
 
     Batch sizes are those of its ablations; it does not give those of the final models. The paper gives 32 or 64 tokens
     for paired data: here the shorter texts, of ALIGN and VTP, get 32 and those of LTIP 64. Pages and pairs are packed,
-    so that few places are padding. The paper's lambdas weigh means over targets here (`training/losses/next_token.py`).
+    so that few places are padding. The paper's lambdas weigh means over targets here
+    (`training/objectives/next_token.py`).
 
     The paper's data are not public. `experiments/flamingo_3b.py` has the commands that build sets of their kinds from
     what is.

@@ -9,7 +9,7 @@ import optax
 
 from flamingo_jax.errors import UserError
 from flamingo_jax.model.flamingo import Params
-from flamingo_jax.training.ranges import require
+from flamingo_jax.ranges import require
 
 # Parameters of a trunk that were measured, not learnt (`model/vision/`). They have no gradient and do not decay.
 STATISTICS = ('mean', 'var', 'std')

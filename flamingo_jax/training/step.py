@@ -14,8 +14,8 @@ from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.model.layers import constrain
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.parallel import rules
-from flamingo_jax.training.losses import LOSSES, WHOLE
-from flamingo_jax.training.losses.noise import NoiseConfig
+from flamingo_jax.training.objectives.noise import NoiseConfig
+from flamingo_jax.training.objectives.objective import loss_sum
 from flamingo_jax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
@@ -46,8 +46,8 @@ def make_step(
 
     Every micro-batch reads all weights. So a frozen trunk encodes all pictures first, in one loop, and products with
     trained weights read copies in the computation's dtype, which are made once a step. If the trunk is trained, or the
-    model is two towers, it runs inside the loss instead. `Paired` batches, whose loss adds over micro-batches itself,
-    read the weights.
+    model is two towers, it runs inside the loss instead. A loss that compares rows adds over micro-batches itself, and
+    reads the weights.
     """
 
     mesh = shardings.step.mesh
@@ -78,18 +78,18 @@ def make_step(
             batch, key = batch_and_key
 
             def weighted_loss(params):
-                loss, sums = LOSSES[type(batch)](model, params, frozen, batch, key, noise)
+                loss, sums = loss_sum(batch, model, params, frozen, key, noise)
                 return loss_weights[name] * loss / totals[name], sums
 
             # The scans within these losses would sum the gradients of bfloat16 copies in bfloat16.
-            of = state.params if isinstance(batch, WHOLE) else copies
+            of = state.params if batch.compares_rows else copies
             new, sums = jax.grad(weighted_loss, has_aux=True)(of)
             return jax.tree.map(lambda total, x: total + x.astype(total.dtype), grads, share(new)), sums
 
         grads, sums = share(jax.tree.map(jnp.zeros_like, state.params)), {}
         for name, batch in batches.items():
             parts, add_one = cut(batch, micro_batches[name]), functools.partial(add, name)
-            if isinstance(batch, WHOLE):  # Its micro-batches are compared with one another.
+            if batch.compares_rows:  # Its micro-batches are compared with one another.
                 grads, sums[name] = add_one(grads, (parts, keys[name][0]))
             else:
                 grads, sums[name] = jax.lax.scan(add_one, grads, (parts, keys[name]))

@@ -15,8 +15,8 @@ from flamingo_jax.inputs.sources.source import Source
 from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.parallel import rules
-from flamingo_jax.training.losses import LOSSES, WHOLE
-from flamingo_jax.training.losses.noise import NoiseConfig
+from flamingo_jax.training.objectives.noise import NoiseConfig
+from flamingo_jax.training.objectives.objective import loss_sum
 from flamingo_jax.training.state import TrainState
 from flamingo_jax.training.step import cut, encode
 
@@ -70,14 +70,14 @@ class Validation:
         @functools.partial(jax.jit, out_shardings=shardings.step, static_argnames='micro_batches')
         def sums(params: Params, frozen: Params, batch: Batch, micro_batches: int) -> dict[str, jax.Array]:
             def of_part(part):
-                return LOSSES[type(part)](model, params, frozen, part, jax.random.key(0), NoiseConfig())[1]
+                return loss_sum(part, model, params, frozen, jax.random.key(0), NoiseConfig())[1]
 
             def of_micro_batch(micro):
                 return of_part(encode(model, mesh, frozen, dict(micro=micro))['micro'])
 
             with rules.activations(mesh):
                 parts = cut(batch, micro_batches)
-                parts = of_part(parts) if isinstance(batch, WHOLE) else jax.lax.map(of_micro_batch, parts)
+                parts = of_part(parts) if batch.compares_rows else jax.lax.map(of_micro_batch, parts)
             return jax.tree.map(jnp.sum, parts) | dict(weights=batch.total_weight())
 
         self._sums = sums  # Compiled once per data set.

@@ -5,7 +5,6 @@ import pathlib
 import shutil
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -15,6 +14,7 @@ import flamingo_jax
 from flamingo_jax import convert
 from flamingo_jax.conversion.hugging_face import open_tokenizer
 from flamingo_jax.inference import decode, search
+from flamingo_jax.inference.sampling import Sampling
 from flamingo_jax.inputs.tokenizer import train
 from tests.golden import make_language_models
 from tests.golden.make_language_models import FAMILIES, FOLDER, left_padded, logits_of
@@ -44,7 +44,8 @@ def continuations(pretrained, tokens, valid):
     """16 greedy tokens a row."""
     model = (pretrained.model, pretrained.params, None)
     logits, text = jax.jit(decode.prefill, static_argnums=(0, 5))(*model, tokens, valid, 16)
-    return search.sample(*model, text, logits, jnp.array([-1]), jax.random.key(0), 16, search.Sampling(), ())
+    prompts = decode.Prompts(None, text, logits)
+    return search.answer(*model[:2], prompts, jax.random.key(0), Sampling(16), search.Marks((-1,)))
 
 
 @pytest.mark.parametrize('name', make_language_models.GOLDEN)

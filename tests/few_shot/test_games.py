@@ -27,10 +27,11 @@ from flamingo_jax.inputs.augment import mirror
 from flamingo_jax.inputs.images import QUARTERS, PictureFormat
 from flamingo_jax.inputs.layout import Layout
 from flamingo_jax.inputs.prompts import ASKS, chat, encode_prompt
-from flamingo_jax.inputs.rows import RowFormat, Told
+from flamingo_jax.inputs.rows import RowFormat
 from flamingo_jax.inputs.sources.array_record import open_split
 from flamingo_jax.inputs.sources.features import fingerprint
 from flamingo_jax.inputs.sources.picture_set import PictureSet
+from flamingo_jax.training.objectives.told import Told
 
 SAMPLE = str(pathlib.Path(__file__).parents[2] / 'data/picture_dictionary/sample')
 

@@ -28,7 +28,7 @@ def pretrained(pretrained):
 
 
 def beams_of(pretrained, prompt, length_penalty=0.0, longest=64):
-    """The tokens of the best beam, by whole forward passes and by the definition in `search.beam_search`."""
+    """The tokens of the best beam, by whole forward passes and by the definition in `search.answer`."""
     tokens, pictures = encode_prompt(prompt, pretrained.tokenizer, pretrained.pictures)
     images = np.stack(pictures)[None].repeat(BEAMS, 0) if pictures else None
     live, finished = [(0.0, [])], []

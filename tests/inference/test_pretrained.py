@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import inspect
 import pathlib
 import re
 import shutil
@@ -19,7 +18,8 @@ import pytest
 
 from flamingo_jax.inference import bundle, decode, reading, remembered, search
 from flamingo_jax.inference.look import look
-from flamingo_jax.inference.pretrained import Pretrained, keys_of_seeds, load
+from flamingo_jax.inference.pretrained import Pretrained, load
+from flamingo_jax.inference.sampling import Sampling
 from flamingo_jax.inference.serving import Engine
 from flamingo_jax.inputs.images import PictureError, to_frames
 from flamingo_jax.inputs.prompts import common_beginning, encode, encode_prompt, is_continued
@@ -82,7 +82,7 @@ def test_a_batch_answers_as_each_prompt_alone(pretrained, pictures, how):
 @pytest.mark.parametrize('how', [{}, dict(temperature=1.0, top_k=20, seed=5), dict(num_beams=3, length_penalty=1.0)])
 def test_what_is_written_step_by_step_is_what_generate_gives(pretrained, pictures, how):
     for prompt in prompts_of(pictures)[1:3]:
-        written = list(pretrained.write(prompt, max_new_tokens=6, **how))
+        written = list(pretrained.write(prompt, Sampling(max_new_tokens=6, **how)))
         assert 1 <= len(written) <= 6
         assert written[-1].text == pretrained.generate(prompt, max_new_tokens=6, **how)
         assert pretrained.tokenizer.decode(written[-1].tokens).strip() == written[-1].text
@@ -248,16 +248,16 @@ def beams_of_the_uncached_model(pretrained, prompt, steps, beams, banned):
 @pytest.mark.long
 def test_blocks_apart_say_what_their_stacks_say(pretrained, pictures):
     """On a CPU tokens are decoded with views of each block's parameters, elsewhere with the stacks."""
-    media, text, logits = pretrained.read(prompts_of(pictures), 5)
+    read = pretrained.read(prompts_of(pictures), 5)
     stack = pretrained.params['lm']['blocks']['ffw']['up']['kernel']
     apart = pretrained.by_token[1]['lm']['blocks']['ffw']['up']['kernel'][1]
     assert apart.unsafe_buffer_pointer() == stack.unsafe_buffer_pointer() + apart.nbytes
-    stops = jnp.array(pretrained.tokenizer.ends)
+    marks = search.Marks(pretrained.tokenizer.ends)
     greedy, beams = [], []
     for model_params in ((pretrained.model, pretrained.params), pretrained.by_token):
-        common = (*model_params, media, text, logits, stops)
-        greedy.append(search.sample(*common, jax.random.key(0), 5, search.Sampling(), ()))
-        beams.append(search.beam_search(*common, 5, 2, 0.0, ()))
+        common = (*model_params, read, jax.random.key(0))
+        greedy.append(search.answer(*common, Sampling(5), marks))
+        beams.append(search.answer(*common, Sampling(5, num_beams=2), marks))
     np.testing.assert_array_equal(*greedy)
     np.testing.assert_array_equal(*beams)
 
@@ -283,13 +283,21 @@ def test_numbers_that_mean_nothing_are_refused(pretrained, wrong):
     assert not any(other in str(refused.value) for other in others)
 
 
+def unchecked(**fields) -> Sampling:
+    """Settings without the tests' own check of types."""
+    made = object.__new__(Sampling)
+    for field in dataclasses.fields(Sampling):
+        object.__setattr__(made, field.name, fields.get(field.name, field.default))
+    made.__post_init__()
+    return made
+
+
 @pytest.mark.parametrize('wrong', [dict(num_beams=1.5), dict(temperature='warm'), dict(top_k=0.5), dict(top_p=None)])
 def test_what_is_no_number_is_refused(wrong):
     """Without the tests' own check of types."""
     ((name, value),) = wrong.items()
-    numbers = dict(num_beams=1, temperature=0.0, top_k=0, top_p=1.0, length_penalty=0.0) | wrong
     with pytest.raises(ValueError, match=f'^{name} is {value!r}. It must be '):
-        inspect.unwrap(search.way)(**numbers)
+        unchecked(**wrong)
 
 
 @pytest.mark.long
@@ -307,17 +315,15 @@ def test_sampling_follows_its_limits(pretrained, pictures):
 
 
 def test_sampled_tokens_have_their_probabilities(pretrained):
-    from flamingo_jax.inference.search import Sampling, next_token
-
     logits = np.log(np.array([[0.5, 0.3, 0.15, 0.05]], np.float32)).repeat(4000, axis=0)
     keys = jax.random.split(jax.random.key(0), 4000)
     for how, expected in (
-        (Sampling(1.0), [0.5, 0.3, 0.15, 0.05]),
-        (Sampling(1.0, top_k=2), [0.625, 0.375, 0, 0]),
-        (Sampling(1.0, top_p=0.6), [0.625, 0.375, 0, 0]),
-        (Sampling(0.5), np.array([0.25, 0.09, 0.0225, 0.0025]) / 0.365),
+        (search.Drawing(1.0), [0.5, 0.3, 0.15, 0.05]),
+        (search.Drawing(1.0, top_k=2), [0.625, 0.375, 0, 0]),
+        (search.Drawing(1.0, top_p=0.6), [0.625, 0.375, 0, 0]),
+        (search.Drawing(0.5), np.array([0.25, 0.09, 0.0225, 0.0025]) / 0.365),
     ):
-        drawn = np.bincount(np.asarray(next_token(jnp.asarray(logits), keys, how)), minlength=4) / 4000
+        drawn = np.bincount(np.asarray(search.next_token(jnp.asarray(logits), keys, how)), minlength=4) / 4000
         np.testing.assert_allclose(drawn, expected, atol=0.03)
 
 
@@ -425,7 +431,7 @@ def test_examples_that_prompts_share_are_read_once(seeing, pictures, monkeypatch
     assert [alone.generate(prompt, 5) for prompt in prompts] == expected[0]
     assert [alone.generate(prompt, 5, num_beams=3) for prompt in prompts] == expected[1]
     for prompt, answer in zip(prompts[:2], expected[0], strict=False):  # What is kept is not used up.
-        assert [written.text for written in alone.write(prompt, 5)][-1] == answer
+        assert [written.text for written in alone.write(prompt, Sampling(5))][-1] == answer
     assert alone.reader.beginnings.of([encode(prompts[0], alone.tokenizer)]).prompt.same(encode(shots, alone.tokenizer))
 
 
@@ -522,7 +528,8 @@ def test_a_mesh_answers_as_one_device(pretrained, pictures, shape, monkeypatch):
 
 def test_a_text_alone_is_a_prompt(pretrained):
     text = 'only text Output:'
-    assert [one.text for one in pretrained.write(text, 4)] == [one.text for one in pretrained.write([text], 4)]
+    as_text, as_list = pretrained.write(text, Sampling(4)), pretrained.write([text], Sampling(4))
+    assert [one.text for one in as_text] == [one.text for one in as_list]
     one = dataclasses.replace(pretrained)
     one.remember(text)
     assert one.reader.beginnings._kept[0].prompt.same(encode([text], one.tokenizer))
@@ -554,8 +561,8 @@ def test_a_letter_that_the_last_token_does_not_end_is_left_out(pretrained):
     with Engine(dataclasses.replace(pretrained)) as engine:
         for seed in range(24):
             how = dict(max_new_tokens=2, temperature=9.0, seed=seed)
-            *_, last = pretrained.write('dax', **how)
-            assert last.text == pretrained.generate('dax', **how) == engine.ask('dax', **how).text()
+            *_, last = pretrained.write('dax', Sampling(**how))
+            assert last.text == pretrained.generate('dax', **how) == engine.ask('dax', Sampling(**how)).text()
             if re.fullmatch('<0x(C[2-9A-F]|[DE].|F[0-4])>', t.name(last.tokens[-1])):  # The first byte of several.
                 assert last.text == t.decode(last.tokens[:-1]).rstrip('\ufffd').strip()
                 cut += 1
@@ -623,17 +630,17 @@ def test_each_row_draws_by_its_own_numbers():
     logits = np.log(np.array([[0.5, 0.3, 0.15, 0.05]], np.float32)).repeat(4000, axis=0)
     keys, kind = jax.random.split(jax.random.key(0), 4000), np.arange(4000) % 4
     top_p = np.where((kind == 1) | (kind == 2), 0.6, 1.0)
-    how = search.Sampling(np.where(kind == 0, 0.0, 1.0), np.where(kind == 1, 3, 0), top_p)
+    how = search.Drawing(np.where(kind == 0, 0.0, 1.0), np.where(kind == 1, 3, 0), top_p)
     drawn = np.asarray(search.next_token(jnp.asarray(logits), keys, how))
     assert not drawn[kind == 0].any()
     for row, expected in ((1, [0.625, 0.375, 0, 0]), (2, [0.625, 0.375, 0, 0]), (3, [0.5, 0.3, 0.15, 0.05])):
         np.testing.assert_allclose(np.bincount(drawn[kind == row], minlength=4) / 1000, expected, atol=0.05)
     # Of the two likeliest, the first has .625, and so is enough for .6; of all four it has .5.
-    assert not np.asarray(search.next_token(jnp.asarray(logits), keys, search.Sampling(1.0, 2, 0.6))).any()
+    assert not np.asarray(search.next_token(jnp.asarray(logits), keys, search.Drawing(1.0, 2, 0.6))).any()
 
 
 def test_keys_differ_by_seed_and_step():
-    seeds = keys_of_seeds([0, 1, 2, 3], 4)
+    seeds = Sampling(seed=[0, 1, 2, 3]).keys(4)
     keys = np.concatenate([jax.random.key_data(search.keys_of(seeds, step)) for step in range(3)])
     assert len(np.unique(keys, axis=0)) == 12
 
@@ -645,7 +652,7 @@ def test_a_sampled_answer_does_not_depend_on_its_place_in_the_batch(pretrained, 
     assert pretrained.generate(prompts[::-1], seed=3, **how) == alone[::-1]
     own = [pretrained.generate(prompt, seed=seed, **how) for seed, prompt in enumerate(prompts)]
     assert pretrained.generate(prompts, seed=range(4), **how) == own != alone
-    *_, last = pretrained.write(prompts[1], seed=1, **how)
+    *_, last = pretrained.write(prompts[1], Sampling(seed=1, **how))
     assert last.text == own[1]
     for wrong, says in (
         ([1, 2], '2 seeds for 4 prompts'),
@@ -653,7 +660,7 @@ def test_a_sampled_answer_does_not_depend_on_its_place_in_the_batch(pretrained, 
         ([0, 1, 2, 2**63], f'seed is {2**63}'),
     ):
         with pytest.raises(ValueError, match=says):
-            inspect.unwrap(keys_of_seeds)(wrong, 4)
+            unchecked(seed=wrong).keys(4)
 
 
 def test_a_model_is_shown_in_one_line(pretrained):

@@ -13,7 +13,8 @@ import pytest
 
 from flamingo_jax.inference import serving
 from flamingo_jax.inference.reading import Reader
-from flamingo_jax.inference.search import Sampling
+from flamingo_jax.inference.sampling import Sampling
+from flamingo_jax.inference.search import Drawing
 from flamingo_jax.inference.serving import Engine
 from flamingo_jax.inputs.images import PictureError
 from flamingo_jax.parallel import rules
@@ -63,7 +64,7 @@ def test_prompts_that_come_one_after_another_are_answered_as_by_generate(pretrai
     with Engine(dataclasses.replace(pretrained), slots=3) as engine:
         answers = []
         for prompt in prompts:
-            answers.append(engine.ask(prompt, NEW))
+            answers.append(engine.ask(prompt, Sampling(NEW)))
             next(answers[-1])  # The others are at other tokens by then, or over.
         written = [list(answer) for answer in answers]
     assert [one[-1].text for one in written] == expected
@@ -77,7 +78,7 @@ def test_prompts_that_come_one_after_another_are_answered_as_by_generate(pretrai
 def test_many_threads_are_answered_together(pretrained, prompts, expected, gate):
     with Engine(dataclasses.replace(pretrained), slots=4) as engine:
         with concurrent.futures.ThreadPoolExecutor(12) as people:
-            found = [people.submit(lambda i=i: engine.ask(prompts[i % 4], NEW).text()) for i in range(12)]
+            found = [people.submit(lambda i=i: engine.ask(prompts[i % 4], Sampling(NEW)).text()) for i in range(12)]
             gate.set()
             assert [one.result(60) for one in found] == expected * 3
 
@@ -87,22 +88,22 @@ def test_sampling_depends_on_the_seed_and_not_on_the_neighbours(pretrained, prom
     alone = [pretrained.generate(prompts[0], NEW, **how) for how in hows]
     assert len(set(alone)) > 1
     with Engine(dataclasses.replace(pretrained), slots=4) as engine:
-        answers = [engine.ask(prompts[0], NEW, **how) for how in hows for _ in range(2)]
+        answers = [engine.ask(prompts[0], Sampling(NEW, **how)) for how in hows for _ in range(2)]
         assert [answer.text() for answer in answers] == [one for one in alone for _ in range(2)]
         together = pretrained.generate(prompts, NEW, temperature=2.0, seed=range(len(prompts)))
-        answers = [engine.ask(prompt, NEW, temperature=2.0, seed=seed) for seed, prompt in enumerate(prompts)]
+        answers = [engine.ask(prompt, Sampling(NEW, temperature=2.0, seed=seed)) for seed, prompt in enumerate(prompts)]
         assert [answer.text() for answer in answers] == together
 
 
 def test_other_lengths_are_read_by_the_programs_that_are_there(pretrained, pictures, caplog):
     with Engine(dataclasses.replace(pretrained), slots=2) as engine:
-        engine.ask([pictures[0], ' Output: dax<EOC>', pictures[1], ' Output:'], NEW).text()
+        engine.ask([pictures[0], ' Output: dax<EOC>', pictures[1], ' Output:'], Sampling(NEW)).text()
         jax.config.update('jax_log_compiles', True)
         try:
             with caplog.at_level(logging.WARNING):
                 for more in range(1, 8):
                     two = [pictures[0], ' Output:' + ' lo' * more + '<EOC>', pictures[1], ' Output:']
-                    engine.ask(two, NEW - more % 3).text()
+                    engine.ask(two, Sampling(NEW - more % 3)).text()
                 assert not caplog.records
                 engine.call(jax.jit(lambda x: x + 1), 1).result(60)
                 assert caplog.records  # A new program is seen.
@@ -112,7 +113,7 @@ def test_other_lengths_are_read_by_the_programs_that_are_there(pretrained, pictu
 
 def test_an_answer_that_is_cancelled_frees_its_row(pretrained, prompts, expected, gate):
     with Engine(dataclasses.replace(pretrained), slots=1) as engine:
-        first, waiting, second = (engine.ask(prompts[i], NEW) for i in (0, 2, 1))
+        first, waiting, second = (engine.ask(prompts[i], Sampling(NEW)) for i in (0, 2, 1))
         written = next(first)
         waiting.cancel()
         assert list(waiting) == [] and waiting.text() == ''
@@ -126,7 +127,7 @@ def test_an_answer_that_is_cancelled_frees_its_row(pretrained, prompts, expected
 def test_a_stop_ends_the_answer_and_frees_the_row(pretrained, prompts, expected):
     mark = expected[0][2]
     with Engine(dataclasses.replace(pretrained), slots=1) as engine:
-        written = list(engine.ask(prompts[0], NEW, stop=[mark]))
+        written = list(engine.ask(prompts[0], Sampling(NEW, stop=[mark])))
         assert written[-1].text == expected[0].split(mark)[0].strip()
         assert len(written[-1].tokens) < NEW
 
@@ -135,28 +136,28 @@ def test_what_is_wrong_with_one_prompt_does_not_touch_the_others(pretrained, pro
     with Engine(dataclasses.replace(pretrained), slots=2) as engine:
         tokens = len(pretrained.encoded(prompts[0], 1).tokens)
         with pytest.raises(ValueError, match=f'context of 128 tokens. Use at most {128 - tokens} new tokens'):
-            engine.ask(prompts[0], 128)
+            engine.ask(prompts[0], Sampling(128))
         with pytest.raises(ValueError, match='new ones exceeds the context of 128 tokens. Use fewer examples'):
             engine.ask(['word ' * 200])
         with pytest.raises(ValueError, match='top_k is -1'):
-            engine.ask(prompts[0], top_k=-1)
+            engine.ask(prompts[0], Sampling(top_k=-1))
         with pytest.raises(ValueError, match='one prompt at a time'):
             engine.ask([['a'], ['b']])
         for stop in ('dax', ('',)):
             with pytest.raises(ValueError, match='stop is'):
-                engine.ask(prompts[0], stop=stop)
+                engine.ask(prompts[0], Sampling(stop=stop))
         with pytest.raises(ValueError, match='below 2\\^31'):
-            engine.ask(prompts[0], top_k=2**64)
+            engine.ask(prompts[0], Sampling(top_k=2**64))
         for wrong in (dict(max_new_tokens=2.5), dict(top_k='3'), dict(seed='a')):
-            with pytest.raises(TypeError):
-                engine.ask(prompts[0], **wrong)
+            with pytest.raises((ValueError, TypeError)):
+                engine.ask(prompts[0], Sampling(**wrong))
         whole = io.BytesIO()
         noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)
         PIL.Image.fromarray(noise).save(whole, 'JPEG')
         cut = PIL.Image.open(io.BytesIO(whole.getvalue()[:5000]))  # PIL reads it when it is copied.
         with pytest.raises(PictureError):
-            engine.ask([cut, ' Output:'], NEW).text()
-        broken, good = engine.ask([b'no picture', ' Output:']), engine.ask(prompts[0], NEW)
+            engine.ask([cut, ' Output:'], Sampling(NEW)).text()
+        broken, good = engine.ask([b'no picture', ' Output:']), engine.ask(prompts[0], Sampling(NEW))
         with pytest.raises(PictureError):
             broken.text()
         assert good.text() == expected[0] and list(broken) == []
@@ -164,9 +165,9 @@ def test_what_is_wrong_with_one_prompt_does_not_touch_the_others(pretrained, pro
         step = serving._step
         monkeypatch.setattr(serving, '_step', lambda *args: (_ for _ in ()).throw(MemoryError('full')))
         with pytest.raises(MemoryError, match='full'):
-            engine.ask(prompts[0], NEW).text()
+            engine.ask(prompts[0], Sampling(NEW)).text()
         monkeypatch.setattr(serving, '_step', step)
-        assert engine.ask(prompts[1], NEW).text() == expected[1]
+        assert engine.ask(prompts[1], Sampling(NEW)).text() == expected[1]
         assert engine.call(pretrained.generate, prompts, NEW).result(60) == expected
         with pytest.raises(ZeroDivisionError):
             engine.call(lambda: 1 / 0).result(60)
@@ -185,7 +186,7 @@ def test_an_error_ends_all_that_were_to_be_read_together(pretrained, prompts, ga
 
         monkeypatch.setattr(Reader, 'read', one_at_a_time)
         engine.call(gate.wait, 60)  # All wait by then.
-        answers = [engine.ask(prompts[0], NEW) for _ in range(serving.GROUP)]
+        answers = [engine.ask(prompts[0], Sampling(NEW)) for _ in range(serving.GROUP)]
         gate.set()
         with concurrent.futures.ThreadPoolExecutor(len(answers)) as people:
             for waiting in [people.submit(answer.text) for answer in answers]:
@@ -200,17 +201,17 @@ def test_a_picture_is_the_one_that_was_asked_about(pretrained, pictures):
     seen, written = first.copy(), threading.Event()
     with Engine(dataclasses.replace(pretrained), slots=2) as engine:
         engine.call(written.wait, 60)  # The engine is busy.
-        answer = engine.ask([seen, ' Output:'], NEW)
+        answer = engine.ask([seen, ' Output:'], Sampling(NEW))
         seen[...] = second
         written.set()
         assert answer.text() == expected[0]
-        assert engine.ask([first, ' Output:'], NEW).text() == expected[0]
-        assert engine.ask([second, ' Output:'], NEW).text() == expected[1]
+        assert engine.ask([first, ' Output:'], Sampling(NEW)).text() == expected[0]
+        assert engine.ask([second, ' Output:'], Sampling(NEW)).text() == expected[1]
 
 
 def test_a_closed_engine_says_so(pretrained, prompts, gate):
     with Engine(dataclasses.replace(pretrained), slots=1) as engine:
-        writing, waiting = engine.ask(prompts[0], NEW), engine.ask(prompts[1], NEW)
+        writing, waiting = engine.ask(prompts[0], Sampling(NEW)), engine.ask(prompts[1], Sampling(NEW))
         next(writing)
         closing = threading.Thread(target=engine.close)
         closing.start()
@@ -241,9 +242,9 @@ def test_rows_grow_and_shrink_with_what_they_hold(pretrained, pictures, seen, mo
     one.remember(shots)
     with Engine(one, slots=5) as engine:
         for _ in range(2):
-            answers = [engine.ask(prompt, NEW) for prompt in prompts]
+            answers = [engine.ask(prompt, Sampling(NEW)) for prompt in prompts]
             assert [answer.text() for answer in answers] == expected
-            assert [engine.ask(prompt, NEW).text() for prompt in prompts] == expected
+            assert [engine.ask(prompt, Sampling(NEW)).text() for prompt in prompts] == expected
 
 
 @pytest.mark.long
@@ -254,7 +255,7 @@ def test_a_tensor_parallel_mesh_answers_as_one_device(pretrained, prompts, expec
         return dataclasses.replace(pretrained, params=jax.device_put(pretrained.params, where), mesh=mesh)
 
     with Engine(on(make_mesh(1, 1, 2, devices=jax.devices()[:2])), slots=4) as engine:
-        answers = [engine.ask(prompt, NEW) for prompt in prompts]
+        answers = [engine.ask(prompt, Sampling(NEW)) for prompt in prompts]
         assert [answer.text() for answer in answers] == expected
     with pytest.raises(ValueError, match='cannot be sharded'):
         Engine(on(make_mesh(2, 1, 1, devices=jax.devices()[:2])))
@@ -264,12 +265,12 @@ def test_rows_without_an_answer_change_nothing(pretrained, prompts):
     """The keys and values of a row are the same whatever the other rows are, bit for bit."""
     encoded = [pretrained.encoded(prompt, NEW) for prompt in prompts[:2]]
     model, params = pretrained.by_token
-    keys, how = jax.random.split(jax.random.key(0), 2), Sampling(np.zeros(2), np.zeros(2, int), np.ones(2))
+    keys, drawing = jax.random.split(jax.random.key(0), 2), Drawing(np.zeros(2), np.zeros(2, int), np.ones(2))
     size, banned = serving.Size(2, 64, pretrained.config.media_tokens), pretrained.banned
 
     def after(live, order):
         read = pretrained.reader.read([encoded[i] for i in order], few_programs=True)
-        rows = serving._first(model, *read, keys=keys, how=how, banned=banned, size=size)
+        rows = serving._first(model, read, keys, drawing, banned=banned, size=size)
         for _ in range(3):
             rows = serving._step(model, params, rows, np.array(live), banned)
         return rows
@@ -288,6 +289,7 @@ def test_an_answer_is_greedy_beside_a_sampled_one(pretrained, pictures):
     asked = prompts_of(pictures)[:2]
     expected = [one.generate(prompt, 6) for prompt in asked]
     with Engine(one, slots=4) as engine:
-        answers = [engine.ask(prompt, 6, **how) for prompt in asked for how in ({}, dict(temperature=2.0, seed=1))]
+        each = Sampling(6), Sampling(6, temperature=2.0, seed=1)
+        answers = [engine.ask(prompt, how) for prompt in asked for how in each]
         texts = [answer.text() for answer in answers]
     assert texts[::2] == expected and texts[1::2] != expected

@@ -6,8 +6,9 @@ import pytest
 from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.layout import Layout
 from flamingo_jax.inputs.prompts import encode_prompt, is_continued
-from flamingo_jax.inputs.rows import Aligned, Chunk, Interleaved, RowFormat
+from flamingo_jax.inputs.rows import Chunk, Interleaved, RowFormat
 from flamingo_jax.inputs.tokenizer import AROUND, IMAGE, Tokenizer
+from flamingo_jax.training.objectives.aligned import Aligned
 
 PICTURE = np.zeros((1, 1, 1), np.float32)
 IDEFICS = (AROUND, IMAGE, '<end_of_utterance>')

@@ -25,9 +25,10 @@ from flamingo_jax.few_shot.source import FewShot, game
 from flamingo_jax.few_shot.words import Words
 from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.pipeline import _Rows, _seed_of, batches, put, read, rows
-from flamingo_jax.inputs.rows import Aligned, Interleaved
+from flamingo_jax.inputs.rows import Interleaved
 from flamingo_jax.inputs.sources.documents import Documents
 from flamingo_jax.parallel.mesh import batch_sharding, make_mesh
+from flamingo_jax.training.objectives.aligned import Aligned
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 

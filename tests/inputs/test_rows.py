@@ -6,7 +6,9 @@ import pytest
 
 from flamingo_jax.inputs import tokenizer as tokenizers
 from flamingo_jax.inputs.images import PictureError
-from flamingo_jax.inputs.rows import Aligned, Chunk, Interleaved, RowFormat, Told
+from flamingo_jax.inputs.rows import Chunk, Interleaved, RowFormat
+from flamingo_jax.training.objectives.aligned import Aligned
+from flamingo_jax.training.objectives.told import Told
 
 BLANK = np.zeros((1, 2, 2, 3), np.uint8)
 

@@ -9,12 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flamingo_jax.inference import decode
 from flamingo_jax.model.attention import Segments
 from flamingo_jax.model.bridges.bridge import media_mask
 from flamingo_jax.model.bridges.gated_xattn import GatedXattnDense
 from flamingo_jax.model.config import SIZES, ContrastiveConfig, FlamingoConfig, LoraConfig
 from flamingo_jax.model.flamingo import Flamingo, Media, Placement
 from flamingo_jax.model.language_model import Block
+from flamingo_jax.model.states import states
 from flamingo_jax.model.vision.beit import BEiTConfig
 from flamingo_jax.model.vision.nfnet import NFNetConfig
 from flamingo_jax.model.vision.vit import ViTConfig
@@ -117,15 +119,15 @@ def test_states_are_those_after_each_block(model, params, features, tokens, firs
         jnp.array(tokens),
         jnp.array(features),
     )
-    states = model.states(params | {'xattn': gated}, features, tokens)
-    assert states.shape == (3, 2, 16, 32)
+    of_blocks = states(model, params | {'xattn': gated}, features, tokens)
+    assert of_blocks.shape == (3, 2, 16, 32)
     for depth in range(first + 1, 4):
         lm = dataclasses.replace(model.config.lm, depth=depth)
         cut = Flamingo(dataclasses.replace(model.config, lm=lm))
         lm_cut = params['lm'] | {'blocks': jax.tree.map(lambda x, depth=depth: x[:depth], blocks)}
         some = jax.tree.map(lambda x, n=cut.config.xattn_blocks: x[:n], gated)
         expected = cut.logits(params | {'lm': lm_cut, 'xattn': some}, features, tokens)
-        np.testing.assert_allclose(model.unembed(params, states[depth - 1]), expected, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(model.unembed(params, of_blocks[depth - 1]), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_phi_counts_the_tag_that_has_begun(config):
@@ -191,8 +193,8 @@ def test_a_picture_may_be_seen_at_its_tag_alone(at_tag, params, features, tokens
         np.testing.assert_array_equal(np.flatnonzero(changed[row].any(axis=-1)), at[row])
     nowhere = np.zeros_like(tokens)
     nowhere[0, 6:9] = 1  # The data's phi does not open the text after a tag.
-    states = [at_tag.states(params, jnp.array(f), jnp.array(tokens), jnp.array(nowhere)) for f in (features, -features)]
-    np.testing.assert_array_equal(*states)
+    seen = [states(at_tag, params, jnp.array(f), jnp.array(tokens), jnp.array(nowhere)) for f in (features, -features)]
+    np.testing.assert_array_equal(*seen)
 
 
 def test_logits_can_be_had_of_some_places_only(model, params, features, tokens):
@@ -297,7 +299,7 @@ def loop(model, params):
                 p = {'params': jax.tree.map(lambda x, i=i: x[i // c.xattn.every], params['xattn'])}
                 y = run_gated(p, y, media, mask)
             p = {'params': jax.tree.map(lambda x, i=i: x[i], params['lm']['blocks'])}
-            y, _ = run_block(p, y, positions, Segments(causal=True))
+            y, _ = run_block(p, y, Placement(positions, Segments(causal=True), model.phi(tokens)))
         return jax.jit(model.unembed)(params, y)
 
     return run
@@ -335,7 +337,7 @@ def test_media_computed_ahead_are_the_same(model, params, features, tokens):
 
     @jax.jit
     def ahead(features, tokens):
-        media = model.keys_values(params, model.media(params, features))
+        media = decode.keys_values(model, params, model.media(params, features))
         assert isinstance(media, Media) and media.tokens is None and media.length == 6
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
         y = model.embed(params, tokens)

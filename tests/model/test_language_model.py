@@ -174,9 +174,9 @@ def relative_block(config):
     c = dataclasses.replace(config.lm, **RELATIVE)
     y = jnp.array(np.random.default_rng(0).standard_normal((2, 7, c.width), np.float32))
     block = Block(c)
-    params = nn.meta.unbox(
-        block.init(jax.random.key(0), y, jnp.zeros((2, 7), int), jnp.ones((1, 7, 7), bool))['params']
-    )
+    nowhere = jnp.zeros((2, 7), int)
+    at = Placement(nowhere, jnp.ones((1, 7, 7), bool), nowhere)
+    params = nn.meta.unbox(block.init(jax.random.key(0), y, at)['params'])
     return c, block, jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(1), x.shape), params), y
 
 
@@ -202,7 +202,9 @@ def relative_attention(c, p, x):
 def test_relative_positions_are_a_loop_over_queries_and_keys(relative_block):
     c, block, p, y = relative_block
     p = p | {'ffw': jax.tree.map(jnp.zeros_like, p['ffw'])}  # The attention alone.
-    got, _ = jax.jit(block.apply)({'params': p}, y, jnp.zeros((2, 7), int), jnp.tril(jnp.ones((1, 7, 7), bool)))
+    nowhere = jnp.zeros((2, 7), int)
+    at = Placement(nowhere, jnp.tril(jnp.ones((1, 7, 7), bool)), nowhere)
+    got, _ = jax.jit(block.apply)({'params': p}, y, at)
     for row, new in zip(np.asarray(y, np.float64), got, strict=True):
         normed = row / np.sqrt((row**2).mean(-1, keepdims=True) + c.norm_eps) * np.asarray(p['norm_attention']['scale'])
         np.testing.assert_allclose(new, row + relative_attention(c, p, normed), rtol=1e-4, atol=1e-5)

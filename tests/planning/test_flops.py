@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import pytest
 from ml_collections import ConfigDict
 
-from flamingo_jax.inputs.rows import Aligned
 from flamingo_jax.inputs.sources.documents import Documents
 from flamingo_jax.model.bridges.gated_xattn import GatedXattnConfig
 from flamingo_jax.model.config import FlamingoConfig
@@ -21,6 +20,7 @@ from flamingo_jax.model.vision.vit import ViTConfig
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.planning import flops, programs
 from flamingo_jax.training import config as training
+from flamingo_jax.training.objectives.aligned import Aligned
 from tests.operations import operations
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')

@@ -10,7 +10,6 @@ import jax
 import pytest
 from ml_collections import ConfigDict
 
-from flamingo_jax.inputs.rows import Aligned
 from flamingo_jax.inputs.sources.documents import Documents
 from flamingo_jax.model.bridges.gated_xattn import GatedXattnConfig
 from flamingo_jax.model.config import TINY, FlamingoConfig
@@ -20,6 +19,7 @@ from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.planning import collectives, passes, programs
 from flamingo_jax.training import config as training
 from flamingo_jax.training.config import machine, on_machine
+from flamingo_jax.training.objectives.aligned import Aligned
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 _DEFINED = re.compile(r'^\s+(?:ROOT )?%?([\w.\-]+) = \(?\w+\[([\d,]*)\]')

@@ -12,8 +12,8 @@ from flamingo_jax.inputs.rows import Interleaved
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.parallel import rules
-from flamingo_jax.training.losses import chunks, distillation, next_token
-from flamingo_jax.training.losses.noise import NoiseConfig
+from flamingo_jax.training.objectives import chunks, next_token, told
+from flamingo_jax.training.objectives.noise import NoiseConfig
 from tests.training.test_losses import told_row
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
@@ -36,7 +36,7 @@ def rows(tokens):
     )
 
 
-@pytest.mark.parametrize('loss, lm_trained', [(next_token, True), (distillation, False)])
+@pytest.mark.parametrize('loss, lm_trained', [(next_token, True), (told, False)])
 def test_chunks_have_the_loss_and_gradients_of_the_whole(config, tokens, features, monkeypatch, loss, lm_trained):
     """Five positions a chunk, which does not divide their number."""
     model = text_model(config)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from flamingo_jax.inputs.rows import Chunk, Paired, RowFormat
+from flamingo_jax.inputs.rows import Chunk, RowFormat
 from flamingo_jax.inputs.tokenizer import MissingTokenizer
 from flamingo_jax.model.config import ContrastiveConfig, FlamingoConfig
 from flamingo_jax.model.connectors.perceiver import PerceiverConfig
@@ -18,8 +18,8 @@ from flamingo_jax.model.contrastive import SharedSpace, class_of, paired
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.parallel import rules
 from flamingo_jax.parallel.mesh import make_mesh
-from flamingo_jax.training.losses.contrastive import classified, dense, loss_sum, ring
-from flamingo_jax.training.losses.noise import NoiseConfig
+from flamingo_jax.training.objectives.contrastive import Paired, classified, dense, loss_sum, ring
+from flamingo_jax.training.objectives.noise import NoiseConfig
 from flamingo_jax.training.step import cut
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')

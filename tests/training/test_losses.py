@@ -8,13 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flamingo_jax.inputs.rows import Chunk, Interleaved, RowFormat, Told
+from flamingo_jax.inputs.rows import Chunk, Interleaved, RowFormat
 from flamingo_jax.inputs.tokenizer import MissingTokenizer, Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo
-from flamingo_jax.training.losses import distillation, next_token
-from flamingo_jax.training.losses.noise import NoiseConfig, text_noise
-from flamingo_jax.training.losses.noise import features as noisy_features
+from flamingo_jax.training.objectives import next_token
+from flamingo_jax.training.objectives.noise import NoiseConfig, text_noise
+from flamingo_jax.training.objectives.noise import features as noisy_features
+from flamingo_jax.training.objectives.told import Told
+from flamingo_jax.training.objectives.told import loss_sum as told_loss
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
@@ -83,7 +85,7 @@ def test_distillation_by_hand(model, params, features):
     """KL of the two models' next tokens, one comparison at a time; the told one's new line is <EOC>."""
     row = told_row(features[0].astype(np.float16))
     batch = jax.tree.map(lambda x: jnp.asarray(x)[None], row)._replace(newline=jnp.array([14], jnp.int32))
-    loss, sums = jax.jit(lambda b: distillation.loss_sum(model, params, {}, b, jax.random.key(0), NoiseConfig()))(batch)
+    loss, sums = jax.jit(lambda b: told_loss(model, params, {}, b, jax.random.key(0), NoiseConfig()))(batch)
     shown = jax.nn.log_softmax(model.logits(params, batch.features.astype(jnp.float32), batch.tokens))[0]
     bare = Flamingo(FlamingoConfig(lm=model.config.lm))
     told = np.array(jax.nn.softmax(bare.logits({'lm': params['lm']}, None, batch.told))[0], np.float64)
@@ -190,7 +192,7 @@ def test_the_teacher_has_no_gradient(model, params, features):
     rest = {name: tree for name, tree in params.items() if name != 'lm'}
 
     def distilled(lm):
-        return distillation.loss_sum(model, dict(lm=lm), rest, batch, jax.random.key(0), NoiseConfig())[0]
+        return told_loss(model, dict(lm=lm), rest, batch, jax.random.key(0), NoiseConfig())[0]
 
     def by_hand(lm):  # Told by the language model as it was.
         shown = model.logits(params | dict(lm=lm), batch.features.astype(jnp.float32), batch.tokens)[0]

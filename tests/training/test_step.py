@@ -12,14 +12,17 @@ import pytest
 from jax.sharding import AxisType
 
 from flamingo_jax.inputs.pipeline import put
-from flamingo_jax.inputs.rows import Aligned, Interleaved
+from flamingo_jax.inputs.rows import Interleaved
 from flamingo_jax.inputs.sources.source import Source
+from flamingo_jax.model import states as blocks
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.parallel import rules
-from flamingo_jax.training.losses import LOSSES, alignment, next_token
-from flamingo_jax.training.losses.noise import NoiseConfig
+from flamingo_jax.training.objectives import aligned, next_token
+from flamingo_jax.training.objectives.aligned import Aligned
+from flamingo_jax.training.objectives.noise import NoiseConfig
+from flamingo_jax.training.objectives.objective import LOSSES
 from flamingo_jax.training.optimizer import OptimizerConfig, make_optimizer
 from flamingo_jax.training.state import new_state
 from flamingo_jax.training.step import make_step, working_copies
@@ -275,9 +278,9 @@ def pairs():
 
 def test_alignment_by_hand(model, others, pairs):
     """Each picture's state at the end of its tag, and its text's as the language model alone has it, block by block."""
-    loss, sums = jax.jit(lambda b: alignment.loss_sum(model, others, {}, b, jax.random.key(0), NoiseConfig()))(pairs[0])
+    loss, sums = jax.jit(lambda b: aligned.loss_sum(model, others, {}, b, jax.random.key(0), NoiseConfig()))(pairs[0])
     bare = Flamingo(FlamingoConfig(lm=model.config.lm))
-    see, reading = jax.jit(model.states), jax.jit(bare.states)
+    see, reading = (jax.jit(functools.partial(blocks.states, one)) for one in (model, bare))
     lm = others['lm']
 
     def normed(block, x):
@@ -308,18 +311,18 @@ def test_alignment_by_hand(model, others, pairs):
 
 def test_a_text_is_read_once_and_always_to_the_same_states(model, others, pairs):
     """Whatever texts came before it, so that a resumed run sees the same; and the loss is that of texts read anew."""
-    texts, frozen = alignment.TextStates(model, others), {'lm': others['lm']}
+    texts, frozen = aligned.TextStates(model, others), {'lm': others['lm']}
     read = [texts(batch).read for batch in pairs[:2]]
     calls = texts._read._cache_size(), len(texts._known)
     np.testing.assert_array_equal(texts(pairs[0]).read, read[0])
     assert calls == (1, len(texts._known))
-    again = alignment.TextStates(model, others)
+    again = aligned.TextStates(model, others)
     np.testing.assert_array_equal(again(pairs[1]).read, read[1])
     np.testing.assert_array_equal(read[0][8], read[0][9])
-    summed = jax.jit(lambda b: alignment.loss_sum(model, others, {}, b, jax.random.key(0), NoiseConfig())[1])
+    summed = jax.jit(lambda b: aligned.loss_sum(model, others, {}, b, jax.random.key(0), NoiseConfig())[1])
     for known, anew in zip(*(jax.tree.leaves(summed(b)) for b in (texts(pairs[0]), pairs[0])), strict=True):
         assert float(known) == pytest.approx(float(anew), rel=1e-5)
-    trained = alignment.TextStates(model, {name: tree for name, tree in frozen.items() if name != 'lm'})
+    trained = aligned.TextStates(model, {name: tree for name, tree in frozen.items() if name != 'lm'})
     assert trained(pairs[0]) is pairs[0]
 
 
@@ -328,7 +331,7 @@ def test_a_blend_is_to_mean_a_blend(model, others, pairs):
 
     @functools.partial(jax.jit, static_argnums=1)
     def summed(batch, blend):
-        return alignment.loss_sum(model, others, {}, batch, jax.random.key(0), NoiseConfig(blend=blend))[0]
+        return aligned.loss_sum(model, others, {}, batch, jax.random.key(0), NoiseConfig(blend=blend))[0]
 
     def loss(batch, blend):
         return float(summed(batch, blend))

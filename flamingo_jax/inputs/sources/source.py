@@ -36,7 +36,7 @@ class Source:
     split: str = 'train'
     validation_split: str = ''  # Held out: its loss is computed every `config.validate_every` steps; '' is none.
     features: str = ''  # Folder of features computed once (`python -m flamingo_jax.features`); '' reads pixels.
-    row: type[Row] = Interleaved  # What a document becomes. The row determines the loss (`inputs/rows.py`).
+    row: type = Interleaved  # What a document becomes, a class as `rows.Row` says. It determines the loss.
     length: int = 256  # Tokens per row, or per line of a row.
     images: int = 5  # Pictures per row; 0 is text alone.
     frames: int = 1  # Frames per picture; more than 1 is video.
@@ -101,12 +101,12 @@ class Source:
                 f'A row cannot hold {self.documents} documents of {self.window[0]} tokens and {self.window[1]} '
                 'pictures. Set `documents` to 1 or more, and `window` to two numbers.'
             )
-        if self.row is not Interleaved:
+        if not hasattr(self.row, 'packed'):
             raise UserError(
                 f'Only rows of the class Interleaved hold several documents, not {self.row.__name__}. Set `documents` '
                 'of the data set to 1.'
             )
-        return Interleaved.packed(documents, tokenizer, blank, rng, row, tuple(self.window), self.lines)
+        return self.row.packed(documents, tokenizer, blank, rng, row, tuple(self.window), self.lines)
 
     def empty_row(self, tokenizer: Tokenizer, pictures: PictureFormat) -> Row:
         """The row of an empty document, with the shapes and dtypes of every other row. The data set may be missing."""

@@ -3,19 +3,20 @@
 A bridge is a config and a module in one file of this folder. `flamingo.py` asks it four questions:
 
     what stands for an image in the text?         `check` says what the model's image tag must be
-    which text may see an image?                  `at_tag`, `only_last_image`
+    which text may see an image?                  `restricted` and `seen`, by `at_tag` and `only_last_image`
     what of an image is kept for decoding?        the module's `keys_values`
     before which blocks does it act, and how?     `first`, `every`, and the module's `__call__`
 """
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from flamingo_jax.errors import UserError
 from flamingo_jax.model.attention import Mask, Segments
@@ -23,10 +24,31 @@ from flamingo_jax.model.component import Component, build, find
 
 if TYPE_CHECKING:
     from flamingo_jax.model.config import FlamingoConfig
-    from flamingo_jax.model.language_model import LanguageModelConfig
+    from flamingo_jax.model.language_model import LanguageModelConfig, Placement
 
 # Keys and values of the media, in one or several parts side by side.
 Parts: TypeAlias = Sequence[tuple[Float[Array, '_ h _ k'], Float[Array, '_ h _ k']]]
+
+
+class Media(NamedTuple):
+    """What the text can attend to: the media tokens, or their keys and values in every gated block."""
+
+    tokens: Float[Array, 'b m e'] | None  # e: `FlamingoConfig.media_width`.
+    # Parts side by side, as a gated block takes them, each [x c h n k] over the x gated blocks; None: computed in each
+    # block.
+    keys_values: Any
+
+    @property
+    def rows(self) -> int:
+        """The number of rows of media. Each may serve several rows of text, one after the other."""
+        return self.tokens.shape[0] if self.keys_values is None else jax.tree.leaves(self.keys_values)[0].shape[-4]
+
+    @property
+    def length(self) -> int:
+        """m, the number of media tokens per row."""
+        if self.keys_values is None:
+            return self.tokens.shape[1]
+        return sum(jax.tree.leaves(part)[0].shape[-2] for part in self.keys_values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +73,26 @@ class BridgeConfig(Component):
             raise UserError(
                 f'xattn.first is {self.first}, but there are only {model.lm.depth} blocks. It must be below the depth.'
             )
+
+    def restricted(self, phi: Int[Array, 'b l'], begins: Bool[Array, 'b l'], length: int) -> Int[Array, 'b l']:
+        """phi, the image that each token may see; 0 but in the tags if only they see images (`at_tag`).
+
+        begins, length: where a tag begins, and how many tokens it has.
+        """
+        if not self.at_tag:
+            return phi
+        behind = [jnp.pad(begins, ((0, 0), (i, 0)))[:, : phi.shape[1]] for i in range(length)]
+        return jnp.where(jnp.stack(behind).any(axis=0), phi, 0)
+
+    def seen(self, at: 'Placement', media: Media, r: int) -> Mask:
+        """Which media tokens, r of each image, each token of a text may see."""
+        n = media.length // r
+        if self.only_last_image:
+            return media_mask(at.phi, n, r)
+        rows = media.rows, -1  # Rows that share their media (lines, beams) are seen as one row.
+        document = None if at.document is None else at.document.reshape(rows)
+        seen = media_mask(at.phi.reshape(rows), n, r, only_last_image=False, document=document)
+        return seen.reshape(*at.phi.shape, media.length)
 
     def module(
         self, lm: 'LanguageModelConfig', media_width: int, dtype: DTypeLike = jnp.float32, kernel: str = 'plain'
@@ -101,6 +143,15 @@ class Bridge(nn.Module):
     def touch(self, y: Float[Array, 'b l d'], media: Float[Array, 'b m e'], mask: Mask) -> Float[Array, 'b l d']:
         """What becomes of the text, by use of every parameter: a method for `init`."""
         return self(y, self.keys_values(media), mask)
+
+
+def tags(tokens: Int[Array, 'b l'], tag: tuple[int, ...]) -> Bool[Array, 'b l']:
+    """Where an <image> tag begins, whose tokens these are; nowhere without a tag."""
+    begins = jnp.full(tokens.shape, bool(tag))
+    for i, piece in enumerate(tag):
+        ahead = jnp.pad(tokens, ((0, 0), (0, i)), constant_values=-1)[:, i:]  # A tag may be longer than a text.
+        begins &= ahead == piece
+    return begins
 
 
 def media_mask(

@@ -21,6 +21,7 @@ from flamingo_jax.model.layers import ACTIVATIONS, Linear, Norm, scan_layers, sp
 from flamingo_jax.model.vision.convolution import KERNEL_AXES, VECTOR_AXES
 from flamingo_jax.model.vision.trunk import VisionConfig
 from flamingo_jax.model.vision.vit import in_patches, operations, resize_positions
+from flamingo_jax.ranges import choose
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,10 +60,7 @@ class BEiTConfig(VisionConfig):
     def __post_init__(self):
         if self.width % self.heads:
             raise UserError(f'A BEiT of width {self.width} cannot have {self.heads} heads, which do not divide it.')
-        if self.activation not in ACTIVATIONS:
-            raise UserError(f'The activation of a BEiT must be one of {sorted(ACTIVATIONS)}, not {self.activation!r}.')
-        if self.relative not in ('block', 'shared', ''):
-            raise UserError(f"relative must be 'block', 'shared' or '', not {self.relative!r}.")
+        choose('vision', vars(self), activation=ACTIVATIONS, relative=('block', 'shared', ''))
 
     @property
     def grid(self) -> int:

@@ -28,6 +28,7 @@ from flamingo_jax.errors import UserError
 from flamingo_jax.model.layers import ACTIVATIONS, Linear, scan_layers, spread
 from flamingo_jax.model.vision.convolution import KERNEL_AXES, VECTOR_AXES, conv, grouped_conv
 from flamingo_jax.model.vision.trunk import VisionConfig
+from flamingo_jax.ranges import choose
 
 # Of ImageNet's pixels in 0..255, as in the training of the published weights.
 PIXEL_MEAN = 255 * np.array([0.485, 0.456, 0.406], np.float32)
@@ -83,8 +84,7 @@ class NFNetConfig(VisionConfig):
                 f'The share {self.bottleneck} of the widths {empty} is less than one group of {self.group_width} '
                 'channels.'
             )
-        if self.activation not in GAINS:
-            raise UserError(f'The activation of an NFNet must be one of {sorted(GAINS)}, not {self.activation!r}.')
+        choose('vision', vars(self), activation=GAINS)
 
     @property
     def width(self) -> int:

@@ -23,6 +23,7 @@ from flamingo_jax.model.attention import attend
 from flamingo_jax.model.layers import ACTIVATIONS, Linear, Norm, scan_layers, spread
 from flamingo_jax.model.vision.convolution import KERNEL_AXES, VECTOR_AXES
 from flamingo_jax.model.vision.trunk import VisionConfig
+from flamingo_jax.ranges import choose
 
 # Of pixels in 0..1.
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -75,8 +76,7 @@ class ViTConfig(VisionConfig):
         object.__setattr__(self, 'std', tuple(self.std))
         if self.width % self.heads:
             raise UserError(f'A ViT of width {self.width} cannot have {self.heads} heads, which do not divide it.')
-        if self.activation not in ACTIVATIONS:
-            raise UserError(f'The activation of a ViT must be one of {sorted(ACTIVATIONS)}, not {self.activation!r}.')
+        choose('vision', vars(self), activation=ACTIVATIONS)
         if self.class_feature and not self.class_token:
             raise UserError('A ViT without a class token has no class feature. Set class_feature=False.')
 

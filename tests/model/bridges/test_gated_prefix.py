@@ -39,7 +39,7 @@ def by_hand(model, params, features, tokens):
     bare = Flamingo(FlamingoConfig(lm=model.config.lm, extra_tokens=model.config.extra_tokens))
 
     def read(params, y):
-        return bare.unembed(params, bare._decode(params, None, tokens, phi=None, y=y))
+        return bare.unembed(params, bare.decoder(params, y, bare.place(tokens), None)[0])
 
     return jax.jit(read)(params, y)
 

@@ -1,18 +1,92 @@
 """The loss of a data set whose pictures are aligned with their texts; not in the paper."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from flamingo_jax.inputs.rows import Aligned, Batch
+from flamingo_jax.inputs.images import Frames
+from flamingo_jax.inputs.layout import Layout
+from flamingo_jax.inputs.rows import Batch, Chunk, RowFormat, as_shown, counted, first_with_text, padded
+from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.model.language_model import as_read
-from flamingo_jax.training.losses.noise import NoiseConfig, features
+from flamingo_jax.model.states import states
+from flamingo_jax.training.objectives.noise import NoiseConfig, features
+from flamingo_jax.training.objectives.objective import loss_of
 
 
+class Aligned(NamedTuple):
+    """A picture alone and its text alone, which must come to mean the same."""
+
+    tokens: np.ndarray  # int32 [s]: the picture's tag with the tokens before and after it.
+    phi: np.ndarray  # int32 [s].
+    weight: np.ndarray  # float32 []: 1, or 0 if no picture could be read.
+    text: np.ndarray  # int32 [length]: <BOS> and the text.
+    used: np.ndarray  # int32 []: number of the text's tokens before the padding.
+    unreadable: np.ndarray  # int32 []: 1 or 0.
+    images: Frames | None = None  # [1 t height width 3] or
+    features: Frames | None = None  # [1 t s d_v].
+    read: np.ndarray | None = None  # [depth d]: the text's states, if they are known; None computes them.
+
+    has_logits = False
+    compares_rows = False
+
+    @staticmethod
+    def lengths(length: int | float, images: int, tag: int) -> tuple[int | float, int | float]:
+        """See `Row.lengths`: of the tag with <BOS>, and of the text."""
+        return 1 + tag, length
+
+    def total_weight(self):
+        """What the summed loss of a batch is divided by."""
+        return self.weight.sum()
+
+    def counts(self):
+        """As `Interleaved.counts`. The tokens are those of the texts."""
+        return counted(self, pictures=self.weight, documents=self.weight, targets=0 * self.weight)
+
+    @classmethod
+    def of(
+        cls,
+        chunks: Sequence[Chunk],
+        tokenizer: Tokenizer,
+        blank: Frames,
+        rng: np.random.Generator,
+        row: RowFormat,
+    ) -> 'Aligned':
+        """The row of the first picture in a document that has a text; arguments as for `Interleaved.of`.
+
+        row: its `length` are the most tokens of the text, <BOS> included; a longer text is cut.
+
+        Raises:
+          ValueError: `row.images` is not 1.
+        """
+        del rng
+        chunk, picture = first_with_text(chunks, blank, row.images, 'An aligned')
+        shown, text = Layout(tokenizer), Layout(tokenizer)
+        shown.picture()
+        shown.end_chunk()
+        if tokenizer.eoc is None:  # The state is read at the token that predicts the next one.
+            shown.end()
+        for segment in chunk.texts if chunk else ():
+            text.text(segment, marks=False)
+        text = text.tokens[: row.length]
+        return cls(
+            tokens=np.array(shown.tokens, np.int32),
+            phi=(np.arange(len(shown.tokens)) >= shown.begins[0]).astype(np.int32),
+            weight=np.float32(picture is not None),
+            text=padded(text, row.length, tokenizer.pad, np.int32),
+            used=np.int32(len(text)),
+            unreadable=np.int32(chunk is not None and picture is None),
+            **as_shown([blank if picture is None else picture], blank),
+        )
+
+
+@loss_of(Aligned)
 def loss_sum(
     model: Flamingo, trained: Params, frozen: Params, batch: Aligned, key: Key[Array, ''], noise: NoiseConfig
 ) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
@@ -27,7 +101,7 @@ def loss_sum(
     be a thousand times as large as the others, and nearly the same for all texts (in Gemma 3 they are).
 
     Args:
-      batch: rows of `inputs/rows.py`.
+      batch: rows of this file.
       (the others): as for `next_token.loss_sum`.
 
     Returns:
@@ -48,7 +122,7 @@ def loss_sum(
         return x + share * (jnp.roll(x, 1, axis=0) - x)
 
     images = blended(features(model, params, batch, key=key_features, noise=noise))
-    shown = model.states(params, images, batch.tokens[:, :-1], batch.phi[:, :-1])[:, :, -1]
+    shown = states(model, params, images, batch.tokens[:, :-1], batch.phi[:, :-1])[:, :, -1]
     read = batch.read if batch.read is not None else text_states(model, params, batch.text, batch.used)
     read = blended(read.astype(jnp.float32)).swapaxes(0, 1)  # [depth b d], as `shown`.
     shown, read = (as_read(model.config.lm, params['lm'], x) for x in (shown, read))
@@ -68,8 +142,8 @@ def text_states(
     model: Flamingo, params: Params, text: Int[Array, 'b l'], used: Int[Array, ' b']
 ) -> Float[Array, 'b depth d']:
     """The states of the frozen language model, which sees no picture, at the end of each text, after every block."""
-    states = model.alone.states({'lm': params['lm']}, None, text)
-    return jnp.take_along_axis(states, (used - 1)[None, :, None, None], axis=2)[:, :, 0].swapaxes(0, 1)
+    every = states(model.alone, {'lm': params['lm']}, None, text)
+    return jnp.take_along_axis(every, (used - 1)[None, :, None, None], axis=2)[:, :, 0].swapaxes(0, 1)
 
 
 KEPT = 2**32  # Bytes of states that are remembered.

@@ -13,10 +13,12 @@ from jaxtyping import Array, Float, Key
 
 from flamingo_jax.inputs.rows import Interleaved
 from flamingo_jax.model.flamingo import Flamingo, Params
-from flamingo_jax.training.losses import chunks
-from flamingo_jax.training.losses.noise import NoiseConfig, features, text_noise
+from flamingo_jax.training.objectives import chunks
+from flamingo_jax.training.objectives.noise import NoiseConfig, features, text_noise
+from flamingo_jax.training.objectives.objective import loss_of
 
 
+@loss_of(Interleaved)
 def loss_sum(
     model: Flamingo, trained: Params, frozen: Params, batch: Interleaved, key: Key[Array, ''], noise: NoiseConfig
 ) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
@@ -38,10 +40,11 @@ def loss_sum(
     # All tokens are read, though the last has no target: a length that 2 divides often is one that kernels take.
     tokens = batch.tokens
     targets, weights = (jnp.pad(x[:, 1:], ((0, 0), (0, 1))) for x in (tokens, batch.weights))
-    added = None
+    y = model.embed(params, tokens)
     if noise.text or noise.vocabulary:
-        added = text_noise(params['lm']['embedder']['tokens'], tokens, key_text, noise=noise, model=model)
-    y = model.hidden(params, shown, tokens, phi=batch.phi, text_noise=added, document=batch.document)
+        y += text_noise(params['lm']['embedder']['tokens'], tokens, key_text, noise=noise, model=model)
+    at = model.place(tokens, batch.phi, batch.document)
+    y, _ = model.decoder(params, y, at, model.media(params, shown))
     if batch.at is not None:  # The product with the vocabulary is a large part of a small model's cost.
         at = jnp.maximum(batch.at, 0)
         y = jnp.take_along_axis(y, at[..., None], axis=1)

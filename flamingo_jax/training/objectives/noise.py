@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from flamingo_jax.inputs.rows import Batch
 from flamingo_jax.model.flamingo import Flamingo, Params
-from flamingo_jax.training.ranges import require
+from flamingo_jax.ranges import require
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,18 +12,24 @@ the memory of a device depends on its own rows alone. (An automatic gradient wou
 """
 
 import functools
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, Key
 
-from flamingo_jax.inputs.rows import Paired
+from flamingo_jax.inputs.images import Frames
+from flamingo_jax.inputs.rows import Chunk, RowFormat, as_shown, counted, encode_paired, first_with_text
+from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import ContrastiveConfig
 from flamingo_jax.model.contrastive import class_of, paired
 from flamingo_jax.model.flamingo import Flamingo, Params
-from flamingo_jax.training.losses.noise import NoiseConfig, features
+from flamingo_jax.training.objectives.noise import NoiseConfig, features
+from flamingo_jax.training.objectives.objective import loss_of
 
 NEVER = -1e30  # The logit of a row without weight. -inf would have no gradient if all rows are without.
 Vectors = Float[Array, 'b width']
@@ -31,6 +37,61 @@ Vectors = Float[Array, 'b width']
 _product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
+class Paired(NamedTuple):
+    """A picture and its text, which are told from those of the other rows."""
+
+    text: np.ndarray  # int32 [length]: the text, from <BOS> to <EOS> if the tokenizer has them.
+    used: np.ndarray  # int32 []: number of the text's tokens before the padding.
+    weight: np.ndarray  # float32 []: 1, or 0 without a text, or if the picture cannot be read.
+    unreadable: np.ndarray  # int32 []: 1 or 0.
+    images: Frames | None = None  # [1 t height width 3] or
+    features: Frames | None = None  # [1 t s d_v].
+
+    has_logits = False
+    compares_rows = True
+
+    @staticmethod
+    def lengths(length: int | float, images: int, tag: int) -> tuple[int | float, int | float]:
+        """See `Row.lengths`."""
+        return length, 0
+
+    def total_weight(self):
+        """What the summed loss of a batch is divided by."""
+        return self.weight.sum()
+
+    def counts(self):
+        """As `Interleaved.counts`. The tokens are those of the texts."""
+        return counted(self, pictures=self.weight, documents=self.weight, targets=0 * self.weight)
+
+    @classmethod
+    def of(
+        cls,
+        chunks: Sequence[Chunk],
+        tokenizer: Tokenizer,
+        blank: Frames,
+        rng: np.random.Generator,
+        row: RowFormat,
+    ) -> 'Paired':
+        """The row of the first picture in a document that has a text; arguments as for `Interleaved.of`.
+
+        row: its `length` are the most tokens of the text; a longer text is cut.
+
+        Raises:
+          ValueError: `row.images` is not 1.
+        """
+        del rng
+        chunk, picture = first_with_text(chunks, blank, row.images, 'A paired')
+        text, used = encode_paired(''.join(chunk.texts) if chunk else '', tokenizer, row.length)
+        return cls(
+            text=text,
+            used=used,
+            weight=np.float32(picture is not None),
+            unreadable=np.int32(chunk is not None and picture is None),
+            **as_shown([blank if picture is None else picture], blank),
+        )
+
+
+@loss_of(Paired)
 def loss_sum(
     model: Flamingo, trained: Params, frozen: Params, batch: Paired, key: Key[Array, ''], noise: NoiseConfig
 ) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
@@ -40,7 +101,7 @@ def loss_sum(
     compared together. So the loss is that of the whole batch (as in Gao et al. 2021).
 
     Args:
-      batch: rows of `inputs/rows.py`, cut into micro-batches: [m b ...].
+      batch: rows of this file, cut into micro-batches: [m b ...].
       (the others): as for `next_token.loss_sum`.
 
     Returns:
