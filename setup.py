@@ -43,6 +43,7 @@ setup(
     install_requires=[
         'absl-py',
         'array-record>=0.8.1',
+        'clu>=0.0.12',  # Tables of parameters and means of metrics. Its other modules need TensorFlow.
         'etils',
         'filelock',  # JAX limits the size of its compilation cache with it.
         'flax>=0.12.8',
