@@ -150,7 +150,7 @@ def evaluate(
         written = report.write(workdir, rows, examples, about)
         finish()
         print(report.table(rows) + report.by_type(rows))
-        print(*written, sep='\n')
+        print(*filter(None, written), sep='\n')
     processes.wait_for_all('the report is written')
     return rows
 

@@ -87,8 +87,8 @@ class Bundle:
         Raises:
           ValueError: the bundle has no such tree; or it is damaged, or does not fit the config. The message names it.
           OSError: a file cannot be read.
-          FileNotFoundError: the trunk's weights are in a package that is not installed, or the language model is not
-            in the bundle and was not given.
+          MissingPackageError: the trunk's weights are in a package that is not installed.
+          FileNotFoundError: the language model is not in the bundle and was not given.
         """
         folder = self.path / 'params' / name
         if name == 'lm' and self.lm is not None:

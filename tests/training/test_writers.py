@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from flamingo_jax.errors import DivergedError, MissingPackageError
+from flamingo_jax.errors import MissingPackageError
 from flamingo_jax.train import train
 from flamingo_jax.training.tensorboard import TensorBoard
 from flamingo_jax.training.writers import Csv
