@@ -356,7 +356,8 @@ def _sparing(tree: Params) -> ocp.Context:
         # By default the whole tree is compressed into few files before anything is written.
         context.array.saving.use_ocdbt = False
         pieces = ocp.options.ArrayOptions.Saving.StorageOptions(chunk_byte_size=PIECE, shard_axes=(0,))
-        context.array.saving.scoped_storage_options_creator = lambda _, leaf: pieces if leaf.nbytes > PIECE else None
+        saving: Any = context.array.saving
+        saving.scoped_storage_options_creator = lambda _, leaf: pieces if leaf.nbytes > PIECE else None
     return context
 
 

@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import itertools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -153,8 +154,9 @@ def _read_again(
     if media is None:
         return logits, None
     embedder = {'params': params['lm']['embedder']}
-    start = model.embedder.apply(embedder, y, positions, method='add_positions')
-    before = jnp.concatenate([start[None], states])[c.xattn.first : c.lm.depth : c.xattn.every]
+    start: Any = model.embedder.apply(embedder, y, positions, method='add_positions')
+    every = slice(c.xattn.first, c.lm.depth, c.xattn.every)
+    before = jnp.concatenate([start[None], states])[every]
     r = c.media_tokens
     mask = media_mask(phi, media.length // r, r, c.xattn.only_last_image)
 

@@ -178,14 +178,28 @@ def write(
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'steps', 'how', 'banned'))
-def start(params, shared, stops, keys, text, logits, *, model, steps, how, banned):
+def start(
+    params: Params,
+    shared: Any,
+    stops: Any,
+    keys: Any,
+    text: Any,
+    logits: Any,
+    *,
+    model: Any,
+    steps: int,
+    how: Any,
+    banned: Any,
+) -> tuple[Any, Any, Any]:
     """The loop's first state, with the best tokens so far and whether there is more to do; `shared` is from `begun`."""
     loop = _loop(model, params, shared, stops, keys, steps, how, banned)
     return _seen(loop, loop.first(text, logits))
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'steps', 'how', 'banned'), donate_argnames='state')
-def step(params, shared, stops, keys, state, *, model, steps, how, banned):
+def step(
+    params: Params, shared: Any, stops: Any, keys: Any, state: Any, *, model: Any, steps: int, how: Any, banned: Any
+) -> tuple[Any, Any, Any]:
     """The next one."""
     loop = _loop(model, params, shared, stops, keys, steps, how, banned)
     return _seen(loop, loop.one(state))

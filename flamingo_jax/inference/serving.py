@@ -24,7 +24,7 @@ import operator
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -192,7 +192,7 @@ class Engine:
         (prompt, *_), several = as_batch(prompt)
         if several:
             raise UserError('Ask one prompt at a time: a list of strings and pictures.')
-        prompt = [_own(item) for item in prompt]
+        prompt = [_own(item) for item in cast(Sequence[Any], prompt)]
         encoded, beams = self.flamingo.encoded(prompt, room), None
         if isinstance(how, search.Beams):
             beams = self.flamingo.write(prompt, room, num_beams, stop=stop, length_penalty=length_penalty)

@@ -22,7 +22,7 @@ then has a dimension of lines before that of tokens.
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -70,11 +70,11 @@ class Interleaved(NamedTuple):
     at: np.ndarray | None = None  # int32 [targets]: the tokens before each target. None computes all logits.
     document: np.ndarray | None = None  # int32 [length]: which document of a packed row, from 1; 0 is padding.
 
-    def total_weight(self):
+    def total_weight(self) -> Any:
         """What the summed loss of a batch is divided by. The first token of a line is not a target."""
         return self.weights[..., 1:].sum()
 
-    def counts(self):
+    def counts(self) -> dict[str, Any]:
         """What a batch holds, without its padding: tokens, pictures, documents, targets; and pictures not readable."""
 
         def of_row(x):
@@ -243,11 +243,11 @@ class Aligned(NamedTuple):
     features: Frames | None = None  # [1 t s d_v].
     read: np.ndarray | None = None  # [depth d]: the text's states, if they are known; None computes them.
 
-    def total_weight(self):
+    def total_weight(self) -> Any:
         """What the summed loss of a batch is divided by."""
         return self.weight.sum()
 
-    def counts(self):
+    def counts(self) -> dict[str, Any]:
         """As `Interleaved.counts`. The tokens are those of the texts."""
         return _counts(self, pictures=self.weight, documents=self.weight, targets=0 * self.weight)
 
@@ -309,11 +309,11 @@ class Told(NamedTuple):
     images: Frames | None = None  # uint8 [images t height width 3] or
     features: Frames | None = None  # float16 [images t s d_v].
 
-    def total_weight(self):
+    def total_weight(self) -> Any:
         """What the summed loss of a batch is divided by."""
         return self.weights.sum()
 
-    def counts(self):
+    def counts(self) -> dict[str, Any]:
         """As `Interleaved.counts`."""
         return _counts(self, pictures=self.phi.max(axis=1), documents=self.used > 0, targets=self.weights)
 
@@ -404,11 +404,11 @@ class Paired(NamedTuple):
     images: Frames | None = None  # [1 t height width 3] or
     features: Frames | None = None  # [1 t s d_v].
 
-    def total_weight(self):
+    def total_weight(self) -> Any:
         """What the summed loss of a batch is divided by."""
         return self.weight.sum()
 
-    def counts(self):
+    def counts(self) -> dict[str, Any]:
         """As `Interleaved.counts`. The tokens are those of the texts."""
         return _counts(self, pictures=self.weight, documents=self.weight, targets=0 * self.weight)
 

@@ -260,7 +260,7 @@ class Profile:
         """
         if steps and (len(steps) != 2 or not 1 <= steps[0] <= steps[1]):
             raise UserError(f'config.profile is {steps}. It must be (first step, last step), or () for none.')
-        self._steps = steps if jax.process_index() == 0 else ()
+        self._steps: Sequence[int] = steps if jax.process_index() == 0 else ()
         # The profiler writes to this machine only.
         self._workdir, self._folder, self._running = workdir, workdir, False
         if self._steps and in_bucket(workdir):

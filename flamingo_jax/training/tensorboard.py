@@ -4,13 +4,14 @@ import io
 import os
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from flamingo_jax.errors import MissingPackageError
 from flamingo_jax.files import as_path, in_bucket, write_whole
 
 try:
-    from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]  # Made when it is imported.
+    from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]  # Made when it is imported.
     from tensorboard.summary.writer.record_writer import RecordWriter
 except ImportError as error:
     raise MissingPackageError(
@@ -27,7 +28,9 @@ class TensorBoard:
 
     def __init__(self, workdir: str | os.PathLike[str]):
         """Creates nothing yet, so that a folder that training refuses stays as it is."""
-        self._folder, self._records = as_path(workdir), None
+        self._folder = as_path(workdir)
+        self._records: RecordWriter | None = None
+        self._content: Any = None  # A file, or in a bucket the bytes of the next object.
 
     def _begin(self) -> None:
         """Creates a file, and the folder if needed."""
@@ -60,6 +63,7 @@ class TensorBoard:
         self._append(event)
 
     def _append(self, event: Event) -> None:
+        assert self._records is not None
         self._records.write(event.SerializeToString())
         self._records.flush()
         if time.monotonic() - self._written > EVERY:

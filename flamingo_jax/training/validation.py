@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any, cast
 
 import grain.python as grain
 import jax
@@ -65,7 +66,7 @@ class Validation:
         """
         self._batches = {name: batches[name][:number] for name in batches}
         self._datasets = datasets
-        mesh = shardings.step.mesh
+        mesh = cast(Any, shardings).step.mesh
         self._rows = meshes.batch_sharding(mesh)
 
         @functools.partial(jax.jit, out_shardings=shardings.step, static_argnames='micro_batches')

@@ -31,7 +31,11 @@ Parts: TypeAlias = Sequence[tuple[Float[Array, '_ h _ k'], Float[Array, '_ h _ k
 
 @dataclasses.dataclass(frozen=True)
 class BridgeConfig(Component):
-    """What every kind has. Each has `first` and `every` too: it acts before the blocks first, first + every, ..."""
+    """What every kind has."""
+
+    # Each kind has these as fields: it acts before the blocks first, first + every, ...
+    first: ClassVar[int]
+    every: ClassVar[int]
 
     at_tag: ClassVar[bool] = False  # Whether only the tokens of an image's tag see it.
     only_last_image: ClassVar[bool] = True  # Whether a token sees the last image before it, or all of them.
