@@ -14,7 +14,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -194,7 +194,7 @@ def _tensors(family: Family, config: LanguageModelConfig, prefix: str) -> Iterat
     """The mapping of all tensors of a model of this family."""
     tree = nn.meta.unbox(jax.eval_shape(Flamingo(FlamingoConfig(lm=config)).init, jax.random.key(0)))['lm']
     for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        path: tuple[str, ...] = tuple(key.key for key in keys)
+        path: Any = cast(Any, tuple(key.key for key in keys))
         stacked, ours = path[0] == 'blocks', leaf.shape[path[0] == 'blocks' :]
         part, kind = ('/'.join(path[1:-1]), path[-1]) if len(path) > 2 else (path[1], 'table')
         fused = family.fused if part in ('query', 'key', 'value') else ''

@@ -7,7 +7,7 @@ The table in `parallel/rules.py` maps these names to mesh axes.
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -160,8 +160,8 @@ class Linear(nn.Module):
         if self.has_variable('lora', 'kernel'):
             pair = self.get_variable('lora', 'kernel')
             a, b = pair['a'].reshape(fan_in, -1), pair['b'].reshape(-1, fan_out)
-            low = product('mk,kr->mr', x, a.astype(self.dtype)).astype(self.dtype)
-            change = product('mr,rn->mn', low, b.astype(self.dtype))
+            low = cast(Array, product('mk,kr->mr', x, a.astype(self.dtype))).astype(self.dtype)
+            change = cast(Array, product('mr,rn->mn', low, b.astype(self.dtype)))
             y = (self._times(x, kernel, jnp.float32) + change).astype(dtype)
         else:
             y = self._times(x, kernel, dtype)

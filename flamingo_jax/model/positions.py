@@ -12,7 +12,7 @@ Learned positions are added to the embedded text (`language_model.Embedder`). Th
     bias            what is added to queries times keys, [b h l m] or broadcast to it; None is nothing
 """
 
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -42,7 +42,7 @@ def alibi(
 ) -> tuple[Array, Array, Array | None]:
     """Attention's loss per token of distance."""
     slopes = alibi_slopes(block.config.heads, block.config.alibi_max)
-    return q, k, -slopes[:, None, None] * distances(positions, key_positions)[:, None]
+    return q, k, cast(Array, -slopes[:, None, None] * distances(positions, key_positions)[:, None])
 
 
 def relative(
