@@ -12,7 +12,7 @@ Learned positions are added to the embedded text (`language_model.Embedder`). Th
     bias            what is added to queries times keys, [b h l m] or broadcast to it; None is nothing
 """
 
-from typing import Any, cast
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -24,14 +24,14 @@ from flamingo_jax.model.layers import spread
 
 def none(
     block: Any, q: Array, k: Array, positions: Array, key_positions: Array | None, window: Any
-) -> tuple[Array, Array, Array | None]:
+) -> tuple[Array, Array, Any]:
     """Nothing in the attention: learned positions are in the text already."""
     return q, k, None
 
 
 def rotary(
     block: Any, q: Array, k: Array, positions: Array, key_positions: Array | None, window: Any
-) -> tuple[Array, Array, Array | None]:
+) -> tuple[Array, Array, Any]:
     """Rotary position embedding of queries and keys."""
     frequency = rotary_frequencies(block.config, window)
     return rotate(q, positions, frequency), rotate(k, positions, frequency), None
@@ -39,15 +39,15 @@ def rotary(
 
 def alibi(
     block: Any, q: Array, k: Array, positions: Array, key_positions: Array | None, window: Any
-) -> tuple[Array, Array, Array | None]:
+) -> tuple[Array, Array, Any]:
     """Attention's loss per token of distance."""
     slopes = alibi_slopes(block.config.heads, block.config.alibi_max)
-    return q, k, cast(Array, -slopes[:, None, None] * distances(positions, key_positions)[:, None])
+    return q, k, -slopes[:, None, None] * distances(positions, key_positions)[:, None]
 
 
 def relative(
     block: Any, q: Array, k: Array, positions: Array, key_positions: Array | None, window: Any
-) -> tuple[Array, Array, Array | None]:
+) -> tuple[Array, Array, Any]:
     """Transformer-XL (Dai et al. 2019, section 3.3): logit(i, j) = (q_i + u) . k_j + (q_i + v) . (W wave(i - j)).
 
     The queries become q + u; the second term, scaled, is the bias.
