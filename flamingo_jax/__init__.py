@@ -25,10 +25,10 @@ __all__ = ['__version__', *_HOMES]
 if TYPE_CHECKING:  # What an editor and a type checker see.
     from flamingo_jax.inference.pretrained import Pretrained as Pretrained
     from flamingo_jax.inference.pretrained import load as load
+    from flamingo_jax.model.bridges.gated_xattn import GatedXattnConfig as GatedXattnConfig
     from flamingo_jax.model.config import FlamingoConfig as FlamingoConfig
     from flamingo_jax.model.config import LanguageModelConfig as LanguageModelConfig
-    from flamingo_jax.model.config import ResamplerConfig as ResamplerConfig
-    from flamingo_jax.model.config import XattnConfig as XattnConfig
+    from flamingo_jax.model.connectors.perceiver import PerceiverConfig as PerceiverConfig
     from flamingo_jax.model.flamingo import Flamingo as Flamingo
 else:
 

@@ -75,7 +75,7 @@ def compare(first: str, second: str) -> str:
                 f'({len(a)} and {len(b)} queries). Evaluate both with the same config.'
             )
         marks = [{of: score for of, (_, score) in queries.items()} for queries in (a, b)]
-        apart, half = intervals.difference(*marks, clusters)
+        apart, half = intervals.difference(marks[0], marks[1], clusters)
         scores = ''.join(f'{np.mean(list(some.values())):8.3f}' for some in marks)
         star = ' *' if abs(apart) > half else ''
         lines += [f'{task}, {answers}', f'  {support}, {shots} shots, {len(a)} queries'.ljust(38) + scores]

@@ -46,6 +46,9 @@ digests: adds digests.json to a bundle or to a folder of features that was writt
     trees of a bundle must agree with the checksums in its config.json; the largest of them must fit in memory.
 """
 
+import functools
+import operator
+
 from absl import flags
 
 from flamingo_jax import commands
@@ -85,7 +88,7 @@ import math
 import pathlib
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -213,7 +216,7 @@ def write_trunk(trunk: Trunk, out: str, image_size: int = 0, standardise: str = 
     """
     refuse_existing(as_path(out), bundle.CONFIG)
     name, vision, params, weights = trunk
-    config = FlamingoConfig(vision=vision, image_size=image_size or vision.resolution)
+    config = FlamingoConfig(vision=vision, image_size=image_size or cast(Any, vision).resolution)
     params = {'trunk': params, 'mean': np.zeros(vision.width, np.float32), 'std': np.ones(vision.width, np.float32)}
     note = ''
     if standardise:
@@ -488,7 +491,7 @@ def mean(sources: Sequence[str], weights: Sequence[float], out: str, lm: str = '
 
     def averaged(*leaves):
         in_float32 = (w * leaf.astype(jnp.float32) for w, leaf in zip(weights, leaves, strict=True))
-        return sum(in_float32).astype(leaves[0].dtype)
+        return functools.reduce(operator.add, in_float32).astype(leaves[0].dtype)
 
     params = {name: first.params(name) for name in first.checksums}
     for name in differ:

@@ -150,7 +150,7 @@ def evaluate(
         written = report.write(workdir, rows, examples, about)
         finish()
         print(report.table(rows) + report.by_type(rows))
-        print(*written, sep='\n')
+        print(*filter(None, written), sep='\n')
     processes.wait_for_all('the report is written')
     return rows
 
@@ -325,7 +325,8 @@ def _say_what_is_cut(config: ConfigDict, model: Pretrained, settings: Sequence[S
     open_ended = [one for one in settings if one[-1] == OPEN_ENDED and one[0].metric is exact.score]
     first = {task.name: (task, *how) for task, *how in reversed(open_ended)}  # All of a task have the same answers.
     for task, shots, support, answers in first.values():
-        most = task.answering(answers, config.max_new_tokens, config.num_beams, config.length_penalty).max_new_tokens
+        how: Any = task.answering(answers, config.max_new_tokens, config.num_beams, config.length_penalty)
+        most = how.max_new_tokens  # It is `Generated`, since the answer is open-ended.
         episodes = task.episodes(config.episodes, shots, support, answers=answers, seed=config.seed)
         truths = [episode.truth for episode in episodes if episode.truth]
         tokens = {truth: len(model.tokenizer.encode(model.tokenizer.literal(f' {truth}'))) for truth in set(truths)}

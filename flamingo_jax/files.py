@@ -21,7 +21,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from etils import epath
 from tqdm import tqdm
@@ -188,7 +188,7 @@ def whole(path: Path, last: str = '', resumed: bool = False) -> Iterator[pathlib
     Raises:
       ValueError: another process is writing it, with `resumed`.
     """
-    near = pathlib.Path(tempfile.gettempdir()) if in_bucket(path) else path.parent
+    near = pathlib.Path(tempfile.gettempdir() if in_bucket(path) else path.parent)
     near.mkdir(parents=True, exist_ok=True)
     same = hashlib.sha256(str(path).encode()).hexdigest()
     aside, ended = near / f'.{(same if resumed else uuid.uuid4().hex)[:8]}.{path.name}', False
@@ -250,7 +250,7 @@ def reserve(file: pathlib.Path) -> None:
 
 def file_size(path: Path) -> int:
     """The size of a file in bytes. OSError if there is none."""
-    found = path.stat()
+    found: Any = path.stat()  # Another class in a bucket.
     return found.length if in_bucket(path) else found.st_size
 
 
@@ -259,7 +259,7 @@ def below(folder: Path) -> dict[str, int]:
     if in_bucket(folder):
         return {name: entry['size'] for name, entry in _entries(folder).items()}
     files = sorted(file for file in folder.rglob('*') if file.is_file())
-    return {str(file.relative_to(folder)): file.stat().st_size for file in files}
+    return {str(file.relative_to(folder)): file_size(file) for file in files}
 
 
 def names(folder: Path) -> list[str]:
@@ -322,7 +322,7 @@ def local(path: Path) -> pathlib.Path:
       FileNotFoundError: there is nothing at `path`.
     """
     if not in_bucket(path):
-        return path
+        return cast(pathlib.Path, path)
     store, name = _store(path)
     entries = _entries(path)
     if not entries:
@@ -395,7 +395,7 @@ def _prepare(scheme: str) -> None:
             f'A path that begins with {scheme}:// needs the package {PACKAGES[scheme]}: '
             f"pip install 'flamingo_jax[{dict(gs='gcs', s3='s3')[scheme]}]'."
         )
-    import fsspec
+    import fsspec.config
 
     # What TensorStore or another host writes would be missing in a listing that is kept.
     for name in dict(gs=('gs', 'gcs'), s3=('s3',))[scheme]:

@@ -157,7 +157,7 @@ class _Lease:
 
         self._store = tensorstore.KvStore.open(gcs_utils.get_kvstore_for_gcs(f'{file.parent}/')).result()
         self._file, self._what, self._version = file, what, b''
-        self._holder = _holder() | dict(id=uuid.uuid4().hex, renewed=0)
+        self._holder: dict[str, Any] = _holder() | dict(id=uuid.uuid4().hex, renewed=0)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._renew, daemon=True)
 

@@ -73,7 +73,7 @@ def plan(
     config = on_machine(config, how)
     grid = meshes.make_mesh(**(mesh or config.mesh.to_dict()), devices=hardware.devices())
     run = programs.prepare(config, grid)
-    out = dict(
+    out: dict[str, Any] = dict(
         topology=hardware.name,
         chips=hardware.chips,
         mesh=dict(grid.shape),
@@ -144,7 +144,7 @@ def search_and_plan(
         raise UserError(f'None of {len(found)} ways to train fits a chip of {hardware.name}. {needs}. Take more chips.')
     print(f'{len(found)} ways; those that no other beats in time and memory:\n')
     print(search.table(best, hardware.chip.memory) + '\n')
-    out = dict(frontier=[way._asdict() | dict(bounds=way.bounds._asdict()) for way in best])
+    out: dict[str, Any] = dict(frontier=[way._asdict() | dict(bounds=way.bounds._asdict()) for way in best])
     for way in best[:MOST_COMPILED] if compiled else ():
         config = config.copy_and_resolve_references()
         how = machine(**way.mesh, micro_batches=way.micro_batches, batch=batch, remat=way.remat)

@@ -3,8 +3,7 @@
     python -m flamingo_jax.quickstart [--workdir=runs/quickstart] [--steps=500] [--episodes=400]
     python -m flamingo_jax.quickstart --where
 
---where prints the folder with the experiments, the sample and the trained models. Its experiments/picture_dictionary
-is a --checkpoint for `generate`.
+--where prints the folder with the experiments and the sample. The published models are in the clone alone.
 """
 
 import pathlib

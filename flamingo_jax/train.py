@@ -5,7 +5,8 @@
 All keys of a config, with meanings and defaults, are in flamingo_jax/training/config.py, or in the dataclasses named
 there.
 
-The workdir gets run.json (which describes the model), tokenizer.model, checkpoints/ and TensorBoard's files. To resume
+The workdir gets run.json (which describes the model), tokenizer.model, parameters.txt (their shapes and shardings),
+checkpoints/ and TensorBoard's files; for metrics elsewhere, see flamingo_jax/training/writers.py. To resume
 from the newest checkpoint, bit for bit, run the same command again. After SIGTERM, training writes a checkpoint after
 the current step and exits with code 0.
 
@@ -27,15 +28,18 @@ if __name__ == '__main__':
     commands.define_processes()
     commands.start(__doc__, config=True)
 
+import dataclasses
 import functools
 import hashlib
 import json
 import multiprocessing
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from clu import parameter_overview
 from ml_collections import ConfigDict
 
 from flamingo_jax import memory
@@ -60,14 +64,18 @@ from flamingo_jax.training.progress import Profile, Progress, Skipped
 from flamingo_jax.training.state import lay_out, new_state
 from flamingo_jax.training.step import make_step
 from flamingo_jax.training.watchdog import Watchdog
+from flamingo_jax.training.writers import Writer
 
 AT_LEAST_1 = ('steps', 'micro_batches', 'log_every', 'checkpoint_every', 'keep_checkpoints', 'validate_every')
 AT_LEAST_1 += ('validation_batches', 'max_skipped_steps')
 
 
 @alone_in('workdir')
-def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
+def train(config: ConfigDict, workdir: str | Path, writers: Sequence[Writer] | None = None) -> dict[str, float]:
     """Runs a config to its last step, or until SIGTERM, and returns the last logged metrics.
+
+    writers: where process 0 writes metrics; None is TensorBoard's event files in the workdir (`training/writers.py`).
+    They are closed when the steps end, after an error too.
 
     Raises:
       OSError: a checkpoint cannot be written, or no existing one is whole; or what is trained on cannot be read.
@@ -87,6 +95,10 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     folder = as_path(workdir)
     if (folder / bundle.CONFIG).exists() and not (folder / 'run.json').exists():  # The run has a tokenizer.model too.
         raise UserError(f'{folder} is a bundle, whose files the run would replace. Give another --workdir.')
+    if writers is None:
+        from flamingo_jax.training.tensorboard import TensorBoard  # An extra, whose absence is said before all work.
+
+        writers = [TensorBoard(workdir)]
     parts = assemble(config)
     model, sources = parts.model, parts.sources
     profile = Profile(config.profile, workdir)
@@ -157,7 +169,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     device = jax.devices()[0]
     dtype, kernel = jnp.dtype(model.dtype), model.attention_kernel
     processes.say(f'On {jax.device_count()} x {device.device_kind}, in {dtype}, with the attention kernel {kernel!r}.')
-    _print_sizes(state.params, frozen)
+    _write_sizes(workdir, state.params, frozen)
     operations = flops.train_step(model.config, parts.trained, sources)['total'] / len(turns)
     peak = topology.peak_flops(device.device_kind)
 
@@ -166,16 +178,16 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
         return flops.operations(model.config, parts.trained, sources[name], work)['total']
 
     progress = Progress(
-        workdir,
         config,
         first,
+        writers=writers if jax.process_index() == 0 else (),
         flops=operations,
         useful=useful,
         peak=peak and peak * jax.device_count(),
         skipped=skipped,
         began=began,
     )
-    with processes.Preemption() as preemption, Watchdog(config.hang_seconds) as watchdog:
+    with processes.Preemption() as preemption, Watchdog(config.hang_seconds) as watchdog, progress:
         for step in range(first + 1, config.steps + 1):
             waited = time.perf_counter()
             # The previous step is still running: devices compute while the next batch is read and copied to them.
@@ -214,7 +226,6 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
             if preempted:
                 break
         profile.close()
-        progress.close()
         watchdog.wait_anew()
         checkpoints.close()  # Here, so that a SIGTERM after the last step does not interrupt the last write.
     if step < config.steps:
@@ -248,12 +259,34 @@ def _write_run(workdir: str | Path, config: ConfigDict, parts: Parts, about: dic
         write_whole(folder / 'config.yaml', config.to_yaml().encode())
 
 
-def _print_sizes(trained: Params, frozen: Params) -> None:
-    for label, trees in (('trained', trained), ('frozen', frozen)):
-        for name, tree in trees.items():
-            leaves = jax.tree.leaves(tree)
-            size = sum(leaf.size for leaf in leaves)
-            processes.say(f'{label:8} {name:13} {size:14,} parameters, {leaves[0].dtype}')
+@dataclasses.dataclass
+class _Tree:
+    """A row of the table of parameters."""
+
+    component: str
+    role: str
+    parameters: int
+    dtype: str
+
+
+def _write_sizes(workdir: str | Path, trained: Params, frozen: Params) -> None:
+    """Says how large each component tree is. parameters.txt in the workdir has every array, with its sharding."""
+    roles = dict(trained=trained, frozen=frozen)
+    trees = [(name, role, _by_name(tree)) for role, named in roles.items() for name, tree in named.items()]
+    rows = [
+        _Tree(name, role, int(parameter_overview.count_parameters(arrays)), str(next(iter(arrays.values())).dtype))
+        for name, role, arrays in trees
+    ]
+    processes.say(parameter_overview.make_table(rows))
+    if jax.process_index() == 0:
+        table = parameter_overview.get_parameter_overview(_by_name(roles), include_stats='sharding')
+        write_whole(as_path(workdir) / 'parameters.txt', f'{table}\n'.encode())
+
+
+def _by_name(tree: Params) -> dict[str, jax.Array]:
+    """The arrays of a tree by the names on their paths, also those of a quantised matrix."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator='/'): leaf for path, leaf in leaves}
 
 
 def main() -> None:

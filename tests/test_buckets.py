@@ -26,7 +26,7 @@ from flamingo_jax.inference.run import newest_whole, read_latest
 from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.sources.array_record import open_split
 from flamingo_jax.inputs.sources.picture_set import PictureSet
-from flamingo_jax.training import events
+from flamingo_jax.training import tensorboard
 from flamingo_jax.training.checkpoint import Checkpoints
 from flamingo_jax.training.progress import Skipped
 from tests.building.readers.published import SETS
@@ -113,9 +113,9 @@ def test_answers_that_are_kept_are_not_uploaded_again_and_again(place, monkeypat
 
 def test_events_are_in_several_objects(place, tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
-    monkeypatch.setattr(events, 'LARGEST', 400)
-    monkeypatch.setattr(events, 'EVERY', -1)
-    written = events.Events(place / 'run')
+    monkeypatch.setattr(tensorboard, 'LARGEST', 400)
+    monkeypatch.setattr(tensorboard, 'EVERY', -1)
+    written = tensorboard.TensorBoard(place / 'run')
     for step in range(20):
         written.write(step, dict(loss=1.0))
     written.close()

@@ -259,7 +259,7 @@ class Host:
     def _address(self, host: str, port: int) -> str:
         """An address of a host, of which all are public."""
         try:
-            found = {info[4][0] for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+            found = {str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
         except (OSError, UnicodeError) as error:
             raise Refused('picture_unreachable') from error
         if not self._how.private_networks and not all(map(is_public, found)):

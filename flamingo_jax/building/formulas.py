@@ -1,6 +1,7 @@
 """Formulas of a page as LaTeX: what MathML, MathJax, KaTeX and Wikipedia's pictures of formulas say."""
 
 import re
+from typing import Any
 
 FORMULA = re.compile(r'\$\$.+?\$\$|\$[^$\n]+\$', re.DOTALL)
 # What shows a formula a second time, for eyes or for ears.
@@ -16,7 +17,7 @@ SIGNS |= {'−': '-', '{': r'\{', '}': r'\}', '%': r'\%', '&': r'\&', '\u2061': 
 DEEPEST = 100  # Elements within each other; what is deeper is read as text.
 
 
-def formula(node, tag: str, names: str) -> str | None:
+def formula(node: Any, tag: str, names: str) -> str | None:
     """The formula that an element is, between dollars; '' if it shows one a second time; None if it is none.
 
     names: the classes of the element, in lower case.

@@ -9,7 +9,7 @@ others. A crawl may hold any of them, so several are given.
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 MOST = 4  # Candidates of a picture.
 TAGS = frozenset('amp-anim amp-img img picture'.split())
@@ -37,7 +37,7 @@ class Sources(NamedTuple):
     lazy: bool = False  # Whether a script loads it, so that a <noscript> may say the same.
 
 
-def sources(node) -> Sources:
+def sources(node: Any) -> Sources:
     """The candidates of an element of `TAGS` or `HOLDERS`; none if it shows no picture."""
     tag = node.tag
     if tag == 'picture':
@@ -56,7 +56,7 @@ def sources(node) -> Sources:
     return _told([*([url] if kind.startswith('image/') or SUFFIX.search(url) else []), *fallback])
 
 
-def backgrounds(node, names: Sequence[str], style: str) -> str:
+def backgrounds(node: Any, names: Sequence[str], style: str) -> str:
     """The URL of an element's own background; '' if it has none. names: of its attributes. style: one of them."""
     if 'url(' in style and (found := _BACKGROUND.search(style)) and not found[1].strip().startswith('data:'):
         return found[1].strip()
@@ -69,7 +69,7 @@ def backgrounds(node, names: Sequence[str], style: str) -> str:
     return ''
 
 
-def of_metas(tree) -> list[str]:
+def of_metas(tree: Any) -> list[str]:
     """The pictures that the head of a page names for those who link to it."""
     if tree.head is None:
         return []

@@ -4,7 +4,7 @@ import functools
 import io
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -111,7 +111,7 @@ def _small(image: PIL.Image.Image) -> PIL.Image.Image:
 
 def _spread(image: PIL.Image.Image) -> int:
     """The most that two pixels differ in a channel."""
-    extrema = image.getextrema()
+    extrema: Any = image.getextrema()  # A pair, or one for each channel.
     return max(high - low for low, high in ([extrema] if image.mode == 'L' else extrema))
 
 

@@ -109,7 +109,7 @@ def decode(data: bytes, declared: str = '') -> tuple[str, str]:
     meta = re.search(rb'(?:charset|encoding)\s*=\s*["\']?\s*([\w.:-]{2,40})', data[:4096])
     named = declared or (meta[1].decode('ascii', 'replace') if meta else '')
     charset = map_encoding_to_html5(named, fallback_utf8=False) if named else None
-    charset = AS_BROWSERS.get(charset, charset)
+    charset = AS_BROWSERS.get(charset, charset) if charset else None
     if meta and charset in WIDE:
         charset = 'utf-8'  # As HTML says: what can be read as ASCII is not UTF-16.
     tried = [charset] if charset in WIDE else [charset, 'utf-8'] if charset == 'iso2022_jp' else ['utf-8', charset]

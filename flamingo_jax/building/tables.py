@@ -1,6 +1,7 @@
 """Tables of data as Markdown, and code as it stands."""
 
 import re
+from typing import Any
 
 from flamingo_jax.building.texts import without_controls
 
@@ -8,7 +9,7 @@ LAYOUT = 'table, img, picture, p, ul, ol, dl, pre, blockquote, h1, h2, h3, h4, f
 LANGUAGE = re.compile(r'(?:language|lang|highlight-source)-([\w+#]{1,20})')
 
 
-def markdown(table) -> str:
+def markdown(table: Any) -> str:
     """A table of data as Markdown, whose first row is the head; '' if a page uses it to lay out other things."""
     if (table.getattr('role') or '').lower() in ('presentation', 'none') or table.query_selector(LAYOUT) is not None:
         return ''
@@ -31,7 +32,7 @@ def _cells(part) -> list[str]:
     return [text] + [''] * (min(int(span), 100) - 1 if span.isascii() and span.isdigit() else 0)
 
 
-def code(pre) -> str:
+def code(pre: Any) -> str:
     """What stands in a <pre>, between fences that are longer than those in it; '' if nothing does."""
     lines = without_controls((pre.text or '').replace('\r\n', '\n')).strip('\n').rstrip()
     if not lines.strip():

@@ -9,6 +9,7 @@ import functools
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -263,7 +264,8 @@ def _ranked(text: str) -> list[tuple[str, int]]:
         scripts[_script(letter)] += number
     scripts.pop('', None)
     script = max(scripts, key=lambda one: scripts[one], default='')
-    return [found for found in detect_fast(text, n_results=len(_languages())) if found[0] in _written_in(script)]
+    nearest: Any = detect_fast(text, n_results=len(_languages()))  # With one language, it gives no list.
+    return [found for found in nearest if found[0] in _written_in(script)]
 
 
 @functools.cache

@@ -245,7 +245,7 @@ def _features() -> tfds.features.FeaturesDict:
 @functools.cache
 def _serializer():
     features = _features()
-    return features, tfds.core.example_serializer.ExampleSerializer(features.get_serialized_info())
+    return features, tfds.core.example_serializer.ExampleSerializer(features.get_serialized_info())  # pyright: ignore[reportAttributeAccessIssue]  # TFDS loads it when it is asked for.
 
 
 def _record(document: Document) -> tuple[str, bytes]:
@@ -303,7 +303,7 @@ def _write_shard(of_parts: tuple[int, int], files: Sequence[Spilled], split: str
 
 def _id(data: bytes) -> str:
     features, _ = _serializer()
-    parser = tfds.core.example_parser.ExampleParserNp(features.get_tensor_info())
+    parser = tfds.core.example_parser.ExampleParserNp(features.get_tensor_info())  # pyright: ignore[reportAttributeAccessIssue]  # TFDS loads it when it is asked for.
     return parser.parse_example(data)['id'].decode()
 
 

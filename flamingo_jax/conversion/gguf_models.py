@@ -133,7 +133,7 @@ def _fields(keys: Mapping[str, Any], tensors: Mapping[str, Quantised]) -> dict[s
         raise UserError(
             f'heads that are not rotated whole, or whose values are not as wide as their keys ({head_dim}).'
         )
-    fields = dict(
+    fields: dict[str, Any] = dict(
         model_type=KINDS[kind],
         vocab_size=tensors['token_embd.weight'].shape[0],
         hidden_size=width,
@@ -148,7 +148,7 @@ def _fields(keys: Mapping[str, Any], tensors: Mapping[str, Quantised]) -> dict[s
         attention_bias='blk.0.attn_output.bias' in tensors,
         rope_scaling=_scaling(of, tensors),
     )
-    also = dict(
+    also: dict[str, Any] = dict(
         rope_theta='rope.freq_base',
         rope_local_base_freq='rope.freq_base_swa',
         attn_logit_softcapping='attn_logit_softcapping',

@@ -22,7 +22,7 @@ import json
 import pathlib
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -84,11 +84,11 @@ def config_of(fields: Mapping[str, Any]) -> FlamingoConfig:
     """The config of a config.json, still without the names of the extra tokens, which are in the tokenizer."""
     if fields.get('model_type') != 'idefics':
         raise UserError(f"its config.json has model_type {fields.get('model_type')!r}, not 'idefics'")
-    defaults = dict(vocab_size=32_000, hidden_size=4096, intermediate_size=11_008, num_hidden_layers=32)
+    defaults: dict[str, Any] = dict(vocab_size=32_000, hidden_size=4096, intermediate_size=11_008, num_hidden_layers=32)
     fields = defaults | dict(num_attention_heads=32) | dict(fields)
     # A LLaMA's config may have grouped queries, which transformers' IDEFICS does not support.
     lm = language_model_configs.config_of(dict(fields, model_type='llama', num_key_value_heads=None, head_dim=None))
-    seen, p = fields.get('vision_config') or {}, fields.get('perceiver_config') or {}
+    seen, p = (cast(dict[str, Any], fields.get(part) or {}) for part in ('vision_config', 'perceiver_config'))
     width = seen.get('embed_dim', 768)
     vision = ViTConfig(
         width=width,
@@ -145,13 +145,13 @@ def config_of(fields: Mapping[str, Any]) -> FlamingoConfig:
 def fields_of(config: FlamingoConfig) -> dict[str, Any]:
     """The config.json of a model, the inverse of `config_of`. ValueError says why a model does not fit IDEFICS."""
     lm, vision, resampler, xattn = config.lm, config.vision, config.resampler, config.xattn
-    if not (isinstance(vision, ViTConfig) and xattn):
+    if not (isinstance(vision, ViTConfig) and isinstance(xattn, GatedXattnConfig)):
         raise UserError(
             'This model cannot be written as an IDEFICS: its trunk is not a vision transformer, or it '
             'has no gated blocks.'
         )
     names = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
-    fields = dict(
+    fields: dict[str, Any] = dict(
         architectures=['IdeficsForVisionText2Text'],
         model_type='idefics',
         vocab_size=lm.vocab_size,
@@ -236,13 +236,14 @@ def roles_of(tokenizer: Tokenizer) -> dict[str, Any]:
 
 def write_processor(folder: pathlib.Path, config: FlamingoConfig, tokenizer: Tokenizer) -> None:
     """Writes what transformers' AutoProcessor reads: how pictures are prepared, and the tokenizer."""
-    common = dict(processor_class='IdeficsProcessor')
+    vision = cast(ViTConfig, config.vision)
+    common: dict[str, Any] = dict(processor_class='IdeficsProcessor')
     pictures = common | dict(
         image_processor_type='IdeficsImageProcessor',
         image_size=config.image_size,
         image_num_channels=3,
-        image_mean=config.vision.mean,
-        image_std=config.vision.std,
+        image_mean=vision.mean,
+        image_std=vision.std,
     )
     texts = common | dict(
         tokenizer_class='PreTrainedTokenizerFast',
@@ -259,7 +260,7 @@ def write_processor(folder: pathlib.Path, config: FlamingoConfig, tokenizer: Tok
     if tokenizer.file == 'tokenizer.json':
         content = json.loads(model)
         del content['roles']
-        how = dict(single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
+        how: dict[str, Any] = dict(single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
         content['added_tokens'] += [dict(id=i, content=name) | how for name, i in extra.items()]
         model = json.dumps(content, ensure_ascii=False).encode()
     else:
@@ -293,8 +294,8 @@ def idefics_tensors(config: FlamingoConfig) -> Iterator[Tensor]:
     for tensor in vit_tensors(config.vision, 'transformers', VISION):
         yield dataclasses.replace(tensor, path=('vision', 'trunk', *tensor.path))
     if config.resampler is not None:
-        yield from _resampler_tensors(config.resampler)
-    c = config.xattn
+        yield from _resampler_tensors(cast(PerceiverConfig, config.resampler))
+    c = cast(GatedXattnConfig, config.xattn)
     alpha = (1, 1, d) if c.vector_alphas else (1,)
     for i in range(config.xattn_blocks):
         ours, theirs = ('xattn', i), f'model.gated_cross_attn_layers.{i}'

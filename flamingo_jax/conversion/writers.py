@@ -9,7 +9,7 @@ import json
 import pathlib
 import pickle
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,9 @@ class _Tensor:
 class _Pickler(pickle._Pickler):
     """The standard library's Python pickler, whose table can be extended."""
 
-    dispatch = dict(pickle._Pickler.dispatch)
+    write: Callable[[bytes], Any]
+    save: Callable[[Any], None]
+    dispatch: dict[type, Any] = dict(pickle._Pickler.dispatch)
 
     def persistent_id(self, obj: Any) -> Any:
         if isinstance(obj, _Storage):

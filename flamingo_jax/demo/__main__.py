@@ -3,7 +3,7 @@
     pip install 'flamingo_jax[demo]'
     python -m flamingo_jax.demo [--checkpoint=BUNDLE_OR_WORKDIR] [--lm=BUNDLE] [--port=8321]
 
-The default is the small model that comes with the package. A model that chats can also be asked so. The page is served
+The default is the small model that comes with the clone. A model that chats can also be asked so. The page is served
 on this machine only. Nothing is sent elsewhere or written to disk. To use it from another machine, take the port there:
 
     ssh -L 8321:127.0.0.1:8321 THIS_MACHINE
@@ -56,8 +56,13 @@ def main() -> None:
     from flamingo_jax.files import as_path, in_bucket
     from flamingo_jax.inference.pretrained import load
 
-    with listen(flags.FLAGS.port) as found:
-        f = flags.FLAGS
+    f = flags.FLAGS
+    if f['checkpoint'].using_default_value and not os.path.isdir(f.checkpoint):
+        commands.refuse(
+            'The published models come with the clone, not with the installed package. Give --checkpoint: a bundle, or '
+            'the workdir of a run, such as runs/quickstart/model after python -m flamingo_jax.quickstart.'
+        )
+    with listen(f.port) as found:
         flamingo = load(f.checkpoint, dtype=f.dtype, lm=f.lm)
         checkpoint, lm = (
             os.path.relpath(path) if path and not in_bucket(path) else path for path in (f.checkpoint, f.lm)

@@ -50,7 +50,7 @@ def check(data: bytes) -> tuple[str, int, int]:
             f'The {frames} frames have more than {FILM_PIXELS / 1e6:.0f} megapixels together. Make the film shorter '
             'or smaller.'
         )
-    return image.format, max(image.size), frames
+    return image.format or '', max(image.size), frames
 
 
 def _opened(data: bytes) -> PIL.Image.Image:

@@ -38,7 +38,7 @@ class Answered:
         """
         self._checkpoint = checkpoint
         self._answers: dict[str, Any] = {}
-        self._file = workdir and as_path(workdir) / FOLDER / f'{jax.process_index()}.jsonl'
+        self._file = as_path(workdir) / FOLDER / f'{jax.process_index()}.jsonl' if workdir else None
         self._cut = False  # Whether this process's file ends within a line.
         self._lines: list[str] = []  # Of this process's object, if it is in a bucket, where nothing can be added to it.
         self._last: tuple[Any, Any, str] = None, None, ''

@@ -11,7 +11,7 @@ from flamingo_jax.few_shot.episode import Episode
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.inference.sampling import Sampling
 from flamingo_jax.inputs.images import Unread
-from flamingo_jax.inputs.prompts import Prompt, is_picture
+from flamingo_jax.inputs.prompts import Prompt, is_picture, items
 from flamingo_jax.inputs.tokenizer import Tokenizer
 
 
@@ -21,9 +21,12 @@ class Answering(Protocol):
 
     def __call__(self, model: Pretrained, prompts: Sequence[Prompt], episodes: Sequence[Episode]) -> list[Any]:
         """An answer to each prompt: a text, several, or the log-likelihoods of all candidates."""
+        ...
+        ...
 
     def room(self, model: Pretrained, prompt: Prompt, episode: Episode) -> int:
         """The number of tokens that an answer may take."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +78,7 @@ class Ranked:
             chosen = model.choose(prompts, texts)
             return [episode.candidates[i] for episode, i in zip(episodes, chosen, strict=True)]
         if self.clip:  # Once, for all orders.
-            prompts = [[item.read() if isinstance(item, Unread) else item for item in p] for p in prompts]
+            prompts = [[item.read() if isinstance(item, Unread) else item for item in items(p)] for p in prompts]
         # A row is one clip of one episode, in one order of its examples, with all its candidates.
         ordered = [orders(p, len(e.support), self.orders) for p, e in zip(prompts, episodes, strict=True)]
         # Order by order, so that the rows of a batch can begin alike.
@@ -129,7 +132,9 @@ class Compared:
         self, model: Pretrained, prompts: Sequence[Prompt], episodes: Sequence[Episode]
     ) -> list[str] | list[dict[str, float]]:
         """For each prompt one candidate, or the log-probabilities of all. Only the prompt's picture counts."""
-        pictures = model.picture_vectors([next(item for item in prompt if is_picture(item)) for prompt in prompts])
+        pictures = model.picture_vectors(
+            [next(item for item in items(prompt) if is_picture(item)) for prompt in prompts]
+        )
         answers = []
         for picture, episode in zip(pictures, episodes, strict=True):
             cosines = self._vectors(model, episode) @ picture
@@ -142,14 +147,14 @@ class Compared:
         return answers
 
     def _vectors(self, model: Pretrained, episode: Episode) -> np.ndarray:
-        *last, vectors = self._last
+        known, (*last, vectors) = self.__dict__['_known'], self.__dict__['_last']
         asked = model, episode.candidates, episode.written, episode.form
         # To write a thousand classes in eighty ways takes longer than to encode a picture.
         if not all(map(operator.is_, last, asked)):
             texts = tuple(tuple(spellings(episode, candidate)) for candidate in episode.candidates)
-            if (id(model), texts) not in self._known:
-                self._known[id(model), texts] = _classes(model, texts)
-            vectors = self._known[id(model), texts]
+            if (id(model), texts) not in known:
+                known[id(model), texts] = _classes(model, texts)
+            vectors = known[id(model), texts]
             object.__setattr__(self, '_last', (*asked, vectors))
         return vectors
 
@@ -176,7 +181,7 @@ def spellings(episode: Episode, candidate: str) -> list[str]:
     return [episode.form.format(answer=spelling) for spelling in episode.written.get(candidate, (candidate,))]
 
 
-def orders(prompt: Prompt, shots: int, number: int) -> list[list[Any]]:
+def orders(prompt: Sequence[Any], shots: int, number: int) -> list[list[Any]]:
     """The prompt with its examples in so many random orders, the same for every prompt of these shots; 1 keeps theirs.
 
     An example is its text with the picture before it, if it has one.
@@ -191,7 +196,7 @@ def orders(prompt: Prompt, shots: int, number: int) -> list[list[Any]]:
     ]
 
 
-def clips(prompt: Prompt, frames: int) -> list[list[Any]]:
+def clips(prompt: Sequence[Any], frames: int) -> list[list[Any]]:
     """Cuts the last film into clips: one prompt per clip. The last clip has the remaining frames. 0 leaves it whole."""
     films = [
         i for i, item in enumerate(prompt) if is_picture(item) and not isinstance(item, bytes) and _length(item) > 1

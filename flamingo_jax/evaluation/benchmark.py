@@ -17,7 +17,7 @@ import functools
 import hashlib
 import io
 import pathlib
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 import jax
@@ -100,7 +100,7 @@ class Files:
         PIL.Image.fromarray(self._film(picture, 1)[0]).save(file, 'PNG')
         return file.getvalue()
 
-    def key(self, picture: Shown) -> Hashable:
+    def key(self, picture: Shown) -> Any:
         # All parts of a film are one: they show the same things.
         return picture.file if isinstance(picture, Film) else picture
 
@@ -148,7 +148,7 @@ class Benchmark(Task):
     text_examples: int = 2  # As in the paper.
     support_size: int = 2048  # Number of support items to draw examples from (paper, appendix B.1); 0 is all.
     support_seed: int = 0  # Seed of the choice of these items.
-    prompts: Prompts | Mapping[str, Any] = PAPER  # A config has them as a dict.
+    prompts: Any = PAPER  # `Prompts`, or their fields as a config has them.
     dev_size: int = 0  # Questions of the support split that the split 'dev' asks; 0 if the benchmark is held out.
     frames: int = 30  # Of a film (paper, appendix B.1.2).
     a_second: float = 3.0  # Fewest frames a second; of a longer film, the middle is shown.
@@ -182,7 +182,7 @@ class Benchmark(Task):
 
     def prepare(self, pools: Pools) -> None:
         """Reads both splits, and checks that every picture exists and that no example shows what is asked."""
-        self.left_out = {}
+        self.left_out = {}  # pyright: ignore[reportAttributeAccessIssue]  # Of this one alone.
         clip = pools.clip if BY_CLIP in self.support else None  # Refuses at once if there is none.
         folder = on_disk(self.data or pools.data)
         support_folder = on_disk(self.support_data or folder)
@@ -234,7 +234,7 @@ class Benchmark(Task):
         if self.likelihoods and OPEN_ENDED in self.answers:
             raise UserError(f'its score needs the likelihoods of all candidates. Remove {OPEN_ENDED!r} from answers.')
         unanswered = [item.id for item in self._queries if item.answer is None and item.references is None]
-        self.scored = not unanswered
+        self.scored = not unanswered  # pyright: ignore[reportAttributeAccessIssue]  # Of this one alone.
         if unanswered and len(unanswered) < len(self._queries):
             raise UserError(
                 f'{len(unanswered)} of {len(self._queries)} questions of the split {self.query_split!r} have no '
@@ -290,7 +290,7 @@ class Benchmark(Task):
                 'question, or set skip_missing=True in the task to leave all such questions out.'
             )
         files = sum(not found for found in there.values())
-        self.left_out = {**self.left_out, split: dict(questions=len(items) - len(present), files=files)}
+        self.left_out = {**self.left_out, split: dict(questions=len(items) - len(present), files=files)}  # pyright: ignore[reportAttributeAccessIssue]  # Of this one alone.
         processes.say(
             f'Task {self.name}: {len(items) - len(present)} of {len(items)} questions of the split {split!r} are left '
             f'out: {what}.'
@@ -395,7 +395,8 @@ class Benchmark(Task):
 
     def learnt(self, item: Item) -> Sequence[str]:
         """The answers to learn when a model is fine-tuned; an example shows the first."""
-        return (item.written.get(item.answer, (item.answer,))[0],)
+        answer = item.answer or ''
+        return (item.written.get(answer, (answer,))[0],)
 
     def read_answer(self, text: str) -> str:
         """The answer to a question, by the prompts."""

@@ -26,7 +26,7 @@ def nltk() -> types.ModuleType:
       FileNotFoundError: its data are missing. Both messages say how to get all that is needed.
     """
     try:
-        import nltk
+        import nltk  # pyright: ignore[reportMissingImports]  # An extra.
     except ImportError as error:
         raise MissingPackageError(f'This metric needs NLTK and its data. Fetch them once: {REMEDY}') from error
     for place, name in DATA.items():

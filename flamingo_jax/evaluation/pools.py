@@ -92,8 +92,8 @@ class Pools:
 
         PictureError names a file that cannot be read.
         """
-        by = self._model if by is None else by
-        c, trunk = by.config, by.pictures.trunk
+        whose = self._model if by is None else by
+        c, trunk = whose.config, whose.pictures.trunk
         rows = [np.zeros((0, c.vision.width), np.float32)]
         # In parts, so that an evaluation that is stopped does not begin anew.
         for begin in range(0, len(images), rices.PART):

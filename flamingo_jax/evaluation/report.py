@@ -14,6 +14,7 @@ pictures. If there are several seeds, a row is their mean, with how far they lie
 """
 
 import dataclasses
+import importlib.util
 import io
 import json
 import math
@@ -27,6 +28,7 @@ from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation import contact_sheet, fonts
 from flamingo_jax.evaluation.contact_sheet import Example
 from flamingo_jax.files import Path, as_path, write_whole
+from flamingo_jax.parallel import processes
 
 # The scores in the order of the table, with their colours in the chart, which are safe for colour-blind readers.
 COLOURS = {
@@ -132,7 +134,7 @@ class Files(NamedTuple):
 
     json: Path
     text: Path
-    chart: Path
+    chart: Path | None  # None without Matplotlib.
     contact_sheet: Path
 
 
@@ -164,9 +166,18 @@ def write(folder: str | os.PathLike, rows: Sequence[Row], examples: Sequence[Exa
     return Files(
         json=write_whole(folder / 'report.json', as_json({'about': about, 'rows': as_dicts}).encode()),
         text=write_whole(folder / 'report.txt', (table(rows) + by_type(rows) + _left_out(about)).encode()),
-        chart=write_whole(folder / 'report.png', _chart(means)),
+        chart=_write_chart(folder / 'report.png', means),
         contact_sheet=write_whole(folder / 'contact_sheet.html', contact_sheet.page(examples).encode()),
     )
+
+
+def _write_chart(path: Path, means: Sequence[Row]) -> Path | None:
+    """Draws the chart; None without Matplotlib, since scores that took hours are worth more than it."""
+    if importlib.util.find_spec('matplotlib') is None:
+        path.unlink(missing_ok=True)  # Of an earlier evaluation.
+        processes.say(f"There is no {path.name}, which needs Matplotlib: pip install 'flamingo_jax[plots]'")
+        return None
+    return write_whole(path, _chart(means))
 
 
 def by_type(rows: Sequence[Row]) -> str:

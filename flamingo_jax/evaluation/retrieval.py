@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -161,13 +161,13 @@ class Nearest:
 
     def __call__(self, model: Pretrained, prompts: Sequence[Prompt], episodes: Sequence[Episode]) -> list[list[str]]:
         """The candidates of each query, the nearest first."""
-        return self._task.found(model, [episode.id for episode in episodes], self.k)
+        return self.__dict__['_task'].found(model, [episode.id for episode in episodes], self.k)
 
     def room(self, model: Pretrained, prompt: Prompt, episode: Episode) -> int:
         """No tokens: nothing is written after a prompt."""
         return 0
 
 
-def _nearest(queries: np.ndarray, candidates: np.ndarray, names: Sequence[str], k: int) -> list[list[str]]:
+def _nearest(queries: np.ndarray, candidates: np.ndarray, names: Sequence[Any], k: int) -> list[list[str]]:
     order = np.argsort(-queries @ candidates.T, axis=1, kind='stable')[:, :k]
     return [[names[i] for i in row] for row in order]

@@ -239,7 +239,7 @@ def _examples(task, common, number, episodes, given, marks) -> list[Example]:
         right = answer == episode.truth if task.likelihoods else marks[episode.id] >= 0.5
         if len(shown[right]) < number:
             parts = [(part.of.encoded(part.picture) if part.picture else None, part.text) for part in episode.parts]
-            shown[right].append(Example(*common, tuple(parts), answer, episode.truth, right))
+            shown[right].append(Example(*common, tuple(parts), answer, episode.truth, right))  # pyright: ignore[reportCallIssue]  # The setting is four.
     return shown[True] + shown[False]
 
 

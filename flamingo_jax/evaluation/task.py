@@ -185,8 +185,8 @@ class GameTask(Task):
 
     def of(self, game: Episodes) -> 'GameTask':
         """The same task with this game."""
-        self._game, self.may_answer = game, game.answers
-        self.may_support = ('random', 'rices') if game.retrieval else ('random',)
+        self._game, self.may_answer = game, game.answers  # pyright: ignore[reportAttributeAccessIssue]  # Of this one alone.
+        self.may_support = ('random', 'rices') if game.retrieval else ('random',)  # pyright: ignore[reportAttributeAccessIssue]  # Of this one alone.
         return self
 
     def prepare(self, pools: Pools) -> None:
@@ -216,7 +216,7 @@ class GameTask(Task):
         return found
 
 
-def task(of: type, **fields) -> ConfigDict:
+def task(of: type, **fields: Any) -> ConfigDict:
     """A task for `config.tasks`, as data: its class (a game or a benchmark) and all of its fields.
 
     TypeError for a field that it does not have.

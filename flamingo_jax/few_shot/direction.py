@@ -60,7 +60,7 @@ class Direction(game.Game):
 
             def draw(clips: Sequence[Picture]) -> tuple[Picture, str]:
                 backward = int(rng.integers(2))
-                clip = clips[rng.integers(len(clips))]
+                clip = clips[int(rng.integers(len(clips)))]
                 return dataclasses.replace(clip, backward=bool(backward)), DIRECTIONS[backward]
 
             drawn = [draw(self.support.pictures.pictures) for _ in range(shots)]

@@ -18,6 +18,7 @@ class PictureSource(Protocol):
 
     def encoded(self, picture: Any) -> bytes:
         """The encoded bytes of its first frame, for reports."""
+        ...
 
     def key(self, picture: Any) -> Hashable:
         """Identifies the picture among the pictures of all sources."""
@@ -27,6 +28,7 @@ class PictureSource(Protocol):
 
     def words(self, picture: Any) -> str:
         """What the picture shows, in words that can stand in its place; '' if the source does not know."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

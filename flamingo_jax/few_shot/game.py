@@ -54,7 +54,9 @@ class Sequences:
 
         return get
 
-    def of_concept(self, rng, concept: str, not_style: str | None, style: str | None = None) -> Picture:
+    def of_concept(
+        self, rng: np.random.Generator, concept: str, not_style: str | None, style: str | None = None
+    ) -> Picture:
         """A picture of a concept: of style `style`, or not of `not_style`, if there is one."""
         pictures = self.pictures.by_concept[concept]
         wanted = [p for p in pictures if (p.style == style if style else p.style != not_style)] or pictures

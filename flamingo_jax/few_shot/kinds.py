@@ -52,8 +52,8 @@ def by_kind(pictures: PictureSet, kinds: Mapping[str, str]) -> dict[str, list[Pi
 
 def draw(rng: np.random.Generator, by_kind: Mapping[str, Sequence[Picture]]) -> tuple[str, Picture]:
     """A random kind, all equally often, and one of its pictures."""
-    kind = list(by_kind)[rng.integers(len(by_kind))]
-    return kind, by_kind[kind][rng.integers(len(by_kind[kind]))]
+    kind = list(by_kind)[int(rng.integers(len(by_kind)))]
+    return kind, by_kind[kind][int(rng.integers(len(by_kind[kind])))]
 
 
 def as_question(question: str) -> str:

@@ -88,7 +88,7 @@ class Names(game.Game):
 
         def _with_similar(self, rng: np.random.Generator, concepts: Sequence[str]) -> Iterator[Picture]:
             """A picture, after those most similar to it, by one other artist or by all others; the nearest last."""
-            last = self.of_concept(rng, concepts[rng.integers(len(concepts))], None)
+            last = self.of_concept(rng, concepts[int(rng.integers(len(concepts)))], None)
             others = np.flatnonzero(self._styles != last.style)
             if rng.random() < 0.5:
                 others = np.flatnonzero(self._styles == self._styles[rng.choice(others)])

@@ -82,7 +82,7 @@ class Questions(game.Game):
             self.require(least, 'questions about other pictures')
             truths = [answer for _, _, answer in self.asked]
             self.candidates = tuple(sorted(set(truths)))
-            self.majority = max(self.candidates, key=truths.count)
+            self.majority = max(self.candidates, key=truths.count)  # pyright: ignore[reportAttributeAccessIssue]  # Of these alone.
 
         @property
         def several_parts(self) -> bool:

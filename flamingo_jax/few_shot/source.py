@@ -24,7 +24,7 @@ from flamingo_jax.inputs.tokenizer import Tokenizer
 SAMPLES = 16  # Documents of each game that are drawn to see whether they fit.
 
 
-def game(of: type[Game], share: float = 1.0, **fields) -> ConfigDict:
+def game(of: type[Game], share: float = 1.0, **fields: Any) -> ConfigDict:
     """A game for `FewShot.games`, as data: its class, its share of the sequences, the fields of its `Sequences`.
 
     Raises TypeError for a field that the game does not have.

@@ -21,7 +21,7 @@ ORDINALS = ('first', 'second')
 def two_kinds(rng: np.random.Generator, kinds: Sequence[str]) -> tuple[str, str]:
     """Two kinds that exclude each other."""
     while True:
-        one, other = (kinds[i] for i in rng.choice(len(kinds), 2, replace=False))
+        one, other = (kinds[int(i)] for i in rng.choice(len(kinds), 2, replace=False))
         if exclude(one, other):
             return one, other
 

@@ -56,4 +56,5 @@ class YesOrNo(game.Game):
             """Whether the nearest kind is the one in the question."""
             (query,) = episode.query
             found = self.nearest_kind(query.picture, tuple(self.shown))
-            return tuple('yes' if f' {with_article(kind)}?' in query.text else 'no' for kind in found)
+            nearest, other = ('yes' if f' {with_article(kind)}?' in query.text else 'no' for kind in found)
+            return nearest, other

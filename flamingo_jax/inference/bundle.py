@@ -87,8 +87,8 @@ class Bundle:
         Raises:
           ValueError: the bundle has no such tree; or it is damaged, or does not fit the config. The message names it.
           OSError: a file cannot be read.
-          FileNotFoundError: the trunk's weights are in a package that is not installed, or the language model is not
-            in the bundle and was not given.
+          MissingPackageError: the trunk's weights are in a package that is not installed.
+          FileNotFoundError: the language model is not in the bundle and was not given.
         """
         folder = self.path / 'params' / name
         if name == 'lm' and self.lm is not None:
@@ -356,7 +356,8 @@ def _sparing(tree: Params) -> ocp.Context:
         # By default the whole tree is compressed into few files before anything is written.
         context.array.saving.use_ocdbt = False
         pieces = ocp.options.ArrayOptions.Saving.StorageOptions(chunk_byte_size=PIECE, shard_axes=(0,))
-        context.array.saving.scoped_storage_options_creator = lambda _, leaf: pieces if leaf.nbytes > PIECE else None
+        saving: Any = context.array.saving
+        saving.scoped_storage_options_creator = lambda _, leaf: pieces if leaf.nbytes > PIECE else None
     return context
 
 

@@ -14,7 +14,7 @@ They read the part without a copy (`attention.attend_to_parts`).
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -112,7 +112,7 @@ def in_rows(model: Flamingo, rows: Sequence[Sequence[Float[np.ndarray, 'r e']]],
 
 @functools.partial(jax.jit, static_argnums=0)
 def _resample(model: Flamingo, params: Params, images: Array) -> Float[Array, 'b r e']:
-    return model.media(params, images).tokens
+    return cast(Array, model.media(params, images).tokens)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -235,9 +235,9 @@ class Pretrained(Towers):
             raise UserError(
                 f'{tokens.shape[1]} tokens exceed the context of {self.config.lm.context}. Shorten the text.'
             )
-        (tokens, *images), cut = meshes.in_rows(self.mesh, tokens, *([] if images is None else [images]))
+        (tokens, *shown), cut = meshes.in_rows(self.mesh, tokens, *([] if images is None else [images]))
         with rules.activations(self.mesh):
-            return _logits(self.model, self.params, jnp.asarray(images[0]) if images else None, tokens)[:cut]
+            return _logits(self.model, self.params, jnp.asarray(shown[0]) if shown else None, tokens)[:cut]
 
     @overload
     def generate(  # type: ignore[overload-overlap]  # A list of lists is a batch, any other sequence one prompt.

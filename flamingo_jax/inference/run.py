@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +60,7 @@ def open_run(path: Path, lm: str | Path = '') -> Run:
     paths |= dict(lm=str(lm)) if lm and 'lm' in paths else {}
     checkpoint = _newest(path)
     found = ocp.metadata(checkpoint)
-    about = found.custom_metadata['about']
+    about = _metadata(found)['about']
     try:
         config, image_tag = FlamingoConfig.from_json(about['model']), about['image_tag']
     except ValueError as error:
@@ -116,7 +116,7 @@ def read_latest(workdir: str | Path) -> tuple[dict[str, Any], dict[str, Any], in
     checkpoint = _newest(workdir)
     found = ocp.metadata(checkpoint)
     params = _read(checkpoint, dict.fromkeys(found.metadata['params']))
-    return found.custom_metadata['about'], params, int(checkpoint.name)
+    return _metadata(found)['about'], params, int(checkpoint.name)
 
 
 def _newest(workdir: str | Path) -> Path:
@@ -135,7 +135,7 @@ def _read(checkpoint: Path, shardings: dict[str, Any], dtype: DTypeLike | None =
     Of the optimizer's state, nothing else is read.
     """
     found = ocp.metadata(checkpoint)
-    decay = found.custom_metadata.get('recipe', {}).get('optimizer.average', 0)
+    decay = _metadata(found).get('recipe', {}).get('optimizer.average', 0)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
     def cast_to(leaf):
@@ -217,11 +217,16 @@ def digests(folder: Path, of: Callable[[str], bool] = lambda name: True) -> dict
         return dict(zip(files, threads.map(digest, files), strict=True))
 
 
+def _metadata(found: ocp.CheckpointMetadata[Any]) -> dict[str, Any]:
+    """What the training wrote beside the arrays of a checkpoint."""
+    return cast(dict[str, Any], found.custom_metadata)
+
+
 def _damage(folder: Path) -> str | None:
     """What is wrong with this process's share of a checkpoint's files; None if nothing is."""
     try:
         if not (folder / CHECKSUMS).exists():
-            if 'checksums' in ocp.metadata(folder).custom_metadata:
+            if 'checksums' in _metadata(ocp.metadata(folder)):
                 return f'{CHECKSUMS} is missing'
             processes.say(f'The checkpoint {folder} has no checksums; it is used unchecked.')
             return None

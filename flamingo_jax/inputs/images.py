@@ -20,7 +20,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import PIL.Image
@@ -189,7 +189,8 @@ def _frame(still: Still, size: int, fit: str, name: str) -> UInt8[np.ndarray, '{
     background = None
     if image.has_transparency_data:
         image = image.convert('RGBA')
-        if image.getextrema()[3][0] < 255:  # A channel that is opaque everywhere does not count.
+        extrema: Any = image.getextrema()  # A pair for each channel.
+        if extrema[3][0] < 255:  # A channel that is opaque everywhere does not count.
             white = PIL.Image.new('RGBA', image.size, 'white')
             image, background = PIL.Image.alpha_composite(white, image), (255, 255, 255)
     image = image.convert('RGB')
@@ -215,7 +216,7 @@ def _frame(still: Still, size: int, fit: str, name: str) -> UInt8[np.ndarray, '{
 def _fitted(sides: tuple[int, int], size: int) -> tuple[int, int]:
     """The sides of a picture whose longer one is to be `size`."""
     scale = size / max(sides)
-    return tuple(max(1, round(side * scale)) for side in sides)
+    return max(1, round(sides[0] * scale)), max(1, round(sides[1] * scale))
 
 
 def _cropped(image: PIL.Image.Image, size: int, name: str) -> PIL.Image.Image:

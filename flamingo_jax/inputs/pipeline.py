@@ -19,6 +19,7 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping
 from multiprocessing import resource_tracker
+from typing import Any, cast
 
 import grain.python as grain
 import jax
@@ -81,7 +82,7 @@ class _Rows:
     def __getitem__(self, index: int) -> Row:
         batch, row = divmod(index, len(self.chosen))
         try:
-            return self.every[batch * self.batch_size + self.chosen[row]]
+            return cast(Row, self.every[batch * self.batch_size + self.chosen[row]])
         except Exception as error:
             if _is_portable(error):
                 raise
@@ -124,7 +125,7 @@ def batches(
 @functools.cache  # Called at every step.
 def _held(batch_size: int, sharding: jax.sharding.Sharding) -> tuple[int, ...]:
     """The rows of a batch that this process's devices hold, in order."""
-    held = sharding.addressable_devices_indices_map((batch_size,)).values()
+    held: Any = sharding.addressable_devices_indices_map((batch_size,)).values()
     return tuple(sorted({row for (part,) in held for row in range(*part.indices(batch_size))}))
 
 
@@ -140,9 +141,9 @@ def read(dataset: grain.MapDataset, start: int, workers: int) -> Iterator[Batch]
     if not workers:
         return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD)))
     # A worker is one core, so threads in it would only hold more batches.
-    dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+    iterated = dataset.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
     options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
-    return _alive(_shielded(iter(dataset.mp_prefetch(options, worker_init_fn=_go_on))))
+    return _alive(_shielded(iter(iterated.mp_prefetch(options, worker_init_fn=_go_on))))
 
 
 def _alive(batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -172,7 +173,7 @@ def _kill_stopped() -> None:
     looks: dict[int, int] = {}
     while True:
         time.sleep(BETWEEN)  # If this process is stopped too, as all of a job, no look counts.
-        stopped = [worker.pid for worker in multiprocessing.active_children() if _is_stopped(worker.pid)]
+        stopped = [pid for worker in multiprocessing.active_children() if (pid := worker.pid) and _is_stopped(pid)]
         looks = {pid: looks.get(pid, 0) + 1 for pid in stopped}
         for pid in (pid for pid, number in looks.items() if number >= LOOKS):
             said = f'The process {pid}, which reads a data set, has been stopped for {LOOKS * BETWEEN:.0f} s: killed.'

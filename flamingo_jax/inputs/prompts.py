@@ -108,10 +108,10 @@ def as_batch(prompt: Prompt | Sequence[Prompt]) -> tuple[list[Prompt], bool]:
     Several prompts are a list of lists, at least one of which holds text. Without text, [[a, b], [c, d]] is one prompt
     of two videos.
     """
-    prompt = items(prompt)
-    several = bool(prompt) and all(isinstance(item, list | tuple) for item in prompt)
-    several = several and any(isinstance(part, str) for item in prompt for part in item)
-    return (list(prompt), True) if several else ([prompt], False)
+    parts: Sequence[Any] = items(prompt)
+    several = bool(parts) and all(isinstance(item, list | tuple) for item in parts)
+    several = several and any(isinstance(part, str) for item in parts for part in item)
+    return (list(parts), True) if several else ([parts], False)
 
 
 def items(prompt: Prompt) -> Sequence[Any]:
@@ -286,7 +286,7 @@ def _as_idefics(prompt: Prompt, tokenizer: Tokenizer) -> Prompt:
     It puts no second mark after an utterance that is written with its own.
     """
     joined, end = [], UTTERANCE_END if UTTERANCE_END in tokenizer.extra_tokens else ''
-    for item in prompt:
+    for item in items(prompt):
         item = item.strip(' ') if isinstance(item, str) else item
         if isinstance(item, str) and joined and isinstance(joined[-1], str):
             joined[-1] += item if joined[-1].rstrip().endswith(ENDS_OF_CHUNK) else end + item

@@ -124,11 +124,11 @@ class Interleaved(NamedTuple):
         """See `Row.lengths`."""
         return length, 0
 
-    def total_weight(self):
+    def total_weight(self) -> Any:
         """What the summed loss of a batch is divided by. The first token of a line is not a target."""
         return self.weights[..., 1:].sum()
 
-    def counts(self):
+    def counts(self) -> dict[str, Any]:
         """What a batch holds, without its padding: tokens, pictures, documents, targets; and pictures not readable."""
 
         def of_row(x):

@@ -20,7 +20,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, SupportsInt
+from typing import Any, SupportsInt, cast
 
 import sentencepiece
 import tokenizers
@@ -143,7 +143,7 @@ class _Json:
         self.begin = tuple(whole[: whole.index(alone[0])] if alone else whole)
 
     def name(self, i: int) -> str:
-        return self._pieces.id_to_token(i)
+        return cast(str, self._pieces.id_to_token(i))
 
     def bytes_of(self, i: int) -> bytes:
         name = self.name(i) or ''  # Not every id has a token.
@@ -178,7 +178,7 @@ class _Json:
     def spelt(self, text: str) -> list[int]:
         """As that of `_SentencePiece`."""
         ids = [self._pieces.token_to_id(f'<0x{ord(c):02X}>') for c in text]
-        return [] if None in ids else ids
+        return [] if None in ids else cast(list[int], ids)
 
 
 def _without_prefix(step: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
-from lmms_eval.api.instance import GenerationResult, Instance
-from lmms_eval.api.model import lmms
+from lmms_eval.api.instance import GenerationResult, Instance  # pyright: ignore[reportMissingImports]  # It imports this.
+from lmms_eval.api.model import lmms  # pyright: ignore[reportMissingImports]  # It imports this.
 from tqdm import tqdm
 
 from flamingo_jax.errors import UserError
@@ -239,7 +239,7 @@ class FlamingoJax(lmms):
             question = task.config.doc_to_text(doc, {**around, 'pre_prompt': '', 'post_prompt': ''})
         else:
             question = task.doc_to_text(doc)
-        return self._template.replace('{question}', question.strip())
+        return self._template.replace('{question}', str(question).strip())
 
     def _answer_of(self, task: Any, place: Place) -> str:
         """What an example shows as its answer."""

@@ -30,7 +30,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import flax.linen as nn
 import jax
@@ -170,6 +170,7 @@ def attend_to_parts(
     c = len(parts[0][0])
     if len(parts) == 1 and (c == b or (bias is None and isinstance(mask, Segments) and not mask.causal)):
         if c < b:  # Rows that share keys are more queries of one row.
+            mask = cast(Segments, mask)
             mask = Segments(mask.queries.reshape(c, -1), mask.keys)
         out = attend(
             q.reshape(c, -1, h, head_dim),
@@ -297,7 +298,8 @@ def _splash(q, k, v, mask, scale, cap, spec):
     if jax.sharding.get_abstract_mesh().size > 1:  # XLA cannot shard a kernel: each device has its rows and heads.
         rows = PartitionSpec(spec[0])
         on_device = jax.shard_map(on_device, in_specs=(spec, spec, spec, rows), out_specs=spec, check_vma=False)
-    return on_device(_pad(q, 2), _pad(k, 2), _pad(v, 2), segments)[:, :, :l].swapaxes(1, 2)
+    attended: Any = on_device
+    return attended(_pad(q, 2), _pad(k, 2), _pad(v, 2), segments)[:, :, :l].swapaxes(1, 2)
 
 
 def _pad(x, axis, value=0):
@@ -313,6 +315,6 @@ def _sharding(q, k, axes):
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return PartitionSpec(None, None)
-    spec = nn.logical_to_mesh_axes(axes)
+    spec: Any = nn.logical_to_mesh_axes(axes)
     rows, heads = (math.prod(mesh.shape[name] for name in jax.tree.leaves(axis)) for axis in spec)
     return None if q.shape[0] % rows or q.shape[2] % heads or k.shape[1] % heads else spec

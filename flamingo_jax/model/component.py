@@ -33,7 +33,7 @@ class Component:
         return other(**{name: getattr(self, name) for name in names} | changes)
 
 
-def find(folder: str, kind: str) -> type[Component]:
+def find(folder: str, kind: str) -> type[Any]:
     """The config class of a kind, in the file of that name.
 
     Args:

@@ -68,8 +68,8 @@ class SharedSpace(nn.Module):
             weights = valid[..., None].astype(jnp.float32)
             mean = (states.astype(jnp.float32) * weights).sum(axis=1) / jnp.maximum(weights.sum(axis=1), 1)
             texts = project(mean, ('embed', 'projection'), 'text')
-        scale = self.param('log_scale', _scalar(math.log(c.scale)), ())
-        bias = self.param('bias', _scalar(c.bias), ()) if c.loss == 'sigmoid' else jnp.zeros(())
+        scale: Any = self.param('log_scale', _scalar(math.log(c.scale)), ())
+        bias: Any = self.param('bias', _scalar(c.bias), ()) if c.loss == 'sigmoid' else jnp.zeros(())
         # The gradient passes the cap, so that a scale above it can come down.
         over = jax.lax.stop_gradient(jnp.maximum(scale - math.log(LARGEST_SCALE), 0.0))
         return pictures, texts, jnp.exp(scale - over), bias
@@ -101,7 +101,8 @@ def paired(
             features = model.resampled(params, features)
         features = features.reshape(features.shape[0], -1, features.shape[-1])
     space = SharedSpace(model.config.contrastive, model.dtype)
-    return space.apply({'params': params['contrastive']}, features, states, valid)
+    applied: Any = space.apply({'params': params['contrastive']}, features, states, valid)
+    return applied
 
 
 def whole_text(

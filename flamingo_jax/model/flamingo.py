@@ -20,6 +20,9 @@ A model whose config has no `xattn` is a language model alone, as in text pretra
 towers in which a trunk or a resampler is pretrained (`contrastive.py`).
 """
 
+# flax: `apply` may give a pair, which it does only with `mutable`.
+# pyright: reportReturnType=false, reportAttributeAccessIssue=false, reportAssignmentType=false
+
 import contextlib
 import dataclasses
 from collections.abc import Callable

@@ -7,7 +7,7 @@ Flamingo.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -121,7 +121,7 @@ class Embedder(nn.Module):
     config: LanguageModelConfig
     dtype: DTypeLike = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         """Names the parameters."""
         c = self.config
         init = nn.with_logical_partitioning(nn.initializers.normal(c.width**-0.5), ('vocab', 'embed'))
@@ -135,7 +135,7 @@ class Embedder(nn.Module):
         if not c.tied:
             # float32 logits: bfloat16 rounds values near 16 to multiples of 1/16, which changes probabilities by a
             # factor of 1.06.
-            exact = dict(dtype=self.dtype, result_dtype=jnp.float32)
+            exact: dict[str, Any] = dict(dtype=self.dtype, result_dtype=jnp.float32)
             self.output = Linear((c.width, c.vocab_size), ('embed', 'vocab'), **exact)
 
     def embed(self, tokens: Int[Array, 'b l']) -> Float[Array, 'b l d']:
@@ -165,7 +165,7 @@ class Embedder(nn.Module):
         if self.config.tied and isinstance(self.tokens, Quantised):
             return quantised.dot(y.reshape(-1, y.shape[-1]), self.tokens, jnp.float32).reshape(*y.shape[:-1], -1)
         if self.config.tied:
-            return product('bld,vd->blv', y, self.tokens.astype(self.dtype))
+            return product('bld,vd->blv', y, cast(Array, self.tokens).astype(self.dtype))
         return self.output(y)
 
     def __call__(self, tokens: Int[Array, 'b l']) -> Float[Array, 'b l v']:
@@ -193,7 +193,8 @@ def as_read(
     """
     each, last = params['blocks']['norm_attention'], params['embedder']['norm_out']
     norms = jax.tree.map(lambda each, last: jnp.concatenate([each[1:], last[None]]), each, last)
-    return jax.vmap(lambda norm, x: text_norm(config, jnp.float32).apply({'params': norm}, x))(norms, states)
+    normed = jax.vmap(lambda norm, x: text_norm(config, jnp.float32).apply({'params': norm}, x))(norms, states)
+    return cast(Array, normed)
 
 
 class Block(nn.Module):
@@ -237,7 +238,7 @@ class Block(nn.Module):
     def _attention(self, x, at, past, window):
         c, mask, cache = self.config, at.mask, past.cache
         axes, kv_axes = ('embed', 'heads', 'head_dim'), ('embed', 'kv_heads', 'head_dim')
-        linear = dict(bias=c.bias or c.bias_qkv, dtype=self.dtype)
+        linear: dict[str, Any] = dict(bias=c.bias or c.bias_qkv, dtype=self.dtype)
         q = Linear((c.width, c.heads, c.head_dim), axes, **linear, name='query')(x)
         k, v = (Linear((c.width, c.kv_heads, c.head_dim), kv_axes, **linear, name=n)(x) for n in ('key', 'value'))
         if c.clip_qkv:
@@ -257,7 +258,7 @@ class Block(nn.Module):
             k, v = cache
         q = constrain(q, 'batch', None, 'heads', None)
         k, v = (constrain(x, 'batch', 'kv_heads', None, None) for x in (k, v))
-        linear = dict(bias=c.bias or c.bias_out, dtype=self.dtype)
+        linear: dict[str, Any] = dict(bias=c.bias or c.bias_out, dtype=self.dtype)
         out = Linear((c.heads, c.head_dim, c.width), axes[1:] + axes[:1], contracted=2, **linear, name='out')
         how = dict(scale=c.attention_scale, cap=c.attention_cap, kernel=self.kernel)
         return out(attend_to_parts(q, (*past.shared, (k, v)), mask, bias=bias, **how)), cache

@@ -7,7 +7,7 @@ The table in `parallel/rules.py` maps these names to mesh axes.
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -160,8 +160,8 @@ class Linear(nn.Module):
         if self.has_variable('lora', 'kernel'):
             pair = self.get_variable('lora', 'kernel')
             a, b = pair['a'].reshape(fan_in, -1), pair['b'].reshape(-1, fan_out)
-            low = product('mk,kr->mr', x, a.astype(self.dtype)).astype(self.dtype)
-            change = product('mr,rn->mn', low, b.astype(self.dtype))
+            low = cast(Array, product('mk,kr->mr', x, a.astype(self.dtype))).astype(self.dtype)
+            change = cast(Array, product('mr,rn->mn', low, b.astype(self.dtype)))
             y = (self._times(x, kernel, jnp.float32) + change).astype(dtype)
         else:
             y = self._times(x, kernel, dtype)
@@ -171,7 +171,7 @@ class Linear(nn.Module):
             y = y + spread(self.param('bias', zeros, self.shape[c:]), y.shape, dtype)
         return y
 
-    def _times(self, x, kernel, dtype):
+    def _times(self, x: Array, kernel: Any, dtype: DTypeLike) -> Array:
         if isinstance(kernel, Quantised):
             return quantised.dot(x, kernel, dtype)
         kernel = kernel.astype(self.dtype).reshape(x.shape[1], -1)
@@ -195,13 +195,14 @@ class Norm(nn.Module):
         """Normalises x; the result has `dtype`."""
         shape = x.shape[-1:]
         ones = nn.with_logical_partitioning(nn.initializers.constant(1 - self.offset), (self.axis,))
-        scale = self.param('scale', ones, shape).astype(jnp.float32) + self.offset
+        stored: Any = self.param('scale', ones, shape)
+        scale = stored.astype(jnp.float32) + self.offset
         x = x.astype(jnp.float32)
         if self.kind == 'layer':
             x = x - x.mean(axis=-1, keepdims=True)
         x = x * jax.lax.rsqrt(jnp.square(x).mean(axis=-1, keepdims=True) + self.eps) * scale
         if self.kind == 'layer' and self.bias:
-            bias = self.param('bias', nn.with_logical_partitioning(nn.initializers.zeros, (self.axis,)), shape)
+            bias: Any = self.param('bias', nn.with_logical_partitioning(nn.initializers.zeros, (self.axis,)), shape)
             x = x + bias.astype(jnp.float32)
         return x.astype(self.dtype)
 
@@ -220,7 +221,7 @@ class FeedForward(nn.Module):
     def __call__(self, x: Float[Array, '... d']) -> Float[Array, '... d']:
         """The feed-forward of x, without norm and without residual."""
         d = x.shape[-1]
-        into = dict(shape=(d, self.hidden), axes=(self.axis, 'ffw'), bias=self.bias, dtype=self.dtype)
+        into: dict[str, Any] = dict(shape=(d, self.hidden), axes=(self.axis, 'ffw'), bias=self.bias, dtype=self.dtype)
         hidden = ACTIVATIONS[self.activation](Linear(**into, name='up')(x))
         if self.gated:
             hidden = hidden * Linear(**into, name='gate')(x)

@@ -22,24 +22,32 @@ from jaxtyping import Array, Float, Int
 from flamingo_jax.model.layers import spread
 
 
-def none(block, q, k, positions, key_positions, window):
+def none(
+    block: Any, q: Array, k: Array, positions: Array, key_positions: Array | None, window: Any
+) -> tuple[Array, Array, Any]:
     """Nothing in the attention: learned positions are in the text already."""
     return q, k, None
 
 
-def rotary(block, q, k, positions, key_positions, window):
+def rotary(
+    block: Any, q: Array, k: Array, positions: Array, key_positions: Array | None, window: Any
+) -> tuple[Array, Array, Any]:
     """Rotary position embedding of queries and keys."""
     frequency = rotary_frequencies(block.config, window)
     return rotate(q, positions, frequency), rotate(k, positions, frequency), None
 
 
-def alibi(block, q, k, positions, key_positions, window):
+def alibi(
+    block: Any, q: Array, k: Array, positions: Array, key_positions: Array | None, window: Any
+) -> tuple[Array, Array, Any]:
     """Attention's loss per token of distance."""
     slopes = alibi_slopes(block.config.heads, block.config.alibi_max)
     return q, k, -slopes[:, None, None] * distances(positions, key_positions)[:, None]
 
 
-def relative(block, q, k, positions, key_positions, window):
+def relative(
+    block: Any, q: Array, k: Array, positions: Array, key_positions: Array | None, window: Any
+) -> tuple[Array, Array, Any]:
     """Transformer-XL (Dai et al. 2019, section 3.3): logit(i, j) = (q_i + u) . k_j + (q_i + v) . (W wave(i - j)).
 
     The queries become q + u; the second term, scaled, is the bias.

@@ -199,7 +199,7 @@ def _product(x, values, scale, how: _How):
         x, of_token = to_values(x, 1, 'int8' if values.dtype == jnp.int8 else 'fp8')
         y = _dot(x, values, jnp.int32 if values.dtype == jnp.int8 else jnp.float32) * of_token
     else:
-        y = jax.lax.platform_dependent(
+        y: Any = jax.lax.platform_dependent(
             x, values, scale, cpu=functools.partial(_on_cpu, how), default=functools.partial(_converted, how)
         )
     return (y if how.packed else y * scale[:, 0]).astype(how.result_dtype)

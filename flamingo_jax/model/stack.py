@@ -115,7 +115,7 @@ def _put(stack, block, i, index, length):
         return jax.lax.dynamic_update_slice(stack, new[None], (i, *[0] * rows, 0, index, 0))
 
     if jnp.ndim(index):
-        return jax.vmap(lambda *of_row: write(*of_row, 0), (1, 0, 0), 1)(stack, block, index)
+        return jax.vmap(lambda *of_row: write(*of_row, rows=0), (1, 0, 0), 1)(stack, block, index)
     return write(stack, block, index, 1)
 
 

@@ -15,7 +15,7 @@ import os
 import sys
 import zlib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -144,7 +144,7 @@ def _of_arrays(arrays: list[Array]) -> dict[str, list[int]]:
     """This process's devices -> 32 bits of what each holds of each array."""
     on = collections.defaultdict(list)  # ZeRO's shares lie on a mesh of their own (`rules.over_data`).
     for i, array in enumerate(arrays):
-        on[array.sharding.mesh].append(i)
+        on[cast(NamedSharding, array.sharding).mesh].append(i)
     out = collections.defaultdict(lambda: [0] * len(arrays))
     for mesh, numbers in on.items():
         some = [arrays[i] for i in numbers]

@@ -37,7 +37,7 @@ def of_folder(folder: Path, under: str = '') -> dict[str, Digest]:
 
 def of_files(paths: Mapping[str, Path]) -> dict[str, Digest]:
     """The digests of some files, by the names that they are given."""
-    out = {name: dict(bytes=file_size(path), sha256=[]) for name, path in paths.items()}
+    out: dict[str, Digest] = {name: dict(bytes=file_size(path), sha256=[]) for name, path in paths.items()}
     parts = [(name, i) for name, path in paths.items() if not in_bucket(path) for i in _parts(out[name]['bytes'])]
     with concurrent.futures.ThreadPoolExecutor() as threads:
         sums = threads.map(lambda part: _sha256(paths[part[0]], part[1], PART), parts)
@@ -89,8 +89,8 @@ def _share(file: Path) -> slice:
     if in_bucket(file):
         about = [str(file)]
     else:
-        about = file.stat() if file.exists() else None
-        about = about and [about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns]
+        found: Any = file.stat() if file.exists() else None
+        about = found and [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
     every = processes.gather(about)
     shared = about is not None and all(of == about for of in every)
     return slice(jax.process_index(), None, jax.process_count()) if shared else slice(None)
@@ -126,7 +126,7 @@ def _damage(file: Path, under: str, at: Callable[[Path], Path], share: slice) ->
         except FileNotFoundError:
             return f'{paths[name]} is missing.'
 
-    bar = dict(desc=f'verify {file.parent}', unit=' parts', delay=3, disable=jax.process_index() > 0)
+    bar: dict[str, Any] = dict(desc=f'verify {file.parent}', unit=' parts', delay=3, disable=jax.process_index() > 0)
     with concurrent.futures.ThreadPoolExecutor() as threads:
         # Bytes first: a disk that fails may say that the size is 0.
         found = list(tqdm(threads.map(of_part, parts[share]), total=len(parts[share]), **bar))

@@ -46,16 +46,16 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
       ValueError: the product of the axes is not the number of devices, or the slices do not divide `data`.
     """
     every = list(jax.devices() if devices is None else devices)
-    devices = len(every)
+    number = len(every)
     shape = [data, fsdp, tensor]
     rest = int(np.prod([size for size in shape if size != -1]))
     bad = any(size == 0 or size < -1 for size in shape) or shape.count(-1) > 1
-    if bad or devices % rest or (-1 not in shape and rest != devices):
+    if bad or number % rest or (-1 not in shape and rest != number):
         raise UserError(
-            f'The mesh data={data} fsdp={fsdp} tensor={tensor} does not fit {devices} devices. The product of its '
-            f'sizes must be {devices}; one of them may be -1.'
+            f'The mesh data={data} fsdp={fsdp} tensor={tensor} does not fit {number} devices. The product of its '
+            f'sizes must be {number}; one of them may be -1.'
         )
-    shape = tuple(devices // rest if size == -1 else size for size in shape)
+    shape = tuple(number // rest if size == -1 else size for size in shape)
     slices = len({getattr(device, 'slice_index', 0) for device in every})
     if every[0].platform != 'tpu' and shape[0] % slices:
         slices = 1  # To XLA, each host of GPUs is a slice. A model may be sharded over several of them.
@@ -65,7 +65,7 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
             'another mesh.'
         )
     # An axis of 16 fits a torus of 4x8x8 only if one side of the torus is split.
-    how = dict(devices=every, allow_split_physical_axes=True)
+    how: dict[str, Any] = dict(devices=every, allow_split_physical_axes=True)
     if slices > 1:
         grid = mesh_utils.create_hybrid_device_mesh((shape[0] // slices, *shape[1:]), (slices, 1, 1), **how)
     else:

@@ -98,7 +98,7 @@ def _let_orbax_wait() -> None:
     from orbax.checkpoint.experimental.v1._src.synchronization import multihost
 
     for module in (older, multihost):
-        module._DEFAULT_BARRIER_TIMEOUT = POST_SECONDS
+        setattr(module, '_DEFAULT_BARRIER_TIMEOUT', POST_SECONDS)  # noqa: B010
 
 
 def _alone_on_host() -> bool:

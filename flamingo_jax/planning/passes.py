@@ -8,7 +8,7 @@ Activations, norms and biases are left out: what is counted here is a lower boun
 """
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
 from flamingo_jax.model import quantised
+from flamingo_jax.model.bridges.gated_xattn import GatedXattnConfig
 from flamingo_jax.parallel import rules
 from flamingo_jax.planning.programs import Planned, reads_copies
 from flamingo_jax.training.objectives import chunks
@@ -146,7 +147,7 @@ def _last(run: Planned, tree: str, parts: list[str]) -> bool:
     """
     if tree == 'resampler':
         return parts[0] == 'project_out'
-    return parts[-2] == 'down' and not (tree == 'xattn' and run.model.config.xattn.gates)
+    return parts[-2] == 'down' and not (tree == 'xattn' and cast(GatedXattnConfig, run.model.config.xattn).gates)
 
 
 def _axes(sharding: NamedSharding) -> set[str]:

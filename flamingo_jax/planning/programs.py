@@ -143,7 +143,7 @@ def _sharded(shapes: Any, shardings: Any) -> Any:
 
 
 def _bytes(x: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> int:
-    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended):
+    if jnp.issubdtype(x.dtype, jax.dtypes.extended):
         return 0
     return x.dtype.itemsize * math.prod(sharding.shard_shape(x.shape))
 

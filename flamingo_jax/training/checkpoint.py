@@ -20,7 +20,7 @@ import json
 import math
 import re
 import time
-from typing import Any
+from typing import Any, cast
 
 import jax
 from orbax.checkpoint import v1 as ocp
@@ -110,7 +110,7 @@ class Checkpoints:
             processes.say(f'Changed since the newest checkpoint: {"; ".join(different.values())}.')
 
     def _metadata(self) -> dict[str, Any]:
-        return ocp.metadata(self._folder / str(self._newest)).custom_metadata
+        return cast(dict[str, Any], ocp.metadata(self._folder / str(self._newest)).custom_metadata)
 
     def _clear(self) -> None:
         """Renames damaged checkpoints newer than the newest whole one, and removes what killed processes left."""

@@ -19,7 +19,7 @@ from flamingo_jax.errors import DivergedError, UserError
 from flamingo_jax.files import Path, as_path, in_bucket, upload
 from flamingo_jax.inputs.rows import COUNTS
 from flamingo_jax.parallel import processes
-from flamingo_jax.training.events import Events
+from flamingo_jax.training.writers import Writer
 
 REMEDY = (
     'The newest checkpoint is finite, and the same command resumes from it. Lower config.optimizer.learning_rate, '
@@ -68,7 +68,9 @@ class Damage:
 
 
 class Progress:
-    """Process 0 writes metrics to TensorBoard and to a progress bar, averaged over `log_every` steps.
+    """Process 0 gives metrics, averaged over `log_every` steps, to its writers and to a progress bar.
+
+    As a context it closes both at the end.
 
     Attributes:
       last: the newest metrics.
@@ -77,28 +79,27 @@ class Progress:
 
     def __init__(
         self,
-        workdir: str | Path,
         config: ConfigDict,
         first: int,
+        writers: Sequence[Writer],
         flops: float,
         useful: Callable[[str, dict[str, float]], float],
         peak: float | None,
         skipped: Skipped,
         began: float,
     ):
-        """Opens TensorBoard's file.
+        """Shows the bar.
 
         Args:
           first: the step before the first.
+          writers: of process 0; none in the others.
           flops: operations of a step on all places, over all devices; the mean if data sets take turns.
           useful: (data set, counts of its steps) -> the operations on what was no padding (`planning/flops.py`).
           peak: most operations per second of all devices together; None if unknown, which leaves MFU out.
           skipped: the skipped steps up to `first`.
           began: `time.perf_counter` when the command began.
         """
-        chief, self._writer = jax.process_index() == 0, None
-        if chief:
-            self._writer = Events(workdir)
+        chief, self._writers = jax.process_index() == 0, writers
         self._bar = tqdm(total=config.steps, initial=first, unit=' steps', disable=not chief, dynamic_ncols=True)
         self._config, self._pending, self._kept = config, None, []
         self._flops, self._useful, self._peak, self.skipped = flops, useful, peak, skipped
@@ -140,8 +141,8 @@ class Progress:
         self._since += time.perf_counter() - begin
         self.last = self.last | self._validated
         self._show()
-        if self._writer is not None and self._validated:  # None if it was broken off.
-            self._writer.write(step, self._validated)
+        if self._validated:  # None if it was broken off.
+            self._write(step, self._validated)
 
     def _show(self) -> None:
         losses = ''.join(
@@ -157,12 +158,16 @@ class Progress:
             self._read(*self._pending)
             self._pending = None
 
-    def close(self) -> None:
-        """Reads pending metrics and closes the files."""
-        self.flush()
-        self._bar.close()
-        if self._writer is not None:
-            self._writer.close()
+    def __enter__(self) -> 'Progress':
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with contextlib.ExitStack() as ends:  # One that fails keeps no other from its end.
+            ends.callback(self._bar.close)
+            for writer in self._writers:
+                ends.callback(writer.close)
+            if kind is None:
+                self.flush()
 
     def _read(self, step: int, metrics: dict[str, jax.Array], waited: float) -> None:
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}  # All in one go.
@@ -228,8 +233,11 @@ class Progress:
             + f'data wait {mean["speed/data_wait_seconds"]:.3f} s{where}{unreadable}{skipped}'
         )
         self._show()
-        if self._writer is not None:
-            self._writer.write(step, mean)
+        self._write(step, mean)
+
+    def _write(self, step: int, scalars: dict[str, float]) -> None:
+        for writer in self._writers:
+            writer.write(step, scalars)
 
 
 def _mean(values: list[float]) -> float:
@@ -252,7 +260,7 @@ class Profile:
         """
         if steps and (len(steps) != 2 or not 1 <= steps[0] <= steps[1]):
             raise UserError(f'config.profile is {steps}. It must be (first step, last step), or () for none.')
-        self._steps = steps if jax.process_index() == 0 else ()
+        self._steps: Sequence[int] = steps if jax.process_index() == 0 else ()
         # The profiler writes to this machine only.
         self._workdir, self._folder, self._running = workdir, workdir, False
         if self._steps and in_bucket(workdir):

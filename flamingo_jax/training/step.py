@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +51,7 @@ def make_step(
     reads the weights.
     """
 
-    mesh = shardings.step.mesh
+    mesh = cast(Any, shardings).step.mesh
 
     def share(grads: Params) -> Params:
         """Each copy of the model keeps its share of the gradient, as it does of the moments."""
@@ -110,7 +111,7 @@ def make_step(
 
         def learn(params: Params, opt_state: optax.OptState) -> tuple[Params, optax.OptState]:
             updates, opt_state = optimizer.update(grads, opt_state, params)
-            return optax.apply_updates(params, updates), opt_state
+            return cast(Params, optax.apply_updates(params, updates)), opt_state
 
         params, opt_state = jax.lax.cond(finite, learn, lambda *same: same, state.params, state.opt_state)
         metrics['skipped'] = 1 - finite.astype(jnp.float32)

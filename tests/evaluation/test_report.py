@@ -8,6 +8,7 @@ import json
 import pathlib
 import random
 import re
+import sys
 
 import numpy as np
 import PIL.Image
@@ -109,6 +110,15 @@ def test_the_four_files(tmp_path, records):
     ] == rows
     image = PIL.Image.open(written.chart)
     assert image.format == 'PNG' and 800 < image.width < 1500
+
+
+def test_without_matplotlib_there_is_all_but_the_chart(tmp_path, monkeypatch, capsys):
+    row = Row('captions', 'open-ended', 'random', 4, 100, {'model': Score(0.5, 0.05)})
+    (tmp_path / 'report.png').write_bytes(b'of an earlier evaluation')
+    monkeypatch.setitem(sys.modules, 'matplotlib', None)
+    written = write(tmp_path, [row], [], {})
+    assert written.chart is None and not (tmp_path / 'report.png').exists() and written.text.is_file()
+    assert "pip install 'flamingo_jax[plots]'" in capsys.readouterr().out
 
 
 def test_a_character_that_no_font_has_is_named_once(tmp_path, capsys):

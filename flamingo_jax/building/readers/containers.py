@@ -12,7 +12,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
@@ -51,7 +51,8 @@ def tar_members(path: str, name: str) -> Iterator[Row | Dropped]:
     try:
         with tarfile.open(path) as tar:
             while (member := tar.next()) is not None:
-                tar.members.clear()  # They would fill the memory.
+                # They would fill the memory.
+                tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue]  # Not in its stubs.
                 where = f'{name}#{member.name}'
                 if not member.isfile():
                     continue
@@ -243,7 +244,7 @@ def text_lines(path: str, name: str) -> Iterator[Row | Dropped]:
 
 def opened(path: str) -> BinaryIO:
     """An open file, which is decompressed if its name ends in .gz."""
-    return gzip.open(path) if path.lower().endswith('.gz') else open(path, 'rb')
+    return cast(BinaryIO, gzip.open(path)) if path.lower().endswith('.gz') else open(path, 'rb')
 
 
 def extension(path: str) -> str:

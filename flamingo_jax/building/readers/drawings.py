@@ -65,9 +65,9 @@ def draw(svg: str, on_page: bool = False) -> bytes:
 
     side = (8 if on_page else 2) * SIZE
     try:
-        svg, shown = OUTSIDE.sub(' ', svg), dict(background='white', width=side, height=side)
+        shown: dict[str, Any] = dict(background='white', width=side, height=side)
         # Without a number of dots, sizes in millimetres and points are none.
-        png = resvg_py.svg_to_bytes(svg_string=svg, **shown, dpi=96.0, skip_system_fonts=True)
+        png = resvg_py.svg_to_bytes(svg_string=OUTSIDE.sub(' ', svg), **shown, dpi=96.0, skip_system_fonts=True)
     except (ValueError, OverflowError) as error:
         raise UserError(f'{type(error).__name__}: {error}') from error
     drawn = PIL.Image.open(io.BytesIO(bytes(png))).convert('RGB')  # It keeps the proportions.
@@ -76,7 +76,8 @@ def draw(svg: str, on_page: bool = False) -> bytes:
     if on_page:
         picture = _cut_out(picture)
     picture = picture.resize((SIZE, SIZE), PIL.Image.Resampling.LANCZOS)
-    if max(high - low for low, high in picture.getextrema()) < 16:
+    extrema: Any = picture.getextrema()  # A pair for each channel of an RGB.
+    if max(high - low for low, high in extrema) < 16:
         raise UserError('nothing is to be seen')
     made = io.BytesIO()
     picture.save(made, 'WEBP', quality=90, method=4)

@@ -206,7 +206,7 @@ def _in_tar(path: str) -> Iterator[tuple[str, int, int, str]]:
     last = url = ''
     with contextlib.suppress(tarfile.TarError, OSError, EOFError), tarfile.open(path, 'r:') as tar:
         while (member := tar.next()) is not None:
-            tar.members.clear()
+            tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue]  # Not in its stubs.
             stem, ending = os.path.splitext(member.name)
             if stem != last:
                 yield from ((*one, url) for one in waiting)

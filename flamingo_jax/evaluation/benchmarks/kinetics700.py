@@ -14,6 +14,7 @@ from flamingo_jax.evaluation.benchmark import Film, Item
 from flamingo_jax.evaluation.benchmarks.classification import Classification
 from flamingo_jax.evaluation.metrics import top1_top5
 from flamingo_jax.evaluation.published import film, find, records, split_file
+from flamingo_jax.few_shot.episode import Episode
 
 
 @dataclasses.dataclass
@@ -40,7 +41,7 @@ class Kinetics700(Classification):
             path = film(films, id, f'{record["label"]}/{id}')
             yield self.class_item(id, Film(path), record['label'], classes)
 
-    def chance(self, episode) -> float:
+    def chance(self, episode: Episode) -> float:
         """Of the mean of top-1 and top-5."""
         n = len(episode.candidates)
         return (1 / n + min(5, n) / n) / 2

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from flamingo_jax.evaluation.benchmark import Benchmark, Film, Item
 from flamingo_jax.evaluation.metrics import mwap
 from flamingo_jax.evaluation.published import by_id, film, find, records, split_file
+from flamingo_jax.few_shot.episode import Episode
 
 # Nouns as the set has them, and as they are written.
 SPELLINGS = dict(clothe='clothes')
@@ -46,7 +47,7 @@ class RareAct(Benchmark):
             )
             yield Item(id, shown, self.prompts.action, action, references, tuple(written), written)
 
-    def chance(self, episode) -> None:
+    def chance(self, episode: Episode) -> None:
         """Not known: it depends on how many clips show an action."""
         return None
 

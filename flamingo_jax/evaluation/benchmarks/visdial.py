@@ -18,6 +18,7 @@ from flamingo_jax.evaluation.benchmark import Benchmark, Item
 from flamingo_jax.evaluation.benchmarks.classification import labels
 from flamingo_jax.evaluation.metrics import ndcg
 from flamingo_jax.evaluation.published import by_id, find, read, records, split_file, with_mark
+from flamingo_jax.few_shot.episode import Episode
 
 
 @dataclasses.dataclass
@@ -67,7 +68,7 @@ class VisDial(Benchmark):
             right = label[str(asked['gt_index'])]
             yield Item(id, picture, text, right, references, tuple(written), written)
 
-    def chance(self, episode) -> float:
+    def chance(self, episode: Episode) -> float:
         """The expected NDCG of a random order."""
         relevance = np.sort(list(episode.references.values()))[::-1]
         discounts = 1 / np.log2(np.arange(2, 2 + np.count_nonzero(relevance)))

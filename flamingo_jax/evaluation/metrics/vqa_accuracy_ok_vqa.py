@@ -9,7 +9,7 @@ It needs the extra `english`, and NLTK's data (see `english.py`).
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from flamingo_jax.errors import MissingPackageError
 from flamingo_jax.evaluation.english import REMEDY, nltk
@@ -18,8 +18,8 @@ from flamingo_jax.evaluation.metrics.vqa_accuracy import Entry
 
 # Words that stay as they are, and pairs of a word and its stem, by OK-VQA's own answers.
 UNCHANGED = 'police las vegas yes are married tennis christmas'.split()
-STEMS = dict(
-    pair.split()
+STEMS: dict[str, str] = dict(
+    cast(tuple[str, str], pair.split())
     for pair in """
     jeans jean, hell's hell, domino's domino, morning morn, clothes cloth, riding ride, leaves leaf, dangerous
     danger, clothing cloth, texting text, kiting kite, firefighters firefight, ties tie, teething teeth, gloves
@@ -63,7 +63,7 @@ def score(predictions: Mapping[Any, str], references: Mapping[Any, Sequence[Entr
 def stem(answer: str) -> str:
     """The stems of an answer's words."""
     try:
-        import inflection
+        import inflection  # pyright: ignore[reportMissingImports]  # An extra.
     except ImportError as error:
         raise MissingPackageError(
             f'This metric needs inflection, NLTK and its data. Fetch them once: {REMEDY}'

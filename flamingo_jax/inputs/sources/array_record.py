@@ -90,7 +90,7 @@ def open_split(path: str | Path, split: str) -> Sequence[dict[str, Any]]:
         import tensorflow_datasets as tfds
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-        files = tfds.core.data_sources.base.file_instructions(builder.info, split)
+        files = tfds.core.data_sources.base.file_instructions(builder.info, split)  # pyright: ignore[reportAttributeAccessIssue]  # TFDS loads it when it is asked for.
         source.data_source = ArrayRecordDataSource(files, OFFLOADED)
     return Records(source, path)
 

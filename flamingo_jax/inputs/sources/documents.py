@@ -10,7 +10,7 @@ about one picture each answer does, before the next question. In a chat, an answ
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -148,8 +148,8 @@ class _Opened:
                 first = chunks[-1].picture is not None and not chunks[-1].texts
                 if source.space and first and rng.random() < source.space:
                     text = f' {text}'
-                chunks[-1].texts.append(text)
-                chunks[-1].weights.append(float(weight))
+                cast(list[str], chunks[-1].texts).append(text)
+                cast(list[float], chunks[-1].weights).append(float(weight))
         return [chunk for chunk in chunks if chunk.picture or chunk.texts]
 
     def _picture(self, image: Any, index: int, number: int, rng: np.random.Generator) -> Callable[[], Frames]:

@@ -124,7 +124,7 @@ class Features:
             remedy += f' --image_size={pictures.size}' if 'image_size' in wrong else ''
             found = ', '.join(f'{name} is {about[name]}, not {value}' for name, value in wrong.items())
             raise UserError(f'The features in {folder} are of pictures read in another way: {found}. {remedy}')
-        array = read_array(self._path, mmap_mode='r')
+        array: Any = read_array(self._path, mmap_mode='r')  # A np.memmap.
         (number, self.views, *shape), self._offset = array.shape, array.offset
         self._shape, self._dtype = tuple(shape), array.dtype
         if number < len(records) and 'frames' in records[0]:  # One picture a record, unlike in documents.

@@ -23,9 +23,11 @@ class Opened(Protocol):
 
     def __len__(self) -> int:
         """The number of documents. ENDLESS is neither shuffled nor repeated."""
+        ...
 
     def document(self, index: int, rng: np.random.Generator) -> list[Chunk]:
         """Document `index`, or one drawn with `rng` alone. A picture is a function, which reads it when called."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)

@@ -53,7 +53,11 @@ class Media(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class BridgeConfig(Component):
-    """What every kind has. Each has `first` and `every` too: it acts before the blocks first, first + every, ..."""
+    """What every kind has."""
+
+    # Each kind has these as fields: it acts before the blocks first, first + every, ...
+    first: ClassVar[int]
+    every: ClassVar[int]
 
     at_tag: ClassVar[bool] = False  # Whether only the tokens of an image's tag see it.
     only_last_image: ClassVar[bool] = True  # Whether a token sees the last image before it, or all of them.

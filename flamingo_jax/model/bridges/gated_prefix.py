@@ -66,7 +66,7 @@ class GatedPrefix(Bridge):
     config: GatedPrefixConfig
     dtype: DTypeLike = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         """Creates the parameters: a norm, and the size of a soft word, tanh(alpha)."""
         self.norm_media = Norm('rms', self.config.norm_eps, dtype=self.dtype)
         alpha = nn.with_logical_partitioning(nn.initializers.constant(self.config.initial_alpha), ())

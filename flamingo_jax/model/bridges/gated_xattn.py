@@ -81,7 +81,7 @@ class GatedXattnDense(Bridge):
     dtype: DTypeLike = jnp.float32
     kernel: str = 'plain'  # Of the attention.
 
-    def setup(self):
+    def setup(self) -> None:
         """Creates the parameters. Alphas are always float32, and scalars unless the config says vectors."""
         c, dtype = self.config, self.dtype
         shape, axes = (self.lm.width, c.heads, c.head_dim), ('heads', 'head_dim')
@@ -117,7 +117,8 @@ class GatedXattnDense(Bridge):
         key, value = self.key(media), self.value(media)
         if self.config.qk_norms:
             key = self.norm_key(key)
-        return (tuple(constrain(x.swapaxes(1, 2), 'batch', 'heads', None, None) for x in (key, value)),)
+        key, value = (constrain(x.swapaxes(1, 2), 'batch', 'heads', None, None) for x in (key, value))
+        return ((key, value),)
 
     def __call__(self, y: Float[Array, 'b l d'], keys_values: Parts, mask: Mask) -> Float[Array, 'b l d']:
         """The text, changed by both gated branches; a token that sees no image only by the feed-forward."""

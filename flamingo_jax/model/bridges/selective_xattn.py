@@ -76,7 +76,7 @@ class SelectiveXattnDense(GatedXattnDense):
 
     config: SelectiveXattnConfig
 
-    def setup(self):
+    def setup(self) -> None:
         """Creates the parameters."""
         super().setup()
         self.norms_branches = self.config.norms_of_lm and self.lm.norm_place == 'around'

@@ -26,14 +26,20 @@ SMALL = nn.initializers.normal(0.02)
 
 @dataclasses.dataclass(frozen=True)
 class ConnectorConfig(Component):
-    """What every kind has. Each has the fields `width`, `frames` and `projects` too."""
+    """What every kind has."""
 
+    # Each kind has these as fields.
+    width: ClassVar[int]
+    frames: ClassVar[int]  # For which there are time embeddings; 0 is none.
+    projects: ClassVar[bool]
     # Of kinds that have them: learnt queries, layers, heads of their attention, hidden units of their feed-forward.
     latents: ClassVar[int] = 0
     depth: ClassVar[int] = 1
     heads: ClassVar[int] = 0
     head_dim: ClassVar[int] = 0
     ffw_multiplier: ClassVar[int] = 0
+    qk_norms: ClassVar[bool] = False
+    activation: ClassVar[str] = ''
 
     def media_tokens(self, spatial: int) -> int:
         """r, the media tokens of an image whose frames have `spatial` features."""
@@ -92,7 +98,9 @@ class Connector(nn.Module):
                 'latents', nn.with_logical_partitioning(SMALL, ('latents', 'resampler')), (c.latents, c.width)
             )
         if c.frames:
-            time = self.param('time', nn.with_logical_partitioning(SMALL, ('frames', 'resampler')), (c.frames, c.width))
+            time: Any = self.param(
+                'time', nn.with_logical_partitioning(SMALL, ('frames', 'resampler')), (c.frames, c.width)
+            )
             if t not in (1, c.frames):  # An image is a video of one frame and gets the first time embedding.
                 time = jax.image.resize(time, (t, c.width), 'linear')
             x = x + spread(time[:t, None], x.shape, self.dtype)

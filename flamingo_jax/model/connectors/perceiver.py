@@ -71,7 +71,7 @@ class PerceiverLayer(nn.Module):
     def __call__(self, latents: Float[Array, 'b r d'], features: Float[Array, 'b s d']) -> Float[Array, 'b r d']:
         """One layer; the keys and values come from the features and the latents, concatenated (figure 5)."""
         c = self.config
-        norm = dict(axis='resampler', dtype=self.dtype)
+        norm: dict[str, Any] = dict(axis='resampler', dtype=self.dtype)
         normed_latents = Norm(**norm, name='norm_latents')(latents)
         normed_features = Norm(**norm, name='norm_features')(features)
         x = jnp.concatenate([normed_features, normed_latents], axis=1)
@@ -100,7 +100,7 @@ def attended(
         for name, inputs in (('query', latents), ('key', x), ('value', x))
     )
     if c.qk_norms:
-        head = dict(axis='head_dim', dtype=dtype)
+        head: dict[str, Any] = dict(axis='head_dim', dtype=dtype)
         q, k = Norm(**head, name='norm_query')(q), Norm(**head, name='norm_key')(k)
     k, v = (y.swapaxes(1, 2) for y in (k, v))
     out = Linear(shape[1:] + shape[:1], axes[1:] + axes[:1], contracted=2, dtype=dtype, name='out')

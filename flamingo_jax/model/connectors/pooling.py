@@ -65,7 +65,7 @@ class _Attention(nn.Module):
     @nn.compact
     def __call__(self, latents: Float[Array, 'b r d'], features: Float[Array, 'b s d']) -> Float[Array, 'b r d']:
         """The attended values, with features alone as keys and without a residual."""
-        norm = dict(axis='resampler', dtype=self.dtype)
+        norm: dict[str, Any] = dict(axis='resampler', dtype=self.dtype)
         latents = Norm(**norm, name='norm_latents')(latents)
         features = Norm(**norm, name='norm_features')(features)
         return attended(self.config, self.dtype, self.kernel, latents=latents, x=features)

@@ -54,7 +54,7 @@ class QFormerLayer(nn.Module):
     def __call__(self, latents: Float[Array, 'b r d'], features: Float[Array, 'b s d']) -> Float[Array, 'b r d']:
         """One layer."""
         c = self.config
-        norm = dict(axis='resampler', dtype=self.dtype)
+        norm: dict[str, Any] = dict(axis='resampler', dtype=self.dtype)
         normed = Norm(**norm, name='norm_self')(latents)
         latents = latents + _Attention(c, self.dtype, self.kernel, name='self_attention')(normed, normed)
         normed = Norm(**norm, name='norm_latents')(latents)

@@ -6,7 +6,7 @@ have no bias, and each branch is scaled by a learnt vector before it is added.
 """
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import flax.linen as nn
 import jax
@@ -133,7 +133,7 @@ class BEiTLayer(nn.Module):
         """shared: the table of all blocks; None: the block's own, if it has one."""
         c = self.config
         head_dim = c.width // c.heads
-        norm = dict(eps=c.norm_eps, axis='vision_out', dtype=self.dtype)
+        norm: dict[str, Any] = dict(eps=c.norm_eps, axis='vision_out', dtype=self.dtype)
         into, out = (c.width, c.heads, head_dim), ('vision_in', 'vision_out', 'head_dim')
         y = Norm(**norm, name='norm_attention')(x)
         q, k, v = (
@@ -146,7 +146,7 @@ class BEiTLayer(nn.Module):
             bias = jnp.broadcast_to(bias, (x.shape[0], *bias.shape))
         attended = attend(q, k.swapaxes(1, 2), v.swapaxes(1, 2), bias=bias)
         back, axes = (c.heads, head_dim, c.width), ('vision_in', 'head_dim', 'vision_out')
-        linear = dict(bias=True, dtype=self.dtype)
+        linear: dict[str, Any] = dict(bias=True, dtype=self.dtype)
         x = x + self._scale('scale_attention', Linear(back, axes, 2, **linear, name='out')(attended))
         y = Norm(**norm, name='norm_ffw')(x)
         axes = ('vision_in', 'vision_out')
@@ -162,7 +162,7 @@ class BEiTLayer(nn.Module):
 
 def _table(module: nn.Module, c: BEiTConfig) -> Float[Array, 'n h']:
     zeros = nn.with_logical_partitioning(nn.initializers.zeros, ('positions', 'vision_out'))
-    return module.param('relative', zeros, (c.distances, c.heads))
+    return cast(Array, module.param('relative', zeros, (c.distances, c.heads)))
 
 
 def relative_bias(table: Float[Array, 'n h'], grid: int, height: int, width: int) -> Float[Array, 'h s s']:

@@ -4,7 +4,6 @@ It is no trunk of a Flamingo. OpenFlamingo's RICES compares pictures by it (`eva
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -25,7 +24,7 @@ class ClipEmbeddingConfig(VisionConfig):
     width: of the space that pictures share with texts.
     """
 
-    tower: ViTConfig | Mapping[str, Any] = ViTConfig()
+    tower: Any = ViTConfig()  # Or its fields, as JSON has them.
     width: int = 768
 
     family: ClassVar[str] = 'clip_embedding'  # Its name in a bundle.

@@ -13,7 +13,7 @@ kernel instead of a large activation.
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -205,7 +205,7 @@ class ConvNorm(nn.Module):
             )
         )
         # Always in float32: 1 / sqrt(var) of a folded norm multiplies every later error.
-        kernel, scale, bias, mean, var = (p.astype(jnp.float32) for p in (kernel, scale, bias, mean, var))
+        kernel, scale, bias, mean, var = (cast(Any, p).astype(jnp.float32) for p in (kernel, scale, bias, mean, var))
         mean, var = lax.stop_gradient((mean, var))  # Statistics are not trained.
         gain = scale * lax.rsqrt(var + EPSILON)
         kernel = (kernel * gain).astype(self.dtype)

@@ -6,6 +6,8 @@ once on a data set (0 and 1 leave the trunk's output unchanged). They have no gr
 EfficientNet. The paper does not standardise channels: for its NFNet leave 0 and 1.
 """
 
+from typing import Any, cast
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -30,5 +32,5 @@ class VisionEncoder(nn.Module):
         d_v = x.shape[-1]
         mean = self.param('mean', nn.with_logical_partitioning(nn.initializers.zeros, ('vision_out',)), (d_v,))
         std = self.param('std', nn.with_logical_partitioning(nn.initializers.ones, ('vision_out',)), (d_v,))
-        mean, std = jax.lax.stop_gradient((mean, std))  # Measured, not learnt, even if the trunk is trained.
+        mean, std = cast(Any, jax.lax.stop_gradient((mean, std)))  # Measured, not learnt, even if the trunk is trained.
         return (x - mean.astype(x.dtype)) / std.astype(x.dtype)

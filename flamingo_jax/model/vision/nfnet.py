@@ -235,7 +235,7 @@ class Block(nn.Module):
         y = convolution(inner, 3, 1, groups, name='conv_2')(activation(y, c.activation))
         y = convolution(width, name='conv_3')(activation(y, c.activation))
         gate = SqueezeExcite(int(width * c.squeeze), self.dtype, name='squeeze_excite')(y)
-        skip_gain = self.param('skip_gain', nn.with_logical_partitioning(nn.initializers.zeros, ()), ())
+        skip_gain: Any = self.param('skip_gain', nn.with_logical_partitioning(nn.initializers.zeros, ()), ())
         # The gate is about 1/2 at first. Twice the gate keeps the variance.
         return (shortcut + y.astype(jnp.float32) * gate * (2 * c.alpha * skip_gain.astype(jnp.float32))).astype(y.dtype)
 
@@ -271,7 +271,7 @@ class StandardisedConv(nn.Module):
     def __call__(self, x: Float[Array, 'b height width d']) -> Float[Array, 'b height2 width2 d2']:
         shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.width)
         fan_in = nn.initializers.variance_scaling(1.0, 'fan_in', 'normal')
-        kernel = self.param('kernel', nn.with_logical_partitioning(fan_in, KERNEL_AXES), shape)
+        kernel: Any = self.param('kernel', nn.with_logical_partitioning(fan_in, KERNEL_AXES), shape)
         vector = functools.partial(nn.with_logical_partitioning, names=VECTOR_AXES)
         if self.is_initializing() or self.has_variable('params', 'gain'):
             gain = self.param('gain', vector(nn.initializers.ones), (self.width,))

@@ -9,7 +9,7 @@ dropout, no pooling, and no projection into the space shared with texts. Depth i
 
 import dataclasses
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -98,7 +98,7 @@ class ViTConfig(VisionConfig):
         return ViT(self, dtype, name=name)
 
 
-def operations(c: VisionConfig, image_size: int, class_tokens: int) -> float:
+def operations(c: Any, image_size: int, class_tokens: int) -> float:
     """Operations of the forward pass of a transformer over patches; see `VisionConfig`.
 
     Args:
@@ -152,7 +152,7 @@ class ViT(nn.Module):
             first = self.param('class_token', init, (c.width,))
             x = jnp.concatenate([spread(first, (b, 1, c.width), self.dtype), x], axis=1)
         x = x + spread(resize_positions(positions, c.grid, height, width), x.shape, self.dtype)
-        norm = dict(eps=c.norm_eps, axis='vision_out', dtype=self.dtype)
+        norm: dict[str, Any] = dict(eps=c.norm_eps, axis='vision_out', dtype=self.dtype)
         if c.norm_in:
             x = Norm(**norm, name='norm_in')(x)
         x = scan_layers(ViTLayer(c, self.dtype, name='layers'), c.depth, x)
@@ -185,8 +185,8 @@ class ViTLayer(nn.Module):
     def __call__(self, x: Float[Array, 'b s d']) -> Float[Array, 'b s d']:
         c = self.config
         head_dim = c.width // c.heads
-        norm = dict(eps=c.norm_eps, axis='vision_out', dtype=self.dtype)
-        linear = dict(bias=True, dtype=self.dtype)
+        norm: dict[str, Any] = dict(eps=c.norm_eps, axis='vision_out', dtype=self.dtype)
+        linear: dict[str, Any] = dict(bias=True, dtype=self.dtype)
         into, out = (c.width, c.heads, head_dim), ('vision_in', 'vision_out', 'head_dim')
         y = Norm(**norm, name='norm_attention')(x)
         q, k, v = (Linear(into, out, **linear, name=name)(y) for name in ('query', 'key', 'value'))

@@ -1,6 +1,7 @@
 """Noise on the inputs, as regularisation of small runs. The paper's sizes need none."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +39,7 @@ def features(
     model: Flamingo, params: Params, batch: Batch, key: Key[Array, ''], noise: NoiseConfig
 ) -> Float[Array, 'b n t s d_v'] | None:
     """The features of a batch's pictures, from the trunk or the batch, with channels dropped; None for text alone."""
-    features = batch.features
+    features: Any = batch.features
     if batch.images is not None:
         features = model.features(params, batch.images)
     if features is not None and noise.feature_dropout:

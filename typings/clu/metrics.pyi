@@ -1,0 +1,9 @@
+# flax.struct.dataclass hides the constructor's arguments from a type checker.
+from typing import Any
+
+from jax import Array
+
+class Average:
+    def __init__(self, total: Array, count: Array) -> None: ...
+    def merge(self, other: Average) -> Average: ...
+    def compute(self) -> Any: ...
