@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+import fcntl
 import importlib.metadata
 import importlib.util
+import json
 import locale
 import os
 import pathlib
@@ -18,8 +20,10 @@ if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
 # From 0.11.1 on, jaxlib has no others and ends a program that asks for them. So does the TPU's compiler.
 OLDER_EMITTERS = tuple(map(int, importlib.metadata.version('jaxlib').split('.')[:3])) < (0, 11, 1)
 OLDER_EMITTERS = OLDER_EMITTERS and importlib.util.find_spec('libtpu') is None
+# Programs are small: a module of LLVM for each of 32 parts of one takes a third more time than one module.
 if OLDER_EMITTERS:
-    os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_cpu_use_fusion_emitters=false'
+    quick = '--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1'
+    os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {quick}'
 # Not a GPU that is there: it is one device, of which each worker would take most of the memory.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
@@ -51,11 +55,17 @@ LONGEST = (
     'test_evaluate.py',
     'test_processes.py',
     'test_kills.py',
-    'test_step.py',
+    'test_pages.py',
     'test_pretrained.py',
-    'test_train.py',
     'test_commands.py',
     'test_flamingo.py',
+    'test_data_faults.py',
+    'test_train.py',
+    'test_step.py',
+    'test_finetune.py',
+    'test_readme.py',
+    'test_plan.py',
+    'test_locks.py',
     'test_peers_suite.py',
     'test_lmms_eval.py',
 )
@@ -131,13 +141,28 @@ def full_optimisation():
         yield dict(xla_cpu_use_fusion_emitters=True) if OLDER_EMITTERS else {}
 
 
+@contextlib.contextmanager
+def _made_once(tmp_path_factory, name: str):
+    """A folder that all workers of a suite share, and whether it is to be made: the first makes it, others wait.
+
+    It exists only when it is whole.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base) / name
+    with open(folder.with_suffix('.lock'), 'w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder, not folder.exists()
+
+
 @pytest.fixture(scope='session')
 def parts(tmp_path_factory) -> pathlib.Path:
     """What the smallest real run is made of. It takes seconds to make, and nothing is written there."""
     from tests.tiny_run import make_parts
 
-    with _optimised(False):
-        make_parts(folder := tmp_path_factory.mktemp('parts'))
+    with _made_once(tmp_path_factory, 'parts') as (folder, missing), _optimised(False):
+        if missing:
+            make_parts(making := tmp_path_factory.mktemp('parts_in_the_making'))
+            making.rename(folder)
     return folder
 
 
@@ -147,10 +172,15 @@ def trained(parts, tmp_path_factory) -> tuple[pathlib.Path, dict[str, float]]:
     from flamingo_jax.train import train
     from tests.tiny_run import tiny_config
 
-    with _optimised(False), pytest.MonkeyPatch.context() as patch:
-        patch.setattr('flamingo_jax.planning.topology.peak_flops', lambda kind: 1e12)  # A CPU has none.
-        workdir = tmp_path_factory.mktemp('run')
-        return workdir, train(tiny_config(parts), workdir)
+    with _made_once(tmp_path_factory, 'trained') as (folder, missing), _optimised(False):
+        if missing:
+            making = tmp_path_factory.mktemp('trained_in_the_making')
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr('flamingo_jax.planning.topology.peak_flops', lambda kind: 1e12)  # A CPU has none.
+                metrics = train(tiny_config(parts), making / 'run')
+            (making / 'metrics.json').write_text(json.dumps(metrics))
+            making.rename(folder)
+    return folder / 'run', json.loads((folder / 'metrics.json').read_text())
 
 
 @pytest.fixture(scope='session')

@@ -4,14 +4,17 @@ import contextlib
 import importlib
 import io
 import json
+import multiprocessing
 import os
 import pathlib
 import pty
 import re
+import runpy
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import PIL.Image
@@ -35,6 +38,43 @@ def command(*arguments, python=(), cwd=ROOT):
     environment = os.environ | dict(JAX_DISABLE_MOST_OPTIMIZATIONS='1')
     line = [sys.executable, *python, '-m', *map(str, arguments)]
     return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope='module')
+def forked():
+    """`command`, in processes that begin with JAX and the commands imported: those who import them cost 2 s each."""
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload([f'flamingo_jax.{name}' for name in ('train', 'evaluate', 'plan', 'generate')])
+
+    def run(*arguments):
+        with tempfile.TemporaryDirectory() as folder:
+            files = [f'{folder}/{name}' for name in ('stdout', 'stderr')]
+            process = context.Process(target=as_main, args=(arguments, *files))
+            process.start()
+            process.join()
+            return subprocess.CompletedProcess(arguments, process.exitcode, *map(_text, files))
+
+    return run
+
+
+def _text(file):
+    return pathlib.Path(file).read_text(encoding='utf-8')
+
+
+def as_main(arguments, *files):
+    """Runs a module in this process as `python -m MODULE ARGUMENT...`; stdout and stderr are files."""
+    sys.argv, (sys.stdout, sys.stderr) = list(arguments), (open(file, 'w', encoding='utf-8') for file in files)
+    sys.modules.pop(arguments[0], None)  # It was imported ahead, and runs anew.
+    try:
+        runpy.run_module(arguments[0], run_name='__main__', alter_sys=True)
+    except SystemExit:
+        raise
+    except BaseException:
+        sys.excepthook(*sys.exc_info())  # As Python does; multiprocessing would not.
+        sys.exit(1)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
 
 
 def test_evaluate_writes_every_report(parts, run, tmp_path):
@@ -107,7 +147,7 @@ def test_without_examples_random_and_rices_are_asked_once(parts, run, tmp_path, 
     assert rows[0].scores == rows[2].scores
 
 
-def test_generate_keeps_the_order_of_its_arguments(run, pretrained, chatting, tmp_path):
+def test_generate_keeps_the_order_of_its_arguments(forked, run, pretrained, chatting, tmp_path):
     for name, colour in (('a', 'red'), ('b', 'blue')):
         PIL.Image.fromarray(np.full((30, 30, 3), 200 if colour == 'red' else 20, np.uint8)).save(
             tmp_path / f'{name}.png'
@@ -115,26 +155,23 @@ def test_generate_keeps_the_order_of_its_arguments(run, pretrained, chatting, tm
     prompt = [
         f'--image={tmp_path / "a.png"}',
         '--text= Output: dax<EOC>',
-        f'--image={tmp_path / "b.png"}',
+        f'--image={tmp_path / "a.png"},{tmp_path / "b.png"}',
         '--text= Output:',
     ]
-    done = command('flamingo_jax.generate', f'--checkpoint={run}', '--max_new_tokens=4', *prompt)
+    how = ('--dtype=bfloat16', '--mesh=1,1,1', '--num_beams=2', '--max_new_tokens=4')
+    done = command('flamingo_jax.generate', f'--checkpoint={run}', *how, *prompt)
     assert (done.returncode, done.stderr) == (0, '')
 
     import flamingo_jax
     from flamingo_jax.inputs.prompts import chat
 
-    model = flamingo_jax.load(run)
+    model = flamingo_jax.load(run, dtype='bfloat16')
     a, b = tmp_path / 'a.png', tmp_path / 'b.png'
-    assert done.stdout.strip() == model.generate([a, ' Output: dax<EOC>', b, ' Output:'], max_new_tokens=4)
-    film = (f'--image={a},{b}', '--text= Output:', '--dtype=bfloat16', '--mesh=1,1,1', '--num_beams=2')
-    done = command('flamingo_jax.generate', f'--checkpoint={run}', '--max_new_tokens=4', *film)
-    halved = flamingo_jax.load(run, dtype='bfloat16')
-    assert done.stdout.strip() == halved.generate([[a, b], ' Output:'], max_new_tokens=4, num_beams=2)
+    assert done.stdout.strip() == model.generate([a, ' Output: dax<EOC>', [a, b], ' Output:'], 4, num_beams=2)
     asked = (f'--image={a}', '--text= What is it?', '--chat', '--max_new_tokens=8')
     bundle.save(tmp_path / 'mute', pretrained.config, pretrained.params, pretrained.tokenizer, 'text', card='')
     shutil.rmtree(tmp_path / 'mute/params')  # It is refused before they are read.
-    done = command('flamingo_jax.generate', f'--checkpoint={tmp_path / "mute"}', *asked)
+    done = forked('flamingo_jax.generate', f'--checkpoint={tmp_path / "mute"}', *asked)
     assert done.returncode != 0 and 'does not chat' in done.stderr
     bundle.save(tmp_path / 'chat', chatting.config, chatting.params, chatting.tokenizer, 'text', card='')
     done = command('flamingo_jax.generate', f'--checkpoint={tmp_path / "chat"}', *asked, '--temperature=2')
@@ -142,7 +179,7 @@ def test_generate_keeps_the_order_of_its_arguments(run, pretrained, chatting, tm
     cut = len(last.tokens) == 8
     assert last.text and done.stdout == last.text + (' […]\n' if cut else '\n')
     assert done.stderr == ('Cut after 8 tokens. --max_new_tokens=N writes up to N.\n' if cut else '')
-    done = command('flamingo_jax.generate', f'--checkpoint={run}', '--image=missing.png', '--text= Output:')
+    done = forked('flamingo_jax.generate', f'--checkpoint={run}', '--image=missing.png', '--text= Output:')
     assert done.returncode != 0
     assert 'missing.png' in done.stderr
 
@@ -339,13 +376,13 @@ CONFIG = 'from ml_collections import ConfigDict\n\n\ndef get_config():\n    retu
     ],
     ids=lambda value: '-'.join(value) if isinstance(value, list) else '',
 )
-def test_a_mistake_ends_with_one_line(arguments, code, said, tmp_path):
+def test_a_mistake_ends_with_one_line(forked, arguments, code, said, tmp_path):
     files = dict(CONFIG=CONFIG.format(steps=1), BROKEN=CONFIG.format(steps='oops'))
     for name, text in files.items():
         (tmp_path / name).write_text(text)
         arguments = [argument.replace(name, str(tmp_path / name)) for argument in arguments]
         said = said.replace(name, str(tmp_path / name))
-    done = command(f'flamingo_jax.{arguments[0]}', *arguments[1:])
+    done = forked(f'flamingo_jax.{arguments[0]}', *arguments[1:])
     assert (done.returncode, done.stdout) == (code, '')
     assert done.stderr.startswith(f'error: {said}') and done.stderr.count('\n') == 1
 

@@ -56,7 +56,7 @@ def config_of(parts, own, workers=0):
     c = tiny_config(parts)
     del c.datasets.words, c.datasets.names
     c.datasets.own = dataset(Documents, path=str(own / 'own.jsonl'), length=32, images=1, batch_size=8, workers=workers)
-    c.steps, c.keep_checkpoints = STEPS, 2
+    c.steps, c.keep_checkpoints, c.checkpoint_every = STEPS, 2, 4
     return c
 
 

@@ -200,14 +200,15 @@ def test_a_limit_of_0_switches_a_rule_off_and_no_other(tmp_path, benchmarks):
     }
 
 
-@pytest.mark.parametrize('with_picture', ['one', 'two'])
-def test_of_a_page_and_its_mirror_the_one_with_pictures_stays(tmp_path, with_picture):
+def test_of_a_page_and_its_mirror_the_one_with_pictures_stays(tmp_path):
+    """Whether it is the first or the second of the two."""
     crawl = Crawl(tmp_path / 'a.warc.gz')
-    for site in ('one', 'two'):
-        crawl.page(f'http://{site}.org/', f'{text(1)}<img src=/a.png>{text(2)}')
-    crawl.png(f'http://{with_picture}.org/a.png', 3)
+    for seed, with_picture in enumerate(('a', 'b')):
+        for site in ('a', 'b'):
+            crawl.page(f'http://{site}.org/{seed}', f'{text(seed)}<img src=/{seed}.png>{text(10 + seed)}')
+        crawl.png(f'http://{with_picture}.org/{seed}.png', seed)
     records = open_split(build(Builder, str(tmp_path / 'out'), CONFIG, warcs=(crawl.write(),)), 'train')
-    assert [record['url'].decode() for record in records] == [f'http://{with_picture}.org/']
+    assert {record['url'].decode() for record in records} == {'http://a.org/0', 'http://b.org/1'}
 
 
 def test_only_the_latest_capture_of_a_page_makes_others_its_copies(tmp_path):
@@ -259,24 +260,27 @@ def test_the_latest_word_of_a_server_counts(tmp_path):
     assert counts['picture_opt_out'] == counts['picture_robots'] == {'picture': 1}
 
 
-@pytest.mark.parametrize(
-    'headers, kept',
-    [
-        (dict(X_Robots_Tag=['noindex', 'noai']), False),
-        (dict(X_Robots_Tag=['noindex', 'ccbot: nofollow']), False),
-        (dict(X_Robots_Tag=['CCBot: all', 'noindex, nofollow'], TDM_Reservation='0'), True),
-        (dict(X_Robots_Tag='googlebot: noindex, max-snippet: 5'), True),
-        (dict(TDM_Reservation=['0', '1']), False),
-    ],
-)
-def test_every_value_of_a_header_counts(tmp_path, headers, kept):
-    crawl = Crawl(tmp_path / 'a.warc.gz').png('http://a.b/1.png', 1).png('http://a.b/2.png', 2)
-    crawl.page('http://a.b/', f'{text(1)}<img src=/1.png>', **headers)
-    crawl.page('http://a.b/other', f'{text(2)}<img src=/2.png><img src=/3.png>')
-    crawl.add('http://a.b/3.png', picture(3), 'image/png', **headers)
+HEADERS = [
+    (dict(X_Robots_Tag=['noindex', 'noai']), False),
+    (dict(X_Robots_Tag=['noindex', 'ccbot: nofollow']), False),
+    (dict(X_Robots_Tag=['CCBot: all', 'noindex, nofollow'], TDM_Reservation='0'), True),
+    (dict(X_Robots_Tag='googlebot: noindex, max-snippet: 5'), True),
+    (dict(TDM_Reservation=['0', '1']), False),
+]
+
+
+def test_every_value_of_a_header_counts(tmp_path):
+    """On each host the page / and the picture 3.png have the headers, and the page /other has not."""
+    crawl, expected = Crawl(tmp_path / 'a.warc.gz'), {}
+    for host, (headers, kept) in enumerate(HEADERS):
+        site, seed = f'http://{host}.org', 10 * host
+        crawl.png(f'{site}/1.png', seed + 1).png(f'{site}/2.png', seed + 2)
+        crawl.page(f'{site}/', f'{text(seed + 1)}<img src=/1.png>', **headers)
+        crawl.page(f'{site}/other', f'{text(seed + 2)}<img src=/2.png><img src=/3.png>')
+        crawl.add(f'{site}/3.png', picture(seed + 3), 'image/png', **headers)
+        expected |= {f'{site}/': 1, f'{site}/other': 2} if kept else {f'{site}/other': 1}
     records = open_split(build(Builder, str(tmp_path / 'out'), CONFIG, warcs=(crawl.write(),)), 'train')
-    images = {record['url'].decode(): len([image for image in record['images'] if image]) for record in records}
-    assert images == ({'http://a.b/': 1, 'http://a.b/other': 2} if kept else {'http://a.b/other': 1})
+    assert {record['url'].decode(): sum(len(i) > 0 for i in record['images']) for record in records} == expected
 
 
 def test_the_files_in_which_a_host_asks_not_to_be_trained_on_are_read_where_the_crawl_has_them(tmp_path):

@@ -263,7 +263,7 @@ def test_each_kind_of_support_is_a_row_of_its_own(pretrained, data, clip, tmp_pa
     """At 0 shots too: the text examples of OpenFlamingo's RICES are its own."""
     c = config(data, support=('random', 'rices', 'rices by clip'), shots=(0, 1), answers=('open-ended',))
     c.tasks.easy_vqa.text_examples, c.tasks.easy_vqa.controls, c.clip = 1, False, str(clip)
-    c.write_prompts = True
+    c.write_prompts, c.episodes, c.num_beams, c.max_new_tokens = True, 3, 1, 1
     pretrained_bundle = tmp_path / 'bundle'
     params = jax.tree.map(np.asarray, pretrained.params)
     bundle.save(pretrained_bundle, pretrained.config, params, pretrained.tokenizer, pretrained.image_tag, card='')
@@ -296,13 +296,11 @@ def test_the_length_penalty_of_beams_is_a_key(pretrained, data, pools):
     answers = {}
     for penalty in (0.0, 5.0):
         c = config(data, controls=False)
-        c.max_new_tokens, c.length_penalty = 6, penalty
+        c.episodes, c.max_new_tokens, c.length_penalty = 3, 6, penalty
         row, _ = measure(c, pretrained, asked, 1, 'random', 'open-ended', lambda _: None)
         answers[penalty] = [query['answer'] for query in row.queries.values()]
-        prompts = [
-            prompt_of(e, frames, pretrained.tokenizer) for e in asked.episodes(100, 1, 'random', 'open-ended', 0)
-        ]
-        expected = [pretrained.generate(prompt, 6, 3, length_penalty=penalty) for prompt in prompts]
+        prompts = [prompt_of(e, frames, pretrained.tokenizer) for e in asked.episodes(3, 1, 'random', 'open-ended', 0)]
+        expected = pretrained.generate(prompts, 6, 3, length_penalty=penalty)
         assert answers[penalty] == [asked.read_answer(text) for text in expected]
     c.length_penalty = float('nan')
     with pytest.raises(ValueError, match='config.length_penalty is nan. It must be a finite number'):

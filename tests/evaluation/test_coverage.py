@@ -35,7 +35,9 @@ def test_intervals_over_pictures_hold_the_truth(pictures, right):
         assert held <= MOST_OF_FAR_FROM_0_AND_1
 
 
-@pytest.mark.parametrize('pictures, questions', [(22, 100), (22, 1000), (160, 1000)])
+@pytest.mark.parametrize(
+    'pictures, questions', [(22, 100), (22, 1000), pytest.param(160, 1000, marks=pytest.mark.long)]
+)
 def test_intervals_over_pairs_of_pictures_hold_the_truth(pictures, questions):
     """Each question is about two pictures, and as hard as both together; pairs that share one err together."""
     rng, held = np.random.default_rng(pictures + questions), []
