@@ -3,10 +3,9 @@
 import contextlib
 import json
 import pathlib
-import random
-import signal
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -22,7 +21,7 @@ from flamingo_jax.evaluation import answered
 from flamingo_jax.evaluation.answered import Answered
 from flamingo_jax.few_shot.texts import Texts
 from flamingo_jax.inference import bundle
-from flamingo_jax.inference.run import newest_whole, read_latest
+from flamingo_jax.inference.run import newest_whole, read_latest, steps
 from flamingo_jax.inputs.images import PictureFormat
 from flamingo_jax.inputs.sources.array_record import open_split
 from flamingo_jax.inputs.sources.picture_set import PictureSet
@@ -276,27 +275,20 @@ def test_a_run_is_killed_resumed_evaluated_and_exported_in_a_bucket(store, place
     data = f'{place}/data'
     files.upload(pathlib.Path(SAMPLE), place / 'data', last='dataset_info.json')
     run = [sys.executable, str(ROOT / 'tests/tiny_run.py'), f'{place}/parts']
-    here = subprocess.run([*run, str(tmp_path / 'run'), '6'], cwd=ROOT, capture_output=True, text=True)
+    here = subprocess.run([*run, str(tmp_path / 'run'), '12'], cwd=ROOT, capture_output=True, text=True)
     assert here.returncode == 0, here.stderr
-    rng, kills = random.Random(0), 0
-    while True:
-        begun = subprocess.Popen(
-            [*run, f'{place}/run', '6', f'--data={data}'], cwd=ROOT, stderr=subprocess.PIPE, text=True
-        )
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            # Only once it has trained, so that it comes to an end.
-            lines = []
-            while kills < 3 and begun.poll() is None and ' steps' not in ''.join(lines[-1:]):
-                lines.append(begun.stderr.readline())
-            said = ''.join(lines) + begun.communicate(timeout=rng.uniform(0, 6) if kills < 3 else 300)[1]
-        if begun.poll() == 0:
-            break
-        assert begun.poll() is None, said
-        begun.send_signal(signal.SIGKILL)
-        begun.communicate()
-        kills += 1
+    # Killed once its first checkpoint is there, with others on their way. Tests above kill at any request.
+    there = [*run, f'{place}/run', '12', f'--data={data}']
+    begun = subprocess.Popen(there, cwd=ROOT, stderr=subprocess.PIPE)
+    while not steps(place / 'run/checkpoints'):
+        assert begun.poll() is None, begun.communicate()[1]
+        time.sleep(0.1)
+    begun.kill()
+    begun.communicate()
+    again = subprocess.run(there, cwd=ROOT, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
     (_, expected, _), (_, found, step) = read_latest(tmp_path / 'run'), read_latest(place / 'run')
-    assert step == 6
+    assert step == 12
     jax.tree.map(np.testing.assert_array_equal, found, expected)
     assert any(name.startswith('events.out.tfevents') for name in files.below(place / 'run'))
     evaluate(small(place / 'parts', data=str(data)), f'{place}/run', f'{place}/report')

@@ -412,7 +412,7 @@ def test_ctrl_c_ends_with_one_line(tmp_path):
     with subprocess.Popen(line, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=as_in_a_terminal) as running:
         with open(tmp_path / 'card', 'w'):  # Returns when the command has opened it, and now waits for a text.
             running.send_signal(signal.SIGINT)
-            _, said = running.communicate(timeout=60)
+            _, said = running.communicate(timeout=600)
     assert running.returncode == -signal.SIGINT and said == 'Stopped by Ctrl-C.\n'
 
 

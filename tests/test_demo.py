@@ -386,7 +386,7 @@ def test_a_token_arrives_before_the_next_is_computed_and_a_stop_ends_the_answer(
     gone, cancel = threading.Event(), serving.Answer.cancel
 
     def watched(*args):
-        assert go_on.wait(60)
+        assert go_on.wait(600)
         steps.append(args)
         return step(*args)
 
@@ -403,7 +403,7 @@ def test_a_token_arrives_before_the_next_is_computed_and_a_stop_ends_the_answer(
     assert json.loads(response.readline())['tokens'] == 1 and not steps  # The second is not computed yet.
     response.close()
     connection.close()
-    assert gone.wait(60)  # The server knows.
+    assert gone.wait(600)  # The server knows.
     go_on.set()
     # The next answer has the engine to itself, after the step that was running.
     sent, prompt = prompt_of(0)
@@ -422,7 +422,7 @@ def address():
     with command('--port=0') as (process, address):
         yield address
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) in (0, -signal.SIGINT)
+        assert process.wait(600) in (0, -signal.SIGINT)
 
 
 @pytest.fixture(scope='module')

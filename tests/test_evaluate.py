@@ -47,20 +47,23 @@ def rows_and_examples(folder):
 
 
 @pytest.fixture(scope='module')
-def whole(parts, run, tmp_path_factory):
-    """The report of one device."""
+def evaluated(parts, run, tmp_path_factory):
+    """(the report of one device, the number of different questions in it)."""
     folder = tmp_path_factory.mktemp('whole')
-    evaluate(small(parts), run, folder)
-    return rows_and_examples(folder)
+    with pytest.MonkeyPatch.context() as counted:
+        counting = Counting(counted)
+        evaluate(small(parts), run, folder)
+    return rows_and_examples(folder), counting.asked
 
 
 @pytest.fixture(scope='module')
-def questions(whole, tmp_path_factory, parts, run):
-    """The number of different questions in it."""
-    with pytest.MonkeyPatch.context() as counted:
-        counting = Counting(counted)
-        evaluate(small(parts), run, tmp_path_factory.mktemp('counted'))
-    return counting.asked
+def whole(evaluated):
+    return evaluated[0]
+
+
+@pytest.fixture(scope='module')
+def questions(evaluated):
+    return evaluated[1]
 
 
 def reordered(parts, **changes) -> ConfigDict:
@@ -72,12 +75,7 @@ def reordered(parts, **changes) -> ConfigDict:
 
 @pytest.mark.parametrize(
     'changes',
-    [
-        dict(batch_size=1),
-        dict(batch_size=16),
-        dict(mesh=dict(data=4, fsdp=1, tensor=1)),
-        dict(mesh=dict(data=-1, fsdp=2, tensor=2)),
-    ],
+    [dict(batch_size=1), dict(batch_size=16, mesh=dict(data=-1, fsdp=2, tensor=2))],
     ids=str,
 )
 def test_neither_batch_size_nor_mesh_nor_the_order_of_tasks_changes_an_answer(parts, run, whole, tmp_path, changes):
@@ -86,14 +84,13 @@ def test_neither_batch_size_nor_mesh_nor_the_order_of_tasks_changes_an_answer(pa
     assert sorted(rows, key=str) == sorted(whole[0], key=str)
 
 
-@pytest.mark.parametrize('how', [dict(num_beams=2, length_penalty=0.5), dict(features='')], ids=['beams', 'pixels'])
-def test_nor_do_they_with_beams_or_from_pixels(parts, run, tmp_path, how):
-    reports = []
-    for changes in ({}, dict(batch_size=1), dict(mesh=dict(data=2, fsdp=1, tensor=2))):
+def test_nor_do_they_with_beams_from_pixels(parts, run, tmp_path):
+    how, reports = dict(num_beams=2, length_penalty=0.5, features=''), []
+    for changes in ({}, dict(batch_size=3, mesh=dict(data=2, fsdp=1, tensor=2))):
         folder = tmp_path / str(len(reports))
         evaluate(small(parts, **how, **changes), run, folder)
         reports.append(rows_and_examples(folder)[0])
-    assert reports[0] == reports[1] == reports[2]
+    assert reports[0] == reports[1]
 
 
 def test_two_processes_write_the_report_of_one(parts, run, whole, tmp_path):

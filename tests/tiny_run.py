@@ -6,8 +6,10 @@ trains in a process of its own, for tests that kill it.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import pathlib
+import random
 import socket
 from collections.abc import Sequence
 
@@ -107,10 +109,14 @@ def break_gradients(seed: int, steps: Sequence[int]) -> None:
 
 
 def free_port() -> int:
-    """A port on which the first of several processes may listen."""
-    with socket.socket() as s:
-        s.bind(('localhost', 0))
-        return s.getsockname()[1]
+    """A port on which the first of several processes may listen.
+
+    It is below those that the system hands out to whoever asks for any, since another could be given it meanwhile.
+    """
+    while True:
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind(('localhost', port := random.SystemRandom().randrange(10_000, 32_000)))
+            return port
 
 
 def main() -> None:

@@ -89,7 +89,7 @@ def site():
 
 
 def how(**rest) -> Politeness:
-    fast = dict(apart=0.01, timeout=2.0, deadline=4.0, most_bytes=200_000, private_networks=True)
+    fast = dict(apart=0.01, timeout=60.0, deadline=60.0, most_bytes=200_000, private_networks=True)
     return Politeness('https://example.org/crawler', **fast | rest)
 
 
@@ -111,7 +111,7 @@ def test_each_attempt_is_a_record_with_its_reason(site, tmp_path):
         'private/a': 'picture_robots',
         'reserved/a': 'picture_opt_out',
     }
-    assert fetch([f'{site}/{name}.png' for name in reasons], tmp_path, how()) == 3
+    assert fetch([f'{site}/{name}.png' for name in reasons], tmp_path, how(timeout=3.0, deadline=6.0)) == 3
     [file] = tmp_path.iterdir()
     found = {r.url.removeprefix(f'{site}/').removesuffix('.png'): r for r in warc.read_warc(str(file))}
     assert {name: r.status or r.type.removeprefix('refused/') for name, r in found.items()} == reasons
@@ -228,7 +228,7 @@ def test_reservations_are_patterns_that_cannot_stop_it(pattern, reserved, site, 
     listed = [slow, {'location': pattern, 'tdm-reservation': 1}, {'location': '/', 'tdm-reservation': 0}]
     monkeypatch.setattr(Server, 'reservations', json.dumps(listed).encode())
     with pytest.raises(Refused, match='picture_opt_out') if reserved else contextlib.nullcontext():
-        assert Host(how(deadline=5.0)).get(f'{site}/{"a" * 200}.png').status == 200
+        assert Host(how()).get(f'{site}/{"a" * 200}.png').status == 200
 
 
 @pytest.mark.parametrize(

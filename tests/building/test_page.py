@@ -300,7 +300,7 @@ def test_a_page_nested_a_million_deep_and_one_with_10_000_pictures_end_soon():
         assert error.value.rule == rule
     deep = read_page(('<div>' * 5_000 + f'<p>{PROSE}').encode(), 'http://a.b/', rules=PageRules(page_max_nodes=0))
     assert [node.text for node in deep.nodes] == [PROSE]
-    assert time.monotonic() - begin < 60  # Not forever.
+    assert time.monotonic() - begin < 600  # Not forever.
 
 
 @pytest.mark.parametrize(

@@ -458,11 +458,8 @@ def digests(folder: pathlib.Path) -> dict[str, str]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize('workers', [2, 7])
-def test_the_same_bytes_from_any_number_of_workers(built, crawl, benchmarks, tmp_path, workers):
-    other = build(
-        Builder, str(tmp_path), CONFIG, workers, warcs=tuple(reversed(crawl)), benchmarks=benchmarks, licence='CC0'
-    )
+def test_the_same_bytes_from_several_workers(built, crawl, benchmarks, tmp_path):
+    other = build(Builder, str(tmp_path), CONFIG, 3, warcs=tuple(reversed(crawl)), benchmarks=benchmarks, licence='CC0')
     assert digests(built) == digests(other)
 
 
@@ -484,7 +481,7 @@ def test_a_killed_build_leaves_nothing_that_opens_and_starts_over(tmp_path):
     assert command('whole').wait() == 0
     seconds = time.monotonic() - begin
     folder = pathlib.Path('web_pages', 'all', '1.0.0')
-    for share in (0.4, 0.6, 0.8, 0.9):
+    for share in (0.5, 0.8):
         run = command('killed')
         time.sleep(share * seconds)
         run.send_signal(signal.SIGKILL)

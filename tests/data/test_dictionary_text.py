@@ -199,5 +199,5 @@ assert 'tensorflow' not in sys.modules
 
 
 def test_a_data_set_is_built_and_read_without_tensorflow(raw, tmp_path):
-    subprocess.run([sys.executable, '-c', SCRIPT, str(raw), str(tmp_path)], cwd=ROOT, check=True, timeout=60)
+    subprocess.run([sys.executable, '-c', SCRIPT, str(raw), str(tmp_path)], cwd=ROOT, check=True, timeout=600)
     assert [path.name for path in tmp_path.iterdir()] == ['dictionary_text']

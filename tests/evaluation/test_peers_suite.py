@@ -17,7 +17,7 @@ from flamingo_jax.evaluation.benchmarks.vqav2 import VQAv2
 from tests import peers
 
 pytestmark = [pytest.mark.parity]
-QUERIES, SUPPORT, WORDS = 200, 40, 396  # Four control tokens in addition to the words.
+QUERIES, SUPPORT, WORDS = 64, 40, 396  # Four control tokens in addition to the words.
 DRAWN: dict[str, list[str]] = {}  # Examples of each question, by their questions.
 
 

@@ -496,13 +496,6 @@ other : {of}
     )
 
 
-@pytest.mark.long
-def test_an_evaluation_of_likelihoods(checkpoint, sets, tmp_path):
-    rows, files = run(checkpoint, sets, 'hateful_memes', tmp_path, orders=2, shots=(2,))
-    assert not files and rows[0].scores['chance'].value == 0.5
-    assert 0 <= rows[0].scores['model'].value <= 1
-
-
 def test_pictures_of_another_size_than_in_training(pretrained):
     larger = pretrained.at(24)
     assert larger.pictures.size == 24 and larger.config.vision == pretrained.config.vision

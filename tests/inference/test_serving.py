@@ -52,7 +52,7 @@ def gate(monkeypatch):
     gate, step = threading.Event(), serving._step
 
     def gated(*args):
-        assert gate.wait(60)
+        assert gate.wait(600)
         return step(*args)
 
     monkeypatch.setattr(serving, '_step', gated)
