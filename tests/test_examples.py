@@ -18,7 +18,7 @@ SMALLEST = dict(
     few_shot=([], r"two examples: zev gof\n.*: Fliegenpilz\n.*: second\n.*\['dax', 'wug'\]"),
     finetune_lora=(['--workdir={}', '--steps=2'], r"sailboat_3d: '.*' -> '"),
     serve=(['--people=3'], r'refused: [^$]*as one by one: 3 of 3 the same'),
-    train_gpu=(['--workdir={}', '--steps=2'], r'half: step 1, loss [^$]*Resumed from step 1[^$]*whole: step 2, loss '),
+    train_gpu=(['--workdir={}', '--steps=2'], r'half: loss [^$]*Resumed from step 1[^$]*whole: loss '),
     train_tpu=(
         ['--workdir={}', '--cpu_devices=8', '--steps=2'],
         r'On 8 x cpu[^$]*trained: ([\d,]+) parameters, of which a device holds ([\d,]+)\n.*answer after 2 steps',
