@@ -12,9 +12,9 @@ Cost: about 3 minutes on two CPU cores.
 
 Expect: one document as the data set gives it, one row as the model reads it, and what a model says after training:
 
-    document: [image] ' Question: which colour? Answer:' (0) ' red' (1)
-    row: <image> Question: which colour? Answer: red<EOC>
-    learnt: 2 of 64 tokens
+    document: [image] ' Question: which colour? Answer:' (0) ' blue' (1)
+    row: <image> Question: which colour? Answer: blue<EOC>
+    learnt: 4 of 64 tokens
     red: '...', blue: '...', green: '...'
 """
 

@@ -64,11 +64,16 @@ def get_config(file: pathlib.Path) -> ConfigDict:
     return c
 
 
+def answers(model: pathlib.Path) -> dict[str, str]:
+    """What a model says of each image, without examples."""
+    flamingo = flamingo_jax.load(model)
+    return {name: flamingo.generate([IMAGES / f'{name}.png']) for name in ASKED}
+
+
 def main(workdir: str, steps: int) -> None:
     """Asks the model, fine-tunes it, writes a plain bundle with LoRA merged, and asks that."""
     folder = pathlib.Path(workdir)
-    prompts = [[IMAGES / f'{name}.png'] for name in ASKED]
-    before = flamingo_jax.load(MODEL).generate(prompts)
+    before = answers(MODEL)
 
     documents(folder / 'own.jsonl')
     config = get_config(folder / 'own.jsonl')
@@ -78,9 +83,9 @@ def main(workdir: str, steps: int) -> None:
     # The run itself can be loaded too. A bundle needs nothing beside it, and no LoRA: it is part of the weights.
     if not (folder / 'bundle').exists():
         convert.run(str(folder / 'run'), str(folder / 'bundle'))
-    after = flamingo_jax.load(folder / 'bundle').generate(prompts)
-    for name, said, says in zip(ASKED, before, after, strict=True):
-        print(f'{name}: {said!r} -> {says!r}')
+    after = answers(folder / 'bundle')
+    for name in ASKED:
+        print(f'{name}: {before[name]!r} -> {after[name]!r}')
 
 
 if __name__ == '__main__':

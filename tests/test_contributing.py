@@ -8,6 +8,7 @@ import sys
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
@@ -89,7 +90,7 @@ def test_a_trunk_a_connector_and_a_bridge(added, config, tokens):
     assert FlamingoConfig.from_json(json.loads(json.dumps(whole.to_json()))) == whole
     model = Flamingo(whole)
     params = nn.meta.unbox(jax.jit(model.init)(jax.random.key(0)))
-    n = int(np.asarray(model.phi(np.asarray(tokens))).max())
+    n = int(np.asarray(model.phi(jnp.asarray(tokens))).max())
     images = np.random.default_rng(0).integers(0, 255, (len(tokens), n, 1, 32, 32, 3), np.uint8)
     features = jax.jit(model.features)(params, images)
     assert features.shape == (len(tokens), n, 1, 16, 3)
