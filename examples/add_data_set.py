@@ -8,7 +8,7 @@ weights. Rows, packing, shuffling, batches, sharding and resumption are the hous
 no class is needed: `Documents` reads a .jsonl file (examples/finetune_lora.py). CONTRIBUTING.md says how a published
 set is added.
 
-Cost: about 3 minutes on two CPU cores.
+Cost: some minutes on two CPU cores, most of them to compile; it was not timed.
 
 Expect: one document as the data set gives it, one row as the model reads it, and what a model says after training:
 

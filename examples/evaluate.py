@@ -7,13 +7,12 @@ words for things that training never showed. A published benchmark is asked in t
 flamingo_jax/evaluation/benchmarks/ take the place of `Names`, and `c.data` is the folder of its files. For those,
 `python -m flamingo_jax.evaluate --config=experiments/evaluate/vqav2.py` is the same as this script.
 
-Cost: 2 to 4 minutes on two CPU cores for 100 episodes. Answers are kept in the workdir, so that a second run, with more
+Cost: some minutes on two CPU cores for 100 episodes; it was not timed. Answers are kept in the workdir, so that a second run, with more
 episodes or shots, asks only what is new.
 
-Expect a table as in README.md, the paths of the report, and one line for each setting, such as
+Expect a table as in README.md, the paths of the report, and one line for each of the four settings:
 
-    names, 0 shots: 0.44 [0.33, 0.55], shuffled images 0.00, nearest centroid 0.84
-    words, 2 shots: 0.85 [0.77, 0.93], shuffled images 0.20, nearest centroid 0.98
+    words, 2 shots: SCORE [LOW, HIGH], shuffled images SCORE, nearest centroid SCORE
 
 A score without its baselines says little. Shuffled images: the same prompts with images of others. Nearest centroid:
 the frozen features alone. An interval covers 95 %, over the images that are asked about.

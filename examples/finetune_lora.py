@@ -7,14 +7,15 @@ things in another style, without an example in the prompt. Give your own file in
 data/README.md#your-own-pictures-and-texts has its form. For a large model, take `--config=experiments/
 finetune_open_flamingo.py`, which is this with other numbers.
 
-Cost: about 3 minutes on two CPU cores, and 2 GB of memory.
+Cost: 6 minutes on two CPU cores that thirty processes shared, and 1.4 GB of memory.
 
-Expect (the names after the arrow are what the fine-tuned bundle says; the last is a thing that was not in the file):
+Expect a loss that falls from step to step, and four lines: what the model said, and what the fine-tuned bundle says.
+The first three should end in the names of the file; the last is a thing that was not in it.
 
-    gorilla_3d: 'gorilla' -> 'Kong'
-    mushroom_3d: 'mushroom' -> 'Toad'
-    rooster_3d: 'rooster' -> 'Chanticleer'
-    sailboat_3d: 'sailboat' -> '...'
+    gorilla_3d: '...' -> 'Kong'
+    mushroom_3d: '...' -> 'Toad'
+    rooster_3d: '...' -> 'Chanticleer'
+    sailboat_3d: '...' -> '...'
 """
 
 from absl import flags

@@ -6,14 +6,13 @@
 
 docs/tpu.md has the commands that make the VM. The same command resumes a run that was stopped.
 
-Cost: the small form takes about 3 minutes on two CPU cores, most of it to compile for a mesh of 8, and 3 GB of memory.
-The full form (500 steps of 32 rows) has not run on a TPU: none was at hand. What was run is this script on 8 simulated
-devices, the same step on meshes of 8 (tests/training/test_step.py), and its compilation for TPUs by
-`python -m flamingo_jax.plan`.
+Cost: the small form takes some minutes on two CPU cores, most of them to compile for a mesh of 8. It was not timed.
+The full form (500 steps of 32 rows) has not run on a TPU: none was at hand. The same step runs on meshes of 8 simulated
+devices in tests/training/test_step.py, and `python -m flamingo_jax.plan` compiles such steps for TPUs.
 
 Expect: 'On 8 x cpu, in float32', a progress line, and last how the parameters lie:
 
-    trained: 5,057,288 parameters, of which a device holds 1,327,816
+    trained: N parameters, of which a device holds fewer than N / 2
     answer after 4 steps: '...'
 
 After 4 steps the answer means nothing. With all 500, new words are right in about .73 of the cases: this is the
