@@ -7,8 +7,8 @@ words for things that training never showed. A published benchmark is asked in t
 flamingo_jax/evaluation/benchmarks/ take the place of `Names`, and `c.data` is the folder of its files. For those,
 `python -m flamingo_jax.evaluate --config=experiments/evaluate/vqav2.py` is the same as this script.
 
-Cost: some minutes on two CPU cores for 100 episodes; it was not timed. Answers are kept in the workdir, so that a second run, with more
-episodes or shots, asks only what is new.
+Cost: some minutes on two CPU cores for 100 episodes; it was not timed. Answers are kept in the workdir, so that a
+second run, with more episodes or shots, asks only what is new.
 
 Expect a table as in README.md, the paths of the report, and one line for each of the four settings:
 
