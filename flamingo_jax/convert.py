@@ -106,8 +106,9 @@ from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file, effic
 from flamingo_jax.conversion.vit import read_clip_embedding, read_vit
 from flamingo_jax.conversion.writers import write_folder, write_torch_checkpoint
 from flamingo_jax.files import as_path, download, find, in_bucket, local, refuse_existing, whole
-from flamingo_jax.inference import bundle
-from flamingo_jax.inference.run import open_run
+from flamingo_jax.inference import bundle, model_card
+from flamingo_jax.inference.model_card import ModelCard
+from flamingo_jax.inference.run import Run, open_run
 from flamingo_jax.inputs.images import to_frames
 from flamingo_jax.inputs.sources.array_record import open_split
 from flamingo_jax.inputs.sources.features import REMEDY
@@ -121,6 +122,7 @@ from flamingo_jax.parallel import digests
 
 STANDARDISE_ON = 512  # Pictures. With 512, the deviation of a channel is known to about 3 %.
 IMAGENET = 'ImageNet weights, Apache-2.0. '
+FROZEN = 'The frozen {} of a Flamingo (`flamingo_jax.train`).'
 
 # The flags that each kind of conversion reads, but for --source and --out.
 _TRUNK = ('image_size', 'standardise', 'styles')
@@ -224,8 +226,14 @@ def write_trunk(trunk: Trunk, out: str, image_size: int = 0, standardise: str = 
         params['mean'], params['std'] = _channels(config, params, pictures)
         of = f', of {", ".join(styles)} alone' if styles else ''
         note = f'Output channels are standardised on {len(pictures)} training pictures of {standardise}{of}.\n'
-    card = f'# {name} vision trunk\n\n{weights}{config.image_size} pixels.\n{note}'
-    bundle.save(out, config, {'vision': params}, tokenizer=None, image_tag=None, card=card, progress=True)
+    card = ModelCard(
+        f'{name} vision trunk',
+        f'A vision trunk for images of {config.image_size} pixels. {weights}\n{note}',
+        license='apache-2.0' if weights == IMAGENET else 'other',
+        tags=['image-feature-extraction'],
+        uses=FROZEN.format('vision trunk'),
+    )
+    bundle.save(out, config, {'vision': params}, tokenizer=None, image_tag=None, card=str(card), progress=True)
 
 
 def _to_measure(path: str, styles: Sequence[str]) -> list[bytes]:
@@ -269,13 +277,14 @@ def lm(source: str, out: str, card: str = '', first_token: str = '') -> None:
         not installed. The message names it; nothing is written.
     """
     path, family = pathlib.Path(source).expanduser(), None
+    about = dict(tags=['text-generation'], uses=FROZEN.format('language model'))
     if path.suffix == '.gguf':
         model = gguf_models.read_model(path)
         fields, tokenizer, tensors, family = model.fields, model.tokenizer, model.tensors, gguf_models.FAMILY
         config = config_of(fields, path)
         licence = model.licence or 'that of its source'
-        made = (
-            f'# {model.name or path.stem}\n\nThe language model of {path.name} in bfloat16. Its licence: {licence}.\n'
+        made = ModelCard(
+            model.name or path.stem, f'The language model of {path.name} in bfloat16. Its licence: {licence}.', **about
         )
     else:
         fields = hugging_face.read_json(path / 'config.json')
@@ -283,7 +292,9 @@ def lm(source: str, out: str, card: str = '', first_token: str = '') -> None:
         tokenizer = hugging_face.open_tokenizer(path, fields, config.vocab_size)
         tensors = hugging_face.open_tensors(path)
         kind = fields['model_type']
-        made = f'# {path.name}\n\nThe language model of a {kind!r} folder; its licence is that of its source.\n'
+        made = ModelCard(
+            path.name, f'The language model of a {kind!r} folder; its licence is that of its source.', **about
+        )
     if first_token:
         tokenizer = language_model_tokenizers.begin_with(tokenizer, first_token)
     with bundle.on_disk(out) as empty:
@@ -297,7 +308,7 @@ def lm(source: str, out: str, card: str = '', first_token: str = '') -> None:
             {'lm': params},
             tokenizer=tokenizer,
             image_tag=None,
-            card=card or made,
+            card=model_card.with_front_matter(card) if card else str(made),
             progress=True,
         )
 
@@ -322,11 +333,10 @@ def open_flamingo(
             empty=empty,
             progress=True,
         )
-        card = (
-            f'# {pathlib.Path(source).name}, an OpenFlamingo\n\n{read.report}\nIts licences are those of its parts.\n'
-        )
+        said = f'{read.report}\nIts licences are those of its parts.'
+        card = ModelCard(f'{pathlib.Path(source).name}, an OpenFlamingo', said, tags=['image-text-to-text'])
         bundle.save(
-            out, read.config, read.params, tokenizer=read.tokenizer, image_tag='token', card=card, progress=True
+            out, read.config, read.params, tokenizer=read.tokenizer, image_tag='token', card=str(card), progress=True
         )
     print(read.report)
 
@@ -340,8 +350,9 @@ def idefics(source: str, out: str) -> None:
     """
     with bundle.on_disk(out) as empty:
         config, params, tokenizer = idefics_folder.convert(source, empty, progress=True)
-        card = f'# {pathlib.Path(source).name}, an IDEFICS\n\nIts licence is that of its source.\n'
-        bundle.save(out, config, params, tokenizer=tokenizer, image_tag='token', card=card, progress=True)
+        said = 'Its licence is that of its source.'
+        card = ModelCard(f'{pathlib.Path(source).name}, an IDEFICS', said, tags=['image-text-to-text'])
+        bundle.save(out, config, params, tokenizer=tokenizer, image_tag='token', card=str(card), progress=True)
 
 
 def export(kind: str, source: str, out: str, lm: str = '') -> None:
@@ -391,7 +402,7 @@ def _refuse_standardised(found: bundle.Bundle) -> None:
 def run(
     source: str,
     out: str,
-    card: str = '# A model of flamingo_jax\n',
+    card: str = '',
     packaged_trunk: bool = False,
     without_lm: bool = False,
     lm: str = '',
@@ -404,6 +415,8 @@ def run(
     Frozen trees are written in their stored dtypes, trained ones in that of the frozen language model (bfloat16 if it
     was trained too), or in float32 if they must stay that. A kernel into which LoRA is merged is float32 if its dtype
     would lose the change (`lora.merge`); this is said, also in the card.
+
+    `card` is the beginning of the model card; '' says what the run tells.
 
     Raises:
       FileExistsError: `out` exists.
@@ -420,6 +433,7 @@ def run(
     if without_lm and {'lm', 'lora'} & set(trained):
         raise UserError(f'The language model of {folder} was trained, so the bundle needs it. Remove --without_lm.')
     params = {name: frozen.params(name) for name, frozen in found.frozen.items()}
+    card = model_card.with_front_matter(card) if card else str(_card_of(found))
     if config.lora is not None:
         before, params['lm'] = params['lm'], lora.merge(config.lora, params['lm'], trained.pop('lora'))
         if kernels := lora.in_float32(before, params['lm']):
@@ -443,8 +457,7 @@ def run(
         if bundle.checksum(packaged) != bundle.checksum({'vision': params['vision']['trunk']}):
             raise UserError(f'The trunk of {folder} is not the installed EfficientNet-Lite0. Remove --packaged_trunk.')
     counts = {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in params.items()}
-    lines = '\n'.join(f'| {name} | {count:,} |' for name, count in counts.items())
-    card += f'\nStep {found.step} of its run.\n\n| component | parameters |\n|---|---|\n{lines}\n'
+    card += model_card.parameters(counts, found.step)
     trees = dict(lora='lm')  # Where LoRA that was trained before is merged.
     before = {name for tree, one in found.frozen.items() for name in one.trained if trees.get(name, name) == tree}
     config = dataclasses.replace(config, lora=None)
@@ -460,6 +473,19 @@ def run(
         packaged_trunk=packaged_trunk,
         without_lm=without_lm,
         progress=True,
+    )
+
+
+def _card_of(found: Run) -> ModelCard:
+    """What a run tells of itself."""
+    whole = found.config.xattn is not None
+    frozen = ', '.join(f'{name} of `{one.path.name}`' for name, one in found.frozen.items())
+    return ModelCard(
+        'A model of flamingo_jax',
+        'A Flamingo: it reads images and text in reading order, and writes text.' if whole else 'A part of a Flamingo.',
+        tags=['image-text-to-text'] if whole else [],
+        procedure=f'Trained: {", ".join(sorted(found.trained))}. Frozen: {frozen or "nothing"}.',
+        how_to_use='    python -m flamingo_jax.generate --checkpoint=BUNDLE --image=IMAGE' if whole else '',
     )
 
 
@@ -630,7 +656,7 @@ def _convert(kind: str) -> None:
     elif kind == 'lm':
         lm(source, f.out, card, f.first_token)
     else:
-        run(source, f.out, card or '# A model of flamingo_jax\n', f.packaged_trunk, f.without_lm, f.lm)
+        run(source, f.out, card, f.packaged_trunk, f.without_lm, f.lm)
     if trunk is not None:
         write_trunk(trunk, f.out, f.image_size, f.standardise, f.styles)
 

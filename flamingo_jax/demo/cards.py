@@ -16,6 +16,7 @@ BLOCKS = dict(  # What the lines of a block begin with; other lines are a paragr
     table=re.compile(r'\|'),
     item=re.compile(r'[-*] '),
 )
+FRONT_MATTER = re.compile(r'\A---\n.*?^---\n', re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r'`([^`]+)`|\*\*(.+?)\*\*|\[([^\]]+)\]\(([^)\s]+)\)')
 PAGE = """<!doctype html>
 <html lang="en">
@@ -36,8 +37,8 @@ PAGE = """<!doctype html>
 
 
 def page(markdown: str) -> str:
-    """The card as a page of HTML, without a script."""
-    return PAGE.format('\n'.join(_blocks(markdown.splitlines())))
+    """The card as a page of HTML, without a script, and without the YAML before it, which is for machines."""
+    return PAGE.format('\n'.join(_blocks(FRONT_MATTER.sub('', markdown).splitlines())))
 
 
 def _kind(line: str) -> str:

@@ -140,7 +140,7 @@ def test_a_safetensors_file_becomes_a_bundle_that_computes_as_timm(small, tmp_pa
     expected = nfnet_params(state, config)[1]
     jax.tree.map(np.testing.assert_array_equal, read.params('vision')['trunk'], expected)
     card = (tmp_path / 'bundle' / 'README.md').read_text()
-    assert card.startswith('# NFNet vision trunk') and 'EfficientNet' not in card
+    assert '\n# NFNet vision trunk\n' in card and 'EfficientNet' not in card
 
 
 def test_a_random_trunk_is_drawn_and_not_read(state, tmp_path):
