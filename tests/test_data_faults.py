@@ -2,7 +2,6 @@
 real.
 """
 
-import json
 import multiprocessing
 import os
 import pathlib
@@ -28,21 +27,11 @@ from flamingo_jax.train import train
 from flamingo_jax.training import progress
 from flamingo_jax.training.config import dataset
 from flamingo_jax.training.progress import Progress
+from tests.own_data import break_disk, documents, repair_disk
 from tests.tiny_run import losses, tiny_config
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 STEPS, FAULT = 24, 5  # The fault is after step 5, and up to 12 batches are read ahead.
-
-
-def documents(folder, *before):
-    """A .jsonl file of pictures with a word, and texts before them, beside the folder `pictures`."""
-    (folder / 'pictures').mkdir(parents=True)
-    lines = []
-    for i in range(16):
-        PIL.Image.new('RGB', (8, 8), (15 * i, 0, 0)).save(folder / f'pictures/{i}.png')
-        lines.append([*before, {'image': f'pictures/{i}.png'}, f'word {i}'])
-    (folder / 'own.jsonl').write_text('\n'.join(map(json.dumps, lines)))
-    return folder
 
 
 @pytest.fixture
@@ -101,19 +90,6 @@ def assert_goes_on(config, workdir, undisturbed, monkeypatch):
     monkeypatch.setattr('flamingo_jax.train.Progress', Progress)
     train(config, workdir)
     jax.tree.map(np.testing.assert_array_equal, read_latest(workdir)[1], undisturbed)
-
-
-def break_disk(own):
-    """From now on pictures can be opened, and not read: the first byte of a process is no memory."""
-    for picture in (own / 'pictures').iterdir():
-        picture.rename(own / picture.name)
-        picture.symlink_to('/proc/self/mem')
-
-
-def repair_disk(own):
-    for picture in (own / 'pictures').iterdir():
-        if picture.is_symlink():
-            (own / picture.name).replace(picture)
 
 
 @pytest.mark.parametrize('workers', [0, pytest.param(1, marks=pytest.mark.long)])
