@@ -27,11 +27,13 @@ if __name__ == '__main__':
     commands.define_processes()
     commands.start(__doc__, config=True)
 
+import contextlib
 import functools
 import hashlib
 import json
 import multiprocessing
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -175,7 +177,11 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
         skipped=skipped,
         began=began,
     )
-    with processes.Preemption() as preemption, Watchdog(config.hang_seconds) as watchdog:
+    with (
+        processes.Preemption() as preemption,
+        Watchdog(config.hang_seconds) as watchdog,
+        _kept_on_error(progress, checkpoints),
+    ):
         for step in range(first + 1, config.steps + 1):
             waited = time.perf_counter()
             # The previous step is still running: devices compute while the next batch is read and copied to them.
@@ -225,6 +231,25 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
             f'On a page: python -m flamingo_jax.demo --checkpoint={workdir}'
         )
     return progress.last
+
+
+@contextlib.contextmanager
+def _kept_on_error(progress: Progress, checkpoints: Checkpoints) -> Iterator[None]:
+    """After an error the files have every step that was trained, and the checkpoint that is being written is whole.
+
+    Only of one process: several would wait for one that is gone.
+    """
+    try:
+        yield
+    except BaseException:  # An interrupt too.
+        if jax.process_count() == 1:
+            with contextlib.suppress(Exception):  # Steps that fail likewise. The first error is told.
+                progress.close()
+            try:
+                checkpoints.close()
+            except OSError as error:
+                processes.say(str(error))
+        raise
 
 
 def _about(parts: Parts) -> dict[str, Any]:

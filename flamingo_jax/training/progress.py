@@ -159,10 +159,12 @@ class Progress:
 
     def close(self) -> None:
         """Reads pending metrics and closes the files."""
-        self.flush()
-        self._bar.close()
-        if self._writer is not None:
-            self._writer.close()
+        try:
+            self.flush()
+        finally:
+            self._bar.close()
+            if self._writer is not None:
+                self._writer.close()
 
     def _read(self, step: int, metrics: dict[str, jax.Array], waited: float) -> None:
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}  # All in one go.
