@@ -14,7 +14,7 @@ from flamingo_jax.inputs.rows import Batch
 from flamingo_jax.inputs.sources.source import Source
 from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.parallel import mesh as meshes
-from flamingo_jax.parallel import rules
+from flamingo_jax.parallel import processes, rules
 from flamingo_jax.training.losses import LOSSES, WHOLE
 from flamingo_jax.training.losses.noise import NoiseConfig
 from flamingo_jax.training.state import TrainState
@@ -89,6 +89,8 @@ class Validation:
     def __call__(self, params: Params, frozen: Params, goes_on: Callable[[], bool]) -> dict[str, float]:
         """validation/NAME/loss and validation/NAME/accuracy of each data set: means over the targets of all batches.
 
+        And validation/NAME/unreadable, the number of damaged images, whose text is left out with them.
+
         goes_on: is called once for each batch. After False the validation ends at once, and gives {}.
         """
         out = {}
@@ -104,4 +106,7 @@ class Validation:
             total = {key: float(value) for key, value in total.items()}
             out[f'validation/{name}/loss'] = total['loss'] / max(total['weights'], 1e-6)
             out[f'validation/{name}/accuracy'] = total['right'] / max(total['answers'], 1)
+            out[f'validation/{name}/unreadable'] = total['unreadable']
+            if total['unreadable']:
+                processes.say(f'{total["unreadable"]:.0f} damaged images of the validation of {name!r} are left out.')
         return out
