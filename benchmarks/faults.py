@@ -6,20 +6,20 @@ The run is that of tests/tiny_run.py, on 16 images of its own. Each fault strike
 checkpoint and a random step, while all its processes stand still (SIGSTOP), so that it is known what was whole: the
 file system (a disk that is full, images that are gone, an I/O error, no file handles), one of two processes (killed,
 stopped, with other images than the other), a frozen file (changed or cut off between two starts), a data worker
-(killed, stopped, without memory), or a bucket (that fails for good, for a while, or cuts its answers). Each kind is
-drawn equally often. `_for_a_while` ends before the run does.
+(killed, stopped, without memory), or a bucket (that fails, or cuts its answers). Each kind is drawn equally often.
 
 Then either the run goes on to its end, or all its processes end with an exit code other than 0 and a message that names
 the thing. The newest checkpoint that was whole before must be there afterwards, or a newer one. The same command
 without the fault must resume from it, and end with the parameters of a run without faults, bit for bit.
 
 `late` is the number of steps from the first that the fault touched to the one after which it was told. A step is
-touched if its loss is not that of the run without faults, or if its checkpoint could not be written. 0: nothing was
-trained on it. `-`: nobody needed to be told. Exit code 1 means that a check failed; a fault that was told more than one
-step late fails.
+touched if its loss is not that of the run without faults, or if its checkpoint could not be written; in a bucket, from
+the last request on that failed, since clients try again. 0: nothing was trained on it. `-`: nobody needed to be told.
+Exit code 1 means that a check failed; a fault that was told more than one step late fails.
 """
 
 import argparse
+import bisect
 import collections
 import contextlib
 import dataclasses
@@ -69,7 +69,7 @@ def full_disk_for_a_while(run: Run, rng: random.Random) -> Struck:
     """The same, until the run has said so."""
     _limit(run, resource.RLIMIT_FSIZE, FULL)
     mend = lambda: _limit(run, resource.RLIMIT_FSIZE, resource.RLIM_INFINITY)  # noqa: E731
-    return Struck(NOT_WRITTEN, mend, ends=lambda run: 'could not be written' in run.log(0).read_text())
+    return Struck(NOT_WRITTEN, mend, ends=_says_so)
 
 
 def images_unmounted(run: Run, rng: random.Random) -> Struck:
@@ -88,8 +88,7 @@ def images_unreadable(run: Run, rng: random.Random) -> Struck:
 def images_unreadable_for_a_while(run: Run, rng: random.Random) -> Struck:
     """The same, for less time than a read is tried again."""
     break_disk(_own(run))
-    end = time.monotonic() + rng.uniform(1, 8)
-    return Struck('', lambda: repair_disk(_own(run)), ends=lambda run: time.monotonic() > end)
+    return Struck('', lambda: repair_disk(_own(run)), ends=_after(rng.uniform(1, 8)))
 
 
 def no_file_handles(run: Run, rng: random.Random) -> Struck:
@@ -158,18 +157,18 @@ def worker_without_memory(run: Run, rng: random.Random) -> Struck:
 
 
 def bucket_fails(run: Run, rng: random.Random) -> Struck:
-    """No request succeeds any more."""
-    return _fail_bucket(1.0, rng.choice(['503', 'reset']))
+    """No request succeeds any more, until the run has said so: clients try again for minutes before it ends."""
+    return _fail_bucket(1.0, rng.choice(['503', 'reset']), _says_so)
 
 
 def bucket_fails_for_a_while(run: Run, rng: random.Random) -> Struck:
     """A fifth of the requests fails, for some seconds."""
-    return _fail_bucket(0.2, rng.choice(['503', '500', 'reset', 'late']), seconds=rng.uniform(1, 5))
+    return _fail_bucket(0.2, rng.choice(['503', '500', 'reset', 'late']), _after(rng.uniform(1, 5)))
 
 
 def bucket_cuts(run: Run, rng: random.Random) -> Struck:
     """A tenth of the answers ends in the middle, for some seconds."""
-    return _fail_bucket(0.1, 'cut', seconds=rng.uniform(1, 5))
+    return _fail_bucket(0.1, 'cut', _after(rng.uniform(1, 5)))
 
 
 KINDS = {
@@ -212,10 +211,19 @@ def _worker(run: Run) -> int:
     raise RuntimeError('The run has no worker.')
 
 
-def _fail_bucket(probability: float, how: str, seconds: float | None = None) -> Struck:
+def _says_so(run: Run) -> bool:
+    return 'could not be written' in run.log(0).read_text(errors='replace')
+
+
+def _after(seconds: float) -> Callable[[Run], bool]:
+    end = time.monotonic() + seconds
+    return lambda run: time.monotonic() > end
+
+
+def _fail_bucket(probability: float, how: str, ends: Callable[[Run], bool]) -> Struck:
     store = _bucket()
-    store.failures, store.how, end = probability, how, time.monotonic() + (seconds or 0)
-    ends = (lambda run: time.monotonic() > end) if seconds else None
+    store.failures_of.clear()
+    store.failures, store.how = probability, how
     return Struck('gs://bucket', lambda: setattr(store, 'failures', 0.0), ends=ends)
 
 
@@ -276,7 +284,11 @@ def inject(kind: str, run: Run, whole: Run, rng: random.Random) -> Injected | No
     mends = contextlib.ExitStack()
     mends.callback(struck.mend)
 
+    shown = []  # When each step was shown.
+
     def ended() -> bool:
+        if (step := run.step()) >= len(shown):
+            shown.extend([time.monotonic()] * (step + 1 - len(shown)))
         if struck.ends is not None and struck.ends(run):
             mends.close()
         return all(process.poll() is not None for process in run.processes)
@@ -286,7 +298,7 @@ def inject(kind: str, run: Run, whole: Run, rng: random.Random) -> Injected | No
             done.wrong.append(f'it hangs: {_end_of_logs(run)}')
             _signal(run, signal.SIGKILL)
         codes, done.seconds = run.wait(), time.monotonic() - since
-    _judge(done, run, whole, struck, codes)
+    _judge(done, run, whole, struck, codes, shown)
     if (after := _whole(run)) < before:
         done.wrong.append(f'the checkpoint of step {before} is lost; the newest is {after}')
     run.start()
@@ -298,8 +310,8 @@ def inject(kind: str, run: Run, whole: Run, rng: random.Random) -> Injected | No
     return done
 
 
-def _judge(done: Injected, run: Run, whole: Run, struck: Struck, codes: list[int]) -> None:
-    """Notes whether a run that has ended told of its fault, and how late."""
+def _judge(done: Injected, run: Run, whole: Run, struck: Struck, codes: list[int], shown: list[float]) -> None:
+    """Notes whether a run that has ended told of its fault, and how late. shown: when each step was shown."""
     from tests.tiny_run import losses
 
     logs = ''.join(run.log(i).read_text(errors='replace') for i in range(len(codes)))
@@ -312,8 +324,13 @@ def _judge(done: Injected, run: Run, whole: Run, struck: Struck, codes: list[int
     expected, got = dict(losses(whole.workdir)), losses(run.workdir)
     touched = [step for step, loss in got if loss != expected[step]]
     if not_written := re.search(NOT_WRITTEN, logs):
-        shown = int(re.findall(r'(\d+)/\d+ \[', logs[: not_written.start()])[-1])
-        done.late = min(shown + 1, run.arguments.steps) - int(not_written[1])  # Metrics are shown a step late.
+        first = int(not_written[1])
+        told = int(re.findall(r'(\d+)/\d+ \[', logs[: not_written.start()])[-1]) + 1  # Steps are shown one late.
+        told = min(told, first + run.arguments.checkpoint_every)  # No step is trained while one waits for the write.
+        if run.place:  # Its client tries again until this request.
+            failures = [when for text, when in _bucket().failures_of.items() if f'checkpoints/{first}/' in text]
+            first = max(first, bisect.bisect(shown, max(failures, default=0)))
+        done.late = max(told - first, 0)
     elif done.became != 'survived' or touched:
         done.late = got[-1][0] - touched[0] + 1 if touched else 0
     if (done.late or 0) > 1:

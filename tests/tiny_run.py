@@ -7,6 +7,7 @@ trains in a process of its own, for tests that kill it.
 
 import argparse
 import dataclasses
+import os
 import pathlib
 import socket
 import time
@@ -177,9 +178,9 @@ def main() -> None:
         config.hang_seconds = arguments.hang_seconds
     if arguments.own:
         del config.datasets.words, config.datasets.names
-        path = str(arguments.own / str(arguments.process_id or 0) / 'own.jsonl')
-        common = dict(length=32, images=1, batch_size=8)
-        config.datasets.own = training.dataset(Documents, path=path, workers=arguments.workers, **common)
+        os.chdir(arguments.own / str(arguments.process_id or 0))  # All processes of a run have the same config.
+        common = dict(path='own.jsonl', length=32, images=1, batch_size=8)
+        config.datasets.own = training.dataset(Documents, workers=arguments.workers, **common)
     if arguments.validate_every:
         config.datasets.words.validation_split, config.validate_every = 'test', arguments.validate_every
         config.validation_batches = 10**6  # Without end.
