@@ -241,14 +241,18 @@ def _kept_on_error(progress: Progress, checkpoints: Checkpoints) -> Iterator[Non
     """
     try:
         yield
-    except BaseException:  # An interrupt too.
+    except BaseException as error:  # An interrupt too.
         if jax.process_count() == 1:
+            if checkpoints.writing:  # A bucket that fails is tried again for minutes. This is known now.
+                processes.say(
+                    f'{type(error).__name__}: {error}\nFirst the checkpoint is waited for that is being written.'
+                )
             with contextlib.suppress(Exception):  # Steps that fail likewise. The first error is told.
                 progress.close()
             try:
                 checkpoints.close()
-            except OSError as error:
-                processes.say(str(error))
+            except OSError as another:
+                processes.say(str(another))
         raise
 
 

@@ -128,7 +128,7 @@ def test_a_disk_that_fails_for_a_while_changes_nothing(parts, own, tmp_path, und
     jax.tree.map(np.testing.assert_array_equal, read_latest(tmp_path / 'run')[1], undisturbed)
 
 
-def test_an_error_loses_no_step_and_no_checkpoint_that_is_being_written(parts, own, tmp_path, monkeypatch):
+def test_an_error_loses_no_step_and_no_checkpoint_that_is_being_written(parts, own, tmp_path, monkeypatch, capsys):
     """The write takes longer than the step after it, which fails."""
 
     def slowly(folder, digests=checkpoint._digests):
@@ -142,6 +142,7 @@ def test_an_error_loses_no_step_and_no_checkpoint_that_is_being_written(parts, o
     after_step(monkeypatch, 6, fail)
     with pytest.raises(OSError, match='The disk is away'):
         train(config_of(parts, own), tmp_path / 'run')
+    assert 'OSError: The disk is away.\nFirst the checkpoint is waited for' in capsys.readouterr().out
     assert sorted(os.listdir(tmp_path / 'run/checkpoints')) == ['2', '4']
     assert [step for step, _ in losses(tmp_path / 'run')] == [1, 2, 3, 4, 5]
 
