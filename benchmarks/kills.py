@@ -59,7 +59,7 @@ class Run:
         command += ['--broken', *self.arguments.broken_steps] if self.arguments.broken_steps else []
         n = self.arguments.processes
         several = ['--coordinator', f'localhost:{free_port()}', '--processes', n, '--process_id'] if n > 1 else []
-        # A compilation cache, since each start would compile for longer than it trains.
+        # A compilation cache, since each start would compile for longer than it trains. The user's own comes first.
         cache = dict(
             JAX_COMPILATION_CACHE_DIR=str(self.parts / 'compiled'), JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0'
         )
@@ -67,7 +67,7 @@ class Run:
         for i in range(n):
             line = [str(part) for part in (*command, *(several and [*several, i]))]
             with open(self.log(i), 'w') as log:
-                environment = os.environ | cache | dict(PYTHONPATH=str(ROOT))
+                environment = cache | os.environ | dict(PYTHONPATH=str(ROOT))
                 self.processes.append(subprocess.Popen(line, stdout=log, stderr=log, env=environment))
 
     def log(self, process: int) -> pathlib.Path:

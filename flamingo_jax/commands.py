@@ -136,8 +136,16 @@ def define_processes() -> None:
         os.environ.get('JAX_COORDINATOR_ADDRESS', ''),
         "Address host:port of process 0, if there are several; 'auto' on TPU pods and SLURM.",
     )
-    flags.DEFINE_integer('processes', os.environ.get('JAX_NUM_PROCESSES'), 'Number of processes.')
-    flags.DEFINE_integer('process_id', os.environ.get('JAX_PROCESS_ID'), 'Number of this process, from 0.')
+    flags.DEFINE_integer('processes', _number_in('JAX_NUM_PROCESSES'), 'Number of processes.')
+    flags.DEFINE_integer('process_id', _number_in('JAX_PROCESS_ID'), 'Number of this process, from 0.')
+
+
+def _number_in(variable: str) -> int | None:
+    """The number that an environment variable holds, if it is set."""
+    value = os.environ.get(variable, '')
+    if value and not value.isdecimal():
+        refuse(f'The environment variable {variable} is {value!r}. Set it to a whole number, or unset it.')
+    return int(value) if value else None
 
 
 def define_mesh(meaning: str) -> None:

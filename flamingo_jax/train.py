@@ -28,13 +28,14 @@ if __name__ == '__main__':
     commands.define_processes()
     commands.start(__doc__, config=True)
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
 import multiprocessing
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -187,7 +188,12 @@ def train(config: ConfigDict, workdir: str | Path, writers: Sequence[Writer] | N
         skipped=skipped,
         began=began,
     )
-    with processes.Preemption() as preemption, Watchdog(config.hang_seconds) as watchdog, progress:
+    with (
+        processes.Preemption() as preemption,
+        Watchdog(config.hang_seconds) as watchdog,
+        progress,
+        _kept_on_error(progress, checkpoints),
+    ):
         for step in range(first + 1, config.steps + 1):
             waited = time.perf_counter()
             # The previous step is still running: devices compute while the next batch is read and copied to them.
@@ -236,6 +242,29 @@ def train(config: ConfigDict, workdir: str | Path, writers: Sequence[Writer] | N
             f'On a page: python -m flamingo_jax.demo --checkpoint={workdir}'
         )
     return progress.last
+
+
+@contextlib.contextmanager
+def _kept_on_error(progress: Progress, checkpoints: Checkpoints) -> Iterator[None]:
+    """After an error the files have every step that was trained, and the checkpoint that is being written is whole.
+
+    Only of one process: several would wait for one that is gone.
+    """
+    try:
+        yield
+    except BaseException as error:  # An interrupt too.
+        if jax.process_count() == 1:
+            if checkpoints.writing:  # A bucket that fails is tried again for minutes. This is known now.
+                processes.say(
+                    f'{type(error).__name__}: {error}\nFirst the checkpoint is waited for that is being written.'
+                )
+            with contextlib.suppress(Exception):  # Steps that fail likewise. The first error is told.
+                progress.flush()
+            try:
+                checkpoints.close()
+            except OSError as another:
+                processes.say(str(another))
+        raise
 
 
 def _about(parts: Parts) -> dict[str, Any]:

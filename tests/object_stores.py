@@ -33,20 +33,24 @@ class Store:
       failures: the probability that a request fails,
       how: and in which of the ways of FAILURES.
       lost: whether half of those that fail are carried out nevertheless.
+      failures_of: when each request failed at last, by its text: `time.monotonic()`.
       states: the state after every request that may change something, if it is a list.
     """
 
     def __init__(self, url: str, state: Callable[[], Any], go_back: Callable[[Any], None]):
         self.url, self.failures, self.how, self.lost, self.states = url, 0.0, '503', False, None
+        self.failures_of: dict[str, float] = {}
         self.failed, self._state, self._random, self._lock = 0, state, random.Random(0), threading.RLock()
         self.go_back = go_back
 
-    def answer(self, method: str, carry_out: Callable[[], Any]) -> tuple[Any, str]:
+    def answer(self, method: str, carry_out: Callable[[], Any], text: str = '') -> tuple[Any, str]:
         """What `carry_out` gives, None if it is not carried out, and how the request is to fail; '' if it is not."""
         with self._lock:
             fails, after = self._random.random() < self.failures, self.lost and self._random.random() < 0.5
             how = self.how if fails else ''
             self.failed += fails
+            if fails:
+                self.failures_of[text] = time.monotonic()
             answer = carry_out() if after or how in ('', 'cut', 'late') else None
             if method in WRITES and self.states is not None and (state := self._state()) not in self.states[-1:]:
                 self.states.append(state)
@@ -122,11 +126,13 @@ def google() -> Store:
                 answer = _last_bytes(self.wfile.getvalue(), int(last[1])) if last else self.wfile.getvalue()
                 return _with_generation(answer, generation()) if query.get('alt') == 'media' else answer
 
-            answer, how = store.answer(method, carry_out)
+            text = urllib.parse.unquote(f'{self.path} {body.getvalue()[:500]}')
+            answer, how = store.answer(method, carry_out, text)
             if how == 'reset':
                 _reset(self.connection)
                 self.connection.close()
-            elif how == 'cut':
+                return
+            if how == 'cut':
                 head, _, content = answer.partition(b'\r\n\r\n')
                 answer = head + b'\r\n\r\n' + content[: len(content) // 2]
             elif how.isdecimal():

@@ -387,6 +387,15 @@ def test_a_mistake_ends_with_one_line(forked, arguments, code, said, tmp_path):
     assert done.stderr.startswith(f'error: {said}') and done.stderr.count('\n') == 1
 
 
+@pytest.mark.parametrize('variable', ['JAX_NUM_PROCESSES', 'JAX_PROCESS_ID'])
+def test_a_number_of_processes_that_is_none_ends_with_one_line(monkeypatch, variable):
+    monkeypatch.setenv(variable, 'x')
+    done = command('flamingo_jax.train', '--config=none.py', '--workdir=w')
+    assert (done.returncode, done.stdout) == (2, '')
+    said = f"The environment variable {variable} is 'x'. Set it to a whole number, or unset it."
+    assert done.stderr == f'error: {said}\n'
+
+
 def test_debug_shows_the_traceback_of_a_mistake():
     done = command('flamingo_jax.generate', '--checkpoint=none', '--text=a', '--debug')
     assert done.returncode == 1 and 'Traceback' in done.stderr and 'neither a bundle' in done.stderr

@@ -2,7 +2,6 @@
 real.
 """
 
-import json
 import multiprocessing
 import os
 import pathlib
@@ -25,24 +24,14 @@ from flamingo_jax.inference.run import read_latest, steps
 from flamingo_jax.inputs import pipeline
 from flamingo_jax.inputs.sources.documents import Documents
 from flamingo_jax.train import train
-from flamingo_jax.training import progress
+from flamingo_jax.training import checkpoint, progress
 from flamingo_jax.training.config import dataset
 from flamingo_jax.training.progress import Progress
+from tests.own_data import break_disk, documents, repair_disk
 from tests.tiny_run import losses, tiny_config
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 STEPS, FAULT = 24, 5  # The fault is after step 5, and up to 12 batches are read ahead.
-
-
-def documents(folder, *before):
-    """A .jsonl file of pictures with a word, and texts before them, beside the folder `pictures`."""
-    (folder / 'pictures').mkdir(parents=True)
-    lines = []
-    for i in range(16):
-        PIL.Image.new('RGB', (8, 8), (15 * i, 0, 0)).save(folder / f'pictures/{i}.png')
-        lines.append([*before, {'image': f'pictures/{i}.png'}, f'word {i}'])
-    (folder / 'own.jsonl').write_text('\n'.join(map(json.dumps, lines)))
-    return folder
 
 
 @pytest.fixture
@@ -69,7 +58,7 @@ def undisturbed(parts, tmp_path_factory):
 
 
 def after_step(monkeypatch, step, fault):
-    """Lets a run have a fault after a step. Returns the metrics of its steps, of which its files may lack the last."""
+    """Lets a run have a fault after a step. Returns the metrics of its steps."""
     seen = {}
 
     class Faulty(Progress):
@@ -88,32 +77,12 @@ def first_damaged(seen):
     return min(step for step, metrics in seen.items() if metrics['own/unreadable'])
 
 
-def finished(workdir):
-    """The checkpoints, newest first, once the last one is written: a run that ends with an error does not wait."""
-    while any((workdir / 'checkpoints').glob('writing-*')):
-        time.sleep(0.05)
-    return steps(workdir / 'checkpoints')
-
-
 def assert_goes_on(config, workdir, undisturbed, monkeypatch):
     """What is left of a run that ended is good: after the repair it ends as one that had no fault."""
-    assert finished(workdir)[0] >= FAULT - 1
+    assert steps(workdir / 'checkpoints')[0] >= FAULT - 1
     monkeypatch.setattr('flamingo_jax.train.Progress', Progress)
     train(config, workdir)
     jax.tree.map(np.testing.assert_array_equal, read_latest(workdir)[1], undisturbed)
-
-
-def break_disk(own):
-    """From now on pictures can be opened, and not read: the first byte of a process is no memory."""
-    for picture in (own / 'pictures').iterdir():
-        picture.rename(own / picture.name)
-        picture.symlink_to('/proc/self/mem')
-
-
-def repair_disk(own):
-    for picture in (own / 'pictures').iterdir():
-        if picture.is_symlink():
-            (own / picture.name).replace(picture)
 
 
 @pytest.mark.parametrize('workers', [0, pytest.param(1, marks=pytest.mark.long)])
@@ -159,6 +128,25 @@ def test_a_disk_that_fails_for_a_while_changes_nothing(parts, own, tmp_path, und
     jax.tree.map(np.testing.assert_array_equal, read_latest(tmp_path / 'run')[1], undisturbed)
 
 
+def test_an_error_loses_no_step_and_no_checkpoint_that_is_being_written(parts, own, tmp_path, monkeypatch, capsys):
+    """The write takes longer than the step after it, which fails."""
+
+    def slowly(folder, digests=checkpoint._digests):
+        time.sleep(1)
+        return digests(folder)
+
+    def fail():
+        raise OSError('The disk is away.')
+
+    monkeypatch.setattr(checkpoint, '_digests', slowly)
+    after_step(monkeypatch, 6, fail)
+    with pytest.raises(OSError, match='The disk is away'):
+        train(config_of(parts, own), tmp_path / 'run')
+    assert 'OSError: The disk is away.\nFirst the checkpoint is waited for' in capsys.readouterr().out
+    assert sorted(os.listdir(tmp_path / 'run/checkpoints')) == ['2', '4']
+    assert [step for step, _ in losses(tmp_path / 'run')] == [1, 2, 3, 4, 5]
+
+
 def damage(own):
     """From now on no picture is one."""
     for picture in (own / 'pictures').iterdir():
@@ -175,7 +163,9 @@ def test_too_many_damaged_pictures_end_the_run(parts, own, tmp_path, monkeypatch
     with pytest.raises(ValueError, match=said):
         train(config, tmp_path / 'run')
     first = first_damaged(seen)
-    assert max(finished(tmp_path / 'run')) <= first + 4  # Threads may read some good batches after a damaged one.
+    assert (
+        max(steps(tmp_path / 'run/checkpoints')) <= first + 4
+    )  # Threads may read some good batches after a damaged one.
     config.max_unreadable, config.resume_changed = 1.0, True  # The pictures are others now.
     monkeypatch.setattr('flamingo_jax.train.Progress', Progress)
     assert np.isfinite(train(config, tmp_path / 'run')['loss'])
@@ -200,7 +190,7 @@ def test_pictures_that_are_all_damaged_leave_nothing_to_learn(parts, tmp_path, m
     with pytest.raises(DivergedError, match=r'nothing had a weight, in 4 steps in a row.*so many are damaged: ..own'):
         train(config, tmp_path / 'run')
     skipped = [step for step, metrics in seen.items() if metrics['skipped']]
-    assert max(finished(tmp_path / 'run')) < min(skipped)
+    assert max(steps(tmp_path / 'run/checkpoints')) < min(skipped)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(read_latest(tmp_path / 'run')[1]))
 
 

@@ -8,9 +8,11 @@ trains in a process of its own, for tests that kill it.
 import argparse
 import contextlib
 import dataclasses
+import os
 import pathlib
 import random
 import socket
+import time
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -27,12 +29,14 @@ from flamingo_jax.few_shot.words import Words
 from flamingo_jax.files import as_path
 from flamingo_jax.inference import bundle
 from flamingo_jax.inputs.rows import Interleaved
+from flamingo_jax.inputs.sources.documents import Documents
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import TINY, FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.model.vision.efficientnet import EfficientNetConfig
 from flamingo_jax.training import config as training
 from flamingo_jax.training.objectives.objective import LOSSES
+from flamingo_jax.training.progress import Progress
 
 ROOT = pathlib.Path(__file__).parents[1]
 SAMPLE = str(ROOT / 'data/picture_dictionary/sample')
@@ -108,6 +112,28 @@ def break_gradients(seed: int, steps: Sequence[int]) -> None:
     LOSSES[Interleaved] = loss_sum
 
 
+def be_patient(seconds: float) -> None:
+    """How long this process waits for another, for the lease of another, and for a worker that was stopped."""
+    from flamingo_jax import locks
+    from flamingo_jax.inputs import pipeline
+    from flamingo_jax.parallel import processes
+
+    processes.HEARTBEAT_SECONDS = round(seconds)
+    locks.LEASE, locks.RENEWED = seconds, seconds / 6
+    pipeline.BETWEEN = seconds / pipeline.LOOKS
+
+
+def slow_down(seconds: float) -> None:
+    """Each step takes so much longer, as those of a real model do, which take longer than what a disk answers."""
+    add = Progress.add
+
+    def slowly(self, *of_step):
+        add(self, *of_step)
+        time.sleep(seconds)
+
+    Progress.add = slowly
+
+
 def free_port() -> int:
     """A port on which the first of several processes may listen.
 
@@ -133,6 +159,9 @@ def main() -> None:
     parser.add_argument('--broken', type=int, nargs='*', default=(), help='steps whose gradient is NaN')
     parser.add_argument('--workers', type=int, default=0, help='processes that read each data set')
     parser.add_argument('--hang_seconds', type=float, help='after which a run that hangs ends itself')
+    parser.add_argument('--own', type=as_path, help='instead: FOLDER/PROCESS/own.jsonl (tests/own_data.py)')
+    parser.add_argument('--pace', type=float, default=0.0, help='seconds that a step takes longer')
+    parser.add_argument('--patience', type=float, help='seconds after which what does not answer is taken for dead')
     parser.add_argument('--validate_every', type=int, default=0, help='steps')
     parser.add_argument('--coordinator', default='')
     parser.add_argument('--processes', type=int)
@@ -143,6 +172,8 @@ def main() -> None:
     from flamingo_jax.train import train
 
     jax.config.update('jax_num_cpu_devices', arguments.devices)
+    if arguments.patience:
+        be_patient(arguments.patience)
     processes.join(arguments.coordinator, arguments.processes, arguments.process_id)
     config = tiny_config(arguments.parts)
     config.steps, config.checkpoint_every = arguments.steps, arguments.checkpoint_every
@@ -151,6 +182,11 @@ def main() -> None:
         data.path, data.workers = arguments.data, arguments.workers
     if arguments.hang_seconds:
         config.hang_seconds = arguments.hang_seconds
+    if arguments.own:
+        del config.datasets.words, config.datasets.names
+        os.chdir(arguments.own / str(arguments.process_id or 0))  # All processes of a run have the same config.
+        common = dict(path='own.jsonl', length=32, images=1, batch_size=8)
+        config.datasets.own = training.dataset(Documents, workers=arguments.workers, **common)
     if arguments.validate_every:
         config.datasets.words.validation_split, config.validate_every = 'test', arguments.validate_every
         config.validation_batches = 10**6  # Without end.
@@ -158,6 +194,7 @@ def main() -> None:
         del config.datasets.names
     if arguments.broken:
         break_gradients(config.seed, arguments.broken)
+    slow_down(arguments.pace)
     train(config, arguments.workdir)
 
 

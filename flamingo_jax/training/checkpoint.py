@@ -199,6 +199,11 @@ class Checkpoints:
         self._failed = 0
         return True
 
+    @property
+    def writing(self) -> bool:
+        """Whether a save is on its way."""
+        return self._saved is not None and not self._saved[1].done()
+
     def failed(self) -> bool:
         """Whether the current save has failed and is to be made again; does not wait. Errors as for `save`."""
         return self._saved is not None and self._saved[1].done() and not self.wait()

@@ -16,7 +16,7 @@ from flamingo_jax.inputs.rows import Batch
 from flamingo_jax.inputs.sources.source import Source
 from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.parallel import mesh as meshes
-from flamingo_jax.parallel import rules
+from flamingo_jax.parallel import processes, rules
 from flamingo_jax.training.objectives.noise import NoiseConfig
 from flamingo_jax.training.objectives.objective import loss_sum
 from flamingo_jax.training.state import TrainState
@@ -70,7 +70,7 @@ class Validation:
         self._rows = meshes.batch_sharding(mesh)
 
         @functools.partial(jax.jit, out_shardings=shardings.step, static_argnames='micro_batches')
-        def means(params: Params, frozen: Params, batch: Batch, micro_batches: int) -> dict[str, Average]:
+        def means(params: Params, frozen: Params, batch: Batch, micro_batches: int) -> tuple[dict[str, Average], Any]:
             def of_part(part):
                 return loss_sum(part, model, params, frozen, jax.random.key(0), NoiseConfig())[1]
 
@@ -81,10 +81,8 @@ class Validation:
                 parts = cut(batch, micro_batches)
                 parts = of_part(parts) if batch.compares_rows else jax.lax.map(of_micro_batch, parts)
             sums = jax.tree.map(jnp.sum, parts)
-            return dict(
-                loss=Average(total=sums['loss'], count=batch.total_weight()),
-                accuracy=Average(total=sums['right'], count=sums['answers']),
-            )
+            loss = Average(total=sums['loss'], count=batch.total_weight())
+            return dict(loss=loss, accuracy=Average(total=sums['right'], count=sums['answers'])), sums['unreadable']
 
         self._means = means  # Compiled once per data set.
 
@@ -95,19 +93,24 @@ class Validation:
     def __call__(self, params: Params, frozen: Params, goes_on: Callable[[], bool]) -> dict[str, float]:
         """validation/NAME/loss and validation/NAME/accuracy of each data set: means over the targets of all batches.
 
-        NaN if there is no target.
+        And validation/NAME/unreadable, the number of damaged images, whose text is left out with them. A mean without
+        a target is NaN.
 
         goes_on: is called once for each batch. After False the validation ends at once, and gives {}.
         """
         out = {}
         for name, batches in self._batches.items():
-            total = None
+            total, damaged = None, 0
             for batch in pipeline.read(batches, start=0, workers=0):
                 batch = pipeline.put(batch, self._rows, self._datasets[name].batch_size)
-                means = self._means(params, frozen, batch, micro_batches=self._datasets[name].micro_batches)
+                means, unreadable = self._means(params, frozen, batch, micro_batches=self._datasets[name].micro_batches)
                 jax.block_until_ready(total)  # Of the batches before. Devices compute while the next batch is read.
                 total = {key: total[key].merge(mean) for key, mean in means.items()} if total else means
+                damaged = damaged + unreadable
                 if not goes_on():
                     return {}
             out |= {f'validation/{name}/{key}': float(mean.compute()) for key, mean in total.items()}
+            out[f'validation/{name}/unreadable'] = float(damaged)
+            if damaged:
+                processes.say(f'{damaged:.0f} damaged images of the validation of {name!r} are left out.')
         return out

@@ -233,7 +233,7 @@ def test_loss_by_hand(model, others, data):
     assert float(sums['right']) == right.sum() and float(sums['answers']) == (data[0].weights[:, 1:] == 1).sum()
 
 
-def test_validation_is_the_mean_over_all_its_batches(model, others, data):
+def test_validation_is_the_mean_over_all_its_batches(model, others, data, capsys):
     mesh = mesh_of((2, 2, 1))
     state = new_state(model, make_optimizer(OPTIMIZER, 1), TRAINED, 0, mesh)
     source = grain.MapDataset.source(data)
@@ -248,6 +248,8 @@ def test_validation_is_the_mean_over_all_its_batches(model, others, data):
     assert metrics['validation/web/loss'] == pytest.approx(float(sum(s['loss'] for s in sums) / weights), rel=1e-5)
     right, answers = (float(sum(s[name] for s in sums)) for name in ('right', 'answers'))
     assert metrics['validation/web/accuracy'] == pytest.approx(right / answers)
+    assert metrics['validation/web/unreadable'] == sum(batch.unreadable.sum() for batch in data[:2]) == 16
+    assert "16 damaged images of the validation of 'web' are left out" in capsys.readouterr().out
     assert validate and not Validation(model, {}, {}, 2, where(state))
 
 

@@ -6,13 +6,14 @@ An index by name and URL is made once and mapped into memory, so that all worker
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import pathlib
 import tarfile
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,15 @@ from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.readers.containers import json_file, parquet_rows
 from flamingo_jax.building.readers.pictures import FILMS, PICTURES, decoded
 from flamingo_jax.errors import UserError
+from flamingo_jax.files import persist
 
 ENTRY = np.dtype(
     [('key', '<u8'), ('path', '<u8'), ('path_length', '<u2'), ('offset', '<u8'), ('length', '<u8')]
 )  # Of an index: a hash of the name, where its file's path is, and where it lies in that file.
+
+
+# What a system says of a name under which there is no file: other errors are of a disk or a network.
+NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EILSEQ)
 
 
 class Pictures:
@@ -36,7 +42,10 @@ class Pictures:
         self._folder, self._index = folder, index
 
     def read(self, name: Any) -> bytes | None:
-        """The file of this path, base name or URL; None if there is none. A path never leads out of the folder."""
+        """The file of this path, base name or URL; None if there is none. A path never leads out of the folder.
+
+        OSError if a disk or a network fails: no item is dropped for it.
+        """
         if self._folder is None or not isinstance(name, str) or not name or '\0' in name:
             return None
         path = pathlib.PurePosixPath(name)
@@ -45,9 +54,13 @@ class Pictures:
         elif path.is_absolute() or '..' in path.parts:
             path = ''
         if path:
-            with contextlib.suppress(OSError):
-                return (pathlib.Path(self._folder) / path).read_bytes()
-        return self._indexed(name)
+            file = pathlib.Path(self._folder) / path
+            if (content := _content(file, file.read_bytes)) is not None:
+                return content
+        found = self._indexed(name)
+        if found is None:
+            os.stat(self._folder)  # If it has gone away, as when a disk is unmounted, nothing may be dropped for it.
+        return found
 
     def _indexed(self, name: str) -> bytes | None:
         if self._index is None or not os.path.getsize(f'{self._index}.keys'):
@@ -60,19 +73,28 @@ class Pictures:
         if at == len(self._keys) or self._keys[at] != key:
             return None
         _, path_at, path_length, offset, length = self._entries[at].tolist()
-        try:
-            with open(f'{self._index}.paths', 'rb') as paths:
-                paths.seek(path_at)
-                path = os.fsdecode(paths.read(path_length))
-            with open(path, 'rb') as opened:
-                opened.seek(offset)
-                return opened.read(length)
-        except OSError:
-            return None
+        path = os.fsdecode(_part(f'{self._index}.paths', path_at, path_length))
+        return persist(lambda: _part(path, offset, length), path)
 
     def __getstate__(self):
         """Without the index, which each worker maps itself."""
         return dict(_folder=self._folder, _index=self._index)
+
+
+def _content(path: str | os.PathLike[str], read: Callable[[], bytes]) -> bytes | None:
+    """What `read` gives of a file; None if there is no such file. OSError if a disk or a network fails."""
+    try:
+        return persist(read, path)
+    except OSError as error:
+        if error.errno not in NO_FILE:
+            raise
+        return None
+
+
+def _part(path: str, offset: int, length: int) -> bytes:
+    with open(path, 'rb') as opened:
+        opened.seek(offset)
+        return opened.read(length)
 
 
 def file_of_url(folder: str, url: str) -> str:
@@ -204,7 +226,7 @@ def _in_tar(path: str) -> Iterator[tuple[str, int, int, str]]:
     """
     waiting: list[tuple[str, int, int]] = []
     last = url = ''
-    with contextlib.suppress(tarfile.TarError, OSError, EOFError), tarfile.open(path, 'r:') as tar:
+    with contextlib.suppress(tarfile.TarError, EOFError), tarfile.open(path, 'r:') as tar:
         while (member := tar.next()) is not None:
             tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue]  # Not in its stubs.
             stem, ending = os.path.splitext(member.name)
@@ -219,10 +241,8 @@ def _in_tar(path: str) -> Iterator[tuple[str, int, int, str]]:
 
 
 def _url_beside(path: str) -> str:
-    try:
-        return _url(pathlib.Path(os.path.splitext(path)[0] + '.json').read_bytes())
-    except OSError:
-        return ''
+    beside = pathlib.Path(os.path.splitext(path)[0] + '.json')
+    return _url(_content(beside, beside.read_bytes) or b'')
 
 
 def _url(data: bytes) -> str:

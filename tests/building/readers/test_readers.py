@@ -15,6 +15,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from flamingo_jax import files
 from flamingo_jax.building.document import Document
 from flamingo_jax.building.readers import coco_captions, containers, llava
 from flamingo_jax.building.readers.containers import Row, extension, json_items, json_lines, opened
@@ -429,6 +430,27 @@ def test_pictures_are_checked():
     long = io.BytesIO()
     PIL.Image.new('1', (20_001, 1)).save(long, 'PNG')
     assert picture_rule(long.getvalue()) == 'picture_max_side'
+
+
+@pytest.mark.parametrize('name', ['x.png', 'a.b/x.png', 'y.png'])
+def test_no_picture_is_dropped_for_a_disk_that_fails(tmp_path, monkeypatch, name):
+    """By its path, its base name, and in a tar. The first byte of a process is no memory."""
+    monkeypatch.setattr(files, 'WAITS', ())
+    folder, index = tmp_path / 'got', str(tmp_path / 'index')
+    (folder / 'a.b').mkdir(parents=True)
+    (folder / 'a.b/x.png').write_bytes(picture(1))
+    published.tar(folder / '0.tar', {'y.png': picture(2)})
+    make_index(str(folder), index)
+    assert Pictures(str(folder), index).read(name) == picture(2 if name == 'y.png' else 1)
+    for file in (folder / 'a.b/x.png', folder / '0.tar'):
+        file.unlink()
+        file.symlink_to('/proc/self/mem')
+    with pytest.raises(OSError, match='Errno 5'):
+        Pictures(str(folder), index).read(name)
+    folder.rename(tmp_path / 'away')
+    for one in (Pictures(str(folder), index), Pictures(str(folder))):
+        with pytest.raises(FileNotFoundError):
+            one.read(name)
 
 
 def test_pictures_are_found_by_path_name_and_url(tmp_path):
