@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from flamingo_jax.errors import UserError
 
 RANGES = {
-    'a whole number, 1 or more': lambda x: isinstance(x, numbers.Integral) and x >= 1,
+    'a whole number, 1 or more': lambda x: isinstance(x, numbers.Integral) and int(x) >= 1,
     'above 0': lambda x: 0 < x < math.inf,
     '0 or more': lambda x: 0 <= x < math.inf,
     'from 0 to 1': lambda x: 0 <= x <= 1,

@@ -42,8 +42,9 @@ class Generated:
 
     def __call__(self, model: Pretrained, prompts: Sequence[Prompt], episodes: Sequence[Episode]) -> list[str]:
         """One text per prompt."""
-        ends = dict(stop=(model.tokenizer.chunk_end,), length_penalty=self.length_penalty)
-        return model.answer(prompts, Sampling(self.max_new_tokens, self.num_beams, **ends))
+        ends: dict[str, Any] = dict(stop=(model.tokenizer.chunk_end,), length_penalty=self.length_penalty)
+        answers: Any = model.answer(prompts, Sampling(self.max_new_tokens, self.num_beams, **ends))
+        return answers
 
     def room(self, model: Pretrained, prompt: Prompt, episode: Episode) -> int:
         """The number of tokens that an answer may take."""

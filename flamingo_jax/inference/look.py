@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import itertools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -150,7 +151,7 @@ def _read_again(
     if media is None:
         return logits, None
     embedder = {'params': params['lm']['embedder']}
-    start = model.embedder.apply(embedder, y, placed.positions, method='add_positions')
+    start: Any = model.embedder.apply(embedder, y, placed.positions, method='add_positions')
     before = jnp.concatenate([start[None], states])[c.xattn.first : c.lm.depth : c.xattn.every]
     mask = c.xattn.seen(placed, media, c.media_tokens)
 

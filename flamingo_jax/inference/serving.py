@@ -23,7 +23,7 @@ import itertools
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -169,7 +169,7 @@ class Engine:
         (prompt, *_), several = as_batch(prompt)
         if several:
             raise UserError('Ask one prompt at a time: a list of strings and pictures.')
-        prompt = [_own(item) for item in prompt]
+        prompt = [_own(item) for item in cast(list[Any], prompt)]
         encoded = self.flamingo.encoded(prompt, sampling.max_new_tokens)
         beams = self.flamingo.write(prompt, sampling) if sampling.num_beams > 1 else None
         answer = Answer(encoded, sampling, beams)

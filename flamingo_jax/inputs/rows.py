@@ -83,6 +83,7 @@ class Row(Protocol):
         row: RowFormat,
     ) -> 'Row':
         """The row of a document; see `Interleaved.of`."""
+        ...
 
     @staticmethod
     def lengths(length: int | float, images: int, tag: int) -> tuple[int | float, int | float]:
@@ -92,12 +93,17 @@ class Row(Protocol):
           length, images: of the row, or of what is used of it.
           tag: tokens of an <image> tag.
         """
+        ...
 
     def total_weight(self) -> Any:
         """What the summed loss of a batch is divided by."""
 
     def counts(self) -> dict[str, Any]:
         """What a batch holds, by the names in `COUNTS`."""
+        ...
+
+    def _replace(self, **fields: Any) -> Any:
+        """The same with other values of some fields; every NamedTuple has it."""
 
 
 Batch: TypeAlias = Row

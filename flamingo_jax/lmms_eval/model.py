@@ -128,7 +128,8 @@ class FlamingoJax(lmms):
             stop=(self._flamingo.tokenizer.chunk_end, *([until] if isinstance(until, str) else until)),
             seed=self._seed,
         )
-        return self._flamingo.answer(prompts, sampling)
+        answers: Any = self._flamingo.answer(prompts, sampling)
+        return answers
 
     def loglikelihood(self, requests: list[Instance]) -> list[GenerationResult]:
         """For each continuation its negative log-likelihood a token, and whether greedy decoding writes it.

@@ -112,7 +112,8 @@ def whole_text(
     mask = Segments(jnp.ones_like(text), valid.astype(text.dtype))  # Padding is segment 0.
     positions = jnp.broadcast_to(jnp.arange(text.shape[1]), text.shape)
     y, _ = model.decoder(params, model.embed(params, text), Placement(positions, mask, jnp.zeros_like(text)), None)
-    return model.embedder.apply({'params': params['lm']['embedder']}, y, method='normalise')
+    normed: Any = model.embedder.apply({'params': params['lm']['embedder']}, y, method='normalise')
+    return normed
 
 
 def _scalar(value: float):

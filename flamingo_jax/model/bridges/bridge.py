@@ -95,7 +95,7 @@ class BridgeConfig(Component):
             return media_mask(at.phi, n, r)
         rows = media.rows, -1  # Rows that share their media (lines, beams) are seen as one row.
         document = None if at.document is None else at.document.reshape(rows)
-        seen = media_mask(at.phi.reshape(rows), n, r, only_last_image=False, document=document)
+        seen: Any = media_mask(at.phi.reshape(rows), n, r, only_last_image=False, document=document)
         return seen.reshape(*at.phi.shape, media.length)
 
     def module(
